@@ -1,0 +1,29 @@
+# uv is taken from PATH, or brought into .tools by pip.
+UV := $(shell command -v uv 2>/dev/null || echo .tools/bin/uv)
+RUN := $(UV) run --frozen
+USER_RUN := $(RUN) --no-dev --extra regressors --extra proxies --extra mlflow
+
+.PHONY: quickstart test check bench notebooks wheel
+quickstart: $(UV)
+	$(USER_RUN) mixopt run experiments/quickstart.yaml --out runs/quickstart
+
+test: $(UV)
+	$(RUN) pytest -q
+
+check: $(UV)
+	$(RUN) ruff format --check .
+	$(RUN) ruff check .
+	$(RUN) mypy
+	$(RUN) lint-imports
+
+bench: $(UV)
+	$(RUN) python experiments/benchmarks/bench_proxies.py
+
+notebooks: $(UV)
+	$(RUN) --extra notebooks python experiments/run_notebooks.py
+
+wheel: $(UV)
+	sh experiments/check_wheel.sh $(UV)
+
+.tools/bin/uv:
+	python3 -m pip install --quiet --target .tools uv

@@ -1,0 +1,88 @@
+"""How much of each data domain should a language model see? Sweep, fit, propose, sample.
+
+The names below are loaded when they are used, so that `import mixopt` costs next to nothing.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+from mixopt.errors import (
+    ConfigError,
+    CorpusError,
+    DesignError,
+    InfeasibleError,
+    MixoptError,
+    MixtureError,
+    PluginError,
+    RunError,
+    ShardError,
+    TrialsError,
+)
+
+if TYPE_CHECKING:
+    from mixopt.corpus import Corpus
+    from mixopt.mixture import Mixture
+    from mixopt.proposals import Proposal
+    from mixopt.run_directory import Run, load_run
+    from mixopt.steps import design, fit, prepare, propose, report, run, sweep, validate
+    from mixopt.trials import Trials
+
+__version__ = "0.1.0"
+
+_LAZY = {
+    "Corpus": "mixopt.corpus",
+    "Mixture": "mixopt.mixture",
+    "Proposal": "mixopt.proposals",
+    "Run": "mixopt.run_directory",
+    "Trials": "mixopt.trials",
+    "design": "mixopt.steps",
+    "fit": "mixopt.steps",
+    "load_run": "mixopt.run_directory",
+    "prepare": "mixopt.steps",
+    "propose": "mixopt.steps",
+    "report": "mixopt.steps",
+    "run": "mixopt.steps",
+    "sweep": "mixopt.steps",
+    "validate": "mixopt.steps",
+}
+
+__all__ = [
+    "ConfigError",
+    "Corpus",
+    "CorpusError",
+    "DesignError",
+    "InfeasibleError",
+    "MixoptError",
+    "Mixture",
+    "MixtureError",
+    "PluginError",
+    "Proposal",
+    "Run",
+    "RunError",
+    "ShardError",
+    "Trials",
+    "TrialsError",
+    "design",
+    "fit",
+    "load_run",
+    "prepare",
+    "propose",
+    "report",
+    "run",
+    "sweep",
+    "validate",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _LAZY:
+        raise AttributeError(f"module 'mixopt' has no attribute {name!r}")
+    value = getattr(importlib.import_module(_LAZY[name]), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *_LAZY])

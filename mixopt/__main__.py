@@ -1,0 +1,21 @@
+"""`python -m mixopt`, and the `mixopt` command."""
+
+from __future__ import annotations
+
+import sys
+
+
+def main() -> None:
+    """Run the command line; without its packages, say which to install."""
+    try:
+        from mixopt.cli import run_command_line
+    except ImportError as error:
+        sys.stderr.write(
+            f"mixopt: the command line needs {error.name}: pip install 'mixopt[all]'\n"
+        )
+        raise SystemExit(2) from None
+    run_command_line()
+
+
+if __name__ == "__main__":
+    main()

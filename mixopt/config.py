@@ -1,0 +1,215 @@
+"""The one YAML file of an experiment, as checked values.
+
+Each section is one step's; a field's description is its documentation. `load_config` reads
+the file with line numbers (mixopt.yaml_source), so that an error names file, line and field.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+
+
+def _scientific(value: Any) -> Any:
+    """Read `25e9`, which YAML takes for a string, as the number that it is."""
+    try:
+        number = float(value) if isinstance(value, str) else value
+    except ValueError:
+        return value
+    return int(number) if isinstance(number, float) and number.is_integer() else number
+
+
+Share = Annotated[float, Field(ge=0, le=1)]
+Positive = Annotated[int, Field(gt=0), BeforeValidator(_scientific)]
+Count = Annotated[int, Field(ge=0), BeforeValidator(_scientific)]
+
+
+class Section(BaseModel):
+    """A section of the file: unknown keys are errors, values are frozen."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class SourceConfig(Section):
+    """Where the documents of one domain come from: exactly one of `environment` and `path`."""
+
+    environment: str | None = Field(None, description="a domain of the environment corpus")
+    path: str | None = Field(
+        None,
+        description="a folder or file, a hub id, or a builder of `datasets` (json, parquet, "
+        "arrow, text, csv)",
+    )
+    name: str | None = Field(None, description="configuration of the data set")
+    data_files: str | list[str] | None = Field(None, description="files of the builder; globs work")
+    split: str = Field("train", description="split of the data set")
+    revision: str | None = Field(None, description="revision on the hub")
+    streaming: bool = Field(False, description="read as a stream, without a copy on disk")
+    column: str = Field("text", description="column that holds the text")
+    validation: str | list[str] | None = Field(
+        None, description="files of held-out documents; without it they are split off"
+    )
+    max_bytes: Positive | None = Field(None, description="stop after so many bytes of text")
+
+    @model_validator(mode="after")
+    def _one_source(self) -> SourceConfig:
+        if (self.environment is None) == (self.path is None and self.data_files is None):
+            raise ValueError("give either 'environment' or 'path' (or 'data_files')")
+        return self
+
+
+class CorpusConfig(Section):
+    """Domains, tokenizer and what is held out."""
+
+    domains: dict[str, SourceConfig] = Field(description="training domains by name", min_length=1)
+    tokenizer: str = Field(
+        "bytes", description="bytes, bpe:<vocab>, or a Hugging Face name or folder"
+    )
+    validation_fraction: Annotated[float, Field(gt=0, lt=0.5)] = Field(
+        0.05, description="share of each domain's bytes that is held out, by document"
+    )
+    max_validation_bytes: Positive = Field(1_000_000, description="at most so much is held out")
+    max_bytes: Positive | None = Field(None, description="at most so much text of each domain")
+    on_bad_document: Literal["error", "skip"] = Field(
+        "error", description="what to do with invalid UTF-8 or a broken line"
+    )
+
+
+class DesignConfig(Section):
+    """Which mixtures to try (mixopt.designs)."""
+
+    method: Literal["dirichlet", "sobol"] = "dirichlet"
+    trials: Positive = Field(64, description="sampled mixtures, anchors and replicates not counted")
+    temperature: Annotated[float, Field(gt=0)] = Field(
+        0.5, description="RegMix: power on the prior"
+    )
+    min_strength: Annotated[float, Field(gt=0)] = Field(
+        0.1, description="RegMix: least concentration"
+    )
+    max_strength: Annotated[float, Field(gt=0)] = Field(
+        5.0, description="RegMix: most concentration"
+    )
+    max_usage: Annotated[float, Field(gt=0)] | None = Field(
+        15.0, description="RegMix: no weight above so many times the natural share"
+    )
+    minimum: Annotated[float, Field(ge=0, lt=1)] = Field(
+        2e-4, description="smaller weights become 0"
+    )
+    max_weights: dict[str, Share] = Field(default_factory=dict, description="caps by domain")
+    anchors: list[Literal["natural", "uniform"]] = Field(
+        default_factory=lambda: ["natural", "uniform"]
+    )
+    replicates: Count = Field(
+        3, description="further seeds of the uniform mixture, which give the noise of a trial"
+    )
+
+
+class ProxyConfig(Section):
+    """What is trained on each mixture."""
+
+    name: str = Field("decoder", description="decoder, ngram, or package.module:Name")
+    tokens: Positive = Field(1_000_000, description="training tokens of one trial")
+    eval_every: Count = Field(0, description="tokens between evaluations; 0: end")
+    eval_tokens: Positive = Field(65_536, description="held-out tokens of each evaluation domain")
+    device: str = Field("auto", description="auto, cpu, cuda, cuda:1")
+    options: dict[str, Any] = Field(default_factory=dict, description="passed to the proxy")
+
+
+class SweepConfig(Section):
+    """How the trials are run."""
+
+    executor: Literal["local"] = "local"
+    workers: Positive | None = Field(None, description="processes; one a core or GPU when absent")
+
+
+class FitConfig(Section):
+    """Which regressors compete, by cross-validation."""
+
+    regressors: list[str] = Field(
+        default_factory=lambda: ["lightgbm", "linear", "log_linear"], min_length=1
+    )
+    folds: Annotated[int, Field(ge=2)] = 5
+
+
+class ObjectiveConfig(Section):
+    """What is minimised: exactly one of the three."""
+
+    target: str | None = Field(None, description="one evaluation domain")
+    mean: dict[str, Annotated[float, Field(gt=0)]] | None = Field(
+        None, description="weights by evaluation domain"
+    )
+    worst: list[str] | None = Field(None, description="the largest loss among these", min_length=1)
+    unit: Literal["nats_per_token", "bits_per_byte"] = "bits_per_byte"
+
+    @model_validator(mode="after")
+    def _one_objective(self) -> ObjectiveConfig:
+        given = [n for n in ("target", "mean", "worst") if getattr(self, n) is not None]
+        if len(given) != 1:
+            raise ValueError(f"give exactly one of target, mean, worst; got {given or 'none'}")
+        return self
+
+
+class ConstraintsConfig(Section):
+    """What mixtures are allowed."""
+
+    bounds: dict[str, tuple[Share, Share]] = Field(
+        default_factory=dict, description="least and most by domain"
+    )
+    max_epochs: Annotated[float, Field(gt=0)] | None = Field(
+        None, description="needs propose.target_tokens"
+    )
+
+
+class ProposeConfig(Section):
+    """How the best mixture is searched."""
+
+    method: Literal["auto", "simulation", "gradient"] = "auto"
+    samples: Positive = Field(100_000, description="RegMix: simulated mixtures")
+    average: Positive = Field(128, description="RegMix: how many of the best are averaged")
+    target_tokens: Positive | None = Field(None, description="tokens of the full-scale run")
+    bootstrap: Count = Field(20, description="refits on resampled trials")
+
+
+class ValidateConfig(Section):
+    """Training the proposal against the baselines."""
+
+    seeds: Annotated[int, Field(ge=3)] = 3
+    tokens: Positive | None = Field(
+        None, description="tokens of one run; twice the trials' when absent"
+    )
+    baselines: list[Literal["natural", "uniform", "best_trial"]] = Field(
+        default_factory=lambda: ["natural", "uniform", "best_trial"]
+    )
+
+
+class TrackingConfig(Section):
+    """Where MLflow keeps the record."""
+
+    enabled: bool = True
+    uri: str | None = Field(
+        None, description="tracking server; a SQLite file in the run directory when absent"
+    )
+    experiment: str | None = Field(
+        None, description="experiment; the configuration's name when absent"
+    )
+
+
+class Config(Section):
+    """One experiment."""
+
+    name: str = Field("mixopt", pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
+    seed: int = Field(0, ge=0)
+    corpus: CorpusConfig
+    evaluation: dict[str, SourceConfig] = Field(
+        default_factory=dict, description="targets that are not trained on"
+    )
+    design: DesignConfig = DesignConfig()
+    proxy: ProxyConfig = ProxyConfig()
+    sweep: SweepConfig = SweepConfig()
+    fit: FitConfig = FitConfig()
+    objective: ObjectiveConfig
+    constraints: ConstraintsConfig = ConstraintsConfig()
+    propose: ProposeConfig = ProposeConfig()
+    # `validate` is a method of pydantic models, so the attribute has another name.
+    validation: ValidateConfig = Field(ValidateConfig(), alias="validate")
+    tracking: TrackingConfig = TrackingConfig()

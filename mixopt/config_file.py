@@ -1,0 +1,210 @@
+"""Read an experiment's YAML file, with overrides, into a checked `Config`.
+
+The file is composed to nodes first, so that an error can say the line of the field that is
+wrong. Unknown fields are answered with the nearest known one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from types import NoneType
+from typing import Any, get_args, get_origin
+
+import yaml
+from pydantic import BaseModel, ValidationError
+
+from mixopt.config import Config
+from mixopt.errors import ConfigError, did_you_mean
+
+Location = tuple[str | int, ...]
+
+
+def load_config(path: str | Path, overrides: Sequence[str] = ()) -> Config:
+    """Read, override and check a configuration.
+
+    Args:
+        path: The YAML file.
+        overrides: `a.b=value` each, the value in YAML; later ones win.
+
+    Raises:
+        ConfigError: The file cannot be read, or a field is unknown, of the wrong type, out of
+            range, or names something that is not there; one line with file, line and field.
+    """
+    path = Path(path)
+    content, lines = _read(path)
+    origins: dict[Location, str] = {loc: f"{path}:{line}" for loc, line in lines.items()}
+    for override in overrides:
+        location = _override(content, override)
+        origins[location] = f"--set {override}"
+    try:
+        config = Config.model_validate(content)
+    except ValidationError as error:
+        raise ConfigError(_explain(error, path, origins)) from error
+    for location, message in _inconsistencies(config):
+        raise ConfigError(f"{_origin(location, path, origins)}: {_dotted(location)}: {message}")
+    return config
+
+
+def dump_config(config: Config) -> dict[str, Any]:
+    """Return the resolved configuration as plain values, defaults included."""
+    return config.model_dump(mode="json", by_alias=True, exclude_none=True)
+
+
+def _read(path: Path) -> tuple[dict[str, Any], dict[Location, int]]:
+    try:
+        text = path.read_text(encoding="utf-8")
+    except FileNotFoundError as error:
+        raise ConfigError(f"{path}: no such file") from error
+    except OSError as error:
+        raise ConfigError(f"{path}: cannot be read: {error.strerror}") from error
+    except UnicodeDecodeError as error:
+        raise ConfigError(f"{path}: byte {error.start} is not UTF-8") from error
+    try:
+        node = yaml.compose(text, Loader=yaml.SafeLoader)
+        lines = dict(_lines(node, (), path)) if node is not None else {}
+        content = yaml.safe_load(text)
+    except yaml.MarkedYAMLError as error:
+        line = error.problem_mark.line + 1 if error.problem_mark else 1
+        raise ConfigError(f"{path}:{line}: not valid YAML: {error.problem}") from error
+    except yaml.YAMLError as error:
+        raise ConfigError(f"{path}: not valid YAML: {' '.join(str(error).split())}") from error
+    if not isinstance(content, dict):
+        raise ConfigError(f"{path}: expected sections such as 'corpus:' and 'objective:'")
+    return content, lines
+
+
+def _lines(node: yaml.Node, location: Location, path: Path) -> Iterable[tuple[Location, int]]:
+    if isinstance(node, yaml.MappingNode):
+        seen: set[str] = set()
+        for key, value in node.value:
+            inner = (*location, key.value)
+            if key.value in seen:
+                line = key.start_mark.line + 1
+                raise ConfigError(f"{path}:{line}: {_dotted(inner)}: given twice")
+            seen.add(key.value)
+            yield inner, key.start_mark.line + 1
+            yield from _lines(value, inner, path)
+    elif isinstance(node, yaml.SequenceNode):
+        for position, value in enumerate(node.value):
+            inner = (*location, position)
+            yield inner, value.start_mark.line + 1
+            yield from _lines(value, inner, path)
+
+
+def _override(content: dict[str, Any], override: str) -> Location:
+    name, sign, text = override.partition("=")
+    parts = name.strip().split(".")
+    if not sign or not all(parts):
+        raise ConfigError(f"--set {override}: expected field=value, such as design.trials=32")
+    try:
+        value = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise ConfigError(f"--set {override}: {text!r} is not valid YAML") from error
+    section = content
+    for part in parts[:-1]:
+        inner = section.setdefault(part, {})
+        if not isinstance(inner, dict):
+            raise ConfigError(f"--set {override}: {part!r} is a value, not a section")
+        section = inner
+    section[parts[-1]] = value
+    return tuple(parts)
+
+
+def _explain(error: ValidationError, path: Path, origins: dict[Location, str]) -> str:
+    first = error.errors(include_url=False)[0]
+    location, kind = tuple(first["loc"]), first["type"]
+    section, location = _section(location, missing=kind == "missing")
+    where = _origin(location, path, origins)
+    field = _dotted(location) or "the file"
+    if kind == "extra_forbidden":
+        known = [f.alias or name for name, f in section.model_fields.items()]
+        return f"{where}: {field}: unknown field{did_you_mean(str(location[-1]), known)}"
+    if kind == "missing":
+        return f"{where}: {field}: is missing"
+    message = first["msg"].removeprefix("Value error, ")
+    message = message.replace("Input should be", "should be")
+    value = first["input"]
+    got = "" if isinstance(value, (dict, list)) else f", got {value!r}"
+    return f"{where}: {field}: {message}{got}"
+
+
+def _section(location: Location, *, missing: bool) -> tuple[type[BaseModel], Location]:
+    """Return the section that holds the last part, and the location as the file has it."""
+    section: type[BaseModel] = Config
+    current: Any = Config
+    kept: list[str | int] = []
+    for position, part in enumerate(location):
+        if isinstance(current, type) and issubclass(current, BaseModel):
+            section = current
+            fields = {f.alias or name: f for name, f in current.model_fields.items()}
+            kept.append(part)
+            if part not in fields:
+                break
+            current = _plain(fields[str(part)].annotation)
+        elif get_origin(current) in (dict, list, tuple):
+            kept.append(part)
+            current = _plain(get_args(current)[-1])
+        else:
+            break
+        if missing and position == len(location) - 1:
+            break
+    return section, tuple(kept)
+
+
+def _plain(annotation: Any) -> Any:
+    """Strip `None` and metadata from an annotation."""
+    origin = get_origin(annotation)
+    if origin in (dict, list, tuple) or origin is None:
+        return annotation
+    inner = [a for a in get_args(annotation) if a is not NoneType]
+    return _plain(inner[0]) if inner else annotation
+
+
+def _origin(location: Location, path: Path, origins: dict[Location, str]) -> str:
+    for length in range(len(location), 0, -1):
+        if location[:length] in origins:
+            return origins[location[:length]]
+    return str(path)
+
+
+def _dotted(location: Location) -> str:
+    return ".".join(str(part) for part in location)
+
+
+def _inconsistencies(config: Config) -> Iterable[tuple[Location, str]]:
+    domains, targets = list(config.corpus.domains), list(config.evaluation)
+    both = domains + targets
+    for section, known in (("corpus", domains), ("evaluation", targets)):
+        inner = ("domains",) if section == "corpus" else ()
+        for name in known:
+            if not name or name.startswith(".") or "/" in name or "\\" in name:
+                yield (section, *inner, name), f"{name!r} cannot be the name of a folder"
+    for name in targets:
+        if name in domains:
+            yield ("evaluation", name), "is a training domain already; its held-out text counts"
+    for location, name in _names_of_evaluation_domains(config):
+        if name not in both:
+            yield location, f"unknown evaluation domain {name!r}{did_you_mean(name, both)}"
+    for location, name in _names_of_domains(config):
+        if name not in domains:
+            yield location, f"unknown domain {name!r}{did_you_mean(name, domains)}"
+    if config.constraints.max_epochs is not None and config.propose.target_tokens is None:
+        yield ("constraints", "max_epochs"), "needs propose.target_tokens, the length of the run"
+
+
+def _names_of_evaluation_domains(config: Config) -> Iterable[tuple[Location, str]]:
+    objective = config.objective
+    if objective.target is not None:
+        yield ("objective", "target"), objective.target
+    for name in objective.mean or ():
+        yield ("objective", "mean", name), name
+    for name in objective.worst or ():
+        yield ("objective", "worst"), name
+
+
+def _names_of_domains(config: Config) -> Iterable[tuple[Location, str]]:
+    for name in config.constraints.bounds:
+        yield ("constraints", "bounds", name), name
+    for name in config.design.max_weights:
+        yield ("design", "max_weights", name), name

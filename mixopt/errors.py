@@ -1,0 +1,70 @@
+"""The errors that mixopt raises on purpose.
+
+    MixoptError
+    ├── ConfigError      a YAML file, an override or an argument that cannot be right
+    ├── MixtureError     weights that are not a point on the simplex of their domains
+    ├── CorpusError      documents, domains and tokenizers
+    │   └── ShardError   token shards on disk that are not what their index says
+    ├── DesignError      mixtures that cannot be drawn
+    │   └── InfeasibleError   constraints that no mixture meets
+    ├── TrialsError      tables of mixtures and losses
+    ├── RunError         a run directory that is stale, foreign or cannot be written
+    └── PluginError      a proxy, regressor or estimator that cannot be found or loaded
+
+Every message is one line that says what is wrong, the value, where it came from, and what
+mends it. The command line prints it after ``mixopt:`` and exits with 2.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+
+class MixoptError(Exception):
+    """Anything that is wrong with what the user gave, said in one line."""
+
+
+class ConfigError(MixoptError):
+    """A YAML file, an override or an argument that cannot be right."""
+
+
+class MixtureError(MixoptError):
+    """Weights that are not a point on the simplex of their domains."""
+
+
+class CorpusError(MixoptError):
+    """Documents, domains or a tokenizer that cannot be used."""
+
+
+class ShardError(CorpusError):
+    """Token shards on disk that are not what their index says."""
+
+
+class DesignError(MixoptError):
+    """Mixtures that cannot be drawn."""
+
+
+class InfeasibleError(DesignError):
+    """Constraints that no mixture meets."""
+
+
+class TrialsError(MixoptError):
+    """A table of mixtures and losses that cannot be used."""
+
+
+class RunError(MixoptError):
+    """A run directory that is stale, foreign or cannot be written."""
+
+
+class PluginError(MixoptError):
+    """A proxy, regressor or estimator that cannot be found or loaded."""
+
+
+def did_you_mean(name: str, known: Iterable[str]) -> str:
+    """Return ``; did you mean 'x'?`` for the nearest known name, else the known names."""
+    names = sorted(known)
+    near = difflib.get_close_matches(name, names, n=1, cutoff=0.6)
+    if near:
+        return f"; did you mean {near[0]!r}?"
+    return f"; known: {', '.join(names)}" if names else ""

@@ -1,0 +1,113 @@
+"""How all figures look, and how they become SVG for a file or for a page.
+
+The colours are Okabe and Ito's, which people who see few colours tell apart; a mixture has the
+same colour and marker everywhere. Figures are made with matplotlib's objects: no pyplot, and no
+setting outlives a call.
+"""
+
+from __future__ import annotations
+
+import io
+import re
+from pathlib import Path
+from typing import Any
+
+import matplotlib
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from mixopt.files import write_text
+
+INK, GRID, FAINT, PAPER = "#1c2128", "#d8dde3", "#8a929c", "#fefefe"
+COLOURS = {
+    "proposal": "#0072b2",
+    "natural": "#767f8a",
+    "uniform": "#e69f00",
+    "best_trial": "#009e73",
+}
+MARKERS = {"proposal": "o", "natural": "s", "uniform": "D", "best_trial": "^"}
+# matplotlib's default order is for other figures; these are further mixtures or curves.
+OTHERS = ("#cc79a7", "#d55e00", "#56b4e9")
+WIDTH = 7.6  # inches; a page's column
+LETTER = 9.5  # points
+
+# What a page puts in place of the fixed colours, so that figures follow its light or dark.
+_PAGE_COLOURS = {
+    INK: "currentColor",
+    GRID: "var(--line)",
+    FAINT: "var(--faint)",
+    PAPER: "var(--paper)",
+}
+
+
+def new_figure(height: float, columns: int = 1, rows: int = 1, **ratios: Any) -> tuple[Figure, Any]:
+    """Return a figure of the page's width and its axes, shape (rows, columns)."""
+    figure = Figure(figsize=(WIDTH, height), layout="constrained", facecolor=PAPER)
+    axes_RC = figure.subplots(rows, columns, squeeze=False, gridspec_kw=ratios or None)
+    for axes in axes_RC.flat:
+        plain(axes)
+    return figure, axes_RC
+
+
+def plain(axes: Axes) -> None:
+    """Take away what carries no information."""
+    axes.set_facecolor(PAPER)
+    for side in ("top", "right"):
+        axes.spines[side].set_visible(False)
+    for side in ("left", "bottom"):
+        axes.spines[side].set_color(FAINT)
+    axes.tick_params(colors=INK, labelsize=LETTER, length=3, color=FAINT)
+    axes.grid(visible=True, color=GRID, linewidth=0.7)
+    axes.set_axisbelow(True)
+
+
+def label(axes: Axes, x: str = "", y: str = "", title: str = "") -> None:
+    """Name the axes."""
+    axes.set_xlabel(x, fontsize=LETTER, color=INK)
+    axes.set_ylabel(y, fontsize=LETTER, color=INK)
+    if title:
+        axes.set_title(title, fontsize=LETTER + 0.5, color=INK, loc="left")
+
+
+def legend(axes: Axes, **options: Any) -> None:
+    """Add a legend without a frame."""
+    axes.legend(frameon=False, fontsize=LETTER, labelcolor=INK, handletextpad=0.4, **options)
+
+
+def colour_of(mixture: str, position: int = 0) -> str:
+    """Return a mixture's colour; one by position for a name that has none."""
+    return COLOURS.get(mixture, OTHERS[position % len(OTHERS)])
+
+
+def figure_svg(figure: Figure) -> str:
+    """Return a figure as SVG with its text as text; equal figures give equal SVG."""
+    settings = {"svg.fonttype": "none", "svg.hashsalt": "mixopt", "font.family": ["sans-serif"]}
+    stream = io.StringIO()
+    with matplotlib.rc_context(settings):
+        figure.savefig(stream, format="svg", metadata={"Date": None, "Creator": None})
+    return stream.getvalue()
+
+
+def save_figure(figure: Figure, path: Path) -> Path:
+    """Write a figure to an SVG file."""
+    write_text(path, figure_svg(figure))
+    return path
+
+
+def page_svg(figure: Figure, name: str, description: str) -> str:
+    """Return a figure as an element of a page, in the page's colours and letters.
+
+    Args:
+        figure: The figure.
+        name: A name that no other figure of the page has.
+        description: What it shows, for those who do not see it; no markup.
+    """
+    svg = figure_svg(figure)
+    svg = svg[svg.index("<svg") :]
+    svg = re.sub(r"<metadata>.*?</metadata>", "", svg, flags=re.DOTALL)
+    svg = re.sub(r'\bid="', f'id="{name}-', svg)
+    svg = re.sub(r'(url\(#|href="#)', rf"\g<1>{name}-", svg)
+    svg = re.sub(r"(font: [\d.]+px) [^;\"]*", r"\1 var(--letters)", svg)
+    for fixed, variable in _PAGE_COLOURS.items():
+        svg = svg.replace(fixed, variable)
+    return svg.replace("<svg ", f'<svg role="img" aria-label="{description}" ', 1)

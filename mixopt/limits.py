@@ -1,0 +1,132 @@
+"""Limits on one domain's weight, each of which knows where it comes from and what mends it.
+
+A limit that follows from a setting (max_epochs: 4) is `setting x rate`, so that the setting at
+which a weight would be allowed can be said. Numbers in messages are rounded to the safe side: a
+weight to go down to is rounded down, a setting to go up to is rounded up.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from decimal import ROUND_CEILING, ROUND_FLOOR, Context, Decimal
+
+
+@dataclass(frozen=True)
+class Limit:
+    """A least or a most weight of one domain.
+
+    Attributes:
+        domain: The domain.
+        value: The weight, in [0, 1].
+        source: The field that it comes from, such as `constraints.bounds`.
+        setting: What the field is set to, where the limit scales with it.
+        rate: Weight for each unit of the setting; 0 where there is none.
+    """
+
+    domain: str
+    value: float
+    source: str
+    setting: float | None = None
+    rate: float = 0.0
+
+    def refuse(self, weight: float) -> str:
+        """Say why so large a weight is not allowed, and what mends it."""
+        return (
+            f"a weight of {weight:.4g} is above {self.value:.4g}, the most by {described(self)}."
+            f" {self._mend(weight)}"
+        )
+
+    def _mend(self, weight: float) -> str:
+        lower = f"Lower it to <= {down(self.value)}"
+        if not self.rate:
+            return f"{lower}, or allow {up(weight)} in {self.source}."
+        return f"{lower}, or allow {last_part(self.source)}: {up(weight / self.rate)}."
+
+
+@dataclass(frozen=True)
+class EpochLimit(Limit):
+    """The weight at which a domain is repeated `setting` times in a run of `target_tokens`."""
+
+    inventory: int = 0
+    target_tokens: int = 0
+
+    def refuse(self, weight: float) -> str:
+        """Say how many epochs so large a weight needs, and what mends it."""
+        if not self.inventory:
+            return f"a weight of {weight:.4g} needs training tokens and it has none. Set it to 0."
+        epochs = weight * self.target_tokens / self.inventory
+        return (
+            f"a weight of {weight:.4g} of {tokens(self.target_tokens)} tokens needs {epochs:.3g}"
+            f" epochs of its {tokens(self.inventory)} tokens; {self.source} is"
+            f" {self.setting:g}. {self._mend(weight)}"
+        )
+
+
+def scaled_limit(domain: str, source: str, setting: float, rate: float) -> Limit:
+    """Return the limit `setting x rate`, or 1 where that is more."""
+    return Limit(domain, min(setting * rate, 1.0), source, setting, rate)
+
+
+def epoch_limit(domain: str, inventory: int, max_epochs: float, target_tokens: int) -> EpochLimit:
+    """Return the largest weight at which `domain` is repeated at most `max_epochs` times.
+
+    It is epochs = weight x target_tokens / inventory turned round, and never above 1.
+    """
+    rate = inventory / target_tokens
+    value, source = min(max_epochs * rate, 1.0), "constraints.max_epochs"
+    return EpochLimit(domain, value, source, max_epochs, rate, inventory, target_tokens)
+
+
+def smallest_setting(limits: Iterable[Limit], others: dict[str, float]) -> float | None:
+    """Return the setting at which a field's limits and all others let the weights add up to 1.
+
+    Args:
+        limits: The limits that scale with the field, one a domain.
+        others: For every domain the most that all other limits allow.
+
+    Returns:
+        The smallest such setting, or None where no setting is enough.
+    """
+    rates = {limit.domain: limit.rate for limit in limits if limit.rate > 0}
+    fixed = sum(most for name, most in others.items() if name not in rates)
+    steps = sorted((others[name] / rate, others[name], rate) for name, rate in rates.items())
+    rising = sum(rates.values())
+    for setting, most, rate in steps:
+        if fixed + rising * setting >= 1.0 - 1e-12:
+            return (1.0 - fixed) / rising
+        fixed, rising = fixed + most, rising - rate
+    return None
+
+
+def described(limit: Limit) -> str:
+    """Write the source of a limit with its setting: `constraints.max_epochs: 4`."""
+    return limit.source if limit.setting is None else f"{limit.source}: {limit.setting:g}"
+
+
+def last_part(source: str) -> str:
+    """Return the last part of a dotted field."""
+    return source.rpartition(".")[2]
+
+
+def tokens(count: float) -> str:
+    """Write a number of tokens for reading: 25B, 0.98B, 410M, 1.2k."""
+    for size, unit in ((1e9, "B"), (1e6, "M"), (1e3, "k")):
+        if count >= 0.9 * size:
+            return f"{count / size:.3g}{unit}"
+    return f"{count:g}"
+
+
+def up(value: float, digits: int = 3) -> str:
+    """Write a number >= 0, rounded up to so many digits."""
+    return _rounded(value, Context(prec=digits, rounding=ROUND_CEILING))
+
+
+def down(value: float, digits: int = 4) -> str:
+    """Write a number >= 0, rounded down to so many digits."""
+    return _rounded(value, Context(prec=digits, rounding=ROUND_FLOOR))
+
+
+def _rounded(value: float, context: Context) -> str:
+    # Nine digits first: 8.000000000000002 is 8, not 8.01.
+    return f"{float(context.create_decimal(Decimal(f'{value:.9g}'))):.{context.prec}g}"

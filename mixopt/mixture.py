@@ -1,0 +1,190 @@
+"""A mixture: each domain's share of the training tokens.
+
+A `Mixture` that exists is valid: named domains, finite weights >= 0 that add up to 1.
+Weights that are off by no more than rounding (a table with three decimals) are rescaled
+only when the caller states the tolerance.
+
+Shapes: D domains.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+import yaml
+from numpy.typing import NDArray
+
+from mixopt.errors import MixtureError, did_you_mean
+
+SUM_TOLERANCE = 1e-6
+
+
+class Mixture(Mapping[str, float]):
+    """Shares of named domains, in order; immutable, hashable, adds up to 1."""
+
+    __slots__ = ("_domains", "_fingerprint", "_weights")
+
+    def __init__(self, weights: Mapping[str, float], *, tolerance: float = SUM_TOLERANCE) -> None:
+        """Check the weights and rescale them to add up to 1.
+
+        Args:
+            weights: Share of each domain, >= 0.
+            tolerance: How far from 1 the sum may be.
+
+        Raises:
+            MixtureError: No domain, a weight that is negative or not finite, or a sum that
+                is further from 1 than `tolerance`.
+        """
+        if not weights:
+            raise MixtureError("a mixture needs at least one domain")
+        values = {str(name): _number(str(name), value) for name, value in weights.items()}
+        total = math.fsum(values.values())
+        if abs(total - 1.0) > tolerance:
+            raise MixtureError(
+                f"weights add up to {total:.6g}, not 1: divide each by {total:.6g}, or pass"
+                f" tolerance={abs(total - 1.0):.2g}"
+            )
+        self._domains = tuple(values)
+        # Dividing what adds up to 1 already would change its last digit at every read.
+        scale = total if abs(total - 1.0) > 1e-12 else 1.0
+        self._weights = tuple(value / scale for value in values.values())
+        self._fingerprint = _fingerprint(self._domains, self._weights)
+
+    @classmethod
+    def from_array(
+        cls,
+        domains: Sequence[str],
+        weights_D: NDArray[np.float64] | Sequence[float],
+        *,
+        tolerance: float = SUM_TOLERANCE,
+    ) -> Mixture:
+        """Pair names with weights, shape (D,)."""
+        weights = [float(value) for value in weights_D]
+        if len(weights) != len(domains):
+            raise MixtureError(f"{len(weights)} weights for {len(domains)} domains")
+        if len(set(domains)) != len(domains):
+            doubled = sorted({name for name in domains if list(domains).count(name) > 1})
+            raise MixtureError(f"domain {doubled[0]!r} is given twice")
+        return cls(dict(zip(domains, weights, strict=True)), tolerance=tolerance)
+
+    @classmethod
+    def uniform(cls, domains: Sequence[str]) -> Mixture:
+        """Give every domain the same share."""
+        return cls.from_array(domains, [1.0 / max(len(domains), 1)] * len(domains))
+
+    @classmethod
+    def natural(cls, tokens: Mapping[str, int]) -> Mixture:
+        """Give every domain its share of the tokens there are."""
+        total = sum(tokens.values())
+        if total <= 0:
+            raise MixtureError("the natural mixture needs domains with tokens; all have 0")
+        return cls({name: count / total for name, count in tokens.items()})
+
+    @classmethod
+    def from_file(cls, path: str | Path) -> Mixture:
+        """Read a mixture or a proposal (YAML with `weights:`, or the weights alone)."""
+        path = Path(path)
+        try:
+            content = yaml.safe_load(path.read_text(encoding="utf-8"))
+        except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+            raise MixtureError(f"{path}: cannot be read: {' '.join(str(error).split())}") from error
+        weights = content.get("weights", content) if isinstance(content, dict) else content
+        if not isinstance(weights, dict):
+            raise MixtureError(f"{path}: expected 'weights:' with a number for each domain")
+        try:
+            return cls(weights)
+        except MixtureError as error:
+            raise MixtureError(f"{path}: {error}") from error
+
+    def to_file(self, path: str | Path) -> None:
+        """Write the weights as YAML that `from_file` reads back."""
+        from mixopt.files import write_text
+
+        write_text(Path(path), yaml.safe_dump({"weights": dict(self)}, sort_keys=False))
+
+    @property
+    def domains(self) -> tuple[str, ...]:
+        """The names, in order."""
+        return self._domains
+
+    @property
+    def array(self) -> NDArray[np.float64]:
+        """The weights, shape (D,)."""
+        return np.array(self._weights, dtype=np.float64)
+
+    @property
+    def fingerprint(self) -> str:
+        """Twelve hexadecimal digits that are the same for equal mixtures in any order."""
+        return self._fingerprint
+
+    @property
+    def effective_domains(self) -> float:
+        """The exponential of the entropy: D for uniform, 1 for a single domain."""
+        return math.exp(-math.fsum(w * math.log(w) for w in self._weights if w > 0))
+
+    def total_variation(self, other: Mixture) -> float:
+        """Return half the sum of absolute differences, in [0, 1]."""
+        other = other.over(self._domains)
+        return 0.5 * math.fsum(abs(self[name] - other[name]) for name in self._domains)
+
+    def over(self, domains: Sequence[str]) -> Mixture:
+        """Return the same mixture in the order of `domains`.
+
+        Raises:
+            MixtureError: A domain that the other side does not have.
+        """
+        for name in self._domains:
+            if name not in domains:
+                raise MixtureError(f"unknown domain {name!r}{did_you_mean(name, domains)}")
+        for name in domains:
+            if name not in self._domains:
+                raise MixtureError(f"domain {name!r} has no weight; give it one, 0 is allowed")
+        return Mixture({name: self[name] for name in domains})
+
+    def __getitem__(self, domain: str) -> float:
+        """Return the share of one domain."""
+        try:
+            return self._weights[self._domains.index(domain)]
+        except ValueError:
+            raise KeyError(domain) from None
+
+    def __iter__(self) -> Iterator[str]:
+        """Iterate over the names, in order."""
+        return iter(self._domains)
+
+    def __len__(self) -> int:
+        """Count the domains."""
+        return len(self._domains)
+
+    def __hash__(self) -> int:
+        """Hash by content, whatever the order."""
+        return hash(frozenset(zip(self._domains, self._weights, strict=True)))
+
+    def __eq__(self, other: object) -> bool:
+        """Compare by content, whatever the order."""
+        return isinstance(other, Mixture) and dict(self) == dict(other)
+
+    def __repr__(self) -> str:
+        """Show shares as percentages."""
+        shares = ", ".join(f"{name} {100 * w:.3g}%" for name, w in self.items())
+        return f"Mixture({shares})"
+
+
+def _number(name: str, value: object) -> float:
+    if isinstance(value, bool) or not isinstance(value, (int, float, np.floating, np.integer)):
+        raise MixtureError(f"domain {name!r}: weight {value!r} is not a number")
+    weight = float(value)
+    if not math.isfinite(weight):
+        raise MixtureError(f"domain {name!r}: weight {weight} is not finite")
+    if weight < 0:
+        raise MixtureError(f"domain {name!r}: weight {weight:.6g} is negative; the least is 0")
+    return weight
+
+
+def _fingerprint(domains: Sequence[str], weights: Sequence[float]) -> str:
+    lines = sorted(f"{n}={w:.9f}" for n, w in zip(domains, weights, strict=True))
+    return hashlib.sha256("\n".join(lines).encode()).hexdigest()[:12]

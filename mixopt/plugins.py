@@ -1,0 +1,92 @@
+"""Find proxies, regressors and estimators by name, without importing them before they are used.
+
+A plug-in is a class behind an entry point in one of three groups; `package.module:Name`
+works anywhere a name does. Two plug-ins of one name is an error that lists both.
+"""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+from collections.abc import Mapping
+from functools import lru_cache
+from importlib.metadata import EntryPoint, entry_points
+from typing import Any, Literal
+
+from mixopt.errors import ConfigError, PluginError, did_you_mean
+
+Kind = Literal["proxy", "regressor", "estimator"]
+GROUPS: dict[Kind, str] = {
+    "proxy": "mixopt.proxies",
+    "regressor": "mixopt.regressors",
+    "estimator": "mixopt.estimators",
+}
+EXTRAS: dict[Kind, str] = {
+    "proxy": "proxies",
+    "regressor": "regressors",
+    "estimator": "regressors",
+}
+
+
+def names(kind: Kind) -> list[str]:
+    """Return the names of the installed plug-ins of one kind, sorted."""
+    return sorted({entry.name for entry in _entries(kind)})
+
+
+def load(kind: Kind, name: str) -> Any:
+    """Import the class that `name` stands for.
+
+    Args:
+        kind: Which of the three groups to look in.
+        name: An entry point's name, or `package.module:Name`.
+
+    Raises:
+        PluginError: Unknown name, two plug-ins of that name, or a package it needs is absent.
+    """
+    try:
+        return _import_path(kind, name) if ":" in name else _entry(kind, name).load()
+    except ImportError as error:
+        missing = error.name or str(error)
+        raise PluginError(
+            f"{kind} {name!r} needs {missing}: pip install 'mixopt[{EXTRAS[kind]}]'"
+        ) from error
+
+
+def build(kind: Kind, name: str, options: Mapping[str, Any]) -> Any:
+    """Load a plug-in and call it with `options`.
+
+    Raises:
+        PluginError: As `load`.
+        ConfigError: An option that it does not take, with the nearest that it does.
+    """
+    factory = load(kind, name)
+    known = [p.name for p in inspect.signature(factory).parameters.values()]
+    for option in options:
+        if option not in known:
+            raise ConfigError(
+                f"{kind} {name!r}: unknown option {option!r}{did_you_mean(option, known)}"
+            )
+    return factory(**options)
+
+
+def _import_path(kind: Kind, name: str) -> Any:
+    module, _, attribute = name.partition(":")
+    try:
+        return getattr(importlib.import_module(module), attribute)
+    except AttributeError as error:
+        raise PluginError(f"{kind} {name!r}: {module} has no {attribute!r}") from error
+
+
+def _entry(kind: Kind, name: str) -> EntryPoint:
+    found = [entry for entry in _entries(kind) if entry.name == name]
+    if not found:
+        raise PluginError(f"unknown {kind} {name!r}{did_you_mean(name, names(kind))}")
+    if len({entry.value for entry in found}) > 1:
+        both = " and ".join(sorted(entry.value for entry in found))
+        raise PluginError(f"{kind} {name!r} is given by {both}; name one as 'package.module:Name'")
+    return found[0]
+
+
+@lru_cache
+def _entries(kind: Kind) -> tuple[EntryPoint, ...]:
+    return tuple(entry_points(group=GROUPS[kind]))

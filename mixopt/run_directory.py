@@ -1,0 +1,284 @@
+"""The run directory: what each step left, and whether it is of this configuration.
+
+    config.yaml        the resolved configuration
+    steps.json         the finished steps, each with its fingerprint
+    corpus/ design.parquet trials/ trials.parquet fit/ proposal.yaml validation.parquet report.html
+
+A step's fingerprint is a hash of the sections of the configuration that it depends on and of
+the step before it, so that a change of the objective does not invalidate the trials. Where a
+step was made from other values, nothing is overwritten: the error names the fields and the
+command that mends it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import yaml
+
+from mixopt.errors import RunError
+from mixopt.files import read_json, write_json, write_text
+
+if TYPE_CHECKING:
+    from mixopt.config import Config
+    from mixopt.constraints import Constraints
+    from mixopt.corpus import Corpus
+    from mixopt.fitting import Fit
+    from mixopt.mixture import Mixture
+    from mixopt.objective import Objective
+    from mixopt.proposals import Proposal
+    from mixopt.proxy import Trial
+    from mixopt.trials import Trials
+    from mixopt.validation import Validation
+
+# Step -> (sections that it depends on, outputs relative to the run directory).
+STEPS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
+    "prepare": (("seed", "corpus", "evaluation"), ("corpus",)),
+    "design": (("design", "constraints", "propose.target_tokens"), ("design.parquet",)),
+    "sweep": (("proxy",), ("trials", "trials.parquet")),
+    "fit": (("fit", "objective"), ("fit",)),
+    "propose": (("propose",), ("proposal.yaml",)),
+    "validate": (("validate",), ("validation", "validation.parquet")),
+    "report": (("name",), ("report.html",)),
+}
+
+
+@dataclass(frozen=True)
+class Run:
+    """One run directory and the configuration that it is asked to hold."""
+
+    path: Path
+    config: Config
+    source: str = ""
+
+    @cached_property
+    def corpus(self) -> Corpus:
+        """The token shards by domain."""
+        from mixopt.corpus import Corpus
+
+        return Corpus.open(self.path / "corpus", verify=False)
+
+    @cached_property
+    def design(self) -> list[Trial]:
+        """The trials to run."""
+        from mixopt.designs import read_design
+
+        return read_design(self.path / "design.parquet")
+
+    @cached_property
+    def trials(self) -> Trials:
+        """The table of mixtures and losses."""
+        from mixopt.trials import Trials
+
+        return Trials.read(self.path / "trials.parquet")
+
+    @cached_property
+    def fit(self) -> Fit:
+        """The chosen regressor and the cross-validation report."""
+        from mixopt.fitting import Fit
+
+        return Fit.load(self.path / "fit")
+
+    @cached_property
+    def proposal(self) -> Proposal:
+        """The mixture to train on, with what it is predicted to give."""
+        from mixopt.proposals import Proposal
+
+        return Proposal.from_file(self.path / "proposal.yaml")
+
+    @cached_property
+    def validation(self) -> Validation:
+        """The proposal against its baselines, several seeds each."""
+        from mixopt.validation import Validation
+
+        return Validation.read(self.path / "validation.parquet", self.objective)
+
+    @property
+    def natural(self) -> Mixture:
+        """Each domain's share of the training tokens that there are."""
+        return self.corpus.natural
+
+    @property
+    def objective(self) -> Objective:
+        """What is minimised."""
+        from mixopt.objective import Objective
+
+        return Objective.from_config(self.config.objective, self.evaluation_names)
+
+    @property
+    def constraints(self) -> Constraints:
+        """What mixtures are allowed."""
+        from mixopt.constraints import Constraints
+
+        return Constraints.from_config(
+            self.config.constraints,
+            inventory=self.corpus.inventory,
+            target_tokens=self.config.propose.target_tokens,
+        )
+
+    @property
+    def evaluation_names(self) -> tuple[str, ...]:
+        """Evaluation domains: training domains, then targets."""
+        return (*self.config.corpus.domains, *self.config.evaluation)
+
+    def fingerprint(self, step: str) -> str:
+        """Return what a step of this configuration is called; see the module's text."""
+        return _fingerprints(self._content)[step]
+
+    def is_done(self, step: str) -> bool:
+        """Tell whether a step's output is there and of this configuration.
+
+        Raises:
+            RunError: The output is there, but of another configuration.
+        """
+        recorded = self._recorded.get(step)
+        if recorded is None or not all((self.path / name).exists() for name in STEPS[step][1]):
+            return False
+        if recorded["fingerprint"] != self.fingerprint(step):
+            raise RunError(self._stale(step))
+        return True
+
+    def require(self, step: str) -> None:
+        """Check that an earlier step is done.
+
+        Raises:
+            RunError: It is not, with the command that does it.
+        """
+        if not self.is_done(step):
+            raise RunError(f"{self.path}: '{step}' is not done yet: {self.command(step)}")
+
+    def record(self, step: str, seconds: float) -> None:
+        """Note that a step is finished."""
+        entry = {"fingerprint": self.fingerprint(step), "seconds": round(seconds, 3)}
+        write_json(self.path / "steps.json", {**self._recorded, step: entry})
+
+    def discard(self, first: str, *, keep: Sequence[str] = ()) -> None:
+        """Delete the outputs of a step and of those after it, but for the names in `keep`."""
+        later = list(STEPS)[list(STEPS).index(first) :]
+        kept = {step: entry for step, entry in self._recorded.items() if step not in later}
+        if self._recorded:
+            write_json(self.path / "steps.json", kept)
+        for output in (self.path / name for step in later for name in STEPS[step][1]):
+            if output.name in keep:
+                continue
+            if output.is_dir():
+                shutil.rmtree(output)
+            else:
+                output.unlink(missing_ok=True)
+
+    def command(self, step: str, *extra: str) -> str:
+        """Return the command that runs a step of this run."""
+        source = self.source or str(self.path / "config.yaml")
+        return " ".join(["mixopt", step, source, "--out", str(self.path), *extra])
+
+    @property
+    def seconds(self) -> dict[str, float]:
+        """How long each finished step took."""
+        return {step: entry["seconds"] for step, entry in self._recorded.items()}
+
+    @property
+    def _content(self) -> dict[str, Any]:
+        from mixopt.config_file import dump_config
+
+        return dump_config(self.config)
+
+    @property
+    def _recorded(self) -> dict[str, Any]:
+        path = self.path / "steps.json"
+        recorded: dict[str, Any] = read_json(path) if path.exists() else {}
+        return recorded
+
+    def _stale(self, step: str) -> str:
+        before = yaml.safe_load((self.path / "config.yaml").read_text(encoding="utf-8"))
+        sections = _sections_up_to(step)
+        changed = (d for d in _differences(before, self._content) if d[0].startswith(sections))
+        first = next(changed, ("a field", "one value", "another"))
+        return (
+            f"{self.path}: '{step}' was made from another configuration: {first[0]} is"
+            f" {first[1]} there and {first[2]} here; use another --out, or redo it with:"
+            f" {self.command('run', '--from', step)}"
+        )
+
+
+def open_run(config: Config, path: str | Path, *, source: str = "", redo: str | None = None) -> Run:
+    """Make the run directory, or open one that is of the same configuration.
+
+    Args:
+        config: The experiment.
+        path: The run directory.
+        source: The configuration file, for messages.
+        redo: Delete the outputs of this step and of those after it first.
+
+    Raises:
+        RunError: The directory is another run's, holds other files, or cannot be written.
+    """
+    run = Run(Path(path), config, source)
+    record = run.path / "config.yaml"
+    if redo is not None:
+        run.discard(redo)
+    if record.exists():
+        for step in STEPS:
+            run.is_done(step)
+    elif run.path.exists() and any(run.path.iterdir()):
+        raise RunError(f"{run.path}: is not empty and not a run directory; use another --out")
+    text = "# The resolved configuration of this run; written by mixopt.\n"
+    text += yaml.safe_dump(run._content, sort_keys=False, allow_unicode=True)
+    if not record.exists() or record.read_text(encoding="utf-8") != text:
+        write_text(record, text)
+    return run
+
+
+def load_run(path: str | Path) -> Run:
+    """Open a run directory to look at what it holds.
+
+    Raises:
+        RunError: The directory is not a run's.
+    """
+    from mixopt.config_file import load_config
+
+    record = Path(path) / "config.yaml"
+    if not record.exists():
+        raise RunError(f"{path}: has no config.yaml; make it with mixopt run CONFIG --out {path}")
+    return Run(Path(path), load_config(record), str(record))
+
+
+def _fingerprints(content: dict[str, Any]) -> dict[str, str]:
+    found: dict[str, str] = {}
+    before = "mixopt/1"
+    for step, (sections, _) in STEPS.items():
+        values = {section: _section(content, section.split(".")) for section in sections}
+        text = before + json.dumps(values, sort_keys=True)
+        before = found[step] = hashlib.sha256(text.encode()).hexdigest()[:16]
+    return found
+
+
+def _sections_up_to(step: str) -> tuple[str, ...]:
+    steps = list(STEPS)[: list(STEPS).index(step) + 1]
+    return tuple(section for name in steps for section in STEPS[name][0])
+
+
+def _section(content: Any, parts: Sequence[str]) -> Any:
+    for part in parts:
+        content = content.get(part) if isinstance(content, dict) else None
+    return content
+
+
+def _differences(before: Any, now: Any, name: str = "") -> list[tuple[str, Any, Any]]:
+    if isinstance(before, dict) and isinstance(now, dict):
+        found: list[tuple[str, Any, Any]] = []
+        for key in [*now, *(key for key in before if key not in now)]:
+            inner = f"{name}.{key}" if name else str(key)
+            found += _differences(before.get(key), now.get(key), inner)
+        return found
+    return [] if before == now else [(name, _short(before), _short(now))]
+
+
+def _short(value: Any) -> Any:
+    return "absent" if value is None else value

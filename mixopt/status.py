@@ -1,0 +1,67 @@
+"""How far a run is: steps done, trials finished, running and failed, and the time left."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from mixopt.files import read_json
+from mixopt.progress import duration
+from mixopt.run_directory import STEPS, Run
+
+FOLDERS = {"sweep": "trials", "validate": "validation"}
+
+
+def run_status(run: Run) -> dict[str, Any]:
+    """Return each step's state, and counts of trials where a step trains.
+
+    The time left of a sweep is what the trials so far took, by the files' times; it is absent
+    before two are there.
+    """
+    steps = {}
+    for step in STEPS:
+        entry: dict[str, Any] = {"done": run.is_done(step)}
+        if step in run.seconds:
+            entry["seconds"] = run.seconds[step]
+        if step in FOLDERS:
+            entry |= _trials(run.path / FOLDERS[step])
+        steps[step] = entry
+    return {"path": str(run.path), "steps": steps}
+
+
+def status_lines(status: dict[str, Any]) -> Iterator[str]:
+    """Say a status in words, a line a step."""
+    for step, entry in status["steps"].items():
+        words = ["done" if entry["done"] else "waiting"]
+        if "seconds" in entry:
+            words.append(f"in {duration(entry['seconds'])}")
+        if entry.get("trials"):
+            words.append(f"{entry['ended']} of {entry['trials']} trials")
+            unfinished = entry["ended"] - entry["finished"]
+            words += [f"{unfinished} failed or diverged"] if unfinished else []
+            words += [f"{duration(entry['left'])} left"] if entry.get("left") else []
+        yield f"{step:<9} {', '.join(words)}"
+
+
+def _trials(folder: Path) -> dict[str, Any]:
+    """Count what the folder of a step that trains holds."""
+    groups = folder / "groups.json"
+    if not groups.exists():
+        return {}
+    total = sum(len(names) for names in read_json(groups))
+    files = [path for path in folder.glob("[!.]*.json") if path != groups]
+    states = [read_json(path)["result"]["status"] for path in files]
+    found: dict[str, Any] = {
+        "trials": total,
+        "ended": len(states),
+        "finished": states.count("finished"),
+    }
+    if 1 < len(files) < total:
+        times = sorted(path.stat().st_mtime for path in files)
+        begun = groups.stat().st_mtime
+        each = (times[-1] - begun) / len(files)
+        left = each * (total - len(files)) - (time.time() - times[-1])
+        found["left"] = max(0.0, round(left, 1))
+    return found

@@ -1,0 +1,300 @@
+"""The steps of a run, each a function: what the command line calls, and what a script may.
+
+Each reads what the step before it left, does nothing where its own output is already there,
+and returns the run. `run` is all of them in order.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from mixopt.progress import duration
+from mixopt.run_directory import STEPS, Run, open_run
+
+if TYPE_CHECKING:
+    from mixopt.config import Config
+    from mixopt.executors import Job
+    from mixopt.proxy import TrialResult
+
+Say = Callable[[str], None]
+Source = str | Path
+
+
+def _silent(line: str) -> None:
+    """Say nothing."""
+
+
+def run(
+    config: Source | Config,
+    out: Source,
+    *,
+    overrides: Sequence[str] = (),
+    redo: str | None = None,
+    retry_failed: bool = False,
+    say: Say = _silent,
+) -> Run:
+    """Do all steps in order; what is done already is not done again.
+
+    Args:
+        config: A YAML file, or a configuration that is read already.
+        out: The run directory.
+        overrides: `a.b=value` each, over the file.
+        redo: Delete the outputs of this step and of those after it first.
+        retry_failed: Train trials again that failed or diverged before.
+        say: Called with a line about what happens.
+
+    Raises:
+        MixoptError: Something that was given cannot be right; one line says what mends it.
+    """
+    opened = _open(config, out, overrides, redo)
+    if retry_failed:
+        _forget_failed(opened)
+    for step in STEPS:
+        _do(opened, step, say)
+    return opened
+
+
+def prepare(
+    config: Source | Config, out: Source, *, overrides: Sequence[str] = (), say: Say = _silent
+) -> Run:
+    """Read the documents, and write token shards and the tokenizer."""
+    return _single("prepare", config, out, overrides, say)
+
+
+def design(
+    config: Source | Config, out: Source, *, overrides: Sequence[str] = (), say: Say = _silent
+) -> Run:
+    """Choose the mixtures to try."""
+    return _single("design", config, out, overrides, say)
+
+
+def sweep(
+    config: Source | Config, out: Source, *, overrides: Sequence[str] = (), say: Say = _silent
+) -> Run:
+    """Train a proxy on each mixture of the design."""
+    return _single("sweep", config, out, overrides, say)
+
+
+def fit(
+    config: Source | Config, out: Source, *, overrides: Sequence[str] = (), say: Say = _silent
+) -> Run:
+    """Fit the regressors, and choose one by cross-validation."""
+    return _single("fit", config, out, overrides, say)
+
+
+def propose(
+    config: Source | Config, out: Source, *, overrides: Sequence[str] = (), say: Say = _silent
+) -> Run:
+    """Search for the mixture with the best predicted objective."""
+    return _single("propose", config, out, overrides, say)
+
+
+def validate(
+    config: Source | Config, out: Source, *, overrides: Sequence[str] = (), say: Say = _silent
+) -> Run:
+    """Train the proposal against its baselines, several seeds each."""
+    return _single("validate", config, out, overrides, say)
+
+
+def report(
+    config: Source | Config, out: Source, *, overrides: Sequence[str] = (), say: Say = _silent
+) -> Run:
+    """Write the page that shows the run."""
+    return _single("report", config, out, overrides, say)
+
+
+def _open(
+    config: Source | Config, out: Source, overrides: Sequence[str] = (), redo: str | None = None
+) -> Run:
+    from mixopt.config_file import load_config
+
+    if isinstance(config, (str, Path)):
+        return open_run(load_config(config, overrides), out, source=str(config), redo=redo)
+    return open_run(config, out, redo=redo)
+
+
+def _single(
+    step: str, config: Source | Config, out: Source, overrides: Sequence[str], say: Say
+) -> Run:
+    opened = _open(config, out, overrides)
+    _do(opened, step, say)
+    return opened
+
+
+def _do(run: Run, step: str, say: Say) -> None:
+    """Do one step unless it is done."""
+    if run.is_done(step):
+        return
+    order = list(STEPS)
+    if step != order[0]:
+        run.require(order[order.index(step) - 1])
+    start = time.monotonic()
+    _ACTIONS[step](run, say)
+    seconds = time.monotonic() - start
+    run.record(step, seconds)
+    say(f"{step}: done in {duration(seconds)}")
+
+
+def _forget_failed(run: Run) -> None:
+    """Delete the results of trials that did not finish, and what was made from them."""
+    from mixopt.files import read_json
+    from mixopt.trial_files import TrialFolder
+
+    for step, folder in (("validate", "validation"), ("sweep", "trials")):
+        path = run.path / folder
+        failed = [
+            file.stem
+            for file in path.glob("[!.]*.json")
+            if file.name != "groups.json" and read_json(file)["result"]["status"] != "finished"
+        ]
+        for trial in failed:
+            TrialFolder(path).forget(trial)
+        if failed:
+            run.discard(step, keep=(folder,))
+
+
+def _prepare(run: Run, say: Say) -> None:
+    from mixopt.corpus import prepare_corpus
+
+    prepare_corpus(
+        run.config.corpus,
+        run.config.evaluation,
+        run.path / "corpus",
+        fingerprint=run.fingerprint("prepare"),
+        seed=run.config.seed,
+        progress=lambda line: say(f"prepare: {line}"),
+    )
+
+
+def _design(run: Run, say: Say) -> None:
+    from mixopt.designs import make_design, write_design
+
+    trials = make_design(run.config.design, run.corpus.natural, run.constraints, run.config.seed)
+    write_design(trials, run.path / "design.parquet")
+    roles = [trial.role for trial in trials]
+    counts = ", ".join(f"{roles.count(role)} {role}" for role in dict.fromkeys(roles))
+    say(f"design: {len(trials)} trials ({counts})")
+
+
+def _sweep(run: Run, say: Say) -> None:
+    from mixopt.sweeps import run_trials
+    from mixopt.tracking import tracking
+    from mixopt.trials import Trials
+
+    trials = run.design
+    with tracking(run, "sweep", say) as tracker:
+        results = run_trials(
+            trials,
+            _job(run, run.config.proxy.tokens),
+            run.path / "trials",
+            workers=run.config.sweep.workers,
+            title="sweep",
+            on_result=tracker.trial,
+        )
+        table = Trials.from_results(
+            trials, results, proxy=run.config.proxy.name, targets=run.evaluation_names
+        )
+        table.write(run.path / "trials.parquet")
+    _say_unfinished(results, say, "sweep")
+
+
+def _fit(run: Run, say: Say) -> None:
+    from mixopt.fitting import fit_trials
+
+    chosen = fit_trials(run.trials, run.config.fit, run.objective, run.config.seed)
+    chosen.save(run.path / "fit")
+    say(f"fit: {chosen.summary()}")
+
+
+def _propose(run: Run, say: Say) -> None:
+    from mixopt.proposals import propose_mixture
+
+    proposal = propose_mixture(
+        run.fit,
+        run.objective,
+        run.constraints,
+        run.corpus.natural,
+        run.trials,
+        run.config.propose,
+        inventory=run.corpus.inventory,
+        seed=run.config.seed,
+    )
+    proposal.to_file(run.path / "proposal.yaml")
+    for warning in proposal.warnings:
+        say(f"propose: warning: {warning}")
+
+
+def _validate(run: Run, say: Say) -> None:
+    from mixopt.sweeps import run_trials
+    from mixopt.tracking import tracking
+    from mixopt.trials import Trials
+    from mixopt.validation import plan_validation
+
+    config = run.config.validation
+    planned = plan_validation(
+        run.proposal.mixture,
+        run.corpus.natural,
+        run.trials,
+        run.objective,
+        config,
+        run.config.seed,
+    )
+    tokens = config.tokens or 2 * run.config.proxy.tokens
+    with tracking(run, "validate", say) as tracker:
+        results = run_trials(
+            planned,
+            _job(run, tokens),
+            run.path / "validation",
+            workers=run.config.sweep.workers,
+            title="validate",
+            on_result=tracker.trial,
+        )
+        table = Trials.from_results(
+            planned, results, proxy=run.config.proxy.name, targets=run.evaluation_names
+        )
+        table.write(run.path / "validation.parquet")
+    _say_unfinished(results, say, "validate")
+
+
+def _report(run: Run, say: Say) -> None:
+    from mixopt.reports import write_report
+    from mixopt.tracking import tracking
+
+    with tracking(run, "report", say):
+        write_report(run)
+
+
+def _job(run: Run, tokens: int) -> Job:
+    from mixopt.corpus import Corpus
+    from mixopt.executors import Job
+    from mixopt.proxy import Training
+
+    # The workers check the sizes of the shards; their hashes are checked here, once.
+    corpus = Corpus.open(run.path / "corpus")
+    proxy = run.config.proxy
+    training = Training(tokens, proxy.eval_every, proxy.eval_tokens, proxy.device)
+    return Job(proxy.name, dict(proxy.options), corpus.path, training)
+
+
+def _say_unfinished(results: Sequence[TrialResult], say: Say, step: str) -> None:
+    unfinished = [result for result in results if result.status != "finished"]
+    for result in unfinished:
+        say(f"{step}: trial {result.trial} {result.status}: {result.reason}")
+    if unfinished:
+        say(
+            f"{step}: {len(unfinished)} of {len(results)} did not finish; --retry-failed trains them again"
+        )
+
+
+_ACTIONS: dict[str, Callable[[Run, Say], None]] = {
+    "prepare": _prepare,
+    "design": _design,
+    "sweep": _sweep,
+    "fit": _fit,
+    "propose": _propose,
+    "validate": _validate,
+    "report": _report,
+}

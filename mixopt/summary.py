@@ -1,0 +1,97 @@
+"""A finished run in one screen: the proposal, and what validation says of it."""
+
+from __future__ import annotations
+
+import io
+from typing import TYPE_CHECKING, Any
+
+from mixopt.run_directory import Run
+from mixopt.validation import PROPOSAL, Validation, validation_table
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+UNITS = {"bits_per_byte": "bits per byte", "nats_per_token": "nats per token"}
+
+
+def run_summary(run: Run) -> dict[str, Any]:
+    """Return the answer of a run as plain values."""
+    natural = run.natural
+    proposal = run.proposal
+    return {
+        "path": str(run.path),
+        "proposal": str(run.path / "proposal.yaml"),
+        "report": str(run.path / "report.html"),
+        "weights": dict(proposal.mixture),
+        "natural": dict(natural),
+        "objective": run.objective.describe(),
+        "predicted": proposal.predicted_objective.to_json(),
+        "validation": run.validation.to_json(),
+        "verdict": verdict(run.validation),
+    }
+
+
+def summary_text(run: Run) -> str:
+    """Return the tables of the proposal and of its validation, and where the files are."""
+    from rich.console import Console
+
+    stream = io.StringIO()
+    console = Console(file=stream, width=100, highlight=False, color_system=None)
+    unit = UNITS[run.objective.unit]
+    console.print(_proposal_table(run))
+    console.print(_validation_table(run.validation, unit))
+    console.print(verdict(run.validation))
+    for warning in run.proposal.warnings:
+        console.print(f"warning: {warning}", soft_wrap=True)
+    console.print(f"\nproposal: {run.path / 'proposal.yaml'}", soft_wrap=True)
+    console.print(f"report:   {run.path / 'report.html'}", soft_wrap=True)
+    return stream.getvalue().rstrip()
+
+
+def verdict(validation: Validation) -> str:
+    """Say in a sentence whether the proposal won, against each baseline."""
+    comparisons = [validation.compare(name) for name in validation.baselines]
+    words = [f"{c.verdict} against {c.baseline}" for c in comparisons]
+    seeds = min((c.seeds for c in comparisons), default=0)
+    if not comparisons:
+        return "The proposal equals every baseline; there was nothing to compare."
+    if all(c.verdict == "wins" for c in comparisons):
+        return f"The proposal wins against every baseline ({seeds} seeds, paired 95% intervals)."
+    return f"The proposal: {'; '.join(words)} ({seeds} seeds, paired 95% intervals)."
+
+
+def _proposal_table(run: Run) -> Table:
+    natural, proposal = run.natural, run.proposal
+    table = _table(f"Proposal for {run.objective.describe()}", "domain", "natural", "proposed")
+    with_epochs = proposal.epochs is not None
+    if with_epochs:
+        table.add_column("epochs", justify="right")
+    for domain, weight in sorted(proposal.mixture.items(), key=lambda item: -item[1]):
+        row = [domain, f"{100 * natural[domain]:.1f}%", f"{100 * weight:.1f}%"]
+        if proposal.epochs is not None:
+            row.append(f"{proposal.epochs[domain]:.2f}")
+        table.add_row(*row)
+    return table
+
+
+def _validation_table(validation: Validation, unit: str) -> Table:
+    title = f"Validation: {validation.objective.describe()}, {unit}, lower is better"
+    table = _table(title, "mixture", "mean", "sd", "proposal less it", "95% interval", "proposal")
+    for row in validation_table(validation).iter_rows(named=True):
+        cells = [row["mixture"], f"{row['objective']:.4f}", f"{row['sd']:.4f}"]
+        if row["mixture"] != PROPOSAL:
+            interval = f"{row['low']:+.4f} to {row['high']:+.4f}"
+            cells += [f"{row['difference']:+.4f}", interval, row["verdict"]]
+        table.add_row(*cells)
+    return table
+
+
+def _table(title: str, first: str, *others: str) -> Table:
+    from rich import box
+    from rich.table import Table
+
+    table = Table(title=title, title_justify="left", title_style="", box=box.SIMPLE_HEAD)
+    table.add_column(first)
+    for name in others:
+        table.add_column(name, justify="right")
+    return table

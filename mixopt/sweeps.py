@@ -1,0 +1,134 @@
+"""Train a list of trials on an executor, resumably.
+
+Which trials train together is decided once and kept (`groups.json`), because in bfloat16 a
+member's numbers depend slightly on the size of its group: a resumed sweep forms the same
+groups. A trial that diverges or fails is recorded with its reason, and the rest go on.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from mixopt.errors import RunError
+from mixopt.executors import Job, LocalExecutor, Outcome
+from mixopt.files import read_json, write_json
+from mixopt.progress import Update, progress
+from mixopt.proxy import Progress, Trial, TrialResult
+from mixopt.trial_files import TrialFolder
+
+OnResult = Callable[[Trial, TrialResult], None]
+
+
+def run_trials(
+    trials: Sequence[Trial],
+    job: Job,
+    folder: Path,
+    *,
+    workers: int | None = None,
+    title: str = "trials",
+    on_result: OnResult | None = None,
+) -> list[TrialResult]:
+    """Train the trials that have no result yet.
+
+    Args:
+        trials: All trials, finished ones included.
+        job: The proxy, the corpus and the length of training.
+        folder: Where each finished trial has a file.
+        workers: Processes; one a core or GPU when None.
+        title: What the progress bar says.
+        on_result: Called with each result that is new.
+
+    Returns:
+        A result for each trial, in their order.
+
+    Raises:
+        RunError: No trial finished at all, with the first reason.
+    """
+    files = TrialFolder(folder)
+    results = files.results(trials)
+    if len(results) < len(trials):
+        with LocalExecutor(job, workers, folder / "workers.log") as executor:
+            groups = _groups(trials, executor, folder)
+            waiting = {n: g for n, g in groups.items() if any(t.name not in results for t in g)}
+            with progress(title, job.training.tokens * len(trials)) as update:
+                meter = _Meter(len(trials), len(results), job.training.tokens, update)
+                for outcome in executor.run(waiting, meter.report):
+                    members = waiting[outcome.group]
+                    new = _results_of(outcome, members)
+                    files.write(outcome.group, members, new)
+                    meter.ended(outcome.group, len(members))
+                    for trial, result in zip(members, new, strict=True):
+                        results[trial.name] = result
+                        if on_result is not None:
+                            on_result(trial, result)
+    return _checked([results[trial.name] for trial in trials], folder)
+
+
+def _groups(
+    trials: Sequence[Trial], executor: LocalExecutor, folder: Path
+) -> dict[int, list[Trial]]:
+    """Form the groups, or read those of an interrupted run."""
+    path = folder / "groups.json"
+    by_name = {trial.name: trial for trial in trials}
+    if not path.exists():
+        # A group no larger than leaves work for every worker.
+        size = min(executor.group_size(), -(-len(trials) // executor.workers))
+        names = list(by_name)
+        write_json(path, [names[at : at + size] for at in range(0, len(names), size)])
+    names_by_group = read_json(path)
+    if sorted(name for names in names_by_group for name in names) != sorted(by_name):
+        raise RunError(f"{path}: holds other trials than the design; delete {folder}")
+    return {n: [by_name[name] for name in names] for n, names in enumerate(names_by_group)}
+
+
+def _results_of(outcome: Outcome, members: Sequence[Trial]) -> list[TrialResult]:
+    """Return the results of a group; where there are none, one failure for each member."""
+    if outcome.results is not None and [r.trial for r in outcome.results] == [
+        member.name for member in members
+    ]:
+        return outcome.results
+    reason = outcome.reason or "the proxy returned results of other trials than it was given"
+    return [TrialResult(m.name, "failed", 0, 0, 0.0, reason=reason) for m in members]
+
+
+def _checked(results: list[TrialResult], folder: Path) -> list[TrialResult]:
+    if results and all(result.status != "finished" for result in results):
+        first = results[0]
+        raise RunError(
+            f"{folder}: none of {len(results)} trials finished; the first {first.status}:"
+            f" {first.reason}. Mend it and run again with --retry-failed"
+        )
+    return results
+
+
+class _Meter:
+    """Adds up the progress of the groups: trials done and tokens a second."""
+
+    def __init__(self, trials: int, finished: int, tokens: int, update: Update) -> None:
+        self._trials, self._finished, self._tokens = trials, finished, tokens
+        self._update, self._start = update, time.monotonic()
+        self._before = finished * tokens
+        self._running: dict[int, int] = {}
+        self._lock = threading.Lock()
+
+    def report(self, group: int, progress: Progress) -> None:
+        """Note the progress of a group that trains."""
+        with self._lock:
+            self._running[group] = progress.done
+            self._show()
+
+    def ended(self, group: int, members: int) -> None:
+        """Note the end of a group."""
+        with self._lock:
+            self._running.pop(group, None)
+            self._finished += members
+            self._show()
+
+    def _show(self) -> None:
+        done = self._finished * self._tokens + sum(self._running.values())
+        rate = (done - self._before) / max(time.monotonic() - self._start, 1e-9)
+        note = f"{self._finished}/{self._trials} trials, {rate / 1000:,.0f}k tokens/s"
+        self._update(done, note)

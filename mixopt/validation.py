@@ -1,0 +1,206 @@
+"""Train the proposal against its baselines and say, plainly, whether it won.
+
+Every mixture is trained with the same seeds, which are none of the trials', on a longer
+budget. A seed sets the initial weights and the order of the data, so differences are taken
+seed by seed and their mean gets a paired interval of Student's t with S - 1 degrees.
+
+Shapes: S seeds, M evaluation domains.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+import polars as pl
+from numpy.typing import NDArray
+
+from mixopt.errors import RunError
+from mixopt.mixture import Mixture
+from mixopt.objective import Objective
+from mixopt.proxy import Trial
+from mixopt.trials import Trials
+
+if TYPE_CHECKING:
+    from mixopt.config import ValidateConfig
+
+PROPOSAL = "proposal"
+Verdict = Literal["wins", "no difference shown", "loses"]
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """The proposal less a baseline, in the objective's unit: below 0 is better."""
+
+    baseline: str
+    mean: float
+    low: float
+    high: float
+    seeds: int
+
+    @property
+    def verdict(self) -> Verdict:
+        """What the 95% interval allows to say."""
+        if self.high < 0:
+            return "wins"
+        return "loses" if self.low > 0 else "no difference shown"
+
+
+@dataclass(frozen=True)
+class Validation:
+    """The losses of the proposal and of its baselines, several seeds each."""
+
+    trials: Trials
+    objective: Objective
+
+    @classmethod
+    def read(cls, path: Path, objective: Objective) -> Validation:
+        """Read `validation.parquet`."""
+        return cls(Trials.read(path), objective)
+
+    @cached_property
+    def mixtures(self) -> tuple[str, ...]:
+        """The proposal, then its baselines."""
+        names = [mixture_of(trial) for trial in self.trials.table["trial"]]
+        return tuple(dict.fromkeys(names))
+
+    @property
+    def baselines(self) -> tuple[str, ...]:
+        """The mixtures that the proposal is compared with."""
+        return tuple(name for name in self.mixtures if name != PROPOSAL)
+
+    def compare(self, baseline: str, target: str | None = None) -> Comparison:
+        """Compare the proposal with a baseline, seed by seed.
+
+        Args:
+            baseline: One of `baselines`.
+            target: An evaluation domain; the objective when None.
+        """
+        ours, theirs = self.values(PROPOSAL, target), self.values(baseline, target)
+        shared = sorted(ours.keys() & theirs.keys())
+        differences_S = np.array([ours[seed] - theirs[seed] for seed in shared])
+        if len(shared) < 2:
+            raise RunError(
+                f"{baseline}: {len(shared)} seeds finished beside the proposal's; an interval"
+                " needs 2: run again with --retry-failed"
+            )
+        mean, half = _interval(differences_S)
+        return Comparison(baseline, mean, mean - half, mean + half, len(shared))
+
+    def mean(self, mixture: str, target: str | None = None) -> tuple[float, float]:
+        """Return the mean over seeds, and its standard deviation, of a mixture's loss."""
+        values_S = np.array(list(self.values(mixture, target).values()))
+        spread = float(values_S.std(ddof=1)) if len(values_S) > 1 else float("nan")
+        return float(values_S.mean()), spread
+
+    def values(self, mixture: str, target: str | None = None) -> dict[int, float]:
+        """Return the loss of each finished seed."""
+        finished = self.trials.finished
+        losses_NM = finished.losses(self.objective.unit)
+        values_N = self._column(losses_NM, target)
+        return {
+            seed: float(value)
+            for trial, seed, value in zip(
+                finished.table["trial"], finished.table["seed"], values_N, strict=True
+            )
+            if mixture_of(trial) == mixture
+        }
+
+    def to_json(self) -> dict[str, Any]:
+        """Return means, differences and verdicts as plain values."""
+        return {
+            "unit": self.objective.unit,
+            "means": {name: self.mean(name)[0] for name in self.mixtures},
+            "proposal_less": {
+                name: {"mean": c.mean, "low": c.low, "high": c.high, "verdict": c.verdict}
+                for name in self.baselines
+                for c in (self.compare(name),)
+            },
+        }
+
+    def _column(self, losses_NM: NDArray[np.float64], target: str | None) -> NDArray[np.float64]:
+        if target is None:
+            return self.objective.value(losses_NM)
+        return losses_NM[:, self.trials.targets.index(target)]
+
+
+def plan_validation(
+    proposal: Mixture,
+    natural: Mixture,
+    trials: Trials,
+    objective: Objective,
+    config: ValidateConfig,
+    seed: int,
+) -> list[Trial]:
+    """Return the runs of a validation: each mixture with each seed.
+
+    A baseline that is the same mixture as one before it is not trained twice; the first name
+    stands for both.
+    """
+    known = {
+        "natural": lambda: natural,
+        "uniform": lambda: Mixture.uniform(natural.domains),
+        "best_trial": lambda: best_trial(trials, objective)[1],
+    }
+    mixtures = {PROPOSAL: proposal}
+    for name in config.baselines:
+        mixture = known[name]()
+        if all(mixture.fingerprint != other.fingerprint for other in mixtures.values()):
+            mixtures[name] = mixture
+    seeds = _fresh_seeds(trials, config.seeds, seed)
+    return [
+        Trial(f"{name}-s{place}", mixture, one, role="validation")
+        for place, one in enumerate(seeds)
+        for name, mixture in mixtures.items()
+    ]
+
+
+def best_trial(trials: Trials, objective: Objective) -> tuple[str, Mixture]:
+    """Return the finished trial with the lowest observed objective."""
+    finished = trials.finished
+    values_N = objective.value(finished.losses(objective.unit))
+    row = int(np.argmin(values_N))
+    weights_D = finished.weights()[row]
+    return finished.table["trial"][row], Mixture.from_array(finished.domains, weights_D)
+
+
+def mixture_of(trial: str) -> str:
+    """Return the mixture's name in a validation run's name."""
+    return trial.rpartition("-s")[0]
+
+
+def validation_table(validation: Validation) -> pl.DataFrame:
+    """Return a row for each mixture: objective, spread, and the proposal's paired difference."""
+    rows = []
+    for name in validation.mixtures:
+        mean, spread = validation.mean(name)
+        row: dict[str, Any] = {"mixture": name, "objective": mean, "sd": spread}
+        if name != PROPOSAL:
+            c = validation.compare(name)
+            row |= {"difference": c.mean, "low": c.low, "high": c.high, "verdict": c.verdict}
+        rows.append(row)
+    return pl.DataFrame(rows, infer_schema_length=None)
+
+
+def _interval(differences_S: NDArray[np.float64]) -> tuple[float, float]:
+    """Return the mean and half the width of its 95% interval."""
+    from scipy.special import stdtrit  # quantiles of Student's t; lighter than scipy.stats
+
+    count = len(differences_S)
+    error = float(differences_S.std(ddof=1)) / np.sqrt(count)
+    return float(differences_S.mean()), float(stdtrit(count - 1, 0.975)) * error
+
+
+def _fresh_seeds(trials: Trials, count: int, seed: int) -> Sequence[int]:
+    used = set(trials.table["seed"].to_list())
+    stream = np.random.default_rng([seed, 0x7A11DA7E])
+    seeds: list[int] = []
+    while len(seeds) < count:
+        drawn = int(stream.integers(2**31))
+        if drawn not in used and drawn not in seeds:
+            seeds.append(drawn)
+    return seeds

@@ -1,0 +1,168 @@
+"""The stacked decoder as a proxy: options in, results of trials out."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from mixopt.corpus import Corpus
+from mixopt.errors import ConfigError
+from mixopt.proxy import Losses, Progress, Training, Trial, TrialResult
+from mixopt_proxies.autotune import candidates, fastest, measured_rate, members_by_rule
+from mixopt_proxies.batches import Batches, training_shards
+from mixopt_proxies.compiling import Compile, should_compile
+from mixopt_proxies.devices import (
+    Precision,
+    resolve_device,
+    resolve_precision,
+    thread_limit,
+)
+from mixopt_proxies.evaluation import HeldOut
+from mixopt_proxies.passes import Passes
+from mixopt_proxies.sizes import Schedule, make_size
+from mixopt_proxies.trainer import Course, StackTrainer
+
+
+@dataclass(frozen=True)
+class _Setting:
+    """Where and how a group runs."""
+
+    device: torch.device
+    dtype: torch.dtype
+    vocab_size: int
+    compiled: bool
+
+
+class DecoderProxy:
+    """A Llama-style decoder; several trials train together where that is faster."""
+
+    def __init__(
+        self,
+        *,
+        size: str = "tiny",
+        layers: int | None = None,
+        width: int | None = None,
+        heads: int | None = None,
+        ff: int | None = None,
+        sequence_length: int | None = None,
+        batch: int | None = None,
+        tied: bool | None = None,
+        lr: float | None = None,
+        warmup: float | None = None,
+        schedule: Schedule | None = None,
+        weight_decay: float | None = None,
+        betas: tuple[float, float] | None = None,
+        clip: float | None = None,
+        precision: Precision = "auto",
+        compile: Compile = "auto",
+    ) -> None:
+        """Choose a size and override any of its fields (mixopt_proxies.sizes says what they are).
+
+        Args:
+            size: `tiny`, RegMix's `1m` or `60m`.
+            layers: Blocks.
+            width: Residual stream.
+            heads: Attention heads.
+            ff: Inner width of the feed-forward.
+            sequence_length: Tokens predicted in a row.
+            batch: Sequences of one member and step.
+            tied: Whether the head is the embedding.
+            lr: Peak learning rate.
+            warmup: Steps, or a fraction of all steps below 1.
+            schedule: `constant` or `cosine`.
+            weight_decay: On matrices, never on norms.
+            betas: AdamW's.
+            clip: Largest gradient norm of a member; 0 does not clip.
+            precision: `float32`, `bfloat16`, or `auto`: bf16 where the hardware has it.
+            compile: true, false, or `auto`: where there is a compiler and the run pays it back.
+
+        Raises:
+            ConfigError: A value that is out of range.
+        """
+        self.size = make_size(
+            size,
+            layers=layers,
+            width=width,
+            heads=heads,
+            ff=ff,
+            sequence_length=sequence_length,
+            batch=batch,
+            tied=tied,
+            lr=lr,
+            warmup=warmup,
+            schedule=schedule,
+            weight_decay=weight_decay,
+            betas=betas,
+            clip=clip,
+        )
+        _one_of("precision", precision, ("auto", "float32", "bfloat16"))
+        _one_of("compile", compile, ("auto", True, False))
+        self._precision: Precision = precision
+        self._compile: Compile = compile
+        self._passes: dict[_Setting, Passes] = {}
+
+    def group_size(self, corpus: Corpus, training: Training) -> int:
+        """Return how many trials to train together.
+
+        Compiled code takes the rule, since measuring would compile every candidate; eager
+        code is measured for a few seconds near the rule.
+
+        Raises:
+            CorpusError: A domain with fewer tokens than one sequence.
+        """
+        for domain in corpus.domains:
+            training_shards(domain, self.size.sequence_length)
+        device = resolve_device(training.device)
+        rule = members_by_rule(self.size, device, compiled=True)
+        setting = self._setting(rule, corpus, training)
+        if setting.compiled and device.type == "cpu":
+            return rule
+        eager = _Setting(setting.device, setting.dtype, setting.vocab_size, compiled=False)
+        passes = self._passes_for(eager)
+
+        def rate(members: int) -> float:
+            return measured_rate(members, eager.vocab_size, passes, eager.device, eager.dtype)
+
+        with thread_limit(training.threads):
+            return fastest(candidates(self.size, corpus.vocab_size, device), rate)
+
+    def train(
+        self,
+        trials: Sequence[Trial],
+        corpus: Corpus,
+        training: Training,
+        report: Callable[[Progress], None],
+    ) -> list[TrialResult]:
+        """Train the trials together and return a result for each, in their order.
+
+        Raises:
+            CorpusError: A domain with fewer tokens than one sequence.
+            ConfigError: A device that is not here.
+        """
+        started = time.monotonic()
+        size, steps = self.size, self._steps(training)
+        setting = self._setting(len(trials), corpus, training)
+        batches = Batches(
+            trials, corpus, steps=steps, batch=size.batch, length=size.sequence_length
+        )
+        held_out = HeldOut(corpus, size, training.eval_tokens, setting.device)
+        with thread_limit(training.threads):
+            trainer = StackTrainer(
+                trials,
+                setting.vocab_size,
+                self._passes_for(setting),
+                steps=steps,
+                device=setting.device,
+                dtype=setting.dtype,
+            )
+            course = trainer.run(batches, held_out, self._eval_steps(training), report)
+        seconds = (time.monotonic() - started) / len(trials)
+        return [
+            self._result(trial, k, course, seconds, curve=training.eval_every > 0)
+            for k, trial in enumerate(trials)
+        ]

@@ -1,0 +1,163 @@
+"""The one dial of the decoder: a named size, any field of which can be overridden.
+
+`1m` and `60m` have the shapes of RegMix's TinyLlama 1M and 60M (sail-sg/regmix, MIT,
+`lit_gpt/config.py`): layers, width, heads and feed-forward width; their learning rate,
+warm-up, decay and clipping are RegMix's too. Two things differ: the vocabulary is the
+corpus's, and a step has far fewer sequences (RegMix: 512), since a proxy that sees a
+million tokens learns more from many small steps than from few large ones. `tiny` is ours,
+for a core of a CPU and a minute.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields, replace
+from typing import Literal
+
+from mixopt.errors import ConfigError, did_you_mean
+
+Schedule = Literal["constant", "cosine"]
+
+
+def _check(field: str, value: object, good: bool, want: str) -> None:
+    if not good:
+        raise ConfigError(f"proxy.options.{field}: {value!r} must be {want}")
+
+
+@dataclass(frozen=True)
+class Size:
+    """Shape of a decoder, how much of it a step sees, and how it is trained.
+
+    Attributes:
+        layers: Blocks of attention and feed-forward.
+        width: Residual stream.
+        heads: Attention heads; width / heads is even.
+        ff: Inner width of the SwiGLU feed-forward.
+        sequence_length: Tokens predicted in a row.
+        batch: Sequences of one member and step.
+        tied: Whether the head is the embedding.
+        lr: Peak learning rate of AdamW.
+        warmup: Steps of linear warm-up; below 1, a fraction of all steps.
+        schedule: After warm-up: `constant`, or `cosine` down to a tenth.
+        weight_decay: On matrices; never on norms.
+        betas: AdamW's.
+        clip: Largest gradient norm of a member; 0 does not clip.
+    """
+
+    layers: int
+    width: int
+    heads: int
+    ff: int
+    sequence_length: int
+    batch: int
+    tied: bool
+    lr: float
+    warmup: float
+    schedule: Schedule
+    weight_decay: float
+    betas: tuple[float, float]
+    clip: float
+
+    def __post_init__(self) -> None:
+        """Refuse what cannot be built.
+
+        Raises:
+            ConfigError: A field that is out of range, or heads that do not divide the width.
+        """
+        for name in ("layers", "width", "heads", "ff", "sequence_length", "batch"):
+            _check(name, getattr(self, name), getattr(self, name) >= 1, "at least 1")
+        even = self.width % (2 * self.heads) == 0
+        _check("heads", self.heads, even, f"a divisor of width / 2 = {self.width / 2:g}")
+        for name in ("warmup", "weight_decay", "clip"):
+            _check(name, getattr(self, name), getattr(self, name) >= 0, "at least 0")
+        _check("lr", self.lr, self.lr > 0, "above 0")
+        _check("betas", self.betas, all(0 <= b < 1 for b in self.betas), "two numbers in [0, 1)")
+        known = self.schedule in ("constant", "cosine")
+        _check("schedule", self.schedule, known, "constant or cosine")
+
+    @property
+    def head_width(self) -> int:
+        """Channels of one head."""
+        return self.width // self.heads
+
+    @property
+    def step_tokens(self) -> int:
+        """Tokens of one member and step."""
+        return self.sequence_length * self.batch
+
+    def trunk_parameters(self) -> int:
+        """Weights outside the embedding and the head."""
+        block = 4 * self.width**2 + 3 * self.width * self.ff + 2 * self.width
+        return self.layers * block + self.width
+
+    def parameters(self, vocab_size: int) -> int:
+        """All weights of one member."""
+        tables = 1 if self.tied else 2
+        return self.trunk_parameters() + tables * vocab_size * self.width
+
+    def step_flops(self, vocab_size: int) -> float:
+        """Matrix-product operations of a training step of one member: 6 a weight and token.
+
+        Attention counts half of each square, which is what a causal kernel needs.
+        """
+        weights = self.trunk_parameters() + vocab_size * self.width
+        attention = self.layers * self.sequence_length * self.width
+        return 6.0 * (weights + attention) * self.step_tokens
+
+
+_REGMIX = Size(
+    layers=2,
+    width=256,
+    heads=8,
+    ff=512,
+    sequence_length=2048,
+    batch=8,
+    tied=False,
+    lr=4e-4,
+    warmup=100,
+    schedule="constant",
+    weight_decay=0.1,
+    betas=(0.9, 0.95),
+    clip=1.0,
+)
+
+SIZES: dict[str, Size] = {
+    "tiny": Size(
+        layers=2,
+        width=64,
+        heads=2,
+        ff=192,
+        sequence_length=128,
+        batch=8,
+        tied=True,
+        lr=5e-3,
+        warmup=0.05,
+        schedule="cosine",
+        weight_decay=0.1,
+        betas=(0.9, 0.95),
+        clip=1.0,
+    ),
+    "1m": _REGMIX,
+    "60m": replace(_REGMIX, layers=10, width=768, ff=1536),
+}
+
+
+def make_size(name: str, **overrides: object) -> Size:
+    """Return a named size with the fields of `overrides` that are not None.
+
+    Raises:
+        ConfigError: Unknown name, or a field that is out of range.
+    """
+    if name not in SIZES:
+        raise ConfigError(f"proxy.options.size: {name!r} is no size{did_you_mean(name, SIZES)}")
+    kinds = {field.name: type(getattr(SIZES[name], field.name)) for field in fields(Size)}
+    given = {key: _of_kind(key, v, kinds[key]) for key, v in overrides.items() if v is not None}
+    return replace(SIZES[name], **given)  # type: ignore[arg-type]
+
+
+def _of_kind(field: str, value: object, kind: type) -> object:
+    if kind is float and isinstance(value, int) and not isinstance(value, bool):
+        return float(value)
+    if kind is tuple and isinstance(value, list | tuple) and len(value) == 2:
+        return tuple(_of_kind(field, entry, float) for entry in value)
+    _check(field, value, type(value) is kind, f"a {kind.__name__}")
+    return value

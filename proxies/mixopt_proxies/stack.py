@@ -1,0 +1,62 @@
+"""The decoder, for a stack of members at once: RMSNorm, rotary attention, SwiGLU (Llama's).
+
+Written as products over a leading member axis: `torch.func.vmap` has no batching rule for
+fused attention on a CPU and is slower everywhere else. One member is the same path.
+
+The residual stream and the norms are fp32, the products run in the compute precision.
+
+Shapes: K members, B sequences, T tokens, W = T + 1, V vocabulary, C width.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from mixopt_proxies.attention import attend, is_explicit, rotary_tables
+from mixopt_proxies.sizes import Size
+
+EPSILON = 1e-6
+
+
+class Decoder:
+    """What is computed with the weights of a stack; it holds no weights itself."""
+
+    def __init__(self, size: Size, *, device: torch.device, dtype: torch.dtype) -> None:
+        self.size = size
+        self.dtype = dtype
+        self._tables = rotary_tables(size, device)
+        self._explicit = is_explicit(device, dtype, size.sequence_length)
+
+    def hidden(self, leaves: Mapping[str, Tensor], tokens_KBW: Tensor) -> Tensor:
+        """Return what the head reads for all tokens but the last, shape (K, B * T, C)."""
+        stream = embed(leaves["embedding"], tokens_KBW[..., :-1].flatten(1))
+        for layer in range(self.size.layers):
+            stream = stream + self._attention(leaves, layer, stream)
+            stream = stream + self._feed_forward(leaves, layer, stream)
+        return self._norm(leaves["norm"], stream)
+
+    def _attention(self, leaves: Mapping[str, Tensor], layer: int, stream: Tensor) -> Tensor:
+        normed = self._norm(leaves[f"{layer}.attention_norm"], stream)
+        qkv = torch.bmm(normed, leaves[f"{layer}.qkv"])
+        mixed = attend(qkv, self._tables, self.size, explicit=self._explicit)
+        return torch.bmm(mixed, leaves[f"{layer}.out"])
+
+    def _feed_forward(self, leaves: Mapping[str, Tensor], layer: int, stream: Tensor) -> Tensor:
+        normed = self._norm(leaves[f"{layer}.ff_norm"], stream)
+        gate, up = torch.bmm(normed, leaves[f"{layer}.gate_up"]).chunk(2, dim=-1)
+        return torch.bmm(functional.silu(gate) * up, leaves[f"{layer}.down"])
+
+    def _norm(self, weight_KC: Tensor, stream: Tensor) -> Tensor:
+        scale = torch.rsqrt(stream.square().mean(-1, keepdim=True) + EPSILON)
+        return (stream * scale * weight_KC[:, None]).to(self.dtype)
+
+
+def embed(table_KVC: Tensor, tokens_KN: Tensor) -> Tensor:
+    """Look each member's tokens up in its own table, shape (K, N, C)."""
+    members, vocab_size, width = table_KVC.shape
+    offsets = torch.arange(members, device=tokens_KN.device)[:, None] * vocab_size
+    return functional.embedding(tokens_KN + offsets, table_KVC.view(-1, width))

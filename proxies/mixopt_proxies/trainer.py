@@ -1,0 +1,120 @@
+"""Train a stack of decoders together, each on its own data from its own seed.
+
+Nothing in the loop waits for the device: losses stay there until a block of steps is done.
+
+Shapes: K members, B sequences, W tokens of a window, S steps.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from mixopt.proxy import Losses, Progress, Trial
+from mixopt_proxies.batches import Batches, random_generator
+from mixopt_proxies.devices import to_device
+from mixopt_proxies.evaluation import HeldOut
+from mixopt_proxies.optimizer import StackedAdamW
+from mixopt_proxies.passes import Passes
+from mixopt_proxies.weights import StackedWeights
+
+BLOCK_TOKENS = {"cpu": 1 << 16, "cuda": 1 << 20}
+REPORT_SECONDS = 0.5
+
+
+@dataclass(frozen=True)
+class Course:
+    """What the training of a stack left behind.
+
+    Attributes:
+        losses_SK: Training losses in nats per token, on the CPU.
+        curve: Held-out losses of every member, evaluation after evaluation; the end is last.
+    """
+
+    losses_SK: Tensor
+    curve: list[list[Losses]]
+
+
+class StackTrainer:
+    """The training run of one group of trials."""
+
+    def __init__(
+        self,
+        trials: Sequence[Trial],
+        vocab_size: int,
+        passes: Passes,
+        *,
+        steps: int,
+        device: torch.device,
+        dtype: torch.dtype,
+    ) -> None:
+        """Draw the members' initial weights."""
+        self._device = device
+        self._passes = passes
+        self._steps = steps
+        seeds = [initial_seed(trial) for trial in trials]
+        size = passes.size
+        self.weights = StackedWeights(size, vocab_size, seeds, device=device, dtype=dtype)
+        self._optimizer = StackedAdamW(self.weights, size, steps)
+        self._losses_SK = torch.zeros(steps, len(trials), device=device)
+
+    def run(
+        self,
+        batches: Batches,
+        held_out: HeldOut,
+        eval_steps: set[int],
+        report: Callable[[Progress], None],
+    ) -> Course:
+        """Take all steps.
+
+        Args:
+            batches: The members' sequences.
+            held_out: What to evaluate on, after the last step at least.
+            eval_steps: After how many steps else to evaluate.
+            report: Called with the progress, at most every half second.
+        """
+        curve: list[list[Losses]] = []
+        reported = time.monotonic()
+        for taken, tokens_KBW in self._batches(batches):
+            self.step(taken, tokens_KBW)
+            if time.monotonic() - reported > REPORT_SECONDS:
+                report(self._progress(taken + 1))
+                reported = time.monotonic()
+            if taken + 1 in eval_steps or taken + 1 == self._steps:
+                curve.append(self._evaluate(held_out, taken + 1))
+        report(self._progress(self._steps))
+        return Course(self._losses_SK.cpu(), curve)
+
+    def step(self, taken: int, tokens_KBW: Tensor) -> None:
+        """Take one step after `taken` others."""
+        loss_K, gradients = self._passes.gradients(self.weights.leaves, tokens_KBW)
+        self._losses_SK[taken] = loss_K
+        self._optimizer.step(gradients)
+
+    def _batches(self, batches: Batches) -> Iterator[tuple[int, Tensor]]:
+        tokens = self._passes.size.step_tokens * self.weights.members
+        length = max(1, BLOCK_TOKENS[self._device.type] // tokens)
+        for first in range(0, self._steps, length):
+            stop = min(first + length, self._steps)
+            block = to_device(batches.block(first, stop), self._device)
+            yield from enumerate(block, start=first)
+
+    def _evaluate(self, held_out: HeldOut, taken: int) -> list[Losses]:
+        def sequence_losses(tokens_KBW: Tensor) -> Tensor:
+            return self._passes.sequence_losses(self.weights.leaves, tokens_KBW)
+
+        tokens = taken * self._passes.size.step_tokens
+        return held_out.losses(sequence_losses, self.weights.members, tokens)
+
+    def _progress(self, taken: int) -> Progress:
+        tokens = self._passes.size.step_tokens * self.weights.members
+        return Progress(done=taken * tokens, total=self._steps * tokens)
+
+
+def initial_seed(trial: Trial) -> int:
+    """Return the seed of a trial's initial weights."""
+    return int(random_generator(trial.seed, "weights").integers(2**63))

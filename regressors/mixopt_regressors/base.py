@@ -1,0 +1,156 @@
+"""What our regressors have in common: checked input, fitted arrays, and files without pickle.
+
+A regressor is a scikit-learn estimator from mixtures to losses, several targets at once. A leaf
+says how it fits and predicts checked arrays; the state of a fit is a few named arrays, so that
+saving, loading and keeping only some targets are written once.
+
+Shapes: N trials, D domains, M targets.
+"""
+
+from __future__ import annotations
+
+import io
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, ClassVar, Self
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+from sklearn.base import BaseEstimator, MultiOutputMixin, RegressorMixin, clone
+from sklearn.exceptions import NotFittedError
+
+from mixopt.errors import PluginError, TrialsError
+from mixopt.files import read_json, write_bytes, write_json
+
+Array = NDArray[np.float64]
+FORMAT = "mixopt-regressor/1"
+
+
+class MixtureRegressor(MultiOutputMixin, RegressorMixin, BaseEstimator, ABC):  # type: ignore[misc]
+    """A scikit-learn regressor from the weights of a mixture to losses by target."""
+
+    by_target: ClassVar[tuple[str, ...]] = ()  # fitted arrays with a leading axis of targets
+    shared: ClassVar[tuple[str, ...]] = ()  # fitted arrays without
+
+    def fit(self, weights_ND: ArrayLike, losses_NM: ArrayLike) -> Self:
+        """Fit every target.
+
+        Args:
+            weights_ND: Share of each domain, shape (N, D).
+            losses_NM: Losses, shape (N, M); a vector of shape (N,) is one target.
+
+        Raises:
+            TrialsError: Shapes that do not belong together, or a value that is not finite.
+        """
+        weights, losses = _matrix(weights_ND, "weights"), np.asarray(losses_NM, dtype=np.float64)
+        self.n_features_in_ = weights.shape[1]
+        self.flat_ = losses.ndim == 1
+        losses = _matrix(losses[:, None] if self.flat_ else losses, "losses")
+        if len(losses) != len(weights) or len(weights) < 2:
+            raise TrialsError(
+                f"{len(weights)} mixtures and {len(losses)} rows of losses; need as many of each,"
+                " at least 2"
+            )
+        self._fit(weights, losses)
+        return self
+
+    def predict(self, weights_ND: ArrayLike, return_std: bool = False) -> Any:  # noqa: FBT001, FBT002
+        """Predict losses, shape (N, M); (N,) where the fit was on a vector.
+
+        Args:
+            weights_ND: Mixtures, shape (N, D).
+            return_std: Return also the standard deviation of a new trial's loss, in the same
+                shape; each regressor says how it is found.
+        """
+        weights = self._checked(weights_ND)
+        means_NM = self._predict(weights)
+        means = means_NM[:, 0] if self.flat_ else means_NM
+        if not return_std:
+            return means
+        stds_NM = self._std(weights)
+        return means, stds_NM[:, 0] if self.flat_ else stds_NM
+
+    def select(self, targets: Sequence[int]) -> Self:
+        """Return a fitted copy that predicts only these targets, by position."""
+        kept = self._bare_copy()
+        for name in self.by_target:
+            setattr(kept, name, getattr(self, name)[list(targets)])
+        kept.flat_ = False
+        return kept
+
+    def tuned(self) -> Self:
+        """Return a copy to fit again that keeps what this one chose on held-out folds."""
+        copy: Self = clone(self)
+        return copy
+
+    def save(self, path: Path) -> None:
+        """Write parameters as JSON and fitted arrays as npz into the folder `path`."""
+        content = {
+            "format": FORMAT,
+            "class": type(self).__name__,
+            "parameters": self.get_params(),
+            "domains": self.n_features_in_,
+            "flat": self.flat_,
+        }
+        arrays = {name: getattr(self, name) for name in (*self.by_target, *self.shared)}
+        stream = io.BytesIO()
+        np.savez_compressed(stream, **arrays)
+        write_bytes(path / "arrays.npz", stream.getvalue())
+        write_json(path / "regressor.json", content)
+
+    @classmethod
+    def load(cls, path: Path) -> Self:
+        """Read a fit that `save` wrote.
+
+        Raises:
+            PluginError: The folder holds something else.
+        """
+        content = read_json(path / "regressor.json")
+        if content.get("format") != FORMAT or content.get("class") != cls.__name__:
+            raise PluginError(f"{path}: holds {content.get('class')!r}, not {cls.__name__!r}")
+        regressor = cls(**content["parameters"])
+        regressor.n_features_in_, regressor.flat_ = content["domains"], content["flat"]
+        with np.load(path / "arrays.npz", allow_pickle=False) as arrays:
+            for name in (*cls.by_target, *cls.shared):
+                setattr(regressor, name, arrays[name])
+        return regressor
+
+    @abstractmethod
+    def _fit(self, weights_ND: Array, losses_NM: Array) -> None:
+        """Fit checked arrays and set the attributes in `by_target` and `shared`."""
+
+    @abstractmethod
+    def _predict(self, weights_ND: Array) -> Array:
+        """Return losses, shape (N, M)."""
+
+    @abstractmethod
+    def _std(self, weights_ND: Array) -> Array:
+        """Return standard deviations of a new trial, shape (N, M)."""
+
+    def _bare_copy(self) -> Self:
+        copy: Self = clone(self)
+        copy.n_features_in_, copy.flat_ = self.n_features_in_, self.flat_
+        for name in self.shared:
+            setattr(copy, name, getattr(self, name))
+        return copy
+
+    def _checked(self, weights_ND: ArrayLike) -> Array:
+        if not hasattr(self, "n_features_in_"):
+            raise NotFittedError(f"{type(self).__name__} is not fitted yet; call fit first")
+        weights = _matrix(weights_ND, "weights")
+        if weights.shape[1] != self.n_features_in_:
+            raise TrialsError(
+                f"mixtures of {weights.shape[1]} domains; the fit has {self.n_features_in_}"
+            )
+        return weights
+
+
+def _matrix(values: ArrayLike, what: str) -> Array:
+    matrix = np.asarray(values, dtype=np.float64)
+    if matrix.ndim != 2:
+        raise TrialsError(f"{what} of shape {matrix.shape}; need two axes")
+    if not np.isfinite(matrix).all():
+        row, column = np.argwhere(~np.isfinite(matrix))[0]
+        raise TrialsError(f"{what}: row {row}, column {column} is {matrix[row, column]}; drop the row")
+    return matrix

@@ -1,0 +1,146 @@
+"""Fit a floor plus the exponential of a linear function, quickly and without restarts.
+
+The code of Data Mixing Laws and of Olmix fit this law from hundreds to thousands of random starts
+of L-BFGS. Given the floor c, though, log(L - c) is linear in the weights, so a grid over c with one
+small weighted least-squares problem each (weights (L - c)^2, which is what an error of L means
+on that scale) finds the valley, and a few Levenberg-Marquardt steps on all parameters find its
+floor: seconds become milliseconds. Huber's weights keep single outlying trials from pulling. A
+normal prior on how far slopes are from their mean keeps fits finite with fewer trials than
+domains, and the floor is kept near the losses, because far below them the exponential is a
+straight line whose small slopes no prior sees.
+
+Losses are in units of their standard deviation.
+
+Shapes: N trials, D domains, P = D + 1 parameters (c, then t).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+Array = NDArray[np.float64]
+LOWEST_FLOOR = 3.0  # standard deviations below the least loss
+FLOORS_BELOW = np.geomspace(0.01, 2.7, 12)
+STARTS = 3
+STEPS = 60
+MOST_EXPONENT = 30.0  # far above any loss in standard deviations, and the exponential is finite
+
+
+@dataclass(frozen=True)
+class ExponentialFit:
+    """Penalised weighted least squares for one target, and the parameters reached so far."""
+
+    weights_ND: Array
+    losses_N: Array
+    penalty: float
+    trust_N: Array | None = None
+    parameters_P: Array = None  # type: ignore[assignment]
+
+    def best(self, starts: int = STARTS) -> ExponentialFit:
+        """Return the fit at the lowest point that the best starts lead to."""
+        grid = (self._at(self.losses_N.min() - below) for below in FLOORS_BELOW)
+        ranked = sorted(grid, key=ExponentialFit.loss)[:starts]
+        return min((start.descend() for start in ranked), key=ExponentialFit.loss)
+
+    def predict(self, weights_ND: Array) -> Array:
+        """Return losses, shape (N,)."""
+        predicted: Array = self.parameters_P[0] + exponential(weights_ND, self.parameters_P[1:])
+        return predicted
+
+    def loss(self) -> float:
+        """Return the penalised sum of squares."""
+        slopes_D = self.parameters_P[1:]
+        return float(self._trust_N @ self.residuals_N**2 + slopes_D @ self.prior_DD @ slopes_D)
+
+    def descend(self) -> ExponentialFit:
+        """Go downhill by Levenberg-Marquardt until a step gains nothing."""
+        here, loss, damping = self, self.loss(), 1e-3
+        for _ in range(STEPS):
+            there = here._step(damping)
+            gain = loss - there.loss()
+            if gain > 0:
+                here, loss, damping = there, loss - gain, max(damping / 5, 1e-9)
+            else:
+                damping *= 4
+            if damping > 1e6 or 0 < gain < 1e-9 * loss:
+                break
+        return here
+
+    def robust(self, cut: float, rounds: int = 5) -> ExponentialFit:
+        """Weigh down residuals beyond `cut` robust standard deviations, and fit again."""
+        fit = self
+        for _ in range(rounds):
+            size_N = np.abs(fit.residuals_N)
+            limit = cut * max(1.4826 * float(np.median(size_N)), 1e-6)
+            if (size_N <= limit).all():
+                break
+            fit = replace(fit, trust_N=np.minimum(1.0, limit / np.maximum(size_N, limit * 1e-3))).descend()
+        return fit
+
+    def spread(self) -> tuple[float, Array]:
+        """Return the residuals' standard deviation and the inverse of the curvature, (P, P)."""
+        _, curvature_PP, jacobian_NP = self._local()
+        inverse_PP = np.linalg.pinv(curvature_PP, hermitian=True)
+        fitted = np.einsum("n,np,pq,nq->", self._trust_N, jacobian_NP, inverse_PP, jacobian_NP)
+        freedom = max(len(self.losses_N) - float(fitted), 1.0)
+        return float(np.sqrt((self.residuals_N**2).sum() / freedom)), inverse_PP
+
+    @property
+    def residuals_N(self) -> Array:
+        """Predicted less observed losses."""
+        return self.predict(self.weights_ND) - self.losses_N
+
+    @property
+    def prior_DD(self) -> Array:
+        """Curvature of the penalty on how far the slopes are from their mean."""
+        domains = self.weights_ND.shape[1]
+        prior: Array = self.penalty * (np.eye(domains) - 1.0 / domains)
+        return prior
+
+    @property
+    def _trust_N(self) -> Array:
+        return np.ones(len(self.losses_N)) if self.trust_N is None else self.trust_N
+
+    def _at(self, floor: float) -> ExponentialFit:
+        """Return the fit with this floor and the best slopes on the logarithm's scale."""
+        excess_N = self.losses_N - floor
+        weighted_ND = self.weights_ND * excess_N[:, None]
+        curvature_DD = weighted_ND.T @ weighted_ND + self.prior_DD
+        curvature_DD += 1e-9 * np.eye(len(curvature_DD))
+        slopes_D = np.linalg.solve(curvature_DD, weighted_ND.T @ (excess_N * np.log(excess_N)))
+        return replace(self, parameters_P=np.concatenate([[floor], slopes_D]))
+
+    def _step(self, damping: float) -> ExponentialFit:
+        gradient_P, curvature_PP, _ = self._local()
+        damped_PP = curvature_PP + damping * np.diag(np.diag(curvature_PP) + 1e-9)
+        parameters_P = self.parameters_P - np.linalg.solve(damped_PP, gradient_P)
+        lowest, highest = self.losses_N.min() - LOWEST_FLOOR, np.median(self.losses_N)
+        parameters_P[0] = min(max(parameters_P[0], lowest), highest)
+        return replace(self, parameters_P=parameters_P)
+
+    def _local(self) -> tuple[Array, Array, Array]:
+        """Return half the gradient, half the Gauss-Newton curvature, and the Jacobian."""
+        excess_N = exponential(self.weights_ND, self.parameters_P[1:])
+        jacobian_NP = jacobian(self.weights_ND, excess_N)
+        weighted_NP = jacobian_NP * self._trust_N[:, None]
+        gradient_P = weighted_NP.T @ (self.parameters_P[0] + excess_N - self.losses_N)
+        gradient_P[1:] += self.prior_DD @ self.parameters_P[1:]
+        curvature_PP = weighted_NP.T @ jacobian_NP
+        curvature_PP[1:, 1:] += self.prior_DD
+        return gradient_P, curvature_PP, jacobian_NP
+
+
+def exponential(weights_ND: Array, slopes: Array) -> Array:
+    """Return exp(weights @ slopes), kept finite."""
+    excess: Array = np.exp(np.minimum(weights_ND @ slopes, MOST_EXPONENT))
+    return excess
+
+
+def jacobian(weights_ND: Array, excess_N: Array) -> Array:
+    """Return derivatives of the predictions by (c, t), shape (N, P)."""
+    ones_N1 = np.ones((len(weights_ND), 1))
+    derivatives: Array = np.concatenate([ones_N1, weights_ND * excess_N[:, None]], axis=1)
+    return derivatives

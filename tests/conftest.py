@@ -1,0 +1,79 @@
+"""Real text for the tests: two domains and a target, cut from Python's own library."""
+
+from __future__ import annotations
+
+import ast
+import json
+import sysconfig
+from pathlib import Path
+
+import pytest
+
+LIBRARY = Path(sysconfig.get_paths()["stdlib"])
+MODULES = ("argparse", "ast", "calendar", "difflib", "inspect", "pickle", "tarfile", "typing")
+
+
+def python_sources() -> list[str]:
+    """Return pieces of source code of some modules, 2,000 characters each."""
+    texts = [(LIBRARY / f"{name}.py").read_text(encoding="utf-8") for name in MODULES]
+    return [text[at : at + 2000] for text in texts for at in range(0, len(text), 2000)]
+
+
+def docstrings() -> list[str]:
+    """Return the docstrings of the same modules and of some others."""
+    names = (*MODULES, "optparse", "turtle", "statistics", "threading", "random", "datetime")
+    trees = [ast.parse((LIBRARY / f"{n}.py").read_text(encoding="utf-8")) for n in names]
+    kinds = (ast.Module, ast.ClassDef, ast.FunctionDef)
+    found = [ast.get_docstring(n) for tree in trees for n in ast.walk(tree) if isinstance(n, kinds)]
+    return [text for text in found if text and len(text) > 120]
+
+
+def write_jsonl(path: Path, texts: list[str]) -> Path:
+    """Write one document a line."""
+    path.write_text("".join(json.dumps({"text": text}) + "\n" for text in texts), encoding="utf-8")
+    return path
+
+
+@pytest.fixture(scope="session")
+def text_files(tmp_path_factory) -> dict[str, Path]:
+    """JSONL files of real text by name: code, prose and, for a target, help."""
+    folder = tmp_path_factory.mktemp("text")
+    prose = docstrings()
+    half = len(prose) // 2
+    return {
+        "code": write_jsonl(folder / "code.jsonl", python_sources()),
+        "prose": write_jsonl(folder / "prose.jsonl", prose[:half]),
+        "help": write_jsonl(folder / "help.jsonl", prose[half:]),
+    }
+
+
+@pytest.fixture(scope="session")
+def experiment(text_files) -> str:
+    """The YAML of an experiment that an n-gram proxy does in seconds."""
+    return f"""\
+name: tiny
+corpus:
+  domains:
+    code: {{path: {text_files["code"]}}}
+    prose: {{path: {text_files["prose"]}}}
+evaluation:
+  help: {{path: {text_files["help"]}}}
+design: {{trials: 8, replicates: 2, max_usage: null}}
+proxy:
+  name: ngram
+  tokens: 20000
+  eval_tokens: 4096
+sweep: {{workers: 2}}
+fit: {{folds: 3}}
+objective: {{target: help}}
+propose: {{samples: 2000, average: 16, bootstrap: 3}}
+tracking: {{enabled: false}}
+"""
+
+
+@pytest.fixture
+def config_path(experiment, tmp_path) -> Path:
+    """The experiment as a file."""
+    path = tmp_path / "tiny.yaml"
+    path.write_text(experiment, encoding="utf-8")
+    return path

@@ -1,0 +1,233 @@
+"""The whole job on real text: run it, run it again, kill it, get its configuration wrong."""
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import polars as pl
+import pytest
+
+import mixopt
+from mixopt.files import read_json
+
+STEPS = ["prepare", "design", "sweep", "fit", "propose", "validate", "report"]
+
+
+def command(*arguments, **options):
+    return subprocess.run(
+        [sys.executable, "-m", "mixopt", *map(str, arguments)],
+        capture_output=True,
+        text=True,
+        check=False,
+        **options,
+    )
+
+
+@pytest.fixture(scope="module")
+def finished(experiment, tmp_path_factory):
+    """A run that nothing disturbed: its configuration, its folder, and what it printed."""
+    folder = tmp_path_factory.mktemp("undisturbed")
+    config = folder / "tiny.yaml"
+    config.write_text(experiment)
+    ended = command("run", config, "--out", folder / "run")
+    assert ended.returncode == 0, ended.stderr
+    return config, folder / "run", ended.stdout
+
+
+@pytest.fixture
+def copy_of_run(finished, tmp_path):
+    config, run, _ = finished
+    shutil.copytree(run, tmp_path / "run")
+    shutil.copy(config, tmp_path / "tiny.yaml")
+    return tmp_path / "tiny.yaml", tmp_path / "run"
+
+
+def tables(run: Path) -> dict[str, pl.DataFrame]:
+    """What a run found, without how long it took."""
+    names = ("design.parquet", "trials.parquet", "validation.parquet")
+    return {name: pl.read_parquet(run / name).drop("seconds", strict=False) for name in names}
+
+
+def test_a_run_leaves_what_it_promises(finished):
+    _, run, printed = finished
+    for name in ("config.yaml", "design.parquet", "trials.parquet", "proposal.yaml", "report.html"):
+        assert (run / name).stat().st_size > 0
+    assert "Proposal for" in printed
+    assert "proposal less it" in printed
+    assert list(read_json(run / "steps.json")) == STEPS
+
+
+def test_a_second_run_does_no_work_and_prints_the_same(finished):
+    config, run, printed = finished
+    before = {path: path.stat().st_mtime_ns for path in run.rglob("*")}
+    again = command("run", config, "--out", run)
+    assert again.stdout == printed
+    assert {path: path.stat().st_mtime_ns for path in run.rglob("*")} == before
+
+
+def test_a_second_run_loads_neither_torch_nor_mlflow_nor_a_regressor(finished):
+    config, run, _ = finished
+    code = (
+        "import sys; from mixopt.summary import run_summary, summary_text; import mixopt;"
+        f"summary_text(mixopt.run({str(config)!r}, {str(run)!r}));"
+        "print([m for m in ('torch', 'mlflow', 'lightgbm', 'datasets') if m in sys.modules])"
+    )
+    ended = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert ended.stdout.strip() == "[]"
+
+
+def test_the_proposal_is_a_mixture_that_a_bare_install_reads(finished):
+    _, run, _ = finished
+    mixture = mixopt.Mixture.from_file(run / "proposal.yaml")
+    assert set(mixture) == {"code", "prose"}
+
+
+def test_the_run_can_be_looked_at_from_python(finished):
+    run = mixopt.load_run(finished[1])
+    assert run.trials.table.height == 8 + 2 + 2
+    assert run.proposal.mixture.domains == ("code", "prose")
+    assert "<table" in run.proposal._repr_html_()
+    assert run.fit.report.height > 0
+
+
+def test_the_proposal_leans_to_the_domain_that_the_target_is_like(finished):
+    """The target is docstrings; prose is other docstrings, code is not."""
+    run = mixopt.load_run(finished[1])
+    assert run.proposal.mixture["prose"] > run.natural["prose"]
+
+
+@pytest.mark.parametrize("when", ["sweep", "validate"])
+def test_a_killed_run_goes_on_to_the_same_tables_and_trains_nothing_twice(
+    finished, tmp_path, when, experiment
+):
+    folder = {"sweep": "trials", "validate": "validation"}[when]
+    config = tmp_path / "tiny.yaml"
+    config.write_text(experiment)
+    run = tmp_path / "run"
+    kill_after(2, run / folder, [sys.executable, "-m", "mixopt", "run", config, "--out", run])
+    kept = {path: path.read_text() for path in trial_files(run / folder)}
+    assert kept
+
+    ended = command("run", config, "--out", run)
+
+    assert ended.returncode == 0, ended.stderr
+    # The file of a trial holds how long it took: trained again, it would differ.
+    assert {path: path.read_text() for path in kept} == kept
+    undisturbed = tables(finished[1])
+    for name, table in tables(run).items():
+        assert table.equals(undisturbed[name]), name
+    proposals = [(path / "proposal.yaml").read_text() for path in (run, finished[1])]
+    assert proposals[0] == proposals[1]
+
+
+def kill_after(count: int, folder: Path, arguments: list) -> None:
+    """Start a command in a process group of its own, and kill all of it by SIGKILL."""
+    process = subprocess.Popen(
+        list(map(str, arguments)), stderr=subprocess.DEVNULL, start_new_session=True
+    )
+    while len(trial_files(folder)) < count:
+        assert process.poll() is None, "the run ended before it could be killed"
+        time.sleep(0.005)
+    os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+
+
+def trial_files(folder: Path) -> list[Path]:
+    return [path for path in folder.glob("[!.]*.json") if path.name != "groups.json"]
+
+
+def test_another_configuration_is_refused_and_named(copy_of_run):
+    config, run = copy_of_run
+    ended = command("run", config, "--out", run, "--set", "design.trials=9")
+    assert ended.returncode == 2
+    assert "'design' was made from another configuration" in ended.stderr
+    assert "design.trials is 8 there and 9 here" in ended.stderr
+    assert ended.stderr.count("\n") == 1
+
+
+def test_another_objective_keeps_the_trials(copy_of_run):
+    config, run = copy_of_run
+    trials = (run / "trials.parquet").read_bytes()
+    changed = ["--set", "objective={target: code}", "--from", "fit"]
+    ended = command("run", config, "--out", run, *changed)
+    assert ended.returncode == 0, ended.stderr
+    assert (run / "trials.parquet").read_bytes() == trials
+    assert mixopt.load_run(run).proposal.mixture["code"] > 0.5
+
+
+def test_a_foreign_directory_is_left_alone(config_path, tmp_path):
+    (tmp_path / "home").mkdir()
+    (tmp_path / "home" / "thesis.tex").write_text("dear")
+    ended = command("run", config_path, "--out", tmp_path / "home")
+    assert ended.returncode == 2
+    assert "is not empty and not a run directory; use another --out" in ended.stderr
+    assert os.listdir(tmp_path / "home") == ["thesis.tex"]
+
+
+def test_a_directory_that_cannot_be_written_is_named(config_path, tmp_path):
+    (tmp_path / "runs").write_text("a file where a folder should be")
+    ended = command("run", config_path, "--out", tmp_path / "runs" / "one")
+    assert ended.returncode == 2
+    assert "cannot be written" in ended.stderr
+    assert "Traceback" not in ended.stderr
+
+
+def test_an_altered_shard_is_found_before_it_is_trained_on(copy_of_run):
+    config, run = copy_of_run
+    shard = run / "corpus" / "code" / "train" / "00000.bin"
+    content = bytearray(shard.read_bytes())
+    content[100] ^= 1
+    shard.write_bytes(content)
+    ended = command("run", config, "--out", run, "--from", "sweep")
+    assert ended.returncode == 2
+    assert "00000.bin" in ended.stderr
+    assert "mixopt prepare" in ended.stderr
+
+
+def test_a_step_before_its_turn_names_the_command_that_is_due(config_path, tmp_path):
+    ended = command("sweep", config_path, "--out", tmp_path / "run")
+    assert ended.returncode == 2
+    assert f"'design' is not done yet: mixopt design {config_path}" in ended.stderr
+
+
+def test_single_steps_lead_to_the_next(config_path, tmp_path):
+    ended = command("prepare", config_path, "--out", tmp_path / "run")
+    assert ended.returncode == 0, ended.stderr
+    assert f"next: mixopt design {config_path} --out {tmp_path / 'run'}" in ended.stdout
+
+
+def test_status_and_json(finished):
+    config, run, _ = finished
+    status = json.loads(command("status", run, "--json").stdout)
+    assert status["steps"]["sweep"] | {"seconds": 0} == {
+        "done": True,
+        "seconds": 0,
+        "trials": 12,
+        "ended": 12,
+        "finished": 12,
+    }
+    answer = json.loads(command("run", config, "--out", run, "--json").stdout)
+    assert sum(answer["weights"].values()) == pytest.approx(1)
+    assert set(answer["validation"]["proposal_less"]) <= {"natural", "uniform", "best_trial"}
+
+
+def test_a_wrong_field_is_one_line_and_exit_code_2(config_path):
+    ended = command("run", config_path, "--set", "design.trails=3")
+    assert (ended.returncode, ended.stderr.count("\n")) == (2, 1)
+    assert "unknown field; did you mean 'trials'?" in ended.stderr
+
+
+def test_failed_trials_are_trained_again_when_asked(copy_of_run):
+    config, run = copy_of_run
+    path = run / "trials" / "t0003.json"
+    content = read_json(path)
+    content["result"] |= {"status": "failed", "reason": "out of memory", "losses": None}
+    path.write_text(json.dumps(content))
+    ended = command("run", config, "--out", run, "--retry-failed")
+    assert ended.returncode == 0, ended.stderr
+    assert read_json(path)["result"]["status"] == "finished"

@@ -1,0 +1,91 @@
+"""Mixtures are points on the simplex, and nothing else is a mixture."""
+
+import math
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from mixopt import Mixture, MixtureError
+
+raw_weights = st.lists(st.floats(1e-6, 1e3), min_size=1, max_size=20)
+
+
+@given(raw=raw_weights)
+def test_weights_add_up_to_one(raw):
+    shares = np.array(raw) / sum(raw)
+    mixture = Mixture.from_array([f"d{i}" for i in range(len(raw))], shares)
+    assert math.isclose(math.fsum(mixture.values()), 1.0, abs_tol=1e-12)
+
+
+@settings(max_examples=20)
+@given(raw=raw_weights)
+def test_a_file_gives_the_same_mixture_back(raw, tmp_path_factory):
+    shares = np.array(raw) / sum(raw)
+    mixture = Mixture.from_array([f"d{i}" for i in range(len(raw))], shares)
+    path = tmp_path_factory.mktemp("mixture") / "mixture.yaml"
+    mixture.to_file(path)
+    assert Mixture.from_file(path) == mixture
+
+
+@pytest.mark.parametrize(
+    ("weights", "message"),
+    [
+        ({}, "at least one domain"),
+        ({"web": 0.7, "code": 0.4}, "add up to 1.1, not 1"),
+        ({"web": 1.2, "code": -0.2}, "domain 'code': weight -0.2 is negative"),
+        ({"web": float("nan"), "code": 1.0}, "domain 'web': weight nan is not finite"),
+        ({"web": "much", "code": 0.5}, "domain 'web': weight 'much' is not a number"),
+        ({"web": True}, "domain 'web': weight True is not a number"),
+    ],
+)
+def test_what_is_not_on_the_simplex_is_refused(weights, message):
+    with pytest.raises(MixtureError, match=message):
+        Mixture(weights)
+
+
+def test_rounding_is_rescaled_only_within_a_stated_tolerance():
+    weights = {"web": 0.6, "code": 0.403}
+    with pytest.raises(MixtureError, match=r"1\.003"):
+        Mixture(weights)
+    assert Mixture(weights, tolerance=0.005)["web"] == pytest.approx(0.6 / 1.003)
+
+
+def test_an_unknown_domain_is_answered_with_the_nearest_name():
+    with pytest.raises(MixtureError, match="unknown domain 'wbe'; did you mean 'web'"):
+        Mixture({"wbe": 0.5, "code": 0.5}).over(["web", "code"])
+
+
+def test_a_missing_domain_is_named():
+    with pytest.raises(MixtureError, match="domain 'code' has no weight"):
+        Mixture({"web": 1.0}).over(["web", "code"])
+
+
+def test_order_does_not_matter_for_equality_hash_and_fingerprint():
+    one, other = Mixture({"a": 0.25, "b": 0.75}), Mixture({"b": 0.75, "a": 0.25})
+    assert one == other
+    assert hash(one) == hash(other)
+    assert one.fingerprint == other.fingerprint
+
+
+def test_total_variation_matches_names_not_positions():
+    one, other = Mixture({"a": 0.2, "b": 0.8}), Mixture({"b": 0.8, "a": 0.2})
+    assert one.total_variation(other) == 0
+    assert one.total_variation(Mixture({"a": 1.0, "b": 0.0})) == pytest.approx(0.8)
+
+
+def test_effective_domains_counts_equal_shares():
+    assert Mixture.uniform("abcd").effective_domains == pytest.approx(4)
+    assert Mixture({"a": 1.0, "b": 0.0}).effective_domains == pytest.approx(1)
+
+
+def test_natural_is_each_domains_share_of_the_tokens():
+    assert dict(Mixture.natural({"web": 300, "code": 100})) == {"web": 0.75, "code": 0.25}
+
+
+def test_a_broken_file_is_named(tmp_path):
+    path = tmp_path / "proposal.yaml"
+    path.write_text("weights: {web: 0.5, code: 0.6}")
+    with pytest.raises(MixtureError, match=r"proposal\.yaml: weights add up to 1\.1"):
+        Mixture.from_file(path)
