@@ -53,7 +53,9 @@ def splits(fold_N: IntArray) -> Iterator[tuple[NDArray[np.bool_], NDArray[np.boo
         yield fold_N != fold, fold_N == fold
 
 
-def out_of_fold(make: Callable[[], Any], weights_ND: Array, losses_NM: Array, fold_N: IntArray) -> Array:
+def out_of_fold(
+    make: Callable[[], Any], weights_ND: Array, losses_NM: Array, fold_N: IntArray
+) -> Array:
     """Predict every row by a regressor that was fitted without its fold, shape (N, M).
 
     Args:
@@ -75,7 +77,9 @@ def spearman(predicted_N: ArrayLike, observed_N: ArrayLike) -> float | None:
     """Return the correlation of ranks, ties averaged; None where one side is constant."""
     from scipy.stats import rankdata
 
-    ranks = [rankdata(np.round(np.asarray(v, dtype=np.float64), 12)) for v in (predicted_N, observed_N)]
+    ranks = [
+        rankdata(np.round(np.asarray(v, dtype=np.float64), 12)) for v in (predicted_N, observed_N)
+    ]
     if any(np.ptp(rank) == 0 for rank in ranks):
         return None
     return float(np.corrcoef(*ranks)[0, 1])
@@ -83,5 +87,7 @@ def spearman(predicted_N: ArrayLike, observed_N: ArrayLike) -> float | None:
 
 def rmse(predicted_N: ArrayLike, observed_N: ArrayLike) -> float:
     """Return the root of the mean squared error."""
-    difference = np.asarray(predicted_N, dtype=np.float64) - np.asarray(observed_N, dtype=np.float64)
+    difference = np.asarray(predicted_N, dtype=np.float64) - np.asarray(
+        observed_N, dtype=np.float64
+    )
     return float(np.sqrt((difference**2).mean()))

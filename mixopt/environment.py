@@ -10,10 +10,10 @@ files resemble each other) stay on one side of the split, so that held-out text 
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
-from itertools import pairwise
 
 from mixopt import extract
 from mixopt.documents import Document
@@ -28,6 +28,7 @@ from mixopt.installed_files import (
 DOMAIN_BYTES = 4_000_000
 LEAST_BYTES = 1_000_000
 FILE_BYTES = 100_000
+LEAST_LINE = 10
 
 _LEGAL = re.compile(r"(^|[/._-])(licen[cs]es?|copying|notices?|third.?party)([/._-]|$)", re.I)
 
@@ -103,7 +104,7 @@ DOMAINS: dict[str, EnvironmentDomain] = {
         file_bytes=200_000,
     ),
     "css": EnvironmentDomain("style sheets", (".css",), extract.minified_code, file_bytes=200_000),
-    "json": EnvironmentDomain("JSON", (".json",), extract.json_text, file_bytes=200_000),
+    "json": EnvironmentDomain("JSON", (".json",), extract.json_text, file_bytes=250_000),
     "numbers": EnvironmentDomain(
         "tables of numbers",
         (".csv", ".dat", ".txt"),
@@ -146,43 +147,36 @@ class Environment:
         """The files and the versions they come from."""
         return installed_files()
 
-    def documents(self, name: str, max_bytes: int | None = None) -> Iterator[Document]:
-        """Give the pieces of one domain.
+    def documents(self, name: str) -> Iterator[Document]:
+        """Give all pieces of one domain, reading files as they are asked for.
 
         Args:
             name: One of `environment_domains()`.
-            max_bytes: Most text; 4 MB when absent.
 
         Raises:
             CorpusError: There is no such domain.
         """
         if name not in DOMAINS:
             raise CorpusError(f"unknown environment domain {name!r}{did_you_mean(name, DOMAINS)}")
-        domain, seen = DOMAINS[name], set[int]()
-        given, by_group = 0, dict[str, int]()
+        domain, seen = DOMAINS[name], set[str]()
+        by_group: Counter[str] = Counter()
         for file in filter(domain.takes, self.installed.files):
             group = file.package if domain.by_package else f"{file.package}/{file.key}"
             for piece in extract.pieces(domain.extract(_read(file))):
                 size = len(piece.encode())
-                if given + size > (max_bytes or DOMAIN_BYTES):
-                    return
-                if by_group.get(group, 0) + size > domain.file_bytes:
+                if by_group[group] + size > domain.file_bytes:
                     break
                 if len(piece) >= extract.LEAST_PIECE and _is_new(piece, seen):
-                    given += size
-                    by_group[group] = by_group.get(group, 0) + size
+                    by_group[group] += size
                     yield Document(piece, group)
 
 
-def _is_new(piece: str, seen: set[int]) -> bool:
-    """Tell whether half of the text is in pairs of lines not seen before, and remember them."""
-    lines = [line for line in map(str.strip, piece.split("\n")) if len(line) >= 10]
-    pairs = list(pairwise(lines)) or [("", piece)]
-    hashes = [hash(pair) for pair in pairs]
-    sizes = [len(second) for _, second in pairs]
-    known = sum(size for size, h in zip(sizes, hashes, strict=True) if h in seen)
-    seen.update(hashes)
-    return 2 * known <= sum(sizes)
+def _is_new(piece: str, seen: set[str]) -> bool:
+    """Tell whether half of the text is in lines not seen before, and remember its lines."""
+    lines = [line for line in map(str.strip, piece.split("\n")) if len(line) >= LEAST_LINE]
+    known = sum(len(line) for line in lines if line in seen)
+    seen.update(lines)
+    return 2 * known <= sum(map(len, lines))
 
 
 def _read(file: InstalledFile) -> str:

@@ -140,6 +140,8 @@ class LocalExecutor:
 
     def _worker(self, place: int) -> _Worker:
         worker = self._workers[place]
+        if worker is not None and not worker.alive:
+            worker.end()
         if worker is None or not worker.alive:
             worker = _Worker(self._job, self._devices[place], self._log)
             self._workers[place] = worker

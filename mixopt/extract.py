@@ -24,6 +24,7 @@ _PYTHON_TOKEN = re.compile(
     r'"(?:[^"\\\n]|\\.)*"|' + r"'(?:[^'\\\n]|\\.)*'",
     re.DOTALL,
 )
+_LEADING = re.compile(r"(?:\s|#[^\n]*\n)*")
 _HASH_HEADER = re.compile(r"\A(?:\s*#[^\n]*\n)+")
 _SLASH_HEADER = re.compile(r"\A(?:\s*(?://[^\n]*(?:\n|\Z)|/\*.*?\*/))+", re.DOTALL)
 _LICENCE = re.compile(r"copyright|licen[cs]e|all rights reserved|spdx", re.IGNORECASE)
@@ -57,10 +58,12 @@ def minified_code(text: str) -> str:
 
 def docstrings(text: str) -> str:
     """Return the docstrings of a Python file that are long enough to be prose."""
+    leading = _LEADING.match(text)
+    first = leading.end() if leading else 0
     found = []
     for match in _PYTHON_TOKEN.finditer(text):
-        literal = match.group()
-        if literal.endswith(('"""', "'''")) and _is_docstring(text, match.start()):
+        literal, start = match.group(), match.start()
+        if literal.endswith(('"""', "'''")) and (start == first or _follows_colon(text, start)):
             found.append(_prose(literal))
     return "\n\n".join(docstring for docstring in found if docstring)
 
@@ -115,13 +118,12 @@ def pieces(text: str, longest: int = LONGEST_PIECE) -> Iterator[str]:
         yield text.rstrip()
 
 
-def _is_docstring(text: str, start: int) -> bool:
-    """Tell whether the string stands alone after a colon, or at the top of the file."""
+def _follows_colon(text: str, start: int) -> bool:
+    """Tell whether the string begins a line, the one after a colon."""
     line_start = text.rfind("\n", 0, start) + 1
     if text[line_start:start].strip():
         return False
-    before = text[max(line_start - 200, 0) : line_start].rstrip()
-    return before.endswith(":") or line_start == 0
+    return text[max(line_start - 200, 0) : line_start].rstrip().endswith(":")
 
 
 def _prose(literal: str) -> str:

@@ -9,14 +9,11 @@ from __future__ import annotations
 
 import io
 import re
-from pathlib import Path
 from typing import Any
 
 import matplotlib
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-
-from mixopt.files import write_text
 
 INK, GRID, FAINT, PAPER = "#1c2128", "#d8dde3", "#8a929c", "#fefefe"
 COLOURS = {
@@ -37,6 +34,7 @@ _PAGE_COLOURS = {
     GRID: "var(--line)",
     FAINT: "var(--faint)",
     PAPER: "var(--paper)",
+    COLOURS["proposal"]: "var(--accent)",
 }
 
 
@@ -88,21 +86,14 @@ def figure_svg(figure: Figure) -> str:
     return stream.getvalue()
 
 
-def save_figure(figure: Figure, path: Path) -> Path:
-    """Write a figure to an SVG file."""
-    write_text(path, figure_svg(figure))
-    return path
-
-
-def page_svg(figure: Figure, name: str, description: str) -> str:
+def page_svg(svg: str, name: str, description: str) -> str:
     """Return a figure as an element of a page, in the page's colours and letters.
 
     Args:
-        figure: The figure.
+        svg: What `figure_svg` returned.
         name: A name that no other figure of the page has.
         description: What it shows, for those who do not see it; no markup.
     """
-    svg = figure_svg(figure)
     svg = svg[svg.index("<svg") :]
     svg = re.sub(r"<metadata>.*?</metadata>", "", svg, flags=re.DOTALL)
     svg = re.sub(r'\bid="', f'id="{name}-', svg)

@@ -13,7 +13,10 @@ import hashlib
 import heapq
 from collections.abc import Iterator
 
-from mixopt.documents import Document, content_digest
+from mixopt.documents import Document
+from mixopt.spool import Spooled
+
+Held = tuple[Document, Spooled]
 
 
 class HeldOut:
@@ -23,53 +26,57 @@ class HeldOut:
         """Choose how much to hold out.
 
         Args:
-            fraction: Share of all bytes; the group that reaches it is held out too.
+            fraction: Share of all bytes; the group that reaches it is held out too, unless
+                that gives more than twice the share and half of it is there without.
             max_bytes: At most so many, unless the first group alone has more.
             seed: Which groups come first.
         """
         self._fraction, self._max_bytes = fraction, max_bytes
         self._key = seed.to_bytes(8, "little")
         self._total = self._held = 0
-        self._groups: dict[int, list[Document]] = {}
+        self._groups: dict[int, list[Held]] = {}
         self._sizes: dict[int, int] = {}
         self._last: list[int] = []
         self._limit = 1 << 64
 
-    def add(self, document: Document, size: int) -> Iterator[Document]:
-        """Take a document of `size` bytes and give those that now are for training."""
-        place = self._place(document)
+    def add(self, document: Document, spooled: Spooled) -> Iterator[Held]:
+        """Take a document and give those that now are for training."""
+        place, size = self._place(document, spooled), len(spooled.content)
         self._total += size
         if place >= self._limit:
-            yield document
+            yield document, spooled
             return
         if place not in self._groups:
             self._groups[place], self._sizes[place] = [], 0
             heapq.heappush(self._last, -place)
-        self._groups[place].append(document)
+        self._groups[place].append((document, spooled))
         self._sizes[place] += size
         self._held += size
         while self._held > self._max_bytes and len(self._last) > 1:
             yield from self._drop()
 
-    def finish(self) -> Iterator[Document]:
-        """Give the remaining training documents; `documents` are then the held-out ones."""
+    def finish(self) -> Iterator[Held]:
+        """Give the remaining training documents; `kept` are then the held-out ones."""
         wanted = self._fraction * self._total
-        while len(self._last) > 1 and self._held - self._sizes[-self._last[0]] >= wanted:
+        while len(self._last) > 1 and self._is_enough_without_last(wanted):
             yield from self._drop()
 
     @property
-    def documents(self) -> list[Document]:
+    def kept(self) -> list[Held]:
         """The documents that are held out, group after group."""
         return [document for place in sorted(self._groups) for document in self._groups[place]]
 
-    def _place(self, document: Document) -> int:
-        name = (
-            content_digest(document.text) if document.group is None else document.group.encode()
-        )
+    def _is_enough_without_last(self, wanted: float) -> bool:
+        """Tell whether the last group can go: half will do where it would give twice too much."""
+        without = self._held - self._sizes[-self._last[0]]
+        return without >= (wanted / 2 if self._held > 2 * wanted else wanted)
+
+    def _place(self, document: Document, spooled: Spooled) -> int:
+        name = spooled.digest if document.group is None else document.group.encode()
         digest = hashlib.blake2b(name, digest_size=8, key=self._key).digest()
         return int.from_bytes(digest, "big")
 
-    def _drop(self) -> list[Document]:
+    def _drop(self) -> list[Held]:
         """Let go of the last group in order."""
         self._limit = -heapq.heappop(self._last)
         self._held -= self._sizes.pop(self._limit)

@@ -22,6 +22,7 @@ from mixopt.errors import CorpusError
 EXTRAS = ("regressors", "proxies", "mlflow")
 STANDARD_LIBRARY = "python"
 _TESTS = re.compile(r"(^|/)(tests?|_tests)/|(^|/)(test_[^/]*|[^/]*_test|conftest)\.py$")
+_METADATA = re.compile(r"([^/-]+)-[^/]*\.dist-info/")
 _NOT_LIBRARY = {"site-packages", "dist-packages", "__pycache__"}
 
 
@@ -132,9 +133,8 @@ def _recorded(package: Distribution) -> list[str]:
 
 
 def _key(path: str) -> str:
-    """Leave the version out of the name of the folder with a package's metadata."""
-    first, slash, rest = path.partition("/")
-    return f"dist-info/{rest}" if slash and first.endswith(".dist-info") else path
+    """Leave the version out of the name of a folder with a package's metadata."""
+    return _METADATA.sub(r"\1.dist-info/", path)
 
 
 def _library_files() -> list[InstalledFile]:

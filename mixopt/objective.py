@@ -52,7 +52,9 @@ class Objective:
         for name in self.weights:
             if name not in self.evaluation:
                 near = did_you_mean(name, self.evaluation)
-                raise ConfigError(f"objective.{self.kind}: unknown evaluation domain {name!r}{near}")
+                raise ConfigError(
+                    f"objective.{self.kind}: unknown evaluation domain {name!r}{near}"
+                )
         if not self.weights:
             raise ConfigError(f"objective.{self.kind}: needs at least one evaluation domain")
 
@@ -79,7 +81,9 @@ class Objective:
     @classmethod
     def from_json(cls, content: Mapping[str, Any]) -> Objective:
         """Build the objective that `to_json` described."""
-        return cls(tuple(content["evaluation"]), content["kind"], content["weights"], content["unit"])
+        return cls(
+            tuple(content["evaluation"]), content["kind"], content["weights"], content["unit"]
+        )
 
     def to_json(self) -> dict[str, Any]:
         """Return the objective as plain values."""
@@ -104,8 +108,7 @@ class Objective:
         """Return the same objective over the measured evaluation domains alone, in their order."""
         return Objective(self.measured, self.kind, self.weights, self.unit)
 
-    @property
-    def pieces_PM(self) -> Array:
+    def pieces(self) -> Array:
         """Weighted sums whose maximum is the objective, shape (P, M)."""
         weights_M = np.zeros(len(self.evaluation))
         weights_M[self.columns] = list(self.weights.values())
@@ -120,7 +123,7 @@ class Objective:
     def gradient(self, losses_M: ArrayLike) -> Array:
         """Return a subgradient by the losses, shape (M,): how much each moves the objective."""
         losses = np.asarray(losses_M, dtype=np.float64)
-        pieces_PM = self.pieces_PM
+        pieces_PM = self.pieces()
         active = int(np.argmax(self._columns(losses[None])[0] @ self._small_pieces.T))
         return np.array(pieces_PM[active])
 
@@ -136,7 +139,7 @@ class Objective:
 
     @property
     def _small_pieces(self) -> Array:
-        return self.pieces_PM[:, self.columns]
+        return self.pieces()[:, self.columns]
 
     def _columns(self, losses_NM: ArrayLike) -> Array:
         # Only measured columns: another domain's missing loss must not reach the value.

@@ -1,4 +1,4 @@
-"""Figures of mixtures and trials: each function takes plain values and returns a matplotlib `Figure`.
+"""Figures of mixtures and trials: from plain values to a matplotlib `Figure`.
 
 No axis is cut off: limits follow the values, so that a large share is seen to be large.
 
@@ -8,6 +8,7 @@ Shapes: N trials, D domains.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 from matplotlib.figure import Figure
@@ -15,6 +16,7 @@ from matplotlib.ticker import MaxNLocator, PercentFormatter
 from numpy.typing import NDArray
 
 from mixopt.figure_style import COLOURS, FAINT, INK, LETTER, label, legend, new_figure
+from mixopt.number_text import share
 
 Floats = NDArray[np.float64]
 
@@ -26,16 +28,17 @@ def plot_shares(natural: Mapping[str, float], proposal: Mapping[str, float]) -> 
         natural: Share of each domain in the corpus.
         proposal: Proposed share of each domain.
     """
-    names = sorted(proposal, key=lambda name: proposal[name])
+    names = sorted(proposal, key=lambda name: -proposal[name])[::-1]
     places_D = np.arange(len(names))
     figure, axes_RC = new_figure(0.9 + 0.46 * len(names))
     axes = axes_RC[0, 0]
+    beside: dict[str, Any] = {"xytext": (4, 0), "textcoords": "offset points", "va": "center"}
+    beside |= {"fontsize": LETTER - 1, "color": INK}
     for mixture, shares, offset in (("proposal", proposal, 0.2), ("natural", natural, -0.2)):
         widths_D = [shares[name] for name in names]
         axes.barh(places_D + offset, widths_D, height=0.36, color=COLOURS[mixture], label=mixture)
         for place, width in zip(places_D + offset, widths_D, strict=True):
-            text = f" {_percent(width)}"
-            axes.text(width, place, text, va="center", fontsize=LETTER - 1, color=INK)
+            axes.annotate(share(width), (width, place), **beside)
     axes.axvline(1 / len(names), color=FAINT, linewidth=1.1, dashes=(4, 3), label="uniform")
     axes.set_yticks(places_D, names)
     axes.grid(visible=False, axis="y")
@@ -78,7 +81,7 @@ def plot_design(weights_ND: Floats, domains: Sequence[str], natural: Mapping[str
     axes.grid(visible=False, axis="y")
     axes.xaxis.set_major_formatter(PercentFormatter(1.0, decimals=0))
     label(axes, x="share of the training tokens")
-    legend(axes, loc="lower right")
+    legend(axes, loc="lower right", bbox_to_anchor=(1, 1), ncols=2, borderaxespad=0.2)
     return figure
 
 
@@ -149,7 +152,3 @@ def plot_held_out(observed_N: Floats, predicted_N: Floats, unit: str, note: str 
     label(axes, x=f"predicted, {unit}", y=f"observed, {unit}", title=note)
     legend(axes, loc="upper left")
     return figure
-
-
-def _percent(share: float) -> str:
-    return f"{100 * share:.1f}%" if share < 0.0995 else f"{100 * share:.0f}%"

@@ -7,8 +7,14 @@ from __future__ import annotations
 
 import os
 import platform
+import re
 import subprocess
 from importlib.metadata import PackageNotFoundError, version
+
+# The folders of an absolute path; not those of an address or of a relative path.
+_FOLDERS = re.compile(
+    r"(?<![\w:/.~\\-])(?:file://)?(?:~?/|[A-Za-z]:[\\/])(?:[^\s/\\'\"<>|]+[/\\])+"
+)
 
 # What the numbers of a run depend on.
 PACKAGES = (
@@ -49,6 +55,11 @@ def git_commit() -> str | None:
         return f"{commit}+" if _git("status", "--porcelain", "--untracked-files=no") else commit
     except (OSError, subprocess.SubprocessError):
         return None
+
+
+def without_folders(text: str) -> str:
+    """Return a text with the folders of absolute paths left out: `.../name`."""
+    return _FOLDERS.sub("\N{HORIZONTAL ELLIPSIS}/", text)
 
 
 def _git(*arguments: str) -> str:

@@ -14,14 +14,14 @@ import json
 import lzma
 import sys
 import zlib
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any
 
-from mixopt.documents import BadDocuments
-from mixopt.errors import CorpusError, PluginError, did_you_mean
+from mixopt.errors import CorpusError
+from mixopt.reading import Reading
+from mixopt.zst import open_zst
 
 COMPRESSIONS = (".gz", ".bz2", ".xz", ".zst")
 BUILDERS: dict[str, str] = {
@@ -48,49 +48,6 @@ def builder_of(path: Path) -> str | None:
     return BUILDERS.get(suffixes[-1]) if suffixes else None
 
 
-@dataclass(frozen=True)
-class Reading:
-    """What the readers need to know beside the file.
-
-    Attributes:
-        domain: Whose documents they are, for messages.
-        column: Where the text is.
-        bad: What to do with a document that cannot be read.
-    """
-
-    domain: str
-    column: str
-    bad: BadDocuments
-
-    def text(self, value: object, where: str) -> str | None:
-        """Return the text of a value, None for a bad document."""
-        if not isinstance(value, str):
-            found = "null" if value is None else f"{type(value).__name__} {str(value)[:40]!r}"
-            return self.is_bad(where, f"column {self.column!r} is {found}, not text")
-        try:
-            value.encode()
-        except UnicodeEncodeError as error:
-            return self.is_bad(where, f"invalid UTF-8 at character {error.start + 1}")
-        return value
-
-    def is_bad(self, where: str, what: str) -> None:
-        """Raise or count a bad document."""
-        self.bad.met(f"domain {self.domain!r}: {where}: {what}")
-
-    def no_column(self, where: str, columns: Iterable[str]) -> CorpusError:
-        """Return the error for a column that is not there."""
-        names = sorted(map(str, columns))
-        return CorpusError(
-            f"domain {self.domain!r}: {where}: no column {self.column!r}"
-            f"{did_you_mean(self.column, names)}; set column to one of: {', '.join(names)}"
-        )
-
-    def damaged(self, path: object, error: BaseException) -> CorpusError:
-        """Return the error for a file that cannot be read at all."""
-        reason = " ".join(str(error).split()) or type(error).__name__
-        return CorpusError(f"domain {self.domain!r}: {path}: cannot be read: {reason}")
-
-
 def read_file(path: Path, builder: str, reading: Reading) -> Iterator[str]:
     """Give the documents of a file, in order.
 
@@ -109,14 +66,14 @@ def read_file(path: Path, builder: str, reading: Reading) -> Iterator[str]:
 
 
 def _json(path: Path, reading: Reading) -> Iterator[str]:
-    with _open(path, reading) as stream:
+    with _open(path) as stream:
         start = stream.readline()
         while start and not start.strip():
             start = stream.readline()
         if start.lstrip().startswith(b"["):
             yield from _json_array(path, start + stream.read(), reading)
             return
-    with _open(path, reading) as stream:
+    with _open(path) as stream:
         for number, line in enumerate(stream, start=1):
             if line.strip():
                 document = _json_line(line, f"{path}:{number}", reading)
@@ -126,11 +83,13 @@ def _json(path: Path, reading: Reading) -> Iterator[str]:
 
 def _json_line(line: bytes, where: str, reading: Reading) -> str | None:
     try:
-        row = json.loads(line.decode("utf-8-sig"))
+        row = json.loads(line.rstrip(b"\r\n").decode("utf-8-sig"))
     except UnicodeDecodeError as error:
         return reading.is_bad(where, f"invalid UTF-8 at byte {error.start + 1}")
-    except (json.JSONDecodeError, RecursionError) as error:
-        return reading.is_bad(where, f"broken JSON: {error}")
+    except json.JSONDecodeError as error:
+        return reading.is_bad(where, f"broken JSON at column {error.colno}: {error.msg}")
+    except RecursionError:
+        return reading.is_bad(where, "broken JSON: nested too deeply")
     return _field(row, where, reading)
 
 
@@ -155,13 +114,12 @@ def _json_array(path: Path, content: bytes, reading: Reading) -> Iterator[str]:
 def _field(row: Any, where: str, reading: Reading) -> str | None:
     if not isinstance(row, dict):
         return reading.is_bad(where, f"a {type(row).__name__}, not an object with columns")
-    if reading.column not in row:
-        raise reading.no_column(where, row)
+    reading.check_column(where, row)
     return reading.text(row[reading.column], where)
 
 
 def _text(path: Path, reading: Reading) -> Iterator[str]:
-    with _open(path, reading) as stream:
+    with _open(path) as stream:
         content = stream.read()
     try:
         yield content.decode("utf-8-sig").replace("\r\n", "\n")
@@ -181,12 +139,11 @@ def _fields_of_any_length() -> Iterator[None]:
 
 def _csv(path: Path, reading: Reading) -> Iterator[str]:
     delimiter = "\t" if ".tsv" in path.suffixes else ","
-    with _open(path, reading) as binary, _fields_of_any_length():
+    with _open(path) as binary, _fields_of_any_length():
         lines = io.TextIOWrapper(binary, "utf-8-sig", errors="surrogateescape", newline="")
         rows = csv.reader(lines, delimiter=delimiter)
         header = next(rows, [])
-        if reading.column not in header:
-            raise reading.no_column(str(path), header)
+        reading.check_column(path, header)
         place = header.index(reading.column)
         for row in rows:
             value = row[place] if place < len(row) else None
@@ -201,7 +158,7 @@ def _parquet(path: Path, reading: Reading) -> Iterator[str]:
 
     try:
         with pq.ParquetFile(path) as file:
-            check_column(path, file.schema_arrow.names, reading)
+            reading.check_column(path, file.schema_arrow.names)
             yield from read_batches(
                 path, file.iter_batches(batch_size=_ROWS, columns=[reading.column]), reading
             )
@@ -220,16 +177,10 @@ def _arrow(path: Path, reading: Reading) -> Iterator[str]:
             except pa.ArrowInvalid:
                 file = pa.ipc.open_file(source)
                 batches = (file.get_batch(k) for k in range(file.num_record_batches))
-            check_column(path, file.schema.names, reading)
+            reading.check_column(path, file.schema.names)
             yield from read_batches(path, batches, reading)
     except pa.ArrowException as error:
         raise reading.damaged(path, error) from error
-
-
-def check_column(path: object, columns: Sequence[str], reading: Reading) -> None:
-    """Raise the error for a column that is not among those there are."""
-    if reading.column not in columns:
-        raise reading.no_column(str(path), columns)
 
 
 def read_batches(path: object, batches: Iterable[Any], reading: Reading) -> Iterator[str]:
@@ -250,25 +201,12 @@ def _arrow_value(value: Any, where: str, reading: Reading) -> str | None:
         return reading.is_bad(where, f"invalid UTF-8 at byte {error.start + 1}")
 
 
-def _open(path: Path, reading: Reading) -> AbstractContextManager[IO[bytes]]:
+def _open(path: Path) -> IO[bytes]:
+    openers: dict[str, Callable[..., Any]] = {".gz": gzip.open, ".bz2": bz2.open, ".xz": lzma.open}
     suffix = path.suffix.lower()
-    if suffix == ".gz":
-        return gzip.open(path, "rb")
-    if suffix == ".bz2":
-        return bz2.open(path, "rb")
-    if suffix == ".xz":
-        return lzma.open(path, "rb")
-    return _open_zst(path, reading) if suffix == ".zst" else path.open("rb")
-
-
-def _open_zst(path: Path, reading: Reading) -> AbstractContextManager[IO[bytes]]:
-    try:
-        import zstandard
-    except ImportError as error:
-        raise PluginError(
-            f"domain {reading.domain!r}: {path} needs zstandard: pip install 'mixopt[proxies]'"
-        ) from error
-    stream: AbstractContextManager[IO[bytes]] = zstandard.open(path, "rb")
+    if suffix == ".zst":
+        return open_zst(path)
+    stream: IO[bytes] = openers.get(suffix, open)(path, "rb")
     return stream
 
 

@@ -18,6 +18,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
+import numpy as np
 from numpy.typing import ArrayLike
 
 from mixopt.errors import MixoptError, PluginError
@@ -65,7 +66,7 @@ def fit_regressor(name: str, regressor: Any, weights_ND: ArrayLike, losses_NM: A
         PluginError: It failed.
     """
     try:
-        return regressor.fit(weights_ND, losses_NM)
+        return regressor.fit(weights_ND, _as_it_takes(regressor, losses_NM))
     except MixoptError:
         raise
     except Exception as error:
@@ -130,6 +131,17 @@ def _many_targets(regressor: Any) -> Any:
     if not isinstance(regressor, BaseEstimator) or get_tags(regressor).target_tags.multi_output:
         return regressor
     return MultiOutputRegressor(regressor)
+
+
+def _as_it_takes(regressor: Any, losses_NM: ArrayLike) -> ArrayLike:
+    """Return a single target as a vector where scikit-learn would warn of a column."""
+    from sklearn.base import BaseEstimator
+    from sklearn.multioutput import MultiOutputRegressor
+
+    losses = np.asarray(losses_NM)
+    one = losses.ndim == 2 and losses.shape[1] == 1
+    plain = isinstance(regressor, BaseEstimator) and not isinstance(regressor, MultiOutputRegressor)
+    return losses[:, 0] if one and plain else losses
 
 
 def _said(error: Exception) -> str:

@@ -10,22 +10,21 @@ from __future__ import annotations
 
 import glob
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from mixopt.config import SourceConfig
 from mixopt.documents import BadDocuments
-from mixopt.errors import CorpusError, PluginError
+from mixopt.errors import CorpusError, PluginError, did_you_mean
 from mixopt.readers import (
     BUILDERS,
     COMPRESSIONS,
-    Reading,
     builder_of,
-    check_column,
     read_batches,
     read_file,
 )
+from mixopt.reading import Reading
 
 _LOCAL_BUILDERS = frozenset(BUILDERS.values())
 # How `datasets` reads splits from the names of files and folders.
@@ -174,11 +173,11 @@ def _builder(domain: str, path: Path, builder: str | None) -> str:
 def _from_datasets(source: SourceConfig, reading: Reading) -> Iterator[str]:
     rows = _load(source, reading)
     if rows.column_names is not None:
-        check_column(source.path, rows.column_names, reading)
+        reading.check_column(source.path, rows.column_names)
         rows = rows.select_columns([reading.column])
     try:
         for table in rows.with_format("arrow").iter(batch_size=1_000):
-            check_column(source.path, table.column_names, reading)
+            reading.check_column(source.path, table.column_names)
             yield from read_batches(source.path, [table], reading)
     except (OSError, ValueError) as error:
         raise reading.damaged(source.path, error) from error
@@ -195,15 +194,24 @@ def _load(source: SourceConfig, reading: Reading) -> Any:
     try:
         if Path(path).expanduser().is_dir():
             saved = datasets.load_from_disk(str(Path(path).expanduser()))
-            return saved[source.split] if isinstance(saved, datasets.DatasetDict) else saved
+            return _split(saved, source, reading) if isinstance(saved, dict) else saved
         return datasets.load_dataset(
             path, source.name, data_files=source.data_files, split=source.split,
             revision=source.revision, streaming=source.streaming,
         )  # fmt: skip
-    except (ConnectionError, datasets.exceptions.OfflineModeIsEnabled) as error:
+    except ConnectionError as error:
         raise CorpusError(
-            f"domain {reading.domain!r}: {path}: the hub cannot be reached (offline?) and the data"
-            " set is not on this machine; give local files by path or data_files"
+            f"domain {reading.domain!r}: {path}: no such local file, and the hub cannot be"
+            " reached for a data set of this name; give local files by path or data_files"
         ) from error
-    except (OSError, ValueError, KeyError, datasets.exceptions.DatasetsError) as error:
+    except (OSError, ValueError, datasets.exceptions.DatasetsError) as error:
         raise reading.damaged(path, error) from error
+
+
+def _split(saved: Mapping[str, Any], source: SourceConfig, reading: Reading) -> Any:
+    if source.split not in saved:
+        raise CorpusError(
+            f"domain {reading.domain!r}: {source.path}: no split {source.split!r}"
+            f"{did_you_mean(source.split, saved)}"
+        )
+    return saved[source.split]

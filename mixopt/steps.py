@@ -284,9 +284,8 @@ def _say_unfinished(results: Sequence[TrialResult], say: Say, step: str) -> None
     for result in unfinished:
         say(f"{step}: trial {result.trial} {result.status}: {result.reason}")
     if unfinished:
-        say(
-            f"{step}: {len(unfinished)} of {len(results)} did not finish; --retry-failed trains them again"
-        )
+        count = f"{len(unfinished)} of {len(results)}"
+        say(f"{step}: {count} did not finish; mixopt run --retry-failed trains them again")
 
 
 _ACTIONS: dict[str, Callable[[Run, Say], None]] = {

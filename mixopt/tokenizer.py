@@ -26,6 +26,7 @@ BPE = "bpe:"
 END_OF_DOCUMENT = "<|endoftext|>"
 LEAST_BPE = 257
 FILE = "tokenizer.json"
+SLOW_FOLDER = ".tokenizer"
 
 
 class Tokenizer(Protocol):
@@ -87,14 +88,20 @@ class ByteTokenizer:
 class FastTokenizer:
     """A tokenizer of the `tokenizers` library: ours, trained on the corpus, or a hub's."""
 
-    def __init__(self, inner: tokenizers.Tokenizer, end_of_document: int) -> None:
-        """Take the tokenizer as it is, without its truncation, padding and special tokens."""
+    def __init__(self, inner: tokenizers.Tokenizer, end_of_document: str) -> None:
+        """Take a tokenizer without its truncation, padding and special tokens.
+
+        Args:
+            inner: The tokenizer.
+            end_of_document: A token of its vocabulary.
+        """
+        vocabulary = inner.get_vocab(with_added_tokens=True)
         inner.no_truncation()
         inner.no_padding()
         inner.encode_special_tokens = True
         self.inner = inner
-        self.end_of_document = end_of_document
-        self.vocab_size = max(inner.get_vocab(with_added_tokens=True).values()) + 1
+        self.end_of_document = vocabulary[end_of_document]
+        self.vocab_size = max(vocabulary.values()) + 1
 
     @classmethod
     def train(cls, texts: Iterable[str], vocab_size: int) -> FastTokenizer:
@@ -116,7 +123,7 @@ class FastTokenizer:
             show_progress=False,
         )
         inner.train_from_iterator(texts, trainer)
-        return cls(inner, inner.token_to_id(END_OF_DOCUMENT))
+        return cls(inner, END_OF_DOCUMENT)
 
     @classmethod
     def from_file(cls, path: Path, name: str) -> FastTokenizer:
@@ -133,8 +140,8 @@ class FastTokenizer:
             raise CorpusError(
                 f"tokenizer {name!r}: {path}: {' '.join(str(error).split())}"
             ) from error
-        token = end_of_document_token(path, inner.get_vocab(with_added_tokens=True), name)
-        return cls(inner, inner.token_to_id(token))
+        vocabulary = inner.get_vocab(with_added_tokens=True)
+        return cls(inner, end_of_document_token(path, vocabulary, name))
 
     def encode(self, documents: Sequence[str]) -> NDArray[Any]:
         """Return the tokens of all documents, each followed by `end_of_document`."""
@@ -189,8 +196,8 @@ class TransformersTokenizer:
         return str(self.inner.decode(tokens[tokens != self.end_of_document].tolist()))
 
     def save(self, folder: Path) -> None:
-        """Write the files of `save_pretrained` in the folder's `tokenizer`."""
-        self.inner.save_pretrained(folder / "tokenizer")
+        """Write the files of `save_pretrained` in the folder's `.tokenizer`."""
+        self.inner.save_pretrained(folder / SLOW_FOLDER)
 
 
 def bpe_vocabulary(name: str) -> int | None:
@@ -234,7 +241,7 @@ def saved_tokenizer(folder: Path, name: str) -> Tokenizer:
         return ByteTokenizer()
     if (folder / FILE).exists():
         return FastTokenizer.from_file(folder / FILE, name)
-    return TransformersTokenizer(str(folder / "tokenizer"))
+    return TransformersTokenizer(str(folder / SLOW_FOLDER))
 
 
 def _joined(ids: Iterable[Sequence[int]], tokenizer: Tokenizer) -> NDArray[Any]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from typing import Any
@@ -151,14 +150,10 @@ def _row(
         "mixture": trial.mixture.fingerprint,
         **{WEIGHT + name: trial.mixture[name] for name in domains},
         **{LOSS + name: nats.get(name) for name in targets},
-        **{BPB + name: _finite(bpb.get(name)) for name in targets},
+        **{BPB + name: bpb.get(name) for name in targets},
         "tokens": result.tokens,
         "parameters": result.parameters,
         "proxy": proxy,
         "seconds": result.seconds,
         "round": trial.round,
     }
-
-
-def _finite(value: float | None) -> float | None:
-    return value if value is not None and math.isfinite(value) else None

@@ -194,11 +194,13 @@ class Trials:
 
     def _check_losses(self) -> None:
         done = self.table.filter(pl.col("status") == "finished")
-        for target in self.targets:
-            bad = done.filter(~pl.col(LOSS + target).is_finite().fill_null(value=False))
-            if not bad.is_empty():
-                trial, value = bad["trial"][0], bad[LOSS + target][0]
-                raise TrialsError(
-                    f"trial {trial!r}: is finished but its loss on {target!r} is {value};"
-                    " a trial without losses is 'failed' or 'diverged'"
-                )
+        for prefix, empty_is_fine in ((LOSS, False), (BPB, True)):
+            for target in self.targets:
+                fine = pl.col(prefix + target).is_finite().fill_null(value=empty_is_fine)
+                bad = done.filter(~fine)
+                if not bad.is_empty():
+                    trial, value = bad["trial"][0], bad[prefix + target][0]
+                    raise TrialsError(
+                        f"trial {trial!r}: is finished but its loss on {target!r} is {value};"
+                        " a trial without losses is 'failed' or 'diverged'"
+                    )

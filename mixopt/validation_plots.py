@@ -1,12 +1,12 @@
-"""Figures of a validation: each function takes plain values and returns a matplotlib `Figure`.
+"""Figures of a validation: from plain values to a matplotlib `Figure`.
 
-Shapes: S seeds.
+Shapes: S seeds, B baselines.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -14,7 +14,18 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 from numpy.typing import NDArray
 
-from mixopt.figure_style import INK, LETTER, MARKERS, colour_of, label, legend, new_figure
+from mixopt.figure_style import (
+    FAINT,
+    INK,
+    LETTER,
+    MARKERS,
+    PAPER,
+    colour_of,
+    label,
+    legend,
+    new_figure,
+)
+from mixopt.number_text import short_count, words
 
 if TYPE_CHECKING:
     from mixopt.validation import Comparison
@@ -32,62 +43,46 @@ def plot_validation(
         comparisons: The proposal less each baseline, with its interval.
         unit: Unit of the objective.
     """
-    height = 1.1 + 0.42 * max(len(values), 3)
-    figure, axes_RC = new_figure(height, 2, width_ratios=[1.15, 1])
+    rows = {name: place for place, name in enumerate(values)}
+    figure, axes_RC = new_figure(1.1 + 0.42 * max(len(rows), 3), 2, width_ratios=[1.15, 1])
     left, right = axes_RC[0]
-    for place, (name, by_seed) in enumerate(values.items()):
-        runs_S = np.array(list(by_seed.values()))
-        colour = colour_of(name, place)
-        left.scatter(
-            runs_S, np.full(len(runs_S), place), s=22, color=colour, alpha=0.55, linewidths=0
-        )
-        mean = float(runs_S.mean())
-        left.plot([mean, mean], [place - 0.28, place + 0.28], color=colour, linewidth=2.6)
-        left.text(
-            mean,
-            place - 0.34,
-            f"{mean:.4f}",
-            ha="center",
-            va="bottom",
-            fontsize=LETTER - 1,
-            color=INK,
-        )
-    left.set_yticks(range(len(values)), [_words(name) for name in values])
-    left.set_ylim(len(values) - 0.5, -0.75)
-    left.grid(visible=False, axis="y")
+    for name, place in rows.items():
+        _runs(left, place, np.array(list(values[name].values())), colour_of(name, place))
+    _differences(right, comparisons, [rows[found.baseline] for found in comparisons])
     label(left, x=unit, title="each seed, and the mean")
-    _differences(right, comparisons)
     label(right, x=unit, title="proposal less baseline, 95% interval")
     for axes in (left, right):
+        axes.set_yticks(list(rows.values()), [words(name) for name in rows])
+        axes.set_ylim(len(rows) - 0.5, -0.75)
         axes.xaxis.set_major_locator(MaxNLocator(5))
+    right.tick_params(labelleft=False)
     return figure
 
 
 def plot_predicted_validated(
-    predicted: Mapping[str, float], comparisons: Sequence[Comparison], unit: str
+    predicted: Mapping[str, tuple[float, float, float]],
+    comparisons: Sequence[Comparison],
+    unit: str,
 ) -> Figure:
     """Show the difference from each baseline as it was predicted and as it was validated.
 
     Args:
-        predicted: The proposal's predicted objective less each baseline's.
+        predicted: The proposal's predicted objective less each baseline's, and the ends of its
+            interval.
         comparisons: The same, as validated, with its interval.
         unit: Unit of the objective.
     """
     figure, axes_RC = new_figure(1.2 + 0.5 * max(len(comparisons), 2))
     axes = axes_RC[0, 0]
-    _differences(axes, comparisons, label_first="validated, 95% interval")
-    for place, comparison in enumerate(comparisons):
-        name = "predicted from the trials" if place == 0 else None
-        axes.plot(
-            [predicted[comparison.baseline]],
-            [place + 0.22],
-            marker="D",
-            markersize=6,
-            linestyle="none",
-            markerfacecolor="none",
-            markeredgecolor=INK,
-            label=name,
-        )
+    rows_B = np.arange(len(comparisons))
+    _differences(axes, comparisons, list(rows_B), named="validated, 95% interval")
+    middles, lows, highs = zip(*(predicted[c.baseline] for c in comparisons), strict=True)
+    axes.hlines(rows_B + 0.24, lows, highs, color=FAINT, linewidth=1.2)
+    style: dict[str, Any] = {"markerfacecolor": PAPER, "markeredgecolor": INK, "linestyle": "none"}
+    named = "predicted from the trials"
+    axes.plot(middles, rows_B + 0.24, marker="D", markersize=6, label=named, **style)
+    axes.set_yticks(rows_B, [words(found.baseline) for found in comparisons])
+    axes.set_ylim(len(comparisons) - 0.5, -0.6)
     label(axes, x=f"proposal less baseline, {unit}; below 0 the proposal is better")
     legend(axes, loc="upper left", bbox_to_anchor=(0, 1.16), ncols=2, borderaxespad=0)
     return figure
@@ -113,7 +108,7 @@ def plot_curves(curves: Mapping[str, Sequence[tuple[Floats, Floats]]], unit: str
                 alpha=0.8,
                 markersize=3.5,
                 marker=MARKERS.get(name, "o"),
-                label=_words(name) if number == 0 else None,
+                label=words(name) if number == 0 else None,
             )
     axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: short_count(value)))
     label(axes, x="training tokens", y=unit)
@@ -121,35 +116,25 @@ def plot_curves(curves: Mapping[str, Sequence[tuple[Floats, Floats]]], unit: str
     return figure
 
 
-def _differences(
-    axes: Axes, comparisons: Sequence[Comparison], label_first: str | None = None
-) -> None:
-    """Draw a row with the mean difference and its interval for each baseline."""
-    for place, found in enumerate(comparisons):
-        colour = colour_of(found.baseline, place)
-        axes.plot([found.low, found.high], [place, place], color=colour, linewidth=2.2)
-        axes.plot(
-            [found.mean],
-            [place],
-            marker="o",
-            markersize=7,
-            linestyle="none",
-            color=colour,
-            label=label_first if place == 0 else None,
-        )
-    axes.axvline(0, color=INK, linewidth=1.1)
-    axes.set_yticks(range(len(comparisons)), [_words(found.baseline) for found in comparisons])
-    axes.set_ylim(len(comparisons) - 0.5, -0.6)
+def _runs(axes: Axes, place: float, runs_S: Floats, colour: str) -> None:
+    """Draw a row with a dot for each seed, and the mean."""
+    axes.scatter(runs_S, np.full(len(runs_S), place), s=22, color=colour, alpha=0.55, linewidths=0)
     axes.grid(visible=False, axis="y")
+    if len(runs_S):
+        mean = float(runs_S.mean())
+        text: dict[str, Any] = {"ha": "center", "va": "bottom", "color": INK}
+        axes.plot([mean, mean], [place - 0.28, place + 0.28], color=colour, linewidth=2.6)
+        axes.text(mean, place - 0.34, f"{mean:.4f}", fontsize=LETTER - 1, **text)
 
 
-def short_count(value: float) -> str:
-    """Write a count for reading: 25B, 410M, 1.2k."""
-    for size, unit in ((1e12, "T"), (1e9, "B"), (1e6, "M"), (1e3, "k")):
-        if abs(value) >= size:
-            return f"{value / size:.3g}{unit}"
-    return f"{value:.3g}"
-
-
-def _words(mixture: str) -> str:
-    return mixture.replace("_", " ")
+def _differences(
+    axes: Axes, comparisons: Sequence[Comparison], rows: Sequence[float], named: str | None = None
+) -> None:
+    """Draw the mean difference and its interval for each baseline, in its row."""
+    for place, found in zip(rows, comparisons, strict=True):
+        style: dict[str, Any] = {"color": colour_of(found.baseline, int(place)), "linewidth": 2.2}
+        axes.plot([found.low, found.high], [place, place], **style)
+        axes.plot([found.mean], [place], marker="o", markersize=7, **style, label=named)
+        named = None
+    axes.axvline(0, color=INK, linewidth=1.1)
+    axes.grid(visible=False, axis="y")

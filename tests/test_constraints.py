@@ -1,6 +1,6 @@
 import numpy as np
 import pytest
-from hypothesis import assume, given
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from mixopt.config import ConstraintsConfig
@@ -61,6 +61,7 @@ def test_too_few_epochs_for_the_run_say_the_shortfall_and_the_epochs_that_are_en
     )
 
 
+@settings(deadline=None)
 @given(
     tokens=st.lists(st.integers(1, 10**12), min_size=1, max_size=6),
     target=st.integers(1, 10**13),
@@ -75,6 +76,17 @@ def test_the_epochs_that_an_error_offers_are_enough_and_hardly_more(tokens, targ
     constraints(inventory, target, max_epochs=offered)
     with pytest.raises(InfeasibleError):
         constraints(inventory, target, max_epochs=0.98 * offered)
+
+
+def test_the_epochs_offered_reckon_with_other_caps():
+    # min(0.3, 0.1 epochs) + 0.1 epochs = 1 at 7 epochs.
+    with pytest.raises(InfeasibleError, match=r"allow max_epochs: 7 "):
+        constraints({"a": 10, "b": 10}, 100, max_epochs=1, bounds={"a": (0, 0.3)})
+
+
+def test_caps_that_no_single_change_mends_say_so():
+    with pytest.raises(InfeasibleError, match=r"; raise several of them"):
+        constraints({"a": 10, "b": 10}, 100, max_epochs=1, bounds={"a": (0, 0.3), "b": (0, 0.3)})
 
 
 def test_floors_that_add_up_to_more_than_1_are_named_with_the_excess():

@@ -68,7 +68,7 @@ def corpus_path(text_files, tmp_path_factory):
     path = tmp_path_factory.mktemp("sweep") / "corpus"
     domains = {name: {"path": str(text_files[name])} for name in ("code", "prose")}
     config = CorpusConfig.model_validate({"domains": domains})
-    prepare_corpus(config, {}, path, fingerprint="test", seed=0)
+    prepare_corpus(config, {}, path, fingerprint="test", seed=0, min_tokens=2)
     return path
 
 

@@ -5,7 +5,7 @@ import sys
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mixopt.errors import RunError, ShardError
@@ -42,6 +42,7 @@ def test_tokens_are_split_into_shards_of_the_stated_size(shards):
     assert [shard.tokens for shard in shards.shards] == [10] * 9 + [5]
 
 
+@settings(deadline=None, max_examples=40)
 @given(size=st.integers(1, 60), shard=st.integers(1, 25), data=st.data())
 def test_a_range_and_rows_are_slices_of_all_tokens(tmp_path_factory, size, shard, data):
     tokens = np.arange(size)

@@ -80,6 +80,11 @@ def test_an_unfinished_trial_keeps_its_row_and_reason_and_has_null_losses(bad):
     assert trials.finished.table["trial"].to_list() == ["t0", "t2"]
 
 
+def test_losses_that_a_diverged_trial_had_do_not_count():
+    diverged = replace(RESULTS[1], status="diverged", reason="loss 1e9")
+    assert table([RESULTS[0], diverged, RESULTS[2]]).table["loss/web"].to_list() == [2, None, 4]
+
+
 def test_losses_of_an_unfinished_trial_cannot_be_taken_for_numbers():
     with pytest.raises(TrialsError, match="trial 't1' is failed and has no losses"):
         table([RESULTS[0], FAILED, RESULTS[2]]).losses()
@@ -114,6 +119,12 @@ def test_a_doubled_trial_is_named():
 def test_a_finished_trial_without_a_number_is_refused():
     with pytest.raises(TrialsError, match="trial 't1': is finished but its loss on 'web' is nan"):
         table([RESULTS[0], result("t1", float("nan")), RESULTS[2]])
+
+
+def test_bits_per_byte_that_are_no_number_are_refused_too():
+    losses = replace(RESULTS[1].losses, bits_per_byte={"web": float("inf"), "other": 1.0})
+    with pytest.raises(TrialsError, match="trial 't1': is finished but its loss on 'web' is inf"):
+        table([RESULTS[0], replace(RESULTS[1], losses=losses), RESULTS[2]])
 
 
 def test_trials_of_other_evaluation_domains_are_refused():

@@ -8,11 +8,10 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor
 
 from mixopt.corpus import Corpus
 from mixopt.errors import ConfigError
-from mixopt.proxy import Losses, Progress, Training, Trial, TrialResult
+from mixopt.proxy import Progress, Training, Trial, TrialResult
 from mixopt_proxies.autotune import candidates, fastest, measured_rate, members_by_rule
 from mixopt_proxies.batches import Batches, training_shards
 from mixopt_proxies.compiling import Compile, should_compile
@@ -24,8 +23,9 @@ from mixopt_proxies.devices import (
 )
 from mixopt_proxies.evaluation import HeldOut
 from mixopt_proxies.passes import Passes
+from mixopt_proxies.results import result_of
 from mixopt_proxies.sizes import Schedule, make_size
-from mixopt_proxies.trainer import Course, StackTrainer
+from mixopt_proxies.trainer import StackTrainer
 
 
 @dataclass(frozen=True)
@@ -162,7 +162,45 @@ class DecoderProxy:
             )
             course = trainer.run(batches, held_out, self._eval_steps(training), report)
         seconds = (time.monotonic() - started) / len(trials)
+        parameters = size.parameters(corpus.vocab_size)
         return [
-            self._result(trial, k, course, seconds, curve=training.eval_every > 0)
+            result_of(trial, course.of_member(k), size.step_tokens, parameters, seconds)
             for k, trial in enumerate(trials)
         ]
+
+    def _setting(self, members: int, corpus: Corpus, training: Training) -> _Setting:
+        device = resolve_device(training.device)
+        flops = self.size.step_flops(corpus.vocab_size) * self._steps(training) * members
+        return _Setting(
+            device=device,
+            dtype=resolve_precision(self._precision, device),
+            vocab_size=corpus.vocab_size,
+            compiled=should_compile(self._compile, device, flops),
+        )
+
+    def _passes_for(self, setting: _Setting) -> Passes:
+        # Kept from group to group, and with them what was compiled.
+        if setting not in self._passes:
+            self._passes[setting] = Passes(
+                self.size,
+                setting.vocab_size,
+                device=setting.device,
+                dtype=setting.dtype,
+                compiled=setting.compiled,
+            )
+        return self._passes[setting]
+
+    def _steps(self, training: Training) -> int:
+        return max(1, math.ceil(training.tokens / self.size.step_tokens))
+
+    def _eval_steps(self, training: Training) -> set[int]:
+        if training.eval_every == 0:
+            return set()
+        every = max(1, round(training.eval_every / self.size.step_tokens))
+        return set(range(every, self._steps(training) + 1, every))
+
+
+def _one_of(option: str, value: object, known: tuple[object, ...]) -> None:
+    if value not in known:
+        names = ", ".join(str(entry).lower() for entry in known)
+        raise ConfigError(f"proxy.options.{option}: {value!r} must be one of {names}")

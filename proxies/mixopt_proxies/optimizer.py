@@ -1,7 +1,7 @@
 """AdamW and clipping for a stack: no member's step depends on another's gradient.
 
-The gradients are scaled into one flat buffer, each member's by its own norm, and PyTorch's
-fused AdamW then does all members in one pass. Norm weights do not decay.
+The gradients are gathered into one flat buffer and scaled, each member's by its own norm;
+PyTorch's fused AdamW then does all members in one pass. Norm weights do not decay.
 
 Shapes: K members.
 """
@@ -28,6 +28,8 @@ class StackedAdamW:
         self._size = size
         self._steps = steps
         self._taken = 0
+        self._gradients = [weights.view(weights.gradient, w) for w in weights.weights]
+        self._by_name = dict(zip((w.name for w in weights.weights), self._gradients, strict=True))
         split = weights.decayed
         self._parts = [
             _part(weights.master[:split], weights.gradient[:split]),
@@ -46,12 +48,9 @@ class StackedAdamW:
         Args:
             gradients: By the names of the weights' leaves, each (K, ...).
         """
-        grads = combine(gradients, tied=self._weights.tied)
-        scale_K = clip_scales(list(grads.values()), self._size.clip)
-        for weight in self._weights.weights:
-            out = self._weights.view(self._weights.gradient, weight)
-            grad = grads[weight.name]
-            torch.mul(grad, scale_K.view(-1, *[1] * (grad.ndim - 1)), out=out)
+        self._gather(gradients)
+        if self._size.clip > 0:
+            clip_members(self._gradients, self._size.clip)
         rate = self._size.lr * rate_factor(self._taken, self._steps, self._size)
         for group in self._adam.param_groups:
             group["lr"] = rate
@@ -59,24 +58,27 @@ class StackedAdamW:
         self._weights.refresh()
         self._taken += 1
 
+    def _gather(self, gradients: Mapping[str, Tensor]) -> None:
+        """Bring the gradients into the flat buffer, in fp32."""
+        own = [gradients[name] for name in self._by_name]
+        torch._foreach_copy_(self._gradients, own)
+        if self._size.tied:
+            self._by_name["embedding"].add_(gradients["head"].float())
 
-def combine(gradients: Mapping[str, Tensor], *, tied: bool) -> dict[str, Tensor]:
-    """Add the head's gradient to the embedding's where they are one weight."""
-    grads = dict(gradients)
-    if tied:
-        grads["embedding"] = grads["embedding"] + grads.pop("head")
-    return grads
 
-
-def clip_scales(gradients: list[Tensor], limit: float) -> Tensor:
-    """Return what each member's gradient is to be multiplied by, shape (K,).
+def clip_members(gradients: list[Tensor], limit: float) -> None:
+    """Scale each member's gradients, in place, to a norm of `limit` where it is larger.
 
     A member's norm is over all of its weights and no other member's.
+
+    Args:
+        gradients: Of all weights, each (K, ...).
+        limit: Largest norm.
     """
-    squares_K = torch.stack([_square_norms(gradient) for gradient in gradients]).sum(0)
-    if limit == 0:
-        return torch.ones_like(squares_K)
-    return (limit / (squares_K.sqrt() + 1e-6)).clamp(max=1.0)
+    norms_WK = torch.stack([torch.linalg.vector_norm(g.flatten(1), dim=1) for g in gradients])
+    scale_K = (limit / (torch.linalg.vector_norm(norms_WK, dim=0) + 1e-6)).clamp(max=1.0)
+    for gradient in gradients:
+        gradient.mul_(scale_K.view(-1, *[1] * (gradient.ndim - 1)))
 
 
 def rate_factor(step: int, steps: int, size: Size) -> float:
@@ -88,10 +90,6 @@ def rate_factor(step: int, steps: int, size: Size) -> float:
         return 1.0
     done = (step - warmup) / max(steps - warmup, 1)
     return FLOOR + (1 - FLOOR) * 0.5 * (1 + math.cos(math.pi * done))
-
-
-def _square_norms(gradient: Tensor) -> Tensor:
-    return torch.linalg.vector_norm(gradient.flatten(1), dim=1, dtype=torch.float32).square()
 
 
 def _part(values: Tensor, gradient: Tensor) -> torch.nn.Parameter:

@@ -20,6 +20,7 @@ from mixopt_proxies.devices import to_device
 from mixopt_proxies.evaluation import HeldOut
 from mixopt_proxies.optimizer import StackedAdamW
 from mixopt_proxies.passes import Passes
+from mixopt_proxies.results import MemberCourse
 from mixopt_proxies.weights import StackedWeights
 
 BLOCK_TOKENS = {"cpu": 1 << 16, "cuda": 1 << 20}
@@ -37,6 +38,10 @@ class Course:
 
     losses_SK: Tensor
     curve: list[list[Losses]]
+
+    def of_member(self, k: int) -> MemberCourse:
+        """Return what belongs to one member."""
+        return MemberCourse(self.losses_SK[:, k], tuple(entry[k] for entry in self.curve))
 
 
 class StackTrainer:

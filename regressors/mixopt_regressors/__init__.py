@@ -1,0 +1,1 @@
+"""Regressors from mixtures to losses, found by the entry points `mixopt.regressors`."""

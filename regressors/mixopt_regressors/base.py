@@ -55,7 +55,7 @@ class MixtureRegressor(MultiOutputMixin, RegressorMixin, BaseEstimator, ABC):  #
         self._fit(weights, losses)
         return self
 
-    def predict(self, weights_ND: ArrayLike, return_std: bool = False) -> Any:  # noqa: FBT001, FBT002
+    def predict(self, weights_ND: ArrayLike, return_std: bool = False) -> Any:
         """Predict losses, shape (N, M); (N,) where the fit was on a vector.
 
         Args:
@@ -152,5 +152,7 @@ def _matrix(values: ArrayLike, what: str) -> Array:
         raise TrialsError(f"{what} of shape {matrix.shape}; need two axes")
     if not np.isfinite(matrix).all():
         row, column = np.argwhere(~np.isfinite(matrix))[0]
-        raise TrialsError(f"{what}: row {row}, column {column} is {matrix[row, column]}; drop the row")
+        raise TrialsError(
+            f"{what}: row {row}, column {column} is {matrix[row, column]}; drop the row"
+        )
     return matrix

@@ -27,7 +27,7 @@ from mixopt.errors import PluginError
 from mixopt.files import read_json, write_json, write_text
 from mixopt_regressors.base import FORMAT, Array, MixtureRegressor
 
-PATIENCE = 100  # iterations without a better l2 on the held-out folds before it stops
+PATIENCE = 50  # iterations without a better l2 on the held-out folds before it stops
 
 
 class LightGBMRegressor(MixtureRegressor):
@@ -51,7 +51,7 @@ class LightGBMRegressor(MixtureRegressor):
         learning_rate: float = 0.01,
         min_child_samples: int | None = None,
         trees: int | Sequence[int] | None = None,
-        folds: int = 5,
+        folds: int = 3,
         random_state: int = 42,
         threads: int = 1,
     ) -> None:
@@ -101,7 +101,10 @@ class LightGBMRegressor(MixtureRegressor):
             raise PluginError(f"{path}: holds {content.get('class')!r}, not {cls.__name__!r}")
         regressor = cls(**content["parameters"])
         regressor.n_features_in_, regressor.flat_ = content["domains"], content["flat"]
-        regressor.trees_M, regressor.noise_M = np.array(content["trees"]), np.array(content["noise"])
+        regressor.trees_M, regressor.noise_M = (
+            np.array(content["trees"]),
+            np.array(content["noise"]),
+        )
         files = [path / f"target-{target}.txt" for target in range(len(content["trees"]))]
         regressor.boosters_ = [_read_booster(file) for file in files]
         return regressor
@@ -128,7 +131,9 @@ class LightGBMRegressor(MixtureRegressor):
             return (self.trees if isinstance(self.trees, int) else int(self.trees[target])), None
         if fold_N is None:
             return self.iterations, None
-        pairs = [(np.flatnonzero(fold_N != k), np.flatnonzero(fold_N == k)) for k in np.unique(fold_N)]
+        pairs = [
+            (np.flatnonzero(fold_N != k), np.flatnonzero(fold_N == k)) for k in np.unique(fold_N)
+        ]
         stop = lightgbm.early_stopping(PATIENCE, first_metric_only=True, verbose=False)
         history = lightgbm.cv(
             parameters, data, num_boost_round=self.iterations, folds=pairs, callbacks=[stop]

@@ -53,7 +53,7 @@ class ExponentialFit:
     def loss(self) -> float:
         """Return the penalised sum of squares."""
         slopes_D = self.parameters_P[1:]
-        return float(self._trust_N @ self.residuals_N**2 + slopes_D @ self.prior_DD @ slopes_D)
+        return float(self._trusted() @ self.residuals() ** 2 + slopes_D @ self.prior() @ slopes_D)
 
     def descend(self) -> ExponentialFit:
         """Go downhill by Levenberg-Marquardt until a step gains nothing."""
@@ -73,42 +73,42 @@ class ExponentialFit:
         """Weigh down residuals beyond `cut` robust standard deviations, and fit again."""
         fit = self
         for _ in range(rounds):
-            size_N = np.abs(fit.residuals_N)
+            size_N = np.abs(fit.residuals())
             limit = cut * max(1.4826 * float(np.median(size_N)), 1e-6)
             if (size_N <= limit).all():
                 break
-            fit = replace(fit, trust_N=np.minimum(1.0, limit / np.maximum(size_N, limit * 1e-3))).descend()
+            fit = replace(
+                fit, trust_N=np.minimum(1.0, limit / np.maximum(size_N, limit * 1e-3))
+            ).descend()
         return fit
 
     def spread(self) -> tuple[float, Array]:
         """Return the residuals' standard deviation and the inverse of the curvature, (P, P)."""
         _, curvature_PP, jacobian_NP = self._local()
         inverse_PP = np.linalg.pinv(curvature_PP, hermitian=True)
-        fitted = np.einsum("n,np,pq,nq->", self._trust_N, jacobian_NP, inverse_PP, jacobian_NP)
+        fitted = np.einsum("n,np,pq,nq->", self._trusted(), jacobian_NP, inverse_PP, jacobian_NP)
         freedom = max(len(self.losses_N) - float(fitted), 1.0)
-        return float(np.sqrt((self.residuals_N**2).sum() / freedom)), inverse_PP
+        noise = float(np.sqrt((self.residuals() ** 2).sum() / freedom))
+        return noise, np.asarray(inverse_PP, dtype=np.float64)
 
-    @property
-    def residuals_N(self) -> Array:
+    def residuals(self) -> Array:
         """Predicted less observed losses."""
         return self.predict(self.weights_ND) - self.losses_N
 
-    @property
-    def prior_DD(self) -> Array:
+    def prior(self) -> Array:
         """Curvature of the penalty on how far the slopes are from their mean."""
         domains = self.weights_ND.shape[1]
         prior: Array = self.penalty * (np.eye(domains) - 1.0 / domains)
         return prior
 
-    @property
-    def _trust_N(self) -> Array:
+    def _trusted(self) -> Array:
         return np.ones(len(self.losses_N)) if self.trust_N is None else self.trust_N
 
     def _at(self, floor: float) -> ExponentialFit:
         """Return the fit with this floor and the best slopes on the logarithm's scale."""
         excess_N = self.losses_N - floor
         weighted_ND = self.weights_ND * excess_N[:, None]
-        curvature_DD = weighted_ND.T @ weighted_ND + self.prior_DD
+        curvature_DD = weighted_ND.T @ weighted_ND + self.prior()
         curvature_DD += 1e-9 * np.eye(len(curvature_DD))
         slopes_D = np.linalg.solve(curvature_DD, weighted_ND.T @ (excess_N * np.log(excess_N)))
         return replace(self, parameters_P=np.concatenate([[floor], slopes_D]))
@@ -125,11 +125,11 @@ class ExponentialFit:
         """Return half the gradient, half the Gauss-Newton curvature, and the Jacobian."""
         excess_N = exponential(self.weights_ND, self.parameters_P[1:])
         jacobian_NP = jacobian(self.weights_ND, excess_N)
-        weighted_NP = jacobian_NP * self._trust_N[:, None]
+        weighted_NP = jacobian_NP * self._trusted()[:, None]
         gradient_P = weighted_NP.T @ (self.parameters_P[0] + excess_N - self.losses_N)
-        gradient_P[1:] += self.prior_DD @ self.parameters_P[1:]
+        gradient_P[1:] += self.prior() @ self.parameters_P[1:]
         curvature_PP = weighted_NP.T @ jacobian_NP
-        curvature_PP[1:, 1:] += self.prior_DD
+        curvature_PP[1:, 1:] += self.prior()
         return gradient_P, curvature_PP, jacobian_NP
 
 

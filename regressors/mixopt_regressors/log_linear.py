@@ -88,7 +88,9 @@ class LogLinearRegressor(MixtureRegressor):
         errors = [_held_out(weights_ND, losses_N, fold_N, penalty) for penalty in PENALTIES]
         return PENALTIES[int(np.argmin(errors))]
 
-    def _fit_target(self, weights_ND: Array, losses_N: Array, penalty: float, scale: float) -> dict[str, Any]:
+    def _fit_target(
+        self, weights_ND: Array, losses_N: Array, penalty: float, scale: float
+    ) -> dict[str, Any]:
         fit = ExponentialFit(weights_ND, losses_N, penalty).best()
         if self.huber is not None:
             fit = fit.robust(self.huber)

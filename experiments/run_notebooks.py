@@ -1,0 +1,52 @@
+"""Execute every notebook in a folder that is thrown away, and fail on the first error.
+
+    python experiments/run_notebooks.py [notebook ...]
+
+A notebook finds the files beside it through MIXOPT_NOTEBOOKS. Prints the seconds that each took.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import nbformat
+from nbclient import NotebookClient
+from nbclient.exceptions import CellExecutionError
+
+NOTEBOOKS = Path(__file__).resolve().parent.parent / "notebooks"
+CELL_SECONDS = 300
+
+
+def main() -> int:
+    """Run the notebooks that are named, or all; return 1 if one failed."""
+    paths = [Path(name) for name in sys.argv[1:]] or sorted(NOTEBOOKS.glob("*.ipynb"))
+    if not paths:
+        sys.stderr.write(f"no notebooks in {NOTEBOOKS}\n")
+        return 1
+    passed = [run(path) for path in paths]
+    return 0 if all(passed) else 1
+
+
+def run(path: Path) -> bool:
+    """Execute one notebook; print how long it took, or the error."""
+    notebook = nbformat.read(path, as_version=4)
+    start = time.monotonic()
+    environment = {**os.environ, "MIXOPT_NOTEBOOKS": str(path.resolve().parent)}
+    with tempfile.TemporaryDirectory() as folder:
+        resources = {"metadata": {"path": folder}}
+        client = NotebookClient(notebook, CELL_SECONDS, kernel_name="python3", resources=resources)
+        try:
+            client.execute(env=environment)
+        except CellExecutionError as error:
+            sys.stderr.write(f"{path.name}: failed\n{error}\n")
+            return False
+    print(f"{path.name}: {time.monotonic() - start:.1f} s")
+    return True
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -1,0 +1,67 @@
+"""How numbers are written in reports and figures: one way for each kind, everywhere."""
+
+from __future__ import annotations
+
+import math
+
+
+def share(value: float) -> str:
+    """Write a share of the tokens as a percentage."""
+    return f"{100 * value:.1f}%" if value >= 5e-4 or value == 0 else "<0.1%"
+
+
+def loss(value: float | None) -> str:
+    """Write a loss."""
+    return "" if value is None or math.isnan(value) else f"{value:.4f}"
+
+
+def difference(value: float) -> str:
+    """Write a difference of losses, with its sign."""
+    return f"{value:+.4f}".replace("-", "\N{MINUS SIGN}")
+
+
+def interval(low: float, high: float) -> str:
+    """Write the ends of an interval of differences."""
+    return f"{difference(low)} to {difference(high)}"
+
+
+def rank(value: float | None) -> str:
+    """Write a rank correlation; a dash where nothing is ranked."""
+    if value is None or math.isnan(value):
+        return "\N{EN DASH}"
+    return f"{value:.3f}".replace("-", "\N{MINUS SIGN}")
+
+
+def ratio(value: float, reference: float) -> str:
+    """Write how many times the reference a value is."""
+    if reference == 0:
+        return "\N{EN DASH}"
+    times = value / reference
+    text = f"{times:.2f}" if times >= 0.005 or value == 0 else "<0.01"
+    return f"{text}\N{MULTIPLICATION SIGN}"
+
+
+def count(value: int) -> str:
+    """Write a number of things in full."""
+    return f"{value:,}"
+
+
+def short_count(value: float) -> str:
+    """Write a count for reading: 25B, 410M, 1.2k."""
+    for size, unit in ((1e12, "T"), (1e9, "B"), (1e6, "M"), (1e3, "k")):
+        if abs(value) >= size:
+            return f"{value / size:.3g}{unit}"
+    return f"{value:.3g}"
+
+
+def size(value: float) -> str:
+    """Write a number of bytes."""
+    for unit, name in ((1e9, "GB"), (1e6, "MB"), (1e3, "kB")):
+        if value >= unit:
+            return f"{value / unit:.1f} {name}"
+    return f"{value:.0f} B"
+
+
+def words(name: str) -> str:
+    """Write a name with underscores for reading."""
+    return name.replace("_", " ")

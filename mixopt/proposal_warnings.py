@@ -1,0 +1,103 @@
+"""What someone should know before they train on a proposal, a line each."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from mixopt.controls import distances
+from mixopt.mixture import Mixture
+from mixopt.objective import Objective
+from mixopt.proposal_file import Proposal
+
+if TYPE_CHECKING:
+    from mixopt.constraints import Constraints
+    from mixopt.fitting import Fit
+
+AT_BOUND = 1e-4
+
+
+def proposal_warnings(
+    proposal: Proposal, fit: Fit, objective: Objective, constraints: Constraints
+) -> tuple[str, ...]:
+    """Return the warnings about a proposal.
+
+    Args:
+        proposal: The proposal.
+        fit: What it was made from.
+        objective: What was minimised.
+        constraints: What was allowed.
+    """
+    found = [
+        _uninformed(fit),
+        _no_gain(proposal),
+        _beaten(proposal),
+        _unmeasured(objective, constraints, proposal.mixture),
+        _far(fit, proposal.mixture),
+    ]
+    return tuple(line for line in found if line)
+
+
+def _uninformed(fit: Fit) -> str | None:
+    from mixopt.fit_report import OBJECTIVE
+
+    rows = fit.report.filter(fit.report["target"] == OBJECTIVE)
+    error = dict(zip(rows["predictor"], rows["rmse"], strict=True))
+    if error[fit.name] < error["mean"]:
+        return None
+    return (
+        f"{fit.name} predicts held-out trials no better than their mean does (error"
+        f" {error[fit.name]:.4f} against {error['mean']:.4f}): the proposal has no basis; run"
+        " more or longer trials"
+    )
+
+
+def _no_gain(proposal: Proposal) -> str | None:
+    unsure = [name.replace("_", " ") for name, gain in proposal.gains.items() if gain.low <= 0]
+    if not unsure:
+        return None
+    return (
+        f"the 90% interval of the predicted gain over {' and '.join(unsure)} includes 0; validate"
+        " before relying on it"
+    )
+
+
+def _beaten(proposal: Proposal) -> str | None:
+    value, observed = proposal.predicted_objective.value, proposal.best_observed
+    if value < observed:
+        return None
+    return (
+        f"the proposal is predicted at {value:.4f}, and trial {proposal.best_trial!r} was observed"
+        f" at {observed:.4f}: it is not predicted to beat the best trial"
+    )
+
+
+def _unmeasured(objective: Objective, constraints: Constraints, mixture: Mixture) -> str | None:
+    least = dict(zip(constraints.domains, constraints.lower_D, strict=True))
+    dropped = [
+        name
+        for name, weight in mixture.items()
+        if name not in objective.measured and weight <= least[name] + AT_BOUND
+    ]
+    if not dropped:
+        return None
+    return (
+        f"no part of the objective measures {', '.join(dropped)}, and the proposal leaves"
+        f" {'it' if len(dropped) == 1 else 'each'} at the least weight allowed; set a floor in"
+        " constraints.bounds, or add an objective, for a domain that the model needs"
+    )
+
+
+def _far(fit: Fit, mixture: Mixture) -> str | None:
+    weights_ND = np.unique(fit.trials.weights(), axis=0)
+    apart_NN = distances(weights_ND, weights_ND)
+    np.fill_diagonal(apart_NN, np.inf)
+    widest = float(apart_NN.min(axis=1).max())
+    nearest = float(distances(mixture.array[None], weights_ND).min())
+    if nearest <= widest:
+        return None
+    return (
+        f"the proposal is {nearest:.2f} (total variation) from the nearest trial, farther than any"
+        f" trial is from its own nearest ({widest:.2f}): the prediction is an extrapolation"
+    )

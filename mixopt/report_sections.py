@@ -1,0 +1,200 @@
+"""Sections of a report about what the proposal was made from: corpus, design and fit."""
+
+from __future__ import annotations
+
+from collections import Counter
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+from matplotlib.figure import Figure
+
+from mixopt import plots
+from mixopt.config import SourceConfig
+from mixopt.corpus import Domain
+from mixopt.figure_style import figure_svg
+from mixopt.files import write_text
+from mixopt.fit_report import CEILING, OBJECTIVE
+from mixopt.fitting import Fit
+from mixopt.number_text import count, loss, rank, share, short_count, size, words
+from mixopt.provenance import without_folders
+from mixopt.report_page import Section, figure, heading, paragraph, table
+from mixopt.run_directory import Run
+from mixopt.summary import UNITS
+
+
+class Pictures:
+    """Keeps each figure of a report as a file, and gives it as an element of the page."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+
+    def show(self, name: str, drawn: Figure, description: str) -> str:
+        """Write the figure to `<name>.svg` and return it with its description."""
+        svg = figure_svg(drawn)
+        write_text(self._folder / f"{name}.svg", svg)
+        return figure(svg, name, description)
+
+
+def corpus_section(run: Run) -> Section:
+    """Show how much text each domain has, and where it is from."""
+    corpus = run.corpus
+    sources = {**run.config.corpus.domains, **run.config.evaluation}
+    rows = [
+        _corpus_row(domain, corpus.natural.get(domain.name), sources)
+        for domain in corpus.evaluation
+    ]
+    body = paragraph(
+        f"Tokenizer: {corpus.tokenizer}, {count(corpus.vocab_size)} entries. Held-out documents"
+        " are never trained on; targets have no training text at all."
+    )
+    columns = ("domain", "share", "documents", "tokens", "text", "held-out tokens", "source")
+    styles = ["" if domain.train is not None else "weak" for domain in corpus.evaluation]
+    return Section("corpus", "Corpus", body + table(columns, rows, texts=[6], styles=styles))
+
+
+def design_section(run: Run, pictures: Pictures) -> Section:
+    """Show the mixtures that were tried, and what became of them."""
+    trials = run.trials
+    roles = Counter(trials.table["role"])
+    kinds = ", ".join(f"{number} {role}" for role, number in roles.items())
+    config, proxy = run.config.design, run.config.proxy
+    body = paragraph(
+        f"{len(trials)} trials ({kinds}), drawn by {config.method}; each trains the"
+        f" {proxy.name} proxy of {_parameters(trials.table)} parameters on"
+        f" {short_count(proxy.tokens)} tokens of its mixture."
+    )
+    drawn = plots.plot_design(trials.weights(), trials.domains, run.natural)
+    body += pictures.show("design", drawn, "The shares of each domain that the trials tried.")
+    body += _unfinished(trials.table)
+    return Section("design", "Design and trials", body)
+
+
+def fit_section(run: Run, pictures: Pictures) -> Section:
+    """Show how well each regressor predicts trials that it has not seen."""
+    fit, unit = run.fit, UNITS[run.objective.unit]
+    order = pl.col("kind").replace_strict({"regressor": 0, "control": 1, "ceiling": 2})
+    rows = fit.report.filter(pl.col("target") == OBJECTIVE).sort(order, "rmse")
+    body = paragraph(
+        f"{words(fit.name)} was chosen by the {fit.criterion} ({fit.folds} folds; a mixture and"
+        " its replicates are held out together). Controls rank or predict without a fitted law;"
+        " a regressor that does not beat them has learned nothing."
+    )
+    body += _predictors(rows, fit.name, unit) + _noise(fit, unit)
+    held_out = fit.held_out.filter(
+        (pl.col("predictor") == fit.name) & (pl.col("target") == OBJECTIVE)
+    )
+    observed_N, predicted_N = (held_out[name].to_numpy() for name in ("observed", "predicted"))
+    drawn = plots.plot_held_out(observed_N, predicted_N, unit, _spearman_note(rows, fit.name))
+    body += pictures.show(
+        "held_out", drawn, f"{words(fit.name)} on held-out folds: each trial was predicted unseen."
+    )
+    weights_ND, objective_N = fit.trials.weights(), _objective(fit)
+    drawn = plots.plot_responses(weights_ND, objective_N, fit.domains, run.proposal.mixture, unit)
+    body += pictures.show(
+        "responses", drawn, "The objective of each trial against the share of each domain."
+    )
+    return Section("fit", "Fit on held-out folds", body + _by_target(fit))
+
+
+def _corpus_row(
+    domain: Domain, natural: float | None, sources: dict[str, SourceConfig]
+) -> tuple[str, ...]:
+    source = _source(sources[domain.name])
+    held_out = count(domain.validation.tokens)
+    train = domain.train
+    if train is None:
+        return (domain.name, "target", "", "", "", held_out, source)
+    text = (count(train.documents), count(train.tokens), size(train.bytes))
+    return (domain.name, share(natural or 0.0), *text, held_out, source)
+
+
+def _source(source: SourceConfig) -> str:
+    if source.environment is not None:
+        return f"installed packages: {source.environment}"
+    files = source.data_files or []
+    names = [files] if isinstance(files, str) else files
+    parts = [source.path or "", source.name or "", *names]
+    return without_folders(", ".join(part for part in parts if part))
+
+
+def _parameters(rows: pl.DataFrame) -> str:
+    counts = rows.filter(pl.col("status") == "finished")["parameters"]
+    return short_count(float(np.median(counts.to_numpy())))
+
+
+def _unfinished(rows: pl.DataFrame) -> str:
+    failed = rows.filter(pl.col("status") != "finished")
+    if failed.is_empty():
+        return paragraph("All trials finished.", "soft")
+    lines = [
+        (trial, status, without_folders(reason or ""))
+        for trial, status, reason in failed.select("trial", "status", "reason").iter_rows()
+    ]
+    caption = f"{len(lines)} of {len(rows)} trials did not finish; they are left out of the fit."
+    return table(("trial", "status", "reason"), lines, caption=caption, texts=[1, 2])
+
+
+def _predictors(rows: pl.DataFrame, chosen: str, unit: str) -> str:
+    cells, styles = [], []
+    for row in rows.iter_rows(named=True):
+        name = _heading(row["predictor"])
+        kind = f"{row['kind']}, chosen" if row["predictor"] == chosen else row["kind"]
+        cells.append((name, kind, rank(row["spearman"]), loss(row["rmse"])))
+        styles.append("strong" if row["predictor"] == chosen else _style(row["kind"]))
+    columns = ("predictor", "kind", "Spearman", f"error (RMSE), {unit}")
+    caption = "The objective of held-out trials."
+    return table(columns, cells, caption=caption, texts=[1], styles=styles)
+
+
+def _heading(predictor: str) -> str:
+    return "noise ceiling" if predictor == CEILING else words(predictor)
+
+
+def _style(kind: str) -> str:
+    return "" if kind == "regressor" else "weak"
+
+
+def _noise(fit: Fit, unit: str) -> str:
+    ceiling = fit.report.filter((pl.col("predictor") == CEILING) & (pl.col("target") == OBJECTIVE))
+    if ceiling.is_empty():
+        return paragraph(
+            "No mixture was trained twice, so the noise of a trial is not known.", "soft"
+        )
+    return paragraph(
+        f"The noise of a trial, from replicates of one mixture under other seeds, is"
+        f" {loss(ceiling['rmse'][0])} {unit}. The ceiling is what a perfect predictor would reach"
+        " under this noise.",
+        "soft",
+    )
+
+
+def _spearman_note(rows: pl.DataFrame, chosen: str) -> str:
+    found = {name: rank(value) for name, value in rows.select("predictor", "spearman").iter_rows()}
+    note = f"Spearman {found[chosen]}"
+    return f"{note}, ceiling {found[CEILING]}" if CEILING in found else note
+
+
+def _objective(fit: Fit) -> np.ndarray:
+    return fit.objective.value(fit.trials.losses(fit.objective.unit))
+
+
+def _by_target(fit: Fit) -> str:
+    ranked = fit.report.filter(pl.col("spearman").is_not_null())
+    names = list(dict.fromkeys(ranked["predictor"]))
+    found = {
+        (predictor, target): rank(value)
+        for predictor, target, value in ranked.select("predictor", "target", "spearman").iter_rows()
+    }
+    rows = [
+        (target, *(found.get((name, target), rank(None)) for name in names))
+        for target in fit.targets
+    ]
+    styles = ["strong" if target in fit.objective.measured else "" for target in fit.targets]
+    columns = ("evaluation domain", *(_heading(name) for name in names))
+    return heading("By evaluation domain") + table(
+        columns,
+        rows,
+        caption="Spearman on held-out folds; bold: part of the objective.",
+        styles=styles,
+    )

@@ -1,0 +1,151 @@
+"""The report of a run: one static page with the answer first, and where it comes from.
+
+    report.html          the page; needs no network and no other file
+    figures/<name>.svg   its figures
+
+Every number is read from the run directory, so that writing the page again gives the same page.
+It names no host, no user and no absolute path.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from mixopt import plots
+from mixopt.config_file import dump_config
+from mixopt.files import write_text
+from mixopt.number_text import difference, interval, loss, ratio, share, short_count
+from mixopt.progress import duration
+from mixopt.proposal_file import Interval, Proposal
+from mixopt.provenance import git_commit, machine, package_versions, without_folders
+from mixopt.report_page import Section, bullets, facts, folded, heading, page, paragraph, table
+from mixopt.report_sections import Pictures, corpus_section, design_section, fit_section
+from mixopt.report_validation import Validated, prediction_section, validation_section
+from mixopt.run_directory import Run
+from mixopt.summary import UNITS
+from mixopt.validation import Comparison
+
+
+def write_report(run: Run) -> Path:
+    """Write `report.html` and the figures of a run whose proposal is made.
+
+    Args:
+        run: The run; where it is not validated, the page says so.
+
+    Returns:
+        The page.
+
+    Raises:
+        RunError: There is no proposal yet, or the folder cannot be written.
+    """
+    run.require("propose")
+    pictures = Pictures(run.path / "figures")
+    validated = Validated(run) if run.is_done("validate") else None
+    sections = list(_sections(run, validated, pictures))
+    goal = f"Minimises the loss on {run.objective.describe()}, in {UNITS[run.objective.unit]}."
+    subtitle = f"A data mixture proposed by mixopt. {goal}"
+    path = run.path / "report.html"
+    write_text(path, page(run.config.name, subtitle, _answer(run, validated, pictures), sections))
+    return path
+
+
+def _sections(run: Run, validated: Validated | None, pictures: Pictures) -> Iterable[Section]:
+    warnings = [*run.proposal.warnings, *(validated.problems if validated else ())]
+    warnings += [f"The proposal is held back by {limit}." for limit in run.proposal.binding]
+    if warnings:
+        lines = bullets(without_folders(line) for line in warnings)
+        yield Section("warnings", "Before you train on it", lines)
+    if validated is not None:
+        yield validation_section(validated, pictures)
+        yield prediction_section(validated, pictures)
+    yield fit_section(run, pictures)
+    yield design_section(run, pictures)
+    yield corpus_section(run)
+    yield _provenance(run)
+
+
+def _answer(run: Run, validated: Validated | None, pictures: Pictures) -> str:
+    """Return the verdict, the numbers that matter and the proposed mixture."""
+    proposal = run.proposal
+    if validated is None:
+        body = paragraph(f"Not validated yet: {run.command('validate')}", "verdict")
+    else:
+        style = f"verdict {validated.style}".strip()
+        body = paragraph(validated.verdict, style)
+    body += facts(_facts(run, validated))
+    body += heading("The proposed mixture") + _mixture_table(proposal)
+    drawn = plots.plot_shares(proposal.natural, proposal.mixture)
+    return body + pictures.show("proposal", drawn, "The proposed share of each domain.")
+
+
+def _facts(run: Run, validated: Validated | None) -> Iterable[tuple[str, str, str]]:
+    proposal, unit = run.proposal, UNITS[run.objective.unit]
+    predicted = proposal.predicted_objective
+    remark = f"{unit}, 90%: {loss(predicted.low)} to {loss(predicted.high)}"
+    yield "predicted objective", loss(predicted.value), remark
+    gain = _negated(proposal.gains["natural"])
+    remark = f"{unit}, 90%: {interval(gain.low, gain.high)}"
+    yield "predicted, less natural", difference(gain.value), remark
+    found = _against(validated, "natural")
+    if found is not None:
+        remark = f"{unit}, 95%: {interval(found.low, found.high)}, {found.seeds} seeds"
+        yield "validated, less natural", difference(found.mean), remark
+    if proposal.stability is not None:
+        moved = proposal.stability
+        remark = f"mean share that moves over {moved.refits} refits on resampled trials"
+        yield "stability", share(moved.mean), remark
+
+
+def _mixture_table(proposal: Proposal) -> str:
+    epochs = proposal.epochs or {}
+    rows = []
+    for name, weight in sorted(proposal.mixture.items(), key=lambda item: -item[1]):
+        natural = proposal.natural[name]
+        row = [name, share(natural), share(weight), ratio(weight, natural)]
+        rows.append(row + ([f"{epochs[name]:.2f}"] if epochs else []))
+    columns = ["domain", "natural", "proposed", "times natural"] + (["epochs"] if epochs else [])
+    target = proposal.provenance.get("target_tokens")
+    caption = "Shares of the training tokens."
+    if epochs and target:
+        caption += f" Epochs are passes over a domain in {short_count(target)} tokens."
+    return table(columns, rows, caption=caption)
+
+
+def _provenance(run: Run) -> Section:
+    before = {step: took for step, took in run.seconds.items() if step != "report"}
+    steps = [(step, run.fingerprint(step), duration(took)) for step, took in before.items()]
+    body = table(("step", "fingerprint", "took"), steps, caption="Steps.", texts=[1])
+    seeds = sorted(set(run.validation.trials.table["seed"])) if run.is_done("validate") else []
+    entries = [
+        ("machine of the report", machine()),
+        ("commit of the working directory", git_commit() or "not a repository"),
+        ("corpus", run.corpus.fingerprint),
+        ("seed", str(run.config.seed)),
+        *([("seeds of the validation", ", ".join(map(str, seeds)))] if seeds else []),
+        *package_versions().items(),
+    ]
+    body += table(("what", "value"), entries, texts=[1], caption="Versions.")
+    config = yaml.safe_dump(_portable(dump_config(run.config)), sort_keys=False, allow_unicode=True)
+    return Section("provenance", "Provenance", body + folded("Configuration, as resolved", config))
+
+
+def _portable(value: Any) -> Any:
+    """Return values with the folders of absolute paths left out."""
+    if isinstance(value, dict):
+        return {key: _portable(inner) for key, inner in value.items()}
+    if isinstance(value, list):
+        return [_portable(inner) for inner in value]
+    return without_folders(value) if isinstance(value, str) else value
+
+
+def _against(validated: Validated | None, baseline: str) -> Comparison | None:
+    found = validated.comparisons if validated is not None else []
+    return next((c for c in found if c.baseline == baseline), None)
+
+
+def _negated(gain: Interval) -> Interval:
+    return Interval(-gain.value, -gain.high, -gain.low)
