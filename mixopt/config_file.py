@@ -47,8 +47,21 @@ def load_config(path: str | Path, overrides: Sequence[str] = ()) -> Config:
 
 
 def dump_config(config: Config) -> dict[str, Any]:
-    """Return the resolved configuration as plain values, defaults included."""
-    return config.model_dump(mode="json", by_alias=True, exclude_none=True)
+    """Return the resolved configuration as plain values, defaults included but for null ones."""
+    content: dict[str, Any] = _without_default_nulls(config)
+    return content
+
+
+def _without_default_nulls(value: Any) -> Any:
+    if isinstance(value, BaseModel):
+        return {
+            field.alias or name: _without_default_nulls(getattr(value, name))
+            for name, field in type(value).model_fields.items()
+            if getattr(value, name) is not None or field.default is not None
+        }
+    if isinstance(value, dict):
+        return {name: _without_default_nulls(inner) for name, inner in value.items()}
+    return [_without_default_nulls(v) for v in value] if isinstance(value, (list, tuple)) else value
 
 
 def _read(path: Path) -> tuple[dict[str, Any], dict[Location, int]]:

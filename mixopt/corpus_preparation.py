@@ -44,9 +44,9 @@ def prepare(
 ) -> None:
     """Write the corpus that `mixopt.corpus.prepare_corpus` describes."""
     _check_names(config, evaluation)
-    spools = _emptied(path)
+    spools, environment = _emptied(path), Environment()
     try:
-        texts = _read(config, evaluation, spools, seed, progress)
+        texts = _read(config, evaluation, environment, spools, seed, progress)
         tokenizer = _tokenizer(config, texts, progress)
         _write(config, texts, tokenizer, path, min_tokens, progress)
         tokenizer.save(path)
@@ -59,7 +59,7 @@ def prepare(
         "domains": list(config.domains),
         "targets": list(evaluation),
         "fingerprint": fingerprint,
-        "provenance": _provenance(config, evaluation, texts, seed),
+        "provenance": _provenance(config, evaluation, environment, texts, seed),
     }
     write_json(path / "index.json", index)
 
@@ -90,11 +90,11 @@ def _check_names(config: CorpusConfig, evaluation: Mapping[str, SourceConfig]) -
 def _read(
     config: CorpusConfig,
     evaluation: Mapping[str, SourceConfig],
+    environment: Environment,
     spools: Path,
     seed: int,
     progress: Progress,
 ) -> list[DomainText]:
-    environment = Environment()
     texts = []
     for name, source in config.domains.items():
         texts.append(read_domain(name, source, config, environment, spools / name, seed))
@@ -102,7 +102,7 @@ def _read(
     for name, source in evaluation.items():
         texts.append(read_target(name, source, config, environment, spools / name))
         progress(texts[-1].summary)
-    held_out = {document.digest for text in texts for document in text.validation}
+    held_out = {digest for text in texts for digest in text.validation.digests()}
     for text in texts:
         text.drop_equal_to(held_out)
     return texts
@@ -190,6 +190,7 @@ def _check_enough(text: DomainText, what: str, tokens: int, least: int) -> None:
 def _provenance(
     config: CorpusConfig,
     evaluation: Mapping[str, SourceConfig],
+    environment: Environment,
     texts: list[DomainText],
     seed: int,
 ) -> dict[str, Any]:
@@ -203,5 +204,5 @@ def _provenance(
         },
     }
     if any(source.environment is not None for source in sources.values()):
-        provenance["environment"] = Environment().installed.versions
+        provenance["environment"] = environment.installed.versions
     return provenance

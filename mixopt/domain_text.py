@@ -50,7 +50,7 @@ class DomainText:
 
     def drop_equal_to(self, held_out: Iterable[bytes]) -> None:
         """Leave these digests out of the training documents from now on."""
-        digests = [document.digest for document in self.train or ()]
+        digests = list(self.train.digests()) if self.train else []
         self._held_out = frozenset(held_out).intersection(digests)
         self.equal_to_evaluation = sum(digest in self._held_out for digest in digests)
 

@@ -140,12 +140,16 @@ def environment_domains() -> dict[str, str]:
 
 
 class Environment:
-    """The text of the installed packages by domain; files are listed once."""
+    """The text of the installed packages by domain; files are listed once, when first needed."""
+
+    def __init__(self, installed: InstalledFiles | None = None) -> None:
+        """Take these files, or those that `installed_files` lists."""
+        self._given = installed
 
     @cached_property
     def installed(self) -> InstalledFiles:
         """The files and the versions they come from."""
-        return installed_files()
+        return self._given or installed_files()
 
     def documents(self, name: str) -> Iterator[Document]:
         """Give all pieces of one domain, reading files as they are asked for.

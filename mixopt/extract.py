@@ -25,6 +25,7 @@ _PYTHON_TOKEN = re.compile(
     re.DOTALL,
 )
 _LEADING = re.compile(r"(?:\s|#[^\n]*\n)*")
+_COLON = re.compile(r":[ \t]*(?:#[^\n]*)?\s*\Z")
 _HASH_HEADER = re.compile(r"\A(?:\s*#[^\n]*\n)+")
 _SLASH_HEADER = re.compile(r"\A(?:\s*(?://[^\n]*(?:\n|\Z)|/\*.*?\*/))+", re.DOTALL)
 _LICENCE = re.compile(r"copyright|licen[cs]e|all rights reserved|spdx", re.IGNORECASE)
@@ -123,7 +124,7 @@ def _follows_colon(text: str, start: int) -> bool:
     line_start = text.rfind("\n", 0, start) + 1
     if text[line_start:start].strip():
         return False
-    return text[max(line_start - 200, 0) : line_start].rstrip().endswith(":")
+    return _COLON.search(text, max(line_start - 200, 0), line_start) is not None
 
 
 def _prose(literal: str) -> str:

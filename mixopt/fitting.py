@@ -39,8 +39,8 @@ def fit_trials(trials: Trials, config: FitConfig, objective: Objective, seed: in
         seed: Of the folds, of the regressors, and of the ceiling's simulated noise.
 
     Raises:
-        TrialsError: Too few mixtures, a loss that is the same in all trials or not finite, or
-            evaluation domains that are not the objective's.
+        TrialsError: Too few mixtures, a loss that is the same in all trials, or evaluation
+            domains that are not the objective's.
         PluginError: A regressor that cannot be found, fails, or predicts what is not finite.
     """
     done = trials.finished

@@ -72,7 +72,7 @@ def _answer(run: Run, validated: Validated | None, pictures: Pictures) -> str:
     """Return the verdict, the numbers that matter and the proposed mixture."""
     proposal = run.proposal
     if validated is None:
-        body = paragraph(f"Not validated yet: {run.command('validate')}", "verdict")
+        body = paragraph("Not validated yet; the next step is: mixopt validate", "verdict")
     else:
         style = f"verdict {validated.style}".strip()
         body = paragraph(validated.verdict, style)

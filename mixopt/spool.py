@@ -5,6 +5,7 @@ A record is the digest of the document, the length of its UTF-8 and the UTF-8.
 
 from __future__ import annotations
 
+import os
 import struct
 from collections.abc import Iterator
 from pathlib import Path
@@ -75,6 +76,14 @@ class Spool:
             while header := stream.read(_HEADER.size):
                 digest, length = _HEADER.unpack(header)
                 yield Spooled(digest, stream.read(length))
+
+    def digests(self) -> Iterator[bytes]:
+        """Read the digests in order, and not the documents."""
+        with self.path.open("rb") as stream:
+            while header := stream.read(_HEADER.size):
+                digest, length = _HEADER.unpack(header)
+                yield digest
+                stream.seek(length, os.SEEK_CUR)
 
     def _unwritable(self, error: OSError) -> RunError:
         return RunError(f"{self.path}: cannot be written: {error.strerror or error}")

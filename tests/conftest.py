@@ -8,6 +8,11 @@ import sysconfig
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
+
+# A shared core makes any example late now and then; what is slow is found by the benchmarks.
+settings.register_profile("mixopt", deadline=None)
+settings.load_profile("mixopt")
 
 LIBRARY = Path(sysconfig.get_paths()["stdlib"])
 MODULES = ("argparse", "ast", "calendar", "difflib", "inspect", "pickle", "tarfile", "typing")

@@ -1,6 +1,7 @@
 """A configuration that cannot be right is one line with file, line and field."""
 
 import pytest
+import yaml
 
 from mixopt.config_file import dump_config, load_config
 from mixopt.errors import ConfigError
@@ -82,10 +83,9 @@ def test_numbers_may_be_written_in_powers_of_ten(load):
     assert load(GOOD, "propose.target_tokens=25e9").propose.target_tokens == 25_000_000_000
 
 
-def test_what_is_resolved_reads_back_the_same(load, tmp_path):
-    import yaml
-
-    config = load(GOOD)
+@pytest.mark.parametrize("addition", ["", "design: {max_usage: null}\n"])
+def test_what_is_resolved_reads_back_the_same(load, addition):
+    config = load(GOOD + addition)
     text = yaml.safe_dump(dump_config(config))
     assert load(text) == config
 

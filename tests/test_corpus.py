@@ -1,3 +1,4 @@
+import inspect
 import json
 import os
 import signal
@@ -155,9 +156,11 @@ def test_bpe_learns_from_equal_bytes_of_each_domain(tmp_path, monkeypatch):
     from mixopt import corpus_preparation
 
     monkeypatch.setattr(corpus_preparation, "BPE_BYTES", 2_000)
+    source = inspect.getsource(inspect)
+    pieces = [source[at : at + 900] for at in range(0, len(source), 900)]
     domains = {
-        "small": {"path": write(tmp_path / "s.jsonl", ["qz" * 600 + f" {k}" for k in range(3)])},
-        "big": {"path": write(tmp_path / "b.jsonl", words("vw", 600))},
+        "small": {"path": write(tmp_path / "s.jsonl", [f"{k} " + "qz " * 200 for k in range(3)])},
+        "big": {"path": write(tmp_path / "b.jsonl", pieces)},
     }
     corpus = prepare(tmp_path, domains, tokenizer="bpe:300")
     inner = saved_tokenizer(corpus.path, corpus.tokenizer).inner
@@ -196,7 +199,7 @@ def test_an_environment_domain_records_the_versions(tmp_path):
 
 def test_all_pieces_of_a_group_are_on_one_side():
     documents = [Document(f"{k}", f"group {k % 20}") for k in range(200)]
-    held_out = HeldOut(0.2, 1_000, seed=0)
+    held_out = HeldOut(0.2, 60, seed=0)
     train = [d for document in documents for d, _ in held_out.add(document, spooled(document))]
     train += [document for document, _ in held_out.finish()]
     sides = [{d.group for d in train}, {d.group for d, _ in held_out.kept}]

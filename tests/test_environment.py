@@ -7,7 +7,7 @@ import pytest
 from mixopt import extract
 from mixopt.environment import DOMAINS, LEAST_BYTES, Environment, environment_domains
 from mixopt.errors import CorpusError
-from mixopt.installed_files import installed_files
+from mixopt.installed_files import InstalledFile, InstalledFiles, installed_files
 
 
 @pytest.fixture(scope="module")
@@ -65,6 +65,34 @@ def test_no_package_crowds_out_the_rest(text):
         for document in text[name]:
             packages[document.group.split("/")[0]] += len(document.text)
         assert packages.most_common(1)[0][1] < 0.5 * packages.total(), name
+
+
+def test_no_file_gives_both_docstrings_and_code(environment):
+    groups = [
+        {document.group for document in islice(environment.documents(name), 2_000)}
+        for name in ("docstrings", "python_site")
+    ]
+    assert min(map(len, groups)) > 500
+    assert not groups[0] & groups[1]
+
+
+def test_no_file_gives_more_than_its_share(text):
+    for name, found in text.items():
+        sizes = Counter()
+        for document in found:
+            sizes[document.group] += len(document.text.encode())
+        assert max(sizes.values()) <= DOMAINS[name].file_bytes, name
+
+
+def test_near_copies_are_left_out(tmp_path):
+    lines = [f"value_{k} = function_{k}(argument)" for k in range(40)]
+    copies = {"a.py": lines, "b.py": [*lines[:30], "changed_1 = 0"], "c.py": ["other = 12345"] * 9}
+    files = []
+    for name, content in copies.items():
+        (tmp_path / name).write_text("\n".join(content))
+        files.append(InstalledFile("python", name, str(tmp_path / name)))
+    found = Environment(InstalledFiles(tuple(files))).documents("python_stdlib")
+    assert [document.group for document in found] == ["python/a.py", "python/c.py"]
 
 
 def test_the_documents_are_the_same_every_time(environment):

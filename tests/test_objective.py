@@ -52,9 +52,10 @@ def test_the_gradient_is_a_subgradient(fields, numbers):
 )
 def test_an_objective_over_its_measured_losses_alone_has_the_same_value(fields):
     asked = objective(**fields)
-    assert asked.only_measured().value(LOSSES_NM[:, asked.columns]).tolist() == asked.value(
-        LOSSES_NM
-    ).tolist()
+    assert (
+        asked.only_measured().value(LOSSES_NM[:, asked.columns]).tolist()
+        == asked.value(LOSSES_NM).tolist()
+    )
 
 
 def test_an_objective_survives_json():

@@ -8,13 +8,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from mixopt_regressors.boosted import LightGBMRegressor
+from mixopt_regressors.linear import LinearRegressor
+from mixopt_regressors.log_linear import LogLinearRegressor
 
 from mixopt.crossval import spearman
 from mixopt.errors import PluginError, TrialsError
 from mixopt.testing import check_regressor
-from mixopt_regressors.boosted import LightGBMRegressor
-from mixopt_regressors.linear import LinearRegressor
-from mixopt_regressors.log_linear import LogLinearRegressor
 
 REGMIX = Path(__file__).parents[2] / "shared" / "data" / "regmix"
 ALL = [LinearRegressor, LogLinearRegressor, LightGBMRegressor]
@@ -148,7 +148,8 @@ def test_log_linear_is_not_pulled_by_one_broken_trial():
     broken_N[3] += 5 * losses_K.std()
     errors = {
         huber: np.abs(
-            LogLinearRegressor(1e-6, huber).fit(weights_ND, broken_N).predict(fresh_ND) - losses_K[60:]
+            LogLinearRegressor(1e-6, huber).fit(weights_ND, broken_N).predict(fresh_ND)
+            - losses_K[60:]
         ).mean()
         for huber in (3.0, None)
     }
@@ -157,7 +158,9 @@ def test_log_linear_is_not_pulled_by_one_broken_trial():
 
 def test_log_linear_of_a_constant_loss_is_that_constant():
     weights_ND = mixtures(20)
-    predicted_N = LogLinearRegressor().fit(weights_ND, np.full(20, 3.5)).predict(mixtures(50, seed=1))
+    predicted_N = (
+        LogLinearRegressor().fit(weights_ND, np.full(20, 3.5)).predict(mixtures(50, seed=1))
+    )
     assert np.allclose(predicted_N, 3.5, atol=0.05)
 
 

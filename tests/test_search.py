@@ -8,13 +8,13 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from mixopt_regressors.boosted import LightGBMRegressor
+from mixopt_regressors.log_linear import LogLinearRegressor
 
 from mixopt.errors import ConfigError
 from mixopt.objective import Objective
 from mixopt.search import CHUNK, Problem, search
 from mixopt.simplex import CappedSimplex
-from mixopt_regressors.boosted import LightGBMRegressor
-from mixopt_regressors.log_linear import LogLinearRegressor
 
 SETTINGS = {"samples": 4_000, "average": 64, "seed": 0}
 
@@ -25,13 +25,10 @@ class Bowls:
     def __init__(self, *bottoms: list[float]) -> None:
         self.bottoms_MD = np.array(bottoms)
         self.largest_batch = 0
-        self.best_seen = np.inf
 
     def predict(self, weights_ND: np.ndarray) -> np.ndarray:
         self.largest_batch = max(self.largest_batch, len(weights_ND))
-        losses_NM = ((weights_ND[:, None] - self.bottoms_MD) ** 2).sum(axis=2)
-        self.best_seen = min(self.best_seen, losses_NM.max(axis=1).min())
-        return losses_NM
+        return ((weights_ND[:, None] - self.bottoms_MD) ** 2).sum(axis=2)
 
     def gradient(self, weights_D: np.ndarray) -> np.ndarray:
         return 2 * (weights_D - self.bottoms_MD)
@@ -67,7 +64,7 @@ def test_the_gradient_method_stops_at_the_limits_and_not_before():
 
 def test_the_gradient_method_meets_the_worst_of_two_halfway():
     found = search(problem(Bowls([1.0, 0, 0], [0, 1.0, 0]), kind="worst"), "gradient", **SETTINGS)
-    assert found.weights_D[:2] == pytest.approx([0.5 - 1 / 6, 0.5 - 1 / 6], abs=0.17)
+    assert found.weights_D == pytest.approx([0.5, 0.5, 0], abs=1e-4)
     assert found.value == pytest.approx(0.5, abs=1e-6)
 
 
@@ -109,7 +106,9 @@ def test_a_known_mixture_that_is_better_than_all_draws_is_kept():
             return (np.abs(weights_ND - spike_D).max(axis=1) > 1e-9).astype(float)[:, None]
 
     hidden = problem(Spike())
-    known = Problem(hidden.regressor, hidden.objective, hidden.allowed, hidden.natural_D, spike_D[None])
+    known = Problem(
+        hidden.regressor, hidden.objective, hidden.allowed, hidden.natural_D, spike_D[None]
+    )
     assert search(known, "auto", **SETTINGS).value == 0.0
 
 
@@ -118,7 +117,10 @@ def test_a_known_mixture_that_is_better_than_all_draws_is_kept():
 def test_what_is_found_is_allowed_and_no_worse_than_anything_that_was_scored(seed, domains, worst):
     rng = np.random.default_rng(seed)
     inside_D = rng.dirichlet(np.ones(domains))
-    lower_D, upper_D = inside_D * rng.random(domains), inside_D + (1 - inside_D) * rng.random(domains)
+    lower_D, upper_D = (
+        inside_D * rng.random(domains),
+        inside_D + (1 - inside_D) * rng.random(domains),
+    )
     bowls = Bowls(*rng.dirichlet(np.ones(domains), 2 if worst else 1).tolist())
     asked = problem(bowls, CappedSimplex(lower_D, upper_D), "worst" if worst else "target")
     found = search(asked, "auto", samples=300, average=32, seed=seed)

@@ -22,6 +22,7 @@ from mixopt_proxies.devices import (
     thread_limit,
 )
 from mixopt_proxies.evaluation import HeldOut
+from mixopt_proxies.memory import memory_kept
 from mixopt_proxies.passes import Passes
 from mixopt_proxies.results import result_of
 from mixopt_proxies.sizes import Schedule, make_size
@@ -128,7 +129,7 @@ class DecoderProxy:
         def rate(members: int) -> float:
             return measured_rate(members, eager.vocab_size, passes, eager.device, eager.dtype)
 
-        with thread_limit(training.threads):
+        with thread_limit(training.threads), memory_kept(device):
             return fastest(candidates(self.size, corpus.vocab_size, device), rate)
 
     def train(
@@ -151,7 +152,7 @@ class DecoderProxy:
             trials, corpus, steps=steps, batch=size.batch, length=size.sequence_length
         )
         held_out = HeldOut(corpus, size, training.eval_tokens, setting.device)
-        with thread_limit(training.threads):
+        with thread_limit(training.threads), memory_kept(setting.device):
             trainer = StackTrainer(
                 trials,
                 setting.vocab_size,

@@ -5,9 +5,10 @@ of L-BFGS. Given the floor c, though, log(L - c) is linear in the weights, so a 
 small weighted least-squares problem each (weights (L - c)^2, which is what an error of L means
 on that scale) finds the valley, and a few Levenberg-Marquardt steps on all parameters find its
 floor: seconds become milliseconds. Huber's weights keep single outlying trials from pulling. A
-normal prior on how far slopes are from their mean keeps fits finite with fewer trials than
-domains, and the floor is kept near the losses, because far below them the exponential is a
-straight line whose small slopes no prior sees.
+normal prior keeps fits finite with fewer trials than domains. It is on how far slopes are from
+their mean times the height of the losses over the floor, which is how much the mixture moves the
+loss: on the slopes alone it would see nothing where the floor is far below and the exponential
+is nearly a straight line.
 
 Losses are in units of their standard deviation.
 
@@ -22,10 +23,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 Array = NDArray[np.float64]
-LOWEST_FLOOR = 3.0  # standard deviations below the least loss
-FLOORS_BELOW = np.geomspace(0.01, 2.7, 12)
+LOWEST_FLOOR = 30.0  # standard deviations below the least loss
+FLOORS_BELOW = np.geomspace(0.01, 27.0, 16)
 STARTS = 3
 STEPS = 60
+ENOUGH = 1e-5  # a step that gains a smaller part of the loss is the last
 MOST_EXPONENT = 30.0  # far above any loss in standard deviations, and the exponential is finite
 
 
@@ -39,11 +41,11 @@ class ExponentialFit:
     trust_N: Array | None = None
     parameters_P: Array = None  # type: ignore[assignment]
 
-    def best(self, starts: int = STARTS) -> ExponentialFit:
+    def best(self, starts: int = STARTS, steps: int = STEPS) -> ExponentialFit:
         """Return the fit at the lowest point that the best starts lead to."""
         grid = (self._at(self.losses_N.min() - below) for below in FLOORS_BELOW)
         ranked = sorted(grid, key=ExponentialFit.loss)[:starts]
-        return min((start.descend() for start in ranked), key=ExponentialFit.loss)
+        return min((start.descend(steps) for start in ranked), key=ExponentialFit.loss)
 
     def predict(self, weights_ND: Array) -> Array:
         """Return losses, shape (N,)."""
@@ -52,20 +54,21 @@ class ExponentialFit:
 
     def loss(self) -> float:
         """Return the penalised sum of squares."""
-        slopes_D = self.parameters_P[1:]
-        return float(self._trusted() @ self.residuals() ** 2 + slopes_D @ self.prior() @ slopes_D)
+        apart_D = self._apart()
+        squares = self._trusted() @ self.residuals() ** 2
+        return float(squares + self.penalty * self._height() ** 2 * (apart_D @ apart_D))
 
-    def descend(self) -> ExponentialFit:
+    def descend(self, steps: int = STEPS) -> ExponentialFit:
         """Go downhill by Levenberg-Marquardt until a step gains nothing."""
         here, loss, damping = self, self.loss(), 1e-3
-        for _ in range(STEPS):
+        for _ in range(steps):
             there = here._step(damping)
             gain = loss - there.loss()
             if gain > 0:
                 here, loss, damping = there, loss - gain, max(damping / 5, 1e-9)
             else:
                 damping *= 4
-            if damping > 1e6 or 0 < gain < 1e-9 * loss:
+            if damping > 1e6 or 0 < gain < ENOUGH * loss:
                 break
         return here
 
@@ -95,29 +98,38 @@ class ExponentialFit:
         """Predicted less observed losses."""
         return self.predict(self.weights_ND) - self.losses_N
 
-    def prior(self) -> Array:
-        """Curvature of the penalty on how far the slopes are from their mean."""
-        domains = self.weights_ND.shape[1]
-        prior: Array = self.penalty * (np.eye(domains) - 1.0 / domains)
-        return prior
-
     def _trusted(self) -> Array:
         return np.ones(len(self.losses_N)) if self.trust_N is None else self.trust_N
+
+    def _apart(self) -> Array:
+        """Return how far each slope is from their mean."""
+        slopes_D = self.parameters_P[1:]
+        return slopes_D - slopes_D.mean()
+
+    def _height(self) -> float:
+        """Return how high a typical loss is over the floor; never 0."""
+        return float(self.losses_N.mean() - self.parameters_P[0]) + 1.0
 
     def _at(self, floor: float) -> ExponentialFit:
         """Return the fit with this floor and the best slopes on the logarithm's scale."""
         excess_N = self.losses_N - floor
         weighted_ND = self.weights_ND * excess_N[:, None]
-        curvature_DD = weighted_ND.T @ weighted_ND + self.prior()
-        curvature_DD += 1e-9 * np.eye(len(curvature_DD))
+        domains = self.weights_ND.shape[1]
+        height = float(self.losses_N.mean()) - floor + 1.0
+        curvature_DD = weighted_ND.T @ weighted_ND + 1e-9 * np.eye(domains)
+        curvature_DD += self.penalty * height**2 * (np.eye(domains) - 1.0 / domains)
         slopes_D = np.linalg.solve(curvature_DD, weighted_ND.T @ (excess_N * np.log(excess_N)))
         return replace(self, parameters_P=np.concatenate([[floor], slopes_D]))
 
     def _step(self, damping: float) -> ExponentialFit:
         gradient_P, curvature_PP, _ = self._local()
+        lowest, highest = self.losses_N.min() - LOWEST_FLOOR, np.median(self.losses_N)
+        floor = self.parameters_P[0]
+        if (floor <= lowest and gradient_P[0] > 0) or (floor >= highest and gradient_P[0] < 0):
+            # The floor would leave its bounds: the slopes move without it.
+            gradient_P[0], curvature_PP[0, 1:], curvature_PP[1:, 0] = 0.0, 0.0, 0.0
         damped_PP = curvature_PP + damping * np.diag(np.diag(curvature_PP) + 1e-9)
         parameters_P = self.parameters_P - np.linalg.solve(damped_PP, gradient_P)
-        lowest, highest = self.losses_N.min() - LOWEST_FLOOR, np.median(self.losses_N)
         parameters_P[0] = min(max(parameters_P[0], lowest), highest)
         return replace(self, parameters_P=parameters_P)
 
@@ -127,9 +139,12 @@ class ExponentialFit:
         jacobian_NP = jacobian(self.weights_ND, excess_N)
         weighted_NP = jacobian_NP * self._trusted()[:, None]
         gradient_P = weighted_NP.T @ (self.parameters_P[0] + excess_N - self.losses_N)
-        gradient_P[1:] += self.prior() @ self.parameters_P[1:]
         curvature_PP = weighted_NP.T @ jacobian_NP
-        curvature_PP[1:, 1:] += self.prior()
+        # The prior is the square of height x apart, and the height falls as the floor rises.
+        apart_D, height, domains = self._apart(), self._height(), self.weights_ND.shape[1]
+        prior_DP = np.column_stack([-apart_D, height * (np.eye(domains) - 1.0 / domains)])
+        gradient_P += self.penalty * prior_DP.T @ (height * apart_D)
+        curvature_PP += self.penalty * prior_DP.T @ prior_DP
         return gradient_P, curvature_PP, jacobian_NP
 
 

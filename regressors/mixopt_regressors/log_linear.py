@@ -25,6 +25,7 @@ from mixopt_regressors.base import Array, MixtureRegressor
 from mixopt_regressors.exponential import ExponentialFit, exponential, jacobian
 
 PENALTIES = (1e-6, 1e-4, 1e-3, 1e-2, 1e-1)
+STEPS = 15  # enough to compare penalties; the fit itself goes on until a step gains nothing
 
 
 class LogLinearRegressor(MixtureRegressor):
@@ -124,6 +125,8 @@ def _held_out(weights_ND: Array, losses_N: Array, fold_N: Any, penalty: float) -
     """Return the squared error on held-out folds."""
     error = 0.0
     for train_N, held_out_N in splits(fold_N):
-        fit = ExponentialFit(weights_ND[train_N], losses_N[train_N], penalty).best(starts=1)
+        fit = ExponentialFit(weights_ND[train_N], losses_N[train_N], penalty).best(
+            starts=1, steps=STEPS
+        )
         error += float(((fit.predict(weights_ND[held_out_N]) - losses_N[held_out_N]) ** 2).sum())
     return error
