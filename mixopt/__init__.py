@@ -24,7 +24,7 @@ from mixopt.errors import (
 if TYPE_CHECKING:
     from mixopt.corpus import Corpus
     from mixopt.mixture import Mixture
-    from mixopt.proposals import Proposal
+    from mixopt.proposal_file import Proposal
     from mixopt.run_directory import Run, load_run
     from mixopt.steps import design, fit, prepare, propose, report, run, sweep, validate
     from mixopt.trials import Trials
@@ -34,7 +34,7 @@ __version__ = "0.1.0"
 _LAZY = {
     "Corpus": "mixopt.corpus",
     "Mixture": "mixopt.mixture",
-    "Proposal": "mixopt.proposals",
+    "Proposal": "mixopt.proposal_file",
     "Run": "mixopt.run_directory",
     "Trials": "mixopt.trials",
     "design": "mixopt.steps",

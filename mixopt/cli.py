@@ -36,6 +36,11 @@ Overrides = Annotated[
     list[str] | None,
     typer.Option("--set", metavar="A.B=VALUE", help="Override a field; repeatable."),
 ]
+Directory = Annotated[Path, typer.Argument(metavar="DIR", help="A run directory.")]
+MixturesPath = Annotated[Path | None, typer.Option("--mixtures", help="CSV of weights by domain.")]
+LossesPath = Annotated[
+    Path | None, typer.Option("--losses", help="CSV of losses by evaluation domain.")
+]
 AsJson = Annotated[bool, typer.Option("--json", help="Print the answer as JSON.")]
 From = Annotated[str | None, typer.Option("--from", metavar="STEP", help="Redo from this step on.")]
 Retry = Annotated[bool, typer.Option("--retry-failed", help="Train failed trials again.")]
@@ -95,15 +100,104 @@ def _add_step(step: str, description: str) -> None:
 _add_step("prepare", "Read the documents; write token shards.")
 _add_step("design", "Choose the mixtures to try.")
 _add_step("sweep", "Train a proxy on each mixture; resumable.")
-_add_step("fit", "Fit the regressors; choose one by cross-validation.")
-_add_step("propose", "Search for the mixture with the best predicted objective.")
 _add_step("validate", "Train the proposal against its baselines.")
 _add_step("report", "Write report.html.")
 
 
+@app.command("fit")
+def fit_command(
+    config: Annotated[
+        Path | None, typer.Argument(metavar="[CONFIG]", help="An experiment.")
+    ] = None,
+    out: OutPath = None,
+    overrides: Overrides = None,
+    mixtures: MixturesPath = None,
+    losses: LossesPath = None,
+    regressor: Annotated[
+        list[str] | None, typer.Option("--regressor", help="Let this one compete; repeatable.")
+    ] = None,
+    target: Annotated[
+        list[str] | None, typer.Option("--target", help="Minimise this loss; the mean of several.")
+    ] = None,
+) -> None:
+    """Fit the regressors; choose one by cross-validation.
+
+    Either of an experiment's trials, or of tables that there are: --mixtures and --losses.
+    """
+    if (config is None) == (mixtures is None and losses is None):
+        raise ConfigError("fit: give either CONFIG, or --mixtures and --losses with --out")
+    if config is not None:
+        from mixopt import steps
+
+        _next_step(steps.fit(config, _directory(config, out), overrides=overrides or (), say=_say))
+        return
+    if mixtures is None or losses is None or out is None:
+        raise ConfigError("fit: --mixtures, --losses and --out go together")
+    from mixopt.tables import fit_tables
+
+    fitted = fit_tables(mixtures, losses, out, regressors=regressor or (), targets=target or ())
+    for note in fitted.trials.notes:
+        _say(f"fit: {note}")
+    print(f"fit: {fitted.summary()}")
+    print(f"next: mixopt propose {out}")
+
+
+@app.command("evaluate")
+def evaluate_command(
+    directory: Directory,
+    mixtures: Annotated[Path, typer.Option("--mixtures", help="CSV of weights by domain.")],
+    losses: Annotated[Path, typer.Option("--losses", help="CSV of losses by evaluation domain.")],
+    as_json: AsJson = False,
+) -> None:
+    """Test a fit against runs that it has not seen."""
+    from mixopt.summary import evaluation_text
+    from mixopt.tables import evaluate_fit
+
+    found = evaluate_fit(directory, mixtures, losses)
+    _print_json(found) if as_json else print(evaluation_text(found))
+
+
+@app.command("propose")
+def propose_command(
+    source: Annotated[
+        Path, typer.Argument(metavar="CONFIG|DIR", help="An experiment, or a folder with a fit.")
+    ],
+    out: Annotated[
+        Path | None, typer.Option("--out", help="The run directory; for DIR, the file to write.")
+    ] = None,
+    overrides: Overrides = None,
+    target: Annotated[str | None, typer.Option("--target", help="Minimise this loss.")] = None,
+    tokens: Annotated[
+        float | None, typer.Option("--tokens", help="Length of the full run, such as 25e9.")
+    ] = None,
+    constraints: Annotated[
+        Path | None, typer.Option("--constraints", help="YAML of bounds and max_epochs.")
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Search for the mixture with the best predicted objective."""
+    if source.is_dir():
+        from mixopt.summary import proposal_text
+        from mixopt.tables import propose_from
+
+        length = None if tokens is None else int(tokens)
+        proposal = propose_from(source, target=target, tokens=length, constraints=constraints)
+        path = out or source / "proposals" / f"{target or 'objective'}.yaml"
+        proposal.to_file(path)
+        _print_json(proposal.to_json()) if as_json else print(proposal_text(proposal))
+        _say(f"proposal: {path}")
+        return
+    if target or tokens or constraints:
+        raise ConfigError("propose: --target, --tokens and --constraints go with DIR, not CONFIG")
+    from mixopt import steps
+
+    run = steps.propose(source, _directory(source, out), overrides=overrides or (), say=_say)
+    _next_step(run)
+
+
 @app.command("status")
 def status_command(
-    directory: Annotated[Path, typer.Argument(metavar="DIR", help="A run directory.")],
+    directory: Directory,
     as_json: AsJson = False,
 ) -> None:
     """Say what is done, running and failed, and how long is left."""

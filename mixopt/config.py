@@ -38,18 +38,20 @@ class SourceConfig(Section):
     path: str | None = Field(
         None,
         description="a folder or file, a hub id, or a builder of `datasets` (json, parquet, "
-        "arrow, text, csv)",
+        "arrow, text, csv); a text file is one document",
     )
     name: str | None = Field(None, description="configuration of the data set")
     data_files: str | list[str] | None = Field(None, description="files of the builder; globs work")
     split: str = Field("train", description="split of the data set")
     revision: str | None = Field(None, description="revision on the hub")
-    streaming: bool = Field(False, description="read as a stream, without a copy on disk")
+    streaming: bool = Field(False, description="read a hub data set without a copy on disk")
     column: str = Field("text", description="column that holds the text")
     validation: str | list[str] | None = Field(
         None, description="files of held-out documents; without it they are split off"
     )
-    max_bytes: Positive | None = Field(None, description="stop after so many bytes of text")
+    max_bytes: Positive | None = Field(
+        None, description="stop after so many bytes of text; wins over corpus.max_bytes"
+    )
 
     @model_validator(mode="after")
     def _one_source(self) -> SourceConfig:
@@ -170,6 +172,13 @@ class ProposeConfig(Section):
     bootstrap: Count = Field(20, description="refits on resampled trials")
 
 
+Baseline = Literal["natural", "uniform", "best_trial"]
+
+
+def _all_baselines() -> list[Baseline]:
+    return ["natural", "uniform", "best_trial"]
+
+
 class ValidateConfig(Section):
     """Training the proposal against the baselines."""
 
@@ -177,9 +186,7 @@ class ValidateConfig(Section):
     tokens: Positive | None = Field(
         None, description="tokens of one run; twice the trials' when absent"
     )
-    baselines: list[Literal["natural", "uniform", "best_trial"]] = Field(
-        default_factory=lambda: ["natural", "uniform", "best_trial"]
-    )
+    baselines: list[Baseline] = Field(default_factory=_all_baselines)
 
 
 class TrackingConfig(Section):

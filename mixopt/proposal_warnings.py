@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from mixopt.fitting import Fit
 
 AT_BOUND = 1e-4
+LITTLE = 0.1  # of the variance on held-out folds
 
 
 def proposal_warnings(
@@ -44,12 +45,12 @@ def _uninformed(fit: Fit) -> str | None:
 
     rows = fit.report.filter(fit.report["target"] == OBJECTIVE)
     error = dict(zip(rows["predictor"], rows["rmse"], strict=True))
-    if error[fit.name] < error["mean"]:
+    explained = 1.0 - (error[fit.name] / error["mean"]) ** 2
+    if explained >= LITTLE:
         return None
     return (
-        f"{fit.name} predicts held-out trials no better than their mean does (error"
-        f" {error[fit.name]:.4f} against {error['mean']:.4f}): the proposal has no basis; run"
-        " more or longer trials"
+        f"{fit.name} explains {100 * max(explained, 0.0):.0f}% of how held-out trials differ in the"
+        " objective: the proposal has hardly any basis; run more or longer trials"
     )
 
 

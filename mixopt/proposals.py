@@ -35,7 +35,6 @@ if TYPE_CHECKING:
 __all__ = ["Interval", "Proposal", "Stability", "propose_mixture"]
 
 LEVEL = 0.9
-NORMAL = 1.645  # of a normal distribution, 90% lie within so many standard deviations
 NOTHING = 1e-13  # a weight below is what rounding leaves of 0
 KNOWN = 8  # best trials that the search scores too
 
@@ -139,8 +138,8 @@ class _Confidence:
 
 
 def _spread(values_B: Array) -> float:
-    """Return half the width that holds 90% of refits, taken as normal."""
-    return NORMAL * float(np.std(values_B, ddof=1)) if len(values_B) > 1 else 0.0
+    """Return how far from their median 90% of the refits' predictions are."""
+    return float(np.quantile(np.abs(values_B - np.median(values_B)), LEVEL))
 
 
 def _quantile(sizes_N: Array) -> float:

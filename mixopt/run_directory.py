@@ -159,9 +159,16 @@ class Run:
         entry = {"fingerprint": self.fingerprint(step), "seconds": round(seconds, 3)}
         write_json(self.path / "steps.json", {**self._recorded, step: entry})
 
-    def discard(self, first: str, *, keep: Sequence[str] = ()) -> None:
-        """Delete the outputs of a step and of those after it, but for the names in `keep`."""
-        later = list(STEPS)[list(STEPS).index(first) :]
+    def discard(self, first: str, *, keep: Sequence[str] = (), only: bool = False) -> None:
+        """Delete the outputs of a step, and of those after it unless `only`.
+
+        Args:
+            first: The step.
+            keep: Outputs that stay.
+            only: Leave the steps after it as they are.
+        """
+        order = list(STEPS)
+        later = [first] if only else order[order.index(first) :]
         kept = {step: entry for step, entry in self._recorded.items() if step not in later}
         if self._recorded:
             write_json(self.path / "steps.json", kept)

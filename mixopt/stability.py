@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from mixopt.config import ProposeConfig
     from mixopt.fitting import Fit
 
-SAMPLES = 4_000
+SAMPLES = 2_000
 
 
 @dataclass(frozen=True, eq=False)

@@ -11,6 +11,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from mixopt.errors import CorpusError
 from mixopt.progress import duration
 from mixopt.run_directory import STEPS, Run, open_run
 
@@ -60,8 +61,22 @@ def run(
 def prepare(
     config: Source | Config, out: Source, *, overrides: Sequence[str] = (), say: Say = _silent
 ) -> Run:
-    """Read the documents, and write token shards and the tokenizer."""
-    return _single("prepare", config, out, overrides, say)
+    """Read the documents, and write token shards and the tokenizer.
+
+    Shards that are there already are verified by their hashes, and made again where they differ;
+    the steps after this one are kept, since the same documents give the same shards.
+    """
+    opened = _open(config, out, overrides)
+    if opened.is_done("prepare"):
+        from mixopt.corpus import Corpus
+
+        try:
+            Corpus.open(opened.path / "corpus")
+        except CorpusError as error:
+            say(f"prepare: {error}")
+            opened.discard("prepare", only=True)
+    _do(opened, "prepare", say)
+    return opened
 
 
 def design(

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from mixopt_proxies.attention import attend, is_explicit, rotary_tables
+from mixopt_proxies.attention import Attention
 from mixopt_proxies.sizes import Size
 
 EPSILON = 1e-6
@@ -28,21 +28,20 @@ class Decoder:
     def __init__(self, size: Size, *, device: torch.device, dtype: torch.dtype) -> None:
         self.size = size
         self.dtype = dtype
-        self._tables = rotary_tables(size, device)
-        self._explicit = is_explicit(device, dtype, size.sequence_length)
+        self._attention = Attention(size, device=device, dtype=dtype)
 
     def hidden(self, leaves: Mapping[str, Tensor], tokens_KBW: Tensor) -> Tensor:
         """Return what the head reads for all tokens but the last, shape (K, B * T, C)."""
         stream = embed(leaves["embedding"], tokens_KBW[..., :-1].flatten(1))
         for layer in range(self.size.layers):
-            stream = stream + self._attention(leaves, layer, stream)
+            stream = stream + self._attend(leaves, layer, stream)
             stream = stream + self._feed_forward(leaves, layer, stream)
         return self._norm(leaves["norm"], stream)
 
-    def _attention(self, leaves: Mapping[str, Tensor], layer: int, stream: Tensor) -> Tensor:
+    def _attend(self, leaves: Mapping[str, Tensor], layer: int, stream: Tensor) -> Tensor:
         normed = self._norm(leaves[f"{layer}.attention_norm"], stream)
         qkv = torch.bmm(normed, leaves[f"{layer}.qkv"])
-        mixed = attend(qkv, self._tables, self.size, explicit=self._explicit)
+        mixed = self._attention(qkv)
         return torch.bmm(mixed, leaves[f"{layer}.out"])
 
     def _feed_forward(self, leaves: Mapping[str, Tensor], layer: int, stream: Tensor) -> Tensor:

@@ -104,7 +104,8 @@ class ExponentialFit:
     def _apart(self) -> Array:
         """Return how far each slope is from their mean."""
         slopes_D = self.parameters_P[1:]
-        return slopes_D - slopes_D.mean()
+        apart: Array = slopes_D - slopes_D.mean()
+        return apart
 
     def _height(self) -> float:
         """Return how high a typical loss is over the floor; never 0."""
