@@ -77,6 +77,13 @@ class CorpusConfig(Section):
     )
 
 
+Anchor = Literal["natural", "uniform"]
+
+
+def _all_anchors() -> list[Anchor]:
+    return ["natural", "uniform"]
+
+
 class DesignConfig(Section):
     """Which mixtures to try (mixopt.designs)."""
 
@@ -98,9 +105,7 @@ class DesignConfig(Section):
         2e-4, description="smaller weights become 0"
     )
     max_weights: dict[str, Share] = Field(default_factory=dict, description="caps by domain")
-    anchors: list[Literal["natural", "uniform"]] = Field(
-        default_factory=lambda: ["natural", "uniform"]
-    )
+    anchors: list[Anchor] = Field(default_factory=_all_anchors)
     replicates: Count = Field(
         3, description="further seeds of the uniform mixture, which give the noise of a trial"
     )
