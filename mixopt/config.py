@@ -6,6 +6,7 @@ the file with line numbers (mixopt.yaml_source), so that an error names file, li
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
@@ -53,6 +54,16 @@ class SourceConfig(Section):
         None, description="stop after so many bytes of text; wins over corpus.max_bytes"
     )
 
+    def under(self, root: str | None) -> SourceConfig:
+        """Return the same source with relative files under the folder `root`."""
+        if root is None:
+            return self
+        moved = {
+            "data_files": _under(root, self.data_files),
+            "validation": _under(root, self.validation),
+        }
+        return self.model_copy(update=moved)
+
     @model_validator(mode="after")
     def _one_source(self) -> SourceConfig:
         if (self.environment is None) == (self.path is None and self.data_files is None):
@@ -60,8 +71,18 @@ class SourceConfig(Section):
         return self
 
 
+def _under(root: str, files: str | list[str] | None) -> str | list[str] | None:
+    if isinstance(files, list):
+        return [str(Path(root, file)) for file in files]
+    return None if files is None else str(Path(root, files))
+
+
 class CorpusConfig(Section):
     """Domains, tokenizer and what is held out."""
+
+    root: str | None = Field(
+        None, description="folder of relative data_files and validation; the working directory"
+    )
 
     domains: dict[str, SourceConfig] = Field(description="training domains by name", min_length=1)
     tokenizer: str = Field(

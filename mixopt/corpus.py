@@ -131,7 +131,7 @@ def prepare_corpus(
         CorpusError: A source, document or tokenizer that cannot be used, or too little text.
         RunError: The disk is full or the folder cannot be written.
     """
-    from mixopt.corpus_preparation import prepare
+    from mixopt.text.corpus_preparation import prepare
 
     prepare(
         config,

@@ -14,11 +14,11 @@ from hypothesis import strategies as st
 
 from mixopt.config import CorpusConfig, SourceConfig
 from mixopt.corpus import Corpus, prepare_corpus
-from mixopt.documents import Document, content_digest
 from mixopt.errors import CorpusError, RunError, ShardError
-from mixopt.held_out import HeldOut
-from mixopt.spool import Spooled
-from mixopt.tokenizer import saved_tokenizer
+from mixopt.text.documents import Document, content_digest
+from mixopt.text.held_out import HeldOut
+from mixopt.text.spool import Spooled
+from mixopt.text.tokenizer import saved_tokenizer
 
 RESEARCH = Path(__file__).parents[2] / "shared" / "data" / "corpus"
 
@@ -153,7 +153,7 @@ def test_bpe_is_kept_with_the_corpus(tmp_path, sources):
 
 
 def test_bpe_learns_from_equal_bytes_of_each_domain(tmp_path, monkeypatch):
-    from mixopt import corpus_preparation
+    from mixopt.text import corpus_preparation
 
     monkeypatch.setattr(corpus_preparation, "BPE_BYTES", 2_000)
     source = inspect.getsource(inspect)
@@ -368,3 +368,11 @@ def test_parquet_files_of_a_corpus_are_prepared_with_their_held_out_files(tmp_pa
     corpus = prepare(tmp_path, domains)
     assert corpus.inventory.keys() == domains.keys()
     assert all(domain.train.bytes == 300_000 for domain in corpus.domains)
+
+
+def test_relative_files_are_under_the_root(text_files, tmp_path):
+    source = {"path": "json", "data_files": "code.jsonl", "validation": "prose.jsonl"}
+    root = str(text_files["code"].parent)
+    config = CorpusConfig.model_validate({"root": root, "domains": {"code": source}})
+    corpus = prepare_corpus(config, {}, tmp_path / "corpus", fingerprint="test")
+    assert corpus.domains[0].train.documents > 0

@@ -4,10 +4,10 @@ from itertools import islice, takewhile
 
 import pytest
 
-from mixopt import extract
-from mixopt.environment import DOMAINS, LEAST_BYTES, Environment, environment_domains
 from mixopt.errors import CorpusError
-from mixopt.installed_files import InstalledFile, InstalledFiles, installed_files
+from mixopt.text import extract
+from mixopt.text.environment import DOMAINS, LEAST_BYTES, Environment, environment_domains
+from mixopt.text.installed_files import InstalledFile, InstalledFiles, installed_files
 
 
 @pytest.fixture(scope="module")

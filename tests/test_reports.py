@@ -187,7 +187,9 @@ def test_a_proposal_that_loses_is_said_to_lose(run):
 
 def test_a_difference_that_may_be_noise_is_not_called_a_win(run):
     losses = level(run, 1.0, 1.0)
-    assert "no difference from natural" in validated(run, losses).verdict
+    found = validated(run, losses)
+    assert "no difference from natural" in found.verdict
+    assert found.style == ""
 
 
 def test_a_baseline_without_finished_runs_is_a_warning(run):

@@ -6,9 +6,9 @@ import lzma
 import pytest
 
 from mixopt.config import SourceConfig
-from mixopt.documents import BadDocuments
 from mixopt.errors import CorpusError
-from mixopt.sources import read_documents, read_validation
+from mixopt.text.documents import BadDocuments
+from mixopt.text.sources import read_documents, read_validation
 
 TEXTS = ["first é", "second\nline", "third"]
 

@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mixopt.errors import CorpusError
-from mixopt.tokenizer import (
+from mixopt.text.tokenizer import (
     ByteTokenizer,
     FastTokenizer,
     bpe_vocabulary,

@@ -222,6 +222,16 @@ def test_a_broken_database_is_one_warning(run_path):
     assert warnings[0].startswith("mlflow.db: ")
 
 
+def test_a_database_that_breaks_on_the_way_is_not_tried_for_each_trial(run_path):
+    one, answers = recorder(run_path)
+    start(one)
+    (run_path / "mlflow.db").write_bytes(b"not a database" * 100)
+    for name in ("t0", "t1"):
+        trial_file(run_path, name)
+        say(one, "trial", trial=name)
+    assert len([answer for answer in answers if "warning" in answer]) == 1
+
+
 def free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))

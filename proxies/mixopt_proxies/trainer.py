@@ -84,7 +84,7 @@ class StackTrainer:
         """
         curve: list[list[Losses]] = []
         reported = time.monotonic()
-        for taken, tokens_KBW in self._batches(batches):
+        for taken, tokens_KBW in self.stream(batches):
             self.step(taken, tokens_KBW)
             if time.monotonic() - reported > REPORT_SECONDS:
                 report(self._progress(taken + 1))
@@ -100,7 +100,8 @@ class StackTrainer:
         self._losses_SK[taken] = loss_K
         self._optimizer.step(gradients)
 
-    def _batches(self, batches: Batches) -> Iterator[tuple[int, Tensor]]:
+    def stream(self, batches: Batches) -> Iterator[tuple[int, Tensor]]:
+        """Yield each step's number and tokens, shape (K, B, W), read some steps at a time."""
         tokens = self._passes.size.step_tokens * self.weights.members
         length = max(1, BLOCK_TOKENS[self._device.type] // tokens)
         for first in range(0, self._steps, length):

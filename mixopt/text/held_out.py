@@ -13,8 +13,8 @@ import hashlib
 import heapq
 from collections.abc import Iterator
 
-from mixopt.documents import Document
-from mixopt.spool import Spooled
+from mixopt.text.documents import Document
+from mixopt.text.spool import Spooled
 
 Held = tuple[Document, Spooled]
 

@@ -17,13 +17,19 @@ from typing import Any
 
 from mixopt.config import CorpusConfig, SourceConfig
 from mixopt.corpus import FORMAT
-from mixopt.domain_text import DomainText, read_domain, read_target
-from mixopt.environment import Environment
 from mixopt.errors import CorpusError, RunError
 from mixopt.files import write_json
-from mixopt.spool import Spool, Spooled
+from mixopt.text.domain_text import DomainText, read_domain, read_target
+from mixopt.text.environment import Environment
+from mixopt.text.spool import Spool, Spooled
+from mixopt.text.tokenizer import (
+    FastTokenizer,
+    Tokenizer,
+    bpe_vocabulary,
+    open_tokenizer,
+    token_dtype,
+)
 from mixopt.token_writer import TokenWriter
-from mixopt.tokenizer import FastTokenizer, Tokenizer, bpe_vocabulary, open_tokenizer, token_dtype
 
 BPE_BYTES = 20_000_000
 _BATCH_BYTES = 4_000_000
@@ -97,10 +103,12 @@ def _read(
 ) -> list[DomainText]:
     texts = []
     for name, source in config.domains.items():
-        texts.append(read_domain(name, source, config, environment, spools / name, seed))
+        rooted = source.under(config.root)
+        texts.append(read_domain(name, rooted, config, environment, spools / name, seed))
         progress(texts[-1].summary)
     for name, source in evaluation.items():
-        texts.append(read_target(name, source, config, environment, spools / name))
+        rooted = source.under(config.root)
+        texts.append(read_target(name, rooted, config, environment, spools / name))
         progress(texts[-1].summary)
     held_out = {digest for text in texts for digest in text.validation.digests()}
     for text in texts:

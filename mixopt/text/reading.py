@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from mixopt.documents import BadDocuments
 from mixopt.errors import CorpusError
+from mixopt.text.documents import BadDocuments
 
 
 @dataclass(frozen=True)

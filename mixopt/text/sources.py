@@ -1,7 +1,7 @@
 """The documents of a domain, from wherever the configuration says that they are.
 
 Local files are found by path or glob, relative to the working directory, and read by
-mixopt.readers, which names file and line of a bad document. All else, a data set on the hub, a
+mixopt.text.readers, which names file and line of a bad document. All else, a data set on the hub, a
 data set saved to disk, remote files, goes through `datasets.load_dataset` with the arguments
 of the configuration.
 """
@@ -15,16 +15,16 @@ from pathlib import Path
 from typing import Any
 
 from mixopt.config import SourceConfig
-from mixopt.documents import BadDocuments
 from mixopt.errors import CorpusError, PluginError, did_you_mean
-from mixopt.readers import (
+from mixopt.text.documents import BadDocuments
+from mixopt.text.readers import (
     BUILDERS,
     COMPRESSIONS,
     builder_of,
     read_batches,
     read_file,
 )
-from mixopt.reading import Reading
+from mixopt.text.reading import Reading
 
 _LOCAL_BUILDERS = frozenset(BUILDERS.values())
 # How `datasets` reads splits from the names of files and folders.

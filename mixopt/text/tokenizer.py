@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from mixopt.errors import CorpusError, PluginError
 from mixopt.files import replacing
-from mixopt.hub_tokenizer import end_of_document_token, find_tokenizer_file
+from mixopt.text.hub_tokenizer import end_of_document_token, find_tokenizer_file
 
 if TYPE_CHECKING:
     import tokenizers

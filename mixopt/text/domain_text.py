@@ -8,12 +8,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from mixopt.config import CorpusConfig, SourceConfig
-from mixopt.documents import BadDocuments, Document, content_digest
-from mixopt.environment import DOMAIN_BYTES, LEAST_BYTES, Environment
 from mixopt.errors import CorpusError
-from mixopt.held_out import HeldOut
-from mixopt.sources import read_documents, read_validation
-from mixopt.spool import Spool, Spooled
+from mixopt.text.documents import BadDocuments, Document, content_digest
+from mixopt.text.environment import DOMAIN_BYTES, LEAST_BYTES, Environment
+from mixopt.text.held_out import HeldOut
+from mixopt.text.sources import read_documents, read_validation
+from mixopt.text.spool import Spool, Spooled
 
 
 @dataclass

@@ -20,8 +20,8 @@ from pathlib import Path
 from typing import IO, Any
 
 from mixopt.errors import CorpusError
-from mixopt.reading import Reading
-from mixopt.zst import open_zst
+from mixopt.text.reading import Reading
+from mixopt.text.zst import open_zst
 
 COMPRESSIONS = (".gz", ".bz2", ".xz", ".zst")
 BUILDERS: dict[str, str] = {

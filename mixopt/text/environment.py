@@ -15,10 +15,10 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
 
-from mixopt import extract
-from mixopt.documents import Document
 from mixopt.errors import CorpusError, did_you_mean
-from mixopt.installed_files import (
+from mixopt.text import extract
+from mixopt.text.documents import Document
+from mixopt.text.installed_files import (
     STANDARD_LIBRARY,
     InstalledFile,
     InstalledFiles,

@@ -1,0 +1,278 @@
+"""The stacked trainer against Hugging Face Llama models trained one after another.
+
+    uv run python experiments/benchmarks/bench_proxies.py [--quick] [--json]
+
+Both sides train models of one shape on one thread. Theirs: `LlamaForCausalLM` in fp32, eager,
+fused AdamW, gradient clipping, on batches that lie ready. Ours: `StackTrainer` as a sweep runs
+it, with its batches read from token shards, clipping, schedule and the number of members that the
+trainer chooses; the second control is one member alone. The sides take turns in rounds; a ratio
+is the median over rounds of the ratio within a round, in CPU time and in wall time (busy
+neighbours disturb wall time more). Compilation is not in the rates; its time is a column.
+
+The peak is that of a bf16 product of 2048 x 2048 matrices, measured in the same rounds; the
+share counts 6 operations a weight and token, and half of each attention square.
+"""
+
+from __future__ import annotations
+
+import argparse
+import itertools
+import json
+import tempfile
+import time
+from collections.abc import Callable
+from contextlib import nullcontext
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from statistics import median
+
+import numpy as np
+import torch
+from mixopt_proxies.autotune import members_by_rule
+from mixopt_proxies.batches import Batches
+from mixopt_proxies.compiling import has_compiler
+from mixopt_proxies.devices import resolve_precision
+from mixopt_proxies.memory import memory_kept
+from mixopt_proxies.passes import Passes
+from mixopt_proxies.sizes import Size, make_size
+from mixopt_proxies.trainer import StackTrainer
+from transformers import LlamaConfig, LlamaForCausalLM
+
+from mixopt.corpus import Corpus, Domain
+from mixopt.proxy import Trial
+from mixopt.tokens import TokenShards, TokenWriter
+
+CPU = torch.device("cpu")
+SPLITS = ("train", "validation")
+
+
+@dataclass(frozen=True)
+class Row:
+    """One shape to compare, and the ratio or share of peak that is aimed at."""
+
+    name: str
+    size: Size
+    vocab_size: int
+    ratio: float | None = None
+    share: float | None = None
+
+
+SHORT = {"sequence_length": 64, "batch": 2}
+WIDE = {"layers": 4, "width": 128, "heads": 2, "ff": 352, "sequence_length": 256, "batch": 4}
+
+ROWS = (
+    Row("tiny, the quickstart's", make_size("tiny"), 256, ratio=2.0),
+    Row("tiny, 128 tokens a step", make_size("tiny", **SHORT), 256, ratio=4.0),
+    Row(
+        "RegMix 1M, vocabulary 50432",
+        make_size("1m", sequence_length=256, batch=2),
+        50_432,
+        ratio=1.4,
+    ),
+    Row("width 128", make_size("tiny", **WIDE), 256, share=0.4),
+)
+
+
+@dataclass(frozen=True)
+class Rate:
+    """Tokens per second of one side in one round, in CPU time and in wall time."""
+
+    cpu: float
+    wall: float
+
+
+@dataclass(frozen=True)
+class Result:
+    """What a row came to: tokens per CPU second, and medians of ratios within a round."""
+
+    name: str
+    members: int
+    compile_seconds: float
+    theirs: float
+    alone: float
+    ours: float
+    alone_ratio: float
+    ratio: float
+    ratio_wall: float
+    spread: tuple[float, float]
+    share_of_peak: float
+    peak_gflops: float
+    met: bool
+
+
+def main() -> None:
+    """Parse the command line, measure, print."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
+    parser.add_argument("--quick", action="store_true", help="few short rounds")
+    parser.add_argument("--json", action="store_true", help="print JSON instead of a table")
+    parser.add_argument("--rows", type=int, nargs="*", help="which rows, from 0; all if absent")
+    arguments = parser.parse_args()
+    rounds, seconds = (3, 0.3) if arguments.quick else (7, 1.0)
+    rows = ROWS if arguments.rows is None else [ROWS[i] for i in arguments.rows]
+    torch.set_num_threads(1)
+    results = [measure(row, rounds, seconds) for row in rows]
+    print(json.dumps([asdict(r) for r in results]) if arguments.json else table(results))
+
+
+def measure(row: Row, rounds: int, seconds: float) -> Result:
+    """Time the sides of one row in turns."""
+    with tempfile.TemporaryDirectory() as folder:
+        corpus = random_corpus(Path(folder), row.vocab_size)
+        members = members_by_rule(row.size, CPU, compiled=True)
+        start = time.perf_counter()
+        ours = stacked_step(row, corpus, members)
+        compile_seconds = time.perf_counter() - start
+        alone = ours if members == 1 else stacked_step(row, corpus, 1)
+        sides = {"theirs": transformers_step(row), "alone": alone, "ours": ours}
+        rates: dict[str, list[Rate]] = {name: [] for name in sides}
+        peaks = []
+        for _ in range(rounds):
+            peaks.append(bf16_peak())
+            for name, step in sides.items():
+                tokens = row.size.step_tokens * (members if name == "ours" else 1)
+                with memory_kept(CPU) if name != "theirs" else nullcontext():
+                    rates[name].append(timed(step, tokens, seconds))
+    return summary(row, members, compile_seconds, rates, peaks)
+
+
+def summary(
+    row: Row, members: int, compile_seconds: float, rates: dict[str, list[Rate]], peaks: list[float]
+) -> Result:
+    """Return the medians over rounds."""
+
+    def ratios(side: str, clock: str) -> list[float]:
+        pairs = zip(rates[side], rates["theirs"], strict=True)
+        return [getattr(own, clock) / getattr(their, clock) for own, their in pairs]
+
+    token_flops = row.size.step_flops(row.vocab_size) / row.size.step_tokens
+    shares = [r.cpu * token_flops / peak for r, peak in zip(rates["ours"], peaks, strict=True)]
+    ratio, share = median(ratios("ours", "cpu")), median(shares)
+    return Result(
+        name=row.name,
+        members=members,
+        compile_seconds=compile_seconds,
+        theirs=median([rate.cpu for rate in rates["theirs"]]),
+        alone=median([rate.cpu for rate in rates["alone"]]),
+        ours=median([rate.cpu for rate in rates["ours"]]),
+        alone_ratio=median(ratios("alone", "cpu")),
+        ratio=ratio,
+        ratio_wall=median(ratios("ours", "wall")),
+        spread=(min(ratios("ours", "cpu")), max(ratios("ours", "cpu"))),
+        share_of_peak=share,
+        peak_gflops=median(peaks) / 1e9,
+        met=ratio >= (row.ratio or 0) and share >= (row.share or 0),
+    )
+
+
+def timed(step: Callable[[], object], tokens: int, seconds: float) -> Rate:
+    """Take steps for so many seconds of CPU time and return the tokens per second."""
+    step()
+    cpu, wall, steps = time.process_time(), time.perf_counter(), 0
+    while steps < 2 or time.process_time() - cpu < seconds:
+        step()
+        steps += 1
+    done = steps * tokens
+    return Rate(done / (time.process_time() - cpu), done / (time.perf_counter() - wall))
+
+
+def stacked_step(row: Row, corpus: Corpus, members: int) -> Callable[[], object]:
+    """Return one step of our trainer as a sweep runs it, compiled; data, clip and all."""
+    size, steps = row.size, 100_000
+    trials = [Trial(f"t{k}", corpus.natural, seed=k) for k in range(members)]
+    dtype = resolve_precision("auto", CPU)
+    passes = Passes(size, row.vocab_size, device=CPU, dtype=dtype, compiled=has_compiler(CPU))
+    trainer = StackTrainer(trials, row.vocab_size, passes, steps=steps, device=CPU, dtype=dtype)
+    batches = Batches(trials, corpus, steps=steps, batch=size.batch, length=size.sequence_length)
+    stream = trainer.stream(batches)
+
+    def step() -> None:
+        trainer.step(*next(stream))
+
+    step()
+    return step
+
+
+def transformers_step(row: Row) -> Callable[[], object]:
+    """Return one step of a Hugging Face Llama of the same shape, fp32 and eager."""
+    size = row.size
+    config = LlamaConfig(
+        vocab_size=row.vocab_size,
+        hidden_size=size.width,
+        intermediate_size=size.ff,
+        num_hidden_layers=size.layers,
+        num_attention_heads=size.heads,
+        num_key_value_heads=size.heads,
+        max_position_embeddings=size.sequence_length,
+        tie_word_embeddings=size.tied,
+        use_cache=False,
+    )
+    model = LlamaForCausalLM(config)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=size.lr, fused=True)
+    tokens = torch.randint(row.vocab_size, (8, size.batch, size.sequence_length))
+    batches = itertools.cycle(tokens)
+
+    def step() -> None:
+        batch = next(batches)
+        model(input_ids=batch, labels=batch).loss.backward()
+        torch.nn.utils.clip_grad_norm_(model.parameters(), size.clip)
+        optimizer.step()
+        optimizer.zero_grad()
+
+    return step
+
+
+def random_corpus(folder: Path, vocab_size: int, domains: int = 6) -> Corpus:
+    """Write domains of random tokens: the time of a step does not depend on the text."""
+    generator = np.random.default_rng(0)
+    return Corpus(
+        path=folder,
+        domains=tuple(
+            Domain(f"d{i}", *(shards(folder / f"d{i}" / s, generator, vocab_size) for s in SPLITS))
+            for i in range(domains)
+        ),
+        targets=(),
+        tokenizer="random",
+        vocab_size=vocab_size,
+        fingerprint="random",
+        provenance={},
+    )
+
+
+def shards(path: Path, generator: np.random.Generator, vocab_size: int) -> TokenShards:
+    """Write and open a million random tokens."""
+    tokens = generator.integers(vocab_size, size=1_000_000).astype(np.uint16)
+    with TokenWriter(path, dtype="uint16", tokenizer="random") as writer:
+        writer.write(tokens, documents=1, bytes=len(tokens))
+    return TokenShards.open(path)
+
+
+def bf16_peak() -> float:
+    """Return the operations per CPU second of a large bf16 product, the best of three."""
+    left = torch.randn(2048, 2048, dtype=torch.bfloat16)
+    times = []
+    for _ in range(3):
+        start = time.process_time()
+        left @ left
+        times.append(time.process_time() - start)
+    return 2 * 2048**3 / min(times)
+
+
+def table(results: list[Result]) -> str:
+    """Return the results as a Markdown table."""
+    lines = [
+        "| shape | Llama, one by one | ours, K = 1 | ours | K | ratio, CPU time | least, most"
+        " | ratio, wall | K = 1 ratio | share of bf16 peak | peak GFLOP/s | first step | target |",
+        "|---|---|---|---|---|---|---|---|---|---|---|---|---|",
+    ]
+    for r in results:
+        lines.append(
+            f"| {r.name} | {r.theirs:,.0f} tok/s | {r.alone:,.0f} | {r.ours:,.0f} | {r.members}"
+            f" | {r.ratio:.2f} | {r.spread[0]:.2f}, {r.spread[1]:.2f} | {r.ratio_wall:.2f}"
+            f" | {r.alone_ratio:.2f} | {r.share_of_peak:.0%} | {r.peak_gflops:.0f}"
+            f" | {r.compile_seconds:.0f} s | {'met' if r.met else 'missed'} |"
+        )
+    return "\n".join(lines)
+
+
+if __name__ == "__main__":
+    main()
