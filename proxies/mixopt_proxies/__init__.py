@@ -1,0 +1,1 @@
+"""Proxies that mixopt ships: a stacked Llama-style decoder, and n-grams."""

@@ -21,72 +21,82 @@ from mixopt_proxies.trainer import StackTrainer
 
 FULL_TOKENS = {"cpu": 2048, "cuda": 32_768}
 FULL_TOKENS_COMPILED = {"cpu": 1024, "cuda": 32_768}
-SECONDS_EACH = 1.0
+SECONDS_EACH = 0.5
+LEAST_STEPS = 3
 GAIN = 1.05
-MEMORY_SHARE = 0.5
+MEMORY_SHARE = 0.25
 
 
-def members_by_rule(size: Size, device: torch.device, *, compiled: bool) -> int:
+def members_by_rule(size: Size, vocab_size: int, device: torch.device, *, compiled: bool) -> int:
     """Return the power of two that brings the tokens of a step to where a machine is full."""
     full = (FULL_TOKENS_COMPILED if compiled else FULL_TOKENS)[device.type]
-    return power_of_two(full // size.step_tokens)
+    fitting = int(total_memory(device) * MEMORY_SHARE / member_bytes(size, vocab_size))
+    return power_of_two(min(full // size.step_tokens, fitting))
 
 
-def candidates(size: Size, vocab_size: int, device: torch.device) -> list[int]:
-    """Return the group sizes to measure: the rule's, its half and its double, if they fit."""
-    rule = members_by_rule(size, device, compiled=False)
-    most = power_of_two(int(free_memory(device) * MEMORY_SHARE / member_bytes(size, vocab_size)))
-    near = {max(1, rule // 2), rule, rule * 2 if rule > 1 else 1}
-    return sorted({min(members, most) for members in near})
+def candidates(rule: int) -> list[int]:
+    """Return the group sizes to measure: the rule's, its half and its double."""
+    return [rule] if rule == 1 else [rule // 2, rule, rule * 2]
 
 
-def fastest(
-    sizes: list[int], rate: Callable[[int], float], gain: float = GAIN
-) -> int:
-    """Return the group size with the best rate; a larger one must be faster by `gain`."""
-    best, best_rate = sizes[0], rate(sizes[0]) if len(sizes) > 1 else 0.0
+def fastest(sizes: list[int], rate: Callable[[int], float]) -> int:
+    """Return the group size with the best rate; a larger one must be faster by `GAIN`."""
+    if len(sizes) == 1:
+        return sizes[0]
+    best, best_rate = sizes[0], rate(sizes[0])
     for members in sizes[1:]:
         found = rate(members)
-        if found > gain * best_rate:
+        if found > GAIN * best_rate:
             best, best_rate = members, found
     return best
 
 
-def measured_rate(
-    members: int, vocab_size: int, passes: Passes, device: torch.device, dtype: torch.dtype
-) -> float:
-    """Return the tokens per second of a stack on random tokens, over about a second."""
-    size = passes.size
-    trials = [Trial(f"tune-{k}", Mixture({"any": 1.0}), seed=k) for k in range(members)]
-    trainer = StackTrainer(trials, vocab_size, passes, steps=1, device=device, dtype=dtype)
-    shape = (members, size.batch, size.sequence_length + 1)
-    generator = torch.Generator().manual_seed(0)
-    tokens = torch.randint(vocab_size, shape, generator=generator).to(device)
-    trainer.step(0, tokens)
-    synchronize(device)
-    steps, start = 0, time.perf_counter()
-    while steps < 3 or time.perf_counter() - start < SECONDS_EACH:
-        trainer.step(0, tokens)
-        steps += 1
-        synchronize(device)
-        if steps >= 3 and time.perf_counter() - start > SECONDS_EACH / 2:
-            break
-    return steps * members * size.step_tokens / (time.perf_counter() - start)
+class Tuner:
+    """Takes steps of a stack on random tokens: to measure it, or to have it compiled."""
+
+    def __init__(
+        self,
+        members: int,
+        vocab_size: int,
+        passes: Passes,
+        *,
+        device: torch.device,
+        dtype: torch.dtype,
+    ) -> None:
+        size = passes.size
+        self._device = device
+        self._step_tokens = members * size.step_tokens
+        trials = [Trial(f"tune-{k}", Mixture({"any": 1.0}), seed=k) for k in range(members)]
+        self._trainer = StackTrainer(
+            trials, vocab_size, passes, steps=1, device=device, dtype=dtype
+        )
+        shape = (members, size.batch, size.sequence_length + 1)
+        generator = torch.Generator().manual_seed(0)
+        self._tokens = torch.randint(vocab_size, shape, generator=generator).to(device)
+
+    def step(self) -> None:
+        """Take a step and wait for it."""
+        self._trainer.step(0, self._tokens)
+        if self._device.type == "cuda":
+            torch.cuda.synchronize(self._device)
+
+    def rate(self) -> float:
+        """Return the tokens per second of half a second of steps, after one to warm up."""
+        self.step()
+        steps, start = 0, time.perf_counter()
+        while steps < LEAST_STEPS or time.perf_counter() - start < SECONDS_EACH:
+            self.step()
+            steps += 1
+        return steps * self._step_tokens / (time.perf_counter() - start)
 
 
-def synchronize(device: torch.device) -> None:
-    """Wait for the device."""
+def total_memory(device: torch.device) -> int:
+    """Return the bytes of memory that the device has."""
     if device.type == "cuda":
-        torch.cuda.synchronize(device)
-
-
-def free_memory(device: torch.device) -> int:
-    """Return how many bytes are free."""
-    if device.type == "cuda":
-        return torch.cuda.mem_get_info(device)[0]
+        return torch.cuda.get_device_properties(device).total_memory
     import psutil
 
-    return int(psutil.virtual_memory().available)
+    return int(psutil.virtual_memory().total)
 
 
 def member_bytes(size: Size, vocab_size: int) -> int:

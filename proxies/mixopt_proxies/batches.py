@@ -85,9 +85,7 @@ def realised_counts(weights_D: NDArray[np.float64], sequences: int) -> IntArray:
     return counts_D
 
 
-def window_starts(
-    tokens: int, window: int, count: int, generator: np.random.Generator
-) -> IntArray:
+def window_starts(tokens: int, window: int, count: int, generator: np.random.Generator) -> IntArray:
     """Draw windows that do not overlap, epoch after epoch.
 
     Args:

@@ -5,14 +5,14 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 
 from mixopt.corpus import Corpus
 from mixopt.errors import ConfigError
 from mixopt.proxy import Progress, Training, Trial, TrialResult
-from mixopt_proxies.autotune import candidates, fastest, measured_rate, members_by_rule
+from mixopt_proxies.autotune import Tuner, candidates, fastest, members_by_rule
 from mixopt_proxies.batches import Batches, training_shards
 from mixopt_proxies.compiling import Compile, should_compile
 from mixopt_proxies.devices import (
@@ -110,8 +110,9 @@ class DecoderProxy:
     def group_size(self, corpus: Corpus, training: Training) -> int:
         """Return how many trials to train together.
 
-        Compiled code takes the rule, since measuring would compile every candidate; eager
-        code is measured for a few seconds near the rule.
+        Compiled code on a CPU follows the rule, since measuring would compile every
+        candidate; the rule's is compiled here, once, and its code is then on disk for all
+        workers. Anything else is measured for a few seconds near the rule.
 
         Raises:
             CorpusError: A domain with fewer tokens than one sequence.
@@ -119,18 +120,15 @@ class DecoderProxy:
         for domain in corpus.domains:
             training_shards(domain, self.size.sequence_length)
         device = resolve_device(training.device)
-        rule = members_by_rule(self.size, device, compiled=True)
+        rule = members_by_rule(self.size, corpus.vocab_size, device, compiled=True)
         setting = self._setting(rule, corpus, training)
-        if setting.compiled and device.type == "cpu":
-            return rule
-        eager = _Setting(setting.device, setting.dtype, setting.vocab_size, compiled=False)
-        passes = self._passes_for(eager)
-
-        def rate(members: int) -> float:
-            return measured_rate(members, eager.vocab_size, passes, eager.device, eager.dtype)
-
         with thread_limit(training.threads), memory_kept(device):
-            return fastest(candidates(self.size, corpus.vocab_size, device), rate)
+            if setting.compiled and device.type == "cpu":
+                self._tuner(rule, setting).step()
+                return rule
+            eager = replace(setting, compiled=False)
+            rule = members_by_rule(self.size, corpus.vocab_size, device, compiled=False)
+            return fastest(candidates(rule), lambda members: self._tuner(members, eager).rate())
 
     def train(
         self,
@@ -168,6 +166,11 @@ class DecoderProxy:
             result_of(trial, course.of_member(k), size.step_tokens, parameters, seconds)
             for k, trial in enumerate(trials)
         ]
+
+    def _tuner(self, members: int, setting: _Setting) -> Tuner:
+        passes = self._passes_for(setting)
+        device, dtype = setting.device, setting.dtype
+        return Tuner(members, setting.vocab_size, passes, device=device, dtype=dtype)
 
     def _setting(self, members: int, corpus: Corpus, training: Training) -> _Setting:
         device = resolve_device(training.device)

@@ -59,13 +59,13 @@ class HeldOut:
         """
         parts = [sequence_losses(batch) for batch in self._batches(members)]
         loss_KW = torch.cat(parts, 1)[:, : len(self._rows_W)].double().cpu()
-        domains = loss_KW.split(self._counts, dim=1)
+        domains = torch.split(loss_KW, self._counts, dim=1)
         loss_KM = torch.stack([part.mean(1) for part in domains], 1).tolist()
         return [self._of_member(loss_M, tokens) for loss_M in loss_KM]
 
     def _batches(self, members: int) -> list[Tensor]:
         batches = []
-        for rows in self._rows_W.split(self._batch):
+        for rows in torch.split(self._rows_W, self._batch):
             missing = self._batch - len(rows)
             full = torch.cat([rows, rows[-1:].expand(missing, -1)]) if missing else rows
             batches.append(full.repeat(members, 1, 1))

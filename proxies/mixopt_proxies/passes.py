@@ -65,12 +65,12 @@ class Passes:
         if not self.chunked:
             return output
         losses_KN = chunked_losses(output, leaves["head"].detach(), targets_of(tokens_KBW))
-        return losses_KN.unflatten(1, tokens_KBW[..., 1:].shape[1:]).mean(-1)
+        return losses_KN.view(tokens_KBW[..., 1:].shape).mean(-1)
 
     def _dense(self, leaves: dict[str, Tensor], tokens_KBW: Tensor) -> Tensor:
         hidden = self._decoder.hidden(leaves, tokens_KBW)
         losses_KN = dense_losses(hidden, leaves["head"], targets_of(tokens_KBW))
-        return losses_KN.unflatten(1, tokens_KBW[..., 1:].shape[1:]).mean(-1)
+        return losses_KN.view(tokens_KBW[..., 1:].shape).mean(-1)
 
 
 def targets_of(tokens_KBW: Tensor) -> Tensor:
