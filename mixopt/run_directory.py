@@ -46,7 +46,7 @@ STEPS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     "fit": (("fit", "objective"), ("fit",)),
     "propose": (("propose",), ("proposal.yaml",)),
     "validate": (("validate",), ("validation", "validation.parquet")),
-    "report": (("name",), ("report.html",)),
+    "report": (("name",), ("report.html", "figures")),
 }
 
 

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 from mixopt.errors import CorpusError
 from mixopt.progress import duration
 from mixopt.run_directory import STEPS, Run, open_run
+from mixopt.tracking import Tracker, open_tracker
 
 if TYPE_CHECKING:
     from mixopt.config import Config
@@ -53,8 +54,9 @@ def run(
     opened = _open(config, out, overrides, redo)
     if retry_failed:
         _forget_failed(opened)
-    for step in STEPS:
-        _do(opened, step, say)
+    with open_tracker(opened, say) as tracker:
+        for step in STEPS:
+            _do(opened, step, tracker, say)
     return opened
 
 
@@ -75,8 +77,7 @@ def prepare(
         except CorpusError as error:
             say(f"prepare: {error}")
             opened.discard("prepare", only=True)
-    _do(opened, "prepare", say)
-    return opened
+    return _done(opened, "prepare", say)
 
 
 def design(
@@ -134,12 +135,16 @@ def _open(
 def _single(
     step: str, config: Source | Config, out: Source, overrides: Sequence[str], say: Say
 ) -> Run:
-    opened = _open(config, out, overrides)
-    _do(opened, step, say)
-    return opened
+    return _done(_open(config, out, overrides), step, say)
 
 
-def _do(run: Run, step: str, say: Say) -> None:
+def _done(run: Run, step: str, say: Say) -> Run:
+    with open_tracker(run, say) as tracker:
+        _do(run, step, tracker, say)
+    return run
+
+
+def _do(run: Run, step: str, tracker: Tracker, say: Say) -> None:
     """Do one step unless it is done."""
     if run.is_done(step):
         return
@@ -147,7 +152,7 @@ def _do(run: Run, step: str, say: Say) -> None:
     if step != order[0]:
         run.require(order[order.index(step) - 1])
     start = time.monotonic()
-    _ACTIONS[step](run, say)
+    _ACTIONS[step](run, tracker, say)
     seconds = time.monotonic() - start
     run.record(step, seconds)
     say(f"{step}: done in {duration(seconds)}")
@@ -171,7 +176,7 @@ def _forget_failed(run: Run) -> None:
             run.discard(step, keep=(folder,))
 
 
-def _prepare(run: Run, say: Say) -> None:
+def _prepare(run: Run, _: Tracker, say: Say) -> None:
     from mixopt.corpus import prepare_corpus
 
     prepare_corpus(
@@ -184,7 +189,7 @@ def _prepare(run: Run, say: Say) -> None:
     )
 
 
-def _design(run: Run, say: Say) -> None:
+def _design(run: Run, _: Tracker, say: Say) -> None:
     from mixopt.designs import make_design, write_design
 
     trials = make_design(run.config.design, run.corpus.natural, run.constraints, run.config.seed)
@@ -194,13 +199,13 @@ def _design(run: Run, say: Say) -> None:
     say(f"design: {len(trials)} trials ({counts})")
 
 
-def _sweep(run: Run, say: Say) -> None:
+def _sweep(run: Run, tracker: Tracker, say: Say) -> None:
     from mixopt.sweeps import run_trials
-    from mixopt.tracking import tracking
+    from mixopt.tracking import tracked
     from mixopt.trials import Trials
 
     trials = run.design
-    with tracking(run, "sweep", say) as tracker:
+    with tracked(run, "sweep", tracker):
         results = run_trials(
             trials,
             _job(run, run.config.proxy.tokens),
@@ -216,7 +221,7 @@ def _sweep(run: Run, say: Say) -> None:
     _say_unfinished(results, say, "sweep")
 
 
-def _fit(run: Run, say: Say) -> None:
+def _fit(run: Run, _: Tracker, say: Say) -> None:
     from mixopt.fitting import fit_trials
 
     chosen = fit_trials(run.trials, run.config.fit, run.objective, run.config.seed)
@@ -224,7 +229,7 @@ def _fit(run: Run, say: Say) -> None:
     say(f"fit: {chosen.summary()}")
 
 
-def _propose(run: Run, say: Say) -> None:
+def _propose(run: Run, _: Tracker, say: Say) -> None:
     from mixopt.proposals import propose_mixture
 
     proposal = propose_mixture(
@@ -242,9 +247,9 @@ def _propose(run: Run, say: Say) -> None:
         say(f"propose: warning: {warning}")
 
 
-def _validate(run: Run, say: Say) -> None:
+def _validate(run: Run, tracker: Tracker, say: Say) -> None:
     from mixopt.sweeps import run_trials
-    from mixopt.tracking import tracking
+    from mixopt.tracking import tracked
     from mixopt.trials import Trials
     from mixopt.validation import plan_validation
 
@@ -258,7 +263,7 @@ def _validate(run: Run, say: Say) -> None:
         run.config.seed,
     )
     tokens = config.tokens or 2 * run.config.proxy.tokens
-    with tracking(run, "validate", say) as tracker:
+    with tracked(run, "validate", tracker):
         results = run_trials(
             planned,
             _job(run, tokens),
@@ -274,11 +279,11 @@ def _validate(run: Run, say: Say) -> None:
     _say_unfinished(results, say, "validate")
 
 
-def _report(run: Run, say: Say) -> None:
-    from mixopt.reports import write_report
-    from mixopt.tracking import tracking
+def _report(run: Run, tracker: Tracker, say: Say) -> None:
+    from mixopt.reporting.report import write_report
+    from mixopt.tracking import tracked
 
-    with tracking(run, "report", say):
+    with tracked(run, "report", tracker):
         write_report(run)
 
 
@@ -303,7 +308,7 @@ def _say_unfinished(results: Sequence[TrialResult], say: Say, step: str) -> None
         say(f"{step}: {count} did not finish; mixopt run --retry-failed trains them again")
 
 
-_ACTIONS: dict[str, Callable[[Run, Say], None]] = {
+_ACTIONS: dict[str, Callable[[Run, Tracker, Say], None]] = {
     "prepare": _prepare,
     "design": _design,
     "sweep": _sweep,

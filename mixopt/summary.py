@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from mixopt.proposal_file import Proposal
 from mixopt.run_directory import Run
-from mixopt.validation import PROPOSAL, Validation, validation_table
+from mixopt.validation import Validation, validation_table
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -28,7 +28,6 @@ def run_summary(run: Run) -> dict[str, Any]:
         "objective": run.objective.describe(),
         "predicted": proposal.predicted_objective.to_json(),
         "validation": run.validation.to_json(),
-        "verdict": verdict(run.validation),
     }
 
 
@@ -37,7 +36,7 @@ def summary_text(run: Run) -> str:
     lines = [
         proposal_text(run.proposal),
         _text_of(_validation_table(run.validation)),
-        verdict(run.validation),
+        run.validation.verdict,
         "",
         f"proposal: {run.path / 'proposal.yaml'}",
         f"report:   {run.path / 'report.html'}",
@@ -68,18 +67,6 @@ def evaluation_text(found: Mapping[str, Any]) -> str:
     return f"{_text_of(table)}\nmean Spearman over targets: {found['mean_spearman']:.4f}"
 
 
-def verdict(validation: Validation) -> str:
-    """Say in a sentence whether the proposal won, against each baseline."""
-    comparisons = [validation.compare(name) for name in validation.baselines]
-    words = [f"{c.verdict} against {c.baseline}" for c in comparisons]
-    seeds = min((c.seeds for c in comparisons), default=0)
-    if not comparisons:
-        return "The proposal equals every baseline; there was nothing to compare."
-    if all(c.verdict == "wins" for c in comparisons):
-        return f"The proposal wins against every baseline ({seeds} seeds, paired 95% intervals)."
-    return f"The proposal: {'; '.join(words)} ({seeds} seeds, paired 95% intervals)."
-
-
 def _proposal_table(proposal: Proposal) -> Table:
     columns = ("natural", "proposed", *(("epochs",) if proposal.epochs is not None else ()))
     table = _table(f"Proposal for {proposal.objective}", "domain", *columns)
@@ -97,7 +84,7 @@ def _validation_table(validation: Validation) -> Table:
     table = _table(title, "mixture", "mean", "sd", "proposal less it", "95% interval", "proposal")
     for row in validation_table(validation).iter_rows(named=True):
         cells = [row["mixture"], f"{row['objective']:.4f}", f"{row['sd']:.4f}"]
-        if row["mixture"] != PROPOSAL:
+        if row["verdict"] is not None:
             interval = f"{row['low']:+.4f} to {row['high']:+.4f}"
             cells += [f"{row['difference']:+.4f}", interval, row["verdict"]]
         table.add_row(*cells)

@@ -19,7 +19,6 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from mixopt.errors import RunError
 from mixopt.mixture import Mixture
 from mixopt.objective import Objective
 from mixopt.proxy import Trial
@@ -30,6 +29,12 @@ if TYPE_CHECKING:
 
 PROPOSAL = "proposal"
 Verdict = Literal["wins", "no difference shown", "loses"]
+# How a sentence says each verdict: what stands before and between the baselines, and after.
+_PARTS: tuple[tuple[Verdict, str, str, str], ...] = (
+    ("loses", "it loses to ", "and", ""),
+    ("no difference shown", "no difference from ", "or", " is shown"),
+    ("wins", "it wins against ", "and", ""),
+)
 
 
 @dataclass(frozen=True)
@@ -73,29 +78,66 @@ class Validation:
         """The mixtures that the proposal is compared with."""
         return tuple(name for name in self.mixtures if name != PROPOSAL)
 
-    def compare(self, baseline: str, target: str | None = None) -> Comparison:
+    @cached_property
+    def comparisons(self) -> list[Comparison]:
+        """The proposal less each baseline that enough seeds finished of."""
+        return [found for name in self.baselines if (found := self.compare(name)) is not None]
+
+    @property
+    def problems(self) -> list[str]:
+        """What could not be compared, and why, a line each."""
+        compared = [found.baseline for found in self.comparisons]
+        return [
+            f"{named(name)}: too few seeds finished to compare the proposal with it"
+            for name in self.baselines
+            if name not in compared
+        ]
+
+    @property
+    def verdict(self) -> str:
+        """Whether the proposal won, in a sentence that says so plainly when it did not."""
+        if not self.baselines:
+            return "The proposal equals every baseline; there was nothing to compare."
+        if not self.comparisons:
+            return "Too few runs finished to say whether the proposal wins."
+        seeds = min(found.seeds for found in self.comparisons)
+        ending = f"({seeds} seeds, paired 95% intervals)"
+        if all(found.verdict == "wins" for found in self.comparisons):
+            return f"The proposal wins against {self._those('wins', 'and')} {ending}."
+        parts = [
+            before + self._those(verdict, joined) + after
+            for verdict, before, joined, after in _PARTS
+            if self._those(verdict, joined)
+        ]
+        return f"The proposal does not win against every baseline: {', and '.join(parts)} {ending}."
+
+    def compare(self, baseline: str, target: str | None = None) -> Comparison | None:
         """Compare the proposal with a baseline, seed by seed.
 
         Args:
             baseline: One of `baselines`.
             target: An evaluation domain; the objective when None.
+
+        Returns:
+            The mean difference and its interval; None where fewer than two seeds finished of both.
         """
         ours, theirs = self.values(PROPOSAL, target), self.values(baseline, target)
         shared = sorted(ours.keys() & theirs.keys())
         differences_S = np.array([ours[seed] - theirs[seed] for seed in shared])
         if len(shared) < 2:
-            raise RunError(
-                f"{baseline}: {len(shared)} seeds finished beside the proposal's; an interval"
-                " needs 2: run again with --retry-failed"
-            )
+            return None
         mean, half = _interval(differences_S)
         return Comparison(baseline, mean, mean - half, mean + half, len(shared))
 
-    def mean(self, mixture: str, target: str | None = None) -> tuple[float, float]:
-        """Return the mean over seeds, and its standard deviation, of a mixture's loss."""
-        values_S = np.array(list(self.values(mixture, target).values()))
-        spread = float(values_S.std(ddof=1)) if len(values_S) > 1 else float("nan")
-        return float(values_S.mean()), spread
+    def mean(self, mixture: str, target: str | None = None) -> float:
+        """Return the mean over seeds of a mixture's loss; NaN where none finished."""
+        values = list(self.values(mixture, target).values())
+        return float(np.mean(values)) if values else float("nan")
+
+    def spread(self, mixture: str, target: str | None = None) -> float:
+        """Return the standard deviation over seeds of a mixture's loss; NaN below two."""
+        values = list(self.values(mixture, target).values())
+        return float(np.std(values, ddof=1)) if len(values) > 1 else float("nan")
 
     def values(self, mixture: str, target: str | None = None) -> dict[int, float]:
         """Return the loss of each finished seed."""
@@ -111,16 +153,23 @@ class Validation:
         }
 
     def to_json(self) -> dict[str, Any]:
-        """Return means, differences and verdicts as plain values."""
+        """Return means, differences and verdicts as plain values; what is missing is left out."""
+        means = {name: self.mean(name) for name in self.mixtures}
         return {
             "unit": self.objective.unit,
-            "means": {name: self.mean(name)[0] for name in self.mixtures},
+            "means": {name: mean for name, mean in means.items() if np.isfinite(mean)},
             "proposal_less": {
-                name: {"mean": c.mean, "low": c.low, "high": c.high, "verdict": c.verdict}
-                for name in self.baselines
-                for c in (self.compare(name),)
+                c.baseline: {"mean": c.mean, "low": c.low, "high": c.high, "verdict": c.verdict}
+                for c in self.comparisons
             },
+            "verdict": self.verdict,
         }
+
+    def _those(self, verdict: Verdict, joined: str) -> str:
+        """List the baselines of one verdict in words."""
+        names = [named(found.baseline) for found in self.comparisons if found.verdict == verdict]
+        *first, last = names or [""]
+        return f"{', '.join(first)} {joined} {last}" if first else last
 
     def _column(self, losses_NM: NDArray[np.float64], target: str | None) -> NDArray[np.float64]:
         if target is None:
@@ -173,15 +222,26 @@ def mixture_of(trial: str) -> str:
     return trial.rpartition("-s")[0]
 
 
+def named(mixture: str) -> str:
+    """Return a mixture's name as a sentence has it."""
+    return f"the {mixture.replace('_', ' ')}" if mixture == "best_trial" else mixture
+
+
 def validation_table(validation: Validation) -> pl.DataFrame:
     """Return a row for each mixture: objective, spread, and the proposal's paired difference."""
+    compared = {found.baseline: found for found in validation.comparisons}
     rows = []
     for name in validation.mixtures:
-        mean, spread = validation.mean(name)
-        row: dict[str, Any] = {"mixture": name, "objective": mean, "sd": spread}
-        if name != PROPOSAL:
-            c = validation.compare(name)
-            row |= {"difference": c.mean, "low": c.low, "high": c.high, "verdict": c.verdict}
+        found = compared.get(name)
+        row: dict[str, Any] = {
+            "mixture": name,
+            "objective": validation.mean(name),
+            "sd": validation.spread(name),
+            "difference": found.mean if found else None,
+            "low": found.low if found else None,
+            "high": found.high if found else None,
+            "verdict": found.verdict if found else None,
+        }
         rows.append(row)
     return pl.DataFrame(rows, infer_schema_length=None)
 

@@ -9,10 +9,10 @@ import matplotlib
 import numpy as np
 import pytest
 
-from mixopt.figure_style import figure_svg, page_svg
-from mixopt.plots import plot_design, plot_held_out, plot_responses, plot_shares
+from mixopt.reporting.figure_style import figure_svg, page_svg
+from mixopt.reporting.plots import plot_design, plot_held_out, plot_responses, plot_shares
+from mixopt.reporting.validation_plots import plot_curves, plot_predicted_validated, plot_validation
 from mixopt.validation import Comparison
-from mixopt.validation_plots import plot_curves, plot_predicted_validated, plot_validation
 
 NATURAL = {"web": 0.7, "code": 0.2, "books": 0.1}
 PROPOSAL = {"web": 0.05, "code": 0.0, "books": 0.95}
@@ -116,7 +116,7 @@ def test_drawing_changes_no_setting_of_matplotlib():
 
 
 def test_pyplot_is_not_used():
-    code = "import sys, mixopt.plots, mixopt.validation_plots as _\n"
+    code = "import sys, mixopt.reporting.plots, mixopt.reporting.validation_plots as _\n"
     code += "print('matplotlib.pyplot' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "False"

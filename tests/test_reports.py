@@ -15,8 +15,8 @@ import yaml
 import mixopt
 from mixopt.errors import RunError
 from mixopt.provenance import without_folders
-from mixopt.report_validation import Validated
-from mixopt.reports import write_report
+from mixopt.reporting.report import write_report
+from mixopt.reporting.validation_section import verdict_style
 from mixopt.tracking import sync
 from mixopt.trials import Trials
 
@@ -166,7 +166,7 @@ def validated(run, losses):
     Trials(table.with_columns(columns), run.trials.domains, run.trials.targets).write(
         run.path / "validation.parquet"
     )
-    return Validated(mixopt.load_run(run.path))
+    return mixopt.load_run(run.path).validation
 
 
 def level(run, proposal, others):
@@ -176,20 +176,20 @@ def level(run, proposal, others):
 def test_a_proposal_that_wins_everywhere_is_said_to_win(run):
     found = validated(run, level(run, 1.0, 2.0))
     assert found.verdict.startswith("The proposal wins against natural")
-    assert found.style == "good"
+    assert verdict_style(found) == "good"
 
 
 def test_a_proposal_that_loses_is_said_to_lose(run):
     found = validated(run, level(run, 2.0, 1.0))
     assert found.verdict.startswith("The proposal does not win against every baseline: it loses to")
-    assert found.style == "bad"
+    assert verdict_style(found) == "bad"
 
 
 def test_a_difference_that_may_be_noise_is_not_called_a_win(run):
     losses = level(run, 1.0, 1.0)
     found = validated(run, losses)
     assert "no difference from natural" in found.verdict
-    assert found.style == ""
+    assert verdict_style(found) == ""
 
 
 def test_a_baseline_without_finished_runs_is_a_warning(run):
@@ -202,7 +202,7 @@ def test_a_baseline_without_finished_runs_is_a_warning(run):
     )
     Trials(table, run.trials.domains, run.trials.targets).write(run.path / "validation.parquet")
     page = text_of(write_report(mixopt.load_run(run.path)).read_text())
-    assert "natural: too few seeds finished to compare the proposal with it." in page
+    assert "natural: too few seeds finished to compare the proposal with it" in page
 
 
 def test_trials_that_did_not_finish_are_listed_with_their_reason(run):

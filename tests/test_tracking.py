@@ -17,7 +17,7 @@ from mixopt.files import read_json
 from mixopt.mixture import Mixture
 from mixopt.proxy import Losses, Trial, TrialResult
 from mixopt.tracking import Tracker
-from mixopt.tracking_process import ENVIRONMENT, Recorder
+from mixopt.tracking.process import ENVIRONMENT, Recorder
 from mixopt.trial_files import TrialFolder
 
 pytest.importorskip("mlflow")

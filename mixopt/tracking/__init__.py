@@ -1,6 +1,6 @@
 """Keep a record in MLflow, without ever waiting for it or failing with it.
 
-MLflow runs in a process of its own (mixopt.tracking_process): its start takes seconds, its
+MLflow runs in a process of its own (mixopt.tracking.process): its start takes seconds, its
 client retries a dead server for minutes, and it changes settings of the process that it is
 in. The training process only says what happened, a line each. What is to be recorded is in
 the run directory already, so a server that is down costs one warning: whatever the record
@@ -134,7 +134,7 @@ class Tracker:
             return
         settings = {"uri": self._config.uri, "experiment": self._experiment}
         arguments = [str(self._path.resolve()), json.dumps(settings)]
-        command = [sys.executable, "-m", "mixopt.tracking_process", *arguments]
+        command = [sys.executable, "-m", "mixopt.tracking.process", *arguments]
         try:
             self._path.mkdir(parents=True, exist_ok=True)
             with (self._path / "tracking.log").open("ab") as log:
@@ -180,29 +180,33 @@ class Tracker:
             )
 
 
+def open_tracker(run: Run, warn: Warn = lambda line: None) -> Tracker:
+    """Return the tracker of a run; its process starts with the first step that is tracked."""
+    return Tracker(run.config.tracking, run.config.name, run.path, warn)
+
+
 @contextmanager
-def tracking(run: Run, step: str, warn: Warn = lambda line: None) -> Iterator[Tracker]:
+def tracked(run: Run, step: str, tracker: Tracker) -> Iterator[Tracker]:
     """Track a step of a run: `sweep`, `validate`, or `report`, which adds to those two.
 
     Args:
         run: The run.
         step: What is done in the block; trials of the block are reported to the tracker.
-        warn: Called with one line if the record cannot be kept.
+        tracker: The run's; it is not closed, and serves the next step too.
     """
-    with Tracker(run.config.tracking, run.config.name, run.path, warn) as tracker:
-        steps = [step] if step in FILES else [name for name in FILES if run.is_done(name)]
-        for name in steps:
-            tracker.start(name, _params(run, name), _tags(run, name))
-        yield tracker
-        for name in steps:
-            found = (file for pattern in FILES[name] for file in sorted(run.path.glob(pattern)))
-            tracker.files(name, found)
-            tracker.end(name)
+    steps = [step] if step in FILES else [name for name in FILES if run.is_done(name)]
+    for name in steps:
+        tracker.start(name, _params(run, name), _tags(run, name))
+    yield tracker
+    for name in steps:
+        found = (file for pattern in FILES[name] for file in sorted(run.path.glob(pattern)))
+        tracker.files(name, found)
+        tracker.end(name)
 
 
 def sync(run: Run, warn: Warn = lambda line: None) -> None:
     """Send what the record of a run does not have yet: trials, tables and figures."""
-    with tracking(run, "sync", warn):
+    with open_tracker(run, warn) as tracker, tracked(run, "sync", tracker):
         pass
 
 

@@ -19,7 +19,7 @@ from mlflow.exceptions import MlflowException
 
 from mixopt.files import read_json
 from mixopt.proxy import Trial, TrialResult
-from mixopt.tracking_record import StepRecord
+from mixopt.tracking.record import StepRecord
 from mixopt.trial_files import result_from_json, trial_from_json
 
 # MLflow's limits for one log_batch.

@@ -15,19 +15,23 @@ from typing import Any
 
 import yaml
 
-from mixopt import plots
 from mixopt.config_file import dump_config
 from mixopt.files import write_text
-from mixopt.number_text import difference, interval, loss, ratio, share, short_count
 from mixopt.progress import duration
 from mixopt.proposal_file import Interval, Proposal
 from mixopt.provenance import git_commit, machine, package_versions, without_folders
-from mixopt.report_page import Section, bullets, facts, folded, heading, page, paragraph, table
-from mixopt.report_sections import Pictures, corpus_section, design_section, fit_section
-from mixopt.report_validation import Validated, prediction_section, validation_section
+from mixopt.reporting import plots
+from mixopt.reporting.number_text import difference, interval, loss, ratio, share, short_count
+from mixopt.reporting.page import Section, bullets, facts, folded, heading, page, paragraph, table
+from mixopt.reporting.sections import Pictures, corpus_section, design_section, fit_section
+from mixopt.reporting.validation_section import (
+    prediction_section,
+    validation_section,
+    verdict_style,
+)
 from mixopt.run_directory import Run
 from mixopt.summary import UNITS
-from mixopt.validation import Comparison
+from mixopt.validation import Validation
 
 
 def write_report(run: Run) -> Path:
@@ -44,45 +48,45 @@ def write_report(run: Run) -> Path:
     """
     run.require("propose")
     pictures = Pictures(run.path / "figures")
-    validated = Validated(run) if run.is_done("validate") else None
-    sections = list(_sections(run, validated, pictures))
+    validation = run.validation if run.is_done("validate") else None
+    sections = list(_sections(run, validation, pictures))
     goal = f"Minimises the loss on {run.objective.describe()}, in {UNITS[run.objective.unit]}."
     subtitle = f"A data mixture proposed by mixopt. {goal}"
     path = run.path / "report.html"
-    write_text(path, page(run.config.name, subtitle, _answer(run, validated, pictures), sections))
+    write_text(path, page(run.config.name, subtitle, _answer(run, validation, pictures), sections))
     return path
 
 
-def _sections(run: Run, validated: Validated | None, pictures: Pictures) -> Iterable[Section]:
-    warnings = [*run.proposal.warnings, *(validated.problems if validated else ())]
+def _sections(run: Run, validation: Validation | None, pictures: Pictures) -> Iterable[Section]:
+    warnings = [*run.proposal.warnings, *(validation.problems if validation else ())]
     warnings += [f"The proposal is held back by {limit}." for limit in run.proposal.binding]
     if warnings:
         lines = bullets(without_folders(line) for line in warnings)
         yield Section("warnings", "Before you train on it", lines)
-    if validated is not None:
-        yield validation_section(validated, pictures)
-        yield prediction_section(validated, pictures)
+    if validation is not None:
+        yield validation_section(run, pictures)
+        yield prediction_section(run, pictures)
     yield fit_section(run, pictures)
     yield design_section(run, pictures)
     yield corpus_section(run)
     yield _provenance(run)
 
 
-def _answer(run: Run, validated: Validated | None, pictures: Pictures) -> str:
+def _answer(run: Run, validation: Validation | None, pictures: Pictures) -> str:
     """Return the verdict, the numbers that matter and the proposed mixture."""
     proposal = run.proposal
-    if validated is None:
+    if validation is None:
         body = paragraph("Not validated yet; the next step is: mixopt validate", "verdict")
     else:
-        style = f"verdict {validated.style}".strip()
-        body = paragraph(validated.verdict, style)
-    body += facts(_facts(run, validated))
+        style = f"verdict {verdict_style(validation)}".strip()
+        body = paragraph(validation.verdict, style)
+    body += facts(_facts(run, validation))
     body += heading("The proposed mixture") + _mixture_table(proposal)
     drawn = plots.plot_shares(proposal.natural, proposal.mixture)
     return body + pictures.show("proposal", drawn, "The proposed share of each domain.")
 
 
-def _facts(run: Run, validated: Validated | None) -> Iterable[tuple[str, str, str]]:
+def _facts(run: Run, validation: Validation | None) -> Iterable[tuple[str, str, str]]:
     proposal, unit = run.proposal, UNITS[run.objective.unit]
     predicted = proposal.predicted_objective
     remark = f"{unit}, 90%: {loss(predicted.low)} to {loss(predicted.high)}"
@@ -90,7 +94,7 @@ def _facts(run: Run, validated: Validated | None) -> Iterable[tuple[str, str, st
     gain = _negated(proposal.gains["natural"])
     remark = f"{unit}, 90%: {interval(gain.low, gain.high)}"
     yield "predicted, less natural", difference(gain.value), remark
-    found = _against(validated, "natural")
+    found = validation.compare("natural") if validation is not None else None
     if found is not None:
         remark = f"{unit}, 95%: {interval(found.low, found.high)}, {found.seeds} seeds"
         yield "validated, less natural", difference(found.mean), remark
@@ -140,11 +144,6 @@ def _portable(value: Any) -> Any:
     if isinstance(value, list):
         return [_portable(inner) for inner in value]
     return without_folders(value) if isinstance(value, str) else value
-
-
-def _against(validated: Validated | None, baseline: str) -> Comparison | None:
-    found = validated.comparisons if validated is not None else []
-    return next((c for c in found if c.baseline == baseline), None)
 
 
 def _negated(gain: Interval) -> Interval:

@@ -15,8 +15,8 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator, PercentFormatter
 from numpy.typing import NDArray
 
-from mixopt.figure_style import COLOURS, FAINT, INK, LETTER, label, legend, new_figure
-from mixopt.number_text import share
+from mixopt.reporting.figure_style import COLOURS, FAINT, INK, LETTER, label, legend, new_figure
+from mixopt.reporting.number_text import share
 
 Floats = NDArray[np.float64]
 

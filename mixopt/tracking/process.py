@@ -1,4 +1,4 @@
-"""The process that writes a run's record to MLflow: `python -m mixopt.tracking_process`.
+"""The process that writes a run's record to MLflow: `python -m mixopt.tracking.process`.
 
 It reads a JSON line for each thing that happened (see mixopt.tracking), and answers with
 lines: a warning, a sign of life, and `done`. When the lines end, with the training process
@@ -15,7 +15,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from mixopt.tracking_record import StepRecord, TrackingRecord, digest
+from mixopt.tracking.record import StepRecord, TrackingRecord, digest
 
 # For this process alone, and only where the user has not said otherwise: a dead server is
 # given up after a second (MLflow's own: 249 s), nothing is reported to third parties, and
@@ -116,7 +116,7 @@ class Recorder:
 
     def _connected(self) -> Any:
         if self._store is None:
-            from mixopt.mlflow_store import MlflowStore
+            from mixopt.tracking.mlflow_store import MlflowStore
 
             self._answer({"alive": True})
             local = self._path / "mlartifacts" if self._uri.startswith("sqlite:") else None

@@ -9,16 +9,16 @@ import numpy as np
 import polars as pl
 from matplotlib.figure import Figure
 
-from mixopt import plots
 from mixopt.config import SourceConfig
 from mixopt.corpus import Domain
-from mixopt.figure_style import figure_svg
 from mixopt.files import write_text
 from mixopt.fit_report import CEILING, OBJECTIVE
 from mixopt.fitting import Fit
-from mixopt.number_text import count, loss, rank, share, short_count, size, words
 from mixopt.provenance import without_folders
-from mixopt.report_page import Section, figure, heading, paragraph, table
+from mixopt.reporting import plots
+from mixopt.reporting.figure_style import figure_svg
+from mixopt.reporting.number_text import count, loss, rank, share, short_count, size, words
+from mixopt.reporting.page import Section, figure, heading, paragraph, table
 from mixopt.run_directory import Run
 from mixopt.summary import UNITS
 

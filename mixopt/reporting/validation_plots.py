@@ -14,7 +14,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 from numpy.typing import NDArray
 
-from mixopt.figure_style import (
+from mixopt.reporting.figure_style import (
     FAINT,
     INK,
     LETTER,
@@ -25,7 +25,7 @@ from mixopt.figure_style import (
     legend,
     new_figure,
 )
-from mixopt.number_text import short_count, words
+from mixopt.reporting.number_text import short_count, words
 
 if TYPE_CHECKING:
     from mixopt.validation import Comparison
