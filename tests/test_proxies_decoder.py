@@ -204,10 +204,9 @@ def test_without_a_compiler_nothing_is_compiled(monkeypatch):
 
 
 def test_the_group_fills_a_machine_and_no_more():
-    assert members_by_rule(make_size("tiny"), 256, CPU, compiled=True) == 1
+    assert members_by_rule(make_size("tiny"), 256, CPU) == 4
     short = make_size("tiny", sequence_length=64, batch=2)
-    assert members_by_rule(short, 256, CPU, compiled=True) == 8
-    assert members_by_rule(short, 256, CPU, compiled=False) == 16
+    assert members_by_rule(short, 256, CPU) == 16
     assert candidates(16) == [8, 16, 32]
     assert [power_of_two(n) for n in (0, 1, 3, 4, 31)] == [1, 1, 2, 4, 16]
 

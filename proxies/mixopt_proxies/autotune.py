@@ -1,9 +1,8 @@
 """How many trials to step together: by rule, and measured near it where that is cheap.
 
 Stacking fills a machine that one small model leaves idle; once it is full, more members only
-push each other out of the cache. On a CPU that point is near 2,000 tokens a step for eager
-code, and near 1,000 for compiled code, whose small operations cost less; on a GPU it is
-expected at 32,000 and more.
+push each other out of the cache. On a CPU that point is near 2,000 tokens a step; on a GPU it
+is expected at 32,000 (a roofline estimate, not measured).
 """
 
 from __future__ import annotations
@@ -20,18 +19,16 @@ from mixopt_proxies.sizes import Size
 from mixopt_proxies.trainer import StackTrainer
 
 FULL_TOKENS = {"cpu": 2048, "cuda": 32_768}
-FULL_TOKENS_COMPILED = {"cpu": 1024, "cuda": 32_768}
 SECONDS_EACH = 0.5
 LEAST_STEPS = 3
 GAIN = 1.05
 MEMORY_SHARE = 0.25
 
 
-def members_by_rule(size: Size, vocab_size: int, device: torch.device, *, compiled: bool) -> int:
+def members_by_rule(size: Size, vocab_size: int, device: torch.device) -> int:
     """Return the power of two that brings the tokens of a step to where a machine is full."""
-    full = (FULL_TOKENS_COMPILED if compiled else FULL_TOKENS)[device.type]
     fitting = int(total_memory(device) * MEMORY_SHARE / member_bytes(size, vocab_size))
-    return power_of_two(min(full // size.step_tokens, fitting))
+    return power_of_two(min(FULL_TOKENS[device.type] // size.step_tokens, fitting))
 
 
 def candidates(rule: int) -> list[int]:

@@ -120,14 +120,13 @@ class DecoderProxy:
         for domain in corpus.domains:
             training_shards(domain, self.size.sequence_length)
         device = resolve_device(training.device)
-        rule = members_by_rule(self.size, corpus.vocab_size, device, compiled=True)
+        rule = members_by_rule(self.size, corpus.vocab_size, device)
         setting = self._setting(rule, corpus, training)
         with thread_limit(training.threads), memory_kept(device):
             if setting.compiled and device.type == "cpu":
                 self._tuner(rule, setting).step()
                 return rule
             eager = replace(setting, compiled=False)
-            rule = members_by_rule(self.size, corpus.vocab_size, device, compiled=False)
             return fastest(candidates(rule), lambda members: self._tuner(members, eager).rate())
 
     def train(

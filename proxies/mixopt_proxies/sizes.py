@@ -5,7 +5,9 @@
 warm-up, decay and clipping are RegMix's too. Two things differ: the vocabulary is the
 corpus's, and a step has far fewer sequences (RegMix: 512), since a proxy that sees a
 million tokens learns more from many small steps than from few large ones. `tiny` is ours,
-for a core of a CPU and a minute.
+for bytes and a core of a CPU: a million tokens in about ten seconds. With half a million
+tokens of six domains its mean held-out loss is 2.15 nats per byte at 4 sequences of 128 a step,
+2.13 at 2 (slower), 2.21 at 8; a third layer or a width of 96 to 128 gains less than the tokens that it costs.
 """
 
 from __future__ import annotations
@@ -127,9 +129,9 @@ SIZES: dict[str, Size] = {
         heads=2,
         ff=192,
         sequence_length=128,
-        batch=8,
+        batch=4,
         tied=True,
-        lr=5e-3,
+        lr=3.5e-3,
         warmup=0.05,
         schedule="cosine",
         weight_decay=0.1,
