@@ -266,7 +266,7 @@ def test_an_option_that_cannot_be_right_is_named(options, message):
 
 
 def test_a_device_that_is_not_here_is_named(corpus):
-    for device, message in (("cuda:99", "'cuda:99' is not here"), ("gpu", "'gpu' is no device")):
+    for device, message in (("cuda:99", "'cuda:99' is not here"), ("mps", "'mps' is no device")):
         with pytest.raises(MixoptError, match=message):
             train(corpus, trials_of(0), Training(tokens=100, device=device))
 

@@ -78,8 +78,11 @@ class Tuner:
             torch.cuda.synchronize(self._device)
 
     def rate(self) -> float:
-        """Return the tokens per second of half a second of steps, after one to warm up."""
-        self.step()
+        """Return the tokens per second of half a second of steps; 0 if memory is too short."""
+        try:
+            self.step()
+        except torch.OutOfMemoryError:
+            return 0.0
         steps, start = 0, time.perf_counter()
         while steps < LEAST_STEPS or time.perf_counter() - start < SECONDS_EACH:
             self.step()
