@@ -20,7 +20,7 @@ bench: $(UV)
 	$(RUN) python experiments/benchmarks/bench_proxies.py
 
 notebooks: $(UV)
-	$(RUN) --extra notebooks python experiments/run_notebooks.py
+	$(RUN) python experiments/run_notebooks.py
 
 wheel: $(UV)
 	sh experiments/check_wheel.sh $(UV)

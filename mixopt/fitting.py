@@ -22,6 +22,7 @@ from mixopt.errors import PluginError
 from mixopt.fit_report import OBJECTIVE, report_table
 from mixopt.fitted import Fit, Prediction, fit_again
 from mixopt.objective import Objective
+from mixopt.progress import Update, no_progress
 from mixopt.regressor import fit_regressor, make_regressor
 from mixopt.trial_checks import check_trials
 from mixopt.trials import Trials
@@ -29,7 +30,14 @@ from mixopt.trials import Trials
 __all__ = ["Fit", "Prediction", "fit_trials"]
 
 
-def fit_trials(trials: Trials, config: FitConfig, objective: Objective, seed: int) -> Fit:
+def fit_trials(
+    trials: Trials,
+    config: FitConfig,
+    objective: Objective,
+    seed: int,
+    *,
+    update: Update = no_progress,
+) -> Fit:
     """Compare regressors on held-out folds and fit the best on all finished trials.
 
     Args:
@@ -37,6 +45,7 @@ def fit_trials(trials: Trials, config: FitConfig, objective: Objective, seed: in
         config: Names of regressors, and folds.
         objective: What is minimised; its unit is the unit of the fit.
         seed: Of the folds, of the regressors, and of the ceiling's simulated noise.
+        update: Receives how many fits on folds are done, and which regressor is at work.
 
     Raises:
         TrialsError: Too few mixtures, a loss that is the same in all trials, or evaluation
@@ -47,8 +56,9 @@ def fit_trials(trials: Trials, config: FitConfig, objective: Objective, seed: in
     check_trials(done, objective, config.folds)
     weights_ND, losses_NM = done.weights(), done.losses(objective.unit)
     fold_N = grouped_folds(done.mixtures, config.folds, seed)
+    steps = _Steps(update)
     contenders = [
-        _compete(n, weights_ND, losses_NM, fold_N, objective, seed) for n in _once(config)
+        _compete(n, weights_ND, losses_NM, fold_N, objective, seed, steps) for n in _once(config)
     ]
     observed_N = objective.value(losses_NM)
     best = min(contenders, key=lambda one: float(((one.objective_N - observed_N) ** 2).mean()))
@@ -76,9 +86,10 @@ def _compete(
     fold_N: IntArray,
     objective: Objective,
     seed: int,
+    steps: _Steps,
 ) -> HeldOut:
     make_regressor(name, seed)  # an unknown name is an error before anything is fitted
-    predicted_NM = out_of_fold(lambda: _Named(name, seed), weights_ND, losses_NM, fold_N)
+    predicted_NM = out_of_fold(lambda: _Named(name, seed, steps), weights_ND, losses_NM, fold_N)
     if not np.isfinite(predicted_NM).all():
         raise PluginError(
             f"regressor {name!r} predicts values that are not finite; leave it out of"
@@ -87,14 +98,27 @@ def _compete(
     return held_out(name, predicted_NM, objective)
 
 
-class _Named:
-    """A regressor that says its name when it fails."""
+class _Steps:
+    """Counts the fits on folds."""
 
-    def __init__(self, name: str, seed: int) -> None:
-        self._name, self._regressor = name, make_regressor(name, seed)
+    def __init__(self, update: Update) -> None:
+        self._update, self._done = update, 0
+
+    def ended(self, name: str) -> None:
+        self._done += 1
+        self._update(self._done, name)
+
+
+class _Named:
+    """A regressor that says its name when it fails, and when it is fitted."""
+
+    def __init__(self, name: str, seed: int, steps: _Steps) -> None:
+        self._name, self._regressor, self._steps = name, make_regressor(name, seed), steps
 
     def fit(self, weights_ND: Array, losses_NM: Array) -> Any:
-        return fit_regressor(self._name, self._regressor, weights_ND, losses_NM)
+        fitted = fit_regressor(self._name, self._regressor, weights_ND, losses_NM)
+        self._steps.ended(self._name)
+        return fitted
 
 
 def _held_out_table(

@@ -14,6 +14,10 @@ Update = Callable[[float, str], None]
 LINE_EVERY_SECONDS = 10.0
 
 
+def no_progress(done: float, note: str) -> None:
+    """Show nothing."""
+
+
 @contextmanager
 def progress(title: str, total: float) -> Iterator[Update]:
     """Show the progress of a step on standard error.

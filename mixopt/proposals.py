@@ -20,6 +20,7 @@ import numpy as np
 from mixopt.errors import ConfigError
 from mixopt.mixture import Mixture
 from mixopt.objective import Array, Objective
+from mixopt.progress import Update, no_progress
 from mixopt.proposal_file import Interval, Proposal, Stability
 from mixopt.proposal_warnings import proposal_warnings
 from mixopt.regressor import select_targets
@@ -49,6 +50,7 @@ def propose_mixture(
     *,
     inventory: Mapping[str, int] | None = None,
     seed: int = 0,
+    update: Update = no_progress,
 ) -> Proposal:
     """Find the allowed mixture with the best predicted objective.
 
@@ -61,6 +63,7 @@ def propose_mixture(
         config: How to search.
         inventory: Distinct tokens of each domain; epochs need it and `config.target_tokens`.
         seed: Of the draws.
+        update: Receives how many refits on resampled trials are done.
 
     Raises:
         ConfigError: The gradient method with a regressor that has none, another unit than the
@@ -78,7 +81,7 @@ def propose_mixture(
     points_KD = np.stack([mixture.array, *(one.array for one in compared.values())])
     refits = None
     if config.bootstrap:
-        refits = refit(fit, objective, problem, points_KD, config=config, seed=seed)
+        refits = refit(fit, objective, problem, points_KD, config=config, seed=seed, update=update)
     confidence = _Confidence(fit, objective, problem.value(points_KD), refits)
     proposal = Proposal(
         mixture=mixture,

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from mixopt.objective import Array, Objective
+from mixopt.progress import Update, no_progress
 from mixopt.regressor import fit_regressor, make_regressor
 from mixopt.search import Problem, search
 
@@ -53,6 +54,7 @@ def refit(
     *,
     config: ProposeConfig,
     seed: int,
+    update: Update = no_progress,
 ) -> Refits:
     """Fit and search again on resampled mixtures.
 
@@ -63,6 +65,7 @@ def refit(
         compared_KD: Mixtures of which the predictions are wanted.
         config: The search of the proposal; a refit draws at most `SAMPLES` mixtures.
         seed: Of the resampling and of the draws.
+        update: Receives how many refits are done.
     """
     rng = np.random.default_rng([seed, 1])
     weights_ND = fit.trials.weights()
@@ -79,6 +82,7 @@ def refit(
         found = search(again, config.method, samples=few, average=kept, seed=seed)
         optima.append(found.weights_D)
         values.append(again.value(compared_KD))
+        update(len(values), "refits")
     return Refits(np.array(optima), np.array(values))
 
 

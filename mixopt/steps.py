@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from mixopt.errors import CorpusError
-from mixopt.progress import duration
+from mixopt.progress import duration, progress
 from mixopt.run_directory import STEPS, Run, open_run
 from mixopt.tracking import Tracker, open_tracker
 
@@ -224,7 +224,9 @@ def _sweep(run: Run, tracker: Tracker, say: Say) -> None:
 def _fit(run: Run, _: Tracker, say: Say) -> None:
     from mixopt.fitting import fit_trials
 
-    chosen = fit_trials(run.trials, run.config.fit, run.objective, run.config.seed)
+    config = run.config.fit
+    with progress("fit", len(config.regressors) * config.folds) as update:
+        chosen = fit_trials(run.trials, config, run.objective, run.config.seed, update=update)
     chosen.save(run.path / "fit")
     say(f"fit: {chosen.summary()}")
 
@@ -232,16 +234,18 @@ def _fit(run: Run, _: Tracker, say: Say) -> None:
 def _propose(run: Run, _: Tracker, say: Say) -> None:
     from mixopt.proposals import propose_mixture
 
-    proposal = propose_mixture(
-        run.fit,
-        run.objective,
-        run.constraints,
-        run.corpus.natural,
-        run.trials,
-        run.config.propose,
-        inventory=run.corpus.inventory,
-        seed=run.config.seed,
-    )
+    with progress("propose", run.config.propose.bootstrap) as update:
+        proposal = propose_mixture(
+            run.fit,
+            run.objective,
+            run.constraints,
+            run.corpus.natural,
+            run.trials,
+            run.config.propose,
+            inventory=run.corpus.inventory,
+            seed=run.config.seed,
+            update=update,
+        )
     proposal.to_file(run.path / "proposal.yaml")
     for warning in proposal.warnings:
         say(f"propose: warning: {warning}")

@@ -26,6 +26,7 @@ from mixopt.fitted import Fit
 from mixopt.fitting import fit_trials
 from mixopt.mixture import Mixture
 from mixopt.objective import Objective
+from mixopt.progress import progress
 from mixopt.proposal_file import Proposal
 from mixopt.proposals import propose_mixture
 from mixopt.trials import Trials
@@ -64,7 +65,8 @@ def fit_tables(
     trials = Trials.from_csv(mixtures, losses)
     objective = _mean_of(targets, trials)
     config = FitConfig(regressors=list(regressors)) if regressors else FitConfig()
-    fitted = fit_trials(trials, config, objective, seed)
+    with progress("fit", len(config.regressors) * config.folds) as update:
+        fitted = fit_trials(trials, config, objective, seed, update=update)
     trials.write(out / "trials.parquet")
     fitted.save(out / "fit")
     return fitted

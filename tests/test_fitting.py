@@ -293,6 +293,14 @@ def test_too_few_mixtures_say_how_many_are_needed():
     )
 
 
+def test_progress_counts_the_fits_on_folds():
+    seen = []
+    config = FitConfig(regressors=["linear", "log_linear"], folds=3)
+    asked = fitted("linear").objective
+    fit_trials(make_trials(), config, asked, 0, update=lambda *step: seen.append(step))
+    assert seen == [(n, "linear" if n < 4 else "log_linear") for n in range(1, 7)]
+
+
 def test_a_loss_that_never_changes_is_named():
     trials = make_trials()
     losses_NM = trials.losses()

@@ -1,0 +1,40 @@
+"""What is light stays light: start-up loads nothing that the work at hand does not need."""
+
+import subprocess
+import sys
+
+HEAVY = "torch polars sklearn lightgbm mlflow pydantic datasets scipy matplotlib numpy yaml typer"
+
+
+def loaded_after(code: str) -> set[str]:
+    script = f"{code}; import sys; print(*[m for m in {HEAVY.split()} if m in sys.modules])"
+    ended = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, check=True
+    )
+    return set(ended.stdout.splitlines()[-1].split())
+
+
+def test_importing_mixopt_loads_no_package():
+    assert loaded_after("import mixopt") == set()
+
+
+def test_a_mixture_needs_numpy_and_a_yaml_reader():
+    assert loaded_after("import mixopt; mixopt.Mixture({'web': 1.0})") == {"numpy", "yaml"}
+
+
+def test_reading_a_proposal_needs_no_more():
+    assert loaded_after("import mixopt; mixopt.Proposal") <= {"numpy", "yaml"}
+
+
+def test_the_help_of_the_command_line_loads_typer_alone():
+    code = (
+        "import contextlib, io\nfrom mixopt.cli import app\n"
+        "with contextlib.redirect_stdout(io.StringIO()), contextlib.suppress(SystemExit):\n"
+        "    app(['--help'])\nprint()"
+    )
+    assert loaded_after(f"exec({code!r})") == {"typer"}
+
+
+def test_every_public_name_can_be_loaded():
+    code = "import mixopt; [getattr(mixopt, name) for name in mixopt.__all__]"
+    subprocess.run([sys.executable, "-c", code], check=True)
