@@ -233,7 +233,7 @@ def open_run(config: Config, path: str | Path, *, source: str = "", redo: str | 
     if record.exists():
         for step in STEPS:
             run.is_done(step)
-    elif run.path.exists() and any(run.path.iterdir()):
+    elif run.path.exists() and any(entry.name != ".lock" for entry in run.path.iterdir()):
         raise RunError(f"{run.path}: is not empty and not a run directory; use another --out")
     text = "# The resolved configuration of this run; written by mixopt.\n"
     text += yaml.safe_dump(run._content, sort_keys=False, allow_unicode=True)

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from mixopt.errors import CorpusError
+from mixopt.files import only_one
 from mixopt.progress import duration, progress
 from mixopt.run_directory import STEPS, Run, open_run
 from mixopt.tracking import Tracker, open_tracker
@@ -51,12 +52,13 @@ def run(
     Raises:
         MixoptError: Something that was given cannot be right; one line says what mends it.
     """
-    opened = _open(config, out, overrides, redo)
-    if retry_failed:
-        _forget_failed(opened)
-    with open_tracker(opened, say) as tracker:
-        for step in STEPS:
-            _do(opened, step, tracker, say)
+    with only_one(Path(out)):
+        opened = _open(config, out, overrides, redo)
+        if retry_failed:
+            _forget_failed(opened)
+        with open_tracker(opened, say) as tracker:
+            for step in STEPS:
+                _do(opened, step, tracker, say)
     return opened
 
 
@@ -68,16 +70,11 @@ def prepare(
     Shards that are there already are verified by their hashes, and made again where they differ;
     the steps after this one are kept, since the same documents give the same shards.
     """
-    opened = _open(config, out, overrides)
-    if opened.is_done("prepare"):
-        from mixopt.corpus import Corpus
-
-        try:
-            Corpus.open(opened.path / "corpus")
-        except CorpusError as error:
-            say(f"prepare: {error}")
-            opened.discard("prepare", only=True)
-    return _done(opened, "prepare", say)
+    with only_one(Path(out)):
+        opened = _open(config, out, overrides)
+        if opened.is_done("prepare"):
+            _discard_altered_shards(opened, say)
+        return _done(opened, "prepare", say)
 
 
 def design(
@@ -135,7 +132,18 @@ def _open(
 def _single(
     step: str, config: Source | Config, out: Source, overrides: Sequence[str], say: Say
 ) -> Run:
-    return _done(_open(config, out, overrides), step, say)
+    with only_one(Path(out)):
+        return _done(_open(config, out, overrides), step, say)
+
+
+def _discard_altered_shards(run: Run, say: Say) -> None:
+    from mixopt.corpus import Corpus
+
+    try:
+        Corpus.open(run.path / "corpus")
+    except CorpusError as error:
+        say(f"prepare: {error}")
+        run.discard("prepare", only=True)
 
 
 def _done(run: Run, step: str, say: Say) -> Run:

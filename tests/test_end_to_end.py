@@ -13,7 +13,7 @@ import polars as pl
 import pytest
 
 import mixopt
-from mixopt.files import read_json
+from mixopt.files import only_one, read_json
 
 STEPS = ["prepare", "design", "sweep", "fit", "propose", "validate", "report"]
 
@@ -166,7 +166,27 @@ def test_a_foreign_directory_is_left_alone(config_path, tmp_path):
     ended = command("run", config_path, "--out", tmp_path / "home")
     assert ended.returncode == 2
     assert "is not empty and not a run directory; use another --out" in ended.stderr
-    assert os.listdir(tmp_path / "home") == ["thesis.tex"]
+    assert sorted(os.listdir(tmp_path / "home")) == [".lock", "thesis.tex"]
+
+
+def test_two_processes_do_not_work_in_one_directory(copy_of_run):
+    config, run = copy_of_run
+    with only_one(run):
+        ended = command("run", config, "--out", run)
+    assert ended.returncode == 2
+    assert "another mixopt is at work here" in ended.stderr
+    assert command("run", config, "--out", run).returncode == 0
+
+
+def test_altered_shards_are_made_again_by_prepare_and_the_trials_are_kept(copy_of_run):
+    config, run = copy_of_run
+    shard = run / "corpus" / "code" / "train" / "00000.bin"
+    before = shard.read_bytes()
+    shard.write_bytes(before[:-1])
+    ended = command("prepare", config, "--out", run)
+    assert ended.returncode == 0, ended.stderr
+    assert shard.read_bytes() == before
+    assert "all steps are done" in ended.stdout
 
 
 def test_a_directory_that_cannot_be_written_is_named(config_path, tmp_path):
