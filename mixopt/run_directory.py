@@ -15,7 +15,8 @@ from __future__ import annotations
 import hashlib
 import json
 import shutil
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -24,7 +25,7 @@ from typing import TYPE_CHECKING, Any
 import yaml
 
 from mixopt.errors import RunError
-from mixopt.files import read_json, write_json, write_text
+from mixopt.files import only_one, read_json, write_json, write_text
 
 if TYPE_CHECKING:
     from mixopt.config import Config
@@ -224,7 +225,7 @@ def open_run(config: Config, path: str | Path, *, source: str = "", redo: str | 
         redo: Delete the outputs of this step and of those after it first.
 
     Raises:
-        RunError: The directory is another run's, holds other files, or cannot be written.
+        RunError: The directory is another run's, or cannot be written.
     """
     run = Run(Path(path), config, source)
     record = run.path / "config.yaml"
@@ -233,13 +234,25 @@ def open_run(config: Config, path: str | Path, *, source: str = "", redo: str | 
     if record.exists():
         for step in STEPS:
             run.is_done(step)
-    elif run.path.exists() and any(entry.name != ".lock" for entry in run.path.iterdir()):
-        raise RunError(f"{run.path}: is not empty and not a run directory; use another --out")
     text = "# The resolved configuration of this run; written by mixopt.\n"
     text += yaml.safe_dump(run._content, sort_keys=False, allow_unicode=True)
     if not record.exists() or record.read_text(encoding="utf-8") != text:
         write_text(record, text)
     return run
+
+
+@contextmanager
+def working_in(path: Path) -> Iterator[None]:
+    """Have a run directory to oneself while the block runs.
+
+    Raises:
+        RunError: It holds other files than a run's, or another process is at work in it.
+    """
+    others = [e for e in path.iterdir() if e.name != ".lock"] if path.is_dir() else []
+    if others and not (path / "config.yaml").exists():
+        raise RunError(f"{path}: is not empty and not a run directory; use another --out")
+    with only_one(path):
+        yield
 
 
 def load_run(path: str | Path) -> Run:

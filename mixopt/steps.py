@@ -12,9 +12,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from mixopt.errors import CorpusError
-from mixopt.files import only_one
 from mixopt.progress import duration, progress
-from mixopt.run_directory import STEPS, Run, open_run
+from mixopt.run_directory import STEPS, Run, open_run, working_in
 from mixopt.tracking import Tracker, open_tracker
 
 if TYPE_CHECKING:
@@ -52,7 +51,7 @@ def run(
     Raises:
         MixoptError: Something that was given cannot be right; one line says what mends it.
     """
-    with only_one(Path(out)):
+    with working_in(Path(out)):
         opened = _open(config, out, overrides, redo)
         if retry_failed:
             _forget_failed(opened)
@@ -70,7 +69,7 @@ def prepare(
     Shards that are there already are verified by their hashes, and made again where they differ;
     the steps after this one are kept, since the same documents give the same shards.
     """
-    with only_one(Path(out)):
+    with working_in(Path(out)):
         opened = _open(config, out, overrides)
         if opened.is_done("prepare"):
             _discard_altered_shards(opened, say)
@@ -132,7 +131,7 @@ def _open(
 def _single(
     step: str, config: Source | Config, out: Source, overrides: Sequence[str], say: Say
 ) -> Run:
-    with only_one(Path(out)):
+    with working_in(Path(out)):
         return _done(_open(config, out, overrides), step, say)
 
 
