@@ -17,7 +17,7 @@ check: $(UV)
 	$(RUN) lint-imports
 
 bench: $(UV)
-	$(RUN) python experiments/benchmarks/bench_proxies.py
+	OMP_NUM_THREADS=1 $(RUN) python experiments/benchmarks/bench_proxies.py
 
 notebooks: $(UV)
 	$(RUN) python experiments/run_notebooks.py
