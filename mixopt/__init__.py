@@ -17,16 +17,21 @@ from mixopt.errors import (
     MixtureError,
     PluginError,
     RunError,
+    SamplerError,
     ShardError,
     TrialsError,
 )
 
 if TYPE_CHECKING:
     from mixopt.corpus import Corpus
+    from mixopt.dataset import MixtureDataset
+    from mixopt.loader import MixtureLoader
     from mixopt.mixture import Mixture
     from mixopt.proposal_file import Proposal
     from mixopt.run_directory import Run, load_run
+    from mixopt.sampler import MixtureSampler
     from mixopt.steps import design, fit, prepare, propose, report, run, sweep, validate
+    from mixopt.stream import MixtureStream
     from mixopt.trials import Trials
 
 __version__ = "0.1.0"
@@ -34,6 +39,10 @@ __version__ = "0.1.0"
 _LAZY = {
     "Corpus": "mixopt.corpus",
     "Mixture": "mixopt.mixture",
+    "MixtureDataset": "mixopt.dataset",
+    "MixtureLoader": "mixopt.loader",
+    "MixtureSampler": "mixopt.sampler",
+    "MixtureStream": "mixopt.stream",
     "Proposal": "mixopt.proposal_file",
     "Run": "mixopt.run_directory",
     "Trials": "mixopt.trials",
@@ -56,11 +65,16 @@ __all__ = [
     "InfeasibleError",
     "MixoptError",
     "Mixture",
+    "MixtureDataset",
     "MixtureError",
+    "MixtureLoader",
+    "MixtureSampler",
+    "MixtureStream",
     "PluginError",
     "Proposal",
     "Run",
     "RunError",
+    "SamplerError",
     "ShardError",
     "Trials",
     "TrialsError",

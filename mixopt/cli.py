@@ -212,6 +212,78 @@ def status_command(
             print(line)
 
 
+@app.command("simulate")
+def simulate_command(
+    proposal: Annotated[Path, typer.Argument(metavar="PROPOSAL", help="A mixture or proposal.")],
+    batches: Annotated[int, typer.Option("--batches", help="Global batches of the job.")],
+    batch_size: Annotated[
+        int, typer.Option("--batch-size", help="Samples of one, all ranks.")
+    ] = 256,
+    length: Annotated[int, typer.Option("--length", help="Tokens of a sample.")] = 2048,
+    corpus: Annotated[
+        Path | None, typer.Option("--corpus", help="Prepared corpus; beside PROPOSAL if not given.")
+    ] = None,
+    max_epochs: Annotated[
+        float | None, typer.Option("--max-epochs", help="How often a domain may be drawn through.")
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Say what a job would draw: realised shares, epochs, when a domain runs out."""
+    from mixopt.simulate import simulate_proposal, simulation_json, simulation_lines
+
+    simulation = simulate_proposal(
+        proposal,
+        batches=batches,
+        batch_size=batch_size,
+        length=length,
+        corpus=corpus,
+        max_epochs=max_epochs,
+    )
+    _print_json(simulation_json(simulation)) if as_json else print(
+        "\n".join(simulation_lines(simulation))
+    )
+
+
+tokens_app = typer.Typer(no_args_is_help=True, help="Token shards of other tools.")
+app.add_typer(tokens_app, name="tokens")
+
+
+@tokens_app.callback()
+def _tokens() -> None:
+    """Keep `import` a command of its own."""
+
+
+@tokens_app.command("import")
+def import_command(
+    source: Annotated[Path, typer.Argument(metavar="SOURCE", help=".bin, prefix, or folder.")],
+    out: Annotated[Path, typer.Argument(metavar="OUT", help="Folder, as corpus/web/train.")],
+    tokenizer: Annotated[str, typer.Option("--tokenizer", help="Kept in the index.")],
+    format: Annotated[
+        str | None, typer.Option("--format", help="megatron, nanogpt, llmc, mds, litdata; found.")
+    ] = None,
+    document_end: Annotated[
+        int | None, typer.Option("--document-end", help="Id that ends a document.")
+    ] = None,
+    field: Annotated[str, typer.Option("--field", help="Field of the tokens (mds, litdata).")] = (
+        "tokens"
+    ),
+    copy: Annotated[bool, typer.Option("--copy", help="Copy where a link would do.")] = False,
+) -> None:
+    """Make token shards from Megatron's, nanoGPT's, Mosaic's or litdata's files."""
+    from mixopt.loading.token_import import import_tokens
+
+    shards = import_tokens(
+        source,
+        out,
+        format=format,
+        tokenizer=tokenizer,
+        document_end=document_end,
+        field=field,
+        copy=copy,
+    )
+    print(f"{out}: {shards.tokens:,} tokens, {shards.documents:,} documents")
+
+
 def _directory(config: Path, out: Path | None) -> Path:
     return out if out is not None else Path("runs") / config.stem
 

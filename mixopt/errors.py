@@ -8,6 +8,7 @@
     ├── DesignError      mixtures that cannot be drawn
     │   └── InfeasibleError   constraints that no mixture meets
     ├── TrialsError      tables of mixtures and losses
+    ├── SamplerError     a stream of samples that cannot be laid out, changed or resumed
     ├── RunError         a run directory that is stale, foreign or cannot be written
     └── PluginError      a proxy, regressor or estimator that cannot be found or loaded
 
@@ -51,6 +52,10 @@ class InfeasibleError(DesignError):
 
 class TrialsError(MixoptError):
     """A table of mixtures and losses that cannot be used."""
+
+
+class SamplerError(MixoptError):
+    """A stream of samples that cannot be laid out, changed or resumed."""
 
 
 class RunError(MixoptError):

@@ -1,0 +1,1 @@
+"""Where MixtureLoader meets training frameworks; each module needs its framework."""

@@ -1,0 +1,45 @@
+"""Keep a mixture's state in torch.distributed.checkpoint, as torchtitan and others do.
+
+The state is one global entry, the same on every rank, so it loads on any number of ranks.
+"""
+
+from __future__ import annotations
+
+import json
+from typing import Any, Protocol
+
+from torch.distributed.checkpoint.stateful import Stateful
+
+_KEY = "mixture"
+
+
+class HasState(Protocol):
+    """A MixtureLoader or MixtureSampler."""
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return the state."""
+        ...
+
+    def load_state_dict(self, state: Any) -> None:
+        """Go on from a state."""
+        ...
+
+
+class MixtureState(Stateful):
+    """Put in the dictionary that `torch.distributed.checkpoint.save` and `load` are given."""
+
+    def __init__(self, mixture: HasState) -> None:
+        """Wrap a loader or sampler.
+
+        Args:
+            mixture: Its state is saved; it goes on from the state that is loaded.
+        """
+        self._mixture = mixture
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return the state as one entry, which a checkpoint of any length replaces."""
+        return {_KEY: json.dumps(self._mixture.state_dict())}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Go on from a state."""
+        self._mixture.load_state_dict(json.loads(state_dict[_KEY]))

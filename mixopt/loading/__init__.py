@@ -1,0 +1,1 @@
+"""What lies behind datasets and loaders: sources of rows, packing, prefetching, import."""

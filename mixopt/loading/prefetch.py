@@ -1,0 +1,107 @@
+"""Fetch batches ahead: in line, in a thread, or (mixopt.loading.worker_fetch) in processes."""
+
+from __future__ import annotations
+
+import queue
+import threading
+from collections import deque
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from itertools import chain
+from typing import Any
+
+from mixopt.loading.collate import Batch
+from mixopt.schedule import Schedule
+
+_POLL_SECONDS = 0.1
+
+
+class Ahead:
+    """Batches in order, fetched with the weights of one schedule.
+
+    Attributes:
+        handed_out: The first batch that no worker process was asked for; None without processes.
+    """
+
+    handed_out: int | None = None
+
+    def __init__(
+        self,
+        batches: Iterator[Batch],
+        schedule: Schedule,
+        close: Callable[[], Any] = lambda: None,
+    ) -> None:
+        """Join an iterator and what ends it.
+
+        Args:
+            batches: The batches.
+            schedule: What they follow from.
+            close: Frees what the iterator holds.
+        """
+        self._batches = batches
+        self._schedule = schedule
+        self.close = close
+
+    def next(self) -> Batch | None:
+        """Return the next batch, or None after the last."""
+        return next(self._batches, None)
+
+    def is_stale(self, schedule: Schedule) -> bool:
+        """Whether the weights have changed since the batches were fetched."""
+        return schedule is not self._schedule
+
+
+def in_line(chunks: Iterator[Iterator[Batch]], schedule: Schedule) -> Ahead:
+    """Read when a batch is asked for."""
+    return Ahead(chain.from_iterable(chunks), schedule)
+
+
+def in_thread(chunks: Iterator[Iterator[Batch]], schedule: Schedule, depth: int) -> Ahead:
+    """Read in a thread that keeps up to `depth` chunks ready."""
+    thread = _Thread(chunks, depth)
+    return Ahead(iter(thread), schedule, thread.close)
+
+
+class _Thread:
+    """Run an iterator in a thread; errors come out where the values are taken."""
+
+    def __init__(self, chunks: Iterator[Iterator[Batch]], depth: int) -> None:
+        self._ready: queue.Queue[Any] = queue.Queue(maxsize=depth)
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._run, args=(chunks,), daemon=True)
+        self._thread.start()
+
+    def __iter__(self) -> Iterator[Batch]:
+        while True:
+            chunk = self._ready.get()
+            if chunk is None:
+                return
+            if isinstance(chunk, BaseException):
+                raise chunk
+            while chunk:
+                yield chunk.popleft()
+
+    def close(self) -> None:
+        """Stop the thread and wait for it."""
+        self._stop.set()
+        while self._thread.is_alive():
+            with suppress(queue.Empty):
+                self._ready.get_nowait()
+            self._thread.join(timeout=0.001)
+
+    def _run(self, chunks: Iterator[Iterator[Batch]]) -> None:
+        last: BaseException | None = None
+        try:
+            for chunk in chunks:
+                self._put(deque(chunk))
+                if self._stop.is_set():
+                    return
+        except BaseException as error:
+            last = error
+        self._put(last)
+
+    def _put(self, item: Any) -> None:
+        while not self._stop.is_set():
+            with suppress(queue.Full):
+                self._ready.put(item, timeout=_POLL_SECONDS)
+                return

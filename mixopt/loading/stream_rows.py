@@ -1,0 +1,182 @@
+"""Rows of one domain from a stream that has no index: buffered, packed, shuffled, resumable.
+
+A block of documents is read, packed into rows, and its rows are shuffled; then the next block.
+Where the stream is, is then told by the source's own state at the start of the block and by how
+many rows of it were taken: a few numbers, and resume reads one block again. (A reservoir that is
+refilled row by row would have to be saved whole.)
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from itertools import islice
+from typing import Any, Literal, NamedTuple
+
+import numpy as np
+
+from mixopt.errors import CorpusError
+from mixopt.loading.packing import Packed, best_fit, cut
+from mixopt.order.permutation import domain_key, window_order
+
+Packing = Literal["cut", "best_fit"]
+
+
+@dataclass(frozen=True)
+class RowFormat:
+    """How documents become rows.
+
+    Attributes:
+        length: Tokens of a row; None where a document is a row.
+        packing: `cut` or `best_fit`.
+        tokenize: Turns a document into tokens that end with the end-of-document id; None where
+            it has `input_ids`.
+        padding: Token id where a row of `best_fit` is not full.
+    """
+
+    length: int | None
+    packing: Packing
+    tokenize: Callable[[Any], Any] | None
+    padding: int
+
+    def rows(self, documents: list[Any], left: list[int]) -> tuple[list[Any], list[int]]:
+        """Pack documents; return rows, and tokens left over for the next block."""
+        if self.length is None:
+            return documents, []
+        tokens = [self._tokens(document) for document in documents]
+        if self.packing == "cut":
+            packed, rest = cut(tokens, self.length, left)
+            return _samples(packed), [int(token) for token in rest]
+        return _samples(best_fit(tokens, self.length, padding=self.padding)), []
+
+    def _tokens(self, document: Any) -> Any:
+        if self.tokenize is not None:
+            return self.tokenize(document)
+        return document["input_ids"] if isinstance(document, Mapping) else document
+
+
+class Reader(NamedTuple):
+    """Which of several readers of one stream this is."""
+
+    number: int
+    of: int
+
+
+class DomainRows:
+    """Yield one domain's rows for ever, pass after pass."""
+
+    def __init__(
+        self, name: str, source: Any, form: RowFormat, *, seed: int, buffer: int, reader: Reader
+    ) -> None:
+        """Begin at the start of the source.
+
+        Args:
+            name: The domain.
+            source: An iterable of documents, or a function that returns one.
+            form: How documents become rows.
+            seed: Of the shuffle.
+            buffer: Documents of a block.
+            reader: Takes each `of`-th document from `number` on.
+        """
+        self._name, self._source, self._form = name, source, form
+        self._buffer, self._reader = buffer, reader
+        self._key = domain_key(seed, f"{name}\n{reader.number}")
+        self._epoch = self._block = self._taken = self._read = 0
+        self._left: list[int] = []
+        self._mark: dict[str, Any] | None = None
+        self._rows: list[Any] | None = None
+        self._documents: Iterator[Any] | None = None
+
+    @property
+    def epoch(self) -> int:
+        """How often the source was read to its end."""
+        return self._epoch
+
+    def __next__(self) -> Any:
+        """Return the next row.
+
+        Raises:
+            CorpusError: The source gives this reader nothing.
+        """
+        while self._rows is None or self._taken >= len(self._rows):
+            self._load(is_next=self._rows is not None)
+        self._taken += 1
+        return self._rows[self._taken - 1]
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return where the stream is: the start of the block and the rows taken of it."""
+        return {
+            "epoch": self._epoch,
+            "block": self._block,
+            "taken": self._taken,
+            "left": self._start_left if self._rows is not None else self._left,
+            "read": self._start_read if self._rows is not None else self._read,
+            "source": self._mark,
+        }
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Go on from a state; the block is read again."""
+        self._epoch, self._block = state["epoch"], state["block"]
+        self._left, self._read = list(state["left"]), state["read"]
+        self._mark, self._rows = state["source"], None
+        self._documents = self._open()
+        if state["taken"]:
+            self._load(is_next=False)
+        self._taken = state["taken"]
+
+    def _load(self, *, is_next: bool) -> None:
+        self._block += is_next
+        self._taken = 0
+        if self._documents is None:
+            self._documents = self._open()
+        self._mark = self._source_state()
+        self._start_left, self._start_read = self._left, self._read
+        documents = list(islice(self._documents, self._buffer))
+        if not documents:
+            self._next_epoch()
+            documents = list(islice(self._documents, self._buffer))
+        self._read += len(documents)
+        rows, self._left = self._form.rows(documents, self._left)
+        order = window_order(self._key + self._epoch, self._block, 1, len(rows))[0]
+        self._rows = [rows[k] for k in order]
+
+    def _next_epoch(self) -> None:
+        if self._read == 0:
+            raise CorpusError(
+                f"domain {self._name!r}: reader {self._reader.number} of {self._reader.of} gets no"
+                " documents; use fewer workers, or a source of more shards"
+            )
+        self._epoch += 1
+        self._read = self._start_read = 0
+        self._mark = None
+        self._documents = self._open()
+        self._mark = self._source_state()
+
+    def _open(self) -> Iterator[Any]:
+        source = self._source() if callable(self._source) else self._source
+        if hasattr(source, "set_epoch"):
+            source.set_epoch(self._epoch)
+        self._opened = source
+        if _has_state(source):
+            if self._mark is not None:
+                source.load_state_dict(self._mark)
+            return iter(source)
+        mine = islice(iter(source), self._reader.number, None, self._reader.of)
+        return islice(mine, self._read, None)
+
+    def _source_state(self) -> dict[str, Any] | None:
+        if not _has_state(self._opened):
+            return None
+        state: dict[str, Any] = self._opened.state_dict()
+        return state
+
+
+def _has_state(source: Iterable[Any]) -> bool:
+    return hasattr(source, "state_dict") and hasattr(source, "load_state_dict")
+
+
+def _samples(packed: Packed) -> list[dict[str, Any]]:
+    return [
+        {"input_ids": tokens, "document": document}
+        for tokens, document in zip(np.asarray(packed.tokens_RL), packed.document_RL, strict=True)
+    ]

@@ -1,0 +1,151 @@
+"""Read rows out of many mapped files with one call of numpy.
+
+The files of all domains lie somewhere in this process's address space. One array is laid over the
+whole range from the first to the last, and rows are picked out of it by their distance from the
+first: that costs what a gather from a single file does, where a loop over domains or samples
+costs two to four times as much. Only addresses inside of the files are ever read; rows are
+checked by the caller.
+
+Shapes: B rows, L tokens of a row, S files.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mixopt.loading.row_sources import TokenRows
+from mixopt.tokens import TokenShards
+
+
+class TokenReader:
+    """Read rows of token shards of any dtype; the wider one holds a batch of both."""
+
+    def __init__(self, domains: Sequence[TokenRows]) -> None:
+        """Map the files.
+
+        Args:
+            domains: Rows of one length.
+        """
+        dtypes = [rows.shards.dtype for rows in domains]
+        self.dtype = np.result_type(*dtypes)
+        self._length = domains[0].length
+        kinds = sorted(set(dtypes), key=str)
+        self._spans = [
+            _Span([r.shards for r in domains if r.shards.dtype == kind], self._length)
+            for kind in kinds
+        ]
+        self._kind_D = np.array([kinds.index(dtype) for dtype in dtypes])
+        number = [dtypes[:d].count(dtype) for d, dtype in enumerate(dtypes)]
+        self._number_D = np.array(number)
+
+    def read_many(
+        self, domain_NB: NDArray[np.int64], row_NB: NDArray[np.int64]
+    ) -> Iterator[NDArray[Any]]:
+        """Copy the rows, which must be inside of their domains, of one batch after the other.
+
+        Args:
+            domain_NB: Numbers of domains, a batch in each row.
+            row_NB: Rows in those domains.
+
+        Yields:
+            Tokens of a batch, shape (B, L).
+        """
+        if len(self._spans) == 1:
+            yield from self._spans[0].read_many(domain_NB, row_NB)
+            return
+        for domain, row in zip(domain_NB, row_NB, strict=True):
+            yield self._read_mixed(domain, row)
+
+    def _read_mixed(self, domain_B: NDArray[np.int64], row_B: NDArray[np.int64]) -> NDArray[Any]:
+        out = np.empty((len(row_B), self._length), self.dtype)
+        for kind, span in enumerate(self._spans):
+            here = np.flatnonzero(self._kind_D[domain_B] == kind)
+            batch = self._number_D[domain_B[here]][None], row_B[here][None]
+            out[here] = next(span.read_many(*batch))
+        return out
+
+
+class _Span:
+    """All files of token shards of one dtype.
+
+    A place is a position in the concatenation of the files.
+    """
+
+    def __init__(self, domains: Sequence[TokenShards], length: int) -> None:
+        self._length = length
+        self._domains = domains
+        self._files = [file for shards in domains for file in _mapped(shards)]
+        self._begins = np.cumsum([0, *map(len, self._files)], dtype=np.int64)
+        self._firsts = np.cumsum([0, *(shards.tokens for shards in domains)], dtype=np.int64)
+        dtype = domains[0].dtype
+        base = min((file.ctypes.data for file in self._files), default=0)
+        starts = [(file.ctypes.data - base) // dtype.itemsize for file in self._files]
+        self._starts = np.array(starts, np.int64)
+        self._rows = _overlaid(base, self._starts + np.diff(self._begins), dtype, length)
+        self._is_simple = all(len(shards.shards) == 1 for shards in domains)
+
+    def read_many(
+        self, domain_NB: NDArray[np.int64], row_NB: NDArray[np.int64]
+    ) -> Iterator[NDArray[Any]]:
+        inside_NB = row_NB * self._length
+        if self._is_simple:
+            rows = self._rows
+            for starts in inside_NB + self._starts[domain_NB]:
+                yield rows[starts]
+        else:
+            for places in inside_NB + self._firsts[domain_NB]:
+                yield self._read_places(places)
+
+    def _read_places(self, place_B: NDArray[np.int64]) -> NDArray[Any]:
+        file_B = np.searchsorted(self._begins, place_B, side="right") - 1
+        is_inside = place_B + self._length <= self._begins[file_B + 1]
+        starts = self._starts[file_B] + place_B - self._begins[file_B]
+        rows = np.empty((len(place_B), self._length), self._rows.dtype)
+        rows[is_inside] = self._rows[starts[is_inside]]
+        for k in np.flatnonzero(~is_inside).tolist():
+            rows[k] = self._across(int(place_B[k]))
+        return rows
+
+    def _across(self, place: int) -> NDArray[Any]:
+        domain = int(np.searchsorted(self._firsts, place, side="right")) - 1
+        start = place - int(self._firsts[domain])
+        return self._domains[domain].read(start, start + self._length)
+
+
+class _Overlay:
+    """Memory as numpy's array interface describes it."""
+
+    def __init__(self, interface: dict[str, Any]) -> None:
+        self.__array_interface__ = interface
+
+
+def _overlaid(
+    base: int, ends_S: NDArray[np.int64], dtype: np.dtype[Any], length: int
+) -> NDArray[Any]:
+    """Lay rows of one length, one beginning at each token, over an address range."""
+    tokens = int(ends_S.max(initial=0))
+    if not tokens:
+        return np.empty((0, length), dtype)
+    item = dtype.itemsize
+    return np.asarray(
+        _Overlay(
+            {
+                "data": (base, True),
+                "shape": (tokens, length),
+                "strides": (item, item),
+                "typestr": dtype.str,
+                "version": 3,
+            }
+        )
+    )
+
+
+def _mapped(shards: TokenShards) -> list[NDArray[Any]]:
+    return [
+        np.asarray(np.memmap(shards.path / shard.file, dtype=shards.dtype, mode="r"))
+        for shard in shards.shards
+    ]

@@ -1,0 +1,87 @@
+"""Fetch batches ahead in worker processes, with torch's DataLoader.
+
+The order is decided in this process and workers keep nothing, so it does not depend on how many
+there are. Each worker is asked for `prefetch` batches ahead. Batches come back as numpy arrays:
+they go through a pipe, where a tensor would cost a file descriptor and a mapping each.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from torch.utils.data import DataLoader, Dataset
+
+from mixopt.dataset import MixtureDataset
+from mixopt.loading.collate import Batch
+from mixopt.loading.prefetch import Ahead
+from mixopt.schedule import Schedule
+
+
+def in_processes(
+    dataset: MixtureDataset,
+    collate: Callable[[Sequence[Any]], Batch],
+    rows: Iterator[NDArray[np.int64]],
+    schedule: Schedule,
+    first: int,
+    workers: int,
+    prefetch: int,
+) -> Ahead:
+    """Start worker processes that read batches from `first` on."""
+    asked = _Asked(rows, first)
+    loader: DataLoader[Any] = DataLoader(
+        _BatchReader(dataset, collate),
+        batch_sampler=asked,
+        num_workers=workers,
+        prefetch_factor=prefetch,
+        collate_fn=_only,
+    )
+    return _InProcesses(iter(loader), schedule, asked)
+
+
+class _Asked:
+    """Yield the rows of each batch and count the batches that were asked for."""
+
+    def __init__(self, rows: Iterator[NDArray[np.int64]], first: int) -> None:
+        self._rows = rows
+        self.handed_out = first
+
+    def __iter__(self) -> Iterator[list[Any]]:
+        for rows in self._rows:
+            self.handed_out += 1
+            yield [rows]
+
+
+class _BatchReader(Dataset[Batch]):
+    """Read a whole batch in one call."""
+
+    def __init__(self, dataset: MixtureDataset, collate: Callable[[Sequence[Any]], Batch]) -> None:
+        self._dataset = dataset
+        self._collate = collate
+
+    def __getitem__(self, rows: NDArray[np.int64]) -> Batch:
+        if self._dataset.is_tokens:
+            return self._dataset.read(rows)
+        return self._collate(self._dataset.__getitems__(rows.tolist()))
+
+
+class _InProcesses(Ahead):
+    """Batches that were asked for keep the weights they were asked for with."""
+
+    def __init__(self, batches: Iterator[Batch], schedule: Schedule, asked: _Asked) -> None:
+        super().__init__(batches, schedule)
+        self._asked = asked
+
+    def next(self) -> Batch | None:
+        batch = super().next()
+        self.handed_out = self._asked.handed_out
+        return batch
+
+    def is_stale(self, schedule: Schedule) -> bool:
+        return False
+
+
+def _only(batches: Sequence[Batch]) -> Batch:
+    return batches[0]

@@ -1,0 +1,1 @@
+"""What lies behind the schedule and the sampler: shares, splits, permutations, state."""
