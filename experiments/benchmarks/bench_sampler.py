@@ -4,7 +4,11 @@
 
 CORPUS is a folder of `<domain>/train.parquet` with a column `text`. Its eight largest domains
 become token shards of UTF-8 bytes as uint16 (26 MB each). A peer that is not installed is left
-out and said so: torchdata, litdata, grain, mosaicml-streaming. Each system runs in a process of
+out and said so; they pull older packages along, so they have an environment of their own:
+
+    uv pip install grain litdata torchdata && uv pip install --no-deps mosaicml-streaming
+
+Each system runs in a process of
 its own, pinned to one core, all of them in turn, `--reps` times.
 """
 
