@@ -96,6 +96,9 @@ def _text_of(table: Table) -> str:
 
     stream = io.StringIO()
     console = Console(file=stream, width=100, highlight=False, color_system=None)
+    # A title of its own is wrapped to the width of the table.
+    title, table.title = table.title, None
+    console.print(title, soft_wrap=True)
     console.print(table)
     return "\n".join(line.rstrip() for line in stream.getvalue().rstrip().splitlines()) + "\n"
 
@@ -104,7 +107,7 @@ def _table(title: str, first: str, *others: str) -> Table:
     from rich import box
     from rich.table import Table
 
-    table = Table(title=title, title_justify="left", title_style="", box=box.SIMPLE_HEAD)
+    table = Table(title=title, box=box.SIMPLE_HEAD)
     table.add_column(first)
     for name in others:
         table.add_column(name, justify="right")
