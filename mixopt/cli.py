@@ -70,7 +70,6 @@ def run_command(
     """Do all steps in order; run it again and it goes on where it was."""
     from mixopt import steps
 
-    _check_step(redo)
     run = steps.run(
         config,
         _directory(config, out),
@@ -127,6 +126,8 @@ def fit_command(
     if (config is None) == (mixtures is None and losses is None):
         raise ConfigError("fit: give either CONFIG, or --mixtures and --losses with --out")
     if config is not None:
+        if target or regressor:
+            raise ConfigError("fit: --target and --regressor go with tables; CONFIG has its own")
         from mixopt import steps
 
         _next_step(steps.fit(config, _directory(config, out), overrides=overrides or (), say=_say))
@@ -177,9 +178,13 @@ def propose_command(
 ) -> None:
     """Search for the mixture with the best predicted objective."""
     if source.is_dir():
+        if overrides:
+            raise ConfigError("propose: --set goes with CONFIG, not DIR")
         from mixopt.summary import proposal_text
         from mixopt.tables import propose_from
 
+        if tokens is not None and not 1 <= tokens < 1e18:
+            raise ConfigError(f"--tokens {tokens:g}: must be at least 1, and less than 1e18")
         length = None if tokens is None else int(tokens)
         proposal = propose_from(source, target=target, tokens=length, constraints=constraints)
         path = out or source / "proposals" / f"{target or 'objective'}.yaml"
@@ -286,14 +291,6 @@ def import_command(
 
 def _directory(config: Path, out: Path | None) -> Path:
     return out if out is not None else Path("runs") / config.stem
-
-
-def _check_step(step: str | None) -> None:
-    from mixopt.errors import did_you_mean
-    from mixopt.run_directory import STEPS
-
-    if step is not None and step not in STEPS:
-        raise ConfigError(f"--from {step}: no such step{did_you_mean(step, STEPS)}")
 
 
 def _print_run(run: Run, as_json: bool) -> None:

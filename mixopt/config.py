@@ -1,7 +1,7 @@
 """The one YAML file of an experiment, as checked values.
 
 Each section is one step's; a field's description is its documentation. `load_config` reads
-the file with line numbers (mixopt.yaml_source), so that an error names file, line and field.
+the file with line numbers (mixopt.config_file), so that an error names file, line and field.
 """
 
 from __future__ import annotations
@@ -131,6 +131,14 @@ class DesignConfig(Section):
         3, description="further seeds of the uniform mixture, which give the noise of a trial"
     )
 
+    @model_validator(mode="after")
+    def _strengths(self) -> DesignConfig:
+        if self.min_strength > self.max_strength:
+            raise ValueError(
+                f"min_strength {self.min_strength:g} is above max_strength {self.max_strength:g}"
+            )
+        return self
+
 
 class ProxyConfig(Section):
     """What is trained on each mixture."""
@@ -139,7 +147,9 @@ class ProxyConfig(Section):
     tokens: Positive = Field(1_000_000, description="training tokens of one trial")
     eval_every: Count = Field(0, description="tokens between evaluations; 0: end")
     eval_tokens: Positive = Field(65_536, description="held-out tokens of each evaluation domain")
-    device: str = Field("auto", description="auto, cpu, cuda, cuda:1")
+    device: str = Field(
+        "auto", pattern=r"^(auto|cpu|cuda(:\d+)?)$", description="auto, cpu, cuda, cuda:1"
+    )
     options: dict[str, Any] = Field(default_factory=dict, description="passed to the proxy")
 
 
@@ -163,7 +173,7 @@ class ObjectiveConfig(Section):
     """What is minimised: exactly one of the three."""
 
     target: str | None = Field(None, description="one evaluation domain")
-    mean: dict[str, Annotated[float, Field(gt=0)]] | None = Field(
+    mean: dict[str, Annotated[float, Field(gt=0, allow_inf_nan=False)]] | None = Field(
         None, description="weights by evaluation domain"
     )
     worst: list[str] | None = Field(None, description="the largest loss among these", min_length=1)
@@ -231,7 +241,7 @@ class Config(Section):
     """One experiment."""
 
     name: str = Field("mixopt", pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
-    seed: int = Field(0, ge=0)
+    seed: int = Field(0, ge=0, lt=2**63)
     corpus: CorpusConfig
     evaluation: dict[str, SourceConfig] = Field(
         default_factory=dict, description="targets that are not trained on"

@@ -14,10 +14,12 @@ from typing import Any, get_args, get_origin
 import yaml
 from pydantic import BaseModel, ValidationError
 
+from mixopt import plugins
 from mixopt.config import Config
 from mixopt.errors import ConfigError, did_you_mean
 
 Location = tuple[str | int, ...]
+RESERVED = ("index.json", "tokenizer.json", "spools")  # the corpus's own
 
 
 def load_config(path: str | Path, overrides: Sequence[str] = ()) -> Config:
@@ -191,7 +193,7 @@ def _inconsistencies(config: Config) -> Iterable[tuple[Location, str]]:
     for section, known in (("corpus", domains), ("evaluation", targets)):
         inner = ("domains",) if section == "corpus" else ()
         for name in known:
-            if not name or name.startswith(".") or "/" in name or "\\" in name:
+            if not name or name.startswith(".") or "/" in name or "\\" in name or name in RESERVED:
                 yield (section, *inner, name), f"{name!r} cannot be the name of a folder"
     for name in targets:
         if name in domains:
@@ -202,8 +204,18 @@ def _inconsistencies(config: Config) -> Iterable[tuple[Location, str]]:
     for location, name in _names_of_domains(config):
         if name not in domains:
             yield location, f"unknown domain {name!r}{did_you_mean(name, domains)}"
+    for location, kind, name in _names_of_plugins(config):
+        known = plugins.names(kind)
+        if ":" not in name and name not in known:
+            yield location, f"unknown {kind} {name!r}{did_you_mean(name, known)}"
     if config.constraints.max_epochs is not None and config.propose.target_tokens is None:
         yield ("constraints", "max_epochs"), "needs propose.target_tokens, the length of the run"
+
+
+def _names_of_plugins(config: Config) -> Iterable[tuple[Location, plugins.Kind, str]]:
+    yield ("proxy", "name"), "proxy", config.proxy.name
+    for place, name in enumerate(config.fit.regressors):
+        yield ("fit", "regressors", place), "regressor", name
 
 
 def _names_of_evaluation_domains(config: Config) -> Iterable[tuple[Location, str]]:

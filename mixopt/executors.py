@@ -132,11 +132,11 @@ class LocalExecutor:
     ) -> Outcome:
         try:
             answer = self._worker(place).ask(request, lambda progress: report(number, progress))
-        except OSError as error:
-            answer = {"error": f"the worker could not be reached: {error}"}
-        if "error" in answer:
-            return Outcome(number, None, answer["error"])
-        return Outcome(number, [result_from_json(entry) for entry in answer["results"]])
+            if "error" in answer:
+                return Outcome(number, None, answer["error"])
+            return Outcome(number, [result_from_json(entry) for entry in answer["results"]])
+        except Exception as error:  # whatever a third party's proxy answers, the sweep goes on
+            return Outcome(number, None, f"the worker's answer cannot be used: {error!r}")
 
     def _worker(self, place: int) -> _Worker:
         worker = self._workers[place]

@@ -62,18 +62,38 @@ def only_one(folder: Path) -> Iterator[None]:
     with stream:
         try:
             _lock(stream.fileno())
-        except OSError as error:
+        except BlockingIOError as error:
             raise RunError(
                 f"{folder}: another mixopt is at work here; wait until it ends"
             ) from error
         yield
 
 
-def _lock(descriptor: int) -> None:
-    with suppress(ImportError):
-        import fcntl
+def is_in_use(folder: Path) -> bool:
+    """Tell whether a process is in `only_one` with a folder."""
+    path = folder / ".lock"
+    if not path.exists():
+        return False
+    with path.open("rb") as stream:
+        try:
+            _lock(stream.fileno())
+        except BlockingIOError:
+            return True
+    return False
 
+
+def _lock(descriptor: int) -> None:
+    """Lock a file; raise BlockingIOError where another process has, and nothing else."""
+    try:
+        import fcntl
+    except ImportError:
+        return
+    try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        raise
+    except OSError:  # a network file system without locks
+        return
 
 
 def write_bytes(path: Path, content: bytes) -> None:

@@ -47,9 +47,10 @@ def load(kind: Kind, name: str) -> Any:
         return _import_path(kind, name) if ":" in name else _entry(kind, name).load()
     except ImportError as error:
         missing = error.name or str(error)
-        raise PluginError(
-            f"{kind} {name!r} needs {missing}: pip install 'mixopt[{EXTRAS[kind]}]'"
-        ) from error
+        mend = f"'mixopt[{EXTRAS[kind]}]'"
+        if ":" in name:
+            mend = "the package that has it, or run where Python finds it"
+        raise PluginError(f"{kind} {name!r} needs {missing}: pip install {mend}") from error
 
 
 def build(kind: Kind, name: str, options: Mapping[str, Any]) -> Any:
@@ -66,7 +67,10 @@ def build(kind: Kind, name: str, options: Mapping[str, Any]) -> Any:
             raise ConfigError(
                 f"{kind} {name!r}: unknown option {option!r}{did_you_mean(option, known)}"
             )
-    return factory(**options)
+    try:
+        return factory(**options)
+    except TypeError as error:
+        raise PluginError(f"{kind} {name!r}: {error}; is it a {kind}?") from error
 
 
 def _import_path(kind: Kind, name: str) -> Any:

@@ -1,8 +1,9 @@
 """The run directory: what each step left, and whether it is of this configuration.
 
     config.yaml        the resolved configuration
-    steps.json         the finished steps, each with its fingerprint
-    corpus/ design.parquet trials/ trials.parquet fit/ proposal.yaml validation.parquet report.html
+    steps.json         the steps that are begun or finished, each with its fingerprint
+    corpus/ design.parquet trials/ trials.parquet fit/ proposal.yaml
+    validation/ validation.parquet figures/ report.html
 
 A step's fingerprint is a hash of the sections of the configuration that it depends on and of
 the step before it, so that a change of the objective does not invalidate the trials. Where a
@@ -14,6 +15,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import shlex
 import shutil
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -24,8 +26,9 @@ from typing import TYPE_CHECKING, Any
 
 import yaml
 
-from mixopt.errors import RunError
+from mixopt.errors import RunError, did_you_mean
 from mixopt.files import only_one, read_json, write_json, write_text
+from mixopt.trial_files import trial_paths
 
 if TYPE_CHECKING:
     from mixopt.config import Config
@@ -49,6 +52,9 @@ STEPS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     "validate": (("validate",), ("validation", "validation.parquet")),
     "report": (("name",), ("report.html", "figures")),
 }
+
+# The steps that train, and where each of their trials has a file.
+TRIAL_FOLDERS = {"sweep": "trials", "validate": "validation"}
 
 
 @dataclass(frozen=True)
@@ -78,6 +84,7 @@ class Run:
         """The table of mixtures and losses."""
         from mixopt.trials import Trials
 
+        self.require("sweep")
         return Trials.read(self.path / "trials.parquet")
 
     @cached_property
@@ -85,6 +92,7 @@ class Run:
         """The chosen regressor and the cross-validation report."""
         from mixopt.fitting import Fit
 
+        self.require("fit")
         return Fit.load(self.path / "fit")
 
     @cached_property
@@ -92,6 +100,7 @@ class Run:
         """The mixture to train on, with what it is predicted to give."""
         from mixopt.proposals import Proposal
 
+        self.require("propose")
         return Proposal.from_file(self.path / "proposal.yaml")
 
     @cached_property
@@ -99,6 +108,7 @@ class Run:
         """The proposal against its baselines, several seeds each."""
         from mixopt.validation import Validation
 
+        self.require("validate")
         return Validation.read(self.path / "validation.parquet", self.objective)
 
     @property
@@ -140,11 +150,16 @@ class Run:
             RunError: The output is there, but of another configuration.
         """
         recorded = self._recorded.get(step)
-        if recorded is None or not all((self.path / name).exists() for name in STEPS[step][1]):
+        if recorded is None or not self._holds(step, finished=recorded["seconds"] is not None):
             return False
         if recorded["fingerprint"] != self.fingerprint(step):
             raise RunError(self._stale(step))
-        return True
+        return recorded["seconds"] is not None
+
+    def is_begun(self, step: str) -> bool:
+        """Tell whether a step was begun and is not finished."""
+        recorded = self._recorded.get(step)
+        return recorded is not None and recorded["seconds"] is None
 
     def require(self, step: str) -> None:
         """Check that an earlier step is done.
@@ -155,10 +170,32 @@ class Run:
         if not self.is_done(step):
             raise RunError(f"{self.path}: '{step}' is not done yet: {self.command(step)}")
 
-    def record(self, step: str, seconds: float) -> None:
+    def begin(self, step: str) -> None:
+        """Note that a step is begun, so that another configuration cannot go on with its trials."""
+        recorded = self._recorded.get(step)
+        if recorded is not None and recorded["fingerprint"] != self.fingerprint(step):
+            self.discard(step)
+        self._record(step, None)
+
+    def end(self, step: str, seconds: float) -> None:
         """Note that a step is finished."""
-        entry = {"fingerprint": self.fingerprint(step), "seconds": round(seconds, 3)}
-        write_json(self.path / "steps.json", {**self._recorded, step: entry})
+        self._record(step, round(seconds, 3))
+
+    def check_before(self, step: str) -> None:
+        """Check what a step builds on, before it is done again.
+
+        Raises:
+            RunError: There is no such step, or an earlier one is of another configuration.
+            ShardError: The step would train on shards that are not what their index says.
+        """
+        if step not in STEPS:
+            raise RunError(f"no such step: {step!r}{did_you_mean(step, STEPS)}")
+        order = list(STEPS)
+        done = [self.is_done(earlier) for earlier in order[: order.index(step)]]
+        if step in TRIAL_FOLDERS and all(done):
+            from mixopt.corpus import Corpus
+
+            Corpus.open(self.path / "corpus")
 
     def discard(self, first: str, *, keep: Sequence[str] = (), only: bool = False) -> None:
         """Delete the outputs of a step, and of those after it unless `only`.
@@ -184,12 +221,13 @@ class Run:
     def command(self, step: str, *extra: str) -> str:
         """Return the command that runs a step of this run."""
         source = self.source or str(self.path / "config.yaml")
-        return " ".join(["mixopt", step, source, "--out", str(self.path), *extra])
+        return shlex.join(["mixopt", step, source, "--out", str(self.path), *extra])
 
     @property
     def seconds(self) -> dict[str, float]:
         """How long each finished step took."""
-        return {step: entry["seconds"] for step, entry in self._recorded.items()}
+        taken = {step: entry["seconds"] for step, entry in self._recorded.items()}
+        return {step: seconds for step, seconds in taken.items() if seconds is not None}
 
     @property
     def _content(self) -> dict[str, Any]:
@@ -202,6 +240,17 @@ class Run:
         path = self.path / "steps.json"
         recorded: dict[str, Any] = read_json(path) if path.exists() else {}
         return recorded
+
+    def _record(self, step: str, seconds: float | None) -> None:
+        entry = {"fingerprint": self.fingerprint(step), "seconds": seconds}
+        write_json(self.path / "steps.json", {**self._recorded, step: entry})
+
+    def _holds(self, step: str, *, finished: bool) -> bool:
+        """Tell whether the outputs of a finished step are there, or trials of a begun one."""
+        if finished:
+            return all((self.path / name).exists() for name in STEPS[step][1])
+        folder = TRIAL_FOLDERS.get(step)
+        return folder is not None and any(trial_paths(self.path / folder))
 
     def _stale(self, step: str) -> str:
         before = yaml.safe_load((self.path / "config.yaml").read_text(encoding="utf-8"))
@@ -230,6 +279,7 @@ def open_run(config: Config, path: str | Path, *, source: str = "", redo: str | 
     run = Run(Path(path), config, source)
     record = run.path / "config.yaml"
     if redo is not None:
+        run.check_before(redo)
         run.discard(redo)
     if record.exists():
         for step in STEPS:

@@ -7,11 +7,10 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from mixopt.files import read_json
+from mixopt.files import is_in_use, read_json
 from mixopt.progress import duration
-from mixopt.run_directory import STEPS, Run
-
-FOLDERS = {"sweep": "trials", "validate": "validation"}
+from mixopt.run_directory import STEPS, TRIAL_FOLDERS, Run
+from mixopt.trial_files import trial_paths
 
 
 def run_status(run: Run) -> dict[str, Any]:
@@ -20,13 +19,16 @@ def run_status(run: Run) -> dict[str, Any]:
     The time left of a sweep is what the trials so far took, by the files' times; it is absent
     before two are there.
     """
-    steps = {}
+    in_use = is_in_use(run.path)
+    steps: dict[str, Any] = {}
     for step in STEPS:
-        entry: dict[str, Any] = {"done": run.is_done(step)}
-        if step in run.seconds:
+        entry: dict[str, Any] = {"state": "done" if run.is_done(step) else "waiting"}
+        if entry["state"] == "done":
             entry["seconds"] = run.seconds[step]
-        if step in FOLDERS:
-            entry |= _trials(run.path / FOLDERS[step])
+        elif run.is_begun(step):
+            entry["state"] = "running" if in_use else "interrupted"
+        if step in TRIAL_FOLDERS:
+            entry |= _trials(run.path / TRIAL_FOLDERS[step], running=entry["state"] == "running")
         steps[step] = entry
     return {"path": str(run.path), "steps": steps}
 
@@ -34,7 +36,7 @@ def run_status(run: Run) -> dict[str, Any]:
 def status_lines(status: dict[str, Any]) -> Iterator[str]:
     """Say a status in words, a line a step."""
     for step, entry in status["steps"].items():
-        words = ["done" if entry["done"] else "waiting"]
+        words = [entry["state"]]
         if "seconds" in entry:
             words.append(f"in {duration(entry['seconds'])}")
         if entry.get("trials"):
@@ -45,20 +47,20 @@ def status_lines(status: dict[str, Any]) -> Iterator[str]:
         yield f"{step:<9} {', '.join(words)}"
 
 
-def _trials(folder: Path) -> dict[str, Any]:
+def _trials(folder: Path, *, running: bool) -> dict[str, Any]:
     """Count what the folder of a step that trains holds."""
     groups = folder / "groups.json"
     if not groups.exists():
         return {}
     total = sum(len(names) for names in read_json(groups))
-    files = [path for path in folder.glob("[!.]*.json") if path != groups]
+    files = trial_paths(folder)
     states = [read_json(path)["result"]["status"] for path in files]
     found: dict[str, Any] = {
         "trials": total,
         "ended": len(states),
         "finished": states.count("finished"),
     }
-    if 1 < len(files) < total:
+    if running and 1 < len(files) < total:
         times = sorted(path.stat().st_mtime for path in files)
         begun = groups.stat().st_mtime
         each = (times[-1] - begun) / len(files)

@@ -11,9 +11,9 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from mixopt.errors import CorpusError
+from mixopt.errors import ConfigError, CorpusError
 from mixopt.progress import duration, progress
-from mixopt.run_directory import STEPS, Run, open_run, working_in
+from mixopt.run_directory import STEPS, TRIAL_FOLDERS, Run, open_run, working_in
 from mixopt.tracking import Tracker, open_tracker
 
 if TYPE_CHECKING:
@@ -51,8 +51,9 @@ def run(
     Raises:
         MixoptError: Something that was given cannot be right; one line says what mends it.
     """
+    asked = _read(config, overrides)
     with working_in(Path(out)):
-        opened = _open(config, out, overrides, redo)
+        opened = _open(asked, config, out, redo)
         if retry_failed:
             _forget_failed(opened)
         with open_tracker(opened, say) as tracker:
@@ -69,8 +70,9 @@ def prepare(
     Shards that are there already are verified by their hashes, and made again where they differ;
     the steps after this one are kept, since the same documents give the same shards.
     """
+    asked = _read(config, overrides)
     with working_in(Path(out)):
-        opened = _open(config, out, overrides)
+        opened = _open(asked, config, out)
         if opened.is_done("prepare"):
             _discard_altered_shards(opened, say)
         return _done(opened, "prepare", say)
@@ -118,21 +120,23 @@ def report(
     return _single("report", config, out, overrides, say)
 
 
-def _open(
-    config: Source | Config, out: Source, overrides: Sequence[str] = (), redo: str | None = None
-) -> Run:
+def _read(config: Source | Config, overrides: Sequence[str]) -> Config:
     from mixopt.config_file import load_config
 
-    if isinstance(config, (str, Path)):
-        return open_run(load_config(config, overrides), out, source=str(config), redo=redo)
-    return open_run(config, out, redo=redo)
+    return load_config(config, overrides) if isinstance(config, (str, Path)) else config
+
+
+def _open(asked: Config, config: Source | Config, out: Source, redo: str | None = None) -> Run:
+    source = str(config) if isinstance(config, (str, Path)) else ""
+    return open_run(asked, out, source=source, redo=redo)
 
 
 def _single(
     step: str, config: Source | Config, out: Source, overrides: Sequence[str], say: Say
 ) -> Run:
+    asked = _read(config, overrides)
     with working_in(Path(out)):
-        return _done(_open(config, out, overrides), step, say)
+        return _done(_open(asked, config, out), step, say)
 
 
 def _discard_altered_shards(run: Run, say: Say) -> None:
@@ -158,24 +162,25 @@ def _do(run: Run, step: str, tracker: Tracker, say: Say) -> None:
     order = list(STEPS)
     if step != order[0]:
         run.require(order[order.index(step) - 1])
+    run.begin(step)
     start = time.monotonic()
     _ACTIONS[step](run, tracker, say)
     seconds = time.monotonic() - start
-    run.record(step, seconds)
+    run.end(step, seconds)
     say(f"{step}: done in {duration(seconds)}")
 
 
 def _forget_failed(run: Run) -> None:
     """Delete the results of trials that did not finish, and what was made from them."""
     from mixopt.files import read_json
-    from mixopt.trial_files import TrialFolder
+    from mixopt.trial_files import TrialFolder, trial_paths
 
-    for step, folder in (("validate", "validation"), ("sweep", "trials")):
+    for step, folder in reversed(TRIAL_FOLDERS.items()):
         path = run.path / folder
         failed = [
             file.stem
-            for file in path.glob("[!.]*.json")
-            if file.name != "groups.json" and read_json(file)["result"]["status"] != "finished"
+            for file in trial_paths(path)
+            if read_json(file)["result"]["status"] != "finished"
         ]
         for trial in failed:
             TrialFolder(path).forget(trial)
@@ -192,6 +197,7 @@ def _prepare(run: Run, _: Tracker, say: Say) -> None:
         run.path / "corpus",
         fingerprint=run.fingerprint("prepare"),
         seed=run.config.seed,
+        min_tokens=2,
         progress=lambda line: say(f"prepare: {line}"),
     )
 
@@ -200,6 +206,12 @@ def _design(run: Run, _: Tracker, say: Say) -> None:
     from mixopt.designs import make_design, write_design
 
     trials = make_design(run.config.design, run.corpus.natural, run.constraints, run.config.seed)
+    mixtures, folds = len({trial.mixture for trial in trials}), run.config.fit.folds
+    if mixtures < folds:
+        raise ConfigError(
+            f"fit.folds: {folds} folds need as many different mixtures, and the design has"
+            f" {mixtures}; raise design.trials, or lower fit.folds"
+        )
     write_design(trials, run.path / "design.parquet")
     roles = [trial.role for trial in trials]
     counts = ", ".join(f"{roles.count(role)} {role}" for role in dict.fromkeys(roles))

@@ -61,10 +61,12 @@ def evaluation_text(found: Mapping[str, Any]) -> str:
     columns = ("spearman", "rmse", "coverage90", "rank", "regret")
     title = f"{found['regressor']} on {found['runs']} runs that it has not seen"
     table = _table(title, "target", *columns)
-    for name, row in {**found["targets"], "mean": found["mean"]}.items():
+    for name, row in {**found["targets"], "(mean)": found["mean"]}.items():
         cells = ["" if row[column] is None else f"{row[column]:.4g}" for column in columns]
         table.add_row(name, *cells)
-    return f"{_text_of(table)}\nmean Spearman over targets: {found['mean_spearman']:.4f}"
+    mean = found["mean_spearman"]
+    said = "none: every target is constant" if mean is None else f"{mean:.4f}"
+    return f"{_text_of(table)}\nmean Spearman over targets: {said}"
 
 
 def _proposal_table(proposal: Proposal) -> Table:
@@ -95,7 +97,7 @@ def _text_of(table: Table) -> str:
     from rich.console import Console
 
     stream = io.StringIO()
-    console = Console(file=stream, width=100, highlight=False, color_system=None)
+    console = Console(file=stream, width=100, highlight=False, color_system=None, markup=False)
     # A title of its own is wrapped to the width of the table.
     title, table.title = table.title, None
     console.print(title, soft_wrap=True)

@@ -7,16 +7,18 @@ groups. A trial that diverges or fails is recorded with its reason, and the rest
 
 from __future__ import annotations
 
+import math
 import threading
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from mixopt.errors import RunError
 from mixopt.executors import Job, LocalExecutor, Outcome
 from mixopt.files import read_json, write_json
 from mixopt.progress import Update, progress
-from mixopt.proxy import Progress, Trial, TrialResult
+from mixopt.proxy import Losses, Progress, Trial, TrialResult
 from mixopt.trial_files import TrialFolder
 
 OnResult = Callable[[Trial, TrialResult], None]
@@ -59,7 +61,7 @@ def run_trials(
                     members = waiting[outcome.group]
                     new = _results_of(outcome, members)
                     files.write(outcome.group, members, new)
-                    meter.ended(outcome.group, len(members))
+                    meter.ended(outcome.group, sum(m.name not in results for m in members))
                     for trial, result in zip(members, new, strict=True):
                         results[trial.name] = result
                         if on_result is not None:
@@ -89,9 +91,23 @@ def _results_of(outcome: Outcome, members: Sequence[Trial]) -> list[TrialResult]
     if outcome.results is not None and [r.trial for r in outcome.results] == [
         member.name for member in members
     ]:
-        return outcome.results
+        return [_finite(result) for result in outcome.results]
     reason = outcome.reason or "the proxy returned results of other trials than it was given"
     return [TrialResult(m.name, "failed", 0, 0, 0.0, reason=reason) for m in members]
+
+
+def _finite(result: TrialResult) -> TrialResult:
+    """Return a result; one that is called finished with a loss that is no number diverged."""
+    curve = tuple(losses for losses in result.curve if _is_finite(losses))
+    if result.status == "finished" and (result.losses is None or not _is_finite(result.losses)):
+        reason = "the proxy reports a loss that is not finite"
+        return replace(result, status="diverged", losses=None, curve=curve, reason=reason)
+    return replace(result, curve=curve)
+
+
+def _is_finite(losses: Losses) -> bool:
+    values = (*losses.nats_per_token.values(), *losses.bits_per_byte.values())
+    return all(math.isfinite(value) for value in values)
 
 
 def _checked(results: list[TrialResult], folder: Path) -> list[TrialResult]:

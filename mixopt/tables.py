@@ -21,7 +21,7 @@ from pydantic import ValidationError
 from mixopt.config import ConstraintsConfig, FitConfig, ObjectiveConfig, ProposeConfig
 from mixopt.constraints import Constraints
 from mixopt.crossval import spearman
-from mixopt.errors import ConfigError, RunError, TrialsError
+from mixopt.errors import ConfigError, RunError, TrialsError, did_you_mean
 from mixopt.fitted import Fit
 from mixopt.fitting import fit_trials
 from mixopt.mixture import Mixture
@@ -29,6 +29,7 @@ from mixopt.objective import Objective
 from mixopt.progress import progress
 from mixopt.proposal_file import Proposal
 from mixopt.proposals import propose_mixture
+from mixopt.run_directory import load_run
 from mixopt.trials import Trials
 
 Array = NDArray[np.float64]
@@ -97,12 +98,14 @@ def propose_from(
 ) -> Proposal:
     """Propose a mixture from a fit, for another target, length or constraints than before.
 
+    What is not given is as the run's configuration has it, where the directory is a run's.
+
     Args:
         directory: A run directory, or a folder that `fit_tables` made.
         target: An evaluation domain; the fit's own objective when None.
         tokens: Length of the full run, for epochs and `max_epochs`.
-        constraints: A YAML file of `bounds` and `max_epochs`.
-        seed: Of the search.
+        constraints: A YAML file of `bounds` and `max_epochs`, in place of the run's.
+        seed: Of the search, where the directory is no run's.
 
     Raises:
         ConfigError: An unknown target or domain, or constraints that cannot be read.
@@ -114,18 +117,28 @@ def propose_from(
     if target is not None:
         config = ObjectiveConfig(target=target, unit=objective.unit)
         objective = Objective.from_config(config, fitted.targets)
+    limits, search = ConstraintsConfig(), ProposeConfig()
+    if (directory / "config.yaml").exists():
+        config_of_run = load_run(directory).config
+        limits, search = config_of_run.constraints, config_of_run.propose
+        seed = config_of_run.seed
+    if constraints is not None:
+        limits = _read_constraints(Path(constraints))
+    if tokens is not None:
+        search = search.model_copy(update={"target_tokens": tokens})
     inventory = _inventory(directory)
-    natural = Mixture.natural(inventory) if inventory else Mixture.uniform(fitted.domains)
-    return propose_mixture(
-        fitted,
-        objective,
-        _constraints(constraints, inventory, fitted.domains, tokens),
-        natural,
-        fitted.trials,
-        ProposeConfig(target_tokens=tokens),
-        inventory=inventory,
-        seed=seed,
-    )
+    with progress("propose", search.bootstrap) as update:
+        return propose_mixture(
+            fitted,
+            objective,
+            _constraints(limits, inventory, fitted.domains, search.target_tokens),
+            Mixture.natural(inventory) if inventory else Mixture.uniform(fitted.domains),
+            fitted.trials,
+            search,
+            inventory=inventory,
+            seed=seed,
+            update=update,
+        )
 
 
 def evaluate_fit(directory: str | Path, mixtures: str | Path, losses: str | Path) -> dict[str, Any]:
@@ -140,6 +153,11 @@ def evaluate_fit(directory: str | Path, mixtures: str | Path, losses: str | Path
         TrialsError: A table cannot be used, or has other domains or targets than the fit.
     """
     fitted = load_fit(directory)
+    if fitted.objective.unit != "nats_per_token":
+        raise TrialsError(
+            f"{directory}: its fit is in bits per byte, and tables are in nats per token; a run"
+            " with objective.unit: nats_per_token can be tested on them"
+        )
     unseen = Trials.from_csv(mixtures, losses)
     if set(unseen.domains) != set(fitted.domains):
         odd = sorted(set(unseen.domains) ^ set(fitted.domains))[0]
@@ -198,14 +216,13 @@ def _inventory(directory: Path) -> dict[str, int] | None:
 
 
 def _constraints(
-    path: str | Path | None,
+    config: ConstraintsConfig,
     inventory: dict[str, int] | None,
     domains: tuple[str, ...],
     tokens: int | None,
 ) -> Constraints:
-    config = ConstraintsConfig() if path is None else _read_constraints(Path(path))
     if config.max_epochs is not None and inventory is None:
-        raise ConfigError(f"{path}: max_epochs needs a corpus, whose tokens are counted")
+        raise ConfigError("constraints.max_epochs needs a corpus, whose tokens are counted")
     return Constraints.from_config(
         config, inventory=inventory or dict.fromkeys(domains, 1), target_tokens=tokens
     )
@@ -219,5 +236,8 @@ def _read_constraints(path: Path) -> ConstraintsConfig:
         raise ConfigError(f"{path}: cannot be read: {' '.join(str(error).split())}") from error
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
-        field = ".".join(str(part) for part in first["loc"])
-        raise ConfigError(f"{path}: {field}: {first['msg']}") from error
+        field = ".".join(str(part) for part in first["loc"]) or "the file"
+        if first["type"] == "extra_forbidden":
+            near = did_you_mean(field, ConstraintsConfig.model_fields)
+            raise ConfigError(f"{path}: {field}: unknown field{near}") from error
+        raise ConfigError(f"{path}: {field}: {first['msg']}, got {first['input']!r}") from error

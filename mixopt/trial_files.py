@@ -48,6 +48,11 @@ def result_from_json(content: dict[str, Any]) -> TrialResult:
     )
 
 
+def trial_paths(folder: Path) -> list[Path]:
+    """Return the files of the trials of a folder that have ended."""
+    return [path for path in folder.glob("[!.]*.json") if path.name != "groups.json"]
+
+
 class TrialFolder:
     """One file for each finished, diverged or failed trial."""
 
@@ -66,7 +71,7 @@ class TrialFolder:
             path = self._file(trial.name)
             if path.exists():
                 content = read_json(path)
-                if content["trial"] != trial_to_json(trial):
+                if not isinstance(content, dict) or content.get("trial") != trial_to_json(trial):
                     raise RunError(
                         f"{path}: is of another mixture or seed; delete it to train again"
                     )

@@ -72,4 +72,4 @@ def test_tokens_of_another_tool_become_shards(tmp_path):
 def test_a_step_that_is_not_there_is_answered_with_the_nearest(config_path):
     ended = command("run", config_path, "--from", "swep")
     assert ended.returncode == 2
-    assert "--from swep: no such step; did you mean 'sweep'?" in ended.stderr
+    assert "no such step: 'swep'; did you mean 'sweep'?" in ended.stderr

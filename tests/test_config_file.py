@@ -41,6 +41,11 @@ def load(tmp_path):
         ("constraints: {max_epochs: 2}", "constraints.max_epochs: needs propose.target_tokens"),
         ("design: [1", "not valid YAML"),
         ("objective: {target: web}", "yaml:8: objective: given twice"),
+        ("fit: {regressors: [linaer]}", "yaml:8: fit.regressors.0: unknown .* mean 'linear'"),
+        ("proxy: {name: decodr}", "yaml:8: proxy.name: unknown proxy 'decodr'; did you mean"),
+        ("proxy: {device: gpu}", "yaml:8: proxy.device: .*, got 'gpu'"),
+        ("seed: 99999999999999999999", "yaml:8: seed: should be less than"),
+        ("design: {min_strength: 9}", "yaml:8: design: min_strength 9 is above max_strength 5"),
     ],
 )
 def test_a_wrong_field_is_named_with_its_line(load, addition, message):

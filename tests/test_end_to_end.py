@@ -150,6 +150,44 @@ def test_another_configuration_is_refused_and_named(copy_of_run):
     assert ended.stderr.count("\n") == 1
 
 
+def test_an_interrupted_sweep_does_not_go_on_with_another_configuration(experiment, tmp_path):
+    config, run = tmp_path / "tiny.yaml", tmp_path / "run"
+    config.write_text(experiment)
+    kill_after(2, run / "trials", [sys.executable, "-m", "mixopt", "run", config, "--out", run])
+    kept = {path: path.read_text() for path in trial_files(run / "trials")}
+    status = json.loads(command("status", run, "--json").stdout)
+    assert status["steps"]["sweep"]["state"] == "interrupted"
+    ended = command("run", config, "--out", run, "--set", "proxy.tokens=10000")
+    assert ended.returncode == 2
+    assert "proxy.tokens is 20000 there and 10000 here" in ended.stderr
+    assert {path: path.read_text() for path in kept} == kept
+
+
+def test_a_first_mistake_can_be_mended_in_the_same_directory(experiment, tmp_path):
+    config, run = tmp_path / "tiny.yaml", tmp_path / "run"
+    config.write_text(experiment.replace("corpus:", "corpus:\n  on_bad_document: skip"))
+    ended = command("prepare", config, "--out", run, "--set", "corpus.domains.code.column=txt")
+    assert (ended.returncode, "no column 'txt'" in ended.stderr) == (2, True)
+    assert command("prepare", config, "--out", run).returncode == 0
+
+
+def test_nothing_is_deleted_where_a_redo_cannot_be_done(copy_of_run):
+    config, run = copy_of_run
+    ended = command("run", config, "--out", run, "--from", "validate", "--set", "design.trials=9")
+    assert ended.returncode == 2
+    assert (run / "validation.parquet").exists()
+
+
+def test_another_target_keeps_the_constraints_of_the_run(experiment, tmp_path):
+    config, run = tmp_path / "tiny.yaml", tmp_path / "run"
+    config.write_text(experiment + "constraints: {bounds: {code: [0.3, 0.6]}}\n")
+    for step in ("prepare", "design", "sweep", "fit"):
+        assert command(step, config, "--out", run).returncode == 0
+    assert command("propose", run, "--target", "prose").returncode == 0
+    mixture = mixopt.Mixture.from_file(run / "proposals" / "prose.yaml")
+    assert 0.3 - 1e-9 <= mixture["code"] <= 0.6 + 1e-9
+
+
 def test_another_objective_keeps_the_trials(copy_of_run):
     config, run = copy_of_run
     trials = (run / "trials.parquet").read_bytes()
@@ -225,7 +263,7 @@ def test_status_and_json(finished):
     config, run, _ = finished
     status = json.loads(command("status", run, "--json").stdout)
     assert status["steps"]["sweep"] | {"seconds": 0} == {
-        "done": True,
+        "state": "done",
         "seconds": 0,
         "trials": 12,
         "ended": 12,

@@ -57,6 +57,20 @@ class Recording:
                            Losses(training.tokens, loss, loss))
 
 
+class Infinite(Recording):
+    def result(self, trial, corpus, training):
+        loss = {name: float("nan") for name in corpus.evaluation_names}
+        if trial.name != "a":
+            return super().result(trial, corpus, training)
+        return TrialResult(trial.name, "finished", 10, 5, 0.1, Losses(10, loss, loss))
+
+
+class Unreadable(Recording):
+    def train(self, trials, corpus, training, report):
+        results = super().train(trials, corpus, training, report)
+        return [None, *results[1:]] if trials[0].name == "a" else results
+
+
 class Misaligned(Recording):
     def train(self, trials, corpus, training, report):
         return super().train(trials, corpus, training, report)[::-1][:1]
@@ -132,6 +146,20 @@ def test_a_worker_that_is_killed_takes_only_its_own_group_along(make_job, tmp_pa
     results = run_trials(trials, make_job(), tmp_path / "trials", workers=1)
     assert [r.status for r in results] == ["failed"] * 2 + ["finished"] * 3
     assert "signal SIGKILL; out of memory?" in results[0].reason
+
+
+def test_a_loss_that_is_not_finite_is_a_divergence_whatever_the_proxy_says(make_job, tmp_path):
+    results = run_trials(
+        trials_named("a", "b"), make_job("Infinite"), tmp_path / "trials", workers=1
+    )
+    assert [r.status for r in results] == ["diverged", "finished"]
+    assert results[0].losses is None
+
+
+def test_an_answer_that_cannot_be_read_is_a_failure_and_the_rest_go_on(make_job, tmp_path):
+    trials = trials_named("a", "b", "c")
+    results = run_trials(trials, make_job("Unreadable"), tmp_path / "trials", workers=1)
+    assert [r.status for r in results] == ["failed", "failed", "finished"]
 
 
 def test_results_of_other_trials_than_asked_for_are_a_failure(make_job, tmp_path):

@@ -90,6 +90,8 @@ def _json_line(line: bytes, where: str, reading: Reading) -> str | None:
         return reading.is_bad(where, f"broken JSON at column {error.colno}: {error.msg}")
     except RecursionError:
         return reading.is_bad(where, "broken JSON: nested too deeply")
+    except ValueError as error:  # a number of thousands of digits
+        return reading.is_bad(where, f"broken JSON: {error}".split(";", maxsplit=1)[0])
     return _field(row, where, reading)
 
 
