@@ -107,7 +107,10 @@ def sample_mixtures(
     rng = np.random.default_rng(np.random.SeedSequence(seed, spawn_key=(0,)))
     if allowed.dimensions == 0 and config.trials > 1:
         only = Mixture.from_array(natural.domains, allowed.project(natural.array))
-        raise DesignError(f"design.trials: {config.trials} asked for, but {only} is all there is")
+        raise DesignError(
+            f"design.trials: {config.trials} asked for, but {only} is all there is; add a domain,"
+            " or widen the limits"
+        )
     if config.method == "sobol":
         return sobol_mixtures(allowed, config.trials, minimum=config.minimum, rng=rng)
     found = draw_mixtures(

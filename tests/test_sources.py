@@ -177,6 +177,8 @@ BAD_LINES = {
     b'{"text": 7}': "a.jsonl:2: column 'text' is int '7', not text",
     b'{"text": "\\ud800"}': "a.jsonl:2: invalid UTF-8 at character 1",
     b'["text"]': "a.jsonl:2: a list, not an object with columns",
+    b'{"body": "a"}': "a.jsonl:2: no column 'text'",
+    b'{"text": "a", "id": ' + b"9" * 5000 + b"}": "a.jsonl:2: broken JSON: Exceeds the limit",
 }
 
 

@@ -73,15 +73,17 @@ def _json(path: Path, reading: Reading) -> Iterator[str]:
         if start.lstrip().startswith(b"["):
             yield from _json_array(path, start + stream.read(), reading)
             return
+    first = True
     with _open(path) as stream:
         for number, line in enumerate(stream, start=1):
             if line.strip():
-                document = _json_line(line, f"{path}:{number}", reading)
+                document = _json_line(line, f"{path}:{number}", reading, first=first)
                 if document is not None:
+                    first = False
                     yield document
 
 
-def _json_line(line: bytes, where: str, reading: Reading) -> str | None:
+def _json_line(line: bytes, where: str, reading: Reading, *, first: bool) -> str | None:
     try:
         row = json.loads(line.rstrip(b"\r\n").decode("utf-8-sig"))
     except UnicodeDecodeError as error:
@@ -92,7 +94,7 @@ def _json_line(line: bytes, where: str, reading: Reading) -> str | None:
         return reading.is_bad(where, "broken JSON: nested too deeply")
     except ValueError as error:  # a number of thousands of digits
         return reading.is_bad(where, f"broken JSON: {error}".split(";", maxsplit=1)[0])
-    return _field(row, where, reading)
+    return _field(row, where, reading, first=first)
 
 
 def _json_array(path: Path, content: bytes, reading: Reading) -> Iterator[str]:
@@ -108,14 +110,17 @@ def _json_array(path: Path, content: bytes, reading: Reading) -> Iterator[str]:
             f"domain {reading.domain!r}: {path}:{error.lineno}: broken JSON: {error.msg}"
         ) from error
     for number, row in enumerate(rows, start=1):
-        document = _field(row, f"{path} (item {number})", reading)
+        document = _field(row, f"{path} (item {number})", reading, first=number == 1)
         if document is not None:
             yield document
 
 
-def _field(row: Any, where: str, reading: Reading) -> str | None:
+def _field(row: Any, where: str, reading: Reading, *, first: bool) -> str | None:
+    """Return the text of a row; without the column the first is a mistake, a later one is bad."""
     if not isinstance(row, dict):
         return reading.is_bad(where, f"a {type(row).__name__}, not an object with columns")
+    if reading.column not in row and not first:
+        return reading.is_bad(where, f"no column {reading.column!r}")
     reading.check_column(where, row)
     return reading.text(row[reading.column], where)
 
