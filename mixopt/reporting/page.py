@@ -21,7 +21,7 @@ STYLE = """
 --faint:#7d8690;--line:#323941;--tint:#1d232a;--accent:#5bb4e5;--good:#3fbf95;--bad:#ee8f5c}}
 *{box-sizing:border-box}
 body{margin:0;background:var(--paper);color:var(--ink);font:16px/1.55 var(--letters)}
-main{max-width:54rem;margin:0 auto;padding:2rem 1.25rem 4rem}
+main{max-width:62rem;margin:0 auto;padding:2rem 1.25rem 4rem}
 h1{font-size:1.7rem;line-height:1.25;margin:0 0 .2rem}
 h2{font-size:1.25rem;margin:2.8rem 0 .6rem;padding-top:.9rem;border-top:1px solid var(--line)}
 h3{font-size:1rem;margin:1.6rem 0 .3rem}
