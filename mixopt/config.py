@@ -156,7 +156,6 @@ class ProxyConfig(Section):
 class SweepConfig(Section):
     """How the trials are run."""
 
-    executor: Literal["local"] = "local"
     workers: Positive | None = Field(None, description="processes; one a core or GPU when absent")
 
 

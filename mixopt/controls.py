@@ -19,12 +19,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 
 from mixopt.crossval import Array, IntArray, spearman, splits
 from mixopt.objective import Objective
-
-Mask = NDArray[np.bool_]
 
 
 @dataclass(frozen=True)

@@ -211,7 +211,7 @@ def test_trials_that_did_not_finish_are_listed_with_their_reason(run):
     losses = [name for name in table.columns if name.startswith(("loss/", "bpb/"))]
     table = table.with_columns(
         pl.when(first).then(pl.lit("diverged")).otherwise("status").alias("status"),
-        pl.when(first).then(pl.lit("loss is nan in /home/me/x/y.py")).alias("reason"),
+        pl.when(first).then(pl.lit("loss is nan in /elsewhere/me/x/y.py")).alias("reason"),
         *(pl.when(~first).then(name).alias(name) for name in losses),
     )
     Trials(table, run.trials.domains, run.trials.targets).write(run.path / "trials.parquet")
@@ -222,7 +222,7 @@ def test_trials_that_did_not_finish_are_listed_with_their_reason(run):
 @pytest.mark.parametrize(
     ("text", "kept"),
     [
-        ("/home/me/data/x.jsonl", "\N{HORIZONTAL ELLIPSIS}/x.jsonl"),
+        ("/elsewhere/me/data/x.jsonl", "\N{HORIZONTAL ELLIPSIS}/x.jsonl"),
         (
             "trial 3: '/tmp/a/b.txt' is missing",
             "trial 3: '\N{HORIZONTAL ELLIPSIS}/b.txt' is missing",
