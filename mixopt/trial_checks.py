@@ -25,6 +25,14 @@ def check_trials(trials: Trials, objective: Objective, folds: int) -> None:
     _check_losses(trials, objective)
 
 
+def settled(objective: Objective, trials: Trials) -> Objective:
+    """Return the objective with the spreads of these trials' losses, where it divides by them."""
+    if objective.scale == "none":
+        return objective
+    spreads_M = trials.finished.losses(objective.unit).std(axis=0)
+    return objective.scaled(dict(zip(trials.targets, spreads_M.tolist(), strict=True)))
+
+
 def trials_fingerprint(trials: Trials) -> str:
     """Return twelve hexadecimal digits that are the same for the same trials in any order."""
     kept = [name for name in trials.table.columns if name not in ("seconds", "reason")]

@@ -17,6 +17,8 @@ from mixopt.files import read_json, write_json
 from mixopt.mixture import Mixture
 from mixopt.proxy import Losses, Trial, TrialResult
 
+GROUPS, ROUNDS = "groups.json", "rounds.json"  # which trials train together; which were chosen
+
 
 def trial_to_json(trial: Trial) -> dict[str, Any]:
     """Return a trial as plain values."""
@@ -50,7 +52,7 @@ def result_from_json(content: dict[str, Any]) -> TrialResult:
 
 def trial_paths(folder: Path) -> list[Path]:
     """Return the files of the trials of a folder that have ended."""
-    return [path for path in folder.glob("[!.]*.json") if path.name != "groups.json"]
+    return [path for path in folder.glob("[!.]*.json") if path.name not in (GROUPS, ROUNDS)]
 
 
 class TrialFolder:

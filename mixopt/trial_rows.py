@@ -4,14 +4,16 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from typing import Any
+from typing import Any, Literal
 
 import polars as pl
 
 from mixopt.errors import TrialsError
 from mixopt.proxy import Losses, Trial, TrialResult
 
+Unit = Literal["nats_per_token", "bits_per_byte"]
 WEIGHT, LOSS, BPB = "weight/", "loss/", "bpb/"
+PREFIX: dict[Unit, str] = {"nats_per_token": LOSS, "bits_per_byte": BPB}
 HEAD: dict[str, Any] = {
     "trial": pl.String,
     "role": pl.String,

@@ -2,8 +2,9 @@
 
 One row a trial. Columns: trial, role, seed, status, reason, mixture (fingerprint),
 weight/<domain> ..., loss/<evaluation domain> ... (nats per token), bpb/<evaluation domain> ...
-(bits per byte), tokens, parameters, proxy, seconds, round. A trial that failed or diverged keeps
-its row with the reason, and has null losses, never 0.
+(bits per byte), tokens, parameters, proxy, seconds, round. A finished trial has losses in one unit
+at least. A trial that failed or diverged keeps its row with the reason, and has null losses, never
+0.
 
 Mixtures and losses are joined by the trial's name, never by row order: a missing, doubled or
 extra name is an error that says which. The rows are in the order of the mixtures, whatever order
@@ -14,23 +15,29 @@ Shapes: N trials, D domains, M evaluation domains.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Literal
 
 import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from mixopt.errors import TrialsError
+from mixopt.errors import TrialsError, did_you_mean
 from mixopt.files import replacing
 from mixopt.proxy import Trial, TrialResult
-from mixopt.trial_rows import BPB, LOSS, WEIGHT, check_once, named, schema, table_of
-
-Unit = Literal["nats_per_token", "bits_per_byte"]
-PREFIX: dict[Unit, str] = {"nats_per_token": LOSS, "bits_per_byte": BPB}
+from mixopt.trial_rows import (
+    BPB,
+    LOSS,
+    PREFIX,
+    WEIGHT,
+    Unit,
+    check_once,
+    named,
+    schema,
+    table_of,
+)
 
 
 @dataclass(frozen=True, eq=False)
@@ -96,11 +103,22 @@ class Trials:
         *,
         tolerance: float = 0.01,
         key: str | None = None,
+        unit: Unit = "nats_per_token",
+        ignore: Sequence[str] = (),
+        drop_incomplete: bool = False,
     ) -> Trials:
-        """Read mixtures and losses that others published as CSV (mixopt.trial_csv)."""
+        """Read mixtures and losses that others published (mixopt.trial_csv.read_csv_trials)."""
         from mixopt.trial_csv import read_csv_trials
 
-        return read_csv_trials(Path(mixtures), Path(losses), tolerance=tolerance, key=key)
+        return read_csv_trials(
+            Path(mixtures),
+            Path(losses),
+            tolerance=tolerance,
+            key=key,
+            unit=unit,
+            ignore=ignore,
+            drop_incomplete=drop_incomplete,
+        )
 
     @classmethod
     def read(cls, path: str | Path) -> Trials:
@@ -134,6 +152,67 @@ class Trials:
         if kept.is_empty():
             raise TrialsError(self._why_none_finished())
         return Trials(kept, self.domains, self.targets, self.notes)
+
+    @property
+    def unit(self) -> Unit:
+        """Nats per token where there are losses in them, else bits per byte."""
+        return "nats_per_token" if self.has("nats_per_token") else "bits_per_byte"
+
+    def has(self, unit: Unit) -> bool:
+        """Tell whether every finished trial has its losses in this unit."""
+        done = self.table.filter(pl.col("status") == "finished")
+        return not any(done[PREFIX[unit] + name].null_count() for name in self.targets)
+
+    def with_targets(self, targets: Sequence[str]) -> Trials:
+        """Return the trials with some of their evaluation domains.
+
+        Raises:
+            TrialsError: One that is not there.
+        """
+        for name in targets:
+            if name not in self.targets:
+                near = did_you_mean(name, self.targets)
+                raise TrialsError(f"the trials have no evaluation domain {name!r}{near}")
+        return Trials(self.table, self.domains, tuple(targets), self.notes)
+
+    def joined(self, other: Trials) -> Trials:
+        """Return these trials and others on the same domains, over the targets of both.
+
+        Raises:
+            TrialsError: Other domains, no common target, or a name that is in both.
+        """
+        from mixopt.reindexing import joined
+
+        return joined(self, other)
+
+    def reindex(
+        self,
+        *,
+        split: Mapping[str, Mapping[str, float] | Sequence[str]] | None = None,
+        merge: Mapping[str, Sequence[str]] | None = None,
+        freeze: Mapping[str, Mapping[str, float] | Sequence[str]] | None = None,
+        add: Sequence[str] = (),
+        remove: Sequence[str] = (),
+        inventory: Mapping[str, float] | None = None,
+        tolerance: float = 0.02,
+    ) -> Trials:
+        """Carry the trials over to other domains (mixopt.reindexing.reindexed)."""
+        from mixopt.reindexing import reindexed
+
+        return reindexed(
+            self,
+            split=split,
+            merge=merge,
+            freeze=freeze,
+            add=add,
+            remove=remove,
+            inventory=inventory,
+            tolerance=tolerance,
+        )
+
+    def with_notes(self, *notes: str) -> Trials:
+        """Return the trials with further notes."""
+        return Trials(self.table, self.domains, self.targets, (*self.notes, *notes))
 
     @property
     def mixtures(self) -> list[str]:
@@ -177,7 +256,8 @@ class Trials:
 
     def _why_empty(self, columns: pl.DataFrame, unit: Unit) -> str:
         if (self.table["status"] == "finished").all():
-            return f"these trials have no losses in {unit}; set objective.unit: nats_per_token"
+            other = next(name for name in PREFIX if name != unit)
+            return f"these trials have no losses in {unit}; set objective.unit: {other}"
         row = next(i for i, values in enumerate(columns.iter_rows()) if None in values)
         name, status = self.table["trial"][row], self.table["status"][row]
         return f"trial {name!r} is {status} and has no losses; use the finished ones alone"
@@ -194,9 +274,10 @@ class Trials:
 
     def _check_losses(self) -> None:
         done = self.table.filter(pl.col("status") == "finished")
-        for prefix, empty_is_fine in ((LOSS, False), (BPB, True)):
+        for prefix, other in ((LOSS, BPB), (BPB, LOSS)):
             for target in self.targets:
-                fine = pl.col(prefix + target).is_finite().fill_null(value=empty_is_fine)
+                fine = pl.col(prefix + target).is_finite()
+                fine = fine.fill_null(pl.col(other + target).is_not_null())
                 bad = done.filter(~fine)
                 if not bad.is_empty():
                     trial, value = bad["trial"][0], bad[prefix + target][0]

@@ -107,7 +107,7 @@ def test_a_trial_is_a_child_with_its_weights_losses_and_speed(run_path):
     _, runs, _ = runs_of(run_path)
     child = runs["t0"].data
     assert child.tags["mlflow.parentRunId"] == runs["sweep"].info.run_id
-    assert child.params["weight/web"] == "0.250000"
+    assert child.params["weight/web"] == "0.25"
     assert child.metrics["loss/web"] == pytest.approx(2.001)
     assert child.metrics["bpb/web"] == 1.0
     assert child.metrics["tokens_per_second"] == 500.0
@@ -128,7 +128,7 @@ def test_a_loss_curve_has_tokens_as_steps(run_path):
 def test_a_name_that_mlflow_refuses_is_written_by_code(run_path):
     trial_file(run_path, "t0")
     record(run_path)
-    assert runs_of(run_path)[1]["t0"].data.params["weight/c_2b__2b_"] == "0.750000"
+    assert runs_of(run_path)[1]["t0"].data.params["weight/c_2b__2b_"] == "0.75"
 
 
 def test_a_trial_that_diverged_is_failed_with_its_reason(run_path):

@@ -237,7 +237,10 @@ def test_a_negative_weight_is_named(read):
 @pytest.mark.parametrize(
     ("cell", "message"),
     [
-        ("nan", "row 1: metric/the_pile_arxiv_val_loss: is nan; leave the row out of both tables"),
+        (
+            "nan",
+            "row 1: metric/the_pile_arxiv_val_loss: is nan; fill it in, or leave such rows out",
+        ),
         ("inf", "row 1: metric/the_pile_arxiv_val_loss: is inf"),
         ("", "row 1: metric/the_pile_arxiv_val_loss: is empty"),
         ("high", "row 1: metric/the_pile_arxiv_val_loss: 'high' is not a number"),
@@ -250,12 +253,16 @@ def test_a_loss_that_is_no_number_is_named(read, cell, message):
 
 def test_a_domain_that_never_changes_is_noted(read):
     constant = "index,a,b,never\n1,0.5,0.5,0\n2,0.1,0.9,0\n3,0.2,0.8,0\n"
-    assert read(constant).notes[0].endswith("the same value in every row: 'never'")
+    assert (
+        read(constant)
+        .notes[0]
+        .endswith("the same weight in every row: 'never'; the fit says nothing of others")
+    )
 
 
 def test_a_loss_that_never_changes_is_noted(read):
     notes = read(losses="index,x\n1,2.0\n2,2.0\n3,2.0\n").notes
-    assert notes[1].endswith("the same value in every row: 'x'")
+    assert notes[1].endswith("the same loss in every row: 'x'; no mixture is better on it")
 
 
 def test_a_key_without_losses_is_named(read):
@@ -274,7 +281,9 @@ def test_a_doubled_key_is_named(read):
 
 
 def test_tables_without_a_common_key_say_what_was_looked_for(read):
-    with pytest.raises(TrialsError, match="no column of both to join by .*trial, run, index"):
+    with pytest.raises(
+        TrialsError, match="no column of both to join by .*trial, run, run_id, index"
+    ):
         read(losses=REGMIX_LOSSES.replace("index", "step"))
 
 

@@ -7,7 +7,8 @@ the run directory already, so a server that is down costs one warning: whatever 
 (`tracking.json`) does not have yet is sent at the end of the step or by the next one, and
 nothing is sent twice.
 
-A sweep is one parent run with a child for each trial; validation is a second one.
+A sweep is one parent run with a child for each trial; validation is a second one. Pretraining is a
+run without children, whose metrics are the lines of `metrics.jsonl`.
 """
 
 from __future__ import annotations
@@ -48,7 +49,7 @@ FILES: dict[str, tuple[str, ...]] = {
     ),
     "validate": ("validation.parquet", "figures/v*.svg"),
 }
-FOLDERS = {"sweep": "trials", "validate": "validation"}
+FOLDERS = {"sweep": "trials", "validate": "validation", "pretrain": "trials"}
 
 
 class Tracker:
@@ -77,7 +78,7 @@ class Tracker:
         """Open a step's parent run, or go on with the one that there is.
 
         Args:
-            step: `sweep` or `validate`.
+            step: `sweep`, `validate` or `pretrain`.
             params: Settings to show beside the run; they never change afterwards.
             tags: Further facts. Another `mixopt.fingerprint` than before begins a new run.
         """
@@ -90,6 +91,10 @@ class Tracker:
     def trial(self, trial: Trial, result: TrialResult) -> None:
         """Note that a trial's file is there."""
         self._send(op="trial", step=self._step, trial=trial.name)
+
+    def metrics(self) -> None:
+        """Note that `metrics.jsonl` has new lines."""
+        self._send(op="metrics", step=self._step)
 
     def files(self, step: str, files: Iterable[Path]) -> None:
         """Note files of the run directory to keep with a step's parent run."""
@@ -196,7 +201,7 @@ def tracked(run: Run, step: str, tracker: Tracker) -> Iterator[Tracker]:
     """
     steps = [step] if step in FILES else [name for name in FILES if run.is_done(name)]
     for name in steps:
-        tracker.start(name, _params(run, name), _tags(run, name))
+        tracker.start(name, _params(run, name), code_tags(run.fingerprint(name)))
     yield tracker
     for name in steps:
         found = (file for pattern in FILES[name] for file in sorted(run.path.glob(pattern)))
@@ -228,12 +233,13 @@ def _params(run: Run, step: str) -> dict[str, Any]:
     return params
 
 
-def _tags(run: Run, step: str) -> dict[str, str]:
+def code_tags(fingerprint: str) -> dict[str, str]:
+    """Return tags that say what made a run: configuration, version, commit."""
     from mixopt import __version__
     from mixopt.provenance import git_commit
 
     commit = git_commit()
-    tags = {"mixopt.fingerprint": run.fingerprint(step), "mixopt.version": __version__}
+    tags = {"mixopt.fingerprint": fingerprint, "mixopt.version": __version__}
     return tags | ({"mixopt.git_commit": commit} if commit else {})
 
 

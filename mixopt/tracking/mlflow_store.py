@@ -7,9 +7,10 @@ call.
 
 from __future__ import annotations
 
+import json
 import math
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -93,6 +94,9 @@ class MlflowStore:
         }
         if result.reason:
             tags["mixopt.reason"] = result.reason[:5000]
+        renamed = _renamed(trial, result)
+        if renamed:
+            tags["mixopt.names"] = json.dumps(renamed)
         run = self._children(parent).get(content)
         if run is None:
             started = ended - int(result.seconds * 1000)
@@ -101,6 +105,12 @@ class MlflowStore:
         self._log(run, _trial_params(trial), list(_trial_metrics(result, ended)))
         status = "FINISHED" if result.status == "finished" else "FAILED"
         self._client.set_terminated(run, status, ended)
+
+    def metrics(self, run: str, lines: Iterable[Mapping[str, Any]]) -> None:
+        """Write lines of metrics of a run: numbers, and numbers by name."""
+        found = [metric for line in lines for metric in _line_metrics(line)]
+        for at in range(0, len(found), METRICS_PER_CALL):
+            self._client.log_batch(run, found[at : at + METRICS_PER_CALL])
 
     def artifact(self, run: str, file: Path) -> None:
         """Keep a file with a run: tables and figures in folders of that name."""
@@ -141,7 +151,7 @@ class MlflowStore:
 
 
 def _trial_params(trial: Trial) -> dict[str, str]:
-    weights = {f"weight/{name}": f"{share:.6f}" for name, share in trial.mixture.items()}
+    weights = {f"weight/{name}": repr(share) for name, share in trial.mixture.items()}
     return {
         "seed": str(trial.seed),
         "role": trial.role,
@@ -165,6 +175,21 @@ def _trial_metrics(result: TrialResult, when: int) -> Iterator[Metric]:
         totals |= {"seconds": result.seconds, "tokens_per_second": result.tokens / result.seconds}
     for name, value in totals.items():
         yield Metric(name, float(value), when, result.tokens)
+
+
+def _line_metrics(line: Mapping[str, Any]) -> Iterator[Metric]:
+    when, step = int(line["time"] * 1000), line["step"]
+    for name, value in line.items():
+        if isinstance(value, Mapping):
+            yield from (Metric(_key(f"{name}/{n}"), float(v), when, step) for n, v in value.items())
+        elif name not in {"time", "step"} and isinstance(value, int | float):
+            yield Metric(_key(name), float(value), when, step)
+
+
+def _renamed(trial: Trial, result: TrialResult) -> dict[str, str]:
+    """Return the names that keys do not spell, by how keys spell them."""
+    targets = result.losses.nats_per_token if result.losses else {}
+    return {_key(n): n for n in (*trial.mixture, *targets) if _key(n) != n}
 
 
 def _is(tag: str, value: str) -> str:

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from mixopt.tracking.record import StepRecord, TrackingRecord, digest
+from mixopt.trial_files import trial_paths
 
 # For this process alone, and only where the user has not said otherwise: a dead server is
 # given up after a second (MLflow's own: 249 s), nothing is reported to third parties, and
@@ -27,6 +28,7 @@ ENVIRONMENT = {
     "MLFLOW_DISABLE_TELEMETRY": "true",
     "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
 }
+METRICS = "metrics.jsonl"
 # How much this process gives way to training on the same cores.
 NICENESS = 5
 
@@ -43,6 +45,7 @@ class Recorder:
         self._store: Any = None
         self._down = False
         self._open: list[str] = []
+        self._read = 0
 
     def handle(self, message: dict[str, Any]) -> None:
         """Do what a line says."""
@@ -53,6 +56,8 @@ class Recorder:
             self._attempt(lambda: self._send(step))
         elif message["op"] == "trial":
             self._attempt(lambda: self._send_trial(self._record.steps[step], message["trial"]))
+        elif message["op"] == "metrics":
+            self._attempt(lambda: self._send_metrics(self._record.steps[step]))
         elif message["op"] == "files":
             self._record.want(step, message["files"])
         else:
@@ -91,9 +96,9 @@ class Recorder:
             entry.forget()
             entry.run = store.parent(self._record.key, step, entry)
             self._record.write()
-        for file in sorted((self._path / entry.folder).glob("[!.]*.json")):
-            if file.name != "groups.json":
-                self._send_trial(entry, file.stem)
+        for file in sorted(trial_paths(self._path / entry.folder)):
+            self._send_trial(entry, file.stem)
+        self._send_metrics(entry)
         for name, sent in entry.files.items():
             file = self._path / name
             if file.exists() and digest(file) != sent:
@@ -109,6 +114,21 @@ class Recorder:
         self._connected().trial(self._record.key, entry.run, file, content)
         entry.trials[trial] = content
         self._noted()
+
+    def _send_metrics(self, entry: StepRecord) -> None:
+        """Send the lines of steps after the last that was sent; a run that went on repeats none."""
+        file = self._path / METRICS
+        if entry.run is None or not file.exists():
+            return
+        with file.open("rb") as stream:
+            stream.seek(self._read)
+            lines = [line for line in stream if line.endswith(b"\n")]
+        new = [m for m in map(json.loads, lines) if m["step"] > entry.metrics]
+        if new:
+            self._connected().metrics(entry.run, new)
+            entry.metrics = new[-1]["step"]
+            self._noted()
+        self._read += sum(map(len, lines))
 
     def _noted(self) -> None:
         self._record.write()

@@ -31,6 +31,7 @@ class StepRecord:
         run: MLflow's id, once there is one.
         trials: Hash of the file that was sent, by trial.
         files: Hash of what was sent, or None for what waits, by name in the run directory.
+        metrics: The step of the last line of `metrics.jsonl` that was sent.
     """
 
     folder: str
@@ -39,10 +40,11 @@ class StepRecord:
     run: str | None = None
     trials: dict[str, str] = field(default_factory=dict)
     files: dict[str, str | None] = field(default_factory=dict)
+    metrics: int = 0
 
     def forget(self) -> None:
         """Hold that nothing has been sent."""
-        self.run, self.trials = None, {}
+        self.run, self.trials, self.metrics = None, {}, 0
         self.files = dict.fromkeys(self.files)
 
 

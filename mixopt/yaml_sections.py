@@ -1,0 +1,211 @@
+"""Read a YAML file of sections, with overrides, into a checked pydantic model.
+
+The file is composed to nodes first, so that an error can say the line of the field that is
+wrong. Unknown fields are answered with the nearest known one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from types import NoneType
+from typing import Any, Generic, TypeVar, get_args, get_origin
+
+import yaml
+from pydantic import BaseModel, ValidationError
+
+from mixopt.errors import ConfigError, did_you_mean
+
+Location = tuple[str | int, ...]
+Model = TypeVar("Model", bound=BaseModel)
+
+
+@dataclass(frozen=True)
+class Sections(Generic[Model]):
+    """What a file says, checked field by field.
+
+    Attributes:
+        values: The model.
+        path: The file.
+        origins: Where each field was given: file and line, or the override.
+    """
+
+    values: Model
+    path: Path
+    origins: dict[Location, str]
+
+    def mistake(self, location: Location, message: str) -> ConfigError:
+        """Return the error for a value that does not go with the others."""
+        where = _origin(location, self.path, self.origins)
+        return ConfigError(f"{where}: {_dotted(location)}: {message}")
+
+
+def read_sections(
+    path: str | Path, model: type[Model], overrides: Sequence[str] = (), *, example: str
+) -> Sections[Model]:
+    """Read, override and check a file.
+
+    Args:
+        path: The YAML file.
+        model: What it is checked against.
+        overrides: `a.b=value` each, the value in YAML; later ones win.
+        example: Sections that the file should have, for the error where it has none.
+
+    Raises:
+        ConfigError: The file cannot be read, or a field is unknown, of the wrong type or out of
+            range; one line with file, line and field.
+    """
+    path = Path(path)
+    content, lines = _read(path, example)
+    origins: dict[Location, str] = {loc: f"{path}:{line}" for loc, line in lines.items()}
+    for override in overrides:
+        location = _override(content, override)
+        origins[location] = f"--set {override}"
+    try:
+        return Sections(model.model_validate(content), path, origins)
+    except ValidationError as error:
+        raise ConfigError(_explain(error, model, path, origins)) from error
+
+
+def dump_sections(values: BaseModel) -> dict[str, Any]:
+    """Return a model as plain values, defaults included but for null ones."""
+    content: dict[str, Any] = _without_default_nulls(values)
+    return content
+
+
+def _without_default_nulls(value: Any) -> Any:
+    if isinstance(value, BaseModel):
+        return {
+            field.alias or name: _without_default_nulls(getattr(value, name))
+            for name, field in type(value).model_fields.items()
+            if getattr(value, name) is not None or field.default is not None
+        }
+    if isinstance(value, dict):
+        return {name: _without_default_nulls(inner) for name, inner in value.items()}
+    return [_without_default_nulls(v) for v in value] if isinstance(value, (list, tuple)) else value
+
+
+def _read(path: Path, example: str) -> tuple[dict[str, Any], dict[Location, int]]:
+    try:
+        text = path.read_text(encoding="utf-8")
+    except FileNotFoundError as error:
+        raise ConfigError(f"{path}: no such file") from error
+    except OSError as error:
+        raise ConfigError(f"{path}: cannot be read: {error.strerror}") from error
+    except UnicodeDecodeError as error:
+        raise ConfigError(f"{path}: byte {error.start} is not UTF-8") from error
+    try:
+        node = yaml.compose(text, Loader=yaml.SafeLoader)
+        lines = dict(_lines(node, (), path)) if node is not None else {}
+        content = yaml.safe_load(text)
+    except yaml.MarkedYAMLError as error:
+        line = error.problem_mark.line + 1 if error.problem_mark else 1
+        raise ConfigError(f"{path}:{line}: not valid YAML: {error.problem}") from error
+    except yaml.YAMLError as error:
+        raise ConfigError(f"{path}: not valid YAML: {' '.join(str(error).split())}") from error
+    if not isinstance(content, dict):
+        raise ConfigError(f"{path}: expected sections such as {example}")
+    return content, lines
+
+
+def _lines(node: yaml.Node, location: Location, path: Path) -> Iterable[tuple[Location, int]]:
+    if isinstance(node, yaml.MappingNode):
+        seen: set[str] = set()
+        for key, value in node.value:
+            inner = (*location, key.value)
+            if key.value in seen:
+                line = key.start_mark.line + 1
+                raise ConfigError(f"{path}:{line}: {_dotted(inner)}: given twice")
+            seen.add(key.value)
+            yield inner, key.start_mark.line + 1
+            yield from _lines(value, inner, path)
+    elif isinstance(node, yaml.SequenceNode):
+        for position, value in enumerate(node.value):
+            inner = (*location, position)
+            yield inner, value.start_mark.line + 1
+            yield from _lines(value, inner, path)
+
+
+def _override(content: dict[str, Any], override: str) -> Location:
+    name, sign, text = override.partition("=")
+    parts = name.strip().split(".")
+    if not sign or not all(parts):
+        raise ConfigError(f"--set {override}: expected field=value, such as design.trials=32")
+    try:
+        value = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise ConfigError(f"--set {override}: {text!r} is not valid YAML") from error
+    section = content
+    for part in parts[:-1]:
+        inner = section.setdefault(part, {})
+        if not isinstance(inner, dict):
+            raise ConfigError(f"--set {override}: {part!r} is a value, not a section")
+        section = inner
+    section[parts[-1]] = value
+    return tuple(parts)
+
+
+def _explain(
+    error: ValidationError, model: type[BaseModel], path: Path, origins: dict[Location, str]
+) -> str:
+    first = error.errors(include_url=False)[0]
+    location, kind = tuple(first["loc"]), first["type"]
+    section, location = _section(model, location, missing=kind == "missing")
+    where = _origin(location, path, origins)
+    field = _dotted(location) or "the file"
+    if kind == "extra_forbidden":
+        known = [f.alias or name for name, f in section.model_fields.items()]
+        return f"{where}: {field}: unknown field{did_you_mean(str(location[-1]), known)}"
+    if kind == "missing":
+        return f"{where}: {field}: is missing"
+    message = first["msg"].removeprefix("Value error, ")
+    message = message.replace("Input should be", "should be")
+    value = first["input"]
+    got = "" if isinstance(value, (dict, list)) else f", got {value!r}"
+    return f"{where}: {field}: {message}{got}"
+
+
+def _section(
+    model: type[BaseModel], location: Location, *, missing: bool
+) -> tuple[type[BaseModel], Location]:
+    """Return the section that holds the last part, and the location as the file has it."""
+    section = model
+    current: Any = model
+    kept: list[str | int] = []
+    for position, part in enumerate(location):
+        if isinstance(current, type) and issubclass(current, BaseModel):
+            section = current
+            fields = {f.alias or name: f for name, f in current.model_fields.items()}
+            kept.append(part)
+            if part not in fields:
+                break
+            current = _plain(fields[str(part)].annotation)
+        elif get_origin(current) in (dict, list, tuple):
+            kept.append(part)
+            current = _plain(get_args(current)[-1])
+        else:
+            break
+        if missing and position == len(location) - 1:
+            break
+    return section, tuple(kept)
+
+
+def _plain(annotation: Any) -> Any:
+    """Strip `None` and metadata from an annotation."""
+    origin = get_origin(annotation)
+    if origin in (dict, list, tuple) or origin is None:
+        return annotation
+    inner = [a for a in get_args(annotation) if a is not NoneType]
+    return _plain(inner[0]) if inner else annotation
+
+
+def _origin(location: Location, path: Path, origins: dict[Location, str]) -> str:
+    for length in range(len(location), 0, -1):
+        if location[:length] in origins:
+            return origins[location[:length]]
+    return str(path)
+
+
+def _dotted(location: Location) -> str:
+    return ".".join(str(part) for part in location)
