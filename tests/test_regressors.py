@@ -196,6 +196,14 @@ def test_lightgbm_std_is_the_error_on_held_out_folds():
     assert stds == pytest.approx(0.5, rel=0.2)
 
 
+def test_lightgbm_fitted_again_is_as_unsure_as_it_was_found_to_be():
+    weights_ND = mixtures(60)
+    fitted = LightGBMRegressor().fit(weights_ND, law(weights_ND))
+    again = fitted.tuned().fit(weights_ND[:45], law(weights_ND)[:45])
+    assert np.array_equal(again.noise_M, fitted.noise_M)
+    assert (again.noise_M < 0.7 * law(weights_ND).std(axis=0)).all()
+
+
 def test_a_broken_booster_is_an_error_that_names_the_file(tmp_path):
     weights_ND = mixtures(40)
     LightGBMRegressor(trees=5).fit(weights_ND, law(weights_ND)).save(tmp_path)

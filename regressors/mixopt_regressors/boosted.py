@@ -38,7 +38,9 @@ class LightGBMRegressor(MixtureRegressor):
         learning_rate: Shrinkage of each tree.
         min_child_samples: Rows in a leaf, at least; None is clip(N / 16, 3, 20).
         trees: Number of trees, for all targets or one each; None chooses it on held-out folds.
-        folds: Held-out folds that choose it.
+        noise: What `tuned` passes on, a standard deviation for each target; None finds it on
+            held-out folds.
+        folds: Held-out folds that choose the number of trees.
         random_state: Seed of the folds and of LightGBM.
         threads: Threads of a fit and of a prediction.
     """
@@ -51,6 +53,7 @@ class LightGBMRegressor(MixtureRegressor):
         learning_rate: float = 0.01,
         min_child_samples: int | None = None,
         trees: int | Sequence[int] | None = None,
+        noise: Sequence[float] | None = None,
         folds: int = 3,
         random_state: int = 42,
         threads: int = 1,
@@ -59,6 +62,7 @@ class LightGBMRegressor(MixtureRegressor):
         self.learning_rate = learning_rate
         self.min_child_samples = min_child_samples
         self.trees = trees
+        self.noise = noise
         self.folds = folds
         self.random_state = random_state
         self.threads = threads
@@ -70,9 +74,11 @@ class LightGBMRegressor(MixtureRegressor):
         return kept
 
     def tuned(self) -> Self:
-        """Return a copy to fit again with the numbers of trees that this one chose."""
+        """Return a copy to fit again with the trees and the deviations that this one found."""
         copy: Self = super().tuned()
-        return copy.set_params(trees=[int(t) for t in self.trees_M])  # type: ignore[no-any-return]
+        return copy.set_params(  # type: ignore[no-any-return]
+            trees=[int(t) for t in self.trees_M], noise=self.noise_M.tolist()
+        )
 
     def save(self, path: Path) -> None:
         """Write parameters as JSON and each booster in LightGBM's text format."""
@@ -119,9 +125,10 @@ class LightGBMRegressor(MixtureRegressor):
             data = _dataset(weights_ND, losses_N, parameters)
             count, error = self._chosen(target, data, parameters, fold_N)
             trees.append(count)
-            noise.append(error if error is not None else float(losses_N.std()))
+            noise.append(float(losses_N.std()) if error is None else error)
             self.boosters_.append(lightgbm.train(parameters, data, num_boost_round=count))
-        self.trees_M, self.noise_M = np.array(trees), np.array(noise)
+        self.trees_M = np.array(trees)
+        self.noise_M = np.array(noise if self.noise is None else self.noise, dtype=np.float64)
 
     def _chosen(
         self, target: int, data: Any, parameters: dict[str, Any], fold_N: IntArray | None
