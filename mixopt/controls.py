@@ -35,6 +35,7 @@ class HeldOut:
         objective_N: Predicted objective.
         ranks_NM: What to rank losses by; None ranks nothing.
         ranks_N: What to rank the objective by; None ranks nothing.
+        stds_NM: The regressor's own standard deviations; None where it has none.
     """
 
     name: str
@@ -43,12 +44,19 @@ class HeldOut:
     objective_N: Array
     ranks_NM: Array | None
     ranks_N: Array | None
+    stds_NM: Array | None = None
 
 
-def held_out(name: str, losses_NM: Array, objective: Objective, kind: str = "regressor") -> HeldOut:
+def held_out(
+    name: str,
+    losses_NM: Array,
+    objective: Objective,
+    kind: str = "regressor",
+    stds_NM: Array | None = None,
+) -> HeldOut:
     """Wrap predictions that rank by themselves."""
     objective_N = objective.value(losses_NM)
-    return HeldOut(name, kind, losses_NM, objective_N, losses_NM, objective_N)
+    return HeldOut(name, kind, losses_NM, objective_N, losses_NM, objective_N, stds_NM)
 
 
 def controls(
@@ -97,10 +105,11 @@ def _own_share(
     ranks_NM = predicted_NM.copy()
     for column, target in enumerate(objective.evaluation):
         if target in domains:
-            ranks_NM[:, column] = -weights_ND[:, domains.index(target)]
+            own_N = weights_ND[:, domains.index(target)]
+            ranks_NM[:, column] = -objective.signs[column] * own_N
     objective_N = objective.value(predicted_NM)
     only = objective.columns[0] if objective.kind == "target" else None
-    ranks_N = objective_N if only is None else ranks_NM[:, only]
+    ranks_N = objective_N if only is None else objective.signs[only] * ranks_NM[:, only]
     return HeldOut("own_share", "control", predicted_NM, objective_N, ranks_NM, ranks_N)
 
 
@@ -121,7 +130,7 @@ def _from_uniform(
     for train_N, out_N in splits(fold_N):
         for column, losses_N in enumerate(losses_NM[train_N].T):
             predicted_NM[out_N, column] = _line(distance_N[train_N], losses_N, distance_N[out_N])
-    ranks_NM = np.repeat(distance_N[:, None], losses_NM.shape[1], axis=1)
+    ranks_NM = distance_N[:, None] * objective.signs
     objective_N = objective.value(predicted_NM)
     return HeldOut("from_uniform", "control", predicted_NM, objective_N, ranks_NM, distance_N)
 

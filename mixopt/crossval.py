@@ -16,6 +16,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from mixopt.regressor import predict_with_std
+
 Array = NDArray[np.float64]
 IntArray = NDArray[np.int64]
 
@@ -55,22 +57,25 @@ def splits(fold_N: IntArray) -> Iterator[tuple[NDArray[np.bool_], NDArray[np.boo
 
 def out_of_fold(
     make: Callable[[], Any], weights_ND: Array, losses_NM: Array, fold_N: IntArray
-) -> Array:
-    """Predict every row by a regressor that was fitted without its fold, shape (N, M).
+) -> tuple[Array, Array]:
+    """Predict every row by a regressor that was fitted without its fold.
 
     Args:
         make: Builds an unfitted regressor.
         weights_ND: Mixtures.
         losses_NM: Losses.
         fold_N: The fold of each row.
+
+    Returns:
+        Predictions and the regressor's standard deviations, shape (N, M) each; deviations are
+        0 where it has none.
     """
-    predicted_NM = np.full(losses_NM.shape, np.nan)
-    for train_N, held_out_N in splits(fold_N):
+    means_NM, stds_NM = np.full(losses_NM.shape, np.nan), np.zeros(losses_NM.shape)
+    for train_N, out_N in splits(fold_N):
         regressor = make().fit(weights_ND[train_N], losses_NM[train_N])
-        predicted_NM[held_out_N] = np.asarray(regressor.predict(weights_ND[held_out_N])).reshape(
-            -1, losses_NM.shape[1]
-        )
-    return predicted_NM
+        answer = predict_with_std(regressor, weights_ND[out_N])
+        means_NM[out_N], stds_NM[out_N] = (part.reshape(-1, losses_NM.shape[1]) for part in answer)
+    return means_NM, stds_NM
 
 
 def spearman(predicted_N: ArrayLike, observed_N: ArrayLike) -> float | None:
@@ -83,6 +88,21 @@ def spearman(predicted_N: ArrayLike, observed_N: ArrayLike) -> float | None:
     if any(np.ptp(rank) == 0 for rank in ranks):
         return None
     return float(np.corrcoef(*ranks)[0, 1])
+
+
+def spearman_within(
+    predicted_N: ArrayLike, observed_N: ArrayLike, group_N: IntArray
+) -> float | None:
+    """Return the mean over groups of `spearman`, by their rows; None where no group has one."""
+    predicted, observed = np.asarray(predicted_N), np.asarray(observed_N)
+    found = [
+        (spearman(predicted[group_N == group], observed[group_N == group]), sum(group_N == group))
+        for group in np.unique(group_N)
+    ]
+    known = [(rank, rows) for rank, rows in found if rank is not None]
+    return (
+        sum(rank * rows for rank, rows in known) / sum(rows for _, rows in known) if known else None
+    )
 
 
 def rmse(predicted_N: ArrayLike, observed_N: ArrayLike) -> float:

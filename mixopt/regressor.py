@@ -6,6 +6,11 @@ once for each. What else a regressor may have, and what it is used for:
 
 - `predict(weights_ND, return_std=True)`: its own standard deviations.
 - `gradient(weights_D) -> (M, D)`: lets the search use a gradient method.
+- `cross_fit(weights_ND, losses_NM, fold_N)`: fit on all rows and return held-out predictions and
+  standard deviations on these folds, where that is cheaper than a fit for each fold.
+- `uses_scale`, and `at(parameters, tokens)`: fitted on weights, parameters and tokens, it predicts
+  from mixtures alone at one size (mixopt.sizes).
+- `inventory` and `tokens`: parameters that a fit fills in where it knows them (mixopt.repetition).
 - `select(targets)`: a fitted copy for some targets, so that a search predicts no others.
 - `tuned()`: an unfitted copy that keeps what held-out folds chose, for cheap refits.
 - `save(folder)` and `load(folder)`, without pickle. One that cannot is fitted again on reading.
@@ -14,14 +19,18 @@ once for each. What else a regressor may have, and what it is used for:
 from __future__ import annotations
 
 import inspect
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 from numpy.typing import ArrayLike
 
 from mixopt.errors import MixoptError, PluginError
+
+if TYPE_CHECKING:
+    from mixopt.repetition import Repetition
 
 
 class Regressor(Protocol):
@@ -36,13 +45,14 @@ class Regressor(Protocol):
         ...
 
 
-def make_regressor(name: str, seed: int) -> Any:
+def make_regressor(name: str, seed: int, repetition: Repetition | None = None) -> Any:
     """Build an unfitted regressor with its randomness set.
 
     Args:
         name: An entry point's name, or `package.module:Name` of a class, of a function that
             returns an estimator, or of an estimator (a pipeline).
         seed: Given to every parameter called `random_state`.
+        repetition: Given to the parameters `inventory` and `tokens`, where they are None.
 
     Raises:
         PluginError: There is no such regressor, or it cannot be built without arguments.
@@ -51,8 +61,8 @@ def make_regressor(name: str, seed: int) -> Any:
 
     found = load("regressor", name)
     try:
-        made = _unfitted(found)
-        return _many_targets(_seeded(made, seed))
+        made = _seeded(_unfitted(found), seed)
+        return _many_targets(made if repetition is None else repetition.given_to(made))
     except MixoptError:
         raise
     except Exception as error:
@@ -65,12 +75,30 @@ def fit_regressor(name: str, regressor: Any, weights_ND: ArrayLike, losses_NM: A
     Raises:
         PluginError: It failed.
     """
-    try:
+    with _named(name, len(weights_ND)):  # type: ignore[arg-type]
         return regressor.fit(weights_ND, _as_it_takes(regressor, losses_NM))
+
+
+def cross_fit_regressor(
+    name: str, regressor: Any, weights_ND: ArrayLike, losses_NM: ArrayLike, fold_N: ArrayLike
+) -> tuple[Any, Any]:
+    """Fit a regressor that cross-validates itself; return its held-out means and deviations.
+
+    Raises:
+        PluginError: It failed.
+    """
+    with _named(name, len(weights_ND)):  # type: ignore[arg-type]
+        means_NM, stds_NM = regressor.cross_fit(weights_ND, losses_NM, fold_N)
+        return means_NM, stds_NM
+
+
+@contextmanager
+def _named(name: str, rows: int) -> Iterator[None]:
+    try:
+        yield
     except MixoptError:
         raise
     except Exception as error:
-        rows = len(weights_ND)  # type: ignore[arg-type]
         raise PluginError(
             f"regressor {name!r} failed on {rows} trials: {_said(error)}; leave it out of"
             " fit.regressors"
@@ -84,9 +112,21 @@ def select_targets(regressor: Any, targets: Sequence[int]) -> Any:
     return _Columns(regressor, list(targets))
 
 
+def predict_with_std(regressor: Any, weights_ND: ArrayLike) -> tuple[Any, Any]:
+    """Return predictions and their standard deviations, (N, M) each; 0 where it has none."""
+    rows = len(weights_ND)  # type: ignore[arg-type]
+    if "return_std" not in inspect.signature(regressor.predict).parameters:
+        means_NM = np.asarray(regressor.predict(weights_ND), dtype=np.float64).reshape(rows, -1)
+        return means_NM, np.zeros_like(means_NM)
+    answer = regressor.predict(weights_ND, return_std=True)
+    means_NM, stds_NM = (np.asarray(part, dtype=np.float64).reshape(rows, -1) for part in answer)
+    return means_NM, stds_NM
+
+
 def can_be_saved(regressor: Any) -> bool:
     """Tell whether a regressor writes and reads itself."""
-    return hasattr(regressor, "save") and hasattr(type(regressor), "load")
+    writes = hasattr(regressor, "save") and hasattr(type(regressor), "load")
+    return writes and getattr(regressor, "can_be_saved", True)
 
 
 def read_regressor(name: str, path: Path) -> Any:

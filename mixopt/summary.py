@@ -13,7 +13,15 @@ from mixopt.validation import Validation, validation_table
 if TYPE_CHECKING:
     from rich.table import Table
 
-UNITS = {"bits_per_byte": "bits per byte", "nats_per_token": "nats per token"}
+    from mixopt.pareto import Front
+
+SHOWN = 4  # domains of a point of a front
+UNITS = {
+    "bits_per_byte": "bits per byte",
+    "nats_per_token": "nats per token",
+    "standard_deviations": "standard deviations",
+    "metric_units": "units of the metric",
+}
 
 
 def run_summary(run: Run) -> dict[str, Any]:
@@ -51,22 +59,75 @@ def proposal_text(proposal: Proposal) -> str:
     lines = [
         _text_of(_proposal_table(proposal)),
         f"predicted: {predicted.value:.4f} {UNITS[proposal.unit]}, 90% interval {interval}",
+        f"it amounts to {proposal.effective_domains:.1f} domains; {_sureness(proposal)}",
+        *(f"held by: {limit}" for limit in proposal.binding),
         *(f"warning: {warning}" for warning in proposal.warnings),
     ]
     return "\n".join(lines) + "\n"
 
 
+def front_text(front: Front) -> str:
+    """Return a table of a front: each point's predicted losses, and its largest weights."""
+    table = _table(
+        f"Pareto front of {' and '.join(front.targets)}, {UNITS[front.unit]}",
+        "point",
+        *front.targets,
+        "mixture",
+    )
+    for number, point in enumerate(front.points, start=1):
+        losses = [f"{point.losses[name].value:.4f}" for name in front.targets]
+        weights = sorted(point.proposal.mixture.items(), key=lambda item: -item[1])[:SHOWN]
+        table.add_row(
+            str(number), *losses, ", ".join(f"{n} {100 * w:.0f}%" for n, w in weights if w >= 0.005)
+        )
+    return _text_of(table, width=120)
+
+
+def _sureness(proposal: Proposal) -> str:
+    held_out = f"predicted best while held out, trials came out {proposal.optimism.held_out:+.4f}"
+    moved, refits = proposal.stability, proposal.optimism.refits
+    if moved is None or refits is None:
+        return held_out
+    return (
+        f"on resampled trials {100 * moved.mean:.0f}% of it moves, and an optimum is"
+        f" {refits:.4f} too good; {held_out}"
+    )
+
+
 def evaluation_text(found: Mapping[str, Any]) -> str:
-    """Return the table of `mixopt.tables.evaluate_fit`."""
-    columns = ("spearman", "rmse", "coverage90", "rank", "regret")
+    """Return the table of `mixopt.evaluation.evaluate`."""
+    columns = {
+        "spearman": "spearman",
+        "own_share": "own share",
+        "from_uniform": "from uniform",
+        "ceiling": "ceiling",
+        "rmse": "rmse",
+        "coverage90": "coverage",
+        "rank": "rank",
+        "regret": "regret",
+    }
     title = f"{found['regressor']} on {found['runs']} runs that it has not seen"
-    table = _table(title, "target", *columns)
-    for name, row in {**found["targets"], "(mean)": found["mean"]}.items():
-        cells = ["" if row[column] is None else f"{row[column]:.4g}" for column in columns]
-        table.add_row(name, *cells)
-    mean = found["mean_spearman"]
-    said = "none: every target is constant" if mean is None else f"{mean:.4f}"
-    return f"{_text_of(table)}\nmean Spearman over targets: {said}"
+    rows = {**found["targets"], "(mean)": found["mean"], "(mean, scaled)": found["mean_scaled"]}
+    shown = [c for c in columns if any(row and row.get(c) is not None for row in rows.values())]
+    table = _table(title, "target", *(columns[column] for column in shown))
+    for name, row in rows.items():
+        if row is not None:
+            cells = [row.get(column) for column in shown]
+            table.add_row(name, *("" if cell is None else f"{cell:.4g}" for cell in cells))
+    notes = "".join(f"{note}\n" for note in found["notes"])
+    return f"{_text_of(table, width=120)}\n{notes}{_mean_ranks(found)}"
+
+
+def _mean_ranks(found: Mapping[str, Any]) -> str:
+    mean, controls = found["mean_spearman"], found["mean_controls"]
+    if mean is None:
+        return "mean Spearman over targets: none, every target is constant"
+    others = [
+        f"{name.replace('_', ' ')} {value:.4f}"
+        for name, value in controls.items()
+        if value is not None
+    ]
+    return f"mean Spearman over targets: {mean:.4f} ({', '.join(others)})"
 
 
 def _proposal_table(proposal: Proposal) -> Table:
@@ -81,7 +142,7 @@ def _proposal_table(proposal: Proposal) -> Table:
 
 
 def _validation_table(validation: Validation) -> Table:
-    unit = UNITS[validation.objective.unit]
+    unit = UNITS[validation.objective.value_unit]
     title = f"Validation: {validation.objective.describe()}, {unit}, lower is better"
     table = _table(title, "mixture", "mean", "sd", "proposal less it", "95% interval", "proposal")
     for row in validation_table(validation).iter_rows(named=True):
@@ -93,11 +154,11 @@ def _validation_table(validation: Validation) -> Table:
     return table
 
 
-def _text_of(table: Table) -> str:
+def _text_of(table: Table, width: int = 100) -> str:
     from rich.console import Console
 
     stream = io.StringIO()
-    console = Console(file=stream, width=100, highlight=False, color_system=None, markup=False)
+    console = Console(file=stream, width=width, highlight=False, color_system=None, markup=False)
     # A title of its own is wrapped to the width of the table.
     title, table.title = table.title, None
     console.print(title, soft_wrap=True)

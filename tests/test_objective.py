@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -81,3 +83,92 @@ def test_an_unknown_evaluation_domain_is_named_with_the_nearest():
 )
 def test_an_objective_says_what_it_is(fields, words):
     assert objective(**fields).describe() == words
+
+
+LOSSES_AND_ACCURACY_NM = np.array([[1.0, 0.5, 4.0], [3.0, 0.75, 2.0]])
+
+
+def test_where_higher_is_better_the_sign_is_turned():
+    asked = objective(target="prose", direction={"prose": "higher"})
+    assert asked.value(LOSSES_AND_ACCURACY_NM).tolist() == [-0.5, -0.75]
+    assert asked.gradient(LOSSES_AND_ACCURACY_NM[0]).tolist() == [0.0, -1.0, 0.0]
+    both = objective(mean={"code": 1, "prose": 1}, direction={"prose": "higher"})
+    assert both.value(LOSSES_AND_ACCURACY_NM).tolist() == [0.25, 1.125]
+
+
+def test_the_least_of_several_metrics_is_the_worst():
+    metrics = {"code": "higher", "law": "higher"}
+    asked = objective(worst=["code", "law"], direction=metrics)
+    assert asked.value(LOSSES_AND_ACCURACY_NM).tolist() == [-1.0, -2.0]
+
+
+def test_a_worst_of_losses_and_metrics_is_refused():
+    with pytest.raises(ConfigError, match="higher is better of law and lower of the others, which"):
+        objective(worst=["code", "law"], direction={"law": "higher"})
+
+
+def test_an_unknown_metric_of_a_direction_is_named():
+    with pytest.raises(ConfigError, match="objective.direction: unknown evaluation domain 'lew'; "):
+        objective(target="law", direction={"lew": "higher"})
+
+
+def test_with_spreads_no_loss_counts_for_more_than_another():
+    asked = objective(mean={"code": 1, "law": 1}, scale="spread")
+    asked = asked.scaled({"code": 0.5, "prose": 9.0, "law": 2.0})
+    assert asked.value(LOSSES_NM).tolist() == [2.0, 3.5]
+    assert asked.spreads == {"code": 0.5, "law": 2.0}
+    assert asked.only_measured().value(LOSSES_NM[:, [0, 2]]).tolist() == [2.0, 3.5]
+
+
+@given(st.floats(0.1, 10), st.floats(-5, 5))
+def test_a_scaled_mean_orders_mixtures_the_same_whatever_a_loss_is_measured_in(factor, offset):
+    asked = objective(mean={"code": 1, "prose": 2}, scale="spread")
+    there_NM = LOSSES_NM * [factor, 1, 1] + [offset, 0, 0]
+    values = [
+        asked.scaled(dict(zip(NAMES, losses_NM.std(axis=0), strict=True))).value(losses_NM)
+        for losses_NM in (LOSSES_NM, there_NM)
+    ]
+    assert np.ptp(values[0]) == pytest.approx(np.ptp(values[1]))
+
+
+def test_a_scaled_mean_without_spreads_has_no_value():
+    with pytest.raises(ConfigError, match="scale: spread: the spreads of the trials are missing"):
+        objective(mean={"law": 1}, scale="spread").value(LOSSES_NM)
+
+
+def test_a_loss_that_does_not_vary_cannot_be_scaled():
+    with pytest.raises(ConfigError, match="the spread of 'law' is 0.0; it must be above 0"):
+        objective(mean={"law": 1}, scale="spread").scaled({"law": 0.0})
+
+
+def test_only_a_mean_is_scaled():
+    with pytest.raises(ValueError, match="scale: spread is for a mean of losses, not for worst"):
+        objective(worst=["law"], scale="spread")
+
+
+def test_directions_and_spreads_survive_json():
+    asked = objective(mean={"code": 1, "law": 2}, direction={"law": "higher"}, scale="spread")
+    asked = asked.scaled({"code": 0.5, "law": 0.25})
+    assert Objective.from_json(json.loads(json.dumps(asked.to_json()))) == asked
+
+
+@pytest.mark.parametrize(
+    ("fields", "words", "unit"),
+    [
+        ({"target": "law"}, "minus law (higher law is better)", "metric_units"),
+        (
+            {"mean": {"code": 1, "law": 1}},
+            "the mean of code and minus law (higher law is better)",
+            "metric_units",
+        ),
+        (
+            {"mean": {"code": 1, "prose": 1}, "scale": "spread"},
+            "the mean of code and prose, each divided by its spread over the trials",
+            "standard_deviations",
+        ),
+        ({"target": "code"}, "code", "bits_per_byte"),
+    ],
+)
+def test_directions_and_scale_are_said(fields, words, unit):
+    asked = objective(**fields, direction={"law": "higher"})
+    assert (asked.describe(), asked.value_unit) == (words, unit)

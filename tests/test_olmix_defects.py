@@ -1,0 +1,158 @@
+"""What went wrong in the nearest relative (allenai/olmix), and must not go wrong here.
+
+Each was reproduced there by running it; a silent wrong answer first, failures after the whole
+fit after that. The numbers are synthetic where no corpus is needed.
+"""
+
+import numpy as np
+import polars as pl
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from mixopt import steps
+from mixopt.config import ConstraintsConfig, DesignConfig
+from mixopt.config_file import load_config
+from mixopt.constraints import Constraints
+from mixopt.corpus import Corpus
+from mixopt.crossval import spearman
+from mixopt.designs import make_design
+from mixopt.errors import ConfigError, DesignError, InfeasibleError, RunError
+from mixopt.fit_report import OBJECTIVE
+from mixopt.mixture import Mixture
+from mixopt.questions import propose_from
+from mixopt.tables import fit_existing, fit_tables
+from mixopt.trials import Trials
+
+DOMAINS = ("science", "code", "existing")
+TARGETS = ("arc_easy:rc::olmes", "mt_mbpp_v2fix:bash")
+
+
+def write_tables(folder, order=None, *, rows=30, signal=1.0):
+    """Write ratios.csv and metrics.csv in Olmix's layout, the metrics in another order of rows."""
+    stream = np.random.default_rng(0)
+    weights_ND = stream.dirichlet(np.ones(3), rows)
+    losses_NM = 1 + signal * np.exp(-3 * weights_ND[:, :2]) + 0.01 * stream.normal(size=(rows, 2))
+    for name, header, values, places in (
+        ("ratios", DOMAINS, weights_ND, range(rows)),
+        ("metrics", TARGETS, losses_NM, range(rows) if order is None else order),
+    ):
+        lines = [",".join(["", "run", "name", "index", *header])]
+        lines += [
+            ",".join([str(at), f"id{n}", f"swarm-{n:04d}", str(n), *map(repr, values[n].tolist())])
+            for at, n in enumerate(places)
+        ]
+        (folder / f"{name}.csv").write_text("\n".join(lines) + "\n")
+    return folder / "ratios.csv", folder / "metrics.csv"
+
+
+@given(seed=st.integers(0, 10_000))
+def test_shuffled_metrics_are_joined_to_their_own_ratios(tmp_path_factory, seed):
+    folder = tmp_path_factory.mktemp("tables")
+    straight = Trials.from_csv(*write_tables(folder))
+    order = np.random.default_rng(seed).permutation(30)
+    assert Trials.from_csv(*write_tables(folder, order)) == straight
+
+
+def test_corpora_of_other_files_do_not_share_token_counts(config_path, tmp_path, text_files):
+    """Same domains, other files: the second count is of the second files, in any directory."""
+    first, second = tmp_path / "first.yaml", tmp_path / "second.yaml"
+    text = config_path.read_text()
+    first.write_text(text)
+    swapped = text.replace(str(text_files["code"]), "HERE")
+    swapped = swapped.replace(str(text_files["prose"]), str(text_files["code"]))
+    second.write_text(swapped.replace("HERE", str(text_files["prose"])))
+    counts = {}
+    for config in (first, second):
+        steps.prepare(config, tmp_path / config.stem)
+        counts[config.stem] = Corpus.open(tmp_path / config.stem / "corpus").inventory
+    assert counts["first"]["code"] == counts["second"]["prose"] != counts["second"]["code"]
+    with pytest.raises(RunError, match="corpus.domains"):
+        steps.prepare(second, tmp_path / "first")
+
+
+def test_a_fit_of_one_target_is_not_taken_for_one_of_all(tmp_path):
+    tables = write_tables(tmp_path)
+    for out in (tmp_path / "fit", tmp_path / "fit", tmp_path / "other"):
+        one = fit_tables(*tables, out, regressors=["linear"], targets=TARGETS[:1])
+        every = fit_tables(*tables, out, regressors=["linear"])
+        assert (one.objective.measured, every.objective.measured) == (TARGETS[:1], TARGETS)
+        assert propose_from(out).objective == every.objective.describe()
+
+
+def test_what_is_fitted_by_default_can_be_proposed_from_by_default(tmp_path):
+    fit_tables(*write_tables(tmp_path, rows=16), tmp_path / "fit")
+    proposal = propose_from(tmp_path / "fit")
+    assert sum(proposal.mixture.values()) == pytest.approx(1)
+
+
+def test_a_token_budget_that_no_mixture_meets_is_an_error_before_anything_is_trained(
+    config_path, tmp_path
+):
+    text = config_path.read_text() + "constraints: {max_epochs: 1}\n"
+    config_path.write_text(text.replace("propose: {", "propose: {target_tokens: 1e12, "))
+    with pytest.raises(InfeasibleError, match="max_epochs"):
+        steps.run(config_path, tmp_path / "run")
+    assert not (tmp_path / "run" / "trials").exists()
+
+
+@pytest.mark.parametrize("epochs", [0.5, 4.0])
+def test_a_token_budget_is_infeasible_exactly_when_the_tokens_do_not_suffice(epochs):
+    inventory = {"web": 600, "code": 300, "books": 100}
+    config = ConstraintsConfig(max_epochs=epochs)
+    fits = Constraints.from_config(config, inventory, int(1000 * epochs))
+    assert fits.simplex.contains(Mixture.natural(inventory).array).all()
+    with pytest.raises(InfeasibleError, match="max_epochs") as error:
+        Constraints.from_config(config, inventory, int(1100 * epochs))
+    assert "\n" not in str(error.value)
+
+
+def test_the_correlation_that_is_reported_is_of_held_out_trials(tmp_path):
+    """A tree knows every training row by heart, and noise cannot be predicted."""
+    trials = Trials.from_csv(*write_tables(tmp_path, rows=60, signal=0.0))
+    tree = "sklearn.tree:DecisionTreeRegressor"
+    fitted = fit_existing(trials, tmp_path / "fit", regressors=[tree])
+    observed_N = fitted.objective.value(trials.losses())
+    assert spearman(fitted.predict(trials.weights()).objective_N, observed_N) > 0.999
+    row = fitted.report.filter((pl.col("predictor") == tree) & (pl.col("target") == OBJECTIVE))
+    assert abs(row["spearman"][0]) < 0.4
+
+
+def test_the_same_seed_gives_the_same_names_and_mixtures():
+    natural = Mixture({"web": 0.7, "code": 0.2, "books": 0.1})
+    config = DesignConfig(trials=16)
+    one, again, other = (make_design(config, natural, None, seed) for seed in (3, 3, 4))
+    assert one == again
+    assert [t.name for t in one] == [t.name for t in other]
+    assert [t.mixture for t in one] != [t.mixture for t in other]
+
+
+def test_a_method_that_a_regressor_cannot_do_is_refused_before_anything_is_fitted(config_path):
+    options = ["propose.method=gradient", "fit.regressors=[log_linear, lightgbm]"]
+    message = "propose.method: gradient: regressor 'lightgbm' has none and may be chosen"
+    with pytest.raises(ConfigError, match=message):
+        load_config(config_path, options)
+    load_config(config_path, [options[0], "fit.regressors=[log_linear, linear]"])
+
+
+CAPS = (2.0, 1.33, 1.14)  # times the natural share; all feasible
+SHARES = 1.0 / np.arange(1, 18)  # 17 domains, the largest of 29% and the smallest of 1.7%
+
+
+@pytest.mark.parametrize("usage", CAPS)
+def test_a_design_under_tight_caps_has_all_its_mixtures(usage):
+    natural = Mixture.from_array([f"d{n}" for n in range(17)], SHARES / SHARES.sum())
+    config = DesignConfig(
+        method="sobol", trials=64, max_usage=usage, anchors=[], replicates=0, minimum=0.0
+    )
+    trials = make_design(config, natural, None, seed=0)
+    weights_ND = np.array([trial.mixture.array for trial in trials])
+    assert len({trial.mixture for trial in trials}) == 64
+    assert (weights_ND <= usage * natural.array + 1e-9).all()
+
+
+def test_a_rejection_that_finds_too_little_names_the_method_that_does_not_reject():
+    natural = Mixture.from_array([f"d{n}" for n in range(17)], SHARES / SHARES.sum())
+    config = DesignConfig(method="dirichlet", trials=64, max_usage=CAPS[-1])
+    with pytest.raises(DesignError, match="design.method: sobol"):
+        make_design(config, natural, None, seed=0)
