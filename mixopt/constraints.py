@@ -1,35 +1,36 @@
-"""What mixtures are allowed: a least and a most weight for every domain, each with its reason.
+"""What mixtures are allowed: bounds of domains and of groups, epochs, and a radius.
 
 Limits come from bounds that the user sets, from how often a domain may be repeated in the full
 run, and, for a design, from its caps. Whether any mixture meets all of them is decided here,
 before anything is trained; where none does, the error names the limits that are in conflict, by
 how much, and the smallest change that mends it.
 
-Shapes: D domains.
+A radius and guardrails hold the proposal alone: a design that kept to them would try nothing from
+which to learn what is outside.
+
+Shapes: D domains, G groups.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
+from mixopt.bound_checks import check_bounds
 from mixopt.config import ConstraintsConfig
-from mixopt.errors import ConfigError, InfeasibleError, did_you_mean
-from mixopt.limits import (
-    Limit,
-    described,
-    down,
-    epoch_limit,
-    last_part,
-    smallest_setting,
-    tokens,
-    up,
-)
+from mixopt.convex_set import Allowed, ConvexSet
+from mixopt.errors import ConfigError, MixtureError, did_you_mean
+from mixopt.feasibility import check_feasible
+from mixopt.group_limits import GroupLimit
+from mixopt.guardrails import Guardrails
+from mixopt.limits import Limit, described, epoch_limit, strictest
 from mixopt.mixture import Mixture
-from mixopt.simplex import SLACK, CappedSimplex
+from mixopt.radius import SOURCE, Radius
+from mixopt.simplex import CappedSimplex
 
 Array = NDArray[np.float64]
 BINDING = 1e-4  # a weight this near its limit counts as held by it
@@ -43,6 +44,10 @@ class Constraints:
         domains: Names, in order.
         floors: Least weights; a domain without one may have 0.
         caps: Most weights; a domain may have several, the lowest counts.
+        groups: Bounds on what domains have together.
+        radius: Most distance from a reference mixture.
+        guardrails: How much worse than a reference losses may be predicted; whether any mixture
+            keeps them is seen in the search.
         lower_D: Least weight of each domain, shape (D,).
         upper_D: Most weight of each domain, shape (D,).
 
@@ -54,6 +59,9 @@ class Constraints:
     domains: tuple[str, ...]
     floors: tuple[Limit, ...] = ()
     caps: tuple[Limit, ...] = ()
+    groups: tuple[GroupLimit, ...] = ()
+    radius: Radius | None = None
+    guardrails: Guardrails | None = None
     lower_D: Array = field(init=False, repr=False, compare=False)
     upper_D: Array = field(init=False, repr=False, compare=False)
 
@@ -62,11 +70,14 @@ class Constraints:
             if limit.domain not in self.domains:
                 near = did_you_mean(limit.domain, self.domains)
                 raise ConfigError(f"{limit.source}: unknown domain {limit.domain!r}{near}")
-        self._keep("lower_D", [max(self._values(self.floors, n), default=0) for n in self.domains])
-        self._keep("upper_D", [min(self._values(self.caps, n), default=1) for n in self.domains])
-        self._check_each_domain()
-        self._check_floors()
-        self._check_caps()
+        for group in self.groups:
+            group.check_domains(self.domains)
+        floors, caps = self._strictest
+        self._keep("lower_D", floors, 0.0)
+        self._keep("upper_D", caps, 1.0)
+        check_bounds(self.domains, self.floors, self.caps)
+        if self.groups or self.radius is not None:
+            check_feasible(self.domains, floors, caps, self.groups, self.radius)
 
     @classmethod
     def from_config(
@@ -78,13 +89,13 @@ class Constraints:
         """Build the limits that a configuration states.
 
         Args:
-            config: Bounds by domain, and how often a domain may be repeated.
+            config: Bounds of domains and groups, epochs, radius and guardrails.
             inventory: Distinct training tokens of every domain, in order.
             target_tokens: Length of the full run; `max_epochs` needs it.
 
         Raises:
-            ConfigError: An unknown domain, a least above its most, or `max_epochs` without
-                `target_tokens`.
+            ConfigError: An unknown domain, a least above its most, `max_epochs` without
+                `target_tokens`, or a reference that cannot be read.
             InfeasibleError: No mixture meets the limits.
         """
         source = "constraints.bounds"
@@ -95,16 +106,14 @@ class Constraints:
                 )
         floors = [Limit(n, least, source) for n, (least, _) in config.bounds.items() if least > 0]
         caps = [Limit(n, most, source) for n, (_, most) in config.bounds.items() if most < 1]
-        if config.max_epochs is not None:
-            if target_tokens is None:
-                raise ConfigError(
-                    "constraints.max_epochs: needs the length of the full run; set"
-                    " propose.target_tokens (or --tokens 25e9)"
-                )
-            caps += [
-                epoch_limit(n, t, config.max_epochs, target_tokens) for n, t in inventory.items()
-            ]
-        return cls(tuple(inventory), tuple(floors), tuple(caps))
+        return cls(
+            tuple(inventory),
+            tuple(floors),
+            (*caps, *_epoch_caps(config, inventory, target_tokens)),
+            tuple(_groups(config)),
+            _radius(config, inventory),
+            _guardrails(config),
+        )
 
     def with_caps(self, caps: Iterable[Limit]) -> Constraints:
         """Return the same limits and further caps.
@@ -112,27 +121,53 @@ class Constraints:
         Raises:
             InfeasibleError: No mixture meets them together.
         """
-        return Constraints(self.domains, self.floors, (*self.caps, *caps))
+        return replace(self, caps=(*self.caps, *caps))
+
+    def with_floors(self, floors: Iterable[Limit]) -> Constraints:
+        """Return the same limits and further floors.
+
+        Raises:
+            InfeasibleError: No mixture meets them together.
+        """
+        return replace(self, floors=(*self.floors, *floors))
 
     @property
-    def simplex(self) -> CappedSimplex:
-        """The set of weights that are allowed."""
-        return CappedSimplex(self.lower_D, self.upper_D)
+    def of_designs(self) -> Constraints:
+        """The limits that hold a design too: those of domains and groups."""
+        return replace(self, radius=None, guardrails=None)
+
+    @property
+    def simplex(self) -> Allowed:
+        """The weights that bounds of domains and groups allow: what designs draw from."""
+        bounds = CappedSimplex(self.lower_D, self.upper_D)
+        return self._within(bounds, None) if self.groups else bounds
+
+    @property
+    def allowed(self) -> Allowed:
+        """The weights that are allowed, the radius included: what a proposal is among."""
+        if self.radius is None:
+            return self.simplex
+        return self._within(CappedSimplex(self.lower_D, self.upper_D), self.radius)
 
     def violations(self, mixture: Mixture, *, tolerance: float = 1e-6) -> list[str]:
         """Say, in a line each, which limits a mixture breaks by more than `tolerance`."""
         weights = mixture.over(self.domains)
+        floors, caps = self._strictest
         broken = [
             f"domain {c.domain!r}: {c.refuse(weights[c.domain])}"
-            for c in self._strictest(self.caps)
+            for c in caps
             if weights[c.domain] > c.value + tolerance
         ]
-        return broken + [
+        broken += [
             f"domain {f.domain!r}: a weight of {weights[f.domain]:.4g} is below {f.value:.4g},"
             f" the least by {described(f)}."
-            for f in self._strictest(self.floors)
+            for f in floors
             if weights[f.domain] < f.value - tolerance
         ]
+        others = [group.refusal(weights, tolerance) for group in self.groups]
+        if self.radius is not None:
+            others.append(self.radius.refusal(weights, tolerance))
+        return broken + [line for line in others if line]
 
     def binding(self, mixture: Mixture, *, tolerance: float = BINDING) -> list[str]:
         """Name the limits that hold a mixture: `europarl <= 0.157 (constraints.max_epochs: 4)`.
@@ -142,86 +177,94 @@ class Constraints:
             tolerance: How near its limit a weight counts as held.
         """
         weights = mixture.over(self.domains)
-        limits = [(c, "<=") for c in self._strictest(self.caps) if c.value < 1]
-        limits += [(f, ">=") for f in self._strictest(self.floors)]
-        return [
+        floors, caps = self._strictest
+        limits = [(c, "<=") for c in caps if c.value < 1] + [(f, ">=") for f in floors]
+        held = [
             f"{limit.domain} {sign} {limit.value:.3g} ({described(limit)})"
             for limit, sign in limits
             if abs(weights[limit.domain] - limit.value) <= tolerance
         ]
+        held += [line for group in self.groups for line in group.binding(weights, tolerance)]
+        return held + ([] if self.radius is None else self.radius.binding(weights))
 
-    def _keep(self, name: str, bounds: list[float]) -> None:
-        bounds_D = np.array(bounds, dtype=np.float64)
+    @property
+    def _strictest(self) -> tuple[list[Limit], list[Limit]]:
+        """The floor and the cap that count for each domain that has one, in the domains' order."""
+        floors = strictest(self.floors, self.domains, max)
+        return floors, strictest(self.caps, self.domains, min)
+
+    def _keep(self, name: str, limits: Sequence[Limit], otherwise: float) -> None:
+        values = {limit.domain: limit.value for limit in limits}
+        bounds_D = np.array([values.get(domain, otherwise) for domain in self.domains], dtype=float)
         bounds_D.flags.writeable = False
         object.__setattr__(self, name, bounds_D)
 
-    @staticmethod
-    def _values(limits: Sequence[Limit], domain: str) -> list[float]:
-        return [limit.value for limit in limits if limit.domain == domain]
-
-    @staticmethod
-    def _of(limits: Sequence[Limit], domain: str) -> list[Limit]:
-        return [limit for limit in limits if limit.domain == domain]
-
-    def _strictest(self, limits: Sequence[Limit]) -> list[Limit]:
-        """Return the limit that counts for each domain that has one, in the domains' order."""
-        strictest = max if limits is self.floors else min
-        groups = [self._of(limits, name) for name in self.domains]
-        return [strictest(group, key=lambda limit: limit.value) for group in groups if group]
-
-    def _check_each_domain(self) -> None:
-        caps = {cap.domain: cap for cap in self._strictest(self.caps)}
-        for floor in self._strictest(self.floors):
-            cap = caps.get(floor.domain)
-            if cap is not None and floor.value > cap.value + SLACK:
-                raise InfeasibleError(
-                    f"domain {floor.domain!r}: {described(floor)} asks for at least"
-                    f" {floor.value:.4g}, but {cap.refuse(floor.value)}"
-                )
-
-    def _check_floors(self) -> None:
-        floors = self._strictest(self.floors)
-        total = sum(floor.value for floor in floors)
-        if total > 1 + SLACK:
-            raise InfeasibleError(
-                f"no mixture meets the least weights: they add up to {total:.4g}, {total - 1:.4g}"
-                f" more than 1 ({_listed(floors)}); lower them by {up(total - 1)} in all"
-            )
-
-    def _check_caps(self) -> None:
-        total = float(self.upper_D.sum())
-        if total >= 1 - SLACK:
-            return
-        caps = self._strictest(self.caps)
-        mends = [
-            mend for source in dict.fromkeys(c.source for c in caps) if (mend := self._mend(source))
-        ]
-        raise InfeasibleError(
-            f"no mixture meets the caps: they add up to {total:.4g}, {1 - total:.4g} short of 1"
-            f" ({_listed(caps)}); {', or '.join(mends) or 'raise several of them'}"
+    def _within(self, bounds: CappedSimplex, radius: Radius | None) -> ConvexSet:
+        members = [group.members(self.domains) for group in self.groups]
+        return ConvexSet(
+            bounds,
+            np.array(members).reshape(-1, len(self.domains)),
+            np.array([group.least for group in self.groups]),
+            np.array([group.most for group in self.groups]),
+            radius,
         )
 
-    def _mend(self, source: str) -> str | None:
-        """Say the smallest change of one field that lets the caps add up to 1."""
-        own = [cap for cap in self.caps if cap.source == source]
-        rest = [cap for cap in self.caps if cap.source != source]
-        others = {n: min(self._values(rest, n), default=1.0) for n in self.domains}
-        if not any(cap.rate for cap in own):
-            reach = sum(others.values())
-            missing = 1 - float(self.upper_D.sum())
-            return f"raise {source} by {up(missing)} in all" if reach >= 1 - SLACK else None
-        setting = smallest_setting(own, others)
-        if setting is None:
-            return None
-        mend = f"allow {last_part(source)}: {up(setting)}"
-        run = getattr(own[0], "target_tokens", 0) * (own[0].setting or 0.0) / setting
-        return f"{mend} (or a run of {tokens(float(down(run, 3)))} tokens)" if run else mend
+
+def _epoch_caps(
+    config: ConstraintsConfig, inventory: Mapping[str, int], target_tokens: int | None
+) -> Iterator[Limit]:
+    """Yield a cap for each domain with a number of epochs; its own number wins."""
+    own = config.max_epochs_of or {}
+    if config.max_epochs is None and not own:
+        return
+    field = "max_epochs" if config.max_epochs is not None else "max_epochs_of"
+    if target_tokens is None:
+        raise ConfigError(
+            f"constraints.{field}: needs the length of the full run; set propose.target_tokens"
+            " (or --tokens 25e9)"
+        )
+    for name in own:
+        if name not in inventory:
+            near = did_you_mean(name, inventory)
+            raise ConfigError(f"constraints.max_epochs_of: unknown domain {name!r}{near}")
+    for name, tokens in inventory.items():
+        if name in own:
+            source = f"constraints.max_epochs_of.{name}"
+            yield epoch_limit(name, tokens, own[name], target_tokens, source)
+        elif config.max_epochs is not None:
+            yield epoch_limit(name, tokens, config.max_epochs, target_tokens)
 
 
-def _listed(limits: Sequence[Limit]) -> str:
-    """Write limits by source: `design.max_usage: 2: a 0.1, b 0.2; constraints.bounds: c 0.3`."""
-    sources = dict.fromkeys(described(limit) for limit in limits)
-    groups = {
-        s: [f"{x.domain} {x.value:.3g}" for x in limits if described(x) == s] for s in sources
-    }
-    return "; ".join(f"{source}: {', '.join(names)}" for source, names in groups.items())
+def _groups(config: ConstraintsConfig) -> Iterator[GroupLimit]:
+    for name, group in (config.groups or {}).items():
+        least, most = group.bounds
+        yield GroupLimit(name, tuple(group.domains), least, most, f"constraints.groups.{name}")
+
+
+def _radius(config: ConstraintsConfig, inventory: Mapping[str, int]) -> Radius | None:
+    if config.radius is None:
+        return None
+    reference = _reference(config.radius.reference, inventory)
+    if config.radius.kl is not None:
+        return Radius(reference, config.radius.reference, "kl", config.radius.kl)
+    assert config.radius.tv is not None
+    return Radius(reference, config.radius.reference, "tv", config.radius.tv)
+
+
+def _reference(name: str, inventory: Mapping[str, int]) -> Mixture:
+    """Return the mixture that a radius is around."""
+    if name == "natural":
+        return Mixture.natural(inventory)
+    if name == "uniform":
+        return Mixture.uniform(tuple(inventory))
+    try:
+        return Mixture.from_file(Path(name)).over(tuple(inventory))
+    except MixtureError as error:
+        raise ConfigError(
+            f"{SOURCE}.reference: {error}; it is natural, uniform, or a file of weights"
+        ) from error
+
+
+def _guardrails(config: ConstraintsConfig) -> Guardrails | None:
+    rails = config.guardrails
+    return None if rails is None else Guardrails(rails.reference, rails.margin, rails.targets)

@@ -7,7 +7,7 @@ weight to go down to is rounded down, a setting to go up to is rounded up.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from decimal import ROUND_CEILING, ROUND_FLOOR, Context, Decimal
 
@@ -41,7 +41,7 @@ class Limit:
         lower = f"Lower it to <= {down(self.value)}"
         if not self.rate:
             return f"{lower}, or allow {up(weight)} in {self.source}."
-        return f"{lower}, or allow {last_part(self.source)}: {up(weight / self.rate)}."
+        return f"{lower}, or allow {inside_section(self.source)}: {up(weight / self.rate)}."
 
 
 @dataclass(frozen=True)
@@ -68,14 +68,36 @@ def scaled_limit(domain: str, source: str, setting: float, rate: float) -> Limit
     return Limit(domain, min(setting * rate, 1.0), source, setting, rate)
 
 
-def epoch_limit(domain: str, inventory: int, max_epochs: float, target_tokens: int) -> EpochLimit:
+def epoch_limit(
+    domain: str,
+    inventory: int,
+    max_epochs: float,
+    target_tokens: int,
+    source: str = "constraints.max_epochs",
+) -> EpochLimit:
     """Return the largest weight at which `domain` is repeated at most `max_epochs` times.
 
     It is epochs = weight x target_tokens / inventory turned round, and never above 1.
     """
     rate = inventory / target_tokens
-    value, source = min(max_epochs * rate, 1.0), "constraints.max_epochs"
+    value = min(max_epochs * rate, 1.0)
     return EpochLimit(domain, value, source, max_epochs, rate, inventory, target_tokens)
+
+
+def strictest(
+    limits: Iterable[Limit], domains: Sequence[str], pick: Callable[..., Limit]
+) -> list[Limit]:
+    """Return the limit that counts for each domain that has one, in the domains' order.
+
+    Args:
+        limits: Floors, or caps.
+        domains: Names, in order.
+        pick: `max` for floors, `min` for caps.
+    """
+    of: dict[str, list[Limit]] = {name: [] for name in domains}
+    for limit in limits:
+        of[limit.domain].append(limit)
+    return [pick(group, key=lambda limit: limit.value) for group in of.values() if group]
 
 
 def smallest_setting(limits: Iterable[Limit], others: dict[str, float]) -> float | None:
@@ -104,9 +126,20 @@ def described(limit: Limit) -> str:
     return limit.source if limit.setting is None else f"{limit.source}: {limit.setting:g}"
 
 
-def last_part(source: str) -> str:
-    """Return the last part of a dotted field."""
-    return source.rpartition(".")[2]
+def inside_section(source: str) -> str:
+    """Return a dotted field without its section: `max_epochs` of `constraints.max_epochs`."""
+    return source.partition(".")[2]
+
+
+def longest_run(limits: Iterable[Limit], setting: float) -> float:
+    """Return how many tokens a run may have for limits to allow what `setting` would; 0: unknown.
+
+    Epochs are weight x tokens / inventory, so a shorter run mends what more epochs would.
+    """
+    epochs = [limit for limit in limits if isinstance(limit, EpochLimit)]
+    if not epochs or not setting:
+        return 0.0
+    return epochs[0].target_tokens * (epochs[0].setting or 0.0) / setting
 
 
 def tokens(count: float) -> str:

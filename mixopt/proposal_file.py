@@ -10,7 +10,9 @@ reads and shows a proposal: nothing here needs more than numpy and a YAML reader
     losses:             predicted loss of each evaluation domain
     epochs:             passes over each domain's tokens in the full run
     binding:            limits that hold the proposal back
+    effective_domains:  the exponential of the weights' entropy: how many domains it amounts to
     stability:          how far it moves when the trials are resampled
+    optimism:           by how much the predicted objective is too good, by two estimates
     warnings:           what to know before training on it
     provenance:         what it was made from
 """
@@ -18,6 +20,7 @@ reads and shows a proposal: nothing here needs more than numpy and a YAML reader
 from __future__ import annotations
 
 import html
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,6 +31,7 @@ import yaml
 from mixopt.errors import MixtureError, RunError
 from mixopt.files import write_text
 from mixopt.mixture import Mixture
+from mixopt.optimism import Optimism
 
 HEADER = """\
 # A data mixture that mixopt proposes. Numbers are predictions for trials like those that were
@@ -87,6 +91,7 @@ class Proposal:
             not known.
         binding: Limits that hold the proposal back.
         stability: How far it moves under resampled trials; None where that was not tried.
+        optimism: By how much the predicted objective is too good (mixopt.optimism).
         warnings: What to know before training on it, a line each.
         provenance: Regressor, method, fingerprint of the trials, seed, version.
     """
@@ -103,8 +108,15 @@ class Proposal:
     epochs: Mapping[str, float] | None
     binding: tuple[str, ...]
     stability: Stability | None
+    optimism: Optimism
     warnings: tuple[str, ...]
     provenance: Mapping[str, Any]
+
+    @property
+    def effective_domains(self) -> float:
+        """How many domains the mixture amounts to: the exponential of its entropy, 1 to D."""
+        logs = [weight * math.log(weight) for weight in self.mixture.values() if weight > 0]
+        return round(math.exp(-sum(logs)), 3)
 
     def to_file(self, path: str | Path) -> None:
         """Write the proposal as YAML that `from_file` and `Mixture.from_file` read."""
@@ -146,7 +158,9 @@ class Proposal:
             "losses": {name: loss.to_json() for name, loss in self.losses.items()},
             "epochs": None if self.epochs is None else dict(self.epochs),
             "binding": list(self.binding),
+            "effective_domains": self.effective_domains,
             "stability": None if self.stability is None else self.stability.to_json(),
+            "optimism": self.optimism.to_json(),
             "warnings": list(self.warnings),
             "provenance": dict(self.provenance),
         }
@@ -167,6 +181,7 @@ class Proposal:
             epochs=content["epochs"],
             binding=tuple(content["binding"]),
             stability=None if stability is None else Stability(**stability),
+            optimism=Optimism(**content["optimism"]),
             warnings=tuple(content["warnings"]),
             provenance=content["provenance"],
         )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -20,7 +21,11 @@ LITTLE = 0.1  # of the variance on held-out folds
 
 
 def proposal_warnings(
-    proposal: Proposal, fit: Fit, objective: Objective, constraints: Constraints
+    proposal: Proposal,
+    fit: Fit,
+    objective: Objective,
+    constraints: Constraints,
+    kept: Sequence[str] = (),
 ) -> tuple[str, ...]:
     """Return the warnings about a proposal.
 
@@ -29,12 +34,15 @@ def proposal_warnings(
         fit: What it was made from.
         objective: What was minimised.
         constraints: What was allowed.
+        kept: Unmeasured domains that were kept at a floor.
     """
     found = [
         _uninformed(fit),
         _no_gain(proposal),
         _beaten(proposal),
-        _unmeasured(objective, constraints, proposal.mixture),
+        _kept(kept),
+        _unmeasured(objective, constraints, proposal.mixture, kept),
+        _optimistic(proposal),
         _far(fit, proposal.mixture),
     ]
     return tuple(line for line in found if line)
@@ -74,12 +82,24 @@ def _beaten(proposal: Proposal) -> str | None:
     )
 
 
-def _unmeasured(objective: Objective, constraints: Constraints, mixture: Mixture) -> str | None:
+def _kept(kept: Sequence[str]) -> str | None:
+    if not kept:
+        return None
+    return (
+        f"no loss measures {', '.join(kept)}, so no fit can tell what"
+        f" {'it is' if len(kept) == 1 else 'they are'} good for: kept at"
+        " propose.keep_unmeasured of the natural weight (0 lets go)"
+    )
+
+
+def _unmeasured(
+    objective: Objective, constraints: Constraints, mixture: Mixture, kept: Sequence[str]
+) -> str | None:
     least = dict(zip(constraints.domains, constraints.lower_D, strict=True))
     dropped = [
         name
         for name, weight in mixture.items()
-        if name not in objective.measured and weight <= least[name] + AT_BOUND
+        if name not in (*objective.measured, *kept) and weight <= least[name] + AT_BOUND
     ]
     if not dropped:
         return None
@@ -87,6 +107,16 @@ def _unmeasured(objective: Objective, constraints: Constraints, mixture: Mixture
         f"no part of the objective measures {', '.join(dropped)}, and the proposal leaves"
         f" {'it' if len(dropped) == 1 else 'each'} at the least weight allowed; set a floor in"
         " constraints.bounds, or add an objective, for a domain that the model needs"
+    )
+
+
+def _optimistic(proposal: Proposal) -> str | None:
+    gain, moved = proposal.gains["best_trial"].value, proposal.optimism.refits
+    if moved is None or moved <= 0 or moved < gain:
+        return None
+    return (
+        f"refits are {moved:.4f} too optimistic at their own optimum, and the predicted gain over"
+        f" the best trial is {gain:.4f}: expect no gain over it"
     )
 
 

@@ -1,31 +1,36 @@
 """Propose a mixture: search with the fitted regressor, then say how sure the answer is.
 
-Intervals hold 90%. For a loss they are the quantile of the chosen regressor's errors on held-out
-mixtures. For a gain it is the quantile of the difference of two such errors, since both mixtures
-are predicted. To the objective and the gains, the spread over refits on resampled trials is added
-in quadrature. They speak of trials like those that were fitted, one seed each, not of another
-size or length; far from all trials they are too narrow, which is a warning.
+Intervals hold 90%, by errors on held-out mixtures (mixopt.intervals). For a gain, half-widths
+of both mixtures are added in quadrature, since both are predicted. To the objective and the gains,
+the spread over refits on resampled trials is added in quadrature. They speak of trials like those
+that were fitted, one seed each, not of another size or length; far from all trials they are too
+narrow, which is a warning.
 
 Shapes: N trials, D domains, M evaluation domains, B refits, K compared mixtures.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from mixopt.errors import ConfigError
+from mixopt.errors import ConfigError, InfeasibleError
+from mixopt.gradient_search import least_broken
+from mixopt.guardrails import MISSED, Guards
 from mixopt.mixture import Mixture
 from mixopt.objective import Array, Objective
+from mixopt.optimism import Optimism, optimism
 from mixopt.progress import Update, no_progress
 from mixopt.proposal_file import Interval, Proposal, Stability
 from mixopt.proposal_warnings import proposal_warnings
 from mixopt.regressor import select_targets
+from mixopt.risk import Risk
 from mixopt.search import Found, Problem, search
-from mixopt.stability import Refits, refit
+from mixopt.stability import Refits, ResampledFits, resampled_fits, search_again
+from mixopt.unmeasured import keeping_unmeasured
 
 if TYPE_CHECKING:
     from mixopt.config import ProposeConfig
@@ -50,6 +55,7 @@ def propose_mixture(
     *,
     inventory: Mapping[str, int] | None = None,
     seed: int = 0,
+    fits: ResampledFits | None = None,
     update: Update = no_progress,
 ) -> Proposal:
     """Find the allowed mixture with the best predicted objective.
@@ -63,75 +69,87 @@ def propose_mixture(
         config: How to search.
         inventory: Distinct tokens of each domain; epochs need it and `config.target_tokens`.
         seed: Of the draws.
+        fits: Refits on resampled trials of all losses that objective and guardrails need; they
+            are made here when None.
         update: Receives how many refits on resampled trials are done.
 
     Raises:
         ConfigError: The gradient method with a regressor that has none, another unit than the
-            fit's, or constraints on other domains.
+            fit's, constraints on other domains, or a risk that this fit cannot tell.
+        InfeasibleError: No mixture is found that keeps the guardrails.
     """
     from mixopt.validation import best_trial
 
     _check_same_fit(fit, objective, constraints)
     compared = _compared(natural.over(fit.domains), trials, objective)
-    problem = _problem(fit, objective, constraints, compared["natural"], trials)
+    constraints, kept = keeping_unmeasured(
+        constraints, compared["natural"], fit.targets, config.keep_unmeasured
+    )
+    needed = needed_columns(objective, constraints)
+    if fits is None:
+        fits = resampled_fits(fit, needed, count=config.bootstrap, seed=seed, update=update)
+    again = fits.of(needed)
+    problem = _problem(fit, objective, constraints, compared, trials, _risk(config, fit, again))
     found = search(
         problem, config.method, samples=config.samples, average=config.average, seed=seed
     )
+    _check_guardrails(problem, found, constraints, fit.domains)
     mixture = _settled(fit.domains, found.weights_D)
     points_KD = np.stack([mixture.array, *(one.array for one in compared.values())])
-    refits = None
-    if config.bootstrap:
-        refits = refit(fit, objective, problem, points_KD, config=config, seed=seed, update=update)
-    confidence = _Confidence(fit, objective, problem.value(points_KD), refits)
+    refits = search_again(again, problem, points_KD, config=config, seed=seed) if again else None
+    predicted = fit.predict(points_KD, objective)
+    halves_K = predicted.objective_high_N - predicted.objective_N
+    confidence = _Confidence(fit, objective, predicted.objective_N, halves_K, refits)
     proposal = Proposal(
         mixture=mixture,
         natural=compared["natural"],
         objective=objective.describe(),
-        unit=objective.unit,
+        unit=objective.value_unit,
         predicted_objective=confidence.proposal(),
         gains={name: confidence.gain(place) for place, name in enumerate(compared, start=1)},
         best_trial=best_trial(trials, objective)[0],
-        best_observed=_best_observed(trials, objective),
+        best_observed=_best_observed(fit, objective),
         losses=confidence.losses(mixture),
         epochs=_epochs(mixture, inventory, config.target_tokens),
-        binding=tuple(constraints.binding(mixture)),
+        binding=(*constraints.binding(mixture), *_guarding(problem, mixture)),
         stability=_stability(refits, mixture),
+        optimism=_optimism(fit, objective, problem, refits),
         warnings=(),
         provenance=_provenance(fit, found, config, seed),
     )
-    return replace(proposal, warnings=proposal_warnings(proposal, fit, objective, constraints))
+    warnings = proposal_warnings(proposal, fit, objective, constraints, kept)
+    return replace(proposal, warnings=warnings)
 
 
 @dataclass(frozen=True)
 class _Confidence:
     """Intervals around predictions, from held-out errors and refits.
 
-    `values_K` is the predicted objective of the proposal, then of what it is compared with.
+    `values_K` is the predicted objective of the proposal, then of what it is compared with;
+    `halves_K` half of the width of its interval.
     """
 
     fit: Fit
     objective: Objective
     values_K: Array
+    halves_K: Array
     refits: Refits | None
 
     def losses(self, mixture: Mixture) -> dict[str, Interval]:
         """Return the predicted losses of one mixture with their intervals."""
-        losses_M = self.fit.predict(mixture).losses_NM[0]
-        halves_M = [_quantile(np.abs(errors_N)) for errors_N in self.fit.held_out_errors().T]
-        both = zip(self.fit.targets, losses_M, halves_M, strict=True)
-        return {name: Interval.around(loss, half) for name, loss, half in both}
+        predicted = self.fit.predict(mixture, self.objective)
+        ends = zip(predicted.losses_NM[0], predicted.high_NM[0], strict=True)
+        both = zip(self.fit.targets, ends, strict=True)
+        return {name: Interval.around(loss, high - loss) for name, (loss, high) in both}
 
     def proposal(self) -> Interval:
         """Return the predicted objective of the proposal with its interval."""
-        error = _quantile(np.abs(self.fit.objective_errors(self.objective)))
         moved = 0.0 if self.refits is None else _spread(self.refits.values_BK[:, 0])
-        return Interval.around(self.values_K[0], float(np.hypot(error, moved)))
+        return Interval.around(self.values_K[0], float(np.hypot(self.halves_K[0], moved)))
 
     def gain(self, place: int) -> Interval:
         """Return how much lower the proposal's objective is than that of another mixture."""
-        errors_N = self.fit.objective_errors(self.objective)
-        pairs = np.triu_indices(len(errors_N), 1)
-        error = _quantile(np.abs(errors_N[:, None] - errors_N[None])[pairs])
+        error = float(np.hypot(self.halves_K[0], self.halves_K[place]))
         moved = 0.0
         if self.refits is not None:
             values_BK = self.refits.values_BK
@@ -143,13 +161,6 @@ class _Confidence:
 def _spread(values_B: Array) -> float:
     """Return how far from their median 90% of the refits' predictions are."""
     return float(np.quantile(np.abs(values_B - np.median(values_B)), LEVEL))
-
-
-def _quantile(sizes_N: Array) -> float:
-    """Return the size that a new error stays below with probability `LEVEL` (split conformal)."""
-    count = len(sizes_N)
-    rank = min(int(np.ceil((count + 1) * LEVEL)), count)
-    return float(np.sort(sizes_N)[rank - 1])
 
 
 def _check_same_fit(fit: Fit, objective: Objective, constraints: Constraints) -> None:
@@ -165,8 +176,8 @@ def _check_same_fit(fit: Fit, objective: Objective, constraints: Constraints) ->
         )
 
 
-def _best_observed(trials: Trials, objective: Objective) -> float:
-    values_N = objective.value(trials.finished.losses(objective.unit))
+def _best_observed(fit: Fit, objective: Objective) -> float:
+    values_N = objective.value(fit.carried(fit.trials.losses(objective.unit)))
     return round(float(values_N.min()), 6)
 
 
@@ -180,16 +191,72 @@ def _compared(natural: Mixture, trials: Trials, objective: Objective) -> dict[st
     }
 
 
+def needed_columns(objective: Objective, constraints: Constraints) -> list[int]:
+    """Return positions of the losses that an objective and guardrails depend on."""
+    rails = constraints.guardrails
+    guarded = [] if rails is None else rails.margins(objective.evaluation)
+    names = dict.fromkeys([*objective.measured, *guarded])
+    return [objective.evaluation.index(name) for name in names]
+
+
 def _problem(
-    fit: Fit, objective: Objective, constraints: Constraints, natural: Mixture, trials: Trials
+    fit: Fit,
+    objective: Objective,
+    constraints: Constraints,
+    compared: Mapping[str, Mixture],
+    trials: Trials,
+    risk: Risk | None,
 ) -> Problem:
     done = trials.finished
     order = np.argsort(objective.value(done.losses(objective.unit)), kind="stable")[:KNOWN]
-    regressor = select_targets(fit.regressor, objective.columns)
-    known_ND = done.weights()[order]
+    needed = needed_columns(objective, constraints)
+    rails, over = constraints.guardrails, objective.over([fit.targets[c] for c in needed])
     return Problem(
-        regressor, objective.only_measured(), constraints.simplex, natural.array, known_ND
+        select_targets(fit.regressor, needed),
+        over,
+        constraints.allowed,
+        compared["natural"].array,
+        done.weights()[order],
+        None if rails is None else Guards.on(over, rails, compared[rails.reference].array),
+        risk,
     )
+
+
+def _risk(config: ProposeConfig, fit: Fit, fits: Sequence[Any]) -> Risk | None:
+    risk = config.risk
+    if risk is None:
+        return None
+    if risk.quantile is not None:
+        if not fits:
+            raise ConfigError("propose.risk.quantile: needs propose.bootstrap of at least 1")
+        return Risk(quantile=risk.quantile, refits=fits)
+    assert risk.std is not None
+    if not fit.held_out_stds().any():
+        raise ConfigError(
+            f"propose.risk.std: {fit.name} gives no standard deviations; use propose.risk.quantile,"
+            " or a regressor that gives them, such as auto"
+        )
+    return Risk(deviations=risk.std)
+
+
+def _check_guardrails(
+    problem: Problem, found: Found, constraints: Constraints, domains: tuple[str, ...]
+) -> None:
+    """Refuse a search that found no mixture which keeps the guardrails."""
+    if problem.guards is None or (problem.excess(found.weights_D[None]) <= MISSED).all():
+        return
+    nearest_D = found.weights_D
+    if problem.has_gradient:
+        nearest_D = least_broken(problem, nearest_D)
+    held = constraints.binding(Mixture.from_array(domains, nearest_D))
+    excess_G = problem.excess(nearest_D[None])[0]
+    raise InfeasibleError(problem.guards.conflict(excess_G, held))
+
+
+def _guarding(problem: Problem, mixture: Mixture) -> list[str]:
+    if problem.guards is None:
+        return []
+    return problem.guards.binding(problem.excess(mixture.array[None])[0])
 
 
 def _settled(domains: tuple[str, ...], weights_D: Array) -> Mixture:
@@ -211,6 +278,14 @@ def _stability(refits: Refits | None, mixture: Mixture) -> Stability | None:
     return Stability(len(moved_B), round(float(moved_B.mean()), 4), round(high, 4))
 
 
+def _optimism(fit: Fit, objective: Objective, problem: Problem, refits: Refits | None) -> Optimism:
+    observed_N = objective.value(fit.carried(fit.trials.losses(objective.unit)))
+    predicted_N = objective.value(fit.carried(fit.held_out_losses()))
+    if refits is None:
+        return optimism(predicted_N, observed_N, None, None)
+    return optimism(predicted_N, observed_N, refits.own_B, problem.value(refits.optima_BD))
+
+
 def _epochs(
     mixture: Mixture, inventory: Mapping[str, int] | None, target_tokens: int | None
 ) -> dict[str, float] | None:
@@ -229,6 +304,7 @@ def _provenance(fit: Fit, found: Found, config: ProposeConfig, seed: int) -> dic
         "method": found.method,
         "samples": config.samples,
         "average": config.average,
+        "risk": None if config.risk is None else config.risk.model_dump(exclude_none=True),
         "target_tokens": config.target_tokens,
         "trials": fit.fingerprint,
         "finished_trials": len(fit.trials),

@@ -87,6 +87,10 @@ class CappedSimplex:
         # A second pass takes out the rounding of thresholds that were far from the set.
         return self._shift(nearest_ND).reshape(points.shape)
 
+    def inside(self, points_ND: Array) -> Array:
+        """Return a point of the set for each row, shape (N, D): the nearest."""
+        return self.project(points_ND)
+
     def from_cube(self, cube_NK: ArrayLike) -> Array:
         """Map points of the unit cube onto the set, uniform onto uniform.
 

@@ -11,14 +11,15 @@ Shapes: B refits, N trials, D domains, K compared mixtures.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from mixopt.objective import Array, Objective
+from mixopt.objective import Array
 from mixopt.progress import Update, no_progress
-from mixopt.regressor import fit_regressor, make_regressor
+from mixopt.regressor import fit_regressor, make_regressor, select_targets
 from mixopt.search import Problem, search
 
 if TYPE_CHECKING:
@@ -29,15 +30,37 @@ SAMPLES = 2_000
 
 
 @dataclass(frozen=True, eq=False)
+class ResampledFits:
+    """Regressors fitted on resampled trials.
+
+    Attributes:
+        columns: Positions of the losses that they predict, among the fit's.
+        regressors: The B regressors.
+    """
+
+    columns: tuple[int, ...]
+    regressors: tuple[Any, ...]
+
+    def of(self, columns: Sequence[int]) -> tuple[Any, ...]:
+        """Return the regressors of some of the losses, by position among the fit's."""
+        places = [self.columns.index(column) for column in columns]
+        if places == list(range(len(self.columns))):
+            return self.regressors
+        return tuple(select_targets(one, places) for one in self.regressors)
+
+
+@dataclass(frozen=True, eq=False)
 class Refits:
     """What the refits say.
 
     Attributes:
         optima_BD: The best mixture of each refit.
+        own_B: The objective that each refit predicts for its own best mixture.
         values_BK: The objective that each refit predicts for the compared mixtures.
     """
 
     optima_BD: Array
+    own_B: Array
     values_BK: Array
 
     def movement(self, proposal_D: Array) -> Array:
@@ -46,49 +69,68 @@ class Refits:
         return moved
 
 
-def refit(
+def resampled_fits(
     fit: Fit,
-    objective: Objective,
+    columns: Sequence[int],
+    *,
+    count: int,
+    seed: int,
+    update: Update = no_progress,
+) -> ResampledFits:
+    """Fit the chosen regressor again on resampled mixtures.
+
+    Args:
+        fit: What is fitted again.
+        columns: Positions of the losses that are wanted.
+        count: How many refits, B.
+        seed: Of the resampling.
+        update: Receives how many refits are done.
+    """
+    rng = np.random.default_rng([seed, 1])
+    weights_ND = fit.rows()
+    losses_NM = fit.trials.losses(fit.objective.unit)[:, list(columns)]
+    selected = select_targets(fit.regressor, columns)
+    fits: list[Any] = []
+    for _ in range(count):
+        rows = _resampled(fit.trials.mixtures, rng)
+        again = _unfitted(fit, selected)
+        fits.append(fit_regressor(fit.name, again, weights_ND[rows], losses_NM[rows]))
+        update(len(fits), "refits")
+    return ResampledFits(tuple(columns), tuple(fits))
+
+
+def search_again(
+    fits: Sequence[Any],
     problem: Problem,
     compared_KD: Array,
     *,
     config: ProposeConfig,
     seed: int,
-    update: Update = no_progress,
 ) -> Refits:
-    """Fit and search again on resampled mixtures.
+    """Search with each refit as the proposal was searched, on fewer draws.
 
     Args:
-        fit: What the proposal came from.
-        objective: What was minimised, over all evaluation domains.
+        fits: Refits of the losses of the search.
         problem: The search that the proposal came from.
         compared_KD: Mixtures of which the predictions are wanted.
         config: The search of the proposal; a refit draws at most `SAMPLES` mixtures.
-        seed: Of the resampling and of the draws.
-        update: Receives how many refits are done.
+        seed: Of the draws.
     """
-    rng = np.random.default_rng([seed, 1])
-    weights_ND = fit.trials.weights()
-    losses_NM = fit.trials.losses(objective.unit)[:, objective.columns]
     few = min(config.samples, SAMPLES)
     kept = max(config.average * few // config.samples, 1)
-    optima, values = [], []
-    for _ in range(config.bootstrap):
-        rows = _resampled(fit.trials.mixtures, rng)
-        regressor = fit_regressor(
-            fit.name, _unfitted(fit, problem), weights_ND[rows], losses_NM[rows]
-        )
-        again = replace(problem, regressor=regressor)
+    optima, own, values = [], [], []
+    for regressor in fits:
+        again = replace(problem, regressor=regressor, risk=None)
         found = search(again, config.method, samples=few, average=kept, seed=seed)
         optima.append(found.weights_D)
+        own.append(float(again.value(found.weights_D[None])[0]))
         values.append(again.value(compared_KD))
-        update(len(values), "refits")
-    return Refits(np.array(optima), np.array(values))
+    return Refits(np.array(optima), np.array(own), np.array(values))
 
 
-def _unfitted(fit: Fit, problem: Problem) -> Any:
-    if hasattr(problem.regressor, "tuned"):
-        return problem.regressor.tuned()
+def _unfitted(fit: Fit, regressor: Any) -> Any:
+    if hasattr(regressor, "tuned"):
+        return regressor.tuned()
     return make_regressor(fit.name, fit.seed)
 
 

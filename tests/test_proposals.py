@@ -18,6 +18,8 @@ from mixopt.errors import ConfigError, MixtureError
 from mixopt.fitting import Fit, fit_trials
 from mixopt.mixture import Mixture
 from mixopt.objective import Objective
+from mixopt.optimism import Optimism, optimism
+from mixopt.proposal_warnings import proposal_warnings
 from mixopt.proposals import Proposal, propose_mixture
 from mixopt.proxy import Losses, Trial, TrialResult
 from mixopt.trials import Trials
@@ -68,7 +70,8 @@ TREES = fitted("lightgbm")
 
 
 def propose(fit: Fit = FIT, objective=MATH, limits=None, tokens=None, **fields) -> Proposal:
-    settings = {"samples": 2_000, "bootstrap": 5, "target_tokens": tokens, **fields}
+    usual = {"samples": 2_000, "bootstrap": 5, "keep_unmeasured": 0.0}
+    settings = {**usual, "target_tokens": tokens, **fields}
     limits = limits or ConstraintsConfig()
     return propose_mixture(
         fit,
@@ -228,6 +231,39 @@ def test_a_notebook_shows_each_domain_with_its_change_and_epochs():
 def test_a_domain_that_the_objective_does_not_measure_and_that_vanishes_is_a_warning():
     (line,) = [one for one in propose(bootstrap=0).warnings if "no part of the objective" in one]
     assert line.startswith("no part of the objective measures prose, law, mail, and the proposal")
+
+
+def test_a_domain_without_a_loss_is_kept_at_half_its_natural_weight_and_named():
+    proposal = propose(keep_unmeasured=0.5, bootstrap=0)
+    assert proposal.mixture["prose"] == pytest.approx(0.5 * NATURAL["prose"])
+    assert proposal.mixture["mail"] == pytest.approx(0.5 * NATURAL["mail"])
+    assert proposal.mixture["law"] == pytest.approx(0.0, abs=1e-9)
+    assert any(line.startswith("no loss measures prose, mail, so") for line in proposal.warnings)
+
+
+def test_a_floor_under_an_unmeasured_domain_gives_way_to_its_cap():
+    limits = ConstraintsConfig(bounds={"prose": (0, 0.01)})
+    assert propose(limits=limits, keep_unmeasured=0.5, bootstrap=0).mixture["prose"] <= 0.01 + 1e-12
+
+
+def test_the_even_mixture_of_two_domains_amounts_to_two():
+    even = {"code": 0.5, "prose": 0.5, "law": 0.0, "mail": 0.0}
+    assert replace(PROPOSAL, mixture=Mixture(even)).effective_domains == pytest.approx(2.0)
+
+
+def test_optimism_is_zero_for_a_predictor_that_is_right_and_counts_what_one_promised():
+    values_N = np.linspace(1, 2, 40)
+    assert optimism(values_N, values_N, None, None) == Optimism(None, 0.0)
+    promised = optimism(values_N - 0.1, values_N, np.full(5, 0.8), np.full(5, 1.0))
+    assert promised == Optimism(0.2, 0.1)
+
+
+def test_a_gain_smaller_than_the_optimism_is_a_warning():
+    limits = Constraints.from_config(ConstraintsConfig(), INVENTORY)
+    for moved, said in ((9.0, True), (0.0, False)):
+        proposal = replace(PROPOSAL, optimism=Optimism(moved, 0.0))
+        warnings = proposal_warnings(proposal, FIT, MATH, limits)
+        assert any("9.0000 too optimistic at their own" in one for one in warnings) == said
 
 
 def test_a_regressor_that_knows_nothing_is_a_warning():

@@ -50,7 +50,7 @@ def write_report(run: Run) -> Path:
     pictures = Pictures(run.path / "figures")
     validation = run.validation if run.is_done("validate") else None
     sections = list(_sections(run, validation, pictures))
-    goal = f"Minimises the loss on {run.objective.describe()}, in {UNITS[run.objective.unit]}."
+    goal = f"Minimises {run.objective.describe()}, in {UNITS[run.objective.value_unit]}."
     subtitle = f"A data mixture proposed by mixopt. {goal}"
     path = run.path / "report.html"
     write_text(path, page(run.config.name, subtitle, _answer(run, validation, pictures), sections))
@@ -87,7 +87,7 @@ def _answer(run: Run, validation: Validation | None, pictures: Pictures) -> str:
 
 
 def _facts(run: Run, validation: Validation | None) -> Iterable[tuple[str, str, str]]:
-    proposal, unit = run.proposal, UNITS[run.objective.unit]
+    proposal, unit = run.proposal, UNITS[run.objective.value_unit]
     predicted = proposal.predicted_objective
     remark = f"{unit}, 90%: {loss(predicted.low)} to {loss(predicted.high)}"
     yield "predicted objective", loss(predicted.value), remark
@@ -102,6 +102,11 @@ def _facts(run: Run, validation: Validation | None) -> Iterable[tuple[str, str, 
         moved = proposal.stability
         remark = f"mean share that moves over {moved.refits} refits on resampled trials"
         yield "stability", share(moved.mean), remark
+    if proposal.optimism.refits is not None:
+        remark = f"{unit}: refits at their own optimum, less the full fit there"
+        yield "optimism", difference(proposal.optimism.refits), remark
+    remark = f"of {len(proposal.mixture)}: the exponential of the weights' entropy"
+    yield "effective domains", f"{proposal.effective_domains:.1f}", remark
 
 
 def _mixture_table(proposal: Proposal) -> str:

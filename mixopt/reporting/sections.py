@@ -22,6 +22,8 @@ from mixopt.reporting.page import Section, figure, heading, paragraph, table
 from mixopt.run_directory import Run
 from mixopt.summary import UNITS
 
+KINDS = {"regressor": 0, "member": 1, "control": 2, "ceiling": 3}  # the order of rows
+
 
 class Pictures:
     """Keeps each figure of a report as a file, and gives it as an element of the page."""
@@ -72,14 +74,15 @@ def design_section(run: Run, pictures: Pictures) -> Section:
 
 def fit_section(run: Run, pictures: Pictures) -> Section:
     """Show how well each regressor predicts trials that it has not seen."""
-    fit, unit = run.fit, UNITS[run.objective.unit]
-    order = pl.col("kind").replace_strict({"regressor": 0, "control": 1, "ceiling": 2})
+    fit, unit = run.fit, UNITS[run.objective.value_unit]
+    order = pl.col("kind").replace_strict(KINDS)
     rows = fit.report.filter(pl.col("target") == OBJECTIVE).sort(order, "rmse")
     body = paragraph(
         f"{words(fit.name)} was chosen by the {fit.criterion} ({fit.folds} folds; a mixture and"
         " its replicates are held out together). Controls rank or predict without a fitted law;"
         " a regressor that does not beat them has learned nothing."
     )
+    body += "".join(paragraph(f"The fit {line}.") for line in fit.carried_by())
     body += _predictors(rows, fit.name, unit) + _noise(fit, unit)
     held_out = fit.held_out.filter(
         (pl.col("predictor") == fit.name) & (pl.col("target") == OBJECTIVE)
@@ -94,7 +97,7 @@ def fit_section(run: Run, pictures: Pictures) -> Section:
     body += pictures.show(
         "responses", drawn, "The objective of each trial against the share of each domain."
     )
-    return Section("fit", "Fit on held-out folds", body + _by_target(fit))
+    return Section("fit", "Fit on held-out folds", body + _by_target(fit) + _reasons(fit))
 
 
 def _corpus_row(
@@ -152,7 +155,7 @@ def _heading(predictor: str) -> str:
 
 
 def _style(kind: str) -> str:
-    return "" if kind == "regressor" else "weak"
+    return "" if kind in ("regressor", "member") else "weak"
 
 
 def _noise(fit: Fit, unit: str) -> str:
@@ -173,6 +176,14 @@ def _spearman_note(rows: pl.DataFrame, chosen: str) -> str:
     found = {name: rank(value) for name, value in rows.select("predictor", "spearman").iter_rows()}
     note = f"Spearman {found[chosen]}"
     return f"{note}, ceiling {found[CEILING]}" if CEILING in found else note
+
+
+def _reasons(fit: Fit) -> str:
+    lines = [line.split(": ", 1) for line in fit.reasons()]
+    if not lines:
+        return ""
+    caption = "What held-out trials chose for each loss, and how wrong each candidate was on them."
+    return table(("evaluation domain", "chosen"), lines, caption=caption, texts=[1])
 
 
 def _objective(fit: Fit) -> np.ndarray:

@@ -28,7 +28,7 @@ def verdict_style(validation: Validation) -> str:
 def validation_section(run: Run, pictures: Pictures) -> Section:
     """Show the proposal against its baselines, in the objective and by evaluation domain."""
     validation = run.validation
-    unit = UNITS[run.objective.unit]
+    unit = UNITS[run.objective.value_unit]
     values = {name: validation.values(name) for name in validation.mixtures}
     tokens = run.config.validation.tokens or 2 * run.config.proxy.tokens
     body = paragraph(
@@ -50,7 +50,7 @@ def validation_section(run: Run, pictures: Pictures) -> Section:
 
 def prediction_section(run: Run, pictures: Pictures) -> Section:
     """Show the differences that were predicted beside those that were validated."""
-    validation, unit = run.validation, UNITS[run.objective.unit]
+    validation, unit = run.validation, UNITS[run.objective.value_unit]
     levels, gains = _predicted(run), run.proposal.gains
     rows = []
     for name in validation.mixtures:
@@ -86,7 +86,7 @@ def _mixtures(run: Run) -> str:
         rows.append([*row, *[""] * (6 - len(row))])
     columns = ("mixture", "mean", "sd of seeds", "proposal less it", "95% interval", "proposal")
     styles = ["strong" if name == PROPOSAL else "" for name in validation.mixtures]
-    caption = f"{run.objective.describe()}, {UNITS[run.objective.unit]}"
+    caption = f"{run.objective.describe()}, {UNITS[run.objective.value_unit]}"
     return table(columns, rows, caption=caption, texts=[5], styles=styles)
 
 
