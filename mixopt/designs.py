@@ -5,7 +5,8 @@ points on the capped simplex (mixopt.simplex), which spread evenly, reject nothi
 under caps at which rejection finds nothing. Anchors are the natural and the uniform mixture, the
 references that everything is compared with; they are kept also where they are beyond a cap.
 Replicates train the uniform mixture again under other seeds: how far they differ is the noise of
-a trial, below which no difference between mixtures means anything.
+a trial, below which no difference between mixtures means anything. Where the design has rounds, all
+this is the first; what the later ones try is chosen when its trials are trained (mixopt.rounds).
 
 Shapes: N sampled mixtures, D domains.
 """
@@ -21,6 +22,7 @@ from numpy.typing import NDArray
 
 from mixopt.config import DesignConfig
 from mixopt.constraints import Constraints
+from mixopt.convex_set import Allowed
 from mixopt.design_table import read_design, write_design
 from mixopt.dirichlet import MULTIPLIER, DirichletDraws, draw_mixtures
 from mixopt.errors import ConfigError, DesignError
@@ -98,12 +100,12 @@ def design_constraints(
 def sample_mixtures(
     config: DesignConfig, natural: Mixture, constraints: Constraints, *, seed: int
 ) -> Array:
-    """Return `config.trials` distinct mixtures, shape (N, D), that meet the constraints.
+    """Return as many distinct mixtures as the first round has, shape (N, D), all allowed.
 
     Raises:
         DesignError: There are fewer, or rejection found fewer.
     """
-    allowed = constraints.simplex
+    allowed, count = constraints.simplex, config.first_round
     rng = np.random.default_rng(np.random.SeedSequence(seed, spawn_key=(0,)))
     if allowed.dimensions == 0 and config.trials > 1:
         only = Mixture.from_array(natural.domains, allowed.project(natural.array))
@@ -112,24 +114,24 @@ def sample_mixtures(
             " or widen the limits"
         )
     if config.method == "sobol":
-        return sobol_mixtures(allowed, config.trials, minimum=config.minimum, rng=rng)
+        return sobol_mixtures(allowed, count, minimum=config.minimum, rng=rng)
     found = draw_mixtures(
         natural.over(constraints.domains).array,
         allowed,
-        draws=MULTIPLIER * config.trials,
+        draws=MULTIPLIER * count,
         rng=rng,
         temperature=config.temperature,
         min_strength=config.min_strength,
         max_strength=config.max_strength,
         minimum=config.minimum,
     )
-    if len(found.weights_ND) < config.trials:
-        raise DesignError(_too_few(found, config))
-    return found.weights_ND[rng.choice(len(found.weights_ND), config.trials, replace=False)]
+    if len(found.weights_ND) < count:
+        raise DesignError(_too_few(found, count))
+    return found.weights_ND[rng.choice(len(found.weights_ND), count, replace=False)]
 
 
 def sobol_mixtures(
-    allowed: CappedSimplex, count: int, *, minimum: float, rng: np.random.Generator
+    allowed: Allowed, count: int, *, minimum: float, rng: np.random.Generator
 ) -> Array:
     """Return the first `count` scrambled Sobol points on the capped simplex, shape (N, D).
 
@@ -175,7 +177,7 @@ def _references(config: DesignConfig, natural: Mixture) -> list[tuple[str, Mixtu
     return anchors + [(f"uniform_r{i}", uniform, "replicate") for i in repeats]
 
 
-def _without_crumbs(weights_D: Array, allowed: CappedSimplex, minimum: float) -> Array:
+def _without_crumbs(weights_D: Array, allowed: Allowed, minimum: float) -> Array:
     """Set weights below the minimum to 0 and give their share to the others, within the bounds."""
     crumbs_D = (weights_D < minimum) & (weights_D > 0) & (allowed.lower_D == 0)
     upper_D = np.where(crumbs_D, 0.0, allowed.upper_D)
@@ -184,10 +186,10 @@ def _without_crumbs(weights_D: Array, allowed: CappedSimplex, minimum: float) ->
     return CappedSimplex(allowed.lower_D, upper_D).project(weights_D)
 
 
-def _too_few(found: DirichletDraws, config: DesignConfig) -> str:
+def _too_few(found: DirichletDraws, count: int) -> str:
     accepted = found.accepted / found.draws
     return (
-        f"design.trials: found {len(found.weights_ND)} of {config.trials} distinct mixtures:"
+        f"design.trials: found {len(found.weights_ND)} of {count} distinct mixtures:"
         f" {found.accepted} of {found.draws} draws ({accepted:.2g}) met the bounds;"
         " set design.method: sobol, which needs no rejection, or widen the caps"
     )

@@ -30,7 +30,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from mixopt.simplex import CappedSimplex
+from mixopt.convex_set import Allowed
 
 Array = NDArray[np.float64]
 STRENGTHS = 15
@@ -55,7 +55,7 @@ class DirichletDraws:
 
 def draw_mixtures(
     natural_D: Array,
-    allowed: CappedSimplex,
+    allowed: Allowed,
     *,
     draws: int,
     rng: np.random.Generator,
@@ -98,7 +98,7 @@ def _dirichlet(concentrations_RD: Array, rng: np.random.Generator) -> Array:
     return weights_RD
 
 
-def _inside(weights_RD: Array, allowed: CappedSimplex) -> NDArray[np.bool_]:
+def _inside(weights_RD: Array, allowed: Allowed) -> NDArray[np.bool_]:
     above_RD = weights_RD >= allowed.lower_D - 1e-12
     below_RD = weights_RD <= allowed.upper_D + 1e-12
     return np.asarray(np.logical_and(above_RD, below_RD).all(axis=1))

@@ -4,6 +4,8 @@ The number of sequences of each domain over the whole trial is its share rounded
 remainder, so the realised shares are off by less than one sequence; their order is random.
 A domain's rows are its non-overlapping windows in a random order, from a random offset, and
 again from another offset when they are used up. All of it comes from the trial's own seed.
+Where epochs are simulated, a domain's rows are those of its pool (mixopt.simulated_epochs), whose
+sequences are windows that begin a sequence apart.
 
 Shapes: K members, D domains, S sequences of a trial, B sequences of a step, T tokens.
 """
@@ -19,6 +21,7 @@ from numpy.typing import NDArray
 from mixopt.corpus import Corpus, Domain
 from mixopt.errors import CorpusError
 from mixopt.proxy import Trial
+from mixopt.simulated_epochs import Pool, SimulatedEpochs
 from mixopt.tokens import TokenShards
 
 IntArray = NDArray[np.int64]
@@ -28,14 +31,32 @@ class Batches:
     """The batches of a group of trials, read block by block from the token shards."""
 
     def __init__(
-        self, trials: Sequence[Trial], corpus: Corpus, *, steps: int, batch: int, length: int
+        self,
+        trials: Sequence[Trial],
+        corpus: Corpus,
+        *,
+        steps: int,
+        batch: int,
+        length: int,
+        target_tokens: int | None = None,
     ) -> None:
         """Draw every trial's sequences; no text is read yet.
 
+        Args:
+            trials: The members of the group.
+            corpus: Token shards by domain.
+            steps: Steps of a trial.
+            batch: Sequences of a step.
+            length: Tokens of a sequence.
+            target_tokens: Length of the full run whose epochs are simulated, if they are.
+
         Raises:
-            CorpusError: A domain has fewer tokens than one window of `length` + 1.
+            CorpusError: A domain has fewer tokens than one window of `length` + 1, or its pool
+                fewer than one sequence.
         """
         self._shards = [training_shards(domain, length) for domain in corpus.domains]
+        self._length = length
+        self._pools = make_pools(corpus, steps * batch * length, length, target_tokens)
         self._names = corpus.domain_names
         self._batch = batch
         self._window = length + 1
@@ -65,10 +86,36 @@ class Batches:
         start_S = np.empty(sequences, np.int64)
         for d, count in enumerate(counts_D.tolist()):
             generator = random_generator(trial.seed, f"rows of {self._names[d]}")
-            start_S[domain_S == d] = window_starts(
-                self._shards[d].tokens, self._window, count, generator
-            )
+            start_S[domain_S == d] = self._starts(d, count, generator)
         return domain_S, start_S
+
+    def _starts(self, d: int, count: int, generator: np.random.Generator) -> IntArray:
+        pool = self._pools.get(self._names[d])
+        if pool is None:
+            return window_starts(self._shards[d].tokens, self._window, count, generator)
+        return pool.draw(count, generator) * self._length
+
+
+def make_pools(
+    corpus: Corpus, tokens: int, length: int, target_tokens: int | None
+) -> dict[str, Pool]:
+    """Return each domain's pool, or none where no epochs are simulated.
+
+    Args:
+        corpus: Token shards by domain.
+        tokens: Training tokens of a trial, in whole steps.
+        length: Tokens of a sequence.
+        target_tokens: Length of the full run.
+
+    Raises:
+        CorpusError: A domain has no training tokens, or a pool is smaller than one sequence.
+    """
+    if target_tokens is None:
+        return {}
+    option = "proxy.options.sequence_length"
+    simulated = SimulatedEpochs(tokens, target_tokens, length, option)
+    counts = {d.name: (training_shards(d, length).tokens - 1) // length for d in corpus.domains}
+    return {name: simulated.pool(corpus, name, count) for name, count in counts.items()}
 
 
 def realised_counts(weights_D: NDArray[np.float64], sequences: int) -> IntArray:

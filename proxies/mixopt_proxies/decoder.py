@@ -13,7 +13,7 @@ from mixopt.corpus import Corpus
 from mixopt.errors import ConfigError
 from mixopt.proxy import Progress, Training, Trial, TrialResult
 from mixopt_proxies.autotune import Tuner, candidates, fastest, members_by_rule
-from mixopt_proxies.batches import Batches, training_shards
+from mixopt_proxies.batches import Batches, make_pools, training_shards
 from mixopt_proxies.compiling import Compile, should_compile
 from mixopt_proxies.devices import (
     Precision,
@@ -41,6 +41,8 @@ class _Setting:
 
 class DecoderProxy:
     """A Llama-style decoder; several trials train together where that is faster."""
+
+    simulates_epochs = True
 
     def __init__(
         self,
@@ -115,10 +117,12 @@ class DecoderProxy:
         workers. Anything else is measured for a few seconds near the rule.
 
         Raises:
-            CorpusError: A domain with fewer tokens than one sequence.
+            CorpusError: A domain, or its pool, with fewer tokens than one sequence.
         """
         for domain in corpus.domains:
             training_shards(domain, self.size.sequence_length)
+        tokens = self._steps(training) * self.size.step_tokens
+        make_pools(corpus, tokens, self.size.sequence_length, training.target_tokens)
         device = resolve_device(training.device)
         rule = members_by_rule(self.size, corpus.vocab_size, device)
         setting = self._setting(rule, corpus, training)
@@ -146,7 +150,12 @@ class DecoderProxy:
         size, steps = self.size, self._steps(training)
         setting = self._setting(len(trials), corpus, training)
         batches = Batches(
-            trials, corpus, steps=steps, batch=size.batch, length=size.sequence_length
+            trials,
+            corpus,
+            steps=steps,
+            batch=size.batch,
+            length=size.sequence_length,
+            target_tokens=training.target_tokens,
         )
         held_out = HeldOut(corpus, size, training.eval_tokens, setting.device)
         with thread_limit(training.threads), memory_kept(setting.device):

@@ -19,12 +19,14 @@ import numpy as np
 from mixopt.corpus import Corpus
 from mixopt.errors import ConfigError
 from mixopt.proxy import Losses, Progress, Training, Trial, TrialResult
-from mixopt_proxies.ngram_data import HeldOut, draw_tokens
+from mixopt_proxies.ngram_data import HeldOut, draw_tokens, make_pools
 from mixopt_proxies.ngram_model import NgramModel
 
 
 class NgramProxy:
     """An interpolated n-gram model over token ids (mixopt_proxies.ngram_model)."""
+
+    simulates_epochs = True
 
     def __init__(self, order: int = 4, window: int = 512) -> None:
         """Choose the model.
@@ -45,7 +47,12 @@ class NgramProxy:
         self.window = window
 
     def group_size(self, corpus: Corpus, training: Training) -> int:
-        """Return 1: counting one mixture gains nothing from another beside it."""
+        """Return 1: counting one mixture gains nothing from another beside it.
+
+        Raises:
+            CorpusError: A domain's pool is smaller than one window.
+        """
+        make_pools(corpus, training.tokens, self.window, training.target_tokens)
         return 1
 
     def train(
@@ -71,7 +78,12 @@ class NgramProxy:
         started = time.perf_counter()
         rng = np.random.default_rng(trial.seed)
         tokens_T, starts_T = draw_tokens(
-            corpus, trial.mixture, training.tokens, window=self.window, rng=rng
+            corpus,
+            trial.mixture,
+            training.tokens,
+            window=self.window,
+            rng=rng,
+            target_tokens=training.target_tokens,
         )
         curve = []
         for end in _ends(training):

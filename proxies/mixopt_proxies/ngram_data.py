@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from mixopt.corpus import Corpus, Domain
 from mixopt.errors import CorpusError
 from mixopt.mixture import Mixture
+from mixopt.simulated_epochs import Pool, SimulatedEpochs
 from mixopt.tokens import TokenShards
 
 IntArray = NDArray[np.int64]
@@ -54,7 +55,13 @@ class HeldOut:
 
 
 def draw_tokens(
-    corpus: Corpus, mixture: Mixture, tokens: int, *, window: int, rng: np.random.Generator
+    corpus: Corpus,
+    mixture: Mixture,
+    tokens: int,
+    *,
+    window: int,
+    rng: np.random.Generator,
+    target_tokens: int | None = None,
 ) -> tuple[IntArray, BoolArray]:
     """Draw the training tokens of one trial.
 
@@ -64,23 +71,45 @@ def draw_tokens(
         tokens: How many to draw.
         window: Tokens that are read in a row from one place.
         rng: Source of randomness.
+        target_tokens: Length of the full run whose epochs are simulated, if they are.
 
     Returns:
         Token ids, shape (tokens,), windows of all domains shuffled; and where a window starts.
 
     Raises:
         MixtureError: The mixture has other domains than the corpus.
-        CorpusError: A domain with a weight has no tokens to train on.
+        CorpusError: A domain with a weight has no tokens to train on, or a pool smaller than one
+            window.
     """
     weights_D = mixture.over(corpus.domain_names).array
+    pools = make_pools(corpus, tokens, window, target_tokens)
     pieces: list[IntArray] = []
     lengths: list[IntArray] = []
     for domain, count in zip(corpus.domains, split_tokens(weights_D, tokens), strict=True):
         if count:
-            drawn_T, length = _draw(_train(domain), int(count), window, rng)
+            shards, pool = _train(domain), pools.get(domain.name)
+            if pool is None:
+                drawn_T, length = _draw(shards, int(count), window, rng)
+            else:
+                drawn_T, length = _draw_pool(pool, shards, int(count), window, rng), window
             pieces.append(drawn_T)
             lengths.append(_lengths(int(count), length))
     return _shuffled(np.concatenate(pieces), np.concatenate(lengths), rng)
+
+
+def make_pools(
+    corpus: Corpus, tokens: int, window: int, target_tokens: int | None
+) -> dict[str, Pool]:
+    """Return the pool of each domain that has tokens, or none where no epochs are simulated.
+
+    Raises:
+        CorpusError: A pool is smaller than one window.
+    """
+    if target_tokens is None:
+        return {}
+    simulated = SimulatedEpochs(tokens, target_tokens, window, "proxy.options.window")
+    filled = [(d.name, d.train.tokens) for d in corpus.domains if d.train and d.train.tokens]
+    return {name: simulated.pool(corpus, name, count // window) for name, count in filled}
 
 
 def split_tokens(weights_D: NDArray[np.float64], tokens: int) -> IntArray:
@@ -111,6 +140,14 @@ def _draw(
     ]
     tokens_BL = shards.rows(np.concatenate(starts)[:needed], length)
     return tokens_BL.astype(np.int64).ravel()[:count], length
+
+
+def _draw_pool(
+    pool: Pool, shards: TokenShards, count: int, window: int, rng: np.random.Generator
+) -> IntArray:
+    """Return `count` tokens of windows of a pool, epoch after epoch."""
+    starts = pool.draw(math.ceil(count / window), rng) * window
+    return shards.rows(starts, window).astype(np.int64).ravel()[:count]
 
 
 def _lengths(count: int, length: int) -> IntArray:

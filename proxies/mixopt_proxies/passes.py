@@ -57,6 +57,18 @@ class Passes:
         gradients = torch.autograd.grad(loss_K.sum(), list(leaves.values()))
         return loss_K.detach(), dict(zip(leaves, gradients, strict=True))
 
+    def sequence_gradients(
+        self, leaves: dict[str, Tensor], tokens_KBW: Tensor
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        """Return the mean loss of each sequence, shape (K, B), and the gradients of all leaves.
+
+        For loops that look at losses by sequence, with a small vocabulary.
+        """
+        assert not self.chunked, "a large vocabulary's losses are made chunk by chunk"
+        losses_KB = self._run(leaves, tokens_KBW)
+        gradients = torch.autograd.grad(losses_KB.mean(1).sum(), list(leaves.values()))
+        return losses_KB.detach(), dict(zip(leaves, gradients, strict=True))
+
     def sequence_losses(self, leaves: dict[str, Tensor], tokens_KBW: Tensor) -> Tensor:
         """Return the mean loss of each sequence in nats, shape (K, B), without gradients."""
         # Compiled code is kept for one grad mode: leaving it on makes one compilation serve.

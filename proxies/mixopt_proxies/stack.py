@@ -34,24 +34,29 @@ class Decoder:
         """Return what the head reads for all tokens but the last, shape (K, B * T, C)."""
         stream = embed(leaves["embedding"], tokens_KBW[..., :-1].flatten(1))
         for layer in range(self.size.layers):
-            stream = stream + self._attend(leaves, layer, stream)
-            stream = stream + self._feed_forward(leaves, layer, stream)
-        return self._norm(leaves["norm"], stream)
+            stream = self.block(leaves, f"{layer}.", stream)
+        return self.norm(leaves["norm"], stream)
 
-    def _attend(self, leaves: Mapping[str, Tensor], layer: int, stream: Tensor) -> Tensor:
-        normed = self._norm(leaves[f"{layer}.attention_norm"], stream)
-        qkv = torch.bmm(normed, leaves[f"{layer}.qkv"])
-        mixed = self._attention(qkv)
-        return torch.bmm(mixed, leaves[f"{layer}.out"])
+    def block(self, leaves: Mapping[str, Tensor], prefix: str, stream: Tensor) -> Tensor:
+        """Return the residual stream after one block, whose weights have names with `prefix`."""
+        stream = stream + self._attend(leaves, prefix, stream)
+        return stream + self._feed_forward(leaves, prefix, stream)
 
-    def _feed_forward(self, leaves: Mapping[str, Tensor], layer: int, stream: Tensor) -> Tensor:
-        normed = self._norm(leaves[f"{layer}.ff_norm"], stream)
-        gate, up = torch.bmm(normed, leaves[f"{layer}.gate_up"]).chunk(2, dim=-1)
-        return torch.bmm(functional.silu(gate) * up, leaves[f"{layer}.down"])
-
-    def _norm(self, weight_KC: Tensor, stream: Tensor) -> Tensor:
+    def norm(self, weight_KC: Tensor, stream: Tensor) -> Tensor:
+        """Scale each token's channels to a mean square of 1, then by the weights."""
         scale = torch.rsqrt(stream.square().mean(-1, keepdim=True) + EPSILON)
         return (stream * scale * weight_KC[:, None]).to(self.dtype)
+
+    def _attend(self, leaves: Mapping[str, Tensor], prefix: str, stream: Tensor) -> Tensor:
+        normed = self.norm(leaves[f"{prefix}attention_norm"], stream)
+        qkv = torch.bmm(normed, leaves[f"{prefix}qkv"])
+        mixed = self._attention(qkv)
+        return torch.bmm(mixed, leaves[f"{prefix}out"])
+
+    def _feed_forward(self, leaves: Mapping[str, Tensor], prefix: str, stream: Tensor) -> Tensor:
+        normed = self.norm(leaves[f"{prefix}ff_norm"], stream)
+        gate, up = torch.bmm(normed, leaves[f"{prefix}gate_up"]).chunk(2, dim=-1)
+        return torch.bmm(functional.silu(gate) * up, leaves[f"{prefix}down"])
 
 
 def embed(table_KVC: Tensor, tokens_KN: Tensor) -> Tensor:
