@@ -9,7 +9,9 @@
     │   └── InfeasibleError   constraints that no mixture meets
     ├── TrialsError      tables of mixtures and losses
     ├── SamplerError     a stream of samples that cannot be laid out, changed or resumed
+    ├── EstimatorError   an estimator that cannot work in this run, or what it is told
     ├── RunError         a run directory that is stale, foreign or cannot be written
+    │   └── OtherRankError    on the other ranks of a job, what rank 0 raised and says
     └── PluginError      a proxy, regressor or estimator that cannot be found or loaded
 
 Every message is one line that says what is wrong, the value, where it came from, and what
@@ -58,8 +60,16 @@ class SamplerError(MixoptError):
     """A stream of samples that cannot be laid out, changed or resumed."""
 
 
+class EstimatorError(MixoptError):
+    """An estimator that cannot work in this run, or an observation that it cannot take."""
+
+
 class RunError(MixoptError):
     """A run directory that is stale, foreign or cannot be written."""
+
+
+class OtherRankError(RunError):
+    """Rank 0 of a job could not go on; it says why, and the other ranks end too."""
 
 
 class PluginError(MixoptError):

@@ -1,6 +1,6 @@
-"""Find proxies, regressors and estimators by name, without importing them before they are used.
+"""Find proxies, regressors, estimators and models by name, not imported before they are used.
 
-A plug-in is a class behind an entry point in one of three groups; `package.module:Name`
+A plug-in is a class behind an entry point in one of four groups; `package.module:Name`
 works anywhere a name does. Two plug-ins of one name is an error that lists both.
 """
 
@@ -15,16 +15,18 @@ from typing import Any, Literal
 
 from mixopt.errors import ConfigError, PluginError, did_you_mean
 
-Kind = Literal["proxy", "regressor", "estimator"]
+Kind = Literal["proxy", "regressor", "estimator", "model"]
 GROUPS: dict[Kind, str] = {
     "proxy": "mixopt.proxies",
     "regressor": "mixopt.regressors",
     "estimator": "mixopt.estimators",
+    "model": "mixopt.models",
 }
 EXTRAS: dict[Kind, str] = {
     "proxy": "proxies",
     "regressor": "regressors",
     "estimator": "regressors",
+    "model": "proxies",
 }
 
 
@@ -37,7 +39,7 @@ def load(kind: Kind, name: str) -> Any:
     """Import the class that `name` stands for.
 
     Args:
-        kind: Which of the three groups to look in.
+        kind: Which of the groups to look in.
         name: An entry point's name, or `package.module:Name`.
 
     Raises:

@@ -14,7 +14,7 @@ _KEY = "mixture"
 
 
 class HasState(Protocol):
-    """A MixtureLoader or MixtureSampler."""
+    """A MixtureLoader, a MixtureSampler or a Driver, whose state every rank has to ask for."""
 
     def state_dict(self) -> dict[str, Any]:
         """Return the state."""

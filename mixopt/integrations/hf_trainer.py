@@ -65,8 +65,16 @@ class MixtureTrainerMixin:
         if resume_from_checkpoint is True:
             resume_from_checkpoint = get_last_checkpoint(self.args.output_dir)  # type: ignore[attr-defined]
         if isinstance(resume_from_checkpoint, str):
-            self.mixture.load_state_dict(_read_state(Path(resume_from_checkpoint)))
+            self.load_mixture(Path(resume_from_checkpoint))
         return super().train(resume_from_checkpoint=resume_from_checkpoint, **options)  # type: ignore[misc]
+
+    def load_mixture(self, checkpoint: Path) -> None:
+        """Go on with the batches after a checkpoint.
+
+        Raises:
+            SamplerError: It has no state of the mixture.
+        """
+        self.mixture.load_state_dict(read_state(checkpoint, STATE_FILE))
 
 
 class MixtureTrainer(MixtureTrainerMixin, Trainer):  # type: ignore[misc]
@@ -108,11 +116,16 @@ class _WithLabels:
         return len(self._mixture)
 
 
-def _read_state(checkpoint: Path) -> Any:
-    file = checkpoint / STATE_FILE
+def read_state(checkpoint: Path, name: str) -> Any:
+    """Read a state that is saved beside the Trainer's.
+
+    Raises:
+        SamplerError: The checkpoint has none.
+    """
+    file = checkpoint / name
     if not file.exists():
         raise SamplerError(
-            f"{file}: not found: the checkpoint was not made by a MixtureTrainer; start with"
-            " mixture.load_state_dict(state) and train() without it"
+            f"{file}: not found: the checkpoint was not made by such a Trainer; start with"
+            " load_state_dict(state) and train() without it"
         )
     return json.loads(file.read_text(encoding="utf-8"))

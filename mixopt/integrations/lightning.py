@@ -7,12 +7,18 @@ asked for here.
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from lightning import LightningDataModule  # type: ignore[import-not-found,unused-ignore]
+from lightning import (  # type: ignore[import-not-found,unused-ignore]
+    Callback,
+    LightningDataModule,
+)
 
 from mixopt.errors import SamplerError
 from mixopt.loader import MixtureLoader
+
+if TYPE_CHECKING:
+    from mixopt.online.driver import Driver
 
 
 class MixtureDataModule(LightningDataModule):  # type: ignore[misc,unused-ignore]
@@ -37,3 +43,41 @@ class MixtureDataModule(LightningDataModule):  # type: ignore[misc,unused-ignore
     def train_dataloader(self) -> Any:
         """Return the batches of this rank."""
         return self.mixture
+
+
+class OnlineCallback(Callback):  # type: ignore[misc,unused-ignore]
+    """Runs a driver: `training_step` calls `driver.record`; its state is in the checkpoint.
+
+    For a module with one optimizer; `Driver(accumulation=)` is the Trainer's
+    `accumulate_grad_batches`.
+    """
+
+    def __init__(self, driver: Driver) -> None:
+        """Wrap a driver.
+
+        Args:
+            driver: Made with the loader of the MixtureDataModule.
+        """
+        self._driver = driver
+        self._learning_rate = 0.0
+
+    def on_train_start(self, *_: Any) -> None:
+        """Ask for the first plan before the first batch."""
+        self._driver.start()
+
+    def on_before_optimizer_step(self, trainer: Any, module: Any, optimizer: Any) -> None:
+        """Note the learning rate before a scheduler changes it."""
+        self._learning_rate = float(optimizer.param_groups[0]["lr"])
+
+    def on_train_batch_end(self, trainer: Any, *_: Any) -> None:
+        """Note a step, where the batch ended one."""
+        if trainer.global_step > self._driver.steps_done:
+            self._driver.step(learning_rate=self._learning_rate)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return the driver's state; Lightning asks on every rank."""
+        return self._driver.state_dict()
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Go on from a state."""
+        self._driver.load_state_dict(state_dict)

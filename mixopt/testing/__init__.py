@@ -1,6 +1,6 @@
 """Conformance tests for plug-ins, to call from the tests of a package that has one.
 
-    from mixopt.testing import check_proxy, check_regressor
+    from mixopt.testing import check_estimator, check_proxy, check_regressor
 
     def test_my_proxy_keeps_the_promises_of_a_proxy():
         check_proxy(MyProxy)
@@ -8,8 +8,9 @@
 Each raises an `AssertionError` that says which promise was broken, and how.
 """
 
+from mixopt.testing._estimators import check_estimator
 from mixopt.testing._proxies import check_proxy
 from mixopt.testing._regressors import check_regressor
 from mixopt.testing._tiny_corpus import tiny_corpus
 
-__all__ = ["check_proxy", "check_regressor", "tiny_corpus"]
+__all__ = ["check_estimator", "check_proxy", "check_regressor", "tiny_corpus"]

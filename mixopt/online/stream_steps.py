@@ -1,0 +1,119 @@
+"""Optimiser steps on a stream of samples: which batch each begins with, and what it consumed.
+
+Shapes: D domains.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from mixopt.errors import EstimatorError
+from mixopt.loader import MixtureLoader
+from mixopt.online.contract import Array
+from mixopt.online.run_setting import Lengths, lengths_of
+from mixopt.sampler import MixtureSampler
+
+
+class StreamSteps:
+    """Counts from the sampler, so the same on every rank and whatever was fetched ahead."""
+
+    def __init__(
+        self, mixture: MixtureLoader | MixtureSampler, accumulation: int, tokens_per_sample: Lengths
+    ) -> None:
+        """Begin at the sampler's next batch.
+
+        Args:
+            mixture: Where the batches come from.
+            accumulation: Global batches of an optimiser step.
+            tokens_per_sample: Tokens of a sample, for all domains or by domain.
+
+        Raises:
+            EstimatorError: Tokens that are not > 0, or of other domains.
+        """
+        self.mixture = mixture
+        self.sampler = mixture.sampler if isinstance(mixture, MixtureLoader) else mixture
+        self.lengths_D = lengths_of(tokens_per_sample, self.sampler.domains)
+        self.step_samples = self.sampler.batch_size * accumulation
+        self.accumulation = accumulation
+        self._base, self._since = 0, 0
+        self._counts: dict[str, int] | None = None
+        self._lag = 0
+        if isinstance(mixture, MixtureLoader):
+            self._lag = -(-mixture.workers * mixture.prefetch // accumulation)
+        self.begin()
+
+    def begin(self) -> None:
+        """Let step 1 begin with the sampler's next batch."""
+        self._base = self.sampler.batch * self.sampler.batch_size
+
+    def position(self, step: int) -> int:
+        """Return the position in the stream after so many steps."""
+        return self._base + step * self.step_samples
+
+    def batch(self, step: int) -> int:
+        """Return the global batch with which a step begins; steps count from 1."""
+        return self.position(step - 1) // self.sampler.batch_size
+
+    def lag(self, step: int) -> int:
+        """Count the steps after `step` whose batches were handed out, and cannot change."""
+        if self.sampler is self.mixture:  # as many as a DataLoader was seen to ask for ahead
+            ahead = self.sampler.batch - self.batch(step + 1)
+            self._lag = max(self._lag, -(-ahead // self.accumulation))
+        return self._lag
+
+    def check(self, step: int) -> None:
+        """Check that the loop received as many batches as its steps say.
+
+        Raises:
+            EstimatorError: It did not.
+        """
+        received, expected = self.sampler.batch, self.batch(step + 1)
+        if received == expected or (self.sampler is self.mixture and received > expected):
+            return
+        raise EstimatorError(
+            f"after step {step} the loop is at batch {received}, with accumulation="
+            f"{self.accumulation} it is at {expected}: call step() once an optimiser step, and"
+            " load the states of loader and driver from one checkpoint"
+        )
+
+    def take_tokens(self, step: int) -> Array:
+        """Return the tokens of each domain in the steps since this was last asked, shape (D,)."""
+        before = self._counts or self.sampler.counts(self.position(self._since))
+        self._counts = self.sampler.counts(self.position(step))
+        counts_D = [self._counts[name] - before[name] for name in self.sampler.domains]
+        return np.array(counts_D, np.float64) * self.lengths_D
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return where the steps begin and what was consumed when last asked."""
+        return {
+            "base": self._base,
+            "step_samples": self.step_samples,
+            "lag": self._lag,
+            "since": self._since,
+            "counts": self._counts,
+        }
+
+    def load_state_dict(self, state: Mapping[str, Any], step: int, *, same: bool) -> None:
+        """Go on from a state.
+
+        Args:
+            state: What `state_dict` returned.
+            step: The step after which it was asked for.
+            same: Whether its domains are these; else what is consumed counts from here on.
+
+        Raises:
+            EstimatorError: A step has another number of samples here.
+        """
+        if state["step_samples"] != self.step_samples:
+            raise EstimatorError(
+                f"a step had {state['step_samples']} samples, here it has {self.step_samples}: keep"
+                " batch_size x accumulation as it was"
+            )
+        self._base = state["base"]
+        self._lag = max(self._lag, state["lag"])
+        self._since, self._counts = state["since"], state["counts"]
+        if not same:
+            self._since, self._counts = step, None

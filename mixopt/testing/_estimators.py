@@ -1,0 +1,344 @@
+"""The promises of an estimator: a state machine that changes the mixture while training runs.
+
+Shapes: D domains, M evaluation domains.
+"""
+
+from __future__ import annotations
+
+import copy
+import json
+from collections.abc import Callable
+from dataclasses import fields, is_dataclass, replace
+from functools import partial
+from itertools import pairwise
+from typing import Any, get_args
+
+import numpy as np
+
+from mixopt.errors import EstimatorError
+from mixopt.online import HeldOut, Need, Observation, Plan, Setting
+from mixopt.testing._simulated_run import DOMAINS, STEPS, Change, SimulatedRun, simulated_setting
+
+Factory = Callable[[], Any]
+HALF_WAY = (7, 41, 75)  # steps
+
+
+def check_estimator(factory: Factory) -> None:
+    """Check that an estimator keeps its promises, in simulated runs of 120 steps.
+
+    Args:
+        factory: Makes the estimator, before `start`.
+
+    Raises:
+        AssertionError: A promise is broken; the message says which.
+    """
+    _check_needs(factory())
+    plans = _plans(factory)
+    _check_same(plans, _plans(factory), "two runs that were told the same make the same plans")
+    _plans(factory, simulated_setting(bounded=True))
+    _check_pure(factory)
+    _check_relay(factory, plans)
+    _check_missing_domain(factory)
+    _check_names(factory)
+    _check_other_domains(factory)
+    _check_refusals(factory)
+    _check_foreign_state(factory)
+
+
+def _check_needs(estimator: Any) -> None:
+    needs = estimator.needs
+    known = isinstance(needs, frozenset) and needs <= set(get_args(Need))
+    _promise(known, f"needs is a frozenset of {', '.join(get_args(Need))}", f"it is {needs!r}")
+
+
+def _begin(factory: Factory, setting: Setting | None = None, change: Change | None = None) -> Any:
+    setting = simulated_setting() if setting is None else setting
+    estimator = factory()
+    estimator.start(setting)
+    run = SimulatedRun(estimator, setting)
+    return run if change is None else replace(run, change=change)
+
+
+def _plans(
+    factory: Factory, setting: Setting | None = None, change: Change | None = None
+) -> list[Plan]:
+    """Run to the end, checking each plan, and return them."""
+    run = _begin(factory, setting, change)
+    plans: list[Plan] = []
+    while run.step < STEPS:
+        plan = run.estimator.plan()
+        _check_plan(plan, run)
+        plans.append(copy.deepcopy(plan))
+        _check_progress(plans)
+        for observation in run.follow(plan):
+            run.estimator.observe(observation)
+    return plans
+
+
+def _check_plan(plan: Plan, run: SimulatedRun) -> None:
+    setting, left = run.setting, STEPS - run.step
+    promise = "a plan has no more steps than the run has left"
+    _promise(plan.steps <= left, promise, f"{plan.steps} of {left} ({plan.tag})")
+    within = (plan.weights_D >= setting.lower_D - 1e-9) & (plan.weights_D <= setting.upper_D + 1e-9)
+    promise = "a plan is a mixture of the domains within their bounds"
+    whole = len(plan.weights_D) == len(setting.domains) and bool(within.all())
+    _promise(whole, promise, f"{plan.weights_D.tolist()} ({plan.tag})")
+    asks = not plan.held_out or "held_out" in run.estimator.needs
+    promise = "held-out losses are asked for only where `needs` has held_out"
+    _promise(asks, promise, f"plan {plan.tag!r} asks for them")
+
+
+def _check_progress(plans: list[Plan]) -> None:
+    stuck = any(first.steps == second.steps == 0 for first, second in pairwise(plans[-2:]))
+    promise = "a plan of no steps is followed by one of some once it has its held-out losses"
+    _promise(not stuck, promise, f"{plans[-1].tag!r} comes again")
+
+
+def _check_same(first: list[Plan], second: list[Plan], promise: str) -> None:
+    _promise(len(first) == len(second), promise, f"{len(first)} plans and {len(second)}")
+    for place, (one, other) in enumerate(zip(first, second, strict=True)):
+        same = (
+            np.array_equal(one.weights_D, other.weights_D)
+            and one.steps == other.steps
+            and one.held_out == other.held_out
+            and one.perturbs == other.perturbs
+        )
+        _promise(same, promise, f"plan {place}: {one} and {other}")
+
+
+def _check_pure(factory: Factory) -> None:
+    """Check that nothing it is given changes, nor anything by asking or by what it gave away."""
+    run = _begin(factory)
+    while run.step < STEPS // 2:
+        plan, again = run.estimator.plan(), run.estimator.plan()
+        _check_same([plan], [again], "asking for a plan changes nothing")
+        for observation in run.follow(plan):
+            given = copy.deepcopy(observation)
+            run.estimator.observe(observation)
+            same = _equal(given, observation)
+            _promise(same, "observe does not change its argument", f"{observation}")
+        _check_handed_out(run.estimator)
+    _promise(
+        _equal(simulated_setting(), run.setting), "the setting is not changed", f"{run.setting}"
+    )
+
+
+def _check_handed_out(estimator: Any) -> None:
+    plan = estimator.plan()
+    before = copy.deepcopy(plan)
+    if plan.weights_D.flags.writeable:
+        plan.weights_D[:] = np.eye(len(plan.weights_D))[0]
+    _check_same([before], [estimator.plan()], "a plan that was handed out can be written over")
+
+
+def _check_relay(factory: Factory, plans: list[Plan]) -> None:
+    """Save, load and go on with a fresh estimator after each observation."""
+    promise = "a state that is loaded, at any step, goes on to the same plans, bit for bit"
+    run = _begin(factory)
+    made: list[Plan] = []
+    while run.step < STEPS:
+        run.estimator = _loaded(factory, _saved(run.estimator), run.setting)
+        made.append(run.estimator.plan())
+        for observation in run.follow(made[-1]):
+            run.estimator = _loaded(factory, _saved(run.estimator), run.setting)
+            run.estimator.observe(observation)
+        _check_same(plans[len(made) - 1 : len(made)], made[-1:], promise)
+
+
+def _saved(estimator: Any) -> Any:
+    state = estimator.state_dict()
+    try:
+        through = json.loads(json.dumps(state, allow_nan=False))
+    except (TypeError, ValueError) as error:
+        raise AssertionError(
+            f"an estimator promises: a state is made of what JSON has. Broken: {error}"
+        ) from error
+    _promise(through == state, "JSON gives a state back as it was", "it differs")
+    return through
+
+
+def _loaded(factory: Factory, state: Any, setting: Setting) -> Any:
+    estimator = factory()
+    estimator.start(setting)
+    given = copy.deepcopy(state)
+    estimator.load_state_dict(given)
+    _promise(given == state, "load_state_dict does not change its argument", "it did")
+    again = _saved(estimator)
+    _promise(again == state, "the state of what was loaded is that state", "it differs")
+    return estimator
+
+
+def _check_missing_domain(factory: Factory) -> None:
+    """Leave the first domain out of every second observation."""
+
+    def without(loss: float, count: float) -> Change:
+        def change(seen: Observation) -> Observation:
+            if seen.step % 2 or "training_loss" not in factory().needs:
+                return seen
+            sums_D, counts_D = seen.loss_sum_D.copy(), seen.loss_count_D.copy()
+            excess_D = None if seen.excess_sum_D is None else seen.excess_sum_D.copy()
+            sums_D[0], counts_D[0] = loss, count * counts_D[0]
+            if excess_D is not None:
+                excess_D[0] = loss
+            return replace(seen, loss_sum_D=sums_D, loss_count_D=counts_D, excess_sum_D=excess_D)
+
+        return change
+
+    missing = _plans(factory, change=without(0.0, 0.0))
+    promise = "of a domain with count 0 nothing is read"
+    _check_same(missing, _plans(factory, change=without(50.0, 0.0)), promise)
+    least = _plans(factory, change=without(1e-9, 1.0))
+    reads = not _alike(least, _plans(factory))
+    promise = "a domain that was not seen is not one with loss 0"
+    _promise(not (reads and _alike(missing, least)), promise, "the plans are the same")
+
+
+def _check_names(factory: Factory) -> None:
+    """Go on with the domains in another order."""
+    order = (2, 0, 1)
+    turned = simulated_setting(tuple(DOMAINS[d] for d in order))
+    for step in HALF_WAY:
+        here = _half(factory, step)
+        estimator = factory()
+        estimator.start(turned)
+        estimator.load_state_dict(_saved(here.estimator))
+        there = replace(here, estimator=estimator, setting=turned)
+        there.tokens = dict(here.tokens)
+        while here.step < STEPS:
+            one, other = here.estimator.plan(), there.estimator.plan()
+            same = np.allclose(one.weights_D[list(order)], other.weights_D, rtol=1e-5, atol=1e-7)
+            promise = "domains go by name: in another order the plans are the same"
+            _promise(same and one.steps == other.steps, promise, f"{one} and {other} in the order")
+            for run, plan in ((here, one), (there, other)):
+                for observation in run.follow(plan):
+                    run.estimator.observe(observation)
+
+
+def _check_other_domains(factory: Factory) -> None:
+    """Go on with a domain in place of another, and with none of the same."""
+    changed = simulated_setting((DOMAINS[1], "maths", DOMAINS[0]))
+    strangers = simulated_setting(("one", "two"))
+    for step in HALF_WAY:
+        state = _saved(_half(factory, step).estimator)
+        estimator = factory()
+        estimator.start(changed)
+        try:
+            estimator.load_state_dict(state)
+        except EstimatorError:
+            continue
+        run = SimulatedRun(estimator, changed, step=step)
+        while run.step < STEPS:
+            plan = estimator.plan()
+            _check_plan(plan, run)
+            for observation in run.follow(plan):
+                estimator.observe(observation)
+        promise = "a state that shares no domain with the run is an EstimatorError"
+        fresh = factory()
+        fresh.start(strangers)
+        _refuses(partial(fresh.load_state_dict, state), promise)
+
+
+def _half(factory: Factory, step: int) -> Any:
+    """Return a run that has been told of everything up to a step."""
+    run = _begin(factory)
+    while run.step < step:
+        plan = run.estimator.plan()
+        end = min(plan.steps, step - run.step)
+        for observation in run.follow(replace(plan, steps=end, held_out=_due(plan, end))):
+            run.estimator.observe(observation)
+    return run
+
+
+def _due(plan: Plan, steps: int) -> bool:
+    return plan.held_out and steps == plan.steps
+
+
+def _check_refusals(factory: Factory) -> None:
+    """Tell it what cannot be right; it must refuse and go on as before."""
+    for what, spoil in _spoils(factory().needs).items():
+        run = _begin(factory)
+        while run.step < STEPS // 2:
+            plan = run.estimator.plan()
+            for observation in run.follow(plan):
+                bad = spoil(observation)
+                if bad is not None:
+                    _check_refusal(run.estimator, bad, what)
+                run.estimator.observe(observation)
+
+
+def _check_refusal(estimator: Any, bad: Observation, what: str) -> None:
+    before = _saved(estimator)
+    _refuses(partial(estimator.observe, bad), f"{what} is an EstimatorError")
+    promise = "an observation that is refused changes nothing"
+    _promise(_saved(estimator) == before, promise, f"the state differs after {what}")
+
+
+def _spoils(needs: frozenset[Need]) -> dict[str, Callable[[Observation], Observation | None]]:
+    """Return ways to spoil an observation; each gives None where it cannot."""
+    spoils: dict[str, Callable[[Observation], Observation | None]] = {
+        "a step that goes back": lambda seen: replace(seen, step=-1),
+        "tokens of other domains": lambda seen: replace(seen, tokens_D=seen.tokens_D[1:]),
+    }
+    if "training_loss" in needs:
+        spoils["a training loss that is not a number"] = lambda seen: (
+            replace(seen, loss_sum_D=seen.loss_sum_D * np.nan) if seen.loss_count_D.any() else None
+        )
+    if "held_out" in needs:
+        spoils["an evaluation that is not a number"] = lambda seen: _with_losses(
+            seen, lambda losses_M: np.where(np.arange(len(losses_M)) == 1, np.nan, losses_M)
+        )
+        spoils["an evaluation that misses a domain"] = lambda seen: _with_losses(
+            seen, lambda losses_M: losses_M[:-1]
+        )
+    if "excess_loss" in needs:
+        spoils["no excess loss where it is needed"] = lambda s: replace(s, excess_sum_D=None)
+    if "alignment" in needs:
+        spoils["no alignment where it is needed"] = lambda s: replace(s, alignment_D=None)
+    return spoils
+
+
+def _with_losses(seen: Observation, change: Callable[[Any], Any]) -> Observation | None:
+    if seen.held_out is None:
+        return None
+    losses_M = change(seen.held_out.losses_M)
+    errors_M = seen.held_out.errors_M[: len(losses_M)]
+    return replace(seen, held_out=HeldOut(losses_M, errors_M, seen.held_out.tokens))
+
+
+def _check_foreign_state(factory: Factory) -> None:
+    estimator = _begin(factory).estimator
+    promise = "a state that is not its own is an EstimatorError"
+    _refuses(partial(estimator.load_state_dict, {}), promise)
+
+
+def _refuses(call: Callable[[], object], promise: str) -> None:
+    try:
+        call()
+    except EstimatorError:
+        return
+    except Exception as error:
+        detail = f"{type(error).__name__}: {error}"
+        raise AssertionError(f"an estimator promises: {promise}. Broken: {detail}") from error
+    _promise(False, promise, "it was taken")
+
+
+def _alike(first: list[Plan], second: list[Plan]) -> bool:
+    return len(first) == len(second) and all(
+        np.allclose(one.weights_D, other.weights_D, rtol=1e-6, atol=1e-9)
+        for one, other in zip(first, second, strict=True)
+    )
+
+
+def _equal(first: Any, second: Any) -> bool:
+    """Compare values with arrays in them, which have no equality of their own."""
+    if is_dataclass(first):
+        names = [field.name for field in fields(first)]
+        return all(_equal(getattr(first, name), getattr(second, name)) for name in names)
+    if isinstance(first, np.ndarray):
+        return np.array_equal(first, second)
+    return bool(first == second)
+
+
+def _promise(kept: bool, promise: str, detail: str) -> None:
+    if not kept:
+        raise AssertionError(f"an estimator promises: {promise}. Broken: {detail}")

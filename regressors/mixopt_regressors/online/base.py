@@ -1,0 +1,237 @@
+"""What our estimators have in common: one plan at a time, checked observations, state by name.
+
+A leaf says its first plan (`_first`) and, from all that was seen under a plan, the next one
+(`_next`); its options are the fields of a dataclass, and `saved` names the attributes that are its
+state. `plan` changes nothing: in the middle of a plan it says what is left of it, so that a run
+that goes on from a checkpoint makes the same plans.
+
+Bounds on shares hold for the plan alone: a method that accumulates log weights keeps them as they
+are, and the mixture is the nearest one that is allowed (lazy mirror descent).
+
+Shapes: D domains, M evaluation domains.
+"""
+
+from __future__ import annotations
+
+import json
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from copy import copy
+from dataclasses import fields
+from typing import Any, ClassVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mixopt.errors import EstimatorError, InfeasibleError
+from mixopt.online import HeldOut, Need, Observation, Plan, Setting
+from mixopt.simplex import CappedSimplex
+from mixopt_regressors.online.observations import check
+from mixopt_regressors.online.saved_arrays import pack, unpack
+from mixopt_regressors.online.seen import Seen
+
+Array = NDArray[np.float64]
+FORMAT = "mixopt-estimator/1"
+ROUNDING = 1e-12  # how far from 1 a mixture may add up to
+SMALLEST = 1e-300  # stands for a share of 0, which no multiplicative update moves
+_RUN = ("step", "until", "tag", "held_out", "perturbs", "weights_D")
+_SEEN = ("tokens_D", "loss_sum_D", "loss_count_D", "excess_sum_D", "alignment_D", "learning_rate")
+
+
+class OnlineEstimator(ABC):
+    """An estimator that makes each plan from what was seen under the one before.
+
+    Attributes:
+        name: Of its entry point.
+        needs: What the loop must tell it.
+        saved: Attributes that are its state; a suffix of axes says that they are arrays.
+        step: Optimiser steps that it was told of.
+        weights_D: The mixture of the plan in force.
+    """
+
+    name: ClassVar[str]
+    needs: ClassVar[frozenset[Need]] = frozenset()
+    saved: ClassVar[tuple[str, ...]] = ()
+    step: int
+    until: int  # the step at which the plan in force ends
+    tag: str
+    held_out: bool
+    perturbs: bool
+    weights_D: Array
+    _seen: Seen
+    _setting: Setting | None = None
+
+    @abstractmethod
+    def _first(self) -> Plan:
+        """Set what `saved` names to how a run begins, and return the first plan."""
+
+    @abstractmethod
+    def _next(self, seen: Seen) -> Plan:
+        """Return the plan after the one that ends now; `seen` adds up all that was seen under it.
+
+        Where the plan asked for held-out losses, they are there. A plan may be longer than the run.
+        """
+
+    def _check(self, observation: Observation) -> None:
+        """Raise an EstimatorError where an observation cannot be right or lacks what is needed."""
+        check(observation, self.name, self.setting, self.needs, self.step)
+
+    def _remapped(self) -> None:
+        """Mend the state after it was loaded into a run of other domains or evaluations."""
+        self.weights_D = self.bounded(self.weights_D)
+
+    @property
+    def setting(self) -> Setting:
+        """The run.
+
+        Raises:
+            EstimatorError: None was started.
+        """
+        if self._setting is None:
+            raise EstimatorError(f"{self.name}: no run is started; call start(setting) first")
+        return self._setting
+
+    @property
+    def options(self) -> dict[str, Any]:
+        """What it was built with, as JSON has it."""
+        given = {field.name: getattr(self, field.name) for field in fields(self)}  # type: ignore[arg-type]
+        options: dict[str, Any] = json.loads(json.dumps(given))
+        return options
+
+    def start(self, setting: Setting) -> None:
+        """Begin a run.
+
+        Raises:
+            EstimatorError: The setting is not one that it can work in.
+        """
+        try:
+            self._allowed = CappedSimplex(
+                np.clip(setting.lower_D, 0.0, 1.0), np.clip(setting.upper_D, 0.0, 1.0)
+            )
+        except InfeasibleError as error:
+            raise EstimatorError(f"{self.name}: {error}") from error
+        self._setting, self.step = setting, 0
+        self._adopt(self._first())
+
+    def plan(self) -> Plan:
+        """Return what is left of the plan in force; after the last step, one step of it more."""
+        steps = self.setting.steps
+        if self.step >= steps:
+            return Plan(self.weights_D.copy(), 1, "after the last step")
+        left = max(min(self.until, steps) - self.step, 0)
+        return Plan(self.weights_D.copy(), left, self.tag, self.held_out, self.perturbs)
+
+    def observe(self, observation: Observation) -> None:
+        """Take in what happened since the last observation.
+
+        Raises:
+            EstimatorError: It cannot be right, or lacks what was asked for. Nothing is changed.
+        """
+        self._check(observation)
+        due = self.held_out and self.until <= self.step < self.setting.steps
+        if due and observation.held_out is None:
+            raise EstimatorError(
+                f"{self.name}: step {observation.step}: held-out losses were asked for after step"
+                f" {self.until} ({self.tag}) and did not come"
+            )
+        self._seen = self._seen.add(observation)
+        self.step = self._seen.step
+        waits = self.held_out and observation.held_out is None
+        if self.until <= self.step < self.setting.steps and not waits:
+            self._adopt(self._next(self._seen))
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return the state, made of what JSON has."""
+        return {
+            "format": FORMAT,
+            "estimator": self.name,
+            "options": self.options,
+            "domains": list(self.setting.domains),
+            "evaluations": list(self.setting.evaluations),
+            **{part: pack(values) for part, values in self._parts().items()},
+        }
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Go on from a state, after `start`; domains are mapped by name, new ones are as at start.
+
+        Raises:
+            EstimatorError: The state is of another estimator or other options, is not whole, or
+                has none of the domains.
+        """
+        self._check_state(state)
+        loaded = copy(self)
+        loaded.start(self.setting)
+        loaded._take_state(state)
+        vars(self).update(vars(loaded))
+
+    def _take_state(self, state: Mapping[str, Any]) -> None:
+        before = {"D": state["domains"], "M": state["evaluations"]}
+        here = {"D": self.setting.domains, "M": self.setting.evaluations}
+        run, seen, own = (
+            unpack(state[part], before, here, values) for part, values in self._parts().items()
+        )
+        for name, value in (run | own).items():
+            setattr(self, name, value)
+        self._seen = Seen(step=self.step, **seen)
+        if any(set(before[axis]) != set(here[axis]) for axis in here):
+            self._remapped()
+
+    def bounded(self, weights_D: Array) -> Array:
+        """Return the allowed mixture nearest to weights >= 0, which are scaled to add up to 1.
+
+        A mixture that is allowed stays as it is, to the last bit.
+        """
+        if abs(weights_D.sum() - 1.0) > ROUNDING:
+            weights_D = weights_D / weights_D.sum()
+        if (weights_D >= self._allowed.lower_D).all() and (
+            weights_D <= self._allowed.upper_D
+        ).all():
+            return weights_D
+        return self._allowed.project(weights_D)
+
+    def objective(self, held_out: HeldOut) -> float:
+        """Return what is minimised: the weighted mean of held-out losses, nats per token."""
+        return float(self.setting.objective_M @ held_out.losses_M)
+
+    def _adopt(self, plan: Plan) -> None:
+        self.weights_D = plan.weights_D
+        self.until = self.step + plan.steps
+        self.tag, self.held_out, self.perturbs = plan.tag, plan.held_out, plan.perturbs
+        self._seen = Seen.nothing(len(self.setting.domains), self.step)
+
+    def _parts(self) -> dict[str, dict[str, Any]]:
+        return {
+            "run": {name: getattr(self, name) for name in _RUN},
+            "seen": {name: getattr(self._seen, name) for name in _SEEN},
+            "own": {name: getattr(self, name) for name in self.saved},
+        }
+
+    def _check_state(self, state: Mapping[str, Any]) -> None:
+        parts = ("estimator", "options", "domains", "evaluations", "run", "seen", "own")
+        if state.get("format") != FORMAT or any(part not in state for part in parts):
+            raise EstimatorError(f"{self.name}: this is not the state of an estimator ({FORMAT})")
+        if state["estimator"] != self.name:
+            raise EstimatorError(f"{self.name}: the state is that of {state['estimator']!r}")
+        for option, value in self.options.items():
+            saved = state["options"].get(option)
+            if saved != value:
+                raise EstimatorError(
+                    f"{self.name}: the state was made with {option}: {saved!r}, not {value!r}"
+                )
+        if not set(state["domains"]) & set(self.setting.domains):
+            raise EstimatorError(
+                f"{self.name}: the state has none of the domains {list(self.setting.domains)}"
+            )
+
+
+def log_shares(weights_D: Array) -> Array:
+    """Return the logarithms, finite for a share of 0 too: JSON has no infinity."""
+    logs_D: Array = np.log(np.maximum(weights_D, SMALLEST))
+    return logs_D
+
+
+def softmax(log_weights_D: Array) -> Array:
+    """Return weights in proportion to the exponentials, adding up to 1."""
+    weights_D = np.exp(log_weights_D - log_weights_D.max())
+    total: Array = weights_D / weights_D.sum()
+    return total

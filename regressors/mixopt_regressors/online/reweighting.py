@@ -1,0 +1,75 @@
+"""What DoReMi and DoGE share: a mixture that moves with each score, and its average over the run.
+
+log alpha grows by a score of each domain, alpha is smoothed with the uniform mixture, and the
+outcome is the average of alpha over all updates, for a second run to train on. A domain that was
+not seen keeps its last score; one that never was has the mean of the others'.
+
+Both published methods sample from a fixed mixture and weigh the gradients of domains with alpha;
+here the plan's mixture is alpha, which has the same expected gradient.
+
+Shapes: D domains.
+"""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from typing import ClassVar
+
+import numpy as np
+
+from mixopt.online import Plan
+from mixopt_regressors.online.base import Array, OnlineEstimator, log_shares, softmax
+from mixopt_regressors.online.seen import Seen
+
+
+class ReweightingEstimator(OnlineEstimator):
+    """Moves the mixture by scores of the domains and averages it.
+
+    Attributes:
+        average_D: Average of the mixtures of all updates, without bounds: the published outcome.
+        updates: How many there were.
+    """
+
+    saved: ClassVar[tuple[str, ...]] = ("alpha_D", "average_D", "updates", "scores_D")
+    update_steps: int
+    smoothing: float
+
+    @abstractmethod
+    def _scores(self, seen: Seen) -> Array:
+        """Return the score of each domain, shape (D,); NaN of one that was not seen."""
+
+    @abstractmethod
+    def _move(self, seen: Seen) -> Array:
+        """Return by how much log alpha grows, shape (D,), from `scores_D`."""
+
+    def _first(self) -> Plan:
+        self.alpha_D = self.setting.reference_D.copy()
+        self.average_D = self.alpha_D
+        self.updates = 0
+        self.scores_D = np.full(len(self.alpha_D), np.nan)
+        return self._plan("reference")
+
+    def _next(self, seen: Seen) -> Plan:
+        scores_D = self._scores(seen)
+        self.scores_D = np.where(np.isnan(scores_D), self.scores_D, scores_D)
+        if not np.isnan(self.scores_D).all():
+            self._update(self._move(seen))
+        return self._plan(f"update {self.updates}")
+
+    def _update(self, move_D: Array) -> None:
+        alpha_D = softmax(log_shares(self.alpha_D) + move_D)
+        self.alpha_D = (1.0 - self.smoothing) * alpha_D + self.smoothing / len(alpha_D)
+        self.updates += 1
+        self.average_D = self.average_D + (self.alpha_D - self.average_D) / self.updates
+
+    def _known_scores(self) -> Array:
+        known_D = ~np.isnan(self.scores_D)
+        return np.where(known_D, self.scores_D, self.scores_D[known_D].mean())
+
+    def _plan(self, tag: str) -> Plan:
+        return Plan(self.bounded(self.alpha_D), self.update_steps, tag)
+
+    def _remapped(self) -> None:
+        super()._remapped()
+        self.alpha_D = self.alpha_D / self.alpha_D.sum()
+        self.average_D = self.average_D / self.average_D.sum()

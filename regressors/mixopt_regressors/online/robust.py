@@ -1,0 +1,325 @@
+"""Aioli's idea without its price: mixing laws estimated from ordinary batches, small safe moves.
+
+For the plain mean over the training domains each domain's marginal value is the slope of its
+learning curve (mixopt_regressors.online.curves) plus what recent share is worth; the mixture
+moves by exponentiated gradient on relative marginal values, not at all where a contrast is noise,
+within [0.8, 1.25] of the reference, and returns to the reference for the last part of the run.
+Nothing is perturbed and nothing is evaluated: published sweeps cost more than what they find.
+
+For a target (any other objective) the effect of each domain's share on the target's held-out loss
+is a recursive regression on realised shares (mixopt_regressors.online.interaction), with the
+curves as prior where the target is a training domain. Where a good part of the objective is
+beyond what own shares can give it, about ten small perturbations at the start give the regression
+its contrasts. Shares go towards those that the effects make best, by their signal over noise; in
+the last part a target's own domain gets its weight. Evaluations and perturbations keep to a
+budget each.
+
+What was measured, and where it does not win: experiments/online_synthetic.py,
+experiments/online.py.
+
+Shapes: D domains.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import ClassVar
+
+import numpy as np
+
+from mixopt.online import Need, Plan
+from mixopt_regressors.online.base import Array, OnlineEstimator
+from mixopt_regressors.online.curves import Curves, Slopes
+from mixopt_regressors.online.interaction import Interaction
+from mixopt_regressors.online.options import check_number
+from mixopt_regressors.online.scaling_within import scaled_within
+from mixopt_regressors.online.seen import Seen
+
+WINDOW, WARM_UP = 0.01, 0.05  # of the run: a plan, and the start on the reference mixture
+FADING = 0.98  # of what a curve knows, from window to window
+MEMORY = 30.0  # steps at the peak learning rate that recency lasts
+CERTAIN = 1.5  # standard deviations from which a contrast moves the mixture
+PER_RECENCY = 1.5  # how much recent share counts beside the slope
+HALF = 0.5  # recent and cumulative shares count alike; and the power of shares in a target's law
+LEAST_RATIO = 0.05  # of a share to its reference, in that law
+CROSS, OUTSIDE = 0.15, 0.2  # prior deviations: of others' effects over own ones; without own
+OWN_UNSURE = 0.3  # least relative deviation of a prior from curves
+PACE = 0.03  # of the run, in which a target's mixture makes most of its way
+OPEN = 0.3  # of the objective that own shares cannot reach, from which it pays to perturb
+PERTURBATIONS, PERTURBED_STEPS, EXPLORED = 10, 0.015, 0.35
+STRONGEST = 0.7  # of a perturbation, in logarithms of shares
+EVALUATIONS = 60
+NO_TOKENS = 1e-9
+FREE = 1e9  # times the reference share: no most
+
+
+@dataclass(eq=False)
+class RobustEstimator(OnlineEstimator):
+    """Moves the mixture by what ordinary batches say, and by no more than that.
+
+    Attributes:
+        eta: Step size on relative marginal values, for the mean over the training domains.
+        least: Least share over its reference share, for that mean.
+        most: Most share over its reference share, for that mean.
+        keep: Least share over its reference share, for a target.
+        end: Part of the run at its end on the reference mixture (for a target, on what its own
+            domains say).
+        perturb: Tokens that perturbations may move to other domains, as part of the run.
+        evaluate: Cost of evaluations, as part of the run's; an evaluated token costs a third.
+    """
+
+    name: ClassVar[str] = "robust"
+    needs: ClassVar[frozenset[Need]] = frozenset({"training_loss", "held_out"})
+    saved: ClassVar[tuple[str, ...]] = (
+        "shared_DS", "curve_DGS", "total_D", "late_D", "fastest", "base_D", "evaluations_done",
+        "evaluated_at", "evaluated_tokens", "perturbations_done", "trend_T", "effect_D",
+        "trend_TT", "cross_TD", "effect_DD", "variance", "count",
+    )  # fmt: skip
+
+    eta: float = 0.1
+    least: float = 0.8
+    most: float = 1.25
+    keep: float = 0.1
+    end: float = 0.15
+    perturb: float = 0.05
+    evaluate: float = 0.05
+
+    def __post_init__(self) -> None:
+        """Check the options.
+
+        Raises:
+            EstimatorError: One that cannot be.
+        """
+        check_number("robust: eta", self.eta, least=0.0)
+        check_number("robust: most", self.most, least=1.0)
+        for option in ("least", "keep", "end", "perturb", "evaluate"):
+            check_number(f"robust: {option}", getattr(self, option), least=0.0, most=1.0)
+
+    def _first(self) -> Plan:
+        setting, domains = self.setting, len(self.setting.domains)
+        self._keep_curves(Curves.empty(domains))
+        self._keep_belief(Interaction.unknown(domains))
+        self.total_D, self.fastest = np.zeros(domains), 0.0
+        self.late_D, self.base_D = setting.reference_D.copy(), setting.reference_D.copy()
+        self.evaluations_done, self.evaluated_at, self.perturbations_done = 0, 0, 0
+        self.evaluated_tokens = 0
+        self._own_D = np.zeros(domains)
+        for name, weight in zip(setting.evaluations, setting.objective_M, strict=True):
+            if name in setting.domains:
+                self._own_D[setting.domains.index(name)] += weight
+        return Plan(setting.reference_D.copy(), self._window(), "warm-up")
+
+    def _next(self, seen: Seen) -> Plan:
+        if seen.held_out is not None:
+            self._learn_interaction(self.objective(seen.held_out), seen.held_out.tokens)
+        slopes = self._learn_curves(seen)
+        return self._for_mean(slopes) if self._is_mean else self._for_target(slopes, seen)
+
+    @property
+    def _is_mean(self) -> bool:
+        return bool(np.allclose(self._own_D, 1.0 / len(self._own_D)))
+
+    @property
+    def _scale_D(self) -> Array:
+        """Tokens of each domain in a run on the reference mixture."""
+        setting = self.setting
+        scale_D: Array = np.maximum(setting.reference_D, NO_TOKENS)
+        return scale_D * setting.steps * setting.tokens_per_step
+
+    @property
+    def _is_end(self) -> bool:
+        return self.step >= (1.0 - self.end) * self.setting.steps
+
+    def _window(self) -> int:
+        return max(round(WINDOW * self.setting.steps), 1)
+
+    # What is learned ------------------------------------------------------------------------
+
+    def _learn_curves(self, seen: Seen) -> Slopes:
+        tokens = float(seen.tokens_D.sum())
+        steps = max(tokens / self.setting.tokens_per_step, 1.0)
+        share_D = seen.tokens_D / max(tokens, 1.0)
+        self.fastest = max(self.fastest, seen.learning_rate)
+        passed = steps * (seen.learning_rate / self.fastest if self.fastest else 1.0) / MEMORY
+        kept = math.exp(-passed)
+        middle_D = share_D + (self.late_D - share_D) * (1.0 - kept) / max(passed, NO_TOKENS)
+        self.late_D = share_D + kept * (self.late_D - share_D)
+        curves = Curves(self.shared_DS, self.curve_DGS).add(
+            (self.total_D + seen.tokens_D / 2.0) / self._scale_D,
+            seen.mean_loss_D,
+            seen.loss_count_D,
+            middle_D / np.maximum(self.setting.reference_D, NO_TOKENS),
+            FADING,
+        )
+        self._keep_curves(curves)
+        self.total_D = self.total_D + seen.tokens_D
+        return curves.slopes(self.total_D / self._scale_D)
+
+    def _learn_interaction(self, loss: float, tokens: int) -> None:
+        first = self.evaluations_done == 0
+        elapsed = 0.0 if first else math.log(self.step / max(self.evaluated_at, 1))
+        cumulative_D = self.total_D / max(self.total_D.sum(), 1.0)
+        x_D = HALF * self._moved(self.late_D) + (1.0 - HALF) * self._moved(cumulative_D)
+        self._keep_belief(self._belief().add(loss, x_D, elapsed, first=first))
+        self.evaluations_done, self.evaluated_at = self.evaluations_done + 1, self.step
+        self.evaluated_tokens = tokens
+
+    def _moved(self, shares_D: Array) -> Array:
+        """Return how far shares are from the reference: 2 sqrt(ratio) - 2, steep where scarce."""
+        ratio_D = shares_D / np.maximum(self.setting.reference_D, NO_TOKENS)
+        moved_D: Array = (np.maximum(ratio_D, LEAST_RATIO) ** HALF - 1.0) / HALF
+        return moved_D
+
+    def _keep_curves(self, curves: Curves) -> None:
+        self.shared_DS, self.curve_DGS = curves.shared_DS, curves.curve_DGS
+
+    def _belief(self) -> Interaction:
+        return Interaction(
+            self.trend_T, self.effect_D, self.trend_TT, self.cross_TD, self.effect_DD,
+            self.variance, self.count,
+        )  # fmt: skip
+
+    def _keep_belief(self, belief: Interaction) -> None:
+        self.trend_T, self.effect_D = belief.trend_T, belief.effect_D
+        self.trend_TT, self.cross_TD = belief.trend_TT, belief.cross_TD
+        self.effect_DD = belief.effect_DD
+        self.variance, self.count = belief.variance, belief.count
+
+    # The plain mean over the training domains -----------------------------------------------
+
+    def _for_mean(self, slopes: Slopes) -> Plan:
+        setting = self.setting
+        if self._is_end:
+            return Plan(setting.reference_D.copy(), setting.steps, "end: reference")
+        until_end = math.ceil((1.0 - self.end) * setting.steps) - self.step
+        steps = min(self._window(), max(until_end, 1))
+        if self.step < WARM_UP * setting.steps:
+            return Plan(setting.reference_D.copy(), steps, "warm-up")
+        return Plan(self._moved_by(slopes), steps, "curves")
+
+    def _moved_by(self, slopes: Slopes) -> Array:
+        """Step along relative marginal values, as far as each is certain."""
+        setting, weights_D = self.setting, np.maximum(self.weights_D, NO_TOKENS)
+        left = (setting.steps - self.step) * setting.tokens_per_step
+        lately_D = PER_RECENCY * slopes.recency_D / weights_D / left
+        value_D = self._own_D * (slopes.fall_D / self._scale_D + lately_D)
+        sd_D = self._own_D * slopes.sd_D / self._scale_D
+        mean = max(float(weights_D @ value_D), 1e-300)
+        relative_D = np.clip(value_D / mean - 1.0, -1.0, 1.0)
+        contrast_sd_D = np.sqrt(sd_D**2 + (weights_D**2 * sd_D**2).sum())
+        signal_D = np.abs(value_D - mean) / np.maximum(contrast_sd_D, 1e-300)
+        sure_D = np.maximum(1.0 - (CERTAIN / np.maximum(signal_D, 1e-9)) ** 2, 0.0)
+        moved_D = weights_D * np.exp(self.eta * relative_D * sure_D)
+        return self._within(moved_D, self.least, self.most)
+
+    def _within(self, weights_D: Array, least: float, most: float) -> Array:
+        """Scale weights into a region around the reference and into the bounds of the run."""
+        setting = self.setting
+        lower_D, upper_D = self._allowed.lower_D, self._allowed.upper_D
+        return scaled_within(
+            weights_D,
+            np.clip(least * setting.reference_D, lower_D, upper_D),
+            np.clip(most * setting.reference_D, lower_D, upper_D),
+        )
+
+    # A target -------------------------------------------------------------------------------
+
+    def _for_target(self, slopes: Slopes, seen: Seen) -> Plan:
+        setting, steps = self.setting, self._window()
+        warm = WARM_UP * setting.steps
+        if self.step < warm:
+            last = self.step + steps >= warm and self._asks
+            return Plan(setting.reference_D.copy(), steps, "warm-up", held_out=last)
+        self._approach(self._best_for_target(slopes), seen)
+        if self._asks and self.perturbations_done < self._perturbations():
+            return self._perturbation()
+        left = min(self._budget(), EVALUATIONS) - self.evaluations_done
+        due = (self.step + steps - self.evaluated_at) * left >= setting.steps - self.evaluated_at
+        asks = self._asks and left >= 1 and due
+        return Plan(self.base_D.copy(), steps, "target", held_out=asks)
+
+    @property
+    def _asks(self) -> bool:
+        """Whether much of the objective is beyond what own shares can give it."""
+        own_D = self._own_D > 0
+        reach = min(float(self._allowed.upper_D[own_D].sum()), 1.0)
+        return max(1.0 - float(self._own_D.sum()), 1.0 - reach) > OPEN
+
+    def _best_for_target(self, slopes: Slopes) -> Array:
+        """Return the shares that the effects make best, each as far as it is certain."""
+        effect_D, sd_D = self._effects(slopes)
+        signal_D = effect_D / np.maximum(sd_D, 1e-300)
+        sure_D = np.maximum(effect_D, 0.0) * signal_D**2 / (1.0 + signal_D**2)
+        if not sure_D.sum() > 0:
+            return self.base_D
+        own, reference_D = float(self._own_D.sum()), self.setting.reference_D
+        if self._is_end and own > 0:
+            wanted_D = self._own_D + max(1.0 - own, 1e-3) * sure_D / sure_D.sum()
+        else:
+            # Where effect x moved(share) is steepest for all alike.
+            law_D = sure_D * np.maximum(reference_D, NO_TOKENS) ** -HALF
+            wanted_D = law_D ** (1.0 / (1.0 - HALF))
+            wanted_D = wanted_D / wanted_D.sum() + 1e-6 * reference_D
+        return self._within(wanted_D, self.keep, FREE)
+
+    def _effects(self, slopes: Slopes) -> tuple[Array, Array]:
+        """Return effects of shares on the objective, and their deviations."""
+        seen_D, own_D, own = self.total_D / self._scale_D, self._own_D, float(self._own_D.sum())
+        prior_D = own_D * (slopes.fall_D * seen_D + slopes.recency_D)
+        sd_D = np.full(len(own_D), OUTSIDE)
+        if own > 0:
+            others = CROSS * float(prior_D.sum()) / own + OUTSIDE * (1.0 - own)
+            of_curve_D = own_D * np.minimum(slopes.sd_D, 1e3) * seen_D
+            own_sd_D = np.maximum(of_curve_D, OWN_UNSURE * prior_D)
+            sd_D = np.maximum(np.where(own_D > 0, own_sd_D, others), 1e-9)
+        if self.evaluations_done < 2:
+            return prior_D, sd_D
+        return self._belief().with_prior(prior_D, sd_D)
+
+    def _approach(self, wanted_D: Array, seen: Seen) -> None:
+        steps = float(seen.tokens_D.sum()) / self.setting.tokens_per_step
+        part = 1.0 - math.exp(-steps / self.setting.steps / PACE)
+        self.base_D = self.base_D + part * (wanted_D - self.base_D)
+
+    def _budget(self) -> int:
+        """Return how many evaluations the run can pay, at the tokens of the last."""
+        tokens = self.setting.steps * self.setting.tokens_per_step
+        return int(3.0 * self.evaluate * tokens / max(self.evaluated_tokens, 1))
+
+    def _perturbations(self) -> int:
+        wanted = max(len(self.setting.domains), PERTURBATIONS)
+        return min(wanted, int(0.7 * self._budget())) if self.perturb > 0 else 0
+
+    def _perturbation(self) -> Plan:
+        """Raise half of the domains that are no target, and lower the others; then evaluate."""
+        steps, count = self.setting.steps, self._perturbations()
+        length = max(int(min(PERTURBED_STEPS * steps, EXPLORED * steps / count)), 1)
+        moved = min(2.0 * self.perturb * steps / (count * length), 0.9)
+        size = min(math.atanh(moved), STRONGEST)
+        signs_D = _signs(self.perturbations_done, len(self.base_D))
+        rest_D = self._own_D <= 0
+        weights_D = self.base_D * np.exp(size * np.where(rest_D, signs_D, 0.0))
+        if rest_D.any():
+            weights_D[rest_D] *= self.base_D[rest_D].sum() / weights_D[rest_D].sum()
+        self.perturbations_done += 1
+        tag = f"perturbation {self.perturbations_done} of {count}"
+        weights_D = self._within(weights_D, self.keep, FREE)
+        return Plan(weights_D, length, tag, held_out=True, perturbs=True)
+
+    def _remapped(self) -> None:
+        """Forget the interaction, which was of other domains."""
+        super()._remapped()
+        self._keep_belief(Interaction.unknown(len(self.setting.domains)))
+        self.evaluations_done, self.evaluated_at = 0, 0
+        self.base_D = self.bounded(np.nan_to_num(self.base_D))
+        self.late_D = self.late_D / self.late_D.sum()
+
+
+def _signs(number: int, domains: int) -> Array:
+    """Return a row of a Hadamard matrix: over the rows each pair of domains goes apart alike."""
+    matrix = np.ones((1, 1))
+    while len(matrix) < domains + 1:
+        matrix = np.block([[matrix, matrix], [matrix, -matrix]])
+    signs_D: Array = (-1.0) ** number * matrix[1 + number % (len(matrix) - 1), :domains]
+    return signs_D

@@ -1,0 +1,96 @@
+"""State as JSON has it, whose axes of domains and evaluation domains go by name.
+
+The suffix of a name says its axes: `log_weights_D` has a value for each training domain,
+`matrix_MD` a row for each evaluation domain. What has no such suffix is kept as it is.
+
+Shapes: D domains, M evaluation domains; other letters are axes without names.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mixopt.errors import EstimatorError
+
+Array = NDArray[np.float64]
+Names = Mapping[str, Sequence[str]]  # of the domains, under D, and of the evaluation domains, M
+_SUFFIX = re.compile(r"_([A-Z]+)$")
+
+
+def pack(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Return values as JSON has them: arrays as lists, NaN as null."""
+    return {name: _listed(value) if _axes(name) else value for name, value in values.items()}
+
+
+def unpack(
+    packed: Mapping[str, Any], before: Names, here: Names, at_start: Mapping[str, Any]
+) -> dict[str, Any]:
+    """Return the values of a state, their named axes in the order that is here.
+
+    Args:
+        packed: What `pack` gave.
+        before: Names of the axes when it was packed.
+        here: Names of the axes now; where one is new its values are those at the start of a run,
+            or NaN where an axis without names has another length by now.
+        at_start: Every value as it is at the start of a run.
+
+    Raises:
+        EstimatorError: A value is missing or of another shape.
+    """
+    return {name: _unpacked(name, packed, before, here, at_start[name]) for name in at_start}
+
+
+def _axes(name: str) -> str:
+    found = _SUFFIX.search(name)
+    return found[1] if found else ""
+
+
+def _listed(value: Array | None) -> Any:
+    if value is None:
+        return None
+    return np.where(np.isnan(value), None, value.astype(object)).tolist()  # type: ignore[call-overload]
+
+
+def _unpacked(
+    name: str, packed: Mapping[str, Any], before: Names, here: Names, at_start: Any
+) -> Any:
+    if name not in packed:
+        raise EstimatorError(f"state: it has no {name!r}")
+    value, axes = packed[name], _axes(name)
+    if not axes or value is None:
+        return value
+    if not value:  # an empty list has lost its other axes
+        return np.array(at_start, np.float64)
+    return _mapped(_array(name, value, before), axes, before, here, at_start)
+
+
+def _array(name: str, value: Any, before: Names) -> Array:
+    try:
+        array = np.array(value, np.float64)  # null becomes NaN
+    except (TypeError, ValueError) as error:
+        raise EstimatorError(f"state: {name!r} is no array of numbers") from error
+    wanted = tuple(len(before[letter]) if letter in before else -1 for letter in _axes(name))
+    fits = array.ndim == len(wanted) and all(
+        size in {-1, length} for size, length in zip(wanted, array.shape, strict=True)
+    )
+    if not fits:
+        raise EstimatorError(f"state: {name!r} has shape {array.shape}, not that of its domains")
+    return array
+
+
+def _mapped(array: Array, axes: str, before: Names, here: Names, at_start: Any) -> Array:
+    new = np.zeros((1,) * array.ndim, bool)
+    for axis, letter in enumerate(axes):
+        if letter in here:
+            places = {name: place for place, name in enumerate(before[letter])}
+            found = np.array([places.get(name, -1) for name in here[letter]])
+            array = np.take(array, found, axis=axis)
+            new = new | np.expand_dims(found < 0, tuple(set(range(array.ndim)) - {axis}))
+    start = at_start if np.shape(at_start) == array.shape else np.nan
+    mapped: Array = np.where(new, start, array)
+    return mapped

@@ -1,0 +1,289 @@
+"""An estimator changes the mixture under real training frameworks, and resume is exact."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from mixopt import MixtureDataset, MixtureLoader, MixtureSampler
+from mixopt.errors import EstimatorError, SamplerError
+from mixopt.online import Driver, Plan
+
+pytestmark = [
+    pytest.mark.filterwarnings("ignore::DeprecationWarning"),
+    pytest.mark.filterwarnings("ignore::FutureWarning"),
+    pytest.mark.filterwarnings("ignore::UserWarning"),
+]
+
+LENGTH = 12
+NAMES = ("web", "code", "books")
+
+
+class Sweeping:
+    """More of what has a higher loss, with every second plan a perturbation."""
+
+    needs = frozenset({"training_loss"})
+
+    def start(self, setting):
+        self.setting, self.until, self.turn = setting, 3, 0
+        self.means = np.full(3, 4.0)
+        self.told = []
+
+    def plan(self):
+        weights = np.roll([0.6, 0.3, 0.1], self.turn) * self.means
+        tag = f"sweep {self.turn}"
+        return Plan(weights / weights.sum(), 3, tag, perturbs=self.turn % 2 == 1)
+
+    def observe(self, observation):
+        self.told.append(observation)
+        seen = observation.loss_count_D > 0
+        means = observation.loss_sum_D[seen] / observation.loss_count_D[seen]
+        self.means[seen] = 0.5 * self.means[seen] + 0.5 * means
+        if observation.step >= self.until:
+            self.turn, self.until = self.turn + 1, observation.step + 3
+
+    def state_dict(self):
+        return {"until": self.until, "turn": self.turn, "means": self.means.tolist()}
+
+    def load_state_dict(self, state):
+        self.until, self.turn = state["until"], state["turn"]
+        self.means = np.array(state["means"])
+
+
+class Tiny(nn.Module):
+    """Token logits, with the loss that the Trainer asks for."""
+
+    def __init__(self):
+        super().__init__()
+        torch.manual_seed(0)
+        self.embed, self.out = nn.Embedding(50, 8), nn.Linear(8, 50)
+
+    def forward(self, input_ids, labels=None):
+        logits = self.out(self.embed(input_ids))
+        loss = nn.functional.cross_entropy(logits[:, :-1].flatten(0, 1), labels[:, 1:].flatten())
+        return {"loss": loss, "logits": logits}
+
+
+@pytest.fixture(scope="module")
+def dataset():
+    random = np.random.default_rng(0)
+    rows = {
+        name: [{"input_ids": random.integers(0, 10 * (k + 1), LENGTH)} for _ in range(400)]
+        for k, name in enumerate(NAMES)
+    }
+    return MixtureDataset(rows)
+
+
+def driver_over(dataset, log, *, workers=0, batch_size=8, steps=24, **options):
+    order = MixtureSampler(dataset.sizes, [0.5, 0.3, 0.2], batch_size=batch_size, batches=400)
+    loader = MixtureLoader(dataset, order, workers=workers)
+    options = {"steps": steps, "tokens_per_sample": LENGTH, "log": log} | options
+    estimator = Sweeping()
+    return Driver(estimator, loader, **options), estimator
+
+
+def held_from(log):
+    return [json.loads(line)["batch"] for line in log.read_text().splitlines()]
+
+
+# --- Hugging Face Trainer -----------------------------------------------------------------------
+
+
+class KilledError(Exception):
+    pass
+
+
+def hf_trainer(driver, folder, *, steps=18, killed_at=None, **options):
+    pytest.importorskip("accelerate", reason="the Trainer needs accelerate")
+    from transformers import TrainingArguments
+
+    from mixopt.integrations.hf_online import OnlineTrainer
+
+    seen = []
+
+    class Recording(OnlineTrainer):
+        def compute_loss(self, model, inputs, *rest, **named):
+            if len(seen) == killed_at:
+                raise KilledError
+            seen.append((inputs["domain"].tolist(), inputs["row"].tolist()))
+            return super().compute_loss(model, inputs, *rest, **named)
+
+    args = TrainingArguments(
+        str(folder),
+        max_steps=steps,
+        save_steps=7,
+        report_to=[],
+        use_cpu=True,
+        disable_tqdm=True,
+        logging_strategy="no",
+        remove_unused_columns=False,
+        **options,
+    )
+    return Recording(model=Tiny(), args=args, driver=driver), seen
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_a_trainer_with_changing_weights_goes_on_to_the_same_mixtures(dataset, tmp_path, workers):
+    whole, estimator = driver_over(dataset, tmp_path / "whole.jsonl", workers=workers)
+    trainer, seen = hf_trainer(whole, tmp_path / "whole")
+    trainer.train()
+    # Plans of 3 steps, lead 1, and with workers 4 batches that were handed out.
+    expected = {0: [0, 0, 4, 7, 10, 13, 16], 2: [0, 0, 8, 11, 14, 17, 20]}
+    assert held_from(tmp_path / "whole.jsonl") == expected[workers]
+    assert whole.cost.perturbed_steps > 0
+    assert estimator.told[0].learning_rate == pytest.approx(5e-5 * 16 / 18)
+
+    log = tmp_path / "again.jsonl"
+    first, _ = driver_over(dataset, log, workers=workers)
+    killed, _ = hf_trainer(first, tmp_path / "again", killed_at=11)
+    with pytest.raises(KilledError):
+        killed.train()
+    again, _ = driver_over(dataset, log, workers=workers)
+    trainer, rest = hf_trainer(again, tmp_path / "again")
+    trainer.train(resume_from_checkpoint=True)
+    assert rest == seen[7:]
+    assert log.read_bytes() == (tmp_path / "whole.jsonl").read_bytes()
+
+
+def test_a_trainers_losses_are_those_of_the_tokens_that_follow(dataset, tmp_path):
+    trainer, _ = hf_trainer(driver_over(dataset, None)[0], tmp_path)
+    tokens = torch.arange(24).reshape(2, 12)
+    labels = tokens.masked_fill(tokens % 5 == 0, -100)
+    logits = Tiny()(tokens, tokens)["logits"]
+    losses, mask = trainer.token_losses({"logits": logits}, {"labels": labels})
+    expected = nn.functional.cross_entropy(
+        logits[:, :-1].transpose(1, 2), tokens[:, 1:], reduction="none"
+    )
+    assert (mask == (tokens[:, 1:] % 5 != 0)).all()
+    torch.testing.assert_close(losses[mask], expected[mask])
+
+
+def test_a_trainer_accumulates_over_the_batches_of_a_step(dataset, tmp_path):
+    log = tmp_path / "log.jsonl"
+    driver, estimator = driver_over(dataset, log, batch_size=4, accumulation=2)
+    trainer, seen = hf_trainer(driver, tmp_path / "out", steps=8, gradient_accumulation_steps=2)
+    trainer.train()
+    assert held_from(log) == [0, 0, 8, 14]
+    assert [o.loss_count_D.sum() for o in estimator.told] == [3 * 8 * (LENGTH - 1)] * 2
+    assert len(seen) == 16
+
+
+def test_a_trainer_that_cannot_be_driven_says_so(dataset, tmp_path):
+    driver, _ = driver_over(dataset, None)
+    with pytest.raises(EstimatorError, match=r"gradient_accumulation_steps is 4; they are one"):
+        hf_trainer(driver, tmp_path, gradient_accumulation_steps=4)
+    bare = Driver(Sweeping(), driver.mixture.sampler, steps=5, tokens_per_sample=LENGTH)
+    with pytest.raises(EstimatorError, match=r"takes its batches from a Driver\(mixture=loader\)"):
+        hf_trainer(bare, tmp_path)
+    with pytest.raises(EstimatorError, match=r"returns no logits: override token_losses"):
+        hf_trainer(driver, tmp_path)[0].token_losses({"loss": 1.0}, {})
+
+
+def test_a_checkpoint_without_a_driver_is_refused(dataset, tmp_path):
+    driver, _ = driver_over(dataset, None)
+    trainer, _ = hf_trainer(driver, tmp_path, steps=7)
+    trainer.train()
+    checkpoint = tmp_path / "checkpoint-7"
+    (checkpoint / "driver.json").unlink()
+    with pytest.raises(SamplerError, match=r"driver\.json: not found: the checkpoint was not made"):
+        trainer.train(resume_from_checkpoint=str(checkpoint))
+
+
+# --- Lightning ----------------------------------------------------------------------------------
+
+
+def lightning_fit(driver, folder, steps, *, checkpoint=None, accumulate=1):
+    lightning = pytest.importorskip("lightning", reason="lightning is absent")
+    from mixopt.integrations.lightning import MixtureDataModule, OnlineCallback
+
+    seen = []
+
+    class Model(lightning.LightningModule):
+        def __init__(self):
+            super().__init__()
+            self.tiny = Tiny()
+
+        def training_step(self, batch, index):
+            seen.append((batch["domain"].tolist(), batch["row"].tolist()))
+            tokens = batch["input_ids"]
+            logits = self.tiny(tokens, tokens)["logits"][:, :-1]
+            losses = nn.functional.cross_entropy(
+                logits.transpose(1, 2), tokens[:, 1:], reduction="none"
+            )
+            driver.record(losses, batch["domain"])
+            return losses.mean()
+
+        def configure_optimizers(self):
+            return torch.optim.SGD(self.parameters(), 0.1)
+
+    trainer = lightning.Trainer(
+        max_steps=steps,
+        accelerator="cpu",
+        logger=False,
+        callbacks=[OnlineCallback(driver)],
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        use_distributed_sampler=False,
+        accumulate_grad_batches=accumulate,
+        default_root_dir=folder,
+    )
+    trainer.fit(Model(), MixtureDataModule(driver.mixture), ckpt_path=checkpoint)
+    trainer.save_checkpoint(folder / f"{steps}.ckpt")
+    return seen
+
+
+def test_lightning_goes_on_to_the_same_mixtures(dataset, tmp_path):
+    driver, estimator = driver_over(dataset, tmp_path / "whole.jsonl")
+    whole = lightning_fit(driver, tmp_path, 18)
+    assert held_from(tmp_path / "whole.jsonl") == [0, 0, 4, 7, 10, 13, 16]
+    assert estimator.told[0].learning_rate == 0.1
+    log = tmp_path / "again.jsonl"
+    first = lightning_fit(driver_over(dataset, log)[0], tmp_path, 8)
+    rest = lightning_fit(
+        driver_over(dataset, log)[0], tmp_path, 18, checkpoint=str(tmp_path / "8.ckpt")
+    )
+    assert [*first, *rest] == whole
+    assert log.read_bytes() == (tmp_path / "whole.jsonl").read_bytes()
+
+
+def test_lightning_accumulates_over_the_batches_of_a_step(dataset, tmp_path):
+    log = tmp_path / "log.jsonl"
+    driver, _ = driver_over(dataset, log, batch_size=4, accumulation=2)
+    assert len(lightning_fit(driver, tmp_path, 8, accumulate=2)) == 16
+    assert held_from(log) == [0, 0, 8, 14]
+
+
+# --- torch.distributed.checkpoint ---------------------------------------------------------------
+
+
+def test_a_distributed_checkpoint_holds_loader_and_driver(dataset, tmp_path):
+    import torch.distributed.checkpoint as dcp
+
+    from mixopt.integrations.dcp import MixtureState
+
+    def go(driver, until):
+        driver.start()
+        for batch in driver.mixture:
+            driver.record(batch["input_ids"][:, 1:].float() / 10, batch["domain"])
+            driver.step()
+            if driver.steps_done == until:
+                return
+
+    def states(driver):
+        return {"mixture": MixtureState(driver.mixture), "driver": MixtureState(driver)}
+
+    whole, log = tmp_path / "whole.jsonl", tmp_path / "log.jsonl"
+    go(driver_over(dataset, whole)[0], 18)
+    driver, _ = driver_over(dataset, log)
+    go(driver, 8)
+    dcp.save(states(driver), checkpoint_id=str(tmp_path / "8"), no_dist=True)
+    go(driver, 11)
+    again, _ = driver_over(dataset, log)
+    dcp.load(states(again), checkpoint_id=str(tmp_path / "8"), no_dist=True)
+    go(again, 18)
+    assert log.read_bytes() == whole.read_bytes()
