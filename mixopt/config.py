@@ -130,6 +130,40 @@ class DesignConfig(Section):
     replicates: Count = Field(
         3, description="further seeds of the uniform mixture, which give the noise of a trial"
     )
+    rounds: list[Positive] | None = Field(
+        None,
+        min_length=1,
+        description="sampled mixtures first, then how many are chosen in each later round, by a "
+        "fit on those before it (mixopt.rounds); they add up to `trials`",
+    )
+    acquisition: Literal["expected_improvement", "variance"] | None = Field(
+        None, description="how later rounds are chosen; expected_improvement when absent"
+    )
+    acquisition_regressor: str | None = Field(
+        None, description="what later rounds are chosen by; the best of fit.regressors when absent"
+    )
+    stop_gain: Annotated[float, Field(ge=0, allow_inf_nan=False)] | None = Field(
+        None, description="stop before a round that is expected to gain less of the objective"
+    )
+
+    @property
+    def first_round(self) -> int:
+        """Sampled mixtures before any is chosen by a fit."""
+        return self.rounds[0] if self.rounds else self.trials
+
+    @model_validator(mode="after")
+    def _rounds(self) -> DesignConfig:
+        later = ("acquisition", "acquisition_regressor", "stop_gain")
+        for name in later if len(self.rounds or ()) < 2 else ():
+            if getattr(self, name) is not None:
+                raise ValueError(f"{name} is for rounds after the first: give design.rounds")
+        total = sum(self.rounds) if self.rounds else self.trials
+        if "trials" in self.model_fields_set and self.trials != total:
+            raise ValueError(
+                f"rounds add up to {total}, and trials is {self.trials}: leave trials out"
+            )
+        object.__setattr__(self, "trials", total)
+        return self
 
     @model_validator(mode="after")
     def _strengths(self) -> DesignConfig:
@@ -147,6 +181,10 @@ class ProxyConfig(Section):
     tokens: Positive = Field(1_000_000, description="training tokens of one trial")
     eval_every: Count = Field(0, description="tokens between evaluations; 0: end")
     eval_tokens: Positive = Field(65_536, description="held-out tokens of each evaluation domain")
+    simulate_epochs: bool = Field(
+        False,
+        description="repeat each domain as often as the full run of propose.target_tokens will",
+    )
     device: str = Field(
         "auto", pattern=r"^(auto|cpu|cuda(:\d+)?)$", description="auto, cpu, cuda, cuda:1"
     )
@@ -159,13 +197,31 @@ class SweepConfig(Section):
     workers: Positive | None = Field(None, description="processes; one a core or GPU when absent")
 
 
+class PilotsConfig(Section):
+    """Tables of a few runs at the target size: either two, or one that mixopt wrote."""
+
+    mixtures: str | None = Field(None, description="CSV or Parquet of weights by domain")
+    losses: str | None = Field(
+        None, description="CSV or Parquet of losses by evaluation domain, in objective.unit"
+    )
+    trials: str | None = Field(None, description="a table of trials, such as another run's")
+
+    @model_validator(mode="after")
+    def _one_source(self) -> PilotsConfig:
+        two = self.mixtures is not None and self.losses is not None
+        if two == (self.trials is not None) or (self.mixtures is None) != (self.losses is None):
+            raise ValueError("give 'mixtures' and 'losses', or 'trials'")
+        return self
+
+
 class FitConfig(Section):
     """Which regressors compete, by cross-validation."""
 
-    regressors: list[str] = Field(
-        default_factory=lambda: ["lightgbm", "linear", "log_linear"], min_length=1
-    )
+    regressors: list[str] = Field(default_factory=lambda: ["auto", "linear"], min_length=1)
     folds: Annotated[int, Field(ge=2)] = 5
+    pilots: PilotsConfig | None = Field(
+        None, description="runs at the target size, which the fit is carried to"
+    )
 
 
 class ObjectiveConfig(Section):
@@ -177,34 +233,120 @@ class ObjectiveConfig(Section):
     )
     worst: list[str] | None = Field(None, description="the largest loss among these", min_length=1)
     unit: Literal["nats_per_token", "bits_per_byte"] = "bits_per_byte"
+    direction: dict[str, Literal["lower", "higher"]] = Field(
+        default_factory=dict, description="by evaluation domain, which is better; lower if not said"
+    )
+    scale: Literal["none", "spread"] = Field(
+        "none", description="spread: divide each loss of a mean by its spread over the trials"
+    )
 
     @model_validator(mode="after")
     def _one_objective(self) -> ObjectiveConfig:
         given = [n for n in ("target", "mean", "worst") if getattr(self, n) is not None]
         if len(given) != 1:
             raise ValueError(f"give exactly one of target, mean, worst; got {given or 'none'}")
+        if self.scale == "spread" and self.mean is None:
+            raise ValueError(f"scale: spread is for a mean of losses, not for {given[0]}")
+        return self
+
+
+class GroupConfig(Section):
+    """Bounds on what some domains have together."""
+
+    domains: list[str] = Field(min_length=1)
+    bounds: tuple[Share, Share] = Field(description="least and most of their sum")
+
+
+class RadiusConfig(Section):
+    """How far the proposal may be from a mixture: one of `kl` and `tv`."""
+
+    reference: str = Field("natural", description="natural, uniform, or a file of weights")
+    kl: Annotated[float, Field(gt=0, allow_inf_nan=False)] | None = Field(
+        None, description="KL divergence of the proposal from the reference, in nats"
+    )
+    tv: Annotated[float, Field(gt=0, le=1)] | None = Field(
+        None, description="total variation: the share of the tokens that change domain"
+    )
+
+    @model_validator(mode="after")
+    def _one_distance(self) -> RadiusConfig:
+        if (self.kl is None) == (self.tv is None):
+            raise ValueError("give exactly one of kl and tv")
+        return self
+
+
+Margin = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+
+
+class GuardrailsConfig(Section):
+    """By how much losses may be predicted worse than a reference mixture makes them."""
+
+    reference: Literal["natural", "uniform", "best_trial"] = "natural"
+    margin: Margin | None = Field(
+        None, description="for every evaluation domain, in objective.unit"
+    )
+    targets: dict[str, Margin] = Field(
+        default_factory=dict, description="by evaluation domain; wins over margin"
+    )
+
+    @model_validator(mode="after")
+    def _some(self) -> GuardrailsConfig:
+        if self.margin is None and not self.targets:
+            raise ValueError("give a margin for all evaluation domains, or targets")
         return self
 
 
 class ConstraintsConfig(Section):
-    """What mixtures are allowed."""
+    """What mixtures are allowed; radius and guardrails hold the proposal, the rest designs too."""
 
     bounds: dict[str, tuple[Share, Share]] = Field(
         default_factory=dict, description="least and most by domain"
     )
+    groups: dict[str, GroupConfig] | None = Field(
+        None, description="by name: domains, and least and most of what they have together"
+    )
     max_epochs: Annotated[float, Field(gt=0)] | None = Field(
         None, description="needs propose.target_tokens"
     )
+    max_epochs_of: dict[str, Annotated[float, Field(gt=0)]] | None = Field(
+        None, description="by domain; wins over max_epochs"
+    )
+    radius: RadiusConfig | None = None
+    guardrails: GuardrailsConfig | None = None
+
+
+class RiskConfig(Section):
+    """What the search minimises in place of the prediction: one of the two."""
+
+    std: Annotated[float, Field(gt=0, allow_inf_nan=False)] | None = Field(
+        None, description="the mean plus so many of the regressor's standard deviations"
+    )
+    quantile: Annotated[float, Field(gt=0.5, lt=1)] | None = Field(
+        None, description="this quantile over the refits on resampled trials"
+    )
+
+    @model_validator(mode="after")
+    def _one_risk(self) -> RiskConfig:
+        if (self.std is None) == (self.quantile is None):
+            raise ValueError("give exactly one of std and quantile")
+        return self
 
 
 class ProposeConfig(Section):
     """How the best mixture is searched."""
 
     method: Literal["auto", "simulation", "gradient"] = "auto"
-    samples: Positive = Field(100_000, description="RegMix: simulated mixtures")
-    average: Positive = Field(128, description="RegMix: how many of the best are averaged")
+    samples: Positive = Field(8_000, description="mixtures that are simulated, at most")
+    average: Positive = Field(
+        128,
+        description="RegMix: how many of the best are averaged; fewer where that costs anything",
+    )
     target_tokens: Positive | None = Field(None, description="tokens of the full-scale run")
     bootstrap: Count = Field(20, description="refits on resampled trials")
+    risk: RiskConfig | None = Field(None, description="how much being unsure counts; not at all")
+    keep_unmeasured: Share = Field(
+        0.5, description="least share of its natural weight of a domain that no loss measures"
+    )
 
 
 Baseline = Literal["natural", "uniform", "best_trial"]

@@ -1,24 +1,19 @@
 """Read an experiment's YAML file, with overrides, into a checked `Config`.
 
-The file is composed to nodes first, so that an error can say the line of the field that is
-wrong. Unknown fields are answered with the nearest known one.
+Fields are checked one by one first (mixopt.yaml_sections), then against each other.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from types import NoneType
-from typing import Any, get_args, get_origin
-
-import yaml
-from pydantic import BaseModel, ValidationError
+from typing import Any
 
 from mixopt import plugins
 from mixopt.config import Config
-from mixopt.errors import ConfigError, did_you_mean
+from mixopt.errors import did_you_mean
+from mixopt.yaml_sections import Location, dump_sections, read_sections
 
-Location = tuple[str | int, ...]
 RESERVED = ("index.json", "tokenizer.json", "spools")  # the corpus's own
 
 
@@ -33,163 +28,21 @@ def load_config(path: str | Path, overrides: Sequence[str] = ()) -> Config:
         ConfigError: The file cannot be read, or a field is unknown, of the wrong type, out of
             range, or names something that is not there; one line with file, line and field.
     """
-    path = Path(path)
-    content, lines = _read(path)
-    origins: dict[Location, str] = {loc: f"{path}:{line}" for loc, line in lines.items()}
-    for override in overrides:
-        location = _override(content, override)
-        origins[location] = f"--set {override}"
-    try:
-        config = Config.model_validate(content)
-    except ValidationError as error:
-        raise ConfigError(_explain(error, path, origins)) from error
-    for location, message in _inconsistencies(config):
-        raise ConfigError(f"{_origin(location, path, origins)}: {_dotted(location)}: {message}")
-    return config
+    sections = read_sections(path, Config, overrides, example="'corpus:' and 'objective:'")
+    for location, message in _inconsistencies(sections.values):
+        raise sections.mistake(location, message)
+    return sections.values
 
 
 def dump_config(config: Config) -> dict[str, Any]:
     """Return the resolved configuration as plain values, defaults included but for null ones."""
-    content: dict[str, Any] = _without_default_nulls(config)
-    return content
+    return dump_sections(config)
 
 
-def _without_default_nulls(value: Any) -> Any:
-    if isinstance(value, BaseModel):
-        return {
-            field.alias or name: _without_default_nulls(getattr(value, name))
-            for name, field in type(value).model_fields.items()
-            if getattr(value, name) is not None or field.default is not None
-        }
-    if isinstance(value, dict):
-        return {name: _without_default_nulls(inner) for name, inner in value.items()}
-    return [_without_default_nulls(v) for v in value] if isinstance(value, (list, tuple)) else value
-
-
-def _read(path: Path) -> tuple[dict[str, Any], dict[Location, int]]:
-    try:
-        text = path.read_text(encoding="utf-8")
-    except FileNotFoundError as error:
-        raise ConfigError(f"{path}: no such file") from error
-    except OSError as error:
-        raise ConfigError(f"{path}: cannot be read: {error.strerror}") from error
-    except UnicodeDecodeError as error:
-        raise ConfigError(f"{path}: byte {error.start} is not UTF-8") from error
-    try:
-        node = yaml.compose(text, Loader=yaml.SafeLoader)
-        lines = dict(_lines(node, (), path)) if node is not None else {}
-        content = yaml.safe_load(text)
-    except yaml.MarkedYAMLError as error:
-        line = error.problem_mark.line + 1 if error.problem_mark else 1
-        raise ConfigError(f"{path}:{line}: not valid YAML: {error.problem}") from error
-    except yaml.YAMLError as error:
-        raise ConfigError(f"{path}: not valid YAML: {' '.join(str(error).split())}") from error
-    if not isinstance(content, dict):
-        raise ConfigError(f"{path}: expected sections such as 'corpus:' and 'objective:'")
-    return content, lines
-
-
-def _lines(node: yaml.Node, location: Location, path: Path) -> Iterable[tuple[Location, int]]:
-    if isinstance(node, yaml.MappingNode):
-        seen: set[str] = set()
-        for key, value in node.value:
-            inner = (*location, key.value)
-            if key.value in seen:
-                line = key.start_mark.line + 1
-                raise ConfigError(f"{path}:{line}: {_dotted(inner)}: given twice")
-            seen.add(key.value)
-            yield inner, key.start_mark.line + 1
-            yield from _lines(value, inner, path)
-    elif isinstance(node, yaml.SequenceNode):
-        for position, value in enumerate(node.value):
-            inner = (*location, position)
-            yield inner, value.start_mark.line + 1
-            yield from _lines(value, inner, path)
-
-
-def _override(content: dict[str, Any], override: str) -> Location:
-    name, sign, text = override.partition("=")
-    parts = name.strip().split(".")
-    if not sign or not all(parts):
-        raise ConfigError(f"--set {override}: expected field=value, such as design.trials=32")
-    try:
-        value = yaml.safe_load(text)
-    except yaml.YAMLError as error:
-        raise ConfigError(f"--set {override}: {text!r} is not valid YAML") from error
-    section = content
-    for part in parts[:-1]:
-        inner = section.setdefault(part, {})
-        if not isinstance(inner, dict):
-            raise ConfigError(f"--set {override}: {part!r} is a value, not a section")
-        section = inner
-    section[parts[-1]] = value
-    return tuple(parts)
-
-
-def _explain(error: ValidationError, path: Path, origins: dict[Location, str]) -> str:
-    first = error.errors(include_url=False)[0]
-    location, kind = tuple(first["loc"]), first["type"]
-    section, location = _section(location, missing=kind == "missing")
-    where = _origin(location, path, origins)
-    field = _dotted(location) or "the file"
-    if kind == "extra_forbidden":
-        known = [f.alias or name for name, f in section.model_fields.items()]
-        return f"{where}: {field}: unknown field{did_you_mean(str(location[-1]), known)}"
-    if kind == "missing":
-        return f"{where}: {field}: is missing"
-    message = first["msg"].removeprefix("Value error, ")
-    message = message.replace("Input should be", "should be")
-    value = first["input"]
-    got = "" if isinstance(value, (dict, list)) else f", got {value!r}"
-    return f"{where}: {field}: {message}{got}"
-
-
-def _section(location: Location, *, missing: bool) -> tuple[type[BaseModel], Location]:
-    """Return the section that holds the last part, and the location as the file has it."""
-    section: type[BaseModel] = Config
-    current: Any = Config
-    kept: list[str | int] = []
-    for position, part in enumerate(location):
-        if isinstance(current, type) and issubclass(current, BaseModel):
-            section = current
-            fields = {f.alias or name: f for name, f in current.model_fields.items()}
-            kept.append(part)
-            if part not in fields:
-                break
-            current = _plain(fields[str(part)].annotation)
-        elif get_origin(current) in (dict, list, tuple):
-            kept.append(part)
-            current = _plain(get_args(current)[-1])
-        else:
-            break
-        if missing and position == len(location) - 1:
-            break
-    return section, tuple(kept)
-
-
-def _plain(annotation: Any) -> Any:
-    """Strip `None` and metadata from an annotation."""
-    origin = get_origin(annotation)
-    if origin in (dict, list, tuple) or origin is None:
-        return annotation
-    inner = [a for a in get_args(annotation) if a is not NoneType]
-    return _plain(inner[0]) if inner else annotation
-
-
-def _origin(location: Location, path: Path, origins: dict[Location, str]) -> str:
-    for length in range(len(location), 0, -1):
-        if location[:length] in origins:
-            return origins[location[:length]]
-    return str(path)
-
-
-def _dotted(location: Location) -> str:
-    return ".".join(str(part) for part in location)
-
-
-def _inconsistencies(config: Config) -> Iterable[tuple[Location, str]]:
-    domains, targets = list(config.corpus.domains), list(config.evaluation)
-    both = domains + targets
+def unusable_names(
+    domains: Sequence[str], targets: Sequence[str]
+) -> Iterable[tuple[Location, str]]:
+    """Find names of domains and targets that no corpus can have."""
     for section, known in (("corpus", domains), ("evaluation", targets)):
         inner = ("domains",) if section == "corpus" else ()
         for name in known:
@@ -198,6 +51,12 @@ def _inconsistencies(config: Config) -> Iterable[tuple[Location, str]]:
     for name in targets:
         if name in domains:
             yield ("evaluation", name), "is a training domain already; its held-out text counts"
+
+
+def _inconsistencies(config: Config) -> Iterable[tuple[Location, str]]:
+    domains, targets = list(config.corpus.domains), list(config.evaluation)
+    both = domains + targets
+    yield from unusable_names(domains, targets)
     for location, name in _names_of_evaluation_domains(config):
         if name not in both:
             yield location, f"unknown evaluation domain {name!r}{did_you_mean(name, both)}"
@@ -210,12 +69,42 @@ def _inconsistencies(config: Config) -> Iterable[tuple[Location, str]]:
             yield location, f"unknown {kind} {name!r}{did_you_mean(name, known)}"
     if config.constraints.max_epochs is not None and config.propose.target_tokens is None:
         yield ("constraints", "max_epochs"), "needs propose.target_tokens, the length of the run"
+    yield from _simulated_epochs(config)
+    yield from _without_gradient(config)
+
+
+def _without_gradient(config: Config) -> Iterable[tuple[Location, str]]:
+    """Find regressors that the search could not use, which would show after the fit only."""
+    if config.propose.method != "gradient":
+        return
+    for name in config.fit.regressors:
+        found = plugins.load("regressor", name)
+        if isinstance(found, type) and not hasattr(found, "gradient"):
+            message = f"gradient: regressor {name!r} has none and may be chosen by cross-validation"
+            yield ("propose", "method"), f"{message}; use auto, or leave it out of fit.regressors"
+
+
+def _simulated_epochs(config: Config) -> Iterable[tuple[Location, str]]:
+    proxy, most = config.proxy, config.propose.target_tokens
+    if not proxy.simulate_epochs:
+        return
+    if most is None:
+        yield ("proxy", "simulate_epochs"), "needs propose.target_tokens, the length of the run"
+        return
+    validation = config.validation.tokens or 2 * proxy.tokens
+    for section, tokens in (("proxy", proxy.tokens), ("validate", validation)):
+        if tokens > most:
+            message = f"{tokens} is longer than the full run (propose.target_tokens: {most})"
+            yield (section, "tokens"), f"{message}, whose epochs cannot be simulated then"
 
 
 def _names_of_plugins(config: Config) -> Iterable[tuple[Location, plugins.Kind, str]]:
     yield ("proxy", "name"), "proxy", config.proxy.name
     for place, name in enumerate(config.fit.regressors):
         yield ("fit", "regressors", place), "regressor", name
+    if config.design.acquisition_regressor is not None:
+        name = config.design.acquisition_regressor
+        yield ("design", "acquisition_regressor"), "regressor", name
 
 
 def _names_of_evaluation_domains(config: Config) -> Iterable[tuple[Location, str]]:
@@ -226,6 +115,8 @@ def _names_of_evaluation_domains(config: Config) -> Iterable[tuple[Location, str
         yield ("objective", "mean", name), name
     for name in objective.worst or ():
         yield ("objective", "worst"), name
+    for name in objective.direction:
+        yield ("objective", "direction", name), name
 
 
 def _names_of_domains(config: Config) -> Iterable[tuple[Location, str]]:

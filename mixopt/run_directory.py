@@ -120,8 +120,10 @@ class Run:
     def objective(self) -> Objective:
         """What is minimised."""
         from mixopt.objective import Objective
+        from mixopt.trial_checks import settled
 
-        return Objective.from_config(self.config.objective, self.evaluation_names)
+        objective = Objective.from_config(self.config.objective, self.evaluation_names)
+        return objective if objective.scale == "none" else settled(objective, self.trials)
 
     @property
     def constraints(self) -> Constraints:
@@ -255,7 +257,7 @@ class Run:
     def _stale(self, step: str) -> str:
         before = yaml.safe_load((self.path / "config.yaml").read_text(encoding="utf-8"))
         sections = _sections_up_to(step)
-        changed = (d for d in _differences(before, self._content) if d[0].startswith(sections))
+        changed = (d for d in differences(before, self._content) if d[0].startswith(sections))
         first = next(changed, ("a field", "one value", "another"))
         return (
             f"{self.path}: '{step}' was made from another configuration: {first[0]} is"
@@ -340,12 +342,13 @@ def _section(content: Any, parts: Sequence[str]) -> Any:
     return content
 
 
-def _differences(before: Any, now: Any, name: str = "") -> list[tuple[str, Any, Any]]:
+def differences(before: Any, now: Any, name: str = "") -> list[tuple[str, Any, Any]]:
+    """Return the fields in which two configurations differ, with both values."""
     if isinstance(before, dict) and isinstance(now, dict):
         found: list[tuple[str, Any, Any]] = []
         for key in [*now, *(key for key in before if key not in now)]:
             inner = f"{name}.{key}" if name else str(key)
-            found += _differences(before.get(key), now.get(key), inner)
+            found += differences(before.get(key), now.get(key), inner)
         return found
     return [] if before == now else [(name, _short(before), _short(now))]
 

@@ -19,7 +19,8 @@ from mixopt.tracking import Tracker, open_tracker
 if TYPE_CHECKING:
     from mixopt.config import Config
     from mixopt.executors import Job
-    from mixopt.proxy import TrialResult
+    from mixopt.proxy import Trial, TrialResult
+    from mixopt.trials import Trials
 
 Say = Callable[[str], None]
 Source = str | Path
@@ -208,31 +209,40 @@ def _design(run: Run, _: Tracker, say: Say) -> None:
     trials = make_design(run.config.design, run.corpus.natural, run.constraints, run.config.seed)
     mixtures, folds = len({trial.mixture for trial in trials}), run.config.fit.folds
     if mixtures < folds:
+        field = "the first of design.rounds" if run.config.design.rounds else "design.trials"
         raise ConfigError(
             f"fit.folds: {folds} folds need as many different mixtures, and the design has"
-            f" {mixtures}; raise design.trials, or lower fit.folds"
+            f" {mixtures}; raise {field}, or lower fit.folds"
         )
     write_design(trials, run.path / "design.parquet")
     roles = [trial.role for trial in trials]
     counts = ", ".join(f"{roles.count(role)} {role}" for role in dict.fromkeys(roles))
-    say(f"design: {len(trials)} trials ({counts})")
+    later = sum((run.config.design.rounds or [])[1:])
+    chosen = f", and {later} more to be chosen as trials finish" if later else ""
+    say(f"design: {len(trials)} trials ({counts}){chosen}")
 
 
 def _sweep(run: Run, tracker: Tracker, say: Say) -> None:
+    from mixopt.rounds import run_rounds
     from mixopt.sweeps import run_trials
     from mixopt.tracking import tracked
     from mixopt.trials import Trials
 
-    trials = run.design
-    with tracked(run, "sweep", tracker):
-        results = run_trials(
+    job = _job(run, run.config.proxy.tokens)
+
+    def train(trials: Sequence[Trial], planned: int) -> list[TrialResult]:
+        return run_trials(
             trials,
-            _job(run, run.config.proxy.tokens),
+            job,
             run.path / "trials",
             workers=run.config.sweep.workers,
             title="sweep",
+            planned=planned,
             on_result=tracker.trial,
         )
+
+    with tracked(run, "sweep", tracker):
+        trials, results = run_rounds(run, train, say)
         table = Trials.from_results(
             trials, results, proxy=run.config.proxy.name, targets=run.evaluation_names
         )
@@ -242,12 +252,35 @@ def _sweep(run: Run, tracker: Tracker, say: Say) -> None:
 
 def _fit(run: Run, _: Tracker, say: Say) -> None:
     from mixopt.fitting import fit_trials
+    from mixopt.repetition import Repetition
 
-    config = run.config.fit
+    config, pilots = run.config.fit, _pilots(run)
     with progress("fit", len(config.regressors) * config.folds) as update:
-        chosen = fit_trials(run.trials, config, run.objective, run.config.seed, update=update)
+        chosen = fit_trials(
+            run.trials,
+            config,
+            run.objective,
+            run.config.seed,
+            repetition=Repetition.of_run(run),
+            update=update,
+        )
+    chosen = chosen if pilots is None else chosen.with_pilots(pilots)
     chosen.save(run.path / "fit")
     say(f"fit: {chosen.summary()}")
+
+
+def _pilots(run: Run) -> Trials | None:
+    """Read the runs at the target size, where the experiment has some."""
+    from mixopt.pilots import aligned
+    from mixopt.table_options import TableOptions
+
+    config = run.config.fit.pilots
+    if config is None:
+        return None
+    files = (config.mixtures, config.losses, config.trials)
+    paths = [None if file is None else Path(file) for file in files]
+    pilots = TableOptions(unit=run.config.objective.unit).read_pilots(*paths)
+    return None if pilots is None else aligned(pilots, run.trials.finished, run.objective)
 
 
 def _propose(run: Run, _: Tracker, say: Say) -> None:
@@ -314,11 +347,15 @@ def _job(run: Run, tokens: int) -> Job:
     from mixopt.corpus import Corpus
     from mixopt.executors import Job
     from mixopt.proxy import Training
+    from mixopt.simulated_epochs import simulated_target
 
     # The workers check the sizes of the shards; their hashes are checked here, once.
     corpus = Corpus.open(run.path / "corpus")
     proxy = run.config.proxy
-    training = Training(tokens, proxy.eval_every, proxy.eval_tokens, proxy.device)
+    target = simulated_target(proxy.simulate_epochs, tokens, run.config.propose.target_tokens)
+    training = Training(
+        tokens, proxy.eval_every, proxy.eval_tokens, proxy.device, target_tokens=target
+    )
     return Job(proxy.name, dict(proxy.options), corpus.path, training)
 
 

@@ -1,0 +1,5 @@
+"""Pretrain a causal language model on a mixture that may change while it trains.
+
+`mixopt pretrain CONFIG --out DIR`, on several processes `torchrun --nproc-per-node N -m mixopt
+pretrain CONFIG --out DIR`. torch is imported by what needs it only.
+"""

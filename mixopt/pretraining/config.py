@@ -1,0 +1,275 @@
+"""The YAML file of a pretraining run, as checked values.
+
+A field's description is its documentation. `load_pretraining` reads the file with line numbers
+(mixopt.yaml_sections); what only the corpus can tell is checked when that is open.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import BeforeValidator, Field, model_validator
+
+from mixopt.config import (
+    Anchor,
+    CorpusConfig,
+    Count,
+    Positive,
+    Section,
+    Share,
+    SourceConfig,
+    TrackingConfig,
+)
+from mixopt.config_file import unusable_names
+from mixopt.errors import did_you_mean
+from mixopt.yaml_sections import Location, dump_sections, read_sections
+
+Precision = Literal["auto", "float32", "bfloat16"]
+Parallel = Literal["none", "ddp", "fsdp"]
+
+
+def _number(value: Any) -> Any:
+    """Read `3e-4`, which YAML takes for a string, as the number that it is."""
+    try:
+        return float(value) if isinstance(value, str) else value
+    except ValueError:
+        return value
+
+
+Real = Annotated[float, Field(ge=0, allow_inf_nan=False), BeforeValidator(_number)]
+Above = Annotated[float, Field(gt=0, allow_inf_nan=False), BeforeValidator(_number)]
+Beta = Annotated[float, Field(ge=0, lt=1)]
+
+
+class ModelConfig(Section):
+    """What is trained, from random weights."""
+
+    name: str = Field(
+        description="decoder, a model type of Hugging Face (llama, olmoe, mixtral, qwen2_moe, "
+        "qwen3_moe, ...), or package.module:Name"
+    )
+    options: dict[str, Any] = Field(
+        default_factory=dict,
+        description="fields of its configuration; vocabulary and positions are the corpus's and "
+        "training.sequence_length if not given",
+    )
+
+
+class TrainingConfig(Section):
+    """Length, batches, optimiser and precision."""
+
+    steps: Positive = Field(description="optimiser steps; each takes one global batch")
+    batch: Positive = Field(description="sequences of a step, over all ranks")
+    micro_batch: Positive | None = Field(
+        None,
+        description="sequences of one forward pass on one rank; gradients of the passes are "
+        "accumulated. All that a rank has of a batch when absent",
+    )
+    sequence_length: Positive = Field(description="tokens predicted in a sequence")
+    lr: Above = Field(description="peak learning rate of AdamW")
+    min_lr: Real | None = Field(None, description="at the end of the cosine; lr / 10 when absent")
+    warmup: Real = Field(0.02, description="steps, or below 1 a fraction of all steps")
+    schedule: Literal["cosine", "constant"] = Field("cosine", description="after the warm-up")
+    betas: tuple[Beta, Beta] = Field((0.9, 0.95), description="AdamW's")
+    weight_decay: Real = Field(0.1, description="on matrices and embeddings, not on vectors")
+    clip: Real = Field(1.0, description="largest gradient norm; 0 does not clip")
+    precision: Precision = Field(
+        "auto", description="of the products; auto: bfloat16 where the hardware has it"
+    )
+    compile: bool = Field(False, description="torch.compile, block by block")
+    activation_checkpointing: bool = Field(False, description="compute blocks again in backward")
+    max_skipped: Count = Field(
+        10,
+        description="steps with a loss or gradient that is not finite, which are skipped; one "
+        "more ends the run",
+    )
+
+    @property
+    def step_tokens(self) -> int:
+        """Tokens that are predicted in a step, over all ranks."""
+        return self.batch * self.sequence_length
+
+    @model_validator(mode="after")
+    def _consistent(self) -> TrainingConfig:
+        if self.min_lr is not None and self.min_lr > self.lr:
+            raise ValueError(f"min_lr {self.min_lr:g} is above lr {self.lr:g}")
+        if self.micro_batch is not None and self.batch % self.micro_batch:
+            raise ValueError(f"micro_batch {self.micro_batch} does not divide batch {self.batch}")
+        return self
+
+
+class MixtureSource(Section):
+    """A mixture: exactly one of the three."""
+
+    anchor: Anchor | None = Field(None, description="natural or uniform")
+    file: str | None = Field(None, description="a proposal.yaml, or a file of weights")
+    weights: dict[str, Share] | None = Field(None, description="share of the tokens by domain")
+
+    @model_validator(mode="after")
+    def _one_source(self) -> MixtureSource:
+        given = [n for n in ("anchor", "file", "weights") if getattr(self, n) is not None]
+        if len(given) != 1:
+            raise ValueError(f"give exactly one of anchor, file, weights; got {given or 'none'}")
+        return self
+
+    @property
+    def why(self) -> str:
+        """What the mixture is from, for the mixture log."""
+        return self.anchor or self.file or "weights"
+
+
+class ScheduledMixture(MixtureSource):
+    """A mixture that is known beforehand, and when it begins to hold."""
+
+    step: Positive = Field(description="after so many steps: the number of its first batch")
+
+
+class EstimatorConfig(Section):
+    """What changes the mixture while training runs (mixopt.online)."""
+
+    name: str = Field(description="stratified, aioli, odm, ado, ..., or package.module:Name")
+    options: dict[str, Any] = Field(default_factory=dict, description="the estimator's")
+    objective: dict[str, Above] | None = Field(
+        None,
+        description="weights of evaluation domains in what is minimised; the training domains, "
+        "alike, when absent",
+    )
+    bounds: dict[str, tuple[Share, Share]] = Field(
+        default_factory=dict, description="least and most share by domain"
+    )
+    observe_every: Positive = Field(10, description="steps between observations")
+    lead: Positive = Field(1, description="batches between a decision and the first it holds for")
+    shadow: bool = Field(False, description="log what it would do, and change nothing")
+
+
+class HeldOutConfig(Section):
+    """Losses on held-out text, always the same of each evaluation domain."""
+
+    every: Count = Field(0, description="steps between evaluations; 0: at the end")
+    tokens: Positive = Field(65_536, description="of each evaluation domain, at most")
+
+
+class CheckpointConfig(Section):
+    """When the state is saved, besides at the end and on SIGTERM."""
+
+    every: Count = Field(500, description="steps between checkpoints; 0: at the end")
+    keep: Positive = Field(2, description="how many of the last are kept")
+
+
+class MetricsConfig(Section):
+    """What is written to metrics.jsonl and MLflow."""
+
+    every: Positive = Field(10, description="steps between lines")
+    peak_flops: Above | None = Field(
+        None, description="of one device, for the MFU; known for common GPUs"
+    )
+
+
+class PretrainConfig(Section):
+    """One pretraining run."""
+
+    name: str = Field("pretrain", pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
+    seed: int = Field(0, ge=0, lt=2**63, description="of initial weights and the order of samples")
+    corpus: CorpusConfig | None = Field(None, description="what to prepare, as of an experiment")
+    evaluation: dict[str, SourceConfig] = Field(
+        default_factory=dict, description="with corpus: targets that are not trained on"
+    )
+    prepared_corpus: str | None = Field(
+        None, description="a folder that `mixopt prepare` wrote, instead of corpus"
+    )
+    model: ModelConfig
+    training: TrainingConfig
+    parallel: Parallel = Field("ddp", description="over the ranks of torchrun: ddp, or fsdp")
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    mixture: MixtureSource = MixtureSource(anchor="natural")
+    schedule: list[ScheduledMixture] = Field(default_factory=list, description="later mixtures")
+    max_epochs: Above | None = Field(
+        None, description="how often a domain may be seen; an estimator's mixture keeps to it too"
+    )
+    estimator: EstimatorConfig | None = None
+    map_domains: dict[str, str | None] | None = Field(
+        None,
+        description="to go on with another corpus on purpose: names in the checkpoint to names "
+        "here, or to null for a domain that is gone; {} where none has another name",
+    )
+    held_out: HeldOutConfig = HeldOutConfig()
+    checkpoint: CheckpointConfig = CheckpointConfig()
+    metrics: MetricsConfig = MetricsConfig()
+    tracking: TrackingConfig = TrackingConfig()
+
+    @property
+    def row_length(self) -> int:
+        """Tokens of a row: those predicted, and the first, which is only read."""
+        return self.training.sequence_length + 1
+
+    @property
+    def corpus_fingerprint(self) -> str:
+        """What a corpus prepared for this run is called: a hash of what it is made from."""
+        content = dump_sections(self)
+        made_from = {name: content.get(name) for name in ("seed", "corpus", "evaluation")}
+        text = "mixopt-pretrain/1" + json.dumps(made_from, sort_keys=True)
+        return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def load_pretraining(path: str | Path, overrides: Sequence[str] = ()) -> PretrainConfig:
+    """Read, override and check a configuration.
+
+    Args:
+        path: The YAML file.
+        overrides: `a.b=value` each, the value in YAML; later ones win.
+
+    Raises:
+        ConfigError: The file cannot be read, or a field is unknown, of the wrong type, out of
+            range, or does not go with another; one line with file, line and field.
+    """
+    example = "'model:', 'training:' and 'corpus:'"
+    sections = read_sections(path, PretrainConfig, overrides, example=example)
+    for location, message in _inconsistencies(sections.values):
+        raise sections.mistake(location, message)
+    return sections.values
+
+
+def _inconsistencies(config: PretrainConfig) -> Iterable[tuple[Location, str]]:
+    if (config.corpus is None) == (config.prepared_corpus is None):
+        yield ("prepared_corpus",), "give either 'corpus' or 'prepared_corpus'"
+    if config.prepared_corpus is not None and config.evaluation:
+        yield ("evaluation",), "goes with 'corpus'; a prepared corpus has its own targets"
+    if config.corpus is not None:
+        yield from unusable_names(list(config.corpus.domains), list(config.evaluation))
+        yield from _unknown_names(config, list(config.corpus.domains))
+    yield from _schedule(config)
+
+
+def _unknown_names(config: PretrainConfig, domains: list[str]) -> Iterable[tuple[Location, str]]:
+    estimator = config.estimator
+    given: list[tuple[Location, Iterable[str]]] = [
+        (("mixture", "weights"), config.mixture.weights or ()),
+        *((("schedule", k, "weights"), s.weights or ()) for k, s in enumerate(config.schedule)),
+        (("estimator", "bounds"), estimator.bounds if estimator else ()),
+    ]
+    known = {location: domains for location, _ in given}
+    objective = (estimator.objective if estimator else None) or ()
+    given.append((("estimator", "objective"), objective))
+    known[("estimator", "objective")] = domains + list(config.evaluation)
+    for location, names in given:
+        for name in names:
+            if name not in known[location]:
+                near = did_you_mean(name, known[location])
+                yield (*location, name), f"unknown domain {name!r}{near}"
+
+
+def _schedule(config: PretrainConfig) -> Iterable[tuple[Location, str]]:
+    if config.estimator is not None and config.schedule:
+        yield ("schedule",), "an estimator plans the mixture: leave one of them out"
+    before = 0
+    for k, entry in enumerate(config.schedule):
+        if entry.step <= before:
+            yield ("schedule", k, "step"), f"{entry.step} is not after {before}, the one before it"
+        if entry.step >= config.training.steps:
+            message = f"{entry.step} is not before the end, training.steps {config.training.steps}"
+            yield ("schedule", k, "step"), message
+        before = entry.step

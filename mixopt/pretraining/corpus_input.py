@@ -1,0 +1,80 @@
+"""The corpus of a run: prepared into its directory, or a folder that is there already.
+
+What is wrong with it for this run is found before a model is built, and said in one line.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+from mixopt.corpus import Corpus, prepare_corpus
+from mixopt.dataset import MixtureDataset
+from mixopt.errors import CorpusError
+from mixopt.files import read_json
+from mixopt.pretraining.config import PretrainConfig
+
+Say = Callable[[str], None]
+
+
+def prepare_for(config: PretrainConfig, out: Path, say: Say) -> None:
+    """Make the corpus if the run prepares its own and it is not there; verify what is there.
+
+    Args:
+        config: The run's; `prepared_corpus` is only verified.
+        out: The run directory; the corpus is its folder `corpus`.
+        say: Receives lines that say what was read and written.
+
+    Raises:
+        CorpusError: A source cannot be used, has too little text, or shards are damaged.
+    """
+    path = corpus_path(config, out)
+    if config.corpus is not None and not _is_there(path, config.corpus_fingerprint):
+        prepare_corpus(
+            config.corpus,
+            config.evaluation,
+            path,
+            fingerprint=config.corpus_fingerprint,
+            seed=config.seed,
+            min_tokens=config.row_length,
+            progress=lambda line: say(f"prepare: {line}"),
+        )
+    else:
+        Corpus.open(path)
+
+
+def open_for(config: PretrainConfig, out: Path) -> Corpus:
+    """Open the corpus, which was verified, and check that each domain has a row.
+
+    Raises:
+        CorpusError: A domain has less text to train on, or held out, than one row.
+    """
+    corpus = Corpus.open(corpus_path(config, out), verify=False)
+    for domain in corpus.evaluation:
+        if domain.train is not None:
+            _check_length(domain.name, "training", domain.train.tokens, config)
+        _check_length(domain.name, "held-out", domain.validation.tokens, config)
+    return corpus
+
+
+def corpus_path(config: PretrainConfig, out: Path) -> Path:
+    """Return the folder of the corpus."""
+    return Path(config.prepared_corpus) if config.prepared_corpus else out / "corpus"
+
+
+def dataset_of(corpus: Corpus, config: PretrainConfig) -> MixtureDataset:
+    """Return the training rows of all domains."""
+    return MixtureDataset({d.name: d.train for d in corpus.domains}, length=config.row_length)
+
+
+def _is_there(path: Path, fingerprint: str) -> bool:
+    index = path / "index.json"
+    return index.exists() and read_json(index).get("fingerprint") == fingerprint
+
+
+def _check_length(name: str, what: str, tokens: int, config: PretrainConfig) -> None:
+    if tokens < config.row_length:
+        raise CorpusError(
+            f"domain {name!r}: {tokens:,} {what} tokens, and one row takes {config.row_length:,};"
+            f" lower training.sequence_length to {max(tokens - 1, 1):,}, or leave it out"
+        )

@@ -1,0 +1,75 @@
+"""The directory of a run: its files, and whether it is of this configuration.
+
+    config.yaml          the resolved configuration
+    corpus/              token shards, where the run prepares its own
+    checkpoints/         mixopt.pretraining.checkpoints
+    mixture_log.jsonl    a line for each change of the mixture
+    metrics.jsonl        losses, throughput
+
+A run goes on only with what it was begun with. What changes no result may be another: how the work
+is spread over devices, what is saved and recorded. With `map_domains` the corpus may, too.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from pathlib import Path
+
+import yaml
+
+from mixopt.errors import RunError
+from mixopt.files import write_text
+from mixopt.pretraining.config import PretrainConfig
+from mixopt.run_directory import differences
+from mixopt.yaml_sections import dump_sections
+
+CHECKPOINTS, MIXTURE_LOG, METRICS = "checkpoints", "mixture_log.jsonl", "metrics.jsonl"
+
+_FREE = (
+    "name",
+    "prepared_corpus",
+    "parallel",
+    "device",
+    "map_domains",
+    "held_out.every",
+    "checkpoint",
+    "metrics",
+    "tracking",
+    "training.micro_batch",
+    "training.compile",
+    "training.activation_checkpointing",
+    "training.max_skipped",
+)
+_OF_DOMAINS = ("corpus", "evaluation", "mixture", "schedule", "estimator.bounds")
+
+
+def open_directory(config: PretrainConfig, out: Path) -> None:
+    """Make the directory, or check that the run in it may go on with this configuration.
+
+    Raises:
+        RunError: It was begun with another value of a field that results depend on.
+    """
+    record, content = out / "config.yaml", dump_sections(config)
+    if record.exists():
+        before = yaml.safe_load(record.read_text(encoding="utf-8"))
+        free = _FREE if config.map_domains is None else _FREE + _OF_DOMAINS
+        for name, was, now in differences(before, content):
+            if not _is_in(name, free):
+                raise RunError(
+                    f"{out}: the run was begun with {name} {was}, and here it is {now}; use"
+                    " another --out"
+                )
+    text = "# The resolved configuration of this run; written by mixopt.\n"
+    text += yaml.safe_dump(content, sort_keys=False, allow_unicode=True)
+    write_text(record, text)
+
+
+def run_fingerprint(config: PretrainConfig) -> str:
+    """Return a hash of all that results depend on."""
+    values = [(n, v) for n, _, v in differences({}, dump_sections(config)) if not _is_in(n, _FREE)]
+    return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def _is_in(name: str, fields: tuple[str, ...]) -> bool:
+    return any(name == field or name.startswith(f"{field}.") for field in fields)

@@ -1,0 +1,183 @@
+"""The loop: batches, steps, the mixture, evaluations, checkpoints, until the end or SIGTERM.
+
+Whatever happens after a step happens in one order on every rank: the mixture's driver, evaluation,
+metrics, checkpoint. So a checkpoint holds all that came of its steps, and a run that goes on from
+it writes what an undisturbed one would.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from mixopt.errors import RunError
+from mixopt.online.contract import HeldOut
+from mixopt.pretraining.checkpoints import Checkpoints, read_state
+from mixopt.pretraining.directory import CHECKPOINTS, METRICS, MIXTURE_LOG
+from mixopt.pretraining.interruption import Interruption
+from mixopt.pretraining.metrics import held_out_line, shares
+from mixopt.pretraining.parts import Parts
+from mixopt.pretraining.ranks import Ranks
+from mixopt.pretraining.training_step import Outcome
+from mixopt.progress import no_progress, progress
+
+Sent = Callable[[], None]
+
+
+class Loop:
+    """A run between its checkpoints, on one rank."""
+
+    def __init__(self, parts: Parts, out: Path, ranks: Ranks, sent: Sent) -> None:
+        """Begin before the first step.
+
+        Args:
+            parts: What the run is made of.
+            out: The run directory.
+            ranks: This rank and the others.
+            sent: Called when there are new lines of metrics.
+        """
+        self._parts, self._ranks, self._sent = parts, ranks, sent
+        self._config = parts.config
+        keep = parts.config.checkpoint.keep
+        self._checkpoints = Checkpoints(out / CHECKPOINTS, ranks, keep=keep)
+        self._beside = [out / METRICS, out / MIXTURE_LOG]
+        self._step, self._losses = 0, dict[str, float]()
+
+    def resume(self, path: Path) -> None:
+        """Go on from a checkpoint.
+
+        Raises:
+            RunError: It is damaged, or has other domains and there is no `map_domains`.
+            SamplerError: It is of other batches or another seed.
+            EstimatorError: The estimator cannot go on from it.
+        """
+        state = read_state(path)
+        self._ranks.each(lambda: self._resume_stream(path, state))
+        self._parts.mixture.load_state_dict(state["mixture"])
+        self._checkpoints.load(path, self._parts.model.plain, self._parts.optimizer)
+        self._parts.metrics.cut(state["metrics_size"])
+        self._step, self._losses = state["step"], state["losses"]
+        self._parts.meter.load_state_dict(state["meter"])
+
+    def run(self, interruption: Interruption) -> None:
+        """Take the steps that are left, or those until a rank is asked to stop.
+
+        Raises:
+            RunError: More steps were skipped than `training.max_skipped`, or a file cannot be
+                written.
+        """
+        parts, steps = self._parts, self._config.training.steps
+        if self._step == 0:
+            parts.metrics.cut(0)
+        parts.mixture.start()
+        with self._progress(steps) as update, self._own_randomness():
+            for batch in parts.loader:
+                weights = parts.sampler.mixture_at(self._step)
+                outcome = parts.step.take(self._step, batch, stop=interruption.asked)
+                self._step += 1
+                self._observe(outcome)
+                with parts.meter.paused():
+                    self._evaluate()
+                self._write_metrics(outcome, weights, update)
+                if self._is_due(self._config.checkpoint.every) or outcome.stopping:
+                    with parts.meter.paused():
+                        self._save()
+                if outcome.stopping:
+                    return
+
+    def _observe(self, outcome: Outcome) -> None:
+        """Tell mixture and meter of a step; one that was skipped has no losses."""
+        self._parts.held_out.forget()
+        self._parts.meter.add(outcome)
+        for losses, domain in outcome.parts:
+            mask = torch.zeros_like(losses, dtype=torch.bool) if outcome.skipped else None
+            self._parts.mixture.record(losses, domain, mask)
+        self._parts.mixture.step(learning_rate=outcome.learning_rate)
+        skipped, most = self._parts.meter.skipped, self._config.training.max_skipped
+        if skipped > most:
+            self._ranks.fail(
+                f"step {self._step}: the loss or the gradient was not finite in {skipped} steps,"
+                f" more than training.max_skipped: {most}; the weights are those before such steps:"
+                " lower training.lr, or look at the data"
+            )
+
+    def _evaluate(self) -> None:
+        if not self._is_due(self._config.held_out.every):
+            return
+        held_out = self._parts.held_out
+        found = held_out.losses()
+        if isinstance(found, HeldOut):
+            self._losses = dict(zip(held_out.names, found.losses_M.tolist(), strict=True))
+            line = held_out_line(self._step, held_out.names, found, held_out.bits_M)
+            self._parts.metrics.write(line)
+        else:
+            self._losses = {}
+            self._parts.metrics.write({"step": self._step, "trouble": found})
+
+    def _write_metrics(self, outcome: Outcome, weights: Mapping[str, float], update: Any) -> None:
+        if not self._is_due(self._config.metrics.every):
+            return
+        line = self._parts.meter.line(self._step, outcome, weights)
+        self._parts.metrics.write(line)
+        self._sent()
+        loss = line.get("loss", math.nan)
+        update(self._step, f"loss {loss:.4g}, {line['tokens_per_second']:,.0f} tokens/s")
+
+    def _save(self) -> None:
+        parts = self._parts
+        state = {
+            "meter": parts.meter.state_dict(),
+            "losses": self._losses,
+            "weights": shares(parts.sampler.mixture_at(self._step)),
+            "sampler": parts.loader.state_dict(),
+            "mixture": parts.mixture.state_dict(),
+            "metrics_size": parts.metrics.size,
+        }
+        model, optimizer = parts.model.plain, parts.optimizer
+        self._checkpoints.save(self._step, model, optimizer, state, self._beside)
+
+    def _is_due(self, every: int) -> bool:
+        at_end = self._step == self._config.training.steps
+        return at_end or (every > 0 and self._step % every == 0)
+
+    def _resume_stream(self, path: Path, state: Mapping[str, Any]) -> None:
+        here, saved = self._parts.sampler.sizes, state["sampler"]
+        before = dict(zip(saved["domains"], saved["sizes"], strict=True))
+        mapped = self._config.map_domains if before != here else None
+        if before != here and mapped is None:
+            raise RunError(
+                f"{path}: {_changes(before, here)}; to go on with other domains on"
+                f" purpose give map_domains, names there to names here or null"
+            )
+        self._parts.loader.load_state_dict(saved, map_domains=mapped)
+
+    @contextmanager
+    def _progress(self, steps: int) -> Iterator[Any]:
+        if self._ranks.is_first:
+            with progress("pretrain", steps) as update:
+                yield update
+        else:
+            yield no_progress
+
+    @contextmanager
+    def _own_randomness(self) -> Iterator[None]:
+        """Leave torch's generators as they were."""
+        device = self._ranks.device
+        with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
+            yield
+
+
+def _changes(before: Mapping[str, int], here: Mapping[str, int]) -> str:
+    gone = [f"it has {name!r}, which the corpus has not" for name in before if name not in here]
+    new = [f"it has no {name!r}" for name in here if name not in before]
+    grown = [
+        f"{name!r} had {rows:,} rows and has {here[name]:,}"
+        for name, rows in before.items()
+        if here.get(name, rows) != rows
+    ]
+    return "; ".join(gone + new + grown) or "its domains are in another order"

@@ -1,0 +1,167 @@
+"""What a run measures, a line of JSON at a time: losses by domain, throughput, MFU.
+
+Lines have steps, never gaps or repeats: what was written after the checkpoint that a run goes on
+from is cut off. Time is that of training steps; evaluations and checkpoints are left out.
+
+Shapes: D domains.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from mixopt.errors import RunError
+from mixopt.online.contract import HeldOut
+from mixopt.online.domain_losses import COUNT, LOSS, UNIT, DomainLosses
+from mixopt.online.reduce import Reduction, is_first
+from mixopt.pretraining.config import TrainingConfig
+from mixopt.pretraining.training_step import Outcome
+
+
+class MetricsFile:
+    """Lines of one file; rank 0 writes, on the others nothing happens."""
+
+    def __init__(self, path: Path | None) -> None:
+        """Name the file; None for none."""
+        self._path = path
+        self.size = 0
+
+    def cut(self, size: int) -> None:
+        """Go on after so many bytes."""
+        self.size = size
+        if self._path is not None:
+            with self._path.open("ab") as stream:
+                stream.truncate(min(size, stream.tell()))
+
+    def write(self, line: Mapping[str, Any]) -> None:
+        """Write a line, with the time; NaN is not allowed.
+
+        Raises:
+            RunError: The file cannot be written.
+        """
+        timed = {**line, "time": round(time.time(), 3)}
+        content = (json.dumps(timed, ensure_ascii=False, allow_nan=False) + "\n").encode()
+        self.size += len(content)
+        if self._path is None:
+            return
+        try:
+            with self._path.open("ab") as stream:
+                stream.write(content)
+        except OSError as error:
+            raise RunError(f"{self._path}: cannot be written: {error.strerror}") from error
+
+
+class Meter:
+    """Adds up what happens between two lines; on every rank."""
+
+    def __init__(
+        self,
+        domains: tuple[str, ...],
+        training: TrainingConfig,
+        *,
+        flops: float,
+        peak: float | None,
+    ) -> None:
+        """Start the clock.
+
+        Args:
+            domains: Names of the training domains.
+            training: How many tokens a step has.
+            flops: Operations for a token.
+            peak: Operations per second of all devices together, where known.
+        """
+        self._domains, self._step_tokens = domains, training.step_tokens
+        self._flops, self._peak = flops, peak
+        self._losses = DomainLosses([float(training.sequence_length)] * len(domains))
+        self._steps, self._seconds, self._since = 0, 0.0, time.monotonic()
+        self.skipped = 0
+
+    def add(self, outcome: Outcome) -> None:
+        """Add a step; the losses of one that was skipped are left out."""
+        self._steps += 1
+        if outcome.skipped:
+            self.skipped += 1
+            return
+        for losses, domain in outcome.parts:
+            self._losses.add(losses, domain, None, None)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return what was seen since the last line, over all ranks; every rank calls it."""
+        sums = Reduction(self._losses.peek()).result().tolist()
+        return {"skipped": self.skipped, "domains": list(self._domains), "sums": sums}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Go on from a state; rank 0 keeps what all ranks had seen, unless domains changed."""
+        self.skipped = state["skipped"]
+        if is_first() and state["domains"] == list(self._domains):
+            self._losses.put(torch.tensor(state["sums"], dtype=torch.int64))
+
+    @contextmanager
+    def paused(self) -> Iterator[None]:
+        """Leave the time of the block out."""
+        self._seconds += time.monotonic() - self._since
+        yield
+        self._since = time.monotonic()
+
+    def line(self, step: int, outcome: Outcome, weights: Mapping[str, float]) -> dict[str, Any]:
+        """Return the line of the steps since the last; all ranks call it together.
+
+        Args:
+            step: Steps taken.
+            outcome: Of the last.
+            weights: The mixture that held in it.
+        """
+        sums_RD = Reduction(self._losses.take()).result()
+        units_D, counts_D = sums_RD[LOSS], sums_RD[COUNT]
+        losses = {
+            name: units / (UNIT * count)
+            for name, units, count in zip(self._domains, units_D, counts_D, strict=True)
+            if count
+        }
+        total = int(counts_D.sum())
+        line = {
+            "step": step,
+            "tokens": step * self._step_tokens,
+            "loss": float(units_D.sum() / (UNIT * total)) if total else None,
+            "learning_rate": outcome.learning_rate,
+            "gradient_norm": _finite(outcome.gradient_norm),
+            "skipped": self.skipped,
+            **self._speed(),
+            "train_loss": losses,
+            "weight": shares(weights),
+        }
+        return {name: value for name, value in line.items() if value is not None}
+
+    def _speed(self) -> dict[str, float | None]:
+        with self.paused():
+            seconds, steps = self._seconds, self._steps
+            self._seconds, self._steps = 0.0, 0
+        speed = steps * self._step_tokens / max(seconds, 1e-9)
+        mfu = None if self._peak is None else speed * self._flops / self._peak
+        return {"tokens_per_second": speed, "mfu": mfu}
+
+
+def held_out_line(
+    step: int, names: tuple[str, ...], held_out: HeldOut, bits_M: list[float | None]
+) -> dict[str, Any]:
+    """Return the line of an evaluation: nats per token, and bits per byte where known."""
+    losses = dict(zip(names, held_out.losses_M.tolist(), strict=True))
+    bits = {n: losses[n] * b for n, b in zip(names, bits_M, strict=True) if b is not None}
+    return {"step": step, "held_out_loss": losses, "held_out_bits_per_byte": bits}
+
+
+def shares(weights: Mapping[str, float]) -> dict[str, float]:
+    """Return weights without the last digits, which a sampler's state does not keep."""
+    return {name: round(weight, 9) for name, weight in weights.items()}
+
+
+def _finite(value: float) -> float | None:
+    return value if math.isfinite(value) else None

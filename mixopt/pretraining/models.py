@@ -1,0 +1,143 @@
+"""Build a causal language model with random weights: one of Hugging Face's, or a plug-in.
+
+A plug-in is a module class behind an entry point in `mixopt.models`, or `package.module:Name`. It
+is called with `vocab_size`, `sequence_length` and the options, takes token ids of shape (B, T), and
+returns logits of shape (B, T, V) or an object that has them, as Hugging Face's models do.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import torch
+from torch import nn
+
+from mixopt import plugins
+from mixopt.errors import ConfigError, PluginError, did_you_mean
+from mixopt.pretraining.config import ModelConfig
+
+# What models read though not every configuration class lists it (Qwen3-MoE's head_dim).
+_UNLISTED = {"head_dim", "attn_implementation"}
+
+
+def build_model(
+    config: ModelConfig, *, vocab_size: int, sequence_length: int, seed: int
+) -> nn.Module:
+    """Build the model on the CPU in float32, the same on every rank.
+
+    Args:
+        config: Its name and options.
+        vocab_size: Ids of the corpus's tokenizer.
+        sequence_length: Tokens of a sequence.
+        seed: Of the initial weights; torch's generator is left as it was.
+
+    Raises:
+        ConfigError: An unknown name or option, or a value that the model cannot have.
+        PluginError: A package that it needs is not installed.
+    """
+    given = config.options.get("vocab_size", vocab_size)
+    if isinstance(given, int) and given < vocab_size:
+        raise ConfigError(
+            f"model.options.vocab_size: {given}, and the corpus's tokenizer has {vocab_size} ids"
+        )
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        if ":" in config.name or config.name in plugins.names("model"):
+            known = {"vocab_size": vocab_size, "sequence_length": sequence_length}
+            model = plugins.build("model", config.name, known | config.options)
+        else:
+            model = _hugging_face(config, vocab_size, sequence_length)
+    if not isinstance(model, nn.Module):
+        raise PluginError(f"model {config.name!r}: {type(model).__name__} is no torch module")
+    return model
+
+
+def blocks_of(model: nn.Module) -> list[nn.Module]:
+    """Return the layers that are compiled, recomputed and sharded one by one.
+
+    They are those that Hugging Face says not to split, or the members of `layers`.
+    """
+    whole = set(getattr(model, "_no_split_modules", None) or ())
+    found = [module for module in model.modules() if type(module).__name__ in whole]
+    return found or list(getattr(model, "layers", ()))
+
+
+def flops_per_token(model: nn.Module, sequence_length: int) -> float:
+    """Return the operations of a training step for one token, as the MFU counts them.
+
+    Six for each weight that a token meets, and 12 x layers x width x length for attention (PaLM,
+    appendix B); an expert counts by the share of tokens that it gets. What is computed again for
+    activation checkpointing does not count.
+    """
+    own = getattr(model, "flops_per_token", None)
+    if own is not None:
+        return float(own())
+    config = getattr(model, "config", None)
+    width = getattr(config, "hidden_size", 0)
+    attention = 12.0 * getattr(config, "num_hidden_layers", 0) * width * sequence_length
+    return 6.0 * sum(_met(model, config)) + attention
+
+
+def _met(model: nn.Module, config: Any) -> Iterator[float]:
+    """Yield of each weight how many of its numbers multiply a token."""
+    tied = bool(getattr(config, "tie_word_embeddings", False))
+    table = None if tied else getattr(model, "get_input_embeddings", lambda: None)()
+    experts: int = getattr(config, "num_experts", 0) or getattr(config, "num_local_experts", 1)
+    share = getattr(config, "num_experts_per_tok", experts) / experts
+    for name, weight in model.named_parameters():
+        if table is None or weight is not getattr(table, "weight", None):
+            yield weight.numel() * (share if ".experts." in name else 1.0)
+
+
+def _hugging_face(config: ModelConfig, vocab_size: int, sequence_length: int) -> nn.Module:
+    try:
+        from transformers import CONFIG_MAPPING, AutoModelForCausalLM
+        from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
+    except ImportError as error:
+        raise PluginError(
+            f"model {config.name!r} needs transformers: pip install 'mixopt[pretraining]'"
+        ) from error
+    known = set(MODEL_FOR_CAUSAL_LM_MAPPING_NAMES)
+    if config.name not in known:
+        near = did_you_mean(config.name, {*known, *plugins.names("model")})
+        raise ConfigError(f"model.name: {config.name!r} is no causal language model{near}")
+    kind = CONFIG_MAPPING[config.name]
+    fields = set(inspect.signature(kind).parameters) | _UNLISTED
+    _check_options(config, fields)
+    ours = _defaults(vocab_size, sequence_length)
+    options = {name: value for name, value in ours.items() if name in fields} | config.options
+    try:
+        model: nn.Module = AutoModelForCausalLM.from_config(kind(**options))
+    except Exception as error:  # whatever a configuration class or a model's constructor raises
+        lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+        raise ConfigError(f"model.options: {' '.join(lines)[:300]}") from error
+    return model
+
+
+def _check_options(config: ModelConfig, fields: set[str]) -> None:
+    for option in config.options:
+        if option not in fields:
+            raise ConfigError(
+                f"model.options.{option}: {config.name!r} has no such field"
+                f"{did_you_mean(option, fields)}"
+            )
+
+
+def _defaults(vocab_size: int, sequence_length: int) -> Mapping[str, Any]:
+    """Return what follows from the corpus, and what training needs.
+
+    The special ids of published models are other tokens here; a padding id would keep the
+    embedding of one of them at 0. Router logits are asked for because experts are balanced by them.
+    """
+    return {
+        "vocab_size": vocab_size,
+        "max_position_embeddings": sequence_length,
+        "pad_token_id": None,
+        "bos_token_id": None,
+        "eos_token_id": None,
+        "is_decoder": True,
+        "use_cache": False,
+        "output_router_logits": True,
+    }

@@ -1,0 +1,116 @@
+"""The model over the ranks: alone, data parallel (DDP) or sharded (FSDP2), and in which precision.
+
+Weights and gradients are float32 in all of them; with bfloat16 the products are, and FSDP gathers
+weights in it. Blocks are the unit of sharding, of torch.compile and of activation checkpointing.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.distributed.device_mesh import init_device_mesh
+from torch.distributed.fsdp import FSDPModule, MixedPrecisionPolicy, fully_shard
+from torch.nn.parallel import DistributedDataParallel
+from torch.utils.checkpoint import checkpoint
+
+from mixopt.errors import ConfigError
+from mixopt.pretraining.config import Parallel, PretrainConfig
+from mixopt.pretraining.models import blocks_of
+from mixopt.pretraining.ranks import Ranks
+
+
+class ParallelModel:
+    """A model on its device, ready to be called.
+
+    Attributes:
+        plain: The model itself, whose parameters have their own names.
+    """
+
+    def __init__(self, model: nn.Module, config: PretrainConfig, ranks: Ranks) -> None:
+        """Move, compile and wrap the model as the configuration says.
+
+        Raises:
+            ConfigError: Several ranks without `parallel`.
+        """
+        self._ranks = ranks
+        self._half = is_half(config, ranks.device)
+        _check(config.parallel, ranks)
+        for block in blocks_of(model):
+            if config.training.activation_checkpointing:
+                block.forward = partial(checkpoint, block.forward, use_reentrant=False)
+            if config.training.compile:
+                block.compile()
+        self.plain = self._shard(model) if config.parallel == "fsdp" else model.to(ranks.device)
+        self._called = self._replicate() if config.parallel == "ddp" else self.plain
+
+    def train(self, tokens: Tensor) -> Any:
+        """Return what the model gives for tokens, shape (B, T), with gradients to come."""
+        self.plain.train()
+        with self._precision():
+            return self._called(tokens)
+
+    def evaluate(self, tokens: Tensor) -> Any:
+        """Return what the model gives for tokens, shape (B, T); all ranks call it alike."""
+        self.plain.eval()
+        with torch.no_grad(), self._precision():
+            return self.plain(tokens)
+
+    @contextmanager
+    def backward(self, *, last: bool) -> Iterator[None]:
+        """Run a forward and backward pass; gradients go over the ranks with the last of a step."""
+        context: AbstractContextManager[Any] = nullcontext()
+        if isinstance(self.plain, FSDPModule):
+            self.plain.set_requires_gradient_sync(last)
+        elif isinstance(self._called, DistributedDataParallel) and not last:
+            context = self._called.no_sync()
+        with context:
+            yield
+
+    def _precision(self) -> AbstractContextManager[Any]:
+        return torch.autocast(self._ranks.device.type, dtype=torch.bfloat16, enabled=self._half)
+
+    def _shard(self, model: nn.Module) -> nn.Module:
+        mesh = init_device_mesh(self._ranks.device.type, (self._ranks.count,))
+        half = torch.bfloat16 if self._half else None
+        policy = MixedPrecisionPolicy(half, torch.float32, cast_forward_inputs=False)
+        for block in blocks_of(model):
+            fully_shard(block, mesh=mesh, mp_policy=policy)
+        fully_shard(model, mesh=mesh, mp_policy=policy)
+        return model
+
+    def _replicate(self) -> nn.Module:
+        if self._ranks.count == 1:
+            return self.plain
+        device = self._ranks.device
+        options: dict[str, Any] = {_sync_option(): False, "gradient_as_bucket_view": True}
+        if device.type == "cuda":
+            options["device_ids"] = [device.index]
+        return DistributedDataParallel(self.plain, **options)
+
+
+def _sync_option() -> str:
+    """Return what releases of PyTorch call that buffers are sent around in every forward pass."""
+    known = inspect.signature(DistributedDataParallel).parameters
+    return "forward_sync_buffers" if "forward_sync_buffers" in known else "broadcast_buffers"
+
+
+def is_half(config: PretrainConfig, device: torch.device) -> bool:
+    """Whether products are computed in bfloat16."""
+    if config.training.precision != "auto":
+        return config.training.precision == "bfloat16"
+    if device.type == "cuda":
+        return torch.cuda.get_device_capability(device) >= (8, 0)
+    # Older releases of PyTorch cannot say; they get float32.
+    capabilities: dict[str, Any] = getattr(torch.cpu, "get_capabilities", dict)()
+    return bool(capabilities.get("avx512_bf16") or capabilities.get("amx_bf16"))
+
+
+def _check(how: Parallel, ranks: Ranks) -> None:
+    if how == "none" and ranks.count > 1:
+        raise ConfigError(f"parallel: none, and there are {ranks.count} ranks; give ddp or fsdp")

@@ -1,0 +1,142 @@
+"""Pretrain a model as a configuration says, or go on where a run was: what the command calls."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from mixopt.errors import MixoptError, OtherRankError
+from mixopt.pretraining.checkpoints import last_checkpoint, read_state
+from mixopt.pretraining.config import PretrainConfig, load_pretraining
+from mixopt.pretraining.corpus_input import prepare_for
+from mixopt.pretraining.directory import (
+    CHECKPOINTS,
+    MIXTURE_LOG,
+    open_directory,
+    run_fingerprint,
+)
+from mixopt.pretraining.interruption import listening
+from mixopt.pretraining.loop import Loop
+from mixopt.pretraining.parts import make_parts
+from mixopt.pretraining.ranks import Ranks, joined
+from mixopt.pretraining.result import PretrainResult
+from mixopt.run_directory import working_in
+from mixopt.tracking import Tracker, code_tags
+
+Say = Callable[[str], None]
+
+
+def _silent(line: str) -> None:
+    """Say nothing."""
+
+
+def pretrain(
+    config: str | Path | PretrainConfig,
+    out: str | Path,
+    overrides: Sequence[str] = (),
+    *,
+    say: Say = _silent,
+) -> PretrainResult:
+    """Pretrain a model; run it again and it goes on from the last checkpoint.
+
+    Under torchrun every process calls it. What it does depends on the configuration alone: a run
+    that was killed at any moment and went on takes the same batches, and its mixture log is that of
+    an undisturbed run.
+
+    Args:
+        config: A YAML file, or a configuration that is read already.
+        out: The run directory, which all ranks see.
+        overrides: `a.b=value` each, over the file.
+        say: Called on rank 0 with a line about what happens.
+
+    Returns:
+        What the run came to; not finished where SIGTERM stopped it.
+
+    Raises:
+        MixoptError: Something that was given cannot be right, or training diverged; one line says
+            what mends it. On other ranks than 0 an OtherRankError, which needs no saying.
+    """
+    path = Path(out)
+    asked = _read(config, overrides)
+    with joined(asked.device) as ranks, _alone_in(path, ranks), listening() as interruption:
+        ranks.first(lambda: _prepare(asked, path, say))
+        last = ranks.first(lambda: last_checkpoint(path / CHECKPOINTS))
+        if last is None or read_state(last)["step"] < asked.training.steps:
+            with _tracked(asked, path, ranks, say) as tracker:
+                loop = Loop(make_parts(asked, path, ranks), path, ranks, tracker.metrics)
+                if last is not None:
+                    loop.resume(last)
+                loop.run(interruption)
+        return ranks.first(lambda: _result(asked, path))
+
+
+def _read(config: str | Path | PretrainConfig, overrides: Sequence[str]) -> PretrainConfig:
+    if isinstance(config, PretrainConfig):
+        return config
+    try:
+        return load_pretraining(config, overrides)
+    except MixoptError as error:
+        if int(os.environ.get("LOCAL_RANK", "0")):
+            raise OtherRankError(str(error)) from error
+        raise
+
+
+@contextmanager
+def _tracked(config: PretrainConfig, out: Path, ranks: Ranks, warn: Say) -> Iterator[Tracker]:
+    """Keep a record in MLflow while the block runs; rank 0 does."""
+    enabled = config.tracking.enabled and ranks.is_first
+    section = config.tracking.model_copy(update={"enabled": enabled})
+    with Tracker(section, config.name, out, warn) as tracker:
+        tracker.start("pretrain", _params(config, ranks), code_tags(run_fingerprint(config)))
+        yield tracker
+        kept = (out / name for name in ("config.yaml", MIXTURE_LOG))
+        tracker.files("pretrain", kept)
+        tracker.end("pretrain")
+
+
+def _params(config: PretrainConfig, ranks: Ranks) -> dict[str, Any]:
+    return {
+        "seed": config.seed,
+        "ranks": ranks.count,
+        "parallel": config.parallel,
+        "model": config.model.name,
+        **{f"model/{name}": value for name, value in config.model.options.items()},
+        **{f"training/{name}": value for name, value in config.training},
+        **({"estimator": config.estimator.name} if config.estimator else {}),
+    }
+
+
+def _prepare(config: PretrainConfig, out: Path, say: Say) -> None:
+    open_directory(config, out)
+    prepare_for(config, out, say)
+
+
+@contextmanager
+def _alone_in(path: Path, ranks: Ranks) -> Iterator[None]:
+    """Keep other jobs out of the directory; rank 0 holds the lock."""
+    working = working_in(path)
+    ranks.first(working.__enter__)
+    try:
+        yield
+    finally:
+        if ranks.is_first:
+            working.__exit__(None, None, None)
+
+
+def _result(config: PretrainConfig, out: Path) -> PretrainResult:
+    last = last_checkpoint(out / CHECKPOINTS)
+    assert last is not None, "a run ends with a checkpoint"
+    state = read_state(last)
+    return PretrainResult(
+        path=out,
+        step=state["step"],
+        steps=config.training.steps,
+        tokens=state["step"] * config.training.step_tokens,
+        skipped=state["meter"]["skipped"],
+        weights=state["weights"],
+        losses=state["losses"],
+        checkpoint=last,
+    )

@@ -1,0 +1,128 @@
+"""One optimiser step on a global batch, the same decision on every rank.
+
+Each rank takes its part of the batch in passes of `micro_batch` sequences and adds up gradients.
+What a pass draws at random (dropout) follows from the seed and from where its sequences are in the
+stream, so nothing of it has to be saved. One small sum over the ranks then tells all of them
+whether the step is to be skipped and whether any was asked to stop; waiting for it is the one time
+in a step that the host waits for the device.
+
+Shapes: B sequences, T tokens, W = T + 1.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn, optim
+from torch.distributed.tensor import DTensor
+
+from mixopt.pretraining.config import PretrainConfig
+from mixopt.pretraining.optimizer import learning_rate
+from mixopt.pretraining.parallel import ParallelModel
+from mixopt.pretraining.ranks import Ranks
+from mixopt.pretraining.token_losses import own_loss, token_losses
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a step came to.
+
+    Attributes:
+        learning_rate: Of the step.
+        gradient_norm: Before clipping; NaN or infinite where the step was skipped for it.
+        skipped: Whether a loss or gradient was not finite, so that the weights stayed.
+        stopping: Whether a rank was asked to stop.
+        parts: Losses of this rank, shape (B, T), and domains, shape (B,), of each pass.
+    """
+
+    learning_rate: float
+    gradient_norm: float
+    skipped: bool
+    stopping: bool
+    parts: list[tuple[Tensor, Tensor]]
+
+
+class TrainingStep:
+    """Takes the steps of a run on one rank."""
+
+    def __init__(
+        self, model: ParallelModel, optimizer: optim.Optimizer, config: PretrainConfig, ranks: Ranks
+    ) -> None:
+        """Join model and optimiser."""
+        self._model, self._optimizer, self._ranks = model, optimizer, ranks
+        self._training, self._seed = config.training, config.seed
+        self._weights = [w for w in model.plain.parameters() if w.requires_grad]
+
+    def take(self, step: int, batch: dict[str, Any], *, stop: bool) -> Outcome:
+        """Take a step.
+
+        Args:
+            step: Its number, from 0.
+            batch: This rank's part of the global batch, as MixtureLoader gives it.
+            stop: Whether this rank was asked to stop.
+        """
+        parts = self._accumulate(batch)
+        norm = self._gradient_norm()
+        finite, stopping = self._agree(parts, norm, stop=stop)
+        rate = learning_rate(step, self._training)
+        if finite:
+            self._move(norm, rate)
+        self._optimizer.zero_grad()
+        return Outcome(rate, float(norm), not finite, stopping, parts)
+
+    def _accumulate(self, batch: dict[str, Any]) -> list[tuple[Tensor, Tensor]]:
+        """Add up the gradients of the passes; return their losses and domains."""
+        passes = list(self._passes(batch))
+        parts = []
+        for k, (position, tokens_BW, domain_B) in enumerate(passes):
+            torch.manual_seed(_seed_at(self._seed, position))
+            with self._model.backward(last=k == len(passes) - 1):
+                output = self._model.train(tokens_BW[:, :-1])
+                losses_BT = token_losses(output, tokens_BW[:, 1:])
+                loss = losses_BT.mean() + own_loss(output, self._model.plain)
+                (loss / len(passes)).backward()  # type: ignore[no-untyped-call]
+            parts.append((losses_BT.detach(), domain_B))
+        return parts
+
+    def _passes(self, batch: dict[str, Any]) -> Iterator[tuple[int, Tensor, Tensor]]:
+        """Yield the position in the stream, tokens and domains of each pass."""
+        tokens_BW = batch["input_ids"].to(self._ranks.device, non_blocking=True)
+        domain_B = batch["domain"].to(self._ranks.device, non_blocking=True)
+        size = self._training.micro_batch or len(tokens_BW)
+        for start in range(0, len(tokens_BW), size):
+            part = slice(start, start + size)
+            yield batch["position"] + start, tokens_BW[part], domain_B[part]
+
+    def _gradient_norm(self) -> Tensor:
+        gradients = [w.grad for w in self._weights if w.grad is not None]
+        norm = nn.utils.get_total_norm(gradients)
+        return norm.full_tensor() if isinstance(norm, DTensor) else norm
+
+    def _agree(
+        self, parts: list[tuple[Tensor, Tensor]], norm: Tensor, *, stop: bool
+    ) -> tuple[bool, bool]:
+        """Return on every rank whether all is finite, and whether any is asked to stop."""
+        loss = torch.stack([losses.sum() for losses, _ in parts]).sum()
+        broken = ~(torch.isfinite(loss) & torch.isfinite(norm))
+        said = torch.stack([broken.float(), torch.tensor(float(stop), device=broken.device)])
+        dist.all_reduce(said)
+        broken_ranks, stopping_ranks = said.tolist()
+        return not broken_ranks, bool(stopping_ranks)
+
+    def _move(self, norm: Tensor, rate: float) -> None:
+        if self._training.clip > 0:
+            nn.utils.clip_grads_with_norm_(self._weights, self._training.clip, norm)
+        for group in self._optimizer.param_groups:
+            group["lr"] = rate
+        self._optimizer.step()
+
+
+def _seed_at(seed: int, position: int) -> int:
+    """Return what a pass at a position of the stream draws from."""
+    digest = hashlib.blake2b(f"{seed}/{position}".encode(), digest_size=8).digest()
+    return int.from_bytes(digest, "little")
