@@ -12,6 +12,7 @@ from mixopt.errors import (
     ConfigError,
     CorpusError,
     DesignError,
+    EstimatorError,
     InfeasibleError,
     MixoptError,
     MixtureError,
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
     from mixopt.dataset import MixtureDataset
     from mixopt.loader import MixtureLoader
     from mixopt.mixture import Mixture
+    from mixopt.pretraining.run import pretrain
     from mixopt.proposal_file import Proposal
     from mixopt.run_directory import Run, load_run
     from mixopt.sampler import MixtureSampler
@@ -50,6 +52,7 @@ _LAZY = {
     "fit": "mixopt.steps",
     "load_run": "mixopt.run_directory",
     "prepare": "mixopt.steps",
+    "pretrain": "mixopt.pretraining.run",
     "propose": "mixopt.steps",
     "report": "mixopt.steps",
     "run": "mixopt.steps",
@@ -62,6 +65,7 @@ __all__ = [
     "Corpus",
     "CorpusError",
     "DesignError",
+    "EstimatorError",
     "InfeasibleError",
     "MixoptError",
     "Mixture",
@@ -82,6 +86,7 @@ __all__ = [
     "fit",
     "load_run",
     "prepare",
+    "pretrain",
     "propose",
     "report",
     "run",

@@ -3,6 +3,10 @@
 A proxy takes many trials at once, because small models waste a machine one at a time.
 Everything random about a trial comes from the trial's own seed, so its losses do not
 depend on what it was trained beside, to rounding.
+
+A proxy that cuts its domains to pools where `Training.target_tokens` asks for it
+(mixopt.simulated_epochs) says so by an attribute `simulates_epochs = True`; of another one,
+nobody may ask it.
 """
 
 from __future__ import annotations
@@ -15,7 +19,7 @@ from mixopt.corpus import Corpus
 from mixopt.mixture import Mixture
 
 Status = Literal["finished", "diverged", "failed"]
-Role = Literal["sampled", "anchor", "replicate", "validation"]
+Role = Literal["sampled", "chosen", "anchor", "replicate", "validation"]
 
 
 @dataclass(frozen=True)
@@ -70,6 +74,8 @@ class Training:
         eval_tokens: Held-out tokens used of each evaluation domain, at most.
         device: `cpu`, `cuda`, `cuda:1`, or `auto`.
         threads: Threads of one worker; 0 leaves it to the library.
+        target_tokens: Length of the full run; each domain is repeated as often as there. None
+            draws from all that a domain has.
     """
 
     tokens: int
@@ -77,6 +83,7 @@ class Training:
     eval_tokens: int = 65_536
     device: str = "auto"
     threads: int = 1
+    target_tokens: int | None = None
 
 
 class Proxy(Protocol):

@@ -2,7 +2,8 @@
 
 Which trials train together is decided once and kept (`groups.json`), because in bfloat16 a
 member's numbers depend slightly on the size of its group: a resumed sweep forms the same
-groups. A trial that diverges or fails is recorded with its reason, and the rest go on.
+groups, and trials of a later round form groups of their own. A trial that diverges or fails is
+recorded with its reason, and the rest go on.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from mixopt.executors import Job, LocalExecutor, Outcome
 from mixopt.files import read_json, write_json
 from mixopt.progress import Update, progress
 from mixopt.proxy import Losses, Progress, Trial, TrialResult
-from mixopt.trial_files import TrialFolder
+from mixopt.trial_files import GROUPS, TrialFolder
 
 OnResult = Callable[[Trial, TrialResult], None]
 
@@ -31,6 +32,7 @@ def run_trials(
     *,
     workers: int | None = None,
     title: str = "trials",
+    planned: int | None = None,
     on_result: OnResult | None = None,
 ) -> list[TrialResult]:
     """Train the trials that have no result yet.
@@ -41,6 +43,7 @@ def run_trials(
         folder: Where each finished trial has a file.
         workers: Processes; one a core or GPU when None.
         title: What the progress bar says.
+        planned: How many trials there will be in all, for the progress; those given when None.
         on_result: Called with each result that is new.
 
     Returns:
@@ -55,8 +58,9 @@ def run_trials(
         with LocalExecutor(job, workers, folder / "workers.log") as executor:
             groups = _groups(trials, executor, folder)
             waiting = {n: g for n, g in groups.items() if any(t.name not in results for t in g)}
-            with progress(title, job.training.tokens * len(trials)) as update:
-                meter = _Meter(len(trials), len(results), job.training.tokens, update)
+            total = max(planned or 0, len(trials))
+            with progress(title, job.training.tokens * total) as update:
+                meter = _Meter(total, len(results), job.training.tokens, update)
                 for outcome in executor.run(waiting, meter.report):
                     members = waiting[outcome.group]
                     new = _results_of(outcome, members)
@@ -72,18 +76,20 @@ def run_trials(
 def _groups(
     trials: Sequence[Trial], executor: LocalExecutor, folder: Path
 ) -> dict[int, list[Trial]]:
-    """Form the groups, or read those of an interrupted run."""
-    path = folder / "groups.json"
+    """Read the groups that were formed before, and form more of trials that are in none."""
+    path = folder / GROUPS
     by_name = {trial.name: trial for trial in trials}
-    if not path.exists():
-        # A group no larger than leaves work for every worker.
-        size = min(executor.group_size(), -(-len(trials) // executor.workers))
-        names = list(by_name)
-        write_json(path, [names[at : at + size] for at in range(0, len(names), size)])
-    names_by_group = read_json(path)
-    if sorted(name for names in names_by_group for name in names) != sorted(by_name):
+    groups: list[list[str]] = read_json(path) if path.exists() else []
+    grouped = {name for names in groups for name in names}
+    if not grouped <= by_name.keys():
         raise RunError(f"{path}: holds other trials than the design; delete {folder}")
-    return {n: [by_name[name] for name in names] for n, names in enumerate(names_by_group)}
+    new = [name for name in by_name if name not in grouped]
+    if new:
+        # A group no larger than leaves work for every worker.
+        size = min(executor.group_size(), -(-len(new) // executor.workers))
+        groups += [new[at : at + size] for at in range(0, len(new), size)]
+        write_json(path, groups)
+    return {n: [by_name[name] for name in names] for n, names in enumerate(groups)}
 
 
 def _results_of(outcome: Outcome, members: Sequence[Trial]) -> list[TrialResult]:

@@ -1,39 +1,31 @@
 """From tables that a user already has: fit them, propose from them, test the fit on new runs.
 
-`fit_tables` leaves `trials.parquet` and `fit/` in a folder, which `propose_from` and
-`evaluate_fit` read; both read a run directory as well.
+`fit_tables` leaves `trials.parquet` and `fit/` in a folder, which `evaluate_fit` and
+mixopt.questions read; both read a run directory as well.
 
 Shapes: N trials, M evaluation domains.
 """
 
 from __future__ import annotations
 
-import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import yaml
-from numpy.typing import NDArray
-from pydantic import ValidationError
 
-from mixopt.config import ConstraintsConfig, FitConfig, ObjectiveConfig, ProposeConfig
-from mixopt.constraints import Constraints
-from mixopt.crossval import spearman
-from mixopt.errors import ConfigError, RunError, TrialsError, did_you_mean
+from mixopt.config import FitConfig, ObjectiveConfig
+from mixopt.errors import ConfigError, RunError, TrialsError
+from mixopt.evaluation import evaluate
 from mixopt.fitted import Fit
 from mixopt.fitting import fit_trials
-from mixopt.mixture import Mixture
-from mixopt.objective import Objective
+from mixopt.objective import Direction, Objective, Scale
+from mixopt.pilots import aligned
 from mixopt.progress import progress
-from mixopt.proposal_file import Proposal
-from mixopt.proposals import propose_mixture
-from mixopt.run_directory import load_run
+from mixopt.repetition import Repetition
+from mixopt.sizes import Size
+from mixopt.trial_rows import Unit, listed
 from mixopt.trials import Trials
-
-Array = NDArray[np.float64]
-NINETY = 1.6448536269514722  # a normal error is within so many standard deviations at 90%
 
 
 def fit_tables(
@@ -48,8 +40,8 @@ def fit_tables(
     """Fit regressors to published or exported tables and keep the fit in a folder.
 
     Args:
-        mixtures: CSV, a row for each trial: its key, and the weight of each domain.
-        losses: CSV, a row for each trial: its key, and its losses in nats per token.
+        mixtures: CSV or Parquet, a row for each trial: its key, and the weight of each domain.
+        losses: CSV or Parquet, a row for each trial: its key, and its losses in nats per token.
         out: The folder; it must not hold a run.
         regressors: Which compete; the usual ones when empty.
         targets: What is minimised: the mean of these; of all losses when empty.
@@ -60,14 +52,62 @@ def fit_tables(
         ConfigError: An unknown target.
         RunError: The folder is a run directory, or cannot be written.
     """
+    trials = Trials.from_csv(mixtures, losses)
+    return fit_existing(trials, out, regressors=regressors, targets=targets, seed=seed)
+
+
+def fit_existing(
+    trials: Trials,
+    out: str | Path,
+    *,
+    regressors: Sequence[str] = (),
+    targets: Sequence[str] = (),
+    direction: Mapping[str, Direction] | None = None,
+    scale: Scale = "none",
+    unit: Unit | None = None,
+    size: Size | None = None,
+    inventory: Mapping[str, float] | None = None,
+    pilots: Trials | None = None,
+    seed: int = 0,
+) -> Fit:
+    """Fit regressors to trials that there are, and keep the fit in a folder.
+
+    A loss that is the same in all trials is left out, unless it is a target, and noted.
+
+    Args:
+        trials: Some of them finished.
+        out: The folder; it must not hold a run.
+        regressors: Which compete; the usual ones when empty.
+        targets: What is minimised: the mean of these; of all losses when empty.
+        direction: `higher` for each metric of which higher is better.
+        scale: `spread` to divide each loss by its standard deviation over the trials.
+        unit: Unit of the fit; nats per token where there are losses in them, when None.
+        size: What is predicted at, from trials of several sizes; by `scaling` if none is named.
+        inventory: Distinct tokens of each domain, for regressors that know of epochs.
+        pilots: A few runs at the target size, which the fit is carried to.
+        seed: Of folds and regressors.
+
+    Raises:
+        TrialsError: The trials cannot be fitted.
+        ConfigError: An unknown target.
+        RunError: The folder is a run directory, or cannot be written.
+    """
     out = Path(out)
     if (out / "config.yaml").exists():
         raise RunError(f"{out}: is the directory of a run; use another --out")
-    trials = Trials.from_csv(mixtures, losses)
-    objective = _mean_of(targets, trials)
-    config = FitConfig(regressors=list(regressors)) if regressors else FitConfig()
+    unit = unit or trials.unit
+    trials = _informative(trials, targets, unit)
+    objective = _objective(trials, targets, direction or {}, scale, unit)
+    named = list(regressors) or ([] if size is None else ["scaling"])
+    config = FitConfig(regressors=named) if named else FitConfig()
+    repeated = None if inventory is None else Repetition.of_trials(trials.finished, inventory)
+    if pilots is not None:
+        aligned(pilots, trials.finished, objective)  # said before the fit, which may take long
     with progress("fit", len(config.regressors) * config.folds) as update:
-        fitted = fit_trials(trials, config, objective, seed, update=update)
+        fitted = fit_trials(
+            trials, config, objective, seed, size=size, repetition=repeated, update=update
+        )
+    fitted = fitted if pilots is None else fitted.with_pilots(pilots)
     trials.write(out / "trials.parquet")
     fitted.save(out / "fit")
     return fitted
@@ -88,156 +128,65 @@ def load_fit(directory: str | Path) -> Fit:
     return Fit.load(path)
 
 
-def propose_from(
+def evaluate_fit(
     directory: str | Path,
+    mixtures: str | Path,
+    losses: str | Path,
     *,
-    target: str | None = None,
-    tokens: int | None = None,
-    constraints: str | Path | None = None,
-    seed: int = 0,
-) -> Proposal:
-    """Propose a mixture from a fit, for another target, length or constraints than before.
-
-    What is not given is as the run's configuration has it, where the directory is a run's.
+    unit: Unit = "nats_per_token",
+    affine: bool = False,
+) -> dict[str, Any]:
+    """Test a fit against runs that it has not seen; see `mixopt.evaluation.evaluate`.
 
     Args:
         directory: A run directory, or a folder that `fit_tables` made.
-        target: An evaluation domain; the fit's own objective when None.
-        tokens: Length of the full run, for epochs and `max_epochs`.
-        constraints: A YAML file of `bounds` and `max_epochs`, in place of the run's.
-        seed: Of the search, where the directory is no run's.
+        mixtures: CSV or Parquet of weights by domain.
+        losses: CSV or Parquet of losses by evaluation domain.
+        unit: Unit of the losses.
+        affine: Map predictions to the scale of these runs first.
 
     Raises:
-        ConfigError: An unknown target or domain, or constraints that cannot be read.
-        InfeasibleError: Constraints that no mixture meets.
+        TrialsError: A table cannot be used, or has other domains, targets or another unit than
+            the fit.
     """
-    directory = Path(directory)
+    return evaluate_existing(directory, Trials.from_csv(mixtures, losses, unit=unit), affine=affine)
+
+
+def evaluate_existing(
+    directory: str | Path, unseen: Trials, *, affine: bool = False
+) -> dict[str, Any]:
+    """Test a fit against trials that it has not seen; see `evaluate_fit`."""
     fitted = load_fit(directory)
-    objective = fitted.objective
-    if target is not None:
-        config = ObjectiveConfig(target=target, unit=objective.unit)
-        objective = Objective.from_config(config, fitted.targets)
-    limits, search = ConstraintsConfig(), ProposeConfig()
-    if (directory / "config.yaml").exists():
-        config_of_run = load_run(directory).config
-        limits, search = config_of_run.constraints, config_of_run.propose
-        seed = config_of_run.seed
-    if constraints is not None:
-        limits = _read_constraints(Path(constraints))
-    if tokens is not None:
-        search = search.model_copy(update={"target_tokens": tokens})
-    inventory = _inventory(directory)
-    with progress("propose", search.bootstrap) as update:
-        return propose_mixture(
-            fitted,
-            objective,
-            _constraints(limits, inventory, fitted.domains, search.target_tokens),
-            Mixture.natural(inventory) if inventory else Mixture.uniform(fitted.domains),
-            fitted.trials,
-            search,
-            inventory=inventory,
-            seed=seed,
-            update=update,
-        )
-
-
-def evaluate_fit(directory: str | Path, mixtures: str | Path, losses: str | Path) -> dict[str, Any]:
-    """Test a fit against runs that it has not seen.
-
-    Returns:
-        `mean_spearman`; and by target, and for `mean` (of all targets): `spearman`, `rmse` in
-        nats per token, `coverage90` (share of the runs within the 90% interval), and of the
-        run that the fit would pick its `rank` (1 is the best) and `regret` in nats per token.
-
-    Raises:
-        TrialsError: A table cannot be used, or has other domains or targets than the fit.
-    """
-    fitted = load_fit(directory)
-    if fitted.objective.unit != "nats_per_token":
+    unit = fitted.objective.unit
+    if not unseen.has(unit):
         raise TrialsError(
-            f"{directory}: its fit is in bits per byte, and tables are in nats per token; a run"
-            " with objective.unit: nats_per_token can be tested on them"
+            f"{directory}: its fit is in {unit}, and these losses are not; say what they are in:"
+            f" --unit, or fit again in their unit"
         )
-    unseen = Trials.from_csv(mixtures, losses)
-    if set(unseen.domains) != set(fitted.domains):
-        odd = sorted(set(unseen.domains) ^ set(fitted.domains))[0]
-        raise TrialsError(f"{mixtures}: domain {odd!r} is not in both the table and the fit")
-    order = [unseen.domains.index(name) for name in fitted.domains]
-    targets = [name for name in fitted.targets if name in unseen.targets]
-    if not targets:
-        raise TrialsError(f"{losses}: has none of the fit's targets: {', '.join(fitted.targets)}")
-    prediction = fitted.predict(unseen.weights()[:, order])
-    ours = [fitted.targets.index(name) for name in targets]
-    observed_NM = unseen.losses(fitted.objective.unit)[
-        :, [unseen.targets.index(n) for n in targets]
-    ]
-    predicted_NM, std_NM = prediction.losses_NM[:, ours], prediction.std_NM[:, ours]
-    rows = {
-        name: _scores(predicted_NM[:, m], observed_NM[:, m], std_NM[:, m])
-        for m, name in enumerate(targets)
-    }
-    held_out_N = fitted.held_out_errors()[:, ours].mean(axis=1)
-    spread_N = np.full(len(observed_NM), math.sqrt(float((held_out_N**2).mean())))
-    mean = _scores(predicted_NM.mean(axis=1), observed_NM.mean(axis=1), spread_N)
-    ranks = [row["spearman"] for row in rows.values() if row["spearman"] is not None]
-    return {
-        "regressor": fitted.name,
-        "runs": len(observed_NM),
-        "mean_spearman": float(np.mean(ranks)) if ranks else None,
-        "targets": rows,
-        "mean": mean,
-    }
+    return evaluate(fitted, unseen, affine=affine)
 
 
-def _scores(predicted_N: Array, observed_N: Array, std_N: Array) -> dict[str, Any]:
-    errors_N = observed_N - predicted_N
-    pick = int(np.argmin(predicted_N))
-    return {
-        "spearman": spearman(predicted_N, observed_N),
-        "rmse": float(np.sqrt((errors_N**2).mean())),
-        "coverage90": float((np.abs(errors_N) <= NINETY * std_N).mean()),
-        "rank": 1 + int((observed_N < observed_N[pick]).sum()),
-        "regret": float(observed_N[pick] - observed_N.min()),
-    }
+def _informative(trials: Trials, targets: Sequence[str], unit: Unit) -> Trials:
+    """Return the trials without losses that never change, unless they are asked for."""
+    varies_M = np.ptp(trials.finished.losses(unit), axis=0) > 0
+    kept = [n for n, varies in zip(trials.targets, varies_M, strict=True) if varies or n in targets]
+    gone = [name for name in trials.targets if name not in kept]
+    if not kept or not gone:
+        return trials
+    note = f"left out {listed(gone)}: the same loss in every trial"
+    return trials.with_targets(kept).with_notes(note)
 
 
-def _mean_of(targets: Sequence[str], trials: Trials) -> Objective:
-    weights = dict.fromkeys(targets or trials.targets, 1.0)
-    config = ObjectiveConfig(mean=weights, unit="nats_per_token")
+def _objective(
+    trials: Trials,
+    targets: Sequence[str],
+    direction: Mapping[str, Direction],
+    scale: Scale,
+    unit: Unit,
+) -> Objective:
+    asked = list(dict.fromkeys(targets)) or list(trials.targets)
+    if len(asked) == 1 and scale == "spread":
+        raise ConfigError(f"--scale spread: is for a mean of targets, and {asked[0]!r} is alone")
+    alone = {"target": asked[0]} if len(asked) == 1 else {"mean": dict.fromkeys(asked, 1.0)}
+    config = ObjectiveConfig(**alone, unit=unit, direction=dict(direction), scale=scale)
     return Objective.from_config(config, trials.targets)
-
-
-def _inventory(directory: Path) -> dict[str, int] | None:
-    """Return the tokens of each domain where the folder has a corpus."""
-    from mixopt.corpus import Corpus
-
-    path = directory / "corpus"
-    return Corpus.open(path, verify=False).inventory if path.exists() else None
-
-
-def _constraints(
-    config: ConstraintsConfig,
-    inventory: dict[str, int] | None,
-    domains: tuple[str, ...],
-    tokens: int | None,
-) -> Constraints:
-    if config.max_epochs is not None and inventory is None:
-        raise ConfigError("constraints.max_epochs needs a corpus, whose tokens are counted")
-    return Constraints.from_config(
-        config, inventory=inventory or dict.fromkeys(domains, 1), target_tokens=tokens
-    )
-
-
-def _read_constraints(path: Path) -> ConstraintsConfig:
-    try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
-        return ConstraintsConfig.model_validate(content)
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise ConfigError(f"{path}: cannot be read: {' '.join(str(error).split())}") from error
-    except ValidationError as error:
-        first = error.errors(include_url=False)[0]
-        field = ".".join(str(part) for part in first["loc"]) or "the file"
-        if first["type"] == "extra_forbidden":
-            near = did_you_mean(field, ConstraintsConfig.model_fields)
-            raise ConfigError(f"{path}: {field}: unknown field{near}") from error
-        raise ConfigError(f"{path}: {field}: {first['msg']}, got {first['input']!r}") from error

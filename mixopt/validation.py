@@ -119,11 +119,13 @@ class Validation:
             target: An evaluation domain; the objective when None.
 
         Returns:
-            The mean difference and its interval; None where fewer than two seeds finished of both.
+            The mean difference and its interval, with the sign turned where higher is better, so
+            that below 0 is better; None where fewer than two seeds finished of both.
         """
         ours, theirs = self.values(PROPOSAL, target), self.values(baseline, target)
         shared = sorted(ours.keys() & theirs.keys())
-        differences_S = np.array([ours[seed] - theirs[seed] for seed in shared])
+        sign = -1.0 if target in self.objective.higher else 1.0
+        differences_S = np.array([sign * (ours[seed] - theirs[seed]) for seed in shared])
         if len(shared) < 2:
             return None
         mean, half = _interval(differences_S)

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any, TextIO
 
 from mixopt.corpus import Corpus
-from mixopt.errors import MixoptError
+from mixopt.errors import ConfigError, MixoptError
 from mixopt.proxy import Progress, Proxy, Training, make_proxy
 from mixopt.trial_files import result_to_json, trial_from_json
 
@@ -63,9 +63,11 @@ class Work:
     def _load(self) -> tuple[Proxy, Corpus, Training]:
         if self._loaded is None:
             proxy = make_proxy(self._setup["proxy"], self._setup["options"])
+            training = Training(**self._setup["training"])
+            _check_epochs(self._setup["proxy"], proxy, training)
             # The parent has verified the hashes; the sizes are checked again.
             corpus = Corpus.open(Path(self._setup["corpus"]), verify=False)
-            self._loaded = proxy, corpus, Training(**self._setup["training"])
+            self._loaded = proxy, corpus, training
         return self._loaded
 
     def _report(self) -> Callable[[Progress], None]:
@@ -74,6 +76,13 @@ class Work:
             _send(self._answers, {"progress": [progress.done, progress.total]})
 
         return report
+
+
+def _check_epochs(name: str, proxy: Proxy, training: Training) -> None:
+    if training.target_tokens is not None and not getattr(proxy, "simulates_epochs", False):
+        raise ConfigError(
+            f"proxy.simulate_epochs: proxy {name!r} does not cut its domains to pools; leave it out"
+        )
 
 
 def _send(stream: TextIO, answer: dict[str, Any]) -> None:

@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 from mixopt.errors import ConfigError, RunError, TrialsError
-from mixopt.tables import evaluate_fit, fit_tables, load_fit, propose_from
+from mixopt.questions import Asked, propose_from
+from mixopt.tables import evaluate_fit, fit_tables, load_fit
 
 DOMAINS = ("web", "code", "books")
 
@@ -63,7 +64,7 @@ def test_a_proposal_for_a_target_leans_to_its_domain(folders):
 def test_constraints_of_a_file_hold(folders, tmp_path):
     path = tmp_path / "constraints.yaml"
     path.write_text("bounds: {code: [0, 0.3], books: [0.2, 1]}")
-    mixture = propose_from(folders[0], target="code", constraints=path).mixture
+    mixture = propose_from(folders[0], target="code", asked=Asked(constraints=path)).mixture
     assert mixture["code"] <= 0.3 + 1e-9
     assert mixture["books"] >= 0.2 - 1e-9
 
@@ -77,7 +78,7 @@ def test_what_is_wrong_is_named(folders, tmp_path):
     path = tmp_path / "c.yaml"
     path.write_text("bound: {}")
     with pytest.raises(ConfigError, match=r"c\.yaml: bound: "):
-        propose_from(fit, constraints=path)
+        propose_from(fit, asked=Asked(constraints=path))
     renamed = tmp_path / "mixtures.csv"
     renamed.write_text((unseen / "mixtures.csv").read_text().replace("books", "maths"))
     with pytest.raises(TrialsError, match="domain 'books' is not in both"):
