@@ -52,10 +52,7 @@ class World:
         recency_MD: K of the fast term, >= 0.
         anneal_M: Loss that goes with the learning rate.
         objective_M: Weight of each evaluation domain.
-<<<<<<< HEAD
         most_D: Most that each training domain may be given.
-=======
->>>>>>> w-pretrain
         noise: Standard deviation of the training loss of one sequence.
         jitter: Standard deviation of a held-out loss at the highest learning rate.
         memory: Steps, at the highest learning rate, over which late shares are averaged.
@@ -72,10 +69,7 @@ class World:
     recency_MD: Array
     anneal_M: Array
     objective_M: Array
-<<<<<<< HEAD
     most_D: Array
-=======
->>>>>>> w-pretrain
     noise: float = 0.35
     jitter: float = 0.01
     memory: float = 30.0
@@ -114,11 +108,7 @@ class World:
             evaluations=tuple(names[m] for m in self.watched),
             objective_M=self.objective_M[self.watched],
             lower_D=np.zeros(count),
-<<<<<<< HEAD
             upper_D=self.most_D,
-=======
-            upper_D=np.ones(count),
->>>>>>> w-pretrain
             seed=seed,
         )
 

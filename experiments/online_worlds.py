@@ -2,13 +2,8 @@
 
 The sizes are those of a small language model of 1,000 steps of 16 sequences: own losses that move
 by 0.1 to 0.4 nats for a factor e of own share, a best static mixture 8 to 30 thousandths below
-<<<<<<< HEAD
 stratified on the mean, and little transfer. `KINDS` says what each kind of world changes; the
 adverse ones break what a curve fit assumes.
-=======
-stratified on the mean, and little transfer. `KINDS` says what each kind of world changes; the adverse
-ones break what a curve fit assumes.
->>>>>>> w-pretrain
 
 Shapes: D domains, M evaluation domains, S segments of a schedule.
 """
@@ -26,20 +21,14 @@ from mixopt.online.contract import Array
 KINDS = {
     "plain": "little transfer, moderate recency",
     "transfer": "each domain's sequences are worth 0 to 0.4 to every other",
-<<<<<<< HEAD
     "siblings": "domains go in pairs, and each one's sequences are worth 0.6 to the other",
-=======
->>>>>>> w-pretrain
     "interference": "half of the domains cost others: worth -0.15 to 0.1",
     "anneal": "losses also fall with the learning rate, by 0 to 0.4 nats, not alike",
     "recency": "recency three times as strong and not alike",
     "noise domain": "one domain of iid noise with strong recency, one that is learned at once",
 }
 OUTSIDE_SOURCES = 3  # training domains that an outside target has something to gain from, about
-<<<<<<< HEAD
 SCARCE = 0.3  # most share of a scarce target
-=======
->>>>>>> w-pretrain
 SEGMENTS = 12
 ITERATIONS = 300
 
@@ -53,13 +42,8 @@ def make_world(
         kind: One of `KINDS`.
         domains: Training domains, >= 2.
         seed: Of the draw.
-<<<<<<< HEAD
         objective: `mean` over the training domains, `one` of them, one that is `scarce` (it cannot
             be given more than `SCARCE`), a weighted `few`, or a target that is `outside` of them.
-=======
-        objective: `mean` over the training domains, `one` of them, a weighted `few`, or a target
-            that is `outside` of them.
->>>>>>> w-pretrain
         jitter: Of held-out losses, 1 being 0.01 nats; training noise is scaled alike.
 
     Returns:
@@ -78,7 +62,6 @@ def make_world(
         recency_MD=0.07 * np.eye(count, domains) * uniform(0.6, 1.4, (count, 1)),
         anneal_M=np.zeros(count),
         objective_M=_objective(objective, domains, rng),
-<<<<<<< HEAD
         most_D=np.ones(domains),
         noise=0.35 * jitter,
         jitter=0.01 * jitter,
@@ -86,11 +69,6 @@ def make_world(
     if objective == "scarce":
         most = max(SCARCE, 1.2 / domains)
         world = replace(world, most_D=np.where(world.objective_M > 0, most, 1.0))
-=======
-        noise=0.35 * jitter,
-        jitter=0.01 * jitter,
-    )
->>>>>>> w-pretrain
     if objective == "outside":
         world = _with_outside(world, rng)
     return _adverse(world, kind, rng)
@@ -102,11 +80,7 @@ def _objective(objective: str, domains: int, rng: np.random.Generator) -> Array:
     if objective == "mean":
         return np.full(domains, 1 / domains)
     weights_M = np.zeros(domains)
-<<<<<<< HEAD
     if objective in {"one", "scarce"}:
-=======
-    if objective == "one":
->>>>>>> w-pretrain
         weights_M[rng.integers(domains)] = 1.0
     else:
         chosen = rng.permutation(domains)[: max(2, domains // 4)]
@@ -131,14 +105,11 @@ def _adverse(world: World, kind: str, rng: np.random.Generator) -> World:
     if kind == "transfer":
         more_MD = others_MD * rng.uniform(0, 0.4, (count, domains))
         return replace(world, transfer_MD=world.transfer_MD + more_MD)
-<<<<<<< HEAD
     if kind == "siblings":
         places = np.arange(domains)
         other_D = places ^ 1 if domains % 2 == 0 else (places + 1) % domains
         pair_MD = np.eye(count, domains)[:, other_D]
         return replace(world, transfer_MD=world.transfer_MD + 0.6 * pair_MD)
-=======
->>>>>>> w-pretrain
     if kind == "interference":
         costs_MD = others_MD * rng.uniform(-0.23, 0.0, (count, domains))
         costs_MD[:, rng.permutation(domains)[: (domains + 1) // 2]] = 0.0
@@ -184,24 +155,15 @@ def _descend(world: World, ends: Array) -> tuple[Array, float]:
     loss, slope_SD = _final(world, best_SD, ends)
     for _ in range(ITERATIONS):
         scaled_SD = slope_SD / max(np.abs(slope_SD).max(), 1e-12)
-<<<<<<< HEAD
         tried_SD = _within(best_SD * np.exp(-pace * scaled_SD), world.most_D)
         tried, tried_slope_SD = _final(world, tried_SD, ends)
         if tried < loss:
             best_SD, loss, slope_SD, pace = tried_SD, tried, tried_slope_SD, min(pace * 1.3, 100.0)
-=======
-        tried_SD = best_SD * np.exp(-pace * scaled_SD)
-        tried_SD /= tried_SD.sum(axis=1, keepdims=True)
-        tried, tried_slope_SD = _final(world, tried_SD, ends)
-        if tried < loss:
-            best_SD, loss, slope_SD, pace = tried_SD, tried, tried_slope_SD, pace * 1.3
->>>>>>> w-pretrain
         else:
             pace /= 2
     return best_SD, loss
 
 
-<<<<<<< HEAD
 def _within(weights_SD: Array, most_D: Array) -> Array:
     """Scale to mixtures, and what is above its most down to it: the nearest in relative entropy."""
     full_SD = np.zeros(weights_SD.shape, dtype=bool)
@@ -216,8 +178,6 @@ def _within(weights_SD: Array, most_D: Array) -> Array:
     return np.where(full_SD, most_D, scaled_SD)
 
 
-=======
->>>>>>> w-pretrain
 def _final(world: World, mixtures_SD: Array, ends: Array) -> tuple[float, Array]:
     """Return the final objective of a schedule and its gradient, shape (S, D)."""
     pulls = world.rates / world.memory

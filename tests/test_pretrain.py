@@ -80,7 +80,9 @@ def one_thread():
 def context(models):
     """Processes that have torch already when they are forked."""
     forked = multiprocessing.get_context("forkserver")
-    forked.set_forkserver_preload(["mixopt.pretraining.run", "mixopt_proxies.causal_lm", "torch._dynamo"])
+    forked.set_forkserver_preload(
+        ["mixopt.pretraining.run", "mixopt_proxies.causal_lm", "torch._dynamo"]
+    )
     return forked
 
 
