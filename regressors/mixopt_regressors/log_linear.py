@@ -4,7 +4,8 @@
 
 It is the law of Ye et al. (Data Mixing Laws), L = c + k exp(sum_j t_j w_j): because weights add
 up to 1, k is the exponential of the mean of t, so it is not a parameter of its own. It is convex
-in the mixture. How it is fitted is in `mixopt_regressors.exponential`.
+in the mixture. Where trials hardly varied a domain the exponential is anything, and a prediction is
+cut off at one range of the trials' losses above the highest. How it is fitted is in `mixopt_regressors.exponential`.
 
 The standard deviation is that of a new trial by the delta method: residual spread times
 sqrt(1 + j' H^-1 j), where j is the gradient by the parameters and H the fit's curvature.
@@ -25,6 +26,7 @@ from mixopt_regressors.base import Array, MixtureRegressor
 from mixopt_regressors.exponential import ExponentialFit, exponential, jacobian
 
 PENALTIES = (1e-6, 1e-4, 1e-3, 1e-2, 1e-1)
+REACH = 1.0  # ranges of the trials' losses above the highest: more is no prediction
 STEPS = 15  # enough to compare penalties; the fit itself goes on until a step gains nothing
 
 
@@ -41,7 +43,9 @@ class LogLinearRegressor(MixtureRegressor):
         random_state: Seed of the folds.
     """
 
-    by_target = ("floors_M", "slopes_MD", "scales_M", "noise_M", "inverse_MPP", "penalties_M")
+    by_target = (
+        "floors_M", "slopes_MD", "scales_M", "noise_M", "inverse_MPP", "penalties_M", "tops_M",
+    )  # fmt: skip
 
     def __init__(
         self,
@@ -103,11 +107,12 @@ class LogLinearRegressor(MixtureRegressor):
             "noise_M": noise * scale,
             "inverse_MPP": inverse_PP,
             "penalties_M": penalty,
+            "tops_M": (losses_N.max() + REACH * np.ptp(losses_N)) * scale,
         }
 
     def _predict(self, weights_ND: Array) -> Array:
         excess_NM = exponential(weights_ND, self.slopes_MD.T)
-        predicted: Array = self.floors_M + self.scales_M * excess_NM
+        predicted: Array = np.minimum(self.floors_M + self.scales_M * excess_NM, self.tops_M)
         return predicted
 
     def _std(self, weights_ND: Array) -> Array:
