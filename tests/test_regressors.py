@@ -260,3 +260,14 @@ def test_lightgbm_ranks_published_runs_as_well_as_with_early_stopping_on_the_tes
     fitted = LightGBMRegressor().fit(weights_ND, losses_NM)
     # RegMix's notebook, which stops on the test set, gets 0.9895.
     assert mean_spearman(fitted.predict(fresh_ND), seen_NM) >= 0.989
+
+
+def test_a_mixing_law_does_not_explode_where_trials_hardly_varied_a_domain():
+    rng = np.random.default_rng(0)
+    weights_ND = rng.dirichlet([50, 1, 1], 20)
+    weights_ND[:, 0] = 0.96 + 0.01 * rng.random(20)
+    weights_ND[:, 1:] *= ((1 - weights_ND[:, 0]) / weights_ND[:, 1:].sum(axis=1))[:, None]
+    losses_N1 = 2 + np.exp(400 * (weights_ND[:, :1] - 0.965)) + 0.01 * rng.random((20, 1))
+    regressor = LogLinearRegressor(slope_penalty=1e-6).fit(weights_ND, losses_N1)
+    high = losses_N1.max() + np.ptp(losses_N1)
+    assert regressor.predict(np.eye(3)).max() <= high + 1e-9
