@@ -4,8 +4,9 @@
 
 It is the law of Ye et al. (Data Mixing Laws), L = c + k exp(sum_j t_j w_j): because weights add
 up to 1, k is the exponential of the mean of t, so it is not a parameter of its own. It is convex
-in the mixture. Where trials hardly varied a domain the exponential is anything, and a prediction is
-cut off at one range of the trials' losses above the highest. How it is fitted is in `mixopt_regressors.exponential`.
+in the mixture. Where trials hardly varied a domain the exponential is anything, and a prediction
+is cut off at one range of the trials' losses above the highest. How it is fitted is in
+`mixopt_regressors.exponential`.
 
 The standard deviation is that of a new trial by the delta method: residual spread times
 sqrt(1 + j' H^-1 j), where j is the gradient by the parameters and H the fit's curvature.
