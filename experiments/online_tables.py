@@ -28,8 +28,8 @@ def print_tables(out: Path, objectives: Mapping[str, Mapping[str, Mapping[str, f
     """
     print("# Online estimators on real text\n")
     print(
-        "Commands: `python experiments/online.py --data FOLDER --out runs/online`, the same with"
-        " `--size large --group five`, then `--print`.\n"
+        "Commands: `python experiments/online.py --data FOLDER --out runs/online --group three"
+        " --group five`, the same with `--group eleven --steps 300`, then `--print`.\n"
     )
     print(
         "Mean held-out loss in nats per token on text that nothing has seen, less that of"
