@@ -112,6 +112,24 @@ def test_a_target_that_is_none_is_found_by_perturbing_and_its_source_gets_more()
     assert weights[-1, 2] > 0.6
 
 
+class Fresh:
+    """A held-out loss that domain c's share of the latest tokens lowers, and nothing else."""
+
+    def __init__(self):
+        self.before_D = np.zeros(3)
+
+    def __call__(self, tokens_D):
+        latest_D, self.before_D = tokens_D - self.before_D, tokens_D
+        return HeldOut(2 - 0.3 * latest_D[2:] / latest_D.sum(), np.zeros(1), tokens=2000)
+
+
+def test_an_evaluation_is_explained_by_the_tokens_before_it_and_not_by_the_plan_before_them():
+    estimator = RobustEstimator()
+    weights, _ = run(estimator, setting((1.0,), evaluations=("exam",)), held_out=Fresh())
+    assert weights[-1].argmax() == 2
+    assert estimator.effect_D[2] > 2 * np.abs(estimator.effect_D[:2]).max()
+
+
 def test_evaluations_keep_to_their_budget():
     estimator = RobustEstimator(evaluate=0.01)
     run(estimator, setting((1.0,), evaluations=("exam",)), held_out=outside)

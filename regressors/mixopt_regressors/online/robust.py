@@ -111,9 +111,9 @@ class RobustEstimator(OnlineEstimator):
         return Plan(setting.reference_D.copy(), self._window(), "warm-up")
 
     def _next(self, seen: Seen) -> Plan:
+        slopes = self._learn_curves(seen)  # first: it brings shares up to the evaluation
         if seen.held_out is not None:
             self._learn_interaction(self.objective(seen.held_out), seen.held_out.tokens)
-        slopes = self._learn_curves(seen)
         return self._for_mean(slopes) if self._is_mean else self._for_target(slopes, seen)
 
     @property
