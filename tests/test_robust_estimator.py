@@ -5,6 +5,8 @@ The run is synthetic: losses are power laws of tokens, with noise on request.
 
 from __future__ import annotations
 
+import json
+
 import numpy as np
 import pytest
 from mixopt_regressors.online.curves import Curves
@@ -24,10 +26,12 @@ def losses(tokens_D, helps=HELPS, powers=(0.3, 0.3, 0.3), heights=(3.0, 3.0, 3.0
     return 1.0 + np.array(heights) * (1 + helps @ tokens_D / 20_000) ** -np.array(powers)
 
 
-def setting(objective=(1 / 3, 1 / 3, 1 / 3), evaluations=DOMAINS, lower=0.0, upper=1.0):
+def setting(
+    objective=(1 / 3, 1 / 3, 1 / 3), evaluations=DOMAINS, lower=0.0, upper=1.0, domains=DOMAINS
+):
     even_D = np.full(3, 1 / 3)
     return Setting(
-        DOMAINS,
+        domains,
         STEPS,
         TOKENS,
         even_D,
@@ -134,6 +138,42 @@ def test_evaluations_keep_to_their_budget():
     estimator = RobustEstimator(evaluate=0.01)
     run(estimator, setting((1.0,), evaluations=("exam",)), held_out=outside)
     assert estimator.evaluations_done * 2000 / 3 <= 0.01 * STEPS * TOKENS
+
+
+def test_perturbations_move_no_more_tokens_than_their_budget():
+    estimator, moved = RobustEstimator(perturb=0.02), []
+
+    def evaluated(tokens_D):
+        if estimator.perturbs:
+            moved.append(np.abs(estimator.weights_D - estimator.base_D).sum() / 2)
+        return outside(tokens_D)
+
+    run(estimator, setting((1.0,), evaluations=("exam",)), held_out=evaluated)
+    assert len(moved) == 10
+    assert sum(moved) * int(0.015 * STEPS) <= 0.02 * STEPS
+
+
+def test_a_target_is_approached_alike_in_any_order_of_domains():
+    turned = setting((1.0,), evaluations=("exam",), domains=("c", "a", "b"))
+    there, _ = run(RobustEstimator(), turned, held_out=lambda seen_D: outside(seen_D[[1, 2, 0]]))
+    here, _ = run(RobustEstimator(), setting((1.0,), ("exam",)), held_out=outside)
+    assert there[:, [1, 2, 0]] == pytest.approx(here, abs=1e-6)
+
+
+def test_a_run_saved_and_loaded_after_each_plan_perturbs_and_moves_to_the_last_bit_alike():
+    where = setting((1.0,), evaluations=("exam",))
+    undisturbed, _ = run(RobustEstimator(), where, held_out=outside)
+
+    class Relay(RobustEstimator):
+        def observe(self, observation):
+            super().observe(observation)
+            other = RobustEstimator()
+            other.start(where)
+            other.load_state_dict(json.loads(json.dumps(self.state_dict())))
+            vars(self).update(vars(other))
+
+    weights, _ = run(Relay(), where, held_out=outside)
+    assert (weights == undisturbed).all()
 
 
 def test_without_perturbations_there_are_none():

@@ -23,6 +23,7 @@ Shapes: D domains.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -297,7 +298,7 @@ class RobustEstimator(OnlineEstimator):
         length = max(int(min(PERTURBED_STEPS * steps, EXPLORED * steps / count)), 1)
         moved = min(2.0 * self.perturb * steps / (count * length), 0.9)
         size = min(math.atanh(moved), STRONGEST)
-        signs_D = _signs(self.perturbations_done, len(self.base_D))
+        signs_D = _signs(self.perturbations_done, self.setting.domains)
         rest_D = self._own_D <= 0
         weights_D = self.base_D * np.exp(size * np.where(rest_D, signs_D, 0.0))
         if rest_D.any():
@@ -316,10 +317,14 @@ class RobustEstimator(OnlineEstimator):
         self.late_D = self.late_D / self.late_D.sum()
 
 
-def _signs(number: int, domains: int) -> Array:
-    """Return a row of a Hadamard matrix: over the rows each pair of domains goes apart alike."""
+def _signs(number: int, names: Sequence[str]) -> Array:
+    """Return a row of a Hadamard matrix: over the rows each pair of domains goes apart alike.
+
+    Columns are by name, so that the order of domains changes nothing.
+    """
     matrix = np.ones((1, 1))
-    while len(matrix) < domains + 1:
+    while len(matrix) < len(names) + 1:
         matrix = np.block([[matrix, matrix], [matrix, -matrix]])
-    signs_D: Array = (-1.0) ** number * matrix[1 + number % (len(matrix) - 1), :domains]
+    columns_D = np.argsort(np.argsort(names))
+    signs_D: Array = (-1.0) ** number * matrix[1 + number % (len(matrix) - 1), columns_D]
     return signs_D
