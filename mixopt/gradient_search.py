@@ -11,6 +11,8 @@ Shapes: D domains, M losses, P pieces of the objective, S starts.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 
 from mixopt.convex_set import limits_of
@@ -19,6 +21,8 @@ from mixopt.objective import Array
 from mixopt.search import Found, Problem
 
 STARTS = 12
+FINE = 1e-10  # change of the objective at which a descent stops
+ROUGH = 1e-8  # change of the objective at which descents stop that are compared with each other
 ROOM = 1e-6  # in the unit of the losses, by which the descent keeps guardrails
 STEP = 1e-5  # in weight, of differences
 
@@ -29,11 +33,15 @@ def descend(problem: Problem, start_D: Array, *, seed: int) -> Found:
     cube_SK = rng.random((STARTS, problem.allowed.dimensions))
     centers_ND = np.vstack([start_D, problem.natural_D, problem.known_ND[:4]])
     starts_SD = np.vstack([problem.allowed.project(centers_ND), problem.allowed.from_cube(cube_SK)])
-    ends_SD = np.array([_minimise(problem, one_D) for one_D in starts_SD])
+    ends_SD = np.array([_minimise(problem, one_D, ROUGH) for one_D in starts_SD])
     every_ND = np.vstack([starts_SD, problem.allowed.inside(ends_SD)])
-    scores_N = problem.score(every_ND)
-    row = int(np.argmin(scores_N))
-    return Found(every_ND[row], float(scores_N[row]), "gradient")
+    best_D = every_ND[int(np.argmin(problem.score(every_ND)))]
+    # Only the best goes on: near a weight of 0 most steps are for the last digits.
+    last_D = problem.allowed.inside(_minimise(problem, best_D, FINE)[None])[0]
+    pair_2D = np.stack([best_D, last_D])
+    scores_2 = problem.score(pair_2D)
+    row = int(np.argmin(scores_2))
+    return Found(pair_2D[row], float(scores_2[row]), "gradient")
 
 
 def least_broken(problem: Problem, start_D: Array) -> Array:
@@ -46,21 +54,26 @@ def least_broken(problem: Problem, start_D: Array) -> Array:
     return nearest_D
 
 
-def _minimise(problem: Problem, start_D: Array) -> Array:
+def _minimise(problem: Problem, start_D: Array, accuracy: float) -> Array:
     """Return where one descent ends, to rounding inside the limits."""
     rows, radius = limits_of(problem.allowed)
     kept = [] if problem.guards is None else [_guards(problem, room=ROOM)]
     if problem.risk is not None:
-        return downhill(_differences(problem), start_D, rows, radius, kept)
+        return downhill(_differences(problem), start_D, rows, radius, kept, accuracy=accuracy)
     pieces = _pieces(problem)
     if len(problem.objective.pieces()) == 1:
-        return downhill(pieces, start_D, rows, radius, kept)
+        return downhill(pieces, start_D, rows, radius, kept, accuracy=accuracy)
     below = Smooth(lambda w: -pieces.values(w), lambda w: -pieces.slopes(w))
-    return _least_above(below, start_D, problem, kept)
+    return _least_above(below, start_D, problem, kept, accuracy=accuracy)
 
 
 def _least_above(
-    below: Smooth, start_D: Array, problem: Problem, kept: list[Smooth] | None = None
+    below: Smooth,
+    start_D: Array,
+    problem: Problem,
+    kept: Sequence[Smooth] = (),
+    *,
+    accuracy: float = FINE,
 ) -> Array:
     """Minimise the largest of `-below` as the least t with t + below >= 0."""
     rows, radius = limits_of(problem.allowed)
@@ -73,8 +86,9 @@ def _least_above(
         ),
     )
     top = Smooth(lambda x: x[domains : domains + 1], lambda x: np.eye(domains + 1)[domains:])
-    inner = [_of_weights(one, domains) for one in kept or ()]
-    return downhill(top, np.append(start_D, level), rows, radius, [above, *inner])[:domains]
+    inner = [_of_weights(one, domains) for one in kept]
+    start_X, positive = np.append(start_D, level), [above, *inner]
+    return downhill(top, start_X, rows, radius, positive, accuracy=accuracy)[:domains]
 
 
 def _of_weights(smooth: Smooth, domains: int) -> Smooth:
