@@ -10,6 +10,7 @@
     ├── TrialsError      tables of mixtures and losses
     ├── SamplerError     a stream of samples that cannot be laid out, changed or resumed
     ├── EstimatorError   an estimator that cannot work in this run, or what it is told
+    ├── RoutingError     routers that cannot be found, read or counted
     ├── RunError         a run directory that is stale, foreign or cannot be written
     │   └── OtherRankError    on the other ranks of a job, what rank 0 raised and says
     └── PluginError      a proxy, regressor or estimator that cannot be found or loaded
@@ -62,6 +63,10 @@ class SamplerError(MixoptError):
 
 class EstimatorError(MixoptError):
     """An estimator that cannot work in this run, or an observation that it cannot take."""
+
+
+class RoutingError(MixoptError):
+    """Routers of a mixture of experts that cannot be found, read or counted."""
 
 
 class RunError(MixoptError):

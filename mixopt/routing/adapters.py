@@ -1,0 +1,183 @@
+"""Find the routers of a model, and read what they chose.
+
+Hugging Face's routers are modules of their own that return (logits, weights, expert ids), so one
+adapter reads all of them: the ids are what the experts were given, also where a bias or groups
+make them differ from the largest logits. Any other module is read by a line:
+
+    RouterAdapter("MyRouter", read=lambda output: (output.expert_ids, output.logits))
+
+and where the choice is made inside a larger forward, a tap goes there:
+
+    self.tap = RouterTap(experts=8, top_k=2)            # in __init__
+    self.tap(expert_ids, logits)                        # in forward
+
+Shapes: T tokens, K experts of a token, E experts.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal, NamedTuple
+
+from torch import Tensor, nn
+
+from mixopt.errors import RoutingError
+
+Read = Callable[[Any], "tuple[Tensor, Tensor | None]"]
+Scores = Literal["softmax", "sigmoid"]
+
+EXAMPLE = "RouterAdapter('MyRouter', read=lambda output: (output.expert_ids, output.logits))"
+_HUGGING_FACE = re.compile(r"Top[kK]Router$")
+_LAYER = re.compile(r"(?:^|\.)(?:layers?|blocks?|h)\.(\d+)(?:\.|$)")
+
+
+class RouterTap(nn.Module):
+    """Tells RouterStats what a module chose: call it with the ids, and the logits if there are any.
+
+    It computes nothing and has no weights; without a RouterStats it costs nothing.
+    """
+
+    def __init__(self, *, experts: int, top_k: int, scores: Scores = "softmax") -> None:
+        """Say what is chosen from.
+
+        Args:
+            experts: Routed experts to choose from; shared ones are left out.
+            top_k: Experts of a token.
+            scores: What turns logits into probabilities.
+        """
+        super().__init__()
+        self.num_experts, self.top_k, self.scores = experts, top_k, scores
+
+    def forward(
+        self, expert_ids: Tensor, logits: Tensor | None = None
+    ) -> tuple[Tensor, Tensor | None]:
+        """Return what it is given.
+
+        Args:
+            expert_ids: Integers below `experts`, shape (..., K), tokens in the order of the batch;
+                `experts` itself stands for a choice that was dropped for want of capacity.
+            logits: Of all experts, shape (..., E).
+        """
+        return expert_ids, logits
+
+
+@dataclass(frozen=True)
+class RouterAdapter:
+    """How to read the routers of one class.
+
+    Attributes:
+        router: The class, or the end of its name.
+        read: From what the module returns to the ids of the chosen experts, integers of shape
+            (..., K), and the logits of all experts, shape (..., E), or None. An id that equals the
+            number of experts is a choice that was dropped.
+        experts: Number of experts, or the attribute of the module that has it.
+        top_k: Experts of a token, or the attribute of the module that has it.
+        scores: What turns logits into probabilities.
+    """
+
+    router: type[nn.Module] | str
+    read: Read
+    experts: int | str = "num_experts"
+    top_k: int | str = "top_k"
+    scores: Scores = "softmax"
+
+    def fits(self, module: nn.Module) -> bool:
+        """Tell whether it reads this module; FSDP puts its own class before the module's."""
+        if isinstance(self.router, str):
+            return type(module).__name__.endswith(self.router)
+        return isinstance(module, self.router)
+
+
+class FoundRouter(NamedTuple):
+    """A router of a model: where it is, in which layer, what it chooses from and how to read it."""
+
+    name: str
+    layer: int
+    module: nn.Module
+    experts: int
+    top_k: int
+    scores: Scores
+    read: Read
+
+
+def find_routers(model: nn.Module, adapters: Sequence[RouterAdapter] = ()) -> list[FoundRouter]:
+    """Return the routers of a model in the order of its layers.
+
+    Args:
+        model: Any module; it may be wrapped by DDP, FSDP or torch.compile.
+        adapters: For modules that are not found without; they go first.
+
+    Raises:
+        RoutingError: There is none, two are in one layer, or one does not say how many experts
+            it has.
+    """
+    found = []
+    for name, module in model.named_modules():
+        adapter = _adapter_of(module, adapters)
+        if adapter is not None:
+            found.append((name, module, adapter))
+    if not found:
+        raise RoutingError(
+            f"{type(model).__name__}: no router found; looked for RouterTap and for classes named"
+            " ...TopKRouter that have num_experts and top_k, as Hugging Face's Mixtral, Qwen-MoE,"
+            f" OLMoE, DeepSeek-V3 and gpt-oss have; for others give attach(adapters=[{EXAMPLE}])"
+        )
+    layers = [_layer_of(name, position) for position, (name, _, _) in enumerate(found)]
+    for layer in layers:
+        if layers.count(layer) > 1:
+            names = [
+                name
+                for name, one in zip((n for n, _, _ in found), layers, strict=True)
+                if one == layer
+            ]
+            raise RoutingError(
+                f"layer {layer} has several routers: {', '.join(names)}; attach to one stack of"
+                " layers"
+            )
+    routers = [_router(*entry, layer) for entry, layer in zip(found, layers, strict=True)]
+    return sorted(routers, key=lambda router: router.layer)
+
+
+def _adapter_of(module: nn.Module, adapters: Sequence[RouterAdapter]) -> RouterAdapter | None:
+    for adapter in adapters:
+        if adapter.fits(module):
+            return adapter
+    if isinstance(module, RouterTap):
+        return RouterAdapter(RouterTap, read=_read_tap, scores=module.scores)
+    if not _HUGGING_FACE.search(type(module).__name__) or not hasattr(module, "num_experts"):
+        return None
+    # DeepSeek-V3 and its kin score by sigmoid and choose with a bias that balances the load.
+    biased = hasattr(module, "e_score_correction_bias")
+    scores: Scores = "sigmoid" if biased else "softmax"
+    return RouterAdapter(type(module), read=_read_hugging_face, scores=scores)
+
+
+def _read_tap(output: Any) -> tuple[Tensor, Tensor | None]:
+    return output[0], output[1]
+
+
+def _read_hugging_face(output: Any) -> tuple[Tensor, Tensor | None]:
+    return output[2], output[0]
+
+
+def _layer_of(name: str, position: int) -> int:
+    """Return the number that the model gives the layer: dense layers count too."""
+    found = _LAYER.findall(name) or re.findall(r"(?:^|\.)(\d+)(?:\.|$)", name)
+    return int(found[-1]) if found else position
+
+
+def _router(name: str, module: nn.Module, adapter: RouterAdapter, layer: int) -> FoundRouter:
+    sizes = [_size(name, module, source) for source in (adapter.experts, adapter.top_k)]
+    return FoundRouter(name, layer, module, sizes[0], sizes[1], adapter.scores, adapter.read)
+
+
+def _size(name: str, module: nn.Module, source: int | str) -> int:
+    size = getattr(module, source, None) if isinstance(source, str) else source
+    if not isinstance(size, int) or size < 1:
+        raise RoutingError(
+            f"router {name!r}: {type(module).__name__} has no number {source!r}; give"
+            " RouterAdapter(experts=, top_k=) numbers, or the attributes that have them"
+        )
+    return size

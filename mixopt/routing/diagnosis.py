@@ -1,0 +1,106 @@
+"""What can be said to be wrong with a layer's experts, and from where on it is said.
+
+The three diagnoses are those of HoME (Kuaishou, 2024, "Hierarchy of multi-gate experts"), which
+are about experts that serve several tasks; here the tasks are domains:
+
+    collapse        few experts do the work, others are dead
+    degradation     experts that are there for all serve one domain
+    underfitting    a domain with few tokens has no experts of its own, where others have
+
+What is suggested is arithmetic on the counts, with the routers as they are; they adapt, so it is
+a trial to run and not a result.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any, Literal
+
+Kind = Literal["collapse", "degradation", "underfitting"]
+
+
+@dataclass(frozen=True)
+class Thresholds:
+    """From where on something is diagnosed.
+
+    Attributes:
+        load_entropy: Collapse below; 1 is even.
+        dead: Collapse above: share of a layer's experts that are dead.
+        serves: Share of an expert's tokens of one domain from which on it serves that domain.
+        occupied: Degradation above: share of the experts that serve one domain, less its share
+            of the tokens.
+        shared: Degradation above: share of the shared experts in the output for one domain, less
+            the mean of the others.
+        rare: A domain has few tokens below this part of an even share.
+        own: Underfitting below: share of a rare domain's assignments to experts of its own...
+        others: ...where it is above this for the middle one of the other domains.
+        lift: How much more of a domain than of all an expert of its own gets.
+        assignments: To an expert, on the mean, that a layer needs to be diagnosed.
+    """
+
+    load_entropy: float = 0.8
+    dead: float = 0.1
+    serves: float = 0.8
+    occupied: float = 0.25
+    shared: float = 0.2
+    rare: float = 0.5
+    own: float = 0.2
+    others: float = 0.4
+    lift: float = 1.5
+    assignments: int = 1000
+
+
+@dataclass(frozen=True)
+class Change:
+    """A change of the mixture.
+
+    Attributes:
+        domain: Whose share it is.
+        share: Of the tokens that were counted.
+        proposed: What to try instead, the others in proportion.
+    """
+
+    domain: str
+    share: float
+    proposed: float
+
+    def __str__(self) -> str:
+        """Return it as words."""
+        verb = "lower" if self.proposed < self.share else "raise"
+        return f"{verb} '{self.domain}' from {100 * self.share:.1f}% to {100 * self.proposed:.1f}%"
+
+
+@dataclass(frozen=True)
+class Diagnosis:
+    """Something that is wrong with a layer's experts.
+
+    Attributes:
+        kind: Which of the three.
+        layer: The model's own number of the layer.
+        what: What is wrong, in words.
+        domain: The domain that it has to do with; None for none.
+        experts: The experts that it is about.
+        numbers: What was found.
+        alarms: The thresholds that it was held against.
+        change: What to change in the mixture; None where the mixture is not the cause.
+        advice: What to do, in words.
+    """
+
+    kind: Kind
+    layer: int
+    what: str
+    domain: str | None
+    experts: tuple[int, ...]
+    numbers: Mapping[str, float]
+    alarms: Mapping[str, float]
+    change: Change | None
+    advice: str
+
+    def __str__(self) -> str:
+        """Return it as one line."""
+        return f"layer {self.layer}: {self.kind}: {self.what}; {self.advice}"
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return it as plain values."""
+        return asdict(self)

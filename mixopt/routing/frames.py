@@ -1,0 +1,118 @@
+"""Assignments as two frames that keep everything, for Parquet files: one a window adds up to all.
+
+`counts` has a row for each domain, layer and expert; `layers` one for each domain and layer. They
+hold sums, so frames of several windows one below the other are those of all of them.
+
+Shapes: D domains, E experts, H = 2 halves.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import polars as pl
+
+from mixopt.errors import RoutingError
+from mixopt.routing.assignments import Assignments, LayerAssignments
+
+_COUNTS = {
+    "domain": pl.String,
+    "layer": pl.Int16,
+    "expert": pl.Int16,
+    "even": pl.Int64,  # tokens of sequences at even places
+    "odd": pl.Int64,
+    "probability_sum": pl.Float64,
+}
+_LAYERS = {
+    "domain": pl.String,
+    "layer": pl.Int16,
+    "top_k": pl.Int16,
+    "dropped": pl.Int64,
+    "entropy_sum": pl.Float64,
+    "squared_logsumexp_sum": pl.Float64,
+    "chosen_sum": pl.Float64,
+}
+
+
+def to_frames(assignments: Assignments) -> tuple[pl.DataFrame, pl.DataFrame]:
+    """Return the frames `counts` and `layers` of assignments."""
+    names = assignments.domains
+    counts = [
+        pl.DataFrame(
+            {
+                "domain": np.repeat(names, layer.experts).tolist(),
+                "layer": [layer.layer] * (len(names) * layer.experts),
+                "expert": np.tile(np.arange(layer.experts), len(names)),
+                "even": layer.counts_HDE[0].ravel(),
+                "odd": layer.counts_HDE[1].ravel(),
+                "probability_sum": layer.probability_DE.ravel(),
+            },
+            schema_overrides=_COUNTS,
+        )
+        for layer in assignments.layers
+    ]
+    layers = [
+        pl.DataFrame(
+            {
+                "domain": list(names),
+                "layer": [layer.layer] * len(names),
+                "top_k": [layer.top_k] * len(names),
+                "dropped": layer.dropped_D,
+                "entropy_sum": layer.entropy_D,
+                "squared_logsumexp_sum": layer.squared_logsumexp_D,
+                "chosen_sum": layer.chosen_D,
+            },
+            schema_overrides=_LAYERS,
+        )
+        for layer in assignments.layers
+    ]
+    return pl.concat(counts), pl.concat(layers)
+
+
+def from_frames(counts: pl.DataFrame, layers: pl.DataFrame) -> Assignments:
+    """Return the assignments of frames, those of one window or of several together.
+
+    Args:
+        counts: As `to_frames` returns them; further columns are ignored.
+        layers: Likewise.
+
+    Raises:
+        RoutingError: Columns are missing, or the frames are not of the same domains and layers.
+    """
+    for frame, schema in ((counts, _COUNTS), (layers, _LAYERS)):
+        missing = [name for name in schema if name not in frame.columns]
+        if missing:
+            raise RoutingError(f"counts of experts: no column {missing[0]!r}")
+    keys = {"domain", "layer", "expert", "top_k"}
+    counts, layers = (
+        frame.select(schema)
+        .group_by([n for n in schema if n in keys], maintain_order=True)
+        .agg(pl.col([n for n in schema if n not in keys]).sum())
+        for frame, schema in ((counts, _COUNTS), (layers, _LAYERS))
+    )
+    domains = tuple(layers["domain"].unique(maintain_order=True))
+    found = [
+        _layer(number, counts.filter(layer=number), layers.filter(layer=number), domains)
+        for number in layers["layer"].unique().sort()
+    ]
+    return Assignments(domains, tuple(found))
+
+
+def _layer(
+    number: int, counts: pl.DataFrame, layers: pl.DataFrame, domains: tuple[str, ...]
+) -> LayerAssignments:
+    order = pl.Enum(domains)
+    counts = counts.with_columns(pl.col("domain").cast(order)).sort("domain", "expert")
+    layers = layers.with_columns(pl.col("domain").cast(order)).sort("domain")
+    if layers.height != len(domains) or counts.height % len(domains):
+        raise RoutingError(f"counts of experts: layer {number} is not the same in every window")
+    shape = len(domains), -1
+    return LayerAssignments(
+        layer=number,
+        top_k=int(layers["top_k"][0]),
+        counts_HDE=np.stack([counts[half].to_numpy().reshape(shape) for half in ("even", "odd")]),
+        dropped_D=layers["dropped"].to_numpy(),
+        probability_DE=counts["probability_sum"].to_numpy().reshape(shape),
+        entropy_D=layers["entropy_sum"].to_numpy(),
+        squared_logsumexp_D=layers["squared_logsumexp_sum"].to_numpy(),
+        chosen_D=layers["chosen_sum"].to_numpy(),
+    )

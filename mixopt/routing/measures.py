@@ -1,0 +1,150 @@
+"""What counts of assignments say, as formulas.
+
+The maximum violation is that of Wang et al. 2024, "Auxiliary-loss-free load balancing".
+Specialisation is the mutual information of expert and domain, which is also the Jensen-Shannon
+divergence of the domains' profiles. From few sequences it comes out too large, and by far more than
+a correction for so many tokens says, since the tokens of a sequence resemble each other. So it is
+measured on all sequences and on two halves, and what halving adds is taken off.
+
+Shapes: D domains, E experts, H = 2 halves.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+Array = NDArray[np.float64]
+Counts = NDArray[np.int64]
+Flags = NDArray[np.bool_]
+
+DEAD = 0.01  # of the load that would be even
+STARVED = 0.1  # of the load that would be even, of one domain's tokens
+
+
+def load(counts_E: Counts) -> Array:
+    """Return each expert's share of the assignments; NaN where there are none."""
+    return _divided(counts_E, counts_E.sum())
+
+
+def entropy(shares_E: Array) -> float:
+    """Return the entropy of shares over that of even ones: 1 is even, 0 is one for all."""
+    if len(shares_E) == 1:
+        return 1.0
+    positive = shares_E[shares_E > 0]
+    return float(-(positive * np.log(positive)).sum() / np.log(len(shares_E)))
+
+
+def variation(shares_E: Array) -> float:
+    """Return the coefficient of variation of the experts' load: 0 is even."""
+    return float(shares_E.std() / shares_E.mean())
+
+
+def max_violation(shares_E: Array) -> float:
+    """Return by how much the busiest expert's load is above the even one: 0 is even."""
+    return float(shares_E.max() * len(shares_E) - 1)
+
+
+def dead(shares_E: Array, below: float = DEAD) -> Flags:
+    """Return which experts have less than a part of the even load.
+
+    Args:
+        shares_E: Each expert's share of the assignments.
+        below: The part.
+    """
+    return np.asarray(shares_E * len(shares_E) < below)
+
+
+def collapsed(chosen_E: Array, top_k: int) -> Flags:
+    """Return which experts the router has collapsed onto.
+
+    Args:
+        chosen_E: Share of the tokens that choose an expert, at most 1.
+        top_k: Experts of a token.
+
+    Returns:
+        Whether it is above the middle between an even share and all tokens.
+    """
+    return np.asarray(chosen_E > (top_k / len(chosen_E) + 1) / 2)
+
+
+def balance_loss(shares_E: Array, probability_E: Array) -> float:
+    """Return the load-balancing loss on the scale on which an even load gives 1.
+
+    Args:
+        shares_E: Each expert's share of the assignments.
+        probability_E: The router's mean probability of each expert.
+    """
+    return float(len(shares_E) * (shares_E * probability_E).sum())
+
+
+def profiles(counts_DE: Counts | Array) -> Array:
+    """Return how each domain's assignments fall on the experts; NaN for a domain without any."""
+    return _divided(counts_DE, counts_DE.sum(1, keepdims=True))
+
+
+def lift(counts_DE: Counts) -> Array:
+    """Return how much more of a domain an expert gets than of all domains together."""
+    return _divided(profiles(counts_DE), load(counts_DE.sum(0)))
+
+
+def mutual_information(profile_DE: Array, shares_D: Array) -> Array:
+    """Return the mutual information of expert and domain, nats; 0 says that all are alike.
+
+    Args:
+        profile_DE: How each domain's assignments fall on the experts, shape (..., D, E).
+        shares_D: Share of each domain; one of 0 is left out.
+    """
+    seen_D = shares_D > 0
+    profile_DE, shares_D1 = profile_DE[..., seen_D, :], shares_D[seen_D, None]
+    mean_E = (shares_D1 * profile_DE).sum(-2)
+    within = (shares_D1 * _plogp(profile_DE)).sum((-1, -2))
+    return np.asarray(within - _plogp(mean_E).sum(-1))
+
+
+def corrected_information(counts_HDE: Counts, shares_D: Array) -> tuple[float, float]:
+    """Return the mutual information of expert and domain less what chance adds, and its bound.
+
+    Chance adds in inverse proportion to the number of sequences, so twice as much on a half.
+
+    Args:
+        counts_HDE: Assignments of each half of the sequences.
+        shares_D: Share of each domain.
+
+    Returns:
+        The information in nats, about 0 where domains are alike, and the entropy of the domains,
+        which it cannot exceed; of the domains that are in both halves. NaN where those are not two.
+    """
+    both_D = (counts_HDE.sum(-1) > 0).all(0)
+    if both_D.sum() < 2:
+        return float("nan"), float("nan")
+    shares_D = np.where(both_D, shares_D, 0) / shares_D[both_D].sum()
+    halves = [mutual_information(profiles(half_DE), shares_D) for half_DE in counts_HDE]
+    whole = mutual_information(profiles(counts_HDE.sum(0)), shares_D)
+    return float(2 * whole - np.mean(halves)), domain_entropy(shares_D)
+
+
+def domain_entropy(shares_D: Array) -> float:
+    """Return the entropy of the domains, nats: what the mutual information can be at most."""
+    return float(-_plogp(shares_D).sum())
+
+
+def distances(profile_DE: Array) -> Array:
+    """Return the Jensen-Shannon distance between domains, 0 to 1, shape (D, D).
+
+    It is the square root of the divergence in bits; NaN for a domain without assignments.
+    """
+    middle_DDE = (profile_DE[:, None] + profile_DE[None]) / 2
+    own_D = _plogp(profile_DE).sum(-1)
+    divergence_DD = (own_D[:, None] + own_D[None]) / 2 - _plogp(middle_DDE).sum(-1)
+    return np.asarray(np.sqrt(np.maximum(divergence_DD, 0) / np.log(2)))
+
+
+def _plogp(shares: Array) -> Array:
+    return np.asarray(shares * np.log(np.where(shares > 0, shares, 1)))
+
+
+def _divided(part: NDArray[np.number], whole: NDArray[np.number] | np.number) -> Array:
+    whole = np.asarray(whole, float)
+    empty = np.full(np.broadcast(part, whole).shape, np.nan)
+    return np.asarray(np.divide(part, whole, out=empty, where=whole != 0), float)

@@ -1,0 +1,103 @@
+"""Where each token of the batch at hand is counted.
+
+A token's row is its domain, once for sequences at even places and once for odd ones: the two
+halves say how much of what is measured is chance. Padding and domains that are not in the corpus
+have rows of their own, so that shapes never depend on values and a device is never waited for.
+
+Shapes: B sequences, S tokens of one, T = B * S, D domains, R = 2 * D + 2 rows.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from mixopt.errors import RoutingError
+
+
+class OpenBatch:
+    """The batch that is being counted; all routers of a model share one.
+
+    Attributes:
+        rows_T: Row of each token, None between batches.
+        domain_DT: 1 where a token is of a domain, for sums by domain; None between batches.
+    """
+
+    def __init__(self) -> None:
+        self.rows_T: Tensor | None = None
+        self.domain_DT: Tensor | None = None
+
+    def open(self, domain_T: Tensor, even_T: Tensor, domains: int, *, sums: bool) -> None:
+        """Begin a batch.
+
+        Args:
+            domain_T: Domain of each token; `domains` for an unknown one, one more for padding.
+            even_T: Whether a token's sequence is of the even half.
+            domains: Number of domains.
+            sums: Whether sums by domain are wanted.
+        """
+        # Even: 0 to D - 1. Odd: D to 2 D - 1. Then the unknown and padding, of either half.
+        self.rows_T = torch.where((domain_T >= domains) | ~even_T, domain_T + domains, domain_T)
+        if sums:
+            numbers_D = torch.arange(domains, device=domain_T.device)
+            self.domain_DT = (domain_T == numbers_D[:, None]).float()
+
+    def close(self) -> None:
+        """End the batch: routers that run now are not counted."""
+        self.rows_T = self.domain_DT = None
+
+
+def token_domains(ids: Any, mask: Any, domains: tuple[str, ...]) -> Tensor:
+    """Check the domains and the mask of a batch.
+
+    Args:
+        ids: Domain of each sequence, shape (B,), or of each token, shape (B, S).
+        mask: 1 for real tokens, 0 for padding, shape (B, S); may be None with ids of each token.
+        domains: Names of the domains.
+
+    Returns:
+        Domain of each token, shape (B, S), D for one that is not in the corpus and D + 1 for
+        padding.
+
+    Raises:
+        RoutingError: Shapes that do not fit, or an id that is no domain; one that is on a device
+            is found when counts are reduced.
+    """
+    ids = torch.as_tensor(ids)
+    mask = None if mask is None else torch.as_tensor(mask)
+    _check_shapes(ids, mask)
+    if ids.dim() == 1:
+        ids = ids[:, None]
+    real = torch.ones_like(ids, dtype=torch.bool) if mask is None else mask.bool().to(ids.device)
+    count = len(domains)
+    outside = ((ids < 0) | (ids >= count)) & real
+    if ids.device.type == "cpu" and outside.any():
+        wrong = int(ids.expand_as(real)[outside][0])
+        raise RoutingError(
+            f"domain id {wrong}: the {count} domains are 0 to {count - 1} ({', '.join(domains)})"
+        )
+    ids = torch.where(outside, count, ids.long().expand_as(real))
+    return torch.where(real, ids, count + 1)
+
+
+def _check_shapes(ids: Tensor, mask: Tensor | None) -> None:
+    if ids.is_floating_point() or ids.dtype == torch.bool or ids.dim() not in {1, 2}:
+        raise RoutingError(
+            f"domain ids: {ids.dtype} of shape {tuple(ids.shape)}; integers of shape (batch,) or"
+            " (batch, sequence) are needed"
+        )
+    if mask is None:
+        if ids.dim() == 1:
+            raise RoutingError(
+                "domain ids of shape (batch,) need the mask, of shape (batch, sequence), which"
+                " says how long the sequences are"
+            )
+    elif mask.dim() != 2 or (mask.shape[0] if ids.dim() == 1 else mask.shape) != (
+        ids.shape[0] if ids.dim() == 1 else ids.shape
+    ):
+        raise RoutingError(
+            f"domain ids of shape {tuple(ids.shape)} and a mask of shape {tuple(mask.shape)}: the"
+            " mask is (batch, sequence), the ids (batch,) or the same"
+        )

@@ -1,0 +1,206 @@
+"""What a probe saw, to be kept, compared with an earlier checkpoint, and measured against chance.
+
+Chance is what shuffling the sequences' domains gives: the tokens of a sequence stay together, as
+they resemble each other, and what is measured beyond that is due to the domains.
+
+Shapes: U sequences of one domain, T tokens that were kept, K experts of a token, E experts,
+D domains, L layers, P permutations.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mixopt.errors import RoutingError
+from mixopt.routing import measures
+from mixopt.routing.assignments import Assignments, no_layer
+
+if TYPE_CHECKING:
+    import polars as pl
+
+Array = NDArray[np.float64]
+Counts = NDArray[np.int64]
+
+# Fewer leave too much to chance; OLMoE's analysis has about 200,000 tokens of each domain.
+ENOUGH_SEQUENCES, ENOUGH_TOKENS = 1024, 50_000
+
+
+@dataclass(frozen=True, eq=False)
+class LayerProbe:
+    """What one router chose.
+
+    Attributes:
+        layer: The model's own number of the layer.
+        top_k: Experts of a token.
+        counts_UE: Assignments of each sequence.
+        ids_TK: Experts of the first tokens; one that equals E was dropped.
+        shared_D: Mean share of the shared experts in the size of the layer's output, by domain;
+            NaN where it is not known.
+    """
+
+    layer: int
+    top_k: int
+    counts_UE: Counts
+    ids_TK: Counts
+    shared_D: Array
+
+    @property
+    def experts(self) -> int:
+        """Number of routed experts."""
+        return int(self.counts_UE.shape[1])
+
+
+@dataclass(frozen=True, eq=False)
+class ProbeResult:
+    """What all routers chose for fixed batches.
+
+    Attributes:
+        domains: Names of the domains.
+        domain_U: Domain of each sequence; one of two domains counts as two sequences.
+        tokens_U: Tokens of each sequence.
+        domain_T: Domain of the tokens whose experts were kept.
+        layers: One for each router, in the model's order.
+    """
+
+    domains: tuple[str, ...]
+    domain_U: Counts
+    tokens_U: Counts
+    domain_T: Counts
+    layers: tuple[LayerProbe, ...]
+
+    @property
+    def enough(self) -> bool:
+        """Whether there are enough sequences, and tokens of each domain, to compare domains by."""
+        tokens_D = np.bincount(self.domain_U, weights=self.tokens_U, minlength=len(self.domains))
+        return len(self.domain_U) >= ENOUGH_SEQUENCES and bool(tokens_D.min() >= ENOUGH_TOKENS)
+
+    def assignments(self) -> Assignments:
+        """Return the counts as those of training are, with all that is derived from them."""
+        count = len(self.domains)
+        # Alternate sequences of each domain, whatever order they came in.
+        half_U = np.zeros(len(self.domain_U), np.int64)
+        for domain in range(count):
+            of_domain = self.domain_U == domain
+            half_U[of_domain] = np.arange(of_domain.sum()) % 2
+        tokens_D = np.bincount(self.domain_U, self.tokens_U, count).astype(np.int64)
+        layers = []
+        for layer in self.layers:
+            counts_HDE = np.zeros((2, count, layer.experts), np.int64)
+            np.add.at(counts_HDE, (half_U, self.domain_U), layer.counts_UE)
+            dropped_D = tokens_D * layer.top_k - counts_HDE.sum((0, 2))
+            empty = no_layer(layer.layer, layer.experts, layer.top_k, count)
+            layers.append(replace(empty, counts_HDE=counts_HDE, dropped_D=dropped_D))
+        return Assignments(self.domains, tuple(layers))
+
+    def specialisation(self, *, permutations: int = 200, seed: int = 0) -> pl.DataFrame:
+        """Return the mutual information of expert and domain of each layer, against chance.
+
+        Args:
+            permutations: How often the sequences' domains are shuffled, >= 2.
+            seed: Of the shuffles.
+
+        Returns:
+            `layer`; `information` in nats; `chance` and `chance_deviation`, mean and standard
+            deviation over shuffles; `corrected`, information less chance; `specialisation`, that
+            over the entropy of the domains; `p_value`, share of the shuffles that reach it.
+        """
+        import polars as pl
+
+        rng = np.random.default_rng(seed)
+        found_L = self._information(self.domain_U)
+        null_PL = np.array(
+            [self._information(rng.permutation(self.domain_U)) for _ in range(permutations)]
+        )
+        shares_D = measures.load(np.bincount(self.domain_U, self.tokens_U, len(self.domains)))
+        corrected_L = found_L - null_PL.mean(0)
+        most = measures.domain_entropy(shares_D)
+        return pl.DataFrame(
+            {
+                "layer": [layer.layer for layer in self.layers],
+                "information": found_L,
+                "chance": null_PL.mean(0),
+                "chance_deviation": null_PL.std(0),
+                "corrected": corrected_L,
+                "specialisation": corrected_L / most if most else np.full(len(found_L), np.nan),
+                "p_value": (1 + (null_PL >= found_L).sum(0)) / (1 + permutations),
+            }
+        ).with_columns(pl.col("specialisation").fill_nan(None))
+
+    def coactivation(self, layer: int, domain: str | None = None) -> Array:
+        """Return how often an expert is chosen together with another, shape (E, E).
+
+        Args:
+            layer: The model's own number of the layer.
+            domain: Only tokens of this one.
+
+        Returns:
+            In row i and column j: of the kept tokens that chose i, the share that chose j as well;
+            (K - 1) / (E - 1) where they have nothing to do with each other, NaN where none chose i.
+
+        Raises:
+            RoutingError: There is no such layer or domain.
+        """
+        probe = next((one for one in self.layers if one.layer == layer), None)
+        if probe is None or (domain is not None and domain not in self.domains):
+            raise RoutingError(f"no layer {layer} with domain {domain!r} in this probe")
+        ids_TK = probe.ids_TK
+        if domain is not None:
+            ids_TK = ids_TK[self.domain_T == self.domains.index(domain)]
+        chosen_TE = np.zeros((len(ids_TK), probe.experts + 1))
+        np.put_along_axis(chosen_TE, ids_TK, 1, axis=1)
+        both_EE = (chosen_TE.T @ chosen_TE)[:-1, :-1]
+        with np.errstate(invalid="ignore"):
+            return np.asarray(both_EE / np.diag(both_EE)[:, None])
+
+    def saturation(self, earlier: ProbeResult) -> pl.DataFrame:
+        """Return how many experts of a token are those of an earlier checkpoint.
+
+        Args:
+            earlier: The probe of the earlier checkpoint, on the same batches.
+
+        Returns:
+            `layer`, `domain`, `tokens` and `saturation`: mean share of a token's experts that are
+            the same, 1 where nothing changed and about K / E where all did.
+
+        Raises:
+            RoutingError: The other probe is of other experts, domains or tokens.
+        """
+        import polars as pl
+
+        self.assignments().check_sizes(
+            earlier.domains, earlier.assignments().sizes, "the earlier probe"
+        )
+        if not np.array_equal(self.domain_T, earlier.domain_T):
+            raise RoutingError("the earlier probe is of other tokens; probe the same batches")
+        rows = []
+        for now, before in zip(self.layers, earlier.layers, strict=True):
+            same_TKK = now.ids_TK[:, :, None] == before.ids_TK[:, None, :]
+            same_TKK &= (now.ids_TK < now.experts)[:, :, None]
+            same_T = same_TKK.sum((1, 2)) / now.top_k
+            for d, name in enumerate(self.domains):
+                of_domain = same_T[self.domain_T == d]
+                mean = float(of_domain.mean()) if len(of_domain) else None
+                about = {"layer": now.layer, "domain": name, "tokens": len(of_domain)}
+                rows.append(about | {"saturation": mean})
+        return pl.DataFrame(rows, schema_overrides={"saturation": pl.Float64})
+
+    def _information(self, domain_U: Counts) -> Array:
+        """Return the mutual information of each layer, were these the sequences' domains."""
+        member_DU = np.asarray(domain_U == np.arange(len(self.domains))[:, None], float)
+        every = np.concatenate([layer.counts_UE for layer in self.layers], axis=1).astype(float)
+        ends = np.cumsum([layer.experts for layer in self.layers])
+        return np.array(
+            [
+                _information(counts_DE)
+                for counts_DE in np.split(member_DU @ every, ends[:-1], axis=1)
+            ]
+        )
+
+
+def _information(counts_DE: Array) -> float:
+    shares_D = counts_DE.sum(1) / counts_DE.sum()
+    return float(measures.mutual_information(measures.profiles(counts_DE), shares_D))

@@ -1,0 +1,203 @@
+"""Assignments as tables: what was counted, and what it says by layer, domain and pair of domains.
+
+A number that cannot be known is null: a domain without tokens, a router that gave no logits.
+
+Shapes: D domains, E experts.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import polars as pl
+
+from mixopt.routing import measures
+from mixopt.routing.assignments import Assignments, LayerAssignments
+
+# What each column of a table by layer is.
+LAYER_SCHEMA = {
+    "layer": pl.Int64,
+    "experts": pl.Int64,
+    "top_k": pl.Int64,
+    "tokens": pl.Int64,
+    "load_entropy": pl.Float64,  # 1 is even
+    "load_variation": pl.Float64,  # coefficient of variation; 0 is even
+    "max_violation": pl.Float64,  # busiest expert above the even load; 0 is even
+    "dead": pl.Int64,  # experts below 1% of the even load
+    "collapsed": pl.Int64,  # experts that most tokens choose, beyond the middle of even and all
+    "dropped": pl.Float64,  # share of the assignments
+    "router_entropy": pl.Float64,  # 1 is undecided
+    "confidence": pl.Float64,  # probability of the chosen experts
+    "z_loss": pl.Float64,
+    "balance_loss": pl.Float64,  # 1 is even
+    "information": pl.Float64,  # of expert and domain, nats, corrected for sample size
+    "specialisation": pl.Float64,  # of the most that it can be, the entropy of the domains
+}
+SHOWN_BY_LAYER = (
+    "load_entropy",
+    "load_variation",
+    "max_violation",
+    "dead",
+    "collapsed",
+    "dropped",
+    "router_entropy",
+    "confidence",
+    "specialisation",
+)
+DOMAIN_SCHEMA = {
+    "domain": pl.String,
+    "layer": pl.Int64,
+    "tokens": pl.Int64,
+    "share": pl.Float64,
+    "max_violation": pl.Float64,
+    "starved": pl.Int64,  # experts below 10% of the even load of this domain
+    "dropped": pl.Float64,
+    "router_entropy": pl.Float64,
+    "confidence": pl.Float64,
+    "leading_expert": pl.Int64,  # of the largest lift
+    "lift": pl.Float64,  # how much more of this domain it gets than of all
+    "own": pl.Float64,  # of its assignments: to experts of a lift of at least 1.5
+    "distance": pl.Float64,  # mean Jensen-Shannon distance to the other domains
+}
+DISTANCE_SCHEMA = {
+    "layer": pl.Int64,
+    "domain": pl.String,
+    "other": pl.String,
+    "distance": pl.Float64,
+}
+OWN = 1.5  # lift from which on an expert counts as one of a domain's own
+
+
+def assignment_table(assignments: Assignments) -> pl.DataFrame:
+    """Return `domain`, `layer`, `expert`, `tokens` and `probability`, dense."""
+    parts = []
+    for layer in assignments.layers:
+        with np.errstate(invalid="ignore"):
+            mean_DE = layer.probability_DE / layer.scored_D[:, None]
+        count = layer.experts
+        parts.append(
+            pl.DataFrame(
+                {
+                    "domain": np.repeat(np.asarray(assignments.domains, object), count),
+                    "layer": np.full(mean_DE.size, layer.layer),
+                    "expert": np.tile(np.arange(count), len(assignments.domains)),
+                    "tokens": layer.counts_DE.ravel(),
+                    "probability": mean_DE.ravel(),
+                },
+                schema_overrides={"domain": pl.String},
+            )
+        )
+    return pl.concat(parts).with_columns(pl.col("probability").fill_nan(None))
+
+
+def layer_table(assignments: Assignments) -> pl.DataFrame:
+    """Return what the assignments say of each layer; `LAYER_SCHEMA` says what the columns are."""
+    return _frame([_layer_row(layer) for layer in assignments.layers], LAYER_SCHEMA)
+
+
+def domain_table(assignments: Assignments) -> pl.DataFrame:
+    """Return what they say of each domain in each layer; `DOMAIN_SCHEMA` says what it is."""
+    rows = [row for layer in assignments.layers for row in _domain_rows(layer, assignments.domains)]
+    return _frame(rows, DOMAIN_SCHEMA)
+
+
+def distance_table(assignments: Assignments) -> pl.DataFrame:
+    """Return the Jensen-Shannon distance of each pair of domains in each layer."""
+    names = assignments.domains
+    rows = []
+    for layer in assignments.layers:
+        distance_DD = measures.distances(measures.profiles(layer.counts_DE))
+        rows += [
+            {"layer": layer.layer, "domain": a, "other": b, "distance": distance_DD[i, j]}
+            for i, a in enumerate(names)
+            for j, b in enumerate(names)
+            if i < j
+        ]
+    return _frame(rows, DISTANCE_SCHEMA)
+
+
+def _layer_row(layer: LayerAssignments) -> Mapping[str, Any]:
+    about = {"layer": layer.layer, "experts": layer.experts, "top_k": layer.top_k}
+    counts_E, tokens = layer.counts_DE.sum(0), int(layer.tokens_D.sum())
+    if not counts_E.sum():
+        return about | {"tokens": tokens}
+    load_E = measures.load(counts_E)
+    shares_D = measures.load(layer.tokens_D)
+    information, most = measures.corrected_information(layer.counts_HDE, shares_D)
+    return {
+        **about,
+        "tokens": tokens,
+        "load_entropy": measures.entropy(load_E),
+        "load_variation": measures.variation(load_E),
+        "max_violation": measures.max_violation(load_E),
+        "dead": int(measures.dead(load_E).sum()),
+        "collapsed": int(measures.collapsed(counts_E / tokens, layer.top_k).sum()),
+        "dropped": layer.dropped_D.sum() / (tokens * layer.top_k),
+        **_router_means(layer, slice(None)),
+        "balance_loss": measures.balance_loss(load_E, _mean(layer.probability_DE, layer.scored_D)),
+        "information": information,
+        "specialisation": information / most,
+    }
+
+
+def _domain_rows(layer: LayerAssignments, domains: tuple[str, ...]) -> list[dict[str, Any]]:
+    profile_DE, lift_DE = measures.profiles(layer.counts_DE), measures.lift(layer.counts_DE)
+    shares_D = measures.load(layer.tokens_D)
+    distance_DD = measures.distances(profile_DE)
+    rows = []
+    for d, name in enumerate(domains):
+        row = {"domain": name, "layer": layer.layer, "tokens": int(layer.tokens_D[d])}
+        if not layer.counts_DE[d].sum():
+            rows.append(row)
+            continue
+        lift_E = np.nan_to_num(lift_DE[d])
+        others = np.delete(distance_DD[d], d)
+        row |= {
+            "share": shares_D[d],
+            "max_violation": measures.max_violation(profile_DE[d]),
+            "starved": int(measures.dead(profile_DE[d], measures.STARVED).sum()),
+            "dropped": layer.dropped_D[d] / (layer.tokens_D[d] * layer.top_k),
+            **_router_means(layer, slice(d, d + 1)),
+            "leading_expert": int(lift_E.argmax()),
+            "lift": lift_E.max(),
+            "own": profile_DE[d][lift_E >= OWN].sum(),
+            "distance": np.nanmean(others) if np.isfinite(others).any() else None,
+        }
+        rows.append(row)
+    return rows
+
+
+def _router_means(layer: LayerAssignments, which: slice) -> dict[str, float]:
+    scored = float(layer.scored_D[which].sum()) or math.nan
+    most = math.log(layer.experts) or math.nan
+    return {
+        "router_entropy": layer.entropy_D[which].sum() / scored / most,
+        "confidence": layer.chosen_D[which].sum() / scored,
+        "z_loss": layer.squared_logsumexp_D[which].sum() / scored,
+    }
+
+
+def _mean(sums_DE: measures.Array, count_D: measures.Array) -> measures.Array:
+    return np.asarray(sums_DE.sum(0) / (count_D.sum() or math.nan))
+
+
+def _frame(rows: list[Any], schema: dict[str, Any]) -> pl.DataFrame:
+    columns = {
+        name: pl.Series(name, [_known(row.get(name)) for row in rows], dtype=kind)
+        for name, kind in schema.items()
+    }
+    return pl.DataFrame(columns)
+
+
+def _known(value: Any) -> Any:
+    """Return a value, and None for a number that is none."""
+    if isinstance(value, str) or value is None:
+        return value
+    return (
+        value.item()
+        if isinstance(value, np.generic) and math.isfinite(value)
+        else (value if math.isfinite(value) else None)
+    )
