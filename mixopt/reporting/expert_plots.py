@@ -53,7 +53,7 @@ def plot_domain_experts(assignments: Assignments, layers: Sequence[int] | None =
         order_E = _by_domain(layer)
         image = _loads(axes, profile_DE[:, order_E] * layer.experts)
         axes.set_yticks(range(len(assignments.domains)), assignments.domains)
-        axes.set_xticks(*_expert_ticks(order_E))
+        axes.set_xticks(*_expert_ticks(order_E, 32))
         label(axes, title=f"layer {layer.layer}")
     label(axes_RC[-1, 0], x="expert, beside those that serve the same domain")
     _scale(figure, image, axes_RC)
@@ -113,7 +113,8 @@ def plot_windows(windows: Sequence[tuple[float, Assignments]], unit: str = "step
         axes.plot([], [], color=FAINT, linewidth=0.8, label="a layer")
         mean_W = [np.nanmean(v) if np.isfinite(v).any() else np.nan for v in value_LW.T]
         axes.plot(ends_W, mean_W, color=COLOURS["proposal"], linewidth=2, label="mean")
-        axes.set_ylim(bottom=min(0.0, axes.get_ylim()[0]))
+        low, high = axes.get_ylim()
+        axes.set_ylim(min(0.0, low), 1.03 * high)
         axes.xaxis.set_major_locator(MaxNLocator(5))
         label(axes, title=title)
     legend(axes_RC[0, 0], loc="lower right")
@@ -153,7 +154,7 @@ def plot_expert_history(
         image = _loads(axes, load_EW * found[-1].experts)
         ticks = np.unique(np.linspace(0, len(windows) - 1, min(3, len(windows))).astype(int))
         axes.set_xticks(ticks, [f"{windows[w][0]:g}" for w in ticks])
-        axes.set_yticks(*_expert_ticks(order_E))
+        axes.set_yticks(*_expert_ticks(order_E, 8))
         label(axes, title=names[place])
     figure.supxlabel(unit, fontsize=LETTER, color=INK)
     figure.supylabel(f"expert of layer {layer}", fontsize=LETTER, color=INK)
@@ -207,13 +208,13 @@ def _scale(figure: Figure, image: Any, axes: Any) -> None:
 
 
 def _by_domain(layer: LayerAssignments) -> NDArray[np.int64]:
-    """Return an order of the experts: by the domain that each gets most more of, and by how much."""
+    """Return an order of the experts: by the domain each gets most more of, and by how much."""
     lift_DE = np.nan_to_num(measures.lift(layer.counts_DE))
     return np.lexsort((-lift_DE.max(0), lift_DE.argmax(0))).astype(np.int64)
 
 
-def _expert_ticks(order_E: NDArray[np.int64]) -> tuple[list[int], list[str]]:
-    every = max(1, len(order_E) // 32)
+def _expert_ticks(order_E: NDArray[np.int64], most: int) -> tuple[list[int], list[str]]:
+    every = -(-len(order_E) // most)
     places = list(range(0, len(order_E), every))
     return places, [str(order_E[place]) for place in places]
 

@@ -240,7 +240,7 @@ def nothing(domains: tuple[str, ...], sizes: Sequence[tuple[int, int, int]]) -> 
     return Assignments(domains, tuple(no_layer(*size, len(domains)) for size in sizes))
 
 
-def _of_domains(name: str, array: NDArray[Any], places: list[int]) -> NDArray[Any]:
+def _of_domains(name: str, array: NDArray[Any], places: list[int]) -> Any:
     return array[:, places] if name == "counts_HDE" else array[places]
 
 
