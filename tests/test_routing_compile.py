@@ -1,0 +1,105 @@
+"""Under torch.compile experts are counted right, or it is said that they are not."""
+
+import runpy
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from mixopt.errors import RoutingError
+from mixopt.routing import RouterStats
+
+JOB = runpy.run_path(str(Path(__file__).with_name("routing_job.py")))
+DOMAINS, tiny, batches = JOB["DOMAINS"], JOB["tiny"], JOB["batches"]
+BACKEND = "aot_eager"  # traces as Inductor does, and compiles nothing
+
+
+@pytest.fixture(autouse=True)
+def _nothing_compiled():
+    torch.compiler.reset()
+    yield
+    torch.compiler.reset()
+
+
+@pytest.fixture(scope="module")
+def expected():
+    model = tiny()
+    return counts(model, RouterStats.attach(model, DOMAINS))
+
+
+def counts(call, stats, *, backward_inside=False):
+    for tokens, ids, mask in batches():
+        with stats.domains(ids, mask):
+            loss = call(tokens).square().mean()
+            if backward_inside:
+                loss.backward()
+        if not backward_inside:
+            loss.backward()
+    return [array for layer in stats.total().layers for array in layer.arrays().values()]
+
+
+def equal(found, expected):
+    return all(np.allclose(a, b, rtol=1e-5) for a, b in zip(found, expected, strict=True))
+
+
+def test_a_model_that_is_compiled_after_attaching_is_one_graph(expected):
+    model = tiny()
+    stats = RouterStats.attach(model, DOMAINS)
+    call = torch.compile(model, backend=BACKEND, fullgraph=True)
+    assert equal(counts(call, stats), expected)
+
+
+@pytest.mark.parametrize("through", ["model", "compiled"])
+def test_hooks_that_come_after_the_first_compiled_call_count(expected, through):
+    model = tiny()
+    call = torch.compile(model, backend=BACKEND)
+    call(batches()[0][0])
+    stats = RouterStats.attach(model if through == "model" else call, DOMAINS)
+    assert equal(counts(call, stats), expected)
+
+
+def test_compiled_code_that_does_not_know_of_the_hooks_is_an_error(monkeypatch):
+    model = tiny()
+    call = torch.compile(model, backend=BACKEND)
+    call(batches()[0][0])
+    monkeypatch.setattr(torch.compiler, "reset", lambda: None)
+    stats = RouterStats.attach(model, DOMAINS)
+    with pytest.raises(RoutingError, match="ran 0 times in 1 batches.*torch.compiler.reset"):
+        counts(call, stats)
+
+
+@pytest.mark.parametrize("reentrant", [None, False, True])
+def test_layers_that_are_compiled_one_by_one_count_each_for_itself(expected, reentrant):
+    model = tiny(reentrant=reentrant)
+    stats = RouterStats.attach(model, DOMAINS)
+    for layer in model.layers:
+        layer.compile(backend=BACKEND)
+    assert equal(counts(model, stats), expected)
+
+
+def test_a_backward_pass_inside_that_repeats_compiled_layers_is_an_error():
+    model = tiny(reentrant=False)
+    stats = RouterStats.attach(model, DOMAINS)
+    for layer in model.layers:
+        layer.compile(backend=BACKEND)
+    with pytest.raises(RoutingError, match="ran 2 times in 1 batches.*no backward pass"):
+        counts(model, stats, backward_inside=True)
+
+
+def test_checkpointing_inside_compiled_code_counts_once(expected):
+    model = tiny(reentrant=False)
+    stats = RouterStats.attach(model, DOMAINS)
+    call = torch.compile(model, backend=BACKEND)
+    assert equal(counts(call, stats, backward_inside=True), expected)
+
+
+def test_a_probe_sees_a_compiled_model():
+    model = tiny()
+    stats = RouterStats.attach(model, DOMAINS)
+    call = torch.compile(model, backend=BACKEND)
+    tokens, ids, mask = batches()[0]
+    call(tokens)
+    with stats.probe() as probe, stats.domains(ids, mask):
+        call(tokens)
+    assert probe.result().tokens_U.sum() == mask.sum()
