@@ -1,6 +1,6 @@
 """A tiny model with experts, and a job of several ranks that counts them, for the tests of routing.
 
-python routing_job.py ddp|fsdp OUT    with RANK, WORLD_SIZE, MASTER_ADDR, MASTER_PORT
+python routing_job.py OUT    with RANK, WORLD_SIZE, MASTER_ADDR, MASTER_PORT
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ import torch.distributed as dist
 from torch import nn
 from torch.utils.checkpoint import checkpoint
 
+from mixopt.errors import RoutingError
 from mixopt.routing import RouterStats, RouterTap
 
 DOMAINS = ["web", "code", "books"]
@@ -85,24 +86,34 @@ def wrapped(kind, model):
     return fully_shard(model)
 
 
-def main(kind, out):
-    torch.set_num_threads(1)
-    dist.init_process_group("gloo")
+def count(kind, out):
     rank, world = dist.get_rank(), dist.get_world_size()
     model = wrapped(kind, tiny())
     stats = RouterStats.attach(model, DOMAINS)
-    optimizer = torch.optim.SGD(model.parameters(), lr=0.0)
     for tokens, ids, mask in batches():
         mine = slice(rank, None, world)
         with stats.domains(ids[mine], mask[mine]):
             loss = model(tokens[mine]).square().mean()
         loss.backward()
-        optimizer.step()
         stats.reduce()
-    torch.save(stats.state_dict(), out / f"{rank}.pt")
+    with stats.domains(ids[mine], mask[mine]):
+        model(tokens[mine])
+    try:
+        stats.table()
+    except RoutingError as error:
+        (out / f"{kind}.{rank}.txt").write_text(str(error))
+    stats.reduce()
+    torch.save(stats.state_dict(), out / f"{kind}.{rank}.pt")
+
+
+def main(out):
+    torch.set_num_threads(1)
+    dist.init_process_group("gloo")
+    for kind in ("ddp", "fsdp"):
+        count(kind, out)
     dist.destroy_process_group()
 
 
 if __name__ == "__main__":
-    main(sys.argv[1], Path(sys.argv[2]))
+    main(Path(sys.argv[1]))
     os._exit(0)
