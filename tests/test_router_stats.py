@@ -53,7 +53,9 @@ def arrays(assignments):
 
 
 def same(one, other):
-    return all(np.allclose(a, b, rtol=1e-5) for a, b in zip(arrays(one), arrays(other), strict=True))
+    return all(
+        np.allclose(a, b, rtol=1e-5) for a, b in zip(arrays(one), arrays(other), strict=True)
+    )
 
 
 def test_counts_equal_a_count_by_hand():
@@ -281,7 +283,10 @@ def test_dropped_choices_are_told_apart():
         (lambda s: s.domains(torch.tensor([0, 3]), torch.ones(2, 4)), "domain id 3: the 3 domains"),
         (lambda s: s.domains(torch.tensor([0, -1]), torch.ones(2, 4)), "domain id -1"),
         (lambda s: s.domains(torch.tensor([0, 1])), "need the mask"),
-        (lambda s: s.domains(torch.tensor([0, 1]), torch.ones(3, 4)), r"shape \(2,\) and a mask of"),
+        (
+            lambda s: s.domains(torch.tensor([0, 1]), torch.ones(3, 4)),
+            r"shape \(2,\) and a mask of",
+        ),
         (lambda s: s.domains(torch.zeros(2, 3).long(), torch.ones(2, 4)), r"shape \(2, 3\) and a"),
         (lambda s: s.domains(torch.tensor([0.0, 1.0]), torch.ones(2, 4)), "integers of shape"),
         (lambda s: s.domains(torch.zeros(1, 1, 1).long(), torch.ones(1, 1)), "integers of shape"),
@@ -321,8 +326,7 @@ def test_a_batch_without_a_forward_pass_or_with_two_is_an_error():
     stats.detach()
     stats = RouterStats.attach(model, DOMAINS)
     with pytest.raises(RoutingError, match="ran 2 times in 1 batches"), stats.domains(ids, mask):
-        model(tokens)
-        model(tokens)
+        model(tokens), model(tokens)
 
 
 def test_a_second_forward_pass_in_a_later_batch_is_found_when_counts_are_reduced():

@@ -132,7 +132,9 @@ def test_counts_equal_a_count_from_the_routers_logits(family):
         loss = model(input_ids=tokens, attention_mask=mask, labels=tokens).loss
     loss.backward()
     table = stats.table()
-    found = {tuple(key): n for *key, n in table.select("domain", "layer", "expert", "tokens").rows()}
+    found = {
+        tuple(key): n for *key, n in table.select("domain", "layer", "expert", "tokens").rows()
+    }
     assert Counter({key: n for key, n in found.items() if n}) == expected
     layers = FAMILIES[family][2]
     assert sorted(set(table["layer"])) == layers

@@ -26,6 +26,12 @@ def test_reading_a_proposal_needs_no_more():
     assert loaded_after("import mixopt; mixopt.Proposal") <= {"numpy", "yaml"}
 
 
+def test_experts_are_counted_without_what_tables_and_figures_need():
+    assert loaded_after("import mixopt.routing") == set()
+    heavy = loaded_after("import mixopt.routing; mixopt.routing.RouterStats")
+    assert not heavy & {"polars", "matplotlib", "scipy", "datasets", "pydantic"}
+
+
 def test_the_help_of_the_command_line_loads_typer_alone():
     code = (
         "import contextlib, io\nfrom mixopt.cli import app\n"

@@ -14,6 +14,8 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
+from mixopt.errors import RoutingError
+
 if TYPE_CHECKING:
     from mixopt.routing.adapters import RouterAdapter, RouterTap
     from mixopt.routing.assignments import Assignments, LayerAssignments
@@ -65,7 +67,12 @@ __all__ = [
 def __getattr__(name: str) -> Any:
     if name not in _LAZY:
         raise AttributeError(f"module 'mixopt.routing' has no attribute {name!r}")
-    value = getattr(importlib.import_module(f"mixopt.routing.{_LAZY[name]}"), name)
+    try:
+        value = getattr(importlib.import_module(f"mixopt.routing.{_LAZY[name]}"), name)
+    except ModuleNotFoundError as error:
+        raise RoutingError(
+            f"mixopt.routing.{name} needs {error.name}: pip install 'mixopt[proxies]'"
+        ) from error
     globals()[name] = value
     return value
 

@@ -84,7 +84,7 @@ def from_frames(counts: pl.DataFrame, layers: pl.DataFrame) -> Assignments:
             raise RoutingError(f"counts of experts: no column {missing[0]!r}")
     keys = {"domain", "layer", "expert", "top_k"}
     counts, layers = (
-        frame.select(schema)
+        frame.select(list(schema))
         .group_by([n for n in schema if n in keys], maintain_order=True)
         .agg(pl.col([n for n in schema if n not in keys]).sum())
         for frame, schema in ((counts, _COUNTS), (layers, _LAYERS))

@@ -1,0 +1,211 @@
+"""Tables hold what was counted, windows add up, and diagnoses are of what was made wrong."""
+
+import json
+from dataclasses import replace
+
+import numpy as np
+import polars as pl
+import pytest
+
+from mixopt.errors import RoutingError
+from mixopt.routing import Assignments, Thresholds, diagnose, from_frames, to_frames
+from mixopt.routing.assignments import no_layer
+
+NAMES = ("web", "code", "books", "wiki")
+SHARES = (0.5, 0.25, 0.2, 0.05)
+EVEN = np.ones((4, 8)) / 8
+OWN = np.kron(np.eye(4), np.ones((1, 2))) / 2  # two experts for each domain
+
+
+def made(profile_DE, *, shares=SHARES, tokens=100_000, layers=(3, 7), top_k=1, names=NAMES):
+    """Return assignments that fall exactly as profiles say, half on each half."""
+    profile_DE = np.asarray(profile_DE)
+    half_DE = np.rint(np.array(shares)[:, None] * profile_DE * tokens * top_k / 2).astype(np.int64)
+    scored_D = half_DE.sum(1) * 2.0 / top_k
+    found = []
+    for number in layers:
+        empty = no_layer(number, profile_DE.shape[1], top_k, len(names))
+        found.append(
+            replace(
+                empty,
+                counts_HDE=np.stack([half_DE, half_DE]),
+                probability_DE=scored_D[:, None] * profile_DE,
+                entropy_D=scored_D * np.log(8) / 2,
+                squared_logsumexp_D=scored_D * 4.0,
+                chosen_D=scored_D * 0.75,
+            )
+        )
+    return Assignments(tuple(names), tuple(found))
+
+
+def mixed(weight, one=OWN, other=EVEN):
+    return weight * one + (1 - weight) * other
+
+
+def test_the_table_has_each_domain_layer_and_expert():
+    table = made(OWN).table()
+    assert table.columns == ["domain", "layer", "expert", "tokens", "probability"]
+    assert table.height == 4 * 2 * 8
+    assert table.filter(domain="web", layer=3, expert=0)["tokens"].item() == 25_000
+    assert table.filter(domain="code", layer=7, expert=3)["probability"].item() == 0.5
+
+
+def test_a_probability_that_is_not_known_is_null():
+    layer = no_layer(0, 4, 2, 1)
+    counted = replace(layer, counts_HDE=np.ones((2, 1, 4), np.int64))
+    table = Assignments(("web",), (counted,)).table()
+    assert table["probability"].null_count() == 4
+    summary = Assignments(("web",), (counted,)).summary().layers
+    assert summary["router_entropy"].null_count() == 1
+    assert summary["load_entropy"].item() == pytest.approx(1)
+
+
+def test_a_layer_is_described_by_its_load_and_its_domains():
+    row = made(OWN).summary().layers.row(0, named=True)
+    load_E = np.repeat(SHARES, 2) / 2
+    assert row["tokens"] == 100_000
+    assert row["max_violation"] == pytest.approx(load_E.max() * 8 - 1)
+    assert row["load_variation"] == pytest.approx(load_E.std() * 8)
+    assert row["router_entropy"] == pytest.approx(0.5)
+    assert row["confidence"] == 0.75
+    assert row["z_loss"] == 4
+    assert row["specialisation"] == pytest.approx(1)
+
+
+def test_a_domain_is_described_by_the_experts_of_its_own():
+    row = made(OWN).summary().by_domain().filter(domain="code").row(0, named=True)
+    assert row["share"] == 0.25
+    assert row["own"] == 1
+    assert row["distance"] == pytest.approx(1)
+    assert row["max_violation"] == 3
+    assert row["starved"] == 2 * 6
+
+
+def test_nothing_counted_is_nulls_and_no_error():
+    nothing = made(OWN, tokens=0)
+    summary = nothing.summary()
+    assert summary.layers["load_entropy"].null_count() == 2
+    assert summary.domains["own"].null_count() == 8
+    assert "too few tokens" in str(summary)
+
+
+def test_frames_of_windows_add_up_to_all(tmp_path):
+    windows = [made(OWN, tokens=10_000), made(mixed(0.5), tokens=20_000)]
+    for name, place in (("counts", 0), ("layers", 1)):
+        for part, window in enumerate(windows):
+            frame = to_frames(window)[place].with_columns(step_end=pl.lit(part))
+            frame.write_parquet(tmp_path / f"{name}-{part}.parquet")
+    read = from_frames(
+        *(pl.read_parquet(tmp_path / f"{n}-*.parquet") for n in ("counts", "layers"))
+    )
+    expected = windows[0] + windows[1]
+    assert read.domains == expected.domains
+    for one, other in zip(read.layers, expected.layers, strict=True):
+        assert (one.layer, one.top_k) == (other.layer, other.top_k)
+        for name, array in one.arrays().items():
+            np.testing.assert_allclose(array, other.arrays()[name])
+
+
+def test_frames_that_do_not_belong_together_are_refused():
+    counts, layers = to_frames(made(OWN))
+    with pytest.raises(RoutingError, match="no column 'even'"):
+        from_frames(counts.drop("even"), layers)
+    with pytest.raises(RoutingError, match="layer 7 is not the same in every window"):
+        from_frames(counts, layers.head(7))
+
+
+def test_members_of_a_stack_are_told_apart():
+    names = [f"{member}/{name}" for member in "ab" for name in NAMES]
+    both = made(np.vstack([OWN, EVEN]), shares=[*SHARES, *SHARES], names=names)
+    first = both.only({f"a/{name}": name for name in NAMES})
+    assert first.domains == NAMES
+    assert first.summary().layers.equals(made(OWN).summary().layers)
+    with pytest.raises(RoutingError, match="unknown domain 'a/coda'; did you mean 'a/code'"):
+        both.only(["a/coda"])
+
+
+def test_assignments_of_other_experts_do_not_add_up():
+    with pytest.raises(
+        RoutingError, match="other table is of other experts: layer 3 has 8 experts"
+    ):
+        made(OWN[:, :4]) + made(OWN)
+    with pytest.raises(RoutingError, match="layer 7 has 8 experts, 1 of a token; here it has no"):
+        made(OWN, layers=(3,)) - made(OWN)
+    with pytest.raises(RoutingError, match="layer 5 has no router; those that have: 3, 7"):
+        made(OWN).layer(5)
+
+
+def test_what_is_healthy_is_not_diagnosed():
+    assert diagnose(made(EVEN)) == []
+    assert "no collapse" in str(made(EVEN).summary())
+
+
+def test_a_layer_with_few_tokens_is_not_diagnosed():
+    one_expert = np.tile(np.eye(8)[0], (4, 1))
+    assert diagnose(made(one_expert, tokens=7_900)) == []
+    assert made(one_expert, tokens=7_900).summary().undiagnosed == (3, 7)
+    assert diagnose(made(one_expert, tokens=10_000))
+
+
+def test_collapse_onto_one_expert_by_all_domains_is_not_of_the_mixture():
+    found = diagnose(made(np.tile(np.eye(8)[2], (4, 1)), layers=(3,)))
+    assert [one.kind for one in found] == ["collapse"]
+    assert found[0].experts == (2,)
+    assert found[0].numbers["dead"] == 7 / 8
+    assert found[0].change is None
+    assert "no mixture mends this" in str(found[0])
+    assert made(np.tile(np.eye(8)[2], (4, 1))).summary().collapsed
+
+
+def test_collapse_by_one_domain_suggests_a_share_that_halves_the_excess():
+    profile_DE = EVEN.copy()
+    profile_DE[0] = mixed(0.9, np.eye(8)[1], EVEN[0])
+    shares = (0.7, 0.1, 0.1, 0.1)
+    (found,) = diagnose(made(profile_DE, shares=shares, layers=(3,)))
+    change = found.change
+    assert (found.kind, found.domain, change.share) == (
+        "collapse",
+        "web",
+        pytest.approx(0.7, rel=1e-3),
+    )
+    load = 0.7 * profile_DE[0, 1] + 0.3 / 8
+    changed = change.proposed * profile_DE[0, 1] + (1 - change.proposed) / 8
+    assert changed - 1 / 8 == pytest.approx((load - 1 / 8) / 2, rel=1e-3)
+    assert "lower 'web' from 70.0% to 35.0%" in str(found)
+
+
+def test_degradation_is_a_domain_that_occupies_more_experts_than_its_share():
+    profile_DE = np.zeros((4, 8))
+    profile_DE[0, :2] = 1 / 2  # web has half of the tokens and two experts for itself
+    profile_DE[1:3, 2:4] = 1 / 2
+    profile_DE[3, 4:] = 1 / 4  # wiki has a twentieth and four
+    found = diagnose(made(profile_DE, layers=(3,)), Thresholds(load_entropy=0, dead=1))
+    assert [(one.kind, one.domain) for one in found] == [("degradation", "wiki")]
+    assert found[0].experts == (4, 5, 6, 7)
+    assert found[0].numbers == {"occupied": 0.5, "share": pytest.approx(0.05)}
+    assert found[0].change is None
+    assert "look at its text" in str(found[0])
+
+
+def test_underfitting_is_a_rare_domain_without_experts_of_its_own_where_others_have():
+    profile_DE = np.zeros((4, 8))
+    for d, experts in enumerate((slice(0, 3), slice(3, 6), slice(6, 8))):
+        profile_DE[d, experts] = 1 / len(range(8)[experts])
+    profile_DE[3] = 1 / 8
+    found = diagnose(made(profile_DE, layers=(3,)), Thresholds(load_entropy=0, dead=1))
+    assert [(one.kind, one.domain) for one in found] == [("underfitting", "wiki")]
+    assert found[0].numbers["own"] == 0
+    assert found[0].change.proposed == 0.125
+    assert "raise 'wiki' from 5.0% to 12.5%, or join it with" in str(found[0])
+    # Where no domain has experts of its own, the rare one is no worse off.
+    assert diagnose(made(EVEN, layers=(3,))) == []
+
+
+def test_a_summary_is_text_and_plain_values():
+    summary = made(OWN).summary()
+    text = str(summary)
+    assert "2 layers with routers: 3  7" in text
+    assert len(text.splitlines()) < 30
+    plain = json.loads(json.dumps(summary.as_dict()))
+    assert set(plain) == {"layers", "domains", "distances", "diagnoses", "undiagnosed"}
+    assert len(plain["distances"]) == 2 * 6
