@@ -104,3 +104,13 @@ def test_a_probe_sees_a_compiled_model():
     with stats.probe() as probe, stats.domains(ids, mask):
         call(tokens)
     assert probe.result().tokens_U.sum() == mask.sum()
+
+
+def test_a_callback_opens_and_closes_batches_outside_of_the_graph():
+    model, data = tiny(), batches()
+    turn = iter(data)
+    stats = RouterStats.attach(model, DOMAINS, from_batch=lambda _: next(turn)[1:])
+    call = torch.compile(model, backend="eager")
+    for tokens, _, _ in data:
+        call(tokens)
+    assert stats.total().tokens_D.sum() == sum(int(mask.sum()) for _, _, mask in data)

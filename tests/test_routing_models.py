@@ -145,6 +145,31 @@ def test_counts_equal_a_count_from_the_routers_logits(family):
 
 @pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize("family", ["Mixtral", "DeepseekV3"])
+def test_probabilities_are_the_routers_own(family):
+    model, (tokens, ids, mask) = build(family).eval(), batch()
+    stats = RouterStats.attach(model, DOMAINS, evaluation=True)
+    kept = []
+    router = list(routers(model).values())[-1]
+    router.register_forward_hook(lambda module, inputs, output: kept.append(output))
+    with stats.domains(ids, mask), torch.no_grad():
+        model(input_ids=tokens, attention_mask=mask)
+    logits, _, chosen = kept[0]
+    if family == "DeepseekV3":
+        probability = logits.sigmoid() / logits.sigmoid().sum(-1, keepdim=True)
+    else:
+        probability = logits.softmax(-1)
+    of_books = ((ids == 2)[:, None] & mask.bool()).flatten()
+    layer = stats.total().layers[-1]
+    p, mass = probability[of_books], probability.gather(-1, chosen)[of_books].sum(-1)
+    np.testing.assert_allclose(layer.probability_DE[2], p.sum(0), rtol=1e-5)
+    np.testing.assert_allclose(layer.entropy_D[2], -(p * p.log()).sum(), rtol=1e-5)
+    np.testing.assert_allclose(layer.chosen_D[2], mass.sum(), rtol=1e-5)
+    squares = logits[of_books].logsumexp(-1).square()
+    np.testing.assert_allclose(layer.squared_logsumexp_D[2], squares.sum(), rtol=1e-5)
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("family", ["Mixtral", "DeepseekV3"])
 def test_loss_gradients_and_random_numbers_are_those_of_a_run_that_is_not_counted(family):
     outcomes = []
     for counted in (False, True):

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from mixopt.errors import RoutingError
-from mixopt.routing import ProbeResult, RouterStats, Summary, load_probe, save_probe
+from mixopt.routing import ProbeResult, RouterStats, load_probe, save_probe
 from mixopt.routing.probe_result import LayerProbe
 
 JOB = runpy.run_path(str(Path(__file__).with_name("routing_job.py")))
@@ -166,9 +166,9 @@ def test_a_shared_expert_that_serves_one_domain_is_degradation():
     counts = drawn(np.ones((4, 8)) / 8, sequences=1200).assignments()
     for shared, expected in (([0.8, 0.3, 0.3, 0.3], ["a"]), ([0.4, 0.3, 0.3, 0.3], [])):
         probe = drawn(np.ones((4, 8)) / 8, shared=shared)
-        found = Summary.of(counts, probe=probe).diagnoses
+        found = counts.summary(probe=probe).diagnoses
         assert [one.domain for one in found] == expected
-    assert Summary.of(counts).diagnoses == ()
+    assert counts.summary().diagnoses == ()
 
 
 def test_a_probe_without_batches_or_with_a_half_one_says_so():

@@ -32,6 +32,17 @@ def test_experts_are_counted_without_what_tables_and_figures_need():
     assert not heavy & {"polars", "matplotlib", "scipy", "datasets", "pydantic"}
 
 
+def test_counting_experts_without_torch_says_what_to_install():
+    code = (
+        "import sys; sys.modules['torch'] = None\nimport mixopt.routing\nmixopt.routing.RouterStats"
+    )
+    ended = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=False
+    )
+    message = "RoutingError: mixopt.routing.RouterStats needs torch: pip install 'mixopt[proxies]'"
+    assert message in ended.stderr
+
+
 def test_the_help_of_the_command_line_loads_typer_alone():
     code = (
         "import contextlib, io\nfrom mixopt.cli import app\n"

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     import polars as pl
 
     from mixopt.routing.diagnosis import Thresholds
+    from mixopt.routing.probe_result import ProbeResult
     from mixopt.routing.summary import Summary
 
 Array = NDArray[np.float64]
@@ -197,15 +198,18 @@ class Assignments:
 
         return assignment_table(self)
 
-    def summary(self, thresholds: Thresholds | None = None) -> Summary:
+    def summary(
+        self, thresholds: Thresholds | None = None, probe: ProbeResult | None = None
+    ) -> Summary:
         """Return what this says about experts and domains, with the diagnoses.
 
         Args:
             thresholds: From where on something is diagnosed.
+            probe: Says what shared experts do; without it they are not diagnosed.
         """
         from mixopt.routing.summary import Summary
 
-        return Summary.of(self, thresholds)
+        return Summary.of(self, thresholds, probe)
 
     def _with(self, other: Assignments, sign: int) -> Assignments:
         self.check_sizes(other.domains, other.sizes, "the other table")

@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from torch.distributed import ProcessGroup
 
     from mixopt.routing.diagnosis import Thresholds
+    from mixopt.routing.probe_result import ProbeResult
     from mixopt.routing.summary import Summary
 
 FromBatch = Callable[[dict[str, Any]], tuple[Any, Any]]
@@ -200,13 +201,16 @@ class RouterStats:
         """Return `domain`, `layer`, `expert`, `tokens` and `probability`; errors as `total`."""
         return self.total().table()
 
-    def summary(self, thresholds: Thresholds | None = None) -> Summary:
+    def summary(
+        self, thresholds: Thresholds | None = None, probe: ProbeResult | None = None
+    ) -> Summary:
         """Return what the counts say; errors as `total`.
 
         Args:
             thresholds: From where on something is diagnosed.
+            probe: Says what shared experts do; without it they are not diagnosed.
         """
-        return self.total().summary(thresholds)
+        return self.total().summary(thresholds, probe)
 
     def detach(self) -> None:
         """Take the hooks out of the model; what was counted stays."""
