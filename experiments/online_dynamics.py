@@ -140,14 +140,13 @@ class Outcome:
     Attributes:
         loss: Objective at the end, without noise.
         evaluated: Tokens of held-out passes, as a share of the tokens trained on.
-        moved: Total variation between consecutive plans' shares and their reference, averaged
-            over steps.
+        perturbed: Share of the steps on perturbed mixtures.
         log: Step at which each plan began, its shares and its tag.
     """
 
     loss: float
     evaluated: float
-    moved: float
+    perturbed: float
     log: list[tuple[int, Array, str]] = field(repr=False)
 
 
@@ -233,19 +232,18 @@ def run(world: World, estimator: Estimator, seed: int = 0) -> Outcome:
     simulation = Simulation(world, seed)
     setting = world.setting(seed)
     estimator.start(setting)
-    log, moved = [], 0.0
+    log, perturbed = [], 0
     while simulation.step < world.steps:
         plan = estimator.plan()
         log.append((simulation.step, plan.weights_D.copy(), plan.tag))
         begun = simulation.step
         for observation in follow(simulation, plan):
             estimator.observe(observation)
-        distance = np.abs(plan.weights_D - setting.reference_D).sum() / 2
-        moved += float(distance) * (simulation.step - begun) / world.steps
+        perturbed += plan.perturbs * (simulation.step - begun)
     evaluated = simulation.passes * world.held_out * len(world.watched)
     losses_M = world.losses(simulation.seen_D, simulation.late_D)
     share = evaluated / (world.steps * world.batch)
-    return Outcome(float(world.objective_M @ losses_M), share, moved, log)
+    return Outcome(float(world.objective_M @ losses_M), share, perturbed / world.steps, log)
 
 
 def follow(simulation: Simulation, plan: Plan) -> Iterator[Observation]:

@@ -130,8 +130,8 @@ class Fresh:
 def test_an_evaluation_is_explained_by_the_tokens_before_it_and_not_by_the_plan_before_them():
     estimator = RobustEstimator()
     weights, _ = run(estimator, setting((1.0,), evaluations=("exam",)), held_out=Fresh())
-    assert weights[-1].argmax() == 2
-    assert estimator.effect_D[2] > 2 * np.abs(estimator.effect_D[:2]).max()
+    assert weights[-1, 2] > 0.5
+    assert estimator.effect_D.argmax() == 2
 
 
 def test_evaluations_keep_to_their_budget():
@@ -140,17 +140,20 @@ def test_evaluations_keep_to_their_budget():
     assert estimator.evaluations_done * 2000 / 3 <= 0.01 * STEPS * TOKENS
 
 
-def test_perturbations_move_no_more_tokens_than_their_budget():
-    estimator, moved = RobustEstimator(perturb=0.02), []
-
-    def evaluated(tokens_D):
-        if estimator.perturbs:
-            moved.append(np.abs(estimator.weights_D - estimator.base_D).sum() / 2)
-        return outside(tokens_D)
-
-    run(estimator, setting((1.0,), evaluations=("exam",)), held_out=evaluated)
-    assert len(moved) == 10
-    assert sum(moved) * int(0.015 * STEPS) <= 0.02 * STEPS
+@pytest.mark.parametrize("part", [0.01, 0.02, 0.05])
+def test_steps_on_perturbed_mixtures_keep_to_their_budget(part):
+    estimator = RobustEstimator(perturb=part)
+    where = setting((1.0,), evaluations=("exam",))
+    estimator.start(where)
+    tokens_D, step, perturbed = np.zeros(3), 0, 0
+    while step < STEPS:
+        plan = estimator.plan()
+        perturbed += plan.steps * plan.perturbs
+        drawn_D = plan.steps * TOKENS * plan.weights_D
+        tokens_D, step = tokens_D + drawn_D, step + plan.steps
+        found = outside(tokens_D) if plan.held_out else None
+        estimator.observe(Observation(step, drawn_D, losses(tokens_D) * drawn_D, drawn_D, found))
+    assert 0 < perturbed <= part * STEPS
 
 
 def test_a_target_is_approached_alike_in_any_order_of_domains():

@@ -37,7 +37,8 @@ def check_estimator(factory: Factory) -> None:
     _check_same(plans, _plans(factory), "two runs that were told the same make the same plans")
     _plans(factory, simulated_setting(bounded=True))
     _check_pure(factory)
-    _check_relay(factory, plans)
+    _check_relay(factory, simulated_setting())
+    _check_relay(factory, simulated_setting(mean=True))
     _check_missing_domain(factory)
     _check_names(factory)
     _check_other_domains(factory)
@@ -131,10 +132,11 @@ def _check_handed_out(estimator: Any) -> None:
     _check_same([before], [estimator.plan()], "a plan that was handed out can be written over")
 
 
-def _check_relay(factory: Factory, plans: list[Plan]) -> None:
+def _check_relay(factory: Factory, setting: Setting) -> None:
     """Save, load and go on with a fresh estimator after each observation."""
     promise = "a state that is loaded, at any step, goes on to the same plans, bit for bit"
-    run = _begin(factory)
+    plans = _plans(factory, setting)
+    run = _begin(factory, setting)
     made: list[Plan] = []
     while run.step < STEPS:
         run.estimator = _loaded(factory, _saved(run.estimator), run.setting)

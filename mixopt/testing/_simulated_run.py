@@ -27,9 +27,19 @@ RATES = {"web": 0.35, "code": 0.2, "books": 0.5, TARGET: 0.3}
 Change = Callable[[Observation], Observation]
 
 
-def simulated_setting(domains: tuple[str, ...] = DOMAINS, *, bounded: bool = False) -> Setting:
-    """Return the setting of a run of 120 steps, with a target that is not trained on."""
+def simulated_setting(
+    domains: tuple[str, ...] = DOMAINS, *, bounded: bool = False, mean: bool = False
+) -> Setting:
+    """Return the setting of a run of 120 steps.
+
+    Args:
+        domains: To train on.
+        bounded: Whether shares have narrow bounds.
+        mean: Whether the objective is the mean over the domains; else a target that is not
+            trained on has 0.4 of it, and the domains the rest.
+    """
     size = len(domains)
+    target = 0.0 if mean else 0.4
     natural_D = np.array([0.5 if name == DOMAINS[0] else 0.25 for name in domains])
     return Setting(
         domains=domains,
@@ -38,7 +48,7 @@ def simulated_setting(domains: tuple[str, ...] = DOMAINS, *, bounded: bool = Fal
         reference_D=np.full(size, 1.0 / size),
         natural_D=natural_D / natural_D.sum(),
         evaluations=(*domains, TARGET),
-        objective_M=np.full(size + 1, 1.0 / (size + 1)),
+        objective_M=np.array([(1.0 - target) / size] * size + [target]),
         lower_D=np.full(size, 0.3 if bounded else 0.0),
         upper_D=np.full(size, 0.36 if bounded else 1.0),
     )

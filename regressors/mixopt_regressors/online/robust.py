@@ -48,8 +48,8 @@ CROSS, OUTSIDE = 0.15, 0.2  # prior deviations: of others' effects over own ones
 OWN_UNSURE = 0.3  # least relative deviation of a prior from curves
 PACE = 0.03  # of the run, in which a target's mixture makes most of its way
 OPEN = 0.3  # of the objective that own shares cannot reach, from which it pays to perturb
-PERTURBATIONS, PERTURBED_STEPS, EXPLORED = 10, 0.015, 0.35
-STRONGEST = 0.7  # of a perturbation, in logarithms of shares
+PERTURBATIONS = 10  # at least, where evaluations and steps allow
+STRENGTH = 1.2  # of a perturbation, in logarithms of shares
 EVALUATIONS = 60
 NO_TOKENS = 1e-9
 FREE = 1e9  # times the reference share: no most
@@ -66,7 +66,7 @@ class RobustEstimator(OnlineEstimator):
         keep: Least share over its reference share, for a target.
         end: Part of the run at its end on the reference mixture (for a target, on what its own
             domains say).
-        perturb: Tokens that perturbations may move to other domains, as part of the run.
+        perturb: Steps on perturbed mixtures, as part of the run.
         evaluate: Cost of evaluations, as part of the run's; an evaluated token costs a third.
     """
 
@@ -290,17 +290,15 @@ class RobustEstimator(OnlineEstimator):
 
     def _perturbations(self) -> int:
         wanted = max(len(self.setting.domains), PERTURBATIONS)
-        return min(wanted, int(0.7 * self._budget())) if self.perturb > 0 else 0
+        return min(wanted, int(0.7 * self._budget()), int(self.perturb * self.setting.steps))
 
     def _perturbation(self) -> Plan:
         """Raise half of the domains that are no target, and lower the others; then evaluate."""
-        steps, count = self.setting.steps, self._perturbations()
-        length = max(int(min(PERTURBED_STEPS * steps, EXPLORED * steps / count)), 1)
-        moved = min(2.0 * self.perturb * steps / (count * length), 0.9)
-        size = min(math.atanh(moved), STRONGEST)
+        count = self._perturbations()
+        length = int(self.perturb * self.setting.steps / count)
         signs_D = _signs(self.perturbations_done, self.setting.domains)
         rest_D = self._own_D <= 0
-        weights_D = self.base_D * np.exp(size * np.where(rest_D, signs_D, 0.0))
+        weights_D = self.base_D * np.exp(STRENGTH * np.where(rest_D, signs_D, 0.0))
         if rest_D.any():
             weights_D[rest_D] *= self.base_D[rest_D].sum() / weights_D[rest_D].sum()
         self.perturbations_done += 1
