@@ -4,6 +4,8 @@
     python experiments/online.py --out runs/online --print > experiments/results_online.md
 
 Groups of 3, 5 and 11 domains; for each the mean over its domains and a target that is not uniform.
+In the group `outside` the target is a domain that is not trained on, `code_c`; the other ten are.
+`--fresh` trains `stratified` and `robust` on the mean with seeds that no default was chosen on.
 All runs of a group have the same tokens and, seed by seed, the same initial weights and text.
 Static mixtures come from a design of runs: `best_static` from runs of full length, `regmix` from
 proxies of a quarter of it, with LightGBM and simulation as published. `aioli on regmix` and `robust
@@ -42,6 +44,7 @@ from mixopt.proxy import Losses, Trial, TrialResult
 from mixopt.trials import Trials
 
 SEEDS = (1, 2, 3, 4, 5)
+FRESH_SEEDS = (6, 7, 8, 9, 10)
 DESIGN_SEED = 1000  # of all runs of a design: what a seed does is then common to them
 LARGE_SEEDS = (1, 2)
 ALL = (
@@ -52,17 +55,28 @@ ALL = (
 
 @dataclass(frozen=True)
 class Group:
-    """Domains, a target among them, and how many runs its designs have."""
+    """Domains, a target among them or outside, and how many runs its designs have."""
 
     name: str
     domains: tuple[str, ...]
     target: Mapping[str, float]
     design: int
 
+    @property
+    def outside(self) -> tuple[str, ...]:
+        """Domains of the target that are not trained on."""
+        return tuple(name for name in self.target if name not in self.domains)
+
     def objectives(self) -> dict[str, dict[str, float]]:
         """Return the objectives by name: weights of the domains' held-out losses."""
+        if self.outside:
+            return {"target": dict(self.target)}
         mean = dict.fromkeys(self.domains, 1 / len(self.domains))
         return {"mean": mean, "target": {n: self.target.get(n, 0.0) for n in self.domains}}
+
+    def weights(self) -> dict[str, float]:
+        """Return the objective of what does not look at it."""
+        return next(iter(self.objectives().values()))
 
 
 GROUPS = (
@@ -74,6 +88,7 @@ GROUPS = (
         20,
     ),
     Group("eleven", ALL, {"docs_en": 0.5, "code_python": 0.5}, 24),
+    Group("outside", tuple(name for name in ALL if name != "code_c"), {"code_c": 1.0}, 24),
 )
 
 
@@ -85,6 +100,7 @@ def main() -> None:
     parser.add_argument("--print", action="store_true", dest="prints")
     parser.add_argument("--group", choices=[group.name for group in GROUPS], action="append")
     parser.add_argument("--size", choices=["small", "large"], default="small")
+    parser.add_argument("--fresh", action="store_true")
     parser.add_argument("--steps", type=int, default=450)
     parser.add_argument("--processes", type=int, default=2)
     asked = parser.parse_args()
@@ -97,8 +113,12 @@ def main() -> None:
     groups = [one for one in GROUPS if not asked.group or one.name in asked.group]
     with ProcessPoolExecutor(asked.processes, mp_context=get_context("spawn")) as pool:
         for group in groups:
-            text = Text(corpus, group.domains, size_of(asked.size), asked.steps)
-            run_group(group, text, asked.out / f"{group.name}-{asked.size}", pool, asked.size)
+            size = size_of(asked.size)
+            text = Text(corpus, group.domains, size, asked.steps, group.outside)
+            if asked.fresh:
+                run_fresh(group, text, asked.out / f"{group.name}-fresh", pool)
+            else:
+                run_group(group, text, asked.out / f"{group.name}-{asked.size}", pool, asked.size)
 
 
 def size_of(name: str) -> Size:
@@ -142,14 +162,26 @@ def run_group(group: Group, text: Text, out: Path, pool: ProcessPoolExecutor, si
     finish({job.name: (text, job) for job in jobs}, out, pool)
 
 
+def run_fresh(group: Group, text: Text, out: Path, pool: ProcessPoolExecutor) -> None:
+    """Train stratified and robust on the mean with other seeds than the options were chosen on."""
+    even = same_weights(Mixture.uniform(group.domains), FRESH_SEEDS)
+    mean = group.objectives()["mean"]
+    jobs = (
+        Job("stratified", even, FRESH_SEEDS, mean),
+        Job("robust/mean", even, FRESH_SEEDS, mean, "robust"),
+    )
+    finish({job.name: (text, job) for job in jobs}, out, pool)
+
+
 def jobs_of(group: Group, starts: Mapping[str, Mixture], seeds: tuple[int, ...]) -> Iterator[Job]:
     """Yield the runs of every method; those that see the objective for each of them."""
     objectives, uniform = group.objectives(), same_weights(starts["stratified"], seeds)
+    weights = group.weights()
     for name, mixture in starts.items():
-        yield Job(name, same_weights(mixture, seeds), seeds, objectives["mean"])
+        yield Job(name, same_weights(mixture, seeds), seeds, weights)
     for name in ("odm", "ado"):
-        yield Job(name, uniform, seeds, objectives["mean"], name)
-    yield Job("sweeps only", uniform, seeds, objectives["mean"], "aioli", {"eta": 0.0})
+        yield Job(name, uniform, seeds, weights, name)
+    yield Job("sweeps only", uniform, seeds, weights, "aioli", {"eta": 0.0})
     for name, objective in objectives.items():
         for method in ("aioli", "robust"):
             yield Job(f"{method}/{name}", uniform, seeds, objective, method)
@@ -181,8 +213,8 @@ def designed(
     for first in range(0, len(mixtures), 4):
         some = tuple(dict(one) for one in mixtures[first : first + 4])
         seeds = (DESIGN_SEED,) * len(some)
-        mean = group.objectives()["mean"]
-        jobs[f"{name}-{first:02d}"] = (text, Job(name, some, seeds, mean))
+        job = Job(name, some, seeds, group.weights())
+        jobs[f"{name}-{first:02d}"] = (text, job)
     rows = [row for found in finish(jobs, out, pool).values() for row in found]
     trials, results = [], []
     for place, (row, mixture) in enumerate(zip(rows, mixtures, strict=True)):

@@ -44,12 +44,19 @@ class Text:
         domains: Which of its domains are there.
         size: The decoder; its batch is that of a step.
         steps: Optimiser steps of a run.
+        outside: Domains to evaluate on in place of those trained on.
     """
 
     corpus: Path
     domains: tuple[str, ...]
     size: Size
     steps: int
+    outside: tuple[str, ...] = ()
+
+    @property
+    def evaluations(self) -> tuple[str, ...]:
+        """Domains of the held-out text."""
+        return self.outside or self.domains
 
     @property
     def tokens(self) -> int:
@@ -162,13 +169,13 @@ class _Runs:
         self, k: int, test_M: np.ndarray, seen_M: np.ndarray, seconds: float
     ) -> dict[str, Any]:
         """Return what one run has come to."""
-        domains = self._text.domains
+        domains, evaluations = self._text.domains, self._text.evaluations
         drawn_D = self._drawn_KD[k] / self._drawn_KD[k].sum()
         found = {
             "method": self._job.name,
             "seed": self._job.seeds[k],
-            "test": dict(zip(domains, test_M.tolist(), strict=True)),
-            "seen": dict(zip(domains, seen_M.tolist(), strict=True)),
+            "test": dict(zip(evaluations, test_M.tolist(), strict=True)),
+            "seen": dict(zip(evaluations, seen_M.tolist(), strict=True)),
             "drawn": dict(zip(domains, drawn_D.tolist(), strict=True)),
             "seconds": seconds,
             "perturbed": 0.0,
@@ -199,7 +206,7 @@ class _Runs:
         shards = {d.name: d.validation for d in corpus.domains}
         rows = [
             shards[name].rows(np.arange(SEEN + TEST) * length, length + 1).astype(np.int64)
-            for name in self._text.domains
+            for name in self._text.evaluations
         ]
         every = torch.from_numpy(np.stack(rows))
         return every[:, :SEEN], every[:, SEEN:]
@@ -212,7 +219,7 @@ class _Runs:
             self._loaders[k],
             steps=self._text.steps,
             tokens_per_sample=self._text.size.sequence_length,
-            evaluations=list(self._text.domains),
+            evaluations=list(self._text.evaluations),
             objective=dict(self._job.objective),
             evaluate=sums,
             inventory=self._inventory,
@@ -229,7 +236,7 @@ class _Runs:
                 self._evaluated = {self._step: self.held_out(self.seen_MNW)}
             tokens = SEEN * self._text.size.sequence_length
             losses_M = self._evaluated[self._step][k]
-            pairs = zip(self._text.domains, losses_M.tolist(), strict=True)
+            pairs = zip(self._text.evaluations, losses_M.tolist(), strict=True)
             return {name: (loss * tokens, tokens) for name, loss in pairs}
 
         return evaluate
