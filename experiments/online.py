@@ -46,7 +46,11 @@ from mixopt.trials import Trials
 SEEDS = (1, 2, 3, 4, 5)
 FRESH_SEEDS = (6, 7, 8, 9, 10)
 DESIGN_SEED = 1000  # of all runs of a design: what a seed does is then common to them
-LARGE_SEEDS = (1, 2)
+LARGE_SEEDS = (1, 2, 3)
+LARGE_JOBS = (
+    "stratified", "best_static/mean", "best_static/target", "robust/mean", "robust/target",
+    "aioli/mean", "aioli/target",
+)  # fmt: skip
 ALL = (
     "literature_en", "dictionary_en", "legal_en", "docs_en", "man_en", "man_fr", "code_c",
     "code_cpp", "code_python", "code_js", "formal_math",
@@ -149,16 +153,22 @@ def run_group(group: Group, text: Text, out: Path, pool: ProcessPoolExecutor, si
     natural = Mixture.natural(
         {n: Corpus.open(text.corpus, verify=False).inventory[n] for n in group.domains}
     )
-    full = designed(group, natural, "design", text, out, pool)
-    short = replace(text, steps=text.steps // 4)
-    proxies = designed(group, natural, "proxies", short, out, pool)
+    designs = {"best_static": ("auto", designed(group, natural, "design", text, out, pool))}
+    if size == "small":
+        short = replace(text, steps=text.steps // 4)
+        proxies = designed(group, natural, "proxies", short, out, pool)
+        designs["regmix"] = ("lightgbm", proxies)
     starts = {"stratified": Mixture.uniform(group.domains), "natural": natural}
     for name, objective in group.objectives().items():
-        starts[f"best_static/{name}"] = proposal(full, objective, natural, "auto")
-        starts[f"regmix/{name}"] = proposal(proxies, objective, natural, "lightgbm")
+        for method, (regressor, trials) in designs.items():
+            starts[f"{method}/{name}"] = proposal(trials, objective, natural, regressor)
     write_json(out / "mixtures.json", {name: dict(one) for name, one in starts.items()})
     seeds = SEEDS if size == "small" else LARGE_SEEDS
-    jobs = [job for job in jobs_of(group, starts, seeds) if size == "small" or _is_large(job)]
+    jobs = list(jobs_of(group, starts, seeds))
+    if size == "small":
+        jobs += restricted_jobs(group, starts, seeds)
+    else:
+        jobs = [job for job in jobs if job.name in LARGE_JOBS]
     finish({job.name: (text, job) for job in jobs}, out, pool)
 
 
@@ -185,15 +195,15 @@ def jobs_of(group: Group, starts: Mapping[str, Mixture], seeds: tuple[int, ...])
     for name, objective in objectives.items():
         for method in ("aioli", "robust"):
             yield Job(f"{method}/{name}", uniform, seeds, objective, method)
-    start = same_weights(starts["regmix/target"], seeds)
+
+
+def restricted_jobs(
+    group: Group, starts: Mapping[str, Mixture], seeds: tuple[int, ...]
+) -> Iterator[Job]:
+    """Yield the runs that start from the proposal of the proxies."""
+    start, target = same_weights(starts["regmix/target"], seeds), group.objectives()["target"]
     for method, options in (("aioli", {"prior_steps": 40}), ("robust", {})):
-        name = f"{method} on regmix/target"
-        yield Job(name, start, seeds, objectives["target"], method, options)
-
-
-def _is_large(job: Job) -> bool:
-    kept = ("stratified", "best_static/target", "robust/mean", "robust/target", "aioli/mean")
-    return job.name in (*kept, "aioli/target")
+        yield Job(f"{method} on regmix/target", start, seeds, target, method, options)
 
 
 def designed(

@@ -103,7 +103,5 @@ def _bounds(bounds: Bounds | None, domains: Sequence[str]) -> tuple[Array, Array
 def _check_names(field: str, given: Iterable[str], known: Sequence[str]) -> None:
     for name in given:
         if name not in known:
-            what = "the evaluations" if field == "objective" else "the sampler"
-            raise EstimatorError(
-                f"{field}: {name!r} is not among {what}{did_you_mean(name, known)}"
-            )
+            kind = "evaluation domain" if field == "objective" else "domain of the sampler"
+            raise EstimatorError(f"{field}: {name!r} is no {kind}{did_you_mean(name, known)}")

@@ -6,7 +6,8 @@
     mixture_log.jsonl    a line for each change of the mixture
     metrics.jsonl        losses, throughput
 
-A run goes on only with what it was begun with. What changes no result may be another: how the work
+A run goes on only with what it was begun with; before the first checkpoint there is nothing to go
+on with, and it begins again. What changes no result may be another: how the work
 is spread over devices, what is saved and recorded. With `map_domains` the corpus may, too.
 """
 
@@ -20,6 +21,7 @@ import yaml
 
 from mixopt.errors import RunError
 from mixopt.files import write_text
+from mixopt.pretraining.checkpoints import last_checkpoint
 from mixopt.pretraining.config import PretrainConfig
 from mixopt.run_directory import differences
 from mixopt.yaml_sections import dump_sections
@@ -51,7 +53,7 @@ def open_directory(config: PretrainConfig, out: Path) -> None:
         RunError: It was begun with another value of a field that results depend on.
     """
     record, content = out / "config.yaml", dump_sections(config)
-    if record.exists():
+    if record.exists() and last_checkpoint(out / CHECKPOINTS) is not None:
         before = yaml.safe_load(record.read_text(encoding="utf-8"))
         free = _FREE if config.map_domains is None else _FREE + _OF_DOMAINS
         for name, was, now in differences(before, content):

@@ -45,8 +45,7 @@ def build_model(
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         if ":" in config.name or config.name in plugins.names("model"):
-            known = {"vocab_size": vocab_size, "sequence_length": sequence_length}
-            model = plugins.build("model", config.name, known | config.options)
+            model = _plugin(config, vocab_size, sequence_length)
         else:
             model = _hugging_face(config, vocab_size, sequence_length)
     if not isinstance(model, nn.Module):
@@ -89,6 +88,14 @@ def _met(model: nn.Module, config: Any) -> Iterator[float]:
     for name, weight in model.named_parameters():
         if table is None or weight is not getattr(table, "weight", None):
             yield weight.numel() * (share if ".experts." in name else 1.0)
+
+
+def _plugin(config: ModelConfig, vocab_size: int, sequence_length: int) -> Any:
+    known = {"vocab_size": vocab_size, "sequence_length": sequence_length}
+    try:
+        return plugins.build("model", config.name, known | config.options)
+    except ConfigError as error:  # our decoder is a proxy as well, and calls its options that
+        raise ConfigError(str(error).replace("proxy.options.", "model.options.")) from error
 
 
 def _hugging_face(config: ModelConfig, vocab_size: int, sequence_length: int) -> nn.Module:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from mixopt.errors import MixoptError, OtherRankError
+from mixopt.online.contract import make_estimator
 from mixopt.pretraining.checkpoints import last_checkpoint, read_state
 from mixopt.pretraining.config import PretrainConfig, load_pretraining
 from mixopt.pretraining.corpus_input import prepare_for
@@ -110,6 +111,8 @@ def _params(config: PretrainConfig, ranks: Ranks) -> dict[str, Any]:
 
 
 def _prepare(config: PretrainConfig, out: Path, say: Say) -> None:
+    if config.estimator is not None:  # a mistake in it is said before text is read for minutes
+        make_estimator(config.estimator.name, config.estimator.options)
     open_directory(config, out)
     prepare_for(config, out, say)
 

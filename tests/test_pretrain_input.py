@@ -1,0 +1,113 @@
+"""What `mixopt pretrain` cannot use is one line that says what to do, before training."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import pytest
+import yaml
+
+from mixopt import pretrain
+from mixopt.errors import MixoptError
+from mixopt.testing import tiny_corpus
+
+
+@pytest.fixture(scope="module")
+def config(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("config")
+    content = {
+        "prepared_corpus": str(tiny_corpus(folder / "corpus").path),
+        "model": {
+            "name": "decoder",
+            "options": {"layers": 1, "width": 32, "heads": 2, "ff": 48},
+        },
+        "training": {
+            "steps": 4,
+            "batch": 4,
+            "sequence_length": 32,
+            "lr": 3e-3,
+            "precision": "float32",
+        },
+        "held_out": {"tokens": 512},
+        "tracking": {"enabled": False},
+    }
+    path = folder / "run.yaml"
+    path.write_text(yaml.safe_dump(content))
+    return path
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("estimator={name: robsut}", "unknown estimator 'robsut'; did you mean 'robust'?"),
+        (
+            "estimator={name: robust, objective: {exam: 1}}",
+            "objective: 'exam' is no evaluation domain",
+        ),
+        (
+            "estimator={name: robust, bounds: {coed: [0.1, 0.2]}}",
+            "bounds: 'coed' is no domain of the sampler; did you mean 'code'?",
+        ),
+        (
+            "estimator={name: robust, bounds: {code: [0.7, 0.8], manual: [0.5, 0.6]}}",
+            "no mixture is within the bounds: the leasts add up to 1.2",
+        ),
+        ("estimator={name: doremi}", "DoReMiEstimator needs the losses of a reference model"),
+        ("max_epochs=0.001", "max_epochs is 0.001. Lower its share to"),
+        ("mixture={weights: {code: 0.5}}", "mixture.weights: weights add up to 0.5, not 1"),
+        ("mixture={file: nope.yaml}", "mixture.file: nope.yaml: cannot be read"),
+        ("model={name: mixtrel}", "no causal language model; did you mean 'mixtral'?"),
+        ("model={name: mixtral, options: {hiden: 3}}", "model.options.hiden: "),
+        ("model={name: decoder, options: {width: 31}}", "model.options.heads: 2 must be a divisor"),
+        ("training.sequence_length=64064", "lower training.sequence_length to "),
+    ],
+)
+def test_what_cannot_be_used_is_one_line(config, tmp_path, override, message):
+    with pytest.raises(MixoptError) as caught:
+        pretrain(config, tmp_path / "run", [override])
+    assert message in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_mistake_before_the_first_checkpoint_is_mended_in_the_same_directory(config, tmp_path):
+    with pytest.raises(MixoptError, match="unknown estimator"):
+        pretrain(config, tmp_path / "run", ["estimator={name: robsut}"])
+    assert pretrain(config, tmp_path / "run", ["estimator={name: robust}"]).step == 4
+
+
+@pytest.fixture
+def cut(config, tmp_path):
+    """A run that has two of its four steps."""
+    pretrain(config, tmp_path / "run", ["mixture={anchor: uniform}", "checkpoint.every=2"])
+    shutil.rmtree(tmp_path / "run" / "checkpoints" / "step-00000004")
+    return tmp_path / "run"
+
+
+@pytest.fixture
+def renamed(config, tmp_path):
+    """The corpus with `letters` in place of `manual`."""
+    before = Path(yaml.safe_load(config.read_text())["prepared_corpus"])
+    path = tmp_path / "renamed"
+    shutil.copytree(before, path)
+    (path / "manual").rename(path / "letters")
+    index = path / "index.json"
+    index.write_text(index.read_text().replace('"manual"', '"letters"'))
+    return path
+
+
+def test_a_run_that_has_begun_does_not_go_on_with_another_learning_rate(config, cut):
+    overrides = ["mixture={anchor: uniform}", "training.lr=1e-4"]
+    with pytest.raises(
+        MixoptError, match=r"begun with training\.lr 0\.003, and here it is 0\.0001"
+    ):
+        pretrain(config, cut, overrides)
+
+
+def test_a_run_does_not_go_on_with_other_domains_unless_it_is_said_which(config, cut, renamed):
+    overrides = ["mixture={anchor: uniform}", f"prepared_corpus={renamed}"]
+    with pytest.raises(MixoptError, match="has 'manual', which the corpus has not.*map_domains"):
+        pretrain(config, cut, overrides)
+    mapped = pretrain(config, cut, [*overrides, "map_domains={manual: letters}"])
+    assert mapped.step == 4
+    assert set(mapped.weights) == {"code", "letters"}
