@@ -9,7 +9,8 @@ In the group `outside` the target is a domain that is not trained on, `code_c`; 
 All runs of a group have the same tokens and, seed by seed, the same initial weights and text.
 Static mixtures come from a design of runs: `best_static` from runs of full length, `regmix` from
 proxies of a quarter of it, with LightGBM and simulation as published. `aioli on regmix` and `robust
-on regmix` start from that proposal (the restricted setting). `sweeps only` is Aioli that never
+on regmix` start from that proposal (the restricted setting). With `--size large` (1.4M weights) the
+static mixtures are those of the small model's designs. `sweeps only` is Aioli that never
 moves (eta 0): what its sweeps cost alone. What is finished is a file and is not done again.
 
 The folder holds <domain>/train.parquet and <domain>/validation.parquet with a column `text`.
@@ -47,10 +48,7 @@ SEEDS = (1, 2, 3, 4, 5)
 FRESH_SEEDS = (6, 7, 8, 9, 10)
 DESIGN_SEED = 1000  # of all runs of a design: what a seed does is then common to them
 LARGE_SEEDS = (1, 2, 3)
-LARGE_JOBS = (
-    "stratified", "best_static/mean", "best_static/target", "robust/mean", "robust/target",
-    "aioli/mean", "aioli/target",
-)  # fmt: skip
+LARGE_JOBS = ("stratified", "robust/mean", "robust/target", "best_static/target", "aioli/target")
 ALL = (
     "literature_en", "dictionary_en", "legal_en", "docs_en", "man_en", "man_fr", "code_c",
     "code_cpp", "code_python", "code_js", "formal_math",
@@ -149,27 +147,44 @@ def prepared(data: Path, path: Path) -> Path:
 
 
 def run_group(group: Group, text: Text, out: Path, pool: ProcessPoolExecutor, size: str) -> None:
-    """Train the designs, fit them, and train every method."""
-    natural = Mixture.natural(
-        {n: Corpus.open(text.corpus, verify=False).inventory[n] for n in group.domains}
-    )
-    designs = {"best_static": ("auto", designed(group, natural, "design", text, out, pool))}
-    if size == "small":
-        short = replace(text, steps=text.steps // 4)
-        proxies = designed(group, natural, "proxies", short, out, pool)
-        designs["regmix"] = ("lightgbm", proxies)
-    starts = {"stratified": Mixture.uniform(group.domains), "natural": natural}
-    for name, objective in group.objectives().items():
-        for method, (regressor, trials) in designs.items():
-            starts[f"{method}/{name}"] = proposal(trials, objective, natural, regressor)
-    write_json(out / "mixtures.json", {name: dict(one) for name, one in starts.items()})
+    """Train every method; with the small model the designs first."""
+    starts = designed_mixtures(group, text, out, pool) if size == "small" else _of_small(out)
     seeds = SEEDS if size == "small" else LARGE_SEEDS
     jobs = list(jobs_of(group, starts, seeds))
     if size == "small":
         jobs += restricted_jobs(group, starts, seeds)
     else:
-        jobs = [job for job in jobs if job.name in LARGE_JOBS]
+        jobs = sorted(
+            (job for job in jobs if job.name in LARGE_JOBS),
+            key=lambda job: LARGE_JOBS.index(job.name),
+        )
     finish({job.name: (text, job) for job in jobs}, out, pool)
+
+
+def designed_mixtures(
+    group: Group, text: Text, out: Path, pool: ProcessPoolExecutor
+) -> dict[str, Mixture]:
+    """Train the designs and return the static mixtures by name."""
+    natural = Mixture.natural(
+        {n: Corpus.open(text.corpus, verify=False).inventory[n] for n in group.domains}
+    )
+    full = designed(group, natural, "design", text, out, pool)
+    short = replace(text, steps=text.steps // 4)
+    proxies = designed(group, natural, "proxies", short, out, pool)
+    starts = {"stratified": Mixture.uniform(group.domains), "natural": natural}
+    for name, objective in group.objectives().items():
+        starts[f"best_static/{name}"] = proposal(full, objective, natural, "auto")
+        starts[f"regmix/{name}"] = proposal(proxies, objective, natural, "lightgbm")
+    write_json(out / "mixtures.json", {name: dict(one) for name, one in starts.items()})
+    return starts
+
+
+def _of_small(out: Path) -> dict[str, Mixture]:
+    """Return the static mixtures of the small model."""
+    path = out.with_name(out.name.replace("large", "small")) / "mixtures.json"
+    if not path.exists():
+        sys.exit(f"{path}: is not there; run --size small first")
+    return {name: Mixture(weights) for name, weights in json.loads(path.read_text()).items()}
 
 
 def run_fresh(group: Group, text: Text, out: Path, pool: ProcessPoolExecutor) -> None:
