@@ -13,10 +13,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, Protocol
+from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 from mixopt.corpus import Corpus
 from mixopt.mixture import Mixture
+
+if TYPE_CHECKING:
+    from mixopt.routing.expert_counts import ExpertCounts
 
 Status = Literal["finished", "diverged", "failed"]
 Role = Literal["sampled", "chosen", "anchor", "replicate", "validation"]
@@ -44,7 +47,10 @@ class Losses:
 
 @dataclass(frozen=True)
 class TrialResult:
-    """What became of a trial; a failed or diverged one has a reason and no losses."""
+    """What became of a trial; a failed or diverged one has a reason and no losses.
+
+    `experts` is what the experts of a mixture-of-experts proxy were given, if it is one.
+    """
 
     trial: str
     status: Status
@@ -54,6 +60,7 @@ class TrialResult:
     losses: Losses | None = None
     curve: tuple[Losses, ...] = ()
     reason: str | None = None
+    experts: ExpertCounts | None = None
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ trial train again.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,7 @@ from mixopt.errors import RunError
 from mixopt.files import read_json, write_json
 from mixopt.mixture import Mixture
 from mixopt.proxy import Losses, Trial, TrialResult
+from mixopt.routing.expert_counts_json import counts_from_json, counts_to_json
 
 GROUPS, ROUNDS = "groups.json", "rounds.json"  # which trials train together; which were chosen
 
@@ -37,16 +38,24 @@ def trial_from_json(content: dict[str, Any]) -> Trial:
 
 
 def result_to_json(result: TrialResult) -> dict[str, Any]:
-    """Return a result as plain values."""
-    return asdict(result)
+    """Return a result as plain values; one without experts does not name them."""
+    content = asdict(replace(result, experts=None))
+    del content["experts"]
+    if result.experts is not None:
+        content["experts"] = counts_to_json(result.experts)
+    return content
 
 
 def result_from_json(content: dict[str, Any]) -> TrialResult:
     """Read what `result_to_json` made."""
-    losses = content["losses"]
-    curve = tuple(Losses(**entry) for entry in content["curve"])
+    losses, experts = content["losses"], content.get("experts")
     return TrialResult(
-        **{**content, "losses": Losses(**losses) if losses else None, "curve": curve}
+        **{
+            **content,
+            "losses": Losses(**losses) if losses else None,
+            "curve": tuple(Losses(**entry) for entry in content["curve"]),
+            "experts": counts_from_json(experts) if experts else None,
+        }
     )
 
 

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from mixopt.routing.assignments import Assignments, LayerAssignments
     from mixopt.routing.diagnoses import diagnose
     from mixopt.routing.diagnosis import Change, Diagnosis, Thresholds
+    from mixopt.routing.expert_counts import ExpertCounts, LayerInformation
     from mixopt.routing.frames import from_frames, to_frames
     from mixopt.routing.probe_file import load_probe, save_probe
     from mixopt.routing.probe_result import ProbeResult
@@ -31,7 +32,9 @@ _LAZY = {
     "Assignments": "assignments",
     "Change": "diagnosis",
     "Diagnosis": "diagnosis",
+    "ExpertCounts": "expert_counts",
     "LayerAssignments": "assignments",
+    "LayerInformation": "expert_counts",
     "ProbeResult": "probe_result",
     "RouterAdapter": "adapters",
     "RouterStats": "router_stats",
@@ -49,7 +52,9 @@ __all__ = [
     "Assignments",
     "Change",
     "Diagnosis",
+    "ExpertCounts",
     "LayerAssignments",
+    "LayerInformation",
     "ProbeResult",
     "RouterAdapter",
     "RouterStats",
