@@ -59,7 +59,11 @@ def main() -> None:
                  asked.worlds)  # fmt: skip
     _print_gains("A target that is none", "outside", (2, 3, 8, 16), ("plain", "transfer"),
                  asked.worlds)  # fmt: skip
-    _print_noise(asked.worlds)
+    _print_gains("A target that is none, and that all domains serve alike", "alike", (3, 8, 16),
+                 ("plain",), asked.worlds)  # fmt: skip
+    _print_noise("The mean over three domains", "mean", 3, (0.1, 0.3, 1.0), asked.worlds)
+    _print_noise("A target that is none, eight domains", "outside", 8, (0.3, 3, 5), asked.worlds)
+    _print_noise("The same, that all serve alike", "alike", 8, (0.3, 3, 5), asked.worlds)
     _print_costs(asked.worlds)
     _print_columns(asked.worlds)
 
@@ -98,12 +102,14 @@ def _print_row(label: str, drawn: Sequence[World]) -> None:
     sys.stderr.write(f"{label}\n")
 
 
-def _print_noise(worlds: int) -> None:
-    print("## The mean over three domains, by held-out jitter (nats)\n")
+def _print_noise(
+    title: str, objective: str, domains: int, jitters: Sequence[float], worlds: int
+) -> None:
+    print(f"## {title}, by held-out jitter (nats)\n")
     print("| jitter | best static | best schedule | " + " | ".join(MODELS) + " | worst % |")
     print("|---|---|---|" + "---|" * (len(MODELS) + 1))
-    for jitter in (0.1, 0.3, 1.0):
-        drawn = [make_world("plain", 3, seed, "mean", jitter) for seed in range(worlds)]
+    for jitter in jitters:
+        drawn = [make_world("plain", domains, seed, objective, jitter) for seed in range(worlds)]
         _print_row(f"| {0.01 * jitter:g}", drawn)
     print()
 

@@ -201,15 +201,17 @@ class _Runs:
         return MixtureLoader(dataset, sampler, prefetch=0, output="numpy")
 
     def _windows(self, corpus: Corpus) -> tuple[torch.Tensor, torch.Tensor]:
-        """Return windows of held-out text, (M, N, W) each: the first, and those after them."""
+        """Return what estimators see and the test text, (M, N, W) each, spread over the text."""
         length = self._text.size.sequence_length
         shards = {d.name: d.validation for d in corpus.domains}
-        rows = [
-            shards[name].rows(np.arange(SEEN + TEST) * length, length + 1).astype(np.int64)
-            for name in self._text.evaluations
-        ]
+        rows = []
+        for name in self._text.evaluations:
+            whole = (len(shards[name]) - 1) // length
+            places = np.linspace(0, whole - 1, SEEN + TEST).astype(np.int64) * length
+            rows.append(shards[name].rows(places, length + 1).astype(np.int64))
         every = torch.from_numpy(np.stack(rows))
-        return every[:, :SEEN], every[:, SEEN:]
+        is_seen = np.arange(SEEN + TEST) % ((SEEN + TEST) // SEEN) == 0
+        return every[:, is_seen], every[:, ~is_seen]
 
     def _driver(self, k: int) -> Driver:
         assert self._job.estimator is not None

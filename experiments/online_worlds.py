@@ -43,14 +43,16 @@ def make_world(
         domains: Training domains, >= 2.
         seed: Of the draw.
         objective: `mean` over the training domains, `one` of them, one that is `scarce` (it cannot
-            be given more than `SCARCE`), a weighted `few`, or a target that is `outside` of them.
+            be given more than `SCARCE`), a weighted `few`, a target that is `outside` of them, or
+            one that is, and that all of them serve `alike`.
         jitter: Of held-out losses, 1 being 0.01 nats; training noise is scaled alike.
 
     Returns:
         The world, of the default length.
     """
     rng = np.random.default_rng((seed, domains, sorted(KINDS).index(kind)))
-    count = domains + (objective == "outside")
+    is_outside = objective in {"outside", "alike"}
+    count = domains + is_outside
     per_domain = 16_000 / domains
     uniform: Callable[..., Array] = rng.uniform
     world = World(
@@ -69,13 +71,13 @@ def make_world(
     if objective == "scarce":
         most = max(SCARCE, 1.2 / domains)
         world = replace(world, most_D=np.where(world.objective_M > 0, most, 1.0))
-    if objective == "outside":
-        world = _with_outside(world, rng)
+    if is_outside:
+        world = _with_outside(world, rng, alike=objective == "alike")
     return _adverse(world, kind, rng)
 
 
 def _objective(objective: str, domains: int, rng: np.random.Generator) -> Array:
-    if objective == "outside":
+    if objective in {"outside", "alike"}:
         return np.eye(domains + 1)[domains]
     if objective == "mean":
         return np.full(domains, 1 / domains)
@@ -88,14 +90,16 @@ def _objective(objective: str, domains: int, rng: np.random.Generator) -> Array:
     return weights_M
 
 
-def _with_outside(world: World, rng: np.random.Generator) -> World:
-    """Let the last evaluation domain learn from a few training domains, unlike each other."""
+def _with_outside(world: World, rng: np.random.Generator, *, alike: bool) -> World:
+    """Let the last evaluation domain learn from a few training domains, or from all of them."""
     count = world.transfer_MD.shape[1]
-    alike_D = rng.gamma(0.5, 1.0, count)
-    alike_D /= np.sort(alike_D)[-OUTSIDE_SOURCES:].sum()
+    worth_D = rng.gamma(0.5, 1.0, count)
+    worth_D /= np.sort(worth_D)[-OUTSIDE_SOURCES:].sum()
+    fresh_D = 0.1 * worth_D * rng.uniform(0.5, 1.5, count)
+    if alike:
+        worth_D, fresh_D = np.full(count, worth_D.mean()), np.full(count, fresh_D.mean())
     transfer_MD, recency_MD = world.transfer_MD.copy(), world.recency_MD.copy()
-    transfer_MD[-1] = 0.03 + alike_D
-    recency_MD[-1] = 0.1 * alike_D * rng.uniform(0.5, 1.5, count)
+    transfer_MD[-1], recency_MD[-1] = 0.03 + worth_D, fresh_D
     return replace(world, transfer_MD=transfer_MD, recency_MD=recency_MD)
 
 

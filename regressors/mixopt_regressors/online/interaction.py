@@ -99,9 +99,9 @@ class Interaction:
         )
 
     def with_prior(self, prior_D: Array, sd_D: Array) -> tuple[Array, Array]:
-        """Return effects and their deviations, together with an independent belief of them."""
+        """Return effects and their covariance, together with an independent belief of them."""
         precision_DD = np.linalg.inv(self.variance * self.effect_DD)
         prior_DD = np.diag(sd_D**-2.0)
         covariance_DD = np.linalg.inv(precision_DD + prior_DD)
         effect_D: Array = covariance_DD @ (precision_DD @ self.effect_D + prior_DD @ prior_D)
-        return effect_D, np.sqrt(np.diag(covariance_DD))
+        return effect_D, np.asarray(covariance_DD)

@@ -10,9 +10,9 @@ For a target (any other objective) the effect of each domain's share on the targ
 is a recursive regression on realised shares (mixopt_regressors.online.interaction), with the
 curves as prior where the target is a training domain. Where a good part of the objective is
 beyond what own shares can give it, about ten small perturbations at the start give the regression
-its contrasts. Shares go towards those that the effects make best, by their signal over noise; in
-the last part a target's own domain gets its weight. Evaluations and perturbations keep to a
-budget each.
+its contrasts. Shares go towards those that the effects make best, by their signal over noise; where
+only evaluations tell, no further than what the whole move promises is certain. In the last part a
+target's own domain gets its weight. Evaluations and perturbations keep to a budget each.
 
 What was measured, and where it does not win: experiments/online_synthetic.py,
 experiments/online.py.
@@ -28,6 +28,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from mixopt.online import Need, Plan
 from mixopt_regressors.online.base import Array, OnlineEstimator
@@ -40,7 +41,7 @@ from mixopt_regressors.online.seen import Seen
 WINDOW, WARM_UP = 0.01, 0.05  # of the run: a plan, and the start on the reference mixture
 FADING = 0.98  # of what a curve knows, from window to window
 MEMORY = 30.0  # steps at the peak learning rate that recency lasts
-CERTAIN = 1.5  # standard deviations from which a contrast moves the mixture
+CERTAIN = 1.5  # standard deviations from which a contrast, or what a move promises, counts
 PER_RECENCY = 1.5  # how much recent share counts beside the slope
 HALF = 0.5  # recent and cumulative shares count alike; and the power of shares in a target's law
 LEAST_RATIO = 0.05  # of a share to its reference, in that law
@@ -209,8 +210,7 @@ class RobustEstimator(OnlineEstimator):
         mean = max(float(weights_D @ value_D), 1e-300)
         relative_D = np.clip(value_D / mean - 1.0, -1.0, 1.0)
         contrast_sd_D = np.sqrt(sd_D**2 + (weights_D**2 * sd_D**2).sum())
-        signal_D = np.abs(value_D - mean) / np.maximum(contrast_sd_D, 1e-300)
-        sure_D = np.maximum(1.0 - (CERTAIN / np.maximum(signal_D, 1e-9)) ** 2, 0.0)
+        sure_D = _certain(np.abs(value_D - mean) / np.maximum(contrast_sd_D, 1e-300))
         moved_D = weights_D * np.exp(self.eta * relative_D * sure_D)
         return self._within(moved_D, self.least, self.most)
 
@@ -249,8 +249,8 @@ class RobustEstimator(OnlineEstimator):
 
     def _best_for_target(self, slopes: Slopes) -> Array:
         """Return the shares that the effects make best, each as far as it is certain."""
-        effect_D, sd_D = self._effects(slopes)
-        signal_D = effect_D / np.maximum(sd_D, 1e-300)
+        effect_D, covariance_DD = self._effects(slopes)
+        signal_D = effect_D / np.sqrt(np.maximum(np.diag(covariance_DD), 1e-300))
         sure_D = np.maximum(effect_D, 0.0) * signal_D**2 / (1.0 + signal_D**2)
         if not sure_D.sum() > 0:
             return self.base_D
@@ -262,10 +262,17 @@ class RobustEstimator(OnlineEstimator):
             law_D = sure_D * np.maximum(reference_D, NO_TOKENS) ** -HALF
             wanted_D = law_D ** (1.0 / (1.0 - HALF))
             wanted_D = wanted_D / wanted_D.sum() + 1e-6 * reference_D
-        return self._within(wanted_D, self.keep, FREE)
+        wanted_D = self._within(wanted_D, self.keep, FREE)
+        if not self._asks:
+            return wanted_D
+        moved_D = self._moved(wanted_D)
+        variance = float(moved_D @ covariance_DD @ moved_D)
+        certain = float(_certain(effect_D @ moved_D / math.sqrt(max(variance, 1e-300))))
+        part = own + (1.0 - own) * certain
+        return np.asarray(reference_D + part * (wanted_D - reference_D))
 
     def _effects(self, slopes: Slopes) -> tuple[Array, Array]:
-        """Return effects of shares on the objective, and their deviations."""
+        """Return effects of shares on the objective, and their covariance."""
         seen_D, own_D, own = self.total_D / self._scale_D, self._own_D, float(self._own_D.sum())
         prior_D = own_D * (slopes.fall_D * seen_D + slopes.recency_D)
         sd_D = np.full(len(own_D), OUTSIDE)
@@ -275,7 +282,7 @@ class RobustEstimator(OnlineEstimator):
             own_sd_D = np.maximum(of_curve_D, OWN_UNSURE * prior_D)
             sd_D = np.maximum(np.where(own_D > 0, own_sd_D, others), 1e-9)
         if self.evaluations_done < 2:
-            return prior_D, sd_D
+            return prior_D, np.diag(sd_D**2)
         return self._belief().with_prior(prior_D, sd_D)
 
     def _approach(self, wanted_D: Array, seen: Seen) -> None:
@@ -313,6 +320,12 @@ class RobustEstimator(OnlineEstimator):
         self.evaluations_done, self.evaluated_at = 0, 0
         self.base_D = self.bounded(np.nan_to_num(self.base_D))
         self.late_D = self.late_D / self.late_D.sum()
+
+
+def _certain(signal_D: ArrayLike) -> Array:
+    """Return which part of a move is made, by its standard deviations above 0: none to 1.5."""
+    above_D = np.maximum(np.asarray(signal_D, float), 1e-9)
+    return np.asarray(np.maximum(1.0 - (CERTAIN / above_D) ** 2, 0.0))
 
 
 def _signs(number: int, names: Sequence[str]) -> Array:
