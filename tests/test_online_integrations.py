@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
+import os
+import subprocess
+import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -19,6 +24,7 @@ pytestmark = [
     pytest.mark.filterwarnings("ignore::UserWarning"),
 ]
 
+TRAINER_JOB = Path(__file__).with_name("trainer_job.py")
 LENGTH = 12
 NAMES = ("web", "code", "books")
 
@@ -87,7 +93,7 @@ def driver_over(dataset, log, *, workers=0, batch_size=8, steps=24, **options):
 
 
 def held_from(log):
-    return [json.loads(line)["batch"] for line in log.read_text().splitlines()]
+    return [line["batch"] for line in lines_of(log)]
 
 
 # --- Hugging Face Trainer -----------------------------------------------------------------------
@@ -147,6 +153,44 @@ def test_a_trainer_with_changing_weights_goes_on_to_the_same_mixtures(dataset, t
     trainer.train(resume_from_checkpoint=True)
     assert rest == seen[7:]
     assert log.read_bytes() == (tmp_path / "whole.jsonl").read_bytes()
+
+
+def test_a_killed_trainer_of_two_ranks_goes_on_to_the_mixtures_and_rows_of_one_process(tmp_path):
+    pytest.importorskip("accelerate", reason="the Trainer needs accelerate")
+    spec = importlib.util.spec_from_file_location("trainer_job", TRAINER_JOB)
+    job = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(job)
+    whole, ranks = tmp_path / "whole", tmp_path / "ranks"
+    job.trainer_over(whole, 1).train()
+
+    def launch(killed_at):
+        launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
+        command = [*launcher, "--nproc-per-node", "2", str(TRAINER_JOB), str(ranks), str(killed_at)]
+        environment = os.environ | {"OMP_NUM_THREADS": "1"}
+        return subprocess.run(
+            command, check=False, env=environment, capture_output=True, timeout=120
+        )
+
+    assert launch(15).returncode != 0
+    before = [rows_of(ranks / f"rows.{rank}") for rank in range(2)]
+    assert len(before[0]) >= 15
+    again = launch(job.STEPS + 1)
+    assert again.returncode == 0, again.stderr.decode()[-2000:]
+    after = [rows_of(ranks / f"rows.{rank}") for rank in range(2)]
+    alone = rows_of(whole / "rows.0")
+    assert len({str(line["weights"]) for line in lines_of(whole / "log.jsonl")}) > 3
+    assert (ranks / "log.jsonl").read_bytes() == (whole / "log.jsonl").read_bytes()
+    for parts, batches in ((before, range(15)), (after, range(job.STEPS))):
+        assert all(parts[0][batch] + parts[1][batch] == alone[batch] for batch in batches)
+
+
+def rows_of(file):
+    """Rows by batch; of a batch that was taken twice, those of the last time."""
+    return dict(lines_of(file))
+
+
+def lines_of(file):
+    return [json.loads(line) for line in file.read_text().splitlines()]
 
 
 def test_a_trainers_losses_are_those_of_the_tokens_that_follow(dataset, tmp_path):
