@@ -8,6 +8,7 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -300,6 +301,15 @@ def test_lightning_accumulates_over_the_batches_of_a_step(dataset, tmp_path):
     driver, _ = driver_over(dataset, log, batch_size=4, accumulation=2)
     assert len(lightning_fit(driver, tmp_path, 8, accumulate=2)) == 16
     assert held_from(log) == [0, 0, 8, 14]
+
+
+def test_lightning_with_several_optimizers_is_refused(dataset):
+    pytest.importorskip("lightning", reason="lightning is absent")
+    from mixopt.integrations.lightning import OnlineCallback
+
+    trainer = SimpleNamespace(optimizers=[None, None])
+    with pytest.raises(EstimatorError, match="the module has 2 optimizers, and Lightning counts"):
+        OnlineCallback(driver_over(dataset, None)[0]).on_train_start(trainer)
 
 
 # --- torch.distributed.checkpoint ---------------------------------------------------------------

@@ -14,7 +14,7 @@ from lightning import (  # type: ignore[import-not-found,unused-ignore]
     LightningDataModule,
 )
 
-from mixopt.errors import SamplerError
+from mixopt.errors import EstimatorError, SamplerError
 from mixopt.loader import MixtureLoader
 
 if TYPE_CHECKING:
@@ -61,8 +61,17 @@ class OnlineCallback(Callback):  # type: ignore[misc,unused-ignore]
         self._driver = driver
         self._learning_rate = 0.0
 
-    def on_train_start(self, *_: Any) -> None:
-        """Ask for the first plan before the first batch."""
+    def on_train_start(self, trainer: Any, *_: Any) -> None:
+        """Ask for the first plan before the first batch.
+
+        Raises:
+            EstimatorError: The module has several optimizers, whose steps Lightning adds up.
+        """
+        if len(trainer.optimizers) > 1:
+            raise EstimatorError(
+                f"the module has {len(trainer.optimizers)} optimizers, and Lightning counts the"
+                " steps of each; leave OnlineCallback out, and call driver.step() in training_step"
+            )
         self._driver.start()
 
     def on_before_optimizer_step(self, trainer: Any, module: Any, optimizer: Any) -> None:
