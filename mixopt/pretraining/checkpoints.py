@@ -2,6 +2,7 @@
 
     checkpoints/step-00001000/
       state.json          steps, sampler, mixture; the size of each other file
+      experts.npz         counts of experts since their last window, of a model that has some
       shard-*.safetensors weights and the optimiser's state, as torch.distributed.checkpoint
                           lays them out, each rank its part
 
@@ -55,6 +56,7 @@ class Checkpoints:
         model: nn.Module,
         optimizer: optim.Optimizer,
         state: Mapping[str, Any],
+        files: Mapping[str, bytes],
         beside: Sequence[Path],
     ) -> None:
         """Write a checkpoint; it is there when this returns.
@@ -64,6 +66,7 @@ class Checkpoints:
             model: With its own names of parameters.
             optimizer: Its state goes by the names of parameters.
             state: What else there is, as JSON has it; rank 0's is written.
+            files: What else there is, by the name of the file; rank 0's are written.
             beside: Files that the state says the length of; they are on disk before it.
 
         Raises:
@@ -76,7 +79,7 @@ class Checkpoints:
             save(_tensors(model, optimizer), storage_writer=writer)
         except Exception as error:
             raise RunError(f"{path}: cannot be written: {_first_line(error)}") from error
-        self._ranks.first(lambda: self._finish(path, step, state, beside))
+        self._ranks.first(lambda: self._finish(path, step, state, files, beside))
 
     def load(self, path: Path, model: nn.Module, optimizer: optim.Optimizer) -> None:
         """Fill model and optimiser from a checkpoint that any number of ranks wrote.
@@ -91,11 +94,19 @@ class Checkpoints:
             raise RunError(f"{path}: cannot be read: {_first_line(error)}") from error
 
     def _finish(
-        self, path: Path, step: int, state: Mapping[str, Any], beside: Sequence[Path]
+        self,
+        path: Path,
+        step: int,
+        state: Mapping[str, Any],
+        files: Mapping[str, bytes],
+        beside: Sequence[Path],
     ) -> None:
-        files = {file.name: file.stat().st_size for file in sorted(path.iterdir())}
-        content = {"format": FORMAT, "step": step, **state, "files": files}
         try:
+            for name, inside in files.items():
+                (path / name).write_bytes(inside)
+                _sync(path / name)
+            sizes = {file.name: file.stat().st_size for file in sorted(path.iterdir())}
+            content = {"format": FORMAT, "step": step, **state, "files": sizes}
             write_json(path / STATE, content)
             for part in (*beside, path):
                 _sync(part)

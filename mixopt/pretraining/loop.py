@@ -19,6 +19,7 @@ from mixopt.errors import RunError
 from mixopt.online.contract import HeldOut
 from mixopt.pretraining.checkpoints import Checkpoints, read_state
 from mixopt.pretraining.directory import CHECKPOINTS, METRICS, MIXTURE_LOG
+from mixopt.pretraining.expert_watch import STATE as EXPERTS_STATE
 from mixopt.pretraining.interruption import Interruption
 from mixopt.pretraining.metrics import held_out_line, shares
 from mixopt.pretraining.parts import Parts
@@ -59,6 +60,8 @@ class Loop:
         state = read_state(path)
         self._ranks.each(lambda: self._resume_stream(path, state))
         self._parts.mixture.load_state_dict(state["mixture"])
+        if (experts := self._parts.experts) is not None:
+            self._ranks.each(lambda: experts.resume(path, state["step"]))
         self._checkpoints.load(path, self._parts.model.plain, self._parts.optimizer)
         self._parts.metrics.cut(state["metrics_size"])
         self._step, self._losses = state["step"], state["losses"]
@@ -74,6 +77,8 @@ class Loop:
         parts, steps = self._parts, self._config.training.steps
         if self._step == 0:
             parts.metrics.cut(0)
+            if parts.experts is not None:
+                parts.experts.begin()
         parts.mixture.start()
         with self._progress(steps) as update, self._own_randomness():
             for batch in parts.loader:
@@ -83,6 +88,8 @@ class Loop:
                 self._observe(outcome)
                 with parts.meter.paused():
                     self._evaluate()
+                    if parts.experts is not None:
+                        parts.experts.step(self._step)
                 self._write_metrics(outcome, weights, update)
                 if self._is_due(self._config.checkpoint.every) or outcome.stopping:
                     with parts.meter.paused():
@@ -138,8 +145,12 @@ class Loop:
             "mixture": parts.mixture.state_dict(),
             "metrics_size": parts.metrics.size,
         }
+        files, beside = dict[str, bytes](), self._beside
+        if parts.experts is not None:
+            files[EXPERTS_STATE] = parts.experts.state()
+            beside = [*beside, *parts.experts.record.beside]
         model, optimizer = parts.model.plain, parts.optimizer
-        self._checkpoints.save(self._step, model, optimizer, state, self._beside)
+        self._checkpoints.save(self._step, model, optimizer, state, files, beside)
 
     def _is_due(self, every: int) -> bool:
         at_end = self._step == self._config.training.steps

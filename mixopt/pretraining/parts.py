@@ -17,6 +17,7 @@ from mixopt.pretraining.config import EstimatorConfig, PretrainConfig
 from mixopt.pretraining.corpus_input import dataset_of, open_for
 from mixopt.pretraining.devices import peak_flops
 from mixopt.pretraining.directory import METRICS, MIXTURE_LOG
+from mixopt.pretraining.expert_watch import ExpertWatch, watch_of
 from mixopt.pretraining.fixed_mixture import FixedMixture
 from mixopt.pretraining.held_out_text import HeldOutText
 from mixopt.pretraining.metrics import Meter, MetricsFile
@@ -67,6 +68,7 @@ class Parts:
     mixture: MixtureDriver
     meter: Meter
     metrics: MetricsFile
+    experts: ExpertWatch | None
 
 
 @dataclass(frozen=True, eq=False)
@@ -90,6 +92,7 @@ def make_parts(config: PretrainConfig, out: Path, ranks: Ranks) -> Parts:
     model = ParallelModel(stream.model, config, ranks)
     optimizer = make_optimizer(model.plain, config.training)
     held_out = HeldOutText(stream.corpus, config, ranks, model)
+    experts = ranks.each(lambda: watch_of(model, stream.corpus, config, ranks, out))
     one = config.metrics.peak_flops or peak_flops(ranks.device)
     peak = None if one is None else one * ranks.count
     return Parts(
@@ -98,11 +101,12 @@ def make_parts(config: PretrainConfig, out: Path, ranks: Ranks) -> Parts:
         loader=stream.loader,
         model=model,
         optimizer=optimizer,
-        step=TrainingStep(model, optimizer, config, ranks),
+        step=TrainingStep(model, optimizer, config, ranks, experts),
         held_out=held_out,
         mixture=ranks.each(lambda: _mixture(config, stream, held_out, out)),
         meter=Meter(stream.corpus.domain_names, config.training, flops=stream.flops, peak=peak),
         metrics=MetricsFile(out / METRICS if ranks.is_first else None),
+        experts=experts,
     )
 
 

@@ -22,6 +22,7 @@ from torch import Tensor, nn, optim
 from torch.distributed.tensor import DTensor
 
 from mixopt.pretraining.config import PretrainConfig
+from mixopt.pretraining.expert_watch import ExpertWatch
 from mixopt.pretraining.optimizer import learning_rate
 from mixopt.pretraining.parallel import ParallelModel
 from mixopt.pretraining.ranks import Ranks
@@ -51,10 +52,16 @@ class TrainingStep:
     """Takes the steps of a run on one rank."""
 
     def __init__(
-        self, model: ParallelModel, optimizer: optim.Optimizer, config: PretrainConfig, ranks: Ranks
+        self,
+        model: ParallelModel,
+        optimizer: optim.Optimizer,
+        config: PretrainConfig,
+        ranks: Ranks,
+        experts: ExpertWatch | None,
     ) -> None:
-        """Join model and optimiser."""
+        """Join model and optimiser, and what counts the model's experts."""
         self._model, self._optimizer, self._ranks = model, optimizer, ranks
+        self._experts = experts
         self._training, self._seed = config.training, config.seed
         self._weights = [w for w in model.plain.parameters() if w.requires_grad]
 
@@ -82,12 +89,18 @@ class TrainingStep:
         for k, (position, tokens_BW, domain_B) in enumerate(passes):
             torch.manual_seed(_seed_at(self._seed, position))
             with self._model.backward(last=k == len(passes) - 1):
-                output = self._model.train(tokens_BW[:, :-1])
+                output = self._forward(position, tokens_BW[:, :-1], domain_B)
                 losses_BT = token_losses(output, tokens_BW[:, 1:])
                 loss = losses_BT.mean() + own_loss(output, self._model.plain)
                 (loss / len(passes)).backward()  # type: ignore[no-untyped-call]
             parts.append((losses_BT.detach(), domain_B))
         return parts
+
+    def _forward(self, position: int, tokens_BT: Tensor, domain_B: Tensor) -> Any:
+        if self._experts is None:
+            return self._model.train(tokens_BT)
+        with self._experts.counting(domain_B, tokens_BT.shape[1], position):
+            return self._model.train(tokens_BT)
 
     def _passes(self, batch: dict[str, Any]) -> Iterator[tuple[int, Tensor, Tensor]]:
         """Yield the position in the stream, tokens and domains of each pass."""

@@ -9,6 +9,7 @@ import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -63,18 +64,17 @@ class Counting:
         """Whether there are other ranks."""
         return ranks(self._group) > 1
 
-    def begin(self, domain_BS: Tensor) -> None:
+    def begin(self, domain_BS: Tensor, position: int | None = None) -> None:
         """Begin a batch, if the model is in training or evaluation is counted as well.
 
         Args:
             domain_BS: As `token_domains` returns them.
+            position: Of the first sequence in the stream, where it is known.
         """
         if not (self._model.training or self._evaluation):
             return
-        # The halves are sequences at even and odd places; which comes first changes from batch to
-        # batch, for batches of one sequence.
-        place_B = torch.arange(len(domain_BS), device=domain_BS.device) + self.pending.batches
-        even_BS = (place_B % 2 == 0)[:, None].expand_as(domain_BS)
+        even_B = self._even(len(domain_BS), position).to(domain_BS.device, non_blocking=True)
+        even_BS = even_B[:, None].expand_as(domain_BS)
         device = self._counters[0].counts.device
         self._batch.open(
             domain_BS.flatten().to(device, non_blocking=True),
@@ -110,6 +110,18 @@ class Counting:
         """
         pending, self.pending = self.pending, Expected()
         return collect(self._counters, pending, self._domains, self._group)
+
+    def _even(self, size: int, position: int | None) -> Tensor:
+        """Return which sequences of a batch are of the even half.
+
+        They alternate, and which comes first changes from batch to batch, for batches of one
+        sequence. By position they do so as Thue and Morse have it (the parity of the number's
+        bits), which no regular order of domains goes along with.
+        """
+        if position is None:
+            return (torch.arange(size) + self.pending.batches) % 2 == 0
+        bits_B = np.bitwise_count(np.arange(position, position + size))
+        return torch.from_numpy(bits_B % 2 == 0)
 
     def discard(self) -> None:
         """Forget what was counted since the last time."""

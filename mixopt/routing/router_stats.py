@@ -115,22 +115,26 @@ class RouterStats:
         self._handles = [] if from_batch is None else self._follow(from_batch)
         self._probe: Probe | None = None
         self._open, self._attached = False, True
-        self._total = self._windowed = self._nothing()
+        self._total = self._window = self._nothing()
 
     @contextmanager
-    def domains(self, domain_ids: Any, mask: Any = None) -> Iterator[None]:
+    def domains(
+        self, domain_ids: Any, mask: Any = None, *, position: int | None = None
+    ) -> Iterator[None]:
         """Count one forward pass: `with stats.domains(domain_ids, mask): model(...)`.
 
         Args:
             domain_ids: Domain of each sequence, shape (B,), or of each token, shape (B, S).
             mask: 1 for real tokens, 0 for padding, shape (B, S); may be left out where ids are
                 of tokens.
+            position: Of the first sequence in the stream of all ranks, where it is known: which of
+                the halves a sequence falls in is then the same on any number of ranks.
 
         Raises:
             RoutingError: Ids or shapes that cannot be, or, after the first batch, a router that
                 did not run once.
         """
-        self._begin(domain_ids, mask)
+        self._begin(domain_ids, mask, position)
         try:
             yield
         except BaseException:
@@ -174,7 +178,9 @@ class RouterStats:
         Raises:
             RoutingError: A router was not counted once for each batch, or ids that are no domain.
         """
-        self._total += self._counting.collect()
+        counted = self._counting.collect()
+        self._total += counted
+        self._window += counted
 
     def total(self) -> Assignments:
         """Return all assignments since the beginning.
@@ -193,8 +199,8 @@ class RouterStats:
 
     def window(self) -> Assignments:
         """Return the assignments since `window` was last called; errors as `total`."""
-        total = self.total()
-        window, self._windowed = total - self._windowed, total
+        self.total()
+        window, self._window = self._window, self._nothing()
         return window
 
     def table(self) -> pl.DataFrame:
@@ -221,7 +227,7 @@ class RouterStats:
 
     def state_dict(self) -> dict[str, Any]:
         """Return the counts as CPU tensors and a line of JSON; errors as `total`."""
-        return saved_state({"total": self.total(), "windowed": self._windowed})
+        return saved_state({"total": self.total(), "window": self._window})
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Go on from the counts of `state_dict`.
@@ -230,20 +236,23 @@ class RouterStats:
             RoutingError: They are of other domains, layers or experts.
         """
         loaded = load_state(state, self._nothing())
-        self._total, self._windowed = loaded["total"], loaded["windowed"]
+        self._total, self._window = loaded["total"], loaded["window"]
         self._counting.discard()
 
     def _nothing(self) -> Assignments:
         sizes = [(router.layer, router.experts, router.top_k) for router in self._routers]
         return nothing(self.domain_names, sizes)
 
-    def _begin(self, domain_ids: Any, mask: Any) -> None:
+    def _begin(self, domain_ids: Any, mask: Any, position: int | None = None) -> None:
         if self._open:
             raise RoutingError("`stats.domains` is open already; close it before the next batch")
         if not self._attached:
             raise RoutingError("this RouterStats was detached; attach another")
         domain_BS = token_domains(domain_ids, mask, self.domain_names)
-        (self._counting if self._probe is None else self._probe).begin(domain_BS)
+        if self._probe is None:
+            self._counting.begin(domain_BS, position)
+        else:
+            self._probe.begin(domain_BS)
         self._open = True
 
     def _end(self, *, whole: bool) -> None:

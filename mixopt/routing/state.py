@@ -35,6 +35,11 @@ def saved_state(kept: Mapping[str, Assignments]) -> dict[str, Any]:
     return state
 
 
+def saved_domains(state: Mapping[str, Any]) -> tuple[str, ...]:
+    """Return the domains that a state of `saved_state` is of."""
+    return tuple(json.loads(state[_ABOUT])["domains"])
+
+
 def load_state(state: Mapping[str, Any], like: Assignments) -> dict[str, Assignments]:
     """Return the assignments of a state, by name.
 
@@ -53,7 +58,7 @@ def load_state(state: Mapping[str, Any], like: Assignments) -> dict[str, Assignm
     like.check_sizes(
         tuple(about["domains"]), {n: (e, k) for n, e, k in about["layers"]}, "the checkpoint"
     )
-    names = {key.split("/")[0] for key in state if key != _ABOUT}
+    names = {key.split("/")[0] for key in state if "/" in key}
     return {name: _filled(state, name, like) for name in names}
 
 

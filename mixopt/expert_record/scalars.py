@@ -1,0 +1,182 @@
+"""The few numbers about experts that are followed while a model trains: names and values.
+
+A name is `moe/<statistic>/<member>`: MLflow's pages put the members of a statistic together. A
+server keeps half a kilobyte for each name of each run, so there are at most `BUDGET`; all counts
+are in the record. Where a model has many layers, only some of them have names, evenly spread, and
+means and extremes are over all of them.
+
+    of training, in a window        max_vio, load_entropy, load_cv, dead_experts, drop_rate,
+                                    confidence, router_entropy, z_loss, lb_loss, max_vio_domain,
+                                    starved_experts, diagnoses
+    of a probe                      mi (less chance), mi_null, specialisation, js_mean, saturation
+
+Shapes: D domains, L layers.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import polars as pl
+
+from mixopt.routing.assignments import Assignments
+from mixopt.routing.diagnoses import diagnose
+from mixopt.routing.probe_result import ProbeResult
+from mixopt.routing.tables import domain_table, layer_table
+
+BUDGET = 400  # names of a run
+DOMAINS_NAMED = 40
+
+# Statistics with a member for each layer or domain, and the other names there are.
+BY_LAYER = ("max_vio", "load_entropy", "dead_experts", "mi", "saturation")
+BY_DOMAIN = ("max_vio_domain", "starved_experts", "router_entropy", "js_mean")
+KINDS = ("collapse", "degradation", "underfitting")
+_OVER_ALL = (
+    "max_vio/mean",
+    "max_vio/max",
+    "load_entropy/mean",
+    "load_entropy/min",
+    "load_cv/mean",
+    "load_cv/max",
+    "dead_experts/sum",
+    "drop_rate/mean",
+    "confidence/mean",
+    "router_entropy/mean",
+    "z_loss/mean",
+    "lb_loss/mean",
+    *(f"diagnoses/{kind}" for kind in KINDS),
+    "mi/mean",
+    "mi_null/mean",
+    "specialisation/mean",
+    "saturation/mean",
+)
+PERMUTATIONS = 20  # of a probe's sequences, for what chance gives on the mean
+
+
+@dataclass(frozen=True)
+class Named:
+    """The layers and domains that have names of their own; of all others there are only means.
+
+    Attributes:
+        layers: The model's numbers.
+        domains: Names.
+    """
+
+    layers: tuple[int, ...]
+    domains: tuple[str, ...]
+
+    @classmethod
+    def within_budget(cls, layers: Sequence[int], domains: Sequence[str]) -> Named:
+        """Choose them so that a run has at most `BUDGET` names.
+
+        Args:
+            layers: Of all routers, by the model's numbers.
+            domains: Of the run; the first `DOMAINS_NAMED` have names.
+        """
+        shown = tuple(domains[:DOMAINS_NAMED])
+        left = BUDGET - len(_OVER_ALL) - len(BY_DOMAIN) * len(shown)
+        most = min(left // len(BY_LAYER), len(layers))
+        places = np.unique(np.linspace(0, len(layers) - 1, most).round().astype(int))
+        return cls(tuple(layers[place] for place in places), shown)
+
+    def all_names(self) -> list[str]:
+        """Return every name that a run can have."""
+        by_layer = [f"{name}/{_layer(n)}" for name in BY_LAYER for n in self.layers]
+        by_domain = [f"{name}/{domain}" for name in BY_DOMAIN for domain in self.domains]
+        return [f"moe/{name}" for name in (*_OVER_ALL, *by_layer, *by_domain)]
+
+
+def training_scalars(window: Assignments, named: Named) -> dict[str, float]:
+    """Return the numbers of a window of training; those that are not known are left out."""
+    layers, domains = layer_table(window), domain_table(window)
+    kinds = Counter[str](found.kind for found in diagnose(window))
+    values = {
+        **_means(layers, named),
+        **_by_layer("max_vio", layers, "max_violation", named),
+        **_by_layer("load_entropy", layers, "load_entropy", named),
+        **_by_layer("dead_experts", layers, "dead", named),
+        **_by_domain("max_vio_domain", domains, pl.col("max_violation").max(), named),
+        **_by_domain("starved_experts", domains, pl.col("starved").sum(), named),
+        **_by_domain("router_entropy", domains, pl.col("router_entropy").mean(), named),
+        **{f"diagnoses/{kind}": kinds[kind] for kind in KINDS},
+    }
+    return _known(values)
+
+
+def probe_scalars(
+    probe: ProbeResult, earlier: ProbeResult | None, named: Named
+) -> dict[str, float]:
+    """Return the numbers of a probe.
+
+    Args:
+        probe: On fixed, balanced batches. What compares domains is left out where it has too few
+            sequences or tokens to tell.
+        earlier: The probe before it; without one nothing is said of saturation.
+        named: Layers and domains that have names.
+    """
+    values: dict[str, float | None] = {}
+    if earlier is not None and np.array_equal(probe.domain_T, earlier.domain_T):
+        kept = probe.saturation(earlier).group_by("layer", maintain_order=True)
+        table = kept.agg(pl.col("saturation").mean())
+        values |= {"saturation/mean": _number(table["saturation"].mean())}
+        values |= _by_layer("saturation", table, "saturation", named)
+    if probe.enough:
+        table = probe.specialisation(permutations=PERMUTATIONS)
+        values |= {
+            "mi/mean": _number(table["corrected"].mean()),
+            "mi_null/mean": _number(table["chance"].mean()),
+            "specialisation/mean": _number(table["specialisation"].mean()),
+        }
+        values |= _by_layer("mi", table, "corrected", named)
+        distances = domain_table(probe.assignments())
+        values |= _by_domain("js_mean", distances, pl.col("distance").mean(), named)
+    return _known(values)
+
+
+def _means(layers: pl.DataFrame, named: Named) -> dict[str, float | None]:
+    def mean(column: str) -> float | None:
+        return _number(layers[column].mean())
+
+    return {
+        "max_vio/mean": mean("max_violation"),
+        "max_vio/max": _number(layers["max_violation"].max()),
+        "load_entropy/mean": mean("load_entropy"),
+        "load_entropy/min": _number(layers["load_entropy"].min()),
+        "load_cv/mean": mean("load_variation"),
+        "load_cv/max": _number(layers["load_variation"].max()),
+        "dead_experts/sum": _number(layers["dead"].sum()),
+        "drop_rate/mean": mean("dropped"),
+        "confidence/mean": mean("confidence"),
+        "router_entropy/mean": mean("router_entropy"),
+        "z_loss/mean": mean("z_loss"),
+        "lb_loss/mean": mean("balance_loss"),
+    }
+
+
+def _by_layer(name: str, table: pl.DataFrame, column: str, named: Named) -> dict[str, float | None]:
+    values = dict(table.select("layer", column).iter_rows())
+    return {f"{name}/{_layer(number)}": values.get(number) for number in named.layers}
+
+
+def _by_domain(
+    name: str, table: pl.DataFrame, measure: pl.Expr, named: Named
+) -> dict[str, float | None]:
+    values = dict(table.group_by("domain").agg(measure.alias("value")).iter_rows())
+    return {f"{name}/{domain}": values.get(domain) for domain in named.domains}
+
+
+def _layer(number: int) -> str:
+    return f"layer_{number:02d}"
+
+
+def _number(value: object) -> float | None:
+    return float(value) if isinstance(value, (int, float)) else None
+
+
+def _known(values: Mapping[str, float | None]) -> dict[str, float]:
+    items: Iterable[tuple[str, float | None]] = values.items()
+    return {f"moe/{n}": float(v) for n, v in items if v is not None and math.isfinite(v)}

@@ -1,0 +1,195 @@
+"""Count experts while a model that has some is pretrained, and keep the record.
+
+Windows of counts end at fixed steps, whatever checkpoints there are; a window that a checkpoint
+cuts is in the checkpoint. So a run that went on has the record of one that was never stopped.
+Nothing about training depends on this: loss, gradients and random numbers are those of a run
+without.
+"""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from mixopt.corpus import Corpus
+from mixopt.errors import RoutingError
+from mixopt.expert_record.record import EXPERTS, ExpertRecord, Window
+from mixopt.expert_record.scalars import Named, probe_scalars, training_scalars
+from mixopt.pretraining.config import PretrainConfig
+from mixopt.pretraining.expert_probe import PROBES, ExpertProbe
+from mixopt.pretraining.parallel import ParallelModel
+from mixopt.pretraining.ranks import Ranks
+from mixopt.routing.adapters import find_routers
+from mixopt.routing.assignments import Assignments, LayerAssignments, nothing
+from mixopt.routing.router_stats import RouterStats
+from mixopt.routing.state import load_state, saved_domains, saved_state
+
+STATE = "experts.npz"  # in a checkpoint
+WINDOWS = 20  # of a run
+
+
+class ExpertWatch:
+    """The counts of a run's experts, on one rank; every rank calls the same methods.
+
+    Attributes:
+        record: What is on disk; rank 0 writes it.
+    """
+
+    def __init__(
+        self, model: ParallelModel, corpus: Corpus, config: PretrainConfig, ranks: Ranks, out: Path
+    ) -> None:
+        """Attach to the model before its first step.
+
+        Raises:
+            RoutingError: It has no router.
+        """
+        # The model is put into training only in the block of `counting`, which nothing else opens.
+        self._stats = RouterStats.attach(model.plain, corpus.domain_names, evaluation=True)
+        self._model, self._ranks = model, ranks
+        self._probe = ExpertProbe.of(corpus, config, ranks)
+        self.record = ExpertRecord(out / EXPERTS)
+        steps = config.training.steps
+        self._steps, self._every_line = steps, config.metrics.every
+        self._every_part = config.experts.every or -(-steps // WINDOWS)
+        self._every_probe = -(-steps // PROBES)
+        self._nothing = self._stats.total()
+        layers = [layer.layer for layer in self._nothing.layers]
+        self._named = Named.within_budget(layers, corpus.domain_names)
+        self._line = self._part = self._nothing
+        self._begun = 0
+
+    @contextmanager
+    def counting(self, domain_B: Tensor, length: int, position: int) -> Iterator[None]:
+        """Count the forward pass in the block.
+
+        Args:
+            domain_B: Domains of its sequences.
+            length: Tokens of a sequence.
+            position: Of its first sequence in the stream of all ranks.
+        """
+        domain_BT = domain_B[:, None].expand(-1, length)
+        with self._stats.domains(domain_BT, position=position):
+            yield
+
+    def begin(self) -> None:
+        """Begin a run: what was recorded before its first checkpoint is dropped."""
+        self._ranks.first(lambda: self.record.cut(0))
+
+    def step(self, step: int) -> None:
+        """Write what is due after so many steps."""
+        due = [self._is_due(step, every) for every in self._schedule]
+        line, part, look = due
+        if line or part:
+            self._collect()
+        probe = self._probe.look(self._stats, self._model) if look and self._probe else None
+        self._ranks.first(lambda: self._write(step, line=line, part=part, probe=probe))
+        if line:
+            self._line = self._nothing
+        if part:
+            self._part, self._begun = self._nothing, step
+
+    def state(self) -> bytes:
+        """Return the windows that are not at their end, as the content of a file."""
+        self._collect()
+        state = saved_state({"line": self._line, "part": self._part})
+        about = np.frombuffer(state.pop("about").encode(), np.uint8)
+        arrays = {name: tensor.numpy() for name, tensor in state.items()}
+        stream = io.BytesIO()
+        np.savez_compressed(stream, about=about, begun=np.array(self._begun), **arrays)
+        return stream.getvalue()
+
+    def resume(self, checkpoint: Path, step: int) -> None:
+        """Go on from a checkpoint; what was recorded after it is dropped.
+
+        Raises:
+            RoutingError: It is of other experts.
+        """
+        self._ranks.first(lambda: self.record.cut(step))
+        self._line = self._part = self._nothing
+        self._begun = step
+        if not (checkpoint / STATE).exists():  # experts were not counted before it
+            return
+        state = _read(checkpoint / STATE)
+        domains = saved_domains(state)
+        if domains == self._nothing.domains:
+            kept = load_state(state, self._nothing)
+            self._line, self._part, self._begun = kept["line"], kept["part"], state["begun"]
+            return
+        # Counts of other domains cannot be added to: their last window ends here.
+        before = nothing(domains, [(n, e, k) for n, (e, k) in self._nothing.sizes.items()])
+        window = Window(state["begun"], step, load_state(state, before)["part"])
+        if window.start < step:
+            self._ranks.first(lambda: self.record.write_window(window))
+
+    @property
+    def _schedule(self) -> tuple[int, int, int]:
+        return self._every_line, self._every_part, self._every_probe
+
+    def _is_due(self, step: int, every: int) -> bool:
+        return step == self._steps or step % every == 0
+
+    def _collect(self) -> None:
+        self._stats.reduce()
+        counted = _known(self._stats.window())
+        self._line, self._part = self._line + counted, self._part + counted
+
+    def _write(self, step: int, *, line: bool, part: bool, probe: Any) -> None:
+        values = training_scalars(self._line, self._named) if line else {}
+        if probe is not None:
+            before = self.record.last_probe()
+            self.record.write_probe(step, probe)
+            values |= probe_scalars(probe, before[1] if before else None, self._named)
+        if values:
+            self.record.write_scalars(step, values)
+        if part:
+            self.record.write_window(Window(self._begun, step, self._part))
+
+
+def watch_of(
+    model: ParallelModel, corpus: Corpus, config: PretrainConfig, ranks: Ranks, out: Path
+) -> ExpertWatch | None:
+    """Return what counts the model's experts; None where it has none, or is not to be counted.
+
+    Raises:
+        RoutingError: `experts.enabled: true`, and the model has no router.
+    """
+    enabled = config.experts.enabled
+    if enabled is False or (enabled == "auto" and not _has_routers(model.plain)):
+        return None
+    return ExpertWatch(model, corpus, config, ranks, out)
+
+
+def _has_routers(model: nn.Module) -> bool:
+    try:
+        return bool(find_routers(model))
+    except RoutingError:
+        return False
+
+
+def _known(counted: Assignments) -> Assignments:
+    """Return assignments without sums that a step which was not finite has spoilt."""
+    return replace(counted, layers=tuple(_finite(layer) for layer in counted.layers))
+
+
+def _finite(layer: LayerAssignments) -> LayerAssignments:
+    sums = ("probability_DE", "entropy_D", "squared_logsumexp_D", "chosen_D")
+    arrays = layer.arrays()
+    if all(np.isfinite(arrays[name]).all() for name in sums):
+        return layer
+    return replace(layer, **{name: np.zeros_like(arrays[name]) for name in sums})
+
+
+def _read(path: Path) -> dict[str, Any]:
+    with np.load(path, allow_pickle=False) as file:
+        state: dict[str, Any] = {name: file[name] for name in file.files}
+    about, begun = state.pop("about").tobytes().decode(), int(state.pop("begun"))
+    tensors = {name: torch.from_numpy(array) for name, array in state.items()}
+    return {**tensors, "about": about, "begun": begun}
