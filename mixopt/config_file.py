@@ -40,14 +40,17 @@ def dump_config(config: Config) -> dict[str, Any]:
 
 
 def unusable_names(
-    domains: Sequence[str], targets: Sequence[str]
+    domains: Sequence[str], targets: Sequence[str], section: str = "corpus"
 ) -> Iterable[tuple[Location, str]]:
-    """Find names of domains and targets that no corpus can have."""
-    for section, known in (("corpus", domains), ("evaluation", targets)):
-        inner = ("domains",) if section == "corpus" else ()
+    """Find names of domains of a section, and of targets, that no corpus can have."""
+    places: list[tuple[Location, Sequence[str]]] = [
+        ((section, "domains"), domains),
+        (("evaluation",), targets),
+    ]
+    for place, known in places:
         for name in known:
             if not name or name.startswith(".") or "/" in name or "\\" in name or name in RESERVED:
-                yield (section, *inner, name), f"{name!r} cannot be the name of a folder"
+                yield (*place, name), f"{name!r} cannot be the name of a folder"
     for name in targets:
         if name in domains:
             yield ("evaluation", name), "is a training domain already; its held-out text counts"

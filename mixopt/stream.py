@@ -26,7 +26,7 @@ try:
 except ImportError as error:
     raise SamplerError("MixtureStream needs torch: pip install torch") from error
 
-_SIZE = 1 << 50
+UNKNOWN_SIZE = 1 << 50  # rows of a stream, for a sampler: more than are ever read
 _FORMAT = "mixopt-stream/1"
 
 
@@ -71,7 +71,7 @@ class MixtureStream(IterableDataset[Batch]):
             collate: Puts samples together; by default arrays of one shape are stacked.
         """
         self._sampler = MixtureSampler(
-            dict.fromkeys(sources, _SIZE),
+            dict.fromkeys(sources, UNKNOWN_SIZE),
             weights,
             batch_size=batch_size,
             seed=seed,

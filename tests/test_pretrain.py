@@ -3,27 +3,29 @@
 from __future__ import annotations
 
 import json
-import multiprocessing
 import os
 import random
+import runpy
 import signal
-import socket
-import sys
-import time
 from itertools import chain
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
 import yaml
-from safetensors.torch import load_file
 
 from mixopt import Corpus, Mixture, MixtureSampler, pretrain
 from mixopt.errors import RunError
 from mixopt.testing import tiny_corpus
 
-HERE = Path(__file__).parent
-STEPS, BATCH, LENGTH = 24, 8, 32
+RUNS = SimpleNamespace(**runpy.run_path(str(Path(__file__).with_name("pretrain_runs.py"))))
+models, one_thread, context = RUNS.models, RUNS.one_thread, RUNS.context
+Job, finished, assert_goes_on = RUNS.Job, RUNS.finished, RUNS.assert_goes_on
+assert_same_weights, weights_of = RUNS.assert_same_weights, RUNS.weights_of
+log_of, metrics_of, step_of = RUNS.log_of, RUNS.metrics_of, RUNS.step_of
+checkpoints = RUNS.checkpoints
+STEPS, BATCH, LENGTH = 24, RUNS.BATCH, 32
 WEIGHTS = {"code": 0.7, "manual": 0.3}
 CONFIG = {
     "model": {"name": "pretrain_job:Recording"},
@@ -58,139 +60,6 @@ def config(corpus, tmp_path_factory) -> Path:
     path = tmp_path_factory.mktemp("config") / "run.yaml"
     path.write_text(yaml.safe_dump({"prepared_corpus": str(corpus.path), **CONFIG}))
     return path
-
-
-@pytest.fixture(scope="module", autouse=True)
-def models():
-    """Let models be named by a module of this folder; the forked ranks have the same path."""
-    sys.path.insert(0, str(HERE))
-    yield
-    sys.path.remove(str(HERE))
-
-
-@pytest.fixture(autouse=True)
-def one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
-
-
-@pytest.fixture(scope="module")
-def context(models):
-    """Processes that have torch already when they are forked."""
-    forked = multiprocessing.get_context("forkserver")
-    forked.set_forkserver_preload(
-        ["mixopt.pretraining.run", "mixopt_proxies.causal_lm", "torch._dynamo"]
-    )
-    return forked
-
-
-class Job:
-    """Ranks of one run, as processes."""
-
-    def __init__(self, context, config, out, ranks, overrides=()):
-        from pretrain_job import run_rank
-
-        out.parent.mkdir(parents=True, exist_ok=True)
-        self.order = out.with_name(f"{out.name}.{time.monotonic_ns()}.order")
-        self.errors = out.with_name(f"{self.order.name}.error")
-        with socket.socket() as one:
-            one.bind(("127.0.0.1", 0))
-            port = one.getsockname()[1]
-        self.out, self.ranks = out, ranks
-        self.processes = [
-            context.Process(
-                target=run_rank,
-                args=(r, ranks, port, config, out, list(overrides), self.order, self.errors),
-            )
-            for r in range(ranks)
-        ]
-        for process in self.processes:
-            process.start()
-
-    def wait(self) -> list[int | None]:
-        for process in self.processes:
-            process.join(120)
-        codes = [process.exitcode for process in self.processes]
-        for process in self.processes:
-            process.kill()
-        return codes
-
-    def until(self, passes: int) -> None:
-        """Wait until rank 0 has begun so many passes."""
-        log = Path(f"{self.order}.0")
-        end = time.monotonic() + 120
-        while time.monotonic() < end:
-            if log.exists() and log.read_text().count("\n") >= passes:
-                return
-            assert any(p.is_alive() for p in self.processes), self.error
-            time.sleep(0.001)
-        raise AssertionError(f"no {passes} passes in time")
-
-    def kill(self) -> None:
-        for process in self.processes:
-            process.kill()
-        self.wait()
-
-    @property
-    def error(self) -> str:
-        return self.errors.read_text() if self.errors.exists() else ""
-
-    def batches(self) -> list[list[int]]:
-        """Return the sequences of each global batch that all ranks have seen."""
-        seen = []
-        for rank in range(self.ranks):
-            lines = Path(f"{self.order}.{rank}").read_text().splitlines(keepends=True)
-            passes = [json.loads(line) for line in lines if line.endswith("\n")]
-            flat = [one for part in passes for one in part]
-            size = BATCH // self.ranks
-            seen.append([flat[k : k + size] for k in range(0, len(flat) - size + 1, size)])
-        return [list(chain(*parts)) for parts in zip(*seen, strict=False)]
-
-
-def finished(context, config, out, ranks=1, overrides=()):
-    job = Job(context, config, out, ranks, overrides)
-    assert job.wait() == [0] * ranks, job.error
-    return job
-
-
-def log_of(out):
-    return (out / "mixture_log.jsonl").read_text()
-
-
-def metrics_of(out, *, timed=("time", "tokens_per_second")):
-    lines = [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
-    return [{name: v for name, v in line.items() if name not in timed} for line in lines]
-
-
-def step_of(out):
-    return max(int(path.name.removeprefix("step-")) for path in checkpoints(out))
-
-
-def checkpoints(out):
-    return sorted((out / "checkpoints").glob("step-*"))
-
-
-def weights_of(out):
-    found = {}
-    for shard in checkpoints(out)[-1].glob("*.safetensors"):
-        found |= load_file(shard)
-    return found
-
-
-def assert_same_weights(one, other):
-    assert one.keys() == other.keys()
-    for name, value in one.items():
-        assert torch.equal(value, other[name]), name
-
-
-def assert_goes_on(first: Job, second: Job, whole: Job):
-    """The batches of a run that was cut and went on are those of one that was not."""
-    expected, before, after = whole.batches(), first.batches(), second.batches()
-    assert before == expected[: len(before)]
-    assert after == expected[len(expected) - len(after) :]
-    assert len(before) + len(after) >= len(expected)
 
 
 @pytest.fixture(scope="module")

@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from itertools import islice
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, Protocol
 
 import numpy as np
 
@@ -20,6 +20,14 @@ from mixopt.loading.packing import Packed, best_fit, cut
 from mixopt.order.permutation import domain_key, window_order
 
 Packing = Literal["cut", "best_fit"]
+
+
+class Form(Protocol):
+    """Turns documents into rows."""
+
+    def rows(self, documents: list[Any], left: list[int]) -> tuple[list[Any], list[int]]:
+        """Pack documents after what was left over; return rows, and what is left over now."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -66,7 +74,7 @@ class DomainRows:
     """Yield one domain's rows for ever, pass after pass."""
 
     def __init__(
-        self, name: str, source: Any, form: RowFormat, *, seed: int, buffer: int, reader: Reader
+        self, name: str, source: Any, form: Form, *, seed: int, buffer: int, reader: Reader
     ) -> None:
         """Begin at the start of the source.
 

@@ -26,6 +26,7 @@ from mixopt.config import (
 )
 from mixopt.config_file import unusable_names
 from mixopt.errors import did_you_mean
+from mixopt.pretraining.stream_config import StreamConfig
 from mixopt.yaml_sections import Location, dump_sections, read_sections
 
 Precision = Literal["auto", "float32", "bfloat16"]
@@ -193,10 +194,13 @@ class PretrainConfig(Section):
     seed: int = Field(0, ge=0, lt=2**63, description="of initial weights and the order of samples")
     corpus: CorpusConfig | None = Field(None, description="what to prepare, as of an experiment")
     evaluation: dict[str, SourceConfig] = Field(
-        default_factory=dict, description="with corpus: targets that are not trained on"
+        default_factory=dict, description="with corpus or stream: targets that are not trained on"
     )
     prepared_corpus: str | None = Field(
         None, description="a folder that `mixopt prepare` wrote, instead of corpus"
+    )
+    stream: StreamConfig | None = Field(
+        None, description="what to read while training, instead of corpus"
     )
     model: ModelConfig
     training: TrainingConfig
@@ -205,7 +209,9 @@ class PretrainConfig(Section):
     mixture: MixtureSource = MixtureSource(anchor="natural")
     schedule: list[ScheduledMixture] = Field(default_factory=list, description="later mixtures")
     max_epochs: Above | None = Field(
-        None, description="how often a domain may be seen; an estimator's mixture keeps to it too"
+        None,
+        description="how often a domain may be seen; an estimator's mixture keeps to it too. A"
+        " stream ends the run with an error there, and goes on when it is raised",
     )
     estimator: EstimatorConfig | None = None
     map_domains: dict[str, str | None] | None = Field(
@@ -229,6 +235,7 @@ class PretrainConfig(Section):
         """What a corpus prepared for this run is called: a hash of what it is made from."""
         content = dump_sections(self)
         made_from = {name: content.get(name) for name in ("seed", "corpus", "evaluation")}
+        made_from |= {"stream": content["stream"]} if self.stream else {}
         text = "mixopt-pretrain/1" + json.dumps(made_from, sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()[:16]
 
@@ -252,14 +259,43 @@ def load_pretraining(path: str | Path, overrides: Sequence[str] = ()) -> Pretrai
 
 
 def _inconsistencies(config: PretrainConfig) -> Iterable[tuple[Location, str]]:
-    if (config.corpus is None) == (config.prepared_corpus is None):
-        yield ("prepared_corpus",), "give either 'corpus' or 'prepared_corpus'"
+    texts = ("corpus", "prepared_corpus", "stream")
+    given = [name for name in texts if getattr(config, name) is not None]
+    if len(given) != 1:
+        found = " and ".join(repr(name) for name in given) or "none"
+        yield (given[-1] if given else "corpus",), f"give one of {', '.join(texts)}; got {found}"
     if config.prepared_corpus is not None and config.evaluation:
         yield ("evaluation",), "goes with 'corpus'; a prepared corpus has its own targets"
-    if config.corpus is not None:
-        yield from unusable_names(list(config.corpus.domains), list(config.evaluation))
-        yield from _unknown_names(config, list(config.corpus.domains))
+    for section, text in (("corpus", config.corpus), ("stream", config.stream)):
+        if text is not None:
+            yield from unusable_names(list(text.domains), list(config.evaluation), section)
+            yield from _unknown_names(config, list(text.domains))
+    if config.stream is not None:
+        yield from _of_stream(config, config.stream)
     yield from _schedule(config)
+
+
+def _of_stream(config: PretrainConfig, stream: StreamConfig) -> Iterable[tuple[Location, str]]:
+    """Find what needs to know how much text there is, or to go on with other domains."""
+    if stream.tokens() is None:
+        unknown = next(name for name, source in stream.domains.items() if source.tokens is None)
+        mend = (
+            "is not known of a stream: give stream.domains.*.tokens (now missing of"
+            f" {unknown!r}), weights, or anchor: uniform"
+        )
+        places: list[tuple[Location, MixtureSource]] = [
+            (("mixture", "anchor"), config.mixture),
+            *((("schedule", k, "anchor"), entry) for k, entry in enumerate(config.schedule)),
+        ]
+        for location, source in places:
+            if source.anchor == "natural":
+                yield location, f"natural {mend}"
+        if config.estimator is not None and config.estimator.name == "natural":
+            yield ("estimator", "name"), f"natural {mend}"
+    if config.max_epochs is not None and config.max_epochs % 1:
+        yield ("max_epochs",), f"{config.max_epochs:g}: of a stream only whole passes are counted"
+    if config.map_domains is not None:
+        yield ("map_domains",), "a stream goes on with the same domains only: use another --out"
 
 
 def _unknown_names(config: PretrainConfig, domains: list[str]) -> Iterable[tuple[Location, str]]:

@@ -1,4 +1,4 @@
-"""The corpus of a run: prepared into its directory, or a folder that is there already.
+"""The text of a run: prepared into its directory, a folder that is there already, or streams.
 
 What is wrong with it for this run is found before a model is built, and said in one line.
 """
@@ -12,13 +12,21 @@ from mixopt.corpus import Corpus, prepare_corpus
 from mixopt.dataset import MixtureDataset
 from mixopt.errors import CorpusError
 from mixopt.files import read_json
+from mixopt.loader import MixtureLoader
 from mixopt.pretraining.config import PretrainConfig
+from mixopt.pretraining.mixture_input import Scheduled, make_sampler
+from mixopt.pretraining.ranks import Ranks
+from mixopt.pretraining.stream_batches import StreamBatches
+from mixopt.pretraining.stream_input import StreamedText, prepare_streams, rows_of
+from mixopt.stream import UNKNOWN_SIZE
 
 Say = Callable[[str], None]
 
 
 def prepare_for(config: PretrainConfig, out: Path, say: Say) -> None:
     """Make the corpus if the run prepares its own and it is not there; verify what is there.
+
+    Of streams, what is held out is read.
 
     Args:
         config: The run's; `prepared_corpus` is only verified.
@@ -28,6 +36,9 @@ def prepare_for(config: PretrainConfig, out: Path, say: Say) -> None:
     Raises:
         CorpusError: A source cannot be used, has too little text, or shards are damaged.
     """
+    if config.stream is not None:
+        prepare_streams(config, config.stream, out, say)
+        return
     path = corpus_path(config, out)
     if config.corpus is not None and not _is_there(path, config.corpus_fingerprint):
         prepare_corpus(
@@ -43,12 +54,14 @@ def prepare_for(config: PretrainConfig, out: Path, say: Say) -> None:
         Corpus.open(path)
 
 
-def open_for(config: PretrainConfig, out: Path) -> Corpus:
-    """Open the corpus, which was verified, and check that each domain has a row.
+def open_for(config: PretrainConfig, out: Path) -> Corpus | StreamedText:
+    """Open the text, which was verified, and check that each domain has a row.
 
     Raises:
         CorpusError: A domain has less text to train on, or held out, than one row.
     """
+    if config.stream is not None:
+        return StreamedText.open(config.stream, out)
     corpus = Corpus.open(corpus_path(config, out), verify=False)
     for domain in corpus.evaluation:
         if domain.train is not None:
@@ -62,9 +75,28 @@ def corpus_path(config: PretrainConfig, out: Path) -> Path:
     return Path(config.prepared_corpus) if config.prepared_corpus else out / "corpus"
 
 
-def dataset_of(corpus: Corpus, config: PretrainConfig) -> MixtureDataset:
-    """Return the training rows of all domains."""
-    return MixtureDataset({d.name: d.train for d in corpus.domains}, length=config.row_length)
+def batches_of(
+    text: Corpus | StreamedText, config: PretrainConfig, known: Scheduled, ranks: Ranks
+) -> MixtureLoader | StreamBatches:
+    """Return the batches of this rank.
+
+    Args:
+        text: The text of the run.
+        config: Batches, seed and epochs.
+        known: The mixtures that are known beforehand.
+        ranks: This rank and the others.
+
+    Raises:
+        SamplerError: The ranks or the micro-batch do not divide the batch.
+        MixtureError: A domain would be seen more often than `max_epochs`.
+    """
+    if isinstance(text, StreamedText):
+        assert config.stream is not None, "streamed text is opened for a stream"
+        sampler = make_sampler(config, dict.fromkeys(text.domain_names, UNKNOWN_SIZE), known)
+        rows = rows_of(text, config.stream, config)
+        return StreamBatches(sampler, rows, ranks, max_epochs=config.max_epochs)
+    dataset = MixtureDataset({d.name: d.train for d in text.domains}, length=config.row_length)
+    return MixtureLoader(dataset, make_sampler(config, dataset.sizes, known))
 
 
 def _is_there(path: Path, fingerprint: str) -> bool:

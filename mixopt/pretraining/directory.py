@@ -2,6 +2,7 @@
 
     config.yaml          the resolved configuration
     corpus/              token shards, where the run prepares its own
+    held_out/            held-out text, where the run reads streams
     checkpoints/         mixopt.pretraining.checkpoints
     mixture_log.jsonl    a line for each change of the mixture
     metrics.jsonl        losses, throughput
@@ -57,9 +58,8 @@ def open_directory(config: PretrainConfig, out: Path) -> None:
     record, content = out / "config.yaml", dump_sections(config)
     if record.exists() and last_checkpoint(out / CHECKPOINTS) is not None:
         before = yaml.safe_load(record.read_text(encoding="utf-8"))
-        free = _FREE if config.map_domains is None else _FREE + _OF_DOMAINS
         for name, was, now in differences(before, content):
-            if not _is_in(name, free):
+            if not _is_in(name, _free(config)):
                 raise RunError(
                     f"{out}: the run was begun with {name} {was}, and here it is {now}; use"
                     " another --out"
@@ -73,6 +73,13 @@ def run_fingerprint(config: PretrainConfig) -> str:
     """Return a hash of all that results depend on."""
     values = [(n, v) for n, _, v in differences({}, dump_sections(config)) if not _is_in(n, _FREE)]
     return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def _free(config: PretrainConfig) -> tuple[str, ...]:
+    """Return the fields that may be others when a run goes on."""
+    if config.stream is not None:  # raised where it ended the run, max_epochs changes no batch
+        return (*_FREE, "max_epochs")
+    return _FREE if config.map_domains is None else _FREE + _OF_DOMAINS
 
 
 def _is_in(name: str, fields: tuple[str, ...]) -> bool:

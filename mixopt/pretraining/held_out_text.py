@@ -14,12 +14,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from mixopt.corpus import Corpus, Domain
+from mixopt.corpus import Domain
 from mixopt.online.contract import HeldOut
 from mixopt.online.held_out import held_out_losses
 from mixopt.pretraining.config import PretrainConfig
 from mixopt.pretraining.parallel import ParallelModel
 from mixopt.pretraining.ranks import Ranks
+from mixopt.pretraining.run_text import RunText
 from mixopt.pretraining.token_losses import token_losses
 
 Sums = dict[str, tuple[float, int, float]]
@@ -29,7 +30,7 @@ class HeldOutText:
     """The held-out rows of this rank, and their losses by evaluation domain."""
 
     def __init__(
-        self, corpus: Corpus, config: PretrainConfig, ranks: Ranks, model: ParallelModel
+        self, corpus: RunText, config: PretrainConfig, ranks: Ranks, model: ParallelModel
     ) -> None:
         """Read the rows.
 

@@ -8,16 +8,16 @@ from __future__ import annotations
 
 import math
 
-from mixopt.corpus import Corpus
 from mixopt.errors import MixtureError, SamplerError
 from mixopt.mixture import Mixture
 from mixopt.pretraining.config import MixtureSource, PretrainConfig
+from mixopt.pretraining.run_text import RunText
 from mixopt.sampler import MixtureSampler
 
 Scheduled = list[tuple[int, Mixture, str]]
 
 
-def scheduled_mixtures(config: PretrainConfig, corpus: Corpus) -> Scheduled:
+def scheduled_mixtures(config: PretrainConfig, corpus: RunText) -> Scheduled:
     """Return the first batch of each mixture that is known beforehand, the mixture, and its source.
 
     Raises:
@@ -35,7 +35,7 @@ def make_sampler(config: PretrainConfig, sizes: dict[str, int], known: Scheduled
     """Lay out the order of samples for this rank.
 
     Args:
-        config: Batches, seed and epochs.
+        config: Batches, seed and epochs; of a stream these are counted while it is read.
         sizes: Rows of each domain.
         known: The mixtures.
 
@@ -44,6 +44,7 @@ def make_sampler(config: PretrainConfig, sizes: dict[str, int], known: Scheduled
         MixtureError: A domain would be seen more often than `max_epochs`.
     """
     training = config.training
+    max_epochs = None if config.stream else config.max_epochs
     sampler = MixtureSampler(
         sizes,
         known[0][1],
@@ -51,7 +52,7 @@ def make_sampler(config: PretrainConfig, sizes: dict[str, int], known: Scheduled
         seed=config.seed,
         batches=training.steps,
         schedule=[(batch, mixture) for batch, mixture, _ in known[1:]],
-        max_epochs=config.max_epochs,
+        max_epochs=max_epochs,
     )
     micro = training.micro_batch or sampler.rank_batch
     if sampler.rank_batch % micro:
@@ -59,21 +60,23 @@ def make_sampler(config: PretrainConfig, sizes: dict[str, int], known: Scheduled
             f"training.micro_batch {micro} does not divide the {sampler.rank_batch} sequences that"
             f" each of {sampler.world_size} ranks has of a batch of {training.batch}"
         )
-    if config.max_epochs is not None:
-        _check_epochs(config, config.max_epochs, sizes, known)
+    if max_epochs is not None:
+        _check_epochs(config, max_epochs, sizes, known)
     return sampler
 
 
-def _mixture(source: MixtureSource, field: str, corpus: Corpus) -> Mixture:
+def _mixture(source: MixtureSource, field: str, corpus: RunText) -> Mixture:
     try:
         if source.anchor == "natural":
+            if corpus.natural is None:
+                raise MixtureError("natural is not known of a stream: give stream.domains.*.tokens")
             return corpus.natural
         if source.anchor == "uniform":
             return Mixture.uniform(corpus.domain_names)
         given = Mixture.from_file(source.file) if source.file else Mixture(source.weights or {})
         return given.over(corpus.domain_names)
     except MixtureError as error:
-        where = f"{field}.{'file' if source.file else 'weights'}"
+        where = f"{field}.{'anchor' if source.anchor else 'file' if source.file else 'weights'}"
         raise MixtureError(f"{where}: {error}") from error
 
 

@@ -9,23 +9,23 @@ from typing import Any, Protocol
 
 from torch import Tensor, nn, optim
 
-from mixopt.corpus import Corpus
 from mixopt.loader import MixtureLoader
 from mixopt.online.contract import make_estimator
 from mixopt.online.driver import Driver
 from mixopt.pretraining.config import EstimatorConfig, PretrainConfig
-from mixopt.pretraining.corpus_input import dataset_of, open_for
+from mixopt.pretraining.corpus_input import batches_of, open_for
 from mixopt.pretraining.devices import peak_flops
 from mixopt.pretraining.directory import METRICS, MIXTURE_LOG
 from mixopt.pretraining.expert_watch import ExpertWatch, watch_of
 from mixopt.pretraining.fixed_mixture import FixedMixture
 from mixopt.pretraining.held_out_text import HeldOutText
 from mixopt.pretraining.metrics import Meter, MetricsFile
-from mixopt.pretraining.mixture_input import Scheduled, make_sampler, scheduled_mixtures
+from mixopt.pretraining.mixture_input import Scheduled, scheduled_mixtures
 from mixopt.pretraining.models import build_model, flops_per_token
 from mixopt.pretraining.optimizer import make_optimizer
 from mixopt.pretraining.parallel import ParallelModel
 from mixopt.pretraining.ranks import Ranks
+from mixopt.pretraining.run_text import Batches, RunText
 from mixopt.pretraining.training_step import TrainingStep
 from mixopt.sampler import MixtureSampler
 
@@ -60,7 +60,7 @@ class Parts:
 
     config: PretrainConfig
     sampler: MixtureSampler
-    loader: MixtureLoader
+    loader: Batches
     model: ParallelModel
     optimizer: optim.Optimizer
     step: TrainingStep
@@ -75,9 +75,9 @@ class Parts:
 class _Stream:
     """What is known before a model is on its device."""
 
-    corpus: Corpus
+    corpus: RunText
     known: Scheduled
-    loader: MixtureLoader
+    loader: Batches
     model: nn.Module
     flops: float
 
@@ -88,7 +88,7 @@ def make_parts(config: PretrainConfig, out: Path, ranks: Ranks) -> Parts:
     Raises:
         MixoptError: Corpus, mixtures, model or estimator cannot be used in this run.
     """
-    stream = ranks.each(lambda: _stream(config, out))
+    stream = ranks.each(lambda: _stream(config, out, ranks))
     model = ParallelModel(stream.model, config, ranks)
     optimizer = make_optimizer(model.plain, config.training)
     held_out = HeldOutText(stream.corpus, config, ranks, model)
@@ -110,16 +110,14 @@ def make_parts(config: PretrainConfig, out: Path, ranks: Ranks) -> Parts:
     )
 
 
-def _stream(config: PretrainConfig, out: Path) -> _Stream:
+def _stream(config: PretrainConfig, out: Path, ranks: Ranks) -> _Stream:
     corpus = open_for(config, out)
     known = scheduled_mixtures(config, corpus)
-    dataset = dataset_of(corpus, config)
-    sampler = make_sampler(config, dataset.sizes, known)
+    loader = batches_of(corpus, config, known, ranks)
     length = config.training.sequence_length
     model = build_model(
         config.model, vocab_size=corpus.vocab_size, sequence_length=length, seed=config.seed
     )
-    loader = MixtureLoader(dataset, sampler)
     return _Stream(corpus, known, loader, model, flops_per_token(model, length))
 
 
@@ -142,13 +140,14 @@ def _driver(
     corpus = stream.corpus
     return Driver(
         make_estimator(chosen.name, chosen.options),
-        stream.loader,
+        stream.loader if isinstance(stream.loader, MixtureLoader) else stream.loader.sampler,
         steps=config.training.steps,
         tokens_per_sample=config.training.sequence_length,
         evaluations=corpus.evaluation_names,
         objective=chosen.objective or dict.fromkeys(corpus.domain_names, 1.0),
         evaluate=held_out.sums,
-        natural=corpus.natural,
+        natural=stream.known[0][1] if corpus.natural is None else corpus.natural,
+        inventory=corpus.inventory,
         bounds=chosen.bounds,
         observe_every=chosen.observe_every,
         lead=chosen.lead,

@@ -50,7 +50,7 @@ def prepare(
 ) -> None:
     """Write the corpus that `mixopt.corpus.prepare_corpus` describes."""
     _check_names(config, evaluation)
-    spools, environment = _emptied(path), Environment()
+    spools, environment = emptied(path), Environment()
     try:
         texts = _read(config, evaluation, environment, spools, seed, progress)
         tokenizer = _tokenizer(config, texts, progress)
@@ -70,7 +70,7 @@ def prepare(
     write_json(path / "index.json", index)
 
 
-def _emptied(path: Path) -> Path:
+def emptied(path: Path) -> Path:
     """Make the folder no corpus, and return where its text is spooled."""
     try:
         (path / "index.json").unlink(missing_ok=True)
@@ -148,18 +148,19 @@ def _write(
         written = {}
         if not text.is_target:
             folder = path / text.name / "train"
-            written["training"] = _tokenize(text.training(), tokenizer, folder, config.tokenizer)
+            written["training"] = write_tokens(text.training(), tokenizer, folder, config.tokenizer)
         folder = path / text.name / "validation"
-        written["held-out"] = _tokenize(text.validation, tokenizer, folder, config.tokenizer)
+        written["held-out"] = write_tokens(text.validation, tokenizer, folder, config.tokenizer)
         for what, tokens in written.items():
             _check_enough(text, what, tokens, min_tokens)
         counts = ", ".join(f"{tokens:,} {what} tokens" for what, tokens in written.items())
         progress(f"{text.name}: {counts}")
 
 
-def _tokenize(
+def write_tokens(
     documents: Iterator[Spooled] | Spool, tokenizer: Tokenizer, folder: Path, name: str
 ) -> int:
+    """Write the tokens of documents to a folder of shards; return how many there are."""
     dtype = token_dtype(tokenizer.vocab_size)
     with TokenWriter(folder, dtype=dtype, tokenizer=name) as writer:
         for batch in _batches(documents):

@@ -47,7 +47,7 @@ def read_documents(domain: str, source: SourceConfig, bad: BadDocuments) -> Iter
         CorpusError: A file or data set is missing, damaged, or has no such column.
     """
     reading = Reading(domain, source.column, bad)
-    if _is_local(source):
+    if is_local(source):
         for path, builder in local_files(domain, source):
             yield from read_file(path, builder, reading)
     else:
@@ -56,7 +56,7 @@ def read_documents(domain: str, source: SourceConfig, bad: BadDocuments) -> Iter
 
 def read_validation(domain: str, source: SourceConfig, bad: BadDocuments) -> Iterator[str]:
     """Give the documents of the files that `validation` names, read as the source's."""
-    remote = not _is_local(source) and source.environment is None and not _exists(source.validation)
+    remote = not is_local(source) and source.environment is None and not _exists(source.validation)
     path = source.path if remote or source.path in _LOCAL_BUILDERS else None
     held_out = source.model_copy(
         update={
@@ -85,7 +85,8 @@ def local_files(domain: str, source: SourceConfig) -> list[tuple[Path, str]]:
     return [(path, _builder(domain, path, builder)) for path in dict.fromkeys(found)]
 
 
-def _is_local(source: SourceConfig) -> bool:
+def is_local(source: SourceConfig) -> bool:
+    """Tell local files, which are read here, from what goes through `datasets`."""
     if any("://" in pattern for pattern in _as_list(source.data_files)):
         return False
     if source.path is None or source.path in _LOCAL_BUILDERS:
@@ -171,7 +172,7 @@ def _builder(domain: str, path: Path, builder: str | None) -> str:
 
 
 def _from_datasets(source: SourceConfig, reading: Reading) -> Iterator[str]:
-    rows = _load(source, reading)
+    rows = load_rows(source, reading)
     if rows.column_names is not None:
         reading.check_column(source.path, rows.column_names)
         rows = rows.select_columns([reading.column])
@@ -183,7 +184,13 @@ def _from_datasets(source: SourceConfig, reading: Reading) -> Iterator[str]:
         raise reading.damaged(source.path, error) from error
 
 
-def _load(source: SourceConfig, reading: Reading) -> Any:
+def load_rows(source: SourceConfig, reading: Reading) -> Any:
+    """Open a source that is not local files, as `datasets` has it.
+
+    Raises:
+        CorpusError: There is no such data set, or no such split.
+        PluginError: `datasets` is not installed.
+    """
     try:
         import datasets
     except ImportError as error:

@@ -1,0 +1,64 @@
+"""What a run asks of its text, be it a corpus on disk or streams, and of its batches."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any, Protocol
+
+from mixopt.corpus import Domain
+from mixopt.mixture import Mixture
+from mixopt.sampler import MixtureSampler
+
+
+class RunText(Protocol):
+    """Domains to train on, and held-out text of them and of targets."""
+
+    @property
+    def vocab_size(self) -> int:
+        """Ids of the tokenizer."""
+        ...
+
+    @property
+    def domain_names(self) -> tuple[str, ...]:
+        """Names of the domains that can be trained on."""
+        ...
+
+    @property
+    def evaluation(self) -> tuple[Domain, ...]:
+        """The domains, then the targets, with their held-out text."""
+        ...
+
+    @property
+    def evaluation_names(self) -> tuple[str, ...]:
+        """Their names."""
+        ...
+
+    @property
+    def inventory(self) -> Mapping[str, int] | None:
+        """Tokens that there are of each domain; None where that is not known."""
+        ...
+
+    @property
+    def natural(self) -> Mixture | None:
+        """Each domain's share of the tokens that there are; None where that is not known."""
+        ...
+
+
+class Batches(Protocol):
+    """This rank's part of each global batch, and the state after those received."""
+
+    sampler: MixtureSampler
+
+    def __iter__(self) -> Iterator[dict[str, Any]]:
+        """Yield the batches from the next one to the last of the run."""
+        ...
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return the state, ready for JSON; rank 0's is kept."""
+        ...
+
+    def load_state_dict(
+        self, state: Mapping[str, Any], *, map_domains: Mapping[str, str | None] | None = None
+    ) -> None:
+        """Go on from a state."""
+        ...
