@@ -17,10 +17,10 @@ import torch
 import torch.distributed as dist
 from numpy.typing import NDArray
 
-from mixopt.corpus import Corpus
 from mixopt.pretraining.config import PretrainConfig
 from mixopt.pretraining.parallel import ParallelModel
 from mixopt.pretraining.ranks import Ranks
+from mixopt.pretraining.run_text import RunText
 from mixopt.routing.probe_joining import join_probes
 from mixopt.routing.probe_result import ProbeResult
 from mixopt.routing.router_stats import RouterStats
@@ -50,7 +50,7 @@ class ExpertProbe:
     ranks: Ranks
 
     @classmethod
-    def of(cls, corpus: Corpus, config: PretrainConfig, ranks: Ranks) -> ExpertProbe | None:
+    def of(cls, corpus: RunText, config: PretrainConfig, ranks: Ranks) -> ExpertProbe | None:
         """Read the windows; None where the run has no probe.
 
         Args:
@@ -97,7 +97,7 @@ class ExpertProbe:
             return probe.result()
 
 
-def _rows_of_each(corpus: Corpus, config: PretrainConfig) -> int:
+def _rows_of_each(corpus: RunText, config: PretrainConfig) -> int:
     """Return how many windows each domain has: as many as asked for, and as the least has."""
     tokens = config.experts.probe
     if tokens is None:

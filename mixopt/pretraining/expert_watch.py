@@ -19,7 +19,6 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from mixopt.corpus import Corpus
 from mixopt.errors import RoutingError
 from mixopt.expert_record.record import EXPERTS, ExpertRecord, Window
 from mixopt.expert_record.scalars import Named, probe_scalars, training_scalars
@@ -27,6 +26,7 @@ from mixopt.pretraining.config import PretrainConfig
 from mixopt.pretraining.expert_probe import PROBES, ExpertProbe
 from mixopt.pretraining.parallel import ParallelModel
 from mixopt.pretraining.ranks import Ranks
+from mixopt.pretraining.run_text import RunText
 from mixopt.routing.adapters import find_routers
 from mixopt.routing.assignments import Assignments, LayerAssignments, nothing
 from mixopt.routing.router_stats import RouterStats
@@ -44,7 +44,7 @@ class ExpertWatch:
     """
 
     def __init__(
-        self, model: ParallelModel, corpus: Corpus, config: PretrainConfig, ranks: Ranks, out: Path
+        self, model: ParallelModel, corpus: RunText, config: PretrainConfig, ranks: Ranks, out: Path
     ) -> None:
         """Attach to the model before its first step.
 
@@ -154,7 +154,7 @@ class ExpertWatch:
 
 
 def watch_of(
-    model: ParallelModel, corpus: Corpus, config: PretrainConfig, ranks: Ranks, out: Path
+    model: ParallelModel, corpus: RunText, config: PretrainConfig, ranks: Ranks, out: Path
 ) -> ExpertWatch | None:
     """Return what counts the model's experts; None where it has none, or is not to be counted.
 

@@ -19,6 +19,11 @@ class RunText(Protocol):
         ...
 
     @property
+    def domains(self) -> tuple[Domain, ...]:
+        """The domains that can be trained on."""
+        ...
+
+    @property
     def domain_names(self) -> tuple[str, ...]:
         """Names of the domains that can be trained on."""
         ...
