@@ -7,11 +7,11 @@ from __future__ import annotations
 
 import sys
 
-from mixopt.commands import fits, proposals, steps, training
+from mixopt.commands import fits, proposals, steps, tracking, training
 from mixopt.commands.options import app
 from mixopt.errors import MixoptError, OtherRankError
 
-COMMANDS = (steps, proposals, fits, training)  # each adds its commands to `app`
+COMMANDS = (steps, proposals, fits, training, tracking)  # each adds its commands to `app`
 
 
 def run_command_line() -> None:

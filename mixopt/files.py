@@ -45,15 +45,19 @@ def replacing(path: Path) -> Iterator[Path]:
 
 
 @contextmanager
-def only_one(folder: Path) -> Iterator[None]:
+def only_one(folder: Path, name: str = ".lock") -> Iterator[None]:
     """Keep other processes out of a folder while the block runs; a killed one leaves no trace.
 
     Where the system has no file locks, nothing is kept out.
 
+    Args:
+        folder: The folder, made if it is not there.
+        name: The lock's file; those who take locks of other names are not kept out.
+
     Raises:
         RunError: Another process is at work there, or the folder cannot be written.
     """
-    path = folder / ".lock"
+    path = folder / name
     try:
         folder.mkdir(parents=True, exist_ok=True)
         stream = path.open("ab")

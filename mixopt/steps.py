@@ -238,7 +238,6 @@ def _sweep(run: Run, tracker: Tracker, say: Say) -> None:
             workers=run.config.sweep.workers,
             title="sweep",
             planned=planned,
-            on_result=tracker.trial,
         )
 
     with tracked(run, "sweep", tracker):
@@ -326,7 +325,6 @@ def _validate(run: Run, tracker: Tracker, say: Say) -> None:
             run.path / "validation",
             workers=run.config.sweep.workers,
             title="validate",
-            on_result=tracker.trial,
         )
         table = Trials.from_results(
             planned, results, proxy=run.config.proxy.name, targets=run.evaluation_names

@@ -11,7 +11,7 @@ from __future__ import annotations
 import math
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -22,8 +22,6 @@ from mixopt.progress import Update, progress
 from mixopt.proxy import Losses, Progress, Trial, TrialResult
 from mixopt.trial_files import GROUPS, TrialFolder
 
-OnResult = Callable[[Trial, TrialResult], None]
-
 
 def run_trials(
     trials: Sequence[Trial],
@@ -33,7 +31,6 @@ def run_trials(
     workers: int | None = None,
     title: str = "trials",
     planned: int | None = None,
-    on_result: OnResult | None = None,
 ) -> list[TrialResult]:
     """Train the trials that have no result yet.
 
@@ -44,7 +41,6 @@ def run_trials(
         workers: Processes; one a core or GPU when None.
         title: What the progress bar says.
         planned: How many trials there will be in all, for the progress; those given when None.
-        on_result: Called with each result that is new.
 
     Returns:
         A result for each trial, in their order.
@@ -66,10 +62,7 @@ def run_trials(
                     new = _results_of(outcome, members)
                     files.write(outcome.group, members, new)
                     meter.ended(outcome.group, sum(m.name not in results for m in members))
-                    for trial, result in zip(members, new, strict=True):
-                        results[trial.name] = result
-                        if on_result is not None:
-                            on_result(trial, result)
+                    results |= {t.name: r for t, r in zip(members, new, strict=True)}
     return _checked([results[trial.name] for trial in trials], folder)
 
 

@@ -11,7 +11,6 @@ Shapes: N trials, D domains, M evaluation domains.
 
 from __future__ import annotations
 
-import json
 import math
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
@@ -23,6 +22,7 @@ import polars as pl
 
 from mixopt.errors import ConfigError, MixtureError, RunError, TrialsError
 from mixopt.mixture import Mixture
+from mixopt.tracking.keys import names_of
 from mixopt.tracking.reading import LoggedRun, read_runs
 from mixopt.trial_csv import LOSS_SUFFIXES, without_affixes
 from mixopt.trial_rows import BPB, LOSS, PREFIX, WEIGHT, Unit, listed, schema
@@ -146,7 +146,7 @@ class _Entry:
 
     @classmethod
     def of(cls, run: LoggedRun, layout: Layout, *, ours: bool) -> _Entry:
-        names = json.loads(run.tags.get("mixopt.names", "{}")) if ours else {}
+        names = names_of(run.tags) if ours else {}
         values = {**run.metrics, **run.params}
         weights = {
             name: _number(run, layout.weights, name, value)

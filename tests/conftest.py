@@ -4,7 +4,15 @@ from __future__ import annotations
 
 import ast
 import json
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
 import sysconfig
+import time
+import urllib.request
 from pathlib import Path
 
 import pytest
@@ -82,3 +90,74 @@ def config_path(experiment, tmp_path) -> Path:
     path = tmp_path / "tiny.yaml"
     path.write_text(experiment, encoding="utf-8")
     return path
+
+
+@pytest.fixture(scope="session")
+def empty_database(tmp_path_factory) -> Path:
+    """A database that MLflow has made, which takes it seconds; for copies."""
+    pytest.importorskip("mlflow")
+    import warnings
+
+    from mlflow import MlflowClient
+
+    path = tmp_path_factory.mktemp("mlflow") / "mlflow.db"
+    with warnings.catch_warnings():
+        # MLflow's mappers use a loader that SQLAlchemy 2.1 deprecates.
+        warnings.filterwarnings("ignore", message="The ``noload`` loader strategy is deprecated")
+        MlflowClient(tracking_uri=f"sqlite:///{path}").search_experiments()
+    return path
+
+
+class MlflowServer:
+    """A real `mlflow server` on a database of its own, to be stopped and started."""
+
+    def __init__(self, folder: Path, database: Path) -> None:
+        with socket.socket() as probe:
+            probe.bind(("127.0.0.1", 0))
+            self.port = probe.getsockname()[1]
+        self.uri, self._folder = f"http://127.0.0.1:{self.port}", folder
+        self._process: subprocess.Popen | None = None
+        shutil.copy(database, folder / "mlflow.db")
+
+    def start(self) -> None:
+        """Start it, and wait until it answers; one that is up stays."""
+        if self._process is not None:
+            return
+        store = ["--backend-store-uri", f"sqlite:///{self._folder}/mlflow.db"]
+        kept = ["--artifacts-destination", str(self._folder / "served")]
+        address = ["--host", "127.0.0.1", "--port", str(self.port), "--workers", "1"]
+        command = [sys.executable, "-m", "mlflow", "server", *address, *store, *kept]
+        # Background jobs of the server start processes of their own.
+        quiet = {**os.environ, "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
+        with (self._folder / "server.log").open("w") as log:
+            self._process = subprocess.Popen(
+                command, stdout=log, stderr=log, env=quiet, start_new_session=True
+            )
+        deadline = time.monotonic() + 240
+        while time.monotonic() < deadline and self._process.poll() is None:
+            try:
+                urllib.request.urlopen(f"{self.uri}/health", timeout=2).close()
+                return
+            except OSError:
+                time.sleep(0.2)
+        self.kill()
+        pytest.fail((self._folder / "server.log").read_text())
+
+    def signal(self, number: int) -> None:
+        """Send a signal to it and to its workers."""
+        os.killpg(self._process.pid, number)
+
+    def kill(self) -> None:
+        """Kill it and its workers."""
+        if self._process is not None:
+            self.signal(signal.SIGKILL)
+            self._process.wait()
+            self._process = None
+
+
+@pytest.fixture(scope="module")
+def mlflow_server(tmp_path_factory, empty_database):
+    """A server that is not started yet."""
+    server = MlflowServer(tmp_path_factory.mktemp("server"), empty_database)
+    yield server
+    server.kill()

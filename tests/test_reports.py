@@ -17,7 +17,7 @@ from mixopt.errors import RunError
 from mixopt.provenance import without_folders
 from mixopt.reporting.report import write_report
 from mixopt.reporting.validation_section import verdict_style
-from mixopt.tracking import sync
+from mixopt.tracking import record_again
 from mixopt.trials import Trials
 
 ODD = "c++ <b>&"
@@ -239,10 +239,8 @@ def test_folders_of_absolute_paths_are_left_out(text, kept):
 
 def test_a_run_that_was_not_tracked_is_sent_to_mlflow_as_a_whole(run):
     pytest.importorskip("mlflow")
-    settings = run.path / "config.yaml"
-    settings.write_text(settings.read_text().replace("enabled: false", "enabled: true"))
     warnings = []
-    sync(mixopt.load_run(run.path), warnings.append)
+    record_again(mixopt.load_run(run.path), warnings.append)
     assert warnings == []
     with closing(sqlite3.connect(run.path / "mlflow.db")) as database:
         states = database.execute("select status, count(*) from runs group by status").fetchall()

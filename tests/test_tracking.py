@@ -1,13 +1,11 @@
 """The record in MLflow: complete, sent once, and never in the way."""
 
 import json
-import os
+import math
 import shutil
 import socket
-import subprocess
 import sys
 import time
-import urllib.request
 from pathlib import Path
 
 import pytest
@@ -16,8 +14,10 @@ from mixopt.config import TrackingConfig
 from mixopt.files import read_json
 from mixopt.mixture import Mixture
 from mixopt.proxy import Losses, Trial, TrialResult
-from mixopt.tracking import Tracker
-from mixopt.tracking.process import ENVIRONMENT, Recorder
+from mixopt.tracking import MetricLines, Tracker
+from mixopt.tracking.journal import JOURNAL
+from mixopt.tracking.lines import LineFile
+from mixopt.tracking.process import Sender
 from mixopt.trial_files import TrialFolder
 
 pytest.importorskip("mlflow")
@@ -29,30 +29,10 @@ PARAMS = {"seed": "0", "proxy": "decoder"}
 TAGS = {"mixopt.fingerprint": "0123"}
 
 
-@pytest.fixture(scope="module")
-def empty_database(tmp_path_factory):
-    """A database that MLflow has made, which takes it seconds."""
-    import warnings
-
-    from mlflow import MlflowClient
-
-    path = tmp_path_factory.mktemp("mlflow") / "mlflow.db"
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message="The ``noload`` loader strategy is deprecated")
-        MlflowClient(tracking_uri=f"sqlite:///{path}").search_experiments()
-    return path
-
-
 @pytest.fixture
 def run_path(tmp_path, empty_database):
     shutil.copy(empty_database, tmp_path / "mlflow.db")
     return tmp_path
-
-
-@pytest.fixture
-def quick_http(monkeypatch):
-    for name, value in ENVIRONMENT.items():
-        monkeypatch.setenv(name, value)
 
 
 def trial_file(path: Path, name: str, *, reason: str | None = None, loss: float = 2.0) -> None:
@@ -67,25 +47,31 @@ def trial_file(path: Path, name: str, *, reason: str | None = None, loss: float 
     TrialFolder(path / "trials").write(0, [trial], [result])
 
 
-def recorder(path: Path, uri: str | None = None) -> tuple[Recorder, list[dict]]:
+def say(path: Path, op: str, **more: object) -> None:
+    journal = LineFile(path / JOURNAL)
+    journal.append({"op": op, "step": "sweep", "time": time.time(), **more})
+    journal.close()
+
+
+def start(path: Path, tags: dict[str, str] = TAGS) -> None:
+    say(path, "open", uri=None, experiment="toy")
+    nothing = {"environment": {}, "datasets": []}
+    say(path, "start", name="sweep", folder="trials", params=PARAMS, tags=tags, **nothing)
+
+
+def send(path: Path, uri: str | None = None) -> list[str]:
+    """Send once, as at the end; return the warnings."""
     answers: list[dict] = []
-    return Recorder(path, uri, "toy", answers.append), answers
+    sender = Sender(path, uri, "toy", answers.append)
+    sender.recorder.kill()
+    sender.attempt()
+    return [answer["warning"] for answer in answers if "warning" in answer]
 
 
-def start(one: Recorder, tags: dict[str, str] = TAGS) -> None:
-    one.handle({"op": "start", "step": "sweep", "folder": "trials", "params": PARAMS, "tags": tags})
-
-
-def say(one: Recorder, op: str, **more: object) -> None:
-    one.handle({"op": op, "step": "sweep", **more})
-
-
-def record(path: Path, uri: str | None = None, tags: dict[str, str] = TAGS) -> list[dict]:
-    one, answers = recorder(path, uri)
-    start(one, tags)
-    say(one, "end")
-    one.close()
-    return [answer for answer in answers if "warning" in answer]
+def record(path: Path, tags: dict[str, str] = TAGS) -> list[str]:
+    start(path, tags)
+    say(path, "end")
+    return send(path)
 
 
 def runs_at(uri: str):
@@ -154,7 +140,7 @@ def test_without_its_record_the_runs_are_found_by_their_key(run_path):
     trial_file(run_path, "t0")
     record(run_path)
     kept = read_json(run_path / "tracking.json")
-    kept["steps"] = {}
+    kept["servers"] = {}
     (run_path / "tracking.json").write_text(json.dumps(kept))
     record(run_path)
     assert runs_of(run_path)[2] == 2
@@ -162,9 +148,8 @@ def test_without_its_record_the_runs_are_found_by_their_key(run_path):
 
 def test_an_interrupted_sweep_goes_on_in_the_same_parent(run_path):
     trial_file(run_path, "t0")
-    one, _ = recorder(run_path)
-    start(one)
-    one.close()
+    start(run_path)
+    send(run_path)
     _, runs, _ = runs_of(run_path)
     assert runs["sweep"].info.status == "KILLED"
     trial_file(run_path, "t1")
@@ -194,10 +179,11 @@ def test_files_are_kept_with_the_parent_and_renewed_when_they_change(run_path):
     (run_path / "trials.parquet").write_bytes(b"one")
     for content in (b"one", b"two"):
         (run_path / "trials.parquet").write_bytes(content)
-        one, _ = recorder(run_path)
-        start(one)
-        say(one, "files", files=["trials.parquet", "absent.svg"])
-        say(one, "end")
+        start(run_path)
+        files = ["trials.parquet", "absent.svg"]
+        say(run_path, "files", files=files, folder=None, trial=None)
+        say(run_path, "end")
+        send(run_path)
     kept = list((run_path / "mlartifacts").rglob("trials.parquet"))
     assert [file.read_bytes() for file in kept] == [b"two"]
     assert kept[0].parent.name == "tables"
@@ -211,88 +197,20 @@ def test_a_deleted_database_is_filled_again(run_path, empty_database):
     assert runs_of(run_path)[2] == 2
 
 
-def test_a_broken_database_is_one_warning(run_path):
+def test_a_broken_database_is_one_line(run_path):
     (run_path / "mlflow.db").write_bytes(b"not a database" * 100)
-    one, answers = recorder(run_path)
-    start(one)
     trial_file(run_path, "t0")
-    say(one, "trial", trial="t0")
-    warnings = [answer["warning"] for answer in answers if "warning" in answer]
+    warnings = record(run_path)
     assert len(warnings) == 1
     assert warnings[0].startswith("mlflow.db: ")
-
-
-def test_a_database_that_breaks_on_the_way_is_not_tried_for_each_trial(run_path):
-    one, answers = recorder(run_path)
-    start(one)
-    (run_path / "mlflow.db").write_bytes(b"not a database" * 100)
-    for name in ("t0", "t1"):
-        trial_file(run_path, name)
-        say(one, "trial", trial=name)
-    assert len([answer for answer in answers if "warning" in answer]) == 1
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
-
-
-def serve(port: int, folder: Path) -> subprocess.Popen:
-    command = [sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1", "--port"]
-    command += [str(port), "--workers", "1", "--backend-store-uri", f"sqlite:///{folder}/mlflow.db"]
-    command += ["--artifacts-destination", str(folder / "served")]
-    with (folder / "server.log").open("w") as log:
-        # Background jobs of the server start processes of their own.
-        quiet = {**os.environ, "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
-        server = subprocess.Popen(command, stdout=log, stderr=log, env=quiet)
-    deadline = time.monotonic() + 120
-    while time.monotonic() < deadline and server.poll() is None:
-        try:
-            urllib.request.urlopen(f"http://127.0.0.1:{port}/health", timeout=2).close()
-            return server
-        except OSError:
-            time.sleep(0.2)
-    server.kill()
-    pytest.fail((folder / "server.log").read_text())
-
-
-def test_what_a_dead_server_missed_is_sent_when_it_is_back(
-    tmp_path, tmp_path_factory, empty_database, quick_http
-):
-    folder, port = tmp_path_factory.mktemp("server"), free_port()
-    shutil.copy(empty_database, folder / "mlflow.db")
-    uri = f"http://127.0.0.1:{port}"
-    one, answers = recorder(tmp_path, uri)
-    start(one)
-    (tmp_path / "trials.parquet").write_bytes(b"table")
-    for name in ("t0", "t1"):
-        trial_file(tmp_path, name)
-        say(one, "trial", trial=name)
-    assert [a["warning"].startswith(f"{uri}: ") for a in answers if "warning" in a] == [True]
-    server = serve(port, folder)
-    try:
-        say(one, "files", files=["trials.parquet"])
-        say(one, "end")
-        client, runs, count = runs_at(uri)
-        parent = runs["sweep"].info
-        assert (count, parent.status) == (3, "FINISHED")
-        assert runs["t1"].data.metrics["loss/c_2b__2b_"] == 2.0
-        assert [file.path for file in client.list_artifacts(parent.run_id, "tables")] == [
-            "tables/trials.parquet"
-        ]
-    finally:
-        server.terminate()
-        server.wait()
 
 
 def test_the_process_records_while_the_caller_goes_on(run_path):
     warnings: list[str] = []
     began = time.monotonic()
     with Tracker(TrackingConfig(), "toy", run_path, warnings.append) as tracker:
-        tracker.start("sweep", {"seed": 0}, TAGS)
+        tracker.start("sweep", {"seed": 0}, TAGS, folder="trials")
         trial_file(run_path, "t0")
-        tracker.trial(*read_trial(run_path, "t0"))
         tracker.files("sweep", [run_path / "trials" / "t0.json"])
         tracker.end("sweep")
         said = time.monotonic() - began
@@ -303,20 +221,18 @@ def test_the_process_records_while_the_caller_goes_on(run_path):
     assert runs["sweep"].data.params == {"seed": "0"}
 
 
-def read_trial(path: Path, name: str):
-    from mixopt.trial_files import result_from_json, trial_from_json
-
-    entry = read_json(path / "trials" / f"{name}.json")
-    return trial_from_json(entry["trial"]), result_from_json(entry["result"])
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
 
 
 def test_a_server_that_is_down_is_one_line_and_no_error(tmp_path):
     warnings: list[str] = []
     uri = f"http://127.0.0.1:{free_port()}"
     with Tracker(TrackingConfig(uri=uri), "toy", tmp_path, warnings.append) as tracker:
-        tracker.start("sweep", {}, TAGS)
+        tracker.start("sweep", {}, TAGS, folder="trials")
         trial_file(tmp_path, "t0")
-        tracker.trial(*read_trial(tmp_path, "t0"))
         tracker.end("sweep")
     assert len(warnings) == 1
     assert warnings[0].startswith(f"tracking: {uri}: ")
@@ -340,3 +256,45 @@ def test_disabled_tracking_starts_nothing(tmp_path):
         tracker.start("sweep", {})
         tracker.end("sweep")
     assert list(tmp_path.iterdir()) == []
+
+
+def test_metrics_of_a_step_and_of_a_trial_are_sent_as_they_are_written(run_path):
+    trial_file(run_path, "t0")
+    start(run_path)
+    for name, trial in (("all.jsonl", None), ("t0.jsonl", "t0")):
+        say(run_path, "follow", file=name, trial=trial)
+        MetricLines(run_path / name).write({"moe/max_vio": {"mean": 0.25}, "x": 1}, step=5)
+    send(run_path)
+    MetricLines(run_path / "all.jsonl").write({"x": 2.0}, step=6)
+    send(run_path)
+    client, runs, _ = runs_of(run_path)
+    history = client.get_metric_history(runs["sweep"].info.run_id, "x")
+    assert [(point.step, point.value) for point in history] == [(5, 1.0), (6, 2.0)]
+    assert runs["t0"].data.metrics["moe/max_vio/mean"] == 0.25
+
+
+def test_files_of_a_trial_are_kept_with_its_child_in_their_folder(run_path):
+    trial_file(run_path, "t0")
+    (run_path / "part.parquet").write_bytes(b"rows")
+    start(run_path)
+    say(run_path, "files", files=["part.parquet"], folder="moe/counts", trial="t0")
+    send(run_path)
+    client, runs, _ = runs_of(run_path)
+    kept = client.list_artifacts(runs["t0"].info.run_id, "moe/counts")
+    assert [file.path for file in kept] == ["moe/counts/part.parquet"]
+
+
+def test_numbers_that_are_not_finite_keep_their_place(run_path):
+    start(run_path)
+    say(run_path, "follow", file="all.jsonl", trial=None)
+    lines = MetricLines(run_path / "all.jsonl")
+    for step, value in enumerate((1.0, math.nan, math.inf)):
+        lines.write({"loss": value}, step)
+    lines.close()
+    send(run_path)
+    client, runs, _ = runs_of(run_path)
+    run = runs["sweep"]
+    values = [p.value for p in client.get_metric_history(run.info.run_id, "loss")]
+    assert values[0] == 1.0
+    assert [math.isnan(value) for value in values[1:]] == [True, True]
+    assert json.loads(run.data.tags["mixopt.not_finite"]) == {"loss": "inf at step 2"}

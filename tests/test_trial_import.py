@@ -1,20 +1,15 @@
 """Runs in MLflow become trials again: our own exactly, others' by their prefixes."""
 
-import os
 import shutil
-import socket
-import subprocess
-import sys
-import time
-import urllib.request
-from pathlib import Path
 
 import pytest
 
 from mixopt.errors import ConfigError, RunError, TrialsError
 from mixopt.mixture import Mixture
 from mixopt.proxy import Losses, Trial, TrialResult
-from mixopt.tracking.process import ENVIRONMENT, Recorder
+from mixopt.tracking.journal import JOURNAL
+from mixopt.tracking.lines import LineFile
+from mixopt.tracking.process import Sender
 from mixopt.tracking.reading import LoggedRun, tracking_uri
 from mixopt.trial_files import TrialFolder
 from mixopt.trial_import import Layout, import_trials, trials_of
@@ -47,32 +42,17 @@ def by_name(trials):
     return table.select(sorted(table.columns)).to_dicts()
 
 
-@pytest.fixture(scope="module")
-def empty_database(tmp_path_factory):
-    """A database that MLflow has made, which takes it seconds."""
-    pytest.importorskip("mlflow")
-    import warnings
-
-    from mlflow import MlflowClient
-
-    path = tmp_path_factory.mktemp("mlflow") / "mlflow.db"
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message=MLFLOW_WARNING.removeprefix("ignore:"))
-        MlflowClient(tracking_uri=f"sqlite:///{path}").search_experiments()
-    return path
-
-
 def record(path, uri=None):
     """Let our tracker write a sweep of three trials; return what they are as trials."""
     for one, ended in zip(TRIALS, RESULTS, strict=True):
         TrialFolder(path / "trials").write(0, [one], [ended])
-    answers = []
-    recorder = Recorder(path, uri, "toy", answers.append)
-    start = {"op": "start", "step": "sweep", "folder": "trials", "params": {"proxy": "decoder"}}
-    recorder.handle({**start, "tags": {"mixopt.fingerprint": "0123"}})
-    recorder.handle({"op": "end", "step": "sweep"})
-    recorder.close()
-    assert [answer for answer in answers if "warning" in answer] == []
+    journal = LineFile(path / JOURNAL)
+    fields = {"name": "sweep", "params": {"proxy": "decoder"}, "tags": {"mixopt.fingerprint": "0"}}
+    fields |= {"folder": "trials", "environment": {}, "datasets": []}
+    for op, more in (("start", fields), ("end", {})):
+        journal.append({"op": op, "step": "sweep", "time": 1.7e9, **more})
+    journal.close()
+    assert Sender(path, uri, "toy", lambda answer: None).attempt()
     return Trials.from_results(TRIALS, RESULTS, proxy="decoder")
 
 
@@ -97,42 +77,13 @@ def test_one_sweep_of_several_must_be_chosen():
 
 
 @pytest.mark.filterwarnings(MLFLOW_WARNING)
-def test_a_server_gives_the_same_as_its_database(tmp_path, empty_database, monkeypatch):
-    for name, value in ENVIRONMENT.items():
-        monkeypatch.setenv(name, value)
-    shutil.copy(empty_database, tmp_path / "mlflow.db")
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    server = serve(port, tmp_path)
-    try:
-        uri = f"http://127.0.0.1:{port}"
-        written = record(tmp_path / "run", uri)
-        found, _ = import_trials(uri, "toy", tmp_path / "toy.parquet")
-        assert by_name(found) == by_name(written)
-        with pytest.raises(ConfigError, match="no experiment 'tox'; did you mean 'toy'?"):
-            import_trials(uri, "tox", tmp_path / "tox.parquet")
-    finally:
-        server.terminate()
-        server.wait()
-
-
-def serve(port: int, folder: Path) -> subprocess.Popen:
-    command = [sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1", "--port"]
-    command += [str(port), "--workers", "1", "--backend-store-uri", f"sqlite:///{folder}/mlflow.db"]
-    with (folder / "server.log").open("w") as log:
-        # Background jobs of the server start processes of their own.
-        quiet = {**os.environ, "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
-        server = subprocess.Popen(command, stdout=log, stderr=log, env=quiet)
-    deadline = time.monotonic() + 120
-    while time.monotonic() < deadline and server.poll() is None:
-        try:
-            urllib.request.urlopen(f"http://127.0.0.1:{port}/health", timeout=2).close()
-            return server
-        except OSError:
-            time.sleep(0.2)
-    server.kill()
-    pytest.fail((folder / "server.log").read_text())
+def test_a_server_gives_the_same_as_its_database(tmp_path, mlflow_server):
+    mlflow_server.start()
+    written = record(tmp_path / "run", mlflow_server.uri)
+    found, _ = import_trials(mlflow_server.uri, "toy", tmp_path / "toy.parquet")
+    assert by_name(found) == by_name(written)
+    with pytest.raises(ConfigError, match="no experiment 'tox'; did you mean 'toy'?"):
+        import_trials(mlflow_server.uri, "tox", tmp_path / "tox.parquet")
 
 
 def test_a_database_that_is_not_there_is_not_made(tmp_path):

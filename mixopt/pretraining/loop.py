@@ -8,7 +8,7 @@ it writes what an undisturbed one would.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -27,27 +27,30 @@ from mixopt.pretraining.ranks import Ranks
 from mixopt.pretraining.training_step import Outcome
 from mixopt.progress import no_progress, progress
 
-Sent = Callable[[], None]
-
 
 class Loop:
     """A run between its checkpoints, on one rank."""
 
-    def __init__(self, parts: Parts, out: Path, ranks: Ranks, sent: Sent) -> None:
-        """Begin before the first step.
+    def __init__(self, parts: Parts, out: Path, ranks: Ranks) -> None:
+        """Take the parts; `begin` or `resume` comes next.
 
         Args:
             parts: What the run is made of.
             out: The run directory.
             ranks: This rank and the others.
-            sent: Called when there are new lines of metrics.
         """
-        self._parts, self._ranks, self._sent = parts, ranks, sent
+        self._parts, self._ranks = parts, ranks
         self._config = parts.config
         keep = parts.config.checkpoint.keep
         self._checkpoints = Checkpoints(out / CHECKPOINTS, ranks, keep=keep)
         self._beside = [out / METRICS, out / MIXTURE_LOG]
         self._step, self._losses = 0, dict[str, float]()
+
+    def begin(self) -> None:
+        """Begin before the first step; metrics of a run that came to no checkpoint go."""
+        self._parts.metrics.cut(0)
+        if self._parts.experts is not None:
+            self._parts.experts.begin()
 
     def resume(self, path: Path) -> None:
         """Go on from a checkpoint.
@@ -75,10 +78,6 @@ class Loop:
                 written.
         """
         parts, steps = self._parts, self._config.training.steps
-        if self._step == 0:
-            parts.metrics.cut(0)
-            if parts.experts is not None:
-                parts.experts.begin()
         parts.mixture.start()
         with self._progress(steps) as update, self._own_randomness():
             for batch in parts.loader:
@@ -131,7 +130,6 @@ class Loop:
             return
         line = self._parts.meter.line(self._step, outcome, weights)
         self._parts.metrics.write(line)
-        self._sent()
         loss = line.get("loss", math.nan)
         update(self._step, f"loss {loss:.4g}, {line['tokens_per_second']:,.0f} tokens/s")
 

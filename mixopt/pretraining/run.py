@@ -12,20 +12,22 @@ from mixopt.errors import MixoptError, OtherRankError
 from mixopt.online.contract import make_estimator
 from mixopt.pretraining.checkpoints import last_checkpoint, read_state
 from mixopt.pretraining.config import PretrainConfig, load_pretraining
-from mixopt.pretraining.corpus_input import prepare_for
+from mixopt.pretraining.corpus_input import corpus_path, prepare_for
 from mixopt.pretraining.directory import (
     CHECKPOINTS,
+    METRICS,
     MIXTURE_LOG,
     open_directory,
     run_fingerprint,
 )
 from mixopt.pretraining.interruption import listening
 from mixopt.pretraining.loop import Loop
-from mixopt.pretraining.parts import make_parts
+from mixopt.pretraining.parts import Parts, make_parts
 from mixopt.pretraining.ranks import Ranks, joined
 from mixopt.pretraining.result import PretrainResult
 from mixopt.run_directory import working_in
 from mixopt.tracking import Tracker, code_tags
+from mixopt.tracking.datasets import corpus_datasets
 
 Say = Callable[[str], None]
 
@@ -66,10 +68,10 @@ def pretrain(
         ranks.first(lambda: _prepare(asked, path, say))
         last = ranks.first(lambda: last_checkpoint(path / CHECKPOINTS))
         if last is None or read_state(last)["step"] < asked.training.steps:
-            with _tracked(asked, path, ranks, say) as tracker:
-                loop = Loop(make_parts(asked, path, ranks), path, ranks, tracker.metrics)
-                if last is not None:
-                    loop.resume(last)
+            parts = make_parts(asked, path, ranks)
+            loop = Loop(parts, path, ranks)
+            loop.begin() if last is None else loop.resume(last)
+            with _tracked(parts, path, ranks, say):
                 loop.run(interruption)
         return ranks.first(lambda: _result(asked, path))
 
@@ -86,15 +88,23 @@ def _read(config: str | Path | PretrainConfig, overrides: Sequence[str]) -> Pret
 
 
 @contextmanager
-def _tracked(config: PretrainConfig, out: Path, ranks: Ranks, warn: Say) -> Iterator[Tracker]:
+def _tracked(parts: Parts, out: Path, ranks: Ranks, warn: Say) -> Iterator[None]:
     """Keep a record in MLflow while the block runs; rank 0 does."""
-    enabled = config.tracking.enabled and ranks.is_first
-    section = config.tracking.model_copy(update={"enabled": enabled})
-    with Tracker(section, config.name, out, warn) as tracker:
-        tracker.start("pretrain", _params(config, ranks), code_tags(run_fingerprint(config)))
-        yield tracker
-        kept = (out / name for name in ("config.yaml", MIXTURE_LOG))
-        tracker.files("pretrain", kept)
+    config = parts.config
+    if not (config.tracking.enabled and ranks.is_first):
+        yield
+        return
+    with Tracker(config.tracking, config.name, out, warn) as tracker:
+        tracker.start(
+            "pretrain",
+            _params(config, ranks),
+            code_tags(run_fingerprint(config)),
+            datasets=corpus_datasets(corpus_path(config, out), parts.sampler.mixture_at(0)),
+        )
+        tracker.follow("pretrain", out / METRICS)
+        tracker.files("pretrain", [out / "config.yaml"])
+        yield
+        tracker.files("pretrain", [out / MIXTURE_LOG])
         tracker.end("pretrain")
 
 

@@ -1,31 +1,34 @@
-"""Runs of a sweep in MLflow, through its client alone: no global state, every call batched.
+"""Runs in MLflow, through its client alone: no global state, every call batched.
 
-Writing twice is harmless: a run is found by its tags before it is made, and a metric with the
-same key, step, time and value is kept once. Times are those of the trial's file, not of the
-call.
+Writing twice is harmless: a run is found by its tags before it is made, and a metric with the same
+key, step, time and value is kept once. Times are those of the files, not of the call. MLflow would
+make infinities 1.8e308, which ruins a chart: they are NaN here, and the tag `mixopt.not_finite`
+says what was where first.
 """
 
 from __future__ import annotations
 
 import json
 import math
-import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from mlflow import MlflowClient
-from mlflow.entities import Metric, Param, Run
+from mlflow.entities import Dataset, DatasetInput, InputTag, Metric, Param, Run, RunTag
 from mlflow.exceptions import MlflowException
 
 from mixopt.files import read_json
 from mixopt.proxy import Trial, TrialResult
-from mixopt.tracking.record import StepRecord
+from mixopt.tracking.journal import Wanted
+from mixopt.tracking.keys import key_of, name_tags
+from mixopt.tracking.lines import Point
 from mixopt.trial_files import result_from_json, trial_from_json
 
 # MLflow's limits for one log_batch.
 METRICS_PER_CALL = 900
 PARAMS_PER_CALL = 90
+FOLDERS = {".parquet": "tables", ".svg": "figures", ".png": "figures"}
 
 
 class MlflowStore:
@@ -44,36 +47,45 @@ class MlflowStore:
         """
         self._client = MlflowClient(tracking_uri=uri)
         self._known: dict[str, dict[str, str]] = {}
-        found = self._client.get_experiment_by_name(experiment)
-        if found is None:
-            location = artifacts.resolve().as_uri() if artifacts else None
-            self._experiment = self._client.create_experiment(experiment, location)
-        else:
-            self._experiment = found.experiment_id
+        self._names: dict[str, dict[str, str]] = {}
+        self._experiment = self._experiment_id(experiment, artifacts)
 
-    def reopen(self, run: str) -> bool:
-        """Set a run to running again; False where there is no such run."""
+    def has(self, run: str) -> bool:
+        """Tell whether a run is there, and not deleted."""
         try:
-            self._client.update_run(run, status="RUNNING")
+            found: Run = self._client.get_run(run)
         except MlflowException as error:
             if error.error_code == "RESOURCE_DOES_NOT_EXIST":
                 return False
             raise
-        return True
+        return bool(found.info.lifecycle_stage == "active")
 
-    def parent(self, key: str, step: str, entry: StepRecord) -> str:
+    def parent(self, key: str, step: str, wanted: Wanted) -> str:
         """Return the parent run of a step, made if there is none."""
-        mark = entry.tags.get("mixopt.fingerprint", "")
-        tags = {**entry.tags, "mixopt.key": key, "mixopt.step": step, "mixopt.fingerprint": mark}
-        run = self._find(
-            f"{_is('key', key)} and {_is('step', step)} and {_is('fingerprint', mark)}"
+        tags = {
+            **wanted.tags,
+            **name_tags(wanted.params),
+            "mixopt.key": key,
+            "mixopt.step": step,
+            "mixopt.fingerprint": wanted.mark,
+        }
+        condition = " and ".join(
+            f"tags.`mixopt.{tag}` = '{tags[f'mixopt.{tag}']}'"
+            for tag in ("key", "step", "fingerprint")
         )
-        if run is None:
-            run = self._client.create_run(self._experiment, tags=tags, run_name=step)
-        self._log(run.info.run_id, entry.params, [])
-        return str(run.info.run_id)
+        found = self._client.search_runs([self._experiment], condition, max_results=1)
+        if found:
+            run = str(found[0].info.run_id)
+        else:
+            made = self._client.create_run(self._experiment, wanted.started, tags, wanted.name)
+            run = str(made.info.run_id)
+        self._log(run, wanted.params, [])
+        self._inputs(run, wanted.datasets)
+        if wanted.environment:
+            self._client.log_dict(run, wanted.environment, "environment.json")
+        return run
 
-    def trial(self, key: str, parent: str, file: Path, content: str) -> None:
+    def trial(self, key: str, parent: str, file: Path, content: str) -> str:
         """Write a trial's child run from its file.
 
         Args:
@@ -81,45 +93,90 @@ class MlflowStore:
             parent: MLflow's id of the parent run.
             file: The trial's JSON file.
             content: Its hash; a trial that was trained again is another child.
+
+        Returns:
+            MLflow's id of the child.
         """
         entry = read_json(file)
         trial, result = trial_from_json(entry["trial"]), result_from_json(entry["result"])
         ended = int(file.stat().st_mtime * 1000)
+        targets = result.losses.nats_per_token if result.losses else {}
         tags = {
             "mixopt.key": key,
             "mixopt.trial": trial.name,
             "mixopt.content": content,
             "mixopt.status": result.status,
             "mlflow.parentRunId": parent,
+            **name_tags([*trial.mixture, *targets]),
         }
         if result.reason:
             tags["mixopt.reason"] = result.reason[:5000]
-        renamed = _renamed(trial, result)
-        if renamed:
-            tags["mixopt.names"] = json.dumps(renamed)
         run = self._children(parent).get(content)
         if run is None:
             started = ended - int(result.seconds * 1000)
             created = self._client.create_run(self._experiment, started, tags, trial.name)
             run = str(created.info.run_id)
         self._log(run, _trial_params(trial), list(_trial_metrics(result, ended)))
-        status = "FINISHED" if result.status == "finished" else "FAILED"
-        self._client.set_terminated(run, status, ended)
+        self.status(run, "FINISHED" if result.status == "finished" else "FAILED", ended)
+        return run
 
-    def metrics(self, run: str, lines: Iterable[Mapping[str, Any]]) -> None:
-        """Write lines of metrics of a run: numbers, and numbers by name."""
-        found = [metric for line in lines for metric in _line_metrics(line)]
+    def points(self, run: str, points: Sequence[Point]) -> None:
+        """Write points of metrics, not more than MLflow takes in a call and some of one line."""
+        names = self._names.setdefault(run, {})
+        fresh = [point.key for point in points if point.key not in names]
+        names |= dict.fromkeys(fresh, "")
+        bad = {p.key: f"{p.value} at step {p.step}" for p in points if math.isinf(p.value)}
+        if any(key_of(name) != name for name in fresh):
+            self.tags(run, name_tags(sorted(names)))
+        if bad:
+            self.tags(run, {"mixopt.not_finite": json.dumps(bad)[:5000]})
+        found = [_metric(point) for point in points]
         for at in range(0, len(found), METRICS_PER_CALL):
             self._client.log_batch(run, found[at : at + METRICS_PER_CALL])
 
-    def artifact(self, run: str, file: Path) -> None:
-        """Keep a file with a run: tables and figures in folders of that name."""
-        folder = {".parquet": "tables", ".svg": "figures"}.get(file.suffix)
-        self._client.log_artifact(run, str(file), folder)
+    def artifact(self, run: str, file: Path, folder: str | None) -> None:
+        """Keep a file with a run: in a folder, that of its kind where None is given."""
+        self._client.log_artifact(run, str(file), folder or FOLDERS.get(file.suffix))
 
-    def end(self, run: str, status: str) -> None:
-        """Finish a run."""
-        self._client.set_terminated(run, status)
+    def tags(self, run: str, tags: Mapping[str, str]) -> None:
+        """Set tags of a run."""
+        self._client.log_batch(run, tags=[RunTag(name, value) for name, value in tags.items()])
+
+    def status(self, run: str, status: str, ended: int | None) -> None:
+        """Set a run's status: running again, or ended at a time in milliseconds."""
+        if status == "RUNNING":
+            self._client.update_run(run, status=status)
+        else:
+            self._client.set_terminated(run, status, ended)
+
+    def _experiment_id(self, name: str, artifacts: Path | None) -> str:
+        found = self._client.get_experiment_by_name(name)
+        if found is not None:
+            return str(found.experiment_id)
+        location = artifacts.resolve().as_uri() if artifacts else None
+        try:
+            return str(self._client.create_experiment(name, location))
+        except MlflowException as error:
+            if error.error_code != "RESOURCE_ALREADY_EXISTS":
+                raise
+            return str(self._client.get_experiment_by_name(name).experiment_id)
+
+    def _inputs(self, run: str, datasets: Sequence[Mapping[str, Any]]) -> None:
+        inputs = [
+            DatasetInput(
+                Dataset(
+                    name=entry["name"],
+                    digest=entry["digest"],
+                    source_type="mixopt",
+                    source=json.dumps(entry["source"]),
+                    profile=json.dumps(entry["profile"]),
+                ),
+                [InputTag("mlflow.data.context", entry["context"])],
+            )
+            for entry in datasets
+        ]
+        if inputs:
+            self._client.log_inputs(run, inputs)
 
     def _children(self, parent: str) -> dict[str, str]:
         """Return the runs of a parent by content; asked once, before the first is added."""
@@ -137,12 +194,8 @@ class MlflowStore:
             self._known[parent] = found
         return self._known[parent]
 
-    def _find(self, condition: str) -> Run | None:
-        runs = self._client.search_runs([self._experiment], condition, max_results=1)
-        return runs[0] if runs else None
-
     def _log(self, run: str, params: Mapping[str, str], metrics: list[Metric]) -> None:
-        pairs = [Param(_key(name), value) for name, value in params.items()]
+        pairs = [Param(key_of(name), value) for name, value in params.items()]
         for at in range(0, max(len(pairs), 1), PARAMS_PER_CALL):
             first = metrics[:METRICS_PER_CALL] if at == 0 else []
             self._client.log_batch(run, first, pairs[at : at + PARAMS_PER_CALL])
@@ -169,7 +222,7 @@ def _trial_metrics(result: TrialResult, when: int) -> Iterator[Metric]:
         for kind, values in (("loss", losses.nats_per_token), ("bpb", losses.bits_per_byte)):
             for name, value in values.items():
                 if math.isfinite(value):
-                    yield Metric(_key(f"{kind}/{name}"), value, when, step)
+                    yield Metric(key_of(f"{kind}/{name}"), value, when, step)
     totals: dict[str, Any] = {"tokens": result.tokens, "parameters": result.parameters}
     if result.seconds > 0:
         totals |= {"seconds": result.seconds, "tokens_per_second": result.tokens / result.seconds}
@@ -177,25 +230,6 @@ def _trial_metrics(result: TrialResult, when: int) -> Iterator[Metric]:
         yield Metric(name, float(value), when, result.tokens)
 
 
-def _line_metrics(line: Mapping[str, Any]) -> Iterator[Metric]:
-    when, step = int(line["time"] * 1000), line["step"]
-    for name, value in line.items():
-        if isinstance(value, Mapping):
-            yield from (Metric(_key(f"{name}/{n}"), float(v), when, step) for n, v in value.items())
-        elif name not in {"time", "step"} and isinstance(value, int | float):
-            yield Metric(_key(name), float(value), when, step)
-
-
-def _renamed(trial: Trial, result: TrialResult) -> dict[str, str]:
-    """Return the names that keys do not spell, by how keys spell them."""
-    targets = result.losses.nats_per_token if result.losses else {}
-    return {_key(n): n for n in (*trial.mixture, *targets) if _key(n) != n}
-
-
-def _is(tag: str, value: str) -> str:
-    return f"tags.`mixopt.{tag}` = '{value}'"
-
-
-def _key(name: str) -> str:
-    """Write a name with the characters that MLflow allows in keys; others by their code."""
-    return re.sub(r"[^\w\-. :/]", lambda found: f"_{ord(found[0]):x}_", name)[:250]
+def _metric(point: Point) -> Metric:
+    value = math.nan if math.isinf(point.value) else point.value
+    return Metric(key_of(point.key), value, point.time, point.step)

@@ -1,8 +1,12 @@
-"""The process that writes a run's record to MLflow: `python -m mixopt.tracking.process`.
+"""The process that sends a run's record to MLflow: `python -m mixopt.tracking.process`.
 
-It reads a JSON line for each thing that happened (see mixopt.tracking), and answers with
-lines: a warning, a sign of life, and `done`. When the lines end, with the training process
-finished or killed, it sends what is left and closes the runs.
+It looks at the run directory every two seconds, and sends what is new (mixopt.tracking.recorder). A
+server that is down or too slow is tried again after 1, 2, 4 ... 30 seconds. When standard input
+ends, with the training process finished or killed, it sends what is left, closes the runs, and
+ends; where that fails, what is left stays on disk for the next one.
+
+Its arguments are the run directory, and `{uri, experiment}` as JSON. It answers with lines of JSON:
+a sign of life, a warning, and at the end what was sent and what is left.
 """
 
 from __future__ import annotations
@@ -10,146 +14,142 @@ from __future__ import annotations
 import json
 import os
 import sys
-from collections.abc import Callable
-from contextlib import suppress
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from mixopt.tracking.record import StepRecord, TrackingRecord, digest
-from mixopt.trial_files import trial_paths
+from mixopt.errors import RunError
+from mixopt.files import only_one
+from mixopt.tracking.database import PREFIX, database_file, first_use
+from mixopt.tracking.recorder import Recorder
+
+if TYPE_CHECKING:
+    from mixopt.tracking.mlflow_store import MlflowStore
 
 # For this process alone, and only where the user has not said otherwise: a dead server is
-# given up after a second (MLflow's own: 249 s), nothing is reported to third parties, and
-# there are no bars in the log.
+# given up at once (MLflow's own: 249 s), nothing is reported to third parties, and there are no
+# bars in the log.
 ENVIRONMENT = {
-    "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1",
-    "MLFLOW_HTTP_REQUEST_BACKOFF_FACTOR": "1",
-    "MLFLOW_HTTP_REQUEST_TIMEOUT": "10",
+    "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0",
+    "MLFLOW_HTTP_REQUEST_TIMEOUT": "5",
     "MLFLOW_DISABLE_TELEMETRY": "true",
     "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
 }
-METRICS = "metrics.jsonl"
-# How much this process gives way to training on the same cores.
-NICENESS = 5
+LOCAL, LOCK = "mlflow.db", "tracking.lock"
+NICENESS = 5  # how much this process gives way to training on the same cores
+EVERY_SECONDS = 2.0
+LONGEST_PAUSE = 30.0
+LOCK_SECONDS = 30.0
 
 Answer = Callable[[dict[str, Any]], None]
 
 
-class Recorder:
-    """Carries out the lines; what fails stays to be done, and is tried once more at the end."""
+class Sender:
+    """Sends until the training process is gone; whatever goes wrong is a warning."""
 
     def __init__(self, path: Path, uri: str | None, experiment: str, answer: Answer) -> None:
-        self._path, self._experiment, self._answer = path, experiment, answer
-        self._uri = uri or f"sqlite:///{path / 'mlflow.db'}"
-        self._record = TrackingRecord.read(path / "tracking.json", uri)
-        self._store: Any = None
-        self._down = False
-        self._open: list[str] = []
-        self._read = 0
+        """Prepare.
 
-    def handle(self, message: dict[str, Any]) -> None:
-        """Do what a line says."""
-        step = message["step"]
-        if message["op"] == "start":
-            self._open.append(step)
-            self._record.start(step, message["folder"], message["params"], message["tags"])
-            self._attempt(lambda: self._send(step))
-        elif message["op"] == "trial":
-            self._attempt(lambda: self._send_trial(self._record.steps[step], message["trial"]))
-        elif message["op"] == "metrics":
-            self._attempt(lambda: self._send_metrics(self._record.steps[step]))
-        elif message["op"] == "files":
-            self._record.want(step, message["files"])
-        else:
-            self._open.remove(step)
-            self._finish(step, "FINISHED")
+        Args:
+            path: The run directory.
+            uri: Server or database; one in the run directory when None.
+            experiment: Name of the experiment.
+            answer: Receives signs of life and warnings.
+        """
+        self._uri = uri or f"{PREFIX}{path.resolve() / LOCAL}"
+        self._experiment, self._answer = experiment, answer
+        self._parent = os.getppid()
+        self.name = uri or LOCAL
+        self.recorder = Recorder(path, self.name, self._connect, self._alive)
 
-    def close(self) -> None:
-        """Close the runs of steps that did not come to their end."""
-        for step in self._open:
-            self._finish(step, "KILLED")
+    def run(self, ended: threading.Event) -> None:
+        """Send what is new, again and again; once more when the training process has ended."""
+        failures = 0
+        while True:
+            last = ended.is_set() or os.getppid() != self._parent
+            if last:
+                self.recorder.kill()
+            failures = 0 if self.attempt() else failures + 1
+            if last or (failures and ended.is_set()):
+                return
+            ended.wait(min(2.0 ** (failures - 1), LONGEST_PAUSE) if failures else EVERY_SECONDS)
 
-    def _finish(self, step: str, status: str) -> None:
-        def send() -> None:
-            self._send(step)
-            self._connected().end(self._record.steps[step].run, status)
-
-        self._down = False
-        self._attempt(send)
-
-    def _attempt(self, send: Callable[[], None]) -> None:
-        """Send unless the server is known to be down; whatever goes wrong is a warning."""
-        if self._down:
-            return
+    def attempt(self) -> bool:
+        """Send what is new; say it in a line where that fails."""
         try:
-            send()
+            self.recorder.send()
         except Exception as error:
-            self._down, self._store = True, None
             lines = str(error).strip().splitlines() or [""]
-            self._answer({"warning": f"{self._name}: {type(error).__name__}: {lines[0][:160]}"})
+            said = f"{self.name}: {type(error).__name__}: {lines[0][:160]}"
+            sys.stderr.write(f"{time.strftime('%Y-%m-%d %H:%M:%S')} {said}\n")
+            self._answer({"warning": said})
+            return False
+        return True
 
-    def _send(self, step: str) -> None:
-        """Send the parent run, the trials and the files of a step that are not sent yet."""
-        entry = self._record.steps[step]
-        store = self._connected()
-        if entry.run is None or not store.reopen(entry.run):
-            entry.forget()
-            entry.run = store.parent(self._record.key, step, entry)
-            self._record.write()
-        for file in sorted(trial_paths(self._path / entry.folder)):
-            self._send_trial(entry, file.stem)
-        self._send_metrics(entry)
-        for name, sent in entry.files.items():
-            file = self._path / name
-            if file.exists() and digest(file) != sent:
-                store.artifact(entry.run, file)
-                entry.files[name] = digest(file)
-                self._noted()
-
-    def _send_trial(self, entry: StepRecord, trial: str) -> None:
-        file = self._path / entry.folder / f"{trial}.json"
-        content = digest(file)
-        if entry.run is None or entry.trials.get(trial) == content:
-            return
-        self._connected().trial(self._record.key, entry.run, file, content)
-        entry.trials[trial] = content
-        self._noted()
-
-    def _send_metrics(self, entry: StepRecord) -> None:
-        """Send the lines of steps after the last that was sent; a run that went on repeats none."""
-        file = self._path / METRICS
-        if entry.run is None or not file.exists():
-            return
-        with file.open("rb") as stream:
-            stream.seek(self._read)
-            lines = [line for line in stream if line.endswith(b"\n")]
-        new = [m for m in map(json.loads, lines) if m["step"] > entry.metrics]
-        if new:
-            self._connected().metrics(entry.run, new)
-            entry.metrics = new[-1]["step"]
-            self._noted()
-        self._read += sum(map(len, lines))
-
-    def _noted(self) -> None:
-        self._record.write()
+    def _alive(self) -> None:
         self._answer({"alive": True})
 
-    def _connected(self) -> Any:
-        if self._store is None:
+    def _connect(self) -> MlflowStore:
+        with _signs_of_life(self._alive):
             from mixopt.tracking.mlflow_store import MlflowStore
 
-            self._answer({"alive": True})
-            local = self._path / "mlartifacts" if self._uri.startswith("sqlite:") else None
-            self._store = MlflowStore(self._uri, self._experiment, local)
-        return self._store
+            file = database_file(self._uri)
+            with first_use(self._uri):
+                kept = None if file is None else file.parent / "mlartifacts"
+                return MlflowStore(self._uri, self._experiment, kept)
 
-    @property
-    def _name(self) -> str:
-        return "mlflow.db" if self._record.uri is None else self._uri
+
+@contextmanager
+def _signs_of_life(alive: Callable[[], None]) -> Iterator[None]:
+    """Answer while MLflow is imported, which takes a loaded machine half a minute."""
+    done = threading.Event()
+
+    def beat() -> None:
+        while not done.wait(2):
+            alive()
+
+    thread = threading.Thread(target=beat, daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        done.set()
+        thread.join()
+
+
+@contextmanager
+def _alone(path: Path, alive: Callable[[], None]) -> Iterator[None]:
+    """Be the only one that sends of a run directory; one that is at its end is waited for.
+
+    Raises:
+        RunError: Another one is at work there.
+    """
+    until = time.monotonic() + LOCK_SECONDS
+    with ExitStack() as stack:
+        while True:
+            try:
+                stack.enter_context(only_one(path, LOCK))
+                break
+            except RunError:
+                if time.monotonic() > until:
+                    raise
+            alive()
+            time.sleep(0.2)
+        yield
+
+
+def _listen(ended: threading.Event) -> None:
+    """Wait for a line or the end; a process forked from the training may hold the pipe open."""
+    sys.stdin.readline()
+    ended.set()
 
 
 def main() -> None:
-    """Record until the lines end."""
+    """Send until standard input ends."""
     for name, value in ENVIRONMENT.items():
         os.environ.setdefault(name, value)
     with suppress(AttributeError, OSError):
@@ -162,12 +162,17 @@ def main() -> None:
             answers.write(json.dumps(message) + "\n")
             answers.flush()
 
-    settings = json.loads(sys.argv[2])
-    recorder = Recorder(Path(sys.argv[1]), settings["uri"], settings["experiment"], answer)
-    for line in sys.stdin:
-        recorder.handle(json.loads(line))
-    recorder.close()
-    answer({"done": True})
+    path, settings = Path(sys.argv[1]), json.loads(sys.argv[2])
+    ended = threading.Event()
+    threading.Thread(target=_listen, args=(ended,), daemon=True).start()
+    try:
+        with _alone(path, lambda: answer({"alive": True})):
+            sender = Sender(path, settings["uri"], settings["experiment"], answer)
+            sender.run(ended)
+            recorder = sender.recorder
+            answer({"sent": asdict(recorder.sent), "left": asdict(recorder.left()), "done": True})
+    except RunError as error:
+        answer({"warning": str(error), "done": True})
 
 
 if __name__ == "__main__":

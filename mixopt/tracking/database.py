@@ -1,0 +1,46 @@
+"""A SQLite database of MLflow's: made by one process while the others wait.
+
+MLflow makes its tables without a lock: of eight processes that begin on a new file, seven fail
+(`table experiments already exists`). Writers do not block readers in the journal mode that is set
+here; it stays with the file, and is not for network file systems.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from pathlib import Path
+
+PREFIX = "sqlite:///"
+
+
+def database_file(uri: str) -> Path | None:
+    """Return the file of a database, or None of a server."""
+    return Path(uri.removeprefix(PREFIX)) if uri.startswith(PREFIX) else None
+
+
+@contextmanager
+def first_use(uri: str) -> Iterator[None]:
+    """Have a database to oneself while it is opened first; a server needs nothing."""
+    file = database_file(uri)
+    if file is None:
+        yield
+        return
+    file.parent.mkdir(parents=True, exist_ok=True)
+    with file.with_name(f"{file.name}.lock").open("ab") as stream:
+        _wait_for_lock(stream.fileno())
+        if not file.exists():
+            with closing(sqlite3.connect(file)) as database:
+                database.execute("PRAGMA journal_mode=WAL")
+        yield
+
+
+def _wait_for_lock(descriptor: int) -> None:
+    """Lock a file when the process that has it is done; nothing where there are no locks."""
+    try:
+        import fcntl
+
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+    except (ImportError, OSError):
+        return

@@ -1,0 +1,244 @@
+"""What the training process says of a run: a line in the journal each time, and no more.
+
+A process of its own (mixopt.tracking.process) sends; it is started with the first step. Here
+nothing is waited for but the end, and nothing that goes wrong is an error.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
+from pathlib import Path
+from types import TracebackType
+from typing import IO, TYPE_CHECKING, Any, Self
+
+from mixopt.tracking.journal import JOURNAL
+from mixopt.tracking.lines import LineFile
+
+if TYPE_CHECKING:
+    from mixopt.config import TrackingConfig
+
+Warn = Callable[[str], None]
+
+# Longest wait for a sign of life of the process: it is past every timeout of a dead server.
+SILENCE_SECONDS = 60.0
+
+
+class Tracker:
+    """Says what happens in a run to the process that records it; never raises for it."""
+
+    def __init__(
+        self, config: TrackingConfig, run_name: str, path: Path, warn: Warn = lambda line: None
+    ) -> None:
+        """Prepare; the process starts with the first step.
+
+        Args:
+            config: Where MLflow keeps the record.
+            run_name: Name of the experiment unless `config` has one.
+            path: The run directory.
+            warn: Called with one line if the record cannot be kept.
+        """
+        self._config, self._path, self._warn = config, path, warn
+        self._experiment = config.experiment or run_name
+        self._journal: LineFile | None = None
+        self._process: subprocess.Popen[str] | None = None
+        self._reader: threading.Thread | None = None
+        self._alive, self._warned = time.monotonic(), False
+
+    def start(
+        self,
+        step: str,
+        params: Mapping[str, Any],
+        tags: Mapping[str, str] | None = None,
+        *,
+        name: str | None = None,
+        folder: str | None = None,
+        datasets: Sequence[Mapping[str, Any]] = (),
+    ) -> None:
+        """Open a step's parent run, or go on with the one that there is.
+
+        Args:
+            step: What the run is called in the run directory: `sweep`, `validate`, `pretrain`.
+            params: Settings to show beside the run; they never change afterwards.
+            tags: Further facts. Another `mixopt.fingerprint` than before begins a new run.
+            name: What the run is called in MLflow; as the step when None.
+            folder: Folder of the run directory with a file for each trial.
+            datasets: What is read (mixopt.tracking.datasets).
+        """
+        if not self._config.enabled:
+            return
+        if self._journal is None:
+            self._open()
+        self._say(
+            op="start",
+            step=step,
+            name=name or step,
+            folder=folder,
+            params={key: _text(value) for key, value in params.items()},
+            tags=dict(tags or {}),
+            environment=_environment(),
+            datasets=list(datasets),
+        )
+
+    def follow(self, step: str, file: Path, trial: str | None = None) -> None:
+        """Send the lines of a file of metrics, those that are there and those that will be.
+
+        Args:
+            step: The step that it belongs to.
+            file: Lines as `MetricLines` writes them; it may come later.
+            trial: The trial that it belongs to, if not to the step as a whole.
+        """
+        self._say(op="follow", step=step, file=self._name(file), trial=trial)
+
+    def files(
+        self,
+        step: str,
+        files: Iterable[Path],
+        folder: str | None = None,
+        trial: str | None = None,
+    ) -> None:
+        """Keep files with a step's run, and again when they have changed.
+
+        Args:
+            step: The step that they belong to.
+            files: Files that are whole, or will be; one that is not there is not kept.
+            folder: Where MLflow shows them; tables and figures in folders of that name when None.
+            trial: The trial that they belong to, if not to the step as a whole.
+        """
+        names = [self._name(file) for file in files]
+        self._say(op="files", step=step, files=names, folder=folder, trial=trial)
+
+    def tags(self, step: str, tags: Mapping[str, str]) -> None:
+        """Add facts to a step's run, or change them."""
+        self._say(op="tags", step=step, tags=dict(tags))
+
+    def end(self, step: str) -> None:
+        """Finish a step's run."""
+        self._say(op="end", step=step)
+
+    def close(self, *, patience: float = SILENCE_SECONDS) -> None:
+        """Wait until all is sent; end a process that gives no sign of life for `patience` s."""
+        if self._journal is not None:
+            self._journal.close()
+            self._journal = None
+        process, reader = self._process, self._reader
+        if process is None or reader is None:
+            return
+        with suppress(OSError), _stream(process.stdin) as stream:
+            stream.write("end\n")
+        self._alive = max(self._alive, time.monotonic())
+        while reader.is_alive() and time.monotonic() - self._alive < patience:
+            reader.join(0.1)
+        if reader.is_alive():
+            process.kill()
+            self._complain(f"no answer from MLflow for {patience:g} s")
+        reader.join()
+        process.wait()
+        _stream(process.stdout).close()
+        self._process = self._reader = None
+
+    def __enter__(self) -> Self:
+        """Return the tracker."""
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None
+    ) -> None:
+        """Close; after an error, without patience."""
+        self.close(patience=SILENCE_SECONDS if kind is None else 2.0)
+
+    def _open(self) -> None:
+        self._journal = LineFile(self._path / JOURNAL)
+        self._say(op="open", **self._settings)
+        if _installed("mlflow"):
+            self._launch()
+        else:
+            self._complain("MLflow is not installed: pip install 'mixopt[mlflow]'")
+
+    @property
+    def _settings(self) -> dict[str, str | None]:
+        return {"uri": self._config.uri, "experiment": self._experiment}
+
+    def _launch(self) -> None:
+        command = sender_command(self._path, self._settings)
+        try:
+            with (self._path / "tracking.log").open("ab") as log:
+                # A session of its own: Ctrl-C ends the sweep, and the record is still closed.
+                self._process = subprocess.Popen(
+                    command,
+                    stdin=subprocess.PIPE,
+                    stdout=subprocess.PIPE,
+                    stderr=log,
+                    text=True,
+                    start_new_session=True,
+                )
+        except OSError as error:
+            self._complain(f"cannot be started: {error}")
+            return
+        self._reader = threading.Thread(target=self._listen, args=(self._process,), daemon=True)
+        self._reader.start()
+
+    def _say(self, **event: Any) -> None:
+        if self._journal is not None:
+            try:
+                self._journal.append({**event, "time": round(time.time(), 3)})
+            except OSError as error:
+                self._complain(f"{self._path / JOURNAL} cannot be written: {error}")
+
+    def _name(self, file: Path) -> str:
+        if file.is_relative_to(self._path):
+            return file.relative_to(self._path).as_posix()
+        return file.resolve().as_posix()
+
+    def _listen(self, process: subprocess.Popen[str]) -> None:
+        done = False
+        for line in _stream(process.stdout):
+            self._alive = time.monotonic()
+            answer = json.loads(line)
+            done = done or "done" in answer
+            if "warning" in answer:
+                self._complain(answer["warning"])
+        if not done:
+            self._complain(f"MLflow's process ended; see {self._path / 'tracking.log'}")
+
+    def _complain(self, what: str) -> None:
+        if not self._warned:
+            self._warned = True
+            self._warn(
+                f"tracking: {what}; the run goes on, and what is missing is sent by its next start"
+                f" or by: mixopt sync {self._path}"
+            )
+
+
+def sender_command(path: Path, settings: Mapping[str, str | None]) -> list[str]:
+    """Return the command of the process that sends a run directory's record."""
+    arguments = [str(path.resolve()), json.dumps(settings)]
+    return [sys.executable, "-m", "mixopt.tracking.process", *arguments]
+
+
+def _environment() -> dict[str, str]:
+    from mixopt.provenance import machine, package_versions
+
+    return {**package_versions(), "machine": machine()}
+
+
+def _text(value: Any) -> str:
+    return value if isinstance(value, str) else json.dumps(value)
+
+
+def _stream(stream: IO[str] | None) -> IO[str]:
+    assert stream is not None, "the process has pipes"
+    return stream
+
+
+def _installed(package: str) -> bool:
+    try:
+        return importlib.util.find_spec(package) is not None
+    except ValueError:  # blocked in sys.modules
+        return False
