@@ -115,7 +115,7 @@ class MlflowServer:
         with socket.socket() as probe:
             probe.bind(("127.0.0.1", 0))
             self.port = probe.getsockname()[1]
-        self.uri, self._folder = f"http://127.0.0.1:{self.port}", folder
+        self.uri, self.folder = f"http://127.0.0.1:{self.port}", folder
         self._process: subprocess.Popen | None = None
         shutil.copy(database, folder / "mlflow.db")
 
@@ -123,13 +123,13 @@ class MlflowServer:
         """Start it, and wait until it answers; one that is up stays."""
         if self._process is not None:
             return
-        store = ["--backend-store-uri", f"sqlite:///{self._folder}/mlflow.db"]
-        kept = ["--artifacts-destination", str(self._folder / "served")]
+        store = ["--backend-store-uri", f"sqlite:///{self.folder}/mlflow.db"]
+        kept = ["--artifacts-destination", str(self.folder / "served")]
         address = ["--host", "127.0.0.1", "--port", str(self.port), "--workers", "1"]
         command = [sys.executable, "-m", "mlflow", "server", *address, *store, *kept]
         # Background jobs of the server start processes of their own.
         quiet = {**os.environ, "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
-        with (self._folder / "server.log").open("w") as log:
+        with (self.folder / "server.log").open("w") as log:
             self._process = subprocess.Popen(
                 command, stdout=log, stderr=log, env=quiet, start_new_session=True
             )
@@ -141,7 +141,7 @@ class MlflowServer:
             except OSError:
                 time.sleep(0.2)
         self.kill()
-        pytest.fail((self._folder / "server.log").read_text())
+        pytest.fail((self.folder / "server.log").read_text())
 
     def signal(self, number: int) -> None:
         """Send a signal to it and to its workers."""
