@@ -1,0 +1,185 @@
+"""The driver: the mixture freezes, and training goes on, where something is wrong."""
+
+from __future__ import annotations
+
+import re
+import runpy
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+
+from mixopt import MixtureSampler
+from mixopt.online import Plan
+
+PARTS = SimpleNamespace(**runpy.run_path(str(Path(__file__).with_name("driver_parts.py"))))
+NAMES, ROWS, START = PARTS.NAMES, PARTS.ROWS, PARTS.START
+DOMAIN_OF_ROW, Turning, sampler = PARTS.DOMAIN_OF_ROW, PARTS.Turning, PARTS.sampler
+driver_over, held_out_of, losses_of = PARTS.driver_over, PARTS.held_out_of, PARTS.losses_of
+train, lines, held_from = PARTS.train, PARTS.lines, PARTS.held_from
+run = PARTS.run
+
+
+class Broken(Turning):
+    """Plans well twice, then as it is told to."""
+
+    def __init__(self, plan=None, **options):
+        super().__init__(5, **options)
+        self.then = plan
+
+    def plan(self):
+        if self.count < 2 or self.then is None:
+            return super().plan()
+        return self.then() if callable(self.then) else self.then
+
+
+def no_plan():
+    raise ZeroDivisionError("no share")
+
+
+def test_losses_that_are_not_finite_freeze_the_mixture_and_training_goes_on(tmp_path, caplog):
+    def record(step, losses):
+        losses = losses.clone()
+        if step == 8:
+            losses[0, 3] = torch.nan
+        return losses
+
+    order, log = sampler(), tmp_path / "log.jsonl"
+    driver = driver_over(order, Turning(5), log=log)
+    train(driver, order, until=30, record=record)
+    assert driver.frozen is not None
+    last = lines(log)[-1]
+    assert "losses up to step 10 are not finite" in last["why"]
+    assert last["why"] == f"frozen: {driver.frozen}"
+    assert [f"the mixture is {last['why']}"] == caplog.messages
+    assert last["batch"] == 11
+    assert last["weights"] == lines(log)[2]["weights"]  # turn 1 is no perturbation, and stays
+    assert [entry.batch for entry in order.log] == [0, 6]
+    assert driver.steps_done == 30
+
+
+def test_a_freeze_in_a_perturbation_goes_back_to_the_weights_before_it(tmp_path):
+    def record(step, losses):
+        return losses + 5 * (step > 13)  # turn 2, which perturbs, holds from step 12
+
+    order, log = sampler(), tmp_path / "log.jsonl"
+    driver = driver_over(order, Turning(5), log=log)
+    train(driver, order, until=20, record=record)
+    *_, steady, perturbing, frozen = lines(log)
+    assert (steady["why"], perturbing["why"]) == ("turn 1", "turn 2")
+    assert re.match(r"frozen: losses rose by \S+ nats up to step \d+; spike is 1", frozen["why"])
+    assert frozen["weights"] == steady["weights"]
+    assert dict(order.mixture_at(frozen["batch"])) == pytest.approx(steady["weights"])
+
+
+def test_losses_that_differ_between_domains_are_no_spike():
+    order = sampler()
+    driver = driver_over(order, Turning(5), spike=0.5)
+    driver.start()
+    batches = iter(order)
+    for _ in range(30):
+        rows = next(batches)
+        domain = torch.from_numpy(DOMAIN_OF_ROW[rows])
+        driver.record(losses_of(rows, 0) * 0.1 + 4 * domain[:, None], domain)
+        driver.step()
+    assert driver.frozen is None
+
+
+@pytest.mark.parametrize(
+    ("plan", "options", "why"),
+    [
+        (no_plan, {}, r"ZeroDivisionError in plan: no share"),
+        (
+            Plan(np.array([0.8, 0.1, 0.1]), 5, "all in"),
+            {"bounds": {"a": (0.0, 0.75)}},
+            r"plan 'all in': domain 'a': a share of 0.8 is outside its bounds 0 to 0.75",
+        ),
+        (
+            Plan(np.array([0.5, 0.5]), 5, "two"),
+            {},
+            r"plan 'two': 2 weights for 3 domains",
+        ),
+        (
+            Plan(np.array([0.5, 0.3, 0.2]), 5, "look", held_out=True),
+            {},
+            r"it asks for held-out losses, and there is no Driver\(evaluate=\)",
+        ),
+        (
+            Plan(np.array([0.5, 0.3, 0.2]), 0, "look", held_out=True),
+            {"evaluate": held_out_of()},
+            r"plan 'look': held-out losses are asked for twice in a row",
+        ),
+        (
+            Plan(np.array([0.5, 0.3, 0.2]), 0, "look", held_out=True),
+            {"evaluate": held_out_of((1.0, float("nan"), 1.0))},
+            r"held-out loss of 'b' is not finite",
+        ),
+    ],
+)
+def test_what_cannot_be_done_freezes_and_says_why(tmp_path, plan, options, why):
+    order, log = sampler(), tmp_path / "log.jsonl"
+    driver = driver_over(order, Broken(plan), log=log, **options)
+    train(driver, order, until=20)
+    assert re.search(why, driver.frozen or "")
+    assert lines(log)[-1]["why"] == f"frozen: {driver.frozen}"
+    assert lines(log)[-1]["weights"] == lines(log)[2]["weights"]
+    assert len(order.log) == 2
+
+
+def test_what_observe_raises_freezes_at_the_end_of_the_plan():
+    class Deaf(Turning):
+        def observe(self, observation):
+            if observation.step > 5:
+                raise KeyError("web")
+            super().observe(observation)
+
+    order = sampler()
+    driver = driver_over(order, Deaf(5))
+    train(driver, order, until=20)
+    assert driver.frozen == "KeyError in observe: 'web'"
+
+
+def test_a_plan_beyond_what_a_domain_may_be_drawn_freezes(tmp_path):
+    order, log = sampler(max_epochs={"a": 0.04}), tmp_path / "log.jsonl"  # 40 samples of a
+    driver = driver_over(order, Turning(8), log=log)
+    train(driver, order, until=20)
+    assert driver.frozen == (
+        "plan 'turn 0': domain 'a': it takes 45 samples, and 40 are left (max_epochs)"
+    )
+    assert lines(log)[-1]["weights"] == dict(zip(NAMES, START, strict=True))
+
+
+def test_a_thawed_mixture_goes_on_with_the_next_plan(tmp_path):
+    order, log = sampler(), tmp_path / "log.jsonl"
+    estimator = Broken(no_plan)
+    driver = driver_over(order, estimator, log=log)
+    train(driver, order, until=20)
+    assert driver.frozen == "ZeroDivisionError in plan: no share"
+    estimator.then = None
+    driver.thaw()
+    train(driver, order, until=40)
+    assert driver.frozen is None
+    assert held_from(log)[-5:] == [20, 22, 27, 32, 37]  # told again at once
+
+
+def test_a_frozen_run_stays_frozen_when_it_goes_on(tmp_path):
+    def go(until, state=None):
+        return run(tmp_path / "log.jsonl", until, state=state, estimator=Broken(no_plan))
+
+    driver, _, state = go(20)
+    again, order, _ = go(30, state)
+    assert again.frozen == driver.frozen == "ZeroDivisionError in plan: no share"
+    assert len(order.log) == 2
+
+
+def test_a_frozen_run_stays_frozen_with_other_domains(tmp_path):
+    _, _, state = run(tmp_path / "log.jsonl", 20, estimator=Broken(no_plan))
+    order = MixtureSampler({"a": ROWS, "b": ROWS}, [0.5, 0.5], batch_size=8)
+    order.load_state_dict(state["order"], map_domains={"c": None})
+    driver = driver_over(order, Turning(3))
+    driver.load_state_dict(state["driver"])
+    driver.start()
+    assert driver.frozen == "ZeroDivisionError in plan: no share"
+    assert driver.weights == {"a": 0.5, "b": 0.5}

@@ -1,0 +1,166 @@
+"""The driver: when a plan holds, what the estimator is told, what is logged."""
+
+from __future__ import annotations
+
+import runpy
+from itertools import pairwise
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+
+from mixopt.online import Plan
+
+PARTS = SimpleNamespace(**runpy.run_path(str(Path(__file__).with_name("driver_parts.py"))))
+TOKENS, START, DOMAIN_OF_ROW = PARTS.TOKENS, PARTS.START, PARTS.DOMAIN_OF_ROW
+Turning, sampler, driver_over = PARTS.Turning, PARTS.sampler, PARTS.driver_over
+held_out_of, losses_of, train = PARTS.held_out_of, PARTS.losses_of, PARTS.train
+lines, held_from, loader_over_rows = PARTS.lines, PARTS.held_from, PARTS.loader_over_rows
+run = PARTS.run
+
+
+@pytest.mark.parametrize(
+    ("lead", "batches"), [(0, [0, 5, 10, 15]), (1, [0, 6, 11, 16]), (3, [0, 8, 13, 18])]
+)
+def test_plans_keep_their_pace_and_hold_lead_steps_after_what_they_are_made_of(
+    tmp_path, lead, batches
+):
+    order, log = sampler(), tmp_path / "log.jsonl"
+    train(driver_over(order, Turning(5), lead=lead, log=log), order, until=19)
+    assert held_from(log) == batches
+    assert [entry.batch for entry in order.log] == batches
+    assert lines(log)[0] == {
+        "batch": 0,
+        "step": 1,
+        "weights": {"a": 0.5, "b": 0.3, "c": 0.2},
+        "why": "start",
+    }
+    assert [line["why"] for line in lines(log)[1:]] == [f"turn {k}" for k in range(4)]
+
+
+def test_a_plan_a_step_changes_the_mixture_at_each_step(tmp_path):
+    order, log = sampler(), tmp_path / "log.jsonl"
+    train(driver_over(order, Turning(1), log=log), order, until=6)
+    assert held_from(log) == [0, 2, 3, 4, 5, 6]
+
+
+def test_without_start_the_first_plan_holds_after_the_first_step(tmp_path):
+    order, log = sampler(), tmp_path / "log.jsonl"
+    driver = driver_over(order, Turning(5), log=log)
+    rows = next(iter(order))
+    driver.record(losses_of(rows, 0), torch.from_numpy(DOMAIN_OF_ROW[rows]))
+    driver.step()
+    assert held_from(log) == [1]
+
+
+def test_an_evaluation_is_after_as_many_steps_on_the_weights_as_were_planned(tmp_path):
+    order, log = sampler(), tmp_path / "log.jsonl"
+    estimator = Turning(3, held_out=True, first_look=True)
+    train(driver_over(order, estimator, log=log, evaluate=held_out_of()), order, until=12)
+    assert held_from(log) == [0, 3, 6, 9, 12]
+    assert [o.step for o in estimator.told if o.held_out] == [0, 3, 6, 9, 12]
+    assert estimator.told[0].held_out.losses_M.tolist() == [3, 2, 1]
+    assert estimator.told[0].held_out.tokens == 300
+
+
+def test_with_worker_processes_plans_wait_for_the_batches_that_were_handed_out(tmp_path):
+    order, log = sampler(), tmp_path / "log.jsonl"
+    loader = loader_over_rows(order, workers=2)
+    estimator = Turning(3, held_out=True)
+    driver = driver_over(loader, estimator, log=log, evaluate=held_out_of(), observe_every=1)
+    driver.start()
+    for batch in loader:
+        driver.record(losses_of(batch["row"], 0), batch["domain"])
+        driver.step()
+        if driver.steps_done == 12:
+            break
+    assert driver.frozen is None
+    assert held_from(log) == [0, 7, 14]  # 3 steps, 4 batches that are on their way
+    assert [o.step for o in estimator.told if o.held_out] == [3, 10]
+    # Between the step at which the estimator takes its plan to be over and the evaluation it is
+    # told nothing, as it would miss the held-out losses.
+    assert [o.step for o in estimator.told] == [1, 2, 3, 4, 5, 10, 11]
+
+
+def test_a_torch_dataloader_with_workers_is_seen_to_be_ahead(tmp_path):
+    order, log = sampler(), tmp_path / "log.jsonl"
+    rows = loader_over_rows(order, 0).dataset
+    batches = torch.utils.data.DataLoader(rows, batch_sampler=order, num_workers=2)
+    driver = driver_over(order, Turning(4), log=log)
+    driver.start()
+    for batch in batches:
+        driver.record(losses_of(batch["row"], 0), batch["domain"])
+        driver.step()
+        if driver.steps_done == 9:
+            break
+    assert held_from(log) == [0, 9, 13]  # after step 4, lead 1, and 4 batches ahead
+
+
+def test_nothing_is_told_while_the_next_plan_is_decided():
+    order, estimator = sampler(), Turning(5)
+    train(driver_over(order, estimator, lead=3, observe_every=1), order, until=16)
+    # Plans end at 5 and 10; what is seen meanwhile is told once the next is there.
+    assert [o.step for o in estimator.told] == [1, 2, 3, 4, 5, 8, 9, 10, 13]
+    assert estimator.told[5].tokens_D.sum() == 3 * 8 * TOKENS
+
+
+def test_a_step_of_several_batches_holds_from_the_first_of_them(tmp_path):
+    order, log = sampler(batch_size=4), tmp_path / "log.jsonl"
+    driver = driver_over(order, Turning(5), log=log, accumulation=2)
+    driver.start()
+    batches = iter(order)
+    for _ in range(11):
+        for _ in range(2):
+            rows = next(batches)
+            driver.record(losses_of(rows, 0), torch.from_numpy(DOMAIN_OF_ROW[rows]))
+        driver.step()
+    assert held_from(log) == [0, 12, 22]
+
+
+def test_the_estimator_is_told_what_was_consumed_and_all_of_it():
+    order, estimator = sampler(), Turning(7)
+    train(driver_over(order, estimator, observe_every=4, lead=0), order, until=28)
+    consumed = np.array(list(order.counts(28 * 8).values())) * TOKENS
+    assert sum(o.tokens_D for o in estimator.told).tolist() == consumed.tolist()
+    assert sum(o.loss_count_D for o in estimator.told).tolist() == consumed.tolist()
+    assert {o.step for o in estimator.told} == {4, 7, 8, 12, 14, 16, 20, 21, 24, 28}
+    assert estimator.told[0].learning_rate == 0.1
+
+
+def test_weights_that_stay_are_neither_set_nor_written_again(tmp_path):
+    class Same(Turning):
+        def plan(self):
+            return Plan(np.array(START), 2, "the same")
+
+    order, log = sampler(), tmp_path / "log.jsonl"
+    train(driver_over(order, Same(), log=log), order, until=10)
+    assert len(order.log) == len(lines(log)) == 1
+
+
+def test_the_cost_counts_perturbations_and_evaluations():
+    order = sampler()
+    driver = driver_over(order, Turning(3, held_out=True), evaluate=held_out_of())
+    train(driver, order, until=12)  # two of four plans perturb
+    cost = driver.cost
+    assert (cost.evaluations, cost.evaluation_tokens) == (4, 1200)
+    assert (cost.perturbed_steps, cost.perturbed_tokens) == (6, 6 * 8 * TOKENS)
+    assert cost.evaluation_seconds > 0
+    assert cost.perturbed_seconds > 0
+
+
+def test_shadow_says_what_it_would_do_and_changes_nothing(tmp_path):
+    order, log = sampler(), tmp_path / "log.jsonl"
+    driver = driver_over(order, Turning(5), log=log, shadow=True)
+    train(driver, order, until=12)
+    assert [entry.batch for entry in order.log] == [0]
+    assert held_from(log) == [0, 6, 11]
+    assert all(line["shadow"] for line in lines(log))
+    assert driver.cost.perturbed_steps == 0
+
+
+def test_plans_of_a_run_never_go_back(tmp_path):
+    log = tmp_path / "log.jsonl"
+    run(log, 30)
+    assert all(a["batch"] <= b["batch"] for a, b in pairwise(lines(log)))

@@ -1,0 +1,131 @@
+"""The driver: a run that goes on from a state is the run that never stopped."""
+
+from __future__ import annotations
+
+import runpy
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+
+from mixopt import MixtureSampler
+from mixopt.errors import EstimatorError, RunError
+
+PARTS = SimpleNamespace(**runpy.run_path(str(Path(__file__).with_name("driver_parts.py"))))
+ROWS, TOKENS, START = PARTS.ROWS, PARTS.TOKENS, PARTS.START
+Turning, sampler, driver_over = PARTS.Turning, PARTS.sampler, PARTS.driver_over
+losses_of, train, lines = PARTS.losses_of, PARTS.train, PARTS.lines
+run = PARTS.run
+
+
+@pytest.mark.parametrize(
+    ("held_out", "lead", "steps"), [(True, 1, 3), (False, 1, 3), (False, 3, 4), (False, 2, 1)]
+)
+def test_a_run_goes_on_from_any_step_to_the_same_log_and_state(tmp_path, held_out, lead, steps):
+    def go(log, until, state=None):
+        estimator = Turning(steps, held_out=held_out, first_look=held_out)
+        return run(log, until, state=state, estimator=estimator, lead=lead)
+
+    driver, order, _ = go(tmp_path / "whole.jsonl", 22)
+    for step in range(21):
+        log = tmp_path / f"{step}.jsonl"
+        _, _, state = go(log, step)
+        with log.open("a") as stream:  # what a killed run wrote after its checkpoint
+            stream.write('{"batch": 99, "half a li')
+        again, order_again, _ = go(log, 22, state)
+        assert log.read_bytes() == (tmp_path / "whole.jsonl").read_bytes()
+        assert order_again.state_dict() == order.state_dict()
+        states = [one.state_dict() | {"cost": None} for one in (driver, again)]
+        assert states[0] == states[1]
+
+
+def test_asking_for_the_state_changes_nothing(tmp_path):
+    logs = [tmp_path / "a.jsonl", tmp_path / "b.jsonl"]
+    for log, asks in zip(logs, (False, True), strict=True):
+        order = sampler()
+        driver = driver_over(order, Turning(3), log=log, lead=2, observe_every=2)
+        for step in range(1, 20):
+            train(driver, order, until=step)
+            if asks:
+                driver.state_dict()
+    assert logs[0].read_bytes() == logs[1].read_bytes()
+
+
+def test_a_fresh_run_begins_its_log_anew(tmp_path):
+    log = tmp_path / "log.jsonl"
+    run(log, 9)
+    run(log, 1)
+    assert [line["batch"] for line in lines(log)] == [0, 0]
+
+
+def test_other_domains_go_on_by_name_and_ask_for_a_plan(tmp_path):
+    log = tmp_path / "log.jsonl"
+    _, _, state = run(log, 10)
+    sizes = {"c": ROWS, "a": ROWS, "new": ROWS}
+    order = MixtureSampler(sizes, [0.4, 0.4, 0.2], batch_size=8)
+    estimator = Turning(3)
+    driver = driver_over(order, estimator, log=log)
+    order.load_state_dict(state["order"], map_domains={"b": None})
+    driver.load_state_dict(state["driver"])
+    before = lines(log)
+    driver.start()
+    assert estimator.heat[2] == 0
+    assert (estimator.heat[:2] > 0).all()
+    assert lines(log)[: len(before)] == before
+    added = lines(log)[len(before) :]
+    assert [line["batch"] for line in added] == [10, 10]
+    assert added[0]["weights"] == {"c": 0.4, "a": 0.4, "new": 0.2}
+    rows = np.array(next(iter(order)))
+    driver.record(losses_of(rows, 0), torch.from_numpy(rows // ROWS))
+    driver.step()
+    state = driver.state_dict()
+    assert (state["step"], state["stream"]["base"]) == (11, 0)
+
+
+def test_what_was_consumed_of_other_domains_counts_from_the_resume(tmp_path):
+    _, _, state = run(tmp_path / "log.jsonl", 11)  # a step after it was last counted
+    order = MixtureSampler({"a": ROWS, "b": ROWS}, [0.5, 0.5], batch_size=8)
+    estimator = Turning(2)
+    driver = driver_over(order, estimator, lead=0, observe_every=2)
+    driver.load_state_dict(state["driver"])  # in any order
+    order.load_state_dict(state["order"], map_domains={"c": None})
+    driver.start()
+    batches = iter(order)
+    for _ in range(3):
+        rows = np.array(next(batches))
+        driver.record(losses_of(rows, 0), torch.from_numpy(rows // ROWS))
+        driver.step()
+    assert driver.frozen is None
+    assert sum(o.tokens_D.sum() for o in estimator.told) == 3 * 8 * TOKENS
+
+
+def test_a_driver_that_is_made_after_the_loader_went_on_knows_the_reference_still(tmp_path):
+    _, order, state = run(tmp_path / "log.jsonl", 10)
+    assert order.mixture_at(10).array.tolist() != START
+    estimator = Turning()
+    driver = driver_over(order, estimator)
+    driver.load_state_dict(state["driver"])
+    assert estimator.setting.reference_D.tolist() == START
+
+
+def test_a_state_that_does_not_fit_is_refused(tmp_path):
+    log = tmp_path / "log.jsonl"
+    _, _, state = run(log, 10)
+    with pytest.raises(EstimatorError, match=r"not a state of format 'mixopt-driver/1': None"):
+        driver_over(sampler(), Turning()).load_state_dict({})
+    with pytest.raises(EstimatorError, match=r"a step had 8 samples, here it has 16: keep"):
+        driver_over(sampler(), Turning(), accumulation=2).load_state_dict(state["driver"])
+    log.write_text("")
+    with pytest.raises(RunError, match=r"log\.jsonl: has 0 bytes, and had \d+ when the state"):
+        driver_over(sampler(), Turning(), log=log).load_state_dict(state["driver"])
+
+
+def test_a_driver_without_the_loaders_state_says_so(tmp_path):
+    _, _, state = run(tmp_path / "log.jsonl", 10)
+    order = sampler()
+    driver = driver_over(order, Turning())
+    driver.load_state_dict(state["driver"])
+    with pytest.raises(EstimatorError, match=r"after step 11 the loop is at batch 1, .* at 11"):
+        train(driver, order, until=11)
