@@ -56,7 +56,7 @@ def test_a_large_vocabulary_trains_the_same_in_chunks_and_dense(monkeypatch):
     chunked = Passes(size, 67, device=CPU, dtype=torch.float32, compiled=False)
     assert (dense.chunked, chunked.chunked) == (False, True)
     torch.testing.assert_close(
-        chunked.gradients(weights.leaves, tokens), dense.gradients(weights.leaves, tokens)
+        chunked.gradients(weights.leaves, tokens)[:2], dense.gradients(weights.leaves, tokens)[:2]
     )
     torch.testing.assert_close(
         chunked.sequence_losses(weights.leaves, tokens),
@@ -93,7 +93,7 @@ def test_no_token_sees_one_that_comes_after_it():
     changed = tokens.clone()
     changed[..., 7] = (changed[..., 7] + 1) % 50
     first, second = (
-        passes._decoder.hidden(weights.leaves, t).detach()[0] for t in (tokens, changed)
+        passes._decoder.hidden(weights.leaves, t)[0].detach()[0] for t in (tokens, changed)
     )
     torch.testing.assert_close(first[:7], second[:7], rtol=0, atol=0)
     assert not torch.allclose(first[7:], second[7:])

@@ -2,7 +2,10 @@
 
 A plug-in is a module class behind an entry point in `mixopt.models`, or `package.module:Name`. It
 is called with `vocab_size`, `sequence_length` and the options, takes token ids of shape (B, T), and
-returns logits of shape (B, T, V) or an object that has them, as Hugging Face's models do.
+returns logits of shape (B, T, V) or an object that has them, as Hugging Face's models do. It may
+have `own_loss`, what its last forward pass in training adds to the cross-entropy, and
+`step_taken(sum_over_ranks, *, moved)`, which is called on every rank when a step was taken
+(mixopt_proxies.causal_lm has both, to balance experts).
 """
 
 from __future__ import annotations

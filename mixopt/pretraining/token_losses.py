@@ -34,7 +34,15 @@ def token_losses(output: Any, targets_BT: Tensor) -> Tensor:
 
 
 def own_loss(output: Any, model: nn.Module) -> Tensor | float:
-    """Return what a mixture-of-experts model adds so that its experts get alike many tokens."""
+    """Return what a mixture-of-experts model adds so that its experts get alike many tokens.
+
+    Args:
+        output: Of the forward pass; Hugging Face's models have an `aux_loss` there.
+        model: A plug-in may have the whole of it as `own_loss`.
+    """
+    whole = getattr(model, "own_loss", None)
+    if isinstance(whole, Tensor):
+        return whole
     auxiliary = getattr(output, "aux_loss", None)
     if not isinstance(auxiliary, Tensor):
         return 0.0

@@ -79,6 +79,9 @@ class TrainingStep:
         rate = learning_rate(step, self._training)
         if finite:
             self._move(norm, rate)
+        step_taken = getattr(self._model.plain, "step_taken", None)
+        if step_taken is not None:
+            step_taken(dist.all_reduce, moved=finite)
         self._optimizer.zero_grad()
         return Outcome(rate, float(norm), not finite, stopping, parts)
 

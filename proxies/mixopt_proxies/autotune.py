@@ -102,10 +102,15 @@ def total_memory(device: torch.device) -> int:
 def member_bytes(size: Size, vocab_size: int) -> int:
     """Estimate the memory of one member: four fp32 copies of the weights, and activations.
 
-    A block keeps about 12 values a channel and the scores of explicit attention.
+    A block keeps about 12 values a channel and the scores of explicit attention; with experts, each
+    token's rows once for each of its experts besides.
     """
+    inner, copies = size.ff, 0
+    if size.experts is not None:
+        inner = size.experts.top_k * size.experts.expert_ff + size.experts.shared_ff
+        copies = 4 * size.experts.top_k * size.width
     states = 18 * size.parameters(vocab_size)
-    channels = size.layers * (10 * size.width + 4 * size.ff) + min(vocab_size, 2048)
+    channels = size.layers * (10 * size.width + 4 * inner + copies) + min(vocab_size, 2048)
     scores = size.layers * size.heads * min(size.sequence_length, 256)
     return states + 4 * size.step_tokens * (channels + scores)
 

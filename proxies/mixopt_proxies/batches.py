@@ -28,7 +28,12 @@ IntArray = NDArray[np.int64]
 
 
 class Batches:
-    """The batches of a group of trials, read block by block from the token shards."""
+    """The batches of a group of trials, read block by block from the token shards.
+
+    Attributes:
+        domains: Names of the domains.
+        domain_KS: Domain of each sequence, in the order in which they are trained on.
+    """
 
     def __init__(
         self,
@@ -57,21 +62,21 @@ class Batches:
         self._shards = [training_shards(domain, length) for domain in corpus.domains]
         self._length = length
         self._pools = make_pools(corpus, steps * batch * length, length, target_tokens)
-        self._names = corpus.domain_names
+        self.domains = corpus.domain_names
         self._batch = batch
         self._window = length + 1
         drawn = [self._draw(trial, steps * batch) for trial in trials]
-        self._domain_KS = np.stack([domains for domains, _ in drawn])
+        self.domain_KS = np.stack([domains for domains, _ in drawn])
         self._start_KS = np.stack([starts for _, starts in drawn])
 
     def counts(self, k: int) -> IntArray:
         """Return how many sequences member `k` draws from each domain, shape (D,)."""
-        return np.bincount(self._domain_KS[k], minlength=len(self._shards))
+        return np.bincount(self.domain_KS[k], minlength=len(self._shards))
 
     def block(self, first: int, stop: int) -> NDArray[np.int32]:
         """Return the tokens of steps [first, stop), shape (steps, K, B, T + 1)."""
         part = slice(first * self._batch, stop * self._batch)
-        domain_KS, start_KS = self._domain_KS[:, part], self._start_KS[:, part]
+        domain_KS, start_KS = self.domain_KS[:, part], self._start_KS[:, part]
         tokens = np.empty((*domain_KS.shape, self._window), np.int32)
         for d in np.unique(domain_KS).tolist():
             here = domain_KS == d
@@ -80,17 +85,17 @@ class Batches:
         return np.ascontiguousarray(by_step.swapaxes(0, 1))
 
     def _draw(self, trial: Trial, sequences: int) -> tuple[IntArray, IntArray]:
-        counts_D = realised_counts(trial.mixture.over(self._names).array, sequences)
+        counts_D = realised_counts(trial.mixture.over(self.domains).array, sequences)
         domain_S = np.repeat(np.arange(len(counts_D)), counts_D)
         random_generator(trial.seed, "order").shuffle(domain_S)
         start_S = np.empty(sequences, np.int64)
         for d, count in enumerate(counts_D.tolist()):
-            generator = random_generator(trial.seed, f"rows of {self._names[d]}")
+            generator = random_generator(trial.seed, f"rows of {self.domains[d]}")
             start_S[domain_S == d] = self._starts(d, count, generator)
         return domain_S, start_S
 
     def _starts(self, d: int, count: int, generator: np.random.Generator) -> IntArray:
-        pool = self._pools.get(self._names[d])
+        pool = self._pools.get(self.domains[d])
         if pool is None:
             return window_starts(self._shards[d].tokens, self._window, count, generator)
         return pool.draw(count, generator) * self._length

@@ -13,13 +13,14 @@ import os
 import shutil
 from collections.abc import Callable
 from importlib.util import find_spec
-from typing import Literal
+from typing import Generic, Literal, TypeVar
 
 import torch
 from torch import Tensor
 
 Compile = Literal["auto"] | bool
-Computation = Callable[[dict[str, Tensor], Tensor], Tensor]
+Output = TypeVar("Output")
+Computation = Callable[[dict[str, Tensor], Tensor], Output]
 
 WORTHWHILE_FLOPS = {"cpu": 2e11, "cuda": 2e14}
 
@@ -46,19 +47,19 @@ def has_compiler(device: torch.device) -> bool:
     return shutil.which(os.environ.get("CXX", "g++")) is not None
 
 
-class Compiled:
+class Compiled(Generic[Output]):
     """A computation that is compiled at its first call, and runs eagerly if that fails."""
 
-    def __init__(self, eager: Computation) -> None:
+    def __init__(self, eager: Computation[Output]) -> None:
         self._eager = eager
-        self._compiled: Computation | None = torch.compile(eager, dynamic=False)
+        self._compiled: Computation[Output] | None = torch.compile(eager, dynamic=False)
 
     @property
     def failed(self) -> bool:
         """Whether compilation was tried and given up."""
         return self._compiled is None
 
-    def __call__(self, leaves: dict[str, Tensor], tokens: Tensor) -> Tensor:
+    def __call__(self, leaves: dict[str, Tensor], tokens: Tensor) -> Output:
         """Compute, compiled or not."""
         if self._compiled is not None:
             try:

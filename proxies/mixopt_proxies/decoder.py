@@ -22,6 +22,7 @@ from mixopt_proxies.devices import (
     thread_limit,
 )
 from mixopt_proxies.evaluation import HeldOut
+from mixopt_proxies.expert_options import Balance
 from mixopt_proxies.memory import memory_kept
 from mixopt_proxies.passes import Passes
 from mixopt_proxies.results import result_of
@@ -61,13 +62,21 @@ class DecoderProxy:
         weight_decay: float | None = None,
         betas: tuple[float, float] | None = None,
         clip: float | None = None,
+        experts: int | None = None,
+        top_k: int | None = None,
+        expert_ff: int | None = None,
+        shared_experts: int | None = None,
+        balance: Balance | None = None,
+        balance_weight: float | None = None,
+        bias_rate: float | None = None,
+        z_loss: float | None = None,
         precision: Precision = "auto",
         compile: Compile = "auto",
     ) -> None:
         """Choose a size and override any of its fields (mixopt_proxies.sizes says what they are).
 
         Args:
-            size: `tiny`, RegMix's `1m` or `60m`.
+            size: `tiny`, RegMix's `1m` or `60m`; `moe-tiny` or `moe-1m` with experts.
             layers: Blocks.
             width: Residual stream.
             heads: Attention heads.
@@ -81,11 +90,19 @@ class DecoderProxy:
             weight_decay: On matrices, never on norms.
             betas: AdamW's.
             clip: Largest gradient norm of a member; 0 does not clip.
+            experts: Routed experts of a block.
+            top_k: Experts of a token.
+            expert_ff: Inner width of an expert.
+            shared_experts: Experts that every token is given besides.
+            balance: `auxiliary`, `bias` or `none`.
+            balance_weight: Of the auxiliary loss.
+            bias_rate: By how much a step moves the biases.
+            z_loss: Weight of the router's z-loss.
             precision: `float32`, `bfloat16`, or `auto`: bf16 where the hardware has it.
             compile: true, false, or `auto`: where there is a compiler and the run pays it back.
 
         Raises:
-            ConfigError: A value that is out of range.
+            ConfigError: A value that is out of range, or of no use beside the others.
         """
         self.size = make_size(
             size,
@@ -102,6 +119,14 @@ class DecoderProxy:
             weight_decay=weight_decay,
             betas=betas,
             clip=clip,
+            experts=experts,
+            top_k=top_k,
+            expert_ff=expert_ff,
+            shared_experts=shared_experts,
+            balance=balance,
+            balance_weight=balance_weight,
+            bias_rate=bias_rate,
+            z_loss=z_loss,
         )
         _one_of("precision", precision, ("auto", "float32", "bfloat16"))
         _one_of("compile", compile, ("auto", True, False))

@@ -25,7 +25,11 @@ from mixopt_proxies.sizes import Size
 
 
 class HeldOut:
-    """The first tokens of each evaluation domain's held-out text, ready on the device."""
+    """The first tokens of each evaluation domain's held-out text, ready on the device.
+
+    Attributes:
+        counts: Windows of each evaluation domain; they are read in this order.
+    """
 
     def __init__(self, corpus: Corpus, size: Size, eval_tokens: int, device: torch.device) -> None:
         """Read the windows.
@@ -42,7 +46,7 @@ class HeldOut:
         length = size.sequence_length
         windows = [_windows(domain, length, eval_tokens) for domain in corpus.evaluation]
         self._names = corpus.evaluation_names
-        self._counts = [len(rows) for rows in windows]
+        self.counts = [len(rows) for rows in windows]
         self._bits = [bits_per_nat(domain) for domain in corpus.evaluation]
         self._batch = size.batch
         self._rows_W = to_device(np.concatenate(windows), device)
@@ -59,7 +63,7 @@ class HeldOut:
         """
         parts = [sequence_losses(batch) for batch in self._batches(members)]
         loss_KW = torch.cat(parts, 1)[:, : len(self._rows_W)].double().cpu()
-        domains = torch.split(loss_KW, self._counts, dim=1)
+        domains = torch.split(loss_KW, self.counts, dim=1)
         loss_KM = torch.stack([part.mean(1) for part in domains], 1).tolist()
         return [self._of_member(loss_M, tokens) for loss_M in loss_KM]
 

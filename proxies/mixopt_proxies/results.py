@@ -12,14 +12,19 @@ import torch
 from torch import Tensor
 
 from mixopt.proxy import Losses, Trial, TrialResult
+from mixopt.routing.expert_counts import ExpertCounts
 
 
 @dataclass(frozen=True)
 class MemberCourse:
-    """One member's training losses, shape (S,), and its held-out losses; the end is last."""
+    """One member's training losses, shape (S,), and its held-out losses; the end is last.
+
+    And what its experts were given, if it has any.
+    """
 
     losses_S: Tensor
     curve: tuple[Losses, ...]
+    experts: ExpertCounts | None = None
 
 
 def result_of(
@@ -45,6 +50,7 @@ def result_of(
         losses=course.curve[-1] if reason is None else None,
         curve=finite,
         reason=reason,
+        experts=course.experts if reason is None else None,
     )
 
 

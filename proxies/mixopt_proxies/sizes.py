@@ -17,13 +17,10 @@ from dataclasses import dataclass, fields, replace
 from typing import Literal
 
 from mixopt.errors import ConfigError, did_you_mean
+from mixopt_proxies.expert_options import KINDS, Experts, make_experts
+from mixopt_proxies.option_checks import check, of_kind
 
 Schedule = Literal["constant", "cosine"]
-
-
-def _check(field: str, value: object, good: bool, want: str) -> None:
-    if not good:
-        raise ConfigError(f"proxy.options.{field}: {value!r} must be {want}")
 
 
 @dataclass(frozen=True)
@@ -44,6 +41,7 @@ class Size:
         weight_decay: On matrices; never on norms.
         betas: AdamW's.
         clip: Largest gradient norm of a member; 0 does not clip.
+        experts: What blocks have in place of the feed-forward, if anything.
     """
 
     layers: int
@@ -59,6 +57,7 @@ class Size:
     weight_decay: float
     betas: tuple[float, float]
     clip: float
+    experts: Experts | None = None
 
     def __post_init__(self) -> None:
         """Refuse what cannot be built.
@@ -67,15 +66,15 @@ class Size:
             ConfigError: A field that is out of range, or heads that do not divide the width.
         """
         for name in ("layers", "width", "heads", "ff", "sequence_length", "batch"):
-            _check(name, getattr(self, name), getattr(self, name) >= 1, "at least 1")
+            check(name, getattr(self, name), getattr(self, name) >= 1, "at least 1")
         even = self.width % (2 * self.heads) == 0
-        _check("heads", self.heads, even, f"a divisor of width / 2 = {self.width / 2:g}")
+        check("heads", self.heads, even, f"a divisor of width / 2 = {self.width / 2:g}")
         for name in ("warmup", "weight_decay", "clip"):
-            _check(name, getattr(self, name), getattr(self, name) >= 0, "at least 0")
-        _check("lr", self.lr, self.lr > 0, "above 0")
-        _check("betas", self.betas, all(0 <= b < 1 for b in self.betas), "two numbers in [0, 1)")
+            check(name, getattr(self, name), getattr(self, name) >= 0, "at least 0")
+        check("lr", self.lr, self.lr > 0, "above 0")
+        check("betas", self.betas, all(0 <= b < 1 for b in self.betas), "two numbers in [0, 1)")
         known = self.schedule in ("constant", "cosine")
-        _check("schedule", self.schedule, known, "constant or cosine")
+        check("schedule", self.schedule, known, "constant or cosine")
 
     @property
     def head_width(self) -> int:
@@ -89,8 +88,15 @@ class Size:
 
     def trunk_parameters(self) -> int:
         """Weights outside the embedding and the head."""
-        block = 4 * self.width**2 + 3 * self.width * self.ff + 2 * self.width
-        return self.layers * block + self.width
+        experts = self.experts
+        dense = 3 * self.width * self.ff
+        return self._trunk(dense if experts is None else experts.parameters(self.width))
+
+    def active_parameters(self) -> int:
+        """Weights outside the embedding and the head that a token meets."""
+        experts = self.experts
+        dense = 3 * self.width * self.ff
+        return self._trunk(dense if experts is None else experts.active_parameters(self.width))
 
     def parameters(self, vocab_size: int) -> int:
         """All weights of one member."""
@@ -102,9 +108,13 @@ class Size:
 
         Attention counts half of each square, which is what a causal kernel needs.
         """
-        weights = self.trunk_parameters() + vocab_size * self.width
+        weights = self.active_parameters() + vocab_size * self.width
         attention = self.layers * self.sequence_length * self.width
         return 6.0 * (weights + attention) * self.step_tokens
+
+    def _trunk(self, feed_forward: int) -> int:
+        block = 4 * self.width**2 + feed_forward + 2 * self.width
+        return self.layers * block + self.width
 
 
 _REGMIX = Size(
@@ -123,23 +133,27 @@ _REGMIX = Size(
     clip=1.0,
 )
 
+_TINY = Size(
+    layers=2,
+    width=64,
+    heads=2,
+    ff=192,
+    sequence_length=128,
+    batch=4,
+    tied=True,
+    lr=3.5e-3,
+    warmup=0.05,
+    schedule="cosine",
+    weight_decay=0.1,
+    betas=(0.9, 0.95),
+    clip=1.0,
+)
+
 SIZES: dict[str, Size] = {
-    "tiny": Size(
-        layers=2,
-        width=64,
-        heads=2,
-        ff=192,
-        sequence_length=128,
-        batch=4,
-        tied=True,
-        lr=3.5e-3,
-        warmup=0.05,
-        schedule="cosine",
-        weight_decay=0.1,
-        betas=(0.9, 0.95),
-        clip=1.0,
-    ),
+    "tiny": _TINY,
+    "moe-tiny": replace(_TINY, experts=Experts(experts=8, top_k=2, expert_ff=96)),
     "1m": _REGMIX,
+    "moe-1m": replace(_REGMIX, experts=Experts(experts=8, top_k=2, expert_ff=256)),
     "60m": replace(_REGMIX, layers=10, width=768, ff=1536),
 }
 
@@ -152,15 +166,13 @@ def make_size(name: str, **overrides: object) -> Size:
     """
     if name not in SIZES:
         raise ConfigError(f"proxy.options.size: {name!r} is no size{did_you_mean(name, SIZES)}")
-    kinds = {field.name: type(getattr(SIZES[name], field.name)) for field in fields(Size)}
-    given = {key: _of_kind(key, v, kinds[key]) for key, v in overrides.items() if v is not None}
-    return replace(SIZES[name], **given)  # type: ignore[arg-type]
-
-
-def _of_kind(field: str, value: object, kind: type) -> object:
-    if kind is float and isinstance(value, int) and not isinstance(value, bool):
-        return float(value)
-    if kind is tuple and isinstance(value, list | tuple) and len(value) == 2:
-        return tuple(_of_kind(field, entry, float) for entry in value)
-    _check(field, value, type(value) is kind, f"a {kind.__name__}")
-    return value
+    base = SIZES[name]
+    given = {key: value for key, value in overrides.items() if value is not None}
+    of_experts = {key: given.pop(key) for key in KINDS if key in given}
+    kinds = {field.name: type(getattr(base, field.name)) for field in fields(Size)}
+    checked = {key: of_kind(key, value, kinds[key]) for key, value in given.items()}
+    dense = replace(base, experts=None, **checked)  # type: ignore[arg-type]
+    experts = make_experts(base.experts, dense.ff, dense.width, of_experts)
+    if experts is not None and "ff" in given:
+        raise ConfigError(f"proxy.options.ff: {dense.ff} is of no use with experts: give expert_ff")
+    return replace(dense, experts=experts)

@@ -1,11 +1,12 @@
 """The decoder, for a stack of members at once: RMSNorm, rotary attention, SwiGLU (Llama's).
 
 Written as products over a leading member axis: `torch.func.vmap` has no batching rule for
-fused attention on a CPU and is slower everywhere else. One member is the same path.
+fused attention on a CPU and is slower everywhere else. One member is the same path. A size with
+experts has them in place of the feed-forward, or beside one, which is then the shared experts.
 
 The residual stream and the norms are fp32, the products run in the compute precision.
 
-Shapes: K members, B sequences, T tokens, W = T + 1, V vocabulary, C width.
+Shapes: K members, B sequences, T tokens, W = T + 1, V vocabulary, C width, L layers.
 """
 
 from __future__ import annotations
@@ -17,6 +18,8 @@ from torch import Tensor
 from torch.nn import functional
 
 from mixopt_proxies.attention import Attention
+from mixopt_proxies.experts import route
+from mixopt_proxies.routing import Choice, Routed, added_up
 from mixopt_proxies.sizes import Size
 
 EPSILON = 1e-6
@@ -30,17 +33,37 @@ class Decoder:
         self.dtype = dtype
         self._attention = Attention(size, device=device, dtype=dtype)
 
-    def hidden(self, leaves: Mapping[str, Tensor], tokens_KBW: Tensor) -> Tensor:
-        """Return what the head reads for all tokens but the last, shape (K, B * T, C)."""
-        stream = embed(leaves["embedding"], tokens_KBW[..., :-1].flatten(1))
-        for layer in range(self.size.layers):
-            stream = self.block(leaves, f"{layer}.", stream)
-        return self.norm(leaves["norm"], stream)
+    def hidden(
+        self, leaves: Mapping[str, Tensor], tokens_KBW: Tensor
+    ) -> tuple[Tensor, Routed | None]:
+        """Return what the head reads for all tokens but the last, shape (K, B * T, C).
 
-    def block(self, leaves: Mapping[str, Tensor], prefix: str, stream: Tensor) -> Tensor:
-        """Return the residual stream after one block, whose weights have names with `prefix`."""
+        And what the routers chose, where there are any.
+        """
+        stream = embed(leaves["embedding"], tokens_KBW[..., :-1].flatten(1))
+        sums = []
+        for layer in range(self.size.layers):
+            stream, choice = self.block(leaves, f"{layer}.", stream)
+            if choice is not None:
+                sums.append(added_up(choice, tokens_KBW.shape[1]))
+        routed = Routed(*(torch.stack(part) for part in zip(*sums, strict=True))) if sums else None
+        return self.norm(leaves["norm"], stream), routed
+
+    def block(
+        self, leaves: Mapping[str, Tensor], prefix: str, stream: Tensor
+    ) -> tuple[Tensor, Choice | None]:
+        """Return the residual stream after one block, whose weights have names with `prefix`.
+
+        And what its router chose, if it has one.
+        """
         stream = stream + self._attend(leaves, prefix, stream)
-        return stream + self._feed_forward(leaves, prefix, stream)
+        normed = self.norm(leaves[f"{prefix}ff_norm"], stream)
+        if f"{prefix}gate_up" in leaves:
+            stream = stream + self._feed_forward(leaves, prefix, normed)
+        if self.size.experts is None:
+            return stream, None
+        said, choice = route(leaves, prefix, normed, self.size.experts.top_k)
+        return stream + said, choice
 
     def norm(self, weight_KC: Tensor, stream: Tensor) -> Tensor:
         """Scale each token's channels to a mean square of 1, then by the weights."""
@@ -53,8 +76,7 @@ class Decoder:
         mixed = self._attention(qkv)
         return torch.bmm(mixed, leaves[f"{prefix}out"])
 
-    def _feed_forward(self, leaves: Mapping[str, Tensor], prefix: str, stream: Tensor) -> Tensor:
-        normed = self.norm(leaves[f"{prefix}ff_norm"], stream)
+    def _feed_forward(self, leaves: Mapping[str, Tensor], prefix: str, normed: Tensor) -> Tensor:
         gate, up = torch.bmm(normed, leaves[f"{prefix}gate_up"]).chunk(2, dim=-1)
         return torch.bmm(functional.silu(gate) * up, leaves[f"{prefix}down"])
 

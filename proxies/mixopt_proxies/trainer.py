@@ -15,12 +15,16 @@ import torch
 from torch import Tensor
 
 from mixopt.proxy import Losses, Progress, Trial
+from mixopt.routing.expert_counts import ExpertCounts, layer_information
 from mixopt_proxies.batches import Batches, random_generator
 from mixopt_proxies.devices import to_device
 from mixopt_proxies.evaluation import HeldOut
+from mixopt_proxies.expert_counter import ExpertCounter
+from mixopt_proxies.held_out_experts import HeldOutExperts
 from mixopt_proxies.optimizer import StackedAdamW
 from mixopt_proxies.passes import Passes
 from mixopt_proxies.results import MemberCourse
+from mixopt_proxies.routing import Routed, shift_biases
 from mixopt_proxies.weights import StackedWeights
 
 BLOCK_TOKENS = {"cpu": 1 << 16, "cuda": 1 << 20}
@@ -34,14 +38,17 @@ class Course:
     Attributes:
         losses_SK: Training losses in nats per token, on the CPU.
         curve: Held-out losses of every member, evaluation after evaluation; the end is last.
+        experts: What each member's experts were given; empty without experts.
     """
 
     losses_SK: Tensor
     curve: list[list[Losses]]
+    experts: list[ExpertCounts]
 
     def of_member(self, k: int) -> MemberCourse:
         """Return what belongs to one member."""
-        return MemberCourse(self.losses_SK[:, k], tuple(entry[k] for entry in self.curve))
+        curve = tuple(entry[k] for entry in self.curve)
+        return MemberCourse(self.losses_SK[:, k], curve, self.experts[k] if self.experts else None)
 
 
 class StackTrainer:
@@ -83,22 +90,31 @@ class StackTrainer:
             report: Called with the progress, at most every half second.
         """
         curve: list[list[Losses]] = []
+        counter = ExpertCounter.of(batches, self._passes.size, self._device)
+        seen = HeldOutExperts()
         reported = time.monotonic()
         for taken, tokens_KBW in self.stream(batches):
-            self.step(taken, tokens_KBW)
+            routed = self.step(taken, tokens_KBW)
+            if counter is not None and routed is not None and 2 * taken >= self._steps - 1:
+                counter.add(taken, routed)
             if time.monotonic() - reported > REPORT_SECONDS:
                 report(self._progress(taken + 1))
                 reported = time.monotonic()
             if taken + 1 in eval_steps or taken + 1 == self._steps:
-                curve.append(self._evaluate(held_out, taken + 1))
+                seen = HeldOutExperts()
+                curve.append(self._evaluate(held_out, taken + 1, seen))
         report(self._progress(self._steps))
-        return Course(self._losses_SK.cpu(), curve)
+        return Course(self._losses_SK.cpu(), curve, self._experts(counter, seen, held_out))
 
-    def step(self, taken: int, tokens_KBW: Tensor) -> None:
-        """Take one step after `taken` others."""
-        loss_K, gradients = self._passes.gradients(self.weights.leaves, tokens_KBW)
+    def step(self, taken: int, tokens_KBW: Tensor) -> Routed | None:
+        """Take one step after `taken` others; return what its experts were given."""
+        loss_K, gradients, routed = self._passes.gradients(self.weights.leaves, tokens_KBW)
         self._losses_SK[taken] = loss_K
         self._optimizer.step(gradients)
+        experts, biases_LKE = self._passes.size.experts, self.weights.biases_LKE
+        if biases_LKE is not None and routed is not None and experts is not None:
+            shift_biases(biases_LKE, routed.counts_LKBE.sum(2), experts.bias_rate)
+        return routed
 
     def stream(self, batches: Batches) -> Iterator[tuple[int, Tensor]]:
         """Yield each step's number and tokens, shape (K, B, W), read some steps at a time."""
@@ -109,12 +125,26 @@ class StackTrainer:
             block = to_device(batches.block(first, stop), self._device)
             yield from enumerate(block, start=first)
 
-    def _evaluate(self, held_out: HeldOut, taken: int) -> list[Losses]:
+    def _evaluate(self, held_out: HeldOut, taken: int, seen: HeldOutExperts) -> list[Losses]:
         def sequence_losses(tokens_KBW: Tensor) -> Tensor:
-            return self._passes.sequence_losses(self.weights.leaves, tokens_KBW)
+            losses_KB, routed = self._passes.evaluated(self.weights.leaves, tokens_KBW)
+            seen.add(routed)
+            return losses_KB
 
         tokens = taken * self._passes.size.step_tokens
         return held_out.losses(sequence_losses, self.weights.members, tokens)
+
+    def _experts(
+        self, counter: ExpertCounter | None, seen: HeldOutExperts, held_out: HeldOut
+    ) -> list[ExpertCounts]:
+        """Return what each member's experts were given, in training and on held-out text."""
+        if counter is None:
+            return []
+        found = seen.of_members(held_out.counts, counter.domains, counter.sizes)
+        return [
+            ExpertCounts(counter.of_member(k), assignments, layer_information(probe))
+            for k, (assignments, probe) in enumerate(found)
+        ]
 
     def _progress(self, taken: int) -> Progress:
         tokens = self._passes.size.step_tokens * self.weights.members

@@ -3,11 +3,14 @@
 Every weight has a leading member axis. All of them lie one after another in a flat fp32
 buffer, so that the optimizer is one call, whatever the number of layers; the products read
 a copy in the compute precision that is refreshed once a step. The order is
-[matrices, head | embedding | norms]: what is copied is a prefix, what decays is a prefix.
+[matrices, head | embedding | routers | norms]: what is copied is a prefix, what decays is a
+prefix. Routers choose in fp32, where two experts are hardly ever equal.
+
+What balances experts by a bias is moved by no gradient and lies beside the weights.
 
 Each member's initial weights come from its own seed and nothing else.
 
-Shapes: K members, V vocabulary, C width.
+Shapes: K members, V vocabulary, C width, L layers, E experts.
 """
 
 from __future__ import annotations
@@ -22,7 +25,7 @@ from torch import Tensor
 
 from mixopt_proxies.sizes import Size
 
-Kind = Literal["matrix", "embedding", "norm"]
+Kind = Literal["matrix", "embedding", "router", "norm"]
 
 
 @dataclass(frozen=True)
@@ -46,28 +49,32 @@ def layout(size: Size, vocab_size: int) -> list[Weight]:
     Matrices are (in, out), tables (V, C). Initial deviations are 1/sqrt(in), and those that
     write to the residual stream are smaller by sqrt(2 layers), as in GPT-2.
     """
-    width, ff = size.width, size.ff
+    width = size.width
     narrow = 1.0 / math.sqrt(2 * size.layers)
-    matrices, norms = [], []
+    matrices, routers, norms = [], [], []
     for layer in range(size.layers):
         matrices += [
             _matrix(f"{layer}.qkv", width, 3 * width, 1.0),
             _matrix(f"{layer}.out", width, width, narrow),
-            _matrix(f"{layer}.gate_up", width, 2 * ff, 1.0),
-            _matrix(f"{layer}.down", ff, width, narrow),
+            *_feed_forward(size, layer, narrow),
         ]
+        if size.experts is not None:
+            shape = (width, size.experts.experts)
+            routers.append(Weight(f"{layer}.router", shape, 1.0 / math.sqrt(width), "router"))
         norms += [_norm(f"{layer}.attention_norm", width), _norm(f"{layer}.ff_norm", width)]
     tables = [Weight("embedding", (vocab_size, width), 1.0 / math.sqrt(width), "embedding")]
     if not size.tied:
         tables.insert(0, Weight("head", (vocab_size, width), 1.0 / math.sqrt(width), "matrix"))
-    return [*matrices, *tables, *norms, _norm("norm", width)]
+    return [*matrices, *tables, *routers, *norms, _norm("norm", width)]
 
 
 class StackedWeights:
     """Weights of K decoders, their copy in the compute precision, and their gradients.
 
     Attributes:
-        leaves: What the decoder reads, by name; `head` is there also when it is tied.
+        leaves: What the decoder reads, by name; `head` is there also when it is tied, and
+            `<layer>.bias`, which needs no gradient, where experts are balanced so.
+        biases_LKE: What is added to the routers' probabilities for choosing; None without it.
         master: All weights in fp32, flat.
         gradient: Their gradients, flat, in the same order.
         decayed: How many numbers of `master`, from its start, decay.
@@ -94,9 +101,11 @@ class StackedWeights:
         self.gradient = torch.zeros_like(self.master)
         self.decayed = min(self._starts[w.name] for w in self.weights if w.kind == "norm")
         self._fill(seeds)
-        self._copied = self.decayed if size.tied else self._starts["embedding"]
+        last = "embedding" if size.tied else "matrix"
+        self._copied = max(self._end(weight) for weight in self.weights if weight.kind == last)
         low = dtype != torch.float32
         self._copy = self.master[: self._copied].to(dtype) if low else self.master
+        self.biases_LKE = _no_biases(size, self.members, device)
         self.leaves = self._make_leaves()
 
     @property
@@ -115,9 +124,11 @@ class StackedWeights:
 
     def view(self, flat: Tensor, weight: Weight) -> Tensor:
         """Return one weight of all members, shape (K, ...), in a flat buffer."""
-        start = self._starts[weight.name]
-        stop = start + weight.count * self.members
-        return flat[start:stop].view(self.members, *weight.shape)
+        part = flat[self._starts[weight.name] : self._end(weight)]
+        return part.view(self.members, *weight.shape)
+
+    def _end(self, weight: Weight) -> int:
+        return self._starts[weight.name] + weight.count * self.members
 
     def _make_leaves(self) -> dict[str, Tensor]:
         leaves = {}
@@ -127,6 +138,8 @@ class StackedWeights:
             if weight.kind == "embedding" and self.tied:
                 head = self.view(self._copy, weight)
                 leaves["head"] = head.detach().requires_grad_()
+        if self.biases_LKE is not None:
+            leaves |= {f"{layer}.bias": bias for layer, bias in enumerate(self.biases_LKE)}
         return leaves
 
     def _fill(self, seeds: Sequence[int]) -> None:
@@ -139,6 +152,36 @@ class StackedWeights:
                     view.fill_(1.0)
                 else:
                     view.copy_(torch.randn(weight.shape, generator=generator) * weight.std)
+
+
+def _feed_forward(size: Size, layer: int, narrow: float) -> list[Weight]:
+    width, experts = size.width, size.experts
+    dense = size.ff if experts is None else experts.shared_ff
+    found = []
+    if dense:
+        found += [
+            _matrix(f"{layer}.gate_up", width, 2 * dense, 1.0),
+            _matrix(f"{layer}.down", dense, width, narrow),
+        ]
+    if experts is not None:
+        shape = (experts.experts, width, 2 * experts.expert_ff)
+        inner = experts.expert_ff
+        found += [
+            Weight(f"{layer}.experts_gate_up", shape, 1.0 / math.sqrt(width), "matrix"),
+            Weight(
+                f"{layer}.experts_down",
+                (experts.experts, inner, width),
+                narrow / math.sqrt(inner),
+                "matrix",
+            ),
+        ]
+    return found
+
+
+def _no_biases(size: Size, members: int, device: torch.device) -> Tensor | None:
+    if size.experts is None or size.experts.balance != "bias":
+        return None
+    return torch.zeros(size.layers, members, size.experts.experts, device=device)
 
 
 def _matrix(name: str, inputs: int, outputs: int, scale: float) -> Weight:
