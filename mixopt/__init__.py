@@ -27,6 +27,7 @@ from mixopt.errors import (
 if TYPE_CHECKING:
     from mixopt.corpus import Corpus
     from mixopt.dataset import MixtureDataset
+    from mixopt.expert_record.of_run import experts
     from mixopt.loader import MixtureLoader
     from mixopt.mixture import Mixture
     from mixopt.pretraining.run import pretrain
@@ -50,6 +51,7 @@ _LAZY = {
     "Run": "mixopt.run_directory",
     "Trials": "mixopt.trials",
     "design": "mixopt.steps",
+    "experts": "mixopt.expert_record.of_run",
     "fit": "mixopt.steps",
     "load_run": "mixopt.run_directory",
     "prepare": "mixopt.steps",
@@ -85,6 +87,7 @@ __all__ = [
     "Trials",
     "TrialsError",
     "design",
+    "experts",
     "fit",
     "load_run",
     "prepare",

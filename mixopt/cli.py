@@ -7,11 +7,12 @@ from __future__ import annotations
 
 import sys
 
-from mixopt.commands import fits, proposals, steps, tracking, training
+from mixopt.commands import experts, fits, proposals, steps, tracking, training
 from mixopt.commands.options import app
 from mixopt.errors import MixoptError, OtherRankError
 
-COMMANDS = (steps, proposals, fits, training, tracking)  # each adds its commands to `app`
+# Each adds its commands to `app`.
+COMMANDS = (steps, proposals, fits, training, tracking, experts)
 
 
 def run_command_line() -> None:

@@ -288,11 +288,16 @@ class GuardrailsConfig(Section):
     targets: dict[str, Margin] = Field(
         default_factory=dict, description="by evaluation domain; wins over margin"
     )
+    experts: Literal[True] | None = Field(
+        None,
+        description="true: no mixture whose nearest trial is one in which the proxy's experts "
+        "collapsed (mixopt.avoided)",
+    )
 
     @model_validator(mode="after")
     def _some(self) -> GuardrailsConfig:
-        if self.margin is None and not self.targets:
-            raise ValueError("give a margin for all evaluation domains, or targets")
+        if self.margin is None and not self.targets and self.experts is None:
+            raise ValueError("give a margin for all evaluation domains, targets, or experts: true")
         return self
 
 

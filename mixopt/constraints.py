@@ -267,4 +267,8 @@ def _reference(name: str, inventory: Mapping[str, int]) -> Mixture:
 
 def _guardrails(config: ConstraintsConfig) -> Guardrails | None:
     rails = config.guardrails
-    return None if rails is None else Guardrails(rails.reference, rails.margin, rails.targets)
+    if rails is None:
+        return None
+    return Guardrails(
+        rails.reference, rails.margin, rails.targets, experts=rails.experts is not None
+    )

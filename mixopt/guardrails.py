@@ -36,11 +36,14 @@ class Guardrails:
         reference: The mixture that is compared with.
         margin: For every evaluation domain, in the unit of the losses, >= 0; None for none.
         targets: By evaluation domain; wins over `margin`.
+        experts: Whether the proposal is kept away from trials whose experts collapsed
+            (mixopt.avoided).
     """
 
     reference: Reference
     margin: float | None = None
     targets: Mapping[str, float] = field(default_factory=dict)
+    experts: bool = False
 
     def margins(self, evaluation: Sequence[str]) -> dict[str, float]:
         """Return the margin of each guarded evaluation domain, in the order of `evaluation`.

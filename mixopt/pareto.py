@@ -11,7 +11,7 @@ Shapes: M targets, P points.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import combinations
 from pathlib import Path
@@ -108,6 +108,7 @@ def propose_front(
     points: int = 9,
     inventory: Mapping[str, int] | None = None,
     seed: int = 0,
+    collapsed: Collection[str] | None = None,
     update: Update = no_progress,
 ) -> Front:
     """Find mixtures along the front of two or more targets.
@@ -121,6 +122,7 @@ def propose_front(
         points: How many points for two targets; about as many for more.
         inventory: Distinct tokens of each domain; epochs need it.
         seed: Of the draws.
+        collapsed: Trials whose experts collapsed; None where trials have no experts.
         update: Receives how many points are done.
 
     Raises:
@@ -143,6 +145,7 @@ def propose_front(
             inventory=inventory,
             seed=seed,
             fits=fits,
+            collapsed=collapsed,
         )
         found.append(Point(dict(zip(targets, weights_M.tolist(), strict=True)), proposal))
         update(len(found), "points")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -26,6 +26,7 @@ def proposal_warnings(
     objective: Objective,
     constraints: Constraints,
     kept: Sequence[str] = (),
+    collapsed: Collection[str] = (),
 ) -> tuple[str, ...]:
     """Return the warnings about a proposal.
 
@@ -35,6 +36,7 @@ def proposal_warnings(
         objective: What was minimised.
         constraints: What was allowed.
         kept: Unmeasured domains that were kept at a floor.
+        collapsed: Trials whose experts collapsed.
     """
     found = [
         _uninformed(fit),
@@ -44,6 +46,7 @@ def proposal_warnings(
         _unmeasured(objective, constraints, proposal.mixture, kept),
         _optimistic(proposal),
         _far(fit, proposal.mixture),
+        _collapsed(fit, proposal.mixture, collapsed),
     ]
     return tuple(line for line in found if line)
 
@@ -131,4 +134,15 @@ def _far(fit: Fit, mixture: Mixture) -> str | None:
     return (
         f"the proposal is {nearest:.2f} (total variation) from the nearest trial, farther than any"
         f" trial is from its own nearest ({widest:.2f}): the prediction is an extrapolation"
+    )
+
+
+def _collapsed(fit: Fit, mixture: Mixture, collapsed: Collection[str]) -> str | None:
+    names, weights_ND = fit.trials.table["trial"].to_list(), fit.trials.weights()
+    nearest = names[int(distances(mixture.array[None], weights_ND)[0].argmin())]
+    if nearest not in collapsed:
+        return None
+    return (
+        f"the experts of trial {nearest!r}, the nearest to the proposal, collapsed: mixopt experts"
+        " DIR says how; constraints.guardrails.experts: true keeps away from such trials"
     )

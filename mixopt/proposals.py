@@ -11,12 +11,13 @@ Shapes: N trials, D domains, M evaluation domains, B refits, K compared mixtures
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from mixopt.avoided import SOURCE, Avoided
 from mixopt.errors import ConfigError, InfeasibleError
 from mixopt.gradient_search import least_broken
 from mixopt.guardrails import MISSED, Guards
@@ -56,6 +57,7 @@ def propose_mixture(
     inventory: Mapping[str, int] | None = None,
     seed: int = 0,
     fits: ResampledFits | None = None,
+    collapsed: Collection[str] | None = None,
     update: Update = no_progress,
 ) -> Proposal:
     """Find the allowed mixture with the best predicted objective.
@@ -71,6 +73,7 @@ def propose_mixture(
         seed: Of the draws.
         fits: Refits on resampled trials of all losses that objective and guardrails need; they
             are made here when None.
+        collapsed: Names of the trials whose experts collapsed; None where trials have no experts.
         update: Receives how many refits on resampled trials are done.
 
     Raises:
@@ -90,6 +93,8 @@ def propose_mixture(
         fits = resampled_fits(fit, needed, count=config.bootstrap, seed=seed, update=update)
     again = fits.of(needed)
     problem = _problem(fit, objective, constraints, compared, trials, _risk(config, fit, again))
+    if constraints.guardrails is not None and constraints.guardrails.experts:
+        problem = replace(problem, avoided=Avoided.of(trials, collapsed))
     found = search(
         problem, config.method, samples=config.samples, average=config.average, seed=seed
     )
@@ -117,7 +122,7 @@ def propose_mixture(
         warnings=(),
         provenance=_provenance(fit, found, config, seed),
     )
-    warnings = proposal_warnings(proposal, fit, objective, constraints, kept)
+    warnings = proposal_warnings(proposal, fit, objective, constraints, kept, collapsed or ())
     return replace(proposal, warnings=warnings)
 
 
@@ -211,13 +216,14 @@ def _problem(
     order = np.argsort(objective.value(done.losses(objective.unit)), kind="stable")[:KNOWN]
     needed = needed_columns(objective, constraints)
     rails, over = constraints.guardrails, objective.over([fit.targets[c] for c in needed])
+    guarded = rails is not None and rails.margins(objective.evaluation)
     return Problem(
         select_targets(fit.regressor, needed),
         over,
         constraints.allowed,
         compared["natural"].array,
         done.weights()[order],
-        None if rails is None else Guards.on(over, rails, compared[rails.reference].array),
+        Guards.on(over, rails, compared[rails.reference].array) if rails and guarded else None,
         risk,
     )
 
@@ -243,6 +249,13 @@ def _check_guardrails(
     problem: Problem, found: Found, constraints: Constraints, domains: tuple[str, ...]
 ) -> None:
     """Refuse a search that found no mixture which keeps the guardrails."""
+    avoided = problem.avoided
+    if avoided is not None and avoided.excess(found.weights_D[None])[0] > MISSED:
+        raise InfeasibleError(
+            f"every allowed mixture that was found is nearest to one of the"
+            f" {len(avoided.collapsed_KD)} trials whose experts collapsed: widen the other limits,"
+            f" or leave {SOURCE} out"
+        )
     if problem.guards is None or (problem.excess(found.weights_D[None]) <= MISSED).all():
         return
     nearest_D = found.weights_D
@@ -254,9 +267,10 @@ def _check_guardrails(
 
 
 def _guarding(problem: Problem, mixture: Mixture) -> list[str]:
+    held = [] if problem.avoided is None else problem.avoided.binding(mixture.array)
     if problem.guards is None:
-        return []
-    return problem.guards.binding(problem.excess(mixture.array[None])[0])
+        return held
+    return [*problem.guards.binding(problem.excess(mixture.array[None])[0]), *held]
 
 
 def _settled(domains: tuple[str, ...], weights_D: Array) -> Mixture:

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from mixopt.config import ConstraintsConfig, ProposeConfig, RiskConfig
 from mixopt.constraints import Constraints
+from mixopt.expert_record.trial_experts import collapsed_trials
 from mixopt.fitted import Fit
 from mixopt.mixture import Mixture
 from mixopt.objective import Objective
@@ -73,6 +74,7 @@ def propose_from(
             ready.search,
             inventory=ready.inventory,
             seed=ready.seed,
+            collapsed=collapsed_trials(Path(directory)),
             update=update,
         )
 
@@ -107,6 +109,7 @@ def propose_front_from(
             points=points,
             inventory=ready.inventory,
             seed=ready.seed,
+            collapsed=collapsed_trials(Path(directory)),
             update=update,
         )
 

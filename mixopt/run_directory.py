@@ -4,6 +4,7 @@
     steps.json         the steps that are begun or finished, each with its fingerprint
     corpus/ design.parquet trials/ trials.parquet fit/ proposal.yaml
     validation/ validation.parquet figures/ report.html
+    experts.parquet validation_experts.parquet
 
 A step's fingerprint is a hash of the sections of the configuration that it depends on and of
 the step before it, so that a change of the objective does not invalidate the trials. Where a
@@ -52,6 +53,9 @@ STEPS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     "validate": (("validate",), ("validation", "validation.parquet")),
     "report": (("name",), ("report.html", "figures")),
 }
+
+# Outputs that a step has where the proxy is a model with experts (mixopt.expert_record).
+EXPERTS_OF = {"sweep": "experts.parquet", "validate": "validation_experts.parquet"}
 
 # The steps that train, and where each of their trials has a file.
 TRIAL_FOLDERS = {"sweep": "trials", "validate": "validation"}
@@ -212,7 +216,9 @@ class Run:
         kept = {step: entry for step, entry in self._recorded.items() if step not in later}
         if self._recorded:
             write_json(self.path / "steps.json", kept)
-        for output in (self.path / name for step in later for name in STEPS[step][1]):
+        names = [name for step in later for name in STEPS[step][1]]
+        names += [EXPERTS_OF[step] for step in later if step in EXPERTS_OF]
+        for output in (self.path / name for name in names):
             if output.name in keep:
                 continue
             if output.is_dir():

@@ -23,6 +23,7 @@ from typing import Any, Literal
 
 import numpy as np
 
+from mixopt.avoided import Avoided
 from mixopt.convex_set import Allowed
 from mixopt.errors import ConfigError
 from mixopt.guardrails import MISSED, Guards
@@ -48,6 +49,8 @@ class Problem:
         known_ND: Mixtures that are worth scoring, such as the trials' best.
         guards: Guardrails on these losses; None for none.
         risk: What is added to the prediction for being unsure; None for nothing.
+        avoided: Trials that no proposal may be nearest to; None for none. Descents do not see
+            it, and what they find is held against it.
     """
 
     regressor: Any
@@ -57,6 +60,7 @@ class Problem:
     known_ND: Array
     guards: Guards | None = None
     risk: Risk | None = None
+    avoided: Avoided | None = None
 
     def losses(self, weights_ND: Array) -> Array:
         """Return predicted losses, shape (N, M)."""
@@ -97,10 +101,14 @@ class Problem:
             value_N = self.objective.value(losses_NM)
         else:
             value_N = self.risk.value(self.regressor, self.objective, weights_ND)
-        if self.guards is None:
-            return value_N, np.zeros(len(weights_ND))
-        reference_M = self.losses(self.guards.reference_D[None])[0]
-        return value_N, self.guards.excess(losses_NM, reference_M).max(axis=1)
+        excess_N = np.zeros(len(weights_ND))
+        if self.avoided is not None:
+            excess_N = np.maximum(excess_N, self.avoided.excess(weights_ND))
+        if self.guards is not None:
+            reference_M = self.losses(self.guards.reference_D[None])[0]
+            broken_NG = self.guards.excess(losses_NM, reference_M)
+            excess_N = np.maximum(excess_N, broken_NG.max(axis=1))
+        return value_N, excess_N
 
 
 @dataclass(frozen=True, eq=False)

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from mixopt.errors import ConfigError, CorpusError
 from mixopt.progress import duration, progress
-from mixopt.run_directory import STEPS, TRIAL_FOLDERS, Run, open_run, working_in
+from mixopt.run_directory import EXPERTS_OF, STEPS, TRIAL_FOLDERS, Run, open_run, working_in
 from mixopt.tracking import Tracker, open_tracker
 
 if TYPE_CHECKING:
@@ -246,6 +246,7 @@ def _sweep(run: Run, tracker: Tracker, say: Say) -> None:
             trials, results, proxy=run.config.proxy.name, targets=run.evaluation_names
         )
         table.write(run.path / "trials.parquet")
+        _record_experts(run, "sweep", results, say)
     _say_unfinished(results, say, "sweep")
 
 
@@ -283,6 +284,7 @@ def _pilots(run: Run) -> Trials | None:
 
 
 def _propose(run: Run, _: Tracker, say: Say) -> None:
+    from mixopt.expert_record.trial_experts import collapsed_trials
     from mixopt.proposals import propose_mixture
 
     with progress("propose", run.config.propose.bootstrap) as update:
@@ -295,6 +297,7 @@ def _propose(run: Run, _: Tracker, say: Say) -> None:
             run.config.propose,
             inventory=run.corpus.inventory,
             seed=run.config.seed,
+            collapsed=collapsed_trials(run.path),
             update=update,
         )
     proposal.to_file(run.path / "proposal.yaml")
@@ -330,6 +333,7 @@ def _validate(run: Run, tracker: Tracker, say: Say) -> None:
             planned, results, proxy=run.config.proxy.name, targets=run.evaluation_names
         )
         table.write(run.path / "validation.parquet")
+        _record_experts(run, "validate", results, say)
     _say_unfinished(results, say, "validate")
 
 
@@ -355,6 +359,18 @@ def _job(run: Run, tokens: int) -> Job:
         tokens, proxy.eval_every, proxy.eval_tokens, proxy.device, target_tokens=target
     )
     return Job(proxy.name, dict(proxy.options), corpus.path, training)
+
+
+def _record_experts(run: Run, step: str, results: Sequence[TrialResult], say: Say) -> None:
+    """Write what the experts of the trials were given, where they have experts."""
+    from mixopt.expert_record.trial_experts import write_experts
+
+    found = write_experts(results, run.path / EXPERTS_OF[step])
+    if found is not None and found.collapsed:
+        first = ", ".join(found.collapsed[:5])
+        more = f" and {len(found.collapsed) - 5} more" if len(found.collapsed) > 5 else ""
+        count = f"{len(found.collapsed)} of {len(found.by_trial())}"
+        say(f"{step}: experts collapsed in {count} trials ({first}{more}): mixopt experts says how")
 
 
 def _say_unfinished(results: Sequence[TrialResult], say: Say, step: str) -> None:

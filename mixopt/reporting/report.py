@@ -21,6 +21,7 @@ from mixopt.progress import duration
 from mixopt.proposal_file import Interval, Proposal
 from mixopt.provenance import git_commit, machine, package_versions, without_folders
 from mixopt.reporting import plots
+from mixopt.reporting.experts_section import experts_section
 from mixopt.reporting.number_text import difference, interval, loss, ratio, share, short_count
 from mixopt.reporting.page import Section, bullets, facts, folded, heading, page, paragraph, table
 from mixopt.reporting.sections import Pictures, corpus_section, design_section, fit_section
@@ -67,6 +68,9 @@ def _sections(run: Run, validation: Validation | None, pictures: Pictures) -> It
         yield validation_section(run, pictures)
         yield prediction_section(run, pictures)
     yield fit_section(run, pictures)
+    experts = experts_section(run, pictures)
+    if experts is not None:
+        yield experts
     yield design_section(run, pictures)
     yield corpus_section(run)
     yield _provenance(run)

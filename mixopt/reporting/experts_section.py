@@ -1,0 +1,70 @@
+"""Section of a report about the experts of the proxies, where they have some."""
+
+from __future__ import annotations
+
+from mixopt.expert_record.figures import DESCRIPTIONS
+from mixopt.expert_record.of_sweep import SweepExperts
+from mixopt.reporting.number_text import share
+from mixopt.reporting.page import Section, bullets, paragraph, table
+from mixopt.reporting.sections import Pictures
+from mixopt.run_directory import Run
+
+_COLUMNS = (
+    ("layer", "layer"),
+    ("experts", "experts"),
+    ("load entropy; 1 is even", "load_entropy"),
+    ("busiest above even", "max_violation"),
+    ("dead experts", "dead"),
+    ("router entropy; 1 is undecided", "router_entropy"),
+)
+
+
+def experts_section(run: Run, pictures: Pictures) -> Section | None:
+    """Show what the experts of one trial do, and in how many trials they collapsed.
+
+    Returns:
+        The section; None where the proxies have no experts.
+    """
+    found = SweepExperts.read(run.path)
+    if found is None:
+        return None
+    trials, marked = len(found.trials.by_trial()), len(found.trials.collapsed)
+    body = paragraph(
+        f"Experts collapsed in {marked} of {trials} trials. Below is trial {found.shown}: load as"
+        " in the second half of its training, domains compared on held-out text, as much of each."
+    )
+    body += _by_layer(found) + _by_domain(found)
+    lines = [str(one) for one in found.summary.diagnoses]
+    body += bullets(lines) if lines else paragraph("No collapse, degradation or underfitting.")
+    for name, drawn in found.figures().items():
+        body += pictures.show(name, drawn, DESCRIPTIONS[name])
+    return Section("experts", "Experts", body)
+
+
+def _by_layer(found: SweepExperts) -> str:
+    told = {one.layer: one.specialisation for one in found.counts.information}
+    rows = [
+        (*(_cell(row[name]) for _, name in _COLUMNS), _cell(told.get(row["layer"])))
+        for row in found.summary.layers.iter_rows(named=True)
+    ]
+    caption = "Specialisation: what the expert says about the domain, less chance; 1 is all."
+    return table([*(title for title, _ in _COLUMNS), "specialisation"], rows, caption=caption)
+
+
+def _by_domain(found: SweepExperts) -> str:
+    held_out = found.counts.held_out.summary().by_domain()
+    text = {row["domain"]: row for row in held_out.iter_rows(named=True)}
+    rows = []
+    for row in found.summary.by_domain().iter_rows(named=True):
+        other = text.get(row["domain"], {})
+        cells = (row["max_violation"], row["starved"], other.get("own"), other.get("distance"))
+        rows.append((row["domain"], share(row["share"] or 0.0), *map(_cell, cells)))
+    columns = ("domain", "share", "busiest above even", "starved experts", "own experts")
+    caption = "Own experts: share of its tokens that go to experts which get 1.5 times more of it."
+    return table((*columns, "distance to others"), rows, caption=caption)
+
+
+def _cell(value: float | int | None) -> str:
+    if value is None:
+        return ""
+    return str(value) if isinstance(value, int) else f"{value:.3f}"
