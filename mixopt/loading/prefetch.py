@@ -58,20 +58,27 @@ def in_line(chunks: Iterator[Iterator[Batch]], schedule: Schedule) -> Ahead:
 
 def in_thread(chunks: Iterator[Iterator[Batch]], schedule: Schedule, depth: int) -> Ahead:
     """Read in a thread that keeps up to `depth` chunks ready."""
-    thread = _Thread(chunks, depth)
+    thread = InThread(chunks, depth)
     return Ahead(iter(thread), schedule, thread.close)
 
 
-class _Thread:
+class InThread:
     """Run an iterator in a thread; errors come out where the values are taken."""
 
-    def __init__(self, chunks: Iterator[Iterator[Batch]], depth: int) -> None:
+    def __init__(self, chunks: Iterator[Iterator[Any]], depth: int) -> None:
+        """Start the thread.
+
+        Args:
+            chunks: What is read, a chunk of values at a time.
+            depth: Most chunks that are kept ready.
+        """
         self._ready: queue.Queue[Any] = queue.Queue(maxsize=depth)
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run, args=(chunks,), daemon=True)
         self._thread.start()
 
-    def __iter__(self) -> Iterator[Batch]:
+    def __iter__(self) -> Iterator[Any]:
+        """Take the values in order."""
         while True:
             chunk = self._ready.get()
             if chunk is None:
@@ -89,7 +96,7 @@ class _Thread:
                 self._ready.get_nowait()
             self._thread.join(timeout=0.001)
 
-    def _run(self, chunks: Iterator[Iterator[Batch]]) -> None:
+    def _run(self, chunks: Iterator[Iterator[Any]]) -> None:
         last: BaseException | None = None
         try:
             for chunk in chunks:

@@ -17,8 +17,8 @@ import torch
 from numpy.typing import NDArray
 
 from mixopt.errors import CorpusError
-from mixopt.loading.stream_rows import DomainRows
 from mixopt.pretraining.ranks import Ranks
+from mixopt.pretraining.rows_ahead import RowsAhead
 from mixopt.sampler import MixtureSampler
 
 
@@ -28,7 +28,7 @@ class StreamBatches:
     def __init__(
         self,
         sampler: MixtureSampler,
-        rows: Mapping[str, DomainRows],
+        rows: Mapping[str, RowsAhead],
         ranks: Ranks,
         *,
         max_epochs: float | None,
@@ -54,18 +54,12 @@ class StreamBatches:
             CorpusError: A source cannot be read, or was read `max_epochs` times.
         """
         sampler, last = self.sampler, self.sampler.pass_end
-        while last is None or sampler.batch < last:
-            batch = sampler.batch
-            tokens_GW, domain_G = self._ranks.first(lambda: self._read(sampler.batch))
-            start = sampler.rank * sampler.rank_batch
-            mine = slice(start, start + sampler.rank_batch)
-            sampler.received(batch + 1)
-            yield {
-                "input_ids": torch.from_numpy(tokens_GW[mine].astype(np.int64)),
-                "domain": torch.from_numpy(domain_G[mine]),
-                "batch": batch,
-                "position": batch * sampler.batch_size + start,
-            }
+        try:
+            while last is None or sampler.batch < last:
+                yield self._part(sampler.batch)
+        finally:
+            for rows in self._rows.values():
+                rows.close()
 
     def state_dict(self) -> dict[str, Any]:
         """Return the sampler's state, and on rank 0 where each stream is."""
@@ -86,6 +80,20 @@ class StreamBatches:
         if self._ranks.is_first:
             for name, rows in self._rows.items():
                 rows.load_state_dict(state["streams"][name])
+
+    def _part(self, batch: int) -> dict[str, Any]:
+        """Return this rank's part of a batch; every rank calls it."""
+        tokens_GW, domain_G = self._ranks.first(lambda: self._read(batch))
+        sampler = self.sampler
+        start = sampler.rank * sampler.rank_batch
+        mine = slice(start, start + sampler.rank_batch)
+        sampler.received(batch + 1)
+        return {
+            "input_ids": torch.from_numpy(tokens_GW[mine].astype(np.int64)),
+            "domain": torch.from_numpy(domain_G[mine]),
+            "batch": batch,
+            "position": batch * sampler.batch_size + start,
+        }
 
     def _read(self, batch: int) -> tuple[NDArray[Any], NDArray[np.int64]]:
         """Return the rows of a global batch and their domains, in the order of the samples."""

@@ -16,6 +16,7 @@ from mixopt.loading.packing import cut
 from mixopt.loading.stream_rows import DomainRows, Reader
 from mixopt.mixture import Mixture
 from mixopt.pretraining.config import PretrainConfig
+from mixopt.pretraining.rows_ahead import RowsAhead
 from mixopt.pretraining.stream_config import StreamConfig
 from mixopt.text.document_stream import DocumentStream
 from mixopt.text.documents import BadDocuments
@@ -24,6 +25,7 @@ from mixopt.text.tokenizer import Tokenizer, saved_tokenizer
 from mixopt.tokens import TokenShards
 
 FOLDER = "held_out"
+BATCHES_AHEAD = 2  # as many rows of each domain are kept ready
 
 
 @dataclass(frozen=True)
@@ -132,11 +134,11 @@ def prepare_streams(
 
 def rows_of(
     text: StreamedText, stream: StreamConfig, config: PretrainConfig
-) -> dict[str, DomainRows]:
+) -> dict[str, RowsAhead]:
     """Return the rows of each domain in one order for all ranks; nothing is read yet."""
     form = CutText(text.tokenizer, config.row_length)
     bad = BadDocuments(stream.on_bad_document)
-    return {
+    rows = {
         name: DomainRows(
             name,
             partial(DocumentStream, name, source, bad, text.held_out),
@@ -147,6 +149,8 @@ def rows_of(
         )
         for name, source in stream.sources().items()
     }
+    ahead = BATCHES_AHEAD * config.training.batch
+    return {name: RowsAhead(one, ahead) for name, one in rows.items()}
 
 
 def _domain(path: Path, name: str) -> Domain:
