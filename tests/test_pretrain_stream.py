@@ -17,6 +17,7 @@ import yaml
 
 from mixopt import MixtureSampler, pretrain
 from mixopt.errors import MixoptError
+from mixopt.tracking.datasets import streamed_datasets
 
 RUNS = SimpleNamespace(**runpy.run_path(str(Path(__file__).with_name("pretrain_runs.py"))))
 models, one_thread, context = RUNS.models, RUNS.one_thread, RUNS.context
@@ -225,6 +226,13 @@ def test_the_natural_mixture_is_that_of_the_tokens_that_are_stated(config, tmp_p
     steps = ["training.steps=2", "mixture={anchor: natural}"]
     result = pretrain(config, tmp_path / "run", known + steps)
     assert result.weights == {"code": 0.75, "prose": 0.25}
+
+
+def test_the_inputs_of_a_run_are_its_streams_and_what_is_held_out(steered):
+    streams, held_out = streamed_datasets(steered.out / "held_out", WEIGHTS)
+    assert streams["profile"]["domains"] == {n: {"weight": w} for n, w in WEIGHTS.items()}
+    assert set(held_out["profile"]["domains"]) == {"code", "prose", "help"}
+    assert held_out["profile"]["domains"]["code"]["tokens"] > HELD_OUT
 
 
 def test_a_run_does_not_go_on_with_another_source(config, tmp_path, text_files):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -25,9 +25,10 @@ from mixopt.pretraining.loop import Loop
 from mixopt.pretraining.parts import Parts, make_parts
 from mixopt.pretraining.ranks import Ranks, joined
 from mixopt.pretraining.result import PretrainResult
+from mixopt.pretraining.stream_input import HELD_OUT
 from mixopt.run_directory import working_in
 from mixopt.tracking import Tracker, code_tags
-from mixopt.tracking.datasets import corpus_datasets
+from mixopt.tracking.datasets import corpus_datasets, streamed_datasets
 
 Say = Callable[[str], None]
 
@@ -99,13 +100,21 @@ def _tracked(parts: Parts, out: Path, ranks: Ranks, warn: Say) -> Iterator[None]
             "pretrain",
             _params(config, ranks),
             code_tags(run_fingerprint(config)),
-            datasets=corpus_datasets(corpus_path(config, out), parts.sampler.mixture_at(0)),
+            datasets=_datasets(config, out, parts.sampler.mixture_at(0)),
         )
         tracker.follow("pretrain", out / METRICS)
         tracker.files("pretrain", [out / "config.yaml"])
         yield
         tracker.files("pretrain", [out / MIXTURE_LOG])
         tracker.end("pretrain")
+
+
+def _datasets(
+    config: PretrainConfig, out: Path, weights: Mapping[str, float]
+) -> list[dict[str, Any]]:
+    if config.stream is not None:
+        return streamed_datasets(out / HELD_OUT, weights)
+    return corpus_datasets(corpus_path(config, out), weights)
 
 
 def _params(config: PretrainConfig, ranks: Ranks) -> dict[str, Any]:

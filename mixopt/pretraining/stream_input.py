@@ -24,7 +24,7 @@ from mixopt.text.stream_preparation import prepare_stream
 from mixopt.text.tokenizer import Tokenizer, saved_tokenizer
 from mixopt.tokens import TokenShards
 
-FOLDER = "held_out"
+HELD_OUT = "held_out"
 BATCHES_AHEAD = 2  # as many rows of each domain are kept ready
 
 
@@ -54,7 +54,7 @@ class StreamedText:
             RunError: There is nothing, or it is damaged.
             ShardError: A shard of it is absent or damaged.
         """
-        path = out / FOLDER
+        path = out / HELD_OUT
         index = read_json(path / "index.json")
         return cls(
             domains=tuple(_domain(path, name) for name in index["domains"]),
@@ -117,7 +117,7 @@ def prepare_streams(
     Raises:
         CorpusError: A source or the tokenizer cannot be used, or has too little text.
     """
-    path = out / FOLDER
+    path = out / HELD_OUT
     index, fingerprint = path / "index.json", config.corpus_fingerprint
     if index.exists() and read_json(index).get("fingerprint") == fingerprint:
         return

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from mixopt.corpus import Corpus
+from mixopt.files import read_json
 from mixopt.tokens import TokenShards
 
 DIGEST = 36  # MLflow's longest
@@ -27,17 +28,44 @@ def corpus_datasets(path: Path, weights: Mapping[str, float]) -> list[dict[str, 
     corpus = Corpus.open(path, verify=False)
     trained = {d.name: d.train for d in corpus.domains if d.train is not None}
     held_out = {d.name: d.validation for d in corpus.evaluation}
+    source = {"fingerprint": corpus.fingerprint, "tokenizer": corpus.tokenizer}
     return [
-        _dataset(corpus, "train", trained, weights),
-        _dataset(corpus, "eval", held_out, {}),
+        _dataset(corpus.path, source, "train", trained, weights),
+        _dataset(corpus.path, source, "eval", held_out, {}),
     ]
 
 
+def streamed_datasets(path: Path, weights: Mapping[str, float]) -> list[dict[str, Any]]:
+    """Return the dataset inputs of a run that reads streams, of which no hash is known.
+
+    Args:
+        path: The folder of its held-out text.
+        weights: Share of each domain that training begins with.
+    """
+    index = read_json(path / "index.json")
+    source = {name: index[name] for name in ("fingerprint", "tokenizer")}
+    names = [*index["domains"], *index["targets"]]
+    held_out = {n: TokenShards.open(path / n / "validation", verify=False) for n in names}
+    shares = {name: {"weight": round(weight, 6)} for name, weight in weights.items()}
+    streamed = {
+        "name": "streams",
+        "context": "train",
+        "digest": index["fingerprint"],
+        "source": source,
+        "profile": {"domains": shares},
+    }
+    return [streamed, _dataset(path, source, "eval", held_out, {})]
+
+
 def _dataset(
-    corpus: Corpus, context: str, shards: Mapping[str, TokenShards], weights: Mapping[str, float]
+    path: Path,
+    source: Mapping[str, str],
+    context: str,
+    shards: Mapping[str, TokenShards],
+    weights: Mapping[str, float],
 ) -> dict[str, Any]:
     folder = "train" if context == "train" else "validation"
-    files = [corpus.path / name / folder / "index.json" for name in shards]
+    files = [path / name / folder / "index.json" for name in shards]
     domains = {
         name: {
             "tokens": one.tokens,
@@ -49,8 +77,8 @@ def _dataset(
     return {
         "name": "corpus" if context == "train" else "held_out",
         "context": context,
-        "digest": _digest([corpus.path / "index.json", *files]),
-        "source": {"fingerprint": corpus.fingerprint, "tokenizer": corpus.tokenizer},
+        "digest": _digest([path / "index.json", *files]),
+        "source": dict(source),
         "profile": {"tokens": sum(one.tokens for one in shards.values()), "domains": domains},
     }
 
