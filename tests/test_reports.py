@@ -245,7 +245,9 @@ def test_a_run_that_was_not_tracked_is_sent_to_mlflow_as_a_whole(run):
     with closing(sqlite3.connect(run.path / "mlflow.db")) as database:
         states = database.execute("select status, count(*) from runs group by status").fetchall()
         trials = database.execute("select value from params where key = 'design/trials'").fetchall()
+        inputs = database.execute("select count(*) from inputs").fetchall()
     assert states == [("FINISHED", 2 + len(run.trials) + len(run.validation.trials))]
     assert trials == [("8",)]
+    assert inputs == [(4,)]  # the corpus, to train on and held out, of sweep and validation
     kept = {file.name for file in (run.path / "mlartifacts").rglob("*") if file.is_file()}
     assert kept >= {"proposal.svg", "validation.svg", "trials.parquet", "report.html"}
