@@ -54,6 +54,12 @@ _OVER_ALL = (
     "specialisation/mean",
     "saturation/mean",
 )
+_TOLD = {
+    "layer": pl.Int64,
+    "corrected": pl.Float64,
+    "chance": pl.Float64,
+    "specialisation": pl.Float64,
+}
 PERMUTATIONS = 20  # of a probe's sequences, for what chance gives on the mean
 
 
@@ -125,16 +131,31 @@ def probe_scalars(
         values |= {"saturation/mean": _number(table["saturation"].mean())}
         values |= _by_layer("saturation", table, "saturation", named)
     if probe.enough:
-        table = probe.specialisation(permutations=PERMUTATIONS)
-        values |= {
+        told = probe.specialisation(permutations=PERMUTATIONS).select(list(_TOLD))
+        return _known(values) | comparing_scalars(told.rows(), probe.assignments(), named)
+    return _known(values)
+
+
+def comparing_scalars(
+    told: Iterable[tuple[int, float, float, float | None]], held_out: Assignments, named: Named
+) -> dict[str, float]:
+    """Return the numbers that compare domains.
+
+    Args:
+        told: Of each layer its number, information less chance, chance, and specialisation.
+        held_out: What is assigned of as much text of each domain.
+        named: Layers and domains that have names.
+    """
+    table = pl.DataFrame(list(told), schema=_TOLD, orient="row")
+    return _known(
+        {
             "mi/mean": _number(table["corrected"].mean()),
             "mi_null/mean": _number(table["chance"].mean()),
             "specialisation/mean": _number(table["specialisation"].mean()),
+            **_by_layer("mi", table, "corrected", named),
+            **_by_domain("js_mean", domain_table(held_out), pl.col("distance").mean(), named),
         }
-        values |= _by_layer("mi", table, "corrected", named)
-        distances = domain_table(probe.assignments())
-        values |= _by_domain("js_mean", distances, pl.col("distance").mean(), named)
-    return _known(values)
+    )
 
 
 def _means(layers: pl.DataFrame, named: Named) -> dict[str, float | None]:

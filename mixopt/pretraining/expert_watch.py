@@ -20,7 +20,7 @@ import torch
 from torch import Tensor, nn
 
 from mixopt.errors import RoutingError
-from mixopt.expert_record.record import EXPERTS, ExpertRecord, Window
+from mixopt.expert_record.record import COUNTS, EXPERTS, LAYERS, PROBE, ExpertRecord, Window
 from mixopt.expert_record.scalars import Named, probe_scalars, training_scalars
 from mixopt.pretraining.config import PretrainConfig
 from mixopt.pretraining.expert_probe import PROBES, ExpertProbe
@@ -128,6 +128,20 @@ class ExpertWatch:
         window = Window(state["begun"], step, load_state(state, before)["part"])
         if window.start < step:
             self._ranks.first(lambda: self.record.write_window(window))
+
+    def files(self) -> dict[str, list[Path]]:
+        """Return the parts and probes that the whole run will have, by the folder they are in."""
+
+        def due(folder: str, every: int, name: str) -> list[Path]:
+            steps = [step for step in range(1, self._steps + 1) if self._is_due(step, every)]
+            return [self.record.path / folder / name.format(step) for step in steps]
+
+        part = "part-{:08d}.parquet"
+        return {
+            COUNTS: due(COUNTS, self._every_part, part),
+            LAYERS: due(LAYERS, self._every_part, part),
+            PROBE: due(PROBE, self._every_probe, "{:08d}.npz") if self._probe else [],
+        }
 
     @property
     def _schedule(self) -> tuple[int, int, int]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -9,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from mixopt.errors import MixoptError, OtherRankError
+from mixopt.expert_record.record import SCALARS
 from mixopt.online.contract import make_estimator
 from mixopt.pretraining.checkpoints import last_checkpoint, read_state
 from mixopt.pretraining.config import PretrainConfig, load_pretraining
@@ -20,6 +22,7 @@ from mixopt.pretraining.directory import (
     open_directory,
     run_fingerprint,
 )
+from mixopt.pretraining.expert_watch import ExpertWatch
 from mixopt.pretraining.interruption import listening
 from mixopt.pretraining.loop import Loop
 from mixopt.pretraining.parts import Parts, make_parts
@@ -104,8 +107,15 @@ def _tracked(parts: Parts, out: Path, ranks: Ranks, warn: Say) -> Iterator[None]
         )
         tracker.follow("pretrain", out / METRICS)
         tracker.files("pretrain", [out / "config.yaml"])
+        experts = parts.experts
+        if experts is not None:
+            tracker.follow("pretrain", experts.record.path / SCALARS)
+            for folder, files in experts.files().items():
+                tracker.files("pretrain", files, f"moe/{folder}")
         yield
         tracker.files("pretrain", [out / MIXTURE_LOG])
+        if experts is not None:
+            tracker.files("pretrain", _drawn(experts))
         tracker.end("pretrain")
 
 
@@ -115,6 +125,16 @@ def _datasets(
     if config.stream is not None:
         return streamed_datasets(out / HELD_OUT, weights)
     return corpus_datasets(corpus_path(config, out), weights)
+
+
+def _drawn(experts: ExpertWatch) -> list[Path]:
+    """Draw the experts of a run, where there is something to draw and to draw with."""
+    if not experts.record.windows() or importlib.util.find_spec("matplotlib") is None:
+        return []
+    from mixopt.expert_record.of_run import draw_experts
+    from mixopt.expert_record.of_run import experts as read_experts
+
+    return draw_experts(read_experts(experts.record.path.parent))
 
 
 def _params(config: PretrainConfig, ranks: Ranks) -> dict[str, Any]:

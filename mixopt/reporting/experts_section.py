@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import polars as pl
+
 from mixopt.expert_record.figures import DESCRIPTIONS
 from mixopt.expert_record.of_sweep import SweepExperts
 from mixopt.reporting.number_text import share
@@ -9,6 +11,7 @@ from mixopt.reporting.page import Section, bullets, paragraph, table
 from mixopt.reporting.sections import Pictures
 from mixopt.run_directory import Run
 
+SHOWN = 6  # trials whose experts collapsed, in words
 _COLUMNS = (
     ("layer", "layer"),
     ("experts", "experts"),
@@ -29,9 +32,11 @@ def experts_section(run: Run, pictures: Pictures) -> Section | None:
     if found is None:
         return None
     trials, marked = len(found.trials.by_trial()), len(found.trials.collapsed)
-    body = paragraph(
-        f"Experts collapsed in {marked} of {trials} trials. Below is trial {found.shown}: load as"
-        " in the second half of its training, domains compared on held-out text, as much of each."
+    body = paragraph(f"Experts collapsed in {marked} of {trials} trials.")
+    body += bullets(_collapses(found))
+    body += paragraph(
+        f"Below is trial {found.shown}: load as in the second half of its training, domains"
+        " compared on held-out text, as much of each."
     )
     body += _by_layer(found) + _by_domain(found)
     lines = [str(one) for one in found.summary.diagnoses]
@@ -39,6 +44,15 @@ def experts_section(run: Run, pictures: Pictures) -> Section | None:
     for name, drawn in found.figures().items():
         body += pictures.show(name, drawn, DESCRIPTIONS[name])
     return Section("experts", "Experts", body)
+
+
+def _collapses(found: SweepExperts) -> list[str]:
+    """Say of some trials whose experts collapsed how they did, a line each."""
+    rows = found.trials.table.filter(pl.col("has_collapsed")).group_by("trial", maintain_order=True)
+    first = rows.agg(pl.col("diagnoses").explode().first()).iter_rows()
+    lines = [f"{trial}: {what}" for trial, what in first]
+    more = len(lines) - SHOWN
+    return lines[:SHOWN] + ([f"and {more} more, in experts.parquet"] if more > 0 else [])
 
 
 def _by_layer(found: SweepExperts) -> str:

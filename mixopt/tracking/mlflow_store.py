@@ -228,6 +228,11 @@ def _trial_metrics(result: TrialResult, when: int) -> Iterator[Metric]:
         totals |= {"seconds": result.seconds, "tokens_per_second": result.tokens / result.seconds}
     for name, value in totals.items():
         yield Metric(name, float(value), when, result.tokens)
+    if result.experts is not None:
+        from mixopt.expert_record.trial_scalars import trial_scalars
+
+        for name, value in trial_scalars(result.experts).items():
+            yield Metric(key_of(name), value, when, result.tokens)
 
 
 def _metric(point: Point) -> Metric:

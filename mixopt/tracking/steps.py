@@ -18,6 +18,7 @@ FILES: dict[str, tuple[str, ...]] = {
         "config.yaml",
         "design.parquet",
         "trials.parquet",
+        "experts.parquet",
         "fit/fit.json",
         "fit/report.parquet",
         "fit/held_out.parquet",
@@ -25,7 +26,7 @@ FILES: dict[str, tuple[str, ...]] = {
         "figures/[!v]*.svg",
         "report.html",
     ),
-    "validate": ("validation.parquet", "figures/v*.svg"),
+    "validate": ("validation.parquet", "validation_experts.parquet", "figures/v*.svg"),
 }
 FOLDERS = {"sweep": "trials", "validate": "validation"}
 
