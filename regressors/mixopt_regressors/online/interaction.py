@@ -8,17 +8,20 @@ where x_t says how far recent and cumulative shares are from the reference. It i
 whose state is level, slope and the effects; variances are in units of the noise's, which is
 estimated from the innovations. Because the level has a slope of its own, the fall that every
 mixture would bring is not mistaken for an effect (finite differences fail: the trend is far
-larger).
+larger). The same without effects is what a target looks like that no share moves: which of the two
+predicts the losses better says whether there is anything to steer by.
 
 Shapes: D domains; the state is (level, slope), then D effects.
 """
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.stats import t as student
 
 Array = NDArray[np.float64]
 EFFECT_SD, NOISE_SD = 20.0, 0.01  # of effects in noise's deviations; of the noise, nats, at first
@@ -69,17 +72,7 @@ class Interaction:
             elapsed: Logarithm of the steps now over those at the last loss.
             first: Whether it is the first, which says nothing of the noise.
         """
-        forward_TT = np.array([[1.0, -elapsed], [0.0, 1.0]])
-        wander_TT = elapsed * np.diag([LEVEL_WANDER**2, SLOPE_WANDER**2])
-        state = np.concatenate([forward_TT @ self.trend_T, self.effect_D])
-        cross_TD = forward_TT @ self.cross_TD
-        covariance = np.block(
-            [
-                [forward_TT @ self.trend_TT @ forward_TT.T + wander_TT, cross_TD],
-                [cross_TD.T, self.effect_DD],
-            ]
-        )
-        row = np.concatenate([[1.0, 0.0], -x_D])
+        state, covariance, row = self._before(x_D, elapsed)
         gain, unsure = covariance @ row, float(row @ covariance @ row) + 1.0
         surprise = loss - float(row @ state)
         variance, count = self.variance, FADING * self.count + 1.0
@@ -98,10 +91,29 @@ class Interaction:
             self.count if first else count,
         )
 
+    def log_density(self, loss: float, x_D: Array, elapsed: float) -> float:
+        """Return the logarithm of the density that was predicted of a held-out loss.
+
+        It is Student's, with as many degrees of freedom as losses that the noise is from.
+        """
+        state, covariance, row = self._before(x_D, elapsed)
+        scale = math.sqrt(self.variance * (float(row @ covariance @ row) + 1.0))
+        return float(student.logpdf(loss - row @ state, df=self.count, scale=scale))
+
+    def _before(self, x_D: Array, elapsed: float) -> tuple[Array, Array, Array]:
+        """Return state and covariance before a loss, and what the loss has of the state."""
+        forward_TT = np.array([[1.0, -elapsed], [0.0, 1.0]])
+        wander_TT = elapsed * np.diag([LEVEL_WANDER**2, SLOPE_WANDER**2])
+        trend_TT = forward_TT @ self.trend_TT @ forward_TT.T + wander_TT
+        cross_TD = forward_TT @ self.cross_TD
+        state = np.concatenate([forward_TT @ self.trend_T, self.effect_D])
+        covariance = np.block([[trend_TT, cross_TD], [cross_TD.T, self.effect_DD]])
+        return state, covariance, np.concatenate([[1.0, 0.0], -x_D])
+
     def with_prior(self, prior_D: Array, sd_D: Array) -> tuple[Array, Array]:
-        """Return effects and their covariance, together with an independent belief of them."""
+        """Return effects and their deviations, together with an independent belief of them."""
         precision_DD = np.linalg.inv(self.variance * self.effect_DD)
         prior_DD = np.diag(sd_D**-2.0)
         covariance_DD = np.linalg.inv(precision_DD + prior_DD)
         effect_D: Array = covariance_DD @ (precision_DD @ self.effect_D + prior_DD @ prior_D)
-        return effect_D, np.asarray(covariance_DD)
+        return effect_D, np.sqrt(np.diag(covariance_DD))

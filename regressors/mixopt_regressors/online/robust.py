@@ -10,9 +10,11 @@ For a target (any other objective) the effect of each domain's share on the targ
 is a recursive regression on realised shares (mixopt_regressors.online.interaction), with the
 curves as prior where the target is a training domain. Where a good part of the objective is
 beyond what own shares can give it, about ten small perturbations at the start give the regression
-its contrasts. Shares go towards those that the effects make best, by their signal over noise; where
-only evaluations tell, no further than what the whole move promises is certain. In the last part a
-target's own domain gets its weight. Evaluations and perturbations keep to a budget each.
+its contrasts. Shares go towards those that the effects make best, by their signal over noise. Where
+only evaluations tell, they go by the probability that shares matter at all: a regression with
+effects has to predict the losses before they are seen, and strongly better than one without. In
+the last part a target's own domain gets its weight. Evaluations and perturbations keep to a budget
+each.
 
 What was measured, and where it does not win: experiments/online_synthetic.py,
 experiments/online.py.
@@ -24,11 +26,10 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import ClassVar
 
 import numpy as np
-from numpy.typing import ArrayLike
 
 from mixopt.online import Need, Plan
 from mixopt_regressors.online.base import Array, OnlineEstimator
@@ -41,7 +42,9 @@ from mixopt_regressors.online.seen import Seen
 WINDOW, WARM_UP = 0.01, 0.05  # of the run: a plan, and the start on the reference mixture
 FADING = 0.98  # of what a curve knows, from window to window
 MEMORY = 30.0  # steps at the peak learning rate that recency lasts
-CERTAIN = 1.5  # standard deviations from which a contrast, or what a move promises, counts
+CERTAIN = 1.5  # standard deviations from which a contrast moves the mixture
+STRONG = 3.0  # nats of evidence that weigh as much as the doubt, 20 to 1
+LEAST_EVIDENCE = -10.0  # so that what turns out later still counts
 PER_RECENCY = 1.5  # how much recent share counts beside the slope
 HALF = 0.5  # recent and cumulative shares count alike; and the power of shares in a target's law
 LEAST_RATIO = 0.05  # of a share to its reference, in that law
@@ -76,7 +79,8 @@ class RobustEstimator(OnlineEstimator):
     saved: ClassVar[tuple[str, ...]] = (
         "shared_DS", "curve_DGS", "total_D", "late_D", "fastest", "base_D", "evaluations_done",
         "evaluated_at", "evaluated_tokens", "perturbations_done", "trend_T", "effect_D",
-        "trend_TT", "cross_TD", "effect_DD", "variance", "count",
+        "trend_TT", "cross_TD", "effect_DD", "variance", "count", "evidence",
+        "unmoved_T", "unmoved_TT", "unmoved_variance", "unmoved_count",
     )  # fmt: skip
 
     eta: float = 0.1
@@ -101,7 +105,8 @@ class RobustEstimator(OnlineEstimator):
     def _first(self) -> Plan:
         setting, domains = self.setting, len(self.setting.domains)
         self._keep_curves(Curves.empty(domains))
-        self._keep_belief(Interaction.unknown(domains))
+        self._forget_interaction()
+        self.evidence = 0.0
         self.total_D, self.fastest = np.zeros(domains), 0.0
         self.late_D, self.base_D = setting.reference_D.copy(), setting.reference_D.copy()
         self.evaluations_done, self.evaluated_at, self.perturbations_done = 0, 0, 0
@@ -163,7 +168,13 @@ class RobustEstimator(OnlineEstimator):
         elapsed = 0.0 if first else math.log(self.step / max(self.evaluated_at, 1))
         cumulative_D = self.total_D / max(self.total_D.sum(), 1.0)
         x_D = HALF * self._moved(self.late_D) + (1.0 - HALF) * self._moved(cumulative_D)
-        self._keep_belief(self._belief().add(loss, x_D, elapsed, first=first))
+        moved, unmoved, none_D = self._belief(), self._belief_unmoved(), np.zeros(0)
+        if not first:
+            more = moved.log_density(loss, x_D, elapsed)
+            more -= unmoved.log_density(loss, none_D, elapsed)
+            self.evidence = max(self.evidence + more, LEAST_EVIDENCE)
+        self._keep_belief(moved.add(loss, x_D, elapsed, first=first))
+        self._keep_unmoved(unmoved.add(loss, none_D, elapsed, first=first))
         self.evaluations_done, self.evaluated_at = self.evaluations_done + 1, self.step
         self.evaluated_tokens = tokens
 
@@ -188,6 +199,25 @@ class RobustEstimator(OnlineEstimator):
         self.effect_DD = belief.effect_DD
         self.variance, self.count = belief.variance, belief.count
 
+    def _belief_unmoved(self) -> Interaction:
+        """Return what is believed of the target if no share moves it."""
+        unknown = Interaction.unknown(0)
+        return replace(
+            unknown,
+            trend_T=self.unmoved_T,
+            trend_TT=self.unmoved_TT,
+            variance=self.unmoved_variance,
+            count=self.unmoved_count,
+        )
+
+    def _keep_unmoved(self, belief: Interaction) -> None:
+        self.unmoved_T, self.unmoved_TT = belief.trend_T, belief.trend_TT
+        self.unmoved_variance, self.unmoved_count = belief.variance, belief.count
+
+    def _forget_interaction(self) -> None:
+        self._keep_belief(Interaction.unknown(len(self.setting.domains)))
+        self._keep_unmoved(Interaction.unknown(0))
+
     # The plain mean over the training domains -----------------------------------------------
 
     def _for_mean(self, slopes: Slopes) -> Plan:
@@ -210,7 +240,8 @@ class RobustEstimator(OnlineEstimator):
         mean = max(float(weights_D @ value_D), 1e-300)
         relative_D = np.clip(value_D / mean - 1.0, -1.0, 1.0)
         contrast_sd_D = np.sqrt(sd_D**2 + (weights_D**2 * sd_D**2).sum())
-        sure_D = _certain(np.abs(value_D - mean) / np.maximum(contrast_sd_D, 1e-300))
+        signal_D = np.abs(value_D - mean) / np.maximum(contrast_sd_D, 1e-300)
+        sure_D = np.maximum(1.0 - (CERTAIN / np.maximum(signal_D, 1e-9)) ** 2, 0.0)
         moved_D = weights_D * np.exp(self.eta * relative_D * sure_D)
         return self._within(moved_D, self.least, self.most)
 
@@ -249,8 +280,8 @@ class RobustEstimator(OnlineEstimator):
 
     def _best_for_target(self, slopes: Slopes) -> Array:
         """Return the shares that the effects make best, each as far as it is certain."""
-        effect_D, covariance_DD = self._effects(slopes)
-        signal_D = effect_D / np.sqrt(np.maximum(np.diag(covariance_DD), 1e-300))
+        effect_D, sd_D = self._effects(slopes)
+        signal_D = effect_D / np.maximum(sd_D, 1e-300)
         sure_D = np.maximum(effect_D, 0.0) * signal_D**2 / (1.0 + signal_D**2)
         if not sure_D.sum() > 0:
             return self.base_D
@@ -265,14 +296,12 @@ class RobustEstimator(OnlineEstimator):
         wanted_D = self._within(wanted_D, self.keep, FREE)
         if not self._asks:
             return wanted_D
-        moved_D = self._moved(wanted_D)
-        variance = float(moved_D @ covariance_DD @ moved_D)
-        certain = float(_certain(effect_D @ moved_D / math.sqrt(max(variance, 1e-300))))
-        part = own + (1.0 - own) * certain
+        matters = 1.0 / (1.0 + math.exp(STRONG - self.evidence))
+        part = own + (1.0 - own) * matters
         return np.asarray(reference_D + part * (wanted_D - reference_D))
 
     def _effects(self, slopes: Slopes) -> tuple[Array, Array]:
-        """Return effects of shares on the objective, and their covariance."""
+        """Return effects of shares on the objective, and their deviations."""
         seen_D, own_D, own = self.total_D / self._scale_D, self._own_D, float(self._own_D.sum())
         prior_D = own_D * (slopes.fall_D * seen_D + slopes.recency_D)
         sd_D = np.full(len(own_D), OUTSIDE)
@@ -282,7 +311,7 @@ class RobustEstimator(OnlineEstimator):
             own_sd_D = np.maximum(of_curve_D, OWN_UNSURE * prior_D)
             sd_D = np.maximum(np.where(own_D > 0, own_sd_D, others), 1e-9)
         if self.evaluations_done < 2:
-            return prior_D, np.diag(sd_D**2)
+            return prior_D, sd_D
         return self._belief().with_prior(prior_D, sd_D)
 
     def _approach(self, wanted_D: Array, seen: Seen) -> None:
@@ -316,16 +345,10 @@ class RobustEstimator(OnlineEstimator):
     def _remapped(self) -> None:
         """Forget the interaction, which was of other domains."""
         super()._remapped()
-        self._keep_belief(Interaction.unknown(len(self.setting.domains)))
-        self.evaluations_done, self.evaluated_at = 0, 0
+        self._forget_interaction()
+        self.evaluations_done, self.evaluated_at, self.evidence = 0, 0, 0.0
         self.base_D = self.bounded(np.nan_to_num(self.base_D))
         self.late_D = self.late_D / self.late_D.sum()
-
-
-def _certain(signal_D: ArrayLike) -> Array:
-    """Return which part of a move is made, by its standard deviations above 0: none to 1.5."""
-    above_D = np.maximum(np.asarray(signal_D, float), 1e-9)
-    return np.asarray(np.maximum(1.0 - (CERTAIN / above_D) ** 2, 0.0))
 
 
 def _signs(number: int, names: Sequence[str]) -> Array:
