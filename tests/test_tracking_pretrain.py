@@ -100,6 +100,7 @@ def test_each_metric_has_each_step_once_though_the_run_was_killed_and_went_on(ru
 
 def test_a_run_says_what_made_it(run):
     client, only, out = run
+    assert only.info.run_name == "run/pretrain"
     assert only.data.params["training/batch"] == "4"
     assert only.data.tags["mixopt.version"] == package_versions()["mixopt"]
     assert set(only.data.tags) >= {"mixopt.fingerprint", "mixopt.git_commit", "mixopt.git_dirty"}

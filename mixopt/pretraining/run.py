@@ -103,6 +103,7 @@ def _tracked(parts: Parts, out: Path, ranks: Ranks, warn: Say) -> Iterator[None]
             "pretrain",
             _params(config, ranks),
             code_tags(run_fingerprint(config)),
+            name=f"{out.resolve().name}/pretrain",
             datasets=_datasets(config, out, parts.sampler.mixture_at(0)),
         )
         tracker.follow("pretrain", out / METRICS)

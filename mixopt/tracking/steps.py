@@ -51,6 +51,7 @@ def tracked(run: Run, step: str, tracker: Tracker) -> Iterator[Tracker]:
             name,
             _params(run, name),
             code_tags(run.fingerprint(name)),
+            name=f"{run.path.resolve().name}/{name}",
             folder=FOLDERS[name],
             datasets=corpus_datasets(run.path / "corpus", run.natural),
         )
@@ -100,7 +101,11 @@ def code_tags(fingerprint: str) -> dict[str, str]:
     from mixopt.provenance import git_commit
 
     commit = git_commit()
-    tags = {"mixopt.fingerprint": fingerprint, "mixopt.version": __version__}
+    tags = {
+        "mixopt.fingerprint": fingerprint,
+        "mixopt.version": __version__,
+        "mlflow.source.name": f"mixopt {__version__}",
+    }
     if commit is None:
         return tags
     clean = commit.removesuffix("+")
