@@ -115,8 +115,8 @@ def ended(processes):
     return codes
 
 
-def killed_at(context, config, out, file, ranks=1, overrides=()):
-    """Kill a run when it has written a file."""
+def killed_at(context, config, out, file, ranks=1, overrides=(), signal="kill"):
+    """Kill a run, or ask it to stop, when it has written a file."""
     processes = started(context, config, out, ranks, overrides)
     end = time.monotonic() + 120
     while not (out / file).exists():
@@ -124,8 +124,8 @@ def killed_at(context, config, out, file, ranks=1, overrides=()):
         assert any(process.is_alive() for process in processes), out.parent / "error"
         time.sleep(0.001)
     for process in processes:
-        process.kill()
-    ended(processes)
+        getattr(process, signal)()
+    return ended(processes)
 
 
 def record(out):
@@ -248,6 +248,21 @@ def test_a_run_that_was_killed_has_the_record_of_one_that_was_not(whole, context
     assert_same_record(whole, out)
 
 
+def test_a_window_that_a_stop_cuts_is_one_again(whole, context, config, tmp_path):
+    out = tmp_path / "run"
+    part = "experts/counts/part-00000006.parquet"
+    assert killed_at(context, config, out, part, signal="terminate") == [0], tmp_path / "error"
+    stopped = int(sorted((out / "checkpoints").iterdir())[-1].name.removeprefix("step-"))
+    assert 6 < stopped < STEPS
+    assert ended(started(context, config, out, 1)) == [0], tmp_path / "error"
+    for one, other in zip(record(whole).windows(), record(out).windows(), strict=True):
+        assert (one.start, one.end) == (other.start, other.end)
+        for a, b in zip(one.assignments.layers, other.assignments.layers, strict=True):
+            assert np.array_equal(a.counts_HDE, b.counts_HDE), stopped
+            # Sums of float32 are moved to the host at the stop as well.
+            np.testing.assert_allclose(a.probability_DE, b.probability_DE, rtol=1e-5)
+
+
 def test_what_was_recorded_after_the_last_checkpoint_is_dropped(whole, config, tmp_path):
     out = tmp_path / "run"
     shutil.copytree(whole, out)
@@ -260,9 +275,10 @@ def test_what_was_recorded_after_the_last_checkpoint_is_dropped(whole, config, t
     assert_same_record(whole, out)
 
 
-def test_two_ranks_are_one_and_go_on_as_one(whole, context, config, tmp_path):
+@pytest.mark.parametrize("parallel", ["ddp", "fsdp"])
+def test_two_ranks_are_one_and_go_on_as_one(parallel, whole, context, config, tmp_path):
     out = tmp_path / "run"
-    both = ["parallel=fsdp"]
+    both = [f"parallel={parallel}"]
     killed_at(context, config, out, "experts/counts/part-00000012.parquet", 2, both)
     assert ended(started(context, config, out, 1, ["parallel=none"])) == [0], tmp_path / "error"
     for one, other in zip(total(whole).layers, total(out).layers, strict=True):
