@@ -23,6 +23,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import polars as pl
 from mixopt_proxies.decoder import DecoderProxy
 from online_tables import paired
 
@@ -38,7 +39,7 @@ from mixopt.trial_files import result_from_json, result_to_json
 DOMAINS = ("literature_en", "docs_en", "man_fr", "code_python", "code_cpp", "formal_math")
 SKEWED, SCARCE = "code_cpp", "man_fr"
 SEEDS = (1, 2, 3)
-TOKENS = 2_000_000
+TOKENS = 300_000
 PICTURES = ("uniform", "skewed", "skewed, not balanced")
 
 
@@ -110,7 +111,7 @@ def train(case: Case, corpus: Corpus, tokens: int) -> list[TrialResult]:
     mixture = Mixture(case.weights)
     trials = [Trial(f"seed{seed}", mixture, seed) for seed in SEEDS]
     proxy = DecoderProxy(size="moe-tiny", balance=case.balance)
-    training = Training(tokens, eval_tokens=131_072, device="cpu")
+    training = Training(tokens, eval_tokens=32_768, device="cpu")
     return proxy.train(trials, corpus, training, lambda progress: None)
 
 
@@ -176,7 +177,7 @@ def _of_domain(domain: str) -> dict[str, Measure]:
     def column(name: str) -> Measure:
         def measure(result: TrialResult) -> float:
             rows = _counts(result).held_out.summary().by_domain()
-            return float(rows.row(by_predicate=rows["domain"] == domain, named=True)[name])
+            return float(rows.row(by_predicate=pl.col("domain") == domain, named=True)[name])
 
         return measure
 

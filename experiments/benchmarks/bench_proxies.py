@@ -1,9 +1,10 @@
-"""The stacked trainer against Hugging Face Llama models trained one after another.
+"""The stacked trainer against Hugging Face models of the same shape trained one after another.
 
     uv run python experiments/benchmarks/bench_proxies.py [--quick] [--json]
 
-Both sides train models of one shape on one thread. Theirs: `LlamaForCausalLM` in fp32, eager,
-fused AdamW, gradient clipping, on batches that lie ready. Ours: `StackTrainer` as a sweep runs
+Both sides train models of one shape on one thread. Theirs: `LlamaForCausalLM`, with experts
+`MixtralForCausalLM` with its grouped products and auxiliary loss, in fp32, eager, fused AdamW,
+gradient clipping, on batches that lie ready. Ours: `StackTrainer` as a sweep runs
 it, with its batches read from token shards, clipping, schedule and the number of members that the
 trainer chooses; the second control is one member alone. The sides take turns in rounds; a ratio
 is the median over rounds of the ratio within a round, in CPU time and in wall time (busy
@@ -36,7 +37,7 @@ from mixopt_proxies.memory import memory_kept
 from mixopt_proxies.passes import Passes
 from mixopt_proxies.sizes import Size, make_size
 from mixopt_proxies.trainer import StackTrainer
-from transformers import LlamaConfig, LlamaForCausalLM
+from transformers import LlamaConfig, LlamaForCausalLM, MixtralConfig, MixtralForCausalLM
 
 from mixopt.corpus import Corpus, Domain
 from mixopt.proxy import Trial
@@ -70,6 +71,8 @@ ROWS = (
         ratio=1.4,
     ),
     Row("width 128", make_size("tiny", **WIDE), 256, share=0.4),
+    Row("moe-tiny", make_size("moe-tiny"), 256, ratio=2.0),
+    Row("moe-tiny, 128 tokens a step", make_size("moe-tiny", **SHORT), 256, ratio=4.0),
 )
 
 
@@ -195,20 +198,8 @@ def stacked_step(row: Row, corpus: Corpus, members: int) -> Callable[[], object]
 
 
 def transformers_step(row: Row) -> Callable[[], object]:
-    """Return one step of a Hugging Face Llama of the same shape, fp32 and eager."""
-    size = row.size
-    config = LlamaConfig(
-        vocab_size=row.vocab_size,
-        hidden_size=size.width,
-        intermediate_size=size.ff,
-        num_hidden_layers=size.layers,
-        num_attention_heads=size.heads,
-        num_key_value_heads=size.heads,
-        max_position_embeddings=size.sequence_length,
-        tie_word_embeddings=size.tied,
-        use_cache=False,
-    )
-    model = LlamaForCausalLM(config)
+    """Return one step of a Hugging Face model of the same shape, fp32 and eager."""
+    size, model = row.size, transformers_model(row)
     optimizer = torch.optim.AdamW(model.parameters(), lr=size.lr, fused=True)
     tokens = torch.randint(row.vocab_size, (8, size.batch, size.sequence_length))
     batches = itertools.cycle(tokens)
@@ -221,6 +212,33 @@ def transformers_step(row: Row) -> Callable[[], object]:
         optimizer.zero_grad()
 
     return step
+
+
+def transformers_model(row: Row) -> torch.nn.Module:
+    """Return a Llama of a row's shape, or a Mixtral where it has experts."""
+    size = row.size
+    shape = {
+        "vocab_size": row.vocab_size,
+        "hidden_size": size.width,
+        "intermediate_size": size.experts.expert_ff if size.experts else size.ff,
+        "num_hidden_layers": size.layers,
+        "num_attention_heads": size.heads,
+        "num_key_value_heads": size.heads,
+        "max_position_embeddings": size.sequence_length,
+        "tie_word_embeddings": size.tied,
+        "use_cache": False,
+    }
+    if size.experts is None:
+        return LlamaForCausalLM(LlamaConfig(**shape))
+    config = MixtralConfig(
+        **shape,
+        num_local_experts=size.experts.experts,
+        num_experts_per_tok=size.experts.top_k,
+        output_router_logits=True,
+        sliding_window=None,
+        experts_implementation="grouped_mm",
+    )
+    return MixtralForCausalLM(config).train()
 
 
 def random_corpus(folder: Path, vocab_size: int, domains: int = 6) -> Corpus:
@@ -261,7 +279,7 @@ def bf16_peak() -> float:
 
 def table(results: list[Result]) -> str:
     """Return the results as a Markdown table."""
-    names = ["shape", "Llama, one by one", "ours, K = 1", "ours", "K", "ratio, CPU time"]
+    names = ["shape", "theirs, one by one", "ours, K = 1", "ours", "K", "ratio, CPU time"]
     names += ["least to most", "ratio, wall", "ratio, K = 1", "share of bf16 peak"]
     names += ["peak, GFLOP/s", "first step", "target"]
     rows = [names, ["---"] * len(names), *(cells(result) for result in results)]

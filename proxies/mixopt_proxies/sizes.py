@@ -9,6 +9,11 @@ for bytes and a core of a CPU: a million tokens in about ten seconds. With half 
 tokens of six domains its mean held-out loss was 2.15 nats per byte with 4 sequences of 128 a
 step and 2.21 with 8; a third layer gained 0.03 and cost 1.4 times the time, a width of 96 or
 128 gained nothing so early.
+
+`moe-tiny` and `moe-1m` are `tiny` and `1m` with eight experts, of which a token meets two that have
+together the weights of the dense feed-forward. On those six domains, with half a million tokens
+and three seeds, `tiny` came to 2.163 and `moe-tiny` to 2.152 in 1.4 times the CPU time, 2.152 with
+`balance: bias` and 2.154 with `none`, which left 2 of 48 experts dead.
 """
 
 from __future__ import annotations
