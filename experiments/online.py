@@ -5,14 +5,14 @@
 
 Groups of 3, 5 and 11 domains; for each the mean over its domains and a target that is not uniform.
 In the group `outside` the target is a domain that is not trained on, `code_c`; the other ten are.
-`--fresh` trains `stratified` and `robust`, on the mean or for the target outside, with seeds that
-no default was chosen on.
+`--fresh` trains `stratified`, `robust` and `best_static`, on the mean or for the target outside,
+with seeds that no default was chosen on.
 All runs of a group have the same tokens and, seed by seed, the same initial weights and text.
 Static mixtures come from a design of runs: `best_static` from runs of full length, `regmix` from
 proxies of a quarter of it, with LightGBM and simulation as published. `aioli on regmix` and `robust
-on regmix` start from that proposal (the restricted setting). With `--size large` (1.4M weights) the
-static mixtures are those of the small model's designs. `sweeps only` is Aioli that never
-moves (eta 0): what its sweeps cost alone. What is finished is a file and is not done again.
+on regmix` start from that proposal (the restricted setting). With `--size large` (1.4M weights) and
+`--fresh` the static mixtures are those of the small model's designs. `sweeps only` is Aioli that
+never moves (eta 0): what its sweeps cost alone. What is finished is a file and is not done again.
 
 The folder holds <domain>/train.parquet and <domain>/validation.parquet with a column `text`.
 """
@@ -182,18 +182,20 @@ def designed_mixtures(
 
 def _of_small(out: Path) -> dict[str, Mixture]:
     """Return the static mixtures of the small model."""
-    path = out.with_name(out.name.replace("large", "small")) / "mixtures.json"
+    path = out.with_name(out.name.partition("-")[0] + "-small") / "mixtures.json"
     if not path.exists():
         sys.exit(f"{path}: is not there; run --size small first")
     return {name: Mixture(weights) for name, weights in json.loads(path.read_text()).items()}
 
 
 def run_fresh(group: Group, text: Text, out: Path, pool: ProcessPoolExecutor) -> None:
-    """Train stratified and robust with other seeds than the options were chosen on."""
+    """Train with other seeds than the options were chosen on."""
     even = same_weights(Mixture.uniform(group.domains), FRESH_SEEDS)
     name, weights = next(iter(group.objectives().items()))
+    best = f"best_static/{name}"
     jobs = (
         Job("stratified", even, FRESH_SEEDS, weights),
+        Job(best, same_weights(_of_small(out)[best], FRESH_SEEDS), FRESH_SEEDS, weights),
         Job(f"robust/{name}", even, FRESH_SEEDS, weights, "robust"),
     )
     finish({job.name: (text, job) for job in jobs}, out, pool)

@@ -30,7 +30,8 @@ def print_tables(out: Path, objectives: Mapping[str, Mapping[str, Mapping[str, f
     print(
         "Commands: `python experiments/online.py --data FOLDER --out runs/online --group three"
         " --group five --group outside`, the same with `--group eleven --steps 300`, both with"
-        " `--fresh`, `--size large --group five --steps 300`, then `--print`.\n"
+        " `--fresh` (`outside` with `--steps 2000`), `--size large --group five --steps 300`, then"
+        " `--print`.\n"
     )
     print(
         "Mean held-out loss in nats per token on text that nothing has seen, less that of"

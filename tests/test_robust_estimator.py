@@ -111,7 +111,7 @@ def test_a_target_that_is_none_is_found_by_perturbing_and_its_source_gets_more()
     estimator = RobustEstimator()
     where = setting((1.0,), evaluations=("exam",))
     weights, tags = run(estimator, where, held_out=outside)
-    assert sum(tag.startswith("perturbation") for tag in set(tags)) == 10
+    assert sum(tag.startswith("perturbation") for tag in set(tags)) == int(0.05 * STEPS / 3)
     assert weights[-1].argmax() == 2
     assert weights[-1, 2] > 0.6
 
@@ -152,7 +152,7 @@ def test_evaluations_keep_to_their_budget():
     assert estimator.evaluations_done * 2000 / 3 <= 0.01 * STEPS * TOKENS
 
 
-@pytest.mark.parametrize("part", [0.01, 0.02, 0.05])
+@pytest.mark.parametrize("part", [0.03, 0.05, 0.1])
 def test_steps_on_perturbed_mixtures_keep_to_their_budget(part):
     estimator = RobustEstimator(perturb=part)
     where = setting((1.0,), evaluations=("exam",))
@@ -166,6 +166,12 @@ def test_steps_on_perturbed_mixtures_keep_to_their_budget(part):
         found = outside(tokens_D) if plan.held_out else None
         estimator.observe(Observation(step, drawn_D, losses(tokens_D) * drawn_D, drawn_D, found))
     assert 0 < perturbed <= part * STEPS
+
+
+def test_a_run_too_short_to_tell_domains_apart_is_not_perturbed():
+    weights, tags = run(RobustEstimator(perturb=0.02), setting((1.0,), ("exam",)), held_out=outside)
+    assert not any(tag.startswith("perturbation") for tag in tags)
+    assert weights == pytest.approx(1 / 3, abs=0.02)
 
 
 def test_a_target_is_approached_alike_in_any_order_of_domains():

@@ -10,11 +10,11 @@ For a target (any other objective) the effect of each domain's share on the targ
 is a recursive regression on realised shares (mixopt_regressors.online.interaction), with the
 curves as prior where the target is a training domain. Where a good part of the objective is
 beyond what own shares can give it, about ten small perturbations at the start give the regression
-its contrasts. Shares go towards those that the effects make best, by their signal over noise. Where
-only evaluations tell, they go by the probability that shares matter at all: a regression with
-effects has to predict the losses before they are seen, and strongly better than one without. In
-the last part a target's own domain gets its weight. Evaluations and perturbations keep to a budget
-each.
+its contrasts; a run too short for as many as there are domains has none. Shares go towards those
+that the effects make best, by their signal over noise. Where only evaluations tell, they go by the
+probability that shares matter at all: a regression with effects has to predict the losses before
+they are seen, and strongly better than one without. In the last part a target's own domain gets
+its weight. Evaluations and perturbations keep to a budget each.
 
 What was measured, and where it does not win: experiments/online_synthetic.py,
 experiments/online.py.
@@ -52,7 +52,7 @@ CROSS, OUTSIDE = 0.15, 0.2  # prior deviations: of others' effects over own ones
 OWN_UNSURE = 0.3  # least relative deviation of a prior from curves
 PACE = 0.03  # of the run, in which a target's mixture makes most of its way
 OPEN = 0.3  # of the objective that own shares cannot reach, from which it pays to perturb
-PERTURBATIONS = 10  # at least, where evaluations and steps allow
+PERTURBATIONS, SHORTEST = 10, 3  # how many where it can be; steps of one, at least
 STRENGTH = 1.2  # of a perturbation, in logarithms of shares
 EVALUATIONS = 60
 NO_TOKENS = 1e-9
@@ -325,8 +325,11 @@ class RobustEstimator(OnlineEstimator):
         return int(3.0 * self.evaluate * tokens / max(self.evaluated_tokens, 1))
 
     def _perturbations(self) -> int:
-        wanted = max(len(self.setting.domains), PERTURBATIONS)
-        return min(wanted, int(0.7 * self._budget()), int(self.perturb * self.setting.steps))
+        """Return how many there will be: none where fewer than domains, which tell none apart."""
+        domains = len(self.setting.domains)
+        room = int(self.perturb * self.setting.steps / SHORTEST)
+        count = min(max(domains, PERTURBATIONS), int(0.7 * self._budget()), room)
+        return count if count >= domains else 0
 
     def _perturbation(self) -> Plan:
         """Raise half of the domains that are no target, and lower the others; then evaluate."""
