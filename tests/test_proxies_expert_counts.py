@@ -9,8 +9,10 @@ from mixopt_proxies.decoder import DecoderProxy
 from mixopt_proxies.passes import Passes
 from mixopt_proxies.trainer import StackTrainer
 
+from mixopt.executors import Job
 from mixopt.mixture import Mixture
 from mixopt.proxy import Training, Trial
+from mixopt.sweeps import run_trials
 from mixopt.testing import tiny_corpus
 from mixopt.trial_files import TrialFolder
 
@@ -130,6 +132,18 @@ def test_a_trials_file_keeps_what_its_experts_were_given(trained, tmp_path):
             for a, b in zip(one.layers, other.layers, strict=True):
                 assert all((x == b.arrays()[n]).all() for n, x in a.arrays().items())
         assert ours.information == theirs.information
+
+
+def test_a_sweep_keeps_what_its_workers_counted(trained, corpus, tmp_path):
+    trials, results = trained
+    job = Job("decoder", OPTIONS, corpus.path, TRAINING)
+    for _ in range(2):  # trained by a worker, then read from its files
+        found = run_trials(trials, job, tmp_path / "trials", workers=1)
+        for one, other in zip(found, results, strict=True):
+            counts = [result.experts.train.layers[1].counts_HDE for result in (one, other)]
+            # Rounding may turn a token between two experts that are alike; it rarely does.
+            assert abs(counts[0] - counts[1]).sum() <= 8
+            assert one.experts.train.tokens_D.sum() == 21 * 64
 
 
 def test_a_trial_that_diverges_has_no_counts_and_a_dense_one_neither(corpus):

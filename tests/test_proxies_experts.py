@@ -243,6 +243,13 @@ def test_the_auxiliary_loss_evens_the_load():
     assert busiest(pulled, [1, 2]) < busiest(free, [1, 2]) - 0.2
 
 
+def test_a_pytorch_without_grouped_products_is_named(monkeypatch):
+    monkeypatch.delattr(torch.nn.functional, "grouped_mm")
+    with pytest.raises(ConfigError, match="experts: need torch.nn.functional.grouped_mm, which"):
+        trainer_of([0])
+    trainer_of([0], make_size("tiny"))
+
+
 def test_moe_tiny_keeps_the_promises_of_a_proxy():
     check_proxy(lambda: DecoderProxy(size="moe-tiny", compile=False), tokens=8_192)
 

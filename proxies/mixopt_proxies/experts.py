@@ -23,7 +23,21 @@ from torch.autograd import Function
 from torch.autograd.function import once_differentiable
 from torch.nn import functional
 
+from mixopt.errors import ConfigError
 from mixopt_proxies.routing import Choice, choose
+
+
+def check_grouped_products() -> None:
+    """Check that this PyTorch has them.
+
+    Raises:
+        ConfigError: It is too old.
+    """
+    if not hasattr(functional, "grouped_mm"):
+        raise ConfigError(
+            "proxy.options.experts: need torch.nn.functional.grouped_mm, which PyTorch"
+            f" {torch.__version__} has not: pip install --upgrade torch, or take a dense size"
+        )
 
 
 def route(

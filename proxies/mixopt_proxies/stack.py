@@ -18,7 +18,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from mixopt_proxies.attention import Attention
-from mixopt_proxies.experts import route
+from mixopt_proxies.experts import check_grouped_products, route
 from mixopt_proxies.routing import Choice, Routed, added_up
 from mixopt_proxies.sizes import Size
 
@@ -29,6 +29,8 @@ class Decoder:
     """What is computed with the weights of a stack; it holds no weights itself."""
 
     def __init__(self, size: Size, *, device: torch.device, dtype: torch.dtype) -> None:
+        if size.experts is not None:
+            check_grouped_products()
         self.size = size
         self.dtype = dtype
         self._attention = Attention(size, device=device, dtype=dtype)
