@@ -50,3 +50,12 @@ class TinyExperts(nn.Module):
         for layer in self.layers:
             x = layer(x)
         return self.head(x)
+
+
+class Skipping(TinyExperts):
+    """Never runs its last layer."""
+
+    def forward(self, input_ids):
+        last = self.layers[-1]
+        unused = sum(weight.sum() * 0 for weight in last.parameters())
+        return self.head(self.layers[0](self.embedding(input_ids))) + unused

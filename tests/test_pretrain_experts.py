@@ -306,6 +306,13 @@ def test_a_model_without_routers_is_left_alone_unless_it_must_have_some(config, 
         pretrain(config, tmp_path / "other", [*dense, "experts.enabled=true"])
 
 
+def test_a_router_that_does_not_run_is_named_with_what_trains_without(config, tmp_path):
+    skipping = ["model={name: 'experts_job:Skipping'}", "training.steps=2"]
+    with pytest.raises(RoutingError, match="ran 0 times in 1 batches.*experts.enabled: false"):
+        pretrain(config, tmp_path / "run", skipping)
+    pretrain(config, tmp_path / "run", [*skipping, "experts.enabled=false"])
+
+
 def test_a_checkpoint_of_other_experts_is_refused(whole, config, tmp_path, monkeypatch):
     import experts_job
 

@@ -74,10 +74,17 @@ class ExpertWatch:
             domain_B: Domains of its sequences.
             length: Tokens of a sequence.
             position: Of its first sequence in the stream of all ranks.
+
+        Raises:
+            RoutingError: A router does not run once in a pass.
         """
         domain_BT = domain_B[:, None].expand(-1, length)
-        with self._stats.domains(domain_BT, position=position):
-            yield
+        try:
+            with self._stats.domains(domain_BT, position=position):
+                yield
+        except RoutingError as error:
+            why = f"{error}; experts.enabled: false trains without counting"
+            raise RoutingError(why) from error
 
     def begin(self) -> None:
         """Begin a run: what was recorded before its first checkpoint is dropped."""
