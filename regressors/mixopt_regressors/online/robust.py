@@ -12,9 +12,9 @@ curves as prior where the target is a training domain. Where a good part of the 
 beyond what own shares can give it, about ten small perturbations at the start give the regression
 its contrasts; a run too short for as many as there are domains has none. Shares go towards those
 that the effects make best, by their signal over noise. Where only evaluations tell, they go by the
-probability that shares matter at all: a regression with effects has to predict the losses before
-they are seen, and strongly better than one without. In the last part a target's own domain gets
-its weight. Evaluations and perturbations keep to a budget each.
+probability that shares matter at all: how much better a regression with effects predicted the
+losses, each before it was seen, than one without. In the last part a target's own domain gets its
+weight. Evaluations and perturbations keep to a budget each.
 
 What was measured, and where it does not win: experiments/online_synthetic.py,
 experiments/online.py.
@@ -43,8 +43,7 @@ WINDOW, WARM_UP = 0.01, 0.05  # of the run: a plan, and the start on the referen
 FADING = 0.98  # of what a curve knows, from window to window
 MEMORY = 30.0  # steps at the peak learning rate that recency lasts
 CERTAIN = 1.5  # standard deviations from which a contrast moves the mixture
-STRONG = 3.0  # nats of evidence that weigh as much as the doubt, 20 to 1
-LEAST_EVIDENCE = -10.0  # so that what turns out later still counts
+LEAST_EVIDENCE = -10.0  # nats, so that what turns out later still counts
 PER_RECENCY = 1.5  # how much recent share counts beside the slope
 HALF = 0.5  # recent and cumulative shares count alike; and the power of shares in a target's law
 LEAST_RATIO = 0.05  # of a share to its reference, in that law
@@ -296,7 +295,7 @@ class RobustEstimator(OnlineEstimator):
         wanted_D = self._within(wanted_D, self.keep, FREE)
         if not self._asks:
             return wanted_D
-        matters = 1.0 / (1.0 + math.exp(STRONG - self.evidence))
+        matters = 1.0 / (1.0 + math.exp(-self.evidence))
         part = own + (1.0 - own) * matters
         return np.asarray(reference_D + part * (wanted_D - reference_D))
 
