@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from mixopt.tracking.database import anywhere
 from mixopt.tracking.journal import JOURNAL, Journal
 from mixopt.tracking.keys import LONGEST, key_of, name_tags, names_of
 from mixopt.tracking.lines import LineFile, MetricLines, Position, points_of
@@ -103,6 +104,13 @@ def test_names_longer_than_a_tag_go_on_in_further_tags():
     tags = name_tags(names)
     assert max(map(len, tags.values())) <= 5000
     assert list(names_of({**tags, "other": "x"}).values()) == names
+
+
+def test_a_database_is_named_so_that_another_working_directory_finds_it(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert anywhere("sqlite:///all.db") == f"sqlite:///{tmp_path.resolve()}/all.db"
+    assert anywhere(f"sqlite:///{tmp_path}/all.db") == anywhere("sqlite:///all.db")
+    assert anywhere("http://127.0.0.1:5000") == "http://127.0.0.1:5000"
 
 
 def test_a_step_that_begins_again_keeps_its_params_and_a_new_fingerprint_is_a_new_run(tmp_path):

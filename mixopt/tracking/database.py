@@ -20,6 +20,12 @@ def database_file(uri: str) -> Path | None:
     return Path(uri.removeprefix(PREFIX)) if uri.startswith(PREFIX) else None
 
 
+def anywhere(uri: str) -> str:
+    """Return the name of a store that holds in any working directory."""
+    file = database_file(uri)
+    return uri if file is None else f"{PREFIX}{file.resolve()}"
+
+
 @contextmanager
 def first_use(uri: str) -> Iterator[None]:
     """Have a database to oneself while it is opened first; a server needs nothing."""

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import json
 import os
+import socket
 import sys
 import threading
 import time
@@ -21,6 +22,8 @@ from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
+from urllib.request import getproxies, proxy_bypass
 
 from mixopt.errors import RunError
 from mixopt.files import only_one
@@ -44,6 +47,8 @@ NICENESS = 5  # how much this process gives way to training on the same cores
 EVERY_SECONDS = 2.0
 LONGEST_PAUSE = 30.0
 LOCK_SECONDS = 30.0
+KNOCK_SECONDS = 5.0
+PORTS = {"http": 80, "https": 443}
 
 Answer = Callable[[dict[str, Any]], None]
 
@@ -94,6 +99,7 @@ class Sender:
         self._answer({"alive": True})
 
     def _connect(self) -> MlflowStore:
+        check_reachable(self._uri)
         with _signs_of_life(self._alive):
             from mixopt.tracking.mlflow_store import MlflowStore
 
@@ -101,6 +107,22 @@ class Sender:
             with first_use(self._uri):
                 kept = None if file is None else file.parent / "mlartifacts"
                 return MlflowStore(self._uri, self._experiment, kept)
+
+
+def check_reachable(uri: str) -> None:
+    """Knock at a server before seconds are spent on importing MLflow; not where a proxy is between.
+
+    Raises:
+        OSError: Nothing answers.
+    """
+    address = urlsplit(uri)
+    host = address.hostname
+    if address.scheme not in PORTS or host is None:
+        return
+    if address.scheme in getproxies() and not proxy_bypass(host):
+        return
+    port = address.port or PORTS[address.scheme]
+    socket.create_connection((host, port), timeout=KNOCK_SECONDS).close()
 
 
 @contextmanager

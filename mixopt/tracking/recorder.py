@@ -8,6 +8,7 @@ on. A point whose acknowledgement was lost is sent again with its own time, whic
 from __future__ import annotations
 
 import json
+import sys
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -99,7 +100,8 @@ class Recorder:
             entry = entry if entry is not None and entry.mark == wanted.mark else RunRecord()
             tally.runs += entry.status != wanted.status
             for record, content in self._parts(entry, wanted):
-                tally.points += sum(len(points) for _, points, _ in self._points(record, content))
+                found = self._points(record, content, sys.maxsize)
+                tally.points += sum(len(points) for _, points, _ in found)
                 tally.files += sum(1 for _ in self._files(record, content))
             tally.trials += sum(1 for _ in self._trials(entry, wanted))
         return tally
@@ -142,7 +144,7 @@ class Recorder:
 
     def _send_content(self, store: MlflowStore, record: RunRecord, content: _Content) -> None:
         assert record.run is not None, "a run was opened"
-        for name, points, position in self._points(record, content):
+        for name, points, position in self._points(record, content, self._batch):
             store.points(record.run, points)
             record.lines[name] = position
             self._note("points", len(points))
@@ -171,14 +173,14 @@ class Recorder:
                 yield file, mark
 
     def _points(
-        self, record: RunRecord, content: _Content
+        self, record: RunRecord, content: _Content, limit: int
     ) -> Iterator[tuple[str, list[Point], Position]]:
         for name in content.lines:
             position = record.lines.get(name, Position())
-            points, position = position.new_points(self._path / name, self._batch)
+            points, position = position.new_points(self._path / name, limit)
             while points:
                 yield name, points, position
-                points, position = position.new_points(self._path / name, self._batch)
+                points, position = position.new_points(self._path / name, limit)
 
     def _files(self, record: RunRecord, content: _Content) -> Iterator[tuple[str, str | None]]:
         for name, folder in content.files.items():

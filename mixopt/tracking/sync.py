@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from mixopt.errors import ConfigError, MixoptError, RunError
+from mixopt.tracking.database import anywhere
 from mixopt.tracking.journal import JOURNAL
 from mixopt.tracking.lines import parsed
 from mixopt.tracking.process import LOCAL
@@ -53,7 +54,7 @@ def sync(path: str | Path, uri: str | None = None) -> SyncResult:
     if importlib.util.find_spec("mlflow") is None:
         raise ConfigError("sync: needs MLflow: pip install 'mixopt[mlflow]'")
     settings = _settings(path, uri)
-    settings |= {"uri": uri} if uri else {}
+    settings |= {"uri": anywhere(uri)} if uri else {}
     command = sender_command(path, settings)
     with (path / "tracking.log").open("ab") as log:
         ended = subprocess.run(

@@ -18,6 +18,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import IO, TYPE_CHECKING, Any, Self
 
+from mixopt.tracking.database import anywhere
 from mixopt.tracking.journal import JOURNAL
 from mixopt.tracking.lines import LineFile
 
@@ -163,7 +164,8 @@ class Tracker:
 
     @property
     def _settings(self) -> dict[str, str | None]:
-        return {"uri": self._config.uri, "experiment": self._experiment}
+        uri = self._config.uri
+        return {"uri": None if uri is None else anywhere(uri), "experiment": self._experiment}
 
     def _launch(self) -> None:
         command = sender_command(self._path, self._settings)
