@@ -58,7 +58,7 @@ READING = """
 DOMAINS = ("literature_en", "docs_en", "man_fr", "code_python", "code_cpp", "formal_math")
 SKEWED, SCARCE = "code_cpp", "man_fr"
 SEEDS = (1, 2, 3)
-TOKENS = 300_000
+TOKENS = 1_000_000
 PICTURES = ("uniform", "skewed", "skewed, not balanced")
 
 
@@ -130,7 +130,7 @@ def train(case: Case, corpus: Corpus, tokens: int) -> list[TrialResult]:
     mixture = Mixture(case.weights)
     trials = [Trial(f"seed{seed}", mixture, seed) for seed in SEEDS]
     proxy = DecoderProxy(size="moe-tiny", balance=case.balance)
-    training = Training(tokens, eval_tokens=32_768, device="cpu")
+    training = Training(tokens, eval_tokens=65_536, device="cpu")
     return proxy.train(trials, corpus, training, lambda progress: None)
 
 
@@ -149,7 +149,7 @@ def print_page(out: Path) -> None:
     print("with `--print`. Means over three seeds; ± is half of a 95% interval.\n")
     print("## Reading\n" + READING)
     _print_table("By mixture and balance", BY_CASE, cases)
-    _print_table("The same less `uniform`, seed by seed", BY_CASE, cases, control="uniform")
+    _print_table("What a change of one thing does, seed by seed", BY_CASE, _paired_cases(cases))
     for domain in (SKEWED, SCARCE):
         _print_table(f"What `{domain}` gets", _of_domain(domain), cases)
     print("## What is diagnosed\n")
@@ -164,6 +164,8 @@ def print_page(out: Path) -> None:
 
 
 Measure = Callable[[TrialResult], float]
+Results = list[TrialResult]
+Pairs = list[tuple[TrialResult, TrialResult]]
 
 
 def _counts(result: TrialResult) -> ExpertCounts:
@@ -211,31 +213,30 @@ def _of_domain(domain: str) -> dict[str, Measure]:
 
 
 def _print_table(
-    title: str,
-    measures: Mapping[str, Measure],
-    cases: Mapping[str, list[TrialResult]],
-    *,
-    control: str | None = None,
+    title: str, measures: Mapping[str, Measure], cases: Mapping[str, Results | Pairs]
 ) -> None:
-    """Print a row a case; less the control's with the same seed where there is one."""
     print(f"## {title}\n")
     print("| mixture | " + " | ".join(measures) + " |")
     print("|---|" + "---|" * len(measures))
-    base = cases.get(control or "")
     for name, results in cases.items():
-        if name == control:
-            continue
-        cells = [_cell(_values(measure, results, base)) for measure in measures.values()]
+        cells = [_cell([_value(measure, one) for one in results]) for measure in measures.values()]
         print(f"| {name} | " + " | ".join(cells) + " |")
     print()
 
 
-def _values(
-    measure: Measure, results: list[TrialResult], base: list[TrialResult] | None
-) -> list[float]:
-    if base is None:
-        return [measure(one) for one in results]
-    return [measure(one) - measure(other) for one, other in zip(results, base, strict=True)]
+def _paired_cases(cases: Mapping[str, Results]) -> dict[str, Pairs]:
+    """Return each case with what it differs from in one thing: the mixture, or the balance."""
+    pairs = {}
+    for name, results in cases.items():
+        mixture, _, balance = name.partition(", ")
+        for other in (f"uniform, {balance}" if balance else "uniform", mixture):
+            if other != name and other in cases:
+                pairs[f"{name}, less {other}"] = list(zip(results, cases[other], strict=True))
+    return pairs
+
+
+def _value(measure: Measure, one: TrialResult | tuple[TrialResult, TrialResult]) -> float:
+    return measure(one[0]) - measure(one[1]) if isinstance(one, tuple) else measure(one)
 
 
 def _cell(values_S: Sequence[float]) -> str:
