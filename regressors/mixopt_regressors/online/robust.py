@@ -10,11 +10,11 @@ For a target (any other objective) the effect of each domain's share on the targ
 is a recursive regression on realised shares (mixopt_regressors.online.interaction), with the
 curves as prior where the target is a training domain. Where a good part of the objective is
 beyond what own shares can give it, about ten small perturbations at the start give the regression
-its contrasts; a run too short for as many as there are domains has none. Shares go towards those
-that the effects make best, by their signal over noise. Where only evaluations tell, they go by the
-probability that shares matter at all: how much better a regression with effects predicted the
-losses, each before it was seen, than one without. In the last part a target's own domain gets its
-weight. Evaluations and perturbations keep to a budget each.
+its contrasts; a run too short for as many as there are domains has none, and is not steered by
+evaluations. Shares go towards those that the effects make best, by their signal over noise. Where
+only evaluations tell, they go by the probability that shares matter at all: how much better a
+regression with effects predicted the losses, each before it was seen, than one without. In the last
+part a target's own domain gets its weight. Evaluations and perturbations keep to a budget each.
 
 What was measured, and where it does not win: experiments/online_synthetic.py,
 experiments/online.py.
@@ -267,7 +267,7 @@ class RobustEstimator(OnlineEstimator):
             return self._perturbation()
         left = min(self._budget(), EVALUATIONS) - self.evaluations_done
         due = (self.step + steps - self.evaluated_at) * left >= setting.steps - self.evaluated_at
-        asks = self._asks and left >= 1 and due
+        asks = self._asks and self._perturbations() > 0 and left >= 1 and due
         return Plan(self.base_D.copy(), steps, "target", held_out=asks)
 
     @property
@@ -295,7 +295,8 @@ class RobustEstimator(OnlineEstimator):
         wanted_D = self._within(wanted_D, self.keep, FREE)
         if not self._asks:
             return wanted_D
-        matters = 1.0 / (1.0 + math.exp(-self.evidence))
+        # An exact sampler leaves nothing to learn from but perturbations.
+        matters = 1.0 / (1.0 + math.exp(-self.evidence)) if self.perturbations_done else 0.0
         part = own + (1.0 - own) * matters
         return np.asarray(reference_D + part * (wanted_D - reference_D))
 
