@@ -40,19 +40,17 @@ READING = """
 - Experts of a proxy of this size and length hardly divide the domains: specialisation is about a
   hundredth of what it would be if the expert told the domain, with every mixture and every way of
   balancing, and no domain has experts of its own to speak of (`own`: the share of its assignments
-  that go to experts with a lift of 1.5 or more). Even uniform mixtures of 750,000 tokens
-  (`--tokens 750000`) came to 0.010 ± 0.009. Bytes are shared by all domains here; what is read off
-  domains by experts needs larger models or tokenizers, and this page does not show that.
-- That a skewed mixture makes experts less specialised is not established: 0.004 ± 0.004 less than
-  `uniform` with the auxiliary loss in all three seeds, but 0.002 ± 0.008 with the bias and
-  0.000 ± 0.003 without balancing, each less the uniform mixture balanced in the same way.
-- A domain at 1% of the mixture loses two thirds of a nat, and its experts do not show it: none is
-  starved of it, and its distance to other domains stays as it was. Loss says what experts do not.
-- Without balancing routers do not specialise more, they collapse: load entropy falls by a third,
-  the busiest expert has more than three times its even share, some experts die in some seeds, and
-  what is diagnosed is collapse in every seed. The loss is no better for it, and not clearly worse.
-- The bias evens the load best (the busiest expert is within a tenth of even) at the same loss as
-  the auxiliary loss.
+  that go to experts with a lift of 1.5 or more). Bytes are shared by all domains here; what is read
+  off domains by experts needs larger models or tokenizers, and this page does not show that.
+- That a skewed mixture makes experts less specialised is not shown: the difference from the uniform
+  mixture with the same balance is 0.001 ± 0.007, -0.001 ± 0.007 and 0.002 ± 0.006.
+- A domain at 1% of the mixture loses 0.8 nats, and its experts do not show it: none is starved of
+  it, and its distance to other domains stays as it was. Loss says what experts do not.
+- Without balancing routers do not specialise more, they collapse: load entropy falls by a quarter,
+  the busiest expert has 2.5 to 3 times its even share, some experts die, and collapse is diagnosed
+  in every seed. With the uniform mixture the loss is 0.014 ± 0.013 higher for it.
+- The bias evens the load best (the busiest expert is within 3% of even) at the same loss as the
+  auxiliary loss.
 """
 
 DOMAINS = ("literature_en", "docs_en", "man_fr", "code_python", "code_cpp", "formal_math")
