@@ -8,7 +8,7 @@ quickstart: $(UV)
 	$(USER_RUN) mixopt run experiments/quickstart.yaml --out runs/quickstart
 
 test: $(UV)
-	$(RUN) pytest -q -n 2 --dist loadfile
+	OMP_NUM_THREADS=1 $(RUN) pytest -q -n 2 --dist loadfile
 
 check: $(UV)
 	$(RUN) ruff format --check .
