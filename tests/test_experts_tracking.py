@@ -66,7 +66,7 @@ def test_a_pretraining_has_numbers_counts_and_figures(uri, tmp_path, monkeypatch
     config.write_text(yaml.safe_dump(content))
     pretrain(config, tmp_path / "run")
     client, runs = runs_at(uri)
-    run = runs["pretrain"]
+    run = runs["run/pretrain"]
     lines = (tmp_path / "run/experts/scalars.jsonl").read_text().splitlines()
     values = [line for line in map(json.loads, lines) if "moe/max_vio/mean" in line]
     history = client.get_metric_history(run.info.run_id, "moe/max_vio/mean")
