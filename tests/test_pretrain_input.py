@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import shutil
 from pathlib import Path
 
@@ -9,7 +10,7 @@ import pytest
 import yaml
 
 from mixopt import pretrain
-from mixopt.errors import MixoptError
+from mixopt.errors import ConfigError, MixoptError
 from mixopt.testing import tiny_corpus
 
 
@@ -111,3 +112,16 @@ def test_a_run_does_not_go_on_with_other_domains_unless_it_is_said_which(config,
     mapped = pretrain(config, cut, [*overrides, "map_domains={manual: letters}"])
     assert mapped.step == 4
     assert set(mapped.weights) == {"code", "letters"}
+
+
+def test_what_checkpoints_need_is_said_before_anything_is_done(config, tmp_path, monkeypatch):
+    known = importlib.util.find_spec
+    absent = {"safetensors"}
+    monkeypatch.setattr(
+        importlib.util,
+        "find_spec",
+        lambda name, *rest: None if name in absent else known(name, *rest),
+    )
+    with pytest.raises(ConfigError, match=r"need safetensors: pip install 'mixopt\[pretraining\]'"):
+        pretrain(config, tmp_path / "run")
+    assert not (tmp_path / "run").exists()

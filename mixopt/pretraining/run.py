@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from mixopt.errors import MixoptError, OtherRankError
+from mixopt.errors import ConfigError, MixoptError, OtherRankError
 from mixopt.expert_record.record import SCALARS
 from mixopt.online.contract import make_estimator
 from mixopt.pretraining.checkpoints import last_checkpoint, read_state
@@ -84,6 +84,10 @@ def _read(config: str | Path | PretrainConfig, overrides: Sequence[str]) -> Pret
     if isinstance(config, PretrainConfig):
         return config
     try:
+        if importlib.util.find_spec("safetensors") is None:
+            raise ConfigError(
+                "checkpoints of pretraining need safetensors: pip install 'mixopt[pretraining]'"
+            )
         return load_pretraining(config, overrides)
     except MixoptError as error:
         if int(os.environ.get("LOCAL_RANK", "0")):
