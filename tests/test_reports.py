@@ -17,7 +17,7 @@ from mixopt.errors import RunError
 from mixopt.provenance import without_folders
 from mixopt.reporting.report import write_report
 from mixopt.reporting.validation_section import verdict_style
-from mixopt.tracking import record_again
+from mixopt.tracking.sync import sync
 from mixopt.trials import Trials
 
 ODD = "c++ <b>&"
@@ -239,15 +239,16 @@ def test_folders_of_absolute_paths_are_left_out(text, kept):
 
 def test_a_run_that_was_not_tracked_is_sent_to_mlflow_as_a_whole(run):
     pytest.importorskip("mlflow")
-    warnings = []
-    record_again(mixopt.load_run(run.path), warnings.append)
-    assert warnings == []
+    result = sync(run.path)
+    trials = len(run.trials) + len(run.validation.trials)
+    assert (result.trouble, result.sent["trials"], result.sent["runs"]) == (None, trials, 2)
+    assert not any(result.left.values())
     with closing(sqlite3.connect(run.path / "mlflow.db")) as database:
         states = database.execute("select status, count(*) from runs group by status").fetchall()
-        trials = database.execute("select value from params where key = 'design/trials'").fetchall()
+        asked = database.execute("select value from params where key = 'design/trials'").fetchall()
         inputs = database.execute("select count(*) from inputs").fetchall()
-    assert states == [("FINISHED", 2 + len(run.trials) + len(run.validation.trials))]
-    assert trials == [("8",)]
+    assert states == [("FINISHED", 2 + trials)]
+    assert asked == [("8",)]
     assert inputs == [(4,)]  # the corpus, to train on and held out, of sweep and validation
     kept = {file.name for file in (run.path / "mlartifacts").rglob("*") if file.is_file()}
     assert kept >= {"proposal.svg", "validation.svg", "trials.parquet", "report.html"}

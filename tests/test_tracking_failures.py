@@ -4,6 +4,7 @@ Starting MLflow takes seconds, so the tests share a server, and most send from t
 """
 
 import json
+import shutil
 import signal
 import sqlite3
 import subprocess
@@ -25,6 +26,7 @@ from mixopt.tracking.sync import sync
 pytest.importorskip("mlflow")
 pytestmark = pytest.mark.filterwarnings("ignore:The ``noload`` loader strategy is deprecated")
 
+QUICKSTART = Path(__file__).parents[1] / "experiments/quickstart.yaml"
 JOB = [sys.executable, str(Path(__file__).parent / "tracking_job.py")]
 
 
@@ -183,6 +185,19 @@ def test_sync_of_what_is_no_run_directory_is_one_line(tmp_path, monkeypatch, cap
         f"mixopt: {tmp_path}: is no run directory: it has neither tracking.jsonl nor config.yaml\n"
     )
     assert list(tmp_path.iterdir()) == []
+
+
+def test_sync_of_a_sweep_that_has_not_begun_is_one_line(tmp_path):
+    shutil.copy(QUICKSTART, tmp_path / "config.yaml")
+    with pytest.raises(RunError, match="nothing to send: neither its sweep nor its validation"):
+        sync(tmp_path)
+    assert not (tmp_path / "tracking.jsonl").exists()
+
+
+def test_sync_of_a_pretraining_that_was_not_tracked_says_so(tmp_path):
+    (tmp_path / "config.yaml").write_text("model: {name: decoder}\n")
+    with pytest.raises(RunError, match="nothing of it was tracked"):
+        sync(tmp_path)
 
 
 def test_sync_to_a_server_that_is_down_keeps_what_is_left_and_exits_with_1(

@@ -62,17 +62,13 @@ def tracked(run: Run, step: str, tracker: Tracker) -> Iterator[Tracker]:
         tracker.end(name)
 
 
-def record_again(run: Run, warn: Warn = lambda line: None, *, uri: str | None = None) -> None:
-    """Record the steps of a run that are done, whether or not they were tracked when done.
+def record_again(run: Run) -> None:
+    """Want the steps of a run recorded that are done, though they were not tracked when done.
 
-    Args:
-        run: The run.
-        warn: Called with one line if the record cannot be kept.
-        uri: Another server or database than the configuration's.
+    `mixopt.tracking.sync` sends them; where none is done, nothing is written.
     """
-    section = run.config.tracking
-    config = section.model_copy(update={"enabled": True, "uri": uri or section.uri})
-    tracker = Tracker(config, run.config.name, run.path, warn)
+    config = run.config.tracking.model_copy(update={"enabled": True})
+    tracker = Tracker(config, run.config.name, run.path, sends=False)
     with tracker, tracked(run, "record", tracker):
         pass
 

@@ -53,7 +53,7 @@ def sync(path: str | Path, uri: str | None = None) -> SyncResult:
     path = Path(path)
     if importlib.util.find_spec("mlflow") is None:
         raise ConfigError("sync: needs MLflow: pip install 'mixopt[mlflow]'")
-    settings = _settings(path, uri)
+    settings = _settings(path)
     settings |= {"uri": anywhere(uri)} if uri else {}
     command = sender_command(path, settings)
     with (path / "tracking.log").open("ab") as log:
@@ -70,10 +70,10 @@ def sync(path: str | Path, uri: str | None = None) -> SyncResult:
     )
 
 
-def _settings(path: Path, uri: str | None) -> dict[str, str | None]:
+def _settings(path: Path) -> dict[str, str | None]:
     """Return where the run was last tracked; one that was not is put on record first."""
     if not (path / JOURNAL).exists():
-        _record(path, uri)
+        _record(path)
     events = [parsed(line) for line in (path / JOURNAL).read_bytes().splitlines()]
     opened = [event for event in events if event.get("op") == "open"]
     if not opened:
@@ -81,15 +81,22 @@ def _settings(path: Path, uri: str | None) -> dict[str, str | None]:
     return {name: opened[-1][name] for name in ("uri", "experiment")}
 
 
-def _record(path: Path, uri: str | None) -> None:
+def _record(path: Path) -> None:
     from mixopt.run_directory import load_run
 
     if not (path / "config.yaml").exists():
         raise RunError(f"{path}: is no run directory: it has neither {JOURNAL} nor config.yaml")
     try:
-        record_again(load_run(path), uri=uri)
+        record_again(load_run(path))
     except MixoptError as error:
-        raise RunError(f"{path}: the run was not tracked (tracking.enabled: false)") from error
+        raise RunError(
+            f"{path}: nothing of it was tracked (tracking.enabled: false, or it came to no step),"
+            " and only what is left of a sweep can be recorded afterwards"
+        ) from error
+    if not (path / JOURNAL).exists():
+        raise RunError(
+            f"{path}: nothing to send: neither its sweep nor its validation is done; run it first"
+        )
 
 
 def sync_line(path: Path, result: SyncResult) -> str:

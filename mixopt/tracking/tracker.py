@@ -35,7 +35,13 @@ class Tracker:
     """Says what happens in a run to the process that records it; never raises for it."""
 
     def __init__(
-        self, config: TrackingConfig, run_name: str, path: Path, warn: Warn = lambda line: None
+        self,
+        config: TrackingConfig,
+        run_name: str,
+        path: Path,
+        warn: Warn = lambda line: None,
+        *,
+        sends: bool = True,
     ) -> None:
         """Prepare; the process starts with the first step.
 
@@ -44,9 +50,10 @@ class Tracker:
             run_name: Name of the experiment unless `config` has one.
             path: The run directory.
             warn: Called with one line if the record cannot be kept.
+            sends: Whether to start the process; without, `mixopt sync` sends what is said here.
         """
         self._config, self._path, self._warn = config, path, warn
-        self._experiment = config.experiment or run_name
+        self._experiment, self._sends = config.experiment or run_name, sends
         self._journal: LineFile | None = None
         self._process: subprocess.Popen[str] | None = None
         self._reader: threading.Thread | None = None
@@ -157,6 +164,8 @@ class Tracker:
     def _open(self) -> None:
         self._journal = LineFile(self._path / JOURNAL)
         self._say(op="open", **self._settings)
+        if not self._sends:
+            return
         if _installed("mlflow"):
             self._launch()
         else:
