@@ -302,7 +302,7 @@ def test_a_model_without_routers_is_left_alone_unless_it_must_have_some(config, 
     dense = ["model={name: 'experts_job:TinyExperts', options: {layers: 0}}", "training.steps=2"]
     pretrain(config, tmp_path / "run", dense)
     assert not (tmp_path / "run/experts").exists()
-    with pytest.raises(RoutingError, match="^TinyExperts: no router found"):
+    with pytest.raises(RoutingError, match="^experts.enabled: true: TinyExperts: no router"):
         pretrain(config, tmp_path / "other", [*dense, "experts.enabled=true"])
 
 

@@ -290,6 +290,7 @@ def test_dropped_choices_are_told_apart():
         (lambda s: s.domains(torch.zeros(2, 3).long(), torch.ones(2, 4)), r"shape \(2, 3\) and a"),
         (lambda s: s.domains(torch.tensor([0.0, 1.0]), torch.ones(2, 4)), "integers of shape"),
         (lambda s: s.domains(torch.zeros(1, 1, 1).long(), torch.ones(1, 1)), "integers of shape"),
+        (lambda s: s.domains(["web", "code"], torch.ones(2, 4)), "domain ids: .'web'.*integers"),
     ],
 )
 def test_domains_that_cannot_be_are_refused(use, message):
@@ -362,7 +363,7 @@ def test_two_routers_in_one_layer_are_refused():
         RouterStats.attach(model, DOMAINS)
 
 
-@pytest.mark.parametrize("names", ["web", [], ["web", "web"]])
+@pytest.mark.parametrize("names", ["web", [], ["web", "web"], [0, 1]])
 def test_names_of_domains_are_a_list_each_once(names):
     with pytest.raises(RoutingError, match="give a list of names"):
         RouterStats.attach(tiny(), names)

@@ -185,7 +185,11 @@ def watch_of(
     enabled = config.experts.enabled
     if enabled is False or (enabled == "auto" and not _has_routers(model.plain)):
         return None
-    return ExpertWatch(model, corpus, config, ranks, out)
+    try:
+        return ExpertWatch(model, corpus, config, ranks, out)
+    except RoutingError as error:
+        why = f"experts.enabled: {str(enabled).lower()}: {error}"
+        raise RoutingError(f"{why}; experts.enabled: false trains without counting") from error
 
 
 def _has_routers(model: nn.Module) -> bool:

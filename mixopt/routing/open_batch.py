@@ -65,8 +65,8 @@ def token_domains(ids: Any, mask: Any, domains: tuple[str, ...]) -> Tensor:
         RoutingError: Shapes that do not fit, or an id that is no domain; one that is on a device
             is found when counts are reduced.
     """
-    ids = torch.as_tensor(ids)
-    mask = None if mask is None else torch.as_tensor(mask)
+    ids = _tensor(ids, "domain ids")
+    mask = None if mask is None else _tensor(mask, "the mask")
     _check_shapes(ids, mask)
     if ids.dim() == 1:
         ids = ids[:, None]
@@ -80,6 +80,16 @@ def token_domains(ids: Any, mask: Any, domains: tuple[str, ...]) -> Tensor:
         )
     ids = torch.where(outside, count, ids.long().expand_as(real))
     return torch.where(real, ids, count + 1)
+
+
+def _tensor(values: Any, what: str) -> Tensor:
+    try:
+        return torch.as_tensor(values)
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise RoutingError(
+            f"{what}: {str(values)[:80]}; an array of integers is needed, ids by the places of"
+            " their domains in attach(domains=[...])"
+        ) from error
 
 
 def _check_shapes(ids: Tensor, mask: Tensor | None) -> None:

@@ -280,6 +280,7 @@ class RouterStats:
 
 def _checked_names(domains: Sequence[str]) -> tuple[str, ...]:
     names = tuple(domains)
-    if isinstance(domains, str) or not names or len(set(names)) != len(names):
+    named = not isinstance(domains, str) and all(isinstance(name, str) for name in names)
+    if not named or not names or len(set(names)) != len(names):
         raise RoutingError(f"domains: {domains!r}; give a list of names, each once")
     return names
