@@ -370,7 +370,8 @@ def _record_experts(run: Run, step: str, results: Sequence[TrialResult], say: Sa
         first = ", ".join(found.collapsed[:5])
         more = f" and {len(found.collapsed) - 5} more" if len(found.collapsed) > 5 else ""
         count = f"{len(found.collapsed)} of {len(found.by_trial())}"
-        say(f"{step}: experts collapsed in {count} trials ({first}{more}): mixopt experts says how")
+        how = f"mixopt experts {run.path}" if step == "sweep" else run.path / EXPERTS_OF[step]
+        say(f"{step}: experts collapsed in {count} trials ({first}{more}): {how} says how")
 
 
 def _say_unfinished(results: Sequence[TrialResult], say: Say, step: str) -> None:

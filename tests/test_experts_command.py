@@ -6,6 +6,7 @@ import json
 import runpy
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -125,12 +126,36 @@ def test_a_sweep_is_told_by_trial_and_one_of_them_in_full(sweep):
     lines = ran.stdout.splitlines()
     assert lines[0] == "experts collapsed in 1 of 2 trials"
     assert lines[2].split()[0] == "t0001"
-    assert lines[2].endswith("collapsed")
-    assert not lines[3].endswith("collapsed")
+    assert "layer 1: collapse: expert 0 is chosen by 100% of the tokens" in lines[2]
+    assert lines[3].split()[0] == "t0000"
+    assert "collapse" not in lines[3]
     assert "trial t0000: 2 layers with routers" in ran.stdout
+    assert lines[-1] == "held-out text: specialisation by layer, less chance: 0: 0.125  1: 0.125"
     assert (sweep / "figures/experts_load.svg").exists()
     found = json.loads(mixopt_experts(sweep, "--json").stdout)
     assert (found["kind"], found["collapsed"], found["shown"]) == ("sweep", ["t0001"], "t0000")
+    assert [one["collapse"] is None for one in found["trials"]] == [True, False]
+
+
+def test_trials_that_collapsed_are_listed_before_those_of_a_less_even_load(tmp_path):
+    uneven = np.tile([2000, 1000, 500, 450], (2, 1))
+    crowded = np.tile([2550, 490, 480, 480], (2, 1))
+    for number in range(12):
+        written(tmp_path, f"t{number:04d}", [uneven])
+    written(tmp_path, "t0012", [crowded])
+    lines = str(mixopt.experts(tmp_path)).splitlines()
+    assert lines[0] == "experts collapsed in 1 of 13 trials"
+    assert lines[2].startswith("t0012 ")
+    assert lines[14] == "and 1 more, in experts.parquet"
+
+
+def test_of_a_single_domain_nothing_is_compared(tmp_path):
+    record = ExpertRecord(tmp_path / "experts")
+    record.write_window(Window(0, 10, counted([EVEN[:1]])))
+    probe = probed(np.zeros((1, 1024, 50), int), np.zeros(1024, int))
+    unknown = replace(probe.layers[0], shared_D=np.full(1, np.nan))
+    record.write_probe(10, replace(probe, domains=("d0",), layers=(unknown,)))
+    assert str(mixopt.experts(tmp_path)).endswith("no collapse, degradation or underfitting")
 
 
 @pytest.mark.parametrize("there", [True, False])

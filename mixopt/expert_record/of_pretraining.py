@@ -121,6 +121,8 @@ class PretrainingExperts:
         if self.probe is None:
             return ""
         step, probe = self.probe
+        if len(probe.domains) == 1:  # nothing to tell apart
+            return ""
         table = self._specialisation(probe)
         if table is None:
             tokens = int(probe.tokens_U.sum()) // len(probe.domains)

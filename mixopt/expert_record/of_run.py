@@ -32,9 +32,9 @@ def experts(directory: str | Path) -> RunExperts:
     found = PretrainingExperts.read(path) or SweepExperts.read(path)
     if found is None:
         raise RoutingError(
-            f"{path}: nothing is recorded about experts: the model has none, or too few steps were"
-            " taken; a sweep has them with proxy.options.size: moe-tiny, a pretraining with a model"
-            " such as olmoe"
+            f"{path}: nothing is recorded about experts: the model has none, or no trial or window"
+            " of steps is finished; a sweep has them with proxy.options.size: moe-tiny, a"
+            " pretraining with a model such as olmoe"
         )
     return found
 

@@ -87,10 +87,19 @@ class SweepExperts:
 
     def __str__(self) -> str:
         """Return it as text: the trials, then the one that is shown."""
-        return "\n".join([*self._trial_lines(), "", f"trial {self.shown}: {self.summary}"])
+        shown = f"trial {self.shown}: {self.summary}"
+        return "\n".join([*self._trial_lines(), "", shown, *self._of_held_out()])
+
+    def _of_held_out(self) -> list[str]:
+        told = {one.layer: one.specialisation for one in self.counts.information}
+        by_layer = [f"{n}: {value:.3f}" for n, value in told.items() if value is not None]
+        if not by_layer:
+            return []
+        return [f"held-out text: specialisation by layer, less chance: {'  '.join(by_layer)}"]
 
     def _trial_lines(self) -> list[str]:
-        table = self.trials.by_trial().sort("load_entropy")
+        by_trial = self.trials.by_trial()
+        table = by_trial.sort("has_collapsed", "load_entropy", descending=[True, False])
         marked = len(self.trials.collapsed)
         lines = [
             f"experts collapsed in {marked} of {table.height} trials",
@@ -101,11 +110,16 @@ class SweepExperts:
             lines.append(
                 f"{row['trial'][:17]:<18}{row['load_entropy']:>14.3f}{row['max_violation']:>10.2f}"
                 f"{row['dead']:>6}{'' if told is None else format(told, '.3f'):>16}"
-                f"{'  collapsed' if row['has_collapsed'] else ''}"
+                f"{_how(row['collapse'])}"
             )
         if table.height > SHOWN:
-            lines.append(f"and {table.height - SHOWN} whose load is more even")
+            lines.append(f"and {table.height - SHOWN} more, in experts.parquet")
         return lines
+
+
+def _how(collapse: str | None) -> str:
+    """Say in which layer the experts of a trial collapsed, and how, if they did."""
+    return "" if collapse is None else f"  {collapse.partition(';')[0]}"
 
 
 def _files(path: Path, step: str) -> list[Path]:

@@ -92,7 +92,7 @@ class TrialExperts:
         return tuple(marked["trial"].unique(maintain_order=True))
 
     def by_trial(self) -> pl.DataFrame:
-        """Return one row a trial: means over layers, and the worst for load."""
+        """Return one row a trial: means over layers, the worst for load, the first collapse."""
         layers = self.table.filter(pl.col("domain").is_null())
         return layers.group_by("trial", maintain_order=True).agg(
             pl.col("load_entropy").min(),
@@ -102,6 +102,7 @@ class TrialExperts:
             pl.col("specialisation").mean(),
             pl.col("has_collapsed").any(),
             pl.col("diagnoses").explode().drop_nulls().len().alias("diagnoses"),
+            pl.col("diagnoses").filter(pl.col("has_collapsed")).explode().first().alias("collapse"),
         )
 
 
