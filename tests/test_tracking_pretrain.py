@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
+import signal
+import sqlite3
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -96,6 +100,35 @@ def test_each_metric_has_each_step_once_though_the_run_was_killed_and_went_on(ru
         steps = [line["step"] for line in lines if key in line]
         assert [point.step for point in history] == steps, name
     assert only.info.status == "FINISHED"
+
+
+def test_a_run_that_was_stopped_is_killed_until_it_goes_on(
+    config, empty_database, tmp_path, monkeypatch
+):
+    from mixopt.pretraining.loop import Loop
+
+    out = tmp_path / "run"
+    out.mkdir()
+    shutil.copy(empty_database, out / "mlflow.db")
+    (out / "config.yaml").touch()
+    observe = Loop._observe
+
+    def observing(loop, outcome):
+        observe(loop, outcome)
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Loop, "_observe", observing)
+        assert pretrain(config, out).step == 2
+    assert status(out) == "KILLED"
+    assert pretrain(config, out).is_finished
+    assert status(out) == "FINISHED"
+
+
+def status(out: Path) -> str:
+    with closing(sqlite3.connect(out / "mlflow.db")) as database:
+        ((found,),) = database.execute("select status from runs").fetchall()
+    return str(found)
 
 
 def test_a_run_says_what_made_it(run):

@@ -70,6 +70,11 @@ class Loop:
         self._step, self._losses = state["step"], state["losses"]
         self._parts.meter.load_state_dict(state["meter"])
 
+    @property
+    def is_finished(self) -> bool:
+        """Whether all steps are taken."""
+        return self._step >= self._config.training.steps
+
     def run(self, interruption: Interruption) -> None:
         """Take the steps that are left, or those until a rank is asked to stop.
 
@@ -151,8 +156,7 @@ class Loop:
         self._checkpoints.save(self._step, model, optimizer, state, files, beside)
 
     def _is_due(self, every: int) -> bool:
-        at_end = self._step == self._config.training.steps
-        return at_end or (every > 0 and self._step % every == 0)
+        return self.is_finished or (every > 0 and self._step % every == 0)
 
     def _resume_stream(self, path: Path, state: Mapping[str, Any]) -> None:
         here, saved = self._parts.sampler.sizes, state["sampler"]

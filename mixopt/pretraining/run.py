@@ -75,7 +75,7 @@ def pretrain(
             parts = make_parts(asked, path, ranks)
             loop = Loop(parts, path, ranks)
             loop.begin() if last is None else loop.resume(last)
-            with _tracked(parts, path, ranks, say):
+            with _tracked(parts, loop, path, ranks, say):
                 loop.run(interruption)
         return ranks.first(lambda: _result(asked, path))
 
@@ -96,8 +96,11 @@ def _read(config: str | Path | PretrainConfig, overrides: Sequence[str]) -> Pret
 
 
 @contextmanager
-def _tracked(parts: Parts, out: Path, ranks: Ranks, warn: Say) -> Iterator[None]:
-    """Keep a record in MLflow while the block runs; rank 0 does."""
+def _tracked(parts: Parts, loop: Loop, out: Path, ranks: Ranks, warn: Say) -> Iterator[None]:
+    """Keep a record in MLflow while the block runs; rank 0 does.
+
+    A run that SIGTERM stopped has not ended: it is killed there until it goes on.
+    """
     config = parts.config
     if not (config.tracking.enabled and ranks.is_first):
         yield
@@ -121,7 +124,8 @@ def _tracked(parts: Parts, out: Path, ranks: Ranks, warn: Say) -> Iterator[None]
         tracker.files("pretrain", [out / MIXTURE_LOG])
         if experts is not None:
             tracker.files("pretrain", _drawn(experts))
-        tracker.end("pretrain")
+        if loop.is_finished:
+            tracker.end("pretrain")
 
 
 def _datasets(
