@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import ast
 import json
+import multiprocessing
 import os
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import sysconfig
@@ -17,6 +17,7 @@ from pathlib import Path
 
 import pytest
 from hypothesis import settings
+from ranks import free_port
 
 # A shared core makes any example late now and then; what is slow is found by the benchmarks.
 settings.register_profile("mixopt", deadline=None)
@@ -92,6 +93,27 @@ def config_path(experiment, tmp_path) -> Path:
     return path
 
 
+@pytest.fixture(scope="module")
+def one_thread():
+    """Let torch use one thread, as the ranks do."""
+    import torch
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.fixture(scope="module")
+def context():
+    """Processes that have torch already when they are forked."""
+    forked = multiprocessing.get_context("forkserver")
+    forked.set_forkserver_preload(
+        ["mixopt.pretraining.run", "mixopt_proxies.causal_lm", "torch._dynamo"]
+    )
+    return forked
+
+
 @pytest.fixture(scope="session")
 def empty_database(tmp_path_factory) -> Path:
     """A database that MLflow has made, which takes it seconds; for copies."""
@@ -112,9 +134,7 @@ class MlflowServer:
     """A real `mlflow server` on a database of its own, to be stopped and started."""
 
     def __init__(self, folder: Path, database: Path) -> None:
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            self.port = probe.getsockname()[1]
+        self.port = free_port()
         self.uri, self.folder = f"http://127.0.0.1:{self.port}", folder
         self._process: subprocess.Popen | None = None
         shutil.copy(database, folder / "mlflow.db")

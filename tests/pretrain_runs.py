@@ -3,59 +3,51 @@
 from __future__ import annotations
 
 import json
-import multiprocessing
-import socket
-import sys
 import time
+from collections.abc import Callable
 from itertools import chain
 from pathlib import Path
 
-import pytest
 import torch
+import yaml
+from pretrain_job import run_rank
+from ranks import free_port
 from safetensors.torch import load_file
 
-HERE = Path(__file__).parent
-BATCH = 8
+STEPS, BATCH, LENGTH = 24, 8, 32
+CONFIG = {
+    "model": {"name": "pretrain_job:Recording"},
+    "training": {
+        "steps": STEPS,
+        "batch": BATCH,
+        "micro_batch": 4,
+        "sequence_length": LENGTH,
+        "lr": 3e-3,
+        "precision": "float32",
+    },
+    "mixture": {"weights": {"code": 0.7, "manual": 0.3}},
+    "held_out": {"every": 12, "tokens": 512},
+    "checkpoint": {"every": 5},
+    "metrics": {"every": 4},
+    "tracking": {"enabled": False},
+}
 
 
-@pytest.fixture(scope="module", autouse=True)
-def models():
-    """Let models be named by a module of this folder; the forked ranks have the same path."""
-    sys.path.insert(0, str(HERE))
-    yield
-    sys.path.remove(str(HERE))
-
-
-@pytest.fixture(autouse=True)
-def one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
-
-
-@pytest.fixture(scope="module")
-def context(models):
-    """Processes that have torch already when they are forked."""
-    forked = multiprocessing.get_context("forkserver")
-    forked.set_forkserver_preload(
-        ["mixopt.pretraining.run", "mixopt_proxies.causal_lm", "torch._dynamo"]
-    )
-    return forked
+def write_config(folder: Path, **parts) -> Path:
+    """Write the configuration with some of its parts replaced."""
+    path = folder / "run.yaml"
+    path.write_text(yaml.safe_dump({**CONFIG, **parts}))
+    return path
 
 
 class Job:
     """Ranks of one run, as processes."""
 
     def __init__(self, context, config, out, ranks, overrides=()):
-        from pretrain_job import run_rank
-
         out.parent.mkdir(parents=True, exist_ok=True)
         self.order = out.with_name(f"{out.name}.{time.monotonic_ns()}.order")
         self.errors = out.with_name(f"{self.order.name}.error")
-        with socket.socket() as one:
-            one.bind(("127.0.0.1", 0))
-            port = one.getsockname()[1]
+        port = free_port()
         self.out, self.ranks = out, ranks
         self.processes = [
             context.Process(
@@ -78,13 +70,14 @@ class Job:
     def until(self, passes: int) -> None:
         """Wait until rank 0 has begun so many passes."""
         log = Path(f"{self.order}.0")
+        self.until_true(lambda: log.exists() and log.read_text().count("\n") >= passes)
+
+    def until_true(self, reached: Callable[[], bool]) -> None:
         end = time.monotonic() + 120
-        while time.monotonic() < end:
-            if log.exists() and log.read_text().count("\n") >= passes:
-                return
+        while not reached():
             assert any(p.is_alive() for p in self.processes), self.error
+            assert time.monotonic() < end, "not reached in time"
             time.sleep(0.001)
-        raise AssertionError(f"no {passes} passes in time")
 
     def kill(self) -> None:
         for process in self.processes:
@@ -117,9 +110,15 @@ def log_of(out):
     return (out / "mixture_log.jsonl").read_text()
 
 
-def metrics_of(out, *, timed=("time", "tokens_per_second")):
-    lines = [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
+def lines_of(file):
+    """Return lines of JSON without what is measured by a clock."""
+    timed = {"time", "tokens_per_second"}
+    lines = [json.loads(line) for line in file.read_text().splitlines()]
     return [{name: v for name, v in line.items() if name not in timed} for line in lines]
+
+
+def metrics_of(out):
+    return lines_of(out / "metrics.jsonl")
 
 
 def step_of(out):

@@ -1,15 +1,12 @@
 """Our decoder with experts is pretrained as the stack trains it, on any number of ranks."""
 
-import runpy
-from pathlib import Path
-from types import SimpleNamespace
-
 import pytest
 import torch
-import yaml
 from mixopt_proxies.causal_lm import CausalLM
 from mixopt_proxies.passes import Passes
 from mixopt_proxies.routing import Routed, added_up, own_loss
+from pretrain_runs import CONFIG as RUN
+from pretrain_runs import assert_same_weights, finished, weights_of, write_config
 
 from mixopt import pretrain
 from mixopt.errors import ConfigError
@@ -17,24 +14,13 @@ from mixopt.pretraining import token_losses
 from mixopt.routing import RouterStats
 from mixopt.testing import tiny_corpus
 
-RUNS = SimpleNamespace(**runpy.run_path(str(Path(__file__).with_name("pretrain_runs.py"))))
-models, one_thread, context = RUNS.models, RUNS.one_thread, RUNS.context
-finished, weights_of, assert_same_weights = RUNS.finished, RUNS.weights_of, RUNS.assert_same_weights
+pytestmark = pytest.mark.usefixtures("one_thread")
 SMALL = {"size": "moe-tiny", "width": 32, "experts": 4, "expert_ff": 24, "shared_experts": 1}
 VOCAB, LENGTH, SEQUENCES = 61, 16, 6
 CONFIG = {
     "model": {"name": "decoder", "options": {**SMALL, "balance": "bias", "bias_rate": 0.01}},
-    "training": {
-        "steps": 6,
-        "batch": 8,
-        "micro_batch": 4,
-        "sequence_length": LENGTH,
-        "lr": 3e-3,
-        "precision": "float32",
-    },
-    "mixture": {"weights": {"code": 0.7, "manual": 0.3}},
+    "training": {**RUN["training"], "steps": 6, "sequence_length": LENGTH},
     "held_out": {"every": 6, "tokens": 256},
-    "tracking": {"enabled": False},
 }
 
 
@@ -42,9 +28,7 @@ CONFIG = {
 def config(tmp_path_factory):
     folder = tmp_path_factory.mktemp("run")
     corpus = tiny_corpus(folder / "corpus")
-    path = folder / "run.yaml"
-    path.write_text(yaml.safe_dump({"prepared_corpus": str(corpus.path), **CONFIG}))
-    return path
+    return write_config(folder, prepared_corpus=str(corpus.path), **CONFIG)
 
 
 @pytest.fixture(scope="module")

@@ -3,23 +3,28 @@
 from __future__ import annotations
 
 import re
-import runpy
-from pathlib import Path
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
+from driver_parts import (
+    DOMAIN_OF_ROW,
+    NAMES,
+    ROWS,
+    START,
+    Turning,
+    driver_over,
+    held_from,
+    held_out_of,
+    lines,
+    losses_of,
+    run,
+    sampler,
+    train,
+)
 
 from mixopt import MixtureSampler
 from mixopt.online import Plan
-
-PARTS = SimpleNamespace(**runpy.run_path(str(Path(__file__).with_name("driver_parts.py"))))
-NAMES, ROWS, START = PARTS.NAMES, PARTS.ROWS, PARTS.START
-DOMAIN_OF_ROW, Turning, sampler = PARTS.DOMAIN_OF_ROW, PARTS.Turning, PARTS.sampler
-driver_over, held_out_of, losses_of = PARTS.driver_over, PARTS.held_out_of, PARTS.losses_of
-train, lines, held_from = PARTS.train, PARTS.lines, PARTS.held_from
-run = PARTS.run
 
 
 class Broken(Turning):

@@ -2,18 +2,11 @@
 
 from __future__ import annotations
 
-import runpy
-from pathlib import Path
-from types import SimpleNamespace
-
 import pytest
 import torch
+from driver_parts import NAMES, Turning, driver_over, loader_over_rows, sampler, train
 
 from mixopt.errors import EstimatorError
-
-PARTS = SimpleNamespace(**runpy.run_path(str(Path(__file__).with_name("driver_parts.py"))))
-NAMES, Turning, sampler = PARTS.NAMES, PARTS.Turning, PARTS.sampler
-driver_over, train, loader_over_rows = PARTS.driver_over, PARTS.train, PARTS.loader_over_rows
 
 
 @pytest.mark.parametrize(

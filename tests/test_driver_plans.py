@@ -2,23 +2,28 @@
 
 from __future__ import annotations
 
-import runpy
 from itertools import pairwise
-from pathlib import Path
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
+from driver_parts import (
+    DOMAIN_OF_ROW,
+    START,
+    TOKENS,
+    Turning,
+    driver_over,
+    held_from,
+    held_out_of,
+    lines,
+    loader_over_rows,
+    losses_of,
+    run,
+    sampler,
+    train,
+)
 
 from mixopt.online import Plan
-
-PARTS = SimpleNamespace(**runpy.run_path(str(Path(__file__).with_name("driver_parts.py"))))
-TOKENS, START, DOMAIN_OF_ROW = PARTS.TOKENS, PARTS.START, PARTS.DOMAIN_OF_ROW
-Turning, sampler, driver_over = PARTS.Turning, PARTS.sampler, PARTS.driver_over
-held_out_of, losses_of, train = PARTS.held_out_of, PARTS.losses_of, PARTS.train
-lines, held_from, loader_over_rows = PARTS.lines, PARTS.held_from, PARTS.loader_over_rows
-run = PARTS.run
 
 
 @pytest.mark.parametrize(

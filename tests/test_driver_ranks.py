@@ -2,61 +2,25 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
-import os
-import signal
-import socket
-import subprocess
-import sys
 import time
-from pathlib import Path
 
+import driver_job
 import pytest
+import torch
+from ranks import finish, kill, start_ranks
 
-JOB = Path(__file__).with_name("driver_job.py")
+from mixopt.online.alignment import gradient_alignment
 
-
-@pytest.fixture(scope="module")
-def job():
-    spec = importlib.util.spec_from_file_location("driver_job", JOB)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+JOB = driver_job.__file__
 
 
 @pytest.fixture(scope="module")
-def undisturbed(job, tmp_path_factory):
+def undisturbed(tmp_path_factory):
     """The log and the batches of one process without torch.distributed."""
     out = tmp_path_factory.mktemp("undisturbed")
-    job.steer(out, 45, job.Sweeping())
+    driver_job.steer(out, 45, driver_job.Sweeping())
     return (out / "mixture_log.jsonl").read_bytes(), batches_of(out, 1)
-
-
-def start(kind, out, world_size, steps):
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    environment = os.environ | {
-        "MASTER_ADDR": "127.0.0.1",
-        "MASTER_PORT": str(port),
-        "WORLD_SIZE": str(world_size),
-        "OMP_NUM_THREADS": "1",
-    }
-    return [
-        subprocess.Popen(
-            [sys.executable, str(JOB), kind, str(out), str(steps)],
-            env=environment | {"RANK": str(rank)},
-            stderr=subprocess.PIPE,
-        )
-        for rank in range(world_size)
-    ]
-
-
-def finish(ranks):
-    for rank in ranks:
-        errors = rank.communicate(timeout=120)[1].decode()
-        assert rank.returncode == 0, errors[-2000:]
 
 
 def batches_of(out, world_size):
@@ -70,22 +34,20 @@ def batches_of(out, world_size):
 
 def test_a_killed_job_of_two_ranks_goes_on_with_one_to_the_same_mixtures(undisturbed, tmp_path):
     log, batches = undisturbed
-    ranks = start("steered", tmp_path, 2, 45)
+    ranks = start_ranks(2, JOB, "steered", tmp_path, 45)
     state = tmp_path / "state.json"
     deadline = time.monotonic() + 90
     while time.monotonic() < deadline and not (
         state.exists() and json.loads(state.read_text())["driver"]["step"] >= 20
     ):
         time.sleep(0.01)
-    for rank in ranks:
-        rank.send_signal(signal.SIGKILL)
-        rank.communicate()
+    kill(ranks)
     step = json.loads(state.read_text())["driver"]["step"]
     assert 20 <= step < 45
     before = batches_of(tmp_path, 2)
     for rank in range(2):
         (tmp_path / f"rows.{rank}").unlink()
-    finish(start("steered", tmp_path, 1, 45))
+    finish(start_ranks(1, JOB, "steered", tmp_path, 45))
     after = batches_of(tmp_path, 1)
     assert min(after) == step
     assert {k: before[k] for k in range(step)} | after == batches
@@ -96,7 +58,7 @@ def test_a_killed_job_of_two_ranks_goes_on_with_one_to_the_same_mixtures(undistu
 def others(tmp_path_factory):
     """Where two ranks wrote what each says of estimators that do not work."""
     out = tmp_path_factory.mktemp("others")
-    finish(start("others", out, 2, 20))
+    finish(start_ranks(2, JOB, "others", out, 20))
     return out
 
 
@@ -117,11 +79,10 @@ def test_an_estimator_that_refuses_is_an_error_on_all_ranks(said):
     assert said[1]["refused"] == "EstimatorError on rank 0: too few domains"
 
 
-def test_alignment_is_of_the_mean_gradients_over_ranks(job, said):
+def test_alignment_is_of_the_mean_gradients_over_ranks(said):
     assert said[0]["alignment"] == said[1]["alignment"]
-    torch = job.torch
     weight = torch.linspace(-1, 1, 6).requires_grad_()
     rows = torch.arange(24.0).reshape(4, 6)
     one, other = (weight * rows).sum() / 2, (weight**2 * rows).sum() / 2
-    alone = job.gradient_alignment([one, None, other], one - other, [weight])
+    alone = gradient_alignment([one, None, other], one - other, [weight])
     assert said[0]["alignment"] == pytest.approx(alone.tolist(), rel=1e-5)

@@ -2,22 +2,24 @@
 
 from __future__ import annotations
 
-import runpy
-from pathlib import Path
-from types import SimpleNamespace
-
 import numpy as np
 import pytest
 import torch
+from driver_parts import (
+    ROWS,
+    START,
+    TOKENS,
+    Turning,
+    driver_over,
+    lines,
+    losses_of,
+    run,
+    sampler,
+    train,
+)
 
 from mixopt import MixtureSampler
 from mixopt.errors import EstimatorError, RunError
-
-PARTS = SimpleNamespace(**runpy.run_path(str(Path(__file__).with_name("driver_parts.py"))))
-ROWS, TOKENS, START = PARTS.ROWS, PARTS.TOKENS, PARTS.START
-Turning, sampler, driver_over = PARTS.Turning, PARTS.sampler, PARTS.driver_over
-losses_of, train, lines = PARTS.losses_of, PARTS.train, PARTS.lines
-run = PARTS.run
 
 
 @pytest.mark.parametrize(

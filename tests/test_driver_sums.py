@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import runpy
 import subprocess
 import sys
 from fractions import Fraction
-from pathlib import Path
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
+from driver_parts import DOMAIN_OF_ROW, Turning, driver_over, losses_of, sampler
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -19,10 +17,6 @@ from mixopt.errors import EstimatorError
 from mixopt.online.alignment import gradient_alignment
 from mixopt.online.domain_losses import UNIT, DomainLosses
 from mixopt.online.rounding import rounded_shares
-
-PARTS = SimpleNamespace(**runpy.run_path(str(Path(__file__).with_name("driver_parts.py"))))
-DOMAIN_OF_ROW, Turning, sampler = PARTS.DOMAIN_OF_ROW, PARTS.Turning, PARTS.sampler
-driver_over, losses_of = PARTS.driver_over, PARTS.losses_of
 
 
 def test_the_contract_is_there_without_torch():

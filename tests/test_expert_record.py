@@ -2,18 +2,13 @@
 
 from __future__ import annotations
 
-import runpy
-from pathlib import Path
-
 import numpy as np
 import polars as pl
 import pytest
+from made_experts import counted, probed
 
 from mixopt.errors import RoutingError
 from mixopt.expert_record.record import ExpertRecord, Window
-
-MADE = runpy.run_path(str(Path(__file__).with_name("made_experts.py")))
-counted, probed = MADE["counted"], MADE["probed"]
 
 
 def window(start, end, seed=0):

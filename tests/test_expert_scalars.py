@@ -2,22 +2,17 @@
 
 from __future__ import annotations
 
-import runpy
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from made_experts import NAMES, counted, probed
 
 from mixopt.expert_record.scalars import BUDGET, Named, probe_scalars, training_scalars
 from mixopt.routing import measures
 from mixopt.routing.probe_joining import join_probes
-
-MADE = runpy.run_path(str(Path(__file__).with_name("made_experts.py")))
-counted, probed, NAMES = (MADE[name] for name in ("counted", "probed", "NAMES"))
-
 
 # --- Names --------------------------------------------------------------------------------------
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import runpy
 import subprocess
 import sys
 from dataclasses import replace
@@ -11,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from made_experts import counted, probed
 
 import mixopt
 from mixopt.errors import RoutingError
@@ -22,8 +22,6 @@ from mixopt.proxy import Losses, Trial, TrialResult
 from mixopt.routing.expert_counts import ExpertCounts, LayerInformation
 from mixopt.trial_files import result_to_json, trial_to_json
 
-MADE = runpy.run_path(str(Path(__file__).with_name("made_experts.py")))
-counted, probed = MADE["counted"], MADE["probed"]
 EVEN = np.full((2, 4), 1000)
 ONE = np.tile([3997, 1, 1, 1], (2, 1))
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import runpy
 import shutil
 from pathlib import Path
 
@@ -11,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 import yaml
+from made_experts import counted
 
 from mixopt import pretrain
 from mixopt.expert_record.trial_scalars import trial_scalars
@@ -28,8 +28,6 @@ pytest.importorskip("mlflow")
 # MLflow's mappers use a loader that SQLAlchemy 2.1 deprecates.
 pytestmark = pytest.mark.filterwarnings("ignore:The ``noload`` loader strategy is deprecated")
 
-HERE = Path(__file__).parent
-MADE = runpy.run_path(str(HERE / "made_experts.py"))
 STEPS = 8
 
 
@@ -49,8 +47,7 @@ def runs_at(uri: str):
     return client, {run.info.run_name: run for run in runs}
 
 
-def test_a_pretraining_has_numbers_counts_and_figures(uri, tmp_path, monkeypatch):
-    monkeypatch.syspath_prepend(str(HERE))
+def test_a_pretraining_has_numbers_counts_and_figures(uri, tmp_path):
     torch.set_num_threads(1)
     training = {"steps": STEPS, "batch": 8, "sequence_length": 32, "lr": 3e-3}
     content = {
@@ -93,7 +90,7 @@ def test_a_pretraining_has_numbers_counts_and_figures(uri, tmp_path, monkeypatch
 
 def counts_of_a_trial() -> ExpertCounts:
     even, one = np.full((2, 4), 1000), np.tile([4000, 0, 0, 0], (2, 1))
-    train = MADE["counted"]([even, one]).only({"d0": "web", "d1": "code"})
+    train = counted([even, one]).only({"d0": "web", "d1": "code"})
     told = (LayerInformation(0, 0.3, 0.1, 0.2, 0.5), LayerInformation(1, 0.1, 0.1, 0.0, None))
     return ExpertCounts(train, train, told)
 

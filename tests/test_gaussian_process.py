@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from mixing_law import covariance, law, mixtures
 from mixopt_regressors.gaussian_process import GaussianProcessRegressor
 from mixopt_regressors.hyperparameters import evidences, replicate_variances
 from sklearn.base import clone
@@ -20,17 +21,6 @@ REGMIX = Path(__file__).parents[2] / "shared" / "data" / "regmix"
 NAME = "mixopt_regressors.gaussian_process:GaussianProcessRegressor"
 
 
-def mixtures(count: int, domains: int = 5, seed: int = 0) -> np.ndarray:
-    return np.random.default_rng(seed).dirichlet(np.ones(domains), count)
-
-
-def law(weights_ND: np.ndarray, targets: int = 2, noise: float = 0.0) -> np.ndarray:
-    """Synthetic losses of a data mixing law."""
-    slopes_DM = np.random.default_rng(5).normal(-1.0, 2.0, (weights_ND.shape[1], targets))
-    losses_NM = 2.0 + np.exp(weights_ND @ slopes_DM)
-    return losses_NM + noise * np.random.default_rng(6).standard_normal(losses_NM.shape)
-
-
 def fitted(trials: int = 40, noise: float = 0.01, targets: int = 2) -> GaussianProcessRegressor:
     weights_ND = mixtures(trials)
     return GaussianProcessRegressor().fit(weights_ND, law(weights_ND, targets, noise))
@@ -39,17 +29,6 @@ def fitted(trials: int = 40, noise: float = 0.01, targets: int = 2) -> GaussianP
 def noise_stds(regressor: GaussianProcessRegressor) -> np.ndarray:
     """Return the learned standard deviation of the noise by target, in nats."""
     return np.exp(regressor.parameters_MP[:, -1] / 2) * regressor.units_M
-
-
-def covariance(
-    weights_ND: np.ndarray, other_KD: np.ndarray, parameters_P: np.ndarray
-) -> np.ndarray:
-    """The law's covariance, written out domain by domain."""
-    lengths_D, power = np.exp(parameters_P[:-3]), 1 / (1 + np.exp(-parameters_P[-3]))
-    apart_NKD = (weights_ND[:, None] + 1e-9) ** power - (other_KD[None] + 1e-9) ** power
-    distance_NK = np.sqrt(5 * ((apart_NKD / lengths_D) ** 2).sum(axis=2))
-    alike_NK = (1 + distance_NK + distance_NK**2 / 3) * np.exp(-distance_NK)
-    return 10.0 + np.exp(parameters_P[-2]) * alike_NK
 
 
 def test_it_keeps_the_promises_of_a_regressor():

@@ -3,11 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import signal
-import socket
-import subprocess
-import sys
 import time
 from itertools import islice
 from pathlib import Path
@@ -15,9 +10,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from torch import nn
+from ranks import finish, kill, start_ranks
 from torch.distributed.checkpoint.stateful import Stateful
 from torch.utils.data import DataLoader
+from trainer_parts import Tiny, lightning_trainer, trainer_arguments
 
 from mixopt import MixtureDataset, MixtureLoader, MixtureSampler, SamplerError
 from mixopt.files import write_json
@@ -72,21 +68,6 @@ def expected(dataset, batches, *changes):
     return [pairs[k : k + 8] for k in range(0, len(pairs), 8)]
 
 
-class Tiny(nn.Module):
-    """Token logits, with the loss that the Trainer asks for."""
-
-    def __init__(self):
-        super().__init__()
-        self.embed, self.out = nn.Embedding(50, 8), nn.Linear(8, 50)
-
-    def forward(self, input_ids, labels=None):
-        logits = self.out(self.embed(input_ids))
-        if labels is None:
-            return {"logits": logits}
-        loss = nn.functional.cross_entropy(logits[:, :-1].flatten(0, 1), labels[:, 1:].flatten())
-        return {"loss": loss, "logits": logits}
-
-
 # --- StatefulDataLoader ------------------------------------------------------------------------
 
 
@@ -139,7 +120,7 @@ def test_a_stateful_dataloaders_state_misses_a_change_that_ours_holds(dataset):
 
 
 def hf_trainer(dataset, folder, *, workers=0, swap_at=None, steps=24, **options):
-    from transformers import TrainerCallback, TrainingArguments
+    from transformers import TrainerCallback
 
     from mixopt.integrations.hf_trainer import MixtureTrainer
 
@@ -156,17 +137,7 @@ def hf_trainer(dataset, folder, *, workers=0, swap_at=None, steps=24, **options)
             if state.global_step == swap_at:
                 held.append(mixture.set_weights(OTHER))
 
-    args = TrainingArguments(
-        str(folder),
-        max_steps=steps,
-        save_steps=12,
-        report_to=[],
-        use_cpu=True,
-        disable_tqdm=True,
-        logging_strategy="no",
-        remove_unused_columns=False,
-        **options,
-    )
+    args = trainer_arguments(folder, max_steps=steps, save_steps=12, **options)
     return Recording(model=Tiny(), args=args, mixture=mixture, callbacks=[Swap()]), seen, held
 
 
@@ -273,16 +244,7 @@ def lightning_fit(module, dataset, folder, steps, *, checkpoint=None, batches=40
             return torch.optim.SGD(self.parameters(), 0.1)
 
     mixture = loader(dataset, batches=batches)
-    trainer = lightning.Trainer(
-        max_steps=steps,
-        accelerator="cpu",
-        logger=False,
-        enable_checkpointing=False,
-        enable_progress_bar=False,
-        enable_model_summary=False,
-        use_distributed_sampler=False,
-        default_root_dir=folder,
-    )
+    trainer = lightning_trainer(folder, max_steps=steps)
     trainer.fit(Model(), module(mixture), ckpt_path=checkpoint)
     trainer.save_checkpoint(folder / f"{steps}.ckpt")
     return seen
@@ -361,32 +323,6 @@ def test_torchtitan_takes_a_loader_of_ours(dataset):
 # --- a real job on two ranks -------------------------------------------------------------------
 
 
-def start_job(corpus, out, world_size, steps):
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    environment = os.environ | {
-        "MASTER_ADDR": "127.0.0.1",
-        "MASTER_PORT": str(port),
-        "WORLD_SIZE": str(world_size),
-        "OMP_NUM_THREADS": "1",
-    }
-    return [
-        subprocess.Popen(
-            [sys.executable, str(JOB), str(corpus), str(out), str(steps)],
-            env=environment | {"RANK": str(rank)},
-            stderr=subprocess.PIPE,
-        )
-        for rank in range(world_size)
-    ]
-
-
-def finish(ranks):
-    for rank in ranks:
-        _, errors = rank.communicate(timeout=90)
-        assert rank.returncode == 0, errors.decode()[-2000:]
-
-
 def batches_of(out, world_size, start, stop):
     """Rows of each batch over all ranks, from what the ranks wrote."""
     parts = []
@@ -410,19 +346,17 @@ def steered(dataset, steps):
 
 
 def test_a_killed_job_of_two_ranks_goes_on_with_the_same_stream(corpus, dataset, tmp_path):
-    ranks = start_job(corpus, tmp_path, 2, 40)
+    ranks = start_ranks(2, JOB, corpus, tmp_path, 40)
     state = tmp_path / "state.json"
     deadline = time.monotonic() + 60
     while time.monotonic() < deadline and not (
         state.exists() and json.loads(state.read_text())["position"] >= 15 * 8
     ):
         time.sleep(0.01)
-    for rank in ranks:
-        os.kill(rank.pid, signal.SIGKILL)
-        rank.communicate()
+    kill(ranks)
     reached = json.loads(state.read_text())["position"] // 8
     assert 15 <= reached < 40
     before = batches_of(tmp_path, 2, 0, reached)
-    finish(start_job(corpus, tmp_path, 1, 40))
+    finish(start_ranks(1, JOB, corpus, tmp_path, 40))
     after = batches_of(tmp_path, 1, reached, 40)
     assert before + after == steered(dataset, 40)

@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import os
 import subprocess
 import sys
-from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
 from torch import nn
+from trainer_parts import LENGTH, Tiny, lightning_trainer, random_rows, trainer_arguments
 
-from mixopt import MixtureDataset, MixtureLoader, MixtureSampler
+from mixopt import MixtureLoader, MixtureSampler
 from mixopt.errors import EstimatorError, SamplerError
 from mixopt.online import Driver, Plan
 
@@ -24,10 +23,6 @@ pytestmark = [
     pytest.mark.filterwarnings("ignore::FutureWarning"),
     pytest.mark.filterwarnings("ignore::UserWarning"),
 ]
-
-TRAINER_JOB = Path(__file__).with_name("trainer_job.py")
-LENGTH = 12
-NAMES = ("web", "code", "books")
 
 
 class Sweeping:
@@ -61,28 +56,9 @@ class Sweeping:
         self.means = np.array(state["means"])
 
 
-class Tiny(nn.Module):
-    """Token logits, with the loss that the Trainer asks for."""
-
-    def __init__(self):
-        super().__init__()
-        torch.manual_seed(0)
-        self.embed, self.out = nn.Embedding(50, 8), nn.Linear(8, 50)
-
-    def forward(self, input_ids, labels=None):
-        logits = self.out(self.embed(input_ids))
-        loss = nn.functional.cross_entropy(logits[:, :-1].flatten(0, 1), labels[:, 1:].flatten())
-        return {"loss": loss, "logits": logits}
-
-
 @pytest.fixture(scope="module")
 def dataset():
-    random = np.random.default_rng(0)
-    rows = {
-        name: [{"input_ids": random.integers(0, 10 * (k + 1), LENGTH)} for _ in range(400)]
-        for k, name in enumerate(NAMES)
-    }
-    return MixtureDataset(rows)
+    return random_rows()
 
 
 def driver_over(dataset, log, *, workers=0, batch_size=8, steps=24, **options):
@@ -106,8 +82,6 @@ class KilledError(Exception):
 
 def hf_trainer(driver, folder, *, steps=18, killed_at=None, **options):
     pytest.importorskip("accelerate", reason="the Trainer needs accelerate")
-    from transformers import TrainingArguments
-
     from mixopt.integrations.hf_online import OnlineTrainer
 
     seen = []
@@ -119,17 +93,7 @@ def hf_trainer(driver, folder, *, steps=18, killed_at=None, **options):
             seen.append((inputs["domain"].tolist(), inputs["row"].tolist()))
             return super().compute_loss(model, inputs, *rest, **named)
 
-    args = TrainingArguments(
-        str(folder),
-        max_steps=steps,
-        save_steps=7,
-        report_to=[],
-        use_cpu=True,
-        disable_tqdm=True,
-        logging_strategy="no",
-        remove_unused_columns=False,
-        **options,
-    )
+    args = trainer_arguments(folder, max_steps=steps, save_steps=7, **options)
     return Recording(model=Tiny(), args=args, driver=driver), seen
 
 
@@ -158,15 +122,14 @@ def test_a_trainer_with_changing_weights_goes_on_to_the_same_mixtures(dataset, t
 
 def test_a_killed_trainer_of_two_ranks_goes_on_to_the_mixtures_and_rows_of_one_process(tmp_path):
     pytest.importorskip("accelerate", reason="the Trainer needs accelerate")
-    spec = importlib.util.spec_from_file_location("trainer_job", TRAINER_JOB)
-    job = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(job)
+    import trainer_job as job
+
     whole, ranks = tmp_path / "whole", tmp_path / "ranks"
     job.trainer_over(whole, 1).train()
 
     def launch(killed_at):
         launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
-        command = [*launcher, "--nproc-per-node", "2", str(TRAINER_JOB), str(ranks), str(killed_at)]
+        command = [*launcher, "--nproc-per-node", "2", job.__file__, str(ranks), str(killed_at)]
         environment = os.environ | {"OMP_NUM_THREADS": "1"}
         return subprocess.run(
             command, check=False, env=environment, capture_output=True, timeout=120
@@ -265,17 +228,11 @@ def lightning_fit(driver, folder, steps, *, checkpoint=None, accumulate=1):
         def configure_optimizers(self):
             return torch.optim.SGD(self.parameters(), 0.1)
 
-    trainer = lightning.Trainer(
+    trainer = lightning_trainer(
+        folder,
         max_steps=steps,
-        accelerator="cpu",
-        logger=False,
-        callbacks=[OnlineCallback(driver)],
-        enable_checkpointing=False,
-        enable_progress_bar=False,
-        enable_model_summary=False,
-        use_distributed_sampler=False,
         accumulate_grad_batches=accumulate,
-        default_root_dir=folder,
+        callbacks=[OnlineCallback(driver)],
     )
     trainer.fit(Model(), MixtureDataModule(driver.mixture), ckpt_path=checkpoint)
     trainer.save_checkpoint(folder / f"{steps}.ckpt")

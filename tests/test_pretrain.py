@@ -5,44 +5,35 @@ from __future__ import annotations
 import json
 import os
 import random
-import runpy
 import signal
 from itertools import chain
 from pathlib import Path
-from types import SimpleNamespace
 
 import pytest
 import torch
-import yaml
+from pretrain_runs import (
+    BATCH,
+    CONFIG,
+    LENGTH,
+    STEPS,
+    Job,
+    assert_goes_on,
+    assert_same_weights,
+    checkpoints,
+    finished,
+    log_of,
+    metrics_of,
+    step_of,
+    weights_of,
+    write_config,
+)
 
 from mixopt import Corpus, Mixture, MixtureSampler, pretrain
 from mixopt.errors import RunError
 from mixopt.testing import tiny_corpus
 
-RUNS = SimpleNamespace(**runpy.run_path(str(Path(__file__).with_name("pretrain_runs.py"))))
-models, one_thread, context = RUNS.models, RUNS.one_thread, RUNS.context
-Job, finished, assert_goes_on = RUNS.Job, RUNS.finished, RUNS.assert_goes_on
-assert_same_weights, weights_of = RUNS.assert_same_weights, RUNS.weights_of
-log_of, metrics_of, step_of = RUNS.log_of, RUNS.metrics_of, RUNS.step_of
-checkpoints = RUNS.checkpoints
-STEPS, BATCH, LENGTH = 24, RUNS.BATCH, 32
-WEIGHTS = {"code": 0.7, "manual": 0.3}
-CONFIG = {
-    "model": {"name": "pretrain_job:Recording"},
-    "training": {
-        "steps": STEPS,
-        "batch": BATCH,
-        "micro_batch": 4,
-        "sequence_length": LENGTH,
-        "lr": 3e-3,
-        "precision": "float32",
-    },
-    "mixture": {"weights": WEIGHTS},
-    "held_out": {"every": 12, "tokens": 512},
-    "checkpoint": {"every": 5},
-    "metrics": {"every": 4},
-    "tracking": {"enabled": False},
-}
+pytestmark = pytest.mark.usefixtures("one_thread")
+WEIGHTS = CONFIG["mixture"]["weights"]
 SCHEDULE = "schedule=[{step: 7, anchor: uniform}, {step: 16, weights: {code: 0.1, manual: 0.9}}]"
 ODM = "estimator={name: odm, observe_every: 2, options: {warmup_steps: 2}}"
 AIOLI = (
@@ -57,9 +48,7 @@ def corpus(tmp_path_factory) -> Corpus:
 
 @pytest.fixture(scope="module")
 def config(corpus, tmp_path_factory) -> Path:
-    path = tmp_path_factory.mktemp("config") / "run.yaml"
-    path.write_text(yaml.safe_dump({"prepared_corpus": str(corpus.path), **CONFIG}))
-    return path
+    return write_config(tmp_path_factory.mktemp("config"), prepared_corpus=str(corpus.path))
 
 
 @pytest.fixture(scope="module")

@@ -2,61 +2,33 @@
 
 from __future__ import annotations
 
-import json
-import multiprocessing
 import shutil
-import socket
-import sys
-import time
 from pathlib import Path
 
 import numpy as np
 import polars as pl
 import pytest
-import torch
-import yaml
-from safetensors.torch import load_file
+from pretrain_runs import (
+    BATCH,
+    LENGTH,
+    STEPS,
+    Job,
+    assert_same_weights,
+    finished,
+    lines_of,
+    step_of,
+    weights_of,
+    write_config,
+)
 
 from mixopt import Corpus, pretrain
 from mixopt.errors import RoutingError
 from mixopt.expert_record.record import ExpertRecord
 from mixopt.testing import tiny_corpus
 
-HERE = Path(__file__).parent
-STEPS, BATCH, LENGTH, TOP_K = 24, 8, 32, 2
-CONFIG = {
-    "model": {"name": "experts_job:TinyExperts"},
-    "training": {
-        "steps": STEPS,
-        "batch": BATCH,
-        "micro_batch": 4,
-        "sequence_length": LENGTH,
-        "lr": 3e-3,
-        "precision": "float32",
-    },
-    "mixture": {"weights": {"code": 0.7, "manual": 0.3}},
-    "held_out": {"every": 12, "tokens": 512},
-    "checkpoint": {"every": 5},
-    "metrics": {"every": 4},
-    "experts": {"every": 6, "probe": 512},
-    "tracking": {"enabled": False},
-}
-
-
-@pytest.fixture(scope="module", autouse=True)
-def models():
-    """Let models be named by a module of this folder; the forked ranks have the same path."""
-    sys.path.insert(0, str(HERE))
-    yield
-    sys.path.remove(str(HERE))
-
-
-@pytest.fixture(autouse=True)
-def one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+TOP_K = 2
+MODEL = {"name": "experts_job:TinyExperts"}
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 @pytest.fixture(scope="module")
@@ -66,9 +38,9 @@ def corpus(tmp_path_factory) -> Corpus:
 
 @pytest.fixture(scope="module")
 def config(corpus, tmp_path_factory) -> Path:
-    path = tmp_path_factory.mktemp("config") / "run.yaml"
-    path.write_text(yaml.safe_dump({"prepared_corpus": str(corpus.path), **CONFIG}))
-    return path
+    experts = {"every": 6, "probe": 512}
+    own = {"prepared_corpus": str(corpus.path), "model": MODEL, "experts": experts}
+    return write_config(tmp_path_factory.mktemp("config"), **own)
 
 
 @pytest.fixture(scope="module")
@@ -79,53 +51,13 @@ def whole(config, tmp_path_factory) -> Path:
     return out
 
 
-@pytest.fixture(scope="module")
-def context(models):
-    """Processes that have torch already when they are forked."""
-    forked = multiprocessing.get_context("forkserver")
-    forked.set_forkserver_preload(["mixopt.pretraining.run", "torch._dynamo"])
-    return forked
-
-
-def started(context, config, out, ranks, overrides=()):
-    from pretrain_job import run_rank
-
-    out.parent.mkdir(parents=True, exist_ok=True)
-    with socket.socket() as one:
-        one.bind(("127.0.0.1", 0))
-        port = one.getsockname()[1]
-    files = out.parent / "order", out.parent / "error"
-    processes = [
-        context.Process(
-            target=run_rank, args=(rank, ranks, port, config, out, list(overrides), *files)
-        )
-        for rank in range(ranks)
-    ]
-    for process in processes:
-        process.start()
-    return processes
-
-
-def ended(processes):
-    for process in processes:
-        process.join(120)
-    codes = [process.exitcode for process in processes]
-    for process in processes:
-        process.kill()
-    return codes
-
-
 def killed_at(context, config, out, file, ranks=1, overrides=(), signal="kill"):
     """Kill a run, or ask it to stop, when it has written a file."""
-    processes = started(context, config, out, ranks, overrides)
-    end = time.monotonic() + 120
-    while not (out / file).exists():
-        assert time.monotonic() < end
-        assert any(process.is_alive() for process in processes), out.parent / "error"
-        time.sleep(0.001)
-    for process in processes:
+    job = Job(context, config, out, ranks, overrides)
+    job.until_true((out / file).exists)
+    for process in job.processes:
         getattr(process, signal)()
-    return ended(processes)
+    return job.wait(), job.error
 
 
 def record(out):
@@ -137,26 +69,13 @@ def total(out):
     return sum(windows[1:], windows[0])
 
 
-def lines(path):
-    found = [json.loads(line) for line in path.read_text().splitlines()]
-    timed = {"time", "tokens_per_second"}
-    return [{name: v for name, v in line.items() if name not in timed} for line in found]
-
-
-def weights(out):
-    found = {}
-    for shard in sorted((out / "checkpoints").iterdir())[-1].glob("*.safetensors"):
-        found |= load_file(shard)
-    return found
-
-
 def assert_same_record(one, other):
     """The files are the same, to the last bit of each number."""
     names = sorted(p.relative_to(one) for p in (one / "experts").rglob("*") if p.is_file())
     assert names == sorted(
         p.relative_to(other) for p in (other / "experts").rglob("*") if p.is_file()
     )
-    assert lines(one / "experts/scalars.jsonl") == lines(other / "experts/scalars.jsonl")
+    assert lines_of(one / "experts/scalars.jsonl") == lines_of(other / "experts/scalars.jsonl")
     for name in names:
         if name.suffix == ".parquet":
             assert pl.read_parquet(one / name).equals(pl.read_parquet(other / name)), name
@@ -183,7 +102,7 @@ def test_each_token_is_counted_once_in_its_window_domain_and_layer(whole):
 
 
 def test_numbers_have_a_line_for_each_line_of_metrics_and_each_probe(whole):
-    found = {line["step"]: line for line in lines(whole / "experts/scalars.jsonl")}
+    found = {line["step"]: line for line in lines_of(whole / "experts/scalars.jsonl")}
     assert list(found) == sorted({*range(4, STEPS + 1, 4), *range(6, STEPS + 1, 3)})
     assert found[4]["moe/max_vio/max"] >= found[4]["moe/max_vio/mean"] > 0
     assert found[4]["moe/max_vio/layer_01"] > 0
@@ -204,9 +123,8 @@ def test_what_is_trained_is_the_same_without_counting(whole, config, tmp_path):
     pretrain(config, tmp_path / "run", ["experts.enabled=false"])
     assert not (tmp_path / "run/experts").exists()
     for name in ("metrics.jsonl", "mixture_log.jsonl"):
-        assert lines(tmp_path / "run" / name) == lines(whole / name)
-    for name, value in weights(whole).items():
-        assert torch.equal(value, weights(tmp_path / "run")[name]), name
+        assert lines_of(tmp_path / "run" / name) == lines_of(whole / name)
+    assert_same_weights(weights_of(whole), weights_of(tmp_path / "run"))
 
 
 def test_blocks_that_are_computed_again_are_counted_once(whole, config, tmp_path):
@@ -225,7 +143,7 @@ def test_a_model_of_hugging_faces_is_counted_without_being_asked(config, tmp_pat
     for layer in total(tmp_path / "on").layers:
         assert layer.experts == 8
         assert layer.counts_DE.sum() == 6 * BATCH * LENGTH * TOP_K
-    assert lines(tmp_path / "on/metrics.jsonl") == lines(tmp_path / "off/metrics.jsonl")
+    assert lines_of(tmp_path / "on/metrics.jsonl") == lines_of(tmp_path / "off/metrics.jsonl")
 
 
 def test_a_step_that_is_not_finite_leaves_no_number_that_is_none(config, tmp_path):
@@ -244,17 +162,17 @@ def test_a_step_that_is_not_finite_leaves_no_number_that_is_none(config, tmp_pat
 def test_a_run_that_was_killed_has_the_record_of_one_that_was_not(whole, context, config, tmp_path):
     out = tmp_path / "run"
     killed_at(context, config, out, "experts/counts/part-00000012.parquet")
-    assert ended(started(context, config, out, 1)) == [0], tmp_path / "error"
+    finished(context, config, out)
     assert_same_record(whole, out)
 
 
 def test_a_window_that_a_stop_cuts_is_one_again(whole, context, config, tmp_path):
     out = tmp_path / "run"
     part = "experts/counts/part-00000006.parquet"
-    assert killed_at(context, config, out, part, signal="terminate") == [0], tmp_path / "error"
-    stopped = int(sorted((out / "checkpoints").iterdir())[-1].name.removeprefix("step-"))
+    assert killed_at(context, config, out, part, signal="terminate") == ([0], "")
+    stopped = step_of(out)
     assert 6 < stopped < STEPS
-    assert ended(started(context, config, out, 1)) == [0], tmp_path / "error"
+    finished(context, config, out)
     for one, other in zip(record(whole).windows(), record(out).windows(), strict=True):
         assert (one.start, one.end) == (other.start, other.end)
         for a, b in zip(one.assignments.layers, other.assignments.layers, strict=True):
@@ -280,7 +198,7 @@ def test_two_ranks_are_one_and_go_on_as_one(parallel, whole, context, config, tm
     out = tmp_path / "run"
     both = [f"parallel={parallel}"]
     killed_at(context, config, out, "experts/counts/part-00000012.parquet", 2, both)
-    assert ended(started(context, config, out, 1, ["parallel=none"])) == [0], tmp_path / "error"
+    finished(context, config, out, overrides=["parallel=none"])
     for one, other in zip(total(whole).layers, total(out).layers, strict=True):
         assert np.array_equal(one.tokens_D, other.tokens_D)
         # Gradients add up in another order, and a choice between two like experts may turn.

@@ -4,27 +4,32 @@ from __future__ import annotations
 
 import json
 import random
-import runpy
 import zlib
 from collections import Counter
 from itertools import chain
 from pathlib import Path
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
-import yaml
+from pretrain_runs import (
+    BATCH,
+    LENGTH,
+    STEPS,
+    Job,
+    assert_goes_on,
+    assert_same_weights,
+    finished,
+    log_of,
+    metrics_of,
+    weights_of,
+    write_config,
+)
 
 from mixopt import MixtureSampler, pretrain
 from mixopt.errors import MixoptError
 from mixopt.tracking.datasets import streamed_datasets
 
-RUNS = SimpleNamespace(**runpy.run_path(str(Path(__file__).with_name("pretrain_runs.py"))))
-models, one_thread, context = RUNS.models, RUNS.one_thread, RUNS.context
-Job, finished, assert_goes_on = RUNS.Job, RUNS.finished, RUNS.assert_goes_on
-assert_same_weights, weights_of = RUNS.assert_same_weights, RUNS.weights_of
-log_of, metrics_of = RUNS.log_of, RUNS.metrics_of
-STEPS, BATCH, LENGTH = 24, RUNS.BATCH, 32
+pytestmark = pytest.mark.usefixtures("one_thread")
 WEIGHTS = {"code": 0.7, "prose": 0.3}
 HELD_OUT = 5_000
 ODM = "estimator={name: odm, observe_every: 2, options: {warmup_steps: 2}}"
@@ -39,28 +44,13 @@ def content(text_files) -> dict:
             "buffer": 2,
         },
         "evaluation": {"help": {"path": str(text_files["help"])}},
-        "model": {"name": "pretrain_job:Recording"},
-        "training": {
-            "steps": STEPS,
-            "batch": BATCH,
-            "micro_batch": 4,
-            "sequence_length": LENGTH,
-            "lr": 3e-3,
-            "precision": "float32",
-        },
         "mixture": {"weights": WEIGHTS},
-        "held_out": {"every": 12, "tokens": 512},
-        "checkpoint": {"every": 5},
-        "metrics": {"every": 4},
-        "tracking": {"enabled": False},
     }
 
 
 @pytest.fixture(scope="module")
 def config(content, tmp_path_factory) -> Path:
-    path = tmp_path_factory.mktemp("config") / "run.yaml"
-    path.write_text(yaml.safe_dump(content))
-    return path
+    return write_config(tmp_path_factory.mktemp("config"), **content)
 
 
 @pytest.fixture(scope="module")
@@ -154,10 +144,8 @@ def short(content, text_files, tmp_path_factory) -> Path:
     (folder / "held_out.jsonl").write_text(json.dumps({"text": " ".join(texts[-20:])}))
     prose = {"path": str(folder / "prose.jsonl"), "validation": str(folder / "held_out.jsonl")}
     domains = {**content["stream"]["domains"], "prose": prose}
-    path = folder / "run.yaml"
     stream = {**content["stream"], "domains": domains}
-    path.write_text(yaml.safe_dump({**content, "stream": stream}))
-    return path
+    return write_config(folder, **{**content, "stream": stream})
 
 
 def test_a_domain_repeats_up_to_max_epochs_and_goes_on_when_that_is_raised(

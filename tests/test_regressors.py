@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from mixing_law import law, mixtures
 from mixopt_regressors.boosted import LightGBMRegressor
 from mixopt_regressors.exponential import ExponentialFit
 from mixopt_regressors.linear import LinearRegressor
@@ -20,18 +21,6 @@ from mixopt.testing import check_regressor
 
 REGMIX = Path(__file__).parents[2] / "shared" / "data" / "regmix"
 ALL = [LinearRegressor, LogLinearRegressor, LightGBMRegressor]
-
-
-def mixtures(count: int, domains: int = 5, seed: int = 0) -> np.ndarray:
-    return np.random.default_rng(seed).dirichlet(np.ones(domains), count)
-
-
-def law(weights_ND: np.ndarray, targets: int = 2, noise: float = 0.0) -> np.ndarray:
-    """Synthetic losses of a data mixing law."""
-    rng = np.random.default_rng(5)
-    slopes_DM = rng.normal(-1.0, 2.0, (weights_ND.shape[1], targets))
-    losses_NM = 2.0 + np.exp(weights_ND @ slopes_DM)
-    return losses_NM + noise * rng.standard_normal(losses_NM.shape)
 
 
 @pytest.mark.parametrize("kind", ALL)

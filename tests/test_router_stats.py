@@ -1,20 +1,16 @@
 """Counts of experts equal a count by hand, and counting changes nothing in training."""
 
-import runpy
 from collections import Counter
-from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from routing_job import DOMAINS, TOP_K, batches, tiny
 from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from mixopt.errors import RoutingError
 from mixopt.routing import RouterAdapter, RouterStats, RouterTap
-
-JOB = runpy.run_path(str(Path(__file__).with_name("routing_job.py")))
-DOMAINS, tiny, batches = JOB["DOMAINS"], JOB["tiny"], JOB["batches"]
 
 
 def run(model, stats, data, *, backward_inside=False):
@@ -34,7 +30,7 @@ def by_hand(model, data):
         x = model.embedding(tokens)
         for number, layer in enumerate(model.layers):
             if number:
-                chosen = layer.router(x).topk(JOB["TOP_K"]).indices
+                chosen = layer.router(x).topk(TOP_K).indices
                 for b, s in np.ndindex(*tokens.shape):
                     if mask[b, s]:
                         for expert in chosen[b, s].tolist():
@@ -70,7 +66,7 @@ def test_each_real_token_has_k_assignments_in_each_layer():
     stats = RouterStats.attach(model, DOMAINS)
     run(model, stats, data)
     real = sum(int(mask.sum()) for _, _, mask in data)
-    assert stats.table()["tokens"].sum() == real * JOB["TOP_K"] * 2
+    assert stats.table()["tokens"].sum() == real * TOP_K * 2
 
 
 def test_the_layer_is_the_models_own_number():

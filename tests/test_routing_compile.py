@@ -1,17 +1,13 @@
 """Under torch.compile experts are counted right, or it is said that they are not."""
 
-import runpy
-from pathlib import Path
-
 import numpy as np
 import pytest
 import torch
+from routing_job import DOMAINS, batches, tiny
 
 from mixopt.errors import RoutingError
 from mixopt.routing import RouterStats
 
-JOB = runpy.run_path(str(Path(__file__).with_name("routing_job.py")))
-DOMAINS, tiny, batches = JOB["DOMAINS"], JOB["tiny"], JOB["batches"]
 BACKEND = "aot_eager"  # traces as Inductor does, and compiles nothing
 pytestmark = pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor")  # torch's own
 

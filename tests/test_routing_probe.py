@@ -1,18 +1,13 @@
 """A probe tells domains apart beyond chance, and a checkpoint from an earlier one."""
 
-import runpy
-from pathlib import Path
-
 import numpy as np
 import pytest
 import torch
+from routing_job import DOMAINS, batches, tiny
 
 from mixopt.errors import RoutingError
 from mixopt.routing import ProbeResult, RouterStats, load_probe, save_probe
 from mixopt.routing.probe_result import LayerProbe
-
-JOB = runpy.run_path(str(Path(__file__).with_name("routing_job.py")))
-DOMAINS, tiny, batches = JOB["DOMAINS"], JOB["tiny"], JOB["batches"]
 
 
 def probed(model, stats, data, **options):

@@ -1,48 +1,27 @@
 """Two ranks count together what one counts alone, wrapped by DDP and by FSDP2."""
 
-import os
-import runpy
-import socket
-import subprocess
-import sys
-from pathlib import Path
-
 import numpy as np
 import pytest
+import routing_job
 import torch
+from ranks import finish, start_ranks
+from routing_job import DOMAINS, batches, tiny
 
 from mixopt.routing import RouterStats
 from mixopt.routing.reduction import ranks
-
-SCRIPT = Path(__file__).with_name("routing_job.py")
-JOB = runpy.run_path(str(SCRIPT))
-
-
-def port():
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        return free.getsockname()[1]
 
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
     out = tmp_path_factory.mktemp("ranks")
-    address = os.environ | {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port())}
-    jobs = [
-        subprocess.Popen(
-            [sys.executable, SCRIPT, out],
-            env=address | {"RANK": str(rank), "WORLD_SIZE": "2", "OMP_NUM_THREADS": "1"},
-        )
-        for rank in range(2)
-    ]
-    assert [job.wait(timeout=900) for job in jobs] == [0, 0]
+    finish(start_ranks(2, routing_job.__file__, out))
     return out
 
 
 @pytest.fixture(scope="module")
 def alone():
-    model, data = JOB["tiny"](), JOB["batches"]()
-    stats = RouterStats.attach(model, JOB["DOMAINS"])
+    model, data = tiny(), batches()
+    stats = RouterStats.attach(model, DOMAINS)
     for tokens, ids, mask in [*data, data[-1]]:
         with stats.domains(ids, mask):
             model(tokens)
@@ -55,7 +34,7 @@ def test_two_ranks_together_count_what_one_counts(kind, folder, alone):
         torch.load(folder / f"{kind}.{rank}.pt", weights_only=True) for rank in range(2)
     )
     assert all(np.array_equal(first[key], second[key]) for key in first)
-    together = RouterStats.attach(JOB["tiny"](), JOB["DOMAINS"])
+    together = RouterStats.attach(tiny(), DOMAINS)
     together.load_state_dict(first)
     for one, two in zip(alone.layers, together.total().layers, strict=True):
         assert np.array_equal(one.counts_DE, two.counts_DE)

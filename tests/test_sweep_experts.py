@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import shutil
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -26,11 +25,9 @@ pytestmark = pytest.mark.usefixtures("proxies")
 @pytest.fixture(scope="module")
 def proxies():
     """Let a proxy be named by a module of this folder, in the workers too."""
-    sys.path.insert(0, str(HERE))
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("PYTHONPATH", str(HERE))
         yield
-    sys.path.remove(str(HERE))
 
 
 @pytest.fixture(scope="module")

@@ -3,12 +3,12 @@
 import json
 import math
 import shutil
-import socket
 import sys
 import time
 from pathlib import Path
 
 import pytest
+from ranks import free_port
 
 from mixopt.config import TrackingConfig
 from mixopt.files import read_json
@@ -219,12 +219,6 @@ def test_the_process_records_while_the_caller_goes_on(run_path):
     _, runs, count = runs_of(run_path)
     assert (count, runs["sweep"].info.status) == (2, "FINISHED")
     assert runs["sweep"].data.params == {"seed": "0"}
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
 
 
 def test_a_server_that_is_down_is_one_line_and_no_error(tmp_path):

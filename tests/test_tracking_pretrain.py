@@ -11,7 +11,6 @@ from contextlib import closing
 from pathlib import Path
 
 import pytest
-import torch
 import yaml
 
 from mixopt import pretrain
@@ -20,18 +19,13 @@ from mixopt.provenance import package_versions
 from mixopt.testing import tiny_corpus
 
 pytest.importorskip("mlflow")
-pytestmark = pytest.mark.filterwarnings("ignore:The ``noload`` loader strategy is deprecated")
+pytestmark = [
+    pytest.mark.usefixtures("one_thread"),
+    pytest.mark.filterwarnings("ignore:The ``noload`` loader strategy is deprecated"),
+]
 
 MODEL = {"name": "decoder", "options": {"layers": 1, "width": 32, "heads": 2, "ff": 48}}
 TRAINING = {"steps": 8, "batch": 4, "sequence_length": 32, "lr": 3e-3, "precision": "float32"}
-
-
-@pytest.fixture(scope="module", autouse=True)
-def one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 @pytest.fixture(scope="module")

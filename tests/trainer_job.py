@@ -11,31 +11,14 @@ import signal
 import sys
 from pathlib import Path
 
-import numpy as np
-import torch
-from torch import nn
-from transformers import TrainerCallback, TrainingArguments
+from trainer_parts import LENGTH, Tiny, random_rows, trainer_arguments
+from transformers import TrainerCallback
 
-from mixopt import MixtureDataset, MixtureLoader, MixtureSampler
+from mixopt import MixtureLoader, MixtureSampler
 from mixopt.integrations.hf_online import OnlineTrainer
 from mixopt.online import Driver, make_estimator
 
-NAMES = ("web", "code", "books")
-LENGTH, STEPS = 12, 24
-
-
-class Tiny(nn.Module):
-    """Token logits, with the loss that the Trainer asks for."""
-
-    def __init__(self):
-        super().__init__()
-        torch.manual_seed(0)
-        self.embed, self.out = nn.Embedding(50, 8), nn.Linear(8, 50)
-
-    def forward(self, input_ids, labels=None):
-        logits = self.out(self.embed(input_ids))
-        loss = nn.functional.cross_entropy(logits[:, :-1].flatten(0, 1), labels[:, 1:].flatten())
-        return {"loss": loss, "logits": logits}
+STEPS = 24
 
 
 class Recording(OnlineTrainer):
@@ -50,24 +33,14 @@ class Recording(OnlineTrainer):
 
 def trainer_over(out, world_size, killed_at=None):
     """Make the job's Trainer; at a step it goes away as a machine does."""
-    args = TrainingArguments(
-        str(out),
+    args = trainer_arguments(
+        out,
         max_steps=STEPS,
         save_steps=6,
         per_device_train_batch_size=8 // world_size,
         learning_rate=0.05,
-        report_to=[],
-        use_cpu=True,
-        disable_tqdm=True,
-        logging_strategy="no",
-        remove_unused_columns=False,
     )
-    random = np.random.default_rng(0)
-    rows = {
-        name: [{"input_ids": random.integers(0, 10 * (k + 1), LENGTH)} for _ in range(400)]
-        for k, name in enumerate(NAMES)
-    }
-    dataset = MixtureDataset(rows)
+    dataset = random_rows()
     order = MixtureSampler(dataset.sizes, [0.5, 0.3, 0.2], batch_size=8, batches=400)
     driver = Driver(
         make_estimator("odm", {"update_steps": 3}),

@@ -1,0 +1,68 @@
+"""A model, data and trainers for the tests of training frameworks."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from torch import nn
+
+from mixopt import MixtureDataset
+
+NAMES = ("web", "code", "books")
+LENGTH = 12
+
+
+class Tiny(nn.Module):
+    """Token logits, with the loss that the Trainer asks for."""
+
+    def __init__(self):
+        super().__init__()
+        torch.manual_seed(0)
+        self.embed, self.out = nn.Embedding(50, 8), nn.Linear(8, 50)
+
+    def forward(self, input_ids, labels):
+        logits = self.out(self.embed(input_ids))
+        loss = nn.functional.cross_entropy(logits[:, :-1].flatten(0, 1), labels[:, 1:].flatten())
+        return {"loss": loss, "logits": logits}
+
+
+def random_rows() -> MixtureDataset:
+    """400 rows of each domain, of 10, 20 and 30 ids."""
+    random = np.random.default_rng(0)
+    return MixtureDataset(
+        {
+            name: [{"input_ids": random.integers(0, 10 * (k + 1), LENGTH)} for _ in range(400)]
+            for k, name in enumerate(NAMES)
+        }
+    )
+
+
+def trainer_arguments(folder, **options):
+    """Of a transformers.Trainer that reports to nobody."""
+    from transformers import TrainingArguments
+
+    return TrainingArguments(
+        str(folder),
+        report_to=[],
+        use_cpu=True,
+        disable_tqdm=True,
+        logging_strategy="no",
+        remove_unused_columns=False,
+        **options,
+    )
+
+
+def lightning_trainer(folder, **options):
+    """Make a lightning.Trainer that reports to nobody."""
+    import lightning
+
+    return lightning.Trainer(
+        accelerator="cpu",
+        logger=False,
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        use_distributed_sampler=False,
+        default_root_dir=folder,
+        **options,
+    )
