@@ -17,7 +17,6 @@ Shapes: S seeds.
 from __future__ import annotations
 
 import argparse
-import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,9 +25,9 @@ import numpy as np
 import polars as pl
 from mixopt_proxies.decoder import DecoderProxy
 from online_tables import paired
+from research_text import prepared, say
 
-from mixopt.config import CorpusConfig, SourceConfig
-from mixopt.corpus import Corpus, prepare_corpus
+from mixopt.corpus import Corpus
 from mixopt.files import read_json, write_json
 from mixopt.mixture import Mixture
 from mixopt.proxy import Training, Trial, TrialResult
@@ -98,29 +97,13 @@ def main() -> None:
         return
     if asked.data is None:
         parser.error("--data: the folder of the text")
-    corpus = prepared(asked.data, asked.out / "corpus")
+    corpus = Corpus.open(prepared(asked.data, asked.out / "corpus", DOMAINS))
     for name, case in CASES.items():
         path = asked.out / f"{name.replace(', ', '-').replace(' ', '_')}.json"
         if not path.exists():
             found = train(case, corpus, asked.tokens)
             write_json(path, {"case": name, "results": [result_to_json(one) for one in found]})
-            sys.stderr.write(f"{name}\n")
-
-
-def prepared(data: Path, path: Path) -> Corpus:
-    """Prepare the text once, and open it."""
-    if not (path / "index.json").exists():
-        sources = {
-            name: SourceConfig(
-                path="parquet",
-                data_files=str(data / name / "train.parquet"),
-                validation=str(data / name / "validation.parquet"),
-            )
-            for name in DOMAINS
-        }
-        config = CorpusConfig(domains=sources, tokenizer="bytes", max_bytes=8_000_000)
-        prepare_corpus(config, {}, path, fingerprint="experts", progress=lambda line: None)
-    return Corpus.open(path)
+            say(name)
 
 
 def train(case: Case, corpus: Corpus, tokens: int) -> list[TrialResult]:

@@ -33,10 +33,11 @@ import numpy as np
 from mixopt_proxies.sizes import Size, make_size
 from online_tables import print_tables
 from online_text import Job, Text, same_weights, train
+from research_text import prepared, say
 
-from mixopt.config import CorpusConfig, FitConfig, ObjectiveConfig, ProposeConfig, SourceConfig
+from mixopt.config import FitConfig, ObjectiveConfig, ProposeConfig
 from mixopt.constraints import Constraints
-from mixopt.corpus import Corpus, prepare_corpus
+from mixopt.corpus import Corpus
 from mixopt.files import write_json
 from mixopt.fitting import fit_trials
 from mixopt.mixture import Mixture
@@ -112,7 +113,7 @@ def main() -> None:
         return
     if asked.data is None:
         parser.error("--data: the folder of the text")
-    corpus = prepared(asked.data, asked.out / "corpus")
+    corpus = prepared(asked.data, asked.out / "corpus", ALL)
     groups = [one for one in GROUPS if not asked.group or one.name in asked.group]
     with ProcessPoolExecutor(asked.processes, mp_context=get_context("spawn")) as pool:
         for group in groups:
@@ -129,22 +130,6 @@ def size_of(name: str) -> Size:
     if name == "small":
         return make_size("tiny", batch=8)
     return make_size("tiny", layers=3, width=192, heads=6, ff=512, batch=8, lr=2e-3)
-
-
-def prepared(data: Path, path: Path) -> Path:
-    """Prepare the text once."""
-    if not (path / "index.json").exists():
-        sources = {
-            name: SourceConfig(
-                path="parquet",
-                data_files=str(data / name / "train.parquet"),
-                validation=str(data / name / "validation.parquet"),
-            )
-            for name in ALL
-        }
-        config = CorpusConfig(domains=sources, tokenizer="bytes", max_bytes=8_000_000)
-        prepare_corpus(config, {}, path, fingerprint="online", progress=_say)
-    return path
 
 
 def run_group(group: Group, text: Text, out: Path, pool: ProcessPoolExecutor, size: str) -> None:
@@ -289,12 +274,8 @@ def finish(
     going = {name: pool.submit(train, *jobs[name]) for name in jobs if not paths[name].exists()}
     for name, future in going.items():
         write_json(paths[name], {"method": name, "runs": future.result()})
-        _say(f"{out.name}: {name}")
+        say(f"{out.name}: {name}")
     return {name: json.loads(path.read_text())["runs"] for name, path in paths.items()}
-
-
-def _say(line: str) -> None:
-    sys.stderr.write(f"{line}\n")
 
 
 if __name__ == "__main__":

@@ -59,3 +59,11 @@ class Skipping(TinyExperts):
         last = self.layers[-1]
         unused = sum(weight.sum() * 0 for weight in last.parameters())
         return self.head(self.layers[0](self.embedding(input_ids))) + unused
+
+
+class TwoRouters(TinyExperts):
+    """Has two routers in its last layer."""
+
+    def __init__(self, vocab_size: int, sequence_length: int) -> None:
+        super().__init__(vocab_size, sequence_length)
+        self.layers[-1].layer = nn.Sequential(Mixture(), Mixture())

@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from mixopt.errors import RoutingError
 from mixopt.expert_record.record import COUNTS, EXPERTS, LAYERS, PROBE, ExpertRecord, Window
@@ -27,7 +27,7 @@ from mixopt.pretraining.expert_probe import PROBES, ExpertProbe
 from mixopt.pretraining.parallel import ParallelModel
 from mixopt.pretraining.ranks import Ranks
 from mixopt.pretraining.run_text import RunText
-from mixopt.routing.adapters import find_routers
+from mixopt.routing.adapters import has_routers
 from mixopt.routing.assignments import Assignments, LayerAssignments, nothing
 from mixopt.routing.router_stats import RouterStats
 from mixopt.routing.state import load_state, saved_domains, saved_state
@@ -180,23 +180,16 @@ def watch_of(
     """Return what counts the model's experts; None where it has none, or is not to be counted.
 
     Raises:
-        RoutingError: `experts.enabled: true`, and the model has no router.
+        RoutingError: It has routers that cannot be counted; or none, and `experts.enabled: true`.
     """
     enabled = config.experts.enabled
-    if enabled is False or (enabled == "auto" and not _has_routers(model.plain)):
+    if enabled is False or (enabled == "auto" and not has_routers(model.plain)):
         return None
     try:
         return ExpertWatch(model, corpus, config, ranks, out)
     except RoutingError as error:
         why = f"experts.enabled: {str(enabled).lower()}: {error}"
         raise RoutingError(f"{why}; experts.enabled: false trains without counting") from error
-
-
-def _has_routers(model: nn.Module) -> bool:
-    try:
-        return bool(find_routers(model))
-    except RoutingError:
-        return False
 
 
 def _known(counted: Assignments) -> Assignments:

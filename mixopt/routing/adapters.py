@@ -140,6 +140,11 @@ def find_routers(model: nn.Module, adapters: Sequence[RouterAdapter] = ()) -> li
     return sorted(routers, key=lambda router: router.layer)
 
 
+def has_routers(model: nn.Module) -> bool:
+    """Tell whether a model has modules that are known as routers, readable or not."""
+    return any(_adapter_of(module, ()) is not None for module in model.modules())
+
+
 def _adapter_of(module: nn.Module, adapters: Sequence[RouterAdapter]) -> RouterAdapter | None:
     for adapter in adapters:
         if adapter.fits(module):

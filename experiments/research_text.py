@@ -1,0 +1,37 @@
+"""Text of some domains as bytes, from <domain>/train.parquet and <domain>/validation.parquet."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from mixopt.config import CorpusConfig, SourceConfig
+from mixopt.corpus import prepare_corpus
+
+
+def prepared(data: Path, path: Path, domains: Sequence[str]) -> Path:
+    """Prepare at most 8 MB of each domain, once, and return the corpus's folder.
+
+    Args:
+        data: The folder of the domains' folders.
+        path: Where the corpus goes.
+        domains: Names of the domains.
+    """
+    if not (path / "index.json").exists():
+        sources = {
+            name: SourceConfig(
+                path="parquet",
+                data_files=str(data / name / "train.parquet"),
+                validation=str(data / name / "validation.parquet"),
+            )
+            for name in domains
+        }
+        config = CorpusConfig(domains=sources, tokenizer="bytes", max_bytes=8_000_000)
+        prepare_corpus(config, {}, path, fingerprint=" ".join(domains), progress=say)
+    return path
+
+
+def say(line: str) -> None:
+    """Say a line beside the tables."""
+    sys.stderr.write(f"{line}\n")
