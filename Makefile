@@ -20,10 +20,10 @@ bench: $(UV)
 	OMP_NUM_THREADS=1 $(RUN) python experiments/benchmarks/bench_proxies.py
 
 notebooks: $(UV)
-	$(RUN) python experiments/run_notebooks.py
+	$(RUN) python experiments/checks/run_notebooks.py
 
 wheel: $(UV)
-	sh experiments/check_wheel.sh $(UV)
+	sh experiments/checks/check_wheel.sh $(UV)
 
 .tools/bin/uv:
 	python3 -m pip install --quiet --target .tools uv

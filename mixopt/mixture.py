@@ -16,9 +16,9 @@ from pathlib import Path
 
 import numpy as np
 import yaml
-from numpy.typing import NDArray
 
 from mixopt.errors import MixtureError, did_you_mean
+from mixopt.system import Array
 
 SUM_TOLERANCE = 1e-6
 
@@ -58,7 +58,7 @@ class Mixture(Mapping[str, float]):
     def from_array(
         cls,
         domains: Sequence[str],
-        weights_D: NDArray[np.float64] | Sequence[float],
+        weights_D: Array | Sequence[float],
         *,
         tolerance: float = SUM_TOLERANCE,
     ) -> Mixture:
@@ -102,7 +102,7 @@ class Mixture(Mapping[str, float]):
 
     def to_file(self, path: str | Path) -> None:
         """Write the weights as YAML that `from_file` reads back."""
-        from mixopt.files import write_text
+        from mixopt.system import write_text
 
         write_text(Path(path), yaml.safe_dump({"weights": dict(self)}, sort_keys=False))
 
@@ -112,7 +112,7 @@ class Mixture(Mapping[str, float]):
         return self._domains
 
     @property
-    def array(self) -> NDArray[np.float64]:
+    def array(self) -> Array:
         """The weights, shape (D,)."""
         return np.array(self._weights, dtype=np.float64)
 

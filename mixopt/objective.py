@@ -21,14 +21,14 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 
 from mixopt.errors import ConfigError, did_you_mean
+from mixopt.system import Array
 
 if TYPE_CHECKING:
     from mixopt.config import ObjectiveConfig
 
-Array = NDArray[np.float64]
 Unit = Literal["nats_per_token", "bits_per_byte"]
 Kind = Literal["target", "mean", "worst"]
 Direction = Literal["lower", "higher"]

@@ -109,7 +109,7 @@ def context():
     """Processes that have torch already when they are forked."""
     forked = multiprocessing.get_context("forkserver")
     forked.set_forkserver_preload(
-        ["mixopt.pretraining.run", "mixopt_proxies.causal_lm", "torch._dynamo"]
+        ["mixopt.pretraining.run", "mixopt_proxies.decoder.causal_lm", "torch._dynamo"]
     )
     return forked
 

@@ -13,7 +13,7 @@ import polars as pl
 import pytest
 
 import mixopt
-from mixopt.files import only_one, read_json
+from mixopt.system import only_one, read_json
 
 STEPS = ["prepare", "design", "sweep", "fit", "propose", "validate", "report"]
 
@@ -73,7 +73,7 @@ def test_a_second_run_does_no_work_and_prints_the_same(finished):
 def test_a_second_run_loads_neither_torch_nor_mlflow_nor_a_regressor(finished):
     config, run, _ = finished
     code = (
-        "import sys; from mixopt.summary import run_summary, summary_text; import mixopt;"
+        "import sys, mixopt; from mixopt.reporting.terminal import run_summary, summary_text;"
         f"summary_text(mixopt.run({str(config)!r}, {str(run)!r}));"
         "print([m for m in ('torch', 'mlflow', 'lightgbm', 'datasets') if m in sys.modules])"
     )

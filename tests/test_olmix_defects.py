@@ -7,21 +7,17 @@ fit after that. The numbers are synthetic where no corpus is needed.
 import numpy as np
 import polars as pl
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
+from hypothesis import given, strategies as st
 
-from mixopt import steps
-from mixopt.config import ConstraintsConfig, DesignConfig
-from mixopt.config_file import load_config
+from mixopt.config import ConstraintsConfig, DesignConfig, load_config
 from mixopt.constraints import Constraints
 from mixopt.corpus import Corpus
-from mixopt.crossval import spearman
 from mixopt.designs import make_design
 from mixopt.errors import ConfigError, DesignError, InfeasibleError, RunError
-from mixopt.fit_report import OBJECTIVE
+from mixopt.fitting import OBJECTIVE, spearman
 from mixopt.mixture import Mixture
-from mixopt.questions import propose_from
-from mixopt.tables import fit_existing, fit_tables
+from mixopt.pipeline import fit_existing, propose_from, steps
+from mixopt.pipeline.from_tables import fit_tables
 from mixopt.trials import Trials
 
 DOMAINS = ("science", "code", "existing")

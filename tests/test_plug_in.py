@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import importlib.util
 import re
-from pathlib import Path
 
 import numpy as np
 import pytest
+from places import PROJECT
 
 from mixopt import Mixture
-from mixopt.files import write_json
-from mixopt.tokens import TokenWriter
+from mixopt.corpus.token_shards import TokenWriter
+from mixopt.system import write_json
 
-PAGE = Path(__file__).parents[1] / "docs" / "plug_in.md"
+PAGE = PROJECT / "docs" / "plug_in.md"
 EXAMPLE = re.compile(r"(?:<!-- needs: (\w+) -->\n)?```python\n(.*?)```", re.DOTALL)
 
 

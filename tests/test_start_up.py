@@ -45,7 +45,7 @@ def test_counting_experts_without_torch_says_what_to_install():
 
 def test_the_help_of_the_command_line_loads_typer_alone():
     code = (
-        "import contextlib, io\nfrom mixopt.cli import app\n"
+        "import contextlib, io\nfrom mixopt.cli.main import app\n"
         "with contextlib.redirect_stdout(io.StringIO()), contextlib.suppress(SystemExit):\n"
         "    app(['--help'])\nprint()"
     )

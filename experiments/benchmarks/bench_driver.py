@@ -24,8 +24,9 @@ import numpy as np
 import torch
 from torch import nn
 
-from mixopt import MixtureDataset, MixtureLoader, MixtureSampler
+from mixopt.loading import MixtureDataset, MixtureLoader
 from mixopt.online import Driver, Observation, Plan, Setting
+from mixopt.sampling import MixtureSampler
 
 ROWS = 4000
 

@@ -29,19 +29,21 @@ from statistics import median
 
 import numpy as np
 import torch
-from mixopt_proxies.autotune import members_by_rule
-from mixopt_proxies.batches import Batches
-from mixopt_proxies.compiling import has_compiler
-from mixopt_proxies.devices import resolve_precision
-from mixopt_proxies.memory import memory_kept
-from mixopt_proxies.passes import Passes
-from mixopt_proxies.sizes import Size, make_size
-from mixopt_proxies.trainer import StackTrainer
+from mixopt_proxies.decoder import (
+    Batches,
+    Passes,
+    Size,
+    StackTrainer,
+    has_compiler,
+    make_size,
+    members_by_rule,
+    memory_kept,
+    resolve_precision,
+)
 from transformers import LlamaConfig, LlamaForCausalLM, MixtralConfig, MixtralForCausalLM
 
-from mixopt.corpus import Corpus, Domain
-from mixopt.proxy import Trial
-from mixopt.tokens import TokenShards, TokenWriter
+from mixopt.corpus import Corpus, Domain, TokenShards, TokenWriter
+from mixopt.trials import Trial
 
 CPU = torch.device("cpu")
 SPLITS = ("train", "validation")

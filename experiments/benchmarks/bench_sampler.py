@@ -32,8 +32,10 @@ from typing import Any
 import numpy as np
 from sampler_systems import SYSTEMS, sampler
 
-from mixopt import Mixture, MixtureLoader, MixtureSampler
-from mixopt.tokens import TokenWriter
+from mixopt.corpus import TokenWriter
+from mixopt.loading import MixtureLoader
+from mixopt.mixture import Mixture
+from mixopt.sampling import MixtureSampler
 
 NEEDS = {
     "torchdata": "torchdata",

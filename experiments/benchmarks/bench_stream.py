@@ -18,8 +18,7 @@ import tempfile
 import time
 from pathlib import Path
 
-from mixopt.pretraining.config import PretrainConfig
-from mixopt.pretraining.stream_input import StreamedText, prepare_streams, rows_of
+from mixopt.pretraining import PretrainConfig, StreamedText, prepare_streams, rows_of
 
 LENGTH = 1024
 WORDS = 400  # of a document

@@ -32,8 +32,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from mixopt.tracking import RunLog
-from mixopt.tracking.sync import sync
+from mixopt.tracking import RunLog, sync
 
 LIMIT_MS = 0.5
 PAUSE = 0.002  # of a training step, so that the sender works in between

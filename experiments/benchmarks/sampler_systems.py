@@ -39,8 +39,9 @@ def mapped(data: Path, length: int) -> list[np.ndarray]:
 
 def sampler(data: Path, length: int, batch: int, **options: Any) -> Any:
     """Return our dataset and sampler."""
-    from mixopt import MixtureDataset, MixtureSampler
-    from mixopt.tokens import TokenShards
+    from mixopt.corpus import TokenShards
+    from mixopt.loading import MixtureDataset
+    from mixopt.sampling import MixtureSampler
 
     shards = {path.name: TokenShards.open(path, verify=False) for path in domains(data)}
     dataset = MixtureDataset(shards, length=length)
@@ -65,28 +66,28 @@ def limit(data: Path, length: int, batch: int) -> Iterator[Any]:
 
 def mixopt_plain(data: Path, length: int, batch: int) -> Iterator[Any]:
     """MixtureLoader in line."""
-    from mixopt import MixtureLoader
+    from mixopt.loading import MixtureLoader
 
     return iter(MixtureLoader(*sampler(data, length, batch), prefetch=0, output="numpy"))
 
 
 def mixopt_thread(data: Path, length: int, batch: int) -> Iterator[Any]:
     """MixtureLoader with its thread."""
-    from mixopt import MixtureLoader
+    from mixopt.loading import MixtureLoader
 
     return iter(MixtureLoader(*sampler(data, length, batch), output="numpy"))
 
 
 def mixopt_tensors(data: Path, length: int, batch: int) -> Iterator[Any]:
     """MixtureLoader with its thread, batches as int64 tensors."""
-    from mixopt import MixtureLoader
+    from mixopt.loading import MixtureLoader
 
     return iter(MixtureLoader(*sampler(data, length, batch)))
 
 
 def mixopt_workers(data: Path, length: int, batch: int) -> Iterator[Any]:
     """MixtureLoader with two worker processes."""
-    from mixopt import MixtureLoader
+    from mixopt.loading import MixtureLoader
 
     return iter(MixtureLoader(*sampler(data, length, batch), workers=2, output="numpy"))
 
@@ -95,7 +96,7 @@ def mixopt_dataloader(data: Path, length: int, batch: int) -> Iterator[Any]:
     """MixtureDataset and MixtureSampler in torch's DataLoader with two workers."""
     from torch.utils.data import DataLoader
 
-    from mixopt.loading.collate import stack_samples
+    from mixopt.loading import stack_samples
 
     dataset, order = sampler(data, length, batch)
     return iter(DataLoader(dataset, batch_sampler=order, num_workers=2, collate_fn=stack_samples))

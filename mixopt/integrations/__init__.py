@@ -1,1 +1,26 @@
-"""Where MixtureLoader meets training frameworks; each module needs its framework."""
+"""The loader and the online driver inside other people's frameworks.
+
+Each module needs its framework: transformers' Trainer, Lightning, torch.distributed.checkpoint.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from mixopt.system.lazy_names import lazy_names
+
+if TYPE_CHECKING:
+    from mixopt.integrations.dcp import MixtureState as MixtureState
+    from mixopt.integrations.hf_online import OnlineTrainer as OnlineTrainer
+    from mixopt.integrations.hf_trainer import MixtureTrainer as MixtureTrainer
+    from mixopt.integrations.lightning import MixtureDataModule as MixtureDataModule
+else:
+    __getattr__, __dir__ = lazy_names(
+        __name__,
+        {
+            "dcp": ["MixtureState"],
+            "hf_online": ["OnlineTrainer"],
+            "hf_trainer": ["MixtureTrainer"],
+            "lightning": ["MixtureDataModule"],
+        },
+    )

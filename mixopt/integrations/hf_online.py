@@ -14,10 +14,10 @@ import torch
 from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from mixopt.errors import EstimatorError
-from mixopt.files import write_json
 from mixopt.integrations.hf_trainer import MixtureTrainerMixin, read_state
-from mixopt.loader import MixtureLoader
-from mixopt.online.driver import Driver
+from mixopt.loading import MixtureLoader
+from mixopt.online import Driver
+from mixopt.system import write_json
 
 STATE_FILE = "driver.json"
 _IGNORED = -100

@@ -18,9 +18,8 @@ from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState,
 from transformers.trainer_utils import get_last_checkpoint
 
 from mixopt.errors import SamplerError
-from mixopt.files import write_json
-from mixopt.loader import MixtureLoader
-from mixopt.loading.collate import Batch
+from mixopt.loading import Batch, MixtureLoader
+from mixopt.system import write_json
 
 STATE_FILE = "mixture.json"
 LABELS = ("domain", "row", "batch", "position", "mixture", "document", "cu_seqlens")

@@ -15,10 +15,10 @@ from lightning import (  # type: ignore[import-not-found,unused-ignore]
 )
 
 from mixopt.errors import EstimatorError, SamplerError
-from mixopt.loader import MixtureLoader
+from mixopt.loading import MixtureLoader
 
 if TYPE_CHECKING:
-    from mixopt.online.driver import Driver
+    from mixopt.online import Driver
 
 
 class MixtureDataModule(LightningDataModule):  # type: ignore[misc,unused-ignore]

@@ -1,1 +1,32 @@
-"""What lies behind datasets and loaders: sources of rows, packing, prefetching, import."""
+"""From the order of samples to batches: datasets, loaders, packing, streams, read-ahead."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from mixopt.system.lazy_names import lazy_names
+
+if TYPE_CHECKING:
+    from mixopt.loading.collate import Batch as Batch, stack_samples as stack_samples
+    from mixopt.loading.dataset import MixtureDataset as MixtureDataset
+    from mixopt.loading.loader import MixtureLoader as MixtureLoader
+    from mixopt.loading.mixture_stream import (
+        UNKNOWN_SIZE as UNKNOWN_SIZE,
+        MixtureStream as MixtureStream,
+    )
+    from mixopt.loading.packing import cut as cut
+    from mixopt.loading.prefetch import InThread as InThread
+    from mixopt.loading.stream_rows import DomainRows as DomainRows, Reader as Reader
+else:
+    __getattr__, __dir__ = lazy_names(
+        __name__,
+        {
+            "collate": ["Batch", "stack_samples"],
+            "dataset": ["MixtureDataset"],
+            "loader": ["MixtureLoader"],
+            "mixture_stream": ["MixtureStream", "UNKNOWN_SIZE"],
+            "packing": ["cut"],
+            "prefetch": ["InThread"],
+            "stream_rows": ["DomainRows", "Reader"],
+        },
+    )

@@ -11,7 +11,7 @@ from itertools import chain
 from typing import Any
 
 from mixopt.loading.collate import Batch
-from mixopt.schedule import Schedule
+from mixopt.sampling import Schedule
 
 _POLL_SECONDS = 0.1
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, NamedTuple, Protocol, runtime_checkable
 
+from mixopt.corpus import TokenShards
 from mixopt.errors import CorpusError
-from mixopt.tokens import TokenShards
 
 
 @runtime_checkable

@@ -17,7 +17,7 @@ import numpy as np
 
 from mixopt.errors import CorpusError
 from mixopt.loading.packing import Packed, best_fit, cut
-from mixopt.order.permutation import domain_key, window_order
+from mixopt.sampling import domain_key, window_order
 
 Packing = Literal["cut", "best_fit"]
 

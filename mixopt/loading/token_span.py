@@ -17,8 +17,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from mixopt.corpus import TokenShards
 from mixopt.loading.row_sources import TokenRows
-from mixopt.tokens import TokenShards
+from mixopt.system import IntArray
 
 
 class TokenReader:
@@ -42,9 +43,7 @@ class TokenReader:
         number = [dtypes[:d].count(dtype) for d, dtype in enumerate(dtypes)]
         self._number_D = np.array(number)
 
-    def read_many(
-        self, domain_NB: NDArray[np.int64], row_NB: NDArray[np.int64]
-    ) -> Iterator[NDArray[Any]]:
+    def read_many(self, domain_NB: IntArray, row_NB: IntArray) -> Iterator[NDArray[Any]]:
         """Copy the rows, which must be inside of their domains, of one batch after the other.
 
         Args:
@@ -60,7 +59,7 @@ class TokenReader:
         for domain, row in zip(domain_NB, row_NB, strict=True):
             yield self._read_mixed(domain, row)
 
-    def _read_mixed(self, domain_B: NDArray[np.int64], row_B: NDArray[np.int64]) -> NDArray[Any]:
+    def _read_mixed(self, domain_B: IntArray, row_B: IntArray) -> NDArray[Any]:
         out = np.empty((len(row_B), self._length), self.dtype)
         for kind, span in enumerate(self._spans):
             here = np.flatnonzero(self._kind_D[domain_B] == kind)
@@ -88,9 +87,7 @@ class _Span:
         self._rows = _overlaid(base, self._starts + np.diff(self._begins), dtype, length)
         self._is_simple = all(len(shards.shards) == 1 for shards in domains)
 
-    def read_many(
-        self, domain_NB: NDArray[np.int64], row_NB: NDArray[np.int64]
-    ) -> Iterator[NDArray[Any]]:
+    def read_many(self, domain_NB: IntArray, row_NB: IntArray) -> Iterator[NDArray[Any]]:
         inside_NB = row_NB * self._length
         if self._is_simple:
             rows = self._rows
@@ -100,7 +97,7 @@ class _Span:
             for places in inside_NB + self._firsts[domain_NB]:
                 yield self._read_places(places)
 
-    def _read_places(self, place_B: NDArray[np.int64]) -> NDArray[Any]:
+    def _read_places(self, place_B: IntArray) -> NDArray[Any]:
         file_B = np.searchsorted(self._begins, place_B, side="right") - 1
         is_inside = place_B + self._length <= self._begins[file_B + 1]
         starts = self._starts[file_B] + place_B - self._begins[file_B]
@@ -123,9 +120,7 @@ class _Overlay:
         self.__array_interface__ = interface
 
 
-def _overlaid(
-    base: int, ends_S: NDArray[np.int64], dtype: np.dtype[Any], length: int
-) -> NDArray[Any]:
+def _overlaid(base: int, ends_S: IntArray, dtype: np.dtype[Any], length: int) -> NDArray[Any]:
     """Lay rows of one length, one beginning at each token, over an address range."""
     tokens = int(ends_S.max(initial=0))
     if not tokens:

@@ -10,20 +10,19 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
 from torch.utils.data import DataLoader, Dataset
 
-from mixopt.dataset import MixtureDataset
 from mixopt.loading.collate import Batch
+from mixopt.loading.dataset import MixtureDataset
 from mixopt.loading.prefetch import Ahead
-from mixopt.schedule import Schedule
+from mixopt.sampling import Schedule
+from mixopt.system import IntArray
 
 
 def in_processes(
     dataset: MixtureDataset,
     collate: Callable[[Sequence[Any]], Batch],
-    rows: Iterator[NDArray[np.int64]],
+    rows: Iterator[IntArray],
     schedule: Schedule,
     first: int,
     workers: int,
@@ -44,7 +43,7 @@ def in_processes(
 class _Asked:
     """Yield the rows of each batch and count the batches that were asked for."""
 
-    def __init__(self, rows: Iterator[NDArray[np.int64]], first: int) -> None:
+    def __init__(self, rows: Iterator[IntArray], first: int) -> None:
         self._rows = rows
         self.handed_out = first
 
@@ -61,7 +60,7 @@ class _BatchReader(Dataset[Batch]):
         self._dataset = dataset
         self._collate = collate
 
-    def __getitem__(self, rows: NDArray[np.int64]) -> Batch:
+    def __getitem__(self, rows: IntArray) -> Batch:
         if self._dataset.is_tokens:
             return self._dataset.read(rows)
         return self._collate(self._dataset.__getitems__(rows.tolist()))

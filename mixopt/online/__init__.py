@@ -6,36 +6,49 @@ and is imported when it is used.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from mixopt.online.contract import (
-    Estimator,
-    HeldOut,
-    Need,
-    Observation,
-    Plan,
-    Setting,
-    make_estimator,
-)
+from mixopt.system.lazy_names import lazy_names
 
 if TYPE_CHECKING:
-    from mixopt.online.driver import Driver
-
-__all__ = [
-    "Driver",
-    "Estimator",
-    "HeldOut",
-    "Need",
-    "Observation",
-    "Plan",
-    "Setting",
-    "make_estimator",
-]
-
-
-def __getattr__(name: str) -> Any:
-    if name != "Driver":
-        raise AttributeError(f"module 'mixopt.online' has no attribute {name!r}")
-    from mixopt.online.driver import Driver
-
-    return Driver
+    from mixopt.online.alignment import gradient_alignment as gradient_alignment
+    from mixopt.online.contract import (
+        Estimator as Estimator,
+        HeldOut as HeldOut,
+        Need as Need,
+        Observation as Observation,
+        Plan as Plan,
+        Setting as Setting,
+        make_estimator as make_estimator,
+    )
+    from mixopt.online.domain_losses import (
+        COUNT as COUNT,
+        LOSS as LOSS,
+        UNIT as UNIT,
+        DomainLosses as DomainLosses,
+    )
+    from mixopt.online.driver import Driver as Driver
+    from mixopt.online.held_out import held_out_losses as held_out_losses
+    from mixopt.online.mixture_log import MixtureLog as MixtureLog
+    from mixopt.online.reduce import Reduction as Reduction, is_first as is_first
+else:
+    __getattr__, __dir__ = lazy_names(
+        __name__,
+        {
+            "alignment": ["gradient_alignment"],
+            "contract": [
+                "Estimator",
+                "HeldOut",
+                "Need",
+                "Observation",
+                "Plan",
+                "Setting",
+                "make_estimator",
+            ],
+            "domain_losses": ["COUNT", "DomainLosses", "LOSS", "UNIT"],
+            "driver": ["Driver"],
+            "held_out": ["held_out_losses"],
+            "mixture_log": ["MixtureLog"],
+            "reduce": ["Reduction", "is_first"],
+        },
+    )

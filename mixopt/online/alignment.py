@@ -15,8 +15,8 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from mixopt.online.contract import Array
 from mixopt.online.reduce import ranks
+from mixopt.system import Array
 
 
 def gradient_alignment(

@@ -29,11 +29,10 @@ from dataclasses import dataclass
 from typing import Any, Literal, Protocol
 
 import numpy as np
-from numpy.typing import NDArray
 
 from mixopt.errors import EstimatorError
+from mixopt.system import Array
 
-Array = NDArray[np.float64]
 Need = Literal["training_loss", "held_out", "excess_loss", "alignment"]
 
 
@@ -240,9 +239,9 @@ def make_estimator(name: str, options: Mapping[str, Any] | None = None) -> Estim
         ConfigError: An option that it does not take.
         EstimatorError: A value that an option cannot have.
     """
-    from mixopt.plugins import build
+    from mixopt.system import build_plugin
 
-    estimator: Estimator = build("estimator", name, options or {})
+    estimator: Estimator = build_plugin("estimator", name, options or {})
     return estimator
 
 

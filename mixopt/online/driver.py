@@ -33,7 +33,7 @@ import numpy as np
 import torch
 
 from mixopt.errors import EstimatorError
-from mixopt.loader import MixtureLoader
+from mixopt.loading import MixtureLoader
 from mixopt.online.contract import Estimator, Need, Setting
 from mixopt.online.cost import Cost, Meter
 from mixopt.online.decider import Decider
@@ -46,7 +46,7 @@ from mixopt.online.run_setting import Bounds, Lengths, setting_of
 from mixopt.online.steering import Steering
 from mixopt.online.stream_steps import StreamSteps
 from mixopt.online.watch import Watch
-from mixopt.sampler import MixtureSampler
+from mixopt.sampling import MixtureSampler
 
 FORMAT = "mixopt-driver/1"
 

@@ -11,8 +11,9 @@ from typing import Any
 import numpy as np
 import torch
 import torch.distributed as dist
-from numpy.typing import NDArray
 from torch import Tensor
+
+from mixopt.system import IntArray
 
 
 def ranks() -> int:
@@ -55,14 +56,14 @@ class Reduction:
         self._arrived = torch.cuda.Event()  # type: ignore[no-untyped-call,unused-ignore]
         self._arrived.record(torch.cuda.current_stream(device))
 
-    def result(self) -> NDArray[np.int64]:
+    def result(self) -> IntArray:
         """Wait for the sum and return it, the same on every rank."""
         if self._work is not None:
             self._work.wait()
             self._work = None
         if self._arrived is not None:
             self._arrived.synchronize()
-        result: NDArray[np.int64] = self._totals.cpu().numpy()
+        result: IntArray = self._totals.cpu().numpy()
         return result
 
 

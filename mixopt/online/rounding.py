@@ -11,11 +11,10 @@ Shapes: D domains.
 from __future__ import annotations
 
 import numpy as np
-from numpy.typing import NDArray
 
-from mixopt.online.contract import Array
+from mixopt.system import Array, IntArray
 
-Whole = NDArray[np.int64]
+Whole = IntArray
 
 COARSEST = 10_000
 FINEST = 1_000_000_000

@@ -10,8 +10,9 @@ from collections.abc import Iterable, Mapping, Sequence
 import numpy as np
 
 from mixopt.errors import EstimatorError, did_you_mean
-from mixopt.online.contract import Array, Setting
-from mixopt.sampler import MixtureSampler
+from mixopt.online.contract import Setting
+from mixopt.sampling import MixtureSampler
+from mixopt.system import Array
 
 Lengths = float | Mapping[str, float]
 Bounds = Mapping[str, tuple[float, float]]

@@ -11,9 +11,10 @@ from typing import Any
 
 import numpy as np
 
-from mixopt.online.contract import Array, Plan, Setting
+from mixopt.online.contract import Plan, Setting
 from mixopt.online.stream_steps import StreamSteps
-from mixopt.sampler import MixtureSampler
+from mixopt.sampling import MixtureSampler
+from mixopt.system import Array
 
 _SLACK_ROWS = 2  # by which a prefix of the stream may be off its share
 

@@ -11,10 +11,10 @@ from typing import Any
 import numpy as np
 
 from mixopt.errors import EstimatorError
-from mixopt.loader import MixtureLoader
-from mixopt.online.contract import Array
+from mixopt.loading import MixtureLoader
 from mixopt.online.run_setting import Lengths, lengths_of
-from mixopt.sampler import MixtureSampler
+from mixopt.sampling import MixtureSampler
+from mixopt.system import Array
 
 
 class StreamSteps:

@@ -13,12 +13,13 @@ import numpy as np
 import torch
 
 from mixopt.errors import EstimatorError
-from mixopt.online.contract import Array, Setting
+from mixopt.online.contract import Setting
 from mixopt.online.domain_losses import BROKEN, COUNT, LOSS, DomainLosses
 from mixopt.online.loss_guard import LossGuard
 from mixopt.online.reduce import Reduction, is_first
 from mixopt.online.stream_steps import StreamSteps
 from mixopt.online.window import Window
+from mixopt.system import Array
 
 
 class Watch:

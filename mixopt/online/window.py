@@ -10,12 +10,12 @@ from dataclasses import asdict, dataclass
 from typing import Any, Protocol
 
 import numpy as np
-from numpy.typing import NDArray
 
-from mixopt.online.contract import Array, HeldOut, Observation
+from mixopt.online.contract import HeldOut, Observation
 from mixopt.online.domain_losses import COUNT, EXCESS, LOSS, UNIT
+from mixopt.system import Array, IntArray
 
-Sums = NDArray[np.int64]
+Sums = IntArray
 
 
 class Result(Protocol):

@@ -1,5 +1,32 @@
 """Pretrain a causal language model on a mixture that may change while it trains.
 
 `mixopt pretrain CONFIG --out DIR`, on several processes `torchrun --nproc-per-node N -m mixopt
-pretrain CONFIG --out DIR`. torch is imported by what needs it only.
+pretrain CONFIG --out DIR`. torch is imported by what needs it only; `mixopt.pretraining.text` is
+where the rows come from.
 """
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from mixopt.system.lazy_names import lazy_names
+
+if TYPE_CHECKING:
+    from mixopt.pretraining.config import PretrainConfig as PretrainConfig
+    from mixopt.pretraining.result import result_lines as result_lines
+    from mixopt.pretraining.run import pretrain as pretrain
+    from mixopt.pretraining.text.stream_input import (
+        StreamedText as StreamedText,
+        prepare_streams as prepare_streams,
+        rows_of as rows_of,
+    )
+else:
+    __getattr__, __dir__ = lazy_names(
+        __name__,
+        {
+            "config": ["PretrainConfig"],
+            "result": ["result_lines"],
+            "run": ["pretrain"],
+            "text.stream_input": ["StreamedText", "prepare_streams", "rows_of"],
+        },
+    )

@@ -29,8 +29,8 @@ from torch.distributed.checkpoint.state_dict_loader import load
 from torch.distributed.checkpoint.state_dict_saver import save
 
 from mixopt.errors import RunError
-from mixopt.files import read_json, write_json
 from mixopt.pretraining.ranks import Ranks
+from mixopt.system import read_json, write_json
 
 FORMAT = "mixopt-pretrain/1"
 STATE = "state.json"

@@ -1,7 +1,7 @@
 """The YAML file of a pretraining run, as checked values.
 
 A field's description is its documentation. `load_pretraining` reads the file with line numbers
-(mixopt.yaml_sections); what only the corpus can tell is checked when that is open.
+(mixopt.config.yaml_sections); what only the corpus can tell is checked when that is open.
 """
 
 from __future__ import annotations
@@ -18,16 +18,18 @@ from mixopt.config import (
     Anchor,
     CorpusConfig,
     Count,
+    Location,
     Positive,
     Section,
     Share,
     SourceConfig,
     TrackingConfig,
+    dump_sections,
+    read_sections,
+    unusable_names,
 )
-from mixopt.config_file import unusable_names
 from mixopt.errors import did_you_mean
 from mixopt.pretraining.stream_config import StreamConfig
-from mixopt.yaml_sections import Location, dump_sections, read_sections
 
 Precision = Literal["auto", "float32", "bfloat16"]
 Parallel = Literal["none", "ddp", "fsdp"]

@@ -6,7 +6,7 @@
     checkpoints/         mixopt.pretraining.checkpoints
     mixture_log.jsonl    a line for each change of the mixture
     metrics.jsonl        losses, throughput
-    experts/             of a model that has some (mixopt.expert_record)
+    experts/             of a model that has some (mixopt.routing.record)
 
 A run goes on only with what it was begun with; before the first checkpoint there is nothing to go
 on with, and it begins again. What changes no result may be another: how the work
@@ -21,12 +21,12 @@ from pathlib import Path
 
 import yaml
 
+from mixopt.config import dump_sections
 from mixopt.errors import RunError
-from mixopt.files import write_text
 from mixopt.pretraining.checkpoints import last_checkpoint
 from mixopt.pretraining.config import PretrainConfig
 from mixopt.run_directory import differences
-from mixopt.yaml_sections import dump_sections
+from mixopt.system import write_text
 
 CHECKPOINTS, MIXTURE_LOG, METRICS = "checkpoints", "mixture_log.jsonl", "metrics.jsonl"
 

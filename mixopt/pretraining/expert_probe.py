@@ -15,17 +15,13 @@ from typing import Any
 import numpy as np
 import torch
 import torch.distributed as dist
-from numpy.typing import NDArray
 
 from mixopt.pretraining.config import PretrainConfig
 from mixopt.pretraining.parallel import ParallelModel
 from mixopt.pretraining.ranks import Ranks
 from mixopt.pretraining.run_text import RunText
-from mixopt.routing.probe_joining import join_probes
-from mixopt.routing.probe_result import ProbeResult
-from mixopt.routing.router_stats import RouterStats
-
-Ints = NDArray[np.int64]
+from mixopt.routing import ProbeResult, RouterStats, join_probes
+from mixopt.system import IntArray
 
 PROBES = 8  # of a run
 TOKENS = 65_536  # of each domain
@@ -44,8 +40,8 @@ class ExpertProbe:
         ranks: Who shares the passes.
     """
 
-    tokens_RW: Ints
-    domain_R: Ints
+    tokens_RW: IntArray
+    domain_R: IntArray
     size: int
     ranks: Ranks
 
@@ -109,7 +105,7 @@ def _rows_of_each(corpus: RunText, config: PretrainConfig) -> int:
     return min(wanted, least)
 
 
-def _windows(shards: Any, length: int, rows: int) -> Ints:
+def _windows(shards: Any, length: int, rows: int) -> IntArray:
     """Return windows at even distances of a domain's held-out text, shape (rows, length)."""
     starts = np.arange(rows) * (shards.tokens - length) // max(rows - 1, 1)
     return np.asarray(shards.rows(starts, length), np.int64)

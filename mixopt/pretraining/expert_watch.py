@@ -20,17 +20,30 @@ import torch
 from torch import Tensor
 
 from mixopt.errors import RoutingError
-from mixopt.expert_record.record import COUNTS, EXPERTS, LAYERS, PROBE, ExpertRecord, Window
-from mixopt.expert_record.scalars import Named, probe_scalars, training_scalars
 from mixopt.pretraining.config import PretrainConfig
 from mixopt.pretraining.expert_probe import PROBES, ExpertProbe
 from mixopt.pretraining.parallel import ParallelModel
 from mixopt.pretraining.ranks import Ranks
 from mixopt.pretraining.run_text import RunText
-from mixopt.routing.adapters import has_routers
-from mixopt.routing.assignments import Assignments, LayerAssignments, nothing
-from mixopt.routing.router_stats import RouterStats
-from mixopt.routing.state import load_state, saved_domains, saved_state
+from mixopt.routing import (
+    COUNTS,
+    EXPERTS,
+    LAYERS,
+    PROBE,
+    Assignments,
+    ExpertRecord,
+    LayerAssignments,
+    Named,
+    RouterStats,
+    Window,
+    has_routers,
+    load_state,
+    nothing,
+    probe_scalars,
+    saved_domains,
+    saved_state,
+    training_scalars,
+)
 
 STATE = "experts.npz"  # in a checkpoint
 WINDOWS = 20  # of a run

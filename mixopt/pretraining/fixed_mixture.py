@@ -12,7 +12,7 @@ from typing import Any
 from torch import Tensor
 
 from mixopt.mixture import Mixture
-from mixopt.online.mixture_log import MixtureLog
+from mixopt.online import MixtureLog
 from mixopt.pretraining.mixture_input import Scheduled
 
 

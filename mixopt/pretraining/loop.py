@@ -16,16 +16,16 @@ from typing import Any
 import torch
 
 from mixopt.errors import RunError
-from mixopt.online.contract import HeldOut
+from mixopt.online import HeldOut
+from mixopt.pretraining.assembly import Parts
 from mixopt.pretraining.checkpoints import Checkpoints, read_state
 from mixopt.pretraining.directory import CHECKPOINTS, METRICS, MIXTURE_LOG
 from mixopt.pretraining.expert_watch import STATE as EXPERTS_STATE
 from mixopt.pretraining.interruption import Interruption
 from mixopt.pretraining.metrics import held_out_line, shares
-from mixopt.pretraining.parts import Parts
 from mixopt.pretraining.ranks import Ranks
 from mixopt.pretraining.training_step import Outcome
-from mixopt.progress import no_progress, progress
+from mixopt.system import no_progress, progress
 
 
 class Loop:

@@ -19,9 +19,7 @@ from typing import Any
 import torch
 
 from mixopt.errors import RunError
-from mixopt.online.contract import HeldOut
-from mixopt.online.domain_losses import COUNT, LOSS, UNIT, DomainLosses
-from mixopt.online.reduce import Reduction, is_first
+from mixopt.online import COUNT, LOSS, UNIT, DomainLosses, HeldOut, Reduction, is_first
 from mixopt.pretraining.config import TrainingConfig
 from mixopt.pretraining.training_step import Outcome
 

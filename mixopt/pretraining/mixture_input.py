@@ -12,7 +12,7 @@ from mixopt.errors import MixtureError, SamplerError
 from mixopt.mixture import Mixture
 from mixopt.pretraining.config import MixtureSource, PretrainConfig
 from mixopt.pretraining.run_text import RunText
-from mixopt.sampler import MixtureSampler
+from mixopt.sampling import MixtureSampler
 
 Scheduled = list[tuple[int, Mixture, str]]
 

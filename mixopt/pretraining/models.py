@@ -5,7 +5,7 @@ is called with `vocab_size`, `sequence_length` and the options, takes token ids 
 returns logits of shape (B, T, V) or an object that has them, as Hugging Face's models do. It may
 have `own_loss`, what its last forward pass in training adds to the cross-entropy, and
 `step_taken(sum_over_ranks, *, moved)`, which is called on every rank when a step was taken
-(mixopt_proxies.causal_lm has both, to balance experts).
+(mixopt_proxies.decoder.causal_lm has both, to balance experts).
 """
 
 from __future__ import annotations
@@ -17,9 +17,9 @@ from typing import Any
 import torch
 from torch import nn
 
-from mixopt import plugins
 from mixopt.errors import ConfigError, PluginError, did_you_mean
 from mixopt.pretraining.config import ModelConfig
+from mixopt.system import build_plugin, plugin_names
 
 # What models read though not every configuration class lists it (Qwen3-MoE's head_dim).
 _UNLISTED = {"head_dim", "attn_implementation"}
@@ -47,7 +47,7 @@ def build_model(
         )
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        if ":" in config.name or config.name in plugins.names("model"):
+        if ":" in config.name or config.name in plugin_names("model"):
             model = _plugin(config, vocab_size, sequence_length)
         else:
             model = _hugging_face(config, vocab_size, sequence_length)
@@ -96,7 +96,7 @@ def _met(model: nn.Module, config: Any) -> Iterator[float]:
 def _plugin(config: ModelConfig, vocab_size: int, sequence_length: int) -> Any:
     known = {"vocab_size": vocab_size, "sequence_length": sequence_length}
     try:
-        return plugins.build("model", config.name, known | config.options)
+        return build_plugin("model", config.name, known | config.options)
     except ConfigError as error:  # our decoder is a proxy as well, and calls its options that
         raise ConfigError(str(error).replace("proxy.options.", "model.options.")) from error
 
@@ -111,7 +111,7 @@ def _hugging_face(config: ModelConfig, vocab_size: int, sequence_length: int) ->
         ) from error
     known = set(MODEL_FOR_CAUSAL_LM_MAPPING_NAMES)
     if config.name not in known:
-        near = did_you_mean(config.name, {*known, *plugins.names("model")})
+        near = did_you_mean(config.name, {*known, *plugin_names("model")})
         raise ConfigError(f"model.name: {config.name!r} is no causal language model{near}")
     kind = CONFIG_MAPPING[config.name]
     fields = set(inspect.signature(kind).parameters) | _UNLISTED

@@ -10,11 +10,10 @@ from pathlib import Path
 from typing import Any
 
 from mixopt.errors import ConfigError, MixoptError, OtherRankError
-from mixopt.expert_record.record import SCALARS
-from mixopt.online.contract import make_estimator
+from mixopt.online import make_estimator
+from mixopt.pretraining.assembly import Parts, make_parts
 from mixopt.pretraining.checkpoints import last_checkpoint, read_state
 from mixopt.pretraining.config import PretrainConfig, load_pretraining
-from mixopt.pretraining.corpus_input import corpus_path, prepare_for
 from mixopt.pretraining.directory import (
     CHECKPOINTS,
     METRICS,
@@ -25,13 +24,12 @@ from mixopt.pretraining.directory import (
 from mixopt.pretraining.expert_watch import ExpertWatch
 from mixopt.pretraining.interruption import listening
 from mixopt.pretraining.loop import Loop
-from mixopt.pretraining.parts import Parts, make_parts
 from mixopt.pretraining.ranks import Ranks, joined
 from mixopt.pretraining.result import PretrainResult
-from mixopt.pretraining.stream_input import HELD_OUT
+from mixopt.pretraining.text import HELD_OUT, corpus_path, prepare_for
+from mixopt.routing import SCALARS
 from mixopt.run_directory import working_in
-from mixopt.tracking import Tracker, code_tags
-from mixopt.tracking.datasets import corpus_datasets, streamed_datasets
+from mixopt.tracking import Tracker, code_tags, corpus_datasets, streamed_datasets
 
 Say = Callable[[str], None]
 
@@ -140,8 +138,7 @@ def _drawn(experts: ExpertWatch) -> list[Path]:
     """Draw the experts of a run, where there is something to draw and to draw with."""
     if not experts.record.windows() or importlib.util.find_spec("matplotlib") is None:
         return []
-    from mixopt.expert_record.of_run import draw_experts
-    from mixopt.expert_record.of_run import experts as read_experts
+    from mixopt.reporting import draw_experts, experts as read_experts
 
     return draw_experts(read_experts(experts.record.path.parent))
 

@@ -7,7 +7,7 @@ from typing import Any, Protocol
 
 from mixopt.corpus import Domain
 from mixopt.mixture import Mixture
-from mixopt.sampler import MixtureSampler
+from mixopt.sampling import MixtureSampler
 
 
 class RunText(Protocol):

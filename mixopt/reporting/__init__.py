@@ -1,1 +1,42 @@
-"""The report: figures, sections and the page that holds them."""
+"""Show what a run found: tables for a terminal, figures, and the page that holds them."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from mixopt.system.lazy_names import lazy_names
+
+if TYPE_CHECKING:
+    from mixopt.reporting.expert_plots import (
+        plot_distances as plot_distances,
+        plot_domain_experts as plot_domain_experts,
+    )
+    from mixopt.reporting.experts_of_run import draw_experts as draw_experts, experts as experts
+    from mixopt.reporting.figure_style import figure_svg as figure_svg
+    from mixopt.reporting.front_plot import plot_front as plot_front
+    from mixopt.reporting.report import write_report as write_report
+    from mixopt.reporting.terminal import (
+        evaluation_text as evaluation_text,
+        front_text as front_text,
+        proposal_text as proposal_text,
+        run_summary as run_summary,
+        summary_text as summary_text,
+    )
+else:
+    __getattr__, __dir__ = lazy_names(
+        __name__,
+        {
+            "expert_plots": ["plot_distances", "plot_domain_experts"],
+            "experts_of_run": ["draw_experts", "experts"],
+            "figure_style": ["figure_svg"],
+            "front_plot": ["plot_front"],
+            "report": ["write_report"],
+            "terminal": [
+                "evaluation_text",
+                "front_text",
+                "proposal_text",
+                "run_summary",
+                "summary_text",
+            ],
+        },
+    )

@@ -16,14 +16,18 @@ from matplotlib.axes import Axes
 from matplotlib.colors import LinearSegmentedColormap
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
-from numpy.typing import NDArray
 
 from mixopt.reporting.figure_style import COLOURS, FAINT, INK, LETTER, label, legend, new_figure
-from mixopt.routing import measures
-from mixopt.routing.assignments import Assignments, LayerAssignments
-from mixopt.routing.tables import layer_table
-
-Floats = NDArray[np.float64]
+from mixopt.routing import (
+    Assignments,
+    LayerAssignments,
+    expert_profiles,
+    layer_table,
+    lift,
+    load_shares,
+    profile_distances,
+)
+from mixopt.system import Array, IntArray
 
 DEEP = 3.0  # powers of two to either side of the scale
 LAYERS_SHOWN = 3
@@ -49,7 +53,7 @@ def plot_domain_experts(assignments: Assignments, layers: Sequence[int] | None =
     figure, axes_RC = new_figure(0.6 + height * len(chosen), 1, len(chosen))
     image: Any = None
     for axes, layer in zip(axes_RC[:, 0], chosen, strict=True):
-        profile_DE = measures.profiles(layer.counts_DE)
+        profile_DE = expert_profiles(layer.counts_DE)
         order_E = _by_domain(layer)
         image = _loads(axes, profile_DE[:, order_E] * layer.experts)
         axes.set_yticks(range(len(assignments.domains)), assignments.domains)
@@ -72,7 +76,7 @@ def plot_load(assignments: Assignments) -> Figure:
     most = max(layer.experts for layer in layers)
     load_LE = np.full((len(layers), most), np.nan)
     for place, layer in enumerate(layers):
-        load_E = measures.load(layer.counts_DE.sum(0)) * layer.experts
+        load_E = load_shares(layer.counts_DE.sum(0)) * layer.experts
         load_LE[place, : layer.experts] = np.sort(load_E)[::-1]
     image = _loads(left, load_LE)
     places, numbers = range(len(layers)), [layer.layer for layer in layers]
@@ -150,7 +154,7 @@ def plot_expert_history(
         counts_WE = [
             one.counts_DE.sum(0) if not place else one.counts_DE[place - 1] for one in found
         ]
-        load_EW = np.array([measures.load(counts_E) for counts_E in counts_WE]).T[order_E]
+        load_EW = np.array([load_shares(counts_E) for counts_E in counts_WE]).T[order_E]
         image = _loads(axes, load_EW * found[-1].experts)
         ticks = np.unique(np.linspace(0, len(windows) - 1, min(3, len(windows))).astype(int))
         axes.set_xticks(ticks, [f"{windows[w][0]:g}" for w in ticks])
@@ -177,7 +181,7 @@ def plot_distances(assignments: Assignments, layers: Sequence[int] | None = None
     figure, axes_RC = new_figure(1.1 + 5.6 / len(chosen), len(chosen), 1)
     image: Any = None
     for axes, layer in zip(axes_RC[0], chosen, strict=True):
-        distance_DD = measures.distances(measures.profiles(layer.counts_DE))
+        distance_DD = profile_distances(expert_profiles(layer.counts_DE))
         image = axes.imshow(distance_DD, cmap=_NEAR, vmin=0, vmax=1)
         axes.grid(visible=False)
         axes.set_xticks(range(len(names)), names, rotation=90)
@@ -189,7 +193,7 @@ def plot_distances(assignments: Assignments, layers: Sequence[int] | None = None
     return figure
 
 
-def _loads(axes: Axes, load: Floats) -> Any:
+def _loads(axes: Axes, load: Array) -> Any:
     """Draw multiples of the even load; nothing is as far down as the scale goes."""
     with np.errstate(divide="ignore"):
         powers = np.clip(np.log2(load), -DEEP, DEEP)
@@ -207,13 +211,13 @@ def _scale(figure: Figure, image: Any, axes: Any) -> None:
     bar.ax.tick_params(labelsize=LETTER - 1, colors=INK, length=2)
 
 
-def _by_domain(layer: LayerAssignments) -> NDArray[np.int64]:
+def _by_domain(layer: LayerAssignments) -> IntArray:
     """Return an order of the experts: by the domain each gets most more of, and by how much."""
-    lift_DE = np.nan_to_num(measures.lift(layer.counts_DE))
+    lift_DE = np.nan_to_num(lift(layer.counts_DE))
     return np.lexsort((-lift_DE.max(0), lift_DE.argmax(0))).astype(np.int64)
 
 
-def _expert_ticks(order_E: NDArray[np.int64], most: int) -> tuple[list[int], list[str]]:
+def _expert_ticks(order_E: IntArray, most: int) -> tuple[list[int], list[str]]:
     every = -(-len(order_E) // most)
     places = list(range(0, len(order_E), every))
     return places, [str(order_E[place]) for place in places]

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import polars as pl
 
-from mixopt.expert_record.figures import DESCRIPTIONS
-from mixopt.expert_record.of_sweep import SweepExperts
-from mixopt.reporting.number_text import share
+from mixopt.reporting.expert_figures import DESCRIPTIONS
+from mixopt.reporting.experts_of_sweep import SweepExperts
 from mixopt.reporting.page import Section, bullets, paragraph, table
 from mixopt.reporting.sections import Pictures
 from mixopt.run_directory import Run
+from mixopt.system import share
 
 SHOWN = 6  # trials whose experts collapsed, in words
 _COLUMNS = (

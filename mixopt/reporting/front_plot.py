@@ -15,10 +15,10 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator, PercentFormatter
 
 from mixopt.reporting.figure_style import COLOURS, FAINT, INK, LETTER, label, new_figure
-from mixopt.reporting.number_text import share
+from mixopt.system import share
 
 if TYPE_CHECKING:
-    from mixopt.pareto import Front
+    from mixopt.proposals import Front
     from mixopt.trials import Trials
 
 PAIRS = 3  # panels at most: of more targets the first pairs are shown

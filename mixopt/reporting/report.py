@@ -15,24 +15,33 @@ from typing import Any
 
 import yaml
 
-from mixopt.config_file import dump_config
-from mixopt.files import write_text
-from mixopt.progress import duration
-from mixopt.proposal_file import Interval, Proposal
-from mixopt.provenance import git_commit, machine, package_versions, without_folders
-from mixopt.reporting import plots
+from mixopt.config import dump_config
+from mixopt.proposals import Interval, Proposal, Validation
+from mixopt.reporting import mixture_plots as plots
 from mixopt.reporting.experts_section import experts_section
-from mixopt.reporting.number_text import difference, interval, loss, ratio, share, short_count
 from mixopt.reporting.page import Section, bullets, facts, folded, heading, page, paragraph, table
 from mixopt.reporting.sections import Pictures, corpus_section, design_section, fit_section
+from mixopt.reporting.terminal import UNITS
 from mixopt.reporting.validation_section import (
     prediction_section,
     validation_section,
     verdict_style,
 )
 from mixopt.run_directory import Run
-from mixopt.summary import UNITS
-from mixopt.validation import Validation
+from mixopt.system import (
+    difference,
+    duration,
+    git_commit,
+    interval,
+    loss,
+    machine,
+    package_versions,
+    ratio,
+    share,
+    short_count,
+    without_folders,
+    write_text,
+)
 
 
 def write_report(run: Run) -> Path:

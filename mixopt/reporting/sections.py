@@ -11,16 +11,23 @@ from matplotlib.figure import Figure
 
 from mixopt.config import SourceConfig
 from mixopt.corpus import Domain
-from mixopt.files import write_text
-from mixopt.fit_report import CEILING, OBJECTIVE
-from mixopt.fitting import Fit
-from mixopt.provenance import without_folders
-from mixopt.reporting import plots
+from mixopt.fitting import CEILING, OBJECTIVE, Fit
+from mixopt.reporting import mixture_plots as plots
 from mixopt.reporting.figure_style import figure_svg
-from mixopt.reporting.number_text import count, loss, rank, share, short_count, size, words
 from mixopt.reporting.page import Section, figure, heading, paragraph, table
+from mixopt.reporting.terminal import UNITS
 from mixopt.run_directory import Run
-from mixopt.summary import UNITS
+from mixopt.system import (
+    count,
+    loss,
+    rank,
+    share,
+    short_count,
+    size,
+    without_folders,
+    words,
+    write_text,
+)
 
 KINDS = {"regressor": 0, "member": 1, "control": 2, "ceiling": 3}  # the order of rows
 

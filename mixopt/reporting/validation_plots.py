@@ -12,7 +12,6 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, MaxNLocator
-from numpy.typing import NDArray
 
 from mixopt.reporting.figure_style import (
     FAINT,
@@ -25,12 +24,10 @@ from mixopt.reporting.figure_style import (
     legend,
     new_figure,
 )
-from mixopt.reporting.number_text import short_count, words
+from mixopt.system import Array, short_count, words
 
 if TYPE_CHECKING:
-    from mixopt.validation import Comparison
-
-Floats = NDArray[np.float64]
+    from mixopt.proposals import Comparison
 
 
 def plot_validation(
@@ -88,7 +85,7 @@ def plot_predicted_validated(
     return figure
 
 
-def plot_curves(curves: Mapping[str, Sequence[tuple[Floats, Floats]]], unit: str) -> Figure:
+def plot_curves(curves: Mapping[str, Sequence[tuple[Array, Array]]], unit: str) -> Figure:
     """Show the objective while the validation runs train, a thin line for each seed.
 
     Args:
@@ -116,7 +113,7 @@ def plot_curves(curves: Mapping[str, Sequence[tuple[Floats, Floats]]], unit: str
     return figure
 
 
-def _runs(axes: Axes, place: float, runs_S: Floats, colour: str) -> None:
+def _runs(axes: Axes, place: float, runs_S: Array, colour: str) -> None:
     """Draw a row with a dot for each seed, and the mean."""
     axes.scatter(runs_S, np.full(len(runs_S), place), s=22, color=colour, alpha=0.55, linewidths=0)
     axes.grid(visible=False, axis="y")

@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 import numpy as np
-from numpy.typing import NDArray
 
-from mixopt.files import read_json
 from mixopt.mixture import Mixture
+from mixopt.proposals import PROPOSAL, Comparison, Validation, mixture_of
 from mixopt.reporting import validation_plots
-from mixopt.reporting.number_text import difference, interval, loss, short_count, words
 from mixopt.reporting.page import Section, heading, paragraph, table
 from mixopt.reporting.sections import Pictures
+from mixopt.reporting.terminal import UNITS
 from mixopt.run_directory import Run
-from mixopt.summary import UNITS
-from mixopt.trial_files import result_from_json
-from mixopt.validation import PROPOSAL, Comparison, Validation, mixture_of
+from mixopt.system import Array, difference, interval, loss, read_json, short_count, words
+from mixopt.trials import result_from_json
 
 
 def verdict_style(validation: Validation) -> str:
@@ -124,9 +122,9 @@ def _predicted(run: Run) -> dict[str, float]:
     return dict(zip(mixtures, objective_N.tolist(), strict=True))
 
 
-def _curves(run: Run) -> dict[str, list[tuple[NDArray[np.float64], NDArray[np.float64]]]]:
+def _curves(run: Run) -> dict[str, list[tuple[Array, Array]]]:
     """Return tokens and objective of each run that was evaluated while it trained."""
-    found: dict[str, list[tuple[NDArray[np.float64], NDArray[np.float64]]]] = {}
+    found: dict[str, list[tuple[Array, Array]]] = {}
     for trial in run.validation.trials.finished.table["trial"]:
         file = run.path / "validation" / f"{trial}.json"
         curve = result_from_json(read_json(file)["result"]).curve if file.exists() else ()

@@ -11,76 +11,104 @@ Counting needs torch, tables need polars; both are loaded when they are used.
 
 from __future__ import annotations
 
-import importlib
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from mixopt.errors import RoutingError
+from mixopt.system.lazy_names import lazy_names
 
 if TYPE_CHECKING:
-    from mixopt.routing.adapters import RouterAdapter, RouterTap
-    from mixopt.routing.assignments import Assignments, LayerAssignments
-    from mixopt.routing.diagnoses import diagnose
-    from mixopt.routing.diagnosis import Change, Diagnosis, Thresholds
-    from mixopt.routing.expert_counts import ExpertCounts, LayerInformation
-    from mixopt.routing.frames import from_frames, to_frames
-    from mixopt.routing.probe_file import load_probe, save_probe
-    from mixopt.routing.probe_result import ProbeResult
-    from mixopt.routing.router_stats import RouterStats
-    from mixopt.routing.summary import Summary
+    from mixopt.routing.assignments import (
+        Assignments as Assignments,
+        LayerAssignments as LayerAssignments,
+        nothing as nothing,
+    )
+    from mixopt.routing.counters.adapters import (
+        RouterAdapter as RouterAdapter,
+        RouterTap as RouterTap,
+        has_routers as has_routers,
+    )
+    from mixopt.routing.diagnoses import diagnose as diagnose
+    from mixopt.routing.diagnosis import (
+        Change as Change,
+        Diagnosis as Diagnosis,
+        Thresholds as Thresholds,
+    )
+    from mixopt.routing.expert_counts import (
+        ExpertCounts as ExpertCounts,
+        LayerInformation as LayerInformation,
+        layer_information as layer_information,
+    )
+    from mixopt.routing.expert_counts_json import (
+        counts_from_json as counts_from_json,
+        counts_to_json as counts_to_json,
+    )
+    from mixopt.routing.frames import from_frames as from_frames, to_frames as to_frames
+    from mixopt.routing.measures import (
+        expert_profiles as expert_profiles,
+        lift as lift,
+        load_shares as load_shares,
+        profile_distances as profile_distances,
+    )
+    from mixopt.routing.probe_file import load_probe as load_probe, save_probe as save_probe
+    from mixopt.routing.probe_joining import join_probes as join_probes
+    from mixopt.routing.probe_result import (
+        ENOUGH_SEQUENCES as ENOUGH_SEQUENCES,
+        ENOUGH_TOKENS as ENOUGH_TOKENS,
+        LayerProbe as LayerProbe,
+        ProbeResult as ProbeResult,
+    )
+    from mixopt.routing.record import (
+        COUNTS as COUNTS,
+        EXPERTS as EXPERTS,
+        LAYERS as LAYERS,
+        PROBE as PROBE,
+        SCALARS as SCALARS,
+        ExpertRecord as ExpertRecord,
+        Window as Window,
+    )
+    from mixopt.routing.router_stats import RouterStats as RouterStats
+    from mixopt.routing.scalars import (
+        Named as Named,
+        probe_scalars as probe_scalars,
+        training_scalars as training_scalars,
+    )
+    from mixopt.routing.state import (
+        load_state as load_state,
+        saved_domains as saved_domains,
+        saved_state as saved_state,
+    )
+    from mixopt.routing.summary import Summary as Summary
+    from mixopt.routing.tables import layer_table as layer_table
+    from mixopt.routing.trial_scalars import trial_scalars as trial_scalars
+else:
+    _load, __dir__ = lazy_names(
+        __name__,
+        {
+            "assignments": ["Assignments", "LayerAssignments", "nothing"],
+            "counters.adapters": ["RouterAdapter", "RouterTap", "has_routers"],
+            "diagnoses": ["diagnose"],
+            "diagnosis": ["Change", "Diagnosis", "Thresholds"],
+            "expert_counts": ["ExpertCounts", "LayerInformation", "layer_information"],
+            "expert_counts_json": ["counts_from_json", "counts_to_json"],
+            "frames": ["from_frames", "to_frames"],
+            "measures": ["expert_profiles", "lift", "load_shares", "profile_distances"],
+            "probe_file": ["load_probe", "save_probe"],
+            "probe_joining": ["join_probes"],
+            "probe_result": ["ENOUGH_SEQUENCES", "ENOUGH_TOKENS", "LayerProbe", "ProbeResult"],
+            "record": ["COUNTS", "EXPERTS", "ExpertRecord", "LAYERS", "PROBE", "SCALARS", "Window"],
+            "router_stats": ["RouterStats"],
+            "scalars": ["Named", "probe_scalars", "training_scalars"],
+            "state": ["load_state", "saved_domains", "saved_state"],
+            "summary": ["Summary"],
+            "tables": ["layer_table"],
+            "trial_scalars": ["trial_scalars"],
+        },
+    )
 
-_LAZY = {
-    "Assignments": "assignments",
-    "Change": "diagnosis",
-    "Diagnosis": "diagnosis",
-    "ExpertCounts": "expert_counts",
-    "LayerAssignments": "assignments",
-    "LayerInformation": "expert_counts",
-    "ProbeResult": "probe_result",
-    "RouterAdapter": "adapters",
-    "RouterStats": "router_stats",
-    "RouterTap": "adapters",
-    "Summary": "summary",
-    "Thresholds": "diagnosis",
-    "diagnose": "diagnoses",
-    "from_frames": "frames",
-    "load_probe": "probe_file",
-    "save_probe": "probe_file",
-    "to_frames": "frames",
-}
-
-__all__ = [
-    "Assignments",
-    "Change",
-    "Diagnosis",
-    "ExpertCounts",
-    "LayerAssignments",
-    "LayerInformation",
-    "ProbeResult",
-    "RouterAdapter",
-    "RouterStats",
-    "RouterTap",
-    "Summary",
-    "Thresholds",
-    "diagnose",
-    "from_frames",
-    "load_probe",
-    "save_probe",
-    "to_frames",
-]
-
-
-def __getattr__(name: str) -> Any:
-    if name not in _LAZY:
-        raise AttributeError(f"module 'mixopt.routing' has no attribute {name!r}")
-    try:
-        value = getattr(importlib.import_module(f"mixopt.routing.{_LAZY[name]}"), name)
-    except ModuleNotFoundError as error:
-        raise RoutingError(
-            f"mixopt.routing.{name} needs {error.name}: pip install 'mixopt[proxies]'"
-        ) from error
-    globals()[name] = value
-    return value
-
-
-def __dir__() -> list[str]:
-    return sorted([*globals(), *_LAZY])
+    def __getattr__(name: str) -> object:
+        try:
+            return _load(name)
+        except ModuleNotFoundError as error:
+            raise RoutingError(
+                f"mixopt.routing.{name} needs {error.name}: pip install 'mixopt[proxies]'"
+            ) from error

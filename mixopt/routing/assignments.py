@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mixopt.errors import RoutingError, did_you_mean
+from mixopt.system import Array, IntArray
 
 if TYPE_CHECKING:
     import polars as pl
@@ -24,8 +25,7 @@ if TYPE_CHECKING:
     from mixopt.routing.probe_result import ProbeResult
     from mixopt.routing.summary import Summary
 
-Array = NDArray[np.float64]
-Counts = NDArray[np.int64]
+Counts = IntArray
 
 
 @dataclass(frozen=True, eq=False)

@@ -29,7 +29,7 @@ def collapse(
         limits: From where on.
     """
     counts_E = layer.counts_DE.sum(0)
-    load_E = measures.load(counts_E)
+    load_E = measures.load_shares(counts_E)
     chosen_E = counts_E / layer.tokens_D.sum()
     crowded_E = measures.collapsed(chosen_E, layer.top_k)
     dead = float(measures.dead(load_E).mean())
@@ -68,8 +68,8 @@ def collapse(
 
 def _change(layer: LayerAssignments, domains: tuple[str, ...], expert: int) -> Change | None:
     """Return the share of the domain that loads an expert most at which half the excess is gone."""
-    shares_D = measures.load(layer.tokens_D)
-    on_D = np.nan_to_num(measures.profiles(layer.counts_DE)[:, expert])
+    shares_D = measures.load_shares(layer.tokens_D)
+    on_D = np.nan_to_num(measures.expert_profiles(layer.counts_DE)[:, expert])
     load, even = float(shares_D @ on_D), 1 / layer.experts
     d = int((shares_D * (on_D - load)).argmax())
     share, own = float(shares_D[d]), float(on_D[d])

@@ -14,6 +14,7 @@ import numpy as np
 from mixopt.routing import measures
 from mixopt.routing.assignments import LayerAssignments
 from mixopt.routing.diagnosis import Change, Diagnosis, Thresholds
+from mixopt.system import Array
 
 
 def degradation(
@@ -30,7 +31,7 @@ def degradation(
     total_E = counts_DE.sum(0)
     of_domain_DE = np.divide(counts_DE, total_E, out=np.zeros(counts_DE.shape), where=total_E > 0)
     serves_DE = of_domain_DE >= limits.serves
-    shares_D = measures.load(layer.tokens_D)
+    shares_D = measures.load_shares(layer.tokens_D)
     occupied_D = serves_DE.mean(1)
     found = []
     for d in np.flatnonzero(occupied_D - shares_D > limits.occupied):
@@ -57,7 +58,7 @@ def shared_degradation(
     layer: LayerAssignments,
     domains: tuple[str, ...],
     limits: Thresholds,
-    shared_D: measures.Array,
+    shared_D: Array,
 ) -> list[Diagnosis]:
     """Return a diagnosis where the shared experts serve one domain more than the others.
 
@@ -73,7 +74,7 @@ def shared_degradation(
     others = float(np.delete(shared_D, d).mean())
     if shared_D[d] - others <= limits.shared:
         return []
-    change = _change(domains, measures.load(layer.tokens_D), d)
+    change = _change(domains, measures.load_shares(layer.tokens_D), d)
     return [
         Diagnosis(
             kind="degradation",
@@ -90,7 +91,7 @@ def shared_degradation(
     ]
 
 
-def _change(domains: tuple[str, ...], shares_D: measures.Array, d: int) -> Change | None:
+def _change(domains: tuple[str, ...], shares_D: Array, d: int) -> Change | None:
     """Return the middle between a domain's share and an even one, if that is lower."""
     share, even = float(shares_D[d]), 1 / len(domains)
     return Change(domains[d], share, (share + even) / 2) if share > even else None

@@ -14,15 +14,16 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-Array = NDArray[np.float64]
-Counts = NDArray[np.int64]
-Flags = NDArray[np.bool_]
+from mixopt.system import Array, BoolArray, IntArray
+
+Counts = IntArray
+Flags = BoolArray
 
 DEAD = 0.01  # of the load that would be even
 STARVED = 0.1  # of the load that would be even, of one domain's tokens
 
 
-def load(counts_E: Counts) -> Array:
+def load_shares(counts_E: Counts) -> Array:
     """Return each expert's share of the assignments; NaN where there are none."""
     return _divided(counts_E, counts_E.sum())
 
@@ -78,14 +79,14 @@ def balance_loss(shares_E: Array, probability_E: Array) -> float:
     return float(len(shares_E) * (shares_E * probability_E).sum())
 
 
-def profiles(counts_DE: Counts | Array) -> Array:
+def expert_profiles(counts_DE: Counts | Array) -> Array:
     """Return how each domain's assignments fall on the experts; NaN for a domain without any."""
     return _divided(counts_DE, counts_DE.sum(1, keepdims=True))
 
 
 def lift(counts_DE: Counts) -> Array:
     """Return how much more of a domain an expert gets than of all domains together."""
-    return _divided(profiles(counts_DE), load(counts_DE.sum(0)))
+    return _divided(expert_profiles(counts_DE), load_shares(counts_DE.sum(0)))
 
 
 def mutual_information(profile_DE: Array, shares_D: Array) -> Array:
@@ -119,8 +120,8 @@ def corrected_information(counts_HDE: Counts, shares_D: Array) -> tuple[float, f
     if both_D.sum() < 2:
         return float("nan"), float("nan")
     shares_D = np.where(both_D, shares_D, 0) / shares_D[both_D].sum()
-    halves = [mutual_information(profiles(half_DE), shares_D) for half_DE in counts_HDE]
-    whole = mutual_information(profiles(counts_HDE.sum(0)), shares_D)
+    halves = [mutual_information(expert_profiles(half_DE), shares_D) for half_DE in counts_HDE]
+    whole = mutual_information(expert_profiles(counts_HDE.sum(0)), shares_D)
     return float(2 * whole - np.mean(halves)), domain_entropy(shares_D)
 
 
@@ -129,7 +130,7 @@ def domain_entropy(shares_D: Array) -> float:
     return float(-_plogp(shares_D).sum())
 
 
-def distances(profile_DE: Array) -> Array:
+def profile_distances(profile_DE: Array) -> Array:
     """Return the Jensen-Shannon distance between domains, 0 to 1, shape (D, D).
 
     It is the square root of the divergence in bits; NaN for a domain without assignments.

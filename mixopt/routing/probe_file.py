@@ -10,8 +10,8 @@ from zipfile import BadZipFile
 import numpy as np
 
 from mixopt.errors import RoutingError
-from mixopt.files import replacing
 from mixopt.routing.probe_result import LayerProbe, ProbeResult
+from mixopt.system import replacing
 
 _OF_LAYER = ("counts_UE", "ids_TK", "shared_D")
 

@@ -8,9 +8,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
-from numpy.typing import NDArray
 
 from mixopt.routing.probe_result import LayerProbe, ProbeResult
+from mixopt.system import Array
 
 
 def join_probes(parts: Sequence[ProbeResult]) -> ProbeResult:
@@ -40,7 +40,7 @@ def join_probes(parts: Sequence[ProbeResult]) -> ProbeResult:
     )
 
 
-def _layer(parts: Sequence[LayerProbe], tokens_PD: NDArray[np.float64]) -> LayerProbe:
+def _layer(parts: Sequence[LayerProbe], tokens_PD: Array) -> LayerProbe:
     return LayerProbe(
         layer=parts[0].layer,
         top_k=parts[0].top_k,
@@ -50,7 +50,7 @@ def _layer(parts: Sequence[LayerProbe], tokens_PD: NDArray[np.float64]) -> Layer
     )
 
 
-def _mean(shared_PD: NDArray[np.float64], tokens_PD: NDArray[np.float64]) -> NDArray[np.float64]:
+def _mean(shared_PD: Array, tokens_PD: Array) -> Array:
     """Return the mean over tokens, NaN where it is not known of any."""
     weight_PD = np.where(np.isfinite(shared_PD), tokens_PD, 0)
     total_D = weight_PD.sum(0)

@@ -13,17 +13,16 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
-from numpy.typing import NDArray
 
 from mixopt.errors import RoutingError
 from mixopt.routing import measures
 from mixopt.routing.assignments import Assignments, no_layer
+from mixopt.system import Array, IntArray
 
 if TYPE_CHECKING:
     import polars as pl
 
-Array = NDArray[np.float64]
-Counts = NDArray[np.int64]
+Counts = IntArray
 
 # Fewer leave too much to chance; OLMoE's analysis has about 200,000 tokens of each domain.
 ENOUGH_SEQUENCES, ENOUGH_TOKENS = 1024, 50_000
@@ -115,7 +114,9 @@ class ProbeResult:
         null_PL = np.array(
             [self._information(rng.permutation(self.domain_U)) for _ in range(permutations)]
         )
-        shares_D = measures.load(np.bincount(self.domain_U, self.tokens_U, len(self.domains)))
+        shares_D = measures.load_shares(
+            np.bincount(self.domain_U, self.tokens_U, len(self.domains))
+        )
         corrected_L = found_L - null_PL.mean(0)
         most = measures.domain_entropy(shares_D)
         return pl.DataFrame(
@@ -203,4 +204,4 @@ class ProbeResult:
 
 def _information(counts_DE: Array) -> float:
     shares_D = counts_DE.sum(1) / counts_DE.sum()
-    return float(measures.mutual_information(measures.profiles(counts_DE), shares_D))
+    return float(measures.mutual_information(measures.expert_profiles(counts_DE), shares_D))

@@ -19,12 +19,15 @@ import torch
 from torch import nn
 
 from mixopt.errors import RoutingError
-from mixopt.routing.adapters import RouterAdapter, find_routers
 from mixopt.routing.assignments import Assignments, nothing
-from mixopt.routing.counting import Counting
-from mixopt.routing.open_batch import token_domains
-from mixopt.routing.probe import Probe
-from mixopt.routing.reduction import Expected
+from mixopt.routing.counters import (
+    Counting,
+    Expected,
+    Probe,
+    RouterAdapter,
+    find_routers,
+    token_domains,
+)
 from mixopt.routing.state import load_state, saved_state
 
 if TYPE_CHECKING:

@@ -7,11 +7,12 @@ from typing import Any
 
 import polars as pl
 
-from mixopt.reporting.number_text import short_count, words
 from mixopt.routing import tables
 from mixopt.routing.assignments import Assignments
-from mixopt.routing.diagnoses import Diagnosis, Thresholds, diagnose, enough
+from mixopt.routing.diagnoses import diagnose, enough
+from mixopt.routing.diagnosis import Diagnosis, Thresholds
 from mixopt.routing.probe_result import ProbeResult
+from mixopt.system import short_count, words
 
 SHOWN = 3  # diagnoses of a kind that are printed
 

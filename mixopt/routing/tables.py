@@ -16,6 +16,7 @@ import polars as pl
 
 from mixopt.routing import measures
 from mixopt.routing.assignments import Assignments, LayerAssignments
+from mixopt.system import Array
 
 # What each column of a table by layer is.
 LAYER_SCHEMA = {
@@ -109,7 +110,7 @@ def distance_table(assignments: Assignments) -> pl.DataFrame:
     names = assignments.domains
     rows = []
     for layer in assignments.layers:
-        distance_DD = measures.distances(measures.profiles(layer.counts_DE))
+        distance_DD = measures.profile_distances(measures.expert_profiles(layer.counts_DE))
         rows += [
             {"layer": layer.layer, "domain": a, "other": b, "distance": distance_DD[i, j]}
             for i, a in enumerate(names)
@@ -124,8 +125,8 @@ def _layer_row(layer: LayerAssignments) -> Mapping[str, Any]:
     counts_E, tokens = layer.counts_DE.sum(0), int(layer.tokens_D.sum())
     if not counts_E.sum():
         return about | {"tokens": tokens}
-    load_E = measures.load(counts_E)
-    shares_D = measures.load(layer.tokens_D)
+    load_E = measures.load_shares(counts_E)
+    shares_D = measures.load_shares(layer.tokens_D)
     information, most = measures.corrected_information(layer.counts_HDE, shares_D)
     return {
         **about,
@@ -144,9 +145,9 @@ def _layer_row(layer: LayerAssignments) -> Mapping[str, Any]:
 
 
 def _domain_rows(layer: LayerAssignments, domains: tuple[str, ...]) -> list[dict[str, Any]]:
-    profile_DE, lift_DE = measures.profiles(layer.counts_DE), measures.lift(layer.counts_DE)
-    shares_D = measures.load(layer.tokens_D)
-    distance_DD = measures.distances(profile_DE)
+    profile_DE, lift_DE = measures.expert_profiles(layer.counts_DE), measures.lift(layer.counts_DE)
+    shares_D = measures.load_shares(layer.tokens_D)
+    distance_DD = measures.profile_distances(profile_DE)
     rows = []
     for d, name in enumerate(domains):
         row = {"domain": name, "layer": layer.layer, "tokens": int(layer.tokens_D[d])}
@@ -180,7 +181,7 @@ def _router_means(layer: LayerAssignments, which: slice) -> dict[str, float]:
     }
 
 
-def _mean(sums_DE: measures.Array, count_D: measures.Array) -> measures.Array:
+def _mean(sums_DE: Array, count_D: Array) -> Array:
     return np.asarray(sums_DE.sum(0) / (count_D.sum() or math.nan))
 
 

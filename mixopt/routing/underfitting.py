@@ -25,12 +25,12 @@ def underfitting(
         domains: Names of the domains.
         limits: From where on.
     """
-    shares_D = measures.load(layer.tokens_D)
+    shares_D = measures.load_shares(layer.tokens_D)
     floor = limits.rare / len(domains)
-    profile_DE = measures.profiles(layer.counts_DE)
+    profile_DE = measures.expert_profiles(layer.counts_DE)
     lift_DE = np.nan_to_num(measures.lift(layer.counts_DE))
     own_D = np.where(lift_DE >= limits.lift, np.nan_to_num(profile_DE), 0).sum(1)
-    distance_DD = measures.distances(profile_DE)
+    distance_DD = measures.profile_distances(profile_DE)
     found = []
     for d in np.flatnonzero((shares_D > 0) & (shares_D < floor) & (own_D < limits.own)):
         seen_D = shares_D > 0

@@ -1,4 +1,4 @@
-"""The promises of a proxy (mixopt.proxy), checked on a small corpus of real text."""
+"""The promises of a proxy (mixopt.trials.proxy), checked on a small corpus of real text."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from pathlib import Path
 
 from mixopt.corpus import Corpus
 from mixopt.mixture import Mixture
-from mixopt.proxy import Progress, Proxy, Training, Trial, TrialResult
 from mixopt.testing._tiny_corpus import tiny_corpus
+from mixopt.trials import Progress, Proxy, Training, Trial, TrialResult
 
 
 def check_proxy(

@@ -12,9 +12,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
-Array = NDArray[np.float64]
+from mixopt.system import Array
+
 TRIALS, DOMAINS, TARGETS = 48, 4, 3
 STEP = 1e-5
 

@@ -13,11 +13,10 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from mixopt.online import HeldOut, Observation, Plan, Setting
+from mixopt.system import Array
 
-Array = NDArray[np.float64]
 DOMAINS = ("web", "code", "books")
 TARGET = "exam"  # an evaluation domain that is not trained on
 STEPS, TOKENS = 120, 600

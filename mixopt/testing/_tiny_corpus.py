@@ -9,9 +9,8 @@ from pathlib import Path
 
 import numpy as np
 
-from mixopt.corpus import FORMAT, Corpus
-from mixopt.files import write_json
-from mixopt.tokens import TokenWriter
+from mixopt.corpus import FORMAT, Corpus, TokenWriter
+from mixopt.system import write_json
 
 END_OF_DOCUMENT = 256
 DOCUMENT = 2_000  # characters

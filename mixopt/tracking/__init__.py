@@ -12,10 +12,38 @@ run without children, whose metrics are the lines of `metrics.jsonl`. `RunLog` i
 other training loop.
 """
 
-from mixopt.tracking.lines import MetricLines as MetricLines
-from mixopt.tracking.run_log import RunLog as RunLog
-from mixopt.tracking.steps import code_tags as code_tags
-from mixopt.tracking.steps import open_tracker as open_tracker
-from mixopt.tracking.steps import record_again as record_again
-from mixopt.tracking.steps import tracked as tracked
-from mixopt.tracking.tracker import Tracker as Tracker
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from mixopt.system.lazy_names import lazy_names
+
+if TYPE_CHECKING:
+    from mixopt.tracking.datasets import (
+        corpus_datasets as corpus_datasets,
+        streamed_datasets as streamed_datasets,
+    )
+    from mixopt.tracking.lines import MetricLines as MetricLines
+    from mixopt.tracking.run_log import RunLog as RunLog
+    from mixopt.tracking.run_steps import (
+        code_tags as code_tags,
+        open_tracker as open_tracker,
+        record_again as record_again,
+        tracked as tracked,
+    )
+    from mixopt.tracking.sync import sync as sync, sync_line as sync_line
+    from mixopt.tracking.tracker import Tracker as Tracker
+    from mixopt.tracking.trial_import import Layout as Layout, import_trials as import_trials
+else:
+    __getattr__, __dir__ = lazy_names(
+        __name__,
+        {
+            "datasets": ["corpus_datasets", "streamed_datasets"],
+            "lines": ["MetricLines"],
+            "run_log": ["RunLog"],
+            "run_steps": ["code_tags", "open_tracker", "record_again", "tracked"],
+            "sync": ["sync", "sync_line"],
+            "tracker": ["Tracker"],
+            "trial_import": ["Layout", "import_trials"],
+        },
+    )

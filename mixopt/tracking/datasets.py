@@ -11,9 +11,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from mixopt.corpus import Corpus
-from mixopt.files import read_json
-from mixopt.tokens import TokenShards
+from mixopt.corpus import Corpus, TokenShards
+from mixopt.system import read_json
 
 DIGEST = 36  # MLflow's longest
 

@@ -18,12 +18,11 @@ from mlflow import MlflowClient
 from mlflow.entities import Dataset, DatasetInput, InputTag, Metric, Param, Run, RunTag
 from mlflow.exceptions import MlflowException
 
-from mixopt.files import read_json
-from mixopt.proxy import Trial, TrialResult
+from mixopt.system import read_json
 from mixopt.tracking.journal import Wanted
 from mixopt.tracking.keys import key_of, name_tags
 from mixopt.tracking.lines import Point
-from mixopt.trial_files import result_from_json, trial_from_json
+from mixopt.trials import Trial, TrialResult, result_from_json, trial_from_json
 
 # MLflow's limits for one log_batch.
 METRICS_PER_CALL = 900
@@ -229,7 +228,7 @@ def _trial_metrics(result: TrialResult, when: int) -> Iterator[Metric]:
     for name, value in totals.items():
         yield Metric(name, float(value), when, result.tokens)
     if result.experts is not None:
-        from mixopt.expert_record.trial_scalars import trial_scalars
+        from mixopt.routing import trial_scalars
 
         for name, value in trial_scalars(result.experts).items():
             yield Metric(key_of(name), value, when, result.tokens)

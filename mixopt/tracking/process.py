@@ -26,7 +26,7 @@ from urllib.parse import urlsplit
 from urllib.request import getproxies, proxy_bypass
 
 from mixopt.errors import RunError
-from mixopt.files import only_one
+from mixopt.system import only_one
 from mixopt.tracking.database import PREFIX, database_file, first_use
 from mixopt.tracking.recorder import Recorder
 

@@ -16,7 +16,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Self
 
-from mixopt.files import read_json, write_json
+from mixopt.system import read_json, write_json
 from mixopt.tracking.lines import Position
 
 RECORD = "tracking.json"

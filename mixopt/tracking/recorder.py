@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 from mixopt.tracking.journal import Journal, Wanted
 from mixopt.tracking.lines import Point, Position
 from mixopt.tracking.record import RunRecord, TrackingRecord, digest
-from mixopt.trial_files import trial_paths
+from mixopt.trials import trial_paths
 
 if TYPE_CHECKING:
     from mixopt.tracking.mlflow_store import MlflowStore

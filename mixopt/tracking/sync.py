@@ -14,7 +14,7 @@ from mixopt.tracking.database import anywhere
 from mixopt.tracking.journal import JOURNAL
 from mixopt.tracking.lines import parsed
 from mixopt.tracking.process import LOCAL
-from mixopt.tracking.steps import record_again
+from mixopt.tracking.run_steps import record_again
 from mixopt.tracking.tracker import sender_command
 
 

@@ -234,7 +234,7 @@ def sender_command(path: Path, settings: Mapping[str, str | None]) -> list[str]:
 
 
 def _environment() -> dict[str, str]:
-    from mixopt.provenance import machine, package_versions
+    from mixopt.system import machine, package_versions
 
     return {**package_versions(), "machine": machine()}
 

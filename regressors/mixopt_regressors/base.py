@@ -16,14 +16,13 @@ from pathlib import Path
 from typing import Any, ClassVar, Self
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 from sklearn.base import BaseEstimator, MultiOutputMixin, RegressorMixin, clone
 from sklearn.exceptions import NotFittedError
 
 from mixopt.errors import PluginError, TrialsError
-from mixopt.files import read_json, write_bytes, write_json
+from mixopt.system import Array, read_json, write_bytes, write_json
 
-Array = NDArray[np.float64]
 FORMAT = "mixopt-regressor/1"
 
 

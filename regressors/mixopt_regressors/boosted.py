@@ -22,10 +22,10 @@ from typing import Any, Self
 import lightgbm
 import numpy as np
 
-from mixopt.crossval import IntArray, grouped_folds, row_groups
 from mixopt.errors import PluginError
-from mixopt.files import read_json, write_json, write_text
-from mixopt_regressors.base import FORMAT, Array, MixtureRegressor
+from mixopt.fitting import grouped_folds, row_groups
+from mixopt.system import Array, IntArray, read_json, write_json, write_text
+from mixopt_regressors.base import FORMAT, MixtureRegressor
 
 PATIENCE = 50  # iterations without a better l2 on the held-out folds before it stops
 

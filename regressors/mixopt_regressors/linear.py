@@ -13,7 +13,8 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import ArrayLike
 
-from mixopt_regressors.base import Array, MixtureRegressor
+from mixopt.system import Array
+from mixopt_regressors.base import MixtureRegressor
 
 RANK = 1e-10  # singular values below this part of the largest are directions without data
 

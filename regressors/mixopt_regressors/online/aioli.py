@@ -25,7 +25,8 @@ import numpy as np
 
 from mixopt.errors import EstimatorError
 from mixopt.online import Need, Plan, Setting
-from mixopt_regressors.online.base import Array, OnlineEstimator, log_shares, softmax
+from mixopt.system import Array
+from mixopt_regressors.online.base import OnlineEstimator, log_shares, softmax
 from mixopt_regressors.online.learn_params import (
     column_sums,
     smoothed_one_hot,

@@ -21,16 +21,15 @@ from dataclasses import fields
 from typing import Any, ClassVar
 
 import numpy as np
-from numpy.typing import NDArray
 
+from mixopt.constraints import CappedSimplex
 from mixopt.errors import EstimatorError, InfeasibleError
 from mixopt.online import HeldOut, Need, Observation, Plan, Setting
-from mixopt.simplex import CappedSimplex
+from mixopt.system import Array
 from mixopt_regressors.online.observations import check
 from mixopt_regressors.online.saved_arrays import pack, unpack
 from mixopt_regressors.online.seen import Seen
 
-Array = NDArray[np.float64]
 FORMAT = "mixopt-estimator/1"
 ROUNDING = 1e-12  # how far from 1 a mixture may add up to
 SMALLEST = 1e-300  # stands for a share of 0, which no multiplicative update moves

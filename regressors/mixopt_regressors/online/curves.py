@@ -20,9 +20,9 @@ from dataclasses import dataclass
 from itertools import product
 
 import numpy as np
-from numpy.typing import NDArray
 
-Array = NDArray[np.float64]
+from mixopt.system import Array
+
 EXPONENTS = (0.1, 0.2, 0.35, 0.5, 0.75)
 SCALES = (0.003, 0.01, 0.03, 0.1, 0.3, 1.0)
 EXPONENT_G, SCALE_G = np.array(list(product(EXPONENTS, SCALES))).T

@@ -19,7 +19,7 @@ import numpy as np
 
 from mixopt.errors import EstimatorError
 from mixopt.online import Need, Observation
-from mixopt_regressors.online.base import Array
+from mixopt.system import Array
 from mixopt_regressors.online.options import check_number, check_whole
 from mixopt_regressors.online.reweighting import ReweightingEstimator
 from mixopt_regressors.online.seen import Seen

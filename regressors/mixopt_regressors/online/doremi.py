@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from mixopt.online import Need
-from mixopt_regressors.online.base import Array
+from mixopt.system import Array
 from mixopt_regressors.online.options import check_number, check_whole
 from mixopt_regressors.online.reweighting import ReweightingEstimator
 from mixopt_regressors.online.seen import Seen

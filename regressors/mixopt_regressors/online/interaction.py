@@ -20,10 +20,10 @@ import math
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 from scipy.stats import t as student
 
-Array = NDArray[np.float64]
+from mixopt.system import Array
+
 EFFECT_SD, NOISE_SD = 20.0, 0.01  # of effects in noise's deviations; of the noise, nats, at first
 LEVEL_SD, SLOPE_SD = 1e3, 1e2
 LEVEL_WANDER, SLOPE_WANDER = 0.3, 3.0  # deviations of the noise, for a factor e of steps

@@ -13,9 +13,8 @@ Shapes: K sweeps, D domains, M evaluation domains.
 from __future__ import annotations
 
 import numpy as np
-from numpy.typing import NDArray
 
-Array = NDArray[np.float64]
+from mixopt.system import Array
 
 
 def smoothed_one_hot(domain: int, domains: int, share: float) -> Array:

@@ -8,12 +8,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
-from numpy.typing import NDArray
 
 from mixopt.errors import EstimatorError
 from mixopt.online import HeldOut, Need, Observation, Setting
-
-Array = NDArray[np.float64]
+from mixopt.system import Array
 
 
 def check(

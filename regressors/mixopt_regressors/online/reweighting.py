@@ -18,7 +18,8 @@ from typing import ClassVar
 import numpy as np
 
 from mixopt.online import Plan
-from mixopt_regressors.online.base import Array, OnlineEstimator, log_shares, softmax
+from mixopt.system import Array
+from mixopt_regressors.online.base import OnlineEstimator, log_shares, softmax
 from mixopt_regressors.online.seen import Seen
 
 

@@ -16,8 +16,8 @@ only evaluations tell, they go by the probability that shares matter at all: how
 regression with effects predicted the losses, each before it was seen, than one without. In the last
 part a target's own domain gets its weight. Evaluations and perturbations keep to a budget each.
 
-What was measured, and where it does not win: experiments/online_synthetic.py,
-experiments/online.py.
+What was measured, and where it does not win: experiments/synthetic/online_synthetic.py,
+experiments/real_text/online.py.
 
 Shapes: D domains.
 """
@@ -32,7 +32,8 @@ from typing import ClassVar
 import numpy as np
 
 from mixopt.online import Need, Plan
-from mixopt_regressors.online.base import Array, OnlineEstimator
+from mixopt.system import Array
+from mixopt_regressors.online.base import OnlineEstimator
 from mixopt_regressors.online.curves import Curves, Slopes
 from mixopt_regressors.online.interaction import Interaction
 from mixopt_regressors.online.options import check_number

@@ -13,11 +13,10 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from mixopt.errors import EstimatorError
+from mixopt.system import Array
 
-Array = NDArray[np.float64]
 Names = Mapping[str, Sequence[str]]  # of the domains, under D, and of the evaluation domains, M
 _SUFFIX = re.compile(r"_([A-Z]+)$")
 

@@ -14,9 +14,9 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
-Array = NDArray[np.float64]
+from mixopt.system import Array
+
 HUBER = 1e-3
 EXPONENTS = np.arange(0.0, 0.8, 0.1)
 FLOORS = 8

@@ -9,9 +9,9 @@ Shapes: D domains.
 from __future__ import annotations
 
 import numpy as np
-from numpy.typing import NDArray
 
-Array = NDArray[np.float64]
+from mixopt.system import Array
+
 LEAST, MOST = 1e-12, 1e15  # of weights; of the scale
 HALVINGS = 100
 

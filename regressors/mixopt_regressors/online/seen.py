@@ -9,11 +9,9 @@ from dataclasses import dataclass, replace
 from typing import Self
 
 import numpy as np
-from numpy.typing import NDArray
 
 from mixopt.online import HeldOut, Observation
-
-Array = NDArray[np.float64]
+from mixopt.system import Array
 
 
 @dataclass(frozen=True)

@@ -21,9 +21,9 @@ from typing import Any, ClassVar
 import numpy as np
 
 from mixopt.errors import EstimatorError
-from mixopt.files import read_json
 from mixopt.online import Need, Plan
-from mixopt_regressors.online.base import Array, OnlineEstimator, log_shares, softmax
+from mixopt.system import Array, read_json
+from mixopt_regressors.online.base import OnlineEstimator, log_shares, softmax
 from mixopt_regressors.online.options import check_number, check_whole
 from mixopt_regressors.online.seen import Seen
 

@@ -8,7 +8,8 @@ from typing import ClassVar
 import numpy as np
 
 from mixopt.online import Plan
-from mixopt_regressors.online.base import Array, OnlineEstimator
+from mixopt.system import Array
+from mixopt_regressors.online.base import OnlineEstimator
 from mixopt_regressors.online.seen import Seen
 
 

@@ -1,0 +1,87 @@
+"""Commands of an experiment: all steps, one step, how far it is."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from mixopt.cli.options import (
+    AsJson,
+    ConfigPath,
+    Directory,
+    From,
+    OutPath,
+    Overrides,
+    Retry,
+    app,
+    directory_of,
+    next_step,
+    print_json,
+    print_run,
+    say,
+)
+
+if TYPE_CHECKING:
+    from mixopt.run_directory import Run
+
+
+@app.command("run")
+def run_command(
+    config: ConfigPath,
+    out: OutPath = None,
+    overrides: Overrides = None,
+    redo: From = None,
+    retry_failed: Retry = False,
+    as_json: AsJson = False,
+) -> None:
+    """Do all steps in order; run it again and it goes on where it was."""
+    from mixopt.pipeline import steps
+
+    run = steps.run(
+        config,
+        directory_of(config, out),
+        overrides=overrides or (),
+        redo=redo,
+        retry_failed=retry_failed,
+        say=say,
+    )
+    print_run(run, as_json)
+
+
+def _add_step(step: str, description: str) -> None:
+    def command(
+        config: ConfigPath,
+        out: OutPath = None,
+        overrides: Overrides = None,
+    ) -> None:
+        from mixopt.pipeline import steps
+
+        function: Callable[..., Run] = getattr(steps, step)
+        run = function(config, directory_of(config, out), overrides=overrides or (), say=say)
+        next_step(run)
+
+    app.command(step, help=description)(command)
+
+
+_add_step("prepare", "Read the documents; write token shards.")
+_add_step("design", "Choose the mixtures to try.")
+_add_step("sweep", "Train a proxy on each mixture; resumable.")
+_add_step("validate", "Train the proposal against its baselines.")
+_add_step("report", "Write report.html.")
+
+
+@app.command("status")
+def status_command(
+    directory: Directory,
+    as_json: AsJson = False,
+) -> None:
+    """Say what is done, running and failed, and how long is left."""
+    from mixopt.pipeline import run_status, status_lines
+    from mixopt.run_directory import load_run
+
+    status = run_status(load_run(directory))
+    if as_json:
+        print_json(status)
+    else:
+        for line in status_lines(status):
+            print(line)

@@ -1,0 +1,114 @@
+"""Commands of full-scale training: pretrain, simulate, token shards of other tools."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from mixopt.cli.options import (
+    AsJson,
+    Overrides,
+    app,
+    directory_of,
+    print_json,
+    say,
+)
+
+
+@app.command("pretrain")
+def pretrain_command(
+    config: Annotated[Path, typer.Argument(metavar="CONFIG", help="The run's YAML file.")],
+    out: Annotated[
+        Path | None, typer.Option("--out", help="Its directory; runs/<name of CONFIG>.")
+    ] = None,
+    overrides: Overrides = None,
+    as_json: AsJson = False,
+) -> None:
+    """Pretrain a model on a mixture; run it again and it goes on. Also under torchrun.
+
+    torchrun --nproc-per-node N -m mixopt pretrain CONFIG --out DIR
+    """
+    from mixopt.pretraining import pretrain, result_lines
+
+    directory = directory_of(config, out)
+    result = pretrain(config, directory, overrides or (), say=say)
+    if int(os.environ.get("RANK", "0")):
+        return
+    print_json(result.to_json()) if as_json else print("\n".join(result_lines(result)))
+    if not result.is_finished:
+        say(f"pretrain: stopped at step {result.step}; the same command goes on from here")
+
+
+@app.command("simulate")
+def simulate_command(
+    proposal: Annotated[Path, typer.Argument(metavar="PROPOSAL", help="A mixture or proposal.")],
+    batches: Annotated[int, typer.Option("--batches", help="Global batches of the job.")],
+    batch_size: Annotated[
+        int, typer.Option("--batch-size", help="Samples of one, all ranks.")
+    ] = 256,
+    length: Annotated[int, typer.Option("--length", help="Tokens of a sample.")] = 2048,
+    corpus: Annotated[
+        Path | None, typer.Option("--corpus", help="Prepared corpus; beside PROPOSAL if not given.")
+    ] = None,
+    max_epochs: Annotated[
+        float | None, typer.Option("--max-epochs", help="How often a domain may be drawn through.")
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Say what a job would draw: realised shares, epochs, when a domain runs out."""
+    from mixopt.sampling import simulate_proposal, simulation_json, simulation_lines
+
+    simulation = simulate_proposal(
+        proposal,
+        batches=batches,
+        batch_size=batch_size,
+        length=length,
+        corpus=corpus,
+        max_epochs=max_epochs,
+    )
+    print_json(simulation_json(simulation)) if as_json else print(
+        "\n".join(simulation_lines(simulation))
+    )
+
+
+tokens_app = typer.Typer(no_args_is_help=True, help="Token shards of other tools.")
+app.add_typer(tokens_app, name="tokens")
+
+
+@tokens_app.callback()
+def _tokens() -> None:
+    """Keep `import` a command of its own."""
+
+
+@tokens_app.command("import")
+def import_command(
+    source: Annotated[Path, typer.Argument(metavar="SOURCE", help=".bin, prefix, or folder.")],
+    out: Annotated[Path, typer.Argument(metavar="OUT", help="Folder, as corpus/web/train.")],
+    tokenizer: Annotated[str, typer.Option("--tokenizer", help="Kept in the index.")],
+    format: Annotated[
+        str | None, typer.Option("--format", help="megatron, nanogpt, llmc, mds, litdata; found.")
+    ] = None,
+    document_end: Annotated[
+        int | None, typer.Option("--document-end", help="Id that ends a document.")
+    ] = None,
+    field: Annotated[str, typer.Option("--field", help="Field of the tokens (mds, litdata).")] = (
+        "tokens"
+    ),
+    copy: Annotated[bool, typer.Option("--copy", help="Copy where a link would do.")] = False,
+) -> None:
+    """Make token shards from Megatron's, nanoGPT's, Mosaic's or litdata's files."""
+    from mixopt.corpus import import_tokens
+
+    shards = import_tokens(
+        source,
+        out,
+        format=format,
+        tokenizer=tokenizer,
+        document_end=document_end,
+        field=field,
+        copy=copy,
+    )
+    print(f"{out}: {shards.tokens:,} tokens, {shards.documents:,} documents")

@@ -1,0 +1,129 @@
+"""Read an experiment's YAML file, with overrides, into a checked `Config`.
+
+Fields are checked one by one first (mixopt.config.yaml_sections), then against each other.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+from mixopt.config.experiment import Config
+from mixopt.config.yaml_sections import Location, dump_sections, read_sections
+from mixopt.errors import did_you_mean
+from mixopt.system import PluginKind, load_plugin, plugin_names
+
+RESERVED = ("index.json", "tokenizer.json", "spools")  # the corpus's own
+
+
+def load_config(path: str | Path, overrides: Sequence[str] = ()) -> Config:
+    """Read, override and check a configuration.
+
+    Args:
+        path: The YAML file.
+        overrides: `a.b=value` each, the value in YAML; later ones win.
+
+    Raises:
+        ConfigError: The file cannot be read, or a field is unknown, of the wrong type, out of
+            range, or names something that is not there; one line with file, line and field.
+    """
+    sections = read_sections(path, Config, overrides, example="'corpus:' and 'objective:'")
+    for location, message in _inconsistencies(sections.values):
+        raise sections.mistake(location, message)
+    return sections.values
+
+
+def dump_config(config: Config) -> dict[str, Any]:
+    """Return the resolved configuration as plain values, defaults included but for null ones."""
+    return dump_sections(config)
+
+
+def unusable_names(
+    domains: Sequence[str], targets: Sequence[str], section: str = "corpus"
+) -> Iterable[tuple[Location, str]]:
+    """Find names of domains of a section, and of targets, that no corpus can have."""
+    places: list[tuple[Location, Sequence[str]]] = [
+        ((section, "domains"), domains),
+        (("evaluation",), targets),
+    ]
+    for place, known in places:
+        for name in known:
+            if not name or name.startswith(".") or "/" in name or "\\" in name or name in RESERVED:
+                yield (*place, name), f"{name!r} cannot be the name of a folder"
+    for name in targets:
+        if name in domains:
+            yield ("evaluation", name), "is a training domain already; its held-out text counts"
+
+
+def _inconsistencies(config: Config) -> Iterable[tuple[Location, str]]:
+    domains, targets = list(config.corpus.domains), list(config.evaluation)
+    both = domains + targets
+    yield from unusable_names(domains, targets)
+    for location, name in _names_of_evaluation_domains(config):
+        if name not in both:
+            yield location, f"unknown evaluation domain {name!r}{did_you_mean(name, both)}"
+    for location, name in _names_of_domains(config):
+        if name not in domains:
+            yield location, f"unknown domain {name!r}{did_you_mean(name, domains)}"
+    for location, kind, name in _names_of_plugins(config):
+        known = plugin_names(kind)
+        if ":" not in name and name not in known:
+            yield location, f"unknown {kind} {name!r}{did_you_mean(name, known)}"
+    if config.constraints.max_epochs is not None and config.propose.target_tokens is None:
+        yield ("constraints", "max_epochs"), "needs propose.target_tokens, the length of the run"
+    yield from _simulated_epochs(config)
+    yield from _without_gradient(config)
+
+
+def _without_gradient(config: Config) -> Iterable[tuple[Location, str]]:
+    """Find regressors that the search could not use, which would show after the fit only."""
+    if config.propose.method != "gradient":
+        return
+    for name in config.fit.regressors:
+        found = load_plugin("regressor", name)
+        if isinstance(found, type) and not hasattr(found, "gradient"):
+            message = f"gradient: regressor {name!r} has none and may be chosen by cross-validation"
+            yield ("propose", "method"), f"{message}; use auto, or leave it out of fit.regressors"
+
+
+def _simulated_epochs(config: Config) -> Iterable[tuple[Location, str]]:
+    proxy, most = config.proxy, config.propose.target_tokens
+    if not proxy.simulate_epochs:
+        return
+    if most is None:
+        yield ("proxy", "simulate_epochs"), "needs propose.target_tokens, the length of the run"
+        return
+    validation = config.validation.tokens or 2 * proxy.tokens
+    for section, tokens in (("proxy", proxy.tokens), ("validate", validation)):
+        if tokens > most:
+            message = f"{tokens} is longer than the full run (propose.target_tokens: {most})"
+            yield (section, "tokens"), f"{message}, whose epochs cannot be simulated then"
+
+
+def _names_of_plugins(config: Config) -> Iterable[tuple[Location, PluginKind, str]]:
+    yield ("proxy", "name"), "proxy", config.proxy.name
+    for place, name in enumerate(config.fit.regressors):
+        yield ("fit", "regressors", place), "regressor", name
+    if config.design.acquisition_regressor is not None:
+        name = config.design.acquisition_regressor
+        yield ("design", "acquisition_regressor"), "regressor", name
+
+
+def _names_of_evaluation_domains(config: Config) -> Iterable[tuple[Location, str]]:
+    objective = config.objective
+    if objective.target is not None:
+        yield ("objective", "target"), objective.target
+    for name in objective.mean or ():
+        yield ("objective", "mean", name), name
+    for name in objective.worst or ():
+        yield ("objective", "worst"), name
+    for name in objective.direction:
+        yield ("objective", "direction", name), name
+
+
+def _names_of_domains(config: Config) -> Iterable[tuple[Location, str]]:
+    for name in config.constraints.bounds:
+        yield ("constraints", "bounds", name), name
+    for name in config.design.max_weights:
+        yield ("design", "max_weights", name), name

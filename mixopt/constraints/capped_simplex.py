@@ -1,0 +1,152 @@
+"""The capped simplex: weights between a lower and an upper bound each that add up to 1.
+
+Two maps onto it. `project` finds the nearest point of the set. `from_cube` takes points of the
+unit cube to points of the set, one to one, so that the uniform distribution on the cube becomes
+the uniform distribution on the set: what is evenly spread in the cube (scrambled Sobol points)
+is evenly spread among the mixtures, and none is rejected however tight the bounds are.
+
+The idea of `from_cube` is stick breaking that knows the bounds: domain after domain, the weight
+is drawn from its distribution given what is left (mixopt.constraints.stick_breaking).
+
+Shapes: N points, D domains, K cube dimensions.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from mixopt.constraints.stick_breaking import break_sticks
+from mixopt.errors import InfeasibleError
+from mixopt.system import Array, BoolArray
+
+SLACK = 1e-9  # bounds that miss 1 by rounding (ten caps of 0.1) still hold a point
+
+
+@dataclass(frozen=True, eq=False)
+class CappedSimplex:
+    """The set {w: lower <= w <= upper, sum of w = 1}; it has a point once it exists.
+
+    Attributes:
+        lower_D: Least weight of each domain, >= 0.
+        upper_D: Most weight of each domain, <= 1.
+
+    Raises:
+        InfeasibleError: A bound outside [0, 1], a lower above its upper, or sums that leave 1 out.
+    """
+
+    lower_D: Array
+    upper_D: Array
+
+    def __post_init__(self) -> None:
+        lower_D = np.array(self.lower_D, dtype=np.float64)
+        upper_D = np.array(self.upper_D, dtype=np.float64)
+        _check_bounds(lower_D, upper_D)
+        upper_D = np.maximum(upper_D, lower_D)
+        _make_room(lower_D, upper_D)
+        for name, bound_D in (("lower_D", lower_D), ("upper_D", upper_D)):
+            bound_D.flags.writeable = False
+            object.__setattr__(self, name, bound_D)
+
+    @classmethod
+    def full(cls, domains: int) -> CappedSimplex:
+        """Return the whole simplex of so many domains."""
+        return cls(np.zeros(domains), np.ones(domains))
+
+    @property
+    def dimensions(self) -> int:
+        """Cube dimensions that `from_cube` takes: the domains that can vary, less one."""
+        return max(int((self.upper_D > self.lower_D).sum()) - 1, 0)
+
+    def contains(self, weights_ND: ArrayLike, *, tolerance: float = 1e-9) -> BoolArray:
+        """Say for each row, shape (N,), whether it lies in the set to `tolerance` a weight."""
+        weights = np.atleast_2d(np.asarray(weights_ND, dtype=np.float64))
+        above = (weights >= self.lower_D - tolerance).all(axis=1)
+        below = (weights <= self.upper_D + tolerance).all(axis=1)
+        whole: BoolArray = np.abs(weights.sum(axis=1) - 1.0) <= tolerance * self.lower_D.size
+        return above & below & whole
+
+    def project(self, points_ND: ArrayLike) -> Array:
+        """Return the nearest point of the set to each row, in Euclidean distance.
+
+        The nearest point is `clip(v - t, lower, upper)` for one number t, at which the weights
+        add up to 1. Their sum is piecewise linear in t, so t is found exactly by sorting.
+
+        Args:
+            points_ND: Any finite points, shape (N, D), or one of shape (D,).
+
+        Returns:
+            Points of the set, in the same shape.
+        """
+        points = np.asarray(points_ND, dtype=np.float64)
+        nearest_ND = self._shift(np.atleast_2d(points))
+        # A second pass takes out the rounding of thresholds that were far from the set.
+        return self._shift(nearest_ND).reshape(points.shape)
+
+    def inside(self, points_ND: Array) -> Array:
+        """Return a point of the set for each row, shape (N, D): the nearest."""
+        return self.project(points_ND)
+
+    def from_cube(self, cube_NK: ArrayLike) -> Array:
+        """Map points of the unit cube onto the set, uniform onto uniform.
+
+        Args:
+            cube_NK: Points in [0, 1], shape (N, K) with K = `dimensions`.
+
+        Returns:
+            Points of the set, shape (N, D); every one inside the bounds and adding up to 1.
+
+        Raises:
+            ValueError: The cube has another number of dimensions.
+        """
+        cube = np.atleast_2d(np.asarray(cube_NK, dtype=np.float64))
+        if cube.shape[1] != self.dimensions:
+            raise ValueError(f"cube points of {cube.shape[1]} dimensions, not {self.dimensions}")
+        rooms_D = self.upper_D - self.lower_D
+        fill = 1.0 - self.lower_D.sum()
+        # Where the bounds are nearly full, what is left empty has the simpler shape.
+        flipped = bool(fill > rooms_D.sum() / 2)
+        content = rooms_D.sum() - fill if flipped else fill
+        shares_ND = break_sticks(cube, rooms_D, max(float(content), 0.0))
+        filled_ND = self.upper_D - shares_ND if flipped else self.lower_D + shares_ND
+        return self._shift(filled_ND)
+
+    def _shift(self, points_ND: Array) -> Array:
+        """Clip after the shift at which each row adds up to 1."""
+        thresholds_NT = np.concatenate([points_ND - self.upper_D, points_ND - self.lower_D], axis=1)
+        domains = self.lower_D.size
+        order_NT = np.argsort(thresholds_NT, axis=1, kind="stable")
+        thresholds_NT = np.take_along_axis(thresholds_NT, order_NT, axis=1)
+        moving_NT = np.cumsum(np.where(order_NT < domains, 1, -1), axis=1)
+        falls_NT = np.cumsum(moving_NT[:, :-1] * np.diff(thresholds_NT, axis=1), axis=1)
+        sums_NT = self.upper_D.sum() - np.pad(falls_NT, ((0, 0), (1, 0)))
+        last_N1 = np.maximum((sums_NT >= 1.0).sum(axis=1, keepdims=True) - 1, 0)
+        excess_N1 = np.take_along_axis(sums_NT, last_N1, axis=1) - 1.0
+        moving_N1 = np.maximum(np.take_along_axis(moving_NT, last_N1, axis=1), 1)
+        shift_N1 = np.take_along_axis(thresholds_NT, last_N1, axis=1) + excess_N1 / moving_N1
+        shifted: Array = np.clip(points_ND - shift_N1, self.lower_D, self.upper_D)
+        return shifted
+
+
+def _check_bounds(lower_D: Array, upper_D: Array) -> None:
+    if lower_D.shape != upper_D.shape or lower_D.ndim != 1 or lower_D.size == 0:
+        raise InfeasibleError(
+            f"bounds of shapes {lower_D.shape} and {upper_D.shape}; need one each"
+        )
+    for position, (low, high) in enumerate(zip(lower_D, upper_D, strict=True)):
+        if not (-SLACK <= low <= high + SLACK <= 1 + 2 * SLACK):
+            raise InfeasibleError(
+                f"domain {position}: bounds {low:.6g} and {high:.6g}; need 0 <= lower <= upper <= 1"
+            )
+    if lower_D.sum() > 1 + SLACK:
+        raise InfeasibleError(f"lower bounds add up to {lower_D.sum():.6g}, more than 1")
+    if upper_D.sum() < 1 - SLACK:
+        raise InfeasibleError(f"upper bounds add up to {upper_D.sum():.6g}, less than 1")
+
+
+def _make_room(lower_D: Array, upper_D: Array) -> None:
+    """Move bounds, in place, by the rounding at which they miss 1."""
+    lower_D -= max(lower_D.sum() - 1.0, 0.0) * lower_D / max(lower_D.sum(), 1.0)
+    upper_D += max(1.0 - upper_D.sum(), 0.0) / upper_D.size

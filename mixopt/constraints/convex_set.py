@@ -1,0 +1,286 @@
+"""The mixtures within bounds, bounds on groups, and a radius: what to do with points of such a set.
+
+With bounds alone everything is exact and quick (mixopt.constraints.capped_simplex). Groups and a
+radius cut more off, and four maps keep to what is left:
+
+- `project` finds the nearest mixture of the set, for one point after another.
+- `inside` pulls a mixture that is outside straight towards the set's middle, as far as it must.
+  That costs a few products a point, so that a search can do it to all that it draws.
+- `step` goes from a mixture of the set along a move, as far as the set allows.
+- `from_cube` stretches the capped simplex around the middle, along every ray by what the set has of
+  it: one to one and nothing rejected, but not quite evenly where the set is cut off aslant.
+
+The middle touches no limit, unless the limits leave no room there: then every mixture touches that
+limit, and all moves keep to it.
+
+Shapes: N points, D domains, G groups, R rows of `row . w <= most`, K directions in the set.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from mixopt.constraints.capped_simplex import CappedSimplex
+from mixopt.constraints.radius import Radius
+from mixopt.constraints.solvers import Rows
+from mixopt.errors import InfeasibleError
+from mixopt.system import Array, BoolArray
+
+SMALLEST = 1e-15  # a move that is shorter meets no bound
+ROOM = 1e-9  # with less room than this, every mixture touches a limit
+PLENTY = 1e-3  # of room: the middle looks for no more
+EXACT = 1e-10  # what a mixture may be off
+HALVINGS = 45
+
+
+@dataclass(frozen=True, eq=False)
+class ConvexSet:
+    """The mixtures of a capped simplex with `least <= groups . w <= most`, within a radius.
+
+    Attributes:
+        base: Bounds of single weights.
+        groups_GD: 1 where a domain belongs to a group, else 0.
+        least_G: Least sum of each group.
+        most_G: Most sum of each group.
+        radius: Most distance from a reference; None for any.
+
+    Raises:
+        InfeasibleError: There is no such mixture.
+    """
+
+    base: CappedSimplex
+    groups_GD: Array
+    least_G: Array
+    most_G: Array
+    radius: Radius | None = None
+
+    def __post_init__(self) -> None:
+        if self.radius is not None and self.radius.kind == "kl":
+            upper_D = np.where(self.radius.reference_D > 0, self.base.upper_D, 0.0)
+            object.__setattr__(self, "base", CappedSimplex(self.base.lower_D, upper_D))
+        self.middle_D.flags.writeable = False  # the set exists only if it has a middle
+
+    @property
+    def lower_D(self) -> Array:
+        """Least weight of each domain."""
+        return self.base.lower_D
+
+    @property
+    def upper_D(self) -> Array:
+        """Most weight of each domain."""
+        return self.base.upper_D
+
+    @property
+    def dimensions(self) -> int:
+        """Cube dimensions that `from_cube` takes; 0 where the set is a single mixture."""
+        return self.base.dimensions if len(self._directions_KD) else 0
+
+    def contains(self, weights_ND: ArrayLike, *, tolerance: float = 1e-9) -> BoolArray:
+        """Say for each row, shape (N,), whether it lies in the set to `tolerance`."""
+        weights = np.atleast_2d(np.asarray(weights_ND, dtype=np.float64))
+        return self.base.contains(weights, tolerance=tolerance) & ~self._off(weights, tolerance)
+
+    def project(self, points_ND: ArrayLike) -> Array:
+        """Return the nearest point of the set to each row, in Euclidean distance.
+
+        Args:
+            points_ND: Any finite points, shape (N, D), or one of shape (D,).
+
+        Returns:
+            Points of the set, in the same shape.
+        """
+        points = np.asarray(points_ND, dtype=np.float64)
+        near_ND = self.base.project(np.atleast_2d(points))
+        for row in np.flatnonzero(self._off(near_ND, EXACT)):
+            start_D = self.inside(near_ND[row : row + 1])[0]
+            point_D = np.atleast_2d(points)[row]
+            near_ND[row] = self.independent_rows.nearest(point_D, start_D, self.radius)
+        return self.inside(near_ND).reshape(points.shape)
+
+    def inside(self, points_ND: Array) -> Array:
+        """Return a point of the set for each row, shape (N, D); itself where it is in the set."""
+        near_ND = self.base.project(points_ND)
+        off_N = self._off(near_ND, EXACT)
+        moves_ND = self._along(near_ND[off_N] - self.middle_D)
+        near_ND[off_N] = self.step(np.broadcast_to(self.middle_D, moves_ND.shape), moves_ND)
+        return near_ND
+
+    def step(self, points_ND: Array, moves_ND: Array) -> Array:
+        """Go from points of the set along moves, all the way or as far as the set allows.
+
+        Args:
+            points_ND: Points of the set, shape (N, D).
+            moves_ND: How each would move, in the same shape; rows add up to 0.
+
+        Returns:
+            Points of the set, shape (N, D).
+        """
+        part_N = self._reach(points_ND, moves_ND, 1.0)
+        there: Array = np.clip(points_ND + part_N[:, None] * moves_ND, self.lower_D, self.upper_D)
+        return there
+
+    def from_cube(self, cube_NK: ArrayLike) -> Array:
+        """Map points of the unit cube onto the set, one to one.
+
+        Args:
+            cube_NK: Points in [0, 1], shape (N, K) with K = `dimensions`.
+
+        Raises:
+            ValueError: The cube has another number of dimensions.
+        """
+        cube = np.atleast_2d(np.asarray(cube_NK, dtype=np.float64))
+        if self.dimensions == 0:
+            return np.tile(self.middle_D, (len(cube), 1))
+        rays_ND = self._along(self.base.from_cube(cube) - self.middle_D)
+        middle_ND = np.broadcast_to(self.middle_D, rays_ND.shape)
+        bounds_R = np.arange(len(self._most_R)) < 2 * len(self.lower_D)
+        base_N = self._linear_reach(middle_ND, rays_ND, bounds_R & self._loose_R)
+        ends_N = np.where(np.isfinite(base_N), self._reach(middle_ND, rays_ND, np.inf), 0.0)
+        return self.step(middle_ND, (ends_N / np.maximum(base_N, 1.0))[:, None] * rays_ND)
+
+    def _off(self, weights_ND: Array, tolerance: float) -> BoolArray:
+        """Say for each row whether it breaks a group's bounds or the radius."""
+        sums_NG = weights_ND @ self.groups_GD.T
+        above_NG, below_NG = sums_NG - self.most_G, self.least_G - sums_NG
+        off_N = np.asarray((np.maximum(above_NG, below_NG) > tolerance).any(axis=1))
+        if self.radius is not None:
+            off_N = off_N | (self.radius.distance(weights_ND) > self.radius.size + tolerance)
+        return off_N
+
+    def _along(self, moves_ND: Array) -> Array:
+        """Return what moves have in the directions of the set."""
+        along: Array = moves_ND @ self._directions_KD.T @ self._directions_KD
+        return along
+
+    def _reach(self, points_ND: Array, moves_ND: Array, most: float) -> Array:
+        """Return how many times a move can be made inside the set, at most `most`, shape (N,)."""
+        reach_N = np.minimum(self._linear_reach(points_ND, moves_ND, self._loose_R), most)
+        if self.radius is None:
+            return reach_N
+        finite_N = np.where(np.isfinite(reach_N), reach_N, 0.0)
+        far_N = self._far(points_ND + finite_N[:, None] * moves_ND)
+        low_N, high_N = np.zeros(int(far_N.sum())), reach_N[far_N]
+        for _ in range(HALVINGS):
+            half_N = (low_N + high_N) / 2
+            beyond_N = self._far(points_ND[far_N] + half_N[:, None] * moves_ND[far_N])
+            low_N, high_N = np.where(beyond_N, low_N, half_N), np.where(beyond_N, half_N, high_N)
+        reach_N[far_N] = low_N
+        return reach_N
+
+    def _far(self, weights_ND: Array) -> BoolArray:
+        assert self.radius is not None
+        return np.asarray(self.radius.distance(weights_ND) > self.radius.size)
+
+    def _linear_reach(self, points_ND: Array, moves_ND: Array, which_R: BoolArray) -> Array:
+        rows_RD, most_R = self._rows_RD[which_R], self._most_R[which_R]
+        rates_NR = moves_ND @ rows_RD.T
+        room_NR = np.maximum(most_R - points_ND @ rows_RD.T, 0.0)
+        moving_NR = rates_NR > SMALLEST
+        reach: Array = np.divide(
+            room_NR, rates_NR, out=np.full_like(room_NR, np.inf), where=moving_NR
+        ).min(axis=1, initial=np.inf)
+        return reach
+
+    @cached_property
+    def _rows_RD(self) -> Array:
+        eye_DD = np.eye(len(self.lower_D))
+        return np.vstack([eye_DD, -eye_DD, self.groups_GD, -self.groups_GD])
+
+    @cached_property
+    def _most_R(self) -> Array:
+        return np.concatenate([self.upper_D, -self.lower_D, self.most_G, -self.least_G])
+
+    @cached_property
+    def _loose_R(self) -> BoolArray:
+        """Rows that leave room at the middle; the others hold for every mixture as they are."""
+        return np.asarray(self._most_R - self._rows_RD @ self.middle_D > ROOM)
+
+    @cached_property
+    def _directions_KD(self) -> Array:
+        """Orthonormal directions in which the set extends."""
+        from scipy.linalg import null_space
+
+        if self.radius is not None and self._far_from_inside():
+            return np.empty((0, len(self.lower_D)))
+        held_RD = np.vstack([np.ones_like(self.lower_D), self._rows_RD[~self._loose_R]])
+        directions_DK: Array = null_space(held_RD)
+        return directions_DK.T
+
+    def _far_from_inside(self) -> bool:
+        """Tell whether even the middle is at the radius: then it is the one mixture there is."""
+        assert self.radius is not None
+        distance = float(self.radius.distance(self.middle_D[None])[0])
+        return distance >= self.radius.size * (1.0 - ROOM)
+
+    @cached_property
+    def rows(self) -> Rows:
+        """The bounds of groups as rows, within the bounds of domains."""
+        bounds = 2 * len(self.lower_D)
+        return Rows(self._rows_RD[bounds:], self._most_R[bounds:], self.lower_D, self.upper_D)
+
+    @cached_property
+    def independent_rows(self) -> Rows:
+        """The same set without redundant rows: what holds for every mixture is an equality."""
+        bounds = 2 * len(self.lower_D)
+        fixed_D = ~self._loose_R[:bounds].reshape(2, -1).all(axis=0)
+        held_RD = self._rows_RD[bounds:][~self._loose_R[bounds:]]
+        ties_ED = _basis(np.where(fixed_D, 0.0, np.vstack([np.ones_like(self.lower_D), held_RD])))
+        loose_R = self._loose_R & (np.arange(len(self._most_R)) >= bounds)
+        return Rows(
+            self._rows_RD[loose_R],
+            self._most_R[loose_R],
+            np.where(fixed_D, self.middle_D, self.lower_D),
+            np.where(fixed_D, self.middle_D, self.upper_D),
+            ties=(ties_ED, ties_ED @ self.middle_D),
+        )
+
+    @cached_property
+    def middle_D(self) -> Array:
+        """A mixture that touches no limit that leaves it room, shape (D,)."""
+        middle_D = self._roomy()
+        if self.radius is None:
+            return middle_D
+        found = self.rows.closest(self.radius)
+        if found is None or not self.radius.allows(found[0]):
+            raise InfeasibleError(f"no mixture of these bounds has {self.radius.text}")
+        closest, near_D = found
+        farther = float(self.radius.distance(middle_D[None])[0]) - closest
+        room = 0.5 * max(self.radius.size - closest, 0.0)
+        part = 1.0 if farther <= room else room / farther
+        return near_D + part * (middle_D - near_D)
+
+    def _roomy(self) -> Array:
+        """Average mixtures that are far from one limit each, until none of them is near."""
+        found: list[Array] = []
+        for row_D, most in zip(self._rows_RD, self._most_R, strict=True):
+            if found and most - row_D @ np.mean(found, axis=0) > PLENTY:
+                continue
+            far_D = self.rows.lowest(row_D)
+            if far_D is None:
+                raise InfeasibleError("no mixture meets these bounds of domains and groups")
+            found.append(far_D)
+        middle_D: Array = np.mean(found, axis=0)
+        return middle_D
+
+
+Allowed = CappedSimplex | ConvexSet
+
+
+def limits_of(allowed: Allowed) -> tuple[Rows, Radius | None]:
+    """Return a set as rows that do not depend on each other, and a radius, for a descent."""
+    if isinstance(allowed, ConvexSet):
+        return allowed.independent_rows, allowed.radius
+    none_0D = np.empty((0, len(allowed.lower_D)))
+    return Rows(none_0D, np.empty(0), allowed.lower_D, allowed.upper_D), None
+
+
+def _basis(rows_RD: Array) -> Array:
+    """Return orthonormal rows that span the same space."""
+    from scipy.linalg import orth
+
+    columns_DE: Array = orth(rows_RD.T)
+    return columns_DE.T

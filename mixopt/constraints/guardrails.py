@@ -1,0 +1,143 @@
+"""Guardrails: no evaluation domain may be predicted much worse than a reference mixture makes it.
+
+What is worse follows the objective's directions. Both sides are predictions of one regressor, so
+that what it gets wrong everywhere cancels. Guardrails hold a proposal, and only a search can tell
+whether they can be kept: they are limits on predictions, not on weights.
+
+Shapes: N mixtures, D domains, M losses, G guarded evaluation domains.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Literal
+
+import numpy as np
+
+from mixopt.constraints.domain_limits import up
+from mixopt.errors import ConfigError, did_you_mean
+from mixopt.objective import Objective
+from mixopt.system import Array
+
+Reference = Literal["natural", "uniform", "best_trial"]
+SOURCE = "constraints.guardrails"
+MISSED = 1e-7  # by which a guardrail may be missed
+NEAR = 1e-4  # of its margin within which a guardrail counts as holding
+LEAST = 1e-5  # in the unit of the losses, where the margin is small; a search keeps some room
+
+
+@dataclass(frozen=True)
+class Guardrails:
+    """By how much evaluation domains may be predicted worse than a reference mixture makes them.
+
+    Attributes:
+        reference: The mixture that is compared with.
+        margin: For every evaluation domain, in the unit of the losses, >= 0; None for none.
+        targets: By evaluation domain; wins over `margin`.
+        experts: Whether the proposal is kept away from trials whose experts collapsed
+            (mixopt.proposals.collapsed_experts).
+    """
+
+    reference: Reference
+    margin: float | None = None
+    targets: Mapping[str, float] = field(default_factory=dict)
+    experts: bool = False
+
+    def margins(self, evaluation: Sequence[str]) -> dict[str, float]:
+        """Return the margin of each guarded evaluation domain, in the order of `evaluation`.
+
+        Raises:
+            ConfigError: A target that is not there.
+        """
+        for name in self.targets:
+            if name not in evaluation:
+                near = did_you_mean(name, evaluation)
+                raise ConfigError(f"{SOURCE}.targets: unknown evaluation domain {name!r}{near}")
+        margins = {name: self.targets.get(name, self.margin) for name in evaluation}
+        return {name: margin for name, margin in margins.items() if margin is not None}
+
+
+@dataclass(frozen=True, eq=False)
+class Guards:
+    """Guardrails on the predictions of a regressor.
+
+    Attributes:
+        names: Guarded evaluation domains.
+        columns: Their positions among the regressor's losses.
+        signs_G: 1 where lower is better, -1 where higher is.
+        margins_G: The most by which each may be worse.
+        reference_D: The mixture that is compared with.
+        reference: What it is called.
+    """
+
+    names: tuple[str, ...]
+    columns: tuple[int, ...]
+    signs_G: Array
+    margins_G: Array
+    reference_D: Array
+    reference: str
+
+    @classmethod
+    def on(cls, objective: Objective, rails: Guardrails, reference_D: Array) -> Guards:
+        """Return guardrails on the losses that an objective is over.
+
+        Args:
+            objective: Its evaluation domains are those of the regressor, in order; it knows which
+                are better higher.
+            rails: The margins.
+            reference_D: The mixture that is compared with.
+        """
+        margins = rails.margins(objective.evaluation)
+        columns = tuple(objective.evaluation.index(name) for name in margins)
+        return cls(
+            tuple(margins),
+            columns,
+            objective.signs[list(columns)],
+            np.array(list(margins.values())),
+            reference_D,
+            rails.reference,
+        )
+
+    def excess(self, losses_NM: Array, reference_M: Array) -> Array:
+        """Return how far beyond its margin each is, shape (N, G); below 0 where it is within.
+
+        Args:
+            losses_NM: Predicted losses of the mixtures.
+            reference_M: Predicted losses of the reference.
+        """
+        worse_NG = (losses_NM - reference_M)[:, list(self.columns)] * self.signs_G
+        excess: Array = worse_NG - self.margins_G
+        return excess
+
+    def binding(self, excess_G: Array) -> list[str]:
+        """Name the guardrails that hold a mixture: `law <= natural + 0.01 (constraints...)`."""
+        near_G = np.abs(excess_G) <= np.maximum(NEAR * self.margins_G, LEAST)
+        return [self._named(place) for place in np.flatnonzero(near_G).tolist()]
+
+    def conflict(self, excess_G: Array, held_by: Sequence[str]) -> str:
+        """Say that no allowed mixture keeps the guardrails, and what mends it.
+
+        Args:
+            excess_G: How far beyond its margin each is, where the worst of them is least.
+            held_by: The other limits that hold that mixture.
+        """
+        broken = np.flatnonzero(excess_G > MISSED).tolist()
+        worse = [f"{self.names[g]} {self.margins_G[g] + excess_G[g]:.4g}" for g in broken]
+        allowed = [f"{self.names[g]} {self.margins_G[g]:g}" for g in broken]
+        needed = [f"{self.names[g]}: {self._needed(g, excess_G)}" for g in broken]
+        held = f", within {'; '.join(held_by)}" if held_by else ""
+        return (
+            f"no mixture is found that keeps {SOURCE} ({', '.join(allowed)} worse than"
+            f" {self.reference}): the nearest is predicted to be worse by {', '.join(worse)}{held};"
+            f" allow targets: {{{', '.join(needed)}}}, or widen the other limits"
+        )
+
+    def _needed(self, place: int, excess_G: Array) -> str:
+        return up(float(self.margins_G[place] + excess_G[place]))
+
+    def _named(self, place: int) -> str:
+        margin = self.margins_G[place]
+        beyond = f" {'+' if self.signs_G[place] > 0 else '-'} {margin:.3g}" if margin else ""
+        sign = "<=" if self.signs_G[place] > 0 else ">="
+        return f"{self.names[place]} {sign} that of {self.reference}{beyond} ({SOURCE})"

@@ -1,0 +1,166 @@
+"""Small programs over mixtures: the lowest point, the closest to a reference, the least change.
+
+All are over weights within bounds that add up to 1 and meet rows of `row . w <= most`. They are
+linear programs, solved to a vertex by HiGHS, also with total variation, which is linear once how
+far each weight is from its reference has a variable of its own. The least KL divergence is smooth
+and convex, and sequential quadratic programming finds its one minimum.
+
+Shapes: D domains, R rows.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from mixopt.constraints.downhill import Smooth, downhill
+from mixopt.constraints.radius import Radius
+from mixopt.system import Array
+
+TOLERANCE = 1e-9
+FINE = 1e-12
+LARGEST = 2.0**40  # a change beyond which none is looked for
+HALVINGS = 30
+
+
+@dataclass(frozen=True, eq=False)
+class Rows:
+    """Weights within bounds that add up to 1 and meet rows.
+
+    Attributes:
+        rows_RD: Coefficients of the rows.
+        most_R: Upper bound of each row.
+        lower_D: Least weights.
+        upper_D: Most weights.
+        gives_R: How far each bound gives way for each unit of change; None for not at all.
+        ties: Independent rows that hold with equality and imply the sum, and their values, for
+            `nearest`; None for the sum alone.
+    """
+
+    rows_RD: Array
+    most_R: Array
+    lower_D: Array
+    upper_D: Array
+    gives_R: Array | None = None
+    ties: tuple[Array, Array] | None = None
+
+    def lowest(self, cost_D: Array) -> Array | None:
+        """Return a mixture with the least cost, shape (D,); None where there is no mixture."""
+        solved = self._solve(np.append(cost_D, 0.0))
+        return None if solved is None else solved[0]
+
+    def closest(self, radius: Radius) -> tuple[float, Array] | None:
+        """Return the least distance from the reference of `radius`, and a mixture that has it.
+
+        Returns:
+            None where no mixture meets the rows, or all are at an infinite distance.
+        """
+        if radius.kind == "tv":
+            within = replace(self, gives_R=None)._solve(self._change, radius, size=None)
+            return None if within is None else (within[1], within[0])
+        inside = replace(self, upper_D=np.where(radius.reference_D > 0, self.upper_D, 0.0))
+        start_D = inside.lowest(-radius.reference_D)
+        if start_D is None:
+            return None
+        near_D = inside._least_divergence(radius, start_D)
+        return float(radius.distance(near_D[None])[0]), near_D
+
+    def least_change(self, radius: Radius | None = None) -> float | None:
+        """Return the least change, >= 0, at which a mixture meets everything; None for none."""
+        if radius is None or radius.kind == "tv":
+            solved = self._solve(self._change, radius, None if radius is None else radius.size)
+            return None if solved is None else solved[1]
+        first = self.least_change()
+        return None if first is None else self._least_change_within(radius, first)
+
+    def changed(self, change: float) -> Rows:
+        """Return the rows after a change."""
+        gives_R = np.zeros_like(self.most_R) if self.gives_R is None else self.gives_R
+        return replace(self, most_R=self.most_R + change * gives_R, gives_R=None)
+
+    @property
+    def _change(self) -> Array:
+        """The cost that is the change alone, shape (D + 1,)."""
+        return np.append(np.zeros(len(self.lower_D)), 1.0)
+
+    def _solve(
+        self, cost: Array, radius: Radius | None = None, size: float | None = None
+    ) -> tuple[Array, float] | None:
+        """Minimise a cost of weights and change; without a size, the change is the radius."""
+        from scipy.optimize import linprog
+
+        domains = len(self.lower_D)
+        gives_R = np.zeros_like(self.most_R) if self.gives_R is None else self.gives_R
+        rows, most = np.column_stack([self.rows_RD, -gives_R]), self.most_R
+        if radius is not None:
+            away, limits = _variation(radius, size)
+            rows = np.vstack([np.pad(rows, ((0, 0), (0, domains))), away])
+            most = np.concatenate([most, limits])
+        further = rows.shape[1] - domains
+        found = linprog(
+            np.pad(cost, (0, rows.shape[1] - len(cost))),
+            A_ub=rows,
+            b_ub=most,
+            A_eq=np.pad(np.ones((1, domains)), ((0, 0), (0, further))),
+            b_eq=[1.0],
+            bounds=[*zip(self.lower_D, self.upper_D, strict=True), *[(0.0, None)] * further],
+            method="highs",
+            options={"primal_feasibility_tolerance": TOLERANCE},
+        )
+        return (found.x[:domains], float(found.x[domains])) if found.status == 0 else None
+
+    def nearest(self, point_D: Array, start_D: Array, radius: Radius | None) -> Array:
+        """Return the mixture nearest to a point, from one that is allowed; shape (D,)."""
+        half = Smooth(
+            lambda w: 0.5 * ((w - point_D) ** 2).sum(keepdims=True), lambda w: (w - point_D)[None]
+        )
+        return downhill(half, start_D, self, radius, accuracy=FINE)
+
+    def _least_divergence(self, radius: Radius, start_D: Array) -> Array:
+        divergence = Smooth(
+            lambda w: radius.distance(np.clip(w, 0.0, self.upper_D)[None]),
+            lambda w: radius.slope(w)[None],
+        )
+        end_D = downhill(divergence, start_D, self, accuracy=FINE)
+        near_D = np.clip(end_D, self.lower_D, self.upper_D)
+        return near_D if self._meets(near_D) else start_D
+
+    def _meets(self, weights_D: Array) -> bool:
+        over = (self.rows_RD @ weights_D - self.most_R).max(initial=0.0)
+        return bool(over <= 1e-8 and abs(weights_D.sum() - 1.0) <= 1e-8)
+
+    def _least_change_within(self, radius: Radius, first: float) -> float | None:
+        """Halve the interval in which the closest mixture comes within the radius."""
+
+        def enough(change: float) -> bool:
+            found = self.changed(change).closest(radius)
+            return found is not None and found[0] <= radius.size
+
+        if enough(first):
+            return first
+        low, high = first, first + 1e-3
+        while not enough(high):
+            low, high = high, 2 * high
+            if high > LARGEST:
+                return None
+        for _ in range(HALVINGS):
+            middle = (low + high) / 2
+            low, high = (low, middle) if enough(middle) else (middle, high)
+        return high
+
+
+def _variation(radius: Radius, size: float | None) -> tuple[Array, Array]:
+    """Return rows over (w, change, u) and their bounds: |w - reference| <= u, sum u <= 2 size."""
+    domains = len(radius.reference_D)
+    eye_DD, none_D1 = np.eye(domains), np.zeros((domains, 1))
+    total = np.concatenate([np.zeros(domains), [-2.0 if size is None else 0.0], np.ones(domains)])
+    away = np.vstack(
+        [
+            np.hstack([eye_DD, none_D1, -eye_DD]),
+            np.hstack([-eye_DD, none_D1, -eye_DD]),
+            total,
+        ]
+    )
+    limits = np.concatenate([radius.reference_D, -radius.reference_D, [2.0 * (size or 0.0)]])
+    return away, limits

@@ -1,0 +1,41 @@
+"""From documents to token shards, and back from shards to a `Corpus`.
+
+`mixopt.corpus.text` reads, extracts, deduplicates and splits documents; this package tokenizes
+them, writes the shards of each domain and split, opens and verifies them, and imports the tokens
+that other tools wrote.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from mixopt.system.lazy_names import lazy_names
+
+if TYPE_CHECKING:
+    from mixopt.corpus.corpus import (
+        FORMAT as FORMAT,
+        Corpus as Corpus,
+        Domain as Domain,
+        prepare_corpus as prepare_corpus,
+    )
+    from mixopt.corpus.stream_preparation import prepare_stream as prepare_stream
+    from mixopt.corpus.text.document_stream import DocumentStream as DocumentStream
+    from mixopt.corpus.text.documents import BadDocuments as BadDocuments
+    from mixopt.corpus.token_import import import_tokens as import_tokens
+    from mixopt.corpus.token_shards import TokenShards as TokenShards
+    from mixopt.corpus.token_writer import TokenWriter as TokenWriter
+    from mixopt.corpus.tokenizer import Tokenizer as Tokenizer, saved_tokenizer as saved_tokenizer
+else:
+    __getattr__, __dir__ = lazy_names(
+        __name__,
+        {
+            "corpus": ["Corpus", "Domain", "FORMAT", "prepare_corpus"],
+            "stream_preparation": ["prepare_stream"],
+            "text.document_stream": ["DocumentStream"],
+            "text.documents": ["BadDocuments"],
+            "token_import": ["import_tokens"],
+            "token_shards": ["TokenShards"],
+            "token_writer": ["TokenWriter"],
+            "tokenizer": ["Tokenizer", "saved_tokenizer"],
+        },
+    )

@@ -1,0 +1,158 @@
+"""A corpus: named domains as token shards on disk, with held-out text for each.
+
+    corpus/
+      index.json                   domains in order, tokenizer, what the text was made from
+      <domain>/train/              token shards (mixopt.corpus.token_shards)
+      <domain>/validation/
+      <target>/validation/         an evaluation domain that is not trained on
+
+Shapes: D domains.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from mixopt.corpus.token_shards import PREPARE_AGAIN, TokenShards
+from mixopt.errors import CorpusError
+from mixopt.mixture import Mixture
+from mixopt.system import read_json
+
+if TYPE_CHECKING:
+    from mixopt.config import CorpusConfig, SourceConfig
+
+FORMAT = "mixopt-corpus/1"
+
+
+@dataclass(frozen=True)
+class Domain:
+    """A named group of documents: tokens to train on (unless a target), and held-out tokens."""
+
+    name: str
+    train: TokenShards | None
+    validation: TokenShards
+
+
+@dataclass(frozen=True)
+class Corpus:
+    """The domains that can be trained on, and the targets that are only evaluated."""
+
+    path: Path
+    domains: tuple[Domain, ...]
+    targets: tuple[Domain, ...]
+    tokenizer: str
+    vocab_size: int
+    fingerprint: str
+    provenance: dict[str, Any]
+
+    @classmethod
+    def open(cls, path: str | Path, *, verify: bool = True) -> Corpus:
+        """Open a corpus that `prepare_corpus` has written.
+
+        Args:
+            path: The folder.
+            verify: Compare the hash of every shard; sizes are always compared.
+
+        Raises:
+            CorpusError: There is none, or its index is damaged.
+            ShardError: A shard is absent, truncated or altered.
+        """
+        path = Path(path)
+        index = read_json(path / "index.json", missing=lambda: _absent(path))
+        try:
+            if index["format"] != FORMAT:
+                raise ValueError(f"format {index['format']!r}, expected {FORMAT!r}")
+            return cls(
+                path=path,
+                domains=tuple(_open_domain(path, name, verify) for name in index["domains"]),
+                targets=tuple(_open_target(path, name, verify) for name in index["targets"]),
+                tokenizer=index["tokenizer"],
+                vocab_size=int(index["vocab_size"]),
+                fingerprint=index["fingerprint"],
+                provenance=index["provenance"],
+            )
+        except (KeyError, TypeError, ValueError) as error:
+            raise CorpusError(f"{path / 'index.json'}: {error}; {PREPARE_AGAIN}") from error
+
+    @property
+    def domain_names(self) -> tuple[str, ...]:
+        """Names of the domains that can be trained on."""
+        return tuple(domain.name for domain in self.domains)
+
+    @property
+    def evaluation(self) -> tuple[Domain, ...]:
+        """All evaluation domains: the training domains' held-out text, then the targets."""
+        return self.domains + self.targets
+
+    @property
+    def evaluation_names(self) -> tuple[str, ...]:
+        """Names of all evaluation domains."""
+        return tuple(domain.name for domain in self.evaluation)
+
+    @property
+    def inventory(self) -> dict[str, int]:
+        """Distinct training tokens of each domain."""
+        return {d.name: d.train.tokens for d in self.domains if d.train is not None}
+
+    @property
+    def natural(self) -> Mixture:
+        """Each domain's share of the training tokens that there are."""
+        return Mixture.natural(self.inventory)
+
+
+def prepare_corpus(
+    config: CorpusConfig,
+    evaluation: Mapping[str, SourceConfig],
+    path: str | Path,
+    *,
+    fingerprint: str,
+    seed: int = 0,
+    min_tokens: int = 1,
+    progress: Callable[[str], None] = lambda line: None,
+) -> Corpus:
+    """Read, deduplicate, split and tokenize all domains and targets, and write their shards.
+
+    The same inputs and seed give the same bytes. `index.json` is removed first and written
+    last, so an interrupted preparation is no corpus and is done again.
+
+    Args:
+        config: Domains, tokenizer, what is held out.
+        evaluation: Targets, which are not trained on.
+        path: The folder of the corpus.
+        fingerprint: Of the configuration, kept in the index.
+        seed: Which documents are held out.
+        min_tokens: Least tokens of a split, the length of one sequence.
+        progress: Receives lines that say what was read and written.
+
+    Raises:
+        CorpusError: A source, document or tokenizer that cannot be used, or too little text.
+        RunError: The disk is full or the folder cannot be written.
+    """
+    from mixopt.corpus.preparation import prepare
+
+    prepare(
+        config,
+        evaluation,
+        Path(path),
+        fingerprint=fingerprint,
+        seed=seed,
+        min_tokens=min_tokens,
+        progress=progress,
+    )
+    return Corpus.open(path, verify=False)
+
+
+def _absent(path: Path) -> CorpusError:
+    return CorpusError(f"{path / 'index.json'}: not found; {PREPARE_AGAIN}")
+
+
+def _open_domain(path: Path, name: str, verify: bool) -> Domain:
+    train = TokenShards.open(path / name / "train", verify=verify)
+    return Domain(name, train, TokenShards.open(path / name / "validation", verify=verify))
+
+
+def _open_target(path: Path, name: str, verify: bool) -> Domain:
+    return Domain(name, None, TokenShards.open(path / name / "validation", verify=verify))

@@ -1,0 +1,215 @@
+"""Make a corpus: read, deduplicate, split, tokenize, write.
+
+Every domain is read once, deduplicated by content over both of its splits, and spooled to disk.
+When all held-out text is known, training documents that equal a held-out document of any domain
+or target are dropped, and the rest is tokenized. `index.json` is written last: a corpus that has
+one is whole.
+"""
+
+from __future__ import annotations
+
+import re
+import shutil
+from collections.abc import Callable, Iterator, Mapping
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from mixopt.config import CorpusConfig, SourceConfig
+from mixopt.corpus.corpus import FORMAT
+from mixopt.corpus.text import DomainText, Environment, Spool, Spooled, read_domain, read_target
+from mixopt.corpus.token_writer import TokenWriter
+from mixopt.corpus.tokenizer import (
+    FastTokenizer,
+    Tokenizer,
+    bpe_vocabulary,
+    open_tokenizer,
+    token_dtype,
+)
+from mixopt.errors import CorpusError, RunError
+from mixopt.system import write_json
+
+BPE_BYTES = 20_000_000
+_BATCH_BYTES = 4_000_000
+_NAME = re.compile(r"[^./\\][^/\\]*")
+
+Progress = Callable[[str], None]
+
+
+def prepare(
+    config: CorpusConfig,
+    evaluation: Mapping[str, SourceConfig],
+    path: Path,
+    *,
+    fingerprint: str,
+    seed: int,
+    min_tokens: int,
+    progress: Progress,
+) -> None:
+    """Write the corpus that `mixopt.corpus.corpus.prepare_corpus` describes."""
+    _check_names(config, evaluation)
+    spools, environment = emptied(path), Environment()
+    try:
+        texts = _read(config, evaluation, environment, spools, seed, progress)
+        tokenizer = _tokenizer(config, texts, progress)
+        _write(config, texts, tokenizer, path, min_tokens, progress)
+        tokenizer.save(path)
+    finally:
+        shutil.rmtree(spools, ignore_errors=True)
+    index = {
+        "format": FORMAT,
+        "tokenizer": config.tokenizer,
+        "vocab_size": tokenizer.vocab_size,
+        "domains": list(config.domains),
+        "targets": list(evaluation),
+        "fingerprint": fingerprint,
+        "provenance": _provenance(config, evaluation, environment, texts, seed),
+    }
+    write_json(path / "index.json", index)
+
+
+def emptied(path: Path) -> Path:
+    """Make the folder no corpus, and return where its text is spooled."""
+    try:
+        (path / "index.json").unlink(missing_ok=True)
+        shutil.rmtree(path / ".text", ignore_errors=True)
+    except OSError as error:
+        raise RunError(f"{path}: cannot be written: {error.strerror or error}") from error
+    return path / ".text"
+
+
+def _check_names(config: CorpusConfig, evaluation: Mapping[str, SourceConfig]) -> None:
+    for name in (*config.domains, *evaluation):
+        if not _NAME.fullmatch(name):
+            raise CorpusError(f"domain {name!r}: a name has no '/' and does not begin with '.'")
+    for name in evaluation:
+        if name in config.domains:
+            raise CorpusError(
+                f"evaluation: {name!r} is a training domain, whose held-out text is evaluated"
+                " anyway; leave it out, or give the target another name"
+            )
+    bpe_vocabulary(config.tokenizer)
+
+
+def _read(
+    config: CorpusConfig,
+    evaluation: Mapping[str, SourceConfig],
+    environment: Environment,
+    spools: Path,
+    seed: int,
+    progress: Progress,
+) -> list[DomainText]:
+    texts = []
+    for name, source in config.domains.items():
+        rooted = source.under(config.root)
+        texts.append(read_domain(name, rooted, config, environment, spools / name, seed))
+        progress(texts[-1].summary)
+    for name, source in evaluation.items():
+        rooted = source.under(config.root)
+        texts.append(read_target(name, rooted, config, environment, spools / name))
+        progress(texts[-1].summary)
+    held_out = {digest for text in texts for digest in text.validation.digests()}
+    for text in texts:
+        text.drop_equal_to(held_out)
+    return texts
+
+
+def _tokenizer(config: CorpusConfig, texts: list[DomainText], progress: Progress) -> Tokenizer:
+    vocab_size = bpe_vocabulary(config.tokenizer)
+    if vocab_size is None:
+        return open_tokenizer(config.tokenizer)
+    share = BPE_BYTES // len(config.domains)
+    sample = (text for domain in texts for text in _first(domain.training(), share))
+    tokenizer = FastTokenizer.train(sample, vocab_size)
+    progress(f"tokenizer {config.tokenizer}: {tokenizer.vocab_size} ids")
+    return tokenizer
+
+
+def _first(documents: Iterator[Spooled], most: int) -> Iterator[str]:
+    """Give the documents of the first `most` bytes, the same of every domain that has them."""
+    for document in documents:
+        if most <= 0:
+            return
+        yield document.content[:most].decode("utf-8", errors="ignore")
+        most -= len(document.content)
+
+
+def _write(
+    config: CorpusConfig,
+    texts: list[DomainText],
+    tokenizer: Tokenizer,
+    path: Path,
+    min_tokens: int,
+    progress: Progress,
+) -> None:
+    for text in texts:
+        written = {}
+        if not text.is_target:
+            folder = path / text.name / "train"
+            written["training"] = write_tokens(text.training(), tokenizer, folder, config.tokenizer)
+        folder = path / text.name / "validation"
+        written["held-out"] = write_tokens(text.validation, tokenizer, folder, config.tokenizer)
+        for what, tokens in written.items():
+            _check_enough(text, what, tokens, min_tokens)
+        counts = ", ".join(f"{tokens:,} {what} tokens" for what, tokens in written.items())
+        progress(f"{text.name}: {counts}")
+
+
+def write_tokens(
+    documents: Iterator[Spooled] | Spool, tokenizer: Tokenizer, folder: Path, name: str
+) -> int:
+    """Write the tokens of documents to a folder of shards; return how many there are."""
+    dtype = token_dtype(tokenizer.vocab_size)
+    with TokenWriter(folder, dtype=dtype, tokenizer=name) as writer:
+        for batch in _batches(documents):
+            tokens = tokenizer.encode([document.decode() for document in batch])
+            writer.write(tokens, documents=len(batch), bytes=sum(map(len, batch)))
+    return writer.tokens
+
+
+def _batches(documents: Iterator[Spooled] | Spool) -> Iterator[list[bytes]]:
+    batch: list[bytes] = []
+    size = 0
+    for document in documents:
+        batch.append(document.content)
+        size += len(document.content)
+        if size >= _BATCH_BYTES:
+            yield batch
+            batch, size = [], 0
+    if batch:
+        yield batch
+
+
+def _check_enough(text: DomainText, what: str, tokens: int, least: int) -> None:
+    if tokens >= least:
+        return
+    dropped = text.equal_to_evaluation
+    because = f" ({dropped} documents that are held out elsewhere left out)" if dropped else ""
+    mend = "give it more text, or leave it out"
+    if what == "held-out" and not text.is_target:
+        mend = "raise corpus.validation_fraction, or name files as 'validation'"
+    raise CorpusError(
+        f"domain {text.name!r}: {tokens:,} {what} tokens{because}, fewer than one sequence of"
+        f" {least:,}; {mend}"
+    )
+
+
+def _provenance(
+    config: CorpusConfig,
+    evaluation: Mapping[str, SourceConfig],
+    environment: Environment,
+    texts: list[DomainText],
+    seed: int,
+) -> dict[str, Any]:
+    sources = {**config.domains, **evaluation}
+    provenance: dict[str, Any] = {
+        "mixopt": version("mixopt"),
+        "seed": seed,
+        "sources": {
+            text.name: sources[text.name].model_dump(exclude_defaults=True) | {"read": text.counts}
+            for text in texts
+        },
+    }
+    if any(source.environment is not None for source in sources.values()):
+        provenance["environment"] = environment.installed.versions
+    return provenance

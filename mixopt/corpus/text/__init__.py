@@ -1,0 +1,29 @@
+"""Read documents from files, hubs and installed packages; extract, deduplicate and hold out."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from mixopt.system.lazy_names import lazy_names
+
+if TYPE_CHECKING:
+    from mixopt.corpus.text.document_stream import DocumentStream as DocumentStream
+    from mixopt.corpus.text.documents import BadDocuments as BadDocuments
+    from mixopt.corpus.text.domain_text import (
+        DomainText as DomainText,
+        read_domain as read_domain,
+        read_target as read_target,
+    )
+    from mixopt.corpus.text.environment import Environment as Environment
+    from mixopt.corpus.text.spool import Spool as Spool, Spooled as Spooled
+else:
+    __getattr__, __dir__ = lazy_names(
+        __name__,
+        {
+            "document_stream": ["DocumentStream"],
+            "documents": ["BadDocuments"],
+            "domain_text": ["DomainText", "read_domain", "read_target"],
+            "environment": ["Environment"],
+            "spool": ["Spool", "Spooled"],
+        },
+    )

@@ -1,0 +1,156 @@
+"""The documents of one domain as a stream that goes on from a place in it.
+
+A place is the number of a file and of a document in it, so that going on reads one file again up
+to there; a data set that `datasets` streams has a state of its own. Documents that are empty or
+held out anywhere are left out, by their content, wherever they stand.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from itertools import islice
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from mixopt.config import SourceConfig
+from mixopt.corpus.text.documents import BadDocuments, content_digest
+from mixopt.corpus.text.environment import Environment
+from mixopt.corpus.text.readers import read_file
+from mixopt.corpus.text.reading import Reading
+from mixopt.corpus.text.sources import is_local, load_rows, local_files
+from mixopt.errors import CorpusError
+
+
+class DocumentStream:
+    """One pass over the documents of a domain."""
+
+    def __init__(
+        self, domain: str, source: SourceConfig, bad: BadDocuments, held_out: frozenset[bytes]
+    ) -> None:
+        """Begin at the start; nothing is read yet.
+
+        Args:
+            domain: Whose documents they are, for messages.
+            source: Where they are; `max_bytes` ends the pass.
+            bad: What to do with a document that cannot be read.
+            held_out: Digests of documents that are left out.
+
+        Raises:
+            CorpusError: Files or a data set that are not there.
+        """
+        self._texts = _texts(domain, source, Reading(domain, source.column, bad))
+        self._held_out, self._most, self._bytes = held_out, source.max_bytes, 0
+
+    def __iter__(self) -> Iterator[str]:
+        """Give the documents from the present place on.
+
+        Raises:
+            CorpusError: A file or data set is damaged or has no such column.
+        """
+        for text in self._texts:
+            if self._most is not None and self._bytes >= self._most:
+                return
+            if text.strip() and content_digest(text) not in self._held_out:
+                self._bytes += len(text.encode())
+                yield text
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return the place after the last document that was given, ready for JSON."""
+        return {"bytes": self._bytes, "place": self._texts.state_dict()}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Go on from a place.
+
+        Raises:
+            CorpusError: The files are not those that the place is in.
+        """
+        self._bytes = state["bytes"]
+        self._texts.load_state_dict(state["place"])
+
+
+class _Part(NamedTuple):
+    """A file, or another piece of a source that is read from its start."""
+
+    label: Callable[[], str]
+    open: Callable[[], Iterator[str]]
+
+
+class _Parts:
+    """Texts of one part after the other."""
+
+    def __init__(self, domain: str, parts: list[_Part]) -> None:
+        self._domain, self._parts = domain, parts
+        self._part = self._text = 0
+
+    def __iter__(self) -> Iterator[str]:
+        while self._part < len(self._parts):
+            for text in islice(self._parts[self._part].open(), self._text, None):
+                self._text += 1
+                yield text
+            self._part, self._text = self._part + 1, 0
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"part": self._part, "label": self._label(self._part), "text": self._text}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        self._part, self._text = state["part"], state["text"]
+        here = self._label(self._part)
+        if here != state["label"]:
+            raise CorpusError(
+                f"domain {self._domain!r}: the run had come to {state['label']}, and now this is"
+                f" {here}; bring its files back as they were, or use another --out"
+            )
+
+    def _label(self, part: int) -> str:
+        return self._parts[part].label() if part < len(self._parts) else "the end"
+
+
+class _Rows:
+    """Texts of a data set that has a state."""
+
+    def __init__(self, name: str | None, rows: Any, reading: Reading) -> None:
+        self._name, self._rows, self._reading = name, rows, reading
+        self._row = 0
+
+    def __iter__(self) -> Iterator[str]:
+        try:
+            for row in self._rows:
+                self._row += 1
+                self._reading.check_column(self._name, row)
+                where = f"{self._name} (row {self._row})"
+                text = self._reading.text(row[self._reading.column], where)
+                if text is not None:
+                    yield text
+        except (OSError, ValueError) as error:
+            raise self._reading.damaged(self._name, error) from error
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"row": self._row, "rows": self._rows.state_dict()}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        self._row = state["row"]
+        self._rows.load_state_dict(state["rows"])
+
+
+def _texts(domain: str, source: SourceConfig, reading: Reading) -> _Parts | _Rows:
+    name = source.environment
+    if name is not None:
+        return _Parts(domain, [_Part(lambda: f"environment {name}", lambda: _installed(name))])
+    if is_local(source):
+        files = local_files(domain, source)
+        return _Parts(domain, [_file(path, builder, reading) for path, builder in files])
+    rows = load_rows(source, reading)
+    if not hasattr(rows, "state_dict"):  # it has an index, as what was saved to disk does
+        rows = rows.to_iterable_dataset()
+    return _Rows(source.path, rows, reading)
+
+
+def _installed(name: str) -> Iterator[str]:
+    return (document.text for document in Environment().documents(name))
+
+
+def _file(path: Path, builder: str, reading: Reading) -> _Part:
+    return _Part(
+        lambda: f"{path} of {path.stat().st_size:,} bytes",
+        lambda: read_file(path, builder, reading),
+    )

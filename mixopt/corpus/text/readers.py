@@ -1,0 +1,226 @@
+"""Read the documents of one local file, and say in which line a bad one is.
+
+JSON lines (plain, .gz, .bz2, .xz or .zst), JSON arrays, CSV, text (a file is a document),
+Parquet and Arrow. Files are read as streams, so stopping early costs nothing.
+"""
+
+from __future__ import annotations
+
+import bz2
+import csv
+import gzip
+import io
+import json
+import lzma
+import sys
+import zlib
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import IO, Any
+
+from mixopt.corpus.text.reading import Reading
+from mixopt.corpus.text.zst import open_zst
+from mixopt.errors import CorpusError
+
+COMPRESSIONS = (".gz", ".bz2", ".xz", ".zst")
+BUILDERS: dict[str, str] = {
+    ".jsonl": "json",
+    ".ndjson": "json",
+    ".json": "json",
+    ".parquet": "parquet",
+    ".arrow": "arrow",
+    ".csv": "csv",
+    ".tsv": "csv",
+    ".txt": "text",
+    ".text": "text",
+    ".md": "text",
+    ".rst": "text",
+}
+_ROWS = 1_000
+
+
+def builder_of(path: Path) -> str | None:
+    """Return the builder that a file's suffix stands for: json, parquet, arrow, csv, text."""
+    suffixes = [suffix.lower() for suffix in path.suffixes]
+    if suffixes and suffixes[-1] in COMPRESSIONS:
+        suffixes.pop()
+    return BUILDERS.get(suffixes[-1]) if suffixes else None
+
+
+def read_file(path: Path, builder: str, reading: Reading) -> Iterator[str]:
+    """Give the documents of a file, in order.
+
+    Args:
+        path: The file.
+        builder: json, parquet, arrow, csv or text.
+        reading: Column and policy.
+
+    Raises:
+        CorpusError: The file is damaged, the column is missing, or a document is bad.
+    """
+    try:
+        yield from _READERS[builder](path, reading)
+    except (OSError, EOFError, zlib.error, lzma.LZMAError, csv.Error) as error:
+        raise reading.damaged(path, error) from error
+
+
+def _json(path: Path, reading: Reading) -> Iterator[str]:
+    with _open(path) as stream:
+        start = stream.readline()
+        while start and not start.strip():
+            start = stream.readline()
+        if start.lstrip().startswith(b"["):
+            yield from _json_array(path, start + stream.read(), reading)
+            return
+    first = True
+    with _open(path) as stream:
+        for number, line in enumerate(stream, start=1):
+            if line.strip():
+                document = _json_line(line, f"{path}:{number}", reading, first=first)
+                if document is not None:
+                    first = False
+                    yield document
+
+
+def _json_line(line: bytes, where: str, reading: Reading, *, first: bool) -> str | None:
+    try:
+        row = json.loads(line.rstrip(b"\r\n").decode("utf-8-sig"))
+    except UnicodeDecodeError as error:
+        return reading.is_bad(where, f"invalid UTF-8 at byte {error.start + 1}")
+    except json.JSONDecodeError as error:
+        return reading.is_bad(where, f"broken JSON at column {error.colno}: {error.msg}")
+    except RecursionError:
+        return reading.is_bad(where, "broken JSON: nested too deeply")
+    except ValueError as error:  # a number of thousands of digits
+        return reading.is_bad(where, f"broken JSON: {error}".split(";", maxsplit=1)[0])
+    return _field(row, where, reading, first=first)
+
+
+def _json_array(path: Path, content: bytes, reading: Reading) -> Iterator[str]:
+    try:
+        rows = json.loads(content.decode("utf-8-sig"))
+    except UnicodeDecodeError as error:
+        line = content.count(b"\n", 0, error.start) + 1
+        raise CorpusError(
+            f"domain {reading.domain!r}: {path}:{line}: invalid UTF-8 in a JSON array"
+        ) from error
+    except json.JSONDecodeError as error:
+        raise CorpusError(
+            f"domain {reading.domain!r}: {path}:{error.lineno}: broken JSON: {error.msg}"
+        ) from error
+    for number, row in enumerate(rows, start=1):
+        document = _field(row, f"{path} (item {number})", reading, first=number == 1)
+        if document is not None:
+            yield document
+
+
+def _field(row: Any, where: str, reading: Reading, *, first: bool) -> str | None:
+    """Return the text of a row; without the column the first is a mistake, a later one is bad."""
+    if not isinstance(row, dict):
+        return reading.is_bad(where, f"a {type(row).__name__}, not an object with columns")
+    if reading.column not in row and not first:
+        return reading.is_bad(where, f"no column {reading.column!r}")
+    reading.check_column(where, row)
+    return reading.text(row[reading.column], where)
+
+
+def _text(path: Path, reading: Reading) -> Iterator[str]:
+    with _open(path) as stream:
+        content = stream.read()
+    try:
+        yield content.decode("utf-8-sig").replace("\r\n", "\n")
+    except UnicodeDecodeError as error:
+        line = content.count(b"\n", 0, error.start) + 1
+        reading.is_bad(f"{path}:{line}", f"invalid UTF-8 at byte {error.start + 1}")
+
+
+@contextmanager
+def _fields_of_any_length() -> Iterator[None]:
+    limit = csv.field_size_limit(sys.maxsize)
+    try:
+        yield
+    finally:
+        csv.field_size_limit(limit)
+
+
+def _csv(path: Path, reading: Reading) -> Iterator[str]:
+    delimiter = "\t" if ".tsv" in path.suffixes else ","
+    with _open(path) as binary, _fields_of_any_length():
+        lines = io.TextIOWrapper(binary, "utf-8-sig", errors="surrogateescape", newline="")
+        rows = csv.reader(lines, delimiter=delimiter)
+        header = next(rows, [])
+        reading.check_column(path, header)
+        place = header.index(reading.column)
+        for row in rows:
+            value = row[place] if place < len(row) else None
+            document = reading.text(value, f"{path}:{rows.line_num}")
+            if document is not None and row:
+                yield document
+
+
+def _parquet(path: Path, reading: Reading) -> Iterator[str]:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    try:
+        with pq.ParquetFile(path) as file:
+            reading.check_column(path, file.schema_arrow.names)
+            yield from read_batches(
+                path, file.iter_batches(batch_size=_ROWS, columns=[reading.column]), reading
+            )
+    except pa.ArrowException as error:
+        raise reading.damaged(path, error) from error
+
+
+def _arrow(path: Path, reading: Reading) -> Iterator[str]:
+    import pyarrow as pa
+
+    try:
+        with pa.memory_map(str(path)) as source:
+            try:
+                file = pa.ipc.open_stream(source)
+                batches: Iterable[Any] = file
+            except pa.ArrowInvalid:
+                file = pa.ipc.open_file(source)
+                batches = (file.get_batch(k) for k in range(file.num_record_batches))
+            reading.check_column(path, file.schema.names)
+            yield from read_batches(path, batches, reading)
+    except pa.ArrowException as error:
+        raise reading.damaged(path, error) from error
+
+
+def read_batches(path: object, batches: Iterable[Any], reading: Reading) -> Iterator[str]:
+    """Give the documents of Arrow batches or tables that have the column."""
+    number = 0
+    for batch in batches:
+        for value in batch.column(reading.column):
+            number += 1
+            document = _arrow_value(value, f"{path} (row {number})", reading)
+            if document is not None:
+                yield document
+
+
+def _arrow_value(value: Any, where: str, reading: Reading) -> str | None:
+    try:
+        return reading.text(value.as_py(), where)
+    except UnicodeDecodeError as error:
+        return reading.is_bad(where, f"invalid UTF-8 at byte {error.start + 1}")
+
+
+def _open(path: Path) -> IO[bytes]:
+    openers: dict[str, Callable[..., Any]] = {".gz": gzip.open, ".bz2": bz2.open, ".xz": lzma.open}
+    suffix = path.suffix.lower()
+    if suffix == ".zst":
+        return open_zst(path)
+    stream: IO[bytes] = openers.get(suffix, open)(path, "rb")
+    return stream
+
+
+_READERS: dict[str, Callable[[Path, Reading], Iterator[str]]] = {
+    "json": _json,
+    "text": _text,
+    "csv": _csv,
+    "parquet": _parquet,
+    "arrow": _arrow,
+}

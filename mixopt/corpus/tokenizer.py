@@ -1,0 +1,251 @@
+"""Turn documents into tokens: raw bytes, a BPE trained on the corpus, or Hugging Face's.
+
+Whatever the tokenizer, a document is encoded without special tokens, text that looks like a
+special token is encoded as text, and one end-of-document token follows it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from itertools import chain
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mixopt.corpus.hub_tokenizer import end_of_document_token, find_tokenizer_file
+from mixopt.errors import CorpusError, PluginError
+from mixopt.system import replacing
+
+if TYPE_CHECKING:
+    import tokenizers
+
+BYTES = "bytes"
+BPE = "bpe:"
+END_OF_DOCUMENT = "<|endoftext|>"
+LEAST_BPE = 257
+FILE = "tokenizer.json"
+SLOW_FOLDER = ".tokenizer"
+
+
+class Tokenizer(Protocol):
+    """What a corpus needs of a tokenizer."""
+
+    @property
+    def vocab_size(self) -> int:
+        """Number of ids, the end-of-document token's included."""
+        ...
+
+    @property
+    def end_of_document(self) -> int:
+        """Id that follows every document."""
+        ...
+
+    def encode(self, documents: Sequence[str]) -> NDArray[Any]:
+        """Return the tokens of all documents, each followed by `end_of_document`."""
+        ...
+
+    def decode(self, tokens: NDArray[Any]) -> str:
+        """Return the text of tokens, without end-of-document tokens."""
+        ...
+
+    def save(self, folder: Path) -> None:
+        """Keep what `saved_tokenizer` needs in the folder, if anything."""
+        ...
+
+
+def token_dtype(vocab_size: int) -> np.dtype[Any]:
+    """Return the smaller of uint16 and uint32 that holds every id."""
+    return np.dtype(np.uint16 if vocab_size <= 1 << 16 else np.uint32)
+
+
+class ByteTokenizer:
+    """Ids 0 to 255 are the bytes of UTF-8, and 256 ends a document."""
+
+    vocab_size = 257
+    end_of_document = 256
+
+    def encode(self, documents: Sequence[str]) -> NDArray[Any]:
+        """Return the bytes of all documents, each followed by 256."""
+        texts = [np.frombuffer(document.encode(), np.uint8) for document in documents]
+        tokens = np.full(sum(map(len, texts)) + len(texts), self.end_of_document, np.uint16)
+        start = 0
+        for text in texts:
+            tokens[start : start + len(text)] = text
+            start += len(text) + 1
+        return tokens
+
+    def decode(self, tokens: NDArray[Any]) -> str:
+        """Return the text; an incomplete character at either end becomes U+FFFD."""
+        kept = tokens[tokens < self.end_of_document]
+        return kept.astype(np.uint8).tobytes().decode("utf-8", errors="replace")
+
+    def save(self, folder: Path) -> None:
+        """Keep nothing: bytes need no file."""
+
+
+class FastTokenizer:
+    """A tokenizer of the `tokenizers` library: ours, trained on the corpus, or a hub's."""
+
+    def __init__(self, inner: tokenizers.Tokenizer, end_of_document: str) -> None:
+        """Take a tokenizer without its truncation, padding and special tokens.
+
+        Args:
+            inner: The tokenizer.
+            end_of_document: A token of its vocabulary.
+        """
+        vocabulary = inner.get_vocab(with_added_tokens=True)
+        inner.no_truncation()
+        inner.no_padding()
+        inner.encode_special_tokens = True
+        self.inner = inner
+        self.end_of_document = vocabulary[end_of_document]
+        self.vocab_size = max(vocabulary.values()) + 1
+
+    @classmethod
+    def train(cls, texts: Iterable[str], vocab_size: int) -> FastTokenizer:
+        """Train a byte-level BPE, which gives back any text exactly.
+
+        Args:
+            texts: What to learn the merges from.
+            vocab_size: Ids, the end-of-document token's included; >= 257.
+        """
+        from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+
+        inner = Tokenizer(models.BPE())
+        inner.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+        inner.decoder = decoders.ByteLevel()
+        trainer = trainers.BpeTrainer(
+            vocab_size=vocab_size,
+            special_tokens=[END_OF_DOCUMENT],
+            initial_alphabet=sorted(pre_tokenizers.ByteLevel.alphabet()),
+            show_progress=False,
+        )
+        inner.train_from_iterator(texts, trainer)
+        return cls(inner, END_OF_DOCUMENT)
+
+    @classmethod
+    def from_file(cls, path: Path, name: str) -> FastTokenizer:
+        """Read a `tokenizer.json`.
+
+        Raises:
+            CorpusError: It cannot be read, or has no end-of-document token.
+        """
+        from tokenizers import Tokenizer
+
+        try:
+            inner = Tokenizer.from_file(str(path))
+        except Exception as error:  # the library raises nothing narrower
+            raise CorpusError(
+                f"tokenizer {name!r}: {path}: {' '.join(str(error).split())}"
+            ) from error
+        vocabulary = inner.get_vocab(with_added_tokens=True)
+        return cls(inner, end_of_document_token(path, vocabulary, name))
+
+    def encode(self, documents: Sequence[str]) -> NDArray[Any]:
+        """Return the tokens of all documents, each followed by `end_of_document`."""
+        batch = self.inner.encode_batch_fast(list(documents), add_special_tokens=False)
+        return _joined((encoding.ids for encoding in batch), self)
+
+    def decode(self, tokens: NDArray[Any]) -> str:
+        """Return the text of tokens, without end-of-document tokens."""
+        kept = tokens[tokens != self.end_of_document].tolist()
+        return str(self.inner.decode(kept, skip_special_tokens=False))
+
+    def save(self, folder: Path) -> None:
+        """Write `tokenizer.json`, which `tokenizers` and transformers read."""
+        with replacing(folder / FILE) as temporary:
+            self.inner.save(str(temporary))
+
+
+class TransformersTokenizer:
+    """A tokenizer that has no `tokenizer.json`, by way of transformers."""
+
+    def __init__(self, name: str) -> None:
+        """Load it by name or folder.
+
+        Raises:
+            PluginError: transformers is not installed.
+            CorpusError: It cannot be loaded, or has no end-of-document token.
+        """
+        try:
+            from transformers import AutoTokenizer
+        except ImportError as error:
+            raise PluginError(
+                f"tokenizer {name!r} has no {FILE} and needs transformers: pip install transformers"
+            ) from error
+        try:
+            self.inner: Any = AutoTokenizer.from_pretrained(name)
+        except (OSError, ValueError) as error:
+            raise CorpusError(f"tokenizer {name!r}: {str(error).splitlines()[0]}") from error
+        found = [self.inner.eos_token_id, self.inner.sep_token_id]
+        self.end_of_document: int = next((t for t in found if t is not None), -1)
+        if self.end_of_document < 0:
+            raise CorpusError(f"tokenizer {name!r} has no end-of-sequence token; set its eos_token")
+        self.vocab_size: int = max(len(self.inner), self.end_of_document + 1)
+
+    def encode(self, documents: Sequence[str]) -> NDArray[Any]:
+        """Return the tokens of all documents, each followed by `end_of_document`."""
+        options = {"add_special_tokens": False, "split_special_tokens": True, "verbose": False}
+        batch = self.inner(list(documents), truncation=False, **options)["input_ids"]
+        return _joined(batch, self)
+
+    def decode(self, tokens: NDArray[Any]) -> str:
+        """Return the text of tokens, without end-of-document tokens."""
+        return str(self.inner.decode(tokens[tokens != self.end_of_document].tolist()))
+
+    def save(self, folder: Path) -> None:
+        """Write the files of `save_pretrained` in the folder's `.tokenizer`."""
+        self.inner.save_pretrained(folder / SLOW_FOLDER)
+
+
+def bpe_vocabulary(name: str) -> int | None:
+    """Return the vocabulary of `bpe:<vocab>`, None for other tokenizers.
+
+    Raises:
+        CorpusError: What follows `bpe:` is no vocabulary.
+    """
+    if not name.startswith(BPE):
+        return None
+    size = name.removeprefix(BPE).replace("_", "")
+    if not size.isdecimal() or int(size) < LEAST_BPE:
+        raise CorpusError(
+            f"corpus.tokenizer: {name!r}: a byte-level BPE has at least {LEAST_BPE} ids"
+            " (256 bytes and the end of a document), as in bpe:8192"
+        )
+    return int(size)
+
+
+def open_tokenizer(name: str) -> Tokenizer:
+    """Open a tokenizer that needs no training: `bytes`, or Hugging Face's by name or folder.
+
+    Raises:
+        CorpusError: It cannot be found or used.
+        PluginError: A library that it needs is absent.
+    """
+    if name == BYTES:
+        return ByteTokenizer()
+    path = find_tokenizer_file(name)
+    return TransformersTokenizer(name) if path is None else FastTokenizer.from_file(path, name)
+
+
+def saved_tokenizer(folder: Path, name: str) -> Tokenizer:
+    """Open the tokenizer that a corpus folder was made with.
+
+    Args:
+        folder: The corpus.
+        name: `Corpus.tokenizer`.
+    """
+    if name == BYTES:
+        return ByteTokenizer()
+    if (folder / FILE).exists():
+        return FastTokenizer.from_file(folder / FILE, name)
+    return TransformersTokenizer(str(folder / SLOW_FOLDER))
+
+
+def _joined(ids: Iterable[Sequence[int]], tokenizer: Tokenizer) -> NDArray[Any]:
+    end = (tokenizer.end_of_document,)
+    return np.fromiter(
+        chain.from_iterable(chain(one, end) for one in ids), token_dtype(tokenizer.vocab_size)
+    )

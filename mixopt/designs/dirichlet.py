@@ -1,0 +1,126 @@
+"""RegMix's way to draw mixtures: Dirichlet distributions of many strengths around a prior.
+
+The method is that of `mixture_config/synthesize_mixture.py` in github.com/sail-sg/regmix at
+commit b004d3a (Liu et al. 2024, arXiv:2407.01492). With p the natural mixture:
+
+1. The cap of domain j is u_j = min(max_usage p_j, 1), from p before tempering. Further caps of
+   the user lower it.
+2. The prior is tempered: q_j = p_j^temperature / sum_k p_k^temperature.
+3. `multiplier` x N times, draw x ~ Dirichlet(s q), where s is one of 15 strengths, log-spaced from
+   min_strength to max_strength, each as likely as another. (The original draws for all 15 and
+   keeps one of the 15 at random, which is the same distribution.)
+4. A draw with any x_j > u_j is rejected.
+5. x_j < minimum becomes 0, x is rescaled to add up to 1 and rounded to multiples of `minimum`.
+6. The rows are sorted (lexsort), a row within an L1 distance of 1e-5 of the last one kept is
+   dropped, and N of what is left are chosen at random.
+
+Its defaults are temperature 0.5, strengths 0.1 to 5, max_usage 15, minimum 2e-4, multiplier 100.
+
+Where ours differs: after step 5 the row is rescaled again, so that it adds up to 1 (theirs adds up
+to 1 within rounding), and the caps are checked once more, because zeroing and rounding can carry a
+weight over its cap. Draws are made from logarithms, so that tiny strengths do not underflow.
+
+Shapes: N mixtures, D domains, R draws.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from mixopt.constraints import Allowed
+from mixopt.system import Array, BoolArray
+
+STRENGTHS = 15
+MULTIPLIER = 100
+SAME = 1e-5  # L1 distance under which two rows are one mixture
+
+
+@dataclass(frozen=True)
+class DirichletDraws:
+    """What came of the draws: distinct mixtures that are allowed, and how rare they were.
+
+    Attributes:
+        weights_ND: Distinct mixtures, sorted; rows add up to 1.
+        draws: How many were drawn.
+        accepted: How many of them met the bounds, doubles included.
+    """
+
+    weights_ND: Array
+    draws: int
+    accepted: int
+
+
+def draw_mixtures(
+    natural_D: Array,
+    allowed: Allowed,
+    *,
+    draws: int,
+    rng: np.random.Generator,
+    temperature: float = 0.5,
+    min_strength: float = 0.1,
+    max_strength: float = 5.0,
+    minimum: float = 2e-4,
+) -> DirichletDraws:
+    """Draw mixtures by steps 2 to 6 above, all that are distinct and allowed.
+
+    Args:
+        natural_D: Share of each domain, >= 0, adding up to 1.
+        allowed: Bounds of the weights; draws outside are rejected.
+        draws: How many to draw; RegMix draws 100 for each that it needs.
+        rng: Source of randomness.
+        temperature: Power on the natural shares; 1 keeps them, 0 would make them equal.
+        min_strength: Least concentration; small ones give mixtures of few domains.
+        max_strength: Most concentration; large ones stay near the prior.
+        minimum: Weights below become 0, and weights are multiples of it; 0 rounds nothing.
+    """
+    prior_D = natural_D**temperature / (natural_D**temperature).sum()
+    strengths = np.geomspace(min_strength, max_strength, STRENGTHS)
+    drawn_RD = _dirichlet(rng.choice(strengths, size=draws)[:, None] * prior_D, rng)
+    inside_RD = drawn_RD[_inside(drawn_RD, allowed)]
+    rounded_RD = _round(inside_RD, minimum)
+    allowed_RD = rounded_RD[_inside(rounded_RD, allowed)]
+    return DirichletDraws(_distinct(allowed_RD), draws, len(allowed_RD))
+
+
+def _dirichlet(concentrations_RD: Array, rng: np.random.Generator) -> Array:
+    """Draw a row for each row of concentrations; a concentration of 0 gives a weight of 0."""
+    positive = concentrations_RD > 0
+    safe_RD = np.where(positive, concentrations_RD, 1.0)
+    # Gamma(a) = Gamma(a + 1) U^(1/a); its logarithm has no smallest number.
+    log_RD = np.log(rng.standard_gamma(safe_RD + 1.0))
+    log_RD += np.log1p(-rng.random(safe_RD.shape)) / safe_RD
+    log_RD = np.where(positive, log_RD, -np.inf)
+    scaled_RD = np.exp(log_RD - log_RD.max(axis=1, keepdims=True))
+    weights_RD: Array = scaled_RD / scaled_RD.sum(axis=1, keepdims=True)
+    return weights_RD
+
+
+def _inside(weights_RD: Array, allowed: Allowed) -> BoolArray:
+    above_RD = weights_RD >= allowed.lower_D - 1e-12
+    below_RD = weights_RD <= allowed.upper_D + 1e-12
+    return np.asarray(np.logical_and(above_RD, below_RD).all(axis=1))
+
+
+def _round(weights_RD: Array, minimum: float) -> Array:
+    """Zero what is below the minimum, rescale, round to multiples of it, rescale."""
+    if minimum == 0 or not len(weights_RD):
+        return weights_RD
+    kept_RD = np.where(weights_RD < minimum, 0.0, weights_RD)
+    kept_RD = kept_RD[kept_RD.sum(axis=1) > 0]
+    kept_RD = kept_RD / kept_RD.sum(axis=1, keepdims=True)
+    steps_RD = np.round(kept_RD / minimum)
+    steps_RD = steps_RD[steps_RD.sum(axis=1) > 0]
+    rounded: Array = steps_RD / steps_RD.sum(axis=1, keepdims=True)
+    return rounded
+
+
+def _distinct(weights_RD: Array) -> Array:
+    """Sort the rows and drop each that is within SAME of the last one kept."""
+    sorted_RD = weights_RD[np.lexsort(weights_RD.T[::-1])]
+    kept: list[int] = []
+    for row, weights_D in enumerate(sorted_RD):
+        if not kept or np.abs(weights_D - sorted_RD[kept[-1]]).sum() > SAME:
+            kept.append(row)
+    return sorted_RD[kept]

@@ -1,0 +1,170 @@
+"""A regressor fitted on the trials so far, and what it believes of mixtures that are not tried yet.
+
+Where the regressor says how sure it is of each prediction, that is used; mixtures near each other
+are taken to be off together, by a Matern kernel on the square roots of the weights. A regressor
+that says nothing, or the same everywhere, is fitted again on resampled trials, and the ways in
+which the refits disagree are the ways in which it may be off.
+
+What a regressor says is of a new trial, noise included. The noise is taken out: what replicates
+differ by, and no more than the least deviation at a mixture that was trained.
+
+Shapes: N trials, D domains, M measured losses, K mixtures, B refits, R directions.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+
+from mixopt.config import FitConfig
+from mixopt.designs.acquisition import Belief
+from mixopt.fitting import (
+    Repetition,
+    fit_regressor,
+    fit_trials,
+    make_regressor,
+    predict_with_std,
+    replicate_spread,
+    select_targets,
+)
+from mixopt.objective import Objective
+from mixopt.system import Array, Update, no_progress
+from mixopt.trials import Trials
+
+REFITS = 20
+REACH = 0.5  # distance of square roots of weights over which errors go together
+JITTER = 1e-6
+FLAT = 1e-6  # relative range under which deviations are the same everywhere
+
+
+@dataclass(frozen=True, eq=False)
+class Surrogate:
+    """A fitted regressor of the objective's measured losses, and what it was fitted on.
+
+    Attributes:
+        name: The regressor's name.
+        regressor: Fitted; predicts the measured losses in their order.
+        objective: The objective over these losses.
+        weights_ND: Mixtures of the finished trials.
+        losses_NM: Their measured losses.
+        mixtures: Fingerprint of each trial's mixture.
+        seed: Of the regressor and of the refits.
+    """
+
+    name: str
+    regressor: Any
+    objective: Objective
+    weights_ND: Array
+    losses_NM: Array
+    mixtures: list[str]
+    seed: int
+
+    def values(self, weights_KD: Array) -> Array:
+        """Return the predicted objective, shape (K,)."""
+        return self._value(self.regressor, weights_KD)
+
+    def moments(self, weights_KD: Array) -> tuple[Array, Array]:
+        """Return means and standard deviations of the objective without noise, shape (K,) each."""
+        if self._refits:
+            away_BK = self._disagreement(weights_KD)
+            return self.values(weights_KD), np.sqrt((away_BK**2).sum(axis=0))
+        means_K, stds_K = self._claimed(weights_KD)
+        return means_K, np.sqrt(np.maximum(stds_K**2 - self._noise**2, 0.0))
+
+    def believe(self, weights_KD: Array) -> Belief:
+        """Return what the fit holds of the objective at some mixtures together."""
+        if self._refits:
+            return Belief(self.values(weights_KD), self._disagreement(weights_KD))
+        means_K, stds_K = self.moments(weights_KD)
+        return Belief(means_K, _together(weights_KD) * stds_K)
+
+    def _claimed(self, weights_KD: Array) -> tuple[Array, Array]:
+        """Return the predicted objective of new trials, and the deviation that is claimed."""
+        means_KM, stds_KM = predict_with_std(self.regressor, weights_KD)
+        shape = (len(weights_KD), len(self.objective.evaluation))
+        values_K = self.objective.value(means_KM.reshape(shape))
+        return values_K, self.objective.spread(stds_KM.reshape(shape))
+
+    @cached_property
+    def _noise(self) -> float:
+        least = float(self._claimed(self.weights_ND)[1].min())
+        measured = replicate_spread(self.objective.value(self.losses_NM), self.mixtures)
+        return least if measured is None else min(measured[0], least)
+
+    @cached_property
+    def _refits(self) -> list[Any]:
+        """Fits on resampled mixtures; none where the regressor says itself how sure it is."""
+        stds_N = self._claimed(self.weights_ND)[1]
+        if np.ptp(stds_N) > FLAT * stds_N.max():
+            return []
+        rng = np.random.default_rng([self.seed, 2])
+        return [self._refit(rng) for _ in range(REFITS)]
+
+    def _refit(self, rng: np.random.Generator) -> Any:
+        names = list(dict.fromkeys(self.mixtures))
+        drawn = rng.integers(len(names), size=len(names))
+        rows = [n for place in drawn for n, m in enumerate(self.mixtures) if m == names[place]]
+        tuned = hasattr(self.regressor, "tuned")
+        again = self.regressor.tuned() if tuned else make_regressor(self.name, self.seed)
+        return fit_regressor(self.name, again, self.weights_ND[rows], self.losses_NM[rows])
+
+    def _disagreement(self, weights_KD: Array) -> Array:
+        """Return how refits differ from their mean, in directions of unit variance, (B, K)."""
+        values_BK = np.stack([self._value(one, weights_KD) for one in self._refits])
+        away_BK: Array = (values_BK - values_BK.mean(axis=0)) / np.sqrt(len(values_BK) - 1)
+        return away_BK
+
+    def _value(self, regressor: Any, weights_KD: Array) -> Array:
+        losses = np.asarray(regressor.predict(weights_KD), dtype=np.float64)
+        return self.objective.value(losses.reshape(len(weights_KD), -1))
+
+
+def fit_surrogate(
+    trials: Trials,
+    objective: Objective,
+    config: FitConfig,
+    *,
+    regressor: str | None = None,
+    seed: int = 0,
+    repetition: Repetition | None = None,
+    update: Update = no_progress,
+) -> Surrogate:
+    """Fit a regressor on the trials so far.
+
+    Args:
+        trials: The table; rows that did not finish are left out.
+        objective: What is minimised, over all evaluation domains.
+        config: Regressors that compete on held-out folds, where none is named.
+        regressor: Name of a regressor that is taken without competition.
+        seed: Of folds and regressors.
+        repetition: For regressors that know of epochs.
+        update: Receives how many fits on folds are done.
+
+    Raises:
+        TrialsError: Too few finished trials.
+        PluginError: A regressor that cannot be found, or fails.
+    """
+    done, columns = trials.finished, objective.columns
+    weights_ND, losses_NM = done.weights(), done.losses(objective.unit)[:, columns]
+    if regressor is None:
+        fit = fit_trials(done, config, objective, seed, repetition=repetition, update=update)
+        name, fitted = fit.name, select_targets(fit.regressor, columns)
+    else:
+        name = regressor
+        made = make_regressor(name, seed, repetition)
+        fitted = fit_regressor(name, made, weights_ND, losses_NM)
+    measured = objective.only_measured()
+    return Surrogate(name, fitted, measured, weights_ND, losses_NM, done.mixtures, seed)
+
+
+def _together(weights_KD: Array) -> Array:
+    """Return directions of unit variance in which near mixtures are off alike, shape (R, K)."""
+    roots_KD = np.sqrt(np.maximum(weights_KD, 0.0))
+    squared_KK = np.maximum(2.0 - 2.0 * roots_KD @ roots_KD.T, 0.0)
+    scaled_KK = np.sqrt(5.0 * squared_KK) / REACH
+    kernel_KK = (1.0 + scaled_KK + scaled_KK**2 / 3.0) * np.exp(-scaled_KK)
+    kernel_KK[np.diag_indices(len(kernel_KK))] = 1.0 + JITTER
+    return np.asarray(np.linalg.cholesky(kernel_KK).T, dtype=np.float64)

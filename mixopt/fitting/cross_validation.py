@@ -1,0 +1,111 @@
+"""Cross-validation that never has one mixture on both sides of a split, and its two figures.
+
+Replicates (one mixture, several seeds) in training and held-out rows would make a regressor look
+as good as the noise allows, so whole mixtures are held out. Which fold a mixture is in depends
+on the seed and on the set of mixtures, not on the order of the rows.
+
+Shapes: N trials, D domains, M targets, K folds.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from mixopt.fitting.regressor import predict_with_std
+from mixopt.system import Array, BoolArray, IntArray
+
+
+def grouped_folds(groups: Sequence[str], folds: int, seed: int) -> IntArray:
+    """Deal groups of rows to folds of about equal size.
+
+    Args:
+        groups: The group of each row; equal ones share a fold.
+        folds: How many folds, K >= 2; no more than there are groups.
+        seed: Decides the deal.
+
+    Returns:
+        The fold of each row, shape (N,), in 0..K-1.
+    """
+    sizes = Counter(groups)
+    names = sorted(sizes)
+    shuffled = [names[i] for i in np.random.default_rng(seed).permutation(len(names))]
+    rows_of_fold = [0] * folds
+    fold_of: dict[str, int] = {}
+    for name in sorted(shuffled, key=lambda name: -sizes[name]):
+        fold_of[name] = int(np.argmin(rows_of_fold))
+        rows_of_fold[fold_of[name]] += sizes[name]
+    return np.array([fold_of[name] for name in groups], dtype=np.int64)
+
+
+def row_groups(weights_ND: Array) -> list[str]:
+    """Return a name for each mixture, the same for equal rows (to nine decimals)."""
+    return [row.tobytes().hex() for row in np.round(weights_ND, 9) + 0.0]
+
+
+def splits(fold_N: IntArray) -> Iterator[tuple[BoolArray, BoolArray]]:
+    """Yield masks of the training and the held-out rows, shape (N,), for each fold."""
+    for fold in np.unique(fold_N):
+        yield fold_N != fold, fold_N == fold
+
+
+def out_of_fold(
+    make: Callable[[], Any], weights_ND: Array, losses_NM: Array, fold_N: IntArray
+) -> tuple[Array, Array]:
+    """Predict every row by a regressor that was fitted without its fold.
+
+    Args:
+        make: Builds an unfitted regressor.
+        weights_ND: Mixtures.
+        losses_NM: Losses.
+        fold_N: The fold of each row.
+
+    Returns:
+        Predictions and the regressor's standard deviations, shape (N, M) each; deviations are
+        0 where it has none.
+    """
+    means_NM, stds_NM = np.full(losses_NM.shape, np.nan), np.zeros(losses_NM.shape)
+    for train_N, out_N in splits(fold_N):
+        regressor = make().fit(weights_ND[train_N], losses_NM[train_N])
+        answer = predict_with_std(regressor, weights_ND[out_N])
+        means_NM[out_N], stds_NM[out_N] = (part.reshape(-1, losses_NM.shape[1]) for part in answer)
+    return means_NM, stds_NM
+
+
+def spearman(predicted_N: ArrayLike, observed_N: ArrayLike) -> float | None:
+    """Return the correlation of ranks, ties averaged; None where one side is constant."""
+    from scipy.stats import rankdata
+
+    ranks = [
+        rankdata(np.round(np.asarray(v, dtype=np.float64), 12)) for v in (predicted_N, observed_N)
+    ]
+    if any(np.ptp(rank) == 0 for rank in ranks):
+        return None
+    return float(np.corrcoef(*ranks)[0, 1])
+
+
+def spearman_within(
+    predicted_N: ArrayLike, observed_N: ArrayLike, group_N: IntArray
+) -> float | None:
+    """Return the mean over groups of `spearman`, by their rows; None where no group has one."""
+    predicted, observed = np.asarray(predicted_N), np.asarray(observed_N)
+    found = [
+        (spearman(predicted[group_N == group], observed[group_N == group]), sum(group_N == group))
+        for group in np.unique(group_N)
+    ]
+    known = [(rank, rows) for rank, rows in found if rank is not None]
+    return (
+        sum(rank * rows for rank, rows in known) / sum(rows for _, rows in known) if known else None
+    )
+
+
+def rmse(predicted_N: ArrayLike, observed_N: ArrayLike) -> float:
+    """Return the root of the mean squared error."""
+    difference = np.asarray(predicted_N, dtype=np.float64) - np.asarray(
+        observed_N, dtype=np.float64
+    )
+    return float(np.sqrt((difference**2).mean()))

@@ -1,0 +1,194 @@
+"""Pilots: a few runs at the target size, which carry a fit from small proxies to that size.
+
+They are runs as trials are, on the same domains and losses; their mixtures may be new. Below eight
+they give a line for each loss; from eight on, and for an objective of several losses, co-kriging
+(mixopt.fitting.pilot_correction, where it is said why). Intervals are then of a new run at the
+pilots' size: the quantile of Student's t for so many runs, times the correction's deviation. Errors
+of an objective's losses are taken to go together, as a wrong slope makes them, until the pilots'
+distances to their lines show that they cancel in part.
+
+Shapes: K pilots, D domains, M losses.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+
+from mixopt.errors import TrialsError, did_you_mean
+from mixopt.fitting.intervals import LEVEL, Calibration
+from mixopt.fitting.pilot_correction import NOISE_FREEDOM, Correction, correct
+from mixopt.objective import Objective
+from mixopt.system import Array
+from mixopt.trials import Trials, schema
+
+MANY = 8  # from so many runs on, what the lines leave may depend on the mixture
+
+
+@dataclass(frozen=True, eq=False)
+class Pilots:
+    """Runs at the target size, and how a fit is carried there.
+
+    Attributes:
+        trials: The runs, on the fit's domains and losses.
+        correction: What carries predictions over.
+        typical_M: Deviations that are typical of the fit's regressor; 0 where it has none.
+    """
+
+    trials: Trials
+    correction: Correction
+    typical_M: Array
+
+    @property
+    def kind(self) -> str:
+        """`affine` where there is a line for each loss alone, else `co-kriging`."""
+        return "co-kriging" if self.correction.ratio else "affine"
+
+    @property
+    def slopes(self) -> dict[str, float]:
+        """Slope of each loss's line: how much of a difference between proxies is left."""
+        return dict(zip(self.trials.targets, self.correction.slopes_M.tolist(), strict=True))
+
+    def describe(self) -> str:
+        """Say in a line how many runs there are and what they changed."""
+        slopes, count = list(self.slopes.values()), len(self.trials)
+        return (
+            f"is carried to the size of {count} pilot{'s' * (count != 1)} by {self.kind}, slopes"
+            f" {min(slopes):.2f} to {max(slopes):.2f}"
+        )
+
+    @cached_property
+    def calibration(self) -> Calibration:
+        """How a deviation becomes half of a 90% interval."""
+        from scipy.stats import t
+
+        return Calibration(float(t.ppf(0.5 + LEVEL / 2, self.correction.freedom)), 0.0, True)
+
+    def objective_calibration(self, objective: Objective) -> Calibration:
+        """How an objective's deviation becomes half of a 90% interval."""
+        lines = replace(self.correction, ratio=0.0)
+        fitted_KM = lines.apply(lines.predicted_KM, lines.weights_KD)
+        left_K = objective.value(lines.observed_KM) - objective.value(fitted_KM)
+        most = float(objective.spread(lines.sigma_M[None])[0])
+        squares = NOISE_FREEDOM + float((left_K**2).sum()) / most**2
+        seen = min(np.sqrt(squares / lines.freedom), 1.0)
+        return replace(self.calibration, factor=self.calibration.factor * float(seen))
+
+    def to_json(self) -> dict[str, Any]:
+        """Return all but the runs as plain values."""
+        return {
+            "runs": len(self.trials),
+            "kind": self.kind,
+            "slopes": self.slopes,
+            "typical": self.typical_M.tolist(),
+            "correction": self.correction.to_json(),
+        }
+
+    @classmethod
+    def from_json(cls, content: Mapping[str, Any], trials: Trials) -> Pilots:
+        """Build what `to_json` described."""
+        correction = Correction.from_json(content["correction"])
+        return cls(trials, correction, np.array(content["typical"]))
+
+
+def learn_pilots(
+    pilots: Trials,
+    predicted_KM: Array,
+    objective: Objective,
+    *,
+    spread_M: Array,
+    noise_M: Array,
+    typical_M: Array,
+) -> Pilots:
+    """Learn how pilots differ from what a fit predicts for them.
+
+    Args:
+        pilots: The runs, as `aligned` returns them.
+        predicted_KM: What the fit predicts.
+        objective: Of the fit; co-kriging is for one of several losses.
+        spread_M: Standard deviation of each loss over the trials.
+        noise_M: How far the fit is off on held-out trials.
+        typical_M: Deviations that are typical of the fit's regressor.
+    """
+    residual = len(pilots) >= MANY and len(objective.measured) > 1
+    correction = correct(
+        predicted_KM,
+        pilots.losses(objective.unit),
+        pilots.weights(),
+        spread_M,
+        noise_M,
+        residual=residual,
+    )
+    return Pilots(pilots, correction, typical_M)
+
+
+def aligned(pilots: Trials, trials: Trials, objective: Objective) -> Trials:
+    """Return the finished pilots on the domains and losses of the trials, in their order.
+
+    Args:
+        pilots: Runs at the target size.
+        trials: Those of the fit.
+        objective: Of the fit, for the unit.
+
+    Raises:
+        TrialsError: Other domains, a loss that is missing, another unit, no finished run, or runs
+            that are of the trials' size.
+    """
+    _check_names(pilots, trials)
+    if not pilots.has(objective.unit):
+        raise TrialsError(f"pilots: their losses are not in {objective.unit}, as the fit's are")
+    try:
+        done = pilots.finished
+    except TrialsError as error:
+        raise TrialsError(f"pilots: {error}; a correction needs at least one") from error
+    table = done.table.select(list(schema(trials.domains, trials.targets)))
+    found = Trials(table, trials.domains, trials.targets, pilots.notes)
+    _check_not_trials(found, trials, objective)
+    return found
+
+
+def _check_names(pilots: Trials, trials: Trials) -> None:
+    for name in pilots.domains:
+        if name not in trials.domains:
+            near = did_you_mean(name, trials.domains)
+            raise TrialsError(f"pilots: the trials have no domain {name!r}{near}")
+    for what, own, theirs in (
+        ("weight of domain", pilots.domains, trials.domains),
+        ("loss on", pilots.targets, trials.targets),
+    ):
+        for name in theirs:
+            if name not in own:
+                raise TrialsError(
+                    f"pilots: no {what} {name!r}{did_you_mean(name, own)}; pilots need what the"
+                    " trials have"
+                )
+
+
+def _check_not_trials(pilots: Trials, trials: Trials, objective: Objective) -> None:
+    """Check that pilots are of another size, as far as the tables tell."""
+    columns = ("proxy", "parameters", "tokens")
+    sizes = set(trials.table.select(columns).iter_rows())
+    for name, *own in pilots.table.select("trial", *columns).iter_rows():
+        if tuple(own) in sizes and None not in own[1:]:
+            raise TrialsError(
+                f"pilots: {name!r} is of the trials' own size ({own[1]} parameters, {own[2]}"
+                " tokens); pilots are runs at the target size: fit it with the trials instead"
+            )
+    known = {numbers: name for name, numbers in _numbers(trials, objective)}
+    for name, numbers in _numbers(pilots, objective):
+        if numbers in known:
+            raise TrialsError(
+                f"pilots: {name!r} is trial {known[numbers]!r} (the same mixture and losses);"
+                " pilots are runs at the target size"
+            )
+
+
+def _numbers(trials: Trials, objective: Objective) -> list[tuple[str, tuple[float, ...]]]:
+    """Return name, and weights and losses together, of each trial."""
+    both = np.hstack([trials.weights(), trials.losses(objective.unit)])
+    names = trials.table["trial"].to_list()
+    return [(name, tuple(row)) for name, row in zip(names, both.tolist(), strict=True)]

@@ -1,0 +1,45 @@
+"""What a fit predicts for some mixtures, and the forms that mixtures are given in.
+
+Shapes: N mixtures, D domains, M evaluation domains.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from mixopt.mixture import Mixture
+from mixopt.system import Array
+
+
+@dataclass(frozen=True, eq=False)
+class Prediction:
+    """What is predicted for some mixtures.
+
+    Attributes:
+        losses_NM: Losses by evaluation domain.
+        low_NM: Lower ends of their 90% intervals.
+        high_NM: Upper ends.
+        objective_N: The objective.
+        objective_low_N: Lower ends of its 90% intervals.
+        objective_high_N: Upper ends.
+    """
+
+    losses_NM: Array
+    low_NM: Array
+    high_NM: Array
+    objective_N: Array
+    objective_low_N: Array
+    objective_high_N: Array
+
+
+def as_weights(weights: ArrayLike | Mixture | Sequence[Mixture], domains: tuple[str, ...]) -> Array:
+    """Return mixtures as an array, shape (N, D), in the order of `domains`."""
+    several = [weights] if isinstance(weights, Mixture) else weights
+    if isinstance(several, Sequence) and several and isinstance(several[0], Mixture):
+        mixtures = [one.over(domains) for one in several if isinstance(one, Mixture)]
+        return np.stack([mixture.array for mixture in mixtures])
+    return np.atleast_2d(np.asarray(weights, dtype=np.float64))

@@ -1,0 +1,184 @@
+"""MixtureDataset: the domains one after the other, as a map-style dataset.
+
+Its rows are what MixtureSampler yields. Over token shards it reads whole batches from mapped
+files; over any other map-style dataset it hands out that dataset's samples. torch is not imported.
+
+Shapes: B rows, L tokens of a row.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from functools import cached_property
+from itertools import accumulate
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from mixopt.corpus import TokenShards
+from mixopt.errors import CorpusError
+from mixopt.loading.collate import Batch, TokenSamples
+from mixopt.loading.packing import cumulative_lengths, documents_of
+from mixopt.loading.row_sources import TokenRows, read_samples, token_rows
+from mixopt.loading.token_span import TokenReader
+from mixopt.system import IntArray, read_json
+
+
+class MixtureDataset:
+    """Samples of all domains; each says of which domain and row it is."""
+
+    def __init__(
+        self,
+        sources: Mapping[str, Any],
+        *,
+        length: int | None = None,
+        document_end: int | None = None,
+    ) -> None:
+        """Put the domains one after the other.
+
+        Args:
+            sources: For each domain token shards, or a dataset with a length and an index.
+            length: Tokens of a row of token shards.
+            document_end: The tokenizer's end-of-document id, for batches of token shards that
+                say which document each token is of (`document`) and where documents begin
+                (`cu_seqlens`).
+
+        Raises:
+            CorpusError: A domain that has no length and index, or token shards without `length`.
+        """
+        if not sources:
+            raise CorpusError("a dataset needs at least one domain")
+        self.length = length
+        self.document_end = document_end
+        self._sources = {name: token_rows(name, s, length) for name, s in sources.items()}
+        self._readers = list(self._sources.values())
+        self._offsets = np.array([0, *accumulate(self.sizes.values())], np.int64)
+        self.is_tokens = all(isinstance(reader, TokenRows) for reader in self._readers)
+
+    @classmethod
+    def from_corpus(
+        cls,
+        path: str | Path,
+        *,
+        length: int,
+        split: str = "train",
+        verify: bool = True,
+        document_end: int | None = None,
+    ) -> MixtureDataset:
+        """Open the domains of a prepared corpus.
+
+        Args:
+            path: The folder that `mixopt prepare` wrote.
+            length: Tokens of a row.
+            split: `train` or `validation`.
+            verify: Compare the hash of every shard.
+            document_end: As in the constructor.
+
+        Raises:
+            ShardError: A shard is absent, truncated or altered since it was indexed.
+        """
+        folder = Path(path)
+        names = read_json(folder / "index.json")["domains"]
+        shards = {n: TokenShards.open(folder / n / split, verify=verify) for n in names}
+        return cls(shards, length=length, document_end=document_end)
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Send paths to another process, not mapped tokens."""
+        return {name: value for name, value in vars(self).items() if name != "_tokens"}
+
+    @property
+    def domains(self) -> tuple[str, ...]:
+        """Names of the domains, in order."""
+        return tuple(self._sources)
+
+    @property
+    def sizes(self) -> dict[str, int]:
+        """Rows of each domain."""
+        return {
+            name: source.rows if isinstance(source, TokenRows) else len(source)
+            for name, source in self._sources.items()
+        }
+
+    def __len__(self) -> int:
+        """Count the rows of all domains."""
+        return int(self._offsets[-1])
+
+    def __getitem__(self, row: int) -> Batch:
+        """Return one sample with `domain` and `row`."""
+        return self.__getitems__([row])[0]
+
+    def __getitems__(self, rows: Sequence[int]) -> Sequence[Batch]:
+        """Return samples in the order of `rows`, for a collate function to put together."""
+        if self.is_tokens:
+            return TokenSamples(self.read(rows))
+        return self._samples(np.asarray(rows, np.int64))
+
+    def _samples(self, rows: IntArray) -> list[Batch]:
+        domain, row = self._split(rows)
+        order, bounds = _by_domain(domain)
+        samples: list[Batch] = [{} for _ in order]
+        for d, start, stop in bounds:
+            places = order[start:stop]
+            read = read_samples(self._readers[d], row[places].tolist())
+            for k, sample in zip(places.tolist(), read, strict=True):
+                named = sample if isinstance(sample, Mapping) else {"sample": sample}
+                samples[k] = {**named, "domain": d, "row": int(row[k])}
+        return samples
+
+    def read(self, rows: ArrayLike) -> Batch:
+        """Read rows of token shards as one batch.
+
+        Args:
+            rows: Rows in the concatenated domains, shape (B,).
+
+        Returns:
+            `input_ids` of shape (B, L), in the type they are stored in; `domain` and `row` of
+            shape (B,); with `document_end` also `document`, shape (B, L), and `cu_seqlens`.
+
+        Raises:
+            CorpusError: The domains are not token shards.
+        """
+        return next(self.read_many(np.asarray(rows, np.int64)[None]))
+
+    def read_many(self, rows_NB: IntArray) -> Iterator[Batch]:
+        """Read N batches, which is quicker than one by one; yields what `read` returns of each."""
+        if not self.is_tokens:
+            raise CorpusError("only domains of token shards can be read as one batch")
+        domain_NB, row_NB = self._split(rows_NB)
+        read = self._tokens.read_many(domain_NB, row_NB)
+        for tokens, domain, row in zip(read, domain_NB, row_NB, strict=True):
+            batch = {"input_ids": tokens, "domain": domain, "row": row}
+            yield batch if self.document_end is None else self._with_documents(batch)
+
+    @property
+    def itemsize(self) -> int:
+        """Bytes of a token."""
+        return self._tokens.dtype.itemsize
+
+    def _with_documents(self, batch: Batch) -> Batch:
+        batch["document"] = documents_of(batch["input_ids"], self.document_end)
+        batch["cu_seqlens"] = cumulative_lengths(batch["document"])
+        return batch
+
+    def _split(self, rows: IntArray) -> tuple[IntArray, IntArray]:
+        if rows.size and not 0 <= rows.min() <= rows.max() < len(self):
+            raise IndexError(f"rows {rows.min()} to {rows.max()} of {len(self)}")
+        domain = np.searchsorted(self._offsets, rows, side="right") - 1
+        return domain, rows - self._offsets[domain]
+
+    @cached_property
+    def _tokens(self) -> TokenReader:
+        return TokenReader([s for s in self._sources.values() if isinstance(s, TokenRows)])
+
+
+def _by_domain(
+    domain_B: IntArray,
+) -> tuple[IntArray, list[tuple[int, int, int]]]:
+    """Return places sorted by domain, and the number and bounds of each domain that occurs."""
+    order = np.argsort(domain_B.astype(np.uint16), kind="stable")
+    counts = np.bincount(domain_B)
+    stops = np.cumsum(counts)
+    here = np.flatnonzero(counts)
+    return order, [(int(d), int(stops[d] - counts[d]), int(stops[d])) for d in here]

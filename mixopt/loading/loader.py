@@ -1,0 +1,212 @@
+"""MixtureLoader: batches for a training loop, fetched ahead, with weights that can still change.
+
+One thread fetches ahead by default: for mapped tokens, worker processes cost more than they give.
+What was fetched ahead is a pure function of the weights, so it is thrown away when they change
+and the change holds from the next batch. Worker processes are for samples that need decoding or
+tokenising; the order does not depend on how many there are, and a change holds after the batches
+that they were already asked for. The state is that of the batches the loop has received.
+
+torch is imported for batches of tensors and for worker processes only.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mixopt.errors import SamplerError
+from mixopt.loading.collate import Batch, stack_samples
+from mixopt.loading.dataset import MixtureDataset
+from mixopt.loading.prefetch import Ahead, in_line, in_thread
+from mixopt.sampling import BatchRows, MixtureSampler, Weights, at_least
+from mixopt.system import IntArray
+
+Collate = Callable[[Sequence[Any]], Batch]
+
+_CHUNK_BYTES = 1 << 20
+_CHUNK_BATCHES = 64
+
+
+class MixtureLoader:
+    """Iterate over the batches of one rank; its state is of what the loop has received."""
+
+    def __init__(
+        self,
+        dataset: MixtureDataset,
+        sampler: MixtureSampler,
+        *,
+        workers: int = 0,
+        prefetch: int = 2,
+        collate: Collate | None = None,
+        output: Literal["torch", "numpy"] = "torch",
+    ) -> None:
+        """Join a dataset and the order of its samples.
+
+        Args:
+            dataset: The samples.
+            sampler: Which of them, in which order, with which weights.
+            workers: Processes that read samples; 0 for a thread.
+            prefetch: How far to fetch ahead: batches of each worker, or without workers pieces of
+                about 1 MiB (a batch at least) that a thread keeps ready; 0 for no thread.
+            collate: Puts samples together, for domains that are not token shards; by default
+                arrays of one shape are stacked.
+            output: Tensors (tokens as int64), or numpy arrays as they are stored.
+
+        Raises:
+            SamplerError: The dataset's domains or sizes are not the sampler's, or workers
+                without `prefetch`.
+        """
+        _check_same(dataset.sizes, sampler.sizes)
+        _check_output(output, workers)
+        self.dataset = dataset
+        self.sampler = sampler
+        self.workers = at_least(0, "workers", workers)
+        self.prefetch = at_least(1 if workers else 0, "prefetch", prefetch)
+        self._collate = collate or stack_samples
+        self._finish = _as_tensors if output == "torch" else _as_arrays
+
+    def __len__(self) -> int:
+        """Count the batches of one pass, as the sampler does."""
+        return len(self.sampler)
+
+    def __iter__(self) -> Iterator[Batch]:
+        """Yield the batches from the next one to the end of the pass.
+
+        Each has what the dataset gives, `domain` and `row` of its samples, `batch`, `position`
+        (the global position of its first sample) and `mixture` (the fingerprint in force).
+        """
+        sampler, ahead, label = self.sampler, None, self._labels()
+        last = sampler.pass_end
+        try:
+            while last is None or sampler.batch < last:
+                batch = sampler.batch
+                if ahead is None or ahead.is_stale(sampler.schedule):
+                    if ahead is not None:
+                        ahead.close()
+                    ahead = self._fetch(batch, last)
+                content = ahead.next()
+                if content is None:
+                    return
+                sampler.received(batch + 1, handed_out=ahead.handed_out)
+                yield label(self._finish(content), batch)
+        finally:
+            if ahead is not None:
+                ahead.close()
+            sampler.received(sampler.batch)
+
+    def set_weights(self, weights: Weights, batch: int | None = None) -> int:
+        """Change the weights; return the batch from which they hold.
+
+        That is the next one, or with worker processes the first that none was asked for:
+        `prefetch` times `workers` batches on.
+        """
+        return self.sampler.set_weights(weights, batch)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return the state after the batches received, with all changes known, small and global."""
+        return self.sampler.state_dict()
+
+    def load_state_dict(
+        self, state: Mapping[str, Any], *, map_domains: Mapping[str, str | None] | None = None
+    ) -> None:
+        """Go on from a state; the next iteration starts there."""
+        self.sampler.load_state_dict(state, map_domains=map_domains)
+
+    def _labels(self) -> Callable[[Batch, int], Batch]:
+        """Return what adds number, position and mixture to a batch, for this rank."""
+        sampler = self.sampler
+        size, first = sampler.batch_size, sampler.rank * sampler.rank_batch
+        known: list[Any] = [None, ""]
+
+        def label(content: Batch, batch: int) -> Batch:
+            mixture = sampler.mixture_at(batch)
+            if mixture is not known[0]:
+                known[:] = mixture, mixture.fingerprint
+            content["batch"] = batch
+            content["position"] = batch * size + first
+            content["mixture"] = known[1]
+            return content
+
+        return label
+
+    def _fetch(self, batch: int, last: int | None) -> Ahead:
+        schedule = self.sampler.schedule
+        if self.workers:
+            from mixopt.loading.worker_fetch import in_processes
+
+            rows = (one for some in self._rows(batch, last, most=1) for one in some)
+            reader = (self.dataset, self._collate)
+            return in_processes(*reader, rows, schedule, batch, self.workers, self.prefetch)
+        chunks = map(self._read, self._rows(batch, last, most=self._chunk_batches()))
+        if self.prefetch:
+            return in_thread(chunks, schedule, self.prefetch)
+        return in_line(chunks, schedule)
+
+    def _rows(self, batch: int, last: int | None, most: int) -> Iterator[IntArray]:
+        """Yield this rank's rows of some batches at a time: one at first, up to `most`.
+
+        They follow from the weights that are known when they are asked for.
+        """
+        start, count = self.sampler.rank * self.sampler.rank_batch, 1
+        stop = start + self.sampler.rank_batch
+        rows = BatchRows(self.sampler.schedule, self.sampler.batch_size)
+        while last is None or batch < last:
+            if rows.schedule is not self.sampler.schedule:
+                rows = BatchRows(self.sampler.schedule, self.sampler.batch_size)
+            some = rows.some(batch, count if last is None else min(count, last - batch))
+            if not len(some):
+                return
+            yield some[:, start:stop]
+            batch += len(some)
+            count = min(count * 2, most)
+
+    def _chunk_batches(self) -> int:
+        if not self.dataset.is_tokens or self.dataset.document_end is not None:
+            return 1
+        row = (self.dataset.length or 1) * self.dataset.itemsize
+        return max(1, min(_CHUNK_BYTES // (row * self.sampler.rank_batch), _CHUNK_BATCHES))
+
+    def _read(self, rows_NB: IntArray) -> Iterator[Batch]:
+        if self.dataset.is_tokens:
+            return self.dataset.read_many(rows_NB)
+        return (self._collate(self.dataset.__getitems__(rows)) for rows in rows_NB.tolist())
+
+
+def _as_arrays(batch: Batch) -> Batch:
+    return batch
+
+
+def _as_tensors(batch: Batch) -> Batch:
+    import torch
+
+    return {
+        name: torch.from_numpy(_signed(value)) if isinstance(value, np.ndarray) else value
+        for name, value in batch.items()
+    }
+
+
+def _signed(array: NDArray[Any]) -> NDArray[Any]:
+    """Tokens index an embedding, which takes signed integers."""
+    return array.astype(np.int64) if array.dtype.kind == "u" else np.ascontiguousarray(array)
+
+
+def _check_output(output: str, workers: int) -> None:
+    if output not in {"torch", "numpy"}:
+        raise SamplerError(f"output={output!r}; it is 'torch' or 'numpy'")
+    if (output == "torch" or workers) and importlib.util.find_spec("torch") is None:
+        raise SamplerError(
+            "tensors and worker processes need torch: pip install torch, or output='numpy' and"
+            " workers=0"
+        )
+
+
+def _check_same(dataset: Mapping[str, int], sampler: Mapping[str, int]) -> None:
+    if tuple(dataset.items()) != tuple(sampler.items()):
+        raise SamplerError(
+            f"the dataset has domains {dict(dataset)}, the sampler {dict(sampler)}; build it with"
+            " MixtureSampler(dataset.sizes, ...)"
+        )

@@ -1,0 +1,211 @@
+"""MixtureStream: exact shares over domains that can only be streamed.
+
+Which domain each global sample is from follows the same schedule as MixtureSampler's, so that all
+ranks and workers together have exact shares. Its rows come from streams: `datasets` from the hub,
+or any iterable. Each rank and worker reads its own part of them, so another number of ranks or
+workers gives other rows; use MixtureSampler where there is an index.
+
+This module needs torch.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any
+
+from mixopt.errors import SamplerError
+from mixopt.loading.collate import Batch, stack_samples
+from mixopt.loading.stream_rows import DomainRows, Packing, Reader, RowFormat
+from mixopt.sampling import MixtureSampler, Weights, at_least
+
+try:
+    import torch
+    from torch.utils.data import IterableDataset, get_worker_info
+except ImportError as error:
+    raise SamplerError("MixtureStream needs torch: pip install torch") from error
+
+UNKNOWN_SIZE = 1 << 50  # rows of a stream, for a sampler: more than are ever read
+_FORMAT = "mixopt-stream/1"
+
+
+class MixtureStream(IterableDataset[Batch]):
+    """Yield this rank's batches; give it to a DataLoader with `batch_size=None`."""
+
+    def __init__(
+        self,
+        sources: Mapping[str, Any],
+        weights: Weights,
+        *,
+        batch_size: int,
+        length: int | None = None,
+        packing: Packing = "cut",
+        tokenize: Callable[[Any], Any] | None = None,
+        padding: int = 0,
+        buffer: int = 1000,
+        seed: int = 0,
+        rank: int | None = None,
+        world_size: int | None = None,
+        batches: int | None = None,
+        schedule: Sequence[tuple[int, Weights]] = (),
+        collate: Callable[[Sequence[Any]], Batch] | None = None,
+    ) -> None:
+        """Join the streams.
+
+        Args:
+            sources: For each domain a streaming `datasets.IterableDataset`, an iterable of
+                documents, or a function that returns one.
+            weights: Share of the samples of each domain (of the tokens, with `length`).
+            batch_size: Samples of a global batch, over all ranks.
+            length: Tokens of a row that documents are packed into; None where documents are rows.
+            packing: `cut` their concatenation, or `best_fit` whole documents and pad.
+            tokenize: Turns a document into tokens that end with the end-of-document id.
+            padding: Token id where a row is not full.
+            buffer: Documents that are read, packed and shuffled together.
+            seed: Of the shuffles.
+            rank: As for MixtureSampler.
+            world_size: As for MixtureSampler.
+            batches: Global batches of one pass; without it the stream has no end.
+            schedule: Weights that are known beforehand, with the batch from which they hold.
+            collate: Puts samples together; by default arrays of one shape are stacked.
+        """
+        self._sampler = MixtureSampler(
+            dict.fromkeys(sources, UNKNOWN_SIZE),
+            weights,
+            batch_size=batch_size,
+            seed=seed,
+            rank=rank,
+            world_size=world_size,
+            batches=batches,
+            schedule=schedule,
+        )
+        self._sources = dict(sources)
+        self._form = RowFormat(length, packing, tokenize, padding)
+        self._seed, self._buffer = seed, at_least(1, "buffer", buffer)
+        self._collate = collate or stack_samples
+        self._in_workers = _shared_flag()
+        self._rows: dict[str, DomainRows] | None = None
+        self._loaded: Mapping[str, Any] | None = None
+
+    def __iter__(self) -> Iterator[Batch]:
+        """Yield batches with `domain`, `batch`, `position` and `mixture`."""
+        worker, workers = self._place()
+        rows = self._opened(worker, workers)
+        sampler = self._sampler
+        last = sampler.pass_end
+        batch = sampler.batch + (worker - sampler.batch) % workers
+        while last is None or batch < last:
+            first = batch * sampler.batch_size + sampler.rank * sampler.rank_batch
+            domains = sampler.schedule.domains(first, first + sampler.rank_batch).tolist()
+            names = [sampler.domains[d] for d in domains]
+            samples = [_with_domain(next(rows[n]), d) for n, d in zip(names, domains, strict=True)]
+            content = self._collate(samples)
+            content |= {"batch": batch, "position": first}
+            content["mixture"] = sampler.mixture_at(batch).fingerprint
+            batch += workers
+            sampler.received(batch)
+            yield {name: _tensor(value) for name, value in content.items()}
+
+    def __len__(self) -> int:
+        """Count the batches of one pass."""
+        return len(self._sampler)
+
+    def set_weights(self, weights: Weights, batch: int | None = None) -> int:
+        """Change the weights; return the batch from which they hold.
+
+        Raises:
+            SamplerError: Worker processes read the stream; they have copies that do not hear of it.
+        """
+        if self._in_workers.item():
+            raise SamplerError(
+                "the stream is read by worker processes, which do not hear of new weights: give"
+                " schedule= beforehand, or read it with num_workers=0"
+            )
+        return self._sampler.set_weights(weights, batch)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return the state of this rank and worker."""
+        worker, workers = self._place()
+        rows = self._opened(worker, workers)
+        return {
+            "format": _FORMAT,
+            "readers": [self._sampler.rank, self._sampler.world_size, worker, workers],
+            "sampler": self._sampler.state_dict(),
+            "domains": {name: copy.deepcopy(one.state_dict()) for name, one in rows.items()},
+        }
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Go on from a state, with as many ranks and workers as it was made with.
+
+        Raises:
+            SamplerError: Another number of them, or a state of another stream.
+        """
+        if state.get("format") != _FORMAT:
+            raise SamplerError(f"not a state of format {_FORMAT!r}: {state.get('format')!r}")
+        self._loaded, self._rows = state, None
+
+    def _opened(self, worker: int, workers: int) -> dict[str, DomainRows]:
+        if self._rows is None:
+            reader = Reader(
+                self._sampler.rank * workers + worker, self._sampler.world_size * workers
+            )
+            self._rows = {
+                name: DomainRows(
+                    name,
+                    self._of_rank(source),
+                    self._form,
+                    seed=self._seed,
+                    buffer=self._buffer,
+                    reader=reader,
+                )
+                for name, source in self._sources.items()
+            }
+            self._resume(worker, workers)
+        return self._rows
+
+    def _resume(self, worker: int, workers: int) -> None:
+        state, self._loaded = self._loaded, None
+        if state is None or self._rows is None:
+            return
+        here = [self._sampler.rank, self._sampler.world_size, worker, workers]
+        if list(state["readers"]) != here:
+            raise SamplerError(
+                "the state is of rank {} of {}, worker {} of {}; here it is rank {} of {}, worker"
+                " {} of {}: streams go on with as many ranks and workers".format(
+                    *state["readers"], *here
+                )
+            )
+        self._sampler.load_state_dict(state["sampler"])
+        for name, rows in self._rows.items():
+            rows.load_state_dict(state["domains"][name])
+
+    def _of_rank(self, source: Any) -> Any:
+        """Give a `datasets` stream's shards to ranks; it gives them to workers itself."""
+        if not hasattr(source, "num_shards") or self._sampler.world_size == 1:
+            return source
+        from datasets.distributed import split_dataset_by_node
+
+        return split_dataset_by_node(source, self._sampler.rank, self._sampler.world_size)
+
+    def _place(self) -> tuple[int, int]:
+        info = get_worker_info()
+        if info is None:
+            return 0, 1
+        self._in_workers[0] = 1
+        return info.id, info.num_workers
+
+
+def _shared_flag() -> torch.Tensor:
+    """Return a number that worker processes share with this one."""
+    flag = torch.zeros(1, dtype=torch.int8)
+    torch.Tensor.share_memory_(flag)  # type: ignore[no-untyped-call]
+    return flag
+
+
+def _with_domain(row: Any, domain: int) -> dict[str, Any]:
+    named = row if isinstance(row, Mapping) else {"sample": row}
+    return {**named, "domain": domain}
+
+
+def _tensor(value: Any) -> Any:
+    return torch.as_tensor(value) if hasattr(value, "dtype") else value

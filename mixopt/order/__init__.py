@@ -1,1 +1,0 @@
-"""What lies behind the schedule and the sampler: shares, splits, permutations, state."""

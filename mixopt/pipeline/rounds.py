@@ -1,0 +1,268 @@
+"""Train a design round by round: each later one is chosen by a fit on the trials before it.
+
+The chosen trials are appended to `design.parquet`, then the round is noted in
+`trials/rounds.json`, and then they train. A kill in between costs the choice alone, which is made
+again and is the same, since it depends on the trials before it and on the seed.
+
+    {chosen_by: {objective, fit}, rounds: [{round, trials, regressor, acquisition, proposal,
+     predicted, expected_gain}, ...], stopped: {round, expected_gain, not_run} or null}
+
+Finished trials are trials, whatever they were chosen by, so a later change of the objective or of
+the regressors keeps them; but rounds of one sweep are not chosen by different ones.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from mixopt.errors import RunError
+from mixopt.mixture import Mixture
+from mixopt.system import progress, read_json, write_json
+from mixopt.trials import ROUNDS, Trial, TrialResult, read_design, write_design
+
+if TYPE_CHECKING:
+    from mixopt.config import Config
+    from mixopt.designs import Batch
+    from mixopt.objective import Objective
+    from mixopt.run_directory import Run
+    from mixopt.trials import Trials
+
+Train = Callable[[Sequence[Trial], int], list[TrialResult]]
+
+
+def run_rounds(
+    run: Run, train: Train, say: Callable[[str], None]
+) -> tuple[list[Trial], list[TrialResult]]:
+    """Train the first round, then choose and train the others, from where it was left.
+
+    Args:
+        run: A run whose design is there.
+        train: Trains those of some trials that have no result yet and returns a result for each;
+            it is also told how many trials there will be in all.
+        say: Called with a line about each round.
+
+    Returns:
+        All trials, the first round's first, and their results.
+
+    Raises:
+        RunError: The rounds so far were chosen by another objective or fit.
+        TrialsError: Too few trials finished to be fitted.
+    """
+    rounds = run.config.design.rounds or []
+    trials, record = _resumed(run)
+    results = train(trials, planned_trials(run))
+    for number in range(len(record.rounds) + 1, len(rounds)):
+        if record.stopped is not None:
+            break
+        record.check(run)
+        batch = choose_round(run, trials, results, number)
+        if _is_enough(run.config, batch):
+            record = record.stop(number, batch.gain, sum(rounds[number:]))
+            say(_why_stopped(run, batch, record.stopped or {}))
+        else:
+            new = _named(run, trials, batch, number)
+            trials = [*trials, *new]
+            write_design(trials, run.path / "design.parquet")
+            record = record.add(run, number, batch)
+            say(_chosen(run, batch, number))
+        record.write(run.path)
+        results = train(trials, planned_trials(run))
+    return trials, results
+
+
+def choose_round(
+    run: Run, trials: Sequence[Trial], results: Sequence[TrialResult], number: int
+) -> Batch:
+    """Choose the mixtures of a round by a fit on the trials before it.
+
+    Args:
+        run: The run.
+        trials: The trials of the rounds before.
+        results: Their results.
+        number: The round, >= 1.
+    """
+    from mixopt.designs import choose_batch, design_constraints, draw_candidates, fit_surrogate
+    from mixopt.fitting import Repetition
+
+    config, seed = run.config, run.config.seed + number
+    table = _table(run, trials, results)
+    steps = len(config.fit.regressors) * config.fit.folds
+    with progress(f"round {number}", steps) as update:
+        surrogate = fit_surrogate(
+            table,
+            _objective(run, table),
+            config.fit,
+            regressor=config.design.acquisition_regressor,
+            seed=config.seed,
+            repetition=Repetition.of_run(run),
+            update=update,
+        )
+    allowed = design_constraints(config.design, run.natural, run.constraints).simplex
+    candidates_KD = draw_candidates(
+        surrogate, allowed, run.natural.array, minimum=config.design.minimum, seed=seed
+    )
+    return choose_batch(
+        surrogate,
+        candidates_KD,
+        (config.design.rounds or [])[number],
+        acquisition=config.design.acquisition or "expected_improvement",
+        taken_ND=table.weights(),
+        seed=seed,
+    )
+
+
+def planned_trials(run: Run) -> int:
+    """Count the trials that there will be, those of later rounds included."""
+    trials, record = _recorded(run)
+    return len(trials) + sum((run.config.design.rounds or [])[len(record.rounds) + 1 :]) * (
+        record.stopped is None
+    )
+
+
+def not_run(run: Run) -> int:
+    """Count the trials that were planned and are not run, because they would gain too little."""
+    stopped = _read_record(run.path).stopped
+    return 0 if stopped is None else int(stopped["not_run"])
+
+
+@dataclass(frozen=True)
+class _Record:
+    """What `rounds.json` holds."""
+
+    chosen_by: dict[str, Any] | None = None
+    rounds: tuple[dict[str, Any], ...] = ()
+    stopped: dict[str, Any] | None = None
+
+    def add(self, run: Run, number: int, batch: Batch) -> _Record:
+        """Return the record with a further round."""
+        domains = run.natural.domains
+        entry = {
+            "round": number,
+            "trials": len(batch.weights_BD),
+            "regressor": batch.regressor,
+            "acquisition": run.config.design.acquisition or "expected_improvement",
+            "proposal": dict(zip(domains, batch.proposal_D.tolist(), strict=True)),
+            "predicted": batch.predicted,
+            "expected_gain": batch.gain,
+        }
+        return _Record(_chosen_by(run.config), (*self.rounds, entry), None)
+
+    def stop(self, number: int, gain: float, missing: int) -> _Record:
+        """Return the record of rounds that end before one."""
+        stopped = {"round": number, "expected_gain": gain, "not_run": missing}
+        return _Record(self.chosen_by, self.rounds, stopped)
+
+    def check(self, run: Run) -> None:
+        """Check that the rounds so far were chosen by what the next one will be.
+
+        Raises:
+            RunError: They were not.
+        """
+        now = _chosen_by(run.config)
+        for name, before in (self.chosen_by or now).items():
+            if before != now[name]:
+                raise RunError(
+                    f"{run.path}: the sweep is not finished, and its rounds so far were chosen by"
+                    f" another {name}: {_short(before)} there and {_short(now[name])} here; finish"
+                    " it with that one, use another --out, or redo it with:"
+                    f" {run.command('run', '--from', 'sweep')}"
+                )
+
+    def write(self, path: Path) -> None:
+        """Write the record at once."""
+        content = {
+            "chosen_by": self.chosen_by,
+            "rounds": list(self.rounds),
+            "stopped": self.stopped,
+        }
+        write_json(path / "trials" / ROUNDS, content)
+
+
+def _read_record(path: Path) -> _Record:
+    file = path / "trials" / ROUNDS
+    if not file.exists():
+        return _Record()
+    content = read_json(file)
+    return _Record(content["chosen_by"], tuple(content["rounds"]), content["stopped"])
+
+
+def _recorded(run: Run) -> tuple[list[Trial], _Record]:
+    """Return the trials of the rounds that are noted, and the record."""
+    record = _read_record(run.path)
+    trials = read_design(run.path / "design.parquet")
+    return [trial for trial in trials if trial.round <= len(record.rounds)], record
+
+
+def _resumed(run: Run) -> tuple[list[Trial], _Record]:
+    """Return what is noted, and take the rest out of the design: a round that is chosen again."""
+    trials, record = _recorded(run)
+    if len(trials) < len(read_design(run.path / "design.parquet")):
+        write_design(trials, run.path / "design.parquet")
+    return trials, record
+
+
+def _named(run: Run, trials: Sequence[Trial], batch: Batch, number: int) -> list[Trial]:
+    """Return the trials of a batch, with names and seeds that go on from those before."""
+    from mixopt.designs import trial_seeds
+
+    first = sum((run.config.design.rounds or [])[:number])
+    names = [f"t{first + i:04d}" for i in range(len(batch.weights_BD))]
+    seeds = trial_seeds([*(trial.name for trial in trials), *names], seed=run.config.seed)
+    domains = run.natural.domains
+    mixtures = [Mixture.from_array(domains, weights_D) for weights_D in batch.weights_BD]
+    return [
+        Trial(name, mixture, seeds[name], "chosen", number)
+        for name, mixture in zip(names, mixtures, strict=True)
+    ]
+
+
+def _table(run: Run, trials: Sequence[Trial], results: Sequence[TrialResult]) -> Trials:
+    from mixopt.trials import Trials
+
+    name, targets = run.config.proxy.name, run.evaluation_names
+    return Trials.from_results(trials, results, proxy=name, targets=targets)
+
+
+def _objective(run: Run, table: Trials) -> Objective:
+    """Return the objective, with spreads of the trials so far where it divides by them."""
+    from mixopt.objective import Objective
+    from mixopt.trials import settled
+
+    return settled(Objective.from_config(run.config.objective, run.evaluation_names), table)
+
+
+def _chosen_by(config: Config) -> dict[str, Any]:
+    """Return what decides a choice, beside what the sweep's fingerprint has."""
+    named = config.design.acquisition_regressor
+    # Pilots come after the sweep: no round is chosen by them.
+    fit = config.fit.model_dump(mode="json", exclude={"pilots"}) if named is None else {}
+    objective = config.objective.model_dump(mode="json", exclude_defaults=True)
+    return {"objective": objective, "fit": fit}
+
+
+def _is_enough(config: Config, batch: Batch) -> bool:
+    least = config.design.stop_gain
+    return least is not None and batch.gain < least
+
+
+def _chosen(run: Run, batch: Batch, number: int) -> str:
+    rounds = run.config.design.rounds or []
+    return (
+        f"sweep: round {number + 1} of {len(rounds)}: {len(batch.weights_BD)} mixtures chosen by"
+        f" {batch.regressor}, expected to gain at most {batch.gain:.4g} over the proposal so far"
+    )
+
+
+def _why_stopped(run: Run, batch: Batch, stopped: dict[str, Any]) -> str:
+    return (
+        f"sweep: {stopped['not_run']} planned trials are not run: the next"
+        f" {len(batch.weights_BD)} are expected to gain {batch.gain:.3g} over the proposal so far,"
+        f" less than design.stop_gain: {run.config.design.stop_gain:g}"
+    )
+
+
+def _short(value: dict[str, Any]) -> str:
+    return ", ".join(f"{name} {inner}" for name, inner in value.items()) or "none"

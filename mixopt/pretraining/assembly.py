@@ -1,0 +1,155 @@
+"""What a run is made of, put together from its configuration before the first step."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+from torch import Tensor, nn, optim
+
+from mixopt.loading import MixtureLoader
+from mixopt.online import Driver, make_estimator
+from mixopt.pretraining.config import EstimatorConfig, PretrainConfig
+from mixopt.pretraining.devices import peak_flops
+from mixopt.pretraining.directory import METRICS, MIXTURE_LOG
+from mixopt.pretraining.expert_watch import ExpertWatch, watch_of
+from mixopt.pretraining.fixed_mixture import FixedMixture
+from mixopt.pretraining.metrics import Meter, MetricsFile
+from mixopt.pretraining.mixture_input import Scheduled, scheduled_mixtures
+from mixopt.pretraining.models import build_model, flops_per_token
+from mixopt.pretraining.optimizer import make_optimizer
+from mixopt.pretraining.parallel import ParallelModel
+from mixopt.pretraining.ranks import Ranks
+from mixopt.pretraining.run_text import Batches, RunText
+from mixopt.pretraining.text import HeldOutText, batches_of, open_for
+from mixopt.pretraining.training_step import TrainingStep
+from mixopt.sampling import MixtureSampler
+
+
+class MixtureDriver(Protocol):
+    """What the loop tells of each step: an estimator's driver, or mixtures known beforehand."""
+
+    def start(self) -> None:
+        """Begin, or go on."""
+        ...
+
+    def record(self, losses: Tensor, domain: Tensor, mask: Tensor | None = None) -> None:
+        """Take in training losses of this rank."""
+        ...
+
+    def step(self, *, learning_rate: float) -> None:
+        """Note an optimiser step."""
+        ...
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return the state; every rank calls it."""
+        ...
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Go on from a state."""
+        ...
+
+
+@dataclass(frozen=True, eq=False)
+class Parts:
+    """The parts of a run on one rank."""
+
+    config: PretrainConfig
+    sampler: MixtureSampler
+    loader: Batches
+    model: ParallelModel
+    optimizer: optim.Optimizer
+    step: TrainingStep
+    held_out: HeldOutText
+    mixture: MixtureDriver
+    meter: Meter
+    metrics: MetricsFile
+    experts: ExpertWatch | None
+
+
+@dataclass(frozen=True, eq=False)
+class _Stream:
+    """What is known before a model is on its device."""
+
+    corpus: RunText
+    known: Scheduled
+    loader: Batches
+    model: nn.Module
+    flops: float
+
+
+def make_parts(config: PretrainConfig, out: Path, ranks: Ranks) -> Parts:
+    """Put a run together; every rank calls it.
+
+    Raises:
+        MixoptError: Corpus, mixtures, model or estimator cannot be used in this run.
+    """
+    stream = ranks.each(lambda: _stream(config, out, ranks))
+    model = ParallelModel(stream.model, config, ranks)
+    optimizer = make_optimizer(model.plain, config.training)
+    held_out = HeldOutText(stream.corpus, config, ranks, model)
+    experts = ranks.each(lambda: watch_of(model, stream.corpus, config, ranks, out))
+    one = config.metrics.peak_flops or peak_flops(ranks.device)
+    peak = None if one is None else one * ranks.count
+    return Parts(
+        config=config,
+        sampler=stream.loader.sampler,
+        loader=stream.loader,
+        model=model,
+        optimizer=optimizer,
+        step=TrainingStep(model, optimizer, config, ranks, experts),
+        held_out=held_out,
+        mixture=ranks.each(lambda: _mixture(config, stream, held_out, out)),
+        meter=Meter(stream.corpus.domain_names, config.training, flops=stream.flops, peak=peak),
+        metrics=MetricsFile(out / METRICS if ranks.is_first else None),
+        experts=experts,
+    )
+
+
+def _stream(config: PretrainConfig, out: Path, ranks: Ranks) -> _Stream:
+    corpus = open_for(config, out)
+    known = scheduled_mixtures(config, corpus)
+    loader = batches_of(corpus, config, known, ranks)
+    length = config.training.sequence_length
+    model = build_model(
+        config.model, vocab_size=corpus.vocab_size, sequence_length=length, seed=config.seed
+    )
+    return _Stream(corpus, known, loader, model, flops_per_token(model, length))
+
+
+def _mixture(
+    config: PretrainConfig, stream: _Stream, held_out: HeldOutText, out: Path
+) -> MixtureDriver:
+    log = out / MIXTURE_LOG
+    if config.estimator is None:
+        return FixedMixture(stream.known, log)
+    return _driver(config, config.estimator, stream, held_out, log)
+
+
+def _driver(
+    config: PretrainConfig,
+    chosen: EstimatorConfig,
+    stream: _Stream,
+    held_out: HeldOutText,
+    log: Path,
+) -> Driver:
+    corpus = stream.corpus
+    return Driver(
+        make_estimator(chosen.name, chosen.options),
+        stream.loader if isinstance(stream.loader, MixtureLoader) else stream.loader.sampler,
+        steps=config.training.steps,
+        tokens_per_sample=config.training.sequence_length,
+        evaluations=corpus.evaluation_names,
+        objective=chosen.objective or dict.fromkeys(corpus.domain_names, 1.0),
+        evaluate=held_out.sums,
+        natural=stream.known[0][1] if corpus.natural is None else corpus.natural,
+        inventory=corpus.inventory,
+        bounds=chosen.bounds,
+        observe_every=chosen.observe_every,
+        lead=chosen.lead,
+        shadow=chosen.shadow,
+        log=log,
+        seed=config.seed,
+    )

@@ -1,0 +1,26 @@
+"""Where the rows of a pretraining run come from: a prepared corpus, or streamed sources."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from mixopt.system.lazy_names import lazy_names
+
+if TYPE_CHECKING:
+    from mixopt.pretraining.text.corpus_input import (
+        batches_of as batches_of,
+        corpus_path as corpus_path,
+        open_for as open_for,
+        prepare_for as prepare_for,
+    )
+    from mixopt.pretraining.text.held_out_text import HeldOutText as HeldOutText
+    from mixopt.pretraining.text.stream_input import HELD_OUT as HELD_OUT
+else:
+    __getattr__, __dir__ = lazy_names(
+        __name__,
+        {
+            "corpus_input": ["batches_of", "corpus_path", "open_for", "prepare_for"],
+            "held_out_text": ["HeldOutText"],
+            "stream_input": ["HELD_OUT"],
+        },
+    )

@@ -1,0 +1,110 @@
+"""The text of a run: prepared into its directory, a folder that is there already, or streams.
+
+What is wrong with it for this run is found before a model is built, and said in one line.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+from mixopt.corpus import Corpus, prepare_corpus
+from mixopt.errors import CorpusError
+from mixopt.loading import UNKNOWN_SIZE, MixtureDataset, MixtureLoader
+from mixopt.pretraining.config import PretrainConfig
+from mixopt.pretraining.mixture_input import Scheduled, make_sampler
+from mixopt.pretraining.ranks import Ranks
+from mixopt.pretraining.text.stream_batches import StreamBatches
+from mixopt.pretraining.text.stream_input import StreamedText, prepare_streams, rows_of
+from mixopt.system import read_json
+
+Say = Callable[[str], None]
+
+
+def prepare_for(config: PretrainConfig, out: Path, say: Say) -> None:
+    """Make the corpus if the run prepares its own and it is not there; verify what is there.
+
+    Of streams, what is held out is read.
+
+    Args:
+        config: The run's; `prepared_corpus` is only verified.
+        out: The run directory; the corpus is its folder `corpus`.
+        say: Receives lines that say what was read and written.
+
+    Raises:
+        CorpusError: A source cannot be used, has too little text, or shards are damaged.
+    """
+    if config.stream is not None:
+        prepare_streams(config, config.stream, out, say)
+        return
+    path = corpus_path(config, out)
+    if config.corpus is not None and not _is_there(path, config.corpus_fingerprint):
+        prepare_corpus(
+            config.corpus,
+            config.evaluation,
+            path,
+            fingerprint=config.corpus_fingerprint,
+            seed=config.seed,
+            min_tokens=config.row_length,
+            progress=lambda line: say(f"prepare: {line}"),
+        )
+    else:
+        Corpus.open(path)
+
+
+def open_for(config: PretrainConfig, out: Path) -> Corpus | StreamedText:
+    """Open the text, which was verified, and check that each domain has a row.
+
+    Raises:
+        CorpusError: A domain has less text to train on, or held out, than one row.
+    """
+    if config.stream is not None:
+        return StreamedText.open(config.stream, out)
+    corpus = Corpus.open(corpus_path(config, out), verify=False)
+    for domain in corpus.evaluation:
+        if domain.train is not None:
+            _check_length(domain.name, "training", domain.train.tokens, config)
+        _check_length(domain.name, "held-out", domain.validation.tokens, config)
+    return corpus
+
+
+def corpus_path(config: PretrainConfig, out: Path) -> Path:
+    """Return the folder of the corpus."""
+    return Path(config.prepared_corpus) if config.prepared_corpus else out / "corpus"
+
+
+def batches_of(
+    text: Corpus | StreamedText, config: PretrainConfig, known: Scheduled, ranks: Ranks
+) -> MixtureLoader | StreamBatches:
+    """Return the batches of this rank.
+
+    Args:
+        text: The text of the run.
+        config: Batches, seed and epochs.
+        known: The mixtures that are known beforehand.
+        ranks: This rank and the others.
+
+    Raises:
+        SamplerError: The ranks or the micro-batch do not divide the batch.
+        MixtureError: A domain would be seen more often than `max_epochs`.
+    """
+    if isinstance(text, StreamedText):
+        assert config.stream is not None, "streamed text is opened for a stream"
+        sampler = make_sampler(config, dict.fromkeys(text.domain_names, UNKNOWN_SIZE), known)
+        rows = rows_of(text, config.stream, config)
+        return StreamBatches(sampler, rows, ranks, max_epochs=config.max_epochs)
+    dataset = MixtureDataset({d.name: d.train for d in text.domains}, length=config.row_length)
+    return MixtureLoader(dataset, make_sampler(config, dataset.sizes, known))
+
+
+def _is_there(path: Path, fingerprint: str) -> bool:
+    index = path / "index.json"
+    return index.exists() and read_json(index).get("fingerprint") == fingerprint
+
+
+def _check_length(name: str, what: str, tokens: int, config: PretrainConfig) -> None:
+    if tokens < config.row_length:
+        raise CorpusError(
+            f"domain {name!r}: {tokens:,} {what} tokens, and one row takes {config.row_length:,};"
+            f" lower training.sequence_length to {max(tokens - 1, 1):,}, or leave it out"
+        )

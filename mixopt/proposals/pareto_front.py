@@ -1,0 +1,200 @@
+"""Several objectives at once: the mixtures of which no target can be had better for nothing.
+
+Each point minimises a weighted mean of the targets, each loss divided by its spread over the
+trials, under the same constraints. On convex laws every point of the front is found that way; where
+a law is not convex the dents of its front are missed. Points that another one beats on every
+target, and points that say the same, are left out.
+
+Shapes: M targets, P points.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, replace
+from itertools import combinations
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import polars as pl
+
+from mixopt.errors import ConfigError, did_you_mean
+from mixopt.mixture import Mixture
+from mixopt.objective import Objective, Unit
+from mixopt.proposals.best_mixture import needed_columns, propose_mixture
+from mixopt.proposals.proposal import Interval, Proposal
+from mixopt.proposals.stability import resampled_fits
+from mixopt.system import Array, Update, no_progress, write_text
+from mixopt.trials import LOSS, WEIGHT, settled
+
+if TYPE_CHECKING:
+    from mixopt.config import ProposeConfig
+    from mixopt.constraints import Constraints
+    from mixopt.fitting import Fit
+    from mixopt.trials import Trials
+
+SAME = 1e-3  # total variation below which two points are one
+
+
+@dataclass(frozen=True)
+class Point:
+    """A proposal, and how much each target counted in what it minimises."""
+
+    importance: Mapping[str, float]
+    proposal: Proposal
+
+    @property
+    def losses(self) -> Mapping[str, Interval]:
+        """Predicted losses with their intervals."""
+        return self.proposal.losses
+
+
+@dataclass(frozen=True)
+class Front:
+    """Proposals that trade targets against each other.
+
+    Attributes:
+        targets: What is traded.
+        points: The proposals, by the first target's predicted loss, the best first.
+        unit: Unit of the losses.
+    """
+
+    targets: tuple[str, ...]
+    points: tuple[Point, ...]
+    unit: Unit
+
+    def table(self) -> pl.DataFrame:
+        """Return a row a point: its number, its targets' predicted losses, its weights."""
+        rows = []
+        for number, point in enumerate(self.points, start=1):
+            losses = {LOSS + name: point.losses[name].value for name in self.targets}
+            weights = {WEIGHT + name: w for name, w in point.proposal.mixture.items()}
+            rows.append({"point": number, **losses, **weights})
+        return pl.DataFrame(rows)
+
+    def to_folder(self, folder: str | Path, trials: Trials | None = None) -> None:
+        """Write a proposal a point, point-01.yaml ..., front.csv, and the picture front.svg.
+
+        Args:
+            folder: Where to.
+            trials: Finished trials, drawn behind the front.
+        """
+        from mixopt.reporting import figure_svg, plot_front
+
+        folder = Path(folder)
+        for number, point in enumerate(self.points, start=1):
+            point.proposal.to_file(folder / f"point-{number:02d}.yaml")
+        write_text(folder / "front.csv", self.table().write_csv())
+        write_text(folder / "front.svg", figure_svg(plot_front(self, trials)))
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the points as plain values."""
+        points = [{"importance": dict(p.importance), **p.proposal.to_json()} for p in self.points]
+        return {"targets": list(self.targets), "unit": self.unit, "points": points}
+
+
+def propose_front(
+    fit: Fit,
+    targets: Sequence[str],
+    constraints: Constraints,
+    natural: Mixture,
+    config: ProposeConfig,
+    *,
+    points: int = 9,
+    inventory: Mapping[str, int] | None = None,
+    seed: int = 0,
+    collapsed: Collection[str] | None = None,
+    update: Update = no_progress,
+) -> Front:
+    """Find mixtures along the front of two or more targets.
+
+    Args:
+        fit: The chosen regressor.
+        targets: Evaluation domains, two or more.
+        constraints: What is allowed.
+        natural: Each domain's share of the tokens that there are.
+        config: How to search each point.
+        points: How many points for two targets; about as many for more.
+        inventory: Distinct tokens of each domain; epochs need it.
+        seed: Of the draws.
+        collapsed: Trials whose experts collapsed; None where trials have no experts.
+        update: Receives how many points are done.
+
+    Raises:
+        ConfigError: Fewer than two targets, or one that the fit does not have.
+    """
+    _check(targets, fit)
+    every = _objective(fit, targets, np.ones(len(targets)))
+    columns = needed_columns(every, constraints)
+    fits = resampled_fits(fit, columns, count=config.bootstrap, seed=seed)
+    found = []
+    for weights_M in _lattice(len(targets), points):
+        objective = _objective(fit, targets, weights_M)
+        proposal = propose_mixture(
+            fit,
+            objective,
+            constraints,
+            natural,
+            fit.trials,
+            config,
+            inventory=inventory,
+            seed=seed,
+            fits=fits,
+            collapsed=collapsed,
+        )
+        found.append(Point(dict(zip(targets, weights_M.tolist(), strict=True)), proposal))
+        update(len(found), "points")
+    kept = _undominated(found, targets, fit.objective.higher)
+    return Front(tuple(targets), tuple(kept), fit.objective.unit)
+
+
+def _check(targets: Sequence[str], fit: Fit) -> None:
+    if len(set(targets)) < 2:
+        raise ConfigError(
+            f"a Pareto front needs two different targets or more; got {list(targets)}"
+        )
+    for name in targets:
+        if name not in fit.targets:
+            near = did_you_mean(name, fit.targets)
+            raise ConfigError(f"unknown evaluation domain {name!r}{near}")
+
+
+def _objective(fit: Fit, targets: Sequence[str], weights_M: Array) -> Objective:
+    weights = {n: float(w) for n, w in zip(targets, weights_M, strict=True) if w > 0}
+    objective = replace(fit.objective, kind="mean", weights=weights, scale="spread", spreads=None)
+    return settled(objective, fit.trials)
+
+
+def _lattice(targets: int, points: int) -> Array:
+    """Return weights of the targets, evenly spread, corners included, shape (P, M)."""
+    steps = points - 1
+    while targets > 2 and math.comb(steps + targets - 1, targets - 1) > points and steps > 1:
+        steps -= 1
+    places = combinations(range(steps + targets - 1), targets - 1)
+    bars_PM = np.array([(-1, *place, steps + targets - 1) for place in places])
+    lattice: Array = (np.diff(bars_PM, axis=1) - 1) / steps
+    return lattice
+
+
+def _undominated(
+    points: Sequence[Point], targets: Sequence[str], higher: Sequence[str]
+) -> list[Point]:
+    """Return the points that no other beats on all targets, by the first target's loss."""
+    signs_M = np.array([-1.0 if name in higher else 1.0 for name in targets])
+    losses_PM = signs_M * np.array([[p.losses[n].value for n in targets] for p in points])
+    kept: list[int] = []
+    for place in np.lexsort(losses_PM.T[::-1]):
+        others_PM = np.delete(losses_PM, place, axis=0)
+        beaten = (others_PM <= losses_PM[place]).all(axis=1) & (others_PM < losses_PM[place]).any(
+            axis=1
+        )
+        same = any(_apart(points[place], points[other]) < SAME for other in kept)
+        if not beaten.any() and not same:
+            kept.append(int(place))
+    return [points[place] for place in kept]
+
+
+def _apart(one: Point, other: Point) -> float:
+    return 0.5 * float(np.abs(one.proposal.mixture.array - other.proposal.mixture.array).sum())

@@ -1,0 +1,148 @@
+"""What someone should know before they train on a proposal, a line each."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from mixopt.fitting import distances
+from mixopt.mixture import Mixture
+from mixopt.objective import Objective
+from mixopt.proposals.proposal import Proposal
+
+if TYPE_CHECKING:
+    from mixopt.constraints import Constraints
+    from mixopt.fitting import Fit
+
+AT_BOUND = 1e-4
+LITTLE = 0.1  # of the variance on held-out folds
+
+
+def proposal_warnings(
+    proposal: Proposal,
+    fit: Fit,
+    objective: Objective,
+    constraints: Constraints,
+    kept: Sequence[str] = (),
+    collapsed: Collection[str] = (),
+) -> tuple[str, ...]:
+    """Return the warnings about a proposal.
+
+    Args:
+        proposal: The proposal.
+        fit: What it was made from.
+        objective: What was minimised.
+        constraints: What was allowed.
+        kept: Unmeasured domains that were kept at a floor.
+        collapsed: Trials whose experts collapsed.
+    """
+    found = [
+        _uninformed(fit),
+        _no_gain(proposal),
+        _beaten(proposal),
+        _kept(kept),
+        _unmeasured(objective, constraints, proposal.mixture, kept),
+        _optimistic(proposal),
+        _far(fit, proposal.mixture),
+        _collapsed(fit, proposal.mixture, collapsed),
+    ]
+    return tuple(line for line in found if line)
+
+
+def _uninformed(fit: Fit) -> str | None:
+    from mixopt.fitting import OBJECTIVE
+
+    rows = fit.report.filter(fit.report["target"] == OBJECTIVE)
+    error = dict(zip(rows["predictor"], rows["rmse"], strict=True))
+    explained = 1.0 - (error[fit.name] / error["mean"]) ** 2
+    if explained >= LITTLE:
+        return None
+    return (
+        f"{fit.name} explains {100 * max(explained, 0.0):.0f}% of how held-out trials differ in the"
+        " objective: the proposal has hardly any basis; run more or longer trials"
+    )
+
+
+def _no_gain(proposal: Proposal) -> str | None:
+    unsure = [name.replace("_", " ") for name, gain in proposal.gains.items() if gain.low <= 0]
+    if not unsure:
+        return None
+    return (
+        f"the 90% interval of the predicted gain over {' and '.join(unsure)} includes 0; validate"
+        " before relying on it"
+    )
+
+
+def _beaten(proposal: Proposal) -> str | None:
+    value, observed = proposal.predicted_objective.value, proposal.best_observed
+    if value < observed:
+        return None
+    return (
+        f"the proposal is predicted at {value:.4f}, and trial {proposal.best_trial!r} was observed"
+        f" at {observed:.4f}: it is not predicted to beat the best trial"
+    )
+
+
+def _kept(kept: Sequence[str]) -> str | None:
+    if not kept:
+        return None
+    return (
+        f"no loss measures {', '.join(kept)}, so no fit can tell what"
+        f" {'it is' if len(kept) == 1 else 'they are'} good for: kept at"
+        " propose.keep_unmeasured of the natural weight (0 lets go)"
+    )
+
+
+def _unmeasured(
+    objective: Objective, constraints: Constraints, mixture: Mixture, kept: Sequence[str]
+) -> str | None:
+    least = dict(zip(constraints.domains, constraints.lower_D, strict=True))
+    dropped = [
+        name
+        for name, weight in mixture.items()
+        if name not in (*objective.measured, *kept) and weight <= least[name] + AT_BOUND
+    ]
+    if not dropped:
+        return None
+    return (
+        f"no part of the objective measures {', '.join(dropped)}, and the proposal leaves"
+        f" {'it' if len(dropped) == 1 else 'each'} at the least weight allowed; set a floor in"
+        " constraints.bounds, or add an objective, for a domain that the model needs"
+    )
+
+
+def _optimistic(proposal: Proposal) -> str | None:
+    gain, moved = proposal.gains["best_trial"].value, proposal.optimism.refits
+    if moved is None or moved <= 0 or moved < gain:
+        return None
+    return (
+        f"refits are {moved:.4f} too optimistic at their own optimum, and the predicted gain over"
+        f" the best trial is {gain:.4f}: expect no gain over it"
+    )
+
+
+def _far(fit: Fit, mixture: Mixture) -> str | None:
+    weights_ND = np.unique(fit.trials.weights(), axis=0)
+    apart_NN = distances(weights_ND, weights_ND)
+    np.fill_diagonal(apart_NN, np.inf)
+    widest = float(apart_NN.min(axis=1).max())
+    nearest = float(distances(mixture.array[None], weights_ND).min())
+    if nearest <= widest:
+        return None
+    return (
+        f"the proposal is {nearest:.2f} (total variation) from the nearest trial, farther than any"
+        f" trial is from its own nearest ({widest:.2f}): the prediction is an extrapolation"
+    )
+
+
+def _collapsed(fit: Fit, mixture: Mixture, collapsed: Collection[str]) -> str | None:
+    names, weights_ND = fit.trials.table["trial"].to_list(), fit.trials.weights()
+    nearest = names[int(distances(mixture.array[None], weights_ND)[0].argmin())]
+    if nearest not in collapsed:
+        return None
+    return (
+        f"the experts of trial {nearest!r}, the nearest to the proposal, collapsed: mixopt experts"
+        " DIR says how; constraints.guardrails.experts: true keeps away from such trials"
+    )

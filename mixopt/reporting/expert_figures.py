@@ -1,0 +1,66 @@
+"""The figures of a run's experts, by the name of their file in `figures/`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from matplotlib.figure import Figure
+
+from mixopt.reporting.expert_plots import (
+    plot_distances,
+    plot_domain_experts,
+    plot_expert_history,
+    plot_load,
+    plot_windows,
+)
+from mixopt.reporting.figure_style import figure_svg
+from mixopt.routing import Assignments, Window
+from mixopt.system import write_text
+
+DESCRIPTIONS = {
+    "experts_load": "The load of each layer's experts in training, busiest first; white is even.",
+    "experts_domains": "How each domain's tokens fall on the experts; white is an even share.",
+    "experts_distances": "How far apart the experts of each pair of domains are; 0 is alike.",
+    "experts_over_time": "Balance and specialisation of each layer over the steps.",
+    "experts_history": "The load of each expert of one layer over the steps, in all and by domain.",
+}
+
+
+def still_figures(train: Assignments, compared: Assignments) -> dict[str, Figure]:
+    """Draw what experts are given at one time.
+
+    Args:
+        train: Of training, whose load is shown.
+        compared: What domains are compared by: held-out text, or training where there is none.
+    """
+    found = {"experts_load": plot_load(train), "experts_domains": plot_domain_experts(compared)}
+    if len(compared.domains) > 1:
+        found["experts_distances"] = plot_distances(compared)
+    return found
+
+
+def moving_figures(windows: Sequence[Window]) -> dict[str, Figure]:
+    """Draw what changes over the windows of a run; nothing where there is one alone."""
+    if len(windows) < 2:
+        return {}
+    ends = [(float(window.end), window.assignments) for window in windows]
+    layers = windows[-1].assignments.layers
+    middle = layers[len(layers) // 2].layer
+    return {
+        "experts_over_time": plot_windows(ends),
+        "experts_history": plot_expert_history(ends, middle),
+    }
+
+
+def write_figures(figures: Mapping[str, Figure], folder: Path) -> list[Path]:
+    """Write figures as SVG, and return the files.
+
+    Raises:
+        RunError: The folder cannot be written.
+    """
+    files = []
+    for name, figure in figures.items():
+        files.append(folder / f"{name}.svg")
+        write_text(files[-1], figure_svg(figure))
+    return files

@@ -1,0 +1,148 @@
+"""What a pretraining's record says about its experts.
+
+Load and diagnoses are of the second half of the steps so far, when experts have found their place;
+what compares domains is of the last probe, where it saw enough text for that.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property, reduce
+from operator import add
+from pathlib import Path
+from typing import Any
+
+from matplotlib.figure import Figure
+
+from mixopt.errors import RoutingError
+from mixopt.reporting.expert_figures import moving_figures, still_figures
+from mixopt.routing import (
+    ENOUGH_SEQUENCES,
+    ENOUGH_TOKENS,
+    EXPERTS,
+    Assignments,
+    ExpertRecord,
+    ProbeResult,
+    Summary,
+    Window,
+)
+
+PERMUTATIONS = 100  # of a probe's sequences, for what chance gives
+
+
+@dataclass(frozen=True, eq=False)
+class PretrainingExperts:
+    """The experts of a pretraining.
+
+    Attributes:
+        path: The run directory.
+        windows: Since the domains last changed, at least one.
+        probe: The last, and after how many steps; None where there was none.
+    """
+
+    path: Path
+    windows: tuple[Window, ...]
+    probe: tuple[int, ProbeResult] | None
+
+    @classmethod
+    def read(cls, path: Path) -> PretrainingExperts | None:
+        """Read a run directory; None where nothing was recorded.
+
+        Raises:
+            RoutingError: A file cannot be read.
+        """
+        record = ExpertRecord(path / EXPERTS)
+        windows = record.windows()
+        if not windows:
+            return None
+        last = windows[-1].assignments
+        alike = [w for w in windows if w.assignments.domains == last.domains]
+        for window in alike:
+            last.check_sizes(last.domains, window.assignments.sizes, f"{path}: an earlier window")
+        return cls(path, tuple(alike), record.last_probe())
+
+    @cached_property
+    def settled(self) -> tuple[Window, ...]:
+        """The windows of the second half of the steps."""
+        end = self.windows[-1].end
+        return tuple(window for window in self.windows if 2 * window.end > end)
+
+    @cached_property
+    def train(self) -> Assignments:
+        """What was assigned in them."""
+        return reduce(add, (window.assignments for window in self.settled))
+
+    @cached_property
+    def summary(self) -> Summary:
+        """What that says, with the diagnoses."""
+        return self.train.summary(probe=self._probe_of_these)
+
+    @property
+    def compared(self) -> Assignments:
+        """What domains are compared by: the last probe, or training where that saw too little."""
+        probe = self._probe_of_these
+        return self.train if probe is None or not probe.enough else probe.assignments()
+
+    def figures(self) -> dict[str, Figure]:
+        """Draw the figures, by name."""
+        return {**still_figures(self.train, self.compared), **moving_figures(self.windows)}
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return what is said as plain values."""
+        step, probe = self.probe or (None, None)
+        held_out = None
+        if probe is not None:
+            table = self._specialisation(probe)
+            held_out = {"step": step, "specialisation": None if table is None else table.to_dicts()}
+        return {
+            "directory": str(self.path),
+            "kind": "pretraining",
+            "steps": [self.settled[0].start, self.settled[-1].end],
+            **self.summary.as_dict(),
+            "collapsed": self.summary.collapsed,
+            "probe": held_out,
+        }
+
+    def __str__(self) -> str:
+        """Return it as text of one screen."""
+        first, last = self.settled[0].start + 1, self.settled[-1].end
+        return f"steps {first:,} to {last:,}: {self.summary}\n{self._of_held_out()}".rstrip()
+
+    @property
+    def _probe_of_these(self) -> ProbeResult | None:
+        """The last probe, if it is of the domains and experts of the windows."""
+        if self.probe is None:
+            return None
+        found = self.probe[1].assignments()
+        try:
+            self.train.check_sizes(found.domains, found.sizes, "the probe")
+        except RoutingError:
+            return None
+        return self.probe[1]
+
+    def _specialisation(self, probe: ProbeResult) -> Any:
+        return probe.specialisation(permutations=PERMUTATIONS) if probe.enough else None
+
+    def _of_held_out(self) -> str:
+        if self.probe is None:
+            return ""
+        step, probe = self.probe
+        if len(probe.domains) == 1:  # nothing to tell apart
+            return ""
+        table = self._specialisation(probe)
+        if table is None:
+            tokens = int(probe.tokens_U.sum()) // len(probe.domains)
+            return (
+                f"held-out text, step {step:,}: {len(probe.domain_U):,} sequences, {tokens:,}"
+                f" tokens of each domain; {ENOUGH_SEQUENCES:,} and {ENOUGH_TOKENS:,} are needed to"
+                " tell specialisation from chance (experts.probe, and held-out text for it)"
+            )
+        by_layer = "  ".join(
+            f"{layer}: {value:.3f}"
+            for layer, value in table.select("layer", "specialisation").iter_rows()
+        )
+        chance = float((table["chance"] / table["information"]).mean())
+        return (
+            f"held-out text, step {step:,}: specialisation by layer, less chance"
+            f" ({100 * chance:.0f}% of what is measured): {by_layer}"
+        )

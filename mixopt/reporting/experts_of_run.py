@@ -1,0 +1,48 @@
+"""The experts of a run directory, whatever run it is of: what `mixopt experts` calls."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from mixopt.errors import RoutingError
+from mixopt.reporting.expert_figures import write_figures
+from mixopt.reporting.experts_of_pretraining import PretrainingExperts
+from mixopt.reporting.experts_of_sweep import SweepExperts
+
+FIGURES = "figures"
+RunExperts = PretrainingExperts | SweepExperts
+
+
+def experts(directory: str | Path) -> RunExperts:
+    """Read what a run recorded of its experts.
+
+    Args:
+        directory: Of a sweep or of a pretraining, also while it runs.
+
+    Returns:
+        Something that prints as a summary, and has `as_dict()`, `summary` and `figures()`.
+
+    Raises:
+        RoutingError: There is no such directory, nothing in it is about experts, or a file cannot
+            be read.
+    """
+    path = Path(directory)
+    if not path.is_dir():
+        raise RoutingError(f"{path}: no such directory; give that of a sweep or a pretraining")
+    found = PretrainingExperts.read(path) or SweepExperts.read(path)
+    if found is None:
+        raise RoutingError(
+            f"{path}: nothing is recorded about experts: the model has none, or no trial or window"
+            " of steps is finished; a sweep has them with proxy.options.size: moe-tiny, a"
+            " pretraining with a model such as olmoe"
+        )
+    return found
+
+
+def draw_experts(found: RunExperts) -> list[Path]:
+    """Write the figures into the folder `figures` of the run directory; return the files.
+
+    Raises:
+        RunError: The folder cannot be written.
+    """
+    return write_figures(found.figures(), found.path / FIGURES)

@@ -1,0 +1,133 @@
+"""What a sweep's trials say about their experts.
+
+One trial is shown in full: that of the proposal where it was validated, else the best one.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from matplotlib.figure import Figure
+
+from mixopt.errors import MixoptError
+from mixopt.proposals import PROPOSAL, best_trial, mixture_of
+from mixopt.reporting.expert_figures import still_figures
+from mixopt.routing import ExpertCounts, Summary
+from mixopt.run_directory import TRIAL_FOLDERS, load_run
+from mixopt.system import read_json
+from mixopt.trials import TrialExperts, result_from_json, trial_paths
+
+SHOWN = 12  # trials that are listed
+
+
+@dataclass(frozen=True, eq=False)
+class SweepExperts:
+    """The experts of a sweep.
+
+    Attributes:
+        path: The run directory.
+        trials: The table of the sweep's trials.
+        shown: The trial that is shown in full.
+        counts: Of that trial.
+    """
+
+    path: Path
+    trials: TrialExperts
+    shown: str
+    counts: ExpertCounts
+
+    @classmethod
+    def read(cls, path: Path) -> SweepExperts | None:
+        """Read a run directory; None where no trial has experts.
+
+        Raises:
+            RunError: A file cannot be read.
+        """
+        found = [result_from_json(read_json(f)["result"]) for f in _files(path, "sweep")]
+        trials = TrialExperts.of(found)
+        if trials is None:
+            return None
+        counts = {one.trial: one.experts for one in found if one.experts is not None}
+        for file in _files(path, "validate"):
+            if mixture_of(file.stem) == PROPOSAL:
+                result = result_from_json(read_json(file)["result"])
+                if result.experts is not None:
+                    return cls(path, trials, result.trial, result.experts)
+        best = _best(path)
+        shown = best if best in counts else next(iter(counts))
+        return cls(path, trials, shown, counts[shown])
+
+    @cached_property
+    def summary(self) -> Summary:
+        """What the experts of the trial that is shown say, with the diagnoses."""
+        return self.counts.train.summary()
+
+    def figures(self) -> dict[str, Figure]:
+        """Draw the figures of the trial that is shown, by name."""
+        return still_figures(self.counts.train, self.counts.held_out)
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return what is said as plain values."""
+        return {
+            "directory": str(self.path),
+            "kind": "sweep",
+            "trials": self.trials.by_trial().to_dicts(),
+            "collapsed": list(self.trials.collapsed),
+            "shown": self.shown,
+            **self.summary.as_dict(),
+            "specialisation": {
+                str(one.layer): one.specialisation for one in self.counts.information
+            },
+        }
+
+    def __str__(self) -> str:
+        """Return it as text: the trials, then the one that is shown."""
+        shown = f"trial {self.shown}: {self.summary}"
+        return "\n".join([*self._trial_lines(), "", shown, *self._of_held_out()])
+
+    def _of_held_out(self) -> list[str]:
+        told = {one.layer: one.specialisation for one in self.counts.information}
+        by_layer = [f"{n}: {value:.3f}" for n, value in told.items() if value is not None]
+        if not by_layer:
+            return []
+        return [f"held-out text: specialisation by layer, less chance: {'  '.join(by_layer)}"]
+
+    def _trial_lines(self) -> list[str]:
+        by_trial = self.trials.by_trial()
+        table = by_trial.sort("has_collapsed", "load_entropy", descending=[True, False])
+        marked = len(self.trials.collapsed)
+        lines = [
+            f"experts collapsed in {marked} of {table.height} trials",
+            f"{'trial':<18}{'load entropy':>14}{'busiest':>10}{'dead':>6}{'specialisation':>16}",
+        ]
+        for row in table.head(SHOWN).iter_rows(named=True):
+            told = row["specialisation"]
+            lines.append(
+                f"{row['trial'][:17]:<18}{row['load_entropy']:>14.3f}{row['max_violation']:>10.2f}"
+                f"{row['dead']:>6}{'' if told is None else format(told, '.3f'):>16}"
+                f"{_how(row['collapse'])}"
+            )
+        if table.height > SHOWN:
+            lines.append(f"and {table.height - SHOWN} more, in experts.parquet")
+        return lines
+
+
+def _how(collapse: str | None) -> str:
+    """Say in which layer the experts of a trial collapsed, and how, if they did."""
+    return "" if collapse is None else f"  {collapse.partition(';')[0]}"
+
+
+def _files(path: Path, step: str) -> list[Path]:
+    return sorted(trial_paths(path / TRIAL_FOLDERS[step]))
+
+
+def _best(path: Path) -> str | None:
+    """Return the trial with the lowest objective; None before the sweep is finished."""
+    try:
+        run = load_run(path)
+        return best_trial(run.trials, run.objective)[0]
+    except MixoptError:
+        return None

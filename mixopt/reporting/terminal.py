@@ -1,0 +1,176 @@
+"""A finished run in one screen: the proposal, and what validation says of it."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from mixopt.proposals import Proposal, Validation, validation_table
+from mixopt.run_directory import Run
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+    from mixopt.proposals import Front
+
+SHOWN = 4  # domains of a point of a front
+UNITS = {
+    "bits_per_byte": "bits per byte",
+    "nats_per_token": "nats per token",
+    "standard_deviations": "standard deviations",
+    "metric_units": "units of the metric",
+}
+
+
+def run_summary(run: Run) -> dict[str, Any]:
+    """Return the answer of a run as plain values."""
+    proposal = run.proposal
+    return {
+        "path": str(run.path),
+        "proposal": str(run.path / "proposal.yaml"),
+        "report": str(run.path / "report.html"),
+        "weights": dict(proposal.mixture),
+        "natural": dict(proposal.natural),
+        "objective": run.objective.describe(),
+        "predicted": proposal.predicted_objective.to_json(),
+        "validation": run.validation.to_json(),
+    }
+
+
+def summary_text(run: Run) -> str:
+    """Return the tables of the proposal and of its validation, and where the files are."""
+    lines = [
+        proposal_text(run.proposal),
+        _text_of(_validation_table(run.validation)),
+        run.validation.verdict,
+        "",
+        f"proposal: {run.path / 'proposal.yaml'}",
+        f"report:   {run.path / 'report.html'}",
+    ]
+    return "\n".join(lines)
+
+
+def proposal_text(proposal: Proposal) -> str:
+    """Return the table of a proposal, its prediction and its warnings."""
+    predicted = proposal.predicted_objective
+    interval = f"{predicted.low:.4f} to {predicted.high:.4f}"
+    lines = [
+        _text_of(_proposal_table(proposal)),
+        f"predicted: {predicted.value:.4f} {UNITS[proposal.unit]}, 90% interval {interval}",
+        f"it amounts to {proposal.effective_domains:.1f} domains; {_sureness(proposal)}",
+        *(f"held by: {limit}" for limit in proposal.binding),
+        *(f"warning: {warning}" for warning in proposal.warnings),
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def front_text(front: Front) -> str:
+    """Return a table of a front: each point's predicted losses, and its largest weights."""
+    table = _table(
+        f"Pareto front of {' and '.join(front.targets)}, {UNITS[front.unit]}",
+        "point",
+        *front.targets,
+        "mixture",
+    )
+    for number, point in enumerate(front.points, start=1):
+        losses = [f"{point.losses[name].value:.4f}" for name in front.targets]
+        weights = sorted(point.proposal.mixture.items(), key=lambda item: -item[1])[:SHOWN]
+        table.add_row(
+            str(number), *losses, ", ".join(f"{n} {100 * w:.0f}%" for n, w in weights if w >= 0.005)
+        )
+    return _text_of(table, width=120)
+
+
+def _sureness(proposal: Proposal) -> str:
+    held_out = f"predicted best while held out, trials came out {proposal.optimism.held_out:+.4f}"
+    moved, refits = proposal.stability, proposal.optimism.refits
+    if moved is None or refits is None:
+        return held_out
+    return (
+        f"on resampled trials {100 * moved.mean:.0f}% of it moves, and an optimum is"
+        f" {refits:.4f} too good; {held_out}"
+    )
+
+
+def evaluation_text(found: Mapping[str, Any]) -> str:
+    """Return the table of `mixopt.fitting.evaluation.evaluate`."""
+    columns = {
+        "spearman": "spearman",
+        "own_share": "own share",
+        "from_uniform": "from uniform",
+        "ceiling": "ceiling",
+        "rmse": "rmse",
+        "coverage90": "coverage",
+        "rank": "rank",
+        "regret": "regret",
+    }
+    title = f"{found['regressor']} on {found['runs']} runs that it has not seen"
+    rows = {**found["targets"], "(mean)": found["mean"], "(mean, scaled)": found["mean_scaled"]}
+    shown = [c for c in columns if any(row and row.get(c) is not None for row in rows.values())]
+    table = _table(title, "target", *(columns[column] for column in shown))
+    for name, row in rows.items():
+        if row is not None:
+            cells = [row.get(column) for column in shown]
+            table.add_row(name, *("" if cell is None else f"{cell:.4g}" for cell in cells))
+    notes = "".join(f"{note}\n" for note in found["notes"])
+    return f"{_text_of(table, width=120)}\n{notes}{_mean_ranks(found)}"
+
+
+def _mean_ranks(found: Mapping[str, Any]) -> str:
+    mean, controls = found["mean_spearman"], found["mean_controls"]
+    if mean is None:
+        return "mean Spearman over targets: none, every target is constant"
+    others = [
+        f"{name.replace('_', ' ')} {value:.4f}"
+        for name, value in controls.items()
+        if value is not None
+    ]
+    return f"mean Spearman over targets: {mean:.4f} ({', '.join(others)})"
+
+
+def _proposal_table(proposal: Proposal) -> Table:
+    columns = ("natural", "proposed", *(("epochs",) if proposal.epochs is not None else ()))
+    table = _table(f"Proposal for {proposal.objective}", "domain", *columns)
+    for domain, weight in sorted(proposal.mixture.items(), key=lambda item: -item[1]):
+        row = [domain, f"{100 * proposal.natural[domain]:.1f}%", f"{100 * weight:.1f}%"]
+        if proposal.epochs is not None:
+            row.append(f"{proposal.epochs[domain]:.2f}")
+        table.add_row(*row)
+    return table
+
+
+def _validation_table(validation: Validation) -> Table:
+    unit = UNITS[validation.objective.value_unit]
+    title = f"Validation: {validation.objective.describe()}, {unit}, lower is better"
+    table = _table(title, "mixture", "mean", "sd", "proposal less it", "95% interval", "proposal")
+    for row in validation_table(validation).iter_rows(named=True):
+        cells = [row["mixture"], f"{row['objective']:.4f}", f"{row['sd']:.4f}"]
+        if row["verdict"] is not None:
+            interval = f"{row['low']:+.4f} to {row['high']:+.4f}"
+            cells += [f"{row['difference']:+.4f}", interval, row["verdict"]]
+        table.add_row(*cells)
+    return table
+
+
+def _text_of(table: Table, width: int = 100) -> str:
+    from rich.console import Console
+
+    stream = io.StringIO()
+    console = Console(file=stream, width=width, highlight=False, color_system=None, markup=False)
+    # A title of its own is wrapped to the width of the table.
+    title, table.title = table.title, None
+    console.print(title, soft_wrap=True)
+    console.print(table)
+    return "\n".join(line.rstrip() for line in stream.getvalue().rstrip().splitlines()) + "\n"
+
+
+def _table(title: str, first: str, *others: str) -> Table:
+    from rich import box
+    from rich.table import Table
+
+    table = Table(title=title, box=box.SIMPLE_HEAD)
+    table.add_column(first)
+    for name in others:
+        table.add_column(name, justify="right")
+    return table

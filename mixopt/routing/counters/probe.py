@@ -1,0 +1,131 @@
+"""Look at what the routers choose for fixed batches, sequence by sequence.
+
+Counts of training move with the mixture; what compares domains, checkpoints or runs is measured on
+the same, balanced batches. Sequences are kept apart, because the tokens of one resemble each other:
+only they can be shuffled to say what chance alone would give.
+
+Shapes: T tokens, K experts of a token, E experts, D domains, U sequences of one domain.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from mixopt.errors import RoutingError
+from mixopt.routing.counters.adapters import FoundRouter
+from mixopt.routing.counters.shared_experts import SharedExperts
+from mixopt.routing.probe_result import LayerProbe, ProbeResult
+from mixopt.system import IntArray
+
+
+class Probe:
+    """Hooks that keep what is chosen; made by `RouterStats.probe`."""
+
+    def __init__(
+        self,
+        model: nn.Module,
+        routers: Sequence[FoundRouter],
+        domains: tuple[str, ...],
+        tokens: int,
+    ) -> None:
+        self._routers, self._domains, self._tokens = routers, domains, tokens
+        self._at: IntArray | None = None
+        self._seen: dict[int, Tensor] = {}
+        self._kept = 0
+        self._domain_T: list[IntArray] = []
+        self._domain_U: list[IntArray] = []
+        self._tokens_U: list[IntArray] = []
+        self._counts_UE: dict[int, list[IntArray]] = {r.layer: [] for r in routers}
+        self._ids_TK: dict[int, list[IntArray]] = {r.layer: [] for r in routers}
+        self._handles = [self._listen(router) for router in routers]
+        self._shared = [SharedExperts(model, router, len(domains)) for router in routers]
+
+    def begin(self, domain_BS: Tensor) -> None:
+        """Begin a batch; domains as `token_domains` returns them."""
+        domain_BS = domain_BS.cpu()
+        unknown = domain_BS == len(self._domains)
+        if unknown.any():
+            raise RoutingError(f"{int(unknown.sum())} tokens of the probe are of no domain")
+        self._at, self._seen = domain_BS.numpy(), {}
+        for shared in self._shared:
+            shared.begin()
+
+    def end(self, *, whole: bool) -> None:
+        """Keep the batch, unless it was interrupted."""
+        domain_BS, self._at = self._at, None
+        if not whole or domain_BS is None:
+            return
+        missing = [r.name for r in self._routers if r.layer not in self._seen]
+        if missing:
+            raise RoutingError(f"router {missing[0]!r} did not run inside `stats.domains`")
+        self._keep(domain_BS)
+        for shared in self._shared:
+            shared.end(torch.from_numpy(domain_BS).flatten())
+
+    def result(self) -> ProbeResult:
+        """Return what was seen.
+
+        Raises:
+            RoutingError: No batch was.
+        """
+        if not self._domain_U:
+            raise RoutingError("the probe saw no batch: run the model inside `stats.domains`")
+        layers = tuple(
+            LayerProbe(
+                layer=router.layer,
+                top_k=router.top_k,
+                counts_UE=np.concatenate(self._counts_UE[router.layer]),
+                ids_TK=np.concatenate(self._ids_TK[router.layer]),
+                shared_D=shared.means(),
+            )
+            for router, shared in zip(self._routers, self._shared, strict=True)
+        )
+        return ProbeResult(
+            self._domains,
+            np.concatenate(self._domain_U),
+            np.concatenate(self._tokens_U),
+            np.concatenate(self._domain_T),
+            layers,
+        )
+
+    def remove(self) -> None:
+        """Take the hooks out."""
+        for handle in self._handles:
+            handle.remove()
+        for shared in self._shared:
+            shared.remove()
+
+    def _listen(self, router: FoundRouter) -> Any:
+        def hook(module: nn.Module, inputs: Any, output: Any) -> None:
+            if self._at is None or torch._C._current_graph_task_id() != -1:
+                return
+            if router.layer in self._seen:
+                raise RoutingError(f"router {router.name!r} ran twice inside one `stats.domains`")
+            ids = router.read(output)[0].detach()
+            self._seen[router.layer] = ids.reshape(-1, router.top_k)
+
+        return router.module.register_forward_hook(hook)
+
+    def _keep(self, domain_BS: IntArray) -> None:
+        count = len(self._domains)
+        real_T = domain_BS.ravel() < count
+        # A unit is the part of a sequence that is of one domain.
+        unit_T = (np.arange(len(domain_BS))[:, None] * count + domain_BS).ravel()[real_T]
+        units, place_T = np.unique(unit_T, return_inverse=True)
+        few = min(self._tokens - self._kept, len(place_T))
+        self._kept += few
+        self._domain_U.append(units % count)
+        self._tokens_U.append(np.bincount(place_T))
+        self._domain_T.append(domain_BS.ravel()[real_T][:few])
+        for router in self._routers:
+            ids_TK = self._seen[router.layer].cpu().numpy().astype(np.int64)[real_T]
+            cell = place_T[:, None] * (router.experts + 1) + ids_TK
+            counts = np.bincount(cell.ravel(), minlength=len(units) * (router.experts + 1))
+            counts_UE = counts.reshape(len(units), -1)[:, : router.experts]
+            self._counts_UE[router.layer].append(counts_UE)
+            self._ids_TK[router.layer].append(ids_TK[:few])

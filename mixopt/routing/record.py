@@ -1,0 +1,176 @@
+"""What a run keeps of its experts, on disk.
+
+    experts/
+      counts/part-<end>.parquet   a row for each domain, layer and expert, and
+      layers/part-<end>.parquet   one for each domain and layer: sums over one window of steps,
+                                  from after `step_start` to `step_end`
+      probe/<step>.npz            what the routers chose for fixed batches (mixopt.routing)
+      scalars.jsonl               a line for each step that has numbers (mixopt.routing.scalars)
+
+Windows are disjoint, so parts one below the other add up to the run. Files are there whole or not
+at all. A run that goes on from a checkpoint drops what was written after it.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+
+from mixopt.errors import RoutingError, RunError
+from mixopt.routing.assignments import Assignments
+from mixopt.routing.frames import from_frames, to_frames
+from mixopt.routing.probe_file import load_probe, save_probe
+from mixopt.routing.probe_result import ProbeResult
+from mixopt.system import replacing, write_text
+
+EXPERTS = "experts"  # the folder in a run directory
+COUNTS, LAYERS, PROBE, SCALARS = "counts", "layers", "probe", "scalars.jsonl"
+
+
+@dataclass(frozen=True, eq=False)
+class Window:
+    """What was counted in some steps.
+
+    Attributes:
+        start: Steps taken before it.
+        end: Steps taken after it.
+        assignments: Of these steps alone.
+    """
+
+    start: int
+    end: int
+    assignments: Assignments
+
+
+class ExpertRecord:
+    """The experts of one run."""
+
+    def __init__(self, path: Path) -> None:
+        """Name the folder; it is made when something is written."""
+        self.path = path
+
+    @property
+    def beside(self) -> list[Path]:
+        """The files and folders there are, to be synced before a checkpoint counts."""
+        names = (COUNTS, LAYERS, PROBE, SCALARS)
+        return [self.path / name for name in names if (self.path / name).exists()]
+
+    @property
+    def is_there(self) -> bool:
+        """Whether anything was recorded."""
+        return bool(self._parts() or self._probes())
+
+    def write_window(self, window: Window) -> None:
+        """Write the two parts of a window.
+
+        Raises:
+            RunError: The folder cannot be written.
+        """
+        counts, layers = to_frames(window.assignments)
+        steps = [
+            pl.lit(window.start, pl.Int32).alias("step_start"),
+            pl.lit(window.end, pl.Int32).alias("step_end"),
+        ]
+        total = (pl.col("even") + pl.col("odd")).alias("count")
+        self._write(LAYERS, window.end, layers.select(*steps, pl.all()))
+        self._write(COUNTS, window.end, counts.select(*steps, pl.all(), total))
+
+    def write_probe(self, step: int, probe: ProbeResult) -> None:
+        """Write what was seen after so many steps.
+
+        Raises:
+            RunError: The folder cannot be written.
+        """
+        save_probe(probe, self.path / PROBE / f"{step:08d}.npz")
+
+    def write_scalars(self, step: int, values: Mapping[str, float]) -> None:
+        """Add a line; a step has one.
+
+        Raises:
+            RunError: The file cannot be written.
+        """
+        content = {"step": step, **values, "time": round(time.time(), 3)}
+        line = json.dumps(content, allow_nan=False) + "\n"
+        path = self.path / SCALARS
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
+            with path.open("a", encoding="utf-8") as stream:
+                stream.write(line)
+        except OSError as error:
+            raise RunError(f"{path}: cannot be written: {error.strerror}") from error
+
+    def cut(self, step: int) -> None:
+        """Go on after so many steps: drop all that is of later ones."""
+        for folder in (COUNTS, LAYERS, PROBE):
+            for file in (self.path / folder).glob("*"):
+                if not file.name.startswith(".") and _step(file) > step:
+                    file.unlink()
+        lines = self._lines()
+        kept = [line for line in lines if _is_until(line, step)]
+        if len(kept) < len(lines):
+            write_text(self.path / SCALARS, "".join(kept))
+
+    def windows(self) -> list[Window]:
+        """Return the windows in their order.
+
+        Raises:
+            RoutingError: A part cannot be read.
+        """
+        return [self._window(file) for file in self._parts()]
+
+    def probes(self) -> list[tuple[int, ProbeResult]]:
+        """Return the probes and after how many steps they were, in their order.
+
+        Raises:
+            RoutingError: One cannot be read.
+        """
+        return [(_step(file), load_probe(file)) for file in self._probes()]
+
+    def last_probe(self) -> tuple[int, ProbeResult] | None:
+        """Return the latest probe and its step; errors as `probes`."""
+        found = self._probes()
+        return (_step(found[-1]), load_probe(found[-1])) if found else None
+
+    def scalars(self) -> list[dict[str, Any]]:
+        """Return the lines of numbers."""
+        return [json.loads(line) for line in self._lines() if line.endswith("\n")]
+
+    def _write(self, folder: str, end: int, table: pl.DataFrame) -> None:
+        with replacing(self.path / folder / f"part-{end:08d}.parquet") as temporary:
+            table.write_parquet(temporary, compression="zstd")
+
+    def _window(self, file: Path) -> Window:
+        tables = [self.path / folder / file.name for folder in (COUNTS, LAYERS)]
+        try:
+            counts, layers = (pl.read_parquet(table, glob=False) for table in tables)
+            start, end = counts.select("step_start", "step_end").row(0)
+        except (OSError, pl.exceptions.PolarsError) as error:
+            raise RoutingError(f"{file}: cannot be read: {' '.join(str(error).split())}") from error
+        return Window(start, end, from_frames(counts, layers))
+
+    def _parts(self) -> list[Path]:
+        return sorted((self.path / COUNTS).glob("part-*.parquet"))
+
+    def _probes(self) -> list[Path]:
+        return sorted((self.path / PROBE).glob("[0-9]*.npz"))
+
+    def _lines(self) -> list[str]:
+        path = self.path / SCALARS
+        if not path.exists():
+            return []
+        return path.read_text(encoding="utf-8").splitlines(keepends=True)
+
+
+def _step(file: Path) -> int:
+    return int(file.stem.removeprefix("part-"))
+
+
+def _is_until(line: str, step: int) -> bool:
+    """Tell whether a line is whole, as a killed process may leave half of one, and not later."""
+    return line.endswith("\n") and int(json.loads(line)["step"]) <= step

@@ -1,0 +1,38 @@
+"""From weights to the order of samples: exact, resumable, and numpy alone.
+
+`mixopt.sampling.order` is the integer arithmetic behind it.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from mixopt.system.lazy_names import lazy_names
+
+if TYPE_CHECKING:
+    from mixopt.sampling.batch_rows import BatchRows as BatchRows
+    from mixopt.sampling.forecast import (
+        simulate_proposal as simulate_proposal,
+        simulation_json as simulation_json,
+        simulation_lines as simulation_lines,
+    )
+    from mixopt.sampling.order.permutation import (
+        RowOrder as RowOrder,
+        domain_key as domain_key,
+        window_order as window_order,
+    )
+    from mixopt.sampling.sampler import MixtureSampler as MixtureSampler
+    from mixopt.sampling.sampler_input import Weights as Weights, at_least as at_least
+    from mixopt.sampling.schedule import Schedule as Schedule
+else:
+    __getattr__, __dir__ = lazy_names(
+        __name__,
+        {
+            "batch_rows": ["BatchRows"],
+            "forecast": ["simulate_proposal", "simulation_json", "simulation_lines"],
+            "order.permutation": ["RowOrder", "domain_key", "window_order"],
+            "sampler": ["MixtureSampler"],
+            "sampler_input": ["Weights", "at_least"],
+            "schedule": ["Schedule"],
+        },
+    )

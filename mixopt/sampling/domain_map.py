@@ -1,0 +1,118 @@
+"""Go on from a state whose domains were changed on purpose: renamed, removed, added, regrown.
+
+What was drawn of a domain and what it is owed go with it. A domain with another number of rows
+begins its next epoch, because its old order of rows is gone.
+
+Shapes: D domains.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import NamedTuple
+
+from mixopt.errors import SamplerError, did_you_mean
+from mixopt.sampling.order import Origin
+from mixopt.sampling.schedule import Layout, Schedule
+from mixopt.sampling.stream_spec import Stream
+
+
+def map_stream(
+    saved: Stream, here: Stream, position: int, map_domains: Mapping[str, str | None]
+) -> Stream:
+    """Return the stream that goes on at `position` with the domains that are here.
+
+    Args:
+        saved: The stream of the state.
+        here: The stream that goes on; its weights hold from here on.
+        position: Where the state is.
+        map_domains: The state's name of a domain to the name here, or None where it is gone;
+            names that stay may be left out.
+
+    Raises:
+        SamplerError: A name that is unknown on its side, a domain of the state that is neither
+            here nor mapped, two that go to one, or another seed.
+    """
+    before = _sources(saved.layout.names, here.layout.names, map_domains)
+    if saved.layout.seed != here.layout.seed:
+        raise SamplerError(
+            f"the state's seed is {saved.layout.seed}, here it is {here.layout.seed}"
+        )
+    schedule = Schedule(saved.layout, saved.changes, saved.origin)
+    moved = [_moved(schedule, before.get(name), position) for name in here.layout.names]
+    named = list(zip(here.layout.names, here.layout.sizes, moved, strict=True))
+    layout = here.layout._replace(
+        window=saved.layout.window,
+        row_keys=tuple(one.key or name for name, _, one in named),
+        shift=tuple(one.next_row(size) - one.counted for _, size, one in named),
+    )
+    origin = Origin(position, tuple(o.counted for o in moved), tuple(o.owed for o in moved))
+    return _from_here(here, layout, origin)
+
+
+class _Moved(NamedTuple):
+    """What goes with one domain: the key of its rows, counts, what it is owed, its size."""
+
+    key: str | None = None
+    counted: int = 0
+    drawn: int = 0
+    owed: int = 0
+    size: int = 0
+
+    def next_row(self, size: int) -> int:
+        """Return how many rows count as drawn, now that the domain has `size` of them."""
+        if self.size in {0, size}:
+            return self.drawn
+        epochs_begun = -(-self.drawn // self.size)
+        return epochs_begun * size
+
+
+def _moved(schedule: Schedule, old: int | None, position: int) -> _Moved:
+    if old is None:
+        return _Moved()
+    layout = schedule.layout
+    return _Moved(
+        (layout.row_keys or layout.names)[old],
+        int(schedule.planned_counts(position)[old]),
+        int(schedule.drawn(position)[old]),
+        int(schedule.owed(position)[old]),
+        layout.sizes[old],
+    )
+
+
+def _sources(
+    theirs: tuple[str, ...], ours: tuple[str, ...], map_domains: Mapping[str, str | None]
+) -> dict[str, int]:
+    """Return which domain of the state each domain here goes on from."""
+    sources: dict[str, int] = {}
+    for name in map_domains:
+        if name not in theirs:
+            raise SamplerError(
+                f"map_domains: the state has no {name!r}{did_you_mean(name, theirs)}"
+            )
+    for k, name in enumerate(theirs):
+        target = map_domains.get(name, name)
+        if target is None:
+            continue
+        if target not in ours:
+            raise SamplerError(
+                f"map_domains: the state's domain {name!r} would go on as {target!r}, which is not"
+                f" here; map it to a domain or to None{did_you_mean(target, ours)}"
+            )
+        if target in sources:
+            raise SamplerError(
+                f"map_domains: {theirs[sources[target]]!r} and {name!r} both go to {target!r}"
+            )
+        sources[target] = k
+    return sources
+
+
+def _from_here(here: Stream, layout: Layout, origin: Origin) -> Stream:
+    """Keep the weights that hold from the origin on."""
+    past = [p for p in here.positions if p <= origin.position]
+    stream = replace(here, layout=layout, mixtures={}, changes=(), origin=origin)
+    stream = stream.changed(origin.position, here.mixtures[past[-1]])
+    for later in here.positions[len(past) :]:
+        stream = stream.changed(later, here.mixtures[later])
+    return stream

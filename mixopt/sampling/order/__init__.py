@@ -1,0 +1,32 @@
+"""The integer arithmetic of the order: shares, exact splits, permutations, plans."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from mixopt.system.lazy_names import lazy_names
+
+if TYPE_CHECKING:
+    from mixopt.sampling.order.permutation import (
+        ChunkedRowOrder as ChunkedRowOrder,
+        RowOrder as RowOrder,
+        domain_key as domain_key,
+        window_order as window_order,
+    )
+    from mixopt.sampling.order.pieces import (
+        Change as Change,
+        Exhausted as Exhausted,
+        Origin as Origin,
+    )
+    from mixopt.sampling.order.plan import Plan as Plan
+    from mixopt.sampling.order.shares import UNIT as UNIT, whole_shares as whole_shares
+else:
+    __getattr__, __dir__ = lazy_names(
+        __name__,
+        {
+            "permutation": ["ChunkedRowOrder", "RowOrder", "domain_key", "window_order"],
+            "pieces": ["Change", "Exhausted", "Origin"],
+            "plan": ["Plan"],
+            "shares": ["UNIT", "whole_shares"],
+        },
+    )

@@ -1,0 +1,204 @@
+"""Pseudorandom permutations of any size without a table: which row comes k-th.
+
+A Feistel network over a rectangle: row k is a cell (k // b, k % b) of an a x b grid with
+a b >= size, a and b near its square root. Each round adds a keyed hash of one coordinate to the
+other, modulo its side; a result outside of the size is sent through again (cycle walking; at most
+one in about sqrt(size) is). Four rounds are enough by chi-square and two are not (Luby and Rackoff
+1988 prove as much for random round functions); six are used.
+
+All arithmetic is on unsigned 64-bit integers, so the order is the same on every machine.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mixopt.system import IntArray
+
+Words = NDArray[np.uint64]
+
+ROUNDS = 6
+
+_U = np.uint64
+_GOLDEN = _U(0x9E3779B97F4A7C15)
+_ODD = _U(0xFF51AFD7ED558CCD)
+_ODDER = _U(0xC4CEB9FE1A85EC53)
+_HALF = _U(32)
+
+
+def domain_key(seed: int, name: str) -> int:
+    """Return 64 bits that depend on the seed and on a domain's name."""
+    text = f"{seed}\n{name}".encode()
+    return int.from_bytes(hashlib.blake2b(text, digest_size=8).digest(), "little")
+
+
+def scramble(words: Words) -> Words:
+    """Hash 64-bit words, one to one (the finaliser of MurmurHash3)."""
+    out = words ^ (words >> _U(33))
+    out *= _ODD
+    out ^= out >> _U(33)
+    out *= _ODDER
+    out ^= out >> _U(33)
+    return out
+
+
+class RowOrder:
+    """The order of each domain's rows, another in each epoch."""
+
+    def __init__(self, sizes_D: Sequence[int], keys_D: Sequence[int]) -> None:
+        """Lay out a grid for each domain.
+
+        Args:
+            sizes_D: Rows of each domain, >= 0.
+            keys_D: 64-bit keys.
+        """
+        self._sizes = np.array([max(size, 1) for size in sizes_D], np.uint64)
+        self._keys = np.array(keys_D, np.uint64)
+        self._grid = _Grid(self._sizes.tolist())
+
+    def rows(self, domain: IntArray, ordinal: IntArray) -> IntArray:
+        """Return the row that a domain gives when it is drawn for the ordinal-th time.
+
+        Args:
+            domain: Numbers of domains, shape (B,).
+            ordinal: How often each was drawn before, shape (B,).
+
+        Returns:
+            Rows, shape (B,): every one of a domain's once in each epoch.
+        """
+        size = self._sizes[domain]
+        count = ordinal.view(np.uint64)
+        epoch = count // size
+        key = scramble(self._keys[domain] + epoch * _GOLDEN)
+        return self._grid.permute(domain, count - epoch * size, key).view(np.int64)
+
+
+class ChunkedRowOrder:
+    """The order of rows for storage that is slow to seek: chunks, then rows in a window of them.
+
+    Chunks of neighbouring rows are permuted, and rows are permuted inside windows of a few
+    chunks, so a reader works on `window` chunks at a time.
+    """
+
+    def __init__(
+        self, sizes_D: Sequence[int], keys_D: Sequence[int], *, chunk: int, window: int
+    ) -> None:
+        """Lay out the grids.
+
+        Args:
+            sizes_D: Rows of each domain, >= 0.
+            keys_D: 64-bit keys.
+            chunk: Neighbouring rows that are read together, >= 1.
+            window: Chunks that rows are shuffled over, >= 1.
+        """
+        self._sizes = np.array([max(size, 1) for size in sizes_D], np.uint64)
+        self._keys = np.array(keys_D, np.uint64)
+        self._chunk, self._span = _U(chunk), _U(chunk * window)
+        chunks = [-(-size // chunk) for size in self._sizes.tolist()]
+        self._padded = np.array(chunks, np.uint64) * self._chunk
+        last = [n * chunk % (chunk * window) or chunk * window for n in chunks]
+        self._chunks = _Grid(chunks)
+        self._windows = _Grid([chunk * window] * len(chunks) + last)
+
+    def rows(self, domain: IntArray, ordinal: IntArray) -> IntArray:
+        """Return rows as `RowOrder.rows` does."""
+        size = self._sizes[domain]
+        count = ordinal.view(np.uint64)
+        epoch = count // size
+        key = scramble(self._keys[domain] + epoch * _GOLDEN)
+        row = self._permute(domain, count - epoch * size, key)
+        again = np.flatnonzero(row >= size)
+        while len(again):
+            row[again] = self._permute(domain[again], row[again], key[again])
+            again = again[row[again] >= size[again]]
+        return row.view(np.int64)
+
+    def _permute(self, domain: IntArray, index: Words, key: Words) -> Words:
+        window = index // self._span
+        start = window * self._span
+        is_last = start + self._span >= self._padded[domain]
+        grid = domain + np.where(is_last, len(self._sizes), 0)
+        inside = self._windows.permute(grid, index - start, scramble(key + window + _U(1)))
+        place = start + inside
+        chunk = self._chunks.permute(domain, place // self._chunk, key)
+        return chunk * self._chunk + place % self._chunk
+
+
+class _Grid:
+    """Feistel networks over the sizes of D domains."""
+
+    def __init__(self, sizes_D: Sequence[int]) -> None:
+        left = [math.isqrt(size - 1) + 1 if size > 1 else 1 for size in sizes_D]
+        right = [-(-size // side) for size, side in zip(sizes_D, left, strict=True)]
+        self._sizes = np.array(sizes_D, np.uint64)
+        self._left = np.array(left, np.uint64)
+        self._right = np.array(right, np.uint64)
+
+    def permute(self, domain: IntArray, index: Words, key: Words) -> Words:
+        """Return where each index goes, shape (B,), below the size of its domain."""
+        out = _feistel(index, key, self._left[domain], self._right[domain])
+        size = self._sizes[domain]
+        again = np.flatnonzero(out >= size)
+        while len(again):
+            sides = self._left[domain[again]], self._right[domain[again]]
+            out[again] = _feistel(out[again], key[again], *sides)
+            again = again[out[again] >= size[again]]
+        return out
+
+
+def _feistel(index: Words, key: Words, left: Words, right: Words) -> Words:
+    row = index // right
+    column = index - row * right
+    for _ in range(ROUNDS // 2):
+        key = key + _GOLDEN
+        _add_hash(row, column, key, left)
+        key = key + _GOLDEN
+        _add_hash(column, row, key, right)
+    row *= right
+    row += column
+    return row
+
+
+def _add_hash(target: Words, source: Words, key: Words, side: Words) -> None:
+    """Add a hash of `source` to `target`, modulo `side` < 2^32."""
+    word = source ^ key
+    word *= _ODD
+    word ^= word >> _HALF
+    word *= _ODDER
+    word >>= _HALF
+    word *= side
+    word >>= _HALF
+    target += word
+    np.subtract(target, side, out=word)
+    np.minimum(target, word, out=target)
+
+
+def window_order(seed_key: int, first: int, windows: int, size: int) -> IntArray:
+    """Return the shuffled places of some windows of equal size.
+
+    Sorting hashes that end in the place itself leaves no ties, so every sorting algorithm gives
+    the same order.
+
+    Args:
+        seed_key: 64-bit key.
+        first: Number of the first window.
+        windows: How many.
+        size: Positions in a window.
+
+    Returns:
+        Places inside each window, shape (windows, size).
+    """
+    place = np.arange(size, dtype=np.uint64)
+    mask = _U((1 << max(size - 1, 1).bit_length()) - 1)
+    number = np.arange(first, first + windows, dtype=np.uint64)[:, None]
+    words = scramble(scramble(number + _U(seed_key & (2**64 - 1))) + place * _GOLDEN)
+    words &= ~mask
+    words |= place
+    words.sort(axis=1)
+    words &= mask
+    return words.view(np.int64)

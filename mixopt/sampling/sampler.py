@@ -1,0 +1,285 @@
+"""MixtureSampler: the rows that one rank trains on, batch by batch, for any training loop.
+
+It hands out this rank's part of each global batch as integers into the concatenation of the
+domains, so it is a batch sampler for torch's DataLoader; torch is not imported. It runs in the
+main process, and weights can be changed between two batches of a running job.
+
+Shapes: D domains, B samples.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_right
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+from mixopt.errors import SamplerError
+from mixopt.mixture import Mixture
+from mixopt.sampling.batch_rows import BatchRows
+from mixopt.sampling.ranks import this_rank
+from mixopt.sampling.sampler_input import (
+    Policy,
+    Sizes,
+    Weights,
+    at_least,
+    epoch_limits,
+    mixture_over,
+    named_sizes,
+    rank_batch,
+    row_chunks,
+    rows_allowed,
+    token_lengths,
+)
+from mixopt.sampling.sampler_log import LogEntry, read_log
+from mixopt.sampling.sampler_state import read_state, write_state
+from mixopt.sampling.schedule import Layout, Schedule
+from mixopt.sampling.stream_spec import Stream
+from mixopt.system import IntArray
+
+_FAR = 1 << 50
+
+
+class MixtureSampler:
+    """Yield this rank's rows of each global batch; weights can change between batches."""
+
+    def __init__(
+        self,
+        sizes: Sizes,
+        weights: Weights,
+        *,
+        batch_size: int,
+        seed: int = 0,
+        rank: int | None = None,
+        world_size: int | None = None,
+        batches: int | None = None,
+        schedule: Sequence[tuple[int, Weights]] = (),
+        max_epochs: float | Mapping[str, float] | None = None,
+        exhausted: Policy | None = None,
+        tokens_per_sample: Mapping[str, float] | None = None,
+        chunks: tuple[int, int] | None = None,
+    ) -> None:
+        """Lay out the stream.
+
+        Args:
+            sizes: Rows of each domain.
+            weights: Share of the tokens of each domain.
+            batch_size: Samples of a global batch, over all ranks.
+            seed: Of the order of rows and the shuffle inside a batch.
+            rank: This process; from torch.distributed or RANK where not given.
+            world_size: How many processes; given with `rank`.
+            batches: Global batches of one pass of the loop, which is what `len` says; the next
+                pass goes on where it ended. Without it the stream ends when its data do.
+            schedule: Weights that are known beforehand, with the batch from which they hold.
+            max_epochs: How often a domain may be drawn through, for all or by domain; 1 if
+                `exhausted` alone is given.
+            exhausted: What happens then: its share goes to the others ('redistribute', what
+                `max_epochs` alone means) or the stream ends ('stop'); 'repeat' has no limit.
+            tokens_per_sample: Mean length of a sample of each domain, where they differ.
+            chunks: For storage that is slow to seek: rows of a chunk, and chunks that rows are
+                shuffled over. Without it a domain's rows are shuffled as a whole.
+
+        Raises:
+            SamplerError: A setting that cannot be right.
+            MixtureError: Weights that are not a mixture of these domains.
+        """
+        named = named_sizes(sizes)
+        self.rank, self.world_size = this_rank(rank, world_size)
+        self.batch_size = batch_size
+        self.batches = None if batches is None else at_least(1, "batches", batches)
+        self._per_rank = rank_batch(batch_size, self.world_size)
+        policy: Policy = exhausted or ("repeat" if max_epochs is None else "redistribute")
+        epochs = epoch_limits(max_epochs, policy, named)
+        allowed = [rows_allowed(e, rows) for e, rows in zip(epochs, named.values(), strict=True)]
+        layout = Layout(
+            names=tuple(named),
+            sizes=tuple(named.values()),
+            seed=seed,
+            window=batch_size,
+            limits=tuple(allowed),
+            stops=policy == "stop",
+            chunks=None if chunks is None else row_chunks(chunks),
+        )
+        lengths = token_lengths(tokens_per_sample, named)
+        stream = Stream.over(layout, lengths, mixture_over(weights, named))
+        for batch, later in schedule:
+            position = at_least(0, "schedule: batch", batch) * batch_size
+            stream = stream.changed(position, mixture_over(later, named))
+        self._use(stream, batch=0)
+
+    def __iter__(self) -> Iterator[list[int]]:
+        """Yield the rows of this rank, from the next batch to the end of the pass."""
+        last = self.pass_end
+        while (last is None or self._batch < last) and self.has(self._batch):
+            rows = self.rows(self._batch)
+            self.received(self._batch + 1)
+            yield rows.tolist()
+
+    def __len__(self) -> int:
+        """Count the global batches of one pass.
+
+        Raises:
+            TypeError: The stream has no end.
+        """
+        if self.batches is not None:
+            return self.batches
+        end = self._schedule.reach(_FAR)
+        if end == _FAR:
+            raise TypeError("the stream has no end: give MixtureSampler(batches=)")
+        return end // self.batch_size
+
+    @property
+    def domains(self) -> tuple[str, ...]:
+        """Names of the domains, in order."""
+        return self._schedule.layout.names
+
+    @property
+    def sizes(self) -> dict[str, int]:
+        """Rows of each domain."""
+        return dict(zip(self.domains, self._schedule.layout.sizes, strict=True))
+
+    @property
+    def batch(self) -> int:
+        """The next global batch that the loop receives."""
+        return self._batch
+
+    @property
+    def schedule(self) -> Schedule:
+        """The order of samples with the weights as they are known now."""
+        return self._schedule
+
+    @property
+    def rank_batch(self) -> int:
+        """Samples of one rank in a global batch."""
+        return self._per_rank
+
+    @property
+    def pass_end(self) -> int | None:
+        """The batch at which the present pass ends; None for the end of the stream."""
+        if self.batches is None:
+            return None
+        return (self._batch // self.batches + 1) * self.batches
+
+    def received(self, batches: int, *, handed_out: int | None = None) -> None:
+        """Note how far the loop is, for a loader that fetches ahead.
+
+        Args:
+            batches: Global batches that the loop has received since the start of the stream.
+            handed_out: Batches that were given to worker processes; weights cannot change there.
+        """
+        self._batch = batches
+        self._handed_out = max(batches, handed_out or 0)
+
+    @property
+    def log(self) -> list[LogEntry]:
+        """The weights so far and those to come, and the domains that ran out so far."""
+        return read_log(self._stream, self._schedule, self._batch, self.batch_size)
+
+    def mixture_at(self, batch: int) -> Mixture:
+        """Return the mixture that was set for a batch (shares of tokens)."""
+        positions = self._stream.positions
+        if len(positions) == 1:
+            return self._stream.mixtures[positions[0]]
+        k = bisect_right(positions, batch * self.batch_size) - 1
+        return self._stream.mixtures[positions[k]]
+
+    def set_weights(self, weights: Weights, batch: int | None = None) -> int:
+        """Change the weights from a global batch on; say the same on every rank.
+
+        Args:
+            weights: Share of the tokens of each domain.
+            batch: The batch from which they hold; the next one where not given.
+
+        Returns:
+            The batch from which they hold.
+
+        Raises:
+            SamplerError: The batch was handed out already, or is after the end of the stream.
+            MixtureError: Weights that are not a mixture of these domains.
+        """
+        mixture = mixture_over(weights, self.sizes)
+        first = self._aligned(self._handed_out)
+        batch = first if batch is None else batch
+        if batch < self._handed_out:
+            raise SamplerError(
+                f"set_weights for batch {batch} comes too late: {self._handed_out} is the next;"
+                f" the first that can change is {first}"
+            )
+        if self._aligned(batch) != batch:
+            raise SamplerError(
+                f"set_weights for batch {batch}: the stream is shuffled in windows of"
+                f" {self._schedule.layout.window} samples; the first that can change is"
+                f" {self._aligned(batch)}"
+            )
+        self._change(batch * self.batch_size, mixture)
+        return batch
+
+    def locate(self, start: int, stop: int) -> tuple[IntArray, IntArray]:
+        """Return domain numbers and rows of the global samples [start, stop), shape (B,) each."""
+        return self._schedule.locate(start, stop)
+
+    def counts(self, position: int | None = None) -> dict[str, int]:
+        """Count the samples before a position by domain; before the next batch if not given."""
+        position = self._batch * self.batch_size if position is None else position
+        return dict(zip(self.domains, self._schedule.counts(position).tolist(), strict=True))
+
+    def has(self, batch: int) -> bool:
+        """Whether the stream has the whole of a global batch."""
+        return self._rows.has(batch)
+
+    def rows(self, batch: int) -> IntArray:
+        """Return this rank's rows of a batch, as integers into the concatenated domains."""
+        start = self.rank * self._per_rank
+        return self.global_rows(batch)[start : start + self._per_rank]
+
+    def global_rows(self, batch: int) -> IntArray:
+        """Return all rows of a batch, in the order of the ranks, shape (batch_size,)."""
+        return self._rows.of(batch)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return the state before the next batch: small, and the same on every rank."""
+        return self.state_at(self._batch)
+
+    def state_at(self, batch: int) -> dict[str, Any]:
+        """Return the state before a batch, with all changes that are known."""
+        return write_state(self._stream, self._schedule, batch * self.batch_size)
+
+    def load_state_dict(
+        self, state: Mapping[str, Any], *, map_domains: Mapping[str, str | None] | None = None
+    ) -> None:
+        """Go on from a state, on any number of ranks.
+
+        Args:
+            state: What `state_dict` returned.
+            map_domains: For domains that were changed on purpose: the state's name to the name
+                here, or to None for one that is gone. Domains that the state does not have start
+                anew, and the weights of this sampler hold from here on.
+
+        Raises:
+            SamplerError: The state is of another seed, other sizes, domains or settings (all are
+                named), or in the middle of a batch of this size.
+        """
+        stream, position = read_state(state, self._stream, map_domains)
+        if position % self.batch_size:
+            raise SamplerError(
+                f"the state is at sample {position}, in the middle of a batch of"
+                f" {self.batch_size}; use a batch_size that divides it"
+            )
+        self._use(stream, batch=position // self.batch_size)
+
+    def _use(self, stream: Stream, batch: int) -> None:
+        self._stream = stream
+        self._schedule = Schedule(stream.layout, stream.changes, stream.origin)
+        self.received(batch)
+        self._rows = BatchRows(self._schedule, self.batch_size)
+
+    def _change(self, position: int, mixture: Mixture) -> None:
+        self._stream = self._stream.changed(position, mixture)
+        change = self._stream.changes[self._stream.positions.index(position)]
+        self._schedule = self._schedule.changed(change)
+        self._rows = BatchRows(self._schedule, self.batch_size)
+
+    def _aligned(self, batch: int) -> int:
+        window = self._schedule.layout.window
+        while batch * self.batch_size % window:
+            batch += 1
+        return batch

@@ -1,0 +1,43 @@
+"""The log of a stream: its weights over time, and the domains that ran out."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from mixopt.mixture import Mixture
+from mixopt.sampling.schedule import Schedule
+from mixopt.sampling.stream_spec import Stream
+
+
+@dataclass(frozen=True)
+class LogEntry:
+    """Weights of the stream and where they hold from.
+
+    Attributes:
+        batch: The global batch with which (where a domain ran out: in which) they begin to hold.
+        position: The first sample.
+        mixture: Shares of tokens.
+        reason: `start`, `set`, or `exhausted: DOMAIN`.
+    """
+
+    batch: int
+    position: int
+    mixture: Mixture
+    reason: str
+
+
+def read_log(stream: Stream, schedule: Schedule, batch: int, batch_size: int) -> list[LogEntry]:
+    """Return the weights so far and those to come, and what ran out before a batch."""
+    reached = schedule.reach(batch * batch_size)
+    entries = [
+        LogEntry(
+            position // batch_size, position, stream.mixtures[position], "set" if k else "start"
+        )
+        for k, position in enumerate(stream.positions)
+    ]
+    for position, domain in schedule.exhausted(reached):
+        left = schedule.shares_at(position)
+        mixture = stream.as_tokens(left)
+        reason = f"exhausted: {stream.layout.names[domain]}"
+        entries.append(LogEntry(position // batch_size, position, mixture, reason))
+    return sorted(entries, key=lambda entry: entry.position)

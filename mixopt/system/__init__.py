@@ -1,0 +1,84 @@
+"""Files, locks, plug-ins, progress, provenance and number formats; knows nothing of mixtures."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from mixopt.system.lazy_names import lazy_names
+
+if TYPE_CHECKING:
+    from mixopt.system.arrays import Array as Array, BoolArray as BoolArray, IntArray as IntArray
+    from mixopt.system.files import (
+        is_in_use as is_in_use,
+        only_one as only_one,
+        read_json as read_json,
+        replacing as replacing,
+        write_bytes as write_bytes,
+        write_json as write_json,
+        write_text as write_text,
+    )
+    from mixopt.system.lazy_names import lazy_names as lazy_names
+    from mixopt.system.number_text import (
+        count as count,
+        difference as difference,
+        interval as interval,
+        loss as loss,
+        rank as rank,
+        ratio as ratio,
+        share as share,
+        short_count as short_count,
+        size as size,
+        words as words,
+    )
+    from mixopt.system.plugins import (
+        PluginKind as PluginKind,
+        build_plugin as build_plugin,
+        load_plugin as load_plugin,
+        plugin_names as plugin_names,
+    )
+    from mixopt.system.progress import (
+        Update as Update,
+        duration as duration,
+        no_progress as no_progress,
+        progress as progress,
+    )
+    from mixopt.system.provenance import (
+        git_commit as git_commit,
+        machine as machine,
+        package_versions as package_versions,
+        without_folders as without_folders,
+    )
+    from mixopt.system.version import __version__ as __version__
+else:
+    __getattr__, __dir__ = lazy_names(
+        __name__,
+        {
+            "arrays": ["Array", "BoolArray", "IntArray"],
+            "files": [
+                "is_in_use",
+                "only_one",
+                "read_json",
+                "replacing",
+                "write_bytes",
+                "write_json",
+                "write_text",
+            ],
+            "lazy_names": ["lazy_names"],
+            "number_text": [
+                "count",
+                "difference",
+                "interval",
+                "loss",
+                "rank",
+                "ratio",
+                "share",
+                "short_count",
+                "size",
+                "words",
+            ],
+            "plugins": ["PluginKind", "build_plugin", "load_plugin", "plugin_names"],
+            "progress": ["Update", "duration", "no_progress", "progress"],
+            "provenance": ["git_commit", "machine", "package_versions", "without_folders"],
+            "version": ["__version__"],
+        },
+    )

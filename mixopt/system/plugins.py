@@ -1,0 +1,98 @@
+"""Find proxies, regressors, estimators and models by name, not imported before they are used.
+
+A plug-in is a class behind an entry point in one of four groups; `package.module:Name`
+works anywhere a name does. Two plug-ins of one name is an error that lists both.
+"""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+from collections.abc import Mapping
+from functools import lru_cache
+from importlib.metadata import EntryPoint, entry_points
+from typing import Any, Literal
+
+from mixopt.errors import ConfigError, PluginError, did_you_mean
+
+PluginKind = Literal["proxy", "regressor", "estimator", "model"]
+GROUPS: dict[PluginKind, str] = {
+    "proxy": "mixopt.proxies",
+    "regressor": "mixopt.regressors",
+    "estimator": "mixopt.estimators",
+    "model": "mixopt.models",
+}
+EXTRAS: dict[PluginKind, str] = {
+    "proxy": "proxies",
+    "regressor": "regressors",
+    "estimator": "regressors",
+    "model": "proxies",
+}
+
+
+def plugin_names(kind: PluginKind) -> list[str]:
+    """Return the names of the installed plug-ins of one kind, sorted."""
+    return sorted({entry.name for entry in _entries(kind)})
+
+
+def load_plugin(kind: PluginKind, name: str) -> Any:
+    """Import the class that `name` stands for.
+
+    Args:
+        kind: Which of the groups to look in.
+        name: An entry point's name, or `package.module:Name`.
+
+    Raises:
+        PluginError: Unknown name, two plug-ins of that name, or a package it needs is absent.
+    """
+    try:
+        return _import_path(kind, name) if ":" in name else _entry(kind, name).load()
+    except ImportError as error:
+        missing = error.name or str(error)
+        mend = f"'mixopt[{EXTRAS[kind]}]'"
+        if ":" in name:
+            mend = "the package that has it, or run where Python finds it"
+        raise PluginError(f"{kind} {name!r} needs {missing}: pip install {mend}") from error
+
+
+def build_plugin(kind: PluginKind, name: str, options: Mapping[str, Any]) -> Any:
+    """Load a plug-in and call it with `options`.
+
+    Raises:
+        PluginError: As `load_plugin`.
+        ConfigError: An option that it does not take, with the nearest that it does.
+    """
+    factory = load_plugin(kind, name)
+    known = [p.name for p in inspect.signature(factory).parameters.values()]
+    for option in options:
+        if option not in known:
+            raise ConfigError(
+                f"{kind} {name!r}: unknown option {option!r}{did_you_mean(option, known)}"
+            )
+    try:
+        return factory(**options)
+    except TypeError as error:
+        raise PluginError(f"{kind} {name!r}: {error}; is it a {kind}?") from error
+
+
+def _import_path(kind: PluginKind, name: str) -> Any:
+    module, _, attribute = name.partition(":")
+    try:
+        return getattr(importlib.import_module(module), attribute)
+    except AttributeError as error:
+        raise PluginError(f"{kind} {name!r}: {module} has no {attribute!r}") from error
+
+
+def _entry(kind: PluginKind, name: str) -> EntryPoint:
+    found = [entry for entry in _entries(kind) if entry.name == name]
+    if not found:
+        raise PluginError(f"unknown {kind} {name!r}{did_you_mean(name, plugin_names(kind))}")
+    if len({entry.value for entry in found}) > 1:
+        both = " and ".join(sorted(entry.value for entry in found))
+        raise PluginError(f"{kind} {name!r} is given by {both}; name one as 'package.module:Name'")
+    return found[0]
+
+
+@lru_cache
+def _entries(kind: PluginKind) -> tuple[EntryPoint, ...]:
+    return tuple(entry_points(group=GROUPS[kind]))

@@ -1,1 +1,0 @@
-"""From documents to token shards: read, extract, deduplicate, hold out, tokenize."""

@@ -1,0 +1,108 @@
+"""What a trial and a proxy are, the table of trials, and every way to read one."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from mixopt.system.lazy_names import lazy_names
+
+if TYPE_CHECKING:
+    from mixopt.trials.checks import (
+        check_trials as check_trials,
+        settled as settled,
+        trials_fingerprint as trials_fingerprint,
+    )
+    from mixopt.trials.columns import (
+        BPB as BPB,
+        LOSS as LOSS,
+        PREFIX as PREFIX,
+        WEIGHT as WEIGHT,
+        Unit as Unit,
+        listed as listed,
+        schema as schema,
+    )
+    from mixopt.trials.design_table import read_design as read_design, write_design as write_design
+    from mixopt.trials.expert_table import (
+        TrialExperts as TrialExperts,
+        collapsed_trials as collapsed_trials,
+        write_experts as write_experts,
+    )
+    from mixopt.trials.proxy import (
+        Losses as Losses,
+        Progress as Progress,
+        Proxy as Proxy,
+        Role as Role,
+        Training as Training,
+        Trial as Trial,
+        TrialResult as TrialResult,
+        make_proxy as make_proxy,
+    )
+    from mixopt.trials.published_tables import (
+        LOSS_SUFFIXES as LOSS_SUFFIXES,
+        without_affixes as without_affixes,
+    )
+    from mixopt.trials.result_files import (
+        GROUPS as GROUPS,
+        ROUNDS as ROUNDS,
+        TrialFolder as TrialFolder,
+        result_from_json as result_from_json,
+        result_to_json as result_to_json,
+        trial_from_json as trial_from_json,
+        trial_paths as trial_paths,
+        trial_to_json as trial_to_json,
+    )
+    from mixopt.trials.simulated_epochs import (
+        Pool as Pool,
+        SimulatedEpochs as SimulatedEpochs,
+        simulated_target as simulated_target,
+    )
+    from mixopt.trials.table import Trials as Trials
+    from mixopt.trials.table_options import (
+        TableOptions as TableOptions,
+        directions as directions,
+        risk_of as risk_of,
+        scale_name as scale_name,
+        token_count as token_count,
+        unit_name as unit_name,
+    )
+else:
+    __getattr__, __dir__ = lazy_names(
+        __name__,
+        {
+            "checks": ["check_trials", "settled", "trials_fingerprint"],
+            "columns": ["BPB", "LOSS", "PREFIX", "Unit", "WEIGHT", "listed", "schema"],
+            "design_table": ["read_design", "write_design"],
+            "expert_table": ["TrialExperts", "collapsed_trials", "write_experts"],
+            "proxy": [
+                "Losses",
+                "Progress",
+                "Proxy",
+                "Role",
+                "Training",
+                "Trial",
+                "TrialResult",
+                "make_proxy",
+            ],
+            "published_tables": ["LOSS_SUFFIXES", "without_affixes"],
+            "result_files": [
+                "GROUPS",
+                "ROUNDS",
+                "TrialFolder",
+                "result_from_json",
+                "result_to_json",
+                "trial_from_json",
+                "trial_paths",
+                "trial_to_json",
+            ],
+            "simulated_epochs": ["Pool", "SimulatedEpochs", "simulated_target"],
+            "table": ["Trials"],
+            "table_options": [
+                "TableOptions",
+                "directions",
+                "risk_of",
+                "scale_name",
+                "token_count",
+                "unit_name",
+            ],
+        },
+    )

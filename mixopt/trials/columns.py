@@ -1,0 +1,161 @@
+"""The rows of a table of trials: its columns, and joining trials with their results by name."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from typing import Any, Literal
+
+import polars as pl
+
+from mixopt.errors import TrialsError
+from mixopt.trials.proxy import Losses, Trial, TrialResult
+
+Unit = Literal["nats_per_token", "bits_per_byte"]
+WEIGHT, LOSS, BPB = "weight/", "loss/", "bpb/"
+PREFIX: dict[Unit, str] = {"nats_per_token": LOSS, "bits_per_byte": BPB}
+HEAD: dict[str, Any] = {
+    "trial": pl.String,
+    "role": pl.String,
+    "seed": pl.Int64,
+    "status": pl.String,
+    "reason": pl.String,
+    "mixture": pl.String,
+}
+TAIL: dict[str, Any] = {
+    "tokens": pl.Int64,
+    "parameters": pl.Int64,
+    "proxy": pl.String,
+    "seconds": pl.Float64,
+    "round": pl.Int32,
+}
+
+
+def schema(domains: Sequence[str], targets: Sequence[str]) -> dict[str, Any]:
+    """Return the columns of a table of trials and their types, in order."""
+    weights = [WEIGHT + name for name in domains]
+    losses = [prefix + name for prefix in (LOSS, BPB) for name in targets]
+    return {**HEAD, **dict.fromkeys(weights + losses, pl.Float64), **TAIL}
+
+
+def named(table: pl.DataFrame, prefix: str) -> tuple[str, ...]:
+    """Return the names after `prefix` among the columns, in order."""
+    return tuple(c.removeprefix(prefix) for c in table.columns if c.startswith(prefix))
+
+
+def table_of(
+    trials: Sequence[Trial],
+    results: Sequence[TrialResult],
+    proxy: str,
+    targets: Sequence[str] | None,
+) -> pl.DataFrame:
+    """Return a row for each trial, in their order, joined with its result by name.
+
+    Raises:
+        TrialsError: A result is missing, there twice or of no trial, or finished trials have
+            different evaluation domains.
+    """
+    if not trials:
+        raise TrialsError("a table of trials needs at least one trial")
+    check_once([trial.name for trial in trials], "the design")
+    check_once([result.trial for result in results], "the results")
+    by_name = {result.trial: result for result in results}
+    check_same([trial.name for trial in trials], by_name, "the design", "the results")
+    domains = trials[0].mixture.domains
+    if targets is None:
+        targets = _common_targets(by_name[trial.name] for trial in trials)
+    rows = [_row(trial, by_name[trial.name], domains, targets, proxy) for trial in trials]
+    return pl.DataFrame(rows, schema=schema(domains, targets))
+
+
+def check_once(names: Iterable[str], where: str) -> None:
+    """Check that no name is there twice.
+
+    Raises:
+        TrialsError: One is; all that are, are named.
+    """
+    doubled = [name for name, count in Counter(names).items() if count > 1]
+    if doubled:
+        raise TrialsError(f"{where}: more than one row for {listed(doubled)}")
+
+
+def check_same(left: Iterable[str], right: Iterable[str], one: str, other: str) -> None:
+    """Check that two tables have rows of the same names.
+
+    Args:
+        left: Names of the first table.
+        right: Names of the second.
+        one: What the first is called in the message.
+        other: What the second is called.
+
+    Raises:
+        TrialsError: They differ; the names that one side lacks are given.
+    """
+    lefts, rights = dict.fromkeys(left), dict.fromkeys(right)
+    missing = [name for name in lefts if name not in rights]
+    extra = [name for name in rights if name not in lefts]
+    problems = []
+    if missing:
+        problems.append(f"{other} lack {listed(missing)}, in {one}")
+    if extra:
+        problems.append(f"{one} lacks {listed(extra)}, in {other}")
+    if problems:
+        raise TrialsError(f"rows cannot be joined: {'; '.join(problems)}")
+
+
+def listed(names: Sequence[str], most: int = 5) -> str:
+    """Write some names, and how many more there are."""
+    shown = ", ".join(repr(name) for name in names[:most])
+    return shown if len(names) <= most else f"{shown} and {len(names) - most} more"
+
+
+def _common_targets(results: Iterable[TrialResult]) -> tuple[str, ...]:
+    """Return the evaluation domains, which all finished trials must share."""
+    targets: tuple[str, ...] | None = None
+    for result in results:
+        losses = _losses(result)
+        if losses is None:
+            continue
+        own = tuple(losses.nats_per_token)
+        targets = targets or own
+        if set(own) != set(targets):
+            odd = sorted(set(own) ^ set(targets))
+            raise TrialsError(
+                f"trial {result.trial!r}: other evaluation domains than the rest: {listed(odd)}"
+            )
+    return targets or ()
+
+
+def _losses(result: TrialResult) -> Losses | None:
+    return result.losses if result.status == "finished" else None
+
+
+def _row(
+    trial: Trial,
+    result: TrialResult,
+    domains: Sequence[str],
+    targets: Sequence[str],
+    proxy: str,
+) -> dict[str, Any]:
+    if set(trial.mixture) != set(domains):
+        odd = sorted(set(trial.mixture) ^ set(domains))
+        raise TrialsError(f"trial {trial.name!r}: other domains than the rest: {listed(odd)}")
+    losses = _losses(result)
+    nats = losses.nats_per_token if losses else {}
+    bpb = losses.bits_per_byte if losses else {}
+    return {
+        "trial": trial.name,
+        "role": trial.role,
+        "seed": trial.seed,
+        "status": result.status,
+        "reason": result.reason,
+        "mixture": trial.mixture.fingerprint,
+        **{WEIGHT + name: trial.mixture[name] for name in domains},
+        **{LOSS + name: nats.get(name) for name in targets},
+        **{BPB + name: bpb.get(name) for name in targets},
+        "tokens": result.tokens,
+        "parameters": result.parameters,
+        "proxy": proxy,
+        "seconds": result.seconds,
+        "round": trial.round,
+    }

@@ -1,0 +1,141 @@
+"""What the experts of a sweep's trials were given, as one table: `experts.parquet`.
+
+A trial has a row for each layer, where `domain` is null, and one for each domain in each layer.
+Load is that of training, in the trial's mixture; what compares domains is of held-out text, as much
+of each. Experts have other numbers in every trial, so that only what no renumbering changes is
+compared between trials.
+
+    of a layer            load_entropy, max_violation, dead, router_entropy, specialisation,
+                          has_collapsed, diagnoses (in words, with what they suggest)
+    of a domain in it     share, max_violation, starved, router_entropy, own, distance
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+
+from mixopt.errors import RunError
+from mixopt.routing import ExpertCounts
+from mixopt.run_directory import EXPERTS_OF
+from mixopt.system import replacing
+from mixopt.trials.proxy import TrialResult
+
+SCHEMA: dict[str, Any] = {
+    "trial": pl.String,
+    "layer": pl.Int64,
+    "domain": pl.String,
+    "share": pl.Float64,
+    "load_entropy": pl.Float64,
+    "max_violation": pl.Float64,
+    "dead": pl.Int64,
+    "starved": pl.Int64,
+    "router_entropy": pl.Float64,
+    "specialisation": pl.Float64,
+    "own": pl.Float64,
+    "distance": pl.Float64,
+    "has_collapsed": pl.Boolean,
+    "diagnoses": pl.List(pl.String),
+}
+_OF_LAYER = ("layer", "load_entropy", "max_violation", "dead", "router_entropy")
+_OF_TRAINING = ("domain", "layer", "share", "max_violation", "starved", "router_entropy")
+
+
+@dataclass(frozen=True, eq=False)
+class TrialExperts:
+    """The table of a sweep's, or a validation's, experts.
+
+    Attributes:
+        table: The rows, in the columns of `SCHEMA`.
+    """
+
+    table: pl.DataFrame
+
+    @classmethod
+    def of(cls, results: Iterable[TrialResult]) -> TrialExperts | None:
+        """Return the table of trials that have experts; None where none has."""
+        rows = [
+            row
+            for result in results
+            if result.experts is not None
+            for row in _rows(result.trial, result.experts)
+        ]
+        return cls(pl.DataFrame(rows, schema=SCHEMA)) if rows else None
+
+    @classmethod
+    def read(cls, path: Path) -> TrialExperts | None:
+        """Read a table; None where there is none.
+
+        Raises:
+            RunError: The file is not such a table.
+        """
+        if not path.exists():
+            return None
+        try:
+            return cls(pl.read_parquet(path, glob=False).select(list(SCHEMA)))
+        except (OSError, pl.exceptions.PolarsError) as error:
+            raise RunError(f"{path}: cannot be read: {' '.join(str(error).split())}") from error
+
+    def write(self, path: Path) -> None:
+        """Write the table, at once."""
+        with replacing(path) as temporary:
+            self.table.write_parquet(temporary)
+
+    @property
+    def collapsed(self) -> tuple[str, ...]:
+        """The trials in which the experts of any layer have collapsed, in their order."""
+        marked = self.table.filter(pl.col("has_collapsed"))
+        return tuple(marked["trial"].unique(maintain_order=True))
+
+    def by_trial(self) -> pl.DataFrame:
+        """Return one row a trial: means over layers, the worst for load, the first collapse."""
+        layers = self.table.filter(pl.col("domain").is_null())
+        return layers.group_by("trial", maintain_order=True).agg(
+            pl.col("load_entropy").min(),
+            pl.col("max_violation").max(),
+            pl.col("dead").sum(),
+            pl.col("router_entropy").mean(),
+            pl.col("specialisation").mean(),
+            pl.col("has_collapsed").any(),
+            pl.col("diagnoses").explode().drop_nulls().len().alias("diagnoses"),
+            pl.col("diagnoses").filter(pl.col("has_collapsed")).explode().first().alias("collapse"),
+        )
+
+
+def write_experts(results: Iterable[TrialResult], path: Path) -> TrialExperts | None:
+    """Write the table of trials that have experts, and return it; nothing where none has."""
+    found = TrialExperts.of(results)
+    if found is not None:
+        found.write(path)
+    return found
+
+
+def collapsed_trials(directory: Path) -> tuple[str, ...] | None:
+    """Return a sweep's trials whose experts have collapsed; None where trials have no experts."""
+    found = TrialExperts.read(directory / EXPERTS_OF["sweep"])
+    return None if found is None else found.collapsed
+
+
+def _rows(trial: str, counts: ExpertCounts) -> Iterable[Mapping[str, Any]]:
+    summary = counts.train.summary()
+    told = {one.layer: one.specialisation for one in counts.information}
+    for row in summary.layers.select(_OF_LAYER).to_dicts():
+        found = [one for one in summary.diagnoses if one.layer == row["layer"]]
+        yield {
+            "trial": trial,
+            **row,
+            "specialisation": told.get(row["layer"]),
+            "has_collapsed": any(one.kind == "collapse" for one in found),
+            "diagnoses": [str(one) for one in found],
+        }
+    held_out = counts.held_out.summary().domains
+    of_text = {
+        (row["domain"], row["layer"]): row
+        for row in held_out.select("domain", "layer", "own", "distance").to_dicts()
+    }
+    for row in summary.domains.select(_OF_TRAINING).to_dicts():
+        yield {"trial": trial, **row, **of_text.get((row["domain"], row["layer"]), {})}

@@ -1,0 +1,148 @@
+"""What a proxy is: something that trains on mixtures and says the losses.
+
+A proxy takes many trials at once, because small models waste a machine one at a time.
+Everything random about a trial comes from the trial's own seed, so its losses do not
+depend on what it was trained beside, to rounding.
+
+A proxy that cuts its domains to pools where `Training.target_tokens` asks for it
+(mixopt.trials.simulated_epochs) says so by an attribute `simulates_epochs = True`; of another one,
+nobody may ask it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal, Protocol
+
+from mixopt.corpus import Corpus
+from mixopt.mixture import Mixture
+
+if TYPE_CHECKING:
+    from mixopt.routing import ExpertCounts
+
+Status = Literal["finished", "diverged", "failed"]
+Role = Literal["sampled", "chosen", "anchor", "replicate", "validation"]
+
+
+@dataclass(frozen=True)
+class Trial:
+    """One proxy to train on one mixture."""
+
+    name: str
+    mixture: Mixture
+    seed: int
+    role: Role = "sampled"
+    round: int = 0
+
+
+@dataclass(frozen=True)
+class Losses:
+    """Held-out losses at one moment of training, by evaluation domain."""
+
+    tokens: int
+    nats_per_token: dict[str, float]
+    bits_per_byte: dict[str, float]
+
+
+@dataclass(frozen=True)
+class TrialResult:
+    """What became of a trial; a failed or diverged one has a reason and no losses.
+
+    `experts` is what the experts of a mixture-of-experts proxy were given, if it is one.
+    """
+
+    trial: str
+    status: Status
+    tokens: int
+    parameters: int
+    seconds: float
+    losses: Losses | None = None
+    curve: tuple[Losses, ...] = ()
+    reason: str | None = None
+    experts: ExpertCounts | None = None
+
+
+@dataclass(frozen=True)
+class Progress:
+    """How far a group of trials has come: `done` of `total` training tokens of all members."""
+
+    done: int
+    total: int
+
+
+@dataclass(frozen=True)
+class Training:
+    """What all trials of a sweep have in common.
+
+    Attributes:
+        tokens: Training tokens of one trial.
+        eval_every: Tokens between held-out losses; 0 for the end alone.
+        eval_tokens: Held-out tokens used of each evaluation domain, at most.
+        device: `cpu`, `cuda`, `cuda:1`, or `auto`.
+        threads: Threads of one worker; 0 leaves it to the library.
+        target_tokens: Length of the full run; each domain is repeated as often as there. None
+            draws from all that a domain has.
+    """
+
+    tokens: int
+    eval_every: int = 0
+    eval_tokens: int = 65_536
+    device: str = "auto"
+    threads: int = 1
+    target_tokens: int | None = None
+
+
+class Proxy(Protocol):
+    """A proxy: made from the options under `proxy:` in the configuration, then asked to train."""
+
+    def group_size(self, corpus: Corpus, training: Training) -> int:
+        """Return how many trials to train together, measured or known; >= 1."""
+        ...
+
+    def train(
+        self,
+        trials: Sequence[Trial],
+        corpus: Corpus,
+        training: Training,
+        report: Callable[[Progress], None],
+    ) -> list[TrialResult]:
+        """Train the trials together and return a result for each, in their order.
+
+        Args:
+            trials: The members of one group.
+            corpus: Token shards by domain.
+            training: Length and held-out budget, the same for all.
+            report: Called now and then with the progress of the group.
+
+        Returns:
+            One result for each trial. A member that diverges is a result with status
+            `diverged` and does not disturb the others.
+        """
+        ...
+
+
+def make_proxy(name: str, options: dict[str, Any]) -> Proxy:
+    """Load the proxy `name` and build it with `options`.
+
+    Raises:
+        PluginError: There is no such proxy.
+        ConfigError: An option that the proxy does not have or refuses.
+    """
+    from mixopt.system import build_plugin
+
+    proxy: Proxy = build_plugin("proxy", name, options)
+    return proxy
+
+
+__all__ = [
+    "Losses",
+    "Progress",
+    "Proxy",
+    "Role",
+    "Status",
+    "Training",
+    "Trial",
+    "TrialResult",
+    "make_proxy",
+]

@@ -1,0 +1,262 @@
+"""Carry trials over to other domains, when what is trained on has changed since they were run.
+
+Each change is a linear map of the weights, and an assumption that the notes of the result state:
+
+- split: a domain becomes parts. Old trials drew the parts in stated shares, by default those of
+  the inventory; that is exact where the old domain was drawn uniformly.
+- merge: domains become one, with their summed weight. Old trials drew them in other proportions
+  each than the new domain has; the notes say how far off they are.
+- freeze: a group becomes one domain of fixed inner shares. Trials whose group was off these
+  shares are left out.
+- remove: a domain goes. Trials that used it are left out, and the others are rescaled.
+- add: a domain comes. Old trials have none of it, so they say nothing of what it does.
+
+Distances between mixtures are total variations. Losses are not changed: an evaluation domain that
+carries the name of a split domain stays a target that is not trained on.
+
+Shapes: N trials, D domains before, E domains after.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+import polars as pl
+
+from mixopt.errors import TrialsError, did_you_mean
+from mixopt.mixture import Mixture
+from mixopt.system import Array, BoolArray
+from mixopt.trials.columns import WEIGHT, listed, schema
+from mixopt.trials.table import Trials
+
+Shares = Mapping[str, float]
+Parts = Shares | Sequence[str]
+NOTHING = 1e-9  # a trial that had so little of all domains that stay is left out
+
+
+def reindexed(
+    trials: Trials,
+    *,
+    split: Mapping[str, Parts] | None = None,
+    merge: Mapping[str, Sequence[str]] | None = None,
+    freeze: Mapping[str, Parts] | None = None,
+    add: Sequence[str] = (),
+    remove: Sequence[str] = (),
+    inventory: Mapping[str, float] | None = None,
+    tolerance: float = 0.02,
+) -> Trials:
+    """Return the trials on other domains, with the assumptions in their notes.
+
+    All changes refer to the domains as they are; a domain is in one change at most. New domains
+    stand where the first of those that they come from stood, added ones last.
+
+    Args:
+        trials: Any.
+        split: Parts of a domain, with their shares; a list of names takes the inventory's.
+        merge: Domains that become one, by its name.
+        freeze: Domains of a group, with their fixed shares, by its name; a list of names takes
+            the inventory's.
+        add: Names of new domains.
+        remove: Names of domains that go.
+        inventory: Distinct tokens of the domains that shares are to come from.
+        tolerance: The most that a trial's mixture may be moved by `freeze` and `remove`; 1 keeps
+            all trials, with what is left of their mixtures.
+
+    Raises:
+        TrialsError: An unknown or doubled domain, shares that are none, or no trial is left.
+    """
+    counts = inventory or {}
+    changes = [
+        *(_split(old, _shares(old, parts, counts)) for old, parts in (split or {}).items()),
+        *(_merge(new, old) for new, old in (merge or {}).items()),
+        *(_freeze(new, _shares(new, inner, counts)) for new, inner in (freeze or {}).items()),
+        *(_remove(old) for old in remove),
+    ]
+    _check(trials, changes, add)
+    new_domains, map_DE = _map(trials.domains, changes, add)
+    weights_NE = trials.weights() @ map_DE
+    kept_N, notes = _kept(trials, changes, tolerance)
+    kept_N &= weights_NE.sum(axis=1) > NOTHING
+    if not kept_N.any():
+        raise TrialsError(
+            f"no trial is left of {len(trials)}: {'; '.join(notes)}; allow more: tolerance"
+        )
+    table = _table(trials, kept_N, new_domains, weights_NE[kept_N])
+    added = (
+        [f"add {listed(add)}: no trial so far has any, so none says what it does"] if add else []
+    )
+    return Trials(table, new_domains, trials.targets, (*trials.notes, *notes, *added))
+
+
+def joined(trials: Trials, other: Trials) -> Trials:
+    """Return the rows of two tables on the same domains, over the targets that both have.
+
+    Raises:
+        TrialsError: Other domains, no common target, or a name that is in both.
+    """
+    for name in (*trials.domains, *other.domains):
+        if name not in trials.domains or name not in other.domains:
+            raise TrialsError(f"domain {name!r} is in one table alone; reindex the other first")
+    targets = [name for name in trials.targets if name in other.targets]
+    if not targets:
+        raise TrialsError("the tables have no evaluation domain in common")
+    gone = [name for name in (*trials.targets, *other.targets) if name not in targets]
+    notes = [f"left out {listed(gone)}: losses of one table alone"] if gone else []
+    columns = list(schema(trials.domains, targets))
+    table = pl.concat([trials.table.select(columns), other.table.select(columns)])
+    every = (*trials.notes, *other.notes, *notes)
+    return Trials(table, trials.domains, tuple(targets), every)
+
+
+@dataclass(frozen=True)
+class _Change:
+    """One change: which domains go, what comes in their place, and what is assumed.
+
+    `inner` are the shares that the old domains must have among each other; `limited` says that
+    trials farther from that than the tolerance are left out.
+    """
+
+    old: tuple[str, ...]
+    new: Shares
+    said: str
+    inner: Shares | None = None
+    limited: bool = False
+
+    def moved(self, trials: Trials) -> Array:
+        """Return how far each trial's mixture is from one that fits the change, shape (N,)."""
+        old_ND = _columns(trials, self.old)
+        if self.limited and not self.new:
+            gone: Array = old_ND.sum(axis=1)
+            return gone
+        if self.inner is None:
+            return np.zeros(len(trials))
+        inner_D = np.array([self.inner[name] for name in self.old])
+        fits_ND = old_ND.sum(axis=1, keepdims=True) * inner_D
+        moved: Array = 0.5 * np.abs(old_ND - fits_ND).sum(axis=1)
+        return moved
+
+
+def _split(old: str, shares: Shares) -> _Change:
+    return _Change((old,), shares, f"split {old!r}: assumed to have been drawn as {_said(shares)}")
+
+
+def _merge(new: str, old: Sequence[str]) -> _Change:
+    return _Change(tuple(old), {new: 1.0}, f"merge {listed(old)} into {new!r}")
+
+
+def _freeze(new: str, inner: Shares) -> _Change:
+    said = f"freeze {listed(list(inner))} into {new!r} at {_said(inner)}"
+    return _Change(tuple(inner), {new: 1.0}, said, inner, limited=True)
+
+
+def _remove(old: str) -> _Change:
+    return _Change((old,), {}, f"remove {old!r}: its weight goes to the others", limited=True)
+
+
+def _shares(name: str, parts: Parts, inventory: Mapping[str, float]) -> Shares:
+    """Return shares that add up to 1, from the inventory where only names are given."""
+    if not isinstance(parts, Mapping):
+        missing = [part for part in parts if part not in inventory]
+        if missing:
+            raise TrialsError(
+                f"{name!r}: no shares are given, and the inventory lacks {listed(missing)}; give"
+                " shares, or inventory="
+            )
+        parts = {part: float(inventory[part]) for part in parts}
+        total = sum(parts.values()) or 1.0
+        return {part: tokens / total for part, tokens in parts.items()}
+    total = sum(parts.values())
+    if not parts or min(parts.values()) < 0 or abs(total - 1) > 1e-6:
+        raise TrialsError(f"{name!r}: shares {_said(parts)} must be >= 0 and add up to 1")
+    return {part: share / total for part, share in parts.items()}
+
+
+def _check(trials: Trials, changes: Sequence[_Change], add: Sequence[str]) -> None:
+    """Check that domains are known, that none is in two changes, and that new names are new."""
+    old = [name for change in changes for name in change.old]
+    for name in old:
+        if name not in trials.domains:
+            raise TrialsError(f"no domain {name!r} to change{did_you_mean(name, trials.domains)}")
+        if old.count(name) > 1:
+            raise TrialsError(f"domain {name!r} is in two changes; do them one after the other")
+    staying = [name for name in trials.domains if name not in old]
+    names = [*staying, *(name for change in changes for name in change.new), *add]
+    for name in names:
+        if names.count(name) > 1:
+            raise TrialsError(
+                f"domain {name!r} would be there twice; give the new one another name"
+            )
+    if not staying and not any(change.new for change in changes):
+        raise TrialsError("no domain is left; keep one")
+
+
+def _map(
+    domains: Sequence[str], changes: Sequence[_Change], add: Iterable[str]
+) -> tuple[tuple[str, ...], Array]:
+    """Return the new domains, and the map of old weights to new ones, shape (D, E)."""
+    change_of = {name: change for change in changes for name in change.old}
+    becomes = [change_of[n].new if n in change_of else {n: 1.0} for n in domains]
+    names = tuple(dict.fromkeys([*(name for new in becomes for name in new), *add]))
+    map_DE = np.zeros((len(domains), len(names)))
+    for row, new in enumerate(becomes):
+        for name, share in new.items():
+            map_DE[row, names.index(name)] = share
+    return names, map_DE
+
+
+def _kept(
+    trials: Trials, changes: Sequence[_Change], tolerance: float
+) -> tuple[BoolArray, list[str]]:
+    """Return which trials stay, and a line for each change."""
+    kept_N, notes = np.ones(len(trials), dtype=bool), []
+    for change in changes:
+        moved_N = change.moved(trials)
+        if change.limited:
+            out_N = moved_N > tolerance
+            kept_N &= ~out_N
+            left = f"{int(out_N.sum())} of {len(trials)} trials were more than {tolerance:g} off it"
+            most = float(moved_N[~out_N].max(initial=0.0))
+            notes.append(f"{change.said}; {left} and are left out, the others at most {most:.3g}")
+        elif len(change.old) > 1:
+            notes.append(f"{change.said}: {_apart(trials, change.old)}")
+        else:
+            notes.append(change.said)
+    return kept_N, notes
+
+
+def _apart(trials: Trials, merged: Sequence[str]) -> str:
+    """Say how far trials are from the mean inner shares of domains that become one."""
+    old_ND = _columns(trials, merged)
+    inner_D = old_ND.sum(axis=0) / max(float(old_ND.sum()), 1e-300)
+    shares = dict(zip(merged, inner_D.tolist(), strict=True))
+    mean = replace(_merge("", merged), inner=shares).moved(trials)
+    return (
+        f"trials drew them in their own proportions, {float(mean.mean()):.3g} from the mean"
+        f" {_said(shares)} on average, which counts as noise"
+    )
+
+
+def _table(
+    trials: Trials, kept_N: BoolArray, domains: tuple[str, ...], weights_NE: Array
+) -> pl.DataFrame:
+    """Return the kept rows with new weights, rescaled to add up to 1, and new fingerprints."""
+    sums_N = weights_NE.sum(axis=1, keepdims=True)
+    mixtures = [Mixture.from_array(domains, row) for row in weights_NE / sums_N]
+    columns = {WEIGHT + name: [mixture[name] for mixture in mixtures] for name in domains}
+    table = trials.table.filter(pl.Series(kept_N)).select(
+        pl.exclude([WEIGHT + name for name in trials.domains])
+    )
+    return table.with_columns(
+        pl.Series("mixture", [mixture.fingerprint for mixture in mixtures]),
+        *(pl.Series(name, values, dtype=pl.Float64) for name, values in columns.items()),
+    ).select(list(schema(domains, trials.targets)))
+
+
+def _columns(trials: Trials, names: Sequence[str]) -> Array:
+    return trials.weights()[:, [trials.domains.index(name) for name in names]]
+
+
+def _said(shares: Shares) -> str:
+    return ", ".join(f"{name} {share:.3g}" for name, share in shares.items())

@@ -1,0 +1,137 @@
+"""Let a proxy repeat each domain as often as the full run will.
+
+A full run of T_target tokens repeats domain d weight_d x T_target / inventory_d times; a proxy,
+which sees a small part of that, meets fresh text all along, so its losses say nothing of what
+repetition costs. With simulated epochs a trial of T tokens draws domain d from a pool of
+inventory_d x T / T_target tokens alone, and so as often as the full run will.
+
+A pool is the first sequences of a permutation of the domain's sequences. The permutation is the
+same for all trials and lengths of training, so that a smaller pool is a subset of a larger one. A
+pool of 3.4 sequences is three, and a fourth that four of ten epochs have: epochs are exact to one
+sequence over the whole trial, however small the pool.
+
+Shapes: P sequences of a pool, B sequences drawn.
+"""
+
+from __future__ import annotations
+
+import math
+import zlib
+from dataclasses import dataclass
+
+import numpy as np
+
+from mixopt.corpus import Corpus
+from mixopt.errors import ConfigError, CorpusError
+from mixopt.sampling import RowOrder, domain_key
+from mixopt.system import IntArray
+
+
+@dataclass(frozen=True, eq=False)
+class Pool:
+    """The sequences of a domain that a trial may draw.
+
+    Attributes:
+        sequences: How many, >= 1; a fraction stands for the share of epochs that have the last.
+        rows_P: Numbers of the sequences in the domain, as many as `sequences` rounded up.
+    """
+
+    sequences: float
+    rows_P: IntArray
+
+    def draw(self, count: int, generator: np.random.Generator) -> IntArray:
+        """Draw sequences without replacement, epoch after epoch, each in another order.
+
+        Args:
+            count: How many to draw.
+            generator: Where the order of each epoch comes from.
+
+        Returns:
+            Numbers of sequences, shape (count,).
+        """
+        epochs: list[IntArray] = [np.empty(0, np.int64)]
+        begun, missing = 0, count
+        while missing > 0:
+            size = self._before(begun + 1) - self._before(begun)
+            epochs.append(generator.permutation(self.rows_P[:size])[:missing])
+            begun, missing = begun + 1, missing - len(epochs[-1])
+        return np.concatenate(epochs)
+
+    def _before(self, epoch: int) -> int:
+        """Count the sequences of the epochs before one; 1e-9 is for what rounding leaves."""
+        return math.floor(epoch * self.sequences + 1e-9)
+
+
+@dataclass(frozen=True)
+class SimulatedEpochs:
+    """How a proxy cuts a corpus to pools.
+
+    Attributes:
+        tokens: Tokens that one trial trains on, rounding to whole steps included.
+        target_tokens: Tokens of the full run.
+        length: Tokens of a sequence that are trained on.
+        option: The proxy's option that sets `length`, for messages.
+    """
+
+    tokens: int
+    target_tokens: int
+    length: int
+    option: str
+
+    def pool(self, corpus: Corpus, name: str, sequences: int) -> Pool:
+        """Return the pool of a domain.
+
+        Args:
+            corpus: The tokens; the pools of a corpus are the same in each call.
+            name: The domain.
+            sequences: Whole sequences that it has.
+
+        Raises:
+            CorpusError: The pool would be smaller than one sequence.
+        """
+        inventory = corpus.inventory[name]
+        share = min(self.tokens / self.target_tokens, 1.0)
+        wanted = inventory * share / self.length
+        if min(wanted, sequences) < 1:
+            raise CorpusError(self._too_small(name, inventory, share))
+        kept = min(wanted, float(sequences))
+        ordinal_P = np.arange(math.ceil(kept - 1e-9), dtype=np.int64)
+        order = RowOrder([sequences], [domain_key(zlib.crc32(corpus.fingerprint.encode()), name)])
+        return Pool(kept, order.rows(np.zeros_like(ordinal_P), ordinal_P))
+
+    def _too_small(self, name: str, inventory: int, share: float) -> str:
+        pool = int(inventory * share)
+        needed = math.ceil(self.length * self.target_tokens / max(inventory, 1))
+        shorter = f", set {self.option} to {pool} or less" if pool > 1 else ""
+        return (
+            f"domain {name!r}: a trial of {self.tokens} of the full run's {self.target_tokens}"
+            f" tokens leaves a pool of {pool} of its {inventory} tokens, and one sequence takes"
+            f" {self.length}: raise proxy.tokens to {needed}{shorter}, or leave out"
+            " proxy.simulate_epochs"
+        )
+
+
+def simulated_target(simulate: bool, tokens: int, target_tokens: int | None) -> int | None:
+    """Return the length of the full run whose epochs are simulated; None where none are.
+
+    Args:
+        simulate: `proxy.simulate_epochs`.
+        tokens: Tokens of one trial.
+        target_tokens: `propose.target_tokens`.
+
+    Raises:
+        ConfigError: The full run has no length, or is shorter than a trial.
+    """
+    if not simulate:
+        return None
+    if target_tokens is None:
+        raise ConfigError(
+            "proxy.simulate_epochs: needs the length of the full run; set propose.target_tokens"
+        )
+    if tokens > target_tokens:
+        raise ConfigError(
+            f"proxy.simulate_epochs: a trial of {tokens} tokens is longer than the full run of"
+            f" {target_tokens} (propose.target_tokens): lower proxy.tokens, or validate.tokens, to"
+            f" {target_tokens} or less"
+        )
+    return target_tokens

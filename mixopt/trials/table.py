@@ -1,0 +1,286 @@
+"""Trials: the table of mixtures and the losses that they gave.
+
+One row a trial. Columns: trial, role, seed, status, reason, mixture (fingerprint),
+weight/<domain> ..., loss/<evaluation domain> ... (nats per token), bpb/<evaluation domain> ...
+(bits per byte), tokens, parameters, proxy, seconds, round. A finished trial has losses in one unit
+at least. A trial that failed or diverged keeps its row with the reason, and has null losses, never
+0.
+
+Mixtures and losses are joined by the trial's name, never by row order: a missing, doubled or
+extra name is an error that says which. The rows are in the order of the mixtures, whatever order
+the results came in.
+
+Shapes: N trials, D domains, M evaluation domains.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+
+from mixopt.errors import TrialsError, did_you_mean
+from mixopt.system import Array, replacing
+from mixopt.trials.columns import (
+    BPB,
+    LOSS,
+    PREFIX,
+    WEIGHT,
+    Unit,
+    check_once,
+    named,
+    schema,
+    table_of,
+)
+from mixopt.trials.proxy import Trial, TrialResult
+
+
+@dataclass(frozen=True, eq=False)
+class Trials:
+    """A checked table of trials.
+
+    Attributes:
+        table: The rows, in the columns of this module's docstring.
+        domains: Names of the domains, in order.
+        targets: Names of the evaluation domains, in order.
+        notes: What a reader should know of how the table came to be, a line each.
+
+    Raises:
+        TrialsError: A column is missing, a trial is there twice, weights are no mixture, or a
+            finished trial has a loss that is missing or not finite.
+    """
+
+    table: pl.DataFrame
+    domains: tuple[str, ...]
+    targets: tuple[str, ...]
+    notes: tuple[str, ...] = field(default=())
+
+    def __post_init__(self) -> None:
+        expected = schema(self.domains, self.targets)
+        missing = [name for name in expected if name not in self.table.columns]
+        if missing:
+            raise TrialsError(f"no column {missing[0]!r} in the table of trials")
+        table = self.table.select(list(expected)).cast(pl.Schema(expected)).rechunk()
+        object.__setattr__(self, "table", table)
+        check_once(self.table["trial"].to_list(), "the table of trials")
+        self._check_weights()
+        self._check_losses()
+
+    @classmethod
+    def from_results(
+        cls,
+        trials: Sequence[Trial],
+        results: Iterable[TrialResult],
+        *,
+        proxy: str,
+        targets: Sequence[str] | None = None,
+    ) -> Trials:
+        """Join trials and their results by name.
+
+        Args:
+            trials: The trials, in the order of the rows.
+            results: One for each trial, in any order.
+            proxy: Name of the proxy.
+            targets: Names of the evaluation domains; those of the results when absent.
+
+        Raises:
+            TrialsError: A result is missing, there twice or of no trial; or finished trials have
+                different evaluation domains.
+        """
+        table = table_of(trials, list(results), proxy, targets)
+        return cls(table, named(table, WEIGHT), named(table, LOSS))
+
+    @classmethod
+    def from_csv(
+        cls,
+        mixtures: str | Path,
+        losses: str | Path,
+        *,
+        tolerance: float = 0.01,
+        key: str | None = None,
+        unit: Unit = "nats_per_token",
+        ignore: Sequence[str] = (),
+        drop_incomplete: bool = False,
+    ) -> Trials:
+        """Read mixtures and losses that others published (published_tables.read_csv_trials)."""
+        from mixopt.trials.published_tables import read_csv_trials
+
+        return read_csv_trials(
+            Path(mixtures),
+            Path(losses),
+            tolerance=tolerance,
+            key=key,
+            unit=unit,
+            ignore=ignore,
+            drop_incomplete=drop_incomplete,
+        )
+
+    @classmethod
+    def read(cls, path: str | Path) -> Trials:
+        """Read a table that `write` wrote.
+
+        Raises:
+            TrialsError: The file cannot be read or is no table of trials.
+        """
+        try:
+            table = pl.read_parquet(path, glob=False)
+        except (OSError, pl.exceptions.PolarsError) as error:
+            raise TrialsError(f"{path}: cannot be read: {' '.join(str(error).split())}") from error
+        try:
+            return cls(table, named(table, WEIGHT), named(table, LOSS))
+        except TrialsError as error:
+            raise TrialsError(f"{path}: {error}") from error
+
+    def write(self, path: str | Path) -> None:
+        """Write the table as Parquet, at once; equal tables give equal bytes."""
+        with replacing(Path(path)) as temporary:
+            self.table.write_parquet(temporary)
+
+    @cached_property
+    def finished(self) -> Trials:
+        """The trials that have losses.
+
+        Raises:
+            TrialsError: There is none.
+        """
+        kept = self.table.filter(pl.col("status") == "finished")
+        if kept.is_empty():
+            raise TrialsError(self._why_none_finished())
+        return Trials(kept, self.domains, self.targets, self.notes)
+
+    @property
+    def unit(self) -> Unit:
+        """Nats per token where there are losses in them, else bits per byte."""
+        return "nats_per_token" if self.has("nats_per_token") else "bits_per_byte"
+
+    def has(self, unit: Unit) -> bool:
+        """Tell whether every finished trial has its losses in this unit."""
+        done = self.table.filter(pl.col("status") == "finished")
+        return not any(done[PREFIX[unit] + name].null_count() for name in self.targets)
+
+    def with_targets(self, targets: Sequence[str]) -> Trials:
+        """Return the trials with some of their evaluation domains.
+
+        Raises:
+            TrialsError: One that is not there.
+        """
+        for name in targets:
+            if name not in self.targets:
+                near = did_you_mean(name, self.targets)
+                raise TrialsError(f"the trials have no evaluation domain {name!r}{near}")
+        return Trials(self.table, self.domains, tuple(targets), self.notes)
+
+    def joined(self, other: Trials) -> Trials:
+        """Return these trials and others on the same domains, over the targets of both.
+
+        Raises:
+            TrialsError: Other domains, no common target, or a name that is in both.
+        """
+        from mixopt.trials.reindexing import joined
+
+        return joined(self, other)
+
+    def reindex(
+        self,
+        *,
+        split: Mapping[str, Mapping[str, float] | Sequence[str]] | None = None,
+        merge: Mapping[str, Sequence[str]] | None = None,
+        freeze: Mapping[str, Mapping[str, float] | Sequence[str]] | None = None,
+        add: Sequence[str] = (),
+        remove: Sequence[str] = (),
+        inventory: Mapping[str, float] | None = None,
+        tolerance: float = 0.02,
+    ) -> Trials:
+        """Carry the trials over to other domains (mixopt.trials.reindexing.reindexed)."""
+        from mixopt.trials.reindexing import reindexed
+
+        return reindexed(
+            self,
+            split=split,
+            merge=merge,
+            freeze=freeze,
+            add=add,
+            remove=remove,
+            inventory=inventory,
+            tolerance=tolerance,
+        )
+
+    def with_notes(self, *notes: str) -> Trials:
+        """Return the trials with further notes."""
+        return Trials(self.table, self.domains, self.targets, (*self.notes, *notes))
+
+    @property
+    def mixtures(self) -> list[str]:
+        """Fingerprint of each trial's mixture; equal ones belong in one fold."""
+        return self.table["mixture"].to_list()
+
+    def weights(self) -> Array:
+        """Return the mixtures, shape (N, D); rows add up to 1."""
+        return (
+            self.table.select([WEIGHT + name for name in self.domains])
+            .to_numpy()
+            .astype(np.float64)
+        )
+
+    def losses(self, unit: Unit = "nats_per_token") -> Array:
+        """Return the held-out losses, shape (N, M).
+
+        Raises:
+            TrialsError: A trial has no losses (see `finished`), or none in this unit.
+        """
+        columns = self.table.select([PREFIX[unit] + name for name in self.targets])
+        empty = columns.null_count().row(0) if columns.width else ()
+        if any(empty):
+            raise TrialsError(self._why_empty(columns, unit))
+        return columns.to_numpy().astype(np.float64)
+
+    def __len__(self) -> int:
+        """Count the trials."""
+        return self.table.height
+
+    def __eq__(self, other: object) -> bool:
+        """Compare by content; notes do not count."""
+        return isinstance(other, Trials) and self.table.equals(other.table)
+
+    __hash__ = None  # type: ignore[assignment]
+
+    def _why_none_finished(self) -> str:
+        first = self.table.row(0, named=True) if len(self) else {}
+        reason = f"; trial {first['trial']!r}: {first['reason']}" if first else ""
+        return f"none of {len(self)} trials finished{reason}"
+
+    def _why_empty(self, columns: pl.DataFrame, unit: Unit) -> str:
+        if (self.table["status"] == "finished").all():
+            other = next(name for name in PREFIX if name != unit)
+            return f"these trials have no losses in {unit}; set objective.unit: {other}"
+        row = next(i for i, values in enumerate(columns.iter_rows()) if None in values)
+        name, status = self.table["trial"][row], self.table["status"][row]
+        return f"trial {name!r} is {status} and has no losses; use the finished ones alone"
+
+    def _check_weights(self) -> None:
+        weights_ND = self.weights()
+        for name, weights_D in zip(self.table["trial"], weights_ND, strict=True):
+            if not np.isfinite(weights_D).all() or (weights_D < 0).any():
+                domain = self.domains[int(np.argmin(np.nan_to_num(weights_D, nan=-np.inf)))]
+                value = weights_D[self.domains.index(domain)]
+                raise TrialsError(f"trial {name!r}: weight of {domain!r} is {value}; need >= 0")
+            if abs(weights_D.sum() - 1) > 1e-6:
+                raise TrialsError(f"trial {name!r}: weights add up to {weights_D.sum():.6g}, not 1")
+
+    def _check_losses(self) -> None:
+        done = self.table.filter(pl.col("status") == "finished")
+        for prefix, other in ((LOSS, BPB), (BPB, LOSS)):
+            for target in self.targets:
+                fine = pl.col(prefix + target).is_finite()
+                fine = fine.fill_null(pl.col(other + target).is_not_null())
+                bad = done.filter(~fine)
+                if not bad.is_empty():
+                    trial, value = bad["trial"][0], bad[prefix + target][0]
+                    raise TrialsError(
+                        f"trial {trial!r}: is finished but its loss on {target!r} is {value};"
+                        " a trial without losses is 'failed' or 'diverged'"
+                    )

@@ -1,0 +1,182 @@
+"""The one dial of the decoder: a named size, any field of which can be overridden.
+
+`1m` and `60m` have the shapes of RegMix's TinyLlama 1M and 60M (sail-sg/regmix, MIT,
+`lit_gpt/config.py`): layers, width, heads and feed-forward width; their learning rate,
+warm-up, decay and clipping are RegMix's too. Two things differ: the vocabulary is the
+corpus's, and a step has far fewer sequences (RegMix: 512), since a proxy that sees a
+million tokens learns more from many small steps than from few large ones. `tiny` is ours,
+for bytes and a core of a CPU: a million tokens in about ten seconds. With half a million
+tokens of six domains its mean held-out loss was 2.15 nats per byte with 4 sequences of 128 a
+step and 2.21 with 8; a third layer gained 0.03 and cost 1.4 times the time, a width of 96 or
+128 gained nothing so early.
+
+`moe-tiny` and `moe-1m` are `tiny` and `1m` with eight experts, of which a token meets two that have
+together the weights of the dense feed-forward. What the ways of balancing them do is measured in
+experiments/real_text/experts.py.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields, replace
+from typing import Literal
+
+from mixopt.errors import ConfigError, did_you_mean
+from mixopt_proxies.decoder.expert_options import KINDS, Experts, make_experts
+from mixopt_proxies.decoder.option_checks import check, of_kind
+
+Schedule = Literal["constant", "cosine"]
+
+
+@dataclass(frozen=True)
+class Size:
+    """Shape of a decoder, how much of it a step sees, and how it is trained.
+
+    Attributes:
+        layers: Blocks of attention and feed-forward.
+        width: Residual stream.
+        heads: Attention heads; width / heads is even.
+        ff: Inner width of the SwiGLU feed-forward.
+        sequence_length: Tokens predicted in a row.
+        batch: Sequences of one member and step.
+        tied: Whether the head is the embedding.
+        lr: Peak learning rate of AdamW.
+        warmup: Steps of linear warm-up; below 1, a fraction of all steps.
+        schedule: After warm-up: `constant`, or `cosine` down to a tenth.
+        weight_decay: On matrices; never on norms.
+        betas: AdamW's.
+        clip: Largest gradient norm of a member; 0 does not clip.
+        experts: What blocks have in place of the feed-forward, if anything.
+    """
+
+    layers: int
+    width: int
+    heads: int
+    ff: int
+    sequence_length: int
+    batch: int
+    tied: bool
+    lr: float
+    warmup: float
+    schedule: Schedule
+    weight_decay: float
+    betas: tuple[float, float]
+    clip: float
+    experts: Experts | None = None
+
+    def __post_init__(self) -> None:
+        """Refuse what cannot be built.
+
+        Raises:
+            ConfigError: A field that is out of range, or heads that do not divide the width.
+        """
+        for name in ("layers", "width", "heads", "ff", "sequence_length", "batch"):
+            check(name, getattr(self, name), getattr(self, name) >= 1, "at least 1")
+        even = self.width % (2 * self.heads) == 0
+        check("heads", self.heads, even, f"a divisor of width / 2 = {self.width / 2:g}")
+        for name in ("warmup", "weight_decay", "clip"):
+            check(name, getattr(self, name), getattr(self, name) >= 0, "at least 0")
+        check("lr", self.lr, self.lr > 0, "above 0")
+        check("betas", self.betas, all(0 <= b < 1 for b in self.betas), "two numbers in [0, 1)")
+        known = self.schedule in ("constant", "cosine")
+        check("schedule", self.schedule, known, "constant or cosine")
+
+    @property
+    def head_width(self) -> int:
+        """Channels of one head."""
+        return self.width // self.heads
+
+    @property
+    def step_tokens(self) -> int:
+        """Tokens of one member and step."""
+        return self.sequence_length * self.batch
+
+    def trunk_parameters(self) -> int:
+        """Weights outside the embedding and the head."""
+        experts = self.experts
+        dense = 3 * self.width * self.ff
+        return self._trunk(dense if experts is None else experts.parameters(self.width))
+
+    def active_parameters(self) -> int:
+        """Weights outside the embedding and the head that a token meets."""
+        experts = self.experts
+        dense = 3 * self.width * self.ff
+        return self._trunk(dense if experts is None else experts.active_parameters(self.width))
+
+    def parameters(self, vocab_size: int) -> int:
+        """All weights of one member."""
+        tables = 1 if self.tied else 2
+        return self.trunk_parameters() + tables * vocab_size * self.width
+
+    def step_flops(self, vocab_size: int) -> float:
+        """Matrix-product operations of a training step of one member: 6 a weight and token.
+
+        Attention counts half of each square, which is what a causal kernel needs.
+        """
+        weights = self.active_parameters() + vocab_size * self.width
+        attention = self.layers * self.sequence_length * self.width
+        return 6.0 * (weights + attention) * self.step_tokens
+
+    def _trunk(self, feed_forward: int) -> int:
+        block = 4 * self.width**2 + feed_forward + 2 * self.width
+        return self.layers * block + self.width
+
+
+_REGMIX = Size(
+    layers=2,
+    width=256,
+    heads=8,
+    ff=512,
+    sequence_length=2048,
+    batch=8,
+    tied=False,
+    lr=4e-4,
+    warmup=100,
+    schedule="constant",
+    weight_decay=0.1,
+    betas=(0.9, 0.95),
+    clip=1.0,
+)
+
+_TINY = Size(
+    layers=2,
+    width=64,
+    heads=2,
+    ff=192,
+    sequence_length=128,
+    batch=4,
+    tied=True,
+    lr=3.5e-3,
+    warmup=0.05,
+    schedule="cosine",
+    weight_decay=0.1,
+    betas=(0.9, 0.95),
+    clip=1.0,
+)
+
+SIZES: dict[str, Size] = {
+    "tiny": _TINY,
+    "moe-tiny": replace(_TINY, experts=Experts(experts=8, top_k=2, expert_ff=96)),
+    "1m": _REGMIX,
+    "moe-1m": replace(_REGMIX, experts=Experts(experts=8, top_k=2, expert_ff=256)),
+    "60m": replace(_REGMIX, layers=10, width=768, ff=1536),
+}
+
+
+def make_size(name: str, **overrides: object) -> Size:
+    """Return a named size with the fields of `overrides` that are not None.
+
+    Raises:
+        ConfigError: Unknown name, or a field that is out of range.
+    """
+    if name not in SIZES:
+        raise ConfigError(f"proxy.options.size: {name!r} is no size{did_you_mean(name, SIZES)}")
+    base = SIZES[name]
+    given = {key: value for key, value in overrides.items() if value is not None}
+    of_experts = {key: given.pop(key) for key in KINDS if key in given}
+    kinds = {field.name: type(getattr(base, field.name)) for field in fields(Size)}
+    checked = {key: of_kind(key, value, kinds[key]) for key, value in given.items()}
+    dense = replace(base, experts=None, **checked)  # type: ignore[arg-type]
+    experts = make_experts(base.experts, dense.ff, dense.width, of_experts)
+    if experts is not None and "ff" in given:
+        raise ConfigError(f"proxy.options.ff: {dense.ff} is of no use with experts: give expert_ff")
+    return replace(dense, experts=experts)

@@ -1,0 +1,98 @@
+"""AdamW and clipping for a stack: no member's step depends on another's gradient.
+
+The gradients are gathered into one flat buffer and scaled, each member's by its own norm;
+PyTorch's fused AdamW then does all members in one pass. Norm weights do not decay.
+
+Shapes: K members.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor
+
+from mixopt_proxies.decoder.named_sizes import Size
+from mixopt_proxies.decoder.weights import StackedWeights
+
+FLOOR = 0.1
+
+
+class StackedAdamW:
+    """AdamW on the weights of a stack, with clipping member by member."""
+
+    def __init__(self, weights: StackedWeights, size: Size, steps: int) -> None:
+        self._weights = weights
+        self._size = size
+        self._steps = steps
+        self._taken = 0
+        self._gradients = [weights.view(weights.gradient, w) for w in weights.weights]
+        self._by_name = dict(zip((w.name for w in weights.weights), self._gradients, strict=True))
+        split = weights.decayed
+        self._parts = [
+            _part(weights.master[:split], weights.gradient[:split]),
+            _part(weights.master[split:], weights.gradient[split:]),
+        ]
+        groups = [
+            {"params": self._parts[:1], "weight_decay": size.weight_decay},
+            {"params": self._parts[1:], "weight_decay": 0.0},
+        ]
+        self._adam = torch.optim.AdamW(groups, lr=size.lr, betas=size.betas, eps=1e-8, fused=True)
+
+    @torch.no_grad()
+    def step(self, gradients: Mapping[str, Tensor]) -> None:
+        """Clip, move the weights, and refresh their copy in the compute precision.
+
+        Args:
+            gradients: By the names of the weights' leaves, each (K, ...).
+        """
+        self._gather(gradients)
+        if self._size.clip > 0:
+            clip_members(self._gradients, self._size.clip)
+        rate = self._size.lr * rate_factor(self._taken, self._steps, self._size)
+        for group in self._adam.param_groups:
+            group["lr"] = rate
+        self._adam.step()
+        self._weights.refresh()
+        self._taken += 1
+
+    def _gather(self, gradients: Mapping[str, Tensor]) -> None:
+        """Bring the gradients into the flat buffer, in fp32."""
+        own = [gradients[name] for name in self._by_name]
+        torch._foreach_copy_(self._gradients, own)
+        if self._size.tied:
+            self._by_name["embedding"].add_(gradients["head"].float())
+
+
+def clip_members(gradients: list[Tensor], limit: float) -> None:
+    """Scale each member's gradients, in place, to a norm of `limit` where it is larger.
+
+    A member's norm is over all of its weights and no other member's.
+
+    Args:
+        gradients: Of all weights, each (K, ...).
+        limit: Largest norm.
+    """
+    norms_WK = torch.stack([torch.linalg.vector_norm(g.flatten(1), dim=1) for g in gradients])
+    scale_K = (limit / (torch.linalg.vector_norm(norms_WK, dim=0) + 1e-6)).clamp(max=1.0)
+    for gradient in gradients:
+        gradient.mul_(scale_K.view(-1, *[1] * (gradient.ndim - 1)))
+
+
+def rate_factor(step: int, steps: int, size: Size) -> float:
+    """Return the learning rate of a step, from 0, as a share of the peak."""
+    warmup = size.warmup if size.warmup >= 1 else size.warmup * steps
+    if step < warmup:
+        return (step + 1) / (math.floor(warmup) + 1)
+    if size.schedule == "constant":
+        return 1.0
+    done = (step - warmup) / max(steps - warmup, 1)
+    return FLOOR + (1 - FLOOR) * 0.5 * (1 + math.cos(math.pi * done))
+
+
+def _part(values: Tensor, gradient: Tensor) -> torch.nn.Parameter:
+    part = torch.nn.Parameter(values)
+    part.grad = gradient
+    return part

@@ -1,0 +1,123 @@
+"""The two passes through a stack: training losses with gradients, and held-out losses.
+
+Shapes: K members, B sequences, T tokens.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from mixopt_proxies.decoder.compiling import Compiled, Computation
+from mixopt_proxies.decoder.expert_choice import Routed, own_loss
+from mixopt_proxies.decoder.loss import (
+    LARGE_VOCABULARY,
+    chunked_losses,
+    chunked_mean_loss,
+    dense_losses,
+)
+from mixopt_proxies.decoder.named_sizes import Size
+from mixopt_proxies.decoder.stack import Decoder
+
+
+class TrainingPass(NamedTuple):
+    """What a training step computes.
+
+    Attributes:
+        loss_K: Each member's mean cross-entropy, nats per token.
+        gradients: Of all leaves, of the cross-entropy and what experts add to it.
+        routed: What the routers chose; None without experts.
+    """
+
+    loss_K: Tensor
+    gradients: dict[str, Tensor]
+    routed: Routed | None
+
+
+class Passes:
+    """What a training step and an evaluation compute, compiled or eager.
+
+    With a small vocabulary the head and the loss are part of what is compiled; with a large
+    one the trunk is, and the head goes chunk by chunk.
+    """
+
+    def __init__(
+        self,
+        size: Size,
+        vocab_size: int,
+        *,
+        device: torch.device,
+        dtype: torch.dtype,
+        compiled: bool,
+    ) -> None:
+        self.size = size
+        self.chunked = vocab_size >= LARGE_VOCABULARY
+        self._compiled = compiled
+        self._decoder = Decoder(size, device=device, dtype=dtype)
+        computation = self._decoder.hidden if self.chunked else self._dense
+        self._run: Computation[tuple[Tensor, Routed | None]] = (
+            Compiled(computation) if compiled else computation
+        )
+
+    def gradients(self, leaves: dict[str, Tensor], tokens_KBW: Tensor) -> TrainingPass:
+        """Return each member's mean loss, shape (K,), and the gradients of all leaves.
+
+        The losses are added up, not averaged: a member's gradient is that of its own loss.
+        """
+        output, routed = self._run(leaves, tokens_KBW)
+        if self.chunked:
+            loss_K = chunked_mean_loss(output, leaves["head"], targets_of(tokens_KBW))
+        else:
+            loss_K = output.mean(1)
+        gradients = self._differentiated(loss_K, leaves, routed)
+        return TrainingPass(loss_K.detach(), gradients, routed.detach() if routed else None)
+
+    def sequence_gradients(
+        self, leaves: dict[str, Tensor], tokens_KBW: Tensor
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        """Return the mean loss of each sequence, shape (K, B), and the gradients of all leaves.
+
+        For loops that look at losses by sequence, with a small vocabulary.
+        """
+        assert not self.chunked, "a large vocabulary's losses are made chunk by chunk"
+        losses_KB, routed = self._run(leaves, tokens_KBW)
+        return losses_KB.detach(), self._differentiated(losses_KB.mean(1), leaves, routed)
+
+    def sequence_losses(self, leaves: dict[str, Tensor], tokens_KBW: Tensor) -> Tensor:
+        """Return the mean loss of each sequence in nats, shape (K, B), without gradients."""
+        return self.evaluated(leaves, tokens_KBW)[0]
+
+    def evaluated(
+        self, leaves: dict[str, Tensor], tokens_KBW: Tensor
+    ) -> tuple[Tensor, Routed | None]:
+        """Return the mean losses as `sequence_losses` does, and what the routers chose."""
+        # Compiled code is kept for one grad mode: leaving it on makes one compilation serve.
+        with torch.set_grad_enabled(self._compiled):
+            output, routed = self._run(leaves, tokens_KBW)
+        output, routed = output.detach(), routed.detach() if routed else None
+        if not self.chunked:
+            return output, routed
+        losses_KN = chunked_losses(output, leaves["head"].detach(), targets_of(tokens_KBW))
+        return losses_KN.view(tokens_KBW[..., 1:].shape).mean(-1), routed
+
+    def _dense(self, leaves: dict[str, Tensor], tokens_KBW: Tensor) -> tuple[Tensor, Routed | None]:
+        hidden, routed = self._decoder.hidden(leaves, tokens_KBW)
+        losses_KN = dense_losses(hidden, leaves["head"], targets_of(tokens_KBW))
+        return losses_KN.view(tokens_KBW[..., 1:].shape).mean(-1), routed
+
+    def _differentiated(
+        self, loss_K: Tensor, leaves: dict[str, Tensor], routed: Routed | None
+    ) -> dict[str, Tensor]:
+        """Return the gradients of the losses and of what experts add to them."""
+        if routed is not None and self.size.experts is not None:
+            loss_K = loss_K + own_loss(routed, self.size.step_tokens, self.size.experts)
+        trained = {name: leaf for name, leaf in leaves.items() if leaf.requires_grad}
+        gradients = torch.autograd.grad(loss_K.sum(), list(trained.values()))
+        return dict(zip(trained, gradients, strict=True))
+
+
+def targets_of(tokens_KBW: Tensor) -> Tensor:
+    """Return the tokens to predict, shape (K, B * T)."""
+    return tokens_KBW[..., 1:].flatten(1)

@@ -1,0 +1,243 @@
+"""The stacked decoder as a proxy: options in, results of trials out."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+
+import torch
+
+from mixopt.corpus import Corpus
+from mixopt.errors import ConfigError
+from mixopt.trials import Progress, Training, Trial, TrialResult
+from mixopt_proxies.decoder.autotune import Tuner, candidates, fastest, members_by_rule
+from mixopt_proxies.decoder.batches import Batches, make_pools, training_shards
+from mixopt_proxies.decoder.compiling import Compile, should_compile
+from mixopt_proxies.decoder.devices import (
+    Precision,
+    resolve_device,
+    resolve_precision,
+    thread_limit,
+)
+from mixopt_proxies.decoder.evaluation import HeldOut
+from mixopt_proxies.decoder.expert_options import Balance
+from mixopt_proxies.decoder.memory import memory_kept
+from mixopt_proxies.decoder.named_sizes import Schedule, make_size
+from mixopt_proxies.decoder.passes import Passes
+from mixopt_proxies.decoder.trainer import StackTrainer
+from mixopt_proxies.decoder.trial_results import result_of
+
+
+@dataclass(frozen=True)
+class _Setting:
+    """Where and how a group runs."""
+
+    device: torch.device
+    dtype: torch.dtype
+    vocab_size: int
+    compiled: bool
+
+
+class DecoderProxy:
+    """A Llama-style decoder; several trials train together where that is faster."""
+
+    simulates_epochs = True
+
+    def __init__(
+        self,
+        *,
+        size: str = "tiny",
+        layers: int | None = None,
+        width: int | None = None,
+        heads: int | None = None,
+        ff: int | None = None,
+        sequence_length: int | None = None,
+        batch: int | None = None,
+        tied: bool | None = None,
+        lr: float | None = None,
+        warmup: float | None = None,
+        schedule: Schedule | None = None,
+        weight_decay: float | None = None,
+        betas: tuple[float, float] | None = None,
+        clip: float | None = None,
+        experts: int | None = None,
+        top_k: int | None = None,
+        expert_ff: int | None = None,
+        shared_experts: int | None = None,
+        balance: Balance | None = None,
+        balance_weight: float | None = None,
+        bias_rate: float | None = None,
+        z_loss: float | None = None,
+        precision: Precision = "auto",
+        compile: Compile = "auto",
+    ) -> None:
+        """Choose a size and override any of its fields (named_sizes says what they are).
+
+        Args:
+            size: `tiny`, RegMix's `1m` or `60m`; `moe-tiny` or `moe-1m` with experts.
+            layers: Blocks.
+            width: Residual stream.
+            heads: Attention heads.
+            ff: Inner width of the feed-forward.
+            sequence_length: Tokens predicted in a row.
+            batch: Sequences of one member and step.
+            tied: Whether the head is the embedding.
+            lr: Peak learning rate.
+            warmup: Steps, or a fraction of all steps below 1.
+            schedule: `constant` or `cosine`.
+            weight_decay: On matrices, never on norms.
+            betas: AdamW's.
+            clip: Largest gradient norm of a member; 0 does not clip.
+            experts: Routed experts of a block.
+            top_k: Experts of a token.
+            expert_ff: Inner width of an expert.
+            shared_experts: Experts that every token is given besides.
+            balance: `auxiliary`, `bias` or `none`.
+            balance_weight: Of the auxiliary loss.
+            bias_rate: By how much a step moves the biases.
+            z_loss: Weight of the router's z-loss.
+            precision: `float32`, `bfloat16`, or `auto`: bf16 where the hardware has it.
+            compile: true, false, or `auto`: where there is a compiler and the run pays it back.
+
+        Raises:
+            ConfigError: A value that is out of range, or of no use beside the others.
+        """
+        self.size = make_size(
+            size,
+            layers=layers,
+            width=width,
+            heads=heads,
+            ff=ff,
+            sequence_length=sequence_length,
+            batch=batch,
+            tied=tied,
+            lr=lr,
+            warmup=warmup,
+            schedule=schedule,
+            weight_decay=weight_decay,
+            betas=betas,
+            clip=clip,
+            experts=experts,
+            top_k=top_k,
+            expert_ff=expert_ff,
+            shared_experts=shared_experts,
+            balance=balance,
+            balance_weight=balance_weight,
+            bias_rate=bias_rate,
+            z_loss=z_loss,
+        )
+        _one_of("precision", precision, ("auto", "float32", "bfloat16"))
+        _one_of("compile", compile, ("auto", True, False))
+        self._precision: Precision = precision
+        self._compile: Compile = compile
+        self._passes: dict[_Setting, Passes] = {}
+
+    def group_size(self, corpus: Corpus, training: Training) -> int:
+        """Return how many trials to train together.
+
+        Compiled code on a CPU follows the rule, since measuring would compile every
+        candidate; the rule's is compiled here, once, and its code is then on disk for all
+        workers. Anything else is measured for a few seconds near the rule.
+
+        Raises:
+            CorpusError: A domain, or its pool, with fewer tokens than one sequence.
+        """
+        for domain in corpus.domains:
+            training_shards(domain, self.size.sequence_length)
+        tokens = self._steps(training) * self.size.step_tokens
+        make_pools(corpus, tokens, self.size.sequence_length, training.target_tokens)
+        device = resolve_device(training.device)
+        rule = members_by_rule(self.size, corpus.vocab_size, device)
+        setting = self._setting(rule, corpus, training)
+        with thread_limit(training.threads), memory_kept(device):
+            if setting.compiled and device.type == "cpu":
+                self._tuner(rule, setting).step()
+                return rule
+            eager = replace(setting, compiled=False)
+            return fastest(candidates(rule), lambda members: self._tuner(members, eager).rate())
+
+    def train(
+        self,
+        trials: Sequence[Trial],
+        corpus: Corpus,
+        training: Training,
+        report: Callable[[Progress], None],
+    ) -> list[TrialResult]:
+        """Train the trials together and return a result for each, in their order.
+
+        Raises:
+            CorpusError: A domain with fewer tokens than one sequence.
+            ConfigError: A device that is not here.
+        """
+        started = time.monotonic()
+        size, steps = self.size, self._steps(training)
+        setting = self._setting(len(trials), corpus, training)
+        batches = Batches(
+            trials,
+            corpus,
+            steps=steps,
+            batch=size.batch,
+            length=size.sequence_length,
+            target_tokens=training.target_tokens,
+        )
+        held_out = HeldOut(corpus, size, training.eval_tokens, setting.device)
+        with thread_limit(training.threads), memory_kept(setting.device):
+            trainer = StackTrainer(
+                trials,
+                setting.vocab_size,
+                self._passes_for(setting),
+                steps=steps,
+                device=setting.device,
+                dtype=setting.dtype,
+            )
+            course = trainer.run(batches, held_out, self._eval_steps(training), report)
+        seconds = (time.monotonic() - started) / len(trials)
+        parameters = size.parameters(corpus.vocab_size)
+        return [
+            result_of(trial, course.of_member(k), size.step_tokens, parameters, seconds)
+            for k, trial in enumerate(trials)
+        ]
+
+    def _tuner(self, members: int, setting: _Setting) -> Tuner:
+        passes = self._passes_for(setting)
+        device, dtype = setting.device, setting.dtype
+        return Tuner(members, setting.vocab_size, passes, device=device, dtype=dtype)
+
+    def _setting(self, members: int, corpus: Corpus, training: Training) -> _Setting:
+        device = resolve_device(training.device)
+        flops = self.size.step_flops(corpus.vocab_size) * self._steps(training) * members
+        return _Setting(
+            device=device,
+            dtype=resolve_precision(self._precision, device),
+            vocab_size=corpus.vocab_size,
+            compiled=should_compile(self._compile, device, flops),
+        )
+
+    def _passes_for(self, setting: _Setting) -> Passes:
+        # Kept from group to group, and with them what was compiled.
+        if setting not in self._passes:
+            self._passes[setting] = Passes(
+                self.size,
+                setting.vocab_size,
+                device=setting.device,
+                dtype=setting.dtype,
+                compiled=setting.compiled,
+            )
+        return self._passes[setting]
+
+    def _steps(self, training: Training) -> int:
+        return max(1, math.ceil(training.tokens / self.size.step_tokens))
+
+    def _eval_steps(self, training: Training) -> set[int]:
+        if training.eval_every == 0:
+            return set()
+        every = max(1, round(training.eval_every / self.size.step_tokens))
+        return set(range(every, self._steps(training) + 1, every))
+
+
+def _one_of(option: str, value: object, known: tuple[object, ...]) -> None:
+    if value not in known:
+        names = ", ".join(str(entry).lower() for entry in known)
+        raise ConfigError(f"proxy.options.{option}: {value!r} must be one of {names}")

@@ -1,0 +1,156 @@
+"""Train a stack of decoders together, each on its own data from its own seed.
+
+Nothing in the loop waits for the device: losses stay there until a block of steps is done.
+
+Shapes: K members, B sequences, W tokens of a window, S steps.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from mixopt.routing import ExpertCounts, layer_information
+from mixopt.trials import Losses, Progress, Trial
+from mixopt_proxies.decoder.batches import Batches, random_generator
+from mixopt_proxies.decoder.devices import to_device
+from mixopt_proxies.decoder.evaluation import HeldOut
+from mixopt_proxies.decoder.expert_choice import Routed, shift_biases
+from mixopt_proxies.decoder.expert_counter import ExpertCounter
+from mixopt_proxies.decoder.held_out_experts import HeldOutExperts
+from mixopt_proxies.decoder.optimizer import StackedAdamW
+from mixopt_proxies.decoder.passes import Passes
+from mixopt_proxies.decoder.trial_results import MemberCourse
+from mixopt_proxies.decoder.weights import StackedWeights
+
+BLOCK_TOKENS = {"cpu": 1 << 16, "cuda": 1 << 20}
+REPORT_SECONDS = 0.5
+
+
+@dataclass(frozen=True)
+class Course:
+    """What the training of a stack left behind.
+
+    Attributes:
+        losses_SK: Training losses in nats per token, on the CPU.
+        curve: Held-out losses of every member, evaluation after evaluation; the end is last.
+        experts: What each member's experts were given; empty without experts.
+    """
+
+    losses_SK: Tensor
+    curve: list[list[Losses]]
+    experts: list[ExpertCounts]
+
+    def of_member(self, k: int) -> MemberCourse:
+        """Return what belongs to one member."""
+        curve = tuple(entry[k] for entry in self.curve)
+        return MemberCourse(self.losses_SK[:, k], curve, self.experts[k] if self.experts else None)
+
+
+class StackTrainer:
+    """The training run of one group of trials."""
+
+    def __init__(
+        self,
+        trials: Sequence[Trial],
+        vocab_size: int,
+        passes: Passes,
+        *,
+        steps: int,
+        device: torch.device,
+        dtype: torch.dtype,
+    ) -> None:
+        """Draw the members' initial weights."""
+        self._device = device
+        self._passes = passes
+        self._steps = steps
+        seeds = [initial_seed(trial) for trial in trials]
+        size = passes.size
+        self.weights = StackedWeights(size, vocab_size, seeds, device=device, dtype=dtype)
+        self._optimizer = StackedAdamW(self.weights, size, steps)
+        self._losses_SK = torch.zeros(steps, len(trials), device=device)
+
+    def run(
+        self,
+        batches: Batches,
+        held_out: HeldOut,
+        eval_steps: set[int],
+        report: Callable[[Progress], None],
+    ) -> Course:
+        """Take all steps.
+
+        Args:
+            batches: The members' sequences.
+            held_out: What to evaluate on, after the last step at least.
+            eval_steps: After how many steps else to evaluate.
+            report: Called with the progress, at most every half second.
+        """
+        curve: list[list[Losses]] = []
+        counter = ExpertCounter.of(batches, self._passes.size, self._device)
+        seen = HeldOutExperts()
+        reported = time.monotonic()
+        for taken, tokens_KBW in self.stream(batches):
+            routed = self.step(taken, tokens_KBW)
+            if counter is not None and routed is not None and 2 * taken >= self._steps - 1:
+                counter.add(taken, routed)
+            if time.monotonic() - reported > REPORT_SECONDS:
+                report(self._progress(taken + 1))
+                reported = time.monotonic()
+            if taken + 1 in eval_steps or taken + 1 == self._steps:
+                seen = HeldOutExperts()
+                curve.append(self._evaluate(held_out, taken + 1, seen))
+        report(self._progress(self._steps))
+        return Course(self._losses_SK.cpu(), curve, self._experts(counter, seen, held_out))
+
+    def step(self, taken: int, tokens_KBW: Tensor) -> Routed | None:
+        """Take one step after `taken` others; return what its experts were given."""
+        loss_K, gradients, routed = self._passes.gradients(self.weights.leaves, tokens_KBW)
+        self._losses_SK[taken] = loss_K
+        self._optimizer.step(gradients)
+        experts, biases_LKE = self._passes.size.experts, self.weights.biases_LKE
+        if biases_LKE is not None and routed is not None and experts is not None:
+            shift_biases(biases_LKE, routed.counts_LKBE.sum(2), experts.bias_rate)
+        return routed
+
+    def stream(self, batches: Batches) -> Iterator[tuple[int, Tensor]]:
+        """Yield each step's number and tokens, shape (K, B, W), read some steps at a time."""
+        tokens = self._passes.size.step_tokens * self.weights.members
+        length = max(1, BLOCK_TOKENS[self._device.type] // tokens)
+        for first in range(0, self._steps, length):
+            stop = min(first + length, self._steps)
+            block = to_device(batches.block(first, stop), self._device)
+            yield from enumerate(block, start=first)
+
+    def _evaluate(self, held_out: HeldOut, taken: int, seen: HeldOutExperts) -> list[Losses]:
+        def sequence_losses(tokens_KBW: Tensor) -> Tensor:
+            losses_KB, routed = self._passes.evaluated(self.weights.leaves, tokens_KBW)
+            seen.add(routed)
+            return losses_KB
+
+        tokens = taken * self._passes.size.step_tokens
+        return held_out.losses(sequence_losses, self.weights.members, tokens)
+
+    def _experts(
+        self, counter: ExpertCounter | None, seen: HeldOutExperts, held_out: HeldOut
+    ) -> list[ExpertCounts]:
+        """Return what each member's experts were given, in training and on held-out text."""
+        if counter is None:
+            return []
+        found = seen.of_members(held_out.counts, counter.domains, counter.sizes)
+        return [
+            ExpertCounts(counter.of_member(k), assignments, layer_information(probe))
+            for k, (assignments, probe) in enumerate(found)
+        ]
+
+    def _progress(self, taken: int) -> Progress:
+        tokens = self._passes.size.step_tokens * self.weights.members
+        return Progress(done=taken * tokens, total=self._steps * tokens)
+
+
+def initial_seed(trial: Trial) -> int:
+    """Return the seed of a trial's initial weights."""
+    return int(random_generator(trial.seed, "weights").integers(2**63))

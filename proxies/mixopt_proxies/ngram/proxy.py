@@ -1,0 +1,119 @@
+"""A proxy that counts: an n-gram model that trains in seconds, for tests and first looks.
+
+It answers to a mixture as larger models do in kind (a domain's loss falls with its own share, with
+the share of its relatives, and with less from each doubling), not in size. Each trial draws its
+tokens from its own mixture with its own seed: of every domain its share of the tokens, in
+contiguous windows at shuffled places, over again in another order where the domain is exhausted.
+
+Shapes: T tokens.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Sequence
+
+import numpy as np
+
+from mixopt.corpus import Corpus
+from mixopt.errors import ConfigError
+from mixopt.trials import Losses, Progress, Training, Trial, TrialResult
+from mixopt_proxies.ngram.model import NgramModel
+from mixopt_proxies.ngram.token_counts import HeldOut, draw_tokens, make_pools
+
+
+class NgramProxy:
+    """An interpolated n-gram model over token ids (mixopt_proxies.ngram.model)."""
+
+    simulates_epochs = True
+
+    def __init__(self, order: int = 4, window: int = 512) -> None:
+        """Choose the model.
+
+        Args:
+            order: Longest n-gram counted, 1 to 16.
+            window: Tokens that are read in a row from one place, >= 2.
+
+        Raises:
+            ConfigError: One of the two is out of range.
+        """
+        for name, value, least, most in (("order", order, 1, 16), ("window", window, 2, 2**20)):
+            if isinstance(value, bool) or not isinstance(value, int) or not least <= value <= most:
+                raise ConfigError(
+                    f"proxy.options.{name}: {value!r}; need a whole number from {least} to {most}"
+                )
+        self.order = order
+        self.window = window
+
+    def group_size(self, corpus: Corpus, training: Training) -> int:
+        """Return 1: counting one mixture gains nothing from another beside it.
+
+        Raises:
+            CorpusError: A domain's pool is smaller than one window.
+        """
+        make_pools(corpus, training.tokens, self.window, training.target_tokens)
+        return 1
+
+    def train(
+        self,
+        trials: Sequence[Trial],
+        corpus: Corpus,
+        training: Training,
+        report: Callable[[Progress], None],
+    ) -> list[TrialResult]:
+        """Count the n-grams of each trial's tokens and return its held-out losses."""
+        held_out = {d.name: HeldOut.of(d, training.eval_tokens) for d in corpus.evaluation}
+        total = len(trials) * training.tokens
+        report(Progress(0, total))
+        results = []
+        for done, trial in enumerate(trials, start=1):
+            results.append(self._train(trial, corpus, training, held_out))
+            report(Progress(done * training.tokens, total))
+        return results
+
+    def _train(
+        self, trial: Trial, corpus: Corpus, training: Training, held_out: dict[str, HeldOut]
+    ) -> TrialResult:
+        started = time.perf_counter()
+        rng = np.random.default_rng(trial.seed)
+        tokens_T, starts_T = draw_tokens(
+            corpus,
+            trial.mixture,
+            training.tokens,
+            window=self.window,
+            rng=rng,
+            target_tokens=training.target_tokens,
+        )
+        curve = []
+        for end in _ends(training):
+            model = NgramModel.fit(
+                tokens_T[:end], starts_T[:end], order=self.order, vocab_size=corpus.vocab_size
+            )
+            curve.append(_evaluate(model, end, held_out))
+        return TrialResult(
+            trial=trial.name,
+            status="finished",
+            tokens=training.tokens,
+            parameters=model.parameters,
+            seconds=time.perf_counter() - started,
+            losses=curve[-1],
+            curve=tuple(curve),
+        )
+
+
+def _ends(training: Training) -> list[int]:
+    """Return the numbers of tokens after which the model is scored; the last is all of them."""
+    every = training.eval_every or training.tokens
+    return [*range(every, training.tokens, every), training.tokens]
+
+
+def _evaluate(model: NgramModel, tokens: int, held_out: dict[str, HeldOut]) -> Losses:
+    nats = {
+        name: -float(model.log_probabilities(held.tokens_T, held.starts_T).mean())
+        for name, held in held_out.items()
+    }
+    bits = {
+        name: loss * held_out[name].tokens_per_byte / math.log(2) for name, loss in nats.items()
+    }
+    return Losses(tokens, nats, bits)

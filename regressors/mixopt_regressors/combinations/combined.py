@@ -1,0 +1,212 @@
+"""Several regressors as one: a weighted mean of their predictions, with weights by target.
+
+What `ensemble` and `auto` have in common. Members are named as a configuration names them, so
+that a saved fit is read by the same door. A member whose weight on a target is 0 is not asked
+for it in a search.
+
+Shapes: N trials, D domains, M targets, C members.
+"""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, ClassVar, Self
+
+import numpy as np
+from numpy.typing import ArrayLike
+from sklearn.base import clone
+
+from mixopt.fitting import (
+    Repetition,
+    can_be_saved,
+    fit_regressor,
+    make_regressor,
+    predict_with_std,
+    read_regressor,
+    select_targets,
+    splits,
+)
+from mixopt.system import Array, IntArray
+from mixopt_regressors.base import MixtureRegressor
+
+REFIT_ROWS = 128  # above so many rows, folds keep what the fit on all rows chose
+
+
+class CombinedRegressor(MixtureRegressor):
+    """A weighted mean of other regressors' predictions.
+
+    The standard deviation is the weighted mean of the members' own, and their disagreement in
+    quadrature.
+    """
+
+    by_target: ClassVar[tuple[str, ...]] = ("weights_MC",)
+
+    @property
+    @abstractmethod
+    def names(self) -> tuple[str, ...]:
+        """Names of the members, as a configuration has them."""
+
+    @property
+    def gradient(self) -> Callable[[ArrayLike], Array]:
+        """The slope of each loss by each weight; there is one where all members have one."""
+        for name, member in self._used():
+            if not hasattr(member, "gradient"):
+                raise AttributeError(f"member {name!r} has no gradient")
+        return self._gradient
+
+    def select(self, targets: Sequence[int]) -> Self:
+        """Return a fitted copy that predicts only these targets, by position."""
+        kept = super().select(targets)
+        kept.members_ = [
+            select_targets(member, targets) if weights.any() else None
+            for member, weights in zip(self.members_, kept.weights_MC.T, strict=True)
+        ]
+        return kept
+
+    def tuned(self) -> Self:
+        """Return a copy to fit again that keeps the weights and what the members chose."""
+        copy: Self = clone(self)
+        copy.kept_ = (self.weights_MC, self.members_)
+        return copy
+
+    @property
+    def can_be_saved(self) -> bool:
+        """Tell whether all members write and read themselves."""
+        return all(can_be_saved(member) for _, member in self._used())
+
+    def save(self, path: Path) -> None:
+        """Write weights, and each member into a folder of its own."""
+        super().save(path)
+        for number, (_, member) in enumerate(self._used()):
+            member.save(path / f"member-{number}")
+
+    @classmethod
+    def load(cls, path: Path) -> Self:
+        """Read a fit that `save` wrote.
+
+        Raises:
+            PluginError: The folder holds something else.
+        """
+        regressor = super().load(path)
+        used_C = np.asarray(regressor.weights_MC.any(axis=0))
+        places = np.cumsum(used_C) - 1
+        regressor.members_ = [
+            read_regressor(name, path / f"member-{place}") if used else None
+            for name, used, place in zip(regressor.names, used_C, places, strict=True)
+        ]
+        return regressor
+
+    def cross_fit(
+        self, weights_ND: ArrayLike, losses_NM: ArrayLike, fold_N: IntArray
+    ) -> tuple[Array, Array]:
+        """Fit on all rows, and predict each row by members that were fitted without its fold.
+
+        Returns:
+            Predicted losses and their standard deviations, shape (N, M) each. A fold's weights
+            are chosen on the errors of the other folds' trials.
+        """
+        weights, losses = np.asarray(weights_ND, float), np.asarray(losses_NM, float)
+        self.n_features_in_, self.flat_ = weights.shape[1], False
+        members = [self._cross_fitted(name, weights, losses, fold_N) for name in self.names]
+        self.members_ = [fitted for fitted, _, _ in members]
+        means_CNM = np.stack([means for _, means, _ in members])
+        stds_CNM = np.stack([stds for _, _, stds in members])
+        self.held_out_members = dict(zip(self.names, means_CNM, strict=True))
+        self._choose(means_CNM, losses)
+        self._drop_unused()
+        means_NM, stds_NM = np.empty_like(losses), np.empty_like(losses)
+        for train_N, out_N in splits(fold_N):
+            weights_MC = self._weights(means_CNM[:, train_N], losses[train_N])
+            means_NM[out_N], stds_NM[out_N] = _mixed(
+                means_CNM[:, out_N], stds_CNM[:, out_N], weights_MC
+            )
+        return means_NM, stds_NM
+
+    @abstractmethod
+    def _weights(self, means_CNM: Array, losses_NM: Array) -> Array:
+        """Return the weights of the members from held-out predictions, shape (M, C)."""
+
+    def _choose(self, means_CNM: Array, losses_NM: Array) -> None:
+        """Set the weights from held-out predictions of all rows."""
+        self.weights_MC = self._weights(means_CNM, losses_NM)
+
+    def _refit(self, weights_ND: Array, losses_NM: Array) -> bool:
+        """Fit as the fit that this copy is of did, keeping its choices; False if it is none."""
+        if not hasattr(self, "kept_"):
+            return False
+        self.weights_MC, members = self.kept_
+        self.members_ = [
+            None if member is None else self._fitted(name, member, weights_ND, losses_NM)
+            for name, member in zip(self.names, members, strict=True)
+        ]
+        return True
+
+    def _fitted(self, name: str, tuned: Any, weights_ND: Array, losses_NM: Array) -> Any:
+        regressor = tuned.tuned() if hasattr(tuned, "tuned") else self._made(name)
+        return fit_regressor(name, regressor, weights_ND, losses_NM)
+
+    def _cross_fitted(
+        self, name: str, weights_ND: Array, losses_NM: Array, fold_N: IntArray
+    ) -> tuple[Any, Array, Array]:
+        """Fit a member on all rows; predict each row without its fold."""
+        regressor = self._made(name)
+        if hasattr(regressor, "cross_fit"):
+            means_NM, stds_NM = regressor.cross_fit(weights_ND, losses_NM, fold_N)
+            return regressor, means_NM, stds_NM
+        fitted = fit_regressor(name, regressor, weights_ND, losses_NM)
+        means_NM, stds_NM = np.empty_like(losses_NM), np.empty_like(losses_NM)
+        for train_N, out_N in splits(fold_N):
+            rows, losses = weights_ND[train_N], losses_NM[train_N]
+            again = (
+                self._fitted(name, fitted, rows, losses)
+                if len(weights_ND) > REFIT_ROWS
+                else fit_regressor(name, self._made(name), rows, losses)
+            )
+            means_NM[out_N], stds_NM[out_N] = predict_with_std(again, weights_ND[out_N])
+        return fitted, means_NM, stds_NM
+
+    def _made(self, name: str) -> Any:
+        return make_regressor(name, getattr(self, "random_state", 0), self._repetition())
+
+    def _repetition(self) -> Repetition | None:
+        """Return what members that know of epochs are given."""
+        return None
+
+    def _drop_unused(self) -> None:
+        used_C = np.asarray(self.weights_MC.any(axis=0))
+        self.members_ = [
+            member if used else None for member, used in zip(self.members_, used_C, strict=True)
+        ]
+
+    def _used(self) -> list[tuple[str, Any]]:
+        pairs = zip(self.names, self.members_, strict=True)
+        return [(name, member) for name, member in pairs if member is not None]
+
+    def _asked(self) -> list[tuple[Any, Array]]:
+        """Return the members that count, each with its weights, shape (M,)."""
+        pairs = zip(self.members_, self.weights_MC.T, strict=True)
+        return [(member, weights_M) for member, weights_M in pairs if member is not None]
+
+    def _predict(self, weights_ND: Array) -> Array:
+        parts = [w_M * predict_with_std(m, weights_ND)[0] for m, w_M in self._asked()]
+        return np.asarray(sum(parts), dtype=np.float64)
+
+    def _std(self, weights_ND: Array) -> Array:
+        answers = [predict_with_std(member, weights_ND) for member, _ in self._asked()]
+        weights_MC = np.stack([weights_M for _, weights_M in self._asked()], axis=1)
+        means_CNM, stds_CNM = (np.stack(part) for part in zip(*answers, strict=True))
+        return _mixed(means_CNM, stds_CNM, weights_MC)[1]
+
+    def _gradient(self, weights_D: ArrayLike) -> Array:
+        parts = [w_M[:, None] * np.asarray(m.gradient(weights_D)) for m, w_M in self._asked()]
+        return np.asarray(sum(parts), dtype=np.float64)
+
+
+def _mixed(means_CNM: Array, stds_CNM: Array, weights_MC: Array) -> tuple[Array, Array]:
+    """Return the weighted mean of predictions, and its standard deviation."""
+    weights_CM = weights_MC.T[:, None]
+    means_NM = (weights_CM * means_CNM).sum(axis=0)
+    apart_NM = (weights_CM * (means_CNM - means_NM) ** 2).sum(axis=0)
+    return means_NM, np.sqrt(((weights_CM * stds_CNM).sum(axis=0)) ** 2 + apart_NM)

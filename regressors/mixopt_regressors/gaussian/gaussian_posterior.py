@@ -1,0 +1,97 @@
+"""What trials say of one target, given a kernel: its law, and how sure that is.
+
+The variance of a new trial has three parts: the law's posterior, the noise, and how far the
+prediction moves with the kernel's parameters, by the delta method:
+
+    var(w) = k(w, w) - k' K^-1 k + noise + j' C j,   j = d(k' K^-1 y) / d(parameters)
+
+with C the parameters' posterior covariance. Without the last part the intervals of a few dozen
+trials are too narrow. K^-1 is never kept: the mean needs K^-1 y alone, and the variance factors
+K again.
+
+Shapes: N trials, K mixtures, D domains, P parameters. Losses are in standard deviations.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+from scipy.linalg import lapack, solve_triangular
+
+from mixopt.system import Array
+from mixopt_regressors.gaussian.hyperparameters import cholesky
+from mixopt_regressors.gaussian.matern import CONSTANT, Matern, Pairs, log_weights
+
+CHUNK = 2**17  # pairs of mixtures at once: what a processor's cache holds
+
+
+@dataclass(frozen=True)
+class Posterior:
+    """A kernel and the trials that it is conditioned on.
+
+    Attributes:
+        kernel: The kernel.
+        weights_ND: Mixtures of the trials.
+        dual_N: K^-1 y.
+    """
+
+    kernel: Matern
+    weights_ND: Array
+    dual_N: Array
+
+    @classmethod
+    def of(cls, kernel: Matern, weights_ND: Array, losses_N: Array) -> Posterior:
+        """Condition a kernel on trials."""
+        rows_ND = kernel.scaled(weights_ND)
+        factor_NN = cholesky(kernel.noisy(kernel.pairs(rows_ND, rows_ND)))
+        return cls(kernel, weights_ND, lapack.dpotrs(factor_NN, losses_N, lower=1)[0])
+
+    def mean(self, weights_KD: Array) -> Array:
+        """Return the mean, shape (K,)."""
+        parts = [
+            self.kernel.covariance(pairs) @ self.dual_N for _, pairs in self._chunks(weights_KD)
+        ]
+        return np.concatenate([np.empty(0), *parts])
+
+    def slopes(self, weights_D: Array) -> Array:
+        """Return the slope of the mean by the weights at one mixture, shape (D,)."""
+        return self.kernel.slopes(weights_D, self._rows, self.dual_N)
+
+    def variance(self, weights_KD: Array, root_PP: Array) -> Array:
+        """Return the variance of a new trial's loss, shape (K,).
+
+        Args:
+            weights_KD: Mixtures.
+            root_PP: A root of the covariance of the kernel's parameters.
+        """
+        logs_ND = log_weights(self.weights_ND)
+        pairs = self.kernel.pairs(self._rows, self._rows)
+        factor_NN = cholesky(self.kernel.noisy(pairs))
+        moved_NP = self.kernel.push_forward_noisy(pairs, logs_ND, self.dual_N)
+        solved_NP = lapack.dpotrs(factor_NN, moved_NP, lower=1)[0]
+        parts = []
+        for logs_KD, across in self._chunks(weights_KD):
+            covariance_KN = self.kernel.covariance(across)
+            known_NK = solve_triangular(factor_NN, covariance_KN.T, lower=True, check_finite=False)
+            left_K = np.maximum(self.kernel.variance + CONSTANT - (known_NK**2).sum(axis=0), 0.0)
+            moved_KP = self.kernel.push_forward(across, logs_KD, logs_ND, self.dual_N)
+            moved_KP -= covariance_KN @ solved_NP
+            parts.append(
+                left_K + self.kernel.jittered_noise + ((moved_KP @ root_PP) ** 2).sum(axis=1)
+            )
+        return np.concatenate([np.empty(0), *parts])
+
+    @cached_property
+    def _rows(self) -> Array:
+        """The trials as the kernel takes them, shape (N, D)."""
+        return self.kernel.scaled(self.weights_ND)
+
+    def _chunks(self, weights_KD: Array) -> Iterator[tuple[Array, Pairs]]:
+        """Yield log weights and pairs with the trials, some mixtures at a time."""
+        size = max(CHUNK // len(self.weights_ND), 1)
+        for at in range(0, len(weights_KD), size):
+            logs_KD = log_weights(weights_KD[at : at + size])
+            yield logs_KD, self.kernel.pairs(self.kernel.warped(logs_KD), self._rows)

@@ -1,0 +1,205 @@
+"""A law of epochs: what repeating a domain does to a loss, not only its share of the tokens.
+
+Epochs of domain b are E_b = w_b x tokens / inventory_b, so one share of a small domain is many
+passes and of a large one a fraction of a pass. The law is in `mixopt_regressors.laws.epoch_law`:
+each domain lowers a loss by a benefit that saturates and raises it by a harm that grows. A law of
+the shares alone cannot say where repetition stops to pay; permuting the inventories makes this one
+worse, which is a check on whether epochs matter in some trials.
+
+Without inventories and tokens, domains are taken to be of one size, and a trial to see as many
+tokens as they have together: E_b = w_b D. The law is then one of shares, with a saturating
+benefit for each.
+
+All trials must have been trained on the same number of tokens, from the same inventories. With
+simulated epochs (mixopt.trials.simulated_epochs) give the tokens and inventories of the full run:
+their ratio is that of the trials.
+
+The standard deviation is that of a new trial by the delta method: residual spread times
+sqrt(1 + j' H^-1 j), where j is the gradient by the parameters and H the fit's curvature.
+
+Shapes: N trials, D domains, M targets, C = 2 D columns (benefits, harms), P = C + 1 parameters.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Sequence
+from dataclasses import astuple
+from pathlib import Path
+from typing import Any, Self
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from mixopt.errors import ConfigError
+from mixopt.fitting import grouped_folds, row_groups, splits
+from mixopt.system import Array
+from mixopt_regressors.base import MixtureRegressor
+from mixopt_regressors.laws.epoch_law import EpochLaw, Shape, best_shape, middle_shape
+
+STEEPEST = 1e-4  # below this weight the benefit's slope counts as it is here
+
+
+class EpochsRegressor(MixtureRegressor):
+    """The law of epochs, one for each target.
+
+    Attributes:
+        inventory: Distinct tokens of each domain, > 0, in the order of the columns.
+        tokens: Tokens that each trial was trained on. None of both: see the module.
+        shapes: What `tuned` passes on, a row for each target: rate, power, onset, penalty, bend.
+            None chooses them on held-out folds of the training rows.
+        folds: Held-out folds that choose the shapes.
+        random_state: Seed of the folds.
+    """
+
+    by_target = ("shapes_M5", "floors_M", "parameters_MP", "scales_M", "noise_M", "inverse_MPP")
+    shared = ("rates_D",)
+
+    def __init__(
+        self,
+        inventory: Sequence[float] | None = None,
+        tokens: float | None = None,
+        shapes: Sequence[Sequence[float]] | None = None,
+        folds: int = 5,
+        random_state: int = 0,
+    ) -> None:
+        self.inventory = inventory
+        self.tokens = tokens
+        self.shapes = shapes
+        self.folds = folds
+        self.random_state = random_state
+
+    def gradient(self, weights_D: ArrayLike) -> Array:
+        """Return the slope of each loss by each weight at one mixture, shape (M, D).
+
+        Below a weight of 1e-4, where a benefit is steeper than any search can use, its slope is
+        that at 1e-4; all else is exact.
+        """
+        weights = self._checked(np.atleast_2d(np.asarray(weights_D, dtype=np.float64)))
+        epochs_1D = self._epochs(weights)
+        steep_D = np.maximum(weights[0], STEEPEST) * self.rates_D
+        rows = [
+            scale * law.heights(law.shape.columns(epochs_1D)) * _by_epochs(law, steep_D)
+            for law, scale in zip(self._laws(), self.scales_M, strict=True)
+        ]
+        gradient_MD: Array = np.array(rows) * self.rates_D
+        return gradient_MD
+
+    def tuned(self) -> Self:
+        """Return a copy to fit again with the shapes that this one chose."""
+        copied: Self = super().tuned()
+        return copied.set_params(shapes=self.shapes_M5.tolist())  # type: ignore[no-any-return]
+
+    def save(self, path: Path) -> None:
+        """Write parameters as JSON and fitted arrays as npz into the folder `path`."""
+        plain = copy.copy(self)
+        if self.inventory is not None:
+            plain.inventory = [float(tokens) for tokens in self.inventory]
+        super(EpochsRegressor, plain).save(path)
+
+    def _fit(self, weights_ND: Array, losses_NM: Array) -> None:
+        self.rates_D = self._rates(weights_ND.shape[1])
+        epochs_ND = self._epochs(weights_ND)
+        groups = row_groups(weights_ND)
+        folds = min(self.folds, len(set(groups)))
+        fold_N = grouped_folds(groups, folds, self.random_state) if folds > 1 else None
+        fits = []
+        for target, losses_N in enumerate(losses_NM.T):
+            scale = float(losses_N.std()) or 1.0
+            shape = self._shape(target, epochs_ND, losses_N / scale, fold_N)
+            fits.append(_fit_target(shape, epochs_ND, losses_N / scale, scale))
+        for name in self.by_target:
+            setattr(self, name, np.array([fit[name] for fit in fits]))
+
+    def _rates(self, domains: int) -> Array:
+        """Return the epochs of each domain at a weight of 1."""
+        if self.inventory is None and self.tokens is None:
+            return np.full(domains, float(domains))
+        if self.inventory is None or self.tokens is None:
+            given = "tokens" if self.inventory is None else "inventory"
+            other = "inventory" if self.inventory is None else "tokens"
+            raise ConfigError(f"epochs: {given} without {other}; epochs need both, or neither")
+        inventory_D = np.asarray(self.inventory, dtype=np.float64)
+        if inventory_D.shape != (domains,):
+            raise ConfigError(
+                f"epochs: inventory of {inventory_D.size} domains; the mixtures have {domains}"
+            )
+        _check_counts(inventory_D, float(self.tokens))
+        rates_D: Array = float(self.tokens) / inventory_D
+        return rates_D
+
+    def _epochs(self, weights_ND: Array) -> Array:
+        epochs_ND: Array = np.maximum(weights_ND, 0.0) * self.rates_D
+        return epochs_ND
+
+    def _shape(self, target: int, epochs_ND: Array, losses_N: Array, fold_N: Any) -> Shape:
+        if self.shapes is not None:
+            return Shape(*(float(part) for part in self.shapes[target]))
+        mean = float(epochs_ND.mean()) or 1.0
+        if fold_N is None:
+            return middle_shape(mean)
+        return best_shape(lambda shape: _held_out(shape, epochs_ND, losses_N, fold_N), mean)
+
+    def _laws(self) -> list[EpochLaw]:
+        return [
+            EpochLaw(Shape(*shape_5), None if np.isnan(floor) else float(floor), parameters_P)
+            for shape_5, floor, parameters_P in zip(
+                self.shapes_M5, self.floors_M, self.parameters_MP, strict=True
+            )
+        ]
+
+    def _predict(self, weights_ND: Array) -> Array:
+        epochs_ND = self._epochs(weights_ND)
+        columns = [law.predict(law.shape.columns(epochs_ND)) for law in self._laws()]
+        predicted: Array = np.stack(columns, axis=1) * self.scales_M
+        return predicted
+
+    def _std(self, weights_ND: Array) -> Array:
+        epochs_ND, stds = self._epochs(weights_ND), []
+        for law, inverse_PP in zip(self._laws(), self.inverse_MPP, strict=True):
+            jacobian_NP = law.jacobian(law.shape.columns(epochs_ND))
+            leverage_N = np.einsum("np,pq,nq->n", jacobian_NP, inverse_PP, jacobian_NP)
+            stds.append(np.sqrt(1.0 + np.maximum(leverage_N, 0.0)))
+        std: Array = np.stack(stds, axis=1) * self.noise_M
+        return std
+
+
+def _by_epochs(law: EpochLaw, epochs_D: Array) -> Array:
+    """Return the derivative of eta by each domain's epochs, shape (D,)."""
+    both_2D = (law.parameters_P[1:] * law.shape.slopes(epochs_D)).reshape(2, -1)
+    by_epochs_D: Array = both_2D.sum(axis=0)
+    return by_epochs_D
+
+
+def _check_counts(inventory_D: Array, tokens: float) -> None:
+    for place, count in enumerate(inventory_D):
+        if not (np.isfinite(count) and count > 0):
+            raise ConfigError(
+                f"epochs: inventory[{place}] is {count:g}; a domain needs tokens to be trained on:"
+                " leave it out of the mixtures, or count its tokens"
+            )
+    if not (np.isfinite(tokens) and tokens > 0):
+        raise ConfigError(f"epochs: tokens is {tokens:g}; need how many a trial is trained on")
+
+
+def _fit_target(shape: Shape, epochs_ND: Array, losses_N: Array, scale: float) -> dict[str, Any]:
+    columns_NC = shape.columns(epochs_ND)
+    law = EpochLaw.fitted(shape, columns_NC, losses_N)
+    noise, inverse_PP = law.spread(columns_NC, losses_N)
+    return {
+        "shapes_M5": np.array(astuple(shape)),
+        "floors_M": np.nan if law.floor is None else law.floor,
+        "parameters_MP": law.parameters_P,
+        "scales_M": scale,
+        "noise_M": noise * scale,
+        "inverse_MPP": inverse_PP,
+    }
+
+
+def _held_out(shape: Shape, epochs_ND: Array, losses_N: Array, fold_N: Any) -> float:
+    """Return the squared error on held-out folds."""
+    columns_NC, error = shape.columns(epochs_ND), 0.0
+    for train_N, out_N in splits(fold_N):
+        law = EpochLaw.fitted(shape, columns_NC[train_N], losses_N[train_N])
+        error += float(((law.predict(columns_NC[out_N]) - losses_N[out_N]) ** 2).sum())
+    return error

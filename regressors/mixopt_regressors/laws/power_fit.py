@@ -1,0 +1,227 @@
+"""Fit many power laws side by side: a floor plus a power mean of heights, for each fit.
+
+Given the floor c and the decay g, (L - c)^(-1/g) is linear in the weights, so a grid over both with
+one small weighted least-squares problem each finds the valleys, and Levenberg-Marquardt steps on
+all parameters find their floors. Targets, starts and held-out folds are fits of one batch: a step
+is a few large array operations instead of thousands of small ones, and rows that a fit must not see
+have trust 0.
+
+The prior is on how far the logarithms of the heights are from their mean times the height of the
+losses over the floor (as in `mixopt_regressors.laws.exponential`): how much the mixture moves the
+loss. A domain that does not matter for a target is at the mean.
+
+Losses are in units of their standard deviation, around a mean of 0.
+
+Shapes: N trials, D domains, F fits, P = D + 2 parameters (floor, log decay, logs of heights).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mixopt.system import Array
+from mixopt_regressors.laws.power_means import DECAYS, LOGS, PowerMeans
+
+LOWEST_FLOOR = 30.0  # standard deviations below the least loss
+FLOORS_BELOW = (0.05, 0.3, 1.0, 4.0, 12.0)
+START_DECAYS = (0.15, 0.4, 1.0, 3.0)
+USUAL_DECAY = 0.5
+RIDGE = 1e-3  # of the least squares that start a fit
+LEAST_TERM = 1e-3  # of their mean; least squares may ask for less than nothing
+STEPS = 60
+ENOUGH = 1e-5  # a step that gains a smaller part of the loss is the last
+MOST_DAMPING = 1e6
+
+
+@dataclass(frozen=True)
+class PowerFits:
+    """Penalised weighted least squares for F fits, and the parameters reached so far."""
+
+    weights_ND: Array
+    losses_FN: Array
+    trust_FN: Array
+    penalty: float
+    parameters_FP: Array = None  # type: ignore[assignment]
+
+    def best(self, starts: int, steps: int = STEPS) -> PowerFits:
+        """Return each fit at the lowest point that its best starts lead to."""
+        grid = [self.at(below, decay) for below in FLOORS_BELOW for decay in START_DECAYS]
+        order_SF = np.argsort([start.loss() for start in grid], axis=0)[:starts]
+        stacked_GFP = np.stack([start.parameters_FP for start in grid])
+        rows_F = np.arange(len(self.losses_FN))
+        reached = [
+            replace(self, parameters_FP=stacked_GFP[order_F, rows_F]).descend(steps)
+            for order_F in order_SF
+        ]
+        lowest_F = np.argmin([fits.loss() for fits in reached], axis=0)
+        reached_SFP = np.stack([fits.parameters_FP for fits in reached])
+        return replace(self, parameters_FP=reached_SFP[lowest_F, rows_F])
+
+    def predict(self, weights_ND: Array) -> Array:
+        """Return losses, shape (F, N)."""
+        predicted: Array = self.parameters_FP[:, :1] + self.means(weights_ND).heights_NK.T
+        return predicted
+
+    def loss(self) -> Array:
+        """Return the penalised sums of squares, shape (F,)."""
+        residuals_FN, prior_FQ = self.residuals(), self._prior()
+        total: Array = (self.trust_FN * residuals_FN**2).sum(axis=1) + (prior_FQ**2).sum(axis=1)
+        return total
+
+    def descend(self, steps: int = STEPS) -> PowerFits:
+        """Go downhill by Levenberg-Marquardt until no fit gains anything."""
+        parameters_FP, loss_F = self.parameters_FP.copy(), self.loss()
+        damping_F, going_F = np.full(len(loss_F), 1e-2), np.arange(len(loss_F))
+        for _ in range(steps):
+            there = replace(self._only(going_F), parameters_FP=parameters_FP[going_F])
+            there = there._step(damping_F[going_F])
+            gain_F = loss_F[going_F] - there.loss()
+            better_F = gain_F > 0
+            parameters_FP[going_F[better_F]] = there.parameters_FP[better_F]
+            ended_F = better_F & (gain_F < ENOUGH * loss_F[going_F])
+            loss_F[going_F[better_F]] -= gain_F[better_F]
+            damping_F[going_F] *= np.where(better_F, 0.2, 4.0)
+            damping_F = np.maximum(damping_F, 1e-9)
+            going_F = going_F[~ended_F & (damping_F[going_F] < MOST_DAMPING)]
+            if not len(going_F):
+                break
+        return replace(self, parameters_FP=parameters_FP)
+
+    def robust(self, cut: float, rounds: int = 5) -> PowerFits:
+        """Weigh down residuals beyond `cut` robust standard deviations, and fit again."""
+        fits = self
+        for _ in range(rounds):
+            size_FN = np.abs(fits.residuals())
+            limit_F1 = cut * np.maximum(1.4826 * np.median(size_FN, axis=1, keepdims=True), 1e-6)
+            if (size_FN <= limit_F1).all():
+                break
+            trust_FN = np.minimum(1.0, limit_F1 / np.maximum(size_FN, limit_F1 * 1e-3))
+            fits = replace(fits, trust_FN=trust_FN).descend()
+        return fits
+
+    def spread(self) -> tuple[Array, Array]:
+        """Return residuals' standard deviations, (F,), and inverses of curvature, (F, P, P)."""
+        _, curvature_FPP, jacobian_FNP = self._local()
+        inverse_FPP: Array = np.linalg.pinv(curvature_FPP, hermitian=True).astype(np.float64)
+        leverage_FN = leverage(jacobian_FNP, inverse_FPP)
+        freedom_F = self.losses_FN.shape[1] - (self.trust_FN * leverage_FN).sum(axis=1)
+        squares_F = (self.residuals() ** 2).sum(axis=1)
+        return np.sqrt(squares_F / np.maximum(freedom_F, 1.0)), inverse_FPP
+
+    def residuals(self) -> Array:
+        """Predicted less observed losses, shape (F, N)."""
+        return self.predict(self.weights_ND) - self.losses_FN
+
+    def means(self, weights_ND: Array) -> PowerMeans:
+        """Return the power means at mixtures."""
+        return PowerMeans(weights_ND, self.parameters_FP[:, 2:], self.parameters_FP[:, 1])
+
+    def at(self, below: float, decay: float) -> PowerFits:
+        """Return the fits with this floor and decay, and heights by least squares.
+
+        Args:
+            below: How far the floor is below the least loss.
+            decay: The decay g.
+        """
+        floor_F1 = self._least() - below
+        excess_FN = np.maximum(self.losses_FN - floor_F1, below)
+        terms_FN = excess_FN ** (-1.0 / decay)
+        # An error of a term is this much of an error of the loss.
+        trust_FN = self.trust_FN * (decay * excess_FN / terms_FN) ** 2
+        usual_F1 = (trust_FN * terms_FN).sum(axis=1, keepdims=True) / trust_FN.sum(
+            axis=1, keepdims=True
+        )
+        domains = self.weights_ND.shape[1]
+        curvature_FDD = (self.weights_ND.T * trust_FN[:, None]) @ self.weights_ND
+        ridge_F1 = RIDGE * np.einsum("fdd->f", curvature_FDD)[:, None] / domains
+        curvature_FDD += ridge_F1[:, :, None] * np.eye(domains)
+        sides_FD = (trust_FN * terms_FN) @ self.weights_ND + ridge_F1 * usual_F1
+        solved_FD = np.linalg.solve(curvature_FDD, sides_FD[:, :, None])[:, :, 0]
+        logs_FD = -decay * np.log(np.maximum(solved_FD, LEAST_TERM * usual_F1))
+        decay_F1 = np.full_like(floor_F1, np.log(decay))
+        start_FP = np.concatenate([floor_F1, decay_F1, logs_FD], axis=1)
+        return replace(self, parameters_FP=np.clip(start_FP, *self._bounds()))
+
+    def _least(self) -> Array:
+        """Return the least loss that each fit sees, shape (F, 1)."""
+        seen_FN = np.where(self.trust_FN > 0, self.losses_FN, np.inf)
+        return np.asarray(seen_FN.min(axis=1, keepdims=True), dtype=np.float64)
+
+    def _bounds(self) -> tuple[Array, Array]:
+        shape = (len(self.losses_FN), self.weights_ND.shape[1])
+        ends = []
+        for floor, decay, log in zip((-LOWEST_FLOOR, 0.5), np.log(DECAYS), LOGS, strict=True):
+            columns = (self._least() + floor, np.full((shape[0], 1), decay), np.full(shape, log))
+            ends.append(np.concatenate(columns, axis=1))
+        return ends[0], ends[1]
+
+    def _only(self, rows_F: NDArray[np.intp]) -> PowerFits:
+        return replace(self, losses_FN=self.losses_FN[rows_F], trust_FN=self.trust_FN[rows_F])
+
+    def _prior(self) -> Array:
+        """Return what the prior counts as residuals, shape (F, 1 + D)."""
+        decay_F1 = self.parameters_FP[:, 1:2] - np.log(USUAL_DECAY)
+        apart_FD = self._height() * self._apart()
+        both: Array = np.sqrt(self.penalty) * np.concatenate([decay_F1, apart_FD], axis=1)
+        return both
+
+    def _prior_slopes(self) -> Array:
+        """Return derivatives of the prior's residuals, shape (F, 1 + D, P)."""
+        fits, domains = self.parameters_FP.shape[0], self.weights_ND.shape[1]
+        slopes_FQP = np.zeros((fits, 1 + domains, 2 + domains))
+        slopes_FQP[:, 0, 1] = 1.0
+        slopes_FQP[:, 1:, 0] = -self._apart()  # the height falls as the floor rises
+        slopes_FQP[:, 1:, 2:] = self._height()[:, :, None] * (np.eye(domains) - 1.0 / domains)
+        slopes_FQP *= np.sqrt(self.penalty)
+        return slopes_FQP
+
+    def _apart(self) -> Array:
+        logs_FD = self.parameters_FP[:, 2:]
+        apart: Array = logs_FD - logs_FD.mean(axis=1, keepdims=True)
+        return apart
+
+    def _height(self) -> Array:
+        """Return how high a typical loss is over the floor, shape (F, 1); never 0."""
+        return np.asarray(1.0 + np.maximum(-self.parameters_FP[:, :1], 0.0), dtype=np.float64)
+
+    def _step(self, damping_F: Array) -> PowerFits:
+        gradient_FP, curvature_FPP, _ = self._local()
+        low_FP, high_FP = self._bounds()
+        here_FP = self.parameters_FP
+        # What would leave its bounds is held, and the others move without it.
+        held_FP = (here_FP <= low_FP) & (gradient_FP > 0) | (here_FP >= high_FP) & (gradient_FP < 0)
+        free_FP = ~held_FP
+        curvature_FPP = curvature_FPP * free_FP[:, :, None] * free_FP[:, None]
+        diagonal_FP = np.einsum("fpp->fp", curvature_FPP)
+        added_FP = damping_F[:, None] * (diagonal_FP + 1e-9) + held_FP
+        damped_FPP = curvature_FPP + added_FP[:, :, None] * np.eye(here_FP.shape[1])
+        move_FP = np.linalg.solve(damped_FPP, (gradient_FP * free_FP)[:, :, None])[:, :, 0]
+        return replace(self, parameters_FP=np.clip(here_FP - move_FP, low_FP, high_FP))
+
+    def _local(self) -> tuple[Array, Array, Array]:
+        """Return half the gradient, half the Gauss-Newton curvature, and the Jacobian."""
+        means = self.means(self.weights_ND)
+        jacobian_FNP = jacobian(means)
+        residuals_FN = self.parameters_FP[:, :1] + means.heights_NK.T - self.losses_FN
+        weighted_FPN = (jacobian_FNP * self.trust_FN[:, :, None]).transpose(0, 2, 1)
+        prior_FPQ = self._prior_slopes().transpose(0, 2, 1)
+        gradient_FP1 = (
+            weighted_FPN @ residuals_FN[:, :, None] + prior_FPQ @ self._prior()[:, :, None]
+        )
+        curvature_FPP = weighted_FPN @ jacobian_FNP + prior_FPQ @ prior_FPQ.transpose(0, 2, 1)
+        return gradient_FP1[:, :, 0], curvature_FPP, jacobian_FNP
+
+
+def jacobian(means: PowerMeans) -> Array:
+    """Return derivatives of the losses by (floor, log decay, logs), shape (F, N, P)."""
+    slopes_FNQ = means.by_parameter()
+    ones_FN1 = np.ones((*slopes_FNQ.shape[:2], 1))
+    return np.concatenate([ones_FN1, slopes_FNQ], axis=2)
+
+
+def leverage(jacobian_FNP: Array, inverse_FPP: Array) -> Array:
+    """Return j' H^-1 j of every row, shape (F, N)."""
+    return np.asarray(((jacobian_FNP @ inverse_FPP) * jacobian_FNP).sum(axis=2), dtype=np.float64)

@@ -1,0 +1,204 @@
+"""Power laws of units that all targets share: what is learned from one loss serves all others.
+
+    L_m(w) = c_m + sum_k B_mk (e_k + sum_j A_kj w_j)^(-g_k),  A, B >= 0
+
+Each unit is a skill that some domains teach, and each loss falls with the skills that it needs. The
+power law of a single target (`mixopt_regressors.laws.power`) is one unit; a sum of units can follow
+more than one domain at different speeds, and because units belong to all targets there are many
+more losses than trials to find them from. It is convex in the mixture. Several fits from different
+starts are averaged, which is again such a law, of all their units. How they are fitted is in
+`mixopt_regressors.laws.shared_units`.
+
+The strength of the prior is chosen on held-out folds of the training rows, which also show how much
+larger errors are there than residuals. The standard deviation is that of a new trial: residuals
+times that, and times sqrt(1 + p' H^-1 p) over the mean of it, where p are the units at the mixture
+and H their products over the trials.
+
+Shapes: N trials, D domains, M targets, K units of a fit, U units of all fits, Q = U + 1.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Self
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from mixopt.fitting import grouped_folds, row_groups, splits
+from mixopt.system import Array, IntArray
+from mixopt_regressors.base import MixtureRegressor
+from mixopt_regressors.laws.power_means import PowerMeans
+from mixopt_regressors.laws.shared_units import OF_SQUARED_LOADS, SharedUnits, UnitsFit
+
+STRENGTHS = (10.0, 1.0, 0.1, 0.01, 0.001)
+USUAL = 1  # the place of the strength that is tried first
+STEPS, FOLD_STEPS = 400, 200
+FEWEST_UNITS, MOST_UNITS = 40, 128
+
+
+class SkillsRegressor(MixtureRegressor):
+    """Power laws of shared units, for all targets at once.
+
+    Attributes:
+        units: Units of a fit; None is one for each domain, at least 40 and at most 128.
+        strength: Strength of the prior; None chooses from `STRENGTHS` on held-out folds of the
+            training rows.
+        restarts: Fits that are averaged.
+        folds: Held-out folds that choose the strength.
+        optimism: How many times larger errors are on new trials than on fitted ones; None
+            finds it on the folds.
+        random_state: Seed of starts and folds.
+    """
+
+    by_target = ("floors_M", "loads_MU", "scales_M", "noise_M")
+    shared = ("logs_UD", "log_decays_U", "inverse_QQ", "strength_", "optimism_")
+
+    def __init__(
+        self,
+        units: int | None = None,
+        strength: float | None = None,
+        restarts: int = 3,
+        folds: int = 3,
+        optimism: float | None = None,
+        random_state: int = 0,
+    ) -> None:
+        self.units = units
+        self.strength = strength
+        self.restarts = restarts
+        self.folds = folds
+        self.optimism = optimism
+        self.random_state = random_state
+
+    def gradient(self, weights_D: ArrayLike) -> Array:
+        """Return the slope of each loss by each weight at one mixture, shape (M, D)."""
+        weights = self._checked(np.atleast_2d(np.asarray(weights_D, dtype=np.float64)))
+        slopes_UD = self._means(weights).by_weight()[0]
+        gradient: Array = self.scales_M[:, None] * (self.loads_MU @ slopes_UD)
+        return gradient
+
+    def tuned(self) -> Self:
+        """Return a copy to fit again with the strength and the optimism that this one found."""
+        copy: Self = super().tuned()
+        return copy.set_params(  # type: ignore[no-any-return]
+            strength=float(self.strength_), optimism=float(self.optimism_)
+        )
+
+    def _fit(self, weights_ND: Array, losses_NM: Array) -> None:
+        centres_M, scales_M = losses_NM.mean(axis=0), losses_NM.std(axis=0)
+        self.scales_M = np.where(scales_M > 1e-12 * (1.0 + np.abs(centres_M)), scales_M, 1.0)
+        scaled_NM = (losses_NM - centres_M) / self.scales_M
+        strength, optimism = self._chosen(weights_ND, scaled_NM)
+        self.strength_, self.optimism_ = np.array(strength), np.array(optimism)
+        fits = [
+            self._reached(weights_ND, scaled_NM, strength, restart, STEPS)
+            for restart in range(self.restarts)
+        ]
+        self._keep(fits, weights_ND, scaled_NM, centres_M)
+
+    def _chosen(self, weights_ND: Array, losses_NM: Array) -> tuple[float, float]:
+        """Return the strength with the least error on held-out folds, and the optimism there."""
+        given, groups = self.strength, row_groups(weights_ND)
+        folds = min(self.folds, len(set(groups)))
+        if folds < 2:
+            alone = STRENGTHS[0] if given is None else float(given)
+            return alone, 1.0 if self.optimism is None else float(self.optimism)
+        if given is not None and self.optimism is not None:
+            return float(given), float(self.optimism)
+        fold_N = grouped_folds(groups, folds, self.random_state)
+        tried = _Tried(self, weights_ND, losses_NM, fold_N)
+        best = tried.best() if given is None else tried.at(float(given))
+        return best.strength, best.optimism if self.optimism is None else float(self.optimism)
+
+    def _reached(
+        self, weights_ND: Array, losses_NM: Array, strength: float, restart: int, steps: int
+    ) -> SharedUnits:
+        domains = weights_ND.shape[1]
+        units = self.units or int(np.clip(domains, FEWEST_UNITS, MOST_UNITS))
+        rng = np.random.default_rng([self.random_state, restart])
+        start = SharedUnits.start(losses_NM, domains, units, rng)
+        return UnitsFit(weights_ND, losses_NM, strength, start).descend(steps).units
+
+    def _keep(
+        self, fits: Sequence[SharedUnits], weights_ND: Array, losses_NM: Array, centres_M: Array
+    ) -> None:
+        """Average the fits: side by side, each with a part of the loads."""
+        floors_M = np.mean([fit.floors_M for fit in fits], axis=0)
+        self.loads_MU = np.hstack([fit.loads_MK for fit in fits]) / len(fits)
+        self.logs_UD = np.vstack([fit.logs_KD for fit in fits])
+        self.log_decays_U = np.concatenate([fit.log_decays_K for fit in fits])
+        self.floors_M = centres_M + self.scales_M * floors_M
+        basis_NQ = self._basis(weights_ND)
+        held_Q = np.append(0.0, np.full(len(self.log_decays_U), OF_SQUARED_LOADS))
+        products_QQ = basis_NQ.T @ basis_NQ + np.diag(held_Q * max(float(self.strength_), 1e-6))
+        self.inverse_QQ = np.linalg.pinv(products_QQ, hermitian=True)
+        residuals_NM = floors_M + basis_NQ[:, 1:] @ self.loads_MU.T - losses_NM
+        spread_M = np.sqrt((residuals_NM**2).mean(axis=0))
+        usual = float(np.sqrt((self._widening(weights_ND) ** 2).mean()))
+        self.noise_M = self.scales_M * spread_M * float(self.optimism_) / usual
+
+    def _means(self, weights_ND: Array) -> PowerMeans:
+        return PowerMeans(weights_ND, self.logs_UD, self.log_decays_U)
+
+    def _basis(self, weights_ND: Array) -> Array:
+        """Return 1 and the units at mixtures, shape (N, Q)."""
+        return np.column_stack([np.ones(len(weights_ND)), self._means(weights_ND).heights_NK])
+
+    def _widening(self, weights_ND: Array) -> Array:
+        basis_NQ = self._basis(weights_ND)
+        leverage_N = ((basis_NQ @ self.inverse_QQ) * basis_NQ).sum(axis=1)
+        return np.asarray(np.sqrt(1.0 + np.maximum(leverage_N, 0.0)), dtype=np.float64)
+
+    def _predict(self, weights_ND: Array) -> Array:
+        heights_NU = self._means(weights_ND).heights_NK
+        predicted: Array = self.floors_M + self.scales_M * (heights_NU @ self.loads_MU.T)
+        return predicted
+
+    def _std(self, weights_ND: Array) -> Array:
+        std: Array = self._widening(weights_ND)[:, None] * self.noise_M
+        return std
+
+
+@dataclass(frozen=True)
+class _Score:
+    """A strength, its root mean squared error on held-out folds, and that over the residuals'."""
+
+    strength: float
+    error: float
+    optimism: float
+
+
+@dataclass(frozen=True)
+class _Tried:
+    """Strengths on held-out folds of the training rows."""
+
+    regressor: SkillsRegressor
+    weights_ND: Array
+    losses_NM: Array
+    fold_N: IntArray
+
+    def best(self) -> _Score:
+        """Walk from the usual strength to weaker or stronger ones while the error falls."""
+        usual = self.at(STRENGTHS[USUAL])
+        weaker = self._walk(usual, STRENGTHS[USUAL + 1 :])
+        return weaker if weaker is not usual else self._walk(usual, STRENGTHS[USUAL - 1 :: -1])
+
+    def at(self, strength: float) -> _Score:
+        """Return how one strength does."""
+        errors, residuals = [], []
+        for train_N, out_N in splits(self.fold_N):
+            rows, losses = self.weights_ND[train_N], self.losses_NM[train_N]
+            units = self.regressor._reached(rows, losses, strength, 0, FOLD_STEPS)
+            errors.append((units.predict(self.weights_ND[out_N]) - self.losses_NM[out_N]) ** 2)
+            residuals.append((units.predict(rows) - losses) ** 2)
+        error, residual = (float(np.sqrt(np.vstack(x).mean())) for x in (errors, residuals))
+        return _Score(strength, error, max(error / max(residual, 1e-12), 1.0))
+
+    def _walk(self, best: _Score, strengths: Sequence[float]) -> _Score:
+        for strength in strengths:
+            found = self.at(strength)
+            if found.error >= best.error:
+                break
+            best = found
+        return best

@@ -1,0 +1,377 @@
+import inspect
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given, settings, strategies as st
+from places import DATA
+
+from mixopt.config import CorpusConfig, SourceConfig
+from mixopt.corpus import Corpus, prepare_corpus, saved_tokenizer
+from mixopt.corpus.text import Spooled
+from mixopt.corpus.text.documents import Document, content_digest
+from mixopt.corpus.text.held_out import HeldOut
+from mixopt.errors import CorpusError, RunError, ShardError
+
+RESEARCH = DATA / "corpus"
+
+
+def write(path, texts):
+    path.write_text("".join(json.dumps({"text": text}) + "\n" for text in texts))
+    return str(path)
+
+
+def words(name, count=60):
+    return [f"{name} document {k}: " + f"{name} " * (20 + k % 7) for k in range(count)]
+
+
+@pytest.fixture
+def sources(tmp_path):
+    return {name: {"path": write(tmp_path / f"{name}.jsonl", words(name))} for name in "ab"}
+
+
+def prepare(path, domains, targets=None, *, seed=0, min_tokens=1, progress=None, **config):
+    return prepare_corpus(
+        CorpusConfig.model_validate({"domains": domains, "validation_fraction": 0.1, **config}),
+        {name: SourceConfig.model_validate(source) for name, source in (targets or {}).items()},
+        path / "corpus",
+        fingerprint="f00d",
+        seed=seed,
+        min_tokens=min_tokens,
+        progress=progress or (lambda line: None),
+    )
+
+
+def texts(corpus, shards):
+    tokenizer = saved_tokenizer(corpus.path, corpus.tokenizer)
+    tokens = shards.read(0, shards.tokens)
+    ends = np.flatnonzero(tokens == tokenizer.end_of_document) + 1
+    return [tokenizer.decode(part) for part in np.split(tokens, ends)[:-1]]
+
+
+def files(path):
+    return {str(p.relative_to(path)): p.read_bytes() for p in path.rglob("*") if p.is_file()}
+
+
+def test_every_document_is_on_exactly_one_side(tmp_path, sources):
+    corpus = prepare(tmp_path, sources)
+    for domain in corpus.domains:
+        train, held_out = texts(corpus, domain.train), texts(corpus, domain.validation)
+        assert sorted(train + held_out) == sorted(words(domain.name))
+        assert not set(train) & set(held_out)
+
+
+def test_the_wanted_share_of_the_bytes_is_held_out(tmp_path, sources):
+    for domain in prepare(tmp_path, sources).domains:
+        share = domain.validation.bytes / (domain.train.bytes + domain.validation.bytes)
+        assert share == pytest.approx(0.1, abs=1 / 60)
+
+
+def test_shards_count_tokens_documents_and_bytes(tmp_path, sources):
+    train = prepare(tmp_path, sources).domains[0].train
+    assert train.tokens == train.bytes + train.documents
+
+
+def test_the_natural_mixture_is_by_training_tokens(tmp_path, sources):
+    corpus = prepare(tmp_path, sources)
+    total = sum(corpus.inventory.values())
+    assert corpus.natural["a"] == pytest.approx(corpus.inventory["a"] / total)
+
+
+def test_the_same_inputs_and_seed_give_the_same_bytes(tmp_path, sources):
+    for tokenizer in ("bytes", "bpe:300"):
+        for run in ("1", "2"):
+            prepare(tmp_path / run, sources, tokenizer=tokenizer)
+        assert files(tmp_path / "1") == files(tmp_path / "2")
+
+
+def test_another_seed_holds_out_other_documents(tmp_path, sources):
+    first = prepare(tmp_path / "1", sources)
+    second = prepare(tmp_path / "2", sources, seed=1)
+    held_out = [set(texts(c, c.domains[0].validation)) for c in (first, second)]
+    assert held_out[0] != held_out[1]
+
+
+def test_duplicates_up_to_white_space_are_dropped(tmp_path):
+    doubled = [*words("a"), *(text.replace(" ", "\n ") for text in words("a"))]
+    corpus = prepare(tmp_path, {"a": {"path": write(tmp_path / "a.jsonl", doubled)}})
+    domain = corpus.domains[0]
+    assert domain.train.documents + domain.validation.documents == 60
+    assert corpus.provenance["sources"]["a"]["read"]["duplicates"] == 60
+
+
+def test_documents_that_are_held_out_anywhere_are_not_trained_on(tmp_path, sources):
+    target = {"path": write(tmp_path / "t.jsonl", [*words("a", 5), *words("t")])}
+    corpus = prepare(tmp_path, sources, {"t": target})
+    assert not set(texts(corpus, corpus.domains[0].train)) & set(words("a", 5))
+    read = corpus.provenance["sources"]["a"]["read"]
+    held_out = set(texts(corpus, corpus.domains[0].validation))
+    assert read["equal_to_evaluation"] == len(set(words("a", 5)) - held_out)
+    assert corpus.domains[0].train.documents == read["train_documents"]
+
+
+def test_files_of_held_out_documents_are_used_as_they_are(tmp_path, sources):
+    held_out = write(tmp_path / "v.jsonl", [*words("v", 10), words("a")[0]])
+    corpus = prepare(tmp_path, {"a": {**sources["a"], "validation": held_out}})
+    assert texts(corpus, corpus.domains[0].validation) == [*words("v", 10), words("a")[0]]
+    assert texts(corpus, corpus.domains[0].train) == words("a")[1:]
+
+
+def test_a_target_has_held_out_text_alone(tmp_path, sources):
+    corpus = prepare(tmp_path, {"a": sources["a"]}, {"b": sources["b"]})
+    assert corpus.evaluation_names == ("a", "b")
+    assert corpus.targets[0].train is None
+    assert texts(corpus, corpus.targets[0].validation) == words("b")
+
+
+def test_max_bytes_cuts_the_text_and_reads_no_further(tmp_path):
+    path = Path(write(tmp_path / "a.jsonl", words("a")))
+    path.write_text(path.read_text() + "broken\n")
+    corpus = prepare(tmp_path, {"a": {"path": str(path), "max_bytes": 2_000}})
+    domain = corpus.domains[0]
+    assert domain.train.bytes + domain.validation.bytes == 2_000
+
+
+def test_max_validation_bytes_bounds_what_is_held_out(tmp_path, sources):
+    corpus = prepare(tmp_path, {"a": sources["a"]}, {"b": sources["b"]}, max_validation_bytes=300)
+    assert 0 < corpus.domains[0].validation.bytes <= 300
+    assert corpus.targets[0].validation.bytes == 300
+
+
+def test_bpe_is_kept_with_the_corpus(tmp_path, sources):
+    corpus = prepare(tmp_path, sources, tokenizer="bpe:300")
+    assert corpus.vocab_size == 300
+    assert saved_tokenizer(corpus.path, corpus.tokenizer).vocab_size == 300
+    assert corpus.domains[0].train.bytes > 1.2 * corpus.domains[0].train.tokens
+
+
+def test_bpe_learns_from_equal_bytes_of_each_domain(tmp_path, monkeypatch):
+    from mixopt.corpus import preparation as corpus_preparation
+
+    monkeypatch.setattr(corpus_preparation, "BPE_BYTES", 2_000)
+    source = inspect.getsource(inspect)
+    pieces = [source[at : at + 900] for at in range(0, len(source), 900)]
+    domains = {
+        "small": {"path": write(tmp_path / "s.jsonl", [f"{k} " + "qz " * 200 for k in range(3)])},
+        "big": {"path": write(tmp_path / "b.jsonl", pieces)},
+    }
+    corpus = prepare(tmp_path, domains, tokenizer="bpe:300")
+    inner = saved_tokenizer(corpus.path, corpus.tokenizer).inner
+    assert inner.token_to_id("qz") is not None
+
+
+def test_bad_documents_are_counted_in_the_index(tmp_path):
+    path = Path(write(tmp_path / "a.jsonl", words("a")))
+    path.write_text(path.read_text() + "broken\n")
+    with pytest.raises(CorpusError, match=r"domain 'a': .*a.jsonl:61: broken JSON"):
+        prepare(tmp_path, {"a": {"path": str(path)}})
+    lines = []
+    corpus = prepare(
+        tmp_path, {"a": {"path": str(path)}}, on_bad_document="skip", progress=lines.append
+    )
+    read = corpus.provenance["sources"]["a"]["read"]
+    assert read["bad"] == 1
+    assert "a.jsonl:61: broken JSON" in read["first_bad"]
+    assert "1 bad left out" in lines[0]
+
+
+def test_progress_has_a_line_for_each_domain(tmp_path, sources):
+    lines = []
+    prepare(tmp_path, sources, progress=lines.append)
+    assert lines[0].startswith("a: 60 documents, ")
+    assert lines[-1].startswith("b: ")
+    assert "training tokens" in lines[-1]
+
+
+def test_an_environment_domain_records_the_versions(tmp_path):
+    corpus = prepare(tmp_path, {"docs": {"environment": "docstrings", "max_bytes": 50_000}})
+    domain = corpus.domains[0]
+    assert domain.train.bytes + domain.validation.bytes == 50_000
+    assert corpus.provenance["environment"]["numpy"] == np.__version__
+
+
+def test_all_pieces_of_a_group_are_on_one_side():
+    documents = [Document(f"{k}", f"group {k % 20}") for k in range(200)]
+    held_out = HeldOut(0.2, 60, seed=0)
+    train = [d for document in documents for d, _ in held_out.add(document, spooled(document))]
+    train += [document for document, _ in held_out.finish()]
+    sides = [{d.group for d in train}, {d.group for d, _ in held_out.kept}]
+    assert len(train) + len(held_out.kept) == 200
+    assert not sides[0] & sides[1]
+    assert sides[1]
+
+
+def spooled(document):
+    return Spooled(content_digest(document.text), document.text.encode())
+
+
+@settings(deadline=None)
+@given(
+    sizes=st.lists(st.integers(1, 50), min_size=1, max_size=40),
+    most=st.integers(1, 400),
+    data=st.data(),
+)
+def test_what_is_held_out_does_not_depend_on_the_order_of_documents(sizes, most, data):
+    documents = [Document(f"{k} {'x' * size}") for k, size in enumerate(sizes)]
+    sides = []
+    for order in (documents, data.draw(st.permutations(documents))):
+        held_out = HeldOut(0.1, most, seed=3)
+        for document in order:
+            list(held_out.add(document, spooled(document)))
+        list(held_out.finish())
+        sides.append(sorted(d.text for d, _ in held_out.kept))
+        kept = sum(len(text) for text in sides[-1])
+        assert sides[-1]
+        assert kept <= most or len(sides[-1]) == 1
+    assert sides[0] == sides[1]
+
+
+def refused(message, tmp_path, *args, kind=CorpusError, **kwargs):
+    with pytest.raises(kind) as caught:
+        prepare(tmp_path, *args, **kwargs)
+    assert message in str(caught.value)
+    assert "\n" not in str(caught.value)
+    assert not (tmp_path / "corpus" / "index.json").exists()
+
+
+def test_a_domain_without_documents_is_refused(tmp_path):
+    refused("domain 'a': no documents", tmp_path, {"a": {"path": write(tmp_path / "a.jsonl", [])}})
+    blank = {"path": write(tmp_path / "a.jsonl", [" ", "\n"])}
+    refused("domain 'a': no documents", tmp_path, {"a": blank})
+    refused("domain 't': no documents", tmp_path, {"b": {"path": write(tmp_path / "b.jsonl",
+            words("b"))}}, {"t": blank})  # fmt: skip
+
+
+def test_a_domain_with_less_than_a_sequence_is_refused(tmp_path):
+    source = {"path": write(tmp_path / "a.jsonl", ["one", "two", "three"])}
+    message = "domain 'a': 10 training tokens, fewer than one sequence of 128; give it more text"
+    held_out = write(tmp_path / "v.jsonl", words("v"))
+    refused(
+        message,
+        tmp_path,
+        {"a": {"path": write(tmp_path / "a.jsonl", ["one", "three"]), "validation": held_out}},
+        min_tokens=128,
+    )
+    refused("domain 'a': ", tmp_path, {"a": source}, min_tokens=128)
+
+
+def test_a_domain_of_one_document_cannot_be_split(tmp_path):
+    one = {"path": write(tmp_path / "a.jsonl", ["only this"])}
+    refused("domain 'a': its 1 documents are all held out, none is left", tmp_path, {"a": one})
+
+
+def test_too_little_environment_text_says_how_much_there_is(tmp_path):
+    refused(
+        "domain 'a': the installed packages have 0.", tmp_path, {"a": {"environment": "config"}}
+    )
+
+
+def test_a_target_with_the_name_of_a_domain_is_refused(tmp_path, sources):
+    refused("evaluation: 'a' is a training domain", tmp_path, sources, {"a": sources["a"]})
+
+
+@pytest.mark.parametrize("name", ["x/y", ".hidden", ""])
+def test_a_name_that_is_no_folder_is_refused(tmp_path, sources, name):
+    refused(f"domain {name!r}: a name has no '/'", tmp_path, {name: sources["a"]})
+
+
+def test_a_folder_that_cannot_be_written_is_named(tmp_path, sources):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(RunError, match=r"file/corpus.*: cannot be written: Not a directory"):
+        prepare(tmp_path / "file", sources)
+
+
+def test_a_full_disk_is_named(tmp_path, sources):
+    limit = "import resource, sys; resource.setrlimit(resource.RLIMIT_FSIZE, (4000, 4000));"
+    code = f"""{limit}
+import signal; signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+from mixopt.config.experiment import CorpusConfig
+from mixopt.corpus.corpus import prepare_corpus
+from mixopt.errors import RunError
+config = CorpusConfig.model_validate({{"domains": {sources!r}}})
+try:
+    prepare_corpus(config, {{}}, {str(tmp_path / "corpus")!r}, fingerprint="x")
+except RunError as error:
+    sys.exit(str(error))
+"""
+    shown = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=False
+    )
+    assert "cannot be written: File too large" in shown.stderr
+    assert shown.returncode == 1
+
+
+def test_an_altered_shard_is_refused_when_the_corpus_is_opened(tmp_path, sources):
+    corpus = prepare(tmp_path, sources)
+    shard = corpus.path / "a" / "train" / "00000.bin"
+    shard.write_bytes(shard.read_bytes()[:-1])
+    with pytest.raises(ShardError, match=r"a/train/00000.bin: truncated"):
+        Corpus.open(corpus.path)
+
+
+def test_a_corpus_is_opened_as_it_was_prepared(tmp_path, sources):
+    prepared = prepare(tmp_path, sources)
+    opened = Corpus.open(prepared.path)
+    assert opened == prepared
+    assert opened.fingerprint == "f00d"
+
+
+def test_no_corpus_is_an_error_that_says_what_to_do(tmp_path):
+    with pytest.raises(CorpusError, match=r"index.json: not found; .*mixopt prepare CONFIG"):
+        Corpus.open(tmp_path)
+    (tmp_path / "index.json").write_text('{"format": "mixopt-corpus/1"}')
+    with pytest.raises(CorpusError, match=r"index.json: 'tokenizer'|index.json: 'domains'"):
+        Corpus.open(tmp_path)
+
+
+def test_a_killed_preparation_is_no_corpus_and_is_done_again(tmp_path, sources):
+    whole = files(prepare(tmp_path / "whole", sources).path)
+    prepare(tmp_path, sources)
+    fifo = tmp_path / "endless.jsonl"
+    os.mkfifo(fifo)
+    code = f"""
+from mixopt.config.experiment import CorpusConfig
+from mixopt.corpus.corpus import prepare_corpus
+domains = {{**{sources!r}, "c": {{"path": "json", "data_files": {str(fifo)!r}}}}}
+prepare_corpus(CorpusConfig.model_validate({{"domains": domains}}), {{}},
+               {str(tmp_path / "corpus")!r}, fingerprint="x",
+               progress=lambda line: print(line, flush=True))
+"""
+    with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE) as process:
+        process.stdout.readline()
+        process.stdout.readline()
+        time.sleep(0.2)
+        process.send_signal(signal.SIGKILL)
+    with pytest.raises(CorpusError, match="not found"):
+        Corpus.open(tmp_path / "corpus")
+    assert files(prepare(tmp_path, sources).path) == whole
+
+
+@pytest.mark.skipif(not RESEARCH.exists(), reason="../shared/data/corpus is not here")
+def test_parquet_files_of_a_corpus_are_prepared_with_their_held_out_files(tmp_path):
+    domains = {
+        name: {
+            "path": "parquet",
+            "data_files": str(RESEARCH / name / "train.parquet"),
+            "validation": str(RESEARCH / name / "validation.parquet"),
+            "max_bytes": 300_000,
+        }
+        for name in ("man_en", "code_c")
+    }
+    corpus = prepare(tmp_path, domains)
+    assert corpus.inventory.keys() == domains.keys()
+    assert all(domain.train.bytes == 300_000 for domain in corpus.domains)
+
+
+def test_relative_files_are_under_the_root(text_files, tmp_path):
+    source = {"path": "json", "data_files": "code.jsonl", "validation": "prose.jsonl"}
+    root = str(text_files["code"].parent)
+    config = CorpusConfig.model_validate({"root": root, "domains": {"code": source}})
+    corpus = prepare_corpus(config, {}, tmp_path / "corpus", fingerprint="test")
+    assert corpus.domains[0].train.documents > 0

@@ -1,0 +1,208 @@
+import re
+from collections import Counter
+from itertools import islice, takewhile
+
+import pytest
+
+from mixopt.corpus.text import Environment, extract
+from mixopt.corpus.text.environment import DOMAINS, LEAST_BYTES, environment_domains
+from mixopt.corpus.text.installed_files import InstalledFile, InstalledFiles, installed_files
+from mixopt.errors import CorpusError
+
+
+@pytest.fixture(scope="module")
+def environment():
+    return Environment()
+
+
+@pytest.fixture(scope="module")
+def text(environment):
+    """Documents of each domain, up to a little over 1 MB."""
+
+    def first(name):
+        sizes = [0]
+
+        def is_wanted(document):
+            sizes[0] += len(document.text.encode())
+            return sizes[0] < 1.1 * LEAST_BYTES
+
+        return list(takewhile(is_wanted, environment.documents(name)))
+
+    return {name: first(name) for name in DOMAINS}
+
+
+def test_at_least_six_domains_have_a_megabyte(text):
+    sizes = {name: sum(len(d.text.encode()) for d in found) for name, found in text.items()}
+    different = ("docstrings", "python_site", "cpp_headers", "javascript", "numbers", "stubs")
+    assert all(sizes[name] >= 0.99 * LEAST_BYTES for name in different), sizes
+
+
+def test_every_domain_has_a_description():
+    assert environment_domains().keys() == DOMAINS.keys()
+    assert all(environment_domains().values())
+
+
+def test_documents_are_pieces_of_at_most_8000_characters(text):
+    longest = max(len(document.text) for found in text.values() for document in found)
+    assert longest <= 8_000
+
+
+def test_no_line_is_longer_than_2000_characters(text):
+    longest = max(
+        len(line) for found in text.values() for d in found for line in d.text.split("\n")
+    )
+    assert longest <= 2_000
+
+
+def test_no_document_is_in_two_domains(text):
+    counts = Counter(t for found in text.values() for t in {d.text for d in found})
+    assert max(counts.values()) == 1
+
+
+def test_no_package_crowds_out_the_rest(text):
+    for name in ("docstrings", "python_site", "readme_markdown"):
+        packages = Counter()
+        for document in text[name]:
+            packages[document.group.split("/")[0]] += len(document.text)
+        assert packages.most_common(1)[0][1] < 0.5 * packages.total(), name
+
+
+def test_no_file_gives_both_docstrings_and_code(environment):
+    groups = [
+        {document.group for document in islice(environment.documents(name), 2_000)}
+        for name in ("docstrings", "python_site")
+    ]
+    assert min(map(len, groups)) > 500
+    assert not groups[0] & groups[1]
+
+
+def test_no_file_gives_more_than_its_share(text):
+    for name, found in text.items():
+        sizes = Counter()
+        for document in found:
+            sizes[document.group] += len(document.text.encode())
+        assert max(sizes.values()) <= DOMAINS[name].file_bytes, name
+
+
+def test_near_copies_are_left_out(tmp_path):
+    lines = [f"value_{k} = function_{k}(argument)" for k in range(40)]
+    copies = {"a.py": lines, "b.py": [*lines[:30], "changed_1 = 0"], "c.py": ["other = 12345"] * 9}
+    files = []
+    for name, content in copies.items():
+        (tmp_path / name).write_text("\n".join(content))
+        files.append(InstalledFile("python", name, str(tmp_path / name)))
+    found = Environment(InstalledFiles(tuple(files))).documents("python_stdlib")
+    assert [document.group for document in found] == ["python/a.py", "python/c.py"]
+
+
+def test_the_documents_are_the_same_every_time(environment):
+    again = Environment()
+    for name in ("docstrings", "json"):
+        assert list(islice(environment.documents(name), 50)) == list(
+            islice(again.documents(name), 50)
+        )
+
+
+def test_code_does_not_begin_with_a_licence(text):
+    starts = [d.text[:200].lower() for d in text["cpp_headers"] + text["python_site"]]
+    licensed = sum(start.lstrip("/#* \n").startswith(("copyright", "licen")) for start in starts)
+    assert licensed < 0.01 * len(starts)
+
+
+def test_legal_documents_of_a_package_stay_together(text):
+    assert all("/" not in document.group for document in text["legal"])
+
+
+def test_only_the_closure_of_mixopt_is_read():
+    versions = installed_files().versions
+    assert {"python", "numpy", "scikit-learn"} <= versions.keys()
+    assert versions.keys().isdisjoint({"pytest", "mypy", "hypothesis", "mixopt"})
+
+
+def test_keys_do_not_depend_on_versions_or_places():
+    files = installed_files().files
+    assert not any(re.search(r"-\d[^/]*\.dist-info/", file.key) for file in files)
+    assert not any(file.key.startswith("/") for file in files)
+    assert len({file.path for file in files}) == len(files)
+
+
+def test_an_unknown_domain_is_refused_with_the_nearest_name(environment):
+    with pytest.raises(
+        CorpusError, match=r"unknown environment domain 'docstring'; did you mean 'd"
+    ):
+        next(environment.documents("docstring"))
+
+
+def test_an_absent_distribution_is_named():
+    with pytest.raises(CorpusError, match=r"needs no-such-package: pip install"):
+        installed_files("no-such-package")
+
+
+PYTHON = '''#!/usr/bin/env python
+# Copyright 2020 Someone. All rights reserved.
+
+"""A module that says in its first lines what it is for, at such a length that it is prose \\
+and not a label, since labels teach nothing that code would not."""
+
+TEXT = """This is a string and no docstring, whatever its length, and so it is not taken up \\
+as prose, even where it goes on over more than one line of the file."""
+
+
+def function(argument="it's"):  # a quotation mark " in a comment
+    \'\'\'Say what the function does, with what it takes and what it returns, in sentences
+    that are long enough to be worth reading by a model of language.\'\'\'
+    return """Neither is this, which is returned, although it has a length that would make it \\
+one if it stood alone at the start of the function."""
+'''
+
+
+def test_docstrings_are_the_docstrings_alone():
+    module, function = extract.docstrings(PYTHON).split("\n\n")
+    assert module.startswith("A module that says")
+    assert function.startswith("Say what the function does")
+    assert function.split("\n")[1].startswith("that are long enough")
+
+
+def test_doctests_and_licences_are_no_prose():
+    shown = "\n".join([">>> f(1)", "1"] * 40)
+    assert extract.docstrings(f'def f():\n    """{shown}\n    """\n') == ""
+    assert extract.docstrings('def f():\n    """' + "Copyright: mine. " * 20 + '"""\n') == ""
+
+
+def test_a_licence_header_is_stripped_and_another_comment_kept():
+    assert extract.python_code("# Licensed under X\n# more\nx = 1") == "x = 1"
+    assert extract.python_code("# What this is\nx = 1") == "# What this is\nx = 1"
+    assert extract.c_code("/* Copyright\n * me */\n// SPDX\nint x;") == "int x;"
+
+
+def test_minified_code_gets_lines():
+    code = "function f(a){var b=a;return b}" * 20
+    lines = extract.minified_code(code).split("\n")
+    assert lines[:4] == ["function f(a){", "var b=a;", "return b}", "function f(a){"]
+
+
+def test_encoded_data_and_long_lines_are_left_out():
+    text = "short\n" + "A" * 300 + "\n" + "word " * 500 + "\nend"
+    assert extract.short_lines(text) == "short\nend"
+
+
+def test_json_in_one_line_is_laid_out_and_hashes_left_out():
+    assert extract.json_text('{"a": [1, 2], "b": "' + "x " * 150 + '"}').startswith('{\n  "a": [')
+    assert extract.json_text('{\n"a": 1,\n"h": "' + "0f" * 16 + '"\n}') == '{\n"a": 1,\n}'
+
+
+def test_numbers_are_tables_of_numbers_alone():
+    assert extract.numbers("1.5 2.5\n3.5 4.5") == "1.5 2.5\n3.5 4.5"
+    assert extract.numbers("all words and one 1") == ""
+
+
+def test_pieces_cut_at_blank_lines_and_lose_no_words():
+    text = "\n\n".join(f"paragraph {k} " + "word " * k for k in range(60))
+    found = list(extract.pieces(text, longest=500))
+    assert max(map(len, found)) <= 500
+    assert " ".join(found).split() == text.split()
+    assert all(piece.startswith("paragraph") for piece in found)
+
+
+def test_text_without_line_ends_is_cut_anyway():
+    assert list(extract.pieces("x" * 25, longest=10)) == ["x" * 10, "x" * 10, "x" * 5]

@@ -1,0 +1,226 @@
+import bz2
+import gzip
+import json
+import lzma
+
+import pytest
+
+from mixopt.config import SourceConfig
+from mixopt.corpus import BadDocuments
+from mixopt.corpus.text.sources import read_documents, read_validation
+from mixopt.errors import CorpusError
+
+TEXTS = ["first é", "second\nline", "third"]
+
+
+@pytest.fixture(autouse=True)
+def folder(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def lines(texts, column="text"):
+    rows = (json.dumps({"id": k, column: text}) for k, text in enumerate(texts))
+    return "".join(f"{row}\n" for row in rows).encode()
+
+
+def read(bad=None, **source):
+    return list(read_documents("web", SourceConfig(**source), bad or BadDocuments()))
+
+
+def refused(message, **source):
+    with pytest.raises(CorpusError) as caught:
+        read(**source)
+    assert message in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def zstd(content):
+    import zstandard
+
+    half = content.index(b"\n") + 1
+    frames = [zstandard.ZstdCompressor().compress(c) for c in (content[:half], content[half:])]
+    return b"".join(frames)
+
+
+@pytest.mark.parametrize(
+    ("suffix", "compress"),
+    [("", bytes), (".gz", gzip.compress), (".bz2", bz2.compress), (".xz", lzma.compress),
+     (".zst", zstd)],
+)  # fmt: skip
+def test_json_lines_are_read_whatever_the_compression(folder, suffix, compress):
+    path = folder / f"a.jsonl{suffix}"
+    path.write_bytes(compress(lines(TEXTS)))
+    assert read(path=str(path)) == TEXTS
+
+
+@pytest.mark.parametrize(
+    ("suffix", "compress"), [(".gz", gzip.compress), (".xz", lzma.compress), (".zst", zstd)]
+)
+def test_a_compressed_file_that_is_cut_short_is_refused(folder, suffix, compress):
+    (folder / f"a.jsonl{suffix}").write_bytes(compress(lines(TEXTS * 50))[:-12])
+    refused(f"domain 'web': a.jsonl{suffix}: cannot be read: ", path=f"a.jsonl{suffix}")
+
+
+def test_a_file_that_is_not_what_its_suffix_says_is_refused(folder):
+    for name in ("a.jsonl.zst", "a.parquet", "a.arrow"):
+        (folder / name).write_bytes(b"something else")
+        refused(f"domain 'web': {name}: cannot be read: ", path=name)
+
+
+def test_a_json_array_is_read(folder):
+    (folder / "a.json").write_text(json.dumps([{"text": text} for text in TEXTS], indent=1))
+    assert read(path="a.json") == TEXTS
+
+
+def test_a_text_file_is_one_document(folder):
+    (folder / "b.txt").write_bytes(b"one\r\ntwo")
+    (folder / "a.txt").write_text("three")
+    assert read(data_files="*.txt") == ["three", "one\ntwo"]
+
+
+def test_csv_is_read_with_line_breaks_and_long_fields(folder):
+    long = "x" * 200_000
+    (folder / "a.csv").write_text(f'id,text\n1,"two\nlines"\n2,{long}\n')
+    assert read(path="a.csv") == ["two\nlines", long]
+
+
+@pytest.fixture
+def table():
+    import pyarrow as pa
+
+    return pa.table({"id": range(3), "text": TEXTS})
+
+
+def test_parquet_is_read(folder, table):
+    import pyarrow.parquet as pq
+
+    pq.write_table(table, folder / "a.parquet")
+    assert read(path="parquet", data_files="*.parquet") == TEXTS
+    refused("a.parquet: no column 'body'; set 'column' to one of: id, text",
+            path="a.parquet", column="body")  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", ["new_stream", "new_file"])
+def test_arrow_is_read_as_stream_and_as_file(folder, table, kind):
+    import pyarrow as pa
+
+    with getattr(pa.ipc, kind)(str(folder / "a.arrow"), table.schema) as writer:
+        writer.write_table(table)
+    assert read(path="a.arrow") == TEXTS
+
+
+def test_a_data_set_saved_to_disk_is_read_by_split(folder, table):
+    import datasets
+
+    saved = datasets.Dataset(table)
+    datasets.DatasetDict({"train": saved, "test": saved.select([1])}).save_to_disk("saved")
+    assert read(path="saved") == TEXTS
+    assert read(path="saved", split="test") == TEXTS[1:2]
+    refused("saved: no split 'tests'; did you mean 'test'?", path="saved", split="tests")
+    refused("saved: no column 'body'; set 'column' to one of: id, text",
+            path="saved", column="body")  # fmt: skip
+
+
+def test_a_folder_gives_the_files_of_its_split(folder):
+    for name in ("train-0", "train-1", "test"):
+        (folder / f"{name}.jsonl").write_bytes(lines([name]))
+    (folder / "README.md").write_text("not data")
+    assert read(path=str(folder)) == ["train-0", "train-1"]
+    assert read(path=str(folder), split="test") == ["test"]
+    refused("no files of the split 'dev'", path=str(folder), split="dev")
+
+
+def test_files_are_below_the_folder_that_is_given(folder):
+    (folder / "data").mkdir()
+    (folder / "data" / "a.jsonl").write_bytes(lines(TEXTS))
+    assert read(path="data", data_files="a.*") == TEXTS
+
+
+def test_another_column_is_read(folder):
+    (folder / "a.jsonl").write_bytes(lines(TEXTS, column="body"))
+    assert read(path="a.jsonl", column="body") == TEXTS
+
+
+def test_held_out_files_are_read_as_the_source(folder):
+    (folder / "held.data").write_bytes(lines(TEXTS, column="body"))
+    source = SourceConfig(path="json", data_files="a", column="body", validation="held.data")
+    assert list(read_validation("web", source, BadDocuments())) == TEXTS
+
+
+def test_a_missing_file_is_named(folder):
+    refused(f"domain 'web': no.jsonl: no such file (working directory {folder})", path="no.jsonl")
+    refused("domain 'web': no*.jsonl: the glob matches no file", data_files="no*.jsonl")
+
+
+def test_a_suffix_that_nothing_reads_is_named(folder):
+    (folder / "a.doc").write_text("x")
+    refused("a.doc: no reader for '.doc'; name one as path: arrow, csv, json", data_files="a.doc")
+
+
+def test_a_builder_without_files_is_refused():
+    refused("path: parquet needs data_files", path="parquet")
+
+
+def test_a_missing_column_is_refused_with_the_columns_there_are(folder):
+    (folder / "a.jsonl").write_bytes(lines(TEXTS))
+    refused("domain 'web': a.jsonl:1: no column 'body'; set 'column' to one of: id, text",
+            path="a.jsonl", column="body")  # fmt: skip
+    (folder / "a.csv").write_text("id,text\n1,a\n")
+    refused("a.csv: no column 'body'", path="a.csv", column="body")
+
+
+BAD_LINES = {
+    b'{"text": "caf\xe9"}': "a.jsonl:2: invalid UTF-8 at byte 14",
+    b'{"text": "open': "a.jsonl:2: broken JSON at column 10: Unterminated string",
+    b'{"text": null}': "a.jsonl:2: column 'text' is null, not text",
+    b'{"text": 7}': "a.jsonl:2: column 'text' is int '7', not text",
+    b'{"text": "\\ud800"}': "a.jsonl:2: invalid UTF-8 at character 1",
+    b'["text"]': "a.jsonl:2: a list, not an object with columns",
+    b'{"body": "a"}': "a.jsonl:2: no column 'text'",
+    b'{"text": "a", "id": ' + b"9" * 5000 + b"}": "a.jsonl:2: broken JSON: Exceeds the limit",
+}
+
+
+@pytest.mark.parametrize("line", BAD_LINES)
+def test_a_bad_line_is_named_or_skipped_and_counted(folder, line):
+    (folder / "a.jsonl").write_bytes(lines(["good"]) + line + b"\n" + lines(["better"]))
+    refused(f"domain 'web': {BAD_LINES[line]}", path="a.jsonl")
+    refused("mend it, or set on_bad_document: skip", path="a.jsonl")
+    bad = BadDocuments("skip")
+    assert read(bad, path="a.jsonl") == ["good", "better"]
+    assert bad.count == 1
+    assert BAD_LINES[line] in bad.first
+
+
+def test_invalid_utf8_is_named_in_text_and_csv(folder):
+    (folder / "a.txt").write_bytes(b"one\ntwo \xff")
+    refused("domain 'web': a.txt:2: invalid UTF-8 at byte 9", path="a.txt")
+    (folder / "a.csv").write_bytes(b"id,text\n1,good\n2,b\xff\n")
+    refused("domain 'web': a.csv:3: invalid UTF-8 at character 2", path="a.csv")
+
+
+def test_invalid_utf8_is_named_in_parquet(folder):
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    texts = pa.array([b"good", b"\xff"]).view(pa.string())
+    pq.write_table(pa.table({"text": texts}), folder / "a.parquet")
+    refused("domain 'web': a.parquet (row 2): invalid UTF-8 at byte 1", path="a.parquet")
+
+
+def test_a_file_is_read_no_further_than_is_asked_for(folder):
+    (folder / "a.jsonl").write_bytes(lines(["good"]) + b"broken\n")
+    documents = read_documents("web", SourceConfig(path="a.jsonl"), BadDocuments())
+    assert next(documents) == "good"
+    documents.close()
+
+
+def test_a_hub_that_cannot_be_reached_is_one_line(folder, monkeypatch):
+    import datasets
+    import huggingface_hub.constants
+
+    monkeypatch.setattr(datasets.config, "HF_HUB_OFFLINE", True)
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
+    refused("domain 'web': no/such: no such local file, and the hub cannot be reached",
+            path="no/such")  # fmt: skip

@@ -1,0 +1,141 @@
+import inspect
+import json
+
+import numpy as np
+import pytest
+from hypothesis import given, settings, strategies as st
+
+from mixopt.corpus import saved_tokenizer
+from mixopt.corpus.tokenizer import (
+    ByteTokenizer,
+    FastTokenizer,
+    bpe_vocabulary,
+    open_tokenizer,
+    token_dtype,
+)
+from mixopt.errors import CorpusError
+
+TEXTS = [inspect.getsource(inspect), "漢字 é \t\x00"]
+unicode_texts = st.lists(st.text(max_size=50), max_size=5)
+
+
+@pytest.fixture(scope="module")
+def bpe():
+    return FastTokenizer.train(TEXTS, 300)
+
+
+def documents(tokenizer, tokens):
+    ends = np.flatnonzero(tokens == tokenizer.end_of_document)
+    return [tokenizer.decode(part) for part in np.split(tokens, ends + 1)[:-1]]
+
+
+@settings(deadline=None)
+@given(texts=unicode_texts)
+def test_bytes_give_back_every_document(texts):
+    tokenizer = ByteTokenizer()
+    assert documents(tokenizer, tokenizer.encode(texts)) == texts
+
+
+@settings(deadline=None)
+@given(texts=unicode_texts)
+def test_bpe_gives_back_every_document(bpe, texts):
+    assert documents(bpe, bpe.encode(texts)) == texts
+
+
+def test_bytes_are_the_bytes_and_an_end():
+    assert ByteTokenizer().encode(["aé", ""]).tolist() == [97, 195, 169, 256, 256]
+
+
+def test_bpe_has_the_vocabulary_asked_for_with_its_end_of_document(bpe):
+    assert bpe.vocab_size == 300
+    assert 0 <= bpe.end_of_document < 300
+
+
+def test_bpe_is_the_same_whenever_it_is_trained(bpe):
+    again = FastTokenizer.train(TEXTS, 300)
+    assert again.inner.to_str() == bpe.inner.to_str()
+
+
+def test_text_that_looks_like_an_end_of_document_is_text(bpe):
+    tokens = bpe.encode(["a<|endoftext|>b"])
+    assert (tokens == bpe.end_of_document).sum() == 1
+    assert bpe.decode(tokens) == "a<|endoftext|>b"
+
+
+def test_a_saved_tokenizer_is_the_same(bpe, tmp_path):
+    bpe.save(tmp_path)
+    opened = saved_tokenizer(tmp_path, "bpe:300")
+    np.testing.assert_array_equal(opened.encode(TEXTS), bpe.encode(TEXTS))
+
+
+def test_a_folder_or_file_is_a_tokenizer(bpe, tmp_path):
+    bpe.save(tmp_path)
+    for name in (str(tmp_path), str(tmp_path / "tokenizer.json")):
+        assert open_tokenizer(name).vocab_size == 300
+
+
+def test_the_configuration_says_what_ends_a_document(bpe, tmp_path):
+    bpe.save(tmp_path)
+    (tmp_path / "tokenizer_config.json").write_text(json.dumps({"eos_token": {"content": "a"}}))
+    opened = open_tokenizer(str(tmp_path))
+    assert opened.end_of_document == opened.inner.token_to_id("a")
+
+
+def test_truncation_of_a_tokenizer_is_not_applied(bpe, tmp_path):
+    bpe.save(tmp_path)
+    path = tmp_path / "tokenizer.json"
+    cut = {"direction": "Right", "max_length": 4, "strategy": "LongestFirst", "stride": 0}
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"truncation": cut}))
+    assert len(open_tokenizer(str(path)).encode(TEXTS[:1])) > 10
+
+
+def test_transformers_reads_what_has_no_tokenizer_json(tmp_path):
+    slow = _byt5(tmp_path / "byt5")
+    tokens = slow.encode(["a</s>é", "b"])
+    assert (tokens == slow.end_of_document).sum() == 2
+    assert slow.decode(tokens[: len(tokens) - 2]) == "a</s>é"
+    slow.save(tmp_path)
+    np.testing.assert_array_equal(saved_tokenizer(tmp_path, "x").encode(["é"]), slow.encode(["é"]))
+
+
+def _byt5(path):
+    transformers = pytest.importorskip("transformers")
+    transformers.ByT5Tokenizer().save_pretrained(path)
+    (path / "tokenizer.json").unlink(missing_ok=True)
+    return open_tokenizer(str(path))
+
+
+@pytest.mark.parametrize(("vocab_size", "name"), [(1 << 16, "uint16"), ((1 << 16) + 1, "uint32")])
+def test_ids_take_two_bytes_while_they_fit(vocab_size, name):
+    assert token_dtype(vocab_size) == name
+
+
+@pytest.mark.parametrize("name", ["bpe:256", "bpe:", "bpe:8k"])
+def test_a_bpe_needs_at_least_the_bytes(name):
+    with pytest.raises(CorpusError, match=rf"'{name}': a byte-level BPE has at least 257 ids"):
+        bpe_vocabulary(name)
+
+
+def test_a_tokenizer_that_is_not_there_is_named(tmp_path):
+    with pytest.raises(CorpusError, match=r"tokenizer './no': no such folder or file; give a loc"):
+        open_tokenizer("./no")
+    (tmp_path / "tokenizer.json").write_text("{}")
+    with pytest.raises(CorpusError, match=r"tokenizer '.*': .*tokenizer.json: "):
+        open_tokenizer(str(tmp_path))
+
+
+def test_a_tokenizer_without_an_end_is_refused(bpe, tmp_path):
+    bpe.save(tmp_path)
+    path = tmp_path / "tokenizer.json"
+    path.write_text(path.read_text().replace("<|endoftext|>", "<|x|>"))
+    with pytest.raises(CorpusError, match=r"has no end-of-document token: .* eos_token"):
+        open_tokenizer(str(path))
+
+
+def test_a_hub_that_cannot_be_reached_is_one_line(monkeypatch):
+    import huggingface_hub.constants
+
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
+    with pytest.raises(CorpusError) as caught:
+        open_tokenizer("no/such")
+    assert str(caught.value).startswith("tokenizer 'no/such' is not on this machine and the hub")

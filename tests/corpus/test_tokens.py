@@ -1,0 +1,174 @@
+import json
+import pickle
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from hypothesis import given, settings, strategies as st
+
+from mixopt.corpus import TokenShards
+from mixopt.corpus.token_shards import TokenWriter
+from mixopt.errors import RunError, ShardError
+
+
+def written(path, tokens, *, dtype="uint16", shard_tokens=10, chunk=7):
+    with TokenWriter(path, dtype=dtype, tokenizer="bytes", shard_tokens=shard_tokens) as writer:
+        for start in range(0, len(tokens), chunk):
+            writer.write(tokens[start : start + chunk], documents=1, bytes=3)
+    return TokenShards.open(path)
+
+
+@pytest.fixture
+def tokens():
+    return np.random.default_rng(0).integers(0, 1 << 16, 95)
+
+
+@pytest.fixture
+def shards(tmp_path, tokens):
+    return written(tmp_path / "train", tokens)
+
+
+def test_what_was_written_is_read(shards, tokens):
+    np.testing.assert_array_equal(shards.read(0, 95), tokens)
+
+
+def test_the_index_counts_tokens_documents_and_bytes(shards):
+    assert (len(shards), shards.documents, shards.bytes) == (95, 14, 42)
+    assert shards.tokenizer == "bytes"
+
+
+def test_tokens_are_split_into_shards_of_the_stated_size(shards):
+    assert [shard.tokens for shard in shards.shards] == [10] * 9 + [5]
+
+
+@settings(deadline=None, max_examples=40)
+@given(size=st.integers(1, 60), shard=st.integers(1, 25), data=st.data())
+def test_a_range_and_rows_are_slices_of_all_tokens(tmp_path_factory, size, shard, data):
+    tokens = np.arange(size)
+    shards = written(tmp_path_factory.mktemp("t") / "train", tokens, shard_tokens=shard)
+    start = data.draw(st.integers(0, size))
+    stop = data.draw(st.integers(start, size))
+    np.testing.assert_array_equal(shards.read(start, stop), tokens[start:stop])
+    length = data.draw(st.integers(1, size))
+    starts = data.draw(st.lists(st.integers(0, size - length), max_size=5))
+    expected = np.array(starts, dtype=int).reshape(-1, 1) + np.arange(length)
+    np.testing.assert_array_equal(shards.rows(starts, length), expected)
+
+
+def test_rows_are_a_copy_that_may_be_written_to(shards):
+    assert shards.rows([0], 5).flags.writeable
+    assert shards.read(0, 5).flags.writeable
+
+
+def test_tokens_are_little_endian_on_disk(tmp_path):
+    written(tmp_path / "train", np.array([1, 258]))
+    assert (tmp_path / "train" / "00000.bin").read_bytes() == b"\x01\x00\x02\x01"
+
+
+def test_large_vocabularies_take_uint32(tmp_path):
+    shards = written(tmp_path / "train", np.array([70_000, 1]), dtype="uint32")
+    assert shards.dtype == np.uint32
+    assert shards.read(0, 2).tolist() == [70_000, 1]
+
+
+def test_no_tokens_are_no_shards(tmp_path):
+    assert written(tmp_path / "train", np.array([], dtype=np.uint16)).read(0, 0).size == 0
+
+
+def test_another_process_gets_the_path_and_not_the_tokens(shards, tokens):
+    sent = pickle.dumps(shards)
+    assert len(sent) < 1_000
+    np.testing.assert_array_equal(pickle.loads(sent).read(0, 95), tokens)
+
+
+@pytest.mark.parametrize("token", [-1, 65_536])
+def test_a_token_that_does_not_fit_is_refused(tmp_path, token):
+    with pytest.raises(ShardError, match=rf"token {token} does not fit uint16 \(0 to 65535\)"):
+        written(tmp_path / "train", np.array([5, token, 6]))
+
+
+def test_tokens_that_are_no_integers_are_refused(tmp_path):
+    with pytest.raises(ShardError, match="tokens of dtype float64; integers are expected"):
+        written(tmp_path / "train", np.array([5.0]))
+
+
+def test_a_dtype_that_is_not_for_tokens_is_refused(tmp_path):
+    with pytest.raises(ShardError, match="dtype 'int64'; tokens are uint16 or uint32"):
+        written(tmp_path / "train", np.array([5]), dtype="int64")
+
+
+def test_a_truncated_shard_is_found_without_hashing(shards):
+    path = shards.path / "00003.bin"
+    path.write_bytes(path.read_bytes()[:-2])
+    with pytest.raises(ShardError, match=r"00003.bin: truncated: 18 bytes, its index says 20; pre"):
+        TokenShards.open(shards.path, verify=False)
+
+
+def test_an_altered_shard_is_found_by_its_hash(shards):
+    path = shards.path / "00003.bin"
+    path.write_bytes(b"\xff" + path.read_bytes()[1:])
+    TokenShards.open(shards.path, verify=False)
+    with pytest.raises(ShardError, match=r"00003.bin: altered: SHA-256 .* mixopt prepare CONFIG"):
+        TokenShards.open(shards.path)
+
+
+def test_an_absent_shard_or_index_is_named(shards, tmp_path):
+    (shards.path / "00003.bin").unlink()
+    with pytest.raises(ShardError, match=r"00003.bin: not found; prepare the corpus again"):
+        TokenShards.open(shards.path)
+    with pytest.raises(ShardError, match=r"index.json: not found"):
+        TokenShards.open(tmp_path / "elsewhere")
+
+
+def test_an_index_that_contradicts_itself_is_refused(shards):
+    path = shards.path / "index.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"tokens": 96}))
+    with pytest.raises(ShardError, match=r"index.json: 96 tokens, but its shards have 95"):
+        TokenShards.open(shards.path)
+
+
+def test_an_index_of_another_format_is_refused(shards):
+    path = shards.path / "index.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"format": "mixopt-tokens/9"}))
+    with pytest.raises(ShardError, match=r"format 'mixopt-tokens/9', expected 'mixopt-tokens/1'"):
+        TokenShards.open(shards.path)
+
+
+def test_ranges_outside_the_tokens_are_refused(shards):
+    with pytest.raises(IndexError, match=r"tokens \[90, 96\) of 95"):
+        shards.read(90, 96)
+    with pytest.raises(IndexError, match=r"rows of 6 from 0 to 90 of 95"):
+        shards.rows([0, 90], 6)
+
+
+def test_a_failed_write_leaves_what_was_there(shards, tokens):
+    def interrupted():
+        with TokenWriter(shards.path, dtype="uint16", tokenizer="bytes") as writer:
+            writer.write(tokens[:5], documents=1, bytes=3)
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        interrupted()
+    np.testing.assert_array_equal(TokenShards.open(shards.path).read(0, 95), tokens)
+    assert [path.name for path in shards.path.parent.iterdir()] == ["train"]
+
+
+def test_writing_again_replaces_what_was_there(shards):
+    assert written(shards.path, np.arange(3)).read(0, 3).tolist() == [0, 1, 2]
+    assert sorted(path.name for path in shards.path.iterdir()) == ["00000.bin", "index.json"]
+
+
+def test_a_folder_that_cannot_be_written_is_named(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(RunError, match=r"file/train: cannot be written: Not a directory"):
+        written(tmp_path / "file" / "train", np.arange(3))
+
+
+def test_nothing_heavy_is_imported():
+    code = (
+        "import sys, mixopt.corpus.token_shards;"
+        "print([m for m in ('torch','polars','datasets','pydantic') if m in sys.modules])"
+    )
+    shown = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert shown.stdout.strip() == "[]"

@@ -1,0 +1,212 @@
+"""A fit against runs that it has not seen; the losses here are synthetic, of a known law."""
+
+import numpy as np
+import polars as pl
+import pytest
+
+from mixopt.errors import ConfigError, TrialsError
+from mixopt.fitting import evaluate, spearman
+from mixopt.fitting.affine_scale import leave_one_out_lines
+from mixopt.fitting.cross_validation import rmse
+from mixopt.mixture import Mixture
+from mixopt.pipeline import fit_existing, propose_from
+from mixopt.trials import Losses, Trial, TrialResult, Trials
+
+DOMAINS = ("web", "code", "books")
+TARGETS = ("web", "code", "exam")
+SPREADS = np.array([1.0, 0.3, 0.6])
+
+
+def law(weights_ND):
+    own_NM = np.column_stack([weights_ND[:, :2], weights_ND @ [0.5, 0.1, 0.4]])
+    return 2 + SPREADS * np.exp(-4 * own_NM)
+
+
+def runs(count, seed, *, noise=0.004, change=lambda losses_NM: losses_NM, repeats=1):
+    stream = np.random.default_rng(seed)
+    weights_ND = np.repeat(stream.dirichlet(np.ones(3), count), repeats, axis=0)
+    losses_NM = change(law(weights_ND) + noise * stream.normal(size=(len(weights_ND), 3)))
+    trials = [
+        Trial(f"r{seed}-{n}", Mixture.from_array(DOMAINS, weights_D), seed=n)
+        for n, weights_D in enumerate(weights_ND)
+    ]
+    results = []
+    for trial, losses_M in zip(trials, losses_NM.tolist(), strict=True):
+        nats = dict(zip(TARGETS, losses_M, strict=True))
+        results.append(TrialResult(trial.name, "finished", 9, 1, 0.1, Losses(9, nats, nats)))
+    return Trials.from_results(trials, results, proxy="synthetic")
+
+
+@pytest.fixture(scope="module")
+def fitted(tmp_path_factory):
+    return fit_existing(runs(60, 0), tmp_path_factory.mktemp("fit"), regressors=["log_linear"])
+
+
+def larger(losses_NM):
+    """The same mixtures at another size: another line for each target."""
+    return 1.5 + (losses_NM - 2) * [0.2, 1.0, 0.5]
+
+
+def test_every_rank_stands_beside_those_that_need_no_law(fitted):
+    unseen = runs(40, 1)
+    row = evaluate(fitted, unseen)["targets"]["code"]
+    assert row["own_share"] == spearman(-unseen.weights()[:, 1], unseen.losses()[:, 1])
+    far_N = 0.5 * np.abs(unseen.weights() - 1 / 3).sum(axis=1)
+    assert row["from_uniform"] == pytest.approx(spearman(far_N, unseen.losses()[:, 1]))
+    assert row["nearest_trial"] < row["spearman"]
+
+
+def test_errors_and_coverage_are_those_of_the_predictions(fitted):
+    unseen = runs(40, 1)
+    found = evaluate(fitted, unseen)
+    predicted = fitted.predict(unseen.weights())
+    observed_NM = unseen.losses()
+    inside_NM = (predicted.low_NM <= observed_NM) & (observed_NM <= predicted.high_NM)
+    assert found["scale"] == "same"
+    for m, name in enumerate(TARGETS):
+        assert found["targets"][name]["rmse"] == rmse(predicted.losses_NM[:, m], observed_NM[:, m])
+        assert found["targets"][name]["coverage90"] == inside_NM[:, m].mean()
+    mean_N = predicted.losses_NM.mean(axis=1)
+    assert found["mean"]["rmse"] == pytest.approx(rmse(mean_N, observed_NM.mean(axis=1)))
+
+
+def test_the_pick_is_the_run_that_is_predicted_best(fitted):
+    unseen = runs(40, 1)
+    row = evaluate(fitted, unseen)["targets"]["exam"]
+    pick = fitted.predict(unseen.weights()).losses_NM[:, 2].argmin()
+    losses_N = unseen.losses()[:, 2]
+    assert row["regret"] == pytest.approx(losses_N[pick] - losses_N.min())
+    assert row["rank"] == 1 + (losses_N < losses_N[pick]).sum()
+
+
+def test_at_another_scale_ranks_hold_and_numbers_are_left_out(fitted):
+    same, other = (evaluate(fitted, runs(40, 1, change=c)) for c in (lambda x: x, larger))
+    assert (other["scale"], other["targets"]["web"]["rmse"]) == ("other", None)
+    assert other["targets"]["web"]["spearman"] == same["targets"]["web"]["spearman"]
+    assert other["targets"]["web"]["rank"] == same["targets"]["web"]["rank"]
+    assert "another scale" in other["notes"][0]
+    assert "--affine maps predictions first" in other["notes"][0]
+
+
+def test_a_line_through_the_other_runs_makes_numbers_comparable(fitted):
+    found = evaluate(fitted, runs(60, 1, change=larger), affine=True)
+    assert found["targets"]["web"]["rmse"] < 0.004
+    assert 0.75 <= found["targets"]["web"]["coverage90"] <= 1
+    assert found["mean"]["rmse"] < 0.01
+    assert 0.75 <= found["mean"]["coverage90"] <= 1
+
+
+def test_each_run_is_mapped_by_a_line_through_the_others():
+    stream = np.random.default_rng(0)
+    predicted_NM = stream.normal(size=(9, 2))
+    observed_NM = 3 - 2 * predicted_NM + stream.normal(size=(9, 2))
+    lined_NM, slopes_NM = leave_one_out_lines(predicted_NM, observed_NM, affine=True)
+    for n in range(9):
+        others = np.arange(9) != n
+        slope, start = np.polyfit(predicted_NM[others, 1], observed_NM[others, 1], 1)
+        assert slopes_NM[n, 1] == pytest.approx(slope)
+        assert lined_NM[n, 1] == pytest.approx(start + slope * predicted_NM[n, 1])
+
+
+def test_runs_that_are_predicted_badly_are_not_taken_for_another_scale(fitted):
+    """Losses in another order, which no line mends."""
+    found = evaluate(fitted, runs(40, 1, change=lambda losses_NM: losses_NM[::-1]))
+    assert found["scale"] == "same"
+    assert found["targets"]["web"]["rmse"] > 0.1
+
+
+def test_scaling_lets_targets_that_spread_less_at_another_size_count(fitted):
+    found = evaluate(fitted, runs(60, 1, change=larger))
+    assert found["mean_scaled"]["spearman"] > found["mean"]["spearman"] + 0.01
+
+
+def test_replicates_give_the_most_that_noise_allows(fitted):
+    alone, twice = runs(30, 1, noise=0.05), runs(30, 1, noise=0.05, repeats=2)
+    assert evaluate(fitted, alone)["targets"]["code"]["ceiling"] is None
+    row = evaluate(fitted, twice)["targets"]["code"]
+    assert row["spearman"] - 0.05 < row["ceiling"] < 0.99
+
+
+def test_runs_of_mixtures_that_were_fitted_are_noted(fitted):
+    found = evaluate(fitted, runs(60, 0))
+    assert "60 of 60 runs have a mixture that was fitted" in found["notes"]
+
+
+def test_targets_that_the_runs_lack_are_noted(fitted):
+    found = evaluate(fitted, runs(40, 1).with_targets(["exam"]))
+    assert list(found["targets"]) == ["exam"]
+    assert found["notes"] == ["these runs have no losses on web, code"]
+
+
+def test_what_cannot_be_tested_is_named(fitted):
+    with pytest.raises(TrialsError, match="domain 'books' is not in both the table and the fit"):
+        evaluate(fitted, runs(9, 1).reindex(merge={"maths": ["books"]}))
+    other = runs(9, 1).table.rename(
+        {f"{u}/{t}": f"{u}/{t}2" for u in ("loss", "bpb") for t in TARGETS}
+    )
+    with pytest.raises(TrialsError, match="none of the fit's targets: web, code, exam"):
+        evaluate(fitted, Trials(other, DOMAINS, tuple(f"{t}2" for t in TARGETS)))
+    with pytest.raises(TrialsError, match="--affine needs 4 runs, and there are 3"):
+        evaluate(fitted, runs(3, 1), affine=True)
+
+
+def as_accuracy(trials):
+    """The same table with a metric of which higher is better in place of the loss on code."""
+    turned = [(3 - pl.col(f"{unit}/code")).alias(f"{unit}/code") for unit in ("loss", "bpb")]
+    return Trials(trials.table.with_columns(turned), trials.domains, trials.targets)
+
+
+@pytest.fixture(scope="module")
+def metric_fit(tmp_path_factory):
+    path = tmp_path_factory.mktemp("metric")
+    trials = as_accuracy(runs(60, 0))
+    options = {"targets": ["code"], "direction": {"code": "higher"}, "regressors": ["linear"]}
+    return path, fit_existing(trials, path, **options)
+
+
+def test_a_metric_is_maximised(metric_fit):
+    path, fitted = metric_fit
+    proposal = propose_from(path)
+    trials = fitted.trials
+    # No loss measures books, which keeps half of its natural third.
+    assert proposal.mixture["code"] == pytest.approx(1 - 0.5 / 3)
+    assert proposal.best_trial == trials.table["trial"][int(trials.losses()[:, 1].argmax())]
+    assert proposal.best_observed == pytest.approx(-trials.losses()[:, 1].max(), abs=1e-6)
+    assert proposal.gains["uniform"].value > 0
+    assert proposal.objective == "minus code (higher code is better)"
+    assert proposal.losses["code"].value == pytest.approx(-proposal.predicted_objective.value)
+
+
+def test_the_pick_has_the_highest_metric_and_controls_know_the_direction(metric_fit):
+    _, fitted = metric_fit
+    unseen = as_accuracy(runs(40, 1))
+    row = evaluate(fitted, unseen)["targets"]["code"]
+    pick = fitted.predict(unseen.weights()).losses_NM[:, 1].argmax()
+    metric_N = unseen.losses()[:, 1]
+    assert row["regret"] == pytest.approx(metric_N.max() - metric_N[pick])
+    assert row["own_share"] > 0.9
+    assert row["spearman"] > 0.9
+
+
+def test_a_scaled_objective_keeps_its_spreads_with_the_fit(tmp_path):
+    trials = runs(40, 0)
+    fitted = fit_existing(trials, tmp_path, regressors=["linear"], scale="spread")
+    spreads_M = trials.losses().std(axis=0)
+    assert fitted.objective.spreads == pytest.approx(dict(zip(TARGETS, spreads_M, strict=True)))
+    proposal = propose_from(tmp_path)
+    assert proposal.unit == "standard_deviations"
+    assert propose_from(tmp_path, target="code").unit == "nats_per_token"
+
+
+def test_a_loss_that_never_changes_is_left_out_unless_it_is_asked_for(tmp_path):
+    trials = runs(40, 0, change=lambda losses_NM: np.where([0, 0, 1], 2.5, losses_NM))
+    fitted = fit_existing(trials, tmp_path, regressors=["linear"])
+    assert fitted.targets == ("web", "code")
+    assert fitted.trials.notes == ("left out 'exam': the same loss in every trial",)
+    with pytest.raises(TrialsError, match="the loss on 'exam' is 2.5 in all 40 trials"):
+        fit_existing(trials, tmp_path, regressors=["linear"], targets=["exam"])
+
+
+def test_a_scale_for_one_target_is_refused(tmp_path):
+    with pytest.raises(ConfigError, match="--scale spread: is for a mean of targets, and 'web' is"):
+        fit_existing(runs(9, 0), tmp_path, targets=["web"], scale="spread")

@@ -1,0 +1,371 @@
+"""Fits are chosen on held-out mixtures, shown beside controls, and read back as they were."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import polars as pl
+import pytest
+from sklearn.linear_model import LinearRegression
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import PolynomialFeatures
+
+from mixopt.config import FitConfig
+from mixopt.errors import PluginError, RunError, TrialsError
+from mixopt.fitting import (
+    CEILING,
+    OBJECTIVE,
+    controls,
+    fit_trials,
+    grouped_folds,
+    out_of_fold,
+    replicate_spread,
+    spearman,
+)
+from mixopt.fitting.competition import Fit
+from mixopt.fitting.noise_ceiling import best_spearman
+from mixopt.mixture import Mixture
+from mixopt.objective import Objective
+from mixopt.trials import Losses, Trial, TrialResult, Trials
+
+DOMAINS = ("code", "prose", "law")
+TARGETS = (*DOMAINS, "math")
+NOISE = 0.02
+QUADRATIC = make_pipeline(PolynomialFeatures(2), LinearRegression())
+
+
+class Constant:
+    """A regressor of no kind known to scikit-learn, which cannot be saved."""
+
+    def fit(self, weights_ND, losses_NM):
+        self.means_M = np.asarray(losses_NM).mean(axis=0)
+        return self
+
+    def predict(self, weights_ND):
+        return np.tile(self.means_M, (len(weights_ND), 1))
+
+
+class Explodes(Constant):
+    def fit(self, weights_ND, losses_NM):
+        raise ArithmeticError("singular\nmatrix")
+
+
+class Infinite(Constant):
+    def predict(self, weights_ND):
+        return super().predict(weights_ND) * np.inf
+
+
+def linear_law(weights_ND: np.ndarray) -> np.ndarray:
+    """Synthetic losses, linear in the mixture: each domain helps itself, code helps math."""
+    slopes_DM = np.array([[-2, 0, 0, -1.5], [0, -1, -0.5, 0], [0, -0.5, -3, 0.0]])
+    return 3.0 + weights_ND @ slopes_DM
+
+
+def make_trials(losses=linear_law, count: int = 24, replicates: int = 4, seed: int = 0) -> Trials:
+    rng = np.random.default_rng(seed)
+    weights_ND = rng.dirichlet(np.ones(3), count)
+    weights_ND = np.vstack([weights_ND, np.full((replicates, 3), 1 / 3)])
+    losses_NM = losses(weights_ND) + NOISE * rng.standard_normal((len(weights_ND), 4))
+    return table(weights_ND, losses_NM)
+
+
+def table(weights_ND: np.ndarray, losses_NM: np.ndarray) -> Trials:
+    trials, results = [], []
+    for row, (weights_D, losses_M) in enumerate(zip(weights_ND, losses_NM, strict=True)):
+        values = dict(zip(TARGETS, losses_M.tolist(), strict=True))
+        mixture = Mixture.from_array(DOMAINS, weights_D)
+        trials.append(Trial(f"t{row:03d}", mixture, seed=row))
+        losses = Losses(1000, values, values)
+        results.append(TrialResult(f"t{row:03d}", "finished", 1000, 10, 1.0, losses))
+    return Trials.from_results(trials, results, proxy="synthetic")
+
+
+def objective(*names: str, kind: str = "mean") -> Objective:
+    return Objective(TARGETS, kind, dict.fromkeys(names, 1 / len(names) if kind == "mean" else 1.0))
+
+
+def fitted(*regressors: str, trials: Trials | None = None, folds: int = 5, asked=None) -> Fit:
+    config = FitConfig(regressors=list(regressors or ("linear", "log_linear")), folds=folds)
+    return fit_trials(trials or make_trials(), config, asked or objective("code", "law"), 0)
+
+
+@pytest.fixture(scope="module")
+def fit() -> Fit:
+    """A fit of the true law and of another, which tests only look at."""
+    return fitted()
+
+
+def rows(fit: Fit, predictor: str, target: str = OBJECTIVE) -> dict:
+    found = fit.report.filter((pl.col("predictor") == predictor) & (pl.col("target") == target))
+    return found.row(0, named=True)
+
+
+def test_replicates_of_a_mixture_share_a_fold():
+    mixtures = make_trials().mixtures
+    fold_N = grouped_folds(mixtures, 5, seed=3)
+    assert len({(m, f) for m, f in zip(mixtures, fold_N, strict=True)}) == len(set(mixtures))
+
+
+def test_folds_are_of_about_equal_size():
+    sizes = np.bincount(grouped_folds(make_trials().mixtures, 5, seed=3))
+    assert sizes.max() - sizes.min() <= 1
+
+
+def test_the_fold_of_a_mixture_does_not_depend_on_the_order_of_rows():
+    mixtures = make_trials().mixtures
+    forward = dict(zip(mixtures, grouped_folds(mixtures, 5, 0), strict=True))
+    backward = dict(zip(mixtures[::-1], grouped_folds(mixtures[::-1], 5, 0), strict=True))
+    assert forward == backward
+
+
+def test_no_row_is_predicted_by_a_regressor_that_saw_its_mixture():
+    trials = make_trials()
+    weights_ND, row_N = trials.weights(), np.arange(len(trials), dtype=float)
+    fold_N = grouped_folds(trials.mixtures, 5, 0)
+
+    class Remembers(Constant):
+        def predict(self, weights_ND):
+            return np.array([[float((self.seen == w).all(axis=1).any())] for w in weights_ND])
+
+        def fit(self, weights_ND, losses_NM):
+            self.seen = weights_ND
+            return self
+
+    seen_NM, _ = out_of_fold(Remembers, weights_ND, row_N[:, None], fold_N)
+    assert not seen_NM.any()
+
+
+def test_the_regressor_with_the_least_held_out_error_is_chosen():
+    fit = fitted("lightgbm", "linear", folds=3)
+    assert fit.name == "linear"
+    assert rows(fit, "linear")["rmse"] < rows(fit, "lightgbm")["rmse"]
+
+
+def test_held_out_error_of_the_true_law_is_the_noise(fit):
+    noise = NOISE / np.sqrt(2)  # of the mean of two losses
+    assert rows(fit, "linear")["rmse"] == pytest.approx(noise, rel=0.4)
+
+
+def test_the_report_has_every_regressor_and_control_for_every_target(fit):
+    report = fit.report
+    counted = dict(report.group_by("predictor").len().iter_rows())
+    every = len(TARGETS) + 1
+    names = ("linear", "log_linear", "own_share", "from_uniform", "nearest_trial", "mean", CEILING)
+    assert counted == dict.fromkeys(names, every)
+
+
+def test_own_share_ranks_a_domain_by_minus_its_share():
+    trials = make_trials()
+    fit = fitted("linear", trials=trials)
+    expected = spearman(-trials.weights()[:, 0], trials.losses("bits_per_byte")[:, 0])
+    assert rows(fit, "own_share", "code")["spearman"] == pytest.approx(expected)
+
+
+def test_own_share_of_a_target_is_the_domain_that_ranks_it_best(fit):
+    assert rows(fit, "own_share", "math")["spearman"] > 0.95
+
+
+def test_the_mean_ranks_nothing(fit):
+    assert rows(fit, "mean")["spearman"] is None
+
+
+def test_controls_do_not_see_the_losses_that_they_predict():
+    trials, asked = make_trials(), objective("code")
+    weights_ND, losses_NM = trials.weights(), trials.losses("bits_per_byte")
+    fold_N = grouped_folds(trials.mixtures, 5, 0)
+    changed_NM = losses_NM + 100.0 * (fold_N == 2)[:, None]
+    before, after = (
+        [
+            one.losses_NM[fold_N == 2]
+            for one in controls(weights_ND, seen_NM, fold_N, DOMAINS, asked)
+        ]
+        for seen_NM in (losses_NM, changed_NM)
+    )
+    assert all(np.array_equal(*pair) for pair in zip(before, after, strict=True))
+
+
+def test_replicates_give_the_noise_of_a_trial():
+    rng = np.random.default_rng(0)
+    values_N = np.concatenate([rng.normal(0, 1, 500), rng.normal(50, 1, 500), [7.0]])
+    spread, freedom = replicate_spread(values_N, ["a"] * 500 + ["b"] * 500 + ["c"])
+    assert freedom == 998
+    assert spread == pytest.approx(1, rel=0.1)
+
+
+def test_without_replicates_there_is_no_ceiling():
+    fit = fitted("linear", trials=make_trials(replicates=1))
+    assert CEILING not in fit.report["predictor"]
+
+
+def test_the_ceiling_falls_with_the_noise():
+    values_N = np.linspace(0, 1, 40)
+    quiet, loud = (best_spearman(values_N, spread, seed=0) for spread in (0.01, 0.15))
+    assert quiet > 0.99
+    assert 0.7 < loud < 0.9
+
+
+def test_losses_that_vary_no_more_than_noise_have_no_ceiling():
+    assert best_spearman(np.linspace(0, 1, 40), 0.5, seed=0) is None
+
+
+def test_the_objective_is_predicted_from_the_losses_by_domain(fit):
+    predicted = fit.predict(make_trials(seed=1).weights())
+    assert np.array_equal(predicted.objective_N, predicted.losses_NM[:, [0, 2]] @ [0.5, 0.5])
+
+
+def test_the_intervals_of_held_out_predictions_hold_ninety_in_a_hundred(fit):
+    held_out = fit.held_out.filter(pl.col("predictor") == fit.name)
+    for target, calibration in zip(fit.targets, fit.calibrations, strict=True):
+        rows = held_out.filter(pl.col("target") == target)
+        errors_N = np.abs((rows["observed"] - rows["predicted"]).to_numpy())
+        held = errors_N <= calibration.halves(rows["std"].to_numpy()) + 1e-12
+        assert 0.9 <= held.mean() < 1.0 or len(errors_N) < 10
+
+
+def test_the_interval_of_a_prediction_lies_around_it(fit):
+    predicted = fit.predict(Mixture.uniform(DOMAINS))
+    assert (predicted.low_NM < predicted.losses_NM).all()
+    assert np.allclose(
+        predicted.high_NM - predicted.losses_NM, predicted.losses_NM - predicted.low_NM
+    )
+    assert predicted.objective_low_N < predicted.objective_N < predicted.objective_high_N
+
+
+def test_a_mixture_is_predicted_by_name_whatever_its_order(fit):
+    one = Mixture({"code": 0.5, "prose": 0.2, "law": 0.3})
+    other = Mixture({"law": 0.3, "code": 0.5, "prose": 0.2})
+    both = fit.predict([one, other]).losses_NM
+    assert np.array_equal(both[0], both[1])
+
+
+def test_a_trial_that_did_not_finish_is_left_out():
+    trials = make_trials()
+    broken = trials.table.with_columns(
+        pl.when(pl.col("trial") == "t003")
+        .then(pl.lit("failed"))
+        .otherwise("status")
+        .alias("status")
+    )
+    fit = fitted("linear", trials=Trials(broken, DOMAINS, TARGETS))
+    assert len(fit.trials) == len(trials) - 1
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["linear", "log_linear", "lightgbm", "sklearn.svm:SVR", "sklearn.ensemble:ExtraTreesRegressor"],
+)
+def test_a_fit_is_read_back_as_it_was_saved(name, tmp_path):
+    fit = fitted(name)
+    fit.save(tmp_path / "fit")
+    read = Fit.load(tmp_path / "fit")
+    weights_ND = make_trials(seed=1).weights()
+    assert np.array_equal(read.predict(weights_ND).losses_NM, fit.predict(weights_ND).losses_NM)
+    assert read.report.equals(fit.report)
+    assert read.held_out.equals(fit.held_out)
+    assert (read.name, read.objective, read.criterion) == (name, fit.objective, fit.criterion)
+
+
+def test_no_file_of_a_fit_is_a_pickle(tmp_path):
+    fitted("sklearn.ensemble:ExtraTreesRegressor").save(tmp_path)
+    assert {path.suffix for path in tmp_path.rglob("*.*")} == {".json", ".parquet"}
+
+
+def test_a_pipeline_is_a_regressor(monkeypatch):
+    import mixopt.system.plugins
+
+    monkeypatch.setattr(mixopt.system, "load_plugin", lambda kind, name: QUADRATIC)
+    assert rows(fitted("pipeline"), "pipeline")["spearman"] > 0.9
+
+
+def test_trials_that_were_changed_after_the_fit_are_refused(tmp_path):
+    fitted("linear").save(tmp_path)
+    make_trials(seed=7).write(tmp_path / "trials.parquet")
+    with pytest.raises(RunError, match="trials.parquet is not what was fitted; fit again"):
+        Fit.load(tmp_path)
+
+
+def test_a_folder_of_another_format_is_refused(tmp_path):
+    (tmp_path / "fit.json").write_text(json.dumps({"format": "other/1"}), encoding="utf-8")
+    with pytest.raises(RunError, match="format 'other/1', not 'mixopt-fit/1'"):
+        Fit.load(tmp_path)
+
+
+def test_one_seed_gives_one_fit_whatever_the_order_of_the_rows():
+    trials = make_trials()
+    reversed_rows = Trials(trials.table.reverse(), DOMAINS, TARGETS)
+    first, second = fitted("linear", trials=trials), fitted("linear", trials=reversed_rows)
+    assert first.fingerprint == second.fingerprint
+    assert rows(first, "linear")["rmse"] == pytest.approx(rows(second, "linear")["rmse"], rel=1e-9)
+
+
+def refused(trials: Trials, **fields) -> str:
+    with pytest.raises(TrialsError) as caught:
+        fitted(trials=trials, **fields)
+    return str(caught.value)
+
+
+def test_too_few_mixtures_say_how_many_are_needed():
+    assert refused(make_trials(count=4, replicates=2), folds=6) == (
+        "6 finished trials of 5 different mixtures; 6-fold cross-validation needs 6: raise"
+        " design.trials, train failed ones again with --retry-failed, or lower fit.folds to 5"
+    )
+
+
+def test_progress_counts_the_fits_on_folds():
+    seen = []
+    config = FitConfig(regressors=["linear", "log_linear"], folds=3)
+    asked = fitted("linear").objective
+    fit_trials(make_trials(), config, asked, 0, update=lambda *step: seen.append(step))
+    assert seen == [(n, "linear" if n < 4 else "log_linear") for n in range(1, 7)]
+
+
+def test_a_loss_that_never_changes_is_named():
+    trials = make_trials()
+    losses_NM = trials.losses()
+    losses_NM[:, 3] = 4.25
+    message = refused(table(trials.weights(), losses_NM))
+    assert message.startswith("the loss on 'math' is 4.25 in all 28 trials")
+
+
+def test_an_evaluation_domain_that_the_trials_lack_is_named():
+    asked = Objective((*TARGETS, "maths"), "target", {"code": 1.0})
+    assert "no losses on evaluation domain 'maths'; did you mean 'math'?" in refused(
+        make_trials(), asked=asked
+    )
+
+
+@pytest.mark.parametrize(
+    ("kind", "message"),
+    [
+        (Explodes, "regressor 'theirs' failed on 2. trials: ArithmeticError: singular matrix"),
+        (Infinite, "regressor 'theirs' predicts values that are not finite; leave it out"),
+    ],
+)
+def test_a_regressor_that_fails_is_named(monkeypatch, kind, message):
+    import mixopt.system.plugins
+
+    monkeypatch.setattr(mixopt.system, "load_plugin", lambda _, name: kind)
+    with pytest.raises(PluginError, match=message):
+        fitted("theirs")
+
+
+def test_a_regressor_that_cannot_be_saved_is_fitted_again(monkeypatch, tmp_path):
+    import mixopt.system.plugins
+
+    monkeypatch.setattr(mixopt.system, "load_plugin", lambda _, name: Constant)
+    fit = fitted("theirs")
+    fit.save(tmp_path)
+    one = Mixture.uniform(DOMAINS)
+    assert np.array_equal(Fit.load(tmp_path).predict(one).losses_NM, fit.predict(one).losses_NM)
+
+
+def test_an_unknown_regressor_is_an_error_with_the_nearest_name():
+    with pytest.raises(PluginError, match="unknown regressor 'lightgmb'; did you mean 'lightgbm'?"):
+        fitted("lightgmb")
+
+
+def test_the_summary_says_what_was_chosen_over_what(fit):
+    summary = fit.summary()
+    assert summary.startswith("linear: error of the objective on held-out folds 0.0")
+    assert "log_linear 0.0" in summary

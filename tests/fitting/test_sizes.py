@@ -1,0 +1,197 @@
+"""Trials of several sizes are fitted together; the losses are synthetic, of a known law."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from mixopt.config import FitConfig
+from mixopt.errors import ConfigError, TrialsError
+from mixopt.fitting import OBJECTIVE, Size, asked_size, fit_trials, spearman
+from mixopt.fitting.competition import Fit
+from mixopt.fitting.cross_validation import spearman_within
+from mixopt.fitting.model_sizes import size_groups
+from mixopt.objective import Objective
+from mixopt.pipeline import fit_existing, load_fit, propose_from
+from mixopt.trials import Trials
+
+SIZES = ((1e6, 1e9), (1e7, 1e10))
+TARGET = Size(1e8, 1e11)
+
+
+def law(weights_ND, parameters, tokens):
+    """A scaling law whose amplitude depends on the mixture."""
+    amplitude_NM = np.exp(np.column_stack([-1.5 * weights_ND[:, 0], -1.0 * weights_ND[:, 1]]))
+    shrinks = parameters**-0.1 + tokens**-0.08
+    return 1.5 + 3.0 * amplitude_NM * np.reshape(shrinks, (-1, 1))
+
+
+def mixtures(count, seed=0):
+    return np.random.default_rng(seed).dirichlet(np.ones(3), count)
+
+
+def write_tables(folder, weights_ND, sizes_N2):
+    losses_NM = law(weights_ND, *sizes_N2.T)
+    losses_NM += 0.002 * np.random.default_rng(1).standard_normal(losses_NM.shape)
+    rows = zip(weights_ND.tolist(), sizes_N2.tolist(), losses_NM.tolist(), strict=True)
+    mixed, lost = ["run,parameters,tokens,web,code,books"], ["run,web,code"]
+    for n, (weights_D, size, losses_M) in enumerate(rows):
+        mixed.append(",".join(map(str, (n, *size, *weights_D))))
+        lost.append(",".join(map(str, (n, *losses_M))))
+    paths = (folder / "w.csv", folder / "l.csv")
+    for path, lines in zip(paths, (mixed, lost), strict=True):
+        path.write_text("\n".join(lines) + "\n")
+    return paths
+
+
+@pytest.fixture(scope="module")
+def paths(tmp_path_factory):
+    """Tables of twelve mixtures at each of two sizes."""
+    weights_ND = np.vstack([mixtures(12), mixtures(12)])
+    return write_tables(tmp_path_factory.mktemp("t"), weights_ND, np.repeat(SIZES, 12, axis=0))
+
+
+@pytest.fixture(scope="module")
+def trials(paths) -> Trials:
+    return Trials.from_csv(*paths)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    return tmp_path_factory.mktemp("fit")
+
+
+@pytest.fixture(scope="module")
+def fit(trials, folder) -> Fit:
+    """Fitted at two sizes, predicting at a third."""
+    return fit_existing(trials, folder, size=TARGET)
+
+
+def test_parameters_and_tokens_of_a_table_are_sizes_not_domains(trials):
+    assert trials.domains == ("web", "code", "books")
+    assert trials.table["parameters"].unique().sort().to_list() == [10**6, 10**7]
+    assert size_groups(trials).tolist() == [0] * 12 + [1] * 12
+
+
+def test_counts_that_differ_by_trial_are_no_sizes(trials):
+    counted = trials.table.with_columns(parameters=np.geomspace(1e4, 9e4, 24).astype(int))
+    assert not size_groups(Trials(counted, trials.domains, trials.targets)).any()
+
+
+def test_a_size_without_a_regressor_named_is_fitted_by_scaling(fit):
+    assert (fit.name, fit.size) == ("scaling", TARGET)
+    assert "predicts at 1e+08 parameters and 1e+11 tokens" in fit.summary()
+
+
+def test_a_size_that_no_trial_had_is_predicted(fit):
+    weights_ND = mixtures(40, seed=3)
+    truth_NM = law(weights_ND, TARGET.parameters, TARGET.tokens)
+    nearest_NM = law(weights_ND, *SIZES[1])
+    predicted = fit.predict(weights_ND)
+    off, level = (np.abs(x - truth_NM).mean() for x in (predicted.losses_NM, nearest_NM))
+    assert off < 0.25 * level
+    assert spearman(predicted.losses_NM[:, 0], truth_NM[:, 0]) > 0.98
+    inside_NM = (predicted.low_NM <= truth_NM) & (truth_NM <= predicted.high_NM)
+    assert inside_NM.mean() > 0.8
+
+
+def test_intervals_are_wider_away_from_the_trials_sizes(trials, fit):
+    weights_ND = mixtures(10, seed=4)
+    near = fit_trials(
+        trials, FitConfig(regressors=["scaling"]), fit.objective, 0, size=Size(*SIZES[1])
+    )
+    widths = [(f.predict(weights_ND).high_NM - f.predict(weights_ND).low_NM) for f in (near, fit)]
+    assert (widths[1] > widths[0]).all()
+
+
+def test_widths_follow_the_deviations_where_a_size_is_extrapolated(fit):
+    stds_N = np.random.default_rng(0).lognormal(sigma=2.0, size=len(fit.held_out))
+    unsound = replace(fit, held_out=fit.held_out.with_columns(std=stds_N))
+    assert all(one.local for one in (*unsound.calibrations, unsound.objective_calibration()))
+    within = replace(unsound, size=None)
+    assert not any(one.local for one in (*within.calibrations, within.objective_calibration()))
+
+
+def test_trials_are_ranked_within_their_size(fit):
+    rows = fit.report.filter(fit.report["target"] == OBJECTIVE)
+    ranks = dict(zip(rows["predictor"], rows["spearman"], strict=True))
+    errors = dict(zip(rows["predictor"], rows["rmse"], strict=True))
+    group_N = size_groups(fit.trials)
+    held = fit.held_out.filter(fit.held_out["target"] == OBJECTIVE)
+    within = spearman_within(held["predicted"], held["observed"], group_N)
+    assert ranks["scaling"] == pytest.approx(within)
+    values_N = fit.objective.value(fit.trials.losses())
+    apart = np.sqrt(np.mean([values_N[group_N == g].var() for g in (0, 1)]))
+    assert errors["mean"] < 1.1 * apart < values_N.std()
+    assert "replicates" not in ranks
+
+
+def test_rank_correlations_of_groups_are_averaged_by_their_rows():
+    group_N = np.array([0, 0, 0, 1, 1, 1, 1, 1, 1, 2, 2])
+    predicted_N, observed_N = np.arange(11.0), np.array([3, 2, 1, 1, 2, 3, 4, 5, 6, 7, 7.0])
+    assert spearman_within(predicted_N, observed_N, group_N) == pytest.approx((-3 + 6) / 9)
+    assert spearman_within(predicted_N[9:], observed_N[9:], group_N[9:]) is None
+
+
+def test_a_fit_of_sizes_is_read_back_and_proposed_from(fit, folder):
+    read = load_fit(folder)
+    weights_ND = mixtures(5, seed=5)
+    assert read.size == TARGET
+    assert np.allclose(read.predict(weights_ND).high_NM, fit.predict(weights_ND).high_NM)
+    proposal = propose_from(folder)
+    truth = law(proposal.mixture.array[None], TARGET.parameters, TARGET.tokens).mean()
+    assert proposal.predicted_objective.value == pytest.approx(truth, abs=0.05)
+    assert proposal.stability is not None
+
+
+def test_what_knows_nothing_of_size_does_not_fit_several(trials, tmp_path):
+    with pytest.raises(TrialsError, match="of 2 sizes, and regressor 'linear' takes them for one"):
+        fit_existing(trials, tmp_path, regressors=["linear"])
+
+
+def test_several_sizes_without_one_to_predict_at_are_refused(trials, tmp_path):
+    with pytest.raises(ConfigError, match="--at-parameters: is missing; the trials have 2 numbers"):
+        fit_existing(trials, tmp_path, regressors=["scaling"])
+
+
+def test_a_size_is_for_what_knows_of_it(trials, tmp_path):
+    one = Trials(trials.table[:12], trials.domains, trials.targets)
+    with pytest.raises(ConfigError, match="--at-parameters: regressor 'linear' predicts at"):
+        fit_existing(one, tmp_path, regressors=["linear"], size=TARGET)
+
+
+def test_one_size_needs_none_stated(trials):
+    one = Trials(trials.table[:12], trials.domains, trials.targets)
+    assert asked_size(one, None, None) == Size(*SIZES[0])
+    assert asked_size(one, 5e8, None) == Size(5e8, 1e9)
+    with pytest.raises(ConfigError, match="--at-tokens 0: must be at least 1"):
+        asked_size(one, None, 0.0)
+
+
+def test_trials_without_sizes_are_told_which_columns_they_lack(trials):
+    bare = trials.table.with_columns(parameters=None, tokens=None)
+    asked = Objective(trials.targets, "target", {"web": 1.0}, "nats_per_token")
+    config = FitConfig(regressors=["scaling"])
+    without = Trials(bare, trials.domains, trials.targets)
+    with pytest.raises(TrialsError, match="needs the size of each trial: give the table columns"):
+        fit_trials(without, config, asked, 0, size=TARGET)
+
+
+def test_the_command_line_predicts_at_a_size(paths, tmp_path):
+    tables = ["--mixtures", paths[0], "--losses", paths[1], "--out", tmp_path]
+    asked = [*tables, "--at-parameters", "1e8", "--at-tokens", "1e11"]
+    ended = subprocess.run(
+        [sys.executable, "-m", "mixopt", "fit", *map(str, asked)],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert ended.returncode == 0, ended.stderr
+    kept = json.loads((tmp_path / "fit" / "fit.json").read_text())
+    assert kept["size"] == {"parameters": 1e8, "tokens": 1e11}
+    assert "predicts at 1e+08 parameters" in ended.stdout

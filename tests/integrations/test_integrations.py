@@ -1,0 +1,362 @@
+"""Real training frameworks on a mixture: swaps and resume are exact, and known traps are met."""
+
+from __future__ import annotations
+
+import json
+import time
+from itertools import islice
+
+import numpy as np
+import pytest
+import torch
+from places import SUPPORT
+from ranks import finish, kill, start_ranks
+from torch.distributed.checkpoint.stateful import Stateful
+from torch.utils.data import DataLoader
+from trainer_parts import Tiny, lightning_trainer, trainer_arguments
+
+from mixopt import MixtureDataset, MixtureLoader, MixtureSampler, SamplerError
+from mixopt.corpus.token_shards import TokenWriter
+from mixopt.system import write_json
+
+pytestmark = [
+    pytest.mark.filterwarnings("ignore::DeprecationWarning"),
+    pytest.mark.filterwarnings("ignore::FutureWarning"),
+    pytest.mark.filterwarnings("ignore::UserWarning"),
+]
+
+LENGTH = 16
+WEIGHTS = [0.5, 0.3, 0.2]
+OTHER = [0.0, 0.1, 0.9]
+JOB = SUPPORT / "sampler_job.py"
+
+
+@pytest.fixture(scope="module")
+def corpus(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("corpus")
+    for k, (name, rows) in enumerate((("web", 90), ("code", 41), ("books", 17))):
+        tokens = np.random.default_rng(k).integers(0, 50, rows * LENGTH).astype(np.uint16)
+        with TokenWriter(folder / name / "train", dtype="uint16", tokenizer="t") as writer:
+            writer.write(tokens, documents=1, bytes=1)
+    write_json(folder / "index.json", {"domains": ["web", "code", "books"]})
+    return folder
+
+
+@pytest.fixture
+def dataset(corpus):
+    return MixtureDataset.from_corpus(corpus, length=LENGTH)
+
+
+def sampler(dataset, **options):
+    return MixtureSampler(dataset.sizes, WEIGHTS, batch_size=8, **options)
+
+
+def loader(dataset, *, workers=0, **options):
+    return MixtureLoader(dataset, sampler(dataset, **options), workers=workers)
+
+
+def rows_of(batches):
+    return [list(zip(b["domain"].tolist(), b["row"].tolist(), strict=True)) for b in batches]
+
+
+def expected(dataset, batches, *changes):
+    known = sampler(dataset)
+    for batch, weights in changes:
+        known.set_weights(weights, batch=batch)
+    domain, row = known.locate(0, batches * 8)
+    pairs = list(zip(domain.tolist(), row.tolist(), strict=True))
+    return [pairs[k : k + 8] for k in range(0, len(pairs), 8)]
+
+
+# --- StatefulDataLoader ------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_a_stateful_dataloader_resumes_the_sampler_exactly(dataset, workers):
+    stateful = pytest.importorskip("torchdata.stateful_dataloader", reason="torchdata is absent")
+
+    def make():
+        return stateful.StatefulDataLoader(
+            dataset, batch_sampler=sampler(dataset, batches=30), num_workers=workers
+        )
+
+    one = make()
+    batches = list(islice(one, 11))
+    other = make()
+    other.load_state_dict(one.state_dict())
+    assert rows_of([*batches, *other]) == expected(dataset, 30)
+
+
+def test_a_stateful_dataloaders_state_misses_a_change_that_ours_holds(dataset):
+    """It takes the sampler's state when it asks workers for a batch, not when one arrives."""
+    stateful = pytest.importorskip("torchdata.stateful_dataloader", reason="torchdata is absent")
+    order = sampler(dataset)
+    theirs = stateful.StatefulDataLoader(dataset, batch_sampler=order, num_workers=2)
+    iterator = iter(theirs)
+    for _ in range(5):
+        next(iterator)
+    held = order.set_weights(OTHER)
+    next(iterator)
+    state = theirs.state_dict()
+    again = sampler(dataset)
+    resumed = stateful.StatefulDataLoader(dataset, batch_sampler=again, num_workers=2)
+    resumed.load_state_dict(state)
+    first = rows_of(islice(resumed, 1))
+    assert first == expected(dataset, 7, (held, OTHER))[6:]
+    assert [entry.batch for entry in again.log] == [0]  # lost, though 6 < 9 = held
+
+    ours = loader(dataset, workers=2)
+    for k, _ in enumerate(ours):
+        if k == 4:
+            held = ours.set_weights(OTHER)
+        if k == 5:
+            break
+    other = sampler(dataset)
+    other.load_state_dict(ours.state_dict())
+    assert [entry.batch for entry in other.log] == [0, held]
+
+
+# --- Hugging Face Trainer -----------------------------------------------------------------------
+
+
+def hf_trainer(dataset, folder, *, workers=0, swap_at=None, steps=24, **options):
+    from transformers import TrainerCallback
+
+    from mixopt.integrations import MixtureTrainer
+
+    mixture = loader(dataset, workers=workers)
+    seen, held = [], []
+
+    class Recording(MixtureTrainer):
+        def compute_loss(self, model, inputs, *rest, **named):
+            seen.append(inputs)
+            return super().compute_loss(model, inputs, *rest, **named)
+
+    class Swap(TrainerCallback):
+        def on_step_end(self, args, state, control, **_):
+            if state.global_step == swap_at:
+                held.append(mixture.set_weights(OTHER))
+
+    args = trainer_arguments(folder, max_steps=steps, save_steps=12, **options)
+    return Recording(model=Tiny(), args=args, mixture=mixture, callbacks=[Swap()]), seen, held
+
+
+@pytest.mark.parametrize(("workers", "then"), [(0, 0), (2, 0)])
+def test_the_hf_trainer_swaps_in_a_callback_and_resumes_exactly(dataset, tmp_path, workers, then):
+    pytest.importorskip("accelerate", reason="the Trainer needs accelerate")
+    first, seen, held = hf_trainer(dataset, tmp_path, workers=workers, swap_at=10, steps=14)
+    first.train()
+    assert held == [10 + 2 * workers]
+    assert rows_of(seen) == expected(dataset, 14, (held[0], OTHER))
+    second, again, _ = hf_trainer(dataset, tmp_path, workers=then)
+    second.train(resume_from_checkpoint=str(tmp_path / "checkpoint-12"))
+    assert rows_of([*seen[:12], *again]) == expected(dataset, 24, (held[0], OTHER))
+    assert not second.args.ignore_data_skip or again[0]["batch"] == 12
+
+
+def test_the_hf_trainer_accumulates_gradients_over_batches_in_order(dataset, tmp_path):
+    pytest.importorskip("accelerate", reason="the Trainer needs accelerate")
+    trainer, seen, held = hf_trainer(
+        dataset, tmp_path, swap_at=3, steps=6, gradient_accumulation_steps=2
+    )
+    trainer.train()
+    assert held == [6]
+    assert rows_of(seen) == expected(dataset, 12, (6, OTHER))
+
+
+def test_the_hf_trainer_leaves_the_batches_unwrapped(dataset, tmp_path):
+    """Wrapped, rank 0 would read for all ranks, or each rank would read and drop the others'."""
+    pytest.importorskip("accelerate", reason="the Trainer needs accelerate")
+    trainer, _, _ = hf_trainer(dataset, tmp_path)
+    prepared = trainer.accelerator.prepare(trainer.get_train_dataloader())
+    assert type(prepared).__name__ == "_WithLabels"
+    assert next(iter(prepared))["labels"].shape == (8, LENGTH)
+
+
+def test_a_checkpoint_without_a_mixture_is_refused(dataset, tmp_path):
+    pytest.importorskip("accelerate", reason="the Trainer needs accelerate")
+    trainer, _, _ = hf_trainer(dataset, tmp_path)
+    with pytest.raises(SamplerError, match=r"mixture\.json: not found: the checkpoint was not"):
+        trainer.train(resume_from_checkpoint=str(tmp_path / "checkpoint-9"))
+
+
+# --- accelerate ---------------------------------------------------------------------------------
+
+
+def test_accelerate_saves_and_loads_the_state(dataset, tmp_path):
+    accelerate = pytest.importorskip("accelerate", reason="accelerate is absent")
+    accelerator = accelerate.Accelerator(cpu=True)
+    one = accelerator.prepare(loader(dataset))
+    accelerator.register_for_checkpointing(one)
+    seen = []
+    for batch in one:
+        seen.append(batch)
+        if len(seen) == 4:
+            assert one.set_weights(OTHER) == 4
+        if len(seen) == 9:
+            accelerator.save_state(str(tmp_path))
+            break
+    resumed = accelerate.Accelerator(cpu=True)
+    other = resumed.prepare(loader(dataset))
+    resumed.register_for_checkpointing(other)
+    resumed.load_state(str(tmp_path))
+    assert rows_of([*seen, *islice(other, 9)]) == expected(dataset, 18, (4, OTHER))
+
+
+def test_accelerates_look_ahead_delays_a_plain_dataloader_by_one_batch(dataset):
+    """Why a loader of ours is not to be a torch DataLoader: prepared, it is one batch ahead."""
+    accelerate = pytest.importorskip("accelerate", reason="accelerate is absent")
+    accelerator = accelerate.Accelerator(cpu=True)
+    order = sampler(dataset, batches=20)
+    prepared = accelerator.prepare(DataLoader(dataset, batch_sampler=order))
+    iterator = iter(prepared)
+    for _ in range(5):
+        next(iterator)
+    assert order.set_weights(OTHER) == 6
+
+    ours = accelerator.prepare(loader(dataset))
+    iterator = iter(ours)
+    for _ in range(5):
+        next(iterator)
+    assert ours.set_weights(OTHER) == 5
+
+
+# --- Lightning ----------------------------------------------------------------------------------
+
+
+def lightning_fit(module, dataset, folder, steps, *, checkpoint=None, batches=40, swap_at=None):
+    import lightning
+
+    seen = []
+
+    class Model(lightning.LightningModule):
+        def __init__(self):
+            super().__init__()
+            self.tiny = Tiny()
+
+        def training_step(self, batch, index):
+            seen.append(batch)
+            if batch["batch"] == swap_at:
+                mixture.set_weights(OTHER)
+            return self.tiny(batch["input_ids"], batch["input_ids"])["loss"]
+
+        def configure_optimizers(self):
+            return torch.optim.SGD(self.parameters(), 0.1)
+
+    mixture = loader(dataset, batches=batches)
+    trainer = lightning_trainer(folder, max_steps=steps)
+    trainer.fit(Model(), module(mixture), ckpt_path=checkpoint)
+    trainer.save_checkpoint(folder / f"{steps}.ckpt")
+    return seen
+
+
+def test_lightning_resumes_exactly(dataset, tmp_path):
+    pytest.importorskip("lightning", reason="lightning is absent")
+    from mixopt.integrations import MixtureDataModule
+
+    first = lightning_fit(MixtureDataModule, dataset, tmp_path, 10, swap_at=5)
+    second = lightning_fit(
+        MixtureDataModule, dataset, tmp_path, 22, checkpoint=str(tmp_path / "10.ckpt")
+    )
+    assert len(second) == 12
+    assert rows_of([*first, *second]) == expected(dataset, 22, (6, OTHER))
+
+
+def test_lightning_is_not_given_batches_without_a_length(dataset):
+    """Without one it fetches a batch ahead, which the checkpoint then counts as trained on."""
+    pytest.importorskip("lightning", reason="lightning is absent")
+    from mixopt.integrations import MixtureDataModule
+
+    with pytest.raises(SamplerError, match=r"loses a batch on resume.*batches="):
+        MixtureDataModule(loader(dataset))
+
+
+# --- torch.distributed.checkpoint, torchtitan --------------------------------------------------
+
+
+def test_distributed_checkpoints_hold_the_state_on_any_number_of_ranks(dataset, tmp_path):
+    import torch.distributed.checkpoint as dcp
+
+    from mixopt.integrations import MixtureState
+
+    one = loader(dataset, rank=1, world_size=2)
+    seen = list(islice(one, 6))
+    one.set_weights(OTHER)
+    seen += list(islice(one, 3))
+    dcp.save({"mixture": MixtureState(one)}, checkpoint_id=str(tmp_path), no_dist=True)
+    other = loader(dataset)
+    dcp.load({"mixture": MixtureState(other)}, checkpoint_id=str(tmp_path), no_dist=True)
+    assert rows_of(islice(other, 9)) == expected(dataset, 18, (6, OTHER))[9:]
+
+
+def test_a_loader_is_stateful_as_torchtitan_asks(dataset):
+    assert isinstance(loader(dataset), Stateful)
+    assert isinstance(sampler(dataset), Stateful)
+
+
+def test_torchtitan_takes_a_loader_of_ours(dataset):
+    pytest.importorskip("torchtitan", reason="torchtitan is absent")
+    from torchtitan.components.dataloader import BaseDataLoader
+
+    class MixtureDataLoader(BaseDataLoader):
+        def __init__(self, mixture):
+            self.mixture = mixture
+
+        def __iter__(self):
+            for batch in self.mixture:
+                yield {"input": batch["input_ids"][:, :-1]}, batch["input_ids"][:, 1:]
+
+        def state_dict(self):
+            return self.mixture.state_dict()
+
+        def load_state_dict(self, state_dict):
+            self.mixture.load_state_dict(state_dict)
+
+    one, other = MixtureDataLoader(loader(dataset)), MixtureDataLoader(loader(dataset))
+    first = [inputs["input"].tolist() for inputs, _ in islice(one, 6)]
+    other.load_state_dict(one.state_dict())
+    again = [inputs["input"].tolist() for inputs, _ in islice(other, 6)]
+    whole = [b["input_ids"][:, :-1].tolist() for b in islice(loader(dataset), 12)]
+    assert first + again == whole
+
+
+# --- a real job on two ranks -------------------------------------------------------------------
+
+
+def batches_of(out, world_size, start, stop):
+    """Rows of each batch over all ranks, from what the ranks wrote."""
+    parts = []
+    for rank in range(world_size):
+        lines = [json.loads(line) for line in (out / f"rows.{rank}").read_text().splitlines()]
+        parts.append({batch: [tuple(pair) for pair in rows] for batch, rows in lines})
+    return [[pair for part in parts for pair in part[k]] for k in range(start, stop)]
+
+
+def steered(dataset, steps):
+    """Global batches of the job's rule for weights, in one process and undisturbed."""
+    order, batches = sampler(dataset), []
+    for step in range(1, steps + 1):
+        domain, row = order.locate((step - 1) * 8, step * 8)
+        batches.append(list(zip(domain.tolist(), row.tolist(), strict=True)))
+        order.received(step)
+        if step % 7 == 0:
+            seen = np.bincount(domain, minlength=3) + 1.0
+            order.set_weights((seen / seen.sum()).tolist())
+    return batches
+
+
+def test_a_killed_job_of_two_ranks_goes_on_with_the_same_stream(corpus, dataset, tmp_path):
+    ranks = start_ranks(2, JOB, corpus, tmp_path, 40)
+    state = tmp_path / "state.json"
+    deadline = time.monotonic() + 60
+    while time.monotonic() < deadline and not (
+        state.exists() and json.loads(state.read_text())["position"] >= 15 * 8
+    ):
+        time.sleep(0.01)
+    kill(ranks)
+    reached = json.loads(state.read_text())["position"] // 8
+    assert 15 <= reached < 40
+    before = batches_of(tmp_path, 2, 0, reached)
+    finish(start_ranks(1, JOB, corpus, tmp_path, 40))
+    after = batches_of(tmp_path, 1, reached, 40)
+    assert before + after == steered(dataset, 40)

@@ -1,0 +1,301 @@
+"""An estimator changes the mixture under real training frameworks, and resume is exact."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+from trainer_parts import LENGTH, Tiny, lightning_trainer, random_rows, trainer_arguments
+
+from mixopt import MixtureLoader, MixtureSampler
+from mixopt.errors import EstimatorError, SamplerError
+from mixopt.online import Driver, Plan
+
+pytestmark = [
+    pytest.mark.filterwarnings("ignore::DeprecationWarning"),
+    pytest.mark.filterwarnings("ignore::FutureWarning"),
+    pytest.mark.filterwarnings("ignore::UserWarning"),
+]
+
+
+class Sweeping:
+    """More of what has a higher loss, with every second plan a perturbation."""
+
+    needs = frozenset({"training_loss"})
+
+    def start(self, setting):
+        self.setting, self.until, self.turn = setting, 3, 0
+        self.means = np.full(3, 4.0)
+        self.told = []
+
+    def plan(self):
+        weights = np.roll([0.6, 0.3, 0.1], self.turn) * self.means
+        tag = f"sweep {self.turn}"
+        return Plan(weights / weights.sum(), 3, tag, perturbs=self.turn % 2 == 1)
+
+    def observe(self, observation):
+        self.told.append(observation)
+        seen = observation.loss_count_D > 0
+        means = observation.loss_sum_D[seen] / observation.loss_count_D[seen]
+        self.means[seen] = 0.5 * self.means[seen] + 0.5 * means
+        if observation.step >= self.until:
+            self.turn, self.until = self.turn + 1, observation.step + 3
+
+    def state_dict(self):
+        return {"until": self.until, "turn": self.turn, "means": self.means.tolist()}
+
+    def load_state_dict(self, state):
+        self.until, self.turn = state["until"], state["turn"]
+        self.means = np.array(state["means"])
+
+
+@pytest.fixture(scope="module")
+def dataset():
+    return random_rows()
+
+
+def driver_over(dataset, log, *, workers=0, batch_size=8, steps=24, **options):
+    order = MixtureSampler(dataset.sizes, [0.5, 0.3, 0.2], batch_size=batch_size, batches=400)
+    loader = MixtureLoader(dataset, order, workers=workers)
+    options = {"steps": steps, "tokens_per_sample": LENGTH, "log": log} | options
+    estimator = Sweeping()
+    return Driver(estimator, loader, **options), estimator
+
+
+def held_from(log):
+    return [line["batch"] for line in lines_of(log)]
+
+
+# --- Hugging Face Trainer -----------------------------------------------------------------------
+
+
+class KilledError(Exception):
+    pass
+
+
+def hf_trainer(driver, folder, *, steps=18, killed_at=None, **options):
+    pytest.importorskip("accelerate", reason="the Trainer needs accelerate")
+    from mixopt.integrations import OnlineTrainer
+
+    seen = []
+
+    class Recording(OnlineTrainer):
+        def compute_loss(self, model, inputs, *rest, **named):
+            if len(seen) == killed_at:
+                raise KilledError
+            seen.append((inputs["domain"].tolist(), inputs["row"].tolist()))
+            return super().compute_loss(model, inputs, *rest, **named)
+
+    args = trainer_arguments(folder, max_steps=steps, save_steps=7, **options)
+    return Recording(model=Tiny(), args=args, driver=driver), seen
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_a_trainer_with_changing_weights_goes_on_to_the_same_mixtures(dataset, tmp_path, workers):
+    whole, estimator = driver_over(dataset, tmp_path / "whole.jsonl", workers=workers)
+    trainer, seen = hf_trainer(whole, tmp_path / "whole")
+    trainer.train()
+    # Plans of 3 steps, lead 1, and with workers 4 batches that were handed out.
+    expected = {0: [0, 0, 4, 7, 10, 13, 16], 2: [0, 0, 8, 11, 14, 17, 20]}
+    assert held_from(tmp_path / "whole.jsonl") == expected[workers]
+    assert whole.cost.perturbed_steps > 0
+    assert estimator.told[0].learning_rate == pytest.approx(5e-5 * 16 / 18)
+
+    log = tmp_path / "again.jsonl"
+    first, _ = driver_over(dataset, log, workers=workers)
+    killed, _ = hf_trainer(first, tmp_path / "again", killed_at=11)
+    with pytest.raises(KilledError):
+        killed.train()
+    again, _ = driver_over(dataset, log, workers=workers)
+    trainer, rest = hf_trainer(again, tmp_path / "again")
+    trainer.train(resume_from_checkpoint=True)
+    assert rest == seen[7:]
+    assert log.read_bytes() == (tmp_path / "whole.jsonl").read_bytes()
+
+
+def test_a_killed_trainer_of_two_ranks_goes_on_to_the_mixtures_and_rows_of_one_process(tmp_path):
+    pytest.importorskip("accelerate", reason="the Trainer needs accelerate")
+    import trainer_job as job
+
+    whole, ranks = tmp_path / "whole", tmp_path / "ranks"
+    job.trainer_over(whole, 1).train()
+
+    def launch(killed_at):
+        launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
+        command = [*launcher, "--nproc-per-node", "2", job.__file__, str(ranks), str(killed_at)]
+        environment = os.environ | {"OMP_NUM_THREADS": "1"}
+        return subprocess.run(
+            command, check=False, env=environment, capture_output=True, timeout=120
+        )
+
+    assert launch(15).returncode != 0
+    before = [rows_of(ranks / f"rows.{rank}") for rank in range(2)]
+    assert len(before[0]) >= 15
+    again = launch(job.STEPS + 1)
+    assert again.returncode == 0, again.stderr.decode()[-2000:]
+    after = [rows_of(ranks / f"rows.{rank}") for rank in range(2)]
+    alone = rows_of(whole / "rows.0")
+    assert len({str(line["weights"]) for line in lines_of(whole / "log.jsonl")}) > 3
+    assert (ranks / "log.jsonl").read_bytes() == (whole / "log.jsonl").read_bytes()
+    for parts, batches in ((before, range(15)), (after, range(job.STEPS))):
+        assert all(parts[0][batch] + parts[1][batch] == alone[batch] for batch in batches)
+
+
+def rows_of(file):
+    """Rows by batch; of a batch that was taken twice, those of the last time."""
+    return dict(lines_of(file))
+
+
+def lines_of(file):
+    return [json.loads(line) for line in file.read_text().splitlines()]
+
+
+def test_a_trainers_losses_are_those_of_the_tokens_that_follow(dataset, tmp_path):
+    trainer, _ = hf_trainer(driver_over(dataset, None)[0], tmp_path)
+    tokens = torch.arange(24).reshape(2, 12)
+    labels = tokens.masked_fill(tokens % 5 == 0, -100)
+    logits = Tiny()(tokens, tokens)["logits"]
+    losses, mask = trainer.token_losses({"logits": logits}, {"labels": labels})
+    expected = nn.functional.cross_entropy(
+        logits[:, :-1].transpose(1, 2), tokens[:, 1:], reduction="none"
+    )
+    assert (mask == (tokens[:, 1:] % 5 != 0)).all()
+    torch.testing.assert_close(losses[mask], expected[mask])
+
+
+def test_a_trainer_accumulates_over_the_batches_of_a_step(dataset, tmp_path):
+    log = tmp_path / "log.jsonl"
+    driver, estimator = driver_over(dataset, log, batch_size=4, accumulation=2)
+    trainer, seen = hf_trainer(driver, tmp_path / "out", steps=8, gradient_accumulation_steps=2)
+    trainer.train()
+    assert held_from(log) == [0, 0, 8, 14]
+    assert [o.loss_count_D.sum() for o in estimator.told] == [3 * 8 * (LENGTH - 1)] * 2
+    assert len(seen) == 16
+
+
+def test_a_trainer_that_cannot_be_driven_says_so(dataset, tmp_path):
+    driver, _ = driver_over(dataset, None)
+    with pytest.raises(EstimatorError, match=r"gradient_accumulation_steps is 4; they are one"):
+        hf_trainer(driver, tmp_path, gradient_accumulation_steps=4)
+    bare = Driver(Sweeping(), driver.mixture.sampler, steps=5, tokens_per_sample=LENGTH)
+    with pytest.raises(EstimatorError, match=r"takes its batches from a Driver\(mixture=loader\)"):
+        hf_trainer(bare, tmp_path)
+    with pytest.raises(EstimatorError, match=r"returns no logits: override token_losses"):
+        hf_trainer(driver, tmp_path)[0].token_losses({"loss": 1.0}, {})
+
+
+def test_a_checkpoint_without_a_driver_is_refused(dataset, tmp_path):
+    driver, _ = driver_over(dataset, None)
+    trainer, _ = hf_trainer(driver, tmp_path, steps=7)
+    trainer.train()
+    checkpoint = tmp_path / "checkpoint-7"
+    (checkpoint / "driver.json").unlink()
+    with pytest.raises(SamplerError, match=r"driver\.json: not found: the checkpoint was not made"):
+        trainer.train(resume_from_checkpoint=str(checkpoint))
+
+
+# --- Lightning ----------------------------------------------------------------------------------
+
+
+def lightning_fit(driver, folder, steps, *, checkpoint=None, accumulate=1):
+    lightning = pytest.importorskip("lightning", reason="lightning is absent")
+    from mixopt.integrations import MixtureDataModule
+    from mixopt.integrations.lightning import OnlineCallback
+
+    seen = []
+
+    class Model(lightning.LightningModule):
+        def __init__(self):
+            super().__init__()
+            self.tiny = Tiny()
+
+        def training_step(self, batch, index):
+            seen.append((batch["domain"].tolist(), batch["row"].tolist()))
+            tokens = batch["input_ids"]
+            logits = self.tiny(tokens, tokens)["logits"][:, :-1]
+            losses = nn.functional.cross_entropy(
+                logits.transpose(1, 2), tokens[:, 1:], reduction="none"
+            )
+            driver.record(losses, batch["domain"])
+            return losses.mean()
+
+        def configure_optimizers(self):
+            return torch.optim.SGD(self.parameters(), 0.1)
+
+    trainer = lightning_trainer(
+        folder,
+        max_steps=steps,
+        accumulate_grad_batches=accumulate,
+        callbacks=[OnlineCallback(driver)],
+    )
+    trainer.fit(Model(), MixtureDataModule(driver.mixture), ckpt_path=checkpoint)
+    trainer.save_checkpoint(folder / f"{steps}.ckpt")
+    return seen
+
+
+def test_lightning_goes_on_to_the_same_mixtures(dataset, tmp_path):
+    driver, estimator = driver_over(dataset, tmp_path / "whole.jsonl")
+    whole = lightning_fit(driver, tmp_path, 18)
+    assert held_from(tmp_path / "whole.jsonl") == [0, 0, 4, 7, 10, 13, 16]
+    assert estimator.told[0].learning_rate == 0.1
+    log = tmp_path / "again.jsonl"
+    first = lightning_fit(driver_over(dataset, log)[0], tmp_path, 8)
+    rest = lightning_fit(
+        driver_over(dataset, log)[0], tmp_path, 18, checkpoint=str(tmp_path / "8.ckpt")
+    )
+    assert [*first, *rest] == whole
+    assert log.read_bytes() == (tmp_path / "whole.jsonl").read_bytes()
+
+
+def test_lightning_accumulates_over_the_batches_of_a_step(dataset, tmp_path):
+    log = tmp_path / "log.jsonl"
+    driver, _ = driver_over(dataset, log, batch_size=4, accumulation=2)
+    assert len(lightning_fit(driver, tmp_path, 8, accumulate=2)) == 16
+    assert held_from(log) == [0, 0, 8, 14]
+
+
+def test_lightning_with_several_optimizers_is_refused(dataset):
+    pytest.importorskip("lightning", reason="lightning is absent")
+    from mixopt.integrations.lightning import OnlineCallback
+
+    trainer = SimpleNamespace(optimizers=[None, None])
+    with pytest.raises(EstimatorError, match="the module has 2 optimizers, and Lightning counts"):
+        OnlineCallback(driver_over(dataset, None)[0]).on_train_start(trainer)
+
+
+# --- torch.distributed.checkpoint ---------------------------------------------------------------
+
+
+def test_a_distributed_checkpoint_holds_loader_and_driver(dataset, tmp_path):
+    import torch.distributed.checkpoint as dcp
+
+    from mixopt.integrations import MixtureState
+
+    def go(driver, until):
+        driver.start()
+        for batch in driver.mixture:
+            driver.record(batch["input_ids"][:, 1:].float() / 10, batch["domain"])
+            driver.step()
+            if driver.steps_done == until:
+                return
+
+    def states(driver):
+        return {"mixture": MixtureState(driver.mixture), "driver": MixtureState(driver)}
+
+    whole, log = tmp_path / "whole.jsonl", tmp_path / "log.jsonl"
+    go(driver_over(dataset, whole)[0], 18)
+    driver, _ = driver_over(dataset, log)
+    go(driver, 8)
+    dcp.save(states(driver), checkpoint_id=str(tmp_path / "8"), no_dist=True)
+    go(driver, 11)
+    again, _ = driver_over(dataset, log)
+    dcp.load(states(again), checkpoint_id=str(tmp_path / "8"), no_dist=True)
+    go(again, 18)
+    assert log.read_bytes() == whole.read_bytes()

@@ -1,0 +1,353 @@
+"""MixtureDataset and MixtureLoader: the sampler's order, whoever fetches; state of what arrived."""
+
+from __future__ import annotations
+
+import json
+import pickle
+import subprocess
+import sys
+from itertools import islice
+
+import datasets
+import numpy as np
+import pytest
+import torch
+from torch.utils.data import DataLoader
+
+from mixopt import CorpusError, MixtureDataset, MixtureLoader, MixtureSampler, SamplerError
+from mixopt.corpus import TokenShards
+from mixopt.corpus.token_shards import TokenWriter
+from mixopt.errors import ShardError
+from mixopt.loading import stack_samples
+from mixopt.system import write_json
+
+pytestmark = pytest.mark.filterwarnings("ignore:This DataLoader will create")
+
+LENGTH = 16
+WEIGHTS = [0.5, 0.3, 0.2]
+OTHER = [0.0, 0.1, 0.9]
+NAMES = ("web", "code", "books")
+
+
+def write_shards(path, tokens, *, dtype="uint16", shard_tokens=1 << 20):
+    with TokenWriter(path, dtype=dtype, tokenizer="t", shard_tokens=shard_tokens) as writer:
+        writer.write(np.asarray(tokens, dtype), documents=1, bytes=1)
+    return TokenShards.open(path)
+
+
+@pytest.fixture(scope="module")
+def corpus(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("corpus")
+    for k, (name, rows) in enumerate(zip(NAMES, (90, 41, 17), strict=True)):
+        tokens = np.random.default_rng(k).integers(0, 50, rows * LENGTH + 5)
+        write_shards(folder / name / "train", tokens, shard_tokens=300 if k == 1 else 1 << 20)
+    write_json(folder / "index.json", {"domains": list(NAMES)})
+    return folder
+
+
+@pytest.fixture
+def dataset(corpus):
+    return MixtureDataset.from_corpus(corpus, length=LENGTH)
+
+
+def sampler(dataset, **options):
+    return MixtureSampler(dataset.sizes, WEIGHTS, batch_size=8, **options)
+
+
+def loader(dataset, *, workers=0, prefetch=2, **options):
+    return MixtureLoader(dataset, sampler(dataset, **options), workers=workers, prefetch=prefetch)
+
+
+def rows_of(batches):
+    return [list(zip(b["domain"].tolist(), b["row"].tolist(), strict=True)) for b in batches]
+
+
+def expected(dataset, batches, *, start=0, changes=(), **options):
+    known = sampler(dataset, **options)
+    for batch, weights in changes:
+        known.set_weights(weights, batch=batch)
+    domain, row = known.locate(start * 8, (start + batches) * 8)
+    pairs = list(zip(domain.tolist(), row.tolist(), strict=True))
+    return [pairs[k : k + 8] for k in range(0, len(pairs), 8)]
+
+
+def drive(one, batches, swaps=()):
+    """Run a loop over a loader; swap weights after some batches, note when they hold."""
+    seen, held = [], []
+    swaps = dict(swaps)
+    for batch in one:
+        seen.append(batch)
+        if len(seen) in swaps:
+            held.append(one.set_weights(swaps[len(seen)]))
+        if len(seen) == batches:
+            break
+    return seen, held
+
+
+def test_a_dataset_has_the_domains_one_after_the_other(dataset, corpus):
+    assert dataset.sizes == {"web": 90, "code": 41, "books": 17}
+    tokens = np.fromfile(corpus / "books" / "train" / "00000.bin", "<u2")
+    sample = dataset[90 + 41 + 2]
+    assert sample["input_ids"].tolist() == tokens[2 * LENGTH : 3 * LENGTH].tolist()
+    assert (int(sample["domain"]), int(sample["row"])) == (2, 2)
+
+
+def test_rows_that_cross_from_one_shard_file_into_the_next_are_whole(dataset, corpus):
+    shards = TokenShards.open(corpus / "code" / "train")
+    assert len(shards.shards) == 3
+    batch = dataset.read(np.arange(90, 131))
+    expected_rows = shards.rows(np.arange(41) * LENGTH, LENGTH)
+    assert np.array_equal(batch["input_ids"], expected_rows)
+
+
+def test_uint32_and_uint16_domains_make_one_batch(tmp_path):
+    small = write_shards(tmp_path / "a", np.arange(64))
+    large = write_shards(tmp_path / "b", np.arange(64) + 100_000, dtype="uint32")
+    batch = MixtureDataset({"a": small, "b": large}, length=8).read([0, 8, 9, 1])
+    assert batch["input_ids"].dtype == np.uint32
+    assert batch["input_ids"][:, 0].tolist() == [0, 100_000, 100_008, 8]
+
+
+def test_a_batch_says_where_documents_begin(tmp_path):
+    shards = write_shards(tmp_path / "a", [5, 0, 6, 6, 0, 7, 7, 0])
+    batch = MixtureDataset({"a": shards}, length=4, document_end=0).read([1, 0])
+    assert batch["document"].tolist() == [[0, 1, 1, 1], [0, 0, 1, 1]]
+    assert batch["cu_seqlens"].tolist() == [0, 1, 4, 6, 8]
+
+
+def test_a_dataset_sent_to_another_process_carries_no_tokens(dataset):
+    dataset.read([0])
+    sent = pickle.dumps(dataset)
+    assert len(sent) < 3000
+    assert np.array_equal(pickle.loads(sent).read([5])["input_ids"], dataset.read([5])["input_ids"])
+
+
+def test_rows_outside_of_the_dataset_are_refused(dataset):
+    with pytest.raises(IndexError, match="rows -1 to 3 of 148"):
+        dataset.read([3, -1])
+    with pytest.raises(IndexError, match="rows 148 to 148 of 148"):
+        dataset[148]
+
+
+def test_a_shard_that_changed_since_it_was_indexed_is_refused(tmp_path):
+    write_shards(tmp_path / "web" / "train", np.arange(64))
+    write_json(tmp_path / "index.json", {"domains": ["web"]})
+    file = tmp_path / "web" / "train" / "00000.bin"
+    file.write_bytes(bytes(reversed(file.read_bytes())))
+    with pytest.raises(ShardError, match=r"00000\.bin: altered: SHA-256"):
+        MixtureDataset.from_corpus(tmp_path, length=8)
+    file.write_bytes(file.read_bytes()[:-2])
+    with pytest.raises(ShardError, match=r"00000\.bin: truncated"):
+        MixtureDataset.from_corpus(tmp_path, length=8, verify=False)
+
+
+@pytest.mark.parametrize(
+    ("sources", "options", "message"),
+    [
+        ({}, {}, "at least one domain"),
+        ({"a": iter([1])}, {}, "'a': list_iterator has no length and index; for a stream use"),
+    ],
+)
+def test_domains_that_cannot_be_indexed_are_refused(sources, options, message):
+    with pytest.raises(CorpusError, match=message):
+        MixtureDataset(sources, **options)
+
+
+def test_token_shards_need_a_length(corpus):
+    shards = TokenShards.open(corpus / "web" / "train")
+    with pytest.raises(CorpusError, match="'web' is token shards: say how long a row is"):
+        MixtureDataset({"web": shards})
+    with pytest.raises(CorpusError, match="length 0 of a row"):
+        MixtureDataset({"web": shards}, length=0)
+
+
+def test_any_map_style_dataset_is_a_domain():
+    table = datasets.Dataset.from_dict({"text": [f"t{k}" for k in range(9)], "n": list(range(9))})
+    mixed = MixtureDataset({"table": table, "list": [{"text": "x", "n": k} for k in range(4)]})
+    samples = mixed.__getitems__([10, 3, 0])
+    assert [s["text"] for s in samples] == ["x", "t3", "t0"]
+    assert [(s["domain"], s["row"]) for s in samples] == [(1, 1), (0, 3), (0, 0)]
+    one = MixtureLoader(mixed, MixtureSampler(mixed.sizes, [0.5, 0.5], batch_size=4), prefetch=0)
+    batch = next(iter(one))
+    assert len(batch["text"]) == 4
+    assert batch["n"].shape == (4,)
+
+
+def test_samples_of_different_lengths_ask_for_a_collate_function():
+    ragged = MixtureDataset({"a": [{"ids": [0] * (k + 1)} for k in range(4)]})
+    order = MixtureSampler(ragged.sizes, [1.0], batch_size=4)
+    with pytest.raises(SamplerError, match=r"'ids': samples of shapes .* pass MixtureLoader"):
+        next(iter(MixtureLoader(ragged, order)))
+    padded = MixtureLoader(ragged, order, collate=lambda rows: {"n": [len(r["ids"]) for r in rows]})
+    assert sorted(next(iter(padded))["n"]) == [1, 2, 3, 4]
+
+
+def test_a_plain_dataloader_can_hand_out_batches_as_they_were_read(dataset):
+    order = sampler(dataset, batches=6)
+    plain = DataLoader(dataset, batch_sampler=order, num_workers=2, collate_fn=stack_samples)
+    batches = list(plain)
+    assert rows_of(batches) == expected(dataset, 6)
+    assert batches[0]["input_ids"].dtype == np.uint16
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_a_plain_dataloader_gives_the_samplers_order(dataset, workers):
+    plain = DataLoader(dataset, batch_sampler=sampler(dataset, batches=12), num_workers=workers)
+    batches = list(plain)
+    assert rows_of(batches) == expected(dataset, 12)
+    assert batches[0]["input_ids"].shape == (8, LENGTH)
+
+
+@pytest.mark.parametrize(("workers", "prefetch"), [(0, 0), (0, 2), (2, 2), (3, 1)])
+def test_the_order_does_not_depend_on_who_fetches(dataset, workers, prefetch):
+    batches, _ = drive(loader(dataset, workers=workers, prefetch=prefetch), 40)
+    assert rows_of(batches) == expected(dataset, 40)
+    for batch in batches[::7]:
+        rows = np.array([0, 90, 131])[batch["domain"]] + batch["row"].numpy()
+        assert np.array_equal(batch["input_ids"], dataset.read(rows)["input_ids"])
+
+
+def test_tensors_are_signed_and_arrays_are_as_stored(dataset):
+    order = sampler(dataset)
+    assert next(iter(MixtureLoader(dataset, order)))["input_ids"].dtype == torch.int64
+    stored = next(iter(MixtureLoader(dataset, order, output="numpy")))["input_ids"]
+    assert stored.dtype == np.uint16
+
+
+def test_batches_carry_number_position_and_mixture(dataset):
+    ranks = [loader(dataset, rank=rank, world_size=2) for rank in range(2)]
+    ranks[1].set_weights(OTHER, batch=1)
+    batches = list(islice(ranks[1], 2))
+    assert [(b["batch"], b["position"]) for b in batches] == [(0, 4), (1, 12)]
+    first, second = ranks[1].sampler.log
+    assert [b["mixture"] for b in batches] == [
+        first.mixture.fingerprint,
+        second.mixture.fingerprint,
+    ]
+
+
+@pytest.mark.parametrize(
+    ("workers", "prefetch", "lag"), [(0, 0, 0), (0, 2, 0), (2, 2, 4), (3, 2, 6), (2, 4, 8)]
+)
+def test_new_weights_hold_after_exactly_what_was_asked_for(dataset, workers, prefetch, lag):
+    one = loader(dataset, workers=workers, prefetch=prefetch)
+    batches, held = drive(one, 50, swaps={10: OTHER, 30: WEIGHTS})
+    assert held == [10 + lag, 30 + lag]
+    changes = [(held[0], OTHER), (held[1], WEIGHTS)]
+    assert rows_of(batches) == expected(dataset, 50, changes=changes)
+    assert 0 not in [d for b in batches[held[0] : held[1]] for d in b["domain"].tolist()]
+
+
+def test_a_change_on_the_sampler_itself_is_heard_by_the_thread(dataset):
+    one = loader(dataset)
+    iterator = iter(one)
+    seen = [next(iterator) for _ in range(5)]
+    one.sampler.set_weights(OTHER)
+    seen += [next(iterator) for _ in range(5)]
+    assert rows_of(seen) == expected(dataset, 10, changes=[(5, OTHER)])
+
+
+def test_weights_for_batches_that_workers_were_asked_for_come_too_late(dataset):
+    one = loader(dataset, workers=2)
+    for k, _ in enumerate(one):
+        if k == 3:
+            with pytest.raises(SamplerError, match="batch 5 comes too late: 8 is the next"):
+                one.set_weights(OTHER, batch=5)
+            break
+    assert one.set_weights(OTHER) == 4  # the loop has ended: what was asked for is thrown away
+
+
+@pytest.mark.parametrize(("workers", "then"), [(0, 2), (2, 3), (3, 0), (2, 0)])
+def test_the_state_is_of_what_was_received_pending_changes_included(dataset, workers, then):
+    one = loader(dataset, workers=workers)
+    batches, held = [], None
+    for batch in one:
+        batches.append(batch)
+        if len(batches) == 7:
+            held = one.set_weights(OTHER)
+        if len(batches) == 9:  # with two workers the change is pending still
+            state = json.loads(json.dumps(one.state_dict()))
+            break
+    other = loader(dataset, workers=then)
+    other.load_state_dict(state)
+    batches += drive(other, 20)[0]
+    assert rows_of(batches) == expected(dataset, 29, changes=[(held, OTHER)])
+
+
+def test_a_loader_has_a_length_and_its_passes_follow_each_other(dataset):
+    one = loader(dataset, batches=6)
+    assert len(one) == 6
+    assert rows_of([*one, *one]) == expected(dataset, 12)
+
+
+def test_a_stream_that_ends_ends_the_loop(dataset):
+    for workers in (0, 2):
+        one = loader(dataset, workers=workers, exhausted="redistribute")
+        assert len(list(one)) == len(one) == (90 + 41 + 17) // 8
+        assert list(one) == []
+
+
+def test_a_state_can_be_loaded_while_a_loop_runs(dataset):
+    one = loader(dataset)
+    iterator = iter(one)
+    state = one.state_dict()
+    first = next(iterator)
+    one.load_state_dict(state)
+    assert next(iterator)["row"].tolist() == first["row"].tolist()
+
+
+class Broken(list):
+    def __getitem__(self, index):
+        raise OSError(f"disk gone at {index}")
+
+
+def test_an_error_in_the_thread_is_raised_in_the_loop():
+    broken = MixtureDataset({"a": Broken(range(9))})
+    one = MixtureLoader(broken, MixtureSampler(broken.sizes, [1.0], batch_size=4))
+    with pytest.raises(OSError, match="disk gone"):
+        next(iter(one))
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"workers": -1}, "workers -1"),
+        ({"workers": 2, "prefetch": 0}, "prefetch 0 is not a whole number >= 1"),
+        ({"output": "jax"}, "output='jax'; it is 'torch' or 'numpy'"),
+    ],
+)
+def test_settings_of_a_loader_that_cannot_be_right_are_refused(dataset, options, message):
+    with pytest.raises(SamplerError, match=message):
+        MixtureLoader(dataset, sampler(dataset), **options)
+
+
+def test_a_sampler_of_other_sizes_is_refused(dataset):
+    other = MixtureSampler({**dataset.sizes, "web": 91}, WEIGHTS, batch_size=8)
+    with pytest.raises(SamplerError, match=r"'web': 90.*the sampler .*'web': 91.*dataset.sizes"):
+        MixtureLoader(dataset, other)
+
+
+def test_without_torch_arrays_are_still_handed_out():
+    code = """if True:
+        import sys
+        sys.modules["torch"] = None
+        from mixopt import MixtureDataset, MixtureLoader, MixtureSampler, SamplerError
+        rows = MixtureDataset({"a": [{"n": k} for k in range(4)]})
+        order = MixtureSampler(rows.sizes, [1.0], batch_size=4)
+        print(sorted(next(iter(MixtureLoader(rows, order, output="numpy")))["n"].tolist()))
+        import_stream = lambda: __import__("mixopt.loading.mixture_stream")
+        for attempt in (lambda: MixtureLoader(rows, order), import_stream):
+            try:
+                attempt()
+            except SamplerError as error:
+                print(error)
+    """
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines() == [
+        "[0, 1, 2, 3]",
+        (
+            "tensors and worker processes need torch: pip install torch, or output='numpy' and"
+            " workers=0"
+        ),
+        "MixtureStream needs torch: pip install torch",
+    ]

@@ -1,0 +1,60 @@
+"""Documents become rows of one length: nothing lost, whole where they fit, ends known."""
+
+from __future__ import annotations
+
+import numpy as np
+from hypothesis import given, settings, strategies as st
+
+from mixopt.loading import cut
+from mixopt.loading.packing import best_fit, cumulative_lengths, documents_of
+
+DOCUMENTS = st.lists(st.lists(st.integers(1, 99), max_size=40), max_size=12)
+
+
+@given(documents=DOCUMENTS, length=st.integers(1, 16), split=st.integers(0, 12))
+@settings(max_examples=60, deadline=None)
+def test_cutting_keeps_every_token_in_order_also_over_calls(documents, length, split):
+    first, left = cut(documents[:split], length)
+    second, left = cut(documents[split:], length, left)
+    tokens = [*first.tokens_RL.ravel(), *second.tokens_RL.ravel(), *left]
+    assert tokens == [token for document in documents for token in document]
+    assert len(left) < length
+
+
+def test_cutting_numbers_the_documents_of_a_row_from_zero():
+    packed, left = cut([[1, 1, 0], [2, 0], [3, 3, 3, 0]], 4)
+    assert packed.tokens_RL.tolist() == [[1, 1, 0, 2], [0, 3, 3, 3]]
+    assert packed.document_RL.tolist() == [[0, 0, 0, 1], [0, 1, 1, 1]]
+    assert left.tolist() == [0]
+
+
+@given(documents=DOCUMENTS, length=st.integers(1, 16))
+@settings(max_examples=60, deadline=None)
+def test_best_fit_keeps_documents_whole_that_are_no_longer_than_a_row(documents, length):
+    packed = best_fit(documents, length)
+    found = []
+    for tokens, document in zip(packed.tokens_RL, packed.document_RL, strict=True):
+        found += [tokens[document == k].tolist() for k in range(document.max() + 1)]
+    pieces = [d[k : k + length] for d in documents for k in range(0, len(d), length)]
+    assert sorted(found) == sorted(pieces)
+
+
+def test_best_fit_fills_the_fullest_row_that_has_room():
+    packed = best_fit([[1] * 5, [2] * 3, [3] * 4, [4] * 4], 8, padding=7)
+    assert [sorted(set(row)) for row in packed.tokens_RL.tolist()] == [[1, 2], [3, 4]]
+
+
+def test_best_fit_pads_what_is_left():
+    packed = best_fit([[1, 1, 1]], 5, padding=7)
+    assert packed.tokens_RL.tolist() == [[1, 1, 1, 7, 7]]
+    assert packed.document_RL.tolist() == [[0, 0, 0, -1, -1]]
+
+
+def test_documents_are_found_by_their_ends():
+    tokens = np.array([[5, 0, 6, 6], [0, 7, 7, 0]])
+    assert documents_of(tokens, 0).tolist() == [[0, 0, 1, 1], [0, 1, 1, 1]]
+
+
+def test_cumulative_lengths_begin_at_each_document_and_row():
+    document = np.array([[0, 0, 1, 1], [0, 1, 1, -1]], np.int32)
+    assert cumulative_lengths(document).tolist() == [0, 2, 4, 5, 7, 8]

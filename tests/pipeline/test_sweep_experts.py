@@ -1,0 +1,197 @@
+"""A sweep whose proxy has experts keeps what they were given, marks trials, and keeps away."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+import pytest
+import yaml
+from places import SUPPORT
+
+import mixopt
+from mixopt.errors import ConfigError, InfeasibleError, RunError
+from mixopt.proposals.collapsed_experts import Avoided
+from mixopt.system import read_json
+from mixopt.trials import TrialExperts, collapsed_trials, result_from_json, trial_paths
+
+pytestmark = pytest.mark.usefixtures("proxies")
+
+
+@pytest.fixture(scope="module")
+def proxies():
+    """Let a proxy be named by a module of this folder, in the workers too."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PYTHONPATH", str(SUPPORT))
+        yield
+
+
+@pytest.fixture(scope="module")
+def config(tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("sweep")
+    domains = {}
+    for name in ("code", "manual"):
+        text = [json.dumps({"text": f"{name} " * 50 + str(k)}) for k in range(40)]
+        (folder / f"{name}.jsonl").write_text("\n".join(text))
+        domains[name] = {"path": "json", "data_files": str(folder / f"{name}.jsonl")}
+    content = {
+        "name": "routed",
+        "corpus": {"domains": domains, "tokenizer": "bytes"},
+        "design": {"trials": 16, "replicates": 1, "max_usage": 50, "min_strength": 0.5},
+        "proxy": {"name": "experts_proxy:Routed", "tokens": 100},
+        "sweep": {"workers": 1},
+        "fit": {"regressors": ["linear"], "folds": 3},
+        "objective": {"target": "code"},
+        "propose": {"samples": 500, "average": 8, "bootstrap": 2},
+        "validate": {"seeds": 3, "baselines": ["natural"]},
+        "tracking": {"enabled": False},
+    }
+    path = folder / "routed.yaml"
+    path.write_text(yaml.safe_dump(content))
+    return path
+
+
+@pytest.fixture(scope="module")
+def said() -> list[str]:
+    return []
+
+
+@pytest.fixture(scope="module")
+def done(config, said, proxies):
+    """A run that took all steps."""
+    return mixopt.run(config, config.parent / "run", say=said.append)
+
+
+def experts_of(run) -> TrialExperts:
+    found = TrialExperts.read(run.path / "experts.parquet")
+    assert found is not None
+    return found
+
+
+def shares(run) -> dict[str, float]:
+    return dict(zip(run.trials.table["trial"], run.trials.weights()[:, 0], strict=True))
+
+
+# --- The table ----------------------------------------------------------------------------------
+
+
+def test_each_trial_has_a_row_a_layer_and_one_a_domain_in_it(done):
+    table = experts_of(done).table
+    assert table.height == 3 * len(done.trials)
+    row = table.filter(pl.col("trial") == "natural", domain="manual").row(0, named=True)
+    assert row["share"] == pytest.approx(done.natural["manual"], abs=1e-3)
+    assert row["max_violation"] == pytest.approx(0.6, abs=0.01)
+    layer = table.filter(pl.col("domain").is_null(), trial="natural").row(0, named=True)
+    assert layer["specialisation"] == 0.25
+    most = max(done.natural.values())
+    assert layer["max_violation"] == pytest.approx(4 * (0.2 + 0.2 * most) - 1, abs=0.01)
+
+
+def test_trials_whose_experts_collapse_are_marked_and_named(done, said):
+    marked = experts_of(done).collapsed
+    assert set(marked) == {name for name, code in shares(done).items() if code > 0.7}
+    assert 1 < len(marked) < len(done.trials)
+    line = next(line for line in said if line.startswith("sweep: experts collapsed"))
+    assert line.startswith(
+        f"sweep: experts collapsed in {len(marked)} of {len(done.trials)} trials"
+    )
+    assert collapsed_trials(done.path) == marked
+
+
+def test_a_diagnosis_is_kept_in_words_with_what_it_suggests(done):
+    by_layer = experts_of(done).table.filter(pl.col("has_collapsed"))
+    first = by_layer["diagnoses"][0][0]
+    assert first.startswith("layer 1: collapse: expert 0 is chosen by 100% of the tokens")
+
+
+def test_validation_has_a_table_of_its_own(done):
+    table = TrialExperts.read(done.path / "validation_experts.parquet").table
+    assert set(table["trial"]) == set(done.validation.trials.table["trial"])
+
+
+def test_a_dense_proxy_leaves_none_and_what_was_there_goes_with_the_trials(done, config, tmp_path):
+    out = tmp_path / "run"
+    shutil.copytree(config.parent / "run", out)
+    dense = ["proxy.options.experts=false"]
+    with pytest.raises(RunError, match="experts"):
+        mixopt.sweep(config, out, overrides=dense)
+    mixopt.run(config, out, overrides=dense, redo="sweep")
+    assert not list(out.glob("*experts.parquet"))
+    assert collapsed_trials(out) is None
+    assert "Experts" not in (out / "report.html").read_text()
+
+
+# --- The proposal -------------------------------------------------------------------------------
+
+
+def test_a_proposal_beside_collapsed_trials_is_warned_of(done):
+    assert done.proposal.mixture["code"] > 0.9
+    assert any("the nearest to the proposal, collapsed" in one for one in done.proposal.warnings)
+
+
+def test_a_guardrail_keeps_the_proposal_away_from_them(done, config, tmp_path):
+    limits = tmp_path / "limits.yaml"
+    limits.write_text("guardrails: {experts: true}")
+    from mixopt.pipeline import Asked, propose_from
+
+    proposal = propose_from(done.path, asked=Asked(constraints=limits))
+    code = proposal.mixture["code"]
+    above = min(one for one in shares(done).values() if one > 0.7)
+    below = max(one for one in shares(done).values() if one <= 0.7)
+    assert code == pytest.approx((above + below) / 2, abs=0.01), "as much code as is allowed"
+    assert code <= (above + below) / 2 + 1e-6
+    assert any("constraints.guardrails.experts" in one for one in proposal.binding)
+    assert not any("collapsed: mixopt" in one for one in proposal.warnings)
+
+
+def test_a_guardrail_that_cannot_be_kept_is_one_line(done, tmp_path):
+    from mixopt.pipeline import Asked, propose_from
+
+    limits = tmp_path / "limits.yaml"
+    limits.write_text("{guardrails: {experts: true}, bounds: {code: [0.95, 1.0]}}")
+    with pytest.raises(InfeasibleError, match="every allowed mixture that was found is nearest"):
+        propose_from(done.path, asked=Asked(constraints=limits))
+
+
+def test_the_guardrail_needs_experts_that_did_not_all_collapse(done):
+    trials = done.trials
+    with pytest.raises(ConfigError, match="the trials have no experts; leave it out"):
+        Avoided.of(trials, None)
+    with pytest.raises(ConfigError, match=r"the experts of all \d+ trials collapsed"):
+        Avoided.of(trials, trials.table["trial"].to_list())
+    none = Avoided.of(trials, ())
+    assert (none.excess(trials.weights()) < 0).all()
+
+
+def test_a_mixture_is_avoided_where_the_nearest_trial_is():
+    weights_ND = np.array([[1.0, 0.0], [0.0, 1.0]])
+    avoided = Avoided(weights_ND[:1], weights_ND[1:])
+    excess = avoided.excess(np.array([[0.8, 0.2], [0.5, 0.5], [0.2, 0.8]]))
+    np.testing.assert_allclose(excess, [0.6, 0.0, -0.6], atol=1e-12)
+    assert avoided.binding(np.array([0.5, 0.5])) != []
+    assert avoided.binding(np.array([0.2, 0.8])) == []
+
+
+# --- The report ---------------------------------------------------------------------------------
+
+
+def test_the_report_shows_the_experts_of_the_proposal(done):
+    page = (done.path / "report.html").read_text()
+    assert "<h2>Experts</h2>" in page
+    assert "layer 1: collapse" in page
+    for name in ("experts_load", "experts_domains", "experts_distances"):
+        assert (done.path / f"figures/{name}.svg").exists()
+    marked = len(experts_of(done).collapsed)
+    assert f"collapsed in {marked} of {len(done.trials)} trials" in page
+    assert f"<li>{experts_of(done).collapsed[0]}: layer 1: collapse: expert 0" in page
+
+
+def test_results_are_those_of_the_trials_files(done):
+    found = [result_from_json(read_json(p)["result"]) for p in trial_paths(done.path / "trials")]
+    again = TrialExperts.of(sorted(found, key=lambda one: one.trial))
+    assert again.table.sort("trial", "layer", "domain").equals(
+        experts_of(done).table.sort("trial", "layer", "domain")
+    )

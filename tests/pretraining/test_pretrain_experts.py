@@ -1,0 +1,252 @@
+"""Pretraining a model with experts keeps a record of them, and nothing else is another for it."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+import pytest
+from pretrain_runs import (
+    BATCH,
+    LENGTH,
+    STEPS,
+    Job,
+    assert_same_weights,
+    finished,
+    lines_of,
+    step_of,
+    weights_of,
+    write_config,
+)
+
+from mixopt import Corpus, pretrain
+from mixopt.errors import RoutingError
+from mixopt.routing import ExpertRecord
+from mixopt.testing import tiny_corpus
+
+TOP_K = 2
+MODEL = {"name": "experts_job:TinyExperts"}
+pytestmark = pytest.mark.usefixtures("one_thread")
+
+
+@pytest.fixture(scope="module")
+def corpus(tmp_path_factory) -> Corpus:
+    return tiny_corpus(tmp_path_factory.mktemp("corpus"))
+
+
+@pytest.fixture(scope="module")
+def config(corpus, tmp_path_factory) -> Path:
+    experts = {"every": 6, "probe": 512}
+    own = {"prepared_corpus": str(corpus.path), "model": MODEL, "experts": experts}
+    return write_config(tmp_path_factory.mktemp("config"), **own)
+
+
+@pytest.fixture(scope="module")
+def whole(config, tmp_path_factory) -> Path:
+    """An undisturbed run."""
+    out = tmp_path_factory.mktemp("whole") / "run"
+    pretrain(config, out)
+    return out
+
+
+def killed_at(context, config, out, file, ranks=1, overrides=(), signal="kill"):
+    """Kill a run, or ask it to stop, when it has written a file."""
+    job = Job(context, config, out, ranks, overrides)
+    job.until_true((out / file).exists)
+    for process in job.processes:
+        getattr(process, signal)()
+    return job.wait(), job.error
+
+
+def record(out):
+    return ExpertRecord(out / "experts")
+
+
+def total(out):
+    windows = [window.assignments for window in record(out).windows()]
+    return sum(windows[1:], windows[0])
+
+
+def assert_same_record(one, other):
+    """The files are the same, to the last bit of each number."""
+    names = sorted(p.relative_to(one) for p in (one / "experts").rglob("*") if p.is_file())
+    assert names == sorted(
+        p.relative_to(other) for p in (other / "experts").rglob("*") if p.is_file()
+    )
+    assert lines_of(one / "experts/scalars.jsonl") == lines_of(other / "experts/scalars.jsonl")
+    for name in names:
+        if name.suffix == ".parquet":
+            assert pl.read_parquet(one / name).equals(pl.read_parquet(other / name)), name
+        elif name.suffix == ".npz":
+            a, b = np.load(one / name), np.load(other / name)
+            assert all(np.array_equal(a[key], b[key], equal_nan=True) for key in a.files), name
+
+
+# --- What is recorded ---------------------------------------------------------------------------
+
+
+def test_each_token_is_counted_once_in_its_window_domain_and_layer(whole):
+    windows = record(whole).windows()
+    assert [(w.start, w.end) for w in windows] == [(0, 6), (6, 12), (12, 18), (18, 24)]
+    for window in windows:
+        for layer in window.assignments.layers:
+            assert layer.tokens_D.sum() == 6 * BATCH * LENGTH
+            assert layer.counts_DE.sum() == 6 * BATCH * LENGTH * TOP_K
+    found = total(whole)
+    assert [layer.layer for layer in found.layers] == [1, 2]
+    drawn = dict(zip(found.domains, found.tokens_D.tolist(), strict=True))
+    share = drawn["code"] / (STEPS * BATCH * LENGTH)
+    assert share == pytest.approx(0.7, abs=2 / (STEPS * BATCH))
+
+
+def test_numbers_have_a_line_for_each_line_of_metrics_and_each_probe(whole):
+    found = {line["step"]: line for line in lines_of(whole / "experts/scalars.jsonl")}
+    assert list(found) == sorted({*range(4, STEPS + 1, 4), *range(6, STEPS + 1, 3)})
+    assert found[4]["moe/max_vio/max"] >= found[4]["moe/max_vio/mean"] > 0
+    assert found[4]["moe/max_vio/layer_01"] > 0
+    assert 0 < found[6]["moe/saturation/mean"] <= 1
+    assert "moe/mi/mean" not in found[6], "there is too little held-out text to tell"
+
+
+def test_probes_see_as_much_of_each_domain_and_the_same_text(whole):
+    probes = record(whole).probes()
+    assert [step for step, _ in probes] == list(range(3, STEPS + 1, 3))
+    for _, probe in probes:
+        assert np.bincount(probe.domain_U, probe.tokens_U).tolist() == [512, 512]
+        assert np.array_equal(probe.domain_T, probes[0][1].domain_T)
+    assert not np.array_equal(probes[0][1].layers[0].ids_TK, probes[-1][1].layers[0].ids_TK)
+
+
+def test_what_is_trained_is_the_same_without_counting(whole, config, tmp_path):
+    pretrain(config, tmp_path / "run", ["experts.enabled=false"])
+    assert not (tmp_path / "run/experts").exists()
+    for name in ("metrics.jsonl", "mixture_log.jsonl"):
+        assert lines_of(tmp_path / "run" / name) == lines_of(whole / name)
+    assert_same_weights(weights_of(whole), weights_of(tmp_path / "run"))
+
+
+def test_blocks_that_are_computed_again_are_counted_once(whole, config, tmp_path):
+    pretrain(config, tmp_path / "run", ["training.activation_checkpointing=true"])
+    assert_same_record(whole, tmp_path / "run")
+
+
+def test_a_model_of_hugging_faces_is_counted_without_being_asked(config, tmp_path):
+    options = (
+        "{hidden_size: 16, intermediate_size: 16, num_hidden_layers: 2, num_attention_heads: 2,"
+        " num_experts: 8, num_experts_per_tok: 2}"
+    )
+    model = [f"model={{name: olmoe, options: {options}}}", "training.steps=6"]
+    pretrain(config, tmp_path / "on", model)
+    pretrain(config, tmp_path / "off", [*model, "experts.enabled=false"])
+    for layer in total(tmp_path / "on").layers:
+        assert layer.experts == 8
+        assert layer.counts_DE.sum() == 6 * BATCH * LENGTH * TOP_K
+    assert lines_of(tmp_path / "on/metrics.jsonl") == lines_of(tmp_path / "off/metrics.jsonl")
+
+
+def test_a_step_that_is_not_finite_leaves_no_number_that_is_none(config, tmp_path):
+    broken = "model={name: 'experts_job:TinyExperts', options: {first_broken: 8, last_broken: 9}}"
+    pretrain(config, tmp_path / "run", [broken])
+    scored = [w.assignments.layers[0].scored_D.sum() for w in record(tmp_path / "run").windows()]
+    assert all(np.isfinite(scored))
+    assert scored[0] < 6 * BATCH * LENGTH
+    assert scored[1] == pytest.approx(6 * BATCH * LENGTH)
+    assert total(tmp_path / "run").tokens_D.sum() == STEPS * BATCH * LENGTH
+
+
+# --- Killed, stopped, moved ---------------------------------------------------------------------
+
+
+def test_a_run_that_was_killed_has_the_record_of_one_that_was_not(whole, context, config, tmp_path):
+    out = tmp_path / "run"
+    killed_at(context, config, out, "experts/counts/part-00000012.parquet")
+    finished(context, config, out)
+    assert_same_record(whole, out)
+
+
+def test_a_window_that_a_stop_cuts_is_one_again(whole, context, config, tmp_path):
+    out = tmp_path / "run"
+    part = "experts/counts/part-00000006.parquet"
+    assert killed_at(context, config, out, part, signal="terminate") == ([0], "")
+    stopped = step_of(out)
+    assert 6 < stopped < STEPS
+    finished(context, config, out)
+    for one, other in zip(record(whole).windows(), record(out).windows(), strict=True):
+        assert (one.start, one.end) == (other.start, other.end)
+        for a, b in zip(one.assignments.layers, other.assignments.layers, strict=True):
+            assert np.array_equal(a.counts_HDE, b.counts_HDE), stopped
+            # Sums of float32 are moved to the host at the stop as well.
+            np.testing.assert_allclose(a.probability_DE, b.probability_DE, rtol=1e-5)
+
+
+def test_what_was_recorded_after_the_last_checkpoint_is_dropped(whole, config, tmp_path):
+    out = tmp_path / "run"
+    shutil.copytree(whole, out)
+    shutil.rmtree(out / "checkpoints/step-00000024")
+    for kept in (out / "experts/counts").glob("*24.parquet"):
+        kept.write_bytes(b"of a run that went another way")
+    with (out / "experts/scalars.jsonl").open("a") as stream:
+        stream.write('{"step": 23, "moe/ma')
+    pretrain(config, out)
+    assert_same_record(whole, out)
+
+
+@pytest.mark.parametrize("parallel", ["ddp", "fsdp"])
+def test_two_ranks_are_one_and_go_on_as_one(parallel, whole, context, config, tmp_path):
+    out = tmp_path / "run"
+    both = [f"parallel={parallel}"]
+    killed_at(context, config, out, "experts/counts/part-00000012.parquet", 2, both)
+    finished(context, config, out, overrides=["parallel=none"])
+    for one, other in zip(total(whole).layers, total(out).layers, strict=True):
+        assert np.array_equal(one.tokens_D, other.tokens_D)
+        # Gradients add up in another order, and a choice between two like experts may turn.
+        assert np.abs(one.counts_HDE - other.counts_HDE).sum() < 0.01 * one.counts_HDE.sum()
+        np.testing.assert_allclose(one.probability_DE, other.probability_DE, rtol=1e-2)
+    for (step, one), (same, other) in zip(
+        record(whole).probes(), record(out).probes(), strict=True
+    ):
+        assert step == same
+        assert np.array_equal(one.domain_T, other.domain_T)
+        ids = one.layers[0].ids_TK, other.layers[0].ids_TK
+        assert (ids[0] == ids[1]).mean() > 0.98
+
+
+# --- What cannot be ------------------------------------------------------------------------------
+
+
+def test_a_model_without_routers_is_left_alone_unless_it_must_have_some(config, tmp_path):
+    dense = ["model={name: 'experts_job:TinyExperts', options: {layers: 0}}", "training.steps=2"]
+    pretrain(config, tmp_path / "run", dense)
+    assert not (tmp_path / "run/experts").exists()
+    with pytest.raises(RoutingError, match="^experts.enabled: true: TinyExperts: no router"):
+        pretrain(config, tmp_path / "other", [*dense, "experts.enabled=true"])
+
+
+def test_a_router_that_does_not_run_is_named_with_what_trains_without(config, tmp_path):
+    skipping = ["model={name: 'experts_job:Skipping'}", "training.steps=2"]
+    with pytest.raises(RoutingError, match="ran 0 times in 1 batches.*experts.enabled: false"):
+        pretrain(config, tmp_path / "run", skipping)
+    pretrain(config, tmp_path / "run", [*skipping, "experts.enabled=false"])
+
+
+def test_routers_that_cannot_be_counted_are_said_before_training(config, tmp_path):
+    two = ["model={name: 'experts_job:TwoRouters'}", "training.steps=2"]
+    message = (
+        "^experts.enabled: auto: layer 2 has several routers: .*; experts.enabled: false trains"
+    )
+    with pytest.raises(RoutingError, match=message):
+        pretrain(config, tmp_path / "run", two)
+    pretrain(config, tmp_path / "run", [*two, "experts.enabled=false"])
+
+
+def test_a_checkpoint_of_other_experts_is_refused(whole, config, tmp_path, monkeypatch):
+    import experts_job
+
+    out = tmp_path / "run"
+    shutil.copytree(whole, out)
+    shutil.rmtree(out / "checkpoints/step-00000024")
+    monkeypatch.setattr(experts_job, "LAYERS", 3)
+    with pytest.raises(RoutingError, match="is of other experts: layer 3 has no router; here"):
+        pretrain(config, out)

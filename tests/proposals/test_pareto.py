@@ -1,0 +1,101 @@
+"""A Pareto front: allowed, undominated, from one target's best mixture to the other's."""
+
+from __future__ import annotations
+
+from itertools import permutations
+
+import numpy as np
+import polars as pl
+import pytest
+
+from mixopt.config import ConstraintsConfig, FitConfig, ProposeConfig
+from mixopt.constraints import Constraints
+from mixopt.errors import ConfigError
+from mixopt.fitting import fit_trials
+from mixopt.fitting.competition import Fit
+from mixopt.mixture import Mixture
+from mixopt.objective import Objective
+from mixopt.proposals import Front, Proposal, propose_front
+from mixopt.trials import Losses, Trial, TrialResult, Trials
+
+DOMAINS = ("code", "law", "mail")
+NATURAL = Mixture.uniform(DOMAINS)
+LIMITS = ConstraintsConfig(bounds={"mail": (0.1, 1.0)})
+CONSTRAINTS = Constraints.from_config(LIMITS, dict.fromkeys(DOMAINS, 1))
+SLOPES_MD = np.array([[-2.0, -0.2, 0.0], [-0.3, -1.5, 0.0], [0.0, -0.1, -2.5]])
+
+
+def law(weights_ND: np.ndarray) -> np.ndarray:
+    """Synthetic losses of a data mixing law: each falls with its own domain above all."""
+    return 2.0 + np.exp(weights_ND @ SLOPES_MD.T)
+
+
+@pytest.fixture(scope="module")
+def fit() -> Fit:
+    rng = np.random.default_rng(0)
+    trials, results = [], []
+    for row, weights_D in enumerate(rng.dirichlet(np.ones(3), 24)):
+        trials.append(Trial(f"t{row:02d}", Mixture.from_array(DOMAINS, weights_D), seed=row))
+        values = dict(zip(DOMAINS, law(weights_D[None])[0].tolist(), strict=True))
+        results.append(TrialResult(f"t{row:02d}", "finished", 9, 9, 1.0, Losses(9, values, values)))
+    objective = Objective(DOMAINS, "target", {"code": 1.0})
+    table = Trials.from_results(trials, results, proxy="synthetic")
+    return fit_trials(table, FitConfig(regressors=["log_linear"], folds=4), objective, 0)
+
+
+def front(fit: Fit, targets=("code", "law"), points: int = 5, bootstrap: int = 0) -> Front:
+    config = ProposeConfig(samples=500, bootstrap=bootstrap)
+    return propose_front(fit, targets, CONSTRAINTS, NATURAL, config, points=points)
+
+
+def test_its_ends_are_the_best_of_each_target(fit):
+    found = front(fit)
+    first, last = found.points[0].proposal.mixture, found.points[-1].proposal.mixture
+    assert first["code"] == pytest.approx(0.9, abs=1e-3)
+    assert last["law"] == pytest.approx(0.9, abs=1e-3)
+
+
+def test_no_point_is_beaten_by_another(fit):
+    losses = [[p.losses[name].value for name in ("code", "law")] for p in front(fit).points]
+    for one, other in permutations(np.array(losses), 2):
+        assert not ((other <= one).all() and (other < one).any())
+
+
+def test_every_point_is_an_allowed_proposal_with_its_own_refits(fit):
+    for point in front(fit, points=3, bootstrap=2).points:
+        assert CONSTRAINTS.violations(point.proposal.mixture) == []
+        assert point.proposal.stability.refits == 2
+
+
+def test_three_targets_have_a_surface(fit):
+    found = front(fit, DOMAINS, points=10)
+    assert 5 < len(found.points) <= 10
+    assert all(sum(p.importance.values()) == pytest.approx(1.0) for p in found.points)
+
+
+def test_its_folder_holds_proposals_a_table_and_a_picture(fit, tmp_path):
+    found = front(fit)
+    found.to_folder(tmp_path, fit.trials)
+    assert Proposal.from_file(tmp_path / "point-01.yaml") == found.points[0].proposal
+    table = pl.read_csv(tmp_path / "front.csv")
+    assert table.columns[:4] == ["point", "loss/code", "loss/law", "weight/code"]
+    assert (tmp_path / "front.svg").read_text().count("a proposal, predicted") == 1
+
+
+def test_a_metric_of_which_higher_is_better_is_traded_by_its_sign(fit):
+    from dataclasses import replace
+
+    turned = replace(fit, objective=replace(fit.objective, higher=("law",)))
+    assert front(turned).points[-1].proposal.mixture["law"] < 0.01
+
+
+@pytest.mark.parametrize(
+    ("targets", "message"),
+    [
+        (("code", "code"), "needs two different targets or more; got"),
+        (("code", "lwa"), "unknown evaluation domain 'lwa'; did you mean 'law'?"),
+    ],
+)
+def test_targets_that_cannot_be_traded_are_refused(fit, targets, message):
+    with pytest.raises(ConfigError, match=message.replace("?", r"\?")):
+        front(fit, targets)

@@ -1,0 +1,148 @@
+"""The search finds optima that are known, inside the limits, and never loses what it saw."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings, strategies as st
+from mixopt_regressors.boosted import LightGBMRegressor
+from mixopt_regressors.laws import LogLinearRegressor
+
+from mixopt.constraints import CappedSimplex
+from mixopt.errors import ConfigError
+from mixopt.objective import Objective
+from mixopt.proposals import Problem, search
+from mixopt.proposals.search import CHUNK
+
+SETTINGS = {"samples": 4_000, "average": 64, "seed": 0}
+
+
+class Bowls:
+    """Losses with known minima: squared distances from one mixture for each target."""
+
+    def __init__(self, *bottoms: list[float]) -> None:
+        self.bottoms_MD = np.array(bottoms)
+        self.largest_batch = 0
+
+    def predict(self, weights_ND: np.ndarray) -> np.ndarray:
+        self.largest_batch = max(self.largest_batch, len(weights_ND))
+        return ((weights_ND[:, None] - self.bottoms_MD) ** 2).sum(axis=2)
+
+    def gradient(self, weights_D: np.ndarray) -> np.ndarray:
+        return 2 * (weights_D - self.bottoms_MD)
+
+
+class Blind:
+    """The same, without a gradient."""
+
+    def __init__(self, inner: Any) -> None:
+        self.predict = inner.predict
+
+
+def problem(regressor: Any, allowed: CappedSimplex | None = None, kind: str = "target") -> Problem:
+    names = ("a", "b") if kind == "worst" else ("a",)
+    objective = Objective(names, kind, dict.fromkeys(names, 1.0))
+    allowed = allowed or CappedSimplex.full(3)
+    domains = len(allowed.lower_D)
+    natural_D = np.arange(1.0, domains + 1) / np.arange(1, domains + 1).sum()
+    return Problem(regressor, objective, allowed, natural_D, np.empty((0, domains)))
+
+
+def test_the_gradient_method_finds_the_bottom():
+    found = search(problem(Bowls([0.2, 0.5, 0.3])), "gradient", **SETTINGS)
+    assert found.weights_D == pytest.approx([0.2, 0.5, 0.3], abs=1e-5)
+
+
+def test_the_gradient_method_stops_at_the_limits_and_not_before():
+    allowed = CappedSimplex(np.array([0.0, 0.0, 0.1]), np.array([1.0, 0.4, 1.0]))
+    found = search(problem(Bowls([0.2, 0.8, 0.0]), allowed), "gradient", **SETTINGS)
+    # The nearest allowed point to the bottom: 0.4 at its cap, and half the rest to each.
+    assert found.weights_D == pytest.approx([0.4, 0.4, 0.2], abs=1e-5)
+
+
+def test_the_gradient_method_meets_the_worst_of_two_halfway():
+    found = search(problem(Bowls([1.0, 0, 0], [0, 1.0, 0]), kind="worst"), "gradient", **SETTINGS)
+    assert found.weights_D == pytest.approx([0.5, 0.5, 0], abs=1e-4)
+    assert found.value == pytest.approx(0.5, abs=1e-6)
+
+
+def test_simulation_comes_near_the_bottom():
+    found = search(problem(Blind(Bowls([0.2, 0.5, 0.3]))), "auto", **SETTINGS)
+    assert found.method == "simulation"
+    assert found.weights_D == pytest.approx([0.2, 0.5, 0.3], abs=0.03)
+
+
+def test_simulation_predicts_in_chunks():
+    bowls = Bowls([0.2, 0.5, 0.3])
+    search(problem(bowls), "simulation", samples=5 * CHUNK, average=64, seed=0)
+    assert bowls.largest_batch <= CHUNK
+
+
+def test_auto_takes_the_better_of_both_methods():
+    bowls = problem(Bowls([0.2, 0.5, 0.3]))
+    both = search(bowls, "auto", **SETTINGS)
+    assert both.method == "gradient"
+    assert both.value <= search(bowls, "simulation", **SETTINGS).value
+
+
+def test_the_gradient_method_needs_a_gradient():
+    with pytest.raises(ConfigError, match="Blind has no gradient; use simulation, or auto"):
+        search(problem(Blind(Bowls([0.2, 0.5, 0.3]))), "gradient", **SETTINGS)
+
+
+def test_one_seed_gives_one_answer():
+    bowls = problem(Blind(Bowls([0.2, 0.5, 0.3])))
+    first, second = (search(bowls, "auto", **SETTINGS) for _ in range(2))
+    assert np.array_equal(first.weights_D, second.weights_D)
+
+
+def test_a_known_mixture_that_is_better_than_all_draws_is_kept():
+    spike_D = np.array([0.123456, 0.654321, 1 - 0.123456 - 0.654321])
+
+    class Spike:
+        def predict(self, weights_ND: np.ndarray) -> np.ndarray:
+            return (np.abs(weights_ND - spike_D).max(axis=1) > 1e-9).astype(float)[:, None]
+
+    hidden = problem(Spike())
+    known = Problem(
+        hidden.regressor, hidden.objective, hidden.allowed, hidden.natural_D, spike_D[None]
+    )
+    assert search(known, "auto", **SETTINGS).value == 0.0
+
+
+@settings(max_examples=30, deadline=None)
+@given(seed=st.integers(0, 10_000), domains=st.integers(2, 8), worst=st.booleans())
+def test_what_is_found_is_allowed_and_no_worse_than_anything_that_was_scored(seed, domains, worst):
+    rng = np.random.default_rng(seed)
+    inside_D = rng.dirichlet(np.ones(domains))
+    lower_D, upper_D = (
+        inside_D * rng.random(domains),
+        inside_D + (1 - inside_D) * rng.random(domains),
+    )
+    bowls = Bowls(*rng.dirichlet(np.ones(domains), 2 if worst else 1).tolist())
+    asked = problem(bowls, CappedSimplex(lower_D, upper_D), "worst" if worst else "target")
+    found = search(asked, "auto", samples=300, average=32, seed=seed)
+    assert asked.allowed.contains(found.weights_D, tolerance=1e-12).all()
+    # What SLSQP tries on its way is outside the limits, so only allowed mixtures are compared.
+    scored_ND = asked.allowed.project(rng.dirichlet(np.ones(domains), 300))
+    assert found.value <= asked.value(scored_ND).min() + 1e-9
+
+
+def test_trees_are_searched_without_losing_the_best_sample():
+    rng = np.random.default_rng(0)
+    weights_ND = rng.dirichlet(np.ones(3), 60)
+    losses_N = ((weights_ND - [0.2, 0.5, 0.3]) ** 2).sum(axis=1)
+    trees = LightGBMRegressor(trees=100).fit(weights_ND, losses_N[:, None])
+    asked = problem(trees)
+    found = search(asked, "auto", **SETTINGS)
+    assert found.value <= asked.value(rng.dirichlet(np.ones(3), 2_000)).min()
+
+
+def test_a_mixing_law_is_minimised_to_its_vertex():
+    rng = np.random.default_rng(0)
+    weights_ND = rng.dirichlet(np.ones(3), 60)
+    fitted = LogLinearRegressor(1e-6).fit(weights_ND, np.exp(weights_ND @ [[-2.0], [0.0], [-1.0]]))
+    found = search(problem(fitted), "auto", **SETTINGS)
+    assert found.weights_D == pytest.approx([1, 0, 0], abs=1e-6)

@@ -1,0 +1,116 @@
+"""What a trial trains on: exact shares, no row twice in an epoch, all from its own seed."""
+
+import numpy as np
+import pytest
+from hypothesis import given, strategies as st
+from mixopt_proxies.decoder import Batches
+from mixopt_proxies.decoder.batches import realised_counts, window_starts
+
+from mixopt.corpus import Corpus, Domain, TokenShards
+from mixopt.corpus.token_shards import TokenWriter
+from mixopt.errors import CorpusError
+from mixopt.mixture import Mixture
+from mixopt.trials import Trial
+
+LENGTH = 9
+
+
+@pytest.fixture(scope="module")
+def corpus(tmp_path_factory) -> Corpus:
+    """Three domains; token i of domain d is 1000 d + i, so a token says where it came from."""
+    folder = tmp_path_factory.mktemp("corpus")
+    tokens = {"a": 700, "b": 400, "c": 95}
+
+    def shards(name, d, count):
+        with TokenWriter(folder / name, dtype="uint16", tokenizer="counted") as writer:
+            writer.write(np.arange(count) + 1000 * d, documents=1, bytes=count)
+        return TokenShards.open(folder / name)
+
+    domains = [
+        Domain(name, shards(name, d, count), shards(f"{name}-validation", d, 50))
+        for d, (name, count) in enumerate(tokens.items())
+    ]
+    return Corpus(folder, tuple(domains), (), "counted", 3000, "", {})
+
+
+def batches_of(corpus, seeds, weights, steps=20, batch=4, length=LENGTH) -> Batches:
+    mixture = Mixture(weights)
+    trials = [Trial(f"t{seed}", mixture, seed=seed) for seed in seeds]
+    return Batches(trials, corpus, steps=steps, batch=batch, length=length)
+
+
+@given(
+    shares=st.lists(st.integers(0, 1000), min_size=1, max_size=12).filter(any),
+    sequences=st.integers(1, 5000),
+)
+def test_counts_add_up_and_are_within_one_sequence_of_their_share(shares, sequences):
+    weights = np.array(shares) / sum(shares)
+    counts = realised_counts(weights, sequences)
+    assert counts.sum() == sequences
+    assert np.abs(counts - weights * sequences).max() < 1 + 1e-9
+
+
+def test_a_trial_draws_its_share_of_each_domain_to_one_sequence(corpus):
+    batches = batches_of(corpus, [5], {"a": 0.62, "b": 0.303, "c": 0.077})
+    block = batches.block(0, 20)
+    assert block.shape == (20, 1, 4, LENGTH + 1)
+    drawn = np.bincount(block[..., 0].ravel() // 1000, minlength=3)
+    # 80 sequences: 49.6, 24.24 and 6.16.
+    assert drawn.tolist() == batches.counts(0).tolist() == [50, 24, 6]
+
+
+def test_rows_are_consecutive_tokens_of_one_domain(corpus):
+    block = batches_of(corpus, [1, 2], {"a": 0.4, "b": 0.4, "c": 0.2}).block(3, 9)
+    assert (np.diff(block, axis=-1) == 1).all()
+    assert (block.min(-1) // 1000 == block.max(-1) // 1000).all()
+
+
+def test_a_member_draws_the_same_whatever_its_neighbours(corpus):
+    weights = {"a": 0.5, "b": 0.3, "c": 0.2}
+    alone = batches_of(corpus, [2], weights).block(0, 20)
+    beside = batches_of(corpus, [1, 2, 3], weights).block(0, 20)
+    np.testing.assert_array_equal(alone[:, 0], beside[:, 1])
+    assert (beside[:, 0] != beside[:, 1]).any()
+
+
+def test_blocks_do_not_depend_on_where_they_are_cut(corpus):
+    batches = batches_of(corpus, [1, 2], {"a": 0.5, "b": 0.3, "c": 0.2})
+    whole = batches.block(0, 20)
+    np.testing.assert_array_equal(
+        whole, np.concatenate([batches.block(0, 7), batches.block(7, 20)])
+    )
+
+
+@given(
+    tokens=st.integers(10, 500),
+    window=st.integers(1, 10),
+    count=st.integers(0, 300),
+    seed=st.integers(0, 99),
+)
+def test_windows_of_an_epoch_do_not_overlap(tokens, window, count, seed):
+    starts = window_starts(tokens, window, count, np.random.default_rng(seed))
+    assert len(starts) == count
+    assert ((starts >= 0) & (starts + window <= tokens)).all()
+    # Whatever the offset, an epoch has at least this many windows.
+    first = np.sort(starts[: max((tokens - window + 1) // window, 1)])
+    assert (np.diff(first) >= window).all()
+
+
+def test_a_later_epoch_has_another_order(corpus):
+    starts = window_starts(1000, 10, 300, np.random.default_rng(0))
+    assert (starts[:99] != starts[100:199]).any()
+
+
+def test_the_domains_of_a_mixture_may_be_in_any_order(corpus):
+    one = batches_of(corpus, [3], {"a": 0.5, "b": 0.3, "c": 0.2}).block(0, 5)
+    other = batches_of(corpus, [3], {"c": 0.2, "a": 0.5, "b": 0.3}).block(0, 5)
+    np.testing.assert_array_equal(one, other)
+
+
+def test_a_domain_shorter_than_one_sequence_is_named(corpus):
+    with pytest.raises(CorpusError) as error:
+        batches_of(corpus, [0], {"a": 1.0, "b": 0.0, "c": 0.0}, length=128)
+    assert str(error.value) == (
+        "domain 'c': training text has 95 tokens, and one sequence takes 129: give it more text,"
+        " or set proxy.options.sequence_length to 94 or less"
+    )

@@ -1,0 +1,156 @@
+"""What experts of proxies are given is counted exactly, in training and on held-out text."""
+
+import math
+
+import pytest
+import torch
+from mixopt_proxies.decoder import Batches, DecoderProxy, Passes, StackTrainer
+
+from mixopt.mixture import Mixture
+from mixopt.sweeps import Job, run_trials
+from mixopt.testing import tiny_corpus
+from mixopt.trials import Training, Trial, TrialFolder
+
+CPU = torch.device("cpu")
+SMALL = {"width": 32, "sequence_length": 16, "batch": 4, "experts": 4, "expert_ff": 24}
+OPTIONS = {**SMALL, "size": "moe-tiny", "precision": "float32", "compile": False}
+STEPS = 41
+EVEN = Mixture({"code": 0.5, "manual": 0.5})
+TRAINING = Training(tokens=64 * STEPS, eval_tokens=16 * 20, device="cpu")
+
+
+@pytest.fixture(scope="module")
+def corpus(tmp_path_factory):
+    return tiny_corpus(tmp_path_factory.mktemp("corpus"))
+
+
+@pytest.fixture(scope="module")
+def trained(corpus):
+    mixtures = [Mixture({"code": share, "manual": 1 - share}) for share in (0.5, 0.9)]
+    trials = [Trial(f"t{k}", mixture, k) for k, mixture in enumerate(mixtures)]
+    return trials, DecoderProxy(**OPTIONS).train(trials, corpus, TRAINING, lambda _: None)
+
+
+def trainer_of(trials, corpus):
+    size = DecoderProxy(**OPTIONS).size
+    passes = Passes(size, corpus.vocab_size, device=CPU, dtype=torch.float32, compiled=False)
+    return StackTrainer(
+        trials, corpus.vocab_size, passes, steps=STEPS, device=CPU, dtype=torch.float32
+    )
+
+
+def brute_force(trials, corpus):
+    """Train again by hand, and count the second half of the steps token by token."""
+    trainer = trainer_of(trials, corpus)
+    passes = trainer._passes
+    batches = Batches(trials, corpus, steps=STEPS, batch=4, length=16)
+    seen, block = [], passes._decoder.block
+
+    def listening(leaves, prefix, stream):
+        stream, choice = block(leaves, prefix, stream)
+        seen.append(choice.ids_KNS)
+        return stream, choice
+
+    passes._decoder.block = listening
+    counts = torch.zeros(2, 2, 2, 4, dtype=torch.int64)  # member, layer, domain, expert
+    for taken, tokens in trainer.stream(batches):
+        seen.clear()
+        trainer.step(taken, tokens)
+        for layer, ids_KNS in enumerate(seen):
+            for k in range(2):
+                for n, ids in enumerate(ids_KNS[k]):
+                    domain = batches.domain_KS[k, 4 * taken + n // 16]
+                    counts[k, layer, domain, ids] += taken >= 20
+    return counts
+
+
+def test_counts_of_training_are_those_of_a_loop_over_tokens(trained, corpus):
+    trials, results = trained
+    expected = brute_force(trials, corpus)
+    for k, result in enumerate(results):
+        assert result.experts.train.domains == ("code", "manual")
+        for number, layer in enumerate(result.experts.train.layers):
+            assert layer.layer == number
+            assert layer.counts_DE.tolist() == expected[k, number].tolist()
+
+
+def test_every_token_of_the_second_half_has_its_experts(trained):
+    for result in trained[1]:
+        for layer in result.experts.train.layers:
+            assert layer.counts_HDE.sum() == 21 * 64 * 2  # steps x tokens x experts of a token
+            assert layer.probability_DE.sum() == pytest.approx(21 * 64, rel=1e-5)
+            assert layer.counts_HDE[0].sum() == layer.counts_HDE[1].sum()
+
+
+def test_held_out_text_is_as_much_of_each_domain_of_training_and_of_no_target(trained):
+    for result in trained[1]:
+        held_out = result.experts.held_out
+        assert held_out.domains == ("code", "manual")
+        for layer in held_out.layers:
+            assert layer.tokens_D.tolist() == [320, 320]
+            assert layer.scored_D.tolist() == pytest.approx([320, 320], rel=1e-5)
+        assert [one.layer for one in result.experts.information] == [0, 1]
+
+
+def test_held_out_counts_are_those_of_the_models_at_the_end(trained, corpus):
+    trials, results = trained
+    trainer = trainer_of(trials, corpus)
+    passes = trainer._passes
+    for step, tokens in trainer.stream(Batches(trials, corpus, steps=STEPS, batch=4, length=16)):
+        trainer.step(step, tokens)
+    rows = torch.from_numpy(corpus.domains[1].validation.rows([16 * i for i in range(4)], 17) * 1)
+    _, routed = passes.evaluated(trainer.weights.leaves, rows.long().expand(2, -1, -1).contiguous())
+    few = Training(tokens=64 * STEPS, eval_tokens=16 * 4, device="cpu")
+    again = DecoderProxy(**OPTIONS).train(trials, corpus, few, lambda _: None)
+    for k, result in enumerate(again):
+        for number, layer in enumerate(result.experts.held_out.layers):
+            found = layer.counts_DE[1].tolist()
+            assert found == routed.counts_LKBE[number, k].sum(0).tolist()
+    assert again[0].losses.nats_per_token != results[0].losses.nats_per_token  # other text
+
+
+def test_what_experts_were_given_does_not_depend_on_the_group(trained, corpus):
+    trials, results = trained
+    (alone,) = DecoderProxy(**OPTIONS).train(trials[1:], corpus, TRAINING, lambda _: None)
+    for one, other in zip(alone.experts.train.layers, results[1].experts.train.layers, strict=True):
+        # Rounding may turn a token between two experts that are alike; it rarely does.
+        assert abs(one.counts_HDE - other.counts_HDE).sum() <= 8
+
+
+def test_a_trials_file_keeps_what_its_experts_were_given(trained, tmp_path):
+    trials, results = trained
+    TrialFolder(tmp_path).write(0, trials, results)
+    found = TrialFolder(tmp_path).results(trials)
+    for result in results:
+        ours, theirs = result.experts, found[result.trial].experts
+        for one, other in ((ours.train, theirs.train), (ours.held_out, theirs.held_out)):
+            for a, b in zip(one.layers, other.layers, strict=True):
+                assert all((x == b.arrays()[n]).all() for n, x in a.arrays().items())
+        assert ours.information == theirs.information
+
+
+def test_a_sweep_keeps_what_its_workers_counted(trained, corpus, tmp_path):
+    trials, results = trained
+    job = Job("decoder", OPTIONS, corpus.path, TRAINING)
+    for _ in range(2):  # trained by a worker, then read from its files
+        found = run_trials(trials, job, tmp_path / "trials", workers=1)
+        for one, other in zip(found, results, strict=True):
+            counts = [result.experts.train.layers[1].counts_HDE for result in (one, other)]
+            # Rounding may turn a token between two experts that are alike; it rarely does.
+            assert abs(counts[0] - counts[1]).sum() <= 8
+            assert one.experts.train.tokens_D.sum() == 21 * 64
+
+
+def test_a_trial_that_diverges_has_no_counts_and_a_dense_one_neither(corpus):
+    few = Training(tokens=2_000, eval_tokens=320, device="cpu")
+    proxy = DecoderProxy(**OPTIONS, lr=1e30, clip=0.0)
+    (result,) = proxy.train([Trial("t", EVEN, 0)], corpus, few, lambda _: None)
+    assert (result.status, result.experts) == ("diverged", None)
+    dense = DecoderProxy(width=32, heads=1, sequence_length=16, compile=False)
+    (result,) = dense.train([Trial("t", EVEN, 0)], corpus, few, lambda _: None)
+    assert (result.status, result.experts) == ("finished", None)
+
+
+def test_the_loss_on_real_text_falls(trained):
+    for result in trained[1]:
+        assert result.losses.nats_per_token["code"] < math.log(256) - 1

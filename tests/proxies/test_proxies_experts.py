@@ -1,0 +1,322 @@
+"""Experts of a stack are those of each member alone, token by token."""
+
+import pytest
+import torch
+from mixopt_proxies.decoder import (
+    DecoderProxy,
+    Passes,
+    StackedWeights,
+    StackTrainer,
+    experts as experts_module,
+    has_compiler,
+    make_size,
+)
+from mixopt_proxies.decoder.expert_choice import (
+    Routed,
+    added_up,
+    balance_loss,
+    choose,
+    shift_biases,
+    z_loss,
+)
+from mixopt_proxies.decoder.experts import places, route, swiglu
+from mixopt_proxies.decoder.named_sizes import SIZES
+from mixopt_proxies.decoder.weights import layout
+from torch.nn.functional import silu
+
+from mixopt.errors import ConfigError
+from mixopt.mixture import Mixture
+from mixopt.testing import check_proxy
+from mixopt.trials import Trial, make_proxy
+
+CPU = torch.device("cpu")
+VOCAB, STEPS = 61, 30
+SMALL = {"width": 32, "sequence_length": 16, "batch": 4, "experts": 4, "expert_ff": 24}
+SIZE = make_size("moe-tiny", **SMALL, warmup=5, clip=0.1, lr=0.003)
+EVEN = Mixture({"code": 0.5, "manual": 0.5})
+
+
+def trials_of(*seeds, mixture=EVEN):
+    return [Trial(f"t{seed}", mixture, seed=seed) for seed in seeds]
+
+
+def trainer_of(seeds, size=SIZE, dtype=torch.float32, compiled=False):
+    passes = Passes(size, VOCAB, device=CPU, dtype=dtype, compiled=compiled)
+    trials = trials_of(*seeds)
+    return StackTrainer(trials, VOCAB, passes, steps=STEPS, device=CPU, dtype=dtype)
+
+
+def tokens_of(seeds, size=SIZE):
+    """Each member's data, (steps, K, B, T + 1); skewed, so that there is something to learn."""
+    shape = (STEPS, 1, size.batch, size.sequence_length + 1)
+    data = [torch.rand(shape, generator=torch.Generator().manual_seed(s)) for s in seeds]
+    return (torch.cat(data, 1) ** 3 * VOCAB).long()
+
+
+def trajectory(trainer, seeds, steps=STEPS):
+    for step, tokens in enumerate(tokens_of(seeds)[:steps]):
+        trainer.step(step, tokens)
+    return trainer._losses_SK[:steps]
+
+
+def leaves_of(members=3, *, bias=False, width=16, experts=4, ff=8):
+    generator = torch.Generator().manual_seed(0)
+
+    def drawn(*shape):
+        return torch.randn(members, *shape, generator=generator, dtype=torch.float64)
+
+    leaves = {
+        "router": drawn(width, experts),
+        "experts_gate_up": drawn(experts, width, 2 * ff),
+        "experts_down": drawn(experts, ff, width),
+    }
+    leaves = {name: leaf.float().requires_grad_() for name, leaf in leaves.items()}
+    if bias:
+        leaves["bias"] = drawn(experts).float()
+    return leaves, drawn(20, width).float().requires_grad_()
+
+
+def loop(leaves, rows_KNC, top_k):
+    """Ask each expert of each token, one after another."""
+    out = torch.zeros_like(rows_KNC)
+    for k, rows in enumerate(rows_KNC):
+        for n, row in enumerate(rows):
+            probability = (row @ leaves["router"][k]).softmax(0)
+            bias = leaves["bias"][k] if "bias" in leaves else 0
+            ids = (probability + bias).argsort(descending=True)[:top_k]
+            total = probability[ids].sum() if top_k > 1 else 1.0
+            for expert in ids:
+                gate, up = (row @ leaves["experts_gate_up"][k, expert]).chunk(2)
+                said = (silu(gate) * up) @ leaves["experts_down"][k, expert]
+                out[k, n] = out[k, n] + said * probability[expert] / total
+    return out
+
+
+@pytest.mark.parametrize("multiple", [1, 32])
+@pytest.mark.parametrize(("top_k", "bias"), [(1, False), (2, False), (2, True), (4, False)])
+def test_the_grouped_product_is_a_loop_over_tokens_and_experts(monkeypatch, multiple, top_k, bias):
+    monkeypatch.setattr(experts_module, "rounding", lambda device, dtype: multiple)
+    leaves, rows = leaves_of(bias=bias)
+    found, expected = route(leaves, "", rows, top_k)[0], loop(leaves, rows, top_k)
+    torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-4)
+    inputs = [rows, *(leaf for leaf in leaves.values() if leaf.requires_grad)]
+    upstream = torch.randn(found.shape, generator=torch.Generator().manual_seed(1))
+    gradients = torch.autograd.grad(found, inputs, upstream)
+    for one, other in zip(gradients, torch.autograd.grad(expected, inputs, upstream), strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-3, atol=1e-3)
+
+
+def test_a_bias_chooses_and_does_not_weigh():
+    leaves, rows = leaves_of()
+    bias = torch.zeros(3, 4)
+    bias[:, 2] = 9.0
+    choice = choose(rows, leaves["router"], bias, 2)
+    assert (choice.ids_KNS == 2).any(-1).all()
+    probability = (rows @ leaves["router"]).softmax(-1).gather(-1, choice.ids_KNS)
+    expected = probability / probability.sum(-1, keepdim=True)
+    torch.testing.assert_close(choice.weights_KNS, expected)
+
+
+@pytest.mark.parametrize("multiple", [1, 8])
+def test_no_token_is_dropped_when_all_choose_one_expert(multiple):
+    ids = torch.full((2, 30, 1), 3)
+    place, ends = places(ids, 4, multiple)
+    assert sorted(set(place.tolist())) == sorted(place.tolist())
+    rounded = -(-30 // multiple) * multiple
+    assert ends.tolist() == [0, 0, 0, rounded, rounded, rounded, rounded, 2 * rounded]
+    assert place.tolist() == [*range(30), *range(rounded, rounded + 30)]
+
+
+def test_an_expert_without_tokens_has_a_gradient_of_zero():
+    leaves, _ = leaves_of(members=1)
+    weights = [leaves[name].flatten(0, 1) for name in ("experts_gate_up", "experts_down")]
+    ends = torch.tensor([5, 5, 9, 9], dtype=torch.int32)
+    rows = torch.randn(9, 16, generator=torch.Generator().manual_seed(0))
+    gradients = torch.autograd.grad(swiglu(rows, *weights, ends).square().sum(), weights)
+    for gradient in gradients:
+        assert gradient[[1, 3]].abs().max() == 0
+        assert gradient[[0, 2]].abs().amax((1, 2)).min() > 0
+
+
+def test_a_member_trains_the_same_in_a_stack_and_alone_however_experts_are_balanced():
+    for balance in ("auxiliary", "bias", "none"):
+        size = make_size("moe-tiny", **SMALL, clip=0.1, balance=balance, shared_experts=1)
+        seeds = [1, 2, 3]
+        stacked = trajectory(trainer_of(seeds, size), seeds)
+        for k, seed in enumerate(seeds):
+            alone = trajectory(trainer_of([seed], size), [seed])[:, 0]
+            torch.testing.assert_close(stacked[:, k], alone, rtol=1e-5, atol=0)
+        assert (stacked[-1] < stacked[0] - 0.2).all()
+
+
+def test_a_member_that_is_not_finite_disturbs_no_other():
+    for dtype in (torch.float32, torch.bfloat16):
+        seeds = [1, 2, 3]
+        healthy = trajectory(trainer_of(seeds, dtype=dtype), seeds, steps=10)
+        trainer = trainer_of(seeds, dtype=dtype)
+        trainer.weights.member(1)["0.experts_down"].fill_(float("nan"))
+        trainer.weights.refresh()
+        poisoned = trajectory(trainer, seeds, steps=10)
+        assert poisoned[:, 1].isnan().all()
+        torch.testing.assert_close(poisoned[:, [0, 2]], healthy[:, [0, 2]], rtol=0, atol=0)
+
+
+def test_bfloat16_stays_close_to_float32():
+    single = trajectory(trainer_of([1]), [1])
+    half = trajectory(trainer_of([1], dtype=torch.bfloat16), [1])
+    # The measured difference is 0.004; the losses fall by 0.4.
+    torch.testing.assert_close(half, single, rtol=0, atol=0.03)
+
+
+@pytest.mark.skipif(not has_compiler(CPU), reason="no C++ compiler here")
+def test_compiled_code_gives_the_losses_of_eager_code():
+    size = make_size("moe-tiny", **SMALL, layers=1, balance="bias")
+    trainer = trainer_of([1, 2], size, compiled=True)
+    compiled, eager = trajectory(trainer, [1, 2]), trajectory(trainer_of([1, 2], size), [1, 2])
+    assert not trainer._passes._run.failed
+    torch.testing.assert_close(compiled, eager, rtol=1e-5, atol=0)
+
+
+def choice_of(logits_KNE, top_k):
+    router = torch.eye(logits_KNE.shape[-1]).expand(len(logits_KNE), -1, -1)
+    return choose(logits_KNE, router, None, top_k)
+
+
+def routed_of(logits_KNE, top_k, sequences=1):
+    return Routed(*(part[None] for part in added_up(choice_of(logits_KNE, top_k), sequences)))
+
+
+def test_the_balance_loss_is_one_at_even_load_and_the_number_of_experts_at_collapse():
+    even = torch.eye(4).repeat(5, 1)[None]  # each expert is the first of as many tokens
+    assert balance_loss(routed_of(even, 1), 20, 1).item() == pytest.approx(1.0)
+    collapsed = torch.tensor([50.0, 0, 0, 0]).expand(1, 20, 4)
+    assert balance_loss(routed_of(collapsed, 1), 20, 1).item() == pytest.approx(4.0)
+    both = torch.cat([even, collapsed])
+    assert balance_loss(routed_of(both, 1), 20, 1).tolist() == pytest.approx([1.0, 4.0])
+
+
+def test_the_z_loss_is_the_mean_square_of_the_logsumexp():
+    logits = torch.randn(2, 12, 4, generator=torch.Generator().manual_seed(0))
+    expected = torch.stack([logits.exp().sum(-1).log().square().mean(-1)]).mean(0)
+    torch.testing.assert_close(z_loss(routed_of(logits, 2, sequences=3), 12), expected)
+
+
+def test_sums_are_those_of_each_sequences_tokens():
+    logits = torch.randn(2, 12, 4, generator=torch.Generator().manual_seed(0))
+    choice = choice_of(logits, 2)
+    counts, sums = added_up(choice, 3)
+    p = logits.softmax(-1)
+    for k in range(2):
+        for b in range(3):
+            part = slice(4 * b, 4 * b + 4)
+            ids = choice.ids_KNS[k, part]
+            assert counts[k, b].tolist() == [(ids == e).sum().item() for e in range(4)]
+            expected = [
+                *p[k, part].sum(0).tolist(),
+                -(p[k, part] * p[k, part].log()).sum().item(),
+                logits[k, part].logsumexp(-1).square().sum().item(),
+                p[k, part].gather(-1, ids).sum().item(),
+            ]
+            assert sums[k, b].tolist() == pytest.approx(expected, rel=1e-5)
+
+
+def test_a_bias_moves_towards_the_experts_that_got_too_little():
+    biases = torch.zeros(2, 4)
+    shift_biases(biases, torch.tensor([[10, 2, 5, 3], [5, 5, 5, 5]]), 0.01)
+    assert biases.tolist() == [pytest.approx([-0.01, 0.01, 0, 0.01]), [0, 0, 0, 0]]
+
+
+def busiest(trainer, seeds, steps=STEPS):
+    """Return the load of the busiest expert in the last steps; 1 is even."""
+    loads = []
+    for step, tokens in enumerate(tokens_of(seeds)[:steps]):
+        counts = trainer.step(step, tokens).counts_LKBE.sum(2).float()
+        loads.append(counts / counts.mean(-1, keepdim=True))
+    return torch.stack(loads[-10:]).mean(0).max().item()
+
+
+def test_a_bias_evens_the_load_without_a_gradient():
+    options = {**SMALL, "lr": 1e-6, "z_loss": 0.0}  # so small that weights do not move
+    free = trainer_of([1, 2], make_size("moe-tiny", **options, balance="none"))
+    biased = trainer_of([1, 2], make_size("moe-tiny", **options, balance="bias", bias_rate=0.02))
+    for layer in range(2):
+        assert not biased.weights.leaves[f"{layer}.bias"].requires_grad
+    start = biased.weights.master.clone()
+    assert busiest(free, [1, 2]) > 1.4
+    assert busiest(biased, [1, 2]) < 1.25
+    torch.testing.assert_close(biased.weights.master, start, rtol=0, atol=1e-4)
+    assert biased.weights.biases_LKE.abs().max() > 0
+
+
+def test_the_auxiliary_loss_evens_the_load():
+    free = trainer_of([1, 2], make_size("moe-tiny", **SMALL, balance="none"))
+    pulled = trainer_of([1, 2], make_size("moe-tiny", **SMALL, balance_weight=0.3))
+    assert busiest(pulled, [1, 2]) < busiest(free, [1, 2]) - 0.2
+
+
+def test_a_pytorch_without_grouped_products_is_named(monkeypatch):
+    monkeypatch.delattr(torch.nn.functional, "grouped_mm")
+    with pytest.raises(ConfigError, match="experts: need torch.nn.functional.grouped_mm, which"):
+        trainer_of([0])
+    trainer_of([0], make_size("tiny"))
+
+
+def test_moe_tiny_keeps_the_promises_of_a_proxy():
+    check_proxy(lambda: DecoderProxy(size="moe-tiny", compile=False), tokens=8_192)
+
+
+def test_weights_are_counted_and_a_token_meets_as_many_as_in_the_dense_size():
+    for name, vocab in (("moe-tiny", 256), ("moe-1m", 4096)):
+        size = SIZES[name]
+        weights = layout(size, vocab)
+        assert size.parameters(vocab) == sum(weight.count for weight in weights)
+        routers = size.layers * size.width * size.experts.experts
+        dense = SIZES[name.removeprefix("moe-")]
+        assert size.active_parameters() - routers == dense.active_parameters()
+    stacked = StackedWeights(SIZES["moe-tiny"], 256, [0], device=CPU, dtype=torch.bfloat16)
+    assert stacked.leaves["0.router"].dtype == torch.float32
+    assert stacked.leaves["0.experts_down"].dtype == torch.bfloat16
+
+
+def test_experts_on_a_dense_size_have_as_many_products_as_its_feed_forward():
+    assert make_size("tiny", experts=4).experts.expert_ff == 96
+    assert make_size("tiny", experts=4, top_k=1).experts.expert_ff == 192
+    assert make_size("moe-tiny").experts.balance == "auxiliary"
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"size": "moe-tiny", "top_k": 9}, "top_k: 9 must be from 1 to 8, the number of experts"),
+        ({"experts": 1}, "experts: 1 must be at least 2"),
+        ({"size": "moe-tiny", "expert_ff": 12}, "expert_ff: 12 must be a multiple of 8"),
+        ({"size": "moe-tiny", "shared_experts": -1}, "shared_experts: -1 must be at least 0"),
+        (
+            {"size": "moe-tiny", "balance": "even"},
+            "balance: 'even' must be auxiliary, bias or none",
+        ),
+        (
+            {"balance": "bias"},
+            "balance: 'bias' is of no use without experts: give experts, or size",
+        ),
+        ({"top_k": 2}, "top_k: 2 is of no use without experts: give experts, or size: moe-tiny"),
+        (
+            {"size": "moe-tiny", "bias_rate": 0.1},
+            "bias_rate: 0.1 is of no use with balance: auxiliary; it is of balance: bias",
+        ),
+        (
+            {"size": "moe-tiny", "balance": "none", "balance_weight": 0.1},
+            "balance_weight: 0.1 is of no use with balance: none; it is of balance: auxiliary",
+        ),
+        ({"size": "moe-tiny", "balance_weight": 0}, "balance_weight: 0.0 must be above 0"),
+        ({"size": "moe-tiny", "z_loss": -1}, "z_loss: -1.0 must be at least 0"),
+        ({"size": "moe-tiny", "ff": 64}, "ff: 64 is of no use with experts: give expert_ff"),
+        ({"size": "moe-tiny", "width": 36, "heads": 1}, "width: 36 must be a multiple of 8"),
+        ({"size": "moe-tiny", "experts": "8"}, "experts: '8' must be a int"),
+        ({"size": "moe_tiny"}, "size: 'moe_tiny' is no size; did you mean 'moe-tiny'?"),
+    ],
+)
+def test_an_option_that_cannot_be_right_is_named(options, message):
+    with pytest.raises(ConfigError) as error:
+        make_proxy("decoder", options)
+    assert f"proxy.options.{message}" in str(error.value)

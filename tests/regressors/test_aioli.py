@@ -1,0 +1,366 @@
+"""Aioli makes the plans of the published formulas, whatever interrupts it."""
+
+import json
+import math
+from collections import Counter
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from mixopt_regressors.online import AioliEstimator
+from mixopt_regressors.online.learn_params import column_sums
+
+from mixopt.errors import EstimatorError
+from mixopt.online import HeldOut, Observation, Setting
+
+NAMES = ("web", "code", "books", "wiki", "news", "law", "math")
+
+
+def run_of(domains, evaluations=None, steps=600, **changes):
+    names = NAMES[:domains]
+    evaluations = names if evaluations is None else evaluations
+    setting = Setting(
+        domains=names,
+        steps=steps,
+        tokens_per_step=1000,
+        reference_D=np.full(domains, 1 / domains),
+        natural_D=np.full(domains, 1 / domains),
+        evaluations=evaluations,
+        objective_M=np.full(len(evaluations), 1 / len(evaluations)),
+        lower_D=np.zeros(domains),
+        upper_D=np.ones(domains),
+    )
+    return replace(setting, **changes)
+
+
+def recorded_losses(evaluations, count=400, seed=0):
+    """Losses that fall, each at its own pace, with noise: what a run might have recorded."""
+    rng = np.random.default_rng(seed)
+    n = np.arange(count)[:, None]
+    floors_M, paces_M = rng.uniform(1.5, 3.0, evaluations), rng.uniform(0.2, 0.6, evaluations)
+    return floors_M + 3.0 * (1.0 + n) ** -paces_M + 0.01 * rng.standard_normal((count, evaluations))
+
+
+class Loop:
+    """A loop that tells recorded losses, one row each time they are asked for."""
+
+    def __init__(self, estimator, setting, losses_NM, consumed=lambda weights_D: weights_D):
+        self.estimator, self.setting, self.losses_NM = estimator, setting, losses_NM
+        self.consumed = consumed
+        self.step, self.told = 0, 0
+        self.plans = []
+
+    def advance(self, most=math.inf):
+        plan = self.estimator.plan()
+        steps = int(min(plan.steps, most))
+        held_out = None
+        if plan.held_out and steps == plan.steps:
+            losses_M = self.losses_NM[self.told]
+            held_out = HeldOut(losses_M, np.zeros(len(losses_M)))
+            self.told += 1
+        self.step += steps
+        tokens_D = self.consumed(plan.weights_D) * steps * self.setting.tokens_per_step
+        none_D = np.zeros(len(tokens_D))
+        self.estimator.observe(Observation(self.step, tokens_D, none_D, none_D, held_out=held_out))
+        return plan
+
+    def finish(self):
+        while self.step < self.setting.steps:
+            self.plans.append(self.advance())
+        return self.plans
+
+
+def finished(setting, losses_NM, **options):
+    estimator = AioliEstimator(**options)
+    estimator.start(setting)
+    return estimator, Loop(estimator, setting, losses_NM).finish()
+
+
+def transcription(plans, losses_NM, *, domains, sweeps, rho, eta, ema=None, diagonal=False):
+    """The published update in loops, given in which order the domains were swept.
+
+    Returns the mixture of each round.
+    """
+    hot = [int(np.argmax(plan.weights_D)) for plan in plans if "sweep " in plan.tag]
+    per_round = sweeps * domains
+    weights = np.ones(domains)
+    smoothed = None
+    mixtures = []
+    row = 0
+    for start in range(0, len(hot), per_round):
+        before = losses_NM[row]
+        falls = np.zeros((domains, domains))
+        for j in hot[start : start + per_round]:
+            row += 1
+            falls[:, j] += before - losses_NM[row]
+            before = losses_NM[row]
+        falls /= sweeps
+        if diagonal:
+            graph = np.diag(np.diag(falls)) / rho
+        else:
+            mix = np.full((domains, domains), (1 - rho) / (domains - 1))
+            np.fill_diagonal(mix, rho)
+            graph = np.array([np.linalg.solve(mix, row_i) for row_i in falls])
+        if graph.min() < 0:
+            graph = graph - graph.min()
+        graph = graph / graph.sum()
+        if ema is None:
+            weights = weights * np.exp(eta * graph.sum(axis=0))
+        else:
+            smoothed = graph if smoothed is None else (1 - ema) * graph + ema * smoothed
+            weights = np.exp(eta * smoothed.sum(axis=0))
+        mixtures.append(weights / weights.sum())
+        row += 1
+    return mixtures
+
+
+def of_rounds(plans):
+    return [
+        plan.weights_D for plan in plans if plan.tag.startswith("round") and "," not in plan.tag
+    ]
+
+
+@pytest.mark.parametrize("domains", [2, 3, 7])
+@pytest.mark.parametrize(
+    ("rho", "options"),
+    [
+        (0.6, {}),
+        (0.75, {"eta": 1.0, "ema": 0.1}),
+        (0.75, {"eta": 3.0, "ema": 0.5}),
+        (0.9, {"eta": 2.0, "diagonal": True}),
+        (1.0, {"eta": 0.5}),
+    ],
+)
+def test_the_mixtures_are_those_of_the_published_formulas(domains, rho, options):
+    losses_NM = recorded_losses(domains, seed=domains)
+    _, plans = finished(
+        run_of(domains), losses_NM, update_steps=100, sweeps=2, sweep_steps=3, one_hot=rho,
+        **options,
+    )  # fmt: skip
+    published = transcription(
+        plans, losses_NM, domains=domains, sweeps=2, rho=rho, **{"eta": 0.2, **options}
+    )
+    assert len(published) == 6
+    np.testing.assert_allclose(of_rounds(plans), published, rtol=1e-10)
+
+
+def test_a_round_sweeps_in_fresh_permutations_and_trains_for_the_rest():
+    _, plans = finished(run_of(3), recorded_losses(3), update_steps=100, sweeps=2, sweep_steps=4)
+    assert [(plan.steps, plan.held_out) for plan in plans[:8]] == [
+        (0, True), *[(4, True)] * 6, (76, True),
+    ]  # fmt: skip
+    hot = [int(np.argmax(plan.weights_D)) for plan in plans if "sweep " in plan.tag]
+    sweeps = [tuple(hot[k : k + 3]) for k in range(0, len(hot), 3)]
+    assert all(sorted(sweep) == [0, 1, 2] for sweep in sweeps)
+    assert len(set(sweeps)) > 2
+    assert sum(plan.steps for plan in plans) == 600
+    np.testing.assert_allclose(sorted(plans[1].weights_D), [0.125, 0.125, 0.75])
+    assert plans[1].tag.startswith("round 1, sweep 1 of 6: ")
+    assert all(plan.perturbs == ("sweep " in plan.tag) for plan in plans)
+
+
+def test_another_seed_sweeps_in_another_order():
+    orders = {
+        tuple(
+            plan.tag
+            for plan in finished(run_of(7, seed=seed), recorded_losses(7), update_steps=300)[1]
+        )
+        for seed in (0, 0, 1, 2)
+    }
+    assert len(orders) == 3
+
+
+def test_a_single_round_is_the_static_variant():
+    _, plans = finished(run_of(3), recorded_losses(3), update_steps=600, sweeps=2, sweep_steps=5)
+    assert [plan.steps for plan in plans] == [0, *[5] * 6, 570]
+    assert not plans[-1].held_out
+
+
+def test_a_last_round_without_room_for_its_sweeps_is_not_begun():
+    setting = run_of(3, steps=250)
+    _, plans = finished(setting, recorded_losses(3), update_steps=100, sweeps=2, sweep_steps=8)
+    assert [plan.steps for plan in plans if "," not in plan.tag] == [0, 52, 52, 2]
+    setting = run_of(3, steps=248)
+    _, plans = finished(setting, recorded_losses(3), update_steps=100, sweeps=2, sweep_steps=8)
+    assert [plan.steps for plan in plans if "," not in plan.tag] == [0, 52, 100]
+
+
+def test_left_to_itself_it_sweeps_in_15_percent_of_the_steps():
+    for domains, steps in ((2, 5000), (3, 5000), (7, 40000)):
+        _, plans = finished(run_of(domains, steps=steps), recorded_losses(domains, 2000))
+        sweeps = sum(plan.steps for plan in plans if "sweep " in plan.tag)
+        assert 0.1 < sweeps / steps <= 0.15
+        assert len(of_rounds(plans)) == 20
+
+
+def test_without_a_step_size_it_sweeps_and_stays():
+    _, plans = finished(run_of(3), recorded_losses(3), eta=0.0, update_steps=100)
+    assert sum("sweep " in plan.tag for plan in plans) == 36
+    np.testing.assert_allclose(of_rounds(plans), np.full((6, 3), 1 / 3), rtol=1e-15)
+
+
+def test_the_learned_prior_is_kept():
+    prior_D = np.array([0.6, 0.3, 0.1])
+    setting = run_of(3, reference_D=prior_D)
+    losses_NM = recorded_losses(3)
+    for ema in (None, 0.3):
+        _, plans = finished(
+            setting, losses_NM, update_steps=500, prior_steps=100, sweep_steps=2, eta=0.7, ema=ema
+        )
+        assert (plans[0].tag, plans[0].steps, plans[0].held_out) == ("prior", 100, True)
+        assert plans[0].weights_D.tolist() == prior_D.tolist()
+        published = transcription(plans, losses_NM, domains=3, sweeps=2, rho=0.75, eta=0.7, ema=ema)
+        expected_D = prior_D * published[0]
+        np.testing.assert_allclose(plans[-1].weights_D, expected_D / expected_D.sum(), rtol=1e-12)
+
+
+def linear_world(domains, matrix_MD, consumed=lambda weights_D: weights_D, **options):
+    """Run in a world that follows the law: losses fall by A p each step."""
+    setting = run_of(domains, tuple(f"exam {m}" for m in range(len(matrix_MD))))
+    estimator = AioliEstimator(**options)
+    estimator.start(setting)
+    losses_M, step = np.full(len(matrix_MD), 5.0), 0
+    while step < 150:
+        plan = estimator.plan()
+        losses_M = losses_M - plan.steps * matrix_MD @ consumed(plan.weights_D)
+        step += plan.steps
+        tokens_D = 1000.0 * plan.steps * consumed(plan.weights_D)
+        held_out = HeldOut(losses_M, np.zeros(len(losses_M)))
+        none_D = np.zeros(domains)
+        estimator.observe(Observation(step, tokens_D, none_D, none_D, held_out=held_out))
+    return estimator
+
+
+def test_where_the_law_holds_its_matrix_is_found_exactly():
+    matrix_MD = np.random.default_rng(1).uniform(-0.005, 0.01, (4, 3))
+    estimator = linear_world(3, matrix_MD, update_steps=100, sweep_steps=5)
+    np.testing.assert_allclose(estimator.matrix_MD / 5, matrix_MD, atol=1e-12)
+
+
+def test_realised_counts_find_it_when_batches_are_not_what_was_planned():
+    """The published batches of eight, of seven domains at 0.75, have 6, 1, 1, 1, 1, 1 and 0."""
+
+    def in_eights(weights_D):
+        counts_D = np.maximum(np.floor(8 * weights_D), 1.0)
+        counts_D[-1] = max(11 - counts_D[:-1].sum(), 0.0)
+        return counts_D / counts_D.sum()
+
+    matrix_MD = np.random.default_rng(2).uniform(0.0, 0.01, (7, 7))
+    options = dict(update_steps=200, sweep_steps=2)
+    realised = linear_world(7, matrix_MD, in_eights, realised=True, **options)
+    np.testing.assert_allclose(realised.matrix_MD / 2, matrix_MD, atol=1e-12)
+    planned = linear_world(7, matrix_MD, in_eights, **options)
+    assert np.abs(planned.matrix_MD / 2 - matrix_MD).max() > 1e-3
+
+
+def test_a_target_that_is_not_trained_on_moves_the_mixture_along_its_row():
+    target = ("exam",)
+    setting = run_of(3, target)
+    losses_NM = recorded_losses(1)
+    _, plans = finished(setting, losses_NM, update_steps=600, sweep_steps=2, eta=0.9)
+    hot = [int(np.argmax(plan.weights_D)) for plan in plans if "sweep " in plan.tag]
+    falls_D = np.zeros(3)
+    for place, j in enumerate(hot):
+        falls_D[j] += (losses_NM[place, 0] - losses_NM[place + 1, 0]) / 2
+    mix = np.full((3, 3), 0.125) + 0.625 * np.eye(3)
+    row_D = np.linalg.solve(mix, falls_D)
+    row_D = row_D - min(row_D.min(), 0)
+    weights_D = np.exp(0.9 * row_D / row_D.sum())
+    np.testing.assert_allclose(plans[-1].weights_D, weights_D / weights_D.sum(), rtol=1e-12)
+
+
+def test_evaluations_that_the_objective_leaves_out_do_not_count():
+    matrix_MD = np.array([[3.0, 1.0], [-100.0, 50.0], [1.0, 2.0]])
+    sums_D = column_sums(matrix_MD, np.array([0.75, 0.0, 0.25]))
+    np.testing.assert_allclose(sums_D, np.array([2.5, 1.25]) / 3.75)
+    assert column_sums(np.zeros((2, 4)), np.full(2, 0.5)).tolist() == [0.25] * 4
+
+
+def test_sweeps_keep_within_bounds_and_still_find_the_law():
+    matrix_MD = np.random.default_rng(3).uniform(0.0, 0.01, (3, 3))
+    setting = run_of(3, lower_D=np.full(3, 0.2), upper_D=np.full(3, 0.5))
+    estimator = AioliEstimator(update_steps=100, sweep_steps=5)
+    estimator.start(setting)
+    losses_M, step, swept = np.full(3, 5.0), 0, []
+    while step < 40:
+        plan = estimator.plan()
+        swept.append(plan.weights_D)
+        losses_M = losses_M - plan.steps * matrix_MD @ plan.weights_D
+        step += plan.steps
+        none_D = np.zeros(3)
+        held_out = HeldOut(losses_M, none_D)
+        estimator.observe(Observation(step, none_D, none_D, none_D, held_out=held_out))
+    assert max(weights_D.max() for weights_D in swept) == pytest.approx(0.5)
+    np.testing.assert_allclose(estimator.matrix_MD / 5, matrix_MD, atol=1e-12)
+
+
+# Going on ---------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("options", [{}, {"ema": 0.2}, {"realised": True, "prior_steps": 50}])
+def test_a_checkpoint_at_any_step_of_a_sweep_goes_on_to_the_same_plans_bit_for_bit(options):
+    """One step at a time, each with a fresh estimator and its state through JSON."""
+    options = dict(update_steps=100, sweep_steps=3, eta=1.0, **options)
+    setting, losses_NM = run_of(3, steps=300), recorded_losses(3)
+    _, plans = finished(setting, losses_NM, **options)
+    undisturbed = [
+        (plan.weights_D.tolist(), plan.tag) for plan in plans for _ in range(max(plan.steps, 1))
+    ]
+    first = AioliEstimator(**options)
+    first.start(setting)
+    loop = Loop(first, setting, losses_NM)
+    stepped = []
+    while loop.step < setting.steps:
+        state = json.dumps(loop.estimator.state_dict(), allow_nan=False)
+        loop.estimator = AioliEstimator(**options)
+        loop.estimator.start(setting)
+        loop.estimator.load_state_dict(json.loads(state))
+        plan = loop.advance(most=1)
+        stepped.append((plan.weights_D.tolist(), plan.tag))
+    assert stepped == undisturbed
+
+
+def test_in_a_sweep_that_other_domains_interrupt_it_trains_until_the_next_round():
+    setting = run_of(3, steps=300)
+    loop = Loop(AioliEstimator(update_steps=100, sweep_steps=3), setting, recorded_losses(3))
+    loop.estimator.start(setting)
+    while loop.step < 107:
+        loop.advance(most=1)
+    assert "sweep 3 of 6" in loop.estimator.plan().tag
+    changed = replace(setting, domains=("code", "law", "web"))
+    estimator = AioliEstimator(update_steps=100, sweep_steps=3)
+    estimator.start(changed)
+    estimator.load_state_dict(loop.estimator.state_dict())
+    plan = estimator.plan()
+    assert (plan.tag, plan.steps, plan.held_out) == ("round 2", 82, True)
+    loop = Loop(estimator, changed, recorded_losses(3))
+    loop.step = 107
+    tags = Counter(plan.tag.split(",")[0] for plan in loop.finish())
+    assert tags == {"round 2": 1, "round 3": 7}
+
+
+# What it cannot work in ---------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("setting", "options", "message"),
+    [
+        (run_of(1), {}, "aioli: one domain has nothing to be mixed with"),
+        (run_of(2), {"one_hot": 0.5}, "one_hot: 0.5 of 2 domains is no more than the others have"),
+        (
+            run_of(7),
+            {"update_steps": 100, "sweep_steps": 10},
+            "sweeps of 2 x 7 domains x 10 steps fill a round of 100; fewer sweeps or sweep_steps",
+        ),
+        (run_of(3, steps=6), {}, "sweeps of 2 x 3 domains x 1 steps fill a round of 6"),
+        (run_of(3), {"prior_steps": 600}, "aioli: prior_steps: 600 of 600 steps"),
+        (
+            run_of(2, ("web", "exam")),
+            {"diagonal": True},
+            "aioli: diagonal: 'code' has no held-out text",
+        ),
+    ],
+)
+def test_a_run_that_it_cannot_work_in_is_refused_at_the_start(setting, options, message):
+    with pytest.raises(EstimatorError, match=message):
+        AioliEstimator(**options).start(setting)

@@ -1,0 +1,142 @@
+"""Ensemble and auto: what they predict, what they choose, and that held-out stays held out."""
+
+from __future__ import annotations
+
+from functools import partial
+
+import numpy as np
+import pytest
+from mixopt_regressors.combinations import AutoRegressor, EnsembleRegressor
+from mixopt_regressors.combinations.auto import stacking_weights
+from mixopt_regressors.laws import LogLinearRegressor
+from mixopt_regressors.linear import LinearRegressor
+
+from mixopt.fitting import can_be_saved, grouped_folds, row_groups
+from mixopt.testing import check_regressor
+
+LAWS = ("linear", "log_linear")
+
+
+def data(rows: int = 40, noise: float = 1e-3) -> tuple[np.ndarray, np.ndarray]:
+    """Losses of which the first is linear in the weights and the second exponential."""
+    rng = np.random.default_rng(0)
+    weights_ND = rng.dirichlet(np.ones(3), rows)
+    straight_N = 3.0 - weights_ND @ [1.0, 0.5, 0.0]
+    bent_N = 1.0 + np.exp(-4.0 * weights_ND @ [1.0, 0.3, 0.0])
+    return weights_ND, np.stack([straight_N, bent_N], axis=1) + noise * rng.standard_normal(
+        (rows, 2)
+    )
+
+
+@pytest.mark.parametrize(
+    "factory",
+    [partial(EnsembleRegressor, members=LAWS), partial(AutoRegressor, candidates=LAWS)],
+)
+def test_it_keeps_the_promises_of_a_regressor(factory):
+    check_regressor(factory)
+
+
+def test_an_ensemble_predicts_the_mean_of_its_members():
+    weights_ND, losses_NM = data()
+    members = [LinearRegressor(), LogLinearRegressor(random_state=0)]
+    alone = [member.fit(weights_ND, losses_NM).predict(weights_ND) for member in members]
+    both = EnsembleRegressor(members=LAWS).fit(weights_ND, losses_NM)
+    assert np.allclose(both.predict(weights_ND), np.mean(alone, axis=0), rtol=1e-12)
+
+
+def test_members_that_disagree_make_it_less_sure():
+    weights_ND, losses_NM = data()
+    both = EnsembleRegressor(members=LAWS).fit(weights_ND, losses_NM)
+    _, std_NM = both.predict(weights_ND, return_std=True)
+    alone = [m.predict(weights_ND, return_std=True) for m in both.members_]
+    apart_NM = np.std([mean for mean, _ in alone], axis=0)
+    assert np.allclose(std_NM**2, np.mean([std for _, std in alone], axis=0) ** 2 + apart_NM**2)
+
+
+def test_each_loss_gets_the_candidate_of_its_law():
+    auto = AutoRegressor(candidates=("linear", "log_linear", "lightgbm")).fit(*data(noise=0.0))
+    assert auto.weights_MC[1, 1] > 0.9
+    assert auto.weights_MC[:, 2].max() == 0
+
+
+def test_it_says_what_it_chose_and_how_wrong_each_candidate_was():
+    auto = AutoRegressor(candidates=LAWS).fit(*data())
+    first, second = auto.explain(["straight", "bent"])
+    assert first.startswith("straight: ")
+    assert "log_linear (held-out errors: log_linear 0.0" in second
+
+
+def test_what_a_candidate_predicts_for_a_fold_does_not_depend_on_the_folds_losses():
+    weights_ND, losses_NM = data(noise=0.1)
+    fold_N = grouped_folds(row_groups(weights_ND), 4, 0)
+    turned_NM = np.where((fold_N == 0)[:, None], losses_NM + 5.0, losses_NM)
+    seen = []
+    for losses in (losses_NM, turned_NM):
+        auto = AutoRegressor(candidates=("linear", "lightgbm"))
+        auto.cross_fit(weights_ND, losses, fold_N)
+        seen.append(auto.held_out_members)
+    for name in ("linear", "lightgbm"):
+        assert np.array_equal(seen[0][name][fold_N == 0], seen[1][name][fold_N == 0])
+        assert not np.array_equal(seen[0][name][fold_N == 1], seen[1][name][fold_N == 1])
+
+
+def test_the_weights_of_a_fold_come_from_the_errors_of_the_others():
+    weights_ND, losses_NM = data()
+    fold_N = grouped_folds(row_groups(weights_ND), 4, 0)
+    auto = AutoRegressor(candidates=LAWS)
+    held_out_NM, _ = auto.cross_fit(weights_ND, losses_NM, fold_N)
+    means_CNM = np.stack([auto.held_out_members[name] for name in LAWS])
+    others_N = fold_N != 2
+    weights_MC = stacking_weights((losses_NM - means_CNM)[:, others_N])
+    expected_NM = (weights_MC.T[:, None] * means_CNM).sum(axis=0)
+    assert np.allclose(held_out_NM[fold_N == 2], expected_NM[fold_N == 2])
+
+
+def test_a_tuned_copy_keeps_the_weights():
+    weights_ND, losses_NM = data()
+    auto = AutoRegressor(candidates=LAWS).fit(weights_ND, losses_NM)
+    again = auto.tuned().fit(weights_ND[:20], losses_NM[:20])
+    assert np.array_equal(again.weights_MC, auto.weights_MC)
+    assert not np.array_equal(again.predict(weights_ND), auto.predict(weights_ND))
+
+
+def test_selected_targets_predict_as_before():
+    weights_ND, losses_NM = data()
+    auto = AutoRegressor(candidates=("log_linear", "lightgbm")).fit(weights_ND, losses_NM)
+    assert np.allclose(auto.select([1]).predict(weights_ND)[:, 0], auto.predict(weights_ND)[:, 1])
+
+
+def test_it_has_a_gradient_only_where_its_members_have():
+    weights_ND, losses_NM = data()
+    smooth = EnsembleRegressor(members=LAWS).fit(weights_ND, losses_NM)
+    rough = EnsembleRegressor(members=("linear", "lightgbm")).fit(weights_ND, losses_NM)
+    assert smooth.gradient(weights_ND[0]).shape == (2, 3)
+    assert not hasattr(rough, "gradient")
+
+
+def test_a_third_partys_member_is_predicted_with_and_not_written():
+    weights_ND, losses_NM = data()
+    member = "sklearn.linear_model:Ridge"
+    mixed = EnsembleRegressor(members=("linear", member)).fit(weights_ND, losses_NM)
+    assert mixed.predict(weights_ND).shape == losses_NM.shape
+    assert not can_be_saved(mixed)
+
+
+def test_the_weights_minimise_the_squared_error_of_the_mean():
+    rng = np.random.default_rng(0)
+    errors_CNM = rng.standard_normal((2, 4000, 1)) * np.array([1.0, 2.0])[:, None, None]
+    assert np.allclose(stacking_weights(errors_CNM, prior=0.0), [[0.8, 0.2]], atol=0.02)
+
+
+def test_errors_of_other_targets_count_as_prior_trials():
+    errors_CNM = np.ones((2, 10, 2))
+    errors_CNM[0, ::2], errors_CNM[1, 1::2] = -1.0, -1.0
+    errors_CNM[0, :, 1] *= 3.0
+    own = stacking_weights(errors_CNM, prior=0.0)[1, 0]
+    assert own < stacking_weights(errors_CNM, prior=100.0)[1, 0]
+
+
+def test_a_small_weight_is_left_out():
+    rng = np.random.default_rng(0)
+    errors_CNM = rng.standard_normal((2, 4000, 1)) * np.array([1.0, 6.0])[:, None, None]
+    assert np.array_equal(stacking_weights(errors_CNM), [[1.0, 0.0]])

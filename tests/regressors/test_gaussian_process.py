@@ -1,0 +1,299 @@
+"""The Gaussian process: its gradient, its intervals, held-out predictions, published runs."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from mixing_law import covariance, law, mixtures
+from mixopt_regressors.gaussian import GaussianProcessRegressor
+from mixopt_regressors.gaussian.hyperparameters import evidences, replicate_variances
+from places import DATA
+from sklearn.base import clone
+
+from mixopt.errors import ConfigError, TrialsError
+from mixopt.fitting import make_regressor, spearman
+from mixopt.testing import check_regressor
+from mixopt.trials import Trials
+
+REGMIX = DATA / "regmix"
+NAME = "mixopt_regressors.gaussian.gaussian_process:GaussianProcessRegressor"
+
+
+def fitted(trials: int = 40, noise: float = 0.01, targets: int = 2) -> GaussianProcessRegressor:
+    weights_ND = mixtures(trials)
+    return GaussianProcessRegressor().fit(weights_ND, law(weights_ND, targets, noise))
+
+
+def noise_stds(regressor: GaussianProcessRegressor) -> np.ndarray:
+    """Return the learned standard deviation of the noise by target, in nats."""
+    return np.exp(regressor.parameters_MP[:, -1] / 2) * regressor.units_M
+
+
+def test_it_keeps_the_promises_of_a_regressor():
+    check_regressor(lambda: make_regressor(NAME, seed=0))
+
+
+def test_a_clone_of_a_tuned_copy_keeps_its_hyperparameters():
+    tuned = fitted().tuned()
+    assert clone(tuned).hyperparameters == tuned.hyperparameters
+
+
+def test_the_gradient_is_that_of_the_prediction_by_each_weight_alone():
+    regressor, weights_D = fitted(), np.array([0.4, 0.3, 0.2, 0.0999, 1e-4])
+    steps_DD = np.diag(1e-4 * weights_D)
+    ahead_DM = regressor.predict(weights_D + steps_DD)
+    behind_DM = regressor.predict(weights_D - steps_DD)
+    measured_MD = ((ahead_DM - behind_DM) / (2e-4 * weights_D[:, None])).T
+    # Above 1e-4 it is exact; at 1e-4 half of the difference is below, where it is bounded.
+    assert np.allclose(regressor.gradient(weights_D), measured_MD, rtol=1e-4, atol=1e-5)
+
+
+def test_the_gradient_is_bounded_where_a_weight_is_0():
+    regressor = fitted()
+    none_D, few_D = (np.array([0.5, 0.3, 0.2 - w, 0.0, w]) for w in (0.0, 1e-4))
+    slopes_M, few_M = regressor.gradient(none_D)[:, 4], regressor.gradient(few_D)[:, 4]
+    assert np.isfinite(slopes_M).all()
+    assert (np.abs(slopes_M) < 3 * np.abs(few_M)).all()
+
+
+def test_a_saved_fit_predicts_exactly_the_same(tmp_path):
+    regressor, fresh_ND = fitted(), mixtures(30, seed=1)
+    regressor.save(tmp_path)
+    read = GaussianProcessRegressor.load(tmp_path)
+    both = zip(
+        read.predict(fresh_ND, return_std=True),
+        regressor.predict(fresh_ND, return_std=True),
+        strict=True,
+    )
+    assert all(np.array_equal(*pair) for pair in both)
+
+
+def test_some_targets_of_a_fit_predict_what_all_of_it_does():
+    regressor, fresh_ND = fitted(targets=3), mixtures(30, seed=1)
+    kept, every = (
+        np.stack(one.predict(fresh_ND, return_std=True))
+        for one in (regressor.select([2, 0]), regressor)
+    )
+    assert np.array_equal(kept, every[:, :, [2, 0]])
+
+
+def test_a_tuned_copy_of_some_targets_fits_these_alone():
+    weights_ND, regressor = mixtures(40), fitted(targets=3)
+    losses_NM = law(weights_ND, 3, noise=0.01)[:, [2, 0]]
+    again = regressor.select([2, 0]).tuned().fit(weights_ND, losses_NM)
+    assert np.allclose(again.predict(weights_ND), regressor.predict(weights_ND)[:, [2, 0]])
+
+
+def test_hyperparameters_of_other_targets_are_refused():
+    weights_ND, tuned = mixtures(40), fitted(targets=3).tuned()
+    with pytest.raises(ConfigError, match=r"shape \(3, 10\); these trials need \(2, 10\), or None"):
+        tuned.fit(weights_ND, law(weights_ND))
+
+
+def test_learning_from_one_trial_is_refused():
+    with pytest.raises(ConfigError, match="learning_trials is 1; need >= 2"):
+        GaussianProcessRegressor(learning_trials=1).fit(mixtures(20), law(mixtures(20)))
+
+
+def test_hyperparameters_are_learned_from_no_more_trials_than_stated():
+    weights_ND = mixtures(60)
+    losses_NM = law(weights_ND, noise=0.05)
+    some_K = np.random.default_rng(3).permutation(60)[:30]
+    fits = [
+        GaussianProcessRegressor(learning_trials=30, random_state=3).fit(weights_ND, changed_NM)
+        for changed_NM in (losses_NM, losses_NM[::-1])
+    ]
+    own = evidences(weights_ND, (losses_NM - losses_NM.mean(axis=0)) / losses_NM.std(axis=0))
+    expected_MP = [one.some(some_K).most_probable() for one in own]
+    assert np.array_equal(fits[0].parameters_MP, expected_MP)
+    assert not np.allclose(fits[1].parameters_MP, expected_MP)
+
+
+def test_it_recovers_a_mixing_law():
+    weights_ND, fresh_ND = mixtures(60), mixtures(100, seed=9)
+    losses_KM = law(np.vstack([weights_ND, fresh_ND]))
+    predicted_NM = GaussianProcessRegressor().fit(weights_ND, losses_KM[:60]).predict(fresh_ND)
+    errors_M = np.sqrt(((predicted_NM - losses_KM[60:]) ** 2).mean(axis=0))
+    assert (errors_M < 0.1 * losses_KM.std(axis=0)).all()
+
+
+def test_it_covers_new_trials_at_about_the_stated_rate():
+    fresh_ND = mixtures(400, seed=1)
+    means, stds = fitted(64, noise=0.05).predict(fresh_ND, return_std=True)
+    seen_NM = law(fresh_ND, noise=0.05)
+    assert 0.82 < np.mean(np.abs(means - seen_NM) < 1.645 * stds) < 0.97  # nominal 0.9
+
+
+def test_it_is_less_sure_away_from_the_trials():
+    rng = np.random.default_rng(0)
+    weights_ND = rng.dirichlet([20.0, 20.0, 20.0, 1.0], 40)
+    regressor = GaussianProcessRegressor().fit(weights_ND, law(weights_ND, noise=0.01))
+    path_KD = np.array([[(1 - w) / 3] * 3 + [w] for w in (0.02, 0.2, 0.5, 1.0)])
+    _, stds_KM = regressor.predict(path_KD, return_std=True)
+    assert (np.diff(stds_KM, axis=0) > 0).all()
+
+
+def test_uncertain_hyperparameters_widen_the_intervals():
+    regressor, fresh_ND = fitted(12), mixtures(50, seed=1)
+    wide_NM = regressor.predict(fresh_ND, return_std=True)[1]
+    regressor._roots = [np.zeros_like(root_PP) for root_PP in regressor._roots]
+    assert (wide_NM > regressor.predict(fresh_ND, return_std=True)[1]).all()
+
+
+def test_a_fit_on_other_trials_forgets_what_was_known_of_the_hyperparameters():
+    weights_ND, fresh_ND = mixtures(20), mixtures(5, seed=1)
+    again = fitted(12)
+    again.predict(fresh_ND, return_std=True)
+    again.fit(weights_ND, law(weights_ND, noise=0.01))
+    stds = [one.predict(fresh_ND, return_std=True)[1] for one in (again, fitted(20))]
+    assert np.array_equal(*stds)
+
+
+def test_replicates_raise_the_noise_to_theirs():
+    weights_ND = mixtures(24, domains=3)
+    with_ND = np.vstack([weights_ND, np.tile(weights_ND[:1], (8, 1))])
+    losses_NM = law(with_ND)
+    losses_NM[24:] += 0.2 * np.random.default_rng(0).standard_normal((8, 2))
+    alone = GaussianProcessRegressor().fit(weights_ND, losses_NM[:24])
+    replicated = GaussianProcessRegressor().fit(with_ND, losses_NM)
+    seen_M = np.sqrt(replicate_variances(with_ND, losses_NM)[0])
+    assert (noise_stds(alone) < 0.05).all()
+    assert (noise_stds(replicated) > 0.5 * seen_M).all()
+
+
+def folds(trials: int, count: int = 4) -> np.ndarray:
+    return np.random.default_rng(1).permutation(np.arange(trials) % count)
+
+
+def test_held_out_predictions_with_kept_hyperparameters_are_those_of_the_other_folds():
+    regressor, fold_N = fitted(24), folds(24)
+    weights_ND, losses_NM = mixtures(24), law(mixtures(24), noise=0.01)
+    expected_NM = np.empty_like(losses_NM)
+    for target, own_P in enumerate(regressor.parameters_MP):
+        mean, unit = losses_NM[:, target].mean(), losses_NM[:, target].std()
+        nugget = np.exp(own_P[-1]) + 1e-8 * (1 + np.exp(own_P[-2]))
+        for fold in range(4):
+            other_N, out_N = fold_N != fold, fold_N == fold
+            own_NN = covariance(weights_ND[other_N], weights_ND[other_N], own_P)
+            own_NN += nugget * np.eye(other_N.sum())
+            across_KN = covariance(weights_ND[out_N], weights_ND[other_N], own_P)
+            dual_N = np.linalg.solve(own_NN, (losses_NM[other_N, target] - mean) / unit)
+            expected_NM[out_N, target] = mean + unit * across_KN @ dual_N
+    assert np.allclose(regressor.held_out(fold_N, steps=0), expected_NM, atol=1e-8)
+
+
+def test_held_out_predictions_are_those_of_fits_on_the_other_folds():
+    regressor, fold_N = fitted(24), folds(24)
+    weights_ND, losses_NM = mixtures(24), law(mixtures(24), noise=0.01)
+    other_N = fold_N != 2
+    anew = GaussianProcessRegressor().fit(weights_ND[other_N], losses_NM[other_N])
+    assert np.array_equal(regressor.held_out(fold_N)[~other_N], anew.predict(weights_ND[~other_N]))
+
+
+def test_kept_hyperparameters_make_held_out_errors_look_smaller():
+    regressor = fitted(24, noise=0.05)
+    losses_NM, fold_N = law(mixtures(24), noise=0.05), folds(24)
+    kept, few, anew = (
+        np.sqrt(((regressor.held_out(fold_N, steps=steps) - losses_NM) ** 2).mean())
+        for steps in (0, 3, None)
+    )
+    assert kept < few < anew
+
+
+def test_a_large_fold_starts_from_the_hyperparameters_of_the_whole_fit():
+    weights_ND = mixtures(300, domains=3)
+    losses_NM = law(weights_ND, 1, noise=0.05)
+    regressor = GaussianProcessRegressor().fit(weights_ND, losses_NM)
+    fold_N = np.arange(300) // 270
+    warm_NM = regressor.held_out(fold_N, steps=10)
+    # Of 300 trials, 30 are out: ten steps. The fold of 270 leaves 30, which learn anew.
+    assert np.array_equal(regressor.held_out(fold_N)[270:], warm_NM[270:])
+    assert not np.array_equal(regressor.held_out(fold_N)[:270], warm_NM[:270])
+
+
+def test_cross_fit_gives_the_held_out_predictions_and_the_whole_fit():
+    weights_ND, fold_N = mixtures(24), folds(24)
+    losses_NM = law(weights_ND, noise=0.01)
+    regressor = GaussianProcessRegressor()
+    means_NM, stds_NM = regressor.cross_fit(weights_ND, losses_NM, fold_N)
+    assert np.array_equal(means_NM, fitted(24).held_out(fold_N))
+    assert np.array_equal(regressor.predict(weights_ND), fitted(24).predict(weights_ND))
+    assert (stds_NM > 0).all()
+
+
+def test_folds_of_other_trials_are_refused():
+    with pytest.raises(TrialsError, match=r"folds of shape \(23,\); the fit has 24 trials"):
+        fitted(24).held_out(folds(23))
+
+
+def test_a_fold_of_all_trials_is_refused():
+    with pytest.raises(TrialsError, match="fold 0 leaves 0 of 24 trials; need >= 2"):
+        fitted(24).held_out(np.zeros(24, dtype=int))
+
+
+@pytest.mark.parametrize("domains", [1, 2, 3, 6])
+@pytest.mark.parametrize("trials", [2, 3, 5, 10])
+def test_a_handful_of_trials_gives_finite_predictions(trials, domains):
+    weights_ND = mixtures(trials, domains)
+    regressor = GaussianProcessRegressor().fit(weights_ND, law(weights_ND))
+    means, stds = regressor.predict(mixtures(50, domains, seed=1), return_std=True)
+    assert np.isfinite(means).all()
+    assert (stds > 0).all()
+    assert np.isfinite(regressor.gradient(np.eye(domains)[0])).all()
+
+
+def test_a_constant_loss_is_predicted_as_that_constant():
+    regressor = GaussianProcessRegressor().fit(mixtures(20), np.full(20, 3.5))
+    means, stds = regressor.predict(mixtures(50, seed=1), return_std=True)
+    assert np.allclose(means, 3.5)
+    assert (stds < 0.01).all()
+
+
+def test_trials_of_one_mixture_alone_predict_their_mean_there():
+    weights_ND = np.tile(mixtures(1), (6, 1))
+    losses_N = np.random.default_rng(0).normal(3.0, 0.1, 6)
+    mean, std = (
+        GaussianProcessRegressor()
+        .fit(weights_ND, losses_N)
+        .predict(weights_ND[:1], return_std=True)
+    )
+    assert mean == pytest.approx(losses_N.mean(), abs=0.01)
+    assert 0.8 < std[0] / losses_N.std() < 2
+
+
+def test_it_is_unsure_of_a_domain_that_no_trial_had():
+    weights_ND = np.column_stack([mixtures(40, domains=4), np.zeros(40)])
+    regressor = GaussianProcessRegressor().fit(weights_ND, law(weights_ND))
+    seen_D, new_D = np.array([[0.3, 0.3, 0.2, 0.2, 0.0], [0.1, 0.1, 0.1, 0.1, 0.6]])
+    _, stds_KM = regressor.predict([seen_D, new_D], return_std=True)
+    assert (stds_KM[1] > 5 * stds_KM[0]).all()
+
+
+def test_two_hundred_domains_are_fitted():
+    weights_ND, fresh_ND = mixtures(128, domains=200), mixtures(300, domains=200, seed=1)
+    losses_KM = law(np.vstack([weights_ND, fresh_ND]), targets=3)
+    regressor = GaussianProcessRegressor().fit(weights_ND, losses_KM[:128])
+    errors_M = np.sqrt(((regressor.predict(fresh_ND) - losses_KM[128:]) ** 2).mean(axis=0))
+    assert (errors_M < 0.9 * losses_KM[128:].std(axis=0)).all()  # 1 is the mean, with no trials
+
+
+def published(name: str) -> Trials:
+    if not REGMIX.exists():
+        pytest.skip(f"the published RegMix runs are not at {REGMIX}")
+    return Trials.from_csv(REGMIX / f"{name}_mixture.csv", REGMIX / f"{name}_loss.csv")
+
+
+def test_it_ranks_published_runs_from_64_of_them():
+    train, fresh = published("train_1m"), published("test_1m")
+    rows = np.random.RandomState(0).permutation(512)[:64]
+    regressor = GaussianProcessRegressor().fit(train.weights()[rows], train.losses()[rows])
+    both = zip(regressor.predict(fresh.weights()).T, fresh.losses().T, strict=True)
+    assert np.mean([spearman(*pair) for pair in both]) >= 0.98
+
+
+@pytest.mark.slow
+def test_all_published_runs_are_fitted_and_better():
+    train, fresh = published("train_1m"), published("test_1m")
+    regressor = GaussianProcessRegressor().fit(train.weights(), train.losses())
+    both = zip(regressor.predict(fresh.weights()).T, fresh.losses().T, strict=True)
+    assert np.mean([spearman(*pair) for pair in both]) >= 0.992

@@ -1,0 +1,313 @@
+"""What our estimators share: plans, checked observations, bounds, and state by name."""
+
+import json
+import math
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from hypothesis import given, settings, strategies as st
+from mixopt_regressors.online import (
+    AioliEstimator,
+    DoReMiEstimator,
+    NaturalEstimator,
+    ODMEstimator,
+    SkillItEstimator,
+    StratifiedEstimator,
+)
+from mixopt_regressors.online.saved_arrays import pack, unpack
+
+from mixopt.errors import ConfigError, EstimatorError
+from mixopt.online import HeldOut, Observation, Plan, Setting, make_estimator
+
+THIRDS = np.full(3, 1 / 3)
+HUNDREDS = np.full(3, 100.0)
+NONE = np.zeros(3)
+
+
+def three_domains(**changes):
+    setting = Setting(
+        domains=("web", "code", "books"),
+        steps=100,
+        tokens_per_step=300,
+        reference_D=THIRDS,
+        natural_D=np.array([0.7, 0.2, 0.1]),
+        evaluations=("web", "code", "books"),
+        objective_M=THIRDS,
+        lower_D=NONE,
+        upper_D=np.ones(3),
+    )
+    return replace(setting, **changes)
+
+
+def started(estimator, **changes):
+    estimator.start(three_domains(**changes))
+    return estimator
+
+
+def told(step, losses=None, **changes):
+    held_out = None if losses is None else HeldOut(np.array(losses), np.zeros(len(losses)))
+    observation = Observation(step, HUNDREDS, 3.0 * HUNDREDS, HUNDREDS, held_out=held_out)
+    return replace(observation, **changes)
+
+
+def through_json(estimator):
+    return json.loads(json.dumps(estimator.state_dict(), allow_nan=False))
+
+
+# Plans ------------------------------------------------------------------------------------------
+
+
+def test_stratified_has_the_same_of_each_and_natural_the_shares_of_the_corpus():
+    assert started(StratifiedEstimator()).plan().weights_D.tolist() == THIRDS.tolist()
+    natural = started(NaturalEstimator()).plan()
+    assert natural.weights_D.tolist() == [0.7, 0.2, 0.1]
+    assert (natural.steps, natural.held_out) == (100, False)
+
+
+def test_in_the_middle_of_a_plan_what_is_left_of_it_is_the_plan():
+    estimator = started(StratifiedEstimator())
+    estimator.observe(told(37))
+    assert estimator.plan().steps == 63
+
+
+def test_after_the_last_step_the_mixture_holds_a_step_at_a_time():
+    estimator = started(NaturalEstimator())
+    for step in (100, 101, 150):
+        estimator.observe(told(step))
+        plan = estimator.plan()
+        assert (plan.steps, plan.held_out) == (1, False)
+        assert plan.weights_D.tolist() == [0.7, 0.2, 0.1]
+
+
+def test_the_bounds_move_a_mixture_to_the_nearest_that_they_allow():
+    estimator = started(NaturalEstimator(), upper_D=np.array([0.5, 1.0, 1.0]))
+    np.testing.assert_allclose(estimator.plan().weights_D, [0.5, 0.3, 0.2])
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.lists(st.floats(0.0, 1e6), min_size=3, max_size=3).filter(lambda w: sum(w) > 1e-3))
+def test_bounded_weights_are_a_mixture_within_the_bounds(weights):
+    lower_D, upper_D = np.array([0.1, 0.0, 0.2]), np.array([0.6, 0.5, 0.4])
+    estimator = started(StratifiedEstimator(), lower_D=lower_D, upper_D=upper_D)
+    bounded_D = estimator.bounded(np.array(weights))
+    assert abs(bounded_D.sum() - 1) < 1e-9
+    assert (bounded_D >= lower_D).all()
+    assert (bounded_D <= upper_D).all()
+
+
+def test_weights_within_the_bounds_stay_as_they_are_to_the_last_bit():
+    estimator = started(StratifiedEstimator())
+    weights_D = np.array([0.1, 0.2, 0.7])
+    assert np.array_equal(estimator.bounded(weights_D), weights_D / weights_D.sum())
+
+
+def test_held_out_losses_may_come_after_the_last_step_of_a_plan():
+    estimator = started(SkillItEstimator(update_steps=10))
+    estimator.observe(told(10))
+    waiting = estimator.plan()
+    assert (waiting.steps, waiting.held_out) == (0, True)
+    estimator.observe(told(10, [3.0, 2.0, 1.0], tokens_D=NONE, loss_count_D=NONE))
+    assert estimator.plan().steps == 10
+    assert estimator.plan().weights_D[0] > estimator.plan().weights_D[2]
+
+
+def test_a_plan_that_the_loop_held_for_longer_ends_with_its_held_out_losses():
+    estimator = started(SkillItEstimator(update_steps=10))
+    estimator.observe(told(12, [3.0, 2.0, 1.0]))
+    assert estimator.plan().steps == 10
+    assert estimator.plan().tag == "losses at step 12"
+
+
+def test_training_on_without_the_held_out_losses_that_were_asked_for_is_an_error():
+    estimator = started(SkillItEstimator(update_steps=10))
+    estimator.observe(told(10))
+    with pytest.raises(EstimatorError, match="held-out losses were asked for after step 10"):
+        estimator.observe(told(15))
+
+
+def test_a_run_must_be_started():
+    with pytest.raises(EstimatorError, match=r"odm: no run is started; call start\(setting\)"):
+        ODMEstimator().plan()
+
+
+# Observations -----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        (told(3), "skill_it: step 3: it comes after step 5"),
+        (told(9, [3.0, 2.0]), r"step 9: held-out losses: shape \(2,\); one value each of web, c"),
+        (told(9, [3.0, math.nan, 1.0]), "step 9: held-out losses: nan for 'code'"),
+        (told(9, [3.0, math.inf, 1.0]), "step 9: held-out losses: inf for 'code'"),
+        (
+            told(9, held_out=HeldOut(THIRDS, np.array([0.1, 0.1, -1.0]))),
+            "errors of held-out losses: -1.0 for 'books'",
+        ),
+        (told(9, tokens_D=HUNDREDS[:2]), r"step 9: tokens: shape \(2,\); one value each of web"),
+        (told(9, tokens_D=-HUNDREDS), "step 9: tokens: -100.0 for 'web'"),
+        (told(9, loss_count_D=-HUNDREDS), "step 9: loss counts: -100.0 for 'web'"),
+        (told(9, loss_sum_D=np.array([1.0, math.nan, 1.0])), "loss sums: nan for 'code'"),
+        (told(9, excess_sum_D=np.full(3, math.nan)), "excess loss sums: nan for 'web'"),
+    ],
+)
+def test_an_observation_that_cannot_be_right_is_one_clear_line_and_changes_nothing(wrong, message):
+    estimator = started(SkillItEstimator(update_steps=10))
+    estimator.observe(told(5))
+    before = estimator.state_dict()
+    with pytest.raises(EstimatorError, match=message) as caught:
+        estimator.observe(wrong)
+    assert "\n" not in str(caught.value)
+    assert estimator.state_dict() == before
+
+
+def test_what_is_needed_and_missing_is_named():
+    with pytest.raises(EstimatorError, match="doremi: step 1: excess loss sums: needed and mis"):
+        started(DoReMiEstimator()).observe(told(1))
+
+
+def test_a_domain_that_was_not_counted_may_have_no_number():
+    estimator = started(ODMEstimator(warmup_steps=0))
+    count_D = np.array([100.0, 0.0, 100.0])
+    estimator.observe(told(1, loss_sum_D=np.array([300.0, math.nan, 100.0]), loss_count_D=count_D))
+    assert np.isfinite(estimator.plan().weights_D).all()
+
+
+def test_nothing_is_added_of_a_domain_that_was_not_counted():
+    estimator = started(ODMEstimator(warmup_steps=0, update_steps=2))
+    unknown_D = np.array([300.0, math.nan, 300.0])
+    estimator.observe(told(1, loss_sum_D=unknown_D, loss_count_D=np.array([100.0, 0.0, 100.0])))
+    estimator.observe(told(2))
+    assert np.isfinite(estimator.rewards_D).all()
+
+
+# State ------------------------------------------------------------------------------------------
+
+
+def test_the_state_of_another_estimator_or_of_other_options_is_refused():
+    state = through_json(started(AioliEstimator(eta=0.5)))
+    with pytest.raises(EstimatorError, match="skill_it: the state is that of 'aioli'"):
+        started(SkillItEstimator()).load_state_dict(state)
+    with pytest.raises(EstimatorError, match=r"aioli: the state was made with eta: 0.5, not 0.2"):
+        started(AioliEstimator()).load_state_dict(state)
+
+
+@pytest.mark.parametrize("part", ["estimator", "options", "domains", "run", "seen", "own"])
+def test_a_state_that_is_not_whole_is_refused(part):
+    state = through_json(started(AioliEstimator()))
+    del state[part]
+    with pytest.raises(EstimatorError, match="aioli: this is not the state of an estimator"):
+        started(AioliEstimator()).load_state_dict(state)
+
+
+def test_a_state_with_a_value_missing_or_of_another_shape_is_refused():
+    state = through_json(started(AioliEstimator()))
+    state["own"]["log_weights_D"] = [0.0, 0.0]
+    with pytest.raises(EstimatorError, match=r"'log_weights_D' has shape \(2,\)"):
+        started(AioliEstimator()).load_state_dict(state)
+    state["own"]["log_weights_D"] = "zero"
+    with pytest.raises(EstimatorError, match="'log_weights_D' is no array of numbers"):
+        started(AioliEstimator()).load_state_dict(state)
+    del state["own"]["log_weights_D"]
+    with pytest.raises(EstimatorError, match="state: it has no 'log_weights_D'"):
+        started(AioliEstimator()).load_state_dict(state)
+
+
+def test_a_refused_state_leaves_the_run_as_it_was():
+    estimator = started(ODMEstimator(warmup_steps=0))
+    estimator.observe(told(1))
+    before = estimator.state_dict()
+    state = through_json(estimator)
+    state["own"]["rewards_D"] = [1.0]
+    with pytest.raises(EstimatorError):
+        estimator.load_state_dict(state)
+    assert estimator.state_dict() == before
+
+
+def test_a_domain_that_is_new_begins_as_at_the_start_and_one_that_is_gone_is_forgotten():
+    first = started(ODMEstimator(warmup_steps=0))
+    first.observe(told(1, loss_sum_D=np.array([500.0, 100.0, 300.0])))
+    changed = ("maths", "books", "web")
+    second = started(ODMEstimator(warmup_steps=0), domains=changed)
+    second.load_state_dict(through_json(first))
+    rewards_D = first.rewards_D
+    assert second.rewards_D.tolist() == [0.0, rewards_D[2], rewards_D[0]]
+    assert abs(second.plan().weights_D.sum() - 1) < 1e-12
+
+
+def test_nan_is_null_in_a_state_and_nan_again_after():
+    packed = pack({"losses_DM": np.array([[1.0, math.nan]]), "round": 3})
+    assert packed == {"losses_DM": [[1.0, None]], "round": 3}
+    here = {"D": ["a"], "M": ["x", "y"]}
+    back = unpack(packed, here, here, {"losses_DM": np.zeros((1, 2)), "round": 0})
+    assert np.array_equal(back["losses_DM"], [[1.0, math.nan]], equal_nan=True)
+
+
+def test_axes_are_mapped_by_name_and_what_is_new_is_as_at_the_start():
+    packed = pack({"matrix_MD": np.array([[1.0, 2.0], [3.0, 4.0]]), "past_KD": np.ones((3, 2))})
+    before = {"M": ["x", "y"], "D": ["a", "b"]}
+    here = {"M": ["y", "z"], "D": ["b", "c", "a"]}
+    at_start = {"matrix_MD": np.full((2, 3), 9.0), "past_KD": np.empty((0, 3))}
+    back = unpack(packed, before, here, at_start)
+    assert back["matrix_MD"].tolist() == [[4.0, 9.0, 3.0], [9.0, 9.0, 9.0]]
+    assert np.isnan(back["past_KD"][:, 1]).all()  # not seen in any of the three
+    assert (back["past_KD"][:, [0, 2]] == 1.0).all()
+
+
+# The contract -----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"domains": ("web", "web", "books")}, "give each a name of its own"),
+        ({"steps": 0}, "steps: 0; at least 1"),
+        ({"reference_D": np.array([0.5, 0.6, 0.1])}, "reference_D: .* is not a mixture"),
+        ({"objective_M": HUNDREDS}, "objective_M: .* is not a mixture"),
+        ({"natural_D": np.array([0.5, 0.5])}, r"natural_D: shape \(2,\); it takes \(3,\)"),
+        ({"lower_D": np.full(3, 0.4)}, "no mixture is within the bounds: the leasts add up to 1.2"),
+        ({"lower_D": np.array([0.1, math.nan, 0.1])}, r"lower_D: .*nan.* has no number"),
+        (
+            {"lower_D": np.array([0.4, 0.0, 0.0])},
+            "domain 'web': the reference mixture has 0.3333, outside its bounds 0.4 to 1",
+        ),
+    ],
+)
+def test_a_setting_that_cannot_be_is_named(changes, message):
+    with pytest.raises(EstimatorError, match=message):
+        three_domains(**changes)
+
+
+def test_a_plan_is_a_mixture_for_some_steps():
+    with pytest.raises(EstimatorError, match="plan 'x': weights_D: .* is not a mixture"):
+        Plan(HUNDREDS, 3, "x")
+    with pytest.raises(EstimatorError, match="plan 'x': 0 steps; at least 1"):
+        Plan(THIRDS, 0, "x")
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "error", "message"),
+    [
+        ("aioli", {"etaa": 1}, ConfigError, "unknown option 'etaa'; did you mean 'eta'"),
+        ("aioli", {"eta": -1}, EstimatorError, "aioli: eta: -1; it takes a number >= 0"),
+        ("aioli", {"eta": True}, EstimatorError, "aioli: eta: True; it takes a number >= 0"),
+        ("aioli", {"ema": 1.5}, EstimatorError, "ema: 1.5; it takes a number from 0 to 1"),
+        ("aioli", {"sweeps": 0}, EstimatorError, "sweeps: 0; it takes a whole number >= 1"),
+        ("aioli", {"diagonal": 1}, EstimatorError, "diagonal: 1; it takes true or false"),
+        ("aioli", {"sweep_steps": 1.5}, EstimatorError, "sweep_steps: 1.5; it takes a whole"),
+        ("skill_it", {"window": 0}, EstimatorError, "skill_it: window: 0; it takes a whole"),
+        ("skill_it", {"eta": math.nan}, EstimatorError, "skill_it: eta: nan; it takes a number"),
+        ("skill_it", {"graph": [1]}, EstimatorError, "skill_it: graph: it takes {domain: {ev"),
+        ("skill_it", {"graph": {"web": {"code": "x"}}}, EstimatorError, "web on code: 'x'; it t"),
+        ("doremi", {"smoothing": 2}, EstimatorError, "doremi: smoothing: 2; it takes a number"),
+        ("doge", {"mu": 0}, EstimatorError, "doge: mu: 0; it takes a number >= 1e-12"),
+        ("doge", {"least": 2, "most": 1}, EstimatorError, "doge: most: 1; it takes a number >= 2"),
+        ("odm", {"update_steps": 0}, EstimatorError, "odm: update_steps: 0; it takes a whole"),
+        ("ado", {"fit_steps": "all"}, EstimatorError, "ado: fit_steps: 'all'; it takes a whole"),
+        ("ado", {"warmup_steps": -1}, EstimatorError, "ado: warmup_steps: -1; it takes a whole"),
+    ],
+)
+def test_an_option_that_cannot_be_is_one_line(name, options, error, message):
+    with pytest.raises(error, match=message):
+        make_estimator(name, options)

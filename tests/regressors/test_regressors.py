@@ -1,0 +1,262 @@
+"""Our regressors keep the promises of a regressor, and their own."""
+
+from __future__ import annotations
+
+import csv
+import time
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from mixing_law import law, mixtures
+from mixopt_regressors.boosted import LightGBMRegressor
+from mixopt_regressors.laws import LogLinearRegressor
+from mixopt_regressors.laws.exponential import ExponentialFit
+from mixopt_regressors.linear import LinearRegressor
+from places import DATA
+
+from mixopt.errors import PluginError, TrialsError
+from mixopt.fitting import spearman
+from mixopt.testing import check_regressor
+
+REGMIX = DATA / "regmix"
+ALL = [LinearRegressor, LogLinearRegressor, LightGBMRegressor]
+
+
+@pytest.mark.parametrize("kind", ALL)
+def test_a_regressor_keeps_the_promises_of_a_regressor(kind):
+    check_regressor(kind)
+
+
+@pytest.mark.parametrize("kind", ALL)
+def test_some_targets_of_a_fit_predict_what_all_of_it_does(kind):
+    weights_ND = mixtures(40)
+    fitted = kind().fit(weights_ND, law(weights_ND, targets=3, noise=0.01))
+    kept_NM = fitted.select([2, 0]).predict(weights_ND)
+    assert np.array_equal(kept_NM, fitted.predict(weights_ND)[:, [2, 0]])
+
+
+@pytest.mark.parametrize("kind", ALL)
+def test_one_target_of_a_fit_is_read_back_as_it_was_saved(kind, tmp_path):
+    weights_ND = mixtures(40)
+    fitted = kind().fit(weights_ND, law(weights_ND, targets=3, noise=0.01)).select([1])
+    fitted.save(tmp_path / "regressor")
+    read = kind.load(tmp_path / "regressor")
+    assert np.array_equal(read.predict(weights_ND), fitted.predict(weights_ND))
+
+
+@pytest.mark.parametrize("kind", ALL)
+def test_a_tuned_copy_fitted_again_predicts_the_same(kind):
+    weights_ND = mixtures(40)
+    losses_NM = law(weights_ND, noise=0.05)
+    fitted = kind().fit(weights_ND, losses_NM)
+    again = fitted.tuned().fit(weights_ND, losses_NM)
+    assert np.allclose(again.predict(weights_ND), fitted.predict(weights_ND), atol=1e-9)
+
+
+@pytest.mark.parametrize("kind", ALL)
+def test_a_vector_of_losses_gives_a_vector_of_predictions(kind):
+    weights_ND = mixtures(40)
+    means, stds = kind().fit(weights_ND, law(weights_ND)[:, 0]).predict(weights_ND, return_std=True)
+    assert means.shape == stds.shape == (40,)
+
+
+@pytest.mark.parametrize("kind", ALL)
+def test_predictions_are_finite_with_fewer_trials_than_domains(kind):
+    weights_ND = mixtures(6, domains=12)
+    fitted = kind().fit(weights_ND, law(weights_ND))
+    means, stds = fitted.predict(mixtures(200, domains=12, seed=1), return_std=True)
+    assert np.isfinite(means).all()
+    assert (stds > 0).all()
+
+
+@pytest.mark.parametrize("kind", ALL)
+def test_a_folder_of_another_regressor_is_refused(kind, tmp_path):
+    other = LinearRegressor if kind is not LinearRegressor else LogLinearRegressor
+    weights_ND = mixtures(20)
+    other().fit(weights_ND, law(weights_ND)).save(tmp_path)
+    with pytest.raises(PluginError, match=f"holds '{other.__name__}', not '{kind.__name__}'"):
+        kind.load(tmp_path)
+
+
+@pytest.mark.parametrize("kind", ALL)
+def test_a_loss_that_is_not_finite_is_named_by_row_and_column(kind):
+    weights_ND = mixtures(10)
+    losses_NM = law(weights_ND)
+    losses_NM[7, 1] = np.nan
+    with pytest.raises(TrialsError, match="losses: row 7, column 1 is nan; drop the row"):
+        kind().fit(weights_ND, losses_NM)
+
+
+@pytest.mark.parametrize("kind", ALL)
+def test_mixtures_of_other_domains_are_refused(kind):
+    fitted = kind().fit(mixtures(20), law(mixtures(20)))
+    with pytest.raises(TrialsError, match="mixtures of 4 domains; the fit has 5"):
+        fitted.predict(mixtures(3, domains=4))
+
+
+def test_mixtures_and_losses_of_different_lengths_are_refused():
+    with pytest.raises(TrialsError, match="20 mixtures and 19 rows of losses"):
+        LinearRegressor().fit(mixtures(20), law(mixtures(20))[:-1])
+
+
+def test_linear_recovers_a_linear_law_exactly():
+    weights_ND = mixtures(30)
+    slopes_DM = np.random.default_rng(2).normal(size=(5, 3))
+    fitted = LinearRegressor().fit(weights_ND, weights_ND @ slopes_DM)
+    fresh_ND = mixtures(50, seed=9)
+    assert np.allclose(fitted.predict(fresh_ND), fresh_ND @ slopes_DM, atol=1e-10)
+
+
+def test_linear_interpolates_with_fewer_trials_than_domains():
+    weights_ND = mixtures(6, domains=12)
+    losses_NM = law(weights_ND)
+    assert np.allclose(LinearRegressor().fit(weights_ND, losses_NM).predict(weights_ND), losses_NM)
+
+
+def test_linear_covers_its_noise_at_the_stated_rate():
+    weights_ND = mixtures(400)
+    rng = np.random.default_rng(0)
+    losses_N = weights_ND @ rng.normal(size=5) + 0.1 * rng.standard_normal(400)
+    fitted = LinearRegressor().fit(weights_ND[:40], losses_N[:40])
+    means, stds = fitted.predict(weights_ND[40:], return_std=True)
+    covered = np.mean(np.abs(means - losses_N[40:]) < 1.645 * stds)
+    assert 0.8 < covered < 0.97  # nominal 0.9; one training set of 40
+
+
+def test_log_linear_recovers_a_mixing_law():
+    weights_ND, fresh_ND = mixtures(60), mixtures(100, seed=9)
+    losses_KM = law(np.vstack([weights_ND, fresh_ND]), targets=4)
+    fitted = LogLinearRegressor().fit(weights_ND, losses_KM[:60])
+    # The prior on slopes leaves a trace, far below the spread of the losses.
+    assert np.abs(fitted.predict(fresh_ND) - losses_KM[60:]).max() < 0.02 * losses_KM.std()
+
+
+def test_log_linear_ends_where_no_small_change_of_a_parameter_lowers_its_loss():
+    weights_ND = mixtures(30)
+    losses_N = law(weights_ND, noise=0.05)[:, 0]
+    fit = ExponentialFit(weights_ND, losses_N / losses_N.std(), penalty=0.1).best()
+    for step_P in np.vstack([np.eye(6), -np.eye(6)]) * 1e-2:
+        changed = replace(fit, parameters_P=fit.parameters_P + step_P)
+        assert changed.loss() > fit.loss() - 1e-5
+
+
+def test_log_linear_is_not_pulled_by_one_broken_trial():
+    weights_ND, fresh_ND = mixtures(60), mixtures(100, seed=9)
+    losses_K = law(np.vstack([weights_ND, fresh_ND]), targets=1)[:, 0]
+    broken_N = losses_K[:60].copy()
+    broken_N[3] += 5 * losses_K.std()
+    errors = {
+        huber: np.abs(
+            LogLinearRegressor(1e-6, huber).fit(weights_ND, broken_N).predict(fresh_ND)
+            - losses_K[60:]
+        ).mean()
+        for huber in (3.0, None)
+    }
+    assert errors[3.0] < 0.2 * errors[None]
+
+
+def test_log_linear_of_a_constant_loss_is_that_constant():
+    weights_ND = mixtures(20)
+    predicted_N = (
+        LogLinearRegressor().fit(weights_ND, np.full(20, 3.5)).predict(mixtures(50, seed=1))
+    )
+    assert np.allclose(predicted_N, 3.5, atol=0.05)
+
+
+@pytest.mark.parametrize(("trials", "leaf"), [(20, 3), (64, 4), (160, 10), (1000, 20)])
+def test_lightgbm_leaves_hold_a_sixteenth_of_the_trials(trials, leaf):
+    assert LightGBMRegressor()._parameters(trials)["min_child_samples"] == leaf
+
+
+def test_lightgbm_stops_early_where_more_trees_only_fit_noise():
+    rng = np.random.default_rng(0)
+    weights_ND = mixtures(40)
+    noise_N, law_N = rng.standard_normal(40), 3 * weights_ND[:, 0]
+    fitted = LightGBMRegressor().fit(weights_ND, np.stack([noise_N, law_N], axis=1))
+    assert fitted.trees_M[0] < 100 < fitted.trees_M[1]
+
+
+def test_lightgbm_std_is_the_error_on_held_out_folds():
+    rng = np.random.default_rng(0)
+    weights_ND = mixtures(200)
+    noisy_N = weights_ND[:, 0] + 0.5 * rng.standard_normal(200)
+    _, stds = LightGBMRegressor().fit(weights_ND, noisy_N).predict(weights_ND, return_std=True)
+    assert stds == pytest.approx(0.5, rel=0.2)
+
+
+def test_lightgbm_fitted_again_is_as_unsure_as_it_was_found_to_be():
+    weights_ND = mixtures(60)
+    fitted = LightGBMRegressor().fit(weights_ND, law(weights_ND))
+    again = fitted.tuned().fit(weights_ND[:45], law(weights_ND)[:45])
+    assert np.array_equal(again.noise_M, fitted.noise_M)
+    assert (again.noise_M < 0.7 * law(weights_ND).std(axis=0)).all()
+
+
+def test_a_broken_booster_is_an_error_that_names_the_file(tmp_path):
+    weights_ND = mixtures(40)
+    LightGBMRegressor(trees=5).fit(weights_ND, law(weights_ND)).save(tmp_path)
+    (tmp_path / "target-1.txt").write_text("tree\nversion=", encoding="utf-8")
+    with pytest.raises(PluginError, match="target-1.txt: cannot be read"):
+        LightGBMRegressor.load(tmp_path)
+
+
+def test_objects_in_a_saved_regressor_are_not_unpickled(tmp_path):
+    weights_ND = mixtures(20)
+    LinearRegressor().fit(weights_ND, law(weights_ND)).save(tmp_path)
+    np.savez(tmp_path / "arrays.npz", slopes_MD=np.array([{"a": 1}], dtype=object))
+    with pytest.raises(ValueError, match="allow_pickle"):
+        LinearRegressor.load(tmp_path)
+
+
+def published(name: str) -> tuple[np.ndarray, np.ndarray]:
+    """Shares and losses of RegMix's published runs, joined by index; rows rescaled to 1."""
+    if not REGMIX.exists():
+        pytest.skip(f"the published RegMix runs are not at {REGMIX}")
+    tables = []
+    for kind in ("mixture", "loss"):
+        with (REGMIX / f"{name}_{kind}.csv").open(encoding="utf-8") as stream:
+            rows = list(csv.reader(stream))[1:]
+        tables.append({int(row[0]): [float(value) for value in row[1:]] for row in rows})
+    weights_ND, losses_NM = (np.array([table[key] for key in sorted(table)]) for table in tables)
+    return weights_ND / weights_ND.sum(axis=1, keepdims=True), losses_NM
+
+
+def mean_spearman(predicted_NM: np.ndarray, observed_NM: np.ndarray) -> float:
+    both = zip(predicted_NM.T, observed_NM.T, strict=True)
+    return float(np.mean([spearman(*pair) for pair in both]))
+
+
+def test_log_linear_ranks_published_runs_in_under_two_cpu_seconds():
+    (weights_ND, losses_NM), (fresh_ND, seen_NM) = published("train_1m"), published("test_1m")
+    start = time.process_time()
+    fitted = LogLinearRegressor().fit(weights_ND, losses_NM)
+    assert time.process_time() - start < 2
+    assert mean_spearman(fitted.predict(fresh_ND), seen_NM) >= 0.97
+
+
+def test_lightgbm_is_not_constant_on_32_published_runs():
+    (weights_ND, losses_NM), (fresh_ND, seen_NM) = published("train_1m"), published("test_1m")
+    rows = np.random.RandomState(0).permutation(512)[:32]
+    predicted_NM = LightGBMRegressor().fit(weights_ND[rows], losses_NM[rows]).predict(fresh_ND)
+    assert (np.ptp(predicted_NM, axis=0) > 0.5).all()
+    assert mean_spearman(predicted_NM, seen_NM) > 0.9
+
+
+@pytest.mark.slow
+def test_lightgbm_ranks_published_runs_as_well_as_with_early_stopping_on_the_test_set():
+    (weights_ND, losses_NM), (fresh_ND, seen_NM) = published("train_1m"), published("test_1m")
+    fitted = LightGBMRegressor().fit(weights_ND, losses_NM)
+    # RegMix's notebook, which stops on the test set, gets 0.9895.
+    assert mean_spearman(fitted.predict(fresh_ND), seen_NM) >= 0.989
+
+
+def test_a_mixing_law_does_not_explode_where_trials_hardly_varied_a_domain():
+    rng = np.random.default_rng(0)
+    weights_ND = rng.dirichlet([50, 1, 1], 20)
+    weights_ND[:, 0] = 0.96 + 0.01 * rng.random(20)
+    weights_ND[:, 1:] *= ((1 - weights_ND[:, 0]) / weights_ND[:, 1:].sum(axis=1))[:, None]
+    losses_N1 = 2 + np.exp(400 * (weights_ND[:, :1] - 0.965)) + 0.01 * rng.random((20, 1))
+    regressor = LogLinearRegressor(slope_penalty=1e-6).fit(weights_ND, losses_N1)
+    high = losses_N1.max() + np.ptp(losses_N1)
+    assert regressor.predict(np.eye(3)).max() <= high + 1e-9

@@ -1,0 +1,61 @@
+"""Shared power laws learn what targets have in common, and say how sure they are."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from mixopt_regressors.laws import SkillsRegressor
+from mixopt_regressors.laws.skills import STRENGTHS
+
+
+def two_skills(rng: np.random.Generator, trials: int) -> tuple[np.ndarray, np.ndarray]:
+    """Five losses that fall with two skills, each taught by two of five domains."""
+    weights_ND = rng.dirichlet(np.ones(5), trials)
+    taught_N2 = np.column_stack([weights_ND[:, :2].sum(axis=1), weights_ND[:, 2:4].sum(axis=1)])
+    skills_N2 = (0.05 + taught_N2) ** -0.4
+    loads_2M = np.array([[1.0, 0.8, 0.5, 0.2, 0.0], [0.0, 0.2, 0.5, 0.8, 1.0]])
+    return weights_ND, 1.5 + skills_N2 @ loads_2M
+
+
+def test_a_law_of_two_shared_skills_is_predicted_from_two_dozen_trials():
+    weights_ND, losses_NM = two_skills(np.random.default_rng(0), 224)
+    fitted = SkillsRegressor().fit(weights_ND[:24], losses_NM[:24])
+    errors_NM = fitted.predict(weights_ND[24:]) - losses_NM[24:]
+    assert np.abs(errors_NM).mean() < 0.05 * losses_NM.std()
+
+
+def test_the_law_is_convex_in_the_mixture():
+    rng = np.random.default_rng(1)
+    weights_ND, losses_NM = two_skills(rng, 30)
+    fitted = SkillsRegressor().fit(weights_ND, losses_NM + 0.1 * rng.standard_normal((30, 5)))
+    one_ND, other_ND = rng.dirichlet(np.ones(5), (2, 200))
+    chord_NM = 0.5 * (fitted.predict(one_ND) + fitted.predict(other_ND))
+    assert (fitted.predict(0.5 * (one_ND + other_ND)) <= chord_NM + 1e-12).all()
+
+
+def test_a_new_trial_lies_within_two_standard_deviations_about_as_often_as_it_should():
+    rng = np.random.default_rng(2)
+    weights_ND, losses_NM = two_skills(rng, 248)
+    losses_NM += 0.05 * rng.standard_normal(losses_NM.shape)
+    fitted = SkillsRegressor().fit(weights_ND[:48], losses_NM[:48])
+    means_NM, stds_NM = fitted.predict(weights_ND[48:], return_std=True)
+    inside_NM = np.abs(means_NM - losses_NM[48:]) < 2 * stds_NM
+    assert 0.9 < inside_NM.mean() < 0.995
+
+
+def test_a_refit_keeps_the_strength_and_the_optimism():
+    weights_ND, losses_NM = two_skills(np.random.default_rng(3), 30)
+    fitted = SkillsRegressor().fit(weights_ND, losses_NM)
+    again = fitted.tuned()
+    assert again.strength == float(fitted.strength_)
+    assert again.optimism == float(fitted.optimism_)
+    assert again.fit(weights_ND, losses_NM).predict(weights_ND) == pytest.approx(
+        fitted.predict(weights_ND)
+    )
+
+
+def test_one_mixture_is_fitted_with_the_strongest_prior():
+    weights_ND = np.full((3, 4), 0.25)
+    fitted = SkillsRegressor().fit(weights_ND, np.array([[1.0], [1.1], [0.9]]))
+    assert float(fitted.strength_) == STRENGTHS[0]
+    assert fitted.predict(weights_ND) == pytest.approx(1.0, abs=0.02)

@@ -1,0 +1,174 @@
+"""`mixopt experts DIR` says what a run recorded of its experts, and draws it."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from made_experts import counted, probed
+
+import mixopt
+from mixopt.errors import RoutingError
+from mixopt.mixture import Mixture
+from mixopt.reporting import draw_experts
+from mixopt.routing import ExpertCounts, ExpertRecord, LayerInformation, Window
+from mixopt.system import write_json
+from mixopt.trials import Losses, Trial, TrialResult, result_to_json, trial_to_json
+
+EVEN = np.full((2, 4), 1000)
+ONE = np.tile([3997, 1, 1, 1], (2, 1))
+
+
+def mixopt_experts(*arguments) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "mixopt", "experts", *map(str, arguments)]
+    return subprocess.run(command, capture_output=True, text=True, check=False)
+
+
+@pytest.fixture(scope="module")
+def pretraining(tmp_path_factory) -> Path:
+    """A run whose second layer collapses in the second half."""
+    path = tmp_path_factory.mktemp("runs") / "olmoe"
+    record = ExpertRecord(path / "experts")
+    for end in (10, 20, 30, 40):
+        layers = [EVEN, ONE if end > 20 else EVEN]
+        record.write_window(Window(end - 10, end, renamed(counted(layers))))
+    record.write_probe(40, probed(np.zeros((2, 4, 8), int), [0, 1, 0, 1]))
+    return path
+
+
+def renamed(assignments):
+    return assignments.only({"d0": "web", "d1": "code"})
+
+
+def written(path: Path, name: str, counts_LDE) -> None:
+    """Write the file of a trial that has experts."""
+    trial = Trial(name, Mixture({"web": 0.5, "code": 0.5}), seed=1)
+    losses = Losses(10, {"web": 2.0}, {"web": 1.0})
+    assignments = renamed(counted(counts_LDE))
+    told = tuple(LayerInformation(k, 0.2, 0.1, 0.1, 0.125) for k in range(len(counts_LDE)))
+    counts = ExpertCounts(assignments, assignments, told)
+    result = TrialResult(name, "finished", 10, 10, 0.1, losses, experts=counts)
+    entry = {"trial": trial_to_json(trial), "result": result_to_json(result)}
+    write_json(path / "trials" / f"{name}.json", entry)
+
+
+@pytest.fixture
+def sweep(tmp_path) -> Path:
+    written(tmp_path / "sweep", "t0000", [EVEN, EVEN])
+    written(tmp_path / "sweep", "t0001", [EVEN, ONE])
+    return tmp_path / "sweep"
+
+
+def test_a_pretraining_is_told_by_layer_and_domain_with_what_is_wrong(pretraining):
+    ran = mixopt_experts(pretraining)
+    assert ran.returncode == 0, ran.stderr
+    assert ran.stdout.startswith("steps 21 to 40: 2 layers with routers: 0  1")
+    assert "layer 1: collapse: expert 0 is chosen by 100% of the tokens" in ran.stdout
+    assert "balance the router, no mixture mends this" in ran.stdout
+    assert "1,024 and 50,000 are needed" in ran.stdout
+    for name in ("load", "domains", "distances", "over_time", "history"):
+        file = pretraining / f"figures/experts_{name}.svg"
+        assert file.read_text().startswith("<?xml")
+        assert str(file) in ran.stderr
+
+
+def test_the_answer_is_json_too(pretraining):
+    ran = mixopt_experts(pretraining, "--json")
+    found = json.loads(ran.stdout)
+    assert (found["kind"], found["steps"], found["collapsed"]) == ("pretraining", [20, 40], True)
+    assert [one["layer"] for one in found["diagnoses"]] == [1]
+    assert found["layers"][1]["max_violation"] == pytest.approx(4 * 0.99925 - 1)
+    assert found["probe"] == {"step": 40, "specialisation": None}
+    assert len(found["figures"]) == 5
+
+
+def test_it_is_a_function_of_the_library(pretraining):
+    found = mixopt.experts(pretraining)
+    assert found.summary.collapsed
+    assert found.train.tokens_D.sum() == 2 * EVEN.sum()
+    assert {file.name for file in draw_experts(found)} >= {"experts_load.svg"}
+
+
+def test_domains_are_compared_by_the_last_probe_where_it_saw_enough(pretraining, tmp_path):
+    record = ExpertRecord(tmp_path / "experts")
+    for window in ExpertRecord(pretraining / "experts").windows():
+        record.write_window(window)
+    domain_U = np.arange(1024) % 2
+    ids = domain_U[:, None] * 2 + np.zeros((2, 1024, 100), int)
+    record.write_probe(40, probed(ids, domain_U))
+    found = mixopt.experts(tmp_path)
+    assert found.compared.layers[0].counts_DE.sum() == 1024 * 100
+    assert "less chance (0% of what is measured): 0: 0.999  1: 0.999" in str(found)
+    assert mixopt.experts(pretraining).compared is not found.compared
+
+
+def test_after_a_change_of_domains_only_what_came_then_is_told(pretraining, tmp_path):
+    record = ExpertRecord(tmp_path / "experts")
+    record.write_window(Window(0, 10, counted([EVEN, EVEN])))
+    record.write_window(Window(10, 20, renamed(counted([EVEN, EVEN]))))
+    found = mixopt.experts(tmp_path)
+    assert [window.end for window in found.windows] == [20]
+    assert found.train.domains == ("web", "code")
+
+
+def test_a_sweep_is_told_by_trial_and_one_of_them_in_full(sweep):
+    ran = mixopt_experts(sweep)
+    assert ran.returncode == 0, ran.stderr
+    lines = ran.stdout.splitlines()
+    assert lines[0] == "experts collapsed in 1 of 2 trials"
+    assert lines[2].split()[0] == "t0001"
+    assert "layer 1: collapse: expert 0 is chosen by 100% of the tokens" in lines[2]
+    assert lines[3].split()[0] == "t0000"
+    assert "collapse" not in lines[3]
+    assert "trial t0000: 2 layers with routers" in ran.stdout
+    assert lines[-1] == "held-out text: specialisation by layer, less chance: 0: 0.125  1: 0.125"
+    assert (sweep / "figures/experts_load.svg").exists()
+    found = json.loads(mixopt_experts(sweep, "--json").stdout)
+    assert (found["kind"], found["collapsed"], found["shown"]) == ("sweep", ["t0001"], "t0000")
+    assert [one["collapse"] is None for one in found["trials"]] == [True, False]
+
+
+def test_trials_that_collapsed_are_listed_before_those_of_a_less_even_load(tmp_path):
+    uneven = np.tile([2000, 1000, 500, 450], (2, 1))
+    crowded = np.tile([2550, 490, 480, 480], (2, 1))
+    for number in range(12):
+        written(tmp_path, f"t{number:04d}", [uneven])
+    written(tmp_path, "t0012", [crowded])
+    lines = str(mixopt.experts(tmp_path)).splitlines()
+    assert lines[0] == "experts collapsed in 1 of 13 trials"
+    assert lines[2].startswith("t0012 ")
+    assert lines[14] == "and 1 more, in experts.parquet"
+
+
+def test_of_a_single_domain_nothing_is_compared(tmp_path):
+    record = ExpertRecord(tmp_path / "experts")
+    record.write_window(Window(0, 10, counted([EVEN[:1]])))
+    probe = probed(np.zeros((1, 1024, 50), int), np.zeros(1024, int))
+    unknown = replace(probe.layers[0], shared_D=np.full(1, np.nan))
+    record.write_probe(10, replace(probe, domains=("d0",), layers=(unknown,)))
+    assert str(mixopt.experts(tmp_path)).endswith("no collapse, degradation or underfitting")
+
+
+@pytest.mark.parametrize("there", [True, False])
+def test_a_directory_without_experts_is_one_line(there, tmp_path):
+    path = tmp_path / "run"
+    if there:
+        path.mkdir()
+    ran = mixopt_experts(path)
+    assert ran.returncode == 2
+    said = "nothing is recorded about experts" if there else "no such directory"
+    assert ran.stderr.startswith(f"mixopt: {path}: {said}")
+    assert ran.stderr.count("\n") == 1
+
+
+def test_a_window_of_other_experts_than_the_last_is_named(pretraining, tmp_path):
+    record = ExpertRecord(tmp_path / "experts")
+    record.write_window(Window(0, 10, renamed(counted([EVEN]))))
+    record.write_window(Window(10, 20, renamed(counted([EVEN, EVEN]))))
+    with pytest.raises(RoutingError, match="an earlier window is of other experts: layer 1"):
+        mixopt.experts(tmp_path)

@@ -1,0 +1,254 @@
+"""The report of a real, very small run: complete, self-contained, honest and portable."""
+
+import json
+import re
+import shutil
+import sqlite3
+from contextlib import closing
+from html import unescape
+from html.parser import HTMLParser
+
+import polars as pl
+import pytest
+import yaml
+
+import mixopt
+from mixopt.errors import RunError
+from mixopt.reporting import write_report
+from mixopt.reporting.validation_section import verdict_style
+from mixopt.system import without_folders
+from mixopt.tracking import sync
+from mixopt.trials import Trials
+
+ODD = "c++ <b>&"
+
+
+def write_domain(path, words, documents=60):
+    lines = [
+        json.dumps({"text": " ".join(words[(i * k) % len(words)] for k in range(1, 90)) + f" {i}"})
+        for i in range(documents)
+    ]
+    path.write_text("\n".join(lines))
+    return {"path": "json", "data_files": str(path)}
+
+
+@pytest.fixture(scope="module")
+def done(tmp_path_factory):
+    """A run that took all steps."""
+    folder = tmp_path_factory.mktemp("report")
+    letters = ("alpha beta gamma delta", "one two three four five", "for while if else def class")
+    web, numbers, code = (
+        write_domain(folder / f"{place}.jsonl", words.split())
+        for place, words in enumerate(letters)
+    )
+    target = write_domain(folder / "t.jsonl", ["one", "beta", "three", "gamma", "def"], 20)
+    config = {
+        "name": "small",
+        "corpus": {"domains": {"web": web, "numbers": numbers, ODD: code}, "tokenizer": "bytes"},
+        "evaluation": {"target": target},
+        "design": {"trials": 8, "replicates": 2, "max_usage": 50},
+        "proxy": {"name": "ngram", "tokens": 4000, "eval_every": 2000, "eval_tokens": 2000},
+        "fit": {"regressors": ["linear"], "folds": 3},
+        "objective": {"target": "target"},
+        "propose": {"samples": 500, "average": 8, "bootstrap": 2},
+        "tracking": {"enabled": False},
+    }
+    source = folder / "small.yaml"
+    source.write_text(yaml.safe_dump(config))
+    return mixopt.run(source, folder / "run")
+
+
+@pytest.fixture
+def run(done, tmp_path):
+    """A copy that a test may change."""
+    shutil.copytree(done.path, tmp_path / "run")
+    return mixopt.load_run(tmp_path / "run")
+
+
+@pytest.fixture(scope="module")
+def page(done):
+    return (done.path / "report.html").read_text()
+
+
+def text_of(page):
+    return unescape(re.sub(r"<[^>]+>", " ", page.split("</style>", 1)[1]))
+
+
+def test_the_page_has_every_section(page):
+    titles = re.findall(r"<h2>(.*?)</h2>", page)
+    expected = ["Validation", "Predicted against validated", "Fit on held-out folds"]
+    expected += ["Design and trials", "Corpus", "Provenance"]
+    assert [title for title in titles if title in expected] == expected
+
+
+def test_the_page_fetches_nothing(page):
+    fetched = re.findall(
+        r"(?:src|href)\s*=\s*[\"']([^\"'#][^\"']*)|@import|url\(\s*[\"']?(?!#)", page
+    )
+    assert fetched == []
+    assert "<script" not in page
+
+
+def test_the_page_is_balanced(page):
+    class Balance(HTMLParser):
+        void = frozenset(("meta", "br", "path", "use", "rect", "image"))
+
+        def __init__(self):
+            super().__init__()
+            self.open = []
+
+        def handle_starttag(self, tag, attrs):
+            if tag not in self.void:
+                self.open.append(tag)
+
+        def handle_endtag(self, tag):
+            if tag not in self.void:
+                assert self.open.pop() == tag
+
+    parser = Balance()
+    parser.feed(page)
+    assert parser.open == []
+
+
+def test_no_id_is_there_twice(page):
+    names = re.findall(r'\bid="([^"]*)"', page)
+    assert len(names) == len(set(names))
+
+
+def test_names_are_escaped(page):
+    assert "c++ <b>" not in page
+    assert "c++ &lt;b&gt;&amp;" in page
+
+
+def test_the_proposal_is_there_with_its_shares(done, page):
+    words = text_of(page)
+    for weight in done.proposal.mixture.values():
+        assert f"{100 * weight:.1f}%" in words or "<0.1%" in words
+
+
+def test_no_absolute_path_is_named(done, page):
+    assert str(done.path.parent) not in page
+    assert str(done.path.parent.parent) not in page
+    assert "\N{HORIZONTAL ELLIPSIS}/0.jsonl" in text_of(page)
+
+
+def test_writing_it_again_gives_the_same_page(run, page):
+    assert write_report(run).read_text() == page
+
+
+def test_figures_are_files_too(done):
+    names = {file.stem for file in (done.path / "figures").glob("*.svg")}
+    assert names >= {"proposal", "design", "held_out", "validation", "validation_predicted"}
+
+
+def test_a_run_without_validation_says_so(run):
+    run.discard("validate")
+    page = text_of(write_report(run).read_text())
+    assert "Not validated yet" in page
+    assert "Corpus" in page
+
+
+def test_a_run_without_a_proposal_has_no_report(run):
+    run.discard("propose")
+    with pytest.raises(RunError, match="'propose' is not done yet: mixopt propose"):
+        write_report(run)
+
+
+def validated(run, losses):
+    """Return the validation with other losses of the target, by mixture."""
+    table = run.validation.trials.table
+    noise = {"proposal": (0.02, -0.03, 0.0), "others": (-0.01, 0.02, 0.01)}
+    values = []
+    for name in table["trial"]:
+        mixture, _, seed = name.rpartition("-s")
+        values.append(losses[mixture] + noise.get(mixture, noise["others"])[int(seed)])
+    columns = [pl.Series(f"{kind}/target", values) for kind in ("loss", "bpb")]
+    Trials(table.with_columns(columns), run.trials.domains, run.trials.targets).write(
+        run.path / "validation.parquet"
+    )
+    return mixopt.load_run(run.path).validation
+
+
+def level(run, proposal, others):
+    return {n: proposal if n == "proposal" else others for n in run.validation.mixtures}
+
+
+def test_a_proposal_that_wins_everywhere_is_said_to_win(run):
+    found = validated(run, level(run, 1.0, 2.0))
+    assert found.verdict.startswith("The proposal wins against natural")
+    assert verdict_style(found) == "good"
+
+
+def test_a_proposal_that_loses_is_said_to_lose(run):
+    found = validated(run, level(run, 2.0, 1.0))
+    assert found.verdict.startswith("The proposal does not win against every baseline: it loses to")
+    assert verdict_style(found) == "bad"
+
+
+def test_a_difference_that_may_be_noise_is_not_called_a_win(run):
+    losses = level(run, 1.0, 1.0)
+    found = validated(run, losses)
+    assert "no difference from natural" in found.verdict
+    assert verdict_style(found) == ""
+
+
+def test_a_baseline_without_finished_runs_is_a_warning(run):
+    table = run.validation.trials.table
+    failed = pl.col("trial").str.starts_with("natural-")
+    losses = [name for name in table.columns if name.startswith(("loss/", "bpb/"))]
+    table = table.with_columns(
+        pl.when(failed).then(pl.lit("failed")).otherwise("status").alias("status"),
+        *(pl.when(~failed).then(name).alias(name) for name in losses),
+    )
+    Trials(table, run.trials.domains, run.trials.targets).write(run.path / "validation.parquet")
+    page = text_of(write_report(mixopt.load_run(run.path)).read_text())
+    assert "natural: too few seeds finished to compare the proposal with it" in page
+
+
+def test_trials_that_did_not_finish_are_listed_with_their_reason(run):
+    table = run.trials.table
+    first = pl.int_range(pl.len()) == 0
+    losses = [name for name in table.columns if name.startswith(("loss/", "bpb/"))]
+    table = table.with_columns(
+        pl.when(first).then(pl.lit("diverged")).otherwise("status").alias("status"),
+        pl.when(first).then(pl.lit("loss is nan in /elsewhere/me/x/y.py")).alias("reason"),
+        *(pl.when(~first).then(name).alias(name) for name in losses),
+    )
+    Trials(table, run.trials.domains, run.trials.targets).write(run.path / "trials.parquet")
+    page = text_of(write_report(mixopt.load_run(run.path)).read_text())
+    assert "loss is nan in \N{HORIZONTAL ELLIPSIS}/y.py" in page
+
+
+@pytest.mark.parametrize(
+    ("text", "kept"),
+    [
+        ("/elsewhere/me/data/x.jsonl", "\N{HORIZONTAL ELLIPSIS}/x.jsonl"),
+        (
+            "trial 3: '/tmp/a/b.txt' is missing",
+            "trial 3: '\N{HORIZONTAL ELLIPSIS}/b.txt' is missing",
+        ),
+        (r"C:\Users\me\x.txt", "\N{HORIZONTAL ELLIPSIS}/x.txt"),
+        ("file:///data/x/y.zst", "\N{HORIZONTAL ELLIPSIS}/y.zst"),
+        ("https://example.org/a/b", "https://example.org/a/b"),
+        ("org/name and data/x.jsonl", "org/name and data/x.jsonl"),
+    ],
+)
+def test_folders_of_absolute_paths_are_left_out(text, kept):
+    assert without_folders(text) == kept
+
+
+def test_a_run_that_was_not_tracked_is_sent_to_mlflow_as_a_whole(run):
+    pytest.importorskip("mlflow")
+    result = sync(run.path)
+    trials = len(run.trials) + len(run.validation.trials)
+    assert (result.trouble, result.sent["trials"], result.sent["runs"]) == (None, trials, 2)
+    assert not any(result.left.values())
+    with closing(sqlite3.connect(run.path / "mlflow.db")) as database:
+        states = database.execute("select status, count(*) from runs group by status").fetchall()
+        asked = database.execute("select value from params where key = 'design/trials'").fetchall()
+        inputs = database.execute("select count(*) from inputs").fetchall()
+    assert states == [("FINISHED", 2 + trials)]
+    assert asked == [("8",)]
+    assert inputs == [(4,)]  # the corpus, to train on and held out, of sweep and validation
+    kept = {file.name for file in (run.path / "mlartifacts").rglob("*") if file.is_file()}
+    assert kept >= {"proposal.svg", "validation.svg", "trials.parquet", "report.html"}

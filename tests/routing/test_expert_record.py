@@ -1,0 +1,78 @@
+"""What is recorded of experts is read again as it was, and dropped from a step on."""
+
+from __future__ import annotations
+
+import numpy as np
+import polars as pl
+import pytest
+from made_experts import counted, probed
+
+from mixopt.errors import RoutingError
+from mixopt.routing import ExpertRecord, Window
+
+
+def window(start, end, seed=0):
+    counts = np.random.default_rng(seed).integers(0, 9, size=(2, 3, 4))
+    return Window(start, end, counted(counts))
+
+
+@pytest.fixture
+def record(tmp_path) -> ExpertRecord:
+    made = ExpertRecord(tmp_path / "experts")
+    for place in range(3):
+        made.write_window(window(10 * place, 10 * place + 10, seed=place))
+        made.write_scalars(10 * place + 10, {"moe/max_vio/mean": 0.5 * place})
+    return made
+
+
+def test_windows_are_read_as_they_were_written(record):
+    found = record.windows()
+    assert [(one.start, one.end) for one in found] == [(0, 10), (10, 20), (20, 30)]
+    for place, one in enumerate(found):
+        expected = window(0, 1, seed=place).assignments
+        assert one.assignments.domains == expected.domains
+        for a, b in zip(one.assignments.layers, expected.layers, strict=True):
+            for name, array in b.arrays().items():
+                np.testing.assert_array_equal(a.arrays()[name], array, err_msg=name)
+
+
+def test_parts_one_below_the_other_are_the_whole_run(record):
+    table = pl.read_parquet(record.path / "counts" / "*.parquet")
+    assert set(table.columns) == {
+        *("step_start", "step_end", "domain", "layer", "expert"),
+        *("count", "even", "odd", "probability_sum"),
+    }
+    every = sum(w.assignments.tokens_D.sum() for w in record.windows())
+    assert table.filter(layer=0)["count"].sum() == every
+    tokens = table.filter(layer=1, step_end=20).group_by("domain", maintain_order=True)
+    expected = window(0, 1, seed=1).assignments.layer(1).tokens_D
+    assert tokens.agg(pl.col("count").sum())["count"].to_list() == expected.tolist()
+
+
+def test_what_is_of_later_steps_is_dropped(record):
+    probe = probed(np.zeros((1, 2, 8), int), [0, 1])
+    record.write_probe(15, probe)
+    record.write_probe(25, probe)
+    with (record.path / "scalars.jsonl").open("a") as stream:
+        stream.write('{"step": 2')  # half a line, as a killed process leaves
+    record.cut(20)
+    assert [one.end for one in record.windows()] == [10, 20]
+    assert [step for step, _ in record.probes()] == [15]
+    assert [line["step"] for line in record.scalars()] == [10, 20]
+    record.cut(0)
+    assert record.windows() == record.probes() == record.scalars() == []
+    assert not record.is_there
+
+
+def test_a_part_that_is_damaged_is_named(record):
+    (record.path / "layers" / "part-00000020.parquet").write_bytes(b"PAR1")
+    with pytest.raises(RoutingError, match=r"part-00000020.parquet: cannot be read"):
+        record.windows()
+
+
+def test_nothing_is_there_before_something_is_written(tmp_path):
+    record = ExpertRecord(tmp_path / "experts")
+    record.cut(10)
+    assert record.windows() == record.beside == []
+    assert record.last_probe() is None
+    assert not record.path.exists()

@@ -1,0 +1,142 @@
+"""The numbers that are followed while a model with experts trains: few names, right values."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from hypothesis import given, strategies as st
+from made_experts import NAMES, counted, probed
+
+from mixopt.routing import Named, join_probes, measures, probe_scalars, training_scalars
+from mixopt.routing.scalars import BUDGET
+
+# --- Names --------------------------------------------------------------------------------------
+
+
+@given(
+    layers=st.integers(1, 200),
+    domains=st.integers(1, 120),
+)
+def test_a_run_never_has_more_names_than_the_budget(layers, domains):
+    names = Named.within_budget(range(layers), [f"d{d}" for d in range(domains)]).all_names()
+    assert len(names) == len(set(names)) <= BUDGET
+
+
+def test_48_layers_and_20_domains_all_have_names():
+    domains = [f"d{d}" for d in range(20)]
+    named = Named.within_budget(range(48), domains)
+    assert named == Named(tuple(range(48)), tuple(domains))
+    assert len(named.all_names()) <= 400
+
+
+def test_layers_that_have_names_are_spread_over_the_model():
+    named = Named.within_budget(range(3, 203), NAMES)
+    assert named.layers[0] == 3
+    assert named.layers[-1] == 202
+    assert set(np.diff(named.layers)) <= {2, 3, 4}
+
+
+def test_no_value_has_a_name_that_was_not_announced():
+    rng = np.random.default_rng(0)
+    window = counted(rng.integers(1, 50, size=(48, 20, 128)), top_k=8)
+    named = Named.within_budget([la.layer for la in window.layers], window.domains)
+    values = training_scalars(window, named)
+    ids = rng.integers(0, 4, size=(48, 1024, 100))
+    probe = probed(ids, np.arange(1024) % 2)
+    both = Named.within_budget(range(48), NAMES)
+    found = probe_scalars(probe, probe, both)
+    assert set(values) <= set(named.all_names())
+    assert set(found) <= set(both.all_names())
+    assert set(both.all_names()) == set(found) | set(
+        training_scalars(replace(window.only({"d0": "web", "d1": "code"})), both)
+    )
+
+
+# --- Values -------------------------------------------------------------------------------------
+
+
+def test_means_and_extremes_are_over_all_layers_with_a_name_or_not():
+    even, one = np.full((2, 4), 1000), np.tile([4000, 0, 0, 0], (2, 1))
+    values = training_scalars(counted([even, one, even]), Named((0,), ()))
+    assert values["moe/max_vio/mean"] == pytest.approx(1.0)
+    assert values["moe/max_vio/max"] == pytest.approx(3.0)
+    assert values["moe/max_vio/layer_00"] == pytest.approx(0.0)
+    assert "moe/max_vio/layer_01" not in values
+    assert values["moe/load_entropy/min"] == pytest.approx(0.0)
+    assert values["moe/dead_experts/sum"] == 3
+    assert values["moe/diagnoses/collapse"] == 1
+    assert values["moe/lb_loss/mean"] == pytest.approx(1.0)
+
+
+def test_a_domain_is_told_by_its_worst_layer():
+    balanced = np.full((2, 4), 100)
+    skewed = np.array([[100, 100, 100, 100], [400, 0, 0, 0]])
+    values = training_scalars(counted([balanced, skewed]), Named((), ("d0", "d1")))
+    assert values["moe/max_vio_domain/d0"] == pytest.approx(0.0)
+    assert values["moe/max_vio_domain/d1"] == pytest.approx(3.0)
+    assert values["moe/starved_experts/d1"] == 3
+    assert values["moe/router_entropy/d1"] == pytest.approx(1.0)
+
+
+def test_what_is_not_known_has_no_number():
+    empty = counted([np.array([[400, 0, 0, 0], [0, 0, 0, 0]])])
+    layers = tuple(replace(la, probability_DE=0 * la.probability_DE) for la in empty.layers)
+    values = training_scalars(replace(empty, layers=layers), Named((0,), ("d0", "d1")))
+    assert "moe/max_vio_domain/d1" not in values
+    assert "moe/router_entropy/mean" not in values
+    assert all(np.isfinite(value) for value in values.values())
+
+
+def test_information_is_told_less_chance_and_only_of_enough_text():
+    rng = np.random.default_rng(0)
+    domain_U = np.arange(1024) % 2
+    apart = domain_U[:, None] * 2 + rng.integers(0, 2, size=(1024, 100))
+    alike = rng.integers(0, 4, size=(1024, 100))
+    named = Named((0, 1), NAMES)
+    values = probe_scalars(probed([apart, alike], domain_U), None, named)
+    assert values["moe/mi/layer_00"] == pytest.approx(np.log(2), abs=0.01)
+    assert values["moe/mi/layer_01"] == pytest.approx(0.0, abs=1e-4)
+    assert values["moe/mi_null/mean"] > 0
+    assert values["moe/specialisation/mean"] == pytest.approx(0.5, abs=0.01)
+    profiles = np.array([[0.5, 0.5, 0, 0], [0, 0, 0.5, 0.5]])
+    between = measures.profile_distances(profiles)[0, 1]
+    assert values["moe/js_mean/web"] == pytest.approx(between / 2, abs=0.02)
+    few = probed([apart[:512], alike[:512]], domain_U[:512])
+    assert probe_scalars(few, None, named) == {}
+
+
+def test_saturation_is_the_share_of_choices_that_stayed():
+    before, now = np.zeros((2, 8), int), np.zeros((2, 8), int)
+    now[:, :2] = 3
+    named = Named((0,), NAMES)
+    values = probe_scalars(probed([now], [0, 1]), probed([before], [0, 1]), named)
+    assert values == {"moe/saturation/mean": 0.75, "moe/saturation/layer_00": 0.75}
+    other = probed([before], [1, 0])
+    assert probe_scalars(probed([now], [0, 1]), other, named) == {}
+
+
+# --- Probes of several ranks ---------------------------------------------------------------------
+
+
+def test_parts_of_a_probe_are_the_probe():
+    rng = np.random.default_rng(0)
+    ids, domain_U = rng.integers(0, 4, size=(2, 10, 16)), np.arange(10) % 2
+    whole = probed(ids, domain_U)
+    joined = join_probes([probed(ids[:, :4], domain_U[:4]), probed(ids[:, 4:], domain_U[4:])])
+    for name in ("domain_U", "tokens_U", "domain_T"):
+        assert np.array_equal(getattr(whole, name), getattr(joined, name))
+    for one, other in zip(whole.layers, joined.layers, strict=True):
+        assert np.array_equal(one.counts_UE, other.counts_UE)
+        assert np.array_equal(one.ids_TK, other.ids_TK)
+
+
+def test_the_share_of_shared_experts_is_a_mean_over_tokens_of_those_that_are_known():
+    def part(sequences, shared_D):
+        made = probed(np.zeros((1, sequences, 4), int), [0] * sequences)
+        return replace(made, layers=(replace(made.layers[0], shared_D=np.array(shared_D)),))
+
+    shared_D = join_probes([part(1, [0.2, np.nan]), part(3, [0.6, np.nan])]).layers[0].shared_D
+    assert shared_D[0] == pytest.approx(0.5)
+    assert np.isnan(shared_D[1])

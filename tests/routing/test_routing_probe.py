@@ -1,0 +1,184 @@
+"""A probe tells domains apart beyond chance, and a checkpoint from an earlier one."""
+
+import numpy as np
+import pytest
+import torch
+from routing_job import DOMAINS, batches, tiny
+
+from mixopt.errors import RoutingError
+from mixopt.routing import LayerProbe, ProbeResult, RouterStats, load_probe, save_probe
+
+
+def probed(model, stats, data, **options):
+    with stats.probe(**options) as probe, torch.no_grad():
+        for tokens, ids, mask in data:
+            with stats.domains(ids, mask):
+                model(tokens)
+    return probe.result()
+
+
+def drawn(profile_DE, sequences=240, tokens=32, seed=0, shared=None):
+    """Return a probe of sequences whose tokens resemble each other, one expert each."""
+    rng = np.random.default_rng(seed)
+    domains, experts = profile_DE.shape
+    domain_U = np.arange(sequences) % domains
+    own_UE = [rng.dirichlet(4 * experts * profile_DE[d]) for d in domain_U]
+    counts_UE = np.array([rng.multinomial(tokens, own_E) for own_E in own_UE])
+    layer = LayerProbe(
+        layer=5,
+        top_k=1,
+        counts_UE=counts_UE,
+        ids_TK=np.zeros((0, 1), np.int64),
+        shared_D=np.full(domains, np.nan) if shared is None else np.array(shared),
+    )
+    names = tuple("abcd"[:domains])
+    return ProbeResult(names, domain_U, np.full(sequences, tokens), np.zeros(0, np.int64), (layer,))
+
+
+def test_a_probe_counts_in_evaluation_and_leaves_the_counts_of_training_alone():
+    model, data = tiny(), batches()
+    stats = RouterStats.attach(model, DOMAINS, evaluation=True)
+    for tokens, ids, mask in data:
+        with stats.domains(ids, mask):
+            model(tokens)
+    before = stats.total()
+    result = probed(model.eval(), stats, data)
+    for trained, seen in zip(before.layers, result.assignments().layers, strict=True):
+        assert np.array_equal(trained.counts_DE, seen.counts_DE)
+        assert np.array_equal(trained.tokens_D, seen.tokens_D)
+    assert stats.total().tokens_D.sum() == before.tokens_D.sum()
+
+
+def test_sequences_are_kept_apart_and_by_domain():
+    model, (tokens, ids, mask) = tiny(), batches(1)[0]
+    stats = RouterStats.attach(model, DOMAINS)
+    two = ids[:, None].expand_as(tokens).clone()
+    two[1, :2] = (ids[1] + 1) % 3
+    result = probed(model, stats, [(tokens, two, mask)])
+    assert len(result.domain_U) == len(tokens) + 1
+    assert result.tokens_U.sum() == mask.sum()
+    for layer in result.layers:
+        assert np.array_equal(layer.counts_UE.sum(1), result.tokens_U * 2)
+    assert not result.enough
+
+
+def test_experts_of_the_first_tokens_are_kept():
+    model, data = tiny(), batches()
+    result = probed(model, RouterStats.attach(model, DOMAINS), data, tokens=30)
+    assert [layer.ids_TK.shape for layer in result.layers] == [(30, 2)] * 2
+    expected = np.concatenate(
+        [ids[:, None].expand_as(mask)[mask.bool()].numpy() for _, ids, mask in data]
+    )
+    assert np.array_equal(result.domain_T, expected[:30])
+
+
+def test_what_is_measured_of_alike_domains_is_chance():
+    table = drawn(np.ones((4, 8)) / 8).specialisation(permutations=100)
+    row = table.row(0, named=True)
+    assert row["layer"] == 5
+    assert abs(row["corrected"]) < 4 * row["chance_deviation"]
+    assert row["information"] > 2 * abs(row["corrected"])  # what is taken off is most of it
+    assert row["p_value"] > 0.01
+
+
+def test_domains_with_experts_of_their_own_are_beyond_chance():
+    profile_DE = 0.9 * np.kron(np.eye(4), np.ones((1, 2))) / 2 + 0.1 / 8
+    row = drawn(profile_DE).specialisation(permutations=100).row(0, named=True)
+    assert row["p_value"] == pytest.approx(1 / 101)
+    assert row["specialisation"] > 0.5
+
+
+def test_the_same_seed_shuffles_alike():
+    probe = drawn(np.ones((4, 8)) / 8)
+    one, two = (probe.specialisation(permutations=10, seed=3) for _ in range(2))
+    assert one.equals(two)
+
+
+def test_coactivation_is_of_all_pairs_of_a_tokens_experts():
+    ids_TK = np.array([[0, 1, 2], [0, 1, 3], [2, 0, 1], [3, 2, 4]])  # 4: dropped
+    layer = LayerProbe(1, 3, np.array([[3, 3, 3, 2]]), ids_TK, np.full(2, np.nan))
+    zero = np.zeros(1, np.int64)
+    probe = ProbeResult(("a", "b"), zero, np.array([4]), np.array([0, 0, 0, 1]), (layer,))
+    expected = [
+        [1, 1, 2 / 3, 1 / 3],
+        [1, 1, 2 / 3, 1 / 3],
+        [2 / 3, 2 / 3, 1, 1 / 3],
+        [0.5] * 3 + [1],
+    ]
+    np.testing.assert_allclose(probe.coactivation(1), expected)
+    np.testing.assert_allclose(probe.coactivation(1, "b")[2], [0, 0, 1, 1])
+    with pytest.raises(RoutingError, match="no layer 0 with domain None"):
+        probe.coactivation(0)
+
+
+def test_saturation_is_the_share_of_experts_that_stay():
+    model, data = tiny(), batches()
+    stats = RouterStats.attach(model, DOMAINS)
+    earlier = probed(model, stats, data)
+    assert set(probed(model, stats, data).saturation(earlier)["saturation"]) == {1.0}
+    with torch.no_grad():
+        model.layers[2].router.weight.neg_()
+        model.layers[2].router.bias.neg_()
+    # The largest two of four negated are the other two.
+    now = probed(model, stats, data).saturation(earlier)
+    assert set(now.filter(layer=1)["saturation"]) == {1.0}
+    assert set(now.filter(layer=2)["saturation"]) == {0.0}
+
+
+def test_a_probe_is_compared_with_one_of_the_same_tokens_and_experts():
+    model, data = tiny(), batches()
+    stats = RouterStats.attach(model, DOMAINS)
+    whole = probed(model, stats, data)
+    with pytest.raises(RoutingError, match="of other tokens; probe the same batches"):
+        whole.saturation(probed(model, stats, data[:1]))
+    with pytest.raises(RoutingError, match="the earlier probe counts the domains a, b, c, d"):
+        whole.saturation(drawn(np.ones((4, 8)) / 8))
+
+
+def test_a_probe_is_read_as_it_was_written(tmp_path):
+    model, data = tiny(), batches()
+    probe = probed(model, RouterStats.attach(model, DOMAINS), data)
+    save_probe(probe, tmp_path / "probe.npz")
+    read = load_probe(tmp_path / "probe.npz")
+    assert read.domains == probe.domains
+    assert np.array_equal(read.domain_U, probe.domain_U)
+    assert set(read.saturation(probe)["saturation"]) == {1.0}
+    for one, other in zip(read.layers, probe.layers, strict=True):
+        assert np.array_equal(one.counts_UE, other.counts_UE)
+        assert np.array_equal(one.shared_D, other.shared_D, equal_nan=True)
+
+
+def test_what_is_no_probe_is_refused(tmp_path):
+    (tmp_path / "other.npz").write_bytes(b"no")
+    np.savez(tmp_path / "empty.npz", a=np.zeros(1))
+    for name in ("other", "empty", "absent"):
+        with pytest.raises(RoutingError, match=f"{name}.npz: not a probe of experts"):
+            load_probe(tmp_path / f"{name}.npz")
+
+
+def test_a_shared_expert_that_serves_one_domain_is_degradation():
+    counts = drawn(np.ones((4, 8)) / 8, sequences=1200).assignments()
+    for shared, expected in (([0.8, 0.3, 0.3, 0.3], ["a"]), ([0.4, 0.3, 0.3, 0.3], [])):
+        probe = drawn(np.ones((4, 8)) / 8, shared=shared)
+        found = counts.summary(probe=probe).diagnoses
+        assert [one.domain for one in found] == expected
+    assert counts.summary().diagnoses == ()
+
+
+def test_a_probe_without_batches_or_with_a_half_one_says_so():
+    model, (tokens, ids, mask) = tiny(), batches(1)[0]
+    stats = RouterStats.attach(model, DOMAINS)
+    with stats.probe() as probe, pytest.raises(RoutingError, match="saw no batch"):
+        probe.result()
+    with (
+        stats.probe(),
+        pytest.raises(RoutingError, match=r"'layers.1.tap' did not run"),
+        stats.domains(ids, mask),
+    ):
+        pass
+    with (
+        stats.probe(),
+        pytest.raises(RoutingError, match="ran twice inside one"),
+        stats.domains(ids, mask),
+    ):
+        model(tokens), model(tokens)

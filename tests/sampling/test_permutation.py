@@ -1,0 +1,132 @@
+"""The order of rows: as good as true permutations, another each epoch, chunks for slow disks."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given, settings, strategies as st
+
+from mixopt.sampling import RowOrder, domain_key, window_order
+from mixopt.sampling.order import ChunkedRowOrder, permutation
+from mixopt.sampling.order.permutation import scramble
+
+
+def epoch_rows(order, size, *, epoch=0, domain=0):
+    ordinal = np.arange(epoch * size, (epoch + 1) * size, dtype=np.int64)
+    return order.rows(np.full(size, domain, np.int64), ordinal)
+
+
+def chi_square(rows, cells=32):
+    """Chi-square of (place, row) over a grid of cells, 1023 expected less the fixed margins."""
+    size = len(rows)
+    grid = np.zeros((cells, cells))
+    np.add.at(grid, (np.arange(size) * cells // size, rows * cells // size), 1)
+    expected = size / cells**2
+    return ((grid - expected) ** 2 / expected).sum()
+
+
+@given(size=st.integers(1, 3000), seed=st.integers(0, 2**63), epoch=st.integers(0, 3))
+@settings(max_examples=60, deadline=None)
+def test_every_row_comes_once_in_each_epoch(size, seed, epoch):
+    order = RowOrder([size], [domain_key(seed, "web")])
+    assert np.array_equal(np.sort(epoch_rows(order, size, epoch=epoch)), np.arange(size))
+
+
+@given(
+    size=st.integers(1, 3000),
+    chunk=st.integers(1, 100),
+    window=st.integers(1, 9),
+    epoch=st.integers(0, 2),
+)
+@settings(max_examples=60, deadline=None)
+def test_every_row_comes_once_in_each_epoch_of_chunks(size, chunk, window, epoch):
+    order = ChunkedRowOrder([7, size], [1, domain_key(3, "web")], chunk=chunk, window=window)
+    rows = epoch_rows(order, size, epoch=epoch, domain=1)
+    assert np.array_equal(np.sort(rows), np.arange(size))
+
+
+def test_rows_in_a_window_of_chunks_come_from_as_many_chunks():
+    order = ChunkedRowOrder([6400], [domain_key(0, "web")], chunk=64, window=5)
+    rows = epoch_rows(order, 6400)
+    touched = [len(set((rows[k : k + 320] // 64).tolist())) for k in range(0, 6400, 320)]
+    assert touched == [5] * 20
+    assert len(set((rows[:320] // 64).tolist())) < len(set((rows[:320] % 64).tolist()))
+
+
+def test_chunks_themselves_are_shuffled():
+    order = ChunkedRowOrder([64_000], [domain_key(0, "web")], chunk=64, window=1)
+    chunks = epoch_rows(order, 64_000)[::64] // 64
+    assert np.array_equal(np.sort(chunks), np.arange(1000))
+    assert np.abs(np.corrcoef(chunks, np.arange(1000))[0, 1]) < 0.1
+
+
+def test_its_chi_square_is_that_of_true_permutations():
+    size, keys = 50_021, 30
+    ours = [
+        chi_square(epoch_rows(RowOrder([size], [domain_key(k, "d")]), size)) for k in range(keys)
+    ]
+    rng = np.random.default_rng(0)
+    true = [chi_square(rng.permutation(size)) for _ in range(keys)]
+    spread = np.std(true)
+    assert abs(np.mean(ours) - np.mean(true)) < 4 * spread / np.sqrt(keys)
+    assert max(ours) < np.mean(true) + 5 * spread
+
+
+def test_two_rounds_would_not_pass_that_test(monkeypatch):
+    monkeypatch.setattr(permutation, "ROUNDS", 2)
+    size = 50_021
+    rows = epoch_rows(RowOrder([size], [domain_key(0, "d")]), size)
+    assert np.array_equal(np.sort(rows), np.arange(size))
+    assert chi_square(rows) > 1400
+
+
+@pytest.mark.parametrize("size", [2, 3, 6, 11])
+def test_every_row_of_a_small_domain_is_as_likely_at_every_place(size):
+    keys = 4000
+    domain = np.zeros(size, np.int64)
+    seen = np.zeros((size, size))
+    for key in range(keys):
+        order = RowOrder([size], [domain_key(key, "small")])
+        seen[np.arange(size), order.rows(domain, np.arange(size))] += 1
+    expected = keys / size
+    statistic = ((seen - expected) ** 2 / expected).sum()
+    degrees = (size - 1) ** 2
+    assert statistic < degrees + 5 * np.sqrt(2 * degrees)
+
+
+def test_epochs_and_domains_have_orders_of_their_own():
+    order = RowOrder([1000, 1000], [domain_key(0, "a"), domain_key(0, "b")])
+    orders = [epoch_rows(order, 1000, epoch=e, domain=d) for e in range(2) for d in range(2)]
+    for k, one in enumerate(orders):
+        for other in orders[:k]:
+            assert np.sum(one == other) < 20
+
+
+def test_neighbours_do_not_stay_neighbours():
+    rows = epoch_rows(RowOrder([50_021], [domain_key(0, "a")]), 50_021)
+    assert np.mean(np.abs(np.diff(rows)) == 1) < 1e-3
+
+
+def test_a_row_can_be_asked_for_by_itself_at_any_size():
+    size = 10**15 + 7
+    order = RowOrder([size], [domain_key(0, "big")])
+    row = order.rows(np.zeros(5, np.int64), np.arange(5, dtype=np.int64) * 10**14)
+    assert ((row >= 0) & (row < size)).all()
+    assert len(set(row.tolist())) == 5
+
+
+def test_scrambling_is_one_to_one_on_a_sample():
+    assert len(np.unique(scramble(np.arange(1 << 16, dtype=np.uint64)))) == 1 << 16
+
+
+@given(size=st.integers(1, 600), first=st.integers(0, 2**40))
+@settings(max_examples=40, deadline=None)
+def test_a_window_holds_every_place_once(size, first):
+    order = window_order(domain_key(0, "w"), first, 3, size)
+    assert np.array_equal(np.sort(order, axis=1), np.tile(np.arange(size), (3, 1)))
+
+
+def test_places_in_a_window_are_uniform():
+    order = window_order(domain_key(0, "w"), 0, 20_000, 8)
+    seen = np.array([np.bincount(order[:, place], minlength=8) for place in range(8)])
+    assert ((seen - 2500) ** 2 / 2500).sum() < 49 + 5 * np.sqrt(98)

@@ -1,0 +1,428 @@
+"""MixtureSampler: ranks, hot-swapped weights, exact resume, limits, and what it refuses."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections import Counter
+from itertools import islice
+
+import numpy as np
+import pytest
+from hypothesis import given, settings, strategies as st
+
+from mixopt import Mixture, MixtureError, SamplerError
+from mixopt.sampling import MixtureSampler
+
+SIZES = {"web": 1000, "code": 300, "books": 77}
+WEIGHTS = {"web": 0.5, "code": 0.3, "books": 0.2}
+OTHER = {"web": 0.1, "code": 0.0, "books": 0.9}
+
+
+def sampler(sizes=SIZES, weights=WEIGHTS, *, batch_size=24, **options):
+    return MixtureSampler(sizes, weights, batch_size=batch_size, **options)
+
+
+def take(one, batches):
+    return list(islice(iter(one), batches))
+
+
+def joined(lists):
+    return [row for rows in lists for row in rows]
+
+
+def of_all_ranks(ranks, batches):
+    """Global batches as the ranks' parts one after the other."""
+    iterators = [iter(rank) for rank in ranks]
+    return [joined(next(i) for i in iterators) for _ in range(batches)]
+
+
+def on_ranks(world_size, state, **options):
+    ranks = [sampler(rank=rank, world_size=world_size, **options) for rank in range(world_size)]
+    for rank in ranks:
+        rank.load_state_dict(state)
+    return ranks
+
+
+def test_the_union_over_ranks_is_the_batch_of_a_single_process():
+    ranks = [sampler(rank=rank, world_size=8) for rank in range(8)]
+    assert of_all_ranks(ranks, 30) == take(sampler(), 30)
+
+
+def test_ranks_do_not_draw_the_same_rows():
+    first, second = (take(sampler(rank=rank, world_size=2), 1)[0] for rank in range(2))
+    assert not set(first) & set(second)
+
+
+@given(data=st.data())
+@settings(max_examples=25, deadline=None)
+def test_the_stream_goes_on_over_any_ranks_and_changes(data):
+    plan = sampler()
+    batches, stops = [], data.draw(st.lists(st.integers(1, 12), min_size=3, max_size=3))
+    mixtures = st.lists(st.floats(0.01, 1), min_size=3, max_size=3)
+    swaps = [
+        (batch, Mixture.from_array(tuple(SIZES), np.array(w) / np.sum(w)))
+        for batch, w in data.draw(st.lists(st.tuples(st.integers(0, 30), mixtures), max_size=4))
+    ]
+    state = sampler().state_dict()
+    for world_size, stop in zip((8, 6, 1), stops, strict=True):
+        ranks = on_ranks(world_size, state)
+        for _ in range(stop):
+            for batch, mixture in swaps:
+                if batch == len(batches):
+                    assert {rank.set_weights(mixture) for rank in ranks} == {batch}
+            batches += of_all_ranks(ranks, 1)
+        states = [json.dumps(rank.state_dict()) for rank in ranks]
+        assert len(set(states)) == 1
+        state = json.loads(states[0])
+    for batch, mixture in swaps:
+        if batch < len(batches):
+            plan.set_weights(mixture, batch=batch)
+    assert batches == take(plan, len(batches))
+
+
+def test_no_row_is_lost_or_repeated_inside_an_epoch_over_a_resume():
+    first = sampler(max_epochs=1)
+    rows = take(first, 17)
+    second = sampler(max_epochs=1)
+    second.load_state_dict(first.state_dict())
+    rows += list(second)
+    drawn = Counter(row for batch in rows for row in batch)
+    assert set(drawn.values()) == {1}
+    assert sum(SIZES.values()) - len(drawn) < 24
+
+
+def test_weights_hold_from_the_next_batch():
+    one = sampler()
+    take(one, 3)
+    assert one.set_weights(OTHER) == 3
+    before = one.counts(3 * 24)
+    take(one, 40)
+    gained = {name: count - before[name] for name, count in one.counts().items()}
+    assert gained["code"] == 0
+    assert abs(gained["books"] - 0.9 * 40 * 24) < 2
+
+
+def test_weights_can_be_set_for_a_later_batch():
+    one, known = sampler(), sampler(schedule=[(7, OTHER)])
+    take(one, 3)
+    assert one.set_weights(OTHER, batch=7) == 7
+    assert take(one, 10) == take(known, 13)[3:]
+
+
+def test_weights_that_come_too_late_are_refused():
+    one = sampler()
+    take(one, 3)
+    with pytest.raises(SamplerError, match="batch 2 comes too late: 3 is the next"):
+        one.set_weights(OTHER, batch=2)
+
+
+def test_the_log_says_what_held_when():
+    one = sampler()
+    take(one, 2)
+    one.set_weights(OTHER)
+    one.set_weights(WEIGHTS, batch=9)
+    log = [(entry.batch, entry.position, entry.reason) for entry in one.log]
+    assert log == [(0, 0, "start"), (2, 48, "set"), (9, 216, "set")]
+    assert [entry.mixture for entry in one.log] == [Mixture(w) for w in (WEIGHTS, OTHER, WEIGHTS)]
+    assert one.mixture_at(8) == Mixture(OTHER)
+
+
+def test_a_pending_change_is_in_the_state():
+    one, other = sampler(), sampler()
+    one.set_weights(OTHER, batch=5)
+    other.load_state_dict(json.loads(json.dumps(one.state_dict())))
+    assert take(other, 20) == take(one, 20)
+
+
+def test_mixtures_keep_their_fingerprints_over_a_resume():
+    rng = np.random.default_rng(0)
+    lengths = {"web": 1000, "code": 500, "books": 4000}
+    one, other = sampler(tokens_per_sample=lengths), sampler(tokens_per_sample=lengths)
+    for k in range(1, 30):
+        one.set_weights(rng.dirichlet([1.0] * 3), batch=k)
+    other.load_state_dict(one.state_dict())
+    for before, after in zip(one.log, other.log, strict=True):
+        assert before.mixture.fingerprint == after.mixture.fingerprint
+        assert before.mixture.total_variation(after.mixture) < 1e-12
+
+
+def test_state_is_small():
+    names = [f"some_domain_{k}" for k in range(8)]
+    one = MixtureSampler(dict.fromkeys(names, 10**9), [1 / 8] * 8, batch_size=512)
+    assert len(json.dumps(one.state_dict())) < 1000
+    rng = np.random.default_rng(0)
+    for k in range(100):
+        one.set_weights(rng.dirichlet([1.0] * 8), batch=k + 1)
+    assert len(json.dumps(one.state_dict())) < 1000 + 300 * 100
+
+
+def test_a_long_log_is_folded_into_counts():
+    rng = np.random.default_rng(0)
+    one = sampler()
+    for k in range(1200):
+        one.set_weights(rng.dirichlet([1.0] * 3), batch=k)
+    take(one, 1150)
+    state = one.state_dict()
+    assert len(state["changes"]) == 50
+    other = sampler()
+    other.load_state_dict(state)
+    assert take(other, 100) == take(one, 100)
+
+
+def test_a_pass_has_the_batches_it_was_given_and_the_next_goes_on():
+    one = sampler(batches=5)
+    assert len(one) == 5
+    assert list(one) + list(one) == take(sampler(), 10)
+
+
+def test_a_pass_that_was_left_goes_on_to_its_end():
+    one = sampler(batches=5)
+    assert take(one, 2) + list(one) == take(sampler(), 5)
+
+
+def test_a_stream_without_end_has_no_length():
+    with pytest.raises(TypeError, match="no end: give MixtureSampler\\(batches=\\)"):
+        len(sampler())
+
+
+def test_by_default_a_domain_that_runs_out_is_repeated():
+    one = sampler()
+    take(one, 30)
+    assert one.counts()["books"] > 77
+    assert [entry.reason for entry in one.log] == ["start"]
+
+
+def test_a_domain_at_max_epochs_hands_its_share_to_the_others_and_the_log_says_when():
+    one = sampler(max_epochs={"books": 1})
+    take(one, 40)
+    assert one.counts()["books"] == 77
+    entry = one.log[1]
+    assert entry.reason == "exhausted: books"
+    assert one.counts(entry.batch * 24)["books"] <= 77 == one.counts(entry.batch * 24 + 24)["books"]
+    assert entry.mixture.total_variation(Mixture({"web": 0.625, "code": 0.375, "books": 0})) < 1e-9
+
+
+def test_the_stream_can_stop_with_the_first_domain_that_runs_out():
+    one = sampler(exhausted="stop")
+    batches = list(one)
+    assert len(batches) == len(one) == 77 * 5 // 24
+    assert 77 - 24 < one.counts()["books"] <= 77
+    assert list(one) == []
+
+
+def test_everything_is_drawn_before_a_redistributing_stream_ends():
+    one = sampler(exhausted="redistribute")
+    assert len(list(one)) == len(one) == sum(SIZES.values()) // 24
+
+
+def test_shares_are_of_tokens_where_samples_have_different_lengths():
+    lengths = {"web": 1000, "code": 500, "books": 4000}
+    one = sampler(tokens_per_sample=lengths)
+    take(one, 500)
+    tokens = {name: count * lengths[name] for name, count in one.counts().items()}
+    for name, weight in WEIGHTS.items():
+        assert abs(tokens[name] / sum(tokens.values()) - weight) < 1e-3
+
+
+def test_domains_without_names_are_called_by_their_numbers():
+    one = MixtureSampler([10, 20], [0.5, 0.5], batch_size=4)
+    assert one.sizes == {"0": 10, "1": 20}
+
+
+def test_rows_count_through_the_concatenated_domains():
+    one = sampler()
+    domain, row = one.locate(0, 24)
+    offsets = np.array([0, 1000, 1300])
+    assert take(one, 1)[0] == (offsets[domain] + row).tolist()
+
+
+def test_chunks_keep_a_batch_within_a_few_of_them():
+    one = MixtureSampler({"a": 100_000}, {"a": 1}, batch_size=64, chunks=(256, 4))
+    assert len({row // 256 for batch in take(one, 16) for row in batch}) == 4
+
+
+def test_rank_and_world_size_come_from_the_environment(monkeypatch):
+    monkeypatch.setenv("RANK", "1")
+    monkeypatch.setenv("WORLD_SIZE", "3")
+    one = sampler()
+    assert (one.rank, one.world_size) == (1, 3)
+
+
+def test_another_batch_size_goes_on_at_the_same_sample():
+    one = sampler()
+    rows = joined(take(one, 4))
+    other = sampler(batch_size=48)
+    other.load_state_dict(one.state_dict())
+    rows += joined(take(other, 2))
+    assert rows == joined(take(sampler(), 8))
+    assert other.set_weights(OTHER) == 4
+    finer = sampler(batch_size=16)
+    finer.load_state_dict(one.state_dict() | {"position": 48 * 4 + 16})
+    assert finer.batch == 13
+    with pytest.raises(SamplerError, match=r"in windows of 24 samples; the first that can .* 15"):
+        finer.set_weights(OTHER, batch=14)  # a change inside of a window would repeat samples
+    assert finer.set_weights(OTHER) == 15  # 16 x 15 = 240 ends a window of 24
+
+
+def test_a_batch_size_in_the_middle_of_which_the_state_is_gets_refused():
+    one = sampler()
+    take(one, 3)
+    with pytest.raises(SamplerError, match="at sample 72, in the middle of a batch of 48"):
+        sampler(batch_size=48).load_state_dict(one.state_dict())
+
+
+def test_a_renamed_domain_goes_on_with_its_rows():
+    one = sampler(max_epochs=1)
+    seen = {row - 1300 for batch in take(one, 6) for row in batch if row >= 1300}
+    sizes = {"web": 1000, "novels": 77, "new": 50}
+    other = sampler(sizes, {"web": 0.5, "novels": 0.3, "new": 0.2}, max_epochs=1)
+    other.load_state_dict(one.state_dict(), map_domains={"books": "novels", "code": None})
+    assert other.batch == 6
+    assert other.counts() == {"web": one.counts()["web"], "novels": len(seen), "new": 0}
+    rows = [row - 1000 for batch in other for row in batch if 1000 <= row < 1077]
+    assert sorted([*rows, *seen]) == list(range(77))
+
+
+def test_a_state_after_a_map_is_itself_a_state():
+    one = sampler()
+    take(one, 6)
+    sizes = {"web": 1000, "books": 90}
+    weights = {"web": 0.5, "books": 0.5}
+    other, third = sampler(sizes, weights), sampler(sizes, weights)
+    other.load_state_dict(one.state_dict(), map_domains={"code": None})
+    take(other, 3)
+    third.load_state_dict(json.loads(json.dumps(other.state_dict())))
+    assert take(third, 20) == take(other, 20)
+
+
+def test_a_domain_with_other_rows_begins_its_next_epoch():
+    one = sampler()
+    take(one, 6)
+    other = sampler({**SIZES, "books": 90})
+    other.load_state_dict(one.state_dict(), map_domains={})
+    rows = [row - 1300 for batch in take(other, 15) for row in batch if row >= 1300]
+    assert len(set(rows)) == len(rows) == 72
+
+
+def test_the_next_epoch_has_the_order_of_that_epoch():
+    one = MixtureSampler({"a": 10}, [1.0], batch_size=4)
+    take(one, 1)
+    other = MixtureSampler({"a": 12}, [1.0], batch_size=4)
+    other.load_state_dict(one.state_dict(), map_domains={})
+    second = take(MixtureSampler({"a": 12}, [1.0], batch_size=4), 6)[3:]
+    assert [sorted(batch) for batch in take(other, 3)] == [sorted(batch) for batch in second]
+
+
+REFUSED_STATES = {
+    "its seed is 0, here it is 1": {"seed": 1},
+    "domain 'web' had 1000 rows, here it has 999": {"sizes": {**SIZES, "web": 999}},
+    "it has 'books', which is not here; it does not have 'novels'": {
+        "sizes": {"web": 1000, "code": 300, "novels": 77},
+        "weights": {"web": 0.5, "code": 0.3, "novels": 0.2},
+    },
+    "in the order \\['web', 'code', 'books'\\], here \\['books', 'web', 'code'\\]": {
+        "sizes": {name: SIZES[name] for name in ("books", "web", "code")},
+    },
+    "max_epochs and exhausted": {"max_epochs": 2},
+    "its chunks are None, here they are": {"chunks": (8, 2)},
+    "its tokens_per_sample is None": {"tokens_per_sample": dict.fromkeys(SIZES, 2)},
+}
+
+
+@pytest.mark.parametrize("message", REFUSED_STATES)
+def test_a_state_of_another_stream_is_refused_and_names_what_differs(message):
+    options = dict(REFUSED_STATES[message])
+    other = sampler(options.pop("sizes", SIZES), options.pop("weights", WEIGHTS), **options)
+    with pytest.raises(SamplerError, match=message):
+        other.load_state_dict(sampler().state_dict())
+
+
+@pytest.mark.parametrize(
+    ("state", "message"),
+    [({}, "KeyError\\('format'\\)"), ({"format": "x/2"}, "format 'x/2'"), ({"format": 1}, "1")],
+)
+def test_what_is_not_a_state_is_refused(state, message):
+    with pytest.raises(
+        SamplerError, match=f"not a state of format 'mixopt-sampler/1': .*{message}"
+    ):
+        sampler().load_state_dict(state)
+
+
+@pytest.mark.parametrize(
+    ("map_domains", "message"),
+    [
+        ({"boks": None}, "the state has no 'boks'; did you mean 'books'"),
+        ({"web": "code", "books": None}, "'web' and 'code' both go to 'code'"),
+        ({"web": "wob"}, "'web' would go on as 'wob', which is not here"),
+    ],
+)
+def test_a_map_of_domains_that_cannot_be_is_refused(map_domains, message):
+    with pytest.raises(SamplerError, match=message):
+        sampler().load_state_dict(sampler().state_dict(), map_domains=map_domains)
+
+
+REFUSED_WEIGHTS = [
+    ({"web": 0.5, "cod": 0.5}, "unknown domain 'cod'; did you mean 'code'"),
+    ({"web": 1.0}, "domain 'code' has no weight; give it one, 0 is allowed"),
+    ({"web": 1.5, "code": -0.5, "books": 0}, "'code': weight -0.5 is negative"),
+    ({"web": float("nan"), "code": 0.5, "books": 0.5}, "'web': weight nan is not finite"),
+    ({"web": 0, "code": 0, "books": 0}, "all weights are 0"),
+    ({"web": 0.5, "code": 0.3, "books": 0.3}, "add up to 1.1, not 1"),
+    ([0.5, 0.5], "2 weights for 3 domains"),
+]
+
+
+@pytest.mark.parametrize(("weights", "message"), REFUSED_WEIGHTS)
+def test_weights_that_are_no_mixture_are_refused(weights, message):
+    with pytest.raises(MixtureError, match=message):
+        sampler(weights=weights)
+    with pytest.raises(MixtureError, match=message):
+        sampler().set_weights(weights)
+
+
+def test_a_weight_on_a_domain_without_rows_is_refused():
+    with pytest.raises(MixtureError, match=r"'books' has weight 0\.2 and no rows; set it to 0"):
+        sampler({**SIZES, "books": 0})
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"batch_size": 13, "rank": 0, "world_size": 4}, "4 ranks do not divide it; use 12 or 16"),
+        ({"batch_size": 0}, "batch_size 0"),
+        ({"batch_size": 1.5}, "batch_size: 1.5 is not a whole number"),
+        ({"rank": 1}, "rank is given without the other"),
+        ({"rank": 2, "world_size": 2}, "rank 2 of world_size 2; ranks go from 0"),
+        ({"exhausted": "redistibute"}, "did you mean 'redistribute'"),
+        ({"max_epochs": 2, "exhausted": "repeat"}, "repeating has no limit"),
+        ({"max_epochs": {"bok": 2}}, "max_epochs: unknown domain 'bok'"),
+        ({"max_epochs": -1}, "-1 is not > 0"),
+        ({"tokens_per_sample": {"web": 1, "code": 1}}, "domain 'books' is left out"),
+        ({"tokens_per_sample": {"web": 1, "code": 1, "books": 0}}, "0 is not > 0"),
+        ({"chunks": (0, 3)}, "chunks \\(0, 3\\)"),
+        ({"batches": 0}, "batches 0"),
+        ({"schedule": [(-1, WEIGHTS)]}, "schedule: batch -1"),
+    ],
+)
+def test_settings_that_cannot_be_right_are_refused(options, message):
+    with pytest.raises(SamplerError, match=message):
+        sampler(**options)
+
+
+def test_rows_that_are_no_number_are_refused():
+    with pytest.raises(SamplerError, match="domain 'web': -1 is not a whole number"):
+        sampler({**SIZES, "web": -1})
+    with pytest.raises(SamplerError, match="at least one domain"):
+        MixtureSampler({}, {}, batch_size=4)
+
+
+def test_neither_torch_nor_anything_else_heavy_is_imported():
+    code = (
+        "import sys; from mixopt import MixtureSampler;"
+        "next(iter(MixtureSampler([9, 9], [0.5, 0.5], batch_size=4)));"
+        "print([m for m in ('torch', 'polars', 'pydantic', 'datasets') if m in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"

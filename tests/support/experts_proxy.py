@@ -1,0 +1,63 @@
+"""A proxy without training, whose experts get what a mixture says, for the tests of sweeps."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+
+from mixopt.routing import Assignments, ExpertCounts, LayerInformation
+from mixopt.routing.assignments import no_layer
+from mixopt.trials import Losses, Progress, TrialResult
+
+EXPERTS, TOKENS = 4, 40_000
+# Twice as many of a domain's tokens go to one expert as to each of the others.
+PROFILES = {"code": [0.4, 0.2, 0.2, 0.2], "manual": [0.2, 0.2, 0.2, 0.4]}
+
+
+def collapses(code: float) -> bool:
+    """Whether the experts of a trial with so much code have collapsed."""
+    return code > 0.7
+
+
+def counted(tokens, layer=1):
+    """Return what experts are given of so many tokens of each domain."""
+    domains, shares = list(tokens), [count / sum(tokens.values()) for count in tokens.values()]
+    counts = np.array([np.multiply(PROFILES[name], tokens[name]) for name in domains])
+    if collapses(shares[0]):
+        counts[:, 0] += counts[:, 1:].sum(1)
+        counts[:, 1:] = 0
+    halves = np.stack([counts // 2, counts - counts // 2]).astype(np.int64)
+    return Assignments(
+        tuple(domains), (replace(no_layer(layer, EXPERTS, 1, len(domains)), counts_HDE=halves),)
+    )
+
+
+class Routed:
+    """Losses and experts are functions of the mixture; the best one has most code."""
+
+    def __init__(self, experts: bool = True) -> None:
+        self.experts = experts
+
+    def group_size(self, corpus, training) -> int:
+        return 4
+
+    def train(self, trials, corpus, training, report):
+        report(Progress(1, 1))
+        return [self._result(trial) for trial in trials]
+
+    def _result(self, trial) -> TrialResult:
+        code = trial.mixture["code"]
+        noise = 0.001 * (trial.seed % 7)
+        nats = {"code": 3 - code + noise, "manual": 2 + 0.3 * code + noise}
+        losses = Losses(100, nats, {name: value / 2 for name, value in nats.items()})
+        return TrialResult(
+            trial.name, "finished", 100, 10, 0.1, losses, experts=self._counts(trial)
+        )
+
+    def _counts(self, trial):
+        if not self.experts:
+            return None
+        train = counted({name: round(TOKENS * share) for name, share in trial.mixture.items()})
+        held_out = counted(dict.fromkeys(trial.mixture, TOKENS // 2))
+        return ExpertCounts(train, held_out, (LayerInformation(1, 0.3, 0.1, 0.2, 0.25),))

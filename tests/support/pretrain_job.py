@@ -1,0 +1,71 @@
+"""A rank of a pretraining job, and models for it, for test_pretrain."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import traceback
+import warnings
+import zlib
+
+import torch
+from mixopt_proxies.decoder import CausalLM
+
+from mixopt.errors import MixoptError, OtherRankError
+from mixopt.pretraining import pretrain
+
+
+def run_rank(rank, ranks, port, config, out, overrides, order, errors):
+    """Be one rank of a job; its order of sequences goes to a file, and what it says too."""
+    os.environ |= {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": str(ranks)}
+    os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "ORDER": str(order)}
+    torch.set_num_threads(1)
+    warnings.simplefilter("error")
+    try:
+        pretrain(config, out, overrides)
+    except OtherRankError:
+        sys.exit(2)
+    except MixoptError as error:
+        errors.write_text(str(error))
+        sys.exit(2)
+    except BaseException:
+        errors.write_text(traceback.format_exc())
+        raise
+
+
+class Recording(CausalLM):
+    """Writes what it is trained on, a line for each pass: a checksum of each sequence."""
+
+    def __init__(self, vocab_size: int, sequence_length: int) -> None:
+        super().__init__(vocab_size, sequence_length, layers=1, width=32, heads=2, ff=48)
+
+    def forward(self, input_ids):
+        if self.training and "ORDER" in os.environ:
+            sums = [zlib.crc32(row.numpy().tobytes()) for row in input_ids]
+            with open(f"{os.environ['ORDER']}.{os.environ.get('RANK', '0')}", "a") as log:
+                log.write(json.dumps(sums) + "\n")
+        return super().forward(input_ids)
+
+
+class Dropping(Recording):
+    """Drops channels at random while it trains."""
+
+    def forward(self, input_ids):
+        return torch.nn.functional.dropout(super().forward(input_ids), 0.2, self.training)
+
+
+class Broken(Recording):
+    """Gives a loss that is not finite for some steps; on rank 1 alone where there are two."""
+
+    def __init__(self, vocab_size: int, sequence_length: int, first: int, last: int) -> None:
+        super().__init__(vocab_size, sequence_length)
+        self._broken, self._calls = range(first, last), 0
+
+    def forward(self, input_ids):
+        logits = super().forward(input_ids)
+        if not self.training:
+            return logits
+        self._calls += 1
+        here = os.environ.get("RANK", "0") == str(int(os.environ.get("WORLD_SIZE", "1")) - 1)
+        return logits * float("nan") if here and self._calls - 1 in self._broken else logits

@@ -1,0 +1,59 @@
+"""What the tests of tracking start as processes of their own.
+
+train DIR URI STEPS        log STEPS steps, print `logged`, and wait to be killed
+senders DIR URI COUNT      COUNT processes send from a directory each, all at once
+"""
+
+import os
+import sys
+import time
+from pathlib import Path
+
+from mixopt.tracking import MetricLines, RunLog
+from mixopt.tracking.journal import JOURNAL
+from mixopt.tracking.lines import LineFile
+
+
+def train(path: Path, uri: str, steps: int) -> None:
+    log = RunLog(path, experiment="toy", uri=uri)
+    for step in range(steps):
+        log.log({"loss": 1 / (step + 1)}, step)
+    sys.stdout.write("logged\n")
+    sys.stdout.flush()
+    time.sleep(600)
+
+
+def senders(path: Path, uri: str, count: int) -> None:
+    """Fork when MLflow is imported, which takes seconds, and before it has opened anything."""
+    import mixopt.tracking.mlflow_store  # noqa: F401
+
+    children = []
+    for number in range(count):
+        child = os.fork()
+        if child == 0:
+            os._exit(0 if _sent(path / str(number), uri) else 1)
+        children.append(child)
+    sys.stdout.write(f"{[os.waitpid(child, 0)[1] for child in children]}\n")
+
+
+def _sent(path: Path, uri: str) -> bool:
+    from mixopt.tracking.process import Sender
+
+    journal, lines = LineFile(path / JOURNAL), MetricLines(path / "metrics.jsonl")
+    fields = {"name": path.name, "params": {}, "tags": {}, "folder": None}
+    fields |= {"environment": {}, "datasets": []}
+    journal.append({"op": "start", "step": "log", "time": time.time(), **fields})
+    journal.append(
+        {"op": "follow", "step": "log", "file": "metrics.jsonl", "trial": None, "time": 0}
+    )
+    sender = Sender(path, uri, "toy", lambda answer: None)
+    good = True
+    for step in range(10):
+        lines.write({f"metric/{n}": step * n for n in range(20)}, step)
+        good = sender.attempt() and good
+    return good
+
+
+if __name__ == "__main__":
+    job = {"train": train, "senders": senders}[sys.argv[1]]
+    job(Path(sys.argv[2]), sys.argv[3], int(sys.argv[4]))

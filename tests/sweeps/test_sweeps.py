@@ -1,0 +1,234 @@
+"""A sweep loses nothing: failures, divergence, killed workers and killed sweeps included."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+import time
+from pathlib import Path
+
+import pytest
+
+from mixopt.config import CorpusConfig
+from mixopt.corpus import prepare_corpus
+from mixopt.errors import MixoptError, RunError
+from mixopt.mixture import Mixture
+from mixopt.sweeps import Job, run_trials
+from mixopt.sweeps.executors import LocalExecutor
+from mixopt.system import read_json
+from mixopt.trials import Training, Trial, TrialFolder
+
+PROXIES = '''
+import os, signal, time
+from pathlib import Path
+from mixopt.trials.proxy import Losses, Progress, TrialResult
+
+
+class Recording:
+    """Notes each training in a file, and does to a trial what its name says."""
+
+    def __init__(self, log, size=2, seconds=0.0):
+        self.log, self.size, self.seconds = Path(log), size, seconds
+
+    def group_size(self, corpus, training):
+        return self.size
+
+    def train(self, trials, corpus, training, report):
+        for trial in trials:
+            if trial.name.startswith("raise"):
+                raise ValueError("no such\\nlayer")
+            if trial.name.startswith("die"):
+                os.kill(os.getpid(), signal.SIGKILL)
+            if self.seconds:
+                time.sleep(self.seconds)
+        with self.log.open("a") as log:
+            log.write(" ".join(trial.name for trial in trials) + "\\n")
+        report(Progress(training.tokens * len(trials), training.tokens * len(trials)))
+        return [self.result(trial, corpus, training) for trial in trials]
+
+    def result(self, trial, corpus, training):
+        if trial.name.startswith("diverge"):
+            return TrialResult(trial.name, "diverged", 10, 5, 0.1, reason="loss is nan at token 10")
+        loss = {name: 1 + trial.mixture["code"] for name in corpus.evaluation_names}
+        return TrialResult(trial.name, "finished", training.tokens, 5, 0.1,
+                           Losses(training.tokens, loss, loss))
+
+
+class Infinite(Recording):
+    def result(self, trial, corpus, training):
+        loss = {name: float("nan") for name in corpus.evaluation_names}
+        if trial.name != "a":
+            return super().result(trial, corpus, training)
+        return TrialResult(trial.name, "finished", 10, 5, 0.1, Losses(10, loss, loss))
+
+
+class Unreadable(Recording):
+    def train(self, trials, corpus, training, report):
+        results = super().train(trials, corpus, training, report)
+        return [None, *results[1:]] if trials[0].name == "a" else results
+
+
+class Misaligned(Recording):
+    def train(self, trials, corpus, training, report):
+        return super().train(trials, corpus, training, report)[::-1][:1]
+'''
+
+
+@pytest.fixture(scope="module")
+def corpus_path(text_files, tmp_path_factory):
+    path = tmp_path_factory.mktemp("sweep") / "corpus"
+    domains = {name: {"path": str(text_files[name])} for name in ("code", "prose")}
+    config = CorpusConfig.model_validate({"domains": domains})
+    prepare_corpus(config, {}, path, fingerprint="test", seed=0, min_tokens=2)
+    return path
+
+
+@pytest.fixture
+def make_job(corpus_path, tmp_path, monkeypatch):
+    (tmp_path / "recording_proxies.py").write_text(PROXIES)
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+
+    def make(name="Recording", **options):
+        options = {"log": str(tmp_path / "trained.log"), **options}
+        training = Training(1000, device="cpu")
+        return Job(f"recording_proxies:{name}", options, corpus_path, training)
+
+    return make
+
+
+def trials_named(*names):
+    share = [place / len(names) for place in range(len(names))]
+    return [
+        Trial(name, Mixture({"code": w, "prose": 1 - w}), seed=n)
+        for n, (name, w) in enumerate(zip(names, share, strict=True))
+    ]
+
+
+def trained(job) -> list[str]:
+    log = Path(job.options["log"])
+    return log.read_text().split() if log.exists() else []
+
+
+def test_every_trial_has_a_result_in_its_place(make_job, tmp_path):
+    trials = trials_named("a", "b", "c", "d", "e")
+    results = run_trials(trials, make_job(), tmp_path / "trials", workers=2)
+    assert [result.trial for result in results] == ["a", "b", "c", "d", "e"]
+    assert [r.losses.nats_per_token["code"] for r in results] == [1.0, 1.2, 1.4, 1.6, 1.8]
+
+
+def test_what_is_finished_is_not_trained_again(make_job, tmp_path):
+    job, trials = make_job(), trials_named("a", "b", "c", "d")
+    first = run_trials(trials, job, tmp_path / "trials", workers=1)
+    assert run_trials(trials, job, tmp_path / "trials", workers=1) == first
+    assert sorted(trained(job)) == ["a", "b", "c", "d"]
+
+
+def test_a_trial_that_diverges_keeps_its_reason_and_the_rest_go_on(make_job, tmp_path):
+    trials = trials_named("a", "diverge", "c")
+    results = run_trials(trials, make_job(), tmp_path / "trials", workers=1)
+    assert [r.status for r in results] == ["finished", "diverged", "finished"]
+    assert results[1].reason == "loss is nan at token 10"
+    assert results[1].losses is None
+
+
+def test_a_group_that_raises_is_recorded_in_one_line_and_the_rest_go_on(make_job, tmp_path):
+    trials = trials_named("a", "b", "raise", "d", "e")
+    results = run_trials(trials, make_job(), tmp_path / "trials", workers=1)
+    assert [r.status for r in results] == ["finished"] * 2 + ["failed"] * 2 + ["finished"]
+    assert results[2].reason == "ValueError: no such layer"
+
+
+def test_a_worker_that_is_killed_takes_only_its_own_group_along(make_job, tmp_path):
+    trials = trials_named("die", "b", "c", "d", "e")
+    results = run_trials(trials, make_job(), tmp_path / "trials", workers=1)
+    assert [r.status for r in results] == ["failed"] * 2 + ["finished"] * 3
+    assert "signal SIGKILL; out of memory?" in results[0].reason
+
+
+def test_a_loss_that_is_not_finite_is_a_divergence_whatever_the_proxy_says(make_job, tmp_path):
+    results = run_trials(
+        trials_named("a", "b"), make_job("Infinite"), tmp_path / "trials", workers=1
+    )
+    assert [r.status for r in results] == ["diverged", "finished"]
+    assert results[0].losses is None
+
+
+def test_an_answer_that_cannot_be_read_is_a_failure_and_the_rest_go_on(make_job, tmp_path):
+    trials = trials_named("a", "b", "c")
+    results = run_trials(trials, make_job("Unreadable"), tmp_path / "trials", workers=1)
+    assert [r.status for r in results] == ["failed", "failed", "finished"]
+
+
+def test_results_of_other_trials_than_asked_for_are_a_failure(make_job, tmp_path):
+    with pytest.raises(RunError, match=r"none of 2 trials finished.*results of other trials"):
+        run_trials(trials_named("a", "b"), make_job("Misaligned"), tmp_path / "trials", workers=1)
+
+
+def test_a_proxy_that_cannot_be_built_stops_the_sweep_before_it_trains(make_job, tmp_path):
+    with pytest.raises(MixoptError, match="unknown option 'sise'; did you mean 'size'"):
+        run_trials(trials_named("a"), make_job(sise=3), tmp_path / "trials", workers=1)
+    assert not list((tmp_path / "trials").glob("[!.]*.json"))
+
+
+def test_groups_are_those_of_the_first_run(make_job, tmp_path):
+    trials = trials_named("a", "b", "c", "d")
+    run_trials(trials, make_job(size=3), tmp_path / "trials", workers=1)
+    TrialFolder(tmp_path / "trials").forget("b")
+    run_trials(trials, make_job(size=1), tmp_path / "trials", workers=1)
+    assert read_json(tmp_path / "trials" / "groups.json") == [["a", "b", "c"], ["d"]]
+
+
+def test_a_group_leaves_work_for_every_worker(make_job, tmp_path):
+    run_trials(trials_named("a", "b", "c", "d"), make_job(size=64), tmp_path / "trials", workers=2)
+    assert read_json(tmp_path / "trials" / "groups.json") == [["a", "b"], ["c", "d"]]
+
+
+def test_a_kill_between_two_files_of_a_group_trains_nothing_twice(make_job, tmp_path):
+    """The journal of the group is there, the files of its trials are not yet."""
+    job, trials, folder = make_job(), trials_named("a", "b"), tmp_path / "trials"
+    first = run_trials(trials, job, folder, workers=1)
+    entries = [read_json(folder / f"{trial.name}.json") for trial in trials]
+    for trial in trials:
+        TrialFolder(folder).forget(trial.name)
+    (folder / ".group-00000.json").write_text(json.dumps(entries))
+    assert run_trials(trials, job, folder, workers=1) == first
+    assert trained(job) == ["a", "b"]
+
+
+def test_a_file_of_another_mixture_is_refused(make_job, tmp_path):
+    job, folder = make_job(), tmp_path / "trials"
+    run_trials(trials_named("a", "b"), job, folder, workers=1)
+    with pytest.raises(RunError, match=r"b\.json: is of another mixture or seed"):
+        run_trials(trials_named("b", "a"), job, folder, workers=1)
+
+
+def test_a_worker_ends_when_its_parent_is_killed(make_job, tmp_path):
+    job = make_job(seconds=0.3, size=1)
+    script = textwrap.dedent(f"""
+        from pathlib import Path
+        from mixopt.sweeps.executors import Job
+        from mixopt.mixture import Mixture
+        from mixopt.trials.proxy import Training, Trial
+        from mixopt.sweeps.resumable import run_trials
+        job = Job({job.proxy!r}, {job.options!r}, Path({str(job.corpus)!r}), Training(1000))
+        trials = [Trial(f"t{{n}}", Mixture({{"code": 0.5, "prose": 0.5}}), n) for n in range(40)]
+        run_trials(trials, job, Path({str(tmp_path / "trials")!r}), workers=1)
+    """)
+    parent = subprocess.Popen([sys.executable, "-c", script], stderr=subprocess.DEVNULL)
+    while len(trained(job)) < 2:
+        time.sleep(0.05)
+    os.kill(parent.pid, signal.SIGKILL)
+    parent.wait()
+    time.sleep(1.0)
+    before = len(trained(job))
+    time.sleep(0.7)
+    assert len(trained(job)) == before
+
+
+def test_leaving_the_executor_ends_its_workers(make_job, tmp_path):
+    with LocalExecutor(make_job(), 1, tmp_path / "log") as executor:
+        executor.group_size()
+        process = executor._workers[0]._process
+    assert process.returncode == -signal.SIGKILL

@@ -1,0 +1,52 @@
+"""A file is the old one or the new one, never half of one."""
+
+import os
+
+import pytest
+
+from mixopt.errors import RunError
+from mixopt.system import read_json, replacing, write_json, write_text
+
+
+def test_a_write_that_fails_leaves_the_old_file(tmp_path):
+    path = tmp_path / "table.json"
+    write_json(path, [1])
+
+    def fail_half_way():
+        with replacing(path) as temporary:
+            temporary.write_text("half")
+            raise ValueError
+
+    with pytest.raises(ValueError):
+        fail_half_way()
+    assert read_json(path) == [1]
+    assert os.listdir(tmp_path) == ["table.json"]
+
+
+def test_a_full_disk_is_one_line_that_names_the_file(tmp_path):
+    path = tmp_path / "table.json"
+
+    def fill_the_disk():
+        with replacing(path), open("/dev/full", "w") as full:
+            full.write("x" * 100_000)
+
+    with pytest.raises(RunError, match=r"table\.json: cannot be written: No space left on device"):
+        fill_the_disk()
+
+
+def test_a_folder_that_cannot_be_made_is_named(tmp_path):
+    (tmp_path / "runs").write_text("a file, not a folder")
+    with pytest.raises(RunError, match=r"a\.json: cannot be written"):
+        write_text(tmp_path / "runs" / "a.json", "{}")
+
+
+def test_nan_is_not_written(tmp_path):
+    with pytest.raises(ValueError, match="not JSON compliant"):
+        write_json(tmp_path / "a.json", float("nan"))
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_broken_file_is_named(tmp_path):
+    (tmp_path / "a.json").write_text("{")
+    with pytest.raises(RunError, match=r"a\.json: cannot be read"):
+        read_json(tmp_path / "a.json")

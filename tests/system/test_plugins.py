@@ -1,0 +1,49 @@
+"""Plug-ins are found by name, lazily, and every failure says what to do."""
+
+import subprocess
+import sys
+from importlib.metadata import EntryPoint
+
+import pytest
+
+from mixopt.errors import ConfigError, PluginError
+from mixopt.system import build_plugin, load_plugin, plugins
+
+
+def test_an_unknown_name_is_answered_with_the_nearest():
+    with pytest.raises(PluginError, match="unknown proxy 'decodr'; did you mean 'decoder'"):
+        load_plugin("proxy", "decodr")
+
+
+def test_a_path_works_where_a_name_does():
+    assert load_plugin("regressor", "collections:OrderedDict").__name__ == "OrderedDict"
+    with pytest.raises(PluginError, match="collections has no 'Nothing'"):
+        load_plugin("regressor", "collections:Nothing")
+
+
+def test_a_package_that_is_absent_is_named():
+    with pytest.raises(
+        PluginError, match="needs absent_package: pip install the package that has it"
+    ):
+        load_plugin("proxy", "absent_package:Proxy")
+
+
+def test_two_plugins_of_one_name_is_an_error_that_lists_both(monkeypatch):
+    both = tuple(EntryPoint("twin", value, "mixopt.proxies") for value in ("a:A", "b:B"))
+    monkeypatch.setattr(plugins, "_entries", lambda kind: both)
+    with pytest.raises(PluginError, match="'twin' is given by a:A and b:B"):
+        load_plugin("proxy", "twin")
+
+
+def test_an_option_that_is_not_taken_is_answered_with_the_nearest():
+    with pytest.raises(ConfigError, match="unknown option 'oder'; did you mean 'order'"):
+        build_plugin("proxy", "ngram", {"oder": 3})
+
+
+def test_listing_names_imports_no_plugin():
+    code = (
+        "import sys; from mixopt.system import plugin_names; names = plugin_names('proxy');"
+        "assert {'decoder', 'ngram'} <= set(names), names;"
+        "assert not [m for m in sys.modules if m.startswith(('mixopt_', 'torch'))]"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)

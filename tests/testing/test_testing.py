@@ -1,0 +1,345 @@
+import math
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from mixopt_proxies.ngram import NgramProxy
+from sklearn.base import BaseEstimator, RegressorMixin
+from sklearn.linear_model import LinearRegression
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import PolynomialFeatures
+from sklearn.utils.validation import check_is_fitted
+
+from mixopt.system import load_plugin, plugin_names
+from mixopt.testing import check_proxy, check_regressor, tiny_corpus
+from mixopt.trials import Progress
+
+
+class Quick(NgramProxy):
+    """The real thing, at an order that is quick."""
+
+    def __init__(self):
+        super().__init__(order=2)
+
+
+def with_losses(result, change):
+    losses = result.losses
+    nats, bits = (
+        {name: change(value) for name, value in unit.items()}
+        for unit in (losses.nats_per_token, losses.bits_per_byte)
+    )
+    return replace(result, losses=replace(losses, nats_per_token=nats, bits_per_byte=bits))
+
+
+def without(result, target):
+    losses = result.losses
+    nats = {k: v for k, v in losses.nats_per_token.items() if k != target}
+    return replace(result, losses=replace(losses, nats_per_token=nats))
+
+
+class Reordered(Quick):
+    def train(self, *arguments):
+        return super().train(*arguments)[::-1]
+
+
+class Dropping(Quick):
+    def train(self, *arguments):
+        return super().train(*arguments)[:1]
+
+
+class Failing(Quick):
+    def train(self, *arguments):
+        results = super().train(*arguments)
+        return [replace(r, status="diverged", reason="loss 1e9", losses=None) for r in results]
+
+
+class MissingTarget(Quick):
+    def train(self, *arguments):
+        return [without(r, "other_code") for r in super().train(*arguments)]
+
+
+class NotFinite(Quick):
+    def train(self, *arguments):
+        return [with_losses(r, lambda _: math.nan) for r in super().train(*arguments)]
+
+
+class WrongUnit(Quick):
+    def train(self, *arguments):
+        results = super().train(*arguments)
+        same = [replace(r.losses, bits_per_byte=r.losses.nats_per_token) for r in results]
+        return [replace(r, losses=losses) for r, losses in zip(results, same, strict=True)]
+
+
+class SharedStream(Quick):
+    """Gives a member the randomness of its place in the group."""
+
+    def train(self, trials, *arguments):
+        moved = [replace(trial, seed=place) for place, trial in enumerate(trials)]
+        return super().train(moved, *arguments)
+
+
+class Unseeded(Quick):
+    def train(self, trials, *arguments):
+        fresh = [replace(t, seed=int(np.random.default_rng().integers(2**31))) for t in trials]
+        return super().train(fresh, *arguments)
+
+
+class OneSeed(Quick):
+    def train(self, trials, *arguments):
+        return super().train([replace(trial, seed=0) for trial in trials], *arguments)
+
+
+class Blind(Quick):
+    """Trains a whole group on one mixture from one seed."""
+
+    def train(self, trials, *arguments):
+        model = trials[min(1, len(trials) - 1)]
+        same = [replace(t, mixture=model.mixture, seed=model.seed) for t in trials]
+        return super().train(same, *arguments)
+
+
+class Emptying(Quick):
+    def train(self, trials, *arguments):
+        results = super().train(list(trials), *arguments)
+        trials.clear()
+        return results
+
+
+class Scribbling(Quick):
+    def train(self, trials, corpus, *arguments):
+        (corpus.path / "cache").write_text("x")
+        return super().train(trials, corpus, *arguments)
+
+
+class Silent(Quick):
+    def train(self, trials, corpus, training, report):
+        return super().train(trials, corpus, training, lambda progress: None)
+
+
+class Unfinished(Quick):
+    def train(self, trials, corpus, training, report):
+        def half(progress):
+            report(Progress(progress.done // 2, progress.total))
+
+        return super().train(trials, corpus, training, half)
+
+
+class Backwards(Quick):
+    def train(self, trials, corpus, training, report):
+        report(Progress(1, len(trials) * training.tokens))
+        return super().train(trials, corpus, training, report)
+
+
+class NoGroup(Quick):
+    def group_size(self, corpus, training):
+        return 0
+
+
+class Weightless(Quick):
+    def train(self, *arguments):
+        return [replace(result, parameters=0) for result in super().train(*arguments)]
+
+
+@pytest.mark.parametrize(
+    ("broken", "promise"),
+    [
+        (Reordered, "one result for each trial, in order"),
+        (Dropping, "one result for each trial, in order"),
+        (Failing, "a plain trial finishes. Broken: trial 'most' is diverged: loss 1e9"),
+        (MissingTarget, r"every evaluation domain and no other. Broken: odd: \['other_code'\]"),
+        (NotFinite, "nats_per_token is finite and above 0"),
+        (WrongUnit, "bits per byte = nats per token x tokens / bytes / ln 2"),
+        (SharedStream, "a trial's losses do not depend on its group"),
+        (Unseeded, "the same trials give the same losses when trained again"),
+        (OneSeed, "another seed gives other losses"),
+        (Blind, "another mixture gives other losses"),
+        (Emptying, "the list of trials is not changed"),
+        (Scribbling, "the corpus is not changed"),
+        (Silent, "progress is reported"),
+        (Unfinished, "progress reaches its total"),
+        (Backwards, "progress never goes back"),
+        (NoGroup, "group_size is a whole number >= 1. Broken: it is 0"),
+        (Weightless, "a result says its parameters and seconds"),
+    ],
+)
+def test_a_proxy_that_breaks_a_promise_is_told_which(broken, promise):
+    with pytest.raises(AssertionError, match=promise):
+        check_proxy(broken)
+
+
+def test_a_proxy_that_keeps_its_promises_passes():
+    check_proxy(Quick)
+
+
+def test_the_tiny_corpus_is_real_text_in_two_domains_and_a_target(tmp_path):
+    corpus = tiny_corpus(tmp_path)
+    assert corpus.domain_names == ("code", "manual")
+    assert corpus.evaluation_names == ("code", "manual", "other_code")
+    first = bytes(token for token in corpus.domains[0].train.read(0, 500) if token < 256).decode()
+    assert "argparse" in first.lower() or "parsing" in first
+    for domain in corpus.domains:
+        assert domain.train.bytes >= 64_000
+        assert domain.validation.bytes >= 8_000
+
+
+# Regressors -----------------------------------------------------------------------------------
+
+
+class Ridge(RegressorMixin, BaseEstimator):
+    """A small regressor that keeps every promise."""
+
+    def __init__(self, penalty=1e-3, random_state=None):
+        self.penalty = penalty
+        self.random_state = random_state
+
+    def fit(self, weights_ND, losses_NM):
+        gram = weights_ND.T @ weights_ND + self.penalty * np.eye(weights_ND.shape[1])
+        self.coefficients_DM_ = np.linalg.solve(gram, weights_ND.T @ losses_NM)
+        self.noise_M_ = (losses_NM - weights_ND @ self.coefficients_DM_).std(axis=0)
+        return self
+
+    def predict(self, weights_ND, return_std=False):
+        check_is_fitted(self)
+        mean_NM = np.einsum("nd,dm->nm", weights_ND, self.coefficients_DM_)
+        return (mean_NM, np.tile(self.noise_M_, (len(mean_NM), 1))) if return_std else mean_NM
+
+    def gradient(self, weights_D):
+        return self.coefficients_DM_.T
+
+    def save(self, path):
+        np.savez(path / "ridge.npz", c=self.coefficients_DM_, s=self.noise_M_)
+
+    @classmethod
+    def load(cls, path):
+        loaded = cls()
+        with np.load(path / "ridge.npz") as arrays:
+            loaded.coefficients_DM_, loaded.noise_M_ = arrays["c"], arrays["s"]
+        return loaded
+
+
+class NotCloned(Ridge):
+    def __init__(self, penalty=1e-3, random_state=None):
+        super().__init__(penalty * 2, random_state)
+
+
+class Unguarded(Ridge):
+    def predict(self, weights_ND, return_std=False):
+        if not hasattr(self, "coefficients_DM_"):
+            raise AttributeError("no coefficients")
+        return super().predict(weights_ND, return_std)
+
+
+class Guessing(Ridge):
+    def predict(self, weights_ND, return_std=False):
+        if not hasattr(self, "coefficients_DM_"):
+            return np.zeros((len(weights_ND), 3))
+        return super().predict(weights_ND, return_std)
+
+
+class FitsToNone(Ridge):
+    def fit(self, weights_ND, losses_NM):
+        super().fit(weights_ND, losses_NM)
+
+
+class Tuning(Ridge):
+    def fit(self, weights_ND, losses_NM):
+        self.penalty = 1.0
+        return super().fit(weights_ND, losses_NM)
+
+
+class Centring(Ridge):
+    def fit(self, weights_ND, losses_NM):
+        losses_NM -= losses_NM.mean(axis=0)
+        return super().fit(weights_ND, losses_NM)
+
+
+class Sideways(Ridge):
+    def predict(self, weights_ND, return_std=False):
+        return super().predict(weights_ND, return_std).T
+
+
+class Contagious(Ridge):
+    def predict(self, weights_ND, return_std=False):
+        check_is_fitted(self)
+        return super().predict(weights_ND - weights_ND.mean(axis=0), return_std)
+
+
+class Flat(Ridge):
+    def predict(self, weights_ND, return_std=False):
+        answer = super().predict(weights_ND, return_std)
+        return answer[:, 0] if not return_std and answer.shape[1] == 1 else answer
+
+
+class Random(Ridge):
+    def fit(self, weights_ND, losses_NM):
+        rng = np.random.default_rng()
+        return super().fit(weights_ND, losses_NM + rng.normal(size=losses_NM.shape))
+
+
+class OneStd(Ridge):
+    def predict(self, weights_ND, return_std=False):
+        mean_NM = super().predict(weights_ND)
+        return (mean_NM, self.noise_M_) if return_std else mean_NM
+
+
+class NegativeStd(Ridge):
+    def predict(self, weights_ND, return_std=False):
+        mean_NM = super().predict(weights_ND)
+        return (mean_NM, mean_NM - 1e3) if return_std else mean_NM
+
+
+class Uphill(Ridge):
+    def gradient(self, weights_D):
+        return -self.coefficients_DM_.T
+
+
+class Turned(Ridge):
+    def gradient(self, weights_D):
+        return self.coefficients_DM_
+
+
+class Forgetful(Ridge):
+    @classmethod
+    def load(cls, path):
+        loaded = super().load(path)
+        loaded.coefficients_DM_ = loaded.coefficients_DM_ + 1e-3
+        return loaded
+
+
+@pytest.mark.parametrize(
+    ("broken", "promise"),
+    [
+        (NotCloned, "sklearn.base.clone copies it"),
+        (Unguarded, "raises sklearn.exceptions.NotFittedError. Broken: AttributeError"),
+        (Guessing, "raises sklearn.exceptions.NotFittedError. Broken: it predicted"),
+        (FitsToNone, "fit returns the regressor"),
+        (Tuning, "fit changes no parameter"),
+        (Centring, "fit and predict do not change their inputs"),
+        (Sideways, r"predict returns shape \(N, M\). Broken: \(3, 48\), not \(48, 3\)"),
+        (Contagious, "a prediction does not depend on the other rows"),
+        (Flat, r"losses of shape \(N, 1\) give predictions of shape \(N, 1\)"),
+        (Random, "two fits with one random_state predict the same"),
+        (OneStd, r"mean and std have the same shape. Broken: \(48, 3\) and \(3,\)"),
+        (NegativeStd, "std is finite and >= 0"),
+        (Uphill, "gradient is that of predict"),
+        (Turned, r"gradient returns shape \(M, D\)"),
+        (Forgetful, "what load reads predicts as what was saved"),
+    ],
+)
+def test_a_regressor_that_breaks_a_promise_is_told_which(broken, promise):
+    with pytest.raises(AssertionError, match=promise):
+        check_regressor(broken)
+
+
+def test_a_regressor_that_keeps_its_promises_passes():
+    check_regressor(Ridge)
+
+
+def test_a_pipeline_of_scikit_learn_passes_as_it_is():
+    check_regressor(lambda: make_pipeline(PolynomialFeatures(2), LinearRegression()))
+
+
+# The rows of `scaling` hold a size as well; tests/test_sizes.py checks it.
+@pytest.mark.parametrize("name", [name for name in plugin_names("regressor") if name != "scaling"])
+def test_every_installed_regressor_keeps_its_promises(name):
+    check_regressor(load_plugin("regressor", name))

@@ -1,0 +1,122 @@
+"""What MLflow has of experts: numbers of each window, counts and figures; and beside each trial."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import yaml
+from made_experts import counted
+
+from mixopt import pretrain
+from mixopt.mixture import Mixture
+from mixopt.routing import ExpertCounts, LayerInformation, trial_scalars
+from mixopt.testing import tiny_corpus
+from mixopt.tracking.journal import JOURNAL
+from mixopt.tracking.lines import LineFile
+from mixopt.tracking.process import Sender
+from mixopt.trials import Losses, Trial, TrialFolder, TrialResult
+
+pytest.importorskip("mlflow")
+
+# MLflow's mappers use a loader that SQLAlchemy 2.1 deprecates.
+pytestmark = pytest.mark.filterwarnings("ignore:The ``noload`` loader strategy is deprecated")
+
+STEPS = 8
+
+
+@pytest.fixture
+def uri(tmp_path, empty_database) -> str:
+    shutil.copy(empty_database, tmp_path / "mlflow.db")
+    return f"sqlite:///{tmp_path / 'mlflow.db'}"
+
+
+def runs_at(uri: str):
+    from mlflow import MlflowClient
+
+    client = MlflowClient(tracking_uri=uri)
+    experiment = client.get_experiment_by_name("toy")
+    assert experiment is not None
+    runs = client.search_runs([experiment.experiment_id])
+    return client, {run.info.run_name: run for run in runs}
+
+
+def test_a_pretraining_has_numbers_counts_and_figures(uri, tmp_path):
+    torch.set_num_threads(1)
+    training = {"steps": STEPS, "batch": 8, "sequence_length": 32, "lr": 3e-3}
+    content = {
+        "prepared_corpus": str(tiny_corpus(tmp_path / "corpus").path),
+        "name": "toy",
+        "model": {"name": "experts_job:TinyExperts"},
+        "training": {**training, "precision": "float32"},
+        "metrics": {"every": 4},
+        "experts": {"every": 4, "probe": 128},
+        "tracking": {"uri": uri},
+    }
+    config = tmp_path / "run.yaml"
+    config.write_text(yaml.safe_dump(content))
+    pretrain(config, tmp_path / "run")
+    client, runs = runs_at(uri)
+    run = runs["run/pretrain"]
+    lines = (tmp_path / "run/experts/scalars.jsonl").read_text().splitlines()
+    values = [line for line in map(json.loads, lines) if "moe/max_vio/mean" in line]
+    history = client.get_metric_history(run.info.run_id, "moe/max_vio/mean")
+    assert {(one.step, one.value) for one in history} == {
+        (line["step"], line["moe/max_vio/mean"]) for line in values
+    }
+    assert "moe/saturation/layer_01" in run.data.metrics
+    assert len([name for name in run.data.metrics if name.startswith("moe/")]) <= 400
+
+    def kept(folder):
+        return {Path(one.path).name for one in client.list_artifacts(run.info.run_id, folder)}
+
+    assert (
+        kept("moe/counts")
+        == kept("moe/layers")
+        == {
+            "part-00000004.parquet",
+            "part-00000008.parquet",
+        }
+    )
+    assert len(kept("moe/probe")) == STEPS
+    assert {"experts_load.svg", "experts_domains.svg", "experts_over_time.svg"} <= kept("figures")
+
+
+def counts_of_a_trial() -> ExpertCounts:
+    even, one = np.full((2, 4), 1000), np.tile([4000, 0, 0, 0], (2, 1))
+    train = counted([even, one]).only({"d0": "web", "d1": "code"})
+    told = (LayerInformation(0, 0.3, 0.1, 0.2, 0.5), LayerInformation(1, 0.1, 0.1, 0.0, None))
+    return ExpertCounts(train, train, told)
+
+
+def test_the_numbers_of_a_trial_have_the_names_of_a_runs():
+    values = trial_scalars(counts_of_a_trial())
+    assert values["moe/max_vio/layer_01"] == pytest.approx(3.0)
+    assert values["moe/diagnoses/collapse"] == 1
+    assert values["moe/mi/mean"] == pytest.approx(0.1)
+    assert values["moe/mi_null/mean"] == pytest.approx(0.1)
+    assert values["moe/specialisation/mean"] == pytest.approx(0.5), "of layers where it is known"
+    assert values["moe/js_mean/web"] == pytest.approx(0.0, abs=1e-6)
+
+
+def test_a_trials_child_run_has_them(uri, tmp_path):
+    path = tmp_path / "run"
+    trial = Trial("t0", Mixture({"web": 0.5, "code": 0.5}), seed=7)
+    losses = Losses(1000, {"web": 2.0}, {"web": 1.0})
+    result = TrialResult("t0", "finished", 1000, 42, 2.0, losses, experts=counts_of_a_trial())
+    TrialFolder(path / "trials").write(0, [trial], [result])
+    journal = LineFile(path / JOURNAL)
+    about = {"params": {}, "tags": {}, "environment": {}, "datasets": []}
+    journal.append({"op": "open", "uri": uri, "experiment": "toy", "time": 0})
+    started = {"op": "start", "step": "sweep", "name": "sweep", "folder": "trials", "time": 0}
+    journal.append(started | about)
+    journal.close()
+    Sender(path, uri, "toy", lambda answer: None).attempt()
+    _, runs = runs_at(uri)
+    metrics = runs["t0"].data.metrics
+    expected = trial_scalars(counts_of_a_trial())
+    assert {name: value for name, value in metrics.items() if name.startswith("moe/")} == expected

@@ -1,0 +1,137 @@
+"""Files of metrics and names for MLflow: what is torn, cut or odd."""
+
+import json
+import posixpath
+import re
+
+import pytest
+from hypothesis import given, strategies as st
+
+from mixopt.tracking import MetricLines
+from mixopt.tracking.database import anywhere
+from mixopt.tracking.journal import JOURNAL, Journal
+from mixopt.tracking.keys import LONGEST, key_of, name_tags, names_of
+from mixopt.tracking.lines import LineFile, Position, points_of
+
+
+def values(points) -> list[tuple]:
+    return [(point.key, point.step, point.value) for point in points]
+
+
+def test_half_a_line_is_ended_by_who_writes_next_and_left_out(tmp_path):
+    file = tmp_path / "metrics.jsonl"
+    file.write_bytes(b'{"step": 1, "ti')
+    MetricLines(file).write({"loss": 2.0}, step=2)
+    points, position = Position().new_points(file, 100)
+    assert values(points) == [("loss", 2, 2.0)]
+    assert position.new_points(file, 100)[0] == []
+
+
+def test_a_line_that_is_being_written_is_read_when_it_is_whole(tmp_path):
+    file = tmp_path / "metrics.jsonl"
+    file.write_bytes(b'{"step": 1, "time": 1.5, "loss"')
+    points, position = Position().new_points(file, 100)
+    assert points == []
+    with file.open("ab") as stream:
+        stream.write(b": 3.0}\n")
+    assert values(position.new_points(file, 100)[0]) == [("loss", 1, 3.0)]
+
+
+def test_what_is_read_in_pieces_is_what_is_read_at_once(tmp_path):
+    file = tmp_path / "metrics.jsonl"
+    for step in range(10):
+        MetricLines(file).write({"loss": {"web": step, "code": -step}}, step)
+    found, position = [], Position()
+    while True:
+        points, position = position.new_points(file, 3)
+        if not points:
+            break
+        found += points
+    assert found == Position().new_points(file, 100)[0]
+    assert len(found) == 20
+
+
+def test_after_a_cut_each_metric_goes_on_at_its_own_step(tmp_path):
+    file = tmp_path / "metrics.jsonl"
+    lines = MetricLines(file)
+    lines.write({"held_out": 1.0}, step=4)  # its step's other line was not written yet
+    _, position = Position().new_points(file, 100)
+    file.write_bytes(b"")
+    lines.write({"loss": 2.0}, step=4)
+    lines.write({"held_out": 1.0}, step=4)
+    lines.write({"loss": 1.5, "held_out": 0.5}, step=5)
+    points, position = position.new_points(file, 100)
+    assert values(points) == [("loss", 4, 2.0), ("loss", 5, 1.5), ("held_out", 5, 0.5)]
+    assert position.new_points(file, 100)[0] == []
+
+
+def test_numbers_that_are_not_finite_are_spelled_in_the_file(tmp_path):
+    file = tmp_path / "metrics.jsonl"
+    MetricLines(file).write({"loss": {"a": float("inf"), "b": float("nan")}}, step=1)
+    line = file.read_bytes()
+    assert json.loads(line)["loss"] == {"a": "inf", "b": "nan"}
+    assert [str(point.value) for point in points_of(line)] == ["inf", "nan"]
+
+
+@pytest.mark.parametrize("line", [b"[]\n", b"\x00\xff\n", b'{"step": 1}\n', b'{"loss": 2}\n'])
+def test_what_is_no_line_of_metrics_has_no_points(line):
+    assert list(points_of(line)) == []
+
+
+@given(st.text(min_size=1))
+def test_every_name_has_a_key_that_mlflow_takes(name):
+    key = key_of(name)
+    assert re.fullmatch(r"[/\w.\- :]+", key)
+    assert posixpath.normpath(key) == key
+    assert not key.startswith(("/", ".."))
+    assert len(key) <= LONGEST
+
+
+def test_long_names_that_begin_alike_have_keys_of_their_own():
+    keys = {key_of("a" * 300 + end) for end in "bc"}
+    assert [len(key) for key in keys] == [LONGEST] * 2
+
+
+@given(st.lists(st.text(alphabet="ab+(/", min_size=1, max_size=8), max_size=12))
+def test_names_come_back_from_their_tags(names):
+    found = names_of(name_tags(names))
+    for name in names:
+        assert found.get(key_of(name), key_of(name)) in names
+
+
+def test_names_longer_than_a_tag_go_on_in_further_tags():
+    names = [f"domain ({number})" for number in range(500)]
+    tags = name_tags(names)
+    assert max(map(len, tags.values())) <= 5000
+    assert list(names_of({**tags, "other": "x"}).values()) == names
+
+
+def test_a_database_is_named_so_that_another_working_directory_finds_it(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert anywhere("sqlite:///all.db") == f"sqlite:///{tmp_path.resolve()}/all.db"
+    assert anywhere(f"sqlite:///{tmp_path}/all.db") == anywhere("sqlite:///all.db")
+    assert anywhere("http://127.0.0.1:5000") == "http://127.0.0.1:5000"
+
+
+def test_a_step_that_begins_again_keeps_its_params_and_a_new_fingerprint_is_a_new_run(tmp_path):
+    lines = LineFile(tmp_path / JOURNAL)
+    fields = {"step": "sweep", "name": "n", "folder": None, "environment": {}, "datasets": []}
+
+    def start(lr, mark):
+        tags = {"mixopt.fingerprint": mark}
+        lines.append({"op": "start", "time": 1, **fields, "params": {"lr": lr}, "tags": tags})
+
+    journal = Journal(tmp_path)
+    start("1", "a")
+    lines.append({"op": "open", "time": 2})
+    journal.read()
+    assert journal.steps["sweep"].status == "KILLED"
+    start("2", "a")
+    journal.read()
+    assert (journal.steps["sweep"].params, journal.steps["sweep"].status) == (
+        {"lr": "1"},
+        "RUNNING",
+    )
+    start("2", "b")
+    journal.read()
+    assert journal.steps["sweep"].params == {"lr": "2"}

@@ -1,0 +1,156 @@
+"""Pretraining in MLflow: all metrics once, what made the run; nothing where no run began."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import sqlite3
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+import yaml
+
+from mixopt import pretrain
+from mixopt.errors import MixoptError
+from mixopt.system import package_versions
+from mixopt.testing import tiny_corpus
+
+pytest.importorskip("mlflow")
+pytestmark = [
+    pytest.mark.usefixtures("one_thread"),
+    pytest.mark.filterwarnings("ignore:The ``noload`` loader strategy is deprecated"),
+]
+
+MODEL = {"name": "decoder", "options": {"layers": 1, "width": 32, "heads": 2, "ff": 48}}
+TRAINING = {"steps": 8, "batch": 4, "sequence_length": 32, "lr": 3e-3, "precision": "float32"}
+
+
+@pytest.fixture(scope="module")
+def config(tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("config")
+    content = {
+        "name": "tracked",
+        "prepared_corpus": str(tiny_corpus(folder / "corpus").path),
+        "model": MODEL,
+        "training": TRAINING,
+        "mixture": {"weights": {"code": 0.7, "manual": 0.3}},
+        "held_out": {"every": 4, "tokens": 512},
+        "checkpoint": {"every": 3},
+        "metrics": {"every": 2},
+    }
+    path = folder / "run.yaml"
+    path.write_text(yaml.safe_dump(content))
+    return path
+
+
+class KilledError(Exception):
+    """Stands for a kill in the middle of a run."""
+
+
+@pytest.fixture(scope="module")
+def run(config, empty_database, tmp_path_factory):
+    """A run that was killed in step 6, after its checkpoint at 3, and went on; MLflow has it."""
+    from mlflow import MlflowClient
+
+    out = tmp_path_factory.mktemp("runs") / "run"
+    out.mkdir()
+    shutil.copy(empty_database, out / "mlflow.db")
+    (out / "config.yaml").touch()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("mixopt.pretraining.loop.Loop._save", killed_at(6))
+        with pytest.raises(KilledError):
+            pretrain(config, out)
+    said: list[str] = []
+    pretrain(config, out, say=said.append)
+    assert said == []
+    client = MlflowClient(tracking_uri=f"sqlite:///{out / 'mlflow.db'}")
+    experiment = client.get_experiment_by_name("tracked")
+    (only,) = client.search_runs([experiment.experiment_id])
+    return client, only, out
+
+
+def killed_at(step: int):
+    from mixopt.pretraining.loop import Loop
+
+    save = Loop._save
+
+    def saving(loop):
+        if loop._step == step:
+            raise KilledError
+        save(loop)
+
+    return saving
+
+
+def test_each_metric_has_each_step_once_though_the_run_was_killed_and_went_on(run):
+    client, only, out = run
+    lines = [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
+    for key, member in (("loss", None), ("train_loss", "code"), ("held_out_loss", "manual")):
+        name = key if member is None else f"{key}/{member}"
+        history = client.get_metric_history(only.info.run_id, name)
+        steps = [line["step"] for line in lines if key in line]
+        assert [point.step for point in history] == steps, name
+    assert only.info.status == "FINISHED"
+
+
+def test_a_run_that_was_stopped_is_killed_until_it_goes_on(
+    config, empty_database, tmp_path, monkeypatch
+):
+    from mixopt.pretraining.loop import Loop
+
+    out = tmp_path / "run"
+    out.mkdir()
+    shutil.copy(empty_database, out / "mlflow.db")
+    (out / "config.yaml").touch()
+    observe = Loop._observe
+
+    def observing(loop, outcome):
+        observe(loop, outcome)
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Loop, "_observe", observing)
+        assert pretrain(config, out).step == 2
+    assert status(out) == "KILLED"
+    assert pretrain(config, out).is_finished
+    assert status(out) == "FINISHED"
+
+
+def status(out: Path) -> str:
+    with closing(sqlite3.connect(out / "mlflow.db")) as database:
+        ((found,),) = database.execute("select status from runs").fetchall()
+    return str(found)
+
+
+def test_a_run_says_what_made_it(run):
+    client, only, out = run
+    assert only.info.run_name == "run/pretrain"
+    assert only.data.params["training/batch"] == "4"
+    assert only.data.tags["mixopt.version"] == package_versions()["mixopt"]
+    assert set(only.data.tags) >= {"mixopt.fingerprint", "mixopt.git_commit", "mixopt.git_dirty"}
+    kept = {file.path for file in client.list_artifacts(only.info.run_id)}
+    assert kept == {"config.yaml", "environment.json", "mixture_log.jsonl"}
+    (environment,) = (out / "mlartifacts").rglob("environment.json")
+    assert json.loads(environment.read_text())["torch"] == package_versions()["torch"]
+
+
+def test_a_run_names_its_corpus_with_a_digest_and_weights(run):
+    only = run[1]
+    inputs = {entry.tags[0].value: entry.dataset for entry in only.inputs.dataset_inputs}
+    assert set(inputs) == {"train", "eval"}
+    assert len(inputs["train"].digest) == 36
+    assert inputs["train"].digest != inputs["eval"].digest
+    domains = json.loads(inputs["train"].profile)["domains"]
+    assert {name: entry["weight"] for name, entry in domains.items()} == {
+        "code": 0.7,
+        "manual": 0.3,
+    }
+
+
+def test_a_run_that_never_began_is_not_in_mlflow(config, tmp_path):
+    with pytest.raises(MixoptError, match="weights add up to 0.5, not 1"):
+        pretrain(config, tmp_path / "run", ["mixture={weights: {code: 0.5}}"])
+    assert not list((tmp_path / "run").glob("tracking*"))

@@ -1,0 +1,172 @@
+"""Trials carried over to other domains: what is kept and what is assumed; a fit still holds."""
+
+import numpy as np
+import polars as pl
+import pytest
+from hypothesis import given, strategies as st
+from places import DATA
+
+from mixopt.errors import TrialsError
+from mixopt.fitting import fit_regressor, make_regressor, spearman
+from mixopt.mixture import Mixture
+from mixopt.trials import Losses, Trial, TrialResult, Trials
+
+DOMAINS = ("web", "code", "books")
+ROWS = [(0.5, 0.3, 0.2), (0.2, 0.2, 0.6), (0.0, 0.6, 0.4), (1.0, 0.0, 0.0)]
+
+
+def table(rows=ROWS, domains=DOMAINS, targets=("exam",), first=0):
+    trials = [
+        Trial(f"t{n + first}", Mixture(dict(zip(domains, row, strict=True))), seed=n)
+        for n, row in enumerate(rows)
+    ]
+    results = []
+    for n, one in enumerate(trials):
+        nats = dict.fromkeys(targets, 2.0 + n)
+        results.append(TrialResult(one.name, "finished", 9, 1, 0.1, Losses(9, nats, nats)))
+    return Trials.from_results(trials, results, proxy="ngram")
+
+
+def test_a_split_domain_gives_its_weight_to_its_parts_in_their_shares():
+    found = table().reindex(split={"web": {"blogs": 0.75, "news": 0.25}})
+    assert found.domains == ("blogs", "news", "code", "books")
+    np.testing.assert_allclose(found.weights()[0], [0.375, 0.125, 0.3, 0.2])
+    assert found.notes == ("split 'web': assumed to have been drawn as blogs 0.75, news 0.25",)
+
+
+def test_the_parts_are_shared_by_the_inventory_unless_shares_are_given():
+    found = table().reindex(split={"web": ["blogs", "news"]}, inventory={"blogs": 3e9, "news": 1e9})
+    assert found == table().reindex(split={"web": {"blogs": 0.75, "news": 0.25}})
+    with pytest.raises(TrialsError, match="'web': no shares are given, and the inventory lacks"):
+        table().reindex(split={"web": ["blogs", "news"]}, inventory={"blogs": 3e9})
+
+
+def test_merged_domains_add_up_and_how_they_were_drawn_is_said():
+    found = table().reindex(merge={"prose": ["web", "books"]})
+    assert found.domains == ("prose", "code")
+    np.testing.assert_allclose(found.weights()[:, 0], [0.7, 0.8, 0.4, 1.0])
+    # Mean inner shares 1.7 and 1.2 of 2.9; the trials are 0.0897, 0.269, 0.234 and 0.414 off them.
+    assert "0.252 from the mean web 0.586, books 0.414 on average" in found.notes[0]
+
+
+def test_an_added_domain_has_no_share_and_its_effect_is_said_to_be_unknown():
+    found = table().reindex(add=["maths"])
+    assert found.weights()[:, 3].tolist() == [0.0] * 4
+    assert found.notes == ("add 'maths': no trial so far has any, so none says what it does",)
+
+
+def test_a_removed_domain_leaves_trials_that_used_it_out_and_rescales_the_others():
+    found = table([(0.495, 0.495, 0.01), (0.4, 0.4, 0.2)]).reindex(remove=["books"])
+    assert found.table["trial"].to_list() == ["t0"]
+    np.testing.assert_allclose(found.weights(), [[0.5, 0.5]])
+    assert found.notes == (
+        "remove 'books': its weight goes to the others; 1 of 2 trials were more than 0.02 off it"
+        " and are left out, the others at most 0.01",
+    )
+
+
+def test_a_tolerance_of_1_keeps_what_is_left_of_every_mixture():
+    found = table([(0.4, 0.4, 0.2), (0.0, 0.0, 1.0)]).reindex(remove=["books"], tolerance=1)
+    np.testing.assert_allclose(found.weights(), [[0.5, 0.5]])
+
+
+def test_a_frozen_group_keeps_the_trials_that_drew_it_in_its_shares():
+    rows = [(0.3, 0.1, 0.6), (0.1, 0.3, 0.6), (0.0, 0.0, 1.0), (0.31, 0.1, 0.59)]
+    found = table(rows).reindex(freeze={"mix": {"web": 0.75, "code": 0.25}})
+    assert found.domains == ("mix", "books")
+    assert found.table["trial"].to_list() == ["t0", "t2", "t3"]
+    np.testing.assert_allclose(found.weights()[:, 0], [0.4, 0.0, 0.41])
+    assert "1 of 4 trials were more than 0.02 off it" in found.notes[0]
+
+
+def test_losses_and_everything_else_of_a_trial_stay():
+    before, after = table(), table().reindex(split={"web": {"a": 0.5, "b": 0.5}})
+    kept = [name for name in before.table.columns if name[:7] not in ("weight/", "mixture")]
+    assert after.table.select(kept).equals(before.table.select(kept))
+
+
+def test_fingerprints_are_those_of_the_new_mixtures():
+    found = table().reindex(merge={"prose": ["web", "books"]})
+    first = Mixture.from_array(found.domains, found.weights()[0])
+    assert found.mixtures[0] == first.fingerprint
+
+
+@given(st.floats(0.01, 0.99))
+def test_merging_the_parts_of_a_split_domain_gives_the_trials_back(share):
+    there = table().reindex(split={"code": {"py": share, "js": 1 - share}})
+    back = there.reindex(merge={"code": ["py", "js"]})
+    assert back.domains == DOMAINS
+    np.testing.assert_allclose(back.weights(), table().weights(), atol=1e-12)
+
+
+def test_several_changes_at_once_are_those_in_turn():
+    at_once = table().reindex(split={"web": {"a": 0.5, "b": 0.5}}, merge={"c": ["code"]}, add=["d"])
+    in_turn = table().reindex(split={"web": {"a": 0.5, "b": 0.5}}).reindex(merge={"c": ["code"]})
+    assert at_once == in_turn.reindex(add=["d"])
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"remove": ["wed"]}, "no domain 'wed' to change; did you mean 'web'?"),
+        ({"add": ["web"]}, "domain 'web' would be there twice"),
+        ({"merge": {"code": ["web", "books"]}}, "domain 'code' would be there twice"),
+        ({"merge": {"x": ["web"]}, "remove": ["web"]}, "domain 'web' is in two changes"),
+        ({"split": {"web": {"a": 0.5, "b": 0.6}}}, "'web': shares a 0.5, b 0.6 must be >= 0 and"),
+        ({"remove": list(DOMAINS)}, "no domain is left; keep one"),
+        ({"freeze": {"x": {"web": 0.0, "books": 1.0}}, "tolerance": -1}, "no trial is left of 4"),
+    ],
+)
+def test_a_change_that_cannot_be_made_is_named(changes, message):
+    with pytest.raises(TrialsError, match=message.replace("?", r"\?")):
+        table().reindex(**changes)
+
+
+def test_tables_of_the_same_domains_are_joined_over_the_losses_of_both():
+    old, new = table(targets=("exam", "old")), table(targets=("new", "exam"), first=4)
+    both = old.joined(new)
+    assert (len(both), both.targets) == (8, ("exam",))
+    assert both.notes == ("left out 'old', 'new': losses of one table alone",)
+
+
+@pytest.mark.parametrize(
+    ("other", "message"),
+    [
+        (table(), "more than one row for 't0', 't1', 't2', 't3'"),
+        (table(domains=("web", "code", "maths"), first=4), "domain 'books' is in one table alone"),
+        (table(targets=("other",), first=4), "no evaluation domain in common"),
+    ],
+)
+def test_tables_that_do_not_go_together_are_refused(other, message):
+    with pytest.raises(TrialsError, match=message):
+        table().joined(other)
+
+
+PUBLISHED = DATA / "regmix"
+
+
+@pytest.mark.skipif(not PUBLISHED.is_dir(), reason="RegMix's published runs are not here")
+def test_old_trials_and_a_quarter_of_new_ones_do_as_well_as_all_new_ones():
+    """GitHub and Stack Exchange were one domain in 384 of 512 trials, in whatever proportions."""
+    every = Trials.from_csv(PUBLISHED / "train_1m_mixture.csv", PUBLISHED / "train_1m_loss.csv")
+    unseen = Trials.from_csv(PUBLISHED / "test_1m_mixture.csv", PUBLISHED / "test_1m_loss.csv")
+    rows = np.random.default_rng(0).permutation(len(every))
+    parts = ["github", "stackexchange"]
+    counts = {name: every.table[f"weight/{name}"].sum() for name in parts}
+    old = some(every, rows[:384]).reindex(merge={"code": parts})
+    carried = old.reindex(split={"code": parts}, inventory=counts).joined(some(every, rows[384:]))
+    assert mean_spearman(carried, unseen) >= 0.97 * mean_spearman(every, unseen)
+
+
+def some(trials, rows):
+    kept = np.isin(np.arange(len(trials)), rows)
+    return Trials(trials.table.filter(pl.Series(kept)), trials.domains, trials.targets)
+
+
+def mean_spearman(trials, unseen):
+    regressor = fit_regressor(
+        "log_linear", make_regressor("log_linear", 0), trials.weights(), trials.losses()
+    )
+    order = [unseen.domains.index(name) for name in trials.domains]
+    predicted_NM, observed_NM = regressor.predict(unseen.weights()[:, order]), unseen.losses()
+    return np.mean([spearman(p, o) for p, o in zip(predicted_NM.T, observed_NM.T, strict=True)])

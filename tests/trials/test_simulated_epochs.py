@@ -1,0 +1,266 @@
+"""With simulated epochs a proxy repeats each domain as often as the full run will."""
+
+from collections import Counter
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from hypothesis import given, settings, strategies as st
+from mixopt_proxies.decoder import Batches, DecoderProxy
+from mixopt_proxies.decoder.batches import random_generator, window_starts
+from mixopt_proxies.ngram import NgramProxy
+from mixopt_proxies.ngram.token_counts import draw_tokens
+
+import mixopt
+from mixopt.config import load_config
+from mixopt.corpus import Corpus, Domain, TokenShards
+from mixopt.corpus.token_shards import TokenWriter
+from mixopt.errors import ConfigError, CorpusError, MixoptError
+from mixopt.mixture import Mixture
+from mixopt.sweeps import Job, run_trials
+from mixopt.testing import tiny_corpus
+from mixopt.trials import Pool, Training, Trial, simulated_target
+
+LENGTH, BATCH = 10, 8
+INVENTORY = {"a": 40_000, "b": 9_000, "c": 2_500}
+
+
+@pytest.fixture(scope="module")
+def corpus(tmp_path_factory) -> Corpus:
+    """Three domains; the tokens of each count up from a number of its own."""
+    folder = tmp_path_factory.mktemp("counted")
+    domains, first = [], 0
+    for name, count in INVENTORY.items():
+        with TokenWriter(folder / name, dtype="uint32", tokenizer="counted") as writer:
+            writer.write(np.arange(first, first + count), documents=1, bytes=count)
+        shards = TokenShards.open(folder / name)
+        domains.append(Domain(name, shards, shards))
+        first += count
+    return Corpus(folder, tuple(domains), (), "counted", first, "counted", {})
+
+
+@pytest.fixture(scope="module")
+def text(tmp_path_factory) -> Corpus:
+    return tiny_corpus(tmp_path_factory.mktemp("tiny"))
+
+
+def batches_of(corpus, weights, target_tokens, steps=400, seed=1) -> Batches:
+    trials = [Trial("t", Mixture(weights), seed=seed)]
+    sizes = {"steps": steps, "batch": BATCH, "length": LENGTH}
+    return Batches(trials, corpus, **sizes, target_tokens=target_tokens)
+
+
+def starts_of(batches, steps=400) -> dict[str, Counter]:
+    """How often each window was drawn, by domain, named by its first token."""
+    first = batches.block(0, steps)[:, 0, :, 0].ravel().tolist()
+    edges = np.cumsum([0, *INVENTORY.values()])
+    return {
+        name: Counter(token for token in first if edges[d] <= token < edges[d + 1])
+        for d, name in enumerate(INVENTORY)
+    }
+
+
+def epochs_of(counts: Counter) -> float:
+    """Windows drawn for each window that there is; only where all windows count alike."""
+    return counts.total() / len(counts)
+
+
+def test_a_domain_is_repeated_as_often_as_in_the_full_run(corpus):
+    weights = {"a": 0.5, "b": 0.3, "c": 0.2}
+    target = 400_000  # a trial is 32,000 tokens: pools of 320, 72 and 20 whole sequences
+    for name, counts in starts_of(batches_of(corpus, weights, target)).items():
+        wanted = weights[name] * target / INVENTORY[name]
+        assert epochs_of(counts) == pytest.approx(wanted, rel=0.01)
+        assert set(counts.values()) <= {int(wanted), int(wanted) + 1}
+
+
+def test_without_it_a_scarce_domain_is_repeated_far_less_often(corpus):
+    counts = starts_of(batches_of(corpus, {"a": 0.5, "b": 0.3, "c": 0.2}, None))["c"]
+    assert max(counts.values()) < 5  # 32 epochs in the full run
+
+
+@settings(max_examples=50)
+@given(sequences=st.floats(1, 60), count=st.integers(1, 500), seed=st.integers(0, 9))
+def test_epochs_are_exact_to_one_sequence_however_small_the_pool(sequences, count, seed):
+    pool = Pool(sequences, np.arange(100, 100 + int(np.ceil(sequences - 1e-9))))
+    drawn = pool.draw(count, np.random.default_rng(seed))
+    repeats = np.bincount(drawn - 100, minlength=len(pool.rows_P))
+    whole = repeats[: int(sequences)]
+    assert len(drawn) == count
+    assert whole.max() - whole.min() <= 1
+    assert abs(whole.mean() - count / sequences) <= 1
+
+
+def test_an_epoch_has_no_sequence_twice():
+    pool = Pool(7.0, np.arange(7))
+    drawn = pool.draw(21, np.random.default_rng(0)).reshape(3, 7)
+    assert (np.sort(drawn) == np.arange(7)).all()
+    assert (drawn[0] != drawn[1]).any()
+
+
+def test_a_shorter_trial_draws_from_a_part_of_what_a_longer_one_does(corpus):
+    weights = {"a": 0.4, "b": 0.3, "c": 0.3}
+    short = starts_of(batches_of(corpus, weights, 400_000, steps=200), steps=200)
+    long = starts_of(batches_of(corpus, weights, 400_000, steps=400, seed=9), steps=400)
+    for name in INVENTORY:
+        assert set(short[name]) < set(long[name])
+
+
+def test_a_longer_trial_has_the_same_epochs(corpus):
+    weights = {"a": 0.4, "b": 0.3, "c": 0.3}
+    for steps in (200, 400):
+        counts = starts_of(batches_of(corpus, weights, 400_000, steps=steps), steps=steps)
+        assert epochs_of(counts["b"]) == pytest.approx(0.3 * 400_000 / 9_000, rel=0.01)
+
+
+def test_all_trials_share_the_pools_and_draw_them_in_orders_of_their_own(corpus):
+    weights = {"a": 0.4, "b": 0.3, "c": 0.3}
+    one, other = (batches_of(corpus, weights, 400_000, seed=seed) for seed in (1, 2))
+    assert set(starts_of(one)["c"]) == set(starts_of(other)["c"])
+    assert (one.block(0, 9) != other.block(0, 9)).any()
+
+
+def test_the_same_trial_draws_the_same(corpus):
+    weights = {"a": 0.4, "b": 0.3, "c": 0.3}
+    blocks = [batches_of(corpus, weights, 400_000).block(0, 400) for _ in range(2)]
+    np.testing.assert_array_equal(*blocks)
+
+
+def test_another_corpus_has_other_pools(corpus):
+    weights = {"a": 0.4, "b": 0.3, "c": 0.3}
+    other = replace(corpus, fingerprint="another")
+    pools = [set(starts_of(batches_of(c, weights, 400_000))["c"]) for c in (corpus, other)]
+    assert pools[0] != pools[1]
+
+
+def test_a_full_run_that_is_no_longer_than_the_trial_draws_from_everything(corpus):
+    counts = starts_of(batches_of(corpus, {"a": 0.0, "b": 0.0, "c": 1.0}, 32_000))["c"]
+    assert len(counts) == (2_500 - 1) // LENGTH
+
+
+def test_off_it_draws_as_it_did_before(corpus):
+    drawn = batches_of(corpus, {"a": 0.0, "b": 0.0, "c": 1.0}, None).block(0, 400)
+    generator = random_generator(1, "rows of c")
+    expected = window_starts(2_500, LENGTH + 1, 3_200, generator) + 49_000
+    assert drawn[:, 0, :, 0].ravel().tolist() == expected.tolist()
+
+
+def test_a_pool_below_one_sequence_says_what_mends_it(corpus):
+    with pytest.raises(CorpusError) as caught:
+        batches_of(corpus, {"a": 0.4, "b": 0.3, "c": 0.3}, 10_000_000)
+    assert str(caught.value) == (
+        "domain 'c': a trial of 32000 of the full run's 10000000 tokens leaves a pool of 8 of its"
+        " 2500 tokens, and one sequence takes 10: raise proxy.tokens to 40000, set"
+        " proxy.options.sequence_length to 8 or less, or leave out proxy.simulate_epochs"
+    )
+    batches_of(corpus, {"a": 0.4, "b": 0.3, "c": 0.3}, 10_000_000, steps=500)
+
+
+# The n-gram proxy -----------------------------------------------------------------------------
+
+
+def test_the_ngram_proxy_repeats_as_often_as_the_full_run(corpus):
+    mixture, target = Mixture({"a": 0.5, "b": 0.3, "c": 0.2}), 400_000
+    rng = np.random.default_rng(0)
+    tokens, _ = draw_tokens(corpus, mixture, 32_000, window=20, rng=rng, target_tokens=target)
+    repeats = np.bincount(tokens, minlength=sum(INVENTORY.values()))
+    edges = np.cumsum([0, *INVENTORY.values()])
+    for d, name in enumerate(INVENTORY):
+        own = repeats[edges[d] : edges[d + 1]]
+        wanted = mixture[name] * target / INVENTORY[name]
+        assert own[own > 0].mean() == pytest.approx(wanted, rel=0.01)
+
+
+def losses(text, target_tokens, proxy=None, code=0.5, tokens=20_000):
+    training = Training(tokens, eval_tokens=8_000, device="cpu", target_tokens=target_tokens)
+    trial = Trial("t", Mixture({"code": code, "manual": 1 - code}), seed=0)
+    results = (proxy or NgramProxy()).train([trial], text, training, lambda progress: None)
+    return results[0].losses.nats_per_token
+
+
+def test_a_pool_that_is_repeated_teaches_less_than_fresh_text(text):
+    fresh, repeated = losses(text, None), losses(text, 400_000)
+    assert repeated["code"] > fresh["code"] + 0.1
+    assert repeated["manual"] > fresh["manual"] + 0.1
+
+
+def test_more_repetition_is_worse(text):
+    found = [losses(text, times * 20_000)["code"] for times in (4, 8, 16)]
+    assert found == sorted(found)
+
+
+def test_the_ngram_proxy_refuses_a_pool_below_one_window_before_it_trains(text):
+    training = Training(20_000, target_tokens=100_000_000)
+    with pytest.raises(CorpusError, match=r"pool of 12 of its .* raise proxy.tokens to 799601,"):
+        NgramProxy().group_size(text, training)
+
+
+# The decoder ----------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def decoder():
+    sizes = dict(layers=1, width=16, heads=1, ff=16, sequence_length=32, batch=8)
+    return DecoderProxy(**sizes, precision="float32", compile=False)
+
+
+def test_the_decoder_draws_from_pools_where_it_is_asked_to(text, decoder):
+    short = {"proxy": decoder, "tokens": 4_096}
+    assert losses(text, None, **short) != losses(text, 100_000, **short)
+    assert losses(text, 100_000, **short) == losses(text, 100_000, **short)
+
+
+def test_the_decoder_refuses_a_pool_below_one_sequence_before_it_trains(text, decoder):
+    training = Training(4_096, device="cpu", target_tokens=100_000_000)
+    with pytest.raises(CorpusError, match="set proxy.options.sequence_length to 2 or less"):
+        decoder.group_size(text, training)
+
+
+# In a run -------------------------------------------------------------------------------------
+
+
+def test_a_sweep_trains_on_the_pools_of_the_full_run(config_path, tmp_path):
+    simulated = ["proxy.simulate_epochs=true", "propose.target_tokens=400000"]
+    for step in (mixopt.prepare, mixopt.design, mixopt.sweep):
+        run = step(config_path, tmp_path / "run", overrides=[*simulated, "design.trials=4"])
+    trial = next(trial for trial in run.design if trial.name == "uniform")
+    training = Training(20_000, eval_tokens=4_096, target_tokens=400_000)
+    alone = NgramProxy().train([trial], run.corpus, training, lambda progress: None)[0]
+    rows = run.trials.table.filter(run.trials.table["trial"] == "uniform")
+    assert rows["loss/help"].item() == alone.losses.nats_per_token["help"]
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        ([], "proxy.simulate_epochs: needs propose.target_tokens, the length of the run"),
+        (["propose.target_tokens=10000"], "proxy.tokens: 20000 is longer than the full run"),
+        (["propose.target_tokens=30000"], "validate.tokens: 40000 is longer than the full run"),
+    ],
+)
+def test_a_full_run_that_cannot_be_simulated_is_refused(config_path, overrides, message):
+    with pytest.raises(ConfigError, match=message):
+        load_config(config_path, ["proxy.simulate_epochs=true", *overrides])
+
+
+def test_without_it_there_is_no_full_run_to_simulate():
+    assert simulated_target(False, 1_000, 10) is None
+    assert simulated_target(True, 1_000, 1_000) == 1_000
+    with pytest.raises(ConfigError, match=r"needs the length of the full run; set propose\.target"):
+        simulated_target(True, 1_000, None)
+    with pytest.raises(ConfigError, match="a trial of 1000 tokens is longer than the full run of"):
+        simulated_target(True, 1_000, 999)
+
+
+def test_a_proxy_that_does_not_simulate_epochs_is_not_asked_to(text, tmp_path, monkeypatch):
+    source = (
+        "from mixopt_proxies.ngram.proxy import NgramProxy\n"
+        "class Unaware(NgramProxy):\n    simulates_epochs = False\n"
+    )
+    (tmp_path / "unaware_proxy.py").write_text(source)
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    training = Training(2_000, device="cpu", target_tokens=10_000)
+    job = Job("unaware_proxy:Unaware", {}, text.path, training)
+    trial = Trial("t", Mixture({"code": 0.5, "manual": 0.5}), seed=0)
+    with pytest.raises(MixoptError, match="'unaware_proxy:Unaware' does not cut its domains to p"):
+        run_trials([trial], job, tmp_path / "trials", workers=1)
