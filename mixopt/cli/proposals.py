@@ -100,10 +100,12 @@ def _propose_front(
     as_json: bool,
 ) -> None:
     from mixopt.pipeline import load_fit, propose_front_from
-    from mixopt.reporting import front_text
+    from mixopt.reporting import figure_svg, front_text, plot_front
+    from mixopt.system import write_text
 
     front = propose_front_from(source, targets, points=points, asked=asked)
     folder = out or source / "proposals" / "-".join(["front", *targets])
-    front.to_folder(folder, load_fit(source).trials)
+    front.to_folder(folder)
+    write_text(folder / "front.svg", figure_svg(plot_front(front, load_fit(source).trials)))
     print_json(front.to_json()) if as_json else print(front_text(front))
     say(f"proposals, a point each, and front.svg: {folder}")

@@ -16,8 +16,8 @@ if TYPE_CHECKING:
     from mixopt.constraints.constraints import Constraints as Constraints
     from mixopt.constraints.convex_set import Allowed as Allowed, limits_of as limits_of
     from mixopt.constraints.domain_limits import Limit as Limit, scaled_limit as scaled_limit
-    from mixopt.constraints.downhill import Smooth as Smooth, downhill as downhill
     from mixopt.constraints.guardrails import MISSED as MISSED, Guards as Guards
+    from mixopt.constraints.solvers import Smooth as Smooth, downhill as downhill
 else:
     __getattr__, __dir__ = lazy_names(
         __name__,
@@ -26,7 +26,7 @@ else:
             "constraints": ["Constraints"],
             "convex_set": ["Allowed", "limits_of"],
             "domain_limits": ["Limit", "scaled_limit"],
-            "downhill": ["Smooth", "downhill"],
             "guardrails": ["Guards", "MISSED"],
+            "solvers": ["Smooth", "downhill"],
         },
     )

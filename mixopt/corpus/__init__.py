@@ -12,12 +12,8 @@ from typing import TYPE_CHECKING
 from mixopt.system.lazy_names import lazy_names
 
 if TYPE_CHECKING:
-    from mixopt.corpus.corpus import (
-        FORMAT as FORMAT,
-        Corpus as Corpus,
-        Domain as Domain,
-        prepare_corpus as prepare_corpus,
-    )
+    from mixopt.corpus.corpus import FORMAT as FORMAT, Corpus as Corpus, Domain as Domain
+    from mixopt.corpus.preparation import prepare_corpus as prepare_corpus
     from mixopt.corpus.stream_preparation import prepare_stream as prepare_stream
     from mixopt.corpus.text.document_stream import DocumentStream as DocumentStream
     from mixopt.corpus.text.documents import BadDocuments as BadDocuments
@@ -29,7 +25,8 @@ else:
     __getattr__, __dir__ = lazy_names(
         __name__,
         {
-            "corpus": ["Corpus", "Domain", "FORMAT", "prepare_corpus"],
+            "corpus": ["Corpus", "Domain", "FORMAT"],
+            "preparation": ["prepare_corpus"],
             "stream_preparation": ["prepare_stream"],
             "text.document_stream": ["DocumentStream"],
             "text.documents": ["BadDocuments"],

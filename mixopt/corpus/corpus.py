@@ -11,18 +11,14 @@ Shapes: D domains.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from mixopt.corpus.token_shards import PREPARE_AGAIN, TokenShards
 from mixopt.errors import CorpusError
 from mixopt.mixture import Mixture
 from mixopt.system import read_json
-
-if TYPE_CHECKING:
-    from mixopt.config import CorpusConfig, SourceConfig
 
 FORMAT = "mixopt-corpus/1"
 
@@ -101,48 +97,6 @@ class Corpus:
     def natural(self) -> Mixture:
         """Each domain's share of the training tokens that there are."""
         return Mixture.natural(self.inventory)
-
-
-def prepare_corpus(
-    config: CorpusConfig,
-    evaluation: Mapping[str, SourceConfig],
-    path: str | Path,
-    *,
-    fingerprint: str,
-    seed: int = 0,
-    min_tokens: int = 1,
-    progress: Callable[[str], None] = lambda line: None,
-) -> Corpus:
-    """Read, deduplicate, split and tokenize all domains and targets, and write their shards.
-
-    The same inputs and seed give the same bytes. `index.json` is removed first and written
-    last, so an interrupted preparation is no corpus and is done again.
-
-    Args:
-        config: Domains, tokenizer, what is held out.
-        evaluation: Targets, which are not trained on.
-        path: The folder of the corpus.
-        fingerprint: Of the configuration, kept in the index.
-        seed: Which documents are held out.
-        min_tokens: Least tokens of a split, the length of one sequence.
-        progress: Receives lines that say what was read and written.
-
-    Raises:
-        CorpusError: A source, document or tokenizer that cannot be used, or too little text.
-        RunError: The disk is full or the folder cannot be written.
-    """
-    from mixopt.corpus.preparation import prepare
-
-    prepare(
-        config,
-        evaluation,
-        Path(path),
-        fingerprint=fingerprint,
-        seed=seed,
-        min_tokens=min_tokens,
-        progress=progress,
-    )
-    return Corpus.open(path, verify=False)
 
 
 def _absent(path: Path) -> CorpusError:

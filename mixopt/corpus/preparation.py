@@ -10,13 +10,13 @@ from __future__ import annotations
 
 import re
 import shutil
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 from mixopt.config import CorpusConfig, SourceConfig
-from mixopt.corpus.corpus import FORMAT
+from mixopt.corpus.corpus import FORMAT, Corpus
 from mixopt.corpus.text import DomainText, Environment, Spool, Spooled, read_domain, read_target
 from mixopt.corpus.token_writer import TokenWriter
 from mixopt.corpus.tokenizer import (
@@ -27,26 +27,42 @@ from mixopt.corpus.tokenizer import (
     token_dtype,
 )
 from mixopt.errors import CorpusError, RunError
-from mixopt.system import write_json
+from mixopt.system import Say, silent, write_json
 
 BPE_BYTES = 20_000_000
 _BATCH_BYTES = 4_000_000
 _NAME = re.compile(r"[^./\\][^/\\]*")
 
-Progress = Callable[[str], None]
 
-
-def prepare(
+def prepare_corpus(
     config: CorpusConfig,
     evaluation: Mapping[str, SourceConfig],
-    path: Path,
+    path: str | Path,
     *,
     fingerprint: str,
-    seed: int,
-    min_tokens: int,
-    progress: Progress,
-) -> None:
-    """Write the corpus that `mixopt.corpus.corpus.prepare_corpus` describes."""
+    seed: int = 0,
+    min_tokens: int = 1,
+    progress: Say = silent,
+) -> Corpus:
+    """Read, deduplicate, split and tokenize all domains and targets, and write their shards.
+
+    The same inputs and seed give the same bytes. `index.json` is removed first and written
+    last, so an interrupted preparation is no corpus and is done again.
+
+    Args:
+        config: Domains, tokenizer, what is held out.
+        evaluation: Targets, which are not trained on.
+        path: The folder of the corpus.
+        fingerprint: Of the configuration, kept in the index.
+        seed: Which documents are held out.
+        min_tokens: Least tokens of a split, the length of one sequence.
+        progress: Receives lines that say what was read and written.
+
+    Raises:
+        CorpusError: A source, document or tokenizer that cannot be used, or too little text.
+        RunError: The disk is full or the folder cannot be written.
+    """
+    path = Path(path)
     _check_names(config, evaluation)
     spools, environment = emptied(path), Environment()
     try:
@@ -66,6 +82,7 @@ def prepare(
         "provenance": _provenance(config, evaluation, environment, texts, seed),
     }
     write_json(path / "index.json", index)
+    return Corpus.open(path, verify=False)
 
 
 def emptied(path: Path) -> Path:
@@ -97,7 +114,7 @@ def _read(
     environment: Environment,
     spools: Path,
     seed: int,
-    progress: Progress,
+    progress: Say,
 ) -> list[DomainText]:
     texts = []
     for name, source in config.domains.items():
@@ -114,7 +131,7 @@ def _read(
     return texts
 
 
-def _tokenizer(config: CorpusConfig, texts: list[DomainText], progress: Progress) -> Tokenizer:
+def _tokenizer(config: CorpusConfig, texts: list[DomainText], progress: Say) -> Tokenizer:
     vocab_size = bpe_vocabulary(config.tokenizer)
     if vocab_size is None:
         return open_tokenizer(config.tokenizer)
@@ -140,7 +157,7 @@ def _write(
     tokenizer: Tokenizer,
     path: Path,
     min_tokens: int,
-    progress: Progress,
+    progress: Say,
 ) -> None:
     for text in texts:
         written = {}

@@ -11,7 +11,7 @@ left out of training by content, in whatever domain they are met.
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from mixopt.config import CorpusConfig, SourceConfig
@@ -19,7 +19,7 @@ from mixopt.corpus.preparation import emptied, write_tokens
 from mixopt.corpus.text import BadDocuments, DocumentStream, Environment, read_target
 from mixopt.corpus.tokenizer import Tokenizer, open_tokenizer
 from mixopt.errors import CorpusError
-from mixopt.system import write_json
+from mixopt.system import Say, write_json
 
 FORMAT = "mixopt-streamed/1"
 
@@ -32,7 +32,7 @@ def prepare_stream(
     *,
     fingerprint: str,
     min_tokens: int,
-    progress: Callable[[str], None],
+    progress: Say,
 ) -> None:
     """Write the held-out text of streamed domains and targets.
 

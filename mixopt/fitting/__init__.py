@@ -13,7 +13,6 @@ from mixopt.system.lazy_names import lazy_names
 
 if TYPE_CHECKING:
     from mixopt.fitting.competition import fit_trials as fit_trials
-    from mixopt.fitting.controls import controls as controls, distances as distances
     from mixopt.fitting.cross_validation import (
         grouped_folds as grouped_folds,
         out_of_fold as out_of_fold,
@@ -37,12 +36,12 @@ if TYPE_CHECKING:
         select_targets as select_targets,
     )
     from mixopt.fitting.repetition import Repetition as Repetition
+    from mixopt.fitting.trivial_controls import controls as controls, distances as distances
 else:
     __getattr__, __dir__ = lazy_names(
         __name__,
         {
             "competition": ["fit_trials"],
-            "controls": ["controls", "distances"],
             "cross_validation": [
                 "grouped_folds",
                 "out_of_fold",
@@ -66,5 +65,6 @@ else:
                 "select_targets",
             ],
             "repetition": ["Repetition"],
+            "trivial_controls": ["controls", "distances"],
         },
     )

@@ -21,7 +21,6 @@ import polars as pl
 
 from mixopt.config import FitConfig
 from mixopt.errors import PluginError
-from mixopt.fitting.controls import HeldOut, controls, held_out
 from mixopt.fitting.cross_validation import grouped_folds, out_of_fold
 from mixopt.fitting.fit_report import OBJECTIVE, report_table
 from mixopt.fitting.fitted import Fit, fit_again
@@ -29,6 +28,7 @@ from mixopt.fitting.model_sizes import Size, regressor_rows, size_groups, size_o
 from mixopt.fitting.prediction import Prediction
 from mixopt.fitting.regressor import cross_fit_regressor, fit_regressor, make_regressor
 from mixopt.fitting.repetition import Repetition
+from mixopt.fitting.trivial_controls import HeldOut, controls, held_out
 from mixopt.objective import Objective
 from mixopt.system import Array, IntArray, Update, no_progress
 from mixopt.trials import Trials, check_trials, settled

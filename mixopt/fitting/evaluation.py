@@ -1,8 +1,8 @@
 """Test a fit against runs that it has not seen.
 
 Ranks say whether the fit orders mixtures rightly, beside what ranks them without a law (the
-domain's own share, the distance from uniform, the nearest trial; mixopt.fitting.controls) and
-beside the most that noise allows, where there are replicates. RMSE and coverage say whether its
+domain's own share, the distance from uniform, the nearest trial; mixopt.fitting.trivial_controls)
+and beside the most that noise allows, where there are replicates. RMSE and coverage say whether its
 numbers hold.
 
 Runs of a larger model have other losses for the same mixtures. Ranks still hold then, and the
@@ -25,11 +25,11 @@ import numpy as np
 
 from mixopt.errors import TrialsError
 from mixopt.fitting.affine_scale import is_other_scale, leave_one_out_lines
-from mixopt.fitting.controls import controls
 from mixopt.fitting.cross_validation import rmse, spearman
 from mixopt.fitting.fitted import Fit
 from mixopt.fitting.intervals import conformal_quantile
 from mixopt.fitting.noise_ceiling import best_spearman, replicate_spread
+from mixopt.fitting.trivial_controls import controls
 from mixopt.objective import Objective
 from mixopt.system import Array
 from mixopt.trials import Trials

@@ -16,9 +16,9 @@ from typing import Any
 import numpy as np
 import polars as pl
 
-from mixopt.fitting.controls import HeldOut
 from mixopt.fitting.cross_validation import rmse, spearman_within
 from mixopt.fitting.noise_ceiling import best_spearman, replicate_spread
+from mixopt.fitting.trivial_controls import HeldOut
 from mixopt.objective import Objective
 from mixopt.system import Array, IntArray
 

@@ -20,7 +20,6 @@ from numpy.typing import ArrayLike
 from mixopt.errors import TrialsError
 
 if TYPE_CHECKING:
-    from mixopt.run_directory import Run
     from mixopt.trials import Trials
 
 OFTEN = 2.0  # epochs up to here are nearly as good as fresh text
@@ -63,15 +62,6 @@ class Repetition:
                 " of epochs needs one length: give those of one length"
             )
         return cls(tuple(float(inventory[name]) for name in trials.domains), float(tokens[0]))
-
-    @classmethod
-    def of_run(cls, run: Run) -> Repetition:
-        """Take the corpus's inventory, and the tokens whose epochs the trials have."""
-        proxy, target = run.config.proxy, run.config.propose.target_tokens
-        simulated = target if proxy.simulate_epochs else None
-        inventory = run.corpus.inventory
-        counts = tuple(float(inventory[name]) for name in run.natural.domains)
-        return cls(counts, float(simulated or proxy.tokens))
 
     def epochs(self, weights_ND: ArrayLike) -> Any:
         """Return how often each trial goes through each domain, shape (N, D)."""

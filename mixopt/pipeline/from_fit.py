@@ -22,9 +22,8 @@ from mixopt.pipeline.proposal_input import (
     read_inventory,
 )
 from mixopt.proposals import Front, Proposal, propose_front, propose_mixture
-from mixopt.run_directory import load_run
+from mixopt.run_directory import collapsed_trials, load_run
 from mixopt.system import progress
-from mixopt.trials import collapsed_trials
 
 
 @dataclass(frozen=True)

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 
 from mixopt.errors import RunError
 from mixopt.mixture import Mixture
-from mixopt.system import progress, read_json, write_json
+from mixopt.system import Say, progress, read_json, write_json
 from mixopt.trials import ROUNDS, Trial, TrialResult, read_design, write_design
 
 if TYPE_CHECKING:
@@ -33,9 +33,7 @@ if TYPE_CHECKING:
 Train = Callable[[Sequence[Trial], int], list[TrialResult]]
 
 
-def run_rounds(
-    run: Run, train: Train, say: Callable[[str], None]
-) -> tuple[list[Trial], list[TrialResult]]:
+def run_rounds(run: Run, train: Train, say: Say) -> tuple[list[Trial], list[TrialResult]]:
     """Train the first round, then choose and train the others, from where it was left.
 
     Args:
@@ -85,7 +83,6 @@ def choose_round(
         number: The round, >= 1.
     """
     from mixopt.designs import choose_batch, design_constraints, draw_candidates, fit_surrogate
-    from mixopt.fitting import Repetition
 
     config, seed = run.config, run.config.seed + number
     table = _table(run, trials, results)
@@ -97,7 +94,7 @@ def choose_round(
             config.fit,
             regressor=config.design.acquisition_regressor,
             seed=config.seed,
-            repetition=Repetition.of_run(run),
+            repetition=run.repetition,
             update=update,
         )
     allowed = design_constraints(config.design, run.natural, run.constraints).simplex

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from mixopt.errors import ConfigError, CorpusError
 from mixopt.run_directory import EXPERTS_OF, STEPS, TRIAL_FOLDERS, Run, open_run, working_in
-from mixopt.system import duration, progress
+from mixopt.system import Say, duration, progress, silent
 from mixopt.tracking import Tracker, open_tracker
 
 if TYPE_CHECKING:
@@ -21,12 +21,7 @@ if TYPE_CHECKING:
     from mixopt.sweeps import Job
     from mixopt.trials import Trial, TrialResult, Trials
 
-Say = Callable[[str], None]
 Source = str | Path
-
-
-def _silent(line: str) -> None:
-    """Say nothing."""
 
 
 def run(
@@ -36,7 +31,7 @@ def run(
     overrides: Sequence[str] = (),
     redo: str | None = None,
     retry_failed: bool = False,
-    say: Say = _silent,
+    say: Say = silent,
 ) -> Run:
     """Do all steps in order; what is done already is not done again.
 
@@ -63,7 +58,7 @@ def run(
 
 
 def prepare(
-    config: Source | Config, out: Source, *, overrides: Sequence[str] = (), say: Say = _silent
+    config: Source | Config, out: Source, *, overrides: Sequence[str] = (), say: Say = silent
 ) -> Run:
     """Read the documents, and write token shards and the tokenizer.
 
@@ -79,42 +74,42 @@ def prepare(
 
 
 def design(
-    config: Source | Config, out: Source, *, overrides: Sequence[str] = (), say: Say = _silent
+    config: Source | Config, out: Source, *, overrides: Sequence[str] = (), say: Say = silent
 ) -> Run:
     """Choose the mixtures to try."""
     return _single("design", config, out, overrides, say)
 
 
 def sweep(
-    config: Source | Config, out: Source, *, overrides: Sequence[str] = (), say: Say = _silent
+    config: Source | Config, out: Source, *, overrides: Sequence[str] = (), say: Say = silent
 ) -> Run:
     """Train a proxy on each mixture of the design."""
     return _single("sweep", config, out, overrides, say)
 
 
 def fit(
-    config: Source | Config, out: Source, *, overrides: Sequence[str] = (), say: Say = _silent
+    config: Source | Config, out: Source, *, overrides: Sequence[str] = (), say: Say = silent
 ) -> Run:
     """Fit the regressors, and choose one by cross-validation."""
     return _single("fit", config, out, overrides, say)
 
 
 def propose(
-    config: Source | Config, out: Source, *, overrides: Sequence[str] = (), say: Say = _silent
+    config: Source | Config, out: Source, *, overrides: Sequence[str] = (), say: Say = silent
 ) -> Run:
     """Search for the mixture with the best predicted objective."""
     return _single("propose", config, out, overrides, say)
 
 
 def validate(
-    config: Source | Config, out: Source, *, overrides: Sequence[str] = (), say: Say = _silent
+    config: Source | Config, out: Source, *, overrides: Sequence[str] = (), say: Say = silent
 ) -> Run:
     """Train the proposal against its baselines, several seeds each."""
     return _single("validate", config, out, overrides, say)
 
 
 def report(
-    config: Source | Config, out: Source, *, overrides: Sequence[str] = (), say: Say = _silent
+    config: Source | Config, out: Source, *, overrides: Sequence[str] = (), say: Say = silent
 ) -> Run:
     """Write the page that shows the run."""
     return _single("report", config, out, overrides, say)
@@ -251,7 +246,7 @@ def _sweep(run: Run, tracker: Tracker, say: Say) -> None:
 
 
 def _fit(run: Run, _: Tracker, say: Say) -> None:
-    from mixopt.fitting import Repetition, fit_trials
+    from mixopt.fitting import fit_trials
 
     config, pilots = run.config.fit, _pilots(run)
     with progress("fit", len(config.regressors) * config.folds) as update:
@@ -260,7 +255,7 @@ def _fit(run: Run, _: Tracker, say: Say) -> None:
             config,
             run.objective,
             run.config.seed,
-            repetition=Repetition.of_run(run),
+            repetition=run.repetition,
             update=update,
         )
     chosen = chosen if pilots is None else chosen.with_pilots(pilots)
@@ -284,7 +279,6 @@ def _pilots(run: Run) -> Trials | None:
 
 def _propose(run: Run, _: Tracker, say: Say) -> None:
     from mixopt.proposals import propose_mixture
-    from mixopt.trials import collapsed_trials
 
     with progress("propose", run.config.propose.bootstrap) as update:
         proposal = propose_mixture(
@@ -296,7 +290,7 @@ def _propose(run: Run, _: Tracker, say: Say) -> None:
             run.config.propose,
             inventory=run.corpus.inventory,
             seed=run.config.seed,
-            collapsed=collapsed_trials(run.path),
+            collapsed=run.collapsed,
             update=update,
         )
     proposal.to_file(run.path / "proposal.yaml")

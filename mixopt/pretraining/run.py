@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -29,9 +29,8 @@ from mixopt.pretraining.result import PretrainResult
 from mixopt.pretraining.text import HELD_OUT, corpus_path, prepare_for
 from mixopt.routing import SCALARS
 from mixopt.run_directory import working_in
+from mixopt.system import Say
 from mixopt.tracking import Tracker, code_tags, corpus_datasets, streamed_datasets
-
-Say = Callable[[str], None]
 
 
 def _silent(line: str) -> None:

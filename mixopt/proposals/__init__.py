@@ -8,9 +8,10 @@ from mixopt.system.lazy_names import lazy_names
 
 if TYPE_CHECKING:
     from mixopt.proposals.best_mixture import propose_mixture as propose_mixture
+    from mixopt.proposals.mixture_search import search as search
     from mixopt.proposals.pareto_front import Front as Front, propose_front as propose_front
+    from mixopt.proposals.problem import Problem as Problem
     from mixopt.proposals.proposal import Interval as Interval, Proposal as Proposal
-    from mixopt.proposals.search import Problem as Problem, search as search
     from mixopt.proposals.validation import (
         PROPOSAL as PROPOSAL,
         Comparison as Comparison,
@@ -25,9 +26,10 @@ else:
         __name__,
         {
             "best_mixture": ["propose_mixture"],
+            "mixture_search": ["search"],
             "pareto_front": ["Front", "propose_front"],
+            "problem": ["Problem"],
             "proposal": ["Interval", "Proposal"],
-            "search": ["Problem", "search"],
             "validation": [
                 "Comparison",
                 "PROPOSAL",

@@ -24,11 +24,12 @@ from mixopt.mixture import Mixture
 from mixopt.objective import Objective
 from mixopt.proposals.collapsed_experts import SOURCE, Avoided
 from mixopt.proposals.gradient_search import least_broken
+from mixopt.proposals.mixture_search import search
 from mixopt.proposals.optimism import Optimism, optimism
+from mixopt.proposals.problem import Found, Problem
 from mixopt.proposals.proposal import Interval, Proposal, Stability
 from mixopt.proposals.proposal_warnings import proposal_warnings
 from mixopt.proposals.risk import Risk
-from mixopt.proposals.search import Found, Problem, search
 from mixopt.proposals.stability import Refits, ResampledFits, resampled_fits, search_again
 from mixopt.proposals.unmeasured_domains import keeping_unmeasured
 from mixopt.system import Array, Update, no_progress

@@ -1,6 +1,6 @@
 """Go downhill on the predicted objective, inside all limits, from many starts.
 
-Sequential quadratic programming (mixopt.constraints.downhill), exact in bounds, groups and radius;
+Sequential quadratic programming (mixopt.constraints.solvers), exact in bounds, groups and radius;
 one start is not enough on a law that is not convex. The worst of several losses has kinks, so it is
 minimised as the least t above all of them. Guardrails are conditions on predictions; they are kept
 with a little room, so that rounding breaks none. What risk adds has no gradient of its own: its
@@ -16,7 +16,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from mixopt.constraints import Smooth, downhill, limits_of
-from mixopt.proposals.search import Found, Problem
+from mixopt.proposals.problem import Found, Problem
 from mixopt.system import Array
 
 STARTS = 12

@@ -33,7 +33,6 @@ if TYPE_CHECKING:
     from mixopt.config import ProposeConfig
     from mixopt.constraints import Constraints
     from mixopt.fitting import Fit
-    from mixopt.trials import Trials
 
 SAME = 1e-3  # total variation below which two points are one
 
@@ -74,20 +73,12 @@ class Front:
             rows.append({"point": number, **losses, **weights})
         return pl.DataFrame(rows)
 
-    def to_folder(self, folder: str | Path, trials: Trials | None = None) -> None:
-        """Write a proposal a point, point-01.yaml ..., front.csv, and the picture front.svg.
-
-        Args:
-            folder: Where to.
-            trials: Finished trials, drawn behind the front.
-        """
-        from mixopt.reporting import figure_svg, plot_front
-
+    def to_folder(self, folder: str | Path) -> None:
+        """Write a proposal a point, point-01.yaml ..., and front.csv into the folder."""
         folder = Path(folder)
         for number, point in enumerate(self.points, start=1):
             point.proposal.to_file(folder / f"point-{number:02d}.yaml")
         write_text(folder / "front.csv", self.table().write_csv())
-        write_text(folder / "front.svg", figure_svg(plot_front(self, trials)))
 
     def to_json(self) -> dict[str, Any]:
         """Return the points as plain values."""

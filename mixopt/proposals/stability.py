@@ -18,7 +18,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from mixopt.fitting import fit_regressor, make_regressor, select_targets
-from mixopt.proposals.search import Problem, search
+from mixopt.proposals.mixture_search import search
+from mixopt.proposals.problem import Problem
 from mixopt.system import Array, Update, no_progress
 
 if TYPE_CHECKING:

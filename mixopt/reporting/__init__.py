@@ -10,10 +10,15 @@ if TYPE_CHECKING:
     from mixopt.reporting.expert_plots import (
         plot_distances as plot_distances,
         plot_domain_experts as plot_domain_experts,
+        plot_windows as plot_windows,
     )
     from mixopt.reporting.experts_of_run import draw_experts as draw_experts, experts as experts
     from mixopt.reporting.figure_style import figure_svg as figure_svg
     from mixopt.reporting.front_plot import plot_front as plot_front
+    from mixopt.reporting.mixture_plots import (
+        plot_held_out as plot_held_out,
+        plot_shares as plot_shares,
+    )
     from mixopt.reporting.report import write_report as write_report
     from mixopt.reporting.terminal import (
         evaluation_text as evaluation_text,
@@ -26,10 +31,11 @@ else:
     __getattr__, __dir__ = lazy_names(
         __name__,
         {
-            "expert_plots": ["plot_distances", "plot_domain_experts"],
+            "expert_plots": ["plot_distances", "plot_domain_experts", "plot_windows"],
             "experts_of_run": ["draw_experts", "experts"],
             "figure_style": ["figure_svg"],
             "front_plot": ["plot_front"],
+            "mixture_plots": ["plot_held_out", "plot_shares"],
             "report": ["write_report"],
             "terminal": [
                 "evaluation_text",

@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from mixopt.config import Config
     from mixopt.constraints import Constraints
     from mixopt.corpus import Corpus
-    from mixopt.fitting import Fit
+    from mixopt.fitting import Fit, Repetition
     from mixopt.mixture import Mixture
     from mixopt.objective import Objective
     from mixopt.proposals import Proposal, Validation
@@ -137,6 +137,22 @@ class Run:
             inventory=self.corpus.inventory,
             target_tokens=self.config.propose.target_tokens,
         )
+
+    @property
+    def repetition(self) -> Repetition:
+        """The corpus's inventory, and the tokens whose epochs the trials have."""
+        from mixopt.fitting import Repetition
+
+        proxy, target = self.config.proxy, self.config.propose.target_tokens
+        simulated = target if proxy.simulate_epochs else None
+        inventory = self.corpus.inventory
+        counts = tuple(float(inventory[name]) for name in self.natural.domains)
+        return Repetition(counts, float(simulated or proxy.tokens))
+
+    @property
+    def collapsed(self) -> tuple[str, ...] | None:
+        """Trials whose experts collapsed; None where trials have no experts."""
+        return collapsed_trials(self.path)
 
     @property
     def evaluation_names(self) -> tuple[str, ...]:
@@ -323,6 +339,14 @@ def load_run(path: str | Path) -> Run:
     if not record.exists():
         raise RunError(f"{path}: has no config.yaml; make it with mixopt run CONFIG --out {path}")
     return Run(Path(path), load_config(record), str(record))
+
+
+def collapsed_trials(directory: Path) -> tuple[str, ...] | None:
+    """Return a sweep's trials whose experts have collapsed; None where trials have no experts."""
+    from mixopt.trials import TrialExperts
+
+    found = TrialExperts.read(directory / EXPERTS_OF["sweep"])
+    return None if found is None else found.collapsed
 
 
 def _fingerprints(content: dict[str, Any]) -> dict[str, str]:

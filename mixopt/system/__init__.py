@@ -17,7 +17,6 @@ if TYPE_CHECKING:
         write_json as write_json,
         write_text as write_text,
     )
-    from mixopt.system.lazy_names import lazy_names as lazy_names
     from mixopt.system.number_text import (
         count as count,
         difference as difference,
@@ -36,11 +35,13 @@ if TYPE_CHECKING:
         load_plugin as load_plugin,
         plugin_names as plugin_names,
     )
-    from mixopt.system.progress import (
+    from mixopt.system.progress_bars import (
+        Say as Say,
         Update as Update,
         duration as duration,
         no_progress as no_progress,
         progress as progress,
+        silent as silent,
     )
     from mixopt.system.provenance import (
         git_commit as git_commit,
@@ -63,7 +64,6 @@ else:
                 "write_json",
                 "write_text",
             ],
-            "lazy_names": ["lazy_names"],
             "number_text": [
                 "count",
                 "difference",
@@ -77,7 +77,7 @@ else:
                 "words",
             ],
             "plugins": ["PluginKind", "build_plugin", "load_plugin", "plugin_names"],
-            "progress": ["Update", "duration", "no_progress", "progress"],
+            "progress_bars": ["Say", "Update", "duration", "no_progress", "progress", "silent"],
             "provenance": ["git_commit", "machine", "package_versions", "without_folders"],
             "version": ["__version__"],
         },

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
         record_again as record_again,
         tracked as tracked,
     )
-    from mixopt.tracking.sync import sync as sync, sync_line as sync_line
+    from mixopt.tracking.sending import sync as sync, sync_line as sync_line
     from mixopt.tracking.tracker import Tracker as Tracker
     from mixopt.tracking.trial_import import Layout as Layout, import_trials as import_trials
 else:
@@ -42,7 +42,7 @@ else:
             "lines": ["MetricLines"],
             "run_log": ["RunLog"],
             "run_steps": ["code_tags", "open_tracker", "record_again", "tracked"],
-            "sync": ["sync", "sync_line"],
+            "sending": ["sync", "sync_line"],
             "tracker": ["Tracker"],
             "trial_import": ["Layout", "import_trials"],
         },

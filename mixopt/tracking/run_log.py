@@ -7,8 +7,9 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
+from mixopt.system import Say, silent
 from mixopt.tracking.lines import MetricLines
-from mixopt.tracking.tracker import Tracker, Warn
+from mixopt.tracking.tracker import Tracker
 
 if TYPE_CHECKING:
     from mixopt.config import TrackingConfig
@@ -37,7 +38,7 @@ class RunLog:
         name: str | None = None,
         params: Mapping[str, Any] | None = None,
         tags: Mapping[str, str] | None = None,
-        warn: Warn = lambda line: None,
+        warn: Say = silent,
     ) -> None:
         """Begin, or go on with what is in the directory.
 

@@ -6,8 +6,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
+from mixopt.system import Say, silent
 from mixopt.tracking.datasets import corpus_datasets
-from mixopt.tracking.tracker import Tracker, Warn
+from mixopt.tracking.tracker import Tracker
 
 if TYPE_CHECKING:
     from mixopt.run_directory import Run
@@ -31,7 +32,7 @@ FILES: dict[str, tuple[str, ...]] = {
 FOLDERS = {"sweep": "trials", "validate": "validation"}
 
 
-def open_tracker(run: Run, warn: Warn = lambda line: None) -> Tracker:
+def open_tracker(run: Run, warn: Say = silent) -> Tracker:
     """Return the tracker of a run; its process starts with the first step that is tracked."""
     return Tracker(run.config.tracking, run.config.name, run.path, warn)
 
@@ -65,7 +66,7 @@ def tracked(run: Run, step: str, tracker: Tracker) -> Iterator[Tracker]:
 def record_again(run: Run) -> None:
     """Want the steps of a run recorded that are done, though they were not tracked when done.
 
-    `mixopt.tracking.sync` sends them; where none is done, nothing is written.
+    `mixopt.tracking.sending` sends them; where none is done, nothing is written.
     """
     config = run.config.tracking.model_copy(update={"enabled": True})
     tracker = Tracker(config, run.config.name, run.path, sends=False)

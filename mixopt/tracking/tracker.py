@@ -12,12 +12,13 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 from typing import IO, TYPE_CHECKING, Any, Self
 
+from mixopt.system import Say, silent
 from mixopt.tracking.database import anywhere
 from mixopt.tracking.journal import JOURNAL
 from mixopt.tracking.lines import LineFile
@@ -25,7 +26,6 @@ from mixopt.tracking.lines import LineFile
 if TYPE_CHECKING:
     from mixopt.config import TrackingConfig
 
-Warn = Callable[[str], None]
 
 # Longest wait for a sign of life of the process: it is past every timeout of a dead server.
 SILENCE_SECONDS = 60.0
@@ -39,7 +39,7 @@ class Tracker:
         config: TrackingConfig,
         run_name: str,
         path: Path,
-        warn: Warn = lambda line: None,
+        warn: Say = silent,
         *,
         sends: bool = True,
     ) -> None:

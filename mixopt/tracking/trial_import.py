@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,6 +22,7 @@ import polars as pl
 
 from mixopt.errors import ConfigError, MixtureError, RunError, TrialsError
 from mixopt.mixture import Mixture
+from mixopt.system import Say, silent
 from mixopt.tracking.keys import names_of
 from mixopt.tracking.reading import LoggedRun, read_runs
 from mixopt.trials import (
@@ -84,7 +85,7 @@ def import_trials(
     *,
     layout: Layout = Layout(),
     run: str | None = None,
-    say: Callable[[str], None] = lambda line: None,
+    say: Say = silent,
 ) -> tuple[Trials, Path]:
     """Read an experiment's runs and keep them as a table of trials.
 

@@ -24,7 +24,6 @@ if TYPE_CHECKING:
     from mixopt.trials.design_table import read_design as read_design, write_design as write_design
     from mixopt.trials.expert_table import (
         TrialExperts as TrialExperts,
-        collapsed_trials as collapsed_trials,
         write_experts as write_experts,
     )
     from mixopt.trials.proxy import (
@@ -72,7 +71,7 @@ else:
             "checks": ["check_trials", "settled", "trials_fingerprint"],
             "columns": ["BPB", "LOSS", "PREFIX", "Unit", "WEIGHT", "listed", "schema"],
             "design_table": ["read_design", "write_design"],
-            "expert_table": ["TrialExperts", "collapsed_trials", "write_experts"],
+            "expert_table": ["TrialExperts", "write_experts"],
             "proxy": [
                 "Losses",
                 "Progress",

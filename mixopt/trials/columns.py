@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
+import numpy as np
 import polars as pl
 
 from mixopt.errors import TrialsError
+from mixopt.system import Array
 from mixopt.trials.proxy import Losses, Trial, TrialResult
 
 Unit = Literal["nats_per_token", "bits_per_byte"]
@@ -29,6 +32,32 @@ TAIL: dict[str, Any] = {
     "seconds": pl.Float64,
     "round": pl.Int32,
 }
+
+
+@dataclass(frozen=True, eq=False)
+class TrialRows:
+    """Rows of trials and the names in their columns; `Trials` is such rows, checked together.
+
+    Attributes:
+        table: The rows, in the columns of mixopt.trials.table.
+        domains: Names of the domains, in order.
+        targets: Names of the evaluation domains, in order.
+        notes: What a reader should know of how the table came to be, a line each.
+    """
+
+    table: pl.DataFrame
+    domains: tuple[str, ...]
+    targets: tuple[str, ...]
+    notes: tuple[str, ...] = field(default=())
+
+    def weights(self) -> Array:
+        """Return the mixtures, shape (N, D); rows add up to 1."""
+        columns = self.table.select([WEIGHT + name for name in self.domains])
+        return columns.to_numpy().astype(np.float64)
+
+    def __len__(self) -> int:
+        """Count the trials."""
+        return self.table.height
 
 
 def schema(domains: Sequence[str], targets: Sequence[str]) -> dict[str, Any]:

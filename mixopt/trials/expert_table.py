@@ -21,7 +21,6 @@ import polars as pl
 
 from mixopt.errors import RunError
 from mixopt.routing import ExpertCounts
-from mixopt.run_directory import EXPERTS_OF
 from mixopt.system import replacing
 from mixopt.trials.proxy import TrialResult
 
@@ -112,12 +111,6 @@ def write_experts(results: Iterable[TrialResult], path: Path) -> TrialExperts | 
     if found is not None:
         found.write(path)
     return found
-
-
-def collapsed_trials(directory: Path) -> tuple[str, ...] | None:
-    """Return a sweep's trials whose experts have collapsed; None where trials have no experts."""
-    found = TrialExperts.read(directory / EXPERTS_OF["sweep"])
-    return None if found is None else found.collapsed
 
 
 def _rows(trial: str, counts: ExpertCounts) -> Iterable[Mapping[str, Any]]:

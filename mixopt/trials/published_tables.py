@@ -28,9 +28,8 @@ from mixopt.errors import MixtureError, TrialsError
 from mixopt.mixture import Mixture
 from mixopt.system import Array, BoolArray
 from mixopt.trials.cell_table import CellTable
-from mixopt.trials.columns import LOSS, PREFIX, WEIGHT, Unit, check_once, listed, schema
+from mixopt.trials.columns import LOSS, PREFIX, WEIGHT, TrialRows, Unit, check_once, listed, schema
 from mixopt.trials.key_join import SIZE, data_columns, join_tables
-from mixopt.trials.table import Trials
 
 MIXTURE_PREFIXES = ("train_", WEIGHT)
 LOSS_PREFIXES = ("metric/", "valid_", LOSS)
@@ -47,7 +46,7 @@ def read_csv_trials(
     unit: Unit = "nats_per_token",
     ignore: Sequence[str] = (),
     drop_incomplete: bool = False,
-) -> Trials:
+) -> TrialRows:
     """Read and join two files by their key.
 
     Args:
@@ -86,7 +85,7 @@ def read_csv_trials(
     notes += _constant(right, targets, losses_NM, "loss", "no mixture is better on it")
     sizes = {**_size(right, keys), **_size(left, keys)}
     table = _table(keys, points, losses_NM, targets, unit, sizes)
-    return Trials(table, domains, targets, tuple(notes))
+    return TrialRows(table, domains, targets, tuple(notes))
 
 
 def without_affixes(

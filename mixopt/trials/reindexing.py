@@ -28,8 +28,7 @@ import polars as pl
 from mixopt.errors import TrialsError, did_you_mean
 from mixopt.mixture import Mixture
 from mixopt.system import Array, BoolArray
-from mixopt.trials.columns import WEIGHT, listed, schema
-from mixopt.trials.table import Trials
+from mixopt.trials.columns import WEIGHT, TrialRows, listed, schema
 
 Shares = Mapping[str, float]
 Parts = Shares | Sequence[str]
@@ -37,7 +36,7 @@ NOTHING = 1e-9  # a trial that had so little of all domains that stay is left ou
 
 
 def reindexed(
-    trials: Trials,
+    trials: TrialRows,
     *,
     split: Mapping[str, Parts] | None = None,
     merge: Mapping[str, Sequence[str]] | None = None,
@@ -46,7 +45,7 @@ def reindexed(
     remove: Sequence[str] = (),
     inventory: Mapping[str, float] | None = None,
     tolerance: float = 0.02,
-) -> Trials:
+) -> TrialRows:
     """Return the trials on other domains, with the assumptions in their notes.
 
     All changes refer to the domains as they are; a domain is in one change at most. New domains
@@ -87,10 +86,10 @@ def reindexed(
     added = (
         [f"add {listed(add)}: no trial so far has any, so none says what it does"] if add else []
     )
-    return Trials(table, new_domains, trials.targets, (*trials.notes, *notes, *added))
+    return TrialRows(table, new_domains, trials.targets, (*trials.notes, *notes, *added))
 
 
-def joined(trials: Trials, other: Trials) -> Trials:
+def joined(trials: TrialRows, other: TrialRows) -> TrialRows:
     """Return the rows of two tables on the same domains, over the targets that both have.
 
     Raises:
@@ -107,7 +106,7 @@ def joined(trials: Trials, other: Trials) -> Trials:
     columns = list(schema(trials.domains, targets))
     table = pl.concat([trials.table.select(columns), other.table.select(columns)])
     every = (*trials.notes, *other.notes, *notes)
-    return Trials(table, trials.domains, tuple(targets), every)
+    return TrialRows(table, trials.domains, tuple(targets), every)
 
 
 @dataclass(frozen=True)
@@ -124,7 +123,7 @@ class _Change:
     inner: Shares | None = None
     limited: bool = False
 
-    def moved(self, trials: Trials) -> Array:
+    def moved(self, trials: TrialRows) -> Array:
         """Return how far each trial's mixture is from one that fits the change, shape (N,)."""
         old_ND = _columns(trials, self.old)
         if self.limited and not self.new:
@@ -173,7 +172,7 @@ def _shares(name: str, parts: Parts, inventory: Mapping[str, float]) -> Shares:
     return {part: share / total for part, share in parts.items()}
 
 
-def _check(trials: Trials, changes: Sequence[_Change], add: Sequence[str]) -> None:
+def _check(trials: TrialRows, changes: Sequence[_Change], add: Sequence[str]) -> None:
     """Check that domains are known, that none is in two changes, and that new names are new."""
     old = [name for change in changes for name in change.old]
     for name in old:
@@ -207,7 +206,7 @@ def _map(
 
 
 def _kept(
-    trials: Trials, changes: Sequence[_Change], tolerance: float
+    trials: TrialRows, changes: Sequence[_Change], tolerance: float
 ) -> tuple[BoolArray, list[str]]:
     """Return which trials stay, and a line for each change."""
     kept_N, notes = np.ones(len(trials), dtype=bool), []
@@ -226,7 +225,7 @@ def _kept(
     return kept_N, notes
 
 
-def _apart(trials: Trials, merged: Sequence[str]) -> str:
+def _apart(trials: TrialRows, merged: Sequence[str]) -> str:
     """Say how far trials are from the mean inner shares of domains that become one."""
     old_ND = _columns(trials, merged)
     inner_D = old_ND.sum(axis=0) / max(float(old_ND.sum()), 1e-300)
@@ -239,7 +238,7 @@ def _apart(trials: Trials, merged: Sequence[str]) -> str:
 
 
 def _table(
-    trials: Trials, kept_N: BoolArray, domains: tuple[str, ...], weights_NE: Array
+    trials: TrialRows, kept_N: BoolArray, domains: tuple[str, ...], weights_NE: Array
 ) -> pl.DataFrame:
     """Return the kept rows with new weights, rescaled to add up to 1, and new fingerprints."""
     sums_N = weights_NE.sum(axis=1, keepdims=True)
@@ -254,7 +253,7 @@ def _table(
     ).select(list(schema(domains, trials.targets)))
 
 
-def _columns(trials: Trials, names: Sequence[str]) -> Array:
+def _columns(trials: TrialRows, names: Sequence[str]) -> Array:
     return trials.weights()[:, [trials.domains.index(name) for name in names]]
 
 

@@ -16,7 +16,7 @@ Shapes: N trials, D domains, M evaluation domains.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
@@ -30,6 +30,7 @@ from mixopt.trials.columns import (
     LOSS,
     PREFIX,
     WEIGHT,
+    TrialRows,
     Unit,
     check_once,
     named,
@@ -37,10 +38,12 @@ from mixopt.trials.columns import (
     table_of,
 )
 from mixopt.trials.proxy import Trial, TrialResult
+from mixopt.trials.published_tables import read_csv_trials
+from mixopt.trials.reindexing import joined, reindexed
 
 
 @dataclass(frozen=True, eq=False)
-class Trials:
+class Trials(TrialRows):
     """A checked table of trials.
 
     Attributes:
@@ -53,11 +56,6 @@ class Trials:
         TrialsError: A column is missing, a trial is there twice, weights are no mixture, or a
             finished trial has a loss that is missing or not finite.
     """
-
-    table: pl.DataFrame
-    domains: tuple[str, ...]
-    targets: tuple[str, ...]
-    notes: tuple[str, ...] = field(default=())
 
     def __post_init__(self) -> None:
         expected = schema(self.domains, self.targets)
@@ -107,9 +105,7 @@ class Trials:
         drop_incomplete: bool = False,
     ) -> Trials:
         """Read mixtures and losses that others published (published_tables.read_csv_trials)."""
-        from mixopt.trials.published_tables import read_csv_trials
-
-        return read_csv_trials(
+        rows = read_csv_trials(
             Path(mixtures),
             Path(losses),
             tolerance=tolerance,
@@ -118,6 +114,7 @@ class Trials:
             ignore=ignore,
             drop_incomplete=drop_incomplete,
         )
+        return cls._of(rows)
 
     @classmethod
     def read(cls, path: str | Path) -> Trials:
@@ -180,9 +177,7 @@ class Trials:
         Raises:
             TrialsError: Other domains, no common target, or a name that is in both.
         """
-        from mixopt.trials.reindexing import joined
-
-        return joined(self, other)
+        return self._of(joined(self, other))
 
     def reindex(
         self,
@@ -196,9 +191,7 @@ class Trials:
         tolerance: float = 0.02,
     ) -> Trials:
         """Carry the trials over to other domains (mixopt.trials.reindexing.reindexed)."""
-        from mixopt.trials.reindexing import reindexed
-
-        return reindexed(
+        rows = reindexed(
             self,
             split=split,
             merge=merge,
@@ -208,6 +201,7 @@ class Trials:
             inventory=inventory,
             tolerance=tolerance,
         )
+        return self._of(rows)
 
     def with_notes(self, *notes: str) -> Trials:
         """Return the trials with further notes."""
@@ -217,14 +211,6 @@ class Trials:
     def mixtures(self) -> list[str]:
         """Fingerprint of each trial's mixture; equal ones belong in one fold."""
         return self.table["mixture"].to_list()
-
-    def weights(self) -> Array:
-        """Return the mixtures, shape (N, D); rows add up to 1."""
-        return (
-            self.table.select([WEIGHT + name for name in self.domains])
-            .to_numpy()
-            .astype(np.float64)
-        )
 
     def losses(self, unit: Unit = "nats_per_token") -> Array:
         """Return the held-out losses, shape (N, M).
@@ -238,15 +224,15 @@ class Trials:
             raise TrialsError(self._why_empty(columns, unit))
         return columns.to_numpy().astype(np.float64)
 
-    def __len__(self) -> int:
-        """Count the trials."""
-        return self.table.height
-
     def __eq__(self, other: object) -> bool:
         """Compare by content; notes do not count."""
         return isinstance(other, Trials) and self.table.equals(other.table)
 
     __hash__ = None  # type: ignore[assignment]
+
+    @classmethod
+    def _of(cls, rows: TrialRows) -> Trials:
+        return cls(rows.table, rows.domains, rows.targets, rows.notes)
 
     def _why_none_finished(self) -> str:
         first = self.table.row(0, named=True) if len(self) else {}

@@ -125,7 +125,7 @@ def test_a_run_with_simulated_epochs_gives_those_of_the_full_run(config_path, tm
     config, path = load_config(config_path, asked), tmp_path / "run"
     for step in (steps.prepare, steps.design, steps.sweep):
         done = step(config, path)
-    known = Repetition.of_run(done)
+    known = done.repetition
     assert known.tokens == 2_000_000
     assert known.inventory == tuple(done.corpus.inventory[name] for name in done.natural.domains)
     assert steps.fit(config, path).fit.repetition == known
@@ -133,7 +133,7 @@ def test_a_run_with_simulated_epochs_gives_those_of_the_full_run(config_path, tm
 
 def test_a_run_without_gives_those_of_its_trials(config_path, tmp_path):
     done = steps.prepare(load_config(config_path), tmp_path / "run")
-    assert Repetition.of_run(done).tokens == 20_000
+    assert done.repetition.tokens == 20_000
 
 
 def test_the_command_line_reads_an_inventory(tmp_path):

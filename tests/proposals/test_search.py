@@ -14,7 +14,7 @@ from mixopt.constraints import CappedSimplex
 from mixopt.errors import ConfigError
 from mixopt.objective import Objective
 from mixopt.proposals import Problem, search
-from mixopt.proposals.search import CHUNK
+from mixopt.proposals.problem import CHUNK
 
 SETTINGS = {"samples": 4_000, "average": 64, "seed": 0}
 

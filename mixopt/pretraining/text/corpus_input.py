@@ -5,7 +5,6 @@ What is wrong with it for this run is found before a model is built, and said in
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
 
 from mixopt.corpus import Corpus, prepare_corpus
@@ -16,9 +15,7 @@ from mixopt.pretraining.mixture_input import Scheduled, make_sampler
 from mixopt.pretraining.ranks import Ranks
 from mixopt.pretraining.text.stream_batches import StreamBatches
 from mixopt.pretraining.text.stream_input import StreamedText, prepare_streams, rows_of
-from mixopt.system import read_json
-
-Say = Callable[[str], None]
+from mixopt.system import Say, read_json
 
 
 def prepare_for(config: PretrainConfig, out: Path, say: Say) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -24,7 +23,7 @@ from mixopt.mixture import Mixture
 from mixopt.pretraining.config import PretrainConfig
 from mixopt.pretraining.stream_config import StreamConfig
 from mixopt.pretraining.text.rows_ahead import RowsAhead
-from mixopt.system import read_json
+from mixopt.system import Say, read_json
 
 HELD_OUT = "held_out"
 BATCHES_AHEAD = 2  # as many rows of each domain are kept ready
@@ -111,9 +110,7 @@ class CutText:
         return list(packed.tokens_RL), rest.tolist()
 
 
-def prepare_streams(
-    config: PretrainConfig, stream: StreamConfig, out: Path, say: Callable[[str], None]
-) -> None:
+def prepare_streams(config: PretrainConfig, stream: StreamConfig, out: Path, say: Say) -> None:
     """Read what is held out, unless it is there.
 
     Raises:

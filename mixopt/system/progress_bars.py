@@ -11,11 +11,16 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 Update = Callable[[float, str], None]
+Say = Callable[[str], None]
 LINE_EVERY_SECONDS = 10.0
 
 
 def no_progress(done: float, note: str) -> None:
     """Show nothing."""
+
+
+def silent(line: str) -> None:
+    """Say nothing."""
 
 
 @contextmanager

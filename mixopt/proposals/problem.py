@@ -1,0 +1,106 @@
+"""What a search for a mixture minimises, and what it finds.
+
+A mixture that breaks a guardrail is worse than any that keeps them all, and the less it breaks the
+better, so a search always has an answer.
+
+Shapes: N mixtures, D domains, M losses, G guarded evaluation domains.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from mixopt.constraints import MISSED, Allowed, Guards
+from mixopt.objective import Objective
+from mixopt.proposals.collapsed_experts import Avoided
+from mixopt.proposals.risk import Risk
+from mixopt.system import Array
+
+CHUNK = 16_384
+FAR = 1e9  # what a mixture that breaks a guardrail has before it is compared with others
+
+
+@dataclass(frozen=True, eq=False)
+class Problem:
+    """What is minimised over which mixtures.
+
+    Attributes:
+        regressor: A fitted regressor of the losses that the objective and the guardrails need.
+        objective: The objective over these losses.
+        allowed: The mixtures that may be proposed.
+        natural_D: Where draws are centred.
+        known_ND: Mixtures that are worth scoring, such as the trials' best.
+        guards: Guardrails on these losses; None for none.
+        risk: What is added to the prediction for being unsure; None for nothing.
+        avoided: Trials that no proposal may be nearest to; None for none. Descents do not see
+            it, and what they find is held against it.
+    """
+
+    regressor: Any
+    objective: Objective
+    allowed: Allowed
+    natural_D: Array
+    known_ND: Array
+    guards: Guards | None = None
+    risk: Risk | None = None
+    avoided: Avoided | None = None
+
+    def losses(self, weights_ND: Array) -> Array:
+        """Return predicted losses, shape (N, M)."""
+        return np.asarray(self.regressor.predict(weights_ND)).reshape(len(weights_ND), -1)
+
+    def value(self, weights_ND: Array) -> Array:
+        """Return the predicted objective, risk included, shape (N,)."""
+        return self._in_chunks(weights_ND)[0]
+
+    def score(self, weights_ND: Array) -> Array:
+        """Return what the search minimises, shape (N,): the value, or how far guardrails break."""
+        value_N, excess_N = self._in_chunks(weights_ND)
+        return np.where(excess_N > MISSED, FAR * (1.0 + excess_N), value_N)
+
+    def excess(self, weights_ND: Array) -> Array:
+        """Return by how much each guardrail is broken, shape (N, G); below 0 it is kept."""
+        if self.guards is None:
+            return np.zeros((len(weights_ND), 0))
+        reference_M = self.losses(self.guards.reference_D[None])[0]
+        return self.guards.excess(self.losses(weights_ND), reference_M)
+
+    @property
+    def has_gradient(self) -> bool:
+        """Tell whether the regressor gives gradients."""
+        return hasattr(self.regressor, "gradient")
+
+    def _in_chunks(self, weights_ND: Array) -> tuple[Array, Array]:
+        """Return values, and the most by which a guardrail is broken, shape (N,) each."""
+        pairs = [
+            self._scored(weights_ND[at : at + CHUNK]) for at in range(0, len(weights_ND), CHUNK)
+        ]
+        values, excesses = zip(*pairs, strict=True)
+        return np.concatenate(values), np.concatenate(excesses)
+
+    def _scored(self, weights_ND: Array) -> tuple[Array, Array]:
+        losses_NM = self.losses(weights_ND)
+        if self.risk is None:
+            value_N = self.objective.value(losses_NM)
+        else:
+            value_N = self.risk.value(self.regressor, self.objective, weights_ND)
+        excess_N = np.zeros(len(weights_ND))
+        if self.avoided is not None:
+            excess_N = np.maximum(excess_N, self.avoided.excess(weights_ND))
+        if self.guards is not None:
+            reference_M = self.losses(self.guards.reference_D[None])[0]
+            broken_NG = self.guards.excess(losses_NM, reference_M)
+            excess_N = np.maximum(excess_N, broken_NG.max(axis=1))
+        return value_N, excess_N
+
+
+@dataclass(frozen=True, eq=False)
+class Found:
+    """The best mixture of a search: its weights, its score, and which method."""
+
+    weights_D: Array
+    value: float
+    method: str
