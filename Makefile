@@ -3,7 +3,7 @@ UV := $(shell command -v uv 2>/dev/null || echo .tools/bin/uv)
 RUN := $(UV) run --frozen
 USER_RUN := $(RUN) --no-dev --extra regressors --extra proxies --extra mlflow
 
-.PHONY: quickstart test check bench notebooks wheel
+.PHONY: quickstart test check bench mutants notebooks wheel
 quickstart: $(UV)
 	$(USER_RUN) mixopt run experiments/quickstart.yaml --out runs/quickstart
 
@@ -18,6 +18,9 @@ check: $(UV)
 
 bench: $(UV)
 	OMP_NUM_THREADS=1 $(RUN) python experiments/benchmarks/bench_proxies.py
+
+mutants: $(UV)
+	$(RUN) python experiments/checks/mutants.py
 
 notebooks: $(UV)
 	$(RUN) python experiments/checks/run_notebooks.py
