@@ -31,7 +31,7 @@ from research_text import prepared, say
 from mixopt.corpus import Corpus
 from mixopt.mixture import Mixture
 from mixopt.reporting import plot_distances, plot_domain_experts
-from mixopt.routing import ExpertCounts
+from mixopt.routing import ExpertCounts, Summary
 from mixopt.system import read_json, write_json
 from mixopt.trials import Training, Trial, TrialResult, result_from_json, result_to_json
 
@@ -161,7 +161,7 @@ def _loss(result: TrialResult) -> float:
 
 
 def _layers(column: str, reduce: Callable[[Sequence[float]], float]) -> Measure:
-    return lambda result: float(reduce(_counts(result).train.summary().layers[column].to_list()))
+    return lambda result: float(reduce(Summary.of(_counts(result).train).layers[column].to_list()))
 
 
 def _mean(values: Sequence[float]) -> float:
@@ -181,7 +181,7 @@ BY_CASE: dict[str, Measure] = {
 def _of_domain(domain: str) -> dict[str, Measure]:
     def column(name: str) -> Measure:
         def measure(result: TrialResult) -> float:
-            rows = _counts(result).held_out.summary().by_domain()
+            rows = Summary.of(_counts(result).held_out).by_domain()
             return float(rows.row(by_predicate=pl.col("domain") == domain, named=True)[name])
 
         return measure
@@ -227,7 +227,7 @@ def _cell(values_S: Sequence[float]) -> str:
 
 
 def _diagnosed(result: TrialResult) -> str:
-    found = _counts(result).train.summary().diagnoses
+    found = Summary.of(_counts(result).train).diagnoses
     return ", ".join(f"{one.kind} in layer {one.layer}" for one in found) or "nothing"
 
 

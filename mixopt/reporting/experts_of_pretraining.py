@@ -75,7 +75,7 @@ class PretrainingExperts:
     @cached_property
     def summary(self) -> Summary:
         """What that says, with the diagnoses."""
-        return self.train.summary(probe=self._probe_of_these)
+        return Summary.of(self.train, probe=self._probe_of_these)
 
     @property
     def compared(self) -> Assignments:

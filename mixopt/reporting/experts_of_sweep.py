@@ -63,7 +63,7 @@ class SweepExperts:
     @cached_property
     def summary(self) -> Summary:
         """What the experts of the trial that is shown say, with the diagnoses."""
-        return self.counts.train.summary()
+        return Summary.of(self.counts.train)
 
     def figures(self) -> dict[str, Figure]:
         """Draw the figures of the trial that is shown, by name."""

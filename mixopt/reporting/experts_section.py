@@ -8,6 +8,7 @@ from mixopt.reporting.expert_figures import DESCRIPTIONS
 from mixopt.reporting.experts_of_sweep import SweepExperts
 from mixopt.reporting.page import Section, bullets, paragraph, table
 from mixopt.reporting.sections import Pictures
+from mixopt.routing import Summary
 from mixopt.run_directory import Run
 from mixopt.system import share
 
@@ -66,7 +67,7 @@ def _by_layer(found: SweepExperts) -> str:
 
 
 def _by_domain(found: SweepExperts) -> str:
-    held_out = found.counts.held_out.summary().by_domain()
+    held_out = Summary.of(found.counts.held_out).by_domain()
     text = {row["domain"]: row for row in held_out.iter_rows(named=True)}
     rows = []
     for row in found.summary.by_domain().iter_rows(named=True):

@@ -78,7 +78,10 @@ if TYPE_CHECKING:
         saved_state as saved_state,
     )
     from mixopt.routing.summary import Summary as Summary
-    from mixopt.routing.tables import layer_table as layer_table
+    from mixopt.routing.tables import (
+        assignment_table as assignment_table,
+        layer_table as layer_table,
+    )
     from mixopt.routing.trial_scalars import trial_scalars as trial_scalars
 else:
     _load, __dir__ = lazy_names(
@@ -100,7 +103,7 @@ else:
             "scalars": ["Named", "probe_scalars", "training_scalars"],
             "state": ["load_state", "saved_domains", "saved_state"],
             "summary": ["Summary"],
-            "tables": ["layer_table"],
+            "tables": ["assignment_table", "layer_table"],
             "trial_scalars": ["trial_scalars"],
         },
     )

@@ -10,20 +10,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from mixopt.errors import RoutingError, did_you_mean
 from mixopt.system import Array, IntArray
-
-if TYPE_CHECKING:
-    import polars as pl
-
-    from mixopt.routing.diagnosis import Thresholds
-    from mixopt.routing.probe_result import ProbeResult
-    from mixopt.routing.summary import Summary
 
 Counts = IntArray
 
@@ -187,29 +180,6 @@ class Assignments:
                     f"{source} is of other experts: layer {layer} has {_said(sizes.get(layer))};"
                     f" here it has {_said(ours.get(layer))}"
                 )
-
-    def table(self) -> pl.DataFrame:
-        """Return `domain`, `layer`, `expert`, `tokens` and `probability`.
-
-        Tokens are those of the domain that the expert was given; probability is the router's mean
-        probability of the expert over the domain's tokens, null where it gave none.
-        """
-        from mixopt.routing.tables import assignment_table
-
-        return assignment_table(self)
-
-    def summary(
-        self, thresholds: Thresholds | None = None, probe: ProbeResult | None = None
-    ) -> Summary:
-        """Return what this says about experts and domains, with the diagnoses.
-
-        Args:
-            thresholds: From where on something is diagnosed.
-            probe: Says what shared experts do; without it they are not diagnosed.
-        """
-        from mixopt.routing.summary import Summary
-
-        return Summary.of(self, thresholds, probe)
 
     def _with(self, other: Assignments, sign: int) -> Assignments:
         self.check_sizes(other.domains, other.sizes, "the other table")

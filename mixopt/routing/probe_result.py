@@ -16,7 +16,7 @@ import numpy as np
 
 from mixopt.errors import RoutingError
 from mixopt.routing import measures
-from mixopt.routing.assignments import Assignments, no_layer
+from mixopt.routing.assignments import Assignments, nothing
 from mixopt.system import Array, IntArray
 
 if TYPE_CHECKING:
@@ -80,6 +80,8 @@ class ProbeResult:
     def assignments(self) -> Assignments:
         """Return the counts as those of training are, with all that is derived from them."""
         count = len(self.domains)
+        sizes = [(layer.layer, layer.experts, layer.top_k) for layer in self.layers]
+        empty = nothing(self.domains, sizes)
         # Alternate sequences of each domain, whatever order they came in.
         half_U = np.zeros(len(self.domain_U), np.int64)
         for domain in range(count):
@@ -87,12 +89,11 @@ class ProbeResult:
             half_U[of_domain] = np.arange(of_domain.sum()) % 2
         tokens_D = np.bincount(self.domain_U, self.tokens_U, count).astype(np.int64)
         layers = []
-        for layer in self.layers:
+        for layer, uncounted in zip(self.layers, empty.layers, strict=True):
             counts_HDE = np.zeros((2, count, layer.experts), np.int64)
             np.add.at(counts_HDE, (half_U, self.domain_U), layer.counts_UE)
             dropped_D = tokens_D * layer.top_k - counts_HDE.sum((0, 2))
-            empty = no_layer(layer.layer, layer.experts, layer.top_k, count)
-            layers.append(replace(empty, counts_HDE=counts_HDE, dropped_D=dropped_D))
+            layers.append(replace(uncounted, counts_HDE=counts_HDE, dropped_D=dropped_D))
         return Assignments(self.domains, tuple(layers))
 
     def specialisation(self, *, permutations: int = 200, seed: int = 0) -> pl.DataFrame:

@@ -208,7 +208,9 @@ class RouterStats:
 
     def table(self) -> pl.DataFrame:
         """Return `domain`, `layer`, `expert`, `tokens` and `probability`; errors as `total`."""
-        return self.total().table()
+        from mixopt.routing.tables import assignment_table
+
+        return assignment_table(self.total())
 
     def summary(
         self, thresholds: Thresholds | None = None, probe: ProbeResult | None = None
@@ -219,7 +221,9 @@ class RouterStats:
             thresholds: From where on something is diagnosed.
             probe: Says what shared experts do; without it they are not diagnosed.
         """
-        return self.total().summary(thresholds, probe)
+        from mixopt.routing.summary import Summary
+
+        return Summary.of(self.total(), thresholds, probe)
 
     def detach(self) -> None:
         """Take the hooks out of the model; what was counted stays."""

@@ -20,7 +20,7 @@ from typing import Any
 import polars as pl
 
 from mixopt.errors import RunError
-from mixopt.routing import ExpertCounts
+from mixopt.routing import ExpertCounts, Summary
 from mixopt.system import replacing
 from mixopt.trials.proxy import TrialResult
 
@@ -114,7 +114,7 @@ def write_experts(results: Iterable[TrialResult], path: Path) -> TrialExperts | 
 
 
 def _rows(trial: str, counts: ExpertCounts) -> Iterable[Mapping[str, Any]]:
-    summary = counts.train.summary()
+    summary = Summary.of(counts.train)
     told = {one.layer: one.specialisation for one in counts.information}
     for row in summary.layers.select(_OF_LAYER).to_dicts():
         found = [one for one in summary.diagnoses if one.layer == row["layer"]]
@@ -125,7 +125,7 @@ def _rows(trial: str, counts: ExpertCounts) -> Iterable[Mapping[str, Any]]:
             "has_collapsed": any(one.kind == "collapse" for one in found),
             "diagnoses": [str(one) for one in found],
         }
-    held_out = counts.held_out.summary().domains
+    held_out = Summary.of(counts.held_out).domains
     of_text = {
         (row["domain"], row["layer"]): row
         for row in held_out.select("domain", "layer", "own", "distance").to_dicts()

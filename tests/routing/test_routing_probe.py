@@ -6,7 +6,7 @@ import torch
 from routing_job import DOMAINS, batches, tiny
 
 from mixopt.errors import RoutingError
-from mixopt.routing import LayerProbe, ProbeResult, RouterStats, load_probe, save_probe
+from mixopt.routing import LayerProbe, ProbeResult, RouterStats, Summary, load_probe, save_probe
 
 
 def probed(model, stats, data, **options):
@@ -160,9 +160,9 @@ def test_a_shared_expert_that_serves_one_domain_is_degradation():
     counts = drawn(np.ones((4, 8)) / 8, sequences=1200).assignments()
     for shared, expected in (([0.8, 0.3, 0.3, 0.3], ["a"]), ([0.4, 0.3, 0.3, 0.3], [])):
         probe = drawn(np.ones((4, 8)) / 8, shared=shared)
-        found = counts.summary(probe=probe).diagnoses
+        found = Summary.of(counts, probe=probe).diagnoses
         assert [one.domain for one in found] == expected
-    assert counts.summary().diagnoses == ()
+    assert Summary.of(counts).diagnoses == ()
 
 
 def test_a_probe_without_batches_or_with_a_half_one_says_so():

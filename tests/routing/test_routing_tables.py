@@ -8,7 +8,15 @@ import polars as pl
 import pytest
 
 from mixopt.errors import RoutingError
-from mixopt.routing import Assignments, Thresholds, diagnose, from_frames, to_frames
+from mixopt.routing import (
+    Assignments,
+    Summary,
+    Thresholds,
+    assignment_table,
+    diagnose,
+    from_frames,
+    to_frames,
+)
 from mixopt.routing.assignments import no_layer
 
 NAMES = ("web", "code", "books", "wiki")
@@ -43,7 +51,7 @@ def mixed(weight, one=OWN, other=EVEN):
 
 
 def test_the_table_has_each_domain_layer_and_expert():
-    table = made(OWN).table()
+    table = assignment_table(made(OWN))
     assert table.columns == ["domain", "layer", "expert", "tokens", "probability"]
     assert table.height == 4 * 2 * 8
     assert table.filter(domain="web", layer=3, expert=0)["tokens"].item() == 25_000
@@ -53,15 +61,15 @@ def test_the_table_has_each_domain_layer_and_expert():
 def test_a_probability_that_is_not_known_is_null():
     layer = no_layer(0, 4, 2, 1)
     counted = replace(layer, counts_HDE=np.ones((2, 1, 4), np.int64))
-    table = Assignments(("web",), (counted,)).table()
+    table = assignment_table(Assignments(("web",), (counted,)))
     assert table["probability"].null_count() == 4
-    summary = Assignments(("web",), (counted,)).summary().layers
+    summary = Summary.of(Assignments(("web",), (counted,))).layers
     assert summary["router_entropy"].null_count() == 1
     assert summary["load_entropy"].item() == pytest.approx(1)
 
 
 def test_a_layer_is_described_by_its_load_and_its_domains():
-    row = made(OWN).summary().layers.row(0, named=True)
+    row = Summary.of(made(OWN)).layers.row(0, named=True)
     load_E = np.repeat(SHARES, 2) / 2
     assert row["tokens"] == 100_000
     assert row["max_violation"] == pytest.approx(load_E.max() * 8 - 1)
@@ -73,7 +81,7 @@ def test_a_layer_is_described_by_its_load_and_its_domains():
 
 
 def test_a_domain_is_described_by_the_experts_of_its_own():
-    row = made(OWN).summary().by_domain().filter(domain="code").row(0, named=True)
+    row = Summary.of(made(OWN)).by_domain().filter(domain="code").row(0, named=True)
     assert row["share"] == 0.25
     assert row["own"] == 1
     assert row["distance"] == pytest.approx(1)
@@ -83,7 +91,7 @@ def test_a_domain_is_described_by_the_experts_of_its_own():
 
 def test_nothing_counted_is_nulls_and_no_error():
     nothing = made(OWN, tokens=0)
-    summary = nothing.summary()
+    summary = Summary.of(nothing)
     assert summary.layers["load_entropy"].null_count() == 2
     assert summary.domains["own"].null_count() == 8
     assert "too few tokens" in str(summary)
@@ -119,7 +127,7 @@ def test_members_of_a_stack_are_told_apart():
     both = made(np.vstack([OWN, EVEN]), shares=[*SHARES, *SHARES], names=names)
     first = both.only({f"a/{name}": name for name in NAMES})
     assert first.domains == NAMES
-    assert first.summary().layers.equals(made(OWN).summary().layers)
+    assert Summary.of(first).layers.equals(Summary.of(made(OWN)).layers)
     with pytest.raises(RoutingError, match="unknown domain 'a/coda'; did you mean 'a/code'"):
         both.only(["a/coda"])
 
@@ -137,13 +145,13 @@ def test_assignments_of_other_experts_do_not_add_up():
 
 def test_what_is_healthy_is_not_diagnosed():
     assert diagnose(made(EVEN)) == []
-    assert "no collapse" in str(made(EVEN).summary())
+    assert "no collapse" in str(Summary.of(made(EVEN)))
 
 
 def test_a_layer_with_few_tokens_is_not_diagnosed():
     one_expert = np.tile(np.eye(8)[0], (4, 1))
     assert diagnose(made(one_expert, tokens=7_900)) == []
-    assert made(one_expert, tokens=7_900).summary().undiagnosed == (3, 7)
+    assert Summary.of(made(one_expert, tokens=7_900)).undiagnosed == (3, 7)
     assert diagnose(made(one_expert, tokens=10_000))
 
 
@@ -154,7 +162,7 @@ def test_collapse_onto_one_expert_by_all_domains_is_not_of_the_mixture():
     assert found[0].numbers["dead"] == 7 / 8
     assert found[0].change is None
     assert "no mixture mends this" in str(found[0])
-    assert made(np.tile(np.eye(8)[2], (4, 1))).summary().collapsed
+    assert Summary.of(made(np.tile(np.eye(8)[2], (4, 1)))).collapsed
 
 
 def test_collapse_by_one_domain_suggests_a_share_that_halves_the_excess():
@@ -202,7 +210,7 @@ def test_underfitting_is_a_rare_domain_without_experts_of_its_own_where_others_h
 
 
 def test_a_summary_is_text_and_plain_values():
-    summary = made(OWN).summary()
+    summary = Summary.of(made(OWN))
     text = str(summary)
     assert "2 layers with routers: 3  7" in text
     assert len(text.splitlines()) < 30
