@@ -4,7 +4,10 @@ A `Mixture` that exists is valid: named domains, finite weights >= 0 that add up
 Weights that are off by no more than rounding (a table with three decimals) are rescaled
 only when the caller states the tolerance.
 
-Shapes: D domains.
+Total variation, half the sum of absolute differences, is the share of the tokens that change domain
+from one mixture to another: 0 for equal mixtures, 1 for mixtures without a common domain.
+
+Shapes: N and K mixtures, D domains.
 """
 
 from __future__ import annotations
@@ -16,6 +19,7 @@ from pathlib import Path
 
 import numpy as np
 import yaml
+from numpy.typing import ArrayLike
 
 from mixopt.errors import MixtureError, did_you_mean
 from mixopt.system import Array
@@ -127,8 +131,9 @@ class Mixture(Mapping[str, float]):
         return math.exp(-math.fsum(w * math.log(w) for w in self._weights if w > 0))
 
     def total_variation(self, other: Mixture) -> float:
-        """Return half the sum of absolute differences, in [0, 1]."""
+        """Return the total variation to another mixture of the same domains, in [0, 1]."""
         other = other.over(self._domains)
+        # Summed without rounding, so that it is 0 for mixtures in any order of the domains.
         return 0.5 * math.fsum(abs(self[name] - other[name]) for name in self._domains)
 
     def over(self, domains: Sequence[str]) -> Mixture:
@@ -172,6 +177,32 @@ class Mixture(Mapping[str, float]):
         """Show shares as percentages."""
         shares = ", ".join(f"{name} {100 * w:.3g}%" for name, w in self.items())
         return f"Mixture({shares})"
+
+
+def total_variation(left: ArrayLike, right: ArrayLike) -> Array:
+    """Return the total variation between weights, over their last axis.
+
+    Args:
+        left: Weights, shape (..., D).
+        right: Weights of the same domains, shape (..., D); the axes before the last broadcast.
+
+    Returns:
+        Half the sum of absolute differences, shape (...): (N,) for (N, D) and (D,).
+    """
+    apart: Array = np.abs(np.subtract(left, right, dtype=np.float64))
+    return np.asarray(0.5 * apart.sum(axis=-1))
+
+
+def pairwise_total_variation(left_ND: Array, right_KD: Array) -> Array:
+    """Return the total variation between every two mixtures, shape (N, K).
+
+    The differences are never held all at once, as `total_variation` would hold them: a search
+    compares thousands of mixtures with every trial.
+    """
+    from scipy.spatial.distance import cdist
+
+    apart: Array = 0.5 * cdist(left_ND, right_KD, metric="cityblock")
+    return apart
 
 
 def _number(name: str, value: object) -> float:

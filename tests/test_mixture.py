@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given, settings, strategies as st
 
 from mixopt import Mixture, MixtureError
+from mixopt.mixture import pairwise_total_variation, total_variation
 
 raw_weights = st.lists(st.floats(1e-6, 1e3), min_size=1, max_size=20)
 
@@ -72,6 +73,22 @@ def test_total_variation_matches_names_not_positions():
     one, other = Mixture({"a": 0.2, "b": 0.8}), Mixture({"b": 0.8, "a": 0.2})
     assert one.total_variation(other) == 0
     assert one.total_variation(Mixture({"a": 1.0, "b": 0.0})) == pytest.approx(0.8)
+
+
+def test_total_variation_is_the_share_that_changes_domain_over_the_last_axis():
+    left_ND = np.array([[0.5, 0.5, 0.0], [0.25, 0.25, 0.5]])
+    assert total_variation(left_ND[0], left_ND[1]) == 0.5
+    assert total_variation(left_ND, [0.0, 0.0, 1.0]).tolist() == [1.0, 0.5]
+    assert total_variation(left_ND, left_ND[::-1]).tolist() == [0.5, 0.5]
+    assert total_variation(left_ND[:, None], left_ND[None]).tolist() == [[0.0, 0.5], [0.5, 0.0]]
+
+
+@given(seed=st.integers(0, 2**32 - 1))
+def test_pairwise_total_variation_has_a_row_for_each_left_mixture_and_a_column_for_each_right(seed):
+    rng = np.random.default_rng(seed)
+    left_ND, right_KD = rng.dirichlet(np.ones(5), 3), rng.dirichlet(np.ones(5), 2)
+    apart_NK = pairwise_total_variation(left_ND, right_KD)
+    np.testing.assert_allclose(apart_NK, total_variation(left_ND[:, None], right_KD), atol=1e-15)
 
 
 def test_effective_domains_counts_equal_shares():

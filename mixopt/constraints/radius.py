@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from mixopt.constraints.domain_limits import up
-from mixopt.mixture import Mixture
+from mixopt.mixture import Mixture, total_variation
 from mixopt.system import Array
 
 Distance = Literal["kl", "tv"]
@@ -54,8 +54,7 @@ class Radius:
         """Return how far each mixture is from the reference, shape (N,)."""
         weights = np.asarray(weights_ND, dtype=np.float64)
         if self.kind == "tv":
-            away: Array = 0.5 * np.abs(weights - self.reference_D).sum(axis=1)
-            return away
+            return total_variation(weights, self.reference_D)
         return self._divergence(np.maximum(weights, 0.0))
 
     def allows(self, distance: float) -> bool:

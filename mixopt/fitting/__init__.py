@@ -36,7 +36,7 @@ if TYPE_CHECKING:
         select_targets as select_targets,
     )
     from mixopt.fitting.repetition import Repetition as Repetition
-    from mixopt.fitting.trivial_controls import controls as controls, distances as distances
+    from mixopt.fitting.trivial_controls import controls as controls
 else:
     __getattr__, __dir__ = lazy_names(
         __name__,
@@ -65,6 +65,6 @@ else:
                 "select_targets",
             ],
             "repetition": ["Repetition"],
-            "trivial_controls": ["controls", "distances"],
+            "trivial_controls": ["controls"],
         },
     )

@@ -21,6 +21,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from mixopt.fitting.cross_validation import spearman, splits
+from mixopt.mixture import pairwise_total_variation
 from mixopt.objective import Objective
 from mixopt.system import Array, IntArray
 
@@ -70,7 +71,8 @@ def controls(
     """Return all controls, predicted for held-out folds."""
     nearest_NM, mean_NM = np.empty_like(losses_NM), np.empty_like(losses_NM)
     for train_N, out_N in splits(fold_N):
-        near = np.argmin(distances(weights_ND[out_N], weights_ND[train_N]), axis=1)
+        apart_NK = pairwise_total_variation(weights_ND[out_N], weights_ND[train_N])
+        near = np.argmin(apart_NK, axis=1)
         nearest_NM[out_N] = losses_NM[train_N][near]
         mean_NM[out_N] = losses_NM[train_N].mean(axis=0)
     return [
@@ -79,14 +81,6 @@ def controls(
         held_out("nearest_trial", nearest_NM, objective, "control"),
         HeldOut("mean", "control", mean_NM, objective.value(mean_NM), None, None),
     ]
-
-
-def distances(left_ND: Array, right_KD: Array) -> Array:
-    """Return the total variation between every two mixtures, shape (N, K)."""
-    from scipy.spatial.distance import cdist
-
-    distance: Array = 0.5 * cdist(left_ND, right_KD, metric="cityblock")
-    return distance
 
 
 def _own_share(
@@ -126,7 +120,8 @@ def _from_uniform(
     weights_ND: Array, losses_NM: Array, fold_N: IntArray, objective: Objective
 ) -> HeldOut:
     domains = weights_ND.shape[1]
-    distance_N = distances(weights_ND, np.full((1, domains), 1.0 / domains))[:, 0]
+    uniform_1D = np.full((1, domains), 1.0 / domains)
+    distance_N = pairwise_total_variation(weights_ND, uniform_1D)[:, 0]
     predicted_NM = np.empty_like(losses_NM)
     for train_N, out_N in splits(fold_N):
         for column, losses_N in enumerate(losses_NM[train_N].T):

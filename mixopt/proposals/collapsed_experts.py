@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from mixopt.errors import ConfigError
+from mixopt.mixture import pairwise_total_variation
 from mixopt.system import Array
 
 if TYPE_CHECKING:
@@ -68,12 +69,11 @@ class Avoided:
 
         Below or at 0 a mixture may be proposed.
         """
-        from mixopt.fitting import distances
-
         if not len(self.collapsed_KD):
             return np.full(len(weights_ND), -1.0)
-        to_collapsed_N = distances(weights_ND, self.collapsed_KD).min(axis=1)
-        excess_N: Array = distances(weights_ND, self.others_KD).min(axis=1) - to_collapsed_N
+        to_collapsed_N = pairwise_total_variation(weights_ND, self.collapsed_KD).min(axis=1)
+        to_others_N = pairwise_total_variation(weights_ND, self.others_KD).min(axis=1)
+        excess_N: Array = to_others_N - to_collapsed_N
         return excess_N
 
     def binding(self, weights_D: Array) -> list[str]:

@@ -21,7 +21,7 @@ import numpy as np
 import polars as pl
 
 from mixopt.errors import ConfigError, did_you_mean
-from mixopt.mixture import Mixture
+from mixopt.mixture import Mixture, total_variation
 from mixopt.objective import Objective, Unit
 from mixopt.proposals.best_mixture import needed_columns, propose_mixture
 from mixopt.proposals.proposal import Interval, Proposal
@@ -188,4 +188,4 @@ def _undominated(
 
 
 def _apart(one: Point, other: Point) -> float:
-    return 0.5 * float(np.abs(one.proposal.mixture.array - other.proposal.mixture.array).sum())
+    return float(total_variation(one.proposal.mixture.array, other.proposal.mixture.array))

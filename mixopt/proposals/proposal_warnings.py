@@ -7,8 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from mixopt.fitting import distances
-from mixopt.mixture import Mixture
+from mixopt.mixture import Mixture, pairwise_total_variation
 from mixopt.objective import Objective
 from mixopt.proposals.proposal import Proposal
 
@@ -125,10 +124,10 @@ def _optimistic(proposal: Proposal) -> str | None:
 
 def _far(fit: Fit, mixture: Mixture) -> str | None:
     weights_ND = np.unique(fit.trials.weights(), axis=0)
-    apart_NN = distances(weights_ND, weights_ND)
+    apart_NN = pairwise_total_variation(weights_ND, weights_ND)
     np.fill_diagonal(apart_NN, np.inf)
     widest = float(apart_NN.min(axis=1).max())
-    nearest = float(distances(mixture.array[None], weights_ND).min())
+    nearest = float(pairwise_total_variation(mixture.array[None], weights_ND).min())
     if nearest <= widest:
         return None
     return (
@@ -139,7 +138,8 @@ def _far(fit: Fit, mixture: Mixture) -> str | None:
 
 def _collapsed(fit: Fit, mixture: Mixture, collapsed: Collection[str]) -> str | None:
     names, weights_ND = fit.trials.table["trial"].to_list(), fit.trials.weights()
-    nearest = names[int(distances(mixture.array[None], weights_ND)[0].argmin())]
+    apart_N = pairwise_total_variation(mixture.array[None], weights_ND)[0]
+    nearest = names[int(apart_N.argmin())]
     if nearest not in collapsed:
         return None
     return (

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from mixopt.fitting import fit_regressor, make_regressor, select_targets
+from mixopt.mixture import total_variation
 from mixopt.proposals.mixture_search import search
 from mixopt.proposals.problem import Problem
 from mixopt.system import Array, Update, no_progress
@@ -65,8 +66,7 @@ class Refits:
 
     def movement(self, proposal_D: Array) -> Array:
         """Return the total variation between the proposal and each optimum, shape (B,)."""
-        moved: Array = 0.5 * np.abs(self.optima_BD - proposal_D).sum(axis=1)
-        return moved
+        return total_variation(self.optima_BD, proposal_D)
 
 
 def resampled_fits(

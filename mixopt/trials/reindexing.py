@@ -26,7 +26,7 @@ import numpy as np
 import polars as pl
 
 from mixopt.errors import TrialsError, did_you_mean
-from mixopt.mixture import Mixture
+from mixopt.mixture import Mixture, total_variation
 from mixopt.system import Array, BoolArray
 from mixopt.trials.columns import WEIGHT, TrialRows, listed, schema
 
@@ -133,8 +133,7 @@ class _Change:
             return np.zeros(len(trials))
         inner_D = np.array([self.inner[name] for name in self.old])
         fits_ND = old_ND.sum(axis=1, keepdims=True) * inner_D
-        moved: Array = 0.5 * np.abs(old_ND - fits_ND).sum(axis=1)
-        return moved
+        return total_variation(old_ND, fits_ND)
 
 
 def _split(old: str, shares: Shares) -> _Change:

@@ -8,7 +8,7 @@ from mixopt.errors import ConfigError, TrialsError
 from mixopt.fitting import evaluate, spearman
 from mixopt.fitting.affine_scale import leave_one_out_lines
 from mixopt.fitting.cross_validation import rmse
-from mixopt.mixture import Mixture
+from mixopt.mixture import Mixture, total_variation
 from mixopt.pipeline import fit_existing, propose_from
 from mixopt.trials import Losses, Trial, TrialResult, Trials
 
@@ -51,7 +51,7 @@ def test_every_rank_stands_beside_those_that_need_no_law(fitted):
     unseen = runs(40, 1)
     row = evaluate(fitted, unseen)["targets"]["code"]
     assert row["own_share"] == spearman(-unseen.weights()[:, 1], unseen.losses()[:, 1])
-    far_N = 0.5 * np.abs(unseen.weights() - 1 / 3).sum(axis=1)
+    far_N = total_variation(unseen.weights(), np.full(3, 1 / 3))
     assert row["from_uniform"] == pytest.approx(spearman(far_N, unseen.losses()[:, 1]))
     assert row["nearest_trial"] < row["spearman"]
 
