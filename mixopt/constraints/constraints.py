@@ -20,11 +20,10 @@ from pathlib import Path
 import numpy as np
 
 from mixopt.config import ConstraintsConfig
-from mixopt.constraints.bound_checks import check_bounds
 from mixopt.constraints.capped_simplex import CappedSimplex
 from mixopt.constraints.convex_set import Allowed, ConvexSet
 from mixopt.constraints.domain_limits import Limit, described, epoch_limit, strictest
-from mixopt.constraints.feasibility import check_feasible
+from mixopt.constraints.feasibility import check_bounds, check_feasible
 from mixopt.constraints.group_limits import GroupLimit
 from mixopt.constraints.guardrails import Guardrails
 from mixopt.constraints.radius import SOURCE, Radius

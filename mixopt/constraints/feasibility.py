@@ -1,10 +1,14 @@
 """Is any mixture allowed, and if not: which limits are in conflict, and what mends it.
 
-Bounds of domains and groups are rows of a linear program, and so is a radius in total variation;
-the least KL divergence from a reference is one convex program more. Where they have no mixture in
-common, limits are left out one by one as long as there is still none (the deletion filter of
-Chinneck and Dravnieks, 1991). What remains is in conflict, and without any one of it would not be.
-Then each setting in the conflict is asked for the least change of it alone that lets a mixture in.
+Bounds of single domains need no solver: a least above its own most, leasts that add up to more than
+1, mosts that add up to less.
+
+Bounds of domains and groups together are rows of a linear program, and so is a radius in total
+variation; the least KL divergence from a reference is one convex program more. Where they have no
+mixture in common, limits are left out one by one as long as there is still none (the deletion
+filter of Chinneck and Dravnieks, 1991). What remains is in conflict, and without any one of it
+would not be. Then each setting in the conflict is asked for the least change of it alone that lets
+a mixture in.
 
 Shapes: D domains, R limits.
 """
@@ -16,13 +20,41 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from mixopt.constraints.bound_checks import allow
-from mixopt.constraints.domain_limits import Limit, described, down, up
+from mixopt.constraints.capped_simplex import SLACK
+from mixopt.constraints.domain_limits import (
+    Limit,
+    described,
+    down,
+    inside_section,
+    longest_run,
+    smallest_setting,
+    strictest,
+    tokens,
+    up,
+)
 from mixopt.constraints.group_limits import GroupLimit
 from mixopt.constraints.radius import SOURCE, Radius
 from mixopt.constraints.solvers import Rows
 from mixopt.errors import InfeasibleError
 from mixopt.system import Array
+
+
+def check_bounds(domains: Sequence[str], floors: Sequence[Limit], caps: Sequence[Limit]) -> None:
+    """Check that some weights between the floors and the caps add up to 1.
+
+    Args:
+        domains: Names, in order.
+        floors: Least weights.
+        caps: Most weights.
+
+    Raises:
+        InfeasibleError: None do.
+    """
+    lowest = strictest(caps, domains, min)
+    highest = strictest(floors, domains, max)
+    _check_each_domain(highest, lowest)
+    _check_floors(highest)
+    _check_caps(domains, caps, lowest)
 
 
 def check_feasible(
@@ -54,6 +86,67 @@ def check_feasible(
     system = _System(limits, len(domains), radius)
     if not system.possible():
         raise InfeasibleError(_explain(system.smallest(), system))
+
+
+def _check_each_domain(floors: Sequence[Limit], caps: Sequence[Limit]) -> None:
+    caps_of = {cap.domain: cap for cap in caps}
+    for floor in floors:
+        cap = caps_of.get(floor.domain)
+        if cap is not None and floor.value > cap.value + SLACK:
+            raise InfeasibleError(
+                f"domain {floor.domain!r}: {described(floor)} asks for at least"
+                f" {floor.value:.4g}, but {cap.refuse(floor.value)}"
+            )
+
+
+def _check_floors(floors: Sequence[Limit]) -> None:
+    total = sum(floor.value for floor in floors)
+    if total > 1 + SLACK:
+        raise InfeasibleError(
+            f"no mixture meets the least weights: they add up to {total:.4g}, {total - 1:.4g}"
+            f" more than 1 ({_listed(floors)}); lower them by {up(total - 1)} in all"
+        )
+
+
+def _check_caps(domains: Sequence[str], caps: Sequence[Limit], lowest: Sequence[Limit]) -> None:
+    values = {cap.domain: cap.value for cap in lowest}
+    total = sum(values.get(name, 1.0) for name in domains)
+    if total >= 1 - SLACK:
+        return
+    sources = dict.fromkeys(cap.source for cap in lowest)
+    mends = [mend for source in sources if (mend := _mend(source, domains, caps, 1 - total))]
+    raise InfeasibleError(
+        f"no mixture meets the caps: they add up to {total:.4g}, {1 - total:.4g} short of 1"
+        f" ({_listed(lowest)}); {', or '.join(mends) or 'raise several of them'}"
+    )
+
+
+def _mend(source: str, domains: Sequence[str], caps: Sequence[Limit], missing: float) -> str | None:
+    """Say the smallest change of one field that lets the caps add up to 1."""
+    own = [cap for cap in caps if cap.source == source]
+    rest = strictest([cap for cap in caps if cap.source != source], domains, min)
+    others = {**dict.fromkeys(domains, 1.0), **{cap.domain: cap.value for cap in rest}}
+    if not any(cap.rate for cap in own):
+        reach = sum(others.values())
+        return f"raise {source} by {up(missing)} in all" if reach >= 1 - SLACK else None
+    setting = smallest_setting(own, others)
+    return None if setting is None else _allow(own, setting)
+
+
+def _allow(limits: Sequence[Limit], setting: float) -> str:
+    """Say that a field may be raised to `setting`, or the run shortened where that is the same."""
+    mend = f"allow {inside_section(limits[0].source)}: {up(setting)}"
+    run = longest_run(limits, setting)
+    return f"{mend} (or a run of {tokens(float(down(run, 3)))} tokens)" if run else mend
+
+
+def _listed(limits: Sequence[Limit]) -> str:
+    """Write limits by source: `design.max_usage: 2: a 0.1, b 0.2; constraints.bounds: c 0.3`."""
+    sources = dict.fromkeys(described(limit) for limit in limits)
+    groups = {
+        s: [f"{x.domain} {x.value:.3g}" for x in limits if described(x) == s] for s in sources
+    }
+    return "; ".join(f"{source}: {', '.join(names)}" for source, names in groups.items())
 
 
 @dataclass(frozen=True, eq=False)
@@ -168,7 +261,7 @@ def _cap(cap: Limit, caps: Sequence[Limit], domains: Sequence[str]) -> _Row:
     if not cap.rate:
         return row
     own = [other for other in caps if other.source == cap.source]
-    return replace(row, setting=cap.source, mend=lambda change: allow(own, change), rate=cap.rate)
+    return replace(row, setting=cap.source, mend=lambda change: _allow(own, change), rate=cap.rate)
 
 
 def _floor(floor: Limit, domains: Sequence[str]) -> _Row:

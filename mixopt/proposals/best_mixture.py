@@ -1,38 +1,42 @@
 """Propose a mixture: search with the fitted regressor, then say how sure the answer is.
 
-Intervals hold 90%, by errors on held-out mixtures (mixopt.fitting.intervals). For a gain,
-half-widths of both mixtures are added in quadrature, since both are predicted. To the objective and
-the gains, the spread over refits on resampled trials is added in quadrature. They speak of trials
-like those that were fitted, one seed each, not of another size or length; far from all trials they
-are too narrow, which is a warning.
+What is searched is in mixopt.proposals.problem, the search in mixopt.proposals.mixture_search, how
+sure the answer is in mixopt.proposals.evidence.
 
-Shapes: N trials, D domains, M evaluation domains, B refits, K compared mixtures.
+Shapes: D domains, K compared mixtures.
 """
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from collections.abc import Collection, Mapping
+from dataclasses import replace
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from mixopt.constraints import MISSED, Guards
+from mixopt.constraints import MISSED
 from mixopt.errors import ConfigError, InfeasibleError
-from mixopt.fitting import select_targets
 from mixopt.mixture import Mixture
 from mixopt.objective import Objective
-from mixopt.proposals.collapsed_experts import SOURCE, Avoided
+from mixopt.proposals.collapsed_experts import SOURCE
+from mixopt.proposals.evidence import (
+    Confidence,
+    best_observed,
+    epochs_of,
+    optimism_of,
+    origin_of,
+    stability_of,
+)
 from mixopt.proposals.gradient_search import least_broken
 from mixopt.proposals.mixture_search import search
-from mixopt.proposals.optimism import Optimism, optimism
-from mixopt.proposals.problem import Found, Problem
-from mixopt.proposals.proposal import Interval, Proposal, Stability
+from mixopt.proposals.problem import Found, Problem, needed_columns
+from mixopt.proposals.proposal import Proposal
 from mixopt.proposals.proposal_warnings import proposal_warnings
 from mixopt.proposals.risk import Risk
-from mixopt.proposals.stability import Refits, ResampledFits, resampled_fits, search_again
+from mixopt.proposals.stability import ResampledFits, resampled_fits, search_again
 from mixopt.proposals.unmeasured_domains import keeping_unmeasured
 from mixopt.system import Array, Update, no_progress
+from mixopt.trials import best_trial
 
 if TYPE_CHECKING:
     from mixopt.config import ProposeConfig
@@ -40,11 +44,7 @@ if TYPE_CHECKING:
     from mixopt.fitting import Fit
     from mixopt.trials import Trials
 
-__all__ = ["Interval", "Proposal", "Stability", "propose_mixture"]
-
-LEVEL = 0.9
 NOTHING = 1e-13  # a weight below is what rounding leaves of 0
-KNOWN = 8  # best trials that the search scores too
 
 
 def propose_mixture(
@@ -82,8 +82,6 @@ def propose_mixture(
             fit's, constraints on other domains, or a risk that this fit cannot tell.
         InfeasibleError: No mixture is found that keeps the guardrails.
     """
-    from mixopt.proposals.validation import best_trial
-
     _check_same_fit(fit, objective, constraints)
     compared = _compared(natural.over(fit.domains), trials, objective)
     constraints, kept = keeping_unmeasured(
@@ -93,9 +91,8 @@ def propose_mixture(
     if fits is None:
         fits = resampled_fits(fit, needed, count=config.bootstrap, seed=seed, update=update)
     again = fits.of(needed)
-    problem = _problem(fit, objective, constraints, compared, trials, _risk(config, fit, again))
-    if constraints.guardrails is not None and constraints.guardrails.experts:
-        problem = replace(problem, avoided=Avoided.of(trials, collapsed))
+    risk = Risk.from_config(config.risk, fit, again)
+    problem = Problem.of(fit, objective, constraints, compared, trials, risk, collapsed)
     found = search(
         problem, config.method, samples=config.samples, average=config.average, seed=seed
     )
@@ -103,9 +100,7 @@ def propose_mixture(
     mixture = _settled(fit.domains, found.weights_D)
     points_KD = np.stack([mixture.array, *(one.array for one in compared.values())])
     refits = search_again(again, problem, points_KD, config=config, seed=seed) if again else None
-    predicted = fit.predict(points_KD, objective)
-    halves_K = predicted.objective_high_N - predicted.objective_N
-    confidence = _Confidence(fit, objective, predicted.objective_N, halves_K, refits)
+    confidence = Confidence.of(fit, objective, points_KD, refits)
     proposal = Proposal(
         mixture=mixture,
         natural=compared["natural"],
@@ -114,59 +109,17 @@ def propose_mixture(
         predicted_objective=confidence.proposal(),
         gains={name: confidence.gain(place) for place, name in enumerate(compared, start=1)},
         best_trial=best_trial(trials, objective)[0],
-        best_observed=_best_observed(fit, objective),
+        best_observed=best_observed(fit, objective),
         losses=confidence.losses(mixture),
-        epochs=_epochs(mixture, inventory, config.target_tokens),
+        epochs=epochs_of(mixture, inventory, config.target_tokens),
         binding=(*constraints.binding(mixture), *_guarding(problem, mixture)),
-        stability=_stability(refits, mixture),
-        optimism=_optimism(fit, objective, problem, refits),
+        stability=stability_of(mixture, refits),
+        optimism=optimism_of(fit, objective, problem, refits),
         warnings=(),
-        provenance=_provenance(fit, found, config, seed),
+        provenance=origin_of(fit, found, config, seed),
     )
     warnings = proposal_warnings(proposal, fit, objective, constraints, kept, collapsed or ())
     return replace(proposal, warnings=warnings)
-
-
-@dataclass(frozen=True)
-class _Confidence:
-    """Intervals around predictions, from held-out errors and refits.
-
-    `values_K` is the predicted objective of the proposal, then of what it is compared with;
-    `halves_K` half of the width of its interval.
-    """
-
-    fit: Fit
-    objective: Objective
-    values_K: Array
-    halves_K: Array
-    refits: Refits | None
-
-    def losses(self, mixture: Mixture) -> dict[str, Interval]:
-        """Return the predicted losses of one mixture with their intervals."""
-        predicted = self.fit.predict(mixture, self.objective)
-        ends = zip(predicted.losses_NM[0], predicted.high_NM[0], strict=True)
-        both = zip(self.fit.targets, ends, strict=True)
-        return {name: Interval.around(loss, high - loss) for name, (loss, high) in both}
-
-    def proposal(self) -> Interval:
-        """Return the predicted objective of the proposal with its interval."""
-        moved = 0.0 if self.refits is None else _spread(self.refits.values_BK[:, 0])
-        return Interval.around(self.values_K[0], float(np.hypot(self.halves_K[0], moved)))
-
-    def gain(self, place: int) -> Interval:
-        """Return how much lower the proposal's objective is than that of another mixture."""
-        error = float(np.hypot(self.halves_K[0], self.halves_K[place]))
-        moved = 0.0
-        if self.refits is not None:
-            values_BK = self.refits.values_BK
-            moved = _spread(values_BK[:, place] - values_BK[:, 0])
-        gain = self.values_K[place] - self.values_K[0]
-        return Interval.around(gain, float(np.hypot(error, moved)))
-
-
-def _spread(values_B: Array) -> float:
-    """Return how far from their median 90% of the refits' predictions are."""
-    return float(np.quantile(np.abs(values_B - np.median(values_B)), LEVEL))
 
 
 def _check_same_fit(fit: Fit, objective: Objective, constraints: Constraints) -> None:
@@ -182,68 +135,12 @@ def _check_same_fit(fit: Fit, objective: Objective, constraints: Constraints) ->
         )
 
 
-def _best_observed(fit: Fit, objective: Objective) -> float:
-    values_N = objective.value(fit.carried(fit.trials.losses(objective.unit)))
-    return round(float(values_N.min()), 6)
-
-
 def _compared(natural: Mixture, trials: Trials, objective: Objective) -> dict[str, Mixture]:
-    from mixopt.proposals.validation import best_trial
-
     return {
         "natural": natural,
         "uniform": Mixture.uniform(natural.domains),
         "best_trial": best_trial(trials, objective)[1].over(natural.domains),
     }
-
-
-def needed_columns(objective: Objective, constraints: Constraints) -> list[int]:
-    """Return positions of the losses that an objective and guardrails depend on."""
-    rails = constraints.guardrails
-    guarded = [] if rails is None else rails.margins(objective.evaluation)
-    names = dict.fromkeys([*objective.measured, *guarded])
-    return [objective.evaluation.index(name) for name in names]
-
-
-def _problem(
-    fit: Fit,
-    objective: Objective,
-    constraints: Constraints,
-    compared: Mapping[str, Mixture],
-    trials: Trials,
-    risk: Risk | None,
-) -> Problem:
-    done = trials.finished
-    order = np.argsort(objective.value(done.losses(objective.unit)), kind="stable")[:KNOWN]
-    needed = needed_columns(objective, constraints)
-    rails, over = constraints.guardrails, objective.over([fit.targets[c] for c in needed])
-    guarded = rails is not None and rails.margins(objective.evaluation)
-    return Problem(
-        select_targets(fit.regressor, needed),
-        over,
-        constraints.allowed,
-        compared["natural"].array,
-        done.weights()[order],
-        Guards.on(over, rails, compared[rails.reference].array) if rails and guarded else None,
-        risk,
-    )
-
-
-def _risk(config: ProposeConfig, fit: Fit, fits: Sequence[Any]) -> Risk | None:
-    risk = config.risk
-    if risk is None:
-        return None
-    if risk.quantile is not None:
-        if not fits:
-            raise ConfigError("propose.risk.quantile: needs propose.bootstrap of at least 1")
-        return Risk(quantile=risk.quantile, refits=fits)
-    assert risk.std is not None
-    if not fit.held_out_stds().any():
-        raise ConfigError(
-            f"propose.risk.std: {fit.name} gives no standard deviations; use propose.risk.quantile,"
-            " or a regressor that gives them, such as auto"
-        )
-    return Risk(deviations=risk.std)
 
 
 def _check_guardrails(
@@ -283,45 +180,3 @@ def _settled(domains: tuple[str, ...], weights_D: Array) -> Mixture:
             break
         mixture = again
     return mixture
-
-
-def _stability(refits: Refits | None, mixture: Mixture) -> Stability | None:
-    if refits is None:
-        return None
-    moved_B = refits.movement(mixture.array)
-    high = float(np.quantile(moved_B, LEVEL))
-    return Stability(len(moved_B), round(float(moved_B.mean()), 4), round(high, 4))
-
-
-def _optimism(fit: Fit, objective: Objective, problem: Problem, refits: Refits | None) -> Optimism:
-    observed_N = objective.value(fit.carried(fit.trials.losses(objective.unit)))
-    predicted_N = objective.value(fit.carried(fit.held_out_losses()))
-    if refits is None:
-        return optimism(predicted_N, observed_N, None, None)
-    return optimism(predicted_N, observed_N, refits.own_B, problem.value(refits.optima_BD))
-
-
-def _epochs(
-    mixture: Mixture, inventory: Mapping[str, int] | None, target_tokens: int | None
-) -> dict[str, float] | None:
-    if inventory is None or target_tokens is None:
-        return None
-    passes = {n: w * target_tokens / inventory[n] if w else 0.0 for n, w in mixture.items()}
-    return {name: round(value, 4) for name, value in passes.items()}
-
-
-def _provenance(fit: Fit, found: Found, config: ProposeConfig, seed: int) -> dict[str, Any]:
-    from mixopt.system import __version__
-
-    return {
-        "mixopt": __version__,
-        "regressor": fit.name,
-        "method": found.method,
-        "samples": config.samples,
-        "average": config.average,
-        "risk": None if config.risk is None else config.risk.model_dump(exclude_none=True),
-        "target_tokens": config.target_tokens,
-        "trials": fit.fingerprint,
-        "finished_trials": len(fit.trials),
-        "seed": seed,
-    }

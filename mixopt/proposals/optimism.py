@@ -37,7 +37,7 @@ class Optimism:
         return asdict(self)
 
 
-def optimism(
+def estimate_optimism(
     predicted_N: Array, observed_N: Array, own_B: Array | None, full_B: Array | None
 ) -> Optimism:
     """Estimate the optimism of a proposal.

@@ -8,18 +8,27 @@ Shapes: N mixtures, D domains, M losses, G guarded evaluation domains.
 
 from __future__ import annotations
 
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 
 from mixopt.constraints import MISSED, Allowed, Guards
+from mixopt.fitting import select_targets
+from mixopt.mixture import Mixture
 from mixopt.objective import Objective
 from mixopt.proposals.collapsed_experts import Avoided
 from mixopt.proposals.risk import Risk
 from mixopt.system import Array
 
+if TYPE_CHECKING:
+    from mixopt.constraints import Constraints
+    from mixopt.fitting import Fit
+    from mixopt.trials import Trials
+
 CHUNK = 16_384
+KNOWN = 8  # best trials that the search scores too
 FAR = 1e9  # what a mixture that breaks a guardrail has before it is compared with others
 
 
@@ -47,6 +56,47 @@ class Problem:
     guards: Guards | None = None
     risk: Risk | None = None
     avoided: Avoided | None = None
+
+    @classmethod
+    def of(
+        cls,
+        fit: Fit,
+        objective: Objective,
+        constraints: Constraints,
+        compared: Mapping[str, Mixture],
+        trials: Trials,
+        risk: Risk | None,
+        collapsed: Collection[str] | None,
+    ) -> Self:
+        """Return the search for a proposal.
+
+        Args:
+            fit: The chosen regressor.
+            objective: What to minimise, over all losses of the fit.
+            constraints: What is allowed.
+            compared: By name, the mixtures that guardrails may refer to, `natural` among them.
+            trials: The trials; the best of them are scored too.
+            risk: What is added to the prediction for being unsure; None for nothing.
+            collapsed: Names of the trials whose experts collapsed; None where trials have none.
+
+        Raises:
+            ConfigError: Guardrails on losses or experts that are not there.
+        """
+        done, rails = trials.finished, constraints.guardrails
+        order = np.argsort(objective.value(done.losses(objective.unit)), kind="stable")[:KNOWN]
+        needed = needed_columns(objective, constraints)
+        over = objective.over([fit.targets[column] for column in needed])
+        guarded = rails is not None and rails.margins(objective.evaluation)
+        return cls(
+            select_targets(fit.regressor, needed),
+            over,
+            constraints.allowed,
+            compared["natural"].array,
+            done.weights()[order],
+            Guards.on(over, rails, compared[rails.reference].array) if rails and guarded else None,
+            risk,
+            Avoided.of(trials, collapsed) if rails is not None and rails.experts else None,
+        )
 
     def losses(self, weights_ND: Array) -> Array:
         """Return predicted losses, shape (N, M)."""
@@ -95,6 +145,14 @@ class Problem:
             broken_NG = self.guards.excess(losses_NM, reference_M)
             excess_N = np.maximum(excess_N, broken_NG.max(axis=1))
         return value_N, excess_N
+
+
+def needed_columns(objective: Objective, constraints: Constraints) -> list[int]:
+    """Return positions of the losses that an objective and guardrails depend on."""
+    rails = constraints.guardrails
+    guarded = [] if rails is None else rails.margins(objective.evaluation)
+    names = dict.fromkeys([*objective.measured, *guarded])
+    return [objective.evaluation.index(name) for name in names]
 
 
 @dataclass(frozen=True, eq=False)

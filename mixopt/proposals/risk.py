@@ -11,13 +11,18 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 
+from mixopt.errors import ConfigError
 from mixopt.fitting import predict_with_std
 from mixopt.objective import Objective
 from mixopt.system import Array
+
+if TYPE_CHECKING:
+    from mixopt.config import RiskConfig
+    from mixopt.fitting import Fit
 
 
 @dataclass(frozen=True, eq=False)
@@ -33,6 +38,27 @@ class Risk:
     deviations: float = 0.0
     quantile: float | None = None
     refits: Sequence[Any] = ()
+
+    @classmethod
+    def from_config(cls, config: RiskConfig | None, fit: Fit, refits: Sequence[Any]) -> Self | None:
+        """Build the risk that a configuration states; None where it states none.
+
+        Raises:
+            ConfigError: A quantile without refits, or deviations of a regressor without any.
+        """
+        if config is None:
+            return None
+        if config.quantile is not None:
+            if not refits:
+                raise ConfigError("propose.risk.quantile: needs propose.bootstrap of at least 1")
+            return cls(quantile=config.quantile, refits=refits)
+        assert config.std is not None
+        if not fit.held_out_stds().any():
+            raise ConfigError(
+                f"propose.risk.std: {fit.name} gives no standard deviations; use"
+                " propose.risk.quantile, or a regressor that gives them, such as auto"
+            )
+        return cls(deviations=config.std)
 
     def value(self, regressor: Any, objective: Objective, weights_ND: Array) -> Array:
         """Return what is minimised in place of the predicted objective, shape (N,)."""

@@ -21,7 +21,7 @@ import polars as pl
 from mixopt.mixture import Mixture
 from mixopt.objective import Objective
 from mixopt.system import Array
-from mixopt.trials import Trial, Trials
+from mixopt.trials import Trial, Trials, best_trial
 
 if TYPE_CHECKING:
     from mixopt.config import ValidateConfig
@@ -207,15 +207,6 @@ def plan_validation(
         for place, one in enumerate(seeds)
         for name, mixture in mixtures.items()
     ]
-
-
-def best_trial(trials: Trials, objective: Objective) -> tuple[str, Mixture]:
-    """Return the finished trial with the lowest observed objective."""
-    finished = trials.finished
-    values_N = objective.value(finished.losses(objective.unit))
-    row = int(np.argmin(values_N))
-    weights_D = finished.weights()[row]
-    return finished.table["trial"][row], Mixture.from_array(finished.domains, weights_D)
 
 
 def mixture_of(trial: str) -> str:

@@ -13,12 +13,12 @@ from typing import Any
 from matplotlib.figure import Figure
 
 from mixopt.errors import MixoptError
-from mixopt.proposals import PROPOSAL, best_trial, mixture_of
+from mixopt.proposals import PROPOSAL, mixture_of
 from mixopt.reporting.expert_figures import still_figures
 from mixopt.routing import ExpertCounts, Summary
 from mixopt.run_directory import TRIAL_FOLDERS, load_run
 from mixopt.system import read_json
-from mixopt.trials import TrialExperts, result_from_json, trial_paths
+from mixopt.trials import TrialExperts, best_trial, result_from_json, trial_paths
 
 SHOWN = 12  # trials that are listed
 

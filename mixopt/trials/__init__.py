@@ -55,7 +55,7 @@ if TYPE_CHECKING:
         SimulatedEpochs as SimulatedEpochs,
         simulated_target as simulated_target,
     )
-    from mixopt.trials.table import Trials as Trials
+    from mixopt.trials.table import Trials as Trials, best_trial as best_trial
     from mixopt.trials.table_options import (
         TableOptions as TableOptions,
         directions as directions,
@@ -94,7 +94,7 @@ else:
                 "trial_to_json",
             ],
             "simulated_epochs": ["Pool", "SimulatedEpochs", "simulated_target"],
-            "table": ["Trials"],
+            "table": ["Trials", "best_trial"],
             "table_options": [
                 "TableOptions",
                 "directions",

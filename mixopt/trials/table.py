@@ -24,6 +24,8 @@ import numpy as np
 import polars as pl
 
 from mixopt.errors import TrialsError, did_you_mean
+from mixopt.mixture import Mixture
+from mixopt.objective import Objective
 from mixopt.system import Array, replacing
 from mixopt.trials.columns import (
     BPB,
@@ -270,3 +272,12 @@ class Trials(TrialRows):
                         f"trial {trial!r}: is finished but its loss on {target!r} is {value};"
                         " a trial without losses is 'failed' or 'diverged'"
                     )
+
+
+def best_trial(trials: Trials, objective: Objective) -> tuple[str, Mixture]:
+    """Return the name and the mixture of the finished trial with the lowest observed objective."""
+    finished = trials.finished
+    values_N = objective.value(finished.losses(objective.unit))
+    row = int(np.argmin(values_N))
+    weights_D = finished.weights()[row]
+    return finished.table["trial"][row], Mixture.from_array(finished.domains, weights_D)

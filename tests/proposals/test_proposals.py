@@ -18,9 +18,8 @@ from mixopt.fitting import fit_trials
 from mixopt.fitting.competition import Fit
 from mixopt.mixture import Mixture
 from mixopt.objective import Objective
-from mixopt.proposals import propose_mixture
-from mixopt.proposals.best_mixture import Proposal
-from mixopt.proposals.optimism import Optimism, optimism
+from mixopt.proposals import Proposal, propose_mixture
+from mixopt.proposals.optimism import Optimism, estimate_optimism
 from mixopt.proposals.proposal_warnings import proposal_warnings
 from mixopt.trials import Losses, Trial, TrialResult, Trials
 
@@ -206,7 +205,7 @@ def test_a_bare_install_reads_and_shows_a_proposal(tmp_path):
     code = (
         "import sys\n"
         f"sys.modules.update(dict.fromkeys({heavy}))\n"
-        "from mixopt.proposals.best_mixture import Proposal\n"
+        "from mixopt.proposals import Proposal\n"
         f"print(Proposal.from_file({str(tmp_path / 'proposal.yaml')!r})._repr_html_())"
     )
     shown = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
@@ -253,8 +252,8 @@ def test_the_even_mixture_of_two_domains_amounts_to_two():
 
 def test_optimism_is_zero_for_a_predictor_that_is_right_and_counts_what_one_promised():
     values_N = np.linspace(1, 2, 40)
-    assert optimism(values_N, values_N, None, None) == Optimism(None, 0.0)
-    promised = optimism(values_N - 0.1, values_N, np.full(5, 0.8), np.full(5, 1.0))
+    assert estimate_optimism(values_N, values_N, None, None) == Optimism(None, 0.0)
+    promised = estimate_optimism(values_N - 0.1, values_N, np.full(5, 0.8), np.full(5, 1.0))
     assert promised == Optimism(0.2, 0.1)
 
 

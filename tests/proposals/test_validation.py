@@ -6,8 +6,8 @@ import pytest
 from mixopt.config import ObjectiveConfig, ValidateConfig
 from mixopt.mixture import Mixture
 from mixopt.objective import Objective
-from mixopt.proposals import Validation, best_trial, plan_validation, validation_table
-from mixopt.trials import Losses, Trial, TrialResult, Trials
+from mixopt.proposals import Validation, plan_validation, validation_table
+from mixopt.trials import Losses, Trial, TrialResult, Trials, best_trial
 
 NATURAL = Mixture({"code": 0.8, "prose": 0.2})
 PROPOSED = Mixture({"code": 0.3, "prose": 0.7})
