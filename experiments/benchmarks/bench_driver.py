@@ -25,7 +25,7 @@ import torch
 from torch import nn
 
 from mixopt.loading import MixtureDataset, MixtureLoader
-from mixopt.online import Driver, Observation, Plan, Setting
+from mixopt.online import Driver, DriverOptions, Observation, Plan, Setting
 from mixopt.sampling import MixtureSampler
 
 ROWS = 4000
@@ -136,13 +136,12 @@ def measure(options: argparse.Namespace) -> dict[str, Any]:
     bench.steps(batches, options.block, None)
     for block in range(options.blocks + 1):
         plain = bench.steps(batches, options.block, None)
-        driver = Driver(
-            Turning(options.every),
-            bench.loader,
+        run = DriverOptions(
             steps=options.block + 1,
             tokens_per_sample=options.length,
             observe_every=options.every,
         )
+        driver = Driver(Turning(options.every), bench.loader, run)
         driver.start()
         bench.inside = 0.0
         driven = bench.steps(batches, options.block, driver)

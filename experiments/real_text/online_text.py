@@ -30,7 +30,7 @@ from mixopt_proxies.decoder import (
 
 from mixopt.corpus import Corpus
 from mixopt.loading import MixtureDataset, MixtureLoader
-from mixopt.online import Driver, make_estimator
+from mixopt.online import Driver, DriverOptions, make_estimator
 from mixopt.sampling import MixtureSampler
 
 CPU = torch.device("cpu")
@@ -217,20 +217,19 @@ class _Runs:
 
     def _driver(self, k: int) -> Driver:
         assert self._job.estimator is not None
-        sums = self._sums(k)
-        return Driver(
-            make_estimator(self._job.estimator, self._job.options),
-            self._loaders[k],
+        options = DriverOptions(
             steps=self._text.steps,
             tokens_per_sample=self._text.size.sequence_length,
             evaluations=list(self._text.evaluations),
             objective=dict(self._job.objective),
-            evaluate=sums,
+            evaluate=self._sums(k),
             inventory=self._inventory,
             observe_every=5,
             lead=0,
             seed=self._job.seeds[k],
         )
+        estimator = make_estimator(self._job.estimator, self._job.options)
+        return Driver(estimator, self._loaders[k], options)
 
     def _sums(self, k: int) -> Any:
         """Return what evaluates one run; the whole stack is evaluated once a step."""

@@ -33,8 +33,9 @@ class OnlineTrainerMixin(MixtureTrainerMixin):
 
         Args:
             arguments: The Trainer's.
-            driver: Made with a MixtureLoader, with `steps` = `max_steps` and `accumulation` =
-                `gradient_accumulation_steps`, after `args`, which begins torch.distributed.
+            driver: Made with a MixtureLoader, with DriverOptions whose `steps` is `max_steps` and
+                `accumulation` `gradient_accumulation_steps`, after `args`, which begins
+                torch.distributed.
             args: The Trainer's.
             options: The Trainer's.
 
@@ -45,8 +46,9 @@ class OnlineTrainerMixin(MixtureTrainerMixin):
             raise EstimatorError("the Trainer takes its batches from a Driver(mixture=loader)")
         if driver.accumulation != args.gradient_accumulation_steps:
             raise EstimatorError(
-                f"Driver(accumulation={driver.accumulation}), and gradient_accumulation_steps is"
-                f" {args.gradient_accumulation_steps}; they are one number"
+                f"DriverOptions(accumulation={driver.accumulation}), and"
+                f" gradient_accumulation_steps is {args.gradient_accumulation_steps}; they are one"
+                " number"
             )
         self.driver = driver
         super().__init__(*arguments, mixture=driver.mixture, args=args, **options)

@@ -48,7 +48,7 @@ class MixtureDataModule(LightningDataModule):  # type: ignore[misc,unused-ignore
 class OnlineCallback(Callback):  # type: ignore[misc,unused-ignore]
     """Runs a driver: `training_step` calls `driver.record`; its state is in the checkpoint.
 
-    For a module with one optimizer; `Driver(accumulation=)` is the Trainer's
+    For a module with one optimizer; `DriverOptions(accumulation=)` is the Trainer's
     `accumulate_grad_batches`.
     """
 

@@ -21,16 +21,18 @@ if TYPE_CHECKING:
         Setting as Setting,
         make_estimator as make_estimator,
     )
-    from mixopt.online.domain_losses import (
+    from mixopt.online.driver import Driver as Driver
+    from mixopt.online.held_out import held_out_losses as held_out_losses
+    from mixopt.online.mixture_log import MixtureLog as MixtureLog
+    from mixopt.online.run_setting import DriverOptions as DriverOptions
+    from mixopt.online.sums import (
         COUNT as COUNT,
         LOSS as LOSS,
         UNIT as UNIT,
         DomainLosses as DomainLosses,
+        Reduction as Reduction,
+        is_first as is_first,
     )
-    from mixopt.online.driver import Driver as Driver
-    from mixopt.online.held_out import held_out_losses as held_out_losses
-    from mixopt.online.mixture_log import MixtureLog as MixtureLog
-    from mixopt.online.reduce import Reduction as Reduction, is_first as is_first
 else:
     __getattr__, __dir__ = lazy_names(
         __name__,
@@ -45,10 +47,10 @@ else:
                 "Setting",
                 "make_estimator",
             ],
-            "domain_losses": ["COUNT", "DomainLosses", "LOSS", "UNIT"],
             "driver": ["Driver"],
             "held_out": ["held_out_losses"],
             "mixture_log": ["MixtureLog"],
-            "reduce": ["Reduction", "is_first"],
+            "run_setting": ["DriverOptions"],
+            "sums": ["COUNT", "DomainLosses", "LOSS", "Reduction", "UNIT", "is_first"],
         },
     )

@@ -15,7 +15,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from mixopt.online.reduce import ranks
+from mixopt.online.sums import ranks
 from mixopt.system import Array
 
 

@@ -27,7 +27,7 @@ class Cost:
     perturbed_seconds: float = 0.0
 
 
-class Meter:
+class CostMeter:
     """Adds to the cost; a lap is the time since the last."""
 
     def __init__(self, tokens_per_step: int) -> None:

@@ -6,17 +6,15 @@ Shapes: M evaluation domains.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 import torch
 
 from mixopt.errors import EstimatorError
 from mixopt.online.contract import HeldOut
-from mixopt.online.domain_losses import UNIT
-from mixopt.online.reduce import Reduction
-
-Evaluate = Callable[[], Mapping[str, tuple[float, ...]]]
+from mixopt.online.run_setting import Evaluate
+from mixopt.online.sums import UNIT, Reduction
 
 _MOST = float(1 << 42)  # nats of one rank, so that the sum over ranks fits
 

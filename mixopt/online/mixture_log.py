@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from mixopt.errors import RunError
-from mixopt.online.reduce import is_first
+from mixopt.online.sums import is_first
 
 
 class MixtureLog:

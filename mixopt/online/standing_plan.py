@@ -1,4 +1,9 @@
-"""A plan that was decided: when it holds from, and whether it can.
+"""A plan that was decided: its shares as they are rounded, when it holds from, and whether it can.
+
+Losses that were computed on other numbers of ranks differ in their last digits, and so do the
+shares that an estimator makes of them. Planned shares are therefore multiples of 1/10,000 (finer
+where the reference mixture has shares below 1/1000), which all but always takes the difference
+out: it remains where a share falls between two multiples to within that difference.
 
 Shapes: D domains.
 """
@@ -14,8 +19,12 @@ import numpy as np
 from mixopt.online.contract import Plan, Setting
 from mixopt.online.stream_steps import StreamSteps
 from mixopt.sampling import MixtureSampler
-from mixopt.system import Array
+from mixopt.system import Array, IntArray
 
+_COARSEST = 10_000
+_FINEST = 1_000_000_000
+_UNITS_OF_A_SHARE = 10  # the least share of the reference mixture is at least so many units
+_EVEN = 2  # digits of a unit to which fractions count as even
 _SLACK_ROWS = 2  # by which a prefix of the stream may be off its share
 
 
@@ -46,20 +55,33 @@ class StandingPlan:
     perturbs: bool
 
     @classmethod
-    def of(cls, plan: Plan, weights_D: Array, *, seen: int, now: int, first: int) -> StandingPlan:
+    def of(cls, plan: Plan, setting: Setting, *, seen: int, now: int, first: int) -> StandingPlan:
         """Let a plan hold.
 
         Args:
             plan: What the estimator asks for.
-            weights_D: Its weights as they were rounded.
+            setting: Bounds, and the reference, to which shares are rounded.
             seen: The last step that the estimator saw.
             now: The step with which it can end at the earliest.
             first: The step from which the plan holds.
         """
         until = seen + plan.steps
         last = first + plan.steps - 1 if plan.held_out else max(until, now)
-        weights = tuple(weights_D.tolist())
+        shares_D = rounded_shares(
+            plan.weights_D, setting.reference_D, setting.lower_D, setting.upper_D
+        )
+        weights = tuple(shares_D.tolist())
         return cls(weights, first, last, until, plan.tag, plan.held_out, plan.perturbs)
+
+    @classmethod
+    def reference(cls, setting: Setting) -> StandingPlan:
+        """Return the plan that the run starts from; it never ends by itself."""
+        weights = tuple(setting.reference_D.tolist())
+        return cls(weights, 1, last=0, until=0, why="start", held_out=False, perturbs=False)
+
+    def named(self, setting: Setting) -> dict[str, float]:
+        """Return the weights by domain."""
+        return dict(zip(setting.domains, self.weights, strict=True))
 
     @property
     def is_question(self) -> bool:
@@ -72,8 +94,20 @@ class StandingPlan:
         return cls(**{**content, "weights": tuple(content["weights"])})
 
 
-def impossible(plan: Plan, setting: Setting, stream: StreamSteps, first: int) -> str | None:
-    """Say why a plan cannot hold from a step on, or None."""
+def impossible(
+    plan: Plan, setting: Setting, stream: StreamSteps, first: int, *, evaluates: bool
+) -> str | None:
+    """Say why a plan cannot hold from a step on, or None.
+
+    Args:
+        plan: What the estimator asks for.
+        setting: Domains, bounds and steps.
+        stream: The samples that are left.
+        first: The step.
+        evaluates: Whether the loop can evaluate held-out text.
+    """
+    if plan.held_out and not evaluates:
+        return "it asks for held-out losses, and there is no DriverOptions(evaluate=)"
     weights_D = plan.weights_D
     if weights_D.shape != setting.lower_D.shape:
         return f"{len(weights_D)} weights for {len(setting.domains)} domains"
@@ -105,3 +139,45 @@ def _beyond_inventory(samples_D: Array, sampler: MixtureSampler, position: int) 
                 " left (max_epochs)"
             )
     return None
+
+
+def rounded_shares(weights_D: Array, reference_D: Array, lower_D: Array, upper_D: Array) -> Array:
+    """Round shares to whole units that add up to 1 and keep to the bounds.
+
+    Args:
+        weights_D: Shares within the bounds, adding up to 1.
+        reference_D: The mixture that says how fine the unit is.
+        lower_D: Least share of each domain.
+        upper_D: Most share of each domain.
+
+    Returns:
+        The nearest shares, to a unit: largest remainders first, domains in order where they are
+        even. Bounds between which there is no multiple are met to 1e-9.
+    """
+    unit = _COARSEST
+    while unit * reference_D[reference_D > 0].min() < _UNITS_OF_A_SHARE and unit < _FINEST:
+        unit *= 10
+    while unit < _FINEST:
+        least_D = np.ceil(lower_D * unit - 1e-6).astype(np.int64)
+        most_D = np.floor(np.minimum(upper_D, 1.0) * unit + 1e-6).astype(np.int64)
+        if (least_D <= most_D).all() and least_D.sum() <= unit <= most_D.sum():
+            return np.asarray(_whole_units(weights_D, unit, least_D, most_D) / unit)
+        unit *= 10
+    least_D = np.floor(lower_D * unit).astype(np.int64)
+    most_D = np.ceil(upper_D * unit).astype(np.int64)
+    return np.asarray(_whole_units(weights_D, unit, least_D, most_D) / unit)
+
+
+def _whole_units(weights_D: Array, unit: int, least_D: IntArray, most_D: IntArray) -> IntArray:
+    exact_D = np.clip(weights_D * unit, least_D, most_D)
+    units_D = np.floor(exact_D).astype(np.int64)
+    fractions = np.round(exact_D - units_D, _EVEN).tolist()
+    order = sorted(range(len(fractions)), key=lambda d: (-fractions[d], d))
+    missing = unit - int(units_D.sum())
+    while missing:
+        step = 1 if missing > 0 else -1
+        for d in order if step > 0 else order[::-1]:
+            if missing and least_D[d] <= units_D[d] + step <= most_D[d]:
+                units_D[d] += step
+                missing -= step
+    return units_D

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from mixopt.errors import EstimatorError
+from mixopt.errors import EstimatorError, SamplerError
 from mixopt.loading import MixtureLoader
 from mixopt.online.run_setting import Lengths, lengths_of
 from mixopt.sampling import MixtureSampler
@@ -78,6 +78,20 @@ class StreamSteps:
             f"{self.accumulation} it is at {expected}: call step() once an optimiser step, and"
             " load the states of loader and driver from one checkpoint"
         )
+
+    def set_weights(self, step: int, weights: Mapping[str, float]) -> None:
+        """Let weights hold from the first batch of a step.
+
+        Raises:
+            EstimatorError: The batch was handed out.
+            MixtureError: Weights that the sampler cannot draw by.
+        """
+        try:
+            self.mixture.set_weights(weights, self.batch(step))
+        except SamplerError as error:
+            raise EstimatorError(
+                f"{error}; call start() before the first batch is asked for"
+            ) from error
 
     def take_tokens(self, step: int) -> Array:
         """Return the tokens of each domain in the steps since this was last asked, shape (D,)."""

@@ -10,7 +10,7 @@ from typing import Any, Protocol
 from torch import Tensor, nn, optim
 
 from mixopt.loading import MixtureLoader
-from mixopt.online import Driver, make_estimator
+from mixopt.online import Driver, DriverOptions, make_estimator
 from mixopt.pretraining.config import EstimatorConfig, PretrainConfig
 from mixopt.pretraining.devices import peak_flops
 from mixopt.pretraining.directory import METRICS, MIXTURE_LOG
@@ -135,10 +135,8 @@ def _driver(
     held_out: HeldOutText,
     log: Path,
 ) -> Driver:
-    corpus = stream.corpus
-    return Driver(
-        make_estimator(chosen.name, chosen.options),
-        stream.loader if isinstance(stream.loader, MixtureLoader) else stream.loader.sampler,
+    corpus, loader = stream.corpus, stream.loader
+    options = DriverOptions(
         steps=config.training.steps,
         tokens_per_sample=config.training.sequence_length,
         evaluations=corpus.evaluation_names,
@@ -153,3 +151,5 @@ def _driver(
         log=log,
         seed=config.seed,
     )
+    mixture = loader if isinstance(loader, MixtureLoader) else loader.sampler
+    return Driver(make_estimator(chosen.name, chosen.options), mixture, options)

@@ -16,7 +16,7 @@ from trainer_parts import LENGTH, Tiny, lightning_trainer, random_rows, trainer_
 
 from mixopt import MixtureLoader, MixtureSampler
 from mixopt.errors import EstimatorError, SamplerError
-from mixopt.online import Driver, Plan
+from mixopt.online import Driver, DriverOptions, Plan
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore::DeprecationWarning"),
@@ -66,7 +66,7 @@ def driver_over(dataset, log, *, workers=0, batch_size=8, steps=24, **options):
     loader = MixtureLoader(dataset, order, workers=workers)
     options = {"steps": steps, "tokens_per_sample": LENGTH, "log": log} | options
     estimator = Sweeping()
-    return Driver(estimator, loader, **options), estimator
+    return Driver(estimator, loader, DriverOptions(**options)), estimator
 
 
 def held_from(log):
@@ -184,7 +184,8 @@ def test_a_trainer_that_cannot_be_driven_says_so(dataset, tmp_path):
     driver, _ = driver_over(dataset, None)
     with pytest.raises(EstimatorError, match=r"gradient_accumulation_steps is 4; they are one"):
         hf_trainer(driver, tmp_path, gradient_accumulation_steps=4)
-    bare = Driver(Sweeping(), driver.mixture.sampler, steps=5, tokens_per_sample=LENGTH)
+    options = DriverOptions(steps=5, tokens_per_sample=LENGTH)
+    bare = Driver(Sweeping(), driver.mixture.sampler, options)
     with pytest.raises(EstimatorError, match=r"takes its batches from a Driver\(mixture=loader\)"):
         hf_trainer(bare, tmp_path)
     with pytest.raises(EstimatorError, match=r"returns no logits: override token_losses"):

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from mixopt import MixtureSampler
-from mixopt.online import Driver, make_estimator
+from mixopt.online import Driver, DriverOptions, make_estimator
 from mixopt.system import plugin_names
 
 NAMES = ("web", "code", "books")
@@ -27,9 +27,7 @@ class Run:
     def __init__(self, name, log, *, ahead=0, state=None):
         self.order = MixtureSampler(dict.fromkeys(NAMES, ROWS), [0.5, 0.3, 0.2], batch_size=8)
         estimator = make_estimator(name, OPTIONS.get(name))
-        self.driver = Driver(
-            estimator,
-            self.order,
+        options = DriverOptions(
             steps=STEPS,
             tokens_per_sample=TOKENS,
             evaluate=self.evaluate,
@@ -37,6 +35,7 @@ class Run:
             observe_every=4,
             log=log,
         )
+        self.driver = Driver(estimator, self.order, options)
         self.ahead = ahead
         if state is not None:
             self.order.load_state_dict(state["order"])

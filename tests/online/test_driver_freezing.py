@@ -109,7 +109,7 @@ def test_losses_that_differ_between_domains_are_no_spike():
         (
             Plan(np.array([0.5, 0.3, 0.2]), 5, "look", held_out=True),
             {},
-            r"it asks for held-out losses, and there is no Driver\(evaluate=\)",
+            r"it asks for held-out losses, and there is no DriverOptions\(evaluate=\)",
         ),
         (
             Plan(np.array([0.5, 0.3, 0.2]), 0, "look", held_out=True),

@@ -12,7 +12,7 @@ from mixopt.errors import EstimatorError
 @pytest.mark.parametrize(
     ("needs", "options", "said"),
     [
-        ("held_out", {}, r"Turning needs held-out losses: Driver\(evaluate=\)"),
+        ("held_out", {}, r"Turning needs held-out losses: DriverOptions\(evaluate=\)"),
         ("excess_loss", {}, r"reference model: record\(\.\.\., reference_losses=\)"),
         ("alignment", {}, r"gradients: record_alignment\(values_D\), and say so"),
         ("magic", {}, r"'magic', which this driver does not know"),
@@ -25,6 +25,8 @@ from mixopt.errors import EstimatorError
         ("training_loss", {"tokens_per_sample": 0}, r"tokens_per_sample: 0; they are > 0"),
         ("training_loss", {"lead": -1}, r"lead: -1 is not a whole number >= 0"),
         ("training_loss", {"observe_every": 0}, r"observe_every: 0 is not a whole number >= 1"),
+        ("training_loss", {"steps": 0}, r"steps: 0 is not a whole number >= 1"),
+        ("training_loss", {"accumulation": True}, r"accumulation: True is not a whole number >= 1"),
     ],
 )
 def test_what_an_estimator_cannot_work_with_is_said_at_once(needs, options, said):

@@ -14,7 +14,7 @@ from hypothesis import given, settings, strategies as st
 
 from mixopt.errors import EstimatorError
 from mixopt.online import UNIT, DomainLosses, gradient_alignment
-from mixopt.online.rounding import rounded_shares
+from mixopt.online.standing_plan import rounded_shares
 
 
 def test_the_contract_is_there_without_torch():

@@ -18,7 +18,7 @@ import torch.distributed as dist
 
 from mixopt import MixtureSampler
 from mixopt.errors import EstimatorError
-from mixopt.online import Driver, Plan, gradient_alignment
+from mixopt.online import Driver, DriverOptions, Plan, gradient_alignment
 from mixopt.system import write_json
 
 NAMES = ("web", "code", "books")
@@ -92,8 +92,14 @@ def steer(out, steps, estimator, *, pause=0.0):
         sums = {NAMES[k]: (float(loss.double().sum()), loss.numel()) for k, loss in losses.items()}
         return sums if mine else {}
 
-    options = {"steps": steps, "tokens_per_sample": TOKENS, "log": out / "mixture_log.jsonl"}
-    driver = Driver(estimator, order, evaluate=evaluate, observe_every=4, **options)
+    options = DriverOptions(
+        steps=steps,
+        tokens_per_sample=TOKENS,
+        log=out / "mixture_log.jsonl",
+        evaluate=evaluate,
+        observe_every=4,
+    )
+    driver = Driver(estimator, order, options)
     saved = out / "state.json"
     if saved.exists():
         state = json.loads(saved.read_text())

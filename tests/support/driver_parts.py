@@ -8,7 +8,7 @@ import numpy as np
 import torch
 
 from mixopt import MixtureDataset, MixtureLoader, MixtureSampler
-from mixopt.online import Driver, Plan
+from mixopt.online import Driver, DriverOptions, Plan
 
 NAMES = ("a", "b", "c")
 ROWS = 1000
@@ -61,7 +61,7 @@ def sampler(**options):
 
 def driver_over(mixture, estimator, **options):
     options = {"steps": 40, "tokens_per_sample": TOKENS} | options
-    return Driver(estimator, mixture, **options)
+    return Driver(estimator, mixture, DriverOptions(**options))
 
 
 def held_out_of(losses=(3.0, 2.0, 1.0), tokens=100):

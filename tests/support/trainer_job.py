@@ -16,7 +16,7 @@ from transformers import TrainerCallback
 
 from mixopt import MixtureLoader, MixtureSampler
 from mixopt.integrations import OnlineTrainer
-from mixopt.online import Driver, make_estimator
+from mixopt.online import Driver, DriverOptions, make_estimator
 
 STEPS = 24
 
@@ -45,9 +45,7 @@ def trainer_over(out, world_size, killed_at=None):
     driver = Driver(
         make_estimator("odm", {"update_steps": 3}),
         MixtureLoader(dataset, order, workers=2),
-        steps=STEPS,
-        tokens_per_sample=LENGTH,
-        log=out / "log.jsonl",
+        DriverOptions(steps=STEPS, tokens_per_sample=LENGTH, log=out / "log.jsonl"),
     )
     return Recording(model=Tiny(), args=args, driver=driver, callbacks=[GoesAway(killed_at)])
 

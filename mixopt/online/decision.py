@@ -1,0 +1,322 @@
+"""What an estimator decides while training runs, and what comes of it: one state machine.
+
+At the end of a window (mixopt.online.windows) sums over ranks begin; when it is due, the estimator
+is told, and asked for the next plan if one ended there. It runs on rank 0 alone; what it says, or
+that it raised, goes to all ranks. Every rank goes through the same, so that what they do together
+they do at the same steps, sets the same weights, and freezes at the same step for the same reason.
+
+A plan holds until the next does. Three are kept: the one that was decided last, the one before it,
+which may still hold, and the last that was no perturbation, to which a freeze returns.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from dataclasses import asdict, replace
+from typing import Any
+
+import numpy as np
+
+from mixopt.errors import MixtureError
+from mixopt.online.contract import Estimator, HeldOut, Setting
+from mixopt.online.cost import Cost, CostMeter
+from mixopt.online.held_out import held_out_losses
+from mixopt.online.mixture_log import MixtureLog
+from mixopt.online.run_setting import DriverOptions
+from mixopt.online.standing_plan import StandingPlan, impossible
+from mixopt.online.stream_steps import StreamSteps
+from mixopt.online.sums import from_first, is_first, on_first
+from mixopt.online.windows import LossWindow, LossWindows
+
+
+class Decisions:
+    """The state of a run that an estimator steers; the same on every rank.
+
+    Attributes:
+        setting: What the estimator knows of the run.
+        seen: What was recorded and not told yet.
+        meter: What the estimator costs.
+        plan: What was decided last; it may hold from a later step on.
+        frozen: Why the mixture is frozen; None where it is not.
+        step: Optimiser steps done.
+    """
+
+    def __init__(
+        self, estimator: Estimator, setting: Setting, stream: StreamSteps, options: DriverOptions
+    ) -> None:
+        """Begin on the reference mixture.
+
+        Raises:
+            EstimatorError: The estimator cannot work in this setting.
+        """
+        self._estimator, self._stream, self._options = estimator, stream, options
+        self._trouble: str | None = None  # on rank 0, until all ranks hear of it with the next plan
+        self._told = 0  # the last step that the estimator was told of
+        self._started, self._learning_rate = False, 0.0
+        self._log = MixtureLog(options.log)
+        self.seen = LossWindows(
+            stream,
+            setting.domains,
+            spike=options.spike,
+            needs_losses="training_loss" in estimator.needs,
+        )
+        self.meter = CostMeter(setting.tokens_per_step)
+        self.frozen: str | None = None
+        self.step = 0
+        self._begin(setting)
+        self._hold_reference()
+
+    def _begin(self, setting: Setting) -> None:
+        self.setting = setting
+        on_first(lambda: self._estimator.start(setting))
+
+    def _hold_reference(self) -> None:
+        self.plan = self._before = self._steady = StandingPlan.reference(self.setting)
+
+    # The loop -------------------------------------------------------------------------------
+
+    def start(self) -> None:
+        """Ask for the first plan, before the batches of the next step are handed out."""
+        if not self._started:
+            if self.step == 0:
+                self._stream.begin()
+            first = self.step + 1
+            self._start_from(first, first=first, now=first)
+        self.meter.lap()
+
+    def after_step(self, learning_rate: float) -> None:
+        """Note an optimiser step: tell and ask the estimator what is due.
+
+        Raises:
+            EstimatorError: The loop does not do what it was said to.
+        """
+        self.step += 1
+        self._learning_rate = learning_rate
+        self._stream.check(self.step)
+        seconds = self.meter.lap()
+        if self._perturbs():
+            self.meter.add_perturbed(seconds)
+        if not self._started:
+            self._start_from(self.step, first=self._next_free(), now=self.step)
+        self._tell_due()
+        if self.frozen is None:
+            self._open_if_time()
+
+    def thaw(self) -> None:
+        """Ask for plans again, between two steps."""
+        if self.frozen is not None:
+            self.frozen = self._trouble = None
+            self._decide(self._next_free(), self.step + 1)
+
+    def _start_from(self, here: int, *, first: int, now: int) -> None:
+        """Write the reference, which holds from a step on, and ask for a plan after it."""
+        self._started = True
+        if here == 1:
+            self._log.cut(0)
+        self._write(replace(self.plan, first=here))
+        if self.frozen is None:
+            self._decide(first, now)
+
+    def _next_free(self) -> int:
+        """Return the first step whose batches can still change."""
+        return self.step + 1 + self._stream.lag(self.step)
+
+    # What is told ---------------------------------------------------------------------------
+
+    def _open_if_time(self) -> None:
+        """Open a window where a plan ends, and every few steps in the middle of one.
+
+        Not while the next plan is being decided, and not between the step at which the estimator
+        takes the plan to be over and the evaluation that it waits for.
+        """
+        plan, ends = self.plan, self.step == self.plan.last
+        evaluates = ends and plan.held_out
+        waits = self.seen.has_ended_plan or (plan.held_out and self.step >= plan.until)
+        if ends or (self.step % self._options.observe_every == 0 and not waits):
+            due = self.step if evaluates else self.step + self._options.lead
+            self._open(due, ends=ends, evaluates=evaluates)
+            self._tell_due()
+
+    def _open(self, due: int, *, ends: bool, evaluates: bool) -> None:
+        window = self.seen.open(self.step, due, ends_plan=ends, learning_rate=self._learning_rate)
+        held_out = self._evaluated() if evaluates else None
+        if isinstance(held_out, str):
+            self._freeze(held_out)
+        else:
+            self.seen.wait_for(replace(window, held_out=held_out))
+
+    def _evaluated(self) -> HeldOut | str:
+        evaluate = self._options.evaluate
+        assert evaluate is not None  # a plan that asks for what there is not is refused
+        self.meter.lap()
+        held_out = held_out_losses(evaluate, self.setting.evaluations)
+        tokens = 0 if isinstance(held_out, str) else held_out.tokens
+        self.meter.add_evaluation(tokens, self.meter.lap())
+        return held_out
+
+    def _tell_due(self) -> None:
+        while self.frozen is None and (window := self.seen.next_due(self.step)):
+            trouble = self.seen.trouble(window)
+            if trouble is not None:
+                self._freeze(trouble)
+                return
+            self._tell(window)
+            if window.ends_plan:
+                self._decide(self._next_free(), self.step)
+
+    def _tell(self, window: LossWindow) -> None:
+        self._told = window.step
+        observation = window.observation()
+        if is_first() and self._trouble is None:
+            try:
+                self._estimator.observe(observation)
+            except Exception as error:
+                self._trouble = f"{type(error).__name__} in observe: {error}"
+
+    # What is decided ------------------------------------------------------------------------
+
+    def _decide(self, first: int, now: int, *, again: bool = False) -> None:
+        """Ask for a plan, and evaluate before it if it says so.
+
+        Args:
+            first: The step from which it holds.
+            now: The step with which it can end at the earliest.
+            again: Whether held-out losses were asked for just before.
+        """
+        if first > self.setting.steps:
+            return
+        said = from_first(self._ask(first, now) if is_first() else None)
+        if "trouble" in said:
+            self._freeze(said["trouble"])
+            return
+        plan = StandingPlan.from_json(said)
+        if not plan.is_question:
+            self._apply(plan)
+        elif again:
+            self._freeze(f"plan {plan.why!r}: held-out losses are asked for twice in a row")
+        else:
+            self._open(self.step, ends=False, evaluates=True)
+            self._tell_due()
+            if self.frozen is None:
+                self._decide(first, now, again=True)
+
+    def _ask(self, first: int, now: int) -> dict[str, Any]:
+        """Return the estimator's plan as JSON has it, or `trouble`: why there is none."""
+        if self._trouble is None:
+            try:
+                plan = self._estimator.plan()
+            except Exception as error:
+                self._trouble = f"{type(error).__name__} in plan: {error}"
+            else:
+                evaluates = self._options.evaluate is not None
+                reason = impossible(plan, self.setting, self._stream, first, evaluates=evaluates)
+                if reason is None:
+                    standing = StandingPlan.of(
+                        plan, self.setting, seen=self._told, now=now, first=first
+                    )
+                    return asdict(standing)
+                self._trouble = f"plan {plan.tag!r}: {reason}"
+        return {"trouble": self._trouble}
+
+    # What holds -----------------------------------------------------------------------------
+
+    def _apply(self, plan: StandingPlan) -> None:
+        """Let a plan hold; weights that are what they were are neither set nor written."""
+        if plan.weights != self.plan.weights:
+            try:
+                self._set(plan)
+            except MixtureError as error:
+                self._stay(f"plan {plan.why!r}: {error}", plan.first)
+                return
+            self._write(plan)
+        self._before, self.plan = self.plan, plan
+        if not plan.perturbs:
+            self._steady = plan
+
+    def _freeze(self, reason: str) -> None:
+        self.seen.clear()
+        self._stay(reason, self._next_free())
+
+    def _stay(self, reason: str, first: int) -> None:
+        """Stay with the weights for the rest of the run, or the last that did not perturb."""
+        self.frozen = reason
+        if is_first():
+            logging.getLogger("mixopt.online").warning("the mixture is frozen: %s", reason)
+        plan = replace(self._steady, first=first, last=0, held_out=False, why=f"frozen: {reason}")
+        if plan.weights != self.plan.weights:
+            self._set(plan)
+        self._write(plan)
+        self._before, self.plan = self.plan, plan
+
+    def _perturbs(self) -> bool:
+        """Whether the last step was on weights that perturb."""
+        plan = self.plan if self.step >= self.plan.first else self._before
+        return plan.perturbs and not self._options.shadow
+
+    def _set(self, plan: StandingPlan) -> None:
+        if not self._options.shadow and plan.first <= self.setting.steps:
+            self._stream.set_weights(plan.first, plan.named(self.setting))
+
+    def _write(self, plan: StandingPlan) -> None:
+        batch, weights = self._stream.batch(plan.first), plan.named(self.setting)
+        self._log.write(batch, plan.first, weights, plan.why, shadow=self._options.shadow)
+
+    # State ----------------------------------------------------------------------------------
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return the state; every rank has to call it, and that of rank 0 counts.
+
+        Raises:
+            EstimatorError: The estimator has none; on every rank.
+        """
+        plans = {"plan": self.plan, "before": self._before, "steady": self._steady}
+        return {
+            "domains": list(self.setting.domains),
+            "reference": self.setting.reference_D.tolist(),
+            "step": self.step,
+            "learning_rate": self._learning_rate,
+            "started": self._started,
+            "cost": asdict(self.meter.cost),
+            "watch": self.seen.state_dict(),
+            "stream": self._stream.state_dict(),
+            "steering": {
+                "plans": {name: asdict(plan) for name, plan in plans.items()},
+                "frozen": self.frozen,
+                "log_size": self._log.size,
+            },
+            "decider": {
+                "estimator": on_first(self._estimator.state_dict),
+                "trouble": self._trouble,
+                "seen": self._told,
+            },
+        }
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Go on from a state; where its domains are not these, on the reference mixture.
+
+        Raises:
+            EstimatorError: The state is of another run, or the estimator cannot go on from it.
+            RunError: The log is shorter than it was.
+        """
+        same = tuple(state["domains"]) == self.setting.domains
+        if same:
+            reference_D = np.array(state["reference"], np.float64)
+            self._begin(replace(self.setting, reference_D=reference_D))
+        decider, steering = state["decider"], state["steering"]
+        self._trouble, self._told = decider["trouble"], decider["seen"]
+        on_first(lambda: self._estimator.load_state_dict(decider["estimator"]))
+        self.step, self._learning_rate = state["step"], state["learning_rate"]
+        self._stream.load_state_dict(state["stream"], self.step, same=same)
+        self.frozen = steering["frozen"]
+        self._log.cut(steering["log_size"])
+        self.meter.cost = Cost(**state["cost"])
+        self._started = state["started"] and same
+        if same:
+            plans = {k: StandingPlan.from_json(plan) for k, plan in steering["plans"].items()}
+            self.plan, self._before = plans["plan"], plans["before"]
+            self._steady = plans["steady"]
+            self.seen.load_state_dict(state["watch"])
+        else:
+            self._hold_reference()
+            self.seen.clear()

@@ -1,0 +1,257 @@
+"""What a rank has seen since the last observation, and the sums over ranks that are under way.
+
+A window is the steps between two observations. When it ends, its sums over the ranks begin, and
+it waits until they are due; then it is checked, and becomes what the estimator is told.
+
+The mean training loss moves when the mixture does, so each domain is compared with itself, with
+its running mean over earlier windows, to notice that losses jump up whatever the mixture is.
+
+Shapes: D domains, M evaluation domains; R rows of sums (mixopt.online.sums).
+"""
+
+from __future__ import annotations
+
+import math
+from collections import deque
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+
+from mixopt.errors import EstimatorError
+from mixopt.online.contract import HeldOut, Observation
+from mixopt.online.stream_steps import StreamSteps
+from mixopt.online.sums import BROKEN, COUNT, EXCESS, LOSS, UNIT, DomainLosses, Reduction, is_first
+from mixopt.system import Array, IntArray
+
+_PART_OF_LAST = 0.3  # of a window in a running mean
+
+
+@dataclass(frozen=True, eq=False)
+class LossWindow:
+    """What is observed once the sums are there.
+
+    Attributes:
+        step: Its last optimiser step.
+        due: The step after which it is observed.
+        ends_plan: Whether a plan ended with it, so that the next is asked for.
+        sums: Waits for the sums of the training losses over all ranks, shape (R, D).
+        tokens_D: Tokens of each domain that were consumed.
+        learning_rate: At its last step.
+        held_out: Held-out losses after its last step, if they were asked for.
+        alignment_D: Mean alignment of each domain's gradient, where the loop records it.
+    """
+
+    step: int
+    due: int
+    ends_plan: bool
+    sums: Callable[[], IntArray]
+    tokens_D: Array
+    learning_rate: float
+    held_out: HeldOut | None = None
+    alignment_D: Array | None = None
+
+    def observation(self) -> Observation:
+        """Return what the estimator is told."""
+        sums_RD = self.sums()
+        return Observation(
+            step=self.step,
+            tokens_D=self.tokens_D,
+            loss_sum_D=sums_RD[LOSS] / UNIT,
+            loss_count_D=sums_RD[COUNT].astype(np.float64),
+            held_out=self.held_out,
+            excess_sum_D=sums_RD[EXCESS] / UNIT,
+            alignment_D=self.alignment_D,
+            learning_rate=self.learning_rate,
+        )
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the window as JSON has it; waits for the sums."""
+        return {
+            "step": self.step,
+            "due": self.due,
+            "ends_plan": self.ends_plan,
+            "sums": self.sums().tolist(),
+            "tokens": self.tokens_D.tolist(),
+            "learning_rate": self.learning_rate,
+            "held_out": None if self.held_out is None else _held_out_json(self.held_out),
+            "alignment": None if self.alignment_D is None else self.alignment_D.tolist(),
+        }
+
+    @classmethod
+    def from_json(cls, content: Mapping[str, Any]) -> LossWindow:
+        """Return the window of `to_json`."""
+        sums_RD = np.array(content["sums"], np.int64)
+        held, alignment = content["held_out"], content["alignment"]
+        return cls(
+            step=content["step"],
+            due=content["due"],
+            ends_plan=content["ends_plan"],
+            sums=lambda: sums_RD,
+            tokens_D=np.array(content["tokens"], np.float64),
+            learning_rate=content["learning_rate"],
+            held_out=None
+            if held is None
+            else HeldOut(np.array(held["losses_M"]), np.array(held["errors_M"]), held["tokens"]),
+            alignment_D=None if alignment is None else np.array(alignment, np.float64),
+        )
+
+
+class LossWindows:
+    """Every rank opens and closes the same windows."""
+
+    def __init__(
+        self,
+        stream: StreamSteps,
+        domains: Sequence[str],
+        *,
+        spike: float | None,
+        needs_losses: bool,
+    ) -> None:
+        """Begin with nothing seen.
+
+        Args:
+            stream: Knows what was consumed.
+            domains: Their names.
+            spike: Rise of losses in nats per token that is too much; None for any.
+            needs_losses: Whether a window without losses is an error.
+        """
+        self._stream, self._domains = stream, tuple(domains)
+        self._spike, self._needs_losses = spike, needs_losses
+        self._losses = DomainLosses(stream.lengths_D.tolist())
+        self._recorded, self._without_losses = False, -1
+        self._means_D: list[float | None] = [None] * len(self._domains)
+        self._alignments: list[Array] = []
+        self._waiting: deque[LossWindow] = deque()
+
+    @property
+    def has_ended_plan(self) -> bool:
+        """Whether the end of a plan is under way, so that the next is not decided yet."""
+        return any(window.ends_plan for window in self._waiting)
+
+    def record(
+        self,
+        losses: torch.Tensor,
+        domain: torch.Tensor,
+        mask: torch.Tensor | None,
+        reference_losses: torch.Tensor | None,
+    ) -> None:
+        """Add the losses of a batch of this rank; of a step that was skipped, none are counted."""
+        self._losses.add(losses, domain, mask, reference_losses)
+        self._recorded = True
+
+    def add_alignment(self, values_D: Any) -> None:
+        """Add alignments, the same on every rank, shape (D,).
+
+        Raises:
+            EstimatorError: Another shape.
+        """
+        values = np.asarray(values_D, np.float64)
+        if values.shape != (len(self._domains),):
+            raise EstimatorError(
+                f"record_alignment: shape {values.shape}; it takes ({len(self._domains)},)"
+            )
+        self._alignments.append(values)
+
+    def open(self, step: int, due: int, *, ends_plan: bool, learning_rate: float) -> LossWindow:
+        """End a window with a step; its sums are under way from here on."""
+        tokens_D = self._stream.take_tokens(step)
+        if self._needs_losses and not self._recorded and tokens_D.any():
+            self._without_losses = step
+        self._recorded = False
+        alignments, self._alignments = self._alignments, []
+        return LossWindow(
+            step=step,
+            due=due,
+            ends_plan=ends_plan,
+            sums=Reduction(self._losses.take()).result,
+            tokens_D=tokens_D,
+            learning_rate=learning_rate,
+            alignment_D=np.mean(alignments, axis=0) if alignments else None,
+        )
+
+    def wait_for(self, window: LossWindow) -> None:
+        """Keep a window until it is due."""
+        self._waiting.append(window)
+
+    def next_due(self, step: int) -> LossWindow | None:
+        """Return the first window that is due, and those before it; None where none is."""
+        if any(window.due <= step for window in self._waiting):
+            return self._waiting.popleft()
+        return None
+
+    def trouble(self, window: LossWindow) -> str | None:
+        """Say what is wrong with the losses of a window; None if nothing is.
+
+        Raises:
+            EstimatorError: Samples were consumed, and no losses recorded.
+        """
+        if window.step == self._without_losses:
+            raise EstimatorError(
+                f"no losses were recorded up to step {window.step}: call"
+                " record(losses, batch['domain']) for each batch"
+            )
+        sums_RD = window.sums()
+        if sums_RD[BROKEN].any():
+            d = int(np.argmax(sums_RD[BROKEN]))
+            return (
+                f"domain {self._domains[d]!r}: {sums_RD[BROKEN][d]} losses up to step"
+                f" {window.step} are not finite"
+            )
+        rise = self._rise(sums_RD[LOSS].tolist(), sums_RD[COUNT].tolist())
+        if self._spike is None or rise <= self._spike:
+            return None
+        return f"losses rose by {rise:.3g} nats up to step {window.step}; spike is {self._spike:g}"
+
+    def _rise(self, units_D: Sequence[int], counts_D: Sequence[int]) -> float:
+        """Return by how much losses are above their running means, nats per token; update these.
+
+        Plain Python floats, so that every rank says the same.
+        """
+        rises, tokens = [], 0
+        for d, (units, count) in enumerate(zip(units_D, counts_D, strict=True)):
+            if not count:
+                continue
+            loss, mean = units / (UNIT * count), self._means_D[d]
+            if mean is None:
+                self._means_D[d] = loss
+                continue
+            rises.append(count * (loss - mean))
+            tokens += count
+            self._means_D[d] = mean + _PART_OF_LAST * (loss - mean)
+        return math.fsum(rises) / max(tokens, 1)
+
+    def clear(self) -> None:
+        """Forget what was seen; nothing more need be recorded before the next window."""
+        self._waiting.clear()
+        self._alignments.clear()
+        self._losses.take()
+        self._recorded = True
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return what was seen, over all ranks; every rank has to call it."""
+        return {
+            "windows": [window.to_json() for window in self._waiting],
+            "sums": Reduction(self._losses.peek()).result().tolist(),
+            "alignments": [values.tolist() for values in self._alignments],
+            "means": self._means_D,
+        }
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Go on from a state of the same domains; rank 0 keeps what all of them had seen."""
+        self.clear()
+        self._waiting.extend(map(LossWindow.from_json, state["windows"]))
+        self._alignments = [np.array(values) for values in state["alignments"]]
+        self._means_D = list(state["means"])
+        if is_first():
+            self._losses.put(torch.tensor(state["sums"], dtype=torch.int64))
+
+
+def _held_out_json(held_out: HeldOut) -> dict[str, Any]:
+    return {
+        "losses_M": held_out.losses_M.tolist(),
+        "errors_M": held_out.errors_M.tolist(),
+        "tokens": held_out.tokens,
+    }
