@@ -12,17 +12,15 @@ from torch import Tensor, nn, optim
 from mixopt.loading import MixtureLoader
 from mixopt.online import Driver, DriverOptions, make_estimator
 from mixopt.pretraining.config import EstimatorConfig, PretrainConfig
-from mixopt.pretraining.devices import peak_flops
 from mixopt.pretraining.directory import METRICS, MIXTURE_LOG
 from mixopt.pretraining.expert_watch import ExpertWatch, watch_of
-from mixopt.pretraining.fixed_mixture import FixedMixture
-from mixopt.pretraining.metrics import Meter, MetricsFile
-from mixopt.pretraining.mixture_input import Scheduled, scheduled_mixtures
+from mixopt.pretraining.metrics import Meter, MetricsFile, peak_flops
+from mixopt.pretraining.mixture_input import FixedMixture, Scheduled, scheduled_mixtures
 from mixopt.pretraining.models import build_model, flops_per_token
 from mixopt.pretraining.optimizer import make_optimizer
 from mixopt.pretraining.parallel import ParallelModel
 from mixopt.pretraining.ranks import Ranks
-from mixopt.pretraining.run_text import Batches, RunText
+from mixopt.pretraining.run_text import RankBatches, RunText
 from mixopt.pretraining.text import HeldOutText, batches_of, open_for
 from mixopt.pretraining.training_step import TrainingStep
 from mixopt.sampling import MixtureSampler
@@ -58,7 +56,7 @@ class Parts:
 
     config: PretrainConfig
     sampler: MixtureSampler
-    loader: Batches
+    loader: RankBatches
     model: ParallelModel
     optimizer: optim.Optimizer
     step: TrainingStep
@@ -75,7 +73,7 @@ class _Stream:
 
     corpus: RunText
     known: Scheduled
-    loader: Batches
+    loader: RankBatches
     model: nn.Module
     flops: float
 

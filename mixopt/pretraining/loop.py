@@ -24,7 +24,7 @@ from mixopt.pretraining.expert_watch import STATE as EXPERTS_STATE
 from mixopt.pretraining.interruption import Interruption
 from mixopt.pretraining.metrics import held_out_line, shares
 from mixopt.pretraining.ranks import Ranks
-from mixopt.pretraining.training_step import Outcome
+from mixopt.pretraining.training_step import StepOutcome
 from mixopt.system import no_progress, progress
 
 
@@ -101,7 +101,7 @@ class Loop:
                 if outcome.stopping:
                     return
 
-    def _observe(self, outcome: Outcome) -> None:
+    def _observe(self, outcome: StepOutcome) -> None:
         """Tell mixture and meter of a step; one that was skipped has no losses."""
         self._parts.held_out.forget()
         self._parts.meter.add(outcome)
@@ -130,7 +130,9 @@ class Loop:
             self._losses = {}
             self._parts.metrics.write({"step": self._step, "trouble": found})
 
-    def _write_metrics(self, outcome: Outcome, weights: Mapping[str, float], update: Any) -> None:
+    def _write_metrics(
+        self, outcome: StepOutcome, weights: Mapping[str, float], update: Any
+    ) -> None:
         if not self._is_due(self._config.metrics.every):
             return
         line = self._parts.meter.line(self._step, outcome, weights)

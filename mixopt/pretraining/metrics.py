@@ -21,7 +21,25 @@ import torch
 from mixopt.errors import RunError
 from mixopt.online import COUNT, LOSS, UNIT, DomainLosses, HeldOut, Reduction, is_first
 from mixopt.pretraining.config import TrainingConfig
-from mixopt.pretraining.training_step import Outcome
+from mixopt.pretraining.training_step import StepOutcome
+
+# Dense bfloat16 (V100: float16), as the makers state it without sparsity; the first that fits.
+_PEAK_FLOPS = (
+    ("B200", 2.25e15),
+    ("GH200", 989e12),
+    ("H200", 989e12),
+    ("H100 PCIe", 756e12),
+    ("H100 NVL", 835e12),
+    ("H100", 989e12),
+    ("A100", 312e12),
+    ("A40", 150e12),
+    ("A10", 125e12),
+    ("L40S", 362e12),
+    ("L4", 121e12),
+    ("V100", 125e12),
+    ("MI300X", 1307e12),
+    ("MI250X", 191e12),
+)
 
 
 class MetricsFile:
@@ -82,7 +100,7 @@ class Meter:
         self._steps, self._seconds, self._since = 0, 0.0, time.monotonic()
         self.skipped = 0
 
-    def add(self, outcome: Outcome) -> None:
+    def add(self, outcome: StepOutcome) -> None:
         """Add a step; the losses of one that was skipped are left out."""
         self._steps += 1
         if outcome.skipped:
@@ -109,7 +127,7 @@ class Meter:
         yield
         self._since = time.monotonic()
 
-    def line(self, step: int, outcome: Outcome, weights: Mapping[str, float]) -> dict[str, Any]:
+    def line(self, step: int, outcome: StepOutcome, weights: Mapping[str, float]) -> dict[str, Any]:
         """Return the line of the steps since the last; all ranks call it together.
 
         Args:
@@ -145,6 +163,14 @@ class Meter:
         speed = steps * self._step_tokens / max(seconds, 1e-9)
         mfu = None if self._peak is None else speed * self._flops / self._peak
         return {"tokens_per_second": speed, "mfu": mfu}
+
+
+def peak_flops(device: torch.device) -> float | None:
+    """Return the operations per second of a known GPU; None for others, and for CPUs."""
+    if device.type != "cuda":
+        return None
+    name = torch.cuda.get_device_name(device)
+    return next((flops for part, flops in _PEAK_FLOPS if part in name), None)
 
 
 def held_out_line(

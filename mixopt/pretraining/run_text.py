@@ -49,7 +49,7 @@ class RunText(Protocol):
         ...
 
 
-class Batches(Protocol):
+class RankBatches(Protocol):
     """This rank's part of each global batch, and the state after those received."""
 
     sampler: MixtureSampler

@@ -30,7 +30,7 @@ from mixopt.pretraining.token_losses import own_loss, token_losses
 
 
 @dataclass(frozen=True)
-class Outcome:
+class StepOutcome:
     """What a step came to.
 
     Attributes:
@@ -65,7 +65,7 @@ class TrainingStep:
         self._training, self._seed = config.training, config.seed
         self._weights = [w for w in model.plain.parameters() if w.requires_grad]
 
-    def take(self, step: int, batch: dict[str, Any], *, stop: bool) -> Outcome:
+    def take(self, step: int, batch: dict[str, Any], *, stop: bool) -> StepOutcome:
         """Take a step.
 
         Args:
@@ -83,7 +83,7 @@ class TrainingStep:
         if step_taken is not None:
             step_taken(dist.all_reduce, moved=finite)
         self._optimizer.zero_grad()
-        return Outcome(rate, float(norm), not finite, stopping, parts)
+        return StepOutcome(rate, float(norm), not finite, stopping, parts)
 
     def _accumulate(self, batch: dict[str, Any]) -> list[tuple[Tensor, Tensor]]:
         """Add up the gradients of the passes; return their losses and domains."""
