@@ -61,8 +61,8 @@ if TYPE_CHECKING:
         LAYERS as LAYERS,
         PROBE as PROBE,
         SCALARS as SCALARS,
+        CountedWindow as CountedWindow,
         ExpertRecord as ExpertRecord,
-        Window as Window,
     )
     from mixopt.routing.router_stats import RouterStats as RouterStats
     from mixopt.routing.scalars import (
@@ -106,7 +106,15 @@ else:
                 "ProbeResult",
                 "join_probes",
             ],
-            "record": ["COUNTS", "EXPERTS", "ExpertRecord", "LAYERS", "PROBE", "SCALARS", "Window"],
+            "record": [
+                "COUNTS",
+                "CountedWindow",
+                "EXPERTS",
+                "ExpertRecord",
+                "LAYERS",
+                "PROBE",
+                "SCALARS",
+            ],
             "router_stats": ["RouterStats"],
             "scalars": ["Named", "probe_scalars", "training_scalars", "trial_scalars"],
             "state": ["load_state", "saved_domains", "saved_state"],

@@ -6,7 +6,7 @@ import pytest
 
 from mixopt.errors import ConfigError, RunError, TrialsError
 from mixopt.mixture import Mixture
-from mixopt.tracking import Layout, import_trials
+from mixopt.tracking import RunLayout, import_trials
 from mixopt.tracking.journal import JOURNAL
 from mixopt.tracking.lines import LineFile
 from mixopt.tracking.process import Sender
@@ -117,7 +117,7 @@ def foreign(name="a", *, weights=(0.5, 0.5), losses=(2.0, 3.0), **fields):
     return LoggedRun(**{**known, "params": params, "metrics": metrics, **fields})
 
 
-FOREIGN = Layout("mix.", "eval/")
+FOREIGN = RunLayout("mix.", "eval/")
 
 
 def test_runs_of_another_tool_are_found_by_prefixes():
@@ -129,7 +129,7 @@ def test_runs_of_another_tool_are_found_by_prefixes():
 
 
 def test_losses_of_another_tool_may_be_in_bits_per_byte():
-    layout = Layout("mix.", "eval/", unit="bits_per_byte")
+    layout = RunLayout("mix.", "eval/", unit="bits_per_byte")
     assert trials_of([foreign()], layout).losses("bits_per_byte").tolist() == [[2.0, 3.0]]
 
 
@@ -163,7 +163,7 @@ def test_runs_without_weights_are_named():
     found = trials_of([foreign("a"), foreign("parent", weights=())], FOREIGN)
     assert found.notes == ("1 runs have no weights and are no trials: 'parent'",)
     with pytest.raises(TrialsError, match="no run has a parameter or metric that starts with 'w'"):
-        trials_of([foreign("a")], Layout("w", "eval/"))
+        trials_of([foreign("a")], RunLayout("w", "eval/"))
 
 
 def test_a_loss_that_few_runs_have_is_left_out_and_named():
@@ -177,7 +177,7 @@ def test_one_name_for_two_finished_runs_is_an_error_that_names_both():
     runs = [foreign("a"), foreign("a", id="other")]
     with pytest.raises(TrialsError, match=r"2 finished runs are called 'a' \(id-a, other\)"):
         trials_of(runs, FOREIGN)
-    by_id = Layout("mix.", "eval/", by_id=True)
+    by_id = RunLayout("mix.", "eval/", by_id=True)
     assert trials_of(runs, by_id).table["trial"].to_list() == ["id-a", "other"]
 
 
@@ -205,4 +205,4 @@ def test_children_of_a_parent_can_be_chosen():
 
 def test_an_empty_prefix_is_refused():
     with pytest.raises(ConfigError, match="--weight-prefix: must not be empty"):
-        Layout("")
+        RunLayout("")
