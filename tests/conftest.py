@@ -16,6 +16,7 @@ import urllib.request
 from pathlib import Path
 
 import pytest
+from gate import Gate
 from hypothesis import settings
 from ranks import free_port
 
@@ -131,21 +132,30 @@ def empty_database(tmp_path_factory) -> Path:
 
 
 class MlflowServer:
-    """A real `mlflow server` on a database of its own, to be stopped and started."""
+    """A real `mlflow server` on a database of its own, behind a port that opens and closes."""
 
     def __init__(self, folder: Path, database: Path) -> None:
-        self.port = free_port()
-        self.uri, self.folder = f"http://127.0.0.1:{self.port}", folder
+        port, self._port = free_port(), free_port()
+        self.uri, self.folder = f"http://127.0.0.1:{port}", folder
+        self._gate = Gate(port, self._port)
         self._process: subprocess.Popen | None = None
         shutil.copy(database, folder / "mlflow.db")
 
     def start(self) -> None:
-        """Start it, and wait until it answers; one that is up stays."""
-        if self._process is not None:
-            return
+        """Let it be reached; what took seconds the first time is not done again."""
+        if self._process is None:
+            self._launch()
+        self._gate.open()
+
+    def stop(self) -> None:
+        """Refuse connections and break off those that there are, as if it were killed."""
+        self._gate.close()
+
+    def _launch(self) -> None:
+        """Start the process, and wait until it answers."""
         store = ["--backend-store-uri", f"sqlite:///{self.folder}/mlflow.db"]
         kept = ["--artifacts-destination", str(self.folder / "served")]
-        address = ["--host", "127.0.0.1", "--port", str(self.port), "--workers", "1"]
+        address = ["--host", "127.0.0.1", "--port", str(self._port), "--workers", "1"]
         command = [sys.executable, "-m", "mlflow", "server", *address, *store, *kept]
         # Background jobs of the server start processes of their own.
         quiet = {**os.environ, "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
@@ -156,7 +166,7 @@ class MlflowServer:
         deadline = time.monotonic() + 240
         while time.monotonic() < deadline and self._process.poll() is None:
             try:
-                urllib.request.urlopen(f"{self.uri}/health", timeout=2).close()
+                urllib.request.urlopen(f"http://127.0.0.1:{self._port}/health", timeout=2).close()
                 return
             except OSError:
                 time.sleep(0.2)
@@ -169,6 +179,7 @@ class MlflowServer:
 
     def kill(self) -> None:
         """Kill it and its workers."""
+        self.stop()
         if self._process is not None:
             self.signal(signal.SIGKILL)
             self._process.wait()

@@ -167,10 +167,10 @@ def import_trials_command(
     ] = False,
 ) -> None:
     """Read an MLflow experiment's runs back into a table of trials."""
-    from mixopt.tracking import Layout, import_trials
+    from mixopt.tracking import RunLayout, import_trials
     from mixopt.trials import unit_name
 
-    layout = Layout(weight_prefix, loss_prefix, unit_name(unit), tolerance, by_id)
+    layout = RunLayout(weight_prefix, loss_prefix, unit_name(unit), tolerance, by_id)
     trials, path = import_trials(uri, experiment, out, layout=layout, run=run, say=say)
     for note in trials.notes:
         say(f"import: {note}")

@@ -31,11 +31,11 @@ from mixopt.routing import (
     LAYERS,
     PROBE,
     Assignments,
+    CountedWindow,
     ExpertRecord,
     LayerAssignments,
     Named,
     RouterStats,
-    Window,
     has_routers,
     load_state,
     nothing,
@@ -145,7 +145,7 @@ class ExpertWatch:
             return
         # Counts of other domains cannot be added to: their last window ends here.
         before = nothing(domains, [(n, e, k) for n, (e, k) in self._nothing.sizes.items()])
-        window = Window(state["begun"], step, load_state(state, before)["part"])
+        window = CountedWindow(state["begun"], step, load_state(state, before)["part"])
         if window.start < step:
             self._ranks.first(lambda: self.record.write_window(window))
 
@@ -184,7 +184,7 @@ class ExpertWatch:
         if values:
             self.record.write_scalars(step, values)
         if part:
-            self.record.write_window(Window(self._begun, step, self._part))
+            self.record.write_window(CountedWindow(self._begun, step, self._part))
 
 
 def watch_of(

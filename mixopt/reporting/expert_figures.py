@@ -15,7 +15,7 @@ from mixopt.reporting.expert_plots import (
     plot_windows,
 )
 from mixopt.reporting.figure_style import figure_svg
-from mixopt.routing import Assignments, Window
+from mixopt.routing import Assignments, CountedWindow
 from mixopt.system import write_text
 
 DESCRIPTIONS = {
@@ -40,7 +40,7 @@ def still_figures(train: Assignments, compared: Assignments) -> dict[str, Figure
     return found
 
 
-def moving_figures(windows: Sequence[Window]) -> dict[str, Figure]:
+def moving_figures(windows: Sequence[CountedWindow]) -> dict[str, Figure]:
     """Draw what changes over the windows of a run; nothing where there is one alone."""
     if len(windows) < 2:
         return {}

@@ -21,10 +21,10 @@ from mixopt.routing import (
     ENOUGH_TOKENS,
     EXPERTS,
     Assignments,
+    CountedWindow,
     ExpertRecord,
     ProbeResult,
     Summary,
-    Window,
 )
 
 PERMUTATIONS = 100  # of a probe's sequences, for what chance gives
@@ -41,7 +41,7 @@ class PretrainingExperts:
     """
 
     path: Path
-    windows: tuple[Window, ...]
+    windows: tuple[CountedWindow, ...]
     probe: tuple[int, ProbeResult] | None
 
     @classmethod
@@ -62,7 +62,7 @@ class PretrainingExperts:
         return cls(path, tuple(alike), record.last_probe())
 
     @cached_property
-    def settled(self) -> tuple[Window, ...]:
+    def settled(self) -> tuple[CountedWindow, ...]:
         """The windows of the second half of the steps."""
         end = self.windows[-1].end
         return tuple(window for window in self.windows if 2 * window.end > end)

@@ -6,7 +6,7 @@ import polars as pl
 
 from mixopt.reporting.expert_figures import DESCRIPTIONS
 from mixopt.reporting.experts_of_sweep import SweepExperts
-from mixopt.reporting.page import Section, bullets, paragraph, table
+from mixopt.reporting.page import PageSection, bullets, paragraph, table
 from mixopt.reporting.sections import Pictures
 from mixopt.routing import Summary
 from mixopt.run_directory import Run
@@ -23,7 +23,7 @@ _COLUMNS = (
 )
 
 
-def experts_section(run: Run, pictures: Pictures) -> Section | None:
+def experts_section(run: Run, pictures: Pictures) -> PageSection | None:
     """Show what the experts of one trial do, and in how many trials they collapsed.
 
     Returns:
@@ -44,7 +44,7 @@ def experts_section(run: Run, pictures: Pictures) -> Section | None:
     body += bullets(lines) if lines else paragraph("No collapse, degradation or underfitting.")
     for name, drawn in found.figures().items():
         body += pictures.show(name, drawn, DESCRIPTIONS[name])
-    return Section("experts", "Experts", body)
+    return PageSection("experts", "Experts", body)
 
 
 def _collapses(found: SweepExperts) -> list[str]:

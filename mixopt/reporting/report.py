@@ -19,7 +19,16 @@ from mixopt.config import dump_config
 from mixopt.proposals import Interval, Proposal, Validation
 from mixopt.reporting import mixture_plots as plots
 from mixopt.reporting.experts_section import experts_section
-from mixopt.reporting.page import Section, bullets, facts, folded, heading, page, paragraph, table
+from mixopt.reporting.page import (
+    PageSection,
+    bullets,
+    facts,
+    folded,
+    heading,
+    page,
+    paragraph,
+    table,
+)
 from mixopt.reporting.sections import Pictures, corpus_section, design_section, fit_section
 from mixopt.reporting.terminal import UNITS
 from mixopt.reporting.validation_section import (
@@ -67,12 +76,12 @@ def write_report(run: Run) -> Path:
     return path
 
 
-def _sections(run: Run, validation: Validation | None, pictures: Pictures) -> Iterable[Section]:
+def _sections(run: Run, validation: Validation | None, pictures: Pictures) -> Iterable[PageSection]:
     warnings = [*run.proposal.warnings, *(validation.problems if validation else ())]
     warnings += [f"The proposal is held back by {limit}." for limit in run.proposal.binding]
     if warnings:
         lines = bullets(without_folders(line) for line in warnings)
-        yield Section("warnings", "Before you train on it", lines)
+        yield PageSection("warnings", "Before you train on it", lines)
     if validation is not None:
         yield validation_section(run, pictures)
         yield prediction_section(run, pictures)
@@ -137,7 +146,7 @@ def _mixture_table(proposal: Proposal) -> str:
     return table(columns, rows, caption=caption)
 
 
-def _provenance(run: Run) -> Section:
+def _provenance(run: Run) -> PageSection:
     before = {step: took for step, took in run.seconds.items() if step != "report"}
     steps = [(step, run.fingerprint(step), duration(took)) for step, took in before.items()]
     body = table(("step", "fingerprint", "took"), steps, caption="Steps.", texts=[1])
@@ -152,7 +161,9 @@ def _provenance(run: Run) -> Section:
     ]
     body += table(("what", "value"), entries, texts=[1], caption="Versions.")
     config = yaml.safe_dump(_portable(dump_config(run.config)), sort_keys=False, allow_unicode=True)
-    return Section("provenance", "Provenance", body + folded("Configuration, as resolved", config))
+    return PageSection(
+        "provenance", "Provenance", body + folded("Configuration, as resolved", config)
+    )
 
 
 def _portable(value: Any) -> Any:

@@ -14,7 +14,7 @@ from mixopt.corpus import Domain
 from mixopt.fitting import CEILING, OBJECTIVE, Fit
 from mixopt.reporting import mixture_plots as plots
 from mixopt.reporting.figure_style import figure_svg
-from mixopt.reporting.page import Section, figure, heading, paragraph, table
+from mixopt.reporting.page import PageSection, figure, heading, paragraph, table
 from mixopt.reporting.terminal import UNITS
 from mixopt.run_directory import Run
 from mixopt.system import (
@@ -45,7 +45,7 @@ class Pictures:
         return figure(svg, name, description)
 
 
-def corpus_section(run: Run) -> Section:
+def corpus_section(run: Run) -> PageSection:
     """Show how much text each domain has, and where it is from."""
     corpus = run.corpus
     sources = {**run.config.corpus.domains, **run.config.evaluation}
@@ -59,10 +59,10 @@ def corpus_section(run: Run) -> Section:
     )
     columns = ("domain", "share", "documents", "tokens", "text", "held-out tokens", "source")
     styles = ["" if domain.train is not None else "weak" for domain in corpus.evaluation]
-    return Section("corpus", "Corpus", body + table(columns, rows, texts=[6], styles=styles))
+    return PageSection("corpus", "Corpus", body + table(columns, rows, texts=[6], styles=styles))
 
 
-def design_section(run: Run, pictures: Pictures) -> Section:
+def design_section(run: Run, pictures: Pictures) -> PageSection:
     """Show the mixtures that were tried, and what became of them."""
     trials = run.trials
     roles = Counter(trials.table["role"])
@@ -76,10 +76,10 @@ def design_section(run: Run, pictures: Pictures) -> Section:
     drawn = plots.plot_design(trials.weights(), trials.domains, run.natural)
     body += pictures.show("design", drawn, "The shares of each domain that the trials tried.")
     body += _unfinished(trials.table)
-    return Section("design", "Design and trials", body)
+    return PageSection("design", "Design and trials", body)
 
 
-def fit_section(run: Run, pictures: Pictures) -> Section:
+def fit_section(run: Run, pictures: Pictures) -> PageSection:
     """Show how well each regressor predicts trials that it has not seen."""
     fit, unit = run.fit, UNITS[run.objective.value_unit]
     order = pl.col("kind").replace_strict(KINDS)
@@ -104,7 +104,7 @@ def fit_section(run: Run, pictures: Pictures) -> Section:
     body += pictures.show(
         "responses", drawn, "The objective of each trial against the share of each domain."
     )
-    return Section("fit", "Fit on held-out folds", body + _by_target(fit) + _reasons(fit))
+    return PageSection("fit", "Fit on held-out folds", body + _by_target(fit) + _reasons(fit))
 
 
 def _corpus_row(

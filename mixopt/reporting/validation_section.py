@@ -7,7 +7,7 @@ import numpy as np
 from mixopt.mixture import Mixture
 from mixopt.proposals import PROPOSAL, Comparison, Validation, mixture_of
 from mixopt.reporting import validation_plots
-from mixopt.reporting.page import Section, heading, paragraph, table
+from mixopt.reporting.page import PageSection, heading, paragraph, table
 from mixopt.reporting.sections import Pictures
 from mixopt.reporting.terminal import UNITS
 from mixopt.run_directory import Run
@@ -23,7 +23,7 @@ def verdict_style(validation: Validation) -> str:
     return "good" if verdicts == {"wins"} else ""
 
 
-def validation_section(run: Run, pictures: Pictures) -> Section:
+def validation_section(run: Run, pictures: Pictures) -> PageSection:
     """Show the proposal against its baselines, in the objective and by evaluation domain."""
     validation = run.validation
     unit = UNITS[run.objective.value_unit]
@@ -43,10 +43,10 @@ def validation_section(run: Run, pictures: Pictures) -> Section:
     if curves:
         drawn = validation_plots.plot_curves(curves, unit)
         body += pictures.show("validation_curves", drawn, "The objective during training.")
-    return Section("validation", "Validation", body)
+    return PageSection("validation", "Validation", body)
 
 
-def prediction_section(run: Run, pictures: Pictures) -> Section:
+def prediction_section(run: Run, pictures: Pictures) -> PageSection:
     """Show the differences that were predicted beside those that were validated."""
     validation, unit = run.validation, UNITS[run.objective.value_unit]
     levels, gains = _predicted(run), run.proposal.gains
@@ -69,7 +69,7 @@ def prediction_section(run: Run, pictures: Pictures) -> Section:
         drawn = validation_plots.plot_predicted_validated(against, validation.comparisons, unit)
         about = "Differences as predicted, with 90% intervals, and as validated."
         body += pictures.show("validation_predicted", drawn, about)
-    return Section("predicted", "Predicted against validated", body)
+    return PageSection("predicted", "Predicted against validated", body)
 
 
 def _mixtures(run: Run) -> str:

@@ -36,11 +36,9 @@ if TYPE_CHECKING:
     from mixopt.routing.expert_counts import (
         ExpertCounts as ExpertCounts,
         LayerInformation as LayerInformation,
-        layer_information as layer_information,
-    )
-    from mixopt.routing.expert_counts_json import (
         counts_from_json as counts_from_json,
         counts_to_json as counts_to_json,
+        layer_information as layer_information,
     )
     from mixopt.routing.frames import from_frames as from_frames, to_frames as to_frames
     from mixopt.routing.measures import (
@@ -50,12 +48,12 @@ if TYPE_CHECKING:
         profile_distances as profile_distances,
     )
     from mixopt.routing.probe_file import load_probe as load_probe, save_probe as save_probe
-    from mixopt.routing.probe_joining import join_probes as join_probes
     from mixopt.routing.probe_result import (
         ENOUGH_SEQUENCES as ENOUGH_SEQUENCES,
         ENOUGH_TOKENS as ENOUGH_TOKENS,
         LayerProbe as LayerProbe,
         ProbeResult as ProbeResult,
+        join_probes as join_probes,
     )
     from mixopt.routing.record import (
         COUNTS as COUNTS,
@@ -63,14 +61,15 @@ if TYPE_CHECKING:
         LAYERS as LAYERS,
         PROBE as PROBE,
         SCALARS as SCALARS,
+        CountedWindow as CountedWindow,
         ExpertRecord as ExpertRecord,
-        Window as Window,
     )
     from mixopt.routing.router_stats import RouterStats as RouterStats
     from mixopt.routing.scalars import (
         Named as Named,
         probe_scalars as probe_scalars,
         training_scalars as training_scalars,
+        trial_scalars as trial_scalars,
     )
     from mixopt.routing.state import (
         load_state as load_state,
@@ -82,7 +81,6 @@ if TYPE_CHECKING:
         assignment_table as assignment_table,
         layer_table as layer_table,
     )
-    from mixopt.routing.trial_scalars import trial_scalars as trial_scalars
 else:
     _load, __dir__ = lazy_names(
         __name__,
@@ -91,20 +89,37 @@ else:
             "counters.adapters": ["RouterAdapter", "RouterTap", "has_routers"],
             "diagnoses": ["diagnose"],
             "diagnosis": ["Change", "Diagnosis", "Thresholds"],
-            "expert_counts": ["ExpertCounts", "LayerInformation", "layer_information"],
-            "expert_counts_json": ["counts_from_json", "counts_to_json"],
+            "expert_counts": [
+                "ExpertCounts",
+                "LayerInformation",
+                "counts_from_json",
+                "counts_to_json",
+                "layer_information",
+            ],
             "frames": ["from_frames", "to_frames"],
             "measures": ["expert_profiles", "lift", "load_shares", "profile_distances"],
             "probe_file": ["load_probe", "save_probe"],
-            "probe_joining": ["join_probes"],
-            "probe_result": ["ENOUGH_SEQUENCES", "ENOUGH_TOKENS", "LayerProbe", "ProbeResult"],
-            "record": ["COUNTS", "EXPERTS", "ExpertRecord", "LAYERS", "PROBE", "SCALARS", "Window"],
+            "probe_result": [
+                "ENOUGH_SEQUENCES",
+                "ENOUGH_TOKENS",
+                "LayerProbe",
+                "ProbeResult",
+                "join_probes",
+            ],
+            "record": [
+                "COUNTS",
+                "CountedWindow",
+                "EXPERTS",
+                "ExpertRecord",
+                "LAYERS",
+                "PROBE",
+                "SCALARS",
+            ],
             "router_stats": ["RouterStats"],
-            "scalars": ["Named", "probe_scalars", "training_scalars"],
+            "scalars": ["Named", "probe_scalars", "training_scalars", "trial_scalars"],
             "state": ["load_state", "saved_domains", "saved_state"],
             "summary": ["Summary"],
             "tables": ["assignment_table", "layer_table"],
-            "trial_scalars": ["trial_scalars"],
         },
     )
 

@@ -34,7 +34,7 @@ COUNTS, LAYERS, PROBE, SCALARS = "counts", "layers", "probe", "scalars.jsonl"
 
 
 @dataclass(frozen=True, eq=False)
-class Window:
+class CountedWindow:
     """What was counted in some steps.
 
     Attributes:
@@ -66,7 +66,7 @@ class ExpertRecord:
         """Whether anything was recorded."""
         return bool(self._parts() or self._probes())
 
-    def write_window(self, window: Window) -> None:
+    def write_window(self, window: CountedWindow) -> None:
         """Write the two parts of a window.
 
         Raises:
@@ -116,7 +116,7 @@ class ExpertRecord:
         if len(kept) < len(lines):
             write_text(self.path / SCALARS, "".join(kept))
 
-    def windows(self) -> list[Window]:
+    def windows(self) -> list[CountedWindow]:
         """Return the windows in their order.
 
         Raises:
@@ -145,14 +145,14 @@ class ExpertRecord:
         with replacing(self.path / folder / f"part-{end:08d}.parquet") as temporary:
             table.write_parquet(temporary, compression="zstd")
 
-    def _window(self, file: Path) -> Window:
+    def _window(self, file: Path) -> CountedWindow:
         tables = [self.path / folder / file.name for folder in (COUNTS, LAYERS)]
         try:
             counts, layers = (pl.read_parquet(table, glob=False) for table in tables)
             start, end = counts.select("step_start", "step_end").row(0)
         except (OSError, pl.exceptions.PolarsError) as error:
             raise RoutingError(f"{file}: cannot be read: {' '.join(str(error).split())}") from error
-        return Window(start, end, from_frames(counts, layers))
+        return CountedWindow(start, end, from_frames(counts, layers))
 
     def _parts(self) -> list[Path]:
         return sorted((self.path / COUNTS).glob("part-*.parquet"))

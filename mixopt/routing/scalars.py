@@ -25,6 +25,7 @@ import polars as pl
 
 from mixopt.routing.assignments import Assignments
 from mixopt.routing.diagnoses import diagnose
+from mixopt.routing.expert_counts import ExpertCounts
 from mixopt.routing.probe_result import ProbeResult
 from mixopt.routing.tables import domain_table, layer_table
 
@@ -156,6 +157,19 @@ def comparing_scalars(
             **_by_domain("js_mean", domain_table(held_out), pl.col("distance").mean(), named),
         }
     )
+
+
+def trial_scalars(counts: ExpertCounts) -> dict[str, float]:
+    """Return the numbers of a trial at its end."""
+    layers = [layer.layer for layer in counts.train.layers]
+    named = Named.within_budget(layers, counts.train.domains)
+    told = [
+        (one.layer, one.corrected, one.chance, one.specialisation) for one in counts.information
+    ]
+    return {
+        **training_scalars(counts.train, named),
+        **comparing_scalars(told, counts.held_out, named),
+    }
 
 
 def _means(layers: pl.DataFrame, named: Named) -> dict[str, float | None]:

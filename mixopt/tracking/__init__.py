@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     )
     from mixopt.tracking.sending import sync as sync, sync_line as sync_line
     from mixopt.tracking.tracker import Tracker as Tracker
-    from mixopt.tracking.trial_import import Layout as Layout, import_trials as import_trials
+    from mixopt.tracking.trial_import import RunLayout as RunLayout, import_trials as import_trials
 else:
     __getattr__, __dir__ = lazy_names(
         __name__,
@@ -44,6 +44,6 @@ else:
             "run_steps": ["code_tags", "open_tracker", "record_again", "tracked"],
             "sending": ["sync", "sync_line"],
             "tracker": ["Tracker"],
-            "trial_import": ["Layout", "import_trials"],
+            "trial_import": ["RunLayout", "import_trials"],
         },
     )

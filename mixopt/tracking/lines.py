@@ -90,7 +90,7 @@ class MetricLines:
 
 
 @dataclass(frozen=True)
-class Point:
+class MetricPoint:
     """A value of a metric.
 
     Attributes:
@@ -122,7 +122,7 @@ class Position:
     last: dict[str, int] = field(default_factory=dict)
     sent: dict[str, int] = field(default_factory=dict)
 
-    def new_points(self, file: Path, limit: int) -> tuple[list[Point], Position]:
+    def new_points(self, file: Path, limit: int) -> tuple[list[MetricPoint], Position]:
         """Return points after this position, and the position after them.
 
         A training run that goes on from a checkpoint cuts what it wrote after it, and writes those
@@ -132,7 +132,10 @@ class Position:
             file: The file; one that is not there is empty.
             limit: About how many points; whole lines are taken.
         """
-        found, here = list[Point](), Position(self.offset, self.tail, {**self.last}, self.sent)
+        found, here = (
+            list[MetricPoint](),
+            Position(self.offset, self.tail, {**self.last}, self.sent),
+        )
         if not file.exists():
             return found, here
         with file.open("rb") as stream:
@@ -147,14 +150,14 @@ class Position:
             here.tail = _tail(stream, here.offset)
         return found, here
 
-    def _unsent(self, line: bytes) -> list[Point]:
+    def _unsent(self, line: bytes) -> list[MetricPoint]:
         points = [p for p in points_of(line) if p.step > self.sent.get(p.key, p.step - 1)]
         for point in points:
             self.last[point.key] = max(point.step, self.last.get(point.key, point.step))
         return points
 
 
-def points_of(line: bytes) -> Iterator[Point]:
+def points_of(line: bytes) -> Iterator[MetricPoint]:
     """Return the points of a line; none where it is no line of metrics."""
     content = parsed(line)
     if not isinstance(content.get("step"), int) or not _is_number(content.get("time")):
@@ -164,7 +167,7 @@ def points_of(line: bytes) -> Iterator[Point]:
         members = value.items() if isinstance(value, Mapping) else [("", value)]
         for name, number in members:
             if _is_number(number) or number in _NOT_FINITE:
-                yield Point(f"{key}/{name}" if name else key, float(number), when, step)
+                yield MetricPoint(f"{key}/{name}" if name else key, float(number), when, step)
 
 
 def parsed(line: bytes) -> dict[str, Any]:

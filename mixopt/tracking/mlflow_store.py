@@ -21,7 +21,7 @@ from mlflow.exceptions import MlflowException
 from mixopt.system import read_json
 from mixopt.tracking.journal import Wanted
 from mixopt.tracking.keys import key_of, name_tags
-from mixopt.tracking.lines import Point
+from mixopt.tracking.lines import MetricPoint
 from mixopt.trials import Trial, TrialResult, result_from_json, trial_from_json
 
 # MLflow's limits for one log_batch.
@@ -119,7 +119,7 @@ class MlflowStore:
         self.status(run, "FINISHED" if result.status == "finished" else "FAILED", ended)
         return run
 
-    def points(self, run: str, points: Sequence[Point]) -> None:
+    def points(self, run: str, points: Sequence[MetricPoint]) -> None:
         """Write points of metrics, not more than MLflow takes in a call and some of one line."""
         names = self._names.setdefault(run, {})
         fresh = [point.key for point in points if point.key not in names]
@@ -234,6 +234,6 @@ def _trial_metrics(result: TrialResult, when: int) -> Iterator[Metric]:
             yield Metric(key_of(name), value, when, result.tokens)
 
 
-def _metric(point: Point) -> Metric:
+def _metric(point: MetricPoint) -> Metric:
     value = math.nan if math.isinf(point.value) else point.value
     return Metric(key_of(point.key), value, point.time, point.step)

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from mixopt.tracking.journal import Journal, Wanted
-from mixopt.tracking.lines import Point, Position
+from mixopt.tracking.lines import MetricPoint, Position
 from mixopt.tracking.record import RunRecord, TrackingRecord, digest
 from mixopt.trials import trial_paths
 
@@ -174,7 +174,7 @@ class Recorder:
 
     def _points(
         self, record: RunRecord, content: _Content, limit: int
-    ) -> Iterator[tuple[str, list[Point], Position]]:
+    ) -> Iterator[tuple[str, list[MetricPoint], Position]]:
         for name in content.lines:
             position = record.lines.get(name, Position())
             points, position = position.new_points(self._path / name, limit)

@@ -43,7 +43,7 @@ Names = Mapping[str, str]
 
 
 @dataclass(frozen=True)
-class Layout:
+class RunLayout:
     """Where an experiment keeps weights and losses.
 
     Attributes:
@@ -83,7 +83,7 @@ def import_trials(
     experiment: str,
     out: str | Path,
     *,
-    layout: Layout = Layout(),
+    layout: RunLayout = RunLayout(),
     run: str | None = None,
     say: Say = silent,
 ) -> tuple[Trials, Path]:
@@ -117,7 +117,7 @@ def import_trials(
 
 def trials_of(
     runs: Sequence[LoggedRun],
-    layout: Layout = Layout(),
+    layout: RunLayout = RunLayout(),
     run: str | None = None,
 ) -> Trials:
     """Return the runs that are trials as a table, in the order of their names.
@@ -134,7 +134,7 @@ def trials_of(
     ours = any("mixopt.trial" in one.tags for one in runs)
     parent = _parent(runs, run, ours=ours)
     inside = [one for one in runs if parent is None or one.parent == parent.id]
-    entries = [_Entry.of(one, layout, ours=ours) for one in inside]
+    entries = [_NamedRun.of(one, layout, ours=ours) for one in inside]
     notes = _without_weights(entries, layout)
     chosen, more = _one_for_each_name([one for one in entries if one.weights])
     domains = tuple(sorted({name for one in chosen for name in one.weights}))
@@ -146,7 +146,7 @@ def trials_of(
 
 
 @dataclass(frozen=True)
-class _Entry:
+class _NamedRun:
     """A run, with its weights and losses under their own names."""
 
     run: LoggedRun
@@ -155,7 +155,7 @@ class _Entry:
     losses: dict[Unit, dict[str, float]]
 
     @classmethod
-    def of(cls, run: LoggedRun, layout: Layout, *, ours: bool) -> _Entry:
+    def of(cls, run: LoggedRun, layout: RunLayout, *, ours: bool) -> _NamedRun:
         names = names_of(run.tags) if ours else {}
         values = {**run.metrics, **run.params}
         weights = {
@@ -247,7 +247,7 @@ def _parent(runs: Sequence[LoggedRun], asked: str | None, *, ours: bool) -> Logg
     raise ConfigError(f"--run: {what} called {wanted!r}; give the id of one: {options}")
 
 
-def _without_weights(entries: Sequence[_Entry], layout: Layout) -> list[str]:
+def _without_weights(entries: Sequence[_NamedRun], layout: RunLayout) -> list[str]:
     bare = [one.run.name for one in entries if not one.weights]
     if len(bare) == len(entries):
         raise TrialsError(
@@ -257,9 +257,9 @@ def _without_weights(entries: Sequence[_Entry], layout: Layout) -> list[str]:
     return [f"{len(bare)} runs have no weights and are no trials: {listed(bare)}"] if bare else []
 
 
-def _one_for_each_name(entries: Sequence[_Entry]) -> tuple[list[_Entry], list[str]]:
+def _one_for_each_name(entries: Sequence[_NamedRun]) -> tuple[list[_NamedRun], list[str]]:
     """Return one run a name, and a line about those that were trained again."""
-    groups: dict[str, list[_Entry]] = {}
+    groups: dict[str, list[_NamedRun]] = {}
     for one in entries:
         groups.setdefault(one.name, []).append(one)
     chosen, notes = [], []
@@ -278,7 +278,7 @@ def _one_for_each_name(entries: Sequence[_Entry]) -> tuple[list[_Entry], list[st
     return chosen, notes
 
 
-def _targets(entries: Sequence[_Entry]) -> tuple[tuple[str, ...], list[str]]:
+def _targets(entries: Sequence[_NamedRun]) -> tuple[tuple[str, ...], list[str]]:
     """Return the losses that most finished runs have, and a line about the others."""
     finished = [one.measured() for one in entries if one.finished]
     counts = Counter(name for measured in finished for name in sorted(measured))

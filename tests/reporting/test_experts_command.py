@@ -16,7 +16,7 @@ import mixopt
 from mixopt.errors import RoutingError
 from mixopt.mixture import Mixture
 from mixopt.reporting import draw_experts
-from mixopt.routing import ExpertCounts, ExpertRecord, LayerInformation, Window
+from mixopt.routing import CountedWindow, ExpertCounts, ExpertRecord, LayerInformation
 from mixopt.system import write_json
 from mixopt.trials import Losses, Trial, TrialResult, result_to_json, trial_to_json
 
@@ -36,7 +36,7 @@ def pretraining(tmp_path_factory) -> Path:
     record = ExpertRecord(path / "experts")
     for end in (10, 20, 30, 40):
         layers = [EVEN, ONE if end > 20 else EVEN]
-        record.write_window(Window(end - 10, end, renamed(counted(layers))))
+        record.write_window(CountedWindow(end - 10, end, renamed(counted(layers))))
     record.write_probe(40, probed(np.zeros((2, 4, 8), int), [0, 1, 0, 1]))
     return path
 
@@ -109,8 +109,8 @@ def test_domains_are_compared_by_the_last_probe_where_it_saw_enough(pretraining,
 
 def test_after_a_change_of_domains_only_what_came_then_is_told(pretraining, tmp_path):
     record = ExpertRecord(tmp_path / "experts")
-    record.write_window(Window(0, 10, counted([EVEN, EVEN])))
-    record.write_window(Window(10, 20, renamed(counted([EVEN, EVEN]))))
+    record.write_window(CountedWindow(0, 10, counted([EVEN, EVEN])))
+    record.write_window(CountedWindow(10, 20, renamed(counted([EVEN, EVEN]))))
     found = mixopt.experts(tmp_path)
     assert [window.end for window in found.windows] == [20]
     assert found.train.domains == ("web", "code")
@@ -147,7 +147,7 @@ def test_trials_that_collapsed_are_listed_before_those_of_a_less_even_load(tmp_p
 
 def test_of_a_single_domain_nothing_is_compared(tmp_path):
     record = ExpertRecord(tmp_path / "experts")
-    record.write_window(Window(0, 10, counted([EVEN[:1]])))
+    record.write_window(CountedWindow(0, 10, counted([EVEN[:1]])))
     probe = probed(np.zeros((1, 1024, 50), int), np.zeros(1024, int))
     unknown = replace(probe.layers[0], shared_D=np.full(1, np.nan))
     record.write_probe(10, replace(probe, domains=("d0",), layers=(unknown,)))
@@ -168,7 +168,7 @@ def test_a_directory_without_experts_is_one_line(there, tmp_path):
 
 def test_a_window_of_other_experts_than_the_last_is_named(pretraining, tmp_path):
     record = ExpertRecord(tmp_path / "experts")
-    record.write_window(Window(0, 10, renamed(counted([EVEN]))))
-    record.write_window(Window(10, 20, renamed(counted([EVEN, EVEN]))))
+    record.write_window(CountedWindow(0, 10, renamed(counted([EVEN]))))
+    record.write_window(CountedWindow(10, 20, renamed(counted([EVEN, EVEN]))))
     with pytest.raises(RoutingError, match="an earlier window is of other experts: layer 1"):
         mixopt.experts(tmp_path)

@@ -8,12 +8,12 @@ import pytest
 from made_experts import counted, probed
 
 from mixopt.errors import RoutingError
-from mixopt.routing import ExpertRecord, Window
+from mixopt.routing import CountedWindow, ExpertRecord
 
 
 def window(start, end, seed=0):
     counts = np.random.default_rng(seed).integers(0, 9, size=(2, 3, 4))
-    return Window(start, end, counted(counts))
+    return CountedWindow(start, end, counted(counts))
 
 
 @pytest.fixture

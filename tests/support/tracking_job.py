@@ -2,8 +2,10 @@
 
 train DIR URI STEPS        log STEPS steps, print `logged`, and wait to be killed
 senders DIR URI COUNT      COUNT processes send from a directory each, all at once
+watched DIR                log 20 steps, and print what this process did for it beside writing
 """
 
+import json
 import os
 import sys
 import time
@@ -48,12 +50,45 @@ def _sent(path: Path, uri: str) -> bool:
     )
     sender = Sender(path, uri, "toy", lambda answer: None)
     good = True
-    for step in range(10):
+    for step in range(5):
         lines.write({f"metric/{n}": step * n for n in range(20)}, step)
         good = sender.attempt() and good
     return good
 
 
+def watched(path: Path) -> None:
+    """Note imports of MLflow, sockets, and the calls of the system inside each `log`."""
+    seen = {"imports": [], "sockets": [], "waits": [], "writes": []}
+
+    def audit(event: str, arguments: tuple) -> None:
+        if event == "import" and str(arguments[0]).partition(".")[0] == "mlflow":
+            seen["imports"].append(arguments[0])
+        if event.startswith("socket."):
+            seen["sockets"].append(event)
+
+    def profile(frame, event: str, function) -> None:
+        if event != "c_call" or getattr(function, "__module__", None) not in {"posix", "time"}:
+            return
+        if function.__name__ == "write":
+            seen["writes"][-1] += 1
+        elif function.__name__ not in {"time", "monotonic"}:
+            seen["waits"].append(function.__name__)
+
+    sys.addaudithook(audit)
+    log = RunLog(path, experiment="toy", uri="http://127.0.0.1:9")
+    log.log({"loss": 1.0}, 0)  # the file is made
+    for step in range(1, 21):
+        seen["writes"].append(0)
+        sys.setprofile(profile)
+        log.log({"loss": 1 / step}, step)
+        sys.setprofile(None)
+    log.close()
+    sys.stdout.write(json.dumps(seen))
+
+
 if __name__ == "__main__":
-    job = {"train": train, "senders": senders}[sys.argv[1]]
-    job(Path(sys.argv[2]), sys.argv[3], int(sys.argv[4]))
+    if sys.argv[1] == "watched":
+        watched(Path(sys.argv[2]))
+    else:
+        job = {"train": train, "senders": senders}[sys.argv[1]]
+        job(Path(sys.argv[2]), sys.argv[3], int(sys.argv[4]))

@@ -15,14 +15,18 @@ from pathlib import Path
 
 import pytest
 from places import PROJECT, SUPPORT
+from tracked_sweep import by_name, record
 from typer.testing import CliRunner
 
 from mixopt.cli import run_command_line
 from mixopt.cli.main import app
-from mixopt.errors import RunError
+from mixopt.errors import ConfigError, RunError
 from mixopt.system import only_one
-from mixopt.tracking import RunLog, sync
+from mixopt.tracking import RunLog, import_trials, sync
 from mixopt.tracking.process import Sender
+from mixopt.tracking.read_process import _messages
+from mixopt.tracking.reading import LoggedRun
+from mixopt.tracking.trial_import import trials_of
 
 pytest.importorskip("mlflow")
 pytestmark = pytest.mark.filterwarnings("ignore:The ``noload`` loader strategy is deprecated")
@@ -68,7 +72,7 @@ def test_a_server_that_is_down_for_most_of_a_run_misses_no_point(tmp_path, mlflo
                 mlflow_server.start()
                 wait_for(lambda: arrived(mlflow_server, "on_and_off") == 20, "20 steps arrive")
             if step == 40:
-                mlflow_server.kill()
+                mlflow_server.stop()
             if step == 80:
                 mlflow_server.start()
             log.log({"loss": step / 7}, step)
@@ -78,25 +82,23 @@ def test_a_server_that_is_down_for_most_of_a_run_misses_no_point(tmp_path, mlflo
     assert runs(mlflow_server)["on_and_off"][1] == "FINISHED"
 
 
-def test_a_server_that_hangs_does_not_slow_training_and_delays_its_end_by_seconds(
+def test_a_server_that_hangs_is_given_up_before_the_process_that_sends_is_killed(
     tmp_path, mlflow_server
 ):
     mlflow_server.start()
-    path = tmp_path / "hung"
-    log = RunLog(path, experiment="toy", uri=mlflow_server.uri)
+    path, warnings = tmp_path / "hung", list[str]()
+    log = RunLog(path, experiment="toy", uri=mlflow_server.uri, warn=warnings.append)
     log.log({"loss": 0.0}, 0)
     wait_for(lambda: arrived(mlflow_server, "hung") == 1, "the first step arrives")
     mlflow_server.signal(signal.SIGSTOP)
     try:
-        began = time.process_time()
         for step in range(1, 2000):
             log.log({"loss": float(step)}, step)
-        assert time.process_time() - began < 1.0  # the limit of 0.5 ms a call
-        began = time.monotonic()
         log.close()
-        assert time.monotonic() - began < 20  # two timeouts of 5 s, on a loaded machine
     finally:
         mlflow_server.signal(signal.SIGCONT)
+    # MLflow's own timeouts are past the patience: that would be "no answer from MLflow".
+    assert [said.partition(": ")[2].startswith(mlflow_server.uri) for said in warnings] == [True]
     result = sync(path)
     assert (result.trouble, sum(result.left.values())) == (None, 0)
     assert points(mlflow_server, "hung") == [("loss", n, float(n)) for n in range(2000)]
@@ -166,14 +168,25 @@ def without_a_sender(monkeypatch):
     monkeypatch.setattr("mixopt.tracking.tracker.Tracker._launch", lambda tracker: None)
 
 
-def test_eight_processes_make_one_database_and_lose_nothing(tmp_path):
+def test_a_server_gives_the_same_trials_as_its_database(tmp_path, mlflow_server):
+    mlflow_server.start()
+    written = record(tmp_path / "run", mlflow_server.uri, "sweep")
+    messages = list(_messages(mlflow_server.uri, "sweep"))
+    found = trials_of([LoggedRun(**message["run"]) for message in messages[:-1]])
+    assert by_name(found) == by_name(written)
+    assert messages[-1] == {"done": True}
+    with pytest.raises(ConfigError, match="no experiment 'sweeq'; did you mean 'sweep'?"):
+        import_trials(mlflow_server.uri, "sweeq", tmp_path / "none.parquet")
+
+
+def test_processes_that_begin_together_make_one_database_and_lose_nothing(tmp_path):
     uri = f"sqlite:///{tmp_path / 'all.db'}"
-    command = [*JOB, "senders", str(tmp_path), uri, "8"]
+    command = [*JOB, "senders", str(tmp_path), uri, "3"]
     ended = subprocess.run(command, capture_output=True, text=True, check=True)
-    assert ended.stdout.splitlines()[-1] == str([0] * 8), ended.stdout + ended.stderr
+    assert ended.stdout.splitlines()[-1] == str([0] * 3), ended.stdout + ended.stderr
     with closing(sqlite3.connect(tmp_path / "all.db")) as database:
         count = "select count(*), count(distinct run_uuid) from metrics"
-        assert database.execute(count).fetchone() == (8 * 10 * 20, 8)
+        assert database.execute(count).fetchone() == (3 * 5 * 20, 3)
         assert database.execute("select count(*) from experiments").fetchone() == (2,)
         assert database.execute("pragma journal_mode").fetchone() == ("wal",)
 

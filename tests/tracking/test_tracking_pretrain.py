@@ -1,4 +1,7 @@
-"""Pretraining in MLflow: all metrics once, what made the run; nothing where no run began."""
+"""Pretraining in MLflow: all metrics once, what made the run; nothing where no run began.
+
+Most is sent from this process, which has MLflow already; one run has its own process that sends.
+"""
 
 from __future__ import annotations
 
@@ -17,6 +20,7 @@ from mixopt import pretrain
 from mixopt.errors import MixoptError
 from mixopt.system import package_versions
 from mixopt.testing import tiny_corpus
+from mixopt.tracking.process import Sender
 
 pytest.importorskip("mlflow")
 pytestmark = [
@@ -60,9 +64,11 @@ def run(config, empty_database, tmp_path_factory):
     shutil.copy(empty_database, out / "mlflow.db")
     (out / "config.yaml").touch()
     with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("mixopt.tracking.tracker.Tracker._launch", lambda tracker: None)
         patch.setattr("mixopt.pretraining.loop.Loop._save", killed_at(6))
         with pytest.raises(KilledError):
             pretrain(config, out)
+    send(out)
     said: list[str] = []
     pretrain(config, out, say=said.append)
     assert said == []
@@ -70,6 +76,13 @@ def run(config, empty_database, tmp_path_factory):
     experiment = client.get_experiment_by_name("tracked")
     (only,) = client.search_runs([experiment.experiment_id])
     return client, only, out
+
+
+def send(out: Path) -> None:
+    """Send what there is, as a process does when training is gone."""
+    sender = Sender(out, None, "tracked", lambda answer: None)
+    sender.recorder.kill()
+    assert sender.attempt()
 
 
 def killed_at(step: int):
@@ -111,11 +124,14 @@ def test_a_run_that_was_stopped_is_killed_until_it_goes_on(
         observe(loop, outcome)
         os.kill(os.getpid(), signal.SIGTERM)
 
+    monkeypatch.setattr("mixopt.tracking.tracker.Tracker._launch", lambda tracker: None)
     with monkeypatch.context() as patch:
         patch.setattr(Loop, "_observe", observing)
         assert pretrain(config, out).step == 2
+    send(out)
     assert status(out) == "KILLED"
     assert pretrain(config, out).is_finished
+    send(out)
     assert status(out) == "FINISHED"
 
 

@@ -3,56 +3,15 @@
 import shutil
 
 import pytest
+from tracked_sweep import by_name, record
 
 from mixopt.errors import ConfigError, RunError, TrialsError
-from mixopt.mixture import Mixture
-from mixopt.tracking import Layout, import_trials
-from mixopt.tracking.journal import JOURNAL
-from mixopt.tracking.lines import LineFile
-from mixopt.tracking.process import Sender
+from mixopt.tracking import RunLayout, import_trials
 from mixopt.tracking.reading import LoggedRun, tracking_uri
 from mixopt.tracking.trial_import import trials_of
-from mixopt.trials import Losses, Trial, TrialFolder, TrialResult, Trials
+from mixopt.trials import Trials
 
 MLFLOW_WARNING = "ignore:The ``noload`` loader strategy is deprecated"
-DOMAINS = ("c++", "web", "books")
-SHARES = [(0.1, 0.2, 0.7), (1 / 3, 1 / 3, 1 - 2 / 3), (0.625, 0.3749, 0.0001)]
-
-
-def trial(number):
-    return Trial(f"t{number}", Mixture(dict(zip(DOMAINS, SHARES[number], strict=True))), number + 7)
-
-
-def result(number, **changes):
-    nats = {"web": 2.0 + number / 7, "c++": 1 / 3}
-    losses = Losses(1000, nats, {name: value / 3 for name, value in nats.items()})
-    fields = {"status": "finished", "tokens": 1000, "parameters": 42, "seconds": 0.5}
-    return TrialResult(f"t{number}", **{**fields, "losses": losses, **changes})
-
-
-DIVERGED = result(2, status="diverged", losses=None, reason="loss is nan at step 3")
-RESULTS = [result(0), result(1), DIVERGED]
-TRIALS = [trial(number) for number in range(3)]
-
-
-def by_name(trials):
-    """Rows in the order of their names, columns too: MLflow keeps no order of its own."""
-    table = trials.table.sort("trial")
-    return table.select(sorted(table.columns)).to_dicts()
-
-
-def record(path, uri=None):
-    """Let our tracker write a sweep of three trials; return what they are as trials."""
-    for one, ended in zip(TRIALS, RESULTS, strict=True):
-        TrialFolder(path / "trials").write(0, [one], [ended])
-    journal = LineFile(path / JOURNAL)
-    fields = {"name": "sweep", "params": {"proxy": "decoder"}, "tags": {"mixopt.fingerprint": "0"}}
-    fields |= {"folder": "trials", "environment": {}, "datasets": []}
-    for op, more in (("start", fields), ("end", {})):
-        journal.append({"op": op, "step": "sweep", "time": 1.7e9, **more})
-    journal.close()
-    assert Sender(path, uri, "toy", lambda answer: None).attempt()
-    return Trials.from_results(TRIALS, RESULTS, proxy="decoder")
 
 
 @pytest.mark.filterwarnings(MLFLOW_WARNING)
@@ -73,16 +32,6 @@ def test_one_sweep_of_several_must_be_chosen():
     with pytest.raises(ConfigError, match=message):
         trials_of([*sweeps, child])
     assert trials_of([*sweeps, child], run="id-s1").losses().tolist() == [[2.0]]
-
-
-@pytest.mark.filterwarnings(MLFLOW_WARNING)
-def test_a_server_gives_the_same_as_its_database(tmp_path, mlflow_server):
-    mlflow_server.start()
-    written = record(tmp_path / "run", mlflow_server.uri)
-    found, _ = import_trials(mlflow_server.uri, "toy", tmp_path / "toy.parquet")
-    assert by_name(found) == by_name(written)
-    with pytest.raises(ConfigError, match="no experiment 'tox'; did you mean 'toy'?"):
-        import_trials(mlflow_server.uri, "tox", tmp_path / "tox.parquet")
 
 
 def test_a_database_that_is_not_there_is_not_made(tmp_path):
@@ -117,7 +66,7 @@ def foreign(name="a", *, weights=(0.5, 0.5), losses=(2.0, 3.0), **fields):
     return LoggedRun(**{**known, "params": params, "metrics": metrics, **fields})
 
 
-FOREIGN = Layout("mix.", "eval/")
+FOREIGN = RunLayout("mix.", "eval/")
 
 
 def test_runs_of_another_tool_are_found_by_prefixes():
@@ -129,7 +78,7 @@ def test_runs_of_another_tool_are_found_by_prefixes():
 
 
 def test_losses_of_another_tool_may_be_in_bits_per_byte():
-    layout = Layout("mix.", "eval/", unit="bits_per_byte")
+    layout = RunLayout("mix.", "eval/", unit="bits_per_byte")
     assert trials_of([foreign()], layout).losses("bits_per_byte").tolist() == [[2.0, 3.0]]
 
 
@@ -163,7 +112,7 @@ def test_runs_without_weights_are_named():
     found = trials_of([foreign("a"), foreign("parent", weights=())], FOREIGN)
     assert found.notes == ("1 runs have no weights and are no trials: 'parent'",)
     with pytest.raises(TrialsError, match="no run has a parameter or metric that starts with 'w'"):
-        trials_of([foreign("a")], Layout("w", "eval/"))
+        trials_of([foreign("a")], RunLayout("w", "eval/"))
 
 
 def test_a_loss_that_few_runs_have_is_left_out_and_named():
@@ -177,7 +126,7 @@ def test_one_name_for_two_finished_runs_is_an_error_that_names_both():
     runs = [foreign("a"), foreign("a", id="other")]
     with pytest.raises(TrialsError, match=r"2 finished runs are called 'a' \(id-a, other\)"):
         trials_of(runs, FOREIGN)
-    by_id = Layout("mix.", "eval/", by_id=True)
+    by_id = RunLayout("mix.", "eval/", by_id=True)
     assert trials_of(runs, by_id).table["trial"].to_list() == ["id-a", "other"]
 
 
@@ -205,4 +154,4 @@ def test_children_of_a_parent_can_be_chosen():
 
 def test_an_empty_prefix_is_refused():
     with pytest.raises(ConfigError, match="--weight-prefix: must not be empty"):
-        Layout("")
+        RunLayout("")
