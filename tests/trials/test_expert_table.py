@@ -46,6 +46,7 @@ def test_a_row_a_trial_has_the_worst_load_of_its_layers_and_the_first_collapse()
     assert (second["load_entropy"], second["max_violation"]) == (entropy[3], violation[3])
     assert (first["dead"], second["dead"]) == (0, 3)
     assert first["specialisation"] == pytest.approx(0.1875)
+    assert first["router_entropy"] == pytest.approx(layers["router_entropy"][:2].mean())
     assert (first["has_collapsed"], second["has_collapsed"]) == (False, True)
     assert first["collapse"] is None
     assert second["collapse"].startswith("layer 1: collapse: expert 0")
