@@ -30,10 +30,10 @@ from statistics import median
 import numpy as np
 import torch
 from mixopt_proxies.decoder import (
-    Batches,
+    DecoderSize,
     Passes,
-    Size,
     StackTrainer,
+    TrialBatches,
     has_compiler,
     make_size,
     members_by_rule,
@@ -54,7 +54,7 @@ class Row:
     """One shape to compare, and the ratio or share of peak that is aimed at."""
 
     name: str
-    size: Size
+    size: DecoderSize
     vocab_size: int
     ratio: float | None = None
     share: float | None = None
@@ -189,7 +189,9 @@ def stacked_step(row: Row, corpus: Corpus, members: int) -> Callable[[], object]
     dtype = resolve_precision("auto", CPU)
     passes = Passes(size, row.vocab_size, device=CPU, dtype=dtype, compiled=has_compiler(CPU))
     trainer = StackTrainer(trials, row.vocab_size, passes, steps=steps, device=CPU, dtype=dtype)
-    batches = Batches(trials, corpus, steps=steps, batch=size.batch, length=size.sequence_length)
+    batches = TrialBatches(
+        trials, corpus, steps=steps, batch=size.batch, length=size.sequence_length
+    )
     stream = trainer.stream(batches)
 
     def step() -> None:

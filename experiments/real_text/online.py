@@ -31,7 +31,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from mixopt_proxies.decoder import Size, make_size
+from mixopt_proxies.decoder import DecoderSize, make_size
 from online_tables import print_tables
 from online_text import Job, Text, same_weights, train
 from research_text import prepared, say
@@ -125,7 +125,7 @@ def main() -> None:
                 run_group(group, text, asked.out / f"{group.name}-{asked.size}", pool, asked.size)
 
 
-def size_of(name: str) -> Size:
+def size_of(name: str) -> DecoderSize:
     """Return the decoder: 0.12M weights, or 1.4M."""
     if name == "small":
         return make_size("tiny", batch=8)

@@ -19,8 +19,8 @@ from typing import Any
 import numpy as np
 import torch
 from mixopt_proxies.decoder import (
+    DecoderSize,
     Passes,
-    Size,
     StackedAdamW,
     StackedWeights,
     rate_factor,
@@ -51,7 +51,7 @@ class Text:
 
     corpus: Path
     domains: tuple[str, ...]
-    size: Size
+    size: DecoderSize
     steps: int
     outside: tuple[str, ...] = ()
 

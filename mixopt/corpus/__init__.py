@@ -12,7 +12,12 @@ from typing import TYPE_CHECKING
 from mixopt.system.lazy_names import lazy_names
 
 if TYPE_CHECKING:
-    from mixopt.corpus.corpus import FORMAT as FORMAT, Corpus as Corpus, Domain as Domain
+    from mixopt.corpus.corpus import (
+        FORMAT as FORMAT,
+        Corpus as Corpus,
+        Domain as Domain,
+        NamedDomains as NamedDomains,
+    )
     from mixopt.corpus.preparation import prepare_corpus as prepare_corpus
     from mixopt.corpus.stream_preparation import prepare_stream as prepare_stream
     from mixopt.corpus.text.document_stream import DocumentStream as DocumentStream
@@ -25,7 +30,7 @@ else:
     __getattr__, __dir__ = lazy_names(
         __name__,
         {
-            "corpus": ["Corpus", "Domain", "FORMAT"],
+            "corpus": ["Corpus", "Domain", "FORMAT", "NamedDomains"],
             "preparation": ["prepare_corpus"],
             "stream_preparation": ["prepare_stream"],
             "text.document_stream": ["DocumentStream"],

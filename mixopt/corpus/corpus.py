@@ -32,8 +32,30 @@ class Domain:
     validation: TokenShards
 
 
+class NamedDomains:
+    """What is asked of domains to train on and of targets, wherever their text is."""
+
+    domains: tuple[Domain, ...]
+    targets: tuple[Domain, ...]
+
+    @property
+    def domain_names(self) -> tuple[str, ...]:
+        """Names of the domains that can be trained on."""
+        return tuple(domain.name for domain in self.domains)
+
+    @property
+    def evaluation(self) -> tuple[Domain, ...]:
+        """All evaluation domains: the training domains' held-out text, then the targets."""
+        return self.domains + self.targets
+
+    @property
+    def evaluation_names(self) -> tuple[str, ...]:
+        """Names of all evaluation domains."""
+        return tuple(domain.name for domain in self.evaluation)
+
+
 @dataclass(frozen=True)
-class Corpus:
+class Corpus(NamedDomains):
     """The domains that can be trained on, and the targets that are only evaluated."""
 
     path: Path
@@ -72,21 +94,6 @@ class Corpus:
             )
         except (KeyError, TypeError, ValueError) as error:
             raise CorpusError(f"{path / 'index.json'}: {error}; {PREPARE_AGAIN}") from error
-
-    @property
-    def domain_names(self) -> tuple[str, ...]:
-        """Names of the domains that can be trained on."""
-        return tuple(domain.name for domain in self.domains)
-
-    @property
-    def evaluation(self) -> tuple[Domain, ...]:
-        """All evaluation domains: the training domains' held-out text, then the targets."""
-        return self.domains + self.targets
-
-    @property
-    def evaluation_names(self) -> tuple[str, ...]:
-        """Names of all evaluation domains."""
-        return tuple(domain.name for domain in self.evaluation)
 
     @property
     def inventory(self) -> dict[str, int]:

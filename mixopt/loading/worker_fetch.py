@@ -29,7 +29,7 @@ def in_processes(
     prefetch: int,
 ) -> Ahead:
     """Start worker processes that read batches from `first` on."""
-    asked = _Asked(rows, first)
+    asked = _RowsAskedFor(rows, first)
     loader: DataLoader[Any] = DataLoader(
         _BatchReader(dataset, collate),
         batch_sampler=asked,
@@ -40,7 +40,7 @@ def in_processes(
     return _InProcesses(iter(loader), schedule, asked)
 
 
-class _Asked:
+class _RowsAskedFor:
     """Yield the rows of each batch and count the batches that were asked for."""
 
     def __init__(self, rows: Iterator[IntArray], first: int) -> None:
@@ -69,7 +69,7 @@ class _BatchReader(Dataset[Batch]):
 class _InProcesses(Ahead):
     """Batches that were asked for keep the weights they were asked for with."""
 
-    def __init__(self, batches: Iterator[Batch], schedule: Schedule, asked: _Asked) -> None:
+    def __init__(self, batches: Iterator[Batch], schedule: Schedule, asked: _RowsAskedFor) -> None:
         super().__init__(batches, schedule)
         self._asked = asked
 

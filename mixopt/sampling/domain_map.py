@@ -14,13 +14,13 @@ from typing import NamedTuple
 
 from mixopt.errors import SamplerError, did_you_mean
 from mixopt.sampling.order import Origin
-from mixopt.sampling.schedule import Layout, Schedule
-from mixopt.sampling.stream_spec import Stream
+from mixopt.sampling.schedule import Schedule, StreamLayout
+from mixopt.sampling.stream_spec import StreamSpec
 
 
 def map_stream(
-    saved: Stream, here: Stream, position: int, map_domains: Mapping[str, str | None]
-) -> Stream:
+    saved: StreamSpec, here: StreamSpec, position: int, map_domains: Mapping[str, str | None]
+) -> StreamSpec:
     """Return the stream that goes on at `position` with the domains that are here.
 
     Args:
@@ -108,7 +108,7 @@ def _sources(
     return sources
 
 
-def _from_here(here: Stream, layout: Layout, origin: Origin) -> Stream:
+def _from_here(here: StreamSpec, layout: StreamLayout, origin: Origin) -> StreamSpec:
     """Keep the weights that hold from the origin on."""
     past = [p for p in here.positions if p <= origin.position]
     stream = replace(here, layout=layout, mixtures={}, changes=(), origin=origin)

@@ -16,7 +16,7 @@ from typing import Any
 from mixopt.errors import SamplerError
 from mixopt.mixture import Mixture
 from mixopt.sampling.batch_rows import BatchRows
-from mixopt.sampling.ranks import this_rank
+from mixopt.sampling.process_rank import this_rank
 from mixopt.sampling.sampler_input import (
     Policy,
     Sizes,
@@ -32,8 +32,8 @@ from mixopt.sampling.sampler_input import (
 )
 from mixopt.sampling.sampler_log import LogEntry, read_log
 from mixopt.sampling.sampler_state import read_state, write_state
-from mixopt.sampling.schedule import Layout, Schedule
-from mixopt.sampling.stream_spec import Stream
+from mixopt.sampling.schedule import Schedule, StreamLayout
+from mixopt.sampling.stream_spec import StreamSpec
 from mixopt.system import IntArray
 
 _FAR = 1 << 50
@@ -90,7 +90,7 @@ class MixtureSampler:
         policy: Policy = exhausted or ("repeat" if max_epochs is None else "redistribute")
         epochs = epoch_limits(max_epochs, policy, named)
         allowed = [rows_allowed(e, rows) for e, rows in zip(epochs, named.values(), strict=True)]
-        layout = Layout(
+        layout = StreamLayout(
             names=tuple(named),
             sizes=tuple(named.values()),
             seed=seed,
@@ -100,7 +100,7 @@ class MixtureSampler:
             chunks=None if chunks is None else row_chunks(chunks),
         )
         lengths = token_lengths(tokens_per_sample, named)
-        stream = Stream.over(layout, lengths, mixture_over(weights, named))
+        stream = StreamSpec.over(layout, lengths, mixture_over(weights, named))
         for batch, later in schedule:
             position = at_least(0, "schedule: batch", batch) * batch_size
             stream = stream.changed(position, mixture_over(later, named))
@@ -266,7 +266,7 @@ class MixtureSampler:
             )
         self._use(stream, batch=position // self.batch_size)
 
-    def _use(self, stream: Stream, batch: int) -> None:
+    def _use(self, stream: StreamSpec, batch: int) -> None:
         self._stream = stream
         self._schedule = Schedule(stream.layout, stream.changes, stream.origin)
         self.received(batch)

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from mixopt.mixture import Mixture
 from mixopt.sampling.schedule import Schedule
-from mixopt.sampling.stream_spec import Stream
+from mixopt.sampling.stream_spec import StreamSpec
 
 
 @dataclass(frozen=True)
@@ -26,7 +26,7 @@ class LogEntry:
     reason: str
 
 
-def read_log(stream: Stream, schedule: Schedule, batch: int, batch_size: int) -> list[LogEntry]:
+def read_log(stream: StreamSpec, schedule: Schedule, batch: int, batch_size: int) -> list[LogEntry]:
     """Return the weights so far and those to come, and what ran out before a batch."""
     reached = schedule.reach(batch * batch_size)
     entries = [

@@ -16,15 +16,15 @@ from typing import Any
 
 from mixopt.errors import SamplerError
 from mixopt.sampling.domain_map import map_stream
-from mixopt.sampling.order import Change, Origin
-from mixopt.sampling.schedule import Chunks, Layout, Schedule
-from mixopt.sampling.stream_spec import Stream
+from mixopt.sampling.order import Origin, ShareChange
+from mixopt.sampling.schedule import Chunks, Schedule, StreamLayout
+from mixopt.sampling.stream_spec import StreamSpec
 
 FORMAT = "mixopt-sampler/1"
 CHANGES_KEPT = 1000
 
 
-def write_state(stream: Stream, schedule: Schedule, position: int) -> dict[str, Any]:
+def write_state(stream: StreamSpec, schedule: Schedule, position: int) -> dict[str, Any]:
     """Return the state of a stream at a position, ready for JSON."""
     layout, origin, changes = stream.layout, stream.origin, stream.changes
     passed = bisect_right(stream.positions, position)
@@ -53,9 +53,9 @@ def write_state(stream: Stream, schedule: Schedule, position: int) -> dict[str, 
 
 def read_state(
     state: Mapping[str, Any],
-    here: Stream,
+    here: StreamSpec,
     map_domains: Mapping[str, str | None] | None,
-) -> tuple[Stream, int]:
+) -> tuple[StreamSpec, int]:
     """Check a state against the stream that is to go on from it.
 
     Returns:
@@ -76,11 +76,11 @@ def read_state(
     return saved, position
 
 
-def _stream(state: Mapping[str, Any]) -> Stream:
+def _stream(state: Mapping[str, Any]) -> StreamSpec:
     if state["format"] != FORMAT:
         raise ValueError(f"format {state['format']!r}")
     names = tuple(state["domains"])
-    layout = Layout(
+    layout = StreamLayout(
         names=names,
         sizes=tuple(state["sizes"]),
         seed=state["seed"],
@@ -92,18 +92,18 @@ def _stream(state: Mapping[str, Any]) -> Stream:
         shift=_tupled(state["shift"]),
     )
     origin = state["origin"]
-    stream = Stream(
+    stream = StreamSpec(
         layout,
         _tupled(state["tokens_per_sample"]),
         {},
-        tuple(Change(int(p), tuple(shares)) for p, shares in state["changes"]),
+        tuple(ShareChange(int(p), tuple(shares)) for p, shares in state["changes"]),
         None if origin is None else Origin(origin[0], tuple(origin[1]), tuple(origin[2])),
     )
     mixtures = {change.position: stream.as_tokens(change.shares) for change in stream.changes}
     return replace(stream, mixtures=mixtures)
 
 
-def _differences(saved: Stream, here: Stream) -> list[str]:
+def _differences(saved: StreamSpec, here: StreamSpec) -> list[str]:
     """Say what differs between a saved stream and the one that is to go on from it."""
     theirs, ours = saved.layout, here.layout
     if set(theirs.names) != set(ours.names) or theirs.names != ours.names:

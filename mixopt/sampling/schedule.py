@@ -19,12 +19,12 @@ from typing import NamedTuple
 import numpy as np
 
 from mixopt.sampling.order import (
-    Change,
     ChunkedRowOrder,
+    DrawPlan,
     Exhausted,
     Origin,
-    Plan,
     RowOrder,
+    ShareChange,
     domain_key,
     window_order,
 )
@@ -38,7 +38,7 @@ class Chunks(NamedTuple):
     window: int
 
 
-class Layout(NamedTuple):
+class StreamLayout(NamedTuple):
     """What a schedule is laid out over.
 
     Attributes:
@@ -68,7 +68,7 @@ class Schedule:
     """Domain and row of every position; immutable but for what it has laid out so far."""
 
     def __init__(
-        self, layout: Layout, changes: Sequence[Change], origin: Origin | None = None
+        self, layout: StreamLayout, changes: Sequence[ShareChange], origin: Origin | None = None
     ) -> None:
         """Lay out the stream.
 
@@ -79,7 +79,7 @@ class Schedule:
         """
         zeros = (0,) * len(layout.names)
         self.layout = layout
-        self._plan = Plan(
+        self._plan = DrawPlan(
             changes,
             origin=origin or Origin(0, zeros, zeros),
             limits_D=layout.limits,
@@ -94,7 +94,7 @@ class Schedule:
         self._shift = np.array(layout.shift or zeros, np.int64)
 
     @property
-    def changes(self) -> tuple[Change, ...]:
+    def changes(self) -> tuple[ShareChange, ...]:
         """The shares and where they hold from, those to come included."""
         return self._plan.changes
 
@@ -103,7 +103,7 @@ class Schedule:
         """Where the stream starts."""
         return self._plan.origin
 
-    def changed(self, change: Change) -> Schedule:
+    def changed(self, change: ShareChange) -> Schedule:
         """Return the schedule with other shares from a position on; later changes are kept."""
         other = Schedule.__new__(Schedule)
         vars(other).update(vars(self))

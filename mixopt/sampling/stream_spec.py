@@ -11,12 +11,12 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 
 from mixopt.mixture import Mixture
-from mixopt.sampling.order import UNIT, Change, Origin, whole_shares
-from mixopt.sampling.schedule import Layout
+from mixopt.sampling.order import UNIT, Origin, ShareChange, whole_shares
+from mixopt.sampling.schedule import StreamLayout
 
 
 @dataclass(frozen=True)
-class Stream:
+class StreamSpec:
     """What a stream of samples follows from.
 
     Attributes:
@@ -27,16 +27,16 @@ class Stream:
         origin: Where the stream starts, if not at its beginning.
     """
 
-    layout: Layout
+    layout: StreamLayout
     tokens_per_sample: tuple[float, ...] | None
     mixtures: dict[int, Mixture]
-    changes: tuple[Change, ...]
+    changes: tuple[ShareChange, ...]
     origin: Origin | None = None
 
     @classmethod
     def over(
-        cls, layout: Layout, tokens_per_sample: tuple[float, ...] | None, mixture: Mixture
-    ) -> Stream:
+        cls, layout: StreamLayout, tokens_per_sample: tuple[float, ...] | None, mixture: Mixture
+    ) -> StreamSpec:
         """Start a stream with a mixture of tokens."""
         return cls(layout, tokens_per_sample, {}, ()).changed(0, mixture)
 
@@ -45,12 +45,12 @@ class Stream:
         """Where the mixtures begin to hold, in order."""
         return [change.position for change in self.changes]
 
-    def changed(self, position: int, mixture: Mixture) -> Stream:
+    def changed(self, position: int, mixture: Mixture) -> StreamSpec:
         """Return the stream with another mixture from a position on."""
         tokens = mixture.array.tolist()
         samples = [w / t for w, t in zip(tokens, self._lengths(), strict=True)]
         changes = {c.position: c for c in self.changes}
-        changes[position] = Change(position, tuple(whole_shares(samples)))
+        changes[position] = ShareChange(position, tuple(whole_shares(samples)))
         return replace(
             self,
             mixtures={**self.mixtures, position: mixture},

@@ -38,7 +38,7 @@ class Job:
 
 
 @dataclass(frozen=True)
-class Outcome:
+class GroupOutcome:
     """What became of a group: its results, or the reason why there are none."""
 
     group: int
@@ -88,7 +88,7 @@ class LocalExecutor:
         self,
         groups: Mapping[int, Sequence[Trial]],
         report: Callable[[int, Progress], None],
-    ) -> Iterator[Outcome]:
+    ) -> Iterator[GroupOutcome]:
         """Train the groups, as many at once as there are workers.
 
         Args:
@@ -101,7 +101,7 @@ class LocalExecutor:
         waiting: queue.Queue[tuple[int, Sequence[Trial]]] = queue.Queue()
         for entry in groups.items():
             waiting.put(entry)
-        ended: queue.Queue[Outcome] = queue.Queue()
+        ended: queue.Queue[GroupOutcome] = queue.Queue()
         count = min(self.workers, len(groups))
         for place in range(count):
             arguments = (place, waiting, ended, report)
@@ -113,7 +113,7 @@ class LocalExecutor:
         self,
         place: int,
         waiting: queue.Queue[tuple[int, Sequence[Trial]]],
-        ended: queue.Queue[Outcome],
+        ended: queue.Queue[GroupOutcome],
         report: Callable[[int, Progress], None],
     ) -> None:
         with suppress(queue.Empty):
@@ -128,14 +128,14 @@ class LocalExecutor:
         number: int,
         request: dict[str, Any],
         report: Callable[[int, Progress], None],
-    ) -> Outcome:
+    ) -> GroupOutcome:
         try:
             answer = self._worker(place).ask(request, lambda progress: report(number, progress))
             if "error" in answer:
-                return Outcome(number, None, answer["error"])
-            return Outcome(number, [result_from_json(entry) for entry in answer["results"]])
+                return GroupOutcome(number, None, answer["error"])
+            return GroupOutcome(number, [result_from_json(entry) for entry in answer["results"]])
         except Exception as error:  # whatever a third party's proxy answers, the sweep goes on
-            return Outcome(number, None, f"the worker's answer cannot be used: {error!r}")
+            return GroupOutcome(number, None, f"the worker's answer cannot be used: {error!r}")
 
     def _worker(self, place: int) -> _Worker:
         worker = self._workers[place]

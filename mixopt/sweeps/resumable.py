@@ -16,7 +16,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from mixopt.errors import RunError
-from mixopt.sweeps.executors import Job, LocalExecutor, Outcome
+from mixopt.sweeps.executors import GroupOutcome, Job, LocalExecutor
 from mixopt.system import Update, progress, read_json, write_json
 from mixopt.trials import GROUPS, Losses, Progress, Trial, TrialFolder, TrialResult
 
@@ -54,7 +54,7 @@ def run_trials(
             waiting = {n: g for n, g in groups.items() if any(t.name not in results for t in g)}
             total = max(planned or 0, len(trials))
             with progress(title, job.training.tokens * total) as update:
-                meter = _Meter(total, len(results), job.training.tokens, update)
+                meter = _SweepMeter(total, len(results), job.training.tokens, update)
                 for outcome in executor.run(waiting, meter.report):
                     members = waiting[outcome.group]
                     new = _results_of(outcome, members)
@@ -83,7 +83,7 @@ def _groups(
     return {n: [by_name[name] for name in names] for n, names in enumerate(groups)}
 
 
-def _results_of(outcome: Outcome, members: Sequence[Trial]) -> list[TrialResult]:
+def _results_of(outcome: GroupOutcome, members: Sequence[Trial]) -> list[TrialResult]:
     """Return the results of a group; where there are none, one failure for each member."""
     if outcome.results is not None and [r.trial for r in outcome.results] == [
         member.name for member in members
@@ -117,7 +117,7 @@ def _checked(results: list[TrialResult], folder: Path) -> list[TrialResult]:
     return results
 
 
-class _Meter:
+class _SweepMeter:
     """Adds up the progress of the groups: trials done and tokens a second."""
 
     def __init__(self, trials: int, finished: int, tokens: int, update: Update) -> None:

@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import importlib
 import inspect
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import lru_cache
 from importlib.metadata import EntryPoint, entry_points
-from typing import Any, Literal
+from typing import Any, Literal, Unpack, get_args, get_origin, get_type_hints
 
 from mixopt.errors import ConfigError, PluginError, did_you_mean
 
@@ -63,7 +63,7 @@ def build_plugin(kind: PluginKind, name: str, options: Mapping[str, Any]) -> Any
         ConfigError: An option that it does not take, with the nearest that it does.
     """
     factory = load_plugin(kind, name)
-    known = [p.name for p in inspect.signature(factory).parameters.values()]
+    known = _option_names(factory)
     for option in options:
         if option not in known:
             raise ConfigError(
@@ -73,6 +73,24 @@ def build_plugin(kind: PluginKind, name: str, options: Mapping[str, Any]) -> Any
         return factory(**options)
     except TypeError as error:
         raise PluginError(f"{kind} {name!r}: {error}; is it a {kind}?") from error
+
+
+def _option_names(factory: Callable[..., Any]) -> list[str]:
+    """Return the names of the options that a plug-in takes.
+
+    Its parameters, and the fields of `**options: Unpack[SomeTypedDict]`.
+    """
+    names = []
+    for parameter in inspect.signature(factory).parameters.values():
+        many = parameter.kind is inspect.Parameter.VAR_KEYWORD
+        names += _fields_of(factory, parameter.name) if many else [parameter.name]
+    return names
+
+
+def _fields_of(factory: Callable[..., Any], keywords: str) -> list[str]:
+    # Annotations are strings under `from __future__ import annotations`.
+    hint = inspect.signature(factory, eval_str=True).parameters[keywords].annotation
+    return list(get_type_hints(get_args(hint)[0])) if get_origin(hint) is Unpack else []
 
 
 def _import_path(kind: PluginKind, name: str) -> Any:

@@ -110,7 +110,7 @@ def joined(trials: TrialRows, other: TrialRows) -> TrialRows:
 
 
 @dataclass(frozen=True)
-class _Change:
+class _DomainChange:
     """One change: which domains go, what comes in their place, and what is assumed.
 
     `inner` are the shares that the old domains must have among each other; `limited` says that
@@ -136,21 +136,23 @@ class _Change:
         return total_variation(old_ND, fits_ND)
 
 
-def _split(old: str, shares: Shares) -> _Change:
-    return _Change((old,), shares, f"split {old!r}: assumed to have been drawn as {_said(shares)}")
+def _split(old: str, shares: Shares) -> _DomainChange:
+    return _DomainChange(
+        (old,), shares, f"split {old!r}: assumed to have been drawn as {_said(shares)}"
+    )
 
 
-def _merge(new: str, old: Sequence[str]) -> _Change:
-    return _Change(tuple(old), {new: 1.0}, f"merge {listed(old)} into {new!r}")
+def _merge(new: str, old: Sequence[str]) -> _DomainChange:
+    return _DomainChange(tuple(old), {new: 1.0}, f"merge {listed(old)} into {new!r}")
 
 
-def _freeze(new: str, inner: Shares) -> _Change:
+def _freeze(new: str, inner: Shares) -> _DomainChange:
     said = f"freeze {listed(list(inner))} into {new!r} at {_said(inner)}"
-    return _Change(tuple(inner), {new: 1.0}, said, inner, limited=True)
+    return _DomainChange(tuple(inner), {new: 1.0}, said, inner, limited=True)
 
 
-def _remove(old: str) -> _Change:
-    return _Change((old,), {}, f"remove {old!r}: its weight goes to the others", limited=True)
+def _remove(old: str) -> _DomainChange:
+    return _DomainChange((old,), {}, f"remove {old!r}: its weight goes to the others", limited=True)
 
 
 def _shares(name: str, parts: Parts, inventory: Mapping[str, float]) -> Shares:
@@ -171,7 +173,7 @@ def _shares(name: str, parts: Parts, inventory: Mapping[str, float]) -> Shares:
     return {part: share / total for part, share in parts.items()}
 
 
-def _check(trials: TrialRows, changes: Sequence[_Change], add: Sequence[str]) -> None:
+def _check(trials: TrialRows, changes: Sequence[_DomainChange], add: Sequence[str]) -> None:
     """Check that domains are known, that none is in two changes, and that new names are new."""
     old = [name for change in changes for name in change.old]
     for name in old:
@@ -191,7 +193,7 @@ def _check(trials: TrialRows, changes: Sequence[_Change], add: Sequence[str]) ->
 
 
 def _map(
-    domains: Sequence[str], changes: Sequence[_Change], add: Iterable[str]
+    domains: Sequence[str], changes: Sequence[_DomainChange], add: Iterable[str]
 ) -> tuple[tuple[str, ...], Array]:
     """Return the new domains, and the map of old weights to new ones, shape (D, E)."""
     change_of = {name: change for change in changes for name in change.old}
@@ -205,7 +207,7 @@ def _map(
 
 
 def _kept(
-    trials: TrialRows, changes: Sequence[_Change], tolerance: float
+    trials: TrialRows, changes: Sequence[_DomainChange], tolerance: float
 ) -> tuple[BoolArray, list[str]]:
     """Return which trials stay, and a line for each change."""
     kept_N, notes = np.ones(len(trials), dtype=bool), []

@@ -253,7 +253,9 @@ class Trials(TrialRows):
         weights_ND = self.weights()
         for name, weights_D in zip(self.table["trial"], weights_ND, strict=True):
             if not np.isfinite(weights_D).all() or (weights_D < 0).any():
-                domain = self.domains[int(np.argmin(np.nan_to_num(weights_D, nan=-np.inf)))]
+                domain = self.domains[
+                    int(np.argmin(np.nan_to_num(weights_D, nan=-np.inf, posinf=-np.inf)))
+                ]
                 value = weights_D[self.domains.index(domain)]
                 raise TrialsError(f"trial {name!r}: weight of {domain!r} is {value}; need >= 0")
             if abs(weights_D.sum() - 1) > 1e-6:

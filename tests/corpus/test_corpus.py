@@ -16,7 +16,7 @@ from mixopt.config import CorpusConfig, SourceConfig
 from mixopt.corpus import Corpus, prepare_corpus, saved_tokenizer
 from mixopt.corpus.text import Spooled
 from mixopt.corpus.text.documents import Document, content_digest
-from mixopt.corpus.text.held_out import HeldOut
+from mixopt.corpus.text.held_out_split import HeldOutSplit
 from mixopt.errors import CorpusError, RunError, ShardError
 
 RESEARCH = DATA / "corpus"
@@ -198,7 +198,7 @@ def test_an_environment_domain_records_the_versions(tmp_path):
 
 def test_all_pieces_of_a_group_are_on_one_side():
     documents = [Document(f"{k}", f"group {k % 20}") for k in range(200)]
-    held_out = HeldOut(0.2, 60, seed=0)
+    held_out = HeldOutSplit(0.2, 60, seed=0)
     train = [d for document in documents for d, _ in held_out.add(document, spooled(document))]
     train += [document for document, _ in held_out.finish()]
     sides = [{d.group for d in train}, {d.group for d, _ in held_out.kept}]
@@ -221,7 +221,7 @@ def test_what_is_held_out_does_not_depend_on_the_order_of_documents(sizes, most,
     documents = [Document(f"{k} {'x' * size}") for k, size in enumerate(sizes)]
     sides = []
     for order in (documents, data.draw(st.permutations(documents))):
-        held_out = HeldOut(0.1, most, seed=3)
+        held_out = HeldOutSplit(0.1, most, seed=3)
         for document in order:
             list(held_out.add(document, spooled(document)))
         list(held_out.finish())

@@ -457,7 +457,7 @@ def test_rounds_of_one_sweep_are_not_chosen_by_different_objectives(config, at_s
 
 def test_a_trial_that_failed_does_not_stop_the_rounds(config, at_design, tmp_path, monkeypatch):
     source = (
-        "from mixopt_proxies.ngram.proxy import NgramProxy\n"
+        "from mixopt_proxies.ngram import NgramProxy\n"
         "class Fails(NgramProxy):\n"
         "    def train(self, trials, *rest):\n"
         "        if trials[0].name in ('t0002', 't0007'):\n"

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings, strategies as st
 from mixopt_proxies.ngram import NgramProxy
 from mixopt_proxies.ngram.model import NgramModel
-from mixopt_proxies.ngram.token_counts import HeldOut, draw_tokens, split_tokens
+from mixopt_proxies.ngram.token_counts import HeldOutCounts, draw_tokens, split_tokens
 
 from mixopt.corpus import TokenShards
 from mixopt.corpus.token_shards import TokenWriter
@@ -254,10 +254,10 @@ def test_windows_of_all_domains_are_shuffled(corpus):
 
 def test_held_out_text_is_all_there_is_or_evenly_spaced(corpus):
     domain = corpus.domains[0]
-    whole = HeldOut.of(domain, 10**6)
+    whole = HeldOutCounts.of(domain, 10**6)
     assert np.array_equal(whole.tokens_T, domain.validation.read(0, domain.validation.tokens))
     assert whole.starts_T.sum() == 1
-    some = HeldOut.of(domain, 3_000)
+    some = HeldOutCounts.of(domain, 3_000)
     assert (len(some.tokens_T), some.starts_T.sum()) == (2_048, 2)
     tail = domain.validation.read(domain.validation.tokens - 1_024, domain.validation.tokens)
     assert np.array_equal(some.tokens_T[1_024:], tail)

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 from hypothesis import given, strategies as st
-from mixopt_proxies.decoder import Batches
+from mixopt_proxies.decoder import TrialBatches
 from mixopt_proxies.decoder.batches import realised_counts, window_starts
 
 from mixopt.corpus import Corpus, Domain, TokenShards
@@ -33,10 +33,10 @@ def corpus(tmp_path_factory) -> Corpus:
     return Corpus(folder, tuple(domains), (), "counted", 3000, "", {})
 
 
-def batches_of(corpus, seeds, weights, steps=20, batch=4, length=LENGTH) -> Batches:
+def batches_of(corpus, seeds, weights, steps=20, batch=4, length=LENGTH) -> TrialBatches:
     mixture = Mixture(weights)
     trials = [Trial(f"t{seed}", mixture, seed=seed) for seed in seeds]
-    return Batches(trials, corpus, steps=steps, batch=batch, length=length)
+    return TrialBatches(trials, corpus, steps=steps, batch=batch, length=length)
 
 
 @given(

@@ -4,12 +4,16 @@ import math
 import pydoc_data.topics
 import sysconfig
 from pathlib import Path
+from typing import get_type_hints
 
 import numpy as np
 import pytest
 import torch
 from mixopt_proxies.decoder import (
+    CausalLM,
     DecoderProxy,
+    DecoderSize,
+    Experts,
     compiling,
     has_compiler,
     make_size,
@@ -19,14 +23,14 @@ from mixopt_proxies.decoder import (
 )
 from mixopt_proxies.decoder.autotune import candidates, fastest, power_of_two
 from mixopt_proxies.decoder.compiling import Compiled
-from mixopt_proxies.decoder.devices import has_bfloat16
-from mixopt_proxies.decoder.named_sizes import SIZES
+from mixopt_proxies.decoder.device_precision import has_bfloat16
+from mixopt_proxies.decoder.named_sizes import SIZES, SizeOverrides
 
 from mixopt.corpus import Corpus, Domain, TokenShards
 from mixopt.corpus.token_shards import TokenWriter
 from mixopt.errors import ConfigError, CorpusError, MixoptError
 from mixopt.mixture import Mixture
-from mixopt.system import load_plugin
+from mixopt.system import build_plugin, load_plugin
 from mixopt.trials import Progress, Training, Trial, make_proxy
 
 CPU = torch.device("cpu")
@@ -125,11 +129,13 @@ def test_held_out_losses_are_the_mean_over_the_first_tokens(corpus):
 
 
 def _retrained(proxy, passes, corpus, steps):
-    from mixopt_proxies.decoder import Batches, StackTrainer
+    from mixopt_proxies.decoder import StackTrainer, TrialBatches
 
     trials = trials_of(1)
     trainer = StackTrainer(trials, 256, passes, steps=steps, device=CPU, dtype=torch.float32)
-    for taken, tokens in trainer.stream(Batches(trials, corpus, steps=steps, batch=4, length=64)):
+    for taken, tokens in trainer.stream(
+        TrialBatches(trials, corpus, steps=steps, batch=4, length=64)
+    ):
         trainer.step(taken, tokens)
     return trainer
 
@@ -268,6 +274,22 @@ def test_an_option_that_cannot_be_right_is_named(options, message):
     with pytest.raises(ConfigError) as error:
         make_proxy("decoder", options)
     assert message in str(error.value)
+
+
+def test_each_option_of_a_size_is_a_field_of_it_or_of_its_experts():
+    fields = {**get_type_hints(DecoderSize), **get_type_hints(Experts)}
+    fields["experts"] = get_type_hints(Experts)["experts"]
+    options = get_type_hints(SizeOverrides)
+    assert options == {name: kind | None for name, kind in fields.items()}
+
+
+def test_an_option_that_there_is_not_is_answered_with_the_nearest_from_python_too():
+    with pytest.raises(ConfigError, match=r"options\.wdth: unknown option; did you mean 'width'"):
+        DecoderProxy(wdth=3)
+    with pytest.raises(ConfigError, match=r"proxy\.options\.batch: unknown option"):
+        CausalLM(256, 16, batch=4)
+    with pytest.raises(ConfigError, match="model 'decoder': unknown option 'batch'"):
+        build_plugin("model", "decoder", {"vocab_size": 256, "sequence_length": 16, "batch": 4})
 
 
 def test_a_device_that_is_not_here_is_named(corpus):

@@ -4,7 +4,7 @@ import math
 
 import pytest
 import torch
-from mixopt_proxies.decoder import Batches, DecoderProxy, Passes, StackTrainer
+from mixopt_proxies.decoder import DecoderProxy, Passes, StackTrainer, TrialBatches
 
 from mixopt.mixture import Mixture
 from mixopt.sweeps import Job, run_trials
@@ -43,7 +43,7 @@ def brute_force(trials, corpus):
     """Train again by hand, and count the second half of the steps token by token."""
     trainer = trainer_of(trials, corpus)
     passes = trainer._passes
-    batches = Batches(trials, corpus, steps=STEPS, batch=4, length=16)
+    batches = TrialBatches(trials, corpus, steps=STEPS, batch=4, length=16)
     seen, block = [], passes._decoder.block
 
     def listening(leaves, prefix, stream):
@@ -96,7 +96,9 @@ def test_held_out_counts_are_those_of_the_models_at_the_end(trained, corpus):
     trials, results = trained
     trainer = trainer_of(trials, corpus)
     passes = trainer._passes
-    for step, tokens in trainer.stream(Batches(trials, corpus, steps=STEPS, batch=4, length=16)):
+    for step, tokens in trainer.stream(
+        TrialBatches(trials, corpus, steps=STEPS, batch=4, length=16)
+    ):
         trainer.step(step, tokens)
     rows = torch.from_numpy(corpus.domains[1].validation.rows([16 * i for i in range(4)], 17) * 1)
     _, routed = passes.evaluated(trainer.weights.leaves, rows.long().expand(2, -1, -1).contiguous())

@@ -7,7 +7,7 @@ from mixopt_proxies.decoder import (
     Passes,
     StackedWeights,
     StackTrainer,
-    experts as experts_module,
+    expert_layer as experts_module,
     has_compiler,
     make_size,
 )
@@ -19,7 +19,7 @@ from mixopt_proxies.decoder.expert_choice import (
     shift_biases,
     z_loss,
 )
-from mixopt_proxies.decoder.experts import places, route, swiglu
+from mixopt_proxies.decoder.expert_layer import places, route, swiglu
 from mixopt_proxies.decoder.named_sizes import SIZES
 from mixopt_proxies.decoder.weights import layout
 from torch.nn.functional import silu

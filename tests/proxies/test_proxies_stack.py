@@ -3,7 +3,7 @@
 import pytest
 import torch
 from mixopt_proxies.decoder import Passes, StackTrainer, make_size, rate_factor
-from mixopt_proxies.decoder.optimizer import clip_members
+from mixopt_proxies.decoder.stacked_adamw import clip_members
 from mixopt_proxies.decoder.trial_results import MemberCourse, result_of
 from torch import Tensor
 from transformers import LlamaConfig, LlamaForCausalLM

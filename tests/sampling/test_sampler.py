@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given, settings, strategies as st
 
 from mixopt import Mixture, MixtureError, SamplerError
-from mixopt.sampling import MixtureSampler
+from mixopt.sampling import BatchRows, MixtureSampler, RowOrder, domain_key
 
 SIZES = {"web": 1000, "code": 300, "books": 77}
 WEIGHTS = {"web": 0.5, "code": 0.3, "books": 0.2}
@@ -50,9 +50,23 @@ def test_the_union_over_ranks_is_the_batch_of_a_single_process():
     assert of_all_ranks(ranks, 30) == take(sampler(), 30)
 
 
-def test_ranks_do_not_draw_the_same_rows():
+def test_ranks_draw_as_many_rows_each_and_no_two_the_same():
     first, second = (take(sampler(rank=rank, world_size=2), 1)[0] for rank in range(2))
+    assert len(first) == len(second) == 12
     assert not set(first) & set(second)
+
+
+def test_there_are_no_rows_after_the_last_batch():
+    one = sampler(max_epochs=1)
+    last = sum(SIZES.values()) // 24
+    assert BatchRows(one.schedule, 24).some(last - 1, 5).shape == (1, 24)
+    assert BatchRows(one.schedule, 24).some(last, 5).shape == (0, 24)
+
+
+def test_a_domain_without_rows_may_have_a_weight_of_zero():
+    one = sampler({"web": 40, "empty": 0}, {"web": 1.0, "empty": 0.0})
+    take(one, 3)
+    assert one.counts() == {"web": 72, "empty": 0}
 
 
 @given(data=st.data())
@@ -304,6 +318,18 @@ def test_a_domain_with_other_rows_begins_its_next_epoch():
     other.load_state_dict(one.state_dict(), map_domains={})
     rows = [row - 1300 for batch in take(other, 15) for row in batch if row >= 1300]
     assert len(set(rows)) == len(rows) == 72
+
+
+def test_a_domain_added_later_starts_its_first_epoch_at_row_0():
+    one = sampler()
+    take(one, 6)
+    other = sampler({**SIZES, "new": 50}, {"web": 0.5, "code": 0.1, "books": 0.1, "new": 0.3})
+    other.load_state_dict(one.state_dict(), map_domains={})
+    assert other.counts()["new"] == other.schedule.drawn(6 * 24)[3] == 0
+    rows = [row - 1377 for batch in take(other, 3) for row in batch if row >= 1377]
+    order = RowOrder([50], [domain_key(0, "new")]).rows(np.zeros(50, int), np.arange(50))
+    assert sorted(rows) == sorted(order[: len(rows)].tolist())
+    assert 20 <= len(rows) <= 23
 
 
 def test_the_next_epoch_has_the_order_of_that_epoch():

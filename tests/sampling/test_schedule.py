@@ -11,19 +11,19 @@ import pytest
 from hypothesis import given, settings, strategies as st
 
 from mixopt.sampling import Schedule
-from mixopt.sampling.order import UNIT, Change, Origin, whole_shares
+from mixopt.sampling.order import UNIT, Origin, ShareChange, whole_shares
 from mixopt.sampling.order.split_tree import SplitTree
-from mixopt.sampling.schedule import Chunks, Layout
+from mixopt.sampling.schedule import Chunks, StreamLayout
 
 
 def layout(sizes, *, window=8, seed=0, **options):
     names = tuple(f"d{k}" for k in range(len(sizes)))
     options.setdefault("limits", (None,) * len(sizes))
-    return Layout(names, tuple(sizes), seed, window, **options)
+    return StreamLayout(names, tuple(sizes), seed, window, **options)
 
 
 def changes_of(*pairs):
-    return [Change(position, tuple(whole_shares(weights))) for position, weights in pairs]
+    return [ShareChange(position, tuple(whole_shares(weights))) for position, weights in pairs]
 
 
 def over(weights, *later, size=1000, **options):
@@ -336,7 +336,7 @@ def digest_of_a_long_stream():
     digest = hashlib.sha256()
     for chunks, limits in ((None, (None,) * 5), (Chunks(64, 8), (None, 30_000, None, 900, None))):
         names = tuple("abcde")
-        schedule = Schedule(Layout(names, sizes, 7, 96, limits, chunks=chunks), log)
+        schedule = Schedule(StreamLayout(names, sizes, 7, 96, limits, chunks=chunks), log)
         for start in (0, 95_999, 10**12):
             for part in schedule.locate(start, start + 120_000):
                 digest.update(part.astype("<i8").tobytes())

@@ -61,6 +61,15 @@ def test_a_proposal_is_simulated_on_its_corpus(tmp_path):
     assert table[1].split() == ["web", "70.000%", "70.0000%", "224", "0.045", "-"]
 
 
+def test_a_sample_has_2048_tokens_and_a_batch_256_samples_where_nothing_is_said(tmp_path):
+    with TokenWriter(tmp_path / "corpus" / "web" / "train", dtype="uint16", tokenizer="t") as out:
+        out.write(np.zeros(5 * 2048 - 1, np.uint16), documents=1, bytes=1)
+    write_json(tmp_path / "corpus" / "index.json", {"domains": ["web"]})
+    Mixture({"web": 1.0}).to_file(tmp_path / "proposal.yaml")
+    done = simulate_proposal(tmp_path / "proposal.yaml", batches=10)
+    assert (done.domains[0].rows, done.domains[0].samples) == (4, 2560)
+
+
 def test_a_missing_corpus_is_said(tmp_path):
     Mixture(WEIGHTS).to_file(tmp_path / "proposal.yaml")
     with pytest.raises(SamplerError, match="no corpus; say where it is, --corpus DIR"):

@@ -3,6 +3,7 @@
 import subprocess
 import sys
 from importlib.metadata import EntryPoint
+from typing import TypedDict, Unpack
 
 import pytest
 
@@ -38,6 +39,19 @@ def test_two_plugins_of_one_name_is_an_error_that_lists_both(monkeypatch):
 def test_an_option_that_is_not_taken_is_answered_with_the_nearest():
     with pytest.raises(ConfigError, match="unknown option 'oder'; did you mean 'order'"):
         build_plugin("proxy", "ngram", {"oder": 3})
+
+
+class Options(TypedDict, total=False):
+    order: int
+
+
+def test_options_are_the_parameters_and_the_fields_of_typed_keywords():
+    def typed(name: str, **options: Unpack[Options]) -> None: ...
+
+    def untyped(name: str, **options: int) -> None: ...
+
+    assert plugins._option_names(typed) == ["name", "order"]
+    assert plugins._option_names(untyped) == ["name"]
 
 
 def test_listing_names_imports_no_plugin():

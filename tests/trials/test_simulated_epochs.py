@@ -6,7 +6,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 from hypothesis import given, settings, strategies as st
-from mixopt_proxies.decoder import Batches, DecoderProxy
+from mixopt_proxies.decoder import DecoderProxy, TrialBatches
 from mixopt_proxies.decoder.batches import random_generator, window_starts
 from mixopt_proxies.ngram import NgramProxy
 from mixopt_proxies.ngram.token_counts import draw_tokens
@@ -44,10 +44,10 @@ def text(tmp_path_factory) -> Corpus:
     return tiny_corpus(tmp_path_factory.mktemp("tiny"))
 
 
-def batches_of(corpus, weights, target_tokens, steps=400, seed=1) -> Batches:
+def batches_of(corpus, weights, target_tokens, steps=400, seed=1) -> TrialBatches:
     trials = [Trial("t", Mixture(weights), seed=seed)]
     sizes = {"steps": steps, "batch": BATCH, "length": LENGTH}
-    return Batches(trials, corpus, **sizes, target_tokens=target_tokens)
+    return TrialBatches(trials, corpus, **sizes, target_tokens=target_tokens)
 
 
 def starts_of(batches, steps=400) -> dict[str, Counter]:
@@ -254,7 +254,7 @@ def test_without_it_there_is_no_full_run_to_simulate():
 
 def test_a_proxy_that_does_not_simulate_epochs_is_not_asked_to(text, tmp_path, monkeypatch):
     source = (
-        "from mixopt_proxies.ngram.proxy import NgramProxy\n"
+        "from mixopt_proxies.ngram import NgramProxy\n"
         "class Unaware(NgramProxy):\n    simulates_epochs = False\n"
     )
     (tmp_path / "unaware_proxy.py").write_text(source)

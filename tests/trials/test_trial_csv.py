@@ -161,3 +161,9 @@ def test_a_tolerance_is_named_by_the_option_that_sets_it(read):
     with pytest.raises(TrialsError, match=r"row c: weights add up to 1.1, .* --tolerance 0.1"):
         read(mixtures)
     assert np.allclose(read(mixtures, tolerance=0.11).weights()[2], [0.9 / 1.1, 0.2 / 1.1])
+
+
+def test_a_line_end_inside_a_quoted_cell_is_kept_as_it_is(tmp_path):
+    (tmp_path / "t.csv").write_bytes(b'run,a\r\n"x\r\ny",1\r\n')
+    table = CellTable.read(tmp_path / "t.csv")
+    assert (table.header, table.rows) == (("run", "a"), (("x\r\ny", "1"),))

@@ -337,3 +337,41 @@ def test_the_published_runs_of_regmix_are_read_whole():
     assert trials.losses().shape == (512, 13)
     assert set(trials.targets) < set(trials.domains)
     assert "0.996 to 1.003" in trials.notes[0]
+
+
+@pytest.mark.parametrize("value", [-0.25, float("nan"), float("inf")])
+def test_a_weight_that_cannot_be_is_named_with_its_domain(value):
+    wrong = table().table.with_columns(pl.lit(value).alias("weight/code"))
+    with pytest.raises(TrialsError, match=f"trial 't0': weight of 'code' is {value}; need >= 0"):
+        Trials(wrong, ("web", "code"), ("web", "other"))
+
+
+def test_weights_add_up_to_one_within_a_millionth():
+    for off, fits in ((9e-7, True), (1.1e-6, False), (-1.1e-6, False)):
+        rows = table().table.with_columns(pl.col("weight/web") + off)
+        if fits:
+            Trials(rows, ("web", "code"), ("web", "other"))
+        else:
+            with pytest.raises(TrialsError, match="trial 't0': weights add up to .*, not 1"):
+                Trials(rows, ("web", "code"), ("web", "other"))
+
+
+def test_the_first_finished_trial_without_a_loss_is_named():
+    losses = [None, 1.0, None, 1.0, float("nan"), 1.0]
+    rows = pl.concat(
+        [table().table, table().table.with_columns(("x" + pl.col("trial")).alias("trial"))]
+    )
+    rows = rows.with_columns(
+        pl.Series("loss/web", losses), pl.Series("bpb/web", [1.0, 2.0, None, None, 1.0, 1.0])
+    )
+    with pytest.raises(TrialsError, match="trial 't2': is finished but its loss on 'web' is None"):
+        Trials(rows, ("web", "code"), ("web", "other"))
+    with pytest.raises(TrialsError, match="trial 'xt1': is finished but .* on 'web' is nan"):
+        Trials(rows.filter(pl.col("trial") != "t2"), ("web", "code"), ("web", "other"))
+
+
+def test_notes_are_kept_in_order_and_do_not_count():
+    noted = table().with_notes("one").with_notes("two", "three")
+    assert noted.notes == ("one", "two", "three")
+    assert noted == table()
+    assert noted.finished.notes == noted.notes

@@ -15,8 +15,8 @@ from typing import Any, NamedTuple
 from mixopt.config import SourceConfig
 from mixopt.corpus.text.documents import BadDocuments, content_digest
 from mixopt.corpus.text.environment import Environment
+from mixopt.corpus.text.reader_input import Reading
 from mixopt.corpus.text.readers import read_file
-from mixopt.corpus.text.reading import Reading
 from mixopt.corpus.text.sources import is_local, load_rows, local_files
 from mixopt.errors import CorpusError
 
@@ -75,7 +75,7 @@ class _Part(NamedTuple):
     open: Callable[[], Iterator[str]]
 
 
-class _Parts:
+class _FileTexts:
     """Texts of one part after the other."""
 
     def __init__(self, domain: str, parts: list[_Part]) -> None:
@@ -105,7 +105,7 @@ class _Parts:
         return self._parts[part].label() if part < len(self._parts) else "the end"
 
 
-class _Rows:
+class _DatasetTexts:
     """Texts of a data set that has a state."""
 
     def __init__(self, name: str | None, rows: Any, reading: Reading) -> None:
@@ -132,17 +132,17 @@ class _Rows:
         self._rows.load_state_dict(state["rows"])
 
 
-def _texts(domain: str, source: SourceConfig, reading: Reading) -> _Parts | _Rows:
+def _texts(domain: str, source: SourceConfig, reading: Reading) -> _FileTexts | _DatasetTexts:
     name = source.environment
     if name is not None:
-        return _Parts(domain, [_Part(lambda: f"environment {name}", lambda: _installed(name))])
+        return _FileTexts(domain, [_Part(lambda: f"environment {name}", lambda: _installed(name))])
     if is_local(source):
         files = local_files(domain, source)
-        return _Parts(domain, [_file(path, builder, reading) for path, builder in files])
+        return _FileTexts(domain, [_file(path, builder, reading) for path, builder in files])
     rows = load_rows(source, reading)
     if not hasattr(rows, "state_dict"):  # it has an index, as what was saved to disk does
         rows = rows.to_iterable_dataset()
-    return _Rows(source.path, rows, reading)
+    return _DatasetTexts(source.path, rows, reading)
 
 
 def _installed(name: str) -> Iterator[str]:

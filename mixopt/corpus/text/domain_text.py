@@ -10,7 +10,7 @@ from pathlib import Path
 from mixopt.config import CorpusConfig, SourceConfig
 from mixopt.corpus.text.documents import BadDocuments, Document, content_digest
 from mixopt.corpus.text.environment import DOMAIN_BYTES, LEAST_BYTES, Environment
-from mixopt.corpus.text.held_out import HeldOut
+from mixopt.corpus.text.held_out_split import HeldOutSplit
 from mixopt.corpus.text.sources import read_documents, read_validation
 from mixopt.corpus.text.spool import Spool, Spooled
 from mixopt.errors import CorpusError
@@ -116,7 +116,7 @@ def read_domain(
         if source.validation is not None:
             _spool_all(distinct, train)
         else:
-            held_out = HeldOut(config.validation_fraction, config.max_validation_bytes, seed)
+            held_out = HeldOutSplit(config.validation_fraction, config.max_validation_bytes, seed)
             _split(distinct, held_out, train, validation)
     _check_enough(text, source, limit)
     return text
@@ -193,7 +193,7 @@ def _spool_all(documents: Iterable[tuple[Document, Spooled]], spool: Spool) -> N
 
 def _split(
     documents: Iterable[tuple[Document, Spooled]],
-    held_out: HeldOut,
+    held_out: HeldOutSplit,
     train: Spool,
     validation: Spool,
 ) -> None:

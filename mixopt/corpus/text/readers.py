@@ -19,7 +19,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any
 
-from mixopt.corpus.text.reading import Reading
+from mixopt.corpus.text.reader_input import Reading
 from mixopt.corpus.text.zst import open_zst
 from mixopt.errors import CorpusError
 

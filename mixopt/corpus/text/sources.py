@@ -16,6 +16,7 @@ from typing import Any
 
 from mixopt.config import SourceConfig
 from mixopt.corpus.text.documents import BadDocuments
+from mixopt.corpus.text.reader_input import Reading
 from mixopt.corpus.text.readers import (
     BUILDERS,
     COMPRESSIONS,
@@ -23,7 +24,6 @@ from mixopt.corpus.text.readers import (
     read_batches,
     read_file,
 )
-from mixopt.corpus.text.reading import Reading
 from mixopt.errors import CorpusError, PluginError, did_you_mean
 
 _LOCAL_BUILDERS = frozenset(BUILDERS.values())

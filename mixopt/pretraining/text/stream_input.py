@@ -13,6 +13,7 @@ from mixopt.corpus import (
     BadDocuments,
     DocumentStream,
     Domain,
+    NamedDomains,
     Tokenizer,
     TokenShards,
     prepare_stream,
@@ -30,7 +31,7 @@ BATCHES_AHEAD = 2  # as many rows of each domain are kept ready
 
 
 @dataclass(frozen=True)
-class StreamedText:
+class StreamedText(NamedDomains):
     """Domains that are read while the run trains, and their held-out text on disk.
 
     Attributes:
@@ -74,21 +75,6 @@ class StreamedText:
     def vocab_size(self) -> int:
         """Ids of the tokenizer."""
         return self.tokenizer.vocab_size
-
-    @property
-    def domain_names(self) -> tuple[str, ...]:
-        """Names of the domains that can be trained on."""
-        return tuple(domain.name for domain in self.domains)
-
-    @property
-    def evaluation(self) -> tuple[Domain, ...]:
-        """The domains, then the targets."""
-        return self.domains + self.targets
-
-    @property
-    def evaluation_names(self) -> tuple[str, ...]:
-        """Names of the domains, then of the targets."""
-        return tuple(domain.name for domain in self.evaluation)
 
 
 @dataclass(frozen=True)

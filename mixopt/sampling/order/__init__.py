@@ -14,19 +14,19 @@ if TYPE_CHECKING:
         window_order as window_order,
     )
     from mixopt.sampling.order.pieces import (
-        Change as Change,
         Exhausted as Exhausted,
         Origin as Origin,
+        ShareChange as ShareChange,
     )
-    from mixopt.sampling.order.plan import Plan as Plan
+    from mixopt.sampling.order.plan import DrawPlan as DrawPlan
     from mixopt.sampling.order.shares import UNIT as UNIT, whole_shares as whole_shares
 else:
     __getattr__, __dir__ = lazy_names(
         __name__,
         {
             "permutation": ["ChunkedRowOrder", "RowOrder", "domain_key", "window_order"],
-            "pieces": ["Change", "Exhausted", "Origin"],
-            "plan": ["Plan"],
+            "pieces": ["Exhausted", "Origin", "ShareChange"],
+            "plan": ["DrawPlan"],
             "shares": ["UNIT", "whole_shares"],
         },
     )

@@ -14,7 +14,7 @@ from mixopt.sampling.order.shares import UNIT, whole_shares
 from mixopt.system import IntArray
 
 
-class Change(NamedTuple):
+class ShareChange(NamedTuple):
     """Shares of the samples (mixopt.sampling.order.shares), shape (D,), from a position on."""
 
     position: int

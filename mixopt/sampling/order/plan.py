@@ -25,7 +25,14 @@ from typing import Any
 
 import numpy as np
 
-from mixopt.sampling.order.pieces import Change, Exhausted, Origin, Piece, awake_shares, owed_after
+from mixopt.sampling.order.pieces import (
+    Exhausted,
+    Origin,
+    Piece,
+    ShareChange,
+    awake_shares,
+    owed_after,
+)
 from mixopt.sampling.order.shares import whole_shares
 from mixopt.sampling.order.split_tree import LONGEST, SplitTree
 from mixopt.system import IntArray
@@ -34,12 +41,12 @@ _SETTLING = 4
 _TREES_KEPT = 16
 
 
-class Plan:
+class DrawPlan:
     """Domains and ordinals of all positions: a pure function of its arguments."""
 
     def __init__(
         self,
-        changes: Sequence[Change],
+        changes: Sequence[ShareChange],
         *,
         origin: Origin,
         limits_D: Sequence[int | None],
@@ -65,11 +72,11 @@ class Plan:
         self._lock = threading.RLock()
         self._append_first()
 
-    def changed(self, change: Change) -> Plan:
+    def changed(self, change: ShareChange) -> DrawPlan:
         """Return the plan with shares that hold from a position on; it keeps later changes."""
         kept = [c for c in self.changes if c.position != change.position]
         changes = sorted([*kept, change], key=lambda c: c.position)
-        plan = Plan.__new__(Plan)
+        plan = DrawPlan.__new__(DrawPlan)
         with self._lock:
             plan.__setstate__(self.__getstate__())
         plan.changes = tuple(changes)

@@ -8,21 +8,25 @@ from mixopt.system.lazy_names import lazy_names
 
 if TYPE_CHECKING:
     from mixopt_proxies.decoder.autotune import members_by_rule as members_by_rule
-    from mixopt_proxies.decoder.batches import Batches as Batches
+    from mixopt_proxies.decoder.batches import TrialBatches as TrialBatches
     from mixopt_proxies.decoder.causal_lm import CausalLM as CausalLM
     from mixopt_proxies.decoder.compiling import (
         has_compiler as has_compiler,
         should_compile as should_compile,
     )
-    from mixopt_proxies.decoder.devices import resolve_precision as resolve_precision
+    from mixopt_proxies.decoder.decoder_proxy import DecoderProxy as DecoderProxy
+    from mixopt_proxies.decoder.device_precision import resolve_precision as resolve_precision
+    from mixopt_proxies.decoder.expert_options import Experts as Experts
     from mixopt_proxies.decoder.memory import memory_kept as memory_kept
-    from mixopt_proxies.decoder.named_sizes import Size as Size, make_size as make_size
-    from mixopt_proxies.decoder.optimizer import (
+    from mixopt_proxies.decoder.named_sizes import (
+        DecoderSize as DecoderSize,
+        make_size as make_size,
+    )
+    from mixopt_proxies.decoder.passes import Passes as Passes
+    from mixopt_proxies.decoder.stacked_adamw import (
         StackedAdamW as StackedAdamW,
         rate_factor as rate_factor,
     )
-    from mixopt_proxies.decoder.passes import Passes as Passes
-    from mixopt_proxies.decoder.proxy import DecoderProxy as DecoderProxy
     from mixopt_proxies.decoder.trainer import StackTrainer as StackTrainer
     from mixopt_proxies.decoder.weights import StackedWeights as StackedWeights
 else:
@@ -30,15 +34,16 @@ else:
         __name__,
         {
             "autotune": ["members_by_rule"],
-            "batches": ["Batches"],
+            "batches": ["TrialBatches"],
             "causal_lm": ["CausalLM"],
             "compiling": ["has_compiler", "should_compile"],
-            "devices": ["resolve_precision"],
+            "decoder_proxy": ["DecoderProxy"],
+            "device_precision": ["resolve_precision"],
+            "expert_options": ["Experts"],
             "memory": ["memory_kept"],
-            "named_sizes": ["Size", "make_size"],
-            "optimizer": ["StackedAdamW", "rate_factor"],
+            "named_sizes": ["DecoderSize", "make_size"],
             "passes": ["Passes"],
-            "proxy": ["DecoderProxy"],
+            "stacked_adamw": ["StackedAdamW", "rate_factor"],
             "trainer": ["StackTrainer"],
             "weights": ["StackedWeights"],
         },

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from mixopt_proxies.decoder.named_sizes import Size
+from mixopt_proxies.decoder.named_sizes import DecoderSize
 
 LONGEST_EXPLICIT = 256
 QUERY_BLOCK = 128
@@ -23,7 +23,7 @@ ROTARY_BASE = 10_000.0
 class Attention:
     """What all layers share: heads, positions, and the way that is taken."""
 
-    def __init__(self, size: Size, *, device: torch.device, dtype: torch.dtype) -> None:
+    def __init__(self, size: DecoderSize, *, device: torch.device, dtype: torch.dtype) -> None:
         self._size = size
         length = size.sequence_length
         self.explicit = is_explicit(device, dtype, length)
@@ -62,7 +62,7 @@ def is_explicit(device: torch.device, dtype: torch.dtype, length: int) -> bool:
     return device.type == "cpu" and dtype == torch.bfloat16 and length <= LONGEST_EXPLICIT
 
 
-def rotary_tables(size: Size, device: torch.device) -> tuple[Tensor, Tensor]:
+def rotary_tables(size: DecoderSize, device: torch.device) -> tuple[Tensor, Tensor]:
     """Return the cosines and signed sines, each of shape (T, 1, 2, C / 2).
 
     The halves of a head are rotated against each other, as in Llama.

@@ -14,7 +14,7 @@ import torch
 
 from mixopt.mixture import Mixture
 from mixopt.trials import Trial
-from mixopt_proxies.decoder.named_sizes import Size
+from mixopt_proxies.decoder.named_sizes import DecoderSize
 from mixopt_proxies.decoder.passes import Passes
 from mixopt_proxies.decoder.trainer import StackTrainer
 
@@ -25,7 +25,7 @@ GAIN = 1.05
 MEMORY_SHARE = 0.25
 
 
-def members_by_rule(size: Size, vocab_size: int, device: torch.device) -> int:
+def members_by_rule(size: DecoderSize, vocab_size: int, device: torch.device) -> int:
     """Return the power of two that brings the tokens of a step to where a machine is full."""
     fitting = int(total_memory(device) * MEMORY_SHARE / member_bytes(size, vocab_size))
     return power_of_two(min(FULL_TOKENS[device.type] // size.step_tokens, fitting))
@@ -99,7 +99,7 @@ def total_memory(device: torch.device) -> int:
     return int(psutil.virtual_memory().total)
 
 
-def member_bytes(size: Size, vocab_size: int) -> int:
+def member_bytes(size: DecoderSize, vocab_size: int) -> int:
     """Estimate the memory of one member: four fp32 copies of the weights, and activations.
 
     A block keeps about 12 values a channel and the scores of explicit attention; with experts, each

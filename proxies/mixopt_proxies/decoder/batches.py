@@ -24,7 +24,7 @@ from mixopt.system import Array, IntArray
 from mixopt.trials import Pool, SimulatedEpochs, Trial
 
 
-class Batches:
+class TrialBatches:
     """The batches of a group of trials, read block by block from the token shards.
 
     Attributes:

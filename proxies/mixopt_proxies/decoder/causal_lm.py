@@ -12,6 +12,7 @@ Shapes: B sequences, T tokens, V vocabulary, C width, L layers, E experts.
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Unpack
 
 import torch
 from torch import Tensor, nn
@@ -19,8 +20,9 @@ from torch import Tensor, nn
 from mixopt.errors import ConfigError
 from mixopt.routing import RouterTap
 from mixopt_proxies.decoder.expert_choice import Routed, added_up, own_loss, shift_biases
-from mixopt_proxies.decoder.expert_options import Balance, Experts
-from mixopt_proxies.decoder.named_sizes import make_size
+from mixopt_proxies.decoder.expert_options import Experts
+from mixopt_proxies.decoder.named_sizes import ShapeOverrides, make_size
+from mixopt_proxies.decoder.option_checks import check_names
 from mixopt_proxies.decoder.stack import Decoder, embed
 from mixopt_proxies.decoder.weights import Weight, layout
 
@@ -40,62 +42,24 @@ class CausalLM(nn.Module):
         sequence_length: int,
         *,
         size: str = "tiny",
-        layers: int | None = None,
-        width: int | None = None,
-        heads: int | None = None,
-        ff: int | None = None,
-        tied: bool | None = None,
-        experts: int | None = None,
-        top_k: int | None = None,
-        expert_ff: int | None = None,
-        shared_experts: int | None = None,
-        balance: Balance | None = None,
-        balance_weight: float | None = None,
-        bias_rate: float | None = None,
-        z_loss: float | None = None,
+        **overrides: Unpack[ShapeOverrides],
     ) -> None:
         """Draw the initial weights, from torch's generator.
 
         Args:
             vocab_size: Ids of the tokenizer.
             sequence_length: Tokens of a sequence.
-            size: A named size of mixopt_proxies.decoder.named_sizes; the others override its
-                fields.
-            layers: Blocks.
-            width: Residual stream.
-            heads: Attention heads.
-            ff: Inner width of the feed-forward.
-            tied: Whether the head is the embedding.
-            experts: Routed experts of a block.
-            top_k: Experts of a token.
-            expert_ff: Inner width of an expert.
-            shared_experts: Experts that every token is given besides.
-            balance: `auxiliary`, `bias` or `none`.
-            balance_weight: Of the auxiliary loss.
-            bias_rate: By how much a step moves the biases.
-            z_loss: Weight of the router's z-loss.
+            size: A named size (mixopt_proxies.decoder.named_sizes).
+            **overrides: Fields of its shape, such as `width=64`, and of its experts, such as
+                `top_k=1` (mixopt_proxies.decoder.expert_options).
 
         Raises:
-            ConfigError: A value that is out of range, or of no use beside the others.
+            ConfigError: A value that is out of range, or of no use beside the others; or an option
+                that there is not.
         """
         super().__init__()
-        self.size = make_size(
-            size,
-            layers=layers,
-            width=width,
-            heads=heads,
-            ff=ff,
-            tied=tied,
-            sequence_length=sequence_length,
-            experts=experts,
-            top_k=top_k,
-            expert_ff=expert_ff,
-            shared_experts=shared_experts,
-            balance=balance,
-            balance_weight=balance_weight,
-            bias_rate=bias_rate,
-            z_loss=z_loss,
-        )
+        check_names(overrides, ShapeOverrides)
+        self.size = make_size(size, sequence_length=sequence_length, **overrides)
         weights = {weight.name: weight for weight in layout(self.size, vocab_size)}
         self.embedding = _drawn(weights.pop("embedding"))
         self.head = None if self.size.tied else _drawn(weights.pop("head"))

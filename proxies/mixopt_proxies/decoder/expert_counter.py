@@ -12,9 +12,9 @@ import torch
 from torch import Tensor
 
 from mixopt.routing import Assignments, LayerAssignments
-from mixopt_proxies.decoder.batches import Batches
+from mixopt_proxies.decoder.batches import TrialBatches
 from mixopt_proxies.decoder.expert_choice import SUMS, Routed
-from mixopt_proxies.decoder.named_sizes import Size
+from mixopt_proxies.decoder.named_sizes import DecoderSize
 
 
 class ExpertCounter:
@@ -52,7 +52,9 @@ class ExpertCounter:
         self._place_B = torch.arange(batch, device=device)
 
     @classmethod
-    def of(cls, batches: Batches, size: Size, device: torch.device) -> ExpertCounter | None:
+    def of(
+        cls, batches: TrialBatches, size: DecoderSize, device: torch.device
+    ) -> ExpertCounter | None:
         """Return the counter of a group; None for a size without experts."""
         if size.experts is None:
             return None

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
-from typing import Literal
+from dataclasses import dataclass, fields, replace
+from typing import Literal, TypedDict
 
 from mixopt.errors import ConfigError
 from mixopt_proxies.decoder.option_checks import check, of_kind
@@ -71,16 +71,21 @@ class Experts:
         return width * self.experts + 3 * width * self.expert_ff * (routed + self.shared_experts)
 
 
-KINDS = {
-    "experts": int,
-    "top_k": int,
-    "expert_ff": int,
-    "shared_experts": int,
-    "balance": str,
-    "balance_weight": float,
-    "bias_rate": float,
-    "z_loss": float,
-}
+class ExpertOverrides(TypedDict, total=False):
+    """Options that override fields of `Experts`, which says what they are; None does not."""
+
+    experts: int | None
+    top_k: int | None
+    expert_ff: int | None
+    shared_experts: int | None
+    balance: Balance | None
+    balance_weight: float | None
+    bias_rate: float | None
+    z_loss: float | None
+
+
+_SMALLEST = Experts(experts=2, top_k=1, expert_ff=8)
+KINDS = {field.name: type(getattr(_SMALLEST, field.name)) for field in fields(Experts)}
 _ONLY_WITH = {"balance_weight": "auxiliary", "bias_rate": "bias"}
 
 

@@ -18,17 +18,17 @@ experiments/real_text/experts.py.
 from __future__ import annotations
 
 from dataclasses import dataclass, fields, replace
-from typing import Literal
+from typing import Literal, Unpack
 
 from mixopt.errors import ConfigError, did_you_mean
-from mixopt_proxies.decoder.expert_options import KINDS, Experts, make_experts
-from mixopt_proxies.decoder.option_checks import check, of_kind
+from mixopt_proxies.decoder.expert_options import KINDS, ExpertOverrides, Experts, make_experts
+from mixopt_proxies.decoder.option_checks import check, check_names, of_kind
 
 Schedule = Literal["constant", "cosine"]
 
 
 @dataclass(frozen=True)
-class Size:
+class DecoderSize:
     """Shape of a decoder, how much of it a step sees, and how it is trained.
 
     Attributes:
@@ -121,7 +121,33 @@ class Size:
         return self.layers * block + self.width
 
 
-_REGMIX = Size(
+class ShapeOverrides(ExpertOverrides, total=False):
+    """Options that override the shape of a size (`DecoderSize` and `Experts` say what they are).
+
+    One that is left out, or None, is as in the named size.
+    """
+
+    layers: int | None
+    width: int | None
+    heads: int | None
+    ff: int | None
+    tied: bool | None
+
+
+class SizeOverrides(ShapeOverrides, total=False):
+    """Options that override any field of a size: its shape, and how it is trained."""
+
+    sequence_length: int | None
+    batch: int | None
+    lr: float | None
+    warmup: float | None
+    schedule: Schedule | None
+    weight_decay: float | None
+    betas: tuple[float, float] | None
+    clip: float | None
+
+
+_REGMIX = DecoderSize(
     layers=2,
     width=256,
     heads=8,
@@ -137,7 +163,7 @@ _REGMIX = Size(
     clip=1.0,
 )
 
-_TINY = Size(
+_TINY = DecoderSize(
     layers=2,
     width=64,
     heads=2,
@@ -153,7 +179,7 @@ _TINY = Size(
     clip=1.0,
 )
 
-SIZES: dict[str, Size] = {
+SIZES: dict[str, DecoderSize] = {
     "tiny": _TINY,
     "moe-tiny": replace(_TINY, experts=Experts(experts=8, top_k=2, expert_ff=96)),
     "1m": _REGMIX,
@@ -162,18 +188,19 @@ SIZES: dict[str, Size] = {
 }
 
 
-def make_size(name: str, **overrides: object) -> Size:
+def make_size(name: str, **overrides: Unpack[SizeOverrides]) -> DecoderSize:
     """Return a named size with the fields of `overrides` that are not None.
 
     Raises:
-        ConfigError: Unknown name, or a field that is out of range.
+        ConfigError: Unknown name, unknown field, or a field that is out of range.
     """
     if name not in SIZES:
         raise ConfigError(f"proxy.options.size: {name!r} is no size{did_you_mean(name, SIZES)}")
+    check_names(overrides, SizeOverrides)
     base = SIZES[name]
     given = {key: value for key, value in overrides.items() if value is not None}
     of_experts = {key: given.pop(key) for key in KINDS if key in given}
-    kinds = {field.name: type(getattr(base, field.name)) for field in fields(Size)}
+    kinds = {field.name: type(getattr(base, field.name)) for field in fields(DecoderSize)}
     checked = {key: of_kind(key, value, kinds[key]) for key, value in given.items()}
     dense = replace(base, experts=None, **checked)  # type: ignore[arg-type]
     experts = make_experts(base.experts, dense.ff, dense.width, of_experts)

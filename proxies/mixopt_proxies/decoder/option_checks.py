@@ -2,7 +2,22 @@
 
 from __future__ import annotations
 
-from mixopt.errors import ConfigError
+from collections.abc import Iterable
+
+from mixopt.errors import ConfigError, did_you_mean
+
+
+def check_names(options: Iterable[str], known: type) -> None:
+    """Refuse an option that is no field of a TypedDict, which no signature does.
+
+    Raises:
+        ConfigError: There is one; the message has the nearest that is known.
+    """
+    names = known.__annotations__
+    for option in options:
+        if option not in names:
+            near = did_you_mean(option, names)
+            raise ConfigError(f"proxy.options.{option}: unknown option{near}")
 
 
 def check(option: str, value: object, good: bool, want: str) -> None:

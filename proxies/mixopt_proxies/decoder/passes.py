@@ -18,7 +18,7 @@ from mixopt_proxies.decoder.loss import (
     chunked_mean_loss,
     dense_losses,
 )
-from mixopt_proxies.decoder.named_sizes import Size
+from mixopt_proxies.decoder.named_sizes import DecoderSize
 from mixopt_proxies.decoder.stack import Decoder
 
 
@@ -45,7 +45,7 @@ class Passes:
 
     def __init__(
         self,
-        size: Size,
+        size: DecoderSize,
         vocab_size: int,
         *,
         device: torch.device,

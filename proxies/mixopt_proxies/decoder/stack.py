@@ -19,8 +19,8 @@ from torch.nn import functional
 
 from mixopt_proxies.decoder.attention import Attention
 from mixopt_proxies.decoder.expert_choice import Choice, Routed, added_up
-from mixopt_proxies.decoder.experts import check_grouped_products, route
-from mixopt_proxies.decoder.named_sizes import Size
+from mixopt_proxies.decoder.expert_layer import check_grouped_products, route
+from mixopt_proxies.decoder.named_sizes import DecoderSize
 
 EPSILON = 1e-6
 
@@ -28,7 +28,7 @@ EPSILON = 1e-6
 class Decoder:
     """What is computed with the weights of a stack; it holds no weights itself."""
 
-    def __init__(self, size: Size, *, device: torch.device, dtype: torch.dtype) -> None:
+    def __init__(self, size: DecoderSize, *, device: torch.device, dtype: torch.dtype) -> None:
         if size.experts is not None:
             check_grouped_products()
         self.size = size

@@ -16,14 +16,14 @@ from torch import Tensor
 
 from mixopt.routing import ExpertCounts, layer_information
 from mixopt.trials import Losses, Progress, Trial
-from mixopt_proxies.decoder.batches import Batches, random_generator
-from mixopt_proxies.decoder.devices import to_device
-from mixopt_proxies.decoder.evaluation import HeldOut
+from mixopt_proxies.decoder.batches import TrialBatches, random_generator
+from mixopt_proxies.decoder.device_precision import to_device
 from mixopt_proxies.decoder.expert_choice import Routed, shift_biases
 from mixopt_proxies.decoder.expert_counter import ExpertCounter
 from mixopt_proxies.decoder.held_out_experts import HeldOutExperts
-from mixopt_proxies.decoder.optimizer import StackedAdamW
+from mixopt_proxies.decoder.held_out_windows import HeldOutWindows
 from mixopt_proxies.decoder.passes import Passes
+from mixopt_proxies.decoder.stacked_adamw import StackedAdamW
 from mixopt_proxies.decoder.trial_results import MemberCourse
 from mixopt_proxies.decoder.weights import StackedWeights
 
@@ -76,8 +76,8 @@ class StackTrainer:
 
     def run(
         self,
-        batches: Batches,
-        held_out: HeldOut,
+        batches: TrialBatches,
+        held_out: HeldOutWindows,
         eval_steps: set[int],
         report: Callable[[Progress], None],
     ) -> Course:
@@ -116,7 +116,7 @@ class StackTrainer:
             shift_biases(biases_LKE, routed.counts_LKBE.sum(2), experts.bias_rate)
         return routed
 
-    def stream(self, batches: Batches) -> Iterator[tuple[int, Tensor]]:
+    def stream(self, batches: TrialBatches) -> Iterator[tuple[int, Tensor]]:
         """Yield each step's number and tokens, shape (K, B, W), read some steps at a time."""
         tokens = self._passes.size.step_tokens * self.weights.members
         length = max(1, BLOCK_TOKENS[self._device.type] // tokens)
@@ -125,7 +125,7 @@ class StackTrainer:
             block = to_device(batches.block(first, stop), self._device)
             yield from enumerate(block, start=first)
 
-    def _evaluate(self, held_out: HeldOut, taken: int, seen: HeldOutExperts) -> list[Losses]:
+    def _evaluate(self, held_out: HeldOutWindows, taken: int, seen: HeldOutExperts) -> list[Losses]:
         def sequence_losses(tokens_KBW: Tensor) -> Tensor:
             losses_KB, routed = self._passes.evaluated(self.weights.leaves, tokens_KBW)
             seen.add(routed)
@@ -135,7 +135,7 @@ class StackTrainer:
         return held_out.losses(sequence_losses, self.weights.members, tokens)
 
     def _experts(
-        self, counter: ExpertCounter | None, seen: HeldOutExperts, held_out: HeldOut
+        self, counter: ExpertCounter | None, seen: HeldOutExperts, held_out: HeldOutWindows
     ) -> list[ExpertCounts]:
         """Return what each member's experts were given, in training and on held-out text."""
         if counter is None:

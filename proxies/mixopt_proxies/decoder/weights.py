@@ -23,7 +23,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from mixopt_proxies.decoder.named_sizes import Size
+from mixopt_proxies.decoder.named_sizes import DecoderSize
 
 Kind = Literal["matrix", "embedding", "router", "norm"]
 
@@ -43,7 +43,7 @@ class Weight:
         return math.prod(self.shape)
 
 
-def layout(size: Size, vocab_size: int) -> list[Weight]:
+def layout(size: DecoderSize, vocab_size: int) -> list[Weight]:
     """List the weights of a decoder in the order of the buffer.
 
     Matrices are (in, out), tables (V, C). Initial deviations are 1/sqrt(in), and those that
@@ -82,7 +82,7 @@ class StackedWeights:
 
     def __init__(
         self,
-        size: Size,
+        size: DecoderSize,
         vocab_size: int,
         seeds: Sequence[int],
         *,
@@ -154,7 +154,7 @@ class StackedWeights:
                     view.copy_(torch.randn(weight.shape, generator=generator) * weight.std)
 
 
-def _feed_forward(size: Size, layer: int, narrow: float) -> list[Weight]:
+def _feed_forward(size: DecoderSize, layer: int, narrow: float) -> list[Weight]:
     width, experts = size.width, size.experts
     dense = size.ff if experts is None else experts.shared_ff
     found = []
@@ -178,7 +178,7 @@ def _feed_forward(size: Size, layer: int, narrow: float) -> list[Weight]:
     return found
 
 
-def _no_biases(size: Size, members: int, device: torch.device) -> Tensor | None:
+def _no_biases(size: DecoderSize, members: int, device: torch.device) -> Tensor | None:
     if size.experts is None or size.experts.balance != "bias":
         return None
     return torch.zeros(size.layers, members, size.experts.experts, device=device)

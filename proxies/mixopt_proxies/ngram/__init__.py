@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING
 from mixopt.system.lazy_names import lazy_names
 
 if TYPE_CHECKING:
-    from mixopt_proxies.ngram.proxy import NgramProxy as NgramProxy
+    from mixopt_proxies.ngram.ngram_proxy import NgramProxy as NgramProxy
 else:
     __getattr__, __dir__ = lazy_names(
         __name__,
         {
-            "proxy": ["NgramProxy"],
+            "ngram_proxy": ["NgramProxy"],
         },
     )

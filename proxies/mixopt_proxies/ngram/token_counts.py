@@ -20,7 +20,7 @@ HELD_OUT_WINDOW = 1024
 
 
 @dataclass(frozen=True)
-class HeldOut:
+class HeldOutCounts:
     """Held-out tokens of one evaluation domain, the same for every trial.
 
     Attributes:
@@ -34,7 +34,7 @@ class HeldOut:
     tokens_per_byte: float
 
     @classmethod
-    def of(cls, domain: Domain, most: int) -> HeldOut:
+    def of(cls, domain: Domain, most: int) -> HeldOutCounts:
         """Take all held-out tokens, or evenly spaced windows of at most `most` in all.
 
         Raises:

@@ -20,7 +20,7 @@ from mixopt.corpus import Corpus
 from mixopt.errors import ConfigError
 from mixopt.trials import Losses, Progress, Training, Trial, TrialResult
 from mixopt_proxies.ngram.model import NgramModel
-from mixopt_proxies.ngram.token_counts import HeldOut, draw_tokens, make_pools
+from mixopt_proxies.ngram.token_counts import HeldOutCounts, draw_tokens, make_pools
 
 
 class NgramProxy:
@@ -63,7 +63,7 @@ class NgramProxy:
         report: Callable[[Progress], None],
     ) -> list[TrialResult]:
         """Count the n-grams of each trial's tokens and return its held-out losses."""
-        held_out = {d.name: HeldOut.of(d, training.eval_tokens) for d in corpus.evaluation}
+        held_out = {d.name: HeldOutCounts.of(d, training.eval_tokens) for d in corpus.evaluation}
         total = len(trials) * training.tokens
         report(Progress(0, total))
         results = []
@@ -73,7 +73,7 @@ class NgramProxy:
         return results
 
     def _train(
-        self, trial: Trial, corpus: Corpus, training: Training, held_out: dict[str, HeldOut]
+        self, trial: Trial, corpus: Corpus, training: Training, held_out: dict[str, HeldOutCounts]
     ) -> TrialResult:
         started = time.perf_counter()
         rng = np.random.default_rng(trial.seed)
@@ -108,7 +108,7 @@ def _ends(training: Training) -> list[int]:
     return [*range(every, training.tokens, every), training.tokens]
 
 
-def _evaluate(model: NgramModel, tokens: int, held_out: dict[str, HeldOut]) -> Losses:
+def _evaluate(model: NgramModel, tokens: int, held_out: dict[str, HeldOutCounts]) -> Losses:
     nats = {
         name: -float(model.log_probabilities(held.tokens_T, held.starts_T).mean())
         for name, held in held_out.items()

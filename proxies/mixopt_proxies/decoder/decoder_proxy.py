@@ -6,6 +6,7 @@ import math
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from typing import Unpack
 
 import torch
 
@@ -13,25 +14,24 @@ from mixopt.corpus import Corpus
 from mixopt.errors import ConfigError
 from mixopt.trials import Progress, Training, Trial, TrialResult
 from mixopt_proxies.decoder.autotune import Tuner, candidates, fastest, members_by_rule
-from mixopt_proxies.decoder.batches import Batches, make_pools, training_shards
+from mixopt_proxies.decoder.batches import TrialBatches, make_pools, training_shards
 from mixopt_proxies.decoder.compiling import Compile, should_compile
-from mixopt_proxies.decoder.devices import (
+from mixopt_proxies.decoder.device_precision import (
     Precision,
     resolve_device,
     resolve_precision,
     thread_limit,
 )
-from mixopt_proxies.decoder.evaluation import HeldOut
-from mixopt_proxies.decoder.expert_options import Balance
+from mixopt_proxies.decoder.held_out_windows import HeldOutWindows
 from mixopt_proxies.decoder.memory import memory_kept
-from mixopt_proxies.decoder.named_sizes import Schedule, make_size
+from mixopt_proxies.decoder.named_sizes import SizeOverrides, make_size
 from mixopt_proxies.decoder.passes import Passes
 from mixopt_proxies.decoder.trainer import StackTrainer
 from mixopt_proxies.decoder.trial_results import result_of
 
 
 @dataclass(frozen=True)
-class _Setting:
+class _GroupSetting:
     """Where and how a group runs."""
 
     device: torch.device
@@ -49,90 +49,29 @@ class DecoderProxy:
         self,
         *,
         size: str = "tiny",
-        layers: int | None = None,
-        width: int | None = None,
-        heads: int | None = None,
-        ff: int | None = None,
-        sequence_length: int | None = None,
-        batch: int | None = None,
-        tied: bool | None = None,
-        lr: float | None = None,
-        warmup: float | None = None,
-        schedule: Schedule | None = None,
-        weight_decay: float | None = None,
-        betas: tuple[float, float] | None = None,
-        clip: float | None = None,
-        experts: int | None = None,
-        top_k: int | None = None,
-        expert_ff: int | None = None,
-        shared_experts: int | None = None,
-        balance: Balance | None = None,
-        balance_weight: float | None = None,
-        bias_rate: float | None = None,
-        z_loss: float | None = None,
         precision: Precision = "auto",
         compile: Compile = "auto",
+        **overrides: Unpack[SizeOverrides],
     ) -> None:
-        """Choose a size and override any of its fields (named_sizes says what they are).
+        """Choose a size and override any of its fields.
 
         Args:
             size: `tiny`, RegMix's `1m` or `60m`; `moe-tiny` or `moe-1m` with experts.
-            layers: Blocks.
-            width: Residual stream.
-            heads: Attention heads.
-            ff: Inner width of the feed-forward.
-            sequence_length: Tokens predicted in a row.
-            batch: Sequences of one member and step.
-            tied: Whether the head is the embedding.
-            lr: Peak learning rate.
-            warmup: Steps, or a fraction of all steps below 1.
-            schedule: `constant` or `cosine`.
-            weight_decay: On matrices, never on norms.
-            betas: AdamW's.
-            clip: Largest gradient norm of a member; 0 does not clip.
-            experts: Routed experts of a block.
-            top_k: Experts of a token.
-            expert_ff: Inner width of an expert.
-            shared_experts: Experts that every token is given besides.
-            balance: `auxiliary`, `bias` or `none`.
-            balance_weight: Of the auxiliary loss.
-            bias_rate: By how much a step moves the biases.
-            z_loss: Weight of the router's z-loss.
             precision: `float32`, `bfloat16`, or `auto`: bf16 where the hardware has it.
             compile: true, false, or `auto`: where there is a compiler and the run pays it back.
+            **overrides: Fields of the size, such as `width=64`, and of its experts, such as
+                `top_k=1` (`DecoderSize` and `Experts` in mixopt_proxies.decoder say what they are).
 
         Raises:
-            ConfigError: A value that is out of range, or of no use beside the others.
+            ConfigError: A value that is out of range, or of no use beside the others; or an option
+                that there is not.
         """
-        self.size = make_size(
-            size,
-            layers=layers,
-            width=width,
-            heads=heads,
-            ff=ff,
-            sequence_length=sequence_length,
-            batch=batch,
-            tied=tied,
-            lr=lr,
-            warmup=warmup,
-            schedule=schedule,
-            weight_decay=weight_decay,
-            betas=betas,
-            clip=clip,
-            experts=experts,
-            top_k=top_k,
-            expert_ff=expert_ff,
-            shared_experts=shared_experts,
-            balance=balance,
-            balance_weight=balance_weight,
-            bias_rate=bias_rate,
-            z_loss=z_loss,
-        )
+        self.size = make_size(size, **overrides)
         _one_of("precision", precision, ("auto", "float32", "bfloat16"))
         _one_of("compile", compile, ("auto", True, False))
         self._precision: Precision = precision
         self._compile: Compile = compile
-        self._passes: dict[_Setting, Passes] = {}
+        self._passes: dict[_GroupSetting, Passes] = {}
 
     def group_size(self, corpus: Corpus, training: Training) -> int:
         """Return how many trials to train together.
@@ -174,7 +113,7 @@ class DecoderProxy:
         started = time.monotonic()
         size, steps = self.size, self._steps(training)
         setting = self._setting(len(trials), corpus, training)
-        batches = Batches(
+        batches = TrialBatches(
             trials,
             corpus,
             steps=steps,
@@ -182,7 +121,7 @@ class DecoderProxy:
             length=size.sequence_length,
             target_tokens=training.target_tokens,
         )
-        held_out = HeldOut(corpus, size, training.eval_tokens, setting.device)
+        held_out = HeldOutWindows(corpus, size, training.eval_tokens, setting.device)
         with thread_limit(training.threads), memory_kept(setting.device):
             trainer = StackTrainer(
                 trials,
@@ -200,22 +139,22 @@ class DecoderProxy:
             for k, trial in enumerate(trials)
         ]
 
-    def _tuner(self, members: int, setting: _Setting) -> Tuner:
+    def _tuner(self, members: int, setting: _GroupSetting) -> Tuner:
         passes = self._passes_for(setting)
         device, dtype = setting.device, setting.dtype
         return Tuner(members, setting.vocab_size, passes, device=device, dtype=dtype)
 
-    def _setting(self, members: int, corpus: Corpus, training: Training) -> _Setting:
+    def _setting(self, members: int, corpus: Corpus, training: Training) -> _GroupSetting:
         device = resolve_device(training.device)
         flops = self.size.step_flops(corpus.vocab_size) * self._steps(training) * members
-        return _Setting(
+        return _GroupSetting(
             device=device,
             dtype=resolve_precision(self._precision, device),
             vocab_size=corpus.vocab_size,
             compiled=should_compile(self._compile, device, flops),
         )
 
-    def _passes_for(self, setting: _Setting) -> Passes:
+    def _passes_for(self, setting: _GroupSetting) -> Passes:
         # Kept from group to group, and with them what was compiled.
         if setting not in self._passes:
             self._passes[setting] = Passes(

@@ -14,7 +14,7 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
-from mixopt_proxies.decoder.named_sizes import Size
+from mixopt_proxies.decoder.named_sizes import DecoderSize
 from mixopt_proxies.decoder.weights import StackedWeights
 
 FLOOR = 0.1
@@ -23,7 +23,7 @@ FLOOR = 0.1
 class StackedAdamW:
     """AdamW on the weights of a stack, with clipping member by member."""
 
-    def __init__(self, weights: StackedWeights, size: Size, steps: int) -> None:
+    def __init__(self, weights: StackedWeights, size: DecoderSize, steps: int) -> None:
         self._weights = weights
         self._size = size
         self._steps = steps
@@ -81,7 +81,7 @@ def clip_members(gradients: list[Tensor], limit: float) -> None:
         gradient.mul_(scale_K.view(-1, *[1] * (gradient.ndim - 1)))
 
 
-def rate_factor(step: int, steps: int, size: Size) -> float:
+def rate_factor(step: int, steps: int, size: DecoderSize) -> float:
     """Return the learning rate of a step, from 0, as a share of the peak."""
     warmup = size.warmup if size.warmup >= 1 else size.warmup * steps
     if step < warmup:

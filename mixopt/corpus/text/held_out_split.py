@@ -19,7 +19,7 @@ from mixopt.corpus.text.spool import Spooled
 Held = tuple[Document, Spooled]
 
 
-class HeldOut:
+class HeldOutSplit:
     """Takes documents one by one, gives back those to train on, and keeps the held-out ones."""
 
     def __init__(self, fraction: float, max_bytes: int, seed: int) -> None:

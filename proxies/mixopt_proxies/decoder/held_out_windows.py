@@ -20,18 +20,20 @@ from torch import Tensor
 from mixopt.corpus import Corpus, Domain
 from mixopt.trials import Losses
 from mixopt_proxies.decoder.batches import long_enough
-from mixopt_proxies.decoder.devices import to_device
-from mixopt_proxies.decoder.named_sizes import Size
+from mixopt_proxies.decoder.device_precision import to_device
+from mixopt_proxies.decoder.named_sizes import DecoderSize
 
 
-class HeldOut:
+class HeldOutWindows:
     """The first tokens of each evaluation domain's held-out text, ready on the device.
 
     Attributes:
         counts: Windows of each evaluation domain; they are read in this order.
     """
 
-    def __init__(self, corpus: Corpus, size: Size, eval_tokens: int, device: torch.device) -> None:
+    def __init__(
+        self, corpus: Corpus, size: DecoderSize, eval_tokens: int, device: torch.device
+    ) -> None:
         """Read the windows.
 
         Args:

@@ -1,0 +1,96 @@
+"""Trials that no fit can learn from are refused before one, in one line."""
+
+from dataclasses import replace
+
+import pytest
+
+from mixopt.errors import TrialsError
+from mixopt.mixture import Mixture
+from mixopt.objective import Objective
+from mixopt.trials import (
+    Losses,
+    Trial,
+    TrialResult,
+    Trials,
+    check_trials,
+    settled,
+    trials_fingerprint,
+)
+
+MEAN = Objective(("web", "code"), "mean", {"web": 0.5, "code": 0.5}, "nats_per_token")
+
+
+def trials_of(shares, losses, code=lambda k: 1.0 + k):
+    trials = [Trial(f"t{k}", Mixture({"a": w, "b": 1 - w}), k) for k, w in enumerate(shares)]
+    results = []
+    for k, loss in enumerate(losses):
+        nats = {"web": loss, "code": code(k)}
+        results.append(TrialResult(f"t{k}", "finished", 10, 5, 0.1 * k, Losses(10, nats, nats)))
+    return Trials.from_results(trials, results, proxy="p")
+
+
+FIVE = trials_of([0.1, 0.2, 0.3, 0.4, 0.5], [1.0, 1.5, 2.0, 2.5, 3.0])
+
+
+def test_enough_mixtures_with_losses_that_differ_are_fine():
+    check_trials(FIVE, MEAN, folds=5)
+
+
+def test_too_few_mixtures_are_counted_and_fewer_folds_are_named_where_they_would_do():
+    with pytest.raises(TrialsError) as error:
+        check_trials(FIVE, MEAN, folds=6)
+    assert str(error.value).startswith(
+        "5 finished trials of 5 different mixtures; 6-fold cross-validation needs 6: raise"
+    )
+    assert str(error.value).endswith(", or lower fit.folds to 5")
+    four = trials_of([0.1, 0.2, 0.3, 0.4], [1.0, 1.5, 2.0, 2.5])
+    with pytest.raises(TrialsError, match="or lower fit.folds to 4"):
+        check_trials(four, MEAN, folds=5)
+    check_trials(four, MEAN, folds=2)
+
+
+def test_replicates_are_one_mixture_and_four_are_needed_whatever_the_folds():
+    alike = trials_of([0.1, 0.2, 0.3, 0.3, 0.3], [1.0, 1.5, 2.0, 2.5, 3.0])
+    with pytest.raises(TrialsError) as error:
+        check_trials(alike, MEAN, folds=2)
+    assert "5 finished trials of 3 different mixtures; 2-fold" in str(error.value)
+    assert "needs 4" in str(error.value)
+    assert "lower fit.folds" not in str(error.value)
+
+
+@pytest.mark.parametrize("level", [0.0, 1e-12, -3.0, 7.0])
+def test_a_loss_that_is_the_same_in_all_trials_is_named(level):
+    shares = [0.1, 0.2, 0.3, 0.4]
+    for noise in (0.0, 1e-10 * abs(level)):
+        flat = trials_of(shares, [1, 2, 3, 4], code=lambda k, noise=noise: level + noise * k)
+        with pytest.raises(TrialsError, match="the loss on 'code' is .* in all 4 trials"):
+            check_trials(flat, MEAN, folds=2)
+    steps = 1e-6 * max(abs(level), 1e-3)
+    check_trials(trials_of(shares, [1, 2, 3, 4], code=lambda k: level + steps * k), MEAN, folds=2)
+
+
+def test_evaluation_domains_are_those_of_the_objective_in_its_order():
+    other = Objective(("web", "cod"), "target", {"web": 1.0}, "nats_per_token")
+    with pytest.raises(TrialsError, match="no losses on evaluation domain 'cod'; did you mean"):
+        check_trials(FIVE, other, folds=2)
+    turned = Objective(("code", "web"), "target", {"web": 1.0}, "nats_per_token")
+    with pytest.raises(TrialsError, match="are code, web; the trials' are web, code: give both"):
+        check_trials(FIVE, turned, folds=2)
+
+
+def test_an_objective_that_divides_by_spreads_takes_those_of_its_trials():
+    assert settled(MEAN, FIVE) is MEAN
+    scaled = settled(replace(MEAN, scale="spread"), FIVE)
+    assert scaled.spreads == pytest.approx({"web": 0.5**0.5, "code": 2**0.5})
+
+
+def test_the_fingerprint_is_of_content_alone():
+    again = Trials(FIVE.table.reverse(), FIVE.domains, FIVE.targets)
+    assert trials_fingerprint(again) == trials_fingerprint(FIVE)
+    assert len(trials_fingerprint(FIVE)) == 12
+    slower = FIVE.table.with_columns(seconds=FIVE.table["seconds"] * 2)
+    assert trials_fingerprint(Trials(slower, FIVE.domains, FIVE.targets)) == trials_fingerprint(
+        FIVE
+    )
+    other = trials_of([0.1, 0.2, 0.3, 0.4, 0.5], [1.0, 1.5, 2.0, 2.5, 3.0 + 1e-12])
+    assert trials_fingerprint(other) != trials_fingerprint(FIVE)

@@ -1,0 +1,143 @@
+"""Designs and results on disk come back as they went, or the file that is wrong is named."""
+
+import json
+
+import numpy as np
+import polars as pl
+import pytest
+from made_experts import counted
+
+from mixopt.errors import DesignError, RunError
+from mixopt.mixture import Mixture
+from mixopt.routing import ExpertCounts, LayerInformation
+from mixopt.trials import (
+    Losses,
+    Trial,
+    TrialFolder,
+    TrialResult,
+    read_design,
+    result_from_json,
+    result_to_json,
+    trial_paths,
+    write_design,
+)
+from mixopt.trials.design_table import design_table
+
+MIXTURES = [Mixture({"web": w, "code": 1 - w}) for w in (0.25, 0.5)]
+TRIALS = [
+    Trial("t0", MIXTURES[0], 3),
+    Trial("t1", MIXTURES[1], 4, role="anchor", round=2),
+]
+LOSSES = Losses(100, {"web": 2.0, "code": 1.0}, {"web": 1.0, "code": 0.5})
+RESULTS = [
+    TrialResult("t0", "finished", 100, 5, 1.5, LOSSES, (LOSSES, LOSSES)),
+    TrialResult("t1", "failed", 0, 5, 0.5, reason="out of memory"),
+]
+
+
+def test_results_survive_json():
+    for result in RESULTS:
+        content = json.loads(json.dumps(result_to_json(result)))
+        assert "experts" not in content
+        assert result_from_json(content) == result
+
+
+def test_experts_survive_json():
+    counts = counted([np.full((2, 4), 10)])
+    experts = ExpertCounts(counts, counts, (LayerInformation(0, 0.3, 0.1, 0.2, 0.25),))
+    result = TrialResult("t0", "finished", 100, 5, 1.5, LOSSES, experts=experts)
+    again = result_from_json(json.loads(json.dumps(result_to_json(result))))
+    assert again.experts.information == experts.information
+    layer, same = again.experts.train.layers[0], counts.layers[0]
+    assert np.array_equal(layer.counts_HDE, same.counts_HDE)
+
+
+def test_a_folder_keeps_results_by_trial(tmp_path):
+    folder = TrialFolder(tmp_path)
+    folder.write(0, TRIALS, RESULTS)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["t0.json", "t1.json"]
+    third = Trial("t2", MIXTURES[0], 9)
+    assert TrialFolder(tmp_path).results([*TRIALS, third]) == dict(
+        zip(("t0", "t1"), RESULTS, strict=True)
+    )
+    folder.forget("t1")
+    folder.forget("t1")
+    assert list(folder.results(TRIALS)) == ["t0"]
+
+
+def test_files_of_trials_are_told_from_the_others(tmp_path):
+    for name in ("t0.json", "groups.json", "rounds.json", ".group-00000.json", "t0.txt"):
+        (tmp_path / name).write_text("{}")
+    assert [path.name for path in trial_paths(tmp_path)] == ["t0.json"]
+
+
+def test_a_group_that_was_cut_off_while_it_was_written_is_completed(tmp_path):
+    folder = TrialFolder(tmp_path / "all")
+    folder.write(0, TRIALS, RESULTS)
+    entries = [json.loads((tmp_path / "all" / f"{t.name}.json").read_text()) for t in TRIALS]
+    (tmp_path / "cut").mkdir()
+    (tmp_path / "cut" / ".group-00000.json").write_text(json.dumps(entries))
+    recovered = TrialFolder(tmp_path / "cut")
+    assert list(recovered.results(TRIALS).values()) == RESULTS
+    assert not list((tmp_path / "cut").glob(".group-*"))
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        Trial("t0", MIXTURES[1], 3),
+        Trial("t0", MIXTURES[0], 4),
+        Trial("t0", MIXTURES[0], 3, round=1),
+    ],
+)
+def test_a_file_of_another_trial_is_refused(tmp_path, other):
+    TrialFolder(tmp_path).write(0, TRIALS, RESULTS)
+    with pytest.raises(RunError, match=r"t0\.json: is of another mixture or seed; delete it"):
+        TrialFolder(tmp_path).results([other])
+    (tmp_path / "t0.json").write_text("[]")
+    with pytest.raises(RunError, match="is of another mixture or seed"):
+        TrialFolder(tmp_path).results(TRIALS)
+
+
+def test_a_design_is_read_as_it_was_written(tmp_path):
+    path = tmp_path / "design.parquet"
+    write_design(TRIALS, path)
+    assert read_design(path) == TRIALS
+    assert pl.read_parquet(path).columns == [
+        "trial", "role", "seed", "round", "mixture", "weight/web", "weight/code",
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("trials", "message"),
+    [
+        ([], "a design needs at least one trial"),
+        ([TRIALS[0], TRIALS[0]], "trial 't0' is in the design twice"),
+        ([TRIALS[0], Trial("x", Mixture({"web": 1.0}), 0)], "'x' has other domains than 't0'"),
+    ],
+)
+def test_a_design_that_is_none_is_refused(trials, message):
+    with pytest.raises(DesignError, match=message):
+        design_table(trials)
+
+
+def test_a_file_that_is_no_design_is_named(tmp_path):
+    path = tmp_path / "design.parquet"
+    with pytest.raises(DesignError, match=r"design\.parquet: cannot be read"):
+        read_design(path)
+    table = design_table(TRIALS)
+    table.drop("seed").write_parquet(path)
+    with pytest.raises(DesignError, match="not a design: no column 'seed'"):
+        read_design(path)
+    table.select("trial", "role", "seed", "round", "mixture").write_parquet(path)
+    with pytest.raises(DesignError, match="not a design: no column 'weight/...'"):
+        read_design(path)
+    swapped = table.with_columns(
+        pl.col("weight/code").alias("weight/web"), pl.col("weight/web").alias("weight/code")
+    )
+    swapped.write_parquet(path)
+    with pytest.raises(DesignError, match="trial 't0': its weights are not those of"):
+        read_design(path)
+    table.with_columns(pl.lit(-1.0).alias("weight/web")).write_parquet(path)
+    with pytest.raises(DesignError, match="trial 't0': .*web"):
+        read_design(path)
