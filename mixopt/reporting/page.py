@@ -61,7 +61,7 @@ h2,h3{break-after:avoid}figure svg{min-width:0}.wide,figure{overflow:visible}}
 
 
 @dataclass(frozen=True)
-class Section:
+class PageSection:
     """A part of the page; `body` is markup that the functions below made."""
 
     name: str
@@ -69,7 +69,7 @@ class Section:
     body: str
 
 
-def page(title: str, subtitle: str, lead: str, sections: Sequence[Section]) -> str:
+def page(title: str, subtitle: str, lead: str, sections: Sequence[PageSection]) -> str:
     """Return the whole file.
 
     Args:
