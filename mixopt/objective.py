@@ -33,6 +33,13 @@ Unit = Literal["nats_per_token", "bits_per_byte"]
 Kind = Literal["target", "mean", "worst"]
 Direction = Literal["lower", "higher"]
 Scale = Literal["none", "spread"]
+# How the unit of losses, and of an objective (`value_unit`), is written.
+UNITS = {
+    "bits_per_byte": "bits per byte",
+    "nats_per_token": "nats per token",
+    "standard_deviations": "standard deviations",
+    "metric_units": "units of the metric",
+}
 
 
 @dataclass(frozen=True)

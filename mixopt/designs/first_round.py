@@ -26,17 +26,7 @@ from mixopt.designs.dirichlet import MULTIPLIER, DirichletDraws, draw_mixtures
 from mixopt.errors import ConfigError, DesignError
 from mixopt.mixture import Mixture
 from mixopt.system import Array
-from mixopt.trials import Role, Trial, read_design, write_design
-
-__all__ = [
-    "design_constraints",
-    "make_design",
-    "read_design",
-    "sample_mixtures",
-    "sobol_mixtures",
-    "trial_seeds",
-    "write_design",
-]
+from mixopt.trials import Role, Trial
 
 
 def make_design(

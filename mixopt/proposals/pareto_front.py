@@ -39,7 +39,7 @@ SAME = 1e-3  # total variation below which two points are one
 
 
 @dataclass(frozen=True)
-class Point:
+class FrontPoint:
     """A proposal, and how much each target counted in what it minimises."""
 
     importance: Mapping[str, float]
@@ -62,7 +62,7 @@ class Front:
     """
 
     targets: tuple[str, ...]
-    points: tuple[Point, ...]
+    points: tuple[FrontPoint, ...]
     unit: Unit
 
     def table(self) -> pl.DataFrame:
@@ -136,7 +136,7 @@ def propose_front(
             fits=fits,
             collapsed=collapsed,
         )
-        found.append(Point(dict(zip(targets, weights_M.tolist(), strict=True)), proposal))
+        found.append(FrontPoint(dict(zip(targets, weights_M.tolist(), strict=True)), proposal))
         update(len(found), "points")
     kept = _undominated(found, targets, fit.objective.higher)
     return Front(tuple(targets), tuple(kept), fit.objective.unit)
@@ -171,8 +171,8 @@ def _lattice(targets: int, points: int) -> Array:
 
 
 def _undominated(
-    points: Sequence[Point], targets: Sequence[str], higher: Sequence[str]
-) -> list[Point]:
+    points: Sequence[FrontPoint], targets: Sequence[str], higher: Sequence[str]
+) -> list[FrontPoint]:
     """Return the points that no other beats on all targets, by the first target's loss."""
     signs_M = np.array([-1.0 if name in higher else 1.0 for name in targets])
     losses_PM = signs_M * np.array([[p.losses[n].value for n in targets] for p in points])
@@ -188,5 +188,5 @@ def _undominated(
     return [points[place] for place in kept]
 
 
-def _apart(one: Point, other: Point) -> float:
+def _apart(one: FrontPoint, other: FrontPoint) -> float:
     return float(total_variation(one.proposal.mixture.array, other.proposal.mixture.array))

@@ -10,7 +10,7 @@ from mixopt.reporting.page import PageSection, bullets, paragraph, table
 from mixopt.reporting.sections import Pictures
 from mixopt.routing import Summary
 from mixopt.run_directory import Run
-from mixopt.system import share
+from mixopt.system import share_text
 
 SHOWN = 6  # trials whose experts collapsed, in words
 _COLUMNS = (
@@ -73,7 +73,7 @@ def _by_domain(found: SweepExperts) -> str:
     for row in found.summary.by_domain().iter_rows(named=True):
         other = text.get(row["domain"], {})
         cells = (row["max_violation"], row["starved"], other.get("own"), other.get("distance"))
-        rows.append((row["domain"], share(row["share"] or 0.0), *map(_cell, cells)))
+        rows.append((row["domain"], share_text(row["share"] or 0.0), *map(_cell, cells)))
     columns = ("domain", "share", "busiest above even", "starved experts", "own experts")
     caption = "Own experts: share of its tokens that go to experts which get 1.5 times more of it."
     return table((*columns, "distance to others"), rows, caption=caption)

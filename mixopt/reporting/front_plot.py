@@ -15,7 +15,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator, PercentFormatter
 
 from mixopt.reporting.figure_style import COLOURS, FAINT, INK, LETTER, label, new_figure
-from mixopt.system import share
+from mixopt.system import share_text
 
 if TYPE_CHECKING:
     from mixopt.proposals import Front
@@ -82,7 +82,7 @@ def _weights(axes: Axes, front: Front) -> None:
         for place, width, left in zip(places, widths_P, left_P, strict=True):
             if width >= LEAST:
                 axes.annotate(
-                    share(width),
+                    share_text(width),
                     (left + width / 2, place),
                     ha="center",
                     va="center",

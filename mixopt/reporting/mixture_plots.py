@@ -15,7 +15,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator, PercentFormatter
 
 from mixopt.reporting.figure_style import COLOURS, FAINT, INK, LETTER, label, legend, new_figure
-from mixopt.system import Array, share
+from mixopt.system import Array, share_text
 
 
 def plot_shares(natural: Mapping[str, float], proposal: Mapping[str, float]) -> Figure:
@@ -35,7 +35,7 @@ def plot_shares(natural: Mapping[str, float], proposal: Mapping[str, float]) -> 
         widths_D = [shares[name] for name in names]
         axes.barh(places_D + offset, widths_D, height=0.36, color=COLOURS[mixture], label=mixture)
         for place, width in zip(places_D + offset, widths_D, strict=True):
-            axes.annotate(share(width), (width, place), **beside)
+            axes.annotate(share_text(width), (width, place), **beside)
     axes.axvline(1 / len(names), color=FAINT, linewidth=1.1, dashes=(4, 3), label="uniform")
     axes.set_yticks(places_D, names)
     axes.grid(visible=False, axis="y")

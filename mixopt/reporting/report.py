@@ -16,6 +16,7 @@ from typing import Any
 import yaml
 
 from mixopt.config import dump_config
+from mixopt.objective import UNITS
 from mixopt.proposals import Interval, Proposal, Validation
 from mixopt.reporting import mixture_plots as plots
 from mixopt.reporting.experts_section import experts_section
@@ -30,7 +31,6 @@ from mixopt.reporting.page import (
     table,
 )
 from mixopt.reporting.sections import Pictures, corpus_section, design_section, fit_section
-from mixopt.reporting.terminal import UNITS
 from mixopt.reporting.validation_section import (
     prediction_section,
     validation_section,
@@ -38,15 +38,15 @@ from mixopt.reporting.validation_section import (
 )
 from mixopt.run_directory import Run
 from mixopt.system import (
-    difference,
+    difference_text,
     duration,
     git_commit,
-    interval,
-    loss,
+    interval_text,
+    loss_text,
     machine,
     package_versions,
-    ratio,
-    share,
+    ratio_text,
+    share_text,
     short_count,
     without_folders,
     write_text,
@@ -111,22 +111,22 @@ def _answer(run: Run, validation: Validation | None, pictures: Pictures) -> str:
 def _facts(run: Run, validation: Validation | None) -> Iterable[tuple[str, str, str]]:
     proposal, unit = run.proposal, UNITS[run.objective.value_unit]
     predicted = proposal.predicted_objective
-    remark = f"{unit}, 90%: {loss(predicted.low)} to {loss(predicted.high)}"
-    yield "predicted objective", loss(predicted.value), remark
+    remark = f"{unit}, 90%: {loss_text(predicted.low)} to {loss_text(predicted.high)}"
+    yield "predicted objective", loss_text(predicted.value), remark
     gain = _negated(proposal.gains["natural"])
-    remark = f"{unit}, 90%: {interval(gain.low, gain.high)}"
-    yield "predicted, less natural", difference(gain.value), remark
+    remark = f"{unit}, 90%: {interval_text(gain.low, gain.high)}"
+    yield "predicted, less natural", difference_text(gain.value), remark
     found = validation.compare("natural") if validation is not None else None
     if found is not None:
-        remark = f"{unit}, 95%: {interval(found.low, found.high)}, {found.seeds} seeds"
-        yield "validated, less natural", difference(found.mean), remark
+        remark = f"{unit}, 95%: {interval_text(found.low, found.high)}, {found.seeds} seeds"
+        yield "validated, less natural", difference_text(found.mean), remark
     if proposal.stability is not None:
         moved = proposal.stability
         remark = f"mean share that moves over {moved.refits} refits on resampled trials"
-        yield "stability", share(moved.mean), remark
+        yield "stability", share_text(moved.mean), remark
     if proposal.optimism.refits is not None:
         remark = f"{unit}: refits at their own optimum, less the full fit there"
-        yield "optimism", difference(proposal.optimism.refits), remark
+        yield "optimism", difference_text(proposal.optimism.refits), remark
     remark = f"of {len(proposal.mixture)}: the exponential of the weights' entropy"
     yield "effective domains", f"{proposal.effective_domains:.1f}", remark
 
@@ -136,7 +136,7 @@ def _mixture_table(proposal: Proposal) -> str:
     rows = []
     for name, weight in sorted(proposal.mixture.items(), key=lambda item: -item[1]):
         natural = proposal.natural[name]
-        row = [name, share(natural), share(weight), ratio(weight, natural)]
+        row = [name, share_text(natural), share_text(weight), ratio_text(weight, natural)]
         rows.append(row + ([f"{epochs[name]:.2f}"] if epochs else []))
     columns = ["domain", "natural", "proposed", "times natural"] + (["epochs"] if epochs else [])
     target = proposal.provenance.get("target_tokens")

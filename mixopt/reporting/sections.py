@@ -12,20 +12,20 @@ from matplotlib.figure import Figure
 from mixopt.config import SourceConfig
 from mixopt.corpus import Domain
 from mixopt.fitting import CEILING, OBJECTIVE, Fit
+from mixopt.objective import UNITS
 from mixopt.reporting import mixture_plots as plots
 from mixopt.reporting.figure_style import figure_svg
 from mixopt.reporting.page import PageSection, figure, heading, paragraph, table
-from mixopt.reporting.terminal import UNITS
 from mixopt.run_directory import Run
 from mixopt.system import (
-    count,
-    loss,
-    rank,
-    share,
+    bytes_text,
+    count_text,
+    loss_text,
+    name_text,
+    rank_text,
+    share_text,
     short_count,
-    size,
     without_folders,
-    words,
     write_text,
 )
 
@@ -54,8 +54,8 @@ def corpus_section(run: Run) -> PageSection:
         for domain in corpus.evaluation
     ]
     body = paragraph(
-        f"Tokenizer: {corpus.tokenizer}, {count(corpus.vocab_size)} entries. Held-out documents"
-        " are never trained on; targets have no training text at all."
+        f"Tokenizer: {corpus.tokenizer}, {count_text(corpus.vocab_size)} entries. Held-out"
+        " documents are never trained on; targets have no training text at all."
     )
     columns = ("domain", "share", "documents", "tokens", "text", "held-out tokens", "source")
     styles = ["" if domain.train is not None else "weak" for domain in corpus.evaluation]
@@ -85,7 +85,7 @@ def fit_section(run: Run, pictures: Pictures) -> PageSection:
     order = pl.col("kind").replace_strict(KINDS)
     rows = fit.report.filter(pl.col("target") == OBJECTIVE).sort(order, "rmse")
     body = paragraph(
-        f"{words(fit.name)} was chosen by the {fit.criterion} ({fit.folds} folds; a mixture and"
+        f"{name_text(fit.name)} was chosen by the {fit.criterion} ({fit.folds} folds; a mixture and"
         " its replicates are held out together). Controls rank or predict without a fitted law;"
         " a regressor that does not beat them has learned nothing."
     )
@@ -97,7 +97,9 @@ def fit_section(run: Run, pictures: Pictures) -> PageSection:
     observed_N, predicted_N = (held_out[name].to_numpy() for name in ("observed", "predicted"))
     drawn = plots.plot_held_out(observed_N, predicted_N, unit, _spearman_note(rows, fit.name))
     body += pictures.show(
-        "held_out", drawn, f"{words(fit.name)} on held-out folds: each trial was predicted unseen."
+        "held_out",
+        drawn,
+        f"{name_text(fit.name)} on held-out folds: each trial was predicted unseen.",
     )
     weights_ND, objective_N = fit.trials.weights(), _objective(fit)
     drawn = plots.plot_responses(weights_ND, objective_N, fit.domains, run.proposal.mixture, unit)
@@ -111,12 +113,12 @@ def _corpus_row(
     domain: Domain, natural: float | None, sources: dict[str, SourceConfig]
 ) -> tuple[str, ...]:
     source = _source(sources[domain.name])
-    held_out = count(domain.validation.tokens)
+    held_out = count_text(domain.validation.tokens)
     train = domain.train
     if train is None:
         return (domain.name, "target", "", "", "", held_out, source)
-    text = (count(train.documents), count(train.tokens), size(train.bytes))
-    return (domain.name, share(natural or 0.0), *text, held_out, source)
+    text = (count_text(train.documents), count_text(train.tokens), bytes_text(train.bytes))
+    return (domain.name, share_text(natural or 0.0), *text, held_out, source)
 
 
 def _source(source: SourceConfig) -> str:
@@ -150,7 +152,7 @@ def _predictors(rows: pl.DataFrame, chosen: str, unit: str) -> str:
     for row in rows.iter_rows(named=True):
         name = _heading(row["predictor"])
         kind = f"{row['kind']}, chosen" if row["predictor"] == chosen else row["kind"]
-        cells.append((name, kind, rank(row["spearman"]), loss(row["rmse"])))
+        cells.append((name, kind, rank_text(row["spearman"]), loss_text(row["rmse"])))
         styles.append("strong" if row["predictor"] == chosen else _style(row["kind"]))
     columns = ("predictor", "kind", "Spearman", f"error (RMSE), {unit}")
     caption = "The objective of held-out trials."
@@ -158,7 +160,7 @@ def _predictors(rows: pl.DataFrame, chosen: str, unit: str) -> str:
 
 
 def _heading(predictor: str) -> str:
-    return "noise ceiling" if predictor == CEILING else words(predictor)
+    return "noise ceiling" if predictor == CEILING else name_text(predictor)
 
 
 def _style(kind: str) -> str:
@@ -173,14 +175,16 @@ def _noise(fit: Fit, unit: str) -> str:
         )
     return paragraph(
         f"The noise of a trial, from replicates of one mixture under other seeds, is"
-        f" {loss(ceiling['rmse'][0])} {unit}. The ceiling is what a perfect predictor would reach"
-        " under this noise.",
+        f" {loss_text(ceiling['rmse'][0])} {unit}. The ceiling is what a perfect predictor would"
+        " reach under this noise.",
         "soft",
     )
 
 
 def _spearman_note(rows: pl.DataFrame, chosen: str) -> str:
-    found = {name: rank(value) for name, value in rows.select("predictor", "spearman").iter_rows()}
+    found = {
+        name: rank_text(value) for name, value in rows.select("predictor", "spearman").iter_rows()
+    }
     note = f"Spearman {found[chosen]}"
     return f"{note}, ceiling {found[CEILING]}" if CEILING in found else note
 
@@ -201,11 +205,11 @@ def _by_target(fit: Fit) -> str:
     ranked = fit.report.filter(pl.col("spearman").is_not_null())
     names = list(dict.fromkeys(ranked["predictor"]))
     found = {
-        (predictor, target): rank(value)
+        (predictor, target): rank_text(value)
         for predictor, target, value in ranked.select("predictor", "target", "spearman").iter_rows()
     }
     rows = [
-        (target, *(found.get((name, target), rank(None)) for name in names))
+        (target, *(found.get((name, target), rank_text(None)) for name in names))
         for target in fit.targets
     ]
     styles = ["strong" if target in fit.objective.measured else "" for target in fit.targets]

@@ -6,21 +6,17 @@ import io
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
+from mixopt.objective import UNITS
 from mixopt.proposals import Proposal, Validation, validation_table
 from mixopt.run_directory import Run
 
 if TYPE_CHECKING:
     from rich.table import Table
 
-    from mixopt.proposals import Front
+    from mixopt.objective import UNITS
+from mixopt.proposals import Front
 
 SHOWN = 4  # domains of a point of a front
-UNITS = {
-    "bits_per_byte": "bits per byte",
-    "nats_per_token": "nats per token",
-    "standard_deviations": "standard deviations",
-    "metric_units": "units of the metric",
-}
 
 
 def run_summary(run: Run) -> dict[str, Any]:

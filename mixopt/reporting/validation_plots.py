@@ -24,7 +24,7 @@ from mixopt.reporting.figure_style import (
     legend,
     new_figure,
 )
-from mixopt.system import Array, short_count, words
+from mixopt.system import Array, name_text, short_count
 
 if TYPE_CHECKING:
     from mixopt.proposals import Comparison
@@ -49,7 +49,7 @@ def plot_validation(
     label(left, x=unit, title="each seed, and the mean")
     label(right, x=unit, title="proposal less baseline, 95% interval")
     for axes in (left, right):
-        axes.set_yticks(list(rows.values()), [words(name) for name in rows])
+        axes.set_yticks(list(rows.values()), [name_text(name) for name in rows])
         axes.set_ylim(len(rows) - 0.5, -0.75)
         axes.xaxis.set_major_locator(MaxNLocator(5))
     right.tick_params(labelleft=False)
@@ -78,7 +78,7 @@ def plot_predicted_validated(
     style: dict[str, Any] = {"markerfacecolor": PAPER, "markeredgecolor": INK, "linestyle": "none"}
     named = "predicted from the trials"
     axes.plot(middles, rows_B + 0.24, marker="D", markersize=6, label=named, **style)
-    axes.set_yticks(rows_B, [words(found.baseline) for found in comparisons])
+    axes.set_yticks(rows_B, [name_text(found.baseline) for found in comparisons])
     axes.set_ylim(len(comparisons) - 0.5, -0.6)
     label(axes, x=f"proposal less baseline, {unit}; below 0 the proposal is better")
     legend(axes, loc="upper left", bbox_to_anchor=(0, 1.16), ncols=2, borderaxespad=0)
@@ -105,7 +105,7 @@ def plot_curves(curves: Mapping[str, Sequence[tuple[Array, Array]]], unit: str) 
                 alpha=0.8,
                 markersize=3.5,
                 marker=MARKERS.get(name, "o"),
-                label=words(name) if number == 0 else None,
+                label=name_text(name) if number == 0 else None,
             )
     axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: short_count(value)))
     label(axes, x="training tokens", y=unit)

@@ -5,13 +5,21 @@ from __future__ import annotations
 import numpy as np
 
 from mixopt.mixture import Mixture
+from mixopt.objective import UNITS
 from mixopt.proposals import PROPOSAL, Comparison, Validation, mixture_of
 from mixopt.reporting import validation_plots
 from mixopt.reporting.page import PageSection, heading, paragraph, table
 from mixopt.reporting.sections import Pictures
-from mixopt.reporting.terminal import UNITS
 from mixopt.run_directory import Run
-from mixopt.system import Array, difference, interval, loss, read_json, short_count, words
+from mixopt.system import (
+    Array,
+    difference_text,
+    interval_text,
+    loss_text,
+    name_text,
+    read_json,
+    short_count,
+)
 from mixopt.trials import result_from_json
 
 
@@ -52,10 +60,10 @@ def prediction_section(run: Run, pictures: Pictures) -> PageSection:
     levels, gains = _predicted(run), run.proposal.gains
     rows = []
     for name in validation.mixtures:
-        row = [words(name), loss(levels[name]), loss(validation.mean(name))]
+        row = [name_text(name), loss_text(levels[name]), loss_text(validation.mean(name))]
         found = next((c for c in validation.comparisons if c.baseline == name), None)
         if found is not None:
-            row += [difference(-gains[name].value), difference(found.mean)]
+            row += [difference_text(-gains[name].value), difference_text(found.mean)]
         rows.append([*row, *[""] * (5 - len(row))])
     columns = ("mixture", "predicted", "validated", "proposal less it, predicted", "validated")
     body = paragraph(
@@ -77,10 +85,10 @@ def _mixtures(run: Run) -> str:
     rows = []
     for name in validation.mixtures:
         mean, spread = validation.mean(name), validation.spread(name)
-        row = [words(name), loss(mean), loss(spread)]
+        row = [name_text(name), loss_text(mean), loss_text(spread)]
         found = next((c for c in validation.comparisons if c.baseline == name), None)
         if found is not None:
-            row += [difference(found.mean), interval(found.low, found.high), _says(found)]
+            row += [difference_text(found.mean), interval_text(found.low, found.high), _says(found)]
         rows.append([*row, *[""] * (6 - len(row))])
     columns = ("mixture", "mean", "sd of seeds", "proposal less it", "95% interval", "proposal")
     styles = ["strong" if name == PROPOSAL else "" for name in validation.mixtures]
@@ -92,18 +100,18 @@ def _domains(run: Run) -> str:
     validation, objective = run.validation, run.objective
     rows, styles = [], []
     for target in validation.trials.targets:
-        row = [target, loss(validation.mean(PROPOSAL, target))]
+        row = [target, loss_text(validation.mean(PROPOSAL, target))]
         for found in validation.comparisons:
             one = validation.compare(found.baseline, target)
             if one is None:
                 row.append("")
                 continue
             mark = {"wins": " better", "loses": " worse"}.get(one.verdict, "")
-            half = loss((one.high - one.low) / 2)
-            row.append(f"{difference(one.mean)} \N{PLUS-MINUS SIGN} {half}{mark}")
+            half = loss_text((one.high - one.low) / 2)
+            row.append(f"{difference_text(one.mean)} \N{PLUS-MINUS SIGN} {half}{mark}")
         rows.append(row)
         styles.append("strong" if target in objective.measured else "")
-    less = [f"less {words(found.baseline)}" for found in validation.comparisons]
+    less = [f"less {name_text(found.baseline)}" for found in validation.comparisons]
     caption = "Held-out loss of the proposal, and its paired difference from each baseline (95%)."
     return table(("evaluation domain", "proposal", *less), rows, caption=caption, styles=styles)
 

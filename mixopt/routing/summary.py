@@ -12,7 +12,7 @@ from mixopt.routing.assignments import Assignments
 from mixopt.routing.diagnoses import diagnose, enough
 from mixopt.routing.diagnosis import Diagnosis, Thresholds
 from mixopt.routing.probe_result import ProbeResult
-from mixopt.system import short_count, words
+from mixopt.system import name_text, short_count
 
 SHOWN = 3  # diagnoses of a kind that are printed
 
@@ -101,14 +101,14 @@ class Summary:
             values, numbers = known[name].to_numpy(), known["layer"]
             low, high = int(values.argmin()), int(values.argmax())
             lines.append(
-                f"{words(name):16}{values.mean():9.3f}{values[low]:9.3f}{numbers[low]:5d}"
+                f"{name_text(name):16}{values.mean():9.3f}{values[low]:9.3f}{numbers[low]:5d}"
                 f"{values[high]:9.3f}{numbers[high]:5d}"
             )
         return lines
 
     def _domain_lines(self) -> list[str]:
         shown = ("share", "max_violation", "starved", "router_entropy", "own", "distance")
-        lines = [f"{'by domain':16}{'tokens':>9}" + "".join(f"{words(n):>15}" for n in shown)]
+        lines = [f"{'by domain':16}{'tokens':>9}" + "".join(f"{name_text(n):>15}" for n in shown)]
         for row in self.by_domain().to_dicts():
             cells = "".join(f"{_cell(row[name]):>15}" for name in shown)
             lines.append(f"{row['domain'][:15]:16}{short_count(row['tokens']):>9}{cells}")

@@ -5,34 +5,34 @@ from __future__ import annotations
 import math
 
 
-def share(value: float) -> str:
+def share_text(value: float) -> str:
     """Write a share of the tokens as a percentage."""
     return f"{100 * value:.1f}%" if value >= 5e-4 or value == 0 else "<0.1%"
 
 
-def loss(value: float | None) -> str:
+def loss_text(value: float | None) -> str:
     """Write a loss."""
     return "" if value is None or math.isnan(value) else f"{value:.4f}"
 
 
-def difference(value: float) -> str:
+def difference_text(value: float) -> str:
     """Write a difference of losses, with its sign."""
     return f"{value:+.4f}".replace("-", "\N{MINUS SIGN}")
 
 
-def interval(low: float, high: float) -> str:
+def interval_text(low: float, high: float) -> str:
     """Write the ends of an interval of differences."""
-    return f"{difference(low)} to {difference(high)}"
+    return f"{difference_text(low)} to {difference_text(high)}"
 
 
-def rank(value: float | None) -> str:
+def rank_text(value: float | None) -> str:
     """Write a rank correlation; a dash where nothing is ranked."""
     if value is None or math.isnan(value):
         return "\N{EN DASH}"
     return f"{value:.3f}".replace("-", "\N{MINUS SIGN}")
 
 
-def ratio(value: float, reference: float) -> str:
+def ratio_text(value: float, reference: float) -> str:
     """Write how many times the reference a value is."""
     if reference == 0:
         return "\N{EN DASH}"
@@ -41,7 +41,7 @@ def ratio(value: float, reference: float) -> str:
     return f"{text}\N{MULTIPLICATION SIGN}"
 
 
-def count(value: int) -> str:
+def count_text(value: int) -> str:
     """Write a number of things in full."""
     return f"{value:,}"
 
@@ -54,7 +54,7 @@ def short_count(value: float) -> str:
     return f"{value:.3g}"
 
 
-def size(value: float) -> str:
+def bytes_text(value: float) -> str:
     """Write a number of bytes."""
     for unit, name in ((1e9, "GB"), (1e6, "MB"), (1e3, "kB")):
         if value >= unit:
@@ -62,6 +62,6 @@ def size(value: float) -> str:
     return f"{value:.0f} B"
 
 
-def words(name: str) -> str:
+def name_text(name: str) -> str:
     """Write a name with underscores for reading."""
     return name.replace("_", " ")

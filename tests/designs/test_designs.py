@@ -7,10 +7,9 @@ from mixopt.config import ConstraintsConfig, DesignConfig
 from mixopt.constraints import CappedSimplex, Constraints
 from mixopt.designs import design_constraints, make_design, trial_seeds
 from mixopt.designs.dirichlet import draw_mixtures
-from mixopt.designs.first_round import read_design, write_design
 from mixopt.errors import ConfigError, DesignError, InfeasibleError
 from mixopt.mixture import Mixture
-from mixopt.trials import Trial
+from mixopt.trials import Trial, read_design, write_design
 
 # Natural shares of the 17 domains of the Pile, in percent, to two digits.
 PILE = dict(

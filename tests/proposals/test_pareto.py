@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from itertools import permutations
+from types import SimpleNamespace
 
 import numpy as np
 import polars as pl
@@ -15,7 +16,8 @@ from mixopt.fitting import fit_trials
 from mixopt.fitting.competition import Fit
 from mixopt.mixture import Mixture
 from mixopt.objective import Objective
-from mixopt.proposals import Front, Proposal, propose_front
+from mixopt.proposals import Front, Interval, Proposal, propose_front
+from mixopt.proposals.pareto_front import FrontPoint, _lattice, _objective, _undominated
 from mixopt.trials import Losses, Trial, TrialResult, Trials
 
 DOMAINS = ("code", "law", "mail")
@@ -99,3 +101,72 @@ def test_a_metric_of_which_higher_is_better_is_traded_by_its_sign(fit):
 def test_targets_that_cannot_be_traded_are_refused(fit, targets, message):
     with pytest.raises(ConfigError, match=message.replace("?", r"\?")):
         front(fit, targets)
+
+
+@pytest.mark.parametrize(
+    ("targets", "points", "rows"), [(2, 5, 5), (3, 10, 10), (3, 9, 6), (3, 2, 3), (4, 3, 4)]
+)
+def test_importances_are_even_with_corners_and_at_most_as_many_as_asked_for(targets, points, rows):
+    lattice_PM = _lattice(targets, points)
+    assert lattice_PM.shape == (rows, targets)
+    assert len(np.unique(lattice_PM, axis=0)) == rows
+    np.testing.assert_allclose(lattice_PM.sum(axis=1), 1.0)
+    assert lattice_PM.min() == 0.0
+    for corner_M in np.eye(targets):
+        assert (lattice_PM == corner_M).all(axis=1).any()
+
+
+def point(code: float, losses: tuple[float, float]) -> FrontPoint:
+    """A point of which only the mixture and the losses are known."""
+    both = zip(("code", "law"), losses, strict=True)
+    proposal = SimpleNamespace(
+        mixture=Mixture({"code": code, "law": 1 - code}),
+        losses={name: Interval(loss, loss, loss) for name, loss in both},
+    )
+    return FrontPoint({"code": code}, proposal)
+
+
+def kept(points: list[FrontPoint], higher=()) -> list[float]:
+    return [one.proposal.mixture["code"] for one in _undominated(points, ("code", "law"), higher)]
+
+
+def test_a_point_that_another_beats_on_every_target_is_left_out():
+    points = [point(0.9, (1.0, 3.0)), point(0.5, (2.0, 2.0)), point(0.4, (2.0, 2.5))]
+    assert kept(points) == [0.9, 0.5]
+    assert kept([*points, point(0.1, (0.5, 1.0))]) == [0.1]
+    assert kept([point(0.9, (1.0, 3.0)), point(0.5, (2.0, 3.0))]) == [0.9]
+
+
+def test_points_are_in_the_order_of_the_first_targets_loss():
+    points = [point(0.1, (3.0, 1.0)), point(0.9, (1.0, 3.0)), point(0.5, (2.0, 2.0))]
+    assert kept(points) == [0.9, 0.5, 0.1]
+
+
+def test_points_that_are_one_mixture_count_once():
+    points = [point(0.5, (2.0, 2.0)), point(0.5009, (2.0, 2.0)), point(0.502, (2.0, 2.0))]
+    assert kept(points) == [0.5, 0.502]
+
+
+def test_a_point_is_beaten_by_more_where_more_is_better():
+    points = [point(0.9, (1.0, 3.0)), point(0.5, (2.0, 2.0))]
+    assert kept(points, higher=("law",)) == [0.9]
+    assert kept(points, higher=("code",)) == [0.5]
+
+
+def test_targets_count_by_their_spread_over_the_trials(fit):
+    objective = _objective(fit, ("code", "law"), np.array([0.25, 0.75]))
+    assert (objective.kind, objective.scale) == ("mean", "spread")
+    assert dict(objective.weights) == {"code": 0.25, "law": 0.75}
+    spreads_M = fit.trials.losses("bits_per_byte")[:, :2].std(axis=0, ddof=1)
+    assert [objective.spreads[n] for n in ("code", "law")] == pytest.approx(spreads_M, rel=0.05)
+    alone = _objective(fit, ("code", "law"), np.array([1.0, 0.0]))
+    assert dict(alone.weights) == {"code": 1.0}
+
+
+def test_its_table_and_plain_values_number_the_points(fit):
+    found = front(fit)
+    assert found.table()["point"].to_list() == list(range(1, len(found.points) + 1))
+    plain = found.to_json()
+    assert plain["targets"] == ["code", "law"]
+    assert plain["points"][0]["importance"] == {"code": 1.0, "law": 0.0}
+    assert plain["points"][0]["weights"] == dict(found.points[0].proposal.mixture)

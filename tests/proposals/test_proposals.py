@@ -10,17 +10,20 @@ import numpy as np
 import pytest
 import yaml
 from hypothesis import given, settings, strategies as st
+from sklearn.linear_model import Ridge
 
 from mixopt.config import ConstraintsConfig, FitConfig, ProposeConfig
 from mixopt.constraints import Constraints
 from mixopt.errors import ConfigError, MixtureError
-from mixopt.fitting import fit_trials
+from mixopt.fitting import fit_trials, select_targets
 from mixopt.fitting.competition import Fit
 from mixopt.mixture import Mixture
 from mixopt.objective import Objective
-from mixopt.proposals import Proposal, propose_mixture
+from mixopt.proposals import Interval, Problem, Proposal, propose_mixture
 from mixopt.proposals.optimism import Optimism, estimate_optimism
 from mixopt.proposals.proposal_warnings import proposal_warnings
+from mixopt.proposals.risk import Risk
+from mixopt.proposals.stability import search_again
 from mixopt.trials import Losses, Trial, TrialResult, Trials
 
 DOMAINS = ("code", "prose", "law", "mail")
@@ -324,3 +327,87 @@ def test_no_proposal_breaks_its_bounds(seed):
     mixture = propose(limits=limits, samples=100, bootstrap=0).mixture
     assert Constraints.from_config(limits, INVENTORY).violations(mixture, tolerance=1e-12) == []
     assert sum(mixture.values()) == pytest.approx(1, abs=1e-12)
+
+
+def test_an_interval_is_around_its_value_to_six_decimals():
+    assert Interval.around(1.23456789, 0.5) == Interval(1.234568, 0.734568, 1.734568)
+
+
+def test_a_gain_as_large_as_the_optimism_is_no_warning_and_a_smaller_one_is():
+    limits = Constraints.from_config(ConstraintsConfig(), INVENTORY)
+    gains = {**PROPOSAL.gains, "best_trial": Interval(0.2, 0.1, 0.3)}
+    for moved, said in ((0.19, False), (0.2, True), (None, False)):
+        proposal = replace(PROPOSAL, gains=gains, optimism=Optimism(moved, 0.0))
+        warnings = proposal_warnings(proposal, FIT, MATH, limits)
+        assert any("expect no gain over it" in one for one in warnings) == said
+
+
+def test_a_gain_whose_interval_ends_above_0_is_no_warning():
+    limits = Constraints.from_config(ConstraintsConfig(), INVENTORY)
+    for low, said in ((0.01, False), (0.0, True)):
+        gains = dict.fromkeys(PROPOSAL.gains, Interval(0.2, low, 0.4))
+        warnings = proposal_warnings(replace(PROPOSAL, gains=gains), FIT, MATH, limits)
+        assert any("predicted gain over natural and" in one for one in warnings) == said
+
+
+def test_a_domain_at_its_floor_that_nothing_measures_is_named_unless_it_is_kept():
+    limits = Constraints.from_config(ConstraintsConfig(bounds={"law": (0.1, 1)}), INVENTORY)
+    mixture = Mixture({"code": 0.5, "prose": 0.4, "law": 0.1, "mail": 0.0})
+    proposal = replace(PROPOSAL, mixture=mixture)
+    named, kept = (
+        [one for one in proposal_warnings(proposal, FIT, MATH, limits, kept) if "no part of" in one]
+        for kept in ((), ("mail",))
+    )
+    assert named[0].startswith("no part of the objective measures law, mail, and the proposal")
+    assert kept[0].startswith("no part of the objective measures law, and the proposal leaves it")
+
+
+def test_the_nearest_trial_of_a_proposal_is_looked_up_among_the_collapsed():
+    limits = Constraints.from_config(ConstraintsConfig(), INVENTORY)
+    weights_D = TRIALS.weights()[7]
+    proposal = replace(PROPOSAL, mixture=Mixture.from_array(DOMAINS, weights_D))
+    for collapsed, said in ((("t007",), True), (("t008", "t006"), False)):
+        warnings = proposal_warnings(proposal, FIT, MATH, limits, (), collapsed)
+        assert any("the experts of trial 't007', the nearest" in one for one in warnings) == said
+
+
+def test_constraints_on_other_domains_than_the_fits_are_refused():
+    limits = Constraints.from_config(ConstraintsConfig(), {"code": 1, "prose": 1})
+    with pytest.raises(ConfigError, match="on domains code, prose; the fit has code, prose, law, "):
+        propose_mixture(FIT, MATH, limits, NATURAL, TRIALS, ProposeConfig(samples=100), seed=0)
+
+
+def test_a_proposal_says_what_it_was_made_from():
+    made = propose(bootstrap=0, samples=300, average=8, tokens=1000).provenance
+    assert (made["regressor"], made["samples"], made["average"]) == ("linear", 300, 8)
+    assert (made["target_tokens"], made["seed"], made["risk"]) == (1000, 0, None)
+    assert (made["trials"], made["finished_trials"]) == (FIT.fingerprint, 34)
+
+
+def test_refits_are_searched_as_the_proposal_was_on_fewer_draws():
+    problem = Problem.of(
+        FIT,
+        MATH,
+        Constraints.from_config(ConstraintsConfig(), INVENTORY),
+        {"natural": NATURAL},
+        TRIALS,
+        Risk(deviations=1.0),
+        None,
+    )
+    again = [
+        select_targets(FIT.regressor, [2]),
+        Ridge().fit(TRIALS.weights(), TRIALS.losses()[:, 2]),
+    ]
+    points_KD = np.stack([NATURAL.array, np.full(4, 0.25)])
+    config = ProposeConfig(samples=4000, average=64)
+    refits = search_again(again, problem, points_KD, config=config, seed=0)
+    assert refits.optima_BD.shape == (2, 4)
+    np.testing.assert_allclose(refits.values_BK[0], FIT.predict(points_KD, MATH).objective_N)
+    expected_K = again[1].predict(points_KD)
+    np.testing.assert_allclose(refits.values_BK[1], expected_K)
+    own_B = [
+        one.predict(best[None]).ravel()[0]
+        for one, best in zip(again, refits.optima_BD, strict=True)
+    ]
+    np.testing.assert_allclose(refits.own_B, own_B)
+    assert (refits.optima_BD[:, 0] > 0.9).all()

@@ -8,7 +8,8 @@ from places import DATA
 
 from mixopt.errors import TrialsError
 from mixopt.mixture import Mixture
-from mixopt.trials import Losses, Trial, TrialResult, Trials
+from mixopt.objective import Objective
+from mixopt.trials import Losses, Trial, TrialResult, Trials, best_trial
 
 MIXTURES = [Mixture({"web": w, "code": 1 - w}) for w in (0.25, 0.5, 0.75)]
 TRIALS = [Trial(f"t{i}", mixture, seed=i) for i, mixture in enumerate(MIXTURES)]
@@ -93,6 +94,14 @@ def test_a_sweep_without_a_finished_trial_gives_the_first_reason():
     trials = table([FAILED], [TRIALS[1]], targets=["web"])
     with pytest.raises(TrialsError, match="none of 1 trials finished; trial 't1': out of memory"):
         _ = trials.finished
+
+
+def test_the_best_trial_is_the_finished_one_with_the_lowest_objective():
+    lost = [result("t0"), FAILED, result("t2", 1.5)]
+    objective = Objective(("web", "other"), "target", {"other": 1.0})
+    assert best_trial(table(lost), objective) == ("t2", MIXTURES[2])
+    higher = Objective(("web", "other"), "target", {"web": 1.0}, higher=("web",))
+    assert best_trial(table(lost), higher) == ("t0", MIXTURES[0])
 
 
 def test_a_missing_result_is_named():

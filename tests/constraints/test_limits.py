@@ -1,0 +1,205 @@
+"""Limits of domains and of groups: which counts, and what is said of it."""
+
+from __future__ import annotations
+
+import pytest
+
+from mixopt.config import ConstraintsConfig
+from mixopt.constraints import Constraints, Limit, scaled_limit
+from mixopt.constraints.domain_limits import (
+    down,
+    epoch_limit,
+    longest_run,
+    smallest_setting,
+    strictest,
+    up,
+)
+from mixopt.constraints.group_limits import GroupLimit
+from mixopt.errors import ConfigError, InfeasibleError
+from mixopt.mixture import Mixture
+
+INVENTORY = {"web": 60, "code": 30, "law": 10}
+
+
+def constraints(target_tokens=100, **fields) -> Constraints:
+    return Constraints.from_config(ConstraintsConfig(**fields), INVENTORY, target_tokens)
+
+
+def group(least=0.2, most=0.4, domains=("code", "law")) -> GroupLimit:
+    return GroupLimit("rare", domains, least, most, "constraints.groups.rare")
+
+
+def test_numbers_in_messages_are_rounded_to_the_safe_side():
+    assert (up(0.12301), down(0.123499)) == ("0.124", "0.1234")
+    assert (up(8.000000000000002), down(7.9999999999)) == ("8", "8")
+    assert (up(1234.5), up(0.5, 4)) == ("1.24e+03", "0.5")
+
+
+def test_the_strictest_limit_of_each_domain_counts_in_the_domains_order():
+    caps = [Limit("b", 0.5, "x"), Limit("a", 0.4, "x"), Limit("b", 0.3, "y")]
+    assert [(c.domain, c.value) for c in strictest(caps, "abc", min)] == [("a", 0.4), ("b", 0.3)]
+    assert [(c.domain, c.value) for c in strictest(caps, "abc", max)] == [("a", 0.4), ("b", 0.5)]
+
+
+def test_a_scaled_limit_is_never_above_1():
+    assert scaled_limit("a", "s", 3, 0.2).value == pytest.approx(0.6)
+    assert scaled_limit("a", "s", 9, 0.2).value == 1.0
+    assert epoch_limit("a", 30, 2, 100).value == pytest.approx(0.6)
+    assert epoch_limit("a", 30, 20, 100).value == 1.0
+
+
+def test_the_smallest_setting_fills_up_to_1_past_domains_that_reach_their_other_limits():
+    limits = [Limit("a", 0, "s", 1, 0.1), Limit("b", 0, "s", 1, 0.2), Limit("c", 0, "s")]
+    # At 3, a is full at 0.3 and b has 0.6: c adds 0.1, and the sum is 1 there.
+    assert smallest_setting(limits, {"a": 0.3, "b": 1.0, "c": 0.1}) == pytest.approx(3.0)
+    # Past 1, a stays at 0.1; 0.1 + 0.2 s + 0.1 is 1 at 4.
+    assert smallest_setting(limits, {"a": 0.1, "b": 1.0, "c": 0.1}) == pytest.approx(4.0)
+    assert smallest_setting(limits, {"a": 0.1, "b": 0.7, "c": 0.1}) is None
+
+
+def test_a_shorter_run_does_what_more_epochs_would():
+    limits = [Limit("a", 0.1, "x"), epoch_limit("b", 10, 4, 100)]
+    assert longest_run(limits, 8.0) == pytest.approx(50.0)
+    assert longest_run(limits, 0.0) == 0.0
+    assert longest_run(limits[:1], 8.0) == 0.0
+
+
+def test_a_cap_that_scales_says_the_setting_that_would_allow_a_weight():
+    said = scaled_limit("web", "design.max_usage", 2, 0.1).refuse(0.35)
+    assert said == (
+        "a weight of 0.35 is above 0.2, the most by design.max_usage: 2. Lower it to <= 0.2, or"
+        " allow max_usage: 3.5."
+    )
+
+
+def test_a_group_needs_domains_that_differ_and_a_least_below_its_most():
+    with pytest.raises(ConfigError, match=r"groups.rare: needs at least one domain"):
+        group(domains=())
+    with pytest.raises(ConfigError, match=r"groups.rare: domain 'law' is given twice"):
+        group(domains=("law", "code", "law"))
+    with pytest.raises(ConfigError, match=r"groups.rare: the least, 0.5, is above the most, 0.4"):
+        group(least=0.5)
+    assert group(least=0.4).least == 0.4
+
+
+def test_a_mixture_outside_a_groups_bounds_is_told_both_ways_out():
+    rare = group()
+    assert rare.members(("law", "web", "code")).tolist() == [1.0, 0.0, 1.0]
+    assert rare.refusal({"web": 0.5, "code": 0.3, "law": 0.2}, 1e-6) == (
+        "group 'rare': a share of 0.5 is above 0.4, the most by constraints.groups.rare."
+        " Lower it to <= 0.4, or allow 0.5."
+    )
+    assert rare.refusal({"web": 0.9, "code": 0.1, "law": 0.0}, 1e-6) == (
+        "group 'rare': a share of 0.1 is below 0.2, the least by constraints.groups.rare."
+        " Raise it to >= 0.2, or allow 0.1."
+    )
+    for share in (0.191, 0.3, 0.409):
+        assert rare.refusal({"code": share, "law": 0.0}, 0.01) is None
+    for share in (0.189, 0.411):
+        assert rare.refusal({"code": share, "law": 0.0}, 0.01) is not None
+
+
+def test_the_sides_of_a_group_that_hold_a_mixture_are_named():
+    assert group().binding({"code": 0.4, "law": 0.0}, 1e-4) == [
+        "group rare <= 0.4 (constraints.groups.rare)"
+    ]
+    assert group().binding({"code": 0.1, "law": 0.1}, 1e-4) == [
+        "group rare >= 0.2 (constraints.groups.rare)"
+    ]
+    assert group().binding({"code": 0.3, "law": 0.0}, 1e-4) == []
+    assert group(0.0, 1.0).binding({"code": 0.0, "law": 0.0}, 1e-4) == []
+    assert group(0.0, 1.0).binding({"code": 1.0, "law": 0.0}, 1e-4) == []
+
+
+def test_violations_name_groups_and_the_radius():
+    limits = constraints(
+        groups={"rare": {"domains": ["code", "law"], "bounds": (0.2, 0.5)}}, radius={"tv": 0.2}
+    )
+    assert limits.violations(Mixture({"web": 0.6, "code": 0.3, "law": 0.1})) == []
+    group_line, radius_line = limits.violations(Mixture({"law": 0.7, "web": 0.2, "code": 0.1}))
+    assert group_line.startswith("group 'rare': a share of 0.8 is above 0.5")
+    assert radius_line.startswith("the mixture is 0.6 (total variation) from natural")
+
+
+def test_a_limit_may_be_missed_by_the_tolerance_and_no_more():
+    limits = constraints(bounds={"code": (0.2, 0.4)})
+    for code, lines in ((0.4009, 0), (0.4011, 1), (0.1991, 0), (0.1989, 1)):
+        mixture = Mixture({"web": 1 - code, "code": code, "law": 0.0})
+        assert len(limits.violations(mixture, tolerance=1e-3)) == lines
+
+
+def test_groups_and_the_radius_are_named_among_what_binds():
+    limits = constraints(
+        groups={"rare": {"domains": ["code", "law"], "bounds": (0.2, 0.5)}}, radius={"tv": 0.1}
+    )
+    assert limits.binding(Mixture({"web": 0.5, "code": 0.4, "law": 0.1})) == [
+        "group rare <= 0.5 (constraints.groups.rare)",
+        "total variation from natural <= 0.1 (constraints.radius)",
+    ]
+
+
+def test_a_limit_that_is_as_wide_as_the_simplex_does_not_bind():
+    free = Constraints(("web", "code"), caps=(Limit("web", 1.0, "x"),))
+    assert free.binding(Mixture({"web": 1.0, "code": 0.0})) == []
+
+
+def test_a_domains_own_number_of_epochs_wins_over_that_of_all():
+    limits = constraints(max_epochs=2, max_epochs_of={"law": 5})
+    assert limits.upper_D.tolist() == pytest.approx([1.0, 0.6, 0.5])
+    only = constraints(max_epochs_of={"law": 5})
+    assert only.upper_D.tolist() == pytest.approx([1.0, 1.0, 0.5])
+    assert only.caps[0].source == "constraints.max_epochs_of.law"
+    with pytest.raises(ConfigError, match=r"max_epochs_of: unknown domain 'lwa'; did you mean"):
+        constraints(max_epochs_of={"lwa": 5})
+    with pytest.raises(ConfigError, match=r"constraints.max_epochs_of: needs the length"):
+        constraints(None, max_epochs_of={"law": 5})
+
+
+def test_further_floors_and_caps_add_to_those_there_are():
+    limits = constraints(bounds={"code": (0.1, 0.5)})
+    both = limits.with_floors([Limit("law", 0.2, "x")]).with_caps([Limit("web", 0.6, "y")])
+    assert both.lower_D.tolist() == [0.0, 0.1, 0.2]
+    assert both.upper_D.tolist() == [0.6, 0.5, 1.0]
+    assert limits.lower_D.tolist() == [0.0, 0.1, 0.0]
+
+
+def test_the_reference_of_a_radius_is_natural_uniform_or_a_file(tmp_path):
+    Mixture({"law": 0.5, "web": 0.25, "code": 0.25}).to_file(tmp_path / "old.yaml")
+    references = {"natural": [0.6, 0.3, 0.1], "uniform": [1 / 3] * 3}
+    references[str(tmp_path / "old.yaml")] = [0.25, 0.25, 0.5]
+    for name, weights in references.items():
+        radius = constraints(radius={"tv": 0.2, "reference": name}).radius
+        assert radius.reference_D.tolist() == pytest.approx(weights)
+        assert (radius.kind, radius.size, radius.name) == ("tv", 0.2, name)
+    with pytest.raises(
+        ConfigError, match=r"radius.reference: .*natural, uniform, or a file of wei"
+    ):
+        constraints(radius={"kl": 0.2, "reference": "missing.yaml"})
+
+
+def test_a_design_keeps_to_bounds_and_groups_alone():
+    limits = constraints(
+        bounds={"law": (0.05, 1.0)},
+        radius={"tv": 0.1},
+        guardrails={"reference": "uniform", "margin": 0.1},
+    )
+    assert (limits.guardrails.reference, limits.guardrails.margin) == ("uniform", 0.1)
+    assert limits.guardrails.experts is False
+    design = limits.of_designs
+    assert (design.radius, design.guardrails) == (None, None)
+    assert design.lower_D.tolist() == [0.0, 0.0, 0.05]
+
+
+def test_the_least_change_of_each_setting_in_a_conflict_is_said():
+    with pytest.raises(InfeasibleError) as caught:
+        constraints(
+            max_epochs=1.1,
+            bounds={"web": (0.3, 1.0)},
+            groups={"rare": {"domains": ["code", "law"], "bounds": (0.5, 1.0)}},
+        )
+    assert str(caught.value) == (
+        "no mixture meets these limits together, by 0.06 (constraints.max_epochs: 1.1:"
+        " code <= 0.33, law <= 0.11; constraints.groups.rare: group rare >= 0.5);"
+        " allow max_epochs: 1.25 (or a run of 88 tokens),"
+        " or lower the least of constraints.groups.rare to 0.44"
+    )

@@ -1,0 +1,276 @@
+"""What a search minimises: the objective, guardrails first, and mixtures that are worth a look."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from mixopt.config import ConstraintsConfig, FitConfig
+from mixopt.constraints import CappedSimplex, Constraints, Guards
+from mixopt.constraints.guardrails import Guardrails
+from mixopt.fitting import fit_trials
+from mixopt.mixture import Mixture
+from mixopt.objective import Objective
+from mixopt.proposals import Problem
+from mixopt.proposals.collapsed_experts import Avoided
+from mixopt.proposals.gradient_search import descend, least_broken
+from mixopt.proposals.mixture_search import _Best, _draws
+from mixopt.proposals.problem import CHUNK, FAR, KNOWN, needed_columns
+from mixopt.proposals.risk import Risk
+from mixopt.proposals.unmeasured_domains import keeping_unmeasured, unmeasured
+from mixopt.trials import Losses, Trial, TrialResult, Trials
+
+DOMAINS = ("code", "law", "mail")
+TARGETS = ("code", "law", "math")
+INVENTORY = {"code": 500, "law": 300, "mail": 200}
+NATURAL = Mixture.natural(INVENTORY)
+UNIFORM_D = np.full(3, 1 / 3)
+
+
+class Slopes:
+    """Losses that are linear in the weights."""
+
+    def __init__(self, *slopes_MD) -> None:
+        self.slopes_MD = np.array(slopes_MD, dtype=float)
+
+    def predict(self, weights_ND, return_std=False):
+        means_NM = weights_ND @ self.slopes_MD.T
+        return (means_NM, weights_ND[:, :1] + 0 * means_NM) if return_std else means_NM
+
+    def gradient(self, _):
+        return self.slopes_MD
+
+
+def problem(regressor, names=("a",), kind="target", known=(), **fields) -> Problem:
+    weights = {"a": 1.0} if kind == "target" else dict.fromkeys(names, 1.0)
+    objective = Objective(names, kind, weights)
+    known_ND = np.array(known, dtype=float).reshape(-1, 3)
+    return Problem(regressor, objective, CappedSimplex.full(3), NATURAL.array, known_ND, **fields)
+
+
+def guards(margin: float, names=("a", "b"), reference_D=UNIFORM_D) -> Guards:
+    objective = Objective(names, "target", {"a": 1.0})
+    return Guards.on(objective, Guardrails("uniform", None, {"b": margin}), reference_D)
+
+
+def constraints(**fields) -> Constraints:
+    return Constraints.from_config(ConstraintsConfig(**fields), INVENTORY)
+
+
+def test_a_broken_guardrail_is_worse_than_any_value_and_the_more_the_worse():
+    asked = problem(Slopes([1, 0, 0], [0, 3, 0]), ("a", "b"), guards=guards(0.5))
+    weights_ND = np.array([[1.0, 0, 0], [0, 0.5, 0.5], [0, 0.6, 0.4], [0, 1.0, 0]])
+    np.testing.assert_allclose(asked.excess(weights_ND)[:, 0], [-1.5, 0.0, 0.3, 1.5], atol=1e-12)
+    assert asked.value(weights_ND).tolist() == [1.0, 0.0, 0.0, 0.0]
+    scores_N = asked.score(weights_ND)
+    np.testing.assert_allclose(scores_N, [1.0, 0.0, 1.3 * FAR, 2.5 * FAR])
+
+
+def test_the_worst_of_guardrails_and_of_trials_to_avoid_counts():
+    avoided = Avoided(np.array([[0, 0, 1.0]]), np.array([[1.0, 0, 0]]))
+    asked = problem(Slopes([1, 0, 0], [0, 3, 0]), ("a", "b"), guards=guards(0.5), avoided=avoided)
+    scores_N = asked.score(np.array([[0.4, 0.0, 0.6], [0.2, 0.8, 0], [0, 0.6, 0.4], [1.0, 0, 0]]))
+    np.testing.assert_allclose(scores_N, [1.2 * FAR, 1.9 * FAR, 1.4 * FAR, 1.0])
+
+
+def test_without_guardrails_there_is_nothing_to_break():
+    assert problem(Slopes([1, 0, 0])).excess(np.eye(3)).shape == (3, 0)
+
+
+def test_scores_of_many_mixtures_are_those_of_each():
+    asked = problem(Slopes([1, 2, 3]))
+    weights_ND = np.random.default_rng(0).dirichlet(np.ones(3), CHUNK + 7)
+    np.testing.assert_allclose(asked.score(weights_ND), weights_ND @ [1, 2, 3])
+
+
+def test_risk_adds_deviations_of_the_objective_to_what_is_minimised():
+    asked = problem(Slopes([1, 2, 3]), risk=Risk(deviations=2.0))
+    assert asked.value(np.eye(3)).tolist() == [3.0, 2.0, 3.0]
+
+
+def test_the_quantile_is_taken_over_refits_of_each_mixture():
+    refits = [Slopes([1, 2, 3]), Slopes([3, 2, 1]), Slopes([2, 2, 8])]
+    value_N = problem(Slopes([0, 0, 0]), risk=Risk(quantile=0.5, refits=refits)).value(np.eye(3))
+    assert value_N.tolist() == [2.0, 2.0, 3.0]
+
+
+# The problem of a fit ---------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def fit():
+    weights_ND = np.random.default_rng(0).dirichlet(np.ones(3), 24)
+    losses_NM = 4.0 - weights_ND @ np.array([[1.0, 0, 2], [0, 1, 0], [0, 0, 1]])
+    trials, results = [], []
+    for row, (weights_D, losses_M) in enumerate(zip(weights_ND, losses_NM, strict=True)):
+        trials.append(Trial(f"t{row:02d}", Mixture.from_array(DOMAINS, weights_D), seed=row))
+        values = dict(zip(TARGETS, losses_M.tolist(), strict=True))
+        results.append(TrialResult(f"t{row:02d}", "finished", 9, 9, 1.0, Losses(9, values, values)))
+    table = Trials.from_results(trials, results, proxy="synthetic")
+    objective = Objective(TARGETS, "target", {"math": 1.0})
+    return fit_trials(table, FitConfig(regressors=["linear"], folds=4), objective, 0)
+
+
+def of(fit, limits: Constraints, collapsed=None) -> Problem:
+    compared = {"natural": NATURAL, "uniform": Mixture.uniform(DOMAINS)}
+    return Problem.of(fit, fit.objective, limits, compared, fit.trials, None, collapsed)
+
+
+def test_the_losses_that_are_needed_are_the_measured_ones_then_the_guarded():
+    objective = Objective(TARGETS, "target", {"math": 1.0})
+    assert needed_columns(objective, constraints()) == [2]
+    rails = {"targets": {"code": 0.1, "math": 0.1}}
+    assert needed_columns(objective, constraints(guardrails=rails)) == [2, 0]
+    assert needed_columns(objective, constraints(guardrails={"margin": 0.1})) == [2, 0, 1]
+
+
+def test_the_search_of_a_fit_predicts_what_is_needed_and_knows_the_best_trials(fit):
+    asked = of(fit, constraints(bounds={"law": (0.1, 1.0)}, guardrails={"targets": {"code": 0.2}}))
+    predicted_NM = fit.predict(np.eye(3), fit.objective).losses_NM
+    np.testing.assert_allclose(asked.losses(np.eye(3)), predicted_NM[:, [2, 0]])
+    assert asked.objective.evaluation == ("math", "code")
+    assert asked.allowed.lower_D.tolist() == [0.0, 0.1, 0.0]
+    assert asked.natural_D.tolist() == NATURAL.array.tolist()
+    order = np.argsort(fit.trials.losses("bits_per_byte")[:, 2])[:KNOWN]
+    assert asked.known_ND.tolist() == fit.trials.weights()[order].tolist()
+    assert asked.guards.reference_D.tolist() == NATURAL.array.tolist()
+    assert asked.avoided is None
+
+
+def test_guardrails_refer_to_the_mixture_that_they_name(fit):
+    rails = {"reference": "uniform", "margin": 0.1, "experts": True}
+    asked = of(fit, constraints(guardrails=rails), ["t00"])
+    assert asked.guards.reference_D.tolist() == UNIFORM_D.tolist()
+    assert asked.guards.names == ("math", "code", "law")
+    assert len(asked.avoided.collapsed_KD) == 1
+
+
+def test_guardrails_on_experts_alone_guard_no_loss(fit):
+    asked = of(fit, constraints(guardrails={"experts": True}), ["t00"])
+    assert asked.guards is None
+    assert of(fit, constraints()).guards is None
+
+
+# Draws and descents -----------------------------------------------------------------------------
+
+
+def test_every_draw_is_made_and_as_many_around_each_centre():
+    centers = [(np.eye(3)[0], 1e6), (np.eye(3)[1], 1e6), (np.eye(3)[2], 1e6)]
+    drawn_ND = np.concatenate(list(_draws(centers, 100, np.random.default_rng(0))))
+    assert np.bincount(drawn_ND.argmax(axis=1)).tolist() == [33, 33, 34]
+    chunks = list(_draws(centers[:1], 2 * CHUNK + 1, np.random.default_rng(0)))
+    assert [len(chunk) for chunk in chunks] == [CHUNK, CHUNK, 1]
+
+
+class Far:
+    """The loss is how far a mixture is from one."""
+
+    def __init__(self, bottom) -> None:
+        self.bottom_D = np.array(bottom)
+
+    def predict(self, weights_ND):
+        return np.abs(weights_ND - self.bottom_D).sum(axis=1)[:, None]
+
+
+def test_the_average_is_of_the_most_mixtures_that_it_costs_nothing_to_average():
+    around = [[0.4, 0.3, 0.3], [0.3, 0.4, 0.3], [0.3, 0.3, 0.4], [0.1, 0.45, 0.45]]
+    best = _Best(problem(Far([0.35, 0.35, 0.3])), keep=4).add(np.array(around))
+    found = best.average()
+    # The first two meet in the middle; all four are predicted worse than the first.
+    np.testing.assert_allclose(found.weights_D, [0.35, 0.35, 0.3])
+    assert found.value == pytest.approx(0.0)
+    assert found.method == "simulation"
+
+
+def test_only_the_best_are_kept_and_ties_keep_the_first():
+    best = _Best(problem(Slopes([1, 1, 2])), keep=2)
+    best.add(np.array([[1.0, 0, 0]])).add(np.array([[0, 0, 1.0], [0, 1.0, 0]]))
+    assert best.average().weights_D.tolist() == [0.5, 0.5, 0.0]
+    alone = _Best(problem(Slopes([1, 1, 2])), keep=1)
+    alone.add(np.array([[1.0, 0, 0]])).add(np.array([[0, 0, 1.0], [0, 1.0, 0]]))
+    assert alone.average().weights_D.tolist() == [1.0, 0.0, 0.0]
+
+
+def test_a_descent_finds_a_vertex_and_keeps_a_guardrail_with_a_little_room():
+    free = problem(Slopes([-1, 0, 0]))
+    np.testing.assert_allclose(descend(free, UNIFORM_D, seed=0).weights_D, [1, 0, 0], atol=1e-9)
+    asked = problem(Slopes([-1, 0, 0], [1, 0, 0]), ("a", "b"), guards=guards(0.1))
+    found = descend(asked, UNIFORM_D, seed=0)
+    assert found.weights_D[0] == pytest.approx(1 / 3 + 0.1, abs=1e-5)
+    assert asked.excess(found.weights_D[None])[0, 0] <= 0.0
+    assert found.value == pytest.approx(-found.weights_D[0])
+
+
+def test_a_descent_of_the_worst_loss_keeps_guardrails_too():
+    names = ("a", "b", "c")
+    asked = Problem(
+        Slopes([-1, 0, 0], [0, -1, 0], [1, 1, 0]),
+        Objective(names, "worst", {"a": 1.0, "b": 1.0}),
+        CappedSimplex.full(3),
+        NATURAL.array,
+        np.empty((0, 3)),
+        guards=Guards.on(
+            Objective(names, "target", {"a": 1.0}),
+            Guardrails("uniform", None, {"c": 0.1}),
+            UNIFORM_D,
+        ),
+    )
+    found = descend(asked, UNIFORM_D, seed=0)
+    both = (2 / 3 + 0.1) / 2
+    np.testing.assert_allclose(found.weights_D, [both, both, 1 - 2 * both], atol=1e-4)
+
+
+def test_a_descent_under_risk_follows_differences():
+    class Wide(Slopes):
+        def predict(self, weights_ND, return_std=False):
+            means_NM = super().predict(weights_ND)
+            spread_NM = ((weights_ND - [0.5, 0.25, 0.25]) ** 2).sum(axis=1)[:, None]
+            return (means_NM, spread_NM) if return_std else means_NM
+
+    asked = problem(Wide([0, 0, 0]), risk=Risk(deviations=1.0))
+    found = descend(asked, UNIFORM_D, seed=0)
+    np.testing.assert_allclose(found.weights_D, [0.5, 0.25, 0.25], atol=1e-3)
+
+
+def test_the_least_broken_mixture_breaks_the_worst_guardrail_least():
+    rails = Guardrails("uniform", 0.0)
+    names = ("a", "b")
+    asked = problem(
+        Slopes([-1, 0, 0], [0, -1, 0]),
+        names,
+        guards=Guards.on(Objective(names, "target", {"a": 1.0}), rails, np.array([0.6, 0.4, 0])),
+    )
+    bounds = CappedSimplex(np.array([0, 0, 0.2]), np.ones(3))
+    asked = Problem(
+        asked.regressor, asked.objective, bounds, NATURAL.array, asked.known_ND, asked.guards
+    )
+    # 0.2 is missing; half of it from each.
+    nearest_D = least_broken(asked, np.array([0.8, 0.0, 0.2]))
+    np.testing.assert_allclose(nearest_D, [0.5, 0.3, 0.2], atol=1e-5)
+
+
+# Unmeasured domains -----------------------------------------------------------------------------
+
+
+def test_a_domain_is_unmeasured_where_losses_are_of_domains_and_none_is_its_own():
+    assert unmeasured(DOMAINS, ("code", "math")) == ("law", "mail")
+    assert unmeasured(DOMAINS, ("math", "quiz")) == ()
+
+
+def test_a_floor_is_a_share_of_the_natural_weight_and_gives_way():
+    limits = constraints(bounds={"mail": (0.0, 0.05)})
+    kept, names = keeping_unmeasured(limits, NATURAL, ("code",), 0.5)
+    assert names == ("law", "mail")
+    np.testing.assert_allclose(kept.lower_D, [0.0, 0.15, 0.05])
+    assert keeping_unmeasured(limits, NATURAL, ("code",), 0.0) == (limits, ())
+    assert keeping_unmeasured(limits, NATURAL, ("math",), 0.5) == (limits, ())
+
+
+def test_floors_that_leave_no_mixture_are_left_out():
+    limits = constraints(groups={"rest": {"domains": ["law", "mail"], "bounds": (0.0, 0.1)}})
+    assert keeping_unmeasured(limits, NATURAL, ("code",), 1.0) == (limits, ())
+
+
+def test_a_domain_without_tokens_gets_no_floor():
+    natural = Mixture({"code": 0.5, "law": 0.5, "mail": 0.0})
+    assert keeping_unmeasured(constraints(), natural, ("code",), 0.5)[1] == ("law",)
