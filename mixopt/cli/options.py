@@ -94,7 +94,7 @@ def next_step(run: Run) -> None:
     """Print the command of the next step."""
     from mixopt.run_directory import STEPS
 
-    waiting = [step for step in STEPS if not run.is_done(step)]
+    waiting = [step.name for step in STEPS if not run.is_done(step.name)]
     if waiting:
         print(f"next: {run.command(waiting[0])}")
     else:
