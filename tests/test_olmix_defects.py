@@ -16,8 +16,7 @@ from mixopt.designs import make_design
 from mixopt.errors import ConfigError, DesignError, InfeasibleError, RunError
 from mixopt.fitting import OBJECTIVE, spearman
 from mixopt.mixture import Mixture
-from mixopt.pipeline import fit_existing, propose_from, steps
-from mixopt.pipeline.from_tables import fit_tables
+from mixopt.pipeline import load_fit, steps
 from mixopt.trials import Trials
 
 DOMAINS = ("science", "code", "existing")
@@ -68,17 +67,18 @@ def test_corpora_of_other_files_do_not_share_token_counts(config_path, tmp_path,
 
 
 def test_a_fit_of_one_target_is_not_taken_for_one_of_all(tmp_path):
-    tables = write_tables(tmp_path)
+    trials = Trials.from_csv(*write_tables(tmp_path))
     for out in (tmp_path / "fit", tmp_path / "fit", tmp_path / "other"):
-        one = fit_tables(*tables, out, regressors=["linear"], targets=TARGETS[:1])
-        every = fit_tables(*tables, out, regressors=["linear"])
+        one = trials.fit(regressors="linear", objective=TARGETS[0])
+        every = trials.fit(regressors="linear")
+        for fitted in (one, every):
+            fitted.save(out)
         assert (one.objective.measured, every.objective.measured) == (TARGETS[:1], TARGETS)
-        assert propose_from(out).objective == every.objective.describe()
+        assert load_fit(out).propose().objective == every.objective.describe()
 
 
 def test_what_is_fitted_by_default_can_be_proposed_from_by_default(tmp_path):
-    fit_tables(*write_tables(tmp_path, rows=16), tmp_path / "fit")
-    proposal = propose_from(tmp_path / "fit")
+    proposal = Trials.from_csv(*write_tables(tmp_path, rows=16)).fit().propose()
     assert sum(proposal.mixture.values()) == pytest.approx(1)
 
 
@@ -107,7 +107,7 @@ def test_the_correlation_that_is_reported_is_of_held_out_trials(tmp_path):
     """A tree knows every training row by heart, and noise cannot be predicted."""
     trials = Trials.from_csv(*write_tables(tmp_path, rows=60, signal=0.0))
     tree = "sklearn.tree:DecisionTreeRegressor"
-    fitted = fit_existing(trials, tmp_path / "fit", regressors=[tree])
+    fitted = trials.fit(regressors=tree)
     observed_N = fitted.objective.value(trials.losses())
     assert spearman(fitted.predict(trials.weights()).objective_N, observed_N) > 0.999
     row = fitted.report.filter((pl.col("predictor") == tree) & (pl.col("target") == OBJECTIVE))

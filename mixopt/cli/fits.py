@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -22,16 +23,26 @@ from mixopt.cli.options import (
     PilotLosses,
     PilotMixtures,
     PilotTrials,
+    TableFiles,
     Tolerance,
     TrialsPath,
     UnitName,
     app,
+    directions,
     directory_of,
     next_step,
     print_json,
     say,
+    scale_name,
+    table_options,
+    unit_name,
 )
 from mixopt.errors import ConfigError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from mixopt.trials import TableOptions
 
 
 @app.command("fit")
@@ -77,41 +88,88 @@ def fit_command(
     --trials. A few runs at the target size carry the fit there (--pilot-...); trials of several
     sizes are fitted together to predict at one (--at-...).
     """
-    pilots = (pilot_mixtures, pilot_losses, pilot_trials)
-    if (config is None) == (mixtures is None and losses is None and trials is None):
+    tables = TableFiles(mixtures, losses, trials)
+    pilots = TableFiles(pilot_mixtures, pilot_losses, pilot_trials)
+    aim = _Aim(tuple(target or ()), tuple(direction or ()), scale)
+    model = _Model(tuple(regressor or ()), at_parameters, at_tokens, inventory)
+    if (config is None) != tables.given:
         raise ConfigError("fit: give either CONFIG, or --mixtures and --losses with --out")
-    if config is not None:
-        if target or regressor or direction or scale != "none" or unit:
-            raise ConfigError("fit: --target and --regressor go with tables; CONFIG has its own")
-        if any(one is not None for one in (*pilots, at_parameters, at_tokens, inventory)):
-            raise ConfigError(
-                "fit: --pilot-..., --at-... and --inventory go with tables, not CONFIG"
-            )
-        from mixopt.pipeline import steps
-
-        next_step(steps.fit(config, directory_of(config, out), overrides=overrides or (), say=say))
+    if config is None:
+        options = table_options(key, tolerance, ignore, drop_incomplete, unit)
+        _fit_tables(tables, pilots, options, aim, model, out)
         return
+    if aim.is_given or model.regressors or unit:
+        raise ConfigError("fit: --target and --regressor go with tables; CONFIG has its own")
+    if pilots.given or model.is_placed:
+        raise ConfigError("fit: --pilot-..., --at-... and --inventory go with tables, not CONFIG")
+    _fit_experiment(config, out, overrides or ())
+
+
+@dataclass(frozen=True)
+class _Aim:
+    """What is minimised, as options say it."""
+
+    targets: tuple[str, ...]
+    directions: tuple[str, ...]
+    scale: str
+
+    @property
+    def is_given(self) -> bool:
+        return bool(self.targets or self.directions or self.scale != "none")
+
+
+@dataclass(frozen=True)
+class _Model:
+    """What competes, and where it is to predict."""
+
+    regressors: tuple[str, ...]
+    at_parameters: float | None
+    at_tokens: float | None
+    inventory: Path | None
+
+    @property
+    def is_placed(self) -> bool:
+        return self.size is not None or self.inventory is not None
+
+    @property
+    def size(self) -> dict[str, float] | None:
+        given = {"parameters": self.at_parameters, "tokens": self.at_tokens}
+        return {name: value for name, value in given.items() if value is not None} or None
+
+
+def _fit_experiment(config: Path, out: Path | None, overrides: Sequence[str]) -> None:
+    """Do the step of an experiment."""
+    from mixopt.pipeline import steps
+
+    next_step(steps.fit(config, directory_of(config, out), overrides=overrides, say=say))
+
+
+def _fit_tables(
+    tables: TableFiles,
+    pilots: TableFiles,
+    options: TableOptions,
+    aim: _Aim,
+    model: _Model,
+    out: Path | None,
+) -> None:
+    """Fit existing tables, and keep the fit in a folder."""
+    from mixopt.pipeline import check_fit_folder, write_fit_folder
+
     if out is None:
         raise ConfigError("fit: --mixtures, --losses and --out go together")
-    from mixopt.fitting import asked_size
-    from mixopt.pipeline import fit_existing, read_inventory
-    from mixopt.trials import TableOptions, directions, scale_name, unit_name
-
-    options = TableOptions(key, tolerance, tuple(ignore or ()), drop_incomplete, unit_name(unit))
-    table = options.read("fit", mixtures, losses, trials)
-    sized = at_parameters is not None or at_tokens is not None
-    fitted = fit_existing(
-        table,
-        out,
-        regressors=regressor or (),
-        targets=target or (),
-        direction=directions(direction or ()),
-        scale=scale_name(scale),
+    table = tables.read("fit", options)
+    check_fit_folder(out)
+    fitted = table.fit(
+        regressors=model.regressors,
+        objective=aim.targets or None,
+        direction=directions(aim.directions),
+        scale=scale_name(aim.scale),
         unit=options.unit,
-        size=asked_size(table.finished, at_parameters, at_tokens) if sized else None,
-        inventory=None if inventory is None else read_inventory(inventory, table.domains),
-        pilots=options.read_pilots(*pilots),
+        size=model.size,
+        inventory=model.inventory,
+        pilots=pilots.read_pilots(options),
     )
+    write_fit_folder(out, table, fitted)
     for note in fitted.trials.notes:
         say(f"fit: {note}")
     print(f"fit: {fitted.summary()}")
@@ -136,13 +194,12 @@ def evaluate_command(
     as_json: AsJson = False,
 ) -> None:
     """Test a fit against runs that it has not seen: --mixtures and --losses, or --trials."""
-    from mixopt.pipeline import evaluate_existing
+    from mixopt.pipeline import load_fit
     from mixopt.reporting import evaluation_text
-    from mixopt.trials import TableOptions, unit_name
 
-    options = TableOptions(key, tolerance, tuple(ignore or ()), drop_incomplete, unit_name(unit))
-    unseen = options.read("evaluate", mixtures, losses, trials)
-    found = evaluate_existing(directory, unseen, affine=affine)
+    options = table_options(key, tolerance, ignore, drop_incomplete, unit)
+    unseen = TableFiles(mixtures, losses, trials).read("evaluate", options)
+    found = load_fit(directory).evaluate(unseen, affine=affine)
     print_json(found) if as_json else print(evaluation_text(found))
 
 
@@ -168,7 +225,6 @@ def import_trials_command(
 ) -> None:
     """Read an MLflow experiment's runs back into a table of trials."""
     from mixopt.tracking import RunLayout, import_trials
-    from mixopt.trials import unit_name
 
     layout = RunLayout(weight_prefix, loss_prefix, unit_name(unit), tolerance, by_id)
     trials, path = import_trials(uri, experiment, out, layout=layout, run=run, say=say)

@@ -4,13 +4,19 @@ from __future__ import annotations
 
 import json
 import sys
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, cast, get_args
 
 import typer
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from mixopt.config import RiskConfig
+    from mixopt.objective import Direction, Scale, Unit
     from mixopt.run_directory import Run
+    from mixopt.trials import TableOptions, Trials
 
 app = typer.Typer(
     help="How much of each data domain should a language model see?",
@@ -75,6 +81,99 @@ From = Annotated[str | None, typer.Option("--from", metavar="STEP", help="Redo f
 Retry = Annotated[bool, typer.Option("--retry-failed", help="Train failed trials again.")]
 
 
+@dataclass(frozen=True)
+class TableFiles:
+    """Where trials are: two tables, or one that mixopt wrote; all None where none are given."""
+
+    mixtures: Path | None
+    losses: Path | None
+    trials: Path | None
+
+    @property
+    def given(self) -> bool:
+        """Whether a file is given."""
+        return not (self.mixtures is self.losses is self.trials is None)
+
+    def read(self, command: str, options: TableOptions) -> Trials:
+        """Read the trials (TableOptions.read)."""
+        return options.read(command, self.mixtures, self.losses, self.trials)
+
+    def read_pilots(self, options: TableOptions) -> Trials | None:
+        """Read runs at the target size (TableOptions.read_pilots)."""
+        return options.read_pilots(self.mixtures, self.losses, self.trials)
+
+
+def table_options(
+    key: str | None,
+    tolerance: float,
+    ignore: Sequence[str] | None,
+    drop_incomplete: bool,
+    unit: str | None,
+) -> TableOptions:
+    """Return how tables are read."""
+    from mixopt.trials import TableOptions
+
+    return TableOptions(key, tolerance, tuple(ignore or ()), drop_incomplete, unit_name(unit))
+
+
+def directions(options: Sequence[str]) -> dict[str, Direction]:
+    """Read `accuracy=higher` each.
+
+    Raises:
+        ConfigError: One is of another form.
+    """
+    from mixopt.errors import ConfigError
+    from mixopt.objective import Direction
+
+    found: dict[str, Direction] = {}
+    for option in options:
+        name, _, which = option.rpartition("=")
+        if not name or which not in get_args(Direction):
+            raise ConfigError(
+                f"--direction {option}: expected TARGET=higher or TARGET=lower, such as"
+                " accuracy=higher"
+            )
+        found[name] = cast("Direction", which)
+    return found
+
+
+def risk_of(option: str | None) -> RiskConfig | None:
+    """Read `std=1` or `quantile=0.9`.
+
+    Raises:
+        ConfigError: It is of another form, or a number that cannot be.
+    """
+    from mixopt.config import RiskConfig
+    from mixopt.errors import ConfigError
+
+    if option is None:
+        return None
+    name, _, number = option.partition("=")
+    try:
+        return RiskConfig.model_validate({name: float(number)})
+    except ValueError:
+        raise ConfigError(
+            f"--risk {option}: expected std=K with K above 0, or quantile=Q with Q between 0.5"
+            " and 1"
+        ) from None
+
+
+def scale_name(name: str) -> Scale:
+    """Check the name of a scale."""
+    from mixopt.config import one_of
+    from mixopt.objective import Scale
+
+    return cast("Scale", one_of("--scale", name, get_args(Scale)))
+
+
+def unit_name(name: str | None) -> Unit | None:
+    """Check the name of a unit."""
+    from mixopt.config import one_of
+    from mixopt.objective import Unit
+
+    return None if name is None else cast("Unit", one_of("--unit", name, get_args(Unit)))
+
+
 def directory_of(config: Path, out: Path | None) -> Path:
     """Return the run directory, `runs/<name of CONFIG>` where none is given."""
     return out if out is not None else Path("runs") / config.stem
@@ -94,7 +193,7 @@ def next_step(run: Run) -> None:
     """Print the command of the next step."""
     from mixopt.run_directory import STEPS
 
-    waiting = [step for step in STEPS if not run.is_done(step)]
+    waiting = [step.name for step in STEPS if not run.is_done(step.name)]
     if waiting:
         print(f"next: {run.command(waiting[0])}")
     else:

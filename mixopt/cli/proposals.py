@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -14,11 +15,14 @@ from mixopt.cli.options import (
     directory_of,
     next_step,
     print_json,
+    risk_of,
     say,
 )
 from mixopt.errors import ConfigError
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from mixopt.pipeline import Asked
 
 
@@ -53,29 +57,64 @@ def propose_command(
     as_json: AsJson = False,
 ) -> None:
     """Search for the mixture with the best predicted objective."""
-    if source.is_dir():
-        if overrides:
-            raise ConfigError("propose: --set goes with CONFIG, not DIR")
-        from mixopt.pipeline import Asked
-        from mixopt.trials import risk_of, token_count
-
-        asked = Asked(token_count(tokens), constraints, inventory, risk_of(risk))
-        if pareto:
-            if target:
-                raise ConfigError("propose: --target is for one proposal, --pareto for several")
-            _propose_front(source, pareto, points, asked, out, as_json)
-        else:
-            _propose_one(source, target, asked, out, as_json)
+    question = _ProposeOptions(
+        target, tuple(pareto or ()), points, tokens, constraints, inventory, risk
+    )
+    if not source.is_dir():
+        if question.is_given:
+            raise ConfigError(
+                "propose: --target, --tokens, --constraints, --inventory, --pareto and --risk go"
+                " with DIR, not CONFIG"
+            )
+        _propose_experiment(source, out, overrides or ())
         return
-    if target or tokens or constraints or inventory or pareto or risk:
-        raise ConfigError(
-            "propose: --target, --tokens, --constraints, --inventory, --pareto and --risk go with"
-            " DIR, not CONFIG"
-        )
+    if overrides:
+        raise ConfigError("propose: --set goes with CONFIG, not DIR")
+    _propose_from(source, question, out, as_json)
+
+
+@dataclass(frozen=True)
+class _ProposeOptions:
+    """What a proposal from a fit is asked for, as options say it."""
+
+    target: str | None
+    pareto: tuple[str, ...]
+    points: int
+    tokens: float | None
+    constraints: Path | None
+    inventory: Path | None
+    risk: str | None
+
+    @property
+    def is_given(self) -> bool:
+        values = (self.target, self.pareto, self.tokens, self.constraints)
+        return any((*values, self.inventory, self.risk))
+
+    def asked(self) -> Asked:
+        """Return it checked."""
+        from mixopt.config import token_count
+        from mixopt.pipeline import Asked
+
+        tokens = token_count(self.tokens, "--tokens")
+        return Asked(tokens, self.constraints, self.inventory, risk_of(self.risk))
+
+
+def _propose_experiment(config: Path, out: Path | None, overrides: Sequence[str]) -> None:
+    """Do the step of an experiment."""
     from mixopt.pipeline import steps
 
-    run = steps.propose(source, directory_of(source, out), overrides=overrides or (), say=say)
-    next_step(run)
+    next_step(steps.propose(config, directory_of(config, out), overrides=overrides, say=say))
+
+
+def _propose_from(source: Path, question: _ProposeOptions, out: Path | None, as_json: bool) -> None:
+    """Propose from a folder with a fit: one mixture, or a front."""
+    asked = question.asked()
+    if not question.pareto:
+        _propose_one(source, question.target, asked, out, as_json)
+    elif question.target:
+        raise ConfigError("propose: --target is for one proposal, --pareto for several")
+    else:
+        _propose_front(source, question, asked, out, as_json)
 
 
 def _propose_one(
@@ -92,18 +131,14 @@ def _propose_one(
 
 
 def _propose_front(
-    source: Path,
-    targets: list[str],
-    points: int,
-    asked: Asked,
-    out: Path | None,
-    as_json: bool,
+    source: Path, question: _ProposeOptions, asked: Asked, out: Path | None, as_json: bool
 ) -> None:
     from mixopt.pipeline import load_fit, propose_front_from
     from mixopt.reporting import figure_svg, front_text, plot_front
     from mixopt.system import write_text
 
-    front = propose_front_from(source, targets, points=points, asked=asked)
+    targets = question.pareto
+    front = propose_front_from(source, targets, points=question.points, asked=asked)
     folder = out or source / "proposals" / "-".join(["front", *targets])
     front.to_folder(folder)
     write_text(folder / "front.svg", figure_svg(plot_front(front, load_fit(source).trials)))

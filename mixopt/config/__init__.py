@@ -34,6 +34,13 @@ if TYPE_CHECKING:
         load_config as load_config,
         unusable_names as unusable_names,
     )
+    from mixopt.config.given_values import (
+        checked as checked,
+        one_of as one_of,
+        read_constraints as read_constraints,
+        read_inventory as read_inventory,
+        token_count as token_count,
+    )
     from mixopt.config.yaml_sections import (
         Location as Location,
         dump_sections as dump_sections,
@@ -62,6 +69,13 @@ else:
                 "ValidateConfig",
             ],
             "experiment_file": ["dump_config", "load_config", "unusable_names"],
+            "given_values": [
+                "checked",
+                "one_of",
+                "read_constraints",
+                "read_inventory",
+                "token_count",
+            ],
             "yaml_sections": ["Location", "dump_sections", "read_sections"],
         },
     )

@@ -36,6 +36,7 @@ if TYPE_CHECKING:
         select_targets as select_targets,
     )
     from mixopt.fitting.repetition import Repetition as Repetition
+    from mixopt.fitting.table_fit import ObjectiveLike as ObjectiveLike, fit_table as fit_table
     from mixopt.fitting.trivial_controls import controls as controls
 else:
     __getattr__, __dir__ = lazy_names(
@@ -65,6 +66,7 @@ else:
                 "select_targets",
             ],
             "repetition": ["Repetition"],
+            "table_fit": ["ObjectiveLike", "fit_table"],
             "trivial_controls": ["controls"],
         },
     )

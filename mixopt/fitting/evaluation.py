@@ -52,8 +52,19 @@ def evaluate(fit: Fit, unseen: Trials, *, affine: bool = False) -> dict[str, Any
         `rank` (1 is the best) and `regret` (how much worse it is than the best); and `notes`.
 
     Raises:
-        TrialsError: Other domains than the fit's, none of its targets, or too few runs.
+        TrialsError: Other domains than the fit's, none of its targets, another unit, or too few
+            runs.
     """
+    if not isinstance(unseen, Trials):
+        raise TrialsError(
+            f"evaluate: expected Trials, such as Trials.from_csv(mixtures, losses); got {unseen!r}"
+        )
+    unit = fit.objective.unit
+    if not unseen.has(unit):
+        raise TrialsError(
+            f"the fit is in {unit}, and these losses are not; say what they are in: --unit (from"
+            " Python: Trials.from_csv(..., unit=)), or fit again in their unit"
+        )
     test = _Test.of(fit, unseen.finished, affine=affine)
     targets = {name: test.score(m) for m, name in enumerate(test.targets)}
     return {

@@ -21,11 +21,11 @@ Shapes: N trials, D domains, M evaluation domains.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import polars as pl
@@ -50,6 +50,10 @@ from mixopt.mixture import Mixture
 from mixopt.objective import Objective
 from mixopt.system import Array, read_json, replacing, write_json
 from mixopt.trials import Trials, trials_fingerprint
+
+if TYPE_CHECKING:
+    from mixopt.config import ProposeConfig
+    from mixopt.proposals import ConstraintsLike, Proposal, RiskLike
 
 FORMAT = "mixopt-fit/1"
 CRITERION = "least root mean squared error of the objective on held-out folds"
@@ -248,8 +252,15 @@ class Fit:
         explain = getattr(self.fitted, "explain", None)
         return [] if explain is None else list(explain(self.targets))
 
-    def save(self, path: Path) -> None:
-        """Write everything into the folder `path`, without pickle; fit.json comes last."""
+    def save(self, path: str | Path) -> None:
+        """Write everything into the folder `path`, without pickle; fit.json comes last.
+
+        Raises:
+            RunError: The folder is that of a run or of `mixopt fit`, which have theirs in `fit/`.
+        """
+        path = Path(path)
+        if (path / "config.yaml").exists() or (path / "fit" / "fit.json").exists():
+            raise RunError(f"{path}: is a run directory or has a fit already; use another folder")
         tables = (("report", self.report), ("held_out", self.held_out))
         for name, table in tables:
             with replacing(path / f"{name}.parquet") as temporary:
@@ -260,6 +271,68 @@ class Fit:
         if self.pilots is not None:
             self.pilots.trials.write(path / "pilots.parquet")
         write_json(path / "fit.json", self._content())
+
+    def evaluate(self, unseen: Trials, *, affine: bool = False) -> dict[str, Any]:
+        """Test the fit against runs that it has not seen, as `mixopt evaluate` does.
+
+        Args:
+            unseen: Runs with losses in the fit's unit, on its domains and some of its losses.
+            affine: Map predictions to the scale of the runs first, each by the other runs.
+
+        Returns:
+            Ranks, errors, coverage and regret, by loss and for their mean
+            (mixopt.fitting.evaluation.evaluate).
+
+        Raises:
+            TrialsError: Other domains, losses or another unit than the fit's, or too few runs.
+        """
+        from mixopt.fitting.evaluation import evaluate
+
+        return evaluate(self, unseen, affine=affine)
+
+    def propose(
+        self,
+        *,
+        target: str | None = None,
+        constraints: ConstraintsLike | None = None,
+        inventory: Mapping[str, float] | str | Path | None = None,
+        tokens: float | str | None = None,
+        risk: RiskLike | None = None,
+        search: ProposeConfig | None = None,
+        seed: int = 0,
+        collapsed: Collection[str] | None = None,
+    ) -> Proposal:
+        """Propose the mixture with the best predicted objective, as `mixopt propose DIR` does.
+
+        Args:
+            target: A loss to minimise by its name; the fit's own objective when None.
+            constraints: What is allowed: `Constraints`, the fields of an experiment's
+                `constraints:`, or a YAML file of them.
+            inventory: Distinct tokens of each domain, or a YAML file of them; without, nothing is
+                known of epochs, and the natural mixture is taken to be the uniform one.
+            tokens: Length of the full run, such as 25e9, for epochs and `max_epochs`.
+            risk: How much being unsure counts: `{"std": K}` or `{"quantile": Q}`.
+            search: How the best mixture is searched; the fields of an experiment's `propose:`.
+            seed: Of the draws.
+            collapsed: Trials whose experts collapsed, for `guardrails.experts`.
+
+        Raises:
+            ConfigError: An unknown loss or domain, or an argument that cannot be right.
+            InfeasibleError: Constraints that no mixture meets.
+        """
+        from mixopt.proposals import Question
+
+        question = Question.of(
+            self,
+            constraints=constraints,
+            inventory=inventory,
+            tokens=tokens,
+            risk=risk,
+            search=search,
+            seed=seed,
+            collapsed=collapsed,
+        )
+        return question.proposal(target)
 
     @classmethod
     def load(cls, path: Path) -> Fit:

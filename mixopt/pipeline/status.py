@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from mixopt.pipeline.rounds import not_run, planned_trials
-from mixopt.run_directory import STEPS, TRIAL_FOLDERS, Run
+from mixopt.run_directory import STEPS, SWEEP, Run, Step
 from mixopt.system import duration, is_in_use, read_json
-from mixopt.trials import GROUPS, trial_paths
+from mixopt.trials import GROUPS
 
 
 def run_status(run: Run) -> dict[str, Any]:
@@ -22,14 +22,14 @@ def run_status(run: Run) -> dict[str, Any]:
     in_use = is_in_use(run.path)
     steps: dict[str, Any] = {}
     for step in STEPS:
-        entry: dict[str, Any] = {"state": "done" if run.is_done(step) else "waiting"}
+        entry: dict[str, Any] = {"state": "done" if run.is_done(step.name) else "waiting"}
         if entry["state"] == "done":
-            entry["seconds"] = run.seconds[step]
-        elif run.is_begun(step):
+            entry["seconds"] = run.seconds[step.name]
+        elif run.is_begun(step.name):
             entry["state"] = "running" if in_use else "interrupted"
-        if step in TRIAL_FOLDERS:
+        if step.trains:
             entry |= _trials(run, step, running=entry["state"] == "running")
-        steps[step] = entry
+        steps[step.name] = entry
     return {"path": str(run.path), "steps": steps}
 
 
@@ -48,16 +48,15 @@ def status_lines(status: dict[str, Any]) -> Iterator[str]:
         yield f"{step:<9} {', '.join(words)}"
 
 
-def _trials(run: Run, step: str, *, running: bool) -> dict[str, Any]:
+def _trials(run: Run, step: Step, *, running: bool) -> dict[str, Any]:
     """Count what the folder of a step that trains holds; a sweep's later rounds are counted in."""
-    folder = run.path / TRIAL_FOLDERS[step]
-    groups = folder / GROUPS
+    groups = step.trial_folder(run.path) / GROUPS
     if not groups.exists():
         return {}
     total, missing = sum(len(names) for names in read_json(groups)), 0
-    if step == "sweep":
+    if step is SWEEP:
         total, missing = planned_trials(run), not_run(run)
-    files = trial_paths(folder)
+    files = step.trial_files(run.path)
     states = [read_json(path)["result"]["status"] for path in files]
     found: dict[str, Any] = {
         "trials": total,

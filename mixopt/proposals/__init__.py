@@ -12,6 +12,11 @@ if TYPE_CHECKING:
     from mixopt.proposals.pareto_front import Front as Front, propose_front as propose_front
     from mixopt.proposals.problem import Problem as Problem
     from mixopt.proposals.proposal import Interval as Interval, Proposal as Proposal
+    from mixopt.proposals.question import (
+        ConstraintsLike as ConstraintsLike,
+        Question as Question,
+        RiskLike as RiskLike,
+    )
     from mixopt.proposals.validation import (
         PROPOSAL as PROPOSAL,
         Comparison as Comparison,
@@ -29,6 +34,7 @@ else:
             "pareto_front": ["Front", "propose_front"],
             "problem": ["Problem"],
             "proposal": ["Interval", "Proposal"],
+            "question": ["ConstraintsLike", "Question", "RiskLike"],
             "validation": [
                 "Comparison",
                 "PROPOSAL",

@@ -16,9 +16,9 @@ from mixopt.errors import MixoptError
 from mixopt.proposals import PROPOSAL, mixture_of
 from mixopt.reporting.expert_figures import still_figures
 from mixopt.routing import ExpertCounts, Summary
-from mixopt.run_directory import TRIAL_FOLDERS, load_run
+from mixopt.run_directory import SWEEP, VALIDATE, load_run
 from mixopt.system import read_json
-from mixopt.trials import TrialExperts, best_trial, result_from_json, trial_paths
+from mixopt.trials import TrialExperts, best_trial, result_from_json
 
 SHOWN = 12  # trials that are listed
 
@@ -46,12 +46,12 @@ class SweepExperts:
         Raises:
             RunError: A file cannot be read.
         """
-        found = [result_from_json(read_json(f)["result"]) for f in _files(path, "sweep")]
+        found = [result_from_json(read_json(f)["result"]) for f in sorted(SWEEP.trial_files(path))]
         trials = TrialExperts.of(found)
         if trials is None:
             return None
         counts = {one.trial: one.experts for one in found if one.experts is not None}
-        for file in _files(path, "validate"):
+        for file in sorted(VALIDATE.trial_files(path)):
             if mixture_of(file.stem) == PROPOSAL:
                 result = result_from_json(read_json(file)["result"])
                 if result.experts is not None:
@@ -118,10 +118,6 @@ class SweepExperts:
 def _how(collapse: str | None) -> str:
     """Say in which layer the experts of a trial collapsed, and how, if they did."""
     return "" if collapse is None else f"  {collapse.partition(';')[0]}"
-
-
-def _files(path: Path, step: str) -> list[Path]:
-    return sorted(trial_paths(path / TRIAL_FOLDERS[step]))
 
 
 def _best(path: Path) -> str | None:

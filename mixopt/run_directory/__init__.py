@@ -7,31 +7,43 @@ from typing import TYPE_CHECKING
 from mixopt.system.lazy_names import lazy_names
 
 if TYPE_CHECKING:
-    from mixopt.run_directory.run import (
-        EXPERTS_OF as EXPERTS_OF,
-        STEPS as STEPS,
-        TRIAL_FOLDERS as TRIAL_FOLDERS,
-        Run as Run,
-        collapsed_trials as collapsed_trials,
-        differences as differences,
+    from mixopt.run_directory.opening import (
         load_run as load_run,
         open_run as open_run,
         working_in as working_in,
+    )
+    from mixopt.run_directory.run import Run as Run, collapsed_trials as collapsed_trials
+    from mixopt.run_directory.step_fingerprints import differences as differences
+    from mixopt.run_directory.steps import (
+        DESIGN as DESIGN,
+        FIT as FIT,
+        PREPARE as PREPARE,
+        PROPOSE as PROPOSE,
+        REPORT as REPORT,
+        STEPS as STEPS,
+        SWEEP as SWEEP,
+        VALIDATE as VALIDATE,
+        Step as Step,
+        steps_before as steps_before,
     )
 else:
     __getattr__, __dir__ = lazy_names(
         __name__,
         {
-            "run": [
-                "EXPERTS_OF",
-                "Run",
+            "opening": ["load_run", "open_run", "working_in"],
+            "run": ["Run", "collapsed_trials"],
+            "step_fingerprints": ["differences"],
+            "steps": [
+                "DESIGN",
+                "FIT",
+                "PREPARE",
+                "PROPOSE",
+                "REPORT",
                 "STEPS",
-                "TRIAL_FOLDERS",
-                "collapsed_trials",
-                "differences",
-                "load_run",
-                "open_run",
-                "working_in",
+                "SWEEP",
+                "Step",
+                "VALIDATE",
+                "steps_before",
             ],
         },
     )

@@ -6,20 +6,15 @@
     validation/ validation.parquet figures/ report.html
     experts.parquet validation_experts.parquet
 
-A step's fingerprint is a hash of the sections of the configuration that it depends on and of
-the step before it, so that a change of the objective does not invalidate the trials. Where a
-step was made from other values, nothing is overwritten: the error names the fields and the
-command that mends it.
+Where a step was made from other values (mixopt.run_directory.step_fingerprints), nothing is
+overwritten: the error names the field and the command that mends it.
 """
 
 from __future__ import annotations
 
-import hashlib
-import json
 import shlex
 import shutil
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -27,9 +22,10 @@ from typing import TYPE_CHECKING, Any
 
 import yaml
 
-from mixopt.errors import RunError, did_you_mean
-from mixopt.system import only_one, read_json, write_json, write_text
-from mixopt.trials import trial_paths
+from mixopt.errors import RunError
+from mixopt.run_directory.step_fingerprints import step_differences, step_fingerprints
+from mixopt.run_directory.steps import SWEEP, Step, step_named, steps_before, steps_from
+from mixopt.system import read_json, write_json
 
 if TYPE_CHECKING:
     from mixopt.config import Config
@@ -40,23 +36,6 @@ if TYPE_CHECKING:
     from mixopt.objective import Objective
     from mixopt.proposals import Proposal, Validation
     from mixopt.trials import Trial, Trials
-
-# Step -> (sections that it depends on, outputs relative to the run directory).
-STEPS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
-    "prepare": (("seed", "corpus", "evaluation"), ("corpus",)),
-    "design": (("design", "constraints", "propose.target_tokens"), ("design.parquet",)),
-    "sweep": (("proxy",), ("trials", "trials.parquet")),
-    "fit": (("fit", "objective"), ("fit",)),
-    "propose": (("propose",), ("proposal.yaml",)),
-    "validate": (("validate",), ("validation", "validation.parquet")),
-    "report": (("name",), ("report.html", "figures")),
-}
-
-# Outputs that a step has where the proxy is a model with experts (mixopt.trials.expert_table).
-EXPERTS_OF = {"sweep": "experts.parquet", "validate": "validation_experts.parquet"}
-
-# The steps that train, and where each of their trials has a file.
-TRIAL_FOLDERS = {"sweep": "trials", "validate": "validation"}
 
 
 @dataclass(frozen=True)
@@ -160,8 +139,8 @@ class Run:
         return (*self.config.corpus.domains, *self.config.evaluation)
 
     def fingerprint(self, step: str) -> str:
-        """Return what a step of this configuration is called; see the module's text."""
-        return _fingerprints(self._content)[step]
+        """Return the fingerprint of a step of this configuration."""
+        return step_fingerprints(self.content)[step]
 
     def is_done(self, step: str) -> bool:
         """Tell whether a step's output is there and of this configuration.
@@ -170,11 +149,12 @@ class Run:
             RunError: The output is there, but of another configuration.
         """
         recorded = self._recorded.get(step)
-        if recorded is None or not self._holds(step, finished=recorded["seconds"] is not None):
+        asked, finished = step_named(step), recorded is not None and recorded["seconds"] is not None
+        if recorded is None or not self._holds(asked, finished=finished):
             return False
         if recorded["fingerprint"] != self.fingerprint(step):
-            raise RunError(self._stale(step))
-        return recorded["seconds"] is not None
+            raise RunError(self._stale(asked))
+        return finished
 
     def is_begun(self, step: str) -> bool:
         """Tell whether a step was begun and is not finished."""
@@ -202,17 +182,17 @@ class Run:
         self._record(step, round(seconds, 3))
 
     def check_before(self, step: str) -> None:
-        """Check what a step builds on, before it is done again.
+        """Check what a step builds on, before it is done.
+
+        Workers check the sizes of shards alone; their hashes are checked here, once.
 
         Raises:
             RunError: There is no such step, or an earlier one is of another configuration.
             ShardError: The step would train on shards that are not what their index says.
         """
-        if step not in STEPS:
-            raise RunError(f"no such step: {step!r}{did_you_mean(step, STEPS)}")
-        order = list(STEPS)
-        done = [self.is_done(earlier) for earlier in order[: order.index(step)]]
-        if step in TRIAL_FOLDERS and all(done):
+        asked = step_named(step)
+        done = [self.is_done(earlier.name) for earlier in steps_before(asked)]
+        if asked.trains and all(done):
             from mixopt.corpus import Corpus
 
             Corpus.open(self.path / "corpus")
@@ -225,14 +205,13 @@ class Run:
             keep: Outputs that stay.
             only: Leave the steps after it as they are.
         """
-        order = list(STEPS)
-        later = [first] if only else order[order.index(first) :]
-        kept = {step: entry for step, entry in self._recorded.items() if step not in later}
+        asked = step_named(first)
+        later = (asked,) if only else steps_from(asked)
+        gone = {step.name for step in later}
         if self._recorded:
+            kept = {name: entry for name, entry in self._recorded.items() if name not in gone}
             write_json(self.path / "steps.json", kept)
-        names = [name for step in later for name in STEPS[step][1]]
-        names += [EXPERTS_OF[step] for step in later if step in EXPERTS_OF]
-        for output in (self.path / name for name in names):
+        for output in (self.path / name for step in later for name in step.files):
             if output.name in keep:
                 continue
             if output.is_dir():
@@ -252,7 +231,8 @@ class Run:
         return {step: seconds for step, seconds in taken.items() if seconds is not None}
 
     @property
-    def _content(self) -> dict[str, Any]:
+    def content(self) -> dict[str, Any]:
+        """The configuration as plain values."""
         from mixopt.config import dump_config
 
         return dump_config(self.config)
@@ -267,119 +247,26 @@ class Run:
         entry = {"fingerprint": self.fingerprint(step), "seconds": seconds}
         write_json(self.path / "steps.json", {**self._recorded, step: entry})
 
-    def _holds(self, step: str, *, finished: bool) -> bool:
+    def _holds(self, step: Step, *, finished: bool) -> bool:
         """Tell whether the outputs of a finished step are there, or trials of a begun one."""
         if finished:
-            return all((self.path / name).exists() for name in STEPS[step][1])
-        folder = TRIAL_FOLDERS.get(step)
-        return folder is not None and any(trial_paths(self.path / folder))
+            return all((self.path / name).exists() for name in step.outputs)
+        return any(step.trial_files(self.path))
 
-    def _stale(self, step: str) -> str:
+    def _stale(self, step: Step) -> str:
         before = yaml.safe_load((self.path / "config.yaml").read_text(encoding="utf-8"))
-        sections = _sections_up_to(step)
-        changed = (d for d in differences(before, self._content) if d[0].startswith(sections))
+        changed = step_differences(step, before, self.content)
         first = next(changed, ("a field", "one value", "another"))
         return (
-            f"{self.path}: '{step}' was made from another configuration: {first[0]} is"
+            f"{self.path}: '{step.name}' was made from another configuration: {first[0]} is"
             f" {first[1]} there and {first[2]} here; use another --out, or redo it with:"
-            f" {self.command('run', '--from', step)}"
+            f" {self.command('run', '--from', step.name)}"
         )
-
-
-def open_run(config: Config, path: str | Path, *, source: str = "", redo: str | None = None) -> Run:
-    """Make the run directory, or open one that is of the same configuration.
-
-    Args:
-        config: The experiment.
-        path: The run directory.
-        source: The configuration file, for messages.
-        redo: Delete the outputs of this step and of those after it first.
-
-    Raises:
-        RunError: The directory is another run's, or cannot be written.
-    """
-    run = Run(Path(path), config, source)
-    record = run.path / "config.yaml"
-    if redo is not None:
-        run.check_before(redo)
-        run.discard(redo)
-    if record.exists():
-        for step in STEPS:
-            run.is_done(step)
-    text = "# The resolved configuration of this run; written by mixopt.\n"
-    text += yaml.safe_dump(run._content, sort_keys=False, allow_unicode=True)
-    if not record.exists() or record.read_text(encoding="utf-8") != text:
-        write_text(record, text)
-    return run
-
-
-@contextmanager
-def working_in(path: Path) -> Iterator[None]:
-    """Have a run directory to oneself while the block runs.
-
-    Raises:
-        RunError: It holds other files than a run's, or another process is at work in it.
-    """
-    others = [e for e in path.iterdir() if e.name != ".lock"] if path.is_dir() else []
-    if others and not (path / "config.yaml").exists():
-        raise RunError(f"{path}: is not empty and not a run directory; use another --out")
-    with only_one(path):
-        yield
-
-
-def load_run(path: str | Path) -> Run:
-    """Open a run directory to look at what it holds.
-
-    Raises:
-        RunError: The directory is not a run's.
-    """
-    from mixopt.config import load_config
-
-    record = Path(path) / "config.yaml"
-    if not record.exists():
-        raise RunError(f"{path}: has no config.yaml; make it with mixopt run CONFIG --out {path}")
-    return Run(Path(path), load_config(record), str(record))
 
 
 def collapsed_trials(directory: Path) -> tuple[str, ...] | None:
     """Return a sweep's trials whose experts have collapsed; None where trials have no experts."""
     from mixopt.trials import TrialExperts
 
-    found = TrialExperts.read(directory / EXPERTS_OF["sweep"])
+    found = TrialExperts.read(SWEEP.experts_file(directory))
     return None if found is None else found.collapsed
-
-
-def _fingerprints(content: dict[str, Any]) -> dict[str, str]:
-    found: dict[str, str] = {}
-    before = "mixopt/1"
-    for step, (sections, _) in STEPS.items():
-        values = {section: _section(content, section.split(".")) for section in sections}
-        text = before + json.dumps(values, sort_keys=True)
-        before = found[step] = hashlib.sha256(text.encode()).hexdigest()[:16]
-    return found
-
-
-def _sections_up_to(step: str) -> tuple[str, ...]:
-    steps = list(STEPS)[: list(STEPS).index(step) + 1]
-    return tuple(section for name in steps for section in STEPS[name][0])
-
-
-def _section(content: Any, parts: Sequence[str]) -> Any:
-    for part in parts:
-        content = content.get(part) if isinstance(content, dict) else None
-    return content
-
-
-def differences(before: Any, now: Any, name: str = "") -> list[tuple[str, Any, Any]]:
-    """Return the fields in which two configurations differ, with both values."""
-    if isinstance(before, dict) and isinstance(now, dict):
-        found: list[tuple[str, Any, Any]] = []
-        for key in [*now, *(key for key in before if key not in now)]:
-            inner = f"{name}.{key}" if name else str(key)
-            found += differences(before.get(key), now.get(key), inner)
-        return found
-    return [] if before == now else [(name, _short(before), _short(now))]
-
-
-def _short(value: Any) -> Any:
-    return "absent" if value is None else value

@@ -2,34 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
+from mixopt.run_directory import STEPS, SWEEP, Step
 from mixopt.system import Say, silent
 from mixopt.tracking.datasets import corpus_datasets
 from mixopt.tracking.tracker import Tracker
 
 if TYPE_CHECKING:
     from mixopt.run_directory import Run
-
-# Files of each parent run, as patterns in the run directory.
-FILES: dict[str, tuple[str, ...]] = {
-    "sweep": (
-        "config.yaml",
-        "design.parquet",
-        "trials.parquet",
-        "experts.parquet",
-        "fit/fit.json",
-        "fit/report.parquet",
-        "fit/held_out.parquet",
-        "proposal.yaml",
-        "figures/[!v]*.svg",
-        "report.html",
-    ),
-    "validate": ("validation.parquet", "validation_experts.parquet", "figures/v*.svg"),
-}
-FOLDERS = {"sweep": "trials", "validate": "validation"}
 
 
 def open_tracker(run: Run, warn: Say = silent) -> Tracker:
@@ -38,29 +21,19 @@ def open_tracker(run: Run, warn: Say = silent) -> Tracker:
 
 
 @contextmanager
-def tracked(run: Run, step: str, tracker: Tracker) -> Iterator[Tracker]:
-    """Track a step of a run: `sweep`, `validate`, or `report`, which adds to those two.
+def tracked(run: Run, step: Step, tracker: Tracker) -> Iterator[None]:
+    """Track a step of a run: as a parent run, or into those of the steps that are done.
+
+    A step that has no parent run and leaves no files for another's is not tracked.
 
     Args:
         run: The run.
         step: What is done in the block.
         tracker: The run's; it is not closed, and serves the next step too.
     """
-    steps = [step] if step in FILES else [name for name in FILES if run.is_done(name)]
-    for name in steps:
-        tracker.start(
-            name,
-            _params(run, name),
-            code_tags(run.fingerprint(name)),
-            name=f"{run.path.resolve().name}/{name}",
-            folder=FOLDERS[name],
-            datasets=corpus_datasets(run.path / "corpus", run.natural),
-        )
-    yield tracker
-    for name in steps:
-        found = (file for pattern in FILES[name] for file in sorted(run.path.glob(pattern)))
-        tracker.files(name, found)
-        tracker.end(name)
+    parents = (step,) if step.artifacts else ()
+    with _parent_runs(run, _done(run) if step.completes_records else parents, tracker):
+        yield
 
 
 def record_again(run: Run) -> None:
@@ -70,11 +43,35 @@ def record_again(run: Run) -> None:
     """
     config = run.config.tracking.model_copy(update={"enabled": True})
     tracker = Tracker(config, run.config.name, run.path, sends=False)
-    with tracker, tracked(run, "record", tracker):
+    with tracker, _parent_runs(run, _done(run), tracker):
         pass
 
 
-def _params(run: Run, step: str) -> dict[str, Any]:
+def _done(run: Run) -> tuple[Step, ...]:
+    """Return the steps with a parent run that are done."""
+    return tuple(step for step in STEPS if step.artifacts and run.is_done(step.name))
+
+
+@contextmanager
+def _parent_runs(run: Run, steps: Sequence[Step], tracker: Tracker) -> Iterator[None]:
+    """Open the parent run of each step, and add its files when the block has ended."""
+    for step in steps:
+        tracker.start(
+            step.name,
+            _params(run, step),
+            code_tags(run.fingerprint(step.name)),
+            name=f"{run.path.resolve().name}/{step.name}",
+            folder=step.trials,
+            datasets=corpus_datasets(run.path / "corpus", run.natural),
+        )
+    yield
+    for step in steps:
+        found = (file for pattern in step.artifacts for file in sorted(run.path.glob(pattern)))
+        tracker.files(step.name, found)
+        tracker.end(step.name)
+
+
+def _params(run: Run, step: Step) -> dict[str, Any]:
     config = run.config
     length = config.validation.tokens or 2 * config.proxy.tokens
     params: dict[str, Any] = {
@@ -82,10 +79,10 @@ def _params(run: Run, step: str) -> dict[str, Any]:
         "domains": len(config.corpus.domains),
         "tokenizer": config.corpus.tokenizer,
         "proxy": config.proxy.name,
-        "tokens": config.proxy.tokens if step == "sweep" else length,
+        "tokens": config.proxy.tokens if step is SWEEP else length,
         **{f"proxy/{name}": value for name, value in config.proxy.options.items()},
     }
-    if step == "sweep":
+    if step is SWEEP:
         params |= {f"design/{name}": value for name, value in config.design}
     else:
         params |= {"seeds": config.validation.seeds, "baselines": config.validation.baselines}

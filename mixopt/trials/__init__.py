@@ -56,14 +56,7 @@ if TYPE_CHECKING:
         simulated_target as simulated_target,
     )
     from mixopt.trials.table import Trials as Trials, best_trial as best_trial
-    from mixopt.trials.table_options import (
-        TableOptions as TableOptions,
-        directions as directions,
-        risk_of as risk_of,
-        scale_name as scale_name,
-        token_count as token_count,
-        unit_name as unit_name,
-    )
+    from mixopt.trials.table_options import TableOptions as TableOptions
 else:
     __getattr__, __dir__ = lazy_names(
         __name__,
@@ -95,13 +88,6 @@ else:
             ],
             "simulated_epochs": ["Pool", "SimulatedEpochs", "simulated_target"],
             "table": ["Trials", "best_trial"],
-            "table_options": [
-                "TableOptions",
-                "directions",
-                "risk_of",
-                "scale_name",
-                "token_count",
-                "unit_name",
-            ],
+            "table_options": ["TableOptions"],
         },
     )

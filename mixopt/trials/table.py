@@ -19,6 +19,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import polars as pl
@@ -42,6 +43,10 @@ from mixopt.trials.columns import (
 from mixopt.trials.proxy import Trial, TrialResult
 from mixopt.trials.published_tables import read_csv_trials
 from mixopt.trials.reindexing import joined, reindexed
+
+if TYPE_CHECKING:
+    from mixopt.fitting import Fit, ObjectiveLike, Size
+    from mixopt.objective import Direction, Scale
 
 
 @dataclass(frozen=True, eq=False)
@@ -138,6 +143,57 @@ class Trials(TrialRows):
         """Write the table as Parquet, at once; equal tables give equal bytes."""
         with replacing(Path(path)) as temporary:
             self.table.write_parquet(temporary)
+
+    def fit(
+        self,
+        *,
+        regressors: str | Sequence[str] = (),
+        objective: ObjectiveLike | None = None,
+        direction: Mapping[str, Direction] | None = None,
+        scale: Scale = "none",
+        unit: Unit | None = None,
+        size: Size | Mapping[str, float] | None = None,
+        inventory: Mapping[str, float] | str | Path | None = None,
+        pilots: Trials | None = None,
+        seed: int = 0,
+    ) -> Fit:
+        """Fit regressors to these trials, and choose one by cross-validation, as `mixopt fit` does.
+
+        A loss that is the same in all trials is left out, unless it is asked for, and noted.
+
+        Args:
+            regressors: Names of those that compete, or one; the usual ones when empty.
+            objective: What is minimised: a loss by name, the mean of several, or of several with
+                their weights, or an `Objective`; the mean of all losses when None.
+            direction: `higher` for each metric of which higher is better.
+            scale: `spread` to divide each loss of a mean by its standard deviation over the trials.
+            unit: Unit of the fit; nats per token where there are losses in them, when None.
+            size: `parameters` and `tokens` to predict at, from trials of several sizes; by the
+                regressor `scaling` if none is named.
+            inventory: Distinct tokens of each domain, or a YAML file of them, for regressors that
+                know of epochs.
+            pilots: A few runs at the target size, which the fit is carried to.
+            seed: Of folds and regressors.
+
+        Raises:
+            TrialsError: The trials or the pilots cannot be fitted.
+            ConfigError: An argument that cannot be right, such as an unknown loss.
+            PluginError: A regressor that is unknown or fails.
+        """
+        from mixopt.fitting import fit_table
+
+        return fit_table(
+            self,
+            regressors=regressors,
+            objective=objective,
+            direction=direction,
+            scale=scale,
+            unit=unit,
+            size=size,
+            inventory=inventory,
+            pilots=pilots,
+            seed=seed,
+        )
 
     @cached_property
     def finished(self) -> Trials:

@@ -1,15 +1,11 @@
-"""What a command line says of tables: where trials are, and how their columns are meant."""
+"""How tables of mixtures and losses are to be read: where they are, what their columns mean."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import cast, get_args
 
-from mixopt.config import RiskConfig
-from mixopt.errors import ConfigError, did_you_mean
-from mixopt.objective import Direction, Scale
+from mixopt.errors import ConfigError
 from mixopt.trials.cell_table import CellTable
 from mixopt.trials.columns import Unit
 from mixopt.trials.table import Trials
@@ -84,66 +80,3 @@ class TableOptions:
         there = {name for path in (mixtures, losses) for name in CellTable.read(path).header}
         kept = tuple(name for name in self.ignore if name in there)
         return replace(self, ignore=kept).read("fit", mixtures, losses, None)
-
-
-def directions(options: Sequence[str]) -> dict[str, Direction]:
-    """Read `accuracy=higher` each.
-
-    Raises:
-        ConfigError: One is of another form.
-    """
-    found: dict[str, Direction] = {}
-    for option in options:
-        name, _, which = option.rpartition("=")
-        if not name or which not in get_args(Direction):
-            raise ConfigError(
-                f"--direction {option}: expected TARGET=higher or TARGET=lower, such as"
-                " accuracy=higher"
-            )
-        found[name] = cast(Direction, which)
-    return found
-
-
-def token_count(tokens: float | None) -> int | None:
-    """Check the length of a run.
-
-    Raises:
-        ConfigError: It is no number of tokens.
-    """
-    if tokens is not None and not 1 <= tokens < 1e18:
-        raise ConfigError(f"--tokens {tokens:g}: must be at least 1, and less than 1e18")
-    return None if tokens is None else int(tokens)
-
-
-def risk_of(option: str | None) -> RiskConfig | None:
-    """Read `std=1` or `quantile=0.9`.
-
-    Raises:
-        ConfigError: It is of another form, or a number that cannot be.
-    """
-    if option is None:
-        return None
-    name, _, number = option.partition("=")
-    try:
-        return RiskConfig.model_validate({name: float(number)})
-    except ValueError:
-        raise ConfigError(
-            f"--risk {option}: expected std=K with K above 0, or quantile=Q with Q between 0.5"
-            " and 1"
-        ) from None
-
-
-def scale_name(name: str) -> Scale:
-    """Check the name of a scale."""
-    return cast(Scale, _one_of("--scale", name, get_args(Scale)))
-
-
-def unit_name(name: str | None) -> Unit | None:
-    """Check the name of a unit."""
-    return None if name is None else cast(Unit, _one_of("--unit", name, get_args(Unit)))
-
-
-def _one_of(option: str, name: str, known: Sequence[str]) -> str:
-    if name not in known:
-        raise ConfigError(f"{option} {name}: unknown{did_you_mean(name, known)}")
-    return name

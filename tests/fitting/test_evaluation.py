@@ -4,12 +4,12 @@ import numpy as np
 import polars as pl
 import pytest
 
+from mixopt import load_fit
 from mixopt.errors import ConfigError, TrialsError
 from mixopt.fitting import evaluate, spearman
 from mixopt.fitting.affine_scale import leave_one_out_lines
 from mixopt.fitting.cross_validation import rmse
 from mixopt.mixture import Mixture, total_variation
-from mixopt.pipeline import fit_existing, propose_from
 from mixopt.trials import Losses, Trial, TrialResult, Trials
 
 DOMAINS = ("web", "code", "books")
@@ -38,8 +38,8 @@ def runs(count, seed, *, noise=0.004, change=lambda losses_NM: losses_NM, repeat
 
 
 @pytest.fixture(scope="module")
-def fitted(tmp_path_factory):
-    return fit_existing(runs(60, 0), tmp_path_factory.mktemp("fit"), regressors=["log_linear"])
+def fitted():
+    return runs(60, 0).fit(regressors="log_linear")
 
 
 def larger(losses_NM):
@@ -157,17 +157,14 @@ def as_accuracy(trials):
 
 
 @pytest.fixture(scope="module")
-def metric_fit(tmp_path_factory):
-    path = tmp_path_factory.mktemp("metric")
+def metric_fit():
     trials = as_accuracy(runs(60, 0))
-    options = {"targets": ["code"], "direction": {"code": "higher"}, "regressors": ["linear"]}
-    return path, fit_existing(trials, path, **options)
+    return trials.fit(regressors="linear", objective="code", direction={"code": "higher"})
 
 
 def test_a_metric_is_maximised(metric_fit):
-    path, fitted = metric_fit
-    proposal = propose_from(path)
-    trials = fitted.trials
+    proposal = metric_fit.propose()
+    trials = metric_fit.trials
     # No loss measures books, which keeps half of its natural third.
     assert proposal.mixture["code"] == pytest.approx(1 - 0.5 / 3)
     assert proposal.best_trial == trials.table["trial"][int(trials.losses()[:, 1].argmax())]
@@ -178,10 +175,9 @@ def test_a_metric_is_maximised(metric_fit):
 
 
 def test_the_pick_has_the_highest_metric_and_controls_know_the_direction(metric_fit):
-    _, fitted = metric_fit
     unseen = as_accuracy(runs(40, 1))
-    row = evaluate(fitted, unseen)["targets"]["code"]
-    pick = fitted.predict(unseen.weights()).losses_NM[:, 1].argmax()
+    row = metric_fit.evaluate(unseen)["targets"]["code"]
+    pick = metric_fit.predict(unseen.weights()).losses_NM[:, 1].argmax()
     metric_N = unseen.losses()[:, 1]
     assert row["regret"] == pytest.approx(metric_N.max() - metric_N[pick])
     assert row["own_share"] > 0.9
@@ -190,23 +186,24 @@ def test_the_pick_has_the_highest_metric_and_controls_know_the_direction(metric_
 
 def test_a_scaled_objective_keeps_its_spreads_with_the_fit(tmp_path):
     trials = runs(40, 0)
-    fitted = fit_existing(trials, tmp_path, regressors=["linear"], scale="spread")
+    fitted = trials.fit(regressors="linear", scale="spread")
     spreads_M = trials.losses().std(axis=0)
     assert fitted.objective.spreads == pytest.approx(dict(zip(TARGETS, spreads_M, strict=True)))
-    proposal = propose_from(tmp_path)
-    assert proposal.unit == "standard_deviations"
-    assert propose_from(tmp_path, target="code").unit == "nats_per_token"
+    fitted.save(tmp_path)
+    read = load_fit(tmp_path)
+    assert read.propose().unit == "standard_deviations"
+    assert read.propose(target="code").unit == "nats_per_token"
 
 
-def test_a_loss_that_never_changes_is_left_out_unless_it_is_asked_for(tmp_path):
+def test_a_loss_that_never_changes_is_left_out_unless_it_is_asked_for():
     trials = runs(40, 0, change=lambda losses_NM: np.where([0, 0, 1], 2.5, losses_NM))
-    fitted = fit_existing(trials, tmp_path, regressors=["linear"])
+    fitted = trials.fit(regressors="linear")
     assert fitted.targets == ("web", "code")
     assert fitted.trials.notes == ("left out 'exam': the same loss in every trial",)
     with pytest.raises(TrialsError, match="the loss on 'exam' is 2.5 in all 40 trials"):
-        fit_existing(trials, tmp_path, regressors=["linear"], targets=["exam"])
+        trials.fit(regressors="linear", objective="exam")
 
 
-def test_a_scale_for_one_target_is_refused(tmp_path):
-    with pytest.raises(ConfigError, match="--scale spread: is for a mean of targets, and 'web' is"):
-        fit_existing(runs(9, 0), tmp_path, targets=["web"], scale="spread")
+def test_a_scale_for_one_target_is_refused():
+    with pytest.raises(ConfigError, match="scale: spread: is for a mean of targets, and 'web' is"):
+        runs(9, 0).fit(objective="web", scale="spread")

@@ -16,7 +16,7 @@ from mixopt.errors import ConfigError, TrialsError
 from mixopt.fitting import evaluate, fit_regressor, fit_trials, select_targets, spearman
 from mixopt.fitting.competition import Fit
 from mixopt.objective import Objective
-from mixopt.pipeline import fit_existing, load_fit, propose_from
+from mixopt.pipeline import load_fit
 from mixopt.trials import Trials
 
 DOMAINS = ("web", "code", "books")
@@ -213,8 +213,9 @@ def test_runs_of_the_pilots_size_are_of_the_fits_scale(fit, carried, unseen):
 
 
 def test_a_proposal_speaks_of_the_pilots_size(trials, pilots, tmp_path):
-    fitted = fit_existing(trials, tmp_path, regressors=["power"], pilots=pilots)
-    found = propose_from(tmp_path)
+    fitted = trials.fit(regressors="power", pilots=pilots)
+    fitted.save(tmp_path)
+    found = load_fit(tmp_path).propose()
     truth = float(large(found.mixture.over(DOMAINS).array[None]).mean())
     assert found.predicted_objective.value == pytest.approx(truth, abs=0.02)
     best = large(trials.weights()).mean(axis=1)

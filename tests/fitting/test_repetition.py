@@ -15,7 +15,7 @@ from mixopt.config import load_config
 from mixopt.errors import TrialsError
 from mixopt.fitting import Repetition, make_regressor
 from mixopt.fitting.competition import Fit
-from mixopt.pipeline import fit_existing, steps
+from mixopt.pipeline import steps
 from mixopt.trials import Trials
 
 INVENTORY = {"web": 1e9, "code": 2e7, "books": 1e8}
@@ -54,7 +54,8 @@ def test_epochs_are_weight_times_tokens_over_inventory(trials):
 
 
 def test_the_law_of_epochs_is_given_inventory_and_tokens(trials, tmp_path):
-    fitted = fit_existing(trials, tmp_path, regressors=["epochs"], inventory=INVENTORY)
+    fitted = trials.fit(regressors="epochs", inventory=INVENTORY)
+    fitted.save(tmp_path / "fit")
     assert fitted.fitted.inventory == list(INVENTORY.values())
     assert fitted.fitted.tokens == TOKENS
     read = Fit.load(tmp_path / "fit")
@@ -62,10 +63,9 @@ def test_the_law_of_epochs_is_given_inventory_and_tokens(trials, tmp_path):
     assert np.allclose(read.fitted.rates_D, [0.4, 20, 4])
 
 
-def test_folds_are_fitted_with_epochs_too(trials, tmp_path):
-    asked = {"regressors": ["epochs"]}
-    known = fit_existing(trials, tmp_path / "with", inventory=INVENTORY, **asked)
-    blind = fit_existing(trials, tmp_path / "without", **asked)
+def test_folds_are_fitted_with_epochs_too(trials):
+    known = trials.fit(regressors="epochs", inventory=INVENTORY)
+    blind = trials.fit(regressors="epochs")
     assert not np.allclose(known.held_out_losses(), blind.held_out_losses(), atol=1e-4)
 
 
@@ -100,7 +100,7 @@ def test_auto_prefers_the_law_of_epochs_where_it_is_the_law(trials, tmp_path):
 
 
 def test_a_fit_that_was_not_saved_is_made_again_with_epochs(trials, tmp_path, monkeypatch):
-    fitted = fit_existing(trials, tmp_path, regressors=["epochs"], inventory=INVENTORY)
+    fitted = trials.fit(regressors="epochs", inventory=INVENTORY)
     monkeypatch.setattr("mixopt.fitting.fitted.can_be_saved", lambda _: False)
     fitted.save(tmp_path / "again")
     read = Fit.load(tmp_path / "again")

@@ -17,7 +17,7 @@ from mixopt.fitting.competition import Fit
 from mixopt.fitting.cross_validation import spearman_within
 from mixopt.fitting.model_sizes import size_groups
 from mixopt.objective import Objective
-from mixopt.pipeline import fit_existing, load_fit, propose_from
+from mixopt.pipeline import load_fit
 from mixopt.trials import Trials
 
 SIZES = ((1e6, 1e9), (1e7, 1e10))
@@ -69,7 +69,9 @@ def folder(tmp_path_factory):
 @pytest.fixture(scope="module")
 def fit(trials, folder) -> Fit:
     """Fitted at two sizes, predicting at a third."""
-    return fit_existing(trials, folder, size=TARGET)
+    fitted = trials.fit(size=TARGET)
+    fitted.save(folder)
+    return fitted
 
 
 def test_parameters_and_tokens_of_a_table_are_sizes_not_domains(trials):
@@ -143,26 +145,26 @@ def test_a_fit_of_sizes_is_read_back_and_proposed_from(fit, folder):
     weights_ND = mixtures(5, seed=5)
     assert read.size == TARGET
     assert np.allclose(read.predict(weights_ND).high_NM, fit.predict(weights_ND).high_NM)
-    proposal = propose_from(folder)
+    proposal = read.propose()
     truth = law(proposal.mixture.array[None], TARGET.parameters, TARGET.tokens).mean()
     assert proposal.predicted_objective.value == pytest.approx(truth, abs=0.05)
     assert proposal.stability is not None
 
 
-def test_what_knows_nothing_of_size_does_not_fit_several(trials, tmp_path):
+def test_what_knows_nothing_of_size_does_not_fit_several(trials):
     with pytest.raises(TrialsError, match="of 2 sizes, and regressor 'linear' takes them for one"):
-        fit_existing(trials, tmp_path, regressors=["linear"])
+        trials.fit(regressors="linear")
 
 
-def test_several_sizes_without_one_to_predict_at_are_refused(trials, tmp_path):
+def test_several_sizes_without_one_to_predict_at_are_refused(trials):
     with pytest.raises(ConfigError, match="--at-parameters: is missing; the trials have 2 numbers"):
-        fit_existing(trials, tmp_path, regressors=["scaling"])
+        trials.fit(regressors="scaling")
 
 
-def test_a_size_is_for_what_knows_of_it(trials, tmp_path):
+def test_a_size_is_for_what_knows_of_it(trials):
     one = Trials(trials.table[:12], trials.domains, trials.targets)
     with pytest.raises(ConfigError, match="--at-parameters: regressor 'linear' predicts at"):
-        fit_existing(one, tmp_path, regressors=["linear"], size=TARGET)
+        one.fit(regressors="linear", size=TARGET)
 
 
 def test_one_size_needs_none_stated(trials):

@@ -1,21 +1,31 @@
-"""From tables that a user already has, to a fit, a proposal and a test on unseen runs."""
+"""From tables that a user already has, to a fit, a proposal and a test on unseen runs.
+
+The losses are synthetic: each falls exponentially with its domain's own share.
+"""
 
 import json
+import re
 import subprocess
 import sys
 
 import numpy as np
+import polars as pl
 import pytest
+from places import PROJECT
 
-from mixopt.errors import ConfigError, RunError, TrialsError
-from mixopt.pipeline import Asked, load_fit, propose_from
-from mixopt.pipeline.from_tables import evaluate_fit, fit_tables
+from mixopt import Mixture, Trials, load_fit
+from mixopt.config import ConstraintsConfig, RiskConfig
+from mixopt.constraints import Constraints
+from mixopt.errors import ConfigError, InfeasibleError, PluginError, RunError, TrialsError
+from mixopt.objective import Objective
+from mixopt.pipeline import Asked, propose_from
 
 DOMAINS = ("web", "code", "books")
+INVENTORY = {"web": 4e9, "code": 1e9, "books": 2e9}
 
 
 def write_tables(folder, rows, *, seed=0, shuffle=False):
-    """Synthetic: losses that fall exponentially with the domain's own share."""
+    """Write mixtures.csv and losses.csv, the losses in another order where asked."""
     stream = np.random.default_rng(seed)
     weights_ND = stream.dirichlet(np.ones(len(DOMAINS)), rows).round(4)
     losses_ND = 2 + np.exp(-3 * weights_ND) + 0.005 * stream.normal(size=weights_ND.shape)
@@ -33,65 +43,382 @@ def write_tables(folder, rows, *, seed=0, shuffle=False):
     return paths
 
 
+def command(*arguments, **options):
+    return subprocess.run(
+        [sys.executable, "-m", "mixopt", *map(str, arguments)],
+        capture_output=True,
+        text=True,
+        check=False,
+        **options,
+    )
+
+
 @pytest.fixture(scope="module")
-def folders(tmp_path_factory):
-    fit, unseen = tmp_path_factory.mktemp("fit"), tmp_path_factory.mktemp("unseen")
-    mixtures, losses = write_tables(fit, 40, shuffle=True)
-    fit_tables(mixtures, losses, fit / "out", regressors=["linear", "log_linear"])
-    write_tables(unseen, 30, seed=1)
-    return fit / "out", unseen
+def tables(tmp_path_factory):
+    return write_tables(tmp_path_factory.mktemp("tables"), 40, shuffle=True)
 
 
-def test_rows_are_joined_by_name_so_that_the_law_is_found(folders):
-    fit, unseen = folders
-    found = evaluate_fit(fit, unseen / "mixtures.csv", unseen / "losses.csv")
+@pytest.fixture(scope="module")
+def trials(tables):
+    return Trials.from_csv(*tables)
+
+
+@pytest.fixture(scope="module")
+def fit(trials):
+    return trials.fit(regressors=["linear", "log_linear"])
+
+
+@pytest.fixture(scope="module")
+def unseen_tables(tmp_path_factory):
+    return write_tables(tmp_path_factory.mktemp("unseen"), 30, seed=1)
+
+
+@pytest.fixture(scope="module")
+def unseen(unseen_tables):
+    return Trials.from_csv(*unseen_tables)
+
+
+# --- Fit ----------------------------------------------------------------------------------------
+
+
+def test_rows_are_joined_by_name_so_that_the_law_is_found(fit, unseen):
+    found = fit.evaluate(unseen)
     assert found["regressor"] == "log_linear"
     assert found["mean_spearman"] > 0.98
     assert all(0.7 <= row["coverage90"] <= 1 for row in found["targets"].values())
 
 
-def test_regret_is_what_the_pick_costs_over_the_best_run(folders):
-    fit, unseen = folders
-    found = evaluate_fit(fit, unseen / "mixtures.csv", unseen / "losses.csv")["targets"]["web"]
+def test_regret_is_what_the_pick_costs_over_the_best_run(fit, unseen):
+    found = fit.evaluate(unseen)["targets"]["web"]
     assert (found["regret"] == 0) == (found["rank"] == 1)
     assert found["regret"] < 0.03
 
 
-def test_a_proposal_for_a_target_leans_to_its_domain(folders):
-    assert propose_from(folders[0], target="code").mixture["code"] > 0.8
+@pytest.mark.parametrize(
+    ("given", "kind", "weights"),
+    [
+        (None, "mean", dict.fromkeys(DOMAINS, 1 / 3)),
+        ("code", "target", {"code": 1}),
+        (["code"], "target", {"code": 1}),
+        (["web", "code", "web"], "mean", {"web": 0.5, "code": 0.5}),
+        ({"web": 3, "code": 1}, "mean", {"web": 0.75, "code": 0.25}),
+        (Objective(DOMAINS, "worst", {"web": 1, "books": 1}, "nats_per_token"), "worst", None),
+    ],
+)
+def test_an_objective_is_a_loss_several_or_an_objective(trials, given, kind, weights):
+    found = trials.fit(regressors="linear", objective=given).objective
+    assert (found.kind, found.unit) == (kind, "nats_per_token")
+    assert found.weights == (weights or {"web": 1, "books": 1})
 
 
-def test_constraints_of_a_file_hold(folders, tmp_path):
-    path = tmp_path / "constraints.yaml"
-    path.write_text("bounds: {code: [0, 0.3], books: [0.2, 1]}")
-    mixture = propose_from(folders[0], target="code", asked=Asked(constraints=path)).mixture
-    assert mixture["code"] <= 0.3 + 1e-9
+def test_an_objective_is_asked_of_losses_that_never_change_too(trials):
+    flat = pl.lit(2.0).alias("loss/books")
+    constant = Trials(trials.table.with_columns(flat), trials.domains, trials.targets)
+    given = Objective(DOMAINS, "mean", {"web": 0.5, "code": 0.5}, "nats_per_token")
+    found = constant.fit(regressors="linear", objective=given)
+    assert found.targets == found.objective.evaluation == ("web", "code")
+    assert found.trials.notes[-1] == "left out 'books': the same loss in every trial"
+
+
+@pytest.mark.parametrize(
+    ("asked", "error", "message"),
+    [
+        ({"objective": "cod"}, ConfigError, "unknown evaluation domain 'cod'; did you mean 'code'"),
+        ({"objective": 3}, ConfigError, "objective: expected the name of a loss, several names"),
+        ({"objective": [1, 2]}, ConfigError, "objective: expected the name of a loss"),
+        ({"objective": []}, ConfigError, "objective: names no loss"),
+        (
+            {"objective": {"web": -1.0, "code": 1.0}},
+            ConfigError,
+            "objective: mean.web: Input should be greater than 0, got -1.0",
+        ),
+        (
+            {"objective": Objective(DOMAINS, "target", {"web": 1}), "scale": "spread"},
+            ConfigError,
+            "an Objective has its own unit, direction and scale",
+        ),
+        (
+            {"objective": Objective(("web",), "target", {"web": 1}), "unit": "nats_per_token"},
+            ConfigError,
+            "an Objective has its own unit, direction and scale",
+        ),
+        (
+            {"objective": Objective(("maths",), "target", {"maths": 1}, "nats_per_token")},
+            ConfigError,
+            "objective.target: unknown evaluation domain 'maths'",
+        ),
+        ({"direction": {"cod": "higher"}}, ConfigError, "direction: unknown evaluation domain"),
+        ({"direction": {"code": "up"}}, ConfigError, "objective: direction.code: Input should be"),
+        ({"direction": "higher"}, ConfigError, "direction: expected lower or higher by name"),
+        ({"scale": "sprad"}, ConfigError, "objective: scale: Input should be 'none' or 'spread'"),
+        ({"objective": "web", "scale": "spread"}, ConfigError, "'web' is alone"),
+        ({"unit": "bits_per_bite"}, ConfigError, "unit bits_per_bite: unknown; did you mean"),
+        ({"unit": "bits_per_byte"}, TrialsError, "have no losses in bits_per_byte"),
+        ({"regressors": "liner"}, PluginError, "liner.*did you mean 'linear'"),
+        ({"regressors": ["linear", 3]}, ConfigError, "regressors: expected a name, several names"),
+        ({"regressors": 3}, ConfigError, "regressors: expected a name"),
+        ({"size": 1e9}, ConfigError, "size: expected parameters, tokens or both, by name"),
+        ({"size": {"params": 1e9}}, ConfigError, "size: expected parameters, tokens or both"),
+        ({"size": {"tokens": 0}}, ConfigError, "--at-parameters: is missing"),
+        ({"inventory": {"web": 1e9}}, ConfigError, "inventory: domain 'code' is missing"),
+        ({"inventory": "absent.yaml"}, ConfigError, "absent.yaml: cannot be read"),
+        ({"inventory": INVENTORY}, TrialsError, "epochs need the tokens of each trial"),
+        ({"pilots": "pilots.csv"}, TrialsError, "pilots: expected Trials"),
+    ],
+)
+def test_what_cannot_be_fitted_is_one_line(trials, asked, error, message):
+    with pytest.raises(error, match=message) as raised:
+        trials.fit(**{"regressors": "linear", **asked})
+    assert "\n" not in str(raised.value)
+
+
+# --- Evaluate -----------------------------------------------------------------------------------
+
+
+def test_runs_that_cannot_be_compared_are_one_line(fit, unseen_tables, tmp_path):
+    renamed = tmp_path / "mixtures.csv"
+    renamed.write_text(unseen_tables[0].read_text().replace("books", "maths"))
+    with pytest.raises(TrialsError, match="domain 'books' is not in both"):
+        fit.evaluate(Trials.from_csv(renamed, unseen_tables[1]))
+    bits = Trials.from_csv(*unseen_tables, unit="bits_per_byte")
+    with pytest.raises(TrialsError, match="the fit is in nats_per_token, and these losses are not"):
+        fit.evaluate(bits)
+    with pytest.raises(TrialsError, match="evaluate: expected Trials, .* got 'losses.csv'"):
+        fit.evaluate("losses.csv")
+
+
+# --- Propose ------------------------------------------------------------------------------------
+
+
+def test_a_proposal_for_a_target_leans_to_its_domain(fit):
+    assert fit.propose(target="code").mixture["code"] > 0.8
+
+
+@pytest.fixture(params=["fields", "file", "config", "constraints"])
+def limits(request, tmp_path):
+    """The same limits, in each way to say them."""
+    fields = {"bounds": {"code": [0, 0.3], "books": [0.2, 1]}}
+    if request.param == "file":
+        (tmp_path / "limits.yaml").write_text(json.dumps(fields))
+        return tmp_path / "limits.yaml"
+    config = ConstraintsConfig.model_validate(fields)
+    checked = Constraints.from_config(config, dict.fromkeys(DOMAINS, 1))
+    return {"fields": fields, "config": config, "constraints": checked}[request.param]
+
+
+def test_constraints_hold_however_they_are_given(fit, limits):
+    mixture = fit.propose(target="code", constraints=limits).mixture
+    assert mixture["code"] == pytest.approx(0.3)
     assert mixture["books"] >= 0.2 - 1e-9
 
 
-def test_what_is_wrong_is_named(folders, tmp_path):
-    fit, unseen = folders
-    with pytest.raises(ConfigError, match="unknown evaluation domain 'cod'; did you mean 'code'"):
-        propose_from(fit, target="cod")
+@pytest.mark.parametrize("tokens", [5e9, 5_000_000_000, "5e9"])
+def test_epochs_are_of_the_inventory_and_the_length(fit, tokens, tmp_path):
+    (tmp_path / "tokens.yaml").write_text("web: 4e9\ncode: 1e9\nbooks: 2e9\n")
+    limits = {"max_epochs": 2}
+    for inventory in (INVENTORY, tmp_path / "tokens.yaml"):
+        asked = {"constraints": limits, "inventory": inventory, "tokens": tokens}
+        proposal = fit.propose(target="code", **asked)
+        assert proposal.mixture["code"] == pytest.approx(0.4)
+        assert proposal.epochs["code"] == pytest.approx(2)
+        assert proposal.natural == Mixture.natural(INVENTORY)
+
+
+def test_risk_is_minimised_as_a_number_of_deviations_or_a_quantile(fit):
+    certain = fit.propose().predicted_objective
+    for risk in ({"quantile": 0.9}, RiskConfig(quantile=0.9)):
+        assert fit.propose(risk=risk).predicted_objective.value >= certain.value - 1e-9
+
+
+@pytest.mark.parametrize(
+    ("asked", "error", "message"),
+    [
+        ({"target": "cod"}, ConfigError, "unknown evaluation domain 'cod'; did you mean 'code'"),
+        ({"target": ["code"]}, ConfigError, "target: expected the name of a loss"),
+        ({"constraints": {"bound": {}}}, ConfigError, "constraints: bound: unknown field; did you"),
+        ({"constraints": {"bounds": {"cod": [0.1, 1]}}}, ConfigError, "unknown domain 'cod'"),
+        ({"constraints": {"bounds": {"code": [0, 2]}}}, ConfigError, "constraints: bounds.code.1"),
+        ({"constraints": "absent.yaml"}, ConfigError, "absent.yaml: cannot be read"),
+        ({"constraints": 3}, ConfigError, "constraints: .*got 3"),
+        ({"constraints": {"max_epochs": 2}}, ConfigError, "max_epochs: needs the tokens of each"),
+        (
+            {"constraints": {"max_epochs": 2}, "inventory": INVENTORY},
+            ConfigError,
+            "max_epochs.*target_tokens",
+        ),
+        (
+            {"constraints": {"max_epochs": 1}, "inventory": INVENTORY, "tokens": 1e12},
+            InfeasibleError,
+            "max_epochs",
+        ),
+        (
+            {"constraints": Constraints(("web", "maths"))},
+            ConfigError,
+            "constraints are on",
+        ),
+        ({"inventory": {"web": 1, "code": 2}}, ConfigError, "inventory: domain 'books' is missing"),
+        (
+            {"inventory": {**INVENTORY, "maths": 1}},
+            ConfigError,
+            "inventory: unknown domain 'maths'",
+        ),
+        ({"inventory": {**INVENTORY, "web": "lots"}}, ConfigError, "web: 'lots' is no number of"),
+        ({"inventory": 7}, ConfigError, "inventory: expected a number of tokens for each domain"),
+        ({"tokens": 0.5}, ConfigError, "tokens 0.5: must be at least 1, and less than 1e18"),
+        ({"tokens": "25 billion"}, ConfigError, "tokens '25 billion': is no number of tokens"),
+        ({"tokens": float("nan")}, ConfigError, "tokens nan: must be at least 1"),
+        ({"risk": {"std": -1}}, ConfigError, "risk: std: Input should be greater than 0, got -1"),
+        ({"risk": {}}, ConfigError, "risk: .*give exactly one of std and quantile"),
+        ({"risk": 1.0}, ConfigError, "risk: .*got 1.0"),
+    ],
+)
+def test_what_cannot_be_proposed_is_one_line(fit, asked, error, message):
+    with pytest.raises(error, match=message) as raised:
+        fit.propose(**asked)
+    assert "\n" not in str(raised.value)
+
+
+# --- Folders ------------------------------------------------------------------------------------
+
+
+def test_a_fit_that_was_saved_is_read_back(fit, unseen, tmp_path):
+    fit.save(str(tmp_path / "saved"))
+    read = load_fit(str(tmp_path / "saved"))
+    assert read.evaluate(unseen) == fit.evaluate(unseen)
+    assert propose_from(tmp_path / "saved").mixture == fit.propose().mixture
+
+
+def test_a_folder_without_a_fit_or_with_another_is_one_line(fit, tmp_path):
     with pytest.raises(RunError, match="holds no fit; make one"):
         load_fit(tmp_path)
+    fit.save(tmp_path / "fit")
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "config.yaml").write_text("name: run\n")
+    for folder in (tmp_path, tmp_path / "run"):
+        with pytest.raises(RunError, match="is a run directory or has a fit already"):
+            fit.save(folder)
+    (tmp_path / "file").write_text("")
+    with pytest.raises(RunError, match="cannot be written"):
+        fit.save(tmp_path / "file" / "fit")
+
+
+def test_constraints_of_a_file_that_cannot_be_right_name_the_file(fit, tmp_path):
+    fit.save(tmp_path)
     path = tmp_path / "c.yaml"
     path.write_text("bound: {}")
     with pytest.raises(ConfigError, match=r"c\.yaml: bound: "):
-        propose_from(fit, asked=Asked(constraints=path))
-    renamed = tmp_path / "mixtures.csv"
-    renamed.write_text((unseen / "mixtures.csv").read_text().replace("books", "maths"))
-    with pytest.raises(TrialsError, match="domain 'books' is not in both"):
-        evaluate_fit(fit, renamed, unseen / "losses.csv")
+        propose_from(tmp_path, asked=Asked(constraints=path))
 
 
-def test_the_command_line_does_the_same(folders, tmp_path):
-    fit, unseen = folders
-    tables = ["--mixtures", unseen / "mixtures.csv", "--losses", unseen / "losses.csv"]
-    run = [sys.executable, "-m", "mixopt", "evaluate", fit, *tables, "--json"]
-    answer = subprocess.run(list(map(str, run)), capture_output=True, text=True, check=True)
-    assert json.loads(answer.stdout) == evaluate_fit(fit, *tables[1::2])
-    bad = [sys.executable, "-m", "mixopt", "fit", "--mixtures", unseen / "mixtures.csv"]
-    ended = subprocess.run(list(map(str, bad)), capture_output=True, text=True, check=False)
+# --- The command line ---------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def commanded(tables, tmp_path_factory):
+    """A folder that `mixopt fit` made, from the same tables as `fit`."""
+    out = tmp_path_factory.mktemp("commanded") / "out"
+    named = ["--regressor", "linear", "--regressor", "log_linear"]
+    ended = command("fit", "--mixtures", tables[0], "--losses", tables[1], *named, "--out", out)
+    assert ended.returncode == 0, ended.stderr
+    return out, ended.stdout
+
+
+def test_the_command_fits_what_the_method_fits(commanded, fit, trials):
+    out, printed = commanded
+    assert printed == f"fit: {fit.summary()}\nnext: mixopt propose {out}\n"
+    read = load_fit(out)
+    assert read.report.equals(fit.report)
+    assert read.held_out.equals(fit.held_out)
+    assert (read.objective, read.seed, read.trials) == (fit.objective, fit.seed, fit.trials)
+    assert Trials.read(out / "trials.parquet") == trials
+
+
+def test_the_command_evaluates_as_the_method_does(commanded, fit, unseen_tables, unseen):
+    asked = ["--mixtures", unseen_tables[0], "--losses", unseen_tables[1]]
+    ended = command("evaluate", commanded[0], *asked, "--json")
+    assert json.loads(ended.stdout) == fit.evaluate(unseen), ended.stderr
+    affine = command("evaluate", commanded[0], *asked, "--affine", "--json")
+    assert json.loads(affine.stdout) == fit.evaluate(unseen, affine=True)
+
+
+def test_the_command_proposes_what_the_method_proposes(commanded, fit, tmp_path):
+    limits, tokens = tmp_path / "limits.yaml", tmp_path / "tokens.yaml"
+    limits.write_text("max_epochs: 2\nbounds: {books: [0.1, 1]}\n")
+    tokens.write_text("web: 4e9\ncode: 1e9\nbooks: 2e9\n")
+    files = ["--constraints", limits, "--inventory", tokens, "--tokens", "5e9"]
+    ended = command("propose", commanded[0], *files, "--target", "code", "--json")
+    assert ended.returncode == 0, ended.stderr
+    proposal = fit.propose(
+        target="code",
+        constraints={"max_epochs": 2, "bounds": {"books": [0.1, 1]}},
+        inventory=INVENTORY,
+        tokens=5e9,
+    )
+    assert json.loads(ended.stdout) == json.loads(json.dumps(proposal.to_json()))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["fit", "--mixtures", "W.csv"], "--mixtures, --losses and --out go together"),
+        (["fit"], "give either CONFIG, or --mixtures and --losses with --out"),
+        (["fit", "C.yaml", "--trials", "T.parquet"], "give either CONFIG, or --mixtures"),
+        (["fit", "C.yaml", "--target", "web"], "--target and --regressor go with tables"),
+        (["fit", "C.yaml", "--scale", "spread"], "--target and --regressor go with tables"),
+        (["fit", "C.yaml", "--unit", "bits_per_byte"], "--target and --regressor go with tables"),
+        (["fit", "C.yaml", "--at-tokens", "0"], "--at-... and --inventory go with tables"),
+        (["fit", "C.yaml", "--pilot-trials", "P"], "--pilot-..., --at-... and --inventory go"),
+        (["evaluate", "D", "--losses", "L.csv"], "--mixtures and --losses go together"),
+        (["propose", "C.yaml", "--risk", "std=1"], "--pareto and --risk go with DIR, not CONFIG"),
+        (["propose", ".", "--set", "seed=1"], "--set goes with CONFIG, not DIR"),
+        (["propose", ".", "--pareto", "a", "--target", "b"], "--target is for one proposal"),
+        (["propose", ".", "--risk", "sd=1"], "--risk sd=1: expected std=K with K above 0"),
+        (["propose", ".", "--tokens", "0.5"], "--tokens 0.5: must be at least 1"),
+    ],
+)
+def test_options_that_do_not_go_together_are_one_line(arguments, message, tmp_path):
+    ended = command(*arguments, cwd=tmp_path)
     assert (ended.returncode, ended.stderr.count("\n")) == (2, 1)
-    assert "--mixtures, --losses and --out go together" in ended.stderr
+    assert message in ended.stderr
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--direction", "code"], "--direction code: expected TARGET=higher or TARGET=lower"),
+        (["--scale", "sprad"], "--scale sprad: unknown; did you mean 'spread'"),
+        (["--unit", "bits_per_bite"], "--unit bits_per_bite: unknown; did you mean"),
+        (["--target", "cod"], "unknown evaluation domain 'cod'; did you mean 'code'"),
+        (["--at-tokens", "0"], "--at-parameters: is missing; the trials have no numbers"),
+    ],
+)
+def test_options_of_a_fit_that_cannot_be_are_one_line(tables, tmp_path, options, message):
+    asked = ["--mixtures", tables[0], "--losses", tables[1], "--out", tmp_path / "out"]
+    ended = command("fit", *asked, *options)
+    assert (ended.returncode, ended.stderr.count("\n")) == (2, 1), ended.stderr
+    assert message in ended.stderr
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_run_directory_is_not_written_over(tables, tmp_path):
+    (tmp_path / "config.yaml").write_text("name: run\n")
+    ended = command("fit", "--mixtures", tables[0], "--losses", tables[1], "--out", tmp_path)
+    assert ended.returncode == 2
+    assert "is the directory of a run; use another --out" in ended.stderr
+
+
+# --- The guide ----------------------------------------------------------------------------------
+
+
+def test_the_example_of_the_guide_runs(tmp_path, monkeypatch):
+    text = (PROJECT / "docs" / "guide.md").read_text(encoding="utf-8")
+    section = text.partition("## Tables that there are already\n")[2].partition("\n## ")[0]
+    (example,) = re.findall(r"```python\n(.*?)```", section, re.DOTALL)
+    for folder, rows, seed in (("train", 40, 0), ("test", 20, 1)):
+        (tmp_path / folder).mkdir()
+        write_tables(tmp_path / folder, rows, seed=seed)
+    monkeypatch.chdir(tmp_path)
+    names = {}
+    exec(compile(example, "guide.md", "exec"), names)
+    assert names["proposal"].mixture["code"] <= 0.4 + 1e-9
+    assert (tmp_path / "fits" / "mine" / "fit.json").exists()

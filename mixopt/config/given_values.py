@@ -1,0 +1,133 @@
+"""Values that are given on their own, not in an experiment's YAML: as Python has them, or as files.
+
+A file is YAML with the fields that an experiment has. An error names the file, or the argument.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, TypeVar
+
+import yaml
+from pydantic import ValidationError
+
+from mixopt.config.experiment import ConstraintsConfig, Section
+from mixopt.errors import ConfigError, did_you_mean
+
+Given = TypeVar("Given", bound=Section)
+
+
+def read_inventory(
+    source: str | Path | Mapping[str, float], domains: Sequence[str]
+) -> dict[str, int]:
+    """Return the distinct tokens of each domain, in the order of `domains`.
+
+    Args:
+        source: Tokens by domain, `{"web": 5e9, ...}`, or a YAML file of them.
+        domains: Every domain that must be there.
+
+    Raises:
+        ConfigError: The file cannot be read, or there are other domains or no numbers of tokens.
+    """
+    where, content = _content("inventory", source)
+    if not isinstance(content, Mapping):
+        raise ConfigError(
+            f"{where}: expected a number of tokens for each domain, `web: 5e9` a line"
+        )
+    for name in content:
+        if name not in domains:
+            raise ConfigError(f"{where}: unknown domain {name!r}{did_you_mean(str(name), domains)}")
+    return {name: _tokens(content, name, where) for name in domains}
+
+
+def read_constraints(source: str | Path | Mapping[str, Any]) -> ConstraintsConfig:
+    """Return constraints as checked values.
+
+    Args:
+        source: The fields of `constraints:` in an experiment, or a YAML file of them.
+
+    Raises:
+        ConfigError: The file cannot be read, or a field is unknown or cannot be right.
+    """
+    where, content = _content("constraints", source)
+    return checked(ConstraintsConfig, content, where)
+
+
+def token_count(tokens: float | str | None, name: str = "tokens") -> int | None:
+    """Return the length of a run; None where none is given.
+
+    Args:
+        tokens: A number of tokens, or its text, such as `25e9`.
+        name: What the error calls it.
+
+    Raises:
+        ConfigError: It is no number of tokens.
+    """
+    if tokens is None:
+        return None
+    try:
+        number = float(tokens)
+    except (TypeError, ValueError):
+        raise ConfigError(f"{name} {tokens!r}: is no number of tokens, such as 25e9") from None
+    if not 1 <= number < 1e18:
+        raise ConfigError(f"{name} {number:g}: must be at least 1, and less than 1e18")
+    return int(tokens) if isinstance(tokens, int) else int(number)
+
+
+def one_of(name: str, value: str, known: Sequence[str]) -> str:
+    """Check that a value is a known one.
+
+    Raises:
+        ConfigError: It is not, with the nearest.
+    """
+    if value not in known:
+        raise ConfigError(f"{name} {value}: unknown{did_you_mean(str(value), known)}")
+    return value
+
+
+def checked(section: type[Given], content: Any, where: str) -> Given:
+    """Return a section of the configuration from plain values.
+
+    Args:
+        section: The section.
+        content: Its fields.
+        where: What the error calls it.
+
+    Raises:
+        ConfigError: A field is unknown or cannot be right.
+    """
+    try:
+        return section.model_validate(content)
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        field = ".".join(str(part) for part in first["loc"])
+        if first["type"] == "extra_forbidden":
+            near = did_you_mean(field, section.model_fields)
+            raise ConfigError(f"{where}: {field}: unknown field{near}") from error
+        place = f"{where}: {field}" if field else where
+        raise ConfigError(f"{place}: {first['msg']}, got {first['input']!r}") from error
+
+
+def _content(name: str, source: Any) -> tuple[str, Any]:
+    """Return what an error calls a value, and the value; a file's content where it is one."""
+    if not isinstance(source, (str, Path)):
+        return name, source
+    try:
+        return str(source), yaml.safe_load(Path(source).read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise ConfigError(f"{source}: cannot be read: {' '.join(str(error).split())}") from error
+
+
+def _tokens(content: Mapping[str, Any], name: str, where: str) -> int:
+    if name not in content:
+        raise ConfigError(f"{where}: domain {name!r} is missing; say how many tokens it has")
+    value = content[name]
+    try:
+        tokens = float(value)  # YAML takes 5e9 for a string
+    except (TypeError, ValueError):
+        tokens = math.nan
+    if not 1 <= tokens < 1e18:
+        raise ConfigError(f"{where}: {name}: {value!r} is no number of tokens, such as 5e9")
+    return value if isinstance(value, int) else int(tokens)

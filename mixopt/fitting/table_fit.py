@@ -1,0 +1,167 @@
+"""Fit a table of trials that a user has, with what they say of it: `Trials.fit`.
+
+What is not said is as `mixopt fit` has it: the usual regressors compete, and the mean of all losses
+is minimised.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, get_args
+
+import numpy as np
+
+from mixopt.config import FitConfig, ObjectiveConfig, checked, one_of, read_inventory
+from mixopt.errors import ConfigError, TrialsError
+from mixopt.fitting.competition import fit_trials
+from mixopt.fitting.fitted import Fit
+from mixopt.fitting.model_sizes import COLUMNS, Size, asked_size
+from mixopt.fitting.pilots import aligned
+from mixopt.fitting.repetition import Repetition
+from mixopt.objective import Direction, Objective, Scale
+from mixopt.system import progress
+from mixopt.trials import Trials, Unit, listed
+
+ObjectiveLike = str | Sequence[str] | Mapping[str, float] | Objective
+
+
+def fit_table(
+    trials: Trials,
+    *,
+    regressors: str | Sequence[str] = (),
+    objective: ObjectiveLike | None = None,
+    direction: Mapping[str, Direction] | None = None,
+    scale: Scale = "none",
+    unit: Unit | None = None,
+    size: Size | Mapping[str, float] | None = None,
+    inventory: Mapping[str, float] | str | Path | None = None,
+    pilots: Trials | None = None,
+    seed: int = 0,
+) -> Fit:
+    """Fit regressors to trials and choose one; see `Trials.fit`, whose arguments these are.
+
+    Raises:
+        TrialsError: The trials or the pilots cannot be fitted.
+        ConfigError: An argument that cannot be right.
+        PluginError: A regressor that is unknown or fails.
+    """
+    if isinstance(objective, Objective):
+        unit = _unit_of(objective, direction, scale, unit)
+    unit = trials.unit if unit is None else unit
+    one_of("unit", unit, get_args(Unit))
+    asked = _asked(objective)
+    trials = _informative(trials, list(asked), unit)
+    aim = _objective(objective, asked, trials, direction or {}, scale, unit)
+    config = _config(regressors, sized=size is not None)
+    at = _size(trials, size)
+    repetition = _repetition(trials, inventory)
+    if pilots is not None:
+        _check_pilots(pilots, trials, aim)  # before the fit, which may take long
+    with progress("fit", len(config.regressors) * config.folds) as update:
+        fitted = fit_trials(
+            trials, config, aim, seed, size=at, repetition=repetition, update=update
+        )
+    return fitted if pilots is None else fitted.with_pilots(pilots)
+
+
+def _unit_of(
+    objective: Objective, direction: Mapping[str, Direction] | None, scale: Scale, unit: Unit | None
+) -> Unit:
+    if direction or scale != "none" or unit not in (None, objective.unit):
+        raise ConfigError(
+            "objective: an Objective has its own unit, direction and scale; leave those out"
+        )
+    return objective.unit
+
+
+def _asked(objective: ObjectiveLike | None) -> dict[str, float]:
+    """Return the losses that are asked for, with their weights; none where all are meant.
+
+    Raises:
+        ConfigError: It is nothing that names losses.
+    """
+    if objective is None:
+        return {}
+    if isinstance(objective, Objective):
+        return dict(objective.weights)
+    names = [objective] if isinstance(objective, str) else objective
+    if not isinstance(names, (Mapping, Sequence)) or not all(isinstance(n, str) for n in names):
+        raise ConfigError(
+            "objective: expected the name of a loss, several names, weights by name, or an"
+            f" Objective; got {objective!r}"
+        )
+    if not names:
+        raise ConfigError("objective: names no loss; leave it out for the mean of all")
+    return dict(names) if isinstance(names, Mapping) else dict.fromkeys(names, 1.0)
+
+
+def _informative(trials: Trials, asked: Sequence[str], unit: Unit) -> Trials:
+    """Return the trials without losses that never change, unless they are asked for."""
+    varies_M = np.ptp(trials.finished.losses(unit), axis=0) > 0
+    kept = [n for n, varies in zip(trials.targets, varies_M, strict=True) if varies or n in asked]
+    gone = [name for name in trials.targets if name not in kept]
+    if not kept or not gone:
+        return trials
+    note = f"left out {listed(gone)}: the same loss in every trial"
+    return trials.with_targets(kept).with_notes(note)
+
+
+def _objective(
+    given: ObjectiveLike | None,
+    asked: Mapping[str, float],
+    trials: Trials,
+    direction: Mapping[str, Direction],
+    scale: Scale,
+    unit: Unit,
+) -> Objective:
+    if isinstance(given, Objective):
+        return given.over(trials.targets)
+    if not isinstance(direction, Mapping):
+        raise ConfigError(
+            "direction: expected lower or higher by name, such as {'accuracy': 'higher'}; got"
+            f" {direction!r}"
+        )
+    weights = asked or dict.fromkeys(trials.targets, 1.0)
+    first, *others = weights
+    if scale == "spread" and not others:
+        raise ConfigError(f"scale: spread: is for a mean of targets, and {first!r} is alone")
+    content: dict[str, Any] = {"mean": weights} if others else {"target": first}
+    content |= {"unit": unit, "direction": dict(direction), "scale": scale}
+    return Objective.from_config(checked(ObjectiveConfig, content, "objective"), trials.targets)
+
+
+def _config(regressors: str | Sequence[str], *, sized: bool) -> FitConfig:
+    names = [regressors] if isinstance(regressors, str) else regressors
+    if not isinstance(names, Sequence) or not all(isinstance(name, str) for name in names):
+        raise ConfigError(
+            "regressors: expected a name, several names, or package.module:Class; got"
+            f" {regressors!r}"
+        )
+    if not names:
+        return FitConfig(regressors=["scaling"]) if sized else FitConfig()
+    return FitConfig(regressors=list(names))
+
+
+def _size(trials: Trials, size: Size | Mapping[str, float] | None) -> Size | None:
+    if size is None or isinstance(size, Size):
+        return size
+    if not isinstance(size, Mapping) or not set(size) <= set(COLUMNS):
+        raise ConfigError(f"size: expected parameters, tokens or both, by name; got {size!r}")
+    return asked_size(trials.finished, size.get("parameters"), size.get("tokens"))
+
+
+def _repetition(
+    trials: Trials, inventory: Mapping[str, float] | str | Path | None
+) -> Repetition | None:
+    if inventory is None:
+        return None
+    return Repetition.of_trials(trials.finished, read_inventory(inventory, trials.domains))
+
+
+def _check_pilots(pilots: Trials, trials: Trials, objective: Objective) -> None:
+    if not isinstance(pilots, Trials):
+        raise TrialsError(
+            f"pilots: expected Trials, such as Trials.from_csv(mixtures, losses); got {pilots!r}"
+        )
+    aligned(pilots, trials.finished, objective)

@@ -1,0 +1,59 @@
+"""The folder that `mixopt fit --out` leaves: `trials.parquet` and `fit/`.
+
+A run directory has both too, so what reads one reads the other.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from mixopt.errors import RunError
+
+if TYPE_CHECKING:
+    from mixopt.fitting import Fit
+    from mixopt.trials import Trials
+
+
+def check_fit_folder(out: str | Path) -> None:
+    """Check that a fit from tables may be written into a folder.
+
+    Raises:
+        RunError: It is the directory of a run.
+    """
+    if (Path(out) / "config.yaml").exists():
+        raise RunError(f"{out}: is the directory of a run; use another --out")
+
+
+def write_fit_folder(out: str | Path, trials: Trials, fit: Fit) -> None:
+    """Write trials and their fit, from which proposals are made later.
+
+    Args:
+        out: The folder; it must not hold a run.
+        trials: The whole table, those that did not finish included.
+        fit: What was fitted to it.
+
+    Raises:
+        RunError: The folder is a run directory, or cannot be written.
+    """
+    check_fit_folder(out)
+    trials.with_targets(fit.targets).write(Path(out) / "trials.parquet")
+    fit.save(Path(out) / "fit")
+
+
+def load_fit(directory: str | Path) -> Fit:
+    """Read the fit of a run directory, of a folder that `mixopt fit` made, or that `Fit.save` made.
+
+    Raises:
+        RunError: There is none.
+    """
+    from mixopt.fitting import Fit
+
+    directory = Path(directory)
+    for path in (directory / "fit", directory):
+        if (path / "fit.json").exists():
+            return Fit.load(path)
+    raise RunError(
+        f"{directory}: holds no fit; make one: mixopt run CONFIG --out {directory}, or"
+        f" mixopt fit --mixtures W.csv --losses L.csv --out {directory}"
+    )

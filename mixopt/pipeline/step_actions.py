@@ -1,0 +1,227 @@
+"""What each step of a run does.
+
+An action takes a run whose earlier steps are done, leaves the step's outputs, and says what a
+reader should know. When it is called, and what is recorded of it, is in mixopt.pipeline.steps.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from mixopt.errors import ConfigError
+from mixopt.run_directory import (
+    DESIGN,
+    FIT,
+    PREPARE,
+    PROPOSE,
+    REPORT,
+    SWEEP,
+    VALIDATE,
+    Run,
+    Step,
+)
+from mixopt.system import Say, progress
+
+if TYPE_CHECKING:
+    from mixopt.sweeps import Job
+    from mixopt.trials import Trial, TrialResult, Trials
+
+Action = Callable[[Run, Say], None]
+
+
+def _prepare(run: Run, say: Say) -> None:
+    from mixopt.corpus import prepare_corpus
+
+    prepare_corpus(
+        run.config.corpus,
+        run.config.evaluation,
+        run.path / "corpus",
+        fingerprint=run.fingerprint(PREPARE.name),
+        seed=run.config.seed,
+        min_tokens=2,
+        progress=lambda line: say(f"prepare: {line}"),
+    )
+
+
+def _design(run: Run, say: Say) -> None:
+    from mixopt.designs import make_design
+    from mixopt.trials import write_design
+
+    trials = make_design(run.config.design, run.corpus.natural, run.constraints, run.config.seed)
+    mixtures, folds = len({trial.mixture for trial in trials}), run.config.fit.folds
+    if mixtures < folds:
+        field = "the first of design.rounds" if run.config.design.rounds else "design.trials"
+        raise ConfigError(
+            f"fit.folds: {folds} folds need as many different mixtures, and the design has"
+            f" {mixtures}; raise {field}, or lower fit.folds"
+        )
+    write_design(trials, run.path / "design.parquet")
+    roles = [trial.role for trial in trials]
+    counts = ", ".join(f"{roles.count(role)} {role}" for role in dict.fromkeys(roles))
+    later = sum((run.config.design.rounds or [])[1:])
+    chosen = f", and {later} more to be chosen as trials finish" if later else ""
+    say(f"design: {len(trials)} trials ({counts}){chosen}")
+
+
+def _sweep(run: Run, say: Say) -> None:
+    from mixopt.pipeline.rounds import run_rounds
+    from mixopt.sweeps import run_trials
+
+    job = _job(run, run.config.proxy.tokens)
+
+    def train(trials: Sequence[Trial], planned: int) -> list[TrialResult]:
+        return run_trials(
+            trials,
+            job,
+            SWEEP.trial_folder(run.path),
+            workers=run.config.sweep.workers,
+            title=SWEEP.name,
+            planned=planned,
+        )
+
+    trials, results = run_rounds(run, train, say)
+    _keep_results(run, SWEEP, trials, results, say)
+
+
+def _fit(run: Run, say: Say) -> None:
+    from mixopt.fitting import fit_trials
+
+    config, pilots = run.config.fit, _pilots(run)
+    with progress("fit", len(config.regressors) * config.folds) as update:
+        chosen = fit_trials(
+            run.trials,
+            config,
+            run.objective,
+            run.config.seed,
+            repetition=run.repetition,
+            update=update,
+        )
+    chosen = chosen if pilots is None else chosen.with_pilots(pilots)
+    chosen.save(run.path / "fit")
+    say(f"fit: {chosen.summary()}")
+
+
+def _pilots(run: Run) -> Trials | None:
+    """Read the runs at the target size, where the experiment has some."""
+    from mixopt.fitting import aligned
+    from mixopt.trials import TableOptions
+
+    config = run.config.fit.pilots
+    if config is None:
+        return None
+    files = (config.mixtures, config.losses, config.trials)
+    paths = [None if file is None else Path(file) for file in files]
+    pilots = TableOptions(unit=run.config.objective.unit).read_pilots(*paths)
+    return None if pilots is None else aligned(pilots, run.trials.finished, run.objective)
+
+
+def _propose(run: Run, say: Say) -> None:
+    from mixopt.proposals import propose_mixture
+
+    with progress("propose", run.config.propose.bootstrap) as update:
+        proposal = propose_mixture(
+            run.fit,
+            run.objective,
+            run.constraints,
+            run.corpus.natural,
+            run.trials,
+            run.config.propose,
+            inventory=run.corpus.inventory,
+            seed=run.config.seed,
+            collapsed=run.collapsed,
+            update=update,
+        )
+    proposal.to_file(run.path / "proposal.yaml")
+    for warning in proposal.warnings:
+        say(f"propose: warning: {warning}")
+
+
+def _validate(run: Run, say: Say) -> None:
+    from mixopt.proposals import plan_validation
+    from mixopt.sweeps import run_trials
+
+    config = run.config.validation
+    planned = plan_validation(
+        run.proposal.mixture,
+        run.corpus.natural,
+        run.trials,
+        run.objective,
+        config,
+        run.config.seed,
+    )
+    results = run_trials(
+        planned,
+        _job(run, config.tokens or 2 * run.config.proxy.tokens),
+        VALIDATE.trial_folder(run.path),
+        workers=run.config.sweep.workers,
+        title=VALIDATE.name,
+    )
+    _keep_results(run, VALIDATE, planned, results, say)
+
+
+def _report(run: Run, _: Say) -> None:
+    from mixopt.reporting import write_report
+
+    write_report(run)
+
+
+def _job(run: Run, tokens: int) -> Job:
+    from mixopt.sweeps import Job
+    from mixopt.trials import Training, simulated_target
+
+    proxy = run.config.proxy
+    target = simulated_target(proxy.simulate_epochs, tokens, run.config.propose.target_tokens)
+    training = Training(
+        tokens, proxy.eval_every, proxy.eval_tokens, proxy.device, target_tokens=target
+    )
+    return Job(proxy.name, dict(proxy.options), run.path / "corpus", training)
+
+
+def _keep_results(
+    run: Run, step: Step, trials: Sequence[Trial], results: Sequence[TrialResult], say: Say
+) -> None:
+    """Write the table of a step's trials and that of their experts; say what did not finish."""
+    from mixopt.trials import Trials
+
+    table = Trials.from_results(
+        trials, results, proxy=run.config.proxy.name, targets=run.evaluation_names
+    )
+    table.write(run.path / f"{step.trials}.parquet")
+    _keep_experts(run, step, results, say)
+    _say_unfinished(results, say, step)
+
+
+def _keep_experts(run: Run, step: Step, results: Sequence[TrialResult], say: Say) -> None:
+    """Write what the experts of the trials were given, where they have experts."""
+    from mixopt.trials import write_experts
+
+    file = step.experts_file(run.path)
+    found = write_experts(results, file)
+    if found is not None and found.collapsed:
+        first = ", ".join(found.collapsed[:5])
+        more = f" and {len(found.collapsed) - 5} more" if len(found.collapsed) > 5 else ""
+        count = f"{len(found.collapsed)} of {len(found.by_trial())}"
+        how = f"mixopt experts {run.path}" if step is SWEEP else file
+        say(f"{step.name}: experts collapsed in {count} trials ({first}{more}): {how} says how")
+
+
+def _say_unfinished(results: Sequence[TrialResult], say: Say, step: Step) -> None:
+    unfinished = [result for result in results if result.status != "finished"]
+    for result in unfinished:
+        say(f"{step.name}: trial {result.trial} {result.status}: {result.reason}")
+    if unfinished:
+        count = f"{len(unfinished)} of {len(results)}"
+        say(f"{step.name}: {count} did not finish; mixopt run --retry-failed trains them again")
+
+
+ACTIONS: Mapping[Step, Action] = {
+    PREPARE: _prepare,
+    DESIGN: _design,
+    SWEEP: _sweep,
+    FIT: _fit,
+    PROPOSE: _propose,
+    VALIDATE: _validate,
+    REPORT: _report,
+}

@@ -1,0 +1,184 @@
+"""What a proposal from a fit is asked for: limits, an inventory, a length, risk; `Fit.propose`."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Self
+
+from mixopt.config import (
+    ConstraintsConfig,
+    ProposeConfig,
+    RiskConfig,
+    checked,
+    read_constraints,
+    read_inventory,
+    token_count,
+)
+from mixopt.constraints import Constraints
+from mixopt.errors import ConfigError
+from mixopt.mixture import Mixture
+from mixopt.proposals.best_mixture import propose_mixture
+from mixopt.proposals.pareto_front import Front, propose_front
+from mixopt.proposals.proposal import Proposal
+from mixopt.system import progress
+
+if TYPE_CHECKING:
+    from mixopt.fitting import Fit
+
+ConstraintsLike = Constraints | ConstraintsConfig | Mapping[str, Any] | str | Path
+RiskLike = RiskConfig | Mapping[str, float]
+
+
+@dataclass(frozen=True, eq=False)
+class Question:
+    """A fit, and what a proposal from it is for and may be.
+
+    Attributes:
+        fit: The fit.
+        constraints: What is allowed.
+        natural: Each domain's share of the tokens that there are; uniform where nobody knows.
+        inventory: Distinct tokens of each domain, where they are known.
+        search: How the best mixture is searched.
+        seed: Of the draws.
+        collapsed: Trials whose experts collapsed; None where trials have no experts.
+    """
+
+    fit: Fit
+    constraints: Constraints
+    natural: Mixture
+    inventory: Mapping[str, int] | None
+    search: ProposeConfig
+    seed: int
+    collapsed: Collection[str] | None
+
+    @classmethod
+    def of(
+        cls,
+        fit: Fit,
+        *,
+        constraints: ConstraintsLike | None = None,
+        inventory: Mapping[str, float] | str | Path | None = None,
+        tokens: float | str | None = None,
+        risk: RiskLike | None = None,
+        search: ProposeConfig | None = None,
+        seed: int = 0,
+        collapsed: Collection[str] | None = None,
+    ) -> Self:
+        """Check what is asked for; see `Fit.propose`, whose arguments these are.
+
+        Args:
+            fit: The fit.
+            constraints: What is allowed: checked already, the fields of `constraints:`, or a file.
+            inventory: Distinct tokens by domain, or a YAML file of them.
+            tokens: Length of the full run; that of `search` when None.
+            risk: How much being unsure counts; as `search` has it when None.
+            search: How the best mixture is searched.
+            seed: Of the draws.
+            collapsed: Trials whose experts collapsed; None where trials have no experts.
+
+        Raises:
+            ConfigError: Something cannot be read, or cannot be right.
+            InfeasibleError: No mixture meets the constraints.
+        """
+        search = search or ProposeConfig()
+        given = {"target_tokens": token_count(tokens), "risk": _risk(risk)}
+        search = search.model_copy(update={n: one for n, one in given.items() if one is not None})
+        known = None if inventory is None else read_inventory(inventory, fit.domains)
+        return cls(
+            fit,
+            _allowed(constraints, fit.domains, known, search.target_tokens),
+            Mixture.natural(known) if known else Mixture.uniform(fit.domains),
+            known,
+            search,
+            seed,
+            collapsed,
+        )
+
+    def proposal(self, target: str | None = None) -> Proposal:
+        """Propose the best mixture.
+
+        Args:
+            target: An evaluation domain; the fit's own objective when None.
+
+        Raises:
+            ConfigError: An unknown target, or what the fit cannot tell.
+            InfeasibleError: No mixture is found that keeps the guardrails.
+        """
+        objective = self.fit.objective
+        if target is not None and not isinstance(target, str):
+            raise ConfigError(f"target: expected the name of a loss; got {target!r}")
+        if target is not None:
+            # In the unit and the direction that the fit has.
+            alone = {target: 1.0}
+            objective = replace(objective, kind="target", weights=alone, scale="none", spreads=None)
+        with progress("propose", self.search.bootstrap) as update:
+            return propose_mixture(
+                self.fit,
+                objective,
+                self.constraints,
+                self.natural,
+                self.fit.trials,
+                self.search,
+                inventory=self.inventory,
+                seed=self.seed,
+                collapsed=self.collapsed,
+                update=update,
+            )
+
+    def front(self, targets: Sequence[str], points: int = 9) -> Front:
+        """Propose mixtures along the Pareto front of some targets.
+
+        Args:
+            targets: Evaluation domains, two or more.
+            points: How many points for two targets; about as many for more.
+
+        Raises:
+            ConfigError: Fewer than two targets, or an unknown one.
+            InfeasibleError: No mixture is found that keeps the guardrails.
+        """
+        with progress("front", points) as update:
+            return propose_front(
+                self.fit,
+                targets,
+                self.constraints,
+                self.natural,
+                self.search,
+                points=points,
+                inventory=self.inventory,
+                seed=self.seed,
+                collapsed=self.collapsed,
+                update=update,
+            )
+
+
+def _allowed(
+    given: ConstraintsLike | None,
+    domains: tuple[str, ...],
+    inventory: dict[str, int] | None,
+    tokens: int | None,
+) -> Constraints:
+    """Return constraints on the domains of a fit.
+
+    Raises:
+        ConfigError: `max_epochs` without an inventory, or an unknown domain.
+        InfeasibleError: No mixture meets them.
+    """
+    if isinstance(given, Constraints):
+        return given
+    config = given if isinstance(given, ConstraintsConfig) else read_constraints(given or {})
+    if config.max_epochs is not None and inventory is None:
+        raise ConfigError(
+            "constraints.max_epochs: needs the tokens of each domain; say them in a YAML file,"
+            " `web: 5e9` a line: --inventory FILE (from Python: inventory=)"
+        )
+    return Constraints.from_config(
+        config, inventory=inventory or dict.fromkeys(domains, 1), target_tokens=tokens
+    )
+
+
+def _risk(given: RiskLike | None) -> RiskConfig | None:
+    if given is None or isinstance(given, RiskConfig):
+        return given
+    return checked(RiskConfig, given, "risk")

@@ -1,0 +1,120 @@
+"""The steps of a run, in order: what each depends on, what it leaves, what is recorded of it.
+
+What a step does is in mixopt.pipeline.step_actions, since that needs the packages above this one.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from mixopt.errors import RunError, did_you_mean
+from mixopt.trials import trial_paths
+
+
+@dataclass(frozen=True)
+class Step:
+    """One step of a run; files and folders are relative to the run directory.
+
+    Attributes:
+        name: What it is called on the command line and in `steps.json`.
+        sections: Sections of the configuration that it depends on, beside those of the steps
+            before it.
+        outputs: Files and folders that it leaves.
+        trials: Folder in which each of its trials has a file; None where it trains nothing.
+        experts: Table of what the experts of its trials were given, left where they have experts
+            (mixopt.trials.expert_table).
+        artifacts: Patterns of the files that its parent run in MLflow has; a step without any has
+            no parent run.
+        completes_records: Whether it leaves files for the parent runs of the steps before it.
+    """
+
+    name: str
+    sections: tuple[str, ...]
+    outputs: tuple[str, ...]
+    trials: str | None = None
+    experts: str | None = None
+    artifacts: tuple[str, ...] = ()
+    completes_records: bool = False
+
+    @property
+    def files(self) -> tuple[str, ...]:
+        """Everything that it may leave."""
+        return self.outputs if self.experts is None else (*self.outputs, self.experts)
+
+    @property
+    def trains(self) -> bool:
+        """Whether it trains trials."""
+        return self.trials is not None
+
+    def trial_folder(self, directory: Path) -> Path:
+        """Return where its trials have their files in a run directory."""
+        assert self.trials is not None, f"{self.name} trains nothing"
+        return directory / self.trials
+
+    def trial_files(self, directory: Path) -> list[Path]:
+        """Return the files of its trials in a run directory; none where it trains nothing."""
+        return trial_paths(self.trial_folder(directory)) if self.trains else []
+
+    def experts_file(self, directory: Path) -> Path:
+        """Return where the table of its experts is in a run directory, if its trials have some."""
+        assert self.experts is not None, f"{self.name} trains nothing"
+        return directory / self.experts
+
+
+PREPARE = Step("prepare", ("seed", "corpus", "evaluation"), ("corpus",))
+DESIGN = Step("design", ("design", "constraints", "propose.target_tokens"), ("design.parquet",))
+SWEEP = Step(
+    "sweep",
+    ("proxy",),
+    ("trials", "trials.parquet"),
+    trials="trials",
+    experts="experts.parquet",
+    artifacts=(
+        "config.yaml",
+        "design.parquet",
+        "trials.parquet",
+        "experts.parquet",
+        "fit/fit.json",
+        "fit/report.parquet",
+        "fit/held_out.parquet",
+        "proposal.yaml",
+        "figures/[!v]*.svg",
+        "report.html",
+    ),
+)
+FIT = Step("fit", ("fit", "objective"), ("fit",))
+PROPOSE = Step("propose", ("propose",), ("proposal.yaml",))
+VALIDATE = Step(
+    "validate",
+    ("validate",),
+    ("validation", "validation.parquet"),
+    trials="validation",
+    experts="validation_experts.parquet",
+    artifacts=("validation.parquet", "validation_experts.parquet", "figures/v*.svg"),
+)
+REPORT = Step("report", ("name",), ("report.html", "figures"), completes_records=True)
+
+STEPS = (PREPARE, DESIGN, SWEEP, FIT, PROPOSE, VALIDATE, REPORT)
+
+
+def step_named(name: str) -> Step:
+    """Return the step of that name.
+
+    Raises:
+        RunError: There is none.
+    """
+    names = [step.name for step in STEPS]
+    if name not in names:
+        raise RunError(f"no such step: {name!r}{did_you_mean(name, names)}")
+    return STEPS[names.index(name)]
+
+
+def steps_before(step: Step) -> tuple[Step, ...]:
+    """Return the steps that come before one."""
+    return STEPS[: STEPS.index(step)]
+
+
+def steps_from(step: Step) -> tuple[Step, ...]:
+    """Return a step and those that come after it."""
+    return STEPS[STEPS.index(step) :]

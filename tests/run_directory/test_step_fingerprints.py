@@ -1,0 +1,78 @@
+"""What a step is called by, and in what two configurations differ."""
+
+import pytest
+
+from mixopt.errors import RunError
+from mixopt.pipeline.step_actions import ACTIONS
+from mixopt.run_directory import STEPS, SWEEP
+from mixopt.run_directory.step_fingerprints import step_differences, step_fingerprints
+from mixopt.run_directory.steps import step_named, steps_before, steps_from
+
+CONTENT = {
+    "name": "tiny",
+    "seed": 3,
+    "corpus": {"domains": {"web": {"path": "web.jsonl"}}, "tokenizer": "bytes"},
+    "evaluation": {},
+    "design": {"trials": 8},
+    "constraints": {"bounds": {"web": [0.1, 0.9]}},
+    "proxy": {"name": "ngram", "tokens": 20000},
+    "fit": {"folds": 3},
+    "objective": {"target": "web"},
+    "propose": {"target_tokens": 1000, "bootstrap": 3},
+    "validate": {"seeds": 3},
+}
+# As a run directory has them: with other ones, every run that was ever made would be made again.
+FINGERPRINTS = {
+    "prepare": "fe4e108d0111512c",
+    "design": "b40bcf308feb79c1",
+    "sweep": "1e53fa9f67d54a4e",
+    "fit": "18cc80b624b94e4a",
+    "propose": "48adeea3f05aff6b",
+    "validate": "9953882c3514b6f8",
+    "report": "8d0782337861b0d7",
+}
+
+
+def test_fingerprints_stay_as_run_directories_have_them():
+    assert step_fingerprints(CONTENT) == FINGERPRINTS
+    assert list(step_fingerprints(CONTENT)) == [step.name for step in STEPS]
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "first"),
+    [
+        ("seed", 4, "prepare"),
+        ("constraints", {}, "design"),
+        ("proxy", {"name": "ngram", "tokens": 10000}, "sweep"),
+        ("objective", {"target": "help"}, "fit"),
+        ("propose", {"target_tokens": 1000, "bootstrap": 4}, "propose"),
+        ("propose", {"target_tokens": 2000, "bootstrap": 3}, "design"),
+        ("validate", {"seeds": 4}, "validate"),
+        ("name", "other", "report"),
+    ],
+)
+def test_a_field_changes_its_step_and_those_after_it(field, value, first):
+    changed = step_fingerprints({**CONTENT, field: value})
+    differing = [name for name in FINGERPRINTS if changed[name] != FINGERPRINTS[name]]
+    assert differing == [step.name for step in steps_from(step_named(first))]
+
+
+def test_differences_of_a_step_are_those_of_what_it_and_earlier_steps_depend_on():
+    now = {**CONTENT, "validate": {"seeds": 5}, "design": {"trials": 9, "folds": 2}}
+    found = list(step_differences(SWEEP, CONTENT, now))
+    assert found == [("design.trials", 8, 9), ("design.folds", "absent", 2)]
+
+
+def test_every_step_has_an_action():
+    assert list(ACTIONS) == list(STEPS)
+
+
+def test_steps_go_by_their_names():
+    assert steps_before(SWEEP) + steps_from(SWEEP) == STEPS
+    with pytest.raises(RunError, match="no such step: 'swep'; did you mean 'sweep'"):
+        step_named("swep")
+
+
+def test_outputs_of_two_steps_do_not_overlap():
+    files = [name for step in STEPS for name in step.files]
+    assert len(files) == len(set(files))
