@@ -15,13 +15,15 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
 
 import numpy as np
 
 from mixopt.config import FitConfig
 from mixopt.designs.acquisition import Belief
 from mixopt.fitting import (
+    Learner,
+    Predictor,
+    Refitter,
     Repetition,
     fit_regressor,
     fit_trials,
@@ -52,15 +54,17 @@ class Surrogate:
         losses_NM: Their measured losses.
         mixtures: Fingerprint of each trial's mixture.
         seed: Of the regressor and of the refits.
+        repetition: Inventory and tokens that the regressor was given.
     """
 
     name: str
-    regressor: Any
+    regressor: Predictor
     objective: Objective
     weights_ND: Array
     losses_NM: Array
     mixtures: list[str]
     seed: int
+    repetition: Repetition | None = None
 
     def values(self, weights_KD: Array) -> Array:
         """Return the predicted objective, shape (K,)."""
@@ -95,21 +99,19 @@ class Surrogate:
         return least if measured is None else min(measured[0], least)
 
     @cached_property
-    def _refits(self) -> list[Any]:
+    def _refits(self) -> tuple[Predictor, ...]:
         """Fits on resampled mixtures; none where the regressor says itself how sure it is."""
         stds_N = self._claimed(self.weights_ND)[1]
         if np.ptp(stds_N) > FLAT * stds_N.max():
-            return []
+            return ()
         rng = np.random.default_rng([self.seed, 2])
-        return [self._refit(rng) for _ in range(REFITS)]
+        refitter = Refitter(
+            self.name, self.regressor, self._make, self.weights_ND, self.losses_NM, self.mixtures
+        )
+        return refitter.resampled(REFITS, rng)
 
-    def _refit(self, rng: np.random.Generator) -> Any:
-        names = list(dict.fromkeys(self.mixtures))
-        drawn = rng.integers(len(names), size=len(names))
-        rows = [n for place in drawn for n, m in enumerate(self.mixtures) if m == names[place]]
-        tuned = hasattr(self.regressor, "tuned")
-        again = self.regressor.tuned() if tuned else make_regressor(self.name, self.seed)
-        return fit_regressor(self.name, again, self.weights_ND[rows], self.losses_NM[rows])
+    def _make(self) -> Learner:
+        return make_regressor(self.name, self.seed, self.repetition)
 
     def _disagreement(self, weights_KD: Array) -> Array:
         """Return how refits differ from their mean, in directions of unit variance, (B, K)."""
@@ -117,7 +119,7 @@ class Surrogate:
         away_BK: Array = (values_BK - values_BK.mean(axis=0)) / np.sqrt(len(values_BK) - 1)
         return away_BK
 
-    def _value(self, regressor: Any, weights_KD: Array) -> Array:
+    def _value(self, regressor: Predictor, weights_KD: Array) -> Array:
         losses = np.asarray(regressor.predict(weights_KD), dtype=np.float64)
         return self.objective.value(losses.reshape(len(weights_KD), -1))
 
@@ -149,6 +151,7 @@ def fit_surrogate(
     """
     done, columns = trials.finished, objective.columns
     weights_ND, losses_NM = done.weights(), done.losses(objective.unit)[:, columns]
+    fitted: Predictor
     if regressor is None:
         fit = fit_trials(done, config, objective, seed, repetition=repetition, update=update)
         name, fitted = fit.name, select_targets(fit.regressor, columns)
@@ -157,7 +160,7 @@ def fit_surrogate(
         made = make_regressor(name, seed, repetition)
         fitted = fit_regressor(name, made, weights_ND, losses_NM)
     measured = objective.only_measured()
-    return Surrogate(name, fitted, measured, weights_ND, losses_NM, done.mixtures, seed)
+    return Surrogate(name, fitted, measured, weights_ND, losses_NM, done.mixtures, seed, repetition)
 
 
 def _together(weights_KD: Array) -> Array:

@@ -1,7 +1,7 @@
 """From a table of trials to a `Fit` that predicts losses with 90% intervals.
 
 Regressors compete on held-out folds beside trivial controls and the noise ceiling. What a
-regressor can do beyond `fit` and `predict` is typed in `mixopt.fitting.regressor`; pilots, model
+regressor can do beyond `fit` and `predict` is typed in `mixopt.fitting.capabilities`; pilots, model
 sizes and repetition change what a fit predicts for.
 """
 
@@ -12,6 +12,34 @@ from typing import TYPE_CHECKING
 from mixopt.system.lazy_names import lazy_names
 
 if TYPE_CHECKING:
+    from mixopt.fitting.capabilities import (
+        Learner as Learner,
+        Predictor as Predictor,
+        Regressor as Regressor,
+        SupportsCrossFit as SupportsCrossFit,
+        SupportsDeviations as SupportsDeviations,
+        SupportsExplanation as SupportsExplanation,
+        SupportsGradient as SupportsGradient,
+        SupportsMembers as SupportsMembers,
+        SupportsParameters as SupportsParameters,
+        SupportsRefit as SupportsRefit,
+        SupportsSaving as SupportsSaving,
+        SupportsSelection as SupportsSelection,
+        SupportsSizes as SupportsSizes,
+        is_estimator as is_estimator,
+        parameters_called as parameters_called,
+        supports_cross_fit as supports_cross_fit,
+        supports_deviations as supports_deviations,
+        supports_explanation as supports_explanation,
+        supports_gradient as supports_gradient,
+        supports_members as supports_members,
+        supports_parameters as supports_parameters,
+        supports_refit as supports_refit,
+        supports_repetition as supports_repetition,
+        supports_saving as supports_saving,
+        supports_selection as supports_selection,
+        supports_sizes as supports_sizes,
+    )
     from mixopt.fitting.competition import fit_trials as fit_trials
     from mixopt.fitting.cross_validation import (
         grouped_folds as grouped_folds,
@@ -21,14 +49,20 @@ if TYPE_CHECKING:
         splits as splits,
     )
     from mixopt.fitting.evaluation import evaluate as evaluate
-    from mixopt.fitting.fit_report import CEILING as CEILING, OBJECTIVE as OBJECTIVE
+    from mixopt.fitting.fit_data import FitData as FitData
+    from mixopt.fitting.fit_report import CEILING as CEILING
     from mixopt.fitting.fitted import Fit as Fit
-    from mixopt.fitting.model_sizes import Size as Size, asked_size as asked_size
+    from mixopt.fitting.held_out import OBJECTIVE as OBJECTIVE
+    from mixopt.fitting.model_sizes import ModelSize as ModelSize, asked_size as asked_size
     from mixopt.fitting.noise_ceiling import replicate_spread as replicate_spread
     from mixopt.fitting.pilot_correction import correct as correct
     from mixopt.fitting.pilots import aligned as aligned
+    from mixopt.fitting.refits import (
+        Refitter as Refitter,
+        ResampledFits as ResampledFits,
+        resampled_fits as resampled_fits,
+    )
     from mixopt.fitting.regressor import (
-        can_be_saved as can_be_saved,
         fit_regressor as fit_regressor,
         make_regressor as make_regressor,
         predict_with_std as predict_with_std,
@@ -42,6 +76,34 @@ else:
     __getattr__, __dir__ = lazy_names(
         __name__,
         {
+            "capabilities": [
+                "Learner",
+                "Predictor",
+                "Regressor",
+                "is_estimator",
+                "parameters_called",
+                "supports_cross_fit",
+                "supports_deviations",
+                "supports_explanation",
+                "supports_gradient",
+                "supports_members",
+                "supports_parameters",
+                "supports_refit",
+                "supports_repetition",
+                "supports_saving",
+                "supports_selection",
+                "supports_sizes",
+                "SupportsCrossFit",
+                "SupportsDeviations",
+                "SupportsExplanation",
+                "SupportsGradient",
+                "SupportsMembers",
+                "SupportsParameters",
+                "SupportsRefit",
+                "SupportsSaving",
+                "SupportsSelection",
+                "SupportsSizes",
+            ],
             "competition": ["fit_trials"],
             "cross_validation": [
                 "grouped_folds",
@@ -51,14 +113,16 @@ else:
                 "splits",
             ],
             "evaluation": ["evaluate"],
-            "fit_report": ["CEILING", "OBJECTIVE"],
+            "fit_data": ["FitData"],
+            "fit_report": ["CEILING"],
             "fitted": ["Fit"],
-            "model_sizes": ["Size", "asked_size"],
+            "held_out": ["OBJECTIVE"],
+            "model_sizes": ["ModelSize", "asked_size"],
             "noise_ceiling": ["replicate_spread"],
             "pilot_correction": ["correct"],
             "pilots": ["aligned"],
+            "refits": ["Refitter", "ResampledFits", "resampled_fits"],
             "regressor": [
-                "can_be_saved",
                 "fit_regressor",
                 "make_regressor",
                 "predict_with_std",

@@ -14,26 +14,31 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any
 
 import numpy as np
-import polars as pl
+from numpy.typing import ArrayLike
 
 from mixopt.config import FitConfig
 from mixopt.errors import PluginError
-from mixopt.fitting.cross_validation import grouped_folds, out_of_fold
-from mixopt.fitting.fit_report import OBJECTIVE, report_table
-from mixopt.fitting.fitted import Fit, fit_again
-from mixopt.fitting.model_sizes import Size, regressor_rows, size_groups, size_of_fit, uses_scale
-from mixopt.fitting.prediction import Prediction
-from mixopt.fitting.regressor import cross_fit_regressor, fit_regressor, make_regressor
+from mixopt.fitting.capabilities import (
+    Predictor,
+    SupportsCrossFit,
+    supports_cross_fit,
+    supports_members,
+    supports_sizes,
+)
+from mixopt.fitting.cross_validation import out_of_fold
+from mixopt.fitting.fit_data import FitData
+from mixopt.fitting.fit_report import report_table
+from mixopt.fitting.fitted import Fit
+from mixopt.fitting.held_out import HeldOutPredictions, held_out, held_out_table
+from mixopt.fitting.model_sizes import ModelSize, size_of_fit
+from mixopt.fitting.regressor import cross_fit_regressor, fit_regressor
 from mixopt.fitting.repetition import Repetition
-from mixopt.fitting.trivial_controls import HeldOut, controls, held_out
+from mixopt.fitting.trivial_controls import controls
 from mixopt.objective import Objective
-from mixopt.system import Array, IntArray, Update, no_progress
-from mixopt.trials import Trials, check_trials, settled
-
-__all__ = ["Fit", "Prediction", "fit_trials"]
+from mixopt.system import Array, Update, no_progress
+from mixopt.trials import Trials
 
 
 def fit_trials(
@@ -42,7 +47,7 @@ def fit_trials(
     objective: Objective,
     seed: int,
     *,
-    size: Size | None = None,
+    size: ModelSize | None = None,
     repetition: Repetition | None = None,
     update: Update = no_progress,
 ) -> Fit:
@@ -63,93 +68,86 @@ def fit_trials(
             that are not the objective's, or a size that is missing.
         PluginError: A regressor that cannot be found, fails, or predicts what is not finite.
     """
-    done = trials.finished
-    check_trials(done, objective, config.folds)
-    objective = settled(objective, done)
-    losses_NM = done.losses(objective.unit)
-    fold_N = grouped_folds(done.mixtures, config.folds, seed)
+    data = FitData.of(trials, objective, folds=config.folds, seed=seed, repetition=repetition)
+    names = list(dict.fromkeys(config.regressors))
     # An unknown name and a missing size are errors before anything is fitted.
-    makings = [_Making(name, seed, repetition) for name in _once(config)]
-    at = size_of_fit(done, {one.name: one.made() for one in makings}, size)
+    at = size_of_fit(data.sizes, {name: data.make(name) for name in names}, size)
     steps = _Steps(update)
-    entries = [_compete(one, done, fold_N, objective, steps) for one in makings]
-    contenders = [entry.held_out for entry in entries]
-    observed_N = objective.value(losses_NM)
-    best = min(contenders, key=lambda one: float(((one.objective_N - observed_N) ** 2).mean()))
-    entry = next(entry for entry in entries if entry.held_out is best)
-    predictors = [
-        *contenders,
-        *_members(entries, contenders, objective),
-        *_controls(done, losses_NM, fold_N, objective),
-    ]
+    contenders = [_compete(name, data, steps) for name in names]
+    best = min(contenders, key=lambda one: one.squared_error(data))
+    shown = [one.held_out for one in contenders]
     return Fit(
-        name=best.name,
-        fitted=entry.fitted or fit_again(best.name, done, objective, seed, repetition),
-        objective=objective,
-        trials=done,
-        report=report_table(
-            predictors, losses_NM, done.mixtures, objective, seed, sizes=size_groups(done)
-        ),
-        held_out=_held_out_table(contenders, done, losses_NM, fold_N, objective),
+        name=best.held_out.name,
+        fitted=data.fitted(best.held_out.name) if best.fitted is None else best.fitted,
+        objective=data.objective,
+        trials=data.trials,
+        report=report_table([*shown, *_members(contenders, data), *_controls(data)], data),
+        held_out=held_out_table(shown, data),
         seed=seed,
         folds=config.folds,
-        size=at if entry.uses_scale else None,
+        size=at if best.uses_sizes else None,
         repetition=repetition,
     )
 
 
-def _once(config: FitConfig) -> list[str]:
-    return list(dict.fromkeys(config.regressors))
+@dataclass(frozen=True, eq=False)
+class _Contender:
+    """A regressor's held-out predictions, and itself fitted on all rows where it did that."""
+
+    held_out: HeldOutPredictions
+    fitted: Predictor | None
+    uses_sizes: bool
+
+    def squared_error(self, data: FitData) -> float:
+        """Return the mean squared error of the objective on held-out folds."""
+        return float(((self.held_out.objective_N - data.observed_N) ** 2).mean())
 
 
-@dataclass(frozen=True)
-class _Entry:
-    """A contender: its held-out predictions, and itself fitted on all rows where it did that."""
-
-    held_out: HeldOut
-    fitted: Any
-    uses_scale: bool
-
-
-@dataclass(frozen=True)
-class _Making:
-    """What a regressor is made from."""
-
-    name: str
-    seed: int
-    repetition: Repetition | None
-
-    def made(self) -> Any:
-        return make_regressor(self.name, self.seed, self.repetition)
-
-
-def _compete(
-    making: _Making, trials: Trials, fold_N: IntArray, objective: Objective, steps: _Steps
-) -> _Entry:
-    name, made = making.name, making.made()
-    rows, losses_NM = regressor_rows(name, made, trials), trials.losses(objective.unit)
-    if hasattr(made, "cross_fit"):
-        means_NM, stds_NM = cross_fit_regressor(name, made, rows, losses_NM, fold_N)
-        steps.ended(name, len(np.unique(fold_N)))
+def _compete(name: str, data: FitData, steps: _Steps) -> _Contender:
+    made = data.make(name)
+    rows, fitted = data.rows(name, made), None
+    if supports_cross_fit(made):
+        fitted = made
+        means_NM, stds_NM = _cross_fitted(name, made, rows, data, steps)
     else:
-        means_NM, stds_NM = out_of_fold(lambda: _Named(making, steps), rows, losses_NM, fold_N)
+        means_NM, stds_NM = out_of_fold(
+            lambda: _Named(name, data, steps), rows, data.losses_NM, data.fold_N
+        )
     if not np.isfinite(means_NM).all():
         raise PluginError(
             f"regressor {name!r} predicts values that are not finite; leave it out of"
             " fit.regressors"
         )
-    found = held_out(name, means_NM, objective, stds_NM=stds_NM)
-    return _Entry(found, made if hasattr(made, "cross_fit") else None, uses_scale(made))
+    found = held_out(name, means_NM, data.objective, stds_NM=stds_NM)
+    return _Contender(found, fitted, supports_sizes(made))
 
 
-def _controls(
-    trials: Trials, losses_NM: Array, fold_N: IntArray, objective: Objective
-) -> list[HeldOut]:
+def _cross_fitted(
+    name: str, made: SupportsCrossFit, rows: Array, data: FitData, steps: _Steps
+) -> tuple[Array, Array]:
+    answer = cross_fit_regressor(name, made, rows, data.losses_NM, data.fold_N)
+    steps.ended(name, len(np.unique(data.fold_N)))
+    return answer
+
+
+def _members(contenders: Sequence[_Contender], data: FitData) -> list[HeldOutPredictions]:
+    """Return the held-out predictions of combined regressors' members, for the report."""
+    found: dict[str, HeldOutPredictions] = {}
+    for one in contenders:
+        if one.fitted is not None and supports_members(one.fitted):
+            for name, means_NM in one.fitted.held_out_members.items():
+                found.setdefault(name, held_out(name, means_NM, data.objective, "member"))
+    names = {one.held_out.name for one in contenders}
+    return [one for name, one in found.items() if name not in names]
+
+
+def _controls(data: FitData) -> list[HeldOutPredictions]:
     """Return the controls; of several sizes, for losses less the mean of their size."""
-    group_N = size_groups(trials)
+    losses_NM, group_N, objective = data.losses_NM, data.sizes.group_N, data.objective
     means_SM = np.stack([losses_NM[group_N == group].mean(axis=0) for group in np.unique(group_N)])
     level_NM = means_SM[group_N] - means_SM.mean(axis=0)
-    found = controls(trials.weights(), losses_NM - level_NM, fold_N, trials.domains, objective)
+    domains = data.trials.domains
+    found = controls(data.weights_ND, losses_NM - level_NM, data.fold_N, domains, objective)
     if len(means_SM) == 1:
         return found
     return [
@@ -160,17 +158,6 @@ def _controls(
         )
         for one in found
     ]
-
-
-def _members(
-    entries: Sequence[_Entry], contenders: Sequence[HeldOut], objective: Objective
-) -> list[HeldOut]:
-    """Return the held-out predictions of combined regressors' members, for the report."""
-    found: dict[str, HeldOut] = {}
-    for entry in entries:
-        for name, means_NM in getattr(entry.fitted, "held_out_members", {}).items():
-            found.setdefault(name, held_out(name, means_NM, objective, "member"))
-    return [one for name, one in found.items() if name not in {c.name for c in contenders}]
 
 
 class _Steps:
@@ -187,47 +174,10 @@ class _Steps:
 class _Named:
     """A regressor that says its name when it fails, and when it is fitted."""
 
-    def __init__(self, making: _Making, steps: _Steps) -> None:
-        self._name, self._regressor, self._steps = making.name, making.made(), steps
+    def __init__(self, name: str, data: FitData, steps: _Steps) -> None:
+        self._name, self._regressor, self._steps = name, data.make(name), steps
 
-    def fit(self, weights_ND: Array, losses_NM: Array) -> Any:
+    def fit(self, weights_ND: ArrayLike, losses_NM: ArrayLike) -> Predictor:
         fitted = fit_regressor(self._name, self._regressor, weights_ND, losses_NM)
         self._steps.ended(self._name)
         return fitted
-
-
-def _held_out_table(
-    contenders: Sequence[HeldOut],
-    trials: Trials,
-    losses_NM: Array,
-    fold_N: IntArray,
-    objective: Objective,
-) -> pl.DataFrame:
-    observed = {
-        OBJECTIVE: objective.value(losses_NM),
-        **dict(zip(trials.targets, losses_NM.T, strict=True)),
-    }
-    frames = []
-    for one in contenders:
-        predicted = {
-            OBJECTIVE: one.objective_N,
-            **dict(zip(trials.targets, one.losses_NM.T, strict=True)),
-        }
-        stds_NM = np.zeros_like(losses_NM) if one.stds_NM is None else one.stds_NM
-        deviations = {
-            OBJECTIVE: objective.spread(stds_NM),
-            **dict(zip(trials.targets, stds_NM.T, strict=True)),
-        }
-        frames += [
-            pl.DataFrame(
-                {
-                    "trial": trials.table["trial"],
-                    "fold": fold_N,
-                    "observed": observed[t],
-                    "predicted": predicted[t],
-                    "std": deviations[t],
-                }
-            ).select(pl.lit(one.name).alias("predictor"), pl.lit(t).alias("target"), pl.all())
-            for t in predicted
-        ]
-    return pl.concat(frames)

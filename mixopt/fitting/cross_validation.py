@@ -11,11 +11,11 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike
 
+from mixopt.fitting.capabilities import Learner
 from mixopt.fitting.regressor import predict_with_std
 from mixopt.system import Array, BoolArray, IntArray
 
@@ -54,7 +54,7 @@ def splits(fold_N: IntArray) -> Iterator[tuple[BoolArray, BoolArray]]:
 
 
 def out_of_fold(
-    make: Callable[[], Any], weights_ND: Array, losses_NM: Array, fold_N: IntArray
+    make: Callable[[], Learner], weights_ND: Array, losses_NM: Array, fold_N: IntArray
 ) -> tuple[Array, Array]:
     """Predict every row by a regressor that was fitted without its fold.
 

@@ -176,7 +176,7 @@ class _Test:
 
     def notes(self) -> list[str]:
         """Say what a reader of the figures should know."""
-        fitted = set(self.fit.trials.mixtures)
+        fitted = set(self.fit.data.mixtures)
         again = sum(mixture in fitted for mixture in self.unseen.mixtures)
         absent = [name for name in self.fit.targets if name not in self.targets]
         lines = list(self.unseen.notes)
@@ -199,7 +199,7 @@ class _Test:
 
     @property
     def _known(self) -> Array:
-        return self.fit.trials.losses(self.fit.objective.unit)[:, self._ours]
+        return self.fit.data.losses_NM[:, self._ours]
 
     def _halves_together(self) -> Array:
         """Return half of the width of the intervals of the mean of the targets, shape (N,)."""
@@ -231,7 +231,7 @@ class _Test:
         """Return the most that noise allows: by these runs' replicates, else by the trials'."""
         spread = replicate_spread(observed_N, self.unseen.mixtures)
         if spread is None and not self.other_scale and not self.fit.is_carried:
-            spread = replicate_spread(known_K, self.fit.trials.mixtures)
+            spread = replicate_spread(known_K, self.fit.data.mixtures)
         return None if spread is None else best_spearman(observed_N, spread[0], self.fit.seed)
 
     def _accuracy(self, errors_N: Array, halves_N: Array) -> dict[str, Any]:
@@ -266,10 +266,10 @@ def _controls(
     The runs are one fold, and the trials the other, from which the controls predict it.
     """
     ours = [fit.targets.index(name) for name in objective.evaluation]
-    known_KM = fit.trials.losses(objective.unit)[:, ours]
+    known_KM = fit.data.losses_NM[:, ours]
     fold = np.repeat([0, 1], [len(known_KM), len(weights_ND)])
     found = controls(
-        np.vstack([fit.trials.weights(), weights_ND]),
+        np.vstack([fit.data.weights_ND, weights_ND]),
         np.vstack([known_KM, observed_NM]),
         fold,
         fit.domains,

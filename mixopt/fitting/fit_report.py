@@ -13,17 +13,15 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-import numpy as np
 import polars as pl
 
 from mixopt.fitting.cross_validation import rmse, spearman_within
+from mixopt.fitting.fit_data import FitData
+from mixopt.fitting.held_out import OBJECTIVE, HeldOutPredictions
 from mixopt.fitting.noise_ceiling import best_spearman, replicate_spread
-from mixopt.fitting.trivial_controls import HeldOut
-from mixopt.objective import Objective
-from mixopt.system import Array, IntArray
 
-OBJECTIVE = "(objective)"
 CEILING = "replicates"
+Row = tuple[str, str, str, float | None, float]
 SCHEMA: dict[str, Any] = {
     "predictor": pl.String,
     "kind": pl.String,
@@ -33,49 +31,55 @@ SCHEMA: dict[str, Any] = {
 }
 
 
-def report_table(
-    predictors: Sequence[HeldOut],
-    losses_NM: Array,
-    mixtures: Sequence[str],
-    objective: Objective,
-    seed: int,
-    *,
-    sizes: IntArray | None = None,
-) -> pl.DataFrame:
+def report_table(predictors: Sequence[HeldOutPredictions], data: FitData) -> pl.DataFrame:
     """Return the table of regressors, controls and ceiling.
 
     Args:
         predictors: What each predicts for held-out folds.
-        losses_NM: Observed losses.
-        mixtures: Fingerprint of each trial's mixture.
-        objective: What is minimised.
-        seed: Of the simulated noise of the ceiling.
-        sizes: Number of each trial's size; one size when None.
+        data: What was observed; its seed is that of the simulated noise of the ceiling.
     """
-    size_N = np.zeros(len(losses_NM), dtype=np.int64) if sizes is None else sizes
-    observed_N = objective.value(losses_NM)
-    rows = [
-        row for one in predictors for row in _rows(one, losses_NM, observed_N, objective, size_N)
-    ]
-    if np.ptp(size_N):
-        return pl.DataFrame(rows, schema=SCHEMA, orient="row")
-    columns = {OBJECTIVE: observed_N, **dict(zip(objective.evaluation, losses_NM.T, strict=True))}
-    for target, values_N in columns.items():
-        spread = replicate_spread(values_N, mixtures)
-        if spread is not None:
-            best = best_spearman(values_N, spread[0], seed)
-            rows.append((CEILING, "ceiling", target, best, spread[0]))
+    rows = [row for one in predictors for row in _rows(one, data)]
+    if data.sizes.count == 1:
+        rows += _ceiling(data)
     return pl.DataFrame(rows, schema=SCHEMA, orient="row")
 
 
-def _rows(
-    one: HeldOut, losses_NM: Array, observed_N: Array, objective: Objective, size_N: IntArray
-) -> list[tuple[Any, ...]]:
-    rank = None if one.ranks_N is None else spearman_within(one.ranks_N, observed_N, size_N)
-    rows = [(one.name, one.kind, OBJECTIVE, rank, rmse(one.objective_N, observed_N))]
-    for column, target in enumerate(objective.evaluation):
-        seen_N, predicted_N = losses_NM[:, column], one.losses_NM[:, column]
-        ranks_NM = one.ranks_NM
+def summary_line(report: pl.DataFrame, name: str) -> str:
+    """Say in a line how good a regressor is on held-out folds, beside the others and the mean."""
+    rows = report.filter(pl.col("target") == OBJECTIVE)
+    error = dict(zip(rows["predictor"], rows["rmse"], strict=True))
+    rank = dict(zip(rows["predictor"], rows["spearman"], strict=True))
+    kinds = zip(rows["predictor"], rows["kind"], strict=True)
+    others = [one for one, kind in kinds if kind in ("regressor", "member") and one != name]
+    beaten = "".join(f"{one} {error[one]:.4f}, " for one in others)
+    ranks = "none" if rank[name] is None else f"{rank[name]:.3f}"
+    return (
+        f"{name}: error of the objective on held-out folds {error[name]:.4f}"
+        f" ({beaten}the mean {error['mean']:.4f}), Spearman {ranks}"
+    )
+
+
+def _rows(one: HeldOutPredictions, data: FitData) -> list[Row]:
+    """Return the rows of one predictor; trials are ranked within their size."""
+    size_N, ranks_NM = data.sizes.group_N, one.ranks_NM
+    rank = None if one.ranks_N is None else spearman_within(one.ranks_N, data.observed_N, size_N)
+    rows: list[Row] = [
+        (one.name, one.kind, OBJECTIVE, rank, rmse(one.objective_N, data.observed_N))
+    ]
+    for column, target in enumerate(data.objective.evaluation):
+        seen_N, predicted_N = data.losses_NM[:, column], one.losses_NM[:, column]
         rank = None if ranks_NM is None else spearman_within(ranks_NM[:, column], seen_N, size_N)
         rows.append((one.name, one.kind, target, rank, rmse(predicted_N, seen_N)))
+    return rows
+
+
+def _ceiling(data: FitData) -> list[Row]:
+    """Return the rows of the noise ceiling, where mixtures were trained more than once."""
+    targets = zip(data.objective.evaluation, data.losses_NM.T, strict=True)
+    rows: list[Row] = []
+    for target, values_N in ((OBJECTIVE, data.observed_N), *targets):
+        spread = replicate_spread(values_N, data.mixtures)
+        if spread is not None:
+            best = best_spearman(values_N, spread[0], data.seed)
+            rows.append((CEILING, "ceiling", target, best, spread[0]))
     return rows

@@ -1,20 +1,9 @@
-"""A fit: the chosen regressor, what it predicts and how wrong it was, and its folder.
+"""A fit: the chosen regressor, what it predicts and how wrong it was.
 
 A prediction has a 90% interval for a new trial with one seed, from errors on held-out folds
 (mixopt.fitting.intervals); far from all trials it is too narrow. With pilots
 (mixopt.fitting.pilots) predictions and intervals are of runs at their size; with a size
-(mixopt.fitting.model_sizes), at that one.
-
-    fit/
-      fit.json             the choice, the objective, fingerprints
-      report.parquet       mixopt.fitting.fit_report
-      held_out.parquet     every held-out prediction
-      trials.parquet       the trials that were fitted
-      pilots.parquet       the pilots, where there are some; their correction is in fit.json
-      regressor/           the fitted regressor, where it can be written without pickle
-
-A regressor that cannot be written is fitted again, with the same seed on the same trials, when
-the folder is read.
+(mixopt.fitting.model_sizes), at that one. Its folder is in mixopt.fitting.fit_files.
 
 Shapes: N trials, D domains, M evaluation domains.
 """
@@ -32,30 +21,33 @@ import polars as pl
 from numpy.typing import ArrayLike
 
 from mixopt.errors import RunError
-from mixopt.fitting.fit_report import OBJECTIVE
+from mixopt.fitting.capabilities import (
+    Learner,
+    Predictor,
+    supports_explanation,
+    supports_saving,
+    supports_sizes,
+)
+from mixopt.fitting.fit_data import FitData
+from mixopt.fitting.fit_files import FORMAT, read_content, read_table, read_trials, write_tables
+from mixopt.fitting.fit_report import summary_line
+from mixopt.fitting.held_out import held_out_columns
 from mixopt.fitting.intervals import Calibration, calibrate
-from mixopt.fitting.model_sizes import Size, regressor_rows
+from mixopt.fitting.model_sizes import AtSize, ModelSize
 from mixopt.fitting.pilot_regressor import Corrected
 from mixopt.fitting.pilots import Pilots, aligned, learn_pilots
 from mixopt.fitting.prediction import Prediction, as_weights
-from mixopt.fitting.regressor import (
-    can_be_saved,
-    fit_regressor,
-    make_regressor,
-    predict_with_std,
-    read_regressor,
-)
+from mixopt.fitting.regressor import predict_with_std, read_regressor
 from mixopt.fitting.repetition import Repetition
 from mixopt.mixture import Mixture
 from mixopt.objective import Objective
-from mixopt.system import Array, read_json, replacing, write_json
+from mixopt.system import Array, write_json
 from mixopt.trials import Trials, trials_fingerprint
 
 if TYPE_CHECKING:
     from mixopt.config import ProposeConfig
     from mixopt.proposals import ConstraintsLike, Proposal, RiskLike
 
-FORMAT = "mixopt-fit/1"
 CRITERION = "least root mean squared error of the objective on held-out folds"
 
 
@@ -79,7 +71,7 @@ class Fit:
     """
 
     name: str
-    fitted: Any
+    fitted: Predictor
     objective: Objective
     trials: Trials
     report: pl.DataFrame
@@ -87,18 +79,43 @@ class Fit:
     seed: int
     folds: int
     criterion: str = CRITERION
-    size: Size | None = None
+    size: ModelSize | None = None
     repetition: Repetition | None = None
     pilots: Pilots | None = None
 
     @cached_property
-    def regressor(self) -> Any:
+    def data(self) -> FitData:
+        """What it was fitted on, as arrays."""
+        return FitData.of(
+            self.trials,
+            self.objective,
+            folds=self.folds,
+            seed=self.seed,
+            repetition=self.repetition,
+        )
+
+    @cached_property
+    def regressor(self) -> Predictor:
         """What predicts losses from mixtures: at the size that is asked, carried by the pilots."""
-        own = self.fitted if self.size is None else self.fitted.at(**self.size.to_json())
+        own = self.fitted
+        if self.size is not None:
+            assert supports_sizes(own)
+            own = own.at(**self.size.to_json())
         if self.pilots is None:
             return own
         pilots = self.pilots
-        return Corrected(self.name, own, pilots.correction, pilots.typical_M, self._made)
+        return Corrected(self.name, own, pilots.correction, pilots.typical_M, self.unfitted)
+
+    def unfitted(self) -> Learner:
+        """Build the chosen regressor as it was built: fitted on `rows`, it predicts as this does.
+
+        Pilots aside, which carry the predictions of a fit.
+        """
+        made = self.data.make(self.name)
+        if self.size is None:
+            return made
+        assert supports_sizes(made)
+        return AtSize(made, self.size)
 
     def with_pilots(self, pilots: Trials) -> Fit:
         """Return the fit carried to another size by a few runs of that size.
@@ -129,21 +146,19 @@ class Fit:
     def spreads(self) -> Array:
         """Standard deviation of each loss over the trials, at the size it predicts, shape (M,)."""
         losses_NM = (
-            self.predict(self.trials.weights()).losses_NM
-            if self.is_carried
-            else self.trials.losses(self.objective.unit)
+            self.predict(self.data.weights_ND).losses_NM if self.is_carried else self.data.losses_NM
         )
         return np.asarray(losses_NM.std(axis=0))
 
     def rows(self) -> Array:
         """Return what the regressor was fitted on: weights, with sizes where it knows of them."""
-        return regressor_rows(self.name, self.fitted, self.trials)
+        return self.data.rows(self.name, self.fitted)
 
     def carried(self, losses_NM: Array) -> Array:
         """Return losses of the trials as pilots carry them over; unchanged without pilots."""
         if self.pilots is None:
             return losses_NM
-        return self.pilots.correction.apply(losses_NM, self.trials.weights())
+        return self.pilots.correction.apply(losses_NM, self.data.weights_ND)
 
     @property
     def domains(self) -> tuple[str, ...]:
@@ -162,27 +177,21 @@ class Fit:
 
     def held_out_losses(self) -> Array:
         """Losses that the chosen regressor predicts for held-out trials, shape (N, M)."""
-        return self._held_out_columns("predicted")
-
-    def _held_out_columns(self, column: str) -> Array:
-        rows = self.held_out.filter(pl.col("predictor") == self.name)
-        columns = [rows.filter(pl.col("target") == name)[column] for name in self.targets]
-        return np.stack([one.to_numpy() for one in columns], axis=1)
+        return held_out_columns(self.held_out, self.name, self.targets, "predicted")
 
     def held_out_errors(self) -> Array:
         """Return observed less predicted losses of held-out trials, shape (N, M)."""
-        errors: Array = self.trials.losses(self.objective.unit) - self.held_out_losses()
+        errors: Array = self.data.losses_NM - self.held_out_losses()
         return errors
 
     def objective_errors(self, objective: Objective | None = None) -> Array:
         """Return observed less predicted objective of held-out trials, shape (N,)."""
         asked = objective or self.objective
-        observed_N = asked.value(self.trials.losses(self.objective.unit))
-        return observed_N - asked.value(self.held_out_losses())
+        return asked.value(self.data.losses_NM) - asked.value(self.held_out_losses())
 
     def held_out_stds(self) -> Array:
         """Deviations that the chosen regressor claimed for held-out trials, shape (N, M)."""
-        return self._held_out_columns("std")
+        return held_out_columns(self.held_out, self.name, self.targets, "std")
 
     @cached_property
     def calibrations(self) -> tuple[Calibration, ...]:
@@ -226,21 +235,7 @@ class Fit:
 
     def summary(self) -> str:
         """Say in a line what was chosen and how good it is on held-out folds."""
-        rows = self.report.filter(pl.col("target") == OBJECTIVE)
-        error = dict(zip(rows["predictor"], rows["rmse"], strict=True))
-        rank = dict(zip(rows["predictor"], rows["spearman"], strict=True))
-        others = [
-            n
-            for n, kind in zip(rows["predictor"], rows["kind"], strict=True)
-            if kind in ("regressor", "member")
-        ]
-        beaten = ", ".join(f"{name} {error[name]:.4f}" for name in others if name != self.name)
-        ranks = "none" if rank[self.name] is None else f"{rank[self.name]:.3f}"
-        return (
-            f"{self.name}: error of the objective on held-out folds {error[self.name]:.4f}"
-            f" ({beaten + ', ' if beaten else ''}the mean {error['mean']:.4f}), Spearman {ranks}"
-            + "".join(f"; {line}" for line in self.carried_by())
-        )
+        return "; ".join([summary_line(self.report, self.name), *self.carried_by()])
 
     def carried_by(self) -> list[str]:
         """Say at which size it predicts, where that is not the trials'."""
@@ -249,8 +244,7 @@ class Fit:
 
     def reasons(self) -> list[str]:
         """Say why the regressor predicts as it does, a line a target, where it can tell."""
-        explain = getattr(self.fitted, "explain", None)
-        return [] if explain is None else list(explain(self.targets))
+        return list(self.fitted.explain(self.targets)) if supports_explanation(self.fitted) else []
 
     def save(self, path: str | Path) -> None:
         """Write everything into the folder `path`, without pickle; fit.json comes last.
@@ -261,12 +255,9 @@ class Fit:
         path = Path(path)
         if (path / "config.yaml").exists() or (path / "fit" / "fit.json").exists():
             raise RunError(f"{path}: is a run directory or has a fit already; use another folder")
-        tables = (("report", self.report), ("held_out", self.held_out))
-        for name, table in tables:
-            with replacing(path / f"{name}.parquet") as temporary:
-                table.write_parquet(temporary)
+        write_tables(path, {"report": self.report, "held_out": self.held_out})
         self.trials.write(path / "trials.parquet")
-        if can_be_saved(self.fitted):
+        if supports_saving(self.fitted):
             self.fitted.save(path / "regressor")
         if self.pilots is not None:
             self.pilots.trials.write(path / "pilots.parquet")
@@ -341,31 +332,37 @@ class Fit:
         Raises:
             RunError: The folder holds no fit, or its trials are not those of the fit.
         """
-        content = read_json(path / "fit.json")
-        if content.get("format") != FORMAT:
-            raise RunError(f"{path / 'fit.json'}: format {content.get('format')!r}, not {FORMAT!r}")
-        trials = Trials.read(path / "trials.parquet")
-        if trials_fingerprint(trials) != content["trials"]:
-            raise RunError(f"{path}: trials.parquet is not what was fitted; fit again")
+        content = read_content(path)
+        size, repetition, pilots = (content.get(n) for n in ("size", "repetition", "pilots"))
         objective = Objective.from_json(content["objective"])
-        name, seed = content["regressor"], content["seed"]
-        known = _read_further(content, path)
-        if content["saved"]:
-            regressor = read_regressor(name, path / "regressor")
-        else:
-            regressor = fit_again(name, trials, objective, seed, known["repetition"])
-        report, rows = (_read_table(path / f"{n}.parquet") for n in ("report", "held_out"))
-        folds = content["folds"]
-        return cls(name, regressor, objective, trials, report, rows, seed, folds, **known)
-
-    def _made(self) -> Any:
-        return make_regressor(self.name, self.seed, self.repetition)
+        data = FitData.of(
+            read_trials(path, content["trials"]),
+            objective,
+            folds=content["folds"],
+            seed=content["seed"],
+            repetition=repetition and Repetition.from_json(repetition),
+        )
+        name = content["regressor"]
+        saved = content["saved"]
+        return cls(
+            name,
+            read_regressor(name, path / "regressor") if saved else data.fitted(name),
+            objective,
+            data.trials,
+            read_table(path / "report.parquet"),
+            read_table(path / "held_out.parquet"),
+            data.seed,
+            data.folds,
+            size=size and ModelSize.from_json(size),
+            repetition=data.repetition,
+            pilots=pilots and Pilots.from_json(pilots, Trials.read(path / "pilots.parquet")),
+        )
 
     def _content(self) -> dict[str, Any]:
         return {
             "format": FORMAT,
             "regressor": self.name,
-            "saved": can_be_saved(self.fitted),
+            "saved": supports_saving(self.fitted),
             "criterion": self.criterion,
             "folds": self.folds,
             "seed": self.seed,
@@ -380,37 +377,5 @@ class Fit:
             **{name: one and one.to_json() for name, one in self._further().items()},
         }
 
-    def _further(self) -> dict[str, Size | Repetition | Pilots | None]:
+    def _further(self) -> dict[str, ModelSize | Repetition | Pilots | None]:
         return {"size": self.size, "repetition": self.repetition, "pilots": self.pilots}
-
-
-def fit_again(
-    name: str,
-    trials: Trials,
-    objective: Objective,
-    seed: int,
-    repetition: Repetition | None = None,
-) -> Any:
-    """Fit the regressor `name` to all trials, the same way each time."""
-    regressor = make_regressor(name, seed, repetition)
-    rows = regressor_rows(name, regressor, trials)
-    return fit_regressor(name, regressor, rows, trials.losses(objective.unit))
-
-
-def _read_further(content: Mapping[str, Any], path: Path) -> dict[str, Any]:
-    """Read what only some fits have: a size, a repetition, pilots."""
-    size, repetition, pilots = (content.get(n) for n in ("size", "repetition", "pilots"))
-    return {
-        "size": size and Size.from_json(size),
-        "repetition": repetition and Repetition.from_json(repetition),
-        "pilots": pilots and Pilots.from_json(pilots, Trials.read(path / "pilots.parquet")),
-    }
-
-
-def _read_table(path: Path) -> pl.DataFrame:
-    try:
-        return pl.read_parquet(path, glob=False)
-    except (OSError, pl.exceptions.PolarsError) as error:
-        raise RunError(
-            f"{path}: cannot be read: {' '.join(str(error).split())}; fit again"
-        ) from error

@@ -31,14 +31,10 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from mixopt.errors import TrialsError
+from mixopt.fitting.pilot_line import LEAST_SLOPE, NOISE_FREEDOM, PilotLine
 from mixopt.system import Array
 
-SLOPE_SPREAD = 0.4  # of targets; slopes between the published 1M and 1B runs are 0.2 to 1.1
-LEAST_HOLD = 0.3  # a slope is held back by no less than so many runs a spread from the mean
 COMMON_HOLD = 0.5  # so is the slope of all targets from 1
-LEAST_SLOPE = 0.05
-LEAST_NOISE = 1e-6  # in squared spreads; a fit that is never off would be sure of every slope
-NOISE_FREEDOM = 2.0
 WARP, SHIFT = 0.35, 1e-6
 STEEPEST = 1e-4  # below this weight the warp's slope counts as it is here
 LENGTHS = (0.3, 0.6, 1.2, 2.4)
@@ -196,14 +192,14 @@ class Correction:
         return np.asarray(np.linalg.solve(self._covariance_KK, right_KN), dtype=np.float64)
 
     @cached_property
-    def _lines(self) -> list[_Line]:
+    def _lines(self) -> list[PilotLine]:
         inverse_KK = self._solve(np.eye(len(self.weights_KD)))
         log_volume = float(np.linalg.slogdet(self._covariance_KK)[1])
         columns_KM = self._columns(self.predicted_KM)
         values_KM = self._columns(self.observed_KM)
         noise_M = np.square(self.noise_M / self.spread_M)
         return [
-            _Line.fitted(column_K, values_K, inverse_KK, log_volume, float(noise), self.common)
+            PilotLine.fitted(column_K, values_K, inverse_KK, log_volume, float(noise), self.common)
             for column_K, values_K, noise in zip(columns_KM.T, values_KM.T, noise_M, strict=True)
         ]
 
@@ -224,59 +220,6 @@ class Correction:
 
 
 ARRAYS = ("weights_KD", "predicted_KM", "observed_KM", "spread_M", "noise_M")
-
-
-@dataclass(frozen=True, eq=False)
-class _Line:
-    """The line of one target, in spreads of its loss.
-
-    `dual_K` is the inverse covariance times what the line leaves, `unsure_22` the covariance of
-    level and slope over the noise's variance, `likelihood` the logarithm of the marginal one.
-    """
-
-    level: float
-    slope: float
-    variance: float
-    unsure_22: Array
-    dual_K: Array
-    basis_K2: Array
-    likelihood: float
-
-    @classmethod
-    def fitted(
-        cls,
-        column_K: Array,
-        values_K: Array,
-        inverse_KK: Array,
-        log_volume: float,
-        noise: float,
-        common: float,
-    ) -> _Line:
-        basis_K2 = np.column_stack([np.ones(len(column_K)), column_K])
-        solved_K2 = inverse_KK @ basis_K2
-        hold = max(noise / SLOPE_SPREAD**2, LEAST_HOLD)
-        precision_22 = basis_K2.T @ solved_K2 + np.diag([0.0, hold])
-        level, slope = np.linalg.solve(precision_22, solved_K2.T @ values_K + [0.0, hold * common])
-        if slope < LEAST_SLOPE:
-            slope = LEAST_SLOPE
-            level = solved_K2[:, 0] @ (values_K - slope * column_K) / precision_22[0, 0]
-        left_K = values_K - level - slope * column_K
-        squares = float(left_K @ inverse_KK @ left_K) + hold * (slope - common) ** 2
-        squares += NOISE_FREEDOM * noise
-        freedom = NOISE_FREEDOM + len(column_K) - 1
-        # It is held back out of caution; how unsure it is, is its prior's spread.
-        open_22 = precision_22 - np.diag([0.0, hold - max(noise, LEAST_NOISE) / SLOPE_SPREAD**2])
-        volume = log_volume + float(np.linalg.slogdet(precision_22)[1])
-        likelihood = -0.5 * (volume + freedom * np.log(max(squares, 1e-300)))
-        return cls(
-            float(level),
-            float(slope),
-            squares / freedom,
-            np.asarray(np.linalg.inv(open_22), dtype=np.float64),
-            inverse_KK @ left_K,
-            basis_K2,
-            likelihood,
-        )
 
 
 def correct(

@@ -16,6 +16,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike
 
+from mixopt.fitting.capabilities import (
+    Learner,
+    Predictor,
+    supports_gradient,
+    supports_refit,
+)
 from mixopt.fitting.pilot_correction import Correction
 from mixopt.fitting.regressor import fit_regressor, predict_with_std, select_targets
 from mixopt.system import Array
@@ -36,10 +42,10 @@ class Corrected:
     """
 
     name: str
-    regressor: Any
+    regressor: Predictor
     correction: Correction
     typical_M: Array
-    make: Callable[[], Any]
+    make: Callable[[], Learner]
 
     def predict(self, weights_ND: ArrayLike, return_std: bool = False) -> Any:
         """Predict losses at the pilots' size, shape (N, M), and deviations of a run if asked."""
@@ -53,11 +59,13 @@ class Corrected:
     @property
     def gradient(self) -> Callable[[ArrayLike], Array]:
         """The slope of each loss by each weight; there is one where the regressor has one."""
-        slopes = self.regressor.gradient
+        own = self.regressor
+        if not supports_gradient(own):
+            raise AttributeError(f"regressor {self.name!r} has no gradient")
 
         def gradient(weights_D: ArrayLike) -> Array:
             weights = np.asarray(weights_D, dtype=np.float64)
-            return self.correction.gradient(np.asarray(slopes(weights)), weights)
+            return self.correction.gradient(np.asarray(own.gradient(weights)), weights)
 
         return gradient
 
@@ -70,14 +78,14 @@ class Corrected:
             typical_M=self.typical_M[list(targets)],
         )
 
-    def tuned(self) -> Corrected:
+    def tuned(self) -> CorrectedRefit:
         """Return one to fit again, on resampled trials and with the same pilots."""
-        tuned = hasattr(self.regressor, "tuned")
-        return replace(self, regressor=self.regressor.tuned() if tuned else self.make())
+        own = self.regressor
+        return CorrectedRefit(self, own.tuned() if supports_refit(own) else self.make())
 
-    def fit(self, rows: ArrayLike, losses_NM: ArrayLike) -> Corrected:
-        """Return one whose regressor is fitted to trials, with lines through the pilots again."""
-        again = replace(self, regressor=fit_regressor(self.name, self.regressor, rows, losses_NM))
+    def over(self, fitted: Predictor) -> Corrected:
+        """Return the same correction of another fit, its lines drawn through that one's values."""
+        again = replace(self, regressor=fitted)
         predicted_KM, _ = again._own(self.correction.weights_KD, with_std=False)
         return replace(again, correction=replace(self.correction, predicted_KM=predicted_KM))
 
@@ -92,3 +100,21 @@ class Corrected:
         known_M = self.typical_M > 0
         relative_NM = np.where(known_M, stds_NM / np.where(known_M, self.typical_M, 1.0), 1.0)
         return np.maximum(relative_NM, LEAST)
+
+
+@dataclass(frozen=True, eq=False)
+class CorrectedRefit:
+    """A regressor to fit again, and what its fit is corrected like.
+
+    Attributes:
+        corrected: A fit with its correction.
+        regressor: Unfitted.
+    """
+
+    corrected: Corrected
+    regressor: Learner
+
+    def fit(self, rows: ArrayLike, losses_NM: ArrayLike) -> Corrected:
+        """Return the corrected fit to these trials, with lines through the pilots again."""
+        fitted = fit_regressor(self.corrected.name, self.regressor, rows, losses_NM)
+        return self.corrected.over(fitted)

@@ -21,7 +21,8 @@ import numpy as np
 
 from mixopt.errors import TrialsError, did_you_mean
 from mixopt.fitting.intervals import LEVEL, Calibration
-from mixopt.fitting.pilot_correction import NOISE_FREEDOM, Correction, correct
+from mixopt.fitting.pilot_correction import Correction, correct
+from mixopt.fitting.pilot_line import NOISE_FREEDOM
 from mixopt.objective import Objective
 from mixopt.system import Array
 from mixopt.trials import Trials, schema

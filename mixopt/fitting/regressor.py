@@ -1,52 +1,41 @@
-"""What a regressor is, and how one is built by name, saved and read.
+"""How a regressor is built by name, fitted, asked, cut down to some targets, and read.
 
 A regressor is a scikit-learn estimator: `fit(weights_ND, losses_NM)`, `predict(weights_ND)`.
 Anything of scikit-learn's works, pipelines included; one that takes a single target is fitted
-once for each. What else a regressor may have, and what it is used for:
+once for each. What else a regressor may have is in mixopt.fitting.capabilities.
 
-- `predict(weights_ND, return_std=True)`: its own standard deviations.
-- `gradient(weights_D) -> (M, D)`: lets the search use a gradient method.
-- `cross_fit(weights_ND, losses_NM, fold_N)`: fit on all rows and return held-out predictions and
-  standard deviations on these folds, where that is cheaper than a fit for each fold.
-- `uses_scale`, and `at(parameters, tokens)`: fitted on weights, parameters and tokens, it predicts
-  from mixtures alone at one size (mixopt.fitting.model_sizes).
-- `inventory` and `tokens`: parameters that a fit fills in where it knows them
-  (mixopt.fitting.repetition).
-- `select(targets)`: a fitted copy for some targets, so that a search predicts no others.
-- `tuned()`: an unfitted copy that keeps what held-out folds chose, for cheap refits.
-- `save(folder)` and `load(folder)`, without pickle. One that cannot is fitted again on reading.
+Shapes: N trials, D domains, M targets.
 """
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import ArrayLike
 
 from mixopt.errors import MixoptError, PluginError
+from mixopt.fitting.capabilities import (
+    Learner,
+    Predictor,
+    Regressor,
+    SupportsCrossFit,
+    is_estimator,
+    parameters_called,
+    supports_deviations,
+    supports_gradient,
+    supports_parameters,
+    supports_selection,
+)
 
 if TYPE_CHECKING:
     from mixopt.fitting.repetition import Repetition
 
 
-class Regressor(Protocol):
-    """Predicts losses from a mixture."""
-
-    def fit(self, weights_ND: ArrayLike, losses_NM: ArrayLike) -> Any:
-        """Fit, and return itself."""
-        ...
-
-    def predict(self, weights_ND: ArrayLike) -> Any:
-        """Return losses, shape (N, M)."""
-        ...
-
-
-def make_regressor(name: str, seed: int, repetition: Repetition | None = None) -> Any:
+def make_regressor(name: str, seed: int, repetition: Repetition | None = None) -> Regressor:
     """Build an unfitted regressor with its randomness set.
 
     Args:
@@ -70,18 +59,25 @@ def make_regressor(name: str, seed: int, repetition: Repetition | None = None) -
         raise PluginError(f"regressor {name!r} cannot be built: {_said(error)}") from error
 
 
-def fit_regressor(name: str, regressor: Any, weights_ND: ArrayLike, losses_NM: ArrayLike) -> Any:
+def fit_regressor(
+    name: str, regressor: Learner, weights_ND: ArrayLike, losses_NM: ArrayLike
+) -> Predictor:
     """Fit a regressor; whatever it raises becomes one line that names it.
 
     Raises:
         PluginError: It failed.
     """
     with _named(name, len(weights_ND)):  # type: ignore[arg-type]
-        return regressor.fit(weights_ND, _as_it_takes(regressor, losses_NM))
+        fitted: Predictor = regressor.fit(weights_ND, _as_it_takes(regressor, losses_NM))
+        return fitted
 
 
 def cross_fit_regressor(
-    name: str, regressor: Any, weights_ND: ArrayLike, losses_NM: ArrayLike, fold_N: ArrayLike
+    name: str,
+    regressor: SupportsCrossFit,
+    weights_ND: ArrayLike,
+    losses_NM: ArrayLike,
+    fold_N: ArrayLike,
 ) -> tuple[Any, Any]:
     """Fit a regressor that cross-validates itself; return its held-out means and deviations.
 
@@ -106,17 +102,17 @@ def _named(name: str, rows: int) -> Iterator[None]:
         ) from error
 
 
-def select_targets(regressor: Any, targets: Sequence[int]) -> Any:
+def select_targets(regressor: Predictor, targets: Sequence[int]) -> Predictor:
     """Return a fitted regressor for some targets; one that cannot be cut down predicts all."""
-    if hasattr(regressor, "select"):
+    if supports_selection(regressor):
         return regressor.select(targets)
     return _Columns(regressor, list(targets))
 
 
-def predict_with_std(regressor: Any, weights_ND: ArrayLike) -> tuple[Any, Any]:
+def predict_with_std(regressor: Predictor, weights_ND: ArrayLike) -> tuple[Any, Any]:
     """Return predictions and their standard deviations, (N, M) each; 0 where it has none."""
     rows = len(weights_ND)  # type: ignore[arg-type]
-    if "return_std" not in inspect.signature(regressor.predict).parameters:
+    if not supports_deviations(regressor):
         means_NM = np.asarray(regressor.predict(weights_ND), dtype=np.float64).reshape(rows, -1)
         return means_NM, np.zeros_like(means_NM)
     answer = regressor.predict(weights_ND, return_std=True)
@@ -124,25 +120,20 @@ def predict_with_std(regressor: Any, weights_ND: ArrayLike) -> tuple[Any, Any]:
     return means_NM, stds_NM
 
 
-def can_be_saved(regressor: Any) -> bool:
-    """Tell whether a regressor writes and reads itself."""
-    writes = hasattr(regressor, "save") and hasattr(type(regressor), "load")
-    return writes and getattr(regressor, "can_be_saved", True)
-
-
-def read_regressor(name: str, path: Path) -> Any:
+def read_regressor(name: str, path: Path) -> Regressor:
     """Read a regressor from the folder that its `save` wrote."""
     from mixopt.system import load_plugin
 
-    return load_plugin("regressor", name).load(path)
+    regressor: Regressor = load_plugin("regressor", name).load(path)
+    return regressor
 
 
 class _Columns:
     """A fitted regressor of which some columns are kept."""
 
-    def __init__(self, regressor: Any, targets: list[int]) -> None:
+    def __init__(self, regressor: Predictor, targets: list[int]) -> None:
         self._regressor, self._targets = regressor, targets
-        if hasattr(regressor, "gradient"):
+        if supports_gradient(regressor):
             self.gradient = lambda weights_D: regressor.gradient(weights_D)[targets]
 
     def predict(self, weights_ND: ArrayLike) -> Any:
@@ -150,7 +141,7 @@ class _Columns:
 
 
 def _unfitted(found: Any) -> Any:
-    if inspect.isclass(found) or not hasattr(found, "fit"):
+    if not is_estimator(found):
         return found()
     from sklearn.base import clone
 
@@ -158,23 +149,24 @@ def _unfitted(found: Any) -> Any:
 
 
 def _seeded(regressor: Any, seed: int) -> Any:
-    if not hasattr(regressor, "get_params"):
+    names = parameters_called(regressor, "random_state")
+    if not names or not supports_parameters(regressor):
         return regressor
-    names = [n for n in regressor.get_params() if n.rpartition("__")[2] == "random_state"]
-    return regressor.set_params(**dict.fromkeys(names, seed)) if names else regressor
+    return regressor.set_params(**dict.fromkeys(names, seed))
 
 
-def _many_targets(regressor: Any) -> Any:
+def _many_targets(regressor: Regressor) -> Regressor:
     from sklearn.base import BaseEstimator
     from sklearn.multioutput import MultiOutputRegressor
     from sklearn.utils import get_tags
 
     if not isinstance(regressor, BaseEstimator) or get_tags(regressor).target_tags.multi_output:
         return regressor
-    return MultiOutputRegressor(regressor)
+    several: Regressor = MultiOutputRegressor(regressor)
+    return several
 
 
-def _as_it_takes(regressor: Any, losses_NM: ArrayLike) -> ArrayLike:
+def _as_it_takes(regressor: Learner, losses_NM: ArrayLike) -> ArrayLike:
     """Return a single target as a vector where scikit-learn would warn of a column."""
     from sklearn.base import BaseEstimator
     from sklearn.multioutput import MultiOutputRegressor

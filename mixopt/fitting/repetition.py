@@ -10,7 +10,7 @@ Shapes: N trials, D domains.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -18,6 +18,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from mixopt.errors import TrialsError
+from mixopt.fitting.capabilities import Regressor, parameters_called, supports_parameters
 
 if TYPE_CHECKING:
     from mixopt.trials import Trials
@@ -71,20 +72,16 @@ class Repetition:
         """Tell whether enough trials repeat a domain more often than costs nothing."""
         return bool((self.epochs(weights_ND).max(axis=1) > OFTEN).mean() >= SHARE)
 
-    def given_to(self, regressor: Any) -> Any:
+    def given_to(self, regressor: Regressor) -> Regressor:
         """Fill in a regressor's `inventory` and `tokens`, unless it has its own."""
-        if not hasattr(regressor, "get_params"):
+        if not supports_parameters(regressor):
             return regressor
-        parameters = regressor.get_params()
-        facts: Sequence[tuple[str, Any]] = (
-            ("inventory", list(self.inventory)),
-            ("tokens", self.tokens),
-        )
+        facts: Mapping[str, Any] = {"inventory": list(self.inventory), "tokens": self.tokens}
         wanted = {
-            name: value
-            for name, own in parameters.items()
-            for ending, value in facts
-            if own is None and name.rpartition("__")[2] == ending
+            parameter: value
+            for name, value in facts.items()
+            for parameter, own in parameters_called(regressor, name).items()
+            if own is None
         }
         return regressor.set_params(**wanted) if wanted else regressor
 

@@ -16,7 +16,7 @@ from mixopt.config import FitConfig, ObjectiveConfig, checked, one_of, read_inve
 from mixopt.errors import ConfigError, TrialsError
 from mixopt.fitting.competition import fit_trials
 from mixopt.fitting.fitted import Fit
-from mixopt.fitting.model_sizes import COLUMNS, Size, asked_size
+from mixopt.fitting.model_sizes import COLUMNS, ModelSize, asked_size
 from mixopt.fitting.pilots import aligned
 from mixopt.fitting.repetition import Repetition
 from mixopt.objective import Direction, Objective, Scale
@@ -34,7 +34,7 @@ def fit_table(
     direction: Mapping[str, Direction] | None = None,
     scale: Scale = "none",
     unit: Unit | None = None,
-    size: Size | Mapping[str, float] | None = None,
+    size: ModelSize | Mapping[str, float] | None = None,
     inventory: Mapping[str, float] | str | Path | None = None,
     pilots: Trials | None = None,
     seed: int = 0,
@@ -143,8 +143,8 @@ def _config(regressors: str | Sequence[str], *, sized: bool) -> FitConfig:
     return FitConfig(regressors=list(names))
 
 
-def _size(trials: Trials, size: Size | Mapping[str, float] | None) -> Size | None:
-    if size is None or isinstance(size, Size):
+def _size(trials: Trials, size: ModelSize | Mapping[str, float] | None) -> ModelSize | None:
+    if size is None or isinstance(size, ModelSize):
         return size
     if not isinstance(size, Mapping) or not set(size) <= set(COLUMNS):
         raise ConfigError(f"size: expected parameters, tokens or both, by name; got {size!r}")

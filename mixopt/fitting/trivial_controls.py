@@ -16,49 +16,13 @@ Shapes: N trials, D domains, M evaluation domains.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import numpy as np
 
 from mixopt.fitting.cross_validation import spearman, splits
+from mixopt.fitting.held_out import HeldOutPredictions, held_out
 from mixopt.mixture import pairwise_total_variation
 from mixopt.objective import Objective
 from mixopt.system import Array, IntArray
-
-
-@dataclass(frozen=True)
-class HeldOut:
-    """Predictions for held-out folds, and the scores to rank by where those are others.
-
-    Attributes:
-        name: The regressor or control.
-        kind: `regressor` or `control`.
-        losses_NM: Predicted losses.
-        objective_N: Predicted objective.
-        ranks_NM: What to rank losses by; None ranks nothing.
-        ranks_N: What to rank the objective by; None ranks nothing.
-        stds_NM: The regressor's own standard deviations; None where it has none.
-    """
-
-    name: str
-    kind: str
-    losses_NM: Array
-    objective_N: Array
-    ranks_NM: Array | None
-    ranks_N: Array | None
-    stds_NM: Array | None = None
-
-
-def held_out(
-    name: str,
-    losses_NM: Array,
-    objective: Objective,
-    kind: str = "regressor",
-    stds_NM: Array | None = None,
-) -> HeldOut:
-    """Wrap predictions that rank by themselves."""
-    objective_N = objective.value(losses_NM)
-    return HeldOut(name, kind, losses_NM, objective_N, losses_NM, objective_N, stds_NM)
 
 
 def controls(
@@ -67,7 +31,7 @@ def controls(
     fold_N: IntArray,
     domains: tuple[str, ...],
     objective: Objective,
-) -> list[HeldOut]:
+) -> list[HeldOutPredictions]:
     """Return all controls, predicted for held-out folds."""
     nearest_NM, mean_NM = np.empty_like(losses_NM), np.empty_like(losses_NM)
     for train_N, out_N in splits(fold_N):
@@ -79,7 +43,7 @@ def controls(
         _own_share(weights_ND, losses_NM, fold_N, domains, objective),
         _from_uniform(weights_ND, losses_NM, fold_N, objective),
         held_out("nearest_trial", nearest_NM, objective, "control"),
-        HeldOut("mean", "control", mean_NM, objective.value(mean_NM), None, None),
+        HeldOutPredictions("mean", "control", mean_NM, objective.value(mean_NM), None, None),
     ]
 
 
@@ -89,7 +53,7 @@ def _own_share(
     fold_N: IntArray,
     domains: tuple[str, ...],
     objective: Objective,
-) -> HeldOut:
+) -> HeldOutPredictions:
     predicted_NM = np.empty_like(losses_NM)
     for train_N, out_N in splits(fold_N):
         for column, target in enumerate(objective.evaluation):
@@ -105,7 +69,7 @@ def _own_share(
     objective_N = objective.value(predicted_NM)
     only = objective.columns[0] if objective.kind == "target" else None
     ranks_N = objective_N if only is None else objective.signs[only] * ranks_NM[:, only]
-    return HeldOut("own_share", "control", predicted_NM, objective_N, ranks_NM, ranks_N)
+    return HeldOutPredictions("own_share", "control", predicted_NM, objective_N, ranks_NM, ranks_N)
 
 
 def _domain_for(target: str, domains: tuple[str, ...], weights_ND: Array, losses_N: Array) -> int:
@@ -118,7 +82,7 @@ def _domain_for(target: str, domains: tuple[str, ...], weights_ND: Array, losses
 
 def _from_uniform(
     weights_ND: Array, losses_NM: Array, fold_N: IntArray, objective: Objective
-) -> HeldOut:
+) -> HeldOutPredictions:
     domains = weights_ND.shape[1]
     uniform_1D = np.full((1, domains), 1.0 / domains)
     distance_N = pairwise_total_variation(weights_ND, uniform_1D)[:, 0]
@@ -128,7 +92,9 @@ def _from_uniform(
             predicted_NM[out_N, column] = _line(distance_N[train_N], losses_N, distance_N[out_N])
     ranks_NM = distance_N[:, None] * objective.signs
     objective_N = objective.value(predicted_NM)
-    return HeldOut("from_uniform", "control", predicted_NM, objective_N, ranks_NM, distance_N)
+    return HeldOutPredictions(
+        "from_uniform", "control", predicted_NM, objective_N, ranks_NM, distance_N
+    )
 
 
 def _line(x_N: Array, y_N: Array, at_N: Array) -> Array:

@@ -16,6 +16,7 @@ import numpy as np
 
 from mixopt.constraints import MISSED
 from mixopt.errors import ConfigError, InfeasibleError
+from mixopt.fitting import ResampledFits, resampled_fits
 from mixopt.mixture import Mixture
 from mixopt.objective import Objective
 from mixopt.proposals.collapsed_experts import SOURCE
@@ -33,7 +34,7 @@ from mixopt.proposals.problem import Found, Problem, needed_columns
 from mixopt.proposals.proposal import Proposal
 from mixopt.proposals.proposal_warnings import proposal_warnings
 from mixopt.proposals.risk import Risk
-from mixopt.proposals.stability import ResampledFits, resampled_fits, search_again
+from mixopt.proposals.stability import search_again
 from mixopt.proposals.unmeasured_domains import keeping_unmeasured
 from mixopt.system import Array, Update, no_progress
 from mixopt.trials import best_trial

@@ -99,7 +99,7 @@ def _pieces(problem: Problem) -> Smooth:
     pieces_PM = problem.objective.pieces()
     return Smooth(
         lambda w: pieces_PM @ problem.losses(w[None])[0],
-        lambda w: pieces_PM @ np.asarray(problem.regressor.gradient(w)),
+        lambda w: pieces_PM @ problem.slopes(w),
     )
 
 
@@ -111,7 +111,7 @@ def _guards(problem: Problem, room: float) -> Smooth:
     signs_G1 = guards.signs_G[:, None]
     return Smooth(
         lambda w: -guards.excess(problem.losses(w[None]), reference_M)[0] - room,
-        lambda w: -signs_G1 * np.asarray(problem.regressor.gradient(w))[list(guards.columns)],
+        lambda w: -signs_G1 * problem.slopes(w)[list(guards.columns)],
     )
 
 

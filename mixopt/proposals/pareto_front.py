@@ -21,12 +21,12 @@ import numpy as np
 import polars as pl
 
 from mixopt.errors import ConfigError, did_you_mean
+from mixopt.fitting import resampled_fits
 from mixopt.mixture import Mixture, total_variation
 from mixopt.objective import Objective, Unit
 from mixopt.proposals.best_mixture import propose_mixture
 from mixopt.proposals.problem import needed_columns
 from mixopt.proposals.proposal import Interval, Proposal
-from mixopt.proposals.stability import resampled_fits
 from mixopt.system import Array, Update, no_progress, write_text
 from mixopt.trials import LOSS, WEIGHT, settled
 

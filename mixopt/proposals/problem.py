@@ -10,12 +10,12 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Self
 
 import numpy as np
 
 from mixopt.constraints import MISSED, Allowed, Guards
-from mixopt.fitting import select_targets
+from mixopt.fitting import Predictor, select_targets, supports_gradient
 from mixopt.mixture import Mixture
 from mixopt.objective import Objective
 from mixopt.proposals.collapsed_experts import Avoided
@@ -48,7 +48,7 @@ class Problem:
             it, and what they find is held against it.
     """
 
-    regressor: Any
+    regressor: Predictor
     objective: Objective
     allowed: Allowed
     natural_D: Array
@@ -118,10 +118,15 @@ class Problem:
         reference_M = self.losses(self.guards.reference_D[None])[0]
         return self.guards.excess(self.losses(weights_ND), reference_M)
 
+    def slopes(self, weights_D: Array) -> Array:
+        """Return the slope of each loss by each weight, shape (M, D), where `has_gradient`."""
+        assert supports_gradient(self.regressor)
+        return np.asarray(self.regressor.gradient(weights_D))
+
     @property
     def has_gradient(self) -> bool:
         """Tell whether the regressor gives gradients."""
-        return hasattr(self.regressor, "gradient")
+        return supports_gradient(self.regressor)
 
     def _in_chunks(self, weights_ND: Array) -> tuple[Array, Array]:
         """Return values, and the most by which a guardrail is broken, shape (N,) each."""

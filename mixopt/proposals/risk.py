@@ -11,12 +11,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Self
 
 import numpy as np
 
 from mixopt.errors import ConfigError
-from mixopt.fitting import predict_with_std
+from mixopt.fitting import Predictor, predict_with_std
 from mixopt.objective import Objective
 from mixopt.system import Array
 
@@ -37,10 +37,12 @@ class Risk:
 
     deviations: float = 0.0
     quantile: float | None = None
-    refits: Sequence[Any] = ()
+    refits: Sequence[Predictor] = ()
 
     @classmethod
-    def from_config(cls, config: RiskConfig | None, fit: Fit, refits: Sequence[Any]) -> Self | None:
+    def from_config(
+        cls, config: RiskConfig | None, fit: Fit, refits: Sequence[Predictor]
+    ) -> Self | None:
         """Build the risk that a configuration states; None where it states none.
 
         Raises:
@@ -60,7 +62,7 @@ class Risk:
             )
         return cls(deviations=config.std)
 
-    def value(self, regressor: Any, objective: Objective, weights_ND: Array) -> Array:
+    def value(self, regressor: Predictor, objective: Objective, weights_ND: Array) -> Array:
         """Return what is minimised in place of the predicted objective, shape (N,)."""
         if self.quantile is not None:
             values_BN = [

@@ -45,7 +45,7 @@ from mixopt.trials.published_tables import read_csv_trials
 from mixopt.trials.reindexing import joined, reindexed
 
 if TYPE_CHECKING:
-    from mixopt.fitting import Fit, ObjectiveLike, Size
+    from mixopt.fitting import Fit, ModelSize, ObjectiveLike
     from mixopt.objective import Direction, Scale
 
 
@@ -152,7 +152,7 @@ class Trials(TrialRows):
         direction: Mapping[str, Direction] | None = None,
         scale: Scale = "none",
         unit: Unit | None = None,
-        size: Size | Mapping[str, float] | None = None,
+        size: ModelSize | Mapping[str, float] | None = None,
         inventory: Mapping[str, float] | str | Path | None = None,
         pilots: Trials | None = None,
         seed: int = 0,

@@ -16,6 +16,7 @@ from mixopt.errors import PluginError, RunError, TrialsError
 from mixopt.fitting import (
     CEILING,
     OBJECTIVE,
+    Fit,
     controls,
     fit_trials,
     grouped_folds,
@@ -23,7 +24,6 @@ from mixopt.fitting import (
     replicate_spread,
     spearman,
 )
-from mixopt.fitting.competition import Fit
 from mixopt.fitting.noise_ceiling import best_spearman
 from mixopt.mixture import Mixture
 from mixopt.objective import Objective

@@ -13,8 +13,7 @@ from places import DATA
 
 from mixopt.config import FitConfig
 from mixopt.errors import ConfigError, TrialsError
-from mixopt.fitting import evaluate, fit_regressor, fit_trials, select_targets, spearman
-from mixopt.fitting.competition import Fit
+from mixopt.fitting import Fit, evaluate, fit_regressor, fit_trials, select_targets, spearman
 from mixopt.objective import Objective
 from mixopt.pipeline import load_fit
 from mixopt.trials import Trials

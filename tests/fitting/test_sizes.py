@@ -12,16 +12,15 @@ import pytest
 
 from mixopt.config import FitConfig
 from mixopt.errors import ConfigError, TrialsError
-from mixopt.fitting import OBJECTIVE, Size, asked_size, fit_trials, spearman
-from mixopt.fitting.competition import Fit
+from mixopt.fitting import OBJECTIVE, Fit, ModelSize, asked_size, fit_trials, spearman
 from mixopt.fitting.cross_validation import spearman_within
-from mixopt.fitting.model_sizes import size_groups
+from mixopt.fitting.model_sizes import TrialSizes
 from mixopt.objective import Objective
 from mixopt.pipeline import load_fit
 from mixopt.trials import Trials
 
 SIZES = ((1e6, 1e9), (1e7, 1e10))
-TARGET = Size(1e8, 1e11)
+TARGET = ModelSize(1e8, 1e11)
 
 
 def law(weights_ND, parameters, tokens):
@@ -77,12 +76,12 @@ def fit(trials, folder) -> Fit:
 def test_parameters_and_tokens_of_a_table_are_sizes_not_domains(trials):
     assert trials.domains == ("web", "code", "books")
     assert trials.table["parameters"].unique().sort().to_list() == [10**6, 10**7]
-    assert size_groups(trials).tolist() == [0] * 12 + [1] * 12
+    assert TrialSizes.of(trials).group_N.tolist() == [0] * 12 + [1] * 12
 
 
 def test_counts_that_differ_by_trial_are_no_sizes(trials):
     counted = trials.table.with_columns(parameters=np.geomspace(1e4, 9e4, 24).astype(int))
-    assert not size_groups(Trials(counted, trials.domains, trials.targets)).any()
+    assert not TrialSizes.of(Trials(counted, trials.domains, trials.targets)).group_N.any()
 
 
 def test_a_size_without_a_regressor_named_is_fitted_by_scaling(fit):
@@ -105,7 +104,7 @@ def test_a_size_that_no_trial_had_is_predicted(fit):
 def test_intervals_are_wider_away_from_the_trials_sizes(trials, fit):
     weights_ND = mixtures(10, seed=4)
     near = fit_trials(
-        trials, FitConfig(regressors=["scaling"]), fit.objective, 0, size=Size(*SIZES[1])
+        trials, FitConfig(regressors=["scaling"]), fit.objective, 0, size=ModelSize(*SIZES[1])
     )
     widths = [(f.predict(weights_ND).high_NM - f.predict(weights_ND).low_NM) for f in (near, fit)]
     assert (widths[1] > widths[0]).all()
@@ -123,7 +122,7 @@ def test_trials_are_ranked_within_their_size(fit):
     rows = fit.report.filter(fit.report["target"] == OBJECTIVE)
     ranks = dict(zip(rows["predictor"], rows["spearman"], strict=True))
     errors = dict(zip(rows["predictor"], rows["rmse"], strict=True))
-    group_N = size_groups(fit.trials)
+    group_N = TrialSizes.of(fit.trials).group_N
     held = fit.held_out.filter(fit.held_out["target"] == OBJECTIVE)
     within = spearman_within(held["predicted"], held["observed"], group_N)
     assert ranks["scaling"] == pytest.approx(within)
@@ -169,8 +168,8 @@ def test_a_size_is_for_what_knows_of_it(trials):
 
 def test_one_size_needs_none_stated(trials):
     one = Trials(trials.table[:12], trials.domains, trials.targets)
-    assert asked_size(one, None, None) == Size(*SIZES[0])
-    assert asked_size(one, 5e8, None) == Size(5e8, 1e9)
+    assert asked_size(one, None, None) == ModelSize(*SIZES[0])
+    assert asked_size(one, 5e8, None) == ModelSize(5e8, 1e9)
     with pytest.raises(ConfigError, match="--at-tokens 0: must be at least 1"):
         asked_size(one, None, 0.0)
 

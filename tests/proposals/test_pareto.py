@@ -12,8 +12,7 @@ import pytest
 from mixopt.config import ConstraintsConfig, FitConfig, ProposeConfig
 from mixopt.constraints import Constraints
 from mixopt.errors import ConfigError
-from mixopt.fitting import fit_trials
-from mixopt.fitting.competition import Fit
+from mixopt.fitting import Fit, fit_trials
 from mixopt.mixture import Mixture
 from mixopt.objective import Objective
 from mixopt.proposals import Front, Interval, Proposal, propose_front

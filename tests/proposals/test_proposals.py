@@ -15,8 +15,7 @@ from sklearn.linear_model import Ridge
 from mixopt.config import ConstraintsConfig, FitConfig, ProposeConfig
 from mixopt.constraints import Constraints
 from mixopt.errors import ConfigError, MixtureError
-from mixopt.fitting import fit_trials, select_targets
-from mixopt.fitting.competition import Fit
+from mixopt.fitting import Fit, fit_trials, select_targets
 from mixopt.mixture import Mixture
 from mixopt.objective import Objective
 from mixopt.proposals import Interval, Problem, Proposal, propose_mixture

@@ -11,7 +11,7 @@ from mixopt_regressors.combinations.auto import stacking_weights
 from mixopt_regressors.laws import LogLinearRegressor
 from mixopt_regressors.linear import LinearRegressor
 
-from mixopt.fitting import can_be_saved, grouped_folds, row_groups
+from mixopt.fitting import grouped_folds, row_groups, supports_saving
 from mixopt.testing import check_regressor
 
 LAWS = ("linear", "log_linear")
@@ -119,7 +119,7 @@ def test_a_third_partys_member_is_predicted_with_and_not_written():
     member = "sklearn.linear_model:Ridge"
     mixed = EnsembleRegressor(members=("linear", member)).fit(weights_ND, losses_NM)
     assert mixed.predict(weights_ND).shape == losses_NM.shape
-    assert not can_be_saved(mixed)
+    assert not supports_saving(mixed)
 
 
 def test_the_weights_minimise_the_squared_error_of_the_mean():

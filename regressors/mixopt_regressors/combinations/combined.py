@@ -20,13 +20,16 @@ from sklearn.base import clone
 
 from mixopt.fitting import (
     Repetition,
-    can_be_saved,
     fit_regressor,
     make_regressor,
     predict_with_std,
     read_regressor,
     select_targets,
     splits,
+    supports_cross_fit,
+    supports_gradient,
+    supports_refit,
+    supports_saving,
 )
 from mixopt.system import Array, IntArray
 from mixopt_regressors.base import MixtureRegressor
@@ -52,7 +55,7 @@ class CombinedRegressor(MixtureRegressor):
     def gradient(self) -> Callable[[ArrayLike], Array]:
         """The slope of each loss by each weight; there is one where all members have one."""
         for name, member in self._used():
-            if not hasattr(member, "gradient"):
+            if not supports_gradient(member):
                 raise AttributeError(f"member {name!r} has no gradient")
         return self._gradient
 
@@ -74,7 +77,7 @@ class CombinedRegressor(MixtureRegressor):
     @property
     def can_be_saved(self) -> bool:
         """Tell whether all members write and read themselves."""
-        return all(can_be_saved(member) for _, member in self._used())
+        return all(supports_saving(member) for _, member in self._used())
 
     def save(self, path: Path) -> None:
         """Write weights, and each member into a folder of its own."""
@@ -144,7 +147,8 @@ class CombinedRegressor(MixtureRegressor):
         return True
 
     def _fitted(self, name: str, tuned: Any, weights_ND: Array, losses_NM: Array) -> Any:
-        regressor = tuned.tuned() if hasattr(tuned, "tuned") else self._made(name)
+        kept = tuned is not None and supports_refit(tuned)
+        regressor = tuned.tuned() if kept else self._made(name)
         return fit_regressor(name, regressor, weights_ND, losses_NM)
 
     def _cross_fitted(
@@ -152,7 +156,7 @@ class CombinedRegressor(MixtureRegressor):
     ) -> tuple[Any, Array, Array]:
         """Fit a member on all rows; predict each row without its fold."""
         regressor = self._made(name)
-        if hasattr(regressor, "cross_fit"):
+        if supports_cross_fit(regressor):
             means_NM, stds_NM = regressor.cross_fit(weights_ND, losses_NM, fold_N)
             return regressor, means_NM, stds_NM
         fitted = fit_regressor(name, regressor, weights_ND, losses_NM)

@@ -1,0 +1,215 @@
+"""What a regressor can do beyond `fit` and `predict`: a protocol and a question for each ability.
+
+| ability | what it has | what it is used for |
+|---|---|---|
+| deviations | `predict(..., return_std=True)` | intervals, risk, acquisition |
+| gradient | `gradient(weights_D) -> (M, D)` | the search uses a gradient method |
+| selection | `select(targets)` | a search predicts no losses that it does not need |
+| refit | `tuned()` | refits keep what held-out folds chose, so that they are cheap |
+| cross-fit | `cross_fit(weights_ND, losses_NM, fold_N)` | held-out predictions in one go |
+| members | `held_out_members` after `cross_fit` | the report shows each part of a combination |
+| explanation | `explain(targets)` | the fit says why it predicts as it does |
+| sizes | `uses_scale`, `at(parameters, tokens)` | trials of several sizes (model_sizes) |
+| repetition | parameters `inventory` and `tokens` | laws of epochs (repetition) |
+| saving | `save(folder)`, `load(folder)` | a fit is read back instead of fitted again |
+
+All are optional. The questions ask the object and not its class, since a wrapper has an ability
+only where what it wraps has it; `isinstance` with a runtime-checkable protocol reads the class
+alone from Python 3.12 on. `mixopt.testing.check_regressor` checks each ability that is claimed.
+
+Shapes: N trials, D domains, M targets.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Protocol, Self, TypeGuard
+
+from numpy.typing import ArrayLike
+
+from mixopt.system import Array
+
+
+class Predictor(Protocol):
+    """Predicts losses from mixtures."""
+
+    def predict(self, weights_ND: ArrayLike, /) -> Any:
+        """Return losses, shape (N, M)."""
+        ...
+
+
+class Learner(Protocol):
+    """Learns from mixtures and their losses."""
+
+    def fit(self, weights_ND: ArrayLike, losses_NM: ArrayLike, /) -> Any:
+        """Fit, and return what predicts: a regressor returns itself."""
+        ...
+
+
+class Regressor(Predictor, Learner, Protocol):
+    """Learns to predict losses from mixtures; a scikit-learn estimator."""
+
+
+class SupportsDeviations(Predictor, Protocol):
+    """Says how sure it is of each prediction."""
+
+    def predict(self, weights_ND: ArrayLike, /, return_std: bool = False) -> Any:
+        """Return losses, and with `return_std` also their standard deviations, (N, M) each."""
+        ...
+
+
+class SupportsGradient(Predictor, Protocol):
+    """Knows the slopes of its predictions."""
+
+    def gradient(self, weights_D: ArrayLike, /) -> Any:
+        """Return the slope of each loss by each weight at one mixture, shape (M, D)."""
+        ...
+
+
+class SupportsSelection(Predictor, Protocol):
+    """Can be cut down to some targets."""
+
+    def select(self, targets: Sequence[int], /) -> Predictor:
+        """Return a fitted copy that predicts only these targets, by position."""
+        ...
+
+
+class SupportsRefit(Predictor, Protocol):
+    """Can be fitted again without choosing again."""
+
+    def tuned(self) -> Learner:
+        """Return one to fit again that keeps what held-out folds chose."""
+        ...
+
+
+class SupportsCrossFit(Regressor, Protocol):
+    """Cross-validates itself, where that is cheaper than a fit for each fold."""
+
+    def cross_fit(
+        self, weights_ND: ArrayLike, losses_NM: ArrayLike, fold_N: ArrayLike, /
+    ) -> tuple[Array, Array]:
+        """Fit on all rows; return held-out means and standard deviations, shape (N, M) each."""
+        ...
+
+
+class SupportsMembers(Predictor, Protocol):
+    """Is made of others, which `cross_fit` compared."""
+
+    @property
+    def held_out_members(self) -> Mapping[str, Array]:
+        """What each member predicts for held-out rows, shape (N, M), by name."""
+        ...
+
+
+class SupportsExplanation(Predictor, Protocol):
+    """Can tell why it predicts as it does."""
+
+    def explain(self, targets: Sequence[str], /) -> Sequence[str]:
+        """Return lines for a reader, given the names of the targets."""
+        ...
+
+
+class SupportsSizes(Regressor, Protocol):
+    """Is fitted on rows of weights, parameters and tokens."""
+
+    uses_scale: bool
+
+    def at(self, parameters: float, tokens: float) -> Predictor:
+        """Return the fit at one size: a predictor from mixtures alone."""
+        ...
+
+
+class SupportsParameters(Regressor, Protocol):
+    """Has parameters, as scikit-learn's estimators do."""
+
+    def get_params(self) -> dict[str, Any]:
+        """Return all parameters, those of its parts as `part__name`."""
+        ...
+
+    def set_params(self, **parameters: Any) -> Self:
+        """Set some, and return itself."""
+        ...
+
+
+class SupportsSaving(Regressor, Protocol):
+    """Writes and reads itself, without pickle."""
+
+    def save(self, path: Path, /) -> None:
+        """Write the fit into a folder."""
+        ...
+
+    @classmethod
+    def load(cls, path: Path, /) -> Self:
+        """Read a fit that `save` wrote."""
+        ...
+
+
+def is_estimator(found: object) -> TypeGuard[Regressor]:
+    """Tell whether this is a regressor itself, and not what builds one."""
+    return not inspect.isclass(found) and hasattr(found, "fit")
+
+
+def supports_deviations(regressor: Predictor) -> TypeGuard[SupportsDeviations]:
+    """Tell whether it gives standard deviations."""
+    return "return_std" in inspect.signature(regressor.predict).parameters
+
+
+def supports_gradient(regressor: Predictor) -> TypeGuard[SupportsGradient]:
+    """Tell whether it gives gradients."""
+    return hasattr(regressor, "gradient")
+
+
+def supports_selection(regressor: Predictor) -> TypeGuard[SupportsSelection]:
+    """Tell whether it can be cut down to some targets."""
+    return hasattr(regressor, "select")
+
+
+def supports_refit(regressor: Predictor) -> TypeGuard[SupportsRefit]:
+    """Tell whether it can be fitted again with what it chose."""
+    return hasattr(regressor, "tuned")
+
+
+def supports_cross_fit(regressor: Predictor) -> TypeGuard[SupportsCrossFit]:
+    """Tell whether it cross-validates itself."""
+    return hasattr(regressor, "cross_fit")
+
+
+def supports_members(regressor: Predictor) -> TypeGuard[SupportsMembers]:
+    """Tell whether its members' held-out predictions are known; after `cross_fit` alone."""
+    return hasattr(regressor, "held_out_members")
+
+
+def supports_explanation(regressor: Predictor) -> TypeGuard[SupportsExplanation]:
+    """Tell whether it can say why it predicts as it does."""
+    return hasattr(regressor, "explain")
+
+
+def supports_sizes(regressor: Predictor) -> TypeGuard[SupportsSizes]:
+    """Tell whether it is fitted on sizes beside weights."""
+    return bool(getattr(regressor, "uses_scale", False))
+
+
+def supports_saving(regressor: Predictor) -> TypeGuard[SupportsSaving]:
+    """Tell whether it writes and reads itself; one made of others says so in `can_be_saved`."""
+    writes = hasattr(regressor, "save") and hasattr(type(regressor), "load")
+    return writes and bool(getattr(regressor, "can_be_saved", True))
+
+
+def supports_parameters(regressor: Predictor) -> TypeGuard[SupportsParameters]:
+    """Tell whether it has parameters that can be set."""
+    return hasattr(regressor, "get_params")
+
+
+def supports_repetition(regressor: Predictor) -> TypeGuard[SupportsParameters]:
+    """Tell whether it knows of epochs: it, or a part of it, takes an inventory and tokens."""
+    return all(parameters_called(regressor, name) for name in ("inventory", "tokens"))
+
+
+def parameters_called(regressor: Predictor, name: str) -> dict[str, Any]:
+    """Return the parameters of one name, its own and those of its parts, with their values."""
+    if not supports_parameters(regressor):
+        return {}
+    every = regressor.get_params()
+    return {key: value for key, value in every.items() if key.rpartition("__")[2] == name}
