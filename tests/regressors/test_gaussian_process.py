@@ -11,8 +11,7 @@ from places import DATA
 from sklearn.base import clone
 
 from mixopt.errors import ConfigError, TrialsError
-from mixopt.fitting import make_regressor, spearman
-from mixopt.testing import check_regressor
+from mixopt.fitting import spearman
 from mixopt.trials import Trials
 
 REGMIX = DATA / "regmix"
@@ -27,10 +26,6 @@ def fitted(trials: int = 40, noise: float = 0.01, targets: int = 2) -> GaussianP
 def noise_stds(regressor: GaussianProcessRegressor) -> np.ndarray:
     """Return the learned standard deviation of the noise by target, in nats."""
     return np.exp(regressor.parameters_MP[:, -1] / 2) * regressor.units_M
-
-
-def test_it_keeps_the_promises_of_a_regressor():
-    check_regressor(lambda: make_regressor(NAME, seed=0))
 
 
 def test_a_clone_of_a_tuned_copy_keeps_its_hyperparameters():

@@ -17,15 +17,16 @@ from places import DATA
 
 from mixopt.errors import PluginError, TrialsError
 from mixopt.fitting import spearman
+from mixopt.system import load_plugin, plugin_names
 from mixopt.testing import check_regressor
 
 REGMIX = DATA / "regmix"
 ALL = [LinearRegressor, LogLinearRegressor, LightGBMRegressor]
 
 
-@pytest.mark.parametrize("kind", ALL)
-def test_a_regressor_keeps_the_promises_of_a_regressor(kind):
-    check_regressor(kind)
+@pytest.mark.parametrize("name", plugin_names("regressor"))
+def test_every_installed_regressor_keeps_its_promises(name):
+    check_regressor(load_plugin("regressor", name))
 
 
 @pytest.mark.parametrize("kind", ALL)

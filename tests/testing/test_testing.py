@@ -4,13 +4,12 @@ from dataclasses import replace
 import numpy as np
 import pytest
 from mixopt_proxies.ngram import NgramProxy
-from sklearn.base import BaseEstimator, RegressorMixin
+from ridge import Ridge
 from sklearn.linear_model import LinearRegression
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import PolynomialFeatures
 from sklearn.utils.validation import check_is_fitted
 
-from mixopt.system import load_plugin, plugin_names
 from mixopt.testing import check_proxy, check_regressor, tiny_corpus
 from mixopt.trials import Progress
 
@@ -185,38 +184,6 @@ def test_the_tiny_corpus_is_real_text_in_two_domains_and_a_target(tmp_path):
 # Regressors -----------------------------------------------------------------------------------
 
 
-class Ridge(RegressorMixin, BaseEstimator):
-    """A small regressor that keeps every promise."""
-
-    def __init__(self, penalty=1e-3, random_state=None):
-        self.penalty = penalty
-        self.random_state = random_state
-
-    def fit(self, weights_ND, losses_NM):
-        gram = weights_ND.T @ weights_ND + self.penalty * np.eye(weights_ND.shape[1])
-        self.coefficients_DM_ = np.linalg.solve(gram, weights_ND.T @ losses_NM)
-        self.noise_M_ = (losses_NM - weights_ND @ self.coefficients_DM_).std(axis=0)
-        return self
-
-    def predict(self, weights_ND, return_std=False):
-        check_is_fitted(self)
-        mean_NM = np.einsum("nd,dm->nm", weights_ND, self.coefficients_DM_)
-        return (mean_NM, np.tile(self.noise_M_, (len(mean_NM), 1))) if return_std else mean_NM
-
-    def gradient(self, weights_D):
-        return self.coefficients_DM_.T
-
-    def save(self, path):
-        np.savez(path / "ridge.npz", c=self.coefficients_DM_, s=self.noise_M_)
-
-    @classmethod
-    def load(cls, path):
-        loaded = cls()
-        with np.load(path / "ridge.npz") as arrays:
-            loaded.coefficients_DM_, loaded.noise_M_ = arrays["c"], arrays["s"]
-        return loaded
-
-
 class NotCloned(Ridge):
     def __init__(self, penalty=1e-3, random_state=None):
         super().__init__(penalty * 2, random_state)
@@ -337,9 +304,3 @@ def test_a_regressor_that_keeps_its_promises_passes():
 
 def test_a_pipeline_of_scikit_learn_passes_as_it_is():
     check_regressor(lambda: make_pipeline(PolynomialFeatures(2), LinearRegression()))
-
-
-# The rows of `scaling` hold a size as well; tests/test_sizes.py checks it.
-@pytest.mark.parametrize("name", [name for name in plugin_names("regressor") if name != "scaling"])
-def test_every_installed_regressor_keeps_its_promises(name):
-    check_regressor(load_plugin("regressor", name))

@@ -1,0 +1,309 @@
+"""Each ability that a regressor claims is checked; each of these breaks one promise of one."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from ridge import Ridge
+from sklearn.base import clone
+
+from mixopt.testing import check_regressor
+
+
+class Able(Ridge):
+    """A ridge that can be cut down, fitted again, and that cross-validates and explains itself."""
+
+    def select(self, targets):
+        kept = clone(self)
+        kept.coefficients_DM_ = self.coefficients_DM_[:, targets]
+        kept.noise_M_ = self.noise_M_[targets]
+        return kept
+
+    def tuned(self):
+        return clone(self)
+
+    def cross_fit(self, weights_ND, losses_NM, fold_N):
+        means_NM, stds_NM = np.empty_like(losses_NM), np.empty_like(losses_NM)
+        for fold in np.unique(fold_N):
+            out_N = fold_N == fold
+            self.fit(weights_ND[~out_N], losses_NM[~out_N])
+            means_NM[out_N], stds_NM[out_N] = self.predict(weights_ND[out_N], return_std=True)
+        self.fit(weights_ND, losses_NM)
+        self.held_out_members = {"ridge": means_NM}
+        return means_NM, stds_NM
+
+    def explain(self, targets):
+        return [f"{target}: a line" for target in targets]
+
+
+class Repeating(Ridge):
+    """A ridge of epochs."""
+
+    def __init__(self, penalty=1e-3, random_state=None, inventory=None, tokens=None):
+        super().__init__(penalty, random_state)
+        self.inventory = inventory
+        self.tokens = tokens
+
+    def load_facts(self, path):
+        with np.load(path / "facts.npz") as arrays:
+            self.inventory, self.tokens = arrays["inventory"].tolist(), float(arrays["tokens"])
+
+    def save(self, path):
+        super().save(path)
+        if self.inventory is not None:
+            np.savez(path / "facts.npz", inventory=self.inventory, tokens=self.tokens)
+
+    @classmethod
+    def load(cls, path):
+        loaded = super().load(path)
+        if (path / "facts.npz").exists():
+            loaded.load_facts(path)
+        return loaded
+
+    def fit(self, weights_ND, losses_NM):
+        return super().fit(self._epochs(weights_ND), losses_NM)
+
+    def predict(self, weights_ND, return_std=False):
+        return super().predict(self._epochs(weights_ND), return_std)
+
+    def gradient(self, weights_D):
+        return (self.coefficients_DM_ * self._epochs(np.ones(len(weights_D)))[:, None]).T
+
+    def _epochs(self, weights_ND):
+        if self.inventory is None:
+            return weights_ND
+        return weights_ND * self.tokens / np.array(self.inventory)
+
+
+class Sized(Ridge):
+    """A ridge of weights and the logarithms of parameters and tokens."""
+
+    uses_scale = True
+    gradient = property()  # that of a row is none of this test's
+    predictor = None
+
+    def fit(self, rows, losses_NM):
+        return super().fit(self._logs(rows), losses_NM)
+
+    def predict(self, rows, return_std=False):
+        return super().predict(self._logs(rows), return_std)
+
+    def at(self, parameters, tokens):
+        return AtRow(self, [parameters, tokens])
+
+    def _logs(self, rows):
+        return np.hstack([rows[:, :-2], np.log(rows[:, -2:])])
+
+
+class AtRow:
+    def __init__(self, whole, size):
+        self.whole, self.size = whole, size
+
+    def predict(self, weights_ND, return_std=False):
+        sizes = np.tile(self.size, (len(weights_ND), 1))
+        return self.whole.predict(np.hstack([weights_ND, sizes]), return_std)
+
+    def gradient(self, weights_D):
+        return self.whole.coefficients_DM_[:-2].T
+
+
+@pytest.mark.parametrize("kind", [Able, Repeating, Sized])
+def test_abilities_that_are_as_claimed_pass(kind):
+    check_regressor(kind)
+
+
+# Broken ones ----------------------------------------------------------------------------------
+
+
+class SelectsInAnyOrder(Able):
+    def select(self, targets):
+        return super().select(sorted(targets))
+
+
+class SelectsAll(Able):
+    def select(self, targets):
+        return super().select([0, 1, 2])
+
+
+class SelectsItself(Able):
+    def select(self, targets):
+        kept = super().select(targets)
+        self.coefficients_DM_ = self.coefficients_DM_ + 1.0
+        return kept
+
+
+class SelectsWithoutDeviations(Able):
+    def select(self, targets):
+        kept = super().select(targets)
+        kept.noise_M_ = 0.0 * kept.noise_M_
+        return kept
+
+
+class SelectsWrongGradient(Able):
+    def select(self, targets):
+        kept = super().select(targets)
+        kept.gradient = lambda weights_D: self.coefficients_DM_.T[targets[::-1]]
+        return kept
+
+
+class TunesItself(Able):
+    def tuned(self):
+        return self
+
+
+class TunesAnother(Able):
+    def tuned(self):
+        return clone(self).set_params(penalty=100.0)
+
+
+class TunesOneTarget(Able):
+    def tuned(self):
+        return OneTarget()
+
+
+class OneTarget(Able):
+    def fit(self, weights_ND, losses_NM):
+        return super().fit(weights_ND, losses_NM[:, :1])
+
+
+class CrossFitsMeansAlone(Able):
+    def cross_fit(self, weights_ND, losses_NM, fold_N):
+        return super().cross_fit(weights_ND, losses_NM, fold_N)[0]
+
+
+class CrossFitsOneDeviation(Able):
+    def cross_fit(self, weights_ND, losses_NM, fold_N):
+        means_NM, stds_NM = super().cross_fit(weights_ND, losses_NM, fold_N)
+        return means_NM, stds_NM[0]
+
+
+class CrossFitsWithHoles(Able):
+    def cross_fit(self, weights_ND, losses_NM, fold_N):
+        means_NM, stds_NM = super().cross_fit(weights_ND, losses_NM, fold_N)
+        return np.where(fold_N[:, None] == 1, np.nan, means_NM), stds_NM
+
+
+class CrossFitsBelowZero(Able):
+    def cross_fit(self, weights_ND, losses_NM, fold_N):
+        means_NM, stds_NM = super().cross_fit(weights_ND, losses_NM, fold_N)
+        return means_NM, -stds_NM
+
+
+class Peeks(Able):
+    def cross_fit(self, weights_ND, losses_NM, fold_N):
+        _, stds_NM = super().cross_fit(weights_ND, losses_NM, fold_N)
+        return self.predict(weights_ND), stds_NM
+
+
+class StaysUnfitted(Able):
+    def cross_fit(self, weights_ND, losses_NM, fold_N):
+        return clone(self).cross_fit_of(weights_ND, losses_NM, fold_N)
+
+    def cross_fit_of(self, weights_ND, losses_NM, fold_N):
+        return super().cross_fit(weights_ND, losses_NM, fold_N)
+
+
+class MembersOfOneLoss(Able):
+    def cross_fit(self, weights_ND, losses_NM, fold_N):
+        answer = super().cross_fit(weights_ND, losses_NM, fold_N)
+        self.held_out_members = {"ridge": answer[0][:, 0]}
+        return answer
+
+
+class MembersWithHoles(Able):
+    def cross_fit(self, weights_ND, losses_NM, fold_N):
+        answer = super().cross_fit(weights_ND, losses_NM, fold_N)
+        self.held_out_members = {"ridge": np.where(fold_N[:, None] == 1, np.inf, answer[0])}
+        return answer
+
+
+class Rambles(Able):
+    def explain(self, targets):
+        return ", ".join(super().explain(targets))
+
+
+class FailsOnEpochs(Repeating):
+    def fit(self, weights_ND, losses_NM):
+        if self.inventory is not None:
+            raise ValueError("no inventory, please")
+        return super().fit(weights_ND, losses_NM)
+
+
+class ForgetsEpochs(Repeating):
+    def fit(self, weights_ND, losses_NM):
+        super().fit(weights_ND, losses_NM)
+        self.tokens = None if self.tokens is None else 2 * self.tokens
+        return self
+
+
+class SavesNoEpochs(Repeating):
+    def load_facts(self, path):
+        super().load_facts(path)
+        self.tokens *= 2
+
+
+class SizedElsewhere(Sized):
+    def at(self, parameters, tokens):
+        return super().at(parameters, 2 * tokens)
+
+
+class SizedForOne(Sized):
+    def at(self, parameters, tokens):
+        return FirstRow(self, [parameters, tokens])
+
+
+class FirstRow(AtRow):
+    def predict(self, weights_ND, return_std=False):
+        return super().predict(weights_ND[:1], return_std)
+
+
+class SizedUphill(Sized):
+    def at(self, parameters, tokens):
+        return Uphill(self, [parameters, tokens])
+
+
+class Uphill(AtRow):
+    def gradient(self, weights_D):
+        return -super().gradient(weights_D)
+
+
+class ReadsOtherDeviations(Ridge):
+    @classmethod
+    def load(cls, path):
+        loaded = super().load(path)
+        loaded.noise_M_ = 2 * loaded.noise_M_
+        return loaded
+
+
+@pytest.mark.parametrize(
+    ("broken", "promise"),
+    [
+        (SelectsInAnyOrder, "select keeps what is predicted for the targets that are left"),
+        (SelectsAll, r"select leaves the targets that are asked for. Broken: shape \(48, 3\)"),
+        (SelectsItself, "select changes a copy"),
+        (SelectsWithoutDeviations, "select keeps what is predicted for the targets"),
+        (SelectsWrongGradient, "gradient is that of predict"),
+        (TunesItself, "tuned returns a copy"),
+        (TunesAnother, "tuned, fitted on the same trials, predicts alike"),
+        (TunesOneTarget, r"tuned fits all targets. Broken: \(48, 1\)"),
+        (CrossFitsMeansAlone, "cross_fit returns means and deviations.*returned ndarray"),
+        (CrossFitsOneDeviation, r"cross_fit returns means and deviations.*\(3,\), not \(24, 3\)"),
+        (CrossFitsWithHoles, "means of cross_fit are finite"),
+        (CrossFitsBelowZero, "deviations of cross_fit are finite and >= 0"),
+        (Peeks, "cross_fit predicts a fold without its losses"),
+        (StaysUnfitted, "cross_fit fits on all rows. Broken: predict raises NotFittedError"),
+        (MembersOfOneLoss, r"held_out_members has finite losses.*'ridge' has \(24,\)"),
+        (MembersWithHoles, "held_out_members has finite losses.*'ridge' has one that is not"),
+        (Rambles, "explain returns lines of text"),
+        (FailsOnEpochs, "it fits where inventory and tokens are given. Broken: ValueError"),
+        (ForgetsEpochs, "it keeps the inventory and tokens that it is given"),
+        (SavesNoEpochs, "what load reads predicts as what was saved"),
+        (SizedElsewhere, "at predicts from mixtures what the fit predicts for rows of that size"),
+        (SizedForOne, r"at predicts from mixtures.*\(1, 3\), not \(48, 3\)"),
+        (SizedUphill, "gradient is that of predict"),
+        (ReadsOtherDeviations, "what load reads predicts deviations as what was saved"),
+    ],
+)
+def test_an_ability_that_is_not_as_claimed_is_told(broken, promise):
+    with pytest.raises(AssertionError, match=promise):
+        check_regressor(broken)
