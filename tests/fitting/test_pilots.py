@@ -15,7 +15,7 @@ from mixopt.config import FitConfig
 from mixopt.errors import ConfigError, TrialsError
 from mixopt.fitting import Fit, evaluate, fit_regressor, fit_trials, select_targets, spearman
 from mixopt.objective import Objective
-from mixopt.pipeline import load_fit
+from mixopt.pipeline import load_fit, steps
 from mixopt.trials import Trials
 
 DOMAINS = ("web", "code", "books")
@@ -235,6 +235,24 @@ def test_pilots_that_cannot_be_are_named(fit, tmp_path, options, message):
         fit.with_pilots(runs(tmp_path, "bad", large, 4, 6, **options))
 
 
+def test_pilots_are_checked_before_a_fit(trials, tmp_path):
+    wrong = runs(tmp_path, "bad", large, 4, 6, targets=("web", "exam"))
+    with pytest.raises(TrialsError, match="pilots: no loss on 'code'"):
+        trials.fit(regressors="odd_regressors:RefusesToFit", pilots=wrong)
+
+
+def test_an_experiment_checks_its_pilots_before_a_fit(config_path, tmp_path):
+    table = tmp_path / "pilots.parquet"
+    asked = [f"fit.pilots.trials={table}", "fit.regressors=[odd_regressors:RefusesToFit]"]
+    path = tmp_path / "run"
+    for step in (steps.prepare, steps.design, steps.sweep):
+        done = step(config_path, path)
+    done.trials.with_targets(done.trials.targets[:1]).write(table)
+    missing = done.trials.targets[1]
+    with pytest.raises(TrialsError, match=f"pilots: no loss on '{missing}'"):
+        steps.fit(config_path, path, overrides=asked)
+
+
 def test_a_domain_that_pilots_lack_is_named(fit, pilots):
     fewer = pilots.reindex(merge={"text": ("web", "books")})
     with pytest.raises(TrialsError, match="no domain 'text'"):
@@ -284,7 +302,6 @@ def test_the_command_line_fits_with_pilots(folder, tmp_path):
 
 def test_an_experiment_names_its_pilots(config_path, tmp_path):
     from mixopt.config import load_config
-    from mixopt.pipeline import steps
 
     first = steps.run(load_config(config_path), tmp_path / "run")
     table = first.trials.finished.table[:3]

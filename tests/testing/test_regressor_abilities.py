@@ -80,7 +80,6 @@ class Sized(Ridge):
 
     uses_scale = True
     gradient = property()  # that of a row is none of this test's
-    predictor = None
 
     def fit(self, rows, losses_NM):
         return super().fit(self._logs(rows), losses_NM)

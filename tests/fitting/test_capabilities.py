@@ -1,0 +1,150 @@
+"""What a regressor can do is asked of the object, in one module and nowhere else."""
+
+from __future__ import annotations
+
+import ast
+from pathlib import Path
+
+import numpy as np
+import pytest
+from ridge import Ridge
+from sklearn.gaussian_process import GaussianProcessRegressor
+from sklearn.linear_model import LinearRegression
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import PolynomialFeatures
+
+import mixopt
+from mixopt.fitting import (
+    Repetition,
+    capabilities,
+    make_regressor,
+    parameters_called,
+    predict_with_std,
+    select_targets,
+    supports_cross_fit,
+    supports_deviations,
+    supports_explanation,
+    supports_gradient,
+    supports_members,
+    supports_refit,
+    supports_repetition,
+    supports_saving,
+    supports_selection,
+    supports_sizes,
+)
+from mixopt.fitting.pilot_correction import correct
+from mixopt.fitting.pilot_regressor import Corrected
+
+QUESTIONS = [getattr(capabilities, name) for name in dir(capabilities) if name[:9] == "supports_"]
+WEIGHTS = np.random.default_rng(0).dirichlet(np.ones(3), 24)
+LOSSES = 3 - WEIGHTS[:, :2] ** 0.5
+ABILITIES = {
+    *("gradient", "select", "tuned", "cross_fit", "held_out_members", "explain", "uses_scale"),
+    *("at", "save", "load", "can_be_saved", "get_params", "set_params", "return_std"),
+}
+
+
+def corrected(regressor):
+    """Return the fitted regressor as pilots carry it."""
+    fitted = regressor.fit(WEIGHTS, LOSSES)
+    seen_KM = np.asarray(fitted.predict(WEIGHTS[:3]))
+    learned = correct(seen_KM, seen_KM + 1, WEIGHTS[:3], LOSSES.std(axis=0), np.full(2, 0.01))
+    return Corrected("some", fitted, learned, np.zeros(2), lambda: regressor)
+
+
+def test_a_plain_regressor_of_scikit_learn_has_parameters_and_no_other_ability():
+    yes = [ask.__name__ for ask in QUESTIONS if ask(LinearRegression())]
+    assert yes == ["supports_parameters"]
+
+
+def test_deviations_of_scikit_learn_are_found_where_there_are_some():
+    assert supports_deviations(GaussianProcessRegressor())
+    assert not supports_deviations(make_pipeline(PolynomialFeatures(2), LinearRegression()))
+
+
+@pytest.mark.parametrize(
+    ("name", "asked"),
+    [
+        ("gaussian_process", (supports_deviations, supports_gradient, supports_cross_fit)),
+        ("lightgbm", (supports_deviations, supports_refit, supports_selection, supports_saving)),
+        ("epochs", (supports_repetition, supports_gradient)),
+        ("scaling", (supports_sizes, supports_refit)),
+        ("auto", (supports_cross_fit, supports_explanation, supports_repetition)),
+    ],
+)
+def test_installed_regressors_have_what_they_are_used_for(name, asked):
+    made = make_regressor(name, 0)
+    assert [ask.__name__ for ask in asked if not ask(made)] == []
+
+
+def test_members_are_known_after_a_cross_fit_alone():
+    made = make_regressor("mixopt_regressors.combinations:EnsembleRegressor", 0)
+    made.set_params(members=("linear", "log_linear"))
+    assert not supports_members(made)
+    made.cross_fit(WEIGHTS, LOSSES, np.arange(24) % 2)
+    assert supports_members(made)
+
+
+@pytest.mark.parametrize(("regressor", "has"), [(LinearRegression(), False), (Ridge(), True)])
+def test_a_wrapper_has_a_gradient_where_what_it_wraps_has_one(regressor, has):
+    fitted = regressor.fit(WEIGHTS, LOSSES)
+    carried = corrected(regressor)
+    for one in (fitted, select_targets(fitted, [1]), carried, carried.select([1])):
+        assert supports_gradient(one) == has
+
+
+def test_a_combination_has_a_gradient_where_all_members_have_one():
+    made = make_regressor("mixopt_regressors.combinations:EnsembleRegressor", 0)
+    for members, has in ((("linear", "log_linear"), True), (("linear", "lightgbm"), False)):
+        fitted = made.set_params(members=members).fit(WEIGHTS, LOSSES)
+        assert supports_gradient(fitted) == has
+
+
+def test_a_regressor_without_deviations_has_zeros():
+    means_NM, stds_NM = predict_with_std(LinearRegression().fit(WEIGHTS, LOSSES), WEIGHTS)
+    assert means_NM.shape == stds_NM.shape == (24, 2)
+    assert not stds_NM.any()
+
+
+def test_a_combination_is_saved_where_all_members_are():
+    made = make_regressor("mixopt_regressors.combinations:EnsembleRegressor", 0)
+    for member, has in (("log_linear", True), ("sklearn.linear_model:Ridge", False)):
+        fitted = made.set_params(members=("linear", member)).fit(WEIGHTS, LOSSES)
+        assert supports_saving(fitted) == has
+
+
+def test_one_that_writes_and_cannot_read_is_not_saved():
+    class Writes(Ridge):
+        load = property()
+
+    assert supports_saving(Ridge())
+    assert not supports_saving(type("Mute", (), {"save": print})())
+
+
+def test_parameters_of_parts_are_found_by_their_own_name():
+    class Repeats(Ridge):
+        def __init__(self, inventory=None, tokens=None):
+            self.inventory, self.tokens = inventory, tokens
+
+    pipeline = make_pipeline(PolynomialFeatures(2), Repeats())
+    assert supports_repetition(pipeline)
+    assert parameters_called(pipeline, "tokens") == {"repeats__tokens": None}
+    given = Repetition((1.0, 2.0), 3.0).given_to(pipeline)
+    assert parameters_called(given, "inventory") == {"repeats__inventory": [1.0, 2.0]}
+
+
+def test_nothing_but_its_module_looks_for_an_ability():
+    """`experiment_file` asks a class before there is an object, below this package."""
+    root = Path(mixopt.__file__).parent
+    files = [*root.rglob("*.py"), *(root.parent / "regressors").rglob("*.py")]
+    allowed = {root / "fitting" / "capabilities.py", root / "config" / "experiment_file.py"}
+    found = []
+    for file in set(files) - allowed:
+        for call in ast.walk(ast.parse(file.read_text())):
+            if isinstance(call, ast.Call) and len(call.args) > 1:
+                asked = ast.unparse(call.func) in ("hasattr", "getattr")
+                name = call.args[1].value if isinstance(call.args[1], ast.Constant) else None
+                if asked and name in ABILITIES:
+                    found.append(f"{file}:{call.lineno}: {name}")
+    assert len(files) > 200
+    assert found == []

@@ -1,0 +1,126 @@
+"""Refits on resampled trials are made as the fit was; the losses are synthetic."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from mixopt.config import FitConfig, ProposeConfig
+from mixopt.designs import fit_surrogate
+from mixopt.fitting import Fit, ModelSize, Repetition, fit_trials, predict_with_std, resampled_fits
+from mixopt.fitting.refits import resampled_rows
+from mixopt.objective import Objective
+from mixopt.trials import Trials
+
+DOMAINS = ("web", "code", "books")
+TARGETS = ("code", "books")
+INVENTORY = {"web": 1e9, "code": 2e7, "books": 1e8}
+TOKENS = 4e8
+SIZES = ((1e6, 1e9), (1e7, 1e10))
+NEEDY = "odd_regressors:NeedsEpochs"
+
+
+def table(folder, sizes=((1e6, TOKENS),)) -> Trials:
+    """Read forty trials, of which the last four repeat the first."""
+    rng = np.random.default_rng(0)
+    weights_ND = rng.dirichlet(np.ones(3), 40)
+    weights_ND[36:] = weights_ND[:4]
+    size_N2 = np.array([sizes[n % len(sizes)] for n in range(40)])
+    losses_NM = 3 - np.sqrt(weights_ND[:, 1:]) + 3 * size_N2[:, :1] ** -0.1
+    losses_NM += 0.02 * rng.standard_normal(losses_NM.shape)
+    mixed, lost = [f"run,parameters,tokens,{','.join(DOMAINS)}"], [f"run,{','.join(TARGETS)}"]
+    for n, row in enumerate(np.hstack([size_N2, weights_ND]).tolist()):
+        mixed.append(",".join(map(str, (n, *row))))
+        lost.append(",".join(map(str, (n, *losses_NM[n].tolist()))))
+    for name, lines in (("w", mixed), ("l", lost)):
+        (folder / f"{name}.csv").write_text("\n".join(lines) + "\n")
+    return Trials.from_csv(folder / "w.csv", folder / "l.csv")
+
+
+@pytest.fixture(scope="module")
+def trials(tmp_path_factory) -> Trials:
+    return table(tmp_path_factory.mktemp("one"))
+
+
+def objective_of():
+    return Objective(TARGETS, "mean", dict.fromkeys(TARGETS, 0.5), "nats_per_token")
+
+
+def fitted(trials, name, **options) -> Fit:
+    return fit_trials(trials, FitConfig(regressors=[name], folds=3), objective_of(), 0, **options)
+
+
+def test_mixtures_are_drawn_with_all_their_replicates():
+    mixtures = ["a", "b", "a", "c", "b", "d"]
+    for seed in range(20):
+        drawn = resampled_rows(mixtures, np.random.default_rng(seed))
+        times = [drawn.count(row) for row in range(6)]
+        assert times[0] == times[2]
+        assert times[1] == times[4]
+        assert times[0] + times[1] + times[3] + times[5] == 4
+
+
+def test_refits_are_of_other_trials_each(trials):
+    fits = resampled_fits(fitted(trials, "linear"), [0, 1], count=3, seed=0)
+    first, second, third = (one.predict(trials.weights()) for one in fits.regressors)
+    assert not np.allclose(first, second)
+    assert not np.allclose(second, third)
+
+
+def test_refits_of_some_losses_are_cut_from_those_of_all(trials):
+    fits = resampled_fits(fitted(trials, "linear"), [1, 0], count=2, seed=0)
+    for whole, some in zip(fits.regressors, fits.of([0]), strict=True):
+        left_NM = whole.predict(trials.weights())[:, [1]]
+        assert np.allclose(some.predict(trials.weights()), left_NM, rtol=1e-12)
+    assert fits.of([1, 0]) is fits.regressors
+
+
+def test_a_refit_reports_how_many_are_done(trials):
+    said = []
+    fit = fitted(trials, "linear")
+    resampled_fits(fit, [0], count=3, seed=0, update=lambda done, what: said.append((done, what)))
+    assert said == [(1, "refits"), (2, "refits"), (3, "refits")]
+
+
+@pytest.mark.parametrize("name", [NEEDY, "epochs"])
+def test_a_refit_knows_of_epochs_as_the_fit_did(trials, name):
+    fit = fitted(trials, name, repetition=Repetition.of_trials(trials, INVENTORY))
+    truth_NM = fit.regressor.predict(trials.weights())
+    for one in resampled_fits(fit, [0, 1], count=3, seed=0).regressors:
+        assert np.abs(one.predict(trials.weights()) - truth_NM).max() < 0.1
+
+
+def test_a_proposal_resamples_a_regressor_that_needs_an_inventory(trials):
+    stability = trials.fit(regressors=NEEDY, inventory=INVENTORY).propose().stability
+    assert stability.refits == ProposeConfig().bootstrap > 0
+    assert stability.mean < 0.2
+
+
+def test_a_surrogate_resamples_a_regressor_that_needs_an_inventory(trials):
+    known = Repetition.of_trials(trials, INVENTORY)
+    surrogate = fit_surrogate(
+        trials, objective_of(), FitConfig(), regressor=NEEDY, repetition=known
+    )
+    means_N, stds_N = surrogate.moments(trials.weights())
+    assert np.allclose(means_N, trials.losses().mean(axis=1), atol=0.1)
+    assert 0 < stds_N.max() < 0.1
+
+
+@pytest.mark.parametrize("name", ["odd_regressors:SizedFromTheStart", "scaling"])
+def test_a_refit_predicts_at_the_size_of_the_fit(tmp_path, name):
+    fit = fitted(table(tmp_path, SIZES), name, size=ModelSize(1e8, 1e11))
+    weights_ND = np.random.default_rng(1).dirichlet(np.ones(3), 10)
+    truth_NM = fit.regressor.predict(weights_ND)
+    for one in resampled_fits(fit, [0, 1], count=2, seed=0).regressors:
+        assert np.abs(one.predict(weights_ND) - truth_NM).max() < 0.2
+
+
+def test_a_refit_of_a_carried_fit_keeps_its_size_and_its_inventory(trials, tmp_path):
+    known = Repetition.of_trials(trials, INVENTORY)
+    pilots = table(tmp_path, ((1e9, 1e12),))
+    few = Trials(pilots.table[:5], pilots.domains, pilots.targets)
+    fit = fitted(trials, NEEDY, repetition=known).with_pilots(few)
+    truth_NM = fit.regressor.predict(trials.weights())
+    for one in resampled_fits(fit, [0, 1], count=2, seed=0).regressors:
+        assert np.abs(one.predict(trials.weights()) - truth_NM).max() < 0.1
+        assert predict_with_std(one, trials.weights())[1].min() > 0

@@ -1,0 +1,80 @@
+"""Regressors that no package has, to be named as `odd_regressors:Name`."""
+
+from __future__ import annotations
+
+import numpy as np
+from sklearn.base import BaseEstimator, RegressorMixin
+from sklearn.linear_model import Ridge
+
+
+class NeedsEpochs(RegressorMixin, BaseEstimator):
+    """Cannot be fitted without an inventory, and has no way to be fitted again but from the start.
+
+    Its predictions are linear in the square roots of epochs.
+    """
+
+    def __init__(self, inventory=None, tokens=None):
+        self.inventory = inventory
+        self.tokens = tokens
+
+    def __sklearn_tags__(self):
+        tags = super().__sklearn_tags__()
+        tags.target_tags.multi_output = True
+        return tags
+
+    def fit(self, weights_ND, losses_NM):
+        if self.inventory is None or self.tokens is None:
+            raise ValueError("no inventory")
+        self.inner_ = Ridge(alpha=1e-6).fit(self._roots(weights_ND), losses_NM)
+        return self
+
+    def predict(self, weights_ND):
+        return self.inner_.predict(self._roots(weights_ND))
+
+    def _roots(self, weights_ND):
+        return np.sqrt(np.asarray(weights_ND) * self.tokens / np.array(self.inventory))
+
+
+class SizedFromTheStart(RegressorMixin, BaseEstimator):
+    """Knows of sizes, and has no way to be fitted again but from the start."""
+
+    uses_scale = True
+
+    def __sklearn_tags__(self):
+        tags = super().__sklearn_tags__()
+        tags.target_tags.multi_output = True
+        return tags
+
+    def fit(self, rows, losses_NM):
+        self.inner_ = Ridge(alpha=1e-6).fit(self._logs(rows), losses_NM)
+        return self
+
+    def predict(self, rows):
+        return self.inner_.predict(self._logs(rows))
+
+    def at(self, parameters, tokens):
+        return AtRow(self, (parameters, tokens))
+
+    def _logs(self, rows):
+        return np.hstack([rows[:, :-2], np.log(rows[:, -2:])])
+
+
+class AtRow:
+    """A sized regressor at one size: it predicts, and that is all."""
+
+    def __init__(self, whole, size):
+        self.whole, self.size = whole, size
+
+    def predict(self, weights_ND):
+        sizes = np.tile(self.size, (len(weights_ND), 1))
+        return self.whole.predict(np.hstack([weights_ND, sizes]))
+
+
+class RefusesToFit(BaseEstimator):
+    """Says so when somebody fits it."""
+
+    def fit(self, weights_ND, losses_NM):
+        raise RuntimeError("it was fitted")
+
+    def predict(self, weights_ND):
+        raise RuntimeError("it was asked")
