@@ -12,13 +12,16 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, ClassVar, Self
+from typing import ClassVar, Self
 
 import numpy as np
 from numpy.typing import ArrayLike
 from sklearn.base import clone
 
 from mixopt.fitting import (
+    Learner,
+    Predictor,
+    Regressor,
     Repetition,
     fit_regressor,
     make_regressor,
@@ -45,6 +48,7 @@ class CombinedRegressor(MixtureRegressor):
     """
 
     by_target: ClassVar[tuple[str, ...]] = ("weights_MC",)
+    members_: list[Predictor | None]
 
     @property
     @abstractmethod
@@ -63,7 +67,7 @@ class CombinedRegressor(MixtureRegressor):
         """Return a fitted copy that predicts only these targets, by position."""
         kept = super().select(targets)
         kept.members_ = [
-            select_targets(member, targets) if weights.any() else None
+            select_targets(member, targets) if member is not None and weights.any() else None
             for member, weights in zip(self.members_, kept.weights_MC.T, strict=True)
         ]
         return kept
@@ -83,6 +87,7 @@ class CombinedRegressor(MixtureRegressor):
         """Write weights, and each member into a folder of its own."""
         super().save(path)
         for number, (_, member) in enumerate(self._used()):
+            assert supports_saving(member)
             member.save(path / f"member-{number}")
 
     @classmethod
@@ -146,14 +151,18 @@ class CombinedRegressor(MixtureRegressor):
         ]
         return True
 
-    def _fitted(self, name: str, tuned: Any, weights_ND: Array, losses_NM: Array) -> Any:
-        kept = tuned is not None and supports_refit(tuned)
-        regressor = tuned.tuned() if kept else self._made(name)
+    def _fitted(
+        self, name: str, before: Predictor | None, weights_ND: Array, losses_NM: Array
+    ) -> Predictor:
+        """Fit a member, with what an earlier fit of it chose where it can keep that."""
+        regressor: Learner = self._made(name)
+        if before is not None and supports_refit(before):
+            regressor = before.tuned()
         return fit_regressor(name, regressor, weights_ND, losses_NM)
 
     def _cross_fitted(
         self, name: str, weights_ND: Array, losses_NM: Array, fold_N: IntArray
-    ) -> tuple[Any, Array, Array]:
+    ) -> tuple[Predictor, Array, Array]:
         """Fit a member on all rows; predict each row without its fold."""
         regressor = self._made(name)
         if supports_cross_fit(regressor):
@@ -171,7 +180,7 @@ class CombinedRegressor(MixtureRegressor):
             means_NM[out_N], stds_NM[out_N] = predict_with_std(again, weights_ND[out_N])
         return fitted, means_NM, stds_NM
 
-    def _made(self, name: str) -> Any:
+    def _made(self, name: str) -> Regressor:
         return make_regressor(name, getattr(self, "random_state", 0), self._repetition())
 
     def _repetition(self) -> Repetition | None:
@@ -184,11 +193,11 @@ class CombinedRegressor(MixtureRegressor):
             member if used else None for member, used in zip(self.members_, used_C, strict=True)
         ]
 
-    def _used(self) -> list[tuple[str, Any]]:
+    def _used(self) -> list[tuple[str, Predictor]]:
         pairs = zip(self.names, self.members_, strict=True)
         return [(name, member) for name, member in pairs if member is not None]
 
-    def _asked(self) -> list[tuple[Any, Array]]:
+    def _asked(self) -> list[tuple[Predictor, Array]]:
         """Return the members that count, each with its weights, shape (M,)."""
         pairs = zip(self.members_, self.weights_MC.T, strict=True)
         return [(member, weights_M) for member, weights_M in pairs if member is not None]
@@ -204,7 +213,10 @@ class CombinedRegressor(MixtureRegressor):
         return _mixed(means_CNM, stds_CNM, weights_MC)[1]
 
     def _gradient(self, weights_D: ArrayLike) -> Array:
-        parts = [w_M[:, None] * np.asarray(m.gradient(weights_D)) for m, w_M in self._asked()]
+        parts = []
+        for member, weights_M in self._asked():
+            assert supports_gradient(member)
+            parts.append(weights_M[:, None] * np.asarray(member.gradient(weights_D)))
         return np.asarray(sum(parts), dtype=np.float64)
 
 
