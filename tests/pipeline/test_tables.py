@@ -111,13 +111,15 @@ def test_an_objective_is_a_loss_several_or_an_objective(trials, given, kind, wei
     assert found.weights == (weights or {"web": 1, "books": 1})
 
 
-def test_an_objective_is_asked_of_losses_that_never_change_too(trials):
+def test_an_objective_is_of_the_losses_that_change_and_of_those_it_asks_for(trials):
     flat = pl.lit(2.0).alias("loss/books")
     constant = Trials(trials.table.with_columns(flat), trials.domains, trials.targets)
     given = Objective(DOMAINS, "mean", {"web": 0.5, "code": 0.5}, "nats_per_token")
     found = constant.fit(regressors="linear", objective=given)
     assert found.targets == found.objective.evaluation == ("web", "code")
     assert found.trials.notes[-1] == "left out 'books': the same loss in every trial"
+    with pytest.raises(TrialsError, match="the loss on 'books' is 2 in all 40 trials"):
+        constant.fit(objective=Objective(DOMAINS, "target", {"books": 1}, "nats_per_token"))
 
 
 @pytest.mark.parametrize(
