@@ -262,7 +262,7 @@ def test_a_pytorch_without_grouped_products_is_named(monkeypatch):
 
 
 def test_moe_tiny_keeps_the_promises_of_a_proxy():
-    check_proxy(lambda: DecoderProxy(size="moe-tiny", compile=False), tokens=8_192)
+    check_proxy(lambda: DecoderProxy(size="moe-tiny", compile=False), tokens=2_048)
 
 
 def test_weights_are_counted_and_a_token_meets_as_many_as_in_the_dense_size():
