@@ -141,7 +141,7 @@ def test_an_expert_without_tokens_has_a_gradient_of_zero():
 def test_a_member_trains_the_same_in_a_stack_and_alone_however_experts_are_balanced():
     for balance in ("auxiliary", "bias", "none"):
         size = make_size("moe-tiny", **SMALL, clip=0.1, balance=balance, shared_experts=1)
-        seeds = [1, 2, 3]
+        seeds = [1, 2]
         stacked = trajectory(trainer_of(seeds, size), seeds)
         for k, seed in enumerate(seeds):
             alone = trajectory(trainer_of([seed], size), [seed])[:, 0]
