@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import ast
 import json
-import multiprocessing
 import os
 import shutil
 import signal
@@ -18,7 +17,7 @@ from pathlib import Path
 import pytest
 from gate import Gate
 from hypothesis import settings
-from ranks import free_port
+from ranks import forked, free_port
 
 # A shared core makes any example late now and then; what is slow is found by the benchmarks.
 settings.register_profile("mixopt", deadline=None)
@@ -108,11 +107,7 @@ def one_thread():
 @pytest.fixture(scope="module")
 def context():
     """Processes that have torch already when they are forked."""
-    forked = multiprocessing.get_context("forkserver")
-    forked.set_forkserver_preload(
-        ["mixopt.pretraining.run", "mixopt_proxies.decoder.causal_lm", "torch._dynamo"]
-    )
-    return forked
+    return forked()
 
 
 @pytest.fixture(scope="session")

@@ -141,7 +141,7 @@ def test_an_expert_without_tokens_has_a_gradient_of_zero():
 def test_a_member_trains_the_same_in_a_stack_and_alone_however_experts_are_balanced():
     for balance in ("auxiliary", "bias", "none"):
         size = make_size("moe-tiny", **SMALL, clip=0.1, balance=balance, shared_experts=1)
-        seeds = [1, 2, 3]
+        seeds = [1, 2]
         stacked = trajectory(trainer_of(seeds, size), seeds)
         for k, seed in enumerate(seeds):
             alone = trajectory(trainer_of([seed], size), [seed])[:, 0]
@@ -262,7 +262,7 @@ def test_a_pytorch_without_grouped_products_is_named(monkeypatch):
 
 
 def test_moe_tiny_keeps_the_promises_of_a_proxy():
-    check_proxy(lambda: DecoderProxy(size="moe-tiny", compile=False), tokens=8_192)
+    check_proxy(lambda: DecoderProxy(size="moe-tiny", compile=False), tokens=2_048)
 
 
 def test_weights_are_counted_and_a_token_meets_as_many_as_in_the_dense_size():

@@ -311,6 +311,27 @@ def test_a_state_after_a_map_is_itself_a_state():
     assert take(third, 20) == take(other, 20)
 
 
+def test_a_renamed_domain_keeps_the_order_of_its_rows_in_states_to_come():
+    one = sampler()
+    take(one, 6)
+    sizes = {"web": 1000, "code": 300, "novels": 77}
+    other, third = (sampler(sizes, list(WEIGHTS.values())) for _ in range(2))
+    other.load_state_dict(one.state_dict(), map_domains={"books": "novels"})
+    assert other.state_dict()["row_keys"] == ["web", "code", "books"]
+    third.load_state_dict(json.loads(json.dumps(other.state_dict())))
+    expected = take(one, 20)
+    assert take(other, 20) == expected
+    assert take(third, 20) == expected
+
+
+def test_a_map_of_nothing_leaves_the_stream_as_it_is_at_another_batch_size_too():
+    one = sampler()
+    take(one, 6)
+    other = sampler(batch_size=12)
+    other.load_state_dict(one.state_dict(), map_domains={})
+    assert joined(take(other, 40)) == joined(take(one, 20))
+
+
 def test_a_domain_with_other_rows_begins_its_next_epoch():
     one = sampler()
     take(one, 6)

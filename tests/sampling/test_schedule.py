@@ -12,7 +12,7 @@ from hypothesis import given, settings, strategies as st
 
 from mixopt.sampling import Schedule
 from mixopt.sampling.order import UNIT, Origin, ShareChange, whole_shares
-from mixopt.sampling.order.split_tree import SplitTree
+from mixopt.sampling.order.split_tree import _BOUND_UNIT, SplitTree, _bound
 from mixopt.sampling.schedule import Chunks, StreamLayout
 
 
@@ -228,6 +228,18 @@ def test_a_change_moves_an_end_that_was_known():
     assert schedule.reach(10**6) == 19
     schedule = schedule.changed(changes_of((16, [0.0, 1.0]))[0])
     assert schedule.reach(10**6) == 1008
+
+
+def test_a_change_at_the_very_end_of_a_stream_lets_it_go_on():
+    sizes = (10, 1000)
+    schedule = Schedule(layout(sizes, limits=sizes), changes_of((0, [1.0, 0.0])))
+    assert schedule.reach(10**6) == 10
+    assert schedule.changed(changes_of((10, [0.0, 1.0]))[0]).reach(10**6) == 1010
+
+
+def test_a_leaf_is_off_by_half_a_sample_and_its_part_of_what_its_parents_are():
+    pairs, shares = [(1, 2), (3, 0)], [UNIT // 2, UNIT // 4, UNIT // 4]
+    assert _bound(pairs, shares) / _BOUND_UNIT == pytest.approx(0.5 + 0.5 / 2, abs=1e-5)
 
 
 def test_a_window_is_shuffled_within_itself():

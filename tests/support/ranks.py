@@ -2,10 +2,25 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import os
+import runpy
 import socket
-import subprocess
 import sys
+import traceback
+from dataclasses import dataclass
+from multiprocessing.connection import Connection
+from multiprocessing.process import BaseProcess
+
+# Importing torch and, for any optimizer, its compiler takes a process seconds.
+PRELOADED = ["mixopt.pretraining.run", "mixopt_proxies.decoder.causal_lm", "torch._dynamo"]
+
+
+def forked():
+    """Return the context of processes that have torch already when they are forked."""
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(PRELOADED)
+    return context
 
 
 def free_port() -> int:
@@ -14,7 +29,15 @@ def free_port() -> int:
         return probe.getsockname()[1]
 
 
-def start_ranks(count, script, *arguments) -> list[subprocess.Popen]:
+@dataclass(frozen=True)
+class Rank:
+    """A process, and what went wrong in it."""
+
+    process: BaseProcess
+    said: Connection
+
+
+def start_ranks(count, script, *arguments) -> list[Rank]:
     """Start a script of this folder, which finds its rank in the environment."""
     job = {
         "MASTER_ADDR": "127.0.0.1",
@@ -22,25 +45,42 @@ def start_ranks(count, script, *arguments) -> list[subprocess.Popen]:
         "WORLD_SIZE": str(count),
         "OMP_NUM_THREADS": "1",
     }
-    return [
-        subprocess.Popen(
-            [sys.executable, *map(str, (script, *arguments))],
-            env=os.environ | job | {"RANK": str(rank)},
-            stderr=subprocess.PIPE,
-        )
-        for rank in range(count)
-    ]
+    return [_started(list(map(str, (script, *arguments))), job, rank) for rank in range(count)]
+
+
+def _started(command, job, rank) -> Rank:
+    context = forked()
+    ours, theirs = context.Pipe(duplex=False)
+    process = context.Process(target=_run, args=(command, job | {"RANK": str(rank)}, theirs))
+    process.start()
+    theirs.close()
+    return Rank(process, ours)
+
+
+def _run(command, environment, said) -> None:
+    """Run a script as a process of its own would."""
+    import torch
+
+    os.environ |= environment
+    torch.set_num_threads(1)
+    sys.argv = command
+    try:
+        runpy.run_path(command[0], run_name="__main__")
+    except BaseException:
+        said.send(traceback.format_exc())
+        raise
 
 
 def finish(ranks) -> None:
     """Wait until all have ended well."""
     for rank in ranks:
-        errors = rank.communicate(timeout=300)[1].decode()
-        assert rank.returncode == 0, errors[-2000:]
+        rank.process.join(300)
+        errors = rank.said.recv() if rank.process.exitcode == 1 else ""
+        assert rank.process.exitcode == 0, errors[-2000:]
 
 
 def kill(ranks) -> None:
     """Kill all, as a machine that goes away."""
     for rank in ranks:
-        rank.kill()
-        rank.communicate()
+        rank.process.kill()
+        rank.process.join()
