@@ -339,7 +339,7 @@ def test_a_pipeline_of_scikit_learn_passes_as_it_is():
     check_regressor(lambda: make_pipeline(PolynomialFeatures(2), LinearRegression()))
 
 
-# The rows of `scaling` hold a size as well; tests/test_sizes.py checks it.
+# The rows of `scaling` hold a size as well; tests/fitting/test_sizes.py checks it.
 @pytest.mark.parametrize("name", [name for name in plugin_names("regressor") if name != "scaling"])
 def test_every_installed_regressor_keeps_its_promises(name):
     check_regressor(load_plugin("regressor", name))
