@@ -5,14 +5,16 @@
 A column for each tree (by default this one): a checkout of another commit is compared with it by
 `git worktree add /tmp/before COMMIT` and naming both. An import of a name that a package hands on
 counts as one of the module that defines it, and imports for type checkers alone count too.
-A circle is a set of modules each of which leads to every other. A private class counts by its
-name without the underscore.
+A circle is a set of modules each of which leads to every other. Imports that pyproject.toml excepts
+from its contracts are counted in a row of their own, and in no chain or circle. A private class
+counts by its name without the underscore.
 """
 
 from __future__ import annotations
 
 import argparse
 import ast
+import tomllib
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from functools import cached_property
@@ -42,13 +44,25 @@ class House:
             for path in sorted((folder / place).rglob("*.py")):
                 parts = path.relative_to(folder / place).with_suffix("").parts
                 self.paths[".".join((root, *parts)).removesuffix(".__init__")] = path
+        with (folder / "pyproject.toml").open("rb") as file:
+            contracts = tomllib.load(file)["tool"]["importlinter"]["contracts"]
+        excepted = {line for one in contracts for line in one.get("ignore_imports", [])}
+        self.excepted = [tuple(line.split(" -> ")) for line in sorted(excepted)]
         self.sources = {name: path.read_text("utf-8") for name, path in self.paths.items()}
         self.trees = {name: ast.parse(source) for name, source in self.sources.items()}
 
     @cached_property
     def edges(self) -> dict[str, set[str]]:
         """The modules that each module imports."""
-        return {name: set(self._imported(name)) - {name} for name in self.trees}
+        return {
+            name: {
+                to for to in self._imported(name) if to != name and not self._is_excepted(name, to)
+            }
+            for name in self.trees
+        }
+
+    def _is_excepted(self, name: str, to: str) -> bool:
+        return any(name == one and f"{to}.".startswith(f"{other}.") for one, other in self.excepted)
 
     def _imported(self, name: str) -> Iterator[str]:
         for module, part in _imports(self.trees[name]):
@@ -88,6 +102,7 @@ class House:
         yield "files", str(len(self.paths))
         yield "modules at the top of mixopt/", str(len(set(top) - packages - {"mixopt.__main__"}))
         yield "packages at the top of mixopt/", str(len(set(top) & packages))
+        yield "imports excepted from the contracts", str(len(self.excepted))
         for what, graph in (("modules", self.edges), ("packages at the top", self.rooms)):
             sizes = [len(names) for names in knots(graph) if len(names) > 1]
             yield f"circles of imports: {what}", str(len(sizes))
