@@ -1,6 +1,6 @@
 """Measure what counting the experts costs beside a training step, on a CPU.
 
-    python experiments/benchmarks/bench_routing.py --out results_routing.md
+    python experiments/benchmarks/bench_routing.py --out experiments/benchmarks/results_routing.md
 
 A step is forward, backward and AdamW of an OLMoE of some 10M parameters. What counting adds is
 measured alone, by calling the hooks with what the routers have returned, because the difference of

@@ -1,6 +1,7 @@
 """What the sampler costs, beside its limit and its peers; CPU time of a sample, medians.
 
-    python experiments/benchmarks/bench_sampler.py CORPUS --out results_sampler.md
+    python experiments/benchmarks/bench_sampler.py CORPUS \
+        --out experiments/benchmarks/results_sampler.md
 
 CORPUS is a folder of `<domain>/train.parquet` with a column `text`. Its eight largest domains
 become token shards of UTF-8 bytes as uint16 (26 MB each). A peer that is not installed is left

@@ -1,6 +1,7 @@
 """Train 200 steps on real text with three changes of weights; plot realised shares and the log.
 
-    python experiments/real_text/sampler_follows_log.py CORPUS --out sampler_follows_log.png
+    python experiments/real_text/sampler_follows_log.py CORPUS \
+        --out experiments/real_text/sampler_follows_log.png
 
 CORPUS is a folder of `<domain>/train.parquet` with a column `text`. A byte-level model of two
 embeddings and a layer is trained, so that weights can follow its losses: every 50 steps the share

@@ -139,9 +139,9 @@ class _Model:
 
 def _fit_experiment(config: Path, out: Path | None, overrides: Sequence[str]) -> None:
     """Do the step of an experiment."""
-    from mixopt.pipeline import steps
+    from mixopt import pipeline
 
-    next_step(steps.fit(config, directory_of(config, out), overrides=overrides, say=say))
+    next_step(pipeline.fit(config, directory_of(config, out), overrides=overrides, say=say))
 
 
 def _fit_tables(

@@ -101,9 +101,9 @@ class _ProposeOptions:
 
 def _propose_experiment(config: Path, out: Path | None, overrides: Sequence[str]) -> None:
     """Do the step of an experiment."""
-    from mixopt.pipeline import steps
+    from mixopt import pipeline
 
-    next_step(steps.propose(config, directory_of(config, out), overrides=overrides, say=say))
+    next_step(pipeline.propose(config, directory_of(config, out), overrides=overrides, say=say))
 
 
 def _propose_from(source: Path, question: _ProposeOptions, out: Path | None, as_json: bool) -> None:

@@ -35,9 +35,9 @@ def run_command(
     as_json: AsJson = False,
 ) -> None:
     """Do all steps in order; run it again and it goes on where it was."""
-    from mixopt.pipeline import steps
+    from mixopt import pipeline
 
-    run = steps.run(
+    run = pipeline.run(
         config,
         directory_of(config, out),
         overrides=overrides or (),
@@ -54,9 +54,9 @@ def _add_step(step: str, description: str) -> None:
         out: OutPath = None,
         overrides: Overrides = None,
     ) -> None:
-        from mixopt.pipeline import steps
+        from mixopt import pipeline
 
-        function: Callable[..., Run] = getattr(steps, step)
+        function: Callable[..., Run] = getattr(pipeline, step)
         run = function(config, directory_of(config, out), overrides=overrides or (), say=say)
         next_step(run)
 

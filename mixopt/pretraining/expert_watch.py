@@ -34,8 +34,8 @@ from mixopt.routing import (
     CountedWindow,
     ExpertRecord,
     LayerAssignments,
-    Named,
     RouterStats,
+    ScalarNames,
     has_routers,
     load_state,
     nothing,
@@ -75,7 +75,7 @@ class ExpertWatch:
         self._every_probe = -(-steps // PROBES)
         self._nothing = self._stats.total()
         layers = [layer.layer for layer in self._nothing.layers]
-        self._named = Named.within_budget(layers, corpus.domain_names)
+        self._named = ScalarNames.within_budget(layers, corpus.domain_names)
         self._line = self._part = self._nothing
         self._begun = 0
 

@@ -66,7 +66,7 @@ if TYPE_CHECKING:
     )
     from mixopt.routing.router_stats import RouterStats as RouterStats
     from mixopt.routing.scalars import (
-        Named as Named,
+        ScalarNames as ScalarNames,
         probe_scalars as probe_scalars,
         training_scalars as training_scalars,
         trial_scalars as trial_scalars,
@@ -116,7 +116,7 @@ else:
                 "SCALARS",
             ],
             "router_stats": ["RouterStats"],
-            "scalars": ["Named", "probe_scalars", "training_scalars", "trial_scalars"],
+            "scalars": ["ScalarNames", "probe_scalars", "training_scalars", "trial_scalars"],
             "state": ["load_state", "saved_domains", "saved_state"],
             "summary": ["Summary"],
             "tables": ["assignment_table", "layer_table"],

@@ -65,7 +65,7 @@ PERMUTATIONS = 20  # of a probe's sequences, for what chance gives on the mean
 
 
 @dataclass(frozen=True)
-class Named:
+class ScalarNames:
     """The layers and domains that have names of their own; of all others there are only means.
 
     Attributes:
@@ -77,7 +77,7 @@ class Named:
     domains: tuple[str, ...]
 
     @classmethod
-    def within_budget(cls, layers: Sequence[int], domains: Sequence[str]) -> Named:
+    def within_budget(cls, layers: Sequence[int], domains: Sequence[str]) -> ScalarNames:
         """Choose them so that a run has at most `BUDGET` names.
 
         Args:
@@ -97,7 +97,7 @@ class Named:
         return [f"moe/{name}" for name in (*_OVER_ALL, *by_layer, *by_domain)]
 
 
-def training_scalars(window: Assignments, named: Named) -> dict[str, float]:
+def training_scalars(window: Assignments, named: ScalarNames) -> dict[str, float]:
     """Return the numbers of a window of training; those that are not known are left out."""
     layers, domains = layer_table(window), domain_table(window)
     kinds = Counter[str](found.kind for found in diagnose(window))
@@ -115,7 +115,7 @@ def training_scalars(window: Assignments, named: Named) -> dict[str, float]:
 
 
 def probe_scalars(
-    probe: ProbeResult, earlier: ProbeResult | None, named: Named
+    probe: ProbeResult, earlier: ProbeResult | None, named: ScalarNames
 ) -> dict[str, float]:
     """Return the numbers of a probe.
 
@@ -138,7 +138,9 @@ def probe_scalars(
 
 
 def comparing_scalars(
-    told: Iterable[tuple[int, float, float, float | None]], held_out: Assignments, named: Named
+    told: Iterable[tuple[int, float, float, float | None]],
+    held_out: Assignments,
+    named: ScalarNames,
 ) -> dict[str, float]:
     """Return the numbers that compare domains.
 
@@ -162,7 +164,7 @@ def comparing_scalars(
 def trial_scalars(counts: ExpertCounts) -> dict[str, float]:
     """Return the numbers of a trial at its end."""
     layers = [layer.layer for layer in counts.train.layers]
-    named = Named.within_budget(layers, counts.train.domains)
+    named = ScalarNames.within_budget(layers, counts.train.domains)
     told = [
         (one.layer, one.corrected, one.chance, one.specialisation) for one in counts.information
     ]
@@ -172,7 +174,7 @@ def trial_scalars(counts: ExpertCounts) -> dict[str, float]:
     }
 
 
-def _means(layers: pl.DataFrame, named: Named) -> dict[str, float | None]:
+def _means(layers: pl.DataFrame, named: ScalarNames) -> dict[str, float | None]:
     def mean(column: str) -> float | None:
         return _number(layers[column].mean())
 
@@ -192,13 +194,15 @@ def _means(layers: pl.DataFrame, named: Named) -> dict[str, float | None]:
     }
 
 
-def _by_layer(name: str, table: pl.DataFrame, column: str, named: Named) -> dict[str, float | None]:
+def _by_layer(
+    name: str, table: pl.DataFrame, column: str, named: ScalarNames
+) -> dict[str, float | None]:
     values = dict(table.select("layer", column).iter_rows())
     return {f"{name}/{_layer(number)}": values.get(number) for number in named.layers}
 
 
 def _by_domain(
-    name: str, table: pl.DataFrame, measure: pl.Expr, named: Named
+    name: str, table: pl.DataFrame, measure: pl.Expr, named: ScalarNames
 ) -> dict[str, float | None]:
     values = dict(table.group_by("domain").agg(measure.alias("value")).iter_rows())
     return {f"{name}/{domain}": values.get(domain) for domain in named.domains}

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, strategies as st
 from made_experts import NAMES, counted, probed
 
-from mixopt.routing import Named, join_probes, measures, probe_scalars, training_scalars
+from mixopt.routing import ScalarNames, join_probes, measures, probe_scalars, training_scalars
 from mixopt.routing.scalars import BUDGET
 
 # --- Names --------------------------------------------------------------------------------------
@@ -20,19 +20,19 @@ from mixopt.routing.scalars import BUDGET
     domains=st.integers(1, 120),
 )
 def test_a_run_never_has_more_names_than_the_budget(layers, domains):
-    names = Named.within_budget(range(layers), [f"d{d}" for d in range(domains)]).all_names()
+    names = ScalarNames.within_budget(range(layers), [f"d{d}" for d in range(domains)]).all_names()
     assert len(names) == len(set(names)) <= BUDGET
 
 
 def test_48_layers_and_20_domains_all_have_names():
     domains = [f"d{d}" for d in range(20)]
-    named = Named.within_budget(range(48), domains)
-    assert named == Named(tuple(range(48)), tuple(domains))
+    named = ScalarNames.within_budget(range(48), domains)
+    assert named == ScalarNames(tuple(range(48)), tuple(domains))
     assert len(named.all_names()) <= 400
 
 
 def test_layers_that_have_names_are_spread_over_the_model():
-    named = Named.within_budget(range(3, 203), NAMES)
+    named = ScalarNames.within_budget(range(3, 203), NAMES)
     assert named.layers[0] == 3
     assert named.layers[-1] == 202
     assert set(np.diff(named.layers)) <= {2, 3, 4}
@@ -41,11 +41,11 @@ def test_layers_that_have_names_are_spread_over_the_model():
 def test_no_value_has_a_name_that_was_not_announced():
     rng = np.random.default_rng(0)
     window = counted(rng.integers(1, 50, size=(48, 20, 128)), top_k=8)
-    named = Named.within_budget([la.layer for la in window.layers], window.domains)
+    named = ScalarNames.within_budget([la.layer for la in window.layers], window.domains)
     values = training_scalars(window, named)
     ids = rng.integers(0, 4, size=(48, 1024, 100))
     probe = probed(ids, np.arange(1024) % 2)
-    both = Named.within_budget(range(48), NAMES)
+    both = ScalarNames.within_budget(range(48), NAMES)
     found = probe_scalars(probe, probe, both)
     assert set(values) <= set(named.all_names())
     assert set(found) <= set(both.all_names())
@@ -59,7 +59,7 @@ def test_no_value_has_a_name_that_was_not_announced():
 
 def test_means_and_extremes_are_over_all_layers_with_a_name_or_not():
     even, one = np.full((2, 4), 1000), np.tile([4000, 0, 0, 0], (2, 1))
-    values = training_scalars(counted([even, one, even]), Named((0,), ()))
+    values = training_scalars(counted([even, one, even]), ScalarNames((0,), ()))
     assert values["moe/max_vio/mean"] == pytest.approx(1.0)
     assert values["moe/max_vio/max"] == pytest.approx(3.0)
     assert values["moe/max_vio/layer_00"] == pytest.approx(0.0)
@@ -73,7 +73,7 @@ def test_means_and_extremes_are_over_all_layers_with_a_name_or_not():
 def test_a_domain_is_told_by_its_worst_layer():
     balanced = np.full((2, 4), 100)
     skewed = np.array([[100, 100, 100, 100], [400, 0, 0, 0]])
-    values = training_scalars(counted([balanced, skewed]), Named((), ("d0", "d1")))
+    values = training_scalars(counted([balanced, skewed]), ScalarNames((), ("d0", "d1")))
     assert values["moe/max_vio_domain/d0"] == pytest.approx(0.0)
     assert values["moe/max_vio_domain/d1"] == pytest.approx(3.0)
     assert values["moe/starved_experts/d1"] == 3
@@ -83,7 +83,7 @@ def test_a_domain_is_told_by_its_worst_layer():
 def test_what_is_not_known_has_no_number():
     empty = counted([np.array([[400, 0, 0, 0], [0, 0, 0, 0]])])
     layers = tuple(replace(la, probability_DE=0 * la.probability_DE) for la in empty.layers)
-    values = training_scalars(replace(empty, layers=layers), Named((0,), ("d0", "d1")))
+    values = training_scalars(replace(empty, layers=layers), ScalarNames((0,), ("d0", "d1")))
     assert "moe/max_vio_domain/d1" not in values
     assert "moe/router_entropy/mean" not in values
     assert all(np.isfinite(value) for value in values.values())
@@ -94,7 +94,7 @@ def test_information_is_told_less_chance_and_only_of_enough_text():
     domain_U = np.arange(1024) % 2
     apart = domain_U[:, None] * 2 + rng.integers(0, 2, size=(1024, 100))
     alike = rng.integers(0, 4, size=(1024, 100))
-    named = Named((0, 1), NAMES)
+    named = ScalarNames((0, 1), NAMES)
     values = probe_scalars(probed([apart, alike], domain_U), None, named)
     assert values["moe/mi/layer_00"] == pytest.approx(np.log(2), abs=0.01)
     assert values["moe/mi/layer_01"] == pytest.approx(0.0, abs=1e-4)
@@ -110,7 +110,7 @@ def test_information_is_told_less_chance_and_only_of_enough_text():
 def test_saturation_is_the_share_of_choices_that_stayed():
     before, now = np.zeros((2, 8), int), np.zeros((2, 8), int)
     now[:, :2] = 3
-    named = Named((0,), NAMES)
+    named = ScalarNames((0,), NAMES)
     values = probe_scalars(probed([now], [0, 1]), probed([before], [0, 1]), named)
     assert values == {"moe/saturation/mean": 0.75, "moe/saturation/layer_00": 0.75}
     other = probed([before], [1, 0])

@@ -146,9 +146,9 @@ class ScalingRegressor(MixtureRegressor):
     def _evidences(self) -> list[ScaleEvidence]:
         return scale_evidences(self.weights_ND, self.scales_N2, self._standard_MN().T)
 
-    def _posteriors(self) -> list[_Posterior]:
+    def _posteriors(self) -> list[_ScalePosterior]:
         return [
-            _Posterior(self._kernel(own_P), self.weights_ND, self.scales_N2, dual_N)
+            _ScalePosterior(self._kernel(own_P), self.weights_ND, self.scales_N2, dual_N)
             for own_P, dual_N in zip(self.parameters_MP, self.dual_MN, strict=True)
         ]
 
@@ -214,7 +214,7 @@ class AtScale:
 
 
 @dataclass(frozen=True)
-class _Posterior:
+class _ScalePosterior:
     """A kernel and the trials that it is conditioned on."""
 
     kernel: ScaleKernel
