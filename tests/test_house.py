@@ -273,7 +273,7 @@ def is_real(dotted: str) -> bool:
 
 def unreal(found: Iterable[tuple[str, str]]) -> list[str]:
     """Return the names in texts that nothing has."""
-    known = tags() | declared().keys() | {"mixopt.executors"} | {"mixopt.__all__"}
+    known = tags() | declared().keys() | {"mixopt.executors", "mixopt.__all__", "mixopt.__file__"}
     return [
         f"{place}: {dotted}"
         for place, text in found
