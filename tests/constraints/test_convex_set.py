@@ -84,6 +84,13 @@ def test_the_cube_fills_the_set_to_its_ends():
     assert away_N.min() < 0.05
 
 
+def test_what_is_cut_off_is_not_heaped_up_at_the_limits():
+    text_N = allowed(TEXT).from_cube(cubes(0, 500, 3))[:, 1:3].sum(axis=1)
+    assert (np.minimum(text_N - 0.5, 0.6 - text_N) > 1e-7).all()
+    away_N = total_variation(allowed(NEAR).from_cube(cubes(0, 500, 3)), NATURAL_D)
+    assert (away_N < 0.2 - 1e-7).all()
+
+
 def test_limits_that_cut_nothing_off_leave_the_map_of_the_bounds():
     base = CappedSimplex(np.array([0.0, 0.1, 0, 0]), np.array([0.7, 1, 0.5, 1]))
     loose = ConvexSet(base, np.array([[1.0, 1, 0, 0]]), np.zeros(1), np.ones(1))

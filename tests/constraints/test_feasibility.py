@@ -85,3 +85,47 @@ def test_designs_keep_to_groups_and_not_to_the_radius():
     assert total_variation(drawn_ND, natural_D).max() > 0.3
     inside_ND = limits.allowed.from_cube(np.random.default_rng(0).random((200, 2)))
     assert total_variation(inside_ND, natural_D).max() <= 0.3 + 1e-9
+
+
+def test_a_domain_may_be_fixed():
+    assert constraints(bounds={"law": (0.3, 0.3)}).upper_D.tolist() == [1.0, 1.0, 0.3]
+
+
+def test_the_gap_is_that_of_the_bound_that_has_the_least_way_to_go():
+    # The groups add up to 1.5 = (code + law + mail) + 3 web: 1 + 2 web, so web needs 0.25.
+    inventory = {"web": 1, "code": 1, "law": 1, "mail": 1}
+    pairs = {f"with_{name}": group(["web", name], 0.5) for name in ("code", "law", "mail")}
+    config = ConstraintsConfig(bounds={"web": (0.0, 0.1)}, groups=pairs)
+    with pytest.raises(InfeasibleError) as caught:
+        Constraints.from_config(config, inventory)
+    assert str(caught.value) == (
+        "no mixture meets these limits together, by 0.15 (constraints.bounds: web <= 0.1;"
+        " constraints.groups.with_code: group with_code >= 0.5;"
+        " constraints.groups.with_law: group with_law >= 0.5;"
+        " constraints.groups.with_mail: group with_mail >= 0.5);"
+        " raise the most of web to 0.25 in constraints.bounds,"
+        " or lower the least of constraints.groups.with_code to 0.2,"
+        " or lower the least of constraints.groups.with_law to 0.2,"
+        " or lower the least of constraints.groups.with_mail to 0.2"
+    )
+
+
+def test_a_change_is_offered_only_where_it_is_enough_for_all_limits():
+    said = refusal(
+        bounds={"law": (0.5, 1.0)},
+        groups={"most": group(["web", "code"], 0.7), "much": group(["web", "code"], 0.6)},
+    )
+    assert said == (
+        "no mixture meets these limits together, by 0.1 (constraints.bounds: law >= 0.5;"
+        " constraints.groups.much: group much >= 0.6); lower the least of law to 0.3 in"
+        " constraints.bounds"
+    )
+
+
+def test_a_group_with_too_little_room_is_told_how_much_more_it_needs():
+    said = refusal(bounds={"law": (0.5, 1.0)}, groups={"rare": group(["code", "law"], 0.0, 0.4)})
+    assert "group rare <= 0.4" in said
+    assert said.endswith(
+        "lower the least of law to 0.4 in constraints.bounds, or raise the most of"
+        " constraints.groups.rare to 0.5"
+    )

@@ -52,6 +52,8 @@ def test_the_slope_is_finite_at_a_weight_of_0():
 def test_a_least_distance_may_miss_the_radius_by_a_millionth_of_it():
     assert radius(size=0.2).allows(0.2 * (1 + 9e-7))
     assert not radius(size=0.2).allows(0.2 * (1 + 1e-5))
+    assert radius("kl", 5.0).allows(5.0 * (1 + 9e-7))
+    assert not radius("kl", 0.01).allows(0.01 + 1e-7)
 
 
 def test_a_mixture_too_far_away_is_told_the_radius_that_would_allow_it():
@@ -77,6 +79,7 @@ def test_the_radius_holds_a_mixture_that_is_at_it():
     assert radius().binding(at) == ["total variation from natural <= 0.2 (constraints.radius)"]
     assert radius(size=0.25).binding(at) == []
     assert radius(size=0.2003).binding(at) != []
+    assert radius(size=0.201).binding(at) == []
     assert radius(size=0.15).binding(at) == []
 
 

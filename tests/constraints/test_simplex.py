@@ -173,6 +173,25 @@ def test_caps_that_add_up_to_1_but_for_rounding_hold_their_one_point():
     np.testing.assert_allclose(simplex.project(np.arange(10.0)), 0.1, atol=1e-9)
 
 
+def test_every_weight_may_be_off_by_the_tolerance_and_the_sum_by_all_of_them_together():
+    simplex = CappedSimplex(np.zeros(4), np.full(4, 0.25))
+    for sign in (1, -1):
+        assert simplex.contains(np.full(4, 0.25 + sign * 9e-4), tolerance=1e-3)[0]
+    assert not simplex.contains([0.2511, 0.25, 0.25, 0.2489], tolerance=1e-3)[0]
+    assert not CappedSimplex.full(2).contains([0.5, 0.503], tolerance=1e-3)[0]
+
+
+def test_a_projection_from_far_away_loses_no_digits():
+    far = np.array([1e8 + 0.2, 1e8, 1e8 - 0.3])
+    near = CappedSimplex.full(3).project(far)
+    assert near.sum() == pytest.approx(1.0, abs=1e-14)
+
+
+def test_a_lower_bound_that_is_above_its_upper_by_rounding_wins():
+    simplex = CappedSimplex(np.array([0.5 + 5e-10, 0.0]), np.array([0.5, 1.0]))
+    assert simplex.upper_D[0] == simplex.lower_D[0] == 0.5 + 5e-10
+
+
 def test_a_cube_of_other_dimensions_is_refused():
     with pytest.raises(ValueError, match="2 dimensions, not 3"):
         CappedSimplex.full(4).from_cube([[0.5, 0.5]])

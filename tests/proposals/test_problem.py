@@ -11,9 +11,9 @@ from mixopt.constraints.guardrails import Guardrails
 from mixopt.fitting import fit_trials
 from mixopt.mixture import Mixture
 from mixopt.objective import Objective
-from mixopt.proposals import Problem
+from mixopt.proposals import Problem, search
 from mixopt.proposals.collapsed_experts import Avoided
-from mixopt.proposals.gradient_search import descend, least_broken
+from mixopt.proposals.gradient_search import _differences, descend, least_broken
 from mixopt.proposals.mixture_search import _Best, _draws
 from mixopt.proposals.problem import CHUNK, FAR, KNOWN, needed_columns
 from mixopt.proposals.risk import Risk
@@ -247,6 +247,69 @@ def test_the_least_broken_mixture_breaks_the_worst_guardrail_least():
     # 0.2 is missing; half of it from each.
     nearest_D = least_broken(asked, np.array([0.8, 0.0, 0.2]))
     np.testing.assert_allclose(nearest_D, [0.5, 0.3, 0.2], atol=1e-5)
+
+
+class Well:
+    """A loss that is flat but for a narrow well."""
+
+    def __init__(self, bottom) -> None:
+        self.bottom_D = np.array(bottom)
+
+    def predict(self, weights_ND):
+        return 1.0 - self._depth(weights_ND)[:, None]
+
+    def gradient(self, weights_D):
+        return self._depth(weights_D[None]) * (weights_D - self.bottom_D)[None] / 0.02**2
+
+    def _depth(self, weights_ND):
+        return np.exp(-0.5 * ((weights_ND - self.bottom_D) ** 2).sum(axis=1) / 0.02**2)
+
+
+def test_a_descent_also_starts_at_the_best_trials():
+    bottom_D = np.array([0.85, 0.1, 0.05])
+    asked = problem(Well(bottom_D), known=[[0.865, 0.085, 0.05]])
+    found = descend(asked, UNIFORM_D, seed=0)
+    np.testing.assert_allclose(found.weights_D, bottom_D, atol=1e-4)
+
+
+def test_differences_at_a_weight_of_0_are_taken_on_one_side():
+    asked = problem(Slopes([1, 2, 3]), risk=Risk(deviations=0.0))
+    slopes_1D = _differences(asked).slopes(np.array([0.5, 0.5, 0.0]))
+    np.testing.assert_allclose(slopes_1D, [[1, 2, 3]], rtol=1e-6)
+
+
+class Recorded:
+    """A bowl that remembers what it was asked."""
+
+    def __init__(self, bottom) -> None:
+        self.bottom_D, self.batches = np.array(bottom), []
+
+    def predict(self, weights_ND):
+        self.batches.append(weights_ND)
+        return ((weights_ND - self.bottom_D) ** 2).sum(axis=1)[:, None]
+
+
+def test_half_of_the_draws_are_wide_and_half_around_the_best_of_those():
+    bowl = Recorded([0.9, 0.05, 0.05])
+    search(problem(bowl), "simulation", samples=1001, average=16, seed=0)
+    known, *wide = bowl.batches[:9]
+    narrow = bowl.batches[10:13]
+    assert len(known) == 2
+    assert sum(map(len, wide)) == 501
+    assert sum(map(len, narrow)) == 500
+    away = [np.abs(np.concatenate(one) - bowl.bottom_D).sum(axis=1) for one in (wide, narrow)]
+    assert away[0].mean() > 0.6
+    assert away[1].mean() < 0.3
+
+
+def test_the_gradient_method_draws_few_mixtures():
+    class Both(Recorded):
+        def gradient(self, weights_D):
+            return 2 * (weights_D - self.bottom_D)[None]
+
+    bowl = Both([0.9, 0.05, 0.05])
+    search(problem(bowl), "gradient", samples=50_000, average=16, seed=0)
+    assert 2_000 < sum(map(len, bowl.batches)) < 5_000
 
 
 # Unmeasured domains -----------------------------------------------------------------------------

@@ -210,7 +210,8 @@ def test_a_guardrail_that_holds_is_named_among_what_binds(fit):
 
 
 def test_guardrails_that_no_mixture_keeps_say_what_mends_them(fit):
-    limits = {"bounds": {"law": (0.0, 0.1)}, "guardrails": {"targets": {"law": 0.0}}}
+    rails = {"targets": {"law": 0.0, "math": 9.0}}
+    limits = {"bounds": {"law": (0.0, 0.1)}, "guardrails": rails}
     with pytest.raises(InfeasibleError) as caught:
         propose(fit, {**limits, "groups": {"c": {"domains": ["code"], "bounds": [0.5, 1]}}})
     said = str(caught.value)

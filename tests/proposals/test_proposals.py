@@ -19,10 +19,12 @@ from mixopt.fitting import Fit, fit_trials, select_targets
 from mixopt.mixture import Mixture
 from mixopt.objective import Objective
 from mixopt.proposals import Interval, Problem, Proposal, propose_mixture
+from mixopt.proposals.best_mixture import _settled
+from mixopt.proposals.evidence import optimism_of
 from mixopt.proposals.optimism import Optimism, estimate_optimism
 from mixopt.proposals.proposal_warnings import proposal_warnings
 from mixopt.proposals.risk import Risk
-from mixopt.proposals.stability import search_again
+from mixopt.proposals.stability import Refits, search_again
 from mixopt.trials import Losses, Trial, TrialResult, Trials
 
 DOMAINS = ("code", "prose", "law", "mail")
@@ -115,6 +117,14 @@ def test_the_predicted_gain_over_natural_is_that_of_the_law():
 
 def test_gains_are_over_natural_uniform_and_the_best_trial():
     assert list(PROPOSAL.gains) == ["natural", "uniform", "best_trial"]
+
+
+def test_each_gain_is_the_predicted_objective_of_that_mixture_less_the_proposals():
+    best_D = TRIALS.weights()[TRIALS.losses()[:, 2].argmin()]
+    points_KD = np.stack([PROPOSAL.mixture.array, NATURAL.array, np.full(4, 0.25), best_D])
+    own, *others = FIT.predict(points_KD, MATH).objective_N
+    gains = [gain.value for gain in PROPOSAL.gains.values()]
+    assert gains == pytest.approx([other - own for other in others], abs=2e-6)
 
 
 def test_the_best_trial_is_the_one_observed_best():
@@ -410,3 +420,35 @@ def test_refits_are_searched_as_the_proposal_was_on_fewer_draws():
     ]
     np.testing.assert_allclose(refits.own_B, own_B)
     assert (refits.optima_BD[:, 0] > 0.9).all()
+
+
+def test_a_weight_that_rounding_left_of_0_is_0_and_a_small_one_stays():
+    settled = _settled(("a", "b", "c"), np.array([1.0 - 2e-13, 5e-14, 1.5e-13]))
+    assert settled["b"] == 0.0
+    assert settled["c"] > 0.0
+    assert Mixture(dict(settled)) == settled
+
+
+def test_each_loss_has_the_interval_that_the_fit_gives_it():
+    predicted = FIT.predict(PROPOSAL.mixture, MATH)
+    ends = zip(PROPOSAL.losses.values(), predicted.losses_NM[0], predicted.high_NM[0], strict=True)
+    for interval, loss, high in ends:
+        assert (interval.value, interval.high) == pytest.approx((loss, high), abs=1e-6)
+        assert interval.low == pytest.approx(2 * loss - high, abs=2e-6)
+
+
+def test_held_out_optimism_is_that_of_the_fits_own_held_out_predictions():
+    predicted_N, observed_N = (
+        MATH.value(losses_NM) for losses_NM in (FIT.held_out_losses(), TRIALS.losses())
+    )
+    expected = estimate_optimism(predicted_N, observed_N, None, None)
+    assert expected.held_out != 0.0
+    assert propose(bootstrap=0).optimism == expected
+
+
+def test_optimism_is_what_the_fit_predicts_at_a_refits_optimum_above_what_the_refit_does():
+    limits = Constraints.from_config(ConstraintsConfig(), INVENTORY)
+    problem = Problem.of(FIT, MATH, limits, {"natural": NATURAL}, TRIALS, None, None)
+    (value,) = FIT.predict(NATURAL.array[None], MATH).objective_N
+    refits = Refits(NATURAL.array[None], np.array([value - 0.25]), np.zeros((1, 1)))
+    assert optimism_of(FIT, MATH, problem, refits).refits == pytest.approx(0.25, abs=1e-6)
