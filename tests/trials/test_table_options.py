@@ -1,18 +1,11 @@
-"""What a command line says of tables is read, or refused with the form that it should have."""
+"""Tables are read as their options say, or what does not go together is said."""
 
 from pathlib import Path
 
 import pytest
 
 from mixopt.errors import ConfigError
-from mixopt.trials import (
-    TableOptions,
-    directions,
-    risk_of,
-    scale_name,
-    token_count,
-    unit_name,
-)
+from mixopt.trials import TableOptions
 
 LEFT, RIGHT = Path("mixtures.csv"), Path("losses.csv")
 
@@ -76,39 +69,3 @@ def test_pilots_are_read_as_the_trials_are_and_may_lack_ignored_columns(tables):
 def test_half_of_the_pilots_or_both_ways_are_refused(paths):
     with pytest.raises(ConfigError, match="or --pilot-trials alone"):
         TableOptions().read_pilots(*paths)
-
-
-def test_directions_are_read_by_target():
-    assert directions(["a=b=higher", "loss=lower"]) == {"a=b": "higher", "loss": "lower"}
-    for wrong in ("higher", "=higher", "a=up", "a="):
-        with pytest.raises(ConfigError, match=f"--direction {wrong}: expected TARGET=higher"):
-            directions([wrong])
-
-
-def test_a_number_of_tokens_is_at_least_one_and_finite():
-    assert token_count(None) is None
-    assert (token_count(1.0), token_count(2.5e9), token_count(9e17)) == (
-        1,
-        2_500_000_000,
-        9 * 10**17,
-    )
-    for wrong in (0.5, 0, -1, 1e18, float("nan"), float("inf")):
-        with pytest.raises(ConfigError, match="must be at least 1, and less than 1e18"):
-            token_count(wrong)
-
-
-def test_a_risk_is_deviations_or_a_quantile():
-    assert risk_of(None) is None
-    assert (risk_of("std=1.5").std, risk_of("quantile=0.9").quantile) == (1.5, 0.9)
-    for wrong in ("std", "std=x", "mean=1", "std=-1", "quantile=0.4"):
-        with pytest.raises(ConfigError, match=f"--risk {wrong}: expected std=K"):
-            risk_of(wrong)
-
-
-def test_names_of_scales_and_units_are_known():
-    assert (scale_name("spread"), scale_name("none")) == ("spread", "none")
-    assert (unit_name("bits_per_byte"), unit_name(None)) == ("bits_per_byte", None)
-    with pytest.raises(ConfigError, match="--scale spred: unknown; did you mean 'spread'"):
-        scale_name("spred")
-    with pytest.raises(ConfigError, match="--unit bits: unknown"):
-        unit_name("bits")

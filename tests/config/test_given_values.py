@@ -1,0 +1,21 @@
+"""Values that are given on their own are checked as those of an experiment are."""
+
+import pytest
+
+from mixopt.config import token_count
+from mixopt.errors import ConfigError
+
+
+def test_a_number_of_tokens_is_at_least_one_and_finite():
+    assert token_count(None) is None
+    assert (token_count(1.0), token_count(2.5e9), token_count(9e17)) == (
+        1,
+        2_500_000_000,
+        9 * 10**17,
+    )
+    for wrong in (0.5, 0, -1, 1e18, float("nan"), float("inf"), "1e18"):
+        with pytest.raises(ConfigError, match="must be at least 1, and less than 1e18"):
+            token_count(wrong)
+    assert (token_count("25e9"), token_count(10**17 + 1)) == (25_000_000_000, 10**17 + 1)
+    with pytest.raises(ConfigError, match="--tokens 'many': is no number of tokens, such as 25e9"):
+        token_count("many", "--tokens")
