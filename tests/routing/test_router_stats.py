@@ -239,6 +239,64 @@ def test_nothing_is_counted_after_detaching_and_another_may_attach():
     assert same(stats.total(), other.total())
 
 
+def hooks(model):
+    """Return all hooks on a model's forward passes."""
+    return [
+        hook
+        for module in model.modules()
+        for hook in (*module._forward_hooks.values(), *module._forward_pre_hooks.values())
+    ]
+
+
+@pytest.mark.parametrize("by_callback", [False, True])
+def test_detaching_takes_every_hook_out_of_the_model_and_keeps_the_counts(by_callback):
+    model, data = tiny(), batches(1)
+    tokens, ids, mask = data[0]
+    callback = (lambda batch: (ids, mask)) if by_callback else None
+    stats = RouterStats.attach(model, DOMAINS, from_batch=callback)
+    assert len(hooks(model)) == (4 if by_callback else 2)
+    if by_callback:
+        model(tokens)
+    else:
+        run(model, stats, data)
+    stats.detach()
+    assert hooks(model) == []
+    model(tokens)
+    assert counted(stats) == by_hand(model, data)
+
+
+def test_a_probe_takes_its_hooks_out_also_after_an_error():
+    model = tiny()
+    stats = RouterStats.attach(model, DOMAINS)
+    before = hooks(model)
+    with stats.probe():
+        assert len(hooks(model)) == len(before) + 2
+    assert hooks(model) == before
+    with pytest.raises(KeyError), stats.probe():
+        raise KeyError
+    assert hooks(model) == before
+    with stats.probe():
+        pass
+
+
+def test_counters_begin_from_nothing_after_each_reduction_and_when_a_state_is_loaded():
+    model, data = tiny(), batches(3)
+    stats = RouterStats.attach(model, DOMAINS)
+    run(model, stats, data[:1])
+    state = stats.state_dict()
+    kept = [array.copy() for array in arrays(stats.total())]
+    run(model, stats, data[1:2])  # is not in the state, and not reduced
+    stats.load_state_dict(state)
+    for counter in stats._counting._counters:
+        assert not counter.counts.any()
+        assert not counter.passes.any()
+        assert not counter.sums_DF.any()
+    for now, then in zip(arrays(stats.total()), kept, strict=True):
+        assert np.array_equal(now, then)
+    run(model, stats, data[2:])
+    assert counted(stats) == by_hand(model, [data[0], data[2]])
+
+
 def test_an_adapter_of_one_line_reads_any_router():
     class Odd(nn.Module):
         def __init__(self):

@@ -113,6 +113,58 @@ def test_a_database_is_named_so_that_another_working_directory_finds_it(tmp_path
     assert anywhere("http://127.0.0.1:5000") == "http://127.0.0.1:5000"
 
 
+FIELDS = {"name": "n", "folder": None, "params": {}, "environment": {}, "datasets": []}
+
+
+def journal_of(path, *events):
+    """Return the journal of a directory with these lines, each at its place in seconds."""
+    lines = LineFile(path / JOURNAL)
+    for when, event in enumerate(events):
+        lines.append({"time": when, **event})
+    journal = Journal(path)
+    journal.read()
+    return journal
+
+
+def test_a_training_that_begins_ends_what_ran_and_leaves_what_had_ended(tmp_path):
+    begun = [{"op": "start", "step": step, "tags": {}, **FIELDS} for step in ("sweep", "validate")]
+    end = {"op": "end", "step": "sweep"}
+    steps = journal_of(tmp_path, *begun, end, {"op": "open"}).steps
+    assert (steps["sweep"].status, steps["sweep"].ended) == ("FINISHED", 2000)
+    assert (steps["validate"].status, steps["validate"].ended) == ("KILLED", 3000)
+    again = {"op": "start", "step": "sweep", "tags": {}, **FIELDS}
+    steps = journal_of(tmp_path, again).steps
+    assert (steps["sweep"].status, steps["sweep"].ended) == ("RUNNING", None)
+    assert steps["sweep"].started == 0, "when it began first"
+
+
+def test_what_a_step_follows_and_keeps_is_said_once_and_by_trial(tmp_path):
+    follow = {"op": "follow", "step": "sweep", "file": "m.jsonl", "trial": None}
+    files = {"op": "files", "step": "sweep", "files": ["a"], "folder": "f", "trial": "t0"}
+    begin = {"op": "start", "step": "sweep", "tags": {"a": "1"}, **FIELDS}
+    tags = {"op": "tags", "step": "sweep", "tags": {"a": "2"}}
+    events = [begin, follow, follow, {**follow, "trial": "t0"}, files, tags, {**begin, "tags": {}}]
+    unknown = {**follow, "step": "validate"}
+    wanted = journal_of(tmp_path, unknown, *events).steps
+    assert list(wanted) == ["sweep"]
+    assert wanted["sweep"].lines == [("m.jsonl", None), ("m.jsonl", "t0")]
+    assert wanted["sweep"].files == {("a", "t0"): "f"}
+    assert wanted["sweep"].tags == {"a": "2"}
+
+
+def test_a_line_of_the_journal_is_taken_in_when_it_is_whole(tmp_path):
+    journal = journal_of(tmp_path, {"op": "start", "step": "sweep", "tags": {}, **FIELDS})
+    with (tmp_path / JOURNAL).open("ab") as stream:
+        stream.write(b'{"op": "end", "step": "sweep", "time": 7')
+        stream.flush()
+        journal.read()
+        assert journal.steps["sweep"].status == "RUNNING"
+        stream.write(b"}\n")
+        stream.flush()
+        journal.read()
+    assert (journal.steps["sweep"].status, journal.steps["sweep"].ended) == ("FINISHED", 7000)
+
+
 def test_a_step_that_begins_again_keeps_its_params_and_a_new_fingerprint_is_a_new_run(tmp_path):
     lines = LineFile(tmp_path / JOURNAL)
     fields = {"step": "sweep", "name": "n", "folder": None, "environment": {}, "datasets": []}
