@@ -66,6 +66,11 @@ def test_a_mixture_that_needs_what_the_reference_lacks_is_at_no_distance():
     assert near_D[2] == 0.0
 
 
+def test_bounds_that_could_give_way_do_not_for_the_closest_mixture():
+    held = rows(([0, 0, -1], -0.6), gives=[1])
+    assert held.closest(radius("tv", 0.1))[0] == pytest.approx(0.4)
+
+
 def test_no_mixture_is_closest_where_there_is_none():
     for kind in ("tv", "kl"):
         assert rows(([1, 1, 1], 0.9)).closest(radius(kind, 0.1)) is None
@@ -154,6 +159,6 @@ def test_further_variables_have_no_bounds():
 
 
 def test_a_descent_into_nothing_stays_where_it_began():
-    lost = Smooth(lambda w: np.array([np.nan]), lambda w: np.full((1, 3), np.nan))
+    lost = Smooth(lambda w: w[:1], lambda w: np.full((1, 3), np.nan))
     start_D = np.array([0.5, 0.3, 0.2])
     assert downhill(lost, start_D, rows()).tolist() == start_D.tolist()

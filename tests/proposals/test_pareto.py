@@ -17,6 +17,7 @@ from mixopt.mixture import Mixture
 from mixopt.objective import Objective
 from mixopt.proposals import Front, Interval, Proposal, propose_front
 from mixopt.proposals.pareto_front import FrontPoint, _lattice, _objective, _undominated
+from mixopt.reporting import figure_svg, plot_front
 from mixopt.trials import Losses, Trial, TrialResult, Trials
 
 DOMAINS = ("code", "law", "mail")
@@ -81,6 +82,11 @@ def test_its_folder_holds_its_proposals_and_a_table(fit, tmp_path):
     table = pl.read_csv(tmp_path / "front.csv")
     assert table.columns[:4] == ["point", "loss/code", "loss/law", "weight/code"]
     assert len(list(tmp_path.iterdir())) == len(found.points) + 1
+
+
+def test_its_picture_shows_proposals_among_the_trials(fit):
+    svg = figure_svg(plot_front(front(fit, points=3), fit.trials))
+    assert svg.count("a proposal, predicted") == 1
 
 
 def test_a_metric_of_which_higher_is_better_is_traded_by_its_sign(fit):

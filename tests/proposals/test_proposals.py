@@ -7,6 +7,7 @@ import sys
 from dataclasses import replace
 
 import numpy as np
+import polars as pl
 import pytest
 import yaml
 from hypothesis import given, settings, strategies as st
@@ -15,10 +16,10 @@ from sklearn.linear_model import Ridge
 from mixopt.config import ConstraintsConfig, FitConfig, ProposeConfig
 from mixopt.constraints import Constraints
 from mixopt.errors import ConfigError, MixtureError
-from mixopt.fitting import Fit, fit_trials, select_targets
+from mixopt.fitting import OBJECTIVE, Fit, fit_trials, select_targets
 from mixopt.mixture import Mixture
 from mixopt.objective import Objective
-from mixopt.proposals import Interval, Problem, Proposal, propose_mixture
+from mixopt.proposals import Interval, Problem, Proposal, propose_mixture, search
 from mixopt.proposals.best_mixture import _settled
 from mixopt.proposals.evidence import optimism_of
 from mixopt.proposals.optimism import Optimism, estimate_optimism
@@ -452,3 +453,38 @@ def test_optimism_is_what_the_fit_predicts_at_a_refits_optimum_above_what_the_re
     (value,) = FIT.predict(NATURAL.array[None], MATH).objective_N
     refits = Refits(NATURAL.array[None], np.array([value - 0.25]), np.zeros((1, 1)))
     assert optimism_of(FIT, MATH, problem, refits).refits == pytest.approx(0.25, abs=1e-6)
+
+
+class Far:
+    """A loss that is the squared distance from one mixture."""
+
+    def __init__(self, *bottom: float) -> None:
+        self.bottom_D = np.array(bottom)
+
+    def predict(self, weights_ND: np.ndarray) -> np.ndarray:
+        return ((weights_ND - self.bottom_D) ** 2).sum(axis=1)[:, None]
+
+
+def test_a_refit_averages_as_large_a_share_of_its_draws_as_the_proposal_did():
+    limits = Constraints.from_config(ConstraintsConfig(), INVENTORY)
+    problem = Problem.of(FIT, MATH, limits, {"natural": NATURAL}, TRIALS, None, None)
+    config = ProposeConfig(samples=8_000, average=32)
+    far = Far(0.45, 0.35, 0.05, 0.15)
+    (optimum_D,) = search_again([far], problem, np.eye(4), config=config, seed=3).optima_BD
+    alike, other = (
+        search(replace(problem, regressor=far), "auto", samples=2_000, average=average, seed=3)
+        for average in (8, 32)
+    )
+    assert optimum_D.tolist() == alike.weights_D.tolist()
+    assert optimum_D.tolist() != other.weights_D.tolist()
+
+
+@pytest.mark.parametrize(("rmse", "said"), [(0.92, None), (0.96, "explains 8% of"), (1.1, "0% of")])
+def test_a_regressor_is_uninformed_when_it_explains_less_than_a_tenth_of_the_variance(rmse, said):
+    report = pl.DataFrame(
+        {"target": [OBJECTIVE] * 2, "predictor": ["linear", "mean"], "rmse": [2 * rmse, 2.0]}
+    )
+    limits = Constraints.from_config(ConstraintsConfig(), INVENTORY)
+    warnings = proposal_warnings(PROPOSAL, replace(FIT, report=report), MATH, limits)
+    lines = [line for line in warnings if "hardly any basis" in line]
+    assert [said in line for line in lines] == ([] if said is None else [True])

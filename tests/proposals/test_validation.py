@@ -97,6 +97,16 @@ def test_every_mixture_is_trained_with_the_same_fresh_seeds():
     assert not {5, 6} & set(seeds["proposal"])
 
 
+def test_a_seed_that_a_trial_had_is_drawn_again():
+    drawn = plan()[0].seed
+    used = Trial("t0000", NATURAL, drawn)
+    trials = Trials.from_results([used], [result_of(used, 1.0)], proxy="ngram")
+    config = ValidateConfig(baselines=["natural"])
+    planned = plan_validation(PROPOSED, NATURAL, trials, OBJECTIVE, config, seed=0)
+    assert drawn not in {trial.seed for trial in planned}
+    assert len({trial.seed for trial in planned}) == config.seeds
+
+
 def test_a_baseline_that_equals_another_mixture_is_not_trained_twice():
     config = ValidateConfig(baselines=["natural", "uniform"])
     planned = plan_validation(
