@@ -222,6 +222,19 @@ def test_guardrails_that_no_mixture_keeps_say_what_mends_them(fit):
     assert "group c >= 0.5" in said
 
 
+def test_a_conflict_is_told_of_the_mixture_that_comes_nearest_to_the_guardrail(fit):
+    limits = {
+        "bounds": {"law": (0.0, 0.1), "code": (0.5, 1.0)},
+        "guardrails": {"targets": {"law": 0.0}},
+    }
+    corners = [[0.5, 0.4, 0.1, 0.0], [0.5, 0.0, 0.1, 0.4]]
+    *law_N, natural = fit.predict(np.array([*corners, NATURAL.array])).losses_NM[:, 1]
+    with pytest.raises(InfeasibleError) as caught:
+        propose(fit, limits, samples=50)
+    worse = float(str(caught.value).partition("worse by law ")[2].split(",")[0])
+    assert worse == pytest.approx(min(law_N) - natural, abs=1e-4)
+
+
 def test_a_guardrail_on_an_unknown_evaluation_domain_is_refused(fit):
     with pytest.raises(ConfigError, match="unknown evaluation domain 'lwa'; did you mean 'law'"):
         propose(fit, {"guardrails": {"targets": {"lwa": 0.1}}})
