@@ -217,3 +217,21 @@ def test_a_summary_is_text_and_plain_values():
     plain = json.loads(json.dumps(summary.as_dict()))
     assert set(plain) == {"layers", "domains", "distances", "diagnoses", "undiagnosed"}
     assert len(plain["distances"]) == 2 * 6
+
+
+def test_what_was_counted_since_is_a_difference():
+    first, second = made(OWN, tokens=10_000), made(mixed(0.5), tokens=20_000)
+    for one, other in zip(((first + second) - first).layers, second.layers, strict=True):
+        for name, array in one.arrays().items():
+            np.testing.assert_allclose(array, other.arrays()[name])
+
+
+def test_frames_may_come_in_any_order_of_rows():
+    expected = made(mixed(0.3, OWN, np.arange(1, 9) * np.ones((4, 1)) / 36))
+    counts, layers = to_frames(expected)
+    found = from_frames(counts.sample(fraction=1, shuffle=True, seed=0), layers)
+    for one, other in zip(found.layers, expected.layers, strict=True):
+        for name, array in one.arrays().items():
+            np.testing.assert_array_equal(array, other.arrays()[name])
+    with pytest.raises(RoutingError, match="layer 7 is not the same in every window"):
+        from_frames(counts.head(-1), layers)

@@ -155,3 +155,10 @@ def test_children_of_a_parent_can_be_chosen():
 def test_an_empty_prefix_is_refused():
     with pytest.raises(ConfigError, match="--weight-prefix: must not be empty"):
         RunLayout("")
+
+
+def test_of_runs_that_failed_under_one_name_the_last_is_taken():
+    tries = [foreign("a", id=f"id-{n}", status="FAILED", metrics={"tokens": n}) for n in range(3)]
+    found = trials_of([foreign("b"), *tries], FOREIGN)
+    assert found.table.filter(trial="a")["tokens"].to_list() == [2]
+    assert found.notes == ("3 runs are called 'a'; the last one is taken",)
