@@ -9,8 +9,9 @@ import pytest
 from hypothesis import given, strategies as st
 from made_experts import NAMES, counted, probed
 
+from mixopt.errors import RoutingError
 from mixopt.routing import ScalarNames, join_probes, measures, probe_scalars, training_scalars
-from mixopt.routing.scalars import BUDGET
+from mixopt.routing.scalars import BUDGET, comparing_scalars
 
 # --- Names --------------------------------------------------------------------------------------
 
@@ -140,3 +141,16 @@ def test_the_share_of_shared_experts_is_a_mean_over_tokens_of_those_that_are_kno
     shared_D = join_probes([part(1, [0.2, np.nan]), part(3, [0.6, np.nan])]).layers[0].shared_D
     assert shared_D[0] == pytest.approx(0.5)
     assert np.isnan(shared_D[1])
+
+
+def test_parts_of_a_probe_are_of_the_same_experts():
+    parts = [probed(np.zeros((1, 2, 4), int), [0, 1], experts=experts) for experts in (4, 5)]
+    with pytest.raises(RoutingError, match="a part of the probe is of other experts: layer 0 has"):
+        join_probes(parts)
+
+
+def test_numbers_that_are_not_known_have_no_name():
+    named = ScalarNames((0, 1), NAMES)
+    told = [(0, float("nan"), 0.25, None), (1, float("nan"), 0.75, None)]
+    held_out = probed(np.zeros((1, 2, 4), int), [0, 0]).assignments()
+    assert comparing_scalars(told, held_out, named) == {"moe/mi_null/mean": 0.5}
