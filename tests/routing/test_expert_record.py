@@ -76,3 +76,21 @@ def test_nothing_is_there_before_something_is_written(tmp_path):
     assert record.windows() == record.beside == []
     assert record.last_probe() is None
     assert not record.path.exists()
+
+
+def test_the_last_probe_is_of_the_latest_step_and_a_probe_alone_is_a_record(tmp_path):
+    record = ExpertRecord(tmp_path / "experts")
+    for step in (5, 15):
+        record.write_probe(step, probed(np.full((1, 2, 8), step % 4), [0, 1]))
+    assert record.is_there
+    step, found = record.last_probe()
+    assert step == 15
+    assert found.layers[0].ids_TK[0, 0] == 3
+    assert record.beside == [record.path / "probe"]
+
+
+def test_a_file_that_is_being_written_is_left_alone(record):
+    temporary = record.path / "counts" / ".part-00000030.parquet.tmp"
+    temporary.touch()
+    record.cut(20)
+    assert temporary.exists()

@@ -9,8 +9,18 @@ import pytest
 from hypothesis import given, strategies as st
 from made_experts import NAMES, counted, probed
 
-from mixopt.routing import ScalarNames, join_probes, measures, probe_scalars, training_scalars
-from mixopt.routing.scalars import BUDGET
+from mixopt.errors import RoutingError
+from mixopt.routing import (
+    ExpertCounts,
+    LayerInformation,
+    ScalarNames,
+    join_probes,
+    measures,
+    probe_scalars,
+    training_scalars,
+    trial_scalars,
+)
+from mixopt.routing.scalars import BUDGET, comparing_scalars
 
 # --- Names --------------------------------------------------------------------------------------
 
@@ -140,3 +150,37 @@ def test_the_share_of_shared_experts_is_a_mean_over_tokens_of_those_that_are_kno
     shared_D = join_probes([part(1, [0.2, np.nan]), part(3, [0.6, np.nan])]).layers[0].shared_D
     assert shared_D[0] == pytest.approx(0.5)
     assert np.isnan(shared_D[1])
+
+
+def test_parts_of_a_probe_are_of_the_same_experts():
+    parts = [probed(np.zeros((1, 2, 4), int), [0, 1], experts=experts) for experts in (4, 5)]
+    with pytest.raises(RoutingError, match="a part of the probe is of other experts: layer 0 has"):
+        join_probes(parts)
+
+
+def test_numbers_that_are_not_known_have_no_name():
+    named = ScalarNames((0, 1), NAMES)
+    told = [(0, float("nan"), 0.25, None), (1, float("nan"), 0.75, None)]
+    held_out = probed(np.zeros((1, 2, 4), int), [0, 0]).assignments()
+    assert comparing_scalars(told, held_out, named) == {"moe/mi_null/mean": 0.5}
+
+
+def test_starved_experts_of_a_domain_are_of_all_layers():
+    counts_DE = np.array([[9_000, 9_000, 9_000, 9_000], [9_000, 9_000, 100, 100]])
+    window = counted([counts_DE, counts_DE, 9_000 * np.ones((2, 4), int)])
+    named = ScalarNames((), ("d0", "d1"))
+    values = training_scalars(window, named)
+    assert values["moe/starved_experts/d0"] == 0
+    assert values["moe/starved_experts/d1"] == 2 * 2
+
+
+def test_load_is_of_training_and_what_compares_domains_of_held_out_text():
+    even, apart = np.full((2, 4), 1000), np.array([[2000, 2000, 0, 0], [0, 0, 2000, 2000]])
+    one = np.tile([4000, 0, 0, 0], (2, 1))
+    counts = ExpertCounts(counted([one]), counted([apart]), (LayerInformation(0, 3, 1, 2, 0.5),))
+    values = trial_scalars(counts)
+    assert values["moe/max_vio/layer_00"] == pytest.approx(3)
+    assert values["moe/js_mean/d0"] == pytest.approx(1)
+    assert values["moe/mi/layer_00"] == 2
+    assert "moe/max_vio/layer_01" not in values
+    assert trial_scalars(replace(counts, train=counted([even])))["moe/dead_experts/sum"] == 0

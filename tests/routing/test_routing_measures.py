@@ -127,3 +127,8 @@ def test_a_domain_that_a_half_has_not_seen_is_left_out():
     assert information == pytest.approx(np.log(2))
     assert most == pytest.approx(np.log(2))
     assert np.isnan(measures.corrected_information(counts_HDE[:, 2:], np.ones(1))[0])
+    assert np.isnan(measures.corrected_information(counts_HDE[:, :1], np.ones(1))).all()
+
+
+def test_one_expert_alone_is_even():
+    assert measures.entropy(np.ones(1)) == 1

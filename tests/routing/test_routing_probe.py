@@ -6,7 +6,15 @@ import torch
 from routing_job import DOMAINS, batches, tiny
 
 from mixopt.errors import RoutingError
-from mixopt.routing import LayerProbe, ProbeResult, RouterStats, Summary, load_probe, save_probe
+from mixopt.routing import (
+    ENOUGH_SEQUENCES,
+    LayerProbe,
+    ProbeResult,
+    RouterStats,
+    Summary,
+    load_probe,
+    save_probe,
+)
 
 
 def probed(model, stats, data, **options):
@@ -182,3 +190,61 @@ def test_a_probe_without_batches_or_with_a_half_one_says_so():
         stats.domains(ids, mask),
     ):
         model(tokens), model(tokens)
+
+
+def of_sequences(domain_U, tokens_U, layers=()):
+    empty = np.zeros(0, np.int64)
+    return ProbeResult(("a", "b"), np.array(domain_U), np.array(tokens_U), empty, tuple(layers))
+
+
+@pytest.mark.parametrize(
+    ("sequences", "tokens", "enough"),
+    [
+        (ENOUGH_SEQUENCES, (100, 100), True),
+        (ENOUGH_SEQUENCES - 1, (100, 100), False),
+        (ENOUGH_SEQUENCES, (100, 50), False),
+        (ENOUGH_SEQUENCES // 2, (1000, 1000), False),
+    ],
+)
+def test_enough_is_so_many_sequences_and_tokens_of_each_domain(sequences, tokens, enough):
+    domain_U = np.arange(sequences) % 2
+    assert of_sequences(domain_U, np.take(tokens, domain_U)).enough is enough
+
+
+def layer_of(counts_UE, ids_TK=((),), number=0, top_k=1):
+    unknown = np.full(2, np.nan)
+    return LayerProbe(number, top_k, np.array(counts_UE), np.array(ids_TK, int), unknown)
+
+
+def test_the_sequences_of_a_domain_go_to_the_halves_in_turn_whatever_their_order():
+    counts_UE = np.eye(6, dtype=int) * 4
+    probe = of_sequences([0, 0, 1, 0, 1, 1], [5] * 6, [layer_of(counts_UE)])
+    layer = probe.assignments().layers[0]
+    assert layer.counts_HDE[0].tolist() == [[4, 0, 0, 4, 0, 0], [0, 0, 4, 0, 0, 4]]
+    assert layer.counts_HDE[1].tolist() == [[0, 4, 0, 0, 0, 0], [0, 0, 0, 0, 4, 0]]
+    assert layer.dropped_D.tolist() == [3, 3]
+    assert layer.tokens_D.tolist() == [15, 15]
+
+
+def test_each_layer_is_held_against_its_own_chance():
+    rng = np.random.default_rng(0)
+    domain_U = np.arange(40) % 2
+    layers = [
+        layer_of(rng.multinomial(32, rng.dirichlet(np.full(4, spread)), 40), number=number)
+        for number, spread in enumerate((0.3, 30.0))
+    ]
+    layers[1] = layer_of(rng.multinomial(4, np.full(4, 0.25), 40), number=1)
+    both = of_sequences(domain_U, [32] * 40, layers).specialisation(permutations=20)
+    for place, layer in enumerate(layers):
+        alone = of_sequences(domain_U, [32] * 40, [layer]).specialisation(permutations=20)
+        for name in both.columns:
+            np.testing.assert_allclose(both[name][place], alone[name][0], err_msg=name)
+
+
+def test_choices_that_were_dropped_both_times_did_not_stay():
+    kept = np.zeros(2, np.int64)
+    before, now = (
+        ProbeResult(("a", "b"), kept, kept + 1, kept, (layer_of([[1, 1, 0]] * 2, ids, top_k=2),))
+        for ids in ([[0, 3], [3, 3]], [[0, 3], [3, 1]])
+    )
+    assert now.saturation(before)["saturation"].to_list() == [0.25, None]

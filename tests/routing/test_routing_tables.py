@@ -217,3 +217,62 @@ def test_a_summary_is_text_and_plain_values():
     plain = json.loads(json.dumps(summary.as_dict()))
     assert set(plain) == {"layers", "domains", "distances", "diagnoses", "undiagnosed"}
     assert len(plain["distances"]) == 2 * 6
+
+
+def test_what_was_counted_since_is_a_difference():
+    first, second = made(OWN, tokens=10_000), made(mixed(0.5), tokens=20_000)
+    for one, other in zip(((first + second) - first).layers, second.layers, strict=True):
+        for name, array in one.arrays().items():
+            np.testing.assert_allclose(array, other.arrays()[name])
+
+
+def test_frames_may_come_in_any_order_of_rows():
+    expected = made(mixed(0.3, OWN, np.arange(1, 9) * np.ones((4, 1)) / 36))
+    counts, layers = to_frames(expected)
+    found = from_frames(counts.sample(fraction=1, shuffle=True, seed=0), layers)
+    for one, other in zip(found.layers, expected.layers, strict=True):
+        for name, array in one.arrays().items():
+            np.testing.assert_array_equal(array, other.arrays()[name])
+    with pytest.raises(RoutingError, match="layer 7 is not the same in every window"):
+        from_frames(counts.head(-1), layers)
+
+
+def test_of_each_kind_three_diagnoses_are_printed_and_the_rest_counted():
+    one_expert = np.tile(np.eye(8)[2], (4, 1))
+    for layers, lines in ((range(3), 3), (range(5), 4)):
+        text = str(Summary.of(made(one_expert, layers=layers)))
+        about = [line for line in text.splitlines() if ": collapse:" in line or "more" in line]
+        assert len(about) == lines
+        assert ("collapse in 2 more" in text) is (len(layers) == 5)
+
+
+def test_the_least_and_the_most_of_a_number_are_printed_with_their_layers():
+    even, own = made(EVEN, layers=(3,)), made(OWN, layers=(7,))
+    both = Assignments(NAMES, (*even.layers, *own.layers))
+    (line,) = [one for one in str(Summary.of(both)).splitlines() if one.startswith("max violation")]
+    worst = max(SHARES) / 2 * 8 - 1
+    assert line.split()[-5:] == [f"{worst / 2:.3f}", "0.000", "3", f"{worst:.3f}", "7"]
+    assert Summary.of(both).by_domain()["max_violation"].to_list() == [3.0] * 4
+
+
+def test_a_domain_in_a_layer_has_its_starved_leading_and_dropped_experts():
+    counts_DE = np.array([[500, 400, 80, 5, 15], [100, 100, 100, 1000, 700]])
+    empty = no_layer(4, 5, 2, 2)
+    layer = replace(
+        empty,
+        counts_HDE=np.stack([counts_DE, 0 * counts_DE]),
+        dropped_D=np.array([1000, 0]),
+        probability_DE=np.full((2, 5), 200.0),
+        entropy_D=np.array([500.0, 1000.0]) * np.log(5),
+        chosen_D=np.array([250.0, 750.0]),
+    )
+    first, second = Summary.of(Assignments(("a", "b"), (layer,))).domains.to_dicts()
+    assert first["starved"] == 2, "below a tenth of the even share; only one is below a hundredth"
+    assert (first["leading_expert"], second["leading_expert"]) == (0, 3)
+    assert first["lift"] == pytest.approx(0.5 / (600 / 3000))
+    assert second["lift"] == pytest.approx(0.5 / (1005 / 3000))
+    assert (first["dropped"], second["dropped"]) == (0.5, 0.0)
+    assert first["own"] == pytest.approx(0.9)
+    assert (first["router_entropy"], second["router_entropy"]) == (0.5, 1.0)
+    assert (first["confidence"], second["confidence"]) == (0.25, 0.75)
+    assert first["share"] == pytest.approx(0.5)

@@ -300,3 +300,39 @@ def test_numbers_that_are_not_finite_keep_their_place(run_path):
     assert values[0] == 1.0
     assert [math.isnan(value) for value in values[1:]] == [True, True]
     assert json.loads(run.data.tags["mixopt.not_finite"]) == {"loss": "inf at step 2"}
+
+
+def test_a_child_began_when_its_training_did(run_path):
+    trial_file(run_path, "t0")
+    record(run_path)
+    info = runs_of(run_path)[1]["t0"].info
+    written = int((run_path / "trials/t0.json").stat().st_mtime * 1000)
+    assert (info.end_time, info.start_time) == (written, written - 2000)
+
+
+def test_a_run_is_there_until_it_is_deleted(run_path):
+    from mixopt.tracking.mlflow_store import MlflowStore
+
+    record(run_path)
+    client, runs, _ = runs_of(run_path)
+    run = runs["sweep"].info.run_id
+    store = MlflowStore(f"sqlite:///{run_path / 'mlflow.db'}", "toy", None)
+    assert store.has(run)
+    client.delete_run(run)
+    assert not store.has(run)
+    assert not store.has("0" * 32)
+
+
+def test_more_metrics_and_settings_than_a_call_takes_are_all_there(run_path):
+    start(run_path)
+    say(run_path, "follow", file="all.jsonl", trial=None)
+    MetricLines(run_path / "all.jsonl").write({"x": {f"{n}": n for n in range(1000)}}, step=1)
+    params = {f"p{n}": str(n) for n in range(95)}
+    nothing = {"environment": {}, "datasets": []}
+    fresh = {"mixopt.fingerprint": "45"}
+    say(run_path, "start", name="many", folder=None, params=params, tags=fresh, **nothing)
+    say(run_path, "follow", file="all.jsonl", trial=None)
+    assert send(run_path) == []
+    run = runs_of(run_path)[1]["many"]
+    assert run.data.params == params
+    assert run.data.metrics == {f"x/{n}": n for n in range(1000)}

@@ -3,6 +3,7 @@
 import json
 import posixpath
 import re
+import resource
 
 import pytest
 from hypothesis import given, strategies as st
@@ -187,3 +188,73 @@ def test_a_step_that_begins_again_keeps_its_params_and_a_new_fingerprint_is_a_ne
     start("2", "b")
     journal.read()
     assert journal.steps["sweep"].params == {"lr": "2"}
+
+
+def test_a_line_of_which_the_disk_takes_a_part_is_an_error_and_is_ended_by_the_next(tmp_path):
+    file = tmp_path / "metrics.jsonl"
+    lines = MetricLines(file)
+    lines.write({"loss": 1.0}, step=1)
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    try:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (file.stat().st_size + 9, limits[1]))
+        with pytest.raises(OSError, match=r"metrics.jsonl: the disk is full"):
+            lines.write({"loss": 2.0}, step=2)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    lines.write({"loss": 3.0}, step=3)
+    points, _ = Position().new_points(file, 100)
+    assert values(points) == [("loss", 1, 1.0), ("loss", 3, 3.0)]
+
+
+def test_steps_that_do_not_ascend_are_sent_up_to_the_highest(tmp_path):
+    file = tmp_path / "metrics.jsonl"
+    lines = MetricLines(file)
+    for step in (4, 6, 5):
+        lines.write({"loss": 1.0}, step)
+    _, position = Position().new_points(file, 100)
+    file.write_bytes(b"")
+    for step in (5, 6, 7):
+        lines.write({"loss": 1.0}, step)
+    assert values(position.new_points(file, 100)[0]) == [("loss", 7, 1.0)]
+
+
+def test_a_cut_is_noticed_though_the_file_begins_alike_and_is_longer_again(tmp_path):
+    file = tmp_path / "metrics.jsonl"
+    lines = MetricLines(file)
+    for step in range(30):
+        lines.write({"loss": 1.0}, step)
+    _, position = Position().new_points(file, 100)
+    kept = file.read_bytes().splitlines(keepends=True)[:20]
+    file.write_bytes(b"".join(kept))
+    for step in range(20, 60):
+        lines.write({"loss": 2.0}, step)
+    assert values(position.new_points(file, 100)[0]) == [("loss", n, 2.0) for n in range(30, 60)]
+
+
+def test_what_is_appended_to_a_short_file_is_no_cut(tmp_path):
+    file = tmp_path / "metrics.jsonl"
+    lines = MetricLines(file)
+    lines.write({"loss": 1.0}, 1)
+    _, position = Position().new_points(file, 100)
+    lines.write({"loss": 2.0}, 1)
+    points, position = position.new_points(file, 100)
+    assert values(points) == [("loss", 1, 2.0)], "MLflow keeps both"
+    assert position.sent == {}
+
+
+def test_times_are_in_milliseconds_and_flags_are_no_numbers():
+    (point,) = points_of(b'{"step": 1, "time": 2.5, "loss": 3, "flag": true}\n')
+    assert (point.key, point.time) == ("loss", 2500)
+
+
+def test_a_name_that_mlflow_takes_is_its_key_and_needs_no_tag():
+    longest = "a" * LONGEST
+    assert key_of(longest) == longest
+    assert len(key_of(longest + "a")) == LONGEST
+    assert name_tags(["web", "loss/web", longest]) == {}
+
+
+def test_the_journal_is_read_on_from_where_it_was(tmp_path):
+    begin = {"op": "start", "step": "sweep", "tags": {}, **FIELDS}
+    journal = journal_of(tmp_path, begin, {"op": "end", "step": "sweep"}, begin)
+    assert journal._offset == (tmp_path / JOURNAL).stat().st_size

@@ -155,3 +155,21 @@ def test_children_of_a_parent_can_be_chosen():
 def test_an_empty_prefix_is_refused():
     with pytest.raises(ConfigError, match="--weight-prefix: must not be empty"):
         RunLayout("")
+
+
+def test_of_runs_that_failed_under_one_name_the_last_is_taken():
+    tries = [foreign("a", id=f"id-{n}", status="FAILED", metrics={"tokens": n}) for n in range(3)]
+    found = trials_of([foreign("b"), *tries], FOREIGN)
+    assert found.table.filter(trial="a")["tokens"].to_list() == [2]
+    assert found.notes == ("3 runs are called 'a'; the last one is taken",)
+
+
+def test_names_of_our_own_losses_are_kept_whole():
+    tags = {"mixopt.trial": "t", "mlflow.parentRunId": "id-s"}
+    metrics = {"loss/x_loss": 2.0, "loss/y": 3.0}
+    runs = [
+        foreign("s", weights=(), losses=(), tags={"mixopt.step": "sweep"}),
+        foreign("t", params={"weight/x": "1"}, metrics=metrics, tags=tags),
+    ]
+    assert trials_of(runs).targets == ("x_loss", "y")
+    assert trials_of([foreign(metrics={"eval/x_loss": 2.0})], FOREIGN).targets == ("x",)

@@ -1,0 +1,190 @@
+"""Each diagnosis at its threshold, with its numbers and what it suggests."""
+
+import numpy as np
+import pytest
+from made_experts import counted
+
+from mixopt.routing import Thresholds, diagnose
+
+BALANCED = Thresholds(load_entropy=0, dead=1)  # no collapse but by the tokens that choose an expert
+
+
+def found_in(counts_DE, limits=None, top_k=1):
+    """Diagnose one layer of these counts, in thousands."""
+    counts_DE = np.asarray(counts_DE, float) * 1000
+    return diagnose(counted([counts_DE.round().astype(int)], top_k), limits)
+
+
+def kinds(found):
+    return [(one.kind, one.domain) for one in found]
+
+
+# --- Collapse ------------------------------------------------------------------------------------
+
+
+def busy(share, experts=8):
+    """Return the counts of a domain that gives this share to its second expert, the rest evenly."""
+    rest = (1 - share) / (experts - 1)
+    return [rest, share, *[rest] * (experts - 2)]
+
+
+@pytest.mark.parametrize(
+    ("profile_E", "number"),
+    [
+        (busy(0.53), "load_entropy"),
+        ([1 / 6] * 6 + [0, 0], "dead"),
+    ],
+)
+def test_an_uneven_load_or_dead_experts_alone_are_collapse(profile_E, number):
+    (one,) = found_in([np.multiply(profile_E, 100)])
+    alarmed = {name for name in ("load_entropy", "dead") if _beyond(one, name)}
+    assert (one.kind, alarmed) == ("collapse", {number})
+    assert one.numbers["collapsed"] == 0
+    assert len(one.experts) == 1, "the busiest"
+
+
+def _beyond(one, name):
+    below = one.numbers[name] < one.alarms[name]
+    return below if name == "load_entropy" else one.numbers[name] > one.alarms[name]
+
+
+def test_an_expert_that_most_tokens_choose_alone_is_collapse():
+    (one,) = found_in([np.multiply(busy(0.6), 100)], BALANCED)
+    assert (one.experts, one.numbers["collapsed"]) == ((1,), 1)
+    assert found_in([np.multiply(busy(0.55), 100)], BALANCED) == []
+
+
+def test_a_load_at_the_thresholds_is_no_collapse():
+    counts_DE = [[30, 30, 30, 0]]
+    (one,) = found_in(counts_DE)
+    at = Thresholds(load_entropy=one.numbers["load_entropy"], dead=one.numbers["dead"])
+    assert found_in(counts_DE, at) == []
+
+
+def test_the_busiest_experts_share_is_of_tokens_each_of_which_chooses_several():
+    (one,) = found_in([[60, 20, 20, 20]], Thresholds(load_entropy=0.99, dead=1), top_k=2)
+    assert one.numbers["busiest"] == 1.0
+    assert "expert 0 is chosen by 100% of the tokens, 0% of the experts are dead" in one.what
+    assert one.experts == (0,)
+    assert one.numbers["max_violation"] == pytest.approx(1)
+
+
+def test_of_one_domain_alone_no_share_can_be_changed():
+    (one,) = found_in([[90, 10, 10, 10]])
+    assert one.change is None
+    assert "no mixture mends this" in one.advice
+
+
+def test_the_domain_that_brings_an_expert_most_tokens_is_to_blame_not_the_most_devoted():
+    # Above the mean load of 0.42, the first has 0.18 on 45 tokens, the second 0.58 on 5.
+    counts_DE = [[27, 6, 6, 6], [5, 0, 0, 0], [10, 14, 13, 13]]
+    (one,) = found_in(counts_DE, Thresholds(load_entropy=0.99, dead=1))
+    assert one.domain == one.change.domain == "d0"
+
+
+def load_at(counts_DE, share, expert):
+    """Return an expert's load were the first domain's share another, the others in proportion."""
+    counts_DE = np.asarray(counts_DE, float)
+    profile_DE = counts_DE / counts_DE.sum(1, keepdims=True)
+    others_E = counts_DE[1:].sum(0) / counts_DE[1:].sum()
+    return share * profile_DE[0, expert] + (1 - share) * others_E[expert]
+
+
+def test_half_of_the_excess_is_gone_at_the_share_that_is_proposed():
+    counts_DE = [[60, 20, 10, 10], [12, 28, 30, 30]]
+    (one,) = found_in(counts_DE, Thresholds(load_entropy=0.99, dead=1))
+    before, after = (load_at(counts_DE, share, 0) for share in (0.5, one.change.proposed))
+    assert one.change.domain == "d0"
+    assert one.change.share == 0.5
+    assert 0.25 < one.change.proposed < 0.5
+    assert after - 0.25 == pytest.approx((before - 0.25) / 2)
+
+
+def test_not_more_than_half_of_a_share_is_taken_away_at_once():
+    counts_DE = [[90, 4, 3, 3], [40, 20, 20, 20]]
+    (one,) = found_in(counts_DE, Thresholds(load_entropy=0.99, dead=1))
+    assert (one.change.share, one.change.proposed) == (0.5, 0.25)
+    assert load_at(counts_DE, 0.25, 0) - 0.25 > (load_at(counts_DE, 0.5, 0) - 0.25) / 2
+
+
+def test_a_change_that_takes_hardly_any_of_the_excess_is_not_proposed():
+    most = Thresholds(load_entropy=0.99, dead=1)
+    (alike,) = found_in([[62, 13, 13, 12], [60, 14, 13, 13]], most)
+    assert alike.change is None
+    (enough,) = found_in([[70, 10, 10, 10], [55, 15, 15, 15]], most)
+    assert enough.change.domain == "d0"
+
+
+# --- Degradation ---------------------------------------------------------------------------------
+
+
+def test_an_expert_serves_the_domain_that_has_a_share_of_it_at_the_threshold():
+    counts_DE = [[8, 8, 8, 1], [2, 2, 2, 9]]
+    limits = Thresholds(load_entropy=0, dead=1, occupied=0.1)
+    (one,) = found_in(counts_DE, limits)
+    assert (one.kind, one.domain, one.experts) == ("degradation", "d0", (0, 1, 2))
+    assert one.numbers == {"occupied": 0.75, "share": 0.625}
+    assert one.change.proposed == pytest.approx((0.625 + 0.5) / 2)
+    assert "3 of 4 experts serve 'd0', which has 62.5% of the tokens" in one.what
+    assert found_in(counts_DE, Thresholds(load_entropy=0, dead=1, occupied=0.125)) == []
+
+
+def test_shared_experts_are_held_against_the_mean_of_the_other_domains():
+    from dataclasses import replace
+
+    from made_experts import probed
+
+    train = counted([np.full((2, 4), 5000)])
+    probe = probed(np.zeros((1, 2, 4), int), [0, 1])
+
+    def of(*shared):
+        layer = replace(probe.layers[0], shared_D=np.array(shared))
+        seen = replace(probe, domains=("d0", "d1"), layers=(layer,))
+        return diagnose(train, probe=seen)
+
+    (one,) = of(0.7, 0.4)
+    assert (one.kind, one.domain, one.experts) == ("degradation", "d0", ())
+    assert one.numbers == {"shared": 0.7, "others": 0.4}
+    assert one.change is None, "its share is not above an even one"
+    assert of(0.7, np.nan) == []
+    assert of(0.5, 0.4) == []
+
+
+# --- Underfitting --------------------------------------------------------------------------------
+
+APART = np.kron(np.eye(3), np.ones((1, 2)))  # three domains with two experts each
+
+
+def test_a_rare_domain_may_be_joined_with_the_one_whose_experts_it_uses():
+    rare_E = [0.15, 0.15, 0.2, 0.2, 0.15, 0.15]
+    (one,) = found_in([*(40 * APART), rare_E], BALANCED)
+    assert (one.kind, one.domain) == ("underfitting", "d3")
+    assert "or join it with 'd1', whose experts it uses" in one.advice
+    assert one.numbers["own"] < one.alarms["own"] == 0.2
+    assert one.numbers["others"] == 1
+    assert one.alarms["rare"] == one.change.proposed == 0.125
+
+
+def test_a_domain_without_tokens_is_not_underfitted():
+    assert found_in([*(40 * APART), np.zeros(6)], BALANCED) == []
+
+
+def test_what_is_rare_is_below_a_part_of_an_even_share():
+    rare_E = np.ones(6)
+    for scale, expected in ((0.1, [("underfitting", "d3")]), (10, [])):
+        assert kinds(found_in([*(40 * APART), scale * rare_E], BALANCED)) == expected
+
+
+def test_the_middle_one_of_the_other_domains_must_have_experts_of_its_own():
+    # One of three others has experts of its own: the mean is 1/3, the middle one has none.
+    limits = Thresholds(load_entropy=0, dead=1, others=0.3, lift=2, occupied=1)
+    rest_E, rare_E = 40 * (APART[1] + APART[2]), np.ones(6)
+    assert found_in([40 * APART[0], rest_E, np.full(6, 40), rare_E], limits) == []
+    (one,) = found_in([*(40 * APART), np.full(6, 40), rare_E], limits)
+    assert (one.kind, one.domain, one.numbers["others"]) == ("underfitting", "d4", 1)
+
+
+def test_a_layer_needs_so_many_assignments_an_expert():
+    one = np.array([[1.0, 0, 0, 0], [1.0, 0, 0, 0]])
+    assert found_in(1.999 * one) == []
+    assert kinds(found_in(2.0 * one)) == [("collapse", None)]

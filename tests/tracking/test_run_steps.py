@@ -1,0 +1,81 @@
+"""What MLflow shall have of a run directory's steps, and of the code that made them."""
+
+import json
+import subprocess
+
+import pytest
+
+from mixopt import prepare
+from mixopt.config import load_config
+from mixopt.run_directory import open_run
+from mixopt.tracking import Tracker, code_tags, tracked
+from mixopt.tracking.journal import JOURNAL
+
+
+@pytest.fixture(scope="module")
+def prepared(experiment, tmp_path_factory):
+    """A run directory of which the corpus is there."""
+    folder = tmp_path_factory.mktemp("run")
+    config = folder / "tiny.yaml"
+    config.write_text(experiment.replace("tracking: {enabled: false}", ""))
+    prepare(config, folder / "run")
+    return config, folder / "run"
+
+
+def said(prepared, step, *overrides):
+    """Track a step in which nothing is done; return what was said, by operation."""
+    config, path = prepared
+    run = open_run(load_config(config, overrides), path)
+    (path / JOURNAL).unlink(missing_ok=True)
+    tracker = Tracker(run.config.tracking, run.config.name, path, sends=False)
+    with tracker, tracked(run, step, tracker):
+        (path / "design.parquet").touch()
+    (path / "design.parquet").unlink()
+    if not (path / JOURNAL).exists():
+        return run, {}
+    lines = [json.loads(line) for line in (path / JOURNAL).read_text().splitlines()]
+    return run, {line["op"]: line for line in lines}
+
+
+def test_a_sweep_is_said_with_its_settings_and_ended_with_its_files(prepared):
+    run, found = said(prepared, "sweep")
+    started = found["start"]
+    assert (started["step"], started["name"], started["folder"]) == ("sweep", "run/sweep", "trials")
+    assert started["params"]["tokens"] == "20000"
+    assert started["params"]["domains"] == "2"
+    assert started["params"]["design/trials"] == "8"
+    assert "seeds" not in started["params"]
+    assert started["tags"]["mixopt.fingerprint"] == run.fingerprint("sweep")
+    assert [entry["context"] for entry in started["datasets"]] == ["train", "eval"]
+    assert found["files"]["files"] == ["config.yaml", "design.parquet"]
+    assert list(found) == ["open", "start", "files", "end"]
+
+
+def test_a_validation_has_the_length_that_is_asked_for_or_twice_a_trials(prepared):
+    _, found = said(prepared, "validate")
+    assert found["start"]["params"]["tokens"] == "40000"
+    assert found["start"]["folder"] == "validation"
+    assert "seeds" in found["start"]["params"]
+    assert not [name for name in found["start"]["params"] if name.startswith("design/")]
+    assert found["files"]["files"] == []
+
+
+def test_a_report_adds_to_the_steps_that_are_done_and_else_says_nothing(prepared):
+    assert said(prepared, "report")[1] == {}
+
+
+def test_code_is_named_by_its_commit_and_whether_files_differ(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("GIT_CEILING_DIRECTORIES", str(tmp_path.parent))
+    assert "mixopt.git_commit" not in code_tags("f")
+    author = ["-c", "user.name=a", "-c", "user.email=a@b"]
+    (tmp_path / "file").write_text("one")
+    for arguments in (["init", "-q"], ["add", "."], [*author, "commit", "-qm", "one"]):
+        subprocess.run(["git", *arguments], check=True)
+    clean = code_tags("f")
+    assert (clean["mixopt.fingerprint"], clean["mixopt.git_dirty"]) == ("f", "false")
+    (tmp_path / "file").write_text("two")
+    changed = code_tags("f")
+    assert changed["mixopt.git_dirty"] == "true"
+    assert changed["mixopt.git_commit"] == clean["mixopt.git_commit"] + "+"
+    assert changed["mlflow.source.git.commit"] == clean["mixopt.git_commit"]
