@@ -410,11 +410,15 @@ def test_a_second_forward_pass_in_a_later_batch_is_found_when_counts_are_reduced
     stats = RouterStats.attach(model, DOMAINS)
     run(model, stats, data[:1])
     tokens, ids, mask = data[1]
-    with stats.domains(ids, mask):
-        model(tokens)
-        model(tokens)
-    with pytest.raises(RoutingError, match="ran 3 times in 2 batches"):
-        stats.reduce()
+    for is_reduced, message in ((False, "ran 3 times in 2"), (True, "ran 2 times in 1")):
+        if is_reduced:
+            run(model, stats, data[:1])
+            stats.reduce()
+        with stats.domains(ids, mask):
+            model(tokens)
+            model(tokens)
+        with pytest.raises(RoutingError, match=message):
+            stats.reduce()
 
 
 def test_a_model_without_a_router_says_what_was_looked_for_and_how_to_adapt_it():
@@ -486,3 +490,53 @@ def test_batches_do_not_overlap_and_a_detached_one_counts_no_more():
     stats.detach()
     with pytest.raises(RoutingError, match="was detached"), stats.domains(ids, mask):
         pass
+
+
+def halves(tap, stats, sequences, position=None):
+    """Count one token of each sequence, each to an expert of its own; return those of each half."""
+    ids = torch.zeros(sequences, 1, dtype=torch.long)
+    with stats.domains(ids, position=position):
+        tap(torch.arange(sequences)[:, None])
+    counts_HE = stats.window().layers[0].counts_HDE[:, 0]
+    return [np.flatnonzero(counts_E).tolist() for counts_E in counts_HE]
+
+
+def test_sequences_alternate_between_the_halves_and_who_comes_first_changes_by_batch():
+    tap = RouterTap(experts=4, top_k=1)
+    stats = RouterStats.attach(tap, ["web"])
+    assert halves(tap, stats, 4) == [[0, 2], [1, 3]]
+    ids = torch.zeros(1, 1, dtype=torch.long)
+    for expert in range(4):
+        with stats.domains(ids):
+            tap(torch.tensor([[expert]]))
+    counts_HE = stats.window().layers[0].counts_HDE[:, 0]
+    assert counts_HE.tolist() == [[1, 0, 1, 0], [0, 1, 0, 1]]
+
+
+def test_by_its_position_a_sequence_is_of_the_half_that_the_parity_of_its_bits_says():
+    tap = RouterTap(experts=6, top_k=1)
+    stats = RouterStats.attach(tap, ["web"])
+    assert halves(tap, stats, 6, position=0) == [[0, 3, 5], [1, 2, 4]]
+    assert halves(tap, stats, 6, position=3) == [[0, 2, 3], [1, 4, 5]], "3, 5 and 6 have two bits"
+
+
+def test_an_id_beyond_the_experts_is_a_dropped_choice_where_there_are_no_logits():
+    tap = RouterTap(experts=2, top_k=1)
+    stats = RouterStats.attach(tap, ["web"])
+    with stats.domains(torch.zeros(1, 3, dtype=torch.long)):
+        tap(torch.tensor([[0], [7], [2]]))
+    layer = stats.total().layers[0]
+    assert (layer.counts_DE.tolist(), layer.dropped_D.tolist()) == ([[1, 0]], [2])
+
+
+def test_a_layer_inside_a_block_has_the_number_of_the_inner_one():
+    inner = nn.ModuleDict({"layers": nn.ModuleList([nn.Identity(), RouterTap(experts=2, top_k=1)])})
+    model = nn.ModuleDict({"blocks": nn.ModuleList([nn.ModuleDict({"inner": inner})])})
+    assert list(RouterStats.attach(model, DOMAINS).total().sizes) == [1]
+
+
+def test_a_router_needs_a_number_of_experts():
+    for experts in (0, "absent"):
+        adapter = RouterAdapter("Linear", read=lambda out: (out, None), experts=experts, top_k=1)
+        with pytest.raises(RoutingError, match=f"router '': Linear has no number {experts!r}"):
+            RouterStats.attach(nn.Linear(2, 2), DOMAINS, adapters=[adapter])

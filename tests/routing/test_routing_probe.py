@@ -1,9 +1,12 @@
 """A probe tells domains apart beyond chance, and a checkpoint from an earlier one."""
 
+import contextlib
+
 import numpy as np
 import pytest
 import torch
 from routing_job import DOMAINS, batches, tiny
+from torch import nn
 
 from mixopt.errors import RoutingError
 from mixopt.routing import (
@@ -11,6 +14,7 @@ from mixopt.routing import (
     LayerProbe,
     ProbeResult,
     RouterStats,
+    RouterTap,
     Summary,
     load_probe,
     save_probe,
@@ -248,3 +252,64 @@ def test_choices_that_were_dropped_both_times_did_not_stay():
         for ids in ([[0, 3], [3, 3]], [[0, 3], [3, 1]])
     )
     assert now.saturation(before)["saturation"].to_list() == [0.25, None]
+
+
+def test_a_batch_that_an_error_interrupts_is_not_in_the_probe():
+    model, data = tiny(), batches(2)
+    stats = RouterStats.attach(model, DOMAINS)
+    with stats.probe() as probe:
+        for (tokens, ids, mask), error in zip(data, (KeyError, None), strict=True):
+            with contextlib.suppress(KeyError), stats.domains(ids, mask):
+                model(tokens)
+                if error:
+                    raise error
+    assert probe.result().tokens_U.sum() == data[1][2].sum()
+
+
+def test_tokens_of_no_domain_are_not_probed():
+    model = tiny()
+    with (
+        RouterStats.attach(model, DOMAINS).probe() as probe,
+        pytest.raises(RoutingError, match="2 tokens of the probe are of no domain"),
+    ):
+        probe.begin(torch.tensor([[0, 3, 4], [3, 1, 2]]))
+
+
+class Times(nn.Module):
+    """Multiplies by a number, or is that number for each token."""
+
+    def __init__(self, number, *, is_constant=False):
+        super().__init__()
+        self.number, self.is_constant = number, is_constant
+
+    def forward(self, x):
+        return torch.full_like(x[..., :1], self.number) if self.is_constant else self.number * x
+
+
+class Shared(nn.Module):
+    """A layer of routed experts and a shared one, by the names of Hugging Face's."""
+
+    def __init__(self, gate=None):
+        super().__init__()
+        self.gate = RouterTap(experts=2, top_k=1)
+        self.shared_expert, self.experts = Times(3.0), Times(1.0)
+        if gate is not None:
+            self.shared_expert_gate = Times(gate, is_constant=True)
+
+    def forward(self, x):
+        self.gate(torch.zeros(len(x), 1, dtype=torch.long))
+        if hasattr(self, "shared_expert_gate"):
+            self.shared_expert_gate(x)
+        return self.shared_expert(x) + self.experts(x)
+
+
+@pytest.mark.parametrize(("gate", "share"), [(None, 3 / 4), (0.0, 1.5 / 2.5)])
+def test_the_share_of_a_shared_expert_is_of_sizes_times_its_gate(gate, share):
+    model = Shared(gate)
+    stats = RouterStats.attach(model, ["a", "b"])
+    with stats.probe() as probe, stats.domains(torch.tensor([[0, 0, 0, 0]])):
+        model(torch.randn(4, 8))
+    assert probe.result().layers[0].shared_D[0] == pytest.approx(share)
+    assert np.isnan(probe.result().layers[0].shared_D[1])
+    others = [module for module in model.modules() if module is not model.gate]
+    assert not any(module._forward_hooks for module in others)

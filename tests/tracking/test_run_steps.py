@@ -7,7 +7,7 @@ import pytest
 
 from mixopt import prepare
 from mixopt.config import load_config
-from mixopt.run_directory import open_run
+from mixopt.run_directory import REPORT, SWEEP, VALIDATE, open_run
 from mixopt.tracking import Tracker, code_tags, tracked
 from mixopt.tracking.journal import JOURNAL
 
@@ -38,7 +38,7 @@ def said(prepared, step, *overrides):
 
 
 def test_a_sweep_is_said_with_its_settings_and_ended_with_its_files(prepared):
-    run, found = said(prepared, "sweep")
+    run, found = said(prepared, SWEEP)
     started = found["start"]
     assert (started["step"], started["name"], started["folder"]) == ("sweep", "run/sweep", "trials")
     assert started["params"]["tokens"] == "20000"
@@ -52,16 +52,18 @@ def test_a_sweep_is_said_with_its_settings_and_ended_with_its_files(prepared):
 
 
 def test_a_validation_has_the_length_that_is_asked_for_or_twice_a_trials(prepared):
-    _, found = said(prepared, "validate")
+    _, found = said(prepared, VALIDATE)
     assert found["start"]["params"]["tokens"] == "40000"
     assert found["start"]["folder"] == "validation"
     assert "seeds" in found["start"]["params"]
     assert not [name for name in found["start"]["params"] if name.startswith("design/")]
     assert found["files"]["files"] == []
+    _, found = said(prepared, VALIDATE, "validate.tokens=30000")
+    assert found["start"]["params"]["tokens"] == "30000"
 
 
 def test_a_report_adds_to_the_steps_that_are_done_and_else_says_nothing(prepared):
-    assert said(prepared, "report")[1] == {}
+    assert said(prepared, REPORT)[1] == {}
 
 
 def test_code_is_named_by_its_commit_and_whether_files_differ(tmp_path, monkeypatch):

@@ -4,12 +4,14 @@ import json
 import posixpath
 import re
 import resource
+import sqlite3
+from contextlib import closing
 
 import pytest
 from hypothesis import given, strategies as st
 
 from mixopt.tracking import MetricLines
-from mixopt.tracking.database import anywhere
+from mixopt.tracking.database import anywhere, first_use
 from mixopt.tracking.journal import JOURNAL, Journal
 from mixopt.tracking.keys import LONGEST, key_of, name_tags, names_of
 from mixopt.tracking.lines import LineFile, Position, points_of
@@ -258,3 +260,11 @@ def test_the_journal_is_read_on_from_where_it_was(tmp_path):
     begin = {"op": "start", "step": "sweep", "tags": {}, **FIELDS}
     journal = journal_of(tmp_path, begin, {"op": "end", "step": "sweep"}, begin)
     assert journal._offset == (tmp_path / JOURNAL).stat().st_size
+
+
+def test_a_database_is_made_so_that_writers_do_not_block_readers(tmp_path):
+    path = tmp_path / "all" / "mlflow.db"
+    with first_use(f"sqlite:///{path}"), closing(sqlite3.connect(path)) as database:
+        assert database.execute("pragma journal_mode").fetchone() == ("wal",)
+    with first_use("http://127.0.0.1:9"):
+        pass
