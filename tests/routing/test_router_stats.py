@@ -1,57 +1,15 @@
 """Counts of experts equal a count by hand, and counting changes nothing in training."""
 
-from collections import Counter
-
 import numpy as np
 import pytest
 import torch
+from counted_by_hand import by_hand, counted, run, same
 from routing_job import DOMAINS, TOP_K, batches, tiny
 from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from mixopt.errors import RoutingError
 from mixopt.routing import RouterAdapter, RouterStats, RouterTap
-
-
-def run(model, stats, data, *, backward_inside=False):
-    for tokens, ids, mask in data:
-        with stats.domains(ids, mask):
-            loss = model(tokens).square().mean()
-            if backward_inside:
-                loss.backward()
-        if not backward_inside:
-            loss.backward()
-
-
-def by_hand(model, data):
-    """Count assignments from the routers' logits, token by token."""
-    counts = Counter()
-    for tokens, ids, mask in data:
-        x = model.embedding(tokens)
-        for number, layer in enumerate(model.layers):
-            if number:
-                chosen = layer.router(x).topk(TOP_K).indices
-                for b, s in np.ndindex(*tokens.shape):
-                    if mask[b, s]:
-                        for expert in chosen[b, s].tolist():
-                            counts[DOMAINS[ids[b]], number, expert] += 1
-            x = x + layer(x)
-    return counts
-
-
-def counted(stats):
-    rows = stats.table().select("domain", "layer", "expert", "tokens").rows()
-    return Counter({tuple(key): tokens for *key, tokens in rows if tokens})
-
-
-def arrays(assignments):
-    return [a for layer in assignments.layers for a in layer.arrays().values()]
-
-
-def same(one, other):
-    return all(
-        np.allclose(a, b, rtol=1e-5) for a, b in zip(arrays(one), arrays(other), strict=True)
-    )
 
 
 def test_counts_equal_a_count_by_hand():
@@ -169,153 +127,6 @@ def test_counts_are_integers_on_the_device_and_no_buffers():
     stats = RouterStats.attach(model, DOMAINS)
     assert [name for name, _ in model.named_buffers()] == before
     assert all(c.counts.dtype == torch.int64 for c in stats._counting._counters)
-
-
-def test_a_callback_takes_the_domains_from_the_batch():
-    class Named(nn.Module):
-        def __init__(self):
-            super().__init__()
-            self.inner = tiny()
-
-        def forward(self, *, tokens, attention_mask):
-            return self.inner(tokens)
-
-    model = Named()
-    stats = RouterStats.attach(
-        model, DOMAINS, from_batch=lambda batch: (batch.pop("domain"), batch["attention_mask"])
-    )
-    data = batches()
-    for tokens, ids, mask in data:
-        model(tokens=tokens, attention_mask=mask, domain=ids)
-    assert counted(stats) == by_hand(model.inner, data)
-
-
-def test_a_forward_pass_that_fails_is_left_out_where_a_callback_opens_the_batches():
-    model, data = tiny(), batches(3)
-    place = iter([0, 1, 1, 2])
-    stats = RouterStats.attach(model, DOMAINS, from_batch=lambda batch: data[next(place)][1:])
-    model(data[0][0])
-    head, model.head = model.head, nn.Linear(1, 1)
-    with pytest.raises(RuntimeError, match="shapes cannot be multiplied"):
-        model(data[1][0])
-    model.head = head
-    for tokens, _, _ in data[1:]:
-        model(tokens)
-    # What the routers had counted of it before the error stays; it is no whole batch.
-    assert stats._counting.pending.batches == 3
-    assert stats._counting.pending.interrupted == 1
-    assert counted(stats) == by_hand(model, [data[0], data[1], data[1], data[2]])
-
-
-def test_a_window_is_what_came_since_the_last():
-    model, data = tiny(), batches(4)
-    stats = RouterStats.attach(model, DOMAINS)
-    run(model, stats, data[:1])
-    first = stats.window()
-    run(model, stats, data[1:])
-    second = stats.window()
-    assert same(first + second, stats.total())
-    assert second.tokens_D.sum() == sum(int(mask.sum()) for _, _, mask in data[1:])
-    assert stats.window().tokens_D.sum() == 0
-
-
-def test_an_interrupted_batch_does_not_stop_the_count():
-    model, data = tiny(), batches()
-    stats = RouterStats.attach(model, DOMAINS)
-    run(model, stats, data[:1])
-    with pytest.raises(KeyError), stats.domains(data[1][1], data[1][2]):
-        raise KeyError
-    run(model, stats, data[1:])
-    assert counted(stats) == by_hand(model, data)
-
-
-def test_a_state_goes_on_where_it_was(tmp_path):
-    data = batches(4)
-    model = tiny()
-    stats = RouterStats.attach(model, DOMAINS)
-    run(model, stats, data[:1])
-    stats.window()
-    run(model, stats, data[1:2])
-    torch.save(stats.state_dict(), tmp_path / "state.pt")
-    stats.detach()
-
-    again = RouterStats.attach(model, DOMAINS)
-    loaded = torch.load(tmp_path / "state.pt", weights_only=True)
-    again.load_state_dict(loaded)
-    for tensor in loaded.values():
-        if isinstance(tensor, torch.Tensor):
-            tensor.zero_()  # whose it is now is its owner's business
-    run(model, again, data[2:])
-    assert again.window().tokens_D.sum() == sum(int(mask.sum()) for _, _, mask in data[1:])
-    assert counted(again) == by_hand(model, data)
-
-
-def test_nothing_is_counted_after_detaching_and_another_may_attach():
-    model, data = tiny(), batches(1)
-    stats = RouterStats.attach(model, DOMAINS)
-    run(model, stats, data)
-    stats.detach()
-    other = RouterStats.attach(model, DOMAINS)
-    run(model, other, data)
-    assert same(stats.total(), other.total())
-
-
-def hooks(model):
-    """Return all hooks on a model's forward passes."""
-    return [
-        hook
-        for module in model.modules()
-        for hook in (*module._forward_hooks.values(), *module._forward_pre_hooks.values())
-    ]
-
-
-@pytest.mark.parametrize("by_callback", [False, True])
-def test_detaching_takes_every_hook_out_of_the_model_and_keeps_the_counts(by_callback):
-    model, data = tiny(), batches(1)
-    tokens, ids, mask = data[0]
-    callback = (lambda batch: (ids, mask)) if by_callback else None
-    stats = RouterStats.attach(model, DOMAINS, from_batch=callback)
-    assert len(hooks(model)) == (4 if by_callback else 2)
-    if by_callback:
-        model(tokens)
-    else:
-        run(model, stats, data)
-    stats.detach()
-    assert hooks(model) == []
-    model(tokens)
-    assert counted(stats) == by_hand(model, data)
-
-
-def test_a_probe_takes_its_hooks_out_also_after_an_error():
-    model = tiny()
-    stats = RouterStats.attach(model, DOMAINS)
-    before = hooks(model)
-    with stats.probe():
-        assert len(hooks(model)) == len(before) + 2
-    assert hooks(model) == before
-    with pytest.raises(KeyError), stats.probe():
-        raise KeyError
-    assert hooks(model) == before
-    with stats.probe():
-        pass
-
-
-def test_counters_begin_from_nothing_after_each_reduction_and_when_a_state_is_loaded():
-    model, data = tiny(), batches(3)
-    stats = RouterStats.attach(model, DOMAINS)
-    run(model, stats, data[:1])
-    state = stats.state_dict()
-    kept = [array.copy() for array in arrays(stats.total())]
-    run(model, stats, data[1:2])  # is not in the state, and not reduced
-    stats.load_state_dict(state)
-    for counter in stats._counting._counters:
-        assert not counter.counts.any()
-        assert not counter.passes.any()
-        assert not counter.sums_DF.any()
-    for now, then in zip(arrays(stats.total()), kept, strict=True):
-        assert np.array_equal(now, then)
-    run(model, stats, data[2:])
-    assert counted(stats) == by_hand(model, [data[0], data[2]])
 
 
 def test_an_adapter_of_one_line_reads_any_router():
@@ -463,61 +274,6 @@ def test_a_router_that_gives_something_else_is_named():
             stats.domains(torch.zeros(1, 2, dtype=torch.long)),
         ):
             model(output)
-
-
-def test_a_state_of_other_experts_or_domains_is_refused():
-    taps = {e: RouterTap(experts=e, top_k=2) for e in (4, 8)}
-    state = RouterStats.attach(taps[4], DOMAINS).state_dict()
-    other = RouterStats.attach(taps[8], DOMAINS)
-    with pytest.raises(RoutingError, match="checkpoint is of other experts: layer 0 has 4 experts"):
-        other.load_state_dict(state)
-    with pytest.raises(RoutingError, match="not a state of RouterStats"):
-        other.load_state_dict({"weights": 1})
-    renamed = RouterStats.attach(RouterTap(experts=4, top_k=2), ["a", "b", "c"])
-    with pytest.raises(RoutingError, match="counts the domains web, code, books; here they are a"):
-        renamed.load_state_dict(state)
-
-
-def test_batches_do_not_overlap_and_a_detached_one_counts_no_more():
-    model, (tokens, ids, mask) = tiny(), batches(1)[0]
-    stats = RouterStats.attach(model, DOMAINS)
-    with stats.domains(ids, mask):
-        model(tokens)
-        with pytest.raises(RoutingError, match="open already"), stats.domains(ids, mask):
-            pass
-        with pytest.raises(RoutingError, match="cannot begin inside"), stats.probe():
-            pass
-    stats.detach()
-    with pytest.raises(RoutingError, match="was detached"), stats.domains(ids, mask):
-        pass
-
-
-def halves(tap, stats, sequences, position=None):
-    """Count one token of each sequence, each to an expert of its own; return those of each half."""
-    ids = torch.zeros(sequences, 1, dtype=torch.long)
-    with stats.domains(ids, position=position):
-        tap(torch.arange(sequences)[:, None])
-    counts_HE = stats.window().layers[0].counts_HDE[:, 0]
-    return [np.flatnonzero(counts_E).tolist() for counts_E in counts_HE]
-
-
-def test_sequences_alternate_between_the_halves_and_who_comes_first_changes_by_batch():
-    tap = RouterTap(experts=4, top_k=1)
-    stats = RouterStats.attach(tap, ["web"])
-    assert halves(tap, stats, 4) == [[0, 2], [1, 3]]
-    ids = torch.zeros(1, 1, dtype=torch.long)
-    for expert in range(4):
-        with stats.domains(ids):
-            tap(torch.tensor([[expert]]))
-    counts_HE = stats.window().layers[0].counts_HDE[:, 0]
-    assert counts_HE.tolist() == [[1, 0, 1, 0], [0, 1, 0, 1]]
-
-
-def test_by_its_position_a_sequence_is_of_the_half_that_the_parity_of_its_bits_says():
-    tap = RouterTap(experts=6, top_k=1)
-    stats = RouterStats.attach(tap, ["web"])
-    assert halves(tap, stats, 6, position=0) == [[0, 3, 5], [1, 2, 4]]
-    assert halves(tap, stats, 6, position=3) == [[0, 2, 3], [1, 4, 5]], "3, 5 and 6 have two bits"
 
 
 def test_an_id_beyond_the_experts_is_a_dropped_choice_where_there_are_no_logits():

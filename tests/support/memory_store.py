@@ -1,0 +1,58 @@
+"""A store of tracking in memory, and the journal of a run directory, for tests that need no MLflow."""
+
+from mixopt.tracking.journal import JOURNAL
+from mixopt.tracking.lines import LineFile
+
+TAGS = {"mixopt.fingerprint": "0123"}
+
+
+class MemoryStore:
+    """Keeps what it is given, as MLflow's store would; refuses all while it is down."""
+
+    def __init__(self):
+        self.calls, self.is_down, self.deleted = [], False, set()
+
+    def _note(self, *call):
+        if self.is_down:
+            raise OSError("down")
+        self.calls.append(call)
+
+    def has(self, run):
+        self._note("has", run)
+        return run not in self.deleted
+
+    def parent(self, key, step, wanted):
+        self._note("parent", step, wanted.mark)
+        return f"{step}-{wanted.mark}-{sum(call[0] == 'parent' for call in self.calls)}"
+
+    def trial(self, key, parent, file, content):
+        self._note("trial", parent, file.stem)
+        return f"{parent}/{file.stem}"
+
+    def points(self, run, points):
+        self._note("points", run, [(p.key, p.step) for p in points])
+
+    def artifact(self, run, file, folder):
+        self._note("artifact", run, file.name, folder)
+
+    def tags(self, run, tags):
+        self._note("tags", run, dict(tags))
+
+    def status(self, run, status, ended):
+        self._note("status", run, status, ended)
+
+    def take(self):
+        """Return the calls since the last time."""
+        calls, self.calls = self.calls, []
+        return calls
+
+
+def say(path, op, step="sweep", time=1.5, **more):
+    journal = LineFile(path / JOURNAL)
+    journal.append({"op": op, "step": step, "time": time, **more})
+    journal.close()
+
+
+def start(path, tags=TAGS, folder=None, **more):
+    fields = {"name": "sweep", "params": {}, "environment": {}, "datasets": []}
+    say(path, "start", folder=folder, tags=tags, **fields, **more)
