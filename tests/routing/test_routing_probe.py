@@ -157,6 +157,7 @@ def test_a_probe_is_read_as_it_was_written(tmp_path):
     assert set(read.saturation(probe)["saturation"]) == {1.0}
     for one, other in zip(read.layers, probe.layers, strict=True):
         assert np.array_equal(one.counts_UE, other.counts_UE)
+        assert one.counts_UE.dtype == one.ids_TK.dtype == np.int64
         assert np.array_equal(one.shared_D, other.shared_D, equal_nan=True)
 
 

@@ -1,4 +1,4 @@
-"""A store of tracking in memory, and the journal of a run directory, for tests that need no MLflow."""
+"""A store of tracking in memory, and lines of a journal, for tests that need no MLflow."""
 
 from mixopt.tracking.journal import JOURNAL
 from mixopt.tracking.lines import LineFile
