@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import pytest
 
 from mixopt.online import cost
@@ -12,7 +14,7 @@ from mixopt.online.cost import Cost, CostMeter
 def clock(monkeypatch):
     """A list of the times that the clock shows next."""
     times = [10.0]
-    monkeypatch.setattr(cost.time, "perf_counter", lambda: times.pop(0))
+    monkeypatch.setattr(cost, "time", SimpleNamespace(perf_counter=lambda: times.pop(0)))
     return times
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -11,6 +12,7 @@ import torch
 from driver_parts import (
     DOMAIN_OF_ROW,
     NAMES,
+    ROWS,
     START,
     TOKENS,
     Turning,
@@ -23,8 +25,9 @@ from driver_parts import (
     train,
 )
 
+from mixopt import MixtureSampler
 from mixopt.errors import EstimatorError
-from mixopt.online import DriverOptions
+from mixopt.online import DriverOptions, cost
 from mixopt.online.decision import Decisions
 from mixopt.online.stream_steps import StreamSteps
 
@@ -173,6 +176,39 @@ def test_what_is_cumulated_of_perturbations_is_what_they_hold_for():
     assert (cost.perturbed_steps, cost.perturbed_tokens) == (7, 7 * 8 * TOKENS)
 
 
+def test_time_is_counted_where_it_is_spent(monkeypatch):
+    now = [0.0]
+    monkeypatch.setattr(cost, "time", SimpleNamespace(perf_counter=lambda: now[0]))
+
+    def spend(seconds, then=None):
+        now[0] += seconds
+        return then
+
+    class Slow(Asked):
+        def observe(self, observation):
+            spend(1000)
+            super().observe(observation)
+
+    evaluate = held_out_of()
+    loop = Loop(
+        Slow(3, held_out=True),
+        evaluate=lambda: spend(10, evaluate()),
+        observe_every=3,
+        lead=0,
+    )
+    spend(100)
+    loop.decisions.start()
+    for step in range(1, 4):
+        spend(1)
+        rows = np.array(next(iter(loop.order)))
+        domain = torch.from_numpy(DOMAIN_OF_ROW[rows])
+        loop.decisions.seen.record(losses_of(rows, step), domain, None, None)
+        loop.decisions.after_step(0.0)
+    spent = loop.decisions.meter.cost
+    assert (spent.perturbed_steps, spent.perturbed_seconds) == (3, 3)
+    assert (spent.evaluations, spent.evaluation_seconds) == (1, 10)
+
+
 def test_an_evaluation_that_fails_is_counted_without_tokens():
     estimator = Asked(5, held_out=True)
     evaluate = held_out_of((1.0, np.nan, 1.0))
@@ -276,6 +312,18 @@ def test_a_first_plan_beyond_what_is_left_freezes_on_the_reference():
     loop.decisions.start()
     assert "samples, and 10 are left (max_epochs)" in loop.decisions.frozen
     assert loop.plan().weights == tuple(START)
+
+
+def test_weights_that_the_sampler_cannot_draw_by_freeze(tmp_path):
+    order = MixtureSampler({"a": ROWS, "b": ROWS, "c": 0}, [0.5, 0.5, 0.0], batch_size=8)
+    log = tmp_path / "log.jsonl"
+    loop = Loop(order=order, log=log)
+    loop.decisions.start()
+    assert loop.decisions.frozen == (
+        "plan 'turn 0': domain 'c' has weight 0.1 and no rows; set it to 0"
+    )
+    assert (loop.plan().weights, loop.plan().first) == ((0.5, 0.5, 0.0), 1)
+    assert [line["why"] for line in lines(log)] == ["start", f"frozen: {loop.decisions.frozen}"]
 
 
 # State ----------------------------------------------------------------------------------------

@@ -163,6 +163,14 @@ def test_a_window_without_losses_is_an_error_where_they_are_needed():
         seen.trouble(opened(seen, 2))
 
 
+def test_a_first_window_without_losses_is_an_error_where_they_are_needed():
+    order = sampler()
+    seen = windows(order, needs_losses=True)
+    next(iter(order))
+    with pytest.raises(EstimatorError, match=r"no losses were recorded up to step 1: call record"):
+        seen.trouble(opened(seen, 1))
+
+
 def test_a_window_without_losses_is_none_where_they_are_not_needed():
     order = sampler()
     seen = windows(order)
