@@ -1,0 +1,429 @@
+"""Decisions while training runs, one state machine at a time: when it asks, tells and freezes."""
+
+from __future__ import annotations
+
+import json
+import logging
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+from driver_parts import (
+    DOMAIN_OF_ROW,
+    NAMES,
+    ROWS,
+    START,
+    TOKENS,
+    Turning,
+    driver_over,
+    held_from,
+    held_out_of,
+    lines,
+    losses_of,
+    sampler,
+    train,
+)
+
+from mixopt import MixtureSampler
+from mixopt.errors import EstimatorError
+from mixopt.online import DriverOptions, cost
+from mixopt.online.decision import Decisions
+from mixopt.online.stream_steps import StreamSteps
+
+
+class Asked(Turning):
+    """Counts how often it is asked for a plan, and raises what it is told to."""
+
+    def __init__(self, *arguments, **options):
+        super().__init__(*arguments, **options)
+        self.asked, self.error, self.deaf = 0, None, None
+
+    def plan(self):
+        self.asked += 1
+        if self.error is not None:
+            raise self.error
+        return super().plan()
+
+    def observe(self, observation):
+        if self.deaf is not None:
+            raise self.deaf
+        super().observe(observation)
+
+
+class Loop:
+    """A loop around decisions, with their state in reach."""
+
+    def __init__(self, estimator=None, order=None, **options):
+        self.order = sampler() if order is None else order
+        self.estimator = Asked(5) if estimator is None else estimator
+        chosen = DriverOptions(**{"steps": 40, "tokens_per_sample": TOKENS} | options)
+        stream = StreamSteps(self.order, chosen.accumulation, TOKENS)
+        setting = chosen.setting(self.order)
+        self.decisions = Decisions(self.estimator, setting, stream, chosen)
+
+    def go(self, until, loss=0.0):
+        self.decisions.start()
+        while self.decisions.step < until:
+            rows = np.array(next(iter(self.order)))
+            losses = losses_of(rows, self.decisions.step) + loss
+            if self.decisions.frozen is None:
+                domain = torch.from_numpy(DOMAIN_OF_ROW[rows])
+                self.decisions.seen.record(losses, domain, None, None)
+            self.decisions.after_step(0.25)
+        return self
+
+    def state(self):
+        return json.loads(json.dumps(self.decisions.state_dict()))
+
+    def plan(self):
+        return self.decisions.plan
+
+
+# When it asks ---------------------------------------------------------------------------------
+
+
+def test_a_run_begins_unfrozen_on_the_reference():
+    decisions = Loop().decisions
+    assert (decisions.step, decisions.frozen) == (0, None)
+    assert decisions.plan.weights == tuple(START)
+    assert decisions.state_dict()["learning_rate"] == 0
+    assert decisions.state_dict()["decider"]["seen"] == 0
+
+
+def test_a_start_asks_once():
+    loop = Loop()
+    loop.decisions.start()
+    loop.decisions.start()
+    assert loop.estimator.asked == 1
+
+
+def test_a_start_after_batches_were_drawn_begins_with_the_next():
+    order = sampler()
+    loop = Loop(order=order)
+    next(iter(order))
+    loop.decisions.start()
+    assert loop.plan().first == 1
+    assert order.log[-1].batch == 1
+
+
+@pytest.mark.parametrize(("steps", "asked"), [(20, 4), (21, 5)])
+def test_a_plan_that_would_hold_after_the_run_is_not_asked_for(steps, asked):
+    loop = Loop(steps=steps, lead=0).go(20)
+    assert loop.estimator.asked == asked
+
+
+def test_a_plan_without_a_start_is_asked_for_after_the_first_step():
+    loop = Loop(lead=0)
+    rows = np.array(next(iter(loop.order)))
+    domain = torch.from_numpy(DOMAIN_OF_ROW[rows])
+    loop.decisions.seen.record(losses_of(rows, 0), domain, None, None)
+    loop.decisions.after_step(0.0)
+    assert (loop.plan().first, loop.plan().last, loop.plan().until) == (2, 5, 5)
+
+
+def test_a_plan_that_is_late_ends_with_the_step_that_decides_it():
+    loop = Loop(Asked(1), lead=3).go(4)
+    assert (loop.plan().first, loop.plan().last, loop.plan().until) == (5, 4, 2)
+
+
+# What it tells --------------------------------------------------------------------------------
+
+
+def test_in_the_middle_of_a_plan_it_tells_every_few_steps():
+    loop = Loop(Asked(9), observe_every=4, lead=2).go(14)
+    assert [told.step for told in loop.estimator.told] == [4, 8, 9, 12]
+
+
+def test_in_the_middle_of_a_plan_that_ends_in_an_evaluation_it_tells_too():
+    estimator = Asked(5, held_out=True)
+    Loop(estimator, observe_every=2, lead=0, evaluate=held_out_of()).go(10)
+    assert [told.step for told in estimator.told] == [2, 4, 5, 6, 8, 10]
+
+
+def test_an_evaluation_is_told_at_once():
+    estimator = Asked(5, held_out=True)
+    Loop(estimator, lead=3, evaluate=held_out_of()).go(5)
+    assert estimator.told[-1].held_out.losses_M.tolist() == [3, 2, 1]
+
+
+def test_a_plan_that_asks_for_no_evaluation_has_none():
+    def evaluate():
+        raise AssertionError
+
+    loop = Loop(evaluate=evaluate).go(12)
+    assert loop.decisions.frozen is None
+    assert [told.held_out for told in loop.estimator.told] == [None] * len(loop.estimator.told)
+
+
+def test_an_estimator_that_raised_is_told_no_more(caplog):
+    loop = Loop(observe_every=1, lead=0).go(2)
+    loop.estimator.deaf = KeyError("web")
+    loop.go(3)
+    loop.estimator.deaf = None
+    loop.go(6)
+    assert loop.decisions.frozen == "KeyError in observe: 'web'"
+    assert [told.step for told in loop.estimator.told] == [1, 2]
+    assert loop.estimator.asked == 1
+    assert caplog.record_tuples == [
+        ("mixopt.online", logging.WARNING, "the mixture is frozen: KeyError in observe: 'web'")
+    ]
+
+
+def test_what_is_cumulated_of_perturbations_is_what_they_hold_for():
+    loop = Loop(lead=1).go(12)  # turn 0 holds up to step 6, turn 2 from step 12
+    cost = loop.decisions.meter.cost
+    assert (cost.perturbed_steps, cost.perturbed_tokens) == (7, 7 * 8 * TOKENS)
+
+
+def test_time_is_counted_where_it_is_spent(monkeypatch):
+    now = [0.0]
+    monkeypatch.setattr(cost, "time", SimpleNamespace(perf_counter=lambda: now[0]))
+
+    def spend(seconds, then=None):
+        now[0] += seconds
+        return then
+
+    class Slow(Asked):
+        def observe(self, observation):
+            spend(1000)
+            super().observe(observation)
+
+    evaluate = held_out_of()
+    loop = Loop(
+        Slow(3, held_out=True),
+        evaluate=lambda: spend(10, evaluate()),
+        observe_every=3,
+        lead=0,
+    )
+    spend(100)
+    loop.decisions.start()
+    for step in range(1, 4):
+        spend(1)
+        rows = np.array(next(iter(loop.order)))
+        domain = torch.from_numpy(DOMAIN_OF_ROW[rows])
+        loop.decisions.seen.record(losses_of(rows, step), domain, None, None)
+        loop.decisions.after_step(0.0)
+    spent = loop.decisions.meter.cost
+    assert (spent.perturbed_steps, spent.perturbed_seconds) == (3, 3)
+    assert (spent.evaluations, spent.evaluation_seconds) == (1, 10)
+
+
+def test_an_evaluation_that_fails_is_counted_without_tokens():
+    estimator = Asked(5, held_out=True)
+    evaluate = held_out_of((1.0, np.nan, 1.0))
+    cost = Loop(estimator, evaluate=evaluate).go(5).decisions.meter.cost
+    assert (cost.evaluations, cost.evaluation_tokens) == (1, 0)
+
+
+# Where it freezes -----------------------------------------------------------------------------
+
+
+def frozen(*, held_out=False, until=8, **options):
+    """A loop that froze at step 8, in the middle of a plan that perturbs."""
+    options = {"evaluate": held_out_of()} | options
+    loop = Loop(Asked(5, held_out=held_out), observe_every=1, lead=0, **options).go(4)
+    loop.estimator.error = ZeroDivisionError("no share")
+    return loop.go(until)
+
+
+def test_a_frozen_plan_never_ends_and_asks_for_nothing():
+    for held_out in (False, True):
+        plan = frozen(held_out=held_out).plan()
+        assert (plan.first, plan.last, plan.held_out, plan.perturbs) == (6, 0, False, False)
+        assert plan.why == "frozen: ZeroDivisionError in plan: no share"
+        assert plan.weights == tuple(START)  # turn 0 perturbs
+
+
+def test_nothing_is_opened_while_it_is_frozen():
+    loop = frozen()
+    asked, told = loop.estimator.asked, len(loop.estimator.told)
+    loop.go(30)
+    assert (loop.estimator.asked, len(loop.estimator.told)) == (asked, told)
+    assert loop.state()["watch"]["windows"] == []
+
+
+def test_what_was_seen_before_it_froze_is_forgotten():
+    loop = Loop(observe_every=2, lead=4).go(4)
+    loop.decisions.seen.add_alignment([1, 2, 3])
+    loop.decisions._freeze("why")
+    watch = loop.state()["watch"]
+    assert watch["windows"] == watch["alignments"] == []
+
+
+def test_a_thaw_of_what_is_not_frozen_changes_nothing():
+    loop = Loop().go(3)
+    before = loop.state()
+    loop.decisions.thaw()
+    assert loop.state() == before
+    assert loop.estimator.asked == 1
+
+
+def test_a_thaw_asks_for_a_plan_from_the_next_step_on():
+    loop = frozen()
+    loop.estimator.error = None
+    loop.decisions.thaw()
+    assert loop.decisions.frozen is None
+    assert (loop.plan().first, loop.plan().last, loop.plan().until) == (9, 10, 10)
+    assert loop.state()["decider"]["trouble"] is None
+    assert loop.go(20).decisions.frozen is None
+
+
+def test_a_thaw_after_the_last_step_asks_for_nothing():
+    loop = frozen(until=40)
+    asked = loop.estimator.asked
+    loop.decisions.thaw()
+    assert (loop.decisions.frozen, loop.estimator.asked) == (None, asked)
+
+
+def test_where_it_freezes_on_steady_weights_they_are_not_set_again(tmp_path):
+    log = tmp_path / "log.jsonl"
+    loop = Loop(lead=0, log=log).go(8)  # turn 1 is no perturbation
+    loop.estimator.error = ZeroDivisionError("no share")
+    loop.go(12)
+    assert [entry.batch for entry in loop.order.log] == [0, 5]
+    assert held_from(log) == [0, 5, 10]
+    assert lines(log)[-1]["weights"] == lines(log)[-2]["weights"]
+
+
+def test_a_shadow_that_freezes_changes_nothing(tmp_path):
+    log = tmp_path / "log.jsonl"
+    loop = frozen(shadow=True, log=log)
+    assert [entry.batch for entry in loop.order.log] == [0]
+    assert lines(log)[-1]["why"] == "frozen: ZeroDivisionError in plan: no share"
+    assert lines(log)[-1]["weights"] == dict(zip(NAMES, START, strict=True))
+
+
+def test_a_freeze_at_the_last_step_sets_no_weights_beyond_the_run():
+    loop = Loop(steps=12, lead=0, observe_every=1).go(11)  # turn 2 perturbs
+    loop.go(12, loss=9.0)
+    assert "losses rose" in loop.decisions.frozen
+    assert [entry.batch for entry in loop.order.log] == [0, 5, 10]
+
+
+def test_a_freeze_before_the_last_step_sets_weights_for_it():
+    loop = Loop(steps=13, lead=0, observe_every=1).go(11)
+    loop.go(12, loss=9.0)
+    assert [entry.batch for entry in loop.order.log] == [0, 5, 10, 12]
+
+
+def test_a_first_plan_beyond_what_is_left_freezes_on_the_reference():
+    loop = Loop(order=sampler(max_epochs={"a": 0.01}))
+    loop.decisions.start()
+    assert "samples, and 10 are left (max_epochs)" in loop.decisions.frozen
+    assert loop.plan().weights == tuple(START)
+
+
+def test_weights_that_the_sampler_cannot_draw_by_freeze(tmp_path):
+    order = MixtureSampler({"a": ROWS, "b": ROWS, "c": 0}, [0.5, 0.5, 0.0], batch_size=8)
+    log = tmp_path / "log.jsonl"
+    loop = Loop(order=order, log=log)
+    loop.decisions.start()
+    assert loop.decisions.frozen == (
+        "plan 'turn 0': domain 'c' has weight 0.1 and no rows; set it to 0"
+    )
+    assert (loop.plan().weights, loop.plan().first) == ((0.5, 0.5, 0.0), 1)
+    assert [line["why"] for line in lines(log)] == ["start", f"frozen: {loop.decisions.frozen}"]
+
+
+# State ----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("step", [0, 3, 5, 6, 11, 13])
+def test_a_state_that_is_loaded_is_the_same(step):
+    made = {"evaluate": held_out_of(), "observe_every": 3, "lead": 2}
+    first = Loop(Asked(5, held_out=True), **made).go(step)
+    again = Loop(Asked(5, held_out=True), **made)
+    again.order.load_state_dict(first.order.state_dict())
+    again.decisions.load_state_dict(first.state())
+    assert again.state() == first.state()
+    assert again.decisions.meter.cost == first.decisions.meter.cost
+    assert again.decisions.frozen is None
+
+
+def test_a_state_of_what_froze_is_the_same():
+    first, again = frozen(), Loop()
+    again.order.load_state_dict(first.order.state_dict())
+    again.decisions.load_state_dict(first.state())
+    assert again.state() == first.state()
+    assert again.decisions.frozen == "ZeroDivisionError in plan: no share"
+
+
+def test_a_state_keeps_what_the_estimator_raised_until_all_hear_of_it():
+    first = Loop(observe_every=1, lead=0).go(2)
+    first.estimator.deaf = KeyError("web")
+    state = first.go(3).state()
+    again = Loop(observe_every=1, lead=0)
+    again.order.load_state_dict(first.order.state_dict())
+    again.decisions.load_state_dict(state)
+    assert again.decisions.frozen is None
+    assert again.go(5).decisions.frozen == "KeyError in observe: 'web'"
+    assert again.estimator.told == []
+
+
+def test_a_state_of_a_run_that_never_started_starts():
+    state, loop = Loop().state(), Loop()
+    loop.decisions.load_state_dict(state)
+    loop.decisions.start()
+    assert loop.estimator.asked == 1
+    assert (loop.plan().why, loop.plan().first) == ("turn 0", 1)
+
+
+def test_of_other_domains_nothing_that_was_seen_is_kept():
+    first = Loop(observe_every=2, lead=4).go(3)
+    state = first.state()
+    state["domains"] = ["a", "b", "d"]
+    state["watch"]["alignments"] = [[1, 2, 3]]
+    loop = Loop()
+    loop.decisions.seen.add_alignment([1, 2, 3])
+    loop.order.load_state_dict(first.order.state_dict())
+    loop.decisions.load_state_dict(state)
+    watch = loop.state()["watch"]
+    assert watch["windows"] == watch["alignments"] == []
+    assert watch["means"] == [None] * 3
+    assert loop.plan().why == "start"
+    assert not loop.state()["started"]
+
+
+# The loop's side ------------------------------------------------------------------------------
+
+
+def test_a_driver_says_what_it_was_made_of():
+    order = sampler()
+    driver = driver_over(order, Turning(5), accumulation=2)
+    assert driver.mixture is order
+    assert driver.accumulation == 2
+    assert driver.setting.domains == NAMES
+    assert driver.steps_done == 0
+    assert driver.weights == dict(zip(NAMES, START, strict=True))
+
+
+def test_a_frozen_driver_takes_no_more_losses_or_alignments():
+    order, estimator = sampler(), Asked(5)
+    estimator.error = ZeroDivisionError("no share")
+    driver = driver_over(order, estimator)
+    train(driver, order, until=2)
+    driver.record(torch.ones(2), torch.zeros(3))  # of shapes that do not fit
+    driver.record_alignment([1.0])
+    watch = driver.state_dict()["watch"]
+    assert not np.any(watch["sums"])
+
+
+def test_the_learning_rate_is_0_where_it_is_not_given():
+    order, estimator = sampler(), Turning(1)
+    driver = driver_over(order, estimator, lead=0)
+    driver.start()
+    for rate in ({}, {"learning_rate": np.float32(0.5)}):
+        rows = np.array(next(iter(order)))
+        driver.record(losses_of(rows, 0), torch.from_numpy(DOMAIN_OF_ROW[rows]))
+        driver.step(**rate)
+    assert [told.learning_rate for told in estimator.told] == [0, 0.5]
+    assert isinstance(driver.state_dict()["learning_rate"], float)
+
+
+def test_a_state_of_another_format_is_refused():
+    driver = driver_over(sampler(), Turning(5))
+    state = driver.state_dict()
+    assert state["format"] == "mixopt-driver/1"
+    with pytest.raises(EstimatorError, match=r"not a state of format .*: 'mixopt-driver/2'"):
+        driver.load_state_dict(state | {"format": "mixopt-driver/2"})

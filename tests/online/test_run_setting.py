@@ -1,0 +1,156 @@
+"""What the user says of a run, and what its estimator is told of it."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from driver_parts import NAMES, START, Turning, held_out_of, sampler
+
+from mixopt import MixtureSampler
+from mixopt.errors import EstimatorError
+from mixopt.online import DriverOptions
+from mixopt.online.run_setting import lengths_of
+
+LENGTHS = {"a": 10.0, "b": 20.0, "c": 40.0}
+
+
+def options(**fields):
+    return DriverOptions(**{"steps": 40, "tokens_per_sample": 16} | fields)
+
+
+def setting(order=None, **fields):
+    return options(**fields).setting(sampler() if order is None else order)
+
+
+def test_what_a_run_leaves_unsaid():
+    one = options()
+    assert (one.accumulation, one.observe_every, one.lead, one.seed) == (1, 10, 1, 0)
+    assert (one.spike, one.shadow, one.log, one.evaluate, one.gives) == (1.0, False, None, None, ())
+
+
+@pytest.mark.parametrize(
+    ("field", "least"), [("steps", 1), ("accumulation", 1), ("observe_every", 1), ("lead", 0)]
+)
+def test_counts_are_whole_numbers_from_the_least_on(field, least):
+    assert getattr(options(**{field: least}), field) == least
+    for value in (least - 1, least + 0.5, True, "2"):
+        with pytest.raises(EstimatorError, match=rf"{field}: .* is not a whole number >= {least}"):
+            options(**{field: value})
+
+
+def test_what_no_loop_can_give_is_refused():
+    assert options(gives=["alignment", "excess_loss"]).gives == ["alignment", "excess_loss"]
+    with pytest.raises(EstimatorError, match=r"gives: 'held_out'"):
+        options(gives=["alignment", "held_out"])
+
+
+@pytest.mark.parametrize(
+    ("needs", "fields"),
+    [
+        ((), {}),
+        (("training_loss",), {}),
+        (("held_out",), {"evaluate": held_out_of()}),
+        (("excess_loss", "training_loss"), {"gives": ["excess_loss"]}),
+        (("alignment", "excess_loss"), {"gives": ["alignment", "excess_loss"]}),
+    ],
+)
+def test_an_estimator_whose_needs_are_met_is_taken(needs, fields):
+    options(**fields).check_needs(Turning(needs=needs))
+
+
+@pytest.mark.parametrize(
+    ("needs", "fields", "said"),
+    [
+        (("held_out",), {}, r"Turning needs held-out losses: DriverOptions\(evaluate=\)"),
+        (("held_out", "alignment"), {}, r"Turning needs inner products of gradients"),
+        (("excess_loss",), {"gives": ["alignment"]}, r"Turning needs the losses of a reference"),
+        (("magic",), {}, r"Turning needs 'magic', which this driver does not know"),
+    ],
+)
+def test_an_estimator_whose_needs_are_not_met_is_told_the_first(needs, fields, said):
+    with pytest.raises(EstimatorError, match=said):
+        options(**fields).check_needs(Turning(needs=needs))
+
+
+def test_a_setting_follows_from_the_sampler():
+    one = setting(seed=7)
+    assert (one.domains, one.steps, one.tokens_per_step, one.seed) == (NAMES, 40, 8 * 16, 7)
+    assert one.reference_D.tolist() == START
+    assert one.evaluations == NAMES
+    assert one.objective_M.tolist() == [1 / 3] * 3
+    assert (one.lower_D.tolist(), one.upper_D.tolist()) == ([0, 0, 0], [1, 1, 1])
+    assert one.inventory_D.tolist() == [16000.0] * 3
+
+
+def test_the_reference_is_the_mixture_of_the_next_batch():
+    order = sampler(schedule=[(2, [0.2, 0.2, 0.6])])
+    next(iter(order))
+    assert setting(order).reference_D.tolist() == START
+    next(iter(order))
+    assert setting(order).reference_D.tolist() == [0.2, 0.2, 0.6]
+
+
+def test_shares_and_inventory_of_the_corpus_are_of_tokens():
+    order = MixtureSampler({"a": 100, "b": 300, "c": 50}, START, batch_size=8)
+    one = setting(order, tokens_per_sample=LENGTHS)
+    assert one.inventory_D.tolist() == [1000, 6000, 2000]
+    assert one.natural_D.tolist() == [1 / 9, 6 / 9, 2 / 9]
+
+
+def test_tokens_of_a_step_are_of_samples_of_the_mean_length():
+    one = setting(tokens_per_sample=LENGTHS, accumulation=2)
+    assert one.tokens_per_step == round(16 / (0.5 / 10 + 0.3 / 20 + 0.2 / 40))
+
+
+@pytest.mark.parametrize(("length", "tokens"), [(0.001, 1), (0.1, 1), (0.2, 2)])
+def test_a_step_has_a_token_at_least(length, tokens):
+    assert setting(tokens_per_sample=length).tokens_per_step == tokens
+
+
+def test_what_is_said_of_a_run_is_told():
+    one = setting(
+        evaluations=["x", "y"],
+        objective={"y": 3.0},
+        natural={"a": 1.0, "c": 3.0},
+        inventory={"a": 1, "b": 2, "c": 3},
+        bounds={"b": (0.1, 0.9)},
+    )
+    assert one.evaluations == ("x", "y")
+    assert one.objective_M.tolist() == [0, 1]
+    assert one.natural_D.tolist() == [0.25, 0, 0.75]
+    assert one.inventory_D.tolist() == [1, 2, 3]
+    assert (one.lower_D.tolist(), one.upper_D.tolist()) == ([0, 0.1, 0], [1, 0.9, 1])
+
+
+@pytest.mark.parametrize(
+    ("fields", "said"),
+    [
+        ({"natural": {"d": 1.0}}, r"natural: 'd' is no domain of the sampler"),
+        ({"natural": {"a": 0.0}}, r"natural: \{'a': 0.0\}; weights are >= 0, and one is > 0"),
+        ({"natural": {"a": 2.0, "b": -1.0}}, r"natural: .*; weights are >= 0"),
+        ({"natural": {"a": np.inf}}, r"natural: .*; weights are >= 0"),
+        ({"objective": {"d": 1.0}}, r"objective: 'd' is no evaluation domain"),
+        ({"objective": {"a": 0.0}}, r"objective: .*; weights are >= 0"),
+        ({"inventory": {"a": 1, "c": 3}}, r"inventory: domain 'b' is left out"),
+        ({"inventory": {"a": 1, "b": 2, "c": 3, "d": 4}}, r"inventory: 'd' is no domain of the"),
+        ({"bounds": {"d": (0, 1)}}, r"bounds: 'd' is no domain of the sampler"),
+        ({"tokens_per_sample": {"a": 1.0, "b": 1.0}}, r"tokens_per_sample: domain 'c' is left"),
+        ({"tokens_per_sample": LENGTHS | {"d": 1.0}}, r"tokens_per_sample: 'd' is no domain of"),
+        ({"tokens_per_sample": LENGTHS | {"b": 0}}, r"tokens_per_sample: .*; they are > 0"),
+        ({"tokens_per_sample": np.nan}, r"tokens_per_sample: nan; they are > 0"),
+    ],
+)
+def test_what_cannot_be_right_is_named(fields, said):
+    with pytest.raises(EstimatorError, match=said):
+        setting(**fields)
+
+
+def test_a_name_that_is_nearly_right_is_suggested():
+    order = MixtureSampler({"books": 10, "code": 10}, [0.5, 0.5], batch_size=2)
+    with pytest.raises(EstimatorError, match=r"natural: 'boks' .*did you mean 'books'"):
+        setting(order, natural={"boks": 1.0})
+
+
+def test_lengths_are_by_domain():
+    assert lengths_of(3, NAMES).tolist() == [3, 3, 3]
+    assert lengths_of(LENGTHS, ("c", "b", "a")).tolist() == [40, 20, 10]

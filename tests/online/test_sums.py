@@ -1,0 +1,168 @@
+"""Sums of losses by domain in one process: units, masks, references, and what is broken."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from mixopt.errors import EstimatorError
+from mixopt.online import UNIT, DomainLosses, Reduction, is_first, sums as module
+from mixopt.online.sums import from_first, on_first, ranks
+
+FIRST = torch.tensor([0])
+
+
+def added(losses, *, domain=FIRST, mask=None, reference=None, lengths=(2.0, 2.0)):
+    """Return sums of losses, counts, broken losses and excess, each by domain."""
+    sums = DomainLosses(list(lengths))
+    sums.add(torch.as_tensor(losses), domain, mask, reference)
+    return sums.take().tolist()
+
+
+def test_a_unit_is_a_millionth_of_a_nat_or_so():
+    assert UNIT == 2**20
+    assert added([[2.0**-20, 0.0]])[0] == [1, 0]
+
+
+def test_losses_go_to_their_domains():
+    losses = torch.tensor([[1.0, 2.0], [4.0, 8.0], [16.0, 32.0]])
+    sums = added(losses, domain=torch.tensor([1, 0, 1], dtype=torch.int32))
+    assert sums == [[12 * UNIT, 51 * UNIT], [2, 4], [0, 0], [0, 0]]
+
+
+@pytest.mark.parametrize("number", [2.0**20, -(2.0**20), torch.nan])
+def test_a_loss_that_is_too_large_is_broken(number):
+    assert [row[0] for row in added([[number, 3.0]])] == [3 * UNIT, 1, 1, 0]
+
+
+def test_a_loss_that_is_just_small_enough_is_summed():
+    assert [row[0] for row in added([[2.0**20 - 1, -3.0]])] == [(2**20 - 4) * UNIT, 2, 0, 0]
+
+
+@pytest.mark.parametrize("number", [2.0**20, -(2.0**20), torch.nan])
+def test_a_loss_without_a_reference_beside_it_is_broken(number):
+    sums = added([[1.0, 3.0]], reference=torch.tensor([[number, 1.0]]))
+    assert [row[0] for row in sums] == [3 * UNIT, 1, 1, 2 * UNIT]
+
+
+def test_a_mask_may_be_of_numbers():
+    sums = added([[1.0, 3.0]], mask=torch.tensor([[0, 1]]))
+    assert [row[0] for row in sums] == [3 * UNIT, 1, 0, 0]
+
+
+def test_what_is_masked_is_not_broken():
+    sums = added([[torch.nan, 3.0]], mask=torch.tensor([[False, True]]))
+    assert [row[0] for row in sums] == [3 * UNIT, 1, 0, 0]
+
+
+def test_the_excess_of_a_mean_counts_for_its_tokens():
+    sums = added([3.0, 1.0], domain=torch.tensor([0, 1]), reference=torch.tensor([1.0, 2.0]))
+    assert sums == [[6 * UNIT, 2 * UNIT], [2, 2], [0, 0], [4 * UNIT, 0]]
+
+
+def test_a_broken_mean_counts_for_its_tokens():
+    assert [row[0] for row in added([torch.nan], lengths=[7.0])] == [0, 0, 7, 0]
+
+
+def test_the_length_of_a_sample_is_rounded():
+    assert added([1.0], lengths=[2.6])[1] == [3]
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])
+def test_losses_of_any_precision_are_exact(dtype):
+    assert added(torch.tensor([[1.5, 2.25]], dtype=dtype))[0][0] == 3.75 * UNIT
+
+
+def test_losses_are_not_changed_and_keep_their_graph():
+    losses = torch.tensor([[1.5, 2.5]], requires_grad=True)
+    added(losses, reference=torch.ones(1, 2, requires_grad=True))
+    assert losses.tolist() == [[1.5, 2.5]]
+    losses.sum().backward()
+    assert losses.grad.tolist() == [[1, 1]]
+
+
+def test_sums_go_on_until_they_are_taken():
+    sums = DomainLosses([2.0])
+    sums.add(torch.ones(1, 2), FIRST, None, None)
+    sums.add(torch.ones(1, 2), FIRST, None, None)
+    seen = sums.peek()
+    assert seen[:2].tolist() == [[4 * UNIT], [4]]
+    sums.add(torch.ones(1, 2), FIRST, None, None)
+    assert seen[1].item() == 4
+    assert sums.take()[1].item() == 6
+    assert not sums.take().any()
+
+
+def test_sums_that_were_taken_can_be_put_back():
+    sums = DomainLosses([2.0])
+    sums.add(torch.ones(1, 2), FIRST, None, None)
+    sums.put(sums.peek())
+    assert sums.take().tolist() == [[4 * UNIT], [4], [0], [0]]
+
+
+@pytest.mark.parametrize(
+    ("losses", "domain", "mask", "reference", "said"),
+    [
+        ((), (), None, None, r"losses of shape \(\) and domains of shape \(\)"),
+        ((2, 3), (2,), None, (2,), r"reference_losses of shape \(2,\) for losses of shape \(2, 3"),
+        ((2, 3), (2,), (2, 4), None, r"a mask of shape \(2, 4\) for losses of shape \(2, 3\)"),
+        ((2,), (2,), (3, 4), None, r"a mask of shape \(3, 4\) for losses of shape \(2,\)"),
+        ((2, 3), (2,), (2, 3, 1), None, r"a mask of shape \(2, 3, 1\)"),
+    ],
+)
+def test_shapes_that_do_not_fit_are_refused(losses, domain, mask, reference, said):
+    mask = None if mask is None else torch.ones(mask)
+    reference = None if reference is None else torch.ones(reference)
+    sums = DomainLosses([2.0])
+    with pytest.raises(EstimatorError, match=said):
+        sums.add(torch.ones(losses), torch.zeros(domain, dtype=torch.long), mask, reference)
+
+
+# One rank -------------------------------------------------------------------------------------
+
+
+def test_one_process_is_the_first_of_one_rank():
+    assert ranks() == 1
+    assert is_first()
+    value = object()
+    assert from_first(value) is value
+    assert Reduction(torch.tensor([[1, 2]])).result().tolist() == [[1, 2]]
+
+
+def test_a_call_on_the_first_rank_returns_what_it_gives():
+    assert on_first(lambda: 7) == 7
+
+
+def test_what_a_call_raises_is_raised_as_it_is():
+    with pytest.raises(ZeroDivisionError):
+        on_first(lambda: 1 / 0)
+
+
+def test_another_rank_does_not_call_and_hears_what_went_wrong(monkeypatch):
+    monkeypatch.setattr(module, "is_first", lambda: False)
+    assert on_first(lambda: 1 / 0) is None
+    monkeypatch.setattr(module, "from_first", lambda said: "KeyError on rank 0: 'web'")
+    with pytest.raises(EstimatorError, match=r"^KeyError on rank 0: 'web'$"):
+        on_first(lambda: 1 / 0)
+
+
+# Where sums and messages are ------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("backends", "cuda", "of_sums", "of_messages"),
+    [
+        ("cpu:gloo,cuda:gloo", True, "cpu", "cpu"),
+        ("cpu:gloo,cuda:nccl", True, "cuda:3", "cpu"),
+        ("cpu:gloo,cuda:nccl", False, "cpu", "cpu"),
+        ("cuda:nccl", True, "cuda:3", "cuda:3"),
+    ],
+)
+def test_sums_are_on_the_device_of_nccl_and_messages_beside_it(
+    monkeypatch, backends, cuda, of_sums, of_messages
+):
+    monkeypatch.setattr(module.dist, "get_backend_config", lambda: backends)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: cuda)
+    monkeypatch.setattr(torch.cuda, "current_device", lambda: 3)
+    assert module._device_of_sums() == torch.device(of_sums)
+    assert module._device_of_messages() == torch.device(of_messages)
