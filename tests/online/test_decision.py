@@ -127,6 +127,15 @@ def test_a_plan_that_is_late_ends_with_the_step_that_decides_it():
     assert (loop.plan().first, loop.plan().last, loop.plan().until) == (5, 4, 2)
 
 
+def test_an_estimator_that_needs_no_losses_is_asked_without_them():
+    loop = Loop(Asked(2, needs=()), lead=0)
+    loop.decisions.start()
+    for _ in range(4):
+        next(iter(loop.order))
+        loop.decisions.after_step(0.0)
+    assert loop.estimator.asked == 3
+
+
 # What it tells --------------------------------------------------------------------------------
 
 
@@ -235,6 +244,14 @@ def test_a_frozen_plan_never_ends_and_asks_for_nothing():
         assert plan.weights == tuple(START)  # turn 0 perturbs
 
 
+def test_a_freeze_on_a_plan_that_is_evaluated_asks_for_no_evaluation():
+    loop = Loop(Asked(5, held_out=True), lead=0, evaluate=held_out_of()).go(8)
+    loop.estimator.error = ZeroDivisionError("no share")
+    plan = loop.go(12).plan()
+    assert (plan.first, plan.last, plan.held_out) == (11, 0, False)
+    assert plan.weights != tuple(START)  # turn 1 is no perturbation
+
+
 def test_nothing_is_opened_while_it_is_frozen():
     loop = frozen()
     asked, told = loop.estimator.asked, len(loop.estimator.told)
@@ -267,6 +284,13 @@ def test_a_thaw_asks_for_a_plan_from_the_next_step_on():
     assert (loop.plan().first, loop.plan().last, loop.plan().until) == (9, 10, 10)
     assert loop.state()["decider"]["trouble"] is None
     assert loop.go(20).decisions.frozen is None
+
+
+def test_a_plan_after_a_long_freeze_has_a_step_at_least():
+    loop = frozen(until=20)
+    loop.estimator.error = None
+    loop.decisions.thaw()
+    assert (loop.plan().first, loop.plan().last, loop.plan().until) == (21, 21, 10)
 
 
 def test_a_thaw_after_the_last_step_asks_for_nothing():

@@ -110,7 +110,7 @@ def test_a_step_has_a_token_at_least(length, tokens):
 def test_what_is_said_of_a_run_is_told():
     one = setting(
         evaluations=["x", "y"],
-        objective={"y": 3.0},
+        objective={"y": 0.5},
         natural={"a": 1.0, "c": 3.0},
         inventory={"a": 1, "b": 2, "c": 3},
         bounds={"b": (0.1, 0.9)},
