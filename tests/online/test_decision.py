@@ -202,8 +202,8 @@ def test_time_is_counted_where_it_is_spent(monkeypatch):
     loop = Loop(
         Slow(3, held_out=True),
         evaluate=lambda: spend(10, evaluate()),
-        observe_every=3,
-        lead=0,
+        observe_every=2,  # told at step 3, before the evaluation
+        lead=1,
     )
     spend(100)
     loop.decisions.start()

@@ -257,6 +257,13 @@ def test_what_bounds_add_is_taken_from_the_smallest_remainders():
     assert shares(weights, lower=[0.25001, 0.25001, 0]) == [0.2501, 0.2501, 0.4998]
 
 
+def test_what_bounds_add_is_taken_a_unit_at_a_time():
+    weights = np.array([0.25001, 0.25001, 0.24998, 0.25])
+    lower = np.array([0.25001, 0.25001, 0, 0])
+    found = rounded_shares(weights, np.full(4, 0.25), lower, np.ones(4))
+    assert found.tolist() == [0.2501, 0.2501, 0.2499, 0.2499]
+
+
 def test_what_is_missing_goes_around_until_all_is_given():
     upper = [0.5, 0.2, 0.9]
     assert shares([0.5, 0.2, 0.3], upper=upper) == [0.5, 0.2, 0.3]
