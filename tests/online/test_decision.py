@@ -16,17 +16,14 @@ from driver_parts import (
     START,
     TOKENS,
     Turning,
-    driver_over,
     held_from,
     held_out_of,
     lines,
     losses_of,
     sampler,
-    train,
 )
 
 from mixopt import MixtureSampler
-from mixopt.errors import EstimatorError
 from mixopt.online import DriverOptions, cost
 from mixopt.online.decision import Decisions
 from mixopt.online.stream_steps import StreamSteps
@@ -407,47 +404,3 @@ def test_of_other_domains_nothing_that_was_seen_is_kept():
     assert watch["means"] == [None] * 3
     assert loop.plan().why == "start"
     assert not loop.state()["started"]
-
-
-# The loop's side ------------------------------------------------------------------------------
-
-
-def test_a_driver_says_what_it_was_made_of():
-    order = sampler()
-    driver = driver_over(order, Turning(5), accumulation=2)
-    assert driver.mixture is order
-    assert driver.accumulation == 2
-    assert driver.setting.domains == NAMES
-    assert driver.steps_done == 0
-    assert driver.weights == dict(zip(NAMES, START, strict=True))
-
-
-def test_a_frozen_driver_takes_no_more_losses_or_alignments():
-    order, estimator = sampler(), Asked(5)
-    estimator.error = ZeroDivisionError("no share")
-    driver = driver_over(order, estimator)
-    train(driver, order, until=2)
-    driver.record(torch.ones(2), torch.zeros(3))  # of shapes that do not fit
-    driver.record_alignment([1.0])
-    watch = driver.state_dict()["watch"]
-    assert not np.any(watch["sums"])
-
-
-def test_the_learning_rate_is_0_where_it_is_not_given():
-    order, estimator = sampler(), Turning(1)
-    driver = driver_over(order, estimator, lead=0)
-    driver.start()
-    for rate in ({}, {"learning_rate": np.float32(0.5)}):
-        rows = np.array(next(iter(order)))
-        driver.record(losses_of(rows, 0), torch.from_numpy(DOMAIN_OF_ROW[rows]))
-        driver.step(**rate)
-    assert [told.learning_rate for told in estimator.told] == [0, 0.5]
-    assert isinstance(driver.state_dict()["learning_rate"], float)
-
-
-def test_a_state_of_another_format_is_refused():
-    driver = driver_over(sampler(), Turning(5))
-    state = driver.state_dict()
-    assert state["format"] == "mixopt-driver/1"
-    with pytest.raises(EstimatorError, match=r"not a state of format .*: 'mixopt-driver/2'"):
-        driver.load_state_dict(state | {"format": "mixopt-driver/2"})
