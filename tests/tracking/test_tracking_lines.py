@@ -224,7 +224,7 @@ def test_a_cut_is_noticed_though_the_file_begins_alike_and_is_longer_again(tmp_p
     file = tmp_path / "metrics.jsonl"
     lines = MetricLines(file)
     for step in range(30):
-        lines.write({"loss": 1.0}, step)
+        lines.write({"loss": 1.125}, step)
     _, position = Position().new_points(file, 100)
     kept = file.read_bytes().splitlines(keepends=True)[:20]
     file.write_bytes(b"".join(kept))
