@@ -52,6 +52,7 @@ def test_only_the_limits_in_conflict_are_named():
 
 def test_a_radius_that_the_floors_leave_is_named_with_the_radius_that_is_enough():
     said = refusal(bounds={"law": (0.3, 1.0)}, radius={"tv": 0.05})
+    assert "law >= 0.3; constraints.radius: total variation from natural <= 0.05)" in said
     enough = float(re.search(r"radius.tv: ([0-9.]+)", said).group(1))
     assert enough == pytest.approx(0.2, abs=1e-3)  # law rises from 0.1 to 0.3
     constraints(bounds={"law": (0.3, 1.0)}, radius={"tv": enough})
