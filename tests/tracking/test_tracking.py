@@ -17,6 +17,7 @@ from mixopt.mixture import Mixture
 from mixopt.system import read_json
 from mixopt.tracking import MetricLines, Tracker
 from mixopt.tracking.journal import JOURNAL
+from mixopt.tracking.keys import names_of
 from mixopt.tracking.lines import LineFile
 from mixopt.tracking.process import Sender
 from mixopt.trials import Losses, Trial, TrialFolder, TrialResult
@@ -300,6 +301,17 @@ def test_numbers_that_are_not_finite_keep_their_place(run_path):
     assert values[0] == 1.0
     assert [math.isnan(value) for value in values[1:]] == [True, True]
     assert json.loads(run.data.tags["mixopt.not_finite"]) == {"loss": "inf at step 2"}
+
+
+def test_names_of_metrics_that_mlflow_refuses_are_in_a_tag(run_path):
+    start(run_path)
+    say(run_path, "follow", file="all.jsonl", trial=None)
+    lines = MetricLines(run_path / "all.jsonl")
+    lines.write({"loss": {"c++": 1.0, "web": 2.0}}, step=1)
+    send(run_path)
+    data = runs_of(run_path)[1]["sweep"].data
+    assert data.metrics == {"loss/c_2b__2b_": 1.0, "loss/web": 2.0}
+    assert names_of(data.tags) == {"loss/c_2b__2b_": "loss/c++"}
 
 
 def test_a_child_began_when_its_training_did(run_path):

@@ -166,10 +166,10 @@ def test_of_runs_that_failed_under_one_name_the_last_is_taken():
 
 def test_names_of_our_own_losses_are_kept_whole():
     tags = {"mixopt.trial": "t", "mlflow.parentRunId": "id-s"}
-    metrics = {"loss/x_loss": 2.0, "loss/y": 3.0}
+    metrics = {"loss/x_loss": 2.0, "loss/y_loss": 3.0}
     runs = [
         foreign("s", weights=(), losses=(), tags={"mixopt.step": "sweep"}),
         foreign("t", params={"weight/x": "1"}, metrics=metrics, tags=tags),
     ]
-    assert trials_of(runs).targets == ("x_loss", "y")
+    assert trials_of(runs).targets == ("x_loss", "y_loss")
     assert trials_of([foreign(metrics={"eval/x_loss": 2.0})], FOREIGN).targets == ("x",)
