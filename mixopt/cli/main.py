@@ -7,12 +7,12 @@ from __future__ import annotations
 
 import sys
 
-from mixopt.cli import experts, fits, proposals, steps, tracking, training
+from mixopt.cli import experts, fits, proposals, step_commands, tracking, training
 from mixopt.cli.options import app
 from mixopt.errors import MixoptError, OtherRankError
 
 # Each adds its commands to `app`.
-COMMANDS = (steps, proposals, fits, training, tracking, experts)
+COMMANDS = (step_commands, proposals, fits, training, tracking, experts)
 
 
 def run_command_line() -> None:

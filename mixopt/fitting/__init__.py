@@ -50,7 +50,7 @@ if TYPE_CHECKING:
     from mixopt.fitting.fit_data import FitData as FitData
     from mixopt.fitting.fit_report import CEILING as CEILING
     from mixopt.fitting.fitted import Fit as Fit
-    from mixopt.fitting.held_out import OBJECTIVE as OBJECTIVE
+    from mixopt.fitting.held_out_predictions import OBJECTIVE as OBJECTIVE
     from mixopt.fitting.model_sizes import ModelSize as ModelSize, asked_size as asked_size
     from mixopt.fitting.noise_ceiling import replicate_spread as replicate_spread
     from mixopt.fitting.pilot_correction import correct as correct
@@ -112,7 +112,7 @@ else:
             "fit_data": ["FitData"],
             "fit_report": ["CEILING"],
             "fitted": ["Fit"],
-            "held_out": ["OBJECTIVE"],
+            "held_out_predictions": ["OBJECTIVE"],
             "model_sizes": ["ModelSize", "asked_size"],
             "noise_ceiling": ["replicate_spread"],
             "pilot_correction": ["correct"],

@@ -31,7 +31,7 @@ from mixopt.fitting.cross_validation import out_of_fold
 from mixopt.fitting.fit_data import FitData
 from mixopt.fitting.fit_report import report_table
 from mixopt.fitting.fitted import Fit
-from mixopt.fitting.held_out import HeldOutPredictions, held_out, held_out_table
+from mixopt.fitting.held_out_predictions import HeldOutPredictions, held_out, held_out_table
 from mixopt.fitting.model_sizes import ModelSize, size_of_fit
 from mixopt.fitting.regressor import cross_fit_regressor, fit_regressor
 from mixopt.fitting.repetition import Repetition

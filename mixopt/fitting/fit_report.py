@@ -17,7 +17,7 @@ import polars as pl
 
 from mixopt.fitting.cross_validation import rmse, spearman_within
 from mixopt.fitting.fit_data import FitData
-from mixopt.fitting.held_out import OBJECTIVE, HeldOutPredictions
+from mixopt.fitting.held_out_predictions import OBJECTIVE, HeldOutPredictions
 from mixopt.fitting.noise_ceiling import best_spearman, replicate_spread
 
 CEILING = "replicates"

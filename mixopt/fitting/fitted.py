@@ -31,7 +31,7 @@ from mixopt.fitting.capabilities import (
 from mixopt.fitting.fit_data import FitData
 from mixopt.fitting.fit_files import FORMAT, read_content, read_table, read_trials, write_tables
 from mixopt.fitting.fit_report import summary_line
-from mixopt.fitting.held_out import held_out_columns
+from mixopt.fitting.held_out_predictions import held_out_columns
 from mixopt.fitting.intervals import Calibration, calibrate
 from mixopt.fitting.model_sizes import AtSize, ModelSize
 from mixopt.fitting.pilot_regressor import Corrected

@@ -19,7 +19,7 @@ from __future__ import annotations
 import numpy as np
 
 from mixopt.fitting.cross_validation import spearman, splits
-from mixopt.fitting.held_out import HeldOutPredictions, held_out
+from mixopt.fitting.held_out_predictions import HeldOutPredictions, held_out
 from mixopt.mixture import pairwise_total_variation
 from mixopt.objective import Objective
 from mixopt.system import Array, IntArray

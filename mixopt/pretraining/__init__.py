@@ -13,8 +13,8 @@ from mixopt.system.lazy_names import lazy_names
 
 if TYPE_CHECKING:
     from mixopt.pretraining.config import PretrainConfig as PretrainConfig
+    from mixopt.pretraining.pretraining_run import pretrain as pretrain
     from mixopt.pretraining.result import result_lines as result_lines
-    from mixopt.pretraining.run import pretrain as pretrain
     from mixopt.pretraining.text.stream_input import (
         StreamedText as StreamedText,
         prepare_streams as prepare_streams,
@@ -26,7 +26,7 @@ else:
         {
             "config": ["PretrainConfig"],
             "result": ["result_lines"],
-            "run": ["pretrain"],
+            "pretraining_run": ["pretrain"],
             "text.stream_input": ["StreamedText", "prepare_streams", "rows_of"],
         },
     )

@@ -6,7 +6,7 @@
     checkpoints/         mixopt.pretraining.checkpoints
     mixture_log.jsonl    a line for each change of the mixture
     metrics.jsonl        losses, throughput
-    experts/             of a model that has some (mixopt.routing.record)
+    experts/             of a model that has some (mixopt.routing.expert_record)
 
 A run goes on only with what it was begun with; before the first checkpoint there is nothing to go
 on with, and it begins again. What changes no result may be another: how the work

@@ -40,6 +40,15 @@ if TYPE_CHECKING:
         counts_to_json as counts_to_json,
         layer_information as layer_information,
     )
+    from mixopt.routing.expert_record import (
+        COUNTS as COUNTS,
+        EXPERTS as EXPERTS,
+        LAYERS as LAYERS,
+        PROBE as PROBE,
+        SCALARS as SCALARS,
+        CountedWindow as CountedWindow,
+        ExpertRecord as ExpertRecord,
+    )
     from mixopt.routing.frames import from_frames as from_frames, to_frames as to_frames
     from mixopt.routing.measures import (
         expert_profiles as expert_profiles,
@@ -54,15 +63,6 @@ if TYPE_CHECKING:
         LayerProbe as LayerProbe,
         ProbeResult as ProbeResult,
         join_probes as join_probes,
-    )
-    from mixopt.routing.record import (
-        COUNTS as COUNTS,
-        EXPERTS as EXPERTS,
-        LAYERS as LAYERS,
-        PROBE as PROBE,
-        SCALARS as SCALARS,
-        CountedWindow as CountedWindow,
-        ExpertRecord as ExpertRecord,
     )
     from mixopt.routing.router_stats import RouterStats as RouterStats
     from mixopt.routing.scalars import (
@@ -106,7 +106,7 @@ else:
                 "ProbeResult",
                 "join_probes",
             ],
-            "record": [
+            "expert_record": [
                 "COUNTS",
                 "CountedWindow",
                 "EXPERTS",

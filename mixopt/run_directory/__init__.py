@@ -13,8 +13,7 @@ if TYPE_CHECKING:
         working_in as working_in,
     )
     from mixopt.run_directory.run import Run as Run, collapsed_trials as collapsed_trials
-    from mixopt.run_directory.step_fingerprints import differences as differences
-    from mixopt.run_directory.steps import (
+    from mixopt.run_directory.step import (
         DESIGN as DESIGN,
         FIT as FIT,
         PREPARE as PREPARE,
@@ -26,6 +25,7 @@ if TYPE_CHECKING:
         Step as Step,
         steps_before as steps_before,
     )
+    from mixopt.run_directory.step_fingerprints import differences as differences
 else:
     __getattr__, __dir__ = lazy_names(
         __name__,
@@ -33,7 +33,7 @@ else:
             "opening": ["load_run", "open_run", "working_in"],
             "run": ["Run", "collapsed_trials"],
             "step_fingerprints": ["differences"],
-            "steps": [
+            "step": [
                 "DESIGN",
                 "FIT",
                 "PREPARE",

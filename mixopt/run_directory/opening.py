@@ -11,7 +11,7 @@ import yaml
 
 from mixopt.errors import RunError
 from mixopt.run_directory.run import Run
-from mixopt.run_directory.steps import STEPS
+from mixopt.run_directory.step import STEPS
 from mixopt.system import only_one, write_text
 
 if TYPE_CHECKING:

@@ -23,8 +23,8 @@ from typing import TYPE_CHECKING, Any
 import yaml
 
 from mixopt.errors import RunError
+from mixopt.run_directory.step import SWEEP, Step, step_named, steps_before, steps_from
 from mixopt.run_directory.step_fingerprints import step_differences, step_fingerprints
-from mixopt.run_directory.steps import SWEEP, Step, step_named, steps_before, steps_from
 from mixopt.system import read_json, write_json
 
 if TYPE_CHECKING:

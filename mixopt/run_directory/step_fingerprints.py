@@ -11,7 +11,7 @@ import json
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from mixopt.run_directory.steps import STEPS, Step, steps_before
+from mixopt.run_directory.step import STEPS, Step, steps_before
 
 FORMAT = "mixopt/1"
 

@@ -25,7 +25,7 @@ import numpy as np
 from mixopt.errors import PluginError
 from mixopt.fitting import grouped_folds, row_groups
 from mixopt.system import Array, IntArray, read_json, write_json, write_text
-from mixopt_regressors.base import FORMAT, MixtureRegressor
+from mixopt_regressors.mixture_regressor import FORMAT, MixtureRegressor
 
 PATIENCE = 50  # iterations without a better l2 on the held-out folds before it stops
 

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from mixopt.system import Array
-from mixopt_regressors.base import MixtureRegressor
+from mixopt_regressors.mixture_regressor import MixtureRegressor
 
 RANK = 1e-10  # singular values below this part of the largest are directions without data
 

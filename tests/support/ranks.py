@@ -13,7 +13,11 @@ from multiprocessing.connection import Connection
 from multiprocessing.process import BaseProcess
 
 # Importing torch and, for any optimizer, its compiler takes a process seconds.
-PRELOADED = ["mixopt.pretraining.run", "mixopt_proxies.decoder.causal_lm", "torch._dynamo"]
+PRELOADED = [
+    "mixopt.pretraining.pretraining_run",
+    "mixopt_proxies.decoder.causal_lm",
+    "torch._dynamo",
+]
 
 
 def forked():

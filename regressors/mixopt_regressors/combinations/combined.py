@@ -35,7 +35,7 @@ from mixopt.fitting import (
     supports_saving,
 )
 from mixopt.system import Array, IntArray
-from mixopt_regressors.base import MixtureRegressor
+from mixopt_regressors.mixture_regressor import MixtureRegressor
 
 REFIT_ROWS = 128  # above so many rows, folds keep what the fit on all rows chose
 

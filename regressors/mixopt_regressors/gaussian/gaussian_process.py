@@ -26,10 +26,10 @@ from numpy.typing import ArrayLike
 from mixopt.errors import ConfigError, TrialsError
 from mixopt.fitting import splits
 from mixopt.system import Array, BoolArray, IntArray
-from mixopt_regressors.base import MixtureRegressor
 from mixopt_regressors.gaussian.gaussian_posterior import Posterior
 from mixopt_regressors.gaussian.hyperparameters import FIRST, evidences
 from mixopt_regressors.gaussian.matern import Matern
+from mixopt_regressors.mixture_regressor import MixtureRegressor
 
 CURVATURE_TRIALS = 128  # trials that tell how sure hyperparameters are; more are scaled up to
 WARM = 10  # steps from the hyperparameters of the whole fit, where a fold leaves many trials

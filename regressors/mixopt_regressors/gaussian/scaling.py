@@ -30,10 +30,10 @@ from scipy.linalg import lapack, solve_triangular
 
 from mixopt.errors import TrialsError
 from mixopt.system import Array
-from mixopt_regressors.base import MixtureRegressor
 from mixopt_regressors.gaussian.hyperparameters import FIRST, cholesky
 from mixopt_regressors.gaussian.matern import log_weights
 from mixopt_regressors.gaussian.scale_kernel import OWN, ScaleEvidence, ScaleKernel, scale_evidences
+from mixopt_regressors.mixture_regressor import MixtureRegressor
 
 CHUNK = 2**17  # pairs of trials at once
 AWAY = 0.02  # how far from 1 weights may add up to; published tables are rounded

@@ -34,8 +34,8 @@ from numpy.typing import ArrayLike
 from mixopt.errors import ConfigError
 from mixopt.fitting import grouped_folds, row_groups, splits
 from mixopt.system import Array
-from mixopt_regressors.base import MixtureRegressor
 from mixopt_regressors.laws.epoch_law import EpochLaw, Shape, best_shape, middle_shape
+from mixopt_regressors.mixture_regressor import MixtureRegressor
 
 STEEPEST = 1e-4  # below this weight the benefit's slope counts as it is here
 

@@ -24,8 +24,8 @@ from numpy.typing import ArrayLike
 
 from mixopt.fitting import grouped_folds, row_groups, splits
 from mixopt.system import Array
-from mixopt_regressors.base import MixtureRegressor
 from mixopt_regressors.laws.exponential import ExponentialFit, exponential, jacobian
+from mixopt_regressors.mixture_regressor import MixtureRegressor
 
 PENALTIES = (1e-6, 1e-4, 1e-3, 1e-2, 1e-1)
 REACH = 1.0  # ranges of the trials' losses above the highest: more is no prediction

@@ -27,9 +27,9 @@ from numpy.typing import ArrayLike
 
 from mixopt.fitting import grouped_folds, row_groups
 from mixopt.system import Array
-from mixopt_regressors.base import MixtureRegressor
 from mixopt_regressors.laws.power_fit import PowerFits, jacobian, leverage
 from mixopt_regressors.laws.power_means import PowerMeans
+from mixopt_regressors.mixture_regressor import MixtureRegressor
 
 PENALTIES = (1.0, 1e-1, 1e-2, 1e-3, 1e-4, 1e-6)
 FOLD_STEPS = 10  # enough to compare penalties; each starts where the one before it ended

@@ -28,9 +28,9 @@ from numpy.typing import ArrayLike
 
 from mixopt.fitting import grouped_folds, row_groups, splits
 from mixopt.system import Array, IntArray
-from mixopt_regressors.base import MixtureRegressor
 from mixopt_regressors.laws.power_means import PowerMeans
 from mixopt_regressors.laws.shared_units import OF_SQUARED_LOADS, SharedUnits, UnitsFit
+from mixopt_regressors.mixture_regressor import MixtureRegressor
 
 STRENGTHS = (10.0, 1.0, 0.1, 0.01, 0.001)
 USUAL = 1  # the place of the strength that is tried first

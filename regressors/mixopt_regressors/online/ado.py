@@ -25,7 +25,7 @@ import numpy as np
 
 from mixopt.online import Need, Plan
 from mixopt.system import Array
-from mixopt_regressors.online.base import OnlineEstimator
+from mixopt_regressors.online.online_estimator import OnlineEstimator
 from mixopt_regressors.online.options import check_whole
 from mixopt_regressors.online.scaling_law import fit_law
 from mixopt_regressors.online.seen import Seen

@@ -26,13 +26,13 @@ import numpy as np
 from mixopt.errors import EstimatorError
 from mixopt.online import Need, Plan, Setting
 from mixopt.system import Array
-from mixopt_regressors.online.base import OnlineEstimator, log_shares, softmax
 from mixopt_regressors.online.learn_params import (
     column_sums,
     smoothed_one_hot,
     solve_diagonal,
     solve_law,
 )
+from mixopt_regressors.online.online_estimator import OnlineEstimator, log_shares, softmax
 from mixopt_regressors.online.options import check_flag, check_number, check_whole
 from mixopt_regressors.online.seen import Seen
 

@@ -24,7 +24,7 @@ import numpy as np
 
 from mixopt.online import Need, Plan
 from mixopt.system import Array
-from mixopt_regressors.online.base import OnlineEstimator, softmax
+from mixopt_regressors.online.online_estimator import OnlineEstimator, softmax
 from mixopt_regressors.online.options import check_whole
 from mixopt_regressors.online.seen import Seen
 

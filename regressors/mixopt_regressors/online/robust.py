@@ -33,9 +33,9 @@ import numpy as np
 
 from mixopt.online import Need, Plan
 from mixopt.system import Array
-from mixopt_regressors.online.base import OnlineEstimator
 from mixopt_regressors.online.curves import Curves, Slopes
 from mixopt_regressors.online.interaction import Interaction
+from mixopt_regressors.online.online_estimator import OnlineEstimator
 from mixopt_regressors.online.options import check_number
 from mixopt_regressors.online.scaling_within import scaled_within
 from mixopt_regressors.online.seen import Seen

@@ -23,7 +23,7 @@ import numpy as np
 from mixopt.errors import EstimatorError
 from mixopt.online import Need, Plan
 from mixopt.system import Array, read_json
-from mixopt_regressors.online.base import OnlineEstimator, log_shares, softmax
+from mixopt_regressors.online.online_estimator import OnlineEstimator, log_shares, softmax
 from mixopt_regressors.online.options import check_number, check_whole
 from mixopt_regressors.online.seen import Seen
 

@@ -9,7 +9,7 @@ import numpy as np
 
 from mixopt.online import Plan
 from mixopt.system import Array
-from mixopt_regressors.online.base import OnlineEstimator
+from mixopt_regressors.online.online_estimator import OnlineEstimator
 from mixopt_regressors.online.seen import Seen
 
 
