@@ -7,10 +7,11 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
+from mixopt.config import ProposeConfig, RiskConfig
 from mixopt.mixture import Mixture
 from mixopt.objective import Objective
 from mixopt.proposals import Interval
-from mixopt.proposals.evidence import Confidence, epochs_of, stability_of
+from mixopt.proposals.evidence import Confidence, best_observed, epochs_of, origin_of, stability_of
 from mixopt.proposals.optimism import Optimism, estimate_optimism
 from mixopt.proposals.proposal import Stability
 from mixopt.proposals.stability import Refits
@@ -87,3 +88,72 @@ def test_optimism_looks_at_a_tenth_of_the_trials_and_at_three_at_least():
 def test_optimism_of_refits_is_what_the_fit_on_all_trials_adds_at_their_optima():
     found = estimate_optimism(np.zeros(4), np.zeros(4), np.array([1.0, 2.0]), np.array([1.5, 2.7]))
     assert found == Optimism(0.6, 0.0)
+
+
+def test_epochs_and_movements_are_given_to_four_decimals():
+    mixture = Mixture({"a": 1 / 3, "b": 2 / 3})
+    assert epochs_of(mixture, {"a": 7, "b": 7}, 100) == {"a": 4.7619, "b": 9.5238}
+    moved = stability_of(mixture, refits(np.zeros((2, 1)), [[1.0, 0.0], [1 / 7, 6 / 7]]))
+    assert moved == Stability(2, 0.4286, 0.619)
+
+
+def trials_with(losses_NM):
+    """A fit of which only the observed losses are asked."""
+    return SimpleNamespace(
+        carried=lambda losses_NM: 2 * losses_NM,
+        trials=SimpleNamespace(losses=lambda unit: np.array(losses_NM)),
+    )
+
+
+def test_the_best_observed_is_the_lowest_objective_of_the_carried_losses_to_six_decimals():
+    assert best_observed(trials_with([[3.0, 0.0], [1 / 3, 9.0]]), OBJECTIVE) == 0.666667
+
+
+def made_with(risk):
+    fit = SimpleNamespace(name="linear", fingerprint="abc", trials=[None] * 7)
+    config = ProposeConfig(samples=30, average=4, risk=risk, target_tokens=9)
+    found = SimpleNamespace(method="gradient")
+    return origin_of(fit, found, config, seed=5)
+
+
+def test_the_origin_names_the_fit_and_the_search():
+    made = made_with(None)
+    assert made.pop("mixopt")
+    assert made == {
+        "regressor": "linear",
+        "method": "gradient",
+        "samples": 30,
+        "average": 4,
+        "risk": None,
+        "target_tokens": 9,
+        "trials": "abc",
+        "finished_trials": 7,
+        "seed": 5,
+    }
+
+
+def test_the_origin_has_the_risk_that_was_given_and_nothing_else():
+    assert made_with(RiskConfig(quantile=0.9))["risk"] == {"quantile": 0.9}
+
+
+def test_a_gain_compares_held_out_errors_of_both_mixtures():
+    # 0.3-0.4-0.5; what is compared with others has errors of its own, which do not count.
+    found = confidence([1.0, 9.0, 2.0, 7.0], [0.3, 8.0, 0.4, 6.0]).gain(2)
+    assert found == Interval(1.0, 0.5, 1.5)
+
+
+def test_refits_speak_of_the_mixture_that_is_compared():
+    values_BK = [[0.0, 5.0, 1.0, 9.0], [0.0, 7.0, 1.8, 2.0], [0.0, 1.0, 1.0, 4.0], [0, 0, 1.8, 8.0]]
+    found = confidence([1.0, 9.0, 2.0, 7.0], [0.3, 8.0, 0.0, 6.0], values_BK)
+    assert found.gain(2) == Interval(1.0, 0.5, 1.5)
+    assert found.proposal() == Interval(1.0, 0.7, 1.3)
+
+
+def test_the_interval_of_a_prediction_is_as_wide_as_the_fit_says():
+    predicted = SimpleNamespace(
+        objective_N=np.array([1.0, 2.0]), objective_high_N=np.array([1.5, 2.25])
+    )
+    fit = SimpleNamespace(predict=lambda points_KD, objective: predicted)
+    found = Confidence.of(fit, OBJECTIVE, np.eye(2), None)
+    assert (found.values_K.tolist(), found.halves_K.tolist()) == ([1.0, 2.0], [0.5, 0.25])
+    assert found.proposal() == Interval(1.0, 0.5, 1.5)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from itertools import permutations
 from types import SimpleNamespace
 
@@ -90,8 +91,6 @@ def test_its_picture_shows_proposals_among_the_trials(fit):
 
 
 def test_a_metric_of_which_higher_is_better_is_traded_by_its_sign(fit):
-    from dataclasses import replace
-
     turned = replace(fit, objective=replace(fit.objective, higher=("law",)))
     assert front(turned).points[-1].proposal.mixture["law"] < 0.01
 
@@ -175,3 +174,66 @@ def test_its_table_and_plain_values_number_the_points(fit):
     assert plain["targets"] == ["code", "law"]
     assert plain["points"][0]["importance"] == {"code": 1.0, "law": 0.0}
     assert plain["points"][0]["weights"] == dict(found.points[0].proposal.mixture)
+
+
+class Counted:
+    """A fitted regressor that notes each time that one like it is fitted again."""
+
+    def __init__(self, inner, fits: list[int]) -> None:
+        self.inner, self.fits, self.predict = inner, fits, inner.predict
+
+    def tuned(self):
+        return Counted(self.inner.tuned(), self.fits)
+
+    def fit(self, weights_ND, losses_NM):
+        self.fits.append(len(weights_ND))
+        self.inner.fit(weights_ND, losses_NM)
+        return self
+
+    def select(self, targets):
+        return Counted(self.inner.select(targets), self.fits)
+
+
+def test_all_points_share_the_same_refits(fit):
+    fits: list[int] = []
+    counted = replace(fit, fitted=Counted(fit.fitted, fits))
+    found = front(counted, points=3, bootstrap=2)
+    assert len(found.points) == 3
+    assert fits == [24, 24]
+
+
+def test_an_objective_in_units_of_spread_is_traded_anew(fit):
+    spread = replace(fit, objective=fit.objective.scaled({"code": 0.5}))
+    assert front(spread).to_json()["points"] == front(fit).to_json()["points"]
+
+
+def test_its_points_have_the_seed_the_epochs_and_what_collapsed(fit):
+    limits = ConstraintsConfig(guardrails={"experts": True})
+    names, weights_ND = fit.trials.table["trial"].to_list(), fit.trials.weights()
+    inventory = {"code": 10, "law": 20, "mail": 40}
+    seen = []
+    found = propose_front(
+        fit,
+        ("code", "law"),
+        Constraints.from_config(limits, inventory),
+        NATURAL,
+        ProposeConfig(samples=200, bootstrap=0, target_tokens=80),
+        points=2,
+        inventory=inventory,
+        seed=5,
+        collapsed=[names[int(weights_ND[:, 0].argmax())]],
+        update=lambda done, note: seen.append((done, note)),
+    )
+    first = found.points[0].proposal
+    assert first.provenance["seed"] == 5
+    assert first.epochs["code"] == pytest.approx(8 * first.mixture["code"], abs=1e-4)
+    assert first.mixture["code"] < 0.99
+    assert seen == [(1, "points"), (2, "points")]
+
+
+def test_a_point_that_ties_on_all_targets_is_not_beaten():
+    assert kept([point(0.9, (1.0, 3.0)), point(0.5, (1.0, 3.0))]) == [0.9, 0.5]
+
+
+def test_points_that_tie_on_the_first_target_are_told_apart_by_the_second():
+    assert kept([point(0.5, (1.0, 3.0)), point(0.9, (1.0, 2.0))]) == [0.9]

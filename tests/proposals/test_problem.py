@@ -17,7 +17,6 @@ from mixopt.proposals.gradient_search import _differences, descend, least_broken
 from mixopt.proposals.mixture_search import _Best, _draws
 from mixopt.proposals.problem import CHUNK, FAR, KNOWN, needed_columns
 from mixopt.proposals.risk import Risk
-from mixopt.proposals.unmeasured_domains import keeping_unmeasured, unmeasured
 from mixopt.trials import Losses, Trial, TrialResult, Trials
 
 DOMAINS = ("code", "law", "mail")
@@ -191,6 +190,22 @@ def test_only_the_best_are_kept_and_ties_keep_the_first():
     assert alone.average().weights_D.tolist() == [1.0, 0.0, 0.0]
 
 
+class Worse:
+    """A loss that is a hair higher every time that it is asked for."""
+
+    def __init__(self) -> None:
+        self.asked = 0
+
+    def predict(self, weights_ND):
+        self.asked += 1
+        return weights_ND[:, :1] + 1e-9 * self.asked
+
+
+def test_the_best_draw_is_kept_where_even_its_own_prediction_rounds_up():
+    best = _Best(problem(Worse()), keep=4).add(np.eye(3)[[0, 0, 1, 0]])
+    assert best.average().weights_D.tolist() == [0.0, 1.0, 0.0]
+
+
 def test_a_descent_finds_a_vertex_and_keeps_a_guardrail_with_a_little_room():
     free = problem(Slopes([-1, 0, 0]))
     np.testing.assert_allclose(descend(free, UNIFORM_D, seed=0).weights_D, [1, 0, 0], atol=1e-9)
@@ -312,28 +327,38 @@ def test_the_gradient_method_draws_few_mixtures():
     assert 2_000 < sum(map(len, bowl.batches)) < 5_000
 
 
-# Unmeasured domains -----------------------------------------------------------------------------
+# Edges -----------------------------------------------------------------------------------------
 
 
-def test_a_domain_is_unmeasured_where_losses_are_of_domains_and_none_is_its_own():
-    assert unmeasured(DOMAINS, ("code", "math")) == ("law", "mail")
-    assert unmeasured(DOMAINS, ("math", "quiz")) == ()
+def test_a_guardrail_that_is_broken_by_what_a_tolerance_misses_counts_as_kept():
+    asked = problem(Slopes([1, 0, 0], [0, 1, 0]), ("a", "b"), guards=guards(0.0))
+    just, more = (np.array([[0.0, 1 / 3 + over, 2 / 3 - over]]) for over in (5e-10, 1e-4))
+    assert asked.score(just).tolist() == [0.0]
+    assert asked.score(more)[0] > FAR
 
 
-def test_a_floor_is_a_share_of_the_natural_weight_and_gives_way():
-    limits = constraints(bounds={"mail": (0.0, 0.05)})
-    kept, names = keeping_unmeasured(limits, NATURAL, ("code",), 0.5)
-    assert names == ("law", "mail")
-    np.testing.assert_allclose(kept.lower_D, [0.0, 0.15, 0.05])
-    assert keeping_unmeasured(limits, NATURAL, ("code",), 0.0) == (limits, ())
-    assert keeping_unmeasured(limits, NATURAL, ("math",), 0.5) == (limits, ())
+def test_trials_that_tie_are_known_in_their_order(fit):
+    table = fit.trials
+    flat = Objective(TARGETS, "target", {"math": 0.0})
+    compared = {"natural": NATURAL}
+    asked = Problem.of(fit, flat, constraints(), compared, table, None, None)
+    assert asked.known_ND.tolist() == table.weights()[:KNOWN].tolist()
 
 
-def test_floors_that_leave_no_mixture_are_left_out():
-    limits = constraints(groups={"rest": {"domains": ["law", "mail"], "bounds": (0.0, 0.1)}})
-    assert keeping_unmeasured(limits, NATURAL, ("code",), 1.0) == (limits, ())
+def test_losses_of_one_target_may_come_without_an_axis_for_it():
+    class Flat:
+        def predict(self, weights_ND):
+            return weights_ND[:, 0]
+
+    assert problem(Flat()).losses(np.eye(3)).tolist() == [[1.0], [0.0], [0.0]]
 
 
-def test_a_domain_without_tokens_gets_no_floor():
-    natural = Mixture({"code": 0.5, "law": 0.5, "mail": 0.0})
-    assert keeping_unmeasured(constraints(), natural, ("code",), 0.5)[1] == ("law",)
+def test_a_guardrail_is_judged_for_each_mixture_on_its_own():
+    asked = problem(Slopes([1, 0, 0], [0, 3, 0]), ("a", "b"), guards=guards(0.5))
+    alone = asked.score(np.array([[0.5, 0.0, 0.5]]))
+    together = asked.score(np.array([[0.5, 0.0, 0.5], [0.0, 1.0, 0.0]]))
+    assert alone.tolist() == [0.5] == together[:1].tolist()
+
+
+def test_without_guardrails_on_experts_collapsed_trials_are_not_avoided(fit):
+    assert of(fit, constraints(guardrails={"margin": 0.1}), ["t00"]).avoided is None

@@ -15,8 +15,8 @@ from sklearn.linear_model import Ridge
 
 from mixopt.config import ConstraintsConfig, FitConfig, ProposeConfig
 from mixopt.constraints import Constraints
-from mixopt.errors import ConfigError, MixtureError
-from mixopt.fitting import OBJECTIVE, Fit, fit_trials, select_targets
+from mixopt.errors import ConfigError, InfeasibleError, MixtureError
+from mixopt.fitting import OBJECTIVE, Fit, fit_trials, resampled_fits, select_targets
 from mixopt.mixture import Mixture
 from mixopt.objective import Objective
 from mixopt.proposals import Interval, Problem, Proposal, propose_mixture, search
@@ -488,3 +488,72 @@ def test_a_regressor_is_uninformed_when_it_explains_less_than_a_tenth_of_the_var
     warnings = proposal_warnings(PROPOSAL, replace(FIT, report=report), MATH, limits)
     lines = [line for line in warnings if "hardly any basis" in line]
     assert [said in line for line in lines] == ([] if said is None else [True])
+
+
+def test_a_refit_averages_one_draw_where_its_share_would_be_none():
+    limits = Constraints.from_config(ConstraintsConfig(), INVENTORY)
+    problem = Problem.of(FIT, MATH, limits, {"natural": NATURAL}, TRIALS, None, None)
+    config = ProposeConfig(samples=8_000, average=1)
+    far = Far(0.45, 0.35, 0.05, 0.15)
+    (optimum_D,) = search_again([far], problem, np.eye(4), config=config, seed=3).optima_BD
+    one, two = (
+        search(replace(problem, regressor=far), "auto", samples=2_000, average=average, seed=3)
+        for average in (1, 2)
+    )
+    assert optimum_D.tolist() == one.weights_D.tolist()
+    assert optimum_D.tolist() != two.weights_D.tolist()
+
+
+def test_a_refit_draws_no_more_than_the_proposal_did():
+    limits = Constraints.from_config(ConstraintsConfig(), INVENTORY)
+    problem = Problem.of(FIT, MATH, limits, {"natural": NATURAL}, TRIALS, None, None)
+    config = ProposeConfig(samples=100, average=8)
+    far = Far(0.45, 0.35, 0.05, 0.15)
+    (optimum_D,) = search_again([far], problem, np.eye(4), config=config, seed=3).optima_BD
+    alike = search(replace(problem, regressor=far), "auto", samples=100, average=8, seed=3)
+    assert optimum_D.tolist() == alike.weights_D.tolist()
+
+
+# What a proposal is made with -------------------------------------------------------------------
+
+
+def test_a_weight_of_exactly_what_rounding_leaves_stays():
+    assert _settled(("a", "b"), np.array([1.0 - 1e-13, 1e-13]))["b"] == 1e-13
+
+
+def test_refits_that_are_given_are_used_and_none_is_made():
+    seen: list[tuple[float, str]] = []
+
+    def made(fits):
+        return propose_mixture(
+            FIT,
+            MATH,
+            Constraints.from_config(ConstraintsConfig(), INVENTORY),
+            NATURAL,
+            TRIALS,
+            ProposeConfig(samples=200, bootstrap=3),
+            fits=fits,
+            update=lambda done, note: seen.append((done, note)),
+        )
+
+    own = made(None)
+    assert seen == [(1, "refits"), (2, "refits"), (3, "refits")]
+    given = made(resampled_fits(FIT, [0, 2], count=2, seed=0))
+    assert len(seen) == 3
+    assert (own.stability.refits, given.stability.refits) == (3, 2)
+
+
+def test_guardrails_that_no_mixture_keeps_are_told_of_what_simulation_found_too():
+    fit = fitted("sklearn.linear_model:Ridge")
+    limits = ConstraintsConfig(bounds={"code": (0, 0.1)}, guardrails={"targets": {"math": 0.0}})
+    with pytest.raises(InfeasibleError, match="no mixture is found that keeps constraints.guardr"):
+        propose(fit, limits=limits, samples=100, bootstrap=0)
+
+
+def test_gains_are_those_of_the_mixtures_that_they_are_named_after():
+    proposal = propose(bootstrap=0)
+    named = {"natural": NATURAL, "uniform": Mixture.uniform(DOMAINS)}
+    (own,) = FIT.predict(proposal.mixture, MATH).objective_N
+    for name, mixture in named.items():
+        (other,) = FIT.predict(mixture, MATH).objective_N
+        assert proposal.gains[name].value == pytest.approx(other - own, abs=1e-6)

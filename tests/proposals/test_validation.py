@@ -213,3 +213,13 @@ def test_the_table_holds_the_paired_difference_with_its_interval():
     assert row["objective"] == pytest.approx(6.1 / 3)
     assert row["difference"] == pytest.approx(-2.9 / 3)
     assert row["low"] < row["difference"] < row["high"] < 0
+
+
+def test_the_seeds_of_a_plan_never_change_so_that_a_validation_resumes():
+    natural = ValidateConfig(seeds=3, baselines=["natural"])
+    for seed, drawn in (
+        (0, [194557229, 1850713511, 738208508]),
+        (1, [325475402, 146023892, 1766492334]),
+    ):
+        planned = plan_validation(PROPOSED, NATURAL, sweep_trials(), OBJECTIVE, natural, seed)
+        assert [trial.seed for trial in planned[::2]] == drawn

@@ -1,0 +1,110 @@
+"""Warnings about a proposal, at the edges of what each is about."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+
+import numpy as np
+import polars as pl
+from made_proposal import DOMAINS, PROPOSAL, made_proposal
+
+from mixopt.config import ConstraintsConfig
+from mixopt.constraints import Constraints
+from mixopt.fitting import OBJECTIVE
+from mixopt.mixture import Mixture
+from mixopt.objective import Objective
+from mixopt.proposals import Interval, Proposal
+from mixopt.proposals.optimism import Optimism
+from mixopt.proposals.proposal_warnings import proposal_warnings
+
+MATH = Objective(("code", "law", "math"), "target", {"math": 1.0})
+
+
+CORNERS = [(1, 0, 0, 0), (0, 1, 0, 0), (0, 0, 1, 0), (0, 0, 0, 1)]
+
+
+def fit_with(rows=CORNERS, own: float = 0.1, mean: float = 2.0) -> SimpleNamespace:
+    """What warnings ask of a fit: its trials, and errors of the objective on held-out folds."""
+    table = pl.DataFrame({"trial": [f"t{row}" for row in range(len(rows))]})
+    errors = [(OBJECTIVE, "linear", own), (OBJECTIVE, "mean", mean), ("math", "linear", 9.0)]
+    report = pl.DataFrame(errors, schema=["target", "predictor", "rmse"], orient="row")
+    trials = SimpleNamespace(table=table, weights=lambda: np.array(rows, dtype=float))
+    return SimpleNamespace(name="linear", report=report, trials=trials)
+
+
+FIT = fit_with()
+
+
+def warned(said: str, proposal: Proposal = PROPOSAL, fit: SimpleNamespace = FIT) -> bool:
+    """Tell whether a warning about a proposal has these words."""
+    limits = Constraints.from_config(ConstraintsConfig(), dict.fromkeys(DOMAINS, 1))
+    return any(said in line for line in proposal_warnings(proposal, fit, MATH, limits))
+
+
+def test_a_proposal_as_good_as_the_best_trial_is_not_predicted_to_beat_it():
+    for value, said in ((1.4999, False), (1.5, True)):
+        expected = Interval(value, 1.0, 2.0)
+        proposal = made_proposal(predicted_objective=expected, best_observed=1.5)
+        assert warned("it is not predicted to beat the best trial", proposal) == said
+
+
+def test_refits_that_are_not_optimistic_are_no_warning_however_small_the_gain():
+    for gain in (0.0, -1.0):
+        gains = {**PROPOSAL.gains, "best_trial": Interval(gain, gain, gain)}
+        for moved, said in ((0.0, False), (-0.5, False), (0.001, True)):
+            proposal = made_proposal(gains=gains, optimism=Optimism(moved, 0.0))
+            assert warned("expect no gain over it", proposal) == said
+
+
+def test_a_weight_counts_as_at_its_floor_up_to_and_with_a_ten_thousandth():
+    for weight, said in ((1e-4, True), (1.01e-4, False)):
+        mixture = Mixture({"code": 1 - weight, "prose": 0.0, "law": 0.0, "mail": weight})
+        proposal = made_proposal(mixture=mixture)
+        assert warned("measures prose, law, mail, and the", proposal) == said
+
+
+def test_only_gains_whose_intervals_include_0_are_named():
+    sure, unsure = Interval(0.2, 0.1, 0.3), Interval(0.2, -0.1, 0.5)
+    proposal = made_proposal(gains={"natural": sure, "uniform": unsure, "best_trial": unsure})
+    assert warned("the predicted gain over uniform and best trial includes 0", proposal)
+
+
+def test_a_regressor_needs_to_explain_a_tenth_of_the_variance():
+    said = "of how held-out trials differ in the objective"
+    assert warned(f"linear explains 8% {said}", fit=fit_with(own=1.92))
+    assert not warned(said, fit=fit_with(own=1.89))
+    assert warned(f"linear explains 0% {said}", fit=fit_with(own=3.0))
+
+
+def at(*weights: float) -> Proposal:
+    return made_proposal(mixture=Mixture.from_array(DOMAINS, weights))
+
+
+def test_a_proposal_is_far_where_it_is_farther_than_any_trial_is_from_its_nearest():
+    # Apart 0.125 and 0.25 from their nearest: the wider counts.
+    fit = fit_with([(1, 0, 0, 0), (0.875, 0.125, 0, 0), (0.625, 0.375, 0, 0)])
+    said = "the prediction is an extrapolation"
+    assert not warned(said, at(0.625, 0.125, 0.25, 0), fit)
+    assert warned(said, at(0.5, 0.125, 0.375, 0), fit)
+
+
+def test_replicates_do_not_count_as_a_trials_nearest():
+    fit = fit_with([(1, 0, 0, 0), (1, 0, 0, 0), (0.75, 0.25, 0, 0), (0.75, 0.25, 0, 0)])
+    assert not warned("the prediction is an extrapolation", at(0.75, 0, 0.25, 0), fit)
+
+
+def test_a_proposal_that_is_sure_better_and_near_has_no_warning():
+    fit = fit_with([(0.2, 0.5, 0.3, 0), (0.4, 0.3, 0.3, 0)])
+    limits = Constraints.from_config(ConstraintsConfig(), dict.fromkeys(DOMAINS, 1))
+    every = Objective(DOMAINS, "mean", dict.fromkeys(DOMAINS, 0.25))
+    assert proposal_warnings(PROPOSAL, fit, every, limits) == ()
+
+
+def test_what_was_kept_is_named_in_the_singular_and_in_the_plural():
+    limits = Constraints.from_config(ConstraintsConfig(), dict.fromkeys(DOMAINS, 1))
+    for kept, said in (
+        (("law",), "no loss measures law, so no fit can tell what it is good for"),
+        (("law", "mail"), "no loss measures law, mail, so no fit can tell what they are good for"),
+    ):
+        warnings = proposal_warnings(PROPOSAL, FIT, MATH, limits, kept)
+        assert any(line.startswith(said) for line in warnings)

@@ -1,0 +1,230 @@
+"""A question about a fit: what it may be asked with, and that all of it reaches the answer."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from mixopt.config import ConstraintsConfig, FitConfig, ProposeConfig, RiskConfig
+from mixopt.constraints import Constraints
+from mixopt.errors import ConfigError
+from mixopt.fitting import Fit, fit_trials
+from mixopt.mixture import Mixture
+from mixopt.objective import Objective
+from mixopt.proposals import Question
+from mixopt.trials import Losses, Trial, TrialResult, Trials
+
+DOMAINS = ("code", "law", "mail")
+TARGETS = ("math", "quiz")
+INVENTORY = {"code": 500, "law": 300, "mail": 200}
+SLOPES_MD = np.array([[-2.0, 0.0, 1.0], [0.0, -3.0, 1.0]])
+QUICK = ProposeConfig(samples=200, average=8, bootstrap=0)
+
+
+@pytest.fixture(scope="module")
+def fit() -> Fit:
+    """Losses that are linear in the weights: code lowers math, and law the quiz."""
+    rng = np.random.default_rng(0)
+    weights_ND = rng.dirichlet(np.ones(3), 16)
+    losses_NM = 5 + weights_ND @ SLOPES_MD.T + 0.01 * rng.standard_normal((16, 2))
+    trials, results = [], []
+    for row, (weights_D, losses_M) in enumerate(zip(weights_ND, losses_NM, strict=True)):
+        trials.append(Trial(f"t{row:02d}", Mixture.from_array(DOMAINS, weights_D), seed=row))
+        values = dict(zip(TARGETS, losses_M.tolist(), strict=True))
+        results.append(TrialResult(f"t{row:02d}", "finished", 9, 9, 1.0, Losses(9, values, values)))
+    table = Trials.from_results(trials, results, proxy="synthetic")
+    objective = Objective(TARGETS, "target", {"quiz": 1.0})
+    return fit_trials(table, FitConfig(regressors=["linear"], folds=4), objective, 0)
+
+
+# What is natural --------------------------------------------------------------------------------
+
+
+def test_the_natural_mixture_is_that_of_the_inventory(fit):
+    question = Question.of(fit, inventory=INVENTORY)
+    assert dict(question.natural) == {"code": 0.5, "law": 0.3, "mail": 0.2}
+    assert question.inventory == INVENTORY
+
+
+def test_the_natural_mixture_is_uniform_where_no_inventory_is_known(fit):
+    question = Question.of(fit)
+    assert question.natural == Mixture.uniform(DOMAINS)
+    assert question.inventory is None
+
+
+def test_an_inventory_is_read_from_a_file(fit, tmp_path):
+    (tmp_path / "tokens.yaml").write_text("code: 5e2\nlaw: 300\nmail: 200\n", encoding="utf-8")
+    assert Question.of(fit, inventory=tmp_path / "tokens.yaml").inventory == INVENTORY
+
+
+# What is allowed --------------------------------------------------------------------------------
+
+
+def test_constraints_that_are_checked_already_are_taken_as_they_are(fit):
+    given = Constraints.from_config(ConstraintsConfig(bounds={"law": (0.0, 0.4)}), INVENTORY)
+    assert Question.of(fit, constraints=given).constraints is given
+
+
+@pytest.mark.parametrize("form", ["config", "mapping", "file"])
+def test_constraints_are_the_same_as_a_section_as_fields_and_as_a_file(fit, tmp_path, form):
+    fields = {"bounds": {"law": [0.1, 0.4]}}
+    path = tmp_path / "limits.yaml"
+    path.write_text("bounds: {law: [0.1, 0.4]}\n", encoding="utf-8")
+    given = {"config": ConstraintsConfig(**fields), "mapping": fields, "file": str(path)}[form]
+    limits = Question.of(fit, constraints=given).constraints
+    assert limits.domains == DOMAINS
+    assert limits.lower_D.tolist() == [0.0, 0.1, 0.0]
+    assert limits.upper_D.tolist() == [1.0, 0.4, 1.0]
+
+
+def test_without_constraints_every_mixture_is_allowed(fit):
+    limits = Question.of(fit).constraints
+    assert limits.domains == DOMAINS
+    assert (limits.lower_D.tolist(), limits.upper_D.tolist()) == ([0.0] * 3, [1.0] * 3)
+
+
+def test_epochs_are_limited_by_the_inventory_and_the_length_of_the_run(fit):
+    question = Question.of(fit, constraints={"max_epochs": 2.0}, inventory=INVENTORY, tokens=1500)
+    np.testing.assert_allclose(question.constraints.upper_D, [1000 / 1500, 0.4, 400 / 1500])
+
+
+def test_a_limit_on_epochs_without_an_inventory_is_refused(fit):
+    with pytest.raises(ConfigError, match=r"constraints.max_epochs: needs the tokens of each dom"):
+        Question.of(fit, constraints={"max_epochs": 2.0}, tokens=1500)
+
+
+def test_a_misspelt_constraint_is_refused_with_the_nearest(fit):
+    with pytest.raises(ConfigError, match=r"constraints: bonds: unknown field; did you mean 'bou"):
+        Question.of(fit, constraints={"bonds": {}})
+
+
+# How it is searched -----------------------------------------------------------------------------
+
+
+def test_a_search_that_is_not_given_is_the_default_one(fit):
+    assert Question.of(fit).search == ProposeConfig()
+
+
+def test_tokens_and_risk_are_put_into_the_search(fit):
+    search = Question.of(fit, tokens="15e2", risk={"quantile": 0.9}, search=QUICK).search
+    expected = {"target_tokens": 1500, "risk": RiskConfig(quantile=0.9)}
+    assert search == QUICK.model_copy(update=expected)
+
+
+def test_tokens_and_risk_of_the_search_stay_where_none_are_given(fit):
+    given = QUICK.model_copy(update={"target_tokens": 700, "risk": RiskConfig(std=2.0)})
+    assert Question.of(fit, search=given).search == given
+    other = Question.of(fit, search=given, tokens=800).search
+    assert (other.target_tokens, other.risk) == (800, RiskConfig(std=2.0))
+
+
+def test_a_risk_that_is_checked_already_is_taken_as_it_is(fit):
+    given = RiskConfig(std=1.5)
+    assert Question.of(fit, risk=given).search.risk is given
+
+
+def test_a_risk_that_cannot_be_right_is_refused(fit):
+    with pytest.raises(ConfigError, match="risk: .*give exactly one of std and quantile"):
+        Question.of(fit, risk={"std": 1.0, "quantile": 0.9})
+
+
+# What is answered -------------------------------------------------------------------------------
+
+
+def test_the_fits_own_objective_is_minimised_where_no_target_is_named(fit):
+    proposal = Question.of(fit, search=QUICK).proposal()
+    assert proposal.objective == fit.objective.describe()
+    assert proposal.mixture["law"] == pytest.approx(1.0, abs=1e-6)
+
+
+def test_a_target_is_minimised_alone(fit):
+    proposal = Question.of(fit, search=QUICK).proposal("math")
+    assert proposal.objective == "math"
+    assert proposal.mixture["code"] == pytest.approx(1.0, abs=1e-6)
+    assert proposal.predicted_objective.value == proposal.losses["math"].value
+
+
+@pytest.mark.parametrize("kind", ["mean", "worst"])
+def test_a_target_is_in_the_unit_of_its_loss_whatever_the_fit_minimises(fit, kind):
+    both = Objective(TARGETS, kind, {"math": 0.5, "quiz": 0.5})
+    scaled = replace(fit, objective=both.scaled({"math": 10.0, "quiz": 20.0}))
+    proposal = Question.of(scaled, search=QUICK).proposal("math")
+    assert (proposal.objective, proposal.unit) == ("math", "bits_per_byte")
+    assert proposal.predicted_objective.value == proposal.losses["math"].value
+
+
+def test_a_target_keeps_the_direction_that_the_fit_has(fit):
+    turned = replace(fit, objective=replace(fit.objective, higher=("math",)))
+    proposal = Question.of(turned, search=QUICK).proposal("math")
+    assert proposal.mixture["mail"] == pytest.approx(1.0, abs=1e-6)
+
+
+def test_an_unknown_target_is_refused_with_the_nearest(fit):
+    with pytest.raises(ConfigError, match=r"unknown evaluation domain 'maths'; did you mean 'ma"):
+        Question.of(fit, search=QUICK).proposal("maths")
+
+
+def test_a_target_that_is_no_name_is_refused(fit):
+    with pytest.raises(ConfigError, match=r"target: expected the name of a loss; got \['math'\]"):
+        Question.of(fit, search=QUICK).proposal(["math"])
+
+
+def test_a_proposal_has_the_seed_the_epochs_and_the_natural_mixture_that_were_asked_for(fit):
+    question = Question.of(fit, inventory=INVENTORY, tokens=600, search=QUICK, seed=7)
+    proposal = question.proposal()
+    assert proposal.provenance["seed"] == 7
+    assert proposal.natural == question.natural
+    assert proposal.epochs["law"] == pytest.approx(2.0, abs=1e-3)
+
+
+def test_a_proposal_keeps_away_from_the_collapsed_trials_of_the_question(fit):
+    names, weights_ND = fit.trials.table["trial"].to_list(), fit.trials.weights()
+    corner = names[int(weights_ND[:, 1].argmax())]
+    limits = {"guardrails": {"experts": True}}
+    question = Question.of(fit, constraints=limits, search=QUICK, collapsed=[corner])
+    assert question.proposal().mixture["law"] < 0.99
+    free = replace(question, collapsed=[])
+    assert free.proposal().mixture["law"] == pytest.approx(1.0, abs=1e-6)
+
+
+def test_the_progress_of_a_proposal_counts_its_refits(fit, monkeypatch):
+    seen = progress_of(monkeypatch)
+    Question.of(fit, search=QUICK.model_copy(update={"bootstrap": 3})).proposal()
+    assert seen == [("propose", 3), (1, "refits"), (2, "refits"), (3, "refits")]
+
+
+def test_a_front_has_the_points_the_seed_and_the_epochs_that_were_asked_for(fit, monkeypatch):
+    seen = progress_of(monkeypatch)
+    question = Question.of(fit, inventory=INVENTORY, tokens=600, search=QUICK, seed=7)
+    found = question.front(TARGETS, points=3)
+    assert seen == [("front", 3), (1, "points"), (2, "points"), (3, "points")]
+    first = found.points[0].proposal
+    assert first.mixture["code"] == pytest.approx(1.0, abs=1e-6)
+    assert first.provenance["seed"] == 7
+    assert first.natural == question.natural
+    assert first.epochs["code"] == pytest.approx(1.2, abs=1e-3)
+
+
+def test_a_front_keeps_away_from_the_collapsed_trials_of_the_question(fit):
+    names, weights_ND = fit.trials.table["trial"].to_list(), fit.trials.weights()
+    corner = names[int(weights_ND[:, 0].argmax())]
+    limits = {"guardrails": {"experts": True}}
+    question = Question.of(fit, constraints=limits, search=QUICK, collapsed=[corner])
+    assert max(p.proposal.mixture["code"] for p in question.front(TARGETS, points=3).points) < 0.99
+
+
+def progress_of(monkeypatch) -> list[tuple[object, object]]:
+    """Return a list that what would be shown on a terminal is added to."""
+    from contextlib import contextmanager
+
+    seen: list[tuple[object, object]] = []
+
+    @contextmanager
+    def recorded(title, total):
+        seen.append((title, total))
+        yield lambda done, note: seen.append((done, note))
+
+    monkeypatch.setattr("mixopt.proposals.question.progress", recorded)
+    return seen

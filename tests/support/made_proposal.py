@@ -1,0 +1,36 @@
+"""A proposal with numbers that are made up."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+from mixopt.mixture import Mixture
+from mixopt.proposals import Interval, Proposal
+from mixopt.proposals.optimism import Optimism
+from mixopt.proposals.proposal import Stability
+
+DOMAINS = ("code", "prose", "law", "mail")
+GAIN = Interval(0.2, 0.1, 0.3)
+PROPOSAL = Proposal(
+    mixture=Mixture({"code": 0.2, "prose": 0.5, "law": 0.3, "mail": 0.0}),
+    natural=Mixture({"code": 0.4, "prose": 0.3, "law": 0.2, "mail": 0.1}),
+    objective="math",
+    unit="bits_per_byte",
+    predicted_objective=Interval(1.0, 0.9, 1.1),
+    gains={"natural": GAIN, "uniform": GAIN, "best_trial": GAIN},
+    best_trial="t007",
+    best_observed=1.2,
+    losses={"math": Interval(1.0, 0.9, 1.1)},
+    epochs={"code": 0.5, "prose": 1.25, "law": 0.75, "mail": 0.0},
+    binding=(),
+    stability=Stability(5, 0.1, 0.2),
+    optimism=Optimism(0.01, 0.02),
+    warnings=(),
+    provenance={"seed": 0},
+)
+
+
+def made_proposal(**fields: Any) -> Proposal:
+    """Return the proposal with some fields changed."""
+    return replace(PROPOSAL, **fields)
