@@ -228,3 +228,8 @@ def progress_of(monkeypatch) -> list[tuple[object, object]]:
 
     monkeypatch.setattr("mixopt.proposals.question.progress", recorded)
     return seen
+
+
+def test_a_radius_around_the_natural_mixture_is_around_the_uniform_one_without_an_inventory(fit):
+    limits = Question.of(fit, constraints={"radius": {"tv": 0.1}}).constraints
+    np.testing.assert_allclose(limits.radius.reference_D, [1 / 3] * 3)
