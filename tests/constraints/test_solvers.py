@@ -45,6 +45,13 @@ def test_rows_without_a_mixture_have_no_lowest_point():
     assert rows(([1, 1, 1], 0.9)).lowest(np.zeros(3)) is None
 
 
+@pytest.mark.parametrize(("gap", "exists"), [(1e-10, True), (1e-8, False)])
+def test_limits_that_leave_out_a_hundred_millionth_of_the_tokens_have_no_mixture(gap, exists):
+    most_R = np.array([0.5, 0.5 - gap])
+    rows = Rows(np.array([[1.0, 1.0, 0.0], [0.0, 0.0, 1.0]]), most_R, np.zeros(3), np.ones(3))
+    assert (rows.lowest(np.array([1.0, 2.0, 3.0])) is not None) == exists
+
+
 def test_the_closest_mixture_in_total_variation_is_as_far_as_the_weight_that_must_move():
     distance, near_D = rows(lower=(0, 0, 0.6)).closest(radius("tv", 0.1))
     assert distance == pytest.approx(0.4)
