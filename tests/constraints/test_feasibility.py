@@ -58,7 +58,7 @@ def test_a_radius_that_the_floors_leave_is_named_with_the_radius_that_is_enough(
     constraints(bounds={"law": (0.3, 1.0)}, radius={"tv": enough})
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=60, deadline=None)
 @given(st.floats(0.15, 0.95), st.floats(0.001, 0.05), st.booleans())
 def test_the_radius_that_is_offered_is_enough_and_hardly_more(least, size, divergence):
     kind = "kl" if divergence else "tv"

@@ -5,7 +5,6 @@ from __future__ import annotations
 import csv
 import time
 from dataclasses import replace
-from functools import partial
 
 import numpy as np
 import pytest
@@ -25,18 +24,9 @@ REGMIX = DATA / "regmix"
 ALL = [LinearRegressor, LogLinearRegressor, LightGBMRegressor]
 
 
-# `auto` fits all of its candidates on all of its folds; a few of each tell the same.
-SHORT = {"auto": {"candidates": ("skills", "lightgbm"), "folds": 3}}
-
-
 @pytest.mark.parametrize("name", plugin_names("regressor"))
 def test_every_installed_regressor_keeps_its_promises(name):
-    check_regressor(partial(load_plugin("regressor", name), **SHORT.get(name, {})))
-
-
-@pytest.mark.slow
-def test_auto_keeps_its_promises_with_all_of_its_candidates():
-    check_regressor(load_plugin("regressor", "auto"))
+    check_regressor(load_plugin("regressor", name))
 
 
 @pytest.mark.parametrize("kind", ALL)
