@@ -8,14 +8,37 @@ from mixopt.system.lazy_names import lazy_names
 
 if TYPE_CHECKING:
     from mixopt.system.arrays import Array as Array, BoolArray as BoolArray, IntArray as IntArray
+    from mixopt.system.checked_reading import (
+        check_yaml as check_yaml,
+        checked_as as checked_as,
+        parse_json as parse_json,
+        parse_yaml as parse_yaml,
+        read_arrays as read_arrays,
+        read_json as read_json,
+        read_yaml as read_yaml,
+    )
     from mixopt.system.files import (
         is_in_use as is_in_use,
         only_one as only_one,
-        read_json as read_json,
         replacing as replacing,
         write_bytes as write_bytes,
         write_json as write_json,
         write_text as write_text,
+    )
+    from mixopt.system.manifest import (
+        FileRecord as FileRecord,
+        Verifier as Verifier,
+        file_hash as file_hash,
+        file_record as file_record,
+        folder_records as folder_records,
+        visible_files as visible_files,
+    )
+    from mixopt.system.names import (
+        check_name as check_name,
+        check_names as check_names,
+        inside as inside,
+        name_fault as name_fault,
+        shown_name as shown_name,
     )
     from mixopt.system.number_text import (
         bytes_text as bytes_text,
@@ -49,21 +72,45 @@ if TYPE_CHECKING:
         package_versions as package_versions,
         without_folders as without_folders,
     )
+    from mixopt.system.seals import (
+        check_seal as check_seal,
+        read_sealed as read_sealed,
+        sealed as sealed,
+        write_sealed as write_sealed,
+    )
+    from mixopt.system.table_files import read_table as read_table, write_table as write_table
     from mixopt.system.version import __version__ as __version__
 else:
     __getattr__, __dir__ = lazy_names(
         __name__,
         {
             "arrays": ["Array", "BoolArray", "IntArray"],
+            "checked_reading": [
+                "check_yaml",
+                "checked_as",
+                "parse_json",
+                "parse_yaml",
+                "read_arrays",
+                "read_json",
+                "read_yaml",
+            ],
             "files": [
                 "is_in_use",
                 "only_one",
-                "read_json",
                 "replacing",
                 "write_bytes",
                 "write_json",
                 "write_text",
             ],
+            "manifest": [
+                "FileRecord",
+                "Verifier",
+                "file_hash",
+                "file_record",
+                "folder_records",
+                "visible_files",
+            ],
+            "names": ["check_name", "check_names", "inside", "name_fault", "shown_name"],
             "number_text": [
                 "bytes_text",
                 "count_text",
@@ -79,6 +126,8 @@ else:
             "plugins": ["PluginKind", "build_plugin", "load_plugin", "plugin_names"],
             "progress_bars": ["Say", "Update", "duration", "no_progress", "progress", "silent"],
             "provenance": ["git_commit", "machine", "package_versions", "without_folders"],
+            "seals": ["check_seal", "read_sealed", "sealed", "write_sealed"],
+            "table_files": ["read_table", "write_table"],
             "version": ["__version__"],
         },
     )

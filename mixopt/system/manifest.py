@@ -1,0 +1,150 @@
+"""What a folder holds: the size and SHA-256 of each file, and whether they are still that.
+
+A file of over a megabyte that was verified is remembered by its size, its time stamps and its
+number in the file system (`.verified.json` in the folder), and not read again while they are the
+same. The time of the last change of a file's inode cannot be set by who packs an archive, so that a
+memory that comes with a foreign directory matches nothing.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from mixopt.errors import MixoptError, RunError
+from mixopt.system.checked_reading import read_json
+from mixopt.system.files import write_json
+from mixopt.system.names import inside
+
+MEMORY = ".verified.json"
+LARGE = 1_000_000  # bytes from which a file is remembered
+_CHUNK = 1 << 20
+
+
+@dataclass(frozen=True)
+class FileRecord:
+    """What a file was when it was written.
+
+    Attributes:
+        bytes: Its size.
+        sha256: The hash of its content, in hexadecimal digits.
+    """
+
+    bytes: int
+    sha256: str
+
+    def to_json(self) -> dict[str, Any]:
+        """Return plain values."""
+        return {"bytes": self.bytes, "sha256": self.sha256}
+
+
+def file_hash(path: Path) -> str:
+    """Return the SHA-256 of a file, in hexadecimal digits."""
+    found = hashlib.sha256()
+    with path.open("rb") as stream:
+        while chunk := stream.read(_CHUNK):
+            found.update(chunk)
+    return found.hexdigest()
+
+
+def file_record(path: Path) -> FileRecord:
+    """Return what a file is now.
+
+    Raises:
+        RunError: It cannot be read.
+    """
+    try:
+        return FileRecord(path.stat().st_size, file_hash(path))
+    except OSError as reason:
+        raise RunError(f"{path}: cannot be read: {reason.strerror or reason}") from reason
+
+
+def folder_records(folder: Path, outputs: Iterable[str]) -> dict[str, FileRecord]:
+    """Return what the files of a folder are now, by their path in it with `/`.
+
+    Args:
+        folder: The folder.
+        outputs: Files and folders in it; those that are not there are left out. Hidden files
+            (locks, temporary files) are no outputs.
+    """
+    found: dict[str, FileRecord] = {}
+    for output in outputs:
+        for path in visible_files(folder / output):
+            found[path.relative_to(folder).as_posix()] = file_record(path)
+    return found
+
+
+def visible_files(path: Path) -> list[Path]:
+    """Return a file, or all files below a folder, hidden ones left out, in a fixed order."""
+    if path.is_file():
+        return [path]
+    return sorted(
+        found
+        for found in path.rglob("*")
+        if not any(part.startswith(".") for part in found.relative_to(path).parts)
+        and found.is_file()
+    )
+
+
+class Verifier:
+    """Tells whether the files of a folder are what a manifest says, each read once."""
+
+    def __init__(self, folder: Path) -> None:
+        """Read what was verified before; a memory that cannot be read counts as none."""
+        self._folder = folder
+        self._seen: dict[str, list[int]] = {}
+        self._changed = False
+        try:
+            content = read_json(folder / MEMORY) if (folder / MEMORY).exists() else {}
+        except MixoptError:
+            return
+        if isinstance(content, dict):
+            self._seen = {k: v for k, v in content.items() if isinstance(v, list)}
+
+    def fault(self, name: str, record: FileRecord, *, deep: bool = False) -> str | None:
+        """Return what is wrong with a file; None where it is what its record says.
+
+        Args:
+            name: Its path in the folder.
+            record: What it was when it was written.
+            deep: Read it even if it is remembered.
+        """
+        path = inside(self._folder, name)
+        try:
+            return self._difference(path, f"{name} {record.sha256}", record, deep=deep)
+        except FileNotFoundError:
+            return "is missing"
+        except OSError as reason:
+            return f"cannot be read: {reason.strerror or reason}"
+
+    def _difference(self, path: Path, key: str, record: FileRecord, *, deep: bool) -> str | None:
+        stat = path.stat()
+        if stat.st_size != record.bytes:
+            return f"has {stat.st_size} bytes, not {record.bytes}"
+        mark = [stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns, stat.st_ino]
+        if not deep and self._seen.get(key) == mark:
+            return None
+        if file_hash(path) != record.sha256:
+            return "has changed since it was written (its sha256 differs)"
+        if stat.st_size >= LARGE:
+            self._seen[key] = mark
+            self._changed = True
+        return None
+
+    def faults(self, records: Mapping[str, FileRecord], *, deep: bool = False) -> dict[str, str]:
+        """Return what is wrong, by file; and remember what is right."""
+        found = {name: self.fault(name, record, deep=deep) for name, record in records.items()}
+        self.remember()
+        return {name: fault for name, fault in found.items() if fault is not None}
+
+    def remember(self) -> None:
+        """Keep what was verified; a folder that cannot be written is verified again next time."""
+        if self._changed:
+            try:
+                write_json(self._folder / MEMORY, self._seen)
+            except RunError:
+                return
+            self._changed = False

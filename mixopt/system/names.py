@@ -1,0 +1,99 @@
+"""One rule for names that come from data, and one way from such a name to a path.
+
+Names of domains, trials, targets and runs become columns, keys of reports and file names. A name
+that holds to the rule is safe as each of these; a path that `inside` returns is in its folder.
+"""
+
+from __future__ import annotations
+
+import unicodedata
+from collections.abc import Iterable
+from pathlib import Path
+
+from mixopt.errors import ConfigError, MixoptError, RunError
+
+LONGEST_NAME = 200  # bytes; file systems take 255, of which suffixes and temporary names need some
+# Control characters, halves of surrogate pairs, separators of lines and paragraphs.
+_FORBIDDEN_CATEGORIES = frozenset({"Cc", "Cs", "Zl", "Zp"})
+# Marks that change the direction of the text around them: a name would not be what it looks like.
+_DIRECTION_MARKS = frozenset("\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")
+
+
+def check_name(name: object, kind: str, error: type[MixoptError] = ConfigError) -> str:
+    """Return a name that holds to the rule.
+
+    A name is text of 1 to 200 bytes in UTF-8 without slash, backslash or control characters, and
+    does not begin with a dot. Colons and spaces are allowed.
+
+    Args:
+        name: The name.
+        kind: What it names, such as "domain"; the message begins with it.
+        error: What is raised.
+
+    Raises:
+        MixoptError: `error`, with the reason and what to do.
+    """
+    reason = name_fault(name)
+    if reason is not None:
+        raise error(f"{kind} {shown_name(name)}: {reason}; rename it")
+    return str(name)
+
+
+def check_names(names: Iterable[object], kind: str, error: type[MixoptError] = ConfigError) -> None:
+    """Check each of several names (`check_name`)."""
+    for name in names:
+        check_name(name, kind, error)
+
+
+def name_fault(name: object) -> str | None:
+    """Return what is wrong with a name; None where it holds to the rule."""
+    if not isinstance(name, str):
+        return f"a name is text, not {type(name).__name__}"
+    if not name.strip():
+        return "a name has at least one character that is no space"
+    if "/" in name or "\\" in name:
+        return "a name has no '/' and no '\\'"
+    if name.startswith("."):
+        return "a name does not begin with '.'"
+    if any(_is_forbidden(character) for character in name):
+        return "a name has no control characters"
+    size = len(name.encode())
+    return f"a name has at most {LONGEST_NAME} bytes, not {size}" if size > LONGEST_NAME else None
+
+
+def shown_name(name: object) -> str:
+    """Return a name of unknown origin as one short line of plain characters."""
+    text = ascii(name) if isinstance(name, str) and not name.isprintable() else repr(name)
+    return text if len(text) <= 80 else f"{text[:76]}...{text[-1]}"
+
+
+def inside(folder: Path, name: str | Path, error: type[MixoptError] = RunError) -> Path:
+    """Return the path of a file that data names, which is in `folder` or below it.
+
+    Symbolic links are followed before that is judged, so that a link in a foreign directory leads
+    nowhere else either.
+
+    Args:
+        folder: The folder.
+        name: A relative path, as data has it.
+        error: What is raised.
+
+    Raises:
+        MixoptError: `error`; the path is absolute, or leads out of the folder.
+    """
+    text = str(name)
+    if "\\" in text or any(_is_forbidden(character) for character in text):
+        raise error(f"{folder}: {shown_name(text)} is no file name")
+    path = folder / text
+    try:
+        root, found = folder.resolve(), path.resolve()
+    except (OSError, RuntimeError) as reason:  # a circle of links
+        raise error(f"{folder}: {shown_name(text)} cannot be resolved: {reason}") from reason
+    if Path(text).is_absolute() or ".." in Path(text).parts or not found.is_relative_to(root):
+        raise error(f"{folder}: {shown_name(text)} is outside this folder; it is not read")
+    return path
+
+
+def _is_forbidden(character: str) -> bool:
+    category = unicodedata.category(character)
+    return category in _FORBIDDEN_CATEGORIES or character in _DIRECTION_MARKS

@@ -1,0 +1,82 @@
+"""A seal: the SHA-256 of what a file says, kept in the file, so that a changed one is noticed.
+
+A manifest (mixopt.system.manifest) holds the hashes of a folder's files. A seal is for files that
+are read on their own as well: the result of a trial before its step has ended, a table that is
+copied out of its run, the manifest itself. It is taken of the values, not of the bytes: a file that
+is formatted anew says the same. A seal finds damage and edits; it proves no origin.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from mixopt.errors import MixoptError, RunError
+from mixopt.system.checked_reading import checked_as, read_json
+from mixopt.system.files import write_json
+
+SEAL = "sha256"
+
+
+def seal_of(content: Mapping[str, Any]) -> str:
+    """Return the seal of plain values as JSON has them; a seal among them does not count."""
+    values = {name: value for name, value in content.items() if name != SEAL}
+    text = json.dumps(values, sort_keys=True, separators=(",", ":"), allow_nan=False)
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def sealed(content: Mapping[str, Any]) -> dict[str, Any]:
+    """Return plain values with their seal."""
+    values = {name: value for name, value in content.items() if name != SEAL}
+    # A seal is of what a reader will see: JSON turns tuples to lists, and keys to text.
+    return {**values, SEAL: seal_of(json.loads(json.dumps(values, allow_nan=False)))}
+
+
+def write_sealed(path: Path, content: Mapping[str, Any]) -> None:
+    """Write plain values and their seal as JSON, at once."""
+    write_json(path, sealed(content))
+
+
+def read_sealed(
+    path: Path,
+    shape: Any = None,
+    *,
+    mend: str,
+    error: type[MixoptError] = RunError,
+) -> Any:
+    """Read what `write_sealed` wrote.
+
+    Args:
+        path: The file.
+        shape: What the values, less the seal, must be (mixopt.system.checked_as); a mapping when
+            None.
+        mend: What makes the file again, for the message.
+        error: What is raised.
+
+    Raises:
+        MixoptError: `error`; the file cannot be read, is not what its seal says, or has another
+            shape.
+    """
+    content = read_json(path, error=error)
+    if not isinstance(content, dict):
+        raise error(f"{path}: expected fields, got {type(content).__name__}; {mend}")
+    check_seal(content, str(path), mend=mend, error=error)
+    values = {name: value for name, value in content.items() if name != SEAL}
+    return values if shape is None else checked_as(shape, values, str(path), error)
+
+
+def check_seal(
+    content: Mapping[str, Any], where: str, *, mend: str, error: type[MixoptError] = RunError
+) -> None:
+    """Check that values are those that were sealed.
+
+    Raises:
+        MixoptError: `error`; they have no seal, or another one.
+    """
+    if SEAL not in content:
+        raise error(f"{where}: {SEAL}: is missing; {mend}")
+    if content[SEAL] != seal_of(content):
+        raise error(f"{where}: has changed since it was written (its sha256 differs); {mend}")

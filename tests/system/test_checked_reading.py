@@ -1,0 +1,127 @@
+"""Files of unknown origin: what is read has the asked shape, or one line says what is wrong."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from pydantic import BaseModel
+
+from mixopt.errors import ConfigError, RunError
+from mixopt.system import checked_as, parse_yaml, read_arrays, read_json, read_yaml
+
+
+class Step(BaseModel):
+    """One step of a run."""
+
+    fingerprint: str
+    seconds: float | None
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("", "cannot be read"),
+        ('{"a": ', "cannot be read"),
+        ("[" * 100_000, "nested too deeply"),
+        ('{"a": NaN}', "NaN is no number here"),
+        ('{"a": -Infinity}', "-Infinity is no number here"),
+        ('{"a": 1e999}', "no finite number"),
+        ("9" * 5_000, "a number of 5000 digits"),
+    ],
+)
+def test_json_that_cannot_be_ours_is_one_line(tmp_path, text, message):
+    path = tmp_path / "steps.json"
+    path.write_text(text)
+    with pytest.raises(RunError, match=message) as raised:
+        read_json(path)
+    assert str(path) in str(raised.value)
+    assert "\n" not in str(raised.value)
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ([], "should be a valid dictionary"),
+        ({"sweep": []}, "sweep: should be a valid dictionary"),
+        ({"sweep": {"seconds": 1.0}}, "sweep.fingerprint: is missing"),
+        ({"sweep": {"fingerprint": 3, "seconds": 1.0}}, "sweep.fingerprint: .* got 3"),
+    ],
+)
+def test_a_field_of_another_shape_is_named(content, message):
+    with pytest.raises(RunError, match=f"steps.json: {message}"):
+        checked_as(dict[str, Step], content, "steps.json")
+
+
+def test_bytes_that_are_no_text_are_one_line(tmp_path):
+    path = tmp_path / "steps.json"
+    path.write_bytes(b"\xff\xfe\x00")
+    with pytest.raises(RunError, match="cannot be read"):
+        read_json(path)
+
+
+BOMB = "a: &a [x, x, x, x, x, x, x, x, x, x]\n" + "".join(
+    f"{new}: &{new} [{', '.join(['*' + old] * 10)}]\n"
+    for old, new in zip("abcdefgh", "bcdefghi", strict=True)
+)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (BOMB, "more than 200000 values, aliases counted"),
+        ("a: &a [*a]", r":1: .*'\*a' stands within"),
+        ("[" * 20_000, "more than 64 sections|too deep"),
+        ("? [a]\n: 1", ":1: .*a key is plain text"),
+        ("a: 2001-99-99", "not valid YAML"),
+        ("a: " + "9" * 5_000, "not valid YAML"),
+        ("a: [", ":1: not valid YAML"),
+        ("a: !!python/object/apply:os.system [x]", "not valid YAML"),
+        ("x" * 2_000_001, "at most 2000000"),
+    ],
+)
+def test_yaml_that_cannot_have_been_meant_is_refused_before_it_is_built(text, message):
+    with pytest.raises(ConfigError, match=message):
+        parse_yaml(text, "c.yaml")
+
+
+def test_aliases_and_merges_of_an_ordinary_file_are_read():
+    assert parse_yaml("a: &a {x: 1}\nb: *a\nc: {<<: *a, y: 2}", "c.yaml") == {
+        "a": {"x": 1},
+        "b": {"x": 1},
+        "c": {"x": 1, "y": 2},
+    }
+
+
+def test_yaml_that_is_no_text_is_one_line(tmp_path):
+    (tmp_path / "c.yaml").write_bytes(b"a: \xff")
+    with pytest.raises(ConfigError, match="byte 3 is not UTF-8"):
+        read_yaml(tmp_path / "c.yaml")
+
+
+def test_arrays_come_back_as_they_were(tmp_path):
+    np.savez(tmp_path / "a.npz", x=np.arange(3), y=np.eye(2))
+    found = read_arrays(tmp_path / "a.npz")
+    assert sorted(found) == ["x", "y"]
+    assert np.array_equal(found["y"], np.eye(2))
+
+
+def test_an_array_of_objects_is_not_unpickled(tmp_path):
+    class Bad:
+        def __reduce__(self) -> tuple[object, ...]:
+            return (Path.touch, (tmp_path / "executed",))
+
+    np.savez(tmp_path / "a.npz", x=np.array([Bad()], dtype=object))
+    with pytest.raises(RunError, match="cannot be read"):
+        read_arrays(tmp_path / "a.npz")
+    assert not (tmp_path / "executed").exists()
+
+
+def test_every_way_to_cut_arrays_is_one_line(tmp_path):
+    np.savez(tmp_path / "a.npz", x=np.arange(30.0))
+    whole = (tmp_path / "a.npz").read_bytes()
+    for end in range(0, len(whole), 7):
+        (tmp_path / "b.npz").write_bytes(whole[:end])
+        with pytest.raises(RunError):
+            read_arrays(tmp_path / "b.npz")

@@ -1,0 +1,118 @@
+"""Seals, sealed tables and manifests: a single changed bit is found."""
+
+from __future__ import annotations
+
+import json
+import os
+
+import polars as pl
+import pytest
+
+from mixopt.errors import RunError
+from mixopt.system import (
+    FileRecord,
+    Verifier,
+    file_record,
+    folder_records,
+    read_sealed,
+    read_table,
+    write_sealed,
+    write_table,
+)
+
+TABLE = pl.DataFrame({"a": [1.0, 2.0, float("nan")], "b": ["x", None, "z"], "c": [1, None, 3]})
+
+
+def test_sealed_values_come_back(tmp_path):
+    write_sealed(tmp_path / "a.json", {"x": (1, 2), "y": {"3": 0.1}})
+    assert read_sealed(tmp_path / "a.json", mend="redo") == {"x": [1, 2], "y": {"3": 0.1}}
+
+
+def test_a_file_that_is_formatted_anew_says_the_same(tmp_path):
+    write_sealed(tmp_path / "a.json", {"x": 1})
+    (tmp_path / "a.json").write_text(json.dumps(json.loads((tmp_path / "a.json").read_text())))
+    assert read_sealed(tmp_path / "a.json", mend="redo") == {"x": 1}
+
+
+def test_every_flip_in_sealed_json_is_found_or_harmless(tmp_path):
+    path = tmp_path / "a.json"
+    write_sealed(path, {"loss": 3.25, "name": "web"})
+    whole = path.read_bytes()
+    for bit in range(len(whole) * 8):
+        flipped = bytearray(whole)
+        flipped[bit // 8] ^= 1 << (bit % 8)
+        path.write_bytes(flipped)
+        try:
+            found = read_sealed(path, mend="redo")
+        except RunError:
+            continue
+        assert found == {"loss": 3.25, "name": "web"}
+
+
+def test_values_without_a_seal_say_what_makes_them_again(tmp_path):
+    (tmp_path / "a.json").write_text('{"x": 1}')
+    with pytest.raises(RunError, match="sha256: is missing; run mixopt sweep"):
+        read_sealed(tmp_path / "a.json", mend="run mixopt sweep")
+
+
+def test_every_flip_in_a_sealed_table_is_found_or_harmless(tmp_path):
+    path = tmp_path / "a.parquet"
+    write_table(path, TABLE)
+    whole = path.read_bytes()
+    found = 0
+    for bit in range(0, len(whole) * 8, 5):
+        flipped = bytearray(whole)
+        flipped[bit // 8] ^= 1 << (bit % 8)
+        path.write_bytes(flipped)
+        try:
+            assert read_table(path).equals(TABLE)
+        except RunError as error:
+            found += "sha256 differs" in str(error)
+    assert found > 0.9 * len(whole) * 8 / 5
+
+
+def test_a_sealed_table_is_ordinary_parquet(tmp_path):
+    write_table(tmp_path / "a.parquet", TABLE)
+    assert pl.read_parquet(tmp_path / "a.parquet").equals(TABLE)
+    pyarrow = pytest.importorskip("pyarrow.parquet")
+    assert pyarrow.read_table(tmp_path / "a.parquet").num_rows == 3
+
+
+def test_a_table_of_somebody_else_has_no_seal_and_is_read(tmp_path):
+    TABLE.write_parquet(tmp_path / "a.parquet")
+    assert read_table(tmp_path / "a.parquet").equals(TABLE)
+
+
+def test_files_of_a_folder_are_recorded_without_hidden_ones(tmp_path):
+    (tmp_path / "fit" / "regressor").mkdir(parents=True)
+    for name in ("fit/fit.json", "fit/regressor/a.npz", "fit/.lock", "fit/.a.tmp", "other"):
+        (tmp_path / name).write_text(name)
+    assert list(folder_records(tmp_path, ["fit"])) == ["fit/fit.json", "fit/regressor/a.npz"]
+
+
+def test_a_large_file_is_read_once_until_it_changes(tmp_path):
+    path = tmp_path / "shard"
+    path.write_bytes(bytes(1_000_000))
+    record = file_record(path)
+    assert Verifier(tmp_path).faults({"shard": record}) == {}
+    wrong = FileRecord(record.bytes, "0" * 64)
+    assert "sha256 differs" in Verifier(tmp_path).faults({"shard": wrong})["shard"]
+    stamp = path.stat()
+    path.write_bytes(b"\x01" + bytes(999_999))
+    os.utime(path, ns=(stamp.st_atime_ns, stamp.st_mtime_ns))
+    assert "sha256 differs" in Verifier(tmp_path).faults({"shard": record})["shard"]
+
+
+def test_a_memory_that_comes_with_a_directory_is_not_believed(tmp_path):
+    path = tmp_path / "shard"
+    path.write_bytes(bytes(1_000_000))
+    wrong = FileRecord(1_000_000, "0" * 64)
+    claimed = [1_000_000, path.stat().st_mtime_ns, 0, 0]
+    (tmp_path / ".verified.json").write_text(json.dumps({f"shard {'0' * 64}": claimed}))
+    assert Verifier(tmp_path).faults({"shard": wrong}) != {}
+
+
+def test_what_is_missing_or_shorter_is_said(tmp_path):
+    (tmp_path / "a").write_text("abc")
+    records = {"a": FileRecord(4, "0" * 64), "b": FileRecord(1, "0" * 64)}
+    assert Verifier(tmp_path).faults(records) == {"a": "has 3 bytes, not 4", "b": "is missing"}
