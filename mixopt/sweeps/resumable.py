@@ -8,21 +8,20 @@ rest go on.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
 
 from mixopt.errors import RunError
 from mixopt.sweeps.attempts import Attempts
 from mixopt.sweeps.executors import LocalExecutor
+from mixopt.sweeps.finite_results import finite
 from mixopt.sweeps.groups_file import read_groups, write_groups
 from mixopt.sweeps.meter import SweepMeter
 from mixopt.sweeps.progress_file import shown_progress
 from mixopt.sweeps.watch import PATIENCE
 from mixopt.sweeps.worker_process import Job
 from mixopt.system import Say, progress, silent
-from mixopt.trials import GROUPS, Losses, Trial, TrialFolder, TrialResult
+from mixopt.trials import GROUPS, Trial, TrialFolder, TrialResult
 
 
 def run_trials(
@@ -115,23 +114,9 @@ def _results_of(
 ) -> list[TrialResult]:
     """Return the results of a group; where there are none, one failure for each member."""
     if results is not None and [r.trial for r in results] == [member.name for member in members]:
-        return [_finite(result) for result in results]
+        return [finite(result) for result in results]
     reason = reason or "the proxy returned results of other trials than it was given"
     return [TrialResult(m.name, "failed", 0, 0, 0.0, reason=reason) for m in members]
-
-
-def _finite(result: TrialResult) -> TrialResult:
-    """Return a result; one that is called finished with a loss that is no number diverged."""
-    curve = tuple(losses for losses in result.curve if _is_finite(losses))
-    if result.status == "finished" and (result.losses is None or not _is_finite(result.losses)):
-        reason = "the proxy reports a loss that is not finite"
-        return replace(result, status="diverged", losses=None, curve=curve, reason=reason)
-    return replace(result, curve=curve)
-
-
-def _is_finite(losses: Losses) -> bool:
-    values = (*losses.nats_per_token.values(), *losses.bits_per_byte.values())
-    return all(math.isfinite(value) for value in values)
 
 
 def _checked(results: list[TrialResult], folder: Path) -> list[TrialResult]:

@@ -19,6 +19,7 @@ from typing import Any, TextIO, get_args
 
 from mixopt.corpus import Corpus
 from mixopt.errors import ConfigError, MixoptError
+from mixopt.sweeps.finite_results import finite
 from mixopt.trials import (
     Doing,
     Progress,
@@ -110,9 +111,13 @@ class Heart:
 
     def answer(self, answer: dict[str, Any]) -> None:
         """Send an answer, and rest until something begins."""
+        try:
+            line = _line(answer)
+        except (TypeError, ValueError) as error:  # a result that is not plain values
+            line = _line(failure(error))
         with self._lock:
             self._doing = None
-            self._send(answer)
+            self._send(line)
 
     def _beat_on(self, every: float) -> None:
         while True:
@@ -124,11 +129,11 @@ class Heart:
     def _beat(self) -> None:
         self._sent = time.monotonic()
         beat = {"doing": self._doing, "done": self._done, "total": self._total}
-        self._send({"beat": {**beat, "moves": self._moves, "cpu": time.process_time()}})
+        self._send(_line({"beat": {**beat, "moves": self._moves, "cpu": time.process_time()}}))
 
-    def _send(self, message: dict[str, Any]) -> None:
+    def _send(self, line: str) -> None:
         try:
-            self._stream.write(json.dumps(message) + "\n")
+            self._stream.write(line)
             self._stream.flush()
         except BrokenPipeError:  # the parent is gone
             os._exit(1)
@@ -152,7 +157,7 @@ class Work:
         trials = [trial_from_json(entry) for entry in request["group"]]
         self._heart.begin("training")
         results = proxy.train(trials, corpus, training, self._heart.report)
-        return {"results": [result_to_json(result) for result in results]}
+        return {"results": [result_to_json(finite(result)) for result in results]}
 
     def _load(self) -> tuple[Proxy, Corpus, Training]:
         if self._loaded is None:
@@ -163,6 +168,10 @@ class Work:
             corpus = Corpus.open(Path(self._setup["corpus"]), verify=False)
             self._loaded = proxy, corpus, training
         return self._loaded
+
+
+def _line(message: dict[str, Any]) -> str:
+    return json.dumps(message, allow_nan=False) + "\n"
 
 
 def _check_epochs(name: str, proxy: Proxy, training: Training) -> None:

@@ -140,11 +140,11 @@ def test_a_group_that_raises_is_recorded_in_one_line_and_the_rest_go_on(make_job
     assert results[2].reason == "ValueError: no such layer"
 
 
-def test_a_worker_that_is_killed_takes_only_its_own_group_along(make_job, tmp_path):
+def test_a_worker_that_is_killed_takes_only_its_own_half_group_along(make_job, tmp_path):
     trials = trials_named("die", "b", "c", "d", "e")
     results = run_trials(trials, make_job(), tmp_path / "trials", workers=1)
-    assert [r.status for r in results] == ["failed"] * 2 + ["finished"] * 3
-    assert "signal SIGKILL; out of memory?" in results[0].reason
+    assert [r.status for r in results] == ["failed"] + ["finished"] * 4
+    assert results[0].reason.startswith("tried twice: the worker ended with signal SIGKILL; out of")
 
 
 def test_a_loss_that_is_not_finite_is_a_divergence_whatever_the_proxy_says(make_job, tmp_path):
