@@ -8,31 +8,16 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from mixopt.pipeline.rounds import not_run, planned_trials
 from mixopt.run_directory import STEPS, SWEEP, Run, Step
 from mixopt.sweeps import SweepState, read_groups, read_progress
-from mixopt.system import duration, is_in_use, read_json, short_count
-from mixopt.trials import GROUPS, Status
+from mixopt.system import duration, is_in_use, short_count
+from mixopt.trials import GROUPS, read_entry
 
 QUIET_SECONDS = 10.0  # what a sweep says each second is this old: that is worth saying
-
-
-@dataclass(frozen=True)
-class _Ended:
-    """What is asked of the result in a trial's file."""
-
-    status: Status
-
-
-@dataclass(frozen=True)
-class _TrialFile:
-    """What is asked of a trial's file."""
-
-    result: _Ended
 
 
 def run_status(run: Run) -> dict[str, Any]:
@@ -90,7 +75,7 @@ def _trial_words(entry: dict[str, Any]) -> Iterator[str]:
 
 def _worker_words(worker: dict[str, Any]) -> str:
     names = worker["trials"]
-    words = worker["doing"]
+    words: str = worker["doing"]
     if names:
         words += f" {names[0]}" + (f" and {len(names) - 1} more" if len(names) > 1 else "")
     if worker["total"]:
@@ -111,7 +96,7 @@ def _trials(run: Run, step: Step, *, running: bool) -> dict[str, Any]:
     if step is SWEEP:
         total, missing = planned_trials(run), not_run(run)
     files = step.trial_files(run.path)
-    states = [read_json(path, _TrialFile).result.status for path in files]
+    states = [read_entry(path)[1].status for path in files]
     found: dict[str, Any] = {
         "trials": total,
         "ended": len(states),

@@ -1,6 +1,5 @@
 """A sweep loses nothing: failures, divergence, killed workers and killed sweeps included."""
 
-import json
 import os
 import signal
 import subprocess
@@ -17,7 +16,7 @@ from mixopt.errors import MixoptError, RunError
 from mixopt.mixture import Mixture
 from mixopt.sweeps import Job, run_trials
 from mixopt.sweeps.executors import LocalExecutor
-from mixopt.system import read_json
+from mixopt.system import read_json, write_sealed
 from mixopt.trials import Training, Trial, TrialFolder
 
 PROXIES = '''
@@ -190,9 +189,10 @@ def test_a_kill_between_two_files_of_a_group_trains_nothing_twice(make_job, tmp_
     job, trials, folder = make_job(), trials_named("a", "b"), tmp_path / "trials"
     first = run_trials(trials, job, folder, workers=1)
     entries = [read_json(folder / f"{trial.name}.json") for trial in trials]
+    entries = [{"trial": entry["trial"], "result": entry["result"]} for entry in entries]
     for trial in trials:
         TrialFolder(folder).forget(trial.name)
-    (folder / ".group-00000.json").write_text(json.dumps(entries))
+    write_sealed(folder / ".group-00000.json", {"entries": entries})
     assert run_trials(trials, job, folder, workers=1) == first
     assert trained(job) == ["a", "b"]
 
