@@ -1,6 +1,7 @@
 """A worker that stops, dies, hangs or babbles costs its own training, and nothing else."""
 
 import os
+import sys
 
 import pytest
 
@@ -9,18 +10,18 @@ from mixopt.sweeps import read_groups
 PAIRS = [["a", "b"], ["c", "d"], ["e", "f"]]
 
 
-def statuses(results) -> str:
-    """Return the first letter of each trial's status: finished or failed."""
-    return " ".join(f"{name}:{result.status}" for name, result in results.items())
+def failed(results) -> list[str]:
+    """Return the trials that failed."""
+    return [name for name, result in results.items() if result.status == "failed"]
 
 
-def test_a_stopped_worker_is_replaced_within_patience(faulty_sweep, undisturbed, record_property):
+def test_a_stopped_worker_is_replaced_within_patience(faulty_sweep, undisturbed):
     patience = 1.5
     assert faulty_sweep(fault="stop", at="c", patience=patience) == undisturbed
     begun = faulty_sweep.times("began", "c,d")
     waited = begun[1] - begun[0]
-    print(f"a stopped worker was replaced after {waited:.2f} s; sweep.patience: {patience} s")
-    record_property("replaced after seconds", waited)
+    said = f"a stopped worker was replaced after {waited:.2f} s; sweep.patience: {patience} s\n"
+    sys.stdout.write(said)
     # A second for the new worker's start, on a busy machine several.
     assert patience <= waited < patience + 6
     assert "c and 1 more once more" in faulty_sweep.said[0]
@@ -34,7 +35,7 @@ def test_no_trial_is_trained_to_the_end_twice(faulty_sweep):
 
 def test_a_worker_that_is_stopped_always_fails_its_trials_with_the_reason(faulty_sweep):
     results = faulty_sweep(fault="stop", at="c", patience=1.0, times=9)
-    assert [name for name, result in results.items() if result.status == "failed"] == ["c", "d"]
+    assert failed(results) == ["c", "d"]
     assert results["c"].reason.startswith("tried twice: the worker gave no sign of life for 1.")
     assert faulty_sweep.notes("began").count("c,d") == 2
 
@@ -46,7 +47,7 @@ def test_a_worker_that_is_killed_once_changes_no_result(faulty_sweep, undisturbe
 
 def test_a_worker_that_is_killed_always_fails_the_trial_that_kills_it(faulty_sweep):
     results = faulty_sweep(fault="kill", at="c", times=9)
-    assert [name for name, result in results.items() if result.status == "failed"] == ["c"]
+    assert failed(results) == ["c"]
     assert results["c"].reason.startswith("tried twice: the worker ended with signal SIGKILL")
     assert faulty_sweep.notes("ended") == ["a,b", "e,f", "d"]
 
@@ -60,10 +61,9 @@ def test_a_group_that_memory_is_too_short_for_trains_in_halves(faulty_sweep, und
 
 
 def test_halves_that_do_not_fit_either_fail_with_the_reason(faulty_sweep):
-    results = faulty_sweep(size=4, fits=1, workers=1, fault="", at="")
-    reasons = {name: result.reason for name, result in results.items() if result.reason}
-    assert set(reasons) == set("abcd")
-    assert reasons["a"] == "tried twice: MemoryError: no room for 2 trials"
+    results = faulty_sweep(size=4, fits=1)
+    assert failed(results) == ["a", "b", "c", "d"]
+    assert results["a"].reason == "tried twice: MemoryError: no room for 2 trials"
 
 
 def test_a_resumed_sweep_forms_the_halves_again(faulty_sweep, undisturbed):
@@ -87,17 +87,16 @@ def test_a_worker_that_computes_and_has_not_reported_yet_is_waited_for(faulty_sw
 
 
 def test_a_worker_that_steps_slowly_is_waited_for_five_steps(faulty_sweep, undisturbed):
-    # Steps of 0.5 s: the patience of 0.2 s becomes 2.5 s, once a step was seen.
-    results = faulty_sweep(size=6, seconds=2.0, patience=1.0)
-    assert results == undisturbed
+    # After a step of 0.8 s the patience of 1 s has become 4 s.
+    assert faulty_sweep(fault="slow", at="c", patience=1.0) == undisturbed
     assert faulty_sweep.said == []
 
 
 def test_garbage_on_the_pipe_is_the_reason_and_the_rest_go_on(faulty_sweep):
     results = faulty_sweep(fault="garbage", at="c", times=9)
-    assert [name for name, result in results.items() if result.status == "failed"] == ["c", "d"]
-    reason = "the worker's answer cannot be used: a line: results: should be a valid list, got '7'"
-    assert results["c"].reason.replace("Input ", "").replace("got 7", "got '7'") == reason
+    assert failed(results) == ["c", "d"]
+    reason = "the worker's answer cannot be used: a line: results: should be a valid list, got 7"
+    assert results["c"].reason == reason
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")

@@ -19,7 +19,7 @@ class Faulty:
         log: The notes, a line each: what, when, trials.
         size: How many trials train together.
         seconds: Of one training.
-        fault: What happens: `stop`, `kill`, `hang`, `sleep`, `spin`, `garbage`, `fork`.
+        fault: What happens: `stop`, `kill`, `hang`, `sleep`, `spin`, `slow`, `garbage`, `fork`.
         at: The trial that it happens to.
         times: How often; a file counts.
         fits: The largest group that memory is enough for.
@@ -81,6 +81,13 @@ class Faulty:
         while time.monotonic() < end:
             sum(range(1000))
 
+    def _slow(self, report, total):
+        """Take a step of 0.8 s, and then one of three times as long."""
+        report(Progress(0, total))
+        time.sleep(0.8)
+        report(Progress(1, total))
+        time.sleep(2.4)
+
     def _garbage(self, report, total):
         """Write to the pipe of the worker's answers."""
         for number in range(3, 32):
@@ -97,6 +104,6 @@ class Faulty:
 
 
 def _result(trial, corpus, training):
-    loss = {name: 1 + trial.mixture["code"] for name in corpus.evaluation_names}
+    loss = dict.fromkeys(corpus.evaluation_names, 1 + trial.mixture["code"])
     losses = Losses(training.tokens, loss, loss)
     return TrialResult(trial.name, "finished", training.tokens, 5, 0.1, losses)
