@@ -4,7 +4,8 @@ A heartbeat comes from a thread of the worker's own, so that a long step does no
 death; it says how often the worker has moved on (a report of the proxy, a change of what it
 does), so that a main thread that waits for ever does not look alive.
 
-    silent                      patience
+    silent                      patience; while it starts at least fifteen seconds, since an import
+                                of a large library lets no other thread run
     still while it trains       patience
     still while it starts or    patience, and at least ten minutes: nothing reports from within
       compiles                  an import or a compiler
@@ -23,6 +24,7 @@ from collections.abc import Callable
 from mixopt.sweeps.messages import Beat
 
 PATIENCE = 600.0  # seconds
+STARTING = 15.0
 STEPS = 5
 LONGEST_TICK = 1.0  # more than this between two looks was spent suspended
 BUSY = 0.1  # of a core: a heart alone takes a hundredth of it
@@ -63,12 +65,13 @@ class Watch:
     def overdue(self) -> str | None:
         """Return why the worker is to be killed; None while there is hope."""
         self._tick()
-        doing, limit = self._beat.doing, self.patience
-        if self._silent > limit:
-            return _reason("gave no sign of life", self._silent, doing, limit)
-        limit = limit if doing in _STEPPING else max(limit, PATIENCE)
-        if self._still > limit:
-            reason = _reason("made no progress", self._still, doing, limit)
+        doing = self._beat.doing
+        silence = max(self.patience, STARTING) if doing == "starting" else self.patience
+        stillness = self.patience if doing in _STEPPING else max(self.patience, PATIENCE)
+        if self._silent > silence:
+            return _reason("gave no sign of life", self._silent, doing, silence)
+        if self._still > stillness:
+            reason = _reason("made no progress", self._still, doing, stillness)
             return f"{reason}; raise sweep.patience if a step takes so long"
         return None
 

@@ -21,6 +21,7 @@ from mixopt.trials import Training, Trial, TrialFolder
 
 PROXIES = '''
 import os, signal, time
+from dataclasses import replace
 from pathlib import Path
 from mixopt.trials.proxy import Losses, Progress, TrialResult
 
@@ -67,6 +68,11 @@ class Unreadable(Recording):
     def train(self, trials, corpus, training, report):
         results = super().train(trials, corpus, training, report)
         return [None, *results[1:]] if trials[0].name == "a" else results
+
+
+class Objects(Recording):
+    def result(self, trial, corpus, training):
+        return replace(super().result(trial, corpus, training), tokens=object())
 
 
 class Misaligned(Recording):
@@ -165,6 +171,11 @@ def test_results_of_other_trials_than_asked_for_are_a_failure(make_job, tmp_path
         run_trials(trials_named("a", "b"), make_job("Misaligned"), tmp_path / "trials", workers=1)
 
 
+def test_a_result_that_is_not_plain_values_is_a_failure_with_its_reason(make_job, tmp_path):
+    with pytest.raises(RunError, match=r"TypeError: Object of type object is not JSON"):
+        run_trials(trials_named("a", "b"), make_job("Objects"), tmp_path / "trials", workers=1)
+
+
 def test_a_proxy_that_cannot_be_built_stops_the_sweep_before_it_trains(make_job, tmp_path):
     with pytest.raises(MixoptError, match="unknown option 'sise'; did you mean 'size'"):
         run_trials(trials_named("a"), make_job(sise=3), tmp_path / "trials", workers=1)
@@ -225,6 +236,13 @@ def test_a_worker_ends_when_its_parent_is_killed(make_job, tmp_path):
     before = len(trained(job))
     time.sleep(0.7)
     assert len(trained(job)) == before
+
+
+def test_an_executor_that_was_left_starts_no_workers(make_job, tmp_path):
+    with LocalExecutor(make_job(), 1, tmp_path / "log") as executor:
+        pass
+    with pytest.raises(MixoptError, match="the sweep has ended"):
+        executor.group_size()
 
 
 def test_leaving_the_executor_ends_its_workers(make_job, tmp_path):
