@@ -13,16 +13,16 @@ from mixopt.system import read_json
 _Number = Annotated[int, Field(ge=1, lt=10**9)]
 
 
-class _Shape(BaseModel):
+class _Part(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
 
 
-class _ChosenBy(_Shape):
+class _ChosenBy(_Part):
     objective: dict[str, Any]
     fit: dict[str, Any]
 
 
-class _Round(_Shape):
+class _Round(_Part):
     round: _Number
     trials: _Number
     regressor: str
@@ -32,13 +32,13 @@ class _Round(_Shape):
     expected_gain: FiniteFloat
 
 
-class _Stopped(_Shape):
+class _Stopped(_Part):
     round: _Number
     expected_gain: FiniteFloat
     not_run: _Number
 
 
-class _Rounds(_Shape):
+class _Rounds(_Part):
     chosen_by: _ChosenBy | None
     rounds: list[_Round]
     stopped: _Stopped | None
