@@ -13,16 +13,16 @@ from mixopt.system import read_json
 _Number = Annotated[int, Field(ge=1, lt=10**9)]
 
 
-class _Part(BaseModel):
+class _RecordPart(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
 
 
-class _ChosenBy(_Part):
+class _ChosenBy(_RecordPart):
     objective: dict[str, Any]
     fit: dict[str, Any]
 
 
-class _Round(_Part):
+class _Round(_RecordPart):
     round: _Number
     trials: _Number
     regressor: str
@@ -32,13 +32,13 @@ class _Round(_Part):
     expected_gain: FiniteFloat
 
 
-class _Stopped(_Part):
+class _Stopped(_RecordPart):
     round: _Number
     expected_gain: FiniteFloat
     not_run: _Number
 
 
-class _Rounds(_Part):
+class _Rounds(_RecordPart):
     chosen_by: _ChosenBy | None
     rounds: list[_Round]
     stopped: _Stopped | None

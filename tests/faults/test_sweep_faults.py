@@ -99,6 +99,11 @@ def test_garbage_on_the_pipe_is_the_reason_and_the_rest_go_on(faulty_sweep):
     assert results["c"].reason == reason
 
 
+def test_a_worker_that_dies_in_the_middle_of_an_answer_has_died(faulty_sweep, undisturbed):
+    assert faulty_sweep(fault="cut", at="c") == undisturbed
+    assert "ended with exit code 3" in faulty_sweep.said[0]
+
+
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
 def test_a_child_that_holds_a_dead_workers_pipe_holds_nothing_up(faulty_sweep, undisturbed):
     assert faulty_sweep(fault="fork", at="c") == undisturbed

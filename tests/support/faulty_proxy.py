@@ -19,7 +19,7 @@ class Faulty:
         log: The notes, a line each: what, when, trials.
         size: How many trials train together.
         seconds: Of one training.
-        fault: What happens: `stop`, `kill`, `hang`, `sleep`, `spin`, `slow`, `garbage`, `fork`.
+        fault: What happens: `stop`, `kill`, `hang`, `sleep`, `spin`, `slow`, `garbage`, `cut`, `fork`.
         at: The trial that it happens to.
         times: How often; a file counts.
         fits: The largest group that memory is enough for.
@@ -90,10 +90,18 @@ class Faulty:
 
     def _garbage(self, report, total):
         """Write to the pipe of the worker's answers."""
+        self._write(b'{"results": 7}\n')
+
+    def _cut(self, report, total):
+        """Die in the middle of an answer."""
+        self._write(b'{"results": [{"tri')
+        os._exit(3)
+
+    def _write(self, content):
         for number in range(3, 32):
             link = Path(f"/proc/self/fd/{number}")
             if link.is_symlink() and os.readlink(link).startswith("pipe:"):
-                os.write(number, b'{"results": 7}\n')
+                os.write(number, content)
 
     def _fork(self, report, total):
         """Die, and leave a child that holds the pipe open."""
