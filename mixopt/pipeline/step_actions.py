@@ -77,8 +77,10 @@ def _sweep(run: Run, say: Say) -> None:
             job,
             SWEEP.trial_folder(run.path),
             workers=run.config.sweep.workers,
+            patience=run.config.sweep.patience,
             title=SWEEP.name,
             planned=planned,
+            say=say,
         )
 
     trials, results = run_rounds(run, train, say)
@@ -156,7 +158,9 @@ def _validate(run: Run, say: Say) -> None:
         _job(run, config.tokens or 2 * run.config.proxy.tokens),
         VALIDATE.trial_folder(run.path),
         workers=run.config.sweep.workers,
+        patience=run.config.sweep.patience,
         title=VALIDATE.name,
+        say=say,
     )
     _keep_results(run, VALIDATE, planned, results, say)
 
