@@ -11,6 +11,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
+from mixopt.system import ServerUri
+
 
 def _scientific(value: Any) -> Any:
     """Read `25e9`, which YAML takes for a string, as the number that it is."""
@@ -375,7 +377,7 @@ class TrackingConfig(Section):
     """Where MLflow keeps the record."""
 
     enabled: bool = True
-    uri: str | None = Field(
+    uri: ServerUri | None = Field(
         None, description="tracking server; a SQLite file in the run directory when absent"
     )
     experiment: str | None = Field(
