@@ -10,6 +10,7 @@ import sys
 from mixopt.cli import experts, fits, proposals, step_commands, tracking, training
 from mixopt.cli.options import app
 from mixopt.errors import MixoptError, OtherRankError
+from mixopt.system import without_secrets
 
 # Each adds its commands to `app`.
 COMMANDS = (step_commands, proposals, fits, training, tracking, experts)
@@ -22,7 +23,7 @@ def run_command_line() -> None:
     except OtherRankError:
         raise SystemExit(2) from None
     except MixoptError as error:
-        sys.stderr.write(f"mixopt: {error}\n")
+        sys.stderr.write(f"mixopt: {without_secrets(str(error))}\n")
         raise SystemExit(2) from None
     except KeyboardInterrupt:
         sys.stderr.write("mixopt: interrupted; the same command goes on from here\n")

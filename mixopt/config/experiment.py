@@ -12,6 +12,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
 from mixopt.config.durations import Duration
+from mixopt.system import ServerUri
 
 
 def _scientific(value: Any) -> Any:
@@ -382,7 +383,7 @@ class TrackingConfig(Section):
     """Where MLflow keeps the record."""
 
     enabled: bool = True
-    uri: str | None = Field(
+    uri: ServerUri | None = Field(
         None, description="tracking server; a SQLite file in the run directory when absent"
     )
     experiment: str | None = Field(

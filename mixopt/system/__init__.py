@@ -82,6 +82,10 @@ if TYPE_CHECKING:
         sealed as sealed,
         write_sealed as write_sealed,
     )
+    from mixopt.system.server_uris import (
+        ServerUri as ServerUri,
+        without_secrets as without_secrets,
+    )
     from mixopt.system.table_files import read_table as read_table, write_table as write_table
     from mixopt.system.version import __version__ as __version__
 else:
@@ -146,6 +150,7 @@ else:
             "progress_bars": ["Say", "Update", "duration", "no_progress", "progress", "silent"],
             "provenance": ["git_commit", "machine", "package_versions", "without_folders"],
             "seals": ["check_seal", "read_sealed", "sealed", "write_sealed"],
+            "server_uris": ["ServerUri", "without_secrets"],
             "table_files": ["read_table", "write_table"],
             "version": ["__version__"],
         },
