@@ -17,6 +17,7 @@ if TYPE_CHECKING:
         read_json as read_json,
         read_yaml as read_yaml,
     )
+    from mixopt.system.child_process import close_children as close_children, in_child as in_child
     from mixopt.system.files import (
         is_in_use as is_in_use,
         only_one as only_one,
@@ -94,6 +95,7 @@ else:
                 "read_json",
                 "read_yaml",
             ],
+            "child_process": ["close_children", "in_child"],
             "files": [
                 "is_in_use",
                 "only_one",
