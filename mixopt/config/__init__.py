@@ -30,6 +30,7 @@ if TYPE_CHECKING:
         ValidateConfig as ValidateConfig,
     )
     from mixopt.config.experiment_file import (
+        RESERVED as RESERVED,
         dump_config as dump_config,
         load_config as load_config,
         unusable_names as unusable_names,
@@ -68,7 +69,7 @@ else:
                 "TrackingConfig",
                 "ValidateConfig",
             ],
-            "experiment_file": ["dump_config", "load_config", "unusable_names"],
+            "experiment_file": ["RESERVED", "dump_config", "load_config", "unusable_names"],
             "given_values": [
                 "checked",
                 "one_of",

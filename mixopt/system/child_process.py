@@ -46,7 +46,7 @@ def in_child(
         MixoptError: What the function raised, or the error that `died` makes.
         RunError: No process can be started.
     """
-    child = _take()
+    child = _WAITING.take()
     whole = False
     try:
         child.ask({"function": function, "arguments": dict(arguments), "folder": _folder()})
@@ -57,17 +57,14 @@ def in_child(
             _raise(message, died)
     finally:
         if whole:
-            _give_back(child)
+            _WAITING.give_back(child)
         else:
             child.end()
 
 
 def close_children() -> None:
     """End the processes that wait for the next call."""
-    with _LOCK:
-        waiting, _WAITING[:] = _WAITING[:], []
-    for child in waiting:
-        child.end()
+    _WAITING.end()
 
 
 def serve() -> None:
@@ -149,41 +146,48 @@ class _Child:
         return f"{name} ({last[:200]})" if last else name
 
 
-_LOCK = threading.Lock()
-_WAITING: list[_Child] = []
-_MOST_WAITING = 2
+class _Waiting:
+    """The children that wait for the next call."""
 
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._children: list[_Child] = []
 
-def _take() -> _Child:
-    with _LOCK:
-        while _WAITING:
-            child = _WAITING.pop()
-            if child.is_alive:
-                return child
+    def take(self) -> _Child:
+        with self._lock:
+            while self._children:
+                child = self._children.pop()
+                if child.is_alive:
+                    return child
+                child.forget()
+        return _Child()
+
+    def give_back(self, child: _Child) -> None:
+        with self._lock:
+            if len(self._children) < _MOST_WAITING:
+                self._children.append(child)
+                return
+        child.end()
+
+    def end(self) -> None:
+        with self._lock:
+            children, self._children = self._children, []
+        for child in children:
+            child.end()
+
+    def forget(self) -> None:
+        """In a process that was forked: the children are the parent's, and so may the lock be."""
+        self._lock = threading.Lock()
+        for child in self._children:
             child.forget()
-    return _Child()
+        self._children = []
 
 
-def _give_back(child: _Child) -> None:
-    with _LOCK:
-        if len(_WAITING) < _MOST_WAITING:
-            _WAITING.append(child)
-            return
-    child.end()
-
-
-def _after_fork() -> None:
-    """In a process that was forked: the children are the parent's."""
-    global _LOCK
-    _LOCK = threading.Lock()
-    for child in _WAITING:
-        child.forget()
-    _WAITING.clear()
-
-
-atexit.register(close_children)
+_MOST_WAITING = 2
+_WAITING = _Waiting()
+atexit.register(_WAITING.end)
 if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_after_fork)
+    os.register_at_fork(after_in_child=_WAITING.forget)
 
 
 def _folder() -> str | None:

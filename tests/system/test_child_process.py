@@ -13,7 +13,7 @@ import pytest
 from mixopt.errors import CorpusError, RunError, ShardError
 from mixopt.system import close_children, in_child
 
-FUNCTIONS = '''
+FUNCTIONS = """
 import os, signal, sys, time
 from mixopt.errors import ShardError
 
@@ -52,7 +52,7 @@ def folder():
 def endless():
     while True:
         yield b"x" * 100_000
-'''
+"""
 
 
 @pytest.fixture(autouse=True)

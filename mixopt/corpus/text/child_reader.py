@@ -45,12 +45,12 @@ def read_in_child(
         CorpusError: The file is damaged, the column is missing, or a document is bad.
     """
     try:
-        for item in in_child(function, {**arguments, **_given(reading)}, died=_Death):
+        for item in in_child(function, {**arguments, **_given(reading)}, died=_DeathError):
             if item[:1] == _TEXT:
                 yield item[1:].decode()
             else:
                 reading.bad.met(item[1:].decode())
-    except _Death as death:
+    except _DeathError as death:
         reading.lost(where, f"the reader {death}")
 
 
@@ -72,7 +72,7 @@ def file_documents(path: str, builder: str, **given: Any) -> Iterator[bytes]:
     yield from sent(lambda reading: read_here(Path(path), builder, reading), **given)
 
 
-class _Death(CorpusError):
+class _DeathError(CorpusError):
     """The child died; the message is how."""
 
 
