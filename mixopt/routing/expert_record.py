@@ -27,7 +27,7 @@ from mixopt.routing.assignments import Assignments
 from mixopt.routing.frames import from_frames, to_frames
 from mixopt.routing.probe_file import load_probe, save_probe
 from mixopt.routing.probe_result import ProbeResult
-from mixopt.system import replacing, write_text
+from mixopt.system import parse_json, read_table, write_table, write_text
 
 EXPERTS = "experts"  # the folder in a run directory
 COUNTS, LAYERS, PROBE, SCALARS = "counts", "layers", "probe", "scalars.jsonl"
@@ -139,20 +139,23 @@ class ExpertRecord:
 
     def scalars(self) -> list[dict[str, Any]]:
         """Return the lines of numbers."""
-        return [json.loads(line) for line in self._lines() if line.endswith("\n")]
+        return [_numbers(self.path / SCALARS, line) for line in self._lines() if _is_whole(line)]
 
     def _write(self, folder: str, end: int, table: pl.DataFrame) -> None:
-        with replacing(self.path / folder / f"part-{end:08d}.parquet") as temporary:
-            table.write_parquet(temporary, compression="zstd")
+        write_table(self.path / folder / f"part-{end:08d}.parquet", table)
 
     def _window(self, file: Path) -> CountedWindow:
-        tables = [self.path / folder / file.name for folder in (COUNTS, LAYERS)]
+        counts, layers = (
+            read_table(self.path / folder / file.name, error=RoutingError)
+            for folder in (COUNTS, LAYERS)
+        )
         try:
-            counts, layers = (pl.read_parquet(table, glob=False) for table in tables)
             start, end = counts.select("step_start", "step_end").row(0)
-        except (OSError, pl.exceptions.PolarsError) as error:
+            if not isinstance(start, int) or not isinstance(end, int) or not 0 <= start < end:
+                raise ValueError(f"a window from step {start} to {end}")
+            return CountedWindow(start, end, from_frames(counts, layers))
+        except (pl.exceptions.PolarsError, ValueError, TypeError, ArithmeticError) as error:
             raise RoutingError(f"{file}: cannot be read: {' '.join(str(error).split())}") from error
-        return CountedWindow(start, end, from_frames(counts, layers))
 
     def _parts(self) -> list[Path]:
         return sorted((self.path / COUNTS).glob("part-*.parquet"))
@@ -164,13 +167,30 @@ class ExpertRecord:
         path = self.path / SCALARS
         if not path.exists():
             return []
-        return path.read_text(encoding="utf-8").splitlines(keepends=True)
+        try:
+            return path.read_text(encoding="utf-8").splitlines(keepends=True)
+        except (OSError, ValueError) as error:
+            raise RoutingError(f"{path}: cannot be read: {' '.join(str(error).split())}") from error
 
 
 def _step(file: Path) -> int:
-    return int(file.stem.removeprefix("part-"))
+    step = file.stem.removeprefix("part-")
+    if not step.isdecimal():
+        raise RoutingError(f"{file}: is not named after a step; remove it")
+    return int(step)
 
 
 def _is_until(line: str, step: int) -> bool:
     """Tell whether a line is whole, as a killed process may leave half of one, and not later."""
-    return line.endswith("\n") and int(json.loads(line)["step"]) <= step
+    return _is_whole(line) and _numbers(Path(SCALARS), line)["step"] <= step
+
+
+def _is_whole(line: str) -> bool:
+    return line.endswith("\n")
+
+
+def _numbers(path: Path, line: str) -> dict[str, Any]:
+    content = parse_json(line, str(path), error=RoutingError)
+    if not isinstance(content, dict) or not isinstance(content.get("step"), int):
+        raise RoutingError(f"{path}: a line without a step: {line[:80].strip()!r}")
+    return content

@@ -5,13 +5,12 @@ from __future__ import annotations
 import json
 from pathlib import Path
 from typing import Any
-from zipfile import BadZipFile
 
 import numpy as np
 
 from mixopt.errors import RoutingError
 from mixopt.routing.probe_result import LayerProbe, ProbeResult
-from mixopt.system import replacing
+from mixopt.system import parse_json, read_arrays, replacing
 
 _OF_LAYER = ("counts_UE", "ids_TK", "shared_D")
 
@@ -46,9 +45,10 @@ def load_probe(path: Path) -> ProbeResult:
         RoutingError: The file is not there, or not a probe.
     """
     try:
-        with np.load(path, allow_pickle=False) as file:
-            arrays = {name: _wide(file[name]) for name in file.files}
-        about = json.loads(arrays["about"].astype(np.uint8).tobytes())
+        read = read_arrays(path, error=RoutingError)
+        arrays = {name: _wide(array) for name, array in read.items()}
+        text = arrays["about"].astype(np.uint8).tobytes()
+        about = parse_json(text, "about", error=RoutingError)
         layers = (
             LayerProbe(number, top_k, *(arrays[f"{number}/{name}"] for name in _OF_LAYER))
             for number, top_k in about["layers"]
@@ -60,8 +60,9 @@ def load_probe(path: Path) -> ProbeResult:
             arrays["domain_T"],
             tuple(layers),
         )
-    except (OSError, ValueError, KeyError, BadZipFile) as error:
-        raise RoutingError(f"{path}: not a probe of experts: {error}") from error
+    except (RoutingError, ValueError, LookupError, TypeError, ArithmeticError) as error:
+        reason = str(error).removeprefix(f"{path}: ")
+        raise RoutingError(f"{path}: not a probe of experts: {reason}") from error
 
 
 def _small(array: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
         read_yaml as read_yaml,
     )
     from mixopt.system.file_shape import Count as Count, FileShape as FileShape
+    from mixopt.system.child_process import close_children as close_children, in_child as in_child
     from mixopt.system.files import (
         is_in_use as is_in_use,
         only_one as only_one,
@@ -103,6 +104,7 @@ else:
                 "read_yaml",
             ],
             "file_shape": ["Count", "FileShape"],
+            "child_process": ["close_children", "in_child"],
             "files": [
                 "is_in_use",
                 "only_one",

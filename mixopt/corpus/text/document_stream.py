@@ -122,7 +122,7 @@ class _DatasetTexts:
                 if text is not None:
                     yield text
         except (OSError, ValueError) as error:
-            raise self._reading.damaged(self._name, error) from error
+            raise self._reading.unreadable(self._name, error) from error
 
     def state_dict(self) -> dict[str, Any]:
         return {"row": self._row, "rows": self._rows.state_dict()}
