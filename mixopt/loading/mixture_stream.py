@@ -17,7 +17,7 @@ from typing import Any
 from mixopt.errors import SamplerError
 from mixopt.loading.collate import Batch, stack_samples
 from mixopt.loading.stream_rows import DomainRows, Packing, Reader, RowFormat
-from mixopt.sampling import MixtureSampler, Weights, at_least
+from mixopt.sampling import MixtureSampler, Weights, at_least, check_now_and_then
 
 try:
     import torch
@@ -88,7 +88,12 @@ class MixtureStream(IterableDataset[Batch]):
         self._loaded: Mapping[str, Any] | None = None
 
     def __iter__(self) -> Iterator[Batch]:
-        """Yield batches with `domain`, `batch`, `position` and `mixture`."""
+        """Yield batches with `domain`, `batch`, `position` and `mixture`.
+
+        Raises:
+            SamplerError: Every 50 batches, where ranks have come to have other weights.
+            CorpusError: A source cannot be read, or gives nothing.
+        """
         worker, workers = self._place()
         rows = self._opened(worker, workers)
         sampler = self._sampler
@@ -104,6 +109,7 @@ class MixtureStream(IterableDataset[Batch]):
             content["mixture"] = sampler.mixture_at(batch).fingerprint
             batch += workers
             sampler.received(batch)
+            check_now_and_then(sampler)
             yield {name: _tensor(value) for name, value in content.items()}
 
     def __len__(self) -> int:

@@ -37,7 +37,7 @@ from mixopt.online.decision import Decisions
 from mixopt.online.run_setting import DriverOptions
 from mixopt.online.stream_steps import StreamSteps
 from mixopt.online.sums import from_first
-from mixopt.sampling import MixtureSampler
+from mixopt.sampling import MixtureSampler, check_ranks
 
 FORMAT = "mixopt-driver/1"
 
@@ -174,7 +174,13 @@ class Driver:
         self._decisions.thaw()
 
     def state_dict(self) -> dict[str, Any]:
-        """Return the state: small, the same on every rank; every rank has to call it."""
+        """Return the state: small, the same on every rank; every rank has to call it.
+
+        Raises:
+            SamplerError: Ranks have other orders of samples; the message names the rank.
+            EstimatorError: The estimator has no state; on every rank.
+        """
+        check_ranks(self._stream.sampler)
         return dict(from_first({"format": FORMAT, **self._decisions.state_dict()}))
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:

@@ -78,6 +78,10 @@ if TYPE_CHECKING:
         sealed as sealed,
         write_sealed as write_sealed,
     )
+    from mixopt.system.state_fields import (
+        StateFields as StateFields,
+        shown_value as shown_value,
+    )
     from mixopt.system.table_files import read_table as read_table, write_table as write_table
     from mixopt.system.version import __version__ as __version__
 else:
@@ -127,6 +131,7 @@ else:
             "progress_bars": ["Say", "Update", "duration", "no_progress", "progress", "silent"],
             "provenance": ["git_commit", "machine", "package_versions", "without_folders"],
             "seals": ["check_seal", "read_sealed", "sealed", "write_sealed"],
+            "state_fields": ["StateFields", "shown_value"],
             "table_files": ["read_table", "write_table"],
             "version": ["__version__"],
         },
