@@ -38,6 +38,7 @@ from mixopt.online.run_setting import DriverOptions
 from mixopt.online.stream_steps import StreamSteps
 from mixopt.online.sums import from_first
 from mixopt.sampling import MixtureSampler, check_ranks
+from mixopt.system import StateFields
 
 FORMAT = "mixopt-driver/1"
 
@@ -190,8 +191,8 @@ class Driver:
         is the sampler's mixture from here on, and the next plan is asked for anew.
 
         Raises:
-            EstimatorError: The state is of another run, or the estimator cannot go on from it.
+            EstimatorError: The state is of another run or damaged, or the estimator cannot go on
+                from it; nothing is changed.
         """
-        if state.get("format") != FORMAT:
-            raise EstimatorError(f"not a state of format {FORMAT!r}: {state.get('format')!r}")
+        StateFields(state, "the driver's state", EstimatorError).check_format(FORMAT)
         self._decisions.load_state_dict(state)

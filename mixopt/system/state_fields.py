@@ -158,16 +158,26 @@ class StateFields:
                 self._refuse_value(name, k, f"no finite number{_range_text(least, most)}")
         return [value for value in values if value is not None]
 
-    def array(self, name: str, shape: tuple[int, ...], least: float = -math.inf) -> Array:
-        """Return finite numbers of a shape, each >= least; -1 stands for any length."""
-        array = self._shaped(name, shape, np.float64)
-        if not (np.isfinite(array) & (array >= least)).all():
+    def array(
+        self, name: str, shape: tuple[int, ...], least: float = -math.inf, *, nan: bool = False
+    ) -> Array:
+        """Return finite numbers of a shape, each >= least.
+
+        Args:
+            name: The field.
+            shape: Its axes; -1 stands for any length.
+            least: The least that a number may be.
+            nan: Whether NaN may stand for a number that is not known.
+        """
+        array: Array = self._shaped(name, shape, np.float64)
+        good = np.isfinite(array) & (array >= least)
+        if not (good | (np.isnan(array) & nan)).all():
             self.refuse(name, f"not finite numbers{_range_text(least, math.inf)}")
         return array
 
     def int_array(self, name: str, shape: tuple[int, ...], least: int = 0) -> IntArray:
         """Return whole numbers of a shape, each >= least and below 2^63; -1 is any length."""
-        found = self._shaped(name, shape, np.int64)
+        found: IntArray = self._shaped(name, shape, np.int64)
         if (found < least).any():
             self.refuse(name, f"not whole numbers >= {least}")
         return found
