@@ -308,7 +308,8 @@ class Decisions:
             if read.is_same:
                 self._begin(replace(before, reference_D=read.reference_D))
             on_first(lambda: self._load_estimator(read.estimator))
-            self._log.cut(read.log_size)
+            on_first(lambda: self._log.cut(read.log_size))
+        self._log.size = read.log_size
         self._trouble, self._told = read.trouble, read.told
         self.step, self._learning_rate = read.step, read.learning_rate
         self._stream.use(read.stream, self.step, same=read.is_same)

@@ -270,13 +270,27 @@ class MixtureSampler:
             SamplerError: The state is of another seed, other sizes, domains or settings (all are
                 named), in the middle of a batch of this size, or damaged. Nothing is changed.
         """
+        self._use(*self._read(state, map_domains))
+
+    def check_state(self, state: Mapping[str, Any]) -> None:
+        """Check a state as `load_state_dict` does, without loading it.
+
+        Raises:
+            SamplerError: It cannot be gone on from.
+        """
+        self._read(state, None)
+
+    def _read(
+        self, state: Mapping[str, Any], map_domains: Mapping[str, str | None] | None
+    ) -> tuple[StreamSpec, int]:
+        """Return the stream of a state, and its next batch."""
         stream, position = read_state(state, self._stream, map_domains)
         if position % self.batch_size:
             raise SamplerError(
                 f"the state is at sample {position}, in the middle of a batch of"
                 f" {self.batch_size}; use a batch_size that divides it"
             )
-        self._use(stream, batch=position // self.batch_size)
+        return stream, position // self.batch_size
 
     def _use(self, stream: StreamSpec, batch: int) -> None:
         schedule = Schedule(stream.layout, stream.changes, stream.origin)

@@ -19,6 +19,7 @@ from mixopt.system.arrays import Array, IntArray
 
 MOST = 1 << 53  # of counts and positions: whole numbers that JSON and float64 keep
 _LARGEST = 1 << 26  # values of an array
+_WHOLE_KINDS = ("i", "iu")  # of 8 bytes (2^63 does not fit int64), and of fewer
 _SHOWN = 60  # characters of a value in a message
 
 Value = TypeVar("Value")
@@ -190,7 +191,11 @@ class StateFields:
             raw = np.asarray(value)
             if raw.dtype.kind not in "iuf" and raw.size:
                 self.refuse(name, "no array of numbers")
-            if kind is np.int64 and raw.size and raw.dtype.kind != "i":
+            if (
+                kind is np.int64
+                and raw.size
+                and raw.dtype.kind not in _WHOLE_KINDS[raw.itemsize < 8]
+            ):
                 self.refuse(name, "no array of whole numbers")
             array = raw.astype(kind)
         except (TypeError, ValueError, OverflowError, RecursionError, MemoryError) as reason:

@@ -42,7 +42,7 @@ def unpack(
         EstimatorError: A value is missing or of another shape.
     """
     values = {name: _unpacked(name, packed, before, here, at_start[name]) for name in at_start}
-    _check_lengths(values)
+    _check_lengths(values, at_start)
     return values
 
 
@@ -107,11 +107,12 @@ def _array(name: str, value: Any, before: Names, start: tuple[int, ...]) -> Arra
     return array
 
 
-def _check_lengths(values: Mapping[str, Any]) -> None:
-    """Check that axes of one letter are of one length, as mixtures and what they led to are."""
+def _check_lengths(values: Mapping[str, Any], at_start: Mapping[str, Any]) -> None:
+    """Check that axes of one letter that grow have grown alike, as mixtures and their losses do."""
     lengths: dict[str, tuple[str, int]] = {}
     for name, value in values.items():
-        for letter, length in zip(_axes(name), np.shape(value), strict=False):
+        axes = zip(_axes(name), np.shape(at_start[name]), np.shape(value), strict=False)
+        for letter, length in ((one, now) for one, begun, now in axes if begun == 0):
             first, known = lengths.setdefault(letter, (name, length))
             if known != length:
                 raise EstimatorError(
