@@ -10,8 +10,9 @@ import numpy as np
 
 from mixopt.errors import RoutingError
 from mixopt.routing.probe_result import LayerProbe, ProbeResult
-from mixopt.system import parse_json, read_arrays, replacing
+from mixopt.system import IntArray, StateFields, parse_json, read_arrays, replacing
 
+_LAST_BYTE = 255
 _OF_LAYER = ("counts_UE", "ids_TK", "shared_D")
 
 
@@ -42,27 +43,56 @@ def load_probe(path: Path) -> ProbeResult:
     """Read a probe.
 
     Raises:
-        RoutingError: The file is not there, or not a probe.
+        RoutingError: The file is not there, or not a probe; the field is named.
     """
-    try:
-        read = read_arrays(path, error=RoutingError)
-        arrays = {name: _wide(array) for name, array in read.items()}
-        text = arrays["about"].astype(np.uint8).tobytes()
-        about = parse_json(text, "about", error=RoutingError)
-        layers = (
-            LayerProbe(number, top_k, *(arrays[f"{number}/{name}"] for name in _OF_LAYER))
-            for number, top_k in about["layers"]
-        )
-        return ProbeResult(
-            tuple(about["domains"]),
-            arrays["domain_U"],
-            arrays["tokens_U"],
-            arrays["domain_T"],
-            tuple(layers),
-        )
-    except (RoutingError, ValueError, LookupError, TypeError, ArithmeticError) as error:
-        reason = str(error).removeprefix(f"{path}: ")
-        raise RoutingError(f"{path}: not a probe of experts: {reason}") from error
+    fields = StateFields(
+        {name: _wide(array) for name, array in read_arrays(path, error=RoutingError).items()},
+        f"{path}: not a probe of experts",
+        RoutingError,
+    )
+    text = fields.int_array("about", (-1,))
+    about = StateFields(_json(text, fields.where), f"{fields.where}: about", RoutingError)
+    domains = tuple(about.texts("domains"))
+    domain_U = fields.int_array("domain_U", (-1,))
+    domain_T = fields.int_array("domain_T", (-1,))
+    for name, domain in (("domain_U", domain_U), ("domain_T", domain_T)):
+        if domain.max(initial=-1) >= len(domains):
+            raise RoutingError(f"{fields.where}: {name}: there are {len(domains)} domains")
+    sequences, tokens = len(domain_U), len(domain_T)
+    return ProbeResult(
+        domains,
+        domain_U,
+        fields.int_array("tokens_U", (sequences,)),
+        domain_T,
+        tuple(
+            _layer(fields, layer, (sequences, tokens, len(domains)))
+            for layer in about.listed("layers")
+        ),
+    )
+
+
+def _json(text: IntArray, where: str) -> Any:
+    if text.max(initial=0) > _LAST_BYTE:
+        raise RoutingError(f"{where}: about: is no text")
+    return parse_json(text.astype(np.uint8).tobytes(), f"{where}: about", error=RoutingError)
+
+
+def _layer(fields: StateFields, about: Any, sizes: tuple[int, int, int]) -> LayerProbe:
+    """Return what a layer chose for so many sequences, kept tokens and domains."""
+    one = StateFields({"layers": about}, f"{fields.where}: about", RoutingError)
+    number, top_k = one.wholes("layers", 2)
+    sequences, tokens, domains = sizes
+    counts_UE, ids_TK, shared_D = (f"{number}/{name}" for name in _OF_LAYER)
+    layer = LayerProbe(
+        number,
+        top_k,
+        fields.int_array(counts_UE, (sequences, -1)),
+        fields.int_array(ids_TK, (tokens, top_k)),
+        fields.array(shared_D, (domains,), nan=True),
+    )
+    if layer.ids_TK.max(initial=0) > layer.experts:  # one that equals it was dropped
+        raise RoutingError(f"{fields.where}: {ids_TK}: there are {layer.experts} experts")
+    return layer
 
 
 def _small(array: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:

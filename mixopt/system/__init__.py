@@ -87,6 +87,10 @@ if TYPE_CHECKING:
         ServerUri as ServerUri,
         without_secrets as without_secrets,
     )
+    from mixopt.system.state_fields import (
+        StateFields as StateFields,
+        shown_value as shown_value,
+    )
     from mixopt.system.table_files import read_table as read_table, write_table as write_table
     from mixopt.system.version import __version__ as __version__
 else:
@@ -153,6 +157,7 @@ else:
             "provenance": ["git_commit", "machine", "package_versions", "without_folders"],
             "seals": ["check_seal", "read_sealed", "sealed", "write_sealed"],
             "server_uris": ["ServerUri", "without_secrets"],
+            "state_fields": ["StateFields", "shown_value"],
             "table_files": ["read_table", "write_table"],
             "version": ["__version__"],
         },
