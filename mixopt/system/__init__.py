@@ -25,6 +25,7 @@ if TYPE_CHECKING:
         write_json as write_json,
         write_text as write_text,
     )
+    from mixopt.system.leftovers import is_leftover as is_leftover, temporary_path as temporary_path
     from mixopt.system.manifest import (
         FileRecord as FileRecord,
         Verifier as Verifier,
@@ -102,6 +103,7 @@ else:
                 "write_json",
                 "write_text",
             ],
+            "leftovers": ["is_leftover", "temporary_path"],
             "manifest": [
                 "FileRecord",
                 "Verifier",
