@@ -181,15 +181,14 @@ def _do(run: Run, step: Step, tracker: Tracker, say: Say) -> None:
 
 def _forget_failed(run: Run) -> None:
     """Delete the results of trials that did not finish, and what was made from them."""
-    from mixopt.system import read_json
-    from mixopt.trials import TrialFolder
+    from mixopt.trials import TrialFolder, read_entry
 
     for step in reversed([step for step in STEPS if step.trains]):
         folder = step.trial_folder(run.path)
         failed = [
             file.stem
             for file in step.trial_files(run.path)
-            if read_json(file)["result"]["status"] != "finished"
+            if read_entry(file)[1].status != "finished"
         ]
         for trial in failed:
             TrialFolder(folder).forget(trial)

@@ -17,8 +17,7 @@ from mixopt.proposals import PROPOSAL, mixture_of
 from mixopt.reporting.expert_figures import still_figures
 from mixopt.routing import ExpertCounts, Summary
 from mixopt.run_directory import SWEEP, VALIDATE, load_run
-from mixopt.system import read_json
-from mixopt.trials import TrialExperts, best_trial, result_from_json
+from mixopt.trials import TrialExperts, best_trial, read_entry
 
 SHOWN = 12  # trials that are listed
 
@@ -46,14 +45,14 @@ class SweepExperts:
         Raises:
             RunError: A file cannot be read.
         """
-        found = [result_from_json(read_json(f)["result"]) for f in sorted(SWEEP.trial_files(path))]
+        found = [read_entry(file)[1] for file in sorted(SWEEP.trial_files(path))]
         trials = TrialExperts.of(found)
         if trials is None:
             return None
         counts = {one.trial: one.experts for one in found if one.experts is not None}
         for file in sorted(VALIDATE.trial_files(path)):
             if mixture_of(file.stem) == PROPOSAL:
-                result = result_from_json(read_json(file)["result"])
+                result = read_entry(file)[1]
                 if result.experts is not None:
                     return cls(path, trials, result.trial, result.experts)
         best = _best(path)

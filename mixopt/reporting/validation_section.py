@@ -17,10 +17,9 @@ from mixopt.system import (
     interval_text,
     loss_text,
     name_text,
-    read_json,
     short_count,
 )
-from mixopt.trials import result_from_json
+from mixopt.trials import read_entry
 
 
 def verdict_style(validation: Validation) -> str:
@@ -135,7 +134,7 @@ def _curves(run: Run) -> dict[str, list[tuple[Array, Array]]]:
     found: dict[str, list[tuple[Array, Array]]] = {}
     for trial in run.validation.trials.finished.table["trial"]:
         file = run.path / "validation" / f"{trial}.json"
-        curve = result_from_json(read_json(file)["result"]).curve if file.exists() else ()
+        curve = read_entry(file)[1].curve if file.exists() else ()
         if len(curve) > 1:
             kept = [getattr(losses, run.objective.unit) for losses in curve]
             losses_NM = np.array([[one[n] for n in run.evaluation_names] for one in kept])

@@ -55,7 +55,9 @@ if TYPE_CHECKING:
     )
     from mixopt.system.plugins import (
         PluginKind as PluginKind,
+        Trust as Trust,
         build_plugin as build_plugin,
+        check_trusted as check_trusted,
         load_plugin as load_plugin,
         plugin_names as plugin_names,
     )
@@ -125,7 +127,14 @@ else:
                 "share_text",
                 "short_count",
             ],
-            "plugins": ["PluginKind", "build_plugin", "load_plugin", "plugin_names"],
+            "plugins": [
+                "PluginKind",
+                "Trust",
+                "build_plugin",
+                "check_trusted",
+                "load_plugin",
+                "plugin_names",
+            ],
             "progress_bars": ["Say", "Update", "duration", "no_progress", "progress", "silent"],
             "provenance": ["git_commit", "machine", "package_versions", "without_folders"],
             "seals": ["check_seal", "read_sealed", "sealed", "write_sealed"],

@@ -2,13 +2,17 @@
 
 A plug-in is a class behind an entry point in one of four groups; `package.module:Name`
 works anywhere a name does. Two plug-ins of one name is an error that lists both.
+
+A path is code that Python imports. It is taken from what a user wrote; one that a run directory
+records needs the user's trust (`check_trusted`). What is found must have the methods of its
+contract, and is never called to find out.
 """
 
 from __future__ import annotations
 
 import importlib
 import inspect
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from functools import lru_cache
 from importlib.metadata import EntryPoint, entry_points
 from typing import Any, Literal, Unpack, get_args, get_origin, get_type_hints
@@ -16,11 +20,20 @@ from typing import Any, Literal, Unpack, get_args, get_origin, get_type_hints
 from mixopt.errors import ConfigError, PluginError, did_you_mean
 
 PluginKind = Literal["proxy", "regressor", "estimator", "model"]
+Trust = bool | Collection[str]
 GROUPS: dict[PluginKind, str] = {
     "proxy": "mixopt.proxies",
     "regressor": "mixopt.regressors",
     "estimator": "mixopt.estimators",
     "model": "mixopt.models",
+}
+# What a plug-in has at least; whole contracts: mixopt.trials.proxy, mixopt.fitting.regressor,
+# mixopt.online.contract and mixopt.pretraining.models.
+METHODS: dict[PluginKind, tuple[str, ...]] = {
+    "proxy": ("group_size", "train"),
+    "regressor": ("fit", "predict"),
+    "estimator": ("plan", "observe", "state_dict", "load_state_dict"),
+    "model": ("forward",),
 }
 EXTRAS: dict[PluginKind, str] = {
     "proxy": "proxies",
@@ -40,19 +53,45 @@ def load_plugin(kind: PluginKind, name: str) -> Any:
 
     Args:
         kind: Which of the groups to look in.
-        name: An entry point's name, or `package.module:Name`.
+        name: An entry point's name, or `package.module:Name`; a regressor may also be an
+            estimator that is built already, such as a pipeline.
 
     Raises:
-        PluginError: Unknown name, two plug-ins of that name, or a package it needs is absent.
+        PluginError: Unknown name, two plug-ins of that name, something without the methods of a
+            plug-in, or a package it needs is absent.
     """
     try:
-        return _import_path(kind, name) if ":" in name else _entry(kind, name).load()
+        found = _import_path(kind, name) if ":" in name else _entry(kind, name).load()
     except ImportError as error:
         missing = error.name or str(error)
         mend = f"'mixopt[{EXTRAS[kind]}]'"
         if ":" in name:
             mend = "the package that has it, or run where Python finds it"
         raise PluginError(f"{kind} {name!r} needs {missing}: pip install {mend}") from error
+    _check_methods(kind, name, found)
+    return found
+
+
+def check_trusted(kind: PluginKind, name: str, where: str, trust: Trust) -> None:
+    """Check that a plug-in that a file names may be imported.
+
+    Args:
+        kind: Which kind it is.
+        name: An entry point's name, which is installed and trusted, or `package.module:Name`.
+        where: The file, for the message.
+        trust: Whether the file's maker is trusted, or the paths that are.
+
+    Raises:
+        PluginError: It is a path, and not trusted.
+    """
+    trusted = trust if isinstance(trust, bool) else name in trust
+    if ":" in name and not trusted:
+        module, _, attribute = name.partition(":")
+        raise PluginError(
+            f"{where}: names the {kind} {name!r}: Python would import {module!r} and run its code"
+            f" to get {attribute!r}; if you trust whoever made this directory, add --trust"
+            " (in Python trust=True)"
+        )
 
 
 def build_plugin(kind: PluginKind, name: str, options: Mapping[str, Any]) -> Any:
@@ -99,6 +138,15 @@ def _import_path(kind: PluginKind, name: str) -> Any:
         return getattr(importlib.import_module(module), attribute)
     except AttributeError as error:
         raise PluginError(f"{kind} {name!r}: {module} has no {attribute!r}") from error
+
+
+def _check_methods(kind: PluginKind, name: str, found: object) -> None:
+    """Refuse whatever is no plug-in before it is called."""
+    lacking = [method for method in METHODS[kind] if not callable(getattr(found, method, None))]
+    if lacking:
+        raise PluginError(f"{kind} {name!r}: has no {lacking[0]!r}; is it a {kind}?")
+    if not inspect.isclass(found) and kind != "regressor":
+        raise PluginError(f"{kind} {name!r}: is no class; name the class, not what makes one")
 
 
 def _entry(kind: PluginKind, name: str) -> EntryPoint:

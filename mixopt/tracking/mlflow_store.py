@@ -18,11 +18,10 @@ from mlflow import MlflowClient
 from mlflow.entities import Dataset, DatasetInput, InputTag, Metric, Param, Run, RunTag
 from mlflow.exceptions import MlflowException
 
-from mixopt.system import read_json
 from mixopt.tracking.journal import Wanted
 from mixopt.tracking.keys import key_of, name_tags
 from mixopt.tracking.lines import MetricPoint
-from mixopt.trials import Trial, TrialResult, result_from_json, trial_from_json
+from mixopt.trials import Trial, TrialResult, read_entry
 
 # MLflow's limits for one log_batch.
 METRICS_PER_CALL = 900
@@ -96,8 +95,7 @@ class MlflowStore:
         Returns:
             MLflow's id of the child.
         """
-        entry = read_json(file)
-        trial, result = trial_from_json(entry["trial"]), result_from_json(entry["result"])
+        trial, result = read_entry(file)
         ended = int(file.stat().st_mtime * 1000)
         targets = result.losses.nats_per_token if result.losses else {}
         tags = {

@@ -10,10 +10,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
-import polars as pl
 
 from mixopt.errors import TrialsError, did_you_mean
-from mixopt.system import Array, BoolArray
+from mixopt.system import Array, BoolArray, read_table
 
 Cells = tuple[str, ...]
 MISSING = ("", "nan", "na", "n/a", "null", "none")  # in any case
@@ -134,10 +133,7 @@ def _csv(path: Path) -> tuple[Cells, tuple[Cells, ...]]:
 
 
 def _parquet(path: Path) -> tuple[Cells, tuple[Cells, ...]]:
-    try:
-        table = pl.read_parquet(path, glob=False)
-    except (OSError, pl.exceptions.PolarsError) as error:
-        raise TrialsError(f"{path}: cannot be read: {' '.join(str(error).split())}") from error
+    table = read_table(path, error=TrialsError)
     if table.is_empty():
         raise TrialsError(f"{path}: expected at least one row")
     return tuple(table.columns), tuple(tuple(map(_cell, row)) for row in table.iter_rows())

@@ -13,7 +13,7 @@ import polars as pl
 
 from mixopt.errors import DesignError, MixtureError
 from mixopt.mixture import Mixture
-from mixopt.system import replacing
+from mixopt.system import check_name, read_table, write_table
 from mixopt.trials.proxy import Trial
 
 WEIGHT = "weight/"
@@ -37,6 +37,7 @@ def design_table(trials: Sequence[Trial]) -> pl.DataFrame:
     domains = trials[0].mixture.domains
     names: set[str] = set()
     for trial in trials:
+        check_name(trial.name, "trial", DesignError)
         if trial.name in names:
             raise DesignError(f"trial {trial.name!r} is in the design twice")
         if trial.mixture.domains != domains:
@@ -50,9 +51,7 @@ def design_table(trials: Sequence[Trial]) -> pl.DataFrame:
 
 def write_design(trials: Sequence[Trial], path: Path) -> None:
     """Write `design.parquet` at once."""
-    table = design_table(trials)
-    with replacing(path) as temporary:
-        table.write_parquet(temporary)
+    write_table(path, design_table(trials))
 
 
 def read_design(path: Path) -> list[Trial]:
@@ -61,19 +60,19 @@ def read_design(path: Path) -> list[Trial]:
     Raises:
         DesignError: The file is not there or not a design, or a row is not what it was.
     """
-    try:
-        table = pl.read_parquet(path, glob=False)
-    except (OSError, pl.exceptions.PolarsError) as error:
-        raise DesignError(f"{path}: cannot be read: {' '.join(str(error).split())}") from error
+    table = read_table(path, mend="make it again with mixopt design", error=DesignError)
     missing = [name for name in COLUMNS if name not in table.columns]
     domains = [name.removeprefix(WEIGHT) for name in table.columns if name.startswith(WEIGHT)]
     if missing or not domains:
         raise DesignError(f"{path}: not a design: no column {(missing or ['weight/...'])[0]!r}")
+    for name, kind in COLUMNS.items():
+        if table[name].dtype != kind or table[name].null_count():
+            raise DesignError(f"{path}: {name}: expected {kind} in every row")
     return [_trial(path, row, domains) for row in table.iter_rows(named=True)]
 
 
 def _trial(path: Path, row: dict[str, Any], domains: Sequence[str]) -> Trial:
-    name = row["trial"]
+    name = check_name(row["trial"], f"{path}: trial", DesignError)
     try:
         mixture = Mixture({d: row[WEIGHT + d] for d in domains})
     except MixtureError as error:

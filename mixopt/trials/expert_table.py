@@ -21,7 +21,7 @@ import polars as pl
 
 from mixopt.errors import RunError
 from mixopt.routing import ExpertCounts, Summary
-from mixopt.system import replacing
+from mixopt.system import read_table, write_table
 from mixopt.trials.proxy import TrialResult
 
 SCHEMA: dict[str, Any] = {
@@ -75,14 +75,13 @@ class TrialExperts:
         if not path.exists():
             return None
         try:
-            return cls(pl.read_parquet(path, glob=False).select(list(SCHEMA)))
-        except (OSError, pl.exceptions.PolarsError) as error:
+            return cls(read_table(path).select(list(SCHEMA)).cast(pl.Schema(SCHEMA)))
+        except pl.exceptions.PolarsError as error:
             raise RunError(f"{path}: cannot be read: {' '.join(str(error).split())}") from error
 
     def write(self, path: Path) -> None:
         """Write the table, at once."""
-        with replacing(path) as temporary:
-            self.table.write_parquet(temporary)
+        write_table(path, self.table)
 
     @property
     def collapsed(self) -> tuple[str, ...]:

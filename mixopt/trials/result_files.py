@@ -2,7 +2,7 @@
 
 The results of a group are written in one piece first (`.group-<n>.json`, then the trials'
 files, then the group's file goes), so that a kill between two files cannot make a finished
-trial train again.
+trial train again. Each file carries its seal (mixopt.system.seals).
 """
 
 from __future__ import annotations
@@ -12,11 +12,18 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
-from mixopt.errors import RunError
+from mixopt.errors import MixoptError, MixtureError, RunError
 from mixopt.mixture import Mixture
-from mixopt.routing import counts_from_json, counts_to_json
-from mixopt.system import read_json, write_json
+from mixopt.routing import ExpertCounts, counts_from_json, counts_to_json
+from mixopt.system import check_name, checked_as, inside, read_sealed, write_sealed
 from mixopt.trials.proxy import Losses, Trial, TrialResult
+from mixopt.trials.result_shapes import (
+    EntryShape,
+    JournalShape,
+    LossesShape,
+    ResultShape,
+    TrialShape,
+)
 
 GROUPS, ROUNDS = "groups.json", "rounds.json"  # which trials train together; which were chosen
 
@@ -32,9 +39,13 @@ def trial_to_json(trial: Trial) -> dict[str, Any]:
     }
 
 
-def trial_from_json(content: dict[str, Any]) -> Trial:
-    """Read what `trial_to_json` made."""
-    return Trial(**{**content, "mixture": Mixture(content["mixture"])})
+def trial_from_json(content: object, where: str = "a trial") -> Trial:
+    """Read what `trial_to_json` made.
+
+    Raises:
+        RunError: It is something else; the field is named.
+    """
+    return _trial(checked_as(TrialShape, content, where), where)
 
 
 def result_to_json(result: TrialResult) -> dict[str, Any]:
@@ -46,17 +57,13 @@ def result_to_json(result: TrialResult) -> dict[str, Any]:
     return content
 
 
-def result_from_json(content: dict[str, Any]) -> TrialResult:
-    """Read what `result_to_json` made."""
-    losses, experts = content["losses"], content.get("experts")
-    return TrialResult(
-        **{
-            **content,
-            "losses": Losses(**losses) if losses else None,
-            "curve": tuple(Losses(**entry) for entry in content["curve"]),
-            "experts": counts_from_json(experts) if experts else None,
-        }
-    )
+def result_from_json(content: object, where: str = "a result") -> TrialResult:
+    """Read what `result_to_json` made.
+
+    Raises:
+        RunError: It is something else; the field is named.
+    """
+    return _result(checked_as(ResultShape, content, where), where)
 
 
 def trial_paths(folder: Path) -> list[Path]:
@@ -64,10 +71,25 @@ def trial_paths(folder: Path) -> list[Path]:
     return [path for path in folder.glob("[!.]*.json") if path.name not in (GROUPS, ROUNDS)]
 
 
+def read_entry(path: Path) -> tuple[Trial, TrialResult]:
+    """Read a trial's file: the trial and what became of it.
+
+    Raises:
+        RunError: The file cannot be read, or is not what was written.
+    """
+    content = read_sealed(path, EntryShape, mend="delete it to train the trial again")
+    return _trial(content.trial, str(path)), _result(content.result, str(path))
+
+
 class TrialFolder:
     """One file for each finished, diverged or failed trial."""
 
     def __init__(self, path: Path) -> None:
+        """Open a folder; what a kill left half done is done first.
+
+        Raises:
+            RunError: The journal of a group is not what was written.
+        """
         self.path = path
         self._recover()
 
@@ -75,18 +97,19 @@ class TrialFolder:
         """Return the results that are there, by trial.
 
         Raises:
-            RunError: A file that belongs to another mixture or seed than the trial of its name.
+            RunError: A file that cannot be read, is not what was written, or belongs to another
+                mixture or seed than the trial of its name.
         """
         found = {}
         for trial in trials:
             path = self._file(trial.name)
             if path.exists():
-                content = read_json(path)
-                if not isinstance(content, dict) or content.get("trial") != trial_to_json(trial):
+                own, result = read_entry(path)
+                if trial_to_json(own) != trial_to_json(trial):
                     raise RunError(
                         f"{path}: is of another mixture or seed; delete it to train again"
                     )
-                found[trial.name] = result_from_json(content["result"])
+                found[trial.name] = result
         return found
 
     def write(self, group: int, trials: Sequence[Trial], results: Sequence[TrialResult]) -> None:
@@ -96,7 +119,7 @@ class TrialFolder:
             for trial, result in zip(trials, results, strict=True)
         ]
         journal = self.path / f".group-{group:05d}.json"
-        write_json(journal, entries)
+        write_sealed(journal, {"entries": entries})
         self._split(journal, entries)
 
     def forget(self, trial: str) -> None:
@@ -105,12 +128,50 @@ class TrialFolder:
 
     def _recover(self) -> None:
         for journal in sorted(self.path.glob(".group-*.json")):
-            self._split(journal, read_json(journal))
+            mend = "delete it to train its trials again"
+            content = read_sealed(journal, JournalShape, mend=mend)
+            self._split(
+                journal, [entry.model_dump(exclude_unset=True) for entry in content.entries]
+            )
 
-    def _split(self, journal: Path, entries: list[dict[str, Any]]) -> None:
+    def _split(self, journal: Path, entries: Sequence[dict[str, Any]]) -> None:
         for entry in entries:
-            write_json(self._file(entry["trial"]["name"]), entry)
+            write_sealed(self._file(entry["trial"]["name"]), entry)
         journal.unlink()
 
     def _file(self, trial: str) -> Path:
-        return self.path / f"{trial}.json"
+        return inside(self.path, f"{check_name(trial, 'trial', RunError)}.json")
+
+
+def _trial(found: TrialShape, where: str) -> Trial:
+    check_name(found.name, f"{where}: trial", RunError)
+    try:
+        mixture = Mixture(found.mixture)
+    except MixtureError as error:
+        raise RunError(f"{where}: trial {found.name!r}: {error}") from error
+    return Trial(found.name, mixture, found.seed, found.role, found.round)
+
+
+def _result(found: ResultShape, where: str) -> TrialResult:
+    return TrialResult(
+        found.trial,
+        found.status,
+        found.tokens,
+        found.parameters,
+        found.seconds,
+        None if found.losses is None else _losses(found.losses),
+        tuple(_losses(entry) for entry in found.curve),
+        found.reason,
+        None if found.experts is None else _experts(found.experts, where),
+    )
+
+
+def _losses(found: LossesShape) -> Losses:
+    return Losses(found.tokens, found.nats_per_token, found.bits_per_byte)
+
+
+def _experts(content: dict[str, Any], where: str) -> ExpertCounts:
+    try:
+        return counts_from_json(content)
+    except (KeyError, TypeError, ValueError, AttributeError, MixoptError) as error:
+        raise RunError(f"{where}: experts: {type(error).__name__}: {error}") from error

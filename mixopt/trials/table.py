@@ -27,7 +27,7 @@ import polars as pl
 from mixopt.errors import TrialsError, did_you_mean
 from mixopt.mixture import Mixture
 from mixopt.objective import Objective
-from mixopt.system import Array, replacing
+from mixopt.system import Array, check_names, read_table, write_table
 from mixopt.trials.columns import (
     BPB,
     LOSS,
@@ -60,8 +60,9 @@ class Trials(TrialRows):
         notes: What a reader should know of how the table came to be, a line each.
 
     Raises:
-        TrialsError: A column is missing, a trial is there twice, weights are no mixture, or a
-            finished trial has a loss that is missing or not finite.
+        TrialsError: A column is missing or of another type, a name that cannot be one, a trial is
+            there twice, weights are no mixture, or a finished trial has a loss that is missing or
+            not finite.
     """
 
     def __post_init__(self) -> None:
@@ -69,8 +70,14 @@ class Trials(TrialRows):
         missing = [name for name in expected if name not in self.table.columns]
         if missing:
             raise TrialsError(f"no column {missing[0]!r} in the table of trials")
-        table = self.table.select(list(expected)).cast(pl.Schema(expected)).rechunk()
+        try:
+            table = self.table.select(list(expected)).cast(pl.Schema(expected)).rechunk()
+        except pl.exceptions.PolarsError as error:
+            raise TrialsError(" ".join(str(error).split())[:300]) from error
         object.__setattr__(self, "table", table)
+        check_names(self.domains, "domain", TrialsError)
+        check_names(self.targets, "evaluation domain", TrialsError)
+        check_names(self.table["trial"], "trial", TrialsError)
         check_once(self.table["trial"].to_list(), "the table of trials")
         self._check_weights()
         self._check_losses()
@@ -130,10 +137,7 @@ class Trials(TrialRows):
         Raises:
             TrialsError: The file cannot be read or is no table of trials.
         """
-        try:
-            table = pl.read_parquet(path, glob=False)
-        except (OSError, pl.exceptions.PolarsError) as error:
-            raise TrialsError(f"{path}: cannot be read: {' '.join(str(error).split())}") from error
+        table = read_table(Path(path), error=TrialsError)
         try:
             return cls(table, named(table, WEIGHT), named(table, LOSS))
         except TrialsError as error:
@@ -141,8 +145,7 @@ class Trials(TrialRows):
 
     def write(self, path: str | Path) -> None:
         """Write the table as Parquet, at once; equal tables give equal bytes."""
-        with replacing(Path(path)) as temporary:
-            self.table.write_parquet(temporary)
+        write_table(Path(path), self.table)
 
     def fit(
         self,

@@ -8,7 +8,7 @@ from typing import TypedDict, Unpack
 import pytest
 
 from mixopt.errors import ConfigError, PluginError
-from mixopt.system import build_plugin, load_plugin, plugins
+from mixopt.system import build_plugin, check_trusted, load_plugin, plugins
 
 
 def test_an_unknown_name_is_answered_with_the_nearest():
@@ -17,9 +17,40 @@ def test_an_unknown_name_is_answered_with_the_nearest():
 
 
 def test_a_path_works_where_a_name_does():
-    assert load_plugin("regressor", "collections:OrderedDict").__name__ == "OrderedDict"
+    assert load_plugin("regressor", "sklearn.linear_model:Ridge").__name__ == "Ridge"
     with pytest.raises(PluginError, match="collections has no 'Nothing'"):
         load_plugin("regressor", "collections:Nothing")
+
+
+@pytest.mark.parametrize(
+    ("kind", "name"),
+    [
+        ("proxy", "os:system"),
+        ("regressor", "sklearn.pipeline:make_pipeline"),
+        ("regressor", "collections:OrderedDict"),
+        ("estimator", "builtins:print"),
+        ("model", "subprocess:Popen"),
+    ],
+)
+def test_what_has_not_the_methods_of_its_contract_is_never_called(kind, name):
+    with pytest.raises(PluginError, match=f"{name}'?: has no '.*'; is it a {kind}"):
+        build_plugin(kind, name, {})
+
+
+def test_a_proxy_is_named_by_its_class():
+    with pytest.raises(PluginError, match="is no class"):
+        load_plugin("proxy", "made_proxy:made")
+
+
+def test_a_path_that_a_file_records_needs_trust():
+    with pytest.raises(PluginError) as raised:
+        check_trusted("regressor", "evil.module:R", "fit.json", trust=False)
+    assert "fit.json" in str(raised.value)
+    assert "import 'evil.module'" in str(raised.value)
+    assert "--trust" in str(raised.value)
+    check_trusted("regressor", "evil.module:R", "fit.json", trust=True)
+    check_trusted("regressor", "evil.module:R", "fit.json", trust={"evil.module:R"})
+    check_trusted("regressor", "linear", "fit.json", trust=False)
 
 
 def test_a_package_that_is_absent_is_named():

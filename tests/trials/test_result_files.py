@@ -10,15 +10,18 @@ from made_experts import counted
 from mixopt.errors import DesignError, RunError
 from mixopt.mixture import Mixture
 from mixopt.routing import ExpertCounts, LayerInformation
+from mixopt.system import write_sealed
 from mixopt.trials import (
     Losses,
     Trial,
     TrialFolder,
     TrialResult,
     read_design,
+    read_entry,
     result_from_json,
     result_to_json,
     trial_paths,
+    trial_to_json,
     write_design,
 )
 from mixopt.trials.design_table import design_table
@@ -74,9 +77,12 @@ def test_files_of_trials_are_told_from_the_others(tmp_path):
 def test_a_group_that_was_cut_off_while_it_was_written_is_completed(tmp_path):
     folder = TrialFolder(tmp_path / "all")
     folder.write(0, TRIALS, RESULTS)
-    entries = [json.loads((tmp_path / "all" / f"{t.name}.json").read_text()) for t in TRIALS]
+    entries = [
+        {"trial": trial_to_json(trial), "result": result_to_json(result)}
+        for trial, result in zip(TRIALS, RESULTS, strict=True)
+    ]
     (tmp_path / "cut").mkdir()
-    (tmp_path / "cut" / ".group-00000.json").write_text(json.dumps(entries))
+    write_sealed(tmp_path / "cut" / ".group-00000.json", {"entries": entries})
     recovered = TrialFolder(tmp_path / "cut")
     assert list(recovered.results(TRIALS).values()) == RESULTS
     assert not list((tmp_path / "cut").glob(".group-*"))
@@ -95,8 +101,53 @@ def test_a_file_of_another_trial_is_refused(tmp_path, other):
     with pytest.raises(RunError, match=r"t0\.json: is of another mixture or seed; delete it"):
         TrialFolder(tmp_path).results([other])
     (tmp_path / "t0.json").write_text("[]")
-    with pytest.raises(RunError, match="is of another mixture or seed"):
+    with pytest.raises(RunError, match=r"t0\.json: expected fields, got list; delete it"):
         TrialFolder(tmp_path).results(TRIALS)
+
+
+@pytest.mark.parametrize("name", ["../../OUTSIDE", "/tmp/OUTSIDE", "a\nb", ".hidden", ""])
+def test_a_journal_writes_nothing_outside_its_folder(tmp_path, name):
+    folder = tmp_path / "a" / "b" / "trials"
+    trial = {**trial_to_json(TRIALS[0]), "name": name}
+    entry = {"trial": trial, "result": result_to_json(RESULTS[0])}
+    write_sealed(folder / ".group-00000.json", {"entries": [entry]})
+    before = sorted(tmp_path.rglob("*"))
+    with pytest.raises(RunError, match="rename it"):
+        TrialFolder(folder)
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+def test_every_flip_in_a_trial_is_found_or_harmless(tmp_path):
+    TrialFolder(tmp_path).write(0, TRIALS[:1], RESULTS[:1])
+    path = tmp_path / "t0.json"
+    whole = path.read_bytes()
+    for bit in range(0, len(whole) * 8, 7):
+        flipped = bytearray(whole)
+        flipped[bit // 8] ^= 1 << (bit % 8)
+        path.write_bytes(flipped)
+        try:
+            assert read_entry(path) == (TRIALS[0], RESULTS[0])
+        except RunError:
+            continue
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "message"),
+    [
+        ("status", "won", "result.status"),
+        ("tokens", -1, "result.tokens"),
+        ("tokens", 2**63, "result.tokens"),
+        ("seconds", "long", "result.seconds"),
+        ("losses", {"tokens": 1}, "result.losses.nats_per_token: is missing"),
+        ("experts", {"train": []}, "experts: KeyError"),
+        ("further", 1, "result.further: unknown field"),
+    ],
+)
+def test_a_field_that_cannot_be_is_named_with_its_file(tmp_path, field, value, message):
+    result = {**result_to_json(RESULTS[0]), field: value}
+    write_sealed(tmp_path / "t0.json", {"trial": trial_to_json(TRIALS[0]), "result": result})
+    with pytest.raises(RunError, match=rf"t0\.json: {message}"):
+        read_entry(tmp_path / "t0.json")
 
 
 def test_a_design_is_read_as_it_was_written(tmp_path):
@@ -123,7 +174,7 @@ def test_a_design_that_is_none_is_refused(trials, message):
 
 def test_a_file_that_is_no_design_is_named(tmp_path):
     path = tmp_path / "design.parquet"
-    with pytest.raises(DesignError, match=r"design\.parquet: cannot be read"):
+    with pytest.raises(DesignError, match=r"design\.parquet: not found; make it again with"):
         read_design(path)
     table = design_table(TRIALS)
     table.drop("seed").write_parquet(path)
