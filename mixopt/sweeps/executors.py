@@ -161,7 +161,7 @@ class _Worker:
         log.parent.mkdir(parents=True, exist_ok=True)
         with log.open("ab") as errors:
             self._process = subprocess.Popen(
-                [sys.executable, "-m", "mixopt.sweeps.worker"],
+                [sys.executable, "-P", "-m", "mixopt.sweeps.worker"],
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=errors,

@@ -58,7 +58,7 @@ def read_runs(uri: str, experiment: str) -> list[LoggedRun]:
     if importlib.util.find_spec("mlflow") is None:
         raise ConfigError("import: needs MLflow: pip install 'mixopt[mlflow]'")
     settings = json.dumps({"uri": tracking_uri(uri), "experiment": experiment})
-    command = [sys.executable, "-m", "mixopt.tracking.read_process", settings]
+    command = [sys.executable, "-P", "-m", "mixopt.tracking.read_process", settings]
     ended = subprocess.run(command, capture_output=True, text=True, check=False)
     messages = [json.loads(line) for line in ended.stdout.splitlines()]
     last = messages[-1] if messages else {"error": _last_line(ended.stderr)}

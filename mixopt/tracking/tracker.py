@@ -230,7 +230,7 @@ class Tracker:
 def sender_command(path: Path, settings: Mapping[str, str | None]) -> list[str]:
     """Return the command of the process that sends a run directory's record."""
     arguments = [str(path.resolve()), json.dumps(settings)]
-    return [sys.executable, "-m", "mixopt.tracking.process", *arguments]
+    return [sys.executable, "-P", "-m", "mixopt.tracking.process", *arguments]
 
 
 def _environment() -> dict[str, str]:
