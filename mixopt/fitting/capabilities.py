@@ -11,7 +11,7 @@
 | explanation | `explain(targets)` | the fit says why it predicts as it does |
 | sizes | `uses_scale`, `at(parameters, tokens)` | trials of several sizes (model_sizes) |
 | repetition | parameters `inventory` and `tokens` | laws of epochs (repetition) |
-| saving | `save(folder)`, `load(folder)` | a fit is read back instead of fitted again |
+| saving | `save(folder)`, `load(folder)`, `saved_as` | a fit is read back, not fitted again |
 
 All are optional. The questions ask the object and not its class, since a wrapper has an ability
 only where what it wraps has it; `isinstance` with a runtime-checkable protocol reads the class
@@ -25,11 +25,14 @@ from __future__ import annotations
 import inspect
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Protocol, Self, TypeGuard
+from typing import Any, ClassVar, Protocol, Self, TypeGuard
 
 from numpy.typing import ArrayLike
 
 from mixopt.system import Array
+
+# npz without objects; LightGBM's own text.
+SAFE_FORMATS = ("json", "npz", "lightgbm")
 
 
 class Predictor(Protocol):
@@ -134,7 +137,14 @@ class SupportsParameters(Regressor, Protocol):
 
 
 class SupportsSaving(Regressor, Protocol):
-    """Writes and reads itself, without pickle."""
+    """Writes and reads itself, without pickle, in formats that execute nothing.
+
+    Attributes:
+        saved_as: Which of `SAFE_FORMATS` its files are in; a class that does not say so is not
+            read, and fitted again where a fit is read.
+    """
+
+    saved_as: ClassVar[tuple[str, ...]]
 
     def save(self, path: Path, /) -> None:
         """Write the fit into a folder."""
@@ -193,8 +203,10 @@ def supports_sizes(regressor: Predictor) -> TypeGuard[SupportsSizes]:
 
 def supports_saving(regressor: Predictor) -> TypeGuard[SupportsSaving]:
     """Tell whether it writes and reads itself; one made of others says so in `can_be_saved`."""
+    formats = getattr(type(regressor), "saved_as", ())
+    declared = isinstance(formats, tuple) and formats and set(formats) <= set(SAFE_FORMATS)
     writes = hasattr(regressor, "save") and hasattr(type(regressor), "load")
-    return writes and bool(getattr(regressor, "can_be_saved", True))
+    return bool(declared) and writes and bool(getattr(regressor, "can_be_saved", True))
 
 
 def supports_parameters(regressor: Predictor) -> TypeGuard[SupportsParameters]:

@@ -1,7 +1,7 @@
 """The folder of a fit.
 
     fit/
-      fit.json             the choice, the objective, fingerprints
+      fit.json             the choice, the objective, fingerprints, hashes of the other files
       report.parquet       mixopt.fitting.fit_report
       held_out.parquet     every held-out prediction
       trials.parquet       the trials that were fitted
@@ -16,34 +16,123 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import polars as pl
+from pydantic import Field
 
 from mixopt.errors import RunError
-from mixopt.system import read_json, replacing
+from mixopt.fitting.model_sizes import ModelSize
+from mixopt.fitting.repetition import Repetition
+from mixopt.objective import Kind, Objective, Scale, Unit
+from mixopt.system import (
+    FileRecord,
+    FileShape,
+    Verifier,
+    folder_records,
+    read_json,
+    read_sealed,
+    read_table,
+    write_sealed,
+    write_table,
+)
 from mixopt.trials import Trials, trials_fingerprint
 
-FORMAT = "mixopt-fit/1"
+FORMAT = "mixopt-fit/2"
+AGAIN = "fit again"
+TABLES = ("report.parquet", "held_out.parquet", "trials.parquet")
+FILES = (*TABLES, "pilots.parquet", "regressor")
+
+
+class ObjectiveShape(FileShape):
+    """The objective in fit.json (Objective.to_json)."""
+
+    kind: Kind
+    weights: dict[str, float]
+    unit: Unit
+    evaluation: list[str]
+    higher: tuple[str, ...] = ()
+    scale: Scale = "none"
+    spreads: dict[str, float] | None = None
+
+    def value(self) -> Objective:
+        """Return the objective; its own checks are made."""
+        return Objective.from_json(self.model_dump())
+
+
+class SizeShape(FileShape):
+    """The size that a fit predicts at (ModelSize.to_json)."""
+
+    parameters: float = Field(ge=1, lt=1e18)
+    tokens: float = Field(ge=1, lt=1e18)
+
+    def value(self) -> ModelSize:
+        """Return the size."""
+        return ModelSize(self.parameters, self.tokens)
+
+
+class RepetitionShape(FileShape):
+    """What epochs are made from (Repetition.to_json)."""
+
+    inventory: list[Annotated[float, Field(gt=0, lt=1e18)]]
+    tokens: float = Field(gt=0, lt=1e18)
+
+    def value(self) -> Repetition:
+        """Return the inventory and the tokens."""
+        return Repetition(tuple(self.inventory), self.tokens)
+
+
+class FitShape(FileShape):
+    """What fit.json says, but for its seal."""
+
+    format: str
+    regressor: str
+    saved: bool
+    criterion: str
+    folds: int = Field(ge=2, le=10_000)
+    seed: int = Field(ge=0, lt=1 << 63)
+    trials: str
+    domains: list[str]
+    objective: ObjectiveShape
+    intervals: dict[str, Any]
+    reasons: list[str]
+    size: SizeShape | None
+    repetition: RepetitionShape | None
+    pilots: dict[str, Any] | None
+    files: dict[str, FileRecord]
 
 
 def write_tables(path: Path, tables: Mapping[str, pl.DataFrame]) -> None:
     """Write each table into the folder, under its name."""
     for name, table in tables.items():
-        with replacing(path / f"{name}.parquet") as temporary:
-            table.write_parquet(temporary)
+        write_table(path / f"{name}.parquet", table)
 
 
-def read_content(path: Path) -> dict[str, Any]:
-    """Read fit.json.
+def write_content(path: Path, content: Mapping[str, Any]) -> None:
+    """Write fit.json, with the hashes of all other files of the folder; it comes last."""
+    files = folder_records(path, FILES)
+    records = {name: record.to_json() for name, record in files.items()}
+    write_sealed(path / "fit.json", {**content, "files": records})
+
+
+def read_content(path: Path) -> FitShape:
+    """Read fit.json, and check the files of the folder against the hashes in it.
 
     Raises:
-        RunError: The folder holds no fit, or one of another format.
+        RunError: The folder holds no fit, one of another format, or one that has changed.
     """
-    content: dict[str, Any] = read_json(path / "fit.json")
-    if content.get("format") != FORMAT:
-        raise RunError(f"{path / 'fit.json'}: format {content.get('format')!r}, not {FORMAT!r}")
-    return content
+    file = path / "fit.json"
+    content = read_json(file)
+    given = content.get("format") if isinstance(content, dict) else None
+    if given != FORMAT:
+        raise RunError(f"{file}: format {given!r}, not {FORMAT!r}; {AGAIN}")
+    found: FitShape = read_sealed(file, FitShape, mend=AGAIN)
+    for name, fault in Verifier(path).faults(found.files).items():
+        raise RunError(f"{path / name}: {fault}; {AGAIN}")
+    for name in TABLES:
+        if name not in found.files:
+            raise RunError(f"{path / name}: is no part of this fit; {AGAIN}")
+    return found
 
 
 def read_trials(path: Path, fingerprint: str) -> Trials:
@@ -54,19 +143,22 @@ def read_trials(path: Path, fingerprint: str) -> Trials:
     """
     trials = Trials.read(path / "trials.parquet")
     if trials_fingerprint(trials) != fingerprint:
-        raise RunError(f"{path}: trials.parquet is not what was fitted; fit again")
+        raise RunError(f"{path}: trials.parquet is not what was fitted; {AGAIN}")
     return trials
 
 
-def read_table(path: Path) -> pl.DataFrame:
+def read_fit_table(path: Path, columns: Mapping[str, Any]) -> pl.DataFrame:
     """Read one table of the folder.
 
+    Args:
+        path: The file.
+        columns: Columns that it must have, with their types.
+
     Raises:
-        RunError: It is missing or broken.
+        RunError: It is missing, broken, or of other columns.
     """
-    try:
-        return pl.read_parquet(path, glob=False)
-    except (OSError, pl.exceptions.PolarsError) as error:
-        raise RunError(
-            f"{path}: cannot be read: {' '.join(str(error).split())}; fit again"
-        ) from error
+    table = read_table(path, mend=AGAIN)
+    for name, kind in columns.items():
+        if table.schema.get(name) != kind:
+            raise RunError(f"{path}: {name}: expected a column of {kind}; {AGAIN}")
+    return table

@@ -10,6 +10,7 @@ Shapes: N trials, D domains, M evaluation domains.
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -29,19 +30,26 @@ from mixopt.fitting.capabilities import (
     supports_sizes,
 )
 from mixopt.fitting.fit_data import FitData
-from mixopt.fitting.fit_files import FORMAT, read_content, read_table, read_trials, write_tables
-from mixopt.fitting.fit_report import summary_line
-from mixopt.fitting.held_out_predictions import held_out_columns
+from mixopt.fitting.fit_files import (
+    FORMAT,
+    read_content,
+    read_fit_table,
+    read_trials,
+    write_content,
+    write_tables,
+)
+from mixopt.fitting.fit_report import SCHEMA as REPORT_COLUMNS, summary_line
+from mixopt.fitting.held_out_predictions import COLUMNS as HELD_OUT_COLUMNS, held_out_columns
 from mixopt.fitting.intervals import Calibration, calibrate
 from mixopt.fitting.model_sizes import AtSize, ModelSize
 from mixopt.fitting.pilot_regressor import Corrected
-from mixopt.fitting.pilots import Pilots, aligned, learn_pilots
+from mixopt.fitting.pilots import Pilots, aligned, learn_pilots, read_pilots
 from mixopt.fitting.prediction import Prediction, as_weights
-from mixopt.fitting.regressor import predict_with_std, read_regressor
+from mixopt.fitting.regressor import check_predicts, predict_with_std, read_regressor
 from mixopt.fitting.repetition import Repetition
 from mixopt.mixture import Mixture
 from mixopt.objective import Objective
-from mixopt.system import Array, write_json
+from mixopt.system import Array, Trust, check_trusted
 from mixopt.trials import Trials, trials_fingerprint
 
 if TYPE_CHECKING:
@@ -257,11 +265,12 @@ class Fit:
             raise RunError(f"{path}: is a run directory or has a fit already; use another folder")
         write_tables(path, {"report": self.report, "held_out": self.held_out})
         self.trials.write(path / "trials.parquet")
+        shutil.rmtree(path / "regressor", ignore_errors=True)  # of another regressor
         if supports_saving(self.fitted):
             self.fitted.save(path / "regressor")
         if self.pilots is not None:
             self.pilots.trials.write(path / "pilots.parquet")
-        write_json(path / "fit.json", self._content())
+        write_content(path, self._content())
 
     def evaluate(self, unseen: Trials, *, affine: bool = False) -> dict[str, Any]:
         """Test the fit against runs that it has not seen, as `mixopt evaluate` does.
@@ -326,36 +335,42 @@ class Fit:
         return question.proposal(target)
 
     @classmethod
-    def load(cls, path: Path) -> Fit:
+    def load(cls, path: Path, *, trust: Trust = False) -> Fit:
         """Read a fit that `save` wrote; a regressor that was not written is fitted again.
 
+        Args:
+            path: The folder.
+            trust: Whether code that the folder names may be imported, or which names may be;
+                regressors behind an entry point always may.
+
         Raises:
-            RunError: The folder holds no fit, or its trials are not those of the fit.
+            RunError: The folder holds no fit, or a file of it has changed since.
+            PluginError: Its regressor is not installed, is named by a path that is not trusted,
+                or cannot be read.
         """
         content = read_content(path)
-        size, repetition, pilots = (content.get(n) for n in ("size", "repetition", "pilots"))
-        objective = Objective.from_json(content["objective"])
+        name = content.regressor
+        check_trusted("regressor", name, str(path / "fit.json"), trust)
+        size, repetition = content.size, content.repetition
         data = FitData.of(
-            read_trials(path, content["trials"]),
-            objective,
-            folds=content["folds"],
-            seed=content["seed"],
-            repetition=repetition and Repetition.from_json(repetition),
+            read_trials(path, content.trials),
+            content.objective.value(),
+            folds=content.folds,
+            seed=content.seed,
+            repetition=None if repetition is None else repetition.value(),
         )
-        name = content["regressor"]
-        saved = content["saved"]
         return cls(
             name,
-            read_regressor(name, path / "regressor") if saved else data.fitted(name),
-            objective,
+            _regressor(path, name, data, saved=content.saved),
+            data.objective,
             data.trials,
-            read_table(path / "report.parquet"),
-            read_table(path / "held_out.parquet"),
+            read_fit_table(path / "report.parquet", REPORT_COLUMNS),
+            read_fit_table(path / "held_out.parquet", HELD_OUT_COLUMNS),
             data.seed,
             data.folds,
-            size=size and ModelSize.from_json(size),
+            size=None if size is None else size.value(),
             repetition=data.repetition,
-            pilots=pilots and Pilots.from_json(pilots, Trials.read(path / "pilots.parquet")),
+            pilots=None if content.pilots is None else read_pilots(path, content.pilots),
         )
 
     def _content(self) -> dict[str, Any]:
@@ -379,3 +394,12 @@ class Fit:
 
     def _further(self) -> dict[str, ModelSize | Repetition | Pilots | None]:
         return {"size": self.size, "repetition": self.repetition, "pilots": self.pilots}
+
+
+def _regressor(path: Path, name: str, data: FitData, *, saved: bool) -> Predictor:
+    """Read the regressor of a folder, and see that it predicts; or fit it again."""
+    if not saved:
+        return data.fitted(name)
+    found = read_regressor(name, path / "regressor", data.make(name))
+    check_predicts(str(path), found, data.rows(name, found)[:2], len(data.trials.targets))
+    return found

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import polars as pl
@@ -16,6 +17,14 @@ from mixopt.objective import Objective
 from mixopt.system import Array
 
 OBJECTIVE = "(objective)"
+COLUMNS: dict[str, Any] = {
+    "predictor": pl.String,
+    "target": pl.String,
+    "trial": pl.String,
+    "observed": pl.Float64,
+    "predicted": pl.Float64,
+    "std": pl.Float64,
+}
 
 
 @dataclass(frozen=True, eq=False)

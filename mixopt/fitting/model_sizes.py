@@ -43,11 +43,6 @@ class ModelSize:
         """Return the numbers as plain values."""
         return {"parameters": self.parameters, "tokens": self.tokens}
 
-    @classmethod
-    def from_json(cls, content: Mapping[str, float]) -> ModelSize:
-        """Build the size that `to_json` described."""
-        return cls(content["parameters"], content["tokens"])
-
 
 @dataclass(frozen=True, eq=False)
 class TrialSizes:

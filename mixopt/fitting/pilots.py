@@ -15,11 +15,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from mixopt.errors import TrialsError, did_you_mean
+from mixopt.errors import RunError, TrialsError, did_you_mean
 from mixopt.fitting.intervals import LEVEL, Calibration
 from mixopt.fitting.pilot_correction import Correction, correct
 from mixopt.fitting.pilot_line import NOISE_FREEDOM
@@ -94,6 +95,22 @@ class Pilots:
         """Build what `to_json` described."""
         correction = Correction.from_json(content["correction"])
         return cls(trials, correction, np.array(content["typical"]))
+
+
+def read_pilots(path: Path, content: Mapping[str, Any]) -> Pilots:
+    """Read pilots from the folder of a fit and what fit.json says of them.
+
+    Raises:
+        RunError: They are not what `to_json` described.
+    """
+    try:
+        found = Pilots.from_json(content, Trials.read(path / "pilots.parquet"))
+        found.describe()
+    except (KeyError, TypeError, ValueError, IndexError) as error:
+        raise RunError(
+            f"{path / 'fit.json'}: pilots: {type(error).__name__}: {error}; fit again"
+        ) from error
+    return found
 
 
 def learn_pilots(

@@ -28,19 +28,21 @@ from mixopt.fitting.capabilities import (
     supports_deviations,
     supports_gradient,
     supports_parameters,
+    supports_saving,
     supports_selection,
 )
 
 if TYPE_CHECKING:
     from mixopt.fitting.repetition import Repetition
+    from mixopt.system import Array
 
 
 def make_regressor(name: str, seed: int, repetition: Repetition | None = None) -> Regressor:
     """Build an unfitted regressor with its randomness set.
 
     Args:
-        name: An entry point's name, or `package.module:Name` of a class, of a function that
-            returns an estimator, or of an estimator (a pipeline).
+        name: An entry point's name, or `package.module:Name` of a class, or of an estimator that
+            is built already, such as a pipeline.
         seed: Given to every parameter called `random_state`.
         repetition: Given to the parameters `inventory` and `tokens`, where they are None.
 
@@ -120,12 +122,59 @@ def predict_with_std(regressor: Predictor, weights_ND: ArrayLike) -> tuple[Any, 
     return means_NM, stds_NM
 
 
-def read_regressor(name: str, path: Path) -> Regressor:
-    """Read a regressor from the folder that its `save` wrote."""
-    from mixopt.system import load_plugin
+def read_regressor(name: str, path: Path, like: Regressor) -> Predictor:
+    """Read a fitted regressor from the folder that its `save` wrote.
 
-    regressor: Regressor = load_plugin("regressor", name).load(path)
-    return regressor
+    Args:
+        name: What messages call it.
+        path: The folder.
+        like: The same regressor, unfitted; the folder's is of its class and parameters.
+
+    Raises:
+        PluginError: Its class reads no folder, or the folder holds something else.
+    """
+    if not supports_saving(like):
+        raise PluginError(f"{path}: regressor {name!r} reads no files of ours; fit again")
+    try:
+        found = type(like).load(path)
+    except MixoptError:
+        raise
+    except Exception as error:
+        raise PluginError(f"{path}: cannot be read: {_said(error)}; fit again") from error
+    for field, value in like.get_params().items() if supports_parameters(like) else ():
+        own = found.get_params().get(field) if supports_parameters(found) else value
+        if not _is_same(own, value):
+            raise PluginError(f"{path}: {field}: is {own!r} there and {value!r} here; fit again")
+    return found
+
+
+def check_predicts(name: str, regressor: Predictor, rows_ND: Array, targets: int) -> None:
+    """Check that a regressor that was read predicts.
+
+    Args:
+        name: What messages call it.
+        regressor: It.
+        rows_ND: What it is asked.
+        targets: How many losses it should give, M.
+
+    Raises:
+        PluginError: It fails, or gives another number of losses or what is not finite.
+    """
+    try:
+        losses_NM, stds_NM = predict_with_std(regressor, rows_ND)
+    except Exception as error:
+        raise PluginError(f"{name}: the saved fit cannot predict: {_said(error)}") from error
+    shape = (len(rows_ND), targets)
+    if losses_NM.shape != shape or stds_NM.shape != shape:
+        raise PluginError(f"{name}: the saved fit predicts {losses_NM.shape[1]} losses: {targets}")
+    if not (np.isfinite(losses_NM).all() and np.isfinite(stds_NM).all()):
+        raise PluginError(f"{name}: the saved fit predicts losses that are not finite")
+
+
+def _is_same(left: Any, right: Any) -> bool:
+    plain = [value.tolist() if isinstance(value, np.ndarray) else value for value in (left, right)]
+    lists = [list(value) if isinstance(value, tuple) else value for value in plain]
+    return bool(lists[0] == lists[1])
 
 
 class _Columns:

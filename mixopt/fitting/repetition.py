@@ -88,8 +88,3 @@ class Repetition:
     def to_json(self) -> dict[str, Any]:
         """Return the numbers as plain values."""
         return {"inventory": list(self.inventory), "tokens": self.tokens}
-
-    @classmethod
-    def from_json(cls, content: Mapping[str, Any]) -> Repetition:
-        """Build what `to_json` described."""
-        return cls(tuple(content["inventory"]), content["tokens"])

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
         read_json as read_json,
         read_yaml as read_yaml,
     )
+    from mixopt.system.file_shape import Count as Count, FileShape as FileShape
     from mixopt.system.files import (
         is_in_use as is_in_use,
         only_one as only_one,
@@ -97,6 +98,7 @@ else:
                 "read_json",
                 "read_yaml",
             ],
+            "file_shape": ["Count", "FileShape"],
             "files": [
                 "is_in_use",
                 "only_one",

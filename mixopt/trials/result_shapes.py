@@ -4,17 +4,10 @@ from __future__ import annotations
 
 from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
+from mixopt.system import Count, FileShape
 from mixopt.trials.proxy import Role, Status
-
-Count = Annotated[int, Field(ge=0, lt=1 << 62)]
-
-
-class FileShape(BaseModel):
-    """Plain values of a file of ours: no other field, no number that is not finite."""
-
-    model_config = ConfigDict(extra="forbid", allow_inf_nan=False)
 
 
 class TrialShape(FileShape):
@@ -44,7 +37,7 @@ class ResultShape(FileShape):
     parameters: Count
     seconds: Annotated[float, Field(ge=0)]
     losses: LossesShape | None = None
-    curve: list[LossesShape] = []
+    curve: tuple[LossesShape, ...] = ()
     reason: str | None = None
     experts: dict[str, Any] | None = None
 

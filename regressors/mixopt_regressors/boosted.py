@@ -21,6 +21,7 @@ from typing import Any, Self
 
 import lightgbm
 import numpy as np
+from pydantic import BaseModel
 
 from mixopt.errors import PluginError
 from mixopt.fitting import grouped_folds, row_groups
@@ -28,6 +29,13 @@ from mixopt.system import Array, IntArray, read_json, write_json, write_text
 from mixopt_regressors.mixture_regressor import FORMAT, MixtureRegressor
 
 PATIENCE = 50  # iterations without a better l2 on the held-out folds before it stops
+
+
+class BoostedNumbers(BaseModel):
+    """What regressor.json says of the boosters, for each target."""
+
+    trees: list[int]
+    noise: list[float]
 
 
 class LightGBMRegressor(MixtureRegressor):
@@ -45,6 +53,7 @@ class LightGBMRegressor(MixtureRegressor):
         threads: Threads of a fit and of a prediction.
     """
 
+    saved_as = ("json", "lightgbm")
     by_target = ("trees_M", "noise_M")
 
     def __init__(
@@ -102,16 +111,10 @@ class LightGBMRegressor(MixtureRegressor):
         Raises:
             PluginError: The folder holds something else, or a booster is missing or broken.
         """
-        content = read_json(path / "regressor.json")
-        if content.get("format") != FORMAT or content.get("class") != cls.__name__:
-            raise PluginError(f"{path}: holds {content.get('class')!r}, not {cls.__name__!r}")
-        regressor = cls(**content["parameters"])
-        regressor.n_features_in_, regressor.flat_ = content["domains"], content["flat"]
-        regressor.trees_M, regressor.noise_M = (
-            np.array(content["trees"]),
-            np.array(content["noise"]),
-        )
-        files = [path / f"target-{target}.txt" for target in range(len(content["trees"]))]
+        regressor = cls._read_head(path)
+        content = read_json(path / "regressor.json", BoostedNumbers, error=PluginError)
+        regressor.trees_M, regressor.noise_M = np.array(content.trees), np.array(content.noise)
+        files = [path / f"target-{target}.txt" for target in range(len(content.trees))]
         regressor.boosters_ = [_read_booster(file) for file in files]
         return regressor
 
@@ -180,5 +183,5 @@ def _dataset(weights_ND: Array, losses_N: Array, parameters: dict[str, Any]) -> 
 def _read_booster(path: Path) -> Any:
     try:
         return lightgbm.Booster(model_str=path.read_text(encoding="utf-8"))
-    except (OSError, lightgbm.basic.LightGBMError) as error:
+    except (OSError, UnicodeDecodeError, lightgbm.basic.LightGBMError) as error:
         raise PluginError(f"{path}: cannot be read: {' '.join(str(error).split())}") from error

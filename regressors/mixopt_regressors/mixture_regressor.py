@@ -17,18 +17,30 @@ from typing import Any, ClassVar, Self
 
 import numpy as np
 from numpy.typing import ArrayLike
+from pydantic import BaseModel, Field
 from sklearn.base import BaseEstimator, MultiOutputMixin, RegressorMixin, clone
 from sklearn.exceptions import NotFittedError
 
-from mixopt.errors import PluginError, TrialsError
-from mixopt.system import Array, read_json, write_bytes, write_json
+from mixopt.errors import PluginError, TrialsError, did_you_mean
+from mixopt.system import Array, read_arrays, read_json, write_bytes, write_json
 
 FORMAT = "mixopt-regressor/1"
+
+
+class RegressorHead(BaseModel):
+    """What regressor.json says of a fit: its class and parameters, and the shape it is for."""
+
+    format: str
+    class_name: str = Field(alias="class")
+    parameters: dict[str, Any]
+    domains: int = Field(ge=1, lt=1 << 20)
+    flat: bool
 
 
 class MixtureRegressor(MultiOutputMixin, RegressorMixin, BaseEstimator, ABC):  # type: ignore[misc]
     """A scikit-learn regressor from the weights of a mixture to losses by target."""
 
+    saved_as: ClassVar[tuple[str, ...]] = ("json", "npz")
     by_target: ClassVar[tuple[str, ...]] = ()  # fitted arrays with a leading axis of targets
     shared: ClassVar[tuple[str, ...]] = ()  # fitted arrays without
 
@@ -105,14 +117,29 @@ class MixtureRegressor(MultiOutputMixin, RegressorMixin, BaseEstimator, ABC):  #
         Raises:
             PluginError: The folder holds something else.
         """
-        content = read_json(path / "regressor.json")
-        if content.get("format") != FORMAT or content.get("class") != cls.__name__:
-            raise PluginError(f"{path}: holds {content.get('class')!r}, not {cls.__name__!r}")
-        regressor = cls(**content["parameters"])
-        regressor.n_features_in_, regressor.flat_ = content["domains"], content["flat"]
-        with np.load(path / "arrays.npz", allow_pickle=False) as arrays:
-            for name in (*cls.by_target, *cls.shared):
-                setattr(regressor, name, arrays[name])
+        regressor = cls._read_head(path)
+        arrays = read_arrays(path / "arrays.npz", error=PluginError)
+        for name in (*cls.by_target, *cls.shared):
+            if name not in arrays:
+                raise PluginError(f"{path / 'arrays.npz'}: {name}: is missing; fit again")
+            if arrays[name].dtype.kind not in "fiub":
+                raise PluginError(f"{path / 'arrays.npz'}: {name}: holds no numbers; fit again")
+            setattr(regressor, name, arrays[name])
+        return regressor
+
+    @classmethod
+    def _read_head(cls, path: Path) -> Self:
+        """Read what regressor.json says of a fit: its class, parameters and shape."""
+        file = path / "regressor.json"
+        content = read_json(file, RegressorHead, error=PluginError)
+        if content.format != FORMAT or content.class_name != cls.__name__:
+            raise PluginError(f"{path}: holds {content.class_name!r}, not {cls.__name__!r}")
+        known = cls._get_param_names()
+        odd = [name for name in content.parameters if name not in known]
+        if odd:
+            raise PluginError(f"{file}: parameters.{odd[0]}: unknown{did_you_mean(odd[0], known)}")
+        regressor = cls(**content.parameters)
+        regressor.n_features_in_, regressor.flat_ = content.domains, content.flat
         return regressor
 
     @abstractmethod

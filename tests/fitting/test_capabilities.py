@@ -114,11 +114,16 @@ def test_a_combination_is_saved_where_all_members_are():
 
 
 def test_one_that_writes_and_cannot_read_is_not_saved():
-    class Writes(Ridge):
-        load = property()
-
     assert supports_saving(Ridge())
-    assert not supports_saving(type("Mute", (), {"save": print})())
+    assert not supports_saving(type("Mute", (), {"saved_as": ("npz",), "save": print})())
+
+
+@pytest.mark.parametrize("formats", [None, (), ("pickle",), ("json", "joblib"), "json"])
+def test_one_that_declares_no_format_of_ours_is_not_saved(formats):
+    class Undeclared(Ridge):
+        saved_as = formats
+
+    assert not supports_saving(Undeclared())
 
 
 def test_parameters_of_parts_are_found_by_their_own_name():

@@ -7,6 +7,7 @@ import json
 import numpy as np
 import polars as pl
 import pytest
+from made_fit import DOMAINS, NOISE, TARGETS, fitted, make_trials, objective, table
 from sklearn.linear_model import LinearRegression
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import PolynomialFeatures
@@ -27,11 +28,8 @@ from mixopt.fitting import (
 from mixopt.fitting.noise_ceiling import best_spearman
 from mixopt.mixture import Mixture
 from mixopt.objective import Objective
-from mixopt.trials import Losses, Trial, TrialResult, Trials
+from mixopt.trials import Trials
 
-DOMAINS = ("code", "prose", "law")
-TARGETS = (*DOMAINS, "math")
-NOISE = 0.02
 QUADRATIC = make_pipeline(PolynomialFeatures(2), LinearRegression())
 
 
@@ -54,40 +52,6 @@ class Explodes(Constant):
 class Infinite(Constant):
     def predict(self, weights_ND):
         return super().predict(weights_ND) * np.inf
-
-
-def linear_law(weights_ND: np.ndarray) -> np.ndarray:
-    """Synthetic losses, linear in the mixture: each domain helps itself, code helps math."""
-    slopes_DM = np.array([[-2, 0, 0, -1.5], [0, -1, -0.5, 0], [0, -0.5, -3, 0.0]])
-    return 3.0 + weights_ND @ slopes_DM
-
-
-def make_trials(losses=linear_law, count: int = 24, replicates: int = 4, seed: int = 0) -> Trials:
-    rng = np.random.default_rng(seed)
-    weights_ND = rng.dirichlet(np.ones(3), count)
-    weights_ND = np.vstack([weights_ND, np.full((replicates, 3), 1 / 3)])
-    losses_NM = losses(weights_ND) + NOISE * rng.standard_normal((len(weights_ND), 4))
-    return table(weights_ND, losses_NM)
-
-
-def table(weights_ND: np.ndarray, losses_NM: np.ndarray) -> Trials:
-    trials, results = [], []
-    for row, (weights_D, losses_M) in enumerate(zip(weights_ND, losses_NM, strict=True)):
-        values = dict(zip(TARGETS, losses_M.tolist(), strict=True))
-        mixture = Mixture.from_array(DOMAINS, weights_D)
-        trials.append(Trial(f"t{row:03d}", mixture, seed=row))
-        losses = Losses(1000, values, values)
-        results.append(TrialResult(f"t{row:03d}", "finished", 1000, 10, 1.0, losses))
-    return Trials.from_results(trials, results, proxy="synthetic")
-
-
-def objective(*names: str, kind: str = "mean") -> Objective:
-    return Objective(TARGETS, kind, dict.fromkeys(names, 1 / len(names) if kind == "mean" else 1.0))
-
-
-def fitted(*regressors: str, trials: Trials | None = None, folds: int = 5, asked=None) -> Fit:
-    config = FitConfig(regressors=list(regressors or ("linear", "log_linear")), folds=folds)
-    return fit_trials(trials or make_trials(), config, asked or objective("code", "law"), 0)
 
 
 @pytest.fixture(scope="module")
@@ -258,7 +222,7 @@ def test_a_trial_that_did_not_finish_is_left_out():
 def test_a_fit_is_read_back_as_it_was_saved(name, tmp_path):
     fit = fitted(name)
     fit.save(tmp_path / "fit")
-    read = Fit.load(tmp_path / "fit")
+    read = Fit.load(tmp_path / "fit", trust={name})
     weights_ND = make_trials(seed=1).weights()
     assert np.array_equal(read.predict(weights_ND).losses_NM, fit.predict(weights_ND).losses_NM)
     assert read.report.equals(fit.report)
@@ -281,13 +245,13 @@ def test_a_pipeline_is_a_regressor(monkeypatch):
 def test_trials_that_were_changed_after_the_fit_are_refused(tmp_path):
     fitted("linear").save(tmp_path)
     make_trials(seed=7).write(tmp_path / "trials.parquet")
-    with pytest.raises(RunError, match="trials.parquet is not what was fitted; fit again"):
+    with pytest.raises(RunError, match="trials.parquet: has changed since .*; fit again"):
         Fit.load(tmp_path)
 
 
 def test_a_folder_of_another_format_is_refused(tmp_path):
     (tmp_path / "fit.json").write_text(json.dumps({"format": "other/1"}), encoding="utf-8")
-    with pytest.raises(RunError, match="format 'other/1', not 'mixopt-fit/1'"):
+    with pytest.raises(RunError, match="format 'other/1', not 'mixopt-fit/2'; fit again"):
         Fit.load(tmp_path)
 
 

@@ -18,6 +18,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 from sklearn.base import clone
 
+from mixopt.errors import PluginError
 from mixopt.fitting import (
     Learner,
     Predictor,
@@ -34,7 +35,7 @@ from mixopt.fitting import (
     supports_refit,
     supports_saving,
 )
-from mixopt.system import Array, IntArray
+from mixopt.system import Array, IntArray, check_trusted
 from mixopt_regressors.mixture_regressor import MixtureRegressor
 
 REFIT_ROWS = 128  # above so many rows, folds keep what the fit on all rows chose
@@ -80,8 +81,9 @@ class CombinedRegressor(MixtureRegressor):
 
     @property
     def can_be_saved(self) -> bool:
-        """Tell whether all members write and read themselves."""
-        return all(supports_saving(member) for _, member in self._used())
+        """Tell whether all members write and read themselves, and are named by entry points."""
+        plain = not any(":" in name for name in self.names)
+        return plain and all(supports_saving(member) for _, member in self._used())
 
     def save(self, path: Path) -> None:
         """Write weights, and each member into a folder of its own."""
@@ -98,10 +100,11 @@ class CombinedRegressor(MixtureRegressor):
             PluginError: The folder holds something else.
         """
         regressor = super().load(path)
+        regressor._check_loaded(path)
         used_C = np.asarray(regressor.weights_MC.any(axis=0))
         places = np.cumsum(used_C) - 1
         regressor.members_ = [
-            read_regressor(name, path / f"member-{place}") if used else None
+            read_regressor(name, path / f"member-{place}", regressor._made(name)) if used else None
             for name, used, place in zip(regressor.names, used_C, places, strict=True)
         ]
         return regressor
@@ -131,6 +134,16 @@ class CombinedRegressor(MixtureRegressor):
                 means_CNM[:, out_N], stds_CNM[:, out_N], weights_MC
             )
         return means_NM, stds_NM
+
+    def _check_loaded(self, path: Path) -> None:
+        """Check that weights are of the members, and that no member is named by a path to code."""
+        for name in self.names:
+            check_trusted("regressor", name, str(path / "regressor.json"), trust=False)
+        if self.weights_MC.ndim != 2 or self.weights_MC.shape[1] != len(self.names):
+            raise PluginError(
+                f"{path}: weights of shape {self.weights_MC.shape} for {len(self.names)} members;"
+                " fit again"
+            )
 
     @abstractmethod
     def _weights(self, means_CNM: Array, losses_NM: Array) -> Array:

@@ -1,0 +1,150 @@
+"""The folder of a fit: nothing in it is executed, and nothing that has changed is believed."""
+
+from __future__ import annotations
+
+import json
+import pickle
+import shutil
+from contextlib import suppress
+from pathlib import Path
+
+import numpy as np
+import pytest
+from made_fit import fitted, make_trials
+
+from mixopt.config import FitConfig
+from mixopt.errors import MixoptError, PluginError
+from mixopt.fitting import Fit, fit_trials
+from mixopt.fitting.fit_files import FILES
+from mixopt.system import folder_records, write_sealed
+
+
+def forged(folder: Path, **fields) -> None:
+    """Write fields into fit.json, and hashes and a seal that go with what is there."""
+    content = json.loads((folder / "fit.json").read_text())
+    records = {name: one.to_json() for name, one in folder_records(folder, FILES).items()}
+    write_sealed(folder / "fit.json", {**content, "files": records, **fields})
+
+
+def test_code_that_a_folder_names_is_not_imported(tmp_path, monkeypatch):
+    fitted("linear").save(tmp_path / "fit")
+    code = f"from pathlib import Path\nPath({str(tmp_path / 'ran')!r}).touch()\nR = object"
+    (tmp_path / "evil_regressor.py").write_text(code)
+    monkeypatch.syspath_prepend(tmp_path)
+    forged(tmp_path / "fit", regressor="evil_regressor:R", saved=False)
+    with pytest.raises(PluginError, match=r"fit\.json: .* import 'evil_regressor' .*--trust"):
+        Fit.load(tmp_path / "fit")
+    assert not (tmp_path / "ran").exists()
+    with pytest.raises(PluginError, match="has no 'fit'"):
+        Fit.load(tmp_path / "fit", trust=True)
+    assert (tmp_path / "ran").exists()
+
+
+def test_a_pickle_in_a_folder_is_not_read(tmp_path):
+    class Bad:
+        def __reduce__(self) -> tuple[object, ...]:
+            return (Path.touch, (tmp_path / "ran",))
+
+    fitted("linear").save(tmp_path / "fit")
+    shutil.rmtree(tmp_path / "fit" / "regressor")
+    (tmp_path / "fit" / "regressor").write_bytes(pickle.dumps(Bad()))
+    forged(tmp_path / "fit", regressor="sklearn.utils.parallel:joblib", saved=True)
+    with pytest.raises(PluginError, match="--trust"):
+        Fit.load(tmp_path / "fit")
+    with pytest.raises(PluginError, match="is it a regressor"):
+        Fit.load(tmp_path / "fit", trust=True)
+    assert not (tmp_path / "ran").exists()
+
+
+def test_members_of_a_saved_combination_are_no_paths_to_code(tmp_path):
+    config = FitConfig(regressors=["ensemble"], folds=3)
+    fit_trials(make_trials(), config, fitted("linear").objective, 0).save(tmp_path)
+    head = tmp_path / "regressor" / "regressor.json"
+    content = json.loads(head.read_text())
+    content["parameters"]["members"] = ["linear", "evil_regressor:R"]
+    head.write_text(json.dumps(content))
+    forged(tmp_path)
+    with pytest.raises(PluginError, match=r"names the regressor 'evil_regressor:R'"):
+        Fit.load(tmp_path, trust=True)
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"folds": 2**63}, "folds: should be less than or equal to 10000"),
+        ({"folds": 1}, "folds: should be greater than"),
+        ({"seed": -1}, "seed: should be greater than or equal to 0"),
+        ({"saved": "perhaps"}, "saved: should be a valid boolean"),
+        ({"objective": {"kind": "mean"}}, "objective.weights: is missing"),
+        ({"regressor": 3}, "regressor: should be a valid string, got 3"),
+        ({"extra": 1}, "extra: unknown field"),
+        ({"files": {"../secret": {"bytes": 1, "sha256": "0"}}}, "outside"),
+        ({"files": {}}, "is no part of this fit"),
+        ({"trials": "0"}, "is not what was fitted"),
+        ({"pilots": {}}, "pilots: |pilots.parquet: not found"),
+    ],
+)
+def test_a_field_of_fit_json_that_cannot_be_is_named(tmp_path, fields, message):
+    fitted("linear").save(tmp_path)
+    forged(tmp_path, **fields)
+    with pytest.raises(MixoptError, match=message):
+        Fit.load(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("regressor.json", "[]"),
+        ("regressor.json", '{"format": "mixopt-regressor/1", "class": "LinearRegressor"}'),
+        ("arrays.npz", "PK"),
+        ("arrays.npz", ""),
+    ],
+)
+def test_a_saved_regressor_that_cannot_be_read_is_one_line(tmp_path, name, content):
+    fitted("linear").save(tmp_path)
+    (tmp_path / "regressor" / name).write_text(content)
+    forged(tmp_path)
+    with pytest.raises(PluginError, match=name) as raised:
+        Fit.load(tmp_path)
+    assert "\n" not in str(raised.value)
+
+
+def test_saved_arrays_of_another_shape_are_refused(tmp_path):
+    fitted("linear").save(tmp_path)
+    arrays = dict(np.load(tmp_path / "regressor" / "arrays.npz"))
+    np.savez(
+        tmp_path / "regressor" / "arrays.npz",
+        **{n: np.atleast_1d(a)[:2] for n, a in arrays.items()},
+    )
+    forged(tmp_path)
+    with pytest.raises(PluginError, match="the saved fit"):
+        Fit.load(tmp_path)
+
+
+def test_other_parameters_than_the_name_stands_for_are_refused(tmp_path):
+    fitted("lightgbm").save(tmp_path)
+    head = tmp_path / "regressor" / "regressor.json"
+    content = json.loads(head.read_text())
+    content["parameters"]["iterations"] = 10**9
+    head.write_text(json.dumps(content))
+    forged(tmp_path)
+    with pytest.raises(PluginError, match="iterations: is 1000000000 there and 1000 here"):
+        Fit.load(tmp_path)
+
+
+def test_every_flip_in_a_file_of_a_fit_is_found_or_harmless(tmp_path):
+    fit = fitted("linear")
+    fit.save(tmp_path)
+    one = make_trials(seed=1).weights()[:1]
+    rng = np.random.default_rng(0)
+    for file in sorted(path for path in tmp_path.rglob("*") if path.is_file()):
+        whole = file.read_bytes()
+        for bit in rng.integers(len(whole) * 8, size=25).tolist():
+            flipped = bytearray(whole)
+            flipped[bit // 8] ^= 1 << (bit % 8)
+            file.write_bytes(flipped)
+            with suppress(MixoptError):
+                read = Fit.load(tmp_path)
+                assert np.array_equal(read.predict(one).losses_NM, fit.predict(one).losses_NM)
+                assert read.report.equals(fit.report)
+        file.write_bytes(whole)

@@ -1,0 +1,49 @@
+"""Trials of a synthetic law, and fits of them."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from mixopt.config import FitConfig
+from mixopt.fitting import Fit, fit_trials
+from mixopt.mixture import Mixture
+from mixopt.objective import Objective
+from mixopt.trials import Losses, Trial, TrialResult, Trials
+
+DOMAINS = ("code", "prose", "law")
+TARGETS = (*DOMAINS, "math")
+NOISE = 0.02
+
+
+def linear_law(weights_ND: np.ndarray) -> np.ndarray:
+    """Synthetic losses, linear in the mixture: each domain helps itself, code helps math."""
+    slopes_DM = np.array([[-2, 0, 0, -1.5], [0, -1, -0.5, 0], [0, -0.5, -3, 0.0]])
+    return 3.0 + weights_ND @ slopes_DM
+
+
+def make_trials(losses=linear_law, count: int = 24, replicates: int = 4, seed: int = 0) -> Trials:
+    rng = np.random.default_rng(seed)
+    weights_ND = rng.dirichlet(np.ones(3), count)
+    weights_ND = np.vstack([weights_ND, np.full((replicates, 3), 1 / 3)])
+    losses_NM = losses(weights_ND) + NOISE * rng.standard_normal((len(weights_ND), 4))
+    return table(weights_ND, losses_NM)
+
+
+def table(weights_ND: np.ndarray, losses_NM: np.ndarray) -> Trials:
+    trials, results = [], []
+    for row, (weights_D, losses_M) in enumerate(zip(weights_ND, losses_NM, strict=True)):
+        values = dict(zip(TARGETS, losses_M.tolist(), strict=True))
+        mixture = Mixture.from_array(DOMAINS, weights_D)
+        trials.append(Trial(f"t{row:03d}", mixture, seed=row))
+        losses = Losses(1000, values, values)
+        results.append(TrialResult(f"t{row:03d}", "finished", 1000, 10, 1.0, losses))
+    return Trials.from_results(trials, results, proxy="synthetic")
+
+
+def objective(*names: str, kind: str = "mean") -> Objective:
+    return Objective(TARGETS, kind, dict.fromkeys(names, 1 / len(names) if kind == "mean" else 1.0))
+
+
+def fitted(*regressors: str, trials: Trials | None = None, folds: int = 5, asked=None) -> Fit:
+    config = FitConfig(regressors=list(regressors or ("linear", "log_linear")), folds=folds)
+    return fit_trials(trials or make_trials(), config, asked or objective("code", "law"), 0)
