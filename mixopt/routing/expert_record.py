@@ -21,13 +21,21 @@ from pathlib import Path
 from typing import Any
 
 import polars as pl
+from pydantic import FiniteFloat
 
 from mixopt.errors import RoutingError, RunError
 from mixopt.routing.assignments import Assignments
 from mixopt.routing.frames import from_frames, to_frames
 from mixopt.routing.probe_file import load_probe, save_probe
 from mixopt.routing.probe_result import ProbeResult
-from mixopt.system import replacing, write_text
+from mixopt.system import (
+    checked_as,
+    parse_json,
+    read_table,
+    read_text,
+    write_table,
+    write_text,
+)
 
 EXPERTS = "experts"  # the folder in a run directory
 COUNTS, LAYERS, PROBE, SCALARS = "counts", "layers", "probe", "scalars.jsonl"
@@ -112,7 +120,8 @@ class ExpertRecord:
                 if not file.name.startswith(".") and _step(file) > step:
                     file.unlink()
         lines = self._lines()
-        kept = [line for line in lines if _is_until(line, step)]
+        # A killed process may leave half of a line.
+        kept = [x for x in lines if x.endswith("\n") and self._scalars(x)["step"] <= step]
         if len(kept) < len(lines):
             write_text(self.path / SCALARS, "".join(kept))
 
@@ -139,20 +148,29 @@ class ExpertRecord:
 
     def scalars(self) -> list[dict[str, Any]]:
         """Return the lines of numbers."""
-        return [json.loads(line) for line in self._lines() if line.endswith("\n")]
+        return [self._scalars(line) for line in self._lines() if line.endswith("\n")]
+
+    def _scalars(self, line: str) -> dict[str, Any]:
+        where = str(self.path / SCALARS)
+        content = parse_json(line, where, error=RoutingError)
+        found: dict[str, Any] = checked_as(dict[str, FiniteFloat], content, where, RoutingError)
+        if "step" not in found:
+            raise RoutingError(f"{where}: a line without 'step'")
+        return found | {"step": int(found["step"])}
 
     def _write(self, folder: str, end: int, table: pl.DataFrame) -> None:
-        with replacing(self.path / folder / f"part-{end:08d}.parquet") as temporary:
-            table.write_parquet(temporary, compression="zstd")
+        write_table(self.path / folder / f"part-{end:08d}.parquet", table)
 
     def _window(self, file: Path) -> CountedWindow:
         tables = [self.path / folder / file.name for folder in (COUNTS, LAYERS)]
+        counts, layers = (read_table(table, error=RoutingError) for table in tables)
         try:
-            counts, layers = (pl.read_parquet(table, glob=False) for table in tables)
             start, end = counts.select("step_start", "step_end").row(0)
-        except (OSError, pl.exceptions.PolarsError) as error:
+            return CountedWindow(int(start), int(end), from_frames(counts, layers))
+        except RoutingError as error:
+            raise RoutingError(f"{file}: {error}") from error
+        except (pl.exceptions.PolarsError, ValueError, TypeError, IndexError) as error:
             raise RoutingError(f"{file}: cannot be read: {' '.join(str(error).split())}") from error
-        return CountedWindow(start, end, from_frames(counts, layers))
 
     def _parts(self) -> list[Path]:
         return sorted((self.path / COUNTS).glob("part-*.parquet"))
@@ -164,13 +182,8 @@ class ExpertRecord:
         path = self.path / SCALARS
         if not path.exists():
             return []
-        return path.read_text(encoding="utf-8").splitlines(keepends=True)
+        return read_text(path, error=RoutingError).splitlines(keepends=True)
 
 
 def _step(file: Path) -> int:
     return int(file.stem.removeprefix("part-"))
-
-
-def _is_until(line: str, step: int) -> bool:
-    """Tell whether a line is whole, as a killed process may leave half of one, and not later."""
-    return line.endswith("\n") and int(json.loads(line)["step"]) <= step

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
+import io
 import json
 from pathlib import Path
 from typing import Any
-from zipfile import BadZipFile
 
 import numpy as np
 
-from mixopt.errors import RoutingError
+from mixopt.errors import MixoptError, RoutingError
 from mixopt.routing.probe_result import LayerProbe, ProbeResult
-from mixopt.system import replacing
+from mixopt.system import IntArray, check_names, checked_as, parse_json, read_arrays, write_bytes
 
 _OF_LAYER = ("counts_UE", "ids_TK", "shared_D")
 
@@ -35,8 +35,9 @@ def save_probe(probe: ProbeResult, path: Path) -> None:
     for layer in probe.layers:
         for name in _OF_LAYER:
             arrays[f"{layer.layer}/{name}"] = _small(getattr(layer, name))
-    with replacing(path) as temporary, temporary.open("wb") as stream:
-        np.savez_compressed(stream, **arrays)
+    stream = io.BytesIO()
+    np.savez_compressed(stream, **arrays)
+    write_bytes(path, stream.getvalue())
 
 
 def load_probe(path: Path) -> ProbeResult:
@@ -46,22 +47,47 @@ def load_probe(path: Path) -> ProbeResult:
         RoutingError: The file is not there, or not a probe.
     """
     try:
-        with np.load(path, allow_pickle=False) as file:
-            arrays = {name: _wide(file[name]) for name in file.files}
-        about = json.loads(arrays["about"].astype(np.uint8).tobytes())
+        arrays = {name: _wide(array) for name, array in read_arrays(path).items()}
+        about = parse_json(arrays["about"].astype(np.uint8).tobytes(), "about")
         layers = (
             LayerProbe(number, top_k, *(arrays[f"{number}/{name}"] for name in _OF_LAYER))
-            for number, top_k in about["layers"]
+            for number, top_k in checked_as(list[tuple[int, int]], about["layers"], "layers")
         )
-        return ProbeResult(
-            tuple(about["domains"]),
+        probe = ProbeResult(
+            tuple(checked_as(list[str], about["domains"], "domains")),
             arrays["domain_U"],
             arrays["tokens_U"],
             arrays["domain_T"],
             tuple(layers),
         )
-    except (OSError, ValueError, KeyError, BadZipFile) as error:
-        raise RoutingError(f"{path}: not a probe of experts: {error}") from error
+        _check(probe)
+        return probe
+    except (MixoptError, ValueError, LookupError, TypeError) as error:
+        reason = str(error).removeprefix(f"{path}: ")
+        raise RoutingError(f"{path}: not a probe of experts: {reason}") from error
+
+
+def _check(probe: ProbeResult) -> None:
+    """Raise ValueError where the parts do not fit together."""
+    check_names(probe.domains, "domain", error=RoutingError)
+    sequences, tokens, domains = len(probe.domain_U), len(probe.domain_T), len(probe.domains)
+    _fits("domain_U", probe.domain_U, (sequences,), domains - 1)
+    _fits("tokens_U", probe.tokens_U, (sequences,))
+    _fits("domain_T", probe.domain_T, (tokens,), domains - 1)
+    for layer in probe.layers:
+        if not 1 <= layer.top_k <= layer.experts:
+            raise ValueError(f"layer {layer.layer}: top_k {layer.top_k} of {layer.experts} experts")
+        _fits("counts_UE", layer.counts_UE, (sequences, layer.experts))
+        _fits("ids_TK", layer.ids_TK, (tokens, layer.top_k), layer.experts)
+        if layer.shared_D.shape != (domains,) or layer.shared_D.dtype.kind != "f":
+            raise ValueError(f"shared_D of shape {layer.shared_D.shape}")
+
+
+def _fits(name: str, array: IntArray, shape: tuple[int, ...], most: int = 2**53) -> None:
+    if array.dtype.kind not in "iu" or array.shape != shape:
+        raise ValueError(f"{name} of shape {array.shape} and type {array.dtype}")
+    if array.size and not 0 <= array.min() <= array.max() <= most:
+        raise ValueError(f"{name} from {array.min()} to {array.max()}")
 
 
 def _small(array: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
@@ -71,5 +97,5 @@ def _small(array: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
     return array.astype(np.min_scalar_type(int(array.max(initial=0))))
 
 
-def _wide(array: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+def _wide(array: Any) -> Any:
     return array.astype(np.int64) if array.dtype.kind == "u" else array

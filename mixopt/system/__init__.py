@@ -15,6 +15,7 @@ if TYPE_CHECKING:
         parse_yaml as parse_yaml,
         read_arrays as read_arrays,
         read_json as read_json,
+        read_text as read_text,
         read_yaml as read_yaml,
     )
     from mixopt.system.file_shape import Count as Count, FileShape as FileShape
@@ -96,6 +97,7 @@ else:
                 "parse_yaml",
                 "read_arrays",
                 "read_json",
+                "read_text",
                 "read_yaml",
             ],
             "file_shape": ["Count", "FileShape"],
