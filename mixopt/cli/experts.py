@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from mixopt.cli.options import AsJson, Directory, app, print_json, say
+from mixopt.cli.options import AsJson, Directory, Trusted, app, print_json, say
 
 
 @app.command("experts")
-def experts_command(directory: Directory, as_json: AsJson = False) -> None:
+def experts_command(directory: Directory, trust: Trusted = False, as_json: AsJson = False) -> None:
     """Say which experts serve which domain, and what is wrong with them; draw the figures."""
     from mixopt.reporting import draw_experts, experts
 
-    found = experts(directory)
+    found = experts(directory, trust=trust)
     files = draw_experts(found)
     if as_json:
         print_json({**found.as_dict(), "figures": [str(file) for file in files]})

@@ -26,8 +26,10 @@ from mixopt.cli.options import (
     TableFiles,
     Tolerance,
     TrialsPath,
+    Trusted,
     UnitName,
     app,
+    config_of,
     directions,
     directory_of,
     next_step,
@@ -81,6 +83,7 @@ def fit_command(
     inventory: Annotated[
         Path | None, typer.Option("--inventory", help="YAML of tokens by domain, for epochs.")
     ] = None,
+    trust: Trusted = False,
 ) -> None:
     """Fit the regressors; choose one by cross-validation.
 
@@ -102,7 +105,7 @@ def fit_command(
         raise ConfigError("fit: --target and --regressor go with tables; CONFIG has its own")
     if pilots.given or model.is_placed:
         raise ConfigError("fit: --pilot-..., --at-... and --inventory go with tables, not CONFIG")
-    _fit_experiment(config, out, overrides or ())
+    _fit_experiment(config_of(config), out, overrides or (), trust)
 
 
 @dataclass(frozen=True)
@@ -137,11 +140,12 @@ class _Model:
         return {name: value for name, value in given.items() if value is not None} or None
 
 
-def _fit_experiment(config: Path, out: Path | None, overrides: Sequence[str]) -> None:
+def _fit_experiment(config: Path, out: Path | None, overrides: Sequence[str], trust: bool) -> None:
     """Do the step of an experiment."""
     from mixopt import pipeline
 
-    next_step(pipeline.fit(config, directory_of(config, out), overrides=overrides, say=say))
+    directory = directory_of(config, out)
+    next_step(pipeline.fit(config, directory, overrides=overrides, trust=trust, say=say))
 
 
 def _fit_tables(
@@ -173,7 +177,7 @@ def _fit_tables(
     for note in fitted.trials.notes:
         say(f"fit: {note}")
     print(f"fit: {fitted.summary()}")
-    print(f"next: mixopt propose {out}")
+    print(f"next: mixopt propose {out}{' --trust' if ':' in fitted.name else ''}")
 
 
 @app.command("evaluate")
@@ -191,6 +195,7 @@ def evaluate_command(
     ignore: Ignore = None,
     drop_incomplete: DropIncomplete = False,
     unit: UnitName = None,
+    trust: Trusted = False,
     as_json: AsJson = False,
 ) -> None:
     """Test a fit against runs that it has not seen: --mixtures and --losses, or --trials."""
@@ -199,7 +204,7 @@ def evaluate_command(
 
     options = table_options(key, tolerance, ignore, drop_incomplete, unit)
     unseen = TableFiles(mixtures, losses, trials).read("evaluate", options)
-    found = load_fit(directory).evaluate(unseen, affine=affine)
+    found = load_fit(directory, trust=trust).evaluate(unseen, affine=affine)
     print_json(found) if as_json else print(evaluation_text(found))
 
 

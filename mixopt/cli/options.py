@@ -26,7 +26,9 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 
-ConfigPath = Annotated[Path, typer.Argument(metavar="CONFIG", help="The experiment's YAML file.")]
+ConfigPath = Annotated[
+    Path, typer.Argument(metavar="CONFIG|DIR", help="The experiment's YAML, or its run.")
+]
 OutPath = Annotated[
     Path | None,
     typer.Option("--out", help="The run directory; runs/<name of CONFIG> if not given."),
@@ -77,6 +79,10 @@ UnitName = Annotated[
     str | None, typer.Option("--unit", help="nats_per_token or bits_per_byte: of the losses.")
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="Print the answer as JSON.")]
+Trusted = Annotated[
+    bool,
+    typer.Option("--trust", help="Import code that DIR itself names; follow links out of it."),
+]
 From = Annotated[str | None, typer.Option("--from", metavar="STEP", help="Redo from this step on.")]
 Retry = Annotated[bool, typer.Option("--retry-failed", help="Train failed trials again.")]
 
@@ -176,7 +182,14 @@ def unit_name(name: str | None) -> Unit | None:
 
 def directory_of(config: Path, out: Path | None) -> Path:
     """Return the run directory, `runs/<name of CONFIG>` where none is given."""
+    if out is None and config.name == "config.yaml" and (config.parent / "steps.json").exists():
+        return config.parent
     return out if out is not None else Path("runs") / config.stem
+
+
+def config_of(source: Path) -> Path:
+    """Return the configuration file: that of a run where its directory is given."""
+    return source / "config.yaml" if source.is_dir() else source
 
 
 def print_run(run: Run, as_json: bool) -> None:

@@ -11,6 +11,7 @@ import typer
 from mixopt.cli.options import (
     AsJson,
     Overrides,
+    Trusted,
     app,
     directory_of,
     next_step,
@@ -54,11 +55,12 @@ def propose_command(
         str | None,
         typer.Option("--risk", metavar="std=K|quantile=Q", help="How being unsure counts."),
     ] = None,
+    trust: Trusted = False,
     as_json: AsJson = False,
 ) -> None:
     """Search for the mixture with the best predicted objective."""
     question = _ProposeOptions(
-        target, tuple(pareto or ()), points, tokens, constraints, inventory, risk
+        target, tuple(pareto or ()), points, tokens, constraints, inventory, risk, trust
     )
     if not source.is_dir():
         if question.is_given:
@@ -66,7 +68,7 @@ def propose_command(
                 "propose: --target, --tokens, --constraints, --inventory, --pareto and --risk go"
                 " with DIR, not CONFIG"
             )
-        _propose_experiment(source, out, overrides or ())
+        _propose_experiment(source, out, overrides or (), trust)
         return
     if overrides:
         raise ConfigError("propose: --set goes with CONFIG, not DIR")
@@ -84,6 +86,7 @@ class _ProposeOptions:
     constraints: Path | None
     inventory: Path | None
     risk: str | None
+    trust: bool
 
     @property
     def is_given(self) -> bool:
@@ -99,18 +102,21 @@ class _ProposeOptions:
         return Asked(tokens, self.constraints, self.inventory, risk_of(self.risk))
 
 
-def _propose_experiment(config: Path, out: Path | None, overrides: Sequence[str]) -> None:
+def _propose_experiment(
+    config: Path, out: Path | None, overrides: Sequence[str], trust: bool
+) -> None:
     """Do the step of an experiment."""
     from mixopt import pipeline
 
-    next_step(pipeline.propose(config, directory_of(config, out), overrides=overrides, say=say))
+    directory = directory_of(config, out)
+    next_step(pipeline.propose(config, directory, overrides=overrides, trust=trust, say=say))
 
 
 def _propose_from(source: Path, question: _ProposeOptions, out: Path | None, as_json: bool) -> None:
     """Propose from a folder with a fit: one mixture, or a front."""
     asked = question.asked()
     if not question.pareto:
-        _propose_one(source, question.target, asked, out, as_json)
+        _propose_one(source, question, asked, out, as_json)
     elif question.target:
         raise ConfigError("propose: --target is for one proposal, --pareto for several")
     else:
@@ -118,12 +124,13 @@ def _propose_from(source: Path, question: _ProposeOptions, out: Path | None, as_
 
 
 def _propose_one(
-    source: Path, target: str | None, asked: Asked, out: Path | None, as_json: bool
+    source: Path, question: _ProposeOptions, asked: Asked, out: Path | None, as_json: bool
 ) -> None:
     from mixopt.pipeline import propose_from
     from mixopt.reporting import proposal_text
 
-    proposal = propose_from(source, target=target, asked=asked)
+    target = question.target
+    proposal = propose_from(source, target=target, asked=asked, trust=question.trust)
     path = out or source / "proposals" / f"{target or 'objective'}.yaml"
     proposal.to_file(path)
     print_json(proposal.to_json()) if as_json else print(proposal_text(proposal))
@@ -138,9 +145,12 @@ def _propose_front(
     from mixopt.system import write_text
 
     targets = question.pareto
-    front = propose_front_from(source, targets, points=question.points, asked=asked)
+    fit = load_fit(source, trust=question.trust)
+    front = propose_front_from(
+        source, targets, points=question.points, asked=asked, trust=question.trust
+    )
     folder = out or source / "proposals" / "-".join(["front", *targets])
     front.to_folder(folder)
-    write_text(folder / "front.svg", figure_svg(plot_front(front, load_fit(source).trials)))
+    write_text(folder / "front.svg", figure_svg(plot_front(front, fit.trials)))
     print_json(front.to_json()) if as_json else print(front_text(front))
     say(f"proposals, a point each, and front.svg: {folder}")

@@ -13,7 +13,9 @@ from mixopt.cli.options import (
     OutPath,
     Overrides,
     Retry,
+    Trusted,
     app,
+    config_of,
     directory_of,
     next_step,
     print_json,
@@ -32,17 +34,20 @@ def run_command(
     overrides: Overrides = None,
     redo: From = None,
     retry_failed: Retry = False,
+    trust: Trusted = False,
     as_json: AsJson = False,
 ) -> None:
     """Do all steps in order; run it again and it goes on where it was."""
     from mixopt import pipeline
 
+    config = config_of(config)
     run = pipeline.run(
         config,
         directory_of(config, out),
         overrides=overrides or (),
         redo=redo,
         retry_failed=retry_failed,
+        trust=trust,
         say=say,
     )
     print_run(run, as_json)
@@ -53,11 +58,13 @@ def _add_step(step: str, description: str) -> None:
         config: ConfigPath,
         out: OutPath = None,
         overrides: Overrides = None,
+        trust: Trusted = False,
     ) -> None:
         from mixopt import pipeline
 
         function: Callable[..., Run] = getattr(pipeline, step)
-        run = function(config, directory_of(config, out), overrides=overrides or (), say=say)
+        config, given = config_of(config), overrides or ()
+        run = function(config, directory_of(config, out), overrides=given, trust=trust, say=say)
         next_step(run)
 
     app.command(step, help=description)(command)
@@ -73,13 +80,14 @@ _add_step("report", "Write report.html.")
 @app.command("status")
 def status_command(
     directory: Directory,
+    trust: Trusted = False,
     as_json: AsJson = False,
 ) -> None:
     """Say what is done, running and failed, and how long is left."""
     from mixopt.pipeline import run_status, status_lines
     from mixopt.run_directory import load_run
 
-    status = run_status(load_run(directory))
+    status = run_status(load_run(directory, trust=trust))
     if as_json:
         print_json(status)
     else:

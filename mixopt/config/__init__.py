@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from mixopt.config.experiment_file import (
         dump_config as dump_config,
         load_config as load_config,
+        plugins_named as plugins_named,
         unusable_names as unusable_names,
     )
     from mixopt.config.given_values import (
@@ -68,7 +69,7 @@ else:
                 "TrackingConfig",
                 "ValidateConfig",
             ],
-            "experiment_file": ["dump_config", "load_config", "unusable_names"],
+            "experiment_file": ["dump_config", "load_config", "plugins_named", "unusable_names"],
             "given_values": [
                 "checked",
                 "one_of",

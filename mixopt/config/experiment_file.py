@@ -12,24 +12,26 @@ from typing import Any
 from mixopt.config.experiment import Config
 from mixopt.config.yaml_sections import Location, dump_sections, read_sections
 from mixopt.errors import did_you_mean
-from mixopt.system import PluginKind, load_plugin, plugin_names
+from mixopt.system import PluginKind, Trust, load_plugin, plugin_names
 
 RESERVED = ("index.json", "tokenizer.json", "spools")  # the corpus's own
 
 
-def load_config(path: str | Path, overrides: Sequence[str] = ()) -> Config:
+def load_config(path: str | Path, overrides: Sequence[str] = (), *, trust: Trust = True) -> Config:
     """Read, override and check a configuration.
 
     Args:
         path: The YAML file.
         overrides: `a.b=value` each, the value in YAML; later ones win.
+        trust: Whether code that the file names may be imported, or which names may be; a user's
+            own file is trusted, the record in a run directory is not.
 
     Raises:
         ConfigError: The file cannot be read, or a field is unknown, of the wrong type, out of
             range, or names something that is not there; one line with file, line and field.
     """
     sections = read_sections(path, Config, overrides, example="'corpus:' and 'objective:'")
-    for location, message in _inconsistencies(sections.values):
+    for location, message in _inconsistencies(sections.values, trust):
         raise sections.mistake(location, message)
     return sections.values
 
@@ -37,6 +39,16 @@ def load_config(path: str | Path, overrides: Sequence[str] = ()) -> Config:
 def dump_config(config: Config) -> dict[str, Any]:
     """Return the resolved configuration as plain values, defaults included but for null ones."""
     return dump_sections(config)
+
+
+def plugins_named(config: Config) -> Iterable[tuple[Location, PluginKind, str]]:
+    """Yield the plug-ins that a configuration names: where, of which kind, and how."""
+    yield ("proxy", "name"), "proxy", config.proxy.name
+    for place, name in enumerate(config.fit.regressors):
+        yield ("fit", "regressors", place), "regressor", name
+    if config.design.acquisition_regressor is not None:
+        name = config.design.acquisition_regressor
+        yield ("design", "acquisition_regressor"), "regressor", name
 
 
 def unusable_names(
@@ -56,7 +68,7 @@ def unusable_names(
             yield ("evaluation", name), "is a training domain already; its held-out text counts"
 
 
-def _inconsistencies(config: Config) -> Iterable[tuple[Location, str]]:
+def _inconsistencies(config: Config, trust: Trust) -> Iterable[tuple[Location, str]]:
     domains, targets = list(config.corpus.domains), list(config.evaluation)
     both = domains + targets
     yield from unusable_names(domains, targets)
@@ -66,21 +78,23 @@ def _inconsistencies(config: Config) -> Iterable[tuple[Location, str]]:
     for location, name in _names_of_domains(config):
         if name not in domains:
             yield location, f"unknown domain {name!r}{did_you_mean(name, domains)}"
-    for location, kind, name in _names_of_plugins(config):
+    for location, kind, name in plugins_named(config):
         known = plugin_names(kind)
         if ":" not in name and name not in known:
             yield location, f"unknown {kind} {name!r}{did_you_mean(name, known)}"
     if config.constraints.max_epochs is not None and config.propose.target_tokens is None:
         yield ("constraints", "max_epochs"), "needs propose.target_tokens, the length of the run"
     yield from _simulated_epochs(config)
-    yield from _without_gradient(config)
+    yield from _without_gradient(config, trust)
 
 
-def _without_gradient(config: Config) -> Iterable[tuple[Location, str]]:
+def _without_gradient(config: Config, trust: Trust) -> Iterable[tuple[Location, str]]:
     """Find regressors that the search could not use, which would show after the fit only."""
     if config.propose.method != "gradient":
         return
     for name in config.fit.regressors:
+        if ":" in name and not (trust if isinstance(trust, bool) else name in trust):
+            continue
         found = load_plugin("regressor", name)
         if isinstance(found, type) and not hasattr(found, "gradient"):
             message = f"gradient: regressor {name!r} has none and may be chosen by cross-validation"
@@ -99,15 +113,6 @@ def _simulated_epochs(config: Config) -> Iterable[tuple[Location, str]]:
         if tokens > most:
             message = f"{tokens} is longer than the full run (propose.target_tokens: {most})"
             yield (section, "tokens"), f"{message}, whose epochs cannot be simulated then"
-
-
-def _names_of_plugins(config: Config) -> Iterable[tuple[Location, PluginKind, str]]:
-    yield ("proxy", "name"), "proxy", config.proxy.name
-    for place, name in enumerate(config.fit.regressors):
-        yield ("fit", "regressors", place), "regressor", name
-    if config.design.acquisition_regressor is not None:
-        name = config.design.acquisition_regressor
-        yield ("design", "acquisition_regressor"), "regressor", name
 
 
 def _names_of_evaluation_domains(config: Config) -> Iterable[tuple[Location, str]]:

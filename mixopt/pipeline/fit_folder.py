@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from mixopt.errors import RunError
+from mixopt.system import Trust, check_links
 
 if TYPE_CHECKING:
     from mixopt.fitting import Fit
@@ -41,18 +42,26 @@ def write_fit_folder(out: str | Path, trials: Trials, fit: Fit) -> None:
     fit.save(Path(out) / "fit")
 
 
-def load_fit(directory: str | Path) -> Fit:
+def load_fit(directory: str | Path, *, trust: Trust = False) -> Fit:
     """Read the fit of a run directory, of a folder that `mixopt fit` made, or that `Fit.save` made.
 
+    Args:
+        directory: The directory.
+        trust: Whether its maker is trusted: code that it names is imported, and links that lead
+            out of it are followed. Or the names of regressors that may be imported.
+
     Raises:
-        RunError: There is none.
+        RunError: There is none, or it is not what was written.
+        PluginError: It names code and is not trusted.
     """
     from mixopt.fitting import Fit
 
     directory = Path(directory)
+    if trust is not True:
+        check_links(directory)
     for path in (directory / "fit", directory):
         if (path / "fit.json").exists():
-            return Fit.load(path)
+            return Fit.load(path, trust=trust)
     raise RunError(
         f"{directory}: holds no fit; make one: mixopt run CONFIG --out {directory}, or"
         f" mixopt fit --mixtures W.csv --losses L.csv --out {directory}"

@@ -13,6 +13,7 @@ from mixopt.config import ConstraintsConfig, ProposeConfig, RiskConfig
 from mixopt.pipeline.fit_folder import load_fit
 from mixopt.proposals import Front, Proposal, Question
 from mixopt.run_directory import collapsed_trials, load_run
+from mixopt.system import Trust
 
 
 @dataclass(frozen=True)
@@ -33,7 +34,11 @@ class Asked:
 
 
 def propose_from(
-    directory: str | Path, *, target: str | None = None, asked: Asked | None = None
+    directory: str | Path,
+    *,
+    target: str | None = None,
+    asked: Asked | None = None,
+    trust: Trust = False,
 ) -> Proposal:
     """Propose a mixture from a fit, for another target, length or constraints than before.
 
@@ -41,12 +46,13 @@ def propose_from(
         directory: A run directory, or a folder with a fit (`load_fit`).
         target: An evaluation domain; the fit's own objective when None.
         asked: What else is asked for.
+        trust: Whether the directory is trusted (`load_fit`).
 
     Raises:
         ConfigError: An unknown target or domain, or constraints that cannot be read.
         InfeasibleError: Constraints that no mixture meets.
     """
-    return _question(Path(directory), asked or Asked()).proposal(target)
+    return _question(Path(directory), asked or Asked(), trust).proposal(target)
 
 
 def propose_front_from(
@@ -55,6 +61,7 @@ def propose_front_from(
     *,
     points: int = 9,
     asked: Asked | None = None,
+    trust: Trust = False,
 ) -> Front:
     """Propose mixtures along the Pareto front of some targets.
 
@@ -63,19 +70,20 @@ def propose_front_from(
         targets: Evaluation domains, two or more.
         points: How many points for two targets; about as many for more.
         asked: What else is asked for.
+        trust: Whether the directory is trusted (`load_fit`).
 
     Raises:
         ConfigError: Fewer than two targets, an unknown one, or constraints that cannot be read.
         InfeasibleError: Constraints that no mixture meets.
     """
-    return _question(Path(directory), asked or Asked()).front(targets, points)
+    return _question(Path(directory), asked or Asked(), trust).front(targets, points)
 
 
-def _question(directory: Path, asked: Asked) -> Question:
-    fit = load_fit(directory)
+def _question(directory: Path, asked: Asked, trust: Trust) -> Question:
+    fit = load_fit(directory, trust=trust)
     limits, search, seed = ConstraintsConfig(), ProposeConfig(), 0
     if (directory / "config.yaml").exists():
-        config = load_run(directory).config
+        config = load_run(directory, trust=trust).config
         limits, search, seed = config.constraints, config.propose, config.seed
     return Question.of(
         fit,

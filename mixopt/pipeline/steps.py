@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -28,7 +29,7 @@ from mixopt.run_directory import (
     steps_before,
     working_in,
 )
-from mixopt.system import Say, duration, silent
+from mixopt.system import Say, Trust, check_links, check_trusted, duration, silent
 from mixopt.tracking import Tracker, open_tracker, tracked
 
 if TYPE_CHECKING:
@@ -44,6 +45,7 @@ def run(
     overrides: Sequence[str] = (),
     redo: str | None = None,
     retry_failed: bool = False,
+    trust: bool = False,
     say: Say = silent,
 ) -> Run:
     """Do all steps in order; what is done already is not done again.
@@ -54,14 +56,16 @@ def run(
         overrides: `a.b=value` each, over the file.
         redo: Delete the outputs of this step and of those after it first.
         retry_failed: Train trials again that failed or diverged before.
+        trust: Where `config` is the record in the run directory itself: import the code that it
+            names, follow links that lead out, and send to the server that it names.
         say: Called with a line about what happens.
 
     Raises:
         MixoptError: Something that was given cannot be right; one line says what mends it.
     """
-    asked = _read(config, overrides)
+    asked = _Asked.of(config, out, overrides, trust=trust)
     with working_in(Path(out)):
-        opened = _open(asked, config, out, redo)
+        opened = asked.open(redo, say)
         if retry_failed:
             _forget_failed(opened)
         with open_tracker(opened, say) as tracker:
@@ -71,80 +75,142 @@ def run(
 
 
 def prepare(
-    config: Source | Config, out: Source, *, overrides: Sequence[str] = (), say: Say = silent
+    config: Source | Config,
+    out: Source,
+    *,
+    overrides: Sequence[str] = (),
+    trust: bool = False,
+    say: Say = silent,
 ) -> Run:
     """Read the documents, and write token shards and the tokenizer.
 
     Shards that are there already are verified by their hashes, and made again where they differ;
     the steps after this one are kept, since the same documents give the same shards.
     """
-    asked = _read(config, overrides)
+    asked = _Asked.of(config, out, overrides, trust=trust)
     with working_in(Path(out)):
-        opened = _open(asked, config, out)
+        opened = asked.open(None, say)
         if opened.is_done(PREPARE.name):
             _discard_altered_shards(opened, say)
         return _done(opened, PREPARE, say)
 
 
 def design(
-    config: Source | Config, out: Source, *, overrides: Sequence[str] = (), say: Say = silent
+    config: Source | Config,
+    out: Source,
+    *,
+    overrides: Sequence[str] = (),
+    trust: bool = False,
+    say: Say = silent,
 ) -> Run:
     """Choose the mixtures to try."""
-    return _single(DESIGN, config, out, overrides, say)
+    return _single(DESIGN, _Asked.of(config, out, overrides, trust=trust), say)
 
 
 def sweep(
-    config: Source | Config, out: Source, *, overrides: Sequence[str] = (), say: Say = silent
+    config: Source | Config,
+    out: Source,
+    *,
+    overrides: Sequence[str] = (),
+    trust: bool = False,
+    say: Say = silent,
 ) -> Run:
     """Train a proxy on each mixture of the design."""
-    return _single(SWEEP, config, out, overrides, say)
+    return _single(SWEEP, _Asked.of(config, out, overrides, trust=trust), say)
 
 
 def fit(
-    config: Source | Config, out: Source, *, overrides: Sequence[str] = (), say: Say = silent
+    config: Source | Config,
+    out: Source,
+    *,
+    overrides: Sequence[str] = (),
+    trust: bool = False,
+    say: Say = silent,
 ) -> Run:
     """Fit the regressors, and choose one by cross-validation."""
-    return _single(FIT, config, out, overrides, say)
+    return _single(FIT, _Asked.of(config, out, overrides, trust=trust), say)
 
 
 def propose(
-    config: Source | Config, out: Source, *, overrides: Sequence[str] = (), say: Say = silent
+    config: Source | Config,
+    out: Source,
+    *,
+    overrides: Sequence[str] = (),
+    trust: bool = False,
+    say: Say = silent,
 ) -> Run:
     """Search for the mixture with the best predicted objective."""
-    return _single(PROPOSE, config, out, overrides, say)
+    return _single(PROPOSE, _Asked.of(config, out, overrides, trust=trust), say)
 
 
 def validate(
-    config: Source | Config, out: Source, *, overrides: Sequence[str] = (), say: Say = silent
+    config: Source | Config,
+    out: Source,
+    *,
+    overrides: Sequence[str] = (),
+    trust: bool = False,
+    say: Say = silent,
 ) -> Run:
     """Train the proposal against its baselines, several seeds each."""
-    return _single(VALIDATE, config, out, overrides, say)
+    return _single(VALIDATE, _Asked.of(config, out, overrides, trust=trust), say)
 
 
 def report(
-    config: Source | Config, out: Source, *, overrides: Sequence[str] = (), say: Say = silent
+    config: Source | Config,
+    out: Source,
+    *,
+    overrides: Sequence[str] = (),
+    trust: bool = False,
+    say: Say = silent,
 ) -> Run:
     """Write the page that shows the run."""
-    return _single(REPORT, config, out, overrides, say)
+    return _single(REPORT, _Asked.of(config, out, overrides, trust=trust), say)
 
 
-def _read(config: Source | Config, overrides: Sequence[str]) -> Config:
-    from mixopt.config import load_config
+@dataclass(frozen=True)
+class _Asked:
+    """The configuration that a step is asked for, where its run is, and what code is trusted."""
 
-    return load_config(config, overrides) if isinstance(config, (str, Path)) else config
+    config: Config
+    source: str
+    out: Path
+    trust: Trust
+
+    @classmethod
+    def of(
+        cls, config: Source | Config, out: Source, overrides: Sequence[str], *, trust: bool
+    ) -> _Asked:
+        """Read a configuration.
+
+        A user's own names the code that it trusts. One that is the record in the run directory
+        itself may be somebody else's: only entry points are taken from it, unless it is trusted.
+        """
+        from mixopt.config import load_config, plugins_named
+
+        out = Path(out)
+        source = str(config) if isinstance(config, (str, Path)) else ""
+        recorded = bool(source) and Path(source).resolve() == (out / "config.yaml").resolve()
+        if recorded and not trust:
+            check_links(out)
+        if isinstance(config, (str, Path)):
+            config = load_config(config, overrides, trust=trust or not recorded)
+        named = [(kind, name) for _, kind, name in plugins_named(config)]
+        if recorded:
+            for kind, name in named:
+                check_trusted(kind, name, source, trust)
+        return cls(config, source, out, trust or frozenset(name for _, name in named))
+
+    def open(self, redo: str | None, say: Say) -> Run:
+        """Open or make the run directory."""
+        run = open_run(self.config, self.out, source=self.source, redo=redo, trust=self.trust)
+        if run.is_foreign and self.config.tracking.enabled:
+            say(f"tracking: nothing is sent, since {self.source} names the server; add --trust")
+        return run
 
 
-def _open(asked: Config, config: Source | Config, out: Source, redo: str | None = None) -> Run:
-    source = str(config) if isinstance(config, (str, Path)) else ""
-    return open_run(asked, out, source=source, redo=redo)
-
-
-def _single(
-    step: Step, config: Source | Config, out: Source, overrides: Sequence[str], say: Say
-) -> Run:
-    asked = _read(config, overrides)
-    with working_in(Path(out)):
-        return _done(_open(asked, config, out), step, say)
+def _single(step: Step, asked: _Asked, say: Say) -> Run:
+    with working_in(asked.out):
+        return _done(asked.open(None, say), step, say)
 
 
 def _discard_altered_shards(run: Run, say: Say) -> None:
@@ -167,6 +233,9 @@ def _do(run: Run, step: Step, tracker: Tracker, say: Say) -> None:
     """Do one step unless it is done."""
     if run.is_done(step.name):
         return
+    fault = run.fault(step.name)
+    if fault is not None:
+        say(f"{step.name}: {fault}; made again")
     for before in steps_before(step)[-1:]:
         run.require(before.name)
     run.check_before(step.name)

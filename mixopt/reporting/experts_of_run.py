@@ -8,16 +8,18 @@ from mixopt.errors import RoutingError
 from mixopt.reporting.expert_figures import write_figures
 from mixopt.reporting.experts_of_pretraining import PretrainingExperts
 from mixopt.reporting.experts_of_sweep import SweepExperts
+from mixopt.system import check_links
 
 FIGURES = "figures"
 RunExperts = PretrainingExperts | SweepExperts
 
 
-def experts(directory: str | Path) -> RunExperts:
+def experts(directory: str | Path, *, trust: bool = False) -> RunExperts:
     """Read what a run recorded of its experts.
 
     Args:
         directory: Of a sweep or of a pretraining, also while it runs.
+        trust: Follow links that lead out of the directory.
 
     Returns:
         Something that prints as a summary, and has `as_dict()`, `summary` and `figures()`.
@@ -29,7 +31,9 @@ def experts(directory: str | Path) -> RunExperts:
     path = Path(directory)
     if not path.is_dir():
         raise RoutingError(f"{path}: no such directory; give that of a sweep or a pretraining")
-    found = PretrainingExperts.read(path) or SweepExperts.read(path)
+    if not trust:
+        check_links(path, RoutingError)
+    found = PretrainingExperts.read(path) or SweepExperts.read(path, trust=trust)
     if found is None:
         raise RoutingError(
             f"{path}: nothing is recorded about experts: the model has none, or no trial or window"

@@ -39,7 +39,7 @@ class SweepExperts:
     counts: ExpertCounts
 
     @classmethod
-    def read(cls, path: Path) -> SweepExperts | None:
+    def read(cls, path: Path, *, trust: bool = False) -> SweepExperts | None:
         """Read a run directory; None where no trial has experts.
 
         Raises:
@@ -55,7 +55,7 @@ class SweepExperts:
                 result = read_entry(file)[1]
                 if result.experts is not None:
                     return cls(path, trials, result.trial, result.experts)
-        best = _best(path)
+        best = _best(path, trust=trust)
         shown = best if best in counts else next(iter(counts))
         return cls(path, trials, shown, counts[shown])
 
@@ -119,10 +119,10 @@ def _how(collapse: str | None) -> str:
     return "" if collapse is None else f"  {collapse.partition(';')[0]}"
 
 
-def _best(path: Path) -> str | None:
+def _best(path: Path, *, trust: bool) -> str | None:
     """Return the trial with the lowest objective; None before the sweep is finished."""
     try:
-        run = load_run(path)
+        run = load_run(path, trust=trust)
         return best_trial(run.trials, run.objective)[0]
     except MixoptError:
         return None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -12,13 +13,24 @@ import yaml
 from mixopt.errors import RunError
 from mixopt.run_directory.run import Run
 from mixopt.run_directory.step import STEPS
-from mixopt.system import is_leftover, only_one, write_text
+from mixopt.system import Trust, check_links, is_leftover, only_one, write_text
 
 if TYPE_CHECKING:
     from mixopt.config import Config
 
+RECORD = "config.yaml"
+HEADER = "# The resolved configuration of this run; written by mixopt.\n"
+SEAL = "# sha256: "
 
-def open_run(config: Config, path: str | Path, *, source: str = "", redo: str | None = None) -> Run:
+
+def open_run(
+    config: Config,
+    path: str | Path,
+    *,
+    source: str = "",
+    redo: str | None = None,
+    trust: Trust = False,
+) -> Run:
     """Make the run directory, or open one that is of the same configuration.
 
     Args:
@@ -26,21 +38,22 @@ def open_run(config: Config, path: str | Path, *, source: str = "", redo: str | 
         path: The run directory.
         source: The configuration file, for messages.
         redo: Delete the outputs of this step and of those after it first.
+        trust: Whether code that the directory names may be imported, or which names may be.
 
     Raises:
         RunError: The directory is another run's, or cannot be written.
     """
-    run = Run(Path(path), config, source)
-    record = run.path / "config.yaml"
+    run = Run(Path(path), config, source, trust)
+    record = run.path / RECORD
     if redo is not None:
         run.check_before(redo)
         run.discard(redo)
     if record.exists():
         for step in STEPS:
             run.is_done(step.name)
-    text = "# The resolved configuration of this run; written by mixopt.\n"
-    text += yaml.safe_dump(run.content, sort_keys=False, allow_unicode=True)
-    if not record.exists() or record.read_text(encoding="utf-8") != text:
+    text = yaml.safe_dump(run.content, sort_keys=False, allow_unicode=True)
+    text = f"{HEADER}{SEAL}{_hash(text.encode())}\n{text}"
+    if not record.exists() or record.read_bytes() != text.encode():
         write_text(record, text)
     return run
 
@@ -53,21 +66,50 @@ def working_in(path: Path) -> Iterator[None]:
         RunError: It holds other files than a run's, or another process is at work in it.
     """
     others = [e for e in path.iterdir() if not is_leftover(e.name)] if path.is_dir() else []
-    if others and not (path / "config.yaml").exists():
+    if others and not (path / RECORD).exists():
         raise RunError(f"{path}: is not empty and not a run directory; use another --out")
     with only_one(path):
         yield
 
 
-def load_run(path: str | Path) -> Run:
+def load_run(path: str | Path, *, trust: Trust = False) -> Run:
     """Open a run directory to look at what it holds.
 
+    Nothing that the directory names is imported, and no link in it that leads out is followed,
+    unless it is trusted.
+
+    Args:
+        path: The directory.
+        trust: Whether its maker is trusted, or the names of plug-ins that are.
+
     Raises:
-        RunError: The directory is not a run's.
+        RunError: The directory is not a run's, its record has changed, or a link leads out of it.
     """
     from mixopt.config import load_config
 
-    record = Path(path) / "config.yaml"
+    path = Path(path)
+    record = path / RECORD
     if not record.exists():
         raise RunError(f"{path}: has no config.yaml; make it with mixopt run CONFIG --out {path}")
-    return Run(Path(path), load_config(record), str(record))
+    if trust is not True:
+        check_links(path)
+    _check_record(record)
+    return Run(path, load_config(record, trust=trust), str(record), trust)
+
+
+def _check_record(record: Path) -> None:
+    """Check that the configuration of a run is what mixopt wrote."""
+    try:
+        head, _, text = record.read_bytes().partition(b"\n" + SEAL.encode())
+    except OSError as error:
+        raise RunError(f"{record}: cannot be read: {error.strerror or error}") from error
+    seal, _, content = text.partition(b"\n")
+    if head + b"\n" != HEADER.encode() or seal.decode("ascii", "replace") != _hash(content):
+        raise RunError(
+            f"{record}: has changed since it was written; change the file that the run was made"
+            f" from, and write this one again: mixopt run CONFIG --out {record.parent}"
+        )
+
+
+def _hash(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()

@@ -1,7 +1,7 @@
 """The run directory: what each step left, and whether it is of this configuration.
 
     config.yaml        the resolved configuration
-    steps.json         the steps that are begun or finished, each with its fingerprint
+    steps.json         the steps that are begun or finished, and the hashes of what they left
     corpus/ design.parquet trials/ trials.parquet fit/ proposal.yaml
     validation/ validation.parquet figures/ report.html
     experts.parquet validation_experts.parquet
@@ -20,12 +20,19 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import yaml
-
 from mixopt.errors import RunError
-from mixopt.run_directory.step import SWEEP, Step, step_named, steps_before, steps_from
+from mixopt.run_directory.step import (
+    PROPOSE,
+    STEPS,
+    SWEEP,
+    Step,
+    step_named,
+    steps_before,
+    steps_from,
+)
 from mixopt.run_directory.step_fingerprints import step_differences, step_fingerprints
-from mixopt.system import read_json, write_json
+from mixopt.run_directory.step_records import StepRecord, read_steps, write_steps
+from mixopt.system import Trust, Verifier, file_record, folder_records, inside, read_yaml
 
 if TYPE_CHECKING:
     from mixopt.config import Config
@@ -38,13 +45,24 @@ if TYPE_CHECKING:
     from mixopt.trials import Trial, Trials
 
 
+PROPOSAL = PROPOSE.outputs[0]
+
+
 @dataclass(frozen=True)
 class Run:
-    """One run directory and the configuration that it is asked to hold."""
+    """One run directory and the configuration that it is asked to hold.
+
+    Attributes:
+        path: The directory.
+        config: The configuration.
+        source: The file that it was read from, for messages.
+        trust: Whether code that the directory names may be imported, or which names may be.
+    """
 
     path: Path
     config: Config
     source: str = ""
+    trust: Trust = False
 
     @cached_property
     def corpus(self) -> Corpus:
@@ -74,7 +92,7 @@ class Run:
         from mixopt.fitting import Fit
 
         self.require("fit")
-        return Fit.load(self.path / "fit")
+        return Fit.load(inside(self.path, "fit"), trust=self.trust)
 
     @cached_property
     def proposal(self) -> Proposal:
@@ -138,48 +156,96 @@ class Run:
         """Evaluation domains: training domains, then targets."""
         return (*self.config.corpus.domains, *self.config.evaluation)
 
+    @property
+    def is_foreign(self) -> bool:
+        """Whether the configuration is the directory's own record, which nobody trusted."""
+        record = self.path / "config.yaml"
+        return self.trust is not True and Path(self.source).absolute() == record.absolute()
+
     def fingerprint(self, step: str) -> str:
         """Return the fingerprint of a step of this configuration."""
         return step_fingerprints(self.content)[step]
 
     def is_done(self, step: str) -> bool:
-        """Tell whether a step's output is there and of this configuration.
+        """Tell whether a step's output is there, whole, and of this configuration.
 
         Raises:
             RunError: The output is there, but of another configuration.
         """
         recorded = self._recorded.get(step)
-        asked, finished = step_named(step), recorded is not None and recorded["seconds"] is not None
+        asked, finished = step_named(step), recorded is not None and recorded.seconds is not None
         if recorded is None or not self._holds(asked, finished=finished):
             return False
-        if recorded["fingerprint"] != self.fingerprint(step):
+        if recorded.fingerprint != self.fingerprint(step):
             raise RunError(self._stale(asked))
-        return finished
+        return finished and self.fault(step) is None
+
+    def fault(self, step: str) -> str | None:
+        """Say what is wrong with a file that a finished step left; None where all is whole.
+
+        Shards and trials are checked by whoever reads them.
+        """
+        recorded = self._recorded.get(step)
+        if recorded is None or recorded.seconds is None:
+            return None
+        asked = step_named(step)
+        records = {
+            name: file
+            for name, file in recorded.files.items()
+            if name.split("/")[0] in asked.checked and not self._is_in_work(name)
+        }
+        for name, what in self._verifier.faults(records).items():
+            return f"{self.path / name}: {what}"
+        if recorded.proposal is not None and self._verifier.fault(PROPOSAL, recorded.proposal):
+            return f"{self.path / step}: is of another mixture than {PROPOSAL}, which has changed"
+        return None
+
+    @property
+    def is_edited(self) -> bool:
+        """Whether somebody has edited proposal.yaml since the step wrote it."""
+        recorded = self._recorded.get(PROPOSE.name)
+        if recorded is None or recorded.seconds is None or PROPOSAL not in recorded.files:
+            return False
+        return self._verifier.fault(PROPOSAL, recorded.files[PROPOSAL]) is not None
 
     def is_begun(self, step: str) -> bool:
         """Tell whether a step was begun and is not finished."""
         recorded = self._recorded.get(step)
-        return recorded is not None and recorded["seconds"] is None
+        return recorded is not None and recorded.seconds is None
 
     def require(self, step: str) -> None:
-        """Check that an earlier step is done.
+        """Check that an earlier step is done, and its output whole.
 
         Raises:
             RunError: It is not, with the command that does it.
         """
         if not self.is_done(step):
-            raise RunError(f"{self.path}: '{step}' is not done yet: {self.command(step)}")
+            why = self.fault(step) or f"{self.path}: '{step}' is not done yet"
+            raise RunError(f"{why}: {self.command(step)}")
 
     def begin(self, step: str) -> None:
         """Note that a step is begun, so that another configuration cannot go on with its trials."""
         recorded = self._recorded.get(step)
-        if recorded is not None and recorded["fingerprint"] != self.fingerprint(step):
+        if recorded is not None and recorded.fingerprint != self.fingerprint(step):
             self.discard(step)
-        self._record(step, None)
+        self._record(step, StepRecord(fingerprint=self.fingerprint(step), seconds=None))
 
     def end(self, step: str, seconds: float) -> None:
-        """Note that a step is finished."""
-        self._record(step, round(seconds, 3))
+        """Note that a step is finished, and what it left."""
+        asked = step_named(step)
+        after = PROPOSE in steps_before(asked)
+        record = StepRecord(
+            fingerprint=self.fingerprint(step),
+            seconds=round(seconds, 3),
+            files=folder_records(self.path, asked.files),
+            proposal=file_record(self.path / PROPOSAL) if after else None,
+        )
+        for earlier in steps_before(asked) if asked.rewrites else ():
+            kept = self._recorded.get(earlier.name)
+            if kept is not None and set(asked.rewrites) & set(earlier.outputs):
+                again = folder_records(self.path, asked.rewrites)
+                self._record(earlier.name, kept.model_copy(update={"files": again}))
+        self._record(step, record)
 
     def check_before(self, step: str) -> None:
         """Check what a step builds on, before it is done.
@@ -210,8 +276,8 @@ class Run:
         gone = {step.name for step in later}
         if self._recorded:
             kept = {name: entry for name, entry in self._recorded.items() if name not in gone}
-            write_json(self.path / "steps.json", kept)
-        for output in (self.path / name for step in later for name in step.files):
+            write_steps(self.path, kept)
+        for output in (inside(self.path, name) for step in later for name in step.files):
             if output.name in keep:
                 continue
             if output.is_dir():
@@ -227,8 +293,13 @@ class Run:
     @property
     def seconds(self) -> dict[str, float]:
         """How long each finished step took."""
-        taken = {step: entry["seconds"] for step, entry in self._recorded.items()}
+        taken = {step: record.seconds for step, record in self._recorded.items()}
         return {step: seconds for step, seconds in taken.items() if seconds is not None}
+
+    @property
+    def records(self) -> dict[str, StepRecord]:
+        """What is noted of each step that is begun or finished."""
+        return dict(self._recorded)
 
     @property
     def content(self) -> dict[str, Any]:
@@ -238,23 +309,47 @@ class Run:
         return dump_config(self.config)
 
     @property
-    def _recorded(self) -> dict[str, Any]:
+    def _recorded(self) -> dict[str, StepRecord]:
+        """Read steps.json, again only if it is another file than before."""
         path = self.path / "steps.json"
-        recorded: dict[str, Any] = read_json(path) if path.exists() else {}
-        return recorded
+        try:
+            stat = path.stat()
+        except OSError:
+            return {}
+        mark = (stat.st_mtime_ns, stat.st_ctime_ns, stat.st_size, stat.st_ino)
+        if mark not in self._read:
+            self._read.clear()
+            self._read[mark] = read_steps(self.path)
+        return self._read[mark]
 
-    def _record(self, step: str, seconds: float | None) -> None:
-        entry = {"fingerprint": self.fingerprint(step), "seconds": seconds}
-        write_json(self.path / "steps.json", {**self._recorded, step: entry})
+    @cached_property
+    def _read(self) -> dict[tuple[int, ...], dict[str, StepRecord]]:
+        return {}
+
+    @cached_property
+    def _verifier(self) -> Verifier:
+        return Verifier(self.path)
+
+    def _record(self, step: str, record: StepRecord) -> None:
+        write_steps(self.path, {**self._recorded, step: record})
+
+    def _is_in_work(self, name: str) -> bool:
+        """Tell whether a later step that is not finished may be changing a file."""
+        return any(
+            name in step.rewrites
+            and (self._recorded.get(step.name) is not None)
+            and self._recorded[step.name].seconds is None
+            for step in STEPS
+        )
 
     def _holds(self, step: Step, *, finished: bool) -> bool:
         """Tell whether the outputs of a finished step are there, or trials of a begun one."""
         if finished:
-            return all((self.path / name).exists() for name in step.outputs)
+            return all(inside(self.path, name).exists() for name in step.outputs)
         return any(step.trial_files(self.path))
 
     def _stale(self, step: Step) -> str:
-        before = yaml.safe_load((self.path / "config.yaml").read_text(encoding="utf-8"))
+        before = read_yaml(self.path / "config.yaml", error=RunError)
         changed = step_differences(step, before, self.content)
         first = next(changed, ("a field", "one value", "another"))
         return (

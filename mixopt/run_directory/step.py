@@ -26,6 +26,8 @@ class Step:
             (mixopt.trials.expert_table).
         artifacts: Patterns of the files that its parent run in MLflow has; a step without any has
             no parent run.
+        rewrites: Files of an earlier step that it changes while it runs.
+        editable: Outputs that a person may edit; they are then no longer the step's.
         completes_records: Whether it leaves files for the parent runs of the steps before it.
     """
 
@@ -35,12 +37,24 @@ class Step:
     trials: str | None = None
     experts: str | None = None
     artifacts: tuple[str, ...] = ()
+    rewrites: tuple[str, ...] = ()
+    editable: tuple[str, ...] = ()
     completes_records: bool = False
 
     @property
     def files(self) -> tuple[str, ...]:
         """Everything that it may leave."""
         return self.outputs if self.experts is None else (*self.outputs, self.experts)
+
+    @property
+    def checked(self) -> tuple[str, ...]:
+        """What is hashed whenever its output is used.
+
+        Shards and trials are left out: there are many, each with a hash or a seal of its own that
+        whoever reads it checks.
+        """
+        own = ("corpus", self.trials)
+        return tuple(name for name in self.files if name not in (*own, *self.editable))
 
     @property
     def trains(self) -> bool:
@@ -70,6 +84,7 @@ SWEEP = Step(
     ("trials", "trials.parquet"),
     trials="trials",
     experts="experts.parquet",
+    rewrites=("design.parquet",),
     artifacts=(
         "config.yaml",
         "design.parquet",
@@ -84,7 +99,7 @@ SWEEP = Step(
     ),
 )
 FIT = Step("fit", ("fit", "objective"), ("fit",))
-PROPOSE = Step("propose", ("propose",), ("proposal.yaml",))
+PROPOSE = Step("propose", ("propose",), ("proposal.yaml",), editable=("proposal.yaml",))
 VALIDATE = Step(
     "validate",
     ("validate",),

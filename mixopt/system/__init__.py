@@ -37,6 +37,7 @@ if TYPE_CHECKING:
         visible_files as visible_files,
     )
     from mixopt.system.names import (
+        check_links as check_links,
         check_name as check_name,
         check_names as check_names,
         inside as inside,
@@ -118,7 +119,14 @@ else:
                 "folder_records",
                 "visible_files",
             ],
-            "names": ["check_name", "check_names", "inside", "name_fault", "shown_name"],
+            "names": [
+                "check_links",
+                "check_name",
+                "check_names",
+                "inside",
+                "name_fault",
+                "shown_name",
+            ],
             "number_text": [
                 "bytes_text",
                 "count_text",

@@ -102,7 +102,7 @@ class Verifier:
         except MixoptError:
             return
         if isinstance(content, dict):
-            self._seen = {k: v for k, v in content.items() if isinstance(v, list)}
+            self._seen = {key: mark for key, mark in content.items() if _is_mark(mark)}
 
     def fault(self, name: str, record: FileRecord, *, deep: bool = False) -> str | None:
         """Return what is wrong with a file; None where it is what its record says.
@@ -129,9 +129,8 @@ class Verifier:
             return None
         if file_hash(path) != record.sha256:
             return "has changed since it was written (its sha256 differs)"
-        if stat.st_size >= LARGE:
-            self._seen[key] = mark
-            self._changed = True
+        self._seen[key] = mark
+        self._changed |= stat.st_size >= LARGE
         return None
 
     def faults(self, records: Mapping[str, FileRecord], *, deep: bool = False) -> dict[str, str]:
@@ -144,7 +143,13 @@ class Verifier:
         """Keep what was verified; a folder that cannot be written is verified again next time."""
         if self._changed:
             try:
-                write_json(self._folder / MEMORY, self._seen)
+                kept = {key: mark for key, mark in self._seen.items() if mark[0] >= LARGE}
+                write_json(self._folder / MEMORY, kept)
             except RunError:
                 return
             self._changed = False
+
+
+def _is_mark(value: object) -> bool:
+    numbers = value if isinstance(value, list) else []
+    return len(numbers) == 4 and all(isinstance(number, int) for number in numbers)

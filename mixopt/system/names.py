@@ -6,6 +6,7 @@ that holds to the rule is safe as each of these; a path that `inside` returns is
 
 from __future__ import annotations
 
+import os
 import unicodedata
 from collections.abc import Iterable
 from pathlib import Path
@@ -92,6 +93,31 @@ def inside(folder: Path, name: str | Path, error: type[MixoptError] = RunError) 
     if Path(text).is_absolute() or ".." in Path(text).parts or not found.is_relative_to(root):
         raise error(f"{folder}: {shown_name(text)} is outside this folder; it is not read")
     return path
+
+
+def check_links(folder: Path, error: type[MixoptError] = RunError) -> None:
+    """Check that no symbolic link in a folder, at any depth, leads out of it.
+
+    Raises:
+        MixoptError: `error`; it names the link and where it leads.
+    """
+    root = folder.resolve()
+    for parent, folders, files in os.walk(folder):
+        for name in (*folders, *files):
+            path = Path(parent, name)
+            if path.is_symlink() and not _leads_into(path, root):
+                target = shown_name(os.readlink(path))
+                raise error(
+                    f"{path}: is a link to {target}, outside this directory; if you trust whoever"
+                    " made it, add --trust (in Python trust=True)"
+                )
+
+
+def _leads_into(path: Path, root: Path) -> bool:
+    try:
+        return path.resolve().is_relative_to(root)
+    except (OSError, RuntimeError):  # a circle of links leads nowhere
+        return True
 
 
 def _is_forbidden(character: str) -> bool:

@@ -16,8 +16,12 @@ if TYPE_CHECKING:
 
 
 def open_tracker(run: Run, warn: Say = silent) -> Tracker:
-    """Return the tracker of a run; its process starts with the first step that is tracked."""
-    return Tracker(run.config.tracking, run.config.name, run.path, warn)
+    """Return the tracker of a run; its process starts with the first step that is tracked.
+
+    A run whose configuration is its directory's own record notes what to send, and sends nothing.
+    """
+    sends = not run.is_foreign
+    return Tracker(run.config.tracking, run.config.name, run.path, warn, sends=sends)
 
 
 @contextmanager

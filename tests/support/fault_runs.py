@@ -18,7 +18,13 @@ import polars as pl
 
 SUPPORT = Path(__file__).parent
 STEPS = ("prepare", "design", "sweep", "fit", "propose", "validate", "report")
-SIGNALS = ("kill", "stop", "terminate", "interrupt")
+NUMBERS = {
+    "kill": signal.SIGKILL,
+    "stop": signal.SIGSTOP,
+    "terminate": signal.SIGTERM,
+    "interrupt": signal.SIGINT,
+}
+SIGNALS = tuple(NUMBERS)
 OURS = 70  # the exit code of a defect of ours
 KINDS = int(os.environ.get("MIXOPT_FAULTS", "0"))  # of each kind so many; 0: a part of one of each
 
@@ -123,7 +129,7 @@ def disturb(commands: list[tuple[list[str], dict[str, str]]], kind: str, after: 
 
     Args:
         commands: What each runs, and its environment.
-        kind: kill; stop, and kill while it stands; terminate; interrupt.
+        kind: kill; stop, and kill while it stands; terminate; interrupt; none.
         after: When.
 
     Returns:
@@ -132,12 +138,8 @@ def disturb(commands: list[tuple[list[str], dict[str, str]]], kind: str, after: 
     first = _start(*commands[0], group=0)
     group = [first] + [_start(*one, group=first.pid) for one in commands[1:]]
     time.sleep(after)
-    _send(
-        first.pid,
-        {"kill": signal.SIGKILL, "stop": signal.SIGSTOP, "interrupt": signal.SIGINT}.get(
-            kind, signal.SIGTERM
-        ),
-    )
+    if kind != "none":
+        _send(first.pid, NUMBERS[kind])
     if kind == "stop":
         time.sleep(0.2)
         _send(first.pid, signal.SIGKILL)
