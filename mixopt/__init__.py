@@ -5,6 +5,12 @@ The names below are loaded when they are used, so that `import mixopt` costs nex
 
 from __future__ import annotations
 
+import sys
+
+if getattr(sys, "argv", [""])[:1] == ["-m"] and not sys.flags.safe_path:
+    # `python -m mixopt` would import whatever lies in the directory that it is started in.
+    sys.path.pop(0)
+
 from typing import TYPE_CHECKING
 
 from mixopt.errors import (

@@ -22,7 +22,7 @@ import yaml
 from numpy.typing import ArrayLike
 
 from mixopt.errors import MixtureError, did_you_mean
-from mixopt.system import Array
+from mixopt.system import Array, check_names, read_yaml
 
 SUM_TOLERANCE = 1e-6
 
@@ -92,14 +92,12 @@ class Mixture(Mapping[str, float]):
     def from_file(cls, path: str | Path) -> Mixture:
         """Read a mixture or a proposal (YAML with `weights:`, or the weights alone)."""
         path = Path(path)
-        try:
-            content = yaml.safe_load(path.read_text(encoding="utf-8"))
-        except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-            raise MixtureError(f"{path}: cannot be read: {' '.join(str(error).split())}") from error
+        content = read_yaml(path, error=MixtureError)
         weights = content.get("weights", content) if isinstance(content, dict) else content
         if not isinstance(weights, dict):
             raise MixtureError(f"{path}: expected 'weights:' with a number for each domain")
         try:
+            check_names([str(name) for name in weights], "domain", error=MixtureError)
             return cls(weights)
         except MixtureError as error:
             raise MixtureError(f"{path}: {error}") from error
@@ -208,7 +206,10 @@ def pairwise_total_variation(left_ND: Array, right_KD: Array) -> Array:
 def _number(name: str, value: object) -> float:
     if isinstance(value, bool) or not isinstance(value, (int, float, np.floating, np.integer)):
         raise MixtureError(f"domain {name!r}: weight {value!r} is not a number")
-    weight = float(value)
+    try:
+        weight = float(value)
+    except OverflowError:
+        weight = math.inf
     if not math.isfinite(weight):
         raise MixtureError(f"domain {name!r}: weight {weight} is not finite")
     if weight < 0:

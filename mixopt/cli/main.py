@@ -1,6 +1,7 @@
 """The command line: parse, call the library, print the answer and the next step.
 
-A mistake of the user's is one line on standard error and exit code 2.
+A mistake of the user's is one line on standard error and exit code 2; so is a machine that has no
+room left. Whatever else is raised is a defect of ours: one line, exit code 70 and a log.
 """
 
 from __future__ import annotations
@@ -8,6 +9,7 @@ from __future__ import annotations
 import sys
 
 from mixopt.cli import experts, fits, proposals, step_commands, tracking, training
+from mixopt.cli.last_guard import OUR_DEFECT, defect_line, no_room_line
 from mixopt.cli.options import app
 from mixopt.errors import MixoptError, OtherRankError
 from mixopt.system import without_secrets
@@ -17,7 +19,7 @@ COMMANDS = (step_commands, proposals, fits, training, tracking, experts)
 
 
 def run_command_line() -> None:
-    """Run a command; turn our errors into one line and exit code 2."""
+    """Run a command; turn what it raises into one line and an exit code."""
     try:
         app()
     except OtherRankError:
@@ -28,3 +30,9 @@ def run_command_line() -> None:
     except KeyboardInterrupt:
         sys.stderr.write("mixopt: interrupted; the same command goes on from here\n")
         raise SystemExit(130) from None
+    except SystemExit:
+        raise
+    except BaseException as error:  # polars panics are no Exception
+        no_room = no_room_line(error)
+        sys.stderr.write(f"mixopt: {no_room or defect_line(error)}\n")
+        raise SystemExit(2 if no_room else OUR_DEFECT) from None

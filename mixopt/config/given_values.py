@@ -10,11 +10,11 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
-import yaml
 from pydantic import ValidationError
 
 from mixopt.config.experiment import ConstraintsConfig, Section
 from mixopt.errors import ConfigError, did_you_mean
+from mixopt.system import read_yaml
 
 Given = TypeVar("Given", bound=Section)
 
@@ -69,7 +69,7 @@ def token_count(tokens: float | str | None, name: str = "tokens") -> int | None:
         return None
     try:
         number = float(tokens)
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         raise ConfigError(f"{name} {tokens!r}: is no number of tokens, such as 25e9") from None
     if not 1 <= number < 1e18:
         raise ConfigError(f"{name} {number:g}: must be at least 1, and less than 1e18")
@@ -114,10 +114,7 @@ def _content(name: str, source: Any) -> tuple[str, Any]:
     """Return what an error calls a value, and the value; a file's content where it is one."""
     if not isinstance(source, (str, Path)):
         return name, source
-    try:
-        return str(source), yaml.safe_load(Path(source).read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise ConfigError(f"{source}: cannot be read: {' '.join(str(error).split())}") from error
+    return str(source), read_yaml(Path(source))
 
 
 def _tokens(content: Mapping[str, Any], name: str, where: str) -> int:
@@ -126,7 +123,7 @@ def _tokens(content: Mapping[str, Any], name: str, where: str) -> int:
     value = content[name]
     try:
         tokens = float(value)  # YAML takes 5e9 for a string
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         tokens = math.nan
     if not 1 <= tokens < 1e18:
         raise ConfigError(f"{where}: {name}: {value!r} is no number of tokens, such as 5e9")

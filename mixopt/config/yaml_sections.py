@@ -16,7 +16,7 @@ import yaml
 from pydantic import BaseModel, ValidationError
 
 from mixopt.errors import ConfigError, did_you_mean
-from mixopt.system import ServerUri, without_secrets
+from mixopt.system import ServerUri, parse_yaml, read_text, shown_name, without_secrets
 
 Location = tuple[str | int, ...]
 Model = TypeVar("Model", bound=BaseModel)
@@ -90,23 +90,10 @@ def _without_default_nulls(value: Any) -> Any:
 
 
 def _read(path: Path, example: str) -> tuple[dict[str, Any], dict[Location, int]]:
-    try:
-        text = path.read_text(encoding="utf-8")
-    except FileNotFoundError as error:
-        raise ConfigError(f"{path}: no such file") from error
-    except OSError as error:
-        raise ConfigError(f"{path}: cannot be read: {error.strerror}") from error
-    except UnicodeDecodeError as error:
-        raise ConfigError(f"{path}: byte {error.start} is not UTF-8") from error
-    try:
-        node = yaml.compose(text, Loader=yaml.SafeLoader)
-        lines = dict(_lines(node, (), path)) if node is not None else {}
-        content = yaml.safe_load(text)
-    except yaml.MarkedYAMLError as error:
-        line = error.problem_mark.line + 1 if error.problem_mark else 1
-        raise ConfigError(f"{path}:{line}: not valid YAML: {error.problem}") from error
-    except yaml.YAMLError as error:
-        raise ConfigError(f"{path}: not valid YAML: {' '.join(str(error).split())}") from error
+    text = read_text(path, error=ConfigError, missing=lambda: ConfigError(f"{path}: no such file"))
+    content = parse_yaml(text, str(path))
+    node = yaml.compose(text, Loader=yaml.SafeLoader)
+    lines = dict(_lines(node, (), path)) if node is not None else {}
     if not isinstance(content, dict):
         raise ConfigError(f"{path}: expected sections such as {example}")
     return content, lines
@@ -137,10 +124,7 @@ def _override(content: dict[str, Any], override: str) -> Location:
         raise ConfigError(
             f"--set {without_secrets(override)}: expected field=value, such as design.trials=32"
         )
-    try:
-        value = yaml.safe_load(text)
-    except yaml.YAMLError as error:
-        raise ConfigError(f"--set {without_secrets(override)}: is not valid YAML") from error
+    value = parse_yaml(text, f"--set {shown_name(without_secrets(override))}")
     section = content
     for part in parts[:-1]:
         inner = section.setdefault(part, {})

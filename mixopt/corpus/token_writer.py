@@ -20,7 +20,7 @@ import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
 from mixopt.errors import RunError, ShardError
-from mixopt.system import write_sealed
+from mixopt.system import temporary_path, write_sealed
 
 FORMAT = "mixopt-tokens/2"
 SHARD_TOKENS = 1 << 27
@@ -66,7 +66,7 @@ class TokenWriter:
         self.tokenizer = tokenizer
         self.shard_tokens = shard_tokens
         self.tokens = self.documents = self.bytes = 0
-        self._folder = self.path.with_name(f".{self.path.name}.{os.getpid()}.tmp")
+        self._folder = temporary_path(self.path)
         self._shards: list[Shard] = []
         self._stream: BinaryIO | None = None
         self._hash = hashlib.sha256()

@@ -13,7 +13,7 @@ import yaml
 from mixopt.errors import RunError
 from mixopt.run_directory.run import Run
 from mixopt.run_directory.step import STEPS
-from mixopt.system import Trust, check_links, only_one, write_text
+from mixopt.system import Trust, check_links, is_leftover, only_one, write_text
 
 if TYPE_CHECKING:
     from mixopt.config import Config
@@ -65,7 +65,7 @@ def working_in(path: Path) -> Iterator[None]:
     Raises:
         RunError: It holds other files than a run's, or another process is at work in it.
     """
-    others = [e for e in path.iterdir() if e.name != ".lock"] if path.is_dir() else []
+    others = [e for e in path.iterdir() if not is_leftover(e.name)] if path.is_dir() else []
     if others and not (path / RECORD).exists():
         raise RunError(f"{path}: is not empty and not a run directory; use another --out")
     with only_one(path):

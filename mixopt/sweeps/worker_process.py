@@ -173,7 +173,7 @@ def _start(environment: dict[str, str], log: Path) -> subprocess.Popen[bytes]:
     log.parent.mkdir(parents=True, exist_ok=True)
     with log.open("ab") as errors:
         return subprocess.Popen(
-            [sys.executable, "-m", "mixopt.sweeps.worker"],
+            [sys.executable, "-P", "-m", "mixopt.sweeps.worker"],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=errors,

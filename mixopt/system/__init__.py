@@ -15,10 +15,11 @@ if TYPE_CHECKING:
         parse_yaml as parse_yaml,
         read_arrays as read_arrays,
         read_json as read_json,
+        read_text as read_text,
         read_yaml as read_yaml,
     )
-    from mixopt.system.file_shape import Count as Count, FileShape as FileShape
     from mixopt.system.child_process import close_children as close_children, in_child as in_child
+    from mixopt.system.file_shape import Count as Count, FileShape as FileShape
     from mixopt.system.files import (
         is_in_use as is_in_use,
         only_one as only_one,
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
         write_json as write_json,
         write_text as write_text,
     )
+    from mixopt.system.leftovers import is_leftover as is_leftover, temporary_path as temporary_path
     from mixopt.system.manifest import (
         FileRecord as FileRecord,
         Verifier as Verifier,
@@ -105,6 +107,7 @@ else:
                 "parse_yaml",
                 "read_arrays",
                 "read_json",
+                "read_text",
                 "read_yaml",
             ],
             "file_shape": ["Count", "FileShape"],
@@ -117,6 +120,7 @@ else:
                 "write_json",
                 "write_text",
             ],
+            "leftovers": ["is_leftover", "temporary_path"],
             "manifest": [
                 "FileRecord",
                 "Verifier",

@@ -11,6 +11,7 @@ YAML is measured before it is built: aliases count with all that they stand for.
 from __future__ import annotations
 
 import json
+import stat
 import zipfile
 import zlib
 from collections.abc import Callable
@@ -125,18 +126,36 @@ def checked_as(shape: Any, content: object, where: str, error: type[MixoptError]
         raise error(f"{where}: is nested too deeply to be ours") from reason
 
 
+def read_text(
+    path: Path,
+    *,
+    error: type[MixoptError] = RunError,
+    missing: Callable[[], Exception] | None = None,
+) -> str:
+    """Read a text in UTF-8.
+
+    Args:
+        path: A file; a pipe or a device is not read.
+        error: What is raised.
+        missing: Makes the error to raise where the file is not there.
+
+    Raises:
+        MixoptError: `error`; the file cannot be read, or is not UTF-8.
+    """
+    content = _bytes_of(path, error, missing)
+    try:
+        return content.decode("utf-8")
+    except UnicodeDecodeError as reason:
+        raise error(f"{path}: byte {reason.start} is not UTF-8") from reason
+
+
 def read_yaml(path: Path, *, error: type[MixoptError] = ConfigError) -> Any:
     """Read a YAML file with the safe loader, after its size was measured.
 
     Raises:
         MixoptError: `error`; the file cannot be read, is not YAML, or could not have been meant.
     """
-    content = _bytes_of(path, error, None)
-    try:
-        text = content.decode("utf-8")
-    except UnicodeDecodeError as reason:
-        raise error(f"{path}: byte {reason.start} is not UTF-8") from reason
-    return parse_yaml(text, str(path), error=error)
+    return parse_yaml(read_text(path, error=error), str(path), error=error)
 
 
 def parse_yaml(text: str, where: str, *, error: type[MixoptError] = ConfigError) -> Any:
@@ -265,6 +284,9 @@ def _bytes_of(
     path: Path, error: type[MixoptError], missing: Callable[[], Exception] | None
 ) -> bytes:
     try:
+        mode = path.stat().st_mode
+        if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):  # a pipe would be waited for
+            raise error(f"{path}: cannot be read: it is no file")
         return path.read_bytes()
     except FileNotFoundError as reason:
         raise (missing() if missing else error(f"{path}: not found")) from reason

@@ -8,13 +8,15 @@ from __future__ import annotations
 
 import json
 import os
-import tempfile
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 from mixopt.errors import RunError
+from mixopt.system.lease import SAFE, in_use, is_here, leased, owner_of, seems_alive
+from mixopt.system.leftovers import remove_leftovers, temporary_path
 
 
 @contextmanager
@@ -24,13 +26,12 @@ def replacing(path: Path) -> Iterator[Path]:
     Raises:
         RunError: The folder cannot be written, or the disk is full.
     """
+    temporary = temporary_path(path)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".tmp", dir=path.parent)
-        os.close(handle)
+        os.close(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600))
     except OSError as error:
         raise RunError(f"{path}: cannot be written: {error.strerror}") from error
-    temporary = Path(name)
     try:
         yield temporary
         with temporary.open("rb+") as stream:
@@ -39,8 +40,10 @@ def replacing(path: Path) -> Iterator[Path]:
         temporary.replace(path)
     except OSError as error:
         raise RunError(f"{path}: cannot be written: {error.strerror or error}") from error
+    except MemoryError as error:
+        raise RunError(f"{path}: cannot be written: out of memory") from error
     finally:
-        with suppress(FileNotFoundError):
+        with suppress(OSError):
             temporary.unlink()
 
 
@@ -48,7 +51,8 @@ def replacing(path: Path) -> Iterator[Path]:
 def only_one(folder: Path, name: str = ".lock") -> Iterator[None]:
     """Keep other processes out of a folder while the block runs; a killed one leaves no trace.
 
-    Where the system has no file locks, nothing is kept out.
+    What processes that are dead by now left half-written is removed. Where the file system has no
+    locks, or other hosts do not see them, a lease takes their place (mixopt.system.lease).
 
     Args:
         folder: The folder, made if it is not there.
@@ -60,44 +64,61 @@ def only_one(folder: Path, name: str = ".lock") -> Iterator[None]:
     path = folder / name
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        stream = path.open("ab")
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | SAFE, 0o644)
     except OSError as error:
         raise RunError(f"{path}: cannot be written: {error.strerror}") from error
-    with stream:
-        try:
-            _lock(stream.fileno())
-        except BlockingIOError as error:
-            raise RunError(
-                f"{folder}: another mixopt is at work here; wait until it ends"
-            ) from error
-        yield
+    with os.fdopen(descriptor, "rb"):
+        locked = _lock_patiently(descriptor)
+        if locked is None:
+            raise in_use(folder, owner_of(_lease(path)))
+        with leased(_lease(path), folder, locked=locked):
+            if name == ".lock":
+                remove_leftovers(folder)
+            yield
 
 
 def is_in_use(folder: Path) -> bool:
     """Tell whether a process is in `only_one` with a folder."""
     path = folder / ".lock"
-    if not path.exists():
+    try:
+        descriptor = os.open(path, os.O_RDONLY | SAFE)
+    except OSError:
         return False
-    with path.open("rb") as stream:
-        try:
-            _lock(stream.fileno())
-        except BlockingIOError:
-            return True
-    return False
+    with os.fdopen(descriptor, "rb"):
+        locked = _lock(descriptor, shared=True)
+    owner = owner_of(_lease(path))
+    if locked is None or owner is None:
+        return locked is None
+    return seems_alive(owner) and not (locked and is_here(owner))
 
 
-def _lock(descriptor: int) -> None:
-    """Lock a file; raise BlockingIOError where another process has, and nothing else."""
+def _lease(lock: Path) -> Path:
+    return lock.with_name(f".{lock.name.lstrip('.')}.lease")
+
+
+def _lock_patiently(descriptor: int) -> bool | None:
+    """Lock a file; wait a moment for one who only looks whether it is locked."""
+    for _ in range(5):
+        locked = _lock(descriptor)
+        if locked is not None:
+            return locked
+        time.sleep(0.05)
+    return None
+
+
+def _lock(descriptor: int, *, shared: bool = False) -> bool | None:
+    """Lock a file; return None where another process has, False where there are no locks."""
     try:
         import fcntl
     except ImportError:
-        return
+        return False
     try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        fcntl.flock(descriptor, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | fcntl.LOCK_NB)
     except BlockingIOError:
-        raise
+        return None
     except OSError:  # a network file system without locks
-        return
+        return False
+    return True
 
 
 def write_bytes(path: Path, content: bytes) -> None:

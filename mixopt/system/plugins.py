@@ -66,7 +66,7 @@ def load_plugin(kind: PluginKind, name: str) -> Any:
         missing = error.name or str(error)
         mend = f"'mixopt[{EXTRAS[kind]}]'"
         if ":" in name:
-            mend = "the package that has it, or run where Python finds it"
+            mend = "the package that has it, or name its folder in PYTHONPATH"
         raise PluginError(f"{kind} {name!r} needs {missing}: pip install {mend}") from error
     _check_methods(kind, name, found)
     return found

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from fault_runs import Undisturbed, undisturbed as undisturbed_run
 
 from mixopt.config import CorpusConfig
 from mixopt.corpus import prepare_corpus
@@ -72,3 +73,10 @@ def undisturbed(faults_corpus, tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("PYTHONPATH", str(SUPPORT))
         return FaultySweep(tmp_path_factory.mktemp("undisturbed"), faults_corpus)()
+
+
+@pytest.fixture(scope="session")
+def whole(tmp_path_factory, text_files) -> Undisturbed:
+    """The run, and the state before each of its steps."""
+    lines = {n: path.read_text().splitlines(keepends=True)[:50] for n, path in text_files.items()}
+    return undisturbed_run(tmp_path_factory.mktemp("whole"), lines)

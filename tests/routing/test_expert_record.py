@@ -94,3 +94,19 @@ def test_a_file_that_is_being_written_is_left_alone(record):
     temporary.touch()
     record.cut(20)
     assert temporary.exists()
+
+
+def test_a_part_whose_bits_changed_is_named(record):
+    path = next(path for path in (record.path / "counts").glob("part-*"))
+    content = bytearray(path.read_bytes())
+    content[100] ^= 1
+    path.write_bytes(content)
+    with pytest.raises(RoutingError, match=rf"{path.name}: has changed since it was written"):
+        record.windows()
+
+
+@pytest.mark.parametrize("line", ["[]", "{}", '{"step": NaN}', "[" * 2000])
+def test_a_line_of_numbers_that_is_none_is_named(record, line):
+    (record.path / "scalars.jsonl").write_text(line + "\n")
+    with pytest.raises(RoutingError, match=r"scalars\.jsonl: "):
+        record.scalars()

@@ -314,3 +314,23 @@ def test_the_share_of_a_shared_expert_is_of_sizes_times_its_gate(gate, share):
     assert np.isnan(probe.result().layers[0].shared_D[1])
     others = [module for module in model.modules() if module is not model.gate]
     assert not any(module._forward_hooks for module in others)
+
+
+@pytest.mark.parametrize(
+    ("name", "array", "message"),
+    [
+        ("domain_U", np.array([99]), r"domain_U from 99 to 99"),
+        ("domain_U", np.zeros((2, 2), np.int64), r"domain_U of shape"),
+        ("counts_UE", np.zeros(3, np.int64), "tuple index"),
+        ("about", np.frombuffer(b'{"layers": [[0]], "domains": []}', np.uint8), "layers: 0"),
+        ("about", np.frombuffer(b"[]", np.uint8), "list indices"),
+    ],
+)
+def test_parts_of_a_probe_that_do_not_fit_are_named(tmp_path, name, array, message):
+    model, data = tiny(), batches()
+    save_probe(probed(model, RouterStats.attach(model, DOMAINS), data), tmp_path / "probe.npz")
+    with np.load(tmp_path / "probe.npz") as file:
+        arrays = {key: array if key.endswith(name) else file[key] for key in file}
+    np.savez(tmp_path / "probe.npz", **arrays)
+    with pytest.raises(RoutingError, match=f"probe.npz: not a probe of experts: .*({message})"):
+        load_probe(tmp_path / "probe.npz")

@@ -19,7 +19,8 @@ class Faulty:
         log: The notes, a line each: what, when, trials.
         size: How many trials train together.
         seconds: Of one training.
-        fault: What happens: `stop`, `kill`, `hang`, `sleep`, `spin`, `slow`, `garbage`, `cut`, `fork`.
+        fault: What happens: `stop`, `kill`, `hang`, `sleep`, `spin`, `slow`, `garbage`, `cut` or
+            `fork`.
         at: The trial that it happens to.
         times: How often; a file counts.
         fits: The largest group that memory is enough for.

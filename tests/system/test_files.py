@@ -1,6 +1,7 @@
 """A file is the old one or the new one, never half of one."""
 
 import os
+import subprocess
 
 import pytest
 
@@ -50,3 +51,23 @@ def test_a_broken_file_is_named(tmp_path):
     (tmp_path / "a.json").write_text("{")
     with pytest.raises(RunError, match=r"a\.json: cannot be read"):
         read_json(tmp_path / "a.json")
+
+
+@pytest.fixture
+def small_disk(tmp_path):
+    """A file system of 100 kB."""
+    folder = tmp_path / "disk"
+    folder.mkdir()
+    command = ["mount", "-t", "tmpfs", "-o", "size=100k", "tmpfs", str(folder)]
+    if subprocess.run(command, capture_output=True, check=False).returncode:
+        pytest.skip("only root mounts a file system")
+    yield folder
+    subprocess.run(["umount", "-l", str(folder)], check=True)
+
+
+def test_a_disk_that_fills_up_leaves_the_old_file_and_no_other(small_disk):
+    write_text(small_disk / "a.txt", "old")
+    with pytest.raises(RunError, match=r"a\.txt: cannot be written: No space left on device"):
+        write_text(small_disk / "a.txt", "x" * 1_000_000)
+    assert (small_disk / "a.txt").read_text() == "old"
+    assert os.listdir(small_disk) == ["a.txt"]

@@ -1,0 +1,55 @@
+"""Tell whether a process is there, and whether its number means the same here and there."""
+
+from __future__ import annotations
+
+import os
+import socket
+from pathlib import Path
+
+
+def host_name() -> str:
+    """Return the name of this host."""
+    return socket.gethostname()
+
+
+def process_space() -> str:
+    """Return what tells containers of one host name apart; empty where the system has none."""
+    try:
+        return os.readlink("/proc/self/ns/pid")
+    except OSError:
+        return ""
+
+
+def start_of(pid: int) -> str | None:
+    """Return when a process began, as the system counts; None where it is not there, or unknown.
+
+    A number is given again once its process has ended; this tells the two apart. One that has
+    ended and was not waited for is not there.
+    """
+    try:
+        text = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        return None
+    fields = text.rpartition(")")[2].split()
+    return None if fields[0] in {"Z", "X"} else fields[19]
+
+
+def is_running(pid: int, started: str = "") -> bool:
+    """Tell whether a process of this host is there, and is the one that began then.
+
+    Args:
+        pid: Its number.
+        started: What `start_of` said when it ran; empty if it was not known.
+    """
+    if Path("/proc/self/stat").exists():
+        now = start_of(pid)
+        return now is not None and started in {"", now}
+    if os.name == "nt":  # where signal 0 is no question
+        return True
+    try:
+        os.kill(pid, 0)
+    except (ProcessLookupError, OverflowError):
+        return False
+    except OSError:
+        return True
+    return True

@@ -1,0 +1,132 @@
+"""Where a step works: a full disk, one that is only read, a clock set back, somebody at work."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import time
+
+import pytest
+from fault_runs import STEPS, command, mixopt, results, variables
+
+pytestmark = pytest.mark.faults
+WRITING = ("prepare", "sweep", "fit", "propose", "validate", "report")
+
+
+def one_line(ended, *said):
+    """Check that a command ended as for a mistake of the user's, and what its last line says."""
+    assert ended.returncode == 2, ended.stderr
+    assert "Traceback" not in ended.stderr
+    assert ended.stderr.splitlines()[-1].startswith("mixopt: ")
+    for words in said:
+        assert words in ended.stderr.splitlines()[-1]
+
+
+@pytest.fixture
+def disk(tmp_path):
+    """A file system of 4 MB."""
+    folder = tmp_path / "disk"
+    folder.mkdir()
+    command = ["mount", "-t", "tmpfs", "-o", "size=4m", "tmpfs", str(folder)]
+    if subprocess.run(command, capture_output=True, check=False).returncode:
+        pytest.skip("only root mounts a file system")
+    yield folder
+    subprocess.run(["umount", "-l", str(folder)], check=True)
+
+
+@pytest.mark.parametrize("step", WRITING)
+def test_a_step_on_a_full_disk_is_one_line_and_is_done_when_there_is_room(whole, disk, step):
+    run = whole.before(step, disk / "run")
+    before = results(run)
+    _fill(disk)
+    asked = (step, whole.config, "--out", run)
+    one_line(mixopt(*asked), str(run), "No space left on device")
+    assert {name: one for name, one in results(run).items() if name in before} == before
+    (disk / "full").unlink()
+    assert mixopt(*asked).returncode == 0
+    assert results(run) == results(whole.after(step))
+
+
+def _fill(disk):
+    with (disk / "full").open("wb", buffering=0) as stream:
+        try:
+            while stream.write(b"x" * 4096):
+                pass
+        except OSError:
+            return
+
+
+@pytest.mark.parametrize("step", ["fit", "validate"])
+def test_a_file_that_may_not_grow_is_one_line(whole, tmp_path, step):
+    run = whole.before(step, tmp_path / "run")
+    asked = command(step, whole.config, "--out", run)
+    limited = ["bash", "-c", 'ulimit -f 1; exec "$@"', "bash", *asked]
+    ended = subprocess.run(limited, capture_output=True, text=True, check=False, env=variables({}))
+    one_line(ended, "cannot be written", "File too large")
+
+
+@pytest.mark.parametrize("step", WRITING)
+def test_a_directory_that_is_only_read_is_one_line(whole, disk, step):
+    run = whole.before(step, disk / "run")
+    subprocess.run(["mount", "-o", "remount,ro", str(disk)], check=True)
+    one_line(mixopt(step, whole.config, "--out", run), "Read-only file system")
+
+
+@pytest.mark.parametrize("command", ["status", "report", "propose", "experts"])
+def test_what_is_only_read_can_be_looked_at(whole, disk, command):
+    run = shutil.copytree(whole.states["end"], disk / "run")
+    subprocess.run(["mount", "-o", "remount,ro", str(disk)], check=True)
+    ended = (
+        mixopt(command, whole.config, "--out", run) if command == "report" else mixopt(command, run)
+    )
+    assert ended.returncode in {0, 2}, ended.stderr
+    assert "Traceback" not in ended.stderr
+
+
+@pytest.mark.parametrize("hours", [-24 * 365, 24 * 365])
+def test_a_clock_that_was_set_back_or_forth_changes_nothing(whole, tmp_path, hours):
+    run = whole.before("fit", tmp_path / "run")
+    there = time.time() + hours * 3600
+    for path in [run, *run.rglob("*")]:
+        os.utime(path, (there, there))
+    assert mixopt("status", run).returncode == 0
+    assert mixopt("fit", whole.config, "--out", run).returncode == 0
+    assert results(run) == results(whole.after("fit"))
+
+
+def test_of_two_owners_the_second_is_told_who_the_first_is(whole, tmp_path):
+    run = whole.before("sweep", tmp_path / "run")
+    asked = command("sweep", whole.config, "--out", run)
+    quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
+    with subprocess.Popen(asked, env=variables({}), **quiet) as first:
+        while not (run / ".lock.lease").exists():
+            assert first.poll() is None
+            time.sleep(0.01)
+        one_line(mixopt("sweep", whole.config, "--out", run), f"process {first.pid}, last seen")
+        assert first.wait() == 0
+    assert results(run) == results(whole.after("sweep"))
+
+
+def test_what_an_owner_that_was_killed_left_is_removed(whole, tmp_path):
+    run = whole.before("fit", tmp_path / "run")
+    with subprocess.Popen(["true"]) as dead:
+        dead.wait()
+    from mixopt.system.leftovers import temporary_path
+
+    own = temporary_path(run / "trials" / "t0000.json").name
+    left = run / "trials" / own.replace(f"-{os.getpid()}-", f"-{dead.pid}-")
+    left.write_text("half")
+    assert mixopt("fit", whole.config, "--out", run).returncode == 0
+    assert not left.exists()
+
+
+def test_every_step_is_one_line_where_memory_ends(whole, tmp_path):
+    for step in STEPS[:5]:
+        run = whole.before(step, tmp_path / step)
+        asked = command(step, whole.config, "--out", run)
+        limited = ["bash", "-c", 'ulimit -v 400000; exec "$@"', "bash", *asked]
+        ended = subprocess.run(
+            limited, capture_output=True, text=True, check=False, env=variables({})
+        )
+        assert "Traceback" not in ended.stderr, ended.stderr[-2000:]
