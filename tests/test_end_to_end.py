@@ -268,6 +268,7 @@ def test_status_and_json(finished):
         "trials": 12,
         "ended": 12,
         "finished": 12,
+        "failed": 0,
     }
     answer = json.loads(command("run", config, "--out", run, "--json").stdout)
     assert sum(answer["weights"].values()) == pytest.approx(1)
