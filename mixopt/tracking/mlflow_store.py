@@ -118,7 +118,7 @@ class MlflowStore:
             created = self._client.create_run(
                 self._experiment, one.started, one.tags(key, parent), one.trial.name
             )
-            run = str(created.info.run_id)
+            run = self._children(parent)[one.mark] = str(created.info.run_id)
         metrics = [Metric(name, value, one.ended, step) for name, value, step in one.metrics()]
         self._log(run, one.params(), metrics)
         self.status(run, one.status, one.ended)

@@ -89,7 +89,7 @@ class Sender:
         except Exception as error:
             self._too_large = f"code {TOO_LARGE}" in str(error)
             lines = str(error).strip().splitlines() or [""]
-            shown = without_secrets(lines[0], self._uri.secrets)[:160]
+            shown = without_secrets(lines[0], self._uri.secrets)[:300]
             said = f"{self.name}: {type(error).__name__}: {shown}"
             sys.stderr.write(f"{time.strftime('%Y-%m-%d %H:%M:%S')} {said}\n")
             self._answer({"warning": said})
