@@ -128,9 +128,7 @@ def test_a_table_of_somebody_elses_is_decoded_by_a_child(tmp_path, monkeypatch):
     close_children()
     monkeypatch.setattr(sys, "executable", "/nowhere/python")
     assert read_table(tmp_path / "ours.parquet").equals(TABLE, null_equal=True)
-    with pytest.raises(
-        RunError, match=r"a.parquet: cannot be read: a process .* started"
-    ):
+    with pytest.raises(RunError, match=r"a.parquet: cannot be read: a process .* started"):
         read_table(tmp_path / "a.parquet")
 
 
