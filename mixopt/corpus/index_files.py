@@ -7,7 +7,7 @@ hashes.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -79,10 +79,10 @@ def read_corpus_index(folder: Path, *, verify: bool = True) -> CorpusIndex:
 
     Args:
         folder: The corpus.
-        verify: Compare the hash of the tokenizer's files.
+        verify: Compare the hashes of the tokenizer's files and of the indices of shards.
 
     Raises:
-        CorpusError: There is none, it is damaged, or the tokenizer has changed.
+        CorpusError: There is none, it is damaged, or one of these files has changed.
     """
     fields = {
         **_NAMED, "vocab_size": int, "fingerprint": str, "provenance": dict,
@@ -91,7 +91,7 @@ def read_corpus_index(folder: Path, *, verify: bool = True) -> CorpusIndex:
     domains, targets = _names(folder, index)
     check_index_seal(folder, index, CorpusError)
     if verify:
-        _check_tokenizer_files(folder, index)
+        _check_files(folder, index)
     return CorpusIndex(
         domains, targets, index["tokenizer"], index["vocab_size"], index["fingerprint"],
         index["provenance"],
@@ -162,9 +162,18 @@ def check_index_seal(folder: Path, index: Mapping[str, Any], error: type[MixoptE
         check_seal(index, str(folder / INDEX), mend=PREPARE_AGAIN, error=error)
 
 
-def tokenizer_records(folder: Path) -> dict[str, dict[str, Any]]:
-    """Return what the files of a corpus's tokenizer are, for its index."""
-    records = folder_records(folder, [f for f in TOKENIZER_FILES if (folder / f).exists()])
+def corpus_records(folder: Path, names: Iterable[str]) -> dict[str, dict[str, Any]]:
+    """Return what the files of a corpus are, for its index.
+
+    They are the tokenizer's, and the indices of shards, which have the hashes of the shards.
+
+    Args:
+        folder: The corpus, whose index is not yet written.
+        names: Its domains and targets.
+    """
+    indices = [f"{name}/{split}/{INDEX}" for name in names for split in ("train", "validation")]
+    files = [file for file in (*TOKENIZER_FILES, *indices) if (folder / file).exists()]
+    records = folder_records(folder, files)
     return {name: record.to_json() for name, record in records.items()}
 
 
@@ -179,12 +188,12 @@ def check_tokenizer(folder: Path) -> None:
     known = STREAM_FORMAT if index["format"].startswith("mixopt-streamed/") else CORPUS_FORMAT
     index = read_index(folder, known, {}, CorpusError)
     check_index_seal(folder, index, CorpusError)
-    _check_tokenizer_files(folder, index)
+    _check_files(folder, index)
 
 
-def _check_tokenizer_files(folder: Path, index: Mapping[str, Any]) -> None:
+def _check_files(folder: Path, index: Mapping[str, Any]) -> None:
     if index["format"] == _unsealed(index["format"]):
-        return  # its files were not recorded
+        return  # they were not recorded
     records = _checked(folder, dict(index), {"files": dict})["files"]
     known = {name: _record(folder, name, record) for name, record in records.items()}
     for name, fault in Verifier(folder).faults(known).items():

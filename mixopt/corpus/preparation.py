@@ -16,7 +16,7 @@ from typing import Any
 
 from mixopt.config import RESERVED, CorpusConfig, SourceConfig
 from mixopt.corpus.corpus import FORMAT, Corpus
-from mixopt.corpus.index_files import INDEX, tokenizer_records
+from mixopt.corpus.index_files import INDEX, corpus_records
 from mixopt.corpus.text import DomainText, Environment, Spool, Spooled, read_domain, read_target
 from mixopt.corpus.token_writer import TokenWriter
 from mixopt.corpus.tokenizer import (
@@ -82,7 +82,7 @@ def prepare_corpus(
         "targets": list(evaluation),
         "fingerprint": fingerprint,
         "provenance": _provenance(config, evaluation, environment, texts, seed),
-        "files": tokenizer_records(path),
+        "files": corpus_records(path, [*config.domains, *evaluation]),
     }
     write_sealed(path / INDEX, index)
     return Corpus.open(path, verify=False)
@@ -97,7 +97,7 @@ def emptied(path: Path) -> Path:
     try:
         (path / INDEX).unlink(missing_ok=True)
         (path / FILE).unlink(missing_ok=True)
-        for left in (path / ".text", path / SLOW_FOLDER, *_unfinished(path)):
+        for left in (path / ".text", path / SLOW_FOLDER, *_left_behind(path)):
             if left.is_dir() and not left.is_symlink():
                 shutil.rmtree(left, ignore_errors=True)
             else:
@@ -107,7 +107,7 @@ def emptied(path: Path) -> Path:
     return path / ".text"
 
 
-def _unfinished(path: Path) -> list[Path]:
+def _left_behind(path: Path) -> list[Path]:
     """Return the temporary files and folders of a preparation that was killed."""
     return [*path.glob(".*.tmp"), *path.glob("*/.*.tmp")]
 

@@ -15,7 +15,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from mixopt.config import CorpusConfig, SourceConfig
-from mixopt.corpus.index_files import INDEX, STREAM_FORMAT, tokenizer_records
+from mixopt.corpus.index_files import INDEX, STREAM_FORMAT, corpus_records
 from mixopt.corpus.preparation import emptied, write_tokens
 from mixopt.corpus.text import BadDocuments, DocumentStream, Environment, read_target
 from mixopt.corpus.tokenizer import Tokenizer, open_tokenizer
@@ -74,7 +74,7 @@ def prepare_stream(
         "domains": list(sources),
         "targets": list(evaluation),
         "held_out": sorted(digest.hex() for digest in digests),
-        "files": tokenizer_records(path),
+        "files": corpus_records(path, [*sources, *evaluation]),
     }
     write_sealed(path / INDEX, index)
 

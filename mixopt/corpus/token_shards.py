@@ -11,6 +11,7 @@ Shapes: B rows.
 
 from __future__ import annotations
 
+import stat
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -206,9 +207,9 @@ def _check_files(opened: TokenShards, entries: list[dict[str, Any]], *, verify: 
 
 def _place(folder: Path, file: str, link: object) -> Path:
     """Return the path of a shard; one that `import_tokens` linked is where its index says."""
+    path = folder / check_name(file, f"{folder / INDEX}: file", ShardError)
     if link is None:
         return inside(folder, file, ShardError)
-    path = folder / check_name(file, f"{folder / INDEX}: file", ShardError)
     if path.is_symlink() and str(path.resolve()) != link:
         raise ShardError(f"{path}: is a link to {path.resolve()}, its index says {link!r}")
     return path
@@ -220,9 +221,12 @@ def _damaged(path: Path, what: str) -> ShardError:
 
 def _check_size(path: Path, expected: int) -> None:
     try:
-        found = path.stat().st_size
+        status = path.stat()
     except OSError as error:
         raise absent(path, ShardError) from error
+    if not stat.S_ISREG(status.st_mode):  # a pipe would never end
+        raise ShardError(f"{path}: is no file; {PREPARE_AGAIN}")
+    found = status.st_size
     if found != expected:
         what = "truncated" if found < expected else "altered"
         raise ShardError(

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import faulthandler
 import json
 import os
 import random
 import re
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -62,6 +64,7 @@ def deadly(tmp_path):
 def libarrow_dies(path):
     process = os.fork()
     if process == 0:
+        faulthandler.disable()
         silence = os.open(os.devnull, os.O_WRONLY)
         os.dup2(silence, 2)
         try:
@@ -147,16 +150,12 @@ def test_bad_documents_in_a_child_are_counted_where_they_stand(tmp_path):
 
 
 def test_texts_that_lie_outside_their_file_are_refused(tmp_path):
-    places = pa.py_buffer(b"".join(k.to_bytes(4, "little") for k in (0, 5, 1 << 30)))
-    column = pa.Array.from_buffers(pa.string(), 2, [None, places, pa.py_buffer(b"first")])
-    batch = pa.record_batch([column], ["text"])
-    with pa.ipc.new_stream(str(tmp_path / "a.arrow"), batch.schema) as writer:
-        try:
-            writer.write_batch(batch)
-        except pa.ArrowException:
-            pytest.skip("this libarrow does not write such a file")
-    with pytest.raises(CorpusError, match=r"a.arrow: (cannot be read|the reader died)"):
-        read(tmp_path / "a.arrow")
+    path = arrow(tmp_path / "a.arrow", ["first", "second", "third"])
+    places = np.array([0, 5, 11, 16], "<i4")
+    moved = np.array([0, 5, 1 << 28, 16], "<i4")
+    path.write_bytes(path.read_bytes().replace(places.tobytes(), moved.tobytes()))
+    with pytest.raises(CorpusError, match=r"a.arrow: cannot be read: .*[Oo]ffset"):
+        read(path)
 
 
 @pytest.mark.parametrize(

@@ -6,7 +6,6 @@ What a child sends is a document, or the message of a bad one, in the order in w
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from pathlib import Path
 from typing import Any, Literal
 
 from mixopt.corpus.text.documents import BadDocuments
@@ -63,13 +62,6 @@ def sent(
         yield from _messages(bad)
         yield _TEXT + text.encode()
     yield from _messages(bad)
-
-
-def file_documents(path: str, builder: str, **given: Any) -> Iterator[bytes]:
-    """Read a local file; runs in the child."""
-    from mixopt.corpus.text.readers import read_here
-
-    yield from sent(lambda reading: read_here(Path(path), builder, reading), **given)
 
 
 class _DeathError(CorpusError):

@@ -20,7 +20,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any
 
-from mixopt.corpus.text.child_reader import read_in_child
+from mixopt.corpus.text.child_reader import read_in_child, sent
 from mixopt.corpus.text.reader_input import Reading
 from mixopt.corpus.text.zst import open_zst
 from mixopt.errors import MixoptError
@@ -40,7 +40,6 @@ BUILDERS: dict[str, str] = {
     ".rst": "text",
 }
 _FOREIGN = frozenset({"parquet", "arrow"})  # builders whose libraries may die
-_CHILD = "mixopt.corpus.text.child_reader"
 _ROWS = 1_000
 
 
@@ -65,9 +64,14 @@ def read_file(path: Path, builder: str, reading: Reading) -> Iterator[str]:
     """
     if builder in _FOREIGN or path.suffix.lower() == ".zst":
         arguments = {"path": str(path), "builder": builder}
-        yield from read_in_child(f"{_CHILD}:file_documents", path, arguments, reading)
+        yield from read_in_child(f"{__name__}:file_documents", path, arguments, reading)
     else:
         yield from read_here(path, builder, reading)
+
+
+def file_documents(path: str, builder: str, **given: Any) -> Iterator[bytes]:
+    """Read a file; runs in the child."""
+    yield from sent(lambda reading: read_here(Path(path), builder, reading), **given)
 
 
 def read_here(path: Path, builder: str, reading: Reading) -> Iterator[str]:
