@@ -8,14 +8,22 @@ from __future__ import annotations
 
 import sys
 
-from mixopt.cli import experts, fits, proposals, step_commands, tracking, training
+from mixopt.cli import (
+    experts,
+    fits,
+    proposals,
+    step_commands,
+    tracking,
+    training,
+    verification,
+)
 from mixopt.cli.last_guard import OUR_DEFECT, defect_line, no_room_line
 from mixopt.cli.options import app
 from mixopt.errors import MixoptError, OtherRankError
 from mixopt.system import without_secrets
 
 # Each adds its commands to `app`.
-COMMANDS = (step_commands, proposals, fits, training, tracking, experts)
+COMMANDS = (step_commands, proposals, fits, training, tracking, experts, verification)
 
 
 def run_command_line() -> None:

@@ -36,6 +36,8 @@ def run_status(run: Run) -> dict[str, Any]:
         entry: dict[str, Any] = {"state": "done" if run.is_done(step.name) else "waiting"}
         if entry["state"] == "done":
             entry["seconds"] = run.seconds[step.name]
+        elif run.fault(step.name) is not None:
+            entry |= {"state": "damaged", "fault": run.fault(step.name)}
         elif run.is_begun(step.name):
             entry["state"] = "running" if in_use else "interrupted"
         if step.trains:
@@ -53,6 +55,8 @@ def status_lines(status: dict[str, Any]) -> Iterator[str]:
         if entry.get("trials"):
             words += _trial_words(entry)
         yield f"{step:<9} {', '.join(words)}"
+        if "fault" in entry:
+            yield f"{'':<9} {entry['fault']}; mixopt verify DIR says what makes it again"
         for number, worker in enumerate(entry.get("workers", ()), start=1):
             yield f"{'':<9} worker {number}: {_worker_words(worker)}"
 

@@ -22,6 +22,10 @@ if TYPE_CHECKING:
         prepare_streams as prepare_streams,
         rows_of as rows_of,
     )
+    from mixopt.pretraining.verification import (
+        is_pretraining as is_pretraining,
+        verify_pretraining as verify_pretraining,
+    )
 else:
     __getattr__, __dir__ = lazy_names(
         __name__,
@@ -31,6 +35,7 @@ else:
             "ranks": ["joined"],
             "result": ["result_lines"],
             "pretraining_run": ["pretrain"],
+            "verification": ["is_pretraining", "verify_pretraining"],
             "text.stream_input": ["StreamedText", "prepare_streams", "rows_of"],
         },
     )

@@ -27,8 +27,15 @@ from mixopt.errors import RunError
 from mixopt.pretraining.checkpoint_files import last_checkpoint
 from mixopt.pretraining.config import PretrainConfig
 from mixopt.run_directory import differences
-from mixopt.system import checked_as, read_yaml, write_text
+from mixopt.system import (
+    check_sealed_text,
+    checked_as,
+    read_yaml,
+    sealed_text,
+    write_text,
+)
 
+HEADER = "The resolved configuration of this run; written by mixopt."
 CHECKPOINTS, MIXTURE_LOG, METRICS = "checkpoints", "mixture_log.jsonl", "metrics.jsonl"
 
 _FREE = (
@@ -59,20 +66,25 @@ def open_directory(config: PretrainConfig, out: Path) -> None:
     """
     record, content = out / "config.yaml", dump_sections(config)
     if last_checkpoint(out / CHECKPOINTS) is not None:
-        before = _recorded(record)
+        before = recorded_config(record)
         for name, was, now in differences(before, content):
             if not _is_in(name, _free(config)):
                 raise RunError(
                     f"{out}: the run was begun with {name} {_line(was)}, and here it is"
                     f" {_line(now)}; use another --out"
                 )
-    text = "# The resolved configuration of this run; written by mixopt.\n"
-    text += yaml.safe_dump(content, sort_keys=False, allow_unicode=True)
-    write_text(record, text)
+    text = yaml.safe_dump(content, sort_keys=False, allow_unicode=True)
+    write_text(record, sealed_text(text, HEADER))
 
 
-def _recorded(record: Path) -> dict[str, Any]:
-    """Return the configuration that the run was begun with."""
+def recorded_config(record: Path) -> dict[str, Any]:
+    """Return the configuration that a run was begun with.
+
+    Raises:
+        RunError: The record cannot be read, or has changed.
+    """
+    mend = "put it back from a copy; what the run was begun with is needed to go on"
+    check_sealed_text(record, HEADER, mend=mend)
     recorded: dict[str, Any] = checked_as(
         dict[str, Any], read_yaml(record, error=RunError), str(record)
     )

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
         parse_json as parse_json,
         parse_yaml as parse_yaml,
         read_arrays as read_arrays,
+        read_bytes as read_bytes,
         read_json as read_json,
         read_text as read_text,
         read_yaml as read_yaml,
@@ -80,9 +81,12 @@ if TYPE_CHECKING:
         without_folders as without_folders,
     )
     from mixopt.system.seals import (
+        SEAL as SEAL,
         check_seal as check_seal,
+        check_sealed_text as check_sealed_text,
         read_sealed as read_sealed,
         sealed as sealed,
+        sealed_text as sealed_text,
         write_sealed as write_sealed,
     )
     from mixopt.system.server_uris import (
@@ -106,6 +110,7 @@ else:
                 "parse_json",
                 "parse_yaml",
                 "read_arrays",
+                "read_bytes",
                 "read_json",
                 "read_text",
                 "read_yaml",
@@ -159,7 +164,15 @@ else:
             ],
             "progress_bars": ["Say", "Update", "duration", "no_progress", "progress", "silent"],
             "provenance": ["git_commit", "machine", "package_versions", "without_folders"],
-            "seals": ["check_seal", "read_sealed", "sealed", "write_sealed"],
+            "seals": [
+                "SEAL",
+                "check_seal",
+                "check_sealed_text",
+                "read_sealed",
+                "sealed",
+                "sealed_text",
+                "write_sealed",
+            ],
             "server_uris": ["ServerUri", "without_secrets"],
             "state_fields": ["StateFields", "shown_value"],
             "table_files": ["read_table", "write_table"],

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from mixopt.errors import MixoptError, RunError
+from mixopt.system.checked_reading import read_bytes
 from mixopt.system.child_process import in_child
 from mixopt.system.files import write_bytes
 
@@ -51,14 +52,12 @@ def read_table(path: Path, *, mend: str = "", error: type[MixoptError] = RunErro
     import polars as pl
 
     hint = f"; {mend}" if mend else ""
+    content = read_bytes(path, error=error, missing=lambda: error(f"{path}: not found{hint}"))
     try:
-        content = path.read_bytes()
         whole = _is_whole(content)
         if whole is False:
             raise error(f"{path}: has changed since it was written (its sha256 differs){hint}")
         return pl.read_parquet(content) if whole else _foreign(path, error, hint)
-    except FileNotFoundError as reason:
-        raise error(f"{path}: not found{hint}") from reason
     except (OSError, pl.exceptions.PolarsError, MemoryError, ValueError) as reason:
         text = " ".join(str(reason).split())[:300]
         raise error(f"{path}: cannot be read: {text or type(reason).__name__}{hint}") from reason
