@@ -37,7 +37,8 @@ def run_status(run: Run) -> dict[str, Any]:
         if entry["state"] == "done":
             entry["seconds"] = run.seconds[step.name]
         elif run.fault(step.name) is not None:
-            entry |= {"state": "damaged", "fault": run.fault(step.name)}
+            state = "damaged" if run.outdated(step.name) is None else "outdated"
+            entry |= {"state": state, "fault": run.fault(step.name)}
         elif run.is_begun(step.name):
             entry["state"] = "running" if in_use else "interrupted"
         if step.trains:

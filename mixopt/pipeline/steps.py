@@ -243,8 +243,9 @@ def _do(run: Run, step: Step, tracker: Tracker, say: Say) -> None:
     start = time.monotonic()
     with tracked(run, step, tracker):
         ACTIONS[step](run, say)
-    seconds = time.monotonic() - start
-    run.end(step.name, seconds)
+        # Before the block ends: what is sent then must be in the manifest.
+        seconds = time.monotonic() - start
+        run.end(step.name, seconds)
     say(f"{step.name}: done in {duration(seconds)}")
 
 

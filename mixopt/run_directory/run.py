@@ -216,9 +216,15 @@ class Run:
         for name in recorded.files if asked.trains else ():
             if not inside(self.path, name).exists():
                 return f"{self.path / name}: is missing"
-        if recorded.proposal is not None and self._verifier.fault(PROPOSAL, recorded.proposal):
-            return f"{self.path / step}: is of another mixture than {PROPOSAL}, which has changed"
-        return None
+        return self.outdated(step)
+
+    def outdated(self, step: str) -> str | None:
+        """Say that a finished step is of another proposal than the one that is there, if it is."""
+        recorded = self._recorded.get(step)
+        used = None if recorded is None else recorded.proposal
+        if used is None or self._verifier.fault(PROPOSAL, used) is None:
+            return None
+        return f"{self.path / step}: is of another mixture than {PROPOSAL}, which has changed"
 
     @property
     def is_edited(self) -> bool:

@@ -16,7 +16,7 @@ from mixopt.run_directory.step import STEPS, Step
 from mixopt.system import Verifier, visible_files
 from mixopt.trials import read_entry
 
-State = Literal["whole", "damaged", "edited", "unfinished", "waiting"]
+State = Literal["whole", "damaged", "edited", "outdated", "unfinished", "waiting"]
 
 
 @dataclass(frozen=True)
@@ -25,7 +25,8 @@ class CheckedPart:
 
     Attributes:
         name: The part, such as a step of a run.
-        state: `whole`, `damaged`, `edited` by a person, `unfinished`, or `waiting` to be done.
+        state: `whole`, `damaged`, `edited` by a person, `outdated` by such an edit, `unfinished`,
+            or `waiting` to be done.
         files: How many files there are.
         bytes: How large they are together.
         faults: What is wrong, by file.
@@ -83,10 +84,10 @@ def _checked(run: Run, step: Step, verifier: Verifier, *, deep: bool) -> Checked
     faults |= dict.fromkeys(sorted(unknown), "was not written by this step")
     edited = bool(faults) and faults.keys() <= set(step.editable)
     size = sum(file.bytes for file in record.files.values())
-    fault = run.fault(step.name)
-    if not faults and fault is not None:
-        faults = {step.name: fault}
     state = "edited" if edited else "damaged" if faults else "whole"
+    outdated = run.outdated(step.name)
+    if state == "whole" and outdated is not None:
+        state, faults = "outdated", {step.name: outdated.partition(": ")[2]}
     return CheckedPart(step.name, state, len(record.files), size, faults, _mend(run, step, faults))
 
 

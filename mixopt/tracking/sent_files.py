@@ -2,16 +2,18 @@
 
 A journal is data, and of a directory of unknown origin it may name anything. So a name in it is
 resolved inside the directory, links included, and must be one that its step makes: by the patterns
-of the step (`Step.artifacts`), by those of a pretraining here, or, where a loop of the user's own
-gave a file, by the size and hash that it had then.
+of the step (`Step.artifacts`) and the hash in the run's manifest, by the patterns of a pretraining
+here, or, where a loop of the user's own gave a file, by the size and hash that it had then.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from functools import lru_cache
 from pathlib import Path, PurePosixPath
 
 from mixopt.errors import RunError
-from mixopt.run_directory import STEPS
+from mixopt.run_directory import STEPS, recorded_files
 from mixopt.system import FileRecord, file_record, inside, shown_name
 
 PRETRAINING = (
@@ -44,6 +46,8 @@ def check_sendable(
     if step in PATTERNS:
         if not any(_matches(name, pattern) for pattern in PATTERNS[step]):
             raise RunError(f"{directory}: {shown_name(name)} is no file that '{step}' sends")
+        if path is not None and step in TRIALS and name != "config.yaml":
+            _check_listed(directory, name, path)
         return path
     if path is None:
         return None
@@ -90,6 +94,26 @@ def check_own(directory: Path, *names: str) -> None:
         path = inside(directory, name)
         if path.exists() and not (path.is_file() or path.is_dir()):
             raise RunError(f"{path}: is no file; delete it")
+
+
+def _check_listed(directory: Path, name: str, path: Path) -> None:
+    """Check that a file of a run is what its manifest lists; config.yaml has a seal instead."""
+    record = _manifest(directory, _stamp(directory)).get(name)
+    if record is None or file_record(path) != record:
+        raise RunError(f"{directory}: {shown_name(name)} is not what its step left; it is not sent")
+
+
+@lru_cache(maxsize=4)
+def _manifest(directory: Path, stamp: tuple[int, ...]) -> Mapping[str, FileRecord]:
+    return recorded_files(directory)
+
+
+def _stamp(directory: Path) -> tuple[int, ...]:
+    try:
+        stat = (directory / "steps.json").stat()
+    except OSError:
+        return ()
+    return (stat.st_mtime_ns, stat.st_ctime_ns, stat.st_size, stat.st_ino)
 
 
 def _regular(directory: Path, name: str) -> Path | None:
