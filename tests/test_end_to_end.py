@@ -13,7 +13,7 @@ import polars as pl
 import pytest
 
 import mixopt
-from mixopt.system import only_one, read_json
+from mixopt.system import only_one, read_json, write_sealed
 
 STEPS = ["prepare", "design", "sweep", "fit", "propose", "validate", "report"]
 
@@ -59,7 +59,7 @@ def test_a_run_leaves_what_it_promises(finished):
         assert (run / name).stat().st_size > 0
     assert "Proposal for" in printed
     assert "proposal less it" in printed
-    assert list(read_json(run / "steps.json")) == STEPS
+    assert list(read_json(run / "steps.json")["steps"]) == STEPS
 
 
 def test_a_second_run_does_no_work_and_prints_the_same(finished):
@@ -268,6 +268,7 @@ def test_status_and_json(finished):
         "trials": 12,
         "ended": 12,
         "finished": 12,
+        "failed": 0,
     }
     answer = json.loads(command("run", config, "--out", run, "--json").stdout)
     assert sum(answer["weights"].values()) == pytest.approx(1)
@@ -285,7 +286,7 @@ def test_failed_trials_are_trained_again_when_asked(copy_of_run):
     path = run / "trials" / "t0003.json"
     content = read_json(path)
     content["result"] |= {"status": "failed", "reason": "out of memory", "losses": None}
-    path.write_text(json.dumps(content))
+    write_sealed(path, content)
     ended = command("run", config, "--out", run, "--retry-failed")
     assert ended.returncode == 0, ended.stderr
     assert read_json(path)["result"]["status"] == "finished"

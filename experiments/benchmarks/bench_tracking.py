@@ -1,8 +1,9 @@
 """What logging takes of a training thread, and what MLflow's failures cost.
 
-    python experiments/benchmarks/bench_tracking.py [--calls 2000] [--metrics 20] [--processes 8]
+    python experiments/benchmarks/bench_tracking.py [QUESTION ...] [--calls 2000] [--metrics 20]
+        [--processes 8] [--trials 100 1000 2000]
 
-Four questions, a line of JSON each, all with real servers and processes:
+Five questions, a line of JSON each, all with real servers and processes:
 
 log         the time of `RunLog.log` with `--metrics` metrics, median and 99th percentile, and of
             `mlflow.log_metrics` of the same to the same server, at its default settings and with
@@ -11,6 +12,9 @@ outage      a run whose server is killed for 60% of it: errors, points that are 
             how long its end takes when the server is down; then all sent twice more: points added
 processes   `--processes` processes that begin at once on a SQLite file that is not there
 slow        a server that is stopped (SIGSTOP) in the middle: the same time of `log`, and of the end
+sweep       CPU (user and system, of all processes) of `mixopt sweep` of a proxy that does nothing,
+            tracked in a database of the run and untracked, and a table of them; MLflow's start is
+            that of its import and of making an empty database
 """
 
 from __future__ import annotations
@@ -28,11 +32,14 @@ import sys
 import tempfile
 import time
 import urllib.request
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from mixopt.tracking import RunLog, sync
+
+if TYPE_CHECKING:
+    from mixopt.trials import TrialResult
 
 LIMIT_MS = 0.5
 PAUSE = 0.002  # of a training step, so that the sender works in between
@@ -162,7 +169,7 @@ def bench_outage(options: argparse.Namespace) -> dict[str, Any]:
         added = []
         for _ in range(2):
             forget(folder / "run")
-            sync(folder / "run")
+            sync(folder / "run", server.uri)
             added.append(server.points()[0] - first[0])
         server.kill()
         log = RunLog(folder / "away", experiment="bench", uri=server.uri)
@@ -183,8 +190,8 @@ def bench_outage(options: argparse.Namespace) -> dict[str, Any]:
 
 def forget(path: Path) -> None:
     """As if every acknowledgement had been lost."""
-    record = json.loads((path / "tracking.json").read_text())
-    (path / "tracking.json").write_text(json.dumps({**record, "servers": {}}))
+    key = (path / "tracking_sent.jsonl").read_text().splitlines()[0]
+    (path / "tracking_sent.jsonl").write_text(f"{key}\n")
 
 
 def bench_processes(options: argparse.Namespace) -> dict[str, Any]:
@@ -230,7 +237,7 @@ def bench_slow(options: argparse.Namespace) -> dict[str, Any]:
         log.close()
         end = time.monotonic() - began
         server.signal(signal.SIGCONT)
-        left = sync(folder / "run").left["points"]
+        left = sync(folder / "run", server.uri).left["points"]
         missing = options.calls * options.metrics + 1 - server.points()[1]
     return {
         "RunLog.log": times(taken),
@@ -240,12 +247,113 @@ def bench_slow(options: argparse.Namespace) -> dict[str, Any]:
     }
 
 
+class Nothing:
+    """A proxy that trains nothing."""
+
+    def group_size(self, corpus: Any, training: Any) -> int:
+        """Return how many trials train together."""
+        return 8
+
+    def train(
+        self, trials: Sequence[Any], corpus: Any, training: Any, report: Any
+    ) -> list[TrialResult]:
+        """Return losses that say nothing."""
+        from mixopt.trials import Losses, TrialResult
+
+        names = [domain.name for domain in corpus.evaluation]
+        losses = Losses(training.tokens, dict.fromkeys(names, 2.0), dict.fromkeys(names, 1.0))
+        return [
+            TrialResult(trial.name, "finished", training.tokens, 1, 0.001, losses)
+            for trial in trials
+        ]
+
+
+SWEEP = """\
+name: nothing
+corpus:
+  domains:
+    one: {{path: {folder}/one.jsonl}}
+    two: {{path: {folder}/two.jsonl}}
+    three: {{path: {folder}/three.jsonl}}
+design: {{trials: {trials}, replicates: 2, max_usage: null}}
+proxy: {{name: "bench_tracking:Nothing", tokens: 1000, eval_tokens: 1024}}
+sweep: {{workers: 2}}
+objective: {{target: one}}
+tracking: {{enabled: {tracked}}}
+"""
+
+
+def bench_sweep(options: argparse.Namespace) -> dict[str, Any]:
+    """Count the CPU of tracked and untracked sweeps."""
+    found, start = [], mlflow_start()
+    for trials in options.trials:
+        plain, ours = (sweep_cpu(trials, tracked=tracked) for tracked in (False, True))
+        found.append(
+            {
+                "trials": trials,
+                "untracked_s": round(plain, 1),
+                "tracked_s": round(ours, 1),
+                "less_start_over_untracked": round((ours - start) / plain, 2),
+            }
+        )
+    rows = [" | ".join(f"{value:>{len(name)}}" for name, value in row.items()) for row in found]
+    sys.stderr.write("\n".join([" | ".join(found[0]), *rows]) + "\n")
+    return {"mlflow_start_s": round(start, 1), "sweeps": found}
+
+
+def mlflow_start() -> float:
+    """Return the CPU of importing MLflow and making an empty database."""
+    with tempfile.TemporaryDirectory() as folder:
+        code = "import sys; from mlflow import MlflowClient; from mlflow.entities import Metric;"
+        code += " MlflowClient(tracking_uri=sys.argv[1]).search_experiments()"
+        return cpu_of([sys.executable, "-c", code, f"sqlite:///{folder}/empty.db"])
+
+
+def sweep_cpu(trials: int, *, tracked: bool) -> float:
+    """Return the CPU of the step `sweep`, once its corpus and design are there."""
+    with tempfile.TemporaryDirectory() as name:
+        folder, flag = Path(name), str(tracked).lower()
+        for domain in ("one", "two", "three"):
+            lines = [json.dumps({"text": f"{domain} text number {n} " * 20}) for n in range(200)]
+            (folder / f"{domain}.jsonl").write_text("\n".join(lines))
+        config = folder / "nothing.yaml"
+        config.write_text(SWEEP.format(folder=folder, trials=trials, tracked=flag))
+        command = [sys.executable, "-m", "mixopt"]
+        more = [str(config), "--out", str(folder / "run")]
+        for step in ("prepare", "design"):
+            cpu_of([*command, step, *more])
+        used = cpu_of([*command, "sweep", *more])
+        if tracked:
+            expected = trials + 1
+            with contextlib.closing(sqlite3.connect(folder / "run/mlflow.db")) as database:
+                (count,) = database.execute("select count(*) from runs").fetchone()
+            assert count >= expected, f"{count} runs of {expected} were recorded"
+    return used
+
+
+def cpu_of(command: list[str]) -> float:
+    """Return the seconds of user and system time of a command and its children."""
+    path = os.pathsep.join(filter(None, [str(Path(__file__).parent), os.environ.get("PYTHONPATH")]))
+    environment = {**os.environ, "PYTHONPATH": path, "OMP_NUM_THREADS": "1"}
+    process = subprocess.Popen(
+        command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE
+    )
+    assert process.stderr is not None
+    said = process.stderr.read().decode()
+    _, status, usage = os.wait4(process.pid, 0)
+    if status:
+        raise SystemExit(f"{' '.join(command)}: {said}")
+    return usage.ru_utime + usage.ru_stime
+
+
 def main() -> None:
     """Print a line of JSON for each question."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n", maxsplit=1)[0])
     for name, default in (("calls", 2000), ("metrics", 20), ("processes", 8)):
         parser.add_argument(f"--{name}", type=int, default=default)
-    parser.add_argument("questions", nargs="*", help="log, outage, processes, slow; all of them")
+    parser.add_argument("--trials", type=int, nargs="+", default=[100, 1000, 2000])
+    known = "log, outage, processes, slow, sweep; all of them"
+    parser.add_argument("questions", nargs="*", help=known)
     parser.add_argument("--be-one-of", nargs=2, metavar=("URI", "DIR"), help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.be_one_of:
@@ -256,6 +364,7 @@ def main() -> None:
         ("outage", bench_outage),
         ("processes", bench_processes),
         ("slow", bench_slow),
+        ("sweep", bench_sweep),
     ):
         if name in (options.questions or [name]):
             print(json.dumps({name: bench(options)}), flush=True)

@@ -8,13 +8,22 @@ from __future__ import annotations
 
 import sys
 
-from mixopt.cli import experts, fits, proposals, step_commands, tracking, training
+from mixopt.cli import (
+    experts,
+    fits,
+    proposals,
+    step_commands,
+    tracking,
+    training,
+    verification,
+)
 from mixopt.cli.last_guard import OUR_DEFECT, defect_line, no_room_line
 from mixopt.cli.options import app
 from mixopt.errors import MixoptError, OtherRankError
+from mixopt.system import without_secrets
 
 # Each adds its commands to `app`.
-COMMANDS = (step_commands, proposals, fits, training, tracking, experts)
+COMMANDS = (step_commands, proposals, fits, training, tracking, experts, verification)
 
 
 def run_command_line() -> None:
@@ -24,7 +33,7 @@ def run_command_line() -> None:
     except OtherRankError:
         raise SystemExit(2) from None
     except MixoptError as error:
-        sys.stderr.write(f"mixopt: {error}\n")
+        sys.stderr.write(f"mixopt: {without_secrets(str(error))}\n")
         raise SystemExit(2) from None
     except KeyboardInterrupt:
         sys.stderr.write("mixopt: interrupted; the same command goes on from here\n")

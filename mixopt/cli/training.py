@@ -98,6 +98,12 @@ def import_command(
         "tokens"
     ),
     copy: Annotated[bool, typer.Option("--copy", help="Copy where a link would do.")] = False,
+    dtype: Annotated[
+        str | None, typer.Option("--dtype", help="uint16, uint32, ...; raw tokens need it.")
+    ] = None,
+    vocab_size: Annotated[
+        int | None, typer.Option("--vocab-size", help="Ids of the tokenizer; tokens are checked.")
+    ] = None,
 ) -> None:
     """Make token shards from Megatron's, nanoGPT's, Mosaic's or litdata's files."""
     from mixopt.corpus import import_tokens
@@ -110,5 +116,7 @@ def import_command(
         document_end=document_end,
         field=field,
         copy=copy,
+        dtype=dtype,
+        vocab_size=vocab_size,
     )
     print(f"{out}: {shards.tokens:,} tokens, {shards.documents:,} documents")

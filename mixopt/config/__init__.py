@@ -30,6 +30,7 @@ if TYPE_CHECKING:
         ValidateConfig as ValidateConfig,
     )
     from mixopt.config.experiment_file import (
+        RESERVED as RESERVED,
         dump_config as dump_config,
         load_config as load_config,
         plugins_named as plugins_named,
@@ -69,7 +70,13 @@ else:
                 "TrackingConfig",
                 "ValidateConfig",
             ],
-            "experiment_file": ["dump_config", "load_config", "plugins_named", "unusable_names"],
+            "experiment_file": [
+                "RESERVED",
+                "dump_config",
+                "load_config",
+                "plugins_named",
+                "unusable_names",
+            ],
             "given_values": [
                 "checked",
                 "one_of",

@@ -11,6 +11,9 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
+from mixopt.config.durations import Duration
+from mixopt.system import ServerUri
+
 
 def _scientific(value: Any) -> Any:
     """Read `25e9`, which YAML takes for a string, as the number that it is."""
@@ -195,6 +198,11 @@ class SweepConfig(Section):
     """How the trials are run."""
 
     workers: Positive | None = Field(None, description="processes; one a core or GPU when absent")
+    patience: Duration = Field(
+        600.0,
+        description="seconds, or such as 10m: a worker without sign of life or progress for so "
+        "long, and for five times its slowest step so far, is killed and its trials tried again",
+    )
 
 
 class PilotsConfig(Section):
@@ -375,7 +383,7 @@ class TrackingConfig(Section):
     """Where MLflow keeps the record."""
 
     enabled: bool = True
-    uri: str | None = Field(
+    uri: ServerUri | None = Field(
         None, description="tracking server; a SQLite file in the run directory when absent"
     )
     experiment: str | None = Field(

@@ -12,7 +12,14 @@ from typing import Any
 from mixopt.config.experiment import Config
 from mixopt.config.yaml_sections import Location, dump_sections, read_sections
 from mixopt.errors import did_you_mean
-from mixopt.system import PluginKind, Trust, load_plugin, plugin_names
+from mixopt.system import (
+    PluginKind,
+    Trust,
+    load_plugin,
+    name_fault,
+    plugin_names,
+    shown_name,
+)
 
 RESERVED = ("index.json", "tokenizer.json", "spools")  # the corpus's own
 
@@ -61,8 +68,10 @@ def unusable_names(
     ]
     for place, known in places:
         for name in known:
-            if not name or name.startswith(".") or "/" in name or "\\" in name or name in RESERVED:
-                yield (*place, name), f"{name!r} cannot be the name of a folder"
+            fault = "the corpus has a file of this name" if name in RESERVED else name_fault(name)
+            if fault is not None:
+                message = f"{shown_name(name)} cannot be the name of a folder: {fault}"
+                yield (*place, name), f"{message}; rename it"
     for name in targets:
         if name in domains:
             yield ("evaluation", name), "is a training domain already; its held-out text counts"

@@ -16,7 +16,7 @@ import yaml
 from pydantic import BaseModel, ValidationError
 
 from mixopt.errors import ConfigError, did_you_mean
-from mixopt.system import parse_yaml, read_text, shown_name
+from mixopt.system import ServerUri, parse_yaml, read_text, shown_name, without_secrets
 
 Location = tuple[str | int, ...]
 Model = TypeVar("Model", bound=BaseModel)
@@ -62,7 +62,7 @@ def read_sections(
     origins: dict[Location, str] = {loc: f"{path}:{line}" for loc, line in lines.items()}
     for override in overrides:
         location = _override(content, override)
-        origins[location] = f"--set {override}"
+        origins[location] = f"--set {without_secrets(override)}"
     try:
         return Sections(model.model_validate(content), path, origins)
     except ValidationError as error:
@@ -70,7 +70,7 @@ def read_sections(
 
 
 def dump_sections(values: BaseModel) -> dict[str, Any]:
-    """Return a model as plain values, defaults included but for null ones."""
+    """Return a model as plain values, defaults included but for null ones; without secrets."""
     content: dict[str, Any] = _without_default_nulls(values)
     return content
 
@@ -84,6 +84,8 @@ def _without_default_nulls(value: Any) -> Any:
         }
     if isinstance(value, dict):
         return {name: _without_default_nulls(inner) for name, inner in value.items()}
+    if isinstance(value, ServerUri):
+        return str(value)
     return [_without_default_nulls(v) for v in value] if isinstance(value, (list, tuple)) else value
 
 
@@ -119,13 +121,16 @@ def _override(content: dict[str, Any], override: str) -> Location:
     name, sign, text = override.partition("=")
     parts = name.strip().split(".")
     if not sign or not all(parts):
-        raise ConfigError(f"--set {override}: expected field=value, such as design.trials=32")
-    value = parse_yaml(text, f"--set {shown_name(override)}")
+        raise ConfigError(
+            f"--set {without_secrets(override)}: expected field=value, such as design.trials=32"
+        )
+    value = parse_yaml(text, f"--set {shown_name(without_secrets(override))}")
     section = content
     for part in parts[:-1]:
         inner = section.setdefault(part, {})
         if not isinstance(inner, dict):
-            raise ConfigError(f"--set {override}: {part!r} is a value, not a section")
+            said = f"--set {without_secrets(override)}"
+            raise ConfigError(f"{said}: {part!r} is a value, not a section")
         section = inner
     section[parts[-1]] = value
     return tuple(parts)
@@ -147,7 +152,7 @@ def _explain(
     message = first["msg"].removeprefix("Value error, ")
     message = message.replace("Input should be", "should be")
     value = first["input"]
-    got = "" if isinstance(value, (dict, list)) else f", got {value!r}"
+    got = "" if isinstance(value, (dict, list)) else f", got {without_secrets(repr(value))}"
     return f"{where}: {field}: {message}{got}"
 
 

@@ -18,6 +18,12 @@ if TYPE_CHECKING:
         Domain as Domain,
         NamedDomains as NamedDomains,
     )
+    from mixopt.corpus.index_files import (
+        StreamIndex as StreamIndex,
+        read_corpus_index as read_corpus_index,
+        read_domain_names as read_domain_names,
+        read_stream_index as read_stream_index,
+    )
     from mixopt.corpus.preparation import prepare_corpus as prepare_corpus
     from mixopt.corpus.stream_preparation import prepare_stream as prepare_stream
     from mixopt.corpus.text.document_stream import DocumentStream as DocumentStream
@@ -31,6 +37,12 @@ else:
         __name__,
         {
             "corpus": ["Corpus", "Domain", "FORMAT", "NamedDomains"],
+            "index_files": [
+                "StreamIndex",
+                "read_corpus_index",
+                "read_domain_names",
+                "read_stream_index",
+            ],
             "preparation": ["prepare_corpus"],
             "stream_preparation": ["prepare_stream"],
             "text.document_stream": ["DocumentStream"],

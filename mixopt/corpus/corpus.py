@@ -1,7 +1,7 @@
 """A corpus: named domains as token shards on disk, with held-out text for each.
 
     corpus/
-      index.json                   domains in order, tokenizer, what the text was made from
+      index.json                   domains in order, tokenizer, what the text was made from, a seal
       <domain>/train/              token shards (mixopt.corpus.token_shards)
       <domain>/validation/
       <target>/validation/         an evaluation domain that is not trained on
@@ -15,12 +15,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from mixopt.corpus.token_shards import PREPARE_AGAIN, TokenShards
-from mixopt.errors import CorpusError
+from mixopt.corpus.index_files import CORPUS_FORMAT, read_corpus_index
+from mixopt.corpus.token_shards import TokenShards
+from mixopt.errors import ShardError
 from mixopt.mixture import Mixture
-from mixopt.system import read_json
+from mixopt.system import inside
 
-FORMAT = "mixopt-corpus/1"
+FORMAT = CORPUS_FORMAT
 
 
 @dataclass(frozen=True)
@@ -72,28 +73,24 @@ class Corpus(NamedDomains):
 
         Args:
             path: The folder.
-            verify: Compare the hash of every shard; sizes are always compared.
+            verify: Compare the hash of every shard and of the tokenizer's files; large shards are
+                remembered by size and time stamps. Sizes are always compared.
 
         Raises:
             CorpusError: There is none, or its index is damaged.
-            ShardError: A shard is absent, truncated or altered.
+            ShardError: A shard is absent, truncated or altered, or leads out of the corpus.
         """
         path = Path(path)
-        index = read_json(path / "index.json", missing=lambda: _absent(path))
-        try:
-            if index["format"] != FORMAT:
-                raise ValueError(f"format {index['format']!r}, expected {FORMAT!r}")
-            return cls(
-                path=path,
-                domains=tuple(_open_domain(path, name, verify) for name in index["domains"]),
-                targets=tuple(_open_target(path, name, verify) for name in index["targets"]),
-                tokenizer=index["tokenizer"],
-                vocab_size=int(index["vocab_size"]),
-                fingerprint=index["fingerprint"],
-                provenance=index["provenance"],
-            )
-        except (KeyError, TypeError, ValueError) as error:
-            raise CorpusError(f"{path / 'index.json'}: {error}; {PREPARE_AGAIN}") from error
+        index = read_corpus_index(path, verify=verify)
+        return cls(
+            path=path,
+            domains=tuple(_open_domain(path, name, verify) for name in index.domains),
+            targets=tuple(_open_target(path, name, verify) for name in index.targets),
+            tokenizer=index.tokenizer,
+            vocab_size=index.vocab_size,
+            fingerprint=index.fingerprint,
+            provenance=index.provenance,
+        )
 
     @property
     def inventory(self) -> dict[str, int]:
@@ -106,14 +103,20 @@ class Corpus(NamedDomains):
         return Mixture.natural(self.inventory)
 
 
-def _absent(path: Path) -> CorpusError:
-    return CorpusError(f"{path / 'index.json'}: not found; {PREPARE_AGAIN}")
-
-
 def _open_domain(path: Path, name: str, verify: bool) -> Domain:
-    train = TokenShards.open(path / name / "train", verify=verify)
-    return Domain(name, train, TokenShards.open(path / name / "validation", verify=verify))
+    return Domain(name, _shards(path, name, "train", verify), _held_out(path, name, verify))
 
 
 def _open_target(path: Path, name: str, verify: bool) -> Domain:
-    return Domain(name, None, TokenShards.open(path / name / "validation", verify=verify))
+    return Domain(name, None, _held_out(path, name, verify))
+
+
+def _held_out(path: Path, name: str, verify: bool) -> TokenShards:
+    return _shards(path, name, "validation", verify)
+
+
+def _shards(path: Path, name: str, split: str, verify: bool) -> TokenShards:
+    shards = TokenShards.open(inside(path, f"{name}/{split}", ShardError), verify=verify)
+    for shard in shards.shards:
+        inside(path, f"{name}/{split}/{shard.file}", ShardError)
+    return shards

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from mixopt.errors import CorpusError, PluginError
+from mixopt.system import read_json
 
 # What tokenizers without a configuration call the end of a document.
 _USUAL = ("<|endoftext|>", "<|end_of_text|>", "</s>", "<eos>", "<|im_end|>", "[SEP]")
@@ -55,9 +55,10 @@ def end_of_document_token(path: Path, vocabulary: Mapping[str, int], name: str) 
 
 def _configured(path: Path) -> str | None:
     try:
-        token: Any = json.loads(path.read_text(encoding="utf-8")).get("eos_token")
-    except (OSError, ValueError, AttributeError):
+        configuration = read_json(path, error=CorpusError)
+    except CorpusError:
         return None
+    token: Any = configuration.get("eos_token") if isinstance(configuration, dict) else None
     token = token.get("content") if isinstance(token, dict) else token
     return token if isinstance(token, str) else None
 

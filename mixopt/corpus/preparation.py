@@ -8,18 +8,20 @@ one is whole.
 
 from __future__ import annotations
 
-import re
 import shutil
 from collections.abc import Iterator, Mapping
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from mixopt.config import CorpusConfig, SourceConfig
+from mixopt.config import RESERVED, CorpusConfig, SourceConfig
 from mixopt.corpus.corpus import FORMAT, Corpus
+from mixopt.corpus.index_files import INDEX, corpus_records
 from mixopt.corpus.text import DomainText, Environment, Spool, Spooled, read_domain, read_target
 from mixopt.corpus.token_writer import TokenWriter
 from mixopt.corpus.tokenizer import (
+    FILE,
+    SLOW_FOLDER,
     FastTokenizer,
     Tokenizer,
     bpe_vocabulary,
@@ -27,11 +29,10 @@ from mixopt.corpus.tokenizer import (
     token_dtype,
 )
 from mixopt.errors import CorpusError, RunError
-from mixopt.system import Say, silent, write_json
+from mixopt.system import Say, check_name, close_children, silent, write_sealed
 
 BPE_BYTES = 20_000_000
 _BATCH_BYTES = 4_000_000
-_NAME = re.compile(r"[^./\\][^/\\]*")
 
 
 def prepare_corpus(
@@ -72,6 +73,7 @@ def prepare_corpus(
         tokenizer.save(path)
     finally:
         shutil.rmtree(spools, ignore_errors=True)
+        close_children()
     index = {
         "format": FORMAT,
         "tokenizer": config.tokenizer,
@@ -80,25 +82,41 @@ def prepare_corpus(
         "targets": list(evaluation),
         "fingerprint": fingerprint,
         "provenance": _provenance(config, evaluation, environment, texts, seed),
+        "files": corpus_records(path, [*config.domains, *evaluation]),
     }
-    write_json(path / "index.json", index)
+    write_sealed(path / INDEX, index)
     return Corpus.open(path, verify=False)
 
 
 def emptied(path: Path) -> Path:
-    """Make the folder no corpus, and return where its text is spooled."""
+    """Make the folder no corpus, without what an interrupted preparation left there.
+
+    Returns:
+        Where its text is spooled.
+    """
     try:
-        (path / "index.json").unlink(missing_ok=True)
-        shutil.rmtree(path / ".text", ignore_errors=True)
+        (path / INDEX).unlink(missing_ok=True)
+        (path / FILE).unlink(missing_ok=True)
+        for left in (path / ".text", path / SLOW_FOLDER, *_left_behind(path)):
+            if left.is_dir() and not left.is_symlink():
+                shutil.rmtree(left, ignore_errors=True)
+            else:
+                left.unlink(missing_ok=True)
     except OSError as error:
         raise RunError(f"{path}: cannot be written: {error.strerror or error}") from error
     return path / ".text"
 
 
+def _left_behind(path: Path) -> list[Path]:
+    """Return the temporary files and folders of a preparation that was killed."""
+    return [*path.glob(".*.tmp"), *path.glob("*/.*.tmp")]
+
+
 def _check_names(config: CorpusConfig, evaluation: Mapping[str, SourceConfig]) -> None:
     for name in (*config.domains, *evaluation):
-        if not _NAME.fullmatch(name):
-            raise CorpusError(f"domain {name!r}: a name has no '/' and does not begin with '.'")
+        check_name(name, "domain", CorpusError)
+        if name in RESERVED:
+            raise CorpusError(f"domain {name!r}: the corpus has a file of this name; rename it")
     for name in evaluation:
         if name in config.domains:
             raise CorpusError(

@@ -15,13 +15,12 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from mixopt.config import CorpusConfig, SourceConfig
+from mixopt.corpus.index_files import INDEX, STREAM_FORMAT, corpus_records
 from mixopt.corpus.preparation import emptied, write_tokens
 from mixopt.corpus.text import BadDocuments, DocumentStream, Environment, read_target
 from mixopt.corpus.tokenizer import Tokenizer, open_tokenizer
 from mixopt.errors import CorpusError
-from mixopt.system import Say, write_json
-
-FORMAT = "mixopt-streamed/1"
+from mixopt.system import Say, close_children, write_sealed
 
 
 def prepare_stream(
@@ -67,15 +66,17 @@ def prepare_stream(
         tokenizer.save(path)
     finally:
         shutil.rmtree(spools, ignore_errors=True)
+        close_children()
     index = {
-        "format": FORMAT,
+        "format": STREAM_FORMAT,
         "fingerprint": fingerprint,
         "tokenizer": config.tokenizer,
         "domains": list(sources),
         "targets": list(evaluation),
         "held_out": sorted(digest.hex() for digest in digests),
+        "files": corpus_records(path, [*sources, *evaluation]),
     }
-    write_json(path / "index.json", index)
+    write_sealed(path / INDEX, index)
 
 
 def _check_held_out(name: str, tokens: int, least: int) -> None:

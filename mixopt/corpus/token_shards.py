@@ -3,14 +3,15 @@
 One folder holds the tokens of one domain and split: `index.json` and `00000.bin`, `00001.bin`,
 …, which are raw little-endian integers. Documents follow each other, each ended by the
 tokenizer's end-of-document id. The index says how many tokens each shard has and their SHA-256,
-so a truncated or altered shard is found when it is opened. Only numpy is needed.
+so a truncated or altered shard is found when it is opened, and has a seal itself. Only numpy is
+needed.
 
 Shapes: B rows.
 """
 
 from __future__ import annotations
 
-import hashlib
+import stat
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -19,13 +20,23 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from mixopt.corpus.index_files import (
+    INDEX,
+    PREPARE_AGAIN,
+    absent,
+    check_index_seal,
+    read_index,
+    value_fault,
+)
 from mixopt.corpus.token_writer import DTYPES, FORMAT, Shard, TokenWriter
 from mixopt.errors import ShardError
-from mixopt.system import IntArray, read_json
-
-PREPARE_AGAIN = "prepare the corpus again: mixopt prepare CONFIG --out DIR"
+from mixopt.system import FileRecord, IntArray, Verifier, check_name, inside, shown_name
 
 __all__ = ["Shard", "TokenShards", "TokenWriter"]
+
+_FIELDS: dict[str, type] = {
+    "dtype": str, "tokens": int, "documents": int, "bytes": int, "tokenizer": str, "shards": list,
+}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -56,19 +67,18 @@ class TokenShards:
 
         Args:
             path: The folder.
-            verify: Compare the hash of every shard; sizes are always compared. A process may
-                leave out what its parent has verified.
+            verify: Compare the hash of every shard, once: a large one is remembered by its size
+                and time stamps. Sizes are always compared. A process may leave out what its
+                parent has verified.
 
         Raises:
             ShardError: The index is absent or damaged, or a shard is absent, truncated or altered.
         """
         path = Path(path)
-        index = read_json(path / "index.json", missing=lambda: _absent(path / "index.json"))
+        index = read_index(path, FORMAT, _FIELDS, ShardError)
         opened = _from_index(path, index)
-        for shard in opened.shards:
-            _check_size(path / shard.file, shard.tokens * opened.dtype.itemsize)
-            if verify:
-                _check_hash(path / shard.file, shard.sha256)
+        check_index_seal(path, index, ShardError)
+        _check_files(opened, index["shards"], verify=verify)
         return opened
 
     def __len__(self) -> int:
@@ -145,49 +155,80 @@ def _reopen(path: Path) -> TokenShards:
     return TokenShards.open(path, verify=False)
 
 
-def _absent(path: Path) -> ShardError:
-    return ShardError(f"{path}: not found; {PREPARE_AGAIN}")
+def _from_index(path: Path, index: dict[str, Any]) -> TokenShards:
+    if index["dtype"] not in DTYPES:
+        raise _damaged(path, f"dtype: {shown_name(index['dtype'])}; tokens are uint16 or uint32")
+    shards = tuple(_shard(path, k, entry) for k, entry in enumerate(index["shards"]))
+    held = sum(shard.tokens for shard in shards)
+    if held != index["tokens"]:
+        raise _damaged(path, f"{index['tokens']} tokens, but its shards have {held}")
+    return TokenShards(
+        path=path,
+        tokens=index["tokens"],
+        documents=index["documents"],
+        bytes=index["bytes"],
+        dtype=DTYPES[index["dtype"]],
+        tokenizer=index["tokenizer"],
+        shards=shards,
+    )
 
 
-def _from_index(path: Path, index: Any) -> TokenShards:
-    try:
-        if index["format"] != FORMAT:
-            raise ValueError(f"format {index['format']!r}, expected {FORMAT!r}")
-        shards = tuple(Shard(s["file"], int(s["tokens"]), s["sha256"]) for s in index["shards"])
-        opened = TokenShards(
-            path=path,
-            tokens=int(index["tokens"]),
-            documents=int(index["documents"]),
-            bytes=int(index["bytes"]),
-            dtype=DTYPES[index["dtype"]],
-            tokenizer=index["tokenizer"],
-            shards=shards,
-        )
-        held = sum(shard.tokens for shard in shards)
-        if held != opened.tokens:
-            raise ValueError(f"{opened.tokens} tokens, but its shards have {held}")
-    except (KeyError, TypeError, ValueError) as error:
-        raise ShardError(f"{path / 'index.json'}: {error}; {PREPARE_AGAIN}") from error
-    return opened
+def _shard(path: Path, place: int, entry: object) -> Shard:
+    where = f"shards.{place}"
+    if not isinstance(entry, dict):
+        raise _damaged(path, f"{where}: expected fields, got {type(entry).__name__}")
+    fields: dict[str, type] = {"file": str, "tokens": int, "sha256": str}
+    for name, kind in fields.items():
+        if name not in entry:
+            raise _damaged(path, f"{where}.{name}: is missing")
+        fault = value_fault(entry[name], kind)
+        if fault is not None:
+            raise _damaged(path, f"{where}.{name}: {fault}")
+    return Shard(entry["file"], entry["tokens"], entry["sha256"])
+
+
+def _check_files(opened: TokenShards, entries: list[dict[str, Any]], *, verify: bool) -> None:
+    """Check that each file is in its folder, or where its index says that it is linked to."""
+    verifier = Verifier(opened.path) if verify else None
+    for shard, entry in zip(opened.shards, entries, strict=True):
+        path = _place(opened.path, shard.file, entry.get("link"))
+        size = shard.tokens * opened.dtype.itemsize
+        _check_size(path, size)
+        if verifier is not None:
+            record = FileRecord(size, shard.sha256)
+            fault = verifier.fault(shard.file, record, path=path)
+            if fault is not None and "sha256" in fault:
+                fault = f"SHA-256 is not {shard.sha256[:12]}…, which its index says"
+            if fault is not None:
+                raise ShardError(f"{path}: altered: {fault}; {PREPARE_AGAIN}")
+    if verifier is not None:
+        verifier.remember()
+
+
+def _place(folder: Path, file: str, link: object) -> Path:
+    """Return the path of a shard; one that `import_tokens` linked is where its index says."""
+    path = folder / check_name(file, f"{folder / INDEX}: file", ShardError)
+    if link is None:
+        return inside(folder, file, ShardError)
+    if path.is_symlink() and str(path.resolve()) != link:
+        raise ShardError(f"{path}: is a link to {path.resolve()}, its index says {link!r}")
+    return path
+
+
+def _damaged(path: Path, what: str) -> ShardError:
+    return ShardError(f"{path / INDEX}: {what}; {PREPARE_AGAIN}")
 
 
 def _check_size(path: Path, expected: int) -> None:
     try:
-        found = path.stat().st_size
+        status = path.stat()
     except OSError as error:
-        raise _absent(path) from error
+        raise absent(path, ShardError) from error
+    if not stat.S_ISREG(status.st_mode):  # a pipe would never end
+        raise ShardError(f"{path}: is no file; {PREPARE_AGAIN}")
+    found = status.st_size
     if found != expected:
         what = "truncated" if found < expected else "altered"
         raise ShardError(
             f"{path}: {what}: {found} bytes, its index says {expected}; {PREPARE_AGAIN}"
-        )
-
-
-def _check_hash(path: Path, expected: str) -> None:
-    with path.open("rb") as stream:
-        found = hashlib.file_digest(stream, "sha256").hexdigest()
-    if found != expected:
-        raise ShardError(
-            f"{path}: altered: SHA-256 {found[:12]}…, its index says {expected[:12]}…;"
-            f" {PREPARE_AGAIN}"
         )

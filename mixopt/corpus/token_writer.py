@@ -20,9 +20,9 @@ import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
 from mixopt.errors import RunError, ShardError
-from mixopt.system import temporary_path, write_json
+from mixopt.system import temporary_path, write_sealed
 
-FORMAT = "mixopt-tokens/1"
+FORMAT = "mixopt-tokens/2"
 SHARD_TOKENS = 1 << 27
 DTYPES: dict[str, np.dtype[Any]] = {"uint16": np.dtype("<u2"), "uint32": np.dtype("<u4")}
 
@@ -153,7 +153,7 @@ class TokenWriter:
         self._stream, self._in_shard = None, 0
 
     def _publish(self) -> None:
-        write_json(
+        write_sealed(
             self._folder / "index.json",
             {
                 "format": FORMAT,

@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mixopt.corpus.hub_tokenizer import end_of_document_token, find_tokenizer_file
+from mixopt.corpus.index_files import INDEX, absent, check_tokenizer
 from mixopt.errors import CorpusError, PluginError
 from mixopt.system import replacing
 
@@ -236,11 +237,18 @@ def saved_tokenizer(folder: Path, name: str) -> Tokenizer:
     Args:
         folder: The corpus.
         name: `Corpus.tokenizer`.
+
+    Raises:
+        CorpusError: Its files are missing, or not those that the corpus was made with.
     """
     if name == BYTES:
         return ByteTokenizer()
+    if (folder / INDEX).exists():
+        check_tokenizer(folder)
     if (folder / FILE).exists():
         return FastTokenizer.from_file(folder / FILE, name)
+    if not (folder / SLOW_FOLDER).is_dir():  # a name would be looked up on the hub
+        raise absent(folder / FILE)
     return TransformersTokenizer(str(folder / SLOW_FOLDER))
 
 

@@ -48,6 +48,7 @@ if TYPE_CHECKING:
     )
     from mixopt.fitting.evaluation import evaluate as evaluate
     from mixopt.fitting.fit_data import FitData as FitData
+    from mixopt.fitting.fit_files import check_fit_files as check_fit_files
     from mixopt.fitting.fit_report import CEILING as CEILING
     from mixopt.fitting.fitted import Fit as Fit
     from mixopt.fitting.held_out_predictions import OBJECTIVE as OBJECTIVE
@@ -110,6 +111,7 @@ else:
             ],
             "evaluation": ["evaluate"],
             "fit_data": ["FitData"],
+            "fit_files": ["check_fit_files"],
             "fit_report": ["CEILING"],
             "fitted": ["Fit"],
             "held_out_predictions": ["OBJECTIVE"],

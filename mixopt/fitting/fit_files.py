@@ -135,6 +135,15 @@ def read_content(path: Path) -> FitShape:
     return found
 
 
+def check_fit_files(path: Path) -> None:
+    """Check that a folder is what a fit wrote, without reading the fit itself.
+
+    Raises:
+        RunError: A file has changed, or there is no fit.
+    """
+    read_trials(path, read_content(path).trials)
+
+
 def read_trials(path: Path, fingerprint: str) -> Trials:
     """Read the trials that were fitted.
 

@@ -10,6 +10,10 @@ from typing import Any, Protocol
 
 from torch.distributed.checkpoint.stateful import Stateful
 
+from mixopt.errors import SamplerError
+from mixopt.sampling import MixtureSampler, check_ranks
+from mixopt.system import StateFields, parse_json
+
 _KEY = "mixture"
 
 
@@ -37,9 +41,25 @@ class MixtureState(Stateful):
         self._mixture = mixture
 
     def state_dict(self) -> dict[str, Any]:
-        """Return the state as one entry, which a checkpoint of any length replaces."""
+        """Return the state as one entry, which a checkpoint of any length replaces.
+
+        torch asks for it on every rank, so that they are compared here.
+
+        Raises:
+            SamplerError: Ranks have other orders of samples; the message names the rank.
+        """
+        sampler = getattr(self._mixture, "sampler", self._mixture)
+        if isinstance(sampler, MixtureSampler):
+            check_ranks(sampler)
         return {_KEY: json.dumps(self._mixture.state_dict())}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Go on from a state."""
-        self._mixture.load_state_dict(json.loads(state_dict[_KEY]))
+        """Go on from a state.
+
+        Raises:
+            MixoptError: It is damaged, or of another run; nothing is changed.
+        """
+        text = StateFields(state_dict, "the checkpoint's mixture", SamplerError).text(_KEY)
+        self._mixture.load_state_dict(
+            parse_json(text, "the checkpoint's mixture", error=SamplerError)
+        )

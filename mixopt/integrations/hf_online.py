@@ -17,7 +17,7 @@ from mixopt.errors import EstimatorError
 from mixopt.integrations.hf_trainer import MixtureTrainerMixin, read_state
 from mixopt.loading import MixtureLoader
 from mixopt.online import Driver
-from mixopt.system import write_json
+from mixopt.system import write_sealed
 
 STATE_FILE = "driver.json"
 _IGNORED = -100
@@ -132,4 +132,4 @@ class _Drive(TrainerCallback):  # type: ignore[misc]
         content = self._driver.state_dict()
         if state.is_world_process_zero:
             folder = Path(args.output_dir) / f"checkpoint-{state.global_step}"
-            write_json(folder / STATE_FILE, content)
+            write_sealed(folder / STATE_FILE, content)

@@ -9,7 +9,6 @@ the next batch and reads nothing twice.
 from __future__ import annotations
 
 import copy
-import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -19,7 +18,8 @@ from transformers.trainer_utils import get_last_checkpoint
 
 from mixopt.errors import SamplerError
 from mixopt.loading import Batch, MixtureLoader
-from mixopt.system import write_json
+from mixopt.sampling import check_ranks
+from mixopt.system import read_sealed, write_sealed
 
 STATE_FILE = "mixture.json"
 LABELS = ("domain", "row", "batch", "position", "mixture", "document", "cu_seqlens")
@@ -93,10 +93,15 @@ class _SaveMixture(TrainerCallback):  # type: ignore[misc]
         control: TrainerControl,
         **_: Any,
     ) -> None:
-        """Write the state; it is the same on every rank."""
+        """Write the state; it is the same on every rank, which is checked.
+
+        Raises:
+            SamplerError: Ranks have other orders of samples; the message names the rank.
+        """
+        check_ranks(self._mixture.sampler)
         if state.is_world_process_zero:
             folder = Path(args.output_dir) / f"checkpoint-{state.global_step}"
-            write_json(folder / STATE_FILE, self._mixture.state_dict())
+            write_sealed(folder / STATE_FILE, self._mixture.state_dict())
 
 
 class _WithLabels:
@@ -119,7 +124,7 @@ def read_state(checkpoint: Path, name: str) -> Any:
     """Read a state that is saved beside the Trainer's.
 
     Raises:
-        SamplerError: The checkpoint has none.
+        SamplerError: The checkpoint has none, or one that is not what was written.
     """
     file = checkpoint / name
     if not file.exists():
@@ -127,4 +132,4 @@ def read_state(checkpoint: Path, name: str) -> Any:
             f"{file}: not found: the checkpoint was not made by such a Trainer; start with"
             " load_state_dict(state) and train() without it"
         )
-    return json.loads(file.read_text(encoding="utf-8"))
+    return read_sealed(file, mend="train from another checkpoint", error=SamplerError)

@@ -16,6 +16,7 @@ from lightning import (  # type: ignore[import-not-found,unused-ignore]
 
 from mixopt.errors import EstimatorError, SamplerError
 from mixopt.loading import MixtureLoader
+from mixopt.sampling import check_ranks
 
 if TYPE_CHECKING:
     from mixopt.online import Driver
@@ -43,6 +44,14 @@ class MixtureDataModule(LightningDataModule):  # type: ignore[misc,unused-ignore
     def train_dataloader(self) -> Any:
         """Return the batches of this rank."""
         return self.mixture
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Compare the ranks, all of which Lightning calls it on.
+
+        Raises:
+            SamplerError: Ranks have other orders of samples; the message names the rank.
+        """
+        check_ranks(self.mixture.sampler)
 
 
 class OnlineCallback(Callback):  # type: ignore[misc,unused-ignore]

@@ -17,13 +17,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike
 
-from mixopt.corpus import TokenShards
+from mixopt.corpus import TokenShards, read_domain_names
 from mixopt.errors import CorpusError
 from mixopt.loading.collate import Batch, TokenSamples
 from mixopt.loading.packing import cumulative_lengths, documents_of
 from mixopt.loading.row_sources import TokenRows, read_samples, token_rows
 from mixopt.loading.token_span import TokenReader
-from mixopt.system import IntArray, read_json
+from mixopt.system import IntArray
 
 
 class MixtureDataset:
@@ -80,7 +80,7 @@ class MixtureDataset:
             ShardError: A shard is absent, truncated or altered since it was indexed.
         """
         folder = Path(path)
-        names = read_json(folder / "index.json")["domains"]
+        names = read_domain_names(folder)
         shards = {n: TokenShards.open(folder / n / split, verify=verify) for n in names}
         return cls(shards, length=length, document_end=document_end)
 

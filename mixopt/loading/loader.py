@@ -22,7 +22,13 @@ from mixopt.errors import SamplerError
 from mixopt.loading.collate import Batch, stack_samples
 from mixopt.loading.dataset import MixtureDataset
 from mixopt.loading.prefetch import Ahead, in_line, in_thread
-from mixopt.sampling import BatchRows, MixtureSampler, Weights, at_least
+from mixopt.sampling import (
+    BatchRows,
+    MixtureSampler,
+    Weights,
+    at_least,
+    check_now_and_then,
+)
 from mixopt.system import IntArray
 
 Collate = Callable[[Sequence[Any]], Batch]
@@ -78,6 +84,9 @@ class MixtureLoader:
 
         Each has what the dataset gives, `domain` and `row` of its samples, `batch`, `position`
         (the global position of its first sample) and `mixture` (the fingerprint in force).
+
+        Raises:
+            SamplerError: Every 50 batches, where ranks have come to have other orders of samples.
         """
         sampler, ahead, label = self.sampler, None, self._labels()
         last = sampler.pass_end
@@ -92,11 +101,17 @@ class MixtureLoader:
                 if content is None:
                     return
                 sampler.received(batch + 1, handed_out=ahead.handed_out)
+                check_now_and_then(sampler)
                 yield label(self._finish(content), batch)
         finally:
             if ahead is not None:
                 ahead.close()
             sampler.received(sampler.batch)
+
+    @property
+    def fingerprint(self) -> str:
+        """A hash of all that the order from the next batch on follows from, alike on all ranks."""
+        return self.sampler.fingerprint
 
     def set_weights(self, weights: Weights, batch: int | None = None) -> int:
         """Change the weights; return the batch from which they hold.

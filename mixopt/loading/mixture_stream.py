@@ -17,7 +17,8 @@ from typing import Any
 from mixopt.errors import SamplerError
 from mixopt.loading.collate import Batch, stack_samples
 from mixopt.loading.stream_rows import DomainRows, Packing, Reader, RowFormat
-from mixopt.sampling import MixtureSampler, Weights, at_least
+from mixopt.sampling import MixtureSampler, Weights, at_least, check_now_and_then
+from mixopt.system import StateFields
 
 try:
     import torch
@@ -88,7 +89,12 @@ class MixtureStream(IterableDataset[Batch]):
         self._loaded: Mapping[str, Any] | None = None
 
     def __iter__(self) -> Iterator[Batch]:
-        """Yield batches with `domain`, `batch`, `position` and `mixture`."""
+        """Yield batches with `domain`, `batch`, `position` and `mixture`.
+
+        Raises:
+            SamplerError: Every 50 batches, where ranks have come to have other weights.
+            CorpusError: A source cannot be read, or gives nothing.
+        """
         worker, workers = self._place()
         rows = self._opened(worker, workers)
         sampler = self._sampler
@@ -104,6 +110,7 @@ class MixtureStream(IterableDataset[Batch]):
             content["mixture"] = sampler.mixture_at(batch).fingerprint
             batch += workers
             sampler.received(batch)
+            check_now_and_then(sampler)
             yield {name: _tensor(value) for name, value in content.items()}
 
     def __len__(self) -> int:
@@ -138,10 +145,17 @@ class MixtureStream(IterableDataset[Batch]):
         """Go on from a state, with as many ranks and workers as it was made with.
 
         Raises:
-            SamplerError: Another number of them, or a state of another stream.
+            SamplerError: A state of another stream, or a field that cannot be right. Where the
+                number of ranks or workers is another, the first batch says so.
+            CorpusError: The state of a domain cannot be right.
         """
-        if state.get("format") != _FORMAT:
-            raise SamplerError(f"not a state of format {_FORMAT!r}: {state.get('format')!r}")
+        fields = StateFields(state, "the stream's state", SamplerError)
+        fields.check_format(_FORMAT)
+        fields.wholes("readers", 4)
+        self._sampler.check_state(fields.part("sampler").content)
+        domains = fields.part("domains")
+        for name in self._sources:
+            self._rows_of(name, Reader(0, 1)).checked(domains.part(name).content)
         self._loaded, self._rows = state, None
 
     def _opened(self, worker: int, workers: int) -> dict[str, DomainRows]:
@@ -149,19 +163,15 @@ class MixtureStream(IterableDataset[Batch]):
             reader = Reader(
                 self._sampler.rank * workers + worker, self._sampler.world_size * workers
             )
-            self._rows = {
-                name: DomainRows(
-                    name,
-                    self._of_rank(source),
-                    self._form,
-                    seed=self._seed,
-                    buffer=self._buffer,
-                    reader=reader,
-                )
-                for name, source in self._sources.items()
-            }
+            self._rows = {name: self._rows_of(name, reader) for name in self._sources}
             self._resume(worker, workers)
         return self._rows
+
+    def _rows_of(self, name: str, reader: Reader) -> DomainRows:
+        source = self._of_rank(self._sources[name])
+        return DomainRows(
+            name, source, self._form, seed=self._seed, buffer=self._buffer, reader=reader
+        )
 
     def _resume(self, worker: int, workers: int) -> None:
         state, self._loaded = self._loaded, None

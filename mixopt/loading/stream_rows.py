@@ -15,9 +15,12 @@ from typing import Any, Literal, NamedTuple, Protocol
 
 import numpy as np
 
-from mixopt.errors import CorpusError
+from mixopt.errors import CorpusError, MixoptError
 from mixopt.loading.packing import Packed, best_fit, cut
 from mixopt.sampling import domain_key, window_order
+from mixopt.system import StateFields
+
+MOST_TOKEN = 1 << 40
 
 Packing = Literal["cut", "best_fit"]
 
@@ -123,14 +126,48 @@ class DomainRows:
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Go on from a state; the block is read again."""
-        self._epoch, self._block = state["epoch"], state["block"]
-        self._left, self._read = list(state["left"]), state["read"]
-        self._mark, self._rows = state["source"], None
+        """Go on from a state; the block is read again.
+
+        Raises:
+            CorpusError: A field cannot be right, or the source cannot go on; nothing is changed.
+        """
+        fields = self.checked(state)
+        before = dict(vars(self))
+        try:
+            self._go_on(fields)
+        except BaseException:
+            vars(self).clear()
+            vars(self).update(before)
+            raise
+
+    def checked(self, state: object) -> StateFields:
+        """Check the fields of a state, without reading anything.
+
+        Raises:
+            CorpusError: One is missing or cannot be right.
+        """
+        fields = StateFields(state, f"the state of domain {self._name!r}", CorpusError)
+        block, read = fields.whole("block"), fields.whole("read")
+        for name in ("epoch", "taken"):
+            fields.whole(name)
+        fields.wholes("left", most=MOST_TOKEN)
+        fields.maybe("source", fields.part)
+        if read > block * self._buffer:
+            fields.refuse("read", f"more documents than {block} blocks of {self._buffer} have")
+        return fields
+
+    def _go_on(self, fields: StateFields) -> None:
+        taken, source = fields.whole("taken"), fields.get("source")
+        self._epoch, self._block = fields.whole("epoch"), fields.whole("block")
+        self._left, self._read = fields.wholes("left", most=MOST_TOKEN), fields.whole("read")
+        self._mark, self._rows = None if source is None else dict(source), None
+        self._taken = 0
         self._documents = self._open()
-        if state["taken"]:
+        if taken:
             self._load(is_next=False)
-        self._taken = state["taken"]
+        if self._rows is not None and taken > len(self._rows):
+            fields.refuse("taken", f"more than the {len(self._rows)} rows of the block")
+        self._taken = taken
 
     def _load(self, *, is_next: bool) -> None:
         self._block += is_next
@@ -167,10 +204,21 @@ class DomainRows:
         self._opened = source
         if _has_state(source):
             if self._mark is not None:
-                source.load_state_dict(self._mark)
+                self._load_source(source)
             return iter(source)
         mine = islice(iter(source), self._reader.number, None, self._reader.of)
         return islice(mine, self._read, None)
+
+    def _load_source(self, source: Any) -> None:
+        try:
+            source.load_state_dict(self._mark)
+        except MixoptError:
+            raise
+        except Exception as error:  # of another library, on a state that is not its own
+            what = " ".join(f"{type(error).__name__}: {error}".split())[:300]
+            raise CorpusError(
+                f"the state of domain {self._name!r}: source: cannot be gone on from: {what}"
+            ) from error
 
     def _source_state(self) -> dict[str, Any] | None:
         if not _has_state(self._opened):

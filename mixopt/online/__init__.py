@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from mixopt.online.sums import (
         COUNT as COUNT,
         LOSS as LOSS,
+        ROWS as ROWS,
         UNIT as UNIT,
         DomainLosses as DomainLosses,
         Reduction as Reduction,
@@ -51,6 +52,6 @@ else:
             "held_out": ["held_out_losses"],
             "mixture_log": ["MixtureLog"],
             "run_setting": ["DriverOptions"],
-            "sums": ["COUNT", "DomainLosses", "LOSS", "Reduction", "UNIT", "is_first"],
+            "sums": ["COUNT", "DomainLosses", "LOSS", "ROWS", "Reduction", "UNIT", "is_first"],
         },
     )

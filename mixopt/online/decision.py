@@ -12,15 +12,15 @@ which may still hold, and the last that was no perturbation, to which a freeze r
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import asdict, replace
 from typing import Any
 
-import numpy as np
-
-from mixopt.errors import MixtureError
+from mixopt.errors import EstimatorError, MixoptError, MixtureError
 from mixopt.online.contract import Estimator, HeldOut, Setting
-from mixopt.online.cost import Cost, CostMeter
+from mixopt.online.cost import CostMeter
+from mixopt.online.driver_state import DriverState
 from mixopt.online.held_out import held_out_losses
 from mixopt.online.mixture_log import MixtureLog
 from mixopt.online.run_setting import DriverOptions
@@ -28,6 +28,7 @@ from mixopt.online.standing_plan import StandingPlan, impossible
 from mixopt.online.stream_steps import StreamSteps
 from mixopt.online.sums import from_first, is_first, on_first
 from mixopt.online.windows import LossWindow, LossWindows
+from mixopt.system import shown_value
 
 
 class Decisions:
@@ -296,27 +297,58 @@ class Decisions:
         """Go on from a state; where its domains are not these, on the reference mixture.
 
         Raises:
-            EstimatorError: The state is of another run, or the estimator cannot go on from it.
-            RunError: The log is shorter than it was.
+            EstimatorError: The state is of another run or damaged, or the estimator cannot go on
+                from it; nothing is changed.
+            RunError: The log is shorter than it was; nothing is changed.
         """
-        same = tuple(state["domains"]) == self.setting.domains
-        if same:
-            reference_D = np.array(state["reference"], np.float64)
-            self._begin(replace(self.setting, reference_D=reference_D))
-        decider, steering = state["decider"], state["steering"]
-        self._trouble, self._told = decider["trouble"], decider["seen"]
-        on_first(lambda: self._estimator.load_state_dict(decider["estimator"]))
-        self.step, self._learning_rate = state["step"], state["learning_rate"]
-        self._stream.load_state_dict(state["stream"], self.step, same=same)
-        self.frozen = steering["frozen"]
-        self._log.cut(steering["log_size"])
-        self.meter.cost = Cost(**state["cost"])
-        self._started = state["started"] and same
-        if same:
-            plans = {k: StandingPlan.from_json(plan) for k, plan in steering["plans"].items()}
-            self.plan, self._before = plans["plan"], plans["before"]
-            self._steady = plans["steady"]
-            self.seen.load_state_dict(state["watch"])
+        read = DriverState.read(state, self.setting)
+        self._stream.check_samples(read.stream)
+        before = self.setting
+        with self._estimator_as_it_was():
+            if read.is_same:
+                self._begin(replace(before, reference_D=read.reference_D))
+            on_first(lambda: self._load_estimator(read.estimator))
+            on_first(lambda: self._log.cut(read.log_size))
+        self._log.size = read.log_size
+        self._trouble, self._told = read.trouble, read.told
+        self.step, self._learning_rate = read.step, read.learning_rate
+        self._stream.use(read.stream, self.step, same=read.is_same)
+        self.frozen = read.frozen
+        self.meter.cost = read.cost
+        self._started = read.started and read.is_same
+        if read.is_same:
+            self.plan, self._before = read.plans["plan"], read.plans["before"]
+            self._steady = read.plans["steady"]
+            self.seen.use(read.watch)
         else:
             self._hold_reference()
             self.seen.clear()
+
+    def _load_estimator(self, state: Any) -> None:
+        """Let the estimator go on; what it raises that is not ours becomes one line."""
+        name = type(self._estimator).__name__
+        if not isinstance(state, Mapping):
+            raise EstimatorError(
+                f"the driver's state: decider: estimator: {shown_value(state)} is no mapping"
+            )
+        try:
+            self._estimator.load_state_dict(state)
+        except MixoptError:
+            raise
+        except Exception as error:
+            what = " ".join(f"{type(error).__name__}: {error}".split())[:300]
+            raise EstimatorError(f"{name} cannot go on from the driver's state: {what}") from error
+
+    @contextmanager
+    def _estimator_as_it_was(self) -> Iterator[None]:
+        """Leave estimator and setting as they were where the block raises."""
+        setting, inside = self.setting, getattr(self._estimator, "__dict__", None)
+        kept = None if inside is None else dict(inside)
+        try:
+            yield
+        except BaseException:
+            self.setting = setting
+            if inside is not None and kept is not None:
+                inside.clear()
+                inside.update(kept)
+            raise

@@ -37,7 +37,8 @@ from mixopt.online.decision import Decisions
 from mixopt.online.run_setting import DriverOptions
 from mixopt.online.stream_steps import StreamSteps
 from mixopt.online.sums import from_first
-from mixopt.sampling import MixtureSampler
+from mixopt.sampling import MixtureSampler, check_ranks
+from mixopt.system import StateFields
 
 FORMAT = "mixopt-driver/1"
 
@@ -174,7 +175,13 @@ class Driver:
         self._decisions.thaw()
 
     def state_dict(self) -> dict[str, Any]:
-        """Return the state: small, the same on every rank; every rank has to call it."""
+        """Return the state: small, the same on every rank; every rank has to call it.
+
+        Raises:
+            SamplerError: Ranks have other orders of samples; the message names the rank.
+            EstimatorError: The estimator has no state; on every rank.
+        """
+        check_ranks(self._stream.sampler)
         return dict(from_first({"format": FORMAT, **self._decisions.state_dict()}))
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
@@ -184,8 +191,8 @@ class Driver:
         is the sampler's mixture from here on, and the next plan is asked for anew.
 
         Raises:
-            EstimatorError: The state is of another run, or the estimator cannot go on from it.
+            EstimatorError: The state is of another run or damaged, or the estimator cannot go on
+                from it; nothing is changed.
         """
-        if state.get("format") != FORMAT:
-            raise EstimatorError(f"not a state of format {FORMAT!r}: {state.get('format')!r}")
+        StateFields(state, "the driver's state", EstimatorError).check_format(FORMAT)
         self._decisions.load_state_dict(state)

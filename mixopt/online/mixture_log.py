@@ -33,19 +33,21 @@ class MixtureLog:
         Raises:
             RunError: The file is shorter than that, or cannot be written.
         """
+        if self._path is not None and is_first():
+            self._cut(self._path, size)
         self.size = size
-        if self._path is None or not is_first():
-            return
+
+    def _cut(self, path: Path, size: int) -> None:
         try:
-            self._path.parent.mkdir(parents=True, exist_ok=True)
-            with self._path.open("ab") as stream:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            with path.open("ab") as stream:
                 found = stream.tell()
                 stream.truncate(min(size, found))
         except OSError as error:
-            raise RunError(f"{self._path}: cannot be written: {error.strerror}") from error
+            raise RunError(f"{path}: cannot be written: {error.strerror}") from error
         if found < size:
             raise RunError(
-                f"{self._path}: has {found} bytes, and had {size} when the state was saved; put"
+                f"{path}: has {found} bytes, and had {size} when the state was saved; put"
                 " the file of that run there, or drive without log="
             )
 

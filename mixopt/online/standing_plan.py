@@ -16,15 +16,17 @@ from typing import Any
 
 import numpy as np
 
+from mixopt.errors import EstimatorError
 from mixopt.online.contract import Plan, Setting
 from mixopt.online.stream_steps import StreamSteps
 from mixopt.sampling import MixtureSampler
-from mixopt.system import Array, IntArray
+from mixopt.system import Array, IntArray, StateFields
 
 _COARSEST = 10_000
 _FINEST = 1_000_000_000
 _UNITS_OF_A_SHARE = 10  # the least share of the reference mixture is at least so many units
 _EVEN = 2  # digits of a unit to which fractions count as even
+_ROUNDING = 1e-6  # by which weights may miss 1
 _SLACK_ROWS = 2  # by which a prefix of the stream may be off its share
 
 
@@ -90,8 +92,36 @@ class StandingPlan:
 
     @classmethod
     def from_json(cls, content: Mapping[str, Any]) -> StandingPlan:
-        """Return the plan that `dataclasses.asdict` wrote."""
-        return cls(**{**content, "weights": tuple(content["weights"])})
+        """Return the plan that `dataclasses.asdict` wrote.
+
+        Raises:
+            EstimatorError: A field is missing or cannot be right.
+        """
+        return cls.from_fields(StateFields(content, "a plan", EstimatorError), None)
+
+    @classmethod
+    def from_fields(cls, fields: StateFields, domains: int | None) -> StandingPlan:
+        """Return the plan of a state.
+
+        Args:
+            fields: What `dataclasses.asdict` wrote.
+            domains: How many weights it has; any number if None.
+
+        Raises:
+            EstimatorError: A field is missing or cannot be right.
+        """
+        weights = fields.numbers("weights", domains, least=0, most=1 + _ROUNDING)
+        if abs(sum(weights) - 1) > _ROUNDING:
+            raise EstimatorError(f"{fields.where}: weights: add up to {sum(weights):.6g}, not 1")
+        return cls(
+            weights=tuple(weights),
+            first=fields.whole("first"),
+            last=fields.whole("last"),
+            until=fields.whole("until"),
+            why=fields.text("why"),
+            held_out=fields.flag("held_out"),
+            perturbs=fields.flag("perturbs"),
+        )
 
 
 def impossible(

@@ -5,7 +5,8 @@ Shapes: D domains.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -14,7 +15,43 @@ from mixopt.errors import EstimatorError, SamplerError
 from mixopt.loading import MixtureLoader
 from mixopt.online.run_setting import Lengths, lengths_of
 from mixopt.sampling import MixtureSampler
-from mixopt.system import Array
+from mixopt.system import Array, StateFields
+
+MOST_LAG = 1 << 24  # steps that worker processes are ahead
+
+
+@dataclass(frozen=True)
+class StreamState:
+    """What a state of `StreamSteps` holds."""
+
+    base: int
+    step_samples: int
+    lag: int
+    since: int
+    counts: dict[str, int] | None
+
+    @classmethod
+    def read(cls, fields: StateFields, domains: Sequence[str] | None, step: int) -> StreamState:
+        """Check the fields of a state.
+
+        Args:
+            fields: Those of `StreamSteps.state_dict`.
+            domains: Names of its domains, where they are known.
+            step: The step after which it was asked for.
+
+        Raises:
+            EstimatorError: A field is missing or cannot be right.
+        """
+        counts = fields.maybe("counts", fields.part)
+        if counts is not None and domains is not None and set(counts.content) != set(domains):
+            fields.refuse("counts", "not of the domains")
+        return cls(
+            base=fields.whole("base"),
+            step_samples=fields.whole("step_samples", 1),
+            lag=fields.whole("lag", 0, MOST_LAG),
+            since=fields.whole("since", 0, step),
+            counts=None if counts is None else {n: counts.whole(n) for n in counts.content},
+        )
 
 
 class StreamSteps:
@@ -119,15 +156,29 @@ class StreamSteps:
             same: Whether its domains are these; else what is consumed counts from here on.
 
         Raises:
-            EstimatorError: A step has another number of samples here.
+            EstimatorError: A step has another number of samples here, or a field cannot be right.
         """
-        if state["step_samples"] != self.step_samples:
+        fields = StateFields(state, "the state of the stream's steps", EstimatorError)
+        domains = self.sampler.domains if same else None
+        self.use(StreamState.read(fields, domains, step), step, same=same)
+
+    def check_samples(self, state: StreamState) -> None:
+        """Check that a step has as many samples as it had.
+
+        Raises:
+            EstimatorError: It has not.
+        """
+        if state.step_samples != self.step_samples:
             raise EstimatorError(
-                f"a step had {state['step_samples']} samples, here it has {self.step_samples}: keep"
+                f"a step had {state.step_samples} samples, here it has {self.step_samples}: keep"
                 " batch_size x accumulation as it was"
             )
-        self._base = state["base"]
-        self._lag = max(self._lag, state["lag"])
-        self._since, self._counts = state["since"], state["counts"]
+
+    def use(self, state: StreamState, step: int, *, same: bool) -> None:
+        """Go on from a state that was read (`load_state_dict`)."""
+        self.check_samples(state)
+        self._base = state.base
+        self._lag = max(self._lag, state.lag)
+        self._since, self._counts = state.since, state.counts
         if not same:
             self._since, self._counts = step, None

@@ -23,9 +23,20 @@ import torch
 from mixopt.errors import EstimatorError
 from mixopt.online.contract import HeldOut, Observation
 from mixopt.online.stream_steps import StreamSteps
-from mixopt.online.sums import BROKEN, COUNT, EXCESS, LOSS, UNIT, DomainLosses, Reduction, is_first
-from mixopt.system import Array, IntArray
+from mixopt.online.sums import (
+    BROKEN,
+    COUNT,
+    EXCESS,
+    LOSS,
+    ROWS,
+    UNIT,
+    DomainLosses,
+    Reduction,
+    is_first,
+)
+from mixopt.system import Array, IntArray, StateFields
 
+_MOST_SUM = 1 << 62
 _PART_OF_LAST = 0.3  # of a window in a running mean
 
 
@@ -82,20 +93,69 @@ class LossWindow:
 
     @classmethod
     def from_json(cls, content: Mapping[str, Any]) -> LossWindow:
-        """Return the window of `to_json`."""
-        sums_RD = np.array(content["sums"], np.int64)
-        held, alignment = content["held_out"], content["alignment"]
+        """Return the window of `to_json`.
+
+        Raises:
+            EstimatorError: A field is missing or cannot be right.
+        """
+        return cls.from_fields(StateFields(content, "a window", EstimatorError), -1, -1)
+
+    @classmethod
+    def from_fields(cls, fields: StateFields, domains: int, evaluations: int) -> LossWindow:
+        """Return the window of a state.
+
+        Args:
+            fields: Those of `to_json`.
+            domains: How many there are; any number if -1.
+            evaluations: How many evaluation domains there are; any number if -1.
+
+        Raises:
+            EstimatorError: A field is missing or cannot be right.
+        """
+        sums_RD = _sums(fields, domains)
+        held = fields.maybe("held_out", fields.part)
         return cls(
-            step=content["step"],
-            due=content["due"],
-            ends_plan=content["ends_plan"],
+            step=fields.whole("step"),
+            due=fields.whole("due"),
+            ends_plan=fields.flag("ends_plan"),
             sums=lambda: sums_RD,
-            tokens_D=np.array(content["tokens"], np.float64),
-            learning_rate=content["learning_rate"],
-            held_out=None
-            if held is None
-            else HeldOut(np.array(held["losses_M"]), np.array(held["errors_M"]), held["tokens"]),
-            alignment_D=None if alignment is None else np.array(alignment, np.float64),
+            tokens_D=fields.array("tokens", (domains,), least=0),
+            learning_rate=fields.number("learning_rate"),
+            held_out=None if held is None else _held_out(held, evaluations),
+            alignment_D=fields.maybe(
+                "alignment", lambda name: fields.array(name, (domains,), nan=True)
+            ),
+        )
+
+
+@dataclass(frozen=True, eq=False)
+class WatchState:
+    """What a state of `LossWindows` holds."""
+
+    windows: list[LossWindow]
+    sums_RD: IntArray
+    alignments: list[Array]
+    means_D: list[float | None]
+
+    @classmethod
+    def read(cls, fields: StateFields, domains: int, evaluations: int) -> WatchState:
+        """Check the fields of a state.
+
+        Args:
+            fields: Those of `LossWindows.state_dict`.
+            domains: How many there are.
+            evaluations: How many evaluation domains there are; any number if -1.
+
+        Raises:
+            EstimatorError: A field is missing or cannot be right.
+        """
+        alignments = _by_place(fields, "alignments")
+        means = _by_place(fields, "means", domains)
+        return cls(
+            [LossWindow.from_fields(one, domains, evaluations) for one in fields.parts("windows")],
+            _sums(fields, domains),
+            [alignments.array(k, (domains,), nan=True) for k in alignments.content],
+            [means.maybe(k, means.number) for k in means.content],
         )
 
 
@@ -240,13 +300,37 @@ class LossWindows:
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Go on from a state of the same domains; rank 0 keeps what all of them had seen."""
+        """Go on from a state of the same domains; rank 0 keeps what all of them had seen.
+
+        Raises:
+            EstimatorError: A field is missing or cannot be right; nothing is changed.
+        """
+        fields = StateFields(state, "the state of what was seen", EstimatorError)
+        self.use(WatchState.read(fields, len(self._domains), -1))
+
+    def use(self, state: WatchState) -> None:
+        """Go on from a state that was read (`load_state_dict`)."""
         self.clear()
-        self._waiting.extend(map(LossWindow.from_json, state["windows"]))
-        self._alignments = [np.array(values) for values in state["alignments"]]
-        self._means_D = list(state["means"])
+        self._waiting.extend(state.windows)
+        self._alignments, self._means_D = list(state.alignments), list(state.means_D)
         if is_first():
-            self._losses.put(torch.tensor(state["sums"], dtype=torch.int64))
+            self._losses.put(torch.from_numpy(state.sums_RD))
+
+
+def _sums(fields: StateFields, domains: int) -> IntArray:
+    return fields.int_array("sums", (ROWS, domains), least=-_MOST_SUM)
+
+
+def _by_place(fields: StateFields, name: str, length: int | None = None) -> StateFields:
+    """Return the values of a list as fields that are called by their places."""
+    values = {str(k): value for k, value in enumerate(fields.listed(name, length))}
+    return StateFields(values, f"{fields.where}: {name}", EstimatorError)
+
+
+def _held_out(fields: StateFields, evaluations: int) -> HeldOut:
+    losses_M = fields.array("losses_M", (evaluations,))
+    errors_M = fields.array("errors_M", losses_M.shape, least=0)
+    return HeldOut(losses_M, errors_M, fields.whole("tokens"))
 
 
 def _held_out_json(held_out: HeldOut) -> dict[str, Any]:

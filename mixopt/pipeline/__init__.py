@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     from mixopt.pipeline.fit_folder import (
         check_fit_folder as check_fit_folder,
         load_fit as load_fit,
+        verify_fit_folder as verify_fit_folder,
         write_fit_folder as write_fit_folder,
     )
     from mixopt.pipeline.from_fit import (
@@ -32,7 +33,7 @@ else:
     __getattr__, __dir__ = lazy_names(
         __name__,
         {
-            "fit_folder": ["check_fit_folder", "load_fit", "write_fit_folder"],
+            "fit_folder": ["check_fit_folder", "load_fit", "verify_fit_folder", "write_fit_folder"],
             "from_fit": ["Asked", "propose_from", "propose_front_from"],
             "status": ["run_status", "status_lines"],
             "steps": ["design", "fit", "prepare", "propose", "report", "run", "sweep", "validate"],

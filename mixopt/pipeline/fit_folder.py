@@ -8,8 +8,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from mixopt.errors import RunError
-from mixopt.system import Trust, check_links
+from mixopt.errors import MixoptError, RunError
+from mixopt.run_directory import CheckedPart
+from mixopt.system import Trust, check_links, visible_files
 
 if TYPE_CHECKING:
     from mixopt.fitting import Fit
@@ -66,3 +67,25 @@ def load_fit(directory: str | Path, *, trust: Trust = False) -> Fit:
         f"{directory}: holds no fit; make one: mixopt run CONFIG --out {directory}, or"
         f" mixopt fit --mixtures W.csv --losses L.csv --out {directory}"
     )
+
+
+def verify_fit_folder(directory: Path) -> list[CheckedPart]:
+    """Check a folder that `mixopt fit` made from tables; a fit that is whole is also read.
+
+    Raises:
+        RunError: There is no fit in it.
+    """
+    from mixopt.fitting import check_fit_files
+
+    path = directory / "fit" if (directory / "fit").is_dir() else directory
+    if not (path / "fit.json").exists():
+        raise RunError(f"{directory}: holds neither a run nor a fit; nothing to verify")
+    files = visible_files(path)
+    size = sum(file.stat().st_size for file in files)
+    try:
+        check_fit_files(path)
+    except MixoptError as error:
+        file, _, what = str(error).partition(": ")
+        mend = "mixopt fit --mixtures W.csv --losses L.csv --out DIR"
+        return [CheckedPart("fit", "damaged", len(files), size, {file: what}, mend)]
+    return [CheckedPart("fit", "whole", len(files), size)]

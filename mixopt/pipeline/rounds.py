@@ -20,8 +20,9 @@ from typing import TYPE_CHECKING, Any
 
 from mixopt.errors import RunError
 from mixopt.mixture import Mixture
-from mixopt.system import Say, progress, read_json, write_json
-from mixopt.trials import ROUNDS, Trial, TrialResult, read_design, write_design
+from mixopt.pipeline.round_shapes import read_rounds
+from mixopt.system import Say, progress, write_json
+from mixopt.trials import GROUPS, ROUNDS, Trial, TrialResult, read_design, write_design
 
 if TYPE_CHECKING:
     from mixopt.config import Config
@@ -127,7 +128,7 @@ def not_run(run: Run) -> int:
 
 @dataclass(frozen=True)
 class _Record:
-    """What `rounds.json` holds."""
+    """What `rounds.json` holds; its shape is in mixopt.pipeline.round_shapes."""
 
     chosen_by: dict[str, Any] | None = None
     rounds: tuple[dict[str, Any], ...] = ()
@@ -182,8 +183,14 @@ def _read_record(path: Path) -> _Record:
     file = path / "trials" / ROUNDS
     if not file.exists():
         return _Record()
-    content = read_json(file)
-    return _Record(content["chosen_by"], tuple(content["rounds"]), content["stopped"])
+    try:
+        content = read_rounds(file)
+        return _Record(content["chosen_by"], tuple(content["rounds"]), content["stopped"])
+    except RunError as error:
+        raise RunError(
+            f"{error}; delete it and {GROUPS} beside it: the rounds are chosen again, and finished"
+            " trials stay"
+        ) from error
 
 
 def _recorded(run: Run) -> tuple[list[Trial], _Record]:

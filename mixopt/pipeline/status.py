@@ -1,4 +1,8 @@
-"""How far a run is: steps done, trials finished, running and failed, and the time left."""
+"""How far a run is: steps done, trials finished, running and failed, and the time left.
+
+All of it is read from files, so that it can be asked for from another terminal while the run goes
+on; what each worker does is in a file that the sweep keeps up to date (mixopt.sweeps).
+"""
 
 from __future__ import annotations
 
@@ -9,15 +13,22 @@ from typing import Any
 
 from mixopt.pipeline.rounds import not_run, planned_trials
 from mixopt.run_directory import STEPS, SWEEP, Run, Step
-from mixopt.system import duration, is_in_use, read_json
-from mixopt.trials import GROUPS
+from mixopt.sweeps import SweepState, read_groups, read_progress
+from mixopt.system import duration, is_in_use, short_count
+from mixopt.trials import GROUPS, read_entry
+
+QUIET_SECONDS = 10.0  # what a sweep says each second is this old: that is worth saying
 
 
 def run_status(run: Run) -> dict[str, Any]:
     """Return each step's state, and counts of trials where a step trains.
 
-    The time left of a sweep is what the trials of a round so far took, by the files' times; it is
-    absent before two are there.
+    A step that trains says tokens a second, time left and what each of its workers does. Where it
+    says nothing, the time left is by what the trials of a round so far took, by their files'
+    times; it is absent before two are there.
+
+    Raises:
+        RunError: A file of the run is damaged, with the file and the field.
     """
     in_use = is_in_use(run.path)
     steps: dict[str, Any] = {}
@@ -25,6 +36,8 @@ def run_status(run: Run) -> dict[str, Any]:
         entry: dict[str, Any] = {"state": "done" if run.is_done(step.name) else "waiting"}
         if entry["state"] == "done":
             entry["seconds"] = run.seconds[step.name]
+        elif run.fault(step.name) is not None:
+            entry |= {"state": "damaged", "fault": run.fault(step.name)}
         elif run.is_begun(step.name):
             entry["state"] = "running" if in_use else "interrupted"
         if step.trains:
@@ -34,38 +47,79 @@ def run_status(run: Run) -> dict[str, Any]:
 
 
 def status_lines(status: dict[str, Any]) -> Iterator[str]:
-    """Say a status in words, a line a step."""
+    """Say a status in words: a line a step, and one for each worker of a step that trains."""
     for step, entry in status["steps"].items():
         words = [entry["state"]]
         if "seconds" in entry:
             words.append(f"in {duration(entry['seconds'])}")
         if entry.get("trials"):
-            words.append(f"{entry['ended']} of {entry['trials']} trials")
-            unfinished = entry["ended"] - entry["finished"]
-            words += [f"{unfinished} failed or diverged"] if unfinished else []
-            words += [f"{entry['not_run']} not run"] if entry.get("not_run") else []
-            words += [f"{duration(entry['left'])} left"] if entry.get("left") else []
+            words += _trial_words(entry)
         yield f"{step:<9} {', '.join(words)}"
+        if "fault" in entry:
+            yield f"{'':<9} {entry['fault']}; mixopt verify DIR says what makes it again"
+        for number, worker in enumerate(entry.get("workers", ()), start=1):
+            yield f"{'':<9} worker {number}: {_worker_words(worker)}"
+
+
+def _trial_words(entry: dict[str, Any]) -> Iterator[str]:
+    yield f"{entry['ended']} of {entry['trials']} trials"
+    if entry.get("running"):
+        yield f"{entry['running']} running"
+    if entry["ended"] > entry["finished"]:
+        yield f"{entry['ended'] - entry['finished']} failed or diverged"
+    if entry.get("not_run"):
+        yield f"{entry['not_run']} not run"
+    if entry.get("tokens_per_second"):
+        yield f"{short_count(entry['tokens_per_second'])} tokens/s"
+    if entry.get("left"):
+        yield f"{duration(entry['left'])} left"
+    if entry.get("quiet", 0) > QUIET_SECONDS:
+        yield f"last heard of {duration(entry['quiet'])} ago"
+
+
+def _worker_words(worker: dict[str, Any]) -> str:
+    names = worker["trials"]
+    words: str = worker["doing"]
+    if names:
+        words += f" {names[0]}" + (f" and {len(names) - 1} more" if len(names) > 1 else "")
+    if worker["total"]:
+        done, total = worker["done"], worker["total"]
+        words += f", {done / total:.0%} of {short_count(total)} tokens"
+    if worker["tokens_per_second"]:
+        words += f", {short_count(worker['tokens_per_second'])} tokens/s"
+    return words
 
 
 def _trials(run: Run, step: Step, *, running: bool) -> dict[str, Any]:
     """Count what the folder of a step that trains holds; a sweep's later rounds are counted in."""
-    groups = step.trial_folder(run.path) / GROUPS
-    if not groups.exists():
-        return {}
-    total, missing = sum(len(names) for names in read_json(groups)), 0
+    folder = step.trial_folder(run.path)
+    state = read_progress(folder) if running else None
+    if not (folder / GROUPS).exists():
+        return _shown(state) if state else {}
+    total, missing = sum(len(names) for names in read_groups(folder)), 0
     if step is SWEEP:
         total, missing = planned_trials(run), not_run(run)
     files = step.trial_files(run.path)
-    states = [read_json(path)["result"]["status"] for path in files]
+    states = [read_entry(path)[1].status for path in files]
     found: dict[str, Any] = {
         "trials": total,
         "ended": len(states),
         "finished": states.count("finished"),
+        "failed": len(states) - states.count("finished"),
         **({"not_run": missing} if missing else {}),
     }
-    left = _left(groups, files, total) if running else None
+    if state is not None:
+        return {**found, **_shown(state)}
+    left = _left(folder / GROUPS, files, total) if running else None
     return found if left is None else {**found, "left": left}
+
+
+def _shown(state: SweepState) -> dict[str, Any]:
+    """Return what only a running sweep knows."""
+    known = {"running": state.running, "quiet": max(0.0, round(time.time() - state.updated, 1))}
+    for name, value in (("tokens_per_second", state.tokens_per_second), ("left", state.left)):
+        known |= {} if value is None else {name: round(value, 1)}
+    return {**known, "workers": [worker.model_dump() for worker in state.workers]}
 
 
 def _left(groups: Path, files: Sequence[Path], total: int) -> float | None:

@@ -77,8 +77,10 @@ def _sweep(run: Run, say: Say) -> None:
             job,
             SWEEP.trial_folder(run.path),
             workers=run.config.sweep.workers,
+            patience=run.config.sweep.patience,
             title=SWEEP.name,
             planned=planned,
+            say=say,
         )
 
     trials, results = run_rounds(run, train, say)
@@ -151,14 +153,30 @@ def _validate(run: Run, say: Say) -> None:
         config,
         run.config.seed,
     )
+    _forget_others(run, planned, say)
     results = run_trials(
         planned,
         _job(run, config.tokens or 2 * run.config.proxy.tokens),
         VALIDATE.trial_folder(run.path),
         workers=run.config.sweep.workers,
+        patience=run.config.sweep.patience,
         title=VALIDATE.name,
+        say=say,
     )
     _keep_results(run, VALIDATE, planned, results, say)
+
+
+def _forget_others(run: Run, planned: Sequence[Trial], say: Say) -> None:
+    """Delete results of mixtures that are no longer validated: proposal.yaml was edited since."""
+    from mixopt.trials import TrialFolder, read_entry
+
+    folder = VALIDATE.trial_folder(run.path)
+    by_name = {trial.name: trial for trial in planned}
+    for file in VALIDATE.trial_files(run.path):
+        trial = read_entry(file)[0]
+        if by_name.get(trial.name, trial).mixture.fingerprint != trial.mixture.fingerprint:
+            say(f"validate: {trial.name} is of another mixture than proposal.yaml; it is deleted")
+            TrialFolder(folder).forget(trial.name)
 
 
 def _report(run: Run, _: Say) -> None:

@@ -63,7 +63,7 @@ def run(
     Raises:
         MixoptError: Something that was given cannot be right; one line says what mends it.
     """
-    asked = _Asked.of(config, out, overrides, trust=trust)
+    asked = _Request.of(config, out, overrides, trust=trust)
     with working_in(Path(out)):
         opened = asked.open(redo, say)
         if retry_failed:
@@ -87,7 +87,7 @@ def prepare(
     Shards that are there already are verified by their hashes, and made again where they differ;
     the steps after this one are kept, since the same documents give the same shards.
     """
-    asked = _Asked.of(config, out, overrides, trust=trust)
+    asked = _Request.of(config, out, overrides, trust=trust)
     with working_in(Path(out)):
         opened = asked.open(None, say)
         if opened.is_done(PREPARE.name):
@@ -104,7 +104,7 @@ def design(
     say: Say = silent,
 ) -> Run:
     """Choose the mixtures to try."""
-    return _single(DESIGN, _Asked.of(config, out, overrides, trust=trust), say)
+    return _single(DESIGN, _Request.of(config, out, overrides, trust=trust), say)
 
 
 def sweep(
@@ -116,7 +116,7 @@ def sweep(
     say: Say = silent,
 ) -> Run:
     """Train a proxy on each mixture of the design."""
-    return _single(SWEEP, _Asked.of(config, out, overrides, trust=trust), say)
+    return _single(SWEEP, _Request.of(config, out, overrides, trust=trust), say)
 
 
 def fit(
@@ -128,7 +128,7 @@ def fit(
     say: Say = silent,
 ) -> Run:
     """Fit the regressors, and choose one by cross-validation."""
-    return _single(FIT, _Asked.of(config, out, overrides, trust=trust), say)
+    return _single(FIT, _Request.of(config, out, overrides, trust=trust), say)
 
 
 def propose(
@@ -140,7 +140,7 @@ def propose(
     say: Say = silent,
 ) -> Run:
     """Search for the mixture with the best predicted objective."""
-    return _single(PROPOSE, _Asked.of(config, out, overrides, trust=trust), say)
+    return _single(PROPOSE, _Request.of(config, out, overrides, trust=trust), say)
 
 
 def validate(
@@ -152,7 +152,7 @@ def validate(
     say: Say = silent,
 ) -> Run:
     """Train the proposal against its baselines, several seeds each."""
-    return _single(VALIDATE, _Asked.of(config, out, overrides, trust=trust), say)
+    return _single(VALIDATE, _Request.of(config, out, overrides, trust=trust), say)
 
 
 def report(
@@ -164,11 +164,11 @@ def report(
     say: Say = silent,
 ) -> Run:
     """Write the page that shows the run."""
-    return _single(REPORT, _Asked.of(config, out, overrides, trust=trust), say)
+    return _single(REPORT, _Request.of(config, out, overrides, trust=trust), say)
 
 
 @dataclass(frozen=True)
-class _Asked:
+class _Request:
     """The configuration that a step is asked for, where its run is, and what code is trusted."""
 
     config: Config
@@ -179,7 +179,7 @@ class _Asked:
     @classmethod
     def of(
         cls, config: Source | Config, out: Source, overrides: Sequence[str], *, trust: bool
-    ) -> _Asked:
+    ) -> _Request:
         """Read a configuration.
 
         A user's own names the code that it trusts. One that is the record in the run directory
@@ -208,7 +208,7 @@ class _Asked:
         return run
 
 
-def _single(step: Step, asked: _Asked, say: Say) -> Run:
+def _single(step: Step, asked: _Request, say: Say) -> Run:
     with working_in(asked.out):
         return _done(asked.open(None, say), step, say)
 

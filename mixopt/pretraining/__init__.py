@@ -12,21 +12,30 @@ from typing import TYPE_CHECKING
 from mixopt.system.lazy_names import lazy_names
 
 if TYPE_CHECKING:
+    from mixopt.pretraining.checkpoints import Checkpoints as Checkpoints
     from mixopt.pretraining.config import PretrainConfig as PretrainConfig
     from mixopt.pretraining.pretraining_run import pretrain as pretrain
+    from mixopt.pretraining.ranks import joined as joined
     from mixopt.pretraining.result import result_lines as result_lines
     from mixopt.pretraining.text.stream_input import (
         StreamedText as StreamedText,
         prepare_streams as prepare_streams,
         rows_of as rows_of,
     )
+    from mixopt.pretraining.verification import (
+        is_pretraining as is_pretraining,
+        verify_pretraining as verify_pretraining,
+    )
 else:
     __getattr__, __dir__ = lazy_names(
         __name__,
         {
+            "checkpoints": ["Checkpoints"],
             "config": ["PretrainConfig"],
+            "ranks": ["joined"],
             "result": ["result_lines"],
             "pretraining_run": ["pretrain"],
+            "verification": ["is_pretraining", "verify_pretraining"],
             "text.stream_input": ["StreamedText", "prepare_streams", "rows_of"],
         },
     )

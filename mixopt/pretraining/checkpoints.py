@@ -1,39 +1,48 @@
 """Checkpoints: a folder that is either whole or not there, for any number of ranks.
 
     checkpoints/step-00001000/
-      state.json          steps, sampler, mixture; the size of each other file
-      experts.npz         counts of experts since their last window, of a model that has some
       shard-*.safetensors weights and the optimiser's state, as torch.distributed.checkpoint
                           lays them out, each rank its part
+      experts.npz         counts of experts since their last window, of a model that has some
+      state.json          steps, sampler, mixture; size and hash of each other file
 
 The folder is written under a name that does not count, and gets its own at once when all of it is
 on disk. So the last checkpoint is the one with the largest step, whenever a process was killed.
-Nothing in it is a pickle.
+What a disk or a person changed since is noticed before anything is read: a run goes on from the
+newest that is whole, and those after it become `damaged-step-*`. Nothing in it is a pickle.
 """
 
 from __future__ import annotations
 
+import hashlib
+import logging
 import os
 import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import torch.distributed as dist
 from torch import Tensor, nn, optim
-from torch.distributed.checkpoint.hf_storage import (
-    HuggingFaceStorageReader,
-    HuggingFaceStorageWriter,
-)
+from torch.distributed.checkpoint.hf_storage import HuggingFaceStorageReader
 from torch.distributed.checkpoint.state_dict import StateDictOptions, get_optimizer_state_dict
 from torch.distributed.checkpoint.state_dict_loader import load
 from torch.distributed.checkpoint.state_dict_saver import save
 
-from mixopt.errors import RunError
+from mixopt.errors import MixoptError, RunError
+from mixopt.pretraining.checkpoint_files import (
+    CheckpointState,
+    file_fault,
+    found_checkpoints,
+    read_state,
+    unknown_file,
+    write_manifest,
+)
+from mixopt.pretraining.hashed_shards import HashedShards
 from mixopt.pretraining.ranks import Ranks
-from mixopt.system import read_json, write_json
+from mixopt.system import FileRecord
 
-FORMAT = "mixopt-pretrain/1"
-STATE = "state.json"
+DAMAGED = "damaged-"
 _FLAT = StateDictOptions(flatten_optimizer_state_dict=True)
 
 
@@ -74,20 +83,76 @@ class Checkpoints:
         """
         path = self._folder / f".{_name(step)}.tmp"
         self._ranks.first(lambda: _emptied(path))
+        writer = HashedShards(path)
         try:
-            writer = HuggingFaceStorageWriter(str(path), save_distributed=True)
             save(_tensors(model, optimizer), storage_writer=writer)
         except Exception as error:
             raise RunError(f"{path}: cannot be written: {_first_line(error)}") from error
-        self._ranks.first(lambda: self._finish(path, step, state, files, beside))
+        shards = {
+            name: one for part in self._gathered(writer.records) for name, one in part.items()
+        }
+        self._ranks.first(lambda: self._finish(path, step, state, files, beside, shards))
 
-    def load(self, path: Path, model: nn.Module, optimizer: optim.Optimizer) -> None:
-        """Fill model and optimiser from a checkpoint that any number of ranks wrote.
+    def newest_whole(self) -> tuple[Path, CheckpointState] | None:
+        """Return the newest checkpoint that is what was written, the same on every rank.
+
+        What is newer and is not becomes `damaged-step-*`, and a warning says why.
+
+        Returns:
+            Its folder and its state; None where there is no checkpoint at all.
 
         Raises:
-            RunError: It is damaged, or of another model.
+            RunError: There are some, and none is whole.
         """
-        self._ranks.first(lambda: _check_files(path))
+        refused: dict[Path, str] = {}
+        for path in reversed(self._ranks.first(lambda: found_checkpoints(self._folder))):
+            found = self._whole(path)
+            if isinstance(found, CheckpointState):
+                self._ranks.first(lambda: self._put_aside(refused, path))  # noqa: B023
+                return path, found
+            refused[path] = found
+        if refused:
+            self._ranks.fail(
+                f"{next(iter(refused.values()))}; no checkpoint in {self._folder} is whole: put the"
+                " file back from a copy, or remove that folder to begin again"
+            )
+        return None
+
+    def _whole(self, path: Path) -> CheckpointState | str:
+        """Return the state of a checkpoint, or what is wrong with it; ranks share the reading."""
+        state: CheckpointState | str = self._ranks.first(lambda: _state_or_fault(path))
+        if isinstance(state, str):
+            return state
+        mine = slice(self._ranks.rank, None, self._ranks.count)
+        faults = self._gathered(file_fault(path, state, mine))
+        return next((fault for fault in faults if fault is not None), state)
+
+    def _put_aside(self, refused: Mapping[Path, str], chosen: Path) -> None:
+        for path, fault in refused.items():
+            logging.getLogger("mixopt.pretraining").warning(
+                "%s; going on from %s instead", fault, chosen.name
+            )
+            aside = path.with_name(DAMAGED + path.name)
+            try:
+                if aside.exists():
+                    shutil.rmtree(aside)
+                path.replace(aside)
+            except OSError as error:
+                raise RunError(f"{path}: cannot be renamed: {error.strerror}") from error
+
+    def _gathered(self, mine: Any) -> list[Any]:
+        """Return what each rank says, in order."""
+        said: list[Any] = [mine] * self._ranks.count
+        if self._ranks.count > 1:
+            dist.all_gather_object(said, mine)
+        return said
+
+    def load(self, path: Path, model: nn.Module, optimizer: optim.Optimizer) -> None:
+        """Fill model and optimiser from a whole checkpoint that any number of ranks wrote.
+
+        Raises:
+            RunError: It is of another model.
+        """
         try:
             load(_tensors(model, optimizer), storage_reader=HuggingFaceStorageReader(str(path)))
         except Exception as error:
@@ -100,51 +165,31 @@ class Checkpoints:
         state: Mapping[str, Any],
         files: Mapping[str, bytes],
         beside: Sequence[Path],
+        shards: Mapping[str, FileRecord],
     ) -> None:
+        records = dict(shards)
         try:
             for name, inside in files.items():
                 (path / name).write_bytes(inside)
                 _sync(path / name)
-            sizes = {file.name: file.stat().st_size for file in sorted(path.iterdir())}
-            content = {"format": FORMAT, "step": step, **state, "files": sizes}
-            write_json(path / STATE, content)
+                records[name] = FileRecord(len(inside), hashlib.sha256(inside).hexdigest())
+            write_manifest(path, step, state, records)
             for part in (*beside, path):
                 _sync(part)
             final = self._folder / _name(step)
             path.replace(final)
             _sync(self._folder)
-            for old in _found(self._folder)[: -self._keep]:
+            for old in found_checkpoints(self._folder)[: -self._keep]:
                 shutil.rmtree(old)
+            for old in self._folder.glob(f"{DAMAGED}step-*"):
+                if old.name <= DAMAGED + final.name:  # the run has come past it again
+                    shutil.rmtree(old)
         except OSError as error:
             raise RunError(f"{self._folder}: cannot be written: {error.strerror}") from error
 
 
-def last_checkpoint(folder: Path) -> Path | None:
-    """Return the one with the largest step; None where there is none."""
-    found = _found(folder)
-    return found[-1] if found else None
-
-
-def read_state(path: Path) -> dict[str, Any]:
-    """Return what a checkpoint holds besides tensors.
-
-    Raises:
-        RunError: It cannot be read, or another version of mixopt wrote it.
-    """
-    state: dict[str, Any] = read_json(path / STATE)
-    if state.get("format") != FORMAT:
-        raise RunError(f"{path / STATE}: format {state.get('format')!r}, expected {FORMAT!r}")
-    return state
-
-
 def _name(step: int) -> str:
     return f"step-{step:08d}"
-
-
-def _found(folder: Path) -> list[Path]:
-    if not folder.is_dir():
-        return []
-    return sorted(p for p in folder.iterdir() if p.name.startswith("step-") and p.is_dir())
 
 
 def _emptied(path: Path) -> None:
@@ -158,13 +203,14 @@ def _emptied(path: Path) -> None:
         raise RunError(f"{path}: cannot be written: {error.strerror}") from error
 
 
-def _check_files(path: Path) -> None:
-    for name, size in read_state(path)["files"].items():
-        file = path / name
-        found = file.stat().st_size if file.exists() else None
-        if found != size:
-            what = "is missing" if found is None else f"has {found} bytes, not {size}"
-            raise RunError(f"{file}: {what}; remove {path} to go on from the checkpoint before it")
+def _state_or_fault(path: Path) -> CheckpointState | str:
+    try:
+        state = read_state(path)
+    except MixoptError as error:
+        return str(error)
+    if path.name != _name(state.step):
+        return f"{path}: is the checkpoint of step {state.step}, under another name"
+    return unknown_file(path, state.files) or state
 
 
 def _tensors(model: nn.Module, optimizer: optim.Optimizer) -> dict[str, Any]:

@@ -18,16 +18,24 @@ from __future__ import annotations
 import hashlib
 import json
 from pathlib import Path
+from typing import Any
 
 import yaml
 
 from mixopt.config import dump_sections
 from mixopt.errors import RunError
-from mixopt.pretraining.checkpoints import last_checkpoint
+from mixopt.pretraining.checkpoint_files import last_checkpoint
 from mixopt.pretraining.config import PretrainConfig
 from mixopt.run_directory import differences
-from mixopt.system import write_text
+from mixopt.system import (
+    check_sealed_text,
+    checked_as,
+    read_yaml,
+    sealed_text,
+    write_text,
+)
 
+HEADER = "The resolved configuration of this run; written by mixopt."
 CHECKPOINTS, MIXTURE_LOG, METRICS = "checkpoints", "mixture_log.jsonl", "metrics.jsonl"
 
 _FREE = (
@@ -53,26 +61,44 @@ def open_directory(config: PretrainConfig, out: Path) -> None:
     """Make the directory, or check that the run in it may go on with this configuration.
 
     Raises:
-        RunError: It was begun with another value of a field that results depend on.
+        RunError: It was begun with another value of a field that results depend on, or its record
+            of that is gone or damaged.
     """
     record, content = out / "config.yaml", dump_sections(config)
-    if record.exists() and last_checkpoint(out / CHECKPOINTS) is not None:
-        before = yaml.safe_load(record.read_text(encoding="utf-8"))
+    if last_checkpoint(out / CHECKPOINTS) is not None:
+        before = recorded_config(record)
         for name, was, now in differences(before, content):
             if not _is_in(name, _free(config)):
                 raise RunError(
-                    f"{out}: the run was begun with {name} {was}, and here it is {now}; use"
-                    " another --out"
+                    f"{out}: the run was begun with {name} {_line(was)}, and here it is"
+                    f" {_line(now)}; use another --out"
                 )
-    text = "# The resolved configuration of this run; written by mixopt.\n"
-    text += yaml.safe_dump(content, sort_keys=False, allow_unicode=True)
-    write_text(record, text)
+    text = yaml.safe_dump(content, sort_keys=False, allow_unicode=True)
+    write_text(record, sealed_text(text, HEADER))
+
+
+def recorded_config(record: Path) -> dict[str, Any]:
+    """Return the configuration that a run was begun with.
+
+    Raises:
+        RunError: The record cannot be read, or has changed.
+    """
+    mend = "put it back from a copy; what the run was begun with is needed to go on"
+    check_sealed_text(record, HEADER, mend=mend)
+    recorded: dict[str, Any] = checked_as(
+        dict[str, Any], read_yaml(record, error=RunError), str(record)
+    )
+    return recorded
 
 
 def run_fingerprint(config: PretrainConfig) -> str:
     """Return a hash of all that results depend on."""
     values = [(n, v) for n, _, v in differences({}, dump_sections(config)) if not _is_in(n, _FREE)]
     return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def _line(value: object) -> str:
+    return " ".join(str(value).split())[:200]
 
 
 def _free(config: PretrainConfig) -> tuple[str, ...]:

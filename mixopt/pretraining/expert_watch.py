@@ -44,6 +44,7 @@ from mixopt.routing import (
     saved_state,
     training_scalars,
 )
+from mixopt.system import StateFields, read_arrays
 
 STATE = "experts.npz"  # in a checkpoint
 WINDOWS = 20  # of a run
@@ -130,22 +131,25 @@ class ExpertWatch:
         """Go on from a checkpoint; what was recorded after it is dropped.
 
         Raises:
-            RoutingError: It is of other experts.
+            RoutingError: It is of other experts, or damaged.
         """
         self._ranks.first(lambda: self.record.cut(step))
         self._line = self._part = self._nothing
         self._begun = step
         if not (checkpoint / STATE).exists():  # experts were not counted before it
             return
-        state = _read(checkpoint / STATE)
+        state, begun = _read(checkpoint / STATE)
         domains = saved_domains(state)
         if domains == self._nothing.domains:
-            kept = load_state(state, self._nothing)
-            self._line, self._part, self._begun = kept["line"], kept["part"], state["begun"]
+            kept = StateFields(
+                load_state(state, self._nothing), str(checkpoint / STATE), RoutingError
+            )
+            self._line, self._part, self._begun = kept.get("line"), kept.get("part"), begun
             return
         # Counts of other domains cannot be added to: their last window ends here.
         before = nothing(domains, [(n, e, k) for n, (e, k) in self._nothing.sizes.items()])
-        window = CountedWindow(state["begun"], step, load_state(state, before)["part"])
+        loaded = StateFields(load_state(state, before), str(checkpoint / STATE), RoutingError)
+        window = CountedWindow(begun, step, loaded.get("part"))
         if window.start < step:
             self._ranks.first(lambda: self.record.write_window(window))
 
@@ -218,9 +222,19 @@ def _finite(layer: LayerAssignments) -> LayerAssignments:
     return replace(layer, **{name: np.zeros_like(arrays[name]) for name in sums})
 
 
-def _read(path: Path) -> dict[str, Any]:
-    with np.load(path, allow_pickle=False) as file:
-        state: dict[str, Any] = {name: file[name] for name in file.files}
-    about, begun = state.pop("about").tobytes().decode(), int(state.pop("begun"))
-    tensors = {name: torch.from_numpy(array) for name, array in state.items()}
-    return {**tensors, "about": about, "begun": begun}
+def _read(path: Path) -> tuple[dict[str, Any], int]:
+    """Return the windows of a checkpoint and the step at which the last of them began.
+
+    Raises:
+        RoutingError: The file cannot be read, or a field is missing or cannot be right.
+    """
+    arrays: dict[str, Any] = dict(read_arrays(path, error=RoutingError))
+    fields = StateFields(arrays, str(path), RoutingError)
+    begun = StateFields({"begun": fields.get("begun").tolist()}, str(path), RoutingError)
+    about = bytes(fields.int_array("about", (-1,)).astype(np.uint8)).decode(errors="replace")
+    tensors = {
+        name: torch.from_numpy(array)
+        for name, array in arrays.items()
+        if name not in {"about", "begun"} and array.dtype.kind in "if"
+    }
+    return {**tensors, "about": about}, begun.whole("begun")

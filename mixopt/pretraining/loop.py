@@ -15,34 +15,35 @@ from typing import Any
 
 import torch
 
-from mixopt.errors import RunError
+from mixopt.errors import OtherRankError, RunError, SamplerError
 from mixopt.online import HeldOut
 from mixopt.pretraining.assembly import Parts
-from mixopt.pretraining.checkpoints import Checkpoints, read_state
-from mixopt.pretraining.directory import CHECKPOINTS, METRICS, MIXTURE_LOG
+from mixopt.pretraining.checkpoint_files import CheckpointState
+from mixopt.pretraining.checkpoints import Checkpoints
+from mixopt.pretraining.directory import METRICS, MIXTURE_LOG
 from mixopt.pretraining.expert_watch import STATE as EXPERTS_STATE
 from mixopt.pretraining.interruption import Interruption
 from mixopt.pretraining.metrics import held_out_line, shares
 from mixopt.pretraining.ranks import Ranks
 from mixopt.pretraining.training_step import StepOutcome
-from mixopt.system import no_progress, progress
+from mixopt.sampling import check_ranks
+from mixopt.system import StateFields, no_progress, progress
 
 
 class Loop:
     """A run between its checkpoints, on one rank."""
 
-    def __init__(self, parts: Parts, out: Path, ranks: Ranks) -> None:
+    def __init__(self, parts: Parts, out: Path, ranks: Ranks, checkpoints: Checkpoints) -> None:
         """Take the parts; `begin` or `resume` comes next.
 
         Args:
             parts: What the run is made of.
             out: The run directory.
             ranks: This rank and the others.
+            checkpoints: Those of the run.
         """
         self._parts, self._ranks = parts, ranks
-        self._config = parts.config
-        keep = parts.config.checkpoint.keep
-        self._checkpoints = Checkpoints(out / CHECKPOINTS, ranks, keep=keep)
+        self._config, self._checkpoints = parts.config, checkpoints
         self._beside = [out / METRICS, out / MIXTURE_LOG]
         self._step, self._losses = 0, dict[str, float]()
 
@@ -52,23 +53,27 @@ class Loop:
         if self._parts.experts is not None:
             self._parts.experts.begin()
 
-    def resume(self, path: Path) -> None:
-        """Go on from a checkpoint.
+    def resume(self, path: Path, state: CheckpointState) -> None:
+        """Go on from a checkpoint that is whole.
+
+        Args:
+            path: Its folder.
+            state: What it holds besides tensors.
 
         Raises:
-            RunError: It is damaged, or has other domains and there is no `map_domains`.
+            RunError: It has other domains and there is no `map_domains`, or a state in it cannot
+                be right.
             SamplerError: It is of other batches or another seed.
             EstimatorError: The estimator cannot go on from it.
         """
-        state = read_state(path)
-        self._ranks.each(lambda: self._resume_stream(path, state))
-        self._parts.mixture.load_state_dict(state["mixture"])
+        self._ranks.each(lambda: self._resume_stream(path, state.sampler))
+        self._parts.mixture.load_state_dict(state.mixture)
         if (experts := self._parts.experts) is not None:
-            self._ranks.each(lambda: experts.resume(path, state["step"]))
+            self._ranks.each(lambda: experts.resume(path, state.step))
         self._checkpoints.load(path, self._parts.model.plain, self._parts.optimizer)
-        self._parts.metrics.cut(state["metrics_size"])
-        self._step, self._losses = state["step"], state["losses"]
-        self._parts.meter.load_state_dict(state["meter"])
+        self._ranks.each(lambda: self._parts.metrics.cut(state.metrics_size))
+        self._ranks.each(lambda: self._parts.meter.load_state_dict(state.meter))
+        self._step, self._losses = state.step, dict(state.losses)
 
     @property
     def is_finished(self) -> bool:
@@ -83,6 +88,7 @@ class Loop:
                 written.
         """
         parts, steps = self._parts, self._config.training.steps
+        self._check_ranks()
         parts.mixture.start()
         with self._progress(steps) as update, self._own_randomness():
             for batch in parts.loader:
@@ -142,6 +148,7 @@ class Loop:
 
     def _save(self) -> None:
         parts = self._parts
+        self._check_ranks()
         state = {
             "meter": parts.meter.state_dict(),
             "losses": self._losses,
@@ -160,9 +167,17 @@ class Loop:
     def _is_due(self, every: int) -> bool:
         return self.is_finished or (every > 0 and self._step % every == 0)
 
-    def _resume_stream(self, path: Path, state: Mapping[str, Any]) -> None:
-        here, saved = self._parts.sampler.sizes, state["sampler"]
-        before = dict(zip(saved["domains"], saved["sizes"], strict=True))
+    def _check_ranks(self) -> None:
+        """Check that ranks have one order of samples; rank 0 says where they have not."""
+        try:
+            check_ranks(self._parts.sampler)
+        except SamplerError as error:
+            raise (error if self._ranks.is_first else OtherRankError(str(error))) from error
+
+    def _resume_stream(self, path: Path, saved: Mapping[str, Any]) -> None:
+        fields = StateFields(saved, f"{path}: sampler", RunError)
+        here, names = self._parts.sampler.sizes, fields.texts("domains")
+        before = dict(zip(names, fields.wholes("sizes", len(names)), strict=True))
         mapped = self._config.map_domains if before != here else None
         if before != here and mapped is None:
             raise RunError(

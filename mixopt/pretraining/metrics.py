@@ -19,9 +19,10 @@ from typing import Any
 import torch
 
 from mixopt.errors import RunError
-from mixopt.online import COUNT, LOSS, UNIT, DomainLosses, HeldOut, Reduction, is_first
+from mixopt.online import COUNT, LOSS, ROWS, UNIT, DomainLosses, HeldOut, Reduction, is_first
 from mixopt.pretraining.config import TrainingConfig
 from mixopt.pretraining.training_step import StepOutcome
+from mixopt.system import StateFields
 
 # Dense bfloat16 (V100: float16), as the makers state it without sparsity; the first that fits.
 _PEAK_FLOPS = (
@@ -51,11 +52,19 @@ class MetricsFile:
         self.size = 0
 
     def cut(self, size: int) -> None:
-        """Go on after so many bytes."""
+        """Go on after so many bytes.
+
+        Raises:
+            RunError: The file cannot be written.
+        """
         self.size = size
-        if self._path is not None:
+        if self._path is None:
+            return
+        try:
             with self._path.open("ab") as stream:
                 stream.truncate(min(size, stream.tell()))
+        except OSError as error:
+            raise RunError(f"{self._path}: cannot be written: {error.strerror}") from error
 
     def write(self, line: Mapping[str, Any]) -> None:
         """Write a line, with the time; NaN is not allowed.
@@ -115,10 +124,17 @@ class Meter:
         return {"skipped": self.skipped, "domains": list(self._domains), "sums": sums}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Go on from a state; rank 0 keeps what all ranks had seen, unless domains changed."""
-        self.skipped = state["skipped"]
-        if is_first() and state["domains"] == list(self._domains):
-            self._losses.put(torch.tensor(state["sums"], dtype=torch.int64))
+        """Go on from a state; rank 0 keeps what all ranks had seen, unless domains changed.
+
+        Raises:
+            RunError: The state cannot be right; nothing is changed.
+        """
+        fields = StateFields(state, "the meter's state", RunError)
+        skipped, domains = fields.whole("skipped"), fields.texts("domains")
+        sums_RD = fields.int_array("sums", (ROWS, len(domains)))
+        self.skipped = skipped
+        if is_first() and domains == list(self._domains):
+            self._losses.put(torch.from_numpy(sums_RD))
 
     @contextmanager
     def paused(self) -> Iterator[None]:

@@ -16,12 +16,13 @@ from typing import Any
 
 from torch import Tensor
 
-from mixopt.errors import MixtureError, SamplerError
+from mixopt.errors import MixtureError, RunError, SamplerError
 from mixopt.mixture import Mixture
 from mixopt.online import MixtureLog
 from mixopt.pretraining.config import MixtureSource, PretrainConfig
 from mixopt.pretraining.run_text import RunText
 from mixopt.sampling import MixtureSampler
+from mixopt.system import StateFields
 
 Scheduled = list[tuple[int, Mixture, str]]
 
@@ -111,10 +112,16 @@ class FixedMixture:
         return {"step": self._step, "domains": self._domains, "log_size": self._log.size}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Go on from a state; what the log has after it is cut off."""
-        self._step, self._is_fresh = state["step"], False
-        self._is_changed = state["domains"] != self._domains
-        self._log.cut(state["log_size"])
+        """Go on from a state; what the log has after it is cut off.
+
+        Raises:
+            RunError: The state cannot be right, or the log is shorter than it was.
+        """
+        fields = StateFields(state, "the mixture's state", RunError)
+        step, domains = fields.whole("step"), fields.texts("domains")
+        self._log.cut(fields.whole("log_size"))
+        self._step, self._is_fresh = step, False
+        self._is_changed = domains != self._domains
 
     def _write(self) -> None:
         if self._step in self._known:

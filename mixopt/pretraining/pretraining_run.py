@@ -9,10 +9,11 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from mixopt.errors import ConfigError, MixoptError, OtherRankError
+from mixopt.errors import ConfigError, MixoptError, OtherRankError, RunError
 from mixopt.online import make_estimator
 from mixopt.pretraining.assembly import Parts, make_parts
-from mixopt.pretraining.checkpoints import last_checkpoint, read_state
+from mixopt.pretraining.checkpoint_files import last_checkpoint, read_state
+from mixopt.pretraining.checkpoints import Checkpoints
 from mixopt.pretraining.config import PretrainConfig, load_pretraining
 from mixopt.pretraining.directory import (
     CHECKPOINTS,
@@ -29,7 +30,7 @@ from mixopt.pretraining.result import PretrainResult
 from mixopt.pretraining.text import HELD_OUT, corpus_path, prepare_for
 from mixopt.routing import SCALARS
 from mixopt.run_directory import working_in
-from mixopt.system import Say
+from mixopt.system import Say, StateFields
 from mixopt.tracking import Tracker, code_tags, corpus_datasets, streamed_datasets
 
 
@@ -67,11 +68,12 @@ def pretrain(
     asked = _read(config, overrides)
     with joined(asked.device) as ranks, _alone_in(path, ranks), listening() as interruption:
         ranks.first(lambda: _prepare(asked, path, say))
-        last = ranks.first(lambda: last_checkpoint(path / CHECKPOINTS))
-        if last is None or read_state(last)["step"] < asked.training.steps:
+        checkpoints = Checkpoints(path / CHECKPOINTS, ranks, keep=asked.checkpoint.keep)
+        last = checkpoints.newest_whole()
+        if last is None or last[1].step < asked.training.steps:
             parts = make_parts(asked, path, ranks)
-            loop = Loop(parts, path, ranks)
-            loop.begin() if last is None else loop.resume(last)
+            loop = Loop(parts, path, ranks, checkpoints)
+            loop.begin() if last is None else loop.resume(*last)
             with _tracked(parts, loop, path, ranks, say):
                 loop.run(interruption)
         return ranks.first(lambda: _result(asked, path))
@@ -179,11 +181,11 @@ def _result(config: PretrainConfig, out: Path) -> PretrainResult:
     state = read_state(last)
     return PretrainResult(
         path=out,
-        step=state["step"],
+        step=state.step,
         steps=config.training.steps,
-        tokens=state["step"] * config.training.step_tokens,
-        skipped=state["meter"]["skipped"],
-        weights=state["weights"],
-        losses=state["losses"],
+        tokens=state.step * config.training.step_tokens,
+        skipped=StateFields(state.meter, f"{last}: meter", RunError).whole("skipped"),
+        weights=state.weights,
+        losses=state.losses,
         checkpoint=last,
     )

@@ -9,6 +9,7 @@ from mixopt.system.lazy_names import lazy_names
 if TYPE_CHECKING:
     from mixopt.proposals.best_mixture import propose_mixture as propose_mixture
     from mixopt.proposals.mixture_search import search as search
+    from mixopt.proposals.own_mixture import predict_own_mixture as predict_own_mixture
     from mixopt.proposals.pareto_front import Front as Front, propose_front as propose_front
     from mixopt.proposals.problem import Problem as Problem
     from mixopt.proposals.proposal import Interval as Interval, Proposal as Proposal
@@ -31,6 +32,7 @@ else:
         {
             "best_mixture": ["propose_mixture"],
             "mixture_search": ["search"],
+            "own_mixture": ["predict_own_mixture"],
             "pareto_front": ["Front", "propose_front"],
             "problem": ["Problem"],
             "proposal": ["Interval", "Proposal"],

@@ -84,7 +84,7 @@ def propose_mixture(
         InfeasibleError: No mixture is found that keeps the guardrails.
     """
     _check_same_fit(fit, objective, constraints)
-    compared = _compared(natural.over(fit.domains), trials, objective)
+    compared = compared_mixtures(natural.over(fit.domains), trials, objective)
     constraints, kept = keeping_unmeasured(
         constraints, compared["natural"], fit.targets, config.keep_unmeasured
     )
@@ -123,6 +123,15 @@ def propose_mixture(
     return replace(proposal, warnings=warnings)
 
 
+def compared_mixtures(natural: Mixture, trials: Trials, objective: Objective) -> dict[str, Mixture]:
+    """Return what a proposal is compared with, by name."""
+    return {
+        "natural": natural,
+        "uniform": Mixture.uniform(natural.domains),
+        "best_trial": best_trial(trials, objective)[1].over(natural.domains),
+    }
+
+
 def _check_same_fit(fit: Fit, objective: Objective, constraints: Constraints) -> None:
     if objective.unit != fit.objective.unit:
         raise ConfigError(
@@ -134,14 +143,6 @@ def _check_same_fit(fit: Fit, objective: Objective, constraints: Constraints) ->
             f"the constraints are on domains {', '.join(constraints.domains)}; the fit has"
             f" {', '.join(fit.domains)}"
         )
-
-
-def _compared(natural: Mixture, trials: Trials, objective: Objective) -> dict[str, Mixture]:
-    return {
-        "natural": natural,
-        "uniform": Mixture.uniform(natural.domains),
-        "best_trial": best_trial(trials, objective)[1].over(natural.domains),
-    }
 
 
 def _check_guardrails(

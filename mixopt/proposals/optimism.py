@@ -27,10 +27,13 @@ FEWEST = 3
 
 @dataclass(frozen=True)
 class Optimism:
-    """By how much the predicted objective of an optimum is too good, by two estimates."""
+    """By how much the predicted objective of an optimum is too good, by two estimates.
+
+    Both are None for a mixture that nobody searched for.
+    """
 
     refits: float | None
-    held_out: float
+    held_out: float | None
 
     def to_json(self) -> dict[str, float | None]:
         """Return the numbers as plain values."""

@@ -15,6 +15,7 @@ reads and shows a proposal: nothing here needs more than numpy and a YAML reader
     optimism:           by how much the predicted objective is too good, by two estimates
     warnings:           what to know before training on it
     provenance:         what it was made from
+    sha256:             the seal of all that (mixopt.system.seals): an edited file is no proposal
 """
 
 from __future__ import annotations
@@ -31,8 +32,9 @@ import yaml
 from mixopt.errors import MixtureError, RunError
 from mixopt.mixture import Mixture
 from mixopt.proposals.optimism import Optimism
-from mixopt.system import write_text
+from mixopt.system import SEAL, StateFields, check_seal, read_yaml, sealed, write_text
 
+OWN = "read it as a mixture of your own: Mixture.from_file, or load_run(DIR).proposal to predict it"
 HEADER = """\
 # A data mixture that mixopt proposes. Numbers are predictions for trials like those that were
 # fitted; low and high bound 90% of the errors on held-out mixtures.
@@ -120,7 +122,8 @@ class Proposal:
 
     def to_file(self, path: str | Path) -> None:
         """Write the proposal as YAML that `from_file` and `Mixture.from_file` read."""
-        text = yaml.safe_dump(self.to_json(), sort_keys=False, allow_unicode=True, width=100)
+        content = sealed(self.to_json())
+        text = yaml.safe_dump(content, sort_keys=False, allow_unicode=True, width=100)
         write_text(Path(path), HEADER + text)
 
     @classmethod
@@ -129,20 +132,20 @@ class Proposal:
 
         Raises:
             RunError: The file cannot be read.
-            MixtureError: It holds weights that are no mixture, or weights alone.
+            MixtureError: It holds weights that are no mixture, or weights alone, or it was edited:
+                it is a mixture of somebody's own then, of which this proposal says nothing.
         """
         path = Path(path)
         mixture = Mixture.from_file(path)
+        content = read_yaml(path, error=RunError)
+        if SEAL not in content:
+            raise MixtureError(f"{path}: is a mixture but no proposal; {OWN}")
+        check_seal(content, str(path), mend=OWN, error=MixtureError)
         try:
-            content = yaml.safe_load(path.read_text(encoding="utf-8"))
-        except OSError as error:
-            raise RunError(f"{path}: cannot be read: {error.strerror}") from error
-        try:
-            return cls._from_json(mixture, content)
-        except (KeyError, TypeError, AttributeError) as error:
+            return cls._from_fields(mixture, StateFields(content, str(path), MixtureError))
+        except (KeyError, TypeError, AttributeError, ValueError) as error:
             raise MixtureError(
-                f"{path}: is a mixture but no proposal ({error} is missing or broken); read it with"
-                " Mixture.from_file"
+                f"{path}: is no proposal: {type(error).__name__}: {error}"
             ) from error
 
     def to_json(self) -> dict[str, Any]:
@@ -166,24 +169,27 @@ class Proposal:
         }
 
     @classmethod
-    def _from_json(cls, mixture: Mixture, content: Mapping[str, Any]) -> Proposal:
-        objective, gain, stability = content["objective"], content["gain"], content["stability"]
+    def _from_fields(cls, mixture: Mixture, fields: StateFields) -> Proposal:
+        objective, gain = fields.part("objective"), fields.part("gain")
+        best, losses = gain.part("best_trial"), fields.part("losses")
+        for name in ("natural", "uniform", "best_trial"):
+            gain.part(name)
         return cls(
             mixture=mixture,
-            natural=Mixture(content["natural"]),
-            objective=objective["minimised"],
-            unit=objective["unit"],
+            natural=Mixture(fields.part("natural").content).over(mixture.domains),
+            objective=objective.text("minimised"),
+            unit=objective.text("unit"),
             predicted_objective=_interval(objective),
-            gains={name: _interval(one) for name, one in gain.items()},
-            best_trial=gain["best_trial"]["trial"],
-            best_observed=gain["best_trial"]["observed"],
-            losses={name: _interval(one) for name, one in content["losses"].items()},
-            epochs=content["epochs"],
-            binding=tuple(content["binding"]),
-            stability=None if stability is None else Stability(**stability),
-            optimism=Optimism(**content["optimism"]),
-            warnings=tuple(content["warnings"]),
-            provenance=content["provenance"],
+            gains={name: _interval(gain.part(name)) for name in gain.content},
+            best_trial=best.text("trial"),
+            best_observed=best.number("observed"),
+            losses={name: _interval(losses.part(name)) for name in losses.content},
+            epochs=fields.maybe("epochs", lambda name: _epochs(fields.part(name), mixture)),
+            binding=tuple(fields.texts("binding")),
+            stability=fields.maybe("stability", lambda name: _stability(fields.part(name))),
+            optimism=_optimism(fields.part("optimism")),
+            warnings=tuple(fields.texts("warnings")),
+            provenance=fields.part("provenance").content,
         )
 
     def _repr_html_(self) -> str:
@@ -221,8 +227,20 @@ class Proposal:
         )
 
 
-def _interval(content: Mapping[str, Any]) -> Interval:
-    return Interval(content["value"], content["low"], content["high"])
+def _interval(fields: StateFields) -> Interval:
+    return Interval(fields.number("value"), fields.number("low"), fields.number("high"))
+
+
+def _epochs(fields: StateFields, mixture: Mixture) -> dict[str, float]:
+    return {name: fields.number(name, least=0.0) for name in mixture.domains}
+
+
+def _stability(fields: StateFields) -> Stability:
+    return Stability(fields.whole("refits"), fields.number("mean"), fields.number("high"))
+
+
+def _optimism(fields: StateFields) -> Optimism:
+    return Optimism(fields.maybe("refits", fields.number), fields.maybe("held_out", fields.number))
 
 
 def _cells(row: list[str]) -> list[str]:

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
         proposal_text as proposal_text,
         run_summary as run_summary,
         summary_text as summary_text,
+        verification_text as verification_text,
     )
 else:
     __getattr__, __dir__ = lazy_names(
@@ -43,6 +44,7 @@ else:
                 "proposal_text",
                 "run_summary",
                 "summary_text",
+                "verification_text",
             ],
         },
     )

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from mixopt.objective import UNITS
 from mixopt.proposals import Proposal, Validation, validation_table
-from mixopt.run_directory import Run
+from mixopt.run_directory import CheckedPart, Run
+from mixopt.system import bytes_text
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -78,7 +79,22 @@ def front_text(front: Front) -> str:
     return _text_of(table, width=120)
 
 
+def verification_text(parts: Sequence[CheckedPart]) -> str:
+    """Return the table of a verified directory, what is wrong, and what makes it again."""
+    table = _table("Files against their hashes", "part", "state", "files", "size")
+    for part in parts:
+        counts = (str(part.files), bytes_text(part.bytes)) if part.files else ("", "")
+        table.add_row(part.name, part.state, *counts)
+    lines = [_text_of(table)]
+    for part in parts:
+        lines += [f"{part.name}: {name}: {what}" for name, what in part.faults.items()]
+        lines += [f"{part.name}: make it again: {part.mend}"] if part.mend else []
+    return "\n".join(lines)
+
+
 def _sureness(proposal: Proposal) -> str:
+    if proposal.optimism.held_out is None:
+        return "nobody searched for it"
     held_out = f"predicted best while held out, trials came out {proposal.optimism.held_out:+.4f}"
     moved, refits = proposal.stability, proposal.optimism.refits
     if moved is None or refits is None:

@@ -21,21 +21,13 @@ from pathlib import Path
 from typing import Any
 
 import polars as pl
-from pydantic import FiniteFloat
 
 from mixopt.errors import RoutingError, RunError
 from mixopt.routing.assignments import Assignments
 from mixopt.routing.frames import from_frames, to_frames
 from mixopt.routing.probe_file import load_probe, save_probe
 from mixopt.routing.probe_result import ProbeResult
-from mixopt.system import (
-    checked_as,
-    parse_json,
-    read_table,
-    read_text,
-    write_table,
-    write_text,
-)
+from mixopt.system import parse_json, read_table, write_table, write_text
 
 EXPERTS = "experts"  # the folder in a run directory
 COUNTS, LAYERS, PROBE, SCALARS = "counts", "layers", "probe", "scalars.jsonl"
@@ -120,8 +112,7 @@ class ExpertRecord:
                 if not file.name.startswith(".") and _step(file) > step:
                     file.unlink()
         lines = self._lines()
-        # A killed process may leave half of a line.
-        kept = [x for x in lines if x.endswith("\n") and self._scalars(x)["step"] <= step]
+        kept = [line for line in lines if _is_until(line, step)]
         if len(kept) < len(lines):
             write_text(self.path / SCALARS, "".join(kept))
 
@@ -148,28 +139,22 @@ class ExpertRecord:
 
     def scalars(self) -> list[dict[str, Any]]:
         """Return the lines of numbers."""
-        return [self._scalars(line) for line in self._lines() if line.endswith("\n")]
-
-    def _scalars(self, line: str) -> dict[str, Any]:
-        where = str(self.path / SCALARS)
-        content = parse_json(line, where, error=RoutingError)
-        found: dict[str, Any] = checked_as(dict[str, FiniteFloat], content, where, RoutingError)
-        if "step" not in found:
-            raise RoutingError(f"{where}: a line without 'step'")
-        return found | {"step": int(found["step"])}
+        return [_numbers(self.path / SCALARS, line) for line in self._lines() if _is_whole(line)]
 
     def _write(self, folder: str, end: int, table: pl.DataFrame) -> None:
         write_table(self.path / folder / f"part-{end:08d}.parquet", table)
 
     def _window(self, file: Path) -> CountedWindow:
-        tables = [self.path / folder / file.name for folder in (COUNTS, LAYERS)]
-        counts, layers = (read_table(table, error=RoutingError) for table in tables)
+        counts, layers = (
+            read_table(self.path / folder / file.name, error=RoutingError)
+            for folder in (COUNTS, LAYERS)
+        )
         try:
             start, end = counts.select("step_start", "step_end").row(0)
-            return CountedWindow(int(start), int(end), from_frames(counts, layers))
-        except RoutingError as error:
-            raise RoutingError(f"{file}: {error}") from error
-        except (pl.exceptions.PolarsError, ValueError, TypeError, IndexError) as error:
+            if not isinstance(start, int) or not isinstance(end, int) or not 0 <= start < end:
+                raise ValueError(f"a window from step {start} to {end}")
+            return CountedWindow(start, end, from_frames(counts, layers))
+        except (pl.exceptions.PolarsError, ValueError, TypeError, ArithmeticError) as error:
             raise RoutingError(f"{file}: cannot be read: {' '.join(str(error).split())}") from error
 
     def _parts(self) -> list[Path]:
@@ -182,8 +167,30 @@ class ExpertRecord:
         path = self.path / SCALARS
         if not path.exists():
             return []
-        return read_text(path, error=RoutingError).splitlines(keepends=True)
+        try:
+            return path.read_text(encoding="utf-8").splitlines(keepends=True)
+        except (OSError, ValueError) as error:
+            raise RoutingError(f"{path}: cannot be read: {' '.join(str(error).split())}") from error
 
 
 def _step(file: Path) -> int:
-    return int(file.stem.removeprefix("part-"))
+    step = file.stem.removeprefix("part-")
+    if not step.isdecimal():
+        raise RoutingError(f"{file}: is not named after a step; remove it")
+    return int(step)
+
+
+def _is_until(line: str, step: int) -> bool:
+    """Tell whether a line is whole, as a killed process may leave half of one, and not later."""
+    return _is_whole(line) and _numbers(Path(SCALARS), line)["step"] <= step
+
+
+def _is_whole(line: str) -> bool:
+    return line.endswith("\n")
+
+
+def _numbers(path: Path, line: str) -> dict[str, Any]:
+    content = parse_json(line, str(path), error=RoutingError)
+    if not isinstance(content, dict) or not isinstance(content.get("step"), int):
+        raise RoutingError(f"{path}: a line without a step: {line[:80].strip()!r}")
+    return content

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-import io
 import json
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from mixopt.errors import MixoptError, RoutingError
+from mixopt.errors import RoutingError
 from mixopt.routing.probe_result import LayerProbe, ProbeResult
-from mixopt.system import IntArray, check_names, checked_as, parse_json, read_arrays, write_bytes
+from mixopt.system import IntArray, StateFields, parse_json, read_arrays, replacing
 
+_LAST_BYTE = 255
 _OF_LAYER = ("counts_UE", "ids_TK", "shared_D")
 
 
@@ -35,59 +35,64 @@ def save_probe(probe: ProbeResult, path: Path) -> None:
     for layer in probe.layers:
         for name in _OF_LAYER:
             arrays[f"{layer.layer}/{name}"] = _small(getattr(layer, name))
-    stream = io.BytesIO()
-    np.savez_compressed(stream, **arrays)
-    write_bytes(path, stream.getvalue())
+    with replacing(path) as temporary, temporary.open("wb") as stream:
+        np.savez_compressed(stream, **arrays)
 
 
 def load_probe(path: Path) -> ProbeResult:
     """Read a probe.
 
     Raises:
-        RoutingError: The file is not there, or not a probe.
+        RoutingError: The file is not there, or not a probe; the field is named.
     """
-    try:
-        arrays = {name: _wide(array) for name, array in read_arrays(path).items()}
-        about = parse_json(arrays["about"].astype(np.uint8).tobytes(), "about")
-        layers = (
-            LayerProbe(number, top_k, *(arrays[f"{number}/{name}"] for name in _OF_LAYER))
-            for number, top_k in checked_as(list[tuple[int, int]], about["layers"], "layers")
-        )
-        probe = ProbeResult(
-            tuple(checked_as(list[str], about["domains"], "domains")),
-            arrays["domain_U"],
-            arrays["tokens_U"],
-            arrays["domain_T"],
-            tuple(layers),
-        )
-        _check(probe)
-        return probe
-    except (MixoptError, ValueError, LookupError, TypeError) as error:
-        reason = str(error).removeprefix(f"{path}: ")
-        raise RoutingError(f"{path}: not a probe of experts: {reason}") from error
+    fields = StateFields(
+        {name: _wide(array) for name, array in read_arrays(path, error=RoutingError).items()},
+        f"{path}: not a probe of experts",
+        RoutingError,
+    )
+    text = fields.int_array("about", (-1,))
+    about = StateFields(_json(text, fields.where), f"{fields.where}: about", RoutingError)
+    domains = tuple(about.texts("domains"))
+    domain_U = fields.int_array("domain_U", (-1,))
+    domain_T = fields.int_array("domain_T", (-1,))
+    for name, domain in (("domain_U", domain_U), ("domain_T", domain_T)):
+        if domain.max(initial=-1) >= len(domains):
+            raise RoutingError(f"{fields.where}: {name}: there are {len(domains)} domains")
+    sequences, tokens = len(domain_U), len(domain_T)
+    return ProbeResult(
+        domains,
+        domain_U,
+        fields.int_array("tokens_U", (sequences,)),
+        domain_T,
+        tuple(
+            _layer(fields, layer, (sequences, tokens, len(domains)))
+            for layer in about.listed("layers")
+        ),
+    )
 
 
-def _check(probe: ProbeResult) -> None:
-    """Raise ValueError where the parts do not fit together."""
-    check_names(probe.domains, "domain", error=RoutingError)
-    sequences, tokens, domains = len(probe.domain_U), len(probe.domain_T), len(probe.domains)
-    _fits("domain_U", probe.domain_U, (sequences,), domains - 1)
-    _fits("tokens_U", probe.tokens_U, (sequences,))
-    _fits("domain_T", probe.domain_T, (tokens,), domains - 1)
-    for layer in probe.layers:
-        if not 1 <= layer.top_k <= layer.experts:
-            raise ValueError(f"layer {layer.layer}: top_k {layer.top_k} of {layer.experts} experts")
-        _fits("counts_UE", layer.counts_UE, (sequences, layer.experts))
-        _fits("ids_TK", layer.ids_TK, (tokens, layer.top_k), layer.experts)
-        if layer.shared_D.shape != (domains,) or layer.shared_D.dtype.kind != "f":
-            raise ValueError(f"shared_D of shape {layer.shared_D.shape}")
+def _json(text: IntArray, where: str) -> Any:
+    if text.max(initial=0) > _LAST_BYTE:
+        raise RoutingError(f"{where}: about: is no text")
+    return parse_json(text.astype(np.uint8).tobytes(), f"{where}: about", error=RoutingError)
 
 
-def _fits(name: str, array: IntArray, shape: tuple[int, ...], most: int = 2**53) -> None:
-    if array.dtype.kind not in "iu" or array.shape != shape:
-        raise ValueError(f"{name} of shape {array.shape} and type {array.dtype}")
-    if array.size and not 0 <= array.min() <= array.max() <= most:
-        raise ValueError(f"{name} from {array.min()} to {array.max()}")
+def _layer(fields: StateFields, about: Any, sizes: tuple[int, int, int]) -> LayerProbe:
+    """Return what a layer chose for so many sequences, kept tokens and domains."""
+    one = StateFields({"layers": about}, f"{fields.where}: about", RoutingError)
+    number, top_k = one.wholes("layers", 2)
+    sequences, tokens, domains = sizes
+    counts_UE, ids_TK, shared_D = (f"{number}/{name}" for name in _OF_LAYER)
+    layer = LayerProbe(
+        number,
+        top_k,
+        fields.int_array(counts_UE, (sequences, -1)),
+        fields.int_array(ids_TK, (tokens, top_k)),
+        fields.array(shared_D, (domains,), nan=True),
+    )
+    if layer.ids_TK.max(initial=0) > layer.experts:  # one that equals it was dropped
+        raise RoutingError(f"{fields.where}: {ids_TK}: there are {layer.experts} experts")
+    return layer
 
 
 def _small(array: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
@@ -97,5 +102,5 @@ def _small(array: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
     return array.astype(np.min_scalar_type(int(array.max(initial=0))))
 
 
-def _wide(array: Any) -> Any:
+def _wide(array: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
     return array.astype(np.int64) if array.dtype.kind == "u" else array

@@ -29,6 +29,7 @@ from mixopt.routing.counters import (
     token_domains,
 )
 from mixopt.routing.state import load_state, saved_state
+from mixopt.system import StateFields
 
 if TYPE_CHECKING:
     import polars as pl
@@ -240,10 +241,13 @@ class RouterStats:
         """Go on from the counts of `state_dict`.
 
         Raises:
-            RoutingError: They are of other domains, layers or experts.
+            RoutingError: They are of other domains, layers or experts, or damaged; nothing is
+                changed.
         """
-        loaded = load_state(state, self._nothing())
-        self._total, self._window = loaded["total"], loaded["window"]
+        loaded = StateFields(
+            load_state(state, self._nothing()), "the state of RouterStats", RoutingError
+        )
+        self._total, self._window = loaded.get("total"), loaded.get("window")
         self._counting.discard()
 
     def _nothing(self) -> Assignments:

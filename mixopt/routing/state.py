@@ -15,8 +15,10 @@ import torch
 
 from mixopt.errors import RoutingError
 from mixopt.routing.assignments import ARRAYS, Assignments
+from mixopt.system import StateFields, parse_json, shown_value
 
 _ABOUT = "about"
+_WHERE = "the state of RouterStats"
 
 
 def saved_state(kept: Mapping[str, Assignments]) -> dict[str, Any]:
@@ -36,8 +38,12 @@ def saved_state(kept: Mapping[str, Assignments]) -> dict[str, Any]:
 
 
 def saved_domains(state: Mapping[str, Any]) -> tuple[str, ...]:
-    """Return the domains that a state of `saved_state` is of."""
-    return tuple(json.loads(state[_ABOUT])["domains"])
+    """Return the domains that a state of `saved_state` is of.
+
+    Raises:
+        RoutingError: It is no such state.
+    """
+    return tuple(_about(state).texts("domains"))
 
 
 def load_state(state: Mapping[str, Any], like: Assignments) -> dict[str, Assignments]:
@@ -50,20 +56,29 @@ def load_state(state: Mapping[str, Any], like: Assignments) -> dict[str, Assignm
     Raises:
         RoutingError: It is of others, or no such state.
     """
-    if _ABOUT not in state:
-        raise RoutingError(
-            f"not a state of RouterStats: it has {', '.join(sorted(state)) or 'nothing'}"
-        )
-    about = json.loads(state[_ABOUT])
-    like.check_sizes(
-        tuple(about["domains"]), {n: (e, k) for n, e, k in about["layers"]}, "the checkpoint"
-    )
+    about = _about(state)
+    sizes = {}
+    for k, layer in enumerate(about.listed("layers")):
+        one = StateFields({"sizes": layer}, f"{about.where}: layers.{k}", RoutingError)
+        number, experts, top_k = one.wholes("sizes", 3)
+        sizes[number] = experts, top_k
+    like.check_sizes(tuple(about.texts("domains")), sizes, "the checkpoint")
     names = {key.split("/")[0] for key in state if "/" in key}
     return {name: _filled(state, name, like) for name in names}
 
 
+def _about(state: Mapping[str, Any]) -> StateFields:
+    fields = StateFields(state, _WHERE, RoutingError)
+    if _ABOUT not in state:
+        raise RoutingError(
+            f"not a state of RouterStats: it has {', '.join(sorted(state)) or 'nothing'}"
+        )
+    about = parse_json(fields.text(_ABOUT), f"{_WHERE}: {_ABOUT}", error=RoutingError)
+    return StateFields(about, f"{_WHERE}: {_ABOUT}", RoutingError)
+
+
 def _filled(state: Mapping[str, Any], name: str, like: Assignments) -> Assignments:
-    flat = {array: state[f"{name}/{array}"].cpu().numpy() for array in ARRAYS}
+    flat = {array: _flat(state, f"{name}/{array}", array, like) for array in ARRAYS}
     layers, at = [], dict.fromkeys(ARRAYS, 0)
     for layer in like.layers:
         arrays = {}
@@ -73,3 +88,17 @@ def _filled(state: Mapping[str, Any], name: str, like: Assignments) -> Assignmen
             at[array] = end
         layers.append(replace(layer, **arrays))
     return Assignments(like.domains, tuple(layers))
+
+
+def _flat(state: Mapping[str, Any], key: str, array: str, like: Assignments) -> Any:
+    """Return the values of all layers, as many and of the kind that they are here."""
+    tensor = StateFields(state, _WHERE, RoutingError).get(key)
+    if not isinstance(tensor, torch.Tensor):
+        raise RoutingError(f"{_WHERE}: {key}: {shown_value(tensor)} is no tensor")
+    empty = [layer.arrays()[array] for layer in like.layers]
+    shape = (sum(one.size for one in empty),)
+    values = {key: tensor.detach().cpu().numpy()}
+    fields = StateFields(values, _WHERE, RoutingError)
+    if empty[0].dtype.kind == "i":
+        return fields.int_array(key, shape)
+    return fields.array(key, shape)

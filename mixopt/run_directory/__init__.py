@@ -26,6 +26,11 @@ if TYPE_CHECKING:
         steps_before as steps_before,
     )
     from mixopt.run_directory.step_fingerprints import differences as differences
+    from mixopt.run_directory.step_records import recorded_files as recorded_files
+    from mixopt.run_directory.verification import (
+        CheckedPart as CheckedPart,
+        verify_run as verify_run,
+    )
 else:
     __getattr__, __dir__ = lazy_names(
         __name__,
@@ -33,6 +38,8 @@ else:
             "opening": ["load_run", "open_run", "working_in"],
             "run": ["Run", "collapsed_trials"],
             "step_fingerprints": ["differences"],
+            "step_records": ["recorded_files"],
+            "verification": ["CheckedPart", "verify_run"],
             "step": [
                 "DESIGN",
                 "FIT",

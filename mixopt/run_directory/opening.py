@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -13,14 +12,21 @@ import yaml
 from mixopt.errors import RunError
 from mixopt.run_directory.run import Run
 from mixopt.run_directory.step import STEPS
-from mixopt.system import Trust, check_links, is_leftover, only_one, write_text
+from mixopt.system import (
+    Trust,
+    check_links,
+    check_sealed_text,
+    is_leftover,
+    only_one,
+    sealed_text,
+    write_text,
+)
 
 if TYPE_CHECKING:
     from mixopt.config import Config
 
 RECORD = "config.yaml"
-HEADER = "# The resolved configuration of this run; written by mixopt.\n"
-SEAL = "# sha256: "
+HEADER = "The resolved configuration of this run; written by mixopt."
 
 
 def open_run(
@@ -51,8 +57,7 @@ def open_run(
     if record.exists():
         for step in STEPS:
             run.is_done(step.name)
-    text = yaml.safe_dump(run.content, sort_keys=False, allow_unicode=True)
-    text = f"{HEADER}{SEAL}{_hash(text.encode())}\n{text}"
+    text = sealed_text(yaml.safe_dump(run.content, sort_keys=False, allow_unicode=True), HEADER)
     if not record.exists() or record.read_bytes() != text.encode():
         write_text(record, text)
     return run
@@ -93,23 +98,9 @@ def load_run(path: str | Path, *, trust: Trust = False) -> Run:
         raise RunError(f"{path}: has no config.yaml; make it with mixopt run CONFIG --out {path}")
     if trust is not True:
         check_links(path)
-    _check_record(record)
+    mend = (
+        "change the file that the run was made from, and write this one again: mixopt run CONFIG"
+        f" --out {path}"
+    )
+    check_sealed_text(record, HEADER, mend=mend)
     return Run(path, load_config(record, trust=trust), str(record), trust)
-
-
-def _check_record(record: Path) -> None:
-    """Check that the configuration of a run is what mixopt wrote."""
-    try:
-        head, _, text = record.read_bytes().partition(b"\n" + SEAL.encode())
-    except OSError as error:
-        raise RunError(f"{record}: cannot be read: {error.strerror or error}") from error
-    seal, _, content = text.partition(b"\n")
-    if head + b"\n" != HEADER.encode() or seal.decode("ascii", "replace") != _hash(content):
-        raise RunError(
-            f"{record}: has changed since it was written; change the file that the run was made"
-            f" from, and write this one again: mixopt run CONFIG --out {record.parent}"
-        )
-
-
-def _hash(content: bytes) -> str:
-    return hashlib.sha256(content).hexdigest()

@@ -96,11 +96,28 @@ class Run:
 
     @cached_property
     def proposal(self) -> Proposal:
-        """The mixture to train on, with what it is predicted to give."""
-        from mixopt.proposals import Proposal
+        """The mixture to train on, with what it is predicted to give.
+
+        One that somebody edited is a mixture of their own, and is predicted anew.
+        """
+        from mixopt.mixture import Mixture
+        from mixopt.proposals import Proposal, predict_own_mixture
 
         self.require("propose")
-        return Proposal.from_file(self.path / "proposal.yaml")
+        path = inside(self.path, PROPOSAL)
+        if not self.is_edited:
+            return Proposal.from_file(path)
+        return predict_own_mixture(
+            Mixture.from_file(path),
+            self.fit,
+            self.objective,
+            self.constraints,
+            self.natural,
+            self.trials,
+            inventory=self.corpus.inventory,
+            target_tokens=self.config.propose.target_tokens,
+            collapsed=self.collapsed,
+        )
 
     @cached_property
     def validation(self) -> Validation:
@@ -196,6 +213,9 @@ class Run:
         }
         for name, what in self._verifier.faults(records).items():
             return f"{self.path / name}: {what}"
+        for name in recorded.files if asked.trains else ():
+            if not inside(self.path, name).exists():
+                return f"{self.path / name}: is missing"
         if recorded.proposal is not None and self._verifier.fault(PROPOSAL, recorded.proposal):
             return f"{self.path / step}: is of another mixture than {PROPOSAL}, which has changed"
         return None

@@ -110,7 +110,7 @@ VALIDATE = Step(
 )
 REPORT = Step("report", ("name",), ("report.html", "figures"), completes_records=True)
 
-STEPS = (PREPARE, DESIGN, SWEEP, FIT, PROPOSE, VALIDATE, REPORT)
+STEPS: tuple[Step, ...] = (PREPARE, DESIGN, SWEEP, FIT, PROPOSE, VALIDATE, REPORT)
 
 
 def step_named(name: str) -> Step:

@@ -21,6 +21,10 @@ if TYPE_CHECKING:
         domain_key as domain_key,
         window_order as window_order,
     )
+    from mixopt.sampling.rank_agreement import (
+        check_now_and_then as check_now_and_then,
+        check_ranks as check_ranks,
+    )
     from mixopt.sampling.sampler import MixtureSampler as MixtureSampler
     from mixopt.sampling.sampler_input import Weights as Weights, at_least as at_least
     from mixopt.sampling.schedule import Schedule as Schedule
@@ -31,6 +35,7 @@ else:
             "batch_rows": ["BatchRows"],
             "forecast": ["simulate_proposal", "simulation_json", "simulation_lines"],
             "order.permutation": ["RowOrder", "domain_key", "window_order"],
+            "rank_agreement": ["check_now_and_then", "check_ranks"],
             "sampler": ["MixtureSampler"],
             "sampler_input": ["Weights", "at_least"],
             "schedule": ["Schedule"],

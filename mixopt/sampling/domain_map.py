@@ -32,12 +32,18 @@ def map_stream(
 
     Raises:
         SamplerError: A name that is unknown on its side, a domain of the state that is neither
-            here nor mapped, two that go to one, or another seed.
+            here nor mapped, two that go to one, another seed, or a state in the middle of a window.
     """
     before = _sources(saved.layout.names, here.layout.names, map_domains)
     if saved.layout.seed != here.layout.seed:
         raise SamplerError(
             f"the state's seed is {saved.layout.seed}, here it is {here.layout.seed}"
+        )
+    if position % saved.layout.window:
+        raise SamplerError(
+            f"map_domains: the state is at sample {position}, in the middle of a window of"
+            f" {saved.layout.window}, which was shuffled with the domains as they were; go on"
+            " without map_domains to its end first"
         )
     schedule = Schedule(saved.layout, saved.changes, saved.origin)
     moved = [_moved(schedule, before.get(name), position) for name in here.layout.names]

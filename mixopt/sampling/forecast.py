@@ -5,7 +5,7 @@ Shapes: D domains.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,7 +15,7 @@ from mixopt.mixture import Mixture
 from mixopt.sampling.sampler import MixtureSampler
 from mixopt.sampling.sampler_input import Policy, at_least
 from mixopt.sampling.sampler_log import LogEntry
-from mixopt.system import read_json
+from mixopt.system import check_name, check_seal, inside, read_json, shown_name
 
 
 @dataclass(frozen=True)
@@ -186,7 +186,30 @@ def _runs_out(sampler: MixtureSampler, domain: int, rows: int, stop: int) -> int
 
 def _inventory(folder: Path) -> dict[str, int]:
     missing = SamplerError(f"{folder}: no corpus; say where it is, --corpus DIR")
-    names = read_json(folder / "index.json", missing=lambda: missing)["domains"]
-    return {
-        name: int(read_json(folder / name / "train" / "index.json")["tokens"]) for name in names
-    }
+    index = _index(folder, missing=lambda: missing)
+    names = index.get("domains")
+    if not isinstance(names, list):
+        raise SamplerError(f"{folder / 'index.json'}: domains: expected a list of names")
+    where = f"{folder / 'index.json'}: domain"
+    return {name: _tokens(folder, check_name(name, where, SamplerError)) for name in names}
+
+
+def _tokens(folder: Path, name: str) -> int:
+    shards = inside(folder, f"{name}/train", SamplerError)
+    tokens = _index(shards).get("tokens")
+    if not isinstance(tokens, int) or isinstance(tokens, bool) or not 0 <= tokens <= 1 << 60:
+        shown = shown_name(tokens)
+        raise SamplerError(f"{shards / 'index.json'}: tokens: {shown} is no count of tokens")
+    return tokens
+
+
+def _index(folder: Path, missing: Callable[[], Exception] | None = None) -> dict[str, Any]:
+    """Read the index of a corpus or of shards; one that somebody wrote by hand has no seal."""
+    path = folder / "index.json"
+    content = read_json(path, error=SamplerError, missing=missing)
+    if not isinstance(content, dict):
+        raise SamplerError(f"{path}: expected fields, got {type(content).__name__}")
+    if "sha256" in content or str(content.get("format", "/1")).rpartition("/")[2] != "1":
+        mend = "prepare the corpus again: mixopt prepare CONFIG --out DIR"
+        check_seal(content, str(path), mend=mend, error=SamplerError)
+    return content

@@ -9,6 +9,7 @@ Shapes: D domains, B samples.
 
 from __future__ import annotations
 
+import math
 from bisect import bisect_right
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
@@ -17,6 +18,7 @@ from mixopt.errors import SamplerError
 from mixopt.mixture import Mixture
 from mixopt.sampling.batch_rows import BatchRows
 from mixopt.sampling.process_rank import this_rank
+from mixopt.sampling.rank_agreement import check_now_and_then, order_fingerprint
 from mixopt.sampling.sampler_input import (
     Policy,
     Sizes,
@@ -107,11 +109,16 @@ class MixtureSampler:
         self._use(stream, batch=0)
 
     def __iter__(self) -> Iterator[list[int]]:
-        """Yield the rows of this rank, from the next batch to the end of the pass."""
+        """Yield the rows of this rank, from the next batch to the end of the pass.
+
+        Raises:
+            SamplerError: Every 50 batches, where ranks have come to have other orders of samples.
+        """
         last = self.pass_end
         while (last is None or self._batch < last) and self.has(self._batch):
             rows = self.rows(self._batch)
             self.received(self._batch + 1)
+            check_now_and_then(self)
             yield rows.tolist()
 
     def __len__(self) -> int:
@@ -146,6 +153,11 @@ class MixtureSampler:
     def schedule(self) -> Schedule:
         """The order of samples with the weights as they are known now."""
         return self._schedule
+
+    @property
+    def fingerprint(self) -> str:
+        """A hash of all that the order from the next batch on follows from, alike on all ranks."""
+        return order_fingerprint(self)
 
     @property
     def rank_batch(self) -> int:
@@ -256,19 +268,33 @@ class MixtureSampler:
 
         Raises:
             SamplerError: The state is of another seed, other sizes, domains or settings (all are
-                named), or in the middle of a batch of this size.
+                named), in the middle of a batch of this size, or damaged. Nothing is changed.
         """
+        self._use(*self._read(state, map_domains))
+
+    def check_state(self, state: Mapping[str, Any]) -> None:
+        """Check a state as `load_state_dict` does, without loading it.
+
+        Raises:
+            SamplerError: It cannot be gone on from.
+        """
+        self._read(state, None)
+
+    def _read(
+        self, state: Mapping[str, Any], map_domains: Mapping[str, str | None] | None
+    ) -> tuple[StreamSpec, int]:
+        """Return the stream of a state, and its next batch."""
         stream, position = read_state(state, self._stream, map_domains)
         if position % self.batch_size:
             raise SamplerError(
                 f"the state is at sample {position}, in the middle of a batch of"
                 f" {self.batch_size}; use a batch_size that divides it"
             )
-        self._use(stream, batch=position // self.batch_size)
+        return stream, position // self.batch_size
 
     def _use(self, stream: StreamSpec, batch: int) -> None:
-        self._stream = stream
-        self._schedule = Schedule(stream.layout, stream.changes, stream.origin)
+        schedule = Schedule(stream.layout, stream.changes, stream.origin)
+        self._stream, self._schedule = stream, schedule
         self.received(batch)
         self._rows = BatchRows(self._schedule, self.batch_size)
 
@@ -280,6 +306,7 @@ class MixtureSampler:
 
     def _aligned(self, batch: int) -> int:
         window = self._schedule.layout.window
-        while batch * self.batch_size % window:
-            batch += 1
-        return batch
+        batches = window // math.gcd(
+            window, self.batch_size
+        )  # from one end of a window to the next
+        return batch + -batch % batches

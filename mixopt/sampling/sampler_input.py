@@ -15,11 +15,15 @@ from numpy.typing import NDArray
 from mixopt.errors import MixtureError, SamplerError, did_you_mean
 from mixopt.mixture import Mixture
 from mixopt.sampling.schedule import Chunks
+from mixopt.system import shown_value
 
 Weights = Mapping[str, float] | Sequence[float] | NDArray[np.floating]
 Sizes = Mapping[str, int] | Sequence[int] | NDArray[np.integer]
 Policy = Literal["repeat", "redistribute", "stop"]
 POLICIES = ("repeat", "redistribute", "stop")
+MOST_ROWS = 1 << 53  # of a domain, and how often it may be drawn
+MOST_BATCH = 1 << 24  # samples that are shuffled together
+MOST_CHUNK = 1 << 31  # rows of a chunk, and chunks of a window
 
 
 def named_sizes(sizes: Sizes) -> dict[str, int]:
@@ -122,7 +126,9 @@ def epoch_limits(
 
 def rows_allowed(epochs: float | None, rows: int) -> int | None:
     """Return how often a domain may be drawn."""
-    return None if epochs is None or math.isinf(epochs) else int(epochs * rows)
+    if epochs is None or math.isinf(epochs):
+        return None
+    return min(int(epochs * rows), MOST_ROWS)
 
 
 def rank_batch(batch_size: int, world_size: int) -> int:
@@ -132,6 +138,8 @@ def rank_batch(batch_size: int, world_size: int) -> int:
         SamplerError: The ranks do not divide the batch.
     """
     batch_size = _whole("batch_size", batch_size)
+    if batch_size > MOST_BATCH:
+        raise SamplerError(f"batch_size {batch_size}: at most {MOST_BATCH}")
     if batch_size < 1 or batch_size % world_size:
         down = batch_size - batch_size % world_size
         near = f"{down} or {down + world_size}" if down else str(world_size)
@@ -146,6 +154,8 @@ def row_chunks(chunks: tuple[int, int]) -> Chunks:
     """Check a two-level order of rows."""
     if len(chunks) != 2 or min(chunks) < 1:
         raise SamplerError(f"chunks {chunks}: two whole numbers >= 1, rows and chunks of a window")
+    if max(chunks) > MOST_CHUNK:
+        raise SamplerError(f"chunks {chunks}: at most {MOST_CHUNK} each")
     return Chunks(*chunks)
 
 
@@ -169,4 +179,6 @@ def _check_keys(field: str, given: Iterable[str], sizes: Mapping[str, int]) -> N
 def _whole(what: str, value: object) -> int:
     if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or value < 0:
         raise SamplerError(f"{what}: {value!r} is not a whole number >= 0")
+    if value > MOST_ROWS:
+        raise SamplerError(f"{what}: {shown_value(int(value))} is more than {MOST_ROWS}")
     return int(value)

@@ -16,12 +16,18 @@ from typing import Any
 
 from mixopt.errors import SamplerError
 from mixopt.sampling.domain_map import map_stream
-from mixopt.sampling.order import Origin, ShareChange
+from mixopt.sampling.order import UNIT, Origin, ShareChange
+from mixopt.sampling.sampler_input import MOST_BATCH, MOST_CHUNK, MOST_ROWS
 from mixopt.sampling.schedule import Chunks, Schedule, StreamLayout
 from mixopt.sampling.stream_spec import StreamSpec
+from mixopt.system import StateFields, shown_value
 
 FORMAT = "mixopt-sampler/1"
 CHANGES_KEPT = 1000
+MOST = 1 << 53  # of positions
+MOST_SEED = 1 << 128
+_MOST_OWED = UNIT << 10  # to a domain; a few samples are ever owed (mixopt.sampling.order.plan)
+_ERROR = SamplerError
 
 
 def write_state(stream: StreamSpec, schedule: Schedule, position: int) -> dict[str, Any]:
@@ -64,10 +70,7 @@ def read_state(
     Raises:
         SamplerError: The state does not fit; what differs is named.
     """
-    try:
-        saved, position = _stream(state), int(state["position"])
-    except (KeyError, TypeError, ValueError, IndexError) as error:
-        raise SamplerError(f"not a state of format {FORMAT!r}: {error!r}") from error
+    saved, position = _stream(StateFields(state, "the sampler's state", SamplerError))
     if map_domains is not None:
         return map_stream(saved, here, position, map_domains), position
     differing = _differences(saved, here)
@@ -76,31 +79,106 @@ def read_state(
     return saved, position
 
 
-def _stream(state: Mapping[str, Any]) -> StreamSpec:
-    if state["format"] != FORMAT:
-        raise ValueError(f"format {state['format']!r}")
-    names = tuple(state["domains"])
-    layout = StreamLayout(
-        names=names,
-        sizes=tuple(state["sizes"]),
-        seed=state["seed"],
-        window=state["window"],
-        limits=tuple(state["limits"] or (None,) * len(names)),
-        stops=state["stops"],
-        chunks=None if state["chunks"] is None else Chunks(*state["chunks"]),
-        row_keys=_tupled(state["row_keys"]),
-        shift=_tupled(state["shift"]),
+def _stream(state: StateFields) -> tuple[StreamSpec, int]:
+    """Return the stream of a state and its position, every field checked."""
+    state.check_format(FORMAT)
+    layout = _layout(state)
+    domains, position = len(layout.names), state.whole("position")
+    origin = state.maybe("origin", lambda name: _origin(state, name, domains))
+    lengths = state.maybe("tokens_per_sample", lambda name: _lengths(state, name, domains))
+    changes = _changes(state, layout.sizes, 0 if origin is None else origin.position)
+    stream = StreamSpec(layout, lengths, {}, changes, origin)
+    mixtures = {change.position: stream.as_tokens(change.shares) for change in changes}
+    _check_reached(stream, position)
+    return replace(stream, mixtures=mixtures), position
+
+
+def _layout(state: StateFields) -> StreamLayout:
+    names = state.texts("domains")
+    if not names or len(set(names)) != len(names):
+        state.refuse("domains", "no list of names, each once")
+    count = len(names)
+    limits = state.maybe("limits", lambda name: _limits(state, name, count))
+    keys = state.maybe("row_keys", lambda name: tuple(state.texts(name, count)))
+    shift = state.maybe("shift", lambda name: tuple(state.wholes(name, count)))
+    return StreamLayout(
+        names=tuple(names),
+        sizes=tuple(state.wholes("sizes", count)),
+        seed=state.whole("seed", -MOST_SEED, MOST_SEED),
+        window=state.whole("window", 1, MOST_BATCH),
+        limits=limits or (None,) * count,
+        stops=state.flag("stops"),
+        chunks=state.maybe("chunks", lambda name: Chunks(*state.wholes(name, 2, 1, MOST_CHUNK))),
+        row_keys=keys,
+        shift=shift,
     )
-    origin = state["origin"]
-    stream = StreamSpec(
-        layout,
-        _tupled(state["tokens_per_sample"]),
-        {},
-        tuple(ShareChange(int(p), tuple(shares)) for p, shares in state["changes"]),
-        None if origin is None else Origin(origin[0], tuple(origin[1]), tuple(origin[2])),
+
+
+def _limits(state: StateFields, name: str, count: int) -> tuple[int | None, ...]:
+    listed = state.listed(name, count)
+    each = StateFields({str(k): v for k, v in enumerate(listed)}, f"{state.where}: {name}", _ERROR)
+    return tuple(each.maybe(str(k), lambda k: each.whole(k, 0, MOST_ROWS)) for k in range(count))
+
+
+def _lengths(state: StateFields, name: str, count: int) -> tuple[float, ...]:
+    lengths = state.numbers(name, count, least=0)
+    if not all(lengths):
+        state.refuse(name, "not numbers > 0")
+    return tuple(lengths)
+
+
+def _origin(state: StateFields, name: str, count: int) -> Origin:
+    listed = state.listed(name, 3)
+    parts = StateFields(
+        dict(zip(("position", "counts", "owed"), listed, strict=True)),
+        f"{state.where}: {name}",
+        _ERROR,
     )
-    mixtures = {change.position: stream.as_tokens(change.shares) for change in stream.changes}
-    return replace(stream, mixtures=mixtures)
+    return Origin(
+        parts.whole("position"),
+        tuple(parts.wholes("counts", count)),
+        tuple(parts.wholes("owed", count, -_MOST_OWED, _MOST_OWED)),
+    )
+
+
+def _changes(state: StateFields, sizes: tuple[int, ...], start: int) -> tuple[ShareChange, ...]:
+    """Return the log of shares, which begins where the stream does and goes forward."""
+    changes: list[ShareChange] = []
+    for k, pair in enumerate(state.listed("changes")):
+        where = f"{state.where}: changes.{k}"
+        if not isinstance(pair, (list, tuple)) or len(pair) != 2:
+            raise SamplerError(f"{where}: {shown_value(pair)} is no pair of position and shares")
+        one = StateFields({"position": pair[0], "shares": pair[1]}, where, _ERROR)
+        least = changes[-1].position + 1 if changes else start
+        most = MOST if changes else start
+        shares = one.wholes("shares", len(sizes), 0, UNIT)
+        if sum(shares) != UNIT:
+            raise SamplerError(f"{where}: shares: add up to {sum(shares)}, not {UNIT}")
+        if any(share and not rows for share, rows in zip(shares, sizes, strict=True)):
+            raise SamplerError(f"{where}: shares: a domain without rows has a share")
+        changes.append(ShareChange(one.whole("position", least, most), tuple(shares)))
+    if not changes:
+        state.refuse("changes", "without a mixture")
+    return tuple(changes)
+
+
+def _check_reached(stream: StreamSpec, position: int) -> None:
+    """Check that windows are whole, and that the position is one that the stream has."""
+    window, origin = stream.layout.window, stream.origin
+    places = [("origin", origin.position)] if origin else []
+    for field, place in [*places, *(("changes", place) for place in stream.positions)]:
+        if place % window:
+            raise SamplerError(
+                f"the sampler's state: {field}: position {place} is in the middle of a window of"
+                f" {window} samples"
+            )
+    schedule = Schedule(stream.layout, stream.changes, stream.origin)
+    start, end = schedule.origin.position, schedule.reach(position)
+    if not start <= position <= end:
+        raise SamplerError(
+            f"the sampler's state: position: {position} is not in the stream, which goes from"
+            f" {start} to {end}"
+        )
 
 
 def _differences(saved: StreamSpec, here: StreamSpec) -> list[str]:
@@ -138,7 +216,3 @@ def _domain_differences(theirs: Sequence[str], ours: Sequence[str]) -> list[str]
 
 def _listed(values: Sequence[Any] | None) -> list[Any] | None:
     return None if values is None else list(values)
-
-
-def _tupled(values: Sequence[Any] | None) -> tuple[Any, ...] | None:
-    return None if values is None else tuple(values)

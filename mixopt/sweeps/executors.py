@@ -1,49 +1,49 @@
 """Run groups of trials on this machine: one worker process a core, or a GPU, one thread each.
 
 Small models do not fill a team of threads, and a team on shared cores waits for its slowest
-member; processes do neither. A worker that dies takes its own group along and no other: the
-group is handed back with the reason, and another worker takes its place.
+member; processes do neither. A worker that dies or hangs takes its own group along and no other:
+the group is handed back with the reason, and another worker takes its place.
 """
 
 from __future__ import annotations
 
-import json
 import os
 import queue
 import shutil
-import signal
 import subprocess
-import sys
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from mixopt.errors import MixoptError
-from mixopt.trials import Progress, Training, Trial, TrialResult, result_from_json, trial_to_json
+from mixopt.sweeps.messages import Answer, Fault
+from mixopt.sweeps.watch import PATIENCE
+from mixopt.sweeps.worker_process import Job, WorkerProcess
+from mixopt.trials import Progress, Trial, TrialResult, result_from_json, trial_to_json
 
-ONE_THREAD = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "POLARS_MAX_THREADS")
-
-
-@dataclass(frozen=True)
-class Job:
-    """What all groups of a sweep share."""
-
-    proxy: str
-    options: dict[str, Any]
-    corpus: Path
-    training: Training
+Report = Callable[[int, Progress], None]
+_Waiting = queue.SimpleQueue[tuple[int, Sequence[Trial]] | None]
 
 
 @dataclass(frozen=True)
 class GroupOutcome:
-    """What became of a group: its results, or the reason why there are none."""
+    """What became of a group: its results, or the reason why there are none.
+
+    Attributes:
+        group: Its number.
+        results: One for each trial.
+        reason: Why there are none.
+        fault: What its worker ended with, where another one may do better; None where the proxy
+            itself gave the reason.
+    """
 
     group: int
     results: list[TrialResult] | None
     reason: str | None = None
+    fault: Fault | None = None
 
 
 class LocalExecutor:
@@ -52,11 +52,14 @@ class LocalExecutor:
     Use as a context manager; leaving it ends the workers.
     """
 
-    def __init__(self, job: Job, workers: int | None, log: Path) -> None:
+    def __init__(
+        self, job: Job, workers: int | None, log: Path, patience: float = PATIENCE
+    ) -> None:
         self._job = job
         self._devices = _devices(job.training.device, workers)
-        self._log = log
-        self._workers: list[_Worker | None] = [None] * len(self._devices)
+        self._log, self._patience = log, patience
+        self._workers: list[WorkerProcess | None] = [None] * len(self._devices)
+        self._starting, self._closed = threading.Lock(), False
 
     @property
     def workers(self) -> int:
@@ -69,144 +72,100 @@ class LocalExecutor:
 
     def __exit__(self, *_: object) -> None:
         """End the workers."""
+        with self._starting:
+            self._closed = True
         for worker in self._workers:
             if worker is not None:
                 worker.end()
 
     def group_size(self) -> int:
-        """Ask one worker how many trials it trains together at best.
+        """Ask one worker how many trials it trains together at best; another if that one dies.
 
         Raises:
-            MixoptError: The proxy cannot be built, or refuses the corpus.
+            MixoptError: The proxy cannot be built, or refuses the corpus; or both workers died.
         """
-        answer = self._worker(0).ask({"tune": True}, lambda _: None)
-        if "error" in answer:
-            raise MixoptError(answer["error"])
-        return max(1, int(answer["tuned"]))
+        answer = self._ask(0, {"tune": True}, lambda _: None)
+        if answer.fault is not None:
+            answer = self._ask(0, {"tune": True}, lambda _: None)
+        if answer.tuned is None:
+            raise MixoptError(answer.error or "the worker's answer cannot be used: no size")
+        return answer.tuned
 
-    def run(
-        self,
-        groups: Mapping[int, Sequence[Trial]],
-        report: Callable[[int, Progress], None],
-    ) -> Iterator[GroupOutcome]:
+    def run(self, groups: Mapping[int, Sequence[Trial]], report: Report) -> Iterator[GroupOutcome]:
         """Train the groups, as many at once as there are workers.
 
         Args:
-            groups: Trials by the number of their group.
+            groups: Trials by the number of their group. Between two outcomes more may be added,
+                such as what is left of a group whose worker died; they are trained as well.
             report: Called from other threads with a group's progress.
 
         Yields:
             An outcome for each group, as it ends.
         """
-        waiting: queue.Queue[tuple[int, Sequence[Trial]]] = queue.Queue()
-        for entry in groups.items():
-            waiting.put(entry)
-        ended: queue.Queue[GroupOutcome] = queue.Queue()
-        count = min(self.workers, len(groups))
-        for place in range(count):
-            arguments = (place, waiting, ended, report)
-            threading.Thread(target=self._serve, args=arguments, daemon=True).start()
-        for _ in groups:
-            yield ended.get()
+        waiting: _Waiting = queue.SimpleQueue()
+        ended: queue.SimpleQueue[GroupOutcome] = queue.SimpleQueue()
+        handed: set[int] = set()
+        count = places = 0
+        try:
+            while True:
+                for number in [number for number in groups if number not in handed]:
+                    handed.add(number)
+                    waiting.put((number, groups[number]))
+                for place in range(places, min(self.workers, len(handed) - count)):
+                    serve = (place, waiting, ended, report)
+                    threading.Thread(target=self._serve, args=serve, daemon=True).start()
+                    places = place + 1
+                if count == len(handed):
+                    return
+                yield ended.get()
+                count += 1
+        finally:
+            for _ in range(places):
+                waiting.put(None)
 
     def _serve(
         self,
         place: int,
-        waiting: queue.Queue[tuple[int, Sequence[Trial]]],
-        ended: queue.Queue[GroupOutcome],
-        report: Callable[[int, Progress], None],
+        waiting: _Waiting,
+        ended: queue.SimpleQueue[GroupOutcome],
+        report: Report,
     ) -> None:
-        with suppress(queue.Empty):
-            while True:
-                number, trials = waiting.get_nowait()
-                request = {"group": [trial_to_json(trial) for trial in trials]}
-                ended.put(self._outcome(place, number, request, report))
+        while (entry := waiting.get()) is not None and not self._closed:
+            ended.put(self._outcome(place, *entry, report))
 
     def _outcome(
-        self,
-        place: int,
-        number: int,
-        request: dict[str, Any],
-        report: Callable[[int, Progress], None],
+        self, place: int, number: int, trials: Sequence[Trial], report: Report
     ) -> GroupOutcome:
         try:
-            answer = self._worker(place).ask(request, lambda progress: report(number, progress))
-            if "error" in answer:
-                return GroupOutcome(number, None, answer["error"])
-            return GroupOutcome(number, [result_from_json(entry) for entry in answer["results"]])
+            request = {"group": [trial_to_json(trial) for trial in trials]}
+            answer = self._ask(place, request, lambda progress: report(number, progress))
+            if answer.results is None:
+                reason = answer.error or "the worker's answer cannot be used: no results"
+                return GroupOutcome(number, None, reason, answer.fault)
+            return GroupOutcome(number, [result_from_json(entry) for entry in answer.results])
         except Exception as error:  # whatever a third party's proxy answers, the sweep goes on
             return GroupOutcome(number, None, f"the worker's answer cannot be used: {error!r}")
 
-    def _worker(self, place: int) -> _Worker:
-        worker = self._workers[place]
-        if worker is not None and not worker.alive:
-            worker.end()
-        if worker is None or not worker.alive:
-            worker = _Worker(self._job, self._devices[place], self._log)
-            self._workers[place] = worker
-        return worker
+    def _ask(
+        self, place: int, request: dict[str, Any], report: Callable[[Progress], None]
+    ) -> Answer:
+        worker = self._worker(place)
+        answer = worker.ask(request, report)
+        if answer.fault is not None:
+            worker.end()  # what it still holds of the memory goes with it
+        return answer
 
-
-class _Worker:
-    """One process of mixopt.sweeps.worker, and the pipe to it."""
-
-    def __init__(self, job: Job, device: str | None, log: Path) -> None:
-        environment = dict(os.environ)
-        training = asdict(job.training)
-        if device is None:
-            environment.update(dict.fromkeys(ONE_THREAD, "1"))
-        else:
-            environment["CUDA_VISIBLE_DEVICES"] = device
-            training["device"] = "cuda"
-        log.parent.mkdir(parents=True, exist_ok=True)
-        with log.open("ab") as errors:
-            self._process = subprocess.Popen(
-                [sys.executable, "-P", "-m", "mixopt.sweeps.worker"],
-                stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
-                stderr=errors,
-                env=environment,
-                text=True,
-            )
-        self._log = log
-        setup = {"proxy": job.proxy, "options": job.options, "corpus": str(job.corpus)}
-        self._send({"setup": {**setup, "training": training}})
-
-    @property
-    def alive(self) -> bool:
-        return self._process.poll() is None
-
-    def ask(self, request: dict[str, Any], report: Callable[[Progress], None]) -> dict[str, Any]:
-        """Send one request and wait for its answer."""
-        self._send(request)
-        stream = self._process.stdout
-        for line in stream if stream is not None else ():
-            answer: dict[str, Any] = json.loads(line)
-            if "progress" not in answer:
-                return answer
-            report(Progress(*answer["progress"]))
-        return {"error": self._end_of_process()}
-
-    def end(self) -> None:
-        self._process.kill()
-        self._process.wait()
-        for stream in (self._process.stdin, self._process.stdout):
-            if stream is not None:
-                with suppress(OSError):
-                    stream.close()
-
-    def _send(self, request: dict[str, Any]) -> None:
-        stream = self._process.stdin
-        if stream is not None:
-            with suppress(BrokenPipeError):
-                stream.write(json.dumps(request) + "\n")
-                stream.flush()
-
-    def _end_of_process(self) -> str:
-        code = self._process.wait()
-        name = f"signal {signal.Signals(-code).name}" if code < 0 else f"exit code {code}"
-        hint = "; out of memory?" if code == -signal.SIGKILL else ""
-        return f"the worker ended with {name}{hint}; see {self._log}"
+    def _worker(self, place: int) -> WorkerProcess:
+        with self._starting:
+            if self._closed:
+                raise MixoptError("the sweep has ended")
+            worker = self._workers[place]
+            if worker is not None and not worker.alive:
+                worker.end()
+            if worker is None or not worker.alive:
+                worker = WorkerProcess(self._job, self._devices[place], self._log, self._patience)
+                self._workers[place] = worker
+            return worker
 
 
 def _devices(device: str, workers: int | None) -> list[str | None]:

@@ -14,10 +14,12 @@ if TYPE_CHECKING:
         parse_json as parse_json,
         parse_yaml as parse_yaml,
         read_arrays as read_arrays,
+        read_bytes as read_bytes,
         read_json as read_json,
         read_text as read_text,
         read_yaml as read_yaml,
     )
+    from mixopt.system.child_process import close_children as close_children, in_child as in_child
     from mixopt.system.file_shape import Count as Count, FileShape as FileShape
     from mixopt.system.files import (
         is_in_use as is_in_use,
@@ -79,10 +81,21 @@ if TYPE_CHECKING:
         without_folders as without_folders,
     )
     from mixopt.system.seals import (
+        SEAL as SEAL,
         check_seal as check_seal,
+        check_sealed_text as check_sealed_text,
         read_sealed as read_sealed,
         sealed as sealed,
+        sealed_text as sealed_text,
         write_sealed as write_sealed,
+    )
+    from mixopt.system.server_uris import (
+        ServerUri as ServerUri,
+        without_secrets as without_secrets,
+    )
+    from mixopt.system.state_fields import (
+        StateFields as StateFields,
+        shown_value as shown_value,
     )
     from mixopt.system.table_files import read_table as read_table, write_table as write_table
     from mixopt.system.version import __version__ as __version__
@@ -97,11 +110,13 @@ else:
                 "parse_json",
                 "parse_yaml",
                 "read_arrays",
+                "read_bytes",
                 "read_json",
                 "read_text",
                 "read_yaml",
             ],
             "file_shape": ["Count", "FileShape"],
+            "child_process": ["close_children", "in_child"],
             "files": [
                 "is_in_use",
                 "only_one",
@@ -149,7 +164,17 @@ else:
             ],
             "progress_bars": ["Say", "Update", "duration", "no_progress", "progress", "silent"],
             "provenance": ["git_commit", "machine", "package_versions", "without_folders"],
-            "seals": ["check_seal", "read_sealed", "sealed", "write_sealed"],
+            "seals": [
+                "SEAL",
+                "check_seal",
+                "check_sealed_text",
+                "read_sealed",
+                "sealed",
+                "sealed_text",
+                "write_sealed",
+            ],
+            "server_uris": ["ServerUri", "without_secrets"],
+            "state_fields": ["StateFields", "shown_value"],
             "table_files": ["read_table", "write_table"],
             "version": ["__version__"],
         },

@@ -71,7 +71,7 @@ def read_json(
     Raises:
         MixoptError: `error`; the file cannot be read, is not JSON, or of another shape.
     """
-    content = parse_json(_bytes_of(path, error, missing), str(path), error=error)
+    content = parse_json(read_bytes(path, error=error, missing=missing), str(path), error=error)
     return content if shape is None else checked_as(shape, content, str(path), error)
 
 
@@ -142,7 +142,7 @@ def read_text(
     Raises:
         MixoptError: `error`; the file cannot be read, or is not UTF-8.
     """
-    content = _bytes_of(path, error, missing)
+    content = read_bytes(path, error=error, missing=missing)
     try:
         return content.decode("utf-8")
     except UnicodeDecodeError as reason:
@@ -280,9 +280,22 @@ def _no_yaml(where: str, reason: yaml.YAMLError, error: type[MixoptError]) -> No
     raise error(f"{where}: not valid YAML: {_one_line(reason)}") from reason
 
 
-def _bytes_of(
-    path: Path, error: type[MixoptError], missing: Callable[[], Exception] | None
+def read_bytes(
+    path: Path,
+    *,
+    error: type[MixoptError] = RunError,
+    missing: Callable[[], Exception] | None = None,
 ) -> bytes:
+    """Read a file; a pipe or a device is refused.
+
+    Args:
+        path: The file.
+        error: What is raised.
+        missing: Makes the error to raise where the file is not there.
+
+    Raises:
+        MixoptError: `error`; it cannot be read.
+    """
     try:
         mode = path.stat().st_mode
         if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):  # a pipe would be waited for

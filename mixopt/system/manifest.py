@@ -104,15 +104,18 @@ class Verifier:
         if isinstance(content, dict):
             self._seen = {key: mark for key, mark in content.items() if _is_mark(mark)}
 
-    def fault(self, name: str, record: FileRecord, *, deep: bool = False) -> str | None:
+    def fault(
+        self, name: str, record: FileRecord, *, deep: bool = False, path: Path | None = None
+    ) -> str | None:
         """Return what is wrong with a file; None where it is what its record says.
 
         Args:
             name: Its path in the folder.
             record: What it was when it was written.
             deep: Read it even if it is remembered.
+            path: Where it is, if it is a link out of the folder that the caller has checked.
         """
-        path = inside(self._folder, name)
+        path = path or inside(self._folder, name)
         try:
             return self._difference(path, f"{name} {record.sha256}", record, deep=deep)
         except FileNotFoundError:

@@ -15,17 +15,18 @@ from pathlib import Path
 from typing import Any
 
 from mixopt.errors import MixoptError, RunError
-from mixopt.system.checked_reading import checked_as, read_json
+from mixopt.system.checked_reading import checked_as, read_bytes, read_json
 from mixopt.system.files import write_json
 
 SEAL = "sha256"
+_LINE = "# sha256: "
 
 
 def seal_of(content: Mapping[str, Any]) -> str:
     """Return the seal of plain values as JSON has them; a seal among them does not count."""
     values = {name: value for name, value in content.items() if name != SEAL}
     text = json.dumps(values, sort_keys=True, separators=(",", ":"), allow_nan=False)
-    return hashlib.sha256(text.encode()).hexdigest()
+    return _hash(text.encode())
 
 
 def sealed(content: Mapping[str, Any]) -> dict[str, Any]:
@@ -80,3 +81,29 @@ def check_seal(
         raise error(f"{where}: {SEAL}: is missing; {mend}")
     if content[SEAL] != seal_of(content):
         raise error(f"{where}: has changed since it was written (its sha256 differs); {mend}")
+
+
+def sealed_text(text: str, header: str) -> str:
+    """Return text below a comment and a line with its seal.
+
+    Args:
+        text: YAML, or another text in which `#` begins a comment.
+        header: One line that says what it is, without the `#`.
+    """
+    return f"# {header}\n{_LINE}{_hash(text.encode())}\n{text}"
+
+
+def check_sealed_text(path: Path, header: str, *, mend: str) -> None:
+    """Check that a file is what `sealed_text` made.
+
+    Raises:
+        RunError: It cannot be read, or was changed since.
+    """
+    head, _, rest = read_bytes(path).partition(f"\n{_LINE}".encode())
+    seal, _, text = rest.partition(b"\n")
+    if head != f"# {header}".encode() or seal != _hash(text).encode():
+        raise RunError(f"{path}: has changed since it was written; {mend}")
+
+
+def _hash(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()

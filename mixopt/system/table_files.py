@@ -2,17 +2,20 @@
 
 The seal stands between the data and the footer, where readers of Parquet do not look. It is checked
 before polars sees the file, since polars may end the whole process on a page that is damaged. A
-table without a seal is somebody else's, and read as it is.
+table without a seal is somebody else's: it is decoded in a child process, which may die of it.
 """
 
 from __future__ import annotations
 
 import hashlib
 import io
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from mixopt.errors import MixoptError, RunError
+from mixopt.system.checked_reading import read_bytes
+from mixopt.system.child_process import in_child
 from mixopt.system.files import write_bytes
 
 if TYPE_CHECKING:
@@ -21,6 +24,7 @@ if TYPE_CHECKING:
 _MARK = b"mixopt:sha256:"
 _DIGITS = 64
 _TAIL = 8  # the length of the footer and "PAR1"
+_PART = 1 << 24  # bytes that a child sends at once
 
 
 def write_table(path: Path, table: pl.DataFrame) -> None:
@@ -48,18 +52,43 @@ def read_table(path: Path, *, mend: str = "", error: type[MixoptError] = RunErro
     import polars as pl
 
     hint = f"; {mend}" if mend else ""
+    content = read_bytes(path, error=error, missing=lambda: error(f"{path}: not found{hint}"))
     try:
-        content = path.read_bytes()
-        if not _is_whole(content):
+        whole = _is_whole(content)
+        if whole is False:
             raise error(f"{path}: has changed since it was written (its sha256 differs){hint}")
-        return pl.read_parquet(content)
-    except FileNotFoundError as reason:
-        raise error(f"{path}: not found{hint}") from reason
+        return pl.read_parquet(content) if whole else _foreign(path, error, hint)
     except (OSError, pl.exceptions.PolarsError, MemoryError, ValueError) as reason:
         text = " ".join(str(reason).split())[:300]
         raise error(f"{path}: cannot be read: {text or type(reason).__name__}{hint}") from reason
-    except pl.exceptions.PanicException as reason:
-        raise error(f"{path}: cannot be read: it is damaged{hint}") from reason
+
+
+def decoded(path: str) -> Iterator[bytes]:
+    """Give a table as Arrow's bytes; runs in the child."""
+    import polars as pl
+
+    stream = io.BytesIO()
+    try:
+        pl.read_parquet(Path(path).read_bytes()).write_ipc(stream)
+    except pl.exceptions.PanicException as reason:  # no Exception of Python's
+        raise RunError("it is damaged") from reason
+    content = stream.getbuffer()
+    for start in range(0, len(content), _PART):
+        yield bytes(content[start : start + _PART])
+
+
+def _foreign(path: Path, error: type[MixoptError], hint: str) -> pl.DataFrame:
+    """Decode somebody else's table in a child process."""
+    import polars as pl
+
+    def died(how: str) -> MixoptError:
+        return error(f"{path}: cannot be read: the reader {how}{hint}")
+
+    try:
+        parts = list(in_child(f"{__name__}:decoded", {"path": str(path)}, died=died))
+    except RunError as reason:
+        raise error(f"{path}: cannot be read: {reason}{hint}") from reason
+    return pl.read_ipc(io.BytesIO(b"".join(parts)))
 
 
 def _sealed(content: bytes) -> bytes:
@@ -69,11 +98,11 @@ def _sealed(content: bytes) -> bytes:
     return content[:-footer] + seal + content[-footer:]
 
 
-def _is_whole(content: bytes) -> bool:
-    """Tell whether Parquet is what its seal says; true where it has none."""
+def _is_whole(content: bytes) -> bool | None:
+    """Tell whether Parquet is what its seal says; None where it has none."""
     place = content.rfind(_MARK)
     if place < 0:
-        return True
+        return None
     end = place + len(_MARK) + _DIGITS
     found = hashlib.sha256(content[:place])
     found.update(content[end:])

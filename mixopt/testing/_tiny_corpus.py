@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from mixopt.corpus import FORMAT, Corpus, TokenWriter
-from mixopt.system import write_json
+from mixopt.system import write_sealed
 
 END_OF_DOCUMENT = 256
 DOCUMENT = 2_000  # characters
@@ -41,8 +41,9 @@ def tiny_corpus(path: Path) -> Corpus:
         "vocab_size": END_OF_DOCUMENT + 1,
         "fingerprint": "tiny",
         "provenance": {},
+        "files": {},
     }
-    write_json(path / "index.json", index)
+    write_sealed(path / "index.json", index)
     return Corpus.open(path)
 
 

@@ -11,8 +11,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from mixopt.corpus import Corpus, TokenShards
-from mixopt.system import read_json
+from mixopt.corpus import Corpus, TokenShards, read_stream_index
 
 DIGEST = 36  # MLflow's longest
 
@@ -41,15 +40,15 @@ def streamed_datasets(path: Path, weights: Mapping[str, float]) -> list[dict[str
         path: The folder of its held-out text.
         weights: Share of each domain that training begins with.
     """
-    index = read_json(path / "index.json")
-    source = {name: index[name] for name in ("fingerprint", "tokenizer")}
-    names = [*index["domains"], *index["targets"]]
+    index = read_stream_index(path)
+    source = {"fingerprint": index.fingerprint, "tokenizer": index.tokenizer}
+    names = [*index.domains, *index.targets]
     held_out = {n: TokenShards.open(path / n / "validation", verify=False) for n in names}
     shares = {name: {"weight": round(weight, 6)} for name, weight in weights.items()}
     streamed = {
         "name": "streams",
         "context": "train",
-        "digest": index["fingerprint"],
+        "digest": index.fingerprint,
         "source": source,
         "profile": {"domains": shares},
     }

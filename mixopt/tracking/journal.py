@@ -7,11 +7,13 @@ process is killed, or where MLflow is not even installed.
     {op: open}                                      a training process begins
     {op: start, step, name, folder, params, tags, environment, datasets}
     {op: follow, step, file, trial}                 a file of metrics (mixopt.tracking.lines)
-    {op: files, step, files, folder, trial}
+    {op: files, step, files, folder, trial, records: {<file>: {bytes, sha256}}}
     {op: tags, step, tags}
     {op: end, step}
 
-each with its time. Names of files are relative to the run directory where they are in it.
+each with its time. Names of files are relative to the run directory where they are in it; which of
+them are sent is decided by who sends (mixopt.tracking.sent_files). A line of another shape is
+skipped, and `Journal.faults` says so.
 """
 
 from __future__ import annotations
@@ -20,12 +22,62 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from mixopt.tracking.lines import parsed
+from mixopt.errors import MixoptError, RunError
+from mixopt.system import FileRecord, check_name, checked_as, parse_json
 
 JOURNAL = "tracking.jsonl"
 MARK = "mixopt.fingerprint"
 
+LATEST = 1e11  # seconds; MLflow keeps milliseconds in 64 bits
+
 Followed = tuple[str, str | None]  # a file, and the trial that it belongs to
+
+
+@dataclass
+class _Start:
+    step: str
+    name: str
+    folder: str | None
+    params: dict[str, str]
+    tags: dict[str, str]
+    environment: dict[str, str]
+    datasets: list[dict[str, Any]]
+
+
+@dataclass
+class _Follow:
+    step: str
+    file: str
+    trial: str | None = None
+
+
+@dataclass
+class _Files:
+    step: str
+    files: list[str]
+    folder: str | None = None
+    trial: str | None = None
+    records: dict[str, FileRecord] = field(default_factory=dict)
+
+
+@dataclass
+class _Tags:
+    step: str
+    tags: dict[str, str]
+
+
+@dataclass
+class _End:
+    step: str
+
+
+_SHAPES: dict[str, Any] = {
+    "start": _Start,
+    "follow": _Follow,
+    "files": _Files,
+    "tags": _Tags,
+    "end": _End,
+}
 
 
 @dataclass
@@ -44,6 +96,7 @@ class Wanted:
         ended: Milliseconds, once it has ended.
         lines: Files of metrics to follow.
         files: Files to keep, and the folder that each is shown in.
+        records: What files were when they were given, of those of which that is known.
     """
 
     name: str
@@ -57,6 +110,7 @@ class Wanted:
     ended: int | None = None
     lines: list[Followed] = field(default_factory=list)
     files: dict[Followed, str | None] = field(default_factory=dict)
+    records: dict[str, FileRecord] = field(default_factory=dict)
 
     @property
     def mark(self) -> str:
@@ -70,12 +124,13 @@ class Journal:
     def __init__(self, path: Path) -> None:
         """Name the run directory."""
         self._file = path / JOURNAL
-        self._offset = 0
+        self._offset = self._number = 0
         self.steps: dict[str, Wanted] = {}
+        self.faults: list[str] = []
 
     def read(self) -> None:
         """Take in the lines that are new."""
-        if not self._file.exists():
+        if not self._file.is_file():
             return
         with self._file.open("rb") as stream:
             stream.seek(self._offset)
@@ -83,7 +138,8 @@ class Journal:
                 if not line.endswith(b"\n"):
                     break
                 self._offset += len(line)
-                self._take(parsed(line))
+                self._number += 1
+                self._read(line)
 
     def kill(self, when: int) -> None:
         """Hold that the training process is gone: what has no end now has none to come."""
@@ -91,23 +147,30 @@ class Journal:
             if wanted.status == "RUNNING":
                 wanted.status, wanted.ended = "KILLED", when
 
-    def _take(self, event: dict[str, Any]) -> None:
-        op, when = event.get("op"), int(event.get("time", 0) * 1000)
+    def _read(self, line: bytes) -> None:
+        try:
+            self._take(parse_json(line, f"{JOURNAL}: line {self._number}"))
+        except MixoptError as error:
+            self.faults.append(f"{error}; the line is skipped")
+
+    def _take(self, event: Any) -> None:
+        where = f"{JOURNAL}: line {self._number}"
+        content = checked_as(dict[str, Any], event, where)
+        op, when = content.pop("op", None), _milliseconds(content.pop("time", 0), where)
         if op == "open":
             self.kill(when)
-        elif op == "start":
-            self._start(event, when)
-        elif event.get("step") not in self.steps:
+        if op not in _SHAPES:
             return
-        elif op == "end":
-            wanted = self.steps[event["step"]]
-            wanted.status, wanted.ended = "FINISHED", when
-        else:
-            _add(self.steps[event["step"]], event)
+        said = checked_as(_SHAPES[op], content, where)
+        if isinstance(said, _Start):
+            self._start(said, when)
+        elif said.step in self.steps:
+            _add(self.steps[said.step], said, when)
 
-    def _start(self, event: dict[str, Any], when: int) -> None:
-        step, names = event["step"], ("name", "folder", "params", "tags", "environment", "datasets")
-        fresh = Wanted(started=when, **{name: event[name] for name in names})
+    def _start(self, said: _Start, when: int) -> None:
+        step = check_name(said.step, "step", RunError)
+        values = {name: value for name, value in vars(said).items() if name != "step"}
+        fresh = Wanted(started=when, **values)
         known = self.steps.get(step)
         if known is None or known.mark != fresh.mark:
             self.steps[step] = fresh
@@ -116,13 +179,22 @@ class Journal:
             known.status, known.ended = "RUNNING", None
 
 
-def _add(wanted: Wanted, event: dict[str, Any]) -> None:
-    if event["op"] == "follow":
-        followed = (event["file"], event["trial"])
-        if followed not in wanted.lines:
-            wanted.lines.append(followed)
-    elif event["op"] == "files":
-        for name in event["files"]:
-            wanted.files[name, event["trial"]] = event["folder"]
-    elif event["op"] == "tags":
-        wanted.tags |= event["tags"]
+def _add(wanted: Wanted, said: _Follow | _Files | _Tags | _End, when: int) -> None:
+    if isinstance(said, _Follow):
+        if (said.file, said.trial) not in wanted.lines:
+            wanted.lines.append((said.file, said.trial))
+    elif isinstance(said, _Files):
+        wanted.files |= {(name, said.trial): said.folder for name in said.files}
+        wanted.records |= said.records
+    elif isinstance(said, _Tags):
+        wanted.tags |= said.tags
+    else:
+        wanted.status, wanted.ended = "FINISHED", when
+
+
+def _milliseconds(seconds: Any, where: str) -> int:
+    if isinstance(seconds, bool) or not isinstance(seconds, int | float):
+        raise RunError(f"{where}: time: should be a number of seconds")
+    if not 0 <= seconds < LATEST:
+        raise RunError(f"{where}: time: {seconds} is no time")
+    return int(seconds * 1000)

@@ -11,6 +11,9 @@ import json
 import re
 from collections.abc import Iterable, Mapping
 
+from mixopt.errors import MixoptError
+from mixopt.system import checked_as, parse_json
+
 LONGEST = 250
 NAMES = "mixopt.names"
 _TAG_LENGTH = 5000  # MLflow's limit is 8000 bytes
@@ -33,12 +36,14 @@ def name_tags(names: Iterable[str]) -> dict[str, str]:
 
 
 def names_of(tags: Mapping[str, str]) -> dict[str, str]:
-    """Return what `name_tags` kept: names by key."""
+    """Return what `name_tags` kept: names by key; none where it is damaged."""
     text, number = "", 0
     while (part := tags.get(_tag(number))) is not None:
         text, number = text + part, number + 1
-    found: dict[str, str] = json.loads(text or "{}")
-    return found
+    try:
+        return checked_as(dict[str, str], parse_json(text or "{}", NAMES), NAMES)
+    except MixoptError:  # written by another tool, or cut off
+        return {}
 
 
 def _tag(number: int) -> str:

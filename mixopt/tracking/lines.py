@@ -21,20 +21,25 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from mixopt.errors import MixoptError
+from mixopt.system import parse_json
+
 _NOT_FINITE = {"nan", "inf", "-inf"}
+_LARGEST = 1 << 63  # of MLflow's steps and times
+PRIVATE = 0o600  # mode of files that could hold what a server is called
 _TAIL = 256  # bytes before a position that tell whether the file is still the one that was read
 
 
 class LineFile:
     """Appends lines to a file, which stays open; made with the first line."""
 
-    def __init__(self, path: Path) -> None:
-        self._path = path
+    def __init__(self, path: Path, mode: int = 0o644) -> None:
+        self._path, self._mode = path, mode
         self._descriptor: int | None = None
         self._torn = False
 
-    def append(self, content: Mapping[str, Any]) -> None:
-        """Write a line, in one piece.
+    def append(self, content: Mapping[str, Any]) -> int:
+        """Write a line, in one piece; return its bytes.
 
         Raises:
             OSError: The file cannot be written.
@@ -47,6 +52,7 @@ class LineFile:
         self._torn = os.write(self._descriptor, data) < len(data)
         if self._torn:
             raise OSError(f"{self._path}: the disk is full")
+        return len(data)
 
     def close(self) -> None:
         """Close the file; what was written is on the disk then."""
@@ -57,11 +63,26 @@ class LineFile:
             self._descriptor = None
 
     def _opened(self) -> int:
-        self._path.parent.mkdir(parents=True, exist_ok=True)
-        descriptor = os.open(self._path, os.O_RDWR | os.O_APPEND | os.O_CREAT, 0o644)
+        descriptor = open_to_append(self._path, self._mode)
         size = os.fstat(descriptor).st_size
         self._torn = size > 0 and os.pread(descriptor, 1, size - 1) != b"\n"
         return descriptor
+
+
+def open_to_append(path: Path, mode: int) -> int:
+    """Return the descriptor of a file to append to; a private one is no link to another file.
+
+    Raises:
+        OSError: It cannot be opened.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    flags = os.O_RDWR | os.O_APPEND | os.O_CREAT
+    if mode != PRIVATE:
+        return os.open(path, flags, mode)
+    descriptor = os.open(path, flags | getattr(os, "O_NOFOLLOW", 0), mode)
+    with suppress(AttributeError, OSError):  # made by others, or by older versions
+        os.fchmod(descriptor, mode)
+    return descriptor
 
 
 class MetricLines:
@@ -136,7 +157,7 @@ class Position:
             list[MetricPoint](),
             Position(self.offset, self.tail, {**self.last}, self.sent),
         )
-        if not file.exists():
+        if not file.is_file():
             return found, here
         with file.open("rb") as stream:
             if _tail(stream, self.offset) != self.tail:
@@ -160,21 +181,24 @@ class Position:
 def points_of(line: bytes) -> Iterator[MetricPoint]:
     """Return the points of a line; none where it is no line of metrics."""
     content = parsed(line)
-    if not isinstance(content.get("step"), int) or not _is_number(content.get("time")):
+    step, seconds = content.pop("step", None), content.pop("time", None)
+    if not (isinstance(step, int) and _is_number(step) and abs(step) < _LARGEST):
         return
-    step, when = content.pop("step"), int(content.pop("time") * 1000)
+    if not (_is_number(seconds) and 0 <= seconds * 1000 < _LARGEST):
+        return
+    when = int(seconds * 1000)
     for key, value in content.items():
         members = value.items() if isinstance(value, Mapping) else [("", value)]
         for name, number in members:
-            if _is_number(number) or number in _NOT_FINITE:
+            if _is_value(number):
                 yield MetricPoint(f"{key}/{name}" if name else key, float(number), when, step)
 
 
 def parsed(line: bytes) -> dict[str, Any]:
     """Return the object of a line; an empty one where it is torn."""
     try:
-        content = json.loads(line)
-    except ValueError:
+        content = parse_json(line, "line")
+    except MixoptError:
         return {}
     return content if isinstance(content, dict) else {}
 
@@ -188,6 +212,12 @@ def _spelled(value: Any) -> Any:
 
 def _is_number(value: Any) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def _is_value(value: Any) -> bool:
+    if isinstance(value, str):
+        return value in _NOT_FINITE
+    return _is_number(value) and abs(value) < 1e300
 
 
 def _tail(stream: Any, offset: int) -> str:

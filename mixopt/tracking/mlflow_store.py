@@ -13,15 +13,19 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
+from urllib.parse import unquote
 
 from mlflow import MlflowClient
 from mlflow.entities import Dataset, DatasetInput, InputTag, Metric, Param, Run, RunTag
 from mlflow.exceptions import MlflowException
 
+from mixopt.errors import RunError
+from mixopt.system import without_secrets
 from mixopt.tracking.journal import Wanted
 from mixopt.tracking.keys import key_of, name_tags
 from mixopt.tracking.lines import MetricPoint
-from mixopt.trials import Trial, TrialResult, read_entry
+from mixopt.tracking.run_rows import RunRows
+from mixopt.tracking.sent_trials import SentTrial
 
 # MLflow's limits for one log_batch.
 METRICS_PER_CALL = 900
@@ -32,13 +36,16 @@ FOLDERS = {".parquet": "tables", ".svg": "figures", ".png": "figures"}
 class MlflowStore:
     """One experiment of one MLflow server or database."""
 
-    def __init__(self, uri: str, experiment: str, artifacts: Path | None) -> None:
+    def __init__(
+        self, uri: str, experiment: str, artifacts: Path | None, within: Path | None = None
+    ) -> None:
         """Connect, and make the experiment if there is none.
 
         Args:
             uri: Tracking server or database.
             experiment: Name of the experiment.
             artifacts: Folder for files; where the server keeps them when None.
+            within: A folder that no file may leave, whatever the database says; any when None.
 
         Raises:
             MlflowException: The server cannot be reached.
@@ -46,7 +53,9 @@ class MlflowStore:
         self._client = MlflowClient(tracking_uri=uri)
         self._known: dict[str, dict[str, str]] = {}
         self._names: dict[str, dict[str, str]] = {}
+        self._within = within
         self._experiment = self._experiment_id(experiment, artifacts)
+        self._rows = RunRows.of(uri, self._experiment)
 
     def has(self, run: str) -> bool:
         """Tell whether a run is there, and not deleted."""
@@ -83,38 +92,36 @@ class MlflowStore:
             self._client.log_dict(run, wanted.environment, "environment.json")
         return run
 
-    def trial(self, key: str, parent: str, file: Path, content: str) -> str:
-        """Write a trial's child run from its file.
+    def trials(
+        self, key: str, parent: str, several: Sequence[SentTrial]
+    ) -> Iterator[tuple[SentTrial, str]]:
+        """Write the child runs of trials; yield each with MLflow's id when it is there.
 
         Args:
             key: The run directory's.
             parent: MLflow's id of the parent run.
-            file: The trial's JSON file.
-            content: Its hash; a trial that was trained again is another child.
-
-        Returns:
-            MLflow's id of the child.
+            several: The trials; one that was trained again is another child.
         """
-        trial, result = read_entry(file)
-        ended = int(file.stat().st_mtime * 1000)
-        targets = result.losses.nats_per_token if result.losses else {}
-        tags = {
-            "mixopt.key": key,
-            "mixopt.trial": trial.name,
-            "mixopt.content": content,
-            "mixopt.status": result.status,
-            "mlflow.parentRunId": parent,
-            **name_tags([*trial.mixture, *targets]),
-        }
-        if result.reason:
-            tags["mixopt.reason"] = result.reason[:5000]
-        run = self._children(parent).get(content)
+        known = self._children(parent)
+        fresh = [one for one in several if one.mark not in known]
+        if self._rows is not None and fresh:
+            made = self._rows.write(key, parent, fresh)
+            known |= {one.mark: run for one, run in made}
+            yield from made
+            several = [one for one in several if one not in fresh]
+        for one in several:
+            yield one, self._trial(key, parent, one)
+
+    def _trial(self, key: str, parent: str, one: SentTrial) -> str:
+        run = self._children(parent).get(one.mark)
         if run is None:
-            started = ended - int(result.seconds * 1000)
-            created = self._client.create_run(self._experiment, started, tags, trial.name)
-            run = str(created.info.run_id)
-        self._log(run, _trial_params(trial), list(_trial_metrics(result, ended)))
-        self.status(run, "FINISHED" if result.status == "finished" else "FAILED", ended)
+            created = self._client.create_run(
+                self._experiment, one.started, one.tags(key, parent), one.trial.name
+            )
+            run = self._children(parent)[one.mark] = str(created.info.run_id)
+        metrics = [Metric(name, value, one.ended, step) for name, value, step in one.metrics()]
+        self._log(run, one.params(), metrics)
+        self.status(run, one.status, one.ended)
         return run
 
     def points(self, run: str, points: Sequence[MetricPoint]) -> None:
@@ -132,7 +139,13 @@ class MlflowStore:
             self._client.log_batch(run, found[at : at + METRICS_PER_CALL])
 
     def artifact(self, run: str, file: Path, folder: str | None) -> None:
-        """Keep a file with a run: in a folder, that of its kind where None is given."""
+        """Keep a file with a run: in a folder, that of its kind where None is given.
+
+        Raises:
+            RunError: The database keeps files outside the folder that they may not leave.
+        """
+        if self._within is not None:
+            _check_within(self._client.get_run(run).info.artifact_uri, self._within)
         self._client.log_artifact(run, str(file), folder or FOLDERS.get(file.suffix))
 
     def tags(self, run: str, tags: Mapping[str, str]) -> None:
@@ -200,36 +213,15 @@ class MlflowStore:
             self._client.log_batch(run, metrics[at : at + METRICS_PER_CALL])
 
 
-def _trial_params(trial: Trial) -> dict[str, str]:
-    weights = {f"weight/{name}": repr(share) for name, share in trial.mixture.items()}
-    return {
-        "seed": str(trial.seed),
-        "role": trial.role,
-        "round": str(trial.round),
-        "mixture": trial.mixture.fingerprint,
-        **weights,
-    }
-
-
-def _trial_metrics(result: TrialResult, when: int) -> Iterator[Metric]:
-    points = {losses.tokens: losses for losses in result.curve}
-    if result.losses is not None:
-        points[result.losses.tokens] = result.losses
-    for step, losses in sorted(points.items()):
-        for kind, values in (("loss", losses.nats_per_token), ("bpb", losses.bits_per_byte)):
-            for name, value in values.items():
-                if math.isfinite(value):
-                    yield Metric(key_of(f"{kind}/{name}"), value, when, step)
-    totals: dict[str, Any] = {"tokens": result.tokens, "parameters": result.parameters}
-    if result.seconds > 0:
-        totals |= {"seconds": result.seconds, "tokens_per_second": result.tokens / result.seconds}
-    for name, value in totals.items():
-        yield Metric(name, float(value), when, result.tokens)
-    if result.experts is not None:
-        from mixopt.routing import trial_scalars
-
-        for name, value in trial_scalars(result.experts).items():
-            yield Metric(key_of(name), value, when, result.tokens)
+def _check_within(location: str, folder: Path) -> None:
+    """Check where a database keeps the files of a run: the directory may be somebody else's."""
+    scheme, _, path = location.rpartition("://")
+    kept = Path(unquote(path or location.removeprefix("file:"))).resolve()
+    if scheme not in ("", "file") or not kept.is_relative_to(folder.resolve()):
+        raise RunError(
+            f"{folder}: its database keeps files in {without_secrets(location)}, which is outside"
+            " this folder; name the database to allow it: --uri"
+        )
 
 
 def _metric(point: MetricPoint) -> Metric:

@@ -5,15 +5,16 @@ server that is down or too slow is tried again after 1, 2, 4 ... 30 seconds. Whe
 ends, with the training process finished or killed, it sends what is left, closes the runs, and
 ends; where that fails, what is left stays on disk for the next one.
 
-Its arguments are the run directory, and `{uri, experiment}` as JSON. It answers with lines of JSON:
-a sign of life, a warning, and at the end what was sent and what is left.
+Its argument is the run directory. The first line of its standard input is `{uri, experiment, own}`
+as JSON, with the password of the server: an argument is seen by everybody on the machine. It
+answers with lines of JSON: a sign of life, a warning, and at the end what was sent and what is
+left. None of them has the password, nor has what it or MLflow writes to standard error.
 """
 
 from __future__ import annotations
 
 import json
 import os
-import socket
 import sys
 import threading
 import time
@@ -22,33 +23,23 @@ from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-from urllib.parse import urlsplit
-from urllib.request import getproxies, proxy_bypass
 
-from mixopt.errors import RunError
-from mixopt.system import only_one
+from mixopt.errors import MixoptError, RunError
+from mixopt.system import ServerUri, only_one, without_secrets
 from mixopt.tracking.database import PREFIX, database_file, first_use
+from mixopt.tracking.record import RECORD
 from mixopt.tracking.recorder import Recorder
+from mixopt.tracking.sender_settings import ARTIFACTS, LOCAL, LOCK, LOG, take_settings
+from mixopt.tracking.sent_files import check_own
+from mixopt.tracking.server_knock import TOO_LARGE, check_reachable
 
 if TYPE_CHECKING:
     from mixopt.tracking.mlflow_store import MlflowStore
 
-# For this process alone, and only where the user has not said otherwise: a dead server is
-# given up at once (MLflow's own: 249 s), nothing is reported to third parties, and there are no
-# bars in the log.
-ENVIRONMENT = {
-    "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0",
-    "MLFLOW_HTTP_REQUEST_TIMEOUT": "5",
-    "MLFLOW_DISABLE_TELEMETRY": "true",
-    "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
-}
-LOCAL, LOCK = "mlflow.db", "tracking.lock"
 NICENESS = 5  # how much this process gives way to training on the same cores
 EVERY_SECONDS = 2.0
 LONGEST_PAUSE = 30.0
 LOCK_SECONDS = 30.0
-KNOCK_SECONDS = 5.0
-PORTS = {"http": 80, "https": 443}
 
 Answer = Callable[[dict[str, Any]], None]
 
@@ -56,7 +47,9 @@ Answer = Callable[[dict[str, Any]], None]
 class Sender:
     """Sends until the training process is gone; whatever goes wrong is a warning."""
 
-    def __init__(self, path: Path, uri: str | None, experiment: str, answer: Answer) -> None:
+    def __init__(
+        self, path: Path, uri: str | None, experiment: str, answer: Answer, *, own: bool = False
+    ) -> None:
         """Prepare.
 
         Args:
@@ -64,12 +57,15 @@ class Sender:
             uri: Server or database; one in the run directory when None.
             experiment: Name of the experiment.
             answer: Receives signs of life and warnings.
+            own: Whether no file may leave the run directory, whatever the database says.
         """
-        self._uri = uri or f"{PREFIX}{path.resolve() / LOCAL}"
+        name = ServerUri(LOCAL if uri is None else uri)
+        self._uri = name.login() if uri else ServerUri(f"{PREFIX}{path.resolve() / LOCAL}").login()
+        self._within = path if own or uri is None else None
         self._experiment, self._answer = experiment, answer
-        self._parent = os.getppid()
-        self.name = uri or LOCAL
-        self.recorder = Recorder(path, self.name, self._connect, self._alive)
+        self._parent, self._too_large = os.getppid(), False
+        self._path, self.name = path, str(name)
+        self.recorder = Recorder(path, name.address, self._connect, self._alive)
 
     def run(self, ended: threading.Event) -> None:
         """Send what is new, again and again; once more when the training process has ended."""
@@ -79,50 +75,59 @@ class Sender:
             if last:
                 self.recorder.kill()
             failures = 0 if self.attempt() else failures + 1
+            if last and self._too_large and self.recorder.can_send_less:
+                continue
             if last or (failures and ended.is_set()):
                 return
             ended.wait(min(2.0 ** (failures - 1), LONGEST_PAUSE) if failures else EVERY_SECONDS)
 
     def attempt(self) -> bool:
         """Send what is new; say it in a line where that fails."""
+        self._too_large = False
         try:
             self.recorder.send()
         except Exception as error:
+            self._too_large = f"code {TOO_LARGE}" in str(error)
             lines = str(error).strip().splitlines() or [""]
-            said = f"{self.name}: {type(error).__name__}: {lines[0][:160]}"
+            shown = without_secrets(lines[0], self._uri.secrets)[:300]
+            said = f"{self.name}: {type(error).__name__}: {shown}"
             sys.stderr.write(f"{time.strftime('%Y-%m-%d %H:%M:%S')} {said}\n")
             self._answer({"warning": said})
             return False
+        finally:
+            for line in self.recorder.refused():
+                self._answer({"warning": line})
         return True
 
     def _alive(self) -> None:
         self._answer({"alive": True})
 
     def _connect(self) -> MlflowStore:
-        check_reachable(self._uri)
+        uri = self._uri.uri
+        file = database_file(uri)
+        if self._within is not None and file is not None:
+            check_database(self._within, file)
+        check_reachable(uri)
         with _signs_of_life(self._alive):
             from mixopt.tracking.mlflow_store import MlflowStore
+        if file is None:  # a server that hangs gives no sign of life
+            return MlflowStore(uri, self._experiment, None)
+        with _signs_of_life(self._alive), first_use(uri):
+            return MlflowStore(uri, self._experiment, file.parent / ARTIFACTS, self._within)
 
-            file = database_file(self._uri)
-            with first_use(self._uri):
-                kept = None if file is None else file.parent / "mlartifacts"
-                return MlflowStore(self._uri, self._experiment, kept)
 
-
-def check_reachable(uri: str) -> None:
-    """Knock at a server before seconds are spent on importing MLflow; not where a proxy is between.
+def check_database(directory: Path, file: Path) -> None:
+    """Check that a database, its files beside it and its artifacts are in a run directory.
 
     Raises:
-        OSError: Nothing answers.
+        RunError: One of them leads out.
     """
-    address = urlsplit(uri)
-    host = address.hostname
-    if address.scheme not in PORTS or host is None:
-        return
-    if address.scheme in getproxies() and not proxy_bypass(host):
-        return
-    port = address.port or PORTS[address.scheme]
-    socket.create_connection((host, port), timeout=KNOCK_SECONDS).close()
+    beside = file.resolve().parent
+    if not beside.is_relative_to(directory.resolve()):
+        raise RunError(f"{directory}: its database {file} is outside this folder")
+    folder = beside.relative_to(directory.resolve())
+    names = [f"{file.name}{end}" for end in ("", ".lock", "-wal", "-shm", "-journal")]
+    check_own(directory, *(str(folder / name) for name in (*names, ARTIFACTS)))
 
 
 @contextmanager
@@ -144,7 +149,7 @@ def _signs_of_life(alive: Callable[[], None]) -> Iterator[None]:
 
 
 @contextmanager
-def _alone(path: Path, alive: Callable[[], None]) -> Iterator[None]:
+def _alone(path: Path) -> Iterator[None]:
     """Be the only one that sends of a run directory; one that is at its end is waited for.
 
     Raises:
@@ -159,7 +164,6 @@ def _alone(path: Path, alive: Callable[[], None]) -> Iterator[None]:
             except RunError:
                 if time.monotonic() > until:
                     raise
-            alive()
             time.sleep(0.2)
         yield
 
@@ -172,29 +176,29 @@ def _listen(ended: threading.Event) -> None:
 
 def main() -> None:
     """Send until standard input ends."""
-    for name, value in ENVIRONMENT.items():
-        os.environ.setdefault(name, value)
     with suppress(AttributeError, OSError):
         os.nice(NICENESS)
     # MLflow prints links; answers go where nothing else is printed.
-    answers, sys.stdout = sys.stdout, sys.stderr
+    answers = sys.stdout
 
     def answer(message: dict[str, Any]) -> None:
         with suppress(OSError):
             answers.write(json.dumps(message) + "\n")
             answers.flush()
 
-    path, settings = Path(sys.argv[1]), json.loads(sys.argv[2])
-    ended = threading.Event()
-    threading.Thread(target=_listen, args=(ended,), daemon=True).start()
+    path, ended = Path(sys.argv[1]), threading.Event()
     try:
-        with _alone(path, lambda: answer({"alive": True})):
-            sender = Sender(path, settings["uri"], settings["experiment"], answer)
+        settings = take_settings()
+        sys.stdout = sys.stderr
+        threading.Thread(target=_listen, args=(ended,), daemon=True).start()
+        check_own(path, LOCK, LOG, RECORD, "tracking.json", "tracking.jsonl")
+        with _alone(path):
+            sender = Sender(path, settings.uri, settings.experiment, answer, own=settings.own)
             sender.run(ended)
             recorder = sender.recorder
             answer({"sent": asdict(recorder.sent), "left": asdict(recorder.left()), "done": True})
-    except RunError as error:
-        answer({"warning": str(error), "done": True})
+    except MixoptError as error:
+        answer({"warning": without_secrets(str(error)), "done": True})
 
 
 if __name__ == "__main__":

@@ -1,35 +1,35 @@
 """The process that reads an experiment from MLflow: `python -m mixopt.tracking.read_process`.
 
-Its argument is `{uri, experiment}` as JSON. It answers with a JSON line for each run, then `done`;
-or with an `error`, or with the names of the experiments that there are where there is none of
-the name. It writes nothing to the store.
+The first line of its standard input is `{uri, experiment}` as JSON. It answers with a
+JSON line for each run, then `done`; or with an `error`, or with the names of the experiments that
+there are where there is none of the name. It writes nothing to the store.
 """
 
 from __future__ import annotations
 
 import json
-import os
 import sys
 from collections.abc import Iterator
 from typing import Any
 
-from mixopt.tracking.process import ENVIRONMENT
+from mixopt.system import ServerUri, without_secrets
+from mixopt.tracking.sender_settings import take_settings
 
 PAGE = 1000
 
 
 def main() -> None:
     """Answer on standard output, where MLflow prints nothing."""
-    for name, value in ENVIRONMENT.items():
-        os.environ.setdefault(name, value)
-    answers, sys.stdout = sys.stdout, sys.stderr
-    settings = json.loads(sys.argv[1])
+    answers, settings = sys.stdout, take_settings()
+    sys.stdout = sys.stderr
+    login = ServerUri(settings.uri or "").login()
     try:
-        for message in _messages(settings["uri"], settings["experiment"]):
+        for message in _messages(login.uri, settings.experiment):
             answers.write(json.dumps(message) + "\n")
     except Exception as error:
         lines = str(error).strip().splitlines() or [""]
-        answers.write(json.dumps({"error": f"{type(error).__name__}: {lines[0][:200]}"}) + "\n")
+        said = without_secrets(f"{type(error).__name__}: {lines[0]}", login.secrets)
+        answers.write(json.dumps({"error": said[:200]}) + "\n")
     answers.flush()
 
 

@@ -12,6 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from mixopt.errors import ConfigError, TrialsError, did_you_mean
+from mixopt.system import ServerUri, without_secrets
+from mixopt.tracking.sender_settings import Settings
 
 SQLITE = "sqlite:///"
 
@@ -57,9 +59,13 @@ def read_runs(uri: str, experiment: str) -> list[LoggedRun]:
     """
     if importlib.util.find_spec("mlflow") is None:
         raise ConfigError("import: needs MLflow: pip install 'mixopt[mlflow]'")
-    settings = json.dumps({"uri": tracking_uri(uri), "experiment": experiment})
-    command = [sys.executable, "-P", "-m", "mixopt.tracking.read_process", settings]
-    ended = subprocess.run(command, capture_output=True, text=True, check=False)
+    settings = Settings(tracking_uri(uri), experiment).to_json()
+    # -P: what lies in the working directory is not imported.
+    command = [sys.executable, "-P", "-m", "mixopt.tracking.read_process"]
+    ended = subprocess.run(
+        command, input=f"{settings}\n", capture_output=True, text=True, check=False
+    )
+    uri = ServerUri(uri)
     messages = [json.loads(line) for line in ended.stdout.splitlines()]
     last = messages[-1] if messages else {"error": _last_line(ended.stderr)}
     if "error" in last:
@@ -84,8 +90,8 @@ def tracking_uri(uri: str) -> str:
         return f"{SQLITE}{path.resolve()}"
     if uri.startswith(SQLITE) or "://" not in uri:
         raise ConfigError(
-            f"--uri {uri}: no such database; give a server, a database file, or a folder with"
-            " mlflow.db"
+            f"--uri {without_secrets(uri)}: no such database; give a server, a database"
+            " file, or a folder with mlflow.db"
         )
     return uri
 

@@ -12,12 +12,17 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from mixopt.errors import MixoptError, RunError
+from mixopt.system import inside
 from mixopt.tracking.journal import Journal, Wanted
 from mixopt.tracking.lines import MetricPoint, Position
-from mixopt.tracking.record import RunRecord, TrackingRecord, digest
+from mixopt.tracking.record import RunRecord, SentChange, TrackingRecord, digest
+from mixopt.tracking.sent_files import check_lines, check_sendable, check_trials
+from mixopt.tracking.sent_trials import SentTrial, read_sent_trial
 from mixopt.trials import trial_paths
 
 if TYPE_CHECKING:
@@ -25,6 +30,7 @@ if TYPE_CHECKING:
 
 # MLflow's limit is 1000 for one call; a server too slow for so many gets fewer at a time.
 MOST_POINTS, LEAST_POINTS = 900, 50
+MOST_TRIALS = 200  # that are written and noted together
 
 
 @dataclass
@@ -43,8 +49,10 @@ class Tally:
 
 @dataclass
 class _Content:
-    """Of a run: what to send, by its name in the record."""
+    """Of the run of a step, or of a trial of it: what to send, by its name in the record."""
 
+    step: str
+    trial: str | None
     lines: list[str] = field(default_factory=list)
     files: dict[str, str | None] = field(default_factory=dict)
 
@@ -68,6 +76,7 @@ class Recorder:
         self._store: MlflowStore | None = None
         self._checked: set[str] = set()
         self._hashes: dict[Path, tuple[tuple[int, int], str]] = {}
+        self._refused: dict[str, bool] = {}  # lines, and whether they were returned
         self._batch = MOST_POINTS
         self.journal = Journal(path)
         self.sent = Tally()
@@ -86,6 +95,18 @@ class Recorder:
             raise
         self._batch = min(2 * self._batch, MOST_POINTS)
 
+    @property
+    def can_send_less(self) -> bool:
+        """Whether the next call sends fewer points at a time than MLflow takes."""
+        return LEAST_POINTS < self._batch < MOST_POINTS
+
+    def refused(self) -> list[str]:
+        """Return what will not be sent, a line each; every line is returned once."""
+        fresh = [line for line in self.journal.faults if line not in self._refused]
+        fresh += [line for line, said in self._refused.items() if not said]
+        self._refused |= dict.fromkeys(fresh, True)
+        return fresh
+
     def kill(self) -> None:
         """Hold that the training process is gone."""
         self.journal.read()
@@ -99,107 +120,145 @@ class Recorder:
             entry = self._record.steps.get(step)
             entry = entry if entry is not None and entry.mark == wanted.mark else RunRecord()
             tally.runs += entry.status != wanted.status
-            for record, content in self._parts(entry, wanted):
+            for record, content in self._parts(step, entry, wanted):
                 found = self._points(record, content, sys.maxsize)
                 tally.points += sum(len(points) for _, points, _ in found)
-                tally.files += sum(1 for _ in self._files(record, content))
-            tally.trials += sum(1 for _ in self._trials(entry, wanted))
+                tally.files += sum(1 for _ in self._files(record, content, wanted))
+            tally.trials += sum(1 for _ in self._trials(step, entry, wanted))
         return tally
 
     def _send_step(self, store: MlflowStore, step: str, wanted: Wanted) -> None:
         entry = self._opened(store, step, wanted)
         assert entry.run is not None, "a run was opened"
-        for file, mark in self._trials(entry, wanted):
-            run = store.trial(self._record.key, entry.run, file, mark)
-            entry.trials[file.stem] = RunRecord(run, mark)
-            self._note("trials")
-        for record, content in self._parts(entry, wanted):
-            self._send_content(store, record, content)
+        self._send_trials(store, step, entry, wanted)
+        for record, content in self._parts(step, entry, wanted):
+            self._send_content(store, record, content, wanted)
         if entry.status != wanted.status:
             store.status(entry.run, wanted.status, wanted.ended)
-            entry.status = wanted.status
-            self._note("runs", 0)
+            self._note("runs", SentChange(step, status=wanted.status), 0)
 
     def _opened(self, store: MlflowStore, step: str, wanted: Wanted) -> RunRecord:
         """Return the record of a step whose run is there; a process asks once for each."""
-        entry = self._record.steps.get(step)
+        entry, tags = self._record.steps.get(step), _hash(wanted.tags)
         if entry is None or entry.mark != wanted.mark:
-            entry = self._record.steps[step] = RunRecord(mark=wanted.mark)
+            entry = self._record.note(SentChange(step, begins=True, mark=wanted.mark))
             self._checked.discard(step)
         if step not in self._checked and not (entry.run and store.has(entry.run)):
-            self._record.steps[step] = entry = RunRecord(mark=wanted.mark)
-            entry.run = store.parent(self._record.key, step, wanted)
-            entry.tags = _hash(wanted.tags)
-            self._note("runs")
+            run = store.parent(self._record.key, step, wanted)
+            change = SentChange(step, begins=True, run=run, mark=wanted.mark, tags=tags)
+            entry = self._note("runs", change)
         self._checked.add(step)
         assert entry.run is not None, "its id was noted"
-        if entry.tags != _hash(wanted.tags):
+        if entry.tags != tags:
             store.tags(entry.run, wanted.tags)
-            entry.tags = _hash(wanted.tags)
+            self._record.note(SentChange(step, tags=tags))
         if entry.status != wanted.status == "RUNNING":
             store.status(entry.run, wanted.status, None)
-            entry.status = wanted.status
-            self._note("runs", 0)
+            self._note("runs", SentChange(step, status=wanted.status), 0)
         return entry
 
-    def _send_content(self, store: MlflowStore, record: RunRecord, content: _Content) -> None:
+    def _send_trials(self, store: MlflowStore, step: str, entry: RunRecord, wanted: Wanted) -> None:
+        assert entry.run is not None, "a run was opened"
+        waiting = self._trials(step, entry, wanted)
+        while several := list(islice(waiting, MOST_TRIALS)):
+            for one, run in store.trials(self._record.key, entry.run, several):
+                self._note(
+                    "trials", SentChange(step, one.name, begins=True, run=run, mark=one.mark)
+                )
+
+    def _send_content(
+        self, store: MlflowStore, record: RunRecord, content: _Content, wanted: Wanted
+    ) -> None:
         assert record.run is not None, "a run was opened"
+        step, trial = content.step, content.trial
         for name, points, position in self._points(record, content, self._batch):
             store.points(record.run, points)
-            record.lines[name] = position
-            self._note("points", len(points))
-        for name, folder in self._files(record, content):
-            store.artifact(record.run, self._path / name, folder)
-            record.files[name] = self._digest(self._path / name)
-            self._note("files")
+            self._note("points", SentChange(step, trial, lines={name: position}), len(points))
+        for name, file, folder in self._files(record, content, wanted):
+            mark = self._digest(file)
+            try:
+                store.artifact(record.run, file, folder)
+            except MixoptError as error:
+                self._refuse(error)
+                continue
+            self._note("files", SentChange(step, trial, files={name: mark}))
 
-    def _parts(self, entry: RunRecord, wanted: Wanted) -> Iterator[tuple[RunRecord, _Content]]:
+    def _parts(
+        self, step: str, entry: RunRecord, wanted: Wanted
+    ) -> Iterator[tuple[RunRecord, _Content]]:
         """Yield the parent and those of its trials that are there, with what they shall hold."""
         found: dict[str | None, _Content] = {}
         for file, trial in wanted.lines:
-            found.setdefault(trial, _Content()).lines.append(file)
+            found.setdefault(trial, _Content(step, trial)).lines.append(file)
         for (file, trial), folder in wanted.files.items():
-            found.setdefault(trial, _Content()).files[file] = folder
+            found.setdefault(trial, _Content(step, trial)).files[file] = folder
         for trial, content in found.items():
             record = entry if trial is None else entry.trials.get(trial)
             if record is not None:
                 yield record, content
 
-    def _trials(self, entry: RunRecord, wanted: Wanted) -> Iterator[tuple[Path, str]]:
-        folder = None if wanted.folder is None else self._path / wanted.folder
+    def _trials(self, step: str, entry: RunRecord, wanted: Wanted) -> Iterator[SentTrial]:
+        """Yield the trials that are not sent yet; one whose file is damaged is refused."""
+        try:
+            folder = check_trials(self._path, step, wanted.folder)
+        except MixoptError as error:
+            self._refuse(error)
+            return
         for file in sorted(trial_paths(folder)) if folder else []:
-            known, mark = entry.trials.get(file.stem), self._digest(file)
-            if known is None or known.mark != mark:
-                yield file, mark
+            try:
+                known = entry.trials.get(file.stem)
+                if known is None or known.mark != self._digest(file):
+                    yield read_sent_trial(self._path, file)
+            except MixoptError as error:
+                self._refuse(error)
 
     def _points(
         self, record: RunRecord, content: _Content, limit: int
     ) -> Iterator[tuple[str, list[MetricPoint], Position]]:
         for name in content.lines:
+            try:
+                file = check_lines(self._path, name)
+            except MixoptError as error:
+                self._refuse(error)
+                continue
+            if file is None:
+                continue
             position = record.lines.get(name, Position())
-            points, position = position.new_points(self._path / name, limit)
+            points, position = position.new_points(file, limit)
             while points:
                 yield name, points, position
-                points, position = position.new_points(self._path / name, limit)
+                points, position = position.new_points(file, limit)
 
-    def _files(self, record: RunRecord, content: _Content) -> Iterator[tuple[str, str | None]]:
+    def _files(
+        self, record: RunRecord, content: _Content, wanted: Wanted
+    ) -> Iterator[tuple[str, Path, str | None]]:
+        """Yield the files that are not sent yet; one that must not be is refused."""
         for name, folder in content.files.items():
-            file = self._path / name
-            if file.is_file() and self._digest(file) != record.files.get(name):
-                yield name, folder
+            try:
+                file = check_sendable(self._path, content.step, name, wanted.records.get(name))
+                if file is not None and self._digest(file) != record.files.get(name):
+                    yield name, file, folder
+            except MixoptError as error:
+                self._refuse(error)
 
     def _digest(self, file: Path) -> str:
         """Return the hash of a file, which is read again when it has changed."""
+        if not inside(self._path, file.relative_to(self._path)).is_file():
+            raise RunError(f"{file}: is no file; delete it")
         found = file.stat()
         stamp = (found.st_mtime_ns, found.st_size)
         if self._hashes.get(file, (None, ""))[0] != stamp:
             self._hashes[file] = (stamp, digest(file.read_bytes()))
         return self._hashes[file][1]
 
-    def _note(self, what: str, count: int = 1) -> None:
+    def _refuse(self, error: MixoptError) -> None:
+        self._refused.setdefault(str(error), False)
+
+    def _note(self, what: str, change: SentChange, count: int = 1) -> RunRecord:
         setattr(self.sent, what, getattr(self.sent, what) + count)
-        self._record.write()
+        found = self._record.note(change)
         self._noted()
+        return found
 
 
 def _hash(tags: dict[str, str]) -> str:

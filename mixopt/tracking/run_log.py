@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
-from mixopt.system import Say, silent
+from mixopt.system import Say, ServerUri, file_record, replacing, silent
 from mixopt.tracking.lines import MetricLines
 from mixopt.tracking.tracker import Tracker
 
@@ -15,6 +16,7 @@ if TYPE_CHECKING:
     from mixopt.config import TrackingConfig
 
 STEP, METRICS = "log", "metrics.jsonl"
+ARTIFACTS = "artifacts"  # copies of files from elsewhere
 
 
 class RunLog:
@@ -71,15 +73,26 @@ class RunLog:
         self._lines.write(metrics, step)
 
     def artifact(self, file: str | Path, folder: str | None = None) -> None:
-        """Keep a file with the run; it must stay until it is sent."""
-        self._tracker.files(STEP, [Path(file)], folder)
+        """Keep a file with the run, as it is now; one from elsewhere is copied to the directory.
+
+        Raises:
+            RunError: It cannot be read, or not be copied.
+        """
+        kept = _kept(Path(file), self._path)
+        name = kept.relative_to(self._path).as_posix()
+        self._tracker.files(STEP, [kept], folder, records={name: file_record(kept)})
 
     def tags(self, tags: Mapping[str, str]) -> None:
         """Add facts, or change them."""
         self._tracker.tags(STEP, tags)
 
-    def close(self, *, patience: float = 60.0) -> None:
-        """Finish the run; wait while it is sent, and leave the rest on disk if that fails."""
+    def close(self, *, patience: float | None = None) -> None:
+        """Finish the run; wait while it is sent, and leave the rest on disk if that fails.
+
+        Args:
+            patience: Seconds without a sign of life after which the rest is left; 5 for a server
+                and 60 for a database file when None.
+        """
         self._lines.close()
         self._tracker.end(STEP)
         self._tracker.close(patience=patience)
@@ -102,4 +115,15 @@ class RunLog:
 def _config(uri: str | None, experiment: str) -> TrackingConfig:
     from mixopt.config import TrackingConfig
 
-    return TrackingConfig(uri=uri, experiment=experiment)
+    return TrackingConfig(uri=None if uri is None else ServerUri(uri), experiment=experiment)
+
+
+def _kept(file: Path, directory: Path) -> Path:
+    """Return a file in the directory: itself, or a copy of it under its own name."""
+    if file.resolve().is_relative_to(directory.resolve()):
+        return directory / file.resolve().relative_to(directory.resolve())
+    copy = directory / ARTIFACTS / file_record(file).sha256[:12] / file.name
+    if not copy.exists():
+        with replacing(copy) as temporary:
+            shutil.copyfile(file, temporary)
+    return copy

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import os
 import subprocess
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -10,11 +11,14 @@ from pathlib import Path
 from typing import Any
 
 from mixopt.errors import ConfigError, MixoptError, RunError
-from mixopt.tracking.database import anywhere
+from mixopt.system import ServerUri, checked_as
+from mixopt.tracking.destination import Destination, destination
 from mixopt.tracking.journal import JOURNAL
-from mixopt.tracking.lines import parsed
-from mixopt.tracking.process import LOCAL
+from mixopt.tracking.lines import PRIVATE, open_to_append, parsed
+from mixopt.tracking.record import RECORD
 from mixopt.tracking.run_steps import record_again
+from mixopt.tracking.sender_settings import LOCAL, LOCK, LOG, Settings
+from mixopt.tracking.sent_files import check_own
 from mixopt.tracking.tracker import sender_command
 
 
@@ -39,46 +43,76 @@ class SyncResult:
         return {**vars(self), "sent": dict(self.sent), "left": dict(self.left)}
 
 
-def sync(path: str | Path, uri: str | None = None) -> SyncResult:
+def sync(
+    directory: str | Path,
+    uri: str | None = None,
+    *,
+    config: str | Path | None = None,
+    trust: bool = False,
+) -> SyncResult:
     """Send what of a run is not in MLflow yet, in order and once.
 
+    Where to is what the user says: `uri`, else the configuration, else MLFLOW_TRACKING_URI. What
+    only the directory says is believed where that is a database in the directory itself, and else
+    with `trust` alone: a directory of unknown origin sends nothing anywhere.
+
     Args:
-        path: The run directory.
-        uri: Another server or database than the run's; it gets all of the run.
+        directory: The run directory.
+        uri: Server or database; it gets all of the run that it has not.
+        config: An experiment's or a pretraining's YAML file, of which `tracking` counts.
+        trust: Send to the server that the directory names.
 
     Raises:
-        RunError: It is no run directory, or another process is sending from it.
-        ConfigError: MLflow is not installed.
+        RunError: It is no run directory, only the directory names the server, or another process
+            is sending from it.
+        ConfigError: MLflow is not installed, or `config` cannot be read.
     """
-    path = Path(path)
+    path = Path(directory)
     if importlib.util.find_spec("mlflow") is None:
         raise ConfigError("sync: needs MLflow: pip install 'mixopt[mlflow]'")
-    settings = _settings(path)
-    settings |= {"uri": anywhere(uri)} if uri else {}
-    command = sender_command(path, settings)
-    with (path / "tracking.log").open("ab") as log:
-        ended = subprocess.run(
-            command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=log, check=False
-        )
-    answers = [parsed(line) for line in ended.stdout.splitlines()]
-    trouble = [answer["warning"] for answer in answers if "warning" in answer]
+    check_own(path, JOURNAL, RECORD, LOG, LOCK, "config.yaml")
+    settings = destination(path, recorded_destination(path), uri, config, trust=trust)
+    answers = [parsed(line) for line in _output(path, settings).splitlines()]
+    trouble = [str(answer["warning"]) for answer in answers if "warning" in answer]
     last: dict[str, Any] = answers[-1] if answers else {}
     if "left" not in last:
-        raise RunError(trouble[0] if trouble else f"MLflow's process ended: {path}/tracking.log")
-    return SyncResult(
-        settings["uri"] or LOCAL, last["sent"], last["left"], trouble[-1] if trouble else None
-    )
+        raise RunError(trouble[0] if trouble else f"MLflow's process ended: {path / LOG}")
+    name = LOCAL if settings.uri is None else str(ServerUri(settings.uri))
+    return SyncResult(name, last["sent"], last["left"], trouble[-1] if trouble else None)
 
 
-def _settings(path: Path) -> dict[str, str | None]:
-    """Return where the run was last tracked; one that was not is put on record first."""
+def _output(path: Path, settings: Settings) -> bytes:
+    """Run the process that sends, and return its answers."""
+    try:
+        with os.fdopen(open_to_append(path / LOG, PRIVATE), "ab") as log:
+            ended = subprocess.run(
+                sender_command(path),
+                input=f"{settings.to_json()}\n".encode(),
+                stdout=subprocess.PIPE,
+                stderr=log,
+                check=False,
+            )
+    except OSError as error:
+        raise RunError(f"{path / LOG}: cannot be written: {error.strerror or error}") from error
+    return ended.stdout
+
+
+def recorded_destination(path: Path) -> Destination:
+    """Return where the run was last tracked; one that was not is put on record first.
+
+    Raises:
+        RunError: It is no run directory, or does not say it.
+    """
     if not (path / JOURNAL).exists():
         _record(path)
-    events = [parsed(line) for line in (path / JOURNAL).read_bytes().splitlines()]
-    opened = [event for event in events if event.get("op") == "open"]
+    try:
+        lines = (path / JOURNAL).read_bytes().splitlines()
+    except OSError as error:
+        raise RunError(f"{path / JOURNAL}: cannot be read: {error.strerror or error}") from error
+    opened = [event for event in map(parsed, lines) if event.get("op") == "open"]
     if not opened:
         raise RunError(f"{path / JOURNAL}: does not say where the run was tracked")
-    return {name: opened[-1][name] for name in ("uri", "experiment")}
+    return checked_as(Destination, opened[-1], f"{path / JOURNAL}: open")
 
 
 def _record(path: Path) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import os
 import subprocess
 import sys
 import threading
@@ -18,17 +19,21 @@ from pathlib import Path
 from types import TracebackType
 from typing import IO, TYPE_CHECKING, Any, Self
 
-from mixopt.system import Say, silent
-from mixopt.tracking.database import anywhere
+from mixopt.errors import MixoptError
+from mixopt.system import FileRecord, Say, ServerUri, silent
+from mixopt.tracking.database import anywhere, database_file
 from mixopt.tracking.journal import JOURNAL
-from mixopt.tracking.lines import LineFile
+from mixopt.tracking.lines import PRIVATE, LineFile, open_to_append, parsed
+from mixopt.tracking.sender_settings import ADVISED, LOCAL, LOG, Settings
+from mixopt.tracking.sent_files import check_own
 
 if TYPE_CHECKING:
     from mixopt.config import TrackingConfig
 
 
-# Longest wait for a sign of life of the process: it is past every timeout of a dead server.
-SILENCE_SECONDS = 60.0
+# Longest wait at the end for a sign of life of the process: of a server, and of a database in a
+# file, which no server can hold up and which a machine that is busy may take long to make.
+SERVER_SECONDS, SILENCE_SECONDS = 5.0, 60.0
 
 
 class Tracker:
@@ -53,6 +58,7 @@ class Tracker:
             sends: Whether to start the process; without, `mixopt sync` sends what is said here.
         """
         self._config, self._path, self._warn = config, path, warn
+        self._uri = None if config.uri is None else ServerUri(anywhere(config.uri.given))
         self._experiment, self._sends = config.experiment or run_name, sends
         self._journal: LineFile | None = None
         self._process: subprocess.Popen[str] | None = None
@@ -110,17 +116,24 @@ class Tracker:
         files: Iterable[Path],
         folder: str | None = None,
         trial: str | None = None,
+        records: Mapping[str, FileRecord] | None = None,
     ) -> None:
         """Keep files with a step's run, and again when they have changed.
+
+        Of mixopt's steps, the files that they make are sent (mixopt.tracking.sent_files).
 
         Args:
             step: The step that they belong to.
             files: Files that are whole, or will be; one that is not there is not kept.
             folder: Where MLflow shows them; tables and figures in folders of that name when None.
             trial: The trial that they belong to, if not to the step as a whole.
+            records: Of a step of your own: what they are, by their path in the run directory;
+                they are not sent if they are something else then.
         """
         names = [self._name(file) for file in files]
-        self._say(op="files", step=step, files=names, folder=folder, trial=trial)
+        event = {"op": "files", "step": step, "files": names, "folder": folder, "trial": trial}
+        known = {name: record.to_json() for name, record in (records or {}).items()}
+        self._say(**event, **({"records": known} if known else {}))
 
     def tags(self, step: str, tags: Mapping[str, str]) -> None:
         """Add facts to a step's run, or change them."""
@@ -130,8 +143,15 @@ class Tracker:
         """Finish a step's run."""
         self._say(op="end", step=step)
 
-    def close(self, *, patience: float = SILENCE_SECONDS) -> None:
-        """Wait until all is sent; end a process that gives no sign of life for `patience` s."""
+    def close(self, *, patience: float | None = None) -> None:
+        """Wait until all is sent; end a process that gives no sign of life for `patience` s.
+
+        Args:
+            patience: Seconds; 5 for a server and 60 for a database file when None.
+        """
+        if patience is None:
+            is_file = self._uri is None or database_file(self._uri.given) is not None
+            patience = SILENCE_SECONDS if is_file else SERVER_SECONDS
         if self._journal is not None:
             self._journal.close()
             self._journal = None
@@ -145,7 +165,7 @@ class Tracker:
             reader.join(0.1)
         if reader.is_alive():
             process.kill()
-            self._complain(f"no answer from MLflow for {patience:g} s")
+            self._complain(f"{self._uri or LOCAL}: no answer for {patience:g} s")
         reader.join()
         process.wait()
         _stream(process.stdout).close()
@@ -159,11 +179,12 @@ class Tracker:
         self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None
     ) -> None:
         """Close; after an error, without patience."""
-        self.close(patience=SILENCE_SECONDS if kind is None else 2.0)
+        self.close(patience=None if kind is None else 2.0)
 
     def _open(self) -> None:
-        self._journal = LineFile(self._path / JOURNAL)
-        self._say(op="open", **self._settings)
+        self._journal = LineFile(self._path / JOURNAL, PRIVATE)
+        uri = None if self._uri is None else str(self._uri)
+        self._say(op="open", uri=uri, experiment=self._experiment)
         if not self._sends:
             return
         if _installed("mlflow"):
@@ -171,25 +192,24 @@ class Tracker:
         else:
             self._complain("MLflow is not installed: pip install 'mixopt[mlflow]'")
 
-    @property
-    def _settings(self) -> dict[str, str | None]:
-        uri = self._config.uri
-        return {"uri": None if uri is None else anywhere(uri), "experiment": self._experiment}
-
     def _launch(self) -> None:
-        command = sender_command(self._path, self._settings)
+        settings = Settings(self._uri, self._experiment, own=self._uri is None)
         try:
-            with (self._path / "tracking.log").open("ab") as log:
+            check_own(self._path, LOG)
+            with os.fdopen(open_to_append(self._path / LOG, PRIVATE), "ab") as log:
                 # A session of its own: Ctrl-C ends the sweep, and the record is still closed.
                 self._process = subprocess.Popen(
-                    command,
+                    sender_command(self._path),
                     stdin=subprocess.PIPE,
                     stdout=subprocess.PIPE,
                     stderr=log,
                     text=True,
                     start_new_session=True,
                 )
-        except OSError as error:
+            stream = _stream(self._process.stdin)
+            stream.write(f"{settings.to_json()}\n")
+            stream.flush()
+        except (OSError, MixoptError) as error:
             self._complain(f"cannot be started: {error}")
             return
         self._reader = threading.Thread(target=self._listen, args=(self._process,), daemon=True)
@@ -211,7 +231,7 @@ class Tracker:
         done = False
         for line in _stream(process.stdout):
             self._alive = time.monotonic()
-            answer = json.loads(line)
+            answer = parsed(line.encode())
             done = done or "done" in answer
             if "warning" in answer:
                 self._complain(answer["warning"])
@@ -223,14 +243,23 @@ class Tracker:
             self._warned = True
             self._warn(
                 f"tracking: {what}; the run goes on, and what is missing is sent by its next start"
-                f" or by: mixopt sync {self._path}"
+                f" or by: {self._sync_command()}"
             )
 
+    def _sync_command(self) -> str:
+        if self._uri is None:
+            return f"mixopt sync {self._path}"
+        login = f", {ADVISED}" if self._uri.address != self._uri else ""
+        return f"mixopt sync {self._path} --uri {self._uri.address}{login}"
 
-def sender_command(path: Path, settings: Mapping[str, str | None]) -> list[str]:
-    """Return the command of the process that sends a run directory's record."""
-    arguments = [str(path.resolve()), json.dumps(settings)]
-    return [sys.executable, "-P", "-m", "mixopt.tracking.process", *arguments]
+
+def sender_command(path: Path) -> list[str]:
+    """Return the command of the process that sends a run directory's record.
+
+    Where it sends to is its first line of input, and never an argument.
+    """
+    # -P: what lies in the working directory, which may be the run's, is not imported.
+    return [sys.executable, "-P", "-m", "mixopt.tracking.process", str(path.resolve())]
 
 
 def _environment() -> dict[str, str]:

@@ -22,7 +22,7 @@ import polars as pl
 
 from mixopt.errors import ConfigError, MixtureError, RunError, TrialsError
 from mixopt.mixture import Mixture
-from mixopt.system import Say, silent
+from mixopt.system import Say, silent, without_secrets
 from mixopt.tracking.keys import names_of
 from mixopt.tracking.reading import LoggedRun, read_runs
 from mixopt.trials import (
@@ -109,7 +109,7 @@ def import_trials(
     path = out if out.suffix == ".parquet" else out / "trials.parquet"
     if (path.parent / "config.yaml").exists():
         raise RunError(f"{path.parent}: is the directory of a run; use another --out")
-    say(f"import: reading experiment {experiment!r} of {uri}")
+    say(f"import: reading experiment {experiment!r} of {without_secrets(uri)}")
     trials = trials_of(read_runs(uri, experiment), layout, run)
     trials.write(path)
     return trials, path

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
         write_experts as write_experts,
     )
     from mixopt.trials.proxy import (
+        Doing as Doing,
         Losses as Losses,
         Progress as Progress,
         Proxy as Proxy,
@@ -67,6 +68,7 @@ else:
             "design_table": ["read_design", "write_design"],
             "expert_table": ["TrialExperts", "write_experts"],
             "proxy": [
+                "Doing",
                 "Losses",
                 "Progress",
                 "Proxy",

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from mixopt.routing import ExpertCounts
 
 Status = Literal["finished", "diverged", "failed"]
+Doing = Literal["starting", "compiling", "training", "evaluating"]
 Role = Literal["sampled", "chosen", "anchor", "replicate", "validation"]
 
 
@@ -65,10 +66,17 @@ class TrialResult:
 
 @dataclass(frozen=True)
 class Progress:
-    """How far a group of trials has come: `done` of `total` training tokens of all members."""
+    """How far a group of trials has come.
+
+    Attributes:
+        done: Training tokens of all members so far.
+        total: Of all that they will train on.
+        doing: What the group is at.
+    """
 
     done: int
     total: int
+    doing: Doing = "training"
 
 
 @dataclass(frozen=True)
@@ -113,7 +121,8 @@ class Proxy(Protocol):
             trials: The members of one group.
             corpus: Token shards by domain.
             training: Length and held-out budget, the same for all.
-            report: Called now and then with the progress of the group.
+            report: Called with the progress of the group, at least once in `sweep.patience`: a
+                worker that reports none for so long is taken to hang.
 
         Returns:
             One result for each trial. A member that diverges is a result with status
@@ -136,6 +145,7 @@ def make_proxy(name: str, options: dict[str, Any]) -> Proxy:
 
 
 __all__ = [
+    "Doing",
     "Losses",
     "Progress",
     "Proxy",

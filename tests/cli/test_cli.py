@@ -60,10 +60,11 @@ def test_simulate_without_a_corpus_is_one_line(tmp_path):
 def test_tokens_of_another_tool_become_shards(tmp_path):
     np.arange(100, dtype=np.uint16).tofile(tmp_path / "train.bin")
     out = tmp_path / "corpus" / "web" / "train"
-    ended = command("tokens", "import", tmp_path / "train.bin", out, "--tokenizer", "gpt2")
+    given = [tmp_path / "train.bin", out, "--tokenizer", "gpt2", "--dtype", "uint16"]
+    ended = command("tokens", "import", *given)
     assert ended.returncode == 0, ended.stderr
     assert TokenShards.open(out).read(0, 100).tolist() == list(range(100))
-    again = command("tokens", "import", tmp_path / "train.bin", out, "--tokenizer", "gpt2")
+    again = command("tokens", "import", *given)
     assert (again.returncode, again.stderr.count("\n")) == (2, 1)
     assert "is there already" in again.stderr
 

@@ -276,9 +276,19 @@ def test_a_target_with_the_name_of_a_domain_is_refused(tmp_path, sources):
     refused("evaluation: 'a' is a training domain", tmp_path, sources, {"a": sources["a"]})
 
 
-@pytest.mark.parametrize("name", ["x/y", ".hidden", ""])
-def test_a_name_that_is_no_folder_is_refused(tmp_path, sources, name):
-    refused(f"domain {name!r}: a name has no '/'", tmp_path, {name: sources["a"]})
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("x/y", "domain 'x/y': a name has no '/'"),
+        (".hidden", "domain '.hidden': a name does not begin with '.'; rename it"),
+        ("", "domain '': a name has at least one character"),
+        ("two\nlines", "domain 'two\\nlines': a name has no control characters"),
+        ("x" * 201, "a name has at most 200 bytes, not 201"),
+        ("index.json", "domain 'index.json': the corpus has a file of this name"),
+    ],
+)
+def test_a_name_that_is_no_folder_is_refused(tmp_path, sources, name, message):
+    refused(message, tmp_path, {name: sources["a"]})
 
 
 def test_a_folder_that_cannot_be_written_is_named(tmp_path, sources):
@@ -326,7 +336,7 @@ def test_no_corpus_is_an_error_that_says_what_to_do(tmp_path):
     with pytest.raises(CorpusError, match=r"index.json: not found; .*mixopt prepare CONFIG"):
         Corpus.open(tmp_path)
     (tmp_path / "index.json").write_text('{"format": "mixopt-corpus/1"}')
-    with pytest.raises(CorpusError, match=r"index.json: 'tokenizer'|index.json: 'domains'"):
+    with pytest.raises(CorpusError, match=r"index.json: domains: is missing; prepare"):
         Corpus.open(tmp_path)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import struct
 
 import numpy as np
@@ -9,7 +10,10 @@ import pytest
 
 from mixopt import CorpusError, MixtureDataset
 from mixopt.corpus import TokenShards, import_tokens
+from mixopt.corpus.foreign_tokens import Stated, _tokens_of, read_megatron
+from mixopt.corpus.tokenizer import FastTokenizer
 from mixopt.errors import ShardError
+from mixopt.system import write_json
 
 DOCUMENTS = [[5, 6, 7, 0], [8, 0], [9, 9, 9, 9, 0]]
 TOKENS = [token for document in DOCUMENTS for token in document]
@@ -55,9 +59,171 @@ def test_a_linked_file_that_changes_is_found_out(tmp_path):
 def test_nanogpts_tokens_are_linked_and_documents_counted_by_their_end(tmp_path):
     np.array(TOKENS, "<u2").tofile(tmp_path / "train.bin")
     source, out = tmp_path / "train.bin", tmp_path / "out"
-    shards = import_tokens(source, out, tokenizer="gpt2", document_end=0)
+    shards = import_tokens(source, out, tokenizer="gpt2", document_end=0, dtype="uint16")
     assert shards.documents == 3
     assert shards.read(0, len(shards)).tolist() == TOKENS
+    assert (out / "00000.bin").is_symlink()
+
+
+def test_raw_tokens_need_a_type(tmp_path):
+    np.array(TOKENS, "<u4").tofile(tmp_path / "train.bin")
+    for format in (None, "nanogpt"):
+        refused("train.bin: raw tokens do not say their type; give dtype='uint16'", tmp_path,
+                "train.bin", format=format)  # fmt: skip
+    shards = imported(tmp_path, "train.bin", dtype="uint32")
+    assert (shards.dtype.name, shards.read(0, 11).tolist()) == ("uint32", TOKENS)
+
+
+@pytest.mark.parametrize("dtype", ["uint16", "uint32", "int32", "int64"])
+def test_raw_tokens_of_each_type_are_read(tmp_path, dtype):
+    np.array(TOKENS, dtype).tofile(tmp_path / "train.bin")
+    for copy in (False, True):
+        shards = imported(tmp_path, "train.bin", dtype=dtype, copy=copy)
+        assert shards.read(0, len(shards)).tolist() == TOKENS
+
+
+def test_an_unknown_type_is_refused(tmp_path):
+    refused("dtype 'uint61'; did you mean 'uint16'?", tmp_path, "x.bin", dtype="uint61")
+
+
+def test_an_array_of_numpys_is_not_read_as_raw_tokens(tmp_path):
+    np.save(tmp_path / "train.npy", np.array(TOKENS, "<u2"))
+    (tmp_path / "train.npy").rename(tmp_path / "renamed.bin")
+    np.save(tmp_path / "train.npy", np.array(TOKENS, "<u2"))
+    for name in ("train.npy", "renamed.bin"):
+        message = f"{name}: has a header, and raw tokens have none; it is .npy: numpy.load"
+        refused(message, tmp_path, name, dtype="uint16")
+        refused(message, tmp_path, name, format="nanogpt", dtype="uint16")
+
+
+def test_other_files_with_a_header_are_not_read_as_raw_tokens(tmp_path):
+    np.savez(tmp_path / "a.npz", np.array(TOKENS, "<u2"))
+    refused("it is a zip archive, as .npz is", tmp_path, "a.npz", dtype="uint16")
+    (tmp_path / "a.bin.gz").write_bytes(gzip.compress(b"tokens"))
+    refused("it is gzip: unpack it", tmp_path, "a.bin.gz", dtype="uint16")
+    (tmp_path / "a.bin").write_bytes(llmc())
+    refused("it is llm.c's: it is read as format 'llmc'", tmp_path, "a.bin",
+            format="nanogpt", dtype="uint16")  # fmt: skip
+
+
+def test_a_type_that_contradicts_the_file_is_refused(tmp_path):
+    (tmp_path / "a.bin").write_bytes(llmc())
+    refused("its tokens are uint16, not 'uint32'; leave out dtype", tmp_path, "a.bin",
+            dtype="uint32")  # fmt: skip
+    write_megatron(tmp_path / "web", DOCUMENTS)
+    refused("web.idx: its tokens are uint16, not 'int32'", tmp_path, "web", dtype="int32")
+
+
+@pytest.mark.parametrize(
+    ("options", "reason"),
+    [
+        ({"tokenizer": "bytes"}, "'bytes' has the ids 0 to 256"),
+        ({"tokenizer": "bpe:300"}, "'bpe:300' has the ids 0 to 299"),
+        ({"tokenizer": "mine", "vocab_size": 400}, "'mine' has the ids 0 to 399"),
+    ],
+)
+@pytest.mark.parametrize("copy", [False, True])
+def test_an_id_outside_the_vocabulary_is_named_with_file_place_and_value(
+    tmp_path, options, reason, copy
+):
+    np.array([*TOKENS, 400, 5], "<u2").tofile(tmp_path / "train.bin")
+    refused(f"train.bin: token 11 is 400: {reason}; is this its tokenizer", tmp_path, "train.bin",
+            dtype="uint16", copy=copy, **options)  # fmt: skip
+    assert not (tmp_path / "out").exists()
+
+
+def test_the_vocabulary_of_a_tokenizers_folder_is_known(tmp_path):
+    FastTokenizer.train(["some text"], 260).save(tmp_path)
+    np.array([1, 260], "<u2").tofile(tmp_path / "train.bin")
+    refused("token 1 is 260", tmp_path, "train.bin", dtype="uint16", tokenizer=str(tmp_path))
+
+
+def test_a_negative_id_is_named(tmp_path):
+    write_megatron(tmp_path / "web", [[5, -1, 7]], "<i4", code=4)
+    refused("token 1 is -1: an id is from 0 to 2**32 - 1", tmp_path, "web")
+
+
+def test_an_end_of_document_outside_the_vocabulary_is_refused(tmp_path):
+    refused("document_end 257: 'bytes' has the ids 0 to 256", tmp_path, "x.bin",
+            tokenizer="bytes", document_end=257)  # fmt: skip
+    refused("vocab_size 0; a tokenizer has from 1", tmp_path, "x.bin", vocab_size=0)
+
+
+def imported(tmp_path, name, *, tokenizer="gpt2", **options):
+    out = tmp_path / f"out-{len(list(tmp_path.iterdir()))}"
+    return import_tokens(tmp_path / name, out, tokenizer=tokenizer, **options)
+
+
+def refused(message, tmp_path, name, *, tokenizer="gpt2", **options):
+    with pytest.raises(CorpusError) as caught:
+        import_tokens(tmp_path / name, tmp_path / "out", tokenizer=tokenizer, **options)
+    assert message in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def llmc(dtype="<u2", magic=20240520, version=1):
+    header = np.zeros(256, "<i4")
+    header[:3] = magic, version, len(TOKENS)
+    return header.tobytes() + np.array(TOKENS, dtype).tobytes()
+
+
+def test_llmcs_tokens_of_32_bits_are_read_by_their_header(tmp_path):
+    (tmp_path / "a.bin").write_bytes(llmc("<u4", 20240801, 7))
+    shards = imported(tmp_path, "a.bin")
+    assert (shards.dtype.name, shards.read(0, 11).tolist()) == ("uint32", TOKENS)
+    (tmp_path / "b.bin").write_bytes(llmc("<u4", 20240801, 8))
+    refused("not llm.c's format: its header begins [20240801, 8, 11]", tmp_path, "b.bin")
+
+
+def test_every_index_of_megatrons_that_is_cut_short_is_refused(tmp_path):
+    write_megatron(tmp_path / "web", DOCUMENTS)
+    content = (tmp_path / "web.idx").read_bytes()
+    for size in range(len(content)):
+        (tmp_path / "web.idx").write_bytes(content[:size])
+        refused("web.idx: ", tmp_path, "web")
+
+
+def test_a_changed_bit_of_megatrons_index_is_refused_or_harmless(tmp_path):
+    write_megatron(tmp_path / "web", DOCUMENTS)
+    content = (tmp_path / "web.idx").read_bytes()
+    for bit in range(8 * len(content)):
+        flipped = bytearray(content)
+        flipped[bit // 8] ^= 1 << bit % 8
+        (tmp_path / "web.idx").write_bytes(flipped)
+        try:
+            found = read_megatron(tmp_path / "web", Stated())
+        except CorpusError:
+            continue
+        assert (found.documents, found.dtype.name) == (3, "uint16")
+
+
+def test_samples_that_would_be_unpickled_are_refused(tmp_path):
+    for name, index in {
+        "lit": {"chunks": [], "config": {"data_format": ["int", "pickle"]}},
+        "mds": {"shards": [{"column_encodings": ["pkl"]}], "version": 2},
+    }.items():
+        write_json(tmp_path / name / "index.json", index)
+        refused("its samples are pickles", tmp_path, name)
+
+
+def test_samples_of_bytes_need_a_type(tmp_path):
+    with pytest.raises(CorpusError, match="samples are bytes, which do not say their type"):
+        _tokens_of(tmp_path, 0, b"ab", Stated())
+    assert _tokens_of(tmp_path, 0, b"a\0b\0", Stated(dtype="uint16")).tolist() == [97, 98]
+    with pytest.raises(CorpusError, match="sample 3: 3 bytes are not whole"):
+        _tokens_of(tmp_path, 3, b"abc", Stated(dtype="uint16"))
+    with pytest.raises(CorpusError, match="sample 3 is float64; tokens are integers"):
+        _tokens_of(tmp_path, 3, [0.5], Stated())
+
+
+def test_a_link_that_leads_elsewhere_than_its_index_says_is_refused(tmp_path):
+    np.array(TOKENS, "<u2").tofile(tmp_path / "train.bin")
+    np.array(TOKENS, "<u2").tofile(tmp_path / "other.bin")
+    shards = imported(tmp_path, "train.bin", dtype="uint16")
+    (shards.path / "00000.bin").unlink()
+    (shards.path / "00000.bin").symlink_to(tmp_path / "other.bin")
+    with pytest.raises(ShardError, match="is a link to .*other.bin, its index says .*train.bin"):
+        TokenShards.open(shards.path)
 
 
 def test_llmcs_tokens_are_copied_without_the_header(tmp_path):
@@ -137,7 +303,7 @@ def test_truncated_tokens_are_refused(tmp_path):
         import_tokens(tmp_path / "web", tmp_path / "out", tokenizer="t")
     (tmp_path / "odd.bin").write_bytes(b"abc")
     with pytest.raises(CorpusError, match="3 bytes are not whole uint16 tokens"):
-        import_tokens(tmp_path / "odd.bin", tmp_path / "out", tokenizer="t")
+        import_tokens(tmp_path / "odd.bin", tmp_path / "out", tokenizer="t", dtype="uint16")
 
 
 def test_an_unknown_format_is_refused(tmp_path):

@@ -131,7 +131,7 @@ def test_an_index_that_contradicts_itself_is_refused(shards):
 def test_an_index_of_another_format_is_refused(shards):
     path = shards.path / "index.json"
     path.write_text(json.dumps(json.loads(path.read_text()) | {"format": "mixopt-tokens/9"}))
-    with pytest.raises(ShardError, match=r"format 'mixopt-tokens/9', expected 'mixopt-tokens/1'"):
+    with pytest.raises(ShardError, match=r"format 'mixopt-tokens/9', expected 'mixopt-tokens/2'"):
         TokenShards.open(shards.path)
 
 

@@ -406,6 +406,43 @@ def rewind(path: Path, *, rounds: int, keep: int) -> None:
     (path / "steps.json").write_text(json.dumps(steps))
 
 
+@pytest.mark.parametrize(
+    ("field", "value", "reason"),
+    [
+        ("rounds", 7, "rounds: should be a valid list, got 7"),
+        ("rounds", [{}], "rounds.0.round: is missing"),
+        ("stopped", {"round": 1, "expected_gain": 0.1}, "stopped.not_run: is missing"),
+        ("chosen_by", 3, "chosen_by: should be a valid dictionary"),
+        ("extra", 3, "extra: unknown field"),
+    ],
+)
+def test_a_damaged_record_of_rounds_is_one_line(at_sweep, field, value, reason):
+    file = at_sweep / "trials/rounds.json"
+    file.write_text(json.dumps({**read_json(file), field: value}))
+    with pytest.raises(RunError, match="delete it and groups.json beside it") as caught:
+        run_status(load_run(at_sweep))
+    assert str(caught.value).startswith(f"{file}: {reason}")
+    assert "\n" not in str(caught.value)
+
+
+def test_a_round_that_is_out_of_order_is_refused(at_sweep):
+    file = at_sweep / "trials/rounds.json"
+    record = read_json(file)
+    file.write_text(json.dumps({**record, "rounds": record["rounds"][::-1]}))
+    with pytest.raises(RunError, match=r"rounds\.0\.round: should be 1, got 2"):
+        run_status(load_run(at_sweep))
+
+
+def test_a_record_of_rounds_that_is_deleted_with_the_groups_is_made_again(
+    undisturbed, config, at_sweep
+):
+    rewind(at_sweep, rounds=2, keep=12)
+    for name in ("rounds", "groups"):
+        (at_sweep / f"trials/{name}.json").unlink()
+    mixopt.sweep(config, at_sweep)
+    assert_same(at_sweep, undisturbed[0])
+
+
 @pytest.mark.parametrize("rounds", [1, 2])
 def test_a_kill_before_or_after_a_round_is_noted_changes_nothing(
     undisturbed, config, at_sweep, rounds

@@ -180,5 +180,7 @@ def test_a_state_of_other_workers_is_refused():
 
 
 def test_what_is_not_a_state_is_refused():
-    with pytest.raises(SamplerError, match="not a state of format 'mixopt-stream/1': None"):
+    with pytest.raises(
+        SamplerError, match="not a state of format 'mixopt-stream/1': it has no format"
+    ):
         lists().load_state_dict({})

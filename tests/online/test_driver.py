@@ -59,5 +59,5 @@ def test_a_state_of_another_format_is_refused():
     driver = driver_over(sampler(), Turning(5))
     state = driver.state_dict()
     assert state["format"] == "mixopt-driver/1"
-    with pytest.raises(EstimatorError, match=r"not a state of format .*: 'mixopt-driver/2'"):
+    with pytest.raises(EstimatorError, match=r"not a state of format .*: format 'mixopt-driver/2'"):
         driver.load_state_dict(state | {"format": "mixopt-driver/2"})

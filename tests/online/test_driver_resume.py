@@ -115,7 +115,9 @@ def test_a_driver_that_is_made_after_the_loader_went_on_knows_the_reference_stil
 def test_a_state_that_does_not_fit_is_refused(tmp_path):
     log = tmp_path / "log.jsonl"
     _, _, state = run(log, 10)
-    with pytest.raises(EstimatorError, match=r"not a state of format 'mixopt-driver/1': None"):
+    with pytest.raises(
+        EstimatorError, match=r"not a state of format 'mixopt-driver/1': it has no format"
+    ):
         driver_over(sampler(), Turning()).load_state_dict({})
     with pytest.raises(EstimatorError, match=r"a step had 8 samples, here it has 16: keep"):
         driver_over(sampler(), Turning(), accumulation=2).load_state_dict(state["driver"])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import json
 import shutil
 from pathlib import Path
 
@@ -11,6 +12,7 @@ import yaml
 
 from mixopt import pretrain
 from mixopt.errors import ConfigError, MixoptError
+from mixopt.system import write_sealed
 from mixopt.testing import tiny_corpus
 
 
@@ -93,7 +95,7 @@ def renamed(config, tmp_path):
     shutil.copytree(before, path)
     (path / "manual").rename(path / "letters")
     index = path / "index.json"
-    index.write_text(index.read_text().replace('"manual"', '"letters"'))
+    write_sealed(index, json.loads(index.read_text().replace('"manual"', '"letters"')))
     return path
 
 

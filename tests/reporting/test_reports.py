@@ -154,6 +154,11 @@ def test_a_run_without_a_proposal_has_no_report(run):
         write_report(run)
 
 
+def note_again(run, step):
+    """Have a run believe what a test wrote over a step's output."""
+    run.end(step, run.seconds[step])
+
+
 def validated(run, losses):
     """Return the validation with other losses of the target, by mixture."""
     table = run.validation.trials.table
@@ -166,6 +171,7 @@ def validated(run, losses):
     Trials(table.with_columns(columns), run.trials.domains, run.trials.targets).write(
         run.path / "validation.parquet"
     )
+    note_again(run, "validate")
     return mixopt.load_run(run.path).validation
 
 
@@ -201,6 +207,7 @@ def test_a_baseline_without_finished_runs_is_a_warning(run):
         *(pl.when(~failed).then(name).alias(name) for name in losses),
     )
     Trials(table, run.trials.domains, run.trials.targets).write(run.path / "validation.parquet")
+    note_again(run, "validate")
     page = text_of(write_report(mixopt.load_run(run.path)).read_text())
     assert "natural: too few seeds finished to compare the proposal with it" in page
 
@@ -215,6 +222,7 @@ def test_trials_that_did_not_finish_are_listed_with_their_reason(run):
         *(pl.when(~first).then(name).alias(name) for name in losses),
     )
     Trials(table, run.trials.domains, run.trials.targets).write(run.path / "trials.parquet")
+    note_again(run, "sweep")
     page = text_of(write_report(mixopt.load_run(run.path)).read_text())
     assert "loss is nan in \N{HORIZONTAL ELLIPSIS}/y.py" in page
 

@@ -105,8 +105,31 @@ def test_a_part_whose_bits_changed_is_named(record):
         record.windows()
 
 
-@pytest.mark.parametrize("line", ["[]", "{}", '{"step": NaN}', "[" * 2000])
-def test_a_line_of_numbers_that_is_none_is_named(record, line):
-    (record.path / "scalars.jsonl").write_text(line + "\n")
-    with pytest.raises(RoutingError, match=r"scalars\.jsonl: "):
-        record.scalars()
+def test_a_flipped_bit_of_a_part_is_found_or_harmless(record):
+    path, before = record.path / "counts" / "part-00000020.parquet", record.windows()
+    whole = path.read_bytes()
+    for bit in range(0, 8 * len(whole), 97):
+        flipped = bytearray(whole)
+        flipped[bit // 8] ^= 1 << bit % 8
+        path.write_bytes(flipped)
+        try:
+            found = record.windows()[1].assignments
+        except RoutingError:
+            continue
+        for layer, expected in zip(found.layers, before[1].assignments.layers, strict=True):
+            np.testing.assert_array_equal(layer.counts_DE, expected.counts_DE)
+
+
+@pytest.mark.parametrize("line", ["[]", "{}", '{"step": "x"}', '{"step": NaN}', "{", "[" * 50_000])
+def test_a_line_of_numbers_that_is_damaged_is_named(record, line):
+    with (record.path / "scalars.jsonl").open("a") as stream:
+        stream.write(line + "\n")
+    for read in (record.scalars, lambda: record.cut(5)):
+        with pytest.raises(RoutingError, match=r"scalars.jsonl: "):
+            read()
+
+
+def test_a_part_that_is_not_named_after_a_step_is_told(record):
+    (record.path / "counts" / "part-x.parquet").touch()
+    with pytest.raises(RoutingError, match=r"part-x.parquet: is not named after a step"):
+        record.cut(5)

@@ -164,8 +164,9 @@ def test_a_probe_is_read_as_it_was_written(tmp_path):
 def test_what_is_no_probe_is_refused(tmp_path):
     (tmp_path / "other.npz").write_bytes(b"no")
     np.savez(tmp_path / "empty.npz", a=np.zeros(1))
-    for name in ("other", "empty", "absent"):
-        with pytest.raises(RoutingError, match=f"{name}.npz: not a probe of experts"):
+    said = {"other": "cannot be read", "empty": "not a probe of experts", "absent": "not found"}
+    for name, message in said.items():
+        with pytest.raises(RoutingError, match=f"{name}.npz: {message}"):
             load_probe(tmp_path / f"{name}.npz")
 
 

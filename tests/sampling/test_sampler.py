@@ -388,7 +388,7 @@ def test_a_state_of_another_stream_is_refused_and_names_what_differs(message):
 
 @pytest.mark.parametrize(
     ("state", "message"),
-    [({}, "KeyError\\('format'\\)"), ({"format": "x/2"}, "format 'x/2'"), ({"format": 1}, "1")],
+    [({}, "no format"), ({"format": "x/2"}, "format 'x/2'"), ({"format": 1}, "1")],
 )
 def test_what_is_not_a_state_is_refused(state, message):
     with pytest.raises(

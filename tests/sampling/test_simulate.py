@@ -79,3 +79,14 @@ def test_a_missing_corpus_is_said(tmp_path):
 def test_batches_are_at_least_one():
     with pytest.raises(SamplerError, match="batches 0 is not a whole number >= 1"):
         simulate(WEIGHTS, ROWS, batches=0, batch_size=32)
+
+
+@pytest.mark.parametrize("tokens", ["Infinity", "-1", "9223372036854775808", "null", "true", '"7"'])
+def test_an_absurd_count_of_tokens_is_refused(tmp_path, tokens):
+    shards = tmp_path / "corpus" / "web" / "train"
+    shards.mkdir(parents=True)
+    (shards / "index.json").write_text(f'{{"tokens": {tokens}}}')
+    write_json(tmp_path / "corpus" / "index.json", {"domains": ["web"]})
+    Mixture({"web": 1.0}).to_file(tmp_path / "proposal.yaml")
+    with pytest.raises(SamplerError, match=r"web/train/index.json: (tokens|cannot be read): "):
+        simulate_proposal(tmp_path / "proposal.yaml", batches=10)

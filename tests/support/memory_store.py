@@ -25,9 +25,10 @@ class MemoryStore:
         self._note("parent", step, wanted.mark)
         return f"{step}-{wanted.mark}-{sum(call[0] == 'parent' for call in self.calls)}"
 
-    def trial(self, key, parent, file, content):
-        self._note("trial", parent, file.stem)
-        return f"{parent}/{file.stem}"
+    def trials(self, key, parent, several):
+        for one in several:
+            self._note("trial", parent, one.name)
+            yield one, f"{parent}/{one.name}"
 
     def points(self, run, points):
         self._note("points", run, [(p.key, p.step) for p in points])

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import os
+import random
+import sys
 
 import polars as pl
 import pytest
@@ -12,6 +14,7 @@ from mixopt.errors import RunError
 from mixopt.system import (
     FileRecord,
     Verifier,
+    close_children,
     file_record,
     folder_records,
     read_sealed,
@@ -116,3 +119,32 @@ def test_what_is_missing_or_shorter_is_said(tmp_path):
     (tmp_path / "a").write_text("abc")
     records = {"a": FileRecord(4, "0" * 64), "b": FileRecord(1, "0" * 64)}
     assert Verifier(tmp_path).faults(records) == {"a": "has 3 bytes, not 4", "b": "is missing"}
+
+
+def test_a_table_of_somebody_elses_is_decoded_by_a_child(tmp_path, monkeypatch):
+    TABLE.write_parquet(tmp_path / "a.parquet")
+    write_table(tmp_path / "ours.parquet", TABLE)
+    assert read_table(tmp_path / "a.parquet").equals(TABLE, null_equal=True)
+    close_children()
+    monkeypatch.setattr(sys, "executable", "/nowhere/python")
+    assert read_table(tmp_path / "ours.parquet").equals(TABLE, null_equal=True)
+    with pytest.raises(RunError, match=r"a.parquet: cannot be read: a process .* started"):
+        read_table(tmp_path / "a.parquet")
+
+
+def test_a_damaged_table_of_somebody_elses_is_one_line_and_nothing_is_printed(tmp_path, capfd):
+    TABLE.write_parquet(tmp_path / "a.parquet")
+    whole = (tmp_path / "a.parquet").read_bytes()
+    for bit in random.Random(0).sample(range(8 * len(whole)), k=60):
+        flipped = bytearray(whole)
+        flipped[bit // 8] ^= 1 << bit % 8
+        (tmp_path / "a.parquet").write_bytes(flipped)
+        try:
+            read_table(tmp_path / "a.parquet")
+        except RunError as error:
+            message = str(error)
+        else:
+            continue
+        assert "a.parquet: cannot be read: " in message
+        assert "\n" not in message
+    assert capfd.readouterr() == ("", "")

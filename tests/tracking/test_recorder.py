@@ -7,10 +7,9 @@ import pytest
 from memory_store import TAGS, MemoryStore, say, start
 
 from mixopt.mixture import Mixture
-from mixopt.system import read_json
 from mixopt.tracking import MetricLines, sync_line
 from mixopt.tracking.lines import Position
-from mixopt.tracking.record import RunRecord, TrackingRecord
+from mixopt.tracking.record import RECORD, RunRecord, SentChange, TrackingRecord
 from mixopt.tracking.recorder import LEAST_POINTS, MOST_POINTS, Recorder, Tally, _hash
 from mixopt.tracking.sending import SyncResult
 from mixopt.trials import Losses, Trial, TrialFolder, TrialResult
@@ -25,6 +24,12 @@ def recorder(path, store, noted=lambda: None):
     return Recorder(path, "memory", lambda: store, noted)
 
 
+@pytest.fixture(autouse=True)
+def figures(tmp_path):
+    """The folder of a run's figures."""
+    (tmp_path / "figures").mkdir()
+
+
 def trial_file(path, name, loss=2.0):
     losses = Losses(1000, {"web": loss}, {"web": 1.0})
     result = TrialResult(name, "finished", 1000, 42, 2.0, losses)
@@ -34,8 +39,8 @@ def trial_file(path, name, loss=2.0):
 def test_a_step_is_opened_filled_and_ended_in_order_and_once(tmp_path, store):
     start(tmp_path, folder="trials")
     trial_file(tmp_path, "t0")
-    (tmp_path / "a.svg").write_bytes(b"one")
-    say(tmp_path, "files", files=["a.svg"], folder="figures", trial=None)
+    (tmp_path / "figures/a.svg").write_bytes(b"one")
+    say(tmp_path, "files", files=["figures/a.svg"], folder="figures", trial=None)
     say(tmp_path, "follow", file="m.jsonl", trial=None)
     MetricLines(tmp_path / "m.jsonl").write({"x": 1.0}, 3)
     say(tmp_path, "end", time=2.5)
@@ -64,9 +69,9 @@ def test_what_is_left_is_counted_by_kind(tmp_path, store):
     start(tmp_path, folder="trials")
     for name in ("t0", "t1"):
         trial_file(tmp_path, name)
-    for name in ("a.svg", "b.svg", "c.svg"):
+    for name in ("figures/a.svg", "figures/b.svg", "figures/c.svg"):
         (tmp_path / name).write_bytes(name.encode())
-    files = ["a.svg", "b.svg", "c.svg", "absent.svg"]
+    files = ["figures/a.svg", "figures/b.svg", "figures/c.svg", "figures/absent.svg"]
     say(tmp_path, "files", files=files, folder=None, trial=None)
     say(tmp_path, "follow", file="m.jsonl", trial=None)
     lines = MetricLines(tmp_path / "m.jsonl")
@@ -76,7 +81,7 @@ def test_what_is_left_is_counted_by_kind(tmp_path, store):
     assert found.left() == Tally(points=8, trials=2, files=3, runs=1)
     found.send()
     assert found.left() == Tally(), "the status of a run that was just made is known"
-    (tmp_path / "b.svg").write_bytes(b"other")
+    (tmp_path / "figures/b.svg").write_bytes(b"other")
     lines.write({"x": 1.0}, 9)
     assert found.left() == Tally(points=1, files=1)
     say(tmp_path, "end")
@@ -88,7 +93,7 @@ def test_files_of_a_step_and_of_its_trials_are_left_together(tmp_path, store):
     trial_file(tmp_path, "t0")
     found = recorder(tmp_path, store)
     found.send()
-    for name, trial in (("a.svg", None), ("b.svg", "t0"), ("c.svg", "t0")):
+    for name, trial in (("figures/a.svg", None), ("figures/b.svg", "t0"), ("figures/c.svg", "t0")):
         (tmp_path / name).write_bytes(name.encode())
         say(tmp_path, "files", files=[name], folder=None, trial=trial)
         say(tmp_path, "follow", file=f"{name}.jsonl", trial=trial)
@@ -98,12 +103,12 @@ def test_files_of_a_step_and_of_its_trials_are_left_together(tmp_path, store):
 
 def test_what_a_changed_fingerprint_begins_is_all_left(tmp_path, store):
     start(tmp_path)
-    (tmp_path / "a.svg").write_bytes(b"one")
-    say(tmp_path, "files", files=["a.svg"], folder=None, trial=None)
+    (tmp_path / "figures/a.svg").write_bytes(b"one")
+    say(tmp_path, "files", files=["figures/a.svg"], folder=None, trial=None)
     found = recorder(tmp_path, store)
     found.send()
     start(tmp_path, tags={"mixopt.fingerprint": "4567"})
-    say(tmp_path, "files", files=["a.svg"], folder=None, trial=None)
+    say(tmp_path, "files", files=["figures/a.svg"], folder=None, trial=None)
     assert found.left() == Tally(files=1, runs=1)
     store.take()
     found.send()
@@ -112,8 +117,8 @@ def test_what_a_changed_fingerprint_begins_is_all_left(tmp_path, store):
 
 def test_a_run_that_was_deleted_is_made_again_with_all_it_had(tmp_path, store):
     start(tmp_path)
-    (tmp_path / "a.svg").write_bytes(b"one")
-    say(tmp_path, "files", files=["a.svg"], folder=None, trial=None)
+    (tmp_path / "figures/a.svg").write_bytes(b"one")
+    say(tmp_path, "files", files=["figures/a.svg"], folder=None, trial=None)
     recorder(tmp_path, store).send()
     store.take()
     store.deleted.add("sweep-0123-1")
@@ -211,8 +216,7 @@ def test_each_thing_that_was_sent_is_noted_at_once(tmp_path, store):
     known = []
 
     def noted():
-        steps = read_json(tmp_path / "tracking.json")["servers"]["memory"]
-        known.append(sorted(steps["sweep"]["trials"]))
+        known.append(sorted(TrackingRecord(tmp_path, "memory").steps["sweep"].trials))
 
     recorder(tmp_path, store, noted).send()
     assert known[0] == []
@@ -222,8 +226,8 @@ def test_each_thing_that_was_sent_is_noted_at_once(tmp_path, store):
 
 def test_a_trials_metrics_and_files_go_to_its_child_and_wait_for_it(tmp_path, store):
     start(tmp_path, folder="trials")
-    (tmp_path / "a.svg").write_bytes(b"one")
-    say(tmp_path, "files", files=["a.svg"], folder=None, trial="t0")
+    (tmp_path / "figures/a.svg").write_bytes(b"one")
+    say(tmp_path, "files", files=["figures/a.svg"], folder=None, trial="t0")
     say(tmp_path, "follow", file="m.jsonl", trial="t0")
     MetricLines(tmp_path / "m.jsonl").write({"x": 1.0}, 3)
     found = recorder(tmp_path, store)
@@ -238,29 +242,90 @@ def test_a_trials_metrics_and_files_go_to_its_child_and_wait_for_it(tmp_path, st
 # --- The record ----------------------------------------------------------------------------------
 
 
+POSITION = Position(7, "tail", {"x": 3}, {"x": 1})
+
+
+def noted(path, server="http://one"):
+    """Return the record of a step with a trial."""
+    record = TrackingRecord(path, server)
+    record.note(SentChange("sweep", begins=True, run="1", mark="m"))
+    change = SentChange(
+        "sweep", status="FINISHED", tags="t", files={"a": "h"}, lines={"m": POSITION}
+    )
+    record.note(change)
+    record.note(SentChange("sweep", "t0", begins=True, run="2", mark="n"))
+    record.close()
+    return record
+
+
 def test_what_another_server_has_is_kept(tmp_path):
-    first = TrackingRecord(tmp_path, "http://one")
-    position = Position(7, "tail", {"x": 3}, {"x": 1})
-    first.steps["sweep"] = RunRecord("1", "m", "FINISHED", "t", {"a": "h"}, {"m": position})
-    first.steps["sweep"].trials["t0"] = RunRecord("2", "n")
-    first.write()
+    first = noted(tmp_path)
+    child = RunRecord("2", "n")
+    whole = RunRecord("1", "m", "FINISHED", "t", {"a": "h"}, {"m": POSITION}, {"t0": child})
+    assert first.steps == {"sweep": whole}
     second = TrackingRecord(tmp_path, "http://two")
     assert second.steps == {}
     assert second.key == first.key
-    second.steps["log"] = RunRecord("3")
-    second.write()
+    second.note(SentChange("log", run="3"))
     assert TrackingRecord(tmp_path, "http://one").steps == first.steps
     assert TrackingRecord(tmp_path, "http://two").steps == second.steps
 
 
-def test_a_record_of_another_format_keeps_its_key_alone(tmp_path):
-    first = TrackingRecord(tmp_path, "u")
-    first.steps["sweep"] = RunRecord("1")
-    first.write()
-    content = read_json(tmp_path / "tracking.json")
-    (tmp_path / "tracking.json").write_text(json.dumps({**content, "format": "other"}))
+def test_a_note_is_appended_and_what_is_there_is_not_written_again(tmp_path):
+    record = noted(tmp_path)
+    before = (tmp_path / RECORD).read_bytes()
+    record.note(SentChange("sweep", "t1", begins=True, run="3", mark="o"))
+    after = (tmp_path / RECORD).read_bytes()
+    assert after.startswith(before)
+    assert len(after) - len(before) < 200
+
+
+def test_a_file_of_which_most_is_outdated_is_written_anew(tmp_path, monkeypatch):
+    monkeypatch.setattr("mixopt.tracking.record.SMALL", 1000)
+    record = noted(tmp_path)
+    for step in range(200):
+        record.note(SentChange("sweep", lines={"m": Position(step, "tail", {"x": step})}))
+    assert (tmp_path / RECORD).stat().st_size < 3000
+    assert (tmp_path / RECORD).stat().st_mode & 0o777 == 0o600
+    again = TrackingRecord(tmp_path, "http://one")
+    assert (again.steps, again.key) == (record.steps, record.key)
+
+
+def test_a_run_that_begins_again_has_nothing_of_the_one_before(tmp_path):
+    record = noted(tmp_path)
+    record.note(SentChange("sweep", begins=True, run="9", mark="o"))
+    assert TrackingRecord(tmp_path, "http://one").steps == {"sweep": RunRecord("9", "o")}
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "{",
+        "[]",
+        '{"server": "http://one"}',
+        '{"server": "http://one", "step": 3}',
+        '{"server": "http://one", "step": "sweep", "lines": {"m": {"offset": -1}}}',
+        '{"server": "http://one", "step": "sweep", "lines": {"m": {"offset": 1e400}}}',
+        '{"server": "http://one", "step": "sweep", "files": ["a"]}',
+        "[" * 100_000,
+        '{"key": "x\' or 1"}',
+    ],
+)
+def test_a_damaged_line_of_the_record_counts_as_none(tmp_path, line):
+    record = noted(tmp_path)
+    whole = (tmp_path / RECORD).read_text().splitlines()
+    (tmp_path / RECORD).write_text("\n".join([line, *whole]) + "\n")
+    again = TrackingRecord(tmp_path, "http://one")
+    assert (again.steps, again.key) == (record.steps, record.key)
+
+
+def test_a_record_of_an_older_version_gives_its_key_alone(tmp_path):
+    key = "0123456789abcdef" * 2
+    (tmp_path / "tracking.json").write_text(json.dumps({"key": key, "servers": {"u": {}}}))
     again = TrackingRecord(tmp_path, "u")
-    assert (again.steps, again.key) == ({}, first.key)
+    assert (again.steps, again.key) == ({}, key)
+    (tmp_path / "tracking.json").write_text("[1")
+    assert TrackingRecord(tmp_path, "u").key != key
 
 
 # --- What `mixopt sync` says ---------------------------------------------------------------------

@@ -14,12 +14,12 @@ from ranks import free_port
 
 from mixopt.config import TrackingConfig
 from mixopt.mixture import Mixture
-from mixopt.system import read_json
 from mixopt.tracking import MetricLines, Tracker
 from mixopt.tracking.journal import JOURNAL
 from mixopt.tracking.keys import names_of
 from mixopt.tracking.lines import LineFile
 from mixopt.tracking.process import Sender
+from mixopt.tracking.record import RECORD
 from mixopt.trials import Losses, Trial, TrialFolder, TrialResult
 
 pytest.importorskip("mlflow")
@@ -141,9 +141,8 @@ def test_a_second_call_sends_nothing_twice(run_path):
 def test_without_its_record_the_runs_are_found_by_their_key(run_path):
     trial_file(run_path, "t0")
     record(run_path)
-    kept = read_json(run_path / "tracking.json")
-    kept["servers"] = {}
-    (run_path / "tracking.json").write_text(json.dumps(kept))
+    key = (run_path / RECORD).read_text().splitlines()[0]
+    (run_path / RECORD).write_text(f"{key}\n")
     record(run_path)
     assert runs_of(run_path)[2] == 2
 
@@ -212,7 +211,8 @@ def test_the_process_records_while_the_caller_goes_on(run_path):
     with Tracker(TrackingConfig(), "toy", run_path, warnings.append) as tracker:
         tracker.start("sweep", {"seed": 0}, TAGS, folder="trials")
         trial_file(run_path, "t0")
-        tracker.files("sweep", [run_path / "trials" / "t0.json"])
+        (run_path / "design.parquet").write_bytes(b"rows")
+        tracker.files("sweep", [run_path / "design.parquet"])
         tracker.end("sweep")
     assert warnings == []
     _, runs, count = runs_of(run_path)
@@ -251,7 +251,7 @@ def test_without_mlflow_one_line_says_what_to_install(tmp_path, monkeypatch):
         tracker.end("sweep")
     assert len(warnings) == 1
     assert "pip install 'mixopt[mlflow]'" in warnings[0]
-    assert not (tmp_path / "tracking.json").exists()
+    assert not (tmp_path / RECORD).exists()
 
 
 def test_disabled_tracking_starts_nothing(tmp_path):
@@ -278,13 +278,13 @@ def test_metrics_of_a_step_and_of_a_trial_are_sent_as_they_are_written(run_path)
 
 def test_files_of_a_trial_are_kept_with_its_child_in_their_folder(run_path):
     trial_file(run_path, "t0")
-    (run_path / "part.parquet").write_bytes(b"rows")
+    (run_path / "experts.parquet").write_bytes(b"rows")
     start(run_path)
-    say(run_path, "files", files=["part.parquet"], folder="moe/counts", trial="t0")
+    say(run_path, "files", files=["experts.parquet"], folder="moe/counts", trial="t0")
     send(run_path)
     client, runs, _ = runs_of(run_path)
     kept = client.list_artifacts(runs["t0"].info.run_id, "moe/counts")
-    assert [file.path for file in kept] == ["moe/counts/part.parquet"]
+    assert [file.path for file in kept] == ["moe/counts/experts.parquet"]
 
 
 def test_numbers_that_are_not_finite_keep_their_place(run_path):

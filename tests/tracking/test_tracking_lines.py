@@ -268,3 +268,50 @@ def test_a_database_is_made_so_that_writers_do_not_block_readers(tmp_path):
         assert database.execute("pragma journal_mode").fetchone() == ("wal",)
     with first_use("http://127.0.0.1:9"):
         pass
+
+
+@pytest.mark.parametrize(
+    ("line", "said"),
+    [
+        ("[]", "line 2: should be a valid dictionary"),
+        ('{"op": "start", "step": "sweep", "time": 1}', "line 2: name: is missing"),
+        ('{"op": "end", "time": 1}', "line 2: step: is missing"),
+        ('{"op": "end", "step": "sweep", "time": -1}', "line 2: time: -1 is no time"),
+        ('{"op": "end", "step": "sweep", "time": 1e99}', "line 2: time: 1e+99 is no time"),
+        ('{"op": "end", "step": "sweep", "time": NaN}', "line 2: cannot be read: NaN"),
+        ('{"op": "end", "step": "sweep", "time": "1"}', "line 2: time: should be a number"),
+        ('{"op": "files", "step": "sweep", "files": "a"}', "line 2: files: "),
+        ('{"op": "tags", "step": "sweep", "tags": {"a": 1}}', "line 2: tags.a: "),
+        ("[" * 100_000, "line 2: is nested too deeply"),
+        ("\x00", "line 2: cannot be read"),
+    ],
+)
+def test_a_damaged_line_of_the_journal_is_skipped_and_said(tmp_path, line, said):
+    begin = {"op": "start", "step": "sweep", "tags": {}, **FIELDS}
+    journal = journal_of(tmp_path, begin)
+    with (tmp_path / JOURNAL).open("a") as stream:
+        stream.write(f"{line}\n")
+    LineFile(tmp_path / JOURNAL).append({"op": "tags", "step": "sweep", "tags": {"b": "2"}})
+    journal.read()
+    assert journal.steps["sweep"].tags == {"b": "2"}
+    assert journal.steps["sweep"].status == "RUNNING"
+    (fault,) = journal.faults
+    assert said in fault
+    assert fault.endswith("; the line is skipped")
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        '{"step": 1e400, "time": 1, "x": 1}',
+        '{"step": 1, "time": 1e308, "x": 1}',
+        '{"step": 1, "time": -1, "x": 1}',
+        f'{{"step": {1 << 70}, "time": 1, "x": 1}}',
+        '{"step": true, "time": 1, "x": 1}',
+        '{"step": 1, "time": 1, "x": [1], "y": {"a": [1]}, "z": null, "w": "infinite"}',
+        '{"step": 1, "time": 1, "x": Infinity}',
+        "{" * 100_000,
+    ],
+)
+def test_a_damaged_line_of_metrics_has_no_points(line):
+    assert list(points_of(line.encode() + b"\n")) == []

@@ -19,6 +19,9 @@ from mixopt.corpus.text.reader_input import Reading
 from mixopt.corpus.text.readers import read_file
 from mixopt.corpus.text.sources import is_local, load_rows, local_files
 from mixopt.errors import CorpusError
+from mixopt.system import StateFields
+
+_WHERE = "its place in the documents"
 
 
 class DocumentStream:
@@ -62,10 +65,12 @@ class DocumentStream:
         """Go on from a place.
 
         Raises:
-            CorpusError: The files are not those that the place is in.
+            CorpusError: The files are not those that the place is in, or a field cannot be right.
         """
-        self._bytes = state["bytes"]
-        self._texts.load_state_dict(state["place"])
+        fields = StateFields(state, _WHERE, CorpusError)
+        read, place = fields.whole("bytes"), fields.part("place")
+        self._texts.load_state_dict(place.content)
+        self._bytes = read
 
 
 class _Part(NamedTuple):
@@ -93,13 +98,16 @@ class _FileTexts:
         return {"part": self._part, "label": self._label(self._part), "text": self._text}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        self._part, self._text = state["part"], state["text"]
-        here = self._label(self._part)
-        if here != state["label"]:
+        fields = StateFields(state, f"domain {self._domain!r}: {_WHERE}", CorpusError)
+        part, text = fields.whole("part", 0, len(self._parts)), fields.whole("text")
+        before, here = fields.text("label"), self._label(part)
+        if here != before:
+            was = " ".join(before.split())[:200]
             raise CorpusError(
-                f"domain {self._domain!r}: the run had come to {state['label']}, and now this is"
-                f" {here}; bring its files back as they were, or use another --out"
+                f"domain {self._domain!r}: the run had come to {was}, and now this is {here};"
+                " bring its files back as they were, or use another --out"
             )
+        self._part, self._text = part, text
 
     def _label(self, part: int) -> str:
         return self._parts[part].label() if part < len(self._parts) else "the end"
@@ -122,14 +130,16 @@ class _DatasetTexts:
                 if text is not None:
                     yield text
         except (OSError, ValueError) as error:
-            raise self._reading.damaged(self._name, error) from error
+            raise self._reading.unreadable(self._name, error) from error
 
     def state_dict(self) -> dict[str, Any]:
         return {"row": self._row, "rows": self._rows.state_dict()}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        self._row = state["row"]
-        self._rows.load_state_dict(state["rows"])
+        fields = StateFields(state, f"{self._name}: {_WHERE}", CorpusError)
+        row = fields.whole("row")
+        self._rows.load_state_dict(dict(fields.part("rows").content))
+        self._row = row
 
 
 def _texts(domain: str, source: SourceConfig, reading: Reading) -> _FileTexts | _DatasetTexts:

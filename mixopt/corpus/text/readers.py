@@ -1,7 +1,9 @@
 """Read the documents of one local file, and say in which line a bad one is.
 
 JSON lines (plain, .gz, .bz2, .xz or .zst), JSON arrays, CSV, text (a file is a document),
-Parquet and Arrow. Files are read as streams, so stopping early costs nothing.
+Parquet and Arrow. Files are read as streams, so stopping early costs nothing. Parquet, Arrow and
+.zst are read in a child process (mixopt.corpus.text.child_reader): the libraries that decode them
+may die of a damaged file.
 """
 
 from __future__ import annotations
@@ -13,15 +15,15 @@ import io
 import json
 import lzma
 import sys
-import zlib
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any
 
+from mixopt.corpus.text.child_reader import read_in_child, sent
 from mixopt.corpus.text.reader_input import Reading
 from mixopt.corpus.text.zst import open_zst
-from mixopt.errors import CorpusError
+from mixopt.errors import MixoptError
 
 COMPRESSIONS = (".gz", ".bz2", ".xz", ".zst")
 BUILDERS: dict[str, str] = {
@@ -37,6 +39,7 @@ BUILDERS: dict[str, str] = {
     ".md": "text",
     ".rst": "text",
 }
+_FOREIGN = frozenset({"parquet", "arrow"})  # builders whose libraries may die
 _ROWS = 1_000
 
 
@@ -59,10 +62,26 @@ def read_file(path: Path, builder: str, reading: Reading) -> Iterator[str]:
     Raises:
         CorpusError: The file is damaged, the column is missing, or a document is bad.
     """
+    if builder in _FOREIGN or path.suffix.lower() == ".zst":
+        arguments = {"path": str(path), "builder": builder}
+        yield from read_in_child(f"{__name__}:file_documents", path, arguments, reading)
+    else:
+        yield from read_here(path, builder, reading)
+
+
+def file_documents(path: str, builder: str, **given: Any) -> Iterator[bytes]:
+    """Read a file; runs in the child."""
+    yield from sent(lambda reading: read_here(Path(path), builder, reading), **given)
+
+
+def read_here(path: Path, builder: str, reading: Reading) -> Iterator[str]:
+    """Give the documents of a file as `read_file`, in this process."""
     try:
         yield from _READERS[builder](path, reading)
-    except (OSError, EOFError, zlib.error, lzma.LZMAError, csv.Error) as error:
-        raise reading.damaged(path, error) from error
+    except MixoptError:
+        raise
+    except Exception as error:  # whatever a library raises on a damaged file
+        reading.damaged(path, error)
 
 
 def _json(path: Path, reading: Reading) -> Iterator[str]:
@@ -102,13 +121,13 @@ def _json_array(path: Path, content: bytes, reading: Reading) -> Iterator[str]:
         rows = json.loads(content.decode("utf-8-sig"))
     except UnicodeDecodeError as error:
         line = content.count(b"\n", 0, error.start) + 1
-        raise CorpusError(
-            f"domain {reading.domain!r}: {path}:{line}: invalid UTF-8 in a JSON array"
-        ) from error
+        return reading.lost(f"{path}:{line}", "invalid UTF-8 in a JSON array")
     except json.JSONDecodeError as error:
-        raise CorpusError(
-            f"domain {reading.domain!r}: {path}:{error.lineno}: broken JSON: {error.msg}"
-        ) from error
+        return reading.lost(f"{path}:{error.lineno}", f"broken JSON: {error.msg}")
+    except RecursionError:
+        return reading.lost(path, "broken JSON: nested too deeply")
+    except ValueError as error:  # a number of thousands of digits
+        return reading.lost(path, f"broken JSON: {error}".split(";", maxsplit=1)[0])
     for number, row in enumerate(rows, start=1):
         document = _field(row, f"{path} (item {number})", reading, first=number == 1)
         if document is not None:
@@ -160,45 +179,54 @@ def _csv(path: Path, reading: Reading) -> Iterator[str]:
 
 
 def _parquet(path: Path, reading: Reading) -> Iterator[str]:
-    import pyarrow as pa
     import pyarrow.parquet as pq
 
-    try:
-        with pq.ParquetFile(path) as file:
-            reading.check_column(path, file.schema_arrow.names)
-            yield from read_batches(
-                path, file.iter_batches(batch_size=_ROWS, columns=[reading.column]), reading
-            )
-    except pa.ArrowException as error:
-        raise reading.damaged(path, error) from error
+    with pq.ParquetFile(path) as file:
+        reading.check_column(path, file.schema_arrow.names)
+        yield from read_batches(
+            path, file.iter_batches(batch_size=_ROWS, columns=[reading.column]), reading
+        )
 
 
 def _arrow(path: Path, reading: Reading) -> Iterator[str]:
     import pyarrow as pa
 
-    try:
-        with pa.memory_map(str(path)) as source:
-            try:
-                file = pa.ipc.open_stream(source)
-                batches: Iterable[Any] = file
-            except pa.ArrowInvalid:
-                file = pa.ipc.open_file(source)
-                batches = (file.get_batch(k) for k in range(file.num_record_batches))
-            reading.check_column(path, file.schema.names)
-            yield from read_batches(path, batches, reading)
-    except pa.ArrowException as error:
-        raise reading.damaged(path, error) from error
+    with pa.memory_map(str(path)) as source:
+        try:
+            file = pa.ipc.open_stream(source)
+            batches: Iterable[Any] = file
+        except pa.ArrowInvalid:
+            file = pa.ipc.open_file(source)
+            batches = (file.get_batch(k) for k in range(file.num_record_batches))
+        reading.check_column(path, file.schema.names)
+        yield from read_batches(path, batches, reading)
 
 
 def read_batches(path: object, batches: Iterable[Any], reading: Reading) -> Iterator[str]:
-    """Give the documents of Arrow batches or tables that have the column."""
+    """Give the documents of Arrow batches or tables that have the column.
+
+    Raises:
+        ValueError: A batch whose texts would lie outside it.
+    """
     number = 0
     for batch in batches:
-        for value in batch.column(reading.column):
+        column = batch.column(reading.column)
+        _check_places(column)
+        for value in column:
             number += 1
             document = _arrow_value(value, f"{path} (row {number})", reading)
             if document is not None:
                 yield document
+
+
+def _check_places(column: Any) -> None:
+    """Check where the texts begin and end, but not that they are UTF-8: single ones may be bad."""
+    import pyarrow as pa
+
+    views = {pa.string(): pa.binary(), pa.large_string(): pa.large_binary()}
+    for array in getattr(column, "chunks", [column]):
+        view = views.get(array.type)
+        (array if view is None else array.view(view)).validate(full=True)
 
 
 def _arrow_value(value: Any, where: str, reading: Reading) -> str | None:

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from mixopt.config import SourceConfig
+from mixopt.corpus.text.child_reader import read_in_child, sent
 from mixopt.corpus.text.documents import BadDocuments
 from mixopt.corpus.text.reader_input import Reading
 from mixopt.corpus.text.readers import (
@@ -24,7 +25,7 @@ from mixopt.corpus.text.readers import (
     read_batches,
     read_file,
 )
-from mixopt.errors import CorpusError, PluginError, did_you_mean
+from mixopt.errors import CorpusError, MixoptError, PluginError, did_you_mean
 
 _LOCAL_BUILDERS = frozenset(BUILDERS.values())
 # How `datasets` reads splits from the names of files and folders.
@@ -172,6 +173,21 @@ def _builder(domain: str, path: Path, builder: str | None) -> str:
 
 
 def _from_datasets(source: SourceConfig, reading: Reading) -> Iterator[str]:
+    """Read through `datasets`: what is on this disk in a child, as its files are of any origin."""
+    if source.path is not None and Path(source.path).expanduser().is_dir():
+        arguments = {"source": source.model_dump(mode="json", exclude_defaults=True)}
+        yield from read_in_child(f"{__name__}:saved_documents", source.path, arguments, reading)
+    else:
+        yield from _rows_of(source, reading)
+
+
+def saved_documents(source: Mapping[str, Any], **given: Any) -> Iterator[bytes]:
+    """Read a data set that was saved to disk; runs in the child."""
+    checked = SourceConfig.model_validate(source)
+    yield from sent(lambda reading: _rows_of(checked, reading), **given)
+
+
+def _rows_of(source: SourceConfig, reading: Reading) -> Iterator[str]:
     rows = load_rows(source, reading)
     if rows.column_names is not None:
         reading.check_column(source.path, rows.column_names)
@@ -180,8 +196,10 @@ def _from_datasets(source: SourceConfig, reading: Reading) -> Iterator[str]:
         for table in rows.with_format("arrow").iter(batch_size=1_000):
             reading.check_column(source.path, table.column_names)
             yield from read_batches(source.path, [table], reading)
-    except (OSError, ValueError) as error:
-        raise reading.damaged(source.path, error) from error
+    except MixoptError:
+        raise
+    except Exception as error:  # whatever a library raises on damaged data
+        reading.damaged(source.path, error)
 
 
 def load_rows(source: SourceConfig, reading: Reading) -> Any:
@@ -212,7 +230,7 @@ def load_rows(source: SourceConfig, reading: Reading) -> Any:
             " reached for a data set of this name; give local files by path or data_files"
         ) from error
     except (OSError, ValueError, datasets.exceptions.DatasetsError) as error:
-        raise reading.damaged(path, error) from error
+        raise reading.unreadable(path, error) from error
 
 
 def _split(saved: Mapping[str, Any], source: SourceConfig, reading: Reading) -> Any:

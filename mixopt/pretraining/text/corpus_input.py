@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from mixopt.corpus import Corpus, prepare_corpus
+from mixopt.corpus import Corpus, prepare_corpus, read_corpus_index
 from mixopt.errors import CorpusError
 from mixopt.loading import UNKNOWN_SIZE, MixtureDataset, MixtureLoader
 from mixopt.pretraining.config import PretrainConfig
@@ -15,7 +15,7 @@ from mixopt.pretraining.mixture_input import Scheduled, make_sampler
 from mixopt.pretraining.ranks import Ranks
 from mixopt.pretraining.text.stream_batches import StreamBatches
 from mixopt.pretraining.text.stream_input import StreamedText, prepare_streams, rows_of
-from mixopt.system import Say, read_json
+from mixopt.system import Say
 
 
 def prepare_for(config: PretrainConfig, out: Path, say: Say) -> None:
@@ -95,8 +95,10 @@ def batches_of(
 
 
 def _is_there(path: Path, fingerprint: str) -> bool:
-    index = path / "index.json"
-    return index.exists() and read_json(index).get("fingerprint") == fingerprint
+    try:
+        return read_corpus_index(path, verify=False).fingerprint == fingerprint
+    except CorpusError:  # there is none, or it is damaged: it is made
+        return False
 
 
 def _check_length(name: str, what: str, tokens: int, config: PretrainConfig) -> None:

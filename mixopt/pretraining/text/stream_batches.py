@@ -20,7 +20,7 @@ from mixopt.errors import CorpusError
 from mixopt.pretraining.ranks import Ranks
 from mixopt.pretraining.text.rows_ahead import RowsAhead
 from mixopt.sampling import MixtureSampler
-from mixopt.system import IntArray
+from mixopt.system import IntArray, StateFields
 
 
 class StreamBatches:
@@ -77,10 +77,14 @@ class StreamBatches:
             SamplerError: The state is of other domains or batches.
             CorpusError: A source is not what it was.
         """
+        streams = StateFields(state, "the stream's state", CorpusError).part("streams")
+        if self._ranks.is_first:
+            for name in self._rows:
+                streams.part(name)
         self.sampler.load_state_dict(state, map_domains=map_domains)
         if self._ranks.is_first:
             for name, rows in self._rows.items():
-                rows.load_state_dict(state["streams"][name])
+                rows.load_state_dict(streams.part(name).content)
 
     def _part(self, batch: int) -> dict[str, Any]:
         """Return this rank's part of a batch; every rank calls it."""

@@ -17,14 +17,16 @@ from mixopt.corpus import (
     Tokenizer,
     TokenShards,
     prepare_stream,
+    read_stream_index,
     saved_tokenizer,
 )
+from mixopt.errors import CorpusError
 from mixopt.loading import DomainRows, Reader, cut
 from mixopt.mixture import Mixture
 from mixopt.pretraining.config import PretrainConfig
 from mixopt.pretraining.stream_config import StreamConfig
 from mixopt.pretraining.text.rows_ahead import RowsAhead
-from mixopt.system import Say, read_json
+from mixopt.system import Say
 
 HELD_OUT = "held_out"
 BATCHES_AHEAD = 2  # as many rows of each domain are kept ready
@@ -57,12 +59,12 @@ class StreamedText(NamedDomains):
             ShardError: A shard of it is absent or damaged.
         """
         path = out / HELD_OUT
-        index = read_json(path / "index.json")
+        index = read_stream_index(path)
         return cls(
-            domains=tuple(_domain(path, name) for name in index["domains"]),
-            targets=tuple(_domain(path, name) for name in index["targets"]),
-            tokenizer=saved_tokenizer(path, index["tokenizer"]),
-            held_out=frozenset(bytes.fromhex(digest) for digest in index["held_out"]),
+            domains=tuple(_domain(path, name) for name in index.domains),
+            targets=tuple(_domain(path, name) for name in index.targets),
+            tokenizer=saved_tokenizer(path, index.tokenizer),
+            held_out=index.held_out,
             inventory=stream.tokens(),
         )
 
@@ -103,8 +105,8 @@ def prepare_streams(config: PretrainConfig, stream: StreamConfig, out: Path, say
         CorpusError: A source or the tokenizer cannot be used, or has too little text.
     """
     path = out / HELD_OUT
-    index, fingerprint = path / "index.json", config.corpus_fingerprint
-    if index.exists() and read_json(index).get("fingerprint") == fingerprint:
+    fingerprint = config.corpus_fingerprint
+    if _is_there(path, fingerprint):
         return
     prepare_stream(
         stream.as_corpus(),
@@ -115,6 +117,13 @@ def prepare_streams(config: PretrainConfig, stream: StreamConfig, out: Path, say
         min_tokens=config.row_length,
         progress=lambda line: say(f"prepare: {line}"),
     )
+
+
+def _is_there(path: Path, fingerprint: str) -> bool:
+    try:
+        return read_stream_index(path).fingerprint == fingerprint
+    except CorpusError:  # there is none, or it is damaged: it is made
+        return False
 
 
 def rows_of(

@@ -54,7 +54,7 @@ class Passes:
     ) -> None:
         self.size = size
         self.chunked = vocab_size >= LARGE_VOCABULARY
-        self._compiled = compiled
+        self.compiled = compiled
         self._decoder = Decoder(size, device=device, dtype=dtype)
         computation = self._decoder.hidden if self.chunked else self._dense
         self._run: Computation[tuple[Tensor, Routed | None]] = (
@@ -94,7 +94,7 @@ class Passes:
     ) -> tuple[Tensor, Routed | None]:
         """Return the mean losses as `sequence_losses` does, and what the routers chose."""
         # Compiled code is kept for one grad mode: leaving it on makes one compilation serve.
-        with torch.set_grad_enabled(self._compiled):
+        with torch.set_grad_enabled(self.compiled):
             output, routed = self._run(leaves, tokens_KBW)
         output, routed = output.detach(), routed.detach() if routed else None
         if not self.chunked:

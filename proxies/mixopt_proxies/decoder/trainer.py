@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from mixopt.routing import ExpertCounts, layer_information
-from mixopt.trials import Losses, Progress, Trial
+from mixopt.trials import Doing, Losses, Progress, Trial
 from mixopt_proxies.decoder.batches import TrialBatches, random_generator
 from mixopt_proxies.decoder.device_precision import to_device
 from mixopt_proxies.decoder.expert_choice import Routed, shift_biases
@@ -87,22 +87,24 @@ class StackTrainer:
             batches: The members' sequences.
             held_out: What to evaluate on, after the last step at least.
             eval_steps: After how many steps else to evaluate.
-            report: Called with the progress, at most every half second.
+            report: Called with the progress, every half second at most, and as another thing is
+                begun: compiling, training, evaluating.
         """
         curve: list[list[Losses]] = []
         counter = ExpertCounter.of(batches, self._passes.size, self._device)
         seen = HeldOutExperts()
         reported = time.monotonic()
+        report(self._progress(0, "compiling" if self._passes.compiled else "training"))
         for taken, tokens_KBW in self.stream(batches):
             routed = self.step(taken, tokens_KBW)
             if counter is not None and routed is not None and 2 * taken >= self._steps - 1:
                 counter.add(taken, routed)
-            if time.monotonic() - reported > REPORT_SECONDS:
+            if taken == 0 or time.monotonic() - reported > REPORT_SECONDS:
                 report(self._progress(taken + 1))
                 reported = time.monotonic()
             if taken + 1 in eval_steps or taken + 1 == self._steps:
                 seen = HeldOutExperts()
-                curve.append(self._evaluate(held_out, taken + 1, seen))
+                curve.append(self._evaluate(held_out, taken + 1, seen, report))
         report(self._progress(self._steps))
         return Course(self._losses_SK.cpu(), curve, self._experts(counter, seen, held_out))
 
@@ -125,8 +127,15 @@ class StackTrainer:
             block = to_device(batches.block(first, stop), self._device)
             yield from enumerate(block, start=first)
 
-    def _evaluate(self, held_out: HeldOutWindows, taken: int, seen: HeldOutExperts) -> list[Losses]:
+    def _evaluate(
+        self,
+        held_out: HeldOutWindows,
+        taken: int,
+        seen: HeldOutExperts,
+        report: Callable[[Progress], None],
+    ) -> list[Losses]:
         def sequence_losses(tokens_KBW: Tensor) -> Tensor:
+            report(self._progress(taken, "evaluating"))
             losses_KB, routed = self._passes.evaluated(self.weights.leaves, tokens_KBW)
             seen.add(routed)
             return losses_KB
@@ -146,9 +155,9 @@ class StackTrainer:
             for k, (assignments, probe) in enumerate(found)
         ]
 
-    def _progress(self, taken: int) -> Progress:
+    def _progress(self, taken: int, doing: Doing = "training") -> Progress:
         tokens = self._passes.size.step_tokens * self.weights.members
-        return Progress(done=taken * tokens, total=self._steps * tokens)
+        return Progress(done=taken * tokens, total=self._steps * tokens, doing=doing)
 
 
 def initial_seed(trial: Trial) -> int:

@@ -13,12 +13,13 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Sequence
+from functools import partial
 
 import numpy as np
 
 from mixopt.corpus import Corpus
 from mixopt.errors import ConfigError
-from mixopt.trials import Losses, Progress, Training, Trial, TrialResult
+from mixopt.trials import Doing, Losses, Progress, Training, Trial, TrialResult
 from mixopt_proxies.ngram.model import NgramModel
 from mixopt_proxies.ngram.token_counts import HeldOutCounts, draw_tokens, make_pools
 
@@ -65,15 +66,20 @@ class NgramProxy:
         """Count the n-grams of each trial's tokens and return its held-out losses."""
         held_out = {d.name: HeldOutCounts.of(d, training.eval_tokens) for d in corpus.evaluation}
         total = len(trials) * training.tokens
-        report(Progress(0, total))
         results = []
-        for done, trial in enumerate(trials, start=1):
-            results.append(self._train(trial, corpus, training, held_out))
-            report(Progress(done * training.tokens, total))
+        for done, trial in enumerate(trials):
+            begin = partial(_report, report, done * training.tokens, total)
+            results.append(self._train(trial, corpus, training, held_out, begin))
+        report(Progress(total, total))
         return results
 
     def _train(
-        self, trial: Trial, corpus: Corpus, training: Training, held_out: dict[str, HeldOutCounts]
+        self,
+        trial: Trial,
+        corpus: Corpus,
+        training: Training,
+        held_out: dict[str, HeldOutCounts],
+        begin: Callable[[Doing], None],
     ) -> TrialResult:
         started = time.perf_counter()
         rng = np.random.default_rng(trial.seed)
@@ -87,9 +93,11 @@ class NgramProxy:
         )
         curve = []
         for end in _ends(training):
+            begin("training")
             model = NgramModel.fit(
                 tokens_T[:end], starts_T[:end], order=self.order, vocab_size=corpus.vocab_size
             )
+            begin("evaluating")
             curve.append(_evaluate(model, end, held_out))
         return TrialResult(
             trial=trial.name,
@@ -100,6 +108,10 @@ class NgramProxy:
             losses=curve[-1],
             curve=tuple(curve),
         )
+
+
+def _report(report: Callable[[Progress], None], done: int, total: int, doing: Doing) -> None:
+    report(Progress(done, total, doing))
 
 
 def _ends(training: Training) -> list[int]:

@@ -25,7 +25,7 @@ import numpy as np
 from mixopt.constraints import CappedSimplex
 from mixopt.errors import EstimatorError, InfeasibleError
 from mixopt.online import HeldOut, Need, Observation, Plan, Setting
-from mixopt.system import Array
+from mixopt.system import Array, StateFields, shown_value
 from mixopt_regressors.online.observations import check
 from mixopt_regressors.online.saved_arrays import pack, unpack
 from mixopt_regressors.online.seen import Seen
@@ -164,13 +164,16 @@ class OnlineEstimator(ABC):
         vars(self).update(vars(loaded))
 
     def _take_state(self, state: Mapping[str, Any]) -> None:
-        before = {"D": state["domains"], "M": state["evaluations"]}
+        before = {"D": list(state["domains"]), "M": list(state["evaluations"])}
         here = {"D": self.setting.domains, "M": self.setting.evaluations}
+        fields = StateFields(state, f"{self.name}: state", EstimatorError)
         run, seen, own = (
-            unpack(state[part], before, here, values) for part, values in self._parts().items()
+            unpack(fields.part(part).content, before, here, values)
+            for part, values in self._parts().items()
         )
         for name, value in (run | own).items():
             setattr(self, name, value)
+        self._check_loaded(same=set(before["D"]) == set(here["D"]))
         self._seen = Seen(step=self.step, **seen)
         if any(set(before[axis]) != set(here[axis]) for axis in here):
             self._remapped()
@@ -206,21 +209,35 @@ class OnlineEstimator(ABC):
         }
 
     def _check_state(self, state: Mapping[str, Any]) -> None:
+        fields = StateFields(state, f"{self.name}: state", EstimatorError)
         parts = ("estimator", "options", "domains", "evaluations", "run", "seen", "own")
-        if state.get("format") != FORMAT or any(part not in state for part in parts):
+        if fields.content.get("format") != FORMAT or any(part not in state for part in parts):
             raise EstimatorError(f"{self.name}: this is not the state of an estimator ({FORMAT})")
         if state["estimator"] != self.name:
-            raise EstimatorError(f"{self.name}: the state is that of {state['estimator']!r}")
+            raise EstimatorError(
+                f"{self.name}: the state is that of {shown_value(state['estimator'])}"
+            )
+        saved = fields.part("options").content
         for option, value in self.options.items():
-            saved = state["options"].get(option)
-            if saved != value:
+            if saved.get(option) != value:
                 raise EstimatorError(
-                    f"{self.name}: the state was made with {option}: {saved!r}, not {value!r}"
+                    f"{self.name}: the state was made with {option}:"
+                    f" {shown_value(saved.get(option))}, not {value!r}"
                 )
+        for names in ("domains", "evaluations"):
+            if len(set(fields.texts(names))) != len(fields.texts(names)):
+                fields.refuse(names, "no list of names, each once")
         if not set(state["domains"]) & set(self.setting.domains):
             raise EstimatorError(
                 f"{self.name}: the state has none of the domains {list(self.setting.domains)}"
             )
+
+    def _check_loaded(self, *, same: bool) -> None:
+        """Check that the weights are a mixture; where domains differ they are made one again."""
+        total, least = float(np.nansum(self.weights_D)), float(np.nanmin(self.weights_D))
+        is_short = np.isnan(self.weights_D).any() or abs(total - 1.0) > 1e-6
+        if (same and is_short) or not total > 0 or least < 0:
+            raise EstimatorError(f"{self.name}: state: run: 'weights_D' is not a mixture")
 
 
 def log_shares(weights_D: Array) -> Array:

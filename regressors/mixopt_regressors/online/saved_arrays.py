@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from mixopt.errors import EstimatorError
-from mixopt.system import Array
+from mixopt.system import Array, StateFields
 
 Names = Mapping[str, Sequence[str]]  # of the domains, under D, and of the evaluation domains, M
 _SUFFIX = re.compile(r"_([A-Z]+)$")
@@ -41,7 +41,9 @@ def unpack(
     Raises:
         EstimatorError: A value is missing or of another shape.
     """
-    return {name: _unpacked(name, packed, before, here, at_start[name]) for name in at_start}
+    values = {name: _unpacked(name, packed, before, here, at_start[name]) for name in at_start}
+    _check_lengths(values, at_start)
+    return values
 
 
 def _axes(name: str) -> str:
@@ -61,25 +63,61 @@ def _unpacked(
     if name not in packed:
         raise EstimatorError(f"state: it has no {name!r}")
     value, axes = packed[name], _axes(name)
-    if not axes or value is None:
-        return value
-    if not value:  # an empty list has lost its other axes
+    if not axes:
+        return _plain(name, value, at_start)
+    if isinstance(value, (list, tuple)) and not value:  # an empty list has lost its other axes
+        if np.size(at_start):
+            raise EstimatorError(f"state: {name!r} has no values, and at the start of a run it has")
         return np.array(at_start, np.float64)
-    return _mapped(_array(name, value, before), axes, before, here, at_start)
+    return _mapped(_array(name, value, before, np.shape(at_start)), axes, before, here, at_start)
 
 
-def _array(name: str, value: Any, before: Names) -> Array:
+def _plain(name: str, value: Any, at_start: Any) -> Any:
+    """Return what is no array, of the kind that it is of at the start of a run."""
+    fields = StateFields({name: value}, "state", EstimatorError)
+    if isinstance(at_start, (bool, np.bool_)):
+        return fields.flag(name)
+    if isinstance(at_start, (int, np.integer)):
+        return fields.whole(name)
+    if isinstance(at_start, (float, np.floating)):
+        return fields.number(name)
+    return fields.text(name) if isinstance(at_start, str) else fields.texts(name)
+
+
+def _array(name: str, value: Any, before: Names, start: tuple[int, ...]) -> Array:
+    """Return an array whose axes are as long as their names are many, or as at the start.
+
+    An axis without names that is empty at the start of a run grows.
+    """
     try:
         array = np.array(value, np.float64)  # null becomes NaN
-    except (TypeError, ValueError) as error:
+    except (TypeError, ValueError, OverflowError, RecursionError) as error:
         raise EstimatorError(f"state: {name!r} is no array of numbers") from error
-    wanted = tuple(len(before[letter]) if letter in before else -1 for letter in _axes(name))
+    wanted = tuple(
+        len(before[letter]) if letter in before else length or -1
+        for letter, length in zip(_axes(name), start, strict=True)
+    )
     fits = array.ndim == len(wanted) and all(
         size in {-1, length} for size, length in zip(wanted, array.shape, strict=True)
     )
     if not fits:
         raise EstimatorError(f"state: {name!r} has shape {array.shape}, not that of its domains")
+    if np.isinf(array).any():
+        raise EstimatorError(f"state: {name!r} has a number that is not finite")
     return array
+
+
+def _check_lengths(values: Mapping[str, Any], at_start: Mapping[str, Any]) -> None:
+    """Check that axes of one letter that grow have grown alike, as mixtures and their losses do."""
+    lengths: dict[str, tuple[str, int]] = {}
+    for name, value in values.items():
+        axes = zip(_axes(name), np.shape(at_start[name]), np.shape(value), strict=False)
+        for letter, length in ((one, now) for one, begun, now in axes if begun == 0):
+            first, known = lengths.setdefault(letter, (name, length))
+            if known != length:
+                raise EstimatorError(
+                    f"state: {name!r} has {length} along {letter}, and {first!r} has {known}"
+                )
 
 
 def _mapped(array: Array, axes: str, before: Names, here: Names, at_start: Any) -> Array:

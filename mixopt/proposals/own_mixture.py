@@ -1,0 +1,92 @@
+"""A mixture of a person's own, said in a proposal's words: predicted afresh, with no search.
+
+Somebody who edits proposal.yaml has another mixture than the one that was searched for. Nothing
+that was found out about the other one is said of it: its losses are predicted anew, with intervals
+from held-out errors alone, and there is neither stability nor optimism of a search that was not
+made.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from mixopt.mixture import Mixture
+from mixopt.objective import Objective
+from mixopt.proposals.best_mixture import compared_mixtures
+from mixopt.proposals.evidence import Confidence, best_observed, epochs_of
+from mixopt.proposals.optimism import Optimism
+from mixopt.proposals.proposal import Proposal
+from mixopt.proposals.proposal_warnings import proposal_warnings
+from mixopt.system import __version__
+from mixopt.trials import best_trial
+
+if TYPE_CHECKING:
+    from mixopt.constraints import Constraints
+    from mixopt.fitting import Fit
+    from mixopt.trials import Trials
+
+EDITED = "these weights were edited by hand and are no proposal of mixopt: they are predicted anew"
+
+
+def predict_own_mixture(
+    mixture: Mixture,
+    fit: Fit,
+    objective: Objective,
+    constraints: Constraints,
+    natural: Mixture,
+    trials: Trials,
+    *,
+    inventory: Mapping[str, int] | None = None,
+    target_tokens: int | None = None,
+    collapsed: Collection[str] | None = None,
+) -> Proposal:
+    """Predict what a mixture gives that nobody searched for.
+
+    Args:
+        mixture: The weights, of the fit's domains.
+        fit: What predicts.
+        objective: What is minimised, in the unit of the fit.
+        constraints: What is allowed; limits that it breaks are warnings.
+        natural: Each domain's share of the tokens that there are.
+        trials: The trials, among which the best observed one is found.
+        inventory: Distinct tokens of each domain, for epochs.
+        target_tokens: Length of the full run, for epochs.
+        collapsed: Trials whose experts collapsed; None where trials have no experts.
+
+    Raises:
+        MixtureError: It is of other domains than the fit.
+    """
+    mixture = mixture.over(fit.domains)
+    compared = compared_mixtures(natural.over(fit.domains), trials, objective)
+    points_KD = np.stack([mixture.array, *(one.array for one in compared.values())])
+    confidence = Confidence.of(fit, objective, points_KD, None)
+    found = Proposal(
+        mixture=mixture,
+        natural=compared["natural"],
+        objective=objective.describe(),
+        unit=objective.value_unit,
+        predicted_objective=confidence.proposal(),
+        gains={name: confidence.gain(place) for place, name in enumerate(compared, start=1)},
+        best_trial=best_trial(trials, objective)[0],
+        best_observed=best_observed(fit, objective),
+        losses=confidence.losses(mixture),
+        epochs=epochs_of(mixture, inventory, target_tokens),
+        binding=tuple(constraints.binding(mixture)),
+        stability=None,
+        optimism=Optimism(None, None),
+        warnings=(),
+        provenance={
+            "mixopt": __version__,
+            "regressor": fit.name,
+            "method": "edited by hand",
+            "target_tokens": target_tokens,
+            "trials": fit.fingerprint,
+            "finished_trials": len(fit.trials),
+        },
+    )
+    told = proposal_warnings(found, fit, objective, constraints, (), collapsed or ())
+    return replace(found, warnings=(EDITED, *constraints.violations(mixture), *told))

@@ -1,0 +1,111 @@
+"""Check a whole run directory against its manifest: what `mixopt verify` calls.
+
+Every file that a finished step left is compared with its size and hash; files that no step left,
+and results of trials that are not in a manifest yet, are looked at too.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from mixopt.errors import MixoptError
+from mixopt.run_directory.run import PROPOSAL, Run
+from mixopt.run_directory.step import STEPS, Step
+from mixopt.system import Verifier, visible_files
+from mixopt.trials import read_entry
+
+State = Literal["whole", "damaged", "edited", "unfinished", "waiting"]
+
+
+@dataclass(frozen=True)
+class CheckedPart:
+    """What was found of one part of a directory.
+
+    Attributes:
+        name: The part, such as a step of a run.
+        state: `whole`, `damaged`, `edited` by a person, `unfinished`, or `waiting` to be done.
+        files: How many files there are.
+        bytes: How large they are together.
+        faults: What is wrong, by file.
+        mend: The command that makes it again; empty where nothing is wrong.
+    """
+
+    name: str
+    state: State
+    files: int = 0
+    bytes: int = 0
+    faults: dict[str, str] = field(default_factory=dict)
+    mend: str = ""
+
+    def to_json(self) -> dict[str, Any]:
+        """Return plain values."""
+        return {
+            "part": self.name,
+            "state": self.state,
+            "files": self.files,
+            "bytes": self.bytes,
+            "faults": self.faults,
+            "mend": self.mend,
+        }
+
+
+def verify_run(run: Run, *, deep: bool = False) -> list[CheckedPart]:
+    """Check what each step of a run left.
+
+    Args:
+        run: The run.
+        deep: Read large files again that were verified before and have the same time stamps.
+
+    Raises:
+        RunError: steps.json is not what was written: nothing else can be checked then.
+    """
+    verifier = Verifier(run.path)
+    return [_checked(run, step, verifier, deep=deep) for step in STEPS]
+
+
+def _checked(run: Run, step: Step, verifier: Verifier, *, deep: bool) -> CheckedPart:
+    record = run.records.get(step.name)
+    if record is None:
+        return CheckedPart(step.name, "waiting")
+    if record.seconds is None:
+        faults = dict(_faults_of_trials(run, step))
+        state: State = "damaged" if faults else "unfinished"
+        count = len(step.trial_files(run.path))
+        return CheckedPart(step.name, state, count, 0, faults, _mend(run, step, faults))
+    faults = verifier.faults(record.files, deep=deep)
+    unknown = {
+        path.relative_to(run.path).as_posix()
+        for output in step.files
+        for path in visible_files(run.path / output)
+    } - record.files.keys()
+    faults |= dict.fromkeys(sorted(unknown), "was not written by this step")
+    edited = bool(faults) and faults.keys() <= set(step.editable)
+    size = sum(file.bytes for file in record.files.values())
+    fault = run.fault(step.name)
+    if not faults and fault is not None:
+        faults = {step.name: fault}
+    state = "edited" if edited else "damaged" if faults else "whole"
+    return CheckedPart(step.name, state, len(record.files), size, faults, _mend(run, step, faults))
+
+
+def _faults_of_trials(run: Run, step: Step) -> Iterator[tuple[str, str]]:
+    """Yield the results of an unfinished step that are not what was written."""
+    for path in step.trial_files(run.path):
+        try:
+            read_entry(path)
+        except MixoptError as error:
+            name = path.relative_to(run.path).as_posix()
+            yield name, str(error).removeprefix(f"{path}: ")
+
+
+def _mend(run: Run, step: Step, faults: dict[str, str]) -> str:
+    """Return the command that makes a step's broken files again; what is whole is kept."""
+    if not faults:
+        return ""
+    if step.editable and PROPOSAL in faults:
+        return run.command("run", "--from", step.name)
+    trials = [name for name in faults if step.trains and name.startswith(f"{step.trials}/")]
+    again = run.command(step.name)
+    return f"rm {' '.join(str(run.path / name) for name in trials)}; {again}" if trials else again

@@ -1,0 +1,178 @@
+"""Whether all ranks of a job take their batches from one order of samples.
+
+`set_weights` on one rank alone, or another seed there, gives ranks whose parts overlap, and nothing
+about training shows it. So a hash of all that the order follows from is compared: every `EVERY`
+batches by the iterators of sampler, loader and stream, and whenever a checkpoint is written. It
+costs 16 bytes of each rank. Where hashes differ, the states themselves are, and the error, on every
+rank, names the ranks that differ and in what.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import sys
+import threading
+from collections import Counter
+from typing import Any, Protocol
+
+from mixopt.errors import SamplerError
+from mixopt.mixture import Mixture
+
+EVERY = 50  # batches
+
+
+class OrderedSamples(Protocol):
+    """What is compared: a MixtureSampler."""
+
+    rank: int
+    world_size: int
+    batch_size: int
+
+    @property
+    def batch(self) -> int:
+        """The next global batch that the loop receives."""
+        ...
+
+    def mixture_at(self, batch: int) -> Mixture:
+        """Return the mixture that was set for a batch."""
+        ...
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return the state before the next batch."""
+        ...
+
+
+def order_fingerprint(sampler: OrderedSamples) -> str:
+    """Return a hash of all that the order of samples from the next batch on follows from."""
+    return _digest(_order(sampler)).hex()
+
+
+def check_ranks(sampler: OrderedSamples, group: Any = None) -> None:
+    """Check that all ranks have one order of samples; every rank of the group calls it.
+
+    Without torch.distributed, or where the group is one rank, there is nothing to check.
+
+    Args:
+        sampler: This rank's MixtureSampler.
+        group: The process group over which its batches are split; all ranks where not given.
+
+    Raises:
+        SamplerError: On every rank: which rank differs, and in what.
+    """
+    distributed = _distributed()
+    if distributed is None or distributed.get_world_size(group) == 1:
+        return
+    order = _order(sampler)
+    number = int.from_bytes(_digest(order), "little", signed=True)
+    found = _gathered(distributed, group, [number, sampler.rank])
+    if len({number for number, _ in found}) > 1:
+        orders: list[Any] = [None] * len(found)
+        mixture = dict(sampler.mixture_at(sampler.batch))
+        distributed.all_gather_object(orders, {**order, "mixture": mixture}, group=group)
+        raise SamplerError(_difference(orders))
+    parts = {rank for _, rank in found}
+    if parts != set(range(sampler.world_size)):
+        twice = next(k for k, (_, rank) in enumerate(found) if (_, rank) in found[:k])
+        raise SamplerError(
+            f"rank {twice} takes the same part of each batch as another: it was made with"
+            f" rank={found[twice][1]} of world_size={sampler.world_size}; give each rank its own"
+        )
+
+
+def check_now_and_then(sampler: OrderedSamples) -> None:
+    """Check the ranks where that is due after a batch, for an iterator that hands batches out.
+
+    It is not where another thread or a worker process iterates, or where the batches are not split
+    over just the ranks of this job.
+    """
+    if sampler.world_size == 1 or sampler.batch % EVERY or not _is_own_loop():
+        return
+    distributed = _distributed()
+    if distributed is None:
+        return
+    here = distributed.get_rank(), distributed.get_world_size()
+    if here == (sampler.rank, sampler.world_size):
+        check_ranks(sampler)
+
+
+def _order(sampler: OrderedSamples) -> dict[str, Any]:
+    return {
+        **sampler.state_dict(),
+        "batch_size": sampler.batch_size,
+        "world_size": sampler.world_size,
+    }
+
+
+def _digest(order: dict[str, Any]) -> bytes:
+    text = json.dumps(order, sort_keys=True, separators=(",", ":"))
+    return hashlib.blake2b(text.encode(), digest_size=8).digest()
+
+
+def _distributed() -> Any:
+    """Return torch.distributed where it is imported and initialised."""
+    distributed: Any = sys.modules.get("torch.distributed")
+    on = distributed is not None and distributed.is_available() and distributed.is_initialized()
+    return distributed if on else None
+
+
+def _is_own_loop() -> bool:
+    """Whether this is the thread and the process in which a rank's collectives are."""
+    workers: Any = sys.modules.get("torch.utils.data")
+    in_worker = workers is not None and workers.get_worker_info() is not None
+    return not in_worker and threading.current_thread() is threading.main_thread()
+
+
+def _gathered(distributed: Any, group: Any, values: list[int]) -> list[tuple[int, int]]:
+    torch: Any = sys.modules["torch"]
+    on_gpu = "cpu:" not in distributed.get_backend_config(group) and torch.cuda.is_available()
+    mine = torch.tensor(values, dtype=torch.int64, device="cuda" if on_gpu else "cpu")
+    every = [torch.empty_like(mine) for _ in range(distributed.get_world_size(group))]
+    distributed.all_gather(every, mine, group=group)
+    return [(int(number), int(rank)) for number, rank in (one.tolist() for one in every)]
+
+
+def _difference(orders: list[dict[str, Any]]) -> str:
+    """Say which ranks differ from most (from rank 0 where there are as many), and in what."""
+    texts = [json.dumps(order, sort_keys=True) for order in orders]
+    count = Counter(texts)
+    usual = max(texts, key=lambda text: (count[text], -texts.index(text)))
+    first = texts.index(usual)
+    odd = [rank for rank, text in enumerate(texts) if text != usual]
+    who = f"rank {odd[0]} has" if len(odd) == 1 else f"ranks {_listed(odd)} have"
+    what = _field_difference(orders[odd[0]], orders[first])
+    return (
+        f"{who} another order of samples than rank {first}: {what}; build the sampler alike on"
+        " every rank, and call set_weights with the same weights before the same batch on all"
+    )
+
+
+def _field_difference(there: dict[str, Any], here: dict[str, Any]) -> str:
+    if there["changes"] != here["changes"] and there["domains"] == here["domains"]:
+        return _weights_difference(there, here)
+    field = next(name for name in here if there.get(name) != here[name])
+    return f"its {field} is {_short(there.get(field))}, there it is {_short(here[field])}"
+
+
+def _weights_difference(there: dict[str, Any], here: dict[str, Any]) -> str:
+    pairs = {tuple(map(str, change)) for change in there["changes"]}
+    others = {tuple(map(str, change)) for change in here["changes"]}
+    position = min(int(place) for place, _ in pairs ^ others)
+    batch = position // here["batch_size"]
+    weights = ""
+    if there["mixture"] != here["mixture"]:
+        weights = f": {_shares(there['mixture'])} now, there {_shares(here['mixture'])}"
+    return f"its weights differ from batch {batch} on{weights}"
+
+
+def _shares(mixture: dict[str, float]) -> str:
+    return _short({name: round(weight, 4) for name, weight in mixture.items()})
+
+
+def _listed(odd: list[int]) -> str:
+    return ", ".join(map(str, odd[:8])) + (", ..." if len(odd) > 8 else "")
+
+
+def _short(value: object) -> str:
+    text = str(value)
+    return text if len(text) <= 200 else text[:200] + "..."

@@ -1,0 +1,128 @@
+"""Adds up what the groups of a sweep report: for the progress bar, and for `mixopt status`."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from mixopt.sweeps.progress_file import GroupState, SweepState, this_process
+from mixopt.system import Update
+from mixopt.trials import Progress, Trial, TrialResult
+
+TUNING = -1  # the number of no group: a worker finds out how large groups should be
+
+
+@dataclass
+class _Running:
+    """A group that trains."""
+
+    progress: Progress
+    begun: float
+
+
+class SweepMeter:
+    """Trials done, running and failed; tokens a second; what each worker does."""
+
+    def __init__(
+        self, trials: int, tokens: int, results: Sequence[TrialResult], update: Update
+    ) -> None:
+        """Begin with what is there.
+
+        Args:
+            trials: How many there will be in all.
+            tokens: Training tokens of one.
+            results: Of those that have ended.
+            update: Called with the tokens so far and a note.
+        """
+        self._trials, self._tokens, self._update = trials, tokens, update
+        self._ended, self._failed = len(results), _unfinished(results)
+        self._before = self._ended * tokens
+        self._start: float | None = None
+        self._running: dict[int, _Running] = {}
+        self._groups: Mapping[int, Sequence[Trial]] = {}
+        self._lock = threading.Lock()
+
+    def tuning(self) -> None:
+        """Note that a worker finds out how large groups should be."""
+        self.report(TUNING, Progress(0, 0, "compiling"))
+
+    def tuned(self, groups: Mapping[int, Sequence[Trial]]) -> None:
+        """Note that groups are formed; more may be added to them."""
+        with self._lock:
+            self._groups = groups
+            self._running.pop(TUNING, None)
+
+    def report(self, group: int, progress: Progress) -> None:
+        """Note the progress of a group that trains."""
+        now = time.monotonic()
+        with self._lock:
+            self._start = now if self._start is None and group != TUNING else self._start
+            before = self._running.get(group)
+            if before is None or before.progress.total != progress.total:
+                self._running[group] = _Running(progress, now)
+            else:
+                before.progress = progress
+            self._show()
+
+    def lost(self, group: int) -> None:
+        """Note that a group's worker died, and its training with it."""
+        with self._lock:
+            self._running.pop(group, None)
+            self._show()
+
+    def ended(self, group: int, results: Sequence[TrialResult]) -> None:
+        """Note the end of a group, with the results that were not there before."""
+        with self._lock:
+            self._running.pop(group, None)
+            self._ended += len(results)
+            self._failed += _unfinished(results)
+            self._show()
+
+    def state(self) -> SweepState:
+        """Return all that is known now."""
+        with self._lock:
+            rate = self._rate()
+            groups = [self._state_of(group, entry) for group, entry in self._running.items()]
+            left = (self._trials * self._tokens - self._done()) / rate if rate else None
+        return SweepState(
+            process=this_process(),
+            updated=time.time(),
+            trials=self._trials,
+            ended=self._ended,
+            failed=self._failed,
+            running=sum(len(group.trials) for group in groups),
+            tokens_per_second=rate,
+            left=None if left is None else max(0.0, left),
+            workers=groups,
+        )
+
+    def _state_of(self, group: int, entry: _Running) -> GroupState:
+        seconds = time.monotonic() - entry.begun
+        done = entry.progress.done
+        return GroupState(
+            doing=entry.progress.doing,
+            trials=[trial.name for trial in self._groups.get(group, ())],
+            done=done,
+            total=entry.progress.total,
+            tokens_per_second=done / seconds if done and seconds > 0 else None,
+        )
+
+    def _done(self) -> int:
+        running = sum(entry.progress.done for entry in self._running.values())
+        return self._ended * self._tokens + running
+
+    def _rate(self) -> float | None:
+        moved = self._done() - self._before
+        if self._start is None or moved <= 0:
+            return None
+        return moved / max(time.monotonic() - self._start, 1e-3)
+
+    def _show(self) -> None:
+        note = f"{self._ended}/{self._trials} trials, {(self._rate() or 0) / 1000:,.0f}k tokens/s"
+        self._update(self._done(), note)
+
+
+def _unfinished(results: Sequence[TrialResult]) -> int:
+    return sum(result.status != "finished" for result in results)

@@ -1,0 +1,140 @@
+"""Names of servers and databases, shown without what lets one in: `http://***@host`.
+
+User information of a URI, and values of its query that are called a password, token or key, are
+secrets. A `ServerUri` is text without them, so that whatever writes it, prints it or puts it in a
+message cannot give them away; who connects asks for them (`ServerUri.login`).
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterable
+from typing import Any, NamedTuple, Self
+from urllib.parse import quote, unquote
+
+HIDDEN = "***"
+USERNAME, PASSWORD = "MLFLOW_TRACKING_USERNAME", "MLFLOW_TRACKING_PASSWORD"
+NAMED = "MLFLOW_TRACKING_URI"
+
+_SCHEME = r"(?P<scheme>\b[A-Za-z][A-Za-z0-9+.\-]*://)"
+_USER = re.compile(rf"{_SCHEME}[^/?#\s]*@")
+# A password with an unescaped separator counts up to the last `@`; after a colon of HTTP's, digits
+# and a separator are a port.
+_ODD_USER = re.compile(r"(?P<scheme>\bhttps?://)[^/?#\s:]*:(?!\d*(?:[/?#\s]|$))\S*@")
+_DATABASE_USER = re.compile(r"(?P<scheme>\b(?!https?:)[A-Za-z][A-Za-z0-9+.\-]*://)[^/\s:]*:\S*@")
+_QUERY = re.compile(
+    r"(?P<name>[?&;][\w.\-]*(?:pass|pwd|secret|token|key|credential|signature|auth)[\w.\-]*=)"
+    r"(?P<value>[^&#\s'\"]+)",
+    re.IGNORECASE,
+)
+_NO_SCHEME = re.compile(r"^[^/@\s]*:[^/@\s]*@")
+_SPLIT = re.compile(r"(?P<scheme>[A-Za-z][A-Za-z0-9+.\-]*://)(?P<user>.*)@(?P<rest>[^@]*)")
+
+
+class Login(NamedTuple):
+    """How a client connects.
+
+    Attributes:
+        uri: What it is given; of an HTTP server without user and password.
+        environment: User and password for it, as MLflow reads them; empty where there are none.
+        secrets: Texts that must not be seen.
+    """
+
+    uri: str
+    environment: dict[str, str]
+    secrets: tuple[str, ...]
+
+
+class ServerUri(str):
+    """A server or database; as text it has no secret.
+
+    Attributes:
+        given: What it was made from, with the secret. For the process that connects alone.
+    """
+
+    given: str
+
+    def __new__(cls, given: str) -> Self:
+        """Make one; of one, it is the same."""
+        made = super().__new__(cls, without_secrets(given))
+        made.given = given.given if isinstance(given, ServerUri) else str(given)
+        return made
+
+    @property
+    def address(self) -> str:
+        """The server alone, without a trace of user information: who it is, in records."""
+        return str(self).replace(f"{HIDDEN}@", "")
+
+    def login(self) -> Login:
+        """Return how to connect; what is hidden here (`***`) is looked for in the environment."""
+        given = self.given
+        if HIDDEN in given:
+            given = _from_environment(given)
+        secrets = tuple(found["value"] for found in _QUERY.finditer(given))
+        found = _SPLIT.fullmatch(given) if f"{HIDDEN}@" in without_secrets(given) else None
+        if found is None:
+            return Login(given, {}, secrets)
+        user, _, password = found["user"].partition(":")
+        texts = (password, unquote(password), found["user"])
+        secrets += tuple(text for text in texts if text)
+        if found["scheme"].startswith("http") and password:
+            login = {USERNAME: unquote(user), PASSWORD: unquote(password)}
+            return Login(f"{found['scheme']}{found['rest']}", login, secrets)
+        return Login(given, {}, secrets)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Copy and pickle without the secret."""
+        return (type(self), (str(self),))
+
+    def __deepcopy__(self, memo: Any) -> Self:
+        """Return itself, since it is frozen."""
+        return self
+
+    @classmethod
+    def __get_pydantic_core_schema__(cls, source: Any, handler: Any) -> Any:
+        """Be a field of a configuration."""
+        from pydantic_core import core_schema
+
+        return core_schema.no_info_plain_validator_function(cls._of_field)
+
+    @classmethod
+    def _of_field(cls, value: Any) -> Self:
+        from pydantic_core import PydanticCustomError
+
+        if isinstance(value, cls):
+            return value
+        if not isinstance(value, str):
+            raise PydanticCustomError("string_type", "Input should be a valid string")
+        return cls(value)
+
+
+def without_secrets(text: str, secrets: Iterable[str] = ()) -> str:
+    """Return a text, such as a URI or a message with one, with `***` for what lets one in.
+
+    Args:
+        text: The text.
+        secrets: Texts that are known to be secret, wherever they stand; those of less than four
+            characters only inside a URI.
+    """
+    found = str(text)
+    for user in (_DATABASE_USER, _ODD_USER, _USER):
+        found = user.sub(rf"\g<scheme>{HIDDEN}@", found)
+    found = _QUERY.sub(rf"\g<name>{HIDDEN}", found)
+    if "://" not in found:
+        found = _NO_SCHEME.sub(f"{HIDDEN}@", found)
+    for secret in sorted(secrets, key=len, reverse=True):
+        found = found.replace(secret, HIDDEN) if len(secret) >= 4 else found
+    return found
+
+
+def _from_environment(hidden: str) -> str:
+    """Return a URI with what the environment says in place of `***`."""
+    named = os.environ.get(NAMED, "")
+    if without_secrets(named) == hidden:
+        return named
+    user, password = os.environ.get(USERNAME), os.environ.get(PASSWORD)
+    if hidden.startswith("http") or user is None:  # MLflow reads the environment itself
+        return hidden.replace(f"{HIDDEN}@", "")
+    login = quote(user, safe="") + (f":{quote(password, safe='')}" if password else "")
+    return hidden.replace(f"{HIDDEN}@", f"{login}@")

@@ -1,0 +1,246 @@
+"""The fields of a state dictionary, each checked as it is taken: numpy and nothing else.
+
+A state comes out of a checkpoint that somebody else's code wrote and read: a key may be missing, a
+number may be absurd, a list may be nested without end. Whoever loads one takes all its fields first
+and changes itself afterwards, so that a state that is refused changes nothing. (Files of our own
+have shapes of pydantic's, mixopt.system.checked_reading, which the bare install does not have.)
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from typing import Any, NoReturn, TypeVar
+
+import numpy as np
+
+from mixopt.errors import MixoptError
+from mixopt.system.arrays import Array, IntArray
+
+MOST = 1 << 53  # of counts and positions: whole numbers that JSON and float64 keep
+_LARGEST = 1 << 26  # values of an array
+_WHOLE_KINDS = ("i", "iu")  # of 8 bytes (2^63 does not fit int64), and of fewer
+_SHOWN = 60  # characters of a value in a message
+
+Value = TypeVar("Value")
+
+
+class StateFields:
+    """A mapping whose fields are taken by name, or one line that names the field."""
+
+    def __init__(self, content: object, where: str, error: type[MixoptError]) -> None:
+        """Take a mapping.
+
+        Args:
+            content: The state.
+            where: What messages begin with.
+            error: What is raised.
+
+        Raises:
+            MixoptError: `error`; it is no mapping with names as keys.
+        """
+        self.where, self.error = where, error
+        if not isinstance(content, Mapping):
+            raise error(f"{where}: {shown_value(content)} is no mapping")
+        if not all(isinstance(name, str) for name in content):
+            raise error(f"{where}: its keys are names")
+        self.content: Mapping[str, Any] = content
+
+    def refuse(self, name: str, what: str) -> NoReturn:
+        """Say what a field must be.
+
+        Raises:
+            MixoptError: Always.
+        """
+        raise self.error(f"{self.where}: {name}: {shown_value(self.get(name))} is {what}")
+
+    def check_format(self, expected: str) -> None:
+        """Check the field `format`.
+
+        Raises:
+            MixoptError: The state has another, or none.
+        """
+        if self.content.get("format") != expected:
+            found = "format" in self.content
+            says = f"format {shown_value(self.content['format'])}" if found else "it has no format"
+            raise self.error(f"{self.where} is not a state of format {expected!r}: {says}")
+
+    def get(self, name: str) -> Any:
+        """Return a field as it is.
+
+        Raises:
+            MixoptError: It is missing.
+        """
+        if name not in self.content:
+            raise self.error(f"{self.where}: {name}: is missing")
+        return self.content[name]
+
+    def maybe(self, name: str, take: Callable[[str], Value]) -> Value | None:
+        """Return what `take` makes of a field, or None where that is its value."""
+        return None if self.get(name) is None else take(name)
+
+    def whole(self, name: str, least: int = 0, most: int = MOST) -> int:
+        """Return a whole number in [least, most]."""
+        value = _whole(self.get(name), least, most)
+        if value is None:
+            self.refuse(name, f"no whole number from {least} to {most}")
+        return value
+
+    def number(self, name: str, least: float = -math.inf, most: float = math.inf) -> float:
+        """Return a finite number in [least, most]."""
+        value = _number(self.get(name), least, most)
+        if value is None:
+            self.refuse(name, f"no finite number{_range_text(least, most)}")
+        return value
+
+    def flag(self, name: str) -> bool:
+        """Return true or false."""
+        value = self.get(name)
+        if not isinstance(value, (bool, np.bool_)):
+            self.refuse(name, "neither true nor false")
+        return bool(value)
+
+    def text(self, name: str) -> str:
+        """Return text."""
+        value = self.get(name)
+        if not isinstance(value, str):
+            self.refuse(name, "no text")
+        return value
+
+    def part(self, name: str) -> StateFields:
+        """Return the fields of a mapping inside."""
+        return StateFields(self.get(name), f"{self.where}: {name}", self.error)
+
+    def listed(self, name: str, length: int | None = None) -> list[Any]:
+        """Return a list, of a length where one is given."""
+        value = self.get(name)
+        if not isinstance(value, (list, tuple)):
+            self.refuse(name, "no list")
+        if length is not None and len(value) != length:
+            raise self.error(f"{self.where}: {name}: has {len(value)} values, not {length}")
+        return list(value)
+
+    def parts(self, name: str) -> list[StateFields]:
+        """Return the fields of each mapping of a list."""
+        return [
+            StateFields(one, f"{self.where}: {name}.{k}", self.error)
+            for k, one in enumerate(self.listed(name))
+        ]
+
+    def texts(self, name: str, length: int | None = None) -> list[str]:
+        """Return a list of texts."""
+        values = self.listed(name, length)
+        if not all(isinstance(value, str) for value in values):
+            self.refuse(name, "no list of names")
+        return values
+
+    def wholes(
+        self, name: str, length: int | None = None, least: int = 0, most: int = MOST
+    ) -> list[int]:
+        """Return a list of whole numbers in [least, most]."""
+        values = [_whole(value, least, most) for value in self.listed(name, length)]
+        for k, value in enumerate(values):
+            if value is None:
+                what = f"no whole number from {least} to {most}"
+                self._refuse_value(name, k, what)
+        return [value for value in values if value is not None]
+
+    def numbers(
+        self,
+        name: str,
+        length: int | None = None,
+        least: float = -math.inf,
+        most: float = math.inf,
+    ) -> list[float]:
+        """Return a list of finite numbers in [least, most]."""
+        values = [_number(value, least, most) for value in self.listed(name, length)]
+        for k, value in enumerate(values):
+            if value is None:
+                self._refuse_value(name, k, f"no finite number{_range_text(least, most)}")
+        return [value for value in values if value is not None]
+
+    def array(
+        self, name: str, shape: tuple[int, ...], least: float = -math.inf, *, nan: bool = False
+    ) -> Array:
+        """Return finite numbers of a shape, each >= least.
+
+        Args:
+            name: The field.
+            shape: Its axes; -1 stands for any length.
+            least: The least that a number may be.
+            nan: Whether NaN may stand for a number that is not known.
+        """
+        array: Array = self._shaped(name, shape, np.float64)
+        good = np.isfinite(array) & (array >= least)
+        if not (good | (np.isnan(array) & nan)).all():
+            self.refuse(name, f"not finite numbers{_range_text(least, math.inf)}")
+        return array
+
+    def int_array(self, name: str, shape: tuple[int, ...], least: int = 0) -> IntArray:
+        """Return whole numbers of a shape, each >= least and below 2^63; -1 is any length."""
+        found: IntArray = self._shaped(name, shape, np.int64)
+        if (found < least).any():
+            self.refuse(name, f"not whole numbers >= {least}")
+        return found
+
+    def _shaped(self, name: str, shape: tuple[int, ...], kind: Any) -> Any:
+        value = self.get(name)
+        if not isinstance(value, (list, tuple, np.ndarray)):
+            self.refuse(name, "no array of numbers")
+        try:
+            raw = np.asarray(value)
+            if raw.dtype.kind not in "iuf" and raw.size:
+                self.refuse(name, "no array of numbers")
+            if (
+                kind is np.int64
+                and raw.size
+                and raw.dtype.kind not in _WHOLE_KINDS[raw.itemsize < 8]
+            ):
+                self.refuse(name, "no array of whole numbers")
+            array = raw.astype(kind)
+        except (TypeError, ValueError, OverflowError, RecursionError, MemoryError) as reason:
+            raise self.error(f"{self.where}: {name}: no array of numbers") from reason
+        fits = array.ndim == len(shape) and array.size <= _LARGEST
+        if not fits or any(n not in (-1, size) for n, size in zip(shape, array.shape, strict=True)):
+            wanted = tuple("any" if n == -1 else n for n in shape)
+            raise self.error(f"{self.where}: {name}: has shape {array.shape}, not {wanted}")
+        return array
+
+    def _refuse_value(self, name: str, place: int, what: str) -> NoReturn:
+        value = shown_value(self.get(name)[place])
+        raise self.error(f"{self.where}: {name}.{place}: {value} is {what}")
+
+
+def shown_value(value: object) -> str:
+    """Return a value for a message: short, on one line, whatever it is."""
+    if isinstance(value, int) and value.bit_length() > 128:
+        return f"a number of {value.bit_length()} bits"
+    if value is None or isinstance(value, (bool, int, float, np.number)):
+        return str(value)
+    if isinstance(value, str):
+        return repr(value if len(value) <= _SHOWN else value[:_SHOWN] + "...")
+    return f"a {type(value).__name__}"
+
+
+def _whole(value: object, least: int, most: int) -> int | None:
+    if isinstance(value, bool) or not isinstance(value, (int, np.integer)):
+        return None
+    return int(value) if least <= value <= most else None
+
+
+def _number(value: object, least: float, most: float) -> float | None:
+    if isinstance(value, bool) or not isinstance(value, (int, float, np.integer, np.floating)):
+        return None
+    try:
+        number = float(value)
+    except OverflowError:
+        return None
+    return number if math.isfinite(number) and least <= number <= most else None
+
+
+def _range_text(least: float, most: float) -> str:
+    if math.isinf(least) and math.isinf(most):
+        return ""
+    if math.isinf(most):
+        return f" >= {least:g}"
+    return f" from {least:g} to {most:g}"

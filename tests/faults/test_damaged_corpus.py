@@ -1,0 +1,267 @@
+"""Every file of a prepared corpus cut, emptied, flipped or replaced is found, or it is harmless."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import shutil
+from pathlib import Path
+
+import pytest
+
+from mixopt.config import CorpusConfig, SourceConfig
+from mixopt.corpus import Corpus, TokenShards, prepare_corpus, saved_tokenizer
+from mixopt.errors import MixoptError
+from mixopt.loading import MixtureDataset
+from mixopt.sampling import simulate_proposal
+
+TEXTS = [f"document {k} has words of its own, as number {k * k} has" for k in range(60)]
+FLIPS = 40  # of each file
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("whole")
+    for name, texts in {"web": TEXTS[:30], "code": TEXTS[30:]}.items():
+        rows = (json.dumps({"text": text}) for text in texts)
+        (folder / f"{name}.jsonl").write_text("\n".join(rows))
+    sources = {name: SourceConfig(path=str(folder / f"{name}.jsonl")) for name in ("web", "code")}
+    config = CorpusConfig(domains=sources, tokenizer="bpe:300", validation_fraction=0.2)
+    prepare_corpus(config, {}, folder / "corpus", fingerprint="f")
+    return folder / "corpus"
+
+
+@pytest.fixture
+def corpus(whole, tmp_path):
+    shutil.copytree(whole, tmp_path / "corpus")
+    return tmp_path / "corpus"
+
+
+def believed(path):
+    """Return all that a corpus says, as those who read it see it."""
+    corpus = Corpus.open(path)
+    tokenizer = saved_tokenizer(path, corpus.tokenizer)
+    shards = [s for d in corpus.evaluation for s in (d.train, d.validation) if s is not None]
+    return (
+        corpus.domain_names, corpus.tokenizer, corpus.vocab_size, corpus.fingerprint,
+        corpus.provenance, tokenizer.encode(TEXTS[:2]).tolist(),
+        [(s.read(0, len(s)).tolist(), s.documents, s.bytes, s.tokenizer) for s in shards],
+    )  # fmt: skip
+
+
+FILES = [
+    "index.json", "tokenizer.json", "web/train/index.json", "web/train/00000.bin",
+    "code/validation/index.json", "code/validation/00000.bin",
+]  # fmt: skip
+
+
+def check_found_or_harmless(path, before):
+    try:
+        after = believed(path)
+    except MixoptError as error:
+        message = str(error)
+    else:
+        assert after == before
+        return False
+    assert "\n" not in message
+    return True
+
+
+def test_these_are_all_files_of_a_corpus(whole):
+    found = {p.relative_to(whole).as_posix() for p in whole.rglob("*") if p.is_file()}
+    assert set(FILES) <= found
+    assert {name.rsplit("/", maxsplit=1)[-1] for name in found} == {
+        "index.json", "tokenizer.json", "00000.bin",
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_a_flipped_bit_is_found_or_harmless(whole, corpus, name):
+    before, content = believed(whole), (corpus / name).read_bytes()
+    bits = random.Random(0).sample(range(8 * len(content)), k=FLIPS)
+    found = 0
+    for bit in bits:
+        flipped = bytearray(content)
+        flipped[bit // 8] ^= 1 << bit % 8
+        (corpus / name).write_bytes(flipped)
+        found += check_found_or_harmless(corpus, before)
+    assert found >= FLIPS // 2
+
+
+@pytest.mark.parametrize("name", FILES)
+@pytest.mark.parametrize("part", [0.0, 0.3, 0.9])
+def test_a_file_that_is_cut_short_is_found(whole, corpus, name, part):
+    content = (corpus / name).read_bytes()
+    (corpus / name).write_bytes(content[: int(part * len(content))])
+    assert check_found_or_harmless(corpus, believed(whole))
+
+
+@pytest.mark.parametrize("name", FILES)
+@pytest.mark.parametrize(
+    "content", [b"[]", b"{}", b"null", b'"text"', b"[" * 50_000, b"\xff\xfe\x00", b"1e999", b"NaN"]
+)
+def test_a_file_that_is_replaced_is_found(whole, corpus, name, content):
+    (corpus / name).write_bytes(content)
+    assert check_found_or_harmless(corpus, believed(whole))
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_a_file_that_is_missing_or_a_folder_is_found(whole, corpus, name):
+    (corpus / name).unlink()
+    assert check_found_or_harmless(corpus, believed(whole))
+    (corpus / name).mkdir()
+    assert check_found_or_harmless(corpus, believed(whole))
+
+
+def test_whole_shards_of_another_domain_are_found(whole, corpus):
+    shutil.rmtree(corpus / "web" / "validation")
+    shutil.copytree(corpus / "code" / "validation", corpus / "web" / "validation")
+    TokenShards.open(corpus / "web" / "validation")  # they are whole in themselves
+    assert check_found_or_harmless(corpus, believed(whole))
+
+
+def test_a_shard_that_is_a_pipe_is_not_waited_for(corpus):
+    shard = corpus / "web" / "train" / "00000.bin"
+    shard.unlink()
+    os.mkfifo(shard)
+    with pytest.raises(MixoptError, match=r"00000.bin: is no file"):
+        Corpus.open(corpus, verify=False)
+
+
+ABSURD = [2**63, -1, True, None, 1.5, "7", [], {}]
+
+
+@pytest.mark.parametrize("field", ["tokens", "documents", "bytes", "dtype", "tokenizer", "shards"])
+@pytest.mark.parametrize("value", [*ABSURD, "Infinity"])
+def test_an_absurd_value_in_the_index_of_shards_is_found(corpus, field, value):
+    path = corpus / "web" / "train" / "index.json"
+    index = json.loads(path.read_text())
+    path.write_text(json.dumps(index | {field: value}).replace('"Infinity"', "Infinity"))
+    with pytest.raises(MixoptError) as caught:
+        TokenShards.open(path.parent)
+    assert "index.json: " in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("field", ["file", "tokens", "sha256"])
+@pytest.mark.parametrize("value", ABSURD)
+def test_an_absurd_value_of_a_shard_is_found(corpus, field, value):
+    path = corpus / "web" / "train" / "index.json"
+    index = json.loads(path.read_text())
+    index["shards"][0][field] = value
+    path.write_text(json.dumps(index))
+    with pytest.raises(MixoptError) as caught:
+        TokenShards.open(path.parent)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "name", ["../secret.bin", "/etc/hostname", "a\\b", "x\x00y", "..", "a/../../../secret.bin", ""]
+)
+@pytest.mark.parametrize("link", [None, "secret"])
+def test_a_shard_outside_its_folder_is_never_opened(corpus, name, link, tmp_path):
+    path = corpus / "web" / "train"
+    size = (path / "00000.bin").stat().st_size
+    (corpus / "web" / "secret.bin").write_bytes(b"s" * size)
+    unsealed(path / "index.json", lambda index: index["shards"][0].update(file=name, link=link))
+    with pytest.raises(MixoptError, match=r"index.json: file '.*': a name "):
+        TokenShards.open(path, verify=False)
+
+
+@pytest.mark.parametrize("field", ["domains", "targets"])
+@pytest.mark.parametrize("name", ["../web", "/etc", "a\nb", ".hidden", 7, None, [], "web\x00"])
+def test_a_hostile_name_of_a_domain_is_refused(corpus, field, name, tmp_path):
+    unsealed(corpus / "index.json", lambda index: index.update({field: [name]}))
+    (tmp_path / "mixture.yaml").write_text("web: 1.0\n")
+    reads = [
+        lambda: Corpus.open(corpus, verify=False),
+        lambda: MixtureDataset.from_corpus(corpus, length=8),
+    ]
+    if field == "domains":
+        reads.append(
+            lambda: simulate_proposal(
+                tmp_path / "mixture.yaml", batches=1, batch_size=1, length=8, corpus=corpus
+            )
+        )
+    for read in reads:
+        with pytest.raises(MixoptError, match=r"index.json: domain ") as caught:
+            read()
+        assert "\n" not in str(caught.value)
+
+
+def test_a_domain_that_is_a_link_out_of_the_corpus_is_not_read(corpus, tmp_path):
+    (corpus / "web").rename(tmp_path / "outside")
+    (corpus / "web").symlink_to(tmp_path / "outside")
+    with pytest.raises(MixoptError, match="'web' is outside this folder; it is not read"):
+        Corpus.open(corpus)
+
+
+def test_a_shard_that_is_a_link_out_of_the_corpus_is_not_read(corpus, tmp_path):
+    shard = corpus / "web" / "train" / "00000.bin"
+    shard.rename(tmp_path / "outside.bin")
+    shard.symlink_to(tmp_path / "outside.bin")
+    unsealed(corpus / "index.json", lambda index: index.pop("files"))
+    with pytest.raises(MixoptError, match="outside this folder; it is not read"):
+        Corpus.open(corpus, verify=False)
+    unsealed(
+        shard.parent / "index.json",
+        lambda index: index["shards"][0].update(link=str(tmp_path / "outside.bin")),
+    )
+    with pytest.raises(MixoptError, match="outside this folder; it is not read"):
+        Corpus.open(corpus, verify=False)
+
+
+def unsealed(path: Path, change):
+    """Change an index as a hostile writer does, who leaves out the seal of an older version."""
+    index = json.loads(path.read_text())
+    change(index)
+    del index["sha256"]
+    index["format"] = index["format"].replace("/2", "/1")
+    path.write_text(json.dumps(index))
+
+
+def test_a_large_shard_is_hashed_once_and_again_when_it_changes(tmp_path, monkeypatch):
+    import numpy as np
+
+    from mixopt.corpus import TokenWriter
+    from mixopt.system import manifest
+
+    path = tmp_path / "train"
+    with TokenWriter(path, dtype="uint16", tokenizer="t") as writer:
+        writer.write(np.zeros(1_000_000, np.uint16), documents=1, bytes=1)
+    hashed = []
+    hash_of = manifest.file_hash
+    monkeypatch.setattr(manifest, "file_hash", lambda p: hashed.append(p) or hash_of(p))
+    TokenShards.open(path)
+    TokenShards.open(path)
+    assert hashed == [path / "00000.bin"]
+    content = bytearray((path / "00000.bin").read_bytes())
+    content[1_000] ^= 1
+    (path / "00000.bin").write_bytes(content)
+    with pytest.raises(MixoptError, match="altered: SHA-256 is not"):
+        TokenShards.open(path)
+
+
+def test_what_a_killed_preparation_left_is_removed_at_the_next(corpus, tmp_path):
+    left = [corpus / ".text", corpus / "web" / ".train.123.tmp", corpus / ".tokenizer"]
+    for folder in left:
+        (folder / "sub").mkdir(parents=True)
+    (corpus / ".index.json.abc.tmp").write_text("half")
+    source = SourceConfig(path=str(tmp_path / "a.jsonl"))
+    (tmp_path / "a.jsonl").write_text("\n".join(json.dumps({"text": text}) for text in TEXTS))
+    config = CorpusConfig(domains={"web": source}, tokenizer="bytes")
+    prepare_corpus(config, {}, corpus, fingerprint="g")
+    assert not [p for p in (*left, corpus / ".index.json.abc.tmp") if p.exists()]
+    assert not (corpus / "tokenizer.json").exists()
+    assert Corpus.open(corpus).tokenizer == "bytes"
+
+
+def test_a_corpus_of_the_version_before_seals_is_read_by_the_hashes_of_its_shards(whole, corpus):
+    for path in corpus.rglob("index.json"):
+        unsealed(path, lambda index: index.pop("files", None))
+    assert believed(corpus) == believed(whole)
+    shard = corpus / "web" / "train" / "00000.bin"
+    shard.write_bytes(b"\xff" + shard.read_bytes()[1:])
+    with pytest.raises(MixoptError, match="altered"):
+        Corpus.open(corpus)

@@ -1,0 +1,280 @@
+"""A run directory that somebody else made sends nothing away, and a password is seen nowhere.
+
+Real processes and real HTTP servers on 127.0.0.1; what is sent is what the servers were asked.
+"""
+
+import base64
+import json
+import os
+import sqlite3
+import subprocess
+import sys
+import time
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+from odd_servers import closed_port, odd_server
+
+from mixopt.config import TrackingConfig
+from mixopt.errors import RunError
+from mixopt.tracking import RunLog, Tracker, sync
+from mixopt.tracking.journal import JOURNAL
+
+pytest.importorskip("mlflow")
+
+WORD = "s3cret-w0rd"
+START = {"name": "n", "folder": None, "params": {}, "tags": {}, "environment": {}, "datasets": []}
+
+
+@pytest.fixture(autouse=True)
+def plain_environment(monkeypatch):
+    """No server is named by the environment."""
+    for name in ("URI", "USERNAME", "PASSWORD"):
+        monkeypatch.delenv(f"MLFLOW_TRACKING_{name}", raising=False)
+
+
+def hostile(path: Path, uri: str | None, *events: dict, step: str = "sweep") -> Path:
+    """Make a run directory with a journal as somebody else may have written it."""
+    path.mkdir(exist_ok=True)
+    opened = {"op": "open", "uri": uri, "experiment": "toy"}
+    start = {"op": "start", "step": step, **START}
+    lines = [opened, start, *({"step": step, **event} for event in events)]
+    text = "".join(json.dumps({**line, "time": 1.5}) + "\n" for line in lines)
+    (path / JOURNAL).write_text(text)
+    return path
+
+
+def files(*names: str) -> dict:
+    return {"op": "files", "files": list(names), "folder": None, "trial": None}
+
+
+def copies(folder: Path, content: bytes) -> list[Path]:
+    """Return the files below a folder that have a content."""
+    found = (file for file in folder.rglob("*") if file.is_file() and not file.is_symlink())
+    return [file for file in found if content in file.read_bytes()]
+
+
+def test_a_server_that_only_the_directory_names_is_not_asked_anything(tmp_path):
+    with odd_server(500) as server:
+        run = hostile(tmp_path / "run", f"http://u:{WORD}@{server.address}", files("config.yaml"))
+        with pytest.raises(RunError) as found:
+            sync(run)
+        assert server.asked == []
+    message = str(found.value)
+    assert f"only this directory names the server http://***@{server.address}" in message
+    assert f"--uri http://{server.address}" in message
+    assert "--trust" in message
+    assert WORD not in message
+    assert "\n" not in message
+
+
+def test_a_server_that_only_its_configuration_names_is_not_asked_anything(tmp_path):
+    run = tmp_path / "run"
+    with odd_server(500) as server:
+        config = TrackingConfig(uri=f"http://{server.address}")
+        with Tracker(config, "toy", run, sends=False) as tracker:
+            tracker.start("sweep", {})
+        with pytest.raises(RunError, match="only this directory names the server"):
+            sync(run)
+        assert server.asked == []
+
+
+@pytest.mark.parametrize("way", ["uri", "environment", "config", "trust"])
+def test_a_server_that_the_user_names_or_trusts_is_asked(tmp_path, monkeypatch, way):
+    with odd_server(500) as server, odd_server(500) as named:
+        run = hostile(tmp_path / "run", f"http://{server.address}")
+        uri = f"http://{named.address}"
+        given = {"uri": {"uri": uri}, "trust": {"trust": True}}.get(way, {})
+        if way == "environment":
+            monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
+        if way == "config":
+            given = {"config": tmp_path / "mine.yaml"}
+            given["config"].write_text(f"name: mine\ntracking: {{uri: '{uri}'}}\n")
+        result = sync(run, **given)
+        assert result.trouble.endswith("answers with status 500")
+        assert (len(server.asked), len(named.asked)) == ((1, 0) if way == "trust" else (0, 1))
+
+
+@pytest.mark.parametrize(("step", "own"), [("sweep", True), ("pretrain", False), ("log", True)])
+def test_files_that_are_not_of_the_run_are_not_sent(tmp_path, step, own):
+    secret = b"private " + WORD.encode()
+    (tmp_path / "secret.txt").write_bytes(secret)
+    run = tmp_path / "run"
+    (run / "figures").mkdir(parents=True)
+    (run / "figures" / "a.svg").symlink_to(tmp_path / "secret.txt")
+    (run / "trials.parquet").symlink_to(tmp_path / "secret.txt")
+    (run / "mixture_log.jsonl").symlink_to(tmp_path / "secret.txt")
+    (run / ".env").write_bytes(secret)
+    names = ["../secret.txt", str(tmp_path / "secret.txt"), "/etc/hostname", ".env"]
+    names += ["figures/a.svg", "trials.parquet", "mixture_log.jsonl", "figures/../.env", JOURNAL]
+    follow = {"op": "follow", "file": "../secret.txt", "trial": None}
+    hostile(run, None, files(*names), follow, step=step)
+    store = tmp_path / "store"
+    store.mkdir()
+    result = sync(run, None if own else f"sqlite:///{store / 'mlflow.db'}")
+    assert result.sent["files"] == 0
+    assert result.sent["points"] == 0
+    assert result.trouble is not None
+    kept = (run if own else store) / "mlartifacts"
+    assert not [
+        file for file in kept.rglob("*") if file.is_file() and "environment" not in str(file)
+    ]
+    assert copies(tmp_path, secret) == [tmp_path / "secret.txt", run / ".env"]
+
+
+def test_trials_of_another_folder_are_not_sent(tmp_path):
+    other = tmp_path / "other"
+    other.mkdir()
+    (other / "t0.json").write_text("{}")
+    run = tmp_path / "run"
+    run.mkdir()
+    hostile(run, None)
+    line = {"op": "start", "step": "sweep", "time": 1, **START, "folder": "../other"}
+    (run / JOURNAL).write_text(
+        json.dumps({**line, "op": "open", "uri": None, "experiment": "x"}) + "\n"
+    )
+    with (run / JOURNAL).open("a") as stream:
+        stream.write(json.dumps(line) + "\n")
+    result = sync(run)
+    assert result.sent["trials"] == 0
+    assert "'../other' is not where 'sweep' keeps trials" in result.trouble
+
+
+@pytest.mark.parametrize(
+    "name", ["tracking.log", "tracking.lock", "mlflow.db", "tracking_sent.jsonl"]
+)
+def test_a_link_in_place_of_a_file_of_ours_is_refused_and_not_followed(tmp_path, name):
+    target = tmp_path / "target"
+    target.write_bytes(b"mine\n")
+    run = hostile(tmp_path / "run", None)
+    (run / name).symlink_to(target)
+    try:
+        result = sync(run)
+        said = result.trouble
+    except RunError as error:
+        said = str(error)
+    assert "is outside this folder" in said
+    assert target.read_bytes() == b"mine\n"
+    assert sorted(file.name for file in tmp_path.iterdir()) == ["run", "target"]
+
+
+def test_a_database_that_keeps_files_elsewhere_gets_none(tmp_path, empty_database):
+    run = hostile(tmp_path / "run", None, files("config.yaml"))
+    (run / "config.yaml").write_text("name: x\n")
+    (run / "mlflow.db").write_bytes(empty_database.read_bytes())
+    outside = tmp_path / "outside"
+    with closing(sqlite3.connect(run / "mlflow.db")) as database, database:
+        database.execute(
+            "insert into experiments (name, artifact_location, lifecycle_stage) values (?, ?, ?)",
+            ("toy", outside.as_uri(), "active"),
+        )
+    result = sync(run)
+    assert result.sent["files"] == 0
+    assert "its database keeps files in" in result.trouble
+    assert not outside.exists()
+
+
+def test_what_lies_in_the_working_directory_is_not_imported(tmp_path):
+    run = hostile(tmp_path / "run", None)
+    for name in ("mlflow", "json", "evil"):
+        (run / f"{name}.py").write_text(f"open({str(tmp_path / 'ran')!r}, 'w').close()\n")
+    code = "import sys; sys.path = [p for p in sys.path if p]; from mixopt.tracking import sync;"
+    code += " print(sync('.').sent['runs'])"
+    ended = subprocess.run(
+        [sys.executable, "-P", "-c", code], cwd=run, capture_output=True, text=True, check=False
+    )
+    assert ended.stdout.strip() == "1", ended.stderr
+    assert not (tmp_path / "ran").exists()
+
+
+# --- Passwords ----------------------------------------------------------------------------------
+
+
+def command_lines() -> str:
+    """Return the arguments of all processes of this machine."""
+    found = []
+    for entry in Path("/proc").iterdir():
+        try:
+            found.append((entry / "cmdline").read_bytes() if entry.name.isdigit() else b"")
+        except OSError:
+            continue
+    return b"\n".join(found).decode(errors="replace")
+
+
+def assert_nowhere(folder: Path, *texts: str) -> None:
+    assert copies(folder, WORD.encode()) == []
+    assert [text for text in texts if WORD in text] == []
+
+
+def wait_for(condition) -> None:
+    until = time.monotonic() + 120
+    while not condition():
+        assert time.monotonic() < until
+        time.sleep(0.1)
+
+
+def test_a_password_reaches_the_server_and_nothing_else(tmp_path, capfd):
+    run, warnings = tmp_path / "run", list[str]()
+    with odd_server(500, hello=True) as server:
+        uri = f"http://somebody:{WORD}@{server.address}"
+        log = RunLog(run, experiment="toy", uri=uri, warn=warnings.append)
+        log.log({"loss": 1.0}, 0)
+        wait_for(lambda: len(server.asked) > 1)
+        seen = command_lines()
+        assert f"mixopt.tracking.process\0{run}" in seen
+        log.close()
+        login = "Basic " + base64.b64encode(f"somebody:{WORD}".encode()).decode()
+        assert server.asked[0][1] is None, "who is knocked at may be anybody"
+        assert {given for path, given in server.asked if "search" not in path} == {login}
+    (opened, *_) = map(json.loads, (run / JOURNAL).read_text().splitlines())
+    assert opened["uri"] == f"http://***@{server.address}"
+    assert len(warnings) == 1
+    assert warnings[0].startswith(f"tracking: http://***@{server.address}: ")
+    assert f"mixopt sync {run} --uri http://{server.address}, with MLFLOW" in warnings[0]
+    assert_nowhere(run, seen, *warnings, *capfd.readouterr())
+    for name in ("tracking.jsonl", "tracking.log"):
+        assert (run / name).stat().st_mode & 0o777 == 0o600
+
+
+def test_a_password_of_the_environment_goes_to_the_server_that_was_hidden(tmp_path, monkeypatch):
+    monkeypatch.setenv("MLFLOW_TRACKING_USERNAME", "somebody")
+    monkeypatch.setenv("MLFLOW_TRACKING_PASSWORD", WORD)
+    with odd_server(500, hello=True) as server:
+        run = hostile(tmp_path / "run", f"http://***@{server.address}")
+        result = sync(run, trust=True)
+        login = "Basic " + base64.b64encode(f"somebody:{WORD}".encode()).decode()
+        assert login in {given for _, given in server.asked}
+    assert_nowhere(run, result.trouble, result.server)
+
+
+def test_a_password_of_a_database_is_in_no_file_and_no_message(tmp_path):
+    run, warnings = tmp_path / "run", list[str]()
+    uri = f"postgresql://somebody:{WORD}@127.0.0.1:{closed_port()}/db?password={WORD}"
+    with RunLog(run, experiment="toy", uri=uri, warn=warnings.append) as log:
+        log.log({"loss": 1.0}, 0)
+        wait_for(lambda: warnings)
+    result = sync(run, uri)
+    assert result.trouble is not None
+    assert_nowhere(run, command_lines(), str(result), *warnings)
+
+
+def test_an_old_journal_with_a_password_is_not_repeated(tmp_path):
+    run = hostile(tmp_path / "run", f"http://somebody:{WORD}@127.0.0.1:{closed_port()}")
+    result = sync(run, trust=True)
+    assert WORD not in str(result)
+    assert copies(run, WORD.encode()) == [run / JOURNAL]
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no pipes with names")
+def test_a_pipe_in_place_of_a_file_is_not_waited_for(tmp_path):
+    follow = {"op": "follow", "file": "m.jsonl", "trial": None}
+    run = hostile(tmp_path / "run", None, follow)
+    os.mkfifo(run / "m.jsonl")
+    (run / "trials").mkdir()
+    os.mkfifo(run / "trials" / "t0.json")
+    assert sync(run).left["points"] == 0
+    (run / JOURNAL).unlink()
+    os.mkfifo(run / JOURNAL)
+    with pytest.raises(RunError, match="is no file; delete it"):
+        sync(run)

@@ -1,0 +1,174 @@
+"""A driver's state that is damaged is refused in one line with its field, and changes nothing."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+from driver_parts import NAMES, Turning, driver_over, held_out_of, run, sampler, train
+from hypothesis import given, settings, strategies as st
+
+from mixopt.errors import EstimatorError, MixoptError, RunError
+from mixopt.online import make_estimator
+
+ABSURD = [2**63, -1, float("nan"), float("inf"), "x", None, True, [], {}, [[[]]], 1.5]
+HELD_OUT = {"evaluate": held_out_of(), "observe_every": 3, "lead": 2}
+
+
+def places(content, path=()):
+    """Yield the path of each value of a state."""
+    inner = content.items() if isinstance(content, dict) else enumerate(content)
+    for name, value in inner:
+        yield (*path, name)
+        if isinstance(value, (dict, list)):
+            yield from places(value, (*path, name))
+
+
+def replaced(content, place, value):
+    """Return a state with one value replaced; removed, where that is `...`."""
+    content = json.loads(json.dumps(content))
+    inner = content
+    for name in place[:-1]:
+        inner = inner[name]
+    if value is ...:
+        del inner[place[-1]]
+    else:
+        inner[place[-1]] = value
+    return content
+
+
+@pytest.fixture(scope="module")
+def state(tmp_path_factory):
+    """The state of a run with a window that waits and a plan that perturbs."""
+    log = tmp_path_factory.mktemp("log") / "log.jsonl"
+    _, _, state = run(log, 9, estimator=Turning(5, held_out=True), **HELD_OUT)
+    assert state["driver"]["watch"]["windows"]
+    return state["driver"]
+
+
+def driver(**options):
+    return driver_over(sampler(), Turning(5, held_out=True), **HELD_OUT | options)
+
+
+def test_every_missing_field_is_named(state):
+    own = ("decider", "estimator")
+    found = [
+        p
+        for p in places(state)
+        if isinstance(p[-1], str) and p[:2] != own and "counts" not in p[:-1]
+    ]
+    assert len(found) > 50
+    for place in found:
+        with pytest.raises(EstimatorError, match=place[-1]) as caught:
+            driver().load_state_dict(replaced(state, place, ...))
+        assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("value", ABSURD, ids=lambda value: f"{type(value).__name__}")
+def test_an_absurd_value_anywhere_changes_nothing_or_is_none_of_it(value, state):
+    """A value may be one that the field can have; then the driver goes on from it."""
+    for place in places(state):
+        one = driver()
+        before = json.dumps(one.state_dict())
+        try:
+            one.load_state_dict(replaced(state, place, value))
+        except MixoptError as error:
+            assert "\n" not in str(error)  # noqa: PT017
+            assert json.dumps(one.state_dict()) == before, place
+
+
+@pytest.mark.parametrize(
+    ("place", "value", "message"),
+    [
+        (("step",), 2**63, "the driver's state: step: 9223372036854775808 is no whole number"),
+        (("steering", "plans", "plan", "weights", 0), float("nan"), "weights.0: nan is no finite"),
+        (("steering", "plans", "steady", "weights"), [0.5, 0.1, 0.1], "steady: weights: add up"),
+        (("watch", "windows", 0, "sums"), [[0] * 3] * 3, r"sums: has shape \(3, 3\), not \(4, 3\)"),
+        (("stream", "lag"), -1, "stream: lag: -1 is no whole number from 0"),
+        (("decider", "estimator"), 7, "decider: estimator: 7 is no mapping"),
+        (("cost", "evaluation_seconds"), float("inf"), "cost: evaluation_seconds: inf is no"),
+    ],
+)
+def test_the_field_and_the_value_are_in_the_message(place, value, message, state):
+    with pytest.raises(EstimatorError, match=message):
+        driver().load_state_dict(replaced(state, place, value))
+
+
+def test_an_estimator_that_cannot_go_on_is_as_it_was(state):
+    one = driver()
+    one.start()
+    before = dict(vars(one._decisions._estimator))
+    broken = replaced(state, ("decider", "estimator"), {"count": 3})
+    message = "Turning cannot go on from the driver's state: KeyError: 'pace'"
+    with pytest.raises(EstimatorError, match=message):
+        one.load_state_dict(broken)
+    assert {k: str(v) for k, v in vars(one._decisions._estimator).items()} == {
+        k: str(v) for k, v in before.items()
+    }
+
+
+def test_a_log_that_is_too_short_changes_nothing(state, tmp_path):
+    one = driver(log=tmp_path / "log.jsonl")
+    before = json.dumps(one.state_dict())
+    with pytest.raises(RunError, match="has 0 bytes"):
+        one.load_state_dict(state)
+    assert json.dumps(one.state_dict()) == before
+
+
+# --- Our estimators -----------------------------------------------------------------------------
+
+
+def ours(name):
+    """Return a driver of one of our estimators that has seen something."""
+    gives = [need for need in ("excess_loss", "alignment") if need in make_estimator(name).needs]
+    order = sampler()
+    one = driver_over(order, make_estimator(name), **HELD_OUT | {"gives": gives, "steps": 40})
+    return one, order
+
+
+@pytest.mark.parametrize("name", ["odm", "ado", "aioli", "skill_it", "robust"])
+def test_an_estimators_state_with_an_absurd_value_goes_on_or_is_one_line(name):
+    one, order = ours(name)
+    train(one, order, until=12)
+    state = json.loads(json.dumps(one.state_dict()))
+    own = state["decider"]["estimator"]
+    for k, place in enumerate(places(own)):
+        value = ABSURD[k % len(ABSURD)]
+        broken = replaced(state, ("decider", "estimator"), replaced(own, place, value))
+        again, stream = ours(name)
+        before = json.dumps(again.state_dict())
+        try:
+            again.load_state_dict(broken)
+        except MixoptError as error:
+            assert "\n" not in str(error)  # noqa: PT017
+            assert json.dumps(again.state_dict()) == before, place
+        else:
+            stream.load_state_dict(order.state_dict())
+            train(again, stream, until=16)
+
+
+def test_weights_that_are_no_mixture_are_refused():
+    one, order = ours("odm")
+    train(one, order, until=6)
+    state = one.state_dict()
+    state["decider"]["estimator"]["run"]["weights_D"] = [0.5, 0.5, 0.5]
+    with pytest.raises(EstimatorError, match="odm: state: run: 'weights_D' is not a mixture"):
+        ours("odm")[0].load_state_dict(state)
+
+
+SCALARS = st.one_of(st.integers(), st.floats(), st.text(max_size=3), st.none(), st.booleans())
+
+
+@settings(max_examples=150, deadline=None)
+@given(st.data())
+def test_whatever_is_damaged_it_loads_and_goes_on_or_is_refused(state, data):
+    place = data.draw(st.sampled_from(list(places(state))))
+    value = data.draw(SCALARS | st.lists(SCALARS, max_size=4))
+    one, order = driver(), sampler()
+    before = json.dumps(one.state_dict())
+    try:
+        one.load_state_dict(replaced(state, place, value))
+    except MixoptError:
+        assert json.dumps(one.state_dict()) == before
+    assert set(one.weights) == set(NAMES)
+    assert order.batch == 0

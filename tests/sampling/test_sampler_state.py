@@ -1,0 +1,137 @@
+"""A state that is damaged is refused in one line with its field, and changes nothing."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+from hypothesis import given, settings, strategies as st
+
+from mixopt import MixtureSampler
+from mixopt.errors import MixoptError, SamplerError
+
+SIZES = {"web": 100, "code": 50, "books": 20}
+WEIGHTS = {"web": 0.5, "code": 0.3, "books": 0.2}
+ABSURD = [2**63, -1, float("nan"), float("inf"), "x", None, True, [], {}, [[[]]], 1.5, 10**5000]
+FIELDS = [
+    "format", "position", "seed", "window", "domains", "sizes", "row_keys", "shift", "limits",
+    "stops", "chunks", "tokens_per_sample", "origin", "changes",
+]  # fmt: skip
+
+
+def sampler(**options) -> MixtureSampler:
+    return MixtureSampler(SIZES, WEIGHTS, **{"batch_size": 8, "rank": 0, "world_size": 1} | options)
+
+
+def advanced() -> MixtureSampler:
+    """Return a sampler whose state has something in each of its fields."""
+    one = sampler(max_epochs=5)
+    for _ in zip(range(4), one, strict=False):
+        pass
+    one.set_weights([0.2, 0.3, 0.5])
+    renamed = MixtureSampler(
+        {"www": 100, "code": 60, "books": 20},
+        [0.5, 0.3, 0.2],
+        batch_size=8,
+        max_epochs=5,
+        tokens_per_sample={"www": 1.0, "code": 2.0, "books": 3.0},
+        chunks=(4, 2),
+        rank=0,
+        world_size=1,
+    )
+    renamed.load_state_dict(one.state_dict(), map_domains={"web": "www"})
+    return renamed
+
+
+def test_the_fields_are_those_of_a_state():
+    assert list(advanced().state_dict()) == FIELDS
+    assert not [name for name, value in advanced().state_dict().items() if value is None]
+
+
+@pytest.mark.parametrize("field", FIELDS)
+def test_a_missing_field_is_named(field):
+    one = advanced()
+    state = one.state_dict()
+    del state[field]
+    with pytest.raises(SamplerError, match=field):
+        one.load_state_dict(state)
+
+
+@pytest.mark.parametrize("value", ABSURD, ids=lambda value: f"{type(value).__name__}")
+@pytest.mark.parametrize("field", FIELDS)
+def test_an_absurd_value_is_one_line_and_changes_nothing(field, value):
+    one = advanced()
+    before, rows = one.state_dict(), one.rows(9).tolist()
+    optional = {"row_keys", "shift", "limits", "chunks", "tokens_per_sample", "origin"}
+    if (field in optional and value is None) or (field == "stops" and value is True):
+        return  # that is a value of the field
+    with pytest.raises(SamplerError) as caught:
+        one.load_state_dict({**before, field: value})
+    assert "\n" not in str(caught.value)
+    assert len(str(caught.value)) < 500
+    assert one.state_dict() == before
+    assert one.rows(9).tolist() == rows
+
+
+def test_the_field_and_the_value_are_in_the_message():
+    one = advanced()
+    message = "the sampler's state: window: 9223372036854775808 is no whole number from 1 to"
+    with pytest.raises(SamplerError, match=message):
+        one.load_state_dict({**one.state_dict(), "window": 2**63})
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ([[0, [1, 2, 3]]], r"changes.0: shares: add up to 6, not"),
+        ([[0, [1 << 46, 0]]], r"changes.0: shares: has 2 values, not 3"),
+        ([[8, [1 << 46, 0, 0]]], r"changes.0: position: 8 is no whole number from 0 to 0"),
+        ([[0, [1 << 46, 0, 0]], [0, [1 << 46, 0, 0]]], r"changes.1: position: 0 is no whole"),
+        ([7], r"changes.0: 7 is no pair of position and shares"),
+    ],
+)
+def test_a_log_of_weights_that_cannot_be_is_named(changes, message):
+    one = sampler()
+    with pytest.raises(SamplerError, match=message):
+        one.load_state_dict({**one.state_dict(), "changes": changes})
+
+
+def test_a_position_after_the_end_of_the_stream_is_refused():
+    one = sampler(exhausted="stop")
+    with pytest.raises(SamplerError, match=r"position: 800 is not in the stream, .* 0 to \d+"):
+        one.load_state_dict({**one.state_dict(), "position": 800})
+
+
+def test_a_change_on_a_window_of_another_batch_size_is_aligned_at_once():
+    one = sampler(batch_size=12)
+    one.load_state_dict({**one.state_dict(), "window": (1 << 24) - 1})
+    assert one.set_weights([0.2, 0.3, 0.5], one.batch + ((1 << 24) - 1)) == (1 << 24) - 1
+
+
+@st.composite
+def damaged(draw):
+    """A state with a value somewhere in it replaced."""
+    state = json.loads(json.dumps(advanced().state_dict()))
+    place, key = state, draw(st.sampled_from(sorted(state)))
+    while isinstance(place[key], (list, dict)) and place[key] and draw(st.booleans()):
+        place = place[key]
+        key = draw(st.sampled_from(range(len(place)) if isinstance(place, list) else sorted(place)))
+    scalars = st.one_of(st.integers(), st.floats(), st.text(max_size=3), st.none(), st.booleans())
+    place[key] = draw(scalars | st.lists(scalars, max_size=3) | st.sampled_from(ABSURD))
+    return state
+
+
+@settings(max_examples=300, deadline=None)
+@given(damaged())
+def test_whatever_is_damaged_it_loads_and_goes_on_or_is_refused(state):
+    one = advanced()
+    before = one.state_dict()
+    try:
+        one.load_state_dict(state)
+    except MixoptError:
+        assert one.state_dict() == before
+    else:
+        one.set_weights([0.4, 0.3, 0.3])
+        assert one.state_dict()["domains"] == before["domains"]
+        if one.has(one.batch):
+            assert len(one.rows(one.batch)) == 8

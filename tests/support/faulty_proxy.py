@@ -1,0 +1,118 @@
+"""A proxy that trains at once, and does to one trial's worker what it is told."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from pathlib import Path
+
+from mixopt.trials import Losses, Progress, TrialResult
+
+STEPS = 4
+
+
+class Faulty:
+    """Notes each training that begins and ends; one that meets the trial `at` goes wrong.
+
+    Args:
+        log: The notes, a line each: what, when, trials.
+        size: How many trials train together.
+        seconds: Of one training.
+        fault: What happens: `stop`, `kill`, `hang`, `sleep`, `spin`, `slow`, `garbage`, `cut` or
+            `fork`.
+        at: The trial that it happens to.
+        times: How often; a file counts.
+        fits: The largest group that memory is enough for.
+    """
+
+    def __init__(self, log, size=2, seconds=0.0, fault="", at="", times=1, fits=64):
+        self.log, self.size, self.seconds = Path(log), size, seconds
+        self.fault, self.at, self.times, self.fits = fault, at, times, fits
+
+    def group_size(self, corpus, training):
+        return self.size
+
+    def train(self, trials, corpus, training, report):
+        names = [trial.name for trial in trials]
+        total = training.tokens * len(trials)
+        self._note("began", names)
+        if self.at in names and self._happens():
+            self._note("fault", names)
+            getattr(self, f"_{self.fault}")(report, total)
+        if len(trials) > self.fits:
+            raise MemoryError(f"no room for {len(trials)} trials")
+        for step in range(1, STEPS + 1):
+            time.sleep(self.seconds / STEPS)
+            report(Progress(total * step // STEPS, total))
+        self._note("ended", names)
+        return [_result(trial, corpus, training) for trial in trials]
+
+    def _happens(self):
+        if not self.fault:
+            return False
+        count = self.log.with_suffix(".count")
+        before = int(count.read_text()) if count.exists() else 0
+        count.write_text(str(before + 1))
+        return before < self.times
+
+    def _note(self, what, names):
+        with self.log.open("a") as log:
+            log.write(f"{what} {time.time()} {','.join(names)}\n")
+
+    def _stop(self, report, total):
+        os.kill(os.getpid(), signal.SIGSTOP)
+
+    def _kill(self, report, total):
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    def _hang(self, report, total):
+        """Report once, and then compute for ever."""
+        report(Progress(0, total))
+        while True:
+            sum(range(1000))
+
+    def _sleep(self, report, total):
+        """Wait for what never comes, before anything is reported."""
+        time.sleep(3600)
+
+    def _spin(self, report, total):
+        """Compute for a while, and report nothing."""
+        end = time.monotonic() + 2.5
+        while time.monotonic() < end:
+            sum(range(1000))
+
+    def _slow(self, report, total):
+        """Take a step of 0.8 s, and then one of three times as long."""
+        report(Progress(0, total))
+        time.sleep(0.8)
+        report(Progress(1, total))
+        time.sleep(2.4)
+
+    def _garbage(self, report, total):
+        """Write to the pipe of the worker's answers."""
+        self._write(b'{"results": 7}\n')
+
+    def _cut(self, report, total):
+        """Die in the middle of an answer."""
+        self._write(b'{"results": [{"tri')
+        os._exit(3)
+
+    def _write(self, content):
+        for number in range(3, 32):
+            link = Path(f"/proc/self/fd/{number}")
+            if link.is_symlink() and os.readlink(link).startswith("pipe:"):
+                os.write(number, content)
+
+    def _fork(self, report, total):
+        """Die, and leave a child that holds the pipe open."""
+        if os.fork() == 0:
+            time.sleep(20)
+            os._exit(0)
+        os._exit(3)
+
+
+def _result(trial, corpus, training):
+    loss = dict.fromkeys(corpus.evaluation_names, 1 + trial.mixture["code"])
+    losses = Losses(training.tokens, loss, loss)
+    return TrialResult(trial.name, "finished", training.tokens, 5, 0.1, losses)

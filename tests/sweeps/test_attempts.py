@@ -1,0 +1,84 @@
+"""What is tried once more, and what is kept of it."""
+
+import pytest
+
+from mixopt.errors import RunError
+from mixopt.mixture import Mixture
+from mixopt.sweeps import read_groups
+from mixopt.sweeps.attempts import Attempts
+from mixopt.sweeps.executors import GroupOutcome
+from mixopt.sweeps.groups_file import write_groups
+from mixopt.trials import Trial
+
+
+def named(names):
+    return [Trial(name, Mixture({"x": 1.0}), seed=0) for name in names]
+
+
+@pytest.fixture
+def attempts(tmp_path):
+    write_groups(tmp_path, [list("abc"), list("de"), list("f")])
+    return Attempts(tmp_path, [named("abc"), named("de"), named("f")], finished=["d", "e"])
+
+
+def waiting(attempts):
+    return {n: "".join(t.name for t in group) for n, group in attempts.waiting.items()}
+
+
+def lost(group, fault="died"):
+    return GroupOutcome(group, None, "the worker died", fault)
+
+
+def test_groups_that_are_finished_do_not_wait(attempts):
+    assert waiting(attempts) == {0: "abc", 2: "f"}
+
+
+def test_a_group_whose_worker_died_waits_again_under_a_number_of_its_own(attempts):
+    assert attempts.again(lost(0)) == "the worker died; a and 2 more once more"
+    assert waiting(attempts) == {0: "abc", 2: "f", 3: "abc"}
+
+
+def test_after_short_memory_its_halves_do(attempts, tmp_path):
+    assert attempts.again(lost(0, "memory")) == "the worker died; a and 2 more once more, in halves"
+    assert waiting(attempts) == {0: "abc", 2: "f", 3: "ab", 4: "c"}
+    assert read_groups(tmp_path) == [["a", "b"], ["c"], ["d", "e"], ["f"]]
+
+
+def test_one_trial_alone_is_not_halved(attempts, tmp_path):
+    assert attempts.again(lost(2, "memory")) == "the worker died; f once more"
+    assert waiting(attempts)[3] == "f"
+    assert read_groups(tmp_path)[-1] == ["f"]
+
+
+def test_nothing_is_tried_a_third_time(attempts):
+    attempts.again(lost(0))
+    assert attempts.again(lost(3)) == ""
+    assert attempts.reason(lost(3)) == "tried twice: the worker died"
+
+
+def test_a_reason_that_the_proxy_gave_is_final(attempts):
+    outcome = GroupOutcome(0, None, "ValueError: no such layer")
+    assert attempts.again(outcome) == ""
+    assert attempts.reason(outcome) == "ValueError: no such layer"
+
+
+@pytest.mark.parametrize(
+    ("content", "reason"),
+    [
+        ("[[", "cannot be read"),
+        ("{}", "should be a valid list"),
+        ("[7]", "0: should be a valid list, got 7"),
+        ('[["a"], ["b", 7]]', "1.1: should be a valid string, got 7"),
+        ("[[]]", "0: List should have at least 1 item"),
+        ('[["a"], ["b", "a"]]', "trial 'a' is in two places"),
+        ('[["../a"]]', "trial '../a': a name has no '/'"),
+    ],
+)
+def test_a_damaged_file_of_groups_is_one_line_that_says_what_to_do(tmp_path, content, reason):
+    (tmp_path / "groups.json").write_text(content)
+    with pytest.raises(RunError) as caught:
+        read_groups(tmp_path)
+    assert str(caught.value).startswith(f"{tmp_path / 'groups.json'}: ")
+    assert reason in str(caught.value)
+    assert str(caught.value).endswith("and the groups are formed again")
+    assert "\n" not in str(caught.value)

@@ -1,0 +1,109 @@
+"""A field of a state is what it must be, or one line names it and its value."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from mixopt.errors import SamplerError
+from mixopt.system import StateFields, shown_value
+
+
+def fields(**content):
+    return StateFields(content, "the state", SamplerError)
+
+
+def test_what_is_there_is_returned():
+    one = fields(a=3, b=0.5, c="x", d=True, e=[1, 2], f=[0.5, 2], g=None, h={"i": 1}, j=["k"])
+    assert (one.whole("a"), one.number("b"), one.text("c"), one.flag("d")) == (3, 0.5, "x", True)
+    assert (one.wholes("e", 2), one.numbers("f"), one.texts("j")) == ([1, 2], [0.5, 2.0], ["k"])
+    assert one.maybe("g", one.whole) is None
+    assert one.maybe("a", one.whole) == 3
+    assert one.part("h").whole("i") == 1
+    assert one.whole("a") == fields(a=np.int64(3)).whole("a")
+
+
+@pytest.mark.parametrize(
+    ("take", "value", "message"),
+    [
+        ("whole", True, "the state: a: True is no whole number from 0 to 9007199254740992"),
+        ("whole", 1.0, "a: 1.0 is no whole number"),
+        ("whole", 2**63, "a: 9223372036854775808 is no whole number"),
+        ("whole", 10**5000, "a: a number of 16610 bits is no whole number"),
+        ("number", float("nan"), "a: nan is no finite number"),
+        ("number", 10**400, "a: a number of 1329 bits is no finite number"),
+        ("number", "1", "a: '1' is no finite number"),
+        ("flag", 1, "a: 1 is neither true nor false"),
+        ("text", None, "a: None is no text"),
+        ("text", ["b"], "a: a list is no text"),
+        ("part", [], "a: a list is no mapping"),
+        ("part", {1: 2}, "a: its keys are names"),
+        ("listed", {}, "a: a dict is no list"),
+        ("texts", ["b", 1], "a: a list is no list of names"),
+        ("wholes", [1, -1], "a.1: -1 is no whole number from 0"),
+        ("numbers", [1, None], "a.1: None is no finite number"),
+        ("parts", [{}, 1], "a.1: 1 is no mapping"),
+    ],
+    ids=shown_value,
+)
+def test_what_is_wrong_is_one_line(take, value, message):
+    with pytest.raises(SamplerError, match=message) as caught:
+        getattr(fields(a=value), take)("a")
+    assert "\n" not in str(caught.value)
+
+
+def test_a_field_that_is_missing_is_named():
+    with pytest.raises(SamplerError, match="the state: b: is missing"):
+        fields(a=1).whole("b")
+
+
+def test_a_list_of_another_length_is_refused():
+    with pytest.raises(SamplerError, match="a: has 2 values, not 3"):
+        fields(a=[1, 2]).wholes("a", 3)
+
+
+@pytest.mark.parametrize(
+    ("value", "message"),
+    [
+        ([1.0, float("inf")], "a: a list is not finite numbers"),
+        ([[1.0, 2.0]], r"a: has shape \(1, 2\), not \(2,\)"),
+        ([1.0, "x"], "a: a list is no array of numbers"),
+        ([1.0, [2.0]], "a: no array of numbers"),
+        ([True, False], "a: a list is no array of numbers"),
+        (7, "a: 7 is no array of numbers"),
+    ],
+)
+def test_an_array_that_cannot_be_is_refused(value, message):
+    with pytest.raises(SamplerError, match=message):
+        fields(a=value).array("a", (2,))
+
+
+def test_an_array_is_of_the_shape_that_was_asked_for():
+    assert fields(a=[[1, 2], [3, 4]]).array("a", (-1, 2)).tolist() == [[1, 2], [3, 4]]
+    assert np.isnan(fields(a=[np.nan, 1.0]).array("a", (2,), nan=True)[0])
+    assert fields(a=np.array([1], np.uint8)).int_array("a", (1,)).dtype == np.int64
+    with pytest.raises(SamplerError, match="not whole numbers >= 0"):
+        fields(a=[-1]).int_array("a", (1,))
+    with pytest.raises(SamplerError, match="no array of whole numbers"):
+        fields(a=[2**63]).int_array("a", (1,))
+
+
+def test_a_deep_nest_is_no_array():
+    nest: list = []
+    for _ in range(20_000):
+        nest = [nest]
+    with pytest.raises(SamplerError, match="a: "):
+        fields(a=nest).array("a", (1,))
+    assert shown_value(nest) == "a list"
+
+
+def test_the_format_is_checked_first():
+    with pytest.raises(SamplerError, match="is not a state of format 'x/1': it has no format"):
+        fields().check_format("x/1")
+    with pytest.raises(SamplerError, match="is not a state of format 'x/1': format 7"):
+        fields(format=7).check_format("x/1")
+    fields(format="x/1").check_format("x/1")
+
+
+def test_text_in_a_message_is_short():
+    assert len(shown_value("x" * 10_000)) < 100
