@@ -1,0 +1,109 @@
+"""Damage one file of a run directory in every way, and let every command look at it.
+
+python damaged_run.py RUN FILE SCRATCH: prints a line of JSON for each damage and command: what came
+of it, which is `same`, `refused` (by an error of ours), `other` (another answer) or `raised`.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import json
+import os
+import shutil
+import sys
+import traceback
+from pathlib import Path
+
+DAMAGES = ("truncated", "flipped", "emptied", "list", "folder", "link", "pipe", "absent")
+COMMANDS = ("status", "report", "propose", "evaluate", "experts", "load_run")
+
+
+def damage(path: Path, how: str, outside: Path) -> None:
+    """Damage a file."""
+    content = bytearray(path.read_bytes())
+    if how == "truncated":
+        path.write_bytes(content[: len(content) // 2])
+    elif how == "flipped":
+        content[len(content) // 3] ^= 4
+        path.write_bytes(content)
+    elif how == "emptied":
+        path.write_bytes(b"")
+    elif how == "list":
+        path.write_text("[1, {}]\n")
+    else:
+        path.unlink()
+        if how == "folder":
+            path.mkdir()
+        elif how == "link":
+            outside.write_bytes(content)
+            path.symlink_to(outside)
+        elif how == "pipe":
+            os.mkfifo(path)
+
+
+def answer(command: str, run: Path, scratch: Path) -> str:
+    """Return what a command says, without the guard of the command line."""
+    from mixopt.cli.main import app
+    from mixopt.run_directory import load_run
+
+    if command == "load_run":
+        found = load_run(run)
+        parts = (found.trials.table.drop("seconds", strict=False), found.fit, found.proposal)
+        return "\n".join(map(repr, (*parts, found.design, sorted(found.natural.items()))))
+    asked = [command, str(run)]
+    if command == "report":
+        asked = [command, str(scratch / "faults.yaml"), "--out", str(run)]
+    if command == "evaluate":
+        asked += ["--trials", str(scratch / "unseen.parquet")]
+    printed = io.StringIO()
+    with contextlib.redirect_stdout(printed), contextlib.redirect_stderr(io.StringIO()):
+        app(asked, standalone_mode=False)
+    return printed.getvalue()
+
+
+def outcome(command: str, run: Path, scratch: Path, expected: str) -> tuple[str, str]:
+    """Return what came of a command, and its message."""
+    from mixopt.errors import MixoptError
+
+    try:
+        said = answer(command, run, scratch)
+    except MixoptError as error:
+        return ("refused" if "\n" not in str(error) else "raised"), str(error)
+    except BaseException as error:
+        return "raised", "".join(traceback.format_exception(error)[-3:])
+    return ("same", "") if said == expected else ("other", said)
+
+
+def main(whole: str, file: str, scratch: str) -> None:
+    """Try each damage with each command."""
+    folder, run = Path(scratch), Path(scratch, "run")
+
+    def fresh() -> None:
+        shutil.rmtree(run, ignore_errors=True)
+        shutil.copytree(whole, run)
+
+    fresh()
+    expected = {command: said_or_refused(command, run, folder) for command in COMMANDS}
+    for how in DAMAGES:
+        fresh()
+        damage(run / file, how, folder / "outside")
+        for command in COMMANDS:
+            sys.stdout.write(json.dumps({"case": [file, how, command]}) + "\n")
+            sys.stdout.flush()
+            found, message = outcome(command, run, folder, expected[command])
+            sys.stdout.write(json.dumps({"found": found, "message": message}) + "\n")
+
+
+def said_or_refused(command: str, run: Path, scratch: Path) -> str:
+    """Return what a command says of the whole run; `experts` refuses one without experts."""
+    from mixopt.errors import MixoptError
+
+    try:
+        return answer(command, run, scratch)
+    except MixoptError as error:
+        return f"refused: {error}"
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])
