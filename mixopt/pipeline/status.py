@@ -37,7 +37,7 @@ def run_status(run: Run) -> dict[str, Any]:
         if entry["state"] == "done":
             entry["seconds"] = run.seconds[step.name]
         elif run.fault(step.name) is not None:
-            state = "damaged" if run.outdated(step.name) is None else "outdated"
+            state = "damaged" if run.manifest.outdated(step) is None else "outdated"
             entry |= {"state": state, "fault": run.fault(step.name)}
         elif run.is_begun(step.name):
             entry["state"] = "running" if in_use else "interrupted"

@@ -21,18 +21,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mixopt.errors import RunError
-from mixopt.run_directory.step import (
-    PROPOSE,
-    STEPS,
-    SWEEP,
-    Step,
-    step_named,
-    steps_before,
-    steps_from,
-)
+from mixopt.run_directory.step import SWEEP, Step, step_named, steps_before, steps_from
 from mixopt.run_directory.step_fingerprints import step_differences, step_fingerprints
-from mixopt.run_directory.step_records import StepRecord, read_steps, write_steps
-from mixopt.system import Trust, Verifier, file_record, folder_records, inside, read_yaml
+from mixopt.run_directory.step_records import PROPOSAL, Manifest
+from mixopt.system import Trust, read_yaml
 
 if TYPE_CHECKING:
     from mixopt.config import Config
@@ -43,9 +35,6 @@ if TYPE_CHECKING:
     from mixopt.objective import Objective
     from mixopt.proposals import Proposal, Validation
     from mixopt.trials import Trial, Trials
-
-
-PROPOSAL = PROPOSE.outputs[0]
 
 
 @dataclass(frozen=True)
@@ -92,7 +81,7 @@ class Run:
         from mixopt.fitting import Fit
 
         self.require("fit")
-        return Fit.load(inside(self.path, "fit"), trust=self.trust)
+        return Fit.load(self.path / "fit", trust=self.trust)
 
     @cached_property
     def proposal(self) -> Proposal:
@@ -104,8 +93,8 @@ class Run:
         from mixopt.proposals import Proposal, predict_own_mixture
 
         self.require("propose")
-        path = inside(self.path, PROPOSAL)
-        if not self.is_edited:
+        path = self.path / PROPOSAL
+        if not self.manifest.is_edited:
             return Proposal.from_file(path)
         return predict_own_mixture(
             Mixture.from_file(path),
@@ -189,7 +178,7 @@ class Run:
         Raises:
             RunError: The output is there, but of another configuration.
         """
-        recorded = self._recorded.get(step)
+        recorded = self.manifest.steps.get(step)
         asked, finished = step_named(step), recorded is not None and recorded.seconds is not None
         if recorded is None or not self._holds(asked, finished=finished):
             return False
@@ -198,45 +187,17 @@ class Run:
         return finished and self.fault(step) is None
 
     def fault(self, step: str) -> str | None:
-        """Say what is wrong with a file that a finished step left; None where all is whole.
+        """Say what is wrong with a file that a finished step left; None where all is whole."""
+        return self.manifest.fault(step_named(step))
 
-        Shards and trials are checked by whoever reads them.
-        """
-        recorded = self._recorded.get(step)
-        if recorded is None or recorded.seconds is None:
-            return None
-        asked = step_named(step)
-        records = {
-            name: file
-            for name, file in recorded.files.items()
-            if name.split("/")[0] in asked.checked and not self._is_in_work(name)
-        }
-        for name, what in self._verifier.faults(records).items():
-            return f"{self.path / name}: {what}"
-        for name in recorded.files if asked.trains else ():
-            if not inside(self.path, name).exists():
-                return f"{self.path / name}: is missing"
-        return self.outdated(step)
-
-    def outdated(self, step: str) -> str | None:
-        """Say that a finished step is of another proposal than the one that is there, if it is."""
-        recorded = self._recorded.get(step)
-        used = None if recorded is None else recorded.proposal
-        if used is None or self._verifier.fault(PROPOSAL, used) is None:
-            return None
-        return f"{self.path / step}: is of another mixture than {PROPOSAL}, which has changed"
-
-    @property
-    def is_edited(self) -> bool:
-        """Whether somebody has edited proposal.yaml since the step wrote it."""
-        recorded = self._recorded.get(PROPOSE.name)
-        if recorded is None or recorded.seconds is None or PROPOSAL not in recorded.files:
-            return False
-        return self._verifier.fault(PROPOSAL, recorded.files[PROPOSAL]) is not None
+    @cached_property
+    def manifest(self) -> Manifest:
+        """What each step left, and whether it still is that."""
+        return Manifest(self.path)
 
     def is_begun(self, step: str) -> bool:
         """Tell whether a step was begun and is not finished."""
-        recorded = self._recorded.get(step)
+        recorded = self.manifest.steps.get(step)
         return recorded is not None and recorded.seconds is None
 
     def require(self, step: str) -> None:
@@ -251,27 +212,14 @@ class Run:
 
     def begin(self, step: str) -> None:
         """Note that a step is begun, so that another configuration cannot go on with its trials."""
-        recorded = self._recorded.get(step)
+        recorded = self.manifest.steps.get(step)
         if recorded is not None and recorded.fingerprint != self.fingerprint(step):
             self.discard(step)
-        self._record(step, StepRecord(fingerprint=self.fingerprint(step), seconds=None))
+        self.manifest.begin(step, self.fingerprint(step))
 
     def end(self, step: str, seconds: float) -> None:
         """Note that a step is finished, and what it left."""
-        asked = step_named(step)
-        after = PROPOSE in steps_before(asked)
-        record = StepRecord(
-            fingerprint=self.fingerprint(step),
-            seconds=round(seconds, 3),
-            files=folder_records(self.path, asked.files),
-            proposal=file_record(self.path / PROPOSAL) if after else None,
-        )
-        for earlier in steps_before(asked) if asked.rewrites else ():
-            kept = self._recorded.get(earlier.name)
-            if kept is not None and set(asked.rewrites) & set(earlier.outputs):
-                again = folder_records(self.path, asked.rewrites)
-                self._record(earlier.name, kept.model_copy(update={"files": again}))
-        self._record(step, record)
+        self.manifest.end(step_named(step), self.fingerprint(step), seconds)
 
     def check_before(self, step: str) -> None:
         """Check what a step builds on, before it is done.
@@ -300,13 +248,11 @@ class Run:
         asked = step_named(first)
         later = (asked,) if only else steps_from(asked)
         gone = {step.name for step in later}
-        if self._recorded:
-            kept = {name: entry for name, entry in self._recorded.items() if name not in gone}
-            write_steps(self.path, kept)
-        for output in (inside(self.path, name) for step in later for name in step.files):
+        self.manifest.forget(gone)
+        for output in (self.path / name for step in later for name in step.files):
             if output.name in keep:
                 continue
-            if output.is_dir():
+            if output.is_dir() and not output.is_symlink():
                 shutil.rmtree(output)
             else:
                 output.unlink(missing_ok=True)
@@ -319,13 +265,8 @@ class Run:
     @property
     def seconds(self) -> dict[str, float]:
         """How long each finished step took."""
-        taken = {step: record.seconds for step, record in self._recorded.items()}
+        taken = {step: record.seconds for step, record in self.manifest.steps.items()}
         return {step: seconds for step, seconds in taken.items() if seconds is not None}
-
-    @property
-    def records(self) -> dict[str, StepRecord]:
-        """What is noted of each step that is begun or finished."""
-        return dict(self._recorded)
 
     @property
     def content(self) -> dict[str, Any]:
@@ -334,44 +275,10 @@ class Run:
 
         return dump_config(self.config)
 
-    @property
-    def _recorded(self) -> dict[str, StepRecord]:
-        """Read steps.json, again only if it is another file than before."""
-        path = self.path / "steps.json"
-        try:
-            stat = path.stat()
-        except OSError:
-            return {}
-        mark = (stat.st_mtime_ns, stat.st_ctime_ns, stat.st_size, stat.st_ino)
-        if mark not in self._read:
-            self._read.clear()
-            self._read[mark] = read_steps(self.path)
-        return self._read[mark]
-
-    @cached_property
-    def _read(self) -> dict[tuple[int, ...], dict[str, StepRecord]]:
-        return {}
-
-    @cached_property
-    def _verifier(self) -> Verifier:
-        return Verifier(self.path)
-
-    def _record(self, step: str, record: StepRecord) -> None:
-        write_steps(self.path, {**self._recorded, step: record})
-
-    def _is_in_work(self, name: str) -> bool:
-        """Tell whether a later step that is not finished may be changing a file."""
-        return any(
-            name in step.rewrites
-            and (self._recorded.get(step.name) is not None)
-            and self._recorded[step.name].seconds is None
-            for step in STEPS
-        )
-
     def _holds(self, step: Step, *, finished: bool) -> bool:
         """Tell whether the outputs of a finished step are there, or trials of a begun one."""
         if finished:
-            return all(inside(self.path, name).exists() for name in step.outputs)
+            return all((self.path / name).exists() for name in step.outputs)
         return any(step.trial_files(self.path))
 
     def _stale(self, step: Step) -> str:

@@ -11,8 +11,9 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from mixopt.errors import MixoptError
-from mixopt.run_directory.run import PROPOSAL, Run
+from mixopt.run_directory.run import Run
 from mixopt.run_directory.step import STEPS, Step
+from mixopt.run_directory.step_records import PROPOSAL
 from mixopt.system import Verifier, visible_files
 from mixopt.trials import read_entry
 
@@ -67,7 +68,7 @@ def verify_run(run: Run, *, deep: bool = False) -> list[CheckedPart]:
 
 
 def _checked(run: Run, step: Step, verifier: Verifier, *, deep: bool) -> CheckedPart:
-    record = run.records.get(step.name)
+    record = run.manifest.steps.get(step.name)
     if record is None:
         return CheckedPart(step.name, "waiting")
     if record.seconds is None:
@@ -85,7 +86,7 @@ def _checked(run: Run, step: Step, verifier: Verifier, *, deep: bool) -> Checked
     edited = bool(faults) and faults.keys() <= set(step.editable)
     size = sum(file.bytes for file in record.files.values())
     state = "edited" if edited else "damaged" if faults else "whole"
-    outdated = run.outdated(step.name)
+    outdated = run.manifest.outdated(step)
     if state == "whole" and outdated is not None:
         state, faults = "outdated", {step.name: outdated.partition(": ")[2]}
     return CheckedPart(step.name, state, len(record.files), size, faults, _mend(run, step, faults))

@@ -39,6 +39,7 @@ if TYPE_CHECKING:
         visible_files as visible_files,
     )
     from mixopt.system.names import (
+        below as below,
         check_links as check_links,
         check_name as check_name,
         check_names as check_names,
@@ -135,6 +136,7 @@ else:
                 "visible_files",
             ],
             "names": [
+                "below",
                 "check_links",
                 "check_name",
                 "check_names",

@@ -17,7 +17,7 @@ from typing import Any
 from mixopt.errors import MixoptError, RunError
 from mixopt.system.checked_reading import read_json
 from mixopt.system.files import write_json
-from mixopt.system.names import inside
+from mixopt.system.names import below
 
 MEMORY = ".verified.json"
 LARGE = 1_000_000  # bytes from which a file is remembered
@@ -115,7 +115,7 @@ class Verifier:
             deep: Read it even if it is remembered.
             path: Where it is, if it is a link out of the folder that the caller has checked.
         """
-        path = path or inside(self._folder, name)
+        path = path or below(self._folder, name)
         try:
             return self._difference(path, f"{name} {record.sha256}", record, deep=deep)
         except FileNotFoundError:

@@ -82,17 +82,31 @@ def inside(folder: Path, name: str | Path, error: type[MixoptError] = RunError) 
     Raises:
         MixoptError: `error`; the path is absolute, or leads out of the folder.
     """
-    text = str(name)
-    if "\\" in text or any(_is_forbidden(character) for character in text):
-        raise error(f"{folder}: {shown_name(text)} is no file name")
-    path = folder / text
+    path = below(folder, name, error)
     try:
         root, found = folder.resolve(), path.resolve()
     except (OSError, RuntimeError) as reason:  # a circle of links
-        raise error(f"{folder}: {shown_name(text)} cannot be resolved: {reason}") from reason
-    if Path(text).is_absolute() or ".." in Path(text).parts or not found.is_relative_to(root):
-        raise error(f"{folder}: {shown_name(text)} is outside this folder; it is not read")
+        shown = shown_name(str(name))
+        raise error(f"{folder}: {shown} cannot be resolved: {reason}") from reason
+    if not found.is_relative_to(root):
+        raise error(f"{folder}: {shown_name(str(name))} is outside this folder; it is not read")
     return path
+
+
+def below(folder: Path, name: str | Path, error: type[MixoptError] = RunError) -> Path:
+    """Return the path of a file that data names, by its name alone: links are not looked at.
+
+    For a directory whose links were checked before (`check_links`), or are trusted.
+
+    Raises:
+        MixoptError: `error`; the name is absolute, has `..`, or is no file name.
+    """
+    text = str(name)
+    if "\\" in text or any(_is_forbidden(character) for character in text):
+        raise error(f"{folder}: {shown_name(text)} is no file name")
+    if Path(text).is_absolute() or ".." in Path(text).parts:
+        raise error(f"{folder}: {shown_name(text)} is outside this folder; it is not read")
+    return folder / text
 
 
 def check_links(folder: Path, error: type[MixoptError] = RunError) -> None:
