@@ -24,9 +24,24 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterable
 
+LONGEST_MESSAGE = 2000  # characters
+
 
 class MixoptError(Exception):
     """Anything that is wrong with what the user gave, said in one line."""
+
+    def __str__(self) -> str:
+        """Return the message on one line of bounded length, whatever names or values are in it."""
+        text = super().__str__()
+        if not text.isprintable():
+            text = "".join(c if c.isprintable() else _escaped(c) for c in text)
+        if len(text) <= LONGEST_MESSAGE:
+            return text
+        return f"{text[: LONGEST_MESSAGE * 3 // 4]} ... {text[-LONGEST_MESSAGE // 4 :]}"
+
+
+def _escaped(character: str) -> str:
+    return character.encode("unicode_escape").decode()
 
 
 class ConfigError(MixoptError):

@@ -118,8 +118,9 @@ class _Board:
             differs |= post not in theirs and any(one not in mine for one in others)
         if not differs:
             return None
-        self._store.add(f"{place}/read", 1)
-        self._reached(f"{place}/read", PATIENCE)  # the store may end with the first rank
+        with suppress(RuntimeError):  # the store ends with the first rank, which waits for others
+            self._store.add(f"{place}/read", 1)
+            self._reached(f"{place}/read", PATIENCE)
         return found
 
     def forget(self, place: str) -> None:
