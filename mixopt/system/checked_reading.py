@@ -317,7 +317,8 @@ def _adapter(shape: Any) -> Any:
 
 
 def _field_fault(first: Any) -> str:
-    field = ".".join(str(part) for part in first["loc"])
+    parts = [str(part) for part in first["loc"]]
+    field = ".".join(part if part.isprintable() else shown_name(part) for part in parts)
     place = f"{field}: " if field else ""
     if first["type"] == "missing":
         return f"{place}is missing"

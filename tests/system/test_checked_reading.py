@@ -125,3 +125,9 @@ def test_every_way_to_cut_arrays_is_one_line(tmp_path):
         (tmp_path / "b.npz").write_bytes(whole[:end])
         with pytest.raises(RunError):
             read_arrays(tmp_path / "b.npz")
+
+
+def test_a_field_of_two_lines_is_said_in_one():
+    with pytest.raises(RunError, match=r"a\.json: 'a\\nb': ") as found:
+        checked_as(dict[str, int], {"a\nb": None}, "a.json")
+    assert "\n" not in str(found.value)
