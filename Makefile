@@ -23,7 +23,7 @@ mutants: $(UV)
 	$(RUN) python experiments/checks/mutants.py
 
 faults: $(UV)
-	MIXOPT_FAULTS=20 $(RUN) pytest -q tests/faults
+	MIXOPT_FAULTS=5 $(RUN) pytest -q tests/faults
 
 SECONDS := 900
 fuzz: $(UV)
