@@ -22,7 +22,10 @@ import polars as pl
 from pydantic import Field
 
 from mixopt.errors import RunError
+from mixopt.fitting.capabilities import Predictor
+from mixopt.fitting.fit_data import FitData
 from mixopt.fitting.model_sizes import ModelSize
+from mixopt.fitting.regressor import check_predicts, read_regressor
 from mixopt.fitting.repetition import Repetition
 from mixopt.objective import Kind, Objective, Scale, Unit
 from mixopt.system import (
@@ -171,3 +174,22 @@ def read_fit_table(path: Path, columns: Mapping[str, Any]) -> pl.DataFrame:
         if table.schema.get(name) != kind:
             raise RunError(f"{path}: {name}: expected a column of {kind}; {AGAIN}")
     return table
+
+
+def read_fitted(path: Path, name: str, data: FitData, *, saved: bool) -> Predictor:
+    """Read the regressor of a fit's folder, and see that it predicts; or fit it again.
+
+    Args:
+        path: The folder of the fit.
+        name: Of the regressor.
+        data: What it was fitted on.
+        saved: Whether the folder has it.
+
+    Raises:
+        PluginError: It cannot be read, or cannot predict.
+    """
+    if not saved:
+        return data.fitted(name)
+    found = read_regressor(name, path / "regressor", data.make(name))
+    check_predicts(str(path), found, data.rows(name, found)[:2], len(data.trials.targets))
+    return found
