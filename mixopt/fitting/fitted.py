@@ -33,14 +33,14 @@ from mixopt.fitting.fit_data import FitData
 from mixopt.fitting.fit_files import (
     FORMAT,
     read_content,
-    read_fit_table,
+    read_evidence,
     read_fitted,
     read_trials,
     write_content,
     write_tables,
 )
-from mixopt.fitting.fit_report import SCHEMA as REPORT_COLUMNS, summary_line
-from mixopt.fitting.held_out_predictions import COLUMNS as HELD_OUT_COLUMNS, held_out_columns
+from mixopt.fitting.fit_report import summary_line
+from mixopt.fitting.held_out_predictions import held_out_columns
 from mixopt.fitting.intervals import Calibration, calibrate
 from mixopt.fitting.model_sizes import AtSize, ModelSize
 from mixopt.fitting.pilot_regressor import Corrected
@@ -365,8 +365,7 @@ class Fit:
             read_fitted(path, name, data, saved=content.saved),
             data.objective,
             data.trials,
-            read_fit_table(path / "report.parquet", REPORT_COLUMNS),
-            read_fit_table(path / "held_out.parquet", HELD_OUT_COLUMNS),
+            *read_evidence(path, name, data),
             data.seed,
             data.folds,
             size=None if size is None else size.value(),

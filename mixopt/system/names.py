@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import unicodedata
 from collections.abc import Iterable
+from functools import lru_cache
 from pathlib import Path
 
 from mixopt.errors import ConfigError, MixoptError, RunError
@@ -50,6 +51,11 @@ def name_fault(name: object) -> str | None:
     """Return what is wrong with a name; None where it holds to the rule."""
     if not isinstance(name, str):
         return f"a name is text, not {type(name).__name__}"
+    return _text_fault(name)
+
+
+@lru_cache(maxsize=4096)
+def _text_fault(name: str) -> str | None:
     if not name.strip():
         return "a name has at least one character that is no space"
     if "/" in name or "\\" in name:
