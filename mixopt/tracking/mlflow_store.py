@@ -68,7 +68,11 @@ class MlflowStore:
         return bool(found.info.lifecycle_stage == "active")
 
     def parent(self, key: str, step: str, wanted: Wanted) -> str:
-        """Return the parent run of a step, made if there is none."""
+        """Return the parent run of a step, made if there is none.
+
+        Raises:
+            RunError: The database keeps files outside the folder that they may not leave.
+        """
         tags = {
             **wanted.tags,
             **name_tags(wanted.params),
@@ -89,6 +93,7 @@ class MlflowStore:
         self._log(run, wanted.params, [])
         self._inputs(run, wanted.datasets)
         if wanted.environment:
+            self._check_location(run)
             self._client.log_dict(run, wanted.environment, "environment.json")
         return run
 
@@ -144,8 +149,7 @@ class MlflowStore:
         Raises:
             RunError: The database keeps files outside the folder that they may not leave.
         """
-        if self._within is not None:
-            _check_within(self._client.get_run(run).info.artifact_uri, self._within)
+        self._check_location(run)
         self._client.log_artifact(run, str(file), folder or FOLDERS.get(file.suffix))
 
     def tags(self, run: str, tags: Mapping[str, str]) -> None:
@@ -158,6 +162,10 @@ class MlflowStore:
             self._client.update_run(run, status=status)
         else:
             self._client.set_terminated(run, status, ended)
+
+    def _check_location(self, run: str) -> None:
+        if self._within is not None:
+            _check_within(self._client.get_run(run).info.artifact_uri, self._within)
 
     def _experiment_id(self, name: str, artifacts: Path | None) -> str:
         found = self._client.get_experiment_by_name(name)
