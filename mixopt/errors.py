@@ -22,11 +22,33 @@ mends it. The command line prints it after ``mixopt:`` and exits with 2.
 from __future__ import annotations
 
 import difflib
+import unicodedata
 from collections.abc import Iterable
+
+# Control characters, halves of surrogate pairs, separators of lines and paragraphs.
+_CONTROLS = frozenset({"Cc", "Cs", "Zl", "Zp"})
+# Marks that change the direction of the text around them: it would not be what it looks like.
+_DIRECTION_MARKS = frozenset("\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")
+
+
+def is_control(character: str) -> bool:
+    """Tell whether a character ends a line, steers a terminal, or changes how others read."""
+    return unicodedata.category(character) in _CONTROLS or character in _DIRECTION_MARKS
+
+
+def plain_line(text: str) -> str:
+    """Return text of unknown origin as one line, its control characters as escapes."""
+    if text.isprintable():
+        return text
+    return "".join(c.encode("unicode_escape").decode("ascii") if is_control(c) else c for c in text)
 
 
 class MixoptError(Exception):
     """Anything that is wrong with what the user gave, said in one line."""
+
+    def __str__(self) -> str:
+        """Return the message; what it quotes cannot begin a line or steer a terminal."""
+        return plain_line(super().__str__())
 
 
 class ConfigError(MixoptError):

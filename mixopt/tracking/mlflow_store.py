@@ -13,13 +13,13 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
-from urllib.parse import unquote
+from urllib.parse import unquote, urlsplit
 
 from mlflow import MlflowClient
 from mlflow.entities import Dataset, DatasetInput, InputTag, Metric, Param, Run, RunTag
 from mlflow.exceptions import MlflowException
 
-from mixopt.errors import RunError
+from mixopt.errors import RunError, is_control
 from mixopt.system import without_secrets
 from mixopt.tracking.journal import Wanted
 from mixopt.tracking.keys import key_of, name_tags
@@ -222,10 +222,15 @@ class MlflowStore:
 
 
 def _check_within(location: str, folder: Path) -> None:
-    """Check where a database keeps the files of a run: the directory may be somebody else's."""
-    scheme, _, path = location.rpartition("://")
-    kept = Path(unquote(path or location.removeprefix("file:"))).resolve()
-    if scheme not in ("", "file") or not kept.is_relative_to(folder.resolve()):
+    """Check where a database keeps the files of a run: the directory may be somebody else's.
+
+    MLflow understands more kinds of addresses than a plain path; no other is let through.
+    """
+    parts = urlsplit(location)
+    odd = parts.netloc or set(location) & {"?", "#"} or any(map(is_control, location))
+    path = Path(unquote(parts.path) if parts.scheme else location)
+    inside = path.is_absolute() and path.resolve().is_relative_to(folder.resolve())
+    if parts.scheme not in ("", "file") or odd or not inside:
         raise RunError(
             f"{folder}: its database keeps files in {without_secrets(location)}, which is outside"
             " this folder; name the database to allow it: --uri"
