@@ -30,6 +30,8 @@ _CONTROLS = frozenset({"Cc", "Cs", "Zl", "Zp"})
 # Marks that change the direction of the text around them: it would not be what it looks like.
 _DIRECTION_MARKS = frozenset("\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")
 
+LONGEST_MESSAGE = 2000  # characters
+
 
 def is_control(character: str) -> bool:
     """Tell whether a character ends a line, steers a terminal, or changes how others read."""
@@ -47,8 +49,11 @@ class MixoptError(Exception):
     """Anything that is wrong with what the user gave, said in one line."""
 
     def __str__(self) -> str:
-        """Return the message; what it quotes cannot begin a line or steer a terminal."""
-        return plain_line(super().__str__())
+        """Return the message on one line of bounded length, whatever names or values are in it."""
+        text = plain_line(super().__str__())
+        if len(text) <= LONGEST_MESSAGE:
+            return text
+        return f"{text[: LONGEST_MESSAGE * 3 // 4]} ... {text[-LONGEST_MESSAGE // 4 :]}"
 
 
 class ConfigError(MixoptError):

@@ -30,7 +30,7 @@ SUM_TOLERANCE = 1e-6
 class Mixture(Mapping[str, float]):
     """Shares of named domains, in order; immutable, hashable, adds up to 1."""
 
-    __slots__ = ("_domains", "_fingerprint", "_weights")
+    __slots__ = ("_by_name", "_domains", "_fingerprint", "_weights")
 
     def __init__(self, weights: Mapping[str, float], *, tolerance: float = SUM_TOLERANCE) -> None:
         """Check the weights and rescale them to add up to 1.
@@ -59,6 +59,7 @@ class Mixture(Mapping[str, float]):
         # Dividing what adds up to 1 already would change its last digit at every read.
         scale = total if abs(total - 1.0) > 1e-12 else 1.0
         self._weights = tuple(value / scale for value in values.values())
+        self._by_name = dict(zip(self._domains, self._weights, strict=True))
         self._fingerprint = _fingerprint(self._domains, self._weights)
 
     @classmethod
@@ -142,20 +143,18 @@ class Mixture(Mapping[str, float]):
         Raises:
             MixtureError: A domain that the other side does not have.
         """
+        wanted = set(domains)
         for name in self._domains:
-            if name not in domains:
+            if name not in wanted:
                 raise MixtureError(f"unknown domain {name!r}{did_you_mean(name, domains)}")
         for name in domains:
-            if name not in self._domains:
+            if name not in self._by_name:
                 raise MixtureError(f"domain {name!r} has no weight; give it one, 0 is allowed")
         return Mixture({name: self[name] for name in domains})
 
     def __getitem__(self, domain: str) -> float:
         """Return the share of one domain."""
-        try:
-            return self._weights[self._domains.index(domain)]
-        except ValueError:
-            raise KeyError(domain) from None
+        return self._by_name[domain]
 
     def __iter__(self) -> Iterator[str]:
         """Iterate over the names, in order."""

@@ -4,7 +4,7 @@
 
 DIR is a run directory, such as `make quickstart` leaves. A process of `mixopt status DIR` is timed
 as a whole; beside it, in fresh objects, what it does of hashing and comparing (the manifest of
-every step, the record of the configuration, the seals of the trials), and a whole `mixopt verify --deep`.
+every step, the record of the configuration, the seals of the trials), and a `mixopt verify --deep`.
 Each is the median of several.
 """
 

@@ -15,17 +15,21 @@ import traceback
 
 OUR_DEFECT = 70  # EX_SOFTWARE of sysexits.h
 _NO_ROOM = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EFBIG, errno.ENOMEM, errno.EMFILE}
+_UNUSABLE = {errno.ENAMETOOLONG, errno.ELOOP, errno.ENOTDIR, errno.EISDIR, errno.EACCES}
+_UNUSABLE |= {errno.EPERM}
 _NO_ROOM |= {errno.ENFILE}
 
 
 def no_room_line(error: BaseException) -> str | None:
-    """Return the line for an error that says that the machine has no room; None for others."""
+    """Return the line for a machine without room or a path that cannot be; else None."""
     if isinstance(error, MemoryError):
         reason = _one_line(str(error))
         return f"out of memory{': ' + reason if reason else ''}; the same command goes on from here"
     if isinstance(error, OSError) and error.errno in _NO_ROOM:
         place = f"{_one_line(str(error.filename))}: " if error.filename is not None else ""
         return f"{place}{error.strerror}; the same command goes on from here"
+    if isinstance(error, OSError) and error.errno in _UNUSABLE and error.filename is not None:
+        return f"{_one_line(str(error.filename))}: {error.strerror}"
     return None
 
 

@@ -86,7 +86,7 @@ class MixtureLoader:
         (the global position of its first sample) and `mixture` (the fingerprint in force).
 
         Raises:
-            SamplerError: Every 50 batches, where ranks have come to have other orders of samples.
+            SamplerError: Within 100 batches of it, where ranks have come to have other orders.
         """
         sampler, ahead, label = self.sampler, None, self._labels()
         last = sampler.pass_end

@@ -92,7 +92,7 @@ class MixtureStream(IterableDataset[Batch]):
         """Yield batches with `domain`, `batch`, `position` and `mixture`.
 
         Raises:
-            SamplerError: Every 50 batches, where ranks have come to have other weights.
+            SamplerError: Within 100 batches of it, where ranks have come to have other weights.
             CorpusError: A source cannot be read, or gives nothing.
         """
         worker, workers = self._place()

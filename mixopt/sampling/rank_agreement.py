@@ -1,10 +1,10 @@
 """Whether all ranks of a job take their batches from one order of samples.
 
 `set_weights` on one rank alone, or another seed there, gives ranks whose parts overlap, and nothing
-about training shows it. So a hash of all that the order follows from is compared: every `EVERY`
-batches by the iterators of sampler, loader and stream, and whenever a checkpoint is written. It
-costs 16 bytes of each rank. Where hashes differ, the states themselves are, and the error, on every
-rank, names the ranks that differ and in what.
+about training shows it. So a hash of all that the order follows from is compared: by the iterators
+of sampler, loader and stream now and then (mixopt.sampling.order_posts), and by a collective
+whenever a checkpoint is written, which costs 16 bytes of each rank. Where hashes differ, the states
+themselves are, and the error, on every rank, names the ranks that differ and in what.
 """
 
 from __future__ import annotations
@@ -18,8 +18,9 @@ from typing import Any, Protocol
 
 from mixopt.errors import SamplerError
 from mixopt.mixture import Mixture
+from mixopt.sampling.order_posts import OrderPosts
 
-EVERY = 50  # batches
+_CHANGES_TOLD = 20  # of the weights, the last ones, in what is posted
 
 
 class OrderedSamples(Protocol):
@@ -28,6 +29,7 @@ class OrderedSamples(Protocol):
     rank: int
     world_size: int
     batch_size: int
+    posts: OrderPosts
 
     @property
     def batch(self) -> int:
@@ -68,8 +70,7 @@ def check_ranks(sampler: OrderedSamples, group: Any = None) -> None:
     found = _gathered(distributed, group, [number, sampler.rank])
     if len({number for number, _ in found}) > 1:
         orders: list[Any] = [None] * len(found)
-        mixture = dict(sampler.mixture_at(sampler.batch))
-        distributed.all_gather_object(orders, {**order, "mixture": mixture}, group=group)
+        distributed.all_gather_object(orders, _told(sampler, order), group=group)
         raise SamplerError(_difference(orders))
     parts = {rank for _, rank in found}
     if parts != set(range(sampler.world_size)):
@@ -83,17 +84,25 @@ def check_ranks(sampler: OrderedSamples, group: Any = None) -> None:
 def check_now_and_then(sampler: OrderedSamples) -> None:
     """Check the ranks where that is due after a batch, for an iterator that hands batches out.
 
-    It is not where another thread or a worker process iterates, or where the batches are not split
-    over just the ranks of this job.
+    It is no collective, so that one rank alone may iterate. Nothing is checked where another thread
+    or a worker process iterates, or where batches are not split over just the ranks of this job.
+
+    Raises:
+        SamplerError: On every rank: which rank differs, and in what.
     """
-    if sampler.world_size == 1 or sampler.batch % EVERY or not _is_own_loop():
+    if sampler.world_size == 1 or not sampler.posts.is_due or not _is_own_loop():
         return
     distributed = _distributed()
     if distributed is None:
         return
     here = distributed.get_rank(), distributed.get_world_size()
-    if here == (sampler.rank, sampler.world_size):
-        check_ranks(sampler)
+    if here != (sampler.rank, sampler.world_size):
+        return
+    order = _order_until_now(sampler)
+    told = _told(sampler, {**order, "changes": order["changes"][-_CHANGES_TOLD:]})
+    orders = sampler.posts.difference(distributed, _digest(order).hex(), told)
+    if orders is not None:
+        raise SamplerError(_difference(orders))
 
 
 def _order(sampler: OrderedSamples) -> dict[str, Any]:
@@ -102,6 +111,17 @@ def _order(sampler: OrderedSamples) -> dict[str, Any]:
         "batch_size": sampler.batch_size,
         "world_size": sampler.world_size,
     }
+
+
+def _order_until_now(sampler: OrderedSamples) -> dict[str, Any]:
+    """Leave out weights to come: a rank may hear of them some batches after another."""
+    order = _order(sampler)
+    now = [change for change in order["changes"] if change[0] <= order["position"]]
+    return {**order, "changes": now}
+
+
+def _told(sampler: OrderedSamples, order: dict[str, Any]) -> dict[str, Any]:
+    return {**order, "mixture": dict(sampler.mixture_at(sampler.batch))}
 
 
 def _digest(order: dict[str, Any]) -> bytes:
@@ -132,13 +152,16 @@ def _gathered(distributed: Any, group: Any, values: list[int]) -> list[tuple[int
     return [(int(number), int(rank)) for number, rank in (one.tolist() for one in every)]
 
 
-def _difference(orders: list[dict[str, Any]]) -> str:
+def _difference(found: list[dict[str, Any] | None]) -> str:
     """Say which ranks differ from most (from rank 0 where there are as many), and in what."""
-    texts = [json.dumps(order, sort_keys=True) for order in orders]
-    count = Counter(texts)
-    usual = max(texts, key=lambda text: (count[text], -texts.index(text)))
-    first = texts.index(usual)
-    odd = [rank for rank, text in enumerate(texts) if text != usual]
+    orders = {rank: order for rank, order in enumerate(found) if order is not None}
+    texts = {rank: json.dumps(order, sort_keys=True) for rank, order in orders.items()}
+    count, first = Counter(texts.values()), min(texts)
+    usual = max(texts.values(), key=lambda text: (count[text], text == texts[first]))
+    first = next(rank for rank, text in texts.items() if text == usual)
+    odd = [rank for rank, text in texts.items() if text != usual]
+    if not odd:  # in weights that are left out of what is posted
+        return "ranks have other orders of samples than each other: their weights differ"
     who = f"rank {odd[0]} has" if len(odd) == 1 else f"ranks {_listed(odd)} have"
     what = _field_difference(orders[odd[0]], orders[first])
     return (

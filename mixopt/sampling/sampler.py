@@ -17,6 +17,7 @@ from typing import Any
 from mixopt.errors import SamplerError
 from mixopt.mixture import Mixture
 from mixopt.sampling.batch_rows import BatchRows
+from mixopt.sampling.order_posts import OrderPosts
 from mixopt.sampling.process_rank import this_rank
 from mixopt.sampling.rank_agreement import check_now_and_then, order_fingerprint
 from mixopt.sampling.sampler_input import (
@@ -86,6 +87,7 @@ class MixtureSampler:
         """
         named = named_sizes(sizes)
         self.rank, self.world_size = this_rank(rank, world_size)
+        self.posts = OrderPosts(self.world_size)
         self.batch_size = batch_size
         self.batches = None if batches is None else at_least(1, "batches", batches)
         self._per_rank = rank_batch(batch_size, self.world_size)
@@ -112,7 +114,7 @@ class MixtureSampler:
         """Yield the rows of this rank, from the next batch to the end of the pass.
 
         Raises:
-            SamplerError: Every 50 batches, where ranks have come to have other orders of samples.
+            SamplerError: Within 100 batches of it, where ranks have come to have other orders.
         """
         last = self.pass_end
         while (last is None or self._batch < last) and self.has(self._batch):
@@ -296,6 +298,7 @@ class MixtureSampler:
         schedule = Schedule(stream.layout, stream.changes, stream.origin)
         self._stream, self._schedule = stream, schedule
         self.received(batch)
+        self.posts.begin()
         self._rows = BatchRows(self._schedule, self.batch_size)
 
     def _change(self, position: int, mixture: Mixture) -> None:

@@ -30,9 +30,9 @@ if TYPE_CHECKING:
 
 Shape = TypeVar("Shape")
 
-LARGEST_YAML = 2_000_000  # bytes
+LARGEST_YAML = 1_000_000  # bytes
 DEEPEST = 64  # sections within sections
-MOST_VALUES = 200_000  # of a YAML file, aliases counted with what they stand for
+MOST_VALUES = 100_000  # of a YAML file, aliases counted with what they stand for
 MOST_DIGITS = 40  # of a whole number: generators of random numbers keep 128 bits
 LARGEST_ARRAY = 1 << 31  # bytes
 LARGEST_FILE = 1 << 28  # bytes; a hole of a terabyte takes no room on a disk

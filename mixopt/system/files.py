@@ -26,6 +26,8 @@ def replacing(path: Path) -> Iterator[Path]:
     Raises:
         RunError: The folder cannot be written, or the disk is full.
     """
+    if not path.name:
+        raise RunError(f"{str(path)!r}: cannot be written: it is not the name of a file")
     temporary = temporary_path(path)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import math
 from collections import Counter
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -72,7 +72,7 @@ class CellTable:
 
     def gaps(self, names: Sequence[str]) -> BoolArray:
         """Tell which cells of columns hold nothing or what is not finite, shape (rows, names)."""
-        found = [[_is_gap(cell) for cell in self.column(name)] for name in names]
+        found = [[_is_gap(cell) for cell in cells] for _, cells in self._columns(names)]
         return np.array(found, dtype=bool).reshape(len(names), len(self.rows)).T
 
     def numbers(self, names: Sequence[str], keys: Sequence[str]) -> Array:
@@ -86,10 +86,15 @@ class CellTable:
             TrialsError: A cell is empty, no number, or not finite; row and column are named.
         """
         columns = [
-            [self._number(cell, n, key) for cell, key in zip(self.column(n), keys, strict=True)]
-            for n in names
+            [self._number(cell, n, key) for cell, key in zip(cells, keys, strict=True)]
+            for n, cells in self._columns(names)
         ]
         return np.array(columns, dtype=np.float64).T
+
+    def _columns(self, names: Sequence[str]) -> Iterator[tuple[str, list[str]]]:
+        places = {name: place for place, name in enumerate(self.header)}
+        for name in names:
+            yield name, [row[places[name]] for row in self.rows]
 
     def _number(self, cell: str, column: str, key: str) -> float:
         where = f"{self.path}: row {key}: {column}: "
@@ -118,6 +123,8 @@ def _is_gap(cell: str) -> bool:
 
 def _csv(path: Path) -> tuple[Cells, tuple[Cells, ...]]:
     try:
+        if path.is_char_device():
+            raise TrialsError(f"{path}: cannot be read: it is a device, not a file")
         with path.open(newline="", encoding="utf-8-sig") as stream:
             reader = csv.reader(stream)
             lines = [(reader.line_num, tuple(map(str.strip, row))) for row in reader if row]

@@ -28,7 +28,17 @@ from mixopt.errors import MixtureError, TrialsError
 from mixopt.mixture import Mixture
 from mixopt.system import Array, BoolArray
 from mixopt.trials.cell_table import CellTable
-from mixopt.trials.columns import LOSS, PREFIX, WEIGHT, TrialRows, Unit, check_once, listed, schema
+from mixopt.trials.columns import (
+    LARGEST_SIZE,
+    LOSS,
+    PREFIX,
+    WEIGHT,
+    TrialRows,
+    Unit,
+    check_once,
+    listed,
+    schema,
+)
 from mixopt.trials.key_join import SIZE, data_columns, join_tables
 
 MIXTURE_PREFIXES = ("train_", WEIGHT)
@@ -163,7 +173,13 @@ def _mixture(
 def _size(table: CellTable, keys: Sequence[str]) -> dict[str, list[int]]:
     """Return the parameters and the tokens of each trial, where the table has them."""
     names = [name for name in SIZE if name in table.header]
-    columns = np.rint(table.numbers(names, keys)).reshape(len(keys), len(names)).T
+    sizes_NS = np.rint(table.numbers(names, keys)).reshape(len(keys), len(names))
+    for row, column in np.argwhere(~((sizes_NS >= 0) & (sizes_NS <= LARGEST_SIZE)))[:1]:
+        raise TrialsError(
+            f"{table.path}: row {keys[row]}: {names[column]}: is {sizes_NS[row, column]:g}; need a"
+            f" number from 0 to {LARGEST_SIZE}"
+        )
+    columns = sizes_NS.T
     return {name: column.astype(int).tolist() for name, column in zip(names, columns, strict=True)}
 
 
@@ -194,13 +210,13 @@ def _table(
     unit: Unit,
     sizes: Mapping[str, Sequence[int]],
 ) -> pl.DataFrame:
-    domains = points[0].domains
+    domains, weights_ND = points[0].domains, np.array([point.array for point in points])
     columns = {
         "trial": list(keys),
         "role": "sampled",
         "status": "finished",
         "mixture": [point.fingerprint for point in points],
-        **{WEIGHT + name: [point[name] for point in points] for name in domains},
+        **{WEIGHT + name: weights_ND[:, d] for d, name in enumerate(domains)},
         **{PREFIX[unit] + name: losses_NM[:, m] for m, name in enumerate(targets)},
         **sizes,
     }

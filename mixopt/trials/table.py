@@ -30,6 +30,8 @@ from mixopt.objective import Objective
 from mixopt.system import Array, check_names, read_table, write_table
 from mixopt.trials.columns import (
     BPB,
+    LARGEST_LOSS,
+    LARGEST_SIZE,
     LOSS,
     PREFIX,
     WEIGHT,
@@ -67,9 +69,13 @@ class Trials(TrialRows):
 
     def __post_init__(self) -> None:
         expected = schema(self.domains, self.targets)
-        missing = [name for name in expected if name not in self.table.columns]
+        columns = set(self.table.columns)
+        missing = [name for name in expected if name not in columns]
         if missing:
             raise TrialsError(f"no column {missing[0]!r} in the table of trials")
+        nested = [name for name in expected if self.table[name].dtype.is_nested()]
+        if nested:
+            raise TrialsError(f"column {nested[0]!r} of the table of trials holds no plain values")
         try:
             table = self.table.select(list(expected)).cast(pl.Schema(expected)).rechunk()
         except pl.exceptions.PolarsError as error:
@@ -79,8 +85,10 @@ class Trials(TrialRows):
         check_names(self.targets, "evaluation domain", TrialsError)
         check_names(self.table["trial"], "trial", TrialsError)
         check_once(self.table["trial"].to_list(), "the table of trials")
+        self._check_mixtures()
         self._check_weights()
         self._check_losses()
+        self._check_sizes()
 
     @classmethod
     def from_results(
@@ -308,6 +316,20 @@ class Trials(TrialRows):
         name, status = self.table["trial"][row], self.table["status"][row]
         return f"trial {name!r} is {status} and has no losses; use the finished ones alone"
 
+    def _check_mixtures(self) -> None:
+        unnamed = self.table.filter(pl.col("mixture").is_null())
+        if len(unnamed):
+            raise TrialsError(f"trial {unnamed['trial'][0]!r}: has no fingerprint of its mixture")
+
+    def _check_sizes(self) -> None:
+        for column in ("tokens", "parameters"):
+            bad = self.table.filter(~pl.col(column).is_between(0, LARGEST_SIZE))
+            if len(bad):
+                raise TrialsError(
+                    f"trial {bad['trial'][0]!r}: {column} is {bad[column][0]}; need a number from 0"
+                    f" to {LARGEST_SIZE}"
+                )
+
     def _check_weights(self) -> None:
         weights_ND = self.weights()
         for name, weights_D in zip(self.table["trial"], weights_ND, strict=True):
@@ -324,11 +346,12 @@ class Trials(TrialRows):
         done = self.table.filter(pl.col("status") == "finished")
         for prefix, other in ((LOSS, BPB), (BPB, LOSS)):
             for target in self.targets:
-                fine = pl.col(prefix + target).is_finite()
-                fine = fine.fill_null(pl.col(other + target).is_not_null())
-                bad = done.filter(~fine)
-                if not bad.is_empty():
-                    trial, value = bad["trial"][0], bad[prefix + target][0]
+                values, others = done[prefix + target], done[other + target]
+                fine = (values.is_finite() & (values.abs() <= LARGEST_LOSS)).fill_null(False)
+                fine |= values.is_null() & others.is_not_null()
+                if not fine.all():
+                    row = fine.arg_min() or 0
+                    trial, value = done["trial"][row], values[row]
                     raise TrialsError(
                         f"trial {trial!r}: is finished but its loss on {target!r} is {value};"
                         " a trial without losses is 'failed' or 'diverged'"

@@ -64,6 +64,8 @@ def test_a_log_that_cannot_be_written_is_no_second_defect(monkeypatch):
         ("MemoryError", "out of memory; the same command"),
         ("MemoryError('Unable to allocate 3 GiB')", "out of memory: Unable to allocate 3 GiB;"),
         (f"OSError({errno.ENOSPC}, 'No space left', '/r/a')", "/r/a: No space left;"),
+        (f"OSError({errno.ENAMETOOLONG}, 'File name too long', 'a')", "mixopt: a: File name too"),
+        (f"OSError({errno.EACCES}, 'Permission denied', '/r')", "mixopt: /r: Permission denied"),
         (f"OSError({errno.EROFS}, 'Read-only file system')", "mixopt: Read-only file system;"),
     ],
 )

@@ -12,7 +12,7 @@ BOMB = "a: &a [x, x, x, x, x, x, x, x, x, x]\n" + "".join(
     f"{b}: &{b} [{', '.join(['*' + a] * 10)}]\n" for a, b in zip("abcdefg", "bcdefgh", strict=True)
 )
 ATTACKS = {
-    "bomb": (BOMB, "more than 200000 values, aliases counted"),
+    "bomb": (BOMB, "more than 100000 values, aliases counted"),
     "circle": ("a: &a [*a]\n", r"'\*a' stands within what it stands for"),
     "nest": ("a: " + "[" * 20_000 + "]" * 20_000, "more than 64 sections within each other"),
     "key": ("? [a]\n: 1\n", "a key is plain text"),

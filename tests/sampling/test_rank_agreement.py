@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from pathlib import Path
 
 import pytest
@@ -44,6 +45,18 @@ def test_another_seed_on_one_rank_is_found(tmp_path):
 def test_two_ranks_that_take_the_same_part_are_found(tmp_path):
     said = said_by(2, "part", tmp_path)
     assert "rank 1 takes the same part of each batch as another" in said[1]["error"]
+
+
+def test_ranks_that_went_on_from_other_checkpoints_are_found_and_nothing_hangs(tmp_path):
+    said = said_by(2, "apart", tmp_path)
+    assert "its position is 792, there it is 780" in said[0]["error"]
+    assert said[0]["error"] == said[1]["error"]
+
+
+def test_a_rank_that_iterates_alone_while_others_train_holds_nothing_up(tmp_path):
+    start = time.monotonic()
+    assert said_by(2, "alone", tmp_path) == [{"error": None, "batches": 120}] * 2
+    assert time.monotonic() - start < 30
 
 
 def test_weights_that_all_ranks_changed_alike_are_no_error(tmp_path):

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import torch.distributed as dist
 from driver_job import Sweeping, losses_of
-from torch import tensor
+from torch import ones, tensor
 
 from mixopt import MixtureDataset, MixtureLoader, MixtureSampler
 from mixopt.errors import MixoptError
@@ -40,15 +40,24 @@ def of_kind(kind, rank):
     """Return what is iterated, its sampler, and what is done after each batch."""
     last = rank == dist.get_world_size() - 1
     order = over(seed=int(last)) if kind == "seed" else over()
+    if kind == "apart":
+        before = over()
+        before.received(40 + last)
+        order.load_state_dict(before.state_dict())
     if kind == "part":
         order = over(rank=0, world_size=dist.get_world_size())
-    mixture = order if kind in {"sampler", "seed", "part"} else loader_of(order)
+    mixture = order if kind in {"sampler", "seed", "part", "apart", "alone"} else loader_of(order)
 
     def after(batch):
         if kind in {"sampler", "loader", "alike", "state"} and batch == 20:
             mixture.set_weights(OTHER if last or kind == "alike" else WEIGHTS, batch + 2)
         if kind == "part":
             check_ranks(order)
+        if kind in {"alone", "apart"}:
+            dist.all_reduce(ones(1))  # as training does
+        if kind == "alone" and batch == 40 and rank == 0:
+            for _, _ in zip(range(60), over(seed=5), strict=False):
+                pass
         if kind == "state" and batch == 30:
             MixtureState(mixture).state_dict()
 

@@ -70,7 +70,7 @@ BOMB = "a: &a [x, x, x, x, x, x, x, x, x, x]\n" + "".join(
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        (BOMB, "more than 200000 values, aliases counted"),
+        (BOMB, "more than 100000 values, aliases counted"),
         ("a: &a [*a]", r":1: .*'\*a' stands within"),
         ("[" * 20_000, "more than 64 sections|too deep"),
         ("? [a]\n: 1", ":1: .*a key is plain text"),
@@ -78,7 +78,7 @@ BOMB = "a: &a [x, x, x, x, x, x, x, x, x, x]\n" + "".join(
         ("a: " + "9" * 5_000, "not valid YAML"),
         ("a: [", ":1: not valid YAML"),
         ("a: !!python/object/apply:os.system [x]", "not valid YAML"),
-        ("x" * 2_000_001, "at most 2000000"),
+        ("x" * 2_000_001, "at most 1000000"),
     ],
 )
 def test_yaml_that_cannot_have_been_meant_is_refused_before_it_is_built(text, message):

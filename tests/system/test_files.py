@@ -2,6 +2,7 @@
 
 import os
 import subprocess
+from pathlib import Path
 
 import pytest
 
@@ -71,3 +72,8 @@ def test_a_disk_that_fills_up_leaves_the_old_file_and_no_other(small_disk):
         write_text(small_disk / "a.txt", "x" * 1_000_000)
     assert (small_disk / "a.txt").read_text() == "old"
     assert os.listdir(small_disk) == ["a.txt"]
+
+
+def test_what_is_no_name_of_a_file_is_one_line():
+    with pytest.raises(RunError, match="'.': cannot be written: it is not the name of a file"):
+        write_text(Path(), "a")

@@ -1,0 +1,104 @@
+"""Tables with absurd names, numbers and types: one line, and no time that grows with a square."""
+
+from __future__ import annotations
+
+import time
+
+import polars as pl
+import pytest
+
+from mixopt import Trials
+from mixopt.errors import TrialsError
+
+ROWS = 4
+
+
+def frame() -> pl.DataFrame:
+    """A table of four finished trials, as others may have written it."""
+    content = {
+        "trial": [f"t{row}" for row in range(ROWS)],
+        "role": "sampled",
+        "seed": 0,
+        "status": "finished",
+        "reason": "",
+        "mixture": [f"m{row}" for row in range(ROWS)],
+        "weight/a": [0.1, 0.2, 0.3, 0.4],
+        "weight/b": [0.9, 0.8, 0.7, 0.6],
+        "loss/x": [1.0, 2.0, 3.0, 4.0],
+        "bpb/x": None,
+        "tokens": 10,
+        "parameters": 10,
+        "proxy": "p",
+        "seconds": 1.0,
+        "round": 0,
+    }
+    return pl.DataFrame(content)
+
+
+def read(table: pl.DataFrame, tmp_path) -> Trials:
+    path = tmp_path / "trials.parquet"
+    table.write_parquet(path)
+    return Trials.read(path)
+
+
+def test_the_table_itself_is_read(tmp_path):
+    assert len(read(frame(), tmp_path)) == ROWS
+
+
+@pytest.mark.parametrize(
+    ("column", "value", "message"),
+    [
+        ("weight/a", {"q": 1}, "column 'weight/a' of the table of trials holds no plain values"),
+        ("loss/x", {"q": 1}, "column 'loss/x' of the table of trials holds no plain values"),
+        ("bpb/x", [1.0], "column 'bpb/x' of the table of trials holds no plain values"),
+        ("mixture", None, "trial 't0': has no fingerprint of its mixture"),
+        ("loss/x", 1e308, "trial 't0': is finished but its loss on 'x' is 1e[+]308"),
+        ("tokens", -1, "trial 't0': tokens is -1; need a number from 0 to 9007199254740992"),
+        ("parameters", 2**62, "trial 't0': parameters is 4611686018427387904; need a number"),
+    ],
+)
+def test_a_cell_that_cannot_be_is_one_line(column, value, message, tmp_path):
+    odd = pl.Series(column, [value] * ROWS)
+    with pytest.raises(TrialsError, match=message):
+        read(frame().with_columns(odd), tmp_path)
+
+
+def test_a_message_shows_no_control_character_of_a_table(tmp_path):
+    odd = pl.Series("seed", ["\x1b[31m"] * ROWS)
+    with pytest.raises(TrialsError) as caught:
+        read(frame().with_columns(odd), tmp_path)
+    assert str(caught.value).isprintable()
+    assert r"\x1b[31m" in str(caught.value)
+
+
+def csv_pair(tmp_path, mixtures: str, losses: str = "index,x\nt,1\n"):
+    for name, text in (("m", mixtures), ("l", losses)):
+        (tmp_path / f"{name}.csv").write_text(text)
+    return tmp_path / "m.csv", tmp_path / "l.csv"
+
+
+@pytest.mark.parametrize("value", ["1e308", "-1", "9" * 30])
+def test_a_size_that_no_model_has_is_named(value, tmp_path):
+    with pytest.raises(TrialsError, match="m.csv: row t: parameters: is .*; need a number from 0"):
+        Trials.from_csv(*csv_pair(tmp_path, f"index,a,parameters\nt,1,{value}\n"))
+
+
+def test_losses_whose_squares_are_no_numbers_are_refused(tmp_path):
+    with pytest.raises(TrialsError, match="its loss on 'x' is 1e[+]200"):
+        Trials.from_csv(*csv_pair(tmp_path, "index,a\nt,1\n", "index,x\nt,1e200\n"))
+
+
+def test_a_device_is_no_table():
+    with pytest.raises(TrialsError, match="/dev/zero: cannot be read: it is a device"):
+        Trials.from_csv("/dev/zero", "/dev/zero")
+
+
+def test_ten_thousand_columns_are_read_in_seconds(tmp_path):
+    names = ",".join(f"c{k}" for k in range(10_000))
+    weights, losses = ",".join(["0.0001"] * 10_000), ",".join(["1"] * 10_000)
+    start = time.process_time()
+    trials = Trials.from_csv(
+        *csv_pair(tmp_path, f"index,{names}\nt,{weights}\n", f"index,{names}\nt,{losses}\n")
+    )
+    assert len(trials.domains) == len(trials.targets) == 10_000
+    assert time.process_time() - start < 10
