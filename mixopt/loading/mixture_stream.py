@@ -163,8 +163,9 @@ class MixtureStream(IterableDataset[Batch]):
             reader = Reader(
                 self._sampler.rank * workers + worker, self._sampler.world_size * workers
             )
-            self._rows = {name: self._rows_of(name, reader) for name in self._sources}
-            self._resume(worker, workers)
+            rows = {name: self._rows_of(name, reader) for name in self._sources}
+            self._resume(rows, worker, workers)
+            self._rows, self._loaded = rows, None
         return self._rows
 
     def _rows_of(self, name: str, reader: Reader) -> DomainRows:
@@ -173,9 +174,10 @@ class MixtureStream(IterableDataset[Batch]):
             name, source, self._form, seed=self._seed, buffer=self._buffer, reader=reader
         )
 
-    def _resume(self, worker: int, workers: int) -> None:
-        state, self._loaded = self._loaded, None
-        if state is None or self._rows is None:
+    def _resume(self, opened: Mapping[str, DomainRows], worker: int, workers: int) -> None:
+        """Go on from a state that was loaded; one that is refused is refused each time."""
+        state = self._loaded
+        if state is None:
             return
         here = [self._sampler.rank, self._sampler.world_size, worker, workers]
         if list(state["readers"]) != here:
@@ -185,9 +187,9 @@ class MixtureStream(IterableDataset[Batch]):
                     *state["readers"], *here
                 )
             )
-        self._sampler.load_state_dict(state["sampler"])
-        for name, rows in self._rows.items():
+        for name, rows in opened.items():
             rows.load_state_dict(state["domains"][name])
+        self._sampler.load_state_dict(state["sampler"])
 
     def _of_rank(self, source: Any) -> Any:
         """Give a `datasets` stream's shards to ranks; it gives them to workers itself."""

@@ -16,6 +16,7 @@ from mixopt.errors import SamplerError, did_you_mean
 from mixopt.sampling.order import Origin
 from mixopt.sampling.schedule import Schedule, StreamLayout
 from mixopt.sampling.stream_spec import StreamSpec
+from mixopt.system import shown_value
 
 
 def map_stream(
@@ -34,6 +35,7 @@ def map_stream(
         SamplerError: A name that is unknown on its side, a domain of the state that is neither
             here nor mapped, two that go to one, another seed, or a state in the middle of a window.
     """
+    _check_names(map_domains)
     before = _sources(saved.layout.names, here.layout.names, map_domains)
     if saved.layout.seed != here.layout.seed:
         raise SamplerError(
@@ -55,6 +57,15 @@ def map_stream(
     )
     origin = Origin(position, tuple(o.counted for o in moved), tuple(o.owed for o in moved))
     return _from_here(here, layout, origin)
+
+
+def _check_names(map_domains: object) -> None:
+    pairs = map_domains.items() if isinstance(map_domains, Mapping) else ((None, None),)
+    if not all(isinstance(old, str) and isinstance(new, str | None) for old, new in pairs):
+        raise SamplerError(
+            f"map_domains: {shown_value(map_domains)} is no mapping of the state's names of"
+            " domains to names here, or to None"
+        )
 
 
 class _Moved(NamedTuple):

@@ -173,7 +173,8 @@ def _difference(found: list[dict[str, Any] | None]) -> str:
 def _field_difference(there: dict[str, Any], here: dict[str, Any]) -> str:
     if there["changes"] != here["changes"] and there["domains"] == here["domains"]:
         return _weights_difference(there, here)
-    field = next(name for name in here if there.get(name) != here[name])
+    fields = sorted(here, key=lambda name: name == "position")  # which follows from the others
+    field = next(name for name in fields if there.get(name) != here[name])
     return f"its {field} is {_short(there.get(field))}, there it is {_short(here[field])}"
 
 

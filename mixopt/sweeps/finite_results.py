@@ -1,11 +1,15 @@
-"""A loss that is no number is a divergence, whatever the proxy calls it."""
+"""What is believed of a result that a proxy reports as finished.
+
+A loss that is no number, or too large to be squared, is a divergence, whatever the proxy calls it.
+Losses on other evaluation domains than the corpus has are none.
+"""
 
 from __future__ import annotations
 
-import math
+from collections.abc import Sequence
 from dataclasses import replace
 
-from mixopt.trials import Losses, TrialResult
+from mixopt.trials import LARGEST_LOSS, Losses, TrialResult, listed
 
 
 def finite(result: TrialResult) -> TrialResult:
@@ -20,6 +24,17 @@ def finite(result: TrialResult) -> TrialResult:
     return replace(result, losses=losses, curve=curve)
 
 
+def on_domains(result: TrialResult, evaluation: Sequence[str]) -> TrialResult:
+    """Return a result; one that is called finished with losses on other domains failed."""
+    if result.status != "finished" or result.losses is None:
+        return result
+    odd = sorted(set(result.losses.nats_per_token) ^ set(evaluation), key=str)
+    if not odd:
+        return result
+    reason = f"the proxy's losses are not those of the corpus's evaluation domains: {listed(odd)}"
+    return replace(result, status="failed", losses=None, curve=(), reason=reason)
+
+
 def _is_finite(losses: Losses) -> bool:
     values = (*losses.nats_per_token.values(), *losses.bits_per_byte.values())
-    return all(math.isfinite(value) for value in values)
+    return all(abs(value) <= LARGEST_LOSS for value in values)

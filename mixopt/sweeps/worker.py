@@ -19,7 +19,7 @@ from typing import Any, TextIO, get_args
 
 from mixopt.corpus import Corpus
 from mixopt.errors import ConfigError, MixoptError
-from mixopt.sweeps.finite_results import finite
+from mixopt.sweeps.finite_results import finite, on_domains
 from mixopt.trials import (
     Doing,
     Progress,
@@ -32,6 +32,7 @@ from mixopt.trials import (
 
 LEAST_SECONDS = 0.1  # between two beats, however often a proxy reports
 # The names that torch's and other libraries' errors have where memory is too short.
+_LONGEST_REASON = 2000  # characters
 _MEMORY_ERRORS = ("OutOfMemoryError", "MemoryError")
 
 
@@ -60,7 +61,7 @@ def failure(error: Exception) -> dict[str, Any]:
     """Return the answer that an exception is."""
     if isinstance(error, MixoptError):
         return {"error": str(error)}
-    text = f"{type(error).__name__}: {' '.join(str(error).split())}"
+    text = f"{type(error).__name__}: {' '.join(str(error).split())}"[:_LONGEST_REASON]
     return {"error": text, "fault": "memory"} if is_of_memory(error) else {"error": text}
 
 
@@ -157,7 +158,9 @@ class Work:
         trials = [trial_from_json(entry) for entry in request["group"]]
         self._heart.begin("training")
         results = proxy.train(trials, corpus, training, self._heart.report)
-        return {"results": [result_to_json(finite(result)) for result in results]}
+        names = corpus.evaluation_names
+        believed = [on_domains(finite(result), names) for result in results]
+        return {"results": [result_to_json(result) for result in believed]}
 
     def _load(self) -> tuple[Proxy, Corpus, Training]:
         if self._loaded is None:

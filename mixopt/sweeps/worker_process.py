@@ -26,6 +26,7 @@ from mixopt.sweeps.watch import Watch
 from mixopt.trials import Progress, Training
 
 ONE_THREAD = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "POLARS_MAX_THREADS")
+LONGEST_LINE = 1 << 28  # bytes
 LAST_WORDS = 1.0  # seconds for what a process wrote before it died to be read
 DYING = 10.0  # seconds until a killed process is left to the kernel
 KILLED_FOR_MEMORY = (-signal.SIGKILL, 128 + signal.SIGKILL)  # the second of a shell or container
@@ -149,9 +150,12 @@ class WorkerProcess:
         stream: IO[bytes] | None = self._process.stdout
         if stream is not None:
             with stream:
-                for line in stream:
+                while line := stream.readline(LONGEST_LINE):
                     if line.endswith(b"\n"):  # else it died while it wrote
                         self._lines.put(line)
+                    elif len(line) == LONGEST_LINE:
+                        self._lines.put(b"more than is read of a line\n")
+                        break
         self._lines.put(None)
 
     def _end_of_process(self) -> Answer:

@@ -60,7 +60,8 @@ class StateFields:
         Raises:
             MixoptError: The state has another, or none.
         """
-        if self.content.get("format") != expected:
+        given = self.content.get("format")
+        if not isinstance(given, str) or given != expected:
             found = "format" in self.content
             says = f"format {shown_value(self.content['format'])}" if found else "it has no format"
             raise self.error(f"{self.where} is not a state of format {expected!r}: {says}")

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     )
     from mixopt.trials.columns import (
         BPB as BPB,
+        LARGEST_LOSS as LARGEST_LOSS,
         LOSS as LOSS,
         PREFIX as PREFIX,
         WEIGHT as WEIGHT,
@@ -64,7 +65,16 @@ else:
         __name__,
         {
             "checks": ["check_trials", "settled", "trials_fingerprint"],
-            "columns": ["BPB", "LOSS", "PREFIX", "Unit", "WEIGHT", "listed", "schema"],
+            "columns": [
+                "BPB",
+                "LARGEST_LOSS",
+                "LOSS",
+                "PREFIX",
+                "Unit",
+                "WEIGHT",
+                "listed",
+                "schema",
+            ],
             "design_table": ["read_design", "write_design"],
             "expert_table": ["TrialExperts", "write_experts"],
             "proxy": [

@@ -1,6 +1,7 @@
 """A worker that stops, dies, hangs or babbles costs its own training, and nothing else."""
 
 import os
+import re
 import sys
 
 import pytest
@@ -97,6 +98,52 @@ def test_garbage_on_the_pipe_is_the_reason_and_the_rest_go_on(faulty_sweep):
     assert failed(results) == ["c", "d"]
     reason = "the worker's answer cannot be used: a line: results: should be a valid list, got 7"
     assert results["c"].reason == reason
+
+
+@pytest.mark.parametrize("fault", ["nested", "bytes", "endless"])
+def test_whatever_is_on_the_pipe_is_a_reason_in_one_line(faulty_sweep, fault):
+    results = faulty_sweep(fault=fault, at="c", times=9, patience=20.0)
+    assert failed(results) == ["c", "d"]
+    assert results["c"].reason.startswith("the worker's answer cannot be used: a line")
+    assert results["c"].reason.isprintable()
+    assert len(results["c"].reason) < 500
+
+
+@pytest.mark.parametrize(
+    ("fault", "said"),
+    [("leave", "ended with exit code 0"), ("close", "the worker closed its pipe|ended with")],
+)
+def test_a_worker_that_leaves_or_closes_its_pipe_has_died(faulty_sweep, undisturbed, fault, said):
+    assert faulty_sweep(fault=fault, at="c", patience=20.0) == undisturbed
+    assert re.search(said, faulty_sweep.said[0])
+
+
+OF_OTHERS = "the proxy returned results of other trials than it was given"
+
+
+@pytest.mark.parametrize(
+    ("lie", "said", "status"),
+    [
+        ("missing", OF_OTHERS, ["failed", "failed"]),
+        ("extra", OF_OTHERS, ["failed", "failed"]),
+        ("others", OF_OTHERS, ["failed", "failed"]),
+        ("turned", OF_OTHERS, ["failed", "failed"]),
+        ("twice", OF_OTHERS, ["failed", "failed"]),
+        ("none", "TypeError", ["failed", "failed"]),
+        ("number", "TypeError", ["failed", "failed"]),
+        ("nan", "a loss that is not finite", ["diverged", "finished"]),
+        ("large", "a loss that is not finite", ["diverged", "finished"]),
+        ("names", "not those of the corpus's evaluation domains: ", ["failed", "finished"]),
+        ("status", "status: should be", ["failed", "failed"]),
+        ("tokens", "tokens: should be", ["failed", "failed"]),
+        ("long", "", ["finished", "finished"]),
+    ],
+)
+def test_results_that_cannot_be_fail_with_the_reason(faulty_sweep, undisturbed, lie, said, status):
+    results = faulty_sweep(at="c", lie=lie)
+    assert [results["c"].status, results["d"].status] == status
+    assert said in (results["c"].reason or "")
+    assert [results[name] for name in "abef"] == [undisturbed[name] for name in "abef"]
 
 
 def test_a_worker_that_dies_in_the_middle_of_an_answer_has_died(faulty_sweep, undisturbed):

@@ -82,3 +82,11 @@ def test_more_rows_taken_than_the_block_has_is_refused():
     one.load_state_dict(replaced(advanced().state_dict(), ("domains", "web", "taken"), 99))
     with pytest.raises(CorpusError, match="taken: 99 is more than the 16 rows of the block"):
         next(iter(one))
+
+
+def test_a_state_that_is_refused_at_the_first_batch_is_refused_each_time():
+    one, state = stream(), advanced().state_dict()
+    one.load_state_dict(replaced(state, ("domains", "code", "taken"), 2**31))
+    for _ in range(2):
+        with pytest.raises(CorpusError, match="taken: 2147483648 is more than the"):
+            next(iter(one))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import time
+from dataclasses import replace
 from pathlib import Path
 
 from mixopt.trials import Losses, Progress, TrialResult
@@ -24,9 +25,11 @@ class Faulty:
         at: The trial that it happens to.
         times: How often; a file counts.
         fits: The largest group that memory is enough for.
+        lie: What is returned for the group of the trial `at` in place of its results.
     """
 
-    def __init__(self, log, size=2, seconds=0.0, fault="", at="", times=1, fits=64):
+    def __init__(self, log, size=2, seconds=0.0, fault="", at="", times=1, fits=64, lie=""):
+        self.lie = lie
         self.log, self.size, self.seconds = Path(log), size, seconds
         self.fault, self.at, self.times, self.fits = fault, at, times, fits
 
@@ -46,7 +49,28 @@ class Faulty:
             time.sleep(self.seconds / STEPS)
             report(Progress(total * step // STEPS, total))
         self._note("ended", names)
-        return [_result(trial, corpus, training) for trial in trials]
+        results = [_result(trial, corpus, training) for trial in trials]
+        return self._lied(results) if self.at in names and self.lie else results
+
+    def _lied(self, results):
+        """Return other results than were found."""
+        first, *others = results
+        changed = {
+            "missing": others,
+            "extra": [*results, replace(first, trial="z")],
+            "others": [replace(one, trial=f"{one.trial}2") for one in results],
+            "turned": results[::-1],
+            "twice": [first, *results],
+            "none": None,
+            "number": 7,
+            "nan": [replace(first, losses=_times(first.losses, float("nan"))), *others],
+            "large": [replace(first, losses=_times(first.losses, 1e308)), *others],
+            "names": [replace(first, losses=Losses(1, {"web": 1.0}, {})), *others],
+            "status": [replace(first, status="splendid"), *others],
+            "tokens": [replace(first, tokens=2**63), *others],
+            "long": [replace(first, reason="x" * 30_000_000), *others],
+        }
+        return changed[self.lie]
 
     def _happens(self):
         if not self.fault:
@@ -98,6 +122,27 @@ class Faulty:
         self._write(b'{"results": [{"tri')
         os._exit(3)
 
+    def _leave(self, report, total):
+        """End well in the middle of a training."""
+        os._exit(0)
+
+    def _close(self, report, total):
+        """Close all pipes, and go on."""
+        os.closerange(3, 32)
+        time.sleep(60)
+
+    def _endless(self, report, total):
+        """Write a line that does not end."""
+        for _ in range(300):
+            self._write(b"x" * (1 << 20))
+        time.sleep(60)
+
+    def _nested(self, report, total):
+        self._write(b"[" * 1_000_000 + b"\n")
+
+    def _bytes(self, report, total):
+        self._write(bytes(range(256)) + b"\n")
+
     def _write(self, content):
         for number in range(3, 32):
             link = Path(f"/proc/self/fd/{number}")
@@ -110,6 +155,10 @@ class Faulty:
             time.sleep(20)
             os._exit(0)
         os._exit(3)
+
+
+def _times(losses, factor):
+    return Losses(losses.tokens, *(dict.fromkeys(losses.nats_per_token, factor) for _ in range(2)))
 
 
 def _result(trial, corpus, training):
