@@ -3,7 +3,7 @@ UV := $(shell command -v uv 2>/dev/null || echo .tools/bin/uv)
 RUN := $(UV) run --frozen
 USER_RUN := $(RUN) --no-dev --extra regressors --extra proxies --extra mlflow
 
-.PHONY: quickstart test check bench mutants notebooks wheel
+.PHONY: quickstart test check bench mutants faults fuzz notebooks wheel
 quickstart: $(UV)
 	$(USER_RUN) mixopt run experiments/quickstart.yaml --out runs/quickstart
 
@@ -21,6 +21,13 @@ bench: $(UV)
 
 mutants: $(UV)
 	$(RUN) python experiments/checks/mutants.py
+
+faults: $(UV)
+	MIXOPT_FAULTS=5 $(RUN) pytest -q tests/faults
+
+SECONDS := 900
+fuzz: $(UV)
+	OMP_NUM_THREADS=1 $(RUN) python experiments/checks/fuzz.py --seconds $(SECONDS)
 
 notebooks: $(UV)
 	$(RUN) python experiments/checks/run_notebooks.py

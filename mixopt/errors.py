@@ -22,9 +22,27 @@ mends it. The command line prints it after ``mixopt:`` and exits with 2.
 from __future__ import annotations
 
 import difflib
+import unicodedata
 from collections.abc import Iterable
 
+# Control characters, halves of surrogate pairs, separators of lines and paragraphs.
+_CONTROLS = frozenset({"Cc", "Cs", "Zl", "Zp"})
+# Marks that change the direction of the text around them: it would not be what it looks like.
+_DIRECTION_MARKS = frozenset("\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")
+
 LONGEST_MESSAGE = 2000  # characters
+
+
+def is_control(character: str) -> bool:
+    """Tell whether a character ends a line, steers a terminal, or changes how others read."""
+    return unicodedata.category(character) in _CONTROLS or character in _DIRECTION_MARKS
+
+
+def plain_line(text: str) -> str:
+    """Return text of unknown origin as one line, its control characters as escapes."""
+    if text.isprintable():
+        return text
+    return "".join(c.encode("unicode_escape").decode("ascii") if is_control(c) else c for c in text)
 
 
 class MixoptError(Exception):
@@ -32,16 +50,10 @@ class MixoptError(Exception):
 
     def __str__(self) -> str:
         """Return the message on one line of bounded length, whatever names or values are in it."""
-        text = super().__str__()
-        if not text.isprintable():
-            text = "".join(c if c.isprintable() else _escaped(c) for c in text)
+        text = plain_line(super().__str__())
         if len(text) <= LONGEST_MESSAGE:
             return text
         return f"{text[: LONGEST_MESSAGE * 3 // 4]} ... {text[-LONGEST_MESSAGE // 4 :]}"
-
-
-def _escaped(character: str) -> str:
-    return character.encode("unicode_escape").decode()
 
 
 class ConfigError(MixoptError):

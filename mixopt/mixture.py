@@ -22,7 +22,7 @@ import yaml
 from numpy.typing import ArrayLike
 
 from mixopt.errors import MixtureError, did_you_mean
-from mixopt.system import Array, check_names, read_yaml
+from mixopt.system import Array, check_name, read_yaml
 
 SUM_TOLERANCE = 1e-6
 
@@ -40,12 +40,15 @@ class Mixture(Mapping[str, float]):
             tolerance: How far from 1 the sum may be.
 
         Raises:
-            MixtureError: No domain, a weight that is negative or not finite, or a sum that
-                is further from 1 than `tolerance`.
+            MixtureError: No domain, a name that cannot be one, a weight that is negative or not
+                finite, or a sum that is further from 1 than `tolerance`.
         """
         if not weights:
             raise MixtureError("a mixture needs at least one domain")
-        values = {str(name): _number(str(name), value) for name, value in weights.items()}
+        names = [check_name(str(name), "domain", MixtureError) for name in weights]
+        values = {
+            name: _number(name, value) for name, value in zip(names, weights.values(), strict=True)
+        }
         total = math.fsum(values.values())
         if abs(total - 1.0) > tolerance:
             raise MixtureError(
@@ -98,7 +101,6 @@ class Mixture(Mapping[str, float]):
         if not isinstance(weights, dict):
             raise MixtureError(f"{path}: expected 'weights:' with a number for each domain")
         try:
-            check_names([str(name) for name in weights], "domain", error=MixtureError)
             return cls(weights)
         except MixtureError as error:
             raise MixtureError(f"{path}: {error}") from error

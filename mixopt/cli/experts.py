@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from mixopt.cli.options import AsJson, Directory, Trusted, app, print_json, say
+from mixopt.cli.options import AsJson, Directory, Trusted, app, print_json, say, show
 
 
 @app.command("experts")
@@ -15,5 +15,5 @@ def experts_command(directory: Directory, trust: Trusted = False, as_json: AsJso
     if as_json:
         print_json({**found.as_dict(), "figures": [str(file) for file in files]})
         return
-    print(found)
+    show(found)
     say(f"experts: figures: {', '.join(str(file) for file in files)}")

@@ -36,6 +36,7 @@ from mixopt.cli.options import (
     print_json,
     say,
     scale_name,
+    show,
     table_options,
     unit_name,
 )
@@ -176,8 +177,8 @@ def _fit_tables(
     write_fit_folder(out, table, fitted)
     for note in fitted.trials.notes:
         say(f"fit: {note}")
-    print(f"fit: {fitted.summary()}")
-    print(f"next: mixopt propose {out}{' --trust' if ':' in fitted.name else ''}")
+    show(f"fit: {fitted.summary()}")
+    show(f"next: mixopt propose {out}{' --trust' if ':' in fitted.name else ''}")
 
 
 @app.command("evaluate")
@@ -205,7 +206,7 @@ def evaluate_command(
     options = table_options(key, tolerance, ignore, drop_incomplete, unit)
     unseen = TableFiles(mixtures, losses, trials).read("evaluate", options)
     found = load_fit(directory, trust=trust).evaluate(unseen, affine=affine)
-    print_json(found) if as_json else print(evaluation_text(found))
+    print_json(found) if as_json else show(evaluation_text(found))
 
 
 @app.command("import")
@@ -236,8 +237,8 @@ def import_trials_command(
     for note in trials.notes:
         say(f"import: {note}")
     finished = sum(status == "finished" for status in trials.table["status"])
-    print(
+    show(
         f"{path}: {len(trials)} trials ({finished} finished), {len(trials.domains)} domains,"
         f" {len(trials.targets)} evaluation domains"
     )
-    print(f"next: mixopt fit --trials {path} --out {path.parent / 'fits' / path.stem}")
+    show(f"next: mixopt fit --trials {path} --out {path.parent / 'fits' / path.stem}")

@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Annotated, Any, cast, get_args
 
 import typer
 
+from mixopt.errors import plain_line
+
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
@@ -199,7 +201,7 @@ def print_run(run: Run, as_json: bool) -> None:
     if as_json:
         print_json(run_summary(run))
     else:
-        print(summary_text(run))
+        show(summary_text(run))
 
 
 def next_step(run: Run) -> None:
@@ -208,9 +210,9 @@ def next_step(run: Run) -> None:
 
     waiting = [step.name for step in STEPS if not run.is_done(step.name)]
     if waiting:
-        print(f"next: {run.command(waiting[0])}")
+        show(f"next: {run.command(waiting[0])}")
     else:
-        print(f"all steps are done: {run.path / 'report.html'}")
+        show(f"all steps are done: {run.path / 'report.html'}")
 
 
 def print_json(content: dict[str, Any]) -> None:
@@ -218,6 +220,11 @@ def print_json(content: dict[str, Any]) -> None:
     print(json.dumps(content, indent=1))
 
 
+def show(text: object) -> None:
+    """Print an answer; what it quotes of a run directory cannot steer the terminal."""
+    print("\n".join(plain_line(line) for line in str(text).split("\n")))
+
+
 def say(line: str) -> None:
     """Write a line to standard error."""
-    sys.stderr.write(line + "\n")
+    sys.stderr.write(plain_line(line) + "\n")

@@ -18,6 +18,7 @@ from mixopt.cli.options import (
     print_json,
     risk_of,
     say,
+    show,
 )
 from mixopt.errors import ConfigError
 
@@ -133,7 +134,7 @@ def _propose_one(
     proposal = propose_from(source, target=target, asked=asked, trust=question.trust)
     path = out or source / "proposals" / f"{target or 'objective'}.yaml"
     proposal.to_file(path)
-    print_json(proposal.to_json()) if as_json else print(proposal_text(proposal))
+    print_json(proposal.to_json()) if as_json else show(proposal_text(proposal))
     say(f"proposal: {path}")
 
 
@@ -152,5 +153,5 @@ def _propose_front(
     folder = out or source / "proposals" / "-".join(["front", *targets])
     front.to_folder(folder)
     write_text(folder / "front.svg", figure_svg(plot_front(front, fit.trials)))
-    print_json(front.to_json()) if as_json else print(front_text(front))
+    print_json(front.to_json()) if as_json else show(front_text(front))
     say(f"proposals, a point each, and front.svg: {folder}")

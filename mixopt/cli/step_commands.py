@@ -21,6 +21,7 @@ from mixopt.cli.options import (
     print_json,
     print_run,
     say,
+    show,
 )
 
 if TYPE_CHECKING:
@@ -92,4 +93,4 @@ def status_command(
         print_json(status)
     else:
         for line in status_lines(status):
-            print(line)
+            show(line)

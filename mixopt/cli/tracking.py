@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from mixopt.cli.options import AsJson, Directory, app, print_json
+from mixopt.cli.options import AsJson, Directory, app, print_json, show
 
 
 @app.command("sync")
@@ -29,6 +29,6 @@ def sync_command(
     from mixopt.tracking import sync, sync_line
 
     result = sync(directory, uri, config=config, trust=trust)
-    print_json(result.to_json()) if as_json else print(sync_line(directory, result))
+    print_json(result.to_json()) if as_json else show(sync_line(directory, result))
     if result.trouble:
         raise typer.Exit(1)

@@ -15,6 +15,7 @@ from mixopt.cli.options import (
     directory_of,
     print_json,
     say,
+    show,
 )
 
 
@@ -37,7 +38,7 @@ def pretrain_command(
     result = pretrain(config, directory, overrides or (), say=say)
     if int(os.environ.get("RANK", "0")):
         return
-    print_json(result.to_json()) if as_json else print("\n".join(result_lines(result)))
+    print_json(result.to_json()) if as_json else show("\n".join(result_lines(result)))
     if not result.is_finished:
         say(f"pretrain: stopped at step {result.step}; the same command goes on from here")
 
@@ -69,7 +70,7 @@ def simulate_command(
         corpus=corpus,
         max_epochs=max_epochs,
     )
-    print_json(simulation_json(simulation)) if as_json else print(
+    print_json(simulation_json(simulation)) if as_json else show(
         "\n".join(simulation_lines(simulation))
     )
 
@@ -119,4 +120,4 @@ def import_command(
         dtype=dtype,
         vocab_size=vocab_size,
     )
-    print(f"{out}: {shards.tokens:,} tokens, {shards.documents:,} documents")
+    show(f"{out}: {shards.tokens:,} tokens, {shards.documents:,} documents")

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from mixopt.cli.options import AsJson, Directory, Trusted, app, print_json
+from mixopt.cli.options import AsJson, Directory, Trusted, app, print_json, show
 
 if TYPE_CHECKING:
     from mixopt.run_directory import CheckedPart
@@ -29,7 +29,7 @@ def verify_command(
     if as_json:
         print_json({"path": str(directory), "parts": [part.to_json() for part in parts]})
     else:
-        print(verification_text(parts))
+        show(verification_text(parts))
     if any(part.faults for part in parts):
         raise typer.Exit(1)
 

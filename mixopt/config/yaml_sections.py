@@ -198,4 +198,5 @@ def _origin(location: Location, path: Path, origins: dict[Location, str]) -> str
 
 
 def _dotted(location: Location) -> str:
-    return ".".join(str(part) for part in location)
+    parts = [str(part) for part in location]
+    return ".".join(part if part.isprintable() else shown_name(part) for part in parts)

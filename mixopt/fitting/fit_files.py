@@ -18,11 +18,17 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any
 
+import numpy as np
 import polars as pl
 from pydantic import Field
 
 from mixopt.errors import RunError
+from mixopt.fitting.capabilities import Predictor
+from mixopt.fitting.fit_data import FitData
+from mixopt.fitting.fit_report import SCHEMA as REPORT_COLUMNS
+from mixopt.fitting.held_out_predictions import COLUMNS as HELD_OUT_COLUMNS, OBJECTIVE
 from mixopt.fitting.model_sizes import ModelSize
+from mixopt.fitting.regressor import check_predicts, read_regressor
 from mixopt.fitting.repetition import Repetition
 from mixopt.objective import Kind, Objective, Scale, Unit
 from mixopt.system import (
@@ -171,3 +177,52 @@ def read_fit_table(path: Path, columns: Mapping[str, Any]) -> pl.DataFrame:
         if table.schema.get(name) != kind:
             raise RunError(f"{path}: {name}: expected a column of {kind}; {AGAIN}")
     return table
+
+
+def read_evidence(path: Path, name: str, data: FitData) -> tuple[pl.DataFrame, pl.DataFrame]:
+    """Read what is known of a fit's regressors: the report, and the held-out predictions.
+
+    Args:
+        path: The folder of the fit.
+        name: The chosen regressor.
+        data: What it was fitted on.
+
+    Raises:
+        RunError: They are not of this regressor and these trials.
+    """
+    report = read_fit_table(path / "report.parquet", REPORT_COLUMNS)
+    rows = report.filter(pl.col("target") == OBJECTIVE)
+    for predictor in (name, "mean"):
+        if not rows.filter(pl.col("predictor") == predictor)["rmse"].is_finite().any():
+            raise RunError(f"{path / 'report.parquet'}: no error of {predictor!r}; {AGAIN}")
+    held_out = read_fit_table(path / "held_out.parquet", HELD_OUT_COLUMNS)
+    own = held_out.filter(pl.col("predictor") == name)
+    for target in data.trials.targets:
+        found = own.filter(pl.col("target") == target)
+        numbers = found.select("predicted", "std").to_numpy()
+        same = found["trial"].to_list() == data.trials.table["trial"].to_list()
+        if not same or not np.isfinite(numbers.astype(np.float64)).all():
+            raise RunError(
+                f"{path / 'held_out.parquet'}: {target}: not a prediction of {name!r} for each"
+                f" trial; {AGAIN}"
+            )
+    return report, held_out
+
+
+def read_fitted(path: Path, name: str, data: FitData, *, saved: bool) -> Predictor:
+    """Read the regressor of a fit's folder, and see that it predicts; or fit it again.
+
+    Args:
+        path: The folder of the fit.
+        name: Of the regressor.
+        data: What it was fitted on.
+        saved: Whether the folder has it.
+
+    Raises:
+        PluginError: It cannot be read, or cannot predict.
+    """
+    if not saved:
+        return data.fitted(name)
+    found = read_regressor(name, path / "regressor", data.make(name))
+    check_predicts(str(path), found, data.rows(name, found)[:2], len(data.trials.targets))
+    return found

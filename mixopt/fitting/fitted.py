@@ -33,19 +33,20 @@ from mixopt.fitting.fit_data import FitData
 from mixopt.fitting.fit_files import (
     FORMAT,
     read_content,
-    read_fit_table,
+    read_evidence,
+    read_fitted,
     read_trials,
     write_content,
     write_tables,
 )
-from mixopt.fitting.fit_report import SCHEMA as REPORT_COLUMNS, summary_line
-from mixopt.fitting.held_out_predictions import COLUMNS as HELD_OUT_COLUMNS, held_out_columns
+from mixopt.fitting.fit_report import summary_line
+from mixopt.fitting.held_out_predictions import held_out_columns
 from mixopt.fitting.intervals import Calibration, calibrate
 from mixopt.fitting.model_sizes import AtSize, ModelSize
 from mixopt.fitting.pilot_regressor import Corrected
 from mixopt.fitting.pilots import Pilots, aligned, learn_pilots, read_pilots
 from mixopt.fitting.prediction import Prediction, as_weights
-from mixopt.fitting.regressor import check_predicts, predict_with_std, read_regressor
+from mixopt.fitting.regressor import predict_with_std
 from mixopt.fitting.repetition import Repetition
 from mixopt.mixture import Mixture
 from mixopt.objective import Objective
@@ -361,11 +362,10 @@ class Fit:
         )
         return cls(
             name,
-            _regressor(path, name, data, saved=content.saved),
+            read_fitted(path, name, data, saved=content.saved),
             data.objective,
             data.trials,
-            read_fit_table(path / "report.parquet", REPORT_COLUMNS),
-            read_fit_table(path / "held_out.parquet", HELD_OUT_COLUMNS),
+            *read_evidence(path, name, data),
             data.seed,
             data.folds,
             size=None if size is None else size.value(),
@@ -394,12 +394,3 @@ class Fit:
 
     def _further(self) -> dict[str, ModelSize | Repetition | Pilots | None]:
         return {"size": self.size, "repetition": self.repetition, "pilots": self.pilots}
-
-
-def _regressor(path: Path, name: str, data: FitData, *, saved: bool) -> Predictor:
-    """Read the regressor of a folder, and see that it predicts; or fit it again."""
-    if not saved:
-        return data.fitted(name)
-    found = read_regressor(name, path / "regressor", data.make(name))
-    check_predicts(str(path), found, data.rows(name, found)[:2], len(data.trials.targets))
-    return found

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from mixopt.config import ConstraintsConfig, ProposeConfig, RiskConfig
+from mixopt.errors import RunError
 from mixopt.pipeline.fit_folder import load_fit
 from mixopt.proposals import Front, Proposal, Question
 from mixopt.run_directory import collapsed_trials, load_run
@@ -51,6 +52,7 @@ def propose_from(
     Raises:
         ConfigError: An unknown target or domain, or constraints that cannot be read.
         InfeasibleError: Constraints that no mixture meets.
+        RunError: The directory is a run's without its corpus, and no inventory is asked for.
     """
     return _question(Path(directory), asked or Asked(), trust).proposal(target)
 
@@ -98,8 +100,12 @@ def _question(directory: Path, asked: Asked, trust: Trust) -> Question:
 
 
 def _corpus_inventory(directory: Path) -> dict[str, int] | None:
-    """Return the tokens of each domain where the folder has a corpus."""
+    """Return the tokens of each domain where the folder has a corpus, as that of a run has."""
     from mixopt.corpus import Corpus
 
     path = directory / "corpus"
+    if (directory / "config.yaml").exists() and not path.exists():
+        raise RunError(
+            f"{path}: is missing, and with it the tokens of the domains: give --inventory"
+        )
     return Corpus.open(path, verify=False).inventory if path.exists() else None

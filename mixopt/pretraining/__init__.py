@@ -13,7 +13,10 @@ from mixopt.system.lazy_names import lazy_names
 
 if TYPE_CHECKING:
     from mixopt.pretraining.checkpoints import Checkpoints as Checkpoints
-    from mixopt.pretraining.config import PretrainConfig as PretrainConfig
+    from mixopt.pretraining.config import (
+        PretrainConfig as PretrainConfig,
+        load_pretraining as load_pretraining,
+    )
     from mixopt.pretraining.pretraining_run import pretrain as pretrain
     from mixopt.pretraining.ranks import joined as joined
     from mixopt.pretraining.result import result_lines as result_lines
@@ -31,7 +34,7 @@ else:
         __name__,
         {
             "checkpoints": ["Checkpoints"],
-            "config": ["PretrainConfig"],
+            "config": ["PretrainConfig", "load_pretraining"],
             "ranks": ["joined"],
             "result": ["result_lines"],
             "pretraining_run": ["pretrain"],

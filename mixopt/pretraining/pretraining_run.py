@@ -30,7 +30,7 @@ from mixopt.pretraining.result import PretrainResult
 from mixopt.pretraining.text import HELD_OUT, corpus_path, prepare_for
 from mixopt.routing import SCALARS
 from mixopt.run_directory import working_in
-from mixopt.system import Say, StateFields
+from mixopt.system import Say, StateFields, git_commit
 from mixopt.tracking import Tracker, code_tags, corpus_datasets, streamed_datasets
 
 
@@ -108,7 +108,7 @@ def _tracked(parts: Parts, loop: Loop, out: Path, ranks: Ranks, warn: Say) -> It
         tracker.start(
             "pretrain",
             _params(config, ranks),
-            code_tags(run_fingerprint(config)),
+            code_tags(run_fingerprint(config), git_commit()),
             name=f"{out.resolve().name}/pretrain",
             datasets=_datasets(config, out, parts.sampler.mixture_at(0)),
         )

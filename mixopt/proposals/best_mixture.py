@@ -22,8 +22,7 @@ from mixopt.objective import Objective
 from mixopt.proposals.collapsed_experts import SOURCE
 from mixopt.proposals.evidence import (
     Confidence,
-    best_observed,
-    epochs_of,
+    described,
     optimism_of,
     origin_of,
     stability_of,
@@ -102,21 +101,19 @@ def propose_mixture(
     points_KD = np.stack([mixture.array, *(one.array for one in compared.values())])
     refits = search_again(again, problem, points_KD, config=config, seed=seed) if again else None
     confidence = Confidence.of(fit, objective, points_KD, refits)
-    proposal = Proposal(
-        mixture=mixture,
-        natural=compared["natural"],
-        objective=objective.describe(),
-        unit=objective.value_unit,
-        predicted_objective=confidence.proposal(),
-        gains={name: confidence.gain(place) for place, name in enumerate(compared, start=1)},
-        best_trial=best_trial(trials, objective)[0],
-        best_observed=best_observed(fit, objective),
-        losses=confidence.losses(mixture),
-        epochs=epochs_of(mixture, inventory, config.target_tokens),
+    said = described(
+        mixture,
+        compared,
+        confidence,
+        trials,
+        inventory=inventory,
+        target_tokens=config.target_tokens,
+    )
+    proposal = replace(
+        said,
         binding=(*constraints.binding(mixture), *_guarding(problem, mixture)),
         stability=stability_of(mixture, refits),
         optimism=optimism_of(fit, objective, problem, refits),
-        warnings=(),
         provenance=origin_of(fit, found, config, seed),
     )
     warnings = proposal_warnings(proposal, fit, objective, constraints, kept, collapsed or ())

@@ -21,13 +21,15 @@ from mixopt.mixture import Mixture
 from mixopt.objective import Objective
 from mixopt.proposals.optimism import Optimism, estimate_optimism
 from mixopt.proposals.problem import Found, Problem
-from mixopt.proposals.proposal import Interval, Stability
+from mixopt.proposals.proposal import Interval, Proposal, Stability
 from mixopt.proposals.stability import Refits
 from mixopt.system import Array, __version__
+from mixopt.trials import best_trial
 
 if TYPE_CHECKING:
     from mixopt.config import ProposeConfig
     from mixopt.fitting import Fit
+    from mixopt.trials import Trials
 
 LEVEL = 0.9
 
@@ -78,6 +80,45 @@ class Confidence:
             moved = _spread(values_BK[:, place] - values_BK[:, 0])
         gain = self.values_K[place] - self.values_K[0]
         return Interval.around(gain, float(np.hypot(error, moved)))
+
+
+def described(
+    mixture: Mixture,
+    compared: Mapping[str, Mixture],
+    confidence: Confidence,
+    trials: Trials,
+    *,
+    inventory: Mapping[str, int] | None,
+    target_tokens: int | None,
+) -> Proposal:
+    """Return what a fit says of any mixture; of how it was found, nothing.
+
+    Args:
+        mixture: The mixture.
+        compared: What its gains are over, by name, in the order of the confidence's points.
+        confidence: Predictions of it, then of what it is compared with.
+        trials: The trials, among which the best observed one is found.
+        inventory: Distinct tokens of each domain, for epochs.
+        target_tokens: Length of the full run, for epochs.
+    """
+    objective = confidence.objective
+    return Proposal(
+        mixture=mixture,
+        natural=compared["natural"],
+        objective=objective.describe(),
+        unit=objective.value_unit,
+        predicted_objective=confidence.proposal(),
+        gains={name: confidence.gain(place) for place, name in enumerate(compared, start=1)},
+        best_trial=best_trial(trials, objective)[0],
+        best_observed=best_observed(confidence.fit, objective),
+        losses=confidence.losses(mixture),
+        epochs=epochs_of(mixture, inventory, target_tokens),
+        binding=(),
+        stability=None,
+        optimism=Optimism(None, None),
+        warnings=(),
+        provenance={},
+    )
 
 
 def stability_of(mixture: Mixture, refits: Refits | None) -> Stability | None:

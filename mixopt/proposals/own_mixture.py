@@ -17,12 +17,10 @@ import numpy as np
 from mixopt.mixture import Mixture
 from mixopt.objective import Objective
 from mixopt.proposals.best_mixture import compared_mixtures
-from mixopt.proposals.evidence import Confidence, best_observed, epochs_of
-from mixopt.proposals.optimism import Optimism
+from mixopt.proposals.evidence import Confidence, described
 from mixopt.proposals.proposal import Proposal
 from mixopt.proposals.proposal_warnings import proposal_warnings
 from mixopt.system import __version__
-from mixopt.trials import best_trial
 
 if TYPE_CHECKING:
     from mixopt.constraints import Constraints
@@ -64,21 +62,12 @@ def predict_own_mixture(
     compared = compared_mixtures(natural.over(fit.domains), trials, objective)
     points_KD = np.stack([mixture.array, *(one.array for one in compared.values())])
     confidence = Confidence.of(fit, objective, points_KD, None)
-    found = Proposal(
-        mixture=mixture,
-        natural=compared["natural"],
-        objective=objective.describe(),
-        unit=objective.value_unit,
-        predicted_objective=confidence.proposal(),
-        gains={name: confidence.gain(place) for place, name in enumerate(compared, start=1)},
-        best_trial=best_trial(trials, objective)[0],
-        best_observed=best_observed(fit, objective),
-        losses=confidence.losses(mixture),
-        epochs=epochs_of(mixture, inventory, target_tokens),
+    said = described(
+        mixture, compared, confidence, trials, inventory=inventory, target_tokens=target_tokens
+    )
+    found = replace(
+        said,
         binding=tuple(constraints.binding(mixture)),
-        stability=None,
-        optimism=Optimism(None, None),
-        warnings=(),
         provenance={
             "mixopt": __version__,
             "regressor": fit.name,

@@ -31,6 +31,7 @@ import yaml
 
 from mixopt.errors import MixtureError, RunError
 from mixopt.mixture import Mixture
+from mixopt.objective import UNITS
 from mixopt.proposals.optimism import Optimism
 from mixopt.system import SEAL, StateFields, check_seal, read_yaml, sealed, write_text
 
@@ -178,7 +179,7 @@ class Proposal:
             mixture=mixture,
             natural=Mixture(fields.part("natural").content).over(mixture.domains),
             objective=objective.text("minimised"),
-            unit=objective.text("unit"),
+            unit=objective.one_of("unit", UNITS),
             predicted_objective=_interval(objective),
             gains={name: _interval(gain.part(name)) for name in gain.content},
             best_trial=best.text("trial"),
@@ -189,7 +190,7 @@ class Proposal:
             stability=fields.maybe("stability", lambda name: _stability(fields.part(name))),
             optimism=_optimism(fields.part("optimism")),
             warnings=tuple(fields.texts("warnings")),
-            provenance=fields.part("provenance").content,
+            provenance=_provenance(fields.part("provenance")),
         )
 
     def _repr_html_(self) -> str:
@@ -241,6 +242,12 @@ def _stability(fields: StateFields) -> Stability:
 
 def _optimism(fields: StateFields) -> Optimism:
     return Optimism(fields.maybe("refits", fields.number), fields.maybe("held_out", fields.number))
+
+
+def _provenance(fields: StateFields) -> Mapping[str, Any]:
+    if "target_tokens" in fields.content:
+        fields.maybe("target_tokens", fields.whole)
+    return fields.content
 
 
 def _cells(row: list[str]) -> list[str]:

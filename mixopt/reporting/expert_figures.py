@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from matplotlib.figure import Figure
-
+from mixopt.reporting.drawing import Figure
 from mixopt.reporting.expert_plots import (
     plot_distances,
     plot_domain_experts,

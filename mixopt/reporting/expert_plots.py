@@ -12,11 +12,8 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-from matplotlib.axes import Axes
-from matplotlib.colors import LinearSegmentedColormap
-from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator
 
+from mixopt.reporting.drawing import Axes, Figure, LinearSegmentedColormap, MaxNLocator
 from mixopt.reporting.figure_style import COLOURS, FAINT, INK, LETTER, label, legend, new_figure
 from mixopt.routing import (
     Assignments,

@@ -12,9 +12,8 @@ from operator import add
 from pathlib import Path
 from typing import Any
 
-from matplotlib.figure import Figure
-
 from mixopt.errors import RoutingError
+from mixopt.reporting.drawing import Figure
 from mixopt.reporting.expert_figures import moving_figures, still_figures
 from mixopt.routing import (
     ENOUGH_SEQUENCES,

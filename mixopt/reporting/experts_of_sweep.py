@@ -10,10 +10,9 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from matplotlib.figure import Figure
-
 from mixopt.errors import MixoptError
 from mixopt.proposals import PROPOSAL, mixture_of
+from mixopt.reporting.drawing import Figure
 from mixopt.reporting.expert_figures import still_figures
 from mixopt.routing import ExpertCounts, Summary
 from mixopt.run_directory import SWEEP, VALIDATE, load_run

@@ -11,9 +11,7 @@ import io
 import re
 from typing import Any
 
-import matplotlib
-from matplotlib.axes import Axes
-from matplotlib.figure import Figure
+from mixopt.reporting.drawing import Axes, Figure, matplotlib
 
 INK, GRID, FAINT, PAPER = "#1c2128", "#d8dde3", "#8a929c", "#fefefe"
 COLOURS = {

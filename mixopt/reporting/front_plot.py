@@ -9,11 +9,8 @@ from itertools import combinations
 from typing import TYPE_CHECKING
 
 import numpy as np
-from matplotlib import colormaps
-from matplotlib.axes import Axes
-from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator, PercentFormatter
 
+from mixopt.reporting.drawing import Axes, Figure, MaxNLocator, PercentFormatter, colormaps
 from mixopt.reporting.figure_style import COLOURS, FAINT, INK, LETTER, label, new_figure
 from mixopt.system import share_text
 

@@ -11,9 +11,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
-from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator, PercentFormatter
 
+from mixopt.reporting.drawing import Figure, MaxNLocator, PercentFormatter
 from mixopt.reporting.figure_style import COLOURS, FAINT, INK, LETTER, label, legend, new_figure
 from mixopt.system import Array, share_text
 

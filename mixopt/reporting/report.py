@@ -40,7 +40,6 @@ from mixopt.run_directory import Run
 from mixopt.system import (
     difference_text,
     duration,
-    git_commit,
     interval_text,
     loss_text,
     machine,
@@ -153,7 +152,7 @@ def _provenance(run: Run) -> PageSection:
     seeds = sorted(set(run.validation.trials.table["seed"])) if run.is_done("validate") else []
     entries = [
         ("machine of the report", machine()),
-        ("commit of the working directory", git_commit() or "not a repository"),
+        ("commit of the working directory", run.commit or "not known"),
         ("corpus", run.corpus.fingerprint),
         ("seed", str(run.config.seed)),
         *([("seeds of the validation", ", ".join(map(str, seeds)))] if seeds else []),

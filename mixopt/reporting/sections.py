@@ -7,13 +7,13 @@ from pathlib import Path
 
 import numpy as np
 import polars as pl
-from matplotlib.figure import Figure
 
 from mixopt.config import SourceConfig
 from mixopt.corpus import Domain
 from mixopt.fitting import CEILING, OBJECTIVE, Fit
 from mixopt.objective import UNITS
 from mixopt.reporting import mixture_plots as plots
+from mixopt.reporting.drawing import Figure
 from mixopt.reporting.figure_style import figure_svg
 from mixopt.reporting.page import PageSection, figure, heading, paragraph, table
 from mixopt.run_directory import Run

@@ -9,10 +9,8 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from matplotlib.axes import Axes
-from matplotlib.figure import Figure
-from matplotlib.ticker import FuncFormatter, MaxNLocator
 
+from mixopt.reporting.drawing import Axes, Figure, FuncFormatter, MaxNLocator
 from mixopt.reporting.figure_style import (
     FAINT,
     INK,

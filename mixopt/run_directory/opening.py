@@ -18,6 +18,7 @@ from mixopt.system import (
     check_sealed_text,
     is_leftover,
     only_one,
+    read_bytes,
     sealed_text,
     write_text,
 )
@@ -58,7 +59,7 @@ def open_run(
         for step in STEPS:
             run.is_done(step.name)
     text = sealed_text(yaml.safe_dump(run.content, sort_keys=False, allow_unicode=True), HEADER)
-    if not record.exists() or record.read_bytes() != text.encode():
+    if not record.exists() or read_bytes(record) != text.encode():
         write_text(record, text)
     return run
 

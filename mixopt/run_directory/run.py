@@ -24,7 +24,7 @@ from mixopt.errors import RunError
 from mixopt.run_directory.step import SWEEP, Step, step_named, steps_before, steps_from
 from mixopt.run_directory.step_fingerprints import step_differences, step_fingerprints
 from mixopt.run_directory.step_records import PROPOSAL, Manifest
-from mixopt.system import Trust, read_yaml
+from mixopt.system import Trust, git_commit, read_yaml
 
 if TYPE_CHECKING:
     from mixopt.config import Config
@@ -167,6 +167,14 @@ class Run:
         """Whether the configuration is the directory's own record, which nobody trusted."""
         record = self.path / "config.yaml"
         return self.trust is not True and Path(self.source).absolute() == record.absolute()
+
+    @property
+    def commit(self) -> str | None:
+        """The commit of the working directory, which may be a foreign run's.
+
+        git runs what a repository names, so that it is not asked about a run that nobody trusted.
+        """
+        return None if self.is_foreign else git_commit()
 
     def fingerprint(self, step: str) -> str:
         """Return the fingerprint of a step of this configuration."""

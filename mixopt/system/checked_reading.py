@@ -35,6 +35,7 @@ DEEPEST = 64  # sections within sections
 MOST_VALUES = 100_000  # of a YAML file, aliases counted with what they stand for
 MOST_DIGITS = 40  # of a whole number: generators of random numbers keep 128 bits
 LARGEST_ARRAY = 1 << 31  # bytes
+LARGEST_FILE = 1 << 28  # bytes; a hole of a terabyte takes no room on a disk
 
 
 @overload
@@ -196,6 +197,7 @@ def read_arrays(path: Path, *, error: type[MixoptError] = RunError) -> dict[str,
     import numpy as np
 
     try:
+        check_regular(path, error)
         with zipfile.ZipFile(path) as archive:
             for entry in archive.infolist():
                 if entry.file_size > LARGEST_ARRAY:
@@ -280,9 +282,22 @@ def _no_yaml(where: str, reason: yaml.YAMLError, error: type[MixoptError]) -> No
     raise error(f"{where}: not valid YAML: {_one_line(reason)}") from reason
 
 
+def check_regular(path: Path, error: type[MixoptError] = RunError) -> None:
+    """Check that a path is no pipe, which would be waited for, and no device.
+
+    Raises:
+        MixoptError: `error`; it is one.
+        OSError: It is not there.
+    """
+    mode = path.stat().st_mode
+    if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):
+        raise error(f"{path}: cannot be read: it is no file")
+
+
 def read_bytes(
     path: Path,
     *,
+    largest: int = LARGEST_FILE,
     error: type[MixoptError] = RunError,
     missing: Callable[[], Exception] | None = None,
 ) -> bytes:
@@ -290,16 +305,18 @@ def read_bytes(
 
     Args:
         path: The file.
+        largest: The most bytes that are read.
         error: What is raised.
         missing: Makes the error to raise where the file is not there.
 
     Raises:
-        MixoptError: `error`; it cannot be read.
+        MixoptError: `error`; it cannot be read, or is larger.
     """
     try:
-        mode = path.stat().st_mode
-        if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):  # a pipe would be waited for
-            raise error(f"{path}: cannot be read: it is no file")
+        check_regular(path, error)
+        size = path.stat().st_size
+        if size > largest:
+            raise error(f"{path}: cannot be read: {size} bytes are too many")
         return path.read_bytes()
     except FileNotFoundError as reason:
         raise (missing() if missing else error(f"{path}: not found")) from reason
@@ -317,7 +334,8 @@ def _adapter(shape: Any) -> Any:
 
 
 def _field_fault(first: Any) -> str:
-    field = ".".join(str(part) for part in first["loc"])
+    parts = [str(part) for part in first["loc"]]
+    field = ".".join(part if part.isprintable() else shown_name(part) for part in parts)
     place = f"{field}: " if field else ""
     if first["type"] == "missing":
         return f"{place}is missing"

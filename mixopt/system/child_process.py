@@ -246,7 +246,11 @@ def _answer(call: Mapping[str, Any], answers: IO[bytes]) -> None:
 def _told(error: Exception) -> bytes:
     known = [kind.__name__ for kind in type(error).__mro__ if hasattr(errors, kind.__name__)]
     name = known[0] if isinstance(error, MixoptError) else type(error).__name__
-    return json.dumps({"error": name, "message": " ".join(str(error).split())[:4_000]}).encode()
+    return json.dumps({"error": name, "message": _one_line(error)}).encode()
+
+
+def _one_line(error: Exception) -> str:
+    return " ".join(Exception.__str__(error).split())[:4_000]
 
 
 def _send(answers: IO[bytes], kind: bytes, content: bytes) -> None:

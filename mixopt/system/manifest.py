@@ -127,6 +127,8 @@ class Verifier:
         stat = path.stat()
         if stat.st_size != record.bytes:
             return f"has {stat.st_size} bytes, not {record.bytes}"
+        if not path.is_file():  # a pipe would be waited for
+            return "is no file"
         mark = [stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns, stat.st_ino]
         if not deep and self._seen.get(key) == mark:
             return None

@@ -7,17 +7,13 @@ that holds to the rule is safe as each of these; a path that `inside` returns is
 from __future__ import annotations
 
 import os
-import unicodedata
 from collections.abc import Iterable
+from functools import lru_cache
 from pathlib import Path
 
-from mixopt.errors import ConfigError, MixoptError, RunError
+from mixopt.errors import ConfigError, MixoptError, RunError, is_control
 
 LONGEST_NAME = 200  # bytes; file systems take 255, of which suffixes and temporary names need some
-# Control characters, halves of surrogate pairs, separators of lines and paragraphs.
-_FORBIDDEN_CATEGORIES = frozenset({"Cc", "Cs", "Zl", "Zp"})
-# Marks that change the direction of the text around them: a name would not be what it looks like.
-_DIRECTION_MARKS = frozenset("\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")
 
 
 def check_name(name: object, kind: str, error: type[MixoptError] = ConfigError) -> str:
@@ -50,13 +46,18 @@ def name_fault(name: object) -> str | None:
     """Return what is wrong with a name; None where it holds to the rule."""
     if not isinstance(name, str):
         return f"a name is text, not {type(name).__name__}"
+    return _text_fault(name)
+
+
+@lru_cache(maxsize=4096)
+def _text_fault(name: str) -> str | None:
     if not name.strip():
         return "a name has at least one character that is no space"
     if "/" in name or "\\" in name:
         return "a name has no '/' and no '\\'"
     if name.startswith("."):
         return "a name does not begin with '.'"
-    if any(_is_forbidden(character) for character in name):
+    if any(is_control(character) for character in name):
         return "a name has no control characters"
     size = len(name.encode())
     return f"a name has at most {LONGEST_NAME} bytes, not {size}" if size > LONGEST_NAME else None
@@ -102,7 +103,7 @@ def below(folder: Path, name: str | Path, error: type[MixoptError] = RunError) -
         MixoptError: `error`; the name is absolute, has `..`, or is no file name.
     """
     text = str(name)
-    if "\\" in text or any(_is_forbidden(character) for character in text):
+    if "\\" in text or any(is_control(character) for character in text):
         raise error(f"{folder}: {shown_name(text)} is no file name")
     if Path(text).is_absolute() or ".." in Path(text).parts:
         raise error(f"{folder}: {shown_name(text)} is outside this folder; it is not read")
@@ -132,8 +133,3 @@ def _leads_into(path: Path, root: Path) -> bool:
         return path.resolve().is_relative_to(root)
     except (OSError, RuntimeError):  # a circle of links leads nowhere
         return True
-
-
-def _is_forbidden(character: str) -> bool:
-    category = unicodedata.category(character)
-    return category in _FORBIDDEN_CATEGORIES or character in _DIRECTION_MARKS

@@ -49,7 +49,10 @@ def machine() -> str:
 
 
 def git_commit() -> str | None:
-    """Return the commit of the working directory, with `+` where files differ from it."""
+    """Return the commit of the working directory, with `+` where files differ from it.
+
+    git may run programs that the repository's own configuration names.
+    """
     try:
         commit = _git("rev-parse", "--short=12", "HEAD")
         return f"{commit}+" if _git("status", "--porcelain", "--untracked-files=no") else commit
@@ -63,7 +66,6 @@ def without_folders(text: str) -> str:
 
 
 def _git(*arguments: str) -> str:
-    done = subprocess.run(
-        ["git", *arguments], capture_output=True, text=True, check=True, timeout=5
-    )
+    command = ["git", "-c", "core.fsmonitor=false", *arguments]
+    done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=5)
     return done.stdout.strip()

@@ -9,7 +9,7 @@ have shapes of pydantic's, mixopt.system.checked_reading, which the bare install
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from typing import Any, NoReturn, TypeVar
 
 import numpy as np
@@ -106,6 +106,13 @@ class StateFields:
         value = self.get(name)
         if not isinstance(value, str):
             self.refuse(name, "no text")
+        return value
+
+    def one_of(self, name: str, known: Collection[str]) -> str:
+        """Return text that is one of those that are known."""
+        value = self.text(name)
+        if value not in known:
+            self.refuse(name, f"none of {', '.join(known)}")
         return value
 
     def part(self, name: str) -> StateFields:

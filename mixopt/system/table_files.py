@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 _MARK = b"mixopt:sha256:"
 _DIGITS = 64
 _TAIL = 8  # the length of the footer and "PAR1"
+LARGEST_TABLE = 1 << 31  # bytes
 _PART = 1 << 24  # bytes that a child sends at once
 
 
@@ -52,7 +53,12 @@ def read_table(path: Path, *, mend: str = "", error: type[MixoptError] = RunErro
     import polars as pl
 
     hint = f"; {mend}" if mend else ""
-    content = read_bytes(path, error=error, missing=lambda: error(f"{path}: not found{hint}"))
+    content = read_bytes(
+        path,
+        largest=LARGEST_TABLE,
+        error=error,
+        missing=lambda: error(f"{path}: not found{hint}"),
+    )
     try:
         whole = _is_whole(content)
         if whole is False:

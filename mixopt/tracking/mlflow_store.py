@@ -13,13 +13,13 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
-from urllib.parse import unquote
+from urllib.parse import unquote, urlsplit
 
 from mlflow import MlflowClient
 from mlflow.entities import Dataset, DatasetInput, InputTag, Metric, Param, Run, RunTag
 from mlflow.exceptions import MlflowException
 
-from mixopt.errors import RunError
+from mixopt.errors import RunError, is_control
 from mixopt.system import without_secrets
 from mixopt.tracking.journal import Wanted
 from mixopt.tracking.keys import key_of, name_tags
@@ -68,7 +68,11 @@ class MlflowStore:
         return bool(found.info.lifecycle_stage == "active")
 
     def parent(self, key: str, step: str, wanted: Wanted) -> str:
-        """Return the parent run of a step, made if there is none."""
+        """Return the parent run of a step, made if there is none.
+
+        Raises:
+            RunError: The database keeps files outside the folder that they may not leave.
+        """
         tags = {
             **wanted.tags,
             **name_tags(wanted.params),
@@ -89,6 +93,7 @@ class MlflowStore:
         self._log(run, wanted.params, [])
         self._inputs(run, wanted.datasets)
         if wanted.environment:
+            self._check_location(run)
             self._client.log_dict(run, wanted.environment, "environment.json")
         return run
 
@@ -144,8 +149,7 @@ class MlflowStore:
         Raises:
             RunError: The database keeps files outside the folder that they may not leave.
         """
-        if self._within is not None:
-            _check_within(self._client.get_run(run).info.artifact_uri, self._within)
+        self._check_location(run)
         self._client.log_artifact(run, str(file), folder or FOLDERS.get(file.suffix))
 
     def tags(self, run: str, tags: Mapping[str, str]) -> None:
@@ -158,6 +162,10 @@ class MlflowStore:
             self._client.update_run(run, status=status)
         else:
             self._client.set_terminated(run, status, ended)
+
+    def _check_location(self, run: str) -> None:
+        if self._within is not None:
+            _check_within(self._client.get_run(run).info.artifact_uri, self._within)
 
     def _experiment_id(self, name: str, artifacts: Path | None) -> str:
         found = self._client.get_experiment_by_name(name)
@@ -214,10 +222,15 @@ class MlflowStore:
 
 
 def _check_within(location: str, folder: Path) -> None:
-    """Check where a database keeps the files of a run: the directory may be somebody else's."""
-    scheme, _, path = location.rpartition("://")
-    kept = Path(unquote(path or location.removeprefix("file:"))).resolve()
-    if scheme not in ("", "file") or not kept.is_relative_to(folder.resolve()):
+    """Check where a database keeps the files of a run: the directory may be somebody else's.
+
+    MLflow understands more kinds of addresses than a plain path; no other is let through.
+    """
+    parts = urlsplit(location)
+    odd = parts.netloc or set(location) & {"?", "#"} or any(map(is_control, location))
+    path = Path(unquote(parts.path) if parts.scheme else location)
+    inside = path.is_absolute() and path.resolve().is_relative_to(folder.resolve())
+    if parts.scheme not in ("", "file") or odd or not inside:
         raise RunError(
             f"{folder}: its database keeps files in {without_secrets(location)}, which is outside"
             " this folder; name the database to allow it: --uri"

@@ -63,7 +63,7 @@ def _parent_runs(run: Run, steps: Sequence[Step], tracker: Tracker) -> Iterator[
         tracker.start(
             step.name,
             _params(run, step),
-            code_tags(run.fingerprint(step.name)),
+            code_tags(run.fingerprint(step.name), run.commit),
             name=f"{run.path.resolve().name}/{step.name}",
             folder=step.trials,
             datasets=corpus_datasets(run.path / "corpus", run.natural),
@@ -93,11 +93,10 @@ def _params(run: Run, step: Step) -> dict[str, Any]:
     return params
 
 
-def code_tags(fingerprint: str) -> dict[str, str]:
-    """Return tags that say what made a run: configuration, version, commit."""
-    from mixopt.system import __version__, git_commit
+def code_tags(fingerprint: str, commit: str | None) -> dict[str, str]:
+    """Return tags that say what made a run: configuration, version, commit if it is known."""
+    from mixopt.system import __version__
 
-    commit = git_commit()
     tags = {
         "mixopt.fingerprint": fingerprint,
         "mixopt.version": __version__,

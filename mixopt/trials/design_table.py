@@ -13,7 +13,7 @@ import polars as pl
 
 from mixopt.errors import DesignError, MixtureError
 from mixopt.mixture import Mixture
-from mixopt.system import check_name, read_table, write_table
+from mixopt.system import check_name, check_names, read_table, shown_name, write_table
 from mixopt.trials.proxy import Trial
 
 WEIGHT = "weight/"
@@ -65,6 +65,7 @@ def read_design(path: Path) -> list[Trial]:
     domains = [name.removeprefix(WEIGHT) for name in table.columns if name.startswith(WEIGHT)]
     if missing or not domains:
         raise DesignError(f"{path}: not a design: no column {(missing or ['weight/...'])[0]!r}")
+    check_names(domains, f"{path}: domain", DesignError)
     for name, kind in COLUMNS.items():
         if table[name].dtype != kind or table[name].null_count():
             raise DesignError(f"{path}: {name}: expected {kind} in every row")
@@ -78,5 +79,7 @@ def _trial(path: Path, row: dict[str, Any], domains: Sequence[str]) -> Trial:
     except MixtureError as error:
         raise DesignError(f"{path}: trial {name!r}: {error}") from error
     if mixture.fingerprint != row["mixture"]:
-        raise DesignError(f"{path}: trial {name!r}: its weights are not those of {row['mixture']}")
+        raise DesignError(
+            f"{path}: trial {name!r}: its weights are not those of {shown_name(row['mixture'])}"
+        )
     return Trial(name, mixture, row["seed"], row["role"], row["round"])

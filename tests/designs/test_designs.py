@@ -268,5 +268,5 @@ def test_another_table_is_no_design(tmp_path):
 
 
 def test_a_missing_design_is_named(tmp_path):
-    with pytest.raises(DesignError, match=r"design.parquet: cannot be read"):
+    with pytest.raises(DesignError, match=r"design.parquet: not found"):
         read_design(tmp_path / "design.parquet")

@@ -31,6 +31,7 @@ from mixopt.mixture import Mixture
 from mixopt.objective import Objective
 from mixopt.pipeline import run_status, status_lines
 from mixopt.run_directory import Run, load_run
+from mixopt.run_directory.step_records import StepRecord, read_steps, write_steps
 from mixopt.system import read_json
 from mixopt.trials import Losses, Trial, TrialResult, Trials
 
@@ -338,8 +339,7 @@ def prepared(designed: Path, path: Path) -> Path:
     """Copy a run as it was before its design."""
     shutil.copytree(designed / "corpus", path / "corpus")
     shutil.copy(designed / "config.yaml", path / "config.yaml")
-    content = read_json(designed / "steps.json")
-    (path / "steps.json").write_text(json.dumps({"prepare": content["prepare"]}))
+    write_steps(path, {"prepare": read_steps(designed)["prepare"]})
     return path
 
 
@@ -401,9 +401,9 @@ def rewind(path: Path, *, rounds: int, keep: int) -> None:
     groups = read_json(path / "trials/groups.json")
     left = [names for names in groups if not names[0][1:].isdigit() or int(names[0][1:]) < keep]
     (path / "trials/groups.json").write_text(json.dumps(left))
-    steps = read_json(path / "steps.json")
-    steps["sweep"]["seconds"] = None
-    (path / "steps.json").write_text(json.dumps(steps))
+    steps = read_steps(path)
+    begun = StepRecord(fingerprint=steps["sweep"].fingerprint, seconds=None)
+    write_steps(path, {**steps, "sweep": begun})
 
 
 @pytest.mark.parametrize(

@@ -163,7 +163,7 @@ def test_an_objective_is_of_the_losses_that_change_and_of_those_it_asks_for(tria
         ({"size": {"params": 1e9}}, ConfigError, "size: expected parameters, tokens or both"),
         ({"size": {"tokens": 0}}, ConfigError, "--at-parameters: is missing"),
         ({"inventory": {"web": 1e9}}, ConfigError, "inventory: domain 'code' is missing"),
-        ({"inventory": "absent.yaml"}, ConfigError, "absent.yaml: cannot be read"),
+        ({"inventory": "absent.yaml"}, ConfigError, "absent.yaml: not found"),
         ({"inventory": INVENTORY}, TrialsError, "epochs need the tokens of each trial"),
         ({"pilots": "pilots.csv"}, TrialsError, "pilots: expected Trials"),
     ],
@@ -240,7 +240,7 @@ def test_risk_is_minimised_as_a_number_of_deviations_or_a_quantile(fit):
         ({"constraints": {"bound": {}}}, ConfigError, "constraints: bound: unknown field; did you"),
         ({"constraints": {"bounds": {"cod": [0.1, 1]}}}, ConfigError, "unknown domain 'cod'"),
         ({"constraints": {"bounds": {"code": [0, 2]}}}, ConfigError, "constraints: bounds.code.1"),
-        ({"constraints": "absent.yaml"}, ConfigError, "absent.yaml: cannot be read"),
+        ({"constraints": "absent.yaml"}, ConfigError, "absent.yaml: not found"),
         ({"constraints": 3}, ConfigError, "constraints: .*got 3"),
         ({"constraints": {"max_epochs": 2}}, ConfigError, "max_epochs: needs the tokens of each"),
         (

@@ -59,7 +59,7 @@ def config(tmp_path_factory):
         ("estimator={name: doremi}", "DoReMiEstimator needs the losses of a reference model"),
         ("max_epochs=0.001", "max_epochs is 0.001. Lower its share to"),
         ("mixture={weights: {code: 0.5}}", "mixture.weights: weights add up to 0.5, not 1"),
-        ("mixture={file: nope.yaml}", "mixture.file: nope.yaml: cannot be read"),
+        ("mixture={file: nope.yaml}", "mixture.file: nope.yaml: not found"),
         ("model={name: mixtrel}", "no causal language model; did you mean 'mixtral'?"),
         ("model={name: mixtral, options: {hiden: 3}}", "model.options.hiden: "),
         ("model={name: decoder, options: {width: 31}}", "model.options.heads: 2 must be a divisor"),

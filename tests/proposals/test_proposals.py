@@ -26,6 +26,7 @@ from mixopt.proposals.optimism import Optimism, estimate_optimism
 from mixopt.proposals.proposal_warnings import proposal_warnings
 from mixopt.proposals.risk import Risk
 from mixopt.proposals.stability import Refits, search_again
+from mixopt.system import sealed
 from mixopt.trials import Losses, Trial, TrialResult, Trials
 
 DOMAINS = ("code", "prose", "law", "mail")
@@ -195,6 +196,22 @@ def test_the_file_starts_with_the_weights(tmp_path):
 def test_the_file_is_read_as_a_mixture(tmp_path):
     PROPOSAL.to_file(tmp_path / "proposal.yaml")
     assert Mixture.from_file(tmp_path / "proposal.yaml") == PROPOSAL.mixture
+
+
+@pytest.mark.parametrize(
+    ("part", "field", "value", "message"),
+    [
+        ("objective", "unit", "furlongs", "objective: unit: .*none of bits_per_byte"),
+        ("provenance", "target_tokens", "many", "provenance: target_tokens: .*no whole number"),
+    ],
+)
+def test_a_field_that_a_forger_sealed_is_checked(tmp_path, part, field, value, message):
+    content = PROPOSAL.to_json()
+    content[part] |= {field: value}
+    path = tmp_path / "proposal.yaml"
+    path.write_text(yaml.safe_dump(sealed(content)))
+    with pytest.raises(MixtureError, match=message):
+        Proposal.from_file(path)
 
 
 def test_a_mixture_alone_is_no_proposal(tmp_path):

@@ -17,7 +17,7 @@ from mixopt.errors import RoutingError
 from mixopt.mixture import Mixture
 from mixopt.reporting import draw_experts
 from mixopt.routing import CountedWindow, ExpertCounts, ExpertRecord, LayerInformation
-from mixopt.system import write_json
+from mixopt.system import write_sealed
 from mixopt.trials import Losses, Trial, TrialResult, result_to_json, trial_to_json
 
 EVEN = np.full((2, 4), 1000)
@@ -54,7 +54,7 @@ def written(path: Path, name: str, counts_LDE) -> None:
     counts = ExpertCounts(assignments, assignments, told)
     result = TrialResult(name, "finished", 10, 10, 0.1, losses, experts=counts)
     entry = {"trial": trial_to_json(trial), "result": result_to_json(result)}
-    write_json(path / "trials" / f"{name}.json", entry)
+    write_sealed(path / "trials" / f"{name}.json", entry)
 
 
 @pytest.fixture

@@ -320,11 +320,15 @@ def test_the_share_of_a_shared_expert_is_of_sizes_times_its_gate(gate, share):
 @pytest.mark.parametrize(
     ("name", "array", "message"),
     [
-        ("domain_U", np.array([99]), r"domain_U from 99 to 99"),
-        ("domain_U", np.zeros((2, 2), np.int64), r"domain_U of shape"),
-        ("counts_UE", np.zeros(3, np.int64), "tuple index"),
-        ("about", np.frombuffer(b'{"layers": [[0]], "domains": []}', np.uint8), "layers: 0"),
-        ("about", np.frombuffer(b"[]", np.uint8), "list indices"),
+        ("domain_U", np.array([99]), "domain_U: there are 3 domains"),
+        ("domain_U", np.zeros((2, 2), np.int64), r"domain_U: has shape \(2, 2\)"),
+        ("counts_UE", np.zeros(3, np.int64), r"counts_UE: has shape \(3,\)"),
+        (
+            "about",
+            np.frombuffer(b'{"layers": [[0]], "domains": []}', np.uint8),
+            "domain_U: there are 0",
+        ),
+        ("about", np.frombuffer(b"[]", np.uint8), "about: a list is no mapping"),
     ],
 )
 def test_parts_of_a_probe_that_do_not_fit_are_named(tmp_path, name, array, message):

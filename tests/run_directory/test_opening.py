@@ -1,23 +1,98 @@
-"""Whose a run directory is."""
+"""A directory of unknown origin is looked at: nothing of it runs, and no link in it is followed."""
+
+from __future__ import annotations
+
+import os
 
 import pytest
+import yaml
 
-from mixopt.errors import RunError
-from mixopt.run_directory import working_in
-from mixopt.system import temporary_path
-
-
-def test_a_run_that_was_killed_before_its_first_file_begins_again(tmp_path):
-    for name in (".lock", ".lock.lease", temporary_path(tmp_path / "config.yaml").name):
-        (tmp_path / name).touch()
-    with working_in(tmp_path):
-        assert (tmp_path / ".lock").exists()
+import mixopt
+from mixopt.errors import PluginError, RunError
+from mixopt.pipeline import load_fit, propose_from
+from mixopt.run_directory import load_run
+from mixopt.run_directory.opening import HEADER
+from mixopt.system import sealed_text
 
 
-def test_a_folder_of_somebody_elses_is_not_worked_in(tmp_path):
-    (tmp_path / "thesis.tex").touch()
-    with (
-        pytest.raises(RunError, match="is not empty and not a run directory"),
-        working_in(tmp_path),
-    ):
-        pass
+def forge(run, change) -> None:
+    """Change the record of the configuration as somebody would who can seal it."""
+    content = yaml.safe_load((run / "config.yaml").read_text())
+    change(content)
+    text = yaml.safe_dump(content, sort_keys=False)
+    (run / "config.yaml").write_text(sealed_text(text, HEADER))
+
+
+def evil(tmp_path, monkeypatch):
+    """Put a module on the path that leaves a mark when it is imported; return the mark."""
+    mark = tmp_path / "ran"
+    (tmp_path / "evil_parts.py").write_text(
+        f"from pathlib import Path\nPath({str(mark)!r}).touch()\nclass R:\n    gradient = None\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    return mark
+
+
+def test_a_record_that_was_edited_is_refused(copied):
+    text = (copied / "config.yaml").read_text()
+    (copied / "config.yaml").write_text(text.replace("workers: 2", "workers: 3"))
+    with pytest.raises(RunError, match=r"config\.yaml: has changed .* mixopt run CONFIG --out"):
+        load_run(copied)
+    mixopt.run(copied.parent / "tiny.yaml", copied)
+    assert load_run(copied).config.sweep.workers == 2
+
+
+def test_looking_at_a_run_imports_nothing_that_it_names(copied, tmp_path, monkeypatch):
+    mark = evil(tmp_path, monkeypatch)
+
+    def change(content):
+        content["fit"]["regressors"] = ["linear", "evil_parts:R"]
+        content["propose"]["method"] = "gradient"
+        content["proxy"]["name"] = "evil_parts:R"
+
+    forge(copied, change)
+    run = load_run(copied)
+    assert run.config.proxy.name == "evil_parts:R"
+    assert repr(run)
+    assert not mark.exists()
+
+
+@pytest.mark.parametrize("step", ["sweep", "fit", "propose", "validate", "report"])
+def test_a_step_from_the_record_imports_no_path_that_it_names(copied, tmp_path, monkeypatch, step):
+    mark = evil(tmp_path, monkeypatch)
+    forge(copied, lambda content: content["proxy"].update(name="evil_parts:R"))
+    function = getattr(mixopt, step)
+    with pytest.raises(PluginError, match=r"config\.yaml: names the proxy 'evil_parts:R'.*--trust"):
+        function(copied / "config.yaml", copied)
+    assert not mark.exists()
+
+
+def test_the_record_of_a_trusted_run_is_a_configuration_like_another(copied):
+    lines: list[str] = []
+    run = mixopt.report(copied / "config.yaml", copied, trust=True, say=lines.append)
+    assert run.trust is True
+    assert not run.is_foreign
+
+
+@pytest.mark.parametrize("name", ["trials.parquet", "corpus", "figures", "trials/t0001.json"])
+def test_a_link_that_leads_out_is_followed_only_in_a_trusted_run(copied, tmp_path, name):
+    outside = tmp_path / "outside"
+    (copied / name).rename(outside)
+    os.symlink(outside, copied / name)
+    for look in (load_run, load_fit, propose_from):
+        with pytest.raises(RunError, match=rf"{name}: is a link to .*outside.*--trust"):
+            look(copied)
+    assert len(load_run(copied, trust=True).trials) == 12
+    assert propose_from(copied, trust=True).mixture
+
+
+def test_a_link_inside_the_run_is_no_matter(copied):
+    os.symlink("trials.parquet", copied / "table.parquet")
+    assert len(load_run(copied).trials) == 12
+
+
+def test_no_file_is_left_by_looking(finished):
+    before = {path: path.stat().st_mtime_ns for path in finished.rglob("*")}
+    run = load_run(finished)
+    _ = run.trials, run.fit, run.proposal._repr_html_(), run.validation, run.corpus
+    assert {path: path.stat().st_mtime_ns for path in finished.rglob("*")} == before

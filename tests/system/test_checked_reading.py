@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import numpy as np
 import pytest
 from pydantic import BaseModel
 
-from mixopt.errors import ConfigError, RunError
+from mixopt.errors import ConfigError, MixoptError, RunError
 from mixopt.system import checked_as, parse_yaml, read_arrays, read_json, read_yaml
 
 
@@ -125,3 +126,25 @@ def test_every_way_to_cut_arrays_is_one_line(tmp_path):
         (tmp_path / "b.npz").write_bytes(whole[:end])
         with pytest.raises(RunError):
             read_arrays(tmp_path / "b.npz")
+
+
+def test_a_field_of_two_lines_is_said_in_one():
+    with pytest.raises(RunError, match=r"a\.json: 'a\\nb': ") as found:
+        checked_as(dict[str, int], {"a\nb": None}, "a.json")
+    assert "\n" not in str(found.value)
+
+
+def test_a_file_of_a_terabyte_that_takes_no_room_is_not_read(tmp_path):
+    path = tmp_path / "steps.json"
+    with path.open("wb") as stream:
+        stream.truncate(1 << 40)
+    with pytest.raises(RunError, match=f"{1 << 40} bytes are too many"):
+        read_json(path)
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no pipes with names")
+@pytest.mark.parametrize("read", [read_json, read_yaml, read_arrays])
+def test_a_pipe_in_place_of_a_file_is_not_waited_for(tmp_path, read):
+    os.mkfifo(tmp_path / "pipe")
+    with pytest.raises(MixoptError, match="it is no file"):
+        read(tmp_path / "pipe")

@@ -74,3 +74,9 @@ def test_a_circle_of_links_is_one_line(tmp_path):
 
 def test_a_file_in_its_folder_is_found(tmp_path):
     assert inside(tmp_path, "web/train.bin") == tmp_path / "web/train.bin"
+
+
+@pytest.mark.parametrize("quoted", ["a\nb", "\x1b[31m", "\u202eb", "\ud800", "a\u2028b"])
+def test_what_an_error_quotes_cannot_begin_a_line_or_steer_a_terminal(quoted):
+    said = str(RunError(f"config.yaml: {quoted}: unknown field"))
+    assert said == f"config.yaml: {quoted.encode('unicode_escape').decode()}: unknown field"

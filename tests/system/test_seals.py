@@ -14,11 +14,13 @@ from mixopt.errors import RunError
 from mixopt.system import (
     FileRecord,
     Verifier,
+    check_seal,
     close_children,
     file_record,
     folder_records,
     read_sealed,
     read_table,
+    sealed,
     write_sealed,
     write_table,
 )
@@ -148,3 +150,10 @@ def test_a_damaged_table_of_somebody_elses_is_one_line_and_nothing_is_printed(tm
         assert "a.parquet: cannot be read: " in message
         assert "\n" not in message
     assert capfd.readouterr() == ("", "")
+
+
+@pytest.mark.parametrize("value", [float("nan"), {1, 2}, b"x"])
+def test_what_json_has_not_is_a_change(value):
+    content = sealed({"a": 1}) | {"a": value}
+    with pytest.raises(RunError, match=r"a\.yaml: has changed since it was written"):
+        check_seal(content, "a.yaml", mend="make it again")

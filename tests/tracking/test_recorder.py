@@ -4,7 +4,7 @@ import json
 import math
 
 import pytest
-from memory_store import TAGS, MemoryStore, say, start
+from memory_store import TAGS, MemoryStore, listed, say, start
 
 from mixopt.mixture import Mixture
 from mixopt.tracking import MetricLines, sync_line
@@ -82,6 +82,8 @@ def test_what_is_left_is_counted_by_kind(tmp_path, store):
     found.send()
     assert found.left() == Tally(), "the status of a run that was just made is known"
     (tmp_path / "figures/b.svg").write_bytes(b"other")
+    assert found.left() == Tally(), "what its step did not leave is not sent"
+    listed(tmp_path, "figures/b.svg")
     lines.write({"x": 1.0}, 9)
     assert found.left() == Tally(points=1, files=1)
     say(tmp_path, "end")

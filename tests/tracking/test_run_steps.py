@@ -8,6 +8,7 @@ import pytest
 from mixopt import prepare
 from mixopt.config import load_config
 from mixopt.run_directory import REPORT, SWEEP, VALIDATE, open_run
+from mixopt.system import git_commit
 from mixopt.tracking import Tracker, code_tags, tracked
 from mixopt.tracking.journal import JOURNAL
 
@@ -69,15 +70,15 @@ def test_a_report_adds_to_the_steps_that_are_done_and_else_says_nothing(prepared
 def test_code_is_named_by_its_commit_and_whether_files_differ(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("GIT_CEILING_DIRECTORIES", str(tmp_path.parent))
-    assert "mixopt.git_commit" not in code_tags("f")
+    assert "mixopt.git_commit" not in code_tags("f", git_commit())
     author = ["-c", "user.name=a", "-c", "user.email=a@b"]
     (tmp_path / "file").write_text("one")
     for arguments in (["init", "-q"], ["add", "."], [*author, "commit", "-qm", "one"]):
         subprocess.run(["git", *arguments], check=True)
-    clean = code_tags("f")
+    clean = code_tags("f", git_commit())
     assert (clean["mixopt.fingerprint"], clean["mixopt.git_dirty"]) == ("f", "false")
     (tmp_path / "file").write_text("two")
-    changed = code_tags("f")
+    changed = code_tags("f", git_commit())
     assert changed["mixopt.git_dirty"] == "true"
     assert changed["mixopt.git_commit"] == clean["mixopt.git_commit"] + "+"
     assert changed["mlflow.source.git.commit"] == clean["mixopt.git_commit"]

@@ -9,6 +9,7 @@ import time
 from pathlib import Path
 
 import pytest
+from memory_store import listed
 from places import SUPPORT
 from ranks import free_port
 
@@ -50,6 +51,8 @@ def trial_file(path: Path, name: str, *, reason: str | None = None, loss: float 
 
 
 def say(path: Path, op: str, **more: object) -> None:
+    if op == "files":
+        listed(path, *more["files"])
     journal = LineFile(path / JOURNAL)
     journal.append({"op": op, "step": "sweep", "time": time.time(), **more})
     journal.close()
@@ -212,6 +215,7 @@ def test_the_process_records_while_the_caller_goes_on(run_path):
         tracker.start("sweep", {"seed": 0}, TAGS, folder="trials")
         trial_file(run_path, "t0")
         (run_path / "design.parquet").write_bytes(b"rows")
+        listed(run_path, "design.parquet")
         tracker.files("sweep", [run_path / "design.parquet"])
         tracker.end("sweep")
     assert warnings == []

@@ -1,0 +1,114 @@
+"""A run directory that somebody else made: looking at it runs nothing, and writes nothing outside.
+
+The commands are real processes, started in the directory itself, as somebody does who unpacks it
+and looks around.
+"""
+
+import os
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+import yaml
+from fault_runs import KINDS, command, mixopt, variables
+
+from mixopt import load_run
+from mixopt.errors import MixoptError, RunError
+from mixopt.pipeline import propose_from
+from mixopt.run_directory.opening import HEADER
+from mixopt.system import sealed_text
+
+LOOKING = (
+    ["status", "."],
+    ["verify", "."],
+    ["experts", "."],
+    ["propose", "."],
+    ["evaluate", ".", "--trials", "trials.parquet"],
+    ["report", "."],
+)
+PLACES = {
+    "proxy": ("proxy", "name"),
+    "regressor": ("fit", "regressors"),
+    "surrogate": ("design", "acquisition_regressor"),
+}
+
+
+@pytest.fixture
+def foreign(whole, tmp_path) -> Path:
+    """A copy of a whole run, whose page is to be made again."""
+    run = shutil.copytree(whole.states["end"], tmp_path / "foreign")
+    (run / "report.html").unlink()
+    return run
+
+
+def within(run: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    """Run a command in the directory."""
+    return subprocess.run(
+        command(*arguments),
+        cwd=run,
+        capture_output=True,
+        text=True,
+        check=False,
+        env=variables({}),
+        timeout=60,
+    )
+
+
+def git(run: Path, *arguments: str) -> None:
+    who = ["-c", "user.name=a", "-c", "user.email=a@b"]
+    subprocess.run(["git", *who, *arguments], cwd=run, check=True, capture_output=True)
+
+
+def test_what_a_repository_in_the_directory_names_is_not_run(foreign, tmp_path):
+    if shutil.which("git") is None:
+        pytest.skip("no git")
+    marker = tmp_path / "executed"
+    git(foreign, "init", "-q")
+    git(foreign, "add", "config.yaml")
+    git(foreign, "commit", "-qm", "one")
+    hook = foreign / "hook.sh"
+    hook.write_text(f"#!/bin/sh\ntouch {marker}\n")
+    hook.chmod(0o755)
+    git(foreign, "config", "core.fsmonitor", str(hook))
+    git(foreign, "config", "filter.evil.clean", f"touch {marker}; cat")
+    (foreign / ".gitattributes").write_text("* filter=evil\n")
+    os.utime(foreign / "config.yaml")
+    assert within(foreign, "report", ".").returncode == 0
+    assert not marker.exists()
+    git(foreign, "status")
+    assert marker.exists(), "the repository is hostile"
+
+
+@pytest.mark.faults
+@pytest.mark.parametrize("place", PLACES)
+def test_code_that_a_forged_configuration_names_is_not_imported(foreign, tmp_path, place):
+    marker, (section, field) = tmp_path / "executed", PLACES[place]
+    (foreign / "evil.py").write_text(f"open({str(marker)!r}, 'w')\nclass R:\n fit = predict = 1\n")
+    content = yaml.safe_load((foreign / "config.yaml").read_text())
+    content[section][field] = ["linear", "evil:R"] if field == "regressors" else "evil:R"
+    if place == "surrogate":
+        content["design"]["rounds"] = [4, 2]
+        content["design"].pop("trials")
+    (foreign / "config.yaml").write_text(sealed_text(yaml.safe_dump(content), HEADER))
+    for looking in LOOKING if KINDS else LOOKING[:1]:
+        ended = within(foreign, *looking)
+        assert ended.returncode in (0, 1, 2), ended.stderr
+    run = load_run(foreign)
+    for part in ("trials", "fit", "proposal", "design"):
+        try:
+            repr(getattr(run, part))
+        except MixoptError:
+            continue
+    assert not marker.exists()
+
+
+def test_a_run_without_its_corpus_proposes_from_an_inventory_alone(foreign, tmp_path):
+    shutil.rmtree(foreign / "corpus")
+    with pytest.raises(RunError, match="corpus: is missing, .* give --inventory"):
+        propose_from(foreign)
+    inventory = tmp_path / "inventory.yaml"
+    inventory.write_text("code: 300\nprose: 100\n")
+    ended = mixopt("propose", foreign, "--inventory", inventory, "--out", tmp_path / "own.yaml")
+    assert ended.returncode == 0, ended.stderr
+    assert yaml.safe_load((tmp_path / "own.yaml").read_text())["natural"]["code"] == 0.75

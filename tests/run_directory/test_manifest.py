@@ -1,0 +1,141 @@
+"""What each step left is noted with its hash, and what has changed is told and made again."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import polars as pl
+import pytest
+
+import mixopt
+from mixopt.errors import MixoptError, RunError
+from mixopt.run_directory import STEPS, load_run, recorded_files, verify_run
+from mixopt.run_directory.step_records import Manifest, StepRecord, write_steps
+from mixopt.system import file_hash, write_sealed
+
+NAMES = [step.name for step in STEPS]
+
+
+def flip(path: Path, bit: int = 4) -> None:
+    """Change one bit in the middle of a file."""
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= bit
+    path.write_bytes(content)
+
+
+def states(run: Path) -> dict[str, str]:
+    return {part.name: part.state for part in verify_run(load_run(run))}
+
+
+def test_every_file_that_a_step_left_is_noted_with_its_hash(finished):
+    recorded = recorded_files(finished)
+    outputs = {name for step in STEPS for name in step.files if (finished / name).exists()}
+    assert {name.split("/")[0] for name in recorded} == outputs
+    for name, record in recorded.items():
+        assert record.sha256 == file_hash(finished / name)
+
+
+def test_a_whole_run_is_whole(finished):
+    assert states(finished) == dict.fromkeys(NAMES, "whole")
+
+
+@pytest.mark.parametrize(
+    ("name", "step"),
+    [
+        ("corpus/index.json", "prepare"),
+        ("corpus/code/train/00000.bin", "prepare"),
+        ("design.parquet", "design"),
+        ("trials.parquet", "sweep"),
+        ("trials/t0003.json", "sweep"),
+        ("trials/groups.json", "sweep"),
+        ("fit/fit.json", "fit"),
+        ("fit/held_out.parquet", "fit"),
+        ("fit/regressor/arrays.npz", "fit"),
+        ("validation.parquet", "validate"),
+        ("report.html", "report"),
+    ],
+)
+def test_a_changed_file_is_found_and_the_step_that_makes_it_named(copied, name, step):
+    flip(copied / name)
+    damaged = {part.name: part for part in verify_run(load_run(copied)) if part.state != "whole"}
+    assert list(damaged) == [step]
+    assert "sha256 differs" in damaged[step].faults[name]
+    assert f"mixopt {step} " in damaged[step].mend
+
+
+def test_a_file_that_is_gone_or_was_never_written_is_told(copied):
+    (copied / "fit" / "held_out.parquet").unlink()
+    (copied / "trials" / "t9999.json").write_text("{}")
+    faults = {part.name: part.faults for part in verify_run(load_run(copied))}
+    assert faults["fit"] == {"fit/held_out.parquet": "is missing"}
+    assert faults["sweep"] == {"trials/t9999.json": "was not written by this step"}
+
+
+def test_a_reader_refuses_what_has_changed_and_says_the_command(copied):
+    flip(copied / "trials.parquet")
+    with pytest.raises(RunError, match=r"trials\.parquet: has changed .*: mixopt sweep "):
+        _ = load_run(copied).trials
+
+
+def test_what_has_changed_is_made_again_from_the_trials_that_are_whole(copied, finished):
+    (copied / "trials.parquet").write_bytes(b"")
+    before = {path.name: path.stat().st_mtime_ns for path in (copied / "trials").glob("t*.json")}
+    lines: list[str] = []
+    mixopt.run(copied.parent / "tiny.yaml", copied, say=lines.append)
+    assert any("trials.parquet: has 0 bytes" in line and "made again" in line for line in lines)
+    after = {path.name: path.stat().st_mtime_ns for path in (copied / "trials").glob("t*.json")}
+    assert after == before
+    assert pl.read_parquet(copied / "trials.parquet").equals(
+        pl.read_parquet(finished / "trials.parquet")
+    )
+
+
+def test_a_trial_that_is_gone_is_trained_again_and_no_other(copied, finished):
+    (copied / "trials" / "t0003.json").unlink()
+    before = {path.name: path.stat().st_mtime_ns for path in (copied / "trials").glob("t*.json")}
+    mixopt.sweep(copied.parent / "tiny.yaml", copied)
+    after = {path.name: path.stat().st_mtime_ns for path in (copied / "trials").glob("t*.json")}
+    assert {name for name in after if after[name] != before.get(name)} == {"t0003.json"}
+    same = pl.read_parquet(finished / "trials.parquet").drop("seconds")
+    assert pl.read_parquet(copied / "trials.parquet").drop("seconds").equals(same)
+
+
+@pytest.mark.parametrize(
+    "content",
+    ["", "[]", "{", '{"format": "mixopt-steps/1"}', '{"format": "mixopt-steps/1", "sha256": "0"}'],
+)
+def test_a_manifest_that_is_not_what_was_written_is_one_line(copied, content):
+    (copied / "steps.json").write_text(content)
+    with pytest.raises(RunError, match=r"steps\.json: "):
+        load_run(copied).is_done("sweep")
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("seconds", -1),
+        ("seconds", "long"),
+        ("fingerprint", 3),
+        ("files", []),
+        ("files", {"../outside": {"bytes": 1, "sha256": "0"}}),
+        ("files", {"/etc/hostname": {"bytes": 1, "sha256": "0"}}),
+        ("files", {"a": {"bytes": "many", "sha256": "0"}}),
+        ("further", 1),
+    ],
+)
+def test_a_field_that_cannot_be_is_named_though_the_seal_is_right(copied, field, value):
+    content = json.loads((copied / "steps.json").read_text())
+    content["steps"]["sweep"][field] = value
+    write_sealed(copied / "steps.json", content)
+    with pytest.raises(MixoptError, match=field if field != "files" else "files|outside"):
+        load_run(copied).is_done("sweep")
+
+
+def test_the_manifest_is_read_again_when_another_process_changed_it(tmp_path):
+    manifest = Manifest(tmp_path)
+    assert manifest.steps == {}
+    write_steps(tmp_path, {"prepare": StepRecord(fingerprint="a", seconds=1.0)})
+    assert list(manifest.steps) == ["prepare"]
+    write_steps(tmp_path, {"design": StepRecord(fingerprint="b", seconds=None)})
+    assert list(manifest.steps) == ["design"]

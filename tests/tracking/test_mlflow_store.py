@@ -1,0 +1,58 @@
+"""Where a database that came with a directory may keep files."""
+
+import shutil
+import sqlite3
+from contextlib import closing
+
+import pytest
+
+from mixopt.errors import RunError
+
+pytest.importorskip("mlflow")
+
+from mixopt.tracking.journal import Wanted
+from mixopt.tracking.mlflow_store import MlflowStore, _check_within
+
+
+@pytest.mark.parametrize(
+    "location",
+    [
+        "{outside}",
+        "../outside",
+        "file:../outside",
+        "file://{outside}",
+        "file://{inside}/../outside",
+        "file://{inside}/%2e%2e/outside",
+        "file://host/{inside}",
+        "file://{inside}#/../../outside",
+        "{inside}?x",
+        "http://127.0.0.1/{inside}",
+        "dbfs:{inside}",
+        "models:/name",
+        "fi\nle://{inside}",
+    ],
+)
+def test_a_place_that_is_no_plain_path_in_the_run_is_refused(tmp_path, location):
+    given = location.format(inside=tmp_path / "run", outside=tmp_path / "outside")
+    with pytest.raises(RunError, match="outside this folder; name the database to allow it"):
+        _check_within(given, tmp_path / "run")
+
+
+def test_a_plain_path_in_the_run_is_allowed(tmp_path):
+    kept = tmp_path / "a run #1" / "mlartifacts"
+    _check_within(kept.as_uri(), tmp_path / "a run #1")
+    _check_within(str(tmp_path / "run" / "mlartifacts"), tmp_path / "run")
+
+
+def test_nothing_of_a_new_run_is_kept_where_a_foreign_database_says(tmp_path, empty_database):
+    run, outside = tmp_path / "run", tmp_path / "outside"
+    run.mkdir()
+    shutil.copy(empty_database, run / "mlflow.db")
+    with closing(sqlite3.connect(run / "mlflow.db")) as database:
+        database.execute("UPDATE experiments SET artifact_location = ?", (outside.as_uri(),))
+        database.commit()
+    store = MlflowStore(f"sqlite:///{run / 'mlflow.db'}", "Default", None, run)
+    wanted = Wanted("n", None, {}, {}, {"python": "3"}, [], started=1)
+    with pytest.raises(RunError, match="outside this folder"):
+        store.parent("key", "sweep", wanted)
+    assert not outside.exists()
