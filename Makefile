@@ -8,7 +8,7 @@ quickstart: $(UV)
 	$(USER_RUN) mixopt run experiments/quickstart.yaml --out runs/quickstart
 
 test: $(UV)
-	OMP_NUM_THREADS=1 $(RUN) pytest -q -n 2 --dist loadfile
+	OMP_NUM_THREADS=1 $(RUN) pytest -q -n 2 --dist loadfile -m 'not slow and not faults'
 
 check: $(UV)
 	$(RUN) ruff format --check .
@@ -22,8 +22,10 @@ bench: $(UV)
 mutants: $(UV)
 	$(RUN) python experiments/checks/mutants.py
 
+# Each step is disturbed so many times in each of four ways; 0 is a quick part.
+FAULTS := 5
 faults: $(UV)
-	MIXOPT_FAULTS=5 $(RUN) pytest -q tests/faults
+	OMP_NUM_THREADS=1 MIXOPT_FAULTS=$(FAULTS) $(RUN) pytest -q -n 2 --dist loadfile tests/faults
 
 SECONDS := 900
 fuzz: $(UV)

@@ -13,7 +13,15 @@ from mixopt.mixture import Mixture
 from mixopt.sweeps import Job, run_trials
 from mixopt.trials import Training, Trial
 
-SUPPORT = Path(__file__).parents[1] / "support"
+HERE = Path(__file__).parent
+SUPPORT = HERE.parent / "support"
+
+
+def pytest_collection_modifyitems(items):
+    """Mark all that is in this folder: `make test` leaves it to `make faults`."""
+    for item in items:
+        if item.path.is_relative_to(HERE):
+            item.add_marker(pytest.mark.faults)
 
 
 @pytest.fixture(scope="session")

@@ -45,7 +45,6 @@ def _kind(path):
     return path.parts[0] if len(path.parts) > 1 else path.name, path.suffix
 
 
-@pytest.mark.faults
 @pytest.mark.parametrize("file", [file for file in FILES if KINDS or file in USUAL])
 def test_a_damaged_file_is_refused_in_a_line_or_changes_nothing(whole, tmp_path, file):
     if not (whole.states["end"] / file).exists():

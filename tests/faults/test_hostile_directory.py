@@ -80,7 +80,6 @@ def test_what_a_repository_in_the_directory_names_is_not_run(foreign, tmp_path):
     assert marker.exists(), "the repository is hostile"
 
 
-@pytest.mark.faults
 @pytest.mark.parametrize("place", PLACES)
 def test_code_that_a_forged_configuration_names_is_not_imported(foreign, tmp_path, place):
     marker, (section, field) = tmp_path / "executed", PLACES[place]

@@ -56,7 +56,6 @@ def job(config, out, ranks):
     return [(asked, {**place, "RANK": str(r), "LOCAL_RANK": str(r)}) for r in range(ranks)]
 
 
-@pytest.mark.faults
 @pytest.mark.parametrize(("ranks", "kind", "count"), CASES)
 def test_a_pretraining_that_is_ended_comes_to_the_same_when_it_goes_on(
     config, undisturbed, tmp_path, ranks, kind, count

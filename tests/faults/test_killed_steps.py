@@ -17,7 +17,6 @@ CASES = [
 ]
 
 
-@pytest.mark.faults
 @pytest.mark.parametrize(("step", "kind", "count"), CASES)
 def test_a_step_that_is_ended_comes_to_the_same_when_it_is_done_again(
     whole, tmp_path, step, kind, count

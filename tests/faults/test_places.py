@@ -10,7 +10,6 @@ import time
 import pytest
 from fault_runs import STEPS, command, mixopt, results, variables
 
-pytestmark = pytest.mark.faults
 WRITING = ("prepare", "sweep", "fit", "propose", "validate", "report")
 
 
