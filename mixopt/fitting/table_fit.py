@@ -51,6 +51,8 @@ def fit_table(
     unit = trials.unit if unit is None else unit
     one_of("unit", unit, get_args(Unit))
     asked = _asked(objective)
+    if not trials.targets:
+        raise TrialsError("the trials have no losses: no column loss/NAME")
     trials = _informative(trials, list(asked), unit)
     aim = _objective(objective, asked, trials, direction or {}, scale, unit)
     config = _config(regressors, sized=size is not None)

@@ -344,18 +344,21 @@ class Trials(TrialRows):
 
     def _check_losses(self) -> None:
         done = self.table.filter(pl.col("status") == "finished")
+        if done.is_empty() or not self.targets:
+            return
         for prefix, other in ((LOSS, BPB), (BPB, LOSS)):
-            for target in self.targets:
-                values, others = done[prefix + target], done[other + target]
-                fine = (values.is_finite() & (values.abs() <= LARGEST_LOSS)).fill_null(False)
-                fine |= values.is_null() & others.is_not_null()
-                if not fine.all():
-                    row = fine.arg_min() or 0
-                    trial, value = done["trial"][row], values[row]
-                    raise TrialsError(
-                        f"trial {trial!r}: is finished but its loss on {target!r} is {value};"
-                        " a trial without losses is 'failed' or 'diverged'"
-                    )
+            columns = done.select([prefix + name for name in self.targets])
+            none_NM = columns.select(pl.all().is_null()).to_numpy()
+            others = done.select([other + name for name in self.targets])
+            some_NM = others.select(pl.all().is_not_null()).to_numpy()
+            values_NM = np.abs(columns.to_numpy().astype(np.float64))
+            bad_NM = ~np.where(none_NM, some_NM, values_NM <= LARGEST_LOSS)
+            for row, target in np.argwhere(bad_NM)[:1]:
+                raise TrialsError(
+                    f"trial {done['trial'][int(row)]!r}: is finished but its loss on"
+                    f" {self.targets[target]!r} is {columns[int(row), int(target)]}; a trial"
+                    " without losses is 'failed' or 'diverged'"
+                )
 
 
 def best_trial(trials: Trials, objective: Objective) -> tuple[str, Mixture]:

@@ -102,3 +102,9 @@ def test_ten_thousand_columns_are_read_in_seconds(tmp_path):
     )
     assert len(trials.domains) == len(trials.targets) == 10_000
     assert time.process_time() - start < 10
+
+
+def test_a_fit_of_trials_without_losses_is_one_line(tmp_path):
+    trials = read(frame().drop("loss/x", "bpb/x"), tmp_path)
+    with pytest.raises(TrialsError, match="the trials have no losses: no column loss/NAME"):
+        trials.fit()
