@@ -108,6 +108,8 @@ def read_llmc(source: Path, stated: Stated) -> Foreign:
 
 def read_megatron(source: Path, stated: Stated) -> Foreign:
     """Read Megatron-LM's indexed dataset."""
+    if not source.name:
+        raise CorpusError(f"{str(source)!r}: is not the name of Megatron's files")
     prefix = source.with_suffix("") if source.suffix in {".bin", ".idx"} else source
     path, data = prefix.with_name(prefix.name + ".idx"), prefix.with_name(prefix.name + ".bin")
     index = read_megatron_index(path)

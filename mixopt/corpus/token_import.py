@@ -117,7 +117,7 @@ class _Index(NamedTuple):
 
 
 def _found_format(source: Path) -> str:
-    if source.with_suffix(".idx").exists():
+    if source.name and source.with_suffix(".idx").exists():
         return "megatron"
     if source.is_dir():
         return "litdata" if "chunks" in _index_of(source) else "mds"

@@ -15,6 +15,7 @@ newest that is whole, and those after it become `damaged-step-*`. Nothing in it 
 from __future__ import annotations
 
 import hashlib
+import json
 import logging
 import os
 import shutil
@@ -23,7 +24,10 @@ from pathlib import Path
 from typing import Any
 
 import torch.distributed as dist
+from safetensors import safe_open
 from torch import Tensor, nn, optim
+from torch.distributed.checkpoint._hf_utils import CUSTOM_METADATA_KEY
+from torch.distributed.checkpoint.api import CheckpointException
 from torch.distributed.checkpoint.hf_storage import HuggingFaceStorageReader
 from torch.distributed.checkpoint.state_dict import StateDictOptions, get_optimizer_state_dict
 from torch.distributed.checkpoint.state_dict_loader import load
@@ -43,6 +47,7 @@ from mixopt.pretraining.ranks import Ranks
 from mixopt.system import FileRecord
 
 DAMAGED = "damaged-"
+_FAILED = (Exception, CheckpointException)  # the second is no Exception
 _FLAT = StateDictOptions(flatten_optimizer_state_dict=True)
 
 
@@ -86,7 +91,7 @@ class Checkpoints:
         writer = HashedShards(path)
         try:
             save(_tensors(model, optimizer), storage_writer=writer)
-        except Exception as error:
+        except _FAILED as error:
             raise RunError(f"{path}: cannot be written: {_first_line(error)}") from error
         shards = {
             name: one for part in self._gathered(writer.records) for name, one in part.items()
@@ -154,8 +159,10 @@ class Checkpoints:
             RunError: It is of another model.
         """
         try:
+            for shard in sorted(path.glob("*.safetensors")):
+                _check_header(shard)
             load(_tensors(model, optimizer), storage_reader=HuggingFaceStorageReader(str(path)))
-        except Exception as error:
+        except _FAILED as error:
             raise RunError(f"{path}: cannot be read: {_first_line(error)}") from error
 
     def _finish(
@@ -237,6 +244,21 @@ def _sync(path: Path) -> None:
         os.close(descriptor)
 
 
-def _first_line(error: Exception) -> str:
+def _check_header(shard: Path) -> None:
+    """Read a shard's header: torch prints the traceback of one that it cannot read.
+
+    Raises:
+        ValueError: It does not say where the parts of a tensor belong.
+    """
+    with safe_open(shard, framework="pt") as file:
+        names, about = set(file.keys()), file.metadata() or {}
+    known = json.loads(about.get(CUSTOM_METADATA_KEY, "{}"))
+    if not isinstance(known, dict) or names - known.keys():
+        raise ValueError(f"{shard.name}: its header does not say what is in it")
+
+
+def _first_line(error: BaseException) -> str:
+    if isinstance(error, CheckpointException) and error.failures:
+        error = next(iter(error.failures.values()))[0]
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     return lines[0][:300] if lines else type(error).__name__

@@ -106,11 +106,8 @@ def check_now_and_then(sampler: OrderedSamples) -> None:
 
 
 def _order(sampler: OrderedSamples) -> dict[str, Any]:
-    return {
-        **sampler.state_dict(),
-        "batch_size": sampler.batch_size,
-        "world_size": sampler.world_size,
-    }
+    sizes = {"batch_size": sampler.batch_size, "world_size": sampler.world_size}
+    return {**sizes, **sampler.state_dict()}
 
 
 def _order_until_now(sampler: OrderedSamples) -> dict[str, Any]:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import faulthandler
+import gzip
+import io
 import json
 import os
 import random
@@ -12,12 +14,15 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+import zstandard
 
 from mixopt.config import SourceConfig
 from mixopt.corpus import BadDocuments
+from mixopt.corpus.text import readers
 from mixopt.corpus.text.child_reader import read_in_child
 from mixopt.corpus.text.reader_input import Reading
 from mixopt.corpus.text.sources import read_documents
+from mixopt.corpus.text.zst import open_zst
 from mixopt.errors import CorpusError
 from mixopt.system import close_children
 
@@ -208,3 +213,34 @@ def test_flipped_bits_raise_nothing_but_errors_of_ours(tmp_path, kind):
         else:
             continue
         assert "\n" not in message
+
+
+def test_a_line_that_does_not_end_is_a_bad_document_and_the_rest_is_read(tmp_path, monkeypatch):
+    monkeypatch.setattr(readers, "LONGEST_DOCUMENT", 1000)
+    path = tmp_path / "t.jsonl"
+    path.write_text(f'{{"text": "a"}}\n{"x" * 5000}\n{{"text": "b"}}\n')
+    texts, bad = read(path, policy="skip")
+    assert (texts, bad.count) == (["a", "b"], 1)
+    with pytest.raises(CorpusError, match=r"t\.jsonl:2: longer than"):
+        read(path)
+
+
+@pytest.mark.parametrize("suffix", [".txt.gz", ".json.gz"])
+def test_a_compressed_text_that_is_too_large_is_one_line(suffix, tmp_path, monkeypatch):
+    monkeypatch.setattr(readers, "LONGEST_DOCUMENT", 1000)
+    path = tmp_path / f"t{suffix}"
+    path.write_bytes(gzip.compress(b"[" + b" " * 5000))
+    with pytest.raises(CorpusError, match=r"t\..*gz: .*longer than") as caught:
+        read(path)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_piece_of_a_zst_bomb_is_as_small_as_memory_allows(tmp_path):
+    path, content = tmp_path / "t.jsonl.zst", io.BytesIO()
+    with zstandard.ZstdCompressor(level=19).stream_writer(content, closefd=False) as writer:
+        for _ in range(512):
+            writer.write(bytes(1 << 20))
+    path.write_bytes(content.getvalue())
+    frames = open_zst(path)
+    frames.read(1)
+    assert len(frames.raw._waiting) < 160 << 20

@@ -306,6 +306,12 @@ def test_truncated_tokens_are_refused(tmp_path):
         import_tokens(tmp_path / "odd.bin", tmp_path / "out", tokenizer="t", dtype="uint16")
 
 
+def test_a_folder_without_a_name_is_one_line(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(CorpusError, match="index.json"):
+        import_tokens("", tmp_path / "out", tokenizer="gpt2")
+
+
 def test_an_unknown_format_is_refused(tmp_path):
     with pytest.raises(CorpusError, match="'megatrn'; did you mean 'megatron'"):
         import_tokens(tmp_path / "x", tmp_path / "out", tokenizer="t", format="megatrn")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import logging
 import re
@@ -226,6 +227,40 @@ def test_a_state_with_an_absurd_value_under_a_true_seal_is_one_line(config, whol
         write_sealed(checkpoints(out)[0] / "state.json", replaced(state, place, value))
         assert "\n" not in said_by(config, out), (place, value)
         shutil.rmtree(out)
+
+
+def forged(out: Path, header: bytes) -> None:
+    """Leave one checkpoint, whose shard has another header, under a true seal and hash."""
+    shutil.rmtree(checkpoints(out)[-1])
+    (path,) = checkpoints(out)
+    (shard,) = path.glob("*.safetensors")
+    whole = shard.read_bytes()
+    end = 8 + int.from_bytes(whole[:8], "little")
+    shard.write_bytes((header or whole[:8] + whole[8:end].replace(b"[", b"{", 1)) + whole[end:])
+    state = json.loads((path / "state.json").read_text())
+    digest = hashlib.sha256(shard.read_bytes()).hexdigest()
+    record = {"bytes": shard.stat().st_size, "sha256": digest}
+    write_sealed(path / "state.json", {**state, "files": {**state["files"], shard.name: record}})
+
+
+@pytest.mark.parametrize(
+    "header",
+    [
+        b"\xff" * 8,
+        (1 << 40).to_bytes(8, "little"),
+        (40_000).to_bytes(8, "little") + b"[" * 40_000,
+        (2).to_bytes(8, "little") + b"{}",
+        b"",
+    ],
+    ids=["endless", "long", "nested", "empty", "odd"],
+)
+def test_a_forged_header_of_a_shard_is_one_line(header, config, whole, tmp_path, capfd):
+    out = copied(whole, tmp_path)
+    forged(out, header)
+    with pytest.raises(RunError, match="step-00000006: cannot be read: ") as caught:
+        pretrain(config, out, [ODM])
+    assert "CheckpointException" not in str(caught.value)
+    assert "Traceback" not in capfd.readouterr().err
 
 
 # --- The rest of the directory ------------------------------------------------------------------

@@ -135,3 +135,10 @@ def test_whatever_is_damaged_it_loads_and_goes_on_or_is_refused(state):
         assert one.state_dict()["domains"] == before["domains"]
         if one.has(one.batch):
             assert len(one.rows(one.batch)) == 8
+
+
+@pytest.mark.parametrize("odd", [[], "x", {1: 2}, {"web": 1}, {"web": ["x"]}])
+def test_a_map_of_domains_that_is_none_is_one_line(odd):
+    one = MixtureSampler({"web": 10, "code": 10}, [0.5, 0.5], batch_size=4)
+    with pytest.raises(SamplerError, match="map_domains: .* is no mapping of the state's names"):
+        one.load_state_dict(one.state_dict(), map_domains=odd)

@@ -107,3 +107,8 @@ def test_the_format_is_checked_first():
 
 def test_text_in_a_message_is_short():
     assert len(shown_value("x" * 10_000)) < 100
+
+
+def test_a_format_that_is_no_text_is_another_format():
+    with pytest.raises(SamplerError, match="is not a state of format 'f': format a ndarray"):
+        fields(format=np.zeros(3)).check_format("f")

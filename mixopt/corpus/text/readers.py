@@ -41,6 +41,9 @@ BUILDERS: dict[str, str] = {
 }
 _FOREIGN = frozenset({"parquet", "arrow"})  # builders whose libraries may die
 _ROWS = 1_000
+LONGEST_DOCUMENT = 1 << 28  # bytes of a line of JSON, or of a compressed text
+_TOO_LONG = f"longer than {LONGEST_DOCUMENT >> 20} MiB"
+_COMPRESSED = (".gz", ".bz2", ".xz", ".zst")
 
 
 def builder_of(path: Path) -> str | None:
@@ -86,20 +89,44 @@ def read_here(path: Path, builder: str, reading: Reading) -> Iterator[str]:
 
 def _json(path: Path, reading: Reading) -> Iterator[str]:
     with _open(path) as stream:
-        start = stream.readline()
+        start = stream.readline(LONGEST_DOCUMENT)
         while start and not start.strip():
-            start = stream.readline()
+            start = stream.readline(LONGEST_DOCUMENT)
         if start.lstrip().startswith(b"["):
-            yield from _json_array(path, start + stream.read(), reading)
+            yield from _json_array(path, start + _rest(stream, path), reading)
             return
     first = True
     with _open(path) as stream:
-        for number, line in enumerate(stream, start=1):
-            if line.strip():
+        for number, line in enumerate(_lines(stream), start=1):
+            if len(line) == LONGEST_DOCUMENT:
+                reading.is_bad(f"{path}:{number}", _TOO_LONG)
+            elif line.strip():
                 document = _json_line(line, f"{path}:{number}", reading, first=first)
                 if document is not None:
                     first = False
                     yield document
+
+
+def _lines(stream: IO[bytes]) -> Iterator[bytes]:
+    """Give the lines of a file; of one that is too long, its first LONGEST_DOCUMENT bytes."""
+    while line := stream.readline(LONGEST_DOCUMENT):
+        yield line
+        while len(line) == LONGEST_DOCUMENT and not line.endswith(b"\n"):
+            line = stream.readline(LONGEST_DOCUMENT)
+
+
+def _rest(stream: IO[bytes], path: Path) -> bytes:
+    """Return the rest of a file; what is compressed may be far larger than its file.
+
+    Raises:
+        OSError: It is too large.
+    """
+    if path.suffix.lower() not in _COMPRESSED:
+        return stream.read()
+    content = stream.read(LONGEST_DOCUMENT + 1)
+    if len(content) > LONGEST_DOCUMENT:
+        raise OSError(_TOO_LONG)
+    return content
 
 
 def _json_line(line: bytes, where: str, reading: Reading, *, first: bool) -> str | None:
@@ -146,7 +173,7 @@ def _field(row: Any, where: str, reading: Reading, *, first: bool) -> str | None
 
 def _text(path: Path, reading: Reading) -> Iterator[str]:
     with _open(path) as stream:
-        content = stream.read()
+        content = _rest(stream, path)
     try:
         yield content.decode("utf-8-sig").replace("\r\n", "\n")
     except UnicodeDecodeError as error:
