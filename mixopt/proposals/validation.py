@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 import polars as pl
 
+from mixopt.errors import TrialsError
 from mixopt.mixture import Mixture
 from mixopt.objective import Objective
 from mixopt.system import Array
@@ -63,8 +64,16 @@ class Validation:
 
     @classmethod
     def read(cls, path: Path, objective: Objective) -> Validation:
-        """Read `validation.parquet`."""
-        return cls(Trials.read(path), objective)
+        """Read `validation.parquet`.
+
+        Raises:
+            TrialsError: It cannot be read, or has other losses than the objective is of.
+        """
+        trials = Trials.read(path)
+        if trials.targets != objective.evaluation:
+            theirs, ours = ", ".join(trials.targets), ", ".join(objective.evaluation)
+            raise TrialsError(f"{path}: has losses on {theirs}, not {ours}; validate again")
+        return cls(trials, objective)
 
     @cached_property
     def mixtures(self) -> tuple[str, ...]:

@@ -150,9 +150,10 @@ def _provenance(run: Run) -> PageSection:
     steps = [(step, run.fingerprint(step), duration(took)) for step, took in before.items()]
     body = table(("step", "fingerprint", "took"), steps, caption="Steps.", texts=[1])
     seeds = sorted(set(run.validation.trials.table["seed"])) if run.is_done("validate") else []
+    unknown = "not asked for without --trust" if run.is_foreign else "not a repository"
     entries = [
         ("machine of the report", machine()),
-        ("commit of the working directory", run.commit or "not known"),
+        ("commit of the working directory", run.commit or unknown),
         ("corpus", run.corpus.fingerprint),
         ("seed", str(run.config.seed)),
         *([("seeds of the validation", ", ".join(map(str, seeds)))] if seeds else []),

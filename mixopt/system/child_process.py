@@ -250,7 +250,8 @@ def _told(error: Exception) -> bytes:
 
 
 def _one_line(error: Exception) -> str:
-    return " ".join(Exception.__str__(error).split())[:4_000]
+    said = Exception.__str__(error) if isinstance(error, MixoptError) else str(error)
+    return " ".join(said.split())[:4_000]
 
 
 def _send(answers: IO[bytes], kind: bytes, content: bytes) -> None:

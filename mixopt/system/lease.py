@@ -79,11 +79,12 @@ def owner_of(path: Path) -> Owner | None:
         descriptor = os.open(path, os.O_RDONLY | SAFE)
     except OSError:
         return None
-    with os.fdopen(descriptor, "rb") as stream:
-        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
-            return None
-        with suppress(OSError, ValueError, TypeError, RecursionError):
-            return _owner(json.loads(stream.read(_SIZE)))
+    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+        os.close(descriptor)
+        return None
+    errors = suppress(OSError, ValueError, TypeError, RecursionError)
+    with os.fdopen(descriptor, "rb") as stream, errors:
+        return _owner(json.loads(stream.read(_SIZE)))
     return None
 
 

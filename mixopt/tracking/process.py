@@ -120,8 +120,10 @@ def check_database(directory: Path, file: Path) -> None:
     """Check that a database, its files beside it and its artifacts are in a run directory.
 
     Raises:
-        RunError: One of them leads out.
+        RunError: One of them leads out, or the database is a folder: MLflow would try for minutes.
     """
+    if file.exists() and not file.is_file():
+        raise RunError(f"{file}: is no file; delete it")
     beside = file.resolve().parent
     if not beside.is_relative_to(directory.resolve()):
         raise RunError(f"{directory}: its database {file} is outside this folder")

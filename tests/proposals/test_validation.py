@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from mixopt.config import ObjectiveConfig, ValidateConfig
+from mixopt.errors import TrialsError
 from mixopt.mixture import Mixture
 from mixopt.objective import Objective
 from mixopt.proposals import Comparison, Validation, mixture_of, plan_validation, validation_table
@@ -64,6 +65,15 @@ def test_pairs_are_made_by_seed_where_a_run_diverged():
     comparison = validation.compare("natural")
     assert comparison.seeds == 2
     assert comparison.mean == pytest.approx(-1.0)
+
+
+def test_a_table_without_a_loss_of_the_objective_is_no_validation(tmp_path):
+    path = tmp_path / "validation.parquet"
+    trials_of({"proposal": [1.0], "natural": [2.0]}).write(path)
+    assert Validation.read(path, OBJECTIVE).objective == OBJECTIVE
+    other = Objective.from_config(ObjectiveConfig(target="maths"), ("code", "prose", "maths"))
+    with pytest.raises(TrialsError, match="has losses on code, prose, help, not code, prose, math"):
+        Validation.read(path, other)
 
 
 def test_the_table_has_a_row_for_each_mixture():

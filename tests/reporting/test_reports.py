@@ -133,7 +133,12 @@ def test_no_absolute_path_is_named(done, page):
 
 
 def test_writing_it_again_gives_the_same_page(run, page):
-    assert write_report(run).read_text() == page
+    trusted = mixopt.load_run(run.path, trust=True)
+    assert write_report(trusted).read_text() == page
+
+
+def test_git_is_not_asked_for_the_page_of_a_run_that_nobody_trusts(run):
+    assert "not asked for without --trust" in text_of(write_report(run).read_text())
 
 
 def test_figures_are_files_too(done):

@@ -182,3 +182,10 @@ def test_the_folder_is_left_as_it_was(tmp_path):
     assert os.listdir(tmp_path) == [".lock"]
     assert Path(tmp_path, ".lock").stat().st_size == 0
     assert not is_in_use(tmp_path)
+
+
+def test_a_folder_in_place_of_a_lease_names_no_owner(tmp_path):
+    (tmp_path / NAME).mkdir()
+    assert not is_in_use(tmp_path)
+    with pytest.raises(RunError, match=f"{NAME}: cannot be written"), only_one(tmp_path):
+        pass

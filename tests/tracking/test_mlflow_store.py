@@ -12,6 +12,7 @@ pytest.importorskip("mlflow")
 
 from mixopt.tracking.journal import Wanted
 from mixopt.tracking.mlflow_store import MlflowStore, _check_within
+from mixopt.tracking.process import check_database
 
 
 @pytest.mark.parametrize(
@@ -56,3 +57,9 @@ def test_nothing_of_a_new_run_is_kept_where_a_foreign_database_says(tmp_path, em
     with pytest.raises(RunError, match="outside this folder"):
         store.parent("key", "sweep", wanted)
     assert not outside.exists()
+
+
+def test_a_folder_in_place_of_a_database_is_not_tried_for_minutes(tmp_path):
+    (tmp_path / "mlflow.db").mkdir()
+    with pytest.raises(RunError, match="mlflow.db: is no file; delete it"):
+        check_database(tmp_path, tmp_path / "mlflow.db")
