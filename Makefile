@@ -25,7 +25,7 @@ mutants: $(UV)
 # Each step is disturbed so many times in each of four ways; 0 is a quick part.
 FAULTS := 5
 faults: $(UV)
-	OMP_NUM_THREADS=1 MIXOPT_FAULTS=$(FAULTS) $(RUN) pytest -q -n 2 --dist loadfile tests/faults
+	OMP_NUM_THREADS=1 MIXOPT_FAULTS=$(FAULTS) $(RUN) pytest -q -n 2 --dist loadfile -m faults
 
 SECONDS := 900
 fuzz: $(UV)

@@ -4,7 +4,6 @@ Starting MLflow takes seconds, so the tests share a server, and most send from t
 """
 
 import json
-import shutil
 import signal
 import sqlite3
 import subprocess
@@ -20,7 +19,9 @@ from typer.testing import CliRunner
 
 from mixopt.cli import run_command_line
 from mixopt.cli.main import app
+from mixopt.config import load_config
 from mixopt.errors import ConfigError, RunError
+from mixopt.run_directory import open_run
 from mixopt.system import only_one
 from mixopt.tracking import RunLog, import_trials, sync
 from mixopt.tracking.process import Sender
@@ -63,6 +64,7 @@ def arrived(server, name: str) -> int:
     return len(points(server, name)) if name in runs(server) else 0
 
 
+@pytest.mark.faults
 def test_a_server_that_is_down_for_most_of_a_run_misses_no_point(tmp_path, mlflow_server):
     warnings: list[str] = []
     path = tmp_path / "on_and_off"
@@ -83,6 +85,7 @@ def test_a_server_that_is_down_for_most_of_a_run_misses_no_point(tmp_path, mlflo
     assert runs(mlflow_server)["on_and_off"][1] == "FINISHED"
 
 
+@pytest.mark.faults
 def test_a_server_that_hangs_is_given_up_before_the_process_that_sends_is_killed(
     tmp_path, mlflow_server
 ):
@@ -203,7 +206,7 @@ def test_sync_of_what_is_no_run_directory_is_one_line(tmp_path, monkeypatch, cap
 
 
 def test_sync_of_a_sweep_that_has_not_begun_is_one_line(tmp_path):
-    shutil.copy(QUICKSTART, tmp_path / "config.yaml")
+    open_run(load_config(QUICKSTART), tmp_path)
     with pytest.raises(RunError, match="nothing to send: neither its sweep nor its validation"):
         sync(tmp_path)
     assert not (tmp_path / "tracking.jsonl").exists()
