@@ -18,7 +18,7 @@ from mixopt.mixture import Mixture
 from mixopt.objective import Objective
 from mixopt.proposals.best_mixture import compared_mixtures
 from mixopt.proposals.evidence import Confidence, described
-from mixopt.proposals.proposal import Proposal
+from mixopt.proposals.proposal import EDITED_BY_HAND, Proposal
 from mixopt.proposals.proposal_warnings import proposal_warnings
 from mixopt.system import __version__
 
@@ -71,7 +71,7 @@ def predict_own_mixture(
         provenance={
             "mixopt": __version__,
             "regressor": fit.name,
-            "method": "edited by hand",
+            "method": EDITED_BY_HAND,
             "target_tokens": target_tokens,
             "trials": fit.fingerprint,
             "finished_trials": len(fit.trials),

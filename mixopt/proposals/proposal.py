@@ -36,6 +36,7 @@ from mixopt.proposals.optimism import Optimism
 from mixopt.system import SEAL, StateFields, check_seal, read_yaml, sealed, write_text
 
 OWN = "read it as a mixture of your own: Mixture.from_file, or load_run(DIR).proposal to predict it"
+EDITED_BY_HAND = "edited by hand"
 HEADER = """\
 # A data mixture that mixopt proposes. Numbers are predictions for trials like those that were
 # fitted; low and high bound 90% of the errors on held-out mixtures.
@@ -120,6 +121,11 @@ class Proposal:
         """How many domains the mixture amounts to: the exponential of its entropy, 1 to D."""
         logs = [weight * math.log(weight) for weight in self.mixture.values() if weight > 0]
         return round(math.exp(-sum(logs)), 3)
+
+    @property
+    def is_own(self) -> bool:
+        """Whether somebody edited the weights, so that nobody searched for them."""
+        return self.provenance.get("method") == EDITED_BY_HAND
 
     def to_file(self, path: str | Path) -> None:
         """Write the proposal as YAML that `from_file` and `Mixture.from_file` read."""

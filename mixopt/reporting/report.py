@@ -69,7 +69,9 @@ def write_report(run: Run) -> Path:
     validation = run.validation if run.is_done("validate") else None
     sections = list(_sections(run, validation, pictures))
     goal = f"Minimises {run.objective.describe()}, in {UNITS[run.objective.value_unit]}."
-    subtitle = f"A data mixture proposed by mixopt. {goal}"
+    own = run.proposal.is_own
+    whose = "of your own, edited in proposal.yaml" if own else "proposed by mixopt"
+    subtitle = f"A data mixture {whose}. {goal}"
     path = run.path / "report.html"
     write_text(path, page(run.config.name, subtitle, _answer(run, validation, pictures), sections))
     return path
@@ -102,7 +104,8 @@ def _answer(run: Run, validation: Validation | None, pictures: Pictures) -> str:
         style = f"verdict {verdict_style(validation)}".strip()
         body = paragraph(validation.verdict, style)
     body += facts(_facts(run, validation))
-    body += heading("The proposed mixture") + _mixture_table(proposal)
+    title = "The mixture that you edited" if proposal.is_own else "The proposed mixture"
+    body += heading(title) + _mixture_table(proposal)
     drawn = plots.plot_shares(proposal.natural, proposal.mixture)
     return body + pictures.show("proposal", drawn, "The proposed share of each domain.")
 

@@ -93,7 +93,7 @@ def verification_text(parts: Sequence[CheckedPart]) -> str:
 
 
 def _sureness(proposal: Proposal) -> str:
-    if proposal.optimism.held_out is None:
+    if proposal.is_own or proposal.optimism.held_out is None:
         return "nobody searched for it"
     held_out = f"predicted best while held out, trials came out {proposal.optimism.held_out:+.4f}"
     moved, refits = proposal.stability, proposal.optimism.refits
@@ -143,7 +143,8 @@ def _mean_ranks(found: Mapping[str, Any]) -> str:
 
 def _proposal_table(proposal: Proposal) -> Table:
     columns = ("natural", "proposed", *(("epochs",) if proposal.epochs is not None else ()))
-    table = _table(f"Proposal for {proposal.objective}", "domain", *columns)
+    whose = "A mixture of your own" if proposal.is_own else "Proposal"
+    table = _table(f"{whose} for {proposal.objective}", "domain", *columns)
     for domain, weight in sorted(proposal.mixture.items(), key=lambda item: -item[1]):
         row = [domain, f"{100 * proposal.natural[domain]:.1f}%", f"{100 * weight:.1f}%"]
         if proposal.epochs is not None:

@@ -14,7 +14,7 @@ import yaml
 
 import mixopt
 from mixopt.errors import RunError
-from mixopt.reporting import write_report
+from mixopt.reporting import proposal_text, write_report
 from mixopt.reporting.validation_section import verdict_style
 from mixopt.system import without_folders
 from mixopt.tracking import sync
@@ -151,6 +151,24 @@ def test_a_run_without_validation_says_so(run):
     page = text_of(write_report(run).read_text())
     assert "Not validated yet" in page
     assert "Corpus" in page
+
+
+def test_a_mixture_that_was_edited_is_shown_as_ones_own_beside_no_others_evidence(run):
+    path = run.path / "proposal.yaml"
+    content = yaml.safe_load(path.read_text())
+    first, second = list(content["weights"])[:2]
+    rest = sum(weight for name, weight in content["weights"].items() if name not in (first, second))
+    content["weights"] |= {first: (1 - rest) / 2, second: (1 - rest) / 2}
+    path.write_text(yaml.safe_dump(content, sort_keys=False))
+    edited = mixopt.load_run(run.path)
+    page = text_of(write_report(edited).read_text())
+    assert "A data mixture of your own, edited in proposal.yaml." in page
+    assert "The mixture that you edited" in page
+    assert "Not validated yet" in page
+    assert "validated, less natural" not in page
+    said = proposal_text(edited.proposal)
+    assert said.startswith("A mixture of your own for ")
+    assert "nobody searched for it" in said
 
 
 def test_a_run_without_a_proposal_has_no_report(run):

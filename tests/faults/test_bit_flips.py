@@ -1,0 +1,62 @@
+"""A single bit that changed in a table or a result of a run is found, or changes nothing."""
+
+from __future__ import annotations
+
+import shutil
+from random import Random
+
+import pytest
+from fault_runs import KINDS
+
+from mixopt.errors import MixoptError
+from mixopt.fitting import Fit
+from mixopt.run_directory import load_run
+from mixopt.trials import Trials, read_design, read_entry
+
+FLIPS = 600 if KINDS else 60
+
+
+def fit_of(path):
+    found = Fit.load(path.parent)
+    return found.report.rows(), found.held_out.rows(), found.trials.table.rows()
+
+
+READERS = {
+    "design.parquet": lambda path: [(t.name, dict(t.mixture), t.seed) for t in read_design(path)],
+    "trials.parquet": lambda path: Trials.read(path).table.rows(),
+    "validation.parquet": lambda path: Trials.read(path).table.rows(),
+    "fit/report.parquet": fit_of,
+    "fit/held_out.parquet": fit_of,
+    "fit/trials.parquet": fit_of,
+    "trials/t0000.json": read_entry,
+}
+
+
+@pytest.mark.parametrize("name", READERS)
+def test_a_bit_that_changed_is_found_or_changes_nothing(whole, tmp_path, name):
+    run = shutil.copytree(whole.states["end"], tmp_path / "run")
+    path, read = run / name, READERS[name]
+    content, before = path.read_bytes(), read(path)
+    found = 0
+    for bit in Random(name).sample(range(8 * len(content)), FLIPS):
+        changed = bytearray(content)
+        changed[bit // 8] ^= 1 << (bit % 8)
+        path.write_bytes(changed)
+        try:
+            assert read(path) == before
+        except MixoptError:
+            found += 1
+    print(f"{name}: {found} of {FLIPS} found, the others read as before")  # noqa: T201
+    assert found > FLIPS / 2
+
+
+@pytest.mark.parametrize("name", ["design.parquet", "trials.parquet", "validation.parquet"])
+def test_the_manifest_finds_every_bit(whole, tmp_path, name):
+    run = shutil.copytree(whole.states["end"], tmp_path / "run")
+    content = (run / name).read_bytes()
+    for bit in Random(name).sample(range(8 * len(content)), FLIPS):
+        changed = bytearray(content)
+        changed[bit // 8] ^= 1 << (bit % 8)
+        (run / name).write_bytes(changed)
+        opened = load_run(run)
+        assert any(opened.fault(step) for step in ("design", "sweep", "validate"))
