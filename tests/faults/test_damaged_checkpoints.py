@@ -24,7 +24,8 @@ from pretrain_runs import (
 
 from mixopt import pretrain
 from mixopt.errors import MixoptError, RunError
-from mixopt.system import write_sealed
+from mixopt.pretraining.directory import HEADER
+from mixopt.system import sealed_text, write_sealed
 from mixopt.testing import tiny_corpus
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -280,7 +281,14 @@ def test_a_damaged_record_of_the_configuration_is_one_line(
     content, message, config, whole, tmp_path
 ):
     out = copied(whole, tmp_path)
-    (out / "config.yaml").write_text(content)
+    (out / "config.yaml").write_text(sealed_text(content, HEADER))
     with pytest.raises(RunError, match=message) as caught:
         pretrain(config, out, [ODM])
     assert "\n" not in str(caught.value)
+
+
+def test_a_record_of_the_configuration_that_was_edited_is_refused(whole, config, tmp_path):
+    record = copied(whole, tmp_path) / "config.yaml"
+    record.write_text(record.read_text() + "name: other\n")
+    with pytest.raises(RunError, match=r"config\.yaml: has changed since it was written"):
+        pretrain(config, record.parent, [ODM])
