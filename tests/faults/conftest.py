@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from pathlib import Path
 
 import pytest
-from fault_runs import Undisturbed, undisturbed as undisturbed_run
+from fault_runs import KINDS, Undisturbed, undisturbed as undisturbed_run
 
 from mixopt.config import CorpusConfig
 from mixopt.corpus import prepare_corpus
@@ -14,14 +15,25 @@ from mixopt.sweeps import Job, run_trials
 from mixopt.trials import Training, Trial
 
 HERE = Path(__file__).parent
+MANY = 6  # cases of a test
 SUPPORT = HERE.parent / "support"
 
 
-def pytest_collection_modifyitems(items):
-    """Mark all that is in this folder: `make test` leaves it to `make faults`."""
-    for item in items:
-        if item.path.is_relative_to(HERE):
-            item.add_marker(pytest.mark.faults)
+def pytest_collection_modifyitems(config, items):
+    """Mark all that is in this folder, and leave it to `make faults`.
+
+    Of a test with many cases, the quick part (MIXOPT_FAULTS=0) has every second one.
+    """
+    here = [item for item in items if item.path.is_relative_to(HERE)]
+    cases = defaultdict(list)
+    for item in here:
+        item.add_marker(pytest.mark.faults)
+        cases[item.path, item.originalname].append(item)
+    if KINDS:
+        return
+    left = {one for many in cases.values() if len(many) > MANY for one in many[1::2]}
+    config.hook.pytest_deselected(items=[item for item in items if item in left])
+    items[:] = [item for item in items if item not in left]
 
 
 @pytest.fixture(scope="session")
