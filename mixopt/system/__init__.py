@@ -9,7 +9,6 @@ from mixopt.system.lazy_names import lazy_names
 if TYPE_CHECKING:
     from mixopt.system.arrays import Array as Array, BoolArray as BoolArray, IntArray as IntArray
     from mixopt.system.checked_reading import (
-        check_yaml as check_yaml,
         checked_as as checked_as,
         parse_json as parse_json,
         parse_yaml as parse_yaml,
@@ -106,7 +105,6 @@ else:
         {
             "arrays": ["Array", "BoolArray", "IntArray"],
             "checked_reading": [
-                "check_yaml",
                 "checked_as",
                 "parse_json",
                 "parse_yaml",

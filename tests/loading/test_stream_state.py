@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import json
-
 import pytest
+from changed_state import replaced
 
 from mixopt import MixtureStream
 from mixopt.errors import CorpusError, MixoptError
@@ -23,18 +22,6 @@ def advanced():
     for _ in zip(range(7), one, strict=False):
         pass
     return one
-
-
-def replaced(content, place, value):
-    content = json.loads(json.dumps(content))
-    inner = content
-    for name in place[:-1]:
-        inner = inner[name]
-    if value is ...:
-        del inner[place[-1]]
-    else:
-        inner[place[-1]] = value
-    return content
 
 
 def places(content, path=()):

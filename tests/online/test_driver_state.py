@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 
 import pytest
+from changed_state import replaced
 from driver_parts import NAMES, Turning, driver_over, held_out_of, run, sampler, train
 from hypothesis import given, settings, strategies as st
 
@@ -22,19 +23,6 @@ def places(content, path=()):
         yield (*path, name)
         if isinstance(value, (dict, list)):
             yield from places(value, (*path, name))
-
-
-def replaced(content, place, value):
-    """Return a state with one value replaced; removed, where that is `...`."""
-    content = json.loads(json.dumps(content))
-    inner = content
-    for name in place[:-1]:
-        inner = inner[name]
-    if value is ...:
-        del inner[place[-1]]
-    else:
-        inner[place[-1]] = value
-    return content
 
 
 @pytest.fixture(scope="module")
