@@ -11,21 +11,20 @@ from typing import TYPE_CHECKING
 from mixopt.system.lazy_names import lazy_names
 
 if TYPE_CHECKING:
-    from mixopt.config.experiment import (
-        Anchor as Anchor,
-        Config as Config,
-        ConstraintsConfig as ConstraintsConfig,
+    from mixopt.config.constraints_section import ConstraintsConfig as ConstraintsConfig
+    from mixopt.config.corpus_section import (
         CorpusConfig as CorpusConfig,
-        Count as Count,
+        SourceConfig as SourceConfig,
+    )
+    from mixopt.config.design_section import (
+        Anchor as Anchor,
         DesignConfig as DesignConfig,
+    )
+    from mixopt.config.experiment import (
+        Config as Config,
         FitConfig as FitConfig,
-        ObjectiveConfig as ObjectiveConfig,
-        Positive as Positive,
         ProposeConfig as ProposeConfig,
         RiskConfig as RiskConfig,
-        Section as Section,
-        Share as Share,
-        SourceConfig as SourceConfig,
         TrackingConfig as TrackingConfig,
         ValidateConfig as ValidateConfig,
     )
@@ -43,6 +42,13 @@ if TYPE_CHECKING:
         read_inventory as read_inventory,
         token_count as token_count,
     )
+    from mixopt.config.objective_section import ObjectiveConfig as ObjectiveConfig
+    from mixopt.config.section import (
+        Count as Count,
+        Positive as Positive,
+        Section as Section,
+        Share as Share,
+    )
     from mixopt.config.yaml_sections import (
         Location as Location,
         dump_sections as dump_sections,
@@ -52,24 +58,19 @@ else:
     __getattr__, __dir__ = lazy_names(
         __name__,
         {
+            "constraints_section": ["ConstraintsConfig"],
+            "corpus_section": ["CorpusConfig", "SourceConfig"],
+            "design_section": ["Anchor", "DesignConfig"],
             "experiment": [
-                "Anchor",
                 "Config",
-                "ConstraintsConfig",
-                "CorpusConfig",
-                "Count",
-                "DesignConfig",
                 "FitConfig",
-                "ObjectiveConfig",
-                "Positive",
                 "ProposeConfig",
                 "RiskConfig",
-                "Section",
-                "Share",
-                "SourceConfig",
                 "TrackingConfig",
                 "ValidateConfig",
             ],
+            "objective_section": ["ObjectiveConfig"],
+            "section": ["Count", "Positive", "Section", "Share"],
             "experiment_file": [
                 "RESERVED",
                 "dump_config",

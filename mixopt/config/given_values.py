@@ -12,7 +12,8 @@ from typing import Any, TypeVar
 
 from pydantic import ValidationError
 
-from mixopt.config.experiment import ConstraintsConfig, Section
+from mixopt.config.constraints_section import ConstraintsConfig
+from mixopt.config.section import Section
 from mixopt.errors import ConfigError, did_you_mean
 from mixopt.system import read_yaml
 

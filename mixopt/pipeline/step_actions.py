@@ -49,7 +49,7 @@ def _design(run: Run, say: Say) -> None:
     from mixopt.designs import make_design
     from mixopt.trials import write_design
 
-    trials = make_design(run.config.design, run.corpus.natural, run.constraints, run.config.seed)
+    trials = make_design(run.config.design, run.natural, run.constraints, run.config.seed)
     mixtures, folds = len({trial.mixture for trial in trials}), run.config.fit.folds
     if mixtures < folds:
         field = "the first of design.rounds" if run.config.design.rounds else "design.trials"
@@ -127,10 +127,10 @@ def _propose(run: Run, say: Say) -> None:
             run.fit,
             run.objective,
             run.constraints,
-            run.corpus.natural,
+            run.natural,
             run.trials,
             run.config.propose,
-            inventory=run.corpus.inventory,
+            inventory=run.inventory,
             seed=run.config.seed,
             collapsed=run.collapsed,
             update=update,
@@ -147,7 +147,7 @@ def _validate(run: Run, say: Say) -> None:
     config = run.config.validation
     planned = plan_validation(
         run.proposal.mixture,
-        run.corpus.natural,
+        run.natural,
         run.trials,
         run.objective,
         config,

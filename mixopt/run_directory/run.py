@@ -103,7 +103,7 @@ class Run:
             self.constraints,
             self.natural,
             self.trials,
-            inventory=self.corpus.inventory,
+            inventory=self.inventory,
             target_tokens=self.config.propose.target_tokens,
             collapsed=self.collapsed,
         )
@@ -117,9 +117,16 @@ class Run:
         return Validation.read(self.path / "validation.parquet", self.objective)
 
     @property
+    def inventory(self) -> dict[str, int]:
+        """Distinct tokens of each domain in the full run."""
+        return self.corpus.inventory
+
+    @property
     def natural(self) -> Mixture:
-        """Each domain's share of the training tokens that there are."""
-        return self.corpus.natural
+        """Each domain's share of the tokens that there are."""
+        from mixopt.mixture import Mixture
+
+        return Mixture.natural(self.inventory)
 
     @property
     def objective(self) -> Objective:
@@ -137,7 +144,7 @@ class Run:
 
         return Constraints.from_config(
             self.config.constraints,
-            inventory=self.corpus.inventory,
+            inventory=self.inventory,
             target_tokens=self.config.propose.target_tokens,
         )
 
@@ -148,8 +155,7 @@ class Run:
 
         proxy, target = self.config.proxy, self.config.propose.target_tokens
         simulated = target if proxy.simulate_epochs else None
-        inventory = self.corpus.inventory
-        counts = tuple(float(inventory[name]) for name in self.natural.domains)
+        counts = tuple(float(self.inventory[name]) for name in self.natural.domains)
         return Repetition(counts, float(simulated or proxy.tokens))
 
     @property

@@ -301,7 +301,7 @@ def test_a_full_disk_is_named(tmp_path, sources):
     limit = "import resource, sys; resource.setrlimit(resource.RLIMIT_FSIZE, (4000, 4000));"
     code = f"""{limit}
 import signal; signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-from mixopt.config.experiment import CorpusConfig
+from mixopt.config import CorpusConfig
 from mixopt.corpus import prepare_corpus
 from mixopt.errors import RunError
 config = CorpusConfig.model_validate({{"domains": {sources!r}}})
@@ -346,7 +346,7 @@ def test_a_killed_preparation_is_no_corpus_and_is_done_again(tmp_path, sources):
     fifo = tmp_path / "endless.jsonl"
     os.mkfifo(fifo)
     code = f"""
-from mixopt.config.experiment import CorpusConfig
+from mixopt.config import CorpusConfig
 from mixopt.corpus import prepare_corpus
 domains = {{**{sources!r}, "c": {{"path": "json", "data_files": {str(fifo)!r}}}}}
 prepare_corpus(CorpusConfig.model_validate({{"domains": domains}}), {{}},

@@ -1,0 +1,79 @@
+"""The section `constraints:`: what mixtures are allowed."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import Field, model_validator
+
+from mixopt.config.section import Section, Share
+
+
+class GroupConfig(Section):
+    """Bounds on what some domains have together."""
+
+    domains: list[str] = Field(min_length=1)
+    bounds: tuple[Share, Share] = Field(description="least and most of their sum")
+
+
+class RadiusConfig(Section):
+    """How far the proposal may be from a mixture: one of `kl` and `tv`."""
+
+    reference: str = Field("natural", description="natural, uniform, or a file of weights")
+    kl: Annotated[float, Field(gt=0, allow_inf_nan=False)] | None = Field(
+        None, description="KL divergence of the proposal from the reference, in nats"
+    )
+    tv: Annotated[float, Field(gt=0, le=1)] | None = Field(
+        None, description="total variation: the share of the tokens that change domain"
+    )
+
+    @model_validator(mode="after")
+    def _one_distance(self) -> RadiusConfig:
+        if (self.kl is None) == (self.tv is None):
+            raise ValueError("give exactly one of kl and tv")
+        return self
+
+
+Margin = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+
+
+class GuardrailsConfig(Section):
+    """By how much losses may be predicted worse than a reference mixture makes them."""
+
+    reference: Literal["natural", "uniform", "best_trial"] = "natural"
+    margin: Margin | None = Field(
+        None, description="for every evaluation domain, in objective.unit"
+    )
+    targets: dict[str, Margin] = Field(
+        default_factory=dict, description="by evaluation domain; wins over margin"
+    )
+    experts: Literal[True] | None = Field(
+        None,
+        description="true: no mixture whose nearest trial is one in which the proxy's experts "
+        "collapsed (mixopt.proposals.collapsed_experts)",
+    )
+
+    @model_validator(mode="after")
+    def _some(self) -> GuardrailsConfig:
+        if self.margin is None and not self.targets and self.experts is None:
+            raise ValueError("give a margin for all evaluation domains, targets, or experts: true")
+        return self
+
+
+class ConstraintsConfig(Section):
+    """What mixtures are allowed; radius and guardrails hold the proposal, the rest designs too."""
+
+    bounds: dict[str, tuple[Share, Share]] = Field(
+        default_factory=dict, description="least and most by domain"
+    )
+    groups: dict[str, GroupConfig] | None = Field(
+        None, description="by name: domains, and least and most of what they have together"
+    )
+    max_epochs: Annotated[float, Field(gt=0)] | None = Field(
+        None, description="needs propose.target_tokens"
+    )
+    max_epochs_of: dict[str, Annotated[float, Field(gt=0)]] | None = Field(
+        None, description="by domain; wins over max_epochs"
+    )
+    radius: RadiusConfig | None = None
+    guardrails: GuardrailsConfig | None = None

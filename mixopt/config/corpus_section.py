@@ -1,0 +1,76 @@
+"""The section `corpus:`: domains, where their documents come from, the tokenizer."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import Field, model_validator
+
+from mixopt.config.section import Positive, Section
+
+
+class SourceConfig(Section):
+    """Where the documents of one domain come from: exactly one of `environment` and `path`."""
+
+    environment: str | None = Field(None, description="a domain of the environment corpus")
+    path: str | None = Field(
+        None,
+        description="a folder or file, a hub id, or a builder of `datasets` (json, parquet, "
+        "arrow, text, csv); a text file is one document",
+    )
+    name: str | None = Field(None, description="configuration of the data set")
+    data_files: str | list[str] | None = Field(None, description="files of the builder; globs work")
+    split: str = Field("train", description="split of the data set")
+    revision: str | None = Field(None, description="revision on the hub")
+    streaming: bool = Field(False, description="read a hub data set without a copy on disk")
+    column: str = Field("text", description="column that holds the text")
+    validation: str | list[str] | None = Field(
+        None, description="files of held-out documents; without it they are split off"
+    )
+    max_bytes: Positive | None = Field(
+        None, description="stop after so many bytes of text; wins over corpus.max_bytes"
+    )
+
+    def under(self, root: str | None) -> SourceConfig:
+        """Return the same source with relative files under the folder `root`."""
+        if root is None:
+            return self
+        moved = {
+            "data_files": _under(root, self.data_files),
+            "validation": _under(root, self.validation),
+        }
+        return self.model_copy(update=moved)
+
+    @model_validator(mode="after")
+    def _one_source(self) -> SourceConfig:
+        if (self.environment is None) == (self.path is None and self.data_files is None):
+            raise ValueError("give either 'environment' or 'path' (or 'data_files')")
+        return self
+
+
+def _under(root: str, files: str | list[str] | None) -> str | list[str] | None:
+    if isinstance(files, list):
+        return [str(Path(root, file)) for file in files]
+    return None if files is None else str(Path(root, files))
+
+
+class CorpusConfig(Section):
+    """Domains, tokenizer and what is held out."""
+
+    root: str | None = Field(
+        None, description="folder of relative data_files and validation; the working directory"
+    )
+
+    domains: dict[str, SourceConfig] = Field(description="training domains by name", min_length=1)
+    tokenizer: str = Field(
+        "bytes", description="bytes, bpe:<vocab>, or a Hugging Face name or folder"
+    )
+    validation_fraction: Annotated[float, Field(gt=0, lt=0.5)] = Field(
+        0.05, description="share of each domain's bytes that is held out, by document"
+    )
+    max_validation_bytes: Positive = Field(1_000_000, description="at most so much is held out")
+    max_bytes: Positive | None = Field(None, description="at most so much text of each domain")
+    on_bad_document: Literal["error", "skip"] = Field(
+        "error", description="what to do with invalid UTF-8 or a broken line"
+    )
