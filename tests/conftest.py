@@ -81,6 +81,7 @@ sweep: {{workers: 2}}
 fit: {{folds: 3}}
 objective: {{target: help}}
 propose: {{samples: 2000, average: 16, bootstrap: 3}}
+validate: {{max_seeds: 3, rounds: 1}}
 tracking: {{enabled: false}}
 """
 

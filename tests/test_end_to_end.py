@@ -55,10 +55,11 @@ def tables(run: Path) -> dict[str, pl.DataFrame]:
 
 def test_a_run_leaves_what_it_promises(finished):
     _, run, printed = finished
-    for name in ("config.yaml", "design.parquet", "trials.parquet", "proposal.yaml", "report.html"):
+    tables = ("design.parquet", "trials.parquet", "validation.parquet")
+    for name in (*tables, "config.yaml", "proposal.yaml", "recommendation.yaml", "report.html"):
         assert (run / name).stat().st_size > 0
-    assert "Proposal for" in printed
-    assert "proposal less it" in printed
+    assert printed.startswith("Recommendation: ")
+    assert "over others, bits per byte, above 0 is better" in printed
     assert list(read_json(run / "steps.json")["steps"]) == STEPS
 
 
@@ -81,10 +82,10 @@ def test_a_second_run_loads_neither_torch_nor_mlflow_nor_a_regressor(finished):
     assert ended.stdout.strip() == "[]"
 
 
-def test_the_proposal_is_a_mixture_that_a_bare_install_reads(finished):
+def test_proposal_and_recommendation_are_mixtures_that_a_bare_install_reads(finished):
     _, run, _ = finished
-    mixture = mixopt.Mixture.from_file(run / "proposal.yaml")
-    assert set(mixture) == {"code", "prose"}
+    for name in ("proposal.yaml", "recommendation.yaml"):
+        assert set(mixopt.Mixture.from_file(run / name)) == {"code", "prose"}
 
 
 def test_the_run_can_be_looked_at_from_python(finished):
@@ -272,7 +273,12 @@ def test_status_and_json(finished):
     }
     answer = json.loads(command("run", config, "--out", run, "--json").stdout)
     assert sum(answer["weights"].values()) == pytest.approx(1)
-    assert set(answer["validation"]["proposal_less"]) <= {"natural", "uniform", "best_trial"}
+    assert set(answer["validation"]["differences"]) == {
+        *("natural", "uniform", "unimax", "best_trial")
+    }
+    headline = mixopt.load_run(run).recommendation.headline
+    assert status["recommendation"]["headline"] == headline
+    assert command("status", run).stdout.splitlines()[0] == headline
 
 
 def test_a_wrong_field_is_one_line_and_exit_code_2(config_path):

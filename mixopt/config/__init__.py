@@ -26,7 +26,6 @@ if TYPE_CHECKING:
         ProposeConfig as ProposeConfig,
         RiskConfig as RiskConfig,
         TrackingConfig as TrackingConfig,
-        ValidateConfig as ValidateConfig,
     )
     from mixopt.config.experiment_file import (
         RESERVED as RESERVED,
@@ -49,6 +48,10 @@ if TYPE_CHECKING:
         Section as Section,
         Share as Share,
     )
+    from mixopt.config.validation_section import (
+        BaselineConfig as BaselineConfig,
+        ValidateConfig as ValidateConfig,
+    )
     from mixopt.config.yaml_sections import (
         Location as Location,
         dump_sections as dump_sections,
@@ -67,7 +70,6 @@ else:
                 "ProposeConfig",
                 "RiskConfig",
                 "TrackingConfig",
-                "ValidateConfig",
             ],
             "objective_section": ["ObjectiveConfig"],
             "section": ["Count", "Positive", "Section", "Share"],
@@ -85,6 +87,7 @@ else:
                 "read_inventory",
                 "token_count",
             ],
+            "validation_section": ["BaselineConfig", "ValidateConfig"],
             "yaml_sections": ["Location", "dump_sections", "read_sections"],
         },
     )

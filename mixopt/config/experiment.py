@@ -16,6 +16,7 @@ from mixopt.config.design_section import DesignConfig
 from mixopt.config.durations import Duration
 from mixopt.config.objective_section import ObjectiveConfig
 from mixopt.config.section import Count, Positive, Section, Share
+from mixopt.config.validation_section import ValidateConfig
 from mixopt.system import ServerUri
 
 
@@ -108,23 +109,6 @@ class ProposeConfig(Section):
     )
 
 
-Baseline = Literal["natural", "uniform", "best_trial"]
-
-
-def _all_baselines() -> list[Baseline]:
-    return ["natural", "uniform", "best_trial"]
-
-
-class ValidateConfig(Section):
-    """Training the proposal against the baselines."""
-
-    seeds: Annotated[int, Field(ge=3)] = 3
-    tokens: Positive | None = Field(
-        None, description="tokens of one run; twice the trials' when absent"
-    )
-    baselines: list[Baseline] = Field(default_factory=_all_baselines)
-
-
 class TrackingConfig(Section):
     """Where MLflow keeps the record."""
 
@@ -156,3 +140,8 @@ class Config(Section):
     # `validate` is a method of pydantic models, so the attribute has another name.
     validation: ValidateConfig = Field(ValidateConfig(), alias="validate")
     tracking: TrackingConfig = TrackingConfig()
+
+    @property
+    def validation_tokens(self) -> int:
+        """Training tokens of a validation run."""
+        return self.validation.tokens or 2 * self.proxy.tokens

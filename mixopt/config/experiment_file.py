@@ -37,7 +37,8 @@ def load_config(path: str | Path, overrides: Sequence[str] = (), *, trust: Trust
         ConfigError: The file cannot be read, or a field is unknown, of the wrong type, out of
             range, or names something that is not there; one line with file, line and field.
     """
-    sections = read_sections(path, Config, overrides, example="'corpus:' and 'objective:'")
+    example = "'corpus:' and 'objective:'"
+    sections = read_sections(path, Config, overrides, example=example, files=trust is True)
     for location, message in _inconsistencies(sections.values, trust):
         raise sections.mistake(location, message)
     return sections.values
@@ -94,6 +95,7 @@ def _inconsistencies(config: Config, trust: Trust) -> Iterable[tuple[Location, s
     if config.constraints.max_epochs is not None and config.propose.target_tokens is None:
         yield ("constraints", "max_epochs"), "needs propose.target_tokens, the length of the run"
     yield from _simulated_epochs(config)
+    yield from _baselines(config)
     yield from _without_gradient(config, trust)
 
 
@@ -117,7 +119,7 @@ def _simulated_epochs(config: Config) -> Iterable[tuple[Location, str]]:
     if most is None:
         yield ("proxy", "simulate_epochs"), "needs propose.target_tokens, the length of the run"
         return
-    validation = config.validation.tokens or 2 * proxy.tokens
+    validation = config.validation_tokens
     for section, tokens in (("proxy", proxy.tokens), ("validate", validation)):
         if tokens > most:
             message = f"{tokens} is longer than the full run (propose.target_tokens: {most})"
@@ -134,6 +136,20 @@ def _names_of_evaluation_domains(config: Config) -> Iterable[tuple[Location, str
         yield ("objective", "worst"), name
     for name in objective.direction:
         yield ("objective", "direction", name), name
+
+
+def _baselines(config: Config) -> Iterable[tuple[Location, str]]:
+    """Find mixtures of one's own that are of other domains."""
+    domains = list(config.corpus.domains)
+    for place, baseline in enumerate(config.validation.baselines):
+        location: Location = ("validate", "baselines", place)
+        for name in baseline.weights or ():
+            if name not in domains:
+                near = did_you_mean(name, domains)
+                yield location, f"{baseline.name}: unknown domain {name!r}{near}"
+        missing = [name for name in domains if name not in (baseline.weights or domains)]
+        if missing:
+            yield location, f"{baseline.name}: no weight of {', '.join(missing)}; 0 is allowed"
 
 
 def _names_of_domains(config: Config) -> Iterable[tuple[Location, str]]:

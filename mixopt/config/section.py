@@ -6,6 +6,8 @@ from typing import Annotated, Any
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
+FILES = "files"  # of a validation's context: whether files that a section names are read
+
 
 def _scientific(value: Any) -> Any:
     """Read `25e9`, which YAML takes for a string, as the number that it is."""

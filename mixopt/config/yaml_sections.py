@@ -15,6 +15,7 @@ from typing import Any, Generic, TypeVar, get_args, get_origin
 import yaml
 from pydantic import BaseModel, ValidationError
 
+from mixopt.config.section import FILES
 from mixopt.errors import ConfigError, did_you_mean
 from mixopt.system import ServerUri, parse_yaml, read_text, shown_name, without_secrets
 
@@ -43,7 +44,12 @@ class Sections(Generic[Model]):
 
 
 def read_sections(
-    path: str | Path, model: type[Model], overrides: Sequence[str] = (), *, example: str
+    path: str | Path,
+    model: type[Model],
+    overrides: Sequence[str] = (),
+    *,
+    example: str,
+    files: bool = True,
 ) -> Sections[Model]:
     """Read, override and check a file.
 
@@ -52,6 +58,7 @@ def read_sections(
         model: What it is checked against.
         overrides: `a.b=value` each, the value in YAML; later ones win.
         example: Sections that the file should have, for the error where it has none.
+        files: Whether sections may read the files that they name.
 
     Raises:
         ConfigError: The file cannot be read, or a field is unknown, of the wrong type or out of
@@ -64,7 +71,7 @@ def read_sections(
         location = _override(content, override)
         origins[location] = f"--set {without_secrets(override)}"
     try:
-        return Sections(model.model_validate(content), path, origins)
+        return Sections(model.model_validate(content, context={FILES: files}), path, origins)
     except ValidationError as error:
         raise ConfigError(_explain(error, model, path, origins)) from error
 

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from mixopt.pipeline.rounds import not_run, planned_trials
-from mixopt.run_directory import STEPS, SWEEP, Run, Step
+from mixopt.run_directory import STEPS, SWEEP, VALIDATE, Run, Step
 from mixopt.sweeps import SweepState, read_groups, read_progress
 from mixopt.system import duration, is_in_use, short_count
 from mixopt.trials import GROUPS, read_entry
@@ -44,11 +44,21 @@ def run_status(run: Run) -> dict[str, Any]:
         if step.trains:
             entry |= _trials(run, step, running=entry["state"] == "running")
         steps[step.name] = entry
-    return {"path": str(run.path), "steps": steps}
+    return {"path": str(run.path), "recommendation": _recommended(run), "steps": steps}
+
+
+def _recommended(run: Run) -> dict[str, Any] | None:
+    """Return what the run recommends; None where it is not validated."""
+    if not run.is_done(VALIDATE.name):
+        return None
+    found = run.recommendation
+    return {"mixture": found.chosen, "standing": found.standing, "headline": found.headline}
 
 
 def status_lines(status: dict[str, Any]) -> Iterator[str]:
-    """Say a status in words: a line a step, and one for each worker of a step that trains."""
+    """Say a status in words: the answer, a line a step, and one for each worker that trains."""
+    if status["recommendation"] is not None:
+        yield status["recommendation"]["headline"]
     for step, entry in status["steps"].items():
         words = [entry["state"]]
         if "seconds" in entry:

@@ -7,26 +7,29 @@ reader should know. When it is called, and what is recorded of it, is in mixopt.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from mixopt.errors import ConfigError
+from mixopt.pipeline.refitting import fit_of, proposal_of
 from mixopt.run_directory import (
     DESIGN,
     FIT,
+    LATER_PROPOSALS,
     PREPARE,
     PROPOSE,
+    RECOMMENDATION,
     REPORT,
     SWEEP,
     VALIDATE,
     Run,
     Step,
 )
-from mixopt.system import Say, progress
+from mixopt.system import Say
 
 if TYPE_CHECKING:
+    from mixopt.pipeline.validation_rounds import Validated
     from mixopt.sweeps import Job
-    from mixopt.trials import Trial, TrialResult, Trials
+    from mixopt.trials import Trial, TrialResult
 
 Action = Callable[[Run, Say], None]
 
@@ -88,82 +91,65 @@ def _sweep(run: Run, say: Say) -> None:
 
 
 def _fit(run: Run, say: Say) -> None:
-    from mixopt.fitting import fit_trials
-
-    config, pilots = run.config.fit, _pilots(run)
-    with progress("fit", len(config.regressors) * config.folds) as update:
-        chosen = fit_trials(
-            run.trials,
-            config,
-            run.objective,
-            run.config.seed,
-            repetition=run.repetition,
-            update=update,
-        )
-    chosen = chosen if pilots is None else chosen.with_pilots(pilots)
+    chosen = fit_of(run, run.trials)
     chosen.save(run.path / "fit")
     say(f"fit: {chosen.summary()}")
 
 
-def _pilots(run: Run) -> Trials | None:
-    """Read the runs at the target size, where the experiment has some."""
-    from mixopt.fitting import aligned
-    from mixopt.trials import TableOptions
-
-    config = run.config.fit.pilots
-    if config is None:
-        return None
-    files = (config.mixtures, config.losses, config.trials)
-    paths = [None if file is None else Path(file) for file in files]
-    pilots = TableOptions(unit=run.config.objective.unit).read_pilots(*paths)
-    return None if pilots is None else aligned(pilots, run.trials.finished, run.objective)
-
-
 def _propose(run: Run, say: Say) -> None:
-    from mixopt.proposals import propose_mixture
-
-    with progress("propose", run.config.propose.bootstrap) as update:
-        proposal = propose_mixture(
-            run.fit,
-            run.objective,
-            run.constraints,
-            run.natural,
-            run.trials,
-            run.config.propose,
-            inventory=run.inventory,
-            seed=run.config.seed,
-            collapsed=run.collapsed,
-            update=update,
-        )
+    proposal = proposal_of(run, run.fit)
     proposal.to_file(run.path / "proposal.yaml")
     for warning in proposal.warnings:
         say(f"propose: warning: {warning}")
 
 
 def _validate(run: Run, say: Say) -> None:
-    from mixopt.proposals import plan_validation
+    from mixopt.pipeline.validation_rounds import validate_proposals
     from mixopt.sweeps import run_trials
 
-    config = run.config.validation
-    planned = plan_validation(
-        run.proposal.mixture,
-        run.natural,
-        run.trials,
-        run.objective,
-        config,
-        run.config.seed,
+    tokens = run.config.validation_tokens
+    job = _job(run, tokens)
+
+    def train(trials: Sequence[Trial]) -> list[TrialResult]:
+        _forget_others(run, trials, say)
+        return run_trials(
+            trials,
+            job,
+            VALIDATE.trial_folder(run.path),
+            workers=run.config.sweep.workers,
+            patience=run.config.sweep.patience,
+            title=VALIDATE.name,
+            say=say,
+        )
+
+    found = validate_proposals(run, train, say)
+    _keep_decision(run, found, say)
+
+
+def _keep_decision(run: Run, found: Validated, say: Say) -> None:
+    """Write what was validated, the proposals that came after the first, and the decision."""
+    from mixopt.pipeline.validation_rounds import full_run
+    from mixopt.proposals import PROPOSAL, Decision
+    from mixopt.tracking import write_gains
+
+    found.table(run).write(run.path / f"{VALIDATE.trials}.parquet")
+    _keep_experts(run, VALIDATE, found.results, say)
+    _say_unfinished(found.results, say, VALIDATE)
+    for name, proposal in found.proposals.items():
+        if name != PROPOSAL:
+            proposal.to_file(run.path / LATER_PROPOSALS / f"{name}.yaml")
+    decision = Decision(
+        found.validation(run),
+        found.proposals,
+        run.fit,
+        run.constraints,
+        full_run(run),
+        run.config.validation_tokens,
     )
-    _forget_others(run, planned, say)
-    results = run_trials(
-        planned,
-        _job(run, config.tokens or 2 * run.config.proxy.tokens),
-        VALIDATE.trial_folder(run.path),
-        workers=run.config.sweep.workers,
-        patience=run.config.sweep.patience,
-        title=VALIDATE.name,
-        say=say,
-    )
-    _keep_results(run, VALIDATE, planned, results, say)
+    recommendation = decision.recommend()
+    recommendation.to_file(run.path / RECOMMENDATION)
+    write_gains(recommendation, VALIDATE.trial_folder(run.path))
+    say(f"validate: {recommendation.headline}")
 
 
 def _forget_others(run: Run, planned: Sequence[Trial], say: Say) -> None:

@@ -1,15 +1,18 @@
-"""Train the proposal against its baselines and say, plainly, whether it won.
+"""Proposals trained against their baselines, and whether they won, plainly said.
 
 Every mixture is trained with the same seeds, which are none of the trials', on a longer
 budget. A seed sets the initial weights and the order of the data, so differences are taken
-seed by seed and their mean gets a paired interval of Student's t with S - 1 degrees.
+seed by seed and their mean gets a paired interval of Student's t with S - 1 degrees, wide enough
+for all the times that one looks at it (mixopt.proposals.sequential).
+
+A first proposal that does not win is followed by another (mixopt.pipeline.validation_rounds):
+`proposal`, `proposal_2`, ...; what is compared by default is the one that leads.
 
 Shapes: S seeds, M evaluation domains.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -21,35 +24,42 @@ import polars as pl
 from mixopt.errors import TrialsError
 from mixopt.mixture import Mixture
 from mixopt.objective import Objective
+from mixopt.proposals.mixture_names import PROPOSAL, is_proposal, mixture_of, named
+from mixopt.proposals.sequential import FEWEST, LEVEL, looks, nominal_level, paired_interval
 from mixopt.system import Array
-from mixopt.trials import Trial, Trials, best_trial
+from mixopt.trials import Trials
 
 if TYPE_CHECKING:
     from mixopt.config import ValidateConfig
 
-PROPOSAL = "proposal"
-Verdict = Literal["wins", "no difference shown", "loses"]
-# How a sentence says each verdict: what stands before and between the baselines, and after.
-_PARTS: tuple[tuple[Verdict, str, str, str], ...] = (
-    ("loses", "it loses to ", "and", ""),
-    ("no difference shown", "no difference from ", "or", " is shown"),
-    ("wins", "it wins against ", "and", ""),
-)
+Verdict = Literal["wins", "no difference shown", "loses", "same mixture"]
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """The proposal less a baseline, in the objective's unit: below 0 is better."""
+    """One mixture - another, seed by seed, in the objective's unit: below 0 is better.
+
+    Attributes:
+        baseline: Name of the other.
+        mean: Mean over seeds.
+        low: Lower end of the 95% interval.
+        high: Upper end.
+        seeds: How many pairs there are.
+        same: Whether both are one mixture, so that there is nothing to compare.
+    """
 
     baseline: str
     mean: float
     low: float
     high: float
     seeds: int
+    same: bool = False
 
     @property
     def verdict(self) -> Verdict:
         """What the 95% interval allows to say."""
+        if self.same:
+            return "same mixture"
         if self.high < 0:
             return "wins"
         return "loses" if self.low > 0 else "no difference shown"
@@ -57,14 +67,28 @@ class Comparison:
 
 @dataclass(frozen=True)
 class Validation:
-    """The losses of the proposal and of its baselines, several seeds each."""
+    """The losses of proposals and baselines, several seeds each.
+
+    Attributes:
+        trials: A row for each mixture and seed.
+        objective: What is compared.
+        level: Nominal level of each interval; all looks together have 95%.
+    """
 
     trials: Trials
     objective: Objective
+    level: float = LEVEL
 
     @classmethod
-    def read(cls, path: Path, objective: Objective) -> Validation:
+    def read(
+        cls, path: Path, objective: Objective, config: ValidateConfig | None = None
+    ) -> Validation:
         """Read `validation.parquet`.
+
+        Args:
+            path: The file.
+            objective: What is compared.
+            config: How often was looked; once when None.
 
         Raises:
             TrialsError: It cannot be read, or has other losses than the objective is of.
@@ -73,23 +97,47 @@ class Validation:
         if trials.targets != objective.evaluation:
             theirs, ours = ", ".join(trials.targets), ", ".join(objective.evaluation)
             raise TrialsError(f"{path}: has losses on {theirs}, not {ours}; validate again")
-        return cls(trials, objective)
+        return cls.of(trials, objective, config)
+
+    @classmethod
+    def of(cls, trials: Trials, objective: Objective, config: ValidateConfig | None) -> Validation:
+        """Return a validation whose intervals hold at every look that a configuration plans."""
+        at = (FEWEST,) if config is None else looks(config.seeds, config.most_seeds)
+        return cls(trials, objective, nominal_level(at))
 
     @cached_property
     def mixtures(self) -> tuple[str, ...]:
-        """The proposal, then its baselines."""
+        """Names of all mixtures, in the order of the table."""
         names = [mixture_of(trial) for trial in self.trials.table["trial"]]
         return tuple(dict.fromkeys(names))
 
     @property
+    def proposals(self) -> tuple[str, ...]:
+        """The proposals, in the order in which they were made."""
+        return tuple(name for name in self.mixtures if is_proposal(name))
+
+    @property
     def baselines(self) -> tuple[str, ...]:
-        """The mixtures that the proposal is compared with."""
-        return tuple(name for name in self.mixtures if name != PROPOSAL)
+        """The mixtures that proposals are compared with."""
+        return tuple(name for name in self.mixtures if not is_proposal(name))
+
+    @cached_property
+    def leading(self) -> str:
+        """The proposal with the lowest mean objective; the first where none finished."""
+        means = {name: self.mean(name) for name in self.proposals}
+        finished = [name for name, mean in means.items() if np.isfinite(mean)]
+        return min(finished, key=lambda name: means[name]) if finished else PROPOSAL
 
     @cached_property
     def comparisons(self) -> list[Comparison]:
-        """The proposal less each baseline that enough seeds finished of."""
-        return [found for name in self.baselines if (found := self.compare(name)) is not None]
+        """The leading proposal - each baseline that enough seeds finished of."""
+        return self.comparisons_of(self.leading)
+
+    def comparisons_of(self, mixture: str) -> list[Comparison]:
+        """Return one mixture - each baseline but itself that enough seeds finished of."""
+        others = [name for name in self.baselines if name != mixture]
+        found = [self.compare(name, of=mixture) for name in others]
+        return [one for one in found if one is not None]
 
     @property
     def problems(self) -> list[str]:
@@ -101,43 +149,45 @@ class Validation:
             if name not in compared
         ]
 
-    @property
-    def verdict(self) -> str:
-        """Whether the proposal won, in a sentence that says so plainly when it did not."""
-        if not self.baselines:
-            return "The proposal equals every baseline; there was nothing to compare."
-        if not self.comparisons:
-            return "Too few runs finished to say whether the proposal wins."
-        seeds = min(found.seeds for found in self.comparisons)
-        ending = f"({seeds} seeds, paired 95% intervals)"
-        if all(found.verdict == "wins" for found in self.comparisons):
-            return f"The proposal wins against {self._those('wins', 'and')} {ending}."
-        parts = [
-            before + self._those(verdict, joined) + after
-            for verdict, before, joined, after in _PARTS
-            if self._those(verdict, joined)
-        ]
-        return f"The proposal does not win against every baseline: {', and '.join(parts)} {ending}."
+    def mixture(self, name: str) -> Mixture:
+        """Return the weights of a mixture."""
+        names = [mixture_of(trial) for trial in self.trials.table["trial"]]
+        weights_D = self.trials.weights()[names.index(name)]
+        return Mixture.from_array(self.trials.domains, weights_D)
 
-    def compare(self, baseline: str, target: str | None = None) -> Comparison | None:
-        """Compare the proposal with a baseline, seed by seed.
+    def same_as(self, name: str) -> str | None:
+        """Return the first name of a mixture that has several, None where `name` is it."""
+        prints = {
+            mixture_of(trial): mixture
+            for trial, mixture in zip(self.trials.table["trial"], self.trials.mixtures, strict=True)
+        }
+        first = next(other for other in self.mixtures if prints[other] == prints[name])
+        return None if first == name else first
+
+    def compare(
+        self, baseline: str, target: str | None = None, *, of: str | None = None
+    ) -> Comparison | None:
+        """Compare two mixtures, seed by seed.
 
         Args:
-            baseline: One of `baselines`.
+            baseline: The one that is subtracted.
             target: An evaluation domain; the objective when None.
+            of: The other; the leading proposal when None.
 
         Returns:
             The mean difference and its interval, with the sign turned where higher is better, so
             that below 0 is better; None where fewer than two seeds finished of both.
         """
-        ours, theirs = self.values(PROPOSAL, target), self.values(baseline, target)
+        name = of or self.leading
+        ours, theirs = self.values(name, target), self.values(baseline, target)
         shared = sorted(ours.keys() & theirs.keys())
         sign = -1.0 if target in self.objective.higher else 1.0
         differences_S = np.array([sign * (ours[seed] - theirs[seed]) for seed in shared])
-        if len(shared) < 2:
+        if len(shared) < FEWEST:
             return None
-        mean, half = _interval(differences_S)
-        return Comparison(baseline, mean, mean - half, mean + half, len(shared))
+        same = (self.same_as(name) or name) == (self.same_as(baseline) or baseline)
+        mean, half = paired_interval(differences_S, self.level)
+        return Comparison(baseline, mean, mean - half, mean + half, len(shared), same)
 
     def mean(self, mixture: str, target: str | None = None) -> float:
         """Return the mean over seeds of a mixture's loss; NaN where none finished."""
@@ -151,85 +201,41 @@ class Validation:
 
     def values(self, mixture: str, target: str | None = None) -> dict[int, float]:
         """Return the loss of each finished seed."""
-        finished = self.trials.finished
-        losses_NM = finished.losses(self.objective.unit)
-        values_N = self._column(losses_NM, target)
-        return {
-            seed: float(value)
+        found: dict[int, float] = self._values[target].get(mixture, {})
+        return found
+
+    @cached_property
+    def _values(self) -> dict[str | None, dict[str, dict[int, float]]]:
+        """Losses by target (None is the objective), mixture and seed."""
+        done = self.trials.finished
+        losses_NM = done.losses(self.objective.unit)
+        by_target: dict[str | None, Array] = {None: self.objective.value(losses_NM)}
+        by_target |= dict(zip(self.trials.targets, losses_NM.T, strict=True))
+        found: dict[str | None, dict[str, dict[int, float]]] = {}
+        for target, values_N in by_target.items():
+            own = found.setdefault(target, {})
             for trial, seed, value in zip(
-                finished.table["trial"], finished.table["seed"], values_N, strict=True
-            )
-            if mixture_of(trial) == mixture
-        }
+                done.table["trial"], done.table["seed"], values_N, strict=True
+            ):
+                own.setdefault(mixture_of(trial), {})[seed] = float(value)
+        return found
 
     def to_json(self) -> dict[str, Any]:
-        """Return means, differences and verdicts as plain values; what is missing is left out."""
+        """Return means and differences as plain values; what is missing is left out."""
         means = {name: self.mean(name) for name in self.mixtures}
         return {
             "unit": self.objective.unit,
+            "leading": self.leading,
             "means": {name: mean for name, mean in means.items() if np.isfinite(mean)},
-            "proposal_less": {
+            "differences": {
                 c.baseline: {"mean": c.mean, "low": c.low, "high": c.high, "verdict": c.verdict}
                 for c in self.comparisons
             },
-            "verdict": self.verdict,
         }
-
-    def _those(self, verdict: Verdict, joined: str) -> str:
-        """List the baselines of one verdict in words."""
-        names = [named(found.baseline) for found in self.comparisons if found.verdict == verdict]
-        *first, last = names or [""]
-        return f"{', '.join(first)} {joined} {last}" if first else last
-
-    def _column(self, losses_NM: Array, target: str | None) -> Array:
-        if target is None:
-            return self.objective.value(losses_NM)
-        return losses_NM[:, self.trials.targets.index(target)]
-
-
-def plan_validation(
-    proposal: Mixture,
-    natural: Mixture,
-    trials: Trials,
-    objective: Objective,
-    config: ValidateConfig,
-    seed: int,
-) -> list[Trial]:
-    """Return the runs of a validation: each mixture with each seed.
-
-    A baseline that is the same mixture as one before it is not trained twice; the first name
-    stands for both.
-    """
-    known = {
-        "natural": lambda: natural,
-        "uniform": lambda: Mixture.uniform(natural.domains),
-        "best_trial": lambda: best_trial(trials, objective)[1],
-    }
-    mixtures = {PROPOSAL: proposal}
-    for name in config.baselines:
-        mixture = known[name]()
-        if all(mixture.fingerprint != other.fingerprint for other in mixtures.values()):
-            mixtures[name] = mixture
-    seeds = _fresh_seeds(trials, config.seeds, seed)
-    return [
-        Trial(f"{name}-s{place}", mixture, one, role="validation")
-        for place, one in enumerate(seeds)
-        for name, mixture in mixtures.items()
-    ]
-
-
-def mixture_of(trial: str) -> str:
-    """Return the mixture's name in a validation run's name."""
-    return trial.rpartition("-s")[0]
-
-
-def named(mixture: str) -> str:
-    """Return a mixture's name as a sentence has it."""
-    return f"the {mixture.replace('_', ' ')}" if mixture == "best_trial" else mixture
 
 
 def validation_table(validation: Validation) -> pl.DataFrame:
-    """Return a row for each mixture: objective, spread, and the proposal's paired difference."""
+    """Return a row for each mixture: objective, spread, and the leading proposal - it."""
     compared = {found.baseline: found for found in validation.comparisons}
     rows = []
     for name in validation.mixtures:
@@ -245,23 +251,3 @@ def validation_table(validation: Validation) -> pl.DataFrame:
         }
         rows.append(row)
     return pl.DataFrame(rows, infer_schema_length=None)
-
-
-def _interval(differences_S: Array) -> tuple[float, float]:
-    """Return the mean and half the width of its 95% interval."""
-    from scipy.special import stdtrit  # quantiles of Student's t; lighter than scipy.stats
-
-    count = len(differences_S)
-    error = float(differences_S.std(ddof=1)) / np.sqrt(count)
-    return float(differences_S.mean()), float(stdtrit(count - 1, 0.975)) * error
-
-
-def _fresh_seeds(trials: Trials, count: int, seed: int) -> Sequence[int]:
-    used = set(trials.table["seed"].to_list())
-    stream = np.random.default_rng([seed, 0x7A11DA7E])
-    seeds: list[int] = []
-    while len(seeds) < count:
-        drawn = int(stream.integers(2**31))
-        if drawn not in used and drawn not in seeds:
-            seeds.append(drawn)
-    return seeds

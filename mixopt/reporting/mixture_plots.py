@@ -17,12 +17,15 @@ from mixopt.reporting.figure_style import COLOURS, FAINT, INK, LETTER, label, le
 from mixopt.system import Array, share_text
 
 
-def plot_shares(natural: Mapping[str, float], proposal: Mapping[str, float]) -> Figure:
+def plot_shares(
+    natural: Mapping[str, float], proposal: Mapping[str, float], called: str = "proposed"
+) -> Figure:
     """Show the proposed share of each domain beside its natural and the uniform one.
 
     Args:
         natural: Share of each domain in the corpus.
-        proposal: Proposed share of each domain.
+        proposal: Proposed or recommended share of each domain.
+        called: Which of the two.
     """
     names = sorted(proposal, key=lambda name: -proposal[name])[::-1]
     places_D = np.arange(len(names))
@@ -32,7 +35,8 @@ def plot_shares(natural: Mapping[str, float], proposal: Mapping[str, float]) -> 
     beside |= {"fontsize": LETTER - 1, "color": INK}
     for mixture, shares, offset in (("proposal", proposal, 0.2), ("natural", natural, -0.2)):
         widths_D = [shares[name] for name in names]
-        axes.barh(places_D + offset, widths_D, height=0.36, color=COLOURS[mixture], label=mixture)
+        text = called if mixture == "proposal" else mixture
+        axes.barh(places_D + offset, widths_D, height=0.36, color=COLOURS[mixture], label=text)
         for place, width in zip(places_D + offset, widths_D, strict=True):
             axes.annotate(share_text(width), (width, place), **beside)
     axes.axvline(1 / len(names), color=FAINT, linewidth=1.1, dashes=(4, 3), label="uniform")

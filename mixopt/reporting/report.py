@@ -9,15 +9,16 @@ It names no host, no user and no absolute path.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 import yaml
 
 from mixopt.config import dump_config
+from mixopt.mixture import Mixture
 from mixopt.objective import UNITS
-from mixopt.proposals import Interval, Proposal, Validation
+from mixopt.proposals import Recommendation, Validation, named
 from mixopt.reporting import mixture_plots as plots
 from mixopt.reporting.experts_section import experts_section
 from mixopt.reporting.page import (
@@ -32,16 +33,16 @@ from mixopt.reporting.page import (
 )
 from mixopt.reporting.sections import Pictures, corpus_section, design_section, fit_section
 from mixopt.reporting.validation_section import (
+    costs_table,
     prediction_section,
+    standing_style,
     validation_section,
-    verdict_style,
 )
 from mixopt.run_directory import Run
 from mixopt.system import (
     difference_text,
     duration,
     interval_text,
-    loss_text,
     machine,
     package_versions,
     ratio_text,
@@ -78,8 +79,8 @@ def write_report(run: Run) -> Path:
 
 
 def _sections(run: Run, validation: Validation | None, pictures: Pictures) -> Iterable[PageSection]:
-    warnings = [*run.proposal.warnings, *(validation.problems if validation else ())]
-    warnings += [f"The proposal is held back by {limit}." for limit in run.proposal.binding]
+    warnings = [*(run.recommendation.warnings if validation else ()), *run.proposal.warnings]
+    warnings += [f"Active constraint: {limit}." for limit in run.proposal.binding]
     if warnings:
         lines = bullets(without_folders(line) for line in warnings)
         yield PageSection("warnings", "Before you train on it", lines)
@@ -100,48 +101,55 @@ def _answer(run: Run, validation: Validation | None, pictures: Pictures) -> str:
     proposal = run.proposal
     if validation is None:
         body = paragraph("Not validated yet; the next step is: mixopt validate", "verdict")
+        title = "The mixture that you edited" if proposal.is_own else "The proposed mixture"
+        mixture, epochs, called = proposal.mixture, proposal.epochs, "proposed"
     else:
-        style = f"verdict {verdict_style(validation)}".strip()
-        body = paragraph(validation.verdict, style)
+        found = run.recommendation
+        body = paragraph(found.headline, f"verdict {standing_style(found)}".strip())
+        title, called = "The recommended mixture", "recommended"
+        mixture, epochs = found.mixture, found.epochs
     body += facts(_facts(run, validation))
-    title = "The mixture that you edited" if proposal.is_own else "The proposed mixture"
-    body += heading(title) + _mixture_table(proposal)
-    drawn = plots.plot_shares(proposal.natural, proposal.mixture)
-    return body + pictures.show("proposal", drawn, "The proposed share of each domain.")
+    body += heading(title) + _mixture_table(mixture, proposal.natural, epochs, called, run)
+    if validation is not None:
+        body += costs_table(run)
+    drawn = plots.plot_shares(proposal.natural, mixture, called)
+    return body + pictures.show("proposal", drawn, f"The {called} share of each domain.")
 
 
 def _facts(run: Run, validation: Validation | None) -> Iterable[tuple[str, str, str]]:
     proposal, unit = run.proposal, UNITS[run.objective.value_unit]
-    predicted = proposal.predicted_objective
-    remark = f"{unit}, 90%: {loss_text(predicted.low)} to {loss_text(predicted.high)}"
-    yield "predicted objective", loss_text(predicted.value), remark
-    gain = _negated(proposal.gains["natural"])
-    remark = f"{unit}, 90%: {interval_text(gain.low, gain.high)}"
-    yield "predicted, less natural", difference_text(gain.value), remark
-    found = validation.compare("natural") if validation is not None else None
-    if found is not None:
-        remark = f"{unit}, 95%: {interval_text(found.low, found.high)}, {found.seeds} seeds"
-        yield "validated, less natural", difference_text(found.mean), remark
+    if validation is not None:
+        yield from _gain_facts(run.recommendation, unit)
+    else:
+        gain = proposal.gains["natural"]
+        remark = f"{unit}, 90%: {interval_text(gain.low, gain.high)}"
+        yield "predicted gain over natural", difference_text(gain.value), remark
     if proposal.stability is not None:
         moved = proposal.stability
         remark = f"mean share that moves over {moved.refits} refits on resampled trials"
-        yield "stability", share_text(moved.mean), remark
-    if proposal.optimism.refits is not None:
-        remark = f"{unit}: refits at their own optimum, less the full fit there"
-        yield "optimism", difference_text(proposal.optimism.refits), remark
-    remark = f"of {len(proposal.mixture)}: the exponential of the weights' entropy"
-    yield "effective domains", f"{proposal.effective_domains:.1f}", remark
+        yield "stability of the proposal", share_text(moved.mean), remark
 
 
-def _mixture_table(proposal: Proposal) -> str:
-    epochs = proposal.epochs or {}
+def _gain_facts(found: Recommendation, unit: str) -> Iterable[tuple[str, str, str]]:
+    """Return the gains over what people would train on otherwise."""
+    for name in ("natural", "uniform", "unimax", "best_trial"):
+        gain = found.gains.get(name)
+        if gain is not None:
+            one = gain.validated
+            remark = f"{unit}, 95%: {interval_text(one.low, one.high)}, {gain.seeds} seeds"
+            yield f"gain over {named(name)}", difference_text(one.value), remark
+
+
+def _mixture_table(
+    mixture: Mixture, natural: Mixture, epochs: Mapping[str, float] | None, called: str, run: Run
+) -> str:
     rows = []
-    for name, weight in sorted(proposal.mixture.items(), key=lambda item: -item[1]):
-        natural = proposal.natural[name]
-        row = [name, share_text(natural), share_text(weight), ratio_text(weight, natural)]
+    for name, weight in sorted(mixture.items(), key=lambda item: -item[1]):
+        before = natural[name]
+        row = [name, share_text(before), share_text(weight), ratio_text(weight, before)]
         rows.append(row + ([f"{epochs[name]:.2f}"] if epochs else []))
-    columns = ["domain", "natural", "proposed", "times natural"] + (["epochs"] if epochs else [])
-    target = proposal.provenance.get("target_tokens")
+    columns = ["domain", "natural", called, "times natural"] + (["epochs"] if epochs else [])
+    target = run.config.propose.target_tokens
     caption = "Shares of the training tokens."
     if epochs and target:
         caption += f" Epochs are passes over a domain in {short_count(target)} tokens."
@@ -176,7 +184,3 @@ def _portable(value: Any) -> Any:
     if isinstance(value, list):
         return [_portable(inner) for inner in value]
     return without_folders(value) if isinstance(value, str) else value
-
-
-def _negated(gain: Interval) -> Interval:
-    return Interval(-gain.value, -gain.high, -gain.low)

@@ -1,15 +1,16 @@
-"""A finished run in one screen: the proposal, and what validation says of it."""
+"""A finished run in one screen: what to train on, why, and what it costs."""
 
 from __future__ import annotations
 
 import io
+import textwrap
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from mixopt.objective import UNITS
-from mixopt.proposals import Proposal, Validation, validation_table
-from mixopt.run_directory import CheckedPart, Run
-from mixopt.system import bytes_text
+from mixopt.proposals import Proposal, Recommendation, Validation, named
+from mixopt.run_directory import RECOMMENDATION, CheckedPart, Run
+from mixopt.system import bytes_text, short_count
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -18,17 +19,20 @@ if TYPE_CHECKING:
 from mixopt.proposals import Front
 
 SHOWN = 4  # domains of a point of a front
+COSTS = 5  # losses beside the objective that the first screen names
+WIDTH = 80
 
 
 def run_summary(run: Run) -> dict[str, Any]:
     """Return the answer of a run as plain values."""
-    proposal = run.proposal
+    proposal, recommendation = run.proposal, run.recommendation
     return {
         "path": str(run.path),
+        "recommendation": recommendation.to_json(),
         "proposal": str(run.path / "proposal.yaml"),
         "report": str(run.path / "report.html"),
-        "weights": dict(proposal.mixture),
-        "natural": dict(proposal.natural),
+        "weights": dict(recommendation.mixture),
+        "natural": dict(recommendation.natural),
         "objective": run.objective.describe(),
         "predicted": proposal.predicted_objective.to_json(),
         "validation": run.validation.to_json(),
@@ -36,16 +40,26 @@ def run_summary(run: Run) -> dict[str, Any]:
 
 
 def summary_text(run: Run) -> str:
-    """Return the tables of the proposal and of its validation, and where the files are."""
+    """Return what a run recommends and why, in a screen, and where the files are."""
     lines = [
-        proposal_text(run.proposal),
-        _text_of(_validation_table(run.validation)),
-        run.validation.verdict,
-        "",
-        f"proposal: {run.path / 'proposal.yaml'}",
-        f"report:   {run.path / 'report.html'}",
+        recommendation_text(run.recommendation, run.validation),
+        f"recommendation: {run.path / RECOMMENDATION}",
+        f"report:         {run.path / 'report.html'}",
     ]
     return "\n".join(lines)
+
+
+def recommendation_text(found: Recommendation, validation: Validation) -> str:
+    """Return the answer in one line, the mixture, its gains, and what else it changes."""
+    lines = [
+        wrapped(found.headline),
+        "",
+        _text_of(_mixture_table(found)),
+        _text_of(_gains_table(found, validation)),
+        *_costs(found),
+        *(wrapped(f"warning: {warning}") for warning in found.warnings),
+    ]
+    return "\n".join(lines) + "\n"
 
 
 def proposal_text(proposal: Proposal) -> str:
@@ -55,9 +69,9 @@ def proposal_text(proposal: Proposal) -> str:
     lines = [
         _text_of(_proposal_table(proposal)),
         f"predicted: {predicted.value:.4f} {UNITS[proposal.unit]}, 90% interval {interval}",
-        f"it amounts to {proposal.effective_domains:.1f} domains; {_sureness(proposal)}",
-        *(f"held by: {limit}" for limit in proposal.binding),
-        *(f"warning: {warning}" for warning in proposal.warnings),
+        wrapped(f"effective domains: {proposal.effective_domains:.1f}; {_sureness(proposal)}"),
+        *(wrapped(f"active constraint: {limit}") for limit in proposal.binding),
+        *(wrapped(f"warning: {warning}") for warning in proposal.warnings),
     ]
     return "\n".join(lines) + "\n"
 
@@ -100,8 +114,8 @@ def _sureness(proposal: Proposal) -> str:
     if moved is None or refits is None:
         return held_out
     return (
-        f"on resampled trials {100 * moved.mean:.0f}% of it moves, and an optimum is"
-        f" {refits:.4f} too good; {held_out}"
+        f"{100 * moved.mean:.0f}% of the mixture moves when trials are resampled; a predicted"
+        f" optimum is {refits:.4f} too good; {held_out}"
     )
 
 
@@ -153,17 +167,44 @@ def _proposal_table(proposal: Proposal) -> Table:
     return table
 
 
-def _validation_table(validation: Validation) -> Table:
-    unit = UNITS[validation.objective.value_unit]
-    title = f"Validation: {validation.objective.describe()}, {unit}, lower is better"
-    table = _table(title, "mixture", "mean", "sd", "proposal less it", "95% interval", "proposal")
-    for row in validation_table(validation).iter_rows(named=True):
-        cells = [row["mixture"], f"{row['objective']:.4f}", f"{row['sd']:.4f}"]
-        if row["verdict"] is not None:
-            interval = f"{row['low']:+.4f} to {row['high']:+.4f}"
-            cells += [f"{row['difference']:+.4f}", interval, row["verdict"]]
-        table.add_row(*cells)
+def _mixture_table(found: Recommendation) -> Table:
+    columns = ("natural", "recommended", *(("epochs",) if found.epochs is not None else ()))
+    table = _table(f"Shares of the training tokens, for {found.objective}", "domain", *columns)
+    for domain, weight in sorted(found.mixture.items(), key=lambda item: -item[1]):
+        row = [domain, f"{100 * found.natural[domain]:.1f}%", f"{100 * weight:.1f}%"]
+        if found.epochs is not None:
+            row.append(f"{found.epochs[domain]:.2f}")
+        table.add_row(*row)
     return table
+
+
+def _gains_table(found: Recommendation, validation: Validation) -> Table:
+    """Show predicted gains beside validated ones; levels are those of validation alone."""
+    title = f"Gain of {named(found.chosen)} over others, {UNITS[found.unit]}, above 0 is better"
+    level = f"loss at {short_count(found.tokens)}"
+    table = _table(title, "over", level, "gain", "95% interval", "predicted", "verdict")
+    table.add_row(named(found.chosen), f"{validation.mean(found.chosen):.4f}")
+    for name, gain in found.gains.items():
+        one = gain.validated
+        predicted = "" if gain.predicted is None else f"{gain.predicted.value:+.4f}"
+        interval = f"{one.low:+.4f} to {one.high:+.4f}"
+        cells = [named(name), f"{validation.mean(name):.4f}", f"{one.value:+.4f}", interval]
+        table.add_row(*cells, predicted, gain.verdict)
+    return table
+
+
+def _costs(found: Recommendation) -> list[str]:
+    """Say what changes in the losses that the objective does not measure, the worst first."""
+    if not found.costs:
+        return []
+    shown = [
+        f"{name} {cost.value:+.4f} ({cost.low:+.4f} to {cost.high:+.4f})"
+        for name, cost in list(found.costs.items())[:COSTS]
+    ]
+    more = len(found.costs) - len(shown)
+    ending = f"; and {more} more in the report" if more else ""
+    said = "not part of the objective, against natural (above 0 is worse)"
+    return [wrapped(f"{said}: {'; '.join(shown)}{ending}"), ""]
 
 
 def _text_of(table: Table, width: int = 100) -> str:
@@ -176,6 +217,11 @@ def _text_of(table: Table, width: int = 100) -> str:
     console.print(title, soft_wrap=True)
     console.print(table)
     return "\n".join(line.rstrip() for line in stream.getvalue().rstrip().splitlines()) + "\n"
+
+
+def wrapped(line: str) -> str:
+    """Return a sentence in lines of a terminal's width."""
+    return textwrap.fill(line, WIDTH, subsequent_indent="  ", break_on_hyphens=False)
 
 
 def _table(title: str, first: str, *others: str) -> Table:

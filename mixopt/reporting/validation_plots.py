@@ -25,7 +25,7 @@ from mixopt.reporting.figure_style import (
 from mixopt.system import Array, name_text, short_count
 
 if TYPE_CHECKING:
-    from mixopt.proposals import Comparison
+    from mixopt.proposals import Comparison, Gain
 
 
 def plot_validation(
@@ -45,7 +45,7 @@ def plot_validation(
         _runs(left, place, np.array(list(values[name].values())), colour_of(name, place))
     _differences(right, comparisons, [rows[found.baseline] for found in comparisons])
     label(left, x=unit, title="each seed, and the mean")
-    label(right, x=unit, title="proposal less baseline, 95% interval")
+    label(right, x=unit, title="proposal - baseline, 95% interval")
     for axes in (left, right):
         axes.set_yticks(list(rows.values()), [name_text(name) for name in rows])
         axes.set_ylim(len(rows) - 0.5, -0.75)
@@ -54,31 +54,36 @@ def plot_validation(
     return figure
 
 
-def plot_predicted_validated(
-    predicted: Mapping[str, tuple[float, float, float]],
-    comparisons: Sequence[Comparison],
-    unit: str,
-) -> Figure:
-    """Show the difference from each baseline as it was predicted and as it was validated.
+def plot_gains(gains: Mapping[str, Gain], unit: str) -> Figure:
+    """Show the gain over each other mixture as it was predicted and as it was validated.
 
     Args:
-        predicted: The proposal's predicted objective less each baseline's, and the ends of its
-            interval.
-        comparisons: The same, as validated, with its interval.
+        gains: By name of the other mixture.
         unit: Unit of the objective.
     """
-    figure, axes_RC = new_figure(1.2 + 0.5 * max(len(comparisons), 2))
+    figure, axes_RC = new_figure(1.2 + 0.5 * max(len(gains), 2))
     axes = axes_RC[0, 0]
-    rows_B = np.arange(len(comparisons))
-    _differences(axes, comparisons, list(rows_B), named="validated, 95% interval")
-    middles, lows, highs = zip(*(predicted[c.baseline] for c in comparisons), strict=True)
-    axes.hlines(rows_B + 0.24, lows, highs, color=FAINT, linewidth=1.2)
-    style: dict[str, Any] = {"markerfacecolor": PAPER, "markeredgecolor": INK, "linestyle": "none"}
-    named = "predicted from the trials"
-    axes.plot(middles, rows_B + 0.24, marker="D", markersize=6, label=named, **style)
-    axes.set_yticks(rows_B, [name_text(found.baseline) for found in comparisons])
-    axes.set_ylim(len(comparisons) - 0.5, -0.6)
-    label(axes, x=f"proposal less baseline, {unit}; below 0 the proposal is better")
+    text: str | None = "validated, 95% interval"
+    for place, (name, gain) in enumerate(gains.items()):
+        one = gain.validated
+        _interval(axes, place, (one.value, one.low, one.high), colour_of(name, place), text)
+        text = None
+    axes.axvline(0, color=INK, linewidth=1.1)
+    axes.grid(visible=False, axis="y")
+    known = [(at + 0.24, gain.predicted) for at, gain in enumerate(gains.values())]
+    told = [(at, one) for at, one in known if one is not None]
+    if told:
+        rows = [at for at, _ in told]
+        lows, highs = [one.low for _, one in told], [one.high for _, one in told]
+        axes.hlines(rows, lows, highs, color=FAINT, linewidth=1.2)
+        style: dict[str, Any] = {"markerfacecolor": PAPER, "markeredgecolor": INK}
+        style |= {"linestyle": "none"}
+        middles = [one.value for _, one in told]
+        named_so = "predicted from the trials, 90% interval"
+        axes.plot(middles, rows, marker="D", markersize=6, label=named_so, **style)
+    axes.set_yticks(range(len(gains)), [name_text(name) for name in gains])
+    axes.set_ylim(len(gains) - 0.5, -0.6)
+    label(axes, x=f"gain, {unit}; above 0 the recommended mixture is better")
     legend(axes, loc="upper left", bbox_to_anchor=(0, 1.16), ncols=2, borderaxespad=0)
     return figure
 
@@ -122,14 +127,24 @@ def _runs(axes: Axes, place: float, runs_S: Array, colour: str) -> None:
         axes.text(mean, place - 0.34, f"{mean:.4f}", fontsize=LETTER - 1, **text)
 
 
-def _differences(
-    axes: Axes, comparisons: Sequence[Comparison], rows: Sequence[float], named: str | None = None
-) -> None:
+def _differences(axes: Axes, comparisons: Sequence[Comparison], rows: Sequence[float]) -> None:
     """Draw the mean difference and its interval for each baseline, in its row."""
     for place, found in zip(rows, comparisons, strict=True):
-        style: dict[str, Any] = {"color": colour_of(found.baseline, int(place)), "linewidth": 2.2}
-        axes.plot([found.low, found.high], [place, place], **style)
-        axes.plot([found.mean], [place], marker="o", markersize=7, **style, label=named)
-        named = None
+        ends = (found.mean, found.low, found.high)
+        _interval(axes, place, ends, colour_of(found.baseline, int(place)))
     axes.axvline(0, color=INK, linewidth=1.1)
     axes.grid(visible=False, axis="y")
+
+
+def _interval(
+    axes: Axes,
+    place: float,
+    ends: tuple[float, float, float],
+    colour: str,
+    text: str | None = None,
+) -> None:
+    """Draw a mean with its interval in a row."""
+    mean, low, high = ends
+    style: dict[str, Any] = {"color": colour, "linewidth": 2.2}
+    axes.plot([low, high], [place, place], **style)
+    axes.plot([mean], [place], marker="o", markersize=7, **style, label=text)

@@ -1,12 +1,11 @@
-"""Sections of a report about how good the proposal is: validated, and against its prediction."""
+"""Sections of a report about what is recommended: as validated, and against its prediction."""
 
 from __future__ import annotations
 
 import numpy as np
 
-from mixopt.mixture import Mixture
 from mixopt.objective import UNITS
-from mixopt.proposals import PROPOSAL, Comparison, Validation, mixture_of
+from mixopt.proposals import Comparison, Interval, Recommendation, looks, mixture_of, named
 from mixopt.reporting import validation_plots
 from mixopt.reporting.page import PageSection, heading, paragraph, table
 from mixopt.reporting.sections import Pictures
@@ -16,18 +15,38 @@ from mixopt.system import (
     difference_text,
     interval_text,
     loss_text,
-    name_text,
+    share_text,
     short_count,
 )
 from mixopt.trials import read_entry
 
 
-def verdict_style(validation: Validation) -> str:
-    """Return `good` where the proposal wins everywhere, `bad` where it loses somewhere."""
-    verdicts = {found.verdict for found in validation.comparisons}
-    if "loses" in verdicts:
-        return "bad"
-    return "good" if verdicts == {"wins"} else ""
+def standing_style(found: Recommendation) -> str:
+    """Return `good` where the proposal is shown better, `bad` where another mixture is chosen."""
+    return {"shown better": "good", "not the proposal": "bad"}.get(found.standing, "")
+
+
+def costs_table(run: Run) -> str:
+    """Show how the losses change that the objective does not measure."""
+    costs = run.recommendation.costs
+    if not costs:
+        return ""
+    mixture, rows = run.recommendation.mixture, []
+    for name, cost in costs.items():
+        share = share_text(mixture[name]) if name in mixture else "target"
+        interval = interval_text(cost.low, cost.high)
+        rows.append((name, share, difference_text(cost.value), interval, _change(cost)))
+    unit = UNITS[run.objective.unit]
+    caption = f"Loss of the recommended mixture - that of natural, {unit}; above 0 is worse."
+    columns = ("evaluation domain", "share", "change", "95% interval", "")
+    title = heading("What the objective does not measure")
+    return title + table(columns, rows, caption=caption, texts=[4])
+
+
+def _change(cost: Interval) -> str:
+    if cost.low > 0:
+        return "worse"
+    return "better" if cost.high < 0 else "not significant"
 
 
 def validation_section(run: Run, pictures: Pictures) -> PageSection:
@@ -35,11 +54,12 @@ def validation_section(run: Run, pictures: Pictures) -> PageSection:
     validation = run.validation
     unit = UNITS[run.objective.value_unit]
     values = {name: validation.values(name) for name in validation.mixtures}
-    tokens = run.config.validation.tokens or 2 * run.config.proxy.tokens
+    tokens = run.config.validation_tokens
     body = paragraph(
         f"Every mixture was trained with the same seeds on {short_count(tokens)}"
         f" tokens, by the {run.config.proxy.name} proxy. Seeds pair the runs, so the interval is"
-        " of the difference, not of either mean. Lower is better."
+        " of the difference, not of either mean; it allows for seeds that were added after a look"
+        f" ({_looks(run)}). Lower is better."
     )
     body += _mixtures(run)
     drawn = validation_plots.plot_validation(values, validation.comparisons, unit)
@@ -54,27 +74,25 @@ def validation_section(run: Run, pictures: Pictures) -> PageSection:
 
 
 def prediction_section(run: Run, pictures: Pictures) -> PageSection:
-    """Show the differences that were predicted beside those that were validated."""
-    validation, unit = run.validation, UNITS[run.objective.value_unit]
-    levels, gains = _predicted(run), run.proposal.gains
+    """Show the gains that were predicted beside those that were validated."""
+    found, unit = run.recommendation, UNITS[run.objective.value_unit]
     rows = []
-    for name in validation.mixtures:
-        row = [name_text(name), loss_text(levels[name]), loss_text(validation.mean(name))]
-        found = next((c for c in validation.comparisons if c.baseline == name), None)
-        if found is not None:
-            row += [difference_text(-gains[name].value), difference_text(found.mean)]
-        rows.append([*row, *[""] * (5 - len(row))])
-    columns = ("mixture", "predicted", "validated", "proposal less it, predicted", "validated")
+    for name, gain in found.gains.items():
+        one, before = gain.validated, gain.predicted
+        row = [named(name), difference_text(one.value), interval_text(one.low, one.high)]
+        if before is not None:
+            row += [difference_text(before.value), interval_text(before.low, before.high)]
+        rows.append([*row, *[""] * (5 - len(row)), gain.verdict])
+    columns = ("over", "validated gain", "95%", "predicted gain", "90%", "validated")
     body = paragraph(
-        "Predictions are for the trials' length of training and validation is longer, so compare"
-        " the differences, not the levels. A search that picks the best prediction picks its"
-        " luckiest error too: expect less than was predicted."
+        f"Gains of {named(found.chosen)}, above 0 where it is better. Levels of the two cannot be"
+        " compared, since validation trains longer than a trial. A search that picks the best"
+        " prediction picks its luckiest error too: expect less than was predicted."
     )
-    body += table(columns, rows, caption=f"{run.objective.describe()}, {unit}")
-    if validation.comparisons:
-        against = {n: (-gain.value, -gain.high, -gain.low) for n, gain in gains.items()}
-        drawn = validation_plots.plot_predicted_validated(against, validation.comparisons, unit)
-        about = "Differences as predicted, with 90% intervals, and as validated."
+    body += table(columns, rows, texts=[5], caption=f"{run.objective.describe()}, {unit}")
+    if found.gains:
+        drawn = validation_plots.plot_gains(found.gains, unit)
+        about = "Gains as predicted, with 90% intervals, and as validated, with 95%."
         body += pictures.show("validation_predicted", drawn, about)
     return PageSection("predicted", "Predicted against validated", body)
 
@@ -84,22 +102,25 @@ def _mixtures(run: Run) -> str:
     rows = []
     for name in validation.mixtures:
         mean, spread = validation.mean(name), validation.spread(name)
-        row = [name_text(name), loss_text(mean), loss_text(spread)]
+        row = [named(name), str(len(validation.values(name))), loss_text(mean), loss_text(spread)]
         found = next((c for c in validation.comparisons if c.baseline == name), None)
         if found is not None:
             row += [difference_text(found.mean), interval_text(found.low, found.high), _says(found)]
-        rows.append([*row, *[""] * (6 - len(row))])
-    columns = ("mixture", "mean", "sd of seeds", "proposal less it", "95% interval", "proposal")
-    styles = ["strong" if name == PROPOSAL else "" for name in validation.mixtures]
+        rows.append([*row, *[""] * (7 - len(row))])
+    leading = named(validation.leading)
+    less = f"{leading} - it"
+    columns = ("mixture", "seeds", "mean", "sd of seeds", less, "95% interval", leading)
+    chosen = run.recommendation.chosen
+    styles = ["strong" if name == chosen else "" for name in validation.mixtures]
     caption = f"{run.objective.describe()}, {UNITS[run.objective.value_unit]}"
-    return table(columns, rows, caption=caption, texts=[5], styles=styles)
+    return table(columns, rows, caption=caption, texts=[6], styles=styles)
 
 
 def _domains(run: Run) -> str:
     validation, objective = run.validation, run.objective
     rows, styles = [], []
     for target in validation.trials.targets:
-        row = [target, loss_text(validation.mean(PROPOSAL, target))]
+        row = [target, loss_text(validation.mean(validation.leading, target))]
         for found in validation.comparisons:
             one = validation.compare(found.baseline, target)
             if one is None:
@@ -110,23 +131,20 @@ def _domains(run: Run) -> str:
             row.append(f"{difference_text(one.mean)} \N{PLUS-MINUS SIGN} {half}{mark}")
         rows.append(row)
         styles.append("strong" if target in objective.measured else "")
-    less = [f"less {name_text(found.baseline)}" for found in validation.comparisons]
-    caption = "Held-out loss of the proposal, and its paired difference from each baseline (95%)."
-    return table(("evaluation domain", "proposal", *less), rows, caption=caption, styles=styles)
+    less = [f"- {named(found.baseline)}" for found in validation.comparisons]
+    leading = named(validation.leading)
+    caption = f"Held-out loss of {leading}, and its paired difference from each baseline (95%)."
+    return table(("evaluation domain", leading, *less), rows, caption=caption, styles=styles)
+
+
+def _looks(run: Run) -> str:
+    config = run.config.validation
+    at = ", ".join(str(count) for count in looks(config.seeds, config.most_seeds))
+    return f"looks at {at} seeds, each interval at {run.validation.level:.1%}, together 95%"
 
 
 def _says(found: Comparison) -> str:
     return {"wins": "better", "loses": "worse"}.get(found.verdict, found.verdict)
-
-
-def _predicted(run: Run) -> dict[str, float]:
-    """Return the predicted objective of each validated mixture."""
-    trials = run.validation.trials
-    names = [mixture_of(trial) for trial in trials.table["trial"]]
-    weights_ND = trials.weights()
-    mixtures = {n: Mixture.from_array(trials.domains, weights_ND[names.index(n)]) for n in names}
-    objective_N = run.fit.predict(list(mixtures.values())).objective_N
-    return dict(zip(mixtures, objective_N.tolist(), strict=True))
 
 
 def _curves(run: Run) -> dict[str, list[tuple[Array, Array]]]:

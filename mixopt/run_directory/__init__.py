@@ -16,8 +16,10 @@ if TYPE_CHECKING:
     from mixopt.run_directory.step import (
         DESIGN as DESIGN,
         FIT as FIT,
+        LATER_PROPOSALS as LATER_PROPOSALS,
         PREPARE as PREPARE,
         PROPOSE as PROPOSE,
+        RECOMMENDATION as RECOMMENDATION,
         REPORT as REPORT,
         STEPS as STEPS,
         SWEEP as SWEEP,
@@ -43,8 +45,10 @@ else:
             "step": [
                 "DESIGN",
                 "FIT",
+                "LATER_PROPOSALS",
                 "PREPARE",
                 "PROPOSE",
+                "RECOMMENDATION",
                 "REPORT",
                 "STEPS",
                 "SWEEP",

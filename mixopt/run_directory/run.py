@@ -3,7 +3,7 @@
     config.yaml        the resolved configuration
     steps.json         the steps that are begun or finished, and the hashes of what they left
     corpus/ design.parquet trials/ trials.parquet fit/ proposal.yaml
-    validation/ validation.parquet figures/ report.html
+    validation/ validation.parquet recommendation.yaml later_proposals/ figures/ report.html
     experts.parquet validation_experts.parquet
 
 Where a step was made from other values (mixopt.run_directory.step_fingerprints), nothing is
@@ -21,7 +21,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mixopt.errors import RunError
-from mixopt.run_directory.step import SWEEP, Step, step_named, steps_before, steps_from
+from mixopt.run_directory.step import (
+    RECOMMENDATION,
+    SWEEP,
+    Step,
+    step_named,
+    steps_before,
+    steps_from,
+)
 from mixopt.run_directory.step_fingerprints import step_differences, step_fingerprints
 from mixopt.run_directory.step_records import PROPOSAL, Manifest
 from mixopt.system import Trust, git_commit, read_yaml
@@ -33,7 +40,7 @@ if TYPE_CHECKING:
     from mixopt.fitting import Fit, Repetition
     from mixopt.mixture import Mixture
     from mixopt.objective import Objective
-    from mixopt.proposals import Proposal, Validation
+    from mixopt.proposals import Proposal, Recommendation, Validation
     from mixopt.trials import Trial, Trials
 
 
@@ -110,11 +117,20 @@ class Run:
 
     @cached_property
     def validation(self) -> Validation:
-        """The proposal against its baselines, several seeds each."""
+        """Proposals against their baselines, several seeds each."""
         from mixopt.proposals import Validation
 
         self.require("validate")
-        return Validation.read(self.path / "validation.parquet", self.objective)
+        path = self.path / "validation.parquet"
+        return Validation.read(path, self.objective, self.config.validation)
+
+    @cached_property
+    def recommendation(self) -> Recommendation:
+        """The mixture to train on, by what validation has shown."""
+        from mixopt.proposals import Recommendation
+
+        self.require("validate")
+        return Recommendation.from_file(self.path / RECOMMENDATION)
 
     @property
     def inventory(self) -> dict[str, int]:

@@ -22,6 +22,7 @@ class Step:
             before it.
         outputs: Files and folders that it leaves.
         trials: Folder in which each of its trials has a file; None where it trains nothing.
+        optional: Files and folders that it leaves where there is something to say.
         experts: Table of what the experts of its trials were given, left where they have experts
             (mixopt.trials.expert_table).
         artifacts: Patterns of the files that its parent run in MLflow has; a step without any has
@@ -34,6 +35,7 @@ class Step:
     name: str
     sections: tuple[str, ...]
     outputs: tuple[str, ...]
+    optional: tuple[str, ...] = ()
     trials: str | None = None
     experts: str | None = None
     artifacts: tuple[str, ...] = ()
@@ -44,7 +46,8 @@ class Step:
     @property
     def files(self) -> tuple[str, ...]:
         """Everything that it may leave."""
-        return self.outputs if self.experts is None else (*self.outputs, self.experts)
+        experts = () if self.experts is None else (self.experts,)
+        return (*self.outputs, *self.optional, *experts)
 
     @property
     def checked(self) -> tuple[str, ...]:
@@ -76,6 +79,9 @@ class Step:
         return directory / self.experts
 
 
+RECOMMENDATION = "recommendation.yaml"
+LATER_PROPOSALS = "later_proposals"
+
 PREPARE = Step("prepare", ("seed", "corpus", "evaluation"), ("corpus",))
 DESIGN = Step("design", ("design", "constraints", "propose.target_tokens"), ("design.parquet",))
 SWEEP = Step(
@@ -103,10 +109,17 @@ PROPOSE = Step("propose", ("propose",), ("proposal.yaml",), editable=("proposal.
 VALIDATE = Step(
     "validate",
     ("validate",),
-    ("validation", "validation.parquet"),
+    ("validation", "validation.parquet", RECOMMENDATION),
+    optional=(LATER_PROPOSALS,),
     trials="validation",
     experts="validation_experts.parquet",
-    artifacts=("validation.parquet", "validation_experts.parquet", "figures/v*.svg"),
+    artifacts=(
+        RECOMMENDATION,
+        f"{LATER_PROPOSALS}/*.yaml",
+        "validation.parquet",
+        "validation_experts.parquet",
+        "figures/v*.svg",
+    ),
 )
 REPORT = Step("report", ("name",), ("report.html", "figures"), completes_records=True)
 

@@ -23,6 +23,7 @@ _WHOLE_KINDS = ("i", "iu")  # of 8 bytes (2^63 does not fit int64), and of fewer
 _SHOWN = 60  # characters of a value in a message
 
 Value = TypeVar("Value")
+Text = TypeVar("Text", bound=str)
 
 
 class StateFields:
@@ -108,12 +109,13 @@ class StateFields:
             self.refuse(name, "no text")
         return value
 
-    def one_of(self, name: str, known: Collection[str]) -> str:
+    def one_of(self, name: str, known: Collection[Text]) -> Text:
         """Return text that is one of those that are known."""
         value = self.text(name)
-        if value not in known:
+        found = [one for one in known if one == value]
+        if not found:
             self.refuse(name, f"none of {', '.join(known)}")
-        return value
+        return found[0]
 
     def part(self, name: str) -> StateFields:
         """Return the fields of a mapping inside."""

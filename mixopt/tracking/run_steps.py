@@ -6,9 +6,10 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
-from mixopt.run_directory import STEPS, SWEEP, Step
+from mixopt.run_directory import STEPS, SWEEP, VALIDATE, Step
 from mixopt.system import Say, silent
 from mixopt.tracking.datasets import corpus_datasets
+from mixopt.tracking.decision_record import GAINS, decision_tags
 from mixopt.tracking.tracker import Tracker
 
 if TYPE_CHECKING:
@@ -68,8 +69,12 @@ def _parent_runs(run: Run, steps: Sequence[Step], tracker: Tracker) -> Iterator[
             folder=step.trials,
             datasets=corpus_datasets(run.path / "corpus", run.natural),
         )
+        if step is VALIDATE:
+            tracker.follow(step.name, step.trial_folder(run.path) / GAINS)
     yield
     for step in steps:
+        if step is VALIDATE and run.is_done(step.name):
+            tracker.tags(step.name, decision_tags(run.recommendation))
         found = (file for pattern in step.artifacts for file in sorted(run.path.glob(pattern)))
         tracker.files(step.name, found)
         tracker.end(step.name)
@@ -77,7 +82,7 @@ def _parent_runs(run: Run, steps: Sequence[Step], tracker: Tracker) -> Iterator[
 
 def _params(run: Run, step: Step) -> dict[str, Any]:
     config = run.config
-    length = config.validation.tokens or 2 * config.proxy.tokens
+    length = config.validation_tokens
     params: dict[str, Any] = {
         "seed": config.seed,
         "domains": len(config.corpus.domains),
@@ -89,7 +94,9 @@ def _params(run: Run, step: Step) -> dict[str, Any]:
     if step is SWEEP:
         params |= {f"design/{name}": value for name, value in config.design}
     else:
-        params |= {"seeds": config.validation.seeds, "baselines": config.validation.baselines}
+        names = [one.name for one in config.validation.baselines]
+        params |= {name: getattr(config.validation, name) for name in ("seeds", "rounds")}
+        params |= {"max_seeds": config.validation.most_seeds, "baselines": names}
     return params
 
 

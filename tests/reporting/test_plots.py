@@ -9,11 +9,11 @@ import matplotlib
 import numpy as np
 import pytest
 
-from mixopt.proposals import Comparison
+from mixopt.proposals import Comparison, Gain, Interval
 from mixopt.reporting import figure_svg
 from mixopt.reporting.figure_style import page_svg
 from mixopt.reporting.mixture_plots import plot_design, plot_held_out, plot_responses, plot_shares
-from mixopt.reporting.validation_plots import plot_curves, plot_predicted_validated, plot_validation
+from mixopt.reporting.validation_plots import plot_curves, plot_gains, plot_validation
 
 NATURAL = {"web": 0.7, "code": 0.2, "books": 0.1}
 PROPOSAL = {"web": 0.05, "code": 0.0, "books": 0.95}
@@ -91,12 +91,14 @@ def test_an_interval_is_drawn_in_the_row_of_its_baseline():
     assert left.get_ylim() == right.get_ylim()
 
 
-def test_predicted_and_validated_differences_are_both_drawn():
-    predicted = {"natural": (-0.2, -0.3, -0.1), "uniform": (-0.1, -0.2, 0.0)}
-    figure = plot_predicted_validated(predicted, COMPARISONS, "bits per byte")
-    low, high = figure.axes[0].get_xlim()
-    assert low < -0.3
-    assert high > 0.03
+def test_predicted_and_validated_gains_are_both_drawn():
+    gains = {
+        "natural": Gain(Interval(0.1, 0.0, 0.2), 3, "not significant", Interval(0.2, 0.1, 0.3)),
+        "ours": Gain(Interval(-0.1, -0.2, 0.0), 3, "not significant"),
+    }
+    low, high = plot_gains(gains, "bits per byte").axes[0].get_xlim()
+    assert low < -0.2
+    assert high > 0.3
 
 
 def test_curves_have_a_line_for_each_seed():

@@ -14,8 +14,8 @@ import yaml
 
 import mixopt
 from mixopt.errors import RunError
+from mixopt.proposals import named
 from mixopt.reporting import proposal_text, write_report
-from mixopt.reporting.validation_section import verdict_style
 from mixopt.system import without_folders
 from mixopt.tracking import sync
 from mixopt.trials import Trials
@@ -51,6 +51,7 @@ def done(tmp_path_factory):
         "fit": {"regressors": ["linear"], "folds": 3},
         "objective": {"target": "target"},
         "propose": {"samples": 500, "average": 8, "bootstrap": 2},
+        "validate": {"max_seeds": 3, "rounds": 1},
         "tracking": {"enabled": False},
     }
     source = folder / "small.yaml"
@@ -120,9 +121,9 @@ def test_names_are_escaped(page):
     assert "c++ &lt;b&gt;&amp;" in page
 
 
-def test_the_proposal_is_there_with_its_shares(done, page):
+def test_the_recommended_mixture_is_there_with_its_shares(done, page):
     words = text_of(page)
-    for weight in done.proposal.mixture.values():
+    for weight in done.recommendation.mixture.values():
         assert f"{100 * weight:.1f}%" in words or "<0.1%" in words
 
 
@@ -139,6 +140,16 @@ def test_writing_it_again_gives_the_same_page(run, page):
 
 def test_git_is_not_asked_for_the_page_of_a_run_that_nobody_trusts(run):
     assert "not asked for without --trust" in text_of(write_report(run).read_text())
+
+
+def test_the_page_begins_with_the_recommendation_and_what_it_costs(done, page):
+    found = done.recommendation
+    shown = text_of(page)
+    assert found.headline in shown
+    assert shown.index(found.headline) < shown.index("The recommended mixture")
+    for name, gain in found.gains.items():
+        assert named(name) in shown
+        assert gain.verdict in shown
 
 
 def test_figures_are_files_too(done):
@@ -165,7 +176,7 @@ def test_a_mixture_that_was_edited_is_shown_as_ones_own_beside_no_others_evidenc
     assert "A data mixture of your own, edited in proposal.yaml." in page
     assert "The mixture that you edited" in page
     assert "Not validated yet" in page
-    assert "validated, less natural" not in page
+    assert "95%" not in page
     said = proposal_text(edited.proposal)
     assert said.startswith("A mixture of your own for ")
     assert "nobody searched for it" in said
@@ -180,59 +191,6 @@ def test_a_run_without_a_proposal_has_no_report(run):
 def note_again(run, step):
     """Have a run believe what a test wrote over a step's output."""
     run.end(step, run.seconds[step])
-
-
-def validated(run, losses):
-    """Return the validation with other losses of the target, by mixture."""
-    table = run.validation.trials.table
-    noise = {"proposal": (0.02, -0.03, 0.0), "others": (-0.01, 0.02, 0.01)}
-    values = []
-    for name in table["trial"]:
-        mixture, _, seed = name.rpartition("-s")
-        values.append(losses[mixture] + noise.get(mixture, noise["others"])[int(seed)])
-    columns = [pl.Series(f"{kind}/target", values) for kind in ("loss", "bpb")]
-    Trials(table.with_columns(columns), run.trials.domains, run.trials.targets).write(
-        run.path / "validation.parquet"
-    )
-    note_again(run, "validate")
-    return mixopt.load_run(run.path).validation
-
-
-def level(run, proposal, others):
-    return {n: proposal if n == "proposal" else others for n in run.validation.mixtures}
-
-
-def test_a_proposal_that_wins_everywhere_is_said_to_win(run):
-    found = validated(run, level(run, 1.0, 2.0))
-    assert found.verdict.startswith("The proposal wins against natural")
-    assert verdict_style(found) == "good"
-
-
-def test_a_proposal_that_loses_is_said_to_lose(run):
-    found = validated(run, level(run, 2.0, 1.0))
-    assert found.verdict.startswith("The proposal does not win against every baseline: it loses to")
-    assert verdict_style(found) == "bad"
-
-
-def test_a_difference_that_may_be_noise_is_not_called_a_win(run):
-    losses = level(run, 1.0, 1.0)
-    found = validated(run, losses)
-    assert "no difference from natural" in found.verdict
-    assert verdict_style(found) == ""
-
-
-def test_a_baseline_without_finished_runs_is_a_warning(run):
-    table = run.validation.trials.table
-    failed = pl.col("trial").str.starts_with("natural-")
-    losses = [name for name in table.columns if name.startswith(("loss/", "bpb/"))]
-    table = table.with_columns(
-        pl.when(failed).then(pl.lit("failed")).otherwise("status").alias("status"),
-        *(pl.when(~failed).then(name).alias(name) for name in losses),
-    )
-    Trials(table, run.trials.domains, run.trials.targets).write(run.path / "validation.parquet")
-    note_again(run, "validate")
-    page = text_of(write_report(mixopt.load_run(run.path)).read_text())
-    assert "natural: too few seeds finished to compare the proposal with it" in page
 
 
 def test_trials_that_did_not_finish_are_listed_with_their_reason(run):
@@ -271,7 +229,7 @@ def test_folders_of_absolute_paths_are_left_out(text, kept):
 def test_a_run_that_was_not_tracked_is_sent_to_mlflow_as_a_whole(run):
     pytest.importorskip("mlflow")
     result = sync(run.path)
-    trials = len(run.trials) + len(run.validation.trials)
+    trials = len(run.trials) + len(list((run.path / "validation").glob("*-s*.json")))
     assert (result.trouble, result.sent["trials"], result.sent["runs"]) == (None, trials, 2)
     assert not any(result.left.values())
     with closing(sqlite3.connect(run.path / "mlflow.db")) as database:

@@ -43,7 +43,7 @@ sweep: {{workers: 2}}
 fit: {{regressors: [linear], folds: 3}}
 objective: {{target: help}}
 propose: {{samples: 500, average: 8, bootstrap: 3}}
-validate: {{seeds: 3}}
+validate: {{max_seeds: 5}}
 tracking: {{enabled: false}}
 """
 

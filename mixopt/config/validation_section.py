@@ -1,0 +1,124 @@
+"""The section `validate:`: what the proposal is trained against, and with how many seeds.
+
+    validate:
+      baselines: [natural, uniform, unimax, best_trial, temperature: 0.7, {ours: hand.yaml}]
+
+A file of weights is read when the section is, so that a recorded configuration needs no other file.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import BeforeValidator, Field, ValidationInfo, model_validator
+
+from mixopt.config.section import FILES, Positive, Section
+from mixopt.errors import ConfigError, did_you_mean
+from mixopt.system import read_yaml
+
+Known = Literal["natural", "uniform", "unimax", "best_trial"]
+KNOWN: tuple[Known, ...] = ("natural", "uniform", "unimax", "best_trial")
+TEMPERATURE, OWN = "temperature", "proposal"
+SUM_TOLERANCE = 1e-6  # as of mixopt.mixture
+
+
+class BaselineConfig(Section):
+    """One baseline: a known one, the natural mixture at a temperature, or weights of your own."""
+
+    name: str = Field(description="what tables call it")
+    temperature: Annotated[float, Field(gt=0, allow_inf_nan=False)] | None = Field(
+        None, description="natural shares to the power of 1 / temperature, scaled to add up to 1"
+    )
+    weights: dict[str, Annotated[float, Field(ge=0, allow_inf_nan=False)]] | None = Field(
+        None, description="a mixture of your own"
+    )
+
+    @model_validator(mode="after")
+    def _one_kind(self) -> BaselineConfig:
+        plain = self.temperature is None and self.weights is None
+        if plain and self.name not in KNOWN:
+            near = did_you_mean(self.name, KNOWN)
+            raise ValueError(
+                f"unknown baseline {self.name!r}{near}; known: {', '.join(KNOWN)},"
+                " {temperature: T}, or {NAME: FILE} for a mixture of your own"
+            )
+        if self.weights is not None and self.name in KNOWN:
+            raise ValueError(f"{self.name!r} is a baseline already: call yours another name")
+        total = sum((self.weights or {"": 1.0}).values())
+        if abs(total - 1) > SUM_TOLERANCE:
+            raise ValueError(f"{self.name!r}: weights add up to {total:.6g}, not to 1")
+        if self.name.startswith(OWN):
+            raise ValueError(f"{self.name!r}: the names of proposals begin with '{OWN}': rename it")
+        return self
+
+
+def _baseline(given: Any, info: ValidationInfo) -> Any:
+    """Return the fields of a baseline as people write it: a name, or a mapping of one entry."""
+    if isinstance(given, str):
+        return {"name": given}
+    if not isinstance(given, Mapping) or len(given) != 1 or "name" in given:
+        return given
+    ((name, value),) = given.items()
+    if name == TEMPERATURE:
+        shown = f"{value:g}" if isinstance(value, (int, float)) else str(value)
+        return {"name": f"{TEMPERATURE}_{shown}", "temperature": value}
+    if isinstance(value, str):
+        return {"name": name, "weights": _read_weights(value, info)}
+    return {"name": name, "weights": value} if isinstance(value, Mapping) else given
+
+
+def _read_weights(path: str, info: ValidationInfo) -> Any:
+    if info.context is not None and not info.context.get(FILES, True):
+        raise ValueError(f"{path!r} is a file; a recorded configuration has the weights themselves")
+    try:
+        content = read_yaml(Path(path), error=ConfigError)
+    except ConfigError as error:
+        raise ValueError(str(error)) from error
+    weights = content.get("weights", content) if isinstance(content, dict) else content
+    if not isinstance(weights, dict):
+        raise ValueError(f"{path}: expected 'weights:' with a number for each domain")
+    return weights
+
+
+Baseline = Annotated[BaselineConfig, BeforeValidator(_baseline)]
+
+
+def _usual_baselines() -> list[BaselineConfig]:
+    return [BaselineConfig(name=name) for name in KNOWN]
+
+
+class ValidateConfig(Section):
+    """Training proposals against baselines, until it is shown which is better or seeds are used."""
+
+    seeds: Annotated[int, Field(ge=3)] = Field(3, description="of each mixture at first")
+    max_seeds: Annotated[int, Field(ge=3)] | None = Field(
+        None,
+        description="seeds are added up to so many where an interval includes 0; twice `seeds`"
+        " when absent",
+    )
+    rounds: Positive = Field(
+        2,
+        description="proposals, at most: after one that does not win, its runs join the trials "
+        "and another is made",
+    )
+    tokens: Positive | None = Field(
+        None, description="tokens of one run; twice the trials' when absent"
+    )
+    baselines: list[Baseline] = Field(default_factory=_usual_baselines)
+
+    @property
+    def most_seeds(self) -> int:
+        """Seeds of each mixture, at most."""
+        return 2 * self.seeds if self.max_seeds is None else self.max_seeds
+
+    @model_validator(mode="after")
+    def _consistent(self) -> ValidateConfig:
+        if self.most_seeds < self.seeds:
+            raise ValueError(f"max_seeds {self.max_seeds} is below seeds {self.seeds}")
+        names = [baseline.name for baseline in self.baselines]
+        for name in names:
+            if names.count(name) > 1:
+                raise ValueError(f"baselines: {name!r} is given twice")
+        return self

@@ -1,0 +1,64 @@
+"""Fit and propose as a run's configuration has it: from its trials, or from more than these."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from mixopt.system import progress
+
+if TYPE_CHECKING:
+    from mixopt.fitting import Fit
+    from mixopt.proposals import Proposal
+    from mixopt.run_directory import Run
+    from mixopt.trials import Trials
+
+
+def fit_of(run: Run, trials: Trials) -> Fit:
+    """Fit the regressors of a run to some trials, and carry the best by the run's pilots."""
+    from mixopt.fitting import fit_trials
+
+    config, pilots = run.config.fit, _pilots(run)
+    with progress("fit", len(config.regressors) * config.folds) as update:
+        chosen = fit_trials(
+            trials,
+            config,
+            run.objective,
+            run.config.seed,
+            repetition=run.repetition,
+            update=update,
+        )
+    return chosen if pilots is None else chosen.with_pilots(pilots)
+
+
+def _pilots(run: Run) -> Trials | None:
+    """Read the runs at the target size, where the experiment has some."""
+    from mixopt.fitting import aligned
+    from mixopt.trials import TableOptions
+
+    config = run.config.fit.pilots
+    if config is None:
+        return None
+    files = (config.mixtures, config.losses, config.trials)
+    paths = [None if file is None else Path(file) for file in files]
+    pilots = TableOptions(unit=run.config.objective.unit).read_pilots(*paths)
+    return None if pilots is None else aligned(pilots, run.trials.finished, run.objective)
+
+
+def proposal_of(run: Run, fit: Fit) -> Proposal:
+    """Propose a mixture from a fit, as the run asks for it."""
+    from mixopt.proposals import propose_mixture
+
+    with progress("propose", run.config.propose.bootstrap) as update:
+        return propose_mixture(
+            fit,
+            run.objective,
+            run.constraints,
+            run.natural,
+            run.trials,
+            run.config.propose,
+            inventory=run.inventory,
+            seed=run.config.seed,
+            collapsed=run.collapsed,
+            update=update,
+        )

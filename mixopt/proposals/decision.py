@@ -1,0 +1,256 @@
+"""From a validation to the mixture that is recommended, and why.
+
+A proposal is recommended where it is shown better than every baseline, or not shown worse than any
+and better on the mean than all. Otherwise it is the best of the other mixtures on the seeds that
+all of them have. A mixture that breaks a limit, or is shown to break a guardrail, is passed over.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from mixopt.mixture import Mixture
+from mixopt.proposals.evidence import Confidence, epochs_of
+from mixopt.proposals.mixture_names import is_proposal, listed, named
+from mixopt.proposals.proposal import Interval, Proposal
+from mixopt.proposals.recommendation import Gain, Recommendation, Standing
+from mixopt.proposals.validation import Comparison, Validation
+from mixopt.system import __version__
+
+if TYPE_CHECKING:
+    from mixopt.constraints import Constraints
+    from mixopt.fitting import Fit
+    from mixopt.proposals.baselines import FullRun
+
+WORDS = {"wins": "better", "no difference shown": "not significant", "loses": "worse"}
+
+
+@dataclass(frozen=True, eq=False)
+class Decision:
+    """What a recommendation is made from.
+
+    Attributes:
+        validation: Proposals and baselines, several seeds each.
+        proposals: What each proposal was predicted to give, by its name in the validation.
+        fit: Predicts the mixtures that nobody searched for.
+        constraints: What is allowed.
+        full: The run that the mixture is for.
+        tokens: Of a validation run.
+    """
+
+    validation: Validation
+    proposals: Mapping[str, Proposal]
+    fit: Fit
+    constraints: Constraints
+    full: FullRun
+    tokens: int
+
+    def recommend(self) -> Recommendation:
+        """Return the mixture to train on, with why and what it costs."""
+        chosen, standing, why = self._choice()
+        mixture = self.validation.mixture(chosen)
+        objective = self.validation.objective
+        return Recommendation(
+            mixture=mixture,
+            chosen=chosen,
+            standing=standing,
+            why=why,
+            natural=Mixture.natural(self.full.inventory).over(mixture.domains),
+            objective=objective.describe(),
+            unit=objective.value_unit,
+            tokens=self.tokens,
+            gains=self._gains(chosen),
+            costs=self._costs(chosen),
+            epochs=epochs_of(mixture, self.full.inventory, self.full.target_tokens),
+            warnings=(*self.validation.problems, *self._passed_over(chosen), *self._unsure(chosen)),
+            provenance=self._provenance(),
+        )
+
+    def _choice(self) -> tuple[str, Standing, str]:
+        """Return which mixture, what is shown of it, and why in a sentence."""
+        validation = self.validation
+        leading = validation.leading
+        if not validation.baselines:
+            return leading, "undecided", "It was compared with no other mixture."
+        if not validation.comparisons:
+            why = "Too few runs finished to compare the proposal; this is the first baseline."
+            return validation.baselines[0], "undecided", why
+        if all(name in self._barred for name in validation.baselines):
+            return leading, "undecided", "The constraints allow none of the baselines."
+        for name in sorted(validation.proposals, key=validation.mean):
+            found = self._rivals(name)
+            if found and not self._objections(name):
+                wins = all(one.verdict in ("wins", "same mixture") for one in found)
+                return name, "shown better" if wins else "better on the mean", _praise(found)
+        return self._best_other(leading)
+
+    def _rivals(self, proposal: str) -> list[Comparison]:
+        """Return a proposal - each baseline that is allowed."""
+        found = self.validation.comparisons_of(proposal)
+        return [one for one in found if one.baseline not in self._barred]
+
+    def _best_other(self, leading: str) -> tuple[str, Standing, str]:
+        """Return the best baseline that is allowed, where no proposal is good enough."""
+        others = [name for name in self.validation.baselines if name not in self._barred]
+        means = {name: self._shared_mean(name, others) for name in others}
+        best = min(others, key=lambda name: means[name])
+        why = f"{_capital(named(leading))} {self._objections(leading)[0]}."
+        return best, "not the proposal", f"{why} It is the best of {listed(others)}."
+
+    def _objections(self, proposal: str) -> list[str]:
+        """Say why a proposal is not recommended; nothing where it is."""
+        found = sorted(self._rivals(proposal), key=lambda one: -one.mean)
+        worse = [one for one in found if one.verdict == "loses"]
+        not_better = [one for one in found if one.verdict == "no difference shown" and one.mean > 0]
+        lines = [f"is shown worse than {_said(one)}" for one in worse[:1]]
+        lines += [f"is not better than {_said(one)}" for one in not_better[:1]]
+        return lines + self._barred.get(proposal, [])
+
+    @cached_property
+    def _barred(self) -> dict[str, list[str]]:
+        """The limits and guardrails that each mixture breaks, where it breaks any."""
+        found = {}
+        for name in self.validation.mixtures:
+            broken = self.constraints.violations(self.validation.mixture(name))
+            lines = [f"breaks a limit: {line}" for line in broken] + self._broken_guards(name)
+            if lines:
+                found[name] = lines
+        return found
+
+    def _broken_guards(self, name: str) -> list[str]:
+        """Say which guardrails a mixture is shown to break."""
+        return [
+            f"breaks the guardrail on {target}: {_interval_text(one)}, allowed {margin:g}"
+            for target, margin, one in self._guarded(name)
+            if one.low > margin
+        ]
+
+    def _unsure(self, name: str) -> list[str]:
+        """Say which guardrails a mixture is not shown to keep."""
+        lines = [
+            f"{target} {one.mean:+.4f} ({one.low:+.4f} to {one.high:+.4f}), allowed {margin:g}"
+            for target, margin, one in self._guarded(name)
+            if one.low <= margin < one.mean
+        ]
+        if not lines:
+            return []
+        return [f"guardrails that it may break, by the mean of the seeds: {'; '.join(lines)}"]
+
+    def _guarded(self, name: str) -> list[tuple[str, float, Comparison]]:
+        """Return each guarded evaluation domain, its margin, and the difference from the reference.
+
+        None where the reference was not validated, or is the mixture itself.
+        """
+        rails = self.constraints.guardrails
+        if rails is None or rails.reference not in self.validation.mixtures:
+            return []
+        pairs = [
+            (target, margin, self.validation.compare(rails.reference, target, of=name))
+            for target, margin in rails.margins(self.validation.objective.evaluation).items()
+        ]
+        return [
+            (target, margin, one)
+            for target, margin, one in pairs
+            if one is not None and not one.same
+        ]
+
+    def _passed_over(self, chosen: str) -> list[str]:
+        """Say which baselines were better on the mean and are not allowed."""
+        mean = self.validation.mean(chosen)
+        return [
+            f"{named(name)} has a lower mean and is not recommended: it {lines[0]}"
+            for name, lines in self._barred.items()
+            if name != chosen and not is_proposal(name) and self.validation.mean(name) < mean
+        ]
+
+    def _shared_mean(self, name: str, others: Sequence[str]) -> float:
+        """Return the mean of a mixture over the seeds that all of several have."""
+        values = [self.validation.values(other) for other in others]
+        shared = set.intersection(*(set(one) for one in values))
+        own = self.validation.values(name)
+        kept = [own[seed] for seed in shared] or list(own.values())
+        return float(np.mean(kept)) if kept else float("inf")
+
+    def _gains(self, chosen: str) -> dict[str, Gain]:
+        """Return the gain over every other mixture, as validated and as predicted."""
+        others = [name for name in self.validation.mixtures if name != chosen]
+        predicted = self._predicted(chosen, others)
+        gains = {}
+        for name in others:
+            found = self.validation.compare(name, of=chosen)
+            if found is not None:
+                validated = _interval(-found.mean, -found.high, -found.low)
+                verdict = WORDS.get(found.verdict, found.verdict)
+                gains[name] = Gain(validated, found.seeds, verdict, predicted[name])
+        return gains
+
+    def _predicted(self, chosen: str, others: Sequence[str]) -> dict[str, Interval]:
+        """Return what the fit predicts for each gain; as the proposal has it, where it has."""
+        points_KD = np.stack([self._weights(name) for name in (chosen, *others)])
+        confidence = Confidence.of(self.fit, self.validation.objective, points_KD, None)
+        gains = {name: confidence.gain(place) for place, name in enumerate(others, start=1)}
+        known = self.proposals[chosen].gains if chosen in self.proposals else {}
+        return {name: known.get(name, gain) for name, gain in gains.items()}
+
+    def _weights(self, name: str) -> np.ndarray:
+        return self.validation.mixture(name).over(self.fit.domains).array
+
+    def _costs(self, chosen: str) -> dict[str, Interval]:
+        """Return how each loss that the objective does not measure changes, the worst first."""
+        if chosen == "natural" or "natural" not in self.validation.mixtures:
+            return {}
+        objective = self.validation.objective
+        found = {
+            target: self.validation.compare("natural", target, of=chosen)
+            for target in objective.evaluation
+            if target not in objective.measured
+        }
+        known = [(name, one) for name, one in found.items() if one is not None]
+        return {
+            name: _interval(one.mean, one.low, one.high)
+            for name, one in sorted(known, key=lambda item: -item[1].mean)
+        }
+
+    def _provenance(self) -> dict[str, object]:
+        prints = {name: self.validation.mixture(name).fingerprint for name in self.proposals}
+        return {"mixopt": __version__, "proposals": prints, "trials": self.fit.fingerprint}
+
+
+def _praise(found: Sequence[Comparison]) -> str:
+    """Say what a recommended proposal is better than."""
+    parts = []
+    wins = [one.baseline for one in found if one.verdict == "wins"]
+    close = [one.baseline for one in found if one.verdict == "no difference shown"]
+    same = [one.baseline for one in found if one.verdict == "same mixture"]
+    if wins:
+        parts.append(f"is shown better than {listed(wins)}")
+    if close:
+        parts.append(
+            f"is better on the mean than {listed(close)}, where the difference is not significant"
+        )
+    if same:
+        parts.append(f"is the same mixture as {listed(same)}")
+    seeds = sorted({one.seeds for one in found})
+    counted = f"{seeds[0]}" if len(seeds) == 1 else f"{seeds[0]} to {seeds[-1]}"
+    return f"It {', and '.join(parts)} ({counted} seeds, paired 95% intervals)."
+
+
+def _said(found: Comparison) -> str:
+    return f"{named(found.baseline)}: {_interval_text(found)}"
+
+
+def _interval_text(found: Comparison) -> str:
+    return f"{found.mean:+.4f} ({found.low:+.4f} to {found.high:+.4f})"
+
+
+def _interval(value: float, low: float, high: float) -> Interval:
+    return Interval(round(value, 6), round(low, 6), round(high, 6))
+
+
+def _capital(text: str) -> str:
+    return text[:1].upper() + text[1:]

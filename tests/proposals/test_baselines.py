@@ -1,0 +1,89 @@
+"""Baselines are what people would train on without a fit."""
+
+import numpy as np
+import pytest
+from hypothesis import given, strategies as st
+
+from mixopt.config import BaselineConfig, ObjectiveConfig
+from mixopt.errors import MixtureError
+from mixopt.mixture import Mixture
+from mixopt.objective import Objective
+from mixopt.proposals import FullRun, baseline_mixture, tempered, unimax
+from mixopt.trials import Losses, Trial, TrialResult, Trials
+
+SIZES = {"web": 800, "code": 150, "books": 50}
+NATURAL = Mixture.natural(SIZES)
+OBJECTIVE = Objective.from_config(ObjectiveConfig(target="web"), tuple(SIZES))
+
+
+def trials():
+    found = []
+    for name, value in (("t0", 2.0), ("t1", 1.0)):
+        losses = dict.fromkeys(SIZES, value)
+        found.append(TrialResult(name, "finished", 1, 1, 0.0, Losses(1, losses, losses)))
+    mixtures = [NATURAL, Mixture({"web": 0.2, "code": 0.5, "books": 0.3})]
+    named = [Trial(f"t{k}", mixture, k) for k, mixture in enumerate(mixtures)]
+    return Trials.from_results(named, found, proxy="ngram")
+
+
+def mixture_of(**fields):
+    return baseline_mixture(BaselineConfig(**fields), FullRun(SIZES, 1000), trials(), OBJECTIVE)
+
+
+def test_known_baselines_are_what_they_are_called():
+    assert mixture_of(name="natural") == NATURAL
+    assert mixture_of(name="uniform") == Mixture.uniform(NATURAL.domains)
+    assert mixture_of(name="best_trial")["code"] == 0.5
+    assert mixture_of(name="unimax") == unimax(FullRun(SIZES, 1000))
+
+
+def test_a_mixture_of_ones_own_is_of_the_domains():
+    own = {"code": 0.5, "books": 0.25, "web": 0.25}
+    assert mixture_of(name="ours", weights=own).domains == NATURAL.domains
+    with pytest.raises(MixtureError, match="domain 'books' has no weight"):
+        mixture_of(name="ours", weights={"code": 0.5, "web": 0.5})
+
+
+def test_a_temperature_of_1_is_natural_and_a_high_one_uniform():
+    assert tempered(NATURAL, 1.0).array == pytest.approx(NATURAL.array)
+    assert tempered(NATURAL, 1e6).array == pytest.approx(np.full(3, 1 / 3), abs=1e-4)
+
+
+def test_a_temperature_takes_shares_to_its_inverse_power():
+    roots = np.sqrt(NATURAL.array)
+    assert tempered(NATURAL, 2.0).array == pytest.approx(roots / roots.sum())
+
+
+def test_a_tiny_temperature_is_the_largest_domain():
+    assert tempered(NATURAL, 0.01)["web"] == pytest.approx(1.0)
+
+
+def test_unimax_gives_what_a_small_domain_cannot_take_to_the_others():
+    # 1,200 tokens: 400 each, but books has 2 x 50 and code 2 x 150; web takes what is left.
+    found = unimax(FullRun(SIZES, 1200, max_epochs=2))
+    assert found["books"] == pytest.approx(100 / 1200)
+    assert found["code"] == pytest.approx(300 / 1200)
+    assert found["web"] == pytest.approx(800 / 1200)
+
+
+def test_unimax_is_uniform_where_nothing_is_scarce():
+    assert unimax(FullRun(SIZES)) == Mixture.uniform(NATURAL.domains)
+    assert unimax(FullRun(SIZES, 30)).array == pytest.approx(np.full(3, 1 / 3))
+
+
+def test_unimax_is_natural_where_everything_is_scarce():
+    assert unimax(FullRun(SIZES, 10**6, max_epochs=1)).array == pytest.approx(NATURAL.array)
+
+
+@given(
+    sizes=st.lists(st.integers(1, 10**9), min_size=2, max_size=6),
+    target=st.integers(1, 10**10),
+    passes=st.floats(0.5, 20),
+)
+def test_unimax_keeps_to_its_passes_where_there_is_text_enough(sizes, target, passes):
+    inventory = {f"d{k}": size for k, size in enumerate(sizes)}
+    found = unimax(FullRun(inventory, target, passes))
+    assert found.array.sum() == pytest.approx(1.0)
+    if passes * sum(sizes) >= target:
+        epochs = found.array * target / np.array(sizes)
+        assert (epochs <= passes * (1 + 1e-9)).all()
