@@ -20,7 +20,6 @@ reads and shows a proposal: nothing here needs more than numpy and a YAML reader
 
 from __future__ import annotations
 
-import html
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -32,6 +31,7 @@ import yaml
 from mixopt.errors import MixtureError, RunError
 from mixopt.mixture import Mixture
 from mixopt.objective import UNITS
+from mixopt.proposals.html_table import html_table
 from mixopt.proposals.optimism import Optimism
 from mixopt.system import SEAL, StateFields, check_seal, read_yaml, sealed, write_text
 
@@ -201,29 +201,10 @@ class Proposal:
 
     def _repr_html_(self) -> str:
         """Show the proposal as a table in a notebook."""
-        head = ["domain", "natural", "proposed", "change"] + (["epochs"] if self.epochs else [])
-        rows = "".join(f"<tr>{''.join(_cells(row))}</tr>" for row in self._rows())
-        lines = [*(f"held by {limit}" for limit in self.binding), *self.warnings]
-        notes = "".join(f"<li>{html.escape(line)}</li>" for line in lines)
-        return (
-            f"<table><caption>{html.escape(self._caption())}</caption><thead><tr>"
-            + "".join(f"<th>{name}</th>" for name in head)
-            + f"</tr></thead><tbody>{rows}</tbody></table>"
-            + (f"<ul>{notes}</ul>" if notes else "")
+        notes = [*(f"active constraint: {limit}" for limit in self.binding), *self.warnings]
+        return html_table(
+            self._caption(), self.mixture, self.natural, self.epochs, notes, called="proposed"
         )
-
-    def _rows(self) -> list[list[str]]:
-        rows = []
-        for domain, weight in sorted(self.mixture.items(), key=lambda item: -item[1]):
-            before = self.natural[domain]
-            row = [
-                domain,
-                f"{100 * before:.1f}%",
-                f"{100 * weight:.1f}%",
-                f"{100 * (weight - before):+.1f}",
-            ]
-            rows.append(row + ([f"{self.epochs[domain]:.2f}"] if self.epochs else []))
-        return rows
 
     def _caption(self) -> str:
         gain, value = self.gains["natural"], self.predicted_objective
@@ -254,8 +235,3 @@ def _provenance(fields: StateFields) -> Mapping[str, Any]:
     if "target_tokens" in fields.content:
         fields.maybe("target_tokens", fields.whole)
     return fields.content
-
-
-def _cells(row: list[str]) -> list[str]:
-    first, *others = (html.escape(cell) for cell in row)
-    return [f"<td>{first}</td>", *(f'<td style="text-align:right">{cell}</td>' for cell in others)]

@@ -26,6 +26,7 @@ import yaml
 from mixopt.errors import MixtureError, RunError
 from mixopt.mixture import Mixture
 from mixopt.objective import UNITS
+from mixopt.proposals.html_table import html_table
 from mixopt.proposals.mixture_names import named
 from mixopt.proposals.proposal import Interval
 from mixopt.system import SEAL, StateFields, check_seal, read_yaml, sealed, write_text
@@ -149,6 +150,16 @@ class Recommendation:
             "provenance": dict(self.provenance),
         }
 
+    def _repr_html_(self) -> str:
+        """Show the recommendation as a table in a notebook."""
+        notes = [
+            *(f"gain over {named(name)}: {_text(gain)}" for name, gain in self.gains.items()),
+            *self.warnings,
+        ]
+        return html_table(
+            self.headline, self.mixture, self.natural, self.epochs, notes, called="recommended"
+        )
+
     @classmethod
     def _from_fields(cls, mixture: Mixture, fields: StateFields) -> Recommendation:
         chosen, objective = fields.part("recommended"), fields.part("objective")
@@ -168,6 +179,11 @@ class Recommendation:
             warnings=tuple(fields.texts("warnings")),
             provenance=fields.part("provenance").content,
         )
+
+
+def _text(gain: Gain) -> str:
+    one = gain.validated
+    return f"{one.value:+.4f} ({one.low:+.4f} to {one.high:+.4f}), {gain.verdict}"
 
 
 def _gain(fields: StateFields) -> Gain:

@@ -8,7 +8,7 @@ from made_proposal import DOMAINS, made_proposal
 def test_a_notebook_lists_what_holds_a_proposal_and_its_warnings():
     shown = made_proposal(binding=("code <= 0.6",), warnings=("too far",))._repr_html_()
     assert shown.endswith(
-        "</tbody></table><ul><li>held by code &lt;= 0.6</li><li>too far</li></ul>"
+        "</tbody></table><ul><li>active constraint: code &lt;= 0.6</li><li>too far</li></ul>"
     )
 
 
