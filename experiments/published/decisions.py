@@ -1,0 +1,271 @@
+"""Compare what mixopt, RegMix and Olmix would train on, where it is known how good that is.
+
+    OMP_NUM_THREADS=1 python experiments/published/decisions.py --data ../shared/data/olmix \
+        > experiments/published/results_decisions.md
+
+In known worlds (known_worlds.py, no law of ours nor of theirs) each way gets the same random
+trials, noise included, and proposes a mixture; its regret is the true objective there less that of
+the optimum. Ours is the product's path, `fit_trials` with the default configuration and
+`propose_mixture`; RegMix's and Olmix's are in peer_procedures.py. The controls need no fit: the
+best observed trial, the natural and the uniform mixture.
+
+On Olmix's DCLM swarm (127 runs, 24 domains, 110 tasks) 96 runs are fitted and each way picks, of
+the 31 others, the run with the best predicted mean over the tasks. The controls are those of
+`mixopt fit`, which know no law, and chance.
+
+Each seed draws a world, the mixtures and the noise. The interval of a paired difference holds 90%
+by Student's t over the seeds.
+
+Shapes: N trials, D domains, M losses.
+"""
+
+from __future__ import annotations
+
+import argparse
+import time
+from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass
+from multiprocessing import get_context
+from pathlib import Path
+
+import numpy as np
+from known_worlds import KINDS, Kind, KnownWorld, known_world
+from peer_procedures import OlmixFit, RegMixFit
+from published_data import some
+from scipy.special import stdtrit
+
+from mixopt.config import FitConfig, ObjectiveConfig, ProposeConfig
+from mixopt.fitting import Repetition, controls, fit_trials
+from mixopt.objective import Objective
+from mixopt.proposals import propose_mixture
+from mixopt.system import Array
+from mixopt.trials import Trials
+
+OURS = "mixopt"
+FITTED = 96  # runs of the swarm; the others are picked from
+UNIT = "nats_per_token"
+
+
+@dataclass(frozen=True)
+class Found:
+    """What one way found, in one setting and seed.
+
+    Attributes:
+        setting: The world and how many trials, or the swarm.
+        way: Who proposed.
+        seed: The seed.
+        value: Regret, or the rank of the pick.
+        seconds: CPU seconds of fit and search.
+    """
+
+    setting: str
+    way: str
+    seed: int
+    value: float
+    seconds: float
+
+
+def main() -> None:
+    """Print the tables."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawTextHelpFormatter
+    )
+    parser.add_argument("--data", type=Path, help="folder of the swarm; left out without")
+    parser.add_argument("--worlds", nargs="*", default=list(KINDS), choices=list(KINDS))
+    parser.add_argument("--trials", type=int, nargs="+", default=[32, 64, 128])
+    parser.add_argument("--seeds", type=int, default=5)
+    parser.add_argument("--tasks", type=int, default=110, help="first tasks of the swarm")
+    parser.add_argument("--processes", type=int, default=2)
+    asked = parser.parse_args()
+    jobs = [
+        (kind, count, seed)
+        for seed in range(asked.seeds)
+        for kind in asked.worlds
+        for count in asked.trials
+    ]
+    with ProcessPoolExecutor(asked.processes, mp_context=get_context("spawn")) as pool:
+        worlds = [one for job in pool.map(_in_world, *zip(*jobs, strict=True)) for one in job]
+        draws = [] if asked.data is None else range(asked.seeds)
+        picks = [pool.submit(_in_swarm, asked.data, seed, asked.tasks) for seed in draws]
+        swarm = [one for job in picks for one in job.result()]
+    _print_all(worlds, swarm, asked.seeds)
+
+
+def ours(world: KnownWorld, trials: Trials, seed: int) -> Array:
+    """Propose as the product does; refits are left out, since they move no proposal."""
+    repetition = None
+    if world.inventory is not None:
+        repetition = Repetition.of_trials(trials, world.inventory)
+    fit = fit_trials(trials, FitConfig(), world.objective, seed, repetition=repetition)
+    proposal = propose_mixture(
+        fit,
+        world.objective,
+        world.constraints,
+        world.natural,
+        trials,
+        ProposeConfig(target_tokens=world.tokens, bootstrap=0),
+        inventory=world.inventory,
+        seed=seed,
+    )
+    return proposal.mixture.array
+
+
+def regmix_procedure(world: KnownWorld, trials: Trials, seed: int) -> Array:
+    """Propose as RegMix does."""
+    values_N = world.objective.value(trials.losses(UNIT))
+    fit = RegMixFit.of(trials.weights(), values_N)
+    return fit.proposal(world.natural.array, world.constraints.upper_D, seed=seed)
+
+
+def olmix_procedure(world: KnownWorld, trials: Trials, seed: int) -> Array:
+    """Propose as Olmix does; nothing in it is random."""
+    columns = world.objective.columns
+    fit = OlmixFit.of(trials.weights(), trials.losses(UNIT)[:, columns])
+    shares_M = world.objective.pieces()[0, columns]
+    return fit.proposal(world.natural.array, world.constraints.upper_D, shares_M)
+
+
+def best_trial(world: KnownWorld, trials: Trials, seed: int) -> Array:
+    """Take the trial with the least observed objective."""
+    best = int(np.argmin(world.objective.value(trials.losses(UNIT))))
+    return trials.weights()[best]
+
+
+def natural(world: KnownWorld, trials: Trials, seed: int) -> Array:
+    """Take each domain as it is."""
+    return world.natural.array
+
+
+def uniform(world: KnownWorld, trials: Trials, seed: int) -> Array:
+    """Take all domains alike, within the limits."""
+    count = len(world.domains)
+    return world.constraints.simplex.project(np.full(count, 1.0 / count))
+
+
+WAYS: dict[str, Callable[[KnownWorld, Trials, int], Array]] = {
+    OURS: ours,
+    "RegMix": regmix_procedure,
+    "Olmix": olmix_procedure,
+    "best trial": best_trial,
+    "natural": natural,
+    "uniform": uniform,
+}
+
+
+def designed(world: KnownWorld, count: int, seed: int) -> Trials:
+    """Return the trials that every way learns from: random ones."""
+    return world.train(world.random(count, seed), seed)
+
+
+def _in_world(kind: Kind, count: int, seed: int) -> list[Found]:
+    world = known_world(kind, seed)
+    trials, found = designed(world, count, seed), []
+    for name, way in WAYS.items():
+        start = time.process_time()
+        weights_D = way(world, trials, seed)
+        seconds = time.process_time() - start
+        found.append(Found(f"{kind}, {count} trials", name, seed, world.regret(weights_D), seconds))
+    return found
+
+
+def _in_swarm(folder: Path, seed: int, tasks: int) -> list[Found]:
+    table = Trials.from_csv(folder / "dclm_ratios.csv", folder / "dclm_metrics.csv")
+    table = table.with_targets(table.targets[:tasks])
+    order = np.random.default_rng(seed).permutation(len(table))
+    asked = ObjectiveConfig(mean=dict.fromkeys(table.targets, 1.0), unit=UNIT)
+    objective = Objective.from_config(asked, table.targets)
+    swarm = Swarm(some(table, order[:FITTED]), some(table, order[FITTED:]), objective)
+    return [*swarm.predicted(seed), *swarm.without_a_law(seed)]
+
+
+@dataclass(frozen=True, eq=False)
+class Swarm:
+    """Runs that are fitted, runs that are picked from, and what is minimised."""
+
+    train: Trials
+    held_out: Trials
+    objective: Objective
+
+    def predicted(self, seed: int) -> Iterable[Found]:
+        """Yield the rank of each way's pick."""
+        weights_ND, losses_NM = self.train.weights(), self.train.losses(UNIT)
+        unseen_ND, value = self.held_out.weights(), self.objective.value
+        ways: dict[str, Callable[[], Array]] = {
+            OURS: lambda: (
+                fit_trials(self.train, FitConfig(), self.objective, seed)
+                .predict(unseen_ND)
+                .objective_N
+            ),
+            "RegMix": lambda: RegMixFit.of(weights_ND, value(losses_NM)).predict(unseen_ND),
+            "Olmix": lambda: value(OlmixFit.of(weights_ND, losses_NM).predict(unseen_ND)),
+        }
+        for name, way in ways.items():
+            start = time.process_time()
+            rank = self._rank(way())
+            yield Found("swarm", name, seed, rank, time.process_time() - start)
+
+    def without_a_law(self, seed: int) -> Iterable[Found]:
+        """Yield the rank of each control's pick, and of a random one on average."""
+        fold_N = np.repeat([0, 1], [len(self.train), len(self.held_out)])
+        weights_ND = np.vstack([self.train.weights(), self.held_out.weights()])
+        losses_NM = np.vstack([self.train.losses(UNIT), self.held_out.losses(UNIT)])
+        for one in controls(weights_ND, losses_NM, fold_N, self.train.domains, self.objective):
+            if one.name != "mean":
+                rank = self._rank(one.objective_N[fold_N == 1])
+                yield Found("swarm", one.name, seed, rank, 0.0)
+        yield Found("swarm", "chance", seed, (len(self.held_out) + 1) / 2, 0.0)
+
+    def _rank(self, predicted_N: Array) -> float:
+        observed_N = self.objective.value(self.held_out.losses(UNIT))
+        return float(1 + (observed_N < observed_N[int(np.argmin(predicted_N))]).sum())
+
+
+def _print_all(worlds: Sequence[Found], swarm: Sequence[Found], seeds: int) -> None:
+    command = "OMP_NUM_THREADS=1 python experiments/published/decisions.py"
+    print("# What each way would train on\n")
+    print(f"Command: `{command} --data ../shared/data/olmix`, on 2 cores.")
+    print(f"Mean over {seeds} seeds, largest in brackets.\n")
+    for kind, words in KINDS.items():
+        own = [one for one in worlds if one.setting.startswith(f"{kind},")]
+        if own:
+            print(f"## {kind}: {words}\n\nRegret in nats per token.\n")
+            _print(own)
+    if swarm:
+        print("## The DCLM swarm\n\nTrue rank of the pick among the held-out runs; 1 is best.\n")
+        _print(swarm)
+    print(f"{sum(one.seconds for one in (*worlds, *swarm)):.0f} CPU seconds in fits and searches.")
+
+
+def _print(found: Sequence[Found]) -> None:
+    first = "" if found[0].setting == "swarm" else " trials |"
+    print(f"|{first} way | mean (largest) | {OURS} less it | CPU s |")
+    print("|---" * (5 if first else 4) + "|")
+    for setting in dict.fromkeys(one.setting for one in found):
+        here = [one for one in found if one.setting == setting]
+        base = {one.seed: one.value for one in here if one.way == OURS}
+        for way in dict.fromkeys(one.way for one in here):
+            own = [one for one in here if one.way == way]
+            less = [base[one.seed] - one.value for one in own]
+            paired = "" if way == OURS else interval(less)
+            count = f" {setting.split()[1]} |" if first else ""
+            cell, seconds = _cell([o.value for o in own]), np.mean([o.seconds for o in own])
+            print(f"|{count} {way} | {cell} | {paired} | {seconds:.1f} |")
+    print(flush=True)
+
+
+def _cell(values: Sequence[float]) -> str:
+    return f"{np.mean(values):.4f} ({max(values):.4f})"
+
+
+def interval(differences: Sequence[float]) -> str:
+    """Return the mean with its 90% interval by Student's t over seeds."""
+    count, mean = len(differences), float(np.mean(differences))
+    if count < 2:
+        return f"{mean:+.4f}"
+    half = float(stdtrit(count - 1, 0.95) * np.std(differences, ddof=1) / np.sqrt(count))
+    return f"{mean:+.4f} ({mean - half:+.4f}..{mean + half:+.4f})"
+
+
+if __name__ == "__main__":
+    main()
