@@ -13,7 +13,7 @@ from mixopt.config import ConstraintsConfig, DesignConfig, load_config
 from mixopt.constraints import Constraints
 from mixopt.corpus import Corpus
 from mixopt.designs import make_design
-from mixopt.errors import ConfigError, DesignError, InfeasibleError, RunError
+from mixopt.errors import ConfigError, InfeasibleError, RunError
 from mixopt.fitting import OBJECTIVE, spearman
 from mixopt.mixture import Mixture
 from mixopt.pipeline import load_fit, steps
@@ -145,10 +145,3 @@ def test_a_design_under_tight_caps_has_all_its_mixtures(usage):
     weights_ND = np.array([trial.mixture.array for trial in trials])
     assert len({trial.mixture for trial in trials}) == 64
     assert (weights_ND <= usage * natural.array + 1e-9).all()
-
-
-def test_a_rejection_that_finds_too_little_names_the_method_that_does_not_reject():
-    natural = Mixture.from_array([f"d{n}" for n in range(17)], SHARES / SHARES.sum())
-    config = DesignConfig(method="dirichlet", trials=64, max_usage=CAPS[-1])
-    with pytest.raises(DesignError, match="design.method: sobol"):
-        make_design(config, natural, None, seed=0)

@@ -18,7 +18,13 @@ def _all_anchors() -> list[Anchor]:
 class DesignConfig(Section):
     """Which mixtures to try (mixopt.designs.first_round)."""
 
-    method: Literal["dirichlet", "sobol"] = "dirichlet"
+    method: Literal["axial", "dirichlet", "sobol"] | None = Field(
+        None, description="axial: one mixture a domain, Dirichlet draws behind them"
+    )
+    axial_center: Anchor = Field("uniform", description="what axial mixtures are partly made of")
+    axial_share: Annotated[float, Field(gt=0, lt=1)] = Field(
+        0.5, description="how far an axial mixture goes from the centre towards its domain"
+    )
     trials: Positive = Field(64, description="sampled mixtures, anchors and replicates not counted")
     temperature: Annotated[float, Field(gt=0)] = Field(
         0.5, description="RegMix: power on the prior"

@@ -1,32 +1,37 @@
-"""Which mixtures to try: sampled ones, anchors, and replicates of one mixture.
+"""Which mixtures to try: axial and sampled ones, anchors, and replicates of one mixture.
 
 Sampled mixtures come from RegMix's Dirichlet draws (mixopt.designs.dirichlet) or from scrambled
-Sobol points on the capped simplex (mixopt.constraints.capped_simplex), which spread evenly, reject
-nothing, and so work under caps at which rejection finds nothing. Anchors are the natural and the
-uniform mixture, the references that everything is compared with; they are kept also where they are
-beyond a cap. Replicates train the uniform mixture again under other seeds: how far they differ is
-the noise of a trial, below which no difference between mixtures means anything. Where the design
-has rounds, all this is the first; what the later ones try is chosen when its trials are trained
-(mixopt.pipeline.rounds).
+Sobol points on the capped simplex (mixopt.designs.sobol), which spread evenly, reject nothing, and
+so work under caps and with numbers of domains at which rejection finds too little: there they take
+the place of the draws. An axial design (mixopt.designs.axial) has one mixture a domain, and sampled
+ones behind them. Anchors are the natural and the uniform mixture, the references that everything is
+compared with; they are kept also where they are beyond a cap. Replicates train the uniform mixture
+again under other seeds: how far they differ is the noise of a trial, below which no difference
+between mixtures means anything. Where the design has rounds, all this is the first; what the later
+ones try is chosen when its trials are trained (mixopt.pipeline.rounds).
 
-Shapes: N sampled mixtures, D domains.
+Shapes: N mixtures, D domains.
 """
 
 from __future__ import annotations
 
 import hashlib
-import math
 from collections.abc import Sequence
 
 import numpy as np
 
 from mixopt.config import DesignConfig
-from mixopt.constraints import Allowed, CappedSimplex, Constraints, Limit, scaled_limit
+from mixopt.constraints import Constraints, Limit, scaled_limit
+from mixopt.designs.axial import AxialMixtures, axial_mixtures
 from mixopt.designs.dirichlet import MULTIPLIER, DirichletDraws, draw_mixtures
+from mixopt.designs.sobol import sobol_mixtures
 from mixopt.errors import ConfigError, DesignError
 from mixopt.mixture import Mixture
-from mixopt.system import Array
+from mixopt.system import Array, Say, silent
 from mixopt.trials import Role, Trial
+
+AXIAL_BY_DEFAULT = False  # where the first round has room for the centre and all domains
+NAMED = 5  # domains that a line names
 
 
 def make_design(
@@ -34,15 +39,18 @@ def make_design(
     natural: Mixture,
     constraints: Constraints | None,
     seed: int,
+    *,
+    say: Say = silent,
 ) -> list[Trial]:
-    """Return the trials of a design: anchors, replicates, sampled mixtures, in this order.
+    """Return the trials: anchors, replicates, axial and sampled mixtures, in this order.
 
     Args:
-        config: Method, number of sampled mixtures, caps, anchors and replicates.
+        config: Method, number of mixtures, caps, anchors and replicates.
         natural: Each domain's share of the tokens that there are; the prior, and an anchor.
-        constraints: What is allowed, if anything is not; sampled mixtures stay within it and
-            within the design's own caps.
+        constraints: What is allowed, if anything is not; all mixtures but anchors and replicates
+            stay within it and within the design's own caps.
         seed: The run's seed; the mixtures and every trial's own seed follow from it.
+        say: Called with a line where the design is not quite what was asked for.
 
     Returns:
         Trials named `natural`, `uniform`, `uniform_r1` ..., `t0000` ..., no two with one seed.
@@ -50,16 +58,19 @@ def make_design(
     Raises:
         ConfigError: A cap on an unknown domain, or an anchor given twice.
         InfeasibleError: No mixture meets the caps.
-        DesignError: Rejection found fewer mixtures than asked for.
+        DesignError: There are not as many mixtures, or trials are too few for an axial design.
     """
     allowed = design_constraints(config, natural, constraints)
-    weights_ND = sample_mixtures(config, natural, allowed, seed=seed)
-    trials: list[tuple[str, Mixture, Role]] = [
-        *_references(config, natural),
-        *(
-            (f"t{i:04d}", Mixture.from_array(natural.domains, weights_D), "sampled")
-            for i, weights_D in enumerate(weights_ND)
-        ),
+    references = _references(config, natural)
+    axial_PD = _axial(config, natural, allowed, references, say)
+    sampled_ND = sample_mixtures(
+        config, natural, allowed, seed=seed, count=config.first_round - len(axial_PD), say=say
+    )
+    tried: list[tuple[Array, Role]] = [(weights_D, "axial") for weights_D in axial_PD]
+    tried += [(weights_D, "sampled") for weights_D in sampled_ND]
+    trials = references + [
+        (f"t{i:04d}", Mixture.from_array(natural.domains, weights_D), role)
+        for i, (weights_D, role) in enumerate(tried)
     ]
     seeds = trial_seeds([name for name, _, _ in trials], seed=seed)
     return [Trial(n, mixture, seeds[n], role) for n, mixture, role in trials]
@@ -83,14 +94,28 @@ def design_constraints(
 
 
 def sample_mixtures(
-    config: DesignConfig, natural: Mixture, constraints: Constraints, *, seed: int
+    config: DesignConfig,
+    natural: Mixture,
+    constraints: Constraints,
+    *,
+    seed: int,
+    count: int | None = None,
+    say: Say = silent,
 ) -> Array:
-    """Return as many distinct mixtures as the first round has, shape (N, D), all allowed.
+    """Return distinct sampled mixtures, shape (N, D), all allowed.
+
+    Args:
+        config: How they are drawn.
+        natural: Prior of the draws.
+        constraints: What is allowed.
+        seed: Of the draws.
+        count: How many; those of the first round when None.
+        say: Called with a line where Sobol points take the place of draws.
 
     Raises:
-        DesignError: There are fewer, or rejection found fewer.
+        DesignError: More than one is asked for, and there is only one.
     """
-    allowed, count = constraints.simplex, config.first_round
+    allowed, count = constraints.simplex, config.first_round if count is None else count
     rng = np.random.default_rng(np.random.SeedSequence(seed, spawn_key=(0,)))
     if allowed.dimensions == 0 and config.trials > 1:
         only = Mixture.from_array(natural.domains, allowed.project(natural.array))
@@ -98,6 +123,8 @@ def sample_mixtures(
             f"design.trials: {config.trials} asked for, but {only} is all there is; add a domain,"
             " or widen the limits"
         )
+    if count == 0:
+        return np.empty((0, len(natural.domains)))
     if config.method == "sobol":
         return sobol_mixtures(allowed, count, minimum=config.minimum, rng=rng)
     found = draw_mixtures(
@@ -111,29 +138,9 @@ def sample_mixtures(
         minimum=config.minimum,
     )
     if len(found.weights_ND) < count:
-        raise DesignError(_too_few(found, count))
+        say(_too_few(found, count))
+        return sobol_mixtures(allowed, count, minimum=config.minimum, rng=rng)
     return found.weights_ND[rng.choice(len(found.weights_ND), count, replace=False)]
-
-
-def sobol_mixtures(
-    allowed: Allowed, count: int, *, minimum: float, rng: np.random.Generator
-) -> Array:
-    """Return the first `count` scrambled Sobol points on the capped simplex, shape (N, D).
-
-    Args:
-        allowed: Bounds of the weights.
-        count: How many.
-        minimum: Weights below become 0, where the bounds leave room for that.
-        rng: Scrambles the points.
-    """
-    if allowed.dimensions == 0:
-        return np.tile(allowed.project(allowed.lower_D), (count, 1))
-    from scipy.stats import qmc
-
-    sobol = qmc.Sobol(allowed.dimensions, scramble=True, rng=rng)
-    cube_NK = sobol.random_base2(math.ceil(math.log2(count)) if count > 1 else 0)[:count]
-    weights_ND = allowed.from_cube(cube_NK)
-    return np.array([_without_crumbs(weights_D, allowed, minimum) for weights_D in weights_ND])
 
 
 def trial_seeds(names: Sequence[str], *, seed: int) -> dict[str, int]:
@@ -162,19 +169,46 @@ def _references(config: DesignConfig, natural: Mixture) -> list[tuple[str, Mixtu
     return anchors + [(f"uniform_r{i}", uniform, "replicate") for i in repeats]
 
 
-def _without_crumbs(weights_D: Array, allowed: Allowed, minimum: float) -> Array:
-    """Set weights below the minimum to 0 and give their share to the others, within the bounds."""
-    crumbs_D = (weights_D < minimum) & (weights_D > 0) & (allowed.lower_D == 0)
-    upper_D = np.where(crumbs_D, 0.0, allowed.upper_D)
-    if not crumbs_D.any() or upper_D.sum() < 1:
-        return weights_D
-    return CappedSimplex(allowed.lower_D, upper_D).project(weights_D)
+def _axial(
+    config: DesignConfig,
+    natural: Mixture,
+    constraints: Constraints,
+    references: Sequence[tuple[str, Mixture, Role]],
+    say: Say,
+) -> Array:
+    """Return the axial mixtures that the design has, shape (P, D)."""
+    domains, most = natural.domains, config.first_round
+    by_default = config.method is None and AXIAL_BY_DEFAULT and most > len(domains)
+    if config.method != "axial" and not by_default:
+        return np.empty((0, len(domains)))
+    center = natural if config.axial_center == "natural" else Mixture.uniform(domains)
+    taken = [mixture.array for _, mixture, _ in references]
+    allowed = constraints.simplex
+    found = axial_mixtures(center.array, allowed, config.axial_share, taken=taken)
+    if len(found.weights_PD) > most:
+        raise DesignError(
+            f"design.trials: {most} in the first round, and design.method: axial has"
+            f" {len(found.weights_PD)} mixtures for {len(domains)} domains; raise design.trials, or"
+            " set design.method: dirichlet"
+        )
+    if found.left_out:
+        say(_left_out(found, config, domains))
+    return found.weights_PD
+
+
+def _left_out(found: AxialMixtures, config: DesignConfig, domains: Sequence[str]) -> str:
+    names = [domains[place] for place in found.left_out]
+    more = f" and {len(names) - NAMED} more" if len(names) > NAMED else ""
+    return (
+        f"no axial mixture for {len(names)} of {len(domains)} domains, whose limits keep it near"
+        f" the {config.axial_center} mixture: {', '.join(names[:NAMED])}{more}"
+    )
 
 
 def _too_few(found: DirichletDraws, count: int) -> str:
     accepted = found.accepted / found.draws
     return (
-        f"design.trials: found {len(found.weights_ND)} of {count} distinct mixtures:"
-        f" {found.accepted} of {found.draws} draws ({accepted:.2g}) met the bounds;"
-        " set design.method: sobol, which needs no rejection, or widen the caps"
+        f"Dirichlet draws found {len(found.weights_ND)} of {count} distinct mixtures"
+        f" ({found.accepted} of {found.draws} draws, {accepted:.2g}, met the limits); Sobol points"
+        " are tried instead (design.method: sobol)"
     )

@@ -52,7 +52,13 @@ def _design(run: Run, say: Say) -> None:
     from mixopt.designs import make_design
     from mixopt.trials import write_design
 
-    trials = make_design(run.config.design, run.natural, run.constraints, run.config.seed)
+    trials = make_design(
+        run.config.design,
+        run.natural,
+        run.constraints,
+        run.config.seed,
+        say=lambda line: say(f"design: {line}"),
+    )
     mixtures, folds = len({trial.mixture for trial in trials}), run.config.fit.folds
     if mixtures < folds:
         field = "the first of design.rounds" if run.config.design.rounds else "design.trials"

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 Status = Literal["finished", "diverged", "failed"]
 Doing = Literal["starting", "compiling", "training", "evaluating"]
-Role = Literal["sampled", "chosen", "anchor", "replicate", "validation"]
+Role = Literal["axial", "sampled", "chosen", "anchor", "replicate", "validation"]
 
 
 @dataclass(frozen=True)
