@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from mixopt.system.lazy_names import lazy_names
 
 if TYPE_CHECKING:
+    from mixopt.fitting.aimed_regressor import aimed as aimed
     from mixopt.fitting.capabilities import (
         Learner as Learner,
         Predictor as Predictor,
@@ -75,6 +76,7 @@ else:
     __getattr__, __dir__ = lazy_names(
         __name__,
         {
+            "aimed_regressor": ["aimed"],
             "capabilities": [
                 "Learner",
                 "Predictor",

@@ -19,6 +19,7 @@ Shapes: N runs, M targets, K trials.
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -153,11 +154,11 @@ class _Test:
     def score_together(self, objective: Objective) -> dict[str, Any]:
         """Score an objective of several targets."""
         value = objective.value
-        observed_N = value(self.observed_NM)
+        observed_N, predicted_N = value(self.observed_NM), self._together[0]
         return {
-            **self._ranks(value(self.mapped_NM), observed_N, value(self._known)),
-            **self._accuracy(observed_N - value(self.mapped_NM), self._halves_together()),
-            **_pick(value(self.mapped_NM), observed_N),
+            **self._ranks(predicted_N, observed_N, value(self._known)),
+            **self._accuracy(observed_N - predicted_N, self._together[1]),
+            **_pick(predicted_N, observed_N),
         }
 
     def score_scaled(self) -> dict[str, Any] | None:
@@ -201,16 +202,18 @@ class _Test:
     def _known(self) -> Array:
         return self.fit.data.losses_NM[:, self._ours]
 
-    def _halves_together(self) -> Array:
-        """Return half of the width of the intervals of the mean of the targets, shape (N,)."""
+    @cached_property
+    def _together(self) -> tuple[Array, Array]:
+        """The mean of the targets, and half of the width of its intervals, shape (N,) each."""
         value, slopes_M = self.objective.value, self.slopes_M
         if self.fit.is_carried and not self.affine:
             whole = replace(self.objective, evaluation=self.fit.targets)
             predicted = self.fit.predict(self.weights_ND, whole)
-            return predicted.objective_high_N - predicted.objective_N
+            return predicted.objective_N, predicted.objective_high_N - predicted.objective_N
         held_out_KM = self.fit.held_out_losses()[:, self._ours]
         errors_K = value(self._known * slopes_M) - value(held_out_KM * slopes_M)
-        return np.full(len(self.observed_NM), conformal_quantile(np.abs(errors_K)))
+        half = conformal_quantile(np.abs(errors_K))
+        return value(self.mapped_NM), np.full(len(self.observed_NM), half)
 
     def _about_scale(self) -> str:
         said = (

@@ -22,6 +22,7 @@ import polars as pl
 from numpy.typing import ArrayLike
 
 from mixopt.errors import RunError
+from mixopt.fitting.aimed_regressor import aimed, carried_values
 from mixopt.fitting.capabilities import (
     Learner,
     Predictor,
@@ -113,7 +114,9 @@ class Fit:
         if self.pilots is None:
             return own
         pilots = self.pilots
-        return Corrected(self.name, own, pilots.correction, pilots.typical_M, self.unfitted)
+        known_NM = replace(self, pilots=None).known_losses()
+        own_M, learned = pilots.typical_M, pilots.correction
+        return Corrected(self.name, own, learned, own_M, self.unfitted, known_NM)
 
     def unfitted(self) -> Learner:
         """Build the chosen regressor as it was built: fitted on `rows`, it predicts as this does.
@@ -154,20 +157,20 @@ class Fit:
 
     def spreads(self) -> Array:
         """Standard deviation of each loss over the trials, at the size it predicts, shape (M,)."""
-        losses_NM = (
-            self.predict(self.data.weights_ND).losses_NM if self.is_carried else self.data.losses_NM
-        )
-        return np.asarray(losses_NM.std(axis=0))
+        return np.asarray(self.known_losses().std(axis=0))
+
+    def known_losses(self) -> Array:
+        """Losses of the trials, predicted where it predicts at another size, shape (N, M)."""
+        own = self.data
+        return self.predict(own.weights_ND).losses_NM if self.is_carried else own.losses_NM
 
     def rows(self) -> Array:
         """Return what the regressor was fitted on: weights, with sizes where it knows of them."""
         return self.data.rows(self.name, self.fitted)
 
-    def carried(self, losses_NM: Array) -> Array:
-        """Return losses of the trials as pilots carry them over; unchanged without pilots."""
-        if self.pilots is None:
-            return losses_NM
-        return self.pilots.correction.apply(losses_NM, self.data.weights_ND)
+    def carried_values(self, losses_NM: Array, objective: Objective) -> Array:
+        """Return an objective of losses of the trials, as pilots carry it over, shape (N,)."""
+        return carried_values(self.regressor, objective, losses_NM, self.data.weights_ND)
 
     @property
     def domains(self) -> tuple[str, ...]:
@@ -213,9 +216,9 @@ class Fit:
 
     def objective_calibration(self, objective: Objective | None = None) -> Calibration:
         """How deviations of an objective become intervals."""
-        asked = objective or self.objective
         if self.pilots is not None:
-            return self.pilots.objective_calibration(asked)
+            return self.pilots.calibration
+        asked = objective or self.objective
         errors_N, stds_N = self.objective_errors(asked), asked.spread(self.held_out_stds())
         return calibrate(errors_N, stds_N, local=self.size is not None)
 
@@ -228,19 +231,17 @@ class Fit:
             weights: Mixtures: an array of shape (N, D), a `Mixture`, or several.
             objective: The fit's own when None.
         """
-        asked = objective or self.objective
-        losses_NM, stds_NM = predict_with_std(self.regressor, as_weights(weights, self.domains))
-        halves = [c.halves(std_N) for c, std_N in zip(self.calibrations, stds_NM.T, strict=True)]
-        halves_NM, value_N = np.stack(halves, axis=1), asked.value(losses_NM)
-        half_N = self.objective_calibration(asked).halves(asked.spread(stds_NM))
-        return Prediction(
-            losses_NM=losses_NM,
-            low_NM=losses_NM - halves_NM,
-            high_NM=losses_NM + halves_NM,
-            objective_N=value_N,
-            objective_low_N=value_N - half_N,
-            objective_high_N=value_N + half_N,
+        asked, count = objective or self.objective, len(self.targets)
+        regressor, aim = aimed(self.regressor, asked)
+        means, stds = predict_with_std(regressor, as_weights(weights, self.domains))
+        pairs = zip(self.calibrations, stds[:, :count].T, strict=True)
+        found = Prediction.of(
+            means[:, :count],
+            np.stack([one.halves(std_N) for one, std_N in pairs], axis=1),
+            aim.value(means),
+            self.objective_calibration(asked).halves(aim.spread(stds)),
         )
+        return found if self.pilots is None else found.agreeing(asked)
 
     def summary(self) -> str:
         """Say in a line what was chosen and how good it is on held-out folds."""

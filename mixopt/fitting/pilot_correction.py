@@ -31,12 +31,11 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from mixopt.errors import TrialsError
+from mixopt.fitting.pilot_kernel import PilotKernel
 from mixopt.fitting.pilot_line import LEAST_SLOPE, NOISE_FREEDOM, PilotLine
 from mixopt.system import Array
 
 COMMON_HOLD = 0.5  # so is the slope of all targets from 1
-WARP, SHIFT = 0.35, 1e-6
-STEEPEST = 1e-4  # below this weight the warp's slope counts as it is here
 LENGTHS = (0.3, 0.6, 1.2, 2.4)
 RATIOS = (0.0, 0.3, 1.0, 3.0, 10.0)
 
@@ -89,10 +88,15 @@ class Correction:
             predicted_NM: What the fit predicts.
             weights_ND: For which mixtures.
         """
-        line_NM = self.slopes_M * (predicted_NM - self._middle_M)
-        residual_NM = self._alike(weights_ND) @ self._dual_KM + self._levels_M
-        corrected_NM: Array = self._middle_M + line_NM + self.spread_M * residual_NM
+        residual_NM = self._alike(weights_ND) @ self._dual_KM
+        corrected_NM: Array = self.carry(predicted_NM) + self.spread_M * residual_NM
         return corrected_NM
+
+    def carry(self, predicted_NM: Array) -> Array:
+        """Return losses on the lines alone, shape (N, M), of what the fit predicts."""
+        line_NM: Array = self.slopes_M * (predicted_NM - self._middle_M)
+        line_NM += self._middle_M + self.spread_M * self._levels_M
+        return line_NM
 
     def std(self, predicted_NM: Array, weights_ND: Array, own_NM: Array | float = 1.0) -> Array:
         """Return standard deviations of a new run's losses, shape (N, M).
@@ -122,14 +126,9 @@ class Correction:
             weights_D: The mixture.
         """
         gradient_MD: Array = self.slopes_M[:, None] * slopes_MD
-        if not self.ratio:
-            return gradient_MD
-        apart_KD = (_warped(weights_D) - _warped(self.weights_KD)) / self.length
-        distance_K = np.sqrt(5.0 * (apart_KD**2).sum(axis=1))
-        by_squared_K = -5.0 / 6.0 * (1.0 + distance_K) * np.exp(-distance_K) * self.ratio
-        by_warped_KD = 2.0 * by_squared_K[:, None] * apart_KD / self.length
-        steep_D = WARP * (np.maximum(weights_D, STEEPEST) + SHIFT) ** (WARP - 1.0)
-        gradient_MD += self.spread_M[:, None] * (self._dual_KM.T @ by_warped_KD) * steep_D
+        if self.ratio:
+            residual_MD = self._kernel.slopes(weights_D, self._dual_KM)
+            gradient_MD += self.spread_M[:, None] * residual_MD
         return gradient_MD
 
     def select(self, targets: Sequence[int]) -> Correction:
@@ -143,6 +142,21 @@ class Correction:
             noise_M=self.noise_M[kept],
         )
 
+    def lines(self) -> Correction:
+        """Return the lines alone, without a residual."""
+        return replace(self, ratio=0.0)
+
+    def without(self, run: int) -> Correction:
+        """Return the lines through all runs but one, by position."""
+        kept = np.arange(len(self.weights_KD)) != run
+        others = replace(
+            self.lines(),
+            weights_KD=self.weights_KD[kept],
+            predicted_KM=self.predicted_KM[kept],
+            observed_KM=self.observed_KM[kept],
+        )
+        return others.drawn_together()
+
     def drawn_together(self) -> Correction:
         """Return the correction whose slopes are drawn towards one that all targets agree on."""
         left_KM, right_KM = (self._columns(x) for x in (self.predicted_KM, self.observed_KM))
@@ -153,7 +167,7 @@ class Correction:
 
     def likely(self) -> Correction:
         """Return the correction with the most likely residual, pooled over targets."""
-        every = [replace(self, ratio=0.0)]
+        every = [self.lines()]
         every += [replace(self, length=x, ratio=q) for x in LENGTHS for q in RATIOS if q]
         return max(every, key=lambda one: sum(line.likelihood for line in one._lines))
 
@@ -207,16 +221,12 @@ class Correction:
     def _dual_KM(self) -> Array:
         return np.stack([line.dual_K for line in self._lines], axis=1)
 
-    def _alike(self, weights_ND: Array) -> Array:
-        """Return covariances of the residual with that at the runs, shape (N, K), over noise."""
-        from scipy.spatial.distance import cdist
+    @cached_property
+    def _kernel(self) -> PilotKernel:
+        return PilotKernel(self.weights_KD, self.length, self.ratio)
 
-        if not self.ratio:
-            return np.zeros((len(weights_ND), len(self.weights_KD)))
-        apart_NK = cdist(_warped(weights_ND), _warped(self.weights_KD)) / self.length
-        distance_NK = np.sqrt(5.0) * apart_NK
-        alike_NK: Array = (1.0 + distance_NK + distance_NK**2 / 3.0) * np.exp(-distance_NK)
-        return self.ratio * alike_NK
+    def _alike(self, weights_ND: Array) -> Array:
+        return self._kernel.alike(weights_ND)
 
 
 ARRAYS = ("weights_KD", "predicted_KM", "observed_KM", "spread_M", "noise_M")
@@ -272,8 +282,3 @@ def _check(weights: Array, predicted: Array, observed: Array, spread: Array, noi
             f"pilots: the spread of target {int(np.argmin(spread))} is {spread.min():g}; a loss"
             " that is the same in all trials cannot be carried to another size: leave it out"
         )
-
-
-def _warped(weights_ND: Array) -> Array:
-    warped: Array = (np.maximum(weights_ND, 0.0) + SHIFT) ** WARP
-    return warped

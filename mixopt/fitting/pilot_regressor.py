@@ -39,6 +39,7 @@ class Corrected:
         correction: Carries them over.
         typical_M: Deviations that are typical of the regressor; 0 where it has none.
         make: Builds an unfitted regressor, where this one has no `tuned`.
+        losses_LM: Of the trials, at the regressor's size; an objective's spread is from them.
     """
 
     name: str
@@ -46,15 +47,20 @@ class Corrected:
     correction: Correction
     typical_M: Array
     make: Callable[[], Learner]
+    losses_LM: Array
 
     def predict(self, weights_ND: ArrayLike, return_std: bool = False) -> Any:
         """Predict losses at the pilots' size, shape (N, M), and deviations of a run if asked."""
         weights = np.asarray(weights_ND, dtype=np.float64)
-        means_NM, stds_NM = self._own(weights, with_std=return_std)
-        corrected_NM = self.correction.apply(means_NM, weights)
+        means_NM, stds_NM = self.own(weights, with_std=return_std)
+        return self.carry(means_NM, stds_NM, weights, return_std=return_std)
+
+    def carry(self, means_NM: Array, stds_NM: Array, weights_ND: Array, *, return_std: bool) -> Any:
+        """Carry over what the regressor predicts, as `own` returns it."""
+        corrected_NM = self.correction.apply(means_NM, weights_ND)
         if not return_std:
             return corrected_NM
-        return corrected_NM, self.correction.std(means_NM, weights, self._relative(stds_NM))
+        return corrected_NM, self.correction.std(means_NM, weights_ND, self._relative(stds_NM))
 
     @property
     def gradient(self) -> Callable[[ArrayLike], Array]:
@@ -76,6 +82,7 @@ class Corrected:
             regressor=select_targets(self.regressor, targets),
             correction=self.correction.select(targets),
             typical_M=self.typical_M[list(targets)],
+            losses_LM=self.losses_LM[:, list(targets)],
         )
 
     def tuned(self) -> CorrectedRefit:
@@ -86,10 +93,11 @@ class Corrected:
     def over(self, fitted: Predictor) -> Corrected:
         """Return the same correction of another fit, its lines drawn through that one's values."""
         again = replace(self, regressor=fitted)
-        predicted_KM, _ = again._own(self.correction.weights_KD, with_std=False)
+        predicted_KM, _ = again.own(self.correction.weights_KD, with_std=False)
         return replace(again, correction=replace(self.correction, predicted_KM=predicted_KM))
 
-    def _own(self, weights_ND: Array, *, with_std: bool) -> tuple[Array, Array]:
+    def own(self, weights_ND: Array, *, with_std: bool) -> tuple[Array, Array]:
+        """Return what the regressor predicts at its own size, and its deviations if asked."""
         if with_std:
             return predict_with_std(self.regressor, weights_ND)
         means = np.asarray(self.regressor.predict(weights_ND), dtype=np.float64)

@@ -1,11 +1,11 @@
 """Pilots: a few runs at the target size, which carry a fit from small proxies to that size.
 
-They are runs as trials are, on the same domains and losses; their mixtures may be new. Below eight
-they give a line for each loss; from eight on, and for an objective of several losses, co-kriging
-(mixopt.fitting.pilot_correction, where it is said why). Intervals are then of a new run at the
-pilots' size: the quantile of Student's t for so many runs, times the correction's deviation. Errors
-of an objective's losses are taken to go together, as a wrong slope makes them, until the pilots'
-distances to their lines show that they cancel in part.
+They are runs as trials are, on the same domains and losses; their mixtures may be new. Losses are
+carried by lines below eight pilots; from eight on, and for an objective of several losses, by
+co-kriging (mixopt.fitting.pilot_correction, where it is said why). An objective, whichever is
+asked for, has a residual of its own from the second pilot on (mixopt.fitting.pilot_objective).
+Intervals are of a new run at the pilots' size: the quantile of Student's t for so many runs, times
+the deviation.
 
 Shapes: K pilots, D domains, M losses.
 """
@@ -13,7 +13,7 @@ Shapes: K pilots, D domains, M losses.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -23,7 +23,6 @@ import numpy as np
 from mixopt.errors import RunError, TrialsError, did_you_mean
 from mixopt.fitting.intervals import LEVEL, Calibration
 from mixopt.fitting.pilot_correction import Correction, correct
-from mixopt.fitting.pilot_line import NOISE_FREEDOM
 from mixopt.objective import Objective
 from mixopt.system import Array
 from mixopt.trials import Trials, schema
@@ -69,16 +68,6 @@ class Pilots:
         from scipy.stats import t
 
         return Calibration(float(t.ppf(0.5 + LEVEL / 2, self.correction.freedom)), 0.0, True)
-
-    def objective_calibration(self, objective: Objective) -> Calibration:
-        """How an objective's deviation becomes half of a 90% interval."""
-        lines = replace(self.correction, ratio=0.0)
-        fitted_KM = lines.apply(lines.predicted_KM, lines.weights_KD)
-        left_K = objective.value(lines.observed_KM) - objective.value(fitted_KM)
-        most = float(objective.spread(lines.sigma_M[None])[0])
-        squares = NOISE_FREEDOM + float((left_K**2).sum()) / most**2
-        seen = min(np.sqrt(squares / lines.freedom), 1.0)
-        return replace(self.calibration, factor=self.calibration.factor * float(seen))
 
     def to_json(self) -> dict[str, Any]:
         """Return all but the runs as plain values."""

@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from mixopt.mixture import Mixture
+from mixopt.objective import Objective
 from mixopt.system import Array
 
 
@@ -34,6 +35,28 @@ class Prediction:
     objective_N: Array
     objective_low_N: Array
     objective_high_N: Array
+
+    @classmethod
+    def of(cls, losses_NM: Array, halves_NM: Array, value_N: Array, half_N: Array) -> Prediction:
+        """Return a prediction from its middles and half of the widths of its intervals."""
+        return cls(
+            losses_NM=losses_NM,
+            low_NM=losses_NM - halves_NM,
+            high_NM=losses_NM + halves_NM,
+            objective_N=value_N,
+            objective_low_N=value_N - half_N,
+            objective_high_N=value_N + half_N,
+        )
+
+    def agreeing(self, objective: Objective) -> Prediction:
+        """Return the same, where a loss that is the objective is predicted as the objective is."""
+        if objective.kind != "target":
+            return self
+        at, half_N = objective.columns[0], self.objective_high_N - self.objective_N
+        losses_NM, halves_NM = self.losses_NM.copy(), self.high_NM - self.losses_NM
+        losses_NM[:, at] = objective.signs[at] * self.objective_N
+        halves_NM[:, at] = half_N
+        return Prediction.of(losses_NM, halves_NM, self.objective_N, half_N)
 
 
 def as_weights(weights: ArrayLike | Mixture | Sequence[Mixture], domains: tuple[str, ...]) -> Array:

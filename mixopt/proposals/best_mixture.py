@@ -16,7 +16,7 @@ import numpy as np
 
 from mixopt.constraints import MISSED
 from mixopt.errors import ConfigError, InfeasibleError
-from mixopt.fitting import ResampledFits, resampled_fits
+from mixopt.fitting import ResampledFits, aimed, resampled_fits
 from mixopt.mixture import Mixture
 from mixopt.objective import Objective
 from mixopt.proposals.collapsed_experts import SOURCE
@@ -90,7 +90,8 @@ def propose_mixture(
     needed = needed_columns(objective, constraints)
     if fits is None:
         fits = resampled_fits(fit, needed, count=config.bootstrap, seed=seed, update=update)
-    again = fits.of(needed)
+    over = objective.over([fit.targets[column] for column in needed])
+    again = [aimed(one, over)[0] for one in fits.of(needed)]
     risk = Risk.from_config(config.risk, fit, again)
     problem = Problem.of(fit, objective, constraints, compared, trials, risk, collapsed)
     found = search(

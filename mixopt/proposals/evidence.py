@@ -134,8 +134,8 @@ def optimism_of(
     fit: Fit, objective: Objective, problem: Problem, refits: Refits | None
 ) -> Optimism:
     """Return by how much the predicted objective of a proposal is too good."""
-    observed_N = objective.value(fit.carried(fit.trials.losses(objective.unit)))
-    predicted_N = objective.value(fit.carried(fit.held_out_losses()))
+    observed_N = fit.carried_values(fit.trials.losses(objective.unit), objective)
+    predicted_N = fit.carried_values(fit.held_out_losses(), objective)
     if refits is None:
         return estimate_optimism(predicted_N, observed_N, None, None)
     full_B = problem.value(refits.optima_BD)
@@ -144,7 +144,7 @@ def optimism_of(
 
 def best_observed(fit: Fit, objective: Objective) -> float:
     """Return the lowest objective that a trial was observed at, to six decimals."""
-    values_N = objective.value(fit.carried(fit.trials.losses(objective.unit)))
+    values_N = fit.carried_values(fit.trials.losses(objective.unit), objective)
     return round(float(values_N.min()), 6)
 
 

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Self
 import numpy as np
 
 from mixopt.constraints import MISSED, Allowed, Guards
-from mixopt.fitting import Predictor, select_targets, supports_gradient
+from mixopt.fitting import Predictor, aimed, select_targets, supports_gradient
 from mixopt.mixture import Mixture
 from mixopt.objective import Objective
 from mixopt.proposals.collapsed_experts import Avoided
@@ -37,8 +37,9 @@ class Problem:
     """What is minimised over which mixtures.
 
     Attributes:
-        regressor: A fitted regressor of the losses that the objective and the guardrails need.
-        objective: The objective over these losses.
+        regressor: A fitted regressor of the losses that the objective and the guardrails need,
+            and with pilots of the objective's pieces (mixopt.fitting.aimed).
+        objective: The objective over its columns.
         allowed: The mixtures that may be proposed.
         natural_D: Where draws are centred.
         known_ND: Mixtures that are worth scoring, such as the trials' best.
@@ -88,8 +89,7 @@ class Problem:
         over = objective.over([fit.targets[column] for column in needed])
         guarded = rails is not None and rails.margins(objective.evaluation)
         return cls(
-            select_targets(fit.regressor, needed),
-            over,
+            *aimed(select_targets(fit.regressor, needed), over),
             constraints.allowed,
             compared["natural"].array,
             done.weights()[order],

@@ -49,7 +49,7 @@ def corrected(regressor):
     fitted = regressor.fit(WEIGHTS, LOSSES)
     seen_KM = np.asarray(fitted.predict(WEIGHTS[:3]))
     learned = correct(seen_KM, seen_KM + 1, WEIGHTS[:3], LOSSES.std(axis=0), np.full(2, 0.01))
-    return Corrected("some", fitted, learned, np.zeros(2), lambda: regressor)
+    return Corrected("some", fitted, learned, np.zeros(2), lambda: regressor, LOSSES)
 
 
 def test_a_plain_regressor_of_scikit_learn_has_parameters_and_no_other_ability():

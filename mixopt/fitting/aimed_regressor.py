@@ -1,0 +1,135 @@
+"""A regressor that predicts an objective beside its losses, where the objective has its own law.
+
+The objective is made from predicted losses. With pilots it is not made from them alone: what lines
+leave of it depends on the mixture (mixopt.fitting.pilot_objective). Then the pieces of the
+objective are columns behind the losses, each with the residual added, and the objective is the
+largest of them. So search, risk and refits minimise the carried objective without knowing of
+pilots, and guardrails stay on the losses.
+
+Shapes: N mixtures, D domains, M losses, P pieces.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from mixopt.fitting.capabilities import Predictor, supports_gradient
+from mixopt.fitting.pilot_objective import ObjectiveResidual
+from mixopt.fitting.pilot_regressor import Corrected
+from mixopt.objective import Objective
+from mixopt.system import Array
+
+
+def aimed(regressor: Predictor, objective: Objective) -> tuple[Predictor, Objective]:
+    """Return what predicts all that an objective is made from, and the objective over that.
+
+    Args:
+        regressor: Predicts the losses that the objective is over.
+        objective: Any.
+
+    Returns:
+        Both as they are, where the objective is made from the losses alone; otherwise a
+        regressor with further columns, and the objective over all of its columns.
+    """
+    if not isinstance(regressor, Corrected):
+        return regressor, objective
+    one = Aimed.at(regressor, objective)
+    return one, one.aim
+
+
+def carried_values(
+    regressor: Predictor, objective: Objective, losses_NM: Array, weights_ND: Array
+) -> Array:
+    """Return the objective of losses of the trials' size, as pilots carry it over, shape (N,).
+
+    Args:
+        regressor: Of the losses, with or without pilots.
+        objective: Over these losses.
+        losses_NM: Observed or predicted.
+        weights_ND: Of which mixtures.
+    """
+    if not isinstance(regressor, Corrected):
+        return objective.value(losses_NM)
+    return Aimed.at(regressor, objective).residual.value(losses_NM, weights_ND)
+
+
+@dataclass(frozen=True, eq=False)
+class Aimed:
+    """A corrected regressor, and what carries one objective of its losses.
+
+    Attributes:
+        corrected: Predicts the losses.
+        residual: Carries the objective.
+    """
+
+    corrected: Corrected
+    residual: ObjectiveResidual
+
+    @classmethod
+    def at(cls, corrected: Corrected, objective: Objective) -> Aimed:
+        """Learn the objective's residual from the correction's runs."""
+        given = corrected.correction, objective, corrected.losses_LM
+        return cls(corrected, ObjectiveResidual.learned(*given))
+
+    @property
+    def aim(self) -> Objective:
+        """The objective over all columns."""
+        objective = self.residual.objective
+        names = [f"piece {p} of the objective" for p in range(len(self._pieces_PM))]
+        return replace(
+            objective,
+            evaluation=(*objective.evaluation, *names),
+            kind="worst" if len(names) > 1 else "target",
+            weights=dict.fromkeys(names, 1.0),
+            scale="none",
+            spreads=None,
+        )
+
+    def predict(self, weights_ND: ArrayLike, return_std: bool = False) -> Any:
+        """Predict losses, then pieces of the objective, (N, M + P); deviations too if asked."""
+        weights = np.asarray(weights_ND, dtype=np.float64)
+        own_NM, stds_NM = self.corrected.own(weights, with_std=return_std)
+        shift_N1 = self.residual.shift(weights)[:, None]
+        pieces_NP = self.residual.lines.carry(own_NM) @ self._pieces_PM.T + shift_N1
+        losses = self.corrected.carry(own_NM, stds_NM, weights, return_std=return_std)
+        if not return_std:
+            return np.hstack([losses, pieces_NP])
+        together_N = self._std(weights, stds_NM)
+        together_NP = np.repeat(together_N[:, None], pieces_NP.shape[1], axis=1)
+        return np.hstack([losses[0], pieces_NP]), np.hstack([losses[1], together_NP])
+
+    @property
+    def gradient(self) -> Callable[[ArrayLike], Array]:
+        """The slope of each column by each weight; there is one where the regressor has one."""
+        own = self.corrected.regressor
+        if not supports_gradient(own):
+            raise AttributeError(f"regressor {self.corrected.name!r} has no gradient")
+
+        def gradient(weights_D: ArrayLike) -> Array:
+            weights = np.asarray(weights_D, dtype=np.float64)
+            slopes_MD = np.asarray(own.gradient(weights))
+            lines_MD = self.residual.lines.gradient(slopes_MD, weights)
+            pieces_PD = self._pieces_PM @ lines_MD + self.residual.gradient(weights)
+            return np.vstack([self.corrected.correction.gradient(slopes_MD, weights), pieces_PD])
+
+        return gradient
+
+    @cached_property
+    def _pieces_PM(self) -> Array:
+        return self.residual.objective.pieces()
+
+    def _std(self, weights_ND: Array, stds_NM: Array) -> Array:
+        """Return deviations of the objective: wider where the fit is less sure than is typical."""
+        residual = self.residual
+        slopes_M = residual.lines.slopes_M
+        typical = residual.objective.spread((slopes_M * self.corrected.typical_M)[None])[0]
+        own_N = residual.objective.spread(slopes_M * stds_NM)
+        beyond_N = np.maximum(own_N**2 - typical**2, 0.0) if typical > 0 else np.zeros(len(own_N))
+        std_N: Array = np.sqrt(residual.std(weights_ND) ** 2 + beyond_N)
+        return std_N
