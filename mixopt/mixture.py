@@ -103,7 +103,8 @@ class Mixture(Mapping[str, float]):
         try:
             return cls(weights)
         except MixtureError as error:
-            raise MixtureError(f"{path}: {error}") from error
+            # A file has no tolerance to pass.
+            raise MixtureError(f"{path}: {str(error).partition(', or pass')[0]}") from error
 
     def to_file(self, path: str | Path) -> None:
         """Write the weights as YAML that `from_file` reads back."""

@@ -171,3 +171,108 @@ def test_directions_and_spreads_survive_json():
 def test_directions_and_scale_are_said(fields, words, unit):
     asked = objective(**fields, direction={"law": "higher"})
     assert (asked.describe(), asked.value_unit) == (words, unit)
+
+
+TASKS = ("mmlu_law:rc", "mmlu_maths:rc", "mmlu_art:rc", "code_c", "code_java", "lambada")
+ALIKE_1M = np.arange(6.0)[None]
+
+
+def of_tasks(**fields: object) -> Objective:
+    return Objective.from_config(ObjectiveConfig(**fields), TASKS)
+
+
+def test_weights_of_globs_add_up_and_an_exact_name_has_its_own():
+    asked = of_tasks(mean={"*": 1, "mmlu_*": 1, "lambada": 3})
+    shares = {"mmlu_law:rc": 2, "mmlu_maths:rc": 2, "mmlu_art:rc": 2, "code_c": 1, "code_java": 1}
+    expected = {name: weight / 11 for name, weight in {**shares, "lambada": 3}.items()}
+    assert asked.weights == pytest.approx(expected)
+
+
+def test_globs_choose_the_worst_the_direction_and_a_single_target():
+    asked = of_tasks(worst=["mmlu_*", "mmlu_law:rc"], direction={"mmlu_*": "higher"})
+    assert set(asked.measured) == set(TASKS[:3])
+    assert asked.higher == TASKS[:3]
+    assert of_tasks(target="lam*").measured == ("lambada",)
+
+
+def test_a_family_counts_the_same_however_many_losses_it_has():
+    families = {
+        "knowledge": {"weight": 2, "mean": {"mmlu_*": 1}},
+        "code": {"mean": {"code_c": 1, "code_*": 3}},
+    }
+    asked = of_tasks(families=families)
+    assert asked.weights == pytest.approx(
+        {**dict.fromkeys(TASKS[:3], 2 / 9), "code_c": 1 / 12, "code_java": 3 / 12}
+    )
+    assert asked.value(ALIKE_1M).tolist() == pytest.approx([2 / 3 * 1.0 + 1 / 3 * 3.75])
+    assert asked.describe() == (
+        "the mean of 2 families: 0.667 knowledge (3 losses) and 0.333 code (2 losses)"
+    )
+
+
+def test_a_loss_that_a_family_names_leaves_the_globs_of_another():
+    families = {"all": {"mean": {"*": 1}}, "law": {"mean": {"mmlu_law:rc": 1}}}
+    assert of_tasks(families=families).weights["mmlu_law:rc"] == pytest.approx(0.5)
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        (
+            {"mean": {"mlmu_*": 1}},
+            "objective.mean: 'mlmu_*' matches no evaluation domain; the nearest are 'mmlu_law:rc',"
+            " 'mmlu_maths:rc', 'mmlu_art:rc'",
+        ),
+        (
+            {"target": "mmlu_*"},
+            "objective.target: 'mmlu_*' matches 3 evaluation domains, such as 'mmlu_law:rc' and"
+            " 'mmlu_maths:rc'; for their mean: mean: {'mmlu_*': 1}",
+        ),
+        (
+            {"families": {"a": {"mean": {"mmlu_*": 1}}, "b": {"mean": {"*:rc": 1}}}},
+            "objective.families: 'mmlu_law:rc' is in 'a' and in 'b'; name it in the one that it"
+            " belongs to",
+        ),
+        (
+            {"families": {"a": {"mean": {"lambada": 1}}, "b": {"mean": {"lam*": 1}}}},
+            "objective.families.b: every loss that it matches is named by another family; leave it"
+            " out",
+        ),
+        (
+            {"target": "lambada", "direction": {"mmlu_*": "higher", "*:rc": "lower"}},
+            "objective.direction: 'mmlu_law:rc' is matched by 'mmlu_*' (higher) and by '*:rc'"
+            " (lower); name 'mmlu_law:rc' itself, which wins over globs",
+        ),
+    ],
+)
+def test_patterns_that_cannot_be_right_are_one_line(fields, message):
+    with pytest.raises(ConfigError) as error:
+        of_tasks(**fields)
+    assert str(error.value) == message
+
+
+def test_what_is_left_out_gives_its_weight_to_its_family():
+    families = {
+        "knowledge": {"weight": 2, "mean": {"mmlu_*": 1}},
+        "code": {"mean": {"code_*": 1}},
+        "rest": {"mean": {"lambada": 1}},
+    }
+    asked = of_tasks(families=families, scale="spread").without(["mmlu_art:rc", "lambada"])
+    expected = {"mmlu_law:rc": 1 / 3, "mmlu_maths:rc": 1 / 3, "code_c": 1 / 6, "code_java": 1 / 6}
+    assert asked.weights == pytest.approx(expected)
+    assert asked.left_out == ("mmlu_art:rc", "lambada")
+    assert asked.describe().endswith(", without mmlu_art:rc and lambada (noise)")
+    assert Objective.from_json(json.loads(json.dumps(asked.to_json()))) == asked
+
+
+def test_an_objective_of_which_nothing_is_left_is_refused():
+    with pytest.raises(ConfigError, match="objective.leave_out: nothing is left of lambada: "):
+        of_tasks(target="lambada").without(TASKS)
+
+
+def test_many_losses_are_said_by_what_they_begin_with():
+    names = (*(f"mmlu_{n}" for n in range(57)), *(f"mt_{n}" for n in range(17)), *TASKS[3:])
+    asked = Objective.from_config(ObjectiveConfig(mean={"*": 1}), names)
+    assert asked.describe() == "the mean of 77 losses: 57 of mmlu_*, 17 of mt_* and 3 more"
+    other = Objective.from_config(ObjectiveConfig(worst=["*"], direction={"*": "higher"}), names)
+    assert len(other.describe()) < 120

@@ -18,6 +18,7 @@ from mixopt.cli.options import (
     Key,
     LossesPath,
     MixturesPath,
+    ObjectivePath,
     OutPath,
     Overrides,
     PilotLosses,
@@ -29,6 +30,7 @@ from mixopt.cli.options import (
     Trusted,
     UnitName,
     app,
+    asked_objective,
     config_of,
     directions,
     directory_of,
@@ -45,6 +47,7 @@ from mixopt.errors import ConfigError
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from mixopt.config import ObjectiveConfig
     from mixopt.trials import TableOptions
 
 
@@ -61,8 +64,10 @@ def fit_command(
         list[str] | None, typer.Option("--regressor", help="Let this one compete; repeatable.")
     ] = None,
     target: Annotated[
-        list[str] | None, typer.Option("--target", help="Minimise this loss; the mean of several.")
+        list[str] | None,
+        typer.Option("--target", help="Minimise this loss; the mean of several, or of a glob's."),
     ] = None,
+    objective: ObjectivePath = None,
     direction: Annotated[
         list[str] | None,
         typer.Option("--direction", metavar="TARGET=higher", help="Higher is better; repeatable."),
@@ -94,7 +99,7 @@ def fit_command(
     """
     tables = TableFiles(mixtures, losses, trials)
     pilots = TableFiles(pilot_mixtures, pilot_losses, pilot_trials)
-    aim = _Aim(tuple(target or ()), tuple(direction or ()), scale)
+    aim = _Aim(tuple(target or ()), objective, tuple(direction or ()), scale)
     model = _Model(tuple(regressor or ()), at_parameters, at_tokens, inventory)
     if (config is None) != tables.given:
         raise ConfigError("fit: give either CONFIG, or --mixtures and --losses with --out")
@@ -103,7 +108,9 @@ def fit_command(
         _fit_tables(tables, pilots, options, aim, model, out)
         return
     if aim.is_given or model.regressors or unit:
-        raise ConfigError("fit: --target and --regressor go with tables; CONFIG has its own")
+        raise ConfigError(
+            "fit: --target, --objective and --regressor go with tables; CONFIG has its own"
+        )
     if pilots.given or model.is_placed:
         raise ConfigError("fit: --pilot-..., --at-... and --inventory go with tables, not CONFIG")
     _fit_experiment(config_of(config), out, overrides or (), trust)
@@ -114,12 +121,17 @@ class _Aim:
     """What is minimised, as options say it."""
 
     targets: tuple[str, ...]
+    file: Path | None
     directions: tuple[str, ...]
     scale: str
 
     @property
     def is_given(self) -> bool:
-        return bool(self.targets or self.directions or self.scale != "none")
+        return bool(self.targets or self.file or self.directions or self.scale != "none")
+
+    def value(self) -> ObjectiveConfig | Sequence[str] | None:
+        """Return what is minimised; None for the mean of all."""
+        return asked_objective(self.targets, self.file)
 
 
 @dataclass(frozen=True)
@@ -166,7 +178,7 @@ def _fit_tables(
     check_fit_folder(out)
     fitted = table.fit(
         regressors=model.regressors,
-        objective=aim.targets or None,
+        objective=aim.value(),
         direction=directions(aim.directions),
         scale=scale_name(aim.scale),
         unit=options.unit,

@@ -11,6 +11,7 @@ import sys
 from mixopt.cli import (
     experts,
     fits,
+    predictions,
     proposals,
     step_commands,
     tracking,
@@ -23,7 +24,7 @@ from mixopt.errors import MixoptError, OtherRankError
 from mixopt.system import without_secrets
 
 # Each adds its commands to `app`.
-COMMANDS = (step_commands, proposals, fits, training, tracking, experts, verification)
+COMMANDS = (step_commands, proposals, predictions, fits, training, tracking, experts, verification)
 
 
 def run_command_line() -> None:

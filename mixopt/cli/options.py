@@ -15,7 +15,7 @@ from mixopt.errors import plain_line
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from mixopt.config import RiskConfig
+    from mixopt.config import ObjectiveConfig, RiskConfig
     from mixopt.objective import Direction, Scale, Unit
     from mixopt.run_directory import Run
     from mixopt.trials import TableOptions, Trials
@@ -38,6 +38,10 @@ OutPath = Annotated[
 Overrides = Annotated[
     list[str] | None,
     typer.Option("--set", metavar="A.B=VALUE", help="Override a field; repeatable."),
+]
+ObjectivePath = Annotated[
+    Path | None,
+    typer.Option("--objective", metavar="FILE", help="YAML of an objective, as in CONFIG."),
 ]
 Directory = Annotated[Path, typer.Argument(metavar="DIR", help="A run directory.")]
 MixturesPath = Annotated[
@@ -143,6 +147,22 @@ def directions(options: Sequence[str]) -> dict[str, Direction]:
             )
         found[name] = cast("Direction", which)
     return found
+
+
+def asked_objective(
+    targets: Sequence[str], file: Path | None
+) -> ObjectiveConfig | tuple[str, ...] | None:
+    """Return what is minimised: losses by name or glob, or what a file has; None for neither.
+
+    Raises:
+        ConfigError: Both are given, or the file cannot be right.
+    """
+    from mixopt.config import read_objective
+    from mixopt.errors import ConfigError
+
+    if targets and file is not None:
+        raise ConfigError("--target and --objective both say what is minimised; give one")
+    return tuple(targets) or None if file is None else read_objective(file)
 
 
 def risk_of(option: str | None) -> RiskConfig | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -10,9 +11,11 @@ import typer
 
 from mixopt.cli.options import (
     AsJson,
+    ObjectivePath,
     Overrides,
     Trusted,
     app,
+    asked_objective,
     directory_of,
     next_step,
     print_json,
@@ -27,6 +30,8 @@ if TYPE_CHECKING:
 
     from mixopt.pipeline import Asked
 
+LONGEST = 120  # characters of a proposal's name
+
 
 @app.command("propose")
 def propose_command(
@@ -37,7 +42,11 @@ def propose_command(
         Path | None, typer.Option("--out", help="The run directory; for DIR, the file to write.")
     ] = None,
     overrides: Overrides = None,
-    target: Annotated[str | None, typer.Option("--target", help="Minimise this loss.")] = None,
+    target: Annotated[
+        list[str] | None,
+        typer.Option("--target", help="Minimise this loss; the mean of several, or of a glob's."),
+    ] = None,
+    objective: ObjectivePath = None,
     tokens: Annotated[
         float | None, typer.Option("--tokens", help="Length of the full run, such as 25e9.")
     ] = None,
@@ -61,13 +70,21 @@ def propose_command(
 ) -> None:
     """Search for the mixture with the best predicted objective."""
     question = _ProposeOptions(
-        target, tuple(pareto or ()), points, tokens, constraints, inventory, risk, trust
+        tuple(target or ()),
+        objective,
+        tuple(pareto or ()),
+        points,
+        tokens,
+        constraints,
+        inventory,
+        risk,
+        trust,
     )
     if not source.is_dir():
         if question.is_given:
             raise ConfigError(
-                "propose: --target, --tokens, --constraints, --inventory, --pareto and --risk go"
-                " with DIR, not CONFIG"
+                "propose: --target, --objective, --tokens, --constraints, --inventory, --pareto and"
+                " --risk go with DIR, not CONFIG"
             )
         _propose_experiment(source, out, overrides or (), trust)
         return
@@ -80,7 +97,8 @@ def propose_command(
 class _ProposeOptions:
     """What a proposal from a fit is asked for, as options say it."""
 
-    target: str | None
+    targets: tuple[str, ...]
+    objective: Path | None
     pareto: tuple[str, ...]
     points: int
     tokens: float | None
@@ -91,8 +109,15 @@ class _ProposeOptions:
 
     @property
     def is_given(self) -> bool:
-        values = (self.target, self.pareto, self.tokens, self.constraints)
+        values = (self.targets, self.objective, self.pareto, self.tokens, self.constraints)
         return any((*values, self.inventory, self.risk))
+
+    @property
+    def name(self) -> str:
+        """What a proposal's file is called: by its targets, or by the file of the objective."""
+        stem = "objective" if self.objective is None else self.objective.stem
+        name = "-".join(re.sub(r"[*?\[\]]+", "_", target) for target in self.targets)[:LONGEST]
+        return name or stem
 
     def asked(self) -> Asked:
         """Return it checked."""
@@ -118,8 +143,10 @@ def _propose_from(source: Path, question: _ProposeOptions, out: Path | None, as_
     asked = question.asked()
     if not question.pareto:
         _propose_one(source, question, asked, out, as_json)
-    elif question.target:
-        raise ConfigError("propose: --target is for one proposal, --pareto for several")
+    elif question.targets or question.objective:
+        raise ConfigError(
+            "propose: --target and --objective are for one proposal, --pareto for several"
+        )
     else:
         _propose_front(source, question, asked, out, as_json)
 
@@ -130,9 +157,9 @@ def _propose_one(
     from mixopt.pipeline import propose_from
     from mixopt.reporting import proposal_text
 
-    target = question.target
-    proposal = propose_from(source, target=target, asked=asked, trust=question.trust)
-    path = out or source / "proposals" / f"{target or 'objective'}.yaml"
+    aim = asked_objective(question.targets, question.objective)
+    proposal = propose_from(source, target=aim, asked=asked, trust=question.trust)
+    path = out or source / "proposals" / f"{question.name}.yaml"
     proposal.to_file(path)
     print_json(proposal.to_json()) if as_json else show(proposal_text(proposal))
     say(f"proposal: {path}")

@@ -39,8 +39,10 @@ if TYPE_CHECKING:
         one_of as one_of,
         read_constraints as read_constraints,
         read_inventory as read_inventory,
+        read_objective as read_objective,
         token_count as token_count,
     )
+    from mixopt.config.loss_choice import chosen_losses as chosen_losses
     from mixopt.config.objective_section import ObjectiveConfig as ObjectiveConfig
     from mixopt.config.section import (
         Count as Count,
@@ -71,6 +73,7 @@ else:
                 "RiskConfig",
                 "TrackingConfig",
             ],
+            "loss_choice": ["chosen_losses"],
             "objective_section": ["ObjectiveConfig"],
             "section": ["Count", "Positive", "Section", "Share"],
             "experiment_file": [
@@ -85,6 +88,7 @@ else:
                 "one_of",
                 "read_constraints",
                 "read_inventory",
+                "read_objective",
                 "token_count",
             ],
             "validation_section": ["BaselineConfig", "ValidateConfig"],

@@ -10,15 +10,18 @@ from pathlib import Path
 from typing import Any
 
 from mixopt.config.experiment import Config
+from mixopt.config.loss_choice import objective_faults
 from mixopt.config.yaml_sections import Location, dump_sections, read_sections
 from mixopt.errors import did_you_mean
 from mixopt.system import (
     PluginKind,
     Trust,
+    choice_fault,
     load_plugin,
     name_fault,
     plugin_names,
     shown_name,
+    value_fault,
 )
 
 RESERVED = ("index.json", "tokenizer.json", "spools")  # the corpus's own
@@ -82,9 +85,9 @@ def _inconsistencies(config: Config, trust: Trust) -> Iterable[tuple[Location, s
     domains, targets = list(config.corpus.domains), list(config.evaluation)
     both = domains + targets
     yield from unusable_names(domains, targets)
-    for location, name in _names_of_evaluation_domains(config):
-        if name not in both:
-            yield location, f"unknown evaluation domain {name!r}{did_you_mean(name, both)}"
+    for place, pattern, message in objective_faults(config.objective, both):
+        yield (*place, *([] if pattern is None else [pattern])), message
+    yield from _guarded(config, both)
     for location, name in _names_of_domains(config):
         if name not in domains:
             yield location, f"unknown domain {name!r}{did_you_mean(name, domains)}"
@@ -94,6 +97,9 @@ def _inconsistencies(config: Config, trust: Trust) -> Iterable[tuple[Location, s
             yield location, f"unknown {kind} {name!r}{did_you_mean(name, known)}"
     if config.constraints.max_epochs is not None and config.propose.target_tokens is None:
         yield ("constraints", "max_epochs"), "needs propose.target_tokens, the length of the run"
+    if config.objective.leave_out == "noise" and config.design.replicates == 0:
+        message = "noise is known from replicates, and design.replicates is 0; raise it to 2 or"
+        yield ("objective", "leave_out"), f"{message} more, or leave this out"
     yield from _simulated_epochs(config)
     yield from _baselines(config)
     yield from _without_gradient(config, trust)
@@ -126,16 +132,18 @@ def _simulated_epochs(config: Config) -> Iterable[tuple[Location, str]]:
             yield (section, "tokens"), f"{message}, whose epochs cannot be simulated then"
 
 
-def _names_of_evaluation_domains(config: Config) -> Iterable[tuple[Location, str]]:
-    objective = config.objective
-    if objective.target is not None:
-        yield ("objective", "target"), objective.target
-    for name in objective.mean or ():
-        yield ("objective", "mean", name), name
-    for name in objective.worst or ():
-        yield ("objective", "worst"), name
-    for name in objective.direction:
-        yield ("objective", "direction", name), name
+def _guarded(config: Config, names: Sequence[str]) -> Iterable[tuple[Location, str]]:
+    """Find what cannot be right of the evaluation domains that guardrails name."""
+    rails, place = config.constraints.guardrails, ("constraints", "guardrails", "targets")
+    targets = {} if rails is None else rails.targets
+    for pattern in targets:
+        fault = choice_fault(pattern, names, "evaluation domain")
+        if fault is not None:
+            yield (*place, pattern), fault
+            return
+    fault = value_fault(targets, names)
+    if fault is not None:
+        yield place, fault
 
 
 def _baselines(config: Config) -> Iterable[tuple[Location, str]]:

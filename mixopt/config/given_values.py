@@ -13,6 +13,7 @@ from typing import Any, TypeVar
 from pydantic import ValidationError
 
 from mixopt.config.constraints_section import ConstraintsConfig
+from mixopt.config.objective_section import ObjectiveConfig
 from mixopt.config.section import Section
 from mixopt.errors import ConfigError, did_you_mean
 from mixopt.system import read_yaml
@@ -54,6 +55,21 @@ def read_constraints(source: str | Path | Mapping[str, Any]) -> ConstraintsConfi
     """
     where, content = _content("constraints", source)
     return checked(ConstraintsConfig, content, where)
+
+
+def read_objective(source: str | Path | Mapping[str, Any]) -> ObjectiveConfig:
+    """Return what is minimised as checked values.
+
+    Args:
+        source: The fields of `objective:` in an experiment, or a YAML file of them.
+
+    Raises:
+        ConfigError: The file cannot be read, or a field is unknown or cannot be right.
+    """
+    where, content = _content("objective", source)
+    if isinstance(content, Mapping) and set(content) == {"objective"}:
+        content = content["objective"]
+    return checked(ObjectiveConfig, content, where)
 
 
 def token_count(tokens: float | str | None, name: str = "tokens") -> int | None:

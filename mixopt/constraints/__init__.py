@@ -16,7 +16,11 @@ if TYPE_CHECKING:
     from mixopt.constraints.constraints import Constraints as Constraints
     from mixopt.constraints.convex_set import Allowed as Allowed, limits_of as limits_of
     from mixopt.constraints.domain_limits import Limit as Limit, scaled_limit as scaled_limit
-    from mixopt.constraints.guardrails import MISSED as MISSED, Guards as Guards
+    from mixopt.constraints.guardrails import (
+        MISSED as MISSED,
+        Guardrails as Guardrails,
+        Guards as Guards,
+    )
     from mixopt.constraints.solvers import Smooth as Smooth, downhill as downhill
 else:
     __getattr__, __dir__ = lazy_names(
@@ -26,7 +30,7 @@ else:
             "constraints": ["Constraints"],
             "convex_set": ["Allowed", "limits_of"],
             "domain_limits": ["Limit", "scaled_limit"],
-            "guardrails": ["Guards", "MISSED"],
+            "guardrails": ["Guardrails", "Guards", "MISSED"],
             "solvers": ["Smooth", "downhill"],
         },
     )

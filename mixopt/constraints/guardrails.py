@@ -16,9 +16,8 @@ from typing import Literal
 import numpy as np
 
 from mixopt.constraints.domain_limits import up
-from mixopt.errors import ConfigError, did_you_mean
 from mixopt.objective import Objective
-from mixopt.system import Array
+from mixopt.system import Array, one_value
 
 Reference = Literal["natural", "uniform", "best_trial"]
 SOURCE = "constraints.guardrails"
@@ -34,7 +33,7 @@ class Guardrails:
     Attributes:
         reference: The mixture that is compared with.
         margin: For every evaluation domain, in the unit of the losses, >= 0; None for none.
-        targets: By evaluation domain; wins over `margin`.
+        targets: By evaluation domain or glob; wins over `margin`.
         experts: Whether the proposal is kept away from trials whose experts collapsed
             (mixopt.proposals.collapsed_experts).
     """
@@ -48,13 +47,10 @@ class Guardrails:
         """Return the margin of each guarded evaluation domain, in the order of `evaluation`.
 
         Raises:
-            ConfigError: A target that is not there.
+            ConfigError: A target that is not there, or two globs with different margins for one.
         """
-        for name in self.targets:
-            if name not in evaluation:
-                near = did_you_mean(name, evaluation)
-                raise ConfigError(f"{SOURCE}.targets: unknown evaluation domain {name!r}{near}")
-        margins = {name: self.targets.get(name, self.margin) for name in evaluation}
+        own = one_value(self.targets, evaluation, f"{SOURCE}.targets", "evaluation domain")
+        margins = {name: own.get(name, self.margin) for name in evaluation}
         return {name: margin for name, margin in margins.items() if margin is not None}
 
 
@@ -114,6 +110,19 @@ class Guards:
         """Name the guardrails that hold a mixture: `law <= natural + 0.01 (constraints...)`."""
         near_G = np.abs(excess_G) <= np.maximum(NEAR * self.margins_G, LEAST)
         return [self._named(place) for place in np.flatnonzero(near_G).tolist()]
+
+    def refusals(self, excess_G: Array, tolerance: float = MISSED) -> list[str]:
+        """Say of each guardrail that a mixture breaks by how much: a line each.
+
+        Args:
+            excess_G: How far beyond its margin each is.
+            tolerance: By which a margin may be missed.
+        """
+        return [
+            f"{self.names[place]}: predicted to be {self.margins_G[place] + excess_G[place]:.4g}"
+            f" worse than {self.reference} makes it; {SOURCE} allows {self.margins_G[place]:g}"
+            for place in np.flatnonzero(excess_G > tolerance).tolist()
+        ]
 
     def conflict(self, excess_G: Array, held_by: Sequence[str]) -> str:
         """Say that no allowed mixture keeps the guardrails, and what mends it.

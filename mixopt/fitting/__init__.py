@@ -12,6 +12,10 @@ from typing import TYPE_CHECKING
 from mixopt.system.lazy_names import lazy_names
 
 if TYPE_CHECKING:
+    from mixopt.fitting.aim import (
+        ObjectiveLike as ObjectiveLike,
+        objective_over as objective_over,
+    )
     from mixopt.fitting.aimed_regressor import aimed as aimed
     from mixopt.fitting.capabilities import (
         Learner as Learner,
@@ -70,13 +74,14 @@ if TYPE_CHECKING:
         select_targets as select_targets,
     )
     from mixopt.fitting.repetition import Repetition as Repetition
-    from mixopt.fitting.table_fit import ObjectiveLike as ObjectiveLike, fit_table as fit_table
+    from mixopt.fitting.table_fit import fit_table as fit_table
     from mixopt.fitting.trivial_controls import controls as controls
 else:
     __getattr__, __dir__ = lazy_names(
         __name__,
         {
             "aimed_regressor": ["aimed"],
+            "aim": ["ObjectiveLike", "objective_over"],
             "capabilities": [
                 "Learner",
                 "Predictor",
@@ -130,7 +135,7 @@ else:
                 "select_targets",
             ],
             "repetition": ["Repetition"],
-            "table_fit": ["ObjectiveLike", "fit_table"],
+            "table_fit": ["fit_table"],
             "trivial_controls": ["controls"],
         },
     )

@@ -30,7 +30,7 @@ from mixopt.fitting.held_out_predictions import COLUMNS as HELD_OUT_COLUMNS, OBJ
 from mixopt.fitting.model_sizes import ModelSize
 from mixopt.fitting.regressor import check_predicts, read_regressor
 from mixopt.fitting.repetition import Repetition
-from mixopt.objective import Kind, Objective, Scale, Unit
+from mixopt.objective import Kind, LeaveOut, Objective, Scale, Unit
 from mixopt.system import (
     FileRecord,
     FileShape,
@@ -60,6 +60,9 @@ class ObjectiveShape(FileShape):
     higher: tuple[str, ...] = ()
     scale: Scale = "none"
     spreads: dict[str, float] | None = None
+    families: dict[str, tuple[str, ...]] = Field(default_factory=dict)
+    leave_out: LeaveOut | None = None
+    left_out: tuple[str, ...] = ()
 
     def value(self) -> Objective:
         """Return the objective; its own checks are made."""

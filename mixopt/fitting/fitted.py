@@ -22,6 +22,7 @@ import polars as pl
 from numpy.typing import ArrayLike
 
 from mixopt.errors import RunError
+from mixopt.fitting.aim import ObjectiveLike
 from mixopt.fitting.aimed_regressor import aimed, carried_values
 from mixopt.fitting.capabilities import (
     Learner,
@@ -295,7 +296,7 @@ class Fit:
     def propose(
         self,
         *,
-        target: str | None = None,
+        target: ObjectiveLike | None = None,
         constraints: ConstraintsLike | None = None,
         inventory: Mapping[str, float] | str | Path | None = None,
         tokens: float | str | None = None,
@@ -307,7 +308,7 @@ class Fit:
         """Propose the mixture with the best predicted objective, as `mixopt propose DIR` does.
 
         Args:
-            target: A loss to minimise by its name; the fit's own objective when None.
+            target: A loss by name or glob, several, or weights; the fit's own objective when None.
             constraints: What is allowed: `Constraints`, the fields of an experiment's
                 `constraints:`, or a YAML file of them.
             inventory: Distinct tokens of each domain, or a YAML file of them; without, nothing is

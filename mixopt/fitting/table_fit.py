@@ -8,12 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, get_args
+from typing import get_args
 
 import numpy as np
 
-from mixopt.config import FitConfig, ObjectiveConfig, checked, one_of, read_inventory
+from mixopt.config import FitConfig, ObjectiveConfig, one_of, read_inventory
 from mixopt.errors import ConfigError, TrialsError
+from mixopt.fitting.aim import ObjectiveLike, asked_patterns, objective_over
 from mixopt.fitting.competition import fit_trials
 from mixopt.fitting.fitted import Fit
 from mixopt.fitting.model_sizes import COLUMNS, ModelSize, asked_size
@@ -22,8 +23,6 @@ from mixopt.fitting.repetition import Repetition
 from mixopt.objective import Direction, Objective, Scale
 from mixopt.system import progress
 from mixopt.trials import Trials, Unit, listed
-
-ObjectiveLike = str | Sequence[str] | Mapping[str, float] | Objective
 
 
 def fit_table(
@@ -48,13 +47,15 @@ def fit_table(
     """
     if isinstance(objective, Objective):
         unit = _unit_of(objective, direction, scale, unit)
+    elif isinstance(objective, ObjectiveConfig) and "unit" in objective.model_fields_set:
+        unit = unit or objective.unit
     unit = trials.unit if unit is None else unit
     one_of("unit", unit, get_args(Unit))
-    asked = _asked(objective)
+    asked = asked_patterns(objective)
     if not trials.targets:
         raise TrialsError("the trials have no losses: no column loss/NAME")
     trials = _informative(trials, list(asked), unit)
-    aim = _objective(objective, asked, trials, direction or {}, scale, unit)
+    aim = objective_over(trials.targets, objective, unit=unit, direction=direction, scale=scale)
     config = _config(regressors, sized=size is not None)
     at = _size(trials, size)
     repetition = _repetition(trials, inventory)
@@ -77,27 +78,6 @@ def _unit_of(
     return objective.unit
 
 
-def _asked(objective: ObjectiveLike | None) -> dict[str, float]:
-    """Return the losses that are asked for, with their weights; none where all are meant.
-
-    Raises:
-        ConfigError: It is nothing that names losses.
-    """
-    if objective is None:
-        return {}
-    if isinstance(objective, Objective):
-        return dict(objective.weights)
-    names = [objective] if isinstance(objective, str) else objective
-    if not isinstance(names, (Mapping, Sequence)) or not all(isinstance(n, str) for n in names):
-        raise ConfigError(
-            "objective: expected the name of a loss, several names, weights by name, or an"
-            f" Objective; got {objective!r}"
-        )
-    if not names:
-        raise ConfigError("objective: names no loss; leave it out for the mean of all")
-    return dict(names) if isinstance(names, Mapping) else dict.fromkeys(names, 1.0)
-
-
 def _informative(trials: Trials, asked: Sequence[str], unit: Unit) -> Trials:
     """Return the trials without losses that never change, unless they are asked for."""
     varies_M = np.ptp(trials.finished.losses(unit), axis=0) > 0
@@ -107,30 +87,6 @@ def _informative(trials: Trials, asked: Sequence[str], unit: Unit) -> Trials:
         return trials
     note = f"left out {listed(gone)}: the same loss in every trial"
     return trials.with_targets(kept).with_notes(note)
-
-
-def _objective(
-    given: ObjectiveLike | None,
-    asked: Mapping[str, float],
-    trials: Trials,
-    direction: Mapping[str, Direction],
-    scale: Scale,
-    unit: Unit,
-) -> Objective:
-    if isinstance(given, Objective):
-        return given.over(trials.targets)
-    if not isinstance(direction, Mapping):
-        raise ConfigError(
-            "direction: expected lower or higher by name, such as {'accuracy': 'higher'}; got"
-            f" {direction!r}"
-        )
-    weights = asked or dict.fromkeys(trials.targets, 1.0)
-    first, *others = weights
-    if scale == "spread" and not others:
-        raise ConfigError(f"scale: spread: is for a mean of targets, and {first!r} is alone")
-    content: dict[str, Any] = {"mean": weights} if others else {"target": first}
-    content |= {"unit": unit, "direction": dict(direction), "scale": scale}
-    return Objective.from_config(checked(ObjectiveConfig, content, "objective"), trials.targets)
 
 
 def _config(regressors: str | Sequence[str], *, sized: bool) -> FitConfig:

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     )
     from mixopt.pipeline.from_fit import (
         Asked as Asked,
+        predict_from as predict_from,
         propose_from as propose_from,
         propose_front_from as propose_front_from,
     )
@@ -34,7 +35,7 @@ else:
         __name__,
         {
             "fit_folder": ["check_fit_folder", "load_fit", "verify_fit_folder", "write_fit_folder"],
-            "from_fit": ["Asked", "propose_from", "propose_front_from"],
+            "from_fit": ["Asked", "predict_from", "propose_from", "propose_front_from"],
             "status": ["run_status", "status_lines"],
             "steps": ["design", "fit", "prepare", "propose", "report", "run", "sweep", "validate"],
         },

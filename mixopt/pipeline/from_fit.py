@@ -5,14 +5,16 @@ What is not asked for is as the run's configuration has it, where the directory 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from mixopt.config import ConstraintsConfig, ProposeConfig, RiskConfig
 from mixopt.errors import RunError
+from mixopt.fitting import ObjectiveLike
+from mixopt.mixture import Mixture
 from mixopt.pipeline.fit_folder import load_fit
-from mixopt.proposals import Front, Proposal, Question
+from mixopt.proposals import Forecast, Front, Proposal, Question
 from mixopt.run_directory import collapsed_trials, load_run
 from mixopt.system import Trust
 
@@ -37,7 +39,7 @@ class Asked:
 def propose_from(
     directory: str | Path,
     *,
-    target: str | None = None,
+    target: ObjectiveLike | None = None,
     asked: Asked | None = None,
     trust: Trust = False,
 ) -> Proposal:
@@ -45,7 +47,8 @@ def propose_from(
 
     Args:
         directory: A run directory, or a folder with a fit (`load_fit`).
-        target: An evaluation domain; the fit's own objective when None.
+        target: What is minimised: an evaluation domain or a glob, several, weights by name, or
+            an objective (mixopt.fitting.objective_over); the fit's own when None.
         asked: What else is asked for.
         trust: Whether the directory is trusted (`load_fit`).
 
@@ -55,6 +58,35 @@ def propose_from(
         RunError: The directory is a run's without its corpus, and no inventory is asked for.
     """
     return _question(Path(directory), asked or Asked(), trust).proposal(target)
+
+
+def predict_from(
+    directory: str | Path,
+    mixture: Mixture | Mapping[str, float] | str | Path,
+    *,
+    target: ObjectiveLike | None = None,
+    asked: Asked | None = None,
+    trust: Trust = False,
+) -> Forecast:
+    """Predict what a mixture gives, with intervals, and which limits it breaks.
+
+    Args:
+        directory: A run directory, or a folder with a fit (`load_fit`).
+        mixture: Weights of the fit's domains, or a file of them, such as a proposal.
+        target: What is minimised (`propose_from`); the fit's own objective when None.
+        asked: The length of the run, limits and inventory, where others are meant.
+        trust: Whether the directory is trusted (`load_fit`).
+
+    Raises:
+        MixtureError: The weights do not add up to 1, or are of other domains than the fit.
+        ConfigError: An unknown target, or constraints that cannot be read.
+        InfeasibleError: Constraints that no mixture meets.
+    """
+    if isinstance(mixture, (str, Path)):
+        mixture = Mixture.from_file(mixture)
+    elif not isinstance(mixture, Mixture):
+        mixture = Mixture(mixture)
+    return _question(Path(directory), asked or Asked(), trust).forecast(mixture, target)
 
 
 def propose_front_from(

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     )
     from mixopt.proposals.best_mixture import propose_mixture as propose_mixture
     from mixopt.proposals.decision import Decision as Decision
+    from mixopt.proposals.forecast import Forecast as Forecast
     from mixopt.proposals.mixture_names import (
         PROPOSAL as PROPOSAL,
         is_proposal as is_proposal,
@@ -69,6 +70,7 @@ else:
                 "named",
                 "proposal_name",
             ],
+            "forecast": ["Forecast"],
             "mixture_search": ["search"],
             "own_mixture": ["predict_own_mixture"],
             "pareto_front": ["Front", "propose_front"],

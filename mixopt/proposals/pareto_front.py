@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from itertools import combinations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -155,8 +155,7 @@ def _check(targets: Sequence[str], fit: Fit) -> None:
 
 def _objective(fit: Fit, targets: Sequence[str], weights_M: Array) -> Objective:
     weights = {n: float(w) for n, w in zip(targets, weights_M, strict=True) if w > 0}
-    objective = replace(fit.objective, kind="mean", weights=weights, scale="spread", spreads=None)
-    return settled(objective, fit.trials)
+    return settled(fit.objective.of("mean", weights, "spread"), fit.trials)
 
 
 def _lattice(targets: int, points: int) -> Array:

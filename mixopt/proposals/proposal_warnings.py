@@ -50,7 +50,26 @@ def proposal_warnings(
     return tuple(line for line in found if line)
 
 
-def _uninformed(fit: Fit) -> str | None:
+def prediction_warnings(
+    fit: Fit, mixture: Mixture, collapsed: Collection[str] = ()
+) -> tuple[str, ...]:
+    """Return the warnings about a prediction for a mixture that nobody searched for.
+
+    Args:
+        fit: What predicts.
+        mixture: The mixture.
+        collapsed: Trials whose experts collapsed.
+    """
+    whose = "the mixture"
+    found = [
+        _uninformed(fit, "the prediction"),
+        _far(fit, mixture, whose),
+        _collapsed(fit, mixture, collapsed, whose),
+    ]
+    return tuple(line for line in found if line)
+
+
+def _uninformed(fit: Fit, what: str = "the proposal") -> str | None:
     from mixopt.fitting import OBJECTIVE
 
     rows = fit.report.filter(fit.report["target"] == OBJECTIVE)
@@ -60,7 +79,7 @@ def _uninformed(fit: Fit) -> str | None:
         return None
     return (
         f"{fit.name} explains {100 * max(explained, 0.0):.0f}% of how held-out trials differ in the"
-        " objective: the proposal has hardly any basis; run more or longer trials"
+        f" objective: {what} has hardly any basis; run more or longer trials"
     )
 
 
@@ -122,7 +141,7 @@ def _optimistic(proposal: Proposal) -> str | None:
     )
 
 
-def _far(fit: Fit, mixture: Mixture) -> str | None:
+def _far(fit: Fit, mixture: Mixture, what: str = "the proposal") -> str | None:
     weights_ND = np.unique(fit.trials.weights(), axis=0)
     apart_NN = pairwise_total_variation(weights_ND, weights_ND)
     np.fill_diagonal(apart_NN, np.inf)
@@ -131,18 +150,20 @@ def _far(fit: Fit, mixture: Mixture) -> str | None:
     if nearest <= widest:
         return None
     return (
-        f"the proposal is {nearest:.2f} (total variation) from the nearest trial, farther than any"
+        f"{what} is {nearest:.2f} (total variation) from the nearest trial, farther than any"
         f" trial is from its own nearest ({widest:.2f}): the prediction is an extrapolation"
     )
 
 
-def _collapsed(fit: Fit, mixture: Mixture, collapsed: Collection[str]) -> str | None:
+def _collapsed(
+    fit: Fit, mixture: Mixture, collapsed: Collection[str], what: str = "the proposal"
+) -> str | None:
     names, weights_ND = fit.trials.table["trial"].to_list(), fit.trials.weights()
     apart_N = pairwise_total_variation(mixture.array[None], weights_ND)[0]
     nearest = names[int(apart_N.argmin())]
     if nearest not in collapsed:
         return None
     return (
-        f"the experts of trial {nearest!r}, the nearest to the proposal, collapsed: mixopt experts"
+        f"the experts of trial {nearest!r}, the nearest to {what}, collapsed: mixopt experts"
         " DIR says how; constraints.guardrails.experts: true keeps away from such trials"
     )

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
 from mixopt.config import (
     ConstraintsConfig,
+    ObjectiveConfig,
     ProposeConfig,
     RiskConfig,
     checked,
@@ -18,11 +19,15 @@ from mixopt.config import (
 )
 from mixopt.constraints import Constraints
 from mixopt.errors import ConfigError
+from mixopt.fitting import ObjectiveLike, objective_over
 from mixopt.mixture import Mixture
+from mixopt.objective import Direction, Objective
 from mixopt.proposals.best_mixture import propose_mixture
+from mixopt.proposals.forecast import Forecast, predict_mixture
 from mixopt.proposals.pareto_front import Front, propose_front
 from mixopt.proposals.proposal import Proposal
 from mixopt.system import progress
+from mixopt.trials import settled
 
 if TYPE_CHECKING:
     from mixopt.fitting import Fit
@@ -96,23 +101,17 @@ class Question:
             collapsed,
         )
 
-    def proposal(self, target: str | None = None) -> Proposal:
+    def proposal(self, target: ObjectiveLike | None = None) -> Proposal:
         """Propose the best mixture.
 
         Args:
-            target: An evaluation domain; the fit's own objective when None.
+            target: What is minimised (`aim`); the fit's own objective when None.
 
         Raises:
             ConfigError: An unknown target, or what the fit cannot tell.
             InfeasibleError: No mixture is found that keeps the guardrails.
         """
-        objective = self.fit.objective
-        if target is not None and not isinstance(target, str):
-            raise ConfigError(f"target: expected the name of a loss; got {target!r}")
-        if target is not None:
-            # In the unit and the direction that the fit has.
-            alone = {target: 1.0}
-            objective = replace(objective, kind="target", weights=alone, scale="none", spreads=None)
+        objective = self.aim(target)
         with progress("propose", self.search.bootstrap) as update:
             return propose_mixture(
                 self.fit,
@@ -126,6 +125,49 @@ class Question:
                 collapsed=self.collapsed,
                 update=update,
             )
+
+    def forecast(self, mixture: Mixture, target: ObjectiveLike | None = None) -> Forecast:
+        """Predict what a mixture gives that nobody searched for.
+
+        Args:
+            mixture: Weights of the fit's domains.
+            target: What is minimised (`aim`); the fit's own objective when None.
+
+        Raises:
+            MixtureError: It is of other domains than the fit.
+            ConfigError: An unknown target.
+        """
+        return predict_mixture(
+            mixture,
+            self.fit,
+            self.aim(target),
+            self.constraints,
+            self.natural,
+            inventory=self.inventory,
+            target_tokens=self.search.target_tokens,
+            collapsed=self.collapsed,
+        )
+
+    def aim(self, target: ObjectiveLike | None) -> Objective:
+        """Return what is minimised, in the unit and the directions that the fit has.
+
+        Args:
+            target: Losses by name or glob, weights by these, or an objective; the fit's own
+                when None.
+
+        Raises:
+            ConfigError: An unknown target.
+        """
+        own = self.fit.objective
+        if target is None:
+            return own
+        higher: dict[str, Direction] = dict.fromkeys(own.higher, "higher")
+        if isinstance(target, ObjectiveConfig):
+            target = target.model_copy(update={"direction": {**higher, **target.direction}})
+            asked = objective_over(self.fit.targets, target, unit=own.unit)
+        else:
+            asked = objective_over(self.fit.targets, target, unit=own.unit, direction=higher)
+        return settled(asked, self.fit.trials)
 
     def front(self, targets: Sequence[str], points: int = 9) -> Front:
         """Propose mixtures along the Pareto front of some targets.

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     )
     from mixopt.reporting.experts_of_run import draw_experts as draw_experts, experts as experts
     from mixopt.reporting.figure_style import figure_svg as figure_svg
+    from mixopt.reporting.forecast_text import forecast_lines as forecast_lines
     from mixopt.reporting.front_plot import plot_front as plot_front
     from mixopt.reporting.mixture_plots import (
         plot_held_out as plot_held_out,
@@ -35,6 +36,7 @@ else:
             "expert_plots": ["plot_distances", "plot_domain_experts", "plot_windows"],
             "experts_of_run": ["draw_experts", "experts"],
             "figure_style": ["figure_svg"],
+            "forecast_text": ["forecast_lines"],
             "front_plot": ["plot_front"],
             "mixture_plots": ["plot_held_out", "plot_shares"],
             "report": ["write_report"],

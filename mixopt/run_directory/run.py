@@ -151,7 +151,7 @@ class Run:
         from mixopt.trials import settled
 
         objective = Objective.from_config(self.config.objective, self.evaluation_names)
-        return objective if objective.scale == "none" else settled(objective, self.trials)
+        return settled(objective, self.trials) if objective.needs_trials else objective
 
     @property
     def constraints(self) -> Constraints:

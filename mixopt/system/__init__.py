@@ -28,6 +28,14 @@ if TYPE_CHECKING:
         write_json as write_json,
         write_text as write_text,
     )
+    from mixopt.system.globs import (
+        choice_fault as choice_fault,
+        chosen as chosen,
+        given_by as given_by,
+        is_glob as is_glob,
+        one_value as one_value,
+        value_fault as value_fault,
+    )
     from mixopt.system.leftovers import is_leftover as is_leftover, temporary_path as temporary_path
     from mixopt.system.manifest import (
         FileRecord as FileRecord,
@@ -124,6 +132,7 @@ else:
                 "write_json",
                 "write_text",
             ],
+            "globs": ["choice_fault", "chosen", "given_by", "is_glob", "one_value", "value_fault"],
             "leftovers": ["is_leftover", "temporary_path"],
             "manifest": [
                 "FileRecord",

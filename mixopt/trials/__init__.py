@@ -42,6 +42,11 @@ if TYPE_CHECKING:
         LOSS_SUFFIXES as LOSS_SUFFIXES,
         without_affixes as without_affixes,
     )
+    from mixopt.trials.readiness import (
+        Readiness as Readiness,
+        Replicates as Replicates,
+        readiness_of as readiness_of,
+    )
     from mixopt.trials.result_files import (
         GROUPS as GROUPS,
         ROUNDS as ROUNDS,
@@ -89,6 +94,7 @@ else:
                 "make_proxy",
             ],
             "published_tables": ["LOSS_SUFFIXES", "without_affixes"],
+            "readiness": ["Readiness", "Replicates", "readiness_of"],
             "result_files": [
                 "GROUPS",
                 "ROUNDS",

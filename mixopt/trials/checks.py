@@ -8,6 +8,7 @@ import numpy as np
 
 from mixopt.errors import TrialsError, did_you_mean
 from mixopt.objective import Objective
+from mixopt.trials.readiness import without_noise
 from mixopt.trials.table import Trials
 
 LEAST_MIXTURES = 4
@@ -26,7 +27,13 @@ def check_trials(trials: Trials, objective: Objective, folds: int) -> None:
 
 
 def settled(objective: Objective, trials: Trials) -> Objective:
-    """Return the objective with the spreads of these trials' losses, where it divides by them."""
+    """Return the objective with what it takes from trials: spreads, and losses that are noise.
+
+    Raises:
+        ConfigError: The trials cannot tell what is noise, or nothing is left.
+    """
+    if objective.leave_out == "noise":
+        objective = without_noise(objective, trials)
     if objective.scale == "none":
         return objective
     spreads_M = trials.finished.losses(objective.unit).std(axis=0)

@@ -3,7 +3,7 @@
 import pytest
 import yaml
 
-from mixopt.config import dump_config, load_config
+from mixopt.config import chosen_losses, dump_config, load_config
 from mixopt.errors import ConfigError
 
 GOOD = """\
@@ -41,6 +41,14 @@ def load(tmp_path):
         ("constraints: {max_epochs: 2}", "constraints.max_epochs: needs propose.target_tokens"),
         ("design: [1", "not valid YAML"),
         ("objective: {target: web}", "yaml:8: objective: given twice"),
+        (
+            "constraints:\n  guardrails: natral",
+            "yaml:9: constraints.guardrails: unknown reference 'natral'; did you mean 'natural'",
+        ),
+        (
+            "constraints:\n  guardrails:\n    targets: {'exma*': 0.1}",
+            r"yaml:10: constraints.guardrails.targets.exma\*: 'exma\*' matches no evaluation dom",
+        ),
         ("fit: {regressors: [linaer]}", "yaml:8: fit.regressors.0: unknown .* mean 'linear'"),
         ("proxy: {name: decodr}", "yaml:8: proxy.name: unknown proxy 'decodr'; did you mean"),
         ("proxy: {device: gpu}", "yaml:8: proxy.device: .*, got 'gpu'"),
@@ -58,8 +66,35 @@ def test_a_wrong_field_is_named_with_its_line(load, addition, message):
     ("before", "after", "message"),
     [
         ("{target: exam}", "{target: exma}", "yaml:7: objective.target: unknown evaluation domain"),
-        ("{target: exam}", "{}", "give exactly one of target, mean, worst; got none"),
+        ("{target: exam}", "{}", "give exactly one of target, mean, worst, families; got none"),
         ("{target: exam}", "{target: exam, worst: [web]}", "exactly one"),
+        (
+            "{target: exam}",
+            "\n  mean: {web: 1,\n    'exma*': 1}",
+            r"yaml:9: objective.mean.exma\*: 'exma\*' matches no evaluation domain; the nearest are"
+            " 'exam', ",
+        ),
+        (
+            "{target: exam}",
+            "\n  families:\n    a: {mean: {'*': 1}}\n    b: {mean: {'w*': 1}}",
+            "yaml:8: objective.families: 'web' is in 'a' and in 'b'; name it in the one that it",
+        ),
+        (
+            "{target: exam}",
+            "\n  families:\n    a: {mean: {'x*': 1}}",
+            r"yaml:9: objective.families.a.mean.x\*: 'x\*' matches no evaluation domain",
+        ),
+        (
+            "{target: exam}",
+            "{target: exam, direction: {'e*': higher, '*m': lower}}",
+            r"yaml:7: objective.direction: 'exam' is matched by 'e\*' \(higher\) and by '\*m'",
+        ),
+        (
+            "{target: exam}",
+            "{target: exam, leave_out: noise}\ndesign: {replicates: 0}",
+            "yaml:7: objective.leave_out: noise is known from replicates, and design.replicates is"
+            " 0; raise it to 2 or more",
+        ),
         ("exam: {path", "web: {path", "evaluation.web: is a training domain already"),
         ("web: {path", "../web: {path", "cannot be the name of a folder"),
         ("{path: code.jsonl}", "{}", "yaml:4: corpus.domains.code: give either"),
@@ -98,3 +133,21 @@ def test_what_is_resolved_reads_back_the_same(load, addition):
 def test_a_file_that_is_not_there_is_named(tmp_path):
     with pytest.raises(ConfigError, match=r"absent\.yaml: no such file"):
         load_config(tmp_path / "absent.yaml")
+
+
+def test_globs_of_a_file_are_of_its_domains_and_targets(load):
+    config = load(GOOD.replace("{target: exam}", "{mean: {'*': 1, 'e*': 2, web: 5}}"))
+    assert chosen_losses(config.objective, ("web", "code", "exam")).weights == {
+        "code": 1 / 9,
+        "exam": 3 / 9,
+        "web": 5 / 9,
+    }
+
+
+def test_guardrails_of_one_word_are_recorded_as_what_they_mean(load):
+    config = load(GOOD + "constraints: {guardrails: natural}\n")
+    assert dump_config(config)["constraints"]["guardrails"] == {
+        "reference": "natural",
+        "margin": 0.02,
+        "targets": {},
+    }

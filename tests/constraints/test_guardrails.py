@@ -5,6 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from mixopt.config import ConstraintsConfig
+from mixopt.config.constraints_section import GuardrailsConfig
 from mixopt.constraints import Guards
 from mixopt.constraints.guardrails import Guardrails
 from mixopt.errors import ConfigError
@@ -61,3 +63,21 @@ def test_a_conflict_names_what_is_broken_by_how_much_and_what_would_be_enough():
         " a <= 0.5; b >= 0.1; allow targets: {code: 0.15, score: 0.0123}, or widen the other limits"
     )
     assert "worse by code 0.15; allow" in one.conflict(np.array([0.05, 0.0, 9e-8]), [])
+
+
+@pytest.mark.parametrize("reference", ["natural", "uniform", "best_trial"])
+def test_one_word_is_a_reference_with_a_margin_for_every_evaluation_domain(reference):
+    given = ConstraintsConfig.model_validate({"guardrails": reference}).guardrails
+    assert given == GuardrailsConfig(reference=reference, margin=0.02)
+
+
+def test_another_word_is_answered_with_the_nearest():
+    with pytest.raises(ValueError, match="unknown reference 'natral'; did you mean 'natural'?"):
+        ConstraintsConfig.model_validate({"guardrails": "natral"})
+
+
+def test_targets_of_guardrails_are_globs_and_an_exact_name_wins():
+    rails = Guardrails("natural", None, {"mmlu_*": 0.1, "mmlu_law": 0.0})
+    assert rails.margins(("mmlu_law", "mmlu_art", "code")) == {"mmlu_law": 0.0, "mmlu_art": 0.1}
+    with pytest.raises(ConfigError, match=r"constraints.guardrails.targets: 'mlmu_\*' matches no"):
+        Guardrails("natural", None, {"mlmu_*": 0.1}).margins(("mmlu_law", "code"))

@@ -167,8 +167,10 @@ def test_an_unknown_target_is_refused_with_the_nearest(fit):
 
 
 def test_a_target_that_is_no_name_is_refused(fit):
-    with pytest.raises(ConfigError, match=r"target: expected the name of a loss; got \['math'\]"):
-        Question.of(fit, search=QUICK).proposal(["math"])
+    with pytest.raises(
+        ConfigError, match=r"objective: expected the name of a loss, several names, .*; got 3"
+    ):
+        Question.of(fit, search=QUICK).proposal(3)
 
 
 def test_a_proposal_has_the_seed_the_epochs_and_the_natural_mixture_that_were_asked_for(fit):

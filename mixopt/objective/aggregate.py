@@ -9,30 +9,35 @@ share.
 A metric of which higher is better enters with its sign turned, so that lower is better of every
 objective. How far losses differ among mixtures depends on the domain and on the size of the
 model, so a plain mean weights domains differently at each size; with `scale: spread` each loss
-is divided by its standard deviation over the trials first.
+is divided by its standard deviation over the trials first. Losses whose spread over the trials is
+lost in the noise of replicates (mixopt.trials.readiness) are left out on request.
+
+Which losses globs and families mean is in mixopt.config.loss_choice.
 
 Shapes: N mixtures, M evaluation domains, P pieces.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 from numpy.typing import ArrayLike
 
 from mixopt.errors import ConfigError, did_you_mean
+from mixopt.objective.wording import grouped_names, mean_in_words
 from mixopt.system import Array
 
 if TYPE_CHECKING:
     from mixopt.config import ObjectiveConfig
 
-Unit = Literal["nats_per_token", "bits_per_byte"]
 Kind = Literal["target", "mean", "worst"]
+Unit = Literal["nats_per_token", "bits_per_byte"]
 Direction = Literal["lower", "higher"]
 Scale = Literal["none", "spread"]
+LeaveOut = Literal["noise"]
 # How the unit of losses, and of an objective (`value_unit`), is written.
 UNITS = {
     "bits_per_byte": "bits per byte",
@@ -55,6 +60,9 @@ class Objective:
         higher: Evaluation domains whose metric is better when it is higher.
         scale: `spread` where each loss is divided by its standard deviation over the trials.
         spreads: These standard deviations; they come from trials (`scaled`).
+        families: Names of measured evaluation domains by family, where a mean is of families.
+        leave_out: `noise` where losses that the trials cannot tell apart are left out.
+        left_out: These losses; they come from trials (`without`).
 
     Raises:
         ConfigError: An evaluation domain that is not there, losses and metrics of which higher
@@ -68,14 +76,17 @@ class Objective:
     higher: tuple[str, ...] = ()
     scale: Scale = "none"
     spreads: Mapping[str, float] | None = None
+    families: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    leave_out: LeaveOut | None = None
+    left_out: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
-        for field, names in ((self.kind, self.weights), ("direction", self.higher)):
+        for place, names in ((self.kind, self.weights), ("direction", self.higher)):
             for name in names:
                 if name not in self.evaluation:
                     near = did_you_mean(name, self.evaluation)
                     raise ConfigError(
-                        f"objective.{field}: unknown evaluation domain {name!r}{near}"
+                        f"objective.{place}: unknown evaluation domain {name!r}{near}"
                     )
         if not self.weights:
             raise ConfigError(f"objective.{self.kind}: needs at least one evaluation domain")
@@ -87,15 +98,26 @@ class Objective:
         """Build the objective that a configuration states.
 
         Args:
-            config: Exactly one of target, mean and worst, the unit, directions and scale.
-            evaluation: Evaluation domains, in the order of the losses' columns.
+            config: Exactly one of target, mean, worst and families, the unit, directions, scale
+                and what is left out.
+            evaluation: Evaluation domains, in the order of the losses' columns; globs match them.
 
         Raises:
-            ConfigError: An evaluation domain that is not there.
+            ConfigError: An evaluation domain that is not there, or a glob that matches none.
         """
-        higher = tuple(name for name, which in config.direction.items() if which == "higher")
-        kind, weights = _kind_and_weights(config)
-        return cls(tuple(evaluation), kind, weights, config.unit, higher, config.scale)
+        from mixopt.config import chosen_losses
+
+        found = chosen_losses(config, evaluation)
+        return cls(
+            tuple(evaluation),
+            found.kind,
+            found.weights,
+            config.unit,
+            found.higher,
+            config.scale,
+            families=found.families,
+            leave_out=config.leave_out,
+        )
 
     @classmethod
     def from_json(cls, content: Mapping[str, Any]) -> Objective:
@@ -108,6 +130,9 @@ class Objective:
             tuple(content.get("higher", ())),
             content.get("scale", "none"),
             content.get("spreads"),
+            {name: tuple(own) for name, own in (content.get("families") or {}).items()},
+            content.get("leave_out"),
+            tuple(content.get("left_out", ())),
         )
 
     def to_json(self) -> dict[str, Any]:
@@ -120,6 +145,9 @@ class Objective:
             "higher": list(self.higher),
             "scale": self.scale,
             "spreads": None if self.spreads is None else dict(self.spreads),
+            "families": {name: list(own) for name, own in self.families.items()},
+            "leave_out": self.leave_out,
+            "left_out": list(self.left_out),
         }
 
     def scaled(self, spreads: Mapping[str, float]) -> Objective:
@@ -134,6 +162,48 @@ class Objective:
         """
         kept = {name: float(spreads[name]) for name in self.measured if name in spreads}
         return replace(self, scale="spread", spreads=kept)
+
+    def without(self, names: Collection[str]) -> Objective:
+        """Return the objective without some of its losses, whose weights go to the others.
+
+        In a mean of families they go to the rest of the loss's family; the weight of a family
+        of which nothing is left goes to the other families.
+
+        Raises:
+            ConfigError: Nothing would be left.
+        """
+        gone = tuple(name for name in self.weights if name in names)
+        kept = {name: weight for name, weight in self.weights.items() if name not in gone}
+        if not gone:
+            return self
+        if not kept:
+            raise ConfigError(
+                f"objective.leave_out: nothing is left of {self._combined()}: give it another"
+                " objective, or longer trials"
+            )
+        families = {name: tuple(n for n in own if n in kept) for name, own in self.families.items()}
+        for name, own in families.items():
+            before = sum(self.weights[one] for one in self.families[name])
+            now = sum(kept[one] for one in own)
+            kept |= {one: kept[one] * before / now for one in own}
+        if self.kind == "mean":
+            total = sum(kept.values())
+            kept = {name: weight / total for name, weight in kept.items()}
+        return replace(
+            self,
+            weights=kept,
+            families={name: own for name, own in families.items() if own},
+            left_out=(*self.left_out, *gone),
+        )
+
+    def of(self, kind: Kind, weights: Mapping[str, float], scale: Scale = "none") -> Objective:
+        """Return another objective over the same losses, in the same unit and directions."""
+        return Objective(self.evaluation, kind, weights, self.unit, self.higher, scale)
+
+    @property
+    def needs_trials(self) -> bool:
+        """Whether it takes something from the trials: spreads, or losses that are noise."""
+        return self.scale != "none" or self.leave_out is not None
 
     @property
     def measured(self) -> tuple[str, ...]:
@@ -203,30 +273,30 @@ class Objective:
         return np.array(pieces_PM[active])
 
     def describe(self) -> str:
-        """Say in words what is minimised."""
+        """Say in words what is minimised, in a line that stays short with many losses."""
         higher = [name for name in self.measured if name in self.higher]
-        better = f" (higher {_listed(higher)} is better)" if higher else ""
+        better = f" (higher {grouped_names(higher)} is better)" if higher else ""
         divided = ", each divided by its spread over the trials" if self.scale == "spread" else ""
-        return f"{self._combined()}{better}{divided}"
+        gone = f", without {grouped_names(self.left_out)} (noise)" if self.left_out else ""
+        return f"{self._combined()}{better}{divided}{gone}"
 
     def _combined(self) -> str:
         signed = {name: f"minus {name}" if name in self.higher else name for name in self.weights}
         if self.kind == "target":
             return signed[self.measured[0]]
         if self.kind == "worst":
-            return f"the worst of {_listed(signed.values())}"
-        if len(set(self.weights.values())) == 1:
-            return f"the mean of {_listed(signed.values())}"
-        return (
-            f"the mean of {_listed(f'{w:.3g} {signed[name]}' for name, w in self.weights.items())}"
-        )
+            return f"the worst of {grouped_names(list(signed.values()))}"
+        if self.families:
+            return f"the mean of {mean_in_words(self.weights, self.families)}"
+        weights = {signed[name]: weight for name, weight in self.weights.items()}
+        return f"the mean of {mean_in_words(weights, {})}"
 
     def _check_worst(self) -> None:
         higher = [name for name in self.weights if name in self.higher]
         if self.kind == "worst" and higher and len(higher) < len(self.weights):
             raise ConfigError(
-                f"objective.worst: higher is better of {_listed(higher)} and lower of the others,"
-                " which cannot be compared; use objective.mean with objective.scale: spread"
+                f"objective.worst: higher is better of {grouped_names(higher)} and lower of the"
+                " others, which cannot be compared; use objective.mean with objective.scale: spread"
             )
 
     def _check_spreads(self) -> None:
@@ -247,17 +317,3 @@ class Objective:
         # Only measured columns: another domain's missing loss must not reach the value.
         columns: Array = np.asarray(losses_NM, dtype=np.float64)[:, self.columns]
         return columns
-
-
-def _kind_and_weights(config: ObjectiveConfig) -> tuple[Kind, dict[str, float]]:
-    if config.target is not None:
-        return "target", {config.target: 1.0}
-    if config.mean is not None:
-        total = sum(config.mean.values()) or 1.0
-        return "mean", {name: weight / total for name, weight in config.mean.items()}
-    return "worst", dict.fromkeys(config.worst or (), 1.0)
-
-
-def _listed(names: Iterable[str]) -> str:
-    *first, last = names
-    return f"{', '.join(first)} and {last}" if first else last

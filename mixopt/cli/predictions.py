@@ -1,0 +1,103 @@
+"""Commands that ask a fit: what a mixture gives, and how well trials tell mixtures apart."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from mixopt.cli.options import (
+    AsJson,
+    ObjectivePath,
+    Trusted,
+    app,
+    asked_objective,
+    print_json,
+    show,
+)
+from mixopt.errors import ConfigError
+
+if TYPE_CHECKING:
+    from mixopt.mixture import Mixture
+
+Fitted = Annotated[Path, typer.Argument(metavar="DIR", help="A run, or a folder with a fit.")]
+CLOSE = 1e-6  # how far from 1 weights may add up
+
+
+@app.command("predict")
+def predict_command(
+    directory: Fitted,
+    mixture: Annotated[
+        Path | None, typer.Option("--mixture", metavar="FILE", help="YAML of weights by domain.")
+    ] = None,
+    weights: Annotated[
+        str | None, typer.Option("--weights", metavar="A=.5,B=.5", help="Weights by domain.")
+    ] = None,
+    target: Annotated[
+        list[str] | None,
+        typer.Option("--target", help="Of this loss; of the mean of several, or of a glob's."),
+    ] = None,
+    objective: ObjectivePath = None,
+    tokens: Annotated[
+        float | None, typer.Option("--tokens", help="Length of the full run, such as 25e9.")
+    ] = None,
+    constraints: Annotated[
+        Path | None, typer.Option("--constraints", help="YAML of limits; those of the run.")
+    ] = None,
+    inventory: Annotated[
+        Path | None, typer.Option("--inventory", help="YAML of tokens by domain; the corpus's.")
+    ] = None,
+    trust: Trusted = False,
+    as_json: AsJson = False,
+) -> None:
+    """Predict any mixture's losses with intervals, its epochs, and the limits that it breaks."""
+    from mixopt.config import token_count
+    from mixopt.pipeline import Asked, predict_from
+    from mixopt.reporting import forecast_lines
+
+    given = _mixture(mixture, weights)
+    asked = Asked(token_count(tokens, "--tokens"), constraints, inventory)
+    aim = asked_objective(tuple(target or ()), objective)
+    found = predict_from(directory, given, target=aim, asked=asked, trust=trust)
+    print_json(found.to_json()) if as_json else show(forecast_lines(found))
+
+
+def _mixture(file: Path | None, weights: str | None) -> Mixture:
+    """Return the mixture that is asked about.
+
+    Raises:
+        ConfigError: Neither or both are given, or weights that cannot be read.
+        MixtureError: Weights that are no mixture.
+    """
+    from mixopt.mixture import Mixture
+
+    if (file is None) == (weights is None):
+        raise ConfigError("predict: give either --mixture FILE or --weights A=.5,B=.5")
+    return Mixture.from_file(file) if file is not None else Mixture(_weights(weights or ""))
+
+
+def _weights(text: str) -> dict[str, float]:
+    """Read `a=.5,b=.5`.
+
+    Raises:
+        ConfigError: It is of another form, or does not add up to 1.
+    """
+    found: dict[str, float] = {}
+    for part in text.split(","):
+        name, _, number = part.rpartition("=")
+        try:
+            share = float(number)
+        except ValueError:
+            share = math.nan
+        if not name.strip() or not 0 <= share < math.inf:
+            raise ConfigError(f"--weights {part.strip()}: expected DOMAIN=SHARE, such as web=.5")
+        if name.strip() in found:
+            raise ConfigError(f"--weights: domain {name.strip()!r} is given twice")
+        found[name.strip()] = share
+    total = math.fsum(found.values())
+    if abs(total - 1.0) > CLOSE:
+        mend = f": divide each by {total:.6g}" if total > 0 else ""
+        raise ConfigError(f"--weights add up to {total:.6g}, not 1{mend}")
+    return found

@@ -1,0 +1,132 @@
+"""What a fit says of any mixture: somebody's own, an older run's, a hand mix.
+
+Everything that a proposal says is predicted, with intervals from held-out errors alone, since
+nobody searched for the mixture. Limits that it breaks are shown with the number, and refuse
+nothing: whoever asks wants to know what it would give.
+
+Shapes: D domains, G guarded evaluation domains.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from mixopt.constraints import MISSED, Guards
+from mixopt.errors import MixtureError
+from mixopt.mixture import Mixture
+from mixopt.objective import Objective
+from mixopt.proposals.best_mixture import compared_mixtures
+from mixopt.proposals.own_mixture import predict_own_mixture
+from mixopt.proposals.proposal import Proposal
+from mixopt.proposals.proposal_warnings import prediction_warnings
+from mixopt.system import Array
+
+if TYPE_CHECKING:
+    from mixopt.constraints import Constraints, Guardrails
+    from mixopt.fitting import Fit
+
+GIVEN = "given by hand"
+
+
+@dataclass(frozen=True)
+class Forecast:
+    """What a mixture is predicted to give, and which limits it breaks.
+
+    Attributes:
+        predicted: Losses, objective, gains and epochs, in a proposal's words.
+        broken: Limits that the mixture breaks, a line each.
+    """
+
+    predicted: Proposal
+    broken: tuple[str, ...]
+
+    @property
+    def mixture(self) -> Mixture:
+        """The mixture."""
+        return self.predicted.mixture
+
+    def to_json(self) -> dict[str, Any]:
+        """Return everything as plain values."""
+        content = self.predicted.to_json()
+        del content["stability"], content["optimism"]
+        return {**content, "broken": list(self.broken)}
+
+
+def predict_mixture(
+    mixture: Mixture,
+    fit: Fit,
+    objective: Objective,
+    constraints: Constraints,
+    natural: Mixture,
+    *,
+    inventory: Mapping[str, int] | None = None,
+    target_tokens: int | None = None,
+    collapsed: Collection[str] | None = None,
+) -> Forecast:
+    """Predict what a mixture gives.
+
+    Args:
+        mixture: The weights, of the fit's domains.
+        fit: What predicts.
+        objective: What is minimised, in the unit of the fit.
+        constraints: The limits that it may break.
+        natural: Each domain's share of the tokens that there are.
+        inventory: Distinct tokens of each domain, for epochs.
+        target_tokens: Length of the full run, for epochs.
+        collapsed: Trials whose experts collapsed; None where trials have no experts.
+
+    Raises:
+        MixtureError: It is of other domains than the fit.
+    """
+    mixture = _of_fit(mixture, fit.domains)
+    found = predict_own_mixture(
+        mixture,
+        fit,
+        objective,
+        constraints,
+        natural,
+        fit.trials,
+        inventory=inventory,
+        target_tokens=target_tokens,
+        collapsed=collapsed,
+    )
+    compared = compared_mixtures(natural.over(fit.domains), fit.trials, objective)
+    guarded = _guardrails(mixture, fit, objective, constraints.guardrails, compared)
+    provenance = {**found.provenance, "method": GIVEN}
+    warnings = prediction_warnings(fit, mixture, collapsed or ())
+    said = replace(found, warnings=warnings, provenance=provenance)
+    return Forecast(said, (*constraints.violations(mixture), *guarded))
+
+
+def _of_fit(mixture: Mixture, domains: tuple[str, ...]) -> Mixture:
+    """Return the mixture in the order of the fit's domains.
+
+    Raises:
+        MixtureError: It has a domain that the fit does not have, or lacks one.
+    """
+    missing = [name for name in domains if name not in mixture]
+    if missing and all(name in domains for name in mixture):
+        raise MixtureError(
+            f"no weight of {', '.join(map(repr, missing))}: the fit has domains"
+            f" {', '.join(domains)}; give 0 to what is left out"
+        )
+    return mixture.over(domains)
+
+
+def _guardrails(
+    mixture: Mixture,
+    fit: Fit,
+    objective: Objective,
+    rails: Guardrails | None,
+    compared: Mapping[str, Mixture],
+) -> list[str]:
+    """Say by how much each guardrail is broken that the mixture breaks."""
+    if rails is None or not rails.margins(objective.evaluation):
+        return []
+    guards = Guards.on(objective, rails, compared[rails.reference].array)
+    losses_NM: Array = fit.predict(np.stack([mixture.array, guards.reference_D])).losses_NM
+    return guards.refusals(guards.excess(losses_NM[:1], losses_NM[1])[0], MISSED)

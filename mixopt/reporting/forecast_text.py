@@ -1,0 +1,49 @@
+"""A mixture that somebody asks about, in a terminal: what it gives, and what it breaks."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from mixopt.objective import UNITS
+from mixopt.proposals import Forecast, Interval, Proposal
+from mixopt.reporting.text_table import text_table
+
+
+def forecast_lines(forecast: Forecast) -> str:
+    """Return the tables of a mixture, of its gains and of its losses, and the limits it breaks."""
+    found = forecast.predicted
+    unit, value = UNITS[found.unit], found.predicted_objective
+    lines = [
+        f"predicted: {value.value:.4f} {unit}, 90% interval {_ends(value, '.4f')}",
+        *(f"limit broken: {line}" for line in forecast.broken),
+        *(f"warning: {warning}" for warning in found.warnings),
+    ]
+    return "\n".join([*_tables(found, unit), *lines])
+
+
+def _tables(found: Proposal, unit: str) -> Iterator[str]:
+    columns = ["domain", "natural", "mixture", *(["epochs"] if found.epochs is not None else [])]
+    rows = [
+        _share(found, domain) for domain in sorted(found.mixture, key=lambda n: -found.mixture[n])
+    ]
+    yield text_table(f"A mixture for {found.objective}", columns, rows)
+    losses = [
+        (name, f"{loss.value:.4f}", _ends(loss, ".4f")) for name, loss in found.losses.items()
+    ]
+    yield text_table("Predicted losses", ("evaluation domain", "predicted", "90%"), losses)
+    gains = [(_over(found, n), f"{g.value:+.4f}", _ends(g, "+.4f")) for n, g in found.gains.items()]
+    title = f"Predicted gains, {unit}: above 0 where the mixture is better"
+    yield text_table(title, ("over", "gain", "90%"), gains)
+
+
+def _share(found: Proposal, domain: str) -> list[str]:
+    cells = [domain, f"{100 * found.natural[domain]:.1f}%", f"{100 * found.mixture[domain]:.1f}%"]
+    return cells if found.epochs is None else [*cells, f"{found.epochs[domain]:.2f}"]
+
+
+def _over(found: Proposal, name: str) -> str:
+    return f"best trial ({found.best_trial})" if name == "best_trial" else name
+
+
+def _ends(interval: Interval, form: str) -> str:
+    return f"{interval.low:{form}} to {interval.high:{form}}"

@@ -1,0 +1,181 @@
+"""Whether trials tell mixtures apart on a loss: its spread over mixtures against its noise.
+
+Trials of one mixture under several seeds differ by initial weights and the order of the data
+alone: their pooled deviation is the noise of a trial. What mixtures differ by beyond it is the
+signal, signal^2 = spread^2 - noise^2, by the analysis of variance with one factor; the F
+distribution gives the ratio's lower bound. A loss is `ready` where the bound is 1 or more, `weak`
+where only the estimate is, and `noise` where that is below 1: then a trial says more of its seed
+than of its mixture.
+
+The ratio is AI2's "signal to noise" (2508.13144) with noise within mixtures, not over the
+checkpoints of all of them, which would hold the signal too.
+
+Shapes: N trials, M losses, K different mixtures (of each size), S sizes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import Any, Literal
+
+import numpy as np
+
+from mixopt.errors import ConfigError
+from mixopt.objective import Objective
+from mixopt.system import Array, IntArray
+from mixopt.trials.table import Trials
+
+State = Literal["ready", "weak", "noise", "unknown"]
+LEVEL = 0.95  # of the lower bound
+LEAST = 1.0  # a ratio below is noise
+MOST = 1e6  # a ratio that is written where replicates do not differ at all
+
+
+@dataclass(frozen=True)
+class Readiness:
+    """How well trials tell mixtures apart on a loss.
+
+    Attributes:
+        name: The loss.
+        spread: Standard deviation of a trial's loss over mixtures.
+        noise: Standard deviation over seeds of one mixture; None without replicates.
+        ratio: Signal over noise; None without replicates.
+        low: Its 95% lower bound; None without replicates.
+    """
+
+    name: str
+    spread: float
+    noise: float | None = None
+    ratio: float | None = None
+    low: float | None = None
+
+    @property
+    def state(self) -> State:
+        """`ready`, `weak` or `noise`; `unknown` without replicates."""
+        if self.ratio is None or self.low is None:
+            return "unknown"
+        if self.ratio < LEAST:
+            return "noise"
+        return "ready" if self.low >= LEAST else "weak"
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the numbers as plain values."""
+        return {**asdict(self), "state": self.state}
+
+
+@dataclass(frozen=True)
+class Replicates:
+    """How many trials are of a mixture that was trained more than once, and of how many."""
+
+    trials: int
+    mixtures: int
+
+    @classmethod
+    def of(cls, trials: Trials) -> Replicates:
+        """Count the finished replicates, each size of model by itself."""
+        counts_K = np.bincount(_cells(trials.finished)[0])
+        again_K = counts_K[counts_K > 1]
+        return cls(int(again_K.sum()), len(again_K))
+
+    def describe(self) -> str:
+        """Say how many there are."""
+        if not self.trials:
+            return "no mixture was trained twice, so the noise of a trial is not known"
+        mixtures = "one mixture" if self.mixtures == 1 else f"{self.mixtures} mixtures"
+        return f"noise from {self.trials} trials of {mixtures}"
+
+
+def readiness_of(trials: Trials, losses_NM: Array, names: Sequence[str]) -> tuple[Readiness, ...]:
+    """Return how well finished trials tell mixtures apart on each loss.
+
+    Args:
+        trials: The finished trials; those of several sizes are compared within each.
+        losses_NM: Losses of these trials, or an objective of them.
+        names: Of the columns.
+    """
+    cell_N, size_N = _cells(trials)
+    between_M, within_M, freedom, each = _variances(losses_NM, cell_N, size_N)
+    if not freedom[1]:
+        spreads_M = np.sqrt(between_M / each)
+        return tuple(Readiness(n, float(s)) for n, s in zip(names, spreads_M, strict=True))
+    from scipy.stats import f as f_distribution
+
+    with np.errstate(divide="ignore", invalid="ignore"):
+        found_M = np.nan_to_num(between_M / within_M, nan=0.0, posinf=MOST**2)
+    sure_M = found_M / f_distribution.ppf(LEVEL, *freedom)
+    ratios_M, lows_M = (_ratio(values_M, each) for values_M in (found_M, sure_M))
+    noises_M = np.sqrt(within_M)
+    spreads_M = np.sqrt(np.maximum(between_M - within_M, 0.0) / each + within_M)
+    columns = zip(spreads_M, noises_M, ratios_M, lows_M, strict=True)
+    return tuple(
+        Readiness(name, *map(float, numbers)) for name, numbers in zip(names, columns, strict=True)
+    )
+
+
+def without_noise(objective: Objective, trials: Trials) -> Objective:
+    """Return the objective without those of its losses that are noise over these trials.
+
+    Raises:
+        ConfigError: No mixture was trained twice, or nothing is left of the objective.
+    """
+    done = trials.finished
+    if not Replicates.of(done).trials:
+        raise ConfigError(
+            "objective.leave_out: noise: no mixture was trained twice, so the noise of a trial is"
+            " not known; set design.replicates, or give tables with replicates"
+        )
+    losses_NM = done.with_targets(objective.measured).losses(objective.unit)
+    found = readiness_of(done, losses_NM, objective.measured)
+    return objective.without([one.name for one in found if one.state == "noise"])
+
+
+def _cells(trials: Trials) -> tuple[IntArray, IntArray]:
+    """Number each trial's mixture and size together, and its size; sizes count where trials share.
+
+    Returns:
+        Shape (N,) each.
+    """
+    sizes = trials.table.select("parameters", "tokens").rows()
+    if len(set(sizes)) > max(len(sizes) // 2, 1):  # nearly every trial has its own
+        sizes = [(0, 0)] * len(sizes)
+    numbers = {size: number for number, size in enumerate(dict.fromkeys(sizes))}
+    cells = list(zip(trials.mixtures, sizes, strict=True))
+    places = {cell: place for place, cell in enumerate(dict.fromkeys(cells))}
+    return np.array([places[cell] for cell in cells]), np.array([numbers[one] for one in sizes])
+
+
+def _variances(
+    losses_NM: Array, cell_N: IntArray, size_N: IntArray
+) -> tuple[Array, Array, tuple[int, int], float]:
+    """Return mean squares between and within mixtures, their degrees of freedom, trials of each.
+
+    Returns:
+        Both mean squares, shape (M,); K - S and N - K; and the number of trials of a mixture
+        that counts in the variance between mixtures, 1 where none was trained twice.
+    """
+    counts_K, means_KM = _means(losses_NM, cell_N)
+    counts_S, means_SM = _means(losses_NM, size_N)
+    within_NM, between_NM = losses_NM - means_KM[cell_N], (means_KM[cell_N] - means_SM[size_N])
+    freedom = (len(counts_K) - len(counts_S), len(cell_N) - len(counts_K))
+    size_K = np.zeros(len(counts_K), dtype=np.int64)
+    size_K[cell_N] = size_N
+    uneven = float((counts_K**2 / counts_S[size_K]).sum())
+    return (
+        (between_NM**2).sum(axis=0) / max(freedom[0], 1),
+        (within_NM**2).sum(axis=0) / max(freedom[1], 1),
+        freedom,
+        (len(cell_N) - uneven) / max(freedom[0], 1) or 1.0,
+    )
+
+
+def _means(losses_NM: Array, group_N: IntArray) -> tuple[IntArray, Array]:
+    counts_K = np.bincount(group_N)
+    sums_KM = np.zeros((len(counts_K), losses_NM.shape[1]))
+    np.add.at(sums_KM, group_N, losses_NM)
+    return counts_K, sums_KM / counts_K[:, None]
+
+
+def _ratio(found_M: Array, each: float) -> Array:
+    ratio_M: Array = np.minimum(np.sqrt(np.maximum(found_M - 1.0, 0.0) / each), MOST)
+    return ratio_M

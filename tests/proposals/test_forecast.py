@@ -1,0 +1,91 @@
+"""Any mixture is predicted, and the limits that it breaks are shown and refuse nothing."""
+
+from __future__ import annotations
+
+import pytest
+from made_fit import DOMAINS, fitted
+
+from mixopt.errors import MixtureError
+from mixopt.mixture import Mixture
+from mixopt.proposals import Question
+
+MOSTLY_CODE = Mixture({"code": 0.7, "prose": 0.2, "law": 0.1})
+INVENTORY = {"code": 1e9, "prose": 4e9, "law": 2e9}
+
+
+@pytest.fixture(scope="module")
+def fit():
+    return fitted("linear")
+
+
+def forecast(fit, mixture=MOSTLY_CODE, target=None, **asked):
+    return Question.of(fit, **asked).forecast(mixture, target)
+
+
+def test_losses_objective_and_gains_are_those_that_the_fit_predicts(fit):
+    found, said = forecast(fit).predicted, fit.predict([MOSTLY_CODE, Mixture.uniform(DOMAINS)])
+    losses = [loss.value for loss in found.losses.values()]
+    assert losses == pytest.approx(said.losses_NM[0].tolist(), abs=1e-6)
+    assert found.predicted_objective.value == pytest.approx(said.objective_N[0], abs=1e-6)
+    gain = found.gains["uniform"]
+    assert gain.value == pytest.approx(said.objective_N[1] - said.objective_N[0], abs=1e-5)
+    assert gain.low < gain.value < gain.high
+
+
+def test_another_target_is_predicted_without_another_fit(fit):
+    found = forecast(fit, target="*").predicted
+    assert found.objective == "the mean of code, prose, law and math"
+
+
+def test_epochs_beyond_a_limit_are_shown_with_the_number_and_not_refused(fit):
+    limits = {"max_epochs": 2}
+    found = forecast(fit, constraints=limits, inventory=INVENTORY, tokens=10e9)
+    assert found.predicted.epochs == {"code": 7.0, "prose": 0.5, "law": 0.5}
+    (line,) = found.broken
+    assert "'code': a weight of 0.7 of 10B tokens needs 7 epochs of its 1B tokens" in line
+    assert found.to_json()["broken"] == [line]
+
+
+def test_a_guardrail_that_is_broken_says_by_how_much(fit):
+    found = forecast(fit, constraints={"guardrails": "uniform"})
+    at_NM = fit.predict([MOSTLY_CODE, Mixture.uniform(DOMAINS)]).losses_NM
+    worse = at_NM[0, 2] - at_NM[1, 2]
+    assert (
+        f"law: predicted to be {worse:.4g} worse than uniform makes it; constraints.guardrails"
+        " allows 0.02"
+    ) in found.broken
+    assert not any(line.startswith("code:") for line in found.broken)
+
+
+def test_a_mixture_within_its_limits_breaks_none(fit):
+    found = forecast(fit, constraints={"bounds": {"code": [0, 0.7]}, "guardrails": "natural"})
+    assert [line for line in found.broken if "constraints.bounds" in line] == []
+    assert (
+        forecast(fit, Mixture.uniform(DOMAINS), constraints={"guardrails": "natural"}).broken == ()
+    )
+
+
+def test_a_mixture_far_from_all_trials_is_called_an_extrapolation():
+    corner = Mixture({"code": 0.0, "prose": 1.0, "law": 0.0})
+    near = fitted("linear")
+    trials = near.trials
+    kept = [row for row, w in enumerate(trials.weights()) if w[1] < 0.5]
+    inner = fitted(
+        "linear", trials=type(trials)(trials.table[kept], trials.domains, trials.targets)
+    )
+    warnings = forecast(inner, corner).predicted.warnings
+    assert any(w.startswith("the mixture is 0.") and "an extrapolation" in w for w in warnings)
+    assert forecast(inner, Mixture.uniform(DOMAINS)).predicted.warnings == ()
+
+
+@pytest.mark.parametrize(
+    ("weights", "message"),
+    [
+        ({"code": 0.5, "prose": 0.5}, "no weight of 'law': the fit has domains code, prose, law;"),
+        ({"code": 0.5, "pros": 0.5}, "unknown domain 'pros'; did you mean 'prose'?"),
+    ],
+)
+def test_other_domains_than_the_fit_has_are_one_line(fit, weights, message):
+    with pytest.raises(MixtureError) as error:
+        forecast(fit, Mixture(weights))
+    assert str(error.value).startswith(message)
