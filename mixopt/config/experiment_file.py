@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from mixopt.config.experiment import Config
+from mixopt.config.stated_sizes import size_faults, with_stated_sizes
 from mixopt.config.yaml_sections import Location, dump_sections, read_sections
 from mixopt.errors import did_you_mean
 from mixopt.system import (
@@ -41,7 +42,7 @@ def load_config(path: str | Path, overrides: Sequence[str] = (), *, trust: Trust
     sections = read_sections(path, Config, overrides, example=example, files=trust is True)
     for location, message in _inconsistencies(sections.values, trust):
         raise sections.mistake(location, message)
-    return sections.values
+    return with_stated_sizes(sections.values, trust=trust)
 
 
 def dump_config(config: Config) -> dict[str, Any]:
@@ -82,6 +83,7 @@ def _inconsistencies(config: Config, trust: Trust) -> Iterable[tuple[Location, s
     domains, targets = list(config.corpus.domains), list(config.evaluation)
     both = domains + targets
     yield from unusable_names(domains, targets)
+    yield from size_faults(config)
     for location, name in _names_of_evaluation_domains(config):
         if name not in both:
             yield location, f"unknown evaluation domain {name!r}{did_you_mean(name, both)}"
