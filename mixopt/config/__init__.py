@@ -50,6 +50,10 @@ if TYPE_CHECKING:
         Section as Section,
         Share as Share,
     )
+    from mixopt.config.stated_sizes import (
+        stated_tokens as stated_tokens,
+        with_stated_sizes as with_stated_sizes,
+    )
     from mixopt.config.validation_section import (
         BaselineConfig as BaselineConfig,
         ValidateConfig as ValidateConfig,
@@ -92,6 +96,7 @@ else:
                 "token_count",
             ],
             "validation_section": ["BaselineConfig", "ValidateConfig"],
+            "stated_sizes": ["stated_tokens", "with_stated_sizes"],
             "yaml_sections": ["Location", "dump_sections", "read_sections"],
         },
     )

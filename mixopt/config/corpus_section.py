@@ -31,6 +31,17 @@ class SourceConfig(Section):
     max_bytes: Positive | None = Field(
         None, description="stop after so many bytes of text; wins over corpus.max_bytes"
     )
+    tokens: Positive | None = Field(
+        None, description="tokens of the whole domain, of which the prepared text is a sample"
+    )
+    bytes: Positive | None = Field(
+        None, description="bytes of text of the whole domain, in place of tokens"
+    )
+
+    @property
+    def is_sized(self) -> bool:
+        """Whether the size of the whole domain is stated."""
+        return self.tokens is not None or self.bytes is not None
 
     def under(self, root: str | None) -> SourceConfig:
         """Return the same source with relative files under the folder `root`."""
@@ -48,6 +59,12 @@ class SourceConfig(Section):
             raise ValueError("give either 'environment' or 'path' (or 'data_files')")
         return self
 
+    @model_validator(mode="after")
+    def _one_size(self) -> SourceConfig:
+        if self.tokens is not None and self.bytes is not None:
+            raise ValueError("give tokens or bytes of the whole domain, not both")
+        return self
+
 
 def _under(root: str, files: str | list[str] | None) -> str | list[str] | None:
     if isinstance(files, list):
@@ -63,6 +80,11 @@ class CorpusConfig(Section):
     )
 
     domains: dict[str, SourceConfig] = Field(description="training domains by name", min_length=1)
+    inventory: str | None = Field(
+        None,
+        description="YAML file of the domains' sizes, `web: 5e9` (tokens) or `web: {bytes: 2e10}`"
+        " a line, in place of tokens and bytes; `mixopt count` writes one",
+    )
     tokenizer: str = Field(
         "bytes", description="bytes, bpe:<vocab>, or a Hugging Face name or folder"
     )

@@ -11,6 +11,7 @@ from typing import Any
 
 from mixopt.config.experiment import Config
 from mixopt.config.loss_choice import objective_faults
+from mixopt.config.stated_sizes import size_faults, with_stated_sizes
 from mixopt.config.yaml_sections import Location, dump_sections, read_sections
 from mixopt.errors import did_you_mean
 from mixopt.system import (
@@ -44,7 +45,7 @@ def load_config(path: str | Path, overrides: Sequence[str] = (), *, trust: Trust
     sections = read_sections(path, Config, overrides, example=example, files=trust is True)
     for location, message in _inconsistencies(sections.values, trust):
         raise sections.mistake(location, message)
-    return sections.values
+    return with_stated_sizes(sections.values, trust=trust)
 
 
 def dump_config(config: Config) -> dict[str, Any]:
@@ -88,6 +89,7 @@ def _inconsistencies(config: Config, trust: Trust) -> Iterable[tuple[Location, s
     for place, pattern, message in objective_faults(config.objective, both):
         yield (*place, *([] if pattern is None else [pattern])), message
     yield from _guarded(config, both)
+    yield from size_faults(config)
     for location, name in _names_of_domains(config):
         if name not in domains:
             yield location, f"unknown domain {name!r}{did_you_mean(name, domains)}"

@@ -6,9 +6,9 @@ A file is YAML with the fields that an experiment has. An error names the file, 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar
 
 from pydantic import ValidationError
 
@@ -19,29 +19,65 @@ from mixopt.errors import ConfigError, did_you_mean
 from mixopt.system import read_yaml
 
 Given = TypeVar("Given", bound=Section)
+Unit = Literal["tokens", "bytes"]  # what a size is of
 
 
 def read_inventory(
-    source: str | Path | Mapping[str, float], domains: Sequence[str]
+    source: str | Path | Mapping[str, Any],
+    domains: Sequence[str],
+    *,
+    tokens_per_byte: Mapping[str, float] | None = None,
 ) -> dict[str, int]:
     """Return the distinct tokens of each domain, in the order of `domains`.
 
     Args:
-        source: Tokens by domain, `{"web": 5e9, ...}`, or a YAML file of them.
+        source: Sizes by domain, `{"web": 5e9, ...}` (tokens), `{"web": {"bytes": 2e10}, ...}`, or
+            a YAML file of them.
         domains: Every domain that must be there.
+        tokens_per_byte: Of each domain's text, which turns bytes into tokens.
 
     Raises:
         ConfigError: The file cannot be read, or there are other domains or no numbers of tokens.
+    """
+    where = str(source) if isinstance(source, (str, Path)) else "inventory"
+    sizes = domain_sizes(source, domains)
+    for name in domains:
+        if name not in sizes:
+            raise ConfigError(f"{where}: domain {name!r} is missing; say how many tokens it has")
+        if sizes[name][0] == "bytes" and tokens_per_byte is None:
+            raise ConfigError(
+                f"{where}: {name}: bytes become tokens by a prepared corpus, and there is none"
+                " here; state tokens"
+            )
+    rates = tokens_per_byte or {}
+    return {
+        name: sizes[name][1] if sizes[name][0] == "tokens" else round(sizes[name][1] * rates[name])
+        for name in domains
+    }
+
+
+def domain_sizes(
+    source: str | Path | Mapping[str, Any], domains: Iterable[str]
+) -> dict[str, tuple[Unit, int]]:
+    """Return what is stated of each domain that has a size: `tokens` or `bytes`, and how many.
+
+    Args:
+        source: Sizes by domain, `{"web": 5e9}` or `{"web": {"bytes": 2e10}}`, or a YAML file.
+        domains: The domains that there are.
+
+    Raises:
+        ConfigError: The file cannot be read, has an unknown domain, or what is no size.
     """
     where, content = _content("inventory", source)
     if not isinstance(content, Mapping):
         raise ConfigError(
             f"{where}: expected a number of tokens for each domain, `web: 5e9` a line"
         )
+    known = list(domains)
     for name in content:
-        if name not in domains:
-            raise ConfigError(f"{where}: unknown domain {name!r}{did_you_mean(str(name), domains)}")
-    return {name: _tokens(content, name, where) for name in domains}
+        if name not in known:
+            raise ConfigError(f"{where}: unknown domain {name!r}{did_you_mean(str(name), known)}")
+    return {name: _size(content[name], name, where) for name in known if name in content}
 
 
 def read_constraints(source: str | Path | Mapping[str, Any]) -> ConstraintsConfig:
@@ -134,14 +170,22 @@ def _content(name: str, source: Any) -> tuple[str, Any]:
     return str(source), read_yaml(Path(source))
 
 
-def _tokens(content: Mapping[str, Any], name: str, where: str) -> int:
-    if name not in content:
-        raise ConfigError(f"{where}: domain {name!r} is missing; say how many tokens it has")
-    value = content[name]
+def _size(value: Any, name: str, where: str) -> tuple[Unit, int]:
+    if not isinstance(value, Mapping):
+        return "tokens", _whole(value, f"{where}: {name}", "tokens")
+    given = sorted(value)
+    if given not in (["bytes"], ["tokens"]):
+        found = ", ".join(map(str, given)) or "nothing"
+        raise ConfigError(f"{where}: {name}: give exactly one of tokens and bytes, got {found}")
+    unit: Unit = given[0]
+    return unit, _whole(value[unit], f"{where}: {name}.{unit}", unit)
+
+
+def _whole(value: Any, where: str, unit: Unit) -> int:
     try:
-        tokens = float(value)  # YAML takes 5e9 for a string
+        number = math.nan if isinstance(value, bool) else float(value)  # YAML takes 5e9 for text
     except (TypeError, ValueError, OverflowError):
-        tokens = math.nan
-    if not 1 <= tokens < 1e18:
-        raise ConfigError(f"{where}: {name}: {value!r} is no number of tokens, such as 5e9")
-    return value if isinstance(value, int) else int(tokens)
+        number = math.nan
+    if not 1 <= number < 1e18:
+        raise ConfigError(f"{where}: {value!r} is no number of {unit}, such as 5e9")
+    return value if isinstance(value, int) else int(number)

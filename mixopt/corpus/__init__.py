@@ -32,6 +32,10 @@ if TYPE_CHECKING:
     from mixopt.corpus.token_shards import TokenShards as TokenShards
     from mixopt.corpus.token_writer import TokenWriter as TokenWriter
     from mixopt.corpus.tokenizer import Tokenizer as Tokenizer, saved_tokenizer as saved_tokenizer
+    from mixopt.corpus.true_sizes import (
+        tokens_per_byte as tokens_per_byte,
+        true_inventory as true_inventory,
+    )
 else:
     __getattr__, __dir__ = lazy_names(
         __name__,
@@ -51,5 +55,6 @@ else:
             "token_shards": ["TokenShards"],
             "token_writer": ["TokenWriter"],
             "tokenizer": ["Tokenizer", "saved_tokenizer"],
+            "true_sizes": ["tokens_per_byte", "true_inventory"],
         },
     )

@@ -237,11 +237,13 @@ def _provenance(
     seed: int,
 ) -> dict[str, Any]:
     sources = {**config.domains, **evaluation}
+    sizes = {"tokens", "bytes"}  # stated of the whole domain: nothing here is made from them
     provenance: dict[str, Any] = {
         "mixopt": version("mixopt"),
         "seed": seed,
         "sources": {
-            text.name: sources[text.name].model_dump(exclude_defaults=True) | {"read": text.counts}
+            text.name: sources[text.name].model_dump(exclude_defaults=True, exclude=sizes)
+            | {"read": text.counts}
             for text in texts
         },
     }

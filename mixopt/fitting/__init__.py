@@ -73,7 +73,7 @@ if TYPE_CHECKING:
         read_regressor as read_regressor,
         select_targets as select_targets,
     )
-    from mixopt.fitting.repetition import Repetition as Repetition
+    from mixopt.fitting.repetition import OFTEN as OFTEN, Repetition as Repetition
     from mixopt.fitting.table_fit import fit_table as fit_table
     from mixopt.fitting.trivial_controls import controls as controls
 else:
@@ -134,7 +134,7 @@ else:
                 "read_regressor",
                 "select_targets",
             ],
-            "repetition": ["Repetition"],
+            "repetition": ["OFTEN", "Repetition"],
             "table_fit": ["fit_table"],
             "trivial_controls": ["controls"],
         },

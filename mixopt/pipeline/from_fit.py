@@ -9,7 +9,14 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from mixopt.config import ConstraintsConfig, ProposeConfig, RiskConfig
+from mixopt.config import (
+    ConstraintsConfig,
+    ProposeConfig,
+    RiskConfig,
+    read_inventory,
+    stated_tokens,
+)
+from mixopt.corpus import Corpus, tokens_per_byte
 from mixopt.errors import RunError
 from mixopt.fitting import ObjectiveLike
 from mixopt.mixture import Mixture
@@ -26,7 +33,7 @@ class Asked:
     Attributes:
         tokens: Length of the full run, for epochs and `max_epochs`.
         constraints: A YAML file of constraints.
-        inventory: A YAML file of distinct tokens by domain, in place of the corpus's.
+        inventory: A YAML file of distinct tokens by domain, in place of the run's.
         risk: How much being unsure counts.
     """
 
@@ -122,7 +129,7 @@ def _question(directory: Path, asked: Asked, trust: Trust) -> Question:
     return Question.of(
         fit,
         constraints=asked.constraints or limits,
-        inventory=asked.inventory or _corpus_inventory(directory),
+        inventory=_inventory(directory, asked.inventory, fit.domains, trust),
         tokens=asked.tokens,
         risk=asked.risk,
         search=search,
@@ -131,13 +138,21 @@ def _question(directory: Path, asked: Asked, trust: Trust) -> Question:
     )
 
 
-def _corpus_inventory(directory: Path) -> dict[str, int] | None:
-    """Return the tokens of each domain where the folder has a corpus, as that of a run has."""
-    from mixopt.corpus import Corpus
-
+def _inventory(
+    directory: Path, asked: Path | None, domains: Sequence[str], trust: Trust
+) -> dict[str, int] | None:
+    """Return the tokens of each domain that are asked for, or a run's, or those of a corpus."""
     path = directory / "corpus"
-    if (directory / "config.yaml").exists() and not path.exists():
+    corpus = Corpus.open(path, verify=False) if path.exists() else None
+    if asked is not None:
+        rates = None if corpus is None else tokens_per_byte(corpus)
+        return read_inventory(asked, domains, tokens_per_byte=rates)
+    if not (directory / "config.yaml").exists():
+        return None if corpus is None else corpus.inventory
+    run = load_run(directory, trust=trust)
+    known = stated_tokens(run.config.corpus.domains) if corpus is None else run.inventory
+    if known is None:
         raise RunError(
             f"{path}: is missing, and with it the tokens of the domains: give --inventory"
         )
-    return Corpus.open(path, verify=False).inventory if path.exists() else None
+    return known

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from mixopt.errors import ConfigError
 from mixopt.pipeline.refitting import fit_of, proposal_of
+from mixopt.pipeline.sample_size import run_shortages, say_shortages
 from mixopt.run_directory import (
     DESIGN,
     FIT,
@@ -67,6 +68,8 @@ def _design(run: Run, say: Say) -> None:
             f" {mixtures}; raise {field}, or lower fit.folds"
         )
     write_design(trials, run.path / "design.parquet")
+    if (short := say_shortages(run_shortages(run))) is not None:
+        say(f"design: warning: {short}")
     roles = [trial.role for trial in trials]
     counts = ", ".join(f"{roles.count(role)} {role}" for role in dict.fromkeys(roles))
     later = sum((run.config.design.rounds or [])[1:])
@@ -184,7 +187,12 @@ def _job(run: Run, tokens: int) -> Job:
     proxy = run.config.proxy
     target = simulated_target(proxy.simulate_epochs, tokens, run.config.propose.target_tokens)
     training = Training(
-        tokens, proxy.eval_every, proxy.eval_tokens, proxy.device, target_tokens=target
+        tokens,
+        proxy.eval_every,
+        proxy.eval_tokens,
+        proxy.device,
+        target_tokens=target,
+        inventory=None if target is None else run.inventory,
     )
     return Job(proxy.name, dict(proxy.options), run.path / "corpus", training)
 

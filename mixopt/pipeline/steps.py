@@ -185,7 +185,7 @@ class _Request:
         A user's own names the code that it trusts. One that is the record in the run directory
         itself may be somebody else's: only entry points are taken from it, unless it is trusted.
         """
-        from mixopt.config import load_config, plugins_named
+        from mixopt.config import load_config, plugins_named, with_stated_sizes
 
         out = Path(out)
         source = str(config) if isinstance(config, (str, Path)) else ""
@@ -194,6 +194,7 @@ class _Request:
             check_links(out)
         if isinstance(config, (str, Path)):
             config = load_config(config, overrides, trust=trust or not recorded)
+        config = with_stated_sizes(config)
         named = [(kind, name) for _, kind, name in plugins_named(config)]
         if recorded:
             for kind, name in named:

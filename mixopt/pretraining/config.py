@@ -272,9 +272,35 @@ def _inconsistencies(config: PretrainConfig) -> Iterable[tuple[Location, str]]:
         if text is not None:
             yield from unusable_names(list(text.domains), list(config.evaluation), section)
             yield from _unknown_names(config, list(text.domains))
+    yield from _sizes_that_count_for_nothing(config)
     if config.stream is not None:
         yield from _of_stream(config, config.stream)
     yield from _schedule(config)
+
+
+def _sizes_that_count_for_nothing(config: PretrainConfig) -> Iterable[tuple[Location, str]]:
+    """Find sizes of whole domains, which an experiment has and a pretraining run does not use."""
+    unused = "a pretraining run counts what it prepares; leave it out"
+    if config.corpus is not None and config.corpus.inventory is not None:
+        yield ("corpus", "inventory"), unused
+    sources: list[tuple[Location, SourceConfig, str, Sequence[str]]] = [
+        *(
+            (("corpus", "domains", name), source, unused, ("tokens", "bytes"))
+            for name, source in (config.corpus.domains if config.corpus else {}).items()
+        ),
+        *(
+            (("stream", "domains", name), source, "give tokens in place of bytes", ("bytes",))
+            for name, source in (config.stream.domains if config.stream else {}).items()
+        ),
+        *(
+            (("evaluation", name), source, "a target is not trained on", ("tokens", "bytes"))
+            for name, source in config.evaluation.items()
+        ),
+    ]
+    for location, source, message, fields in sources:
+        for field in fields:
+            if getattr(source, field) is not None:
+                yield (*location, field), message
 
 
 def _of_stream(config: PretrainConfig, stream: StreamConfig) -> Iterable[tuple[Location, str]]:

@@ -50,16 +50,18 @@ def corpus_section(run: Run) -> PageSection:
     corpus = run.corpus
     sources = {**run.config.corpus.domains, **run.config.evaluation}
     rows = [
-        _corpus_row(domain, corpus.natural.get(domain.name), sources)
+        _corpus_row(domain, run.natural.get(domain.name), run.inventory, sources)
         for domain in corpus.evaluation
     ]
     body = paragraph(
         f"Tokenizer: {corpus.tokenizer}, {count_text(corpus.vocab_size)} entries. Held-out"
-        " documents are never trained on; targets have no training text at all."
+        " documents are never trained on; targets have no training text at all. Shares are of the"
+        " whole domains; documents, tokens and text are what was prepared of them."
     )
-    columns = ("domain", "share", "documents", "tokens", "text", "held-out tokens", "source")
+    prepared = ("documents", "tokens", "text", "held-out tokens")
+    columns = ("domain", "share", "whole domain", *prepared, "source")
     styles = ["" if domain.train is not None else "weak" for domain in corpus.evaluation]
-    return PageSection("corpus", "Corpus", body + table(columns, rows, texts=[6], styles=styles))
+    return PageSection("corpus", "Corpus", body + table(columns, rows, texts=[7], styles=styles))
 
 
 def design_section(run: Run, pictures: Pictures) -> PageSection:
@@ -110,15 +112,19 @@ def fit_section(run: Run, pictures: Pictures) -> PageSection:
 
 
 def _corpus_row(
-    domain: Domain, natural: float | None, sources: dict[str, SourceConfig]
+    domain: Domain,
+    natural: float | None,
+    inventory: dict[str, int],
+    sources: dict[str, SourceConfig],
 ) -> tuple[str, ...]:
     source = _source(sources[domain.name])
     held_out = count_text(domain.validation.tokens)
     train = domain.train
     if train is None:
-        return (domain.name, "target", "", "", "", held_out, source)
+        return (domain.name, "target", "", "", "", "", held_out, source)
+    share, whole = share_text(natural or 0.0), short_count(inventory[domain.name])
     text = (count_text(train.documents), count_text(train.tokens), bytes_text(train.bytes))
-    return (domain.name, share_text(natural or 0.0), *text, held_out, source)
+    return (domain.name, share, whole, *text, held_out, source)
 
 
 def _source(source: SourceConfig) -> str:

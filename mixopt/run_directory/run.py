@@ -134,8 +134,14 @@ class Run:
 
     @property
     def inventory(self) -> dict[str, int]:
-        """Distinct tokens of each domain in the full run."""
-        return self.corpus.inventory
+        """Distinct tokens of each domain in the full run: as stated, or all that was prepared.
+
+        Raises:
+            ConfigError: A domain is stated to be smaller than what was prepared of it.
+        """
+        from mixopt.corpus import true_inventory
+
+        return true_inventory(self.config.corpus.domains, self.corpus, where=self.source)
 
     @property
     def natural(self) -> Mixture:
@@ -166,13 +172,19 @@ class Run:
 
     @property
     def repetition(self) -> Repetition:
-        """The corpus's inventory, and the tokens whose epochs the trials have."""
+        """What the trials repeat: the prepared text, or with simulated epochs pools of it.
+
+        A pool is a share of the whole domain, and all that was prepared where that is less.
+        """
         from mixopt.fitting import Repetition
 
         proxy, target = self.config.proxy, self.config.propose.target_tokens
-        simulated = target if proxy.simulate_epochs else None
-        counts = tuple(float(self.inventory[name]) for name in self.natural.domains)
-        return Repetition(counts, float(simulated or proxy.tokens))
+        sample, whole = self.corpus.inventory, self.inventory
+        if not proxy.simulate_epochs or target is None:
+            return Repetition(tuple(map(float, sample.values())), float(proxy.tokens))
+        longer = target / proxy.tokens
+        pools = tuple(min(float(whole[name]), sample[name] * longer) for name in sample)
+        return Repetition(pools, float(target))
 
     @property
     def collapsed(self) -> tuple[str, ...] | None:

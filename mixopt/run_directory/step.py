@@ -19,7 +19,7 @@ class Step:
     Attributes:
         name: What it is called on the command line and in `steps.json`.
         sections: Sections of the configuration that it depends on, beside those of the steps
-            before it.
+            before it; `sizes` are what `corpus` states of whole domains.
         outputs: Files and folders that it leaves.
         trials: Folder in which each of its trials has a file; None where it trains nothing.
         optional: Files and folders that it leaves where there is something to say.
@@ -83,7 +83,9 @@ RECOMMENDATION = "recommendation.yaml"
 LATER_PROPOSALS = "later_proposals"
 
 PREPARE = Step("prepare", ("seed", "corpus", "evaluation"), ("corpus",))
-DESIGN = Step("design", ("design", "constraints", "propose.target_tokens"), ("design.parquet",))
+DESIGN = Step(
+    "design", ("sizes", "design", "constraints", "propose.target_tokens"), ("design.parquet",)
+)
 SWEEP = Step(
     "sweep",
     ("proxy",),

@@ -1,7 +1,9 @@
 """What a step is called by, and in what two configurations differ.
 
 A step's fingerprint is a hash of the sections of the configuration that it depends on and of the
-step before it, so that a change of the objective does not invalidate the trials.
+step before it, so that a change of the objective does not invalidate the trials. The sizes that
+`corpus` states of whole domains are a section of their own: the design depends on them, and what is
+prepared does not.
 """
 
 from __future__ import annotations
@@ -14,14 +16,17 @@ from typing import Any
 from mixopt.run_directory.step import STEPS, Step, steps_before
 
 FORMAT = "mixopt/1"
+SIZES = "sizes"
 
 
 def step_fingerprints(content: Mapping[str, Any]) -> dict[str, str]:
     """Return the fingerprint of each step, by name, of a configuration as plain values."""
     found: dict[str, str] = {}
-    before = FORMAT
+    before, parted = FORMAT, _with_sizes_apart(content)
     for step in STEPS:
-        values = {section: _section(content, section.split(".")) for section in step.sections}
+        values = {section: _section(parted, section.split(".")) for section in step.sections}
+        if SIZES in values and not any((values[SIZES] or {}).values()):  # none are stated
+            del values[SIZES]
         text = before + json.dumps(values, sort_keys=True)
         before = found[step.name] = hashlib.sha256(text.encode()).hexdigest()[:16]
     return found
@@ -32,7 +37,14 @@ def step_differences(
 ) -> Iterator[tuple[str, Any, Any]]:
     """Yield the fields, with both values, that give a step another fingerprint."""
     sections = tuple(name for one in (*steps_before(step), step) for name in one.sections)
-    return (found for found in differences(before, now) if found[0].startswith(sections))
+    found = differences(_with_sizes_apart(before), _with_sizes_apart(now))
+    return (
+        (name.replace(f"{SIZES}.", "corpus.domains.", 1), there, here)
+        if name.startswith(SIZES)
+        else (name, there, here)
+        for name, there, here in found
+        if name.startswith(sections)
+    )
 
 
 def differences(before: Any, now: Any, name: str = "") -> list[tuple[str, Any, Any]]:
@@ -44,6 +56,23 @@ def differences(before: Any, now: Any, name: str = "") -> list[tuple[str, Any, A
             found += differences(before.get(key), now.get(key), inner)
         return found
     return [] if before == now else [(name, _short(before), _short(now))]
+
+
+def _with_sizes_apart(content: Mapping[str, Any]) -> dict[str, Any]:
+    """Move the sizes that are stated of domains out of `corpus`."""
+    corpus = content.get("corpus")
+    domains = corpus.get("domains") if isinstance(corpus, dict) else None
+    if not isinstance(corpus, dict) or not isinstance(domains, dict):
+        return dict(content)
+    if not all(isinstance(source, dict) for source in domains.values()):
+        return dict(content)
+    sizes = {name: _picked(source, stated=True) for name, source in domains.items()}
+    rest = {name: _picked(source, stated=False) for name, source in domains.items()}
+    return {**content, "corpus": {**corpus, "domains": rest}, SIZES: sizes}
+
+
+def _picked(source: dict[str, Any], *, stated: bool) -> dict[str, Any]:
+    return {k: value for k, value in source.items() if (k in ("tokens", "bytes")) == stated}
 
 
 def _section(content: Any, parts: Sequence[str]) -> Any:

@@ -6,7 +6,7 @@ depend on what it was trained beside, to rounding.
 
 A proxy that cuts its domains to pools where `Training.target_tokens` asks for it
 (mixopt.trials.simulated_epochs) says so by an attribute `simulates_epochs = True`; of another one,
-nobody may ask it.
+nobody may ask it. Pools are shares of `Training.inventory`, where that is given.
 """
 
 from __future__ import annotations
@@ -91,6 +91,8 @@ class Training:
         threads: Threads of one worker; 0 leaves it to the library.
         target_tokens: Length of the full run; each domain is repeated as often as there. None
             draws from all that a domain has.
+        inventory: With `target_tokens`, distinct tokens of each whole domain, where the corpus is a
+            sample of them; None where it is all that there is.
     """
 
     tokens: int
@@ -99,6 +101,7 @@ class Training:
     device: str = "auto"
     threads: int = 1
     target_tokens: int | None = None
+    inventory: dict[str, int] | None = None
 
 
 class Proxy(Protocol):

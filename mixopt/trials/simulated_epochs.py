@@ -10,6 +10,9 @@ same for all trials and lengths of training, so that a smaller pool is a subset 
 pool of 3.4 sequences is three, and a fourth that four of ten epochs have: epochs are exact to one
 sequence over the whole trial, however small the pool.
 
+Where the corpus is a sample, pools are shares of the whole domains, and all that there is of a
+domain where its sample is smaller than its pool.
+
 Shapes: P sequences of a pool, B sequences drawn.
 """
 
@@ -17,6 +20,7 @@ from __future__ import annotations
 
 import math
 import zlib
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -71,12 +75,14 @@ class SimulatedEpochs:
         target_tokens: Tokens of the full run.
         length: Tokens of a sequence that are trained on.
         option: The proxy's option that sets `length`, for messages.
+        inventory: Distinct tokens of each whole domain, where the corpus is a sample of it.
     """
 
     tokens: int
     target_tokens: int
     length: int
     option: str
+    inventory: Mapping[str, int] | None = None
 
     def pool(self, corpus: Corpus, name: str, sequences: int) -> Pool:
         """Return the pool of a domain.
@@ -89,7 +95,7 @@ class SimulatedEpochs:
         Raises:
             CorpusError: The pool would be smaller than one sequence.
         """
-        inventory = corpus.inventory[name]
+        inventory = (self.inventory or corpus.inventory)[name]
         share = min(self.tokens / self.target_tokens, 1.0)
         wanted = inventory * share / self.length
         if min(wanted, sequences) < 1:

@@ -13,7 +13,7 @@ Shapes: K members, D domains, S sequences of a trial, B sequences of a step, T t
 from __future__ import annotations
 
 import zlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -41,6 +41,7 @@ class TrialBatches:
         batch: int,
         length: int,
         target_tokens: int | None = None,
+        inventory: Mapping[str, int] | None = None,
     ) -> None:
         """Draw every trial's sequences; no text is read yet.
 
@@ -51,6 +52,7 @@ class TrialBatches:
             batch: Sequences of a step.
             length: Tokens of a sequence.
             target_tokens: Length of the full run whose epochs are simulated, if they are.
+            inventory: Distinct tokens of each whole domain; the corpus's when None.
 
         Raises:
             CorpusError: A domain has fewer tokens than one window of `length` + 1, or its pool
@@ -58,7 +60,7 @@ class TrialBatches:
         """
         self._shards = [training_shards(domain, length) for domain in corpus.domains]
         self._length = length
-        self._pools = make_pools(corpus, steps * batch * length, length, target_tokens)
+        self._pools = make_pools(corpus, steps * batch * length, length, target_tokens, inventory)
         self.domains = corpus.domain_names
         self._batch = batch
         self._window = length + 1
@@ -99,7 +101,11 @@ class TrialBatches:
 
 
 def make_pools(
-    corpus: Corpus, tokens: int, length: int, target_tokens: int | None
+    corpus: Corpus,
+    tokens: int,
+    length: int,
+    target_tokens: int | None,
+    inventory: Mapping[str, int] | None = None,
 ) -> dict[str, Pool]:
     """Return each domain's pool, or none where no epochs are simulated.
 
@@ -108,6 +114,7 @@ def make_pools(
         tokens: Training tokens of a trial, in whole steps.
         length: Tokens of a sequence.
         target_tokens: Length of the full run.
+        inventory: Distinct tokens of each whole domain; the corpus's when None.
 
     Raises:
         CorpusError: A domain has no training tokens, or a pool is smaller than one sequence.
@@ -115,7 +122,7 @@ def make_pools(
     if target_tokens is None:
         return {}
     option = "proxy.options.sequence_length"
-    simulated = SimulatedEpochs(tokens, target_tokens, length, option)
+    simulated = SimulatedEpochs(tokens, target_tokens, length, option, inventory)
     counts = {d.name: (training_shards(d, length).tokens - 1) // length for d in corpus.domains}
     return {name: simulated.pool(corpus, name, count) for name, count in counts.items()}
 

@@ -85,8 +85,8 @@ class DecoderProxy:
         """
         for domain in corpus.domains:
             training_shards(domain, self.size.sequence_length)
-        tokens = self._steps(training) * self.size.step_tokens
-        make_pools(corpus, tokens, self.size.sequence_length, training.target_tokens)
+        tokens, length = self._steps(training) * self.size.step_tokens, self.size.sequence_length
+        make_pools(corpus, tokens, length, training.target_tokens, training.inventory)
         device = resolve_device(training.device)
         rule = members_by_rule(self.size, corpus.vocab_size, device)
         setting = self._setting(rule, corpus, training)
@@ -120,6 +120,7 @@ class DecoderProxy:
             batch=size.batch,
             length=size.sequence_length,
             target_tokens=training.target_tokens,
+            inventory=training.inventory,
         )
         held_out = HeldOutWindows(corpus, size, training.eval_tokens, setting.device)
         with thread_limit(training.threads), memory_kept(setting.device):

@@ -53,7 +53,8 @@ class NgramProxy:
         Raises:
             CorpusError: A domain's pool is smaller than one window.
         """
-        make_pools(corpus, training.tokens, self.window, training.target_tokens)
+        target, inventory = training.target_tokens, training.inventory
+        make_pools(corpus, training.tokens, self.window, target, inventory)
         return 1
 
     def train(
@@ -90,6 +91,7 @@ class NgramProxy:
             window=self.window,
             rng=rng,
             target_tokens=training.target_tokens,
+            inventory=training.inventory,
         )
         curve = []
         for end in _ends(training):

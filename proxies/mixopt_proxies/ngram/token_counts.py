@@ -6,6 +6,7 @@ Shapes: T tokens, B windows, D domains.
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -59,6 +60,7 @@ def draw_tokens(
     window: int,
     rng: np.random.Generator,
     target_tokens: int | None = None,
+    inventory: Mapping[str, int] | None = None,
 ) -> tuple[IntArray, BoolArray]:
     """Draw the training tokens of one trial.
 
@@ -69,6 +71,7 @@ def draw_tokens(
         window: Tokens that are read in a row from one place.
         rng: Source of randomness.
         target_tokens: Length of the full run whose epochs are simulated, if they are.
+        inventory: Distinct tokens of each whole domain; the corpus's when None.
 
     Returns:
         Token ids, shape (tokens,), windows of all domains shuffled; and where a window starts.
@@ -79,7 +82,7 @@ def draw_tokens(
             window.
     """
     weights_D = mixture.over(corpus.domain_names).array
-    pools = make_pools(corpus, tokens, window, target_tokens)
+    pools = make_pools(corpus, tokens, window, target_tokens, inventory)
     pieces: list[IntArray] = []
     lengths: list[IntArray] = []
     for domain, count in zip(corpus.domains, split_tokens(weights_D, tokens), strict=True):
@@ -95,7 +98,11 @@ def draw_tokens(
 
 
 def make_pools(
-    corpus: Corpus, tokens: int, window: int, target_tokens: int | None
+    corpus: Corpus,
+    tokens: int,
+    window: int,
+    target_tokens: int | None,
+    inventory: Mapping[str, int] | None = None,
 ) -> dict[str, Pool]:
     """Return the pool of each domain that has tokens, or none where no epochs are simulated.
 
@@ -104,7 +111,8 @@ def make_pools(
     """
     if target_tokens is None:
         return {}
-    simulated = SimulatedEpochs(tokens, target_tokens, window, "proxy.options.window")
+    option = "proxy.options.window"
+    simulated = SimulatedEpochs(tokens, target_tokens, window, option, inventory)
     filled = [(d.name, d.train.tokens) for d in corpus.domains if d.train and d.train.tokens]
     return {name: simulated.pool(corpus, name, count // window) for name, count in filled}
 

@@ -1,0 +1,65 @@
+"""The true sizes of domains, of which a prepared corpus may be a sample.
+
+What the configuration states counts. `bytes` become tokens by the tokens per byte of what was
+prepared of the domain. Where nothing is stated, what was prepared is all that there is.
+
+A stated size below what was prepared is a mistake, but for a few percent: `mixopt count` estimates
+the size of compressed text, and what was read of a whole domain may then be a little more.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
+from mixopt.errors import ConfigError
+
+if TYPE_CHECKING:
+    from mixopt.config import SourceConfig
+    from mixopt.corpus.corpus import Corpus
+    from mixopt.corpus.token_shards import TokenShards
+
+ESTIMATED = 0.05  # by so much what was prepared may be more than an estimate
+
+
+def true_inventory(
+    sources: Mapping[str, SourceConfig], corpus: Corpus, *, where: str = ""
+) -> dict[str, int]:
+    """Return the distinct tokens of each whole domain, in the corpus's order.
+
+    Args:
+        sources: What is stated of each domain (mixopt.config.SourceConfig).
+        corpus: What was prepared of them.
+        where: The configuration's file, for messages.
+
+    Raises:
+        ConfigError: A domain is stated to be smaller than what was prepared of it.
+    """
+    prefix = f"{where}: " if where else ""
+    return {
+        domain.name: _tokens(domain.name, sources.get(domain.name), domain.train, prefix)
+        for domain in corpus.domains
+        if domain.train is not None
+    }
+
+
+def tokens_per_byte(corpus: Corpus) -> dict[str, float]:
+    """Return how many tokens a byte of text makes, by training domain."""
+    trained = {d.name: d.train for d in corpus.domains if d.train is not None}
+    return {name: train.tokens / max(train.bytes, 1) for name, train in trained.items()}
+
+
+def _tokens(name: str, source: SourceConfig | None, train: TokenShards, prefix: str) -> int:
+    if source is None or not source.is_sized:
+        return train.tokens
+    field = "tokens" if source.tokens is not None else "bytes"
+    stated = source.tokens if source.tokens is not None else source.bytes
+    prepared = train.tokens if field == "tokens" else train.bytes
+    assert stated is not None, "a sized source states one of the two"
+    if stated < (1 - ESTIMATED) * prepared:
+        raise ConfigError(
+            f"{prefix}corpus.domains.{name}.{field}: {stated} is less than the {prepared} that were"
+            f" prepared of it: state the size of the whole domain, {prepared} or more, or prepare"
+            " less with max_bytes"
+        )
+    return max(train.tokens, round(stated * train.tokens / max(prepared, 1)))

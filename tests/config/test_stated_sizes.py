@@ -1,0 +1,124 @@
+"""Sizes of whole domains: in the sources, or in a file, of all domains or of none."""
+
+import pytest
+import yaml
+
+from mixopt.config import dump_config, load_config, read_inventory, stated_tokens
+from mixopt.errors import ConfigError
+
+TOKENS = ["corpus.domains.code.tokens=3e9", "corpus.domains.prose.tokens=1_000_000_000"]
+
+
+def write(path, text):
+    path.write_text(text)
+    return str(path)
+
+
+def sizes(config):
+    return {name: (s.tokens, s.bytes) for name, s in config.corpus.domains.items()}
+
+
+def test_tokens_are_read_as_people_write_them(config_path):
+    config = load_config(config_path, TOKENS)
+    assert sizes(config) == {"code": (3_000_000_000, None), "prose": (1_000_000_000, None)}
+    assert stated_tokens(config.corpus.domains) == {"code": 3 * 10**9, "prose": 10**9}
+
+
+def test_a_file_of_sizes_becomes_part_of_the_configuration(config_path, tmp_path):
+    file = write(tmp_path / "sizes.yaml", "code: 5e9\nprose: {bytes: 2e10}\n")
+    config = load_config(config_path, [f"corpus.inventory={file}"])
+    assert sizes(config) == {"code": (5 * 10**9, None), "prose": (None, 2 * 10**10)}
+    assert "inventory" not in dump_config(config)["corpus"]
+    assert stated_tokens(config.corpus.domains) is None
+
+
+def test_a_record_of_the_configuration_needs_no_file(config_path, tmp_path):
+    file = tmp_path / "sizes.yaml"
+    write(file, "code: {tokens: 5e9}\nprose: 1e9\n")
+    config = load_config(config_path, [f"corpus.inventory={file}"])
+    file.unlink()
+    record = write(tmp_path / "record.yaml", yaml.safe_dump(dump_config(config)))
+    assert load_config(record) == config
+
+
+def test_the_file_may_have_the_domains_whose_source_states_none(config_path, tmp_path):
+    file = write(tmp_path / "sizes.yaml", "code: 5e9\n")
+    config = load_config(config_path, [f"corpus.inventory={file}", TOKENS[1]])
+    assert sizes(config) == {"code": (5 * 10**9, None), "prose": (10**9, None)}
+
+
+def test_the_file_of_an_untrusted_record_is_not_read(config_path, tmp_path):
+    file = write(tmp_path / "sizes.yaml", "code: 5e9\nprose: 1e9\n")
+    with pytest.raises(ConfigError, match=r"corpus.inventory: .*: a run's record has the sizes"):
+        load_config(config_path, [f"corpus.inventory={file}"], trust=False)
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        (TOKENS[:1], r"corpus.domains.prose: its size is not stated, and that of 'code' is: give"),
+        (
+            [*TOKENS, "corpus.domains.code.bytes=5"],
+            r"corpus.domains.code: give tokens or bytes of the whole domain, not both",
+        ),
+        ([TOKENS[0], "corpus.domains.prose.tokens=0"], r"prose.tokens: should be greater than 0"),
+        (
+            ["evaluation.help.tokens=5e9"],
+            r"evaluation.help.tokens: a target is not trained on, so its size counts for nothing",
+        ),
+        (["corpus.inventory=absent.yaml"], r"absent.yaml: not found"),
+    ],
+)
+def test_sizes_that_cannot_be_right_are_named(config_path, overrides, message):
+    with pytest.raises(ConfigError, match=message):
+        load_config(config_path, overrides)
+
+
+@pytest.mark.parametrize(
+    ("content", "overrides", "message"),
+    [
+        ("code: 5e9\n", [], r"sizes.yaml: domain 'prose' is missing; add its tokens or bytes"),
+        ("code: 1\nprose: 1\ncoed: 1\n", [], r"unknown domain 'coed'; did you mean 'code'"),
+        (
+            "code: {tokens: 1, bytes: 2}\nprose: 1\n",
+            [],
+            r"sizes.yaml: code: give exactly one of tokens and bytes, got bytes, tokens",
+        ),
+        ("code: {bits: 1}\nprose: 1\n", [], r"give exactly one of tokens and bytes, got bits"),
+        ("code: many\nprose: 1\n", [], r"sizes.yaml: code: 'many' is no number of tokens"),
+        ("code: {bytes: -1}\nprose: 1\n", [], r"code.bytes: -1 is no number of bytes, such as 5e9"),
+        ("code: true\nprose: 1\n", [], r"code: True is no number of tokens"),
+        ("- code\n", [], r"sizes.yaml: expected a number of tokens for each domain"),
+        (
+            "code: 2e9\nprose: 1e9\n",
+            TOKENS,
+            r"corpus.domains.code.tokens: 3000000000, and .*sizes.yaml has tokens: 2000000000",
+        ),
+        (
+            "code: {bytes: 3e9}\nprose: 1e9\n",
+            TOKENS,
+            r"corpus.domains.code.tokens: 3000000000, and .*sizes.yaml has bytes: 3000000000 of it",
+        ),
+    ],
+)
+def test_a_file_that_cannot_be_right_is_named(config_path, tmp_path, content, overrides, message):
+    file = write(tmp_path / "sizes.yaml", content)
+    with pytest.raises(ConfigError, match=message):
+        load_config(config_path, [f"corpus.inventory={file}", *overrides])
+
+
+def test_a_file_may_repeat_what_a_source_states(config_path, tmp_path):
+    file = write(tmp_path / "sizes.yaml", "code: 3e9\nprose: 1e9\n")
+    config = load_config(config_path, [f"corpus.inventory={file}", *TOKENS])
+    assert sizes(config)["code"] == (3 * 10**9, None)
+
+
+def test_bytes_become_tokens_where_a_corpus_says_how():
+    stated = {"code": {"bytes": 4_000_000_000}, "prose": 7}
+    rates = {"code": 0.25, "prose": 0.5}
+    assert read_inventory(stated, ["code", "prose"], tokens_per_byte=rates) == {
+        "code": 10**9,
+        "prose": 7,
+    }
+    with pytest.raises(ConfigError, match="inventory: code: bytes become tokens by a prepared"):
+        read_inventory(stated, ["code", "prose"])

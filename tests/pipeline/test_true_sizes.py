@@ -1,0 +1,196 @@
+"""Natural shares, epochs and caps are of the stated sizes, and what was prepared is a sample."""
+
+import re
+
+import pytest
+import yaml
+
+from mixopt.config import load_config
+from mixopt.errors import ConfigError, InfeasibleError, RunError
+from mixopt.pipeline import Asked, propose_from, steps
+from mixopt.run_directory import Run, load_run
+from mixopt.trials import Training
+
+SIZES = {"code": 6_000_000, "prose": 1_000_000}
+STATED = [f"corpus.domains.{name}.tokens={tokens}" for name, tokens in SIZES.items()]
+LONG = "propose.target_tokens=4000000"
+
+
+@pytest.fixture(scope="module")
+def prepared(experiment, tmp_path_factory) -> Run:
+    """A prepared run that states no sizes."""
+    folder = tmp_path_factory.mktemp("sized")
+    (folder / "tiny.yaml").write_text(experiment)
+    return steps.prepare(folder / "tiny.yaml", folder / "run")
+
+
+def of(prepared: Run, *overrides: str) -> Run:
+    """The prepared run under other values."""
+    return Run(prepared.path, load_config(prepared.source, overrides), prepared.source)
+
+
+def test_without_stated_sizes_the_prepared_text_is_all_that_there_is(prepared):
+    assert prepared.inventory == prepared.corpus.inventory
+
+
+def test_natural_shares_are_of_the_stated_sizes(prepared):
+    run = of(prepared, *STATED)
+    assert run.inventory == SIZES
+    assert dict(run.natural) == pytest.approx({"code": 6 / 7, "prose": 1 / 7})
+
+
+def test_bytes_become_tokens_at_the_rate_of_what_was_prepared(prepared):
+    run = of(prepared, *(line.replace("tokens", "bytes") for line in STATED))
+    for domain in run.corpus.domains:
+        rate = domain.train.tokens / domain.train.bytes
+        assert run.inventory[domain.name] == round(SIZES[domain.name] * rate)
+
+
+def test_caps_on_epochs_are_of_the_stated_sizes(prepared):
+    run = of(prepared, *STATED, "constraints.max_epochs=2", LONG)
+    assert run.constraints.upper_D.tolist() == [1.0, 0.5]
+    with pytest.raises(InfeasibleError, match="max_epochs"):
+        _ = of(prepared, "constraints.max_epochs=1", LONG).constraints
+
+
+def test_the_radius_is_around_the_shares_of_the_stated_sizes(prepared):
+    run = of(prepared, *STATED, "constraints.radius={tv: 0.1}")
+    assert dict(run.constraints.radius.reference) == pytest.approx(dict(run.natural))
+
+
+def test_a_size_below_what_was_prepared_is_refused_with_both_numbers(prepared):
+    held = prepared.corpus.inventory["code"]
+    run = of(prepared, "corpus.domains.code.tokens=5000", "corpus.domains.prose.tokens=1e9")
+    message = rf"tiny.yaml: corpus.domains.code.tokens: 5000 is less than the {held} that were pre"
+    with pytest.raises(ConfigError, match=message):
+        _ = run.inventory
+    run = of(prepared, "corpus.domains.code.bytes=5000", "corpus.domains.prose.tokens=1e9")
+    with pytest.raises(ConfigError, match=r"corpus.domains.code.bytes: 5000 is less than the"):
+        _ = run.inventory
+
+
+def test_an_estimate_that_is_a_little_low_gives_what_was_prepared(prepared):
+    held = prepared.corpus.inventory["code"]
+    stated = f"corpus.domains.code.tokens={round(0.97 * held)}"
+    run = of(prepared, stated, "corpus.domains.prose.tokens=1e9")
+    assert run.inventory["code"] == held
+
+
+def test_trials_without_simulated_epochs_repeat_the_sample(prepared):
+    known = of(prepared, *STATED, LONG).repetition
+    assert known.inventory == tuple(map(float, prepared.corpus.inventory.values()))
+    assert known.tokens == 20_000
+
+
+def test_trials_with_simulated_epochs_repeat_pools_of_the_whole_domains(prepared):
+    known = of(prepared, *STATED, LONG, "proxy.simulate_epochs=true").repetition
+    assert (known.inventory, known.tokens) == (tuple(map(float, SIZES.values())), 4_000_000)
+
+
+def test_a_sample_smaller_than_its_pool_is_what_is_repeated(prepared):
+    huge = [line + "00000" for line in STATED]
+    run = of(prepared, *huge, LONG, "proxy.simulate_epochs=true")
+    held = prepared.corpus.inventory
+    assert run.repetition.inventory == tuple(held[name] * 200.0 for name in SIZES)
+
+
+def test_a_design_is_made_again_for_another_size_and_the_corpus_is_kept(
+    config_path, tmp_path, monkeypatch
+):
+    out = tmp_path / "run"
+    steps.prepare(config_path, out)
+    before = steps.design(config_path, out).design[0].mixture["code"]
+    index = (out / "corpus" / "index.json").read_bytes()
+    with pytest.raises(RunError, match=r"'design' was made from another .*code.tokens is absent"):
+        steps.design(config_path, out, overrides=STATED)
+    monkeypatch.setattr("mixopt.pipeline.steps.STEPS", steps.STEPS[:2])
+    done = steps.run(config_path, out, overrides=STATED, redo="design")
+    assert (out / "corpus" / "index.json").read_bytes() == index
+    natural = next(trial for trial in done.design if trial.name == "natural")
+    assert natural.mixture["code"] == pytest.approx(6 / 7)
+    assert before == pytest.approx(done.corpus.natural["code"])
+    assert before != pytest.approx(6 / 7)
+
+
+def test_the_content_of_the_file_counts_and_not_its_path(prepared, tmp_path):
+    (tmp_path / "a.yaml").write_text(yaml.safe_dump(SIZES))
+    run = of(prepared, f"corpus.inventory={tmp_path / 'a.yaml'}")
+    for step in ("prepare", "design"):
+        assert run.fingerprint(step) == of(prepared, *STATED).fingerprint(step)
+    assert run.fingerprint("prepare") == prepared.fingerprint("prepare")
+    assert run.fingerprint("design") != prepared.fingerprint("design")
+
+
+def test_a_sample_that_is_small_for_the_proxy_is_said_before_training(prepared, tmp_path):
+    said: list[str] = []
+    asked = [*STATED, "proxy.tokens=3000000", LONG]
+    out = steps.prepare(prepared.source, tmp_path / "run", overrides=asked).path
+    steps.design(prepared.source, out, overrides=asked, say=said.append)
+    line = next(line for line in said if "what was prepared is small" in line)
+    held = prepared.corpus.inventory
+    times = {name: f"{name} {3_000_000 / held[name]:.1f} times at a weight of 1" for name in held}
+    assert all(text in line for text in times.values())
+    assert "lower proxy.tokens" in line
+
+
+def test_a_sample_that_is_large_enough_is_not_spoken_of(prepared, tmp_path):
+    said: list[str] = []
+    out = steps.prepare(prepared.source, tmp_path / "run", overrides=STATED).path
+    steps.design(prepared.source, out, overrides=STATED, say=said.append)
+    assert not any("small for proxy.tokens" in line for line in said)
+
+
+@pytest.fixture(scope="module")
+def finished(experiment, text_files, tmp_path_factory) -> Run:
+    """Three tiny domains with stated sizes, to the end."""
+    folder = tmp_path_factory.mktemp("three")
+    sizes = {"code": 5_000_000, "prose": 4_000_000, "help": 1_000_000}
+    domains = {n: {"path": str(text_files[n]), "tokens": tokens} for n, tokens in sizes.items()}
+    content = yaml.safe_load(experiment)
+    content["corpus"]["domains"] = domains
+    del content["evaluation"]
+    content["fit"]["regressors"] = ["linear"]
+    content["constraints"] = {"max_epochs": 2}
+    content["propose"]["target_tokens"] = 10_000_000
+    content["proxy"]["simulate_epochs"] = True
+    (folder / "three.yaml").write_text(yaml.safe_dump(content))
+    return steps.run(folder / "three.yaml", folder / "run")
+
+
+def test_a_run_keeps_to_epochs_of_the_stated_sizes(finished):
+    proposal = finished.proposal
+    assert dict(proposal.natural) == pytest.approx({"code": 0.5, "prose": 0.4, "help": 0.1})
+    assert proposal.epochs == pytest.approx(
+        {name: w * 1e7 / finished.inventory[name] for name, w in proposal.mixture.items()}, abs=1e-4
+    )
+    assert max(proposal.epochs.values()) <= 2 + 1e-6
+
+
+def test_the_page_shows_whole_domains_beside_what_was_prepared(finished):
+    page = (finished.path / "report.html").read_text()
+    row = next(line for line in re.split("<tr", page) if "help.jsonl" in line)
+    assert "<td>1M</td>" in row
+    assert "10.0%" in row
+
+
+def test_another_question_to_the_run_is_of_the_stated_sizes(finished):
+    assert dict(propose_from(finished.path).natural) == pytest.approx(dict(finished.natural))
+
+
+def test_sizes_in_bytes_are_asked_for_in_the_corpus_s_tokens(finished, tmp_path):
+    (tmp_path / "sizes.yaml").write_text("code: {bytes: 5e6}\nprose: 1e6\nhelp: 1e6\n")
+    found = propose_from(finished.path, asked=Asked(inventory=tmp_path / "sizes.yaml"))
+    assert 0.7 < found.natural["code"] < 0.75
+
+
+def test_a_run_that_was_moved_needs_no_file(config_path, tmp_path):
+    (tmp_path / "sizes.yaml").write_text(yaml.safe_dump(SIZES))
+    asked = [f"corpus.inventory={tmp_path / 'sizes.yaml'}"]
+    out = steps.prepare(config_path, tmp_path / "run", overrides=asked).path
+    (tmp_path / "sizes.yaml").unlink()
+    moved = out.rename(tmp_path / "elsewhere")
+    assert load_run(moved).inventory == SIZES
+
+
+def test_workers_are_given_the_stated_sizes():
+    assert Training(1, target_tokens=2, inventory={"a": 1}).inventory == {"a": 1}
