@@ -237,7 +237,7 @@ class Law:
         """Return RegMix's Dirichlet draws."""
         natural = NATURAL.over(self.domains)
         limits = design_constraints(DesignConfig(), natural)
-        return sample_mixtures(DesignConfig(trials=MANY), natural, limits, seed=seed)[:count]
+        return sample_mixtures(DesignConfig(rounds=[MANY]), natural, limits, seed=seed)[:count]
 
     def train(self, weights_ND: Array, seed: int) -> Trials:
         """Return trials with noise, the same for the same place in the table and seed."""
