@@ -275,7 +275,7 @@ corpus:
     one: {{path: {folder}/one.jsonl}}
     two: {{path: {folder}/two.jsonl}}
     three: {{path: {folder}/three.jsonl}}
-design: {{trials: {trials}, replicates: 2, max_usage: null}}
+design: {{trials: {trials}, rounds: off, replicates: 2, max_usage: null}}
 proxy: {{name: "bench_tracking:Nothing", tokens: 1000, eval_tokens: 1024}}
 sweep: {{workers: 2}}
 objective: {{target: one}}

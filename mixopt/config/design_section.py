@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import Field, model_validator
+from pydantic import BeforeValidator, Field, model_validator
 
 from mixopt.config.section import Count, Positive, Section, Share
 
 Anchor = Literal["natural", "uniform"]
+LEAST_IN_ROUNDS = 24  # trials from which on a design has rounds unless it says otherwise
 
 
 def _all_anchors() -> list[Anchor]:
     return ["natural", "uniform"]
+
+
+def _none_if_off(rounds: Any) -> Any:
+    """Read `off`, which YAML reads as false, as a list without rounds."""
+    return [] if rounds is False or rounds == "off" else rounds
 
 
 class DesignConfig(Section):
@@ -46,14 +52,14 @@ class DesignConfig(Section):
     replicates: Count = Field(
         3, description="further seeds of the uniform mixture, which give the noise of a trial"
     )
-    rounds: list[Positive] | None = Field(
+    rounds: Annotated[list[Positive] | None, BeforeValidator(_none_if_off)] = Field(
         None,
-        min_length=1,
-        description="sampled mixtures first, then how many are chosen in each later round, by a "
-        "fit on those before it (mixopt.pipeline.rounds); they add up to `trials`",
+        description="mixtures of the first round, then how many are chosen in each later one, by a "
+        "fit on those before it (mixopt.pipeline.rounds); they add up to `trials`. When absent a "
+        "half and two quarters of 24 trials or more; off: one round",
     )
-    acquisition: Literal["expected_improvement", "variance"] | None = Field(
-        None, description="how later rounds are chosen; expected_improvement when absent"
+    acquisition: Literal["knowledge_gradient", "expected_improvement", "variance"] | None = Field(
+        None, description="how later rounds are chosen; knowledge_gradient when absent"
     )
     acquisition_regressor: str | None = Field(
         None, description="what later rounds are chosen by; the best of fit.regressors when absent"
@@ -63,22 +69,32 @@ class DesignConfig(Section):
     )
 
     @property
+    def planned_rounds(self) -> tuple[int, ...]:
+        """Mixtures of each round, anchors and replicates not counted."""
+        if self.rounds:
+            return tuple(self.rounds)
+        if self.rounds is not None or self.trials < LEAST_IN_ROUNDS:
+            return (self.trials,)
+        quarter = self.trials // 4
+        return (self.trials - 2 * quarter, quarter, quarter)
+
+    @property
     def first_round(self) -> int:
-        """Sampled mixtures before any is chosen by a fit."""
-        return self.rounds[0] if self.rounds else self.trials
+        """Mixtures before any is chosen by a fit."""
+        return self.planned_rounds[0]
 
     @model_validator(mode="after")
     def _rounds(self) -> DesignConfig:
-        later = ("acquisition", "acquisition_regressor", "stop_gain")
-        for name in later if len(self.rounds or ()) < 2 else ():
-            if getattr(self, name) is not None:
-                raise ValueError(f"{name} is for rounds after the first: give design.rounds")
         total = sum(self.rounds) if self.rounds else self.trials
         if "trials" in self.model_fields_set and self.trials != total:
             raise ValueError(
                 f"rounds add up to {total}, and trials is {self.trials}: leave trials out"
             )
         object.__setattr__(self, "trials", total)
+        later = ("acquisition", "acquisition_regressor", "stop_gain")
+        for name in later if len(self.planned_rounds) < 2 else ():
+            if getattr(self, name) is not None:
+                raise ValueError(f"{name} is for rounds after the first: give design.rounds")
         return self
 
     @model_validator(mode="after")

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
         trial_seeds as trial_seeds,
     )
     from mixopt.designs.next_batch import (
+        Acquisition as Acquisition,
         Batch as Batch,
         choose_batch as choose_batch,
         draw_candidates as draw_candidates,
@@ -24,7 +25,7 @@ else:
         __name__,
         {
             "first_round": ["design_constraints", "make_design", "sample_mixtures", "trial_seeds"],
-            "next_batch": ["Batch", "choose_batch", "draw_candidates"],
+            "next_batch": ["Acquisition", "Batch", "choose_batch", "draw_candidates"],
             "surrogate": ["Surrogate", "fit_surrogate"],
         },
     )

@@ -3,6 +3,9 @@
 A belief is a normal distribution of the objective over some mixtures together: means, and the
 directions in which all of them may be off at once. The batch is chosen one mixture after another.
 
+- Knowledge gradient (mixopt.designs.knowledge_gradient): the mixture whose trial, with those of
+  the batch, is expected to lower the least predicted value most. What counts is the proposal that
+  follows, not the best of the trials.
 - Expected improvement: the mixture whose true value, over draws of the belief, is expected to fall
   furthest below the best of those that are trained or already in the batch. Draws are joint, so a
   neighbour of what is in the batch gains nothing more; and the best trained mixture is found anew
@@ -24,6 +27,7 @@ from mixopt.system import Array, BoolArray
 
 DRAWS = 512
 NEAR = 0.1  # share of the mixtures, by predicted value, that count as near the optimum
+ROUNDING = 1e-12  # part of the largest eigenvalue below which a direction is none
 LEAST = 64  # mixtures that do at any rate
 
 
@@ -38,6 +42,14 @@ class Belief:
 
     means_K: Array
     directions_RK: Array
+
+    @classmethod
+    def of(cls, means_K: Array, covariance_KK: Array) -> Belief:
+        """Return a belief of this covariance; what rounding makes negative counts as 0."""
+        values_R, vectors_KR = np.linalg.eigh(covariance_KK)
+        kept_R = values_R > values_R.max() * ROUNDING
+        directions_RK = np.sqrt(values_R[kept_R])[:, None] * vectors_KR.T[kept_R]
+        return cls(means_K, np.asarray(directions_RK, dtype=np.float64))
 
     def draws(self, seed: int) -> Array:
         """Return draws of the truth, shape (S, K)."""

@@ -18,18 +18,21 @@ import numpy as np
 
 from mixopt.constraints import Allowed
 from mixopt.designs.acquisition import (
+    Belief,
     choose_by_improvement,
     choose_by_variance,
     expected_gain,
     improvement,
 )
 from mixopt.designs.dirichlet import SAME
+from mixopt.designs.knowledge_gradient import choose_by_knowledge
 from mixopt.designs.surrogate import Surrogate
 from mixopt.errors import DesignError
 from mixopt.proposals import Problem, search
-from mixopt.system import Array, IntArray
+from mixopt.system import Array, BoolArray, IntArray
 
-Acquisition = Literal["expected_improvement", "variance"]
+Acquisition = Literal["knowledge_gradient", "expected_improvement", "variance"]
+DEFAULT: Acquisition = "knowledge_gradient"
 SAMPLES, AVERAGE = 4_000, 32  # of the search for the predicted optimum
 CENTERS = 4  # best trials that candidates are drawn around
 KNOWN = 128  # trained mixtures that count, the best by prediction
@@ -48,7 +51,8 @@ class Batch:
         weights_BD: The mixtures.
         proposal_D: The mixture that is predicted best so far.
         predicted: Its predicted objective.
-        gain: How far the best of the batch is expected to fall below the proposal, at most.
+        gain: How far the best of the batch is expected to fall below the proposal, at most; by
+            knowledge gradient, how far the proposal that follows is.
         regressor: Name of the regressor that they were chosen by.
     """
 
@@ -64,7 +68,7 @@ def choose_batch(
     candidates_KD: Array,
     count: int,
     *,
-    acquisition: Acquisition = "expected_improvement",
+    acquisition: Acquisition = DEFAULT,
     taken_ND: Array | None = None,
     seed: int = 0,
 ) -> Batch:
@@ -74,7 +78,8 @@ def choose_batch(
         surrogate: A regressor fitted on the trials so far.
         candidates_KD: Allowed mixtures; the one that is predicted best is the proposal.
         count: How many to choose, B.
-        acquisition: By expected improvement, or by variance near the predicted optimum.
+        acquisition: By knowledge gradient, by expected improvement, or by variance near the
+            predicted optimum.
         taken_ND: Mixtures that are not tried again; those of the fit when None.
         seed: Of the draws.
 
@@ -94,16 +99,12 @@ def choose_batch(
     open_K = np.concatenate([fresh_K, np.zeros(len(known_ND), dtype=np.bool_)])
     trained_K = np.arange(len(open_K)) >= len(candidates_KD)
     proposal = int(np.argmin(belief.means_K[: len(candidates_KD)]))
-    draws_SK = belief.draws(seed)
-    if acquisition == "variance":
-        chosen = choose_by_variance(belief, open_K, count)
-    else:
-        chosen = choose_by_improvement(draws_SK, trained_K, open_K, count)
+    chosen, gain = _chosen(surrogate, belief, open_K, trained_K, count, acquisition, proposal, seed)
     return Batch(
         weights_BD=candidates_KD[chosen],
         proposal_D=candidates_KD[proposal],
         predicted=float(belief.means_K[proposal]),
-        gain=expected_gain(draws_SK, proposal, chosen),
+        gain=gain,
         regressor=surrogate.name,
     )
 
@@ -128,7 +129,7 @@ def draw_candidates(
     rng = np.random.default_rng([seed, 3])
     best_ND = _best(surrogate)[:CENTERS]
     problem = Problem(surrogate.regressor, surrogate.objective, allowed, natural_D, best_ND)
-    found = search(problem, "simulation", samples=SAMPLES, average=AVERAGE, seed=seed)
+    found = search(problem, "auto", samples=SAMPLES, average=AVERAGE, seed=seed)
     uniform_D = np.full_like(natural_D, 1.0 / len(natural_D))
     drawn_KD = np.vstack(
         [
@@ -144,6 +145,27 @@ def draw_candidates(
         children_KD = _cleaned(_moved(parents_PD, rng), allowed, minimum)
         inside_KD = _distinct(np.vstack([inside_KD, children_KD]))
     return inside_KD
+
+
+def _chosen(
+    surrogate: Surrogate,
+    belief: Belief,
+    open_K: BoolArray,
+    trained_K: BoolArray,
+    count: int,
+    acquisition: Acquisition,
+    proposal: int,
+    seed: int,
+) -> tuple[list[int], float]:
+    """Return the positions of a batch, and what it is expected to gain."""
+    if acquisition == "knowledge_gradient":
+        return choose_by_knowledge(belief, surrogate.noise, open_K, count, seed)
+    draws_SK = belief.draws(seed)
+    if acquisition == "variance":
+        chosen = choose_by_variance(belief, open_K, count)
+    else:
+        chosen = choose_by_improvement(draws_SK, trained_K, open_K, count)
+    return chosen, expected_gain(draws_SK, proposal, chosen)
 
 
 def _best(surrogate: Surrogate) -> Array:

@@ -1,12 +1,13 @@
 """A regressor fitted on the trials so far, and what it believes of mixtures that are not tried yet.
 
-Where the regressor says how sure it is of each prediction, that is used; mixtures near each other
-are taken to be off together, by a Matern kernel on the square roots of the weights. A regressor
-that says nothing, or the same everywhere, is fitted again on resampled trials, and the ways in
-which the refits disagree are the ways in which it may be off.
+Where the regressor says how sure it is of mixtures together (`covariance`), that is what is
+believed. Where it says only how sure it is of each prediction, mixtures near each other are taken
+to be off together, by a Matern kernel on the square roots of the weights. A regressor that says
+nothing, or the same everywhere, is fitted again on resampled trials, and the ways in which the
+refits disagree are the ways in which it may be off.
 
-What a regressor says is of a new trial, noise included. The noise is taken out: what replicates
-differ by, and no more than the least deviation at a mixture that was trained.
+What a regressor says of one prediction is of a new trial, noise included. The noise is taken out:
+what replicates differ by, and no more than the least deviation at a mixture that was trained.
 
 Shapes: N trials, D domains, M measured losses, K mixtures, B refits, R directions.
 """
@@ -31,6 +32,7 @@ from mixopt.fitting import (
     predict_with_std,
     replicate_spread,
     select_targets,
+    supports_covariance,
 )
 from mixopt.objective import Objective
 from mixopt.system import Array, Update, no_progress
@@ -80,10 +82,40 @@ class Surrogate:
 
     def believe(self, weights_KD: Array) -> Belief:
         """Return what the fit holds of the objective at some mixtures together."""
+        if supports_covariance(self.regressor):
+            return Belief.of(self.values(weights_KD), self._covariance(weights_KD))
         if self._refits:
             return Belief(self.values(weights_KD), self._disagreement(weights_KD))
         means_K, stds_K = self.moments(weights_KD)
         return Belief(means_K, _together(weights_KD) * stds_K)
+
+    @cached_property
+    def noise(self) -> float:
+        """Deviation of a trial's objective about its mixture's: of replicates, or as is claimed."""
+        measured = replicate_spread(self.objective.value(self.losses_NM), self.mixtures)
+        if measured is not None:
+            return measured[0]
+        stds_NM = predict_with_std(self.regressor, self.weights_ND)[1]
+        least_M = stds_NM.reshape(self.losses_NM.shape).min(axis=0)
+        # One target's error is independent of another's here, as it is in a covariance.
+        return float(np.sqrt(((self.objective.pieces() * least_M) ** 2).sum(axis=1)).max())
+
+    def _covariance(self, weights_KD: Array) -> Array:
+        """Return the covariance of the objective, shape (K, K).
+
+        Of an objective that is the largest of several sums, each mixture has the one that is
+        largest there, and two sums are off independently.
+        """
+        assert supports_covariance(self.regressor)
+        pieces_PM = self.objective.pieces()
+        losses = np.asarray(self.regressor.predict(weights_KD), dtype=np.float64)
+        active_K = (losses.reshape(len(weights_KD), -1) @ pieces_PM.T).argmax(axis=1)
+        total_KK = np.zeros((len(weights_KD), len(weights_KD)))
+        for piece in np.unique(active_K):
+            rows = np.flatnonzero(active_K == piece)
+            own = self.regressor.covariance(weights_KD[rows], pieces_PM[piece])
+            total_KK[np.ix_(rows, rows)] = own
+        return total_KK
 
     def _claimed(self, weights_KD: Array) -> tuple[Array, Array]:
         """Return the predicted objective of new trials, and the deviation that is claimed."""

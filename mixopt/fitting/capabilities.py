@@ -3,6 +3,7 @@
 | ability | what it has | what it is used for |
 |---|---|---|
 | deviations | `predict(..., return_std=True)` | intervals, risk, acquisition |
+| covariance | `covariance(weights_KD, loads_M) -> (K, K)` | batches of a round are chosen jointly |
 | gradient | `gradient(weights_D) -> (M, D)` | the search uses a gradient method |
 | selection | `select(targets)` | a search predicts no losses that it does not need |
 | refit | `tuned()` | refits keep what held-out folds chose, so that they are cheap |
@@ -17,7 +18,7 @@ All are optional. The questions ask the object and not its class, since a wrappe
 only where what it wraps has it; `isinstance` with a runtime-checkable protocol reads the class
 alone from Python 3.12 on. `mixopt.testing.check_regressor` checks each ability that is claimed.
 
-Shapes: N trials, D domains, M targets.
+Shapes: N trials, D domains, M targets, K mixtures.
 """
 
 from __future__ import annotations
@@ -60,6 +61,18 @@ class SupportsDeviations(Predictor, Protocol):
 
     def predict(self, weights_ND: ArrayLike, /, return_std: bool = False) -> Any:
         """Return losses, and with `return_std` also their standard deviations, (N, M) each."""
+        ...
+
+
+class SupportsCovariance(Predictor, Protocol):
+    """Says how sure it is of several predictions together."""
+
+    def covariance(self, weights_KD: ArrayLike, loads_M: ArrayLike, /) -> Any:
+        """Return the covariance of a weighted sum of the losses at mixtures, shape (K, K).
+
+        It is of the losses without the noise of a trial. The error of one target is taken to be
+        independent of another's, unless the regressor knows better.
+        """
         ...
 
 
@@ -164,6 +177,11 @@ def is_estimator(found: object) -> TypeGuard[Regressor]:
 def supports_deviations(regressor: Predictor) -> TypeGuard[SupportsDeviations]:
     """Tell whether it gives standard deviations."""
     return "return_std" in inspect.signature(regressor.predict).parameters
+
+
+def supports_covariance(regressor: Predictor) -> TypeGuard[SupportsCovariance]:
+    """Tell whether it gives covariances; a combination does where all its members do."""
+    return hasattr(regressor, "covariance")
 
 
 def supports_gradient(regressor: Predictor) -> TypeGuard[SupportsGradient]:

@@ -26,7 +26,7 @@ from mixopt.trials import GROUPS, ROUNDS, Trial, TrialResult, read_design, write
 
 if TYPE_CHECKING:
     from mixopt.config import Config
-    from mixopt.designs import Batch
+    from mixopt.designs import Acquisition, Batch
     from mixopt.objective import Objective
     from mixopt.run_directory import Run
     from mixopt.trials import Trials
@@ -47,10 +47,10 @@ def run_rounds(run: Run, train: Train, say: Say) -> tuple[list[Trial], list[Tria
         All trials, the first round's first, and their results.
 
     Raises:
-        RunError: The rounds so far were chosen by another objective or fit.
-        TrialsError: Too few trials finished to be fitted.
+        RunError: The rounds so far were chosen by another objective or fit, or too few trials
+            finished to choose a round by.
     """
-    rounds = run.config.design.rounds or []
+    rounds = run.config.design.planned_rounds
     trials, record = _resumed(run)
     results = train(trials, planned_trials(run))
     for number in range(len(record.rounds) + 1, len(rounds)):
@@ -87,6 +87,7 @@ def choose_round(
 
     config, seed = run.config, run.config.seed + number
     table = _table(run, trials, results)
+    _check_finished(run, table, results, number)
     steps = len(config.fit.regressors) * config.fit.folds
     with progress(f"round {number}", steps) as update:
         surrogate = fit_surrogate(
@@ -105,8 +106,8 @@ def choose_round(
     return choose_batch(
         surrogate,
         candidates_KD,
-        (config.design.rounds or [])[number],
-        acquisition=config.design.acquisition or "expected_improvement",
+        config.design.planned_rounds[number],
+        acquisition=_acquisition(config),
         taken_ND=table.weights(),
         seed=seed,
     )
@@ -115,9 +116,8 @@ def choose_round(
 def planned_trials(run: Run) -> int:
     """Count the trials that there will be, those of later rounds included."""
     trials, record = _recorded(run)
-    return len(trials) + sum((run.config.design.rounds or [])[len(record.rounds) + 1 :]) * (
-        record.stopped is None
-    )
+    later = run.config.design.planned_rounds[len(record.rounds) + 1 :]
+    return len(trials) + sum(later) * (record.stopped is None)
 
 
 def not_run(run: Run) -> int:
@@ -141,7 +141,7 @@ class _Record:
             "round": number,
             "trials": len(batch.weights_BD),
             "regressor": batch.regressor,
-            "acquisition": run.config.design.acquisition or "expected_improvement",
+            "acquisition": _acquisition(run.config),
             "proposal": dict(zip(domains, batch.proposal_D.tolist(), strict=True)),
             "predicted": batch.predicted,
             "expected_gain": batch.gain,
@@ -212,7 +212,7 @@ def _named(run: Run, trials: Sequence[Trial], batch: Batch, number: int) -> list
     """Return the trials of a batch, with names and seeds that go on from those before."""
     from mixopt.designs import trial_seeds
 
-    first = sum((run.config.design.rounds or [])[:number])
+    first = sum(run.config.design.planned_rounds[:number])
     names = [f"t{first + i:04d}" for i in range(len(batch.weights_BD))]
     seeds = trial_seeds([*(trial.name for trial in trials), *names], seed=run.config.seed)
     domains = run.natural.domains
@@ -228,6 +228,25 @@ def _table(run: Run, trials: Sequence[Trial], results: Sequence[TrialResult]) ->
 
     name, targets = run.config.proxy.name, run.evaluation_names
     return Trials.from_results(trials, results, proxy=name, targets=targets)
+
+
+def _check_finished(run: Run, table: Trials, results: Sequence[TrialResult], number: int) -> None:
+    """Check that enough trials finished to choose a round by.
+
+    Raises:
+        RunError: They did not; one that failed is named with its reason.
+    """
+    least = run.config.fit.folds if run.config.design.acquisition_regressor is None else 2
+    finished = len(set(table.finished.mixtures))
+    if finished >= least:
+        return
+    failed = next((one for one in results if one.status != "finished"), None)
+    why = "" if failed is None else f" (trial {failed.trial} {failed.status}: {failed.reason})"
+    raise RunError(
+        f"{run.path}: round {number + 1} of {len(run.config.design.planned_rounds)} cannot be"
+        f" chosen: finished trials of {finished} mixtures, and a fit needs {least}{why}; fix that"
+        f" and run {run.command('run', '--retry-failed')}, or set design.rounds: off"
+    )
 
 
 def _objective(run: Run, table: Trials) -> Objective:
@@ -247,16 +266,20 @@ def _chosen_by(config: Config) -> dict[str, Any]:
     return {"objective": objective, "fit": fit}
 
 
+def _acquisition(config: Config) -> Acquisition:
+    return config.design.acquisition or "knowledge_gradient"
+
+
 def _is_enough(config: Config, batch: Batch) -> bool:
     least = config.design.stop_gain
     return least is not None and batch.gain < least
 
 
 def _chosen(run: Run, batch: Batch, number: int) -> str:
-    rounds = run.config.design.rounds or []
+    rounds = run.config.design.planned_rounds
     return (
         f"sweep: round {number + 1} of {len(rounds)}: {len(batch.weights_BD)} mixtures chosen by"
-        f" {batch.regressor}, expected to gain at most {batch.gain:.4g} over the proposal so far"
+        f" {batch.regressor}, expected to gain {batch.gain:.4g} over the proposal so far"
     )
 
 

@@ -72,7 +72,7 @@ def _design(run: Run, say: Say) -> None:
         say(f"design: warning: {short}")
     roles = [trial.role for trial in trials]
     counts = ", ".join(f"{roles.count(role)} {role}" for role in dict.fromkeys(roles))
-    later = sum((run.config.design.rounds or [])[1:])
+    later = sum(run.config.design.planned_rounds[1:])
     chosen = f", and {later} more to be chosen as trials finish" if later else ""
     say(f"design: {len(trials)} trials ({counts}){chosen}")
 

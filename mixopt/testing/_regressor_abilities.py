@@ -16,6 +16,7 @@ import numpy as np
 
 from mixopt.fitting import (
     Predictor,
+    SupportsCovariance,
     SupportsCrossFit,
     SupportsDeviations,
     SupportsExplanation,
@@ -27,6 +28,7 @@ from mixopt.fitting import (
     SupportsSizes,
     parameters_called,
     predict_with_std,
+    supports_covariance,
     supports_cross_fit,
     supports_deviations,
     supports_explanation,
@@ -44,6 +46,7 @@ from mixopt.testing._regressor_trials import DOMAINS, SIZES, TRIALS, CheckedTria
 NAMES = ("web", "code", "exam")
 STEP = 1e-5
 CLOSE = 1e-9  # relative, of what should be equal but for the order of sums
+ROUNDED = 1e-6  # part of the largest covariance that rounding may leave
 SEEN = 0.1  # of a change of a fold's losses, that may come back through what weighs members
 ALIKE = 0.05  # of a loss's spread over the trials: how far a refit on the same trials may be off
 
@@ -70,6 +73,8 @@ def check_abilities(make: Callable[[], Any], fitted: Any, trials: CheckedTrials)
         predictor = _check_sizes(fitted, trials)
     if supports_gradient(predictor):
         _check_gradient(predictor, trials.weights_ND)
+    if supports_covariance(predictor):
+        _check_covariance(predictor, trials.weights_ND)
     if supports_selection(predictor):
         _check_selection(predictor, trials.weights_ND)
     if supports_refit(predictor):
@@ -107,6 +112,22 @@ def _check_gradient(regressor: SupportsGradient, weights_ND: Array) -> None:
     close = np.allclose(claimed_KM, measured_KM, rtol=1e-3, atol=1e-4)
     detail = f"{np.round(claimed_KM, 4).tolist()}, not {np.round(measured_KM, 4).tolist()}"
     promise(close, "gradient is that of predict", detail)
+
+
+def _check_covariance(regressor: SupportsCovariance, weights_ND: Array) -> None:
+    targets = np.shape(regressor.predict(weights_ND))[1]
+    loads_M = np.linspace(1.0, -0.5, targets)
+    found_NN = np.asarray(regressor.covariance(weights_ND, loads_M))
+    shape = (len(weights_ND), len(weights_ND))
+    promise(found_NN.shape == shape, "covariance returns shape (K, K)", f"{found_NN.shape}")
+    most = max(float(np.abs(found_NN).max()), 1e-300)
+    apart = float(np.abs(found_NN - found_NN.T).max()) / most
+    promise(apart <= CLOSE, "covariance is symmetric", f"it is off by {apart:.3g} of the largest")
+    least = float(np.linalg.eigvalsh(found_NN + found_NN.T).min()) / (2.0 * most)
+    promise(least >= -ROUNDED, "no sum of mixtures has a variance below 0", f"one has {least:.3g}")
+    twice_NN = np.asarray(regressor.covariance(weights_ND, 2.0 * loads_M))
+    off = float(np.abs(twice_NN - 4.0 * found_NN).max()) / most
+    promise(off <= ROUNDED, "covariance is of the weighted sum", f"twice it is off by {off:.3g}")
 
 
 def _check_selection(regressor: SupportsSelection, weights_ND: Array) -> None:

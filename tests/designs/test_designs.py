@@ -29,7 +29,8 @@ def sampled(trials):
 
 
 def design(natural=NATURAL, constraints=None, seed=3, **fields):
-    return make_design(DesignConfig(**fields), natural, constraints, seed)
+    """Design one round: `trials` are all in it."""
+    return make_design(DesignConfig(rounds=[], **fields), natural, constraints, seed)
 
 
 def regmix_draws(natural, draws, rng):
@@ -152,7 +153,7 @@ def test_an_anchor_stays_where_it_is_beyond_a_cap():
 @pytest.mark.parametrize("usage", [2.0, 1.33, 1.14])
 def test_sobol_takes_over_at_caps_at_which_rejection_finds_next_to_nothing(usage):
     said: list[str] = []
-    config = DesignConfig(max_usage=usage, trials=64)
+    config = DesignConfig(max_usage=usage, trials=64, rounds=[])
     trials = make_design(config, NATURAL, None, 3, say=said.append)
     assert re.match(r"Dirichlet draws found [0-9] of 64 distinct mixtures \(\d+ of 6400 ", said[0])
     assert said[0].endswith("Sobol points are tried instead (design.method: sobol)")
@@ -167,7 +168,7 @@ def test_sobol_takes_over_at_caps_at_which_rejection_finds_next_to_nothing(usage
 def test_many_domains_have_all_their_mixtures_under_the_default_caps(domains):
     natural = Mixture.from_array([f"d{n}" for n in range(domains)], zipf(domains))
     said: list[str] = []
-    trials = make_design(DesignConfig(), natural, None, 0, say=said.append)
+    trials = make_design(DesignConfig(rounds=[]), natural, None, 0, say=said.append)
     assert len({trial.mixture for trial in trials if trial.role == "sampled"}) == 64
     assert "Sobol" in said[0]
 

@@ -172,7 +172,7 @@ def test_the_noise_of_trials_is_no_reason_to_try_again():
     assert np.median(np.sqrt((belief.directions_RK**2).sum(axis=0))) < 0.03
 
 
-@pytest.mark.parametrize("acquisition", ["expected_improvement", "variance"])
+@pytest.mark.parametrize("acquisition", ["knowledge_gradient", "expected_improvement", "variance"])
 def test_a_batch_is_new_distinct_and_within_the_limits(acquisition):
     surrogate = fitted()
     batch = batch_of(surrogate, acquisition=acquisition)
@@ -359,7 +359,7 @@ def test_each_round_is_said_and_recorded(undisturbed):
     assert {entry["regressor"] for entry in record["rounds"]} == {"linear"}
     assert sum(record["rounds"][0]["proposal"].values()) == pytest.approx(1)
     assert record["chosen_by"] == {"objective": {"target": "help"}, "fit": {}}
-    assert "sweep: round 2 of 3: 3 mixtures chosen by linear, expected to gain at most" in said[0]
+    assert "sweep: round 2 of 3: 3 mixtures chosen by linear, expected to gain" in said[0]
 
 
 def test_a_finished_sweep_is_not_done_again(undisturbed, config):
@@ -509,6 +509,29 @@ def test_a_trial_that_failed_does_not_stop_the_rounds(config, at_design, tmp_pat
     assert len(run.trials) == 15
 
 
+def test_a_round_that_too_few_finished_trials_would_choose_is_one_line(
+    config, at_design, tmp_path, monkeypatch
+):
+    source = (
+        "from mixopt_proxies.ngram import NgramProxy\n"
+        "class MostFail(NgramProxy):\n"
+        "    def train(self, trials, *rest):\n"
+        "        if trials[0].name != 't0004':\n"
+        "            raise ValueError('no disk')\n"
+        "        return super().train(trials, *rest)\n"
+    )
+    (tmp_path / "most_fail_proxy.py").write_text(source)
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    with pytest.raises(RunError) as caught:
+        mixopt.sweep(config, at_design, overrides=["proxy.name=most_fail_proxy:MostFail"])
+    text = str(caught.value)
+    assert text.startswith(f"{at_design}: round 2 of 3 cannot be chosen: finished trials of 1 mix")
+    assert "a fit needs 2 (trial natural failed: ValueError: no disk)" in text
+    assert "--retry-failed" in text
+    assert text.endswith("or set design.rounds: off")
+    assert "\n" not in text
+
+
 # The configuration ----------------------------------------------------------------------------
 
 
@@ -516,7 +539,21 @@ def test_rounds_add_up_to_the_trials():
     assert DesignConfig(rounds=[32, 16, 16]).trials == 64
     assert DesignConfig(rounds=[32, 16, 16]).first_round == 32
     assert DesignConfig(trials=48, rounds=[32, 16]).rounds == [32, 16]
-    assert DesignConfig(trials=48).first_round == 48
+    assert DesignConfig(rounds=[48]).planned_rounds == (48,)
+
+
+@pytest.mark.parametrize(
+    ("trials", "rounds"),
+    [(64, (32, 16, 16)), (27, (15, 6, 6)), (24, (12, 6, 6)), (23, (23,)), (1, (1,))],
+)
+def test_a_half_and_two_quarters_are_the_rounds_of_enough_trials(trials, rounds):
+    assert DesignConfig(trials=trials).planned_rounds == rounds
+    assert DesignConfig(trials=trials).trials == trials
+
+
+def test_rounds_are_switched_off():
+    assert DesignConfig(trials=64, rounds=[]).planned_rounds == (64,)
+    assert DesignConfig(trials=64, acquisition="variance").acquisition == "variance"
 
 
 @pytest.mark.parametrize(
@@ -524,7 +561,8 @@ def test_rounds_add_up_to_the_trials():
     [
         (["design.trials=9"], "design: rounds add up to 12, and trials is 9: leave trials out"),
         (["design.rounds=[6, 0]"], r"design.rounds.1: .*greater than 0, got 0"),
-        (["design.rounds=null"], "design: acquisition_regressor is for rounds after the first"),
+        (["design.rounds=off"], "design: acquisition_regressor is for rounds after the first"),
+        (["design.rounds=true"], "design.rounds: should be a valid list, got True"),
         (["design.rounds=[6]"], "design: acquisition_regressor is for rounds after the first"),
         (["design.acquisition=ei"], "design.acquisition: .*'expected_improvement' or 'variance'"),
         (

@@ -266,6 +266,38 @@ class Uphill(AtRow):
         return -super().gradient(weights_D)
 
 
+class Together(Ridge):
+    """Has a covariance, of three losses with one direction each."""
+
+    def covariance(self, weights_KD, loads_M):
+        sides_KM = np.asarray(weights_KD)[:, :3] * loads_M
+        return sides_KM @ sides_KM.T
+
+
+class TogetherAskew(Together):
+    def covariance(self, weights_KD, loads_M):
+        return super().covariance(weights_KD, loads_M) + np.tri(len(weights_KD))
+
+
+class TogetherBelowZero(Together):
+    def covariance(self, weights_KD, loads_M):
+        return -super().covariance(weights_KD, loads_M)
+
+
+class TogetherByTarget(Together):
+    def covariance(self, weights_KD, loads_M):
+        return np.stack([super().covariance(weights_KD, loads_M)] * 3)
+
+
+class TogetherUnweighted(Together):
+    def covariance(self, weights_KD, loads_M):
+        return super().covariance(weights_KD, np.ones(3))
+
+
+def test_a_covariance_that_is_as_claimed_passes():
+    check_regressor(Together)
+
+
 class ReadsOtherDeviations(Ridge):
     @classmethod
     def load(cls, path):
@@ -300,6 +332,10 @@ class ReadsOtherDeviations(Ridge):
         (SizedElsewhere, "at predicts from mixtures what the fit predicts for rows of that size"),
         (SizedForOne, r"at predicts from mixtures.*\(1, 3\), not \(48, 3\)"),
         (SizedUphill, "gradient is that of predict"),
+        (TogetherAskew, "covariance is symmetric"),
+        (TogetherBelowZero, "no sum of mixtures has a variance below 0"),
+        (TogetherByTarget, r"covariance returns shape \(K, K\).*\(3, 48, 48\)"),
+        (TogetherUnweighted, "covariance is of the weighted sum"),
         (ReadsOtherDeviations, "what load reads predicts deviations as what was saved"),
     ],
 )

@@ -30,6 +30,7 @@ from mixopt.fitting import (
     read_regressor,
     select_targets,
     splits,
+    supports_covariance,
     supports_cross_fit,
     supports_gradient,
     supports_refit,
@@ -63,6 +64,18 @@ class CombinedRegressor(MixtureRegressor):
             if not supports_gradient(member):
                 raise AttributeError(f"member {name!r} has no gradient")
         return self._gradient
+
+    @property
+    def covariance(self) -> Callable[[ArrayLike, ArrayLike], Array]:
+        """The covariance of a weighted sum of the losses, where all members have one.
+
+        A member is right with its weight: its own covariance counts with that, and so does how
+        far its prediction is from the mean. That one is taken to go together over the targets.
+        """
+        for name, member in self._used():
+            if not supports_covariance(member):
+                raise AttributeError(f"member {name!r} has no covariance")
+        return self._covariance
 
     def select(self, targets: Sequence[int]) -> Self:
         """Return a fitted copy that predicts only these targets, by position."""
@@ -231,6 +244,18 @@ class CombinedRegressor(MixtureRegressor):
             assert supports_gradient(member)
             parts.append(weights_M[:, None] * np.asarray(member.gradient(weights_D)))
         return np.asarray(sum(parts), dtype=np.float64)
+
+    def _covariance(self, weights_KD: ArrayLike, loads_M: ArrayLike) -> Array:
+        weights = self._checked(weights_KD)
+        mean_KM = self._predict(weights)
+        total_KK = np.zeros((len(weights), len(weights)))
+        for member, shares_M in self._asked():
+            assert supports_covariance(member)
+            own_M = np.asarray(loads_M) * np.sqrt(shares_M)
+            own_KM = np.asarray(member.predict(weights)).reshape(mean_KM.shape)
+            apart_K = (own_KM - mean_KM) @ own_M
+            total_KK += member.covariance(weights, own_M) + np.outer(apart_K, apart_K)
+        return total_KK
 
 
 def _mixed(means_CNM: Array, stds_CNM: Array, weights_MC: Array) -> tuple[Array, Array]:

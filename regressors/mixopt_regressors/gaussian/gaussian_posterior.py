@@ -68,10 +68,7 @@ class Posterior:
             root_PP: A root of the covariance of the kernel's parameters.
         """
         logs_ND = log_weights(self.weights_ND)
-        pairs = self.kernel.pairs(self._rows, self._rows)
-        factor_NN = cholesky(self.kernel.noisy(pairs))
-        moved_NP = self.kernel.push_forward_noisy(pairs, logs_ND, self.dual_N)
-        solved_NP = lapack.dpotrs(factor_NN, moved_NP, lower=1)[0]
+        factor_NN, solved_NP = self._solved(logs_ND)
         parts = []
         for logs_KD, across in self._chunks(weights_KD):
             covariance_KN = self.kernel.covariance(across)
@@ -83,6 +80,31 @@ class Posterior:
                 left_K + self.kernel.jittered_noise + ((moved_KP @ root_PP) ** 2).sum(axis=1)
             )
         return np.concatenate([np.empty(0), *parts])
+
+    def covariance(self, weights_KD: Array, root_PP: Array) -> Array:
+        """Return the covariance of the law at some mixtures, noise left out, shape (K, K).
+
+        Args:
+            weights_KD: Mixtures.
+            root_PP: A root of the covariance of the kernel's parameters.
+        """
+        logs_ND, logs_KD = log_weights(self.weights_ND), log_weights(weights_KD)
+        factor_NN, solved_NP = self._solved(logs_ND)
+        rows_KD = self.kernel.warped(logs_KD)
+        across = self.kernel.pairs(rows_KD, self._rows)
+        covariance_KN = self.kernel.covariance(across)
+        known_NK = solve_triangular(factor_NN, covariance_KN.T, lower=True, check_finite=False)
+        moved_KP = self.kernel.push_forward(across, logs_KD, logs_ND, self.dual_N)
+        moved_KP = (moved_KP - covariance_KN @ solved_NP) @ root_PP
+        prior_KK = self.kernel.covariance(self.kernel.pairs(rows_KD, rows_KD))
+        return np.asarray(prior_KK - known_NK.T @ known_NK + moved_KP @ moved_KP.T)
+
+    def _solved(self, logs_ND: Array) -> tuple[Array, Array]:
+        """Return the factor of K, and K^-1 d(K dual) / d(parameters), shape (N, P)."""
+        pairs = self.kernel.pairs(self._rows, self._rows)
+        factor_NN = cholesky(self.kernel.noisy(pairs))
+        moved_NP = self.kernel.push_forward_noisy(pairs, logs_ND, self.dual_N)
+        return factor_NN, lapack.dpotrs(factor_NN, moved_NP, lower=1)[0]
 
     @cached_property
     def _rows(self) -> Array:

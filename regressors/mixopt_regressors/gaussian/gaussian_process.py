@@ -70,6 +70,16 @@ class GaussianProcessRegressor(MixtureRegressor):
         gradient_MD: Array = self.units_M[:, None] * slopes_MD
         return gradient_MD
 
+    def covariance(self, weights_KD: ArrayLike, loads_M: ArrayLike) -> Array:
+        """Return the covariance of a weighted sum of the losses, noise left out, shape (K, K)."""
+        weights, loads = self._checked(weights_KD), np.asarray(loads_M, dtype=np.float64)
+        total_KK = np.zeros((len(weights), len(weights)))
+        for target in np.flatnonzero(loads):
+            scale = float(loads[target] * self.units_M[target]) ** 2
+            posterior = self._posteriors[target]
+            total_KK += scale * posterior.covariance(weights, self._roots[target])
+        return total_KK
+
     def tuned(self) -> Self:
         """Return a copy to fit again with these hyperparameters: a Cholesky for each target."""
         columns = [self.parameters_MP, self.means_M[:, None], self.units_M[:, None]]

@@ -85,6 +85,16 @@ class EpochsRegressor(MixtureRegressor):
         gradient_MD: Array = np.array(rows) * self.rates_D
         return gradient_MD
 
+    def covariance(self, weights_KD: ArrayLike, loads_M: ArrayLike) -> Array:
+        """Return the covariance of a weighted sum of the losses, noise left out, shape (K, K)."""
+        epochs_KD = self._epochs(self._checked(weights_KD))
+        scales_M = np.asarray(loads_M) * self.noise_M
+        total_KK = np.zeros((len(epochs_KD), len(epochs_KD)))
+        for law, inverse_PP, scale in zip(self._laws(), self.inverse_MPP, scales_M, strict=True):
+            jacobian_KP = scale * law.jacobian(law.shape.columns(epochs_KD))
+            total_KK += jacobian_KP @ inverse_PP @ jacobian_KP.T
+        return total_KK
+
     def tuned(self) -> Self:
         """Return a copy to fit again with the shapes that this one chose."""
         copied: Self = super().tuned()

@@ -71,6 +71,13 @@ class PowerRegressor(MixtureRegressor):
         slopes_MD = self.scales_M[:, None] * self._means(weights).by_weight()[0]
         return np.asarray(slopes_MD, dtype=np.float64)
 
+    def covariance(self, weights_KD: ArrayLike, loads_M: ArrayLike) -> Array:
+        """Return the covariance of a weighted sum of the losses, noise left out, shape (K, K)."""
+        jacobian_MKP = jacobian(self._means(self._checked(weights_KD)))
+        jacobian_MKP *= (np.asarray(loads_M) * self.noise_M)[:, None, None]
+        spread_MKP = jacobian_MKP @ self.inverse_MPP
+        return np.asarray((spread_MKP @ jacobian_MKP.transpose(0, 2, 1)).sum(axis=0))
+
     def tuned(self) -> Self:
         """Return a copy to fit again with the penalty that this one chose."""
         copy: Self = super().tuned()

@@ -78,6 +78,13 @@ class SkillsRegressor(MixtureRegressor):
         gradient: Array = self.scales_M[:, None] * (self.loads_MU @ slopes_UD)
         return gradient
 
+    def covariance(self, weights_KD: ArrayLike, loads_M: ArrayLike) -> Array:
+        """Return the covariance of a weighted sum of the losses, noise left out, shape (K, K)."""
+        basis_KQ = self._basis(self._checked(weights_KD))
+        scale = float(((np.asarray(loads_M) * self.noise_M) ** 2).sum())
+        covariance_KK: Array = scale * (basis_KQ @ self.inverse_QQ @ basis_KQ.T)
+        return covariance_KK
+
     def tuned(self) -> Self:
         """Return a copy to fit again with the strength and the optimism that this one found."""
         copy: Self = super().tuned()

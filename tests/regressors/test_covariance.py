@@ -1,0 +1,81 @@
+"""How sure a regressor is of several mixtures together, without the noise of a trial."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from mixing_law import covariance as kernel, law, mixtures
+from mixopt_regressors.combinations import EnsembleRegressor
+from mixopt_regressors.gaussian import GaussianProcessRegressor
+
+from mixopt.fitting import make_regressor, supports_covariance
+
+ALONE = ["gaussian_process", "skills", "power", "epochs"]
+TRIED = mixtures(40)
+LOSSES = law(TRIED, noise=0.05)
+OTHERS = mixtures(12, seed=1)
+
+
+def fitted(name):
+    return make_regressor(name, 0).fit(TRIED, LOSSES)
+
+
+@pytest.mark.parametrize("name", ALONE)
+def test_a_variance_and_the_noise_are_the_variance_of_a_new_trial(name):
+    regressor = fitted(name)
+    _, stds_KM = regressor.predict(OTHERS, return_std=True)
+    for target, loads_M in enumerate(np.eye(2)):
+        variance_K = np.diag(regressor.covariance(OTHERS, loads_M))
+        noise_K = stds_KM[:, target] ** 2 - variance_K
+        assert (variance_K >= 0).all()
+        np.testing.assert_allclose(noise_K, noise_K[0], rtol=1e-6)
+        assert noise_K[0] > 0
+
+
+@pytest.mark.parametrize("name", ALONE)
+def test_targets_are_off_independently(name):
+    regressor = fitted(name)
+    first, second = (regressor.covariance(OTHERS, loads_M) for loads_M in np.eye(2))
+    both = regressor.covariance(OTHERS, np.array([0.5, -2.0]))
+    np.testing.assert_allclose(both, 0.25 * first + 4.0 * second, rtol=1e-9, atol=1e-15)
+
+
+def test_a_gaussian_process_has_the_covariance_of_its_posterior():
+    """With hyperparameters that are certain it is k - k' K^-1 k, written out."""
+    regressor = GaussianProcessRegressor().fit(TRIED, LOSSES[:, :1])
+    regressor._roots = [np.zeros((8, 1))]
+    parameters_P, unit = regressor.parameters_MP[0], regressor.units_M[0]
+    noise = np.exp(parameters_P[-1]) + 1e-8 * (np.exp(parameters_P[-2]) + 1.0)
+    trials_NN = kernel(TRIED, TRIED, parameters_P) + noise * np.eye(40)
+    across_KN = kernel(OTHERS, TRIED, parameters_P)
+    prior_KK = kernel(OTHERS, OTHERS, parameters_P)
+    expected_KK = prior_KK - across_KN @ np.linalg.solve(trials_NN, across_KN.T)
+    found_KK = regressor.covariance(OTHERS, np.ones(1))
+    np.testing.assert_allclose(found_KK, unit**2 * expected_KK, atol=1e-6 * unit**2)
+
+
+def test_near_mixtures_are_off_alike_and_far_ones_are_not():
+    near = np.array([[0.3, 0.3, 0.2, 0.1, 0.1], [0.31, 0.29, 0.2, 0.1, 0.1], [0, 0, 0, 0, 1.0]])
+    found = fitted("gaussian_process").covariance(near, np.array([1.0, 0.0]))
+    stds = np.sqrt(np.diag(found))
+    correlation = found / np.outer(stds, stds)
+    assert correlation[0, 1] > 0.99
+    assert abs(correlation[0, 2]) < 0.5
+
+
+def test_a_combination_adds_how_far_its_members_are_apart():
+    regressor = EnsembleRegressor(members=["skills", "power"]).fit(TRIED, LOSSES)
+    loads_M = np.array([0.7, 0.3])
+    parts = [member for _, member in regressor._used()]
+    apart = [(m.predict(OTHERS) - regressor.predict(OTHERS)) @ loads_M for m in parts]
+    expected = [
+        0.5 * member.covariance(OTHERS, loads_M) + 0.5 * np.outer(away, away)
+        for member, away in zip(parts, apart, strict=True)
+    ]
+    np.testing.assert_allclose(regressor.covariance(OTHERS, loads_M), sum(expected), rtol=1e-9)
+
+
+def test_a_combination_with_a_member_that_has_none_has_none():
+    assert supports_covariance(EnsembleRegressor(members=["power"]).fit(TRIED, LOSSES))
+    mixed = EnsembleRegressor(members=["power", "linear"]).fit(TRIED, LOSSES)
+    assert not supports_covariance(mixed)
