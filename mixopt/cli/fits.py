@@ -170,6 +170,7 @@ def _fit_tables(
     out: Path | None,
 ) -> None:
     """Fit existing tables, and keep the fit in a folder."""
+    from mixopt.fitting import readiness
     from mixopt.pipeline import check_fit_folder, write_fit_folder
 
     if out is None:
@@ -190,6 +191,8 @@ def _fit_tables(
     for note in fitted.trials.notes:
         say(f"fit: {note}")
     show(f"fit: {fitted.summary()}")
+    for line in readiness(fitted).lines(str(out)):
+        show(f"fit: {line}")
     show(f"next: mixopt propose {out}{' --trust' if ':' in fitted.name else ''}")
 
 

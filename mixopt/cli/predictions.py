@@ -64,6 +64,17 @@ def predict_command(
     print_json(found.to_json()) if as_json else show(forecast_lines(found))
 
 
+@app.command("readiness")
+def readiness_command(directory: Fitted, trust: Trusted = False, as_json: AsJson = False) -> None:
+    """Show which losses the trials tell mixtures apart on: their spread against their noise."""
+    from mixopt.fitting import readiness
+    from mixopt.pipeline import load_fit
+    from mixopt.reporting import readiness_text
+
+    found = readiness(load_fit(directory, trust=trust))
+    print_json(found.to_json()) if as_json else show(readiness_text(found))
+
+
 def _mixture(file: Path | None, weights: str | None) -> Mixture:
     """Return the mixture that is asked about.
 

@@ -100,9 +100,13 @@ def _sweep(run: Run, say: Say) -> None:
 
 
 def _fit(run: Run, say: Say) -> None:
+    from mixopt.fitting import readiness
+
     chosen = fit_of(run, run.trials)
     chosen.save(run.path / "fit")
     say(f"fit: {chosen.summary()}")
+    for line in readiness(chosen).lines(str(run.path)):
+        say(f"fit: {line}")
 
 
 def _propose(run: Run, say: Say) -> None:

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
         plot_held_out as plot_held_out,
         plot_shares as plot_shares,
     )
+    from mixopt.reporting.readiness_table import readiness_text as readiness_text
     from mixopt.reporting.report import write_report as write_report
     from mixopt.reporting.terminal import (
         evaluation_text as evaluation_text,
@@ -39,6 +40,7 @@ else:
             "forecast_text": ["forecast_lines"],
             "front_plot": ["plot_front"],
             "mixture_plots": ["plot_held_out", "plot_shares"],
+            "readiness_table": ["readiness_text"],
             "report": ["write_report"],
             "terminal": [
                 "evaluation_text",

@@ -31,6 +31,7 @@ from mixopt.reporting.page import (
     paragraph,
     table,
 )
+from mixopt.reporting.readiness_table import readiness_section
 from mixopt.reporting.sections import Pictures, corpus_section, design_section, fit_section
 from mixopt.reporting.validation_section import (
     costs_table,
@@ -88,6 +89,7 @@ def _sections(run: Run, validation: Validation | None, pictures: Pictures) -> It
         yield validation_section(run, pictures)
         yield prediction_section(run, pictures)
     yield fit_section(run, pictures)
+    yield readiness_section(run)
     experts = experts_section(run, pictures)
     if experts is not None:
         yield experts

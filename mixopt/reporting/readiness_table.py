@@ -1,0 +1,87 @@
+"""How ready each loss is, as a table: in a terminal, and as a section of the report's page."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from mixopt.fitting import FitReadiness, LossReadiness, readiness
+from mixopt.reporting.page import PageSection, paragraph, table
+from mixopt.reporting.text_table import text_table
+from mixopt.run_directory import Run
+from mixopt.system import rank_text, share_text
+
+TITLE = "How well trials tell mixtures apart, by loss"
+MEANING = (
+    "spread: deviation over mixtures; noise: deviation over seeds of one mixture",
+    "ratio: what the spread has beyond the noise, over the noise; at least: its 95% lower bound",
+    "ready: the bound is 1 or more; weak: only the ratio is; noise: the ratio is below 1",
+)
+UNKNOWN = ("only the spread over mixtures and rank correlations on held-out folds are known",)
+KNOWN_COLUMNS = ("noise", "ratio", "at least", "state")
+
+
+def readiness_text(found: FitReadiness) -> str:
+    """Return the table of a fit's losses, the most ready first, and what its columns mean."""
+    columns, rows = _columns(found), [_row(one, found) for one in _ordered(found)]
+    lines = [found.replicates.describe(), *_meaning(found)]
+    if found.left_out:
+        lines.append(f"left out of the objective as noise: {', '.join(found.left_out)}")
+    return "\n".join([text_table(TITLE, columns, rows, width=120), *lines])
+
+
+def readiness_section(run: Run) -> PageSection:
+    """Show how ready each loss of a run is; bold ones are part of the objective."""
+    found = readiness(run.fit)
+    about = found.replicates.describe()
+    body = paragraph(f"{about[0].upper()}{about[1:]}; {'; '.join(_meaning(found))}.")
+    if found.left_out:
+        body += paragraph(f"Left out of the objective as noise: {', '.join(found.left_out)}.")
+    ordered = _ordered(found)
+    styles = [_style(one) for one in ordered]
+    columns, rows = _columns(found), [_row(one, found) for one in ordered]
+    texts = [columns.index("state")] if "state" in columns else []
+    body += table(columns, rows, caption=TITLE, styles=styles, texts=texts)
+    return PageSection("readiness", "Readiness of the losses", body)
+
+
+def _ordered(found: FitReadiness) -> list[LossReadiness]:
+    """Return the objective, then losses by falling ratio, or rank correlation without noise."""
+
+    def readiest(one: LossReadiness) -> float:
+        ratio, rank = one.of_trials.ratio, one.spearman
+        return -((rank or 0.0) if ratio is None else ratio)
+
+    return [found.objective, *sorted(found.losses, key=readiest)]
+
+
+def _columns(found: FitReadiness) -> tuple[str, ...]:
+    known = KNOWN_COLUMNS if found.replicates.trials else ()
+    ceiling = ("ceiling",) if _has_ceiling(found) else ()
+    return ("loss", "in objective", "spread", *known, "held-out Spearman", *ceiling)
+
+
+def _row(one: LossReadiness, found: FitReadiness) -> Sequence[str]:
+    of = one.of_trials
+    cells = [one.name, share_text(one.weight) if one.weight else "", f"{of.spread:.4f}"]
+    if of.noise is not None and of.ratio is not None and of.low is not None:
+        cells += [f"{of.noise:.4f}", _ratio(of.ratio), _ratio(of.low), of.state]
+    cells.append(rank_text(one.spearman))
+    return [*cells, rank_text(one.ceiling)] if _has_ceiling(found) else cells
+
+
+def _has_ceiling(found: FitReadiness) -> bool:
+    return any(one.ceiling is not None for one in (found.objective, *found.losses))
+
+
+def _ratio(value: float) -> str:
+    return f"{value:.2f}" if value < 1000 else "over 1000"
+
+
+def _meaning(found: FitReadiness) -> tuple[str, ...]:
+    return MEANING if found.replicates.trials else UNKNOWN
+
+
+def _style(one: LossReadiness) -> str:
+    if one.of_trials.state == "noise":
+        return "weak"
+    return "strong" if one.weight else ""
