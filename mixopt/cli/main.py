@@ -9,6 +9,7 @@ from __future__ import annotations
 import sys
 
 from mixopt.cli import (
+    before_a_run,
     experts,
     fits,
     predictions,
@@ -24,7 +25,17 @@ from mixopt.errors import MixoptError, OtherRankError
 from mixopt.system import without_secrets
 
 # Each adds its commands to `app`.
-COMMANDS = (step_commands, proposals, predictions, fits, training, tracking, experts, verification)
+COMMANDS = (
+    step_commands,
+    before_a_run,
+    proposals,
+    predictions,
+    fits,
+    training,
+    tracking,
+    experts,
+    verification,
+)
 
 
 def run_command_line() -> None:

@@ -18,6 +18,11 @@ if TYPE_CHECKING:
         Domain as Domain,
         NamedDomains as NamedDomains,
     )
+    from mixopt.corpus.domain_counts import (
+        DomainCount as DomainCount,
+        count_domains as count_domains,
+        inventory_of as inventory_of,
+    )
     from mixopt.corpus.index_files import (
         StreamIndex as StreamIndex,
         read_corpus_index as read_corpus_index,
@@ -41,6 +46,7 @@ else:
         __name__,
         {
             "corpus": ["Corpus", "Domain", "FORMAT", "NamedDomains"],
+            "domain_counts": ["DomainCount", "count_domains", "inventory_of"],
             "index_files": [
                 "StreamIndex",
                 "read_corpus_index",

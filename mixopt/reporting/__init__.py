@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from mixopt.system.lazy_names import lazy_names
 
 if TYPE_CHECKING:
+    from mixopt.reporting.counts_table import counts_text as counts_text
     from mixopt.reporting.expert_plots import (
         plot_distances as plot_distances,
         plot_domain_experts as plot_domain_experts,
@@ -34,6 +35,7 @@ else:
     __getattr__, __dir__ = lazy_names(
         __name__,
         {
+            "counts_table": ["counts_text"],
             "expert_plots": ["plot_distances", "plot_domain_experts", "plot_windows"],
             "experts_of_run": ["draw_experts", "experts"],
             "figure_style": ["figure_svg"],

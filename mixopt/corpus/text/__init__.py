@@ -15,6 +15,10 @@ if TYPE_CHECKING:
         read_target as read_target,
     )
     from mixopt.corpus.text.environment import Environment as Environment
+    from mixopt.corpus.text.file_sizes import FileSize as FileSize, file_size as file_size
+    from mixopt.corpus.text.published_sizes import published_size as published_size
+    from mixopt.corpus.text.reader_input import Reading as Reading
+    from mixopt.corpus.text.sources import is_local as is_local, local_files as local_files
     from mixopt.corpus.text.spool import Spool as Spool, Spooled as Spooled
 else:
     __getattr__, __dir__ = lazy_names(
@@ -24,6 +28,10 @@ else:
             "documents": ["BadDocuments"],
             "domain_text": ["DomainText", "read_domain", "read_target"],
             "environment": ["Environment"],
+            "file_sizes": ["FileSize", "file_size"],
+            "published_sizes": ["published_size"],
+            "reader_input": ["Reading"],
+            "sources": ["is_local", "local_files"],
             "spool": ["Spool", "Spooled"],
         },
     )

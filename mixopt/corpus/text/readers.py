@@ -39,7 +39,7 @@ BUILDERS: dict[str, str] = {
     ".md": "text",
     ".rst": "text",
 }
-_FOREIGN = frozenset({"parquet", "arrow"})  # builders whose libraries may die
+FOREIGN = frozenset({"parquet", "arrow"})  # builders whose libraries may die
 _ROWS = 1_000
 LONGEST_DOCUMENT = 1 << 28  # bytes of a line of JSON, or of a compressed text
 _TOO_LONG = f"longer than {LONGEST_DOCUMENT >> 20} MiB"
@@ -65,7 +65,7 @@ def read_file(path: Path, builder: str, reading: Reading) -> Iterator[str]:
     Raises:
         CorpusError: The file is damaged, the column is missing, or a document is bad.
     """
-    if builder in _FOREIGN or path.suffix.lower() == ".zst":
+    if builder in FOREIGN or path.suffix.lower() == ".zst":
         arguments = {"path": str(path), "builder": builder}
         yield from read_in_child(f"{__name__}:file_documents", path, arguments, reading)
     else:
@@ -88,7 +88,7 @@ def read_here(path: Path, builder: str, reading: Reading) -> Iterator[str]:
 
 
 def _json(path: Path, reading: Reading) -> Iterator[str]:
-    with _open(path) as stream:
+    with open_file(path) as stream:
         start = stream.readline(LONGEST_DOCUMENT)
         while start and not start.strip():
             start = stream.readline(LONGEST_DOCUMENT)
@@ -96,7 +96,7 @@ def _json(path: Path, reading: Reading) -> Iterator[str]:
             yield from _json_array(path, start + _rest(stream, path), reading)
             return
     first = True
-    with _open(path) as stream:
+    with open_file(path) as stream:
         for number, line in enumerate(_lines(stream), start=1):
             if len(line) == LONGEST_DOCUMENT:
                 reading.is_bad(f"{path}:{number}", _TOO_LONG)
@@ -172,7 +172,7 @@ def _field(row: Any, where: str, reading: Reading, *, first: bool) -> str | None
 
 
 def _text(path: Path, reading: Reading) -> Iterator[str]:
-    with _open(path) as stream:
+    with open_file(path) as stream:
         content = _rest(stream, path)
     try:
         yield content.decode("utf-8-sig").replace("\r\n", "\n")
@@ -192,7 +192,7 @@ def _fields_of_any_length() -> Iterator[None]:
 
 def _csv(path: Path, reading: Reading) -> Iterator[str]:
     delimiter = "\t" if ".tsv" in path.suffixes else ","
-    with _open(path) as binary, _fields_of_any_length():
+    with open_file(path) as binary, _fields_of_any_length():
         lines = io.TextIOWrapper(binary, "utf-8-sig", errors="surrogateescape", newline="")
         rows = csv.reader(lines, delimiter=delimiter)
         header = next(rows, [])
@@ -263,7 +263,8 @@ def _arrow_value(value: Any, where: str, reading: Reading) -> str | None:
         return reading.is_bad(where, f"invalid UTF-8 at byte {error.start + 1}")
 
 
-def _open(path: Path) -> IO[bytes]:
+def open_file(path: Path) -> IO[bytes]:
+    """Open a file, decompressed where its suffix says how."""
     openers: dict[str, Callable[..., Any]] = {".gz": gzip.open, ".bz2": bz2.open, ".xz": lzma.open}
     suffix = path.suffix.lower()
     if suffix == ".zst":

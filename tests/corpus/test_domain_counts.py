@@ -1,0 +1,177 @@
+"""Sizes without tokenising: exact where all is read, near where a sample stands for the rest."""
+
+import bz2
+import csv
+import gzip
+import json
+from pathlib import Path
+
+import polars as pl
+import pytest
+import yaml
+import zstandard
+from typer.testing import CliRunner
+
+import mixopt.cli.main  # noqa: F401  adds the commands
+from mixopt.cli.options import app
+from mixopt.config import CorpusConfig, load_config
+from mixopt.corpus import count_domains, domain_counts
+from mixopt.errors import CorpusError
+from mixopt.pipeline import steps
+
+REAL = Path("/work/shared/data/corpus")
+
+
+def texts_of(path: Path) -> list[str]:
+    return [json.loads(line)["text"] for line in path.read_text().splitlines()]
+
+
+@pytest.fixture(scope="module")
+def texts(text_files) -> list[str]:
+    """Distinct documents of two kinds, one after the other."""
+    return list(dict.fromkeys(texts_of(text_files["prose"]) + texts_of(text_files["code"])))
+
+
+def written(folder: Path, kind: str, texts: list[str]) -> Path:
+    """Write the texts in a form; beside the text a row has a number."""
+    path = folder / f"it.{kind}"
+    rows = [{"id": number, "text": text} for number, text in enumerate(texts)]
+    lines = "".join(json.dumps(row) + "\n" for row in rows).encode()
+    match kind:
+        case "jsonl":
+            path.write_bytes(lines)
+        case "json":
+            path.write_text(json.dumps(rows))
+        case "jsonl.gz":
+            path.write_bytes(gzip.compress(lines))
+        case "jsonl.bz2":
+            path.write_bytes(bz2.compress(lines))
+        case "jsonl.zst":
+            path.write_bytes(zstandard.compress(lines))
+        case "parquet":
+            pl.DataFrame(rows).write_parquet(path)
+        case "arrow":
+            pl.DataFrame(rows).write_ipc(path, compat_level=pl.CompatLevel.oldest())
+        case "csv":
+            with path.open("w", newline="") as file:
+                csv.writer(file).writerows([["id", "text"], *((r["id"], r["text"]) for r in rows)])
+        case "txt":
+            path.write_text("".join(texts))
+        case "txt.gz":
+            path.write_bytes(gzip.compress("".join(texts).encode()))
+    return path
+
+
+def count(path: Path, tokenizer: str = "bytes"):
+    domains = {"it": {"path": str(path)}}
+    (found,) = count_domains(CorpusConfig(domains=domains, tokenizer=tokenizer))
+    return found
+
+
+KINDS = ("jsonl", "json", "jsonl.gz", "jsonl.bz2", "jsonl.zst", "parquet", "arrow", "csv", "txt")
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_small_domain_is_counted_exactly(kind, texts, tmp_path):
+    found = count(written(tmp_path, kind, texts))
+    documents = 1 if kind.startswith("txt") else len(texts)
+    assert found.bytes == sum(len(text.encode()) for text in texts)
+    assert found.tokens == found.bytes + documents
+
+
+@pytest.mark.parametrize("kind", [*KINDS, "txt.gz"])
+def test_a_part_of_a_large_file_stands_for_the_rest(kind, texts, tmp_path, monkeypatch):
+    monkeypatch.setattr(domain_counts, "SAMPLE", 150_000)
+    mixed = [text for pair in zip(texts[::2], reversed(texts[1::2]), strict=False) for text in pair]
+    found = count(written(tmp_path, kind, mixed))
+    whole = sum(len(text.encode()) for text in mixed)
+    assert whole > 2 * 150_000
+    assert found.bytes == pytest.approx(whole, rel=0.05)
+
+
+def test_text_files_are_as_long_as_they_are(texts, tmp_path):
+    for number, text in enumerate(texts[:100]):
+        (tmp_path / f"{number}.txt").write_text(text)
+    found = count(tmp_path)
+    assert found.tokens == sum(len(text.encode()) + 1 for text in texts[:100])
+    assert (found.files, found.is_exact) == (100, True)
+
+
+def test_files_that_are_not_read_are_as_those_that_are(texts, tmp_path):
+    for number in range(40):
+        lines = [json.dumps({"text": text}) + "\n" for text in texts[number::40]]
+        (tmp_path / f"{number:02}.jsonl").write_text("".join(lines))
+    found = count(tmp_path)
+    assert found.bytes == pytest.approx(sum(len(t.encode()) for t in texts), rel=0.03)
+    assert "other files of the domain" in found.how
+
+
+def test_what_is_counted_is_what_a_run_prepares_and_holds_out(text_files, experiment, tmp_path):
+    (tmp_path / "c.yaml").write_text(experiment)
+    counts = count_domains(load_config(tmp_path / "c.yaml").corpus)
+    corpus = steps.prepare(tmp_path / "c.yaml", tmp_path / "run").corpus
+    for counted, domain in zip(counts, corpus.domains, strict=True):
+        # Documents that are there twice, or held out elsewhere, are left out of the corpus.
+        assert counted.tokens == pytest.approx(
+            domain.train.tokens + domain.validation.tokens, rel=0.01
+        )
+
+
+def test_a_bpe_that_is_not_trained_is_counted_in_bytes(text_files):
+    found = count(text_files["code"], "bpe:512")
+    assert (found.tokens, found.stated) == (None, {"bytes": found.bytes})
+
+
+def test_a_column_that_is_not_there_is_named(text_files, tmp_path):
+    domains = {"it": {"path": str(text_files["code"]), "column": "body"}}
+    with pytest.raises(CorpusError, match="no column 'body'; set 'column' to one of: text"):
+        count_domains(CorpusConfig(domains=domains))
+
+
+def test_a_damaged_file_is_named(tmp_path):
+    (tmp_path / "it.jsonl.gz").write_bytes(b"no gzip at all")
+    with pytest.raises(CorpusError, match=r"it.jsonl.gz: cannot be read"):
+        count(tmp_path / "it.jsonl.gz")
+
+
+def test_a_data_set_of_the_hub_without_sizes_says_what_to_state(monkeypatch):
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    domains = {"it": {"path": "nobody/has-this"}}
+    with pytest.raises(CorpusError, match="state its tokens or bytes in corpus.domains"):
+        count_domains(CorpusConfig(domains=domains))
+
+
+def command(*arguments: object):
+    return CliRunner().invoke(app, ["count", *map(str, arguments)])
+
+
+def test_the_file_that_is_written_is_read_as_the_inventory(config_path, tmp_path):
+    ended = command(config_path, "--out", tmp_path / "sizes.yaml", "--json")
+    assert ended.exit_code == 0, ended.output
+    answer = json.loads(ended.stdout)
+    stated = yaml.safe_load((tmp_path / "sizes.yaml").read_text())
+    assert stated == {one["domain"]: one["tokens"] for one in answer["domains"]}
+    config = load_config(config_path, [f"corpus.inventory={tmp_path / 'sizes.yaml'}"])
+    assert {n: s.tokens for n, s in config.corpus.domains.items()} == stated
+
+
+def test_the_table_says_how_each_size_was_found(config_path):
+    ended = command(config_path)
+    assert "all text read" in ended.stdout
+    assert "next: --out inventory.yaml" in ended.stdout
+
+
+@pytest.mark.skipif(not REAL.is_dir(), reason="the real text is not on this machine")
+@pytest.mark.parametrize("domain", ["code_python", "docs_en"])
+def test_real_text_is_counted_to_within_a_few_percent(domain, monkeypatch):
+    monkeypatch.setattr(domain_counts, "SAMPLE", 2_000_000)
+    folder = next(path for path in REAL.iterdir() if path.name == domain)
+    found = count(folder)
+    documents = whole = 0
+    from mixopt.config import SourceConfig
+    from mixopt.corpus import BadDocuments
+    from mixopt.corpus.text.sources import read_documents
+
+    for text in read_documents("it", SourceConfig(path=str(folder)), BadDocuments("skip")):
+        whole, documents = whole + len(text.encode()), documents + 1
+    assert found.tokens == pytest.approx(whole + documents, rel=0.05)
