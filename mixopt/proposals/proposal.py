@@ -38,7 +38,8 @@ from mixopt.system import SEAL, StateFields, check_seal, read_yaml, sealed, writ
 OWN = "read it as a mixture of your own: Mixture.from_file, or load_run(DIR).proposal to predict it"
 EDITED_BY_HAND = "edited by hand"
 HEADER = """\
-# A data mixture that mixopt proposes. Numbers are predictions for trials like those that were
+# A data mixture that mixopt proposes; what to train on once it is validated is in
+# recommendation.yaml. Numbers are predictions for trials like those that were
 # fitted; low and high bound 90% of the errors on held-out mixtures.
 """
 
