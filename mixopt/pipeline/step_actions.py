@@ -166,7 +166,7 @@ def _keep_decision(run: Run, found: Validated, say: Say) -> None:
 
 
 def _forget_others(run: Run, planned: Sequence[Trial], say: Say) -> None:
-    """Delete results of mixtures that are no longer validated: proposal.yaml was edited since."""
+    """Delete results of other mixtures of the same name: proposal.yaml was edited since."""
     from mixopt.trials import TrialFolder, read_entry
 
     folder = VALIDATE.trial_folder(run.path)
@@ -174,7 +174,7 @@ def _forget_others(run: Run, planned: Sequence[Trial], say: Say) -> None:
     for file in VALIDATE.trial_files(run.path):
         trial = read_entry(file)[0]
         if by_name.get(trial.name, trial).mixture.fingerprint != trial.mixture.fingerprint:
-            say(f"validate: {trial.name} is of another mixture than proposal.yaml; it is deleted")
+            say(f"validate: {trial.name} is of another mixture than is validated now; it is deleted")
             TrialFolder(folder).forget(trial.name)
 
 
