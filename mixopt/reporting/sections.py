@@ -71,7 +71,7 @@ def design_section(run: Run, pictures: Pictures) -> PageSection:
     kinds = ", ".join(f"{number} {role}" for role, number in roles.items())
     config, proxy = run.config.design, run.config.proxy
     body = paragraph(
-        f"{len(trials)} trials ({kinds}), drawn by {config.method}; each trains the"
+        f"{len(trials)} trials ({kinds}), drawn by {config.method or 'dirichlet'}; each trains the"
         f" {proxy.name} proxy of {_parameters(trials.table)} parameters on"
         f" {short_count(proxy.tokens)} tokens of its mixture."
     )

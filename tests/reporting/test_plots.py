@@ -64,6 +64,20 @@ def test_responses_have_a_panel_for_each_domain():
     assert [axes.get_title(loc="left") for axes in figure.axes] == list(NATURAL)
 
 
+def test_figures_of_many_domains_have_those_with_the_largest_shares():
+    names = tuple(f"d{place:03}" for place in range(300))
+    shares_D = np.arange(300.0) / np.arange(300.0).sum()
+    proposal = dict(zip(names, shares_D.tolist(), strict=True))
+    even = dict.fromkeys(names, 1 / 300)
+    weights_ND = np.tile(shares_D, (5, 1))
+    responses = plot_responses(weights_ND, np.arange(5.0), names, proposal, "bits per byte")
+    assert [axes.get_title(loc="left") for axes in responses.axes] == list(names[-24:])
+    for figure in (plot_shares(even, proposal), plot_design(weights_ND, names, even)):
+        labels = [tick.get_text() for tick in figure.axes[0].get_yticklabels()]
+        assert sorted(labels) == list(names[-24:])
+        assert "(24 of 300 domains, with the largest shares)" in figure.axes[0].get_xlabel()
+
+
 def test_held_out_predictions_share_one_scale_with_the_identity_line():
     figure = plot_held_out(np.array([1.0, 3.0]), np.array([2.0, 2.5]), "bits per byte", "note")
     axes = figure.axes[0]
