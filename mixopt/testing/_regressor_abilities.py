@@ -162,6 +162,10 @@ def _check_refit(regressor: SupportsRefit, trials: CheckedTrials) -> None:
     apart_M = np.abs(again_NM - before_NM).max(axis=0) / before_NM.std(axis=0)
     said = "tuned, fitted on the same trials, predicts alike"
     promise(bool((apart_M < ALIKE).all()), said, f"it is {apart_M.max():.3g} spreads of a loss off")
+    if supports_selection(again):
+        one_N1 = np.asarray(again.select([1]).predict(trials.weights_ND))
+        close = np.allclose(one_N1, again_NM[:, [1]], rtol=CLOSE, atol=CLOSE)
+        promise(close, "a refit can be cut down to some targets", "it predicts otherwise then")
 
 
 def _check_cross_fit(make: Callable[[], Any], trials: CheckedTrials) -> None:

@@ -85,7 +85,8 @@ class MixtureRegressor(MultiOutputMixin, RegressorMixin, BaseEstimator, ABC):  #
     def select(self, targets: Sequence[int]) -> Self:
         """Return a fitted copy that predicts only these targets, by position."""
         kept = self._bare_copy()
-        for name in self.by_target:
+        # A refit lacks what only held-out folds tell.
+        for name in (name for name in self.by_target if hasattr(self, name)):
             setattr(kept, name, getattr(self, name)[list(targets)])
         kept.flat_ = False
         return kept
@@ -157,7 +158,7 @@ class MixtureRegressor(MultiOutputMixin, RegressorMixin, BaseEstimator, ABC):  #
     def _bare_copy(self) -> Self:
         copy: Self = clone(self)
         copy.n_features_in_, copy.flat_ = self.n_features_in_, self.flat_
-        for name in self.shared:
+        for name in (name for name in self.shared if hasattr(self, name)):
             setattr(copy, name, getattr(self, name))
         return copy
 

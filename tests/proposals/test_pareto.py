@@ -19,6 +19,7 @@ from mixopt.objective import Objective
 from mixopt.proposals import Front, Interval, Proposal, propose_front
 from mixopt.proposals.pareto_front import FrontPoint, _lattice, _objective, _undominated
 from mixopt.reporting import figure_svg, plot_front
+from mixopt.system import plugin_names
 from mixopt.trials import Losses, Trial, TrialResult, Trials
 
 DOMAINS = ("code", "law", "mail")
@@ -237,3 +238,17 @@ def test_a_point_that_ties_on_all_targets_is_not_beaten():
 
 def test_points_that_tie_on_the_first_target_are_told_apart_by_the_second():
     assert kept([point(0.5, (1.0, 3.0)), point(0.9, (1.0, 2.0))]) == [0.9]
+
+
+@pytest.mark.parametrize("name", plugin_names("regressor"))
+def test_there_is_a_front_under_every_regressor_refits_included(fit, name):
+    fitted = fit.trials.fit(
+        regressors=name,
+        objective="code",
+        unit="bits_per_byte",
+        inventory=dict.fromkeys(DOMAINS, 100),
+        size={"parameters": 9, "tokens": 9} if name == "scaling" else None,
+    )
+    found = front(fitted, points=3, bootstrap=2)
+    assert {"code", "law"} <= set(found.points[0].losses)
+    assert found.points[0].proposal.stability.refits == 2
