@@ -1,27 +1,75 @@
-"""Commands that come before a run: count."""
+"""Commands that come before a run: count, check."""
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, NoReturn
 
 import typer
 
 from mixopt.cli.options import (
     AsJson,
     ConfigPath,
+    OutPath,
     Overrides,
     app,
     config_of,
+    directory_of,
     print_json,
     say,
     show,
 )
+from mixopt.errors import ConfigError
+from mixopt.system import without_secrets
 
 INVENTORY_HEADER = (
     "# Sizes of the whole domains, for corpus.inventory; written by mixopt count.\n"
     "# A number is of tokens; duplicates are counted.\n"
 )
+
+
+@app.command("check")
+def check_command(
+    config: ConfigPath,
+    out: OutPath = None,
+    overrides: Overrides = None,
+    peak_tflops: Annotated[
+        float,
+        typer.Option("--peak-tflops", min=0.001, help="Of the GPU whose hours are estimated."),
+    ] = 989.0,
+    utilisation: Annotated[
+        float, typer.Option("--utilisation", min=0.001, max=1, help="Share of the peak reached.")
+    ] = 0.4,
+    as_json: AsJson = False,
+) -> None:
+    """Say what CONFIG alone tells: problems, sizes, trials, cost; exit code 2 for problems."""
+    from mixopt.config import load_config
+    from mixopt.pipeline import check_experiment, check_json, check_lines
+
+    source = config_of(config)
+    try:
+        experiment = load_config(source, overrides or ())
+    except ConfigError as error:
+        _stop([str(error), *getattr(error, "__notes__", ())], as_json=as_json)
+    directory = directory_of(source, out)
+    found = check_experiment(experiment, out=directory, source=str(source), probe=True)
+    if as_json:
+        print_json(check_json(found, peak_tflops, utilisation))
+    else:
+        for line in check_lines(found, directory, peak_tflops, utilisation):
+            show(line)
+    if found.problems:
+        _stop([str(problem) for problem in found.problems], as_json=False)
+
+
+def _stop(problems: list[str], *, as_json: bool) -> NoReturn:
+    """Print a line for each problem, and end as for a user's mistake."""
+    if as_json:
+        print_json({"problems": problems})
+    for problem in problems:
+        sys.stderr.write(f"mixopt: {without_secrets(problem)}\n")
+    raise typer.Exit(2)
 
 
 @app.command("count")

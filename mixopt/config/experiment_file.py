@@ -12,8 +12,8 @@ from typing import Any
 from mixopt.config.experiment import Config
 from mixopt.config.loss_choice import objective_faults
 from mixopt.config.stated_sizes import size_faults, with_stated_sizes
-from mixopt.config.yaml_sections import Location, dump_sections, read_sections
-from mixopt.errors import did_you_mean
+from mixopt.config.yaml_sections import Location, dump_sections, first_of, read_sections
+from mixopt.errors import ConfigError, MixoptError, did_you_mean
 from mixopt.system import (
     PluginKind,
     Trust,
@@ -43,8 +43,15 @@ def load_config(path: str | Path, overrides: Sequence[str] = (), *, trust: Trust
     """
     example = "'corpus:' and 'objective:'"
     sections = read_sections(path, Config, overrides, example=example, files=trust is True)
-    for location, message in _inconsistencies(sections.values, trust):
-        raise sections.mistake(location, message)
+    mistakes: list[ConfigError] = []
+    try:
+        for location, message in _inconsistencies(sections.values, trust):
+            mistakes.append(sections.mistake(location, message))
+    except MixoptError:
+        if not mistakes:  # what is wrong already may make more of it wrong
+            raise
+    if mistakes:
+        raise first_of(mistakes)
     return with_stated_sizes(sections.values, trust=trust)
 
 

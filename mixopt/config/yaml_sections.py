@@ -6,7 +6,7 @@ wrong. Unknown fields are answered with the nearest known one.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import NoneType
@@ -73,7 +73,16 @@ def read_sections(
     try:
         return Sections(model.model_validate(content, context={FILES: files}), path, origins)
     except ValidationError as error:
-        raise ConfigError(_explain(error, model, path, origins)) from error
+        found = [_explain(one, model, path, origins) for one in error.errors(include_url=False)]
+        raise first_of([ConfigError(line) for line in found]) from error
+
+
+def first_of(mistakes: Iterable[ConfigError]) -> ConfigError:
+    """Return the first of one or more mistakes; the others are its notes, for who lists all."""
+    first, *others = mistakes
+    for other in others:
+        first.add_note(str(other))
+    return first
 
 
 def dump_sections(values: BaseModel) -> dict[str, Any]:
@@ -144,9 +153,11 @@ def _override(content: dict[str, Any], override: str) -> Location:
 
 
 def _explain(
-    error: ValidationError, model: type[BaseModel], path: Path, origins: dict[Location, str]
+    first: Mapping[str, Any],
+    model: type[BaseModel],
+    path: Path,
+    origins: dict[Location, str],
 ) -> str:
-    first = error.errors(include_url=False)[0]
     location, kind = tuple(first["loc"]), first["type"]
     section, location = _section(model, location, missing=kind == "missing")
     where = _origin(location, path, origins)

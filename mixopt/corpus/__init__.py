@@ -33,14 +33,20 @@ if TYPE_CHECKING:
     from mixopt.corpus.stream_preparation import prepare_stream as prepare_stream
     from mixopt.corpus.text.document_stream import DocumentStream as DocumentStream
     from mixopt.corpus.text.documents import BadDocuments as BadDocuments
+    from mixopt.corpus.text.sources import check_files as check_files
     from mixopt.corpus.token_import import import_tokens as import_tokens
     from mixopt.corpus.token_shards import TokenShards as TokenShards
     from mixopt.corpus.token_writer import TokenWriter as TokenWriter
-    from mixopt.corpus.tokenizer import Tokenizer as Tokenizer, saved_tokenizer as saved_tokenizer
+    from mixopt.corpus.tokenizer import (
+        BYTES as BYTES,
+        Tokenizer as Tokenizer,
+        saved_tokenizer as saved_tokenizer,
+    )
     from mixopt.corpus.true_sizes import (
         tokens_per_byte as tokens_per_byte,
         true_inventory as true_inventory,
     )
+    from mixopt.corpus.vocabulary import known_vocabulary as known_vocabulary
 else:
     __getattr__, __dir__ = lazy_names(
         __name__,
@@ -60,7 +66,9 @@ else:
             "token_import": ["import_tokens"],
             "token_shards": ["TokenShards"],
             "token_writer": ["TokenWriter"],
-            "tokenizer": ["Tokenizer", "saved_tokenizer"],
+            "text.sources": ["check_files"],
+            "tokenizer": ["BYTES", "Tokenizer", "saved_tokenizer"],
             "true_sizes": ["tokens_per_byte", "true_inventory"],
+            "vocabulary": ["known_vocabulary"],
         },
     )

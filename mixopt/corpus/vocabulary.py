@@ -13,6 +13,7 @@ from mixopt.corpus.tokenizer import BYTES, ByteTokenizer, FastTokenizer, bpe_voc
 from mixopt.errors import CorpusError, MixoptError
 
 _LARGEST = 1 << 32  # ids that a shard can have
+_USUAL = 50_000  # ids of a tokenizer of which nothing is known
 
 
 class Vocabulary(NamedTuple):
@@ -75,6 +76,11 @@ class Vocabulary(NamedTuple):
         if self.size == _LARGEST:
             return "an id is from 0 to 2**32 - 1"
         return f"{self.tokenizer!r} has the ids 0 to {self.size - 1}"
+
+
+def known_vocabulary(tokenizer: str) -> int:
+    """Return the ids of a tokenizer, or 50,000 where they are not known on this machine."""
+    return _known_size(tokenizer) or _USUAL
 
 
 def _known_size(tokenizer: str) -> int | None:

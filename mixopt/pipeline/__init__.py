@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from mixopt.system.lazy_names import lazy_names
 
 if TYPE_CHECKING:
+    from mixopt.pipeline.check_text import check_json as check_json, check_lines as check_lines
     from mixopt.pipeline.fit_folder import (
         check_fit_folder as check_fit_folder,
         load_fit as load_fit,
@@ -18,6 +19,10 @@ if TYPE_CHECKING:
         predict_from as predict_from,
         propose_from as propose_from,
         propose_front_from as propose_front_from,
+    )
+    from mixopt.pipeline.pre_check import (
+        PreCheck as PreCheck,
+        check_experiment as check_experiment,
     )
     from mixopt.pipeline.status import run_status as run_status, status_lines as status_lines
     from mixopt.pipeline.steps import (
@@ -34,8 +39,10 @@ else:
     __getattr__, __dir__ = lazy_names(
         __name__,
         {
+            "check_text": ["check_json", "check_lines"],
             "fit_folder": ["check_fit_folder", "load_fit", "verify_fit_folder", "write_fit_folder"],
             "from_fit": ["Asked", "predict_from", "propose_from", "propose_front_from"],
+            "pre_check": ["PreCheck", "check_experiment"],
             "status": ["run_status", "status_lines"],
             "steps": ["design", "fit", "prepare", "propose", "report", "run", "sweep", "validate"],
         },

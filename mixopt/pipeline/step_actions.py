@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from mixopt.errors import ConfigError
+from mixopt.pipeline.pre_check import fold_fault
 from mixopt.pipeline.refitting import fit_of, proposal_of
 from mixopt.pipeline.sample_size import run_shortages, say_shortages
 from mixopt.run_directory import (
@@ -60,13 +61,9 @@ def _design(run: Run, say: Say) -> None:
         run.config.seed,
         say=lambda line: say(f"design: {line}"),
     )
-    mixtures, folds = len({trial.mixture for trial in trials}), run.config.fit.folds
-    if mixtures < folds:
-        field = "the first of design.rounds" if run.config.design.rounds else "design.trials"
-        raise ConfigError(
-            f"fit.folds: {folds} folds need as many different mixtures, and the design has"
-            f" {mixtures}; raise {field}, or lower fit.folds"
-        )
+    fault = fold_fault(run.config, len({trial.mixture for trial in trials}))
+    if fault is not None:
+        raise ConfigError(fault)
     write_design(trials, run.path / "design.parquet")
     if (short := say_shortages(run_shortages(run))) is not None:
         say(f"design: warning: {short}")

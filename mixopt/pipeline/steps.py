@@ -13,6 +13,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from mixopt.errors import CorpusError
+from mixopt.pipeline.check_text import short_lines
+from mixopt.pipeline.pre_check import check_experiment
 from mixopt.pipeline.step_actions import ACTIONS
 from mixopt.run_directory import (
     DESIGN,
@@ -64,6 +66,7 @@ def run(
         MixoptError: Something that was given cannot be right; one line says what mends it.
     """
     asked = _Request.of(config, out, overrides, trust=trust)
+    _check_before(asked, say)
     with working_in(Path(out)):
         opened = asked.open(redo, say)
         if retry_failed:
@@ -207,6 +210,22 @@ class _Request:
         if run.is_foreign and self.config.tracking.enabled:
             say(f"tracking: nothing is sent, since {self.source} names the server; add --trust")
         return run
+
+
+def _check_before(asked: _Request, say: Say) -> None:
+    """Check what the configuration alone tells, unless all of it is trained already.
+
+    Raises:
+        MixoptError: What the run would stop at later.
+    """
+    run = Run(asked.out, asked.config, asked.source, asked.trust)
+    recorded = run.manifest.steps.get(VALIDATE.name)
+    if recorded is not None and recorded.fingerprint == run.fingerprint(VALIDATE.name):
+        return
+    found = check_experiment(asked.config, out=asked.out, source=asked.source, trust=asked.trust)
+    found.refuse()
+    for line in short_lines(found, asked.out):
+        say(f"check: {line}")
 
 
 def _single(step: Step, asked: _Request, say: Say) -> Run:

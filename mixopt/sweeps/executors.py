@@ -56,7 +56,7 @@ class LocalExecutor:
         self, job: Job, workers: int | None, log: Path, patience: float = PATIENCE
     ) -> None:
         self._job = job
-        self._devices = _devices(job.training.device, workers)
+        self._devices = worker_devices(job.training.device, workers)
         self._log, self._patience = log, patience
         self._workers: list[WorkerProcess | None] = [None] * len(self._devices)
         self._starting, self._closed = threading.Lock(), False
@@ -168,8 +168,13 @@ class LocalExecutor:
             return worker
 
 
-def _devices(device: str, workers: int | None) -> list[str | None]:
-    """Return the GPU of each worker, or None for each that has a core."""
+def worker_devices(device: str, workers: int | None) -> list[str | None]:
+    """Return the GPU of each worker, or None for each that has a core.
+
+    Args:
+        device: `proxy.device`.
+        workers: How many; one a core or GPU when None.
+    """
     gpus = [] if device == "cpu" else _gpus()
     if device.startswith("cuda:"):
         gpus = gpus[int(device.removeprefix("cuda:")) :][:1]

@@ -86,6 +86,16 @@ def local_files(domain: str, source: SourceConfig) -> list[tuple[Path, str]]:
     return [(path, _builder(domain, path, builder)) for path in dict.fromkeys(found)]
 
 
+def check_files(domain: str, source: SourceConfig) -> None:
+    """Check that local files are there, without reading them.
+
+    Raises:
+        CorpusError: A path or glob matches nothing, or a suffix stands for no builder.
+    """
+    if is_local(source):
+        local_files(domain, source)
+
+
 def is_local(source: SourceConfig) -> bool:
     """Tell local files, which are read here, from what goes through `datasets`."""
     if any("://" in pattern for pattern in _as_list(source.data_files)):

@@ -140,6 +140,23 @@ class DecoderProxy:
             for k, trial in enumerate(trials)
         ]
 
+    def parameters(self, vocab_size: int) -> int:
+        """Return how many weights a trial has."""
+        return self.size.parameters(vocab_size)
+
+    def tokens_per_second(self, vocab_size: int, training: Training) -> float:
+        """Return how fast one worker trains, by half a second of steps that are not compiled.
+
+        Raises:
+            ConfigError: A device that is not here.
+        """
+        device = resolve_device(training.device)
+        members = members_by_rule(self.size, vocab_size, device)
+        dtype = resolve_precision(self._precision, device)
+        setting = _GroupSetting(device, dtype, vocab_size, compiled=False)
+        with thread_limit(training.threads), memory_kept(device):
+            return self._tuner(members, setting).rate()
+
     def _tuner(self, members: int, setting: _GroupSetting) -> Tuner:
         passes = self._passes_for(setting)
         device, dtype = setting.device, setting.dtype

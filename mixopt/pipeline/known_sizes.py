@@ -1,0 +1,79 @@
+"""What is known of the sizes of domains before a document is read."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+from mixopt.corpus import BYTES, Corpus, known_vocabulary, true_inventory
+from mixopt.run_directory import PREPARE, Run
+
+if TYPE_CHECKING:
+    from mixopt.config import Config
+
+BYTES_PER_TOKEN = 4.0  # of a trained tokenizer on plain text, about; measured once it is prepared
+Basis = Literal["stated", "prepared", "estimated", "unknown"]
+
+
+@dataclass(frozen=True)
+class KnownSizes:
+    """Sizes of whole domains and of what is prepared of them.
+
+    Attributes:
+        inventory: Tokens of the whole domains; None where they are not known.
+        sample: Tokens that are prepared, or will be; None where they are not known.
+        basis: `prepared` and `stated` are as they are; `estimated` are stated in bytes of a
+            tokenizer whose tokens per byte are not known.
+        vocab_size: Ids of the tokenizer, about where it is not known yet.
+    """
+
+    inventory: dict[str, int] | None
+    sample: dict[str, int] | None
+    basis: Basis
+    vocab_size: int
+
+    @property
+    def is_exact(self) -> bool:
+        """Whether what follows from the sizes can be refused."""
+        return self.basis in ("stated", "prepared")
+
+
+def known_sizes(config: Config, out: Path | None, source: str) -> KnownSizes:
+    """Return the sizes that an experiment states, or that its run has prepared.
+
+    Raises:
+        ConfigError: A domain is stated to be smaller than what was prepared of it.
+    """
+    corpus = None if out is None else _prepared(Run(out, config, source))
+    if corpus is not None:
+        inventory = true_inventory(config.corpus.domains, corpus, where=source)
+        return KnownSizes(inventory, corpus.inventory, "prepared", corpus.vocab_size)
+    rate = 1.0 if config.corpus.tokenizer == BYTES else 1 / BYTES_PER_TOKEN
+    vocabulary = known_vocabulary(config.corpus.tokenizer)
+    return KnownSizes(*_stated(config, rate), vocabulary)
+
+
+def _stated(
+    config: Config, rate: float
+) -> tuple[dict[str, int] | None, dict[str, int] | None, Basis]:
+    sources = config.corpus.domains
+    limits = {name: s.max_bytes or config.corpus.max_bytes for name, s in sources.items()}
+    sample = {n: max(1, round(most * rate)) for n, most in limits.items() if most is not None}
+    known = sample if len(sample) == len(sources) else None
+    if not all(source.is_sized for source in sources.values()):
+        return None, known, "unknown"
+    inventory = {n: s.tokens or max(1, round((s.bytes or 0) * rate)) for n, s in sources.items()}
+    exact = rate == 1.0 or all(source.tokens is not None for source in sources.values())
+    return inventory, known, "stated" if exact else "estimated"
+
+
+def _prepared(run: Run) -> Corpus | None:
+    """Return the corpus of a run, where it is of this configuration."""
+    index = run.path / "corpus" / "index.json"
+    if not index.exists():
+        return None
+    recorded = run.manifest.steps.get(PREPARE.name)
+    if recorded is None or recorded.fingerprint != run.fingerprint(PREPARE.name):
+        return None
+    return run.corpus

@@ -1,0 +1,285 @@
+"""All that a configuration tells before a document is read, and what is wrong with it.
+
+Every check is made, so that all problems are listed at once. What depends on the sizes of domains
+is checked where these are stated, or prepared already; else it waits until they are.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from mixopt.errors import ConfigError, InfeasibleError, MixoptError
+from mixopt.mixture import Mixture
+from mixopt.pipeline.cost_estimate import Costs, training_parts, written_bytes
+from mixopt.pipeline.known_sizes import KnownSizes, known_sizes
+from mixopt.pipeline.sample_size import say_shortages, shortages
+from mixopt.pipeline.speed_probe import measured_speed, proxy_parameters
+from mixopt.system import Trust, load_plugin
+
+if TYPE_CHECKING:
+    from mixopt.config import Config
+    from mixopt.constraints import Constraints
+    from mixopt.trials import Proxy
+
+
+@dataclass(frozen=True)
+class PreCheck:
+    """The answer of `mixopt check`.
+
+    Attributes:
+        config: The experiment.
+        problems: What makes the run impossible; none where it may begin.
+        warnings: What a reader should know before it begins.
+        sizes: What is known of the domains.
+        costs: What it trains and writes.
+        devices: Where the trials train.
+    """
+
+    config: Config
+    problems: list[MixoptError]
+    warnings: list[str]
+    sizes: KnownSizes
+    costs: Costs
+    devices: list[str] = field(default_factory=list)
+
+    @property
+    def natural(self) -> Mixture | None:
+        """Shares of the whole domains, where their sizes are known."""
+        return None if self.sizes.inventory is None else Mixture.natural(self.sizes.inventory)
+
+    def refuse(self) -> None:
+        """Raise the first problem, if there is any, with how many more there are.
+
+        Raises:
+            MixoptError: The first problem.
+        """
+        if not self.problems:
+            return
+        first, more = self.problems[0], len(self.problems) - 1
+        if not more:
+            raise first
+        raise type(first)(f"{first} (and {more} more: mixopt check lists all)") from first
+
+
+def check_experiment(
+    config: Config,
+    *,
+    out: Path | None = None,
+    source: str = "",
+    trust: Trust = True,
+    probe: bool = False,
+) -> PreCheck:
+    """Check an experiment without reading its documents; nothing is written.
+
+    Args:
+        config: The experiment.
+        out: Its run directory, whose corpus tells the sizes where it is prepared.
+        source: The configuration's file, for messages.
+        trust: Whether code that the configuration names may be imported.
+        probe: Train for a second or so to measure how fast the proxy is here.
+    """
+    from mixopt.sweeps import worker_devices
+
+    problems: list[MixoptError] = []
+    sizes = _sizes(config, out, source, problems)
+    proxy = _proxy(config, trust, problems)
+    for check in (_sources, _objective, _guardrails, _pilots):
+        problems += check(config)
+    problems += _limits_and_design(config, sizes)
+    devices = worker_devices(config.proxy.device, config.sweep.workers)
+    problems += _device(config, devices)
+    costs = _costs(config, sizes, proxy, len(devices), probe=probe and not problems)
+    names = ["cpu" if device is None else f"GPU {device}" for device in devices]
+    return PreCheck(config, problems, _warnings(config, sizes), sizes, costs, names)
+
+
+def fold_fault(config: Config, mixtures: int) -> str | None:
+    """Say what is wrong where a first round has fewer mixtures than there are folds."""
+    folds = config.fit.folds
+    if mixtures >= folds:
+        return None
+    field_name = "the first of design.rounds" if config.design.rounds else "design.trials"
+    return (
+        f"fit.folds: {folds} folds need as many different mixtures, and the design has"
+        f" {mixtures}; raise {field_name}, or lower fit.folds"
+    )
+
+
+def _tried(check: Callable[[], object]) -> Iterator[MixoptError]:
+    """Give the error that a check raises, if it does."""
+    try:
+        check()
+    except MixoptError as error:
+        yield error
+
+
+def _sizes(
+    config: Config, out: Path | None, source: str, problems: list[MixoptError]
+) -> KnownSizes:
+    try:
+        return known_sizes(config, out, source)
+    except MixoptError as error:
+        problems.append(error)
+        return known_sizes(config, None, source)
+
+
+def _proxy(config: Config, trust: Trust, problems: list[MixoptError]) -> Proxy | None:
+    """Build the proxy, which checks its options; None where it may not be imported or fails."""
+    from mixopt.trials import make_proxy
+
+    name, proxy = config.proxy.name, None
+    if ":" in name and not (trust if isinstance(trust, bool) else name in trust):
+        return None
+    try:
+        proxy = make_proxy(name, dict(config.proxy.options))
+        able = getattr(load_plugin("proxy", name), "simulates_epochs", False)
+        if config.proxy.simulate_epochs and not able:
+            raise ConfigError(
+                f"proxy.simulate_epochs: proxy {name!r} does not cut its domains to pools; leave it"
+                " out"
+            )
+    except MixoptError as error:
+        problems.append(error)
+    return proxy
+
+
+def _sources(config: Config) -> Iterator[MixoptError]:
+    """Find domains whose files are not there."""
+    from mixopt.corpus import check_files
+
+    for name, source in {**config.corpus.domains, **config.evaluation}.items():
+        yield from _tried(partial(check_files, name, source.under(config.corpus.root)))
+
+
+def _objective(config: Config) -> Iterator[MixoptError]:
+    from mixopt.objective import Objective
+
+    names = (*config.corpus.domains, *config.evaluation)
+    yield from _tried(lambda: Objective.from_config(config.objective, names))
+
+
+def _guardrails(config: Config) -> Iterator[MixoptError]:
+    from mixopt.constraints import Constraints
+
+    names = (*config.corpus.domains, *config.evaluation)
+    only = type(config.constraints)(guardrails=config.constraints.guardrails)
+    guardrails = Constraints.from_config(only, dict.fromkeys(config.corpus.domains, 1)).guardrails
+    if guardrails is not None:
+        yield from _tried(lambda: guardrails.margins(names))
+
+
+def _pilots(config: Config) -> Iterator[MixoptError]:
+    pilots = config.fit.pilots
+    files = () if pilots is None else (pilots.mixtures, pilots.losses, pilots.trials)
+    for file in files:
+        if file is not None and not Path(file).exists():
+            yield ConfigError(f"fit.pilots: {file}: no such file (working directory {Path.cwd()})")
+
+
+def _limits_and_design(config: Config, sizes: KnownSizes) -> Iterator[MixoptError]:
+    from mixopt.designs import design_constraints, make_design
+
+    known, natural = _as_far_as_known(config, sizes)
+    constraints: Constraints | None = None
+    try:
+        constraints = _constraints(known, sizes)
+        design_constraints(known.design, natural, constraints)
+        if sizes.inventory is not None:
+            trials = make_design(known.design, natural, constraints, config.seed)
+            mixtures = len({trial.mixture for trial in trials})
+        else:
+            mixtures = known.design.first_round + len(known.design.anchors)
+    except InfeasibleError as error:
+        if sizes.is_exact or sizes.inventory is None:
+            yield error
+        return
+    except MixoptError as error:
+        yield error
+        return
+    fault = fold_fault(config, mixtures)
+    if fault is not None:
+        yield ConfigError(fault)
+
+
+def _as_far_as_known(config: Config, sizes: KnownSizes) -> tuple[Config, Mixture]:
+    """Return the experiment without the limits that need sizes that are not known."""
+    domains = tuple(config.corpus.domains)
+    if sizes.inventory is not None:
+        return config, Mixture.natural(sizes.inventory)
+    limits: dict[str, Any] = {"max_epochs": None, "max_epochs_of": None}
+    radius = config.constraints.radius
+    if radius is not None and radius.reference == "natural":
+        limits["radius"] = None
+    known = {
+        "constraints": config.constraints.model_copy(update=limits),
+        "design": config.design.model_copy(update={"max_usage": None}),
+    }
+    return config.model_copy(update=known), Mixture.uniform(domains)
+
+
+def _constraints(config: Config, sizes: KnownSizes) -> Constraints:
+    from mixopt.constraints import Constraints
+
+    inventory = sizes.inventory or dict.fromkeys(config.corpus.domains, 1)
+    return Constraints.from_config(
+        config.constraints, inventory, target_tokens=config.propose.target_tokens
+    )
+
+
+def _device(config: Config, devices: list[str | None]) -> Iterator[MixoptError]:
+    if config.proxy.device.startswith("cuda") and None in devices:
+        yield ConfigError(
+            f"proxy.device: {config.proxy.device}: no GPU is seen here; use auto, or cpu"
+        )
+
+
+def _costs(
+    config: Config, sizes: KnownSizes, proxy: Proxy | None, workers: int, *, probe: bool
+) -> Costs:
+    from mixopt.trials import Training
+
+    parts = training_parts(config)
+    parameters = None if proxy is None else proxy_parameters(proxy, sizes.vocab_size)
+    rate: float | None = None
+    if probe and proxy is not None:
+        asked = config.proxy
+        training = Training(asked.tokens, eval_tokens=asked.eval_tokens, device=asked.device)
+        speed = measured_speed(asked.name, dict(asked.options), sizes.vocab_size, training)
+        rate, parameters = speed.tokens_per_second, parameters or speed.parameters
+    written = written_bytes(config, parts, sizes.sample, sizes.vocab_size)
+    return Costs(parts, parameters, rate, workers, written)
+
+
+def _warnings(config: Config, sizes: KnownSizes) -> list[str]:
+    found = []
+    if sizes.inventory is None and config.propose.target_tokens is not None:
+        found.append(
+            "sizes of the domains are not stated, so that shares and epochs are of what is"
+            " prepared: mixopt count CONFIG --out inventory.yaml, and set corpus.inventory"
+        )
+    if sizes.basis == "estimated":
+        found.append(
+            "sizes in bytes are taken for 4 bytes a token until text is prepared; limits that need"
+            " them are checked then"
+        )
+    if sizes.inventory is not None and sizes.sample is not None:
+        found += _short_samples(config, sizes.sample, sizes.inventory)
+    return found
+
+
+def _short_samples(config: Config, sample: dict[str, int], inventory: dict[str, int]) -> list[str]:
+    from mixopt.designs import design_constraints
+
+    natural = Mixture.natural(inventory)
+    try:
+        limits = _constraints(config, KnownSizes(inventory, sample, "stated", 0))
+        allowed = design_constraints(config.design, natural, limits)
+    except MixoptError:
+        return []  # a problem already
+    most = dict(zip(allowed.domains, allowed.upper_D.tolist(), strict=True))
+    line = say_shortages(shortages(config, sample, inventory, most))
+    return [] if line is None else [line]

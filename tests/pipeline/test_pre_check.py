@@ -1,0 +1,199 @@
+"""What the configuration alone tells is told first, all at once, and nothing is written."""
+
+import json
+from dataclasses import replace
+
+import pytest
+from typer.testing import CliRunner
+
+import mixopt.cli.main  # noqa: F401  adds the commands
+from mixopt.cli.options import app
+from mixopt.config import load_config
+from mixopt.errors import ConfigError, InfeasibleError
+from mixopt.pipeline import check_experiment, speed_probe, steps
+from mixopt.trials import Training
+
+SIZES = ["corpus.domains.code.tokens=6e6", "corpus.domains.prose.tokens=1e6"]
+
+
+def check(config_path, *overrides, **given):
+    return check_experiment(load_config(config_path, overrides), **given)
+
+
+def problems(config_path, *overrides):
+    return [str(problem) for problem in check(config_path, *overrides).problems]
+
+
+def test_a_good_experiment_has_no_problems(config_path):
+    found = check(config_path, *SIZES)
+    assert found.problems == []
+    assert found.natural["code"] == pytest.approx(6 / 7)
+    assert found.sizes.basis == "stated"
+
+
+def test_trials_and_tokens_are_those_of_the_run(config_path):
+    found = check(config_path, *SIZES, "validate={rounds: 2, max_seeds: 6}")
+    parts = {part.name: part for part in found.costs.parts}
+    first, validation = parts["first round"], parts["validation"]
+    assert (first.least, first.tokens) == (8 + 2 + 2, 20_000)
+    # A proposal and four baselines, three seeds each; or two proposals and six seeds.
+    assert (validation.least, validation.most, validation.tokens) == (15, 36, 40_000)
+
+
+def test_later_rounds_are_counted(config_path):
+    found = check(config_path, "design={rounds: [6, 4, 2], max_usage: null, replicates: 2}")
+    parts = {part.name: part for part in found.costs.parts}
+    assert (parts["first round"].most, parts["later rounds"].most) == (10, 6)
+
+
+def test_operations_are_six_for_each_parameter_and_token(config_path):
+    found = check(config_path, "proxy={name: decoder, tokens: 20000, options: {size: tiny}}")
+    least, most = found.costs.flops
+    assert least == 6.0 * found.costs.parameters * found.costs.tokens[0]
+    rate = 989e12 * 0.4 * 3600
+    assert found.costs.gpu_hours(989, 0.4) == (least / rate, most / rate)
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        (["constraints.bounds={code: [0, 0.3], prose: [0, 0.3]}"], "the caps: they add up to 0.6"),
+        (["constraints.max_epochs=1", "propose.target_tokens=1e8"], "allow max_epochs: 14.3"),
+        (["design.max_usage=0.5"], "allow max_usage: 1"),
+        (["design.max_weights={code: 0.1, prose: 0.1}"], "raise design.max_weights by 0.8"),
+        (["fit.folds=40"], r"fit.folds: 40 folds need as many different mixtures, and the design"),
+        (["proxy.options={order: 99}"], "proxy.options.order: 99"),
+        (["proxy.device=cuda"], "proxy.device: cuda: no GPU is seen here; use auto, or cpu"),
+        (["fit.pilots={trials: absent.csv}"], "fit.pilots: absent.csv: no such file"),
+        (["corpus.domains.code.path=absent.jsonl"], "domain 'code': absent.jsonl: no such file"),
+        (
+            ["constraints.radius={reference: absent.yaml, tv: 0.1}"],
+            "constraints.radius.reference: absent.yaml: not found",
+        ),
+    ],
+)
+def test_a_problem_is_one_line_that_says_what_to_do(config_path, overrides, message, monkeypatch):
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+    (found,) = problems(config_path, *SIZES, *overrides)
+    assert message in found
+    assert "\n" not in found
+
+
+def test_all_problems_are_listed_at_once(config_path):
+    found = problems(
+        config_path,
+        "corpus.domains.code.path=absent.jsonl",
+        "fit.pilots={trials: absent.csv}",
+        "constraints.bounds={code: [0, 0.3], prose: [0, 0.3]}",
+    )
+    assert [line.split(":")[0] for line in found] == [
+        "domain 'code'",
+        "fit.pilots",
+        "no mixture meets the caps",
+    ]
+
+
+def test_limits_that_need_sizes_wait_until_these_are_known(config_path):
+    asked = ["constraints.max_epochs=1", "propose.target_tokens=1e12"]
+    found = check(config_path, *asked)
+    assert found.problems == []
+    assert any("sizes of the domains are not stated" in line for line in found.warnings)
+
+
+def test_sizes_in_bytes_of_an_unknown_tokenizer_refuse_nothing(config_path):
+    sized = [line.replace("tokens", "bytes") for line in SIZES]
+    asked = ["corpus.tokenizer=bpe:300", "constraints.max_epochs=1", "propose.target_tokens=1e9"]
+    found = check(config_path, *sized, *asked)
+    assert (found.problems, found.sizes.basis) == ([], "estimated")
+    assert any("4 bytes a token" in line for line in found.warnings)
+
+
+def test_a_sample_that_will_be_small_is_said(config_path):
+    found = check(config_path, *SIZES, "corpus.max_bytes=5000")
+    assert any("code 4.0 times at a weight of 1" in line for line in found.warnings)
+
+
+def test_what_is_prepared_counts_once_it_is(config_path, tmp_path):
+    out = steps.prepare(config_path, tmp_path / "run").path
+    found = check(config_path, out=out)
+    assert (found.sizes.basis, found.sizes.inventory) == ("prepared", found.sizes.sample)
+    small = [line.replace("6e6", "5000") for line in SIZES]
+    (problem,) = check(config_path, *small, out=out).problems
+    assert "corpus.domains.code.tokens: 5000 is less than the" in str(problem)
+
+
+def test_a_run_is_refused_before_a_document_is_read(config_path, tmp_path):
+    with pytest.raises(ConfigError, match="fit.folds: 40 folds need") as refused:
+        steps.run(config_path, tmp_path / "run", overrides=["fit.folds=40"])
+    assert not (tmp_path / "run").exists()
+    assert "\n" not in str(refused.value)
+
+
+def test_a_run_says_how_many_more_problems_there_are(config_path):
+    found = check(
+        config_path, "constraints.bounds={code: [0, 0.3], prose: [0, 0.3]}", "fit.folds=40"
+    )
+    both = replace(found, problems=[*found.problems, ConfigError("another")])
+    with pytest.raises(InfeasibleError, match=r"\(and 1 more: mixopt check lists all\)"):
+        both.refuse()
+
+
+def test_a_run_begins_with_what_it_will_do(config_path, tmp_path, monkeypatch):
+    said: list[str] = []
+    monkeypatch.setattr("mixopt.pipeline.steps.STEPS", steps.STEPS[:1])
+    steps.run(config_path, tmp_path / "run", overrides=SIZES, say=said.append)
+    lines = [line for line in said if line.startswith("check: ")]
+    assert lines == said[: len(lines)]
+    assert "2 domains of 7M tokens (stated): code 85.7%, prose 14.3%" in lines[0]
+    assert "12 trials of 20k tokens (first round)" in lines[1]
+    assert "proxy ngram" in lines[2]
+
+
+def test_the_speed_of_any_proxy_is_measured_once():
+    training = Training(40_000, eval_tokens=1_000, device="cpu")
+    first = speed_probe.measured_speed("ngram", {}, 257, training)
+    assert first.tokens_per_second > 0
+    assert speed_probe.measured_speed("ngram", {}, 257, training) is first
+
+
+def test_the_decoder_says_its_parameters_and_its_speed():
+    training = Training(40_000, device="cpu")
+    options = {"size": "tiny", "width": 32, "layers": 1, "heads": 2, "sequence_length": 16}
+    found = speed_probe.measured_speed("decoder", options, 257, training)
+    assert found.tokens_per_second > 0
+    assert found.parameters > 257 * 32
+
+
+def command(*arguments: object):
+    return CliRunner().invoke(app, ["check", *map(str, arguments)])
+
+
+def test_the_command_writes_nothing_and_prints_costs(config_path, tmp_path):
+    ended = command(config_path, "--out", tmp_path / "run", "--set", SIZES[0], "--set", SIZES[1])
+    assert ended.exit_code == 0, ended.output
+    assert not (tmp_path / "run").exists()
+    for text in ("85.7%", "first round:", "12 trials of 20k tokens", "time here:", "an estimate"):
+        assert text in ended.stdout
+
+
+def test_the_command_lists_mistakes_of_the_file_with_their_lines(config_path):
+    asked = ["design.trails=3", "objective.target=hlep", "fit.foldss=2"]
+    sets = [part for line in asked for part in ("--set", line)]
+    ended = command(config_path, *sets)
+    assert ended.exit_code == 2
+    lines = ended.stderr.splitlines()
+    assert len(lines) == 2  # names are looked up once all fields are known
+    assert "design.trails: unknown field; did you mean 'trials'" in lines[0]
+    assert "fit.foldss: unknown field; did you mean 'folds'" in lines[1]
+
+
+def test_the_command_answers_in_json(config_path):
+    ended = command(config_path, "--json", "--set", "fit.folds=40")
+    assert ended.exit_code == 2
+    answer = json.loads(ended.stdout)
+    assert answer["problems"] == [
+        line.removeprefix("mixopt: ") for line in ended.stderr.splitlines()
+    ]
+    assert answer["training"][0] == {
+        "part": "first round", "least": 12, "most": 12, "tokens": 20_000,
+    }  # fmt: skip
