@@ -1,10 +1,15 @@
-"""What a few runs at the target size are worth: RegMix's 1M proxies carried to its 60M runs.
+"""What a few runs at the target size are worth: RegMix's 1M proxies carried to larger runs.
 
-    python experiments/published/pilots.py ../shared/data/regmix
+    OMP_NUM_THREADS=1 python experiments/published/pilots.py ../shared/data/regmix \
+        > experiments/published/results_pilots.md
 
-The fit is on the 512 published 1M runs. Pilots are drawn from the 256 60M runs, and all others are
-predicted: by the fit alone, by a line for each loss, and by co-kriging. The objective is the mean
-of the 13 losses. Draws are paired: each correction sees the same pilots and the same unseen runs.
+The fit is on the 512 published 1M runs. Pilots are drawn from the runs of one larger size, and all
+others are predicted: by the fit alone, by a line for each loss with the losses' deviations added
+up, and by what `Fit.with_pilots` does, a residual of the objective beside the lines. Controls: the
+domain's own share and the mean of the pilots with Student's t. The objective is the mean of the
+13 losses; then each loss alone. Draws are paired: every way sees the same pilots and unseen runs.
+No constant was chosen on these runs; those of the residual are from synthetic worlds
+(experiments/published/pilot_worlds.py).
 
 Shapes: N runs, M losses.
 """
@@ -18,40 +23,53 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from published_data import objective_of, regmix, some
+from scipy.stats import t
 
 from mixopt.config import FitConfig
-from mixopt.fitting import Fit, fit_trials, predict_with_std, spearman
+from mixopt.fitting import Fit, controls, fit_trials, predict_with_std, spearman
 from mixopt.objective import Objective
+from mixopt.system import Array
 from mixopt.trials import Trials
 
 COUNTS = (1, 2, 4, 8, 16, 32)
-KINDS = ("raw", "affine", "co-kriging")
+SINGLE = (8, 16)  # pilots with which each loss alone is judged too
+HEAD = "| pilots | way | Spearman (sd) | RMSE | 90% intervals hold | half-width |"
+Scores = tuple[float, float, float, float]
 
 
 def main() -> None:
-    """Print a table of pilots and corrections."""
+    """Print a table for each size."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("folder", type=Path, help="the published tables")
     parser.add_argument("--regressor", default="gaussian_process")
-    parser.add_argument("--draws", type=int, default=40, help="sets of pilots")
+    parser.add_argument("--draws", type=int, default=20, help="sets of pilots")
+    parser.add_argument("--runs", nargs="+", default=["test_60m", "test_1B"])
     asked = parser.parse_args()
-    trials, runs = published(asked.folder, "train_1m"), published(asked.folder, "test_60m")
-    shares = dict.fromkeys(trials.targets, 1 / len(trials.targets))
-    objective = Objective(trials.targets, "mean", shares, "nats_per_token")
+    trials = regmix(asked.folder, "train_1m")
+    objective = objective_of("mean", trials.targets)
     fit = fit_trials(trials, FitConfig(regressors=[asked.regressor]), objective, 0)
-    fit = replace(fit, fitted=Known(fit.regressor, runs.weights()))
-    print(f"{asked.regressor} on {len(trials)} 1M runs, {asked.draws} sets of 60M pilots\n")
+    print("# Pilots\n")
     print(
-        "| pilots | correction | Spearman of the mean (sd of draws) | mean of 13 Spearmans", end=""
+        "Command: `OMP_NUM_THREADS=1 python experiments/published/pilots.py"
+        " ../shared/data/regmix`.\n"
+        f"{asked.regressor} on {len(trials)} 1M runs, {asked.draws} sets of pilots. RMSE and"
+        " half-widths are in standard\ndeviations of the objective over the unseen runs.\n"
     )
-    print(" | 90% intervals hold: of the mean | of the losses |\n|---|---|---|---|---|---|")
-    for count in COUNTS:
-        scores = [list(scored(fit, runs, count, draw)) for draw in range(asked.draws)]
-        for kind, rows in zip(KINDS, np.swapaxes(np.array(scores), 0, 1), strict=True):
-            ranks, targets, together, each = rows.mean(axis=0)
-            spread = rows[:, 0].std(ddof=1)
-            covered = f"{together:.3f} | {each:.3f}" if kind != "raw" else " | "
-            print(f"| {count} | {kind} | {ranks:.4f} ({spread:.4f}) | {targets:.4f} | {covered} |")
+    for name in asked.runs:
+        runs = regmix(asked.folder, name)
+        known = replace(fit, fitted=Known(fit.regressor, runs.weights()))
+        print(f"## {len(runs)} runs of {name}\n\nMean of 13 losses.\n\n{HEAD}")
+        print("|---|---|---|---|---|---|", flush=True)
+        for count in COUNTS:
+            _print(count, [dict(_scored(known, runs, count, n)) for n in range(asked.draws)])
+        print(
+            f"\nEach loss alone as the objective, mean of 13.\n\n{HEAD}\n|---|---|---|---|---|---|"
+        )
+        for count in SINGLE:
+            draws = range(asked.draws // 4)
+            _print(count, [row for n in draws for row in _each(known, runs, count, n)])
+        print()
 
 
 class Known:
@@ -69,45 +87,93 @@ class Known:
         return (means_NM, stds_NM) if return_std else means_NM
 
 
-def published(folder: Path, name: str) -> Trials:
-    """Read one of RegMix's pairs of tables."""
-    return Trials.from_csv(folder / f"{name}_mixture.csv", folder / f"{name}_loss.csv")
-
-
-def scored(fit: Fit, runs: Trials, count: int, draw: int) -> Iterator[list[float]]:
-    """Yield ranks and coverage of each kind of correction, on the runs that are no pilots."""
+def _split(runs: Trials, count: int, draw: int) -> tuple[Trials, Trials]:
     order_N = np.random.default_rng(draw).permutation(len(runs))
-    pilots, unseen = some(runs, order_N[:count]), some(runs, order_N[count:])
+    return some(runs, order_N[:count]), some(runs, order_N[count:])
+
+
+def _scored(fit: Fit, runs: Trials, count: int, draw: int) -> Iterator[tuple[str, Scores]]:
+    """Yield what each way gives on the runs that are no pilots."""
+    pilots, unseen = _split(runs, count, draw)
     carried = fit.with_pilots(pilots)
-    given = carried.pilots
-    assert given is not None
-    lines = replace(given.correction, ratio=0.0)
-    for correction in (None, lines, lines.likely()):
-        one = (
-            fit
-            if correction is None
-            else replace(carried, pilots=replace(given, correction=correction))
-        )
-        yield score(one, unseen)
+    yield "own share", _own_share(fit, unseen)
+    if count > 1:
+        yield "mean of the pilots", _pilots_mean(fit.objective, pilots, unseen)
+    yield "uncorrected", (_rank(fit, unseen), np.nan, np.nan, np.nan)
+    yield "lines", _lines(carried, fit.objective, unseen)
+    yield "lines and residual", _carried(carried, fit.objective, unseen)
 
 
-def score(fit: Fit, unseen: Trials) -> list[float]:
-    """Return rank correlation of the mean, mean of those of the losses, and both coverages."""
-    predicted, observed_NM = fit.predict(unseen.weights()), unseen.losses()
-    observed_N = fit.objective.value(observed_NM)
-    inside_N = (predicted.objective_low_N <= observed_N) & (
-        observed_N <= predicted.objective_high_N
+def _each(fit: Fit, runs: Trials, count: int, draw: int) -> Iterator[dict[str, Scores]]:
+    """Yield what lines and a residual give for each loss alone."""
+    pilots, unseen = _split(runs, count, draw)
+    carried = fit.with_pilots(pilots)
+    for name in fit.targets:
+        objective = objective_of(name, fit.targets)
+        yield {
+            "lines": _lines(carried, objective, unseen),
+            "lines and residual": _carried(carried, objective, unseen),
+        }
+
+
+def _carried(fit: Fit, objective: Objective, unseen: Trials) -> Scores:
+    found = fit.predict(unseen.weights(), objective)
+    halves_N = found.objective_high_N - found.objective_N
+    return _score(found.objective_N, halves_N, objective.value(unseen.losses()))
+
+
+def _lines(fit: Fit, objective: Objective, unseen: Trials) -> Scores:
+    """Score the lines alone; errors of losses are taken to go together."""
+    assert fit.pilots is not None
+    lines, weights_ND = fit.pilots.correction.lines(), unseen.weights()
+    own_NM = np.asarray(fit.fitted.predict(weights_ND))
+    std_N = objective.spread(lines.std(own_NM, weights_ND))
+    halves_N = fit.pilots.calibration.halves(std_N)
+    return _score(objective.value(lines.carry(own_NM)), halves_N, objective.value(unseen.losses()))
+
+
+def _pilots_mean(objective: Objective, pilots: Trials, unseen: Trials) -> Scores:
+    known_K, truth_N = (objective.value(one.losses()) for one in (pilots, unseen))
+    count = len(known_K)
+    half = t.ppf(0.95, count - 1) * known_K.std(ddof=1) * np.sqrt(1 + 1 / count)
+    return _score(np.full(len(truth_N), known_K.mean()), np.full(len(truth_N), half), truth_N)
+
+
+def _own_share(fit: Fit, unseen: Trials) -> Scores:
+    trials, fold_N = fit.trials, np.repeat([0, 1], [len(fit.trials), len(unseen)])
+    found = controls(
+        np.vstack([trials.weights(), unseen.weights()]),
+        np.vstack([trials.losses(), unseen.losses()]),
+        fold_N,
+        fit.domains,
+        fit.objective,
     )
-    inside_NM = (predicted.low_NM <= observed_NM) & (observed_NM <= predicted.high_NM)
-    pairs = zip(predicted.losses_NM.T, observed_NM.T, strict=True)
-    ranks = [spearman(mine_N, theirs_N) or 0.0 for mine_N, theirs_N in pairs]
-    together = spearman(predicted.objective_N, observed_N) or 0.0
-    return [together, float(np.mean(ranks)), float(inside_N.mean()), float(inside_NM.mean())]
+    ranks_N = next(one.ranks_N for one in found if one.name == "own_share")
+    assert ranks_N is not None
+    truth_N = fit.objective.value(unseen.losses())
+    return spearman(ranks_N[fold_N == 1], truth_N) or 0.0, np.nan, np.nan, np.nan
 
 
-def some(runs: Trials, rows: np.ndarray) -> Trials:
-    """Return some of the runs."""
-    return Trials(runs.table[rows.tolist()], runs.domains, runs.targets)
+def _rank(fit: Fit, unseen: Trials) -> float:
+    predicted_N = fit.predict(unseen.weights()).objective_N
+    return spearman(predicted_N, fit.objective.value(unseen.losses())) or 0.0
+
+
+def _score(value_N: Array, halves_N: Array, truth_N: Array) -> Scores:
+    error_N, spread = np.abs(value_N - truth_N), float(truth_N.std())
+    rank, inside = spearman(value_N, truth_N) or 0.0, float((error_N <= halves_N).mean())
+    return rank, float(np.sqrt((error_N**2).mean())) / spread, inside, halves_N.mean() / spread
+
+
+def _print(count: int, rows: list[dict[str, Scores]]) -> None:
+    for name in rows[0]:
+        scores = np.array([row[name] for row in rows])
+        rank, off, inside, half = scores.mean(axis=0)
+        numbers = [
+            "-" if np.isnan(x) else f"{x:.{d}f}" for x, d in ((off, 3), (inside, 3), (half, 2))
+        ]
+        ranked = f"{rank:.4f} ({scores[:, 0].std(ddof=1):.4f})"
+        print(f"| {count} | {name} | {ranked} | {' | '.join(numbers)} |", flush=True)
 
 
 if __name__ == "__main__":

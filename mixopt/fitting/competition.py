@@ -32,7 +32,8 @@ from mixopt.fitting.fit_data import FitData
 from mixopt.fitting.fit_report import report_table
 from mixopt.fitting.fitted import Fit
 from mixopt.fitting.held_out_predictions import HeldOutPredictions, held_out, held_out_table
-from mixopt.fitting.model_sizes import ModelSize, size_of_fit
+from mixopt.fitting.interval_growth import growth_beyond
+from mixopt.fitting.model_sizes import ModelSize, check_finished, size_of_fit
 from mixopt.fitting.regressor import cross_fit_regressor, fit_regressor
 from mixopt.fitting.repetition import Repetition
 from mixopt.fitting.trivial_controls import controls
@@ -72,11 +73,13 @@ def fit_trials(
     names = list(dict.fromkeys(config.regressors))
     # An unknown name and a missing size are errors before anything is fitted.
     at = size_of_fit(data.sizes, {name: data.make(name) for name in names}, size)
+    if at is not None:
+        check_finished(data.trials)
     steps = _Steps(update)
     contenders = [_compete(name, data, steps) for name in names]
     best = min(contenders, key=lambda one: one.squared_error(data))
     shown = [one.held_out for one in contenders]
-    return Fit(
+    fit = Fit(
         name=best.held_out.name,
         fitted=data.fitted(best.held_out.name) if best.fitted is None else best.fitted,
         objective=data.objective,
@@ -88,6 +91,7 @@ def fit_trials(
         size=at if best.uses_sizes else None,
         repetition=repetition,
     )
+    return fit if fit.size is None else replace(fit, growth=growth_beyond(fit))
 
 
 @dataclass(frozen=True, eq=False)

@@ -163,7 +163,10 @@ class _Test:
 
     def score_scaled(self) -> dict[str, Any] | None:
         """Score the mean of losses over their standard deviations; None where one is 0."""
-        known_M, seen_M = self.fit.spreads()[self._ours], self.observed_NM.std(axis=0)
+        known_M, seen_M = (
+            self.fit.known_losses()[:, self._ours].std(axis=0),
+            self.observed_NM.std(axis=0),
+        )
         if min(known_M.min(), seen_M.min()) <= 0:
             return None
         value = self.objective.value

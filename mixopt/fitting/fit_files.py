@@ -108,6 +108,7 @@ class FitShape(FileShape):
     size: SizeShape | None
     repetition: RepetitionShape | None
     pilots: dict[str, Any] | None
+    growth: float = Field(0.0, ge=0, lt=1e6)
     files: dict[str, FileRecord]
 
 

@@ -79,6 +79,7 @@ class Fit:
         size: What it predicts at, where the trials are of several sizes.
         repetition: Inventory and tokens that regressors were given.
         pilots: What carries it to the target size.
+        growth: Of intervals, for a unit of log size beyond the trials' (interval_growth).
     """
 
     name: str
@@ -93,6 +94,7 @@ class Fit:
     size: ModelSize | None = None
     repetition: Repetition | None = None
     pilots: Pilots | None = None
+    growth: float = 0.0
 
     @cached_property
     def data(self) -> FitData:
@@ -116,8 +118,8 @@ class Fit:
             return own
         pilots = self.pilots
         known_NM = replace(self, pilots=None).known_losses()
-        own_M, learned = pilots.typical_M, pilots.correction
-        return Corrected(self.name, own, learned, own_M, self.unfitted, known_NM)
+        given = pilots.correction, pilots.typical_M, self.unfitted, known_NM
+        return Corrected(self.name, own, *given)
 
     def unfitted(self) -> Learner:
         """Build the chosen regressor as it was built: fitted on `rows`, it predicts as this does.
@@ -145,7 +147,7 @@ class Fit:
             runs,
             plain.predict(runs.weights()).losses_NM,
             self.objective,
-            spread_M=plain.spreads(),
+            spread_M=plain.known_losses().std(axis=0),
             noise_M=np.sqrt((plain.held_out_errors() ** 2).mean(axis=0)),
             typical_M=np.median(plain.held_out_stds(), axis=0),
         )
@@ -155,10 +157,6 @@ class Fit:
     def is_carried(self) -> bool:
         """Whether it predicts runs of another size than the trials'."""
         return self.pilots is not None or self.size is not None
-
-    def spreads(self) -> Array:
-        """Standard deviation of each loss over the trials, at the size it predicts, shape (M,)."""
-        return np.asarray(self.known_losses().std(axis=0))
 
     def known_losses(self) -> Array:
         """Losses of the trials, predicted where it predicts at another size, shape (N, M)."""
@@ -211,9 +209,8 @@ class Fit:
         """How deviations become intervals, for each target."""
         if self.pilots is not None:
             return (self.pilots.calibration,) * len(self.targets)
-        pairs = zip(self.held_out_errors().T, self.held_out_stds().T, strict=True)
-        beyond = self.size is not None
-        return tuple(calibrate(errors_N, stds_N, local=beyond) for errors_N, stds_N in pairs)
+        held_out = self.held_out_errors().T, self.held_out_stds().T
+        return tuple(map(self._calibrated, *held_out))
 
     def objective_calibration(self, objective: Objective | None = None) -> Calibration:
         """How deviations of an objective become intervals."""
@@ -221,7 +218,11 @@ class Fit:
             return self.pilots.calibration
         asked = objective or self.objective
         errors_N, stds_N = self.objective_errors(asked), asked.spread(self.held_out_stds())
-        return calibrate(errors_N, stds_N, local=self.size is not None)
+        return self._calibrated(errors_N, stds_N)
+
+    def _calibrated(self, errors_N: Array, stds_N: Array) -> Calibration:
+        far = None if self.size is None else self.growth * self.data.sizes.beyond(self.size)
+        return calibrate(errors_N, stds_N, local=far is not None).times(1.0 + (far or 0.0))
 
     def predict(
         self, weights: ArrayLike | Mixture | Sequence[Mixture], objective: Objective | None = None
@@ -371,6 +372,7 @@ class Fit:
             data.seed,
             data.folds,
             size=None if size is None else size.value(),
+            growth=content.growth,
             repetition=data.repetition,
             pilots=None if content.pilots is None else read_pilots(path, content.pilots),
         )
@@ -391,8 +393,8 @@ class Fit:
                 for name, one in zip(self.targets, self.calibrations, strict=True)
             },
             "reasons": self.reasons(),
-            **{name: one and one.to_json() for name, one in self._further().items()},
+            "growth": self.growth,
+            "size": self.size and self.size.to_json(),
+            "repetition": self.repetition and self.repetition.to_json(),
+            "pilots": self.pilots and self.pilots.to_json(),
         }
-
-    def _further(self) -> dict[str, ModelSize | Repetition | Pilots | None]:
-        return {"size": self.size, "repetition": self.repetition, "pilots": self.pilots}

@@ -15,7 +15,7 @@ Shapes: N trials.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -45,6 +45,10 @@ class Calibration:
         return self.factor * (
             np.maximum(stds_N, self.floor) if self.local else np.ones(len(stds_N))
         )
+
+    def times(self, factor: float) -> Calibration:
+        """Return the calibration of widths that are larger by a factor."""
+        return replace(self, factor=self.factor * factor)
 
     def to_json(self) -> dict[str, Any]:
         """Return the numbers as plain values."""

@@ -21,8 +21,8 @@ from numpy.typing import ArrayLike
 
 from mixopt.errors import ConfigError, TrialsError
 from mixopt.fitting.capabilities import Predictor, SupportsSizes, supports_sizes
-from mixopt.system import Array, IntArray
-from mixopt.trials import Trials
+from mixopt.system import Array, BoolArray, IntArray
+from mixopt.trials import Trials, listed
 
 COLUMNS = ("parameters", "tokens")
 APART = 1.25  # sizes within this factor of each other are one
@@ -69,6 +69,24 @@ class TrialSizes:
     def count(self) -> int:
         """How many sizes there are, S."""
         return len(set(self.group_N.tolist()))
+
+    def beyond(self, size: ModelSize, among_N: BoolArray | None = None) -> float:
+        """Return how far a size is beyond the trials': the logarithms of both factors, added.
+
+        Args:
+            size: Any.
+            among_N: The trials that count; all when None.
+        """
+        assert self.known_N2 is not None
+        known_N2 = self.known_N2 if among_N is None else self.known_N2[among_N]
+        asked_2 = np.array([size.parameters, size.tokens])
+        return float(np.maximum(np.log(asked_2 / known_N2.max(axis=0)), 0.0).sum())
+
+    def largest(self) -> tuple[ModelSize, BoolArray]:
+        """Return the size of the most parameters times tokens, and which trials are of it."""
+        assert self.known_N2 is not None
+        row = int(np.argmax(np.log(self.known_N2).sum(axis=1)))
+        return ModelSize(*self.known_N2[row].tolist()), self.group_N == self.group_N[row]
 
     def shared(self, parameters: float | None, tokens: float | None) -> ModelSize:
         """Return the size to predict at; what is not given is the trials', where they share it.
@@ -162,7 +180,47 @@ def size_of_fit(
         )
     if len(blind) == len(regressors):
         return None
-    return size or sizes.shared(None, None)
+    at = size or sizes.shared(None, None)
+    _check_told(sizes, at)
+    return at
+
+
+def check_finished(trials: Trials) -> None:
+    """Check that no trial is a checkpoint of another: less trained, and the same otherwise.
+
+    Args:
+        trials: Those of a fit to sizes.
+
+    Raises:
+        TrialsError: Some are of the mixture, the seed and the parameters of a longer run.
+    """
+    table = trials.table.select("trial", "mixture", "seed", *COLUMNS)
+    longest: dict[tuple[str, int | None, int | None], int] = {}
+    for _, *run, tokens in table.iter_rows():
+        longest[tuple(run)] = max(longest.get(tuple(run), 0), tokens or 0)
+    early = [n for n, *run, tokens in table.iter_rows() if (tokens or 0) < longest[tuple(run)]]
+    if early:
+        raise TrialsError(
+            f"trials: {listed(early)} ({len(early)} of {len(trials)}) have the mixture, seed and"
+            " parameters of a longer run: a loss in the middle of a schedule is not that of a"
+            " finished run. Keep the last row of each run, or give the table a column 'schedule',"
+            " the share of its own schedule that each row has run (1 is a finished run)"
+        )
+
+
+def _check_told(sizes: TrialSizes, size: ModelSize) -> None:
+    """Check that trials tell how losses change with what differs from theirs."""
+    if sizes.known_N2 is None:
+        return
+    asked = (size.parameters, size.tokens)
+    for name, value, column_N in zip(COLUMNS, asked, sizes.known_N2.T, strict=True):
+        least, most = float(column_N.min()), float(column_N.max())
+        same = most <= APART * least
+        if same and not least / APART <= value <= most * APART:
+            raise ConfigError(
+                f"--at-{name} {value:g}: all trials have {most:g} {name}, so they do not tell what"
+                f" another number gives: ask for {most:g}, or add trials that differ in {name}"
+            )
 
 
 def asked_size(trials: Trials, parameters: float | None, tokens: float | None) -> ModelSize:
