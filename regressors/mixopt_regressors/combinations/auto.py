@@ -29,9 +29,11 @@ from mixopt.fitting import Repetition, grouped_folds, row_groups
 from mixopt.system import Array, IntArray
 from mixopt_regressors.combinations.combined import CombinedRegressor
 
-CANDIDATES = ("gaussian_process", "skills", "power", "log_linear", "lightgbm")
+# All have gradients, so that a proposal is found by going downhill. Others can be named.
+CANDIDATES = ("gaussian_process", "skills", "power")
 EPOCHS = "epochs"
 PRIOR = 64.0  # trials that the errors pooled over targets count as
+PULL = 32.0  # trials that say that all candidates are as good; see stacking_weights
 LEAST = 0.05  # a smaller weight is left out
 EXACT = 1e-6  # of the worst candidate's squared error: a smaller one counts as nothing
 
@@ -124,13 +126,20 @@ class AutoRegressor(CombinedRegressor):
         return ", ".join(f"{name} {error:.4f}" for error, name in pairs)
 
 
-def stacking_weights(errors_CNM: Array, prior: float = PRIOR, least: float = LEAST) -> Array:
-    """Return the convex combinations with the least squared error.
+def stacking_weights(
+    errors_CNM: Array, prior: float = PRIOR, least: float = LEAST, pull: float = PULL
+) -> Array:
+    """Return the convex combinations with the least squared error, pulled towards the plain mean.
+
+    The pull adds to each candidate's squared error, independently of the others, that of the best
+    candidate times `pull` over the number of trials. What are as good become alike, and what is
+    far worse stays out.
 
     Args:
         errors_CNM: Errors of each candidate on held-out trials.
         prior: Trials that the errors pooled over targets count as, next to the target's own.
         least: A smaller weight is set to 0 and the others scaled up.
+        pull: Trials at which the pull counts as much as the best candidate's errors; 0 for none.
 
     Returns:
         Weights, shape (M, C); each row adds up to 1.
@@ -142,6 +151,7 @@ def stacking_weights(errors_CNM: Array, prior: float = PRIOR, least: float = LEA
     scaled_MCC = products_MCC / scale_M[:, None, None]
     pooled_CC = scaled_MCC.mean(axis=0)
     both_MCC = (trials * scaled_MCC + prior * pooled_CC) / (trials + prior)
+    both_MCC += pull / trials * np.eye(len(pooled_CC))
     return np.stack([_kept(_least_on_simplex(both_CC), least) for both_CC in both_MCC])
 
 

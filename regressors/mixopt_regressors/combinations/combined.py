@@ -229,7 +229,7 @@ class CombinedRegressor(MixtureRegressor):
         return [(member, weights_M) for member, weights_M in pairs if member is not None]
 
     def _predict(self, weights_ND: Array) -> Array:
-        parts = [w_M * predict_with_std(m, weights_ND)[0] for m, w_M in self._asked()]
+        parts = [weights_M * _means(member, weights_ND) for member, weights_M in self._asked()]
         return np.asarray(sum(parts), dtype=np.float64)
 
     def _std(self, weights_ND: Array) -> Array:
@@ -256,6 +256,12 @@ class CombinedRegressor(MixtureRegressor):
             apart_K = (own_KM - mean_KM) @ own_M
             total_KK += member.covariance(weights, own_M) + np.outer(apart_K, apart_K)
         return total_KK
+
+
+def _means(member: Predictor, weights_ND: Array) -> Array:
+    """Return a member's means, shape (N, M), without its deviations, which cost more."""
+    means = np.asarray(member.predict(weights_ND), dtype=np.float64)
+    return means.reshape(len(weights_ND), -1)
 
 
 def _mixed(means_CNM: Array, stds_CNM: Array, weights_MC: Array) -> tuple[Array, Array]:

@@ -114,6 +114,8 @@ class GaussianProcessRegressor(MixtureRegressor):
         self.fit(weights_ND, losses_NM)
         means_NM, stds_NM = np.empty((2, *self.losses_MN.T.shape))
         for refitted, out_N in self._refits(fold_N, steps=None):
+            # How sure parameters are costs as much as learning them, and hardly differs by fold.
+            refitted._roots = self._roots
             means_NM[out_N] = refitted._predict(self.weights_ND[out_N])
             stds_NM[out_N] = refitted._std(self.weights_ND[out_N])
         return means_NM, stds_NM

@@ -27,7 +27,7 @@ from numpy.typing import ArrayLike
 
 from mixopt.fitting import grouped_folds, row_groups
 from mixopt.system import Array
-from mixopt_regressors.laws.power_fit import PowerFits, jacobian, leverage
+from mixopt_regressors.laws.power_fit import PowerFits, leverage
 from mixopt_regressors.laws.power_means import PowerMeans
 from mixopt_regressors.mixture_regressor import MixtureRegressor
 
@@ -128,6 +128,6 @@ class PowerRegressor(MixtureRegressor):
         return predicted
 
     def _std(self, weights_ND: Array) -> Array:
-        leverage_MN = leverage(jacobian(self._means(weights_ND)), self.inverse_MPP)
+        leverage_MN = leverage(self._means(weights_ND).by_parameter(), self.inverse_MPP)
         std: Array = self.noise_M * np.sqrt(1.0 + np.maximum(leverage_MN.T, 0.0))
         return std

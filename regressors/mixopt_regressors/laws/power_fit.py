@@ -32,6 +32,8 @@ USUAL_DECAY = 0.5
 RIDGE = 1e-3  # of the least squares that start a fit
 LEAST_TERM = 1e-3  # of their mean; least squares may ask for less than nothing
 STEPS = 60
+ROUGH_STEPS = 15  # after which the lowest of several starts goes on alone
+CACHED = 2**17  # derivatives of the fits that go downhill together: what a processor's cache holds
 ENOUGH = 1e-5  # a step that gains a smaller part of the loss is the last
 MOST_DAMPING = 1e6
 
@@ -52,13 +54,14 @@ class PowerFits:
         order_SF = np.argsort([start.loss() for start in grid], axis=0)[:starts]
         stacked_GFP = np.stack([start.parameters_FP for start in grid])
         rows_F = np.arange(len(self.losses_FN))
+        rough = min(steps, ROUGH_STEPS) if starts > 1 else 0
         reached = [
-            replace(self, parameters_FP=stacked_GFP[order_F, rows_F]).descend(steps)
+            replace(self, parameters_FP=stacked_GFP[order_F, rows_F]).descend(rough)
             for order_F in order_SF
         ]
         lowest_F = np.argmin([fits.loss() for fits in reached], axis=0)
         reached_SFP = np.stack([fits.parameters_FP for fits in reached])
-        return replace(self, parameters_FP=reached_SFP[lowest_F, rows_F])
+        return replace(self, parameters_FP=reached_SFP[lowest_F, rows_F]).descend(steps - rough)
 
     def predict(self, weights_ND: Array) -> Array:
         """Return losses, shape (F, N)."""
@@ -73,11 +76,18 @@ class PowerFits:
 
     def descend(self, steps: int = STEPS) -> PowerFits:
         """Go downhill by Levenberg-Marquardt until no fit gains anything."""
+        size = max(CACHED // (self.weights_ND.shape[0] * self.parameters_FP.shape[1]), 1)
+        count = len(self.losses_FN)
+        parts = [np.arange(at, min(at + size, count)) for at in range(0, count, size)]
+        ends = [self._only(rows_F)._descend(steps).parameters_FP for rows_F in parts]
+        return replace(self, parameters_FP=np.concatenate(ends))
+
+    def _descend(self, steps: int) -> PowerFits:
         parameters_FP, loss_F = self.parameters_FP.copy(), self.loss()
         damping_F, going_F = np.full(len(loss_F), 1e-2), np.arange(len(loss_F))
         for _ in range(steps):
-            there = replace(self._only(going_F), parameters_FP=parameters_FP[going_F])
-            there = there._step(damping_F[going_F])
+            here = replace(self, parameters_FP=parameters_FP)._only(going_F)
+            there = here._step(damping_F[going_F])
             gain_F = loss_F[going_F] - there.loss()
             better_F = gain_F > 0
             parameters_FP[going_F[better_F]] = there.parameters_FP[better_F]
@@ -159,7 +169,12 @@ class PowerFits:
         return ends[0], ends[1]
 
     def _only(self, rows_F: NDArray[np.intp]) -> PowerFits:
-        return replace(self, losses_FN=self.losses_FN[rows_F], trust_FN=self.trust_FN[rows_F])
+        return replace(
+            self,
+            losses_FN=self.losses_FN[rows_F],
+            trust_FN=self.trust_FN[rows_F],
+            parameters_FP=self.parameters_FP[rows_F],
+        )
 
     def _prior(self) -> Array:
         """Return what the prior counts as residuals, shape (F, 1 + D)."""
@@ -168,15 +183,25 @@ class PowerFits:
         both: Array = np.sqrt(self.penalty) * np.concatenate([decay_F1, apart_FD], axis=1)
         return both
 
-    def _prior_slopes(self) -> Array:
-        """Return derivatives of the prior's residuals, shape (F, 1 + D, P)."""
-        fits, domains = self.parameters_FP.shape[0], self.weights_ND.shape[1]
-        slopes_FQP = np.zeros((fits, 1 + domains, 2 + domains))
-        slopes_FQP[:, 0, 1] = 1.0
-        slopes_FQP[:, 1:, 0] = -self._apart()  # the height falls as the floor rises
-        slopes_FQP[:, 1:, 2:] = self._height()[:, :, None] * (np.eye(domains) - 1.0 / domains)
-        slopes_FQP *= np.sqrt(self.penalty)
-        return slopes_FQP
+    def _prior_local(self) -> tuple[Array, Array]:
+        """Return half the gradient of what the prior costs, (F, P), and the curvature, (F, P, P).
+
+        Of decay - usual and height x apart, with apart centred, so that centring it twice is
+        centring it once.
+        """
+        apart_FD, height_F1 = self._apart(), self._height()
+        squares_F = (apart_FD**2).sum(axis=1)
+        fits, domains = apart_FD.shape
+        gradient_FP = np.empty((fits, 2 + domains))
+        gradient_FP[:, 0] = -height_F1[:, 0] * squares_F  # the height falls as the floor rises
+        gradient_FP[:, 1] = self.parameters_FP[:, 1] - np.log(USUAL_DECAY)
+        gradient_FP[:, 2:] = height_F1**2 * apart_FD
+        curvature_FPP = np.zeros((fits, 2 + domains, 2 + domains))
+        curvature_FPP[:, 0, 0] = squares_F
+        curvature_FPP[:, 1, 1] = 1.0
+        curvature_FPP[:, 0, 2:] = curvature_FPP[:, 2:, 0] = -height_F1 * apart_FD
+        curvature_FPP[:, 2:, 2:] = height_F1[:, :, None] ** 2 * (np.eye(domains) - 1.0 / domains)
+        return self.penalty * gradient_FP, self.penalty * curvature_FPP
 
     def _apart(self) -> Array:
         logs_FD = self.parameters_FP[:, 2:]
@@ -204,22 +229,13 @@ class PowerFits:
     def _local(self) -> tuple[Array, Array, Array]:
         """Return half the gradient, half the Gauss-Newton curvature, and the Jacobian."""
         means = self.means(self.weights_ND)
-        jacobian_FNP = jacobian(means)
+        jacobian_FNP = means.by_parameter()
         residuals_FN = self.parameters_FP[:, :1] + means.heights_NK.T - self.losses_FN
-        weighted_FPN = (jacobian_FNP * self.trust_FN[:, :, None]).transpose(0, 2, 1)
-        prior_FPQ = self._prior_slopes().transpose(0, 2, 1)
-        gradient_FP1 = (
-            weighted_FPN @ residuals_FN[:, :, None] + prior_FPQ @ self._prior()[:, :, None]
-        )
-        curvature_FPP = weighted_FPN @ jacobian_FNP + prior_FPQ @ prior_FPQ.transpose(0, 2, 1)
-        return gradient_FP1[:, :, 0], curvature_FPP, jacobian_FNP
-
-
-def jacobian(means: PowerMeans) -> Array:
-    """Return derivatives of the losses by (floor, log decay, logs), shape (F, N, P)."""
-    slopes_FNQ = means.by_parameter()
-    ones_FN1 = np.ones((*slopes_FNQ.shape[:2], 1))
-    return np.concatenate([ones_FN1, slopes_FNQ], axis=2)
+        gradient_FP, curvature_FPP = self._prior_local()
+        gradient_FP += ((self.trust_FN * residuals_FN)[:, None] @ jacobian_FNP)[:, 0]
+        weighted_FNP = jacobian_FNP * self.trust_FN[:, :, None]
+        curvature_FPP += jacobian_FNP.transpose(0, 2, 1) @ weighted_FNP
+        return gradient_FP, curvature_FPP, jacobian_FNP
 
 
 def leverage(jacobian_FNP: Array, inverse_FPP: Array) -> Array:

@@ -28,7 +28,9 @@ OF_LOGS, OF_DECAYS, OF_LOADS, OF_SQUARED_LOADS, OF_FLOORS = 0.1, 0.3, 0.01, 0.01
 USUAL_DECAY = 0.15
 USUAL_FLOOR = 0.5  # standard deviations below the least loss
 OWN = 2.0  # how far a unit starts to fall where its own domain is all there is
+FAST = 3.0  # unit in which logs, decays and floors descend, next to roots of loads
 MEMORY = 10  # steps that L-BFGS remembers
+WALL = 10.0  # what a squared step outside of the bounds costs; bounds themselves are slow
 ENOUGH = 1e-7  # a step that gains a smaller part of the loss is the last
 
 
@@ -52,6 +54,20 @@ class SharedUnits:
             np.log(USUAL_DECAY) + 0.3 * rng.standard_normal(units),
             np.sqrt(rng.uniform(0.2, 2.0, (targets, units)) / units),
             losses_NM.min(axis=0) - USUAL_FLOOR,
+        )
+
+    def outside(self) -> tuple[Array, Array]:
+        """Return how far logs and log decays are outside of what power means can take."""
+        return (
+            self.logs_KD - np.clip(self.logs_KD, *LOGS),
+            self.log_decays_K - np.clip(self.log_decays_K, *np.log(DECAYS)),
+        )
+
+    def inside(self) -> SharedUnits:
+        """Return the nearest units that power means can take."""
+        over_KD, over_K = self.outside()
+        return replace(
+            self, logs_KD=self.logs_KD - over_KD, log_decays_K=self.log_decays_K - over_K
         )
 
     @property
@@ -93,17 +109,32 @@ class UnitsFit:
 
     def descend(self, steps: int) -> UnitsFit:
         """Go downhill by L-BFGS."""
-        from scipy.optimize import Bounds, minimize
+        from scipy.optimize import minimize
+
+        step = self._step()
+
+        def loss(steps: Array) -> tuple[float, Array]:
+            value, slopes = self.loss(self.units.like(step * steps))
+            return value, step * slopes
 
         found: Any = minimize(
-            lambda vector: self.loss(self.units.like(vector)),
-            self.units.vector(),
+            loss,
+            self.units.vector() / step,
             jac=True,
             method="L-BFGS-B",
-            bounds=Bounds(*self._bounds()),
             options={"maxiter": steps, "maxcor": MEMORY, "ftol": ENOUGH, "gtol": 0.0},
         )
-        return replace(self, units=self.units.like(found.x))
+        return replace(self, units=self.units.like(step * found.x).inside())
+
+    def _step(self) -> Array:
+        """Return the unit of each parameter in which descent is fast."""
+        units = self.units
+        return SharedUnits(
+            np.full_like(units.logs_KD, FAST),
+            np.full_like(units.log_decays_K, FAST),
+            np.ones_like(units.roots_MK),
+            np.full_like(units.floors_M, FAST),
+        ).vector()
 
     def loss(self, units: SharedUnits) -> tuple[float, Array]:
         """Return half the penalised sum of squares, and its gradient by `units.vector()`."""
@@ -128,21 +159,11 @@ class UnitsFit:
         apart = (units.logs_KD, decays_K, units.loads_MK, floors_M)
         costs = (OF_LOGS, OF_DECAYS, OF_SQUARED_LOADS, OF_FLOORS)
         pairs = list(zip(costs, apart, strict=True))
-        value = 0.5 * sum(cost * float((part**2).sum()) for cost, part in pairs)
+        value = 0.5 * sum(cost * float(np.vdot(part, part)) for cost, part in pairs)
         slopes = [self.strength * cost * part for cost, part in pairs]
-        slopes[2] = slopes[2] + self.strength * OF_LOADS
-        return self.strength * (value + OF_LOADS * float(units.loads_MK.sum())), slopes
-
-    def _bounds(self) -> tuple[Array, Array]:
-        return self._filled(LOGS[0], np.log(DECAYS[0]), -np.inf), self._filled(
-            LOGS[1], np.log(DECAYS[1]), np.inf
-        )
-
-    def _filled(self, log: float, log_decay: float, other: float) -> Array:
-        units = self.units
-        return SharedUnits(
-            np.full_like(units.logs_KD, log),
-            np.full_like(units.log_decays_K, log_decay),
-            np.full_like(units.roots_MK, other),
-            np.full_like(units.floors_M, other),
-        ).vector()
+        slopes[2] += self.strength * OF_LOADS
+        value = self.strength * (value + OF_LOADS * float(units.loads_MK.sum()))
+        for place, over in enumerate(units.outside()):
+            value += 0.5 * WALL * float(np.vdot(over, over))
+            slopes[place] += WALL * over
+        return value, slopes
