@@ -6,7 +6,8 @@
 In known worlds (known_worlds.py, no law of ours nor of theirs) each way gets the same random
 trials, noise included, and proposes a mixture; its regret is the true objective there less that of
 the optimum. Ours is the product's path, `fit_trials` with the default configuration and
-`propose_mixture`; RegMix's and Olmix's are in peer_procedures.py. The controls need no fit: the
+`propose_mixture`; RegMix's and Olmix's are in peer_procedures.py. In rounds, as `mixopt run` has it
+by default, ours chooses half of the trials by fits on those before. The controls need no fit: the
 best observed trial, the natural and the uniform mixture.
 
 On Olmix's DCLM swarm (127 runs, 24 domains, 110 tasks) 96 runs are fitted and each way picks, of
@@ -26,25 +27,24 @@ import time
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from multiprocessing import get_context
 from pathlib import Path
 
 import numpy as np
+from decision_ways import IN_ROUNDS, OURS, UNIT, WAYS, designed, ours_in_rounds
 from known_worlds import KINDS, Kind, KnownWorld, known_world
 from peer_procedures import OlmixFit, RegMixFit
 from published_data import some
 from scipy.special import stdtrit
 
-from mixopt.config import FitConfig, ObjectiveConfig, ProposeConfig
-from mixopt.fitting import Repetition, controls, fit_trials
+from mixopt.config import FitConfig, ObjectiveConfig
+from mixopt.fitting import controls, fit_trials
 from mixopt.objective import Objective
-from mixopt.proposals import propose_mixture
 from mixopt.system import Array
 from mixopt.trials import Trials
 
-OURS = "mixopt"
 FITTED = 96  # runs of the swarm; the others are picked from
-UNIT = "nats_per_token"
 
 
 @dataclass(frozen=True)
@@ -92,81 +92,24 @@ def main() -> None:
     _print_all(worlds, swarm, asked.seeds)
 
 
-def ours(world: KnownWorld, trials: Trials, seed: int) -> Array:
-    """Propose as the product does; refits are left out, since they move no proposal."""
-    repetition = None
-    if world.inventory is not None:
-        repetition = Repetition.of_trials(trials, world.inventory)
-    fit = fit_trials(trials, FitConfig(), world.objective, seed, repetition=repetition)
-    proposal = propose_mixture(
-        fit,
-        world.objective,
-        world.constraints,
-        world.natural,
-        trials,
-        ProposeConfig(target_tokens=world.tokens, bootstrap=0),
-        inventory=world.inventory,
-        seed=seed,
-    )
-    return proposal.mixture.array
-
-
-def regmix_procedure(world: KnownWorld, trials: Trials, seed: int) -> Array:
-    """Propose as RegMix does."""
-    values_N = world.objective.value(trials.losses(UNIT))
-    fit = RegMixFit.of(trials.weights(), values_N)
-    return fit.proposal(world.natural.array, world.constraints.upper_D, seed=seed)
-
-
-def olmix_procedure(world: KnownWorld, trials: Trials, seed: int) -> Array:
-    """Propose as Olmix does; nothing in it is random."""
-    columns = world.objective.columns
-    fit = OlmixFit.of(trials.weights(), trials.losses(UNIT)[:, columns])
-    shares_M = world.objective.pieces()[0, columns]
-    return fit.proposal(world.natural.array, world.constraints.upper_D, shares_M)
-
-
-def best_trial(world: KnownWorld, trials: Trials, seed: int) -> Array:
-    """Take the trial with the least observed objective."""
-    best = int(np.argmin(world.objective.value(trials.losses(UNIT))))
-    return trials.weights()[best]
-
-
-def natural(world: KnownWorld, trials: Trials, seed: int) -> Array:
-    """Take each domain as it is."""
-    return world.natural.array
-
-
-def uniform(world: KnownWorld, trials: Trials, seed: int) -> Array:
-    """Take all domains alike, within the limits."""
-    count = len(world.domains)
-    return world.constraints.simplex.project(np.full(count, 1.0 / count))
-
-
-WAYS: dict[str, Callable[[KnownWorld, Trials, int], Array]] = {
-    OURS: ours,
-    "RegMix": regmix_procedure,
-    "Olmix": olmix_procedure,
-    "best trial": best_trial,
-    "natural": natural,
-    "uniform": uniform,
-}
-
-
-def designed(world: KnownWorld, count: int, seed: int) -> Trials:
-    """Return the trials that every way learns from: random ones."""
-    return world.train(world.random(count, seed), seed)
-
-
 def _in_world(kind: Kind, count: int, seed: int) -> list[Found]:
     world = known_world(kind, seed)
-    trials, found = designed(world, count, seed), []
-    for name, way in WAYS.items():
-        start = time.process_time()
-        weights_D = way(world, trials, seed)
-        seconds = time.process_time() - start
-        found.append(Found(f"{kind}, {count} trials", name, seed, world.regret(weights_D), seconds))
-    return found
+    trials, setting = designed(world, count, seed), f"{kind}, {count} trials"
+    found = [
+        _found(world, setting, name, partial(way, world, trials, seed), seed)
+        for name, way in WAYS.items()
+    ]
+    rounds = partial(ours_in_rounds, world, count, seed)
+    return [*found, _found(world, setting, IN_ROUNDS, rounds, seed)]
+
+
+def _found(
+    world: KnownWorld, setting: str, name: str, way: Callable[[], Array], seed: int
+) -> Found:
+    start = time.process_time()
+    weights_D = way()
+    seconds = time.process_time() - start
+    return Found(setting, name, seed, world.regret(weights_D), seconds)
 
 
 def _in_swarm(folder: Path, seed: int, tasks: int) -> list[Found]:

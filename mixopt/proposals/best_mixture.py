@@ -114,7 +114,7 @@ def propose_mixture(
         said,
         binding=(*constraints.binding(mixture), *_guarding(problem, mixture)),
         stability=stability_of(mixture, refits),
-        optimism=optimism_of(fit, objective, problem, refits),
+        optimism=optimism_of(fit, objective),
         provenance=origin_of(fit, found, config, seed),
     )
     warnings = proposal_warnings(proposal, fit, objective, constraints, kept, collapsed or ())

@@ -20,7 +20,7 @@ import numpy as np
 from mixopt.mixture import Mixture
 from mixopt.objective import Objective
 from mixopt.proposals.optimism import Optimism, estimate_optimism
-from mixopt.proposals.problem import Found, Problem
+from mixopt.proposals.problem import Found
 from mixopt.proposals.proposal import Interval, Proposal, Stability
 from mixopt.proposals.stability import Refits
 from mixopt.system import Array, __version__
@@ -115,7 +115,7 @@ def described(
         epochs=epochs_of(mixture, inventory, target_tokens),
         binding=(),
         stability=None,
-        optimism=Optimism(None, None),
+        optimism=Optimism(None),
         warnings=(),
         provenance={},
     )
@@ -130,16 +130,11 @@ def stability_of(mixture: Mixture, refits: Refits | None) -> Stability | None:
     return Stability(len(moved_B), round(float(moved_B.mean()), 4), round(high, 4))
 
 
-def optimism_of(
-    fit: Fit, objective: Objective, problem: Problem, refits: Refits | None
-) -> Optimism:
+def optimism_of(fit: Fit, objective: Objective) -> Optimism:
     """Return by how much the predicted objective of a proposal is too good."""
     observed_N = fit.carried_values(fit.trials.losses(objective.unit), objective)
     predicted_N = fit.carried_values(fit.held_out_losses(), objective)
-    if refits is None:
-        return estimate_optimism(predicted_N, observed_N, None, None)
-    full_B = problem.value(refits.optima_BD)
-    return estimate_optimism(predicted_N, observed_N, refits.own_B, full_B)
+    return estimate_optimism(predicted_N, observed_N)
 
 
 def best_observed(fit: Fit, objective: Objective) -> float:

@@ -1,16 +1,17 @@
 """How much better a proposal looks than it is, because it was chosen for looking good.
 
-The optimum of a fitted surface sits where its errors are lucky. Two estimates say by how much:
+The optimum of a fitted surface sits where its errors are lucky, and where a fit errs on the whole
+among good mixtures, it errs at the optimum. Both are seen on trials that were held out: of those
+that were predicted best, how much worse they turned out than predicted, on average. They are
+chosen by what was predicted, not by what was observed, so the noise of a trial averages out.
 
-- refits: each regressor fitted on resampled trials is asked what it predicts at its own optimum,
-  and the fit on all trials what it predicts there. The mean difference is the optimism of
-  choosing by a fit of so many trials (Efron's bootstrap estimate, with the full fit as truth).
-- held_out: of the trials that were predicted best while they were held out, how much worse they
-  turned out than predicted, on average.
+Above 0 the predicted objective is too good, below 0 the proposal is better than it looks, as it is
+where a fit shrinks towards the mean. In the objective's unit.
 
-Both are in the objective's unit, above 0 where the promise is too good.
+Refits on resampled trials, each asked what it predicts at its own optimum, say less
+(experiments/published/optimism.py): they show how a fit varies, not how wrong its law is.
 
-Shapes: N trials, B refits.
+Shapes: N trials.
 """
 
 from __future__ import annotations
@@ -27,32 +28,25 @@ FEWEST = 3
 
 @dataclass(frozen=True)
 class Optimism:
-    """By how much the predicted objective of an optimum is too good, by two estimates.
+    """By how much the predicted objective of an optimum is too good.
 
-    Both are None for a mixture that nobody searched for.
+    None for a mixture that nobody searched for.
     """
 
-    refits: float | None
-    held_out: float | None
+    estimate: float | None
 
     def to_json(self) -> dict[str, float | None]:
-        """Return the numbers as plain values."""
+        """Return the number as a plain value."""
         return asdict(self)
 
 
-def estimate_optimism(
-    predicted_N: Array, observed_N: Array, own_B: Array | None, full_B: Array | None
-) -> Optimism:
+def estimate_optimism(predicted_N: Array, observed_N: Array) -> Optimism:
     """Estimate the optimism of a proposal.
 
     Args:
         predicted_N: Objective that was predicted for held-out trials.
         observed_N: Objective that they had.
-        own_B: Objective that each refit predicts at its own optimum; None without refits.
-        full_B: Objective that the fit on all trials predicts at these optima.
     """
     count = max(FEWEST, int(np.ceil(BEST * len(predicted_N))))
     best = np.argsort(predicted_N, kind="stable")[:count]
-    held_out = float((observed_N[best] - predicted_N[best]).mean())
-    moved = None if own_B is None or full_B is None else round(float((full_B - own_B).mean()), 6)
-    return Optimism(moved, round(held_out, 6))
+    return Optimism(round(float((observed_N[best] - predicted_N[best]).mean()), 6))

@@ -12,7 +12,7 @@ reads and shows a proposal: nothing here needs more than numpy and a YAML reader
     binding:            limits that hold the proposal back
     effective_domains:  the exponential of the weights' entropy: how many domains it amounts to
     stability:          how far it moves when the trials are resampled
-    optimism:           by how much the predicted objective is too good, by two estimates
+    optimism:           by how much the predicted objective is too good
     warnings:           what to know before training on it
     provenance:         what it was made from
     sha256:             the seal of all that (mixopt.system.seals): an edited file is no proposal
@@ -229,7 +229,7 @@ def _stability(fields: StateFields) -> Stability:
 
 
 def _optimism(fields: StateFields) -> Optimism:
-    return Optimism(fields.maybe("refits", fields.number), fields.maybe("held_out", fields.number))
+    return Optimism(fields.maybe("estimate", fields.number))
 
 
 def _provenance(fields: StateFields) -> Mapping[str, Any]:

@@ -132,12 +132,12 @@ def _unmeasured(
 
 
 def _optimistic(proposal: Proposal) -> str | None:
-    gain, moved = proposal.gains["best_trial"].value, proposal.optimism.refits
-    if moved is None or moved <= 0 or moved < gain:
+    gain, optimism = proposal.gains["best_trial"].value, proposal.optimism.estimate
+    if optimism is None or optimism <= 0 or optimism < gain:
         return None
     return (
-        f"refits are {moved:.4f} too optimistic at their own optimum, and the predicted gain over"
-        f" the best trial is {gain:.4f}: expect no gain over it"
+        f"the prediction is too good by about {optimism:.4f}, and the predicted gain over the best"
+        f" trial is {gain:.4f}: expect no gain over it"
     )
 
 

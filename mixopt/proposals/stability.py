@@ -34,12 +34,10 @@ class Refits:
 
     Attributes:
         optima_BD: The best mixture of each refit.
-        own_B: The objective that each refit predicts for its own best mixture.
         values_BK: The objective that each refit predicts for the compared mixtures.
     """
 
     optima_BD: Array
-    own_B: Array
     values_BK: Array
 
     def movement(self, proposal_D: Array) -> Array:
@@ -66,11 +64,10 @@ def search_again(
     """
     few = min(config.samples, SAMPLES)
     kept = max(config.average * few // config.samples, 1)
-    optima, own, values = [], [], []
+    optima, values = [], []
     for regressor in fits:
         again = replace(problem, regressor=regressor, risk=None)
         found = search(again, config.method, samples=few, average=kept, seed=seed)
         optima.append(found.weights_D)
-        own.append(float(again.value(found.weights_D[None])[0]))
         values.append(again.value(compared_KD))
-    return Refits(np.array(optima), np.array(own), np.array(values))
+    return Refits(np.array(optima), np.array(values))

@@ -21,7 +21,7 @@ OBJECTIVE = Objective(("a", "b"), "target", {"a": 1.0})
 
 def refits(values_BK, optima_BD=((1.0, 0.0),)) -> Refits:
     values_BK = np.array(values_BK, dtype=float)
-    return Refits(np.array(optima_BD), np.zeros(len(values_BK)), values_BK)
+    return Refits(np.array(optima_BD), values_BK)
 
 
 def confidence(values_K, halves_K, values_BK=None) -> Confidence:
@@ -79,15 +79,10 @@ def test_epochs_are_those_of_domains_that_are_used():
 def test_optimism_looks_at_a_tenth_of_the_trials_and_at_three_at_least():
     predicted_N = np.arange(50.0)
     observed_N = predicted_N + np.where(np.arange(50) < 5, 1.0, 9.0)
-    assert estimate_optimism(predicted_N, observed_N, None, None) == Optimism(None, 1.0)
+    assert estimate_optimism(predicted_N, observed_N) == Optimism(1.0)
     few_N = np.arange(6.0)
     observed_N = few_N + np.array([3.0, 3.0, 0.0, 9.0, 9.0, 9.0])
-    assert estimate_optimism(few_N, observed_N, None, None) == Optimism(None, 2.0)
-
-
-def test_optimism_of_refits_is_what_the_fit_on_all_trials_adds_at_their_optima():
-    found = estimate_optimism(np.zeros(4), np.zeros(4), np.array([1.0, 2.0]), np.array([1.5, 2.7]))
-    assert found == Optimism(0.6, 0.0)
+    assert estimate_optimism(few_N, observed_N) == Optimism(2.0)
 
 
 def test_epochs_and_movements_are_given_to_four_decimals():

@@ -48,11 +48,11 @@ def test_a_proposal_as_good_as_the_best_trial_is_not_predicted_to_beat_it():
         assert warned("it is not predicted to beat the best trial", proposal) == said
 
 
-def test_refits_that_are_not_optimistic_are_no_warning_however_small_the_gain():
+def test_a_prediction_that_is_not_too_good_is_no_warning_however_small_the_gain():
     for gain in (0.0, -1.0):
         gains = {**PROPOSAL.gains, "best_trial": Interval(gain, gain, gain)}
         for moved, said in ((0.0, False), (-0.5, False), (0.001, True)):
-            proposal = made_proposal(gains=gains, optimism=Optimism(moved, 0.0))
+            proposal = made_proposal(gains=gains, optimism=Optimism(moved))
             assert warned("expect no gain over it", proposal) == said
 
 

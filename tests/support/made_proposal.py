@@ -25,7 +25,7 @@ PROPOSAL = Proposal(
     epochs={"code": 0.5, "prose": 1.25, "law": 0.75, "mail": 0.0},
     binding=(),
     stability=Stability(5, 0.1, 0.2),
-    optimism=Optimism(0.01, 0.02),
+    optimism=Optimism(0.02),
     warnings=(),
     provenance={"seed": 0},
 )
