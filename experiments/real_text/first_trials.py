@@ -33,12 +33,12 @@ from mixopt.corpus import Corpus
 from mixopt.system import Array
 
 REGRESSORS = ("skills", "gaussian_process", "auto")
-DRAWS = 5
+DRAWS = 4
 AXIAL, STEEP, TWICE = "axial .5, D + 1", "axial .75, D + 1", "dirichlet, 2 D + 1"
 HEAD = """\
 | runs | design (draws) | regressor | own | outside | mean |
 |---|---|---|---|---|---|"""
-MEMBERS = ("ByWeights", "InsideHull", "Levelled")
+MEMBERS = ("InsideHull", "Levelled")
 Design = tuple[str, int, list[str]]
 
 

@@ -44,6 +44,7 @@ class Case:
         natural: Their natural shares; the centre of the axial design.
         max_usage: Caps, as multiples of the natural shares; None: no caps.
         truths: Mixtures to predict.
+        steps: Of each trial.
         own_seeds: Whether each trial has a seed of its own; all truths have one seed, and all
             trials of a draw another, if not.
     """
@@ -53,6 +54,7 @@ class Case:
     natural: tuple[float, ...]
     max_usage: float | None
     truths: int
+    steps: int = 300
     own_seeds: bool = False
 
     @property
@@ -103,8 +105,8 @@ class Case:
 
 CASES = (
     Case("seven", SEVEN, (1 / 7,) * 7, None, 25),
-    Case("eleven", ALL, (1 / 11,) * 11, None, 13),
-    Case("skewed", SEVEN, SKEWED, MAX_USAGE, 13),
+    Case("eleven", ALL, (1 / 11,) * 11, None, 13, steps=200),
+    Case("skewed", SEVEN, SKEWED, MAX_USAGE, 13, steps=200),
     Case("seven_own", SEVEN, (1 / 7,) * 7, None, 30, own_seeds=True),
 )
 # What is trained, the most needed first: kind, case, and how much of it.
@@ -119,14 +121,19 @@ ORDER: tuple[tuple[str, str, tuple[int, int]], ...] = (
     ("truth", "skewed", (1, 13)),
     ("dirichlet", "skewed", (0, 14)),
     ("axial.5", "eleven", (0, 1)),
-    ("truth", "eleven", (1, 13)),
     ("dirichlet", "eleven", (0, 22)),
+    ("truth", "eleven", (1, 13)),
     ("axial.5", "seven", (1, 2)),
     ("axial.75", "seven", (0, 1)),
     ("sobol", "seven", (0, 1)),
 )
 POOL = 44
 TRUTH_SEED = 40_961
+
+
+def steps_of(trial: Trial) -> int:
+    """Return the steps of a trial."""
+    return next(case.steps for case in CASES if trial.name.startswith(f"{case.name}-"))
 
 
 def planned() -> list[Trial]:

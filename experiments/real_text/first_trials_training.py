@@ -11,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from first_trials_plan import steps_of
 from mixopt_proxies.decoder import (
     Decoder,
     DecoderSize,
@@ -29,7 +30,6 @@ from mixopt.corpus import Corpus
 from mixopt.system import write_json
 from mixopt.trials import Losses, Trial
 
-STEPS = 300
 BATCH = 8
 MEMBERS = 8
 WINDOWS = 96
@@ -73,26 +73,28 @@ def train_all(trials: Sequence[Trial], corpus: Corpus, out: Path) -> None:
     held_out = TokenLosses(corpus, size, dtype)
     passes: dict[int, Passes] = {}
     torch.set_num_threads(1)
-    for first in range(0, len(missing), MEMBERS):
-        group, started = missing[first : first + MEMBERS], time.process_time()
+    while missing:
+        alike = [one for one in missing if steps_of(one) == steps_of(missing[0])]
+        group, started = alike[:MEMBERS], time.process_time()
+        missing = [one for one in missing if one not in group]
         vocabulary, members = corpus.vocab_size, len(group)
         if members not in passes:
             passes[members] = Passes(size, vocabulary, device=device, dtype=dtype, compiled=True)
         _train(group, corpus, passes[members], held_out, out)
         spent = (time.process_time() - started) / members
-        say(f"{first + members} of {len(missing)}: {spent:.1f} s of CPU a trial")
+        say(f"{group[-1].name}: {spent:.1f} s of CPU a trial, {len(missing)} trials are left")
 
 
 def _train(
     group: Sequence[Trial], corpus: Corpus, passes: Passes, held_out: TokenLosses, out: Path
 ) -> None:
-    size, device = passes.size, torch.device("cpu")
+    size, device, steps = passes.size, torch.device("cpu"), steps_of(group[0])
     dtype = resolve_precision("auto", device)
     batches = TrialBatches(
-        group, corpus, steps=STEPS, batch=size.batch, length=size.sequence_length
+        group, corpus, steps=steps, batch=size.batch, length=size.sequence_length
     )
     trainer = StackTrainer(
-        group, corpus.vocab_size, passes, steps=STEPS, device=device, dtype=dtype
+        group, corpus.vocab_size, passes, steps=steps, device=device, dtype=dtype
     )
     held_out.leaves = trainer.weights.leaves
     course = trainer.run(batches, held_out, set(), lambda progress: None)
