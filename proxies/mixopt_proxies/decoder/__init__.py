@@ -17,12 +17,15 @@ if TYPE_CHECKING:
     from mixopt_proxies.decoder.decoder_proxy import DecoderProxy as DecoderProxy
     from mixopt_proxies.decoder.device_precision import resolve_precision as resolve_precision
     from mixopt_proxies.decoder.expert_options import Experts as Experts
+    from mixopt_proxies.decoder.held_out_windows import HeldOutWindows as HeldOutWindows
+    from mixopt_proxies.decoder.loss import dense_losses as dense_losses
     from mixopt_proxies.decoder.memory import memory_kept as memory_kept
     from mixopt_proxies.decoder.named_sizes import (
         DecoderSize as DecoderSize,
         make_size as make_size,
     )
     from mixopt_proxies.decoder.passes import Passes as Passes
+    from mixopt_proxies.decoder.stack import Decoder as Decoder
     from mixopt_proxies.decoder.stacked_adamw import (
         StackedAdamW as StackedAdamW,
         rate_factor as rate_factor,
@@ -40,9 +43,12 @@ else:
             "decoder_proxy": ["DecoderProxy"],
             "device_precision": ["resolve_precision"],
             "expert_options": ["Experts"],
+            "held_out_windows": ["HeldOutWindows"],
+            "loss": ["dense_losses"],
             "memory": ["memory_kept"],
             "named_sizes": ["DecoderSize", "make_size"],
             "passes": ["Passes"],
+            "stack": ["Decoder"],
             "stacked_adamw": ["StackedAdamW", "rate_factor"],
             "trainer": ["StackTrainer"],
             "weights": ["StackedWeights"],
