@@ -171,7 +171,9 @@ def _forget_others(run: Run, planned: Sequence[Trial], say: Say) -> None:
     for file in VALIDATE.trial_files(run.path):
         trial = read_entry(file)[0]
         if by_name.get(trial.name, trial).mixture.fingerprint != trial.mixture.fingerprint:
-            say(f"validate: {trial.name} is of another mixture than is validated now; it is deleted")
+            say(
+                f"validate: {trial.name} is of another mixture than is validated now; it is deleted"
+            )
             TrialFolder(folder).forget(trial.name)
 
 

@@ -73,10 +73,13 @@ class PowerRegressor(MixtureRegressor):
 
     def covariance(self, weights_KD: ArrayLike, loads_M: ArrayLike) -> Array:
         """Return the covariance of a weighted sum of the losses, noise left out, shape (K, K)."""
-        jacobian_MKP = jacobian(self._means(self._checked(weights_KD)))
-        jacobian_MKP *= (np.asarray(loads_M) * self.noise_M)[:, None, None]
-        spread_MKP = jacobian_MKP @ self.inverse_MPP
-        return np.asarray((spread_MKP @ jacobian_MKP.transpose(0, 2, 1)).sum(axis=0))
+        weights, scales_M = self._checked(weights_KD), np.asarray(loads_M) * self.noise_M
+        total_KK = np.zeros((len(weights), len(weights)))
+        for target in np.flatnonzero(scales_M):
+            means = PowerMeans(weights, self.logs_MD[[target]], self.log_decays_M[[target]])
+            jacobian_KP = scales_M[target] * means.by_parameter()[0]
+            total_KK += jacobian_KP @ self.inverse_MPP[target] @ jacobian_KP.T
+        return total_KK
 
     def tuned(self) -> Self:
         """Return a copy to fit again with the penalty that this one chose."""
