@@ -66,9 +66,11 @@ def run(
         MixoptError: Something that was given cannot be right; one line says what mends it.
     """
     asked = _Request.of(config, out, overrides, trust=trust)
-    _check_before(asked, say)
+    planned = _checked_before(asked)
     with working_in(Path(out)):
         opened = asked.open(redo, say)
+        for line in planned:
+            say(f"check: {line}")
         if retry_failed:
             _forget_failed(opened)
         with open_tracker(opened, say) as tracker:
@@ -212,8 +214,11 @@ class _Request:
         return run
 
 
-def _check_before(asked: _Request, say: Say) -> None:
+def _checked_before(asked: _Request) -> list[str]:
     """Check what the configuration alone tells, unless all of it is trained already.
+
+    Returns:
+        Lines that say what the run will do.
 
     Raises:
         MixoptError: What the run would stop at later.
@@ -221,11 +226,10 @@ def _check_before(asked: _Request, say: Say) -> None:
     run = Run(asked.out, asked.config, asked.source, asked.trust)
     recorded = run.manifest.steps.get(VALIDATE.name)
     if recorded is not None and recorded.fingerprint == run.fingerprint(VALIDATE.name):
-        return
+        return []
     found = check_experiment(asked.config, out=asked.out, source=asked.source, trust=asked.trust)
     found.refuse()
-    for line in short_lines(found, asked.out):
-        say(f"check: {line}")
+    return short_lines(found, asked.out)
 
 
 def _single(step: Step, asked: _Request, say: Say) -> Run:
