@@ -171,5 +171,5 @@ def test_sync_and_import_from_the_runs_own_record(run, tmp_path):
     assert parsed("sync", run)
     uri = f"sqlite:///{run / 'mlflow.db'}"
     asked = ("--uri", uri, "--experiment", "tiny", "--out", tmp_path / "trials.parquet")
-    said = answered("import", *asked, "--unit", "bits_per_byte", "--run", "run/sweep")
+    said = answered("import", *asked, "--run", "run/sweep")
     assert "2 domains, 3 evaluation domains" in said
