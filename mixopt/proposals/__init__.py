@@ -15,7 +15,10 @@ if TYPE_CHECKING:
     )
     from mixopt.proposals.best_mixture import propose_mixture as propose_mixture
     from mixopt.proposals.decision import Decision as Decision
-    from mixopt.proposals.forecast import Forecast as Forecast
+    from mixopt.proposals.forecast import (
+        Forecast as Forecast,
+        predicted_costs as predicted_costs,
+    )
     from mixopt.proposals.mixture_names import (
         PROPOSAL as PROPOSAL,
         is_proposal as is_proposal,
@@ -70,7 +73,7 @@ else:
                 "named",
                 "proposal_name",
             ],
-            "forecast": ["Forecast"],
+            "forecast": ["Forecast", "predicted_costs"],
             "mixture_search": ["search"],
             "own_mixture": ["predict_own_mixture"],
             "pareto_front": ["Front", "propose_front"],

@@ -21,7 +21,7 @@ from mixopt.mixture import Mixture
 from mixopt.objective import Objective
 from mixopt.proposals.best_mixture import compared_mixtures
 from mixopt.proposals.own_mixture import predict_own_mixture
-from mixopt.proposals.proposal import Proposal
+from mixopt.proposals.proposal import Interval, Proposal
 from mixopt.proposals.proposal_warnings import prediction_warnings
 from mixopt.system import Array
 
@@ -39,10 +39,13 @@ class Forecast:
     Attributes:
         predicted: Losses, objective, gains and epochs, in a proposal's words.
         broken: Limits that the mixture breaks, a line each.
+        costs: Predicted change against the natural mixture of each loss that the objective does
+            not measure, above 0 where it gets worse, the largest first.
     """
 
     predicted: Proposal
     broken: tuple[str, ...]
+    costs: Mapping[str, Interval]
 
     @property
     def mixture(self) -> Mixture:
@@ -53,7 +56,8 @@ class Forecast:
         """Return everything as plain values."""
         content = self.predicted.to_json()
         del content["stability"], content["optimism"]
-        return {**content, "broken": list(self.broken)}
+        costs = {name: cost.to_json() for name, cost in self.costs.items()}
+        return {**content, "broken": list(self.broken), "costs": costs}
 
 
 def predict_mixture(
@@ -99,7 +103,34 @@ def predict_mixture(
     provenance = {**found.provenance, "method": GIVEN}
     warnings = prediction_warnings(fit, mixture, collapsed or ())
     said = replace(found, warnings=warnings, provenance=provenance)
-    return Forecast(said, (*constraints.violations(mixture), *guarded))
+    costs = predicted_costs(mixture, compared["natural"], fit, objective)
+    return Forecast(said, (*constraints.violations(mixture), *guarded), costs)
+
+
+def predicted_costs(
+    mixture: Mixture, natural: Mixture, fit: Fit, objective: Objective
+) -> dict[str, Interval]:
+    """Return what a mixture is predicted to cost losses that the objective does not measure.
+
+    Args:
+        mixture: Weights of the fit's domains.
+        natural: What it is compared with.
+        fit: What predicts.
+        objective: Its losses are left out; it knows which are better higher.
+
+    Returns:
+        Change against the natural mixture with a 90% interval, above 0 where it gets worse, the
+        largest first. Half-widths of both are added in quadrature.
+    """
+    found = fit.predict([mixture.over(fit.domains), natural.over(fit.domains)])
+    changes_M = objective.signs * (found.losses_NM[0] - found.losses_NM[1])
+    halves_M = np.hypot(*(found.high_NM - found.losses_NM))
+    costs = {
+        name: Interval.around(change, half)
+        for name, change, half in zip(fit.targets, changes_M, halves_M, strict=True)
+        if name not in objective.measured
+    }
+    return dict(sorted(costs.items(), key=lambda item: -item[1].value))
 
 
 def _of_fit(mixture: Mixture, domains: tuple[str, ...]) -> Mixture:

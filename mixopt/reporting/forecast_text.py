@@ -18,7 +18,7 @@ def forecast_lines(forecast: Forecast) -> str:
         *(f"limit broken: {line}" for line in forecast.broken),
         *(f"warning: {warning}" for warning in found.warnings),
     ]
-    return "\n".join([*_tables(found, unit), *lines])
+    return "\n".join([*_tables(found, unit), *_costs(forecast), *lines])
 
 
 def _tables(found: Proposal, unit: str) -> Iterator[str]:
@@ -34,6 +34,14 @@ def _tables(found: Proposal, unit: str) -> Iterator[str]:
     gains = [(_over(found, n), f"{g.value:+.4f}", _ends(g, "+.4f")) for n, g in found.gains.items()]
     title = f"Predicted gains, {unit}: above 0 where the mixture is better"
     yield text_table(title, ("over", "gain", "90%"), gains)
+
+
+def _costs(forecast: Forecast) -> Iterator[str]:
+    """Yield the table of what losses pay that the objective does not measure; none if it does."""
+    if forecast.costs:
+        rows = [(name, f"{c.value:+.4f}", _ends(c, "+.4f")) for name, c in forecast.costs.items()]
+        title = "Not in the objective, against natural: above 0 where the loss gets worse"
+        yield text_table(title, ("evaluation domain", "change", "90%"), rows)
 
 
 def _share(found: Proposal, domain: str) -> list[str]:

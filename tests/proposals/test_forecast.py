@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 from made_fit import DOMAINS, fitted
 
 from mixopt.errors import MixtureError
 from mixopt.mixture import Mixture
-from mixopt.proposals import Question
+from mixopt.proposals import Question, predicted_costs
 
 MOSTLY_CODE = Mixture({"code": 0.7, "prose": 0.2, "law": 0.1})
 INVENTORY = {"code": 1e9, "prose": 4e9, "law": 2e9}
@@ -55,6 +57,18 @@ def test_a_guardrail_that_is_broken_says_by_how_much(fit):
         " allows 0.02"
     ) in found.broken
     assert not any(line.startswith("code:") for line in found.broken)
+
+
+def test_costs_are_of_losses_that_the_objective_does_not_measure_the_largest_first(fit):
+    costs = forecast(fit).costs
+    at_NM = fit.predict([MOSTLY_CODE, Mixture.uniform(DOMAINS)]).losses_NM
+    assert list(costs) == ["prose", "math"]
+    assert costs["math"].value == pytest.approx(at_NM[0, 3] - at_NM[1, 3], abs=1e-5)
+    assert costs["prose"].low < costs["prose"].value < costs["prose"].high
+    higher = replace(fit.objective, higher=("math",))
+    turned = predicted_costs(MOSTLY_CODE, Mixture.uniform(DOMAINS), fit, higher)
+    assert turned["math"].value == -costs["math"].value
+    assert forecast(fit, target="*").costs == {}
 
 
 def test_a_mixture_within_its_limits_breaks_none(fit):

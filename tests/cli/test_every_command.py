@@ -1,0 +1,175 @@
+"""Every command on one finished run, under the default regressors: exit code and what it says."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+import yaml
+from command_line import mixopt
+
+from mixopt import Proposal, load_run
+
+STEPS = ("prepare", "design", "sweep", "fit", "propose", "validate", "report")
+
+
+def answered(*arguments):
+    """What a command prints that succeeds."""
+    ended = mixopt(*arguments)
+    assert ended.code == 0, ended.error
+    return ended.out
+
+
+def parsed(*arguments):
+    """The JSON that a command prints that succeeds."""
+    return json.loads(answered(*arguments, "--json"))
+
+
+@pytest.fixture(scope="module")
+def limits(tmp_path_factory):
+    """Files of an inventory, constraints and an objective."""
+    folder = tmp_path_factory.mktemp("limits")
+    contents = {
+        "inventory": {"code": "2e6", "prose": "1e6"},
+        "constraints": {"max_epochs": 4, "guardrails": "natural"},
+        "objective": {
+            "families": {"text": {"weight": 2, "mean": {"*p*": 1}}, "code": {"mean": {"code": 1}}}
+        },
+        "own": {"weights": {"code": 0.3, "prose": 0.7}},
+    }
+    for name, content in contents.items():
+        (folder / f"{name}.yaml").write_text(yaml.safe_dump(content, sort_keys=False))
+    return folder
+
+
+def test_the_run_has_the_default_regressors(run):
+    assert load_run(run).config.fit.regressors == ["auto", "linear"]
+    assert {"auto", "linear"} <= set(load_run(run).fit.report["predictor"])
+
+
+@pytest.mark.parametrize("step", [*STEPS, "run"])
+def test_a_step_that_is_done_is_left_as_it_is(run, finished_run, step):
+    said = answered(step, finished_run[0], "--out", run)
+    assert said if step == "run" else said.startswith("all steps are done: ")
+
+
+def test_run_prints_the_same_answer_as_json(run, finished_run):
+    found = parsed("run", finished_run[0], "--out", run)
+    assert found["weights"].keys() == {"code", "prose"}
+
+
+def test_a_step_takes_the_directory_in_place_of_the_configuration(run):
+    assert answered("fit", run).startswith("all steps are done: ")
+
+
+def test_fit_says_how_ready_the_losses_are(finished_run):
+    assert "fit: readiness of 3 losses: " in finished_run[2]
+
+
+ASKED = {
+    "nothing": (),
+    "target": ("--target", "code"),
+    "glob": ("--target", "*"),
+    "targets": ("--target", "code", "--target", "help"),
+    "risk": ("--risk", "std=1"),
+    "quantile": ("--risk", "quantile=0.9"),
+    "tokens": ("--tokens", "1e6"),
+}
+
+
+@pytest.mark.parametrize("asked", ASKED)
+def test_propose_from_the_fit(run, tmp_path, asked):
+    found = parsed("propose", run, *ASKED[asked], "--out", tmp_path / "found.yaml")
+    assert sum(found["weights"].values()) == pytest.approx(1.0)
+    assert Proposal.from_file(tmp_path / "found.yaml").to_json() == found
+
+
+def test_propose_with_files_and_no_json(run, limits):
+    files = ("--inventory", limits / "inventory.yaml", "--tokens", "1e6")
+    said = answered("propose", run, *files, "--objective", limits / "objective.yaml")
+    assert "the mean of 2 families: 0.667 text (2 losses) and 0.333 code (1 loss)" in said
+    assert (run / "proposals" / "objective.yaml").exists()
+
+
+def test_propose_within_guardrails_of_one_word(run, limits, tmp_path):
+    files = ("--inventory", limits / "inventory.yaml", "--tokens", "1e6")
+    files += ("--constraints", limits / "constraints.yaml", "--out", tmp_path / "found.yaml")
+    ended = mixopt("propose", run, *files, "--json")
+    if ended.code:  # which mixtures keep them is the fit's answer
+        assert "no mixture is found that keeps constraints.guardrails" in ended.error
+        assert "allow targets: {" in ended.error
+    else:
+        assert max(json.loads(ended.out)["epochs"].values()) <= 4 + 1e-6
+
+
+def test_propose_a_front(run, tmp_path):
+    asked = ("--pareto", "code", "--pareto", "help", "--points", 3)
+    found = parsed("propose", run, *asked, "--out", tmp_path / "front")
+    assert found["targets"] == ["code", "help"]
+    assert len(list((tmp_path / "front").glob("point-*.yaml"))) == len(found["points"])
+    assert "Pareto front of code and help" in answered(
+        "propose", run, *asked, "--out", tmp_path / "again"
+    )
+
+
+def test_predict_a_mixture(run, limits):
+    files = ("--inventory", limits / "inventory.yaml", "--tokens", "6e6")
+    files += ("--constraints", limits / "constraints.yaml")
+    found = parsed("predict", run, "--mixture", limits / "own.yaml", *files)
+    assert found["weights"] == {"code": 0.3, "prose": 0.7}
+    assert found["epochs"] == {"code": 0.9, "prose": 4.2}
+    assert any("needs 4.2 epochs of its 1M tokens" in line for line in found["broken"])
+    said = answered("predict", run, "--weights", "prose=.7,code=.3", "--target", "help")
+    assert "A mixture for help" in said
+    assert "best trial (" in said
+    assert "predicted: " in said
+
+
+def test_readiness(run):
+    assert [one["name"] for one in parsed("readiness", run)["losses"]] == ["code", "prose", "help"]
+    assert "noise from 3 trials of one mixture" in answered("readiness", run)
+
+
+def test_evaluate_on_the_validated_runs(run):
+    found = parsed("evaluate", run, "--trials", run / "validation.parquet")
+    assert found["targets"].keys() >= {"code", "prose", "help"}
+    assert "runs that it has not seen" in answered(
+        "evaluate", run, "--trials", run / "validation.parquet"
+    )
+
+
+def test_fit_of_the_runs_own_table(run, tmp_path):
+    said = answered(
+        "fit", "--trials", run / "trials.parquet", "--target", "*e*", "--out", tmp_path / "fit"
+    )
+    assert said.startswith(("fit: auto: ", "fit: linear: "))
+    assert f"next: mixopt propose {tmp_path / 'fit'}" in said
+    assert parsed("verify", tmp_path / "fit")["parts"][0]["state"] == "whole"
+
+
+def test_status_verify_and_report(run):
+    assert "report" in answered("status", run)
+    assert parsed("status", run)
+    assert all(part["state"] == "whole" for part in parsed("verify", run)["parts"])
+    page = (run / "report.html").read_text()
+    assert 'id="readiness"' in page
+    assert "the mean of 0.2 code, 0.2 prose and 0.6 help" in page
+
+
+def test_simulate_what_a_job_would_draw(run):
+    asked = ("simulate", run / "proposal.yaml", "--batches", 3, "--batch-size", 8, "--length", 64)
+    assert {one["domain"] for one in parsed(*asked)["domains"]} == {"code", "prose"}
+
+
+def test_experts_of_a_run_without_any_is_one_line(run):
+    ended = mixopt("experts", run)
+    assert (ended.code, ended.error.count("\n")) == (2, 1)
+    assert "nothing is recorded about experts" in ended.error
+
+
+def test_sync_and_import_from_the_runs_own_record(run, tmp_path):
+    assert parsed("sync", run)
+    uri = f"sqlite:///{run / 'mlflow.db'}"
+    asked = ("--uri", uri, "--experiment", "tiny", "--out", tmp_path / "trials.parquet")
+    said = answered("import", *asked, "--run", "run/sweep")
+    assert "2 domains, 3 evaluation domains" in said
