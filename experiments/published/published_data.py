@@ -39,12 +39,13 @@ def regmix(folder: Path, name: str) -> Trials:
     return Trials.from_csv(folder / f"{name}_mixture.csv", folder / f"{name}_loss.csv")
 
 
-def mixing_laws(path: Path, size: str) -> Trials:
-    """Return the last losses of one size of model, by run.
+def mixing_laws(path: Path | pl.DataFrame, size: str) -> Trials:
+    """Return the last losses of one size of model, by run, from a file or a part of one.
 
     Weights that are off 1 by rounding are rescaled.
     """
-    table = pl.read_csv(path).filter(pl.col("size") == size).sort("run")
+    given = path if isinstance(path, pl.DataFrame) else pl.read_csv(path)
+    table = given.filter(pl.col("size") == size).sort("run")
     domains = [n for n in table.columns if n.startswith("w_") and n != "w_sum_raw"]
     targets = [n for n in table.columns if n.startswith("loss_")]
     trials, results = [], []

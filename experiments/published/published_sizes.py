@@ -3,13 +3,16 @@
     OMP_NUM_THREADS=1 python experiments/published/published_sizes.py --data ../shared/data \
         > experiments/published/results_published_sizes.md
 
-Three questions, each on mixtures that are held out:
+Four questions, each on mixtures that are held out:
 
 1. 5Mix, 26 mixtures at 70M, 160M, 305M and 410M. 20 of them are fitted at the three smaller
    sizes; the 6 others were trained at none. What do they give at 410M?
 2. The same 20, which were trained at 305M: does `scaling` say more than their own loss there?
 3. Pilots: proxies of 70M, and k runs at the largest size among the mixtures that were fitted
    (5Mix), or among new ones (RedPajama, 22 mixtures at 70M alone, 20 at both 70M and 160M).
+
+4. Intervals beyond the trials' sizes, with and without their growth, and with rows in them that are
+   no finished runs, which a fit refuses unless it is told that they are.
 
 Parameters are without embeddings: 12 layers x width^2 of the published shapes, whose totals with
 twice 50,304 x width for embeddings are 70M, 162M, 304M and 405M. All runs have 30,000 steps.
@@ -19,13 +22,27 @@ from __future__ import annotations
 
 import argparse
 import time
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
-from published_data import mean_spearman, mixing_laws, some, without_a_law
+import polars as pl
+from published_data import (
+    mean_spearman,
+    mixing_laws,
+    objective_of,
+    regmix,
+    some,
+    without_a_law,
+)
 
+from mixopt.config import FitConfig
+from mixopt.errors import ConfigError, TrialsError
 from mixopt.fitting import (
+    ModelSize,
     correct,
+    fit_trials,
     grouped_folds,
     make_regressor,
     out_of_fold,
@@ -59,6 +76,7 @@ def main() -> None:
     )
     sizes = {size: mixing_laws(folder / "mixinglaws_5mix_final.csv", size) for size in SHAPES}
     _print_scaling(sizes)
+    _print_intervals(folder, folder.parent / "regmix")
     print("## Pilots\n")
     print(
         f"Proxies of 70M fitted by {PROXY}; k runs at the larger size correct them. Scored on the"
@@ -102,6 +120,100 @@ def _print_scaling(sizes: dict[str, Trials]) -> None:
         f"\n90% intervals of scaling hold {np.mean(covered):.3f} of the new mixtures' losses."
         f" Mean over {SEEDS} splits.\n"
     )
+
+
+def _print_intervals(mixing: Path, regmix_folder: Path) -> None:
+    print("## Intervals beyond the trials' sizes\n")
+    print(
+        "`mixopt fit` with `scaling`, 20 mixtures fitted and 6 others judged of 5Mix; 96 runs of 1M"
+        " and 48 of 60M of\nRegMix, 64 runs of 1B judged. Half-widths are in standard deviations of"
+        " a loss over the judged runs; growth is for\na unit of log size.\n"
+    )
+    print("| fitted | judged | growth | hold, of losses | of the mean | half-width |")
+    print("|---|---|---|---|---|---|")
+    final, curves = (mixing / f"mixinglaws_5mix_{kind}.csv" for kind in ("final", "curves"))
+    for smaller in (("70M", "160M", "305M"), ("70M", "160M")):
+        trials, judged = _sized(final, smaller, slice(20)), _sized(final, ("410M",), slice(20, 26))
+        _print_fit(" + ".join(smaller), "410M", trials, judged)
+    refused = []
+    mixed = _sized(curves, ("70M", "160M"), slice(20), every=3)
+    refused.append(_refusal(mixed, judged))
+    seeds = pl.Series("seed", range(len(mixed)), dtype=pl.Int64)
+    told = Trials(mixed.table.with_columns(seeds), mixed.domains, mixed.targets)
+    _print_fit("their curves, every third point, told that all are finished", "410M", told, judged)
+    rows = np.random.RandomState(0).permutation(256)
+    small, large = regmix(regmix_folder, "train_1m"), regmix(regmix_folder, "test_60m")
+    parts = [_at(some(small, rows[:96]), 1e6, 1e9), _at(some(large, rows[:48]), 6e7, 1e9)]
+    trials = Trials(pl.concat([one.table for one in parts]), small.domains, small.targets)
+    judged = _at(regmix(regmix_folder, "test_1B"), 1e9, 25e9)
+    refused.append(_refusal(trials, judged))
+    _print_fit("RegMix 1M + 60M, both of 1B tokens", "1B of 25B tokens", trials, judged)
+    print("\nThe last two are refused now:\n")
+    print("\n".join(f"- `{line}`" for line in refused), "\n")
+
+
+def _print_fit(title: str, larger: str, trials: Trials, judged: Trials) -> None:
+    """Print how a fit's intervals hold, without growth and with it."""
+    objective = objective_of("mean", trials.targets)
+    asked, known_N2 = _size_of(judged), trials.table.select("parameters", "tokens").to_numpy()
+    # What trials do not tell is refused, so the size is changed behind the fit.
+    shared = len(np.unique(known_N2[:, 1])) == 1
+    within = replace(asked, tokens=float(known_N2[0, 1])) if shared else asked
+    fit = fit_trials(trials, FitConfig(regressors=["scaling"]), objective, 0, size=within)
+    losses_NM = judged.losses()
+    for growth in dict.fromkeys((0.0, fit.growth)):
+        found = replace(fit, size=asked, growth=growth).predict(judged.weights())
+        values_N = objective.value(losses_NM)
+        held = float(((found.low_NM <= losses_NM) & (losses_NM <= found.high_NM)).mean())
+        low_N, high_N = found.objective_low_N, found.objective_high_N
+        mean = float(((low_N <= values_N) & (values_N <= high_N)).mean())
+        half = float(((found.high_NM - found.losses_NM) / losses_NM.std(axis=0)).mean())
+        print(f"| {title} | {larger} | {growth:.3f} | {held:.3f} | {mean:.3f} | {half:.2f} |")
+
+
+def _refusal(trials: Trials, judged: Trials) -> str:
+    objective, config = objective_of("mean", trials.targets), FitConfig(regressors=["scaling"])
+    try:
+        fit_trials(trials, config, objective, 0, size=_size_of(judged))
+    except (ConfigError, TrialsError) as error:
+        return str(error)
+    return "not refused"
+
+
+def _size_of(trials: Trials) -> ModelSize:
+    row = trials.table.row(0, named=True)
+    return ModelSize(row["parameters"], row["tokens"])
+
+
+def _sized(path: Path, sizes: Sequence[str], mixtures: slice, every: int = 1) -> Trials:
+    """Return all rows of some sizes and runs, with parameters and tokens.
+
+    Args:
+        path: Final losses, or curves.
+        sizes: Which.
+        mixtures: Places of the runs in an order of their own, the same for every size.
+        every: Of how many points of a curve one is taken, from the last back.
+    """
+    runs = np.random.RandomState(0).permutation(26)[mixtures]
+    table = pl.read_csv(path).filter(pl.col("run").is_in(runs.tolist()))
+    parts = []
+    for size in sizes:
+        layers, width = SHAPES[size]
+        steps = sorted(set(table.filter(pl.col("size") == size)["step"]), reverse=True)
+        for step in steps[::every]:
+            one = mixing_laws(table.filter(pl.col("step") == step), size)
+            named = one.table.with_columns(trial=f"{size} " + pl.col("trial") + f" at {step}")
+            one = Trials(named, one.domains, one.targets)
+            parts.append(_at(one, 12 * layers * width**2, step * 2**20))
+    return Trials(pl.concat([one.table for one in parts]), parts[0].domains, parts[0].targets)
+
+
+def _at(trials: Trials, parameters: float, tokens: float) -> Trials:
+    table = trials.table.with_columns(
+        parameters=pl.lit(int(parameters), pl.Int64), tokens=pl.lit(int(tokens), pl.Int64)
+    )
+    named = table.with_columns(trial=f"{parameters:g} " + pl.col("trial"))
+    return Trials(named, trials.domains, trials.targets)
 
 
 def _answers(

@@ -67,6 +67,7 @@ if TYPE_CHECKING:
     from mixopt.fitting.model_sizes import ModelSize as ModelSize, asked_size as asked_size
     from mixopt.fitting.noise_ceiling import replicate_spread as replicate_spread
     from mixopt.fitting.pilot_correction import correct as correct
+    from mixopt.fitting.pilot_objective import ObjectiveResidual as ObjectiveResidual
     from mixopt.fitting.pilots import aligned as aligned
     from mixopt.fitting.refits import (
         Refitter as Refitter,
@@ -135,6 +136,7 @@ else:
             "model_sizes": ["ModelSize", "asked_size"],
             "noise_ceiling": ["replicate_spread"],
             "pilot_correction": ["correct"],
+            "pilot_objective": ["ObjectiveResidual"],
             "pilots": ["aligned"],
             "refits": ["Refitter", "ResampledFits", "resampled_fits"],
             "regressor": [

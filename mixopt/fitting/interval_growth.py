@@ -2,9 +2,9 @@
 
 Held-out folds of mixtures tell nothing of a size that no trial has. So the largest size is held
 out: the regressor is fitted on the smaller ones and predicts it. Intervals that hold 90% of its
-losses are wider than the fit's by some factor. What that factor is above 1, for a unit of log size
-that the held-out trials are beyond the others, is the growth. Intervals at a size are wider by
-1 + growth times how far it is beyond all trials.
+trials on 90% of the losses are wider than the fit's by some factor. What that factor is above 1,
+for a unit of log size that the held-out trials are beyond the others, is the growth. Intervals at a
+size are wider by 1 + growth times how far it is beyond all trials.
 
 Shapes: N trials, M evaluation domains.
 """
@@ -36,4 +36,6 @@ def growth_beyond(fit: Fit) -> float:
     pairs = zip(fit.calibrations, stds_NM.T, strict=True)
     halves_NM = np.stack([one.halves(std_N) for one, std_N in pairs], axis=1)
     times_NM = np.abs(losses_NM[held_N] - means_NM) / halves_NM
-    return max(conformal_quantile(times_NM.ravel()) - 1.0, 0.0) / sizes.beyond(size, ~held_N)
+    # A loss is off at a size in all mixtures together: losses count, not trials.
+    times_M = np.array([conformal_quantile(times_N) for times_N in times_NM.T])
+    return max(conformal_quantile(times_M) - 1.0, 0.0) / sizes.beyond(size, ~held_N)

@@ -71,7 +71,7 @@ class TrialSizes:
         return len(set(self.group_N.tolist()))
 
     def beyond(self, size: ModelSize, among_N: BoolArray | None = None) -> float:
-        """Return how far a size is beyond the trials': the logarithms of both factors, added.
+        """Return how far a size is beyond the nearest trial: logarithms of both factors, added.
 
         Args:
             size: Any.
@@ -80,7 +80,7 @@ class TrialSizes:
         assert self.known_N2 is not None
         known_N2 = self.known_N2 if among_N is None else self.known_N2[among_N]
         asked_2 = np.array([size.parameters, size.tokens])
-        return float(np.maximum(np.log(asked_2 / known_N2.max(axis=0)), 0.0).sum())
+        return float(np.maximum(np.log(asked_2 / known_N2), 0.0).sum(axis=1).min())
 
     def largest(self) -> tuple[ModelSize, BoolArray]:
         """Return the size of the most parameters times tokens, and which trials are of it."""

@@ -18,6 +18,7 @@ Shapes: K runs, N mixtures, D domains, M losses.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Self
@@ -46,6 +47,7 @@ class ObjectiveResidual:
         spread: Standard deviation of the objective over the proxies' trials after the lines, > 0.
         length: Over which residuals are alike, in warped weights.
         ratio: Variance of the residual over that of the noise.
+        off: What a run is taken to be off by before one is seen, in spreads.
     """
 
     lines: Correction
@@ -53,20 +55,33 @@ class ObjectiveResidual:
     spread: float
     length: float = LENGTHS[1]
     ratio: float = RATIOS[0]
+    off: float = OFF
 
     @classmethod
-    def learned(cls, correction: Correction, objective: Objective, losses_LM: Array) -> Self:
+    def learned(
+        cls,
+        correction: Correction,
+        objective: Objective,
+        losses_LM: Array,
+        *,
+        lengths: Sequence[float] = LENGTHS,
+        ratios: Sequence[float] = RATIOS,
+        off: float = OFF,
+    ) -> Self:
         """Learn what lines leave of an objective.
 
         Args:
             correction: Of the losses.
             objective: Over the same losses.
             losses_LM: Of the proxies' trials, from which the objective's spread is.
+            lengths: Among which one is chosen; so is one of the ratios.
+            ratios: Of variances, > 0.
+            off: See the class.
         """
         lines = correction.lines()
         spread = float(objective.value(lines.carry(losses_LM)).std())
-        first = cls(lines, objective, max(spread, LEAST))
-        every = [replace(first, length=x, ratio=q) for x in LENGTHS for q in RATIOS]
+        first = cls(lines, objective, max(spread, LEAST), off=off)
+        every = [replace(first, length=x, ratio=q) for x in lengths for q in ratios]
         return max(every, key=lambda one: one._likelihood)
 
     @property
@@ -139,7 +154,7 @@ class ObjectiveResidual:
     @property
     def _prior(self) -> float:
         alone = len(self._left_K) == 1
-        return NOISE_FREEDOM * (SLOPE_SPREAD if alone else OFF) ** 2
+        return NOISE_FREEDOM * (SLOPE_SPREAD if alone else self.off) ** 2
 
     @property
     def _likelihood(self) -> float:

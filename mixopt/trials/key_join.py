@@ -15,6 +15,7 @@ from mixopt.trials.columns import check_same, listed
 
 KEYS = ("trial", "run", "run_id", "index", "name", "id")  # the first in both tables and unique
 SIZE = ("parameters", "tokens")  # of the trial, in either table: neither weight nor loss
+SCHEDULE = "schedule"  # share of its own schedule that a row has run (trials.schedule_column)
 ROW_NUMBERS = ("", "Unnamed: 0")  # what pandas calls a column of row numbers
 
 
@@ -55,7 +56,8 @@ def data_columns(table: CellTable, key: str) -> list[str]:
     Raises:
         TrialsError: There is none.
     """
-    columns = [name for name in table.header if name not in (*KEYS, *SIZE, *ROW_NUMBERS, key)]
+    others = (*KEYS, *SIZE, SCHEDULE, *ROW_NUMBERS, key)
+    columns = [name for name in table.header if name not in others]
     if not columns:
         raise TrialsError(f"{table.path}: no column besides {', '.join(table.header)}")
     return columns

@@ -7,7 +7,8 @@ a metric in `metrics.csv`, both behind a column of row numbers without a name. W
 a table share around the names (`train_`, `metric/`, `_val_loss`, and `the_pile_` on both sides)
 is taken off, so that a domain has one name in both tables.
 
-Columns `parameters` and `tokens` of either table are the size that a trial was trained at.
+Columns `parameters` and `tokens` of either table are the size that a trial was trained at, and
+`schedule` says which rows are finished runs (mixopt.trials.schedule_column).
 
 Rows are joined by their key (mixopt.trials.key_join). Weights that were rounded, so that a row
 misses 1 by no more than a tolerance, are rescaled. The notes of the result say so, and what was
@@ -39,7 +40,8 @@ from mixopt.trials.columns import (
     listed,
     schema,
 )
-from mixopt.trials.key_join import SIZE, data_columns, join_tables
+from mixopt.trials.key_join import SCHEDULE, SIZE, data_columns, join_tables
+from mixopt.trials.schedule_column import finished_rows, run_seeds
 
 MIXTURE_PREFIXES = ("train_", WEIGHT)
 LOSS_PREFIXES = ("metric/", "valid_", LOSS)
@@ -82,6 +84,9 @@ def read_csv_trials(
     if drop_incomplete:
         left, right, dropped = _complete(left, right, key)
         notes += dropped
+    scheduled = any(SCHEDULE in one.header for one in (left, right))
+    left, right, unfinished = finished_rows(left, right, key)
+    notes += unfinished
     columns, loss_columns = data_columns(left, key), data_columns(right, key)
     domains, targets = _names(left, columns, right, loss_columns)
     keys = left.column(key)
@@ -94,6 +99,9 @@ def read_csv_trials(
     notes += _constant(left, domains, weights_ND, "weight", "the fit says nothing of others")
     notes += _constant(right, targets, losses_NM, "loss", "no mixture is better on it")
     sizes = {**_size(right, keys), **_size(left, keys)}
+    if scheduled:
+        counts = sizes.get("parameters", [None] * len(keys))
+        sizes["seed"] = run_seeds([one.fingerprint for one in points], counts)
     table = _table(keys, points, losses_NM, targets, unit, sizes)
     return TrialRows(table, domains, targets, tuple(notes))
 

@@ -8,16 +8,26 @@ import sys
 from dataclasses import replace
 
 import numpy as np
+import polars as pl
 import pytest
 
 from mixopt.config import FitConfig
 from mixopt.errors import ConfigError, TrialsError
-from mixopt.fitting import OBJECTIVE, Fit, ModelSize, asked_size, fit_trials, spearman
+from mixopt.fitting import (
+    OBJECTIVE,
+    Fit,
+    ModelSize,
+    asked_size,
+    fit_trials,
+    make_regressor,
+    spearman,
+)
 from mixopt.fitting.cross_validation import spearman_within
-from mixopt.fitting.model_sizes import TrialSizes
+from mixopt.fitting.model_sizes import TrialSizes, check_finished
+from mixopt.mixture import Mixture
 from mixopt.objective import Objective
 from mixopt.pipeline import load_fit
-from mixopt.trials import Trials
+from mixopt.trials import Losses, Trial, TrialResult, Trials
 
 SIZES = ((1e6, 1e9), (1e7, 1e10))
 TARGET = ModelSize(1e8, 1e11)
@@ -116,6 +126,143 @@ def test_widths_follow_the_deviations_where_a_size_is_extrapolated(fit):
     assert all(one.local for one in (*unsound.calibrations, unsound.objective_calibration()))
     within = replace(unsound, size=None)
     assert not any(one.local for one in (*within.calibrations, within.objective_calibration()))
+
+
+def with_rows(trials, rows, **columns) -> Trials:
+    """Return some trials with other names and other columns behind those there are."""
+    again = trials.table[rows].with_columns(trial="late " + pl.col("trial"))
+    again = again.with_columns(**{n: pl.lit(v, again.schema[n]) for n, v in columns.items()})
+    return Trials(pl.concat([trials.table, again]), trials.domains, trials.targets)
+
+
+def test_checkpoints_of_a_longer_run_are_refused_and_named(trials):
+    mixed = with_rows(trials, [12, 13], tokens=20_000_000_000)
+    with pytest.raises(TrialsError) as raised:
+        mixed.fit(size=TARGET)
+    assert str(raised.value).startswith(
+        "trials: '12', '13' (2 of 26) have the mixture, seed and parameters of a longer run"
+    )
+    assert "Keep the last row of each run" in str(raised.value)
+
+
+def test_a_longer_run_with_a_seed_of_its_own_is_fitted(trials):
+    check_finished(with_rows(trials, [12, 13], tokens=20_000_000_000, seed=1))
+
+
+def test_runs_of_one_length_and_larger_models_are_no_checkpoints(trials):
+    check_finished(with_rows(trials, [12, 13]))
+    check_finished(with_rows(trials, [12, 13], parameters=10**8, tokens=20_000_000_000))
+
+
+def test_a_size_is_not_asked_along_what_all_trials_share(trials):
+    alike = trials.table.with_columns(tokens=pl.lit(10**9, pl.Int64))
+    shared = Trials(alike, trials.domains, trials.targets)
+    with pytest.raises(ConfigError, match=r"--at-tokens 1e\+11: all trials have 1e\+09 tokens"):
+        shared.fit(size=TARGET)
+    assert shared.fit(size=ModelSize(1e8, 1e9)).size == ModelSize(1e8, 1e9)
+
+
+def many_sizes(seed, sizes, scatter=0.0):
+    """Return trials of a law whose exponents depend on the mixture, which `scaling` has not.
+
+    Args:
+        seed: Of everything.
+        sizes: Parameters and tokens.
+        scatter: How far all losses of a size are off the law together, as a share of them.
+    """
+    rng = np.random.default_rng(seed)
+    helps_MD, lean_MD = rng.dirichlet(np.ones(3), 4), rng.standard_normal((4, 3))
+    trials, results = [], []
+    for parameters, tokens in sizes:
+        weights_ND = rng.dirichlet(np.ones(3), 10)
+        power_NM = 0.12 + 0.1 * np.exp(0.5 * weights_ND @ lean_MD.T)
+        help_NM = np.exp(-1.5 * weights_ND @ helps_MD.T)
+        losses_NM = 1.5 + help_NM * (30 * parameters**-power_NM + 40 * tokens**-0.2)
+        losses_NM *= 1 + scatter * rng.standard_normal(4)
+        losses_NM += 0.01 * losses_NM.std(axis=0) * rng.standard_normal(losses_NM.shape)
+        for weights_D, losses_M in zip(weights_ND, losses_NM.tolist(), strict=True):
+            name = f"t{len(trials)}"
+            mixture = Mixture.from_array(("web", "code", "books"), weights_D)
+            trials.append(Trial(name, mixture, 0))
+            losses = Losses(0, {f"loss{m}": loss for m, loss in enumerate(losses_M)}, {})
+            results.append(TrialResult(name, "finished", tokens, parameters, 0.0, losses))
+    return Trials.from_results(trials, results, proxy="made")
+
+
+GROWING = [(4**n * 10**6, 4**n * 2 * 10**7) for n in range(6)]
+
+
+def inside(fit, unseen):
+    found, losses_NM = fit.predict(unseen.weights()), unseen.losses()
+    return ((found.low_NM <= losses_NM) & (losses_NM <= found.high_NM)).mean()
+
+
+def extrapolated(scatter):
+    """Return fits of three sizes, in six worlds, at 16 times the largest, and runs of that size."""
+    found = []
+    for seed in range(6):
+        every = many_sizes(seed, GROWING, scatter)
+        trials, unseen = (
+            Trials(every.table[rows], every.domains, every.targets)
+            for rows in (slice(30), slice(40, 50))
+        )
+        found.append((trials.fit(size=ModelSize(*GROWING[4])), unseen))
+    return found
+
+
+@pytest.fixture(scope="module")
+def smooth():
+    return extrapolated(0.0)
+
+
+@pytest.fixture(scope="module")
+def scattered():
+    return extrapolated(0.01)
+
+
+def held(worlds, growth=None):
+    fits = [(f if growth is None else replace(f, growth=growth), unseen) for f, unseen in worlds]
+    return np.mean([inside(*one) for one in fits])
+
+
+def test_intervals_beyond_the_trials_hold_where_the_law_does(smooth):
+    assert 0.85 <= held(smooth) <= 0.95
+
+
+def test_intervals_grow_where_sizes_do_not_follow_the_law(smooth, scattered):
+    assert np.mean([fit.growth for fit, _ in scattered]) > 0.2
+    assert np.mean([fit.growth for fit, _ in smooth]) < 0.1
+    assert held(scattered) > held(scattered, growth=0.0) + 0.1
+
+
+def test_growth_is_what_covers_the_largest_size_held_out(scattered):
+    fit = scattered[1][0]
+    _, held_N = fit.data.sizes.largest()
+    smaller = make_regressor("scaling", 0).fit(fit.rows()[~held_N], fit.data.losses_NM[~held_N])
+    means_NM, stds_NM = smaller.predict(fit.rows()[held_N], return_std=True)
+    factor = 1 + fit.growth * 2 * np.log(4)
+    pairs = zip(replace(fit, growth=0.0).calibrations, stds_NM.T, strict=True)
+    halves_NM = factor * np.stack([one.halves(std_N) for one, std_N in pairs], axis=1)
+    off_NM = np.abs(means_NM - fit.data.losses_NM[held_N])
+    assert (off_NM <= halves_NM * (1 + 1e-9)).mean() >= 0.9
+    assert (off_NM <= halves_NM * (1 - 1e-9)).all(axis=0).sum() == 3  # of 4 losses
+
+
+def test_intervals_widen_in_proportion_to_the_distance(smooth):
+    fit = replace(smooth[0][0], growth=0.5)
+    far, plain = fit.calibrations[0].factor, replace(fit, growth=0.0).calibrations[0].factor
+    assert far == pytest.approx(plain * (1 + 0.5 * 2 * np.log(16)))
+
+
+def test_within_the_trials_sizes_intervals_do_not_grow(trials, fit):
+    config = FitConfig(regressors=["scaling"])
+    assert fit_trials(trials, config, fit.objective, 0, size=ModelSize(*SIZES[1])).growth == 0
+
+
+def test_the_growth_is_read_back(fit, tmp_path):
+    grown = replace(fit, growth=0.25)
+    grown.save(tmp_path)
+    assert Fit.load(tmp_path).growth == 0.25
 
 
 def test_trials_are_ranked_within_their_size(fit):
