@@ -9,8 +9,8 @@ Above 0 the predicted objective is too good, below 0 the proposal is better than
 where a fit shrinks towards the mean. In the objective's unit.
 
 Refits on resampled trials, each asked what it predicts at its own optimum, have the wrong sign
-under the default regressors in known worlds; under a Gaussian process alone both estimates are too low
-(experiments/published/optimism.py).
+under the default regressors in known worlds; under a Gaussian process alone both estimates are too
+low (experiments/published/optimism.py).
 
 Shapes: N trials.
 """
