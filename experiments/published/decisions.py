@@ -23,6 +23,7 @@ Shapes: N trials, D domains, M losses.
 from __future__ import annotations
 
 import argparse
+import sys
 import time
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ProcessPoolExecutor
@@ -166,8 +167,9 @@ class Swarm:
 
 def _print_all(worlds: Sequence[Found], swarm: Sequence[Found], seeds: int) -> None:
     command = "OMP_NUM_THREADS=1 python experiments/published/decisions.py"
+    given = " ".join(sys.argv[1:])
     print("# What each way would train on\n")
-    print(f"Command: `{command} --data ../shared/data/olmix`, on 2 cores.")
+    print(f"Command: `{command} {given}`, on 2 cores.")
     print(f"Mean over {seeds} seeds, largest in brackets.\n")
     for kind, words in KINDS.items():
         own = [one for one in worlds if one.setting.startswith(f"{kind},")]

@@ -8,8 +8,9 @@ chosen by what was predicted, not by what was observed, so the noise of a trial 
 Above 0 the predicted objective is too good, below 0 the proposal is better than it looks, as it is
 where a fit shrinks towards the mean. In the objective's unit.
 
-Refits on resampled trials, each asked what it predicts at its own optimum, say less
-(experiments/published/optimism.py): they show how a fit varies, not how wrong its law is.
+Refits on resampled trials, each asked what it predicts at its own optimum, have the wrong sign
+under the default regressors in known worlds; under a Gaussian process alone both estimates are too
+low (experiments/published/optimism.py).
 
 Shapes: N trials.
 """
