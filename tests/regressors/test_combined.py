@@ -140,3 +140,29 @@ def test_a_small_weight_is_left_out():
     rng = np.random.default_rng(0)
     errors_CNM = rng.standard_normal((2, 4000, 1)) * np.array([1.0, 6.0])[:, None, None]
     assert np.array_equal(stacking_weights(errors_CNM), [[1.0, 0.0]])
+
+
+def test_no_default_member_is_without_a_gradient():
+    auto = AutoRegressor().fit(*data(rows=16))
+    assert auto.names == ("gaussian_process", "skills", "power")
+    assert auto.gradient(data()[0][0]).shape == (2, 3)
+
+
+def test_means_are_the_same_with_and_without_deviations():
+    weights_ND, losses_NM = data()
+    auto = AutoRegressor(candidates=LAWS).fit(weights_ND, losses_NM)
+    assert np.array_equal(auto.predict(weights_ND, return_std=True)[0], auto.predict(weights_ND))
+
+
+def test_means_ask_no_member_for_deviations(monkeypatch):
+    weights_ND, losses_NM = data()
+    auto = AutoRegressor(candidates=("linear",)).fit(weights_ND, losses_NM)
+    monkeypatch.delattr(LinearRegressor, "_std")
+    assert auto.predict(weights_ND).shape == losses_NM.shape
+
+
+def test_the_fewer_trials_the_nearer_weights_are_to_the_plain_mean():
+    rng = np.random.default_rng(0)
+    errors_CNM = rng.standard_normal((2, 4000, 1)) * np.array([1.0, 1.5])[:, None, None]
+    few, many = (stacking_weights(errors_CNM[:, :count], prior=0.0)[0] for count in (8, 4000))
+    assert few[0] < 0.6 < many[0]

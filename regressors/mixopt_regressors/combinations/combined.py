@@ -198,13 +198,18 @@ class CombinedRegressor(MixtureRegressor):
         means_NM, stds_NM = np.empty_like(losses_NM), np.empty_like(losses_NM)
         for train_N, out_N in splits(fold_N):
             rows, losses = weights_ND[train_N], losses_NM[train_N]
-            again = (
-                self._fitted(name, fitted, rows, losses)
-                if len(weights_ND) > REFIT_ROWS
-                else fit_regressor(name, self._made(name), rows, losses)
-            )
+            unfitted = self._for_fold(name, fitted, len(weights_ND))
+            again = fit_regressor(name, unfitted, rows, losses)
             means_NM[out_N], stds_NM[out_N] = predict_with_std(again, weights_ND[out_N])
         return fitted, means_NM, stds_NM
+
+    def _for_fold(self, name: str, fitted: Predictor, rows: int) -> Learner:
+        """Return a member to fit to a fold; with many rows it keeps what the fit on all chose."""
+        if rows > REFIT_ROWS and isinstance(fitted, MixtureRegressor):
+            return fitted.chosen()
+        if rows > REFIT_ROWS and supports_refit(fitted):
+            return fitted.tuned()
+        return self._made(name)
 
     def _made(self, name: str) -> Regressor:
         return make_regressor(name, getattr(self, "random_state", 0), self._repetition())

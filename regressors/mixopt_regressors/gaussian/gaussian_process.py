@@ -29,6 +29,7 @@ from mixopt.system import Array, BoolArray, IntArray
 from mixopt_regressors.gaussian.gaussian_posterior import Posterior
 from mixopt_regressors.gaussian.hyperparameters import FIRST, evidences
 from mixopt_regressors.gaussian.matern import Matern
+from mixopt_regressors.gaussian.stacked_posteriors import StackedPosteriors
 from mixopt_regressors.mixture_regressor import MixtureRegressor
 
 CURVATURE_TRIALS = 128  # trials that tell how sure hyperparameters are; more are scaled up to
@@ -66,8 +67,7 @@ class GaussianProcessRegressor(MixtureRegressor):
         slope is taken at 1e-4; all else is exact.
         """
         weights = self._checked(np.atleast_2d(np.asarray(weights_D, dtype=np.float64)))[0]
-        slopes_MD = np.array([posterior.slopes(weights) for posterior in self._posteriors])
-        gradient_MD: Array = self.units_M[:, None] * slopes_MD
+        gradient_MD: Array = self.units_M[:, None] * self._stacked.slopes(weights)
         return gradient_MD
 
     def covariance(self, weights_KD: ArrayLike, loads_M: ArrayLike) -> Array:
@@ -171,7 +171,7 @@ class GaussianProcessRegressor(MixtureRegressor):
         """Take in trials and hyperparameters."""
         self.weights_ND, self.losses_MN = weights_ND.copy(), losses_NM.T.copy()
         self.parameters_MP, self.means_M, self.units_M = parameters_MP, means_M, units_M
-        for found in ("_roots", "_posteriors"):
+        for found in ("_roots", "_posteriors", "_stacked"):
             self.__dict__.pop(found, None)
         pairs = zip(parameters_MP, self._standard().T, strict=True)
         self.dual_MN = np.array(
@@ -203,6 +203,9 @@ class GaussianProcessRegressor(MixtureRegressor):
         return copy
 
     def _predict(self, weights_ND: Array) -> Array:
+        if len(weights_ND) == 1:
+            one: Array = self.means_M + self.units_M * self._stacked.means(weights_ND[0])
+            return one[None]
         means = [posterior.mean(weights_ND) for posterior in self._posteriors]
         predicted: Array = self.means_M + self.units_M * np.column_stack(means)
         return predicted
@@ -226,6 +229,10 @@ class GaussianProcessRegressor(MixtureRegressor):
                 evidences(self.weights_ND, self._standard()), self.parameters_MP, strict=True
             )
         ]
+
+    @cached_property
+    def _stacked(self) -> StackedPosteriors:
+        return StackedPosteriors.of(self._posteriors)
 
     @cached_property
     def _posteriors(self) -> list[Posterior]:

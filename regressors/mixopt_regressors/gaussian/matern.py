@@ -82,7 +82,7 @@ class Matern:
         """Compare mixtures that `scaled` returned."""
         middle_D = right_KD.mean(axis=0)  # smaller numbers cancel less
         left, right = left_ND - middle_D, right_KD - middle_D
-        alike_NK, slope_NK = _matern(_squared_distances(left, right))
+        alike_NK, slope_NK = matern_and_slope(_squared_distances(left, right))
         return Pairs(left, right, alike_NK, slope_NK)
 
     def covariance(self, pairs: Pairs) -> Array:
@@ -183,7 +183,7 @@ def _squared_distances(left_ND: Array, right_KD: Array) -> Array:
     return np.maximum(squared_NK, 0.0, out=squared_NK)
 
 
-def _matern(squared_NK: Array) -> tuple[Array, Array]:
+def matern_and_slope(squared_NK: Array) -> tuple[Array, Array]:
     """Return (1 + r + r^2/3) e^-r with r = sqrt(5) times the distance, and its slope.
 
     In place, because most of a fit's and a prediction's time is here.

@@ -27,11 +27,12 @@ from numpy.typing import ArrayLike
 
 from mixopt.fitting import grouped_folds, row_groups
 from mixopt.system import Array
-from mixopt_regressors.laws.power_fit import PowerFits, leverage
+from mixopt_regressors.laws.power_fit import STEPS, PowerFits, leverage
 from mixopt_regressors.laws.power_means import PowerMeans
 from mixopt_regressors.mixture_regressor import MixtureRegressor
 
 PENALTIES = (1.0, 1e-1, 1e-2, 1e-3, 1e-4, 1e-6)
+WARM_STEPS = 6  # of a refit; it then moves .93 as far as one that starts anew
 FOLD_STEPS = 10  # enough to compare penalties; each starts where the one before it ended
 
 
@@ -82,7 +83,16 @@ class PowerRegressor(MixtureRegressor):
         return total_KK
 
     def tuned(self) -> Self:
-        """Return a copy to fit again with the penalty that this one chose."""
+        """Return a copy to fit again with the penalty that this one chose.
+
+        It starts where this one ended, and takes few steps: refits are on resampled trials.
+        """
+        copy = self.chosen()
+        copy._start = (self.floors_M, self.log_decays_M, self.logs_MD, self.scales_M)
+        return copy
+
+    def chosen(self) -> Self:
+        """Return a copy to fit anew with the penalty that this one chose."""
         copy: Self = super().tuned()
         return copy.set_params(penalty=float(self.penalty_))  # type: ignore[no-any-return]
 
@@ -92,11 +102,26 @@ class PowerRegressor(MixtureRegressor):
         scaled_MN = ((losses_NM - centres_M) / scales_M).T
         given = self.penalty
         penalty = self._chosen(weights_ND, scaled_MN) if given is None else float(given)
-        fits = PowerFits(weights_ND, scaled_MN, np.ones_like(scaled_MN), penalty).best(self.starts)
-        if self.huber is not None:
-            fits = fits.robust(self.huber)
         self.penalty_ = np.array(penalty)
+        fits = PowerFits(weights_ND, scaled_MN, np.ones_like(scaled_MN), penalty)
+        start_FP = self._start_at(centres_M, scales_M, fits)
+        if start_FP is None:
+            steps, fits = STEPS, fits.best(self.starts)
+        else:
+            steps = WARM_STEPS
+            fits = replace(fits, parameters_FP=start_FP).inside().descend(steps)
+        if self.huber is not None:
+            fits = fits.robust(self.huber, steps)
         self._keep(fits, centres_M, scales_M)
+
+    def _start_at(self, centres_M: Array, scales_M: Array, fits: PowerFits) -> Array | None:
+        """Return where a refit starts, shape (M, P); None where it starts anew."""
+        floors_M, log_decays_M, logs_MD, own_M = getattr(self, "_start", [np.empty((0, 0))] * 4)
+        if logs_MD.shape != (len(fits.losses_FN), fits.weights_ND.shape[1]):
+            return None
+        logs_MD = logs_MD + np.log(own_M / scales_M)[:, None]
+        floors_M = (floors_M - centres_M) / scales_M
+        return np.column_stack([floors_M, log_decays_M, logs_MD])
 
     def _chosen(self, weights_ND: Array, losses_MN: Array) -> float:
         """Return the penalty with the least squared error on held-out folds."""

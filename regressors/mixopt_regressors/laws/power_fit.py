@@ -100,7 +100,11 @@ class PowerFits:
                 break
         return replace(self, parameters_FP=parameters_FP)
 
-    def robust(self, cut: float, rounds: int = 5) -> PowerFits:
+    def inside(self) -> PowerFits:
+        """Return the fits with parameters inside their bounds."""
+        return replace(self, parameters_FP=np.clip(self.parameters_FP, *self._bounds()))
+
+    def robust(self, cut: float, steps: int = STEPS, rounds: int = 5) -> PowerFits:
         """Weigh down residuals beyond `cut` robust standard deviations, and fit again."""
         fits = self
         for _ in range(rounds):
@@ -109,7 +113,7 @@ class PowerFits:
             if (size_FN <= limit_F1).all():
                 break
             trust_FN = np.minimum(1.0, limit_F1 / np.maximum(size_FN, limit_F1 * 1e-3))
-            fits = replace(fits, trust_FN=trust_FN).descend()
+            fits = replace(fits, trust_FN=trust_FN).descend(steps)
         return fits
 
     def spread(self) -> tuple[Array, Array]:
