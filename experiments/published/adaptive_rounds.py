@@ -40,6 +40,10 @@ WAYS: tuple[tuple[First, Choice], ...] = (
     ("dirichlet", "knowledge_gradient"),
     ("axial", "knowledge_gradient"),
 )
+FEW: tuple[tuple[First, Choice], ...] = (
+    ("axial", "knowledge_gradient"),
+    ("dirichlet", "random candidates"),
+)
 
 
 @dataclass(frozen=True)
@@ -62,29 +66,34 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=5)
     parser.add_argument("--processes", type=int, default=2)
     parser.add_argument("--regressor", default="auto")
+    parser.add_argument("--few", action="store_true", help="the default, its control, and random")
     parser.add_argument("--only", nargs="+", choices=ORACLES, default=list(ORACLES))
     asked = parser.parse_args()
     print("# Adaptive rounds\n")
+    options = f"--regressor {asked.regressor} --only {' '.join(asked.only)}"
+    options += f" --seeds {asked.seeds}{' --few' if asked.few else ''}"
     print(
         "Command: `OMP_NUM_THREADS=1 python experiments/published/adaptive_rounds.py --data"
-        f" ../shared/data/regmix --regressor {asked.regressor} --only {' '.join(asked.only)}`,"
-        " 2 cores."
+        f" ../shared/data/regmix {options}`, 2 cores."
     )
     print(f"Regret, mean over {asked.seeds} seeds (largest in brackets), in nats per token.")
     print(f"Fitted by {asked.regressor}; rounds of {', '.join(map(str, ROUNDS))} trials.\n")
     for name in asked.only:
-        jobs = [(asked.data, name, asked.regressor, seed) for seed in range(asked.seeds)]
+        jobs = [(asked.data, name, asked.regressor, seed, asked.few) for seed in range(asked.seeds)]
         with ProcessPoolExecutor(asked.processes, mp_context=get_context("spawn")) as pool:
             answers = list(pool.map(_race, *zip(*jobs, strict=True)))
         seconds = sum(taken for _, taken in answers)
         _print(f"{name}: {ORACLES[name]}", [one for found, _ in answers for one in found], seconds)
 
 
-def _race(folder: Path, name: str, regressor: str, seed: int) -> tuple[list[Found], float]:
+def _race(
+    folder: Path, name: str, regressor: str, seed: int, few: bool
+) -> tuple[list[Found], float]:
     start = time.process_time()
     oracle = oracle_of(folder, name, seed)
-    random = [_random(oracle, count, regressor, seed) for count in (sum(ROUNDS), MANY)]
-    rounds = [_adaptive(oracle, *way, regressor, seed) for way in WAYS]
+    counts = (MANY,) if few else (sum(ROUNDS), MANY)
+    random = [_random(oracle, count, regressor, seed) for count in counts]
+    rounds = [_adaptive(oracle, *way, regressor, seed) for way in (FEW if few else WAYS)]
     return random + rounds, time.process_time() - start
 
 

@@ -103,7 +103,7 @@ class ConvexSet:
 
     def inside(self, points_ND: Array) -> Array:
         """Return a point of the set for each row, shape (N, D); itself where it is in the set."""
-        near_ND = self.base.project(points_ND)
+        near_ND = self.base.inside(points_ND)
         off_N = self._off(near_ND, EXACT)
         moves_ND = self._along(near_ND[off_N] - self.middle_D)
         near_ND[off_N] = self.step(np.broadcast_to(self.middle_D, moves_ND.shape), moves_ND)

@@ -4,7 +4,8 @@ Sequential quadratic programming (mixopt.constraints.solvers), exact in bounds, 
 one start is not enough on a law that is not convex. The worst of several losses has kinks, so it is
 minimised as the least t above all of them. Guardrails are conditions on predictions; they are kept
 with a little room, so that rounding breaks none. What risk adds has no gradient of its own: its
-slopes are differences.
+slopes are differences. Where bounds are all there is and domains are many, projected gradients take
+its place (mixopt.proposals.projected_descent).
 
 Shapes: D domains, M losses, P pieces of the objective, S starts.
 """
@@ -15,12 +16,14 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from mixopt.constraints import Smooth, downhill, limits_of
+from mixopt.constraints import CappedSimplex, Smooth, downhill, limits_of
 from mixopt.proposals.problem import Found, Problem
+from mixopt.proposals.projected_descent import projected_descent
 from mixopt.system import Array
 
 STARTS = 12
 DESCENTS = 6  # of the starts, those that are predicted best
+MANY = 64  # domains above which a quadratic program takes too long
 FINE = 1e-10  # change of the objective at which a descent stops
 ROUGH = 1e-8  # change of the objective at which descents stop that are compared with each other
 ROOM = 1e-6  # in the unit of the losses, by which the descent keeps guardrails
@@ -69,8 +72,17 @@ def _minimise(problem: Problem, start_D: Array, accuracy: float) -> Array:
     kept = [] if problem.guards is None else [_guards(problem, room=ROOM)]
     if problem.risk is not None:
         return downhill(_differences(problem), start_D, rows, radius, kept, accuracy=accuracy)
-    pieces = _pieces(problem)
-    if len(problem.objective.pieces()) == 1:
+    pieces, alone = _pieces(problem), len(problem.objective.pieces()) == 1
+    bounds = isinstance(problem.allowed, CappedSimplex) and not kept
+    if alone and bounds and len(start_D) > MANY:
+        return projected_descent(
+            lambda w: float(pieces.values(w)[0]),
+            lambda w: pieces.slopes(w)[0],
+            problem.allowed.project,
+            start_D,
+            accuracy=accuracy,
+        )
+    if alone:
         return downhill(pieces, start_D, rows, radius, kept, accuracy=accuracy)
     below = Smooth(lambda w: -pieces.values(w), lambda w: -pieces.slopes(w))
     return _least_above(below, start_D, problem, kept, accuracy=accuracy)
