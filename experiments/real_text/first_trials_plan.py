@@ -45,6 +45,7 @@ class Case:
         max_usage: Caps, as multiples of the natural shares; None: no caps.
         truths: Mixtures to predict.
         steps: Of each trial.
+        windows: Held-out windows of each evaluation domain.
         own_seeds: Whether each trial has a seed of its own; all truths have one seed, and all
             trials of a draw another, if not.
     """
@@ -55,6 +56,7 @@ class Case:
     max_usage: float | None
     truths: int
     steps: int = 300
+    windows: int = 96
     own_seeds: bool = False
 
     @property
@@ -105,8 +107,8 @@ class Case:
 
 CASES = (
     Case("seven", SEVEN, (1 / 7,) * 7, None, 25),
-    Case("eleven", ALL, (1 / 11,) * 11, None, 13, steps=200),
-    Case("skewed", SEVEN, SKEWED, MAX_USAGE, 13, steps=200),
+    Case("eleven", ALL, (1 / 11,) * 11, None, 15, steps=100, windows=32),
+    Case("skewed", SEVEN, SKEWED, MAX_USAGE, 19, steps=200),
     Case("seven_own", SEVEN, (1 / 7,) * 7, None, 30, own_seeds=True),
 )
 # What is trained, the most needed first: kind, case, and how much of it.
@@ -120,9 +122,10 @@ ORDER: tuple[tuple[str, str, tuple[int, int]], ...] = (
     ("axial.5", "skewed", (0, 1)),
     ("truth", "skewed", (1, 13)),
     ("dirichlet", "skewed", (0, 14)),
+    ("truth", "skewed", (13, 19)),
     ("axial.5", "eleven", (0, 1)),
     ("dirichlet", "eleven", (0, 22)),
-    ("truth", "eleven", (1, 13)),
+    ("truth", "eleven", (1, 15)),
     ("axial.5", "seven", (1, 2)),
     ("axial.75", "seven", (0, 1)),
     ("sobol", "seven", (0, 1)),
@@ -131,9 +134,9 @@ POOL = 44
 TRUTH_SEED = 40_961
 
 
-def steps_of(trial: Trial) -> int:
-    """Return the steps of a trial."""
-    return next(case.steps for case in CASES if trial.name.startswith(f"{case.name}-"))
+def case_of(trial: Trial) -> Case:
+    """Return the case that a trial is of."""
+    return next(case for case in CASES if trial.name.startswith(f"{case.name}-"))
 
 
 def planned() -> list[Trial]:
