@@ -7,11 +7,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
 from mixopt.config import DesignConfig
-from mixopt.designs import design_constraints, sample_mixtures, trial_seeds
+from mixopt.designs import design_constraints, make_design, sample_mixtures, trial_seeds
 from mixopt.mixture import Mixture
 from mixopt.system import Array
 from mixopt.trials import Trial
@@ -71,27 +72,22 @@ class Case:
         return np.minimum(usage * np.array(self.natural), 1.0)
 
     def axial(self, level: float) -> list[Mixture]:
-        """Return a mixture for each domain: a share `level` of it, and the centre with the rest.
-
-        A domain's share is cut to its cap, and the others keep the centre's proportions.
-        """
-        centre_D = np.array(self.natural)
-        shares_D = np.minimum(level + (1 - level) * centre_D, self.upper_D)
-        rows = []
-        for d, share in enumerate(shares_D.tolist()):
-            row_D = centre_D * (1 - share) / (1 - centre_D[d])
-            row_D[d] = share
-            rows.append(Mixture.from_array(self.domains, row_D))
-        return rows
+        """Return the product's axial design: a mixture for each domain, and the centre last."""
+        options = {"axial_center": "natural", "axial_share": level, "anchors": [], "replicates": 0}
+        config = self._config("axial", len(self.domains) + 1, **options)
+        centre, *points = make_design(config, self.centre, None, SEED)
+        return [*(trial.mixture for trial in points), centre.mixture]
 
     def sampled(self, method: str, count: int, seed: int) -> list[Mixture]:
         """Return the mixtures of a sampled first round."""
-        config = DesignConfig.model_validate(
-            {"method": method, "trials": count, "max_usage": self.max_usage}
-        )
+        config = self._config(method, count)
         allowed = design_constraints(config, self.centre)
         weights_ND = sample_mixtures(config, self.centre, allowed, seed=seed)
         return [Mixture.from_array(self.domains, weights_D) for weights_D in weights_ND]
+
+    def _config(self, method: str, count: int, **options: Any) -> DesignConfig:
+        given = {"method": method, "trials": count, "rounds": "off", "max_usage": self.max_usage}
+        return DesignConfig.model_validate({**given, **options})
 
     def truth(self) -> list[Mixture]:
         """Return the centre and Dirichlet mixtures within the caps, of three concentrations."""
@@ -181,4 +177,4 @@ def _design(case: Case, kind: str, repetition: int) -> Sequence[Mixture]:
     if kind == "sobol":
         return case.sampled("sobol", 2 * len(case.domains), SEED + 1 + repetition)
     points = case.axial(float(kind.removeprefix("axial")))
-    return [*points, case.centre] if kind == "axial.5" else points
+    return points if kind == "axial.5" else points[:-1]
