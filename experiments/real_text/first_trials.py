@@ -34,7 +34,12 @@ from mixopt.system import Array
 
 REGRESSORS = ("skills", "gaussian_process", "auto")
 DRAWS = 4
-AXIAL, STEEP, TWICE = "axial .5, D + 1", "axial .75, D + 1", "dirichlet, 2 D + 1"
+AXIAL, STEEP, EVEN, TWICE = (
+    "axial .5, D + 1",
+    "axial .75, D + 1",
+    "axial .5 of uniform, D + 1",
+    "dirichlet, 2 D + 1",
+)
 HEAD = """\
 | runs | design (draws) | regressor | own | outside | mean |
 |---|---|---|---|---|---|"""
@@ -101,6 +106,8 @@ def designs(results: Results) -> Iterator[Design]:
     few = len(results.case.domains)
     for draw in range(DRAWS):
         yield from _whole(results, AXIAL, draw, axial_names(results.case, ".5", draw))
+        even = [f"even.5-{draw}-{place}" for place in range(few + 1)]
+        yield from _whole(results, EVEN, draw, even)
         yield from _whole(results, STEEP, draw, axial_names(results.case, ".75", draw))
     for count, label in ((few, "D + 1"), (2 * few, "2 D + 1")):
         for draw in range(DRAWS):

@@ -71,9 +71,9 @@ class Case:
         usage = np.inf if self.max_usage is None else self.max_usage
         return np.minimum(usage * np.array(self.natural), 1.0)
 
-    def axial(self, level: float) -> list[Mixture]:
+    def axial(self, level: float, center: str = "natural") -> list[Mixture]:
         """Return the product's axial design: a mixture for each domain, and the centre last."""
-        options = {"axial_center": "natural", "axial_share": level, "anchors": [], "replicates": 0}
+        options = {"axial_center": center, "axial_share": level, "anchors": [], "replicates": 0}
         config = self._config("axial", len(self.domains) + 1, **options)
         centre, *points = make_design(config, self.centre, None, SEED)
         return [*(trial.mixture for trial in points), centre.mixture]
@@ -123,6 +123,7 @@ ORDER: tuple[tuple[str, str, tuple[int, int]], ...] = (
     ("dirichlet", "eleven", (0, 22)),
     ("truth", "eleven", (1, 15)),
     ("axial.5", "seven", (1, 2)),
+    ("even.5", "skewed", (0, 1)),
     ("axial.75", "seven", (0, 1)),
     ("sobol", "seven", (0, 1)),
 )
@@ -173,8 +174,10 @@ def _of_kind(case: Case, kind: str, part: tuple[int, int]) -> Iterator[tuple[str
 
 
 def _design(case: Case, kind: str, repetition: int) -> Sequence[Mixture]:
-    """Return one draw: the axial points and the centre last, or twice as many Sobol points."""
+    """Return one draw: axial points and their centre, which is last, or Sobol points."""
     if kind == "sobol":
         return case.sampled("sobol", 2 * len(case.domains), SEED + 1 + repetition)
+    if kind == "even.5":
+        return case.axial(0.5, "uniform")
     points = case.axial(float(kind.removeprefix("axial")))
     return points if kind == "axial.5" else points[:-1]
