@@ -7,11 +7,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
 from mixopt.config import DesignConfig
-from mixopt.designs import design_constraints, sample_mixtures, trial_seeds
+from mixopt.designs import design_constraints, make_design, sample_mixtures, trial_seeds
 from mixopt.mixture import Mixture
 from mixopt.system import Array
 from mixopt.trials import Trial
@@ -45,6 +46,7 @@ class Case:
         max_usage: Caps, as multiples of the natural shares; None: no caps.
         truths: Mixtures to predict.
         steps: Of each trial.
+        windows: Held-out windows of each evaluation domain.
         own_seeds: Whether each trial has a seed of its own; all truths have one seed, and all
             trials of a draw another, if not.
     """
@@ -55,6 +57,7 @@ class Case:
     max_usage: float | None
     truths: int
     steps: int = 300
+    windows: int = 96
     own_seeds: bool = False
 
     @property
@@ -68,28 +71,23 @@ class Case:
         usage = np.inf if self.max_usage is None else self.max_usage
         return np.minimum(usage * np.array(self.natural), 1.0)
 
-    def axial(self, level: float) -> list[Mixture]:
-        """Return a mixture for each domain: a share `level` of it, and the centre with the rest.
-
-        A domain's share is cut to its cap, and the others keep the centre's proportions.
-        """
-        centre_D = np.array(self.natural)
-        shares_D = np.minimum(level + (1 - level) * centre_D, self.upper_D)
-        rows = []
-        for d, share in enumerate(shares_D.tolist()):
-            row_D = centre_D * (1 - share) / (1 - centre_D[d])
-            row_D[d] = share
-            rows.append(Mixture.from_array(self.domains, row_D))
-        return rows
+    def axial(self, level: float, center: str = "natural") -> list[Mixture]:
+        """Return the product's axial design: a mixture for each domain, and the centre last."""
+        options = {"axial_center": center, "axial_share": level, "anchors": [], "replicates": 0}
+        config = self._config("axial", len(self.domains) + 1, **options)
+        centre, *points = make_design(config, self.centre, None, SEED)
+        return [*(trial.mixture for trial in points), centre.mixture]
 
     def sampled(self, method: str, count: int, seed: int) -> list[Mixture]:
         """Return the mixtures of a sampled first round."""
-        config = DesignConfig.model_validate(
-            {"method": method, "trials": count, "max_usage": self.max_usage}
-        )
+        config = self._config(method, count)
         allowed = design_constraints(config, self.centre)
         weights_ND = sample_mixtures(config, self.centre, allowed, seed=seed)
         return [Mixture.from_array(self.domains, weights_D) for weights_D in weights_ND]
+
+    def _config(self, method: str, count: int, **options: Any) -> DesignConfig:
+        given = {"method": method, "trials": count, "rounds": "off", "max_usage": self.max_usage}
+        return DesignConfig.model_validate({**given, **options})
 
     def truth(self) -> list[Mixture]:
         """Return the centre and Dirichlet mixtures within the caps, of three concentrations."""
@@ -105,8 +103,8 @@ class Case:
 
 CASES = (
     Case("seven", SEVEN, (1 / 7,) * 7, None, 25),
-    Case("eleven", ALL, (1 / 11,) * 11, None, 13, steps=200),
-    Case("skewed", SEVEN, SKEWED, MAX_USAGE, 13, steps=200),
+    Case("eleven", ALL, (1 / 11,) * 11, None, 15, steps=100, windows=32),
+    Case("skewed", SEVEN, SKEWED, MAX_USAGE, 19, steps=200),
     Case("seven_own", SEVEN, (1 / 7,) * 7, None, 30, own_seeds=True),
 )
 # What is trained, the most needed first: kind, case, and how much of it.
@@ -120,10 +118,12 @@ ORDER: tuple[tuple[str, str, tuple[int, int]], ...] = (
     ("axial.5", "skewed", (0, 1)),
     ("truth", "skewed", (1, 13)),
     ("dirichlet", "skewed", (0, 14)),
+    ("truth", "skewed", (13, 19)),
     ("axial.5", "eleven", (0, 1)),
     ("dirichlet", "eleven", (0, 22)),
-    ("truth", "eleven", (1, 13)),
+    ("truth", "eleven", (1, 15)),
     ("axial.5", "seven", (1, 2)),
+    ("even.5", "skewed", (0, 1)),
     ("axial.75", "seven", (0, 1)),
     ("sobol", "seven", (0, 1)),
 )
@@ -131,9 +131,9 @@ POOL = 44
 TRUTH_SEED = 40_961
 
 
-def steps_of(trial: Trial) -> int:
-    """Return the steps of a trial."""
-    return next(case.steps for case in CASES if trial.name.startswith(f"{case.name}-"))
+def case_of(trial: Trial) -> Case:
+    """Return the case that a trial is of."""
+    return next(case for case in CASES if trial.name.startswith(f"{case.name}-"))
 
 
 def planned() -> list[Trial]:
@@ -174,8 +174,10 @@ def _of_kind(case: Case, kind: str, part: tuple[int, int]) -> Iterator[tuple[str
 
 
 def _design(case: Case, kind: str, repetition: int) -> Sequence[Mixture]:
-    """Return one draw: the axial points and the centre last, or twice as many Sobol points."""
+    """Return one draw: axial points and their centre, which is last, or Sobol points."""
     if kind == "sobol":
         return case.sampled("sobol", 2 * len(case.domains), SEED + 1 + repetition)
+    if kind == "even.5":
+        return case.axial(0.5, "uniform")
     points = case.axial(float(kind.removeprefix("axial")))
-    return [*points, case.centre] if kind == "axial.5" else points
+    return points if kind == "axial.5" else points[:-1]

@@ -132,10 +132,12 @@ def axial_names(case: Case, level: str, draw: int) -> list[str]:
 
 
 def dirichlet_names(results: Results, count: int, draw: int) -> list[str]:
-    """Return so many of the pool of Dirichlet trials, others in each draw."""
+    """Return so many of the pool of Dirichlet trials, others in each draw if there are others."""
     pool = sum(name.startswith("dirichlet-") for name in results.losses)
+    if pool < count or (pool == count and draw > 0):
+        return ["no such draw"]
     chosen = np.random.default_rng([draw, 5]).permutation(pool)[:count]
-    return [f"dirichlet-{i}" for i in chosen] if pool >= count else ["dirichlet-missing"]
+    return [f"dirichlet-{i}" for i in chosen]
 
 
 def predicted(results: Results, names: Sequence[str], regressor: str) -> Array:
