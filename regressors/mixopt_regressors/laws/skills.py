@@ -120,10 +120,12 @@ class SkillsRegressor(MixtureRegressor):
 
     def _units(self) -> list[SharedUnits]:
         """Return the units of each fit that was averaged, with floors of 0."""
-        parts = [np.split(x, self.restarts) for x in (self.logs_UD, self.log_decays_U)]
+        logs = np.split(self.logs_UD, self.restarts)
+        decays = np.split(self.log_decays_U, self.restarts)
         roots = np.split(np.sqrt(self.loads_MU * self.restarts), self.restarts, axis=1)
         none_M = np.zeros(len(self.floors_M))
-        return [SharedUnits(*three, none_M) for three in zip(*parts, roots, strict=True)]
+        three = zip(logs, decays, roots, strict=True)
+        return [SharedUnits(*one, none_M) for one in three]
 
     def _starts(self, centres_M: Array, targets: int, domains: int) -> list[SharedUnits]:
         """Return where the units of a refit start; nothing where it starts anew."""
