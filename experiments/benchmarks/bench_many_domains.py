@@ -60,14 +60,18 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--domains", type=int, default=300)
     asked = parser.parse_args()
+    print(f"{asked.domains} domains, {TRIALS} trials, {TARGETS} losses\n")
+    print(f"| | CPU seconds | % of {LIMIT:.0f} |")
+    print("|---|---|---|", flush=True)
     seconds = _answer(asked.domains)
     with tempfile.TemporaryDirectory() as folder:
-        seconds["report"] = _report(Path(folder), asked.domains)
-    print(f"{asked.domains} domains, {TRIALS} trials, {TARGETS} losses")
-    print(f"| | CPU seconds | % of {LIMIT:.0f} |")
-    print("|---|---|---|")
-    for part, taken in {**seconds, "together": sum(seconds.values())}.items():
-        print(f"| {part} | {taken:.1f} | {100 * taken / LIMIT:.0f} |")
+        taken = _report(Path(folder), asked.domains)
+    _print("report", taken)
+    _print("together", sum(seconds.values()) + taken)
+
+
+def _print(part: str, taken: float) -> None:
+    print(f"| {part} | {taken:.1f} | {100 * taken / LIMIT:.0f} |", flush=True)
 
 
 def law(weights_ND: Array) -> Array:
@@ -118,6 +122,7 @@ def _answer(domains: int) -> dict[str, float]:
     def lap(part: str) -> None:
         nonlocal start
         seconds[part], start = time.process_time() - start, time.process_time()
+        _print(part, seconds[part])
 
     config = DesignConfig(rounds=[TRIALS // 2, TRIALS // 2])
     trials = make_design(config, natural, None, 0)
