@@ -88,8 +88,8 @@ def _no_gain(proposal: Proposal) -> str | None:
     if not unsure:
         return None
     return (
-        f"the 90% interval of the predicted gain over {' and '.join(unsure)} includes 0; validate"
-        " before relying on it"
+        f"the 90% interval of the predicted gain over {' and '.join(unsure)} includes 0: by"
+        " the fit alone it may be no better"
     )
 
 

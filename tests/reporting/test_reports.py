@@ -176,7 +176,7 @@ def test_a_mixture_that_was_edited_is_shown_as_ones_own_beside_no_others_evidenc
     assert "A data mixture of your own, edited in proposal.yaml." in page
     assert "The mixture that you edited" in page
     assert "Not validated yet" in page
-    assert "95%" not in page
+    assert "95%:" not in page
     said = proposal_text(edited.proposal)
     assert said.startswith("A mixture of your own for ")
     assert "nobody searched for it" in said
