@@ -76,21 +76,11 @@ def _design(run: Run, say: Say) -> None:
 
 def _sweep(run: Run, say: Say) -> None:
     from mixopt.pipeline.rounds import run_rounds
-    from mixopt.sweeps import run_trials
 
     job = _job(run, run.config.proxy.tokens)
 
     def train(trials: Sequence[Trial], planned: int) -> list[TrialResult]:
-        return run_trials(
-            trials,
-            job,
-            SWEEP.trial_folder(run.path),
-            workers=run.config.sweep.workers,
-            patience=run.config.sweep.patience,
-            title=SWEEP.name,
-            planned=planned,
-            say=say,
-        )
+        return _trained(run, SWEEP, job, trials, say, planned)
 
     trials, results = run_rounds(run, train, say)
     _keep_results(run, SWEEP, trials, results, say)
@@ -115,22 +105,13 @@ def _propose(run: Run, say: Say) -> None:
 
 def _validate(run: Run, say: Say) -> None:
     from mixopt.pipeline.validation_rounds import validate_proposals
-    from mixopt.sweeps import run_trials
 
     tokens = run.config.validation_tokens
     job = _job(run, tokens)
 
     def train(trials: Sequence[Trial]) -> list[TrialResult]:
         _forget_others(run, trials, say)
-        return run_trials(
-            trials,
-            job,
-            VALIDATE.trial_folder(run.path),
-            workers=run.config.sweep.workers,
-            patience=run.config.sweep.patience,
-            title=VALIDATE.name,
-            say=say,
-        )
+        return _trained(run, VALIDATE, job, trials, say)
 
     found = validate_proposals(run, train, say)
     _keep_decision(run, found, say)
@@ -181,6 +162,24 @@ def _report(run: Run, _: Say) -> None:
     from mixopt.reporting import write_report
 
     write_report(run)
+
+
+def _trained(
+    run: Run, step: Step, job: Job, trials: Sequence[Trial], say: Say, planned: int | None = None
+) -> list[TrialResult]:
+    """Train those of a step's trials that have no result yet; return a result for each."""
+    from mixopt.sweeps import run_trials
+
+    return run_trials(
+        trials,
+        job,
+        step.trial_folder(run.path),
+        workers=run.config.sweep.workers,
+        patience=run.config.sweep.patience,
+        title=step.name,
+        planned=planned,
+        say=say,
+    )
 
 
 def _job(run: Run, tokens: int) -> Job:
