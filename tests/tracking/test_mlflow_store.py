@@ -10,6 +10,7 @@ from mixopt.errors import RunError
 
 pytest.importorskip("mlflow")
 
+from mixopt.tracking.database import first_use
 from mixopt.tracking.journal import Wanted
 from mixopt.tracking.mlflow_store import MlflowStore, _check_within
 from mixopt.tracking.process import check_database
@@ -63,3 +64,23 @@ def test_a_folder_in_place_of_a_database_is_not_tried_for_minutes(tmp_path):
     (tmp_path / "mlflow.db").mkdir()
     with pytest.raises(RunError, match="mlflow.db: is no file; delete it"):
         check_database(tmp_path, tmp_path / "mlflow.db")
+
+
+def test_a_database_that_a_killed_process_left_half_made_is_made_anew(tmp_path):
+    path = tmp_path / "mlflow.db"
+    with closing(sqlite3.connect(path)) as database, database:
+        database.execute("create table alembic_version (version_num text)")
+        database.execute("insert into alembic_version values ('451aebb31d03')")
+        database.execute("create table spans (trace_id text)")
+    with first_use(f"sqlite:///{path}"):
+        store = MlflowStore(f"sqlite:///{path}", "again", None)
+    assert not store.has("no such run")
+    assert not list(tmp_path.glob("*.making*"))
+
+
+def test_a_database_with_an_experiment_stays_as_it_is(empty_database, tmp_path):
+    path = tmp_path / "mlflow.db"
+    shutil.copy(empty_database, path)
+    before = path.read_bytes()
+    with first_use(f"sqlite:///{path}"):
+        assert path.read_bytes() == before
