@@ -66,6 +66,8 @@ def test_a_folder_in_place_of_a_database_is_not_tried_for_minutes(tmp_path):
         check_database(tmp_path, tmp_path / "mlflow.db")
 
 
+# MLflow's mappers use a loader that SQLAlchemy 2.1 deprecates.
+@pytest.mark.filterwarnings("ignore:The ``noload`` loader strategy is deprecated")
 def test_a_database_that_a_killed_process_left_half_made_is_made_anew(tmp_path):
     path = tmp_path / "mlflow.db"
     with closing(sqlite3.connect(path)) as database, database:

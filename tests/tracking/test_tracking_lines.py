@@ -262,6 +262,7 @@ def test_the_journal_is_read_on_from_where_it_was(tmp_path):
     assert journal._offset == (tmp_path / JOURNAL).stat().st_size
 
 
+@pytest.mark.filterwarnings("ignore:The ``noload`` loader strategy is deprecated")
 def test_a_database_is_made_so_that_writers_do_not_block_readers(tmp_path):
     path = tmp_path / "all" / "mlflow.db"
     with first_use(f"sqlite:///{path}"), closing(sqlite3.connect(path)) as database:
