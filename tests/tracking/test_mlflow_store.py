@@ -76,7 +76,7 @@ def test_a_database_that_a_killed_process_left_half_made_is_made_anew(tmp_path):
         database.execute("create table spans (trace_id text)")
     with first_use(f"sqlite:///{path}"):
         store = MlflowStore(f"sqlite:///{path}", "again", None)
-    assert not store.has("no such run")
+    assert not store.has("0" * 32)
     assert not list(tmp_path.glob("*.making*"))
 
 
