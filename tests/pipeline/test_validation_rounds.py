@@ -62,9 +62,10 @@ def prose_hurts(mixture):
 
 
 def test_a_proposal_that_wins_is_the_only_one_and_takes_no_more_seeds(validate):
-    found, _, counts, run = validate(prose_helps, seeds=3, baselines=["natural", "uniform"])
+    found, said, counts, run = validate(prose_helps, seeds=3, baselines=["natural", "uniform"])
     assert list(found.proposals) == ["proposal"]
     assert counts == [9]
+    assert said == []
     assert found.validation(run).compare("natural").verdict == "wins"
 
 
@@ -86,6 +87,18 @@ def test_a_proposal_that_loses_takes_no_further_seeds(validate):
     found, _, counts, _ = validate(prose_hurts, seeds=3, rounds=1, baselines=["natural"])
     assert counts == [6]
     assert len(found.plan.trials) == 6
+
+
+def test_a_proposal_that_loses_takes_none_for_what_is_not_decided_either(validate):
+    """Natural is shown better than the proposal, uniform is as good as it."""
+
+    def loss(mixture):
+        return 2.0 if mixture["prose"] < 0.4 else 3.0
+
+    fields = {"seeds": 3, "rounds": 1, "baselines": ["natural", "uniform"]}
+    _, said, counts, _ = validate(loss, noise=0.05, **fields)
+    assert counts == [9]
+    assert said == []
 
 
 def test_seeds_are_added_to_what_is_not_decided_alone(validate):

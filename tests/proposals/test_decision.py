@@ -126,6 +126,15 @@ def test_a_proposal_that_is_shown_to_break_a_guardrail_gives_way(decide):
     assert decide(values, {"proposal": 0.5}, guardrails=rails).chosen == "proposal"
 
 
+def test_a_guardrail_that_may_be_broken_is_a_warning(decide):
+    values = {"proposal": [1.0, 1.1, 1.2], "natural": [2.0, 2.3, 2.0]}
+    found = decide(values, {"proposal": 1.15}, guardrails={"reference": "natural", "margin": 0.1})
+    assert found.chosen == "proposal"
+    assert found.warnings[0].startswith(
+        "guardrails that it may break, by the mean of the seeds: code +0.15"
+    )
+
+
 def test_too_few_runs_are_undecided(decide):
     found = decide({"proposal": [1.0, None, None], **BASES})
     assert (found.chosen, found.standing) == ("natural", "undecided")
