@@ -8,9 +8,10 @@ chosen by what was predicted, not by what was observed, so the noise of a trial 
 Above 0 the predicted objective is too good, below 0 the proposal is better than it looks, as it is
 where a fit shrinks towards the mean. In the objective's unit.
 
-Refits on resampled trials, each asked what it predicts at its own optimum, have the wrong sign
-under the default regressors in known worlds; under a Gaussian process alone both estimates are too
-low (experiments/published/optimism.py).
+In known worlds it is right on average where a fit errs everywhere alike, and says no more of one
+proposal than 0 does (experiments/published/optimism.py): it is a fact about held-out trials, not a
+promise. Refits on resampled trials, each asked what it predicts at its own optimum, have the wrong
+sign there.
 
 Shapes: N trials.
 """
