@@ -32,7 +32,7 @@ def here(tmp_path, monkeypatch):
         with TokenWriter(corpus / name / "train", dtype="uint16", tokenizer="t") as writer:
             writer.write(tokens, documents=1, bytes=1)
     write_json(corpus / "index.json", {"domains": ["web", "code", "books"]})
-    Mixture({"web": 0.5, "code": 0.3, "books": 0.2}).to_file(corpus.parent / "proposal.yaml")
+    Mixture({"web": 0.5, "code": 0.3, "books": 0.2}).to_file(corpus.parent / "recommendation.yaml")
     monkeypatch.chdir(tmp_path)
 
 
