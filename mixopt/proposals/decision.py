@@ -144,7 +144,7 @@ class Decision:
     def _guarded(self, name: str) -> list[tuple[str, float, Comparison]]:
         """Return each guarded evaluation domain, its margin, and the difference from the reference.
 
-        None where the reference was not validated, or is the mixture itself.
+        Nothing where the reference was not validated, or is the mixture itself.
         """
         rails = self.constraints.guardrails
         if rails is None or rails.reference not in self.validation.mixtures:

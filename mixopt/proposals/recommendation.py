@@ -8,7 +8,7 @@
     costs: {<evaluation domain>: {value, low, high}}
     epochs: {<domain>: <passes>} or null
     warnings: [...]
-    provenance: {mixopt, proposals, trials, seed}
+    provenance: {mixopt, proposals, trials}
 
 A bare install reads it: it needs no fit and no tables. How it is found is in
 mixopt.proposals.decision.
