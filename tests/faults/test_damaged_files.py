@@ -30,8 +30,10 @@ FILES = (
     "proposal.yaml",
     "validation.parquet",
     "validation/groups.json",
+    "validation/gains.jsonl",
+    "recommendation.yaml",
 )
-USUAL = ("steps.json", "trials/t0000.json", "fit/fit.json", "proposal.yaml")
+USUAL = ("steps.json", "trials/t0000.json", "fit/fit.json", "proposal.yaml", "recommendation.yaml")
 
 
 def test_every_kind_of_file_of_a_run_is_damaged_below(whole):

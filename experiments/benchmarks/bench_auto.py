@@ -1,0 +1,90 @@
+"""CPU seconds of `auto` with its folds and of a proposal under it, beside one ridge regression.
+
+    OMP_NUM_THREADS=1 python experiments/benchmarks/bench_auto.py
+
+Synthetic tables, trials x domains x losses. The fit is `fit_trials` with five folds, the proposal
+that for the mean of all losses with its 20 refits; the peer is the same fit of `linear`.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+
+import numpy as np
+
+from mixopt.config import FitConfig, ProposeConfig
+from mixopt.constraints import Constraints
+from mixopt.fitting import Fit, fit_trials
+from mixopt.mixture import Mixture
+from mixopt.objective import Objective
+from mixopt.proposals import propose_mixture
+from mixopt.trials import Losses, Trial, TrialResult, Trials
+
+CASES = ((64, 17, 13), (300, 100, 1), (128, 64, 110))
+NOISE = 0.05  # of the deviation of a loss
+
+
+def main() -> None:
+    """Print the table."""
+    print("| trials x domains x losses | auto, fit | linear, fit | auto, proposal |")
+    print("|---|---|---|---|", flush=True)
+    fitted(table(16, 4, 2), "auto")  # imports
+    for case in CASES:
+        trials = table(*case)
+        fit, seconds = timed(lambda trials=trials: fitted(trials, "auto"))
+        _, peer = timed(lambda trials=trials: fitted(trials, "linear"))
+        _, proposal = timed(lambda fit=fit: proposed(fit))
+        name = " x ".join(map(str, case))
+        print(f"| {name} | {seconds:.1f} | {peer:.1f} | {proposal:.1f} |", flush=True)
+
+
+def table(trials: int, domains: int, losses: int) -> Trials:
+    """Return trials of a sum of power laws, with noise."""
+    rng = np.random.default_rng(0)
+    weights_ND = rng.dirichlet(np.full(domains, 0.5), trials)
+    useful_NM3 = 0.02 + np.einsum(
+        "nd,mkd->nmk", weights_ND, rng.gamma(0.3, 1, (losses, 3, domains))
+    )
+    heights_M3, decays_M3 = rng.uniform(0.2, 1, (losses, 3)), rng.uniform(0.2, 0.8, (losses, 3))
+    losses_NM = 2 + (heights_M3 * useful_NM3**-decays_M3).sum(axis=-1)
+    losses_NM += NOISE * losses_NM.std(axis=0) * rng.standard_normal(losses_NM.shape)
+    names, targets = (
+        [f"{kind}{i}" for i in range(n)] for kind, n in (("d", domains), ("t", losses))
+    )
+    rows = [Trial(f"r{i}", Mixture.from_array(names, w), i) for i, w in enumerate(weights_ND)]
+    results = [
+        _result(row.name, dict(zip(targets, own, strict=True)))
+        for row, own in zip(rows, losses_NM.tolist(), strict=True)
+    ]
+    return Trials.from_results(rows, results, proxy="synthetic")
+
+
+def _result(name: str, values: dict[str, float]) -> TrialResult:
+    return TrialResult(name, "finished", 0, 0, 0.0, Losses(0, values, {}))
+
+
+def fitted(trials: Trials, name: str) -> Fit:
+    """Fit one regressor with its folds, for the mean of all losses."""
+    weights = dict.fromkeys(trials.targets, 1 / len(trials.targets))
+    objective = Objective(trials.targets, "mean", weights, "nats_per_token")
+    return fit_trials(trials, FitConfig(regressors=[name]), objective, 0)
+
+
+def proposed(fit: Fit) -> None:
+    """Propose a mixture as `mixopt propose` does."""
+    uniform = Mixture.uniform(fit.domains)
+    propose_mixture(
+        fit, fit.objective, Constraints(fit.domains), uniform, fit.trials, ProposeConfig()
+    )
+
+
+def timed(work: Callable[[], Fit | None]) -> tuple[Fit, float]:
+    """Return what some work returns, and the CPU seconds that it took."""
+    start = time.process_time()
+    answer = work()
+    return answer, time.process_time() - start  # type: ignore[return-value]
+
+
+if __name__ == "__main__":
+    main()
