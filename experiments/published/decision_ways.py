@@ -21,8 +21,8 @@ from mixopt.designs import (
     fit_surrogate,
     make_design,
 )
-from mixopt.fitting import Repetition, fit_trials
-from mixopt.proposals import propose_mixture
+from mixopt.fitting import Fit, Repetition, fit_trials
+from mixopt.proposals import Proposal, propose_mixture
 from mixopt.system import Array
 from mixopt.trials import Trials
 
@@ -31,10 +31,15 @@ UNIT = "nats_per_token"
 
 
 def ours(world: KnownWorld, trials: Trials, seed: int) -> Array:
-    """Propose as the product does; refits are left out, since they move no proposal."""
+    """Propose as the product does."""
     known = repetition_of(world, trials)
     fit = fit_trials(trials, FitConfig(), world.objective, seed, repetition=known)
-    proposal = propose_mixture(
+    return proposed(world, trials, fit, seed).mixture.array
+
+
+def proposed(world: KnownWorld, trials: Trials, fit: Fit, seed: int) -> Proposal:
+    """Propose from a fit; refits are left out, since they move no proposal."""
+    return propose_mixture(
         fit,
         world.objective,
         world.constraints,
@@ -44,7 +49,6 @@ def ours(world: KnownWorld, trials: Trials, seed: int) -> Array:
         inventory=world.inventory,
         seed=seed,
     )
-    return proposal.mixture.array
 
 
 def regmix_procedure(world: KnownWorld, trials: Trials, seed: int) -> Array:

@@ -24,14 +24,14 @@ from dataclasses import dataclass, replace
 from multiprocessing import get_context
 
 import numpy as np
-from decision_ways import designed, repetition_of
+from decision_ways import designed, proposed, repetition_of
 from known_worlds import KINDS, Kind, KnownWorld, known_world
 
-from mixopt.config import FitConfig, ProposeConfig
+from mixopt.config import FitConfig
 from mixopt.fitting import Fit, fit_trials, resampled_fits, select_targets
 from mixopt.mixture import total_variation
 from mixopt.objective import Objective
-from mixopt.proposals import Problem, propose_mixture, search
+from mixopt.proposals import Problem, search
 from mixopt.system import Array
 
 NEAR = 0.1  # total variation at which a trial counts 1 / e as much
@@ -87,16 +87,7 @@ def promise(kind: Kind, seed: int, count: int, regressor: str, refits: int) -> P
     config = FitConfig(regressors=[regressor])
     known = repetition_of(world, trials)
     fit = fit_trials(trials, config, world.objective, seed, repetition=known)
-    proposal = propose_mixture(
-        fit,
-        world.objective,
-        world.constraints,
-        world.natural,
-        trials,
-        ProposeConfig(target_tokens=world.tokens, bootstrap=0),
-        inventory=world.inventory,
-        seed=seed,
-    )
+    proposal = proposed(world, trials, fit, seed)
     mixture_D = proposal.mixture.array
     estimates = {
         "mixopt": proposal.optimism.estimate or 0.0,

@@ -43,6 +43,15 @@ ObjectivePath = Annotated[
     Path | None,
     typer.Option("--objective", metavar="FILE", help="YAML of an objective, as in CONFIG."),
 ]
+LimitsPath = Annotated[
+    Path | None, typer.Option("--constraints", help="YAML of limits, as in CONFIG.")
+]
+SizesPath = Annotated[
+    Path | None, typer.Option("--inventory", help="YAML of tokens by domain; the corpus's.")
+]
+FullLength = Annotated[
+    float | None, typer.Option("--tokens", help="Length of the full run, such as 25e9.")
+]
 Directory = Annotated[Path, typer.Argument(metavar="DIR", help="A run directory.")]
 MixturesPath = Annotated[
     Path | None, typer.Option("--mixtures", help="CSV or Parquet of weights by domain.")

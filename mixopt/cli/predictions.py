@@ -10,7 +10,10 @@ import typer
 
 from mixopt.cli.options import (
     AsJson,
+    FullLength,
+    LimitsPath,
     ObjectivePath,
+    SizesPath,
     Trusted,
     app,
     asked_objective,
@@ -40,15 +43,9 @@ def predict_command(
         typer.Option("--target", help="Of this loss; of the mean of several, or of a glob's."),
     ] = None,
     objective: ObjectivePath = None,
-    tokens: Annotated[
-        float | None, typer.Option("--tokens", help="Length of the full run, such as 25e9.")
-    ] = None,
-    constraints: Annotated[
-        Path | None, typer.Option("--constraints", help="YAML of limits; those of the run.")
-    ] = None,
-    inventory: Annotated[
-        Path | None, typer.Option("--inventory", help="YAML of tokens by domain; the corpus's.")
-    ] = None,
+    tokens: FullLength = None,
+    constraints: LimitsPath = None,
+    inventory: SizesPath = None,
     trust: Trusted = False,
     as_json: AsJson = False,
 ) -> None:

@@ -11,8 +11,11 @@ import typer
 
 from mixopt.cli.options import (
     AsJson,
+    FullLength,
+    LimitsPath,
     ObjectivePath,
     Overrides,
+    SizesPath,
     Trusted,
     app,
     asked_objective,
@@ -47,15 +50,9 @@ def propose_command(
         typer.Option("--target", help="Minimise this loss; the mean of several, or of a glob's."),
     ] = None,
     objective: ObjectivePath = None,
-    tokens: Annotated[
-        float | None, typer.Option("--tokens", help="Length of the full run, such as 25e9.")
-    ] = None,
-    constraints: Annotated[
-        Path | None, typer.Option("--constraints", help="YAML of limits, as in CONFIG.")
-    ] = None,
-    inventory: Annotated[
-        Path | None, typer.Option("--inventory", help="YAML of tokens by domain; the corpus's.")
-    ] = None,
+    tokens: FullLength = None,
+    constraints: LimitsPath = None,
+    inventory: SizesPath = None,
     pareto: Annotated[
         list[str] | None,
         typer.Option("--pareto", metavar="TARGET", help="Trade targets off; twice or more."),

@@ -10,6 +10,7 @@ import polars as pl
 import pytest
 import yaml
 import zstandard
+from places import DATA
 from typer.testing import CliRunner
 
 import mixopt.cli.main  # noqa: F401  adds the commands
@@ -19,7 +20,7 @@ from mixopt.corpus import count_domains, domain_counts
 from mixopt.errors import CorpusError
 from mixopt.pipeline import steps
 
-REAL = Path("/work/shared/data/corpus")
+REAL = DATA / "corpus"
 
 
 def texts_of(path: Path) -> list[str]:
@@ -161,7 +162,7 @@ def test_the_table_says_how_each_size_was_found(config_path):
     assert "next: --out inventory.yaml" in ended.stdout
 
 
-@pytest.mark.skipif(not REAL.is_dir(), reason="the real text is not on this machine")
+@pytest.mark.skipif(not REAL.is_dir(), reason="../shared/data/corpus is not here")
 @pytest.mark.parametrize("domain", ["code_python", "docs_en"])
 def test_real_text_is_counted_to_within_a_few_percent(domain, monkeypatch):
     monkeypatch.setattr(domain_counts, "SAMPLE", 2_000_000)

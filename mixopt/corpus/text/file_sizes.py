@@ -23,6 +23,7 @@ from mixopt.corpus.text.readers import (
     COMPRESSIONS,
     FOREIGN,
     LONGEST_DOCUMENT,
+    arrow_batches,
     open_file,
     read_here,
 )
@@ -267,17 +268,9 @@ def _column_length(metadata: Any, column: str) -> int:
 
 
 def _arrow(path: Path, reading: Reading, most: int) -> Iterator[bytes]:
-    import pyarrow as pa
     import pyarrow.compute as pc
 
-    with pa.memory_map(str(path)) as source:
-        try:
-            file = pa.ipc.open_stream(source)
-            batches: Iterable[Any] = file
-        except pa.ArrowInvalid:
-            file = pa.ipc.open_file(source)
-            batches = (file.get_batch(k) for k in range(file.num_record_batches))
-        reading.check_column(path, file.schema.names)
+    with arrow_batches(path, reading) as batches:
         text = documents = read = 0
         for batch in batches:
             column = batch.column(reading.column)

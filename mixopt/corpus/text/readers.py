@@ -216,6 +216,13 @@ def _parquet(path: Path, reading: Reading) -> Iterator[str]:
 
 
 def _arrow(path: Path, reading: Reading) -> Iterator[str]:
+    with arrow_batches(path, reading) as batches:
+        yield from read_batches(path, batches, reading)
+
+
+@contextmanager
+def arrow_batches(path: Path, reading: Reading) -> Iterator[Iterable[Any]]:
+    """Open an Arrow file or stream that has the column of the text; give its batches."""
     import pyarrow as pa
 
     with pa.memory_map(str(path)) as source:
@@ -226,7 +233,7 @@ def _arrow(path: Path, reading: Reading) -> Iterator[str]:
             file = pa.ipc.open_file(source)
             batches = (file.get_batch(k) for k in range(file.num_record_batches))
         reading.check_column(path, file.schema.names)
-        yield from read_batches(path, batches, reading)
+        yield batches
 
 
 def read_batches(path: object, batches: Iterable[Any], reading: Reading) -> Iterator[str]:
