@@ -46,6 +46,15 @@ class SweepConfig(Section):
         description="seconds, or such as 10m: a worker without sign of life or progress for so "
         "long, and for five times its slowest step so far, is killed and its trials tried again",
     )
+    executor: str = Field("local", description="local, ray, slurm, folder, or package.module:Name")
+    options: dict[str, Any] = Field(default_factory=dict, description="passed to the executor")
+    gpus: Annotated[float, Field(gt=0, le=1024, allow_inf_nan=False)] | None = Field(
+        None, description="GPUs of one worker, 0.25 under Ray; one, where there are any, if absent"
+    )
+    nodes: Positive = Field(1, description="nodes of one worker, under Slurm")
+    retries: Count = Field(
+        3, description="how often trials whose node went away are handed out again"
+    )
 
 
 class PilotsConfig(Section):

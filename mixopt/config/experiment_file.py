@@ -63,6 +63,7 @@ def dump_config(config: Config) -> dict[str, Any]:
 def plugins_named(config: Config) -> Iterable[tuple[Location, PluginKind, str]]:
     """Yield the plug-ins that a configuration names: where, of which kind, and how."""
     yield ("proxy", "name"), "proxy", config.proxy.name
+    yield ("sweep", "executor"), "executor", config.sweep.executor
     for place, name in enumerate(config.fit.regressors):
         yield ("fit", "regressors", place), "regressor", name
     if config.design.acquisition_regressor is not None:

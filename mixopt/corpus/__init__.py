@@ -23,6 +23,7 @@ if TYPE_CHECKING:
         count_domains as count_domains,
         inventory_of as inventory_of,
     )
+    from mixopt.corpus.identity import corpus_hash as corpus_hash
     from mixopt.corpus.index_files import (
         StreamIndex as StreamIndex,
         read_corpus_index as read_corpus_index,
@@ -52,6 +53,7 @@ else:
         __name__,
         {
             "corpus": ["Corpus", "Domain", "FORMAT", "NamedDomains"],
+            "identity": ["corpus_hash"],
             "domain_counts": ["DomainCount", "count_domains", "inventory_of"],
             "index_files": [
                 "StreamIndex",

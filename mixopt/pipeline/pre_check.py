@@ -6,7 +6,7 @@ is checked where these are stated, or prepared already; else it waits until they
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -23,6 +23,7 @@ from mixopt.system import Trust, load_plugin
 if TYPE_CHECKING:
     from mixopt.config import Config
     from mixopt.constraints import Constraints
+    from mixopt.sweeps import WorkerDevice
     from mixopt.trials import Proxy
 
 
@@ -90,10 +91,10 @@ def check_experiment(
     for check in (_sources, _objective, _guardrails, _pilots):
         problems += check(config)
     problems += _limits_and_design(config, sizes)
-    devices = worker_devices(config.proxy.device, config.sweep.workers)
+    devices = worker_devices(config.proxy.device, config.sweep.workers, config.sweep.gpus)
     problems += _device(config, devices)
     costs = _costs(config, sizes, proxy, len(devices), probe=probe and not problems)
-    names = ["cpu" if device is None else f"GPU {device}" for device in devices]
+    names = ["cpu" if device.visible is None else f"GPU {device.visible}" for device in devices]
     return PreCheck(config, problems, _warnings(config, sizes), sizes, costs, names)
 
 
@@ -230,8 +231,10 @@ def _constraints(config: Config, sizes: KnownSizes) -> Constraints:
     )
 
 
-def _device(config: Config, devices: list[str | None]) -> Iterator[MixoptError]:
-    if config.proxy.device.startswith("cuda") and None in devices:
+def _device(config: Config, devices: Sequence[WorkerDevice]) -> Iterator[MixoptError]:
+    """Find a GPU that is asked for and not here; elsewhere, there may be one."""
+    here = config.sweep.executor == "local"
+    if here and config.proxy.device.startswith("cuda") and not all(d.gpus for d in devices):
         yield ConfigError(
             f"proxy.device: {config.proxy.device}: no GPU is seen here; use auto, or cpu"
         )

@@ -168,14 +168,24 @@ def _trained(
     run: Run, step: Step, job: Job, trials: Sequence[Trial], say: Say, planned: int | None = None
 ) -> list[TrialResult]:
     """Train those of a step's trials that have no result yet; return a result for each."""
-    from mixopt.sweeps import run_trials
+    from mixopt.sweeps import Means, run_trials
 
+    asked = run.config.sweep
+    means = Means(
+        asked.executor,
+        asked.options,
+        asked.workers,
+        asked.patience,
+        asked.gpus,
+        asked.nodes,
+        asked.retries,
+        not run.is_foreign,
+    )
     return run_trials(
         trials,
         job,
         step.trial_folder(run.path),
-        workers=run.config.sweep.workers,
-        patience=run.config.sweep.patience,
+        means=means,
         title=step.name,
         planned=planned,
         say=say,
@@ -183,6 +193,7 @@ def _trained(
 
 
 def _job(run: Run, tokens: int) -> Job:
+    from mixopt.corpus import corpus_hash
     from mixopt.sweeps import Job
     from mixopt.trials import Training, simulated_target
 
@@ -196,7 +207,8 @@ def _job(run: Run, tokens: int) -> Job:
         target_tokens=target,
         inventory=None if target is None else run.inventory,
     )
-    return Job(proxy.name, dict(proxy.options), run.path / "corpus", training)
+    corpus = run.path / "corpus"
+    return Job(proxy.name, dict(proxy.options), corpus, training, corpus_hash(corpus))
 
 
 def _keep_results(

@@ -16,8 +16,9 @@ from mixopt.errors import RunError
 from mixopt.system import checked_as, parse_json
 from mixopt.trials import Doing
 
-# What a worker ended with that another may not: it died or hung, or memory was too short.
-Fault = Literal["died", "memory"]
+# What a worker ended with that another may not: it died or hung, memory was too short, or the place
+# where it was went away.
+Fault = Literal["died", "memory", "lost"]
 Tokens = Annotated[int, Field(ge=0, lt=2**63)]
 
 

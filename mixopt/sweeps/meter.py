@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
+from mixopt.sweeps.attempts import Attempts
+from mixopt.sweeps.contract import Place
 from mixopt.sweeps.progress_file import GroupState, SweepState, this_process
 from mixopt.system import Update
-from mixopt.trials import Progress, Trial, TrialResult
+from mixopt.trials import Progress, TrialResult
 
 TUNING = -1  # the number of no group: a worker finds out how large groups should be
 
@@ -20,6 +22,7 @@ class _Running:
 
     progress: Progress
     begun: float
+    place: Place
 
 
 class SweepMeter:
@@ -41,35 +44,29 @@ class SweepMeter:
         self._before = self._ended * tokens
         self._start: float | None = None
         self._running: dict[int, _Running] = {}
-        self._groups: Mapping[int, Sequence[Trial]] = {}
+        self._attempts: Attempts | None = None
         self._lock = threading.Lock()
 
     def tuning(self) -> None:
         """Note that a worker finds out how large groups should be."""
-        self.report(TUNING, Progress(0, 0, "compiling"))
+        self.report(TUNING, Progress(0, 0, "compiling"), Place())
 
-    def tuned(self, groups: Mapping[int, Sequence[Trial]]) -> None:
+    def tuned(self, attempts: Attempts) -> None:
         """Note that groups are formed; more may be added to them."""
         with self._lock:
-            self._groups = groups
+            self._attempts = attempts
             self._running.pop(TUNING, None)
 
-    def report(self, group: int, progress: Progress) -> None:
-        """Note the progress of a group that trains."""
+    def report(self, group: int, progress: Progress, place: Place) -> None:
+        """Note the progress of a group that trains, and where."""
         now = time.monotonic()
         with self._lock:
             self._start = now if self._start is None and group != TUNING else self._start
             before = self._running.get(group)
-            if before is None or before.progress.total != progress.total:
-                self._running[group] = _Running(progress, now)
+            if before is None or (before.progress.total, before.place) != (progress.total, place):
+                self._running[group] = _Running(progress, now, place)
             else:
                 before.progress = progress
-            self._show()
-
-    def lost(self, group: int) -> None:
-        """Note that a group's worker died, and its training with it."""
-        with self._lock:
-            self._running.pop(group, None)
             self._show()
 
     def ended(self, group: int, results: Sequence[TrialResult]) -> None:
@@ -86,6 +83,7 @@ class SweepMeter:
             rate = self._rate()
             groups = [self._state_of(group, entry) for group, entry in self._running.items()]
             left = (self._trials * self._tokens - self._done()) / rate if rate else None
+            attempts = self._attempts
         return SweepState(
             process=this_process(),
             updated=time.time(),
@@ -93,6 +91,8 @@ class SweepMeter:
             ended=self._ended,
             failed=self._failed,
             running=sum(len(group.trials) for group in groups),
+            lost=0 if attempts is None else attempts.lost,
+            retried=0 if attempts is None else attempts.retried,
             tokens_per_second=rate,
             left=None if left is None else max(0.0, left),
             workers=groups,
@@ -103,11 +103,19 @@ class SweepMeter:
         done = entry.progress.done
         return GroupState(
             doing=entry.progress.doing,
-            trials=[trial.name for trial in self._groups.get(group, ())],
+            trials=self._names(group),
+            node=entry.place.node,
+            kind=entry.place.kind,
+            gpus=entry.place.gpus,
+            seconds=seconds,
             done=done,
             total=entry.progress.total,
             tokens_per_second=done / seconds if done and seconds > 0 else None,
         )
+
+    def _names(self, group: int) -> list[str]:
+        waiting = {} if self._attempts is None else self._attempts.waiting
+        return [trial.name for trial in waiting.get(group, ())]
 
     def _done(self) -> int:
         running = sum(entry.progress.done for entry in self._running.values())

@@ -35,13 +35,17 @@ class _State(BaseModel):
 
 
 class GroupState(_State):
-    """What one worker does: with which trials, how far, how fast; no trials while it tunes."""
+    """What one worker does: with which trials, how far, how fast and where; none while it tunes."""
 
     doing: Doing
     trials: list[str]
     done: Count
     total: Count
     tokens_per_second: Amount | None
+    node: str = ""
+    kind: str = "cpu"
+    gpus: Amount = 0.0
+    seconds: Amount = 0.0
 
     @field_validator("trials")
     @classmethod
@@ -61,7 +65,11 @@ class ProcessName(_State):
 
 
 class SweepState(_State):
-    """How far a sweep is; `failed` counts diverged trials too, and is part of `ended`."""
+    """How far a sweep is; `failed` counts diverged trials too, and is part of `ended`.
+
+    `lost` counts trials whose place went away, `retried` those that were handed out again, whatever
+    the reason, since this owner began.
+    """
 
     process: ProcessName
     updated: Amount
@@ -69,6 +77,8 @@ class SweepState(_State):
     ended: Count
     failed: Count
     running: Count
+    lost: Count = 0
+    retried: Count = 0
     tokens_per_second: Amount | None
     left: Amount | None
     workers: list[GroupState]

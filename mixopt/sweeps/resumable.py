@@ -8,20 +8,54 @@ rest go on.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 from mixopt.errors import RunError
 from mixopt.sweeps.attempts import Attempts
-from mixopt.sweeps.executors import LocalExecutor
+from mixopt.sweeps.contract import RETRIES, Executor, Job, Site, make_executor
 from mixopt.sweeps.finite_results import finite
 from mixopt.sweeps.groups_file import read_groups, write_groups
+from mixopt.sweeps.ledger import note_attempt
 from mixopt.sweeps.meter import SweepMeter
 from mixopt.sweeps.progress_file import shown_progress
 from mixopt.sweeps.watch import PATIENCE
-from mixopt.sweeps.worker_process import Job
 from mixopt.system import Say, progress, silent
 from mixopt.trials import GROUPS, Trial, TrialFolder, TrialResult
+
+FILES = "files"  # folder of a folder of trials: what a proxy keeps of each
+
+
+@dataclass(frozen=True)
+class Means:
+    """What a sweep runs on.
+
+    Attributes:
+        executor: Name of the executor.
+        options: What it is made with.
+        workers: How many groups train at once; as the executor finds when None.
+        patience: Seconds without a sign of life or progress after which a worker is killed.
+        gpus: GPUs of one worker; one, where there are any, when None.
+        nodes: Nodes of one worker, where the executor can give several.
+        retries: How often a group whose place went away is handed out again.
+        trust: Whether those who work in the run directory may import what it records.
+    """
+
+    executor: str = "local"
+    options: Mapping[str, Any] = field(default_factory=dict)
+    workers: int | None = None
+    patience: float = PATIENCE
+    gpus: float | None = None
+    nodes: int = 1
+    retries: int = RETRIES
+    trust: bool = False
+
+    def site(self, folder: Path, title: str, say: Say) -> Site:
+        """Return what an executor is told."""
+        asked = (self.workers, self.patience, self.gpus, self.nodes, self.retries, self.trust)
+        return Site(folder, *asked, title, say)
 
 
 def run_trials(
@@ -29,8 +63,7 @@ def run_trials(
     job: Job,
     folder: Path,
     *,
-    workers: int | None = None,
-    patience: float = PATIENCE,
+    means: Means | None = None,
     title: str = "trials",
     planned: int | None = None,
     say: Say = silent,
@@ -41,8 +74,7 @@ def run_trials(
         trials: All trials, finished ones included.
         job: The proxy, the corpus and the length of training.
         folder: Where each finished trial has a file.
-        workers: Processes; one a core or GPU when None.
-        patience: Seconds without a sign of life or progress after which a worker is killed.
+        means: What they are trained on; this machine when None.
         title: What the progress bar says.
         planned: How many trials there will be in all, for the progress; those given when None.
         say: Called with a line about what is tried once more.
@@ -52,48 +84,64 @@ def run_trials(
 
     Raises:
         RunError: No trial finished at all, with the first reason.
+        PluginError: There is no such executor, or it needs a package that is absent.
+        ConfigError: An option that the executor does not have or refuses.
     """
+    means = means or Means()
     files = TrialFolder(folder)
     results = files.results(trials)
     if len(results) < len(trials):
         total = max(planned or 0, len(trials))
+        job = replace(job, training=replace(job.training, files=str(folder / FILES)))
+        site = means.site(folder, title, lambda line: say(f"{title}: {line}"))
         with (
-            LocalExecutor(job, workers, folder / "workers.log", patience) as executor,
+            make_executor(means.executor, means.options, job, site) as executor,
             progress(title, job.training.tokens * total) as update,
         ):
             meter = SweepMeter(total, job.training.tokens, list(results.values()), update)
             with shown_progress(folder, meter.state):
-                _train(trials, executor, files, results, meter, lambda s: say(f"{title}: {s}"))
+                _train(trials, executor, files, results, meter, site)
     return _checked([results[trial.name] for trial in trials], folder)
 
 
 def _train(
     trials: Sequence[Trial],
-    executor: LocalExecutor,
+    executor: Executor,
     files: TrialFolder,
     results: dict[str, TrialResult],
     meter: SweepMeter,
-    say: Say,
+    site: Site,
 ) -> None:
     """Train what has no result yet, and add the results to those that there are."""
     meter.tuning()
     groups = _groups(trials, executor, files.path)
-    attempts = Attempts(files.path, groups, list(results))
-    meter.tuned(attempts.waiting)
+    attempts = Attempts(files.path, groups, list(results), site.retries)
+    meter.tuned(attempts)
     for outcome in executor.run(attempts.waiting, meter.report):
-        again = attempts.again(outcome)
-        if again:
-            meter.lost(outcome.group)
-            say(again)
-            continue
         members = attempts.waiting[outcome.group]
-        new = _results_of(outcome.results, attempts.reason(outcome), members)
-        files.write(outcome.group, members, new)
+        note_attempt(files.path, outcome, members)
+        again, failed = attempts.settle(outcome)
+        if again:
+            site.say(again)
+        new = _in_order(members, outcome.results, failed, attempts.reason(outcome))
+        if new:
+            done = {result.trial for result in new}
+            files.write(outcome.group, [trial for trial in members if trial.name in done], new)
         meter.ended(outcome.group, [result for result in new if result.trial not in results])
         results |= {result.trial: result for result in new}
 
 
-def _groups(trials: Sequence[Trial], executor: LocalExecutor, folder: Path) -> list[list[Trial]]:
+def _in_order(
+    members: Sequence[Trial], found: Sequence[TrialResult], failed: Sequence[Trial], reason: str
+) -> list[TrialResult]:
+    """Return the results that a group has, failures included, in the order of its members."""
+    by_name = {result.trial: finite(result) for result in found}
+    for trial in failed:
+        by_name[trial.name] = TrialResult(trial.name, "failed", 0, 0, 0.0, reason=reason)
+    return [by_name[trial.name] for trial in members if trial.name in by_name]
+
+
+def _groups(trials: Sequence[Trial], executor: Executor, folder: Path) -> list[list[Trial]]:
     """Read the groups that were formed before, and form more of trials that are in none."""
     by_name = {trial.name: trial for trial in trials}
     groups = read_groups(folder)
@@ -107,16 +155,6 @@ def _groups(trials: Sequence[Trial], executor: LocalExecutor, folder: Path) -> l
         groups += [new[at : at + size] for at in range(0, len(new), size)]
         write_groups(folder, groups)
     return [[by_name[name] for name in names] for names in groups]
-
-
-def _results_of(
-    results: Sequence[TrialResult] | None, reason: str | None, members: Sequence[Trial]
-) -> list[TrialResult]:
-    """Return the results of a group; where there are none, one failure for each member."""
-    if results is not None and [r.trial for r in results] == [member.name for member in members]:
-        return [finite(result) for result in results]
-    reason = reason or "the proxy returned results of other trials than it was given"
-    return [TrialResult(m.name, "failed", 0, 0, 0.0, reason=reason) for m in members]
 
 
 def _checked(results: list[TrialResult], folder: Path) -> list[TrialResult]:

@@ -17,9 +17,10 @@ import time
 from pathlib import Path
 from typing import Any, TextIO, get_args
 
-from mixopt.corpus import Corpus
-from mixopt.errors import ConfigError, MixoptError
+from mixopt.corpus import Corpus, corpus_hash
+from mixopt.errors import ConfigError, CorpusError, MixoptError
 from mixopt.sweeps.finite_results import finite, on_domains
+from mixopt.system import host_name
 from mixopt.trials import (
     Doing,
     Progress,
@@ -167,10 +168,23 @@ class Work:
             proxy = make_proxy(self._setup["proxy"], self._setup["options"])
             training = Training(**self._setup["training"])
             _check_epochs(self._setup["proxy"], proxy, training)
-            # The parent has verified the hashes; the sizes are checked again.
-            corpus = Corpus.open(Path(self._setup["corpus"]), verify=False)
-            self._loaded = proxy, corpus, training
+            self._loaded = proxy, _corpus(self._setup), training
         return self._loaded
+
+
+def _corpus(setup: dict[str, Any]) -> Corpus:
+    """Open the corpus: its owner has verified the hashes, and the sizes are checked again."""
+    path, wanted = Path(setup["corpus"]), setup["corpus_hash"]
+    if wanted and not path.is_dir():
+        raise CorpusError(
+            f"{path}: is not seen on {host_name()}; give --out a folder that all nodes share"
+        )
+    if wanted and corpus_hash(path) != wanted:
+        raise CorpusError(
+            f"{path}: is not the corpus that the sweep began with, as {host_name()} sees it; was it"
+            " prepared again? Interrupt the sweep, and run it again"
+        )
+    return Corpus.open(path, verify=setup["verify"])
 
 
 def _line(message: dict[str, Any]) -> str:

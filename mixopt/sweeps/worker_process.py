@@ -8,7 +8,6 @@ looked at now and then (mixopt.sweeps.watch).
 from __future__ import annotations
 
 import json
-import os
 import queue
 import signal
 import subprocess
@@ -16,50 +15,38 @@ import sys
 import threading
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 from typing import IO, Any
 
 from mixopt.errors import RunError
+from mixopt.sweeps.contract import Job
+from mixopt.sweeps.devices import WorkerDevice
 from mixopt.sweeps.messages import Answer, Fault, broken_answer, read_message
 from mixopt.sweeps.watch import Watch
-from mixopt.trials import Progress, Training
+from mixopt.trials import Progress
 
-ONE_THREAD = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "POLARS_MAX_THREADS")
 LONGEST_LINE = 1 << 28  # bytes
 LAST_WORDS = 1.0  # seconds for what a process wrote before it died to be read
 DYING = 10.0  # seconds until a killed process is left to the kernel
 KILLED_FOR_MEMORY = (-signal.SIGKILL, 128 + signal.SIGKILL)  # the second of a shell or container
 
 
-@dataclass(frozen=True)
-class Job:
-    """What all groups of a sweep share."""
-
-    proxy: str
-    options: dict[str, Any]
-    corpus: Path
-    training: Training
-
-
 class WorkerProcess:
     """A worker, asked for one thing at a time."""
 
-    def __init__(self, job: Job, device: str | None, log: Path, patience: float) -> None:
-        environment = dict(os.environ)
+    def __init__(self, job: Job, device: WorkerDevice, log: Path, patience: float) -> None:
         training = asdict(job.training)
-        if device is None:
-            environment.update(dict.fromkeys(ONE_THREAD, "1"))
-        else:
-            environment["CUDA_VISIBLE_DEVICES"] = device
+        if device.gpus:
             training["device"] = "cuda"
         self._log, self._watch = log, Watch(patience)
         self._every = min(1.0, patience / 10)
-        self._process, self._ended = _start(environment, log), False
+        self._process, self._ended = _start(device.environment(), log), False
         self._lines: queue.SimpleQueue[bytes | None] = queue.SimpleQueue()
         self._reader = threading.Thread(target=self._read, daemon=True)
         self._reader.start()
-        setup = {"proxy": job.proxy, "options": job.options, "corpus": str(job.corpus)}
+        setup: dict[str, Any] = {"proxy": job.proxy, "options": job.options}
+        setup |= {"corpus": str(job.corpus), "corpus_hash": job.corpus_hash, "verify": job.verify}
         self._unsent = _line({"setup": {**setup, "training": training, "beat": self._every}})
 
     @property

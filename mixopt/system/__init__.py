@@ -74,6 +74,7 @@ if TYPE_CHECKING:
         load_plugin as load_plugin,
         plugin_names as plugin_names,
     )
+    from mixopt.system.processes import host_name as host_name
     from mixopt.system.progress_bars import (
         Say as Say,
         Update as Update,
@@ -171,6 +172,7 @@ else:
                 "load_plugin",
                 "plugin_names",
             ],
+            "processes": ["host_name"],
             "progress_bars": ["Say", "Update", "duration", "no_progress", "progress", "silent"],
             "provenance": ["git_commit", "machine", "package_versions", "without_folders"],
             "seals": [

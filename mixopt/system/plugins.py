@@ -1,6 +1,6 @@
-"""Find proxies, regressors, estimators and models by name, not imported before they are used.
+"""Find proxies, regressors, estimators, models and executors by name, imported when they are used.
 
-A plug-in is a class behind an entry point in one of four groups; `package.module:Name`
+A plug-in is a class behind an entry point in one of five groups; `package.module:Name`
 works anywhere a name does. Two plug-ins of one name is an error that lists both.
 
 A path is code that Python imports. It is taken from what a user wrote; one that a run directory
@@ -19,27 +19,30 @@ from typing import Any, Literal, Unpack, get_args, get_origin, get_type_hints
 
 from mixopt.errors import ConfigError, PluginError, did_you_mean
 
-PluginKind = Literal["proxy", "regressor", "estimator", "model"]
+PluginKind = Literal["proxy", "regressor", "estimator", "model", "executor"]
 Trust = bool | Collection[str]
 GROUPS: dict[PluginKind, str] = {
     "proxy": "mixopt.proxies",
     "regressor": "mixopt.regressors",
     "estimator": "mixopt.estimators",
     "model": "mixopt.models",
+    "executor": "mixopt.executors",
 }
 # What a plug-in has at least; whole contracts: mixopt.trials.proxy, mixopt.fitting.regressor,
-# mixopt.online.contract and mixopt.pretraining.models.
+# mixopt.online.contract, mixopt.pretraining.models and mixopt.sweeps.contract.
 METHODS: dict[PluginKind, tuple[str, ...]] = {
     "proxy": ("group_size", "train"),
     "regressor": ("fit", "predict"),
     "estimator": ("plan", "observe", "state_dict", "load_state_dict"),
     "model": ("forward",),
+    "executor": ("group_size", "run"),
 }
 EXTRAS: dict[PluginKind, str] = {
     "proxy": "proxies",
     "regressor": "regressors",
     "estimator": "regressors",
     "model": "proxies",
+    "executor": "cli",
 }
 
 
@@ -94,22 +97,33 @@ def check_trusted(kind: PluginKind, name: str, where: str, trust: Trust) -> None
         )
 
 
-def build_plugin(kind: PluginKind, name: str, options: Mapping[str, Any]) -> Any:
+def build_plugin(
+    kind: PluginKind,
+    name: str,
+    options: Mapping[str, Any],
+    given: Mapping[str, object] | None = None,
+) -> Any:
     """Load a plug-in and call it with `options`.
+
+    Args:
+        kind: Which kind it is.
+        name: As of `load_plugin`.
+        options: What the user gave.
+        given: Arguments that the contract gives, by name; they are no options.
 
     Raises:
         PluginError: As `load_plugin`.
         ConfigError: An option that it does not take, with the nearest that it does.
     """
     factory = load_plugin(kind, name)
-    known = _option_names(factory)
+    known = [option for option in _option_names(factory) if option not in (given or {})]
     for option in options:
         if option not in known:
             raise ConfigError(
                 f"{kind} {name!r}: unknown option {option!r}{did_you_mean(option, known)}"
             )
     try:
-        return factory(**options)
+        return factory(**(given or {}), **options)
     except TypeError as error:
         raise PluginError(f"{kind} {name!r}: {error}; is it a {kind}?") from error
 

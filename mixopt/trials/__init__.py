@@ -50,6 +50,7 @@ if TYPE_CHECKING:
     from mixopt.trials.result_files import (
         GROUPS as GROUPS,
         ROUNDS as ROUNDS,
+        SIZES as SIZES,
         TrialFolder as TrialFolder,
         read_entry as read_entry,
         result_from_json as result_from_json,
@@ -98,6 +99,7 @@ else:
             "result_files": [
                 "GROUPS",
                 "ROUNDS",
+                "SIZES",
                 "TrialFolder",
                 "read_entry",
                 "result_from_json",

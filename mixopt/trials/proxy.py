@@ -96,6 +96,8 @@ class Training:
             draws from all that a domain has.
         inventory: With `target_tokens`, distinct tokens of each whole domain, where the corpus is a
             sample of them; None where it is all that there is.
+        files: A folder where a proxy may keep a folder of files for each trial, by its name; it
+            need not exist yet. None where there is no such place.
     """
 
     tokens: int
@@ -105,6 +107,7 @@ class Training:
     threads: int = 1
     target_tokens: int | None = None
     inventory: dict[str, int] | None = None
+    files: str | None = None
 
 
 class Proxy(Protocol):

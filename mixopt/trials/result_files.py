@@ -25,7 +25,8 @@ from mixopt.trials.result_shapes import (
     TrialShape,
 )
 
-GROUPS, ROUNDS = "groups.json", "rounds.json"  # which trials train together; which were chosen
+# Which trials train together; which were chosen; how many a kind of device trains together.
+GROUPS, ROUNDS, SIZES = "groups.json", "rounds.json", "group_sizes.json"
 
 
 def trial_to_json(trial: Trial) -> dict[str, Any]:
@@ -68,7 +69,7 @@ def result_from_json(content: object, where: str = "a result") -> TrialResult:
 
 def trial_paths(folder: Path) -> list[Path]:
     """Return the files of the trials of a folder that have ended."""
-    return [path for path in folder.glob("[!.]*.json") if path.name not in (GROUPS, ROUNDS)]
+    return [path for path in folder.glob("[!.]*.json") if path.name not in (GROUPS, ROUNDS, SIZES)]
 
 
 def read_entry(path: Path) -> tuple[Trial, TrialResult]:

@@ -11,7 +11,7 @@ from fault_runs import KINDS, Undisturbed, undisturbed as undisturbed_run
 from mixopt.config import CorpusConfig
 from mixopt.corpus import prepare_corpus
 from mixopt.mixture import Mixture
-from mixopt.sweeps import Job, run_trials
+from mixopt.sweeps import Job, Means, run_trials
 from mixopt.trials import Training, Trial
 
 HERE = Path(__file__).parent
@@ -62,9 +62,8 @@ class FaultySweep:
             Trial(name, Mixture({"code": n / 6, "prose": 1 - n / 6}), seed=n)
             for n, name in enumerate("abcdef")
         ]
-        results = run_trials(
-            trials, job, self.folder, workers=workers, patience=patience, say=self.said.append
-        )
+        means = Means(workers=workers, patience=patience)
+        results = run_trials(trials, job, self.folder, means=means, say=self.said.append)
         return {result.trial: result for result in results}
 
     def notes(self, what: str) -> list[str]:

@@ -6,6 +6,7 @@ import sys
 
 import pytest
 
+from mixopt.errors import RunError
 from mixopt.sweeps import read_groups
 
 PAIRS = [["a", "b"], ["c", "d"], ["e", "f"]]
@@ -61,10 +62,14 @@ def test_a_group_that_memory_is_too_short_for_trains_in_halves(faulty_sweep, und
     ]
 
 
-def test_halves_that_do_not_fit_either_fail_with_the_reason(faulty_sweep):
-    results = faulty_sweep(size=4, fits=1)
-    assert failed(results) == ["a", "b", "c", "d"]
-    assert results["a"].reason == "tried twice: MemoryError: no room for 2 trials"
+def test_halves_that_do_not_fit_either_are_halved_again(faulty_sweep, undisturbed):
+    assert faulty_sweep(size=4, fits=1) == undisturbed
+    assert sorted(faulty_sweep.notes("ended")) == list("abcdef")
+
+
+def test_a_trial_that_does_not_fit_alone_fails_with_the_reason(faulty_sweep):
+    with pytest.raises(RunError, match="tried twice: MemoryError: no room for 1 trials"):
+        faulty_sweep(size=2, fits=0)
 
 
 def test_a_resumed_sweep_forms_the_halves_again(faulty_sweep, undisturbed):

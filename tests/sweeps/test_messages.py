@@ -30,7 +30,10 @@ def test_an_answer_is_one_thing():
         (b'{"results": 7}', "results: should be a valid list, got 7"),
         (b'{"results": [7]}', "results.0: should be a valid dictionary, got 7"),
         (b'{"results": [{"loss": NaN}]}', "NaN is no number here"),
-        (b'{"error": "x", "fault": "bored"}', "fault: should be 'died' or 'memory', got 'bored'"),
+        (
+            b'{"error": "x", "fault": "bored"}',
+            "fault: should be 'died', 'memory' or 'lost', got 'bored'",
+        ),
         (b'{"tune": 8}', "tune: unknown field"),
         (b'{"beat": {"doing": "dancing"}}', "beat.doing: should be 'starting', 'compiling'"),
         (b'{"beat": {"done": -1}}', "beat.done: should be greater than or equal to 0, got -1"),

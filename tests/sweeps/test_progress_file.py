@@ -8,7 +8,8 @@ import time
 import pytest
 
 from mixopt.mixture import Mixture
-from mixopt.sweeps import read_progress
+from mixopt.sweeps import Place, read_progress
+from mixopt.sweeps.attempts import Attempts
 from mixopt.sweeps.meter import SweepMeter
 from mixopt.sweeps.progress_file import shown_progress
 from mixopt.system import no_progress
@@ -22,14 +23,13 @@ def result(name, status="finished"):
 
 
 @pytest.fixture
-def meter():
+def meter(tmp_path_factory):
     """Of ten trials of 1,000 tokens, two have ended, and two groups train."""
     meter = SweepMeter(10, 1000, [result("a"), result("b", "failed")], no_progress)
-    groups = {0: [Trial(n, Mixture({"x": 1.0}), 0) for n in "cd"]}
-    groups[1] = [Trial("e", Mixture({"x": 1.0}), 0)]
-    meter.tuned(groups)
-    meter.report(0, Progress(500, 2000))
-    meter.report(1, Progress(0, 1000, "compiling"))
+    groups = [[Trial(n, Mixture({"x": 1.0}), 0) for n in names] for names in ("cd", "e")]
+    meter.tuned(Attempts(tmp_path_factory.mktemp("trials"), groups, finished=[]))
+    meter.report(0, Progress(500, 2000), Place("n1"))
+    meter.report(1, Progress(0, 1000, "compiling"), Place("n2", "H100", 1.0))
     return meter
 
 
@@ -47,6 +47,10 @@ def test_the_state_says_what_each_worker_does(meter):
         2000,
     )
     assert (second.doing, second.trials) == ("compiling", ["e"])
+    assert [(w.node, w.kind, w.gpus) for w in (first, second)] == [
+        ("n1", "cpu", 0),
+        ("n2", "H100", 1),
+    ]
 
 
 def test_a_worker_that_tunes_has_no_trials():
@@ -70,7 +74,7 @@ def test_a_group_that_ends_runs_no_more(meter):
 
 
 def test_the_tokens_of_a_group_that_is_lost_are_lost(meter):
-    meter.lost(0)
+    meter.ended(0, [])
     state = meter.state()
     assert (state.ended, state.running, state.tokens_per_second) == (2, 1, None)
 

@@ -14,11 +14,11 @@ from mixopt.config import CorpusConfig
 from mixopt.corpus import prepare_corpus
 from mixopt.errors import MixoptError, RunError
 from mixopt.mixture import Mixture
-from mixopt.sweeps import Job, run_trials
-from mixopt.sweeps.executors import LocalExecutor
+from mixopt.sweeps import Job, LocalExecutor, Means, Site, run_trials
 from mixopt.system import read_json, write_sealed
 from mixopt.trials import Training, Trial, TrialFolder
 
+ALONE = Means(workers=1)
 PROXIES = '''
 import os, signal, time
 from dataclasses import replace
@@ -118,21 +118,21 @@ def trained(job) -> list[str]:
 
 def test_every_trial_has_a_result_in_its_place(make_job, tmp_path):
     trials = trials_named("a", "b", "c", "d", "e")
-    results = run_trials(trials, make_job(), tmp_path / "trials", workers=2)
+    results = run_trials(trials, make_job(), tmp_path / "trials", means=Means(workers=2))
     assert [result.trial for result in results] == ["a", "b", "c", "d", "e"]
     assert [r.losses.nats_per_token["code"] for r in results] == [1.0, 1.2, 1.4, 1.6, 1.8]
 
 
 def test_what_is_finished_is_not_trained_again(make_job, tmp_path):
     job, trials = make_job(), trials_named("a", "b", "c", "d")
-    first = run_trials(trials, job, tmp_path / "trials", workers=1)
-    assert run_trials(trials, job, tmp_path / "trials", workers=1) == first
+    first = run_trials(trials, job, tmp_path / "trials", means=ALONE)
+    assert run_trials(trials, job, tmp_path / "trials", means=ALONE) == first
     assert sorted(trained(job)) == ["a", "b", "c", "d"]
 
 
 def test_a_trial_that_diverges_keeps_its_reason_and_the_rest_go_on(make_job, tmp_path):
     trials = trials_named("a", "diverge", "c")
-    results = run_trials(trials, make_job(), tmp_path / "trials", workers=1)
+    results = run_trials(trials, make_job(), tmp_path / "trials", means=ALONE)
     assert [r.status for r in results] == ["finished", "diverged", "finished"]
     assert results[1].reason == "loss is nan at token 10"
     assert results[1].losses is None
@@ -140,21 +140,21 @@ def test_a_trial_that_diverges_keeps_its_reason_and_the_rest_go_on(make_job, tmp
 
 def test_a_group_that_raises_is_recorded_in_one_line_and_the_rest_go_on(make_job, tmp_path):
     trials = trials_named("a", "b", "raise", "d", "e")
-    results = run_trials(trials, make_job(), tmp_path / "trials", workers=1)
+    results = run_trials(trials, make_job(), tmp_path / "trials", means=ALONE)
     assert [r.status for r in results] == ["finished"] * 2 + ["failed"] * 2 + ["finished"]
     assert results[2].reason == "ValueError: no such layer"
 
 
 def test_a_worker_that_is_killed_takes_only_its_own_half_group_along(make_job, tmp_path):
     trials = trials_named("die", "b", "c", "d", "e")
-    results = run_trials(trials, make_job(), tmp_path / "trials", workers=1)
+    results = run_trials(trials, make_job(), tmp_path / "trials", means=ALONE)
     assert [r.status for r in results] == ["failed"] + ["finished"] * 4
     assert results[0].reason.startswith("tried twice: the worker ended with signal SIGKILL; out of")
 
 
 def test_a_loss_that_is_not_finite_is_a_divergence_whatever_the_proxy_says(make_job, tmp_path):
     results = run_trials(
-        trials_named("a", "b"), make_job("Infinite"), tmp_path / "trials", workers=1
+        trials_named("a", "b"), make_job("Infinite"), tmp_path / "trials", means=ALONE
     )
     assert [r.status for r in results] == ["diverged", "finished"]
     assert results[0].losses is None
@@ -162,70 +162,75 @@ def test_a_loss_that_is_not_finite_is_a_divergence_whatever_the_proxy_says(make_
 
 def test_an_answer_that_cannot_be_read_is_a_failure_and_the_rest_go_on(make_job, tmp_path):
     trials = trials_named("a", "b", "c")
-    results = run_trials(trials, make_job("Unreadable"), tmp_path / "trials", workers=1)
+    results = run_trials(trials, make_job("Unreadable"), tmp_path / "trials", means=ALONE)
     assert [r.status for r in results] == ["failed", "failed", "finished"]
 
 
 def test_results_of_other_trials_than_asked_for_are_a_failure(make_job, tmp_path):
     with pytest.raises(RunError, match=r"none of 2 trials finished.*results of other trials"):
-        run_trials(trials_named("a", "b"), make_job("Misaligned"), tmp_path / "trials", workers=1)
+        run_trials(trials_named("a", "b"), make_job("Misaligned"), tmp_path / "trials", means=ALONE)
 
 
 def test_a_result_that_is_not_plain_values_is_a_failure_with_its_reason(make_job, tmp_path):
     with pytest.raises(RunError, match=r"TypeError: Object of type object is not JSON"):
-        run_trials(trials_named("a", "b"), make_job("Objects"), tmp_path / "trials", workers=1)
+        run_trials(trials_named("a", "b"), make_job("Objects"), tmp_path / "trials", means=ALONE)
 
 
 def test_a_proxy_that_cannot_be_built_stops_the_sweep_before_it_trains(make_job, tmp_path):
     with pytest.raises(MixoptError, match="unknown option 'sise'; did you mean 'size'"):
-        run_trials(trials_named("a"), make_job(sise=3), tmp_path / "trials", workers=1)
+        run_trials(trials_named("a"), make_job(sise=3), tmp_path / "trials", means=ALONE)
     assert not list((tmp_path / "trials").glob("[!.]*.json"))
 
 
 def test_groups_are_those_of_the_first_run(make_job, tmp_path):
     trials = trials_named("a", "b", "c", "d")
-    run_trials(trials, make_job(size=3), tmp_path / "trials", workers=1)
+    run_trials(trials, make_job(size=3), tmp_path / "trials", means=ALONE)
     TrialFolder(tmp_path / "trials").forget("b")
-    run_trials(trials, make_job(size=1), tmp_path / "trials", workers=1)
+    run_trials(trials, make_job(size=1), tmp_path / "trials", means=ALONE)
     assert read_json(tmp_path / "trials" / "groups.json") == [["a", "b", "c"], ["d"]]
 
 
 def test_a_group_leaves_work_for_every_worker(make_job, tmp_path):
-    run_trials(trials_named("a", "b", "c", "d"), make_job(size=64), tmp_path / "trials", workers=2)
+    run_trials(
+        trials_named("a", "b", "c", "d"),
+        make_job(size=64),
+        tmp_path / "trials",
+        means=Means(workers=2),
+    )
     assert read_json(tmp_path / "trials" / "groups.json") == [["a", "b"], ["c", "d"]]
 
 
 def test_a_kill_between_two_files_of_a_group_trains_nothing_twice(make_job, tmp_path):
     """The journal of the group is there, the files of its trials are not yet."""
     job, trials, folder = make_job(), trials_named("a", "b"), tmp_path / "trials"
-    first = run_trials(trials, job, folder, workers=1)
+    first = run_trials(trials, job, folder, means=ALONE)
     entries = [read_json(folder / f"{trial.name}.json") for trial in trials]
     entries = [{"trial": entry["trial"], "result": entry["result"]} for entry in entries]
     for trial in trials:
         TrialFolder(folder).forget(trial.name)
     write_sealed(folder / ".group-00000.json", {"entries": entries})
-    assert run_trials(trials, job, folder, workers=1) == first
+    assert run_trials(trials, job, folder, means=ALONE) == first
     assert trained(job) == ["a", "b"]
 
 
 def test_a_file_of_another_mixture_is_refused(make_job, tmp_path):
     job, folder = make_job(), tmp_path / "trials"
-    run_trials(trials_named("a", "b"), job, folder, workers=1)
+    run_trials(trials_named("a", "b"), job, folder, means=ALONE)
     with pytest.raises(RunError, match=r"b\.json: is of another mixture or seed"):
-        run_trials(trials_named("b", "a"), job, folder, workers=1)
+        run_trials(trials_named("b", "a"), job, folder, means=ALONE)
 
 
 def test_a_worker_ends_when_its_parent_is_killed(make_job, tmp_path):
     job = make_job(seconds=0.3, size=1)
     script = textwrap.dedent(f"""
         from pathlib import Path
-        from mixopt.sweeps.executors import Job
+        from mixopt.sweeps import Job, Means
         from mixopt.mixture import Mixture
         from mixopt.trials.proxy import Training, Trial
         from mixopt.sweeps.resumable import run_trials
         job = Job({job.proxy!r}, {job.options!r}, Path({str(job.corpus)!r}), Training(1000))
         trials = [Trial(f"t{{n}}", Mixture({{"code": 0.5, "prose": 0.5}}), n) for n in range(40)]
-        run_trials(trials, job, Path({str(tmp_path / "trials")!r}), workers=1)
+        run_trials(trials, job, Path({str(tmp_path / "trials")!r}), means=Means(workers=1))
     """)
     parent = subprocess.Popen([sys.executable, "-c", script], stderr=subprocess.DEVNULL)
     while len(trained(job)) < 2:
@@ -239,14 +244,14 @@ def test_a_worker_ends_when_its_parent_is_killed(make_job, tmp_path):
 
 
 def test_an_executor_that_was_left_starts_no_workers(make_job, tmp_path):
-    with LocalExecutor(make_job(), 1, tmp_path / "log") as executor:
+    with LocalExecutor(make_job(), Site(tmp_path, workers=1)) as executor:
         pass
     with pytest.raises(MixoptError, match="the sweep has ended"):
         executor.group_size()
 
 
 def test_leaving_the_executor_ends_its_workers(make_job, tmp_path):
-    with LocalExecutor(make_job(), 1, tmp_path / "log") as executor:
+    with LocalExecutor(make_job(), Site(tmp_path, workers=1)) as executor:
         executor.group_size()
-        process = executor._workers[0]._process
+        process = executor._places[0]._worker._process
     assert process.returncode == -signal.SIGKILL

@@ -17,7 +17,7 @@ from mixopt.corpus import Corpus, Domain, TokenShards
 from mixopt.corpus.token_shards import TokenWriter
 from mixopt.errors import ConfigError, CorpusError, MixoptError
 from mixopt.mixture import Mixture
-from mixopt.sweeps import Job, run_trials
+from mixopt.sweeps import Job, Means, run_trials
 from mixopt.testing import tiny_corpus
 from mixopt.trials import Pool, Training, Trial, simulated_target
 
@@ -263,4 +263,4 @@ def test_a_proxy_that_does_not_simulate_epochs_is_not_asked_to(text, tmp_path, m
     job = Job("unaware_proxy:Unaware", {}, text.path, training)
     trial = Trial("t", Mixture({"code": 0.5, "manual": 0.5}), seed=0)
     with pytest.raises(MixoptError, match="'unaware_proxy:Unaware' does not cut its domains to p"):
-        run_trials([trial], job, tmp_path / "trials", workers=1)
+        run_trials([trial], job, tmp_path / "trials", means=Means(workers=1))

@@ -1,0 +1,171 @@
+"""What an executor is: it trains groups of trials somewhere, and says what became of each.
+
+A sweep's owner (mixopt.sweeps.resumable) forms groups, hands them to an executor, keeps what it
+gives, and hands out again what has no result (mixopt.sweeps.attempts). So an executor may lose a
+group: it says so and goes on. It may also train a part of a group, where a place takes fewer trials
+than another one; what is left is handed out as a group of its own.
+
+An executor is a plug-in of the group `mixopt.executors`: a class that is called with a `Job`, a
+`Site` and the options under `sweep.options`, and used as a context manager. Leaving it ends what
+it started, unless it says that work goes on without its owner.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Protocol
+
+from mixopt.sweeps.messages import Fault
+from mixopt.sweeps.watch import PATIENCE
+from mixopt.system import Say, build_plugin, host_name, silent
+from mixopt.trials import Progress, Training, Trial, TrialResult
+
+RETRIES = 3  # times that a group whose place went away is handed out again
+
+
+@dataclass(frozen=True)
+class Job:
+    """What all groups of a sweep share.
+
+    Attributes:
+        proxy: Name of the proxy.
+        options: What it is made with.
+        corpus: The prepared corpus, as its owner sees it.
+        training: How all trials are trained.
+        corpus_hash: Which corpus it is (mixopt.corpus.corpus_hash): a worker refuses another one;
+            empty where that is not asked.
+        verify: Whether workers check the hashes of the shards too, since they may see other files
+            than the owner, who has checked its own.
+    """
+
+    proxy: str
+    options: dict[str, Any]
+    corpus: Path
+    training: Training
+    corpus_hash: str = ""
+    verify: bool = False
+
+
+@dataclass(frozen=True)
+class Site:
+    """Where a sweep is owned, and what its owner asks of an executor.
+
+    Attributes:
+        folder: The folder of the sweep's trials.
+        workers: How many groups train at once; as the executor finds when None.
+        patience: Seconds without a sign of life or progress after which a worker is killed.
+        gpus: GPUs of one worker; a fraction where the executor can share one. None is one, where
+            there are any.
+        nodes: Nodes of one worker, where the executor can give several.
+        retries: How often a group whose place went away is handed out again.
+        trust: Whether what is recorded in the run directory may be imported by those who work
+            there.
+        title: What the sweep is called.
+        say: Called with a line that its owner should read.
+    """
+
+    folder: Path
+    workers: int | None = None
+    patience: float = PATIENCE
+    gpus: float | None = None
+    nodes: int = 1
+    retries: int = RETRIES
+    trust: bool = False
+    title: str = "trials"
+    say: Say = silent
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where a group trains.
+
+    Attributes:
+        node: The host's name.
+        kind: The kind of device: a GPU's name, or `cpu`.
+        gpus: How many of them; 0 of `cpu`.
+    """
+
+    node: str = field(default_factory=host_name)
+    kind: str = "cpu"
+    gpus: float = 0.0
+
+
+@dataclass(frozen=True)
+class GroupOutcome:
+    """What became of a group.
+
+    Attributes:
+        group: Its number.
+        results: Those of its trials that have one, in the order of the group.
+        reason: Why the others have none; None where the place takes no more of them at once.
+        fault: What may be different another time: the worker `died`, `memory` was short, the place
+            was `lost`. None where the proxy itself gave the reason.
+        place: Where it was.
+        seconds: How long it was there.
+        trained: How many trials were trained together; all of them when None.
+    """
+
+    group: int
+    results: Sequence[TrialResult] = ()
+    reason: str | None = None
+    fault: Fault | None = None
+    place: Place = Place(node="")
+    seconds: float = 0.0
+    trained: int | None = None
+
+
+Report = Callable[[int, Progress, Place], None]
+
+
+class Executor(Protocol):
+    """Trains groups of trials; made as `factory(job, site, **options)`."""
+
+    @property
+    def workers(self) -> int:
+        """How many groups train at once, as far as is known; >= 1."""
+        ...
+
+    def group_size(self) -> int:
+        """Return how many trials the largest kind of place trains together; >= 1.
+
+        Raises:
+            MixoptError: The proxy cannot be built or refuses the corpus, or no place is reached.
+        """
+        ...
+
+    def run(self, groups: Mapping[int, Sequence[Trial]], report: Report) -> Iterator[GroupOutcome]:
+        """Train the groups.
+
+        Args:
+            groups: Trials by the number of their group. Between two outcomes more may be added;
+                they are trained as well.
+            report: Called, from any thread, with a group's progress and where it is.
+
+        Yields:
+            One outcome for each group, as it ends.
+
+        Raises:
+            MixoptError: Nothing more can be trained; finished groups have been yielded.
+        """
+        ...
+
+    def __enter__(self) -> Executor:
+        """Begin."""
+        ...
+
+    def __exit__(self, *_: object) -> None:
+        """End what was started."""
+        ...
+
+
+def make_executor(name: str, options: Mapping[str, Any], job: Job, site: Site) -> Executor:
+    """Load the executor `name` and make it.
+
+    Raises:
+        PluginError: There is no such executor, or a package that it needs is absent.
+        ConfigError: An option that it does not have or refuses.
+    """
+    executor: Executor = build_plugin("executor", name, options, {"job": job, "site": site})
+    return executor
