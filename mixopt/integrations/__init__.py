@@ -1,6 +1,7 @@
-"""The loader and the online driver inside other people's frameworks.
+"""The loader and the online driver inside other people's frameworks, and mixtures in their form.
 
 Each module needs its framework: transformers' Trainer, Lightning, torch.distributed.checkpoint.
+`exports` writes and reads configurations of trainers and needs none of them.
 """
 
 from __future__ import annotations
@@ -11,6 +12,12 @@ from mixopt.system.lazy_names import lazy_names
 
 if TYPE_CHECKING:
     from mixopt.integrations.dcp import MixtureState as MixtureState
+    from mixopt.integrations.exports import (
+        EXPORT_TOOLS as EXPORT_TOOLS,
+        ExportTool as ExportTool,
+        export_mixture as export_mixture,
+        import_mixture as import_mixture,
+    )
     from mixopt.integrations.hf_online import OnlineTrainer as OnlineTrainer
     from mixopt.integrations.hf_trainer import MixtureTrainer as MixtureTrainer
     from mixopt.integrations.lightning import MixtureDataModule as MixtureDataModule
@@ -19,6 +26,7 @@ else:
         __name__,
         {
             "dcp": ["MixtureState"],
+            "exports": ["EXPORT_TOOLS", "ExportTool", "export_mixture", "import_mixture"],
             "hf_online": ["OnlineTrainer"],
             "hf_trainer": ["MixtureTrainer"],
             "lightning": ["MixtureDataModule"],
