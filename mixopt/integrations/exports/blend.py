@@ -2,7 +2,7 @@
 
 `get_blend_from_list` of megatron.core.datasets.utils takes a list of even length whose every second
 element, from the first, is a number; else the whole list is paths without weights. It strips
-spaces around a path.
+spaces around a path. What reads a path may change it: it is refused here.
 """
 
 from __future__ import annotations
@@ -38,6 +38,21 @@ def check_stripped(entry: Entry, facts: Facts) -> None:
                 f"{facts.tool}: strips the spaces around {path!r} of domain {entry.domain!r}; give"
                 " another path with --paths"
             )
+
+
+def check_no_interpolation(entries: Sequence[Entry], facts: Facts) -> None:
+    """Check that no path is taken for a variable by what reads the YAML (OmegaConf and others).
+
+    Raises:
+        ConfigError: A path has `${`.
+    """
+    for entry in entries:
+        for text in (entry.label, *entry.paths):
+            if "${" in text:
+                raise ConfigError(
+                    f"{facts.tool}: reads ${{...}} in {text!r} of domain {entry.domain!r} as a"
+                    " variable; give another path with --paths"
+                )
 
 
 def found_in_blend(blend: Sequence[Any], where: str) -> list[Weighed]:

@@ -36,8 +36,12 @@ def shares_of(tool: ExportTool, found: Sequence[Weighed], facts: Facts) -> dict[
         MixtureError: Nothing is there, a weight is none, or names are not clear.
     """
     parts: dict[str, list[float]] = {}
-    for domain, amount in zip(named_domains(tool, found, facts), found, strict=True):
-        parts.setdefault(domain, []).append(checked_amount(tool, domain, amount.amount))
+    for domain, one in zip(named_domains(tool, found, facts), found, strict=True):
+        amount = checked_amount(tool, domain, one.amount)
+        if one.passes:
+            pieces = len(facts.places(domain)) if tool.single_path and tool.unit.divides else 1
+            amount += one.passes * tool.unit.whole(domain, facts) / pieces
+        parts.setdefault(domain, []).append(amount)
     amounts = {
         name: math.fsum(values) / (1 if tool.unit.divides else len(values))
         for name, values in parts.items()

@@ -44,10 +44,12 @@ class Weighed:
     Attributes:
         names: Its name or paths, as the fragment has them.
         amount: In the tool's unit.
+        passes: How often it has all of the source on top of that.
     """
 
     names: tuple[str, ...]
     amount: float
+    passes: float = 0.0
 
 
 Write = Callable[[Sequence[Entry], Sequence[str], Facts], str]
@@ -92,7 +94,7 @@ class ExportTool:
             divided: Whether a domain has several entries.
         """
         lines = [
-            f"Mixture for {self.title} (looked at version {self.version}), {self.place}.",
+            f"Mixture for {self.title} (checked with {self.version}): {self.place}.",
             f"Unit: {self.unit.meaning}.",
             f"Use: {self.command}",
             *self.notes,

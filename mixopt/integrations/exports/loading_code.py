@@ -33,7 +33,7 @@ def loading_call(entry: Entry, facts: Facts) -> str:
     Raises:
         ConfigError: Several paths whose suffix says not what they are.
     """
-    builder = _builder(entry.paths[0])
+    builder = builder_of(entry.paths[0])
     if builder is not None:
         files = list(entry.paths)
         return f'load_dataset("{builder}", data_files={files!r}, split="train", streaming=True)'
@@ -43,6 +43,13 @@ def loading_call(entry: Entry, facts: Facts) -> str:
             f" one folder, or files that end with {', '.join(_BUILDERS)}"
         )
     return f'load_dataset({entry.paths[0]!r}, split="train", streaming=True)'
+
+
+def builder_of(path: str) -> str | None:
+    """Return the builder of `datasets` for a file, by its suffix; None for a folder or a name."""
+    suffixes: Sequence[str] = PurePosixPath(path).suffixes
+    last = next((suffix for suffix in reversed(suffixes) if suffix not in _PACKED), "")
+    return _BUILDERS.get(last)
 
 
 def parsed(text: str, where: str) -> ast.Module:
@@ -154,9 +161,3 @@ def _source(node: ast.expr, tree: ast.Module) -> tuple[str, ...]:
     value = assigned(node.id, tree) if isinstance(node, ast.Name) else node
     loads = [] if value is None else list(calls(value, "load_dataset"))
     return (loaded_from(loads[0], tree) if loads else ()) or name or (ast.unparse(node),)
-
-
-def _builder(path: str) -> str | None:
-    suffixes: Sequence[str] = PurePosixPath(path).suffixes
-    last = next((suffix for suffix in reversed(suffixes) if suffix not in _PACKED), "")
-    return _BUILDERS.get(last)

@@ -4,7 +4,8 @@ With share w, T tokens in the run, I tokens in the domain and s tokens in a samp
 
     sequences   w                  sequences of one length are drawn
     samples     w / s, normalised  documents or rows are drawn, which differ in length
-    counts      w T / s            so many rows of each domain
+    counts      w T / s            so many samples of each domain
+    rows        w T / s            the same, as passes over its I / s rows and a slice of them
     epochs      w T / I            so many passes over each domain
 """
 
@@ -40,6 +41,10 @@ class WeightUnit(ABC):
     def tokens(self, domain: str, amount: float, facts: Facts) -> float:
         """Return what is in proportion to the tokens of one domain, from its amount."""
 
+    def whole(self, domain: str, facts: Facts) -> float:
+        """Return the amount of one pass over a domain, for units that count."""
+        return 1.0
+
     def amounts(self, shares: Mapping[str, float], facts: Facts) -> dict[str, float]:
         """Return the amount of each domain.
 
@@ -72,7 +77,7 @@ class Samples(WeightUnit):
 
     name = "share of samples"
     meaning = "the probability of drawing a sample (the share of the tokens / tokens of a sample)"
-    needs = ("--sample-tokens",)
+    needs: tuple[str, ...] = ("--sample-tokens",)
 
     def amount(self, domain: str, share: float, facts: Facts) -> float:
         """Return what is in proportion to the probability of a sample."""
@@ -94,7 +99,7 @@ class Counts(WeightUnit):
 
     name = "samples"
     meaning = "how many samples are taken (the share of the tokens x tokens / tokens of a sample)"
-    needs = ("--tokens", "--sample-tokens")
+    needs: tuple[str, ...] = ("--tokens", "--sample-tokens")
 
     def amount(self, domain: str, share: float, facts: Facts) -> float:
         """Return the number of samples."""
@@ -104,13 +109,25 @@ class Counts(WeightUnit):
         """Return the tokens of so many samples."""
         return amount * facts.sample(domain)
 
+    def whole(self, domain: str, facts: Facts) -> float:
+        """Return how many samples the domain has."""
+        return facts.size(domain) / facts.sample(domain)
+
+
+class RowSlices(Counts):
+    """Whole samples, written as passes over all of a domain and a slice of it."""
+
+    name = "passes and rows"
+    meaning = "passes over all rows of the domain, and a slice of so many rows"
+    needs: tuple[str, ...] = ("--tokens", "--inventory", "--sample-tokens")
+
 
 class Epochs(WeightUnit):
     """Passes over each domain."""
 
     name = "epochs"
     meaning = "the passes over the domain (the share of the tokens x tokens / the domain's tokens)"
-    needs = ("--tokens", "--inventory")
+    needs: tuple[str, ...] = ("--tokens", "--inventory")
     divides = False
 
     def amount(self, domain: str, share: float, facts: Facts) -> float:

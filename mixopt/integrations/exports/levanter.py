@@ -1,0 +1,69 @@
+"""Levanter (Marin): YAML with `data.components` and `data.train_weights`.
+
+Weights are probabilities of packed sequences, and components have names, so that the names of
+domains come back as they are. Older versions call the components `configs`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from mixopt.errors import ConfigError, MixtureError
+from mixopt.integrations.exports.export_tool import Entry, ExportTool, Weighed
+from mixopt.integrations.exports.facts import Facts
+from mixopt.integrations.exports.loading_code import builder_of
+from mixopt.integrations.exports.units import Sequences
+from mixopt.integrations.exports.yaml_fragment import missing, part, read_mapping, yaml_fragment
+
+
+def _write(entries: Sequence[Entry], header: Sequence[str], facts: Facts) -> str:
+    data = {
+        "components": {entry.domain: _component(entry, facts) for entry in entries},
+        "train_weights": {entry.domain: entry.amount for entry in entries},
+    }
+    return yaml_fragment(header, {"data": data})
+
+
+def _component(entry: Entry, facts: Facts) -> dict[str, Any]:
+    """Return where a component is: files of text, or a cache of tokens."""
+    if entry.named or builder_of(entry.paths[0]) is not None:
+        return {"source": {"type": "url", "train_urls": list(entry.paths)}}
+    if len(entry.paths) > 1:
+        raise ConfigError(
+            f"{facts.tool}: domain {entry.domain!r}: {entry.paths[0]!r} is taken for a cache of"
+            " tokens, of which there is one; give one, or files of text such as .jsonl"
+        )
+    return {"cache_dir": entry.paths[0]}
+
+
+def _read(text: str, facts: Facts) -> list[Weighed]:
+    content = read_mapping(text, facts.tool)
+    weights = part(content, "data", "train_weights") or part(content, "train_weights")
+    if isinstance(weights, list):
+        weights = _only_stage(weights, facts.tool)
+    if not isinstance(weights, dict):
+        raise missing(facts.tool, "data.train_weights with a weight for each component")
+    return [Weighed((str(name),), weight) for name, weight in weights.items()]
+
+
+def _only_stage(stages: list[Any], where: str) -> Any:
+    if len(stages) != 1 or not isinstance(stages[0], list) or len(stages[0]) != 2:
+        raise MixtureError(
+            f"{where}: data.train_weights has {len(stages)} stages; one mixture is read, so keep"
+            " the stage that is meant"
+        )
+    return stages[0][1]
+
+
+LEVANTER = ExportTool(
+    name="levanter",
+    title="Levanter",
+    version="marin-levanter 0.2.20",
+    unit=Sequences(),
+    place="YAML, `data.train_weights`",
+    command="python -m levanter.main.train_lm --config_path FILE",
+    write=_write,
+    read=_read,
+    takes_zero=True,
+)
