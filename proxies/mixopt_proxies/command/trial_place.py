@@ -34,6 +34,7 @@ from mixopt.trials import Training, Trial
 
 ATTEMPTS, DONE, LOG = "attempts.json", "done.json", "log.txt"
 MIXTURE, TRIAL = "mixture.yaml", "trial.json"
+GIVEN = (LOG, MIXTURE, TRIAL)  # to every attempt
 _MOST_ATTEMPTS = 10_000
 
 

@@ -23,7 +23,7 @@ from mixopt_proxies.command.result_checks import foreign_result, old_result
 from mixopt_proxies.command.results import LoggedValues, find_result, read_result
 from mixopt_proxies.command.supervised_command import EndedCommand, last_line, run_supervised
 from mixopt_proxies.command.trial_losses import LossNames, divergence, losses_of
-from mixopt_proxies.command.trial_place import LOG, EndedAttempt, TrialPlace, write_inputs
+from mixopt_proxies.command.trial_place import GIVEN, LOG, EndedAttempt, TrialPlace, write_inputs
 
 _GPUS = ("CUDA_VISIBLE_DEVICES", "HIP_VISIBLE_DEVICES", "ROCR_VISIBLE_DEVICES")
 WriteMixture = Callable[[Path, Trial], Path]
@@ -123,8 +123,7 @@ class TrialRun:
         }
 
     def _told(self, fault: str, folder: Path, number: int) -> str:
-        said = last_line(folder / LOG)
-        words = f" (last line: {said})" if said else ""
+        words = _last_words(folder / LOG)
         return f"the command {fault}{words}; see {self._place.path.name}/attempt-{number}/{LOG}"
 
     def _read(self, folder: Path, seconds: float, started: float) -> TrialResult:
@@ -135,10 +134,10 @@ class TrialRun:
                 self._place.finish(folder, files, seconds)
             return self._with_losses(values, seconds)
         except (MixoptError, OSError) as error:
-            return self._ended("failed", str(error), seconds)
+            return self._ended("failed", f"{error}{_last_words(folder / LOG)}", seconds)
 
     def _values_of(self, folder: Path, started: float) -> tuple[list[Path], LoggedValues]:
-        files = find_result(folder, self._command.result)
+        files = find_result(folder, self._command.result, GIVEN)
         values = read_result(folder, files)
         fault = old_result(files, started) or foreign_result(values, self._trial, folder)
         if fault is not None:
@@ -175,6 +174,11 @@ def visible_gpus(environment: Mapping[str, str]) -> int:
     """Count the GPUs that this process was given; 0 where none was named."""
     given = next((environment[name] for name in _GPUS if environment.get(name)), "")
     return len([name for name in given.split(",") if name.strip() not in ("", "-1")])
+
+
+def _last_words(log: Path) -> str:
+    said = last_line(log)
+    return f" (last line: {said})" if said else ""
 
 
 def _whole(value: object) -> int:

@@ -17,7 +17,7 @@ does with those of one folder.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from pathlib import Path
 
 from mixopt.errors import RunError, did_you_mean
@@ -46,12 +46,13 @@ KINDS = "JSON, JSONL, CSV, event files of TensorBoard, a W&B or MLflow run"
 _MOST_LISTED = 8  # files that an error names
 
 
-def find_result(folder: Path, result: str) -> list[Path]:
+def find_result(folder: Path, result: str, given: Collection[str] = ()) -> list[Path]:
     """Return the files and folders of a trial that `result` names, sorted.
 
     Args:
         folder: Where the command ran.
         result: A path in it, or a glob.
+        given: Files that were there before.
 
     Raises:
         RunError: There is none, or one leads out of the folder.
@@ -59,8 +60,9 @@ def find_result(folder: Path, result: str) -> list[Path]:
     exact = folder / result
     found = [exact] if exact.exists() else sorted(folder.glob(result))
     if not found:
-        there = [path.relative_to(folder).as_posix() for path in _files(folder)]
-        near = did_you_mean(result, there[:_MOST_LISTED]) if there else "; it wrote nothing"
+        written = [path.relative_to(folder).as_posix() for path in _files(folder)]
+        there = [name for name in written if name not in given][:_MOST_LISTED]
+        near = did_you_mean(result, there) if there else "; it wrote nothing there"
         raise RunError(f"{folder}: the command wrote no {result!r}{near}")
     return [inside(folder, path.relative_to(folder).as_posix(), RunError) for path in found]
 
