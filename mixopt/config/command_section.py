@@ -13,6 +13,7 @@ from pydantic import Field
 
 from mixopt.config.durations import Duration
 from mixopt.config.section import Section
+from mixopt.errors import did_you_mean
 
 COMMAND = "command"
 
@@ -95,5 +96,5 @@ def command_faults(
         if domain not in known:
             yield (
                 ("proxy", "losses", domain),
-                f"unknown evaluation domain; known: {', '.join(known)}",
+                f"unknown evaluation domain {domain!r}{did_you_mean(domain, known)}",
             )

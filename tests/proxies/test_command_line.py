@@ -4,9 +4,9 @@ import sys
 
 import pytest
 from hypothesis import given, strategies as st
+from mixopt_proxies.command.command_line import PLACEHOLDERS, CommandLine
 
 from mixopt.errors import ConfigError
-from mixopt_proxies.command.command_line import PLACEHOLDERS, CommandLine
 
 VALUES = {name: f"<{name}>" for name in PLACEHOLDERS}
 
@@ -41,9 +41,15 @@ def test_a_word_is_filled_in_or_refused_and_never_half_of_both(word):
     [
         ("", "proxy.run: is empty"),
         ("train 'a", "proxy.run: cannot be split into words: No closing quotation"),
-        ("train {sed}", r"unknown placeholder '\{sed\}'; did you mean 'seed'\?; known: \{mixture\},"),
+        (
+            "train {sed}",
+            r"unknown placeholder '\{sed\}'; did you mean 'seed'\?; known: \{mixture\},",
+        ),
         ("train {x", r"a single '\{' in '\{x'; a brace is '\{\{'"),
-        ("train > log", "proxy.run: '>' is for a shell, and none reads this command; write bash -c"),
+        (
+            "train > log",
+            "proxy.run: '>' is for a shell, and none reads this command; write bash -c",
+        ),
         ("cd x && train", "'&&' is for a shell"),
     ],
 )

@@ -9,13 +9,13 @@ import time
 from pathlib import Path
 
 import pytest
+from mixopt_proxies.command import CommandProxy, supervised_command
 from own_trainers import GOOD, TRIAL, WRITE_GOOD, attempts, script, trained
 
 from mixopt.errors import ConfigError
 from mixopt.mixture import Mixture
 from mixopt.testing._tiny_corpus import tiny_corpus
 from mixopt.trials import Training, Trial
-from mixopt_proxies.command import CommandProxy, supervised_command
 
 
 @pytest.fixture(scope="module")
@@ -292,8 +292,6 @@ def test_a_result_may_say_what_is_right(corpus, files, tmp_path):
     assert (result.status, result.tokens, result.parameters) == ("finished", 990, 1234)
 
 
-
-
 def counted(tmp_path: Path) -> tuple[list[str], Path]:
     count = tmp_path / "count"
     return script(tmp_path, f"open({str(count)!r}, 'a').write('x'); {WRITE_GOOD}"), count
@@ -342,7 +340,9 @@ def test_a_result_that_was_changed_is_made_again(corpus, files, tmp_path):
 def test_the_size_of_a_group_checks_what_shows_before_a_trial(corpus):
     training = Training(1_000)
     assert CommandProxy([sys.executable], "m.json").group_size(corpus, training) == 1
-    with pytest.raises(ConfigError, match=r"proxy.losses: unknown evaluation domain 'cod'; did you"):
+    with pytest.raises(
+        ConfigError, match=r"proxy.losses: unknown evaluation domain 'cod'; did you"
+    ):
         CommandProxy([sys.executable], "m.json", {"cod": "x"}).group_size(corpus, training)
     with pytest.raises(ConfigError, match=r"proxy.folder: /no/such: no such folder"):
         CommandProxy([sys.executable], "m.json", folder="/no/such").group_size(corpus, training)
@@ -364,5 +364,7 @@ def test_options_that_cannot_be_right_are_refused(options, message):
 
 def test_the_proxy_loads_no_torch():
     code = "import sys; from mixopt_proxies.command import CommandProxy; CommandProxy('a', 'b');"
-    ended = subprocess.run([sys.executable, "-c", f"{code} sys.exit('torch' in sys.modules)"])
+    ended = subprocess.run(
+        [sys.executable, "-c", f"{code} sys.exit('torch' in sys.modules)"], check=False
+    )
     assert ended.returncode == 0

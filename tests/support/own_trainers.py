@@ -9,10 +9,11 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from mixopt_proxies.command import CommandProxy
+
 from mixopt.corpus import Corpus
 from mixopt.mixture import Mixture
 from mixopt.trials import Progress, Training, Trial, TrialResult
-from mixopt_proxies.command import CommandProxy
 
 TRIAL = Trial("t0001", Mixture({"code": 0.75, "manual": 0.25}), seed=5)
 GOOD = {"code": 2.0, "manual": 3.0, "other_code": 2.5}
