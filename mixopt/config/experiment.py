@@ -10,6 +10,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
+from mixopt.config.command_section import CommandFields
 from mixopt.config.constraints_section import ConstraintsConfig
 from mixopt.config.corpus_section import CorpusConfig, SourceConfig
 from mixopt.config.design_section import DesignConfig
@@ -20,10 +21,10 @@ from mixopt.config.validation_section import ValidateConfig
 from mixopt.system import ServerUri
 
 
-class ProxyConfig(Section):
-    """What is trained on each mixture."""
+class ProxyConfig(CommandFields):
+    """What is trained on each mixture; fields of CommandFields are for `name: command`."""
 
-    name: str = Field("decoder", description="decoder, ngram, or package.module:Name")
+    name: str = Field("decoder", description="decoder, ngram, command, or package.module:Name")
     tokens: Positive = Field(1_000_000, description="training tokens of one trial")
     eval_every: Count = Field(0, description="tokens between evaluations; 0: end")
     eval_tokens: Positive = Field(65_536, description="held-out tokens of each evaluation domain")
@@ -35,6 +36,11 @@ class ProxyConfig(Section):
         "auto", pattern=r"^(auto|cpu|cuda(:\d+)?)$", description="auto, cpu, cuda, cuda:1"
     )
     options: dict[str, Any] = Field(default_factory=dict, description="passed to the proxy")
+
+    @property
+    def all_options(self) -> dict[str, Any]:
+        """What the proxy is made with."""
+        return self.options | self.command_fields
 
 
 class SweepConfig(Section):

@@ -9,6 +9,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
+from mixopt.config.command_section import command_faults
 from mixopt.config.experiment import Config
 from mixopt.config.loss_choice import objective_faults
 from mixopt.config.stated_sizes import size_faults, with_stated_sizes
@@ -110,6 +111,7 @@ def _inconsistencies(config: Config, trust: Trust) -> Iterable[tuple[Location, s
     if config.objective.leave_out == "noise" and config.design.replicates == 0:
         message = "noise is known from replicates, and design.replicates is 0; raise it to 2 or"
         yield ("objective", "leave_out"), f"{message} more, or leave this out"
+    yield from command_faults(config.proxy.name, config.proxy, config.proxy.options, both)
     yield from _simulated_epochs(config)
     yield from _baselines(config)
     yield from _without_gradient(config, trust)

@@ -136,7 +136,7 @@ def _proxy(config: Config, trust: Trust, problems: list[MixoptError]) -> Proxy |
     if ":" in name and not (trust if isinstance(trust, bool) else name in trust):
         return None
     try:
-        proxy = make_proxy(name, dict(config.proxy.options))
+        proxy = make_proxy(name, config.proxy.all_options)
         able = getattr(load_plugin("proxy", name), "simulates_epochs", False)
         if config.proxy.simulate_epochs and not able:
             raise ConfigError(
@@ -248,10 +248,10 @@ def _costs(
     parts = training_parts(config)
     parameters = None if proxy is None else proxy_parameters(proxy, sizes.vocab_size)
     rate: float | None = None
-    if probe and proxy is not None:
+    if probe and proxy is not None and getattr(proxy, "is_probed", True):
         asked = config.proxy
         training = Training(asked.tokens, eval_tokens=asked.eval_tokens, device=asked.device)
-        speed = measured_speed(asked.name, dict(asked.options), sizes.vocab_size, training)
+        speed = measured_speed(asked.name, asked.all_options, sizes.vocab_size, training)
         rate, parameters = speed.tokens_per_second, parameters or speed.parameters
     written = written_bytes(config, parts, sizes.sample, sizes.vocab_size)
     return Costs(parts, parameters, rate, workers, written)

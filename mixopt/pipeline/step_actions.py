@@ -208,7 +208,7 @@ def _job(run: Run, tokens: int) -> Job:
         inventory=None if target is None else run.inventory,
     )
     corpus = run.path / "corpus"
-    return Job(proxy.name, dict(proxy.options), corpus, training, corpus_hash(corpus))
+    return Job(proxy.name, proxy.all_options, corpus, training, corpus_hash(corpus))
 
 
 def _keep_results(

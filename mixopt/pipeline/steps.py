@@ -187,8 +187,9 @@ class _Request:
     ) -> _Request:
         """Read a configuration.
 
-        A user's own names the code that it trusts. One that is the record in the run directory
-        itself may be somebody else's: only entry points are taken from it, unless it is trusted.
+        A user's own names the code that it trusts, and the command. One that is the record in the
+        run directory itself may be somebody else's: only entry points are taken from it, unless it
+        is trusted.
         """
         from mixopt.config import load_config, plugins_named, with_stated_sizes
 
@@ -204,7 +205,8 @@ class _Request:
         if recorded:
             for kind, name in named:
                 check_trusted(kind, name, source, trust)
-        return cls(config, source, out, trust or frozenset(name for _, name in named))
+        own = [] if recorded or config.proxy.command_text is None else [config.proxy.command_text]
+        return cls(config, source, out, trust or frozenset((*(name for _, name in named), *own)))
 
     def open(self, redo: str | None, say: Say) -> Run:
         """Open or make the run directory."""
@@ -227,6 +229,7 @@ def _checked_before(asked: _Request) -> list[str]:
     recorded = run.manifest.steps.get(VALIDATE.name)
     if recorded is not None and recorded.fingerprint == run.fingerprint(VALIDATE.name):
         return []
+    run.check_trusted_command()
     found = check_experiment(asked.config, out=asked.out, source=asked.source, trust=asked.trust)
     found.refuse()
     return short_lines(found, asked.out)
@@ -263,6 +266,8 @@ def _do(run: Run, step: Step, tracker: Tracker, say: Say) -> None:
     for before in steps_before(step)[-1:]:
         run.require(before.name)
     run.check_before(step.name)
+    if step.trains:
+        run.check_trusted_command()
     run.begin(step.name)
     start = time.monotonic()
     with tracked(run, step, tracker):

@@ -31,7 +31,7 @@ from mixopt.run_directory.step import (
 )
 from mixopt.run_directory.step_fingerprints import step_differences, step_fingerprints
 from mixopt.run_directory.step_records import PROPOSAL, Manifest
-from mixopt.system import Trust, git_commit, read_yaml
+from mixopt.system import Trust, check_trusted_command, git_commit, read_yaml
 
 if TYPE_CHECKING:
     from mixopt.config import Config
@@ -278,6 +278,16 @@ class Run:
             from mixopt.corpus import Corpus
 
             Corpus.open(self.path / "corpus")
+
+    def check_trusted_command(self) -> None:
+        """Check that the command that trains the trials, if one does, may be run.
+
+        Raises:
+            PluginError: The directory's record names it, and is not trusted.
+        """
+        command = self.config.proxy.command_text
+        if command is not None:
+            check_trusted_command(command, self.source or str(self.path), self.trust)
 
     def discard(self, first: str, *, keep: Sequence[str] = (), only: bool = False) -> None:
         """Delete the outputs of a step, and of those after it unless `only`.

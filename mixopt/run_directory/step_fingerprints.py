@@ -3,7 +3,8 @@
 A step's fingerprint is a hash of the sections of the configuration that it depends on and of the
 step before it, so that a change of the objective does not invalidate the trials. The sizes that
 `corpus` states of whole domains are a section of their own: the design depends on them, and what is
-prepared does not.
+prepared does not. How long a trial's command may take and how often it is run again makes no
+result another one, so that these two may change.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from mixopt.run_directory.step import STEPS, Step, steps_before
 
 FORMAT = "mixopt/1"
 SIZES = "sizes"
+PATIENCE = ("timeout", "retries")  # of a command that trains the trials
 
 
 def step_fingerprints(content: Mapping[str, Any]) -> dict[str, str]:
@@ -59,7 +61,11 @@ def differences(before: Any, now: Any, name: str = "") -> list[tuple[str, Any, A
 
 
 def _with_sizes_apart(content: Mapping[str, Any]) -> dict[str, Any]:
-    """Move the sizes that are stated of domains out of `corpus`."""
+    """Move the sizes that are stated of domains out of `corpus`; leave patience out."""
+    proxy = content.get("proxy")
+    if isinstance(proxy, dict):
+        kept = {name: value for name, value in proxy.items() if name not in PATIENCE}
+        content = {**content, "proxy": kept}
     corpus = content.get("corpus")
     domains = corpus.get("domains") if isinstance(corpus, dict) else None
     if not isinstance(corpus, dict) or not isinstance(domains, dict):

@@ -71,6 +71,7 @@ if TYPE_CHECKING:
         Trust as Trust,
         build_plugin as build_plugin,
         check_trusted as check_trusted,
+        check_trusted_command as check_trusted_command,
         load_plugin as load_plugin,
         plugin_names as plugin_names,
     )
@@ -169,6 +170,7 @@ else:
                 "Trust",
                 "build_plugin",
                 "check_trusted",
+                "check_trusted_command",
                 "load_plugin",
                 "plugin_names",
             ],

@@ -4,8 +4,8 @@ A plug-in is a class behind an entry point in one of five groups; `package.modul
 works anywhere a name does. Two plug-ins of one name is an error that lists both.
 
 A path is code that Python imports. It is taken from what a user wrote; one that a run directory
-records needs the user's trust (`check_trusted`). What is found must have the methods of its
-contract, and is never called to find out.
+records needs the user's trust (`check_trusted`), and so does a command (`check_trusted_command`).
+What is found must have the methods of its contract, and is never called to find out.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from importlib.metadata import EntryPoint, entry_points
 from typing import Any, Literal, Unpack, get_args, get_origin, get_type_hints
 
 from mixopt.errors import ConfigError, PluginError, did_you_mean
+from mixopt.system.names import shown_name
 
 PluginKind = Literal["proxy", "regressor", "estimator", "model", "executor"]
 Trust = bool | Collection[str]
@@ -94,6 +95,24 @@ def check_trusted(kind: PluginKind, name: str, where: str, trust: Trust) -> None
             f"{where}: names the {kind} {name!r}: Python would import {module!r} and run its code"
             f" to get {attribute!r}; if you trust whoever made this directory, add --trust"
             " (in Python trust=True)"
+        )
+
+
+def check_trusted_command(command: str, where: str, trust: Trust) -> None:
+    """Check that a command that a file records may be run.
+
+    Args:
+        command: What would be run, as one text.
+        where: The file, for the message.
+        trust: Whether the file's maker is trusted, or the commands that are.
+
+    Raises:
+        PluginError: It is not trusted.
+    """
+    if not (trust if isinstance(trust, bool) else command in trust):
+        raise PluginError(
+            f"{where}: proxy.run: {shown_name(command)} would be run for each trial; if you trust"
+            " whoever made this directory, add --trust (in Python trust=True)"
         )
 
 

@@ -1,0 +1,81 @@
+"""Whether a result is that of this trial and of this attempt.
+
+A trainer that ignores `{seed}`, a path that two trials share, or a copy of an older run would give
+every trial the same losses, and nobody would notice.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from mixopt.trials import Trial
+from mixopt_proxies.command.results import LoggedValues
+
+COARSE = 2.0  # seconds: time stamps of some network file systems are no finer
+_FINGERPRINT = re.compile(r"[0-9a-f]{12}")
+_WEIGHT_TOLERANCE = 1e-3  # of weights that a trainer has rounded
+
+
+def foreign_result(values: LoggedValues, trial: Trial, folder: Path) -> str | None:
+    """Say in what a result names another trial; None where it names this one, or none.
+
+    Args:
+        values: The result.
+        trial: The trial that it should be of.
+        folder: That of the attempt.
+    """
+    said = values.said
+    if str(said.get("trial", trial.name)) != trial.name:
+        return f"is of trial {said['trial']!r}, not of {trial.name!r}"
+    if not _is_seed(said.get("seed", trial.seed), trial.seed):
+        hint = "pass {seed} to the trainer, or write its own seed under another name"
+        return f"has seed {said['seed']!r}, and the trial has {trial.seed}; {hint}"
+    if not _is_mixture(said.get("mixture"), trial, folder):
+        shown = str(said["mixture"])[:80]
+        return f"is of another mixture ({shown}), not of {trial.mixture.fingerprint}"
+    return None
+
+
+def old_result(files: Iterable[Path], started: float) -> str | None:
+    """Say that a result was written before an attempt began; None where it was not."""
+    every = [inner for path in files for inner in (path.rglob("*") if path.is_dir() else [path])]
+    newest = max((path.stat().st_mtime for path in every if path.is_file()), default=started)
+    if newest >= started - COARSE:
+        return None
+    return (
+        f"is {started - newest:.0f} s older than the attempt that should have written it; is it a"
+        " copy of another run?"
+    )
+
+
+def _is_seed(said: Any, seed: int) -> bool:
+    try:
+        return int(said) == seed
+    except (TypeError, ValueError, OverflowError):
+        return str(said) == str(seed)
+
+
+def _is_mixture(said: Any, trial: Trial, folder: Path) -> bool:
+    if isinstance(said, Mapping):
+        return _are_weights(said, trial)
+    text = str(said)
+    if _FINGERPRINT.fullmatch(text):
+        return text == trial.mixture.fingerprint
+    path = Path(text)  # a trainer that logs its arguments says where its mixture was
+    if path.is_absolute() and path.parent.name.startswith("attempt-"):
+        return path.resolve().is_relative_to(folder.resolve())
+    return True
+
+
+def _are_weights(said: Mapping[str, Any], trial: Trial) -> bool:
+    weights = dict(trial.mixture)
+    try:
+        return all(
+            abs(float(said.get(name, 0.0)) - weights.get(name, 0.0)) <= _WEIGHT_TOLERANCE
+            for name in {*said, *weights}
+        )
+    except (TypeError, ValueError):
+        return False

@@ -1,0 +1,169 @@
+"""From what a trainer logged to a trial's losses by evaluation domain, in both units.
+
+Each domain has a name in the result: its own, what a pattern such as `eval/{domain}/loss` gives,
+or what a mapping says. A glob that matches several names is their mean, since one domain may be
+measured by several tasks.
+"""
+
+from __future__ import annotations
+
+import difflib
+import glob
+import math
+from collections.abc import Iterable, Mapping, Sequence
+
+from mixopt.corpus import Corpus
+from mixopt.errors import ConfigError, RunError, did_you_mean
+from mixopt.system import chosen
+from mixopt.trials import LARGEST_LOSS, Losses
+from mixopt_proxies.command.results import LoggedPoint, LoggedValues
+
+UNITS = ("nats_per_token", "bits_per_byte")
+_NEAREST = 3  # names that an error suggests
+_DOMAIN = "{domain}"
+
+
+class LossNames:
+    """Which names of a result are the losses of which domain."""
+
+    def __init__(self, losses: str | Mapping[str, str] | None) -> None:
+        """Take `proxy.losses`.
+
+        Args:
+            losses: A pattern for all domains, a name or a glob for each, or None for each
+                domain's own name.
+
+        Raises:
+            ConfigError: One pattern for all has no `{domain}`, so that all would be one loss.
+        """
+        self._all = losses if isinstance(losses, str) else _DOMAIN
+        self._of = {} if losses is None or isinstance(losses, str) else dict(losses)
+        if _DOMAIN not in self._all:
+            raise ConfigError(
+                f"proxy.losses: {losses!r} gives every domain the same loss; write {_DOMAIN} where"
+                " its name is"
+            )
+
+    def check(self, domains: Sequence[str]) -> None:
+        """Check that no other domain than those of the corpus is named.
+
+        Raises:
+            ConfigError: One is.
+        """
+        for name in self._of:
+            if name not in domains:
+                near = did_you_mean(name, domains)
+                raise ConfigError(f"proxy.losses: unknown evaluation domain {name!r}{near}")
+
+    def found(self, domain: str, names: Sequence[str], result: str) -> tuple[str, ...]:
+        """Return the names that are a domain's losses.
+
+        Raises:
+            RunError: There is none, with the nearest names that there are.
+        """
+        template = self._of.get(domain, self._all)
+        plain = template.replace(_DOMAIN, domain)
+        if plain in names:
+            return (plain,)
+        matched = chosen(template.replace(_DOMAIN, glob.escape(domain)), names)
+        if matched:
+            return matched
+        near = ", ".join(repr(name) for name in _nearest(plain, domain, names))
+        hint = f"the nearest are {near}" if near else "it has no numbers at all"
+        raise RunError(
+            f"{result}: has no loss of {domain!r}: no {plain!r}; {hint}; see proxy.losses"
+        )
+
+
+def losses_of(
+    values: LoggedValues, names: LossNames, corpus: Corpus, *, tokens: int, unit: str, result: str
+) -> tuple[Losses, tuple[Losses, ...]]:
+    """Return the last losses, and the curve that leads to them.
+
+    Args:
+        values: What was logged.
+        names: Which of it are losses.
+        corpus: Its evaluation domains; their held-out tokens and bytes make the other unit.
+        tokens: That the last losses are after.
+        unit: Of what was logged.
+        result: The file, for errors.
+
+    Raises:
+        RunError: A domain has no loss.
+    """
+    known = list(values.series)
+    series = {
+        domain: [values.series[name] for name in names.found(domain, known, result)]
+        for domain in corpus.evaluation_names
+    }
+    last = {domain: _mean(line[-1].value for line in lines) for domain, lines in series.items()}
+    final = _in_both_units(last, corpus, tokens, unit)
+    earlier = tuple(
+        _in_both_units(at, corpus, place, unit)
+        for place, at in _earlier(series, tokens).items()
+        if all(abs(value) <= LARGEST_LOSS for value in at.values())
+    )
+    return final, (*earlier, final)
+
+
+def divergence(losses: Losses, result: str) -> str | None:
+    """Say which loss is no number, or too large to be squared; None where none is."""
+    for domain, value in losses.nats_per_token.items():
+        if not abs(value) <= LARGEST_LOSS:
+            return f"{result}: the loss of {domain!r} is {value:g}"
+    return None
+
+
+def _nearest(wanted: str, domain: str, names: Sequence[str]) -> list[str]:
+    holding = [name for name in names if domain in name]
+    close = difflib.get_close_matches(wanted, names, n=_NEAREST, cutoff=0.3)
+    return list(dict.fromkeys([*holding[:_NEAREST], *close, *names[:_NEAREST]]))[:_NEAREST]
+
+
+def _mean(values: Iterable[float]) -> float:
+    found = list(values)
+    try:
+        return math.fsum(found) / len(found)
+    except (OverflowError, ValueError):  # infinities of both signs, or beyond the largest number
+        return math.nan
+
+
+def _earlier(
+    series: Mapping[str, Sequence[Sequence[LoggedPoint]]], tokens: int
+) -> dict[int, dict[str, float]]:
+    """Return the losses at each earlier place at which all domains have one, by tokens."""
+    lines = [line for lines in series.values() for line in lines]
+    steps = [point.step for line in lines for point in line if point.step is not None]
+    scale = tokens / max(steps) if steps and max(steps) > 0 else 0.0
+    placed = {
+        domain: [_by_tokens(line, scale) for line in lines] for domain, lines in series.items()
+    }
+    every = [set(by_tokens) for lines in placed.values() for by_tokens in lines]
+    shared = sorted(set.intersection(*every)) if every else []
+    return {
+        place: {d: _mean(line[place] for line in lines) for d, lines in placed.items()}
+        for place in shared
+        if 0 < place < tokens
+    }
+
+
+def _by_tokens(line: Sequence[LoggedPoint], scale: float) -> dict[int, float]:
+    """Return a series by tokens: as it says, or by its steps."""
+    found = {}
+    for point in line:
+        place = point.tokens if point.tokens is not None else (point.step or 0) * scale
+        found[round(place)] = point.value
+    return found
+
+
+def _in_both_units(values: Mapping[str, float], corpus: Corpus, tokens: int, unit: str) -> Losses:
+    """Return losses in nats per token and in bits per byte, given one of the two."""
+    bits_per_nat = {
+        domain.name: domain.validation.tokens / max(domain.validation.bytes, 1) / math.log(2)
+        for domain in corpus.evaluation
+    }
+    if unit == "bits_per_byte":
+        nats = {name: value / bits_per_nat[name] for name, value in values.items()}
+        return Losses(tokens, nats, dict(values))
+    bits = {name: value * bits_per_nat[name] for name, value in values.items()}
+    return Losses(tokens, dict(values), bits)

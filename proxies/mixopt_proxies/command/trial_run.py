@@ -1,0 +1,190 @@
+"""One trial: its command is run until it ends well, or has failed too often; its result is read.
+
+A command that fails, is killed or takes too long is run again in a folder of its own, as often as
+`proxy.retries` says. One that ended well would do the same again: what is wrong with its result
+is the trial's failure.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from mixopt.corpus import Corpus
+from mixopt.errors import MixoptError, RunError
+from mixopt.trials import Training, Trial, TrialResult
+from mixopt_proxies.command.command_line import CommandLine
+from mixopt_proxies.command.result_checks import foreign_result, old_result
+from mixopt_proxies.command.results import LoggedValues, find_result, read_result
+from mixopt_proxies.command.supervised_command import EndedCommand, last_line, run_supervised
+from mixopt_proxies.command.trial_losses import LossNames, divergence, losses_of
+from mixopt_proxies.command.trial_place import GIVEN, LOG, EndedAttempt, TrialPlace, write_inputs
+
+_GPUS = ("CUDA_VISIBLE_DEVICES", "HIP_VISIBLE_DEVICES", "ROCR_VISIBLE_DEVICES")
+WriteMixture = Callable[[Path, Trial], Path]
+
+
+@dataclass(frozen=True)
+class TrainerCommand:
+    """What all trials have in common.
+
+    Attributes:
+        line: The command.
+        result: What it writes, relative to the trial's folder.
+        names: Which of that are losses.
+        unit: Of the losses.
+        folder: Where the command runs; the trial's own folder when None.
+        timeout: Seconds that it has; None for no limit.
+        retries: How often it is run again after it failed.
+    """
+
+    line: CommandLine
+    result: str
+    names: LossNames
+    unit: str
+    folder: Path | None
+    timeout: float | None
+    retries: int
+
+
+class TrialRun:
+    """A trial, the command that trains it, and where."""
+
+    def __init__(
+        self,
+        command: TrainerCommand,
+        trial: Trial,
+        place: TrialPlace,
+        corpus: Corpus,
+        training: Training,
+    ) -> None:
+        self._command, self._trial, self._place = command, trial, place
+        self._corpus, self._training = corpus, training
+
+    def result(self, write_mixture: WriteMixture, alive: Callable[[], None]) -> TrialResult:
+        """Return the result that is there, or that of running the command.
+
+        Args:
+            write_mixture: Writes the mixture in the form that the trainer reads.
+            alive: Called several times a second while the command runs.
+        """
+        done = self._place.done()
+        if done is not None:
+            return self._read(done.folder, done.seconds, started=0.0)
+        seconds = 0.0
+        for left in range(self._command.retries, -1, -1):
+            number, folder = self._place.new_attempt()
+            started = time.time()
+            ended = self._run(folder, write_mixture, alive)
+            seconds += ended.seconds
+            reason = None if ended.fault is None else self._told(ended.fault, folder, number)
+            spent = round(ended.seconds, 3)
+            self._place.note(EndedAttempt(number, started, spent, ended.code, reason))
+            if reason is None:
+                return self._read(folder, seconds, started)
+            if self._has_diverged(folder, started):
+                return self._ended("diverged", f"{reason}; its losses are not finite", seconds)
+            if not left:
+                break
+        tries = self._command.retries + 1
+        return self._ended(
+            "failed", f"tried {tries} times: {reason}" if tries > 1 else reason, seconds
+        )
+
+    def _run(
+        self, folder: Path, write_mixture: WriteMixture, alive: Callable[[], None]
+    ) -> EndedCommand:
+        write_inputs(folder, self._trial, self._corpus, self._training)
+        values = self._values(folder, write_mixture(folder, self._trial))
+        named = {f"MIXOPT_{name.upper()}": value for name, value in values.items()}
+        return run_supervised(
+            self._command.line.filled(values),
+            folder=self._command.folder or folder,
+            environment={**os.environ, **named},
+            log=folder / LOG,
+            timeout=self._command.timeout,
+            alive=alive,
+        )
+
+    def _values(self, folder: Path, mixture: Path) -> dict[str, str]:
+        return {
+            "mixture": str(mixture.resolve()),
+            "trial": self._trial.name,
+            "seed": str(self._trial.seed),
+            "tokens": str(self._training.tokens),
+            "out": str(folder.resolve()),
+            "gpus": str(visible_gpus(os.environ)),
+            "corpus": str(self._corpus.path.resolve()),
+        }
+
+    def _told(self, fault: str, folder: Path, number: int) -> str:
+        words = _last_words(folder / LOG)
+        return f"the command {fault}{words}; see {self._place.path.name}/attempt-{number}/{LOG}"
+
+    def _read(self, folder: Path, seconds: float, started: float) -> TrialResult:
+        """Return the result that a command left which ended well."""
+        try:
+            files, values = self._values_of(folder, started)
+            if started:
+                self._place.finish(folder, files, seconds)
+            return self._with_losses(values, seconds)
+        except (MixoptError, OSError) as error:
+            return self._ended("failed", f"{error}{_last_words(folder / LOG)}", seconds)
+
+    def _values_of(self, folder: Path, started: float) -> tuple[list[Path], LoggedValues]:
+        files = find_result(folder, self._command.result, GIVEN)
+        values = read_result(folder, files)
+        fault = old_result(files, started) or foreign_result(values, self._trial, folder)
+        if fault is not None:
+            raise RunError(f"{files[0]}: {fault}")
+        return files, values
+
+    def _with_losses(self, values: LoggedValues, seconds: float) -> TrialResult:
+        result, command = self._command.result, self._command
+        tokens = _whole(values.said.get("tokens")) or self._training.tokens
+        losses, curve = losses_of(
+            values, command.names, self._corpus, tokens=tokens, unit=command.unit, result=result
+        )
+        fault = divergence(losses, result)
+        if fault is not None:
+            return self._ended("diverged", fault, seconds)
+        parameters = _whole(values.said.get("parameters"))
+        return TrialResult(self._trial.name, "finished", tokens, parameters, seconds, losses, curve)
+
+    def _has_diverged(self, folder: Path, started: float) -> bool:
+        """Tell whether a command that failed left losses that are no numbers."""
+        try:
+            _, values = self._values_of(folder, started)
+            return self._with_losses(values, 0.0).status == "diverged"
+        except (MixoptError, OSError):
+            return False
+
+    def _ended(
+        self, status: Literal["diverged", "failed"], reason: str | None, seconds: float
+    ) -> TrialResult:
+        return TrialResult(self._trial.name, status, 0, 0, seconds, reason=reason)
+
+
+def visible_gpus(environment: Mapping[str, str]) -> int:
+    """Count the GPUs that this process was given; 0 where none was named."""
+    given = next((environment[name] for name in _GPUS if environment.get(name)), "")
+    return len([name for name in given.split(",") if name.strip() not in ("", "-1")])
+
+
+def _last_words(log: Path) -> str:
+    said = last_line(log)
+    return f" (last line: {said})" if said else ""
+
+
+def _whole(value: object) -> int:
+    """Return a count that a result says of itself; 0 where it says none that can be."""
+    try:
+        number = float(str(value))
+    except ValueError:
+        return 0
+    return round(number) if math.isfinite(number) and 0 < number < 2**63 else 0

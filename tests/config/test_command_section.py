@@ -1,0 +1,80 @@
+"""The fields of a trainer of one's own: where they may stand, and what they change."""
+
+import pytest
+
+from mixopt.config import dump_config, load_config
+from mixopt.errors import ConfigError
+from mixopt.run_directory.step_fingerprints import step_fingerprints
+
+BASE = """\
+corpus: {domains: {web: {environment: a}, code: {environment: b}}}
+evaluation: {mmlu: {environment: c}}
+objective: {target: mmlu}
+proxy:
+"""
+RUN = "  name: command\n  run: train {seed}\n  result: m.json\n"
+
+
+@pytest.fixture
+def load(tmp_path):
+    def loaded(proxy):
+        path = tmp_path / "own.yaml"
+        path.write_text(BASE + proxy)
+        return load_config(path)
+
+    return loaded
+
+
+def test_the_fields_are_read_and_become_the_proxys_options(load):
+    more = "  timeout: 2h\n  retries: 1\n  losses: {mmlu: 'mmlu_*'}\n  paths: {web: [a, b]}\n"
+    assert load(RUN + more).proxy.all_options == {
+        "run": "train {seed}",
+        "result": "m.json",
+        "timeout": 7200.0,
+        "retries": 1,
+        "losses": {"mmlu": "mmlu_*"},
+        "paths": {"web": ["a", "b"]},
+    }
+
+
+def test_a_command_is_text_for_whoever_is_asked_to_trust_it(load):
+    assert load(RUN).proxy.command_text == "train {seed}"
+    run = RUN.replace("train {seed}", "[train, a b]")
+    assert load(run).proxy.command_text == "train 'a b'"
+    assert load("  name: ngram\n").proxy.command_text is None
+
+
+@pytest.mark.parametrize(
+    ("proxy", "message"),
+    [
+        ("  name: ngram\n  run: train\n", r"own.yaml:6: proxy.run: is for a trainer of your own: "
+         "give name: command, or leave it out"),
+        ("  name: ngram\n  timeout: 3\n", "own.yaml:6: proxy.timeout: is for a trainer of your"),
+        ("  name: command\n  run: train\n", "proxy.result: is missing: name: command needs 'run'"),
+        ("  name: command\n  result: m\n", "proxy.run: is missing: name: command needs 'run' and"),
+        (RUN + "  options: {run: x}\n", "own.yaml:8: proxy.options.run: stands directly under"),
+        (RUN + "  losses: {mmlo: x}\n", "proxy.losses.mmlo: unknown evaluation domain 'mmlo'; did "
+         "you mean 'mmlu'"),
+        (RUN + "  unit: bits\n", "proxy.unit: should be 'nats_per_token' or 'bits_per_byte'"),
+        (RUN + "  timeout: soon\n", "proxy.timeout: should be seconds, or a duration such as"),
+        (RUN + "  retry: 3\n", "proxy.retry: unknown field; did you mean 'retries'"),
+    ],
+)  # fmt: skip
+def test_fields_that_cannot_be_right_are_named(load, proxy, message):
+    with pytest.raises(ConfigError, match=message):
+        load(proxy)
+
+
+def test_a_configuration_without_them_does_not_name_them(load):
+    assert set(dump_config(load("  name: ngram\n"))["proxy"]) == {
+        "name", "tokens", "eval_every", "eval_tokens", "simulate_epochs", "device", "options"
+    }  # fmt: skip
+
+
+def test_patience_makes_no_trial_stale_and_the_command_does(load):
+    def sweep(proxy):
+        return step_fingerprints(dump_config(load(proxy)))["sweep"]
+
+    assert sweep(RUN) == sweep(RUN + "  timeout: 5\n  retries: 2\n")
+    assert sweep(RUN) != sweep(RUN.replace("{seed}", "{trial}"))
+    assert sweep(RUN) != sweep(RUN + "  losses: x/{domain}\n")

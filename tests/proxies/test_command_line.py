@@ -1,0 +1,77 @@
+"""The words of a command: split without a shell, then filled in."""
+
+import sys
+
+import pytest
+from hypothesis import given, strategies as st
+from mixopt_proxies.command.command_line import PLACEHOLDERS, CommandLine
+
+from mixopt.errors import ConfigError
+
+VALUES = {name: f"<{name}>" for name in PLACEHOLDERS}
+
+
+def test_a_string_is_split_as_a_shell_would_and_then_filled_in():
+    line = CommandLine("train --data '{out}/a b' --seed={seed} \"two words\"")
+    values = {**VALUES, "out": "/place with space; rm -rf", "seed": "5"}
+    wanted = ["train", "--data", "/place with space; rm -rf/a b", "--seed=5", "two words"]
+    assert line.filled(values) == wanted
+
+
+def test_a_list_is_the_words():
+    assert CommandLine(["train", "a b", "{trial}"]).filled(VALUES) == ["train", "a b", "<trial>"]
+
+
+def test_doubled_braces_are_braces():
+    line = CommandLine(["train", '{{"seed": {seed}}}'])
+    assert line.filled({**VALUES, "seed": "5"}) == ["train", '{"seed": 5}']
+
+
+@given(st.text(alphabet="ab{} \"'", max_size=12))
+def test_a_word_is_filled_in_or_refused_and_never_half_of_both(word):
+    try:
+        filled = CommandLine(["train", word]).filled(VALUES)[1]
+    except ConfigError:
+        return
+    assert filled.replace("{", "{{").replace("}", "}}") == word
+
+
+@pytest.mark.parametrize(
+    ("run", "message"),
+    [
+        ("", "proxy.run: is empty"),
+        ("train 'a", "proxy.run: cannot be split into words: No closing quotation"),
+        (
+            "train {sed}",
+            r"unknown placeholder '\{sed\}'; did you mean 'seed'\?; known: \{mixture\},",
+        ),
+        ("train {x", r"a single '\{' in '\{x'; a brace is '\{\{'"),
+        (
+            "train > log",
+            "proxy.run: '>' is for a shell, and none reads this command; write bash -c",
+        ),
+        ("cd x && train", "'&&' is for a shell"),
+    ],
+)
+def test_what_cannot_be_a_command_is_refused(run, message):
+    with pytest.raises(ConfigError, match=message):
+        CommandLine(run)
+
+
+def test_a_program_that_is_not_there_is_refused_before_a_trial(tmp_path):
+    with pytest.raises(ConfigError, match="no such program: 'no_such_trainer'$"):
+        CommandLine("no_such_trainer {seed}").check_program(None)
+    with pytest.raises(ConfigError, match="'A=1'; write env NAME=value before the program"):
+        CommandLine("A=1 train").check_program(None)
+    with pytest.raises(ConfigError, match=f"from {tmp_path}: './train'"):
+        CommandLine("./train").check_program(tmp_path)
+    CommandLine([sys.executable, "x"]).check_program(None)
+
+
+def test_a_script_beside_the_configuration_is_not_looked_for_in_vain(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "train.py").write_text("")
+    line = CommandLine(f"{sys.executable} train.py")
+    with pytest.raises(ConfigError, match=f"'train.py' is not in .* or proxy.folder: {tmp_path}"):
+        line.check_program(None)
+    line.check_program(tmp_path)

@@ -1,0 +1,370 @@
+"""A command as a proxy, with real processes: what it is given, and what goes wrong with it."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from mixopt_proxies.command import CommandProxy, supervised_command
+from own_trainers import GOOD, TRIAL, WRITE_GOOD, attempts, script, trained
+
+from mixopt.errors import ConfigError
+from mixopt.mixture import Mixture
+from mixopt.testing._tiny_corpus import tiny_corpus
+from mixopt.trials import Training, Trial
+
+
+@pytest.fixture(scope="module")
+def corpus(tmp_path_factory):
+    return tiny_corpus(tmp_path_factory.mktemp("tiny") / "corpus")
+
+
+@pytest.fixture
+def files(tmp_path) -> Path:
+    return tmp_path / "files"
+
+
+@pytest.fixture
+def quick(monkeypatch):
+    """Give a command that was told to end little time."""
+    monkeypatch.setattr(supervised_command, "GRACE", 0.3)
+
+
+def alive(pid: int) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] not in "ZX"
+    except OSError:
+        return False
+
+
+def await_end(pids: list[int], seconds: float = 10.0) -> list[int]:
+    """Return the processes that are still there after so long."""
+    until = time.monotonic() + seconds
+    while any(map(alive, pids)) and time.monotonic() < until:
+        time.sleep(0.05)
+    return [pid for pid in pids if alive(pid)]
+
+
+def test_a_command_is_given_its_trial_in_words_files_and_variables(corpus, files, tmp_path):
+    code = f"""
+        names = [n for n in os.environ if n.startswith("MIXOPT_")]
+        seen = {{"words": sys.argv[1:], "cwd": os.getcwd(), "files": sorted(os.listdir("."))}}
+        json.dump(seen | {{n: os.environ[n] for n in names}}, open("seen.json", "w"))
+        {WRITE_GOOD}
+    """
+    words = ["{mixture}", "{trial}", "{seed}", "{tokens}", "{out}", "{gpus}", "{corpus}"]
+    result = trained(corpus, files, [*script(tmp_path, code), *words])
+    assert (result.status, result.losses.nats_per_token) == ("finished", GOOD)
+    out = files / "t0001" / "attempt-1"
+    seen = json.loads((out / "seen.json").read_text())
+    wanted = [str(out / "mixture.yaml"), "t0001", "5", "1000", str(out), "0", str(corpus.path)]
+    assert seen["words"] == wanted
+    assert seen["cwd"] == str(out)
+    assert seen["files"] == ["log.txt", "mixture.yaml", "trial.json"]
+    assert [seen[f"MIXOPT_{word[1:-1].upper()}"] for word in words] == wanted
+    told = json.loads((out / "trial.json").read_text())
+    assert told["mixture"] == TRIAL.mixture.fingerprint
+    assert told["evaluation"] == ["code", "manual", "other_code"]
+    assert Mixture.from_file(out / "mixture.yaml") == TRIAL.mixture
+
+
+def test_gpus_are_those_that_the_worker_was_given(corpus, files, tmp_path, monkeypatch):
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "MIG-1,3")
+    code = f"print(sys.argv[1]); {WRITE_GOOD}"
+    trained(corpus, files, [*script(tmp_path, code), "{gpus}"])
+    assert (files / "t0001" / "attempt-1" / "log.txt").read_text() == "2\n"
+
+
+def test_without_a_folder_for_files_nothing_is_left(corpus, tmp_path):
+    code = f"{WRITE_GOOD}; open({str(tmp_path / 'where')!r}, 'w').write(os.getcwd())"
+    assert trained(corpus, None, script(tmp_path, code)).status == "finished"
+    assert not Path((tmp_path / "where").read_text()).exists()
+
+
+def test_a_command_may_run_in_a_folder_of_its_own(corpus, files, tmp_path):
+    code = f"assert os.getcwd() == {str(tmp_path)!r}; os.chdir(sys.argv[1]); {WRITE_GOOD}"
+    run = [*script(tmp_path, code), "{out}"]
+    assert trained(corpus, files, run, folder=str(tmp_path)).status == "finished"
+    assert (files / "t0001" / "attempt-1" / "metrics.json").exists()
+
+
+def test_a_command_that_fails_is_run_again_and_each_attempt_is_kept(corpus, files, tmp_path):
+    code = f"""
+        print("attempt in", os.path.basename(os.getcwd()))
+        if os.getcwd().endswith("attempt-1"):
+            raise RuntimeError("no luck")
+        {WRITE_GOOD}
+    """
+    result = trained(corpus, files, script(tmp_path, code), retries=2)
+    assert result.status == "finished"
+    first, second = attempts(files)
+    assert (first["attempt"], first["exit_code"], second["exit_code"]) == (1, 1, 0)
+    wanted = "the command ended with exit code 1 (last line: RuntimeError: no luck); see t0001/"
+    assert first["reason"] == f"{wanted}attempt-1/log.txt"
+    assert second["reason"] is None
+    assert result.seconds == pytest.approx(first["seconds"] + second["seconds"], abs=0.01)
+
+
+def test_a_command_that_always_fails_says_how_often_and_why(corpus, files, tmp_path):
+    result = trained(corpus, files, script(tmp_path, "sys.exit('bad luck')"), retries=1)
+    assert result.status == "failed"
+    wanted = "tried 2 times: the command ended with exit code 1 (last line: bad luck); see t0001/"
+    assert result.reason == f"{wanted}attempt-2/log.txt"
+    assert result.losses is None
+
+
+def test_a_signal_is_named(corpus, files, tmp_path):
+    code = "os.kill(os.getpid(), signal.SIGKILL)"
+    result = trained(corpus, files, script(tmp_path, code))
+    assert result.reason.startswith("the command ended with signal SIGKILL; out of memory?; see")
+    assert attempts(files)[0]["exit_code"] == -9
+
+
+def test_a_program_that_cannot_be_started_is_a_failed_trial(corpus, files):
+    result = trained(corpus, files, ["/no/such/trainer"])
+    assert result.reason.startswith("the command No such file or directory: '/no/such/trainer'")
+
+
+HANGING = """
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    deaf = "import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); time.sleep(600)"
+    own = subprocess.Popen([sys.executable, "-c", deaf], start_new_session=True)
+    orphan = subprocess.run(["sh", "-c", "setsid sleep 600 >/dev/null 2>&1 & echo $!"],
+                            capture_output=True, text=True)
+    pids = [os.getpid(), own.pid, int(orphan.stdout)]
+    json.dump(pids, open("part", "w")); os.rename("part", "pids.json")
+    print("hanging", flush=True)
+    time.sleep(600)
+"""
+
+
+def test_of_a_command_that_takes_too_long_nothing_survives(corpus, files, tmp_path, quick):
+    result = trained(corpus, files, script(tmp_path, HANGING), timeout=2.5)
+    wanted = "the command took longer than proxy.timeout: 2.5 s, and was ended (last line: hanging)"
+    assert result.reason.startswith(wanted)
+    pids = json.loads((files / "t0001" / "attempt-1" / "pids.json").read_text())
+    assert len(pids) == 3
+    assert await_end(pids, 0.0) == []
+    assert attempts(files)[0]["seconds"] < 8
+
+
+def test_what_a_command_leaves_behind_is_ended_with_it(corpus, files, tmp_path, quick):
+    code = f"""
+        left = subprocess.Popen(["sleep", "600"], start_new_session=True)
+        open("pid", "w").write(str(left.pid))
+        {WRITE_GOOD}
+    """
+    assert trained(corpus, files, script(tmp_path, code)).status == "finished"
+    assert await_end([int((files / "t0001" / "attempt-1" / "pid").read_text())], 0.0) == []
+
+
+WORKER = """
+import sys
+from pathlib import Path
+from own_trainers import trained
+from mixopt.corpus import Corpus
+trained(Corpus.open(sys.argv[1]), Path(sys.argv[2]), sys.argv[3:])
+"""
+
+
+@pytest.mark.parametrize("victim", ["worker", "supervisor"])
+def test_a_command_dies_with_its_worker(corpus, files, tmp_path, victim):
+    support = Path(__file__).parents[1] / "support"
+    words = [sys.executable, "-c", WORKER, str(corpus.path), str(files)]
+    worker = subprocess.Popen(
+        [*words, *script(tmp_path, HANGING)], env={**os.environ, "PYTHONPATH": str(support)}
+    )
+    told = files / "t0001" / "attempt-1" / "pids.json"
+    until = time.monotonic() + 60
+    while not told.exists() and time.monotonic() < until:
+        time.sleep(0.05)
+    pids = json.loads(told.read_text())
+    status = Path(f"/proc/{pids[0]}/stat").read_text()
+    supervisor = int(status.rpartition(")")[2].split()[1])
+    os.kill(worker.pid if victim == "worker" else supervisor, signal.SIGKILL)
+    try:
+        if victim == "worker":
+            assert await_end([*pids, supervisor], 20) == []
+        else:
+            assert await_end(pids[:1], 20) == []
+    finally:
+        worker.kill()
+        worker.wait()
+        for pid in filter(alive, pids):
+            os.kill(pid, signal.SIGKILL)
+
+
+def test_a_long_command_gives_signs_of_life(corpus, files, tmp_path):
+    heard = []
+    code = f"time.sleep(1.5); {WRITE_GOOD}"
+    trained(corpus, files, script(tmp_path, code), report=heard.append)
+    assert len(heard) >= 5
+    assert {progress.total for progress in heard} == {1_000}
+    assert heard[-1].done == 1_000
+
+
+@pytest.mark.parametrize(
+    ("code", "status", "reason"),
+    [
+        (
+            "print('all done')",
+            "failed",
+            "the command wrote no 'metrics.json'; it wrote nothing there (last line: all done)",
+        ),
+        (
+            "open('metric.json', 'w').write('{}')",
+            "failed",
+            "wrote no 'metrics.json'; did you mean 'metric.json'?",
+        ),
+        (
+            "open('metrics.json', 'w').write('{\"code\": 1.0')",
+            "failed",
+            "metrics.json: cannot be read: Expecting ',' delimiter",
+        ),
+        (
+            f"json.dump({{**{GOOD}, 'code': float('nan')}}, open('metrics.json', 'w'))",
+            "diverged",
+            "metrics.json: the loss of 'code' is nan",
+        ),
+        (
+            f"json.dump({{**{GOOD}, 'code': 1e200}}, open('metrics.json', 'w'))",
+            "diverged",
+            "metrics.json: the loss of 'code' is 1e+200",
+        ),
+        (
+            f"json.dump({{**{GOOD}, 'code': float('inf')}}, open('metrics.json', 'w'));sys.exit(3)",
+            "diverged",
+            "exit code 3; see t0001/attempt-1/log.txt; its losses are not finite",
+        ),
+        (
+            "json.dump({'code': 1, 'manual': 2}, open('metrics.json', 'w'))",
+            "failed",
+            "metrics.json: has no loss of 'other_code': no 'other_code'; the nearest are 'code',",
+        ),
+        (
+            f"json.dump({{**{GOOD}, 'trial': 't0002'}}, open('metrics.json', 'w'))",
+            "failed",
+            "metrics.json: is of trial 't0002', not of 't0001'",
+        ),
+        (
+            f"json.dump({{**{GOOD}, 'seed': 1337}}, open('metrics.json', 'w'))",
+            "failed",
+            "metrics.json: has seed 1337, and the trial has 5; pass {seed} to the trainer",
+        ),
+        (
+            f"json.dump({{**{GOOD}, 'mixture': 'ab' * 6}}, open('metrics.json', 'w'))",
+            "failed",
+            "metrics.json: is of another mixture (abababababab), not of",
+        ),
+        (
+            f"json.dump({{**{GOOD}, 'mixture': {{'code': 1.0}}}}, open('metrics.json', 'w'))",
+            "failed",
+            "metrics.json: is of another mixture ({'code': 1.0}), not of",
+        ),
+        (
+            f"json.dump({GOOD}, open('metrics.json', 'w')); os.utime('metrics.json', (1e9, 1e9))",
+            "failed",
+            "s older than the attempt that should have written it; is it a copy of another run?",
+        ),
+        (
+            f"json.dump({GOOD}, open('../../m.json', 'w')); os.symlink('../../m.json',"
+            " 'metrics.json')",
+            "failed",
+            "'metrics.json' is outside this folder; it is not read",
+        ),
+    ],
+)
+def test_a_result_that_is_none_is_told(corpus, files, tmp_path, code, status, reason):
+    result = trained(corpus, files, script(tmp_path, code), retries=0)
+    assert (result.status, result.losses) == (status, None)
+    assert reason in result.reason
+    assert "\n" not in result.reason
+
+
+def test_a_result_may_say_what_is_right(corpus, files, tmp_path):
+    said = {"trial": "t0001", "seed": 5, "mixture": dict(TRIAL.mixture), "tokens": 990}
+    code = f"json.dump({ {**GOOD, **said, 'parameters': 1234} }, open('metrics.json', 'w'))"
+    result = trained(corpus, files, script(tmp_path, code))
+    assert (result.status, result.tokens, result.parameters) == ("finished", 990, 1234)
+
+
+def counted(tmp_path: Path) -> tuple[list[str], Path]:
+    count = tmp_path / "count"
+    return script(tmp_path, f"open({str(count)!r}, 'a').write('x'); {WRITE_GOOD}"), count
+
+
+def test_a_trial_whose_result_is_there_is_not_run_again(corpus, files, tmp_path):
+    run, count = counted(tmp_path)
+    first = trained(corpus, files, run)
+    again = trained(corpus, files, run, losses={"code": "code"}, timeout=60, retries=3)
+    assert count.read_text() == "x"
+    assert again.losses == first.losses
+    assert again.seconds == pytest.approx(first.seconds, abs=0.01)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"trial": Trial("t0001", TRIAL.mixture, seed=6)},
+        {"trial": Trial("t0001", Mixture({"code": 0.5, "manual": 0.5}), seed=5)},
+        {"tokens": 2_000},
+        {"more": ["--other"]},
+    ],
+)
+def test_a_result_of_another_seed_mixture_length_or_command_is_made_again(
+    corpus, files, tmp_path, change
+):
+    run, count = counted(tmp_path)
+    trained(corpus, files, run)
+    more = change.pop("more", [])
+    trained(corpus, files, [*run, *more], **change)
+    assert count.read_text() == "xx"
+    assert (files / "t0001" / "attempt-2" / "metrics.json").exists()
+
+
+def test_a_result_that_was_changed_is_made_again(corpus, files, tmp_path):
+    run, count = counted(tmp_path)
+    trained(corpus, files, run)
+    (files / "t0001" / "attempt-1" / "metrics.json").write_text('{"code": 0.1}')
+    assert trained(corpus, files, run).losses.nats_per_token == GOOD
+    done = files / "t0001" / "done.json"
+    done.write_text(done.read_text().replace('"attempt-2"', '"../../.."'))
+    assert trained(corpus, files, run).losses.nats_per_token == GOOD
+    assert count.read_text() == "xxx"
+
+
+def test_the_size_of_a_group_checks_what_shows_before_a_trial(corpus):
+    training = Training(1_000)
+    assert CommandProxy([sys.executable], "m.json").group_size(corpus, training) == 1
+    with pytest.raises(
+        ConfigError, match=r"proxy.losses: unknown evaluation domain 'cod'; did you"
+    ):
+        CommandProxy([sys.executable], "m.json", {"cod": "x"}).group_size(corpus, training)
+    with pytest.raises(ConfigError, match=r"proxy.folder: /no/such: no such folder"):
+        CommandProxy([sys.executable], "m.json", folder="/no/such").group_size(corpus, training)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"result": "/tmp/m.json"}, r"proxy.result: '/tmp/m.json'; need a file or folder"),
+        ({"result": "../m.json"}, r"proxy.result: '../m.json'; need"),
+        ({"result": "m.json", "unit": "bits"}, "proxy.unit: 'bits'; need nats_per_token or bits"),
+        ({"result": "m.json", "losses": "eval/loss"}, "proxy.losses: 'eval/loss' gives every"),
+    ],
+)
+def test_options_that_cannot_be_right_are_refused(options, message):
+    with pytest.raises(ConfigError, match=message):
+        CommandProxy(["train"], **options)
+
+
+def test_the_proxy_loads_no_torch():
+    code = "import sys; from mixopt_proxies.command import CommandProxy; CommandProxy('a', 'b');"
+    ended = subprocess.run(
+        [sys.executable, "-c", f"{code} sys.exit('torch' in sys.modules)"], check=False
+    )
+    assert ended.returncode == 0
