@@ -6,7 +6,7 @@ is checked where these are stated, or prepared already; else it waits until they
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -23,7 +23,6 @@ from mixopt.system import Trust, load_plugin
 if TYPE_CHECKING:
     from mixopt.config import Config
     from mixopt.constraints import Constraints
-    from mixopt.sweeps import WorkerDevice
     from mixopt.trials import Proxy
 
 
@@ -83,19 +82,16 @@ def check_experiment(
         trust: Whether code that the configuration names may be imported.
         probe: Train for a second or so to measure how fast the proxy is here.
     """
-    from mixopt.sweeps import worker_devices
-
     problems: list[MixoptError] = []
     sizes = _sizes(config, out, source, problems)
     proxy = _proxy(config, trust, problems)
     for check in (_sources, _objective, _guardrails, _pilots):
         problems += check(config)
     problems += _limits_and_design(config, sizes)
-    devices = worker_devices(config.proxy.device, config.sweep.workers, config.sweep.gpus)
-    problems += _device(config, devices)
-    costs = _costs(config, sizes, proxy, len(devices), probe=probe and not problems)
-    names = ["cpu" if device.visible is None else f"GPU {device.visible}" for device in devices]
-    return PreCheck(config, problems, _warnings(config, sizes), sizes, costs, names)
+    warnings = _warnings(config, sizes)
+    names = _devices(config, problems, warnings)
+    costs = _costs(config, sizes, proxy, len(names), probe=probe and not problems)
+    return PreCheck(config, problems, warnings, sizes, costs, names)
 
 
 def fold_fault(config: Config, mixtures: int) -> str | None:
@@ -231,13 +227,23 @@ def _constraints(config: Config, sizes: KnownSizes) -> Constraints:
     )
 
 
-def _device(config: Config, devices: Sequence[WorkerDevice]) -> Iterator[MixoptError]:
-    """Find a GPU that is asked for and not here; elsewhere, there may be one."""
-    here = config.sweep.executor == "local"
-    if here and config.proxy.device.startswith("cuda") and not all(d.gpus for d in devices):
-        yield ConfigError(
-            f"proxy.device: {config.proxy.device}: no GPU is seen here; use auto, or cpu"
+def _devices(config: Config, problems: list[MixoptError], warnings: list[str]) -> list[str]:
+    """Say what each worker has; find a GPU that is asked for and not here."""
+    from mixopt.sweeps import worker_devices
+
+    asked, device = config.sweep, config.proxy.device
+    if asked.executor != "local":
+        return [f"executor {asked.executor}"] * (asked.workers or 1)
+    try:
+        devices = worker_devices(device, asked.workers, asked.gpus, warnings.append)
+    except ConfigError as error:
+        problems.append(error)
+        return ["GPU"] * (asked.workers or 1)
+    if device.startswith("cuda") and not all(one.gpus for one in devices):
+        problems.append(
+            ConfigError(f"proxy.device: {device}: no GPU is seen here; use auto, or cpu")
         )
+    return [str(one) for one in devices]
 
 
 def _costs(

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import os
-import shutil
-import subprocess
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
+from mixopt.errors import ConfigError
 from mixopt.sweeps.contract import Place
+from mixopt.sweeps.gpu_discovery import find_gpus, listed_gpus
+from mixopt.sweeps.nvidia_listing import CUDA, Gpu
+from mixopt.system import Say, silent
 
 ONE_THREAD = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "POLARS_MAX_THREADS")
 
@@ -19,60 +22,107 @@ class WorkerDevice:
     """What one worker has.
 
     Attributes:
-        visible: Its GPUs, as `CUDA_VISIBLE_DEVICES` names them; None for a core.
+        visible: Its GPUs, as `variable` names them; None for a core.
         kind: The GPUs' name, or `cpu`.
+        variable: The variable that shows them to it, and no others.
+        share: Of each of its GPUs, where workers share them.
     """
 
     visible: str | None = None
     kind: str = "cpu"
+    variable: str = CUDA
+    share: float = 1.0
 
     @property
     def gpus(self) -> int:
-        """How many GPUs it has."""
+        """How many GPUs it has, or has a share of."""
         return 0 if self.visible is None else len(self.visible.split(","))
 
     @property
     def place(self) -> Place:
         """Where a group that trains on it is."""
-        return Place(kind=self.kind, gpus=self.gpus)
+        return Place(kind=self.kind, gpus=self.gpus * self.share)
 
     def environment(self) -> dict[str, str]:
         """Return the environment of a process that has this device and no other."""
         if self.visible is None:
             return os.environ | dict.fromkeys(ONE_THREAD, "1")
-        return os.environ | {"CUDA_VISIBLE_DEVICES": self.visible}
+        # ROCm takes CUDA's variable too, where its own is absent.
+        others = {name: value for name, value in os.environ.items() if name != CUDA}
+        return others | {self.variable: self.visible}
+
+    def __str__(self) -> str:
+        """Say what it is: `cpu`, or the GPUs' name with how many there are."""
+        return self.kind if self.gpus < 2 else f"{self.gpus} x {self.kind}"
 
 
 def worker_devices(
-    device: str, workers: int | None, gpus: float | None = None
+    device: str, workers: int | None, gpus: float | None = None, say: Say = silent
 ) -> list[WorkerDevice]:
     """Return what each worker computes on.
 
     Args:
         device: `proxy.device`.
-        workers: How many; one a core, or one for each `gpus` GPUs, when None.
-        gpus: GPUs of one worker; one when None.
+        workers: How many; one a core, or one for each `gpus` GPUs, when None. More workers than
+            there are GPUs for share them.
+        gpus: GPUs of one worker; one when None. A fraction below 1 lets so many share one.
+        say: Called with a line on what is not as a reader may expect.
+
+    Raises:
+        ConfigError: `gpus` is more than there are, or no number of GPUs that a worker can have.
     """
-    found = [] if device == "cpu" else _gpus()
+    found = [] if device == "cpu" else _found(gpus is not None, say)
     if device.startswith("cuda:"):
         found = found[int(device.removeprefix("cuda:")) :][:1]
     if not found:
         return [WorkerDevice()] * (workers or _cores())
-    each = max(1, int(gpus or 1))
-    names = [",".join(found[at : at + each]) for at in range(0, len(found) - each + 1, each)]
-    return [
-        WorkerDevice(names[place % len(names)], "cuda") for place in range(workers or len(names))
-    ]
+    sets = _sets(found, gpus or 1.0)
+    count = workers or len(sets)
+    if workers is not None and workers > len(sets):
+        say(f"sweep.workers: {workers} workers share {_count(len(found))}")
+    share = min(1.0, gpus or 1.0) * min(1.0, len(sets) / count)
+    return [_device(sets[place % len(sets)], share) for place in range(count)]
 
 
-def _gpus() -> list[str]:
-    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
-    if visible is not None:
-        return [name for name in visible.split(",") if name.strip() not in ("", "-1")]
-    if shutil.which("nvidia-smi") is None:
-        return []
-    listed = subprocess.run(["nvidia-smi", "-L"], capture_output=True, text=True, check=False)
-    return [str(n) for n, line in enumerate(listed.stdout.splitlines()) if line.startswith("GPU")]
+def _found(asked: bool, say: Say) -> list[Gpu]:
+    """Return the GPUs; where they are asked for, also those that torch does not see."""
+    found = find_gpus()
+    gpus = list(found.gpus)
+    if found.fault:
+        then = f"nvidia-smi lists {_count(len(gpus))}" if gpus else "the workers have a core each"
+        say(f"{found.fault}, so that it finds no GPU; {then}")
+    return gpus or (list(listed_gpus()) if asked else [])
+
+
+def _sets(found: Sequence[Gpu], each: float) -> list[Sequence[Gpu]]:
+    """Return the GPUs of each worker: a set of several, or one that several workers have."""
+    if each < 1:
+        return [[gpu] for gpu in found for _ in range(max(1, int(1 / each + 1e-9)))]
+    if each != int(each):
+        raise ConfigError(
+            f"sweep.gpus: {each:g}: a worker here has a whole number of GPUs, or a share below 1"
+        )
+    if each > len(found):
+        raise ConfigError(
+            f"sweep.gpus: {each:g} for each worker, but this process sees {_count(len(found))};"
+            " lower it, or look at CUDA_VISIBLE_DEVICES"
+        )
+    if each > 1 and any(gpu.is_instance for gpu in found):
+        raise ConfigError(
+            f"sweep.gpus: {each:g}: a process can use one MIG instance; leave it out, and each"
+            " instance has a worker"
+        )
+    size = int(each)
+    return [found[at : at + size] for at in range(0, len(found) - size + 1, size)]
+
+
+def _device(gpus: Sequence[Gpu], share: float) -> WorkerDevice:
+    kinds = " + ".join(dict.fromkeys(gpu.kind for gpu in gpus))
+    return WorkerDevice(",".join(gpu.name for gpu in gpus), kinds, gpus[0].variable, share)
+
+
+def _count(gpus: int) -> str:
+    return "1 GPU" if gpus == 1 else f"{gpus} GPUs"
 
 
 def _cores() -> int:

@@ -34,7 +34,7 @@ class LocalExecutor:
             job: What all groups share.
             site: Where the sweep is owned.
         """
-        devices = worker_devices(job.training.device, site.workers, site.gpus)
+        devices = worker_devices(job.training.device, site.workers, site.gpus, site.say)
         self._sizes, log = GroupSizes(site.folder), site.folder / "workers.log"
         self._places = [
             Workplace(job, device, self._sizes, log, site.patience) for device in devices

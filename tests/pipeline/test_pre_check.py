@@ -1,16 +1,18 @@
 """What the configuration alone tells is told first, all at once, and nothing is written."""
 
 import json
+import os
 from dataclasses import replace
 
 import pytest
+from places import SUPPORT
 from typer.testing import CliRunner
 
 import mixopt.cli.main  # noqa: F401  adds the commands
 from mixopt.cli.options import app
 from mixopt.config import load_config
 from mixopt.errors import ConfigError, InfeasibleError
-from mixopt.pipeline import check_experiment, speed_probe, steps
+from mixopt.pipeline import check_experiment, check_lines, speed_probe, steps
 from mixopt.trials import Training
 
 SIZES = ["corpus.domains.code.tokens=6e6", "corpus.domains.prose.tokens=1e6"]
@@ -197,3 +199,28 @@ def test_the_command_answers_in_json(config_path):
     assert answer["training"][0] == {
         "part": "first round", "least": 12, "most": 12, "tokens": 20_000,
     }  # fmt: skip
+
+
+def test_the_kinds_of_device_that_trials_train_on_are_named(config_path, tmp_path, monkeypatch):
+    tool = tmp_path / "bin" / "nvidia-smi"
+    tool.parent.mkdir()
+    names = [
+        f"GPU {n}: NVIDIA L4 (UUID: GPU-5d5ba0d6-d33d-2b2c-524d-9e3d8d2b8a7{n})" for n in (0, 1)
+    ]
+    tool.write_text("#!/bin/sh\n" + "".join(f"echo '{name}'\n" for name in names))
+    tool.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tool.parent}{os.pathsep}{os.environ['PATH']}")
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    found = check(config_path, "sweep={workers: null, gpus: 1}")
+    assert found.devices == ["NVIDIA L4", "NVIDIA L4"]
+    lines = check_lines(found, tmp_path, 989.0, 0.4)
+    assert "trains on:     2 x NVIDIA L4 (proxy ngram)" in lines
+    more = problems(config_path, "sweep={workers: null, gpus: 4}")
+    assert more[0].startswith("sweep.gpus: 4 for each worker, but this process sees 2 GPUs")
+
+
+def test_a_cluster_s_devices_are_not_looked_for_here(config_path, monkeypatch):
+    monkeypatch.setenv("PYTHONPATH", str(SUPPORT))
+    monkeypatch.syspath_prepend(str(SUPPORT))
+    found = check(config_path, "sweep={executor: 'one_by_one:OneByOne', workers: 3}")
+    assert found.devices == ["executor one_by_one:OneByOne"] * 3

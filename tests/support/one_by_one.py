@@ -1,0 +1,34 @@
+"""An executor that trains one group after the other, in the process of one worker."""
+
+from __future__ import annotations
+
+from mixopt.sweeps import WorkerDevice, Workplace
+from mixopt.sweeps.group_sizes import GroupSizes
+
+
+class OneByOne:
+    """Trains one group after the other."""
+
+    workers = 1
+
+    def __init__(self, job, site):
+        log = site.folder / "workers.log"
+        self._place = Workplace(job, WorkerDevice(), GroupSizes(site.folder), log, site.patience)
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        self._place.end()
+
+    def group_size(self):
+        return self._place.group_size()
+
+    def run(self, groups, report):
+        done = set()
+        while waiting := [number for number in groups if number not in done]:
+            number = waiting[0]
+            done.add(number)
+            yield self._place.train(
+                number, groups[number], lambda progress: report(number, progress, self._place.place)
+            )
