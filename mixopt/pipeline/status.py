@@ -12,11 +12,13 @@ from pathlib import Path
 from typing import Any
 
 from mixopt.pipeline.rounds import not_run, planned_trials
+from mixopt.pipeline.sweep_view import detail_lines, left_running, sweep_details
 from mixopt.run_directory import STEPS, SWEEP, VALIDATE, Run, Step
-from mixopt.sweeps import SweepState, read_groups, read_progress
-from mixopt.system import duration, is_in_use, short_count
+from mixopt.sweeps import GroupState, SweepState, read_groups, read_progress
+from mixopt.system import duration, host_name, is_in_use, short_count
 from mixopt.trials import GROUPS, read_entry
 
+WORKERS = 16  # that have a line each
 QUIET_SECONDS = 10.0  # what a sweep says each second is this old: that is worth saying
 
 
@@ -42,7 +44,7 @@ def run_status(run: Run) -> dict[str, Any]:
         elif run.is_begun(step.name):
             entry["state"] = "running" if in_use else "interrupted"
         if step.trains:
-            entry |= _trials(run, step, running=entry["state"] == "running")
+            entry |= _trials(run, step, entry["state"])
         steps[step.name] = entry
     return {"path": str(run.path), "recommendation": _recommended(run), "steps": steps}
 
@@ -68,8 +70,13 @@ def status_lines(status: dict[str, Any]) -> Iterator[str]:
         yield f"{step:<9} {', '.join(words)}"
         if "fault" in entry:
             yield f"{'':<9} {entry['fault']}; mixopt verify DIR says what makes it again"
-        for number, worker in enumerate(entry.get("workers", ()), start=1):
+        for line in detail_lines(entry):
+            yield f"{'':<9} {line}"
+        workers = entry.get("workers", ())
+        for number, worker in enumerate(workers[:WORKERS], start=1):
             yield f"{'':<9} worker {number}: {_worker_words(worker)}"
+        if len(workers) > WORKERS:
+            yield f"{'':<9} and {len(workers) - WORKERS} more workers; --json has all"
 
 
 def _trial_words(entry: dict[str, Any]) -> Iterator[str]:
@@ -78,6 +85,9 @@ def _trial_words(entry: dict[str, Any]) -> Iterator[str]:
         yield f"{entry['running']} running"
     if entry["ended"] > entry["finished"]:
         yield f"{entry['ended'] - entry['finished']} failed or diverged"
+    for what, name in (("lost", "lost"), ("retried", "tried again")):
+        if entry.get(what):
+            yield f"{entry[what]} {name}"
     if entry.get("not_run"):
         yield f"{entry['not_run']} not run"
     if entry.get("tokens_per_second"):
@@ -93,6 +103,8 @@ def _worker_words(worker: dict[str, Any]) -> str:
     words: str = worker["doing"]
     if names:
         words += f" {names[0]}" + (f" and {len(names) - 1} more" if len(names) > 1 else "")
+    if worker["node"] not in {"", host_name()}:
+        words += f" on {worker['node']}"
     if worker["total"]:
         done, total = worker["done"], worker["total"]
         words += f", {done / total:.0%} of {short_count(total)} tokens"
@@ -101,9 +113,9 @@ def _worker_words(worker: dict[str, Any]) -> str:
     return words
 
 
-def _trials(run: Run, step: Step, *, running: bool) -> dict[str, Any]:
+def _trials(run: Run, step: Step, step_state: str) -> dict[str, Any]:
     """Count what the folder of a step that trains holds; a sweep's later rounds are counted in."""
-    folder = step.trial_folder(run.path)
+    folder, running = step.trial_folder(run.path), step_state == "running"
     state = read_progress(folder) if running else None
     if not (folder / GROUPS).exists():
         return _shown(state) if state else {}
@@ -111,18 +123,34 @@ def _trials(run: Run, step: Step, *, running: bool) -> dict[str, Any]:
     if step is SWEEP:
         total, missing = planned_trials(run), not_run(run)
     files = step.trial_files(run.path)
-    states = [read_entry(path)[1].status for path in files]
+    results = [read_entry(path)[1] for path in files]
+    finished = sum(result.status == "finished" for result in results)
     found: dict[str, Any] = {
         "trials": total,
-        "ended": len(states),
-        "finished": states.count("finished"),
-        "failed": len(states) - states.count("finished"),
+        "ended": len(results),
+        "finished": finished,
+        "failed": len(results) - finished,
         **({"not_run": missing} if missing else {}),
     }
+    # What outlives its owner has no one else to speak for it.
+    left = left_running(run, folder) if step_state == "interrupted" else []
+    workers = left if state is None else state.workers
+    found |= sweep_details(folder, results, workers, total - missing)
+    if left:
+        found |= _going_on(left)
     if state is not None:
         return {**found, **_shown(state)}
-    left = _left(folder / GROUPS, files, total) if running else None
-    return found if left is None else {**found, "left": left}
+    seconds = _left(folder / GROUPS, files, total) if running else None
+    return found if seconds is None else {**found, "left": seconds}
+
+
+def _going_on(left: Sequence[GroupState]) -> dict[str, Any]:
+    """Return what tasks do whose owner is gone."""
+    return {
+        "going_on": len(left),
+        "running": sum(len(group.trials) for group in left),
+        "workers": [group.model_dump() for group in left],
+    }
 
 
 def _shown(state: SweepState) -> dict[str, Any]:

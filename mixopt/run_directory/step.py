@@ -98,6 +98,7 @@ SWEEP = Step(
         "design.parquet",
         "trials.parquet",
         "experts.parquet",
+        "trials/attempts.jsonl",
         "fit/fit.json",
         "fit/report.parquet",
         "fit/held_out.parquet",
@@ -120,6 +121,7 @@ VALIDATE = Step(
         f"{LATER_PROPOSALS}/*.yaml",
         "validation.parquet",
         "validation_experts.parquet",
+        "validation/attempts.jsonl",
         "figures/v*.svg",
     ),
 )

@@ -11,17 +11,36 @@ if TYPE_CHECKING:
         Executor as Executor,
         GroupOutcome as GroupOutcome,
         Job as Job,
+        OutlivesOwner as OutlivesOwner,
         Place as Place,
         Report as Report,
         Site as Site,
+        cancel_work as cancel_work,
+        going_on as going_on,
         make_executor as make_executor,
     )
     from mixopt.sweeps.devices import WorkerDevice as WorkerDevice, worker_devices as worker_devices
+    from mixopt.sweeps.group_sizes import GroupSizes as GroupSizes
     from mixopt.sweeps.groups_file import read_groups as read_groups
-    from mixopt.sweeps.ledger import AttemptRecord as AttemptRecord, read_attempts as read_attempts
+    from mixopt.sweeps.ledger import (
+        ATTEMPTS as ATTEMPTS,
+        AttemptRecord as AttemptRecord,
+        read_attempts as read_attempts,
+    )
     from mixopt.sweeps.local_executor import LocalExecutor as LocalExecutor
-    from mixopt.sweeps.progress_file import SweepState as SweepState, read_progress as read_progress
-    from mixopt.sweeps.resumable import Means as Means, run_trials as run_trials
+    from mixopt.sweeps.progress_file import (
+        GroupState as GroupState,
+        SweepState as SweepState,
+        read_progress as read_progress,
+    )
+    from mixopt.sweeps.resumable import FILES as FILES, Means as Means, run_trials as run_trials
+    from mixopt.sweeps.sweep_metrics import METRICS as METRICS
+    from mixopt.sweeps.totals import (
+        NodeTotals as NodeTotals,
+        SweepTotals as SweepTotals,
+        sweep_totals as sweep_totals,
+    )
+    from mixopt.sweeps.workplace import Workplace as Workplace
 else:
     __getattr__, __dir__ = lazy_names(
         __name__,
@@ -30,16 +49,23 @@ else:
                 "Executor",
                 "GroupOutcome",
                 "Job",
+                "OutlivesOwner",
                 "Place",
                 "Report",
                 "Site",
+                "cancel_work",
+                "going_on",
                 "make_executor",
             ],
             "devices": ["WorkerDevice", "worker_devices"],
+            "group_sizes": ["GroupSizes"],
             "groups_file": ["read_groups"],
-            "ledger": ["AttemptRecord", "read_attempts"],
+            "ledger": ["ATTEMPTS", "AttemptRecord", "read_attempts"],
             "local_executor": ["LocalExecutor"],
-            "progress_file": ["SweepState", "read_progress"],
-            "resumable": ["Means", "run_trials"],
+            "progress_file": ["GroupState", "SweepState", "read_progress"],
+            "resumable": ["FILES", "Means", "run_trials"],
+            "sweep_metrics": ["METRICS"],
+            "totals": ["NodeTotals", "SweepTotals", "sweep_totals"],
+            "workplace": ["Workplace"],
         },
     )

@@ -7,7 +7,9 @@ than another one; what is left is handed out as a group of its own.
 
 An executor is a plug-in of the group `mixopt.executors`: a class that is called with a `Job`, a
 `Site` and the options under `sweep.options`, and used as a context manager. Leaving it ends what
-it started, unless it says that work goes on without its owner.
+it started, unless it says that work goes on without its owner; such a class has the two functions
+of `OutlivesOwner` too, by which `mixopt status` and `mixopt cancel` find that work.
+`mixopt.testing.check_executor` checks what is promised here.
 """
 
 from __future__ import annotations
@@ -18,8 +20,9 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from mixopt.sweeps.messages import Fault
+from mixopt.sweeps.progress_file import GroupState
 from mixopt.sweeps.watch import PATIENCE
-from mixopt.system import Say, build_plugin, host_name, silent
+from mixopt.system import Say, build_plugin, host_name, load_plugin, silent
 from mixopt.trials import Progress, Training, Trial, TrialResult
 
 RETRIES = 3  # times that a group whose place went away is handed out again
@@ -158,6 +161,65 @@ class Executor(Protocol):
     def __exit__(self, *_: object) -> None:
         """End what was started."""
         ...
+
+
+class OutlivesOwner(Protocol):
+    """What an executor's class has besides, where its work goes on when its owner is gone.
+
+    Both are asked of the class, from any process that sees the folder. They start nothing, and
+    where nothing of the sweep is found they return nothing.
+    """
+
+    @staticmethod
+    def going_on(folder: Path, options: Mapping[str, Any]) -> Sequence[GroupState]:
+        """Return what trains now, or waits for a place, one entry for each task.
+
+        Args:
+            folder: The folder of the sweep's trials.
+            options: What the executor is made with.
+
+        Raises:
+            MixoptError: It cannot be found out.
+        """
+        ...
+
+    @staticmethod
+    def cancel(folder: Path, options: Mapping[str, Any]) -> Sequence[str]:
+        """Stop what was submitted; results that are there stay, and may be gathered later.
+
+        Args:
+            folder: The folder of the sweep's trials.
+            options: What the executor is made with.
+
+        Returns:
+            A line on each thing that was stopped.
+
+        Raises:
+            MixoptError: It cannot be stopped.
+        """
+        ...
+
+
+def going_on(name: str, options: Mapping[str, Any], folder: Path) -> list[GroupState]:
+    """Return what an executor's tasks do, its owner's aside; none of one that ends with its owner.
+
+    Raises:
+        PluginError: There is no such executor, or a package that it needs is absent.
+        MixoptError: It cannot be found out.
+    """
+    ask = getattr(load_plugin("executor", name), "going_on", None)
+    return [] if ask is None else list(ask(folder, options))
+
+
+def cancel_work(name: str, options: Mapping[str, Any], folder: Path) -> list[str]:
+    """Stop what an executor has submitted; return a line on each, none where there is nothing.
+
+    Raises:
+        PluginError: There is no such executor, or a package that it needs is absent.
+        MixoptError: It cannot be stopped.
+    """
+    stop = getattr(load_plugin("executor", name), "cancel", None)
+    return [] if stop is None else list(stop(folder, options))
 
 
 def make_executor(name: str, options: Mapping[str, Any], job: Job, site: Site) -> Executor:

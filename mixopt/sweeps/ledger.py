@@ -22,7 +22,7 @@ from mixopt.sweeps.contract import GroupOutcome
 from mixopt.system import checked_as, parse_json
 from mixopt.trials import Trial
 
-FILE = "attempts.jsonl"
+ATTEMPTS = "attempts.jsonl"
 LONGEST_LINE = 1 << 20  # bytes
 
 Ended = Literal["ended", "failed", "died", "memory", "lost"]
@@ -57,8 +57,8 @@ class AttemptRecord(BaseModel):
     reason: str | None = None
 
 
-def note_attempt(folder: Path, outcome: GroupOutcome, members: Sequence[Trial]) -> None:
-    """Add a line; a disk that cannot be written to ends no sweep."""
+def note_attempt(folder: Path, outcome: GroupOutcome, members: Sequence[Trial]) -> AttemptRecord:
+    """Add a line, and return it; a disk that cannot be written to ends no sweep."""
     trained = [trial.name for trial in members][: outcome.trained]
     ended: Ended = outcome.fault or ("failed" if outcome.reason else "ended")
     record = AttemptRecord(
@@ -72,15 +72,16 @@ def note_attempt(folder: Path, outcome: GroupOutcome, members: Sequence[Trial]) 
         seconds=outcome.seconds,
         reason=outcome.reason,
     )
-    with suppress(OSError), (folder / FILE).open("a", encoding="utf-8") as stream:
+    with suppress(OSError), (folder / ATTEMPTS).open("a", encoding="utf-8") as stream:
         stream.write(record.model_dump_json() + "\n")
+    return record
 
 
 def read_attempts(folder: Path) -> list[AttemptRecord]:
     """Return the attempts so far, in the order in which they ended; none where there is no file."""
     found: list[AttemptRecord] = []
-    with suppress(OSError), (folder / FILE).open("rb") as stream:
+    with suppress(OSError), (folder / ATTEMPTS).open("rb") as stream:
         while line := stream.readline(LONGEST_LINE):
             with suppress(MixoptError):
-                found.append(checked_as(AttemptRecord, parse_json(line, FILE), FILE))
+                found.append(checked_as(AttemptRecord, parse_json(line, ATTEMPTS), ATTEMPTS))
     return found

@@ -9,7 +9,9 @@ from dataclasses import dataclass
 
 from mixopt.sweeps.attempts import Attempts
 from mixopt.sweeps.contract import Place
+from mixopt.sweeps.ledger import AttemptRecord
 from mixopt.sweeps.progress_file import GroupState, SweepState, this_process
+from mixopt.sweeps.totals import sweep_totals
 from mixopt.system import Update
 from mixopt.trials import Progress, TrialResult
 
@@ -29,7 +31,12 @@ class SweepMeter:
     """Trials done, running and failed; tokens a second; what each worker does."""
 
     def __init__(
-        self, trials: int, tokens: int, results: Sequence[TrialResult], update: Update
+        self,
+        trials: int,
+        tokens: int,
+        results: Sequence[TrialResult],
+        update: Update,
+        records: Sequence[AttemptRecord] = (),
     ) -> None:
         """Begin with what is there.
 
@@ -38,7 +45,9 @@ class SweepMeter:
             tokens: Training tokens of one.
             results: Of those that have ended.
             update: Called with the tokens so far and a note.
+            records: The attempts that have ended.
         """
+        self._records = list(records)
         self._trials, self._tokens, self._update = trials, tokens, update
         self._ended, self._failed = len(results), _unfinished(results)
         self._before = self._ended * tokens
@@ -76,6 +85,27 @@ class SweepMeter:
             self._ended += len(results)
             self._failed += _unfinished(results)
             self._show()
+
+    def noted(self, record: AttemptRecord) -> None:
+        """Note an attempt that has ended."""
+        with self._lock:
+            self._records.append(record)
+
+    def metrics(self) -> dict[str, float]:
+        """Return what is shown over time: trials, tokens a second, hours."""
+        state = self.state()
+        with self._lock:
+            records = [*self._records]
+        totals = sweep_totals(records, state.workers, state.trials - state.ended)
+        return {
+            "trials/done": state.ended,
+            "trials/running": state.running,
+            "trials/failed": state.failed,
+            "trials/lost": totals.lost,
+            "trials/retried": totals.retried,
+            "tokens_per_second": state.tokens_per_second or 0.0,
+            **totals.hours,
+        }
 
     def state(self) -> SweepState:
         """Return all that is known now."""

@@ -19,6 +19,7 @@ from typing import Annotated
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 from mixopt.errors import MixoptError, RunError
+from mixopt.sweeps.sweep_metrics import SweepMetrics
 from mixopt.system import check_names, read_json
 from mixopt.trials import Doing
 
@@ -85,15 +86,27 @@ class SweepState(_State):
 
 
 @contextmanager
-def shown_progress(folder: Path, state: Callable[[], SweepState]) -> Iterator[None]:
-    """Keep the file up to date while the block runs; remove it after."""
+def shown_progress(
+    folder: Path, state: Callable[[], SweepState], metrics: SweepMetrics | None = None
+) -> Iterator[None]:
+    """Keep the file up to date while the block runs; remove it after.
+
+    Args:
+        folder: The folder of the trials.
+        state: Returns what the sweep does.
+        metrics: What is kept of it over time.
+    """
     path, over = folder / FILE, threading.Event()
 
     def write_on() -> None:
-        while True:
+        ended = False
+        while not ended:
             _write(path, state())
-            if over.wait(EVERY_SECONDS):
-                return
+            if metrics is not None:
+                metrics.note()
+            ended = over.wait(EVERY_SECONDS)
+        if metrics is not None:
+            metrics.note(now=True)
 
     writer = threading.Thread(target=write_on, daemon=True)
     writer.start()

@@ -18,9 +18,10 @@ from mixopt.sweeps.attempts import Attempts
 from mixopt.sweeps.contract import RETRIES, Executor, Job, Site, make_executor
 from mixopt.sweeps.finite_results import finite
 from mixopt.sweeps.groups_file import read_groups, write_groups
-from mixopt.sweeps.ledger import note_attempt
+from mixopt.sweeps.ledger import note_attempt, read_attempts
 from mixopt.sweeps.meter import SweepMeter
 from mixopt.sweeps.progress_file import shown_progress
+from mixopt.sweeps.sweep_metrics import SweepMetrics
 from mixopt.sweeps.watch import PATIENCE
 from mixopt.system import Say, progress, silent
 from mixopt.trials import GROUPS, Trial, TrialFolder, TrialResult
@@ -98,8 +99,9 @@ def run_trials(
             make_executor(means.executor, means.options, job, site) as executor,
             progress(title, job.training.tokens * total) as update,
         ):
-            meter = SweepMeter(total, job.training.tokens, list(results.values()), update)
-            with shown_progress(folder, meter.state):
+            tokens, before = job.training.tokens, read_attempts(folder)
+            meter = SweepMeter(total, tokens, list(results.values()), update, before)
+            with shown_progress(folder, meter.state, SweepMetrics(folder, meter.metrics)):
                 _train(trials, executor, files, results, meter, site)
     return _checked([results[trial.name] for trial in trials], folder)
 
@@ -119,7 +121,7 @@ def _train(
     meter.tuned(attempts)
     for outcome in executor.run(attempts.waiting, meter.report):
         members = attempts.waiting[outcome.group]
-        note_attempt(files.path, outcome, members)
+        meter.noted(note_attempt(files.path, outcome, members))
         again, failed = attempts.settle(outcome)
         if again:
             site.say(again)

@@ -75,7 +75,11 @@ if TYPE_CHECKING:
         load_plugin as load_plugin,
         plugin_names as plugin_names,
     )
-    from mixopt.system.processes import host_name as host_name
+    from mixopt.system.processes import (
+        host_name as host_name,
+        is_running as is_running,
+        start_of as start_of,
+    )
     from mixopt.system.progress_bars import (
         Say as Say,
         Update as Update,
@@ -174,7 +178,7 @@ else:
                 "load_plugin",
                 "plugin_names",
             ],
-            "processes": ["host_name"],
+            "processes": ["host_name", "is_running", "start_of"],
             "progress_bars": ["Say", "Update", "duration", "no_progress", "progress", "silent"],
             "provenance": ["git_commit", "machine", "package_versions", "without_folders"],
             "seals": [

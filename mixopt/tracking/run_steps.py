@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from mixopt.run_directory import STEPS, SWEEP, VALIDATE, Step
+from mixopt.sweeps import METRICS, read_attempts
 from mixopt.system import Say, silent
 from mixopt.tracking.datasets import corpus_datasets
 from mixopt.tracking.decision_record import GAINS, decision_tags
@@ -14,6 +15,9 @@ from mixopt.tracking.tracker import Tracker
 
 if TYPE_CHECKING:
     from mixopt.run_directory import Run
+    from mixopt.sweeps import AttemptRecord
+
+LONGEST_TAG = 2000  # characters; MLflow's limit is 8000 bytes
 
 
 def open_tracker(run: Run, warn: Say = silent) -> Tracker:
@@ -64,20 +68,36 @@ def _parent_runs(run: Run, steps: Sequence[Step], tracker: Tracker) -> Iterator[
         tracker.start(
             step.name,
             _params(run, step),
-            code_tags(run.fingerprint(step.name), run.commit),
+            {
+                **code_tags(run.fingerprint(step.name), run.commit),
+                "mixopt.executor": run.config.sweep.executor,
+            },
             name=f"{run.path.resolve().name}/{step.name}",
             folder=step.trials,
             datasets=corpus_datasets(run.path / "corpus", run.natural),
         )
-        if step is VALIDATE:
-            tracker.follow(step.name, step.trial_folder(run.path) / GAINS)
+        for name in (METRICS, *((GAINS,) if step is VALIDATE else ())):
+            tracker.follow(step.name, step.trial_folder(run.path) / name)
     yield
     for step in steps:
+        places = place_tags(read_attempts(step.trial_folder(run.path)))
+        if places:
+            tracker.tags(step.name, places)
         if step is VALIDATE and run.is_done(step.name):
             tracker.tags(step.name, decision_tags(run.recommendation))
         found = (file for pattern in step.artifacts for file in sorted(run.path.glob(pattern)))
         tracker.files(step.name, found)
         tracker.end(step.name)
+
+
+def place_tags(attempts: Iterable[AttemptRecord]) -> dict[str, str]:
+    """Return tags that say on which nodes and kinds of device trials were trained."""
+    found = sorted({(attempt.node, attempt.kind) for attempt in attempts})
+    if not found:
+        return {}
+    nodes = ", ".join(dict.fromkeys(node for node, _ in found))
+    kinds = ", ".join(sorted({kind for _, kind in found}))
+    return {"mixopt.nodes": nodes[:LONGEST_TAG], "mixopt.devices": kinds[:LONGEST_TAG]}
 
 
 def _params(run: Run, step: Step) -> dict[str, Any]:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from mixopt.sweeps import WorkerDevice, Workplace
-from mixopt.sweeps.group_sizes import GroupSizes
+from functools import partial
+
+from mixopt.sweeps import GroupSizes, WorkerDevice, Workplace
 
 
 class OneByOne:
@@ -29,6 +30,8 @@ class OneByOne:
         while waiting := [number for number in groups if number not in done]:
             number = waiting[0]
             done.add(number)
-            yield self._place.train(
-                number, groups[number], lambda progress: report(number, progress, self._place.place)
-            )
+            heard = partial(self._hear, report, number)
+            yield self._place.train(number, groups[number], heard)
+
+    def _hear(self, report, number, progress):
+        report(number, progress, self._place.place)

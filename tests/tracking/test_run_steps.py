@@ -49,7 +49,9 @@ def test_a_sweep_is_said_with_its_settings_and_ended_with_its_files(prepared):
     assert started["tags"]["mixopt.fingerprint"] == run.fingerprint("sweep")
     assert [entry["context"] for entry in started["datasets"]] == ["train", "eval"]
     assert found["files"]["files"] == ["config.yaml", "design.parquet"]
-    assert list(found) == ["open", "start", "files", "end"]
+    assert started["tags"]["mixopt.executor"] == "local"
+    assert found["follow"]["file"] == "trials/metrics.jsonl"
+    assert list(found) == ["open", "start", "follow", "files", "end"]
 
 
 def test_a_validation_has_the_length_that_is_asked_for_or_twice_a_trials(prepared):

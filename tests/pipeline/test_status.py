@@ -1,0 +1,176 @@
+"""What `mixopt status` tells of a sweep: losses, reasons, hours and nodes, from its files."""
+
+import json
+import shutil
+from dataclasses import replace
+
+import pytest
+from places import SUPPORT
+
+from mixopt import pipeline
+from mixopt.pipeline import run_status, status_lines
+from mixopt.run_directory import load_run
+from mixopt.run_directory.step_records import read_steps, write_steps
+from mixopt.sweeps import ATTEMPTS, METRICS
+from mixopt.trials import TrialFolder, read_entry
+
+
+@pytest.fixture(scope="module")
+def swept(experiment, tmp_path_factory):
+    """A run whose sweep is done."""
+    folder = tmp_path_factory.mktemp("swept")
+    (folder / "tiny.yaml").write_text(experiment, encoding="utf-8")
+    pipeline.prepare(folder / "tiny.yaml", folder / "run")
+    pipeline.design(folder / "tiny.yaml", folder / "run")
+    return pipeline.sweep(folder / "tiny.yaml", folder / "run").path
+
+
+@pytest.fixture
+def run(swept, tmp_path):
+    return shutil.copytree(swept, tmp_path / "run")
+
+
+def interrupt(run):
+    """Make the sweep look as if its owner had died in the middle."""
+    steps = read_steps(run)
+    write_steps(run, {**steps, "sweep": steps["sweep"].model_copy(update={"seconds": None})})
+
+
+def sweep_of(path, **options):
+    return run_status(load_run(path, **options))["steps"]["sweep"]
+
+
+def lines_of(path, **options):
+    return list(status_lines(run_status(load_run(path, **options))))
+
+
+def note(path, trials, **changes):
+    first = {"at": 1.0, "trials": trials, "finished": 0, "outcome": "lost", "node": "n7"}
+    first |= {"kind": "NVIDIA L4", "gpus": 2.0, "seconds": 1800.0, "reason": "the node is gone"}
+    with (path / "trials" / ATTEMPTS).open("a") as stream:
+        stream.write(json.dumps(first | changes) + "\n")
+
+
+def fail(path, names, status="diverged", reason="loss is nan at step {}"):
+    folder = TrialFolder(path / "trials")
+    for number, name in enumerate(names, start=40):
+        trial, result = read_entry(path / "trials" / f"{name}.json")
+        why = reason.format(number)
+        failed = replace(result, status=status, losses=None, curve=(), reason=why)
+        folder.forget(name)
+        folder.write(0, [trial], [failed])
+
+
+def test_a_sweep_on_cores_tells_hours_of_cpus_and_who_trained(run):
+    found = sweep_of(run)
+    assert (found["lost"], found["retried"], found["gpu_hours"]) == (0, 0, 0)
+    assert 0 < found["cpu_hours"] < 0.1
+    assert found["cpu_hours_to_go"] == 0
+    (node,) = found["nodes"]
+    assert (node["kind"], node["done"], node["running"]) == ("cpu", 12, 0)
+    assert any("CPU hours: " in line and line.endswith(" so far") for line in lines_of(run))
+
+
+def test_what_was_lost_is_counted_with_its_node_and_its_gpu_hours(run):
+    note(run, ["t0000", "t0001"])
+    found = sweep_of(run)
+    assert (found["lost"], found["retried"]) == (2, 2)
+    assert found["gpu_hours"] == 1.0
+    rows = [line.split() for line in lines_of(run)]
+    header = ["node", "device", "workers", "running", "done", "lost", "tokens/s", "GPU", "hours"]
+    assert header in rows
+    assert ["n7", "NVIDIA", "L4", "0", "0", "0", "2", "1"] in rows
+    sweep = next(line for line in lines_of(run) if line.startswith("sweep"))
+    assert "2 lost, 2 tried again" in sweep
+
+
+def test_reasons_that_differ_in_numbers_are_one_and_the_most_frequent_comes_first(run):
+    fail(run, ["t0000"], "failed", "no such layer")
+    fail(run, ["t0001", "t0002", "t0003", "t0004"])
+    reasons = sweep_of(run)["reasons"]
+    assert [(entry["status"], len(entry["trials"])) for entry in reasons] == [
+        ("diverged", 4),
+        ("failed", 1),
+    ]
+    said = [line.strip() for line in lines_of(run)]
+    first = "4 diverged: loss is nan at step 40 (t0001, t0002, t0003 and 1 more)"
+    assert first in said
+    assert "1 failed: no such layer (t0000)" in said
+
+
+def test_five_reasons_are_shown_and_the_others_counted(run):
+    for number, name in enumerate("abcdefg"):
+        fail(run, [f"t000{number}"], "failed", f"reason {name}")
+    said = [line.strip() for line in lines_of(run)]
+    assert sum(line.startswith("1 failed: reason ") for line in said) == 5
+    assert "2 for 2 other reasons; --json has all" in said
+    assert len(sweep_of(run)["reasons"]) == 7
+
+
+def test_a_run_of_an_earlier_version_is_shown_without(run):
+    steps, new = read_steps(run), (f"trials/{ATTEMPTS}", f"trials/{METRICS}")
+    for name in new:
+        (run / name).unlink()
+    files = {name: record for name, record in steps["sweep"].files.items() if name not in new}
+    write_steps(run, {**steps, "sweep": steps["sweep"].model_copy(update={"files": files})})
+    found = sweep_of(run)
+    assert (found["state"], found["ended"]) == ("done", 12)
+    assert not {"lost", "nodes", "gpu_hours"} & set(found)
+    assert not any("hours" in line for line in lines_of(run))
+
+
+def test_a_damaged_ledger_is_as_good_as_what_can_be_read_of_it(run):
+    note(run, ["t0000"])
+    with (run / "trials" / ATTEMPTS).open("ab") as stream:
+        stream.write(b'{"at": 1}\n[\n\xff\xfe\n{"at": 2, "tri')
+    assert sweep_of(run)["lost"] == 1
+
+
+LEFT = """
+from one_by_one import OneByOne
+from mixopt.sweeps import GroupState
+
+class Left(OneByOne):
+    @staticmethod
+    def going_on(folder, options):
+        names = ["t0001", "t0002"]
+        shown = {"doing": "training", "tokens_per_second": 200.0, "node": "n3", "kind": "NVIDIA L4"}
+        shown |= {"done": 10, "total": 40, "gpus": 1.0, "seconds": 7200.0}
+        return [GroupState(trials=[name], **shown) for name in names]
+
+    @staticmethod
+    def cancel(folder, options):
+        return ["nothing"]
+"""
+
+
+@pytest.fixture
+def left(experiment, tmp_path, monkeypatch):
+    """A run whose sweep has begun, and whose owner is gone; a cluster goes on with two tasks."""
+    (tmp_path / "left_executor.py").write_text(LEFT)
+    for path in (SUPPORT, tmp_path):
+        monkeypatch.syspath_prepend(str(path))
+    config = tmp_path / "left.yaml"
+    sweep = "sweep: {workers: 2, executor: 'left_executor:Left'}"
+    config.write_text(experiment.replace("sweep: {workers: 2}", sweep))
+    pipeline.prepare(config, tmp_path / "run")
+    pipeline.design(config, tmp_path / "run")
+    run = pipeline.sweep(config, tmp_path / "run").path
+    interrupt(run)
+    return run
+
+
+def test_a_cluster_that_goes_on_without_its_owner_is_seen(left):
+    found = sweep_of(left, trust=True)
+    assert found["state"] == "interrupted"
+    assert (found["going_on"], found["running"]) == (2, 2)
+    assert found["gpu_hours"] == 4.0
+    said = [line.strip() for line in lines_of(left, trust=True)]
+    assert "the owner is gone; 2 tasks go on; the same command takes them up" in said
+    assert any(line.startswith("worker 1: training t0001 on n3, 25% of 40 tokens") for line in said)
+    row = next(line.split() for line in said if line.startswith("n3 "))
+    assert row == ["n3", "NVIDIA", "L4", "2", "2", "0", "0", "400", "4"]
+
+
+def test_code_that_an_untrusted_directory_names_is_not_asked(left):
+    assert "going_on" not in sweep_of(left)

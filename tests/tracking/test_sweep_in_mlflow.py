@@ -1,0 +1,120 @@
+"""What MLflow shows of a sweep: how far it is over time, where it trained, its attempts."""
+
+import json
+import shutil
+
+import pytest
+from places import SUPPORT
+
+from mixopt import design, prepare, sweep
+from mixopt.run_directory import load_run
+from mixopt.sweeps import ATTEMPTS, METRICS, AttemptRecord
+from mixopt.sweeps.sweep_metrics import SweepMetrics
+from mixopt.system import host_name
+from mixopt.tracking.run_steps import place_tags
+
+pytest.importorskip("mlflow")
+
+# MLflow's mappers use a loader that SQLAlchemy 2.1 deprecates.
+pytestmark = pytest.mark.filterwarnings("ignore:The ``noload`` loader strategy is deprecated")
+
+
+@pytest.fixture(scope="module")
+def swept(experiment, mlflow_server, tmp_path_factory):
+    """A sweep in which a worker died, recorded by a real server: its run directory and client."""
+    from mlflow import MlflowClient
+
+    mlflow_server.start()
+    folder = tmp_path_factory.mktemp("swept")
+    head, _, rest = experiment.partition("proxy:")
+    proxy = {"log": str(folder / "log"), "size": 2, "fault": "kill", "at": "t0003"}
+    more = {"name": "faulty_proxy:Faulty", "tokens": 20000, "options": proxy}
+    text = f"{head}proxy: {json.dumps(more)}\nsweep:{rest.partition('sweep:')[2]}"
+    text = text.replace("{enabled: false}", f"{{uri: '{mlflow_server.uri}'}}")
+    (folder / "tiny.yaml").write_text(text, encoding="utf-8")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PYTHONPATH", str(SUPPORT))
+        patch.syspath_prepend(str(SUPPORT))
+        for step in (prepare, design, sweep):
+            step(folder / "tiny.yaml", folder / "run")
+    client = MlflowClient(tracking_uri=mlflow_server.uri)
+    experiment_id = client.get_experiment_by_name("tiny").experiment_id
+    runs = client.search_runs([experiment_id], max_results=100)
+    parent = next(run for run in runs if run.info.run_name == "run/sweep")
+    return folder / "run", client, parent
+
+
+def test_the_parent_run_has_counts_of_trials_and_hours(swept):
+    _, _, parent = swept
+    metrics = parent.data.metrics
+    assert (metrics["trials/done"], metrics["trials/failed"]) == (12, 0)
+    assert metrics["trials/running"] == 0
+    assert (metrics["trials/lost"], metrics["trials/retried"]) == (0, 2)
+    assert metrics["tokens_per_second"] > 0
+    assert metrics["cpu_hours"] > 0
+    assert metrics["cpu_hours_to_go"] == 0
+
+
+def test_each_line_of_the_sweep_is_a_point_over_time(swept):
+    path, client, parent = swept
+    lines = [json.loads(line) for line in (path / "trials" / METRICS).read_text().splitlines()]
+    history = client.get_metric_history(parent.info.run_id, "trials/done")
+    assert [point.step for point in history] == [line["step"] for line in lines]
+    assert [point.value for point in history] == [line["trials/done"] for line in lines]
+    assert len(lines) >= 2
+
+
+def test_executor_nodes_and_devices_are_tags(swept):
+    tags = swept[2].data.tags
+    assert (tags["mixopt.executor"], tags["mixopt.devices"]) == ("local", "cpu")
+    assert tags["mixopt.nodes"] == host_name()
+
+
+def test_the_attempts_are_an_artifact(swept, tmp_path):
+    path, client, parent = swept
+    names = [file.path for file in client.list_artifacts(parent.info.run_id)]
+    assert ATTEMPTS in names
+    kept = client.download_artifacts(parent.info.run_id, ATTEMPTS, str(tmp_path))
+    with open(kept) as stream:
+        assert stream.read() == (path / "trials" / ATTEMPTS).read_text()
+
+
+def test_attempts_that_are_not_what_the_sweep_left_are_not_sent(swept, tmp_path):
+    from mixopt.errors import RunError
+    from mixopt.tracking.sent_files import check_sendable
+
+    run = shutil.copytree(swept[0], tmp_path / "run")
+    assert load_run(run, trust=True).is_done("sweep")
+    name = f"trials/{ATTEMPTS}"
+    assert check_sendable(run, "sweep", name) == run / name
+    (run / name).write_text("a secret\n")
+    with pytest.raises(RunError, match="is not what its step left; it is not sent"):
+        check_sendable(run, "sweep", name)
+
+
+def test_a_cluster_s_nodes_are_named_once_and_not_without_end():
+    shape = {"at": 1.0, "trials": ["a"], "finished": 1, "outcome": "ended", "gpus": 1.0}
+    names = [f"node{number:04}" for number in range(2000)]
+    attempts = [
+        AttemptRecord(node=name, kind=kind, seconds=1.0, **shape)
+        for name in names
+        for kind in ("L4", "H100")
+    ]
+    tags = place_tags(attempts)
+    assert tags["mixopt.devices"] == "H100, L4"
+    assert tags["mixopt.nodes"].startswith("node0000, node0001, ")
+    assert len(tags["mixopt.nodes"]) <= 2000
+    assert place_tags([]) == {}
+
+
+def test_a_sweep_of_a_thousand_attempts_has_a_line_in_no_time(tmp_path):
+    import time
+
+    from mixopt.sweeps.meter import SweepMeter
+
+    shape = {"at": 1.0, "trials": ["a"], "finished": 1, "outcome": "ended", "gpus": 1.0}
+    records = [AttemptRecord(node="n", kind="L4", seconds=1.0, **shape) for _ in range(10_000)]
+    meter = SweepMeter(10_000, 1000, [], lambda done, note: None, records)
+    before = time.process_time()
+    SweepMetrics(tmp_path, meter.metrics).note()
+    assert time.process_time() - before < 0.2
