@@ -1,6 +1,6 @@
 """A trainer as anybody may have one: a small byte model in plain PyTorch, without mixopt.
 
-python train.py --mixture mixture.yaml --corpus runs/own/corpus --tokens 200000 --seed 1 --out .
+python train.py --mixture mixture.yaml --corpus runs/own/corpus --tokens 100000 --seed 1 --out .
 """
 
 import argparse
@@ -13,6 +13,7 @@ import yaml
 from torch import nn
 from torch.nn.functional import cross_entropy
 
+LENGTH, BATCH, WIDTH, IDS = 64, 16, 96, 257
 parser = argparse.ArgumentParser()
 for name, kind in {
     "mixture": Path,
@@ -23,45 +24,41 @@ for name, kind in {
 }.items():
     parser.add_argument(f"--{name}", type=kind, required=True)
 args = parser.parse_args()
-LENGTH, BATCH, WIDTH = 64, 16, 96
 torch.manual_seed(args.seed)
 rng = np.random.default_rng(args.seed)
+gru = nn.GRU(WIDTH, WIDTH, batch_first=True)
+model = nn.ModuleList([nn.Embedding(IDS, WIDTH), gru, nn.Linear(WIDTH, IDS)])
 
 
-class Model(nn.Module):
-    def __init__(self):
-        super().__init__()
-        self.embed = nn.Embedding(257, WIDTH)
-        self.mix = nn.GRU(WIDTH, WIDTH, batch_first=True)
-        self.head = nn.Linear(WIDTH, 257)
-
-    def forward(self, rows):
-        states, _ = self.mix(self.embed(rows[:, :-1]))
-        return cross_entropy(self.head(states).flatten(0, 1), rows[:, 1:].flatten())
+def loss_of(rows_BL):
+    """Return the mean loss of each next byte, in nats."""
+    embed, mix, head = model
+    states, _ = mix(embed(rows_BL[:, :-1]))
+    return cross_entropy(head(states).flatten(0, 1), rows_BL[:, 1:].flatten())
 
 
-def tokens(domain, split):
+def tokens_of(domain, split):
+    """Return the tokens of a domain in mixopt's corpus: raw integers of two bytes."""
     files = sorted((args.corpus / domain / split).glob("*.bin"))
     return np.concatenate([np.fromfile(file, np.uint16) for file in files]).astype(np.int64)
 
 
-weights = yaml.safe_load(args.mixture.read_text())["weights"]
-text = {domain: tokens(domain, "train") for domain, weight in weights.items() if weight > 0}
-shares = np.array([weights[domain] for domain in text])
-model = Model()
+weights = {d: w for d, w in yaml.safe_load(args.mixture.read_text())["weights"].items() if w > 0}
+shares = np.array(list(weights.values())) / sum(weights.values())
+text = {domain: tokens_of(domain, "train") for domain in weights}
 optimizer = torch.optim.AdamW(model.parameters(), 3e-3)
-for step in range(args.tokens // (LENGTH * BATCH)):
-    picked = [text[d] for d in rng.choice(list(text), BATCH, p=shares / shares.sum())]
-    starts = [rng.integers(len(t) - LENGTH) for t in picked]
-    rows = np.stack([t[at : at + LENGTH + 1] for t, at in zip(picked, starts)])
-    loss = model(torch.from_numpy(rows))
+for _ in range(args.tokens // (LENGTH * BATCH)):
+    picked = [text[domain] for domain in rng.choice(list(text), BATCH, p=shares)]
+    starts = [rng.integers(len(tokens) - LENGTH) for tokens in picked]
+    rows = [tokens[at : at + LENGTH + 1] for tokens, at in zip(picked, starts, strict=True)]
     optimizer.zero_grad()
-    loss.backward()
+    loss_of(torch.from_numpy(np.stack(rows))).backward()
     optimizer.step()
 losses = {}
 for domain in sorted(path.parent.name for path in args.corpus.glob("*/validation")):
-    held_out = tokens(domain, "validation")[: 65 * 128]
-    rows = torch.from_numpy(held_out[: len(held_out) // 65 * 65]).view(-1, 65)
-    losses[domain] = model(rows).item() if len(rows) else float("nan")
+    held_out = tokens_of(domain, "validation")[: 128 * (LENGTH + 1)]
+    whole = len(held_out) // (LENGTH + 1) * (LENGTH + 1)
+    rows = torch.from_numpy(held_out[:whole]).view(-1, LENGTH + 1)
+    losses[domain] = loss_of(rows).item()
 found = {"seed": args.seed, "parameters": sum(p.numel() for p in model.parameters())}
 (args.out / "metrics.json").write_text(json.dumps({**found, "loss": losses}))
