@@ -11,8 +11,10 @@ from typing import TYPE_CHECKING
 from mixopt.system.lazy_names import lazy_names
 
 if TYPE_CHECKING:
+    from mixopt.config.absent_text import absent_texts as absent_texts
     from mixopt.config.constraints_section import ConstraintsConfig as ConstraintsConfig
     from mixopt.config.corpus_section import (
+        WHERE as WHERE,
         CorpusConfig as CorpusConfig,
         SourceConfig as SourceConfig,
     )
@@ -67,8 +69,9 @@ else:
     __getattr__, __dir__ = lazy_names(
         __name__,
         {
+            "absent_text": ["absent_texts"],
             "constraints_section": ["ConstraintsConfig"],
-            "corpus_section": ["CorpusConfig", "SourceConfig"],
+            "corpus_section": ["WHERE", "CorpusConfig", "SourceConfig"],
             "design_section": ["Anchor", "DesignConfig"],
             "experiment": [
                 "Config",

@@ -9,9 +9,14 @@ from pydantic import Field, model_validator
 
 from mixopt.config.section import Positive, Section
 
+WHERE = "give either 'environment' or 'path' (or 'data_files')"
+
 
 class SourceConfig(Section):
-    """Where the documents of one domain come from: exactly one of `environment` and `path`."""
+    """Where the documents of one domain come from: exactly one of `environment` and `path`.
+
+    A domain whose text only a trainer of one's own reads has neither.
+    """
 
     environment: str | None = Field(None, description="a domain of the environment corpus")
     path: str | None = Field(
@@ -43,6 +48,11 @@ class SourceConfig(Section):
         """Whether the size of the whole domain is stated."""
         return self.tokens is not None or self.bytes is not None
 
+    @property
+    def has_text(self) -> bool:
+        """Whether it says where its documents are."""
+        return any(given is not None for given in (self.environment, self.path, self.data_files))
+
     def under(self, root: str | None) -> SourceConfig:
         """Return the same source with relative files under the folder `root`."""
         if root is None:
@@ -55,8 +65,8 @@ class SourceConfig(Section):
 
     @model_validator(mode="after")
     def _one_source(self) -> SourceConfig:
-        if (self.environment is None) == (self.path is None and self.data_files is None):
-            raise ValueError("give either 'environment' or 'path' (or 'data_files')")
+        if self.environment is not None and not (self.path is None and self.data_files is None):
+            raise ValueError(WHERE)
         return self
 
     @model_validator(mode="after")

@@ -9,6 +9,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
+from mixopt.config.absent_text import absent_text_faults
 from mixopt.config.command_section import command_faults
 from mixopt.config.experiment import Config
 from mixopt.config.loss_choice import objective_faults
@@ -112,6 +113,7 @@ def _inconsistencies(config: Config, trust: Trust) -> Iterable[tuple[Location, s
         message = "noise is known from replicates, and design.replicates is 0; raise it to 2 or"
         yield ("objective", "leave_out"), f"{message} more, or leave this out"
     yield from command_faults(config.proxy.name, config.proxy, config.proxy.options, both)
+    yield from absent_text_faults(config)
     yield from _simulated_epochs(config)
     yield from _baselines(config)
     yield from _without_gradient(config, trust)

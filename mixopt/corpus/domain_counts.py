@@ -102,6 +102,8 @@ def count_domains(config: CorpusConfig, say: Say = silent) -> list[DomainCount]:
     found = []
     try:
         for name, source in config.domains.items():
+            if not source.has_text:
+                raise CorpusError(f"domain {name!r}: its text is not here; state its tokens")
             rooted = source.under(config.root)
             found.append(_count(name, rooted, tokenizer, config.tokenizer == BYTES))
             say(f"{name}: {found[-1].bytes:,} bytes of text, {found[-1].how}")

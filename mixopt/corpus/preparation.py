@@ -18,7 +18,7 @@ from mixopt.config import RESERVED, CorpusConfig, SourceConfig
 from mixopt.corpus.corpus import FORMAT, Corpus
 from mixopt.corpus.index_files import INDEX, corpus_records
 from mixopt.corpus.text import DomainText, Environment, Spool, Spooled, read_domain, read_target
-from mixopt.corpus.token_writer import TokenWriter
+from mixopt.corpus.token_writer import TokenWriter, write_elsewhere
 from mixopt.corpus.tokenizer import (
     FILE,
     SLOW_FOLDER,
@@ -70,6 +70,7 @@ def prepare_corpus(
         texts = _read(config, evaluation, environment, spools, seed, progress)
         tokenizer = _tokenizer(config, texts, progress)
         _write(config, texts, tokenizer, path, min_tokens, progress)
+        _write_absent(config, evaluation, path)
         tokenizer.save(path)
     finally:
         shutil.rmtree(spools, ignore_errors=True)
@@ -135,11 +136,11 @@ def _read(
     progress: Say,
 ) -> list[DomainText]:
     texts = []
-    for name, source in config.domains.items():
+    for name, source in _with_text(config.domains):
         rooted = source.under(config.root)
         texts.append(read_domain(name, rooted, config, environment, spools / name, seed))
         progress(texts[-1].summary)
-    for name, source in evaluation.items():
+    for name, source in _with_text(evaluation):
         rooted = source.under(config.root)
         texts.append(read_target(name, rooted, config, environment, spools / name))
         progress(texts[-1].summary)
@@ -153,6 +154,11 @@ def _tokenizer(config: CorpusConfig, texts: list[DomainText], progress: Say) -> 
     vocab_size = bpe_vocabulary(config.tokenizer)
     if vocab_size is None:
         return open_tokenizer(config.tokenizer)
+    if not any(True for text in texts for _ in text.training()):
+        raise CorpusError(
+            f"corpus.tokenizer: {config.tokenizer}: no domain has text here to learn it from; give"
+            " bytes, or a tokenizer's name or folder"
+        )
     share = BPE_BYTES // len(config.domains)
     sample = (text for domain in texts for text in _first(domain.training(), share))
     tokenizer = FastTokenizer.train(sample, vocab_size)
@@ -188,6 +194,19 @@ def _write(
             _check_enough(text, what, tokens, min_tokens)
         counts = ", ".join(f"{tokens:,} {what} tokens" for what, tokens in written.items())
         progress(f"{text.name}: {counts}")
+
+
+def _with_text(sources: Mapping[str, SourceConfig]) -> list[tuple[str, SourceConfig]]:
+    return [(name, source) for name, source in sources.items() if source.has_text]
+
+
+def _write_absent(config: CorpusConfig, evaluation: Mapping[str, SourceConfig], path: Path) -> None:
+    """Write what is known of domains and targets whose text is not here: names and sizes."""
+    for name, source in {**config.domains, **evaluation}.items():
+        if not source.has_text:
+            if name in config.domains:
+                write_elsewhere(path / name / "train", source.tokens or 0, config.tokenizer)
+            write_elsewhere(path / name / "validation", 0, config.tokenizer)
 
 
 def write_tokens(

@@ -51,6 +51,8 @@ class TokenShards:
         dtype: Little-endian uint16 or uint32.
         tokenizer: Name of the tokenizer that made them.
         shards: The files, in order.
+        is_elsewhere: Whether there are no files, since a trainer of one's own has the text; `bytes`
+            and `documents` are 0 then.
     """
 
     path: Path
@@ -60,6 +62,7 @@ class TokenShards:
     dtype: np.dtype[Any]
     tokenizer: str
     shards: tuple[Shard, ...]
+    is_elsewhere: bool = False
 
     @classmethod
     def open(cls, path: str | Path, *, verify: bool = True) -> TokenShards:
@@ -94,7 +97,9 @@ class TokenShards:
 
         Raises:
             IndexError: The range is not inside [0, tokens].
+            ShardError: The text is not here.
         """
+        self._check_here()
         if not 0 <= start <= stop <= self.tokens:
             raise IndexError(f"{self.path}: tokens [{start}, {stop}) of {self.tokens}")
         pieces = [
@@ -116,7 +121,9 @@ class TokenShards:
 
         Raises:
             IndexError: A row is not inside [0, tokens].
+            ShardError: The text is not here.
         """
+        self._check_here()
         starts = np.asarray(starts_B, dtype=np.int64)
         if starts.size and (starts.min() < 0 or starts.max() + length > self.tokens):
             first, last = int(starts.min()), int(starts.max())
@@ -132,6 +139,10 @@ class TokenShards:
         for row in np.flatnonzero(~inside_B).tolist():
             rows[row] = self.read(int(starts[row]), int(starts[row]) + length)
         return rows
+
+    def _check_here(self) -> None:
+        if self.is_elsewhere:
+            raise ShardError(f"{self.path}: its text is not here: a trainer of one's own reads it")
 
     @cached_property
     def _offsets(self) -> IntArray:
@@ -160,7 +171,8 @@ def _from_index(path: Path, index: dict[str, Any]) -> TokenShards:
         raise _damaged(path, f"dtype: {shown_name(index['dtype'])}; tokens are uint16 or uint32")
     shards = tuple(_shard(path, k, entry) for k, entry in enumerate(index["shards"]))
     held = sum(shard.tokens for shard in shards)
-    if held != index["tokens"]:
+    is_elsewhere = index.get("elsewhere") is True and not shards
+    if held != index["tokens"] and not is_elsewhere:
         raise _damaged(path, f"{index['tokens']} tokens, but its shards have {held}")
     return TokenShards(
         path=path,
@@ -170,6 +182,7 @@ def _from_index(path: Path, index: dict[str, Any]) -> TokenShards:
         dtype=DTYPES[index["dtype"]],
         tokenizer=index["tokenizer"],
         shards=shards,
+        is_elsewhere=is_elsewhere,
     )
 
 

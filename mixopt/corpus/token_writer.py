@@ -170,6 +170,19 @@ class TokenWriter:
         self._folder.rename(self.path)
 
 
+def write_elsewhere(path: Path, tokens: int, tokenizer: str) -> None:
+    """Write the index of text that is not here, of which the tokens are known.
+
+    Args:
+        path: The folder that would have its shards.
+        tokens: How many tokens it has; 0 where that is not known.
+        tokenizer: Name of the corpus's tokenizer.
+    """
+    known = {"tokens": tokens, "documents": 0, "bytes": 0, "shards": []}
+    content = {"format": FORMAT, "dtype": "uint16", "tokenizer": tokenizer, "elsewhere": True}
+    write_sealed(path / "index.json", {**content, **known})
+
+
 @contextmanager
 def _written(path: Path) -> Iterator[None]:
     try:

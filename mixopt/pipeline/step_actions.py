@@ -205,7 +205,7 @@ def _job(run: Run, tokens: int) -> Job:
         proxy.eval_tokens,
         proxy.device,
         target_tokens=target,
-        inventory=None if target is None else run.inventory,
+        inventory=None if target is None and proxy.mixture_format is None else run.inventory,
     )
     corpus = run.path / "corpus"
     return Job(proxy.name, proxy.all_options, corpus, training, corpus_hash(corpus))

@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field, model_validator
 
 from mixopt.config import (
+    WHERE,
     Anchor,
     CorpusConfig,
     Count,
@@ -24,6 +25,7 @@ from mixopt.config import (
     Share,
     SourceConfig,
     TrackingConfig,
+    absent_texts,
     dump_sections,
     read_sections,
     unusable_names,
@@ -272,6 +274,12 @@ def _inconsistencies(config: PretrainConfig) -> Iterable[tuple[Location, str]]:
         if text is not None:
             yield from unusable_names(list(text.domains), list(config.evaluation), section)
             yield from _unknown_names(config, list(text.domains))
+            places: dict[Location, Mapping[str, SourceConfig]] = {
+                (section, "domains"): text.domains
+            }
+            yield from ((location, WHERE) for location in absent_texts(places))
+    texts_of_targets = absent_texts({("evaluation",): config.evaluation})
+    yield from ((location, WHERE) for location in texts_of_targets)
     yield from _sizes_that_count_for_nothing(config)
     if config.stream is not None:
         yield from _of_stream(config, config.stream)

@@ -118,18 +118,22 @@ def _corpus_row(
     sources: dict[str, SourceConfig],
 ) -> tuple[str, ...]:
     source = _source(sources[domain.name])
-    held_out = count_text(domain.validation.tokens)
+    here = not domain.validation.is_elsewhere
+    held_out = count_text(domain.validation.tokens) if here else ""
     train = domain.train
     if train is None:
         return (domain.name, "target", "", "", "", "", held_out, source)
     share, whole = share_text(natural or 0.0), short_count(inventory[domain.name])
     text = (count_text(train.documents), count_text(train.tokens), bytes_text(train.bytes))
+    text = text if here else ("", "", "")
     return (domain.name, share, whole, *text, held_out, source)
 
 
 def _source(source: SourceConfig) -> str:
     if source.environment is not None:
         return f"installed packages: {source.environment}"
+    if not source.has_text:
+        return "the trainer's own"
     files = source.data_files or []
     names = [files] if isinstance(files, str) else files
     parts = [source.path or "", source.name or "", *names]

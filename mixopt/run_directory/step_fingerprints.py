@@ -73,12 +73,20 @@ def _with_sizes_apart(content: Mapping[str, Any]) -> dict[str, Any]:
     if not all(isinstance(source, dict) for source in domains.values()):
         return dict(content)
     sizes = {name: _picked(source, stated=True) for name, source in domains.items()}
-    rest = {name: _picked(source, stated=False) for name, source in domains.items()}
+    # Of a domain without text the size is all that is prepared.
+    rest = {
+        name: _picked(source, stated=False) if _has_text(source) else source
+        for name, source in domains.items()
+    }
     return {**content, "corpus": {**corpus, "domains": rest}, SIZES: sizes}
 
 
 def _picked(source: dict[str, Any], *, stated: bool) -> dict[str, Any]:
     return {k: value for k, value in source.items() if (k in ("tokens", "bytes")) == stated}
+
+
+def _has_text(source: dict[str, Any]) -> bool:
+    return any(source.get(name) is not None for name in ("environment", "path", "data_files"))
 
 
 def _section(content: Any, parts: Sequence[str]) -> Any:

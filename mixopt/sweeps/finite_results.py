@@ -28,7 +28,8 @@ def on_domains(result: TrialResult, evaluation: Sequence[str]) -> TrialResult:
     """Return a result; one that is called finished with losses on other domains failed."""
     if result.status != "finished" or result.losses is None:
         return result
-    odd = sorted(set(result.losses.nats_per_token) ^ set(evaluation), key=str)
+    found = result.losses.nats_per_token or result.losses.bits_per_byte
+    odd = sorted(set(found) ^ set(evaluation), key=str)
     if not odd:
         return result
     reason = f"the proxy's losses are not those of the corpus's evaluation domains: {listed(odd)}"

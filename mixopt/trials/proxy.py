@@ -95,8 +95,9 @@ class Training:
         threads: Threads of one worker; 0 leaves it to the library.
         target_tokens: Length of the full run; each domain is repeated as often as there. None
             draws from all that a domain has.
-        inventory: With `target_tokens`, distinct tokens of each whole domain, where the corpus is a
-            sample of them; None where it is all that there is.
+        inventory: With `target_tokens`, and for a trainer whose unit is epochs, distinct tokens of
+            each whole domain, where the corpus is a sample of them; None where it is all that there
+            is.
         files: A folder where a proxy may keep a folder of files for each trial, by its name; it
             need not exist yet. None where there is no such place.
     """

@@ -111,3 +111,24 @@ def test_a_run_without_its_corpus_proposes_from_an_inventory_alone(foreign, tmp_
     ended = mixopt("propose", foreign, "--inventory", inventory, "--out", tmp_path / "own.yaml")
     assert ended.returncode == 0, ended.stderr
     assert yaml.safe_load((tmp_path / "own.yaml").read_text())["natural"]["code"] == 0.75
+
+
+def test_a_command_that_a_forged_configuration_names_is_not_run(foreign, tmp_path):
+    marker = tmp_path / "executed"
+    content = yaml.safe_load((foreign / "config.yaml").read_text())
+    content["proxy"] |= {"name": "command", "run": ["touch", str(marker)], "result": "m.json"}
+    del content["proxy"]["options"]
+    (foreign / "config.yaml").write_text(sealed_text(yaml.safe_dump(content), HEADER))
+    for looking in LOOKING if KINDS else LOOKING[:2]:
+        ended = within(foreign, *looking)
+        assert ended.returncode in (0, 1, 2), ended.stderr
+    assert load_run(foreign).config.proxy.command_text == f"touch {marker}"
+    again = ("run", "config.yaml", "--out", ".", "--from", "sweep")
+    refused = within(foreign, *again)
+    assert refused.returncode == 2
+    assert "config.yaml: proxy.run: " in refused.stderr
+    assert "would be run for each trial; if you trust whoever made this" in refused.stderr
+    assert (foreign / "trials.parquet").exists(), "nothing is deleted before that is asked"
+    assert not marker.exists()
+    within(foreign, *again, "--trust")
+    assert marker.exists(), "the command is one that would run"

@@ -13,6 +13,7 @@ from mixopt_proxies.command import CommandProxy, supervised_command
 from own_trainers import GOOD, TRIAL, WRITE_GOOD, attempts, script, trained
 
 from mixopt.errors import ConfigError
+from mixopt.integrations import import_mixture
 from mixopt.mixture import Mixture
 from mixopt.testing._tiny_corpus import tiny_corpus
 from mixopt.trials import Training, Trial
@@ -69,6 +70,18 @@ def test_a_command_is_given_its_trial_in_words_files_and_variables(corpus, files
     told = json.loads((out / "trial.json").read_text())
     assert told["mixture"] == TRIAL.mixture.fingerprint
     assert told["evaluation"] == ["code", "manual", "other_code"]
+    assert Mixture.from_file(out / "mixture.yaml") == TRIAL.mixture
+
+
+def test_a_mixture_is_written_in_the_trainers_form_too(corpus, files, tmp_path):
+    code = f"print(sys.argv[1], open(sys.argv[1]).read()); {WRITE_GOOD}"
+    paths = {"code": "/data/code_text_document", "manual": "/data/manual_text_document"}
+    run = [*script(tmp_path, code), "{mixture}"]
+    trained(corpus, files, run, mixture_format="megatron", paths=paths)
+    out = files / "t0001" / "attempt-1"
+    name, _, text = (out / "log.txt").read_text().partition(" ")
+    assert name == str(out / "mixture_megatron.json")
+    assert import_mixture(text, "megatron", paths=paths) == TRIAL.mixture
     assert Mixture.from_file(out / "mixture.yaml") == TRIAL.mixture
 
 
@@ -354,6 +367,11 @@ def test_the_size_of_a_group_checks_what_shows_before_a_trial(corpus):
         ({"result": "/tmp/m.json"}, r"proxy.result: '/tmp/m.json'; need a file or folder"),
         ({"result": "../m.json"}, r"proxy.result: '../m.json'; need"),
         ({"result": "m.json", "unit": "bits"}, "proxy.unit: 'bits'; need nats_per_token or bits"),
+        (
+            {"result": "m.json", "mixture_format": "megatrn"},
+            "proxy.mixture_format: unknown tool 'megatrn'; did you mean 'megatron'",
+        ),
+        ({"result": "m.json", "paths": {"a": "b"}}, "proxy.paths: are for proxy.mixture_format"),
         ({"result": "m.json", "losses": "eval/loss"}, "proxy.losses: 'eval/loss' gives every"),
     ],
 )

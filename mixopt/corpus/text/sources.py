@@ -92,7 +92,7 @@ def check_files(domain: str, source: SourceConfig) -> None:
     Raises:
         CorpusError: A path or glob matches nothing, or a suffix stands for no builder.
     """
-    if is_local(source):
+    if source.has_text and is_local(source):
         local_files(domain, source)
 
 

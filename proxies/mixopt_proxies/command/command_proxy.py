@@ -18,8 +18,9 @@ from mixopt.corpus import Corpus
 from mixopt.errors import ConfigError
 from mixopt.trials import Progress, Training, Trial, TrialResult
 from mixopt_proxies.command.command_line import CommandLine
+from mixopt_proxies.command.mixture_forms import MixtureForm
 from mixopt_proxies.command.trial_losses import UNITS, LossNames
-from mixopt_proxies.command.trial_place import MIXTURE, TrialPlace, hash_of
+from mixopt_proxies.command.trial_place import TrialPlace, hash_of
 from mixopt_proxies.command.trial_run import TrainerCommand, TrialRun
 
 
@@ -67,10 +68,10 @@ class CommandProxy:
             "paths": None if paths is None else dict(paths),
             "folder": folder,
         }
-        self._format, self._paths = mixture_format, paths
+        form = MixtureForm(mixture_format, paths)
         place = None if folder is None else Path(folder).expanduser().resolve()
         line, names = CommandLine(run), LossNames(losses)
-        self._command = TrainerCommand(line, result, names, unit, place, timeout, retries)
+        self._command = TrainerCommand(line, result, names, unit, place, timeout, retries, form)
 
     def group_size(self, corpus: Corpus, training: Training) -> int:
         """Return 1: each trial has a command of its own.
@@ -84,6 +85,7 @@ class CommandProxy:
             raise ConfigError(f"proxy.folder: {folder}: no such folder")
         self._command.line.check_program(folder)
         self._command.names.check(corpus.evaluation_names)
+        self._command.form.check(corpus, training)
         return 1
 
     def train(
@@ -102,13 +104,9 @@ class CommandProxy:
                 alive = partial(report, Progress(len(results) * training.tokens, total))
                 place = TrialPlace(Path(files), trial, training.tokens, made_by)
                 run = TrialRun(self._command, trial, place, corpus, training)
-                results.append(run.result(self._writer(corpus, training), alive))
+                results.append(run.result(alive))
         report(Progress(total, total))
         return results
-
-    def _writer(self, corpus: Corpus, training: Training) -> Callable[[Path, Trial], Path]:
-        """Return what writes the mixture in the form that the trainer reads."""
-        return lambda folder, _: folder / MIXTURE
 
 
 def _check_result(result: str) -> None:

@@ -108,7 +108,7 @@ def losses_of(
 
 def divergence(losses: Losses, result: str) -> str | None:
     """Say which loss is no number, or too large to be squared; None where none is."""
-    for domain, value in losses.nats_per_token.items():
+    for domain, value in (losses.nats_per_token or losses.bits_per_byte).items():
         if not abs(value) <= LARGEST_LOSS:
             return f"{result}: the loss of {domain!r} is {value:g}"
     return None
@@ -157,13 +157,20 @@ def _by_tokens(line: Sequence[LoggedPoint], scale: float) -> dict[int, float]:
 
 
 def _in_both_units(values: Mapping[str, float], corpus: Corpus, tokens: int, unit: str) -> Losses:
-    """Return losses in nats per token and in bits per byte, given one of the two."""
+    """Return losses in nats per token and in bits per byte, given one of the two.
+
+    Where a domain's text is not here, nothing says how many bytes a token has, and there is one
+    unit alone.
+    """
+    shards = {domain.name: domain.validation for domain in corpus.evaluation}
     bits_per_nat = {
-        domain.name: domain.validation.tokens / max(domain.validation.bytes, 1) / math.log(2)
-        for domain in corpus.evaluation
+        name: text.tokens / text.bytes / math.log(2)
+        for name, text in shards.items()
+        if text.bytes and text.tokens
     }
+    known = len(bits_per_nat) == len(shards)
     if unit == "bits_per_byte":
-        nats = {name: value / bits_per_nat[name] for name, value in values.items()}
+        nats = {name: value / bits_per_nat[name] for name, value in values.items() if known}
         return Losses(tokens, nats, dict(values))
-    bits = {name: value * bits_per_nat[name] for name, value in values.items()}
+    bits = {name: value * bits_per_nat[name] for name, value in values.items() if known}
     return Losses(tokens, dict(values), bits)

@@ -28,13 +28,11 @@ from mixopt.system import (
     read_sealed,
     write_json,
     write_sealed,
-    write_text,
 )
 from mixopt.trials import Training, Trial
 
 ATTEMPTS, DONE, LOG = "attempts.json", "done.json", "log.txt"
-MIXTURE, TRIAL = "mixture.yaml", "trial.json"
-GIVEN = (LOG, MIXTURE, TRIAL)  # to every attempt
+TRIAL = "trial.json"
 _MOST_ATTEMPTS = 10_000
 
 
@@ -151,9 +149,8 @@ class _DoneShape:
     seconds: float
 
 
-def write_inputs(folder: Path, trial: Trial, corpus: Corpus, training: Training) -> None:
-    """Write what a command may read of its trial: `mixture.yaml` and `trial.json`."""
-    trial.mixture.to_file(folder / MIXTURE)
+def write_facts(folder: Path, trial: Trial, corpus: Corpus, training: Training) -> None:
+    """Write what a command may read of its trial beside the mixture: `trial.json`."""
     content = {
         "trial": trial.name,
         "seed": trial.seed,
@@ -166,12 +163,6 @@ def write_inputs(folder: Path, trial: Trial, corpus: Corpus, training: Training)
         "written": time.time(),
     }
     write_json(folder / TRIAL, content)
-
-
-def write_fragment(folder: Path, name: str, text: str) -> Path:
-    """Write a mixture in a trainer's own form; return its file."""
-    write_text(folder / name, text)
-    return folder / name
 
 
 def hash_of(values: Mapping[str, Any]) -> str:

@@ -19,14 +19,15 @@ from mixopt.corpus import Corpus
 from mixopt.errors import MixoptError, RunError
 from mixopt.trials import Training, Trial, TrialResult
 from mixopt_proxies.command.command_line import CommandLine
+from mixopt_proxies.command.mixture_forms import MIXTURE, MixtureForm
 from mixopt_proxies.command.result_checks import foreign_result, old_result
 from mixopt_proxies.command.results import LoggedValues, find_result, read_result
 from mixopt_proxies.command.supervised_command import EndedCommand, last_line, run_supervised
 from mixopt_proxies.command.trial_losses import LossNames, divergence, losses_of
-from mixopt_proxies.command.trial_place import GIVEN, LOG, EndedAttempt, TrialPlace, write_inputs
+from mixopt_proxies.command.trial_place import LOG, TRIAL, EndedAttempt, TrialPlace, write_facts
 
 _GPUS = ("CUDA_VISIBLE_DEVICES", "HIP_VISIBLE_DEVICES", "ROCR_VISIBLE_DEVICES")
-WriteMixture = Callable[[Path, Trial], Path]
+_GIVEN = (LOG, MIXTURE, TRIAL)  # to every attempt
 
 
 @dataclass(frozen=True)
@@ -41,6 +42,7 @@ class TrainerCommand:
         folder: Where the command runs; the trial's own folder when None.
         timeout: Seconds that it has; None for no limit.
         retries: How often it is run again after it failed.
+        form: How the mixture is written for it.
     """
 
     line: CommandLine
@@ -50,6 +52,7 @@ class TrainerCommand:
     folder: Path | None
     timeout: float | None
     retries: int
+    form: MixtureForm
 
 
 class TrialRun:
@@ -66,12 +69,14 @@ class TrialRun:
         self._command, self._trial, self._place = command, trial, place
         self._corpus, self._training = corpus, training
 
-    def result(self, write_mixture: WriteMixture, alive: Callable[[], None]) -> TrialResult:
+    def result(self, alive: Callable[[], None]) -> TrialResult:
         """Return the result that is there, or that of running the command.
 
         Args:
-            write_mixture: Writes the mixture in the form that the trainer reads.
             alive: Called several times a second while the command runs.
+
+        Raises:
+            MixoptError: The trial's folder or its mixture cannot be written.
         """
         done = self._place.done()
         if done is not None:
@@ -80,7 +85,7 @@ class TrialRun:
         for left in range(self._command.retries, -1, -1):
             number, folder = self._place.new_attempt()
             started = time.time()
-            ended = self._run(folder, write_mixture, alive)
+            ended = self._run(folder, alive)
             seconds += ended.seconds
             reason = None if ended.fault is None else self._told(ended.fault, folder, number)
             spent = round(ended.seconds, 3)
@@ -96,11 +101,12 @@ class TrialRun:
             "failed", f"tried {tries} times: {reason}" if tries > 1 else reason, seconds
         )
 
-    def _run(
-        self, folder: Path, write_mixture: WriteMixture, alive: Callable[[], None]
-    ) -> EndedCommand:
-        write_inputs(folder, self._trial, self._corpus, self._training)
-        values = self._values(folder, write_mixture(folder, self._trial))
+    def _run(self, folder: Path, alive: Callable[[], None]) -> EndedCommand:
+        write_facts(folder, self._trial, self._corpus, self._training)
+        mixture = self._command.form.write(
+            folder, self._trial.mixture, self._corpus, self._training
+        )
+        values = self._values(folder, mixture)
         named = {f"MIXOPT_{name.upper()}": value for name, value in values.items()}
         return run_supervised(
             self._command.line.filled(values),
@@ -137,7 +143,7 @@ class TrialRun:
             return self._ended("failed", f"{error}{_last_words(folder / LOG)}", seconds)
 
     def _values_of(self, folder: Path, started: float) -> tuple[list[Path], LoggedValues]:
-        files = find_result(folder, self._command.result, GIVEN)
+        files = find_result(folder, self._command.result, _GIVEN)
         values = read_result(folder, files)
         fault = old_result(files, started) or foreign_result(values, self._trial, folder)
         if fault is not None:
