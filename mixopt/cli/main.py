@@ -11,6 +11,7 @@ import sys
 from mixopt.cli import (
     before_a_run,
     experts,
+    exports,
     fits,
     predictions,
     proposals,
@@ -34,6 +35,7 @@ COMMANDS = (
     training,
     tracking,
     experts,
+    exports,
     verification,
 )
 

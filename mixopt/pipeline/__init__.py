@@ -8,6 +8,11 @@ from mixopt.system.lazy_names import lazy_names
 
 if TYPE_CHECKING:
     from mixopt.pipeline.check_text import check_json as check_json, check_lines as check_lines
+    from mixopt.pipeline.exporting import (
+        ExportAsked as ExportAsked,
+        export_from as export_from,
+        import_from as import_from,
+    )
     from mixopt.pipeline.fit_folder import (
         check_fit_folder as check_fit_folder,
         load_fit as load_fit,
@@ -40,6 +45,7 @@ else:
         __name__,
         {
             "check_text": ["check_json", "check_lines"],
+            "exporting": ["ExportAsked", "export_from", "import_from"],
             "fit_folder": ["check_fit_folder", "load_fit", "verify_fit_folder", "write_fit_folder"],
             "from_fit": ["Asked", "predict_from", "propose_from", "propose_front_from"],
             "pre_check": ["PreCheck", "check_experiment"],

@@ -129,7 +129,7 @@ def _question(directory: Path, asked: Asked, trust: Trust) -> Question:
     return Question.of(
         fit,
         constraints=asked.constraints or limits,
-        inventory=_inventory(directory, asked.inventory, fit.domains, trust),
+        inventory=known_inventory(directory, asked.inventory, fit.domains, trust),
         tokens=asked.tokens,
         risk=asked.risk,
         search=search,
@@ -138,7 +138,7 @@ def _question(directory: Path, asked: Asked, trust: Trust) -> Question:
     )
 
 
-def _inventory(
+def known_inventory(
     directory: Path, asked: Path | None, domains: Sequence[str], trust: Trust
 ) -> dict[str, int] | None:
     """Return the tokens of each domain that are asked for, or a run's, or those of a corpus."""

@@ -34,8 +34,8 @@ def _write(entries: Sequence[Entry], header: Sequence[str], facts: Facts) -> str
 
 def _listed(entry: Entry, facts: Facts) -> Iterator[dict[str, Any]]:
     """Yield a domain as often as all of it is seen, and the rest of it as a slice."""
-    whole = facts.size(entry.domain) / facts.sample(entry.domain)
-    rows = max(1, round(whole / len(facts.places(entry.domain))))
+    pieces = len(facts.places(entry.domain))
+    rows = int(AXOLOTL.unit.whole(entry.domain, facts, pieces))
     passes, rest = divmod(max(1, round(entry.amount)), rows)
     if passes > _MOST_PASSES:
         raise ConfigError(

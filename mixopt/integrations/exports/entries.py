@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from pathlib import PurePosixPath
 
 from mixopt.errors import ConfigError, MixtureError
 from mixopt.integrations.exports.export_tool import Entry, ExportTool, Weighed
 from mixopt.integrations.exports.facts import Facts
+from mixopt.integrations.exports.loading_code import bare_name
 from mixopt.system import name_fault
 
 
@@ -40,7 +40,7 @@ def shares_of(tool: ExportTool, found: Sequence[Weighed], facts: Facts) -> dict[
         amount = checked_amount(tool, domain, one.amount)
         if one.passes:
             pieces = len(facts.places(domain)) if tool.single_path and tool.unit.divides else 1
-            amount += one.passes * tool.unit.whole(domain, facts) / pieces
+            amount += one.passes * tool.unit.whole(domain, facts, pieces)
         parts.setdefault(domain, []).append(amount)
     amounts = {
         name: math.fsum(values) / (1 if tool.unit.divides else len(values))
@@ -138,8 +138,4 @@ def _check_apart(tool: ExportTool, entries: Sequence[Entry]) -> None:
 
 
 def _name_of(key: str) -> str:
-    if name_fault(key) is None:
-        return key
-    last = PurePosixPath(key.replace("\\", "/")).name
-    stem = last.split(".", 1)[0]
-    return stem or last or key
+    return key if name_fault(key) is None else bare_name(key) or key

@@ -52,6 +52,14 @@ def builder_of(path: str) -> str | None:
     return _BUILDERS.get(last)
 
 
+def bare_name(path: str) -> str:
+    """Return the last part of a path without the suffixes of files of text."""
+    last = PurePosixPath(path.replace("\\", "/"))
+    while last.suffix in _PACKED | _BUILDERS.keys() and last.stem:
+        last = PurePosixPath(last.stem)
+    return last.name
+
+
 def parsed(text: str, where: str) -> ast.Module:
     """Return Python as a tree.
 

@@ -41,8 +41,8 @@ class WeightUnit(ABC):
     def tokens(self, domain: str, amount: float, facts: Facts) -> float:
         """Return what is in proportion to the tokens of one domain, from its amount."""
 
-    def whole(self, domain: str, facts: Facts) -> float:
-        """Return the amount of one pass over a domain, for units that count."""
+    def whole(self, domain: str, facts: Facts, pieces: int = 1) -> float:
+        """Return the amount of one pass over a domain, or over one of its equal pieces."""
         return 1.0
 
     def amounts(self, shares: Mapping[str, float], facts: Facts) -> dict[str, float]:
@@ -109,9 +109,9 @@ class Counts(WeightUnit):
         """Return the tokens of so many samples."""
         return amount * facts.sample(domain)
 
-    def whole(self, domain: str, facts: Facts) -> float:
-        """Return how many samples the domain has."""
-        return facts.size(domain) / facts.sample(domain)
+    def whole(self, domain: str, facts: Facts, pieces: int = 1) -> float:
+        """Return how many samples a domain, or a piece of it, has; a whole number."""
+        return float(max(1, round(facts.size(domain) / facts.sample(domain) / pieces)))
 
 
 class RowSlices(Counts):

@@ -1,0 +1,138 @@
+"""The command between mixtures and trainers' configurations: export."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from mixopt.cli.options import AsJson, FullLength, SizesPath, Trusted, app, print_json, say, show
+from mixopt.errors import ConfigError
+
+if TYPE_CHECKING:
+    from mixopt.integrations import ExportTool
+    from mixopt.mixture import Mixture
+    from mixopt.pipeline import ExportAsked
+
+
+@app.command("export")
+def export_command(
+    source: Annotated[
+        Path | None,
+        typer.Argument(
+            metavar="MIXTURE|DIR|FRAGMENT",
+            help="YAML of a mixture, a run directory, or with --from a trainer's configuration.",
+        ),
+    ] = None,
+    to: Annotated[
+        str | None, typer.Option("--to", metavar="TOOL", help="Write for this tool; see --list.")
+    ] = None,
+    of: Annotated[
+        str | None, typer.Option("--from", metavar="TOOL", help="Read FRAGMENT of this tool.")
+    ] = None,
+    inventory: SizesPath = None,
+    tokens: FullLength = None,
+    paths: Annotated[
+        Path | None,
+        typer.Option("--paths", metavar="FILE", help="YAML of a path, or several, by domain."),
+    ] = None,
+    sample_tokens: Annotated[
+        str | None,
+        typer.Option(
+            "--sample-tokens",
+            metavar="FILE|NUMBER",
+            help="YAML of mean tokens of a sample by domain, or a number for all.",
+        ),
+    ] = None,
+    out: Annotated[
+        Path | None, typer.Option("--out", metavar="FILE", help="Write here, not to the terminal.")
+    ] = None,
+    show_tools: Annotated[
+        bool, typer.Option("--list", help="List the tools, their units and what these need.")
+    ] = False,
+    trust: Trusted = False,
+    as_json: AsJson = False,
+) -> None:
+    """Write a mixture as a trainer's configuration in its own unit, or read one with --from."""
+    from mixopt.config import token_count
+    from mixopt.pipeline import ExportAsked
+
+    if show_tools:
+        _show_tools(as_json)
+        return
+    asked = ExportAsked(inventory, token_count(tokens, "--tokens"), paths, sample_tokens)
+    if source is None or (to is None) == (of is None):
+        raise ConfigError(
+            "export: give MIXTURE --to TOOL, or FRAGMENT --from TOOL; mixopt export --list shows"
+            " the tools"
+        )
+    if of is not None:
+        _read(source, of, asked, out, as_json)
+    else:
+        _write(source, str(to), asked, out, trust, as_json)
+
+
+def _write(
+    source: Path, to: str, asked: ExportAsked, out: Path | None, trust: bool, as_json: bool
+) -> None:
+    from mixopt.pipeline import export_from
+    from mixopt.system import write_text
+
+    text = export_from(source, to, asked=asked, trust=trust)
+    if out is not None:
+        write_text(out, text)
+        say(f"for {to}: {out}")
+    elif as_json:
+        print_json({"tool": to, "fragment": text})
+    else:
+        show(text.removesuffix("\n"))
+
+
+def _read(source: Path, tool: str, asked: ExportAsked, out: Path | None, as_json: bool) -> None:
+    from mixopt.pipeline import import_from
+
+    if asked.tokens is not None:
+        raise ConfigError("export: --tokens goes with --to; a fragment has its own length")
+    mixture = import_from(source, tool, asked=asked)
+    if out is not None:
+        mixture.to_file(out)
+        say(f"mixture: {out}")
+    elif as_json:
+        print_json({"weights": dict(mixture)})
+    else:
+        show(_yaml(mixture))
+
+
+def _yaml(mixture: Mixture) -> str:
+    import yaml
+
+    content = {"weights": dict(mixture)}
+    text: str = yaml.safe_dump(content, sort_keys=False, allow_unicode=True, width=10_000)
+    return text.removesuffix("\n")
+
+
+def _show_tools(as_json: bool) -> None:
+    from mixopt.integrations import EXPORT_TOOLS
+
+    tools = list(EXPORT_TOOLS.values())
+    if as_json:
+        print_json({"tools": [_described(tool) for tool in tools]})
+        return
+    rows = [(tool.name, tool.unit.name, " ".join(tool.unit.needs) or "nothing") for tool in tools]
+    widths = [max(len(row[n]) for row in (*rows, ("tool", "unit", ""))) for n in (0, 1)]
+    for name, unit, needs in (("tool", "unit", "needs"), *rows):
+        show(f"{name:<{widths[0]}}  {unit:<{widths[1]}}  {needs}")
+
+
+def _described(tool: ExportTool) -> dict[str, Any]:
+    return {
+        "name": tool.name,
+        "title": tool.title,
+        "checked_with": tool.version,
+        "unit": tool.unit.name,
+        "meaning": tool.unit.meaning,
+        "needs": list(tool.unit.needs),
+        "place": tool.place,
+        "command": tool.command,
+    }

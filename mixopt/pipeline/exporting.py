@@ -1,0 +1,131 @@
+"""Export a mixture from a file or from a run, with what the run knows of its domains.
+
+A run gives its recommendation, or its proposal where nothing is validated; with it the inventory,
+the length of the full run, and the mean tokens of a document of what was prepared. What is asked
+for counts before what the run knows.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from mixopt.config import read_inventory
+from mixopt.errors import ConfigError, did_you_mean
+from mixopt.integrations import export_mixture, import_mixture
+from mixopt.mixture import Mixture
+from mixopt.pipeline.from_fit import known_inventory
+from mixopt.run_directory import PROPOSE, VALIDATE, load_run
+from mixopt.system import Trust, read_yaml
+
+
+@dataclass(frozen=True)
+class ExportAsked:
+    """What an export is asked for; what is None is as a run has it.
+
+    Attributes:
+        inventory: A YAML file of distinct tokens by domain.
+        tokens: Length of the full run.
+        paths: A YAML file with a path, or several, of each domain.
+        sample_tokens: A YAML file of mean tokens of a sample by domain, or one number for all.
+    """
+
+    inventory: Path | None = None
+    tokens: int | None = None
+    paths: Path | None = None
+    sample_tokens: str | None = None
+
+
+def export_from(
+    source: str | Path, to: str, *, asked: ExportAsked | None = None, trust: Trust = False
+) -> str:
+    """Export the mixture of a file or of a run (mixopt.integrations.export_mixture).
+
+    Args:
+        source: YAML of a mixture, a proposal or a recommendation; or a run directory.
+        to: The tool.
+        asked: What is known of the domains.
+        trust: Whether a run directory is trusted (`load_run`).
+
+    Raises:
+        ConfigError: An unknown tool, a file that cannot be read, or what the unit needs is unknown.
+        RunError: The run has no proposal yet.
+    """
+    asked = asked or ExportAsked()
+    mixture, known = _mixture(Path(source), asked, trust)
+    return export_mixture(mixture, to, **{**known, **_given(asked, mixture.domains)})
+
+
+def import_from(source: str | Path, tool: str, *, asked: ExportAsked | None = None) -> Mixture:
+    """Read a fragment of a tool's configuration as a mixture (`import_mixture`).
+
+    Args:
+        source: The file.
+        tool: The tool.
+        asked: What is known of the domains.
+
+    Raises:
+        ConfigError: An unknown tool, a file that cannot be read, or what the unit needs is unknown.
+        MixtureError: The fragment cannot be read.
+    """
+    given = _given(replace(asked or ExportAsked(), tokens=None), None)
+    return import_mixture(Path(source), tool, **given)
+
+
+def _mixture(source: Path, asked: ExportAsked, trust: Trust) -> tuple[Mixture, dict[str, Any]]:
+    """Return a mixture, and what its run knows of the domains."""
+    if not source.is_dir():
+        return Mixture.from_file(source), {}
+    run = load_run(source, trust=trust)
+    decided = run.is_done(VALIDATE.name)
+    if not decided:
+        run.require(PROPOSE.name)
+    mixture = (run.recommendation if decided else run.proposal).mixture
+    known: dict[str, Any] = {"tokens": run.config.propose.target_tokens}
+    if asked.inventory is None:
+        known["inventory"] = known_inventory(source, None, mixture.domains, trust)
+    if (source / "corpus").exists():
+        known["sample_tokens"] = {
+            domain.name: domain.train.tokens / domain.train.documents
+            for domain in run.corpus.domains
+            if domain.train is not None and domain.train.documents
+        }
+    return mixture, known
+
+
+def _given(asked: ExportAsked, domains: Sequence[str] | None) -> dict[str, Any]:
+    """Return what is asked for, read."""
+    found: dict[str, Any] = {}
+    if asked.inventory is not None:
+        names = domains or _names(asked.inventory)
+        found["inventory"] = read_inventory(asked.inventory, names)
+    if asked.tokens is not None:
+        found["tokens"] = asked.tokens
+    if asked.paths is not None:
+        found["paths"] = _by_domain(asked.paths, domains, "a path, or a list of paths,")
+    if asked.sample_tokens is not None:
+        found["sample_tokens"] = _samples(asked.sample_tokens, domains)
+    return found
+
+
+def _samples(given: str, domains: Sequence[str] | None) -> Any:
+    try:
+        return float(given)
+    except ValueError:
+        return _by_domain(Path(given), domains, "the mean tokens of a sample")
+
+
+def _names(file: Path) -> list[str]:
+    return list(_by_domain(file, None, "a number of tokens"))
+
+
+def _by_domain(file: Path, domains: Sequence[str] | None, what: str) -> Mapping[str, Any]:
+    content = read_yaml(file)
+    if not isinstance(content, dict) or not content:
+        raise ConfigError(f"{file}: expected {what} for each domain, a line each")
+    for name in content:
+        if domains is not None and name not in domains:
+            raise ConfigError(f"{file}: unknown domain {name!r}{did_you_mean(str(name), domains)}")
+    return {str(name): value for name, value in content.items()}

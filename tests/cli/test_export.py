@@ -1,0 +1,184 @@
+"""`mixopt export`: files, runs, the way back, and what the command refuses."""
+
+from __future__ import annotations
+
+import json
+import shutil
+
+import pytest
+import yaml
+from command_line import mixopt
+
+from mixopt import Mixture, load_run
+from mixopt.integrations import EXPORT_TOOLS
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """A mixture, and what may be known of its domains."""
+    path = tmp_path_factory.mktemp("export")
+    contents = {
+        "mixture": {"weights": {"web": 0.6, "code": 0.3, "books": 0.1}},
+        "inventory": {"web": "1.2e3", "code": 400, "books": 25},
+        "samples": {"web": 10, "code": 20, "books": 5},
+        "paths": {"web": ["/d/web 0.jsonl", "/d/web 1.jsonl"], "code": "/d/code", "books": "b"},
+    }
+    for name, content in contents.items():
+        (path / f"{name}.yaml").write_text(yaml.safe_dump(content, sort_keys=False))
+    return path
+
+
+def known(folder, *names):
+    options = {"inventory": "--inventory", "samples": "--sample-tokens", "paths": "--paths"}
+    return [word for name in names for word in (options[name], folder / f"{name}.yaml")]
+
+
+def test_a_file_is_exported_in_the_tool_s_unit(folder):
+    ended = mixopt(
+        "export", folder / "mixture.yaml", "--to", "megatron-bridge-sft", "--tokens", "1e3",
+        *known(folder, "inventory"),
+    )  # fmt: skip
+    assert ended.code == 0
+    assert yaml.safe_load(ended.out)["dataset"]["source_weights"] == [0.5, 0.75, 4.0]
+
+
+@pytest.mark.parametrize("tool", EXPORT_TOOLS)
+def test_what_was_written_is_read_back(folder, tool, tmp_path):
+    out, facts = tmp_path / "fragment", known(folder, "inventory", "samples", "paths")
+    ended = mixopt(
+        "export", folder / "mixture.yaml", "--to", tool, "--tokens", "1e3", "--out", out, *facts
+    )
+    assert (ended.code, ended.out, ended.error) == (0, "", f"for {tool}: {out}\n")
+    found = mixopt("export", out, "--from", tool, *facts)
+    assert found.code == 0, found.error
+    weights = yaml.safe_load(found.out)["weights"]
+    assert weights == pytest.approx({"web": 0.6, "code": 0.3, "books": 0.1})
+    assert json.loads(mixopt("export", out, "--from", tool, "--json", *facts).out) == {
+        "weights": weights
+    }
+
+
+def test_a_fragment_becomes_a_mixture_file(folder, tmp_path):
+    blend = tmp_path / "blend.txt"
+    blend.write_text("3 /d/code 7 b")
+    out = tmp_path / "mixture.yaml"
+    ended = mixopt("export", blend, "--from", "megatron", "--out", out, *known(folder, "paths"))
+    assert ended.code == 0, ended.error
+    assert dict(Mixture.from_file(out)) == {"web": 0.0, "code": 0.3, "books": 0.7}
+
+
+def test_the_fragment_is_a_field_of_the_json(folder):
+    ended = mixopt("export", folder / "mixture.yaml", "--to", "levanter", "--json")
+    found = json.loads(ended.out)
+    assert found["tool"] == "levanter"
+    assert yaml.safe_load(found["fragment"])["data"]["train_weights"]["web"] == 0.6
+
+
+def test_the_list_has_every_tool_with_its_unit_and_needs():
+    listed = mixopt("export", "--list").out
+    for tool in EXPORT_TOOLS.values():
+        (line,) = [line for line in listed.splitlines() if line.split()[0] == tool.name]
+        assert tool.unit.name in line
+        assert all(need in line for need in tool.unit.needs)
+    found = json.loads(mixopt("export", "--list", "--json").out)["tools"]
+    assert [tool["name"] for tool in found] == list(EXPORT_TOOLS)
+
+
+@pytest.mark.parametrize("tool", EXPORT_TOOLS)
+def test_a_run_gives_its_recommendation_with_all_that_units_need(run, tool, tmp_path):
+    out = tmp_path / "fragment"
+    asked = ["--tokens", "2e6", "--out", out]
+    ended = mixopt("export", run, "--to", tool, *asked)
+    assert ended.code == 0, ended.error
+    found = load_run(run)
+    sizes = {"inventory.yaml": found.inventory, "samples.yaml": documents(found)}
+    for name, content in sizes.items():
+        (tmp_path / name).write_text(yaml.safe_dump(content))
+    facts = known(tmp_path, "inventory", "samples")
+    back = mixopt("export", out, "--from", tool, "--json", *facts)
+    assert back.code == 0, back.error
+    weights = json.loads(back.out)["weights"]
+    assert weights == pytest.approx(dict(found.recommendation.mixture), abs=1e-3)
+
+
+def documents(run):
+    """Mean tokens of a document of each domain."""
+    trained = {d.name: d.train for d in run.corpus.domains if d.train is not None}
+    return {name: train.tokens / train.documents for name, train in trained.items()}
+
+
+def test_a_run_without_validation_gives_its_proposal(run, tmp_path):
+    copy = shutil.copytree(run, tmp_path / "run")
+    steps = json.loads((copy / "steps.json").read_text())
+    proposal = load_run(run).proposal.mixture
+    assert "validate" in json.dumps(steps)
+    shutil.rmtree(copy / "validation")
+    for name in ("validation.parquet", "recommendation.yaml"):
+        (copy / name).unlink()
+    ended = mixopt("export", copy, "--to", "levanter")
+    assert ended.code == 0, ended.error
+    weights = yaml.safe_load(ended.out)["data"]["train_weights"]
+    assert weights == pytest.approx(dict(proposal))
+
+
+def test_the_length_of_the_full_run_is_that_of_the_configuration(run):
+    stated = load_run(run).config.propose.target_tokens
+    ended = mixopt("export", run, "--to", "swift")
+    if stated is None:
+        assert ended.code == 2
+        assert "swift: needs the length of the run; give --tokens" in ended.error
+    else:
+        assert ended.code == 0, ended.error
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ([], "export: give MIXTURE --to TOOL, or FRAGMENT --from TOOL; mixopt export --list shows"),
+        (["M"], "export: give MIXTURE --to TOOL, or FRAGMENT --from TOOL"),
+        (["M", "--to", "nemo", "--from", "nemo"], "export: give MIXTURE --to TOOL, or FRAGMENT"),
+        (["M", "--to", "nemoo"], "unknown tool 'nemoo'; did you mean 'nemo'?"),
+        (["M", "--from", "nemo", "--tokens", "5"], "export: --tokens goes with --to"),
+        (["M", "--to", "swift", "--tokens", "x1"], ""),
+        (["M", "--to", "swift", "--tokens", "0"], "--tokens 0: must be at least 1"),
+        (["M", "--to", "swift"], "swift: needs the length of the run; give --tokens"),
+        (
+            ["M", "--to", "axolotl", "--tokens", "9", "--sample-tokens", "3"],
+            "axolotl: needs how many tokens domain 'web' has; give it in --inventory FILE",
+        ),
+        (["none.yaml", "--to", "nemo"], "none.yaml: not found"),
+        (["M", "--to", "datasets", "--sample-tokens", "no.yaml"], "no.yaml: not found"),
+        (["M", "--to", "datasets", "--sample-tokens", "-3"], "sample_tokens: -3.0 is no number"),
+    ],
+)
+def test_what_cannot_be_is_one_line(folder, arguments, message):
+    given = [folder / "mixture.yaml" if word == "M" else word for word in arguments]
+    ended = mixopt("export", *given)
+    assert ended.code == 2
+    assert ended.out == ""
+    if message:
+        assert ended.error.startswith(f"mixopt: {message}")
+        assert ended.error.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("option", "content", "message"),
+    [
+        ("--paths", "[1]", "expected a path, or a list of paths, for each domain, a line each"),
+        ("--paths", "{wbe: x}", "unknown domain 'wbe'; did you mean 'web'?"),
+        ("--sample-tokens", "{wbe: 3}", "unknown domain 'wbe'; did you mean 'web'?"),
+        ("--inventory", "{web: 3}", "domain 'code' is missing; say how many tokens it has"),
+    ],
+)
+def test_a_file_that_cannot_be_is_named(folder, tmp_path, option, content, message):
+    path = tmp_path / "given.yaml"
+    path.write_text(content)
+    ended = mixopt("export", folder / "mixture.yaml", "--to", "nemo", option, path)
+    assert ended.code == 2
+    assert ended.error == f"mixopt: {path}: {message}\n"
+
+
+def test_a_run_that_is_not_there_yet_says_what_to_do(tmp_path):
+    ended = mixopt("export", tmp_path, "--to", "nemo")
+    assert ended.code == 2
+    assert "has no config.yaml" in ended.error

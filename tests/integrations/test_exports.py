@@ -1,0 +1,385 @@
+"""A mixture as twelve trainers have it: units by hand, round trips, and what cannot be carried."""
+
+from __future__ import annotations
+
+import ast
+import json
+from pathlib import Path
+
+import pytest
+import yaml
+from hypothesis import given, settings, strategies as st
+
+from mixopt import ConfigError, Mixture, MixtureError
+from mixopt.integrations import EXPORT_TOOLS, export_mixture, import_mixture
+from mixopt.system import name_fault
+
+TWELVE = {
+    "megatron",
+    "megatron-bridge",
+    "nemo",
+    "olmo-core",
+    "levanter",
+    "nanotron",
+    "torchtitan",
+    "transformers",
+    "axolotl",
+    "llamafactory",
+    "swift",
+    "datasets",
+}
+SEQUENCES = [name for name, tool in EXPORT_TOOLS.items() if not tool.unit.needs]
+COUNTED = ["axolotl", "swift"]
+ONE_PATH = [name for name, tool in EXPORT_TOOLS.items() if tool.single_path]
+
+# web 60%, code 30%, books 10% of 1,000 tokens; books has 25 tokens, so that it is seen four times.
+MIXTURE = Mixture({"web": 0.6, "code": 0.3, "books": 0.1})
+KNOWN = {
+    "inventory": {"web": 1200, "code": 400, "books": 25},
+    "sample_tokens": {"web": 10, "code": 20, "books": 5},
+}
+ALL = {**KNOWN, "tokens": 1000}
+
+ODD = ["a b", "it's", 'say "hi"', "x # y", "dm: maths", "yes", "1.5", "null", "- x", "ü→語", "{a}"]
+
+
+def content(tool, mixture=MIXTURE, **known):
+    return yaml.safe_load(export_mixture(mixture, tool, **(known or ALL)))
+
+
+@st.composite
+def cases(draw):
+    """A mixture with weights of 0 and odd names, sizes and lengths of samples."""
+    text = st.text(st.characters(codec="utf-8", exclude_characters="/\\"), min_size=1, max_size=12)
+    names = draw(
+        st.lists(
+            st.one_of(st.sampled_from(ODD), text).filter(lambda name: name_fault(name) is None),
+            min_size=1,
+            max_size=8,
+            unique=True,
+        )
+    )
+    numbers = st.one_of(st.just(0.0), st.floats(1e-4, 1.0))
+    weights = draw(st.lists(numbers, min_size=len(names), max_size=len(names)))
+    weights[0] = weights[0] or 1.0
+    mixture = Mixture({n: w / sum(weights) for n, w in zip(names, weights, strict=True)})
+    sizes = draw(st.lists(st.integers(10**8, 10**11), min_size=len(names), max_size=len(names)))
+    samples = draw(st.lists(st.floats(1, 4000), min_size=len(names), max_size=len(names)))
+    known = {
+        "inventory": dict(zip(names, sizes, strict=True)),
+        "sample_tokens": dict(zip(names, samples, strict=True)),
+    }
+    return mixture, known
+
+
+def error_of(mixture, samples, tokens):
+    """How far shares may be off after counting whole samples: half a one of each domain."""
+    return 1e-12 + sum(samples[name] for name, share in mixture.items() if share) / tokens
+
+
+@pytest.mark.parametrize("tool", EXPORT_TOOLS)
+@given(case=cases())
+@settings(max_examples=25)
+def test_a_mixture_comes_back_or_what_cannot_be_carried_is_named(tool, case):
+    mixture, known = case
+    tokens = 10**9
+    try:
+        text = export_mixture(mixture, tool, tokens=tokens, **known)
+    except ConfigError as error:
+        said = str(error)
+        odd = [n for n in mixture if n != n.strip() or any(c in n for c in (",", ":", "${", "-"))]
+        assert any(repr(name) in said for name in odd)
+        return
+    found = import_mixture(text, tool, **known)
+    assert found.domains == mixture.domains
+    slack = error_of(mixture, known["sample_tokens"], tokens) if tool in COUNTED else 1e-12
+    for name in mixture:
+        assert abs(found[name] - mixture[name]) <= slack
+        assert (found[name] == 0) == (mixture[name] == 0)
+
+
+@pytest.mark.parametrize("tool", SEQUENCES)
+@given(case=cases())
+@settings(max_examples=15)
+def test_shares_of_sequences_come_back_to_the_last_digit_and_need_nothing_else(tool, case):
+    mixture, _ = case
+    try:
+        text = export_mixture(mixture, tool)
+    except ConfigError:
+        return
+    assert import_mixture(text, tool) == mixture
+
+
+@pytest.mark.parametrize("tool", EXPORT_TOOLS)
+def test_many_domains_come_back(tool):
+    names = [f"d{k}" for k in range(1500)]
+    mixture = Mixture(dict.fromkeys(names, 1 / 1500))
+    known = {"inventory": dict.fromkeys(names, 10**9), "sample_tokens": 100.0}
+    text = export_mixture(mixture, tool, tokens=15 * 10**9, **known)
+    found = import_mixture(text, tool, **known)
+    assert found.domains == tuple(names)
+    assert found.total_variation(mixture) < 1e-9
+
+
+@pytest.mark.parametrize("tool", EXPORT_TOOLS)
+def test_a_single_domain_comes_back(tool):
+    one = Mixture({"web": 1.0})
+    assert import_mixture(export_mixture(one, tool, **ALL), tool, **KNOWN).get("web") == 1.0
+
+
+@pytest.mark.parametrize("tool", EXPORT_TOOLS)
+def test_domains_of_weight_0_come_back_without_a_list_of_domains(tool):
+    mixture = Mixture({"web": 0.75, "code": 0.0, 'a\'b "c"': 0.25})
+    known = {"inventory": dict.fromkeys(mixture, 1000), "sample_tokens": 10}
+    text = export_mixture(mixture, tool, tokens=4000, **known)
+    if tool in {"megatron-bridge-sft", "axolotl"}:
+        known["inventory"] = dict.fromkeys(("web", 'a\'b "c"'), 1000)
+    found = import_mixture(text, tool, **known)
+    assert dict(found) == pytest.approx(dict(mixture))
+    assert found["code"] == 0
+
+
+@pytest.mark.parametrize("tool", EXPORT_TOOLS)
+def test_paths_with_odd_characters_are_carried_and_read_back_as_their_domains(tool):
+    paths = {
+        "web": ["/data/a b/web #1.jsonl", "/data/it's/web.2.jsonl"],
+        "code": '/data/"q"/code{x}.jsonl',
+        "books": "hf: books.jsonl" if tool != "swift" else "books.jsonl",
+    }
+    text = export_mixture(MIXTURE, tool, paths=paths, **ALL)
+    found = import_mixture(text, tool, paths=paths, **KNOWN)
+    assert found.domains == MIXTURE.domains
+    slack = 0.02 if tool in COUNTED else 1e-12
+    assert found.total_variation(MIXTURE) <= slack
+
+
+@pytest.mark.parametrize("tool", ONE_PATH)
+def test_amounts_of_a_domain_are_divided_among_its_paths(tool):
+    paths = {"web": ["/d/w0.jsonl.gz", "/d/w1"], "code": "/d/c.jsonl", "books": "/d/b.parquet"}
+    text = export_mixture(MIXTURE, tool, paths=paths, **ALL)
+    assert "divided evenly among its paths" in text
+    one = {"inventory": {"w0": 600, "w1": 600, "c": 400, "b": 25}}
+    one["sample_tokens"] = {"w0": 10, "w1": 10, "c": 20, "b": 5}
+    if tool == "llamafactory":
+        one = {"sample_tokens": {"web.0": 10, "web.1": 10, "code": 20, "books": 5}}
+    shares = list(import_mixture(text, tool, **one).values())
+    assert shares == pytest.approx([0.3, 0.3, 0.3, 0.1])
+
+
+# Units, counted by hand.
+
+
+@pytest.mark.parametrize("tool", SEQUENCES)
+def test_a_sequence_s_probability_is_the_share_of_the_tokens(tool):
+    text = export_mixture(MIXTURE, tool)
+    for share in ("0.6", "0.3", "0.1"):
+        assert share in text
+
+
+def test_llamafactory_has_probabilities_of_rows():
+    # .6/10 : .3/20 : .1/5 = .06 : .015 : .02
+    found = content("llamafactory")["interleave_probs"].split(",")
+    assert [float(x) for x in found] == pytest.approx([0.06 / 0.095, 0.015 / 0.095, 0.02 / 0.095])
+
+
+def test_datasets_has_probabilities_of_rows():
+    call = ast.parse(export_mixture(MIXTURE, "datasets", **ALL)).body[-1].value
+    (chances,) = [word.value for word in call.keywords if word.arg == "probabilities"]
+    expected = [0.06 / 0.095, 0.015 / 0.095, 0.02 / 0.095]
+    assert ast.literal_eval(chances) == pytest.approx(expected)
+
+
+def test_rows_of_one_length_have_the_probability_of_their_tokens():
+    text = export_mixture(MIXTURE, "llamafactory", sample_tokens=2048)
+    found = [float(x) for x in yaml.safe_load(text)["interleave_probs"].split(",")]
+    assert found == pytest.approx([0.6, 0.3, 0.1])
+
+
+def test_swift_has_numbers_of_rows():
+    # 600 tokens / 10, 300 / 20, 100 / 5
+    assert content("swift") == {"dataset": ["web#60", "code#15", "books#20"]}
+
+
+def test_swift_takes_at_least_one_row_of_a_domain_with_a_share():
+    mixture = Mixture({"web": 0.9999, "code": 0.0001})
+    assert content("swift", mixture, tokens=1000, sample_tokens=10)["dataset"][1] == "code#1"
+
+
+def test_megatron_bridge_sft_has_epochs():
+    # 600 / 1200, 300 / 400, 100 / 25
+    assert content("megatron-bridge-sft")["dataset"]["source_weights"] == pytest.approx(
+        [0.5, 0.75, 4.0]
+    )
+
+
+def test_axolotl_lists_a_domain_once_a_pass_and_slices_the_rest():
+    # web: 60 of its 120 rows; code: 15 of 20; books: 20 rows are 4 times its 5.
+    listed = [(one["path"], one["split"]) for one in content("axolotl")["datasets"]]
+    assert listed == [("web", "train[:60]"), ("code", "train[:15]")] + [("books", "train")] * 4
+
+
+def test_olmo_core_may_repeat_a_source_as_often_as_it_is_seen():
+    found = {s["source_name"]: s for s in content("olmo-core")["sources"]}
+    assert found["web"]["target_ratio"] == 0.6
+    assert found["web"]["max_repetition_ratio"] == 1.0
+    assert found["books"]["max_repetition_ratio"] == 4.04
+    assert "max_repetition_ratio" not in content("olmo-core", tokens=1000)["sources"][0]
+
+
+def test_levanter_has_components_by_name_with_weights():
+    data = content("levanter")["data"]
+    assert data["train_weights"] == {"web": 0.6, "code": 0.3, "books": 0.1}
+    assert data["components"].keys() == data["train_weights"].keys()
+
+
+def test_megatron_has_weight_and_prefix_one_after_the_other():
+    found = json.loads(export_mixture(MIXTURE, "megatron"))
+    assert found["train"] == ["0.6", "web", "0.3", "code", "0.1", "books"]
+    assert found["valid"] is None is found["test"]
+
+
+@pytest.mark.parametrize("tool", EXPORT_TOOLS)
+def test_the_header_says_tool_version_unit_and_command(tool):
+    text, about = export_mixture(MIXTURE, tool, **ALL), EXPORT_TOOLS[tool]
+    plain = "\n".join(json.loads(text)["comment"]) if tool == "megatron" else text
+    for said in (about.title, about.version, about.unit.meaning, about.command):
+        assert said in plain
+
+
+def test_the_twelve_tools_are_there():
+    assert set(EXPORT_TOOLS) >= TWELVE
+
+
+# What is unknown, and what cannot be.
+
+NEEDS = [
+    ("megatron-bridge-sft", "tokens", "needs the length of the run; give --tokens"),
+    (
+        "megatron-bridge-sft",
+        "inventory",
+        "how many tokens domain 'web' has; give it in --inventory",
+    ),
+    ("axolotl", "tokens", "needs the length of the run; give --tokens"),
+    ("axolotl", "inventory", "how many tokens domain 'web' has; give it in --inventory"),
+    ("axolotl", "sample_tokens", "tokens of a sample of domain 'web'; give it in --sample-tokens"),
+    ("swift", "tokens", "needs the length of the run; give --tokens"),
+    ("swift", "sample_tokens", "tokens of a sample of domain 'web'; give it in --sample-tokens"),
+    ("llamafactory", "sample_tokens", "sample of domain 'web'; give it in --sample-tokens"),
+    ("datasets", "sample_tokens", "sample of domain 'web'; give it in --sample-tokens"),
+]
+
+
+@pytest.mark.parametrize(("tool", "unknown", "said"), NEEDS)
+def test_what_a_unit_needs_and_is_not_known_is_named(tool, unknown, said):
+    with pytest.raises(ConfigError, match=rf"^{tool}: ") as raised:
+        export_mixture(MIXTURE, tool, **{**ALL, unknown: None})
+    assert said in str(raised.value)
+    assert "\n" not in str(raised.value)
+
+
+def test_needs_that_are_said_are_those_that_are_missed():
+    missed = {(tool, "--" + unknown.replace("_", "-")) for tool, unknown, _ in NEEDS}
+    said = {(name, need) for name, tool in EXPORT_TOOLS.items() for need in tool.unit.needs}
+    assert missed == said
+
+
+def test_the_domain_without_a_size_is_named_and_one_without_a_share_needs_none():
+    inventory = {"web": 1200, "books": 25}
+    with pytest.raises(ConfigError, match="domain 'code'"):
+        export_mixture(MIXTURE, "megatron-bridge-sft", tokens=1000, inventory=inventory)
+    without = Mixture({"web": 0.5, "code": 0.0, "books": 0.5})
+    text = export_mixture(without, "megatron-bridge-sft", tokens=1000, inventory=inventory)
+    assert dict(import_mixture(text, "megatron-bridge-sft", inventory=inventory)) == dict(without)
+
+
+@pytest.mark.parametrize(
+    ("known", "message"),
+    [
+        ({"tokens": -1}, "tokens: -1 is no number above 0"),
+        ({"tokens": float("nan")}, "tokens: nan is no number above 0"),
+        ({"inventory": {"web": 0}}, "inventory: web: 0 is no number above 0"),
+        ({"sample_tokens": {"web": "many"}}, "sample_tokens: web: 'many' is no number above 0"),
+        ({"sample_tokens": True}, "sample_tokens: True is no number above 0"),
+        ({"paths": {"wbe": "x"}}, "paths: unknown domain 'wbe'; did you mean 'web'?"),
+        ({"paths": {"web": []}}, "paths: web: [] is neither a path nor a list of paths"),
+        ({"paths": {"web": [1]}}, "paths: web: [1] is neither a path nor a list of paths"),
+        ({"paths": {"web": ["x", "x"]}}, "paths: web: a path is given twice; each counts once"),
+        (
+            {"paths": {"web": "same", "code": "same"}},
+            "megatron: domains 'web' and 'code' have one path, 'same'",
+        ),
+        (
+            {"paths": {"web": ["a", "code"]}},
+            "megatron: domains 'web' and 'code' have one path, 'code'",
+        ),
+    ],
+)
+def test_numbers_and_paths_that_cannot_be_are_refused(known, message):
+    with pytest.raises(ConfigError) as raised:
+        export_mixture(MIXTURE, "megatron", **known)
+    assert str(raised.value) == message
+
+
+def test_two_entries_of_one_name_are_refused():
+    mixture = Mixture({"web": 0.5, "web.1": 0.5})
+    paths = {"web": ["a", "b"]}
+    with pytest.raises(ConfigError, match=r"would both be named 'web\.1'; rename one"):
+        export_mixture(mixture, "llamafactory", sample_tokens=1, paths=paths)
+
+
+@pytest.mark.parametrize(
+    ("tool", "name", "said"),
+    [
+        ("llamafactory", "a,b", "names stand between commas"),
+        ("llamafactory", " a", "lose the spaces"),
+        ("megatron", "a ", "strips the spaces around 'a '"),
+        ("nemo", " a", "strips the spaces around ' a'"),
+        ("swift", "dm: maths", "as a hub or a subset"),
+        ("swift", "-a", "for an option"),
+        ("megatron-bridge", "${HOME}", "as a variable"),
+        ("nemo", "${HOME}", "as a variable"),
+        ("llamafactory", "${HOME}", "as a variable"),
+    ],
+)
+def test_a_name_that_a_format_cannot_carry_is_refused(tool, name, said):
+    with pytest.raises(ConfigError, match=rf"^{tool}: ") as raised:
+        export_mixture(Mixture({name: 0.5, "b": 0.5}), tool, sample_tokens=10, tokens=1000)
+    assert said in str(raised.value)
+    assert repr(name) in str(raised.value)
+
+
+def test_swift_reads_a_hub_and_a_subset_where_a_path_has_them():
+    paths = {"web": "hf::org/web:en/de", "code": "org/code:py", "books": "b"}
+    found = content("swift", paths=paths, **ALL)["dataset"]
+    assert found == ["hf::org/web:en/de#60", "org/code:py#15", "b#20"]
+
+
+def test_a_domain_that_would_be_listed_a_million_times_is_refused():
+    with pytest.raises(ConfigError, match="'web' would be listed 6000000 times, once a pass"):
+        export_mixture(
+            MIXTURE,
+            "axolotl",
+            **{**ALL, "tokens": 10**9, "inventory": dict.fromkeys("web", 1)}
+            | {"inventory": {"web": 100, "code": 400, "books": 25}, "tokens": 10**9},
+        )
+
+
+@pytest.mark.parametrize("tool", ["datasets", "transformers"])
+def test_several_paths_that_say_not_what_they_are_are_refused(tool):
+    with pytest.raises(ConfigError, match="domain 'web': 'a' says not what it is; give one folder"):
+        export_mixture(MIXTURE, tool, sample_tokens=1, paths={"web": ["a", "b"]})
+
+
+def test_an_unknown_tool_is_refused_with_the_nearest():
+    with pytest.raises(ConfigError, match="unknown tool 'megatron-lm'; did you mean 'megatron'"):
+        export_mixture(MIXTURE, "megatron-lm")
+    with pytest.raises(ConfigError, match="unknown tool 'swft'; did you mean 'swift'"):
+        import_mixture("", "swft")
+
+
+def test_a_fragment_is_read_from_a_file(tmp_path):
+    path = tmp_path / "mixture.json"
+    path.write_text(export_mixture(MIXTURE, "megatron"), encoding="utf-8")
+    assert import_mixture(path, "megatron") == MIXTURE
+    with pytest.raises(MixtureError, match=r"none\.json: not found"):
+        import_mixture(Path(tmp_path, "none.json"), "megatron")
