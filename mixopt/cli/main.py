@@ -18,6 +18,7 @@ from mixopt.cli import (
     tracking,
     training,
     verification,
+    work_tasks,
 )
 from mixopt.cli.last_guard import OUR_DEFECT, defect_line, no_room_line
 from mixopt.cli.options import app
@@ -35,6 +36,7 @@ COMMANDS = (
     tracking,
     experts,
     verification,
+    work_tasks,
 )
 
 

@@ -17,11 +17,24 @@ if TYPE_CHECKING:
         make_executor as make_executor,
     )
     from mixopt.sweeps.devices import WorkerDevice as WorkerDevice, worker_devices as worker_devices
+    from mixopt.sweeps.folder_executor import FolderExecutor as FolderExecutor
     from mixopt.sweeps.groups_file import read_groups as read_groups
     from mixopt.sweeps.ledger import AttemptRecord as AttemptRecord, read_attempts as read_attempts
     from mixopt.sweeps.local_executor import LocalExecutor as LocalExecutor
     from mixopt.sweeps.progress_file import SweepState as SweepState, read_progress as read_progress
-    from mixopt.sweeps.resumable import Means as Means, run_trials as run_trials
+    from mixopt.sweeps.resumable import (
+        FILES as FILES,
+        Means as Means,
+        run_trials as run_trials,
+    )
+    from mixopt.sweeps.work_folder import WorkFolder as WorkFolder, WorkOrder as WorkOrder
+    from mixopt.sweeps.work_task import TaskServer as TaskServer, WorkShare as WorkShare
+    from mixopt.sweeps.work_view import (
+        WorkTask as WorkTask,
+        cancel_work as cancel_work,
+        trial_log as trial_log,
+        work_tasks as work_tasks,
+    )
 else:
     __getattr__, __dir__ = lazy_names(
         __name__,
@@ -36,10 +49,14 @@ else:
                 "make_executor",
             ],
             "devices": ["WorkerDevice", "worker_devices"],
+            "folder_executor": ["FolderExecutor"],
             "groups_file": ["read_groups"],
             "ledger": ["AttemptRecord", "read_attempts"],
             "local_executor": ["LocalExecutor"],
             "progress_file": ["SweepState", "read_progress"],
-            "resumable": ["Means", "run_trials"],
+            "resumable": ["FILES", "Means", "run_trials"],
+            "work_folder": ["WorkFolder", "WorkOrder"],
+            "work_task": ["TaskServer", "WorkShare"],
+            "work_view": ["WorkTask", "cancel_work", "trial_log", "work_tasks"],
         },
     )
