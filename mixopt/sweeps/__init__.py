@@ -27,6 +27,7 @@ if TYPE_CHECKING:
         Means as Means,
         run_trials as run_trials,
     )
+    from mixopt.sweeps.slurm_executor import SlurmExecutor as SlurmExecutor
     from mixopt.sweeps.work_folder import WorkFolder as WorkFolder, WorkOrder as WorkOrder
     from mixopt.sweeps.work_task import TaskServer as TaskServer, WorkShare as WorkShare
     from mixopt.sweeps.work_view import (
@@ -55,6 +56,7 @@ else:
             "local_executor": ["LocalExecutor"],
             "progress_file": ["SweepState", "read_progress"],
             "resumable": ["FILES", "Means", "run_trials"],
+            "slurm_executor": ["SlurmExecutor"],
             "work_folder": ["WorkFolder", "WorkOrder"],
             "work_task": ["TaskServer", "WorkShare"],
             "work_view": ["WorkTask", "cancel_work", "trial_log", "work_tasks"],

@@ -9,6 +9,7 @@ lost at once, so that nobody has to find out.
 from __future__ import annotations
 
 import os
+import shlex
 import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -24,9 +25,18 @@ from mixopt.sweeps.work_board import WorkBoard
 from mixopt.sweeps.work_folder import WorkFolder, WorkOrder, job_hash
 from mixopt.sweeps.work_shapes import OutcomeShape, TaskShape
 from mixopt.sweeps.workplace import Workplace
-from mixopt.system import Owner, Say, check_trusted, host_name, silent, this_process
+from mixopt.system import (
+    Owner,
+    Say,
+    check_trusted,
+    check_trusted_command,
+    host_name,
+    silent,
+    this_process,
+)
 from mixopt.trials import Progress, Trial, result_to_json, trial_to_json
 
+COMMAND = "command"  # the proxy that runs a command of the user's
 POLL = 1.0  # seconds between two looks at the folder
 WROTE = 200  # outcomes that a task names
 _SCHEDULED = (("SLURM_ARRAY_JOB_ID", "SLURM_ARRAY_TASK_ID"), ("SLURM_JOB_ID",))
@@ -182,7 +192,7 @@ class TaskServer:
     def _take_up(self, order: WorkOrder) -> None:
         """Have a worker for an order's job; a new one if it is another job than before."""
         if self._order is None or self._order.job != order.job:
-            check_trusted("proxy", order.job.proxy, str(self._folder.order_file), self._trust)
+            self._check_trusted(order)
             check_corpus(order)
             if self._place is not None:
                 self._place.end()
@@ -197,6 +207,15 @@ class TaskServer:
             self._note(doing="compiling")
             self._place.group_size()
             self._note(doing=None)
+
+    def _check_trusted(self, order: WorkOrder) -> None:
+        """Check that what an order names as code may be run."""
+        where, proxy = str(self._folder.order_file), order.job.proxy
+        check_trusted("proxy", proxy, where, self._trust)
+        command = order.job.options.get("run")
+        if proxy == COMMAND and command is not None:
+            text = shlex.join(map(str, command)) if isinstance(command, list) else str(command)
+            check_trusted_command(text, where, self._trust)
 
     def _claim(self, order: WorkOrder) -> dict[str, int]:
         """Claim trials that train together: their names and attempts."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+from mixopt.errors import MixoptError
 from mixopt.sweeps.work_folder import WorkFolder
 from mixopt.sweeps.work_shapes import TaskShape
 from mixopt.system import Say, seems_alive, silent
@@ -88,11 +89,20 @@ def cancel_work(folder: Path, say: Say = silent) -> bool:
     Raises:
         RunError: The order is not what was written.
     """
+    from mixopt.sweeps.slurm_commands import cancel_jobs, submitted_jobs
+
     work = WorkFolder(folder)
     changed = work.set_state("cancelled")
     if changed:
         say(f"{work.order_file}: cancelled; tasks stop within seconds")
-    return changed
+    jobs = submitted_jobs(work)
+    if jobs:
+        try:
+            cancel_jobs(jobs)
+            say(f"scancel {' '.join(jobs)}")
+        except MixoptError as error:
+            say(str(error))
+    return changed or bool(jobs)
 
 
 def _task(work: WorkFolder, task: TaskShape) -> WorkTask:
