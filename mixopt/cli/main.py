@@ -19,6 +19,7 @@ from mixopt.cli import (
     tracking,
     training,
     verification,
+    work_tasks,
 )
 from mixopt.cli.last_guard import OUR_DEFECT, defect_line, no_room_line
 from mixopt.cli.options import app
@@ -37,6 +38,7 @@ COMMANDS = (
     experts,
     exports,
     verification,
+    work_tasks,
 )
 
 

@@ -120,6 +120,11 @@ def planned_trials(run: Run) -> int:
     return len(trials) + sum(later) * (record.stopped is None)
 
 
+def noted_trials(run: Run) -> list[Trial]:
+    """Return the trials that are designed, and of later rounds those that are chosen."""
+    return _recorded(run)[0]
+
+
 def not_run(run: Run) -> int:
     """Count the trials that were planned and are not run, because they would gain too little."""
     stopped = _read_record(run.path).stopped

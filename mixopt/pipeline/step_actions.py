@@ -30,7 +30,7 @@ from mixopt.system import Say
 
 if TYPE_CHECKING:
     from mixopt.pipeline.validation_rounds import Validated
-    from mixopt.sweeps import Job
+    from mixopt.sweeps import Job, Means
     from mixopt.trials import Trial, TrialResult
 
 Action = Callable[[Run, Say], None]
@@ -77,7 +77,7 @@ def _design(run: Run, say: Say) -> None:
 def _sweep(run: Run, say: Say) -> None:
     from mixopt.pipeline.rounds import run_rounds
 
-    job = _job(run, run.config.proxy.tokens)
+    job = job_of(run, run.config.proxy.tokens)
 
     def train(trials: Sequence[Trial], planned: int) -> list[TrialResult]:
         return _trained(run, SWEEP, job, trials, say, planned)
@@ -107,7 +107,7 @@ def _validate(run: Run, say: Say) -> None:
     from mixopt.pipeline.validation_rounds import validate_proposals
 
     tokens = run.config.validation_tokens
-    job = _job(run, tokens)
+    job = job_of(run, tokens)
 
     def train(trials: Sequence[Trial]) -> list[TrialResult]:
         _forget_others(run, trials, say)
@@ -168,10 +168,25 @@ def _trained(
     run: Run, step: Step, job: Job, trials: Sequence[Trial], say: Say, planned: int | None = None
 ) -> list[TrialResult]:
     """Train those of a step's trials that have no result yet; return a result for each."""
-    from mixopt.sweeps import Means, run_trials
+    from mixopt.sweeps import run_trials
+
+    return run_trials(
+        trials,
+        job,
+        step.trial_folder(run.path),
+        means=means_of(run),
+        title=step.name,
+        planned=planned,
+        say=say,
+    )
+
+
+def means_of(run: Run) -> Means:
+    """Return what the trials of a run are trained on."""
+    from mixopt.sweeps import Means
 
     asked = run.config.sweep
-    means = Means(
+    return Means(
         asked.executor,
         asked.options,
         asked.workers,
@@ -181,18 +196,15 @@ def _trained(
         asked.retries,
         not run.is_foreign,
     )
-    return run_trials(
-        trials,
-        job,
-        step.trial_folder(run.path),
-        means=means,
-        title=step.name,
-        planned=planned,
-        say=say,
-    )
 
 
-def _job(run: Run, tokens: int) -> Job:
+def job_of(run: Run, tokens: int) -> Job:
+    """Return what all trials of a step share.
+
+    Args:
+        run: A run whose corpus is prepared.
+        tokens: Training tokens of one trial.
+    """
     from mixopt.corpus import corpus_hash
     from mixopt.sweeps import Job
     from mixopt.trials import Training, simulated_target

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from mixopt.errors import RunError, did_you_mean
-from mixopt.trials import trial_paths
+from mixopt.trials import WORK, trial_paths
 
 
 @dataclass(frozen=True)
@@ -58,6 +58,11 @@ class Step:
         """
         own = ("corpus", self.trials)
         return tuple(name for name in self.files if name not in (*own, *self.editable))
+
+    @property
+    def shared(self) -> tuple[str, ...]:
+        """Folders where tasks on other hosts write: they may do so after the step has ended."""
+        return (f"{self.trials}/{WORK}",) if self.trains else ()
 
     @property
     def trains(self) -> bool:

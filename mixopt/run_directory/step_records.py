@@ -129,7 +129,7 @@ class Manifest:
                 again = folder_records(self._path, step.rewrites)
                 self._note(earlier.name, kept.model_copy(update={"files": again}))
         used = file_record(self._path / PROPOSAL) if PROPOSE in steps_before(step) else None
-        files = folder_records(self._path, step.files)
+        files = folder_records(self._path, step.files, without=step.shared)
         record = StepRecord(
             fingerprint=fingerprint, seconds=round(seconds, 3), files=files, proposal=used
         )

@@ -81,6 +81,7 @@ def _checked(run: Run, step: Step, verifier: Verifier, *, deep: bool) -> Checked
         path.relative_to(run.path).as_posix()
         for output in step.files
         for path in visible_files(run.path / output)
+        if not any(path.is_relative_to(run.path / folder) for folder in step.shared)
     } - record.files.keys()
     faults |= dict.fromkeys(sorted(unknown), "was not written by this step")
     edited = bool(faults) and faults.keys() <= set(step.editable)

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     )
     from mixopt.sweeps.devices import WorkerDevice as WorkerDevice, worker_devices as worker_devices
     from mixopt.sweeps.group_sizes import GroupSizes as GroupSizes
+    from mixopt.sweeps.folder_executor import FolderExecutor as FolderExecutor
     from mixopt.sweeps.groups_file import read_groups as read_groups
     from mixopt.sweeps.ledger import (
         ATTEMPTS as ATTEMPTS,
@@ -41,6 +42,15 @@ if TYPE_CHECKING:
         sweep_totals as sweep_totals,
     )
     from mixopt.sweeps.workplace import Workplace as Workplace
+    from mixopt.sweeps.resumable import (
+    from mixopt.sweeps.slurm_executor import SlurmExecutor as SlurmExecutor
+    from mixopt.sweeps.work_folder import WorkFolder as WorkFolder, WorkOrder as WorkOrder
+    from mixopt.sweeps.work_task import TaskServer as TaskServer, WorkShare as WorkShare
+    from mixopt.sweeps.work_view import (
+        WorkTask as WorkTask,
+        cancel_work as cancel_work,
+        trial_log as trial_log,
+        work_tasks as work_tasks,
 else:
     __getattr__, __dir__ = lazy_names(
         __name__,
@@ -59,6 +69,7 @@ else:
             ],
             "devices": ["WorkerDevice", "worker_devices"],
             "group_sizes": ["GroupSizes"],
+            "folder_executor": ["FolderExecutor"],
             "groups_file": ["read_groups"],
             "ledger": ["ATTEMPTS", "AttemptRecord", "read_attempts"],
             "local_executor": ["LocalExecutor"],
@@ -67,5 +78,9 @@ else:
             "sweep_metrics": ["METRICS"],
             "totals": ["NodeTotals", "SweepTotals", "sweep_totals"],
             "workplace": ["Workplace"],
+            "slurm_executor": ["SlurmExecutor"],
+            "work_folder": ["WorkFolder", "WorkOrder"],
+            "work_task": ["TaskServer", "WorkShare"],
+            "work_view": ["WorkTask", "cancel_work", "trial_log", "work_tasks"],
         },
     )

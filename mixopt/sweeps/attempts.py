@@ -66,7 +66,9 @@ class Attempts:
         rest = self.without_result(outcome)
         trained = [] if outcome.reason is None else rest[: outcome.trained]
         left = rest[len(trained) :]
-        halved = outcome.fault == "memory" and len(trained) > 1
+        # A task trains what it has claimed together, though it was handed out singly.
+        together = max(len(trained), outcome.trained or 0)
+        halved = outcome.fault == "memory" and together > 1
         if (
             not trained
             or outcome.fault is None

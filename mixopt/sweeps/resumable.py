@@ -23,6 +23,7 @@ from mixopt.sweeps.meter import SweepMeter
 from mixopt.sweeps.progress_file import shown_progress
 from mixopt.sweeps.sweep_metrics import SweepMetrics
 from mixopt.sweeps.watch import PATIENCE
+from mixopt.sweeps.work_gathering import gather_results
 from mixopt.system import Say, progress, silent
 from mixopt.trials import GROUPS, Trial, TrialFolder, TrialResult
 
@@ -90,10 +91,11 @@ def run_trials(
     """
     means = means or Means()
     files = TrialFolder(folder)
+    job = replace(job, training=replace(job.training, files=str(folder / FILES)))
     results = files.results(trials)
+    results |= gather_results(folder, job, [one for one in trials if one.name not in results])
     if len(results) < len(trials):
         total = max(planned or 0, len(trials))
-        job = replace(job, training=replace(job.training, files=str(folder / FILES)))
         site = means.site(folder, title, lambda line: say(f"{title}: {line}"))
         with (
             make_executor(means.executor, means.options, job, site) as executor,

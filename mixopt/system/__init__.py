@@ -26,6 +26,7 @@ if TYPE_CHECKING:
         replacing as replacing,
         write_bytes as write_bytes,
         write_json as write_json,
+        write_new as write_new,
         write_text as write_text,
     )
     from mixopt.system.globs import (
@@ -35,6 +36,15 @@ if TYPE_CHECKING:
         is_glob as is_glob,
         one_value as one_value,
         value_fault as value_fault,
+    )
+    from mixopt.system.lease import (
+        BEAT as BEAT,
+        STALE as STALE,
+        WATCH as WATCH,
+        Owner as Owner,
+        is_here as is_here,
+        seems_alive as seems_alive,
+        this_process as this_process,
     )
     from mixopt.system.leftovers import is_leftover as is_leftover, temporary_path as temporary_path
     from mixopt.system.manifest import (
@@ -99,6 +109,7 @@ if TYPE_CHECKING:
         check_seal as check_seal,
         check_sealed_text as check_sealed_text,
         read_sealed as read_sealed,
+        seal_of as seal_of,
         sealed as sealed,
         sealed_text as sealed_text,
         write_sealed as write_sealed,
@@ -136,9 +147,19 @@ else:
                 "replacing",
                 "write_bytes",
                 "write_json",
+                "write_new",
                 "write_text",
             ],
             "globs": ["choice_fault", "chosen", "given_by", "is_glob", "one_value", "value_fault"],
+            "lease": [
+                "BEAT",
+                "STALE",
+                "WATCH",
+                "Owner",
+                "is_here",
+                "seems_alive",
+                "this_process",
+            ],
             "leftovers": ["is_leftover", "temporary_path"],
             "manifest": [
                 "FileRecord",
@@ -186,6 +207,7 @@ else:
                 "check_seal",
                 "check_sealed_text",
                 "read_sealed",
+                "seal_of",
                 "sealed",
                 "sealed_text",
                 "write_sealed",

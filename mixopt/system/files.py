@@ -129,6 +129,51 @@ def write_bytes(path: Path, content: bytes) -> None:
         temporary.write_bytes(content)
 
 
+def write_new(path: Path, content: bytes) -> bool:
+    """Write a file that is not there yet; of several who try at once, on any host, one does.
+
+    A reader sees nothing or all of it, since it is written under another name and linked; where the
+    file system has no links, a reader may see a part of it for a moment.
+
+    Returns:
+        Whether it was written; False where there is one already.
+
+    Raises:
+        RunError: The folder cannot be written, or the disk is full.
+    """
+    temporary = temporary_path(path)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        temporary.write_bytes(content)
+        return _linked(temporary, path) or _is_mine(temporary)
+    except OSError as error:
+        raise RunError(f"{path}: cannot be written: {error.strerror or error}") from error
+    finally:
+        with suppress(OSError):
+            temporary.unlink()
+
+
+def _linked(temporary: Path, path: Path) -> bool:
+    """Give a file a second name, unless there is one of that name."""
+    try:
+        os.link(temporary, path)
+    except FileExistsError:
+        return False
+    except OSError:  # a file system without links
+        try:
+            descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | SAFE, 0o644)
+        except FileExistsError:
+            return False
+        with os.fdopen(descriptor, "wb") as stream:
+            stream.write(temporary.read_bytes())
+    return True
+
+
+def _is_mine(temporary: Path) -> bool:
+    """Tell whether a link was made whose answer was lost, and which was then tried once more."""
+    return temporary.stat().st_nlink > 1
+
+
 def write_text(path: Path, content: str) -> None:
     """Write UTF-8 text to `path` at once."""
     write_bytes(path, content.encode("utf-8"))

@@ -9,7 +9,7 @@ memory that comes with a foreign directory matches nothing.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -62,19 +62,24 @@ def file_record(path: Path) -> FileRecord:
         raise RunError(f"{path}: cannot be read: {reason.strerror or reason}") from reason
 
 
-def folder_records(folder: Path, outputs: Iterable[str]) -> dict[str, FileRecord]:
+def folder_records(
+    folder: Path, outputs: Iterable[str], *, without: Collection[str] = ()
+) -> dict[str, FileRecord]:
     """Return what the files of a folder are now, by their path in it with `/`.
 
     Args:
         folder: The folder.
         outputs: Files and folders in it; those that are not there are left out. Hidden files
             (locks, temporary files) are no outputs.
+        without: Folders in it whose files are no outputs either.
     """
-    found: dict[str, FileRecord] = {}
-    for output in outputs:
-        for path in visible_files(folder / output):
-            found[path.relative_to(folder).as_posix()] = file_record(path)
-    return found
+    apart = [folder / name for name in without]
+    return {
+        path.relative_to(folder).as_posix(): file_record(path)
+        for output in outputs
+        for path in visible_files(folder / output)
+        if not any(path.is_relative_to(one) for one in apart)
+    }
 
 
 def visible_files(path: Path) -> list[Path]:

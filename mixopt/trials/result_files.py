@@ -27,6 +27,7 @@ from mixopt.trials.result_shapes import (
 
 # Which trials train together; which were chosen; how many a kind of device trains together.
 GROUPS, ROUNDS, SIZES = "groups.json", "rounds.json", "group_sizes.json"
+WORK = "work"  # folder where a sweep and its tasks on other hosts meet
 
 
 def trial_to_json(trial: Trial) -> dict[str, Any]:

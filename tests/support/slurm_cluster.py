@@ -1,0 +1,195 @@
+"""A real Slurm of two nodes on this machine: munged, slurmctld and two slurmd, as root.
+
+Each has one core. It needs the Debian packages slurm-wlm and munge; `why_not` says what is missing.
+"""
+
+from __future__ import annotations
+
+import os
+import pwd
+import shutil
+import signal
+import socket
+import subprocess
+import tempfile
+import time
+from contextlib import suppress
+from pathlib import Path
+
+from ranks import free_port
+
+PROGRAMS = ("munged", "slurmctld", "slurmd", "sbatch", "squeue", "scancel", "scontrol", "sinfo")
+SECONDS = 60.0  # until the nodes are there
+CONF = """\
+ClusterName=mixopt
+SlurmctldHost={host}(127.0.0.1)
+AuthType=auth/munge
+AuthInfo=socket={munge}/socket
+CredType=cred/munge
+SlurmUser=root
+SlurmdUser=root
+ProctrackType=proctrack/linuxproc
+TaskPlugin=task/none
+SelectType=select/cons_tres
+SelectTypeParameters=CR_Core
+ReturnToService=2
+SlurmdTimeout=10
+KillWait=5
+MinJobAge=60
+SchedulerParameters=bf_interval=2,sched_interval=2
+StateSaveLocation={folder}/state
+SlurmdSpoolDir={folder}/spool.%n
+SlurmctldPidFile={folder}/slurmctld.pid
+SlurmdPidFile={folder}/slurmd.%n.pid
+SlurmctldLogFile={folder}/slurmctld.log
+SlurmdLogFile={folder}/slurmd.%n.log
+SlurmctldPort={ports[0]}
+NodeName=n1 NodeHostname={host} NodeAddr=127.0.0.1 Port={ports[1]} CPUs=1 RealMemory=4000
+NodeName=n2 NodeHostname={host} NodeAddr=127.0.0.1 Port={ports[2]} CPUs=1 RealMemory=4000
+PartitionName=debug Nodes=n1,n2 Default=YES MaxTime=INFINITE State=UP
+PartitionName=small Nodes=n1 MaxTime=10 State=UP
+"""
+
+
+def why_not() -> str | None:
+    """Return why no cluster can be had here; None where one can."""
+    path = f"{os.environ.get('PATH', '')}:/usr/sbin:/sbin"
+    missing = [name for name in PROGRAMS if shutil.which(name, path=path) is None]
+    if missing:
+        return f"needs {missing[0]}: apt-get install slurm-wlm munge"
+    if os.geteuid() != 0:
+        return "needs root, to start slurmd"
+    with suppress(KeyError):
+        pwd.getpwnam("munge")
+        return None
+    return "needs the user munge"
+
+
+class SlurmCluster:
+    """The daemons, and what commands need to reach them."""
+
+    def __init__(self, folder: Path) -> None:
+        """Start them, and wait until both nodes are idle."""
+        self.folder = folder
+        self._daemons: dict[str, subprocess.Popen[bytes]] = {}
+        host = socket.gethostname().partition(".")[0]
+        ports = [free_port() for _ in range(3)]
+        # The user munge cannot enter the folders of root's tests.
+        self._munge = Path(tempfile.mkdtemp(prefix="munge-"))
+        self.conf = folder / "slurm.conf"
+        self.conf.write_text(CONF.format(folder=folder, munge=self._munge, host=host, ports=ports))
+        (folder / "state").mkdir()
+        self.environment = {"SLURM_CONF": str(self.conf)}
+        self._start_munge()
+        self._start("slurmctld", "slurmctld", "-D", "-f", str(self.conf))
+        self.start_node("n1")
+        self.start_node("n2")
+        self.wait_for_nodes()
+
+    def start_node(self, name: str) -> None:
+        """Start a node's daemon."""
+        self._start(name, "slurmd", "-D", "-f", str(self.conf), "-N", name)
+
+    def kill_node(self, name: str) -> None:
+        """Kill a node as a loss of power does: its daemon, and all that it has started."""
+        daemon = self._daemons.pop(name)
+        steps = self.steps_of(name)
+        daemon.kill()
+        daemon.wait()
+        for pid in steps:
+            with suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+
+    def steps_of(self, name: str) -> list[int]:
+        """Return the processes of the jobs of a node."""
+        found = []
+        for path in Path("/proc").glob("[0-9]*/environ"):
+            with suppress(OSError):
+                variables = path.read_bytes().split(b"\0")
+                ours = f"SLURM_CONF={self.conf}".encode() in variables
+                if ours and f"SLURMD_NODENAME={name}".encode() in variables:
+                    found.append(int(path.parent.name))
+        stepd = f"slurmstepd.*{self.conf}"
+        listed = subprocess.run(["pgrep", "-f", stepd], capture_output=True, text=True, check=False)
+        parents = {_parent(pid) for pid in found}
+        return [*found, *(int(pid) for pid in listed.stdout.split() if int(pid) in parents)]
+
+    def wait_for_nodes(self, count: int = 2) -> None:
+        """Wait until so many nodes take work."""
+        until = time.monotonic() + SECONDS
+        while time.monotonic() < until:
+            ended = self.run("sinfo", "--noheader", "--Node", "-p", "debug", "--format=%t")
+            if ended.stdout.split().count("idle") >= count:
+                return
+            time.sleep(0.3)
+        raise RuntimeError(f"the nodes are not there: {ended.stdout} {ended.stderr}")
+
+    def run(self, *command: str) -> subprocess.CompletedProcess[str]:
+        """Run a command of Slurm's."""
+        return subprocess.run(
+            command,
+            capture_output=True,
+            text=True,
+            check=False,
+            env={**os.environ, **self.environment},
+            timeout=60,
+        )
+
+    def end(self) -> None:
+        """Cancel what runs, and end the daemons."""
+        with suppress(subprocess.TimeoutExpired):
+            self.run("scancel", "--quiet", "--user=root")
+            time.sleep(1)
+        for daemon in reversed(self._daemons.values()):
+            daemon.terminate()
+        for daemon in self._daemons.values():
+            try:
+                daemon.wait(10)
+            except subprocess.TimeoutExpired:
+                daemon.kill()
+                daemon.wait()
+        for name in ("n1", "n2"):
+            for pid in self.steps_of(name):
+                with suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGKILL)
+        shutil.rmtree(self._munge, ignore_errors=True)
+
+    def _start_munge(self) -> None:
+        """Start munged on a key of this cluster's own, as the user munge."""
+        folder, key = self._munge, self._munge / "key"
+        key.write_bytes(os.urandom(128))
+        user = pwd.getpwnam("munge")
+        for path in (folder, key):
+            os.chown(path, user.pw_uid, user.pw_gid)
+        key.chmod(0o400)
+        folder.chmod(0o755)
+        self._start(
+            "munged",
+            "munged",
+            "--foreground",
+            f"--key-file={key}",
+            f"--socket={folder}/socket",
+            f"--pid-file={folder}/pid",
+            f"--log-file={folder}/log",
+            f"--seed-file={folder}/seed",
+            user="munge",
+        )
+
+    def _start(self, name: str, program: str, *arguments: str, user: str | None = None) -> None:
+        path = f"{os.environ.get('PATH', '')}:/usr/sbin:/sbin"
+        with (self.folder / f"{name}.out").open("ab") as log:
+            self._daemons[name] = subprocess.Popen(
+                [str(shutil.which(program, path=path)), *arguments],
+                stdout=log,
+                stderr=log,
+                stdin=subprocess.DEVNULL,
+                env={**os.environ, **self.environment},
+                start_new_session=True,
+                user=user,
+            )
+
+
+def _parent(pid: int) -> int:
+    with suppress(OSError, ValueError):
+        return int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])
+    return 0
