@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from mixopt.sweeps.ledger import AttemptRecord as AttemptRecord, read_attempts as read_attempts
     from mixopt.sweeps.local_executor import LocalExecutor as LocalExecutor
     from mixopt.sweeps.progress_file import SweepState as SweepState, read_progress as read_progress
+    from mixopt.sweeps.ray_executor import RayExecutor as RayExecutor
     from mixopt.sweeps.resumable import Means as Means, run_trials as run_trials
 else:
     __getattr__, __dir__ = lazy_names(
@@ -40,6 +41,7 @@ else:
             "ledger": ["AttemptRecord", "read_attempts"],
             "local_executor": ["LocalExecutor"],
             "progress_file": ["SweepState", "read_progress"],
+            "ray_executor": ["RayExecutor"],
             "resumable": ["Means", "run_trials"],
         },
     )

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from mixopt.sweeps.contract import Place
+from mixopt.system import host_name
 
 ONE_THREAD = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "POLARS_MAX_THREADS")
 
@@ -21,10 +22,14 @@ class WorkerDevice:
     Attributes:
         visible: Its GPUs, as `CUDA_VISIBLE_DEVICES` names them; None for a core.
         kind: The GPUs' name, or `cpu`.
+        share: GPUs that count as its own, where it has a part of one; all that it sees when None.
+        node: The host, as a scheduler calls it; by its own name when empty.
     """
 
     visible: str | None = None
     kind: str = "cpu"
+    share: float | None = None
+    node: str = ""
 
     @property
     def gpus(self) -> int:
@@ -34,7 +39,8 @@ class WorkerDevice:
     @property
     def place(self) -> Place:
         """Where a group that trains on it is."""
-        return Place(kind=self.kind, gpus=self.gpus)
+        share = self.gpus if self.share is None else self.share
+        return Place(node=self.node or host_name(), kind=self.kind, gpus=share)
 
     def environment(self) -> dict[str, str]:
         """Return the environment of a process that has this device and no other."""
