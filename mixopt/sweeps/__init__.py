@@ -15,13 +15,13 @@ if TYPE_CHECKING:
         Place as Place,
         Report as Report,
         Site as Site,
-        cancel_work as cancel_work,
+        cancel_submitted as cancel_submitted,
         going_on as going_on,
         make_executor as make_executor,
     )
     from mixopt.sweeps.devices import WorkerDevice as WorkerDevice, worker_devices as worker_devices
-    from mixopt.sweeps.group_sizes import GroupSizes as GroupSizes
     from mixopt.sweeps.folder_executor import FolderExecutor as FolderExecutor
+    from mixopt.sweeps.group_sizes import GroupSizes as GroupSizes
     from mixopt.sweeps.groups_file import read_groups as read_groups
     from mixopt.sweeps.ledger import (
         ATTEMPTS as ATTEMPTS,
@@ -34,16 +34,15 @@ if TYPE_CHECKING:
         SweepState as SweepState,
         read_progress as read_progress,
     )
+    from mixopt.sweeps.ray_executor import RayExecutor as RayExecutor
     from mixopt.sweeps.resumable import FILES as FILES, Means as Means, run_trials as run_trials
+    from mixopt.sweeps.slurm_executor import SlurmExecutor as SlurmExecutor
     from mixopt.sweeps.sweep_metrics import METRICS as METRICS
     from mixopt.sweeps.totals import (
         NodeTotals as NodeTotals,
         SweepTotals as SweepTotals,
         sweep_totals as sweep_totals,
     )
-    from mixopt.sweeps.workplace import Workplace as Workplace
-    from mixopt.sweeps.resumable import (
-    from mixopt.sweeps.slurm_executor import SlurmExecutor as SlurmExecutor
     from mixopt.sweeps.work_folder import WorkFolder as WorkFolder, WorkOrder as WorkOrder
     from mixopt.sweeps.work_task import TaskServer as TaskServer, WorkShare as WorkShare
     from mixopt.sweeps.work_view import (
@@ -51,6 +50,8 @@ if TYPE_CHECKING:
         cancel_work as cancel_work,
         trial_log as trial_log,
         work_tasks as work_tasks,
+    )
+    from mixopt.sweeps.workplace import Workplace as Workplace
 else:
     __getattr__, __dir__ = lazy_names(
         __name__,
@@ -63,24 +64,25 @@ else:
                 "Place",
                 "Report",
                 "Site",
-                "cancel_work",
+                "cancel_submitted",
                 "going_on",
                 "make_executor",
             ],
             "devices": ["WorkerDevice", "worker_devices"],
-            "group_sizes": ["GroupSizes"],
             "folder_executor": ["FolderExecutor"],
+            "group_sizes": ["GroupSizes"],
             "groups_file": ["read_groups"],
             "ledger": ["ATTEMPTS", "AttemptRecord", "read_attempts"],
             "local_executor": ["LocalExecutor"],
             "progress_file": ["GroupState", "SweepState", "read_progress"],
+            "ray_executor": ["RayExecutor"],
             "resumable": ["FILES", "Means", "run_trials"],
+            "slurm_executor": ["SlurmExecutor"],
             "sweep_metrics": ["METRICS"],
             "totals": ["NodeTotals", "SweepTotals", "sweep_totals"],
-            "workplace": ["Workplace"],
-            "slurm_executor": ["SlurmExecutor"],
             "work_folder": ["WorkFolder", "WorkOrder"],
             "work_task": ["TaskServer", "WorkShare"],
             "work_view": ["WorkTask", "cancel_work", "trial_log", "work_tasks"],
+            "workplace": ["Workplace"],
         },
     )

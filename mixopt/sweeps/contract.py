@@ -211,7 +211,7 @@ def going_on(name: str, options: Mapping[str, Any], folder: Path) -> list[GroupS
     return [] if ask is None else list(ask(folder, options))
 
 
-def cancel_work(name: str, options: Mapping[str, Any], folder: Path) -> list[str]:
+def cancel_submitted(name: str, options: Mapping[str, Any], folder: Path) -> list[str]:
     """Stop what an executor has submitted; return a line on each, none where there is nothing.
 
     Raises:

@@ -12,7 +12,7 @@ from mixopt.errors import ConfigError
 from mixopt.sweeps.contract import Place
 from mixopt.sweeps.gpu_discovery import find_gpus, listed_gpus
 from mixopt.sweeps.nvidia_listing import CUDA, Gpu
-from mixopt.system import Say, silent
+from mixopt.system import Say, host_name, silent
 
 ONE_THREAD = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "POLARS_MAX_THREADS")
 
@@ -26,12 +26,14 @@ class WorkerDevice:
         kind: The GPUs' name, or `cpu`.
         variable: The variable that shows them to it, and no others.
         share: Of each of its GPUs, where workers share them.
+        node: The host, as a scheduler calls it; by its own name when empty.
     """
 
     visible: str | None = None
     kind: str = "cpu"
     variable: str = CUDA
     share: float = 1.0
+    node: str = ""
 
     @property
     def gpus(self) -> int:
@@ -41,7 +43,7 @@ class WorkerDevice:
     @property
     def place(self) -> Place:
         """Where a group that trains on it is."""
-        return Place(kind=self.kind, gpus=self.gpus * self.share)
+        return Place(self.node or host_name(), self.kind, self.gpus * self.share)
 
     def environment(self) -> dict[str, str]:
         """Return the environment of a process that has this device and no other."""

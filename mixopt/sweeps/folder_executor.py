@@ -11,14 +11,18 @@ import shlex
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
+from pathlib import Path
 from types import TracebackType
+from typing import Any
 
 from mixopt.errors import RunError
 from mixopt.sweeps.contract import GroupOutcome, Job, Place, Report, Site
+from mixopt.sweeps.progress_file import GroupState
 from mixopt.sweeps.pulses import Heartbeat
 from mixopt.sweeps.work_board import WorkAttempt, WorkBoard
 from mixopt.sweeps.work_folder import WorkFolder, WorkOrder
 from mixopt.sweeps.work_shapes import OrderedTrial, OutcomeShape, State, TaskShape
+from mixopt.sweeps.work_view import cancel_work, work_tasks
 from mixopt.system import Owner, duration, this_process
 from mixopt.trials import Progress, Trial, TrialResult, trial_to_json
 
@@ -69,6 +73,18 @@ class FolderExecutor:
     def group_size(self) -> int:
         """Return 1: tasks form groups themselves."""
         return 1
+
+    @staticmethod
+    def going_on(folder: Path, options: Mapping[str, Any]) -> list[GroupState]:
+        """Return what the tasks that are alive do (mixopt.sweeps.contract.OutlivesOwner)."""
+        return [task.state for task in work_tasks(folder) if task.alive and task.doing is not None]
+
+    @staticmethod
+    def cancel(folder: Path, options: Mapping[str, Any]) -> list[str]:
+        """Cancel the order (mixopt.sweeps.contract.OutlivesOwner)."""
+        lines: list[str] = []
+        cancel_work(folder, lines.append)
+        return lines
 
     def __enter__(self) -> FolderExecutor:
         """Become the owner of the order."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Annotated
 
@@ -23,14 +24,19 @@ _Sizes = dict[str, Annotated[int, Field(ge=1, le=1_000_000)]]
 class GroupSizes:
     """Sizes by kind of device, kept in a folder of trials; safe to use from several threads."""
 
-    def __init__(self, folder: Path) -> None:
-        """Read what was measured before; a file that cannot be used counts as none."""
-        self._file, self._lock = folder / SIZES, threading.Lock()
+    def __init__(self, folder: Path | None) -> None:
+        """Read what was measured before; a file that cannot be used counts as none.
+
+        Args:
+            folder: Where they are kept; nowhere when None, as on a node that has no such folder.
+        """
+        self._file = None if folder is None else folder / SIZES
         self._short: dict[str, int] = {}
-        try:
-            self._sizes: dict[str, int] = read_json(self._file, _Sizes)
-        except RunError:
-            self._sizes = {}
+        self._sizes: dict[str, int] = {}
+        self._lock = threading.Lock()
+        if self._file is not None:
+            with suppress(RunError):
+                self._sizes = read_json(self._file, _Sizes)
 
     def __contains__(self, kind: str) -> bool:
         """Tell whether a kind was measured."""
@@ -39,6 +45,10 @@ class GroupSizes:
     def __getitem__(self, kind: str) -> int:
         """Return the size of a kind that was measured."""
         return self._sizes[kind]
+
+    def known(self) -> dict[str, int]:
+        """Return the size of each kind that was measured."""
+        return dict(self._sizes)
 
     def largest(self) -> int:
         """Return the largest size; 1 where nothing was measured."""
@@ -63,4 +73,5 @@ class GroupSizes:
                 self._write()
 
     def _write(self) -> None:
-        write_json(self._file, self._sizes)
+        if self._file is not None:
+            write_json(self._file, self._sizes)

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from mixopt.errors import MixoptError
+from mixopt.sweeps.progress_file import GroupState
 from mixopt.sweeps.work_folder import WorkFolder
 from mixopt.sweeps.work_shapes import TaskShape
 from mixopt.system import Say, seems_alive, silent
@@ -48,6 +49,20 @@ class WorkTask:
     alive: bool
     problem: str | None
     log: Path
+
+    @property
+    def state(self) -> GroupState:
+        """What it does, as a sweep says it of its workers."""
+        return GroupState(
+            doing=self.doing or "starting",
+            trials=list(self.trials),
+            done=self.done,
+            total=self.total,
+            tokens_per_second=None,
+            node=self.node,
+            kind=self.kind,
+            gpus=self.gpus,
+        )
 
 
 def work_tasks(folder: Path) -> list[WorkTask]:
