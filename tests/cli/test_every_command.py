@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 
 import pytest
 import yaml
@@ -167,7 +168,8 @@ def test_experts_of_a_run_without_any_is_one_line(run):
     assert "nothing is recorded about experts" in ended.error
 
 
-def test_sync_and_import_from_the_runs_own_record(run, tmp_path):
+def test_sync_and_import_from_the_runs_own_record(run, empty_database, tmp_path):
+    shutil.copy(empty_database, run / "mlflow.db")
     assert parsed("sync", run)
     uri = f"sqlite:///{run / 'mlflow.db'}"
     asked = ("--uri", uri, "--experiment", "tiny", "--out", tmp_path / "trials.parquet")

@@ -136,7 +136,9 @@ def test_a_damaged_file_is_named(tmp_path):
 
 
 def test_a_data_set_of_the_hub_without_sizes_says_what_to_state(monkeypatch):
-    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    # Both libraries have read the environment already, where an earlier test imported them.
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    monkeypatch.setattr("datasets.config.HF_HUB_OFFLINE", True)
     domains = {"it": {"path": "nobody/has-this"}}
     with pytest.raises(CorpusError, match="state its tokens or bytes in corpus.domains"):
         count_domains(CorpusConfig(domains=domains))

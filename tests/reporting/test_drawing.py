@@ -25,6 +25,6 @@ def test_settings_in_the_working_directory_do_not_count(tmp_path, content):
         capture_output=True,
         text=True,
         check=False,
-        timeout=60,
+        timeout=300,
     )
     assert answer.stdout == f"False {tmp_path}\n", answer.stderr
