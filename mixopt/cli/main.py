@@ -16,6 +16,7 @@ from mixopt.cli import (
     predictions,
     proposals,
     step_commands,
+    sweep_commands,
     tracking,
     training,
     verification,
@@ -29,6 +30,7 @@ from mixopt.system import without_secrets
 # Each adds its commands to `app`.
 COMMANDS = (
     step_commands,
+    sweep_commands,
     before_a_run,
     proposals,
     predictions,
@@ -41,6 +43,8 @@ COMMANDS = (
     work_tasks,
 )
 
+INTERRUPTED = "mixopt: interrupted; the same command goes on from here"
+
 
 def run_command_line() -> None:
     """Run a command; turn what it raises into one line and an exit code."""
@@ -52,9 +56,11 @@ def run_command_line() -> None:
         sys.stderr.write(f"mixopt: {without_secrets(str(error))}\n")
         raise SystemExit(2) from None
     except KeyboardInterrupt:
-        sys.stderr.write("mixopt: interrupted; the same command goes on from here\n")
+        sys.stderr.write(f"{INTERRUPTED}\n")
         raise SystemExit(130) from None
-    except SystemExit:
+    except SystemExit as ended:
+        if ended.code == 130:  # Typer has caught the interrupt
+            sys.stderr.write(f"{INTERRUPTED}\n")
         raise
     except BaseException as error:  # polars panics are no Exception
         no_room = no_room_line(error)

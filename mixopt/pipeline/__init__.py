@@ -7,6 +7,11 @@ from typing import TYPE_CHECKING
 from mixopt.system.lazy_names import lazy_names
 
 if TYPE_CHECKING:
+    from mixopt.pipeline.cancelling import (
+        Cancelled as Cancelled,
+        cancel as cancel,
+        cancel_lines as cancel_lines,
+    )
     from mixopt.pipeline.check_text import check_json as check_json, check_lines as check_lines
     from mixopt.pipeline.exporting import (
         ExportAsked as ExportAsked,
@@ -41,10 +46,19 @@ if TYPE_CHECKING:
         sweep as sweep,
         validate as validate,
     )
+    from mixopt.pipeline.trial_logs import (
+        TrialLog as TrialLog,
+        failed_trials as failed_trials,
+        find_log as find_log,
+        follow_log as follow_log,
+        logs_of_workers as logs_of_workers,
+        missing_log as missing_log,
+    )
 else:
     __getattr__, __dir__ = lazy_names(
         __name__,
         {
+            "cancelling": ["Cancelled", "cancel", "cancel_lines"],
             "check_text": ["check_json", "check_lines"],
             "exporting": ["ExportAsked", "export_from", "import_from"],
             "fit_folder": ["check_fit_folder", "load_fit", "verify_fit_folder", "write_fit_folder"],
@@ -53,5 +67,13 @@ else:
             "serving": ["work"],
             "status": ["run_status", "status_lines"],
             "steps": ["design", "fit", "prepare", "propose", "report", "run", "sweep", "validate"],
+            "trial_logs": [
+                "TrialLog",
+                "failed_trials",
+                "find_log",
+                "follow_log",
+                "logs_of_workers",
+                "missing_log",
+            ],
         },
     )

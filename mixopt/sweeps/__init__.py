@@ -51,6 +51,12 @@ if TYPE_CHECKING:
         trial_log as trial_log,
         work_tasks as work_tasks,
     )
+    from mixopt.sweeps.worker_logs import (
+        LogPart as LogPart,
+        is_plain as is_plain,
+        logs_in as logs_in,
+        part_of as part_of,
+    )
     from mixopt.sweeps.workplace import Workplace as Workplace
 else:
     __getattr__, __dir__ = lazy_names(
@@ -83,6 +89,7 @@ else:
             "work_folder": ["WorkFolder", "WorkOrder"],
             "work_task": ["TaskServer", "WorkShare"],
             "work_view": ["WorkTask", "cancel_work", "trial_log", "work_tasks"],
+            "worker_logs": ["LogPart", "is_plain", "logs_in", "part_of"],
             "workplace": ["Workplace"],
         },
     )

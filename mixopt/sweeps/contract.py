@@ -167,7 +167,8 @@ class OutlivesOwner(Protocol):
     """What an executor's class has besides, where its work goes on when its owner is gone.
 
     Both are asked of the class, from any process that sees the folder. They start nothing, and
-    where nothing of the sweep is found they return nothing.
+    where nothing of the sweep is found they return nothing. The folder may be anybody's: what it
+    names is stopped only where it is seen to be this sweep's.
     """
 
     @staticmethod

@@ -15,6 +15,7 @@ from functools import partial
 from mixopt.sweeps.contract import GroupOutcome, Job, Place, Report, Site
 from mixopt.sweeps.devices import worker_devices
 from mixopt.sweeps.group_sizes import GroupSizes
+from mixopt.sweeps.worker_logs import LOGS
 from mixopt.sweeps.workplace import Workplace
 from mixopt.trials import Progress, Trial
 
@@ -35,9 +36,10 @@ class LocalExecutor:
             site: Where the sweep is owned.
         """
         devices = worker_devices(job.training.device, site.workers, site.gpus, site.say)
-        self._sizes, log = GroupSizes(site.folder), site.folder / "workers.log"
+        self._sizes, logs = GroupSizes(site.folder), site.folder / LOGS
         self._places = [
-            Workplace(job, device, self._sizes, log, site.patience) for device in devices
+            Workplace(job, device, self._sizes, logs / f"worker-{number}.log", site.patience)
+            for number, device in enumerate(devices, start=1)
         ]
         self._closed = False
 

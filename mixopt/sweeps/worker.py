@@ -20,6 +20,7 @@ from typing import Any, TextIO, get_args
 from mixopt.corpus import Corpus, corpus_hash
 from mixopt.errors import ConfigError, CorpusError, MixoptError
 from mixopt.sweeps.finite_results import finite, on_domains
+from mixopt.sweeps.worker_logs import marked
 from mixopt.system import host_name
 from mixopt.trials import (
     Doing,
@@ -158,7 +159,8 @@ class Work:
             return {"tuned": max(1, int(proxy.group_size(corpus, training)))}
         trials = [trial_from_json(entry) for entry in request["group"]]
         self._heart.begin("training")
-        results = proxy.train(trials, corpus, training, self._heart.report)
+        with marked([trial.name for trial in trials], sys.stderr):
+            results = proxy.train(trials, corpus, training, self._heart.report)
         names = corpus.evaluation_names
         believed = [on_domains(finite(result), names) for result in results]
         return {"results": [result_to_json(result) for result in believed]}

@@ -72,7 +72,7 @@ class Workplace:
         size = self._sizes[kind] if kind in self._sizes else len(trials)
         members = trials[:size]
         results, answer = self._trained(members, report)
-        if answer.fault == "memory":
+        if answer.fault == "memory" and not self._closed:  # not killed by `end`
             self._sizes.short_of_memory(kind, len(members))
         return GroupOutcome(
             number,

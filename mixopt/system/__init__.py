@@ -46,6 +46,7 @@ if TYPE_CHECKING:
         seems_alive as seems_alive,
         this_process as this_process,
     )
+    from mixopt.system.interruption import interrupt as interrupt, worker_of as worker_of
     from mixopt.system.leftovers import is_leftover as is_leftover, temporary_path as temporary_path
     from mixopt.system.manifest import (
         FileRecord as FileRecord,
@@ -160,6 +161,7 @@ else:
                 "seems_alive",
                 "this_process",
             ],
+            "interruption": ["interrupt", "worker_of"],
             "leftovers": ["is_leftover", "temporary_path"],
             "manifest": [
                 "FileRecord",

@@ -1,0 +1,74 @@
+"""Stop a sweep, wherever it trains: its owner first, then what that has submitted.
+
+What has been trained stays, and the command that began the run goes on from there. The owner comes
+first, since it would submit again what it sees stop.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from mixopt.errors import MixoptError, RunError
+from mixopt.run_directory import STEPS, Run
+from mixopt.sweeps import cancel_submitted
+from mixopt.system import check_trusted, interrupt, without_secrets
+
+
+@dataclass
+class Cancelled:
+    """What was stopped, and what could not be.
+
+    Attributes:
+        stopped: A line on each thing that was stopped.
+        left: A line on each that goes on.
+    """
+
+    stopped: list[str] = field(default_factory=list)
+    left: list[str] = field(default_factory=list)
+
+
+def cancel(run: Run) -> Cancelled:
+    """Interrupt the owner of a run that is on this host, and stop what was submitted.
+
+    Args:
+        run: The run.
+
+    Returns:
+        What was stopped. An owner on another host is left, and said; the executor's work is
+        stopped all the same.
+
+    Raises:
+        PluginError: The run names an executor that is code and is not trusted.
+    """
+    asked, found = run.config.sweep, Cancelled()
+    check_trusted("executor", asked.executor, run.source, run.trust)
+    try:
+        owner = interrupt(run.path)
+        if owner is not None:
+            found.stopped.append(f"process {owner.pid} on {owner.host} was interrupted")
+    except RunError as error:
+        found.left.append(str(error))
+    for folder in _folders(run):
+        try:
+            found.stopped += cancel_submitted(asked.executor, asked.options, folder)
+        except MixoptError as error:
+            found.left.append(f"{asked.executor}: {error}")
+    return found
+
+
+def cancel_lines(run: Run, found: Cancelled) -> Iterator[str]:
+    """Say in words what was stopped."""
+    yield from found.stopped
+    if found.stopped:
+        yield f"results that are there stay; the same command goes on: {run.command('run')}"
+    elif not found.left:
+        yield f"{run.path}: nothing runs here"
+    for line in found.left:
+        yield f"not stopped: {without_secrets(line)}"
+
+
+def _folders(run: Run) -> list[Path]:
+    folders = [step.trial_folder(run.path) for step in STEPS if step.trains]
+    return [folder for folder in folders if folder.is_dir()]

@@ -1,0 +1,176 @@
+"""`mixopt cancel`: the owner is interrupted, its executor's work is stopped, results stay."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections import Counter
+
+import pytest
+from command_line import mixopt
+from places import SUPPORT
+
+from mixopt import design, prepare
+from mixopt.sweeps import read_progress
+from mixopt.trials import trial_paths
+
+SUBMITTED = """
+from pathlib import Path
+from one_by_one import OneByOne
+from mixopt.errors import RunError
+
+
+class Submitted(OneByOne):
+    def __init__(self, job, site, queue="short"):
+        super().__init__(job, site)
+
+    @staticmethod
+    def going_on(folder, options):
+        return []
+
+    @staticmethod
+    def cancel(folder, options):
+        if options["queue"] == "broken":
+            raise RunError("scancel: job 12 is not yours")
+        (folder / "cancelled").touch()
+        return [f"job 12 of queue {options['queue']} was cancelled"]
+"""
+
+
+@pytest.fixture
+def slow(experiment, tmp_path):
+    """An experiment whose sweep takes some seconds; the proxy notes what it trains."""
+    head, _, rest = experiment.partition("proxy:")
+    options = {"log": str(tmp_path / "trained.log"), "size": 2, "seconds": 2.0}
+    proxy = {"name": "faulty_proxy:Faulty", "tokens": 20000, "options": options}
+    config = tmp_path / "slow.yaml"
+    config.write_text(f"{head}proxy: {json.dumps(proxy)}\nsweep:{rest.partition('sweep:')[2]}")
+    return config
+
+
+def started(config, path):
+    """Start a sweep in a process of its own, and wait until it trains."""
+    environment = {**os.environ, "PYTHONPATH": str(SUPPORT)}
+    command = [sys.executable, "-m", "mixopt", "sweep", str(config), "--out", str(path)]
+    process = subprocess.Popen(
+        command, env=environment, stderr=subprocess.PIPE, text=True, start_new_session=True
+    )
+    until = time.monotonic() + 60
+    while (state := read_progress(path / "trials")) is None or not any(
+        worker.done for worker in state.workers
+    ):
+        assert process.poll() is None, process.stderr.read()
+        assert time.monotonic() < until
+        time.sleep(0.05)
+    return process
+
+
+@pytest.fixture
+def prepared(slow, tmp_path, monkeypatch):
+    monkeypatch.syspath_prepend(str(SUPPORT))
+    for step in (prepare, design):
+        step(slow, tmp_path / "run")
+    return slow, tmp_path / "run"
+
+
+def test_a_sweep_that_runs_here_is_interrupted_and_resumes(prepared, tmp_path):
+    config, path = prepared
+    process = started(config, path)
+    ended = mixopt("cancel", path)
+    said = process.communicate(timeout=30)[1]
+    assert process.returncode == 130
+    assert said.endswith("interrupted; the same command goes on from here\n")
+    assert ended.code == 0
+    first, second = ended.out.splitlines()
+    assert first == f"process {process.pid} on {os.uname().nodename} was interrupted"
+    assert second.startswith("results that are there stay; the same command goes on: mixopt run ")
+    done = {trial.stem for trial in trial_paths(path / "trials")}
+    sizes = (path / "trials" / "group_sizes.json").read_text()
+    assert mixopt("cancel", path).out == f"{path}: nothing runs here\n"
+    again = started(config, path)
+    again.communicate(timeout=60)
+    assert again.returncode == 0
+    assert len(trial_paths(path / "trials")) == 12
+    lines = (tmp_path / "trained.log").read_text().splitlines()
+    groups = Counter(line.split()[2] for line in lines if line.startswith("ended"))
+    trained = Counter(name for names in groups.elements() for name in names.split(","))
+    assert {trained[name] for name in done} <= {1}
+    assert len(groups) == 6
+    assert (path / "trials" / "group_sizes.json").read_text() == sizes
+    assert json.loads(sizes) == {"cpu": 2}
+
+
+def test_a_sweep_that_an_executor_submitted_is_stopped_there_too(prepared, monkeypatch):
+    config, path = prepared
+    (path.parent / "submitted.py").write_text(SUBMITTED)
+    monkeypatch.syspath_prepend(str(path.parent))
+    sweep = "sweep: {executor: 'submitted:Submitted', options: {queue: long}, workers: 2}"
+    config.write_text(config.read_text().replace("sweep: {workers: 2}", sweep))
+    prepare(config, path)
+    (path / "trials").mkdir()
+    ended = mixopt("cancel", path)
+    assert ended.code == 2
+    assert "names the executor 'submitted:Submitted'" in ended.error
+    assert not (path / "trials" / "cancelled").exists()
+    ended = mixopt("cancel", path, "--trust")
+    assert ended.out.splitlines()[0] == "job 12 of queue long was cancelled"
+    assert (path / "trials" / "cancelled").exists()
+
+
+def test_what_cannot_be_stopped_is_said_with_exit_code_1(prepared, monkeypatch):
+    config, path = prepared
+    (path.parent / "submitted.py").write_text(SUBMITTED)
+    monkeypatch.syspath_prepend(str(path.parent))
+    sweep = "sweep: {executor: 'submitted:Submitted', options: {queue: broken}, workers: 2}"
+    config.write_text(config.read_text().replace("sweep: {workers: 2}", sweep))
+    prepare(config, path)
+    (path / "trials").mkdir()
+    ended = mixopt("cancel", path, "--trust", "--json")
+    assert ended.code == 1
+    found = json.loads(ended.out)
+    assert found["stopped"] == []
+    assert found["left"] == ["submitted:Submitted: scancel: job 12 is not yours"]
+
+
+def test_an_owner_on_another_host_is_named_and_left(prepared):
+    _, path = prepared
+    lease = {"host": "n7", "space": "", "pid": 4, "started": "1", "token": "a" * 16, "beats": 3}
+    (path / ".lock.lease").write_text(json.dumps({**lease, "seen": time.time()}))
+    ended = mixopt("cancel", path)
+    assert ended.code == 1
+    assert ended.out.startswith(f"not stopped: {path}: is worked on elsewhere: host n7, process 4")
+    assert ended.out.endswith("; interrupt it there\n")
+
+
+def test_a_process_that_the_directory_only_names_is_left_alone(prepared):
+    from mixopt.system import host_name, start_of
+    from mixopt.system.processes import process_space
+
+    _, path = prepared
+    other = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"])
+    lease = {"host": host_name(), "space": process_space(), "pid": other.pid, "beats": 3}
+    lease |= {"started": start_of(other.pid), "token": "a" * 16, "seen": time.time()}
+    (path / ".lock.lease").write_text(json.dumps(lease))
+    holder = "import fcntl, sys, time; f = open(sys.argv[1]); fcntl.flock(f, fcntl.LOCK_EX)"
+    holder += "; print(flush=True); time.sleep(60)"
+    lock = subprocess.Popen(
+        [sys.executable, "-c", holder, str(path / ".lock")], stdout=subprocess.PIPE
+    )
+    try:
+        lock.stdout.readline()
+        ended = mixopt("cancel", path)
+        assert ended.code == 1
+        assert f"names process {other.pid}, which has not opened .lock; it is left" in ended.out
+        assert other.poll() is None
+    finally:
+        for process in (other, lock):
+            process.send_signal(signal.SIGKILL)
+            process.wait()
+        lock.stdout.close()
+
+
+def test_a_run_that_is_not_there_is_one_line(tmp_path):
+    ended = mixopt("cancel", tmp_path / "none")
+    assert (ended.code, ended.error.count("\n")) == (2, 1)

@@ -1,0 +1,220 @@
+"""`mixopt logs`: the log of a trial wherever it trained, and the trials that failed."""
+
+import json
+import os
+
+import pytest
+from command_line import mixopt
+from places import SUPPORT
+
+from mixopt import design, prepare, sweep
+from mixopt.pipeline import find_log, follow_log
+from mixopt.run_directory import load_run
+from mixopt.system import host_name
+
+TALKING = '''
+import sys
+from faulty_proxy import Faulty
+
+
+class Talking(Faulty):
+    """Prints which trials it trains, and fails for one of them."""
+
+    def train(self, trials, corpus, training, report):
+        for trial in trials:
+            print(f"step 1 of {trial.name}")
+            print("\\x1b[31mred\\x1b[0m\\rdone", file=sys.stderr)
+        if any(trial.name == "t0005" for trial in trials):
+            raise ValueError("no such layer")
+        return super().train(trials, corpus, training, report)
+'''
+
+
+@pytest.fixture(scope="module")
+def run(experiment, tmp_path_factory):
+    """A run whose sweep is done; a trial and the one that trained with it failed."""
+    folder = tmp_path_factory.mktemp("logs")
+    (folder / "talking_proxy.py").write_text(TALKING)
+    head, _, rest = experiment.partition("proxy:")
+    more = {"name": "talking_proxy:Talking", "tokens": 20000}
+    more["options"] = {"log": str(folder / "trained.log"), "size": 2}
+    text = f"{head}proxy: {json.dumps(more)}\nsweep:{rest.partition('sweep:')[2]}"
+    (folder / "tiny.yaml").write_text(text, encoding="utf-8")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PYTHONPATH", f"{SUPPORT}{os.pathsep}{folder}")
+        patch.syspath_prepend(str(SUPPORT))
+        patch.syspath_prepend(str(folder))
+        for step in (prepare, design, sweep):
+            step(folder / "tiny.yaml", folder / "run")
+    return folder / "run"
+
+
+def test_a_trial_s_part_of_its_worker_s_log_is_printed(run):
+    ended = mixopt("logs", run, "--trial", "t0003")
+    assert ended.code == 0
+    lines = ended.out.splitlines()
+    assert 'begins ["t0002", "t0003"]' in lines[0] or "t0003" in lines[0]
+    assert "step 1 of t0003" in lines
+    assert "t0007" not in ended.out
+    assert lines[-1].startswith("mixopt: ")
+    assert "trials/logs/worker-" in ended.error
+
+
+def test_what_a_log_holds_cannot_steer_the_terminal(run):
+    said = mixopt("logs", run, "--trial", "t0003").out
+    assert "\x1b" not in said
+    assert "done" in said.splitlines()
+
+
+def test_the_last_lines_and_json(run):
+    whole = mixopt("logs", run, "--trial", "t0003").out.splitlines()
+    assert mixopt("logs", run, "--trial", "t0003", "--lines", 2).out.splitlines() == whole[-2:]
+    found = json.loads(mixopt("logs", run, "--trial", "t0003", "--json", "--lines", 1).out)
+    assert found["trial"] == "t0003"
+    assert found["lines"] == whole[-1:]
+    assert found["log"].startswith(str(run))
+
+
+def test_failed_trials_are_listed_with_their_reason_and_log(run):
+    said = mixopt("logs", run).out
+    assert "t0005  failed: ValueError: no such layer" in said
+    assert f"next: mixopt logs {run} --trial t00" in said
+    found = json.loads(mixopt("logs", run, "--json").out)
+    assert "t0005" in [entry["trial"] for entry in found["failed"]]
+    assert all(entry["log"] in found["logs"] for entry in found["failed"])
+    assert len(found["logs"]) == 2
+
+
+def test_of_a_command_s_attempts_the_newest_is_printed(run):
+    for number, text in ((2, "second"), (10, "tenth"), (9, "ninth")):
+        folder = run / "trials" / "files" / "t0004" / f"attempt-{number}"
+        folder.mkdir(parents=True)
+        (folder / "log.txt").write_text(f"{text}\nloss\t2.0\n")
+    assert mixopt("logs", run, "--trial", "t0004").out == "tenth\nloss    2.0\n"
+
+
+def test_a_trial_without_a_log_is_said_with_what_is_known(run):
+    for log in (run / "trials" / "logs").iterdir():
+        log.rename(log.with_suffix(".kept"))
+    os.rename(run / "trials" / "logs", run / "trials" / "elsewhere")
+    try:
+        ended = mixopt("logs", run, "--trial", "t0000")
+        where = f"it was trained on {host_name()}"
+        assert ended.out == f"t0000: finished; no log of it is here; {where}\n"
+        failed = mixopt("logs", run, "--trial", "t0005").out
+        assert failed.startswith("t0005: failed: ValueError: no such layer; no log of it is here")
+        (run / "trials" / "workers.log").write_text("an older version's\n")
+        assert "workers.log" in mixopt("logs", run).out
+    finally:
+        os.rename(run / "trials" / "elsewhere", run / "trials" / "logs")
+        for log in (run / "trials" / "logs").iterdir():
+            log.rename(log.with_suffix(".log"))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("--trial", "t9999"), "no trial 't9999'; known: natural, t0000"),
+        (("--trial", "../steps"), "trial '../steps': a name has no '/'"),
+        (("--follow",), "--follow and --lines are of one trial; give --trial"),
+        (("--trial", "t0003", "--follow", "--json"), "give one of them"),
+    ],
+)
+def test_a_mistake_is_one_line(run, arguments, message):
+    ended = mixopt("logs", run, *arguments)
+    assert (ended.code, ended.error.count("\n")) == (2, 1)
+    assert message in ended.error
+
+
+def test_a_run_that_has_trained_nothing_says_so(experiment, tmp_path):
+    (tmp_path / "tiny.yaml").write_text(experiment)
+    prepare(tmp_path / "tiny.yaml", tmp_path / "run")
+    ended = mixopt("logs", tmp_path / "run", "--trial", "t0000")
+    assert ended.error.endswith("nothing is trained yet\n")
+    assert mixopt("logs", tmp_path / "run").out == (
+        "no trial has failed\nno worker has left a log\n"
+    )
+
+
+def test_a_pipe_in_place_of_a_log_is_not_waited_for(run):
+    folder = run / "trials" / "files" / "t0006" / "attempt-1"
+    folder.mkdir(parents=True)
+    os.mkfifo(folder / "log.txt")
+    assert "step 1 of t0006" in mixopt("logs", run, "--trial", "t0006").out
+
+
+def test_a_link_that_leads_out_is_not_followed_unless_trusted(run, tmp_path):
+    (tmp_path / "secret").write_text("a secret\n")
+    folder = run / "trials" / "files" / "t0001" / "attempt-1"
+    folder.mkdir(parents=True)
+    (folder / "log.txt").symlink_to(tmp_path / "secret")
+    try:
+        ended = mixopt("logs", run, "--trial", "t0001")
+        assert ended.code == 2
+        assert "a secret" not in ended.out
+    finally:
+        (folder / "log.txt").unlink()
+
+
+class Writer:
+    """Writes a log piece by piece, one each time that the follower waits."""
+
+    def __init__(self, path, pieces, at_the_end):
+        self.path, self.pieces, self.at_the_end = path, list(pieces), at_the_end
+
+    def __call__(self, seconds):
+        if self.pieces:
+            with self.path.open("a") as stream:
+                stream.write(self.pieces.pop(0))
+        else:
+            self.at_the_end()
+
+
+@pytest.fixture
+def training(run, monkeypatch):
+    """The same run, as if a command trained t0000 now."""
+    result = run / "trials" / "t0000.json"
+    kept = result.read_bytes()
+    result.unlink()
+    log = run / "trials" / "files" / "t0000" / "attempt-1" / "log.txt"
+    log.parent.mkdir(parents=True)
+    monkeypatch.setattr("mixopt.pipeline.trial_logs.is_in_use", lambda path: True)
+    yield log, lambda: result.write_bytes(kept)
+    result.write_bytes(kept)
+    log.unlink()
+    log.parent.rmdir()
+
+
+def test_a_log_is_followed_by_whole_lines_until_the_trial_ends(run, training):
+    log, end = training
+    log.write_text("zero\none\ntw")
+    wait = Writer(log, ["o\nthr", "ee\n", "four"], end)
+    assert list(follow_log(load_run(run), "t0000", 2, wait)) == [
+        "zero",
+        "one",
+        "two",
+        "three",
+        "four",
+    ]
+
+
+def test_a_trial_that_does_not_train_yet_is_waited_for(run, training):
+    log, end = training
+    log.write_text("")
+    wait = Writer(log, ["one\n"], end)
+    assert list(follow_log(load_run(run), "t0000", None, wait)) == ["one"]
+
+
+def test_following_ends_with_the_owner(run, training, monkeypatch):
+    log, _ = training
+    log.write_text("one\ntw")
+    monkeypatch.setattr("mixopt.pipeline.trial_logs.is_in_use", lambda path: False)
+    assert list(follow_log(load_run(run), "t0000")) == ["one", "tw"]
+
+
+def test_a_long_line_is_given_in_pieces(run, training):
+    log, _ = training
+    log.write_text("x" * 200_000 + "\nend\n")
+    lines = list(find_log(load_run(run), "t0000").lines())
+    assert max(map(len, lines)) <= 1 << 16
+    assert lines[-1] == "end"
