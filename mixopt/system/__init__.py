@@ -37,6 +37,7 @@ if TYPE_CHECKING:
         one_value as one_value,
         value_fault as value_fault,
     )
+    from mixopt.system.interruption import interrupt as interrupt, worker_of as worker_of
     from mixopt.system.lease import (
         BEAT as BEAT,
         STALE as STALE,
@@ -46,7 +47,6 @@ if TYPE_CHECKING:
         seems_alive as seems_alive,
         this_process as this_process,
     )
-    from mixopt.system.interruption import interrupt as interrupt, worker_of as worker_of
     from mixopt.system.leftovers import is_leftover as is_leftover, temporary_path as temporary_path
     from mixopt.system.manifest import (
         FileRecord as FileRecord,

@@ -213,7 +213,7 @@ def here(monkeypatch):
 BROKEN = [
     (NoWorkers, "workers is a whole number >= 1. Broken: it is 0"),
     (NoSize, "group_size is a whole number >= 1. Broken: it is 0"),
-    (SizeOfItsOwn, "group_size is what the proxy says where it trains. Broken: 64"),
+    (SizeOfItsOwn, "group_size is not above what the proxy says. Broken: 64"),
     (AnyOption, "an option that it does not have is refused. Broken: no_such_option=1 was taken"),
     (LosesOne, "each group is answered, added ones too. Broken: groups [1] are not"),
     (AnswersTwice, "a group is answered once"),
