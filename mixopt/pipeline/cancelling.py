@@ -70,5 +70,7 @@ def cancel_lines(run: Run, found: Cancelled) -> Iterator[str]:
 
 
 def _folders(run: Run) -> list[Path]:
-    folders = [step.trial_folder(run.path) for step in STEPS if step.trains]
+    """Return the folders of the steps that train and are not done."""
+    waiting = [step for step in STEPS if step.trains and not run.is_done(step.name)]
+    folders = [step.trial_folder(run.path) for step in waiting]
     return [folder for folder in folders if folder.is_dir()]

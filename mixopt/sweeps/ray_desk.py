@@ -140,6 +140,10 @@ class SweepDesk:
                 await asyncio.wait_for(self._changed.wait(), POLL)
         return self._told(known)
 
+    async def groups(self) -> list[dict[str, Any]]:
+        """Return what trains or waits, for one who only looks (mixopt.sweeps.GroupState)."""
+        return [self._state(entry) for entry in self._entries.values() if entry.outcome is None]
+
     async def hear(self, key: str, progress: list[Any]) -> None:
         """Note the progress of a group."""
         if key in self._entries:
@@ -189,6 +193,15 @@ class SweepDesk:
         gpus = self._needs().gpus
         told = {"node": place.node.name, "kind": place.kind, "gpus": gpus}
         return {"progress": entry.progress or [0, 0, "starting"], "place": told}
+
+    def _state(self, entry: DeskEntry) -> dict[str, Any]:
+        names = [trial["name"] for trial in entry.trials]
+        shown: dict[str, Any] = {"trials": names, "tokens_per_second": None}
+        if entry.place is None:
+            return {**shown, "doing": "starting", "done": 0, "total": 0}
+        told = self._progress(entry)
+        done, total, doing = told["progress"]
+        return {**shown, **told["place"], "doing": doing, "done": done, "total": total}
 
     # What it keeps going.
 

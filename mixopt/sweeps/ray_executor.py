@@ -19,9 +19,11 @@ from typing import Any
 from mixopt.errors import ConfigError, MixoptError, RunError
 from mixopt.sweeps.contract import GroupOutcome, Job, Place, Report, Site
 from mixopt.sweeps.group_sizes import GroupSizes
+from mixopt.sweeps.progress_file import GroupState
 from mixopt.sweeps.ray_cluster import NAMESPACE, cluster_nodes, connect, import_ray, one_line
 from mixopt.sweeps.ray_delivery import deliver_corpus
 from mixopt.sweeps.ray_files import keep_files
+from mixopt.sweeps.ray_left import dismiss, end_desk, groups_left
 from mixopt.sweeps.ray_setup import outcome_from_json, sweep_setup
 from mixopt.trials import Progress, Trial, trial_to_json
 
@@ -99,8 +101,18 @@ class RayExecutor:
     def __exit__(self, *_: object) -> None:
         """End the desk and all that it has started."""
         with suppress(Exception):
-            self._dismiss(self._desk)
+            dismiss(self._desk)
         self._disconnect()
+
+    @staticmethod
+    def going_on(folder: Path, options: Mapping[str, Any]) -> list[GroupState]:
+        """Return what the desk has trained (mixopt.sweeps.contract.OutlivesOwner)."""
+        return groups_left(folder, options)
+
+    @staticmethod
+    def cancel(folder: Path, options: Mapping[str, Any]) -> list[str]:
+        """End the desk (mixopt.sweeps.contract.OutlivesOwner)."""
+        return end_desk(folder, options)
 
     def group_size(self) -> int:
         """Return how many trials the largest kind of node trains together; each is measured.
@@ -216,7 +228,7 @@ class RayExecutor:
             desk = ray.get_actor(self._setup["name"], namespace=NAMESPACE)
             if self._attached(desk):
                 return desk
-            self._dismiss(desk)
+            dismiss(desk)
         desk = self._started()
         if not self._attached(desk):
             raise RunError("Ray: the desk of the sweep did not answer; run it again")
@@ -254,13 +266,6 @@ class RayExecutor:
             scheduling_strategy=head,
         )
         return made.remote()
-
-    def _dismiss(self, desk: Any) -> None:
-        """End a desk, and all that it has started."""
-        ray = import_ray()
-        with suppress(Exception):
-            ray.get(desk.close.remote(), timeout=10)
-        ray.kill(desk)
 
     def _heard(
         self, new: Mapping[str, list[Any]] | None = None, *, measure: bool = False

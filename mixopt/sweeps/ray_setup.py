@@ -32,9 +32,8 @@ def sweep_setup(
     told = {**asdict(job), "corpus": str(job.corpus.absolute())}
     told = json.loads(json.dumps(told))
     folder, mark = str(site.folder.absolute()), _mark(site.folder)
-    named = hashlib.sha256(f"{folder}\0{mark}\0{site.title}".encode()).hexdigest()
     return {
-        "name": f"mixopt-{named[:20]}",
+        "name": desk_name(site.folder),
         "title": site.title,
         "identity": _identity(told),
         "version": __version__,
@@ -48,6 +47,12 @@ def sweep_setup(
         "memory": memory,
         "cache": cache,
     }
+
+
+def desk_name(folder: Path) -> str:
+    """Return what the desk of a folder of trials is called on its cluster; the mark is there."""
+    text = f"{folder.absolute()}\0{_mark(folder)}"
+    return f"mixopt-{hashlib.sha256(text.encode()).hexdigest()[:20]}"
 
 
 def job_on_node(setup: Mapping[str, Any], found: Mapping[str, Any], gpus: float) -> Job:

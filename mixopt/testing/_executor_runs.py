@@ -86,8 +86,8 @@ class Bench:
 
     def make(self, name: str, job: Job | None = None, **more: Any) -> Executor:
         """Make an executor for a sweep of its own; `more` are options besides."""
-        folder = self.folder / name
-        folder.mkdir()
+        folder = self.folder / name / "trials"  # as in a run directory
+        folder.mkdir(parents=True)
         site = Site(folder, workers=2, patience=self.seconds, trust=True)
         return self.factory(job or self.job(), site, **self.options, **more)
 

@@ -8,11 +8,19 @@ import sys
 from dataclasses import replace
 
 import pytest
+import slurm_cluster
 from one_by_one import OneByOne
 
 from mixopt.corpus import Corpus, corpus_hash
 from mixopt.errors import CorpusError
-from mixopt.sweeps import GroupOutcome, LocalExecutor, Place
+from mixopt.sweeps import (
+    FolderExecutor,
+    GroupOutcome,
+    LocalExecutor,
+    Place,
+    RayExecutor,
+    SlurmExecutor,
+)
 from mixopt.system import write_json
 from mixopt.testing import check_executor
 from mixopt.trials import Losses, Progress, make_proxy
@@ -192,6 +200,29 @@ class LeavesItsWorkers(Sound):
 started = []
 
 
+@pytest.fixture
+def slurm(tmp_path_factory, monkeypatch):
+    """A real Slurm of two nodes."""
+    why = slurm_cluster.why_not()
+    if why is not None:
+        pytest.skip(why)
+    cluster = slurm_cluster.SlurmCluster(tmp_path_factory.mktemp("slurm_daemons"))
+    try:
+        monkeypatch.setenv("SLURM_CONF", str(cluster.conf))
+        yield cluster
+    finally:
+        cluster.end()
+
+
+@pytest.fixture
+def ray_cluster(tmp_path_factory):
+    """A real cluster of Ray of two nodes."""
+    ray_nodes = pytest.importorskip("ray_nodes")
+    cluster = ray_nodes.started(tmp_path_factory.mktemp("ray_nodes"))
+    yield cluster
+    ray_nodes.ended(cluster)
+
+
 @pytest.fixture(autouse=True)
 def _nothing_is_left():
     yield
@@ -254,12 +285,44 @@ def test_an_executor_made_of_one_workplace_keeps_them():
     check_executor(OneByOne)
 
 
+class WithTasks(FolderExecutor):
+    """Starts two tasks when it begins, as a loop in a shell would, and ends them."""
+
+    def __enter__(self):
+        run = self._site.folder.parent
+        command = [sys.executable, "-m", "mixopt", "work", str(run), "--wait", "--trust"]
+        self._tasks = [
+            subprocess.Popen([*command, "--task", f"{k}/2"], stderr=subprocess.DEVNULL)
+            for k in range(2)
+        ]
+        return super().__enter__()
+
+    def __exit__(self, *error):
+        super().__exit__(*error)
+        for task in self._tasks:
+            task.terminate()
+            task.wait(30)
+
+
+def test_the_folder_s_tasks_keep_them():
+    check_executor(WithTasks)
+
+
+def test_slurm_keeps_them(slurm, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("slurm")
+    check_executor(SlurmExecutor, options={"tasks": 2}, folder=folder, seconds=240.0)
+
+
+def test_ray_keeps_them(ray_cluster):
+    check_executor(RayExecutor, options={"address": ray_cluster.address}, seconds=240.0)
+
+
 def test_a_folder_that_places_share_is_used_and_options_are_passed_on(here, tmp_path):
     seen = []
 
     class Asks(Sound):
         def __init__(self, job, site, queue="none"):
-            seen.append((queue, site.folder.parent))
+            seen.append((queue, site.folder.parents[1]))
             super().__init__(job, site)
 
     check_executor(Asks, options={"queue": "short"}, folder=tmp_path)
