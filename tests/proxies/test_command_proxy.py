@@ -92,6 +92,15 @@ def test_gpus_are_those_that_the_worker_was_given(corpus, files, tmp_path, monke
     assert (files / "t0001" / "attempt-1" / "log.txt").read_text() == "2\n"
 
 
+def test_a_seed_is_one_that_any_trainer_takes(corpus, files, tmp_path):
+    code = f"json.dump({GOOD} | {{'seed': int(sys.argv[1])}}, open('metrics.json', 'w'))"
+    large = Trial("t0001", TRIAL.mixture, seed=2**47 + 5)
+    result = trained(corpus, files, [*script(tmp_path, code), "{seed}"], trial=large)
+    assert result.status == "finished"
+    told = json.loads((files / "t0001" / "attempt-1" / "trial.json").read_text())
+    assert told["seed"] == 5
+
+
 def test_without_a_folder_for_files_nothing_is_left(corpus, tmp_path):
     code = f"{WRITE_GOOD}; open({str(tmp_path / 'where')!r}, 'w').write(os.getcwd())"
     assert trained(corpus, None, script(tmp_path, code)).status == "finished"
