@@ -87,9 +87,7 @@ def test_a_recorded_command_trains_only_where_it_is_trusted(config, tmp_path):
     for step in (prepare, design):
         step(config(), tmp_path / "run")
     recorded = tmp_path / "run" / "config.yaml"
-    with pytest.raises(
-        PluginError, match="config.yaml: proxy.run: .* would be run for each"
-    ):
+    with pytest.raises(PluginError, match="config.yaml: proxy.run: .* would be run for each"):
         sweep(recorded, tmp_path / "run")
     assert not (tmp_path / "run" / "trials").exists()
     assert load_run(tmp_path / "run").natural["code"] == pytest.approx(2 / 9)
