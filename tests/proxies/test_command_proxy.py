@@ -15,6 +15,7 @@ from own_trainers import GOOD, TRIAL, WRITE_GOOD, attempts, script, trained
 from mixopt.errors import ConfigError
 from mixopt.integrations import import_mixture
 from mixopt.mixture import Mixture
+from mixopt.testing import check_proxy
 from mixopt.testing._tiny_corpus import tiny_corpus
 from mixopt.trials import Training, Trial
 
@@ -395,3 +396,24 @@ def test_the_proxy_loads_no_torch():
         [sys.executable, "-c", f"{code} sys.exit('torch' in sys.modules)"], check=False
     )
     assert ended.returncode == 0
+
+
+UNIGRAMS = """
+import numpy as np, yaml
+def tokens(name, split):
+    files = sorted(pathlib.Path(sys.argv[2], name, split).glob("*.bin"))
+    return np.concatenate([np.fromfile(file, np.uint16) for file in files])
+rng = np.random.default_rng(int(sys.argv[3]))
+counts = np.full(257, 0.5)
+for name, weight in yaml.safe_load(open(sys.argv[1]))["weights"].items():
+    counts += np.bincount(rng.choice(tokens(name, "train"), int(weight * 4096)), minlength=257)
+nats = -np.log(counts / counts.sum())
+domains = json.load(open("trial.json"))["evaluation"]
+found = {name: float(nats[tokens(name, "validation")].mean()) for name in domains}
+json.dump({**found, "parameters": 257}, open("metrics.json", "w"))
+"""
+
+
+def test_a_command_that_keeps_the_promises_of_a_proxy_is_one(tmp_path):
+    run = [*script(tmp_path, f"import pathlib\n{UNIGRAMS}"), "{mixture}", "{corpus}", "{seed}"]
+    check_proxy(lambda: CommandProxy(run, "metrics.json"))
