@@ -194,7 +194,7 @@ trained(Corpus.open(sys.argv[1]), Path(sys.argv[2]), sys.argv[3:])
 """
 
 
-@pytest.mark.parametrize("victim", ["worker", "supervisor"])
+@pytest.mark.parametrize("victim", ["worker", "supervisor", "both"])
 def test_a_command_dies_with_its_worker(corpus, files, tmp_path, victim):
     support = Path(__file__).parents[1] / "support"
     words = [sys.executable, "-c", WORKER, str(corpus.path), str(files)]
@@ -208,6 +208,8 @@ def test_a_command_dies_with_its_worker(corpus, files, tmp_path, victim):
     pids = json.loads(told.read_text())
     status = Path(f"/proc/{pids[0]}/stat").read_text()
     supervisor = int(status.rpartition(")")[2].split()[1])
+    if victim == "both":
+        os.kill(worker.pid, signal.SIGSTOP)
     os.kill(worker.pid if victim == "worker" else supervisor, signal.SIGKILL)
     try:
         if victim == "worker":
