@@ -51,13 +51,14 @@ class SentTrial:
             parent: MLflow's id of the parent run.
         """
         losses = self.result.losses
+        named = (losses.nats_per_token or losses.bits_per_byte) if losses else ()
         tags = {
             "mixopt.key": key,
             "mixopt.trial": self.trial.name,
             "mixopt.content": self.mark,
             "mixopt.status": self.result.status,
             "mlflow.parentRunId": parent,
-            **name_tags([*self.trial.mixture, *(losses.nats_per_token if losses else ())]),
+            **name_tags([*self.trial.mixture, *named]),
         }
         if self.result.reason:
             tags["mixopt.reason"] = self.result.reason[:5000]

@@ -15,6 +15,7 @@ from own_trainers import GOOD, TRIAL, WRITE_GOOD, attempts, script, trained
 from mixopt.errors import ConfigError
 from mixopt.integrations import import_mixture
 from mixopt.mixture import Mixture
+from mixopt.testing import check_proxy
 from mixopt.testing._tiny_corpus import tiny_corpus
 from mixopt.trials import Training, Trial
 
@@ -90,6 +91,15 @@ def test_gpus_are_those_that_the_worker_was_given(corpus, files, tmp_path, monke
     code = f"print(sys.argv[1]); {WRITE_GOOD}"
     trained(corpus, files, [*script(tmp_path, code), "{gpus}"])
     assert (files / "t0001" / "attempt-1" / "log.txt").read_text() == "2\n"
+
+
+def test_a_seed_is_one_that_any_trainer_takes(corpus, files, tmp_path):
+    code = f"json.dump({GOOD} | {{'seed': int(sys.argv[1])}}, open('metrics.json', 'w'))"
+    large = Trial("t0001", TRIAL.mixture, seed=2**47 + 5)
+    result = trained(corpus, files, [*script(tmp_path, code), "{seed}"], trial=large)
+    assert result.status == "finished"
+    told = json.loads((files / "t0001" / "attempt-1" / "trial.json").read_text())
+    assert told["seed"] == 5
 
 
 def test_without_a_folder_for_files_nothing_is_left(corpus, tmp_path):
@@ -184,7 +194,7 @@ trained(Corpus.open(sys.argv[1]), Path(sys.argv[2]), sys.argv[3:])
 """
 
 
-@pytest.mark.parametrize("victim", ["worker", "supervisor"])
+@pytest.mark.parametrize("victim", ["worker", "supervisor", "both"])
 def test_a_command_dies_with_its_worker(corpus, files, tmp_path, victim):
     support = Path(__file__).parents[1] / "support"
     words = [sys.executable, "-c", WORKER, str(corpus.path), str(files)]
@@ -198,6 +208,8 @@ def test_a_command_dies_with_its_worker(corpus, files, tmp_path, victim):
     pids = json.loads(told.read_text())
     status = Path(f"/proc/{pids[0]}/stat").read_text()
     supervisor = int(status.rpartition(")")[2].split()[1])
+    if victim == "both":
+        os.kill(worker.pid, signal.SIGSTOP)
     os.kill(worker.pid if victim == "worker" else supervisor, signal.SIGKILL)
     try:
         if victim == "worker":
@@ -386,3 +398,24 @@ def test_the_proxy_loads_no_torch():
         [sys.executable, "-c", f"{code} sys.exit('torch' in sys.modules)"], check=False
     )
     assert ended.returncode == 0
+
+
+UNIGRAMS = """
+import numpy as np, yaml
+def tokens(name, split):
+    files = sorted(pathlib.Path(sys.argv[2], name, split).glob("*.bin"))
+    return np.concatenate([np.fromfile(file, np.uint16) for file in files])
+rng = np.random.default_rng(int(sys.argv[3]))
+counts = np.full(257, 0.5)
+for name, weight in yaml.safe_load(open(sys.argv[1]))["weights"].items():
+    counts += np.bincount(rng.choice(tokens(name, "train"), int(weight * 4096)), minlength=257)
+nats = -np.log(counts / counts.sum())
+domains = json.load(open("trial.json"))["evaluation"]
+found = {name: float(nats[tokens(name, "validation")].mean()) for name in domains}
+json.dump({**found, "parameters": 257}, open("metrics.json", "w"))
+"""
+
+
+def test_a_command_that_keeps_the_promises_of_a_proxy_is_one(tmp_path):
+    run = [*script(tmp_path, f"import pathlib\n{UNIGRAMS}"), "{mixture}", "{corpus}", "{seed}"]
+    check_proxy(lambda: CommandProxy(run, "metrics.json"))

@@ -49,3 +49,12 @@ def attempts(files: Path) -> list[dict[str, Any]]:
     """Return what is recorded of the attempts of the trial."""
     found: list[dict[str, Any]] = json.loads((files / TRIAL.name / "attempts.json").read_text())
     return found
+
+
+def alive_below(pid: int) -> list[int]:
+    """Return the processes that a process started, and those that they started."""
+    found = []
+    for task in Path(f"/proc/{pid}/task").glob("*/children"):
+        for child in map(int, task.read_text().split()):
+            found += [child, *alive_below(child)]
+    return found

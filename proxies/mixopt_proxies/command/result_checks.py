@@ -13,6 +13,7 @@ from typing import Any
 
 from mixopt.trials import Trial
 from mixopt_proxies.command.results import LoggedValues
+from mixopt_proxies.command.trial_place import command_seed
 
 COARSE = 2.0  # seconds: time stamps of some network file systems are no finer
 _FINGERPRINT = re.compile(r"[0-9a-f]{12}")
@@ -30,9 +31,9 @@ def foreign_result(values: LoggedValues, trial: Trial, folder: Path) -> str | No
     said = values.said
     if str(said.get("trial", trial.name)) != trial.name:
         return f"is of trial {said['trial']!r}, not of {trial.name!r}"
-    if not _is_seed(said.get("seed", trial.seed), trial.seed):
+    if not _is_seed(said.get("seed", trial.seed), trial):
         hint = "pass {seed} to the trainer, or write its own seed under another name"
-        return f"has seed {said['seed']!r}, and the trial has {trial.seed}; {hint}"
+        return f"has seed {said['seed']!r}, and the trial has {command_seed(trial)}; {hint}"
     if not _is_mixture(said.get("mixture"), trial, folder):
         shown = str(said["mixture"])[:80]
         return f"is of another mixture ({shown}), not of {trial.mixture.fingerprint}"
@@ -51,11 +52,11 @@ def old_result(files: Iterable[Path], started: float) -> str | None:
     )
 
 
-def _is_seed(said: Any, seed: int) -> bool:
+def _is_seed(said: Any, trial: Trial) -> bool:
     try:
-        return int(said) == seed
+        return int(said) in {trial.seed, command_seed(trial)}
     except (TypeError, ValueError, OverflowError):
-        return str(said) == str(seed)
+        return False
 
 
 def _is_mixture(said: Any, trial: Trial, folder: Path) -> bool:

@@ -153,7 +153,7 @@ def write_facts(folder: Path, trial: Trial, corpus: Corpus, training: Training) 
     """Write what a command may read of its trial beside the mixture: `trial.json`."""
     content = {
         "trial": trial.name,
-        "seed": trial.seed,
+        "seed": command_seed(trial),
         "tokens": training.tokens,
         "eval_every": training.eval_every,
         "mixture": trial.mixture.fingerprint,
@@ -163,6 +163,14 @@ def write_facts(folder: Path, trial: Trial, corpus: Corpus, training: Training) 
         "written": time.time(),
     }
     write_json(folder / TRIAL, content)
+
+
+def command_seed(trial: Trial) -> int:
+    """Return the seed that a trial's command is given: 31 bits of its own, which any trainer takes.
+
+    numpy's global seed has 32 bits, and some trainers add a rank to theirs.
+    """
+    return trial.seed % (1 << 31)
 
 
 def hash_of(values: Mapping[str, Any]) -> str:

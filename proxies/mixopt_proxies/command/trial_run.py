@@ -24,7 +24,14 @@ from mixopt_proxies.command.result_checks import foreign_result, old_result
 from mixopt_proxies.command.results import LoggedValues, find_result, read_result
 from mixopt_proxies.command.supervised_command import EndedCommand, last_line, run_supervised
 from mixopt_proxies.command.trial_losses import LossNames, divergence, losses_of
-from mixopt_proxies.command.trial_place import LOG, TRIAL, EndedAttempt, TrialPlace, write_facts
+from mixopt_proxies.command.trial_place import (
+    LOG,
+    TRIAL,
+    EndedAttempt,
+    TrialPlace,
+    command_seed,
+    write_facts,
+)
 
 _GPUS = ("CUDA_VISIBLE_DEVICES", "HIP_VISIBLE_DEVICES", "ROCR_VISIBLE_DEVICES")
 _GIVEN = (LOG, MIXTURE, TRIAL)  # to every attempt
@@ -121,7 +128,7 @@ class TrialRun:
         return {
             "mixture": str(mixture.resolve()),
             "trial": self._trial.name,
-            "seed": str(self._trial.seed),
+            "seed": str(command_seed(self._trial)),
             "tokens": str(self._training.tokens),
             "out": str(folder.resolve()),
             "gpus": str(visible_gpus(os.environ)),

@@ -1,0 +1,94 @@
+"""A whole run by a command, with domains and targets whose text is nowhere here."""
+
+import sys
+
+import pytest
+
+from mixopt import load_run, run
+from mixopt.errors import PluginError, RunError
+
+TRAINER = """\
+import json, math, os, sys
+import random
+if os.environ.get("FAIL"):
+    sys.exit("no luck today")
+told = json.load(open(sys.argv[1] + "/trial.json"))
+random.seed(int(sys.argv[2]))
+own = {d: 2.0 + math.exp(-4 * w) for d, w in told["weights"].items()}
+losses = {**own, "exams": 0.7 * own["web"] + 0.3 * own["code"]}
+noisy = {d: loss + random.gauss(0, 1e-3) for d, loss in losses.items()}
+json.dump({"eval": noisy, "seed": told["seed"]}, open("metrics.json", "w"))
+"""
+CONFIG = """\
+name: own
+corpus:
+  domains: {{web: {{tokens: 1.2e12}}, code: {{tokens: 4e11}}, books: {{tokens: 2e11}}}}
+evaluation: {{exams: {{}}}}
+design: {{trials: 8, replicates: 2}}
+proxy:
+  name: command
+  run: {python} {script} {{out}} {{seed}}
+  result: metrics.json
+  losses: eval.{{domain}}
+  unit: {unit}
+  tokens: 1e9
+sweep: {{workers: 2}}
+objective: {{target: exams, unit: {unit}}}
+propose: {{samples: 1000, bootstrap: 2}}
+validate: {{seeds: 3, rounds: 1}}
+tracking: {{enabled: {tracking}}}
+"""
+
+
+@pytest.fixture
+def config(tmp_path):
+    script = tmp_path / "train.py"
+    script.write_text(TRAINER)
+
+    def written(unit="nats_per_token", tracking="false"):
+        path = tmp_path / "own.yaml"
+        values = {"python": sys.executable, "script": script, "unit": unit, "tracking": tracking}
+        path.write_text(CONFIG.format(**values))
+        return path
+
+    return written
+
+
+@pytest.mark.parametrize(
+    ("unit", "other"), [("nats_per_token", "bpb/exams"), ("bits_per_byte", "loss/exams")]
+)
+def test_a_run_without_any_text_ends_in_a_recommendation(config, tmp_path, unit, other):
+    done = run(config(unit), tmp_path / "run")
+    table = done.trials.table
+    assert set(table["status"]) == {"finished"}
+    assert table[other].null_count() == len(table)
+    weights = done.proposal.mixture
+    assert weights["web"] > weights["code"] > weights["books"]
+    assert done.natural["web"] == pytest.approx(2 / 3)
+    page = (tmp_path / "run" / "report.html").read_text()
+    assert "the trainer&#x27;s own" in page or "the trainer's own" in page
+    assert done.recommendation.mixture.domains == ("web", "code", "books")
+
+
+def test_trials_that_fail_are_trained_again_when_asked(config, tmp_path, monkeypatch):
+    monkeypatch.setenv("FAIL", "1")
+    with pytest.raises(RunError, match=r"none of 12 trials finished; the first failed: the command"
+                       r" ended with exit code 1 \(last line: no luck today\)"):  # fmt: skip
+        run(config(), tmp_path / "run")
+    monkeypatch.delenv("FAIL")
+    done = run(config(), tmp_path / "run", retry_failed=True)
+    assert set(done.trials.table["status"]) == {"finished"}
+    assert (tmp_path / "run" / "trials" / "files" / "natural" / "attempt-2").is_dir()
+
+
+def test_a_recorded_command_trains_only_where_it_is_trusted(config, tmp_path):
+    from mixopt import design, prepare, sweep
+
+    for step in (prepare, design):
+        step(config(), tmp_path / "run")
+    recorded = tmp_path / "run" / "config.yaml"
+    with pytest.raises(PluginError, match="config.yaml: proxy.run: .* would be run for each"):
+        sweep(recorded, tmp_path / "run")
+    assert not (tmp_path / "run" / "trials").exists()
+    assert load_run(tmp_path / "run").natural["code"] == pytest.approx(2 / 9)
+    assert sweep(recorded, tmp_path / "run", trust=True).is_done("sweep")
