@@ -1,0 +1,323 @@
+"""Exported mixtures, read by the trainers' own parsers.
+
+`make parsers` installs these below .tools/parsers, and each reads in a process of its own:
+
+    megatron         megatron-core 0.16.1: get_blend_from_list, BlendedMegatronDatasetConfig
+    megatron-bridge  megatron-bridge 0.3.1: process_config_with_overrides. Its package imports
+                     Transformer Engine, which needs CUDA, so that the module is loaded without it
+    nemo             nemo-automodel 0.7.0: load_yaml_config, get_blend_from_list
+    olmo-core        ai2-olmo-core 3.0.0: SourceMixtureList.from_yaml, and what it then selects
+    levanter         marin-levanter 0.2.20: LmDataConfig by draccus (PARSERS=levanter, 1.5 GB)
+    torchtitan       torchtitan 0.3.0: the Config, and the interleaved dataset that it makes
+    axolotl          axolotl 0.19.0: AxolotlInputConfig; `datasets` reads its slices
+    llamafactory     llamafactory 0.9.5: read_args, DataArguments
+    swift            ms-swift 4.6.0: parse_yaml_args, DatasetSyntax
+    transformers, datasets   those of the development environment, on files
+
+No release on the package registry reads what these two need. Their main branches were asked once,
+by hand: nanotron (2026-04, NanosetDatasetsArgs by dacite) and megatron-bridge-sft (0.7.0,
+HFDatasetSourceConfig.validate, resolve_blend_weights, blend_sft_rows).
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import runpy
+import subprocess
+import sys
+from itertools import islice
+from pathlib import Path
+
+import numpy as np
+import pytest
+import yaml
+from datasets import load_dataset
+
+from mixopt import Mixture
+from mixopt.integrations import EXPORT_TOOLS, export_mixture
+
+HOUSE = Path(__file__).parents[2]
+PARSERS = HOUSE / ".tools" / "parsers"
+
+SHARES = {"web": 0.5, 'it\'s a "b"': 0.3, "x # y {z}": 0.2}
+MIXTURE = Mixture({**SHARES, "none": 0.0})
+
+READS = {
+    "megatron": """
+        from megatron.core.datasets.blended_megatron_dataset_config import (
+            BlendedMegatronDatasetConfig,
+        )
+        from megatron.core.datasets.utils import get_blend_from_list
+
+        splits = json.load(open(path))
+        blends = [get_blend_from_list(splits[name]) for name in ("train", "valid", "test")]
+        config = BlendedMegatronDatasetConfig(
+            random_seed=1, sequence_length=8, blend_per_split=blends, split=None, tokenizer=None,
+            mid_level_dataset_surplus=0.005,
+        )
+        paths, weights = config.blend_per_split[0]
+    """,
+    "megatron-bridge": """
+        import types, dataclasses
+        import megatron.core
+        for name in ("", ".training", ".training.utils"):
+            name = "megatron.bridge" + name
+            sys.modules[name] = package = types.ModuleType(name)
+            package.__path__ = [os.path.join(parsers, *name.split("."))]
+        from megatron.bridge.training.utils.omegaconf_utils import process_config_with_overrides
+
+        @dataclasses.dataclass
+        class Data:
+            blend: list = None
+            sequence_length: int = 8
+
+        @dataclasses.dataclass
+        class Recipe:
+            dataset: Data = dataclasses.field(default_factory=Data)
+
+        recipe = Recipe()
+        found = process_config_with_overrides(recipe, config_filepath=path) or recipe
+        paths, weights = found.dataset.blend
+    """,
+    "nemo": """
+        from nemo_automodel.components.config.loader import load_yaml_config
+        from nemo_automodel.components.datasets.llm.megatron.megatron_utils import (
+            get_blend_from_list,
+        )
+
+        paths, weights = get_blend_from_list(list(load_yaml_config(path).dataset.paths))
+    """,
+    "olmo-core": """
+        from olmo_core.data.source_mixture import SourceMixtureList
+
+        found = SourceMixtureList.from_yaml(path)
+        found.validate()
+        [source.validate() for source in found.sources]
+        paths = [source.paths[0] for source in found.sources]
+        assert [source.source_name for source in found.sources] == paths
+        weights = [source.target_ratio for source in found.sources]
+    """,
+    "levanter": """
+        from dataclasses import dataclass, field
+        import draccus
+        from levanter.data.text.datasets import LmDataConfig
+
+        @dataclass
+        class Job:
+            data: LmDataConfig = field(default_factory=LmDataConfig)
+
+        data = draccus.parse(Job, config_path=path, args=[]).data
+        paths, weights = list(data.train_weights), list(data.train_weights.values())
+        assert [data.components[name].source.train_urls for name in paths] == [[n] for n in paths]
+    """,
+    "torchtitan": """
+        import runpy
+        from torchtitan.hf_datasets.text_datasets import InterleavedHuggingFaceTextDataLoader
+
+        config = runpy.run_path(path)["dataloader"]
+        assert isinstance(config, InterleavedHuggingFaceTextDataLoader.Config)
+        paths = [source.dataset_path for source in config.sources]
+        weights = [source.weight for source in config.sources]
+    """,
+    "axolotl": """
+        import yaml
+        from axolotl.utils.schemas.config import AxolotlInputConfig
+
+        given = yaml.safe_load(open(path))
+        config = AxolotlInputConfig(
+            base_model="m", learning_rate=1e-4, micro_batch_size=1, gradient_accumulation_steps=1,
+            num_epochs=1, **given,
+        )
+        paths = [one.path for one in config.datasets]
+        splits = [one.split for one in config.datasets]
+        weights = [1000 if split == "train" else int(split[7:-1]) for split in splits]
+    """,
+    "llamafactory": """
+        from llamafactory.hparams.data_args import DataArguments
+        from llamafactory.hparams.parser import read_args
+        from transformers import HfArgumentParser
+
+        sys.argv = ["llamafactory-cli", path]
+        (found,) = HfArgumentParser(DataArguments).parse_dict(read_args())
+        assert found.mix_strategy == "interleave_over"
+        paths, weights = found.dataset, found.interleave_probs
+    """,
+    "swift": """
+        from swift.cli.main import parse_yaml_args
+        from swift.dataset.dataset_syntax import DatasetSyntax
+
+        words = [path]
+        parse_yaml_args(words)
+        assert words[0] == "--dataset"
+        found = [DatasetSyntax.parse(word) for word in words[1:]]
+        assert not any(one.subsets or one.use_hf for one in found)
+        paths, weights = [one.dataset for one in found], [one.dataset_sample for one in found]
+    """,
+}
+BEFORE = "import json, os, sys\npath, parsers = sys.argv[1:3]\n"
+AFTER = '\nprint("FOUND" + json.dumps([list(map(str, paths)), list(map(float, weights))]))\n'
+
+
+def asked(tool: str, code: str, *arguments: object) -> str:
+    """What the parser of a tool prints; skips where it is not installed."""
+    folder = PARSERS / tool
+    if not (folder / ".done").exists():
+        named = " PARSERS=levanter" if tool == "levanter" else ""
+        pytest.skip(f"the parser of {tool} is not installed: make parsers{named}")
+    python, paths = sys.executable, [str(folder)]
+    if tool == "levanter":
+        python, paths = str(folder / "bin" / "python"), []
+    settings = {"DISABLE_VERSION_CHECK": "1", "HF_HUB_OFFLINE": "1", "JAX_PLATFORMS": "cpu"}
+    ended = subprocess.run(
+        [python, "-W", "ignore", "-c", code, *map(str, arguments), str(folder)],
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(paths), **settings},
+        cwd=folder,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=300,
+    )
+    assert ended.returncode == 0, ended.stderr[-3000:]
+    return ended.stdout.rpartition("FOUND")[2]
+
+
+def dedented(code: str) -> str:
+    return "\n".join(line.removeprefix("        ") for line in code.splitlines())
+
+
+@pytest.mark.parametrize("tool", READS)
+def test_a_trainer_s_own_parser_reads_the_mixture(tool, tmp_path):
+    # 10,000 rows of one length; each domain has 1,000.
+    known = {"tokens": 100_000, "sample_tokens": 10, "inventory": dict.fromkeys(MIXTURE, 10_000)}
+    path = tmp_path / "fragment.yaml"
+    path.write_text(export_mixture(MIXTURE, tool, **known), encoding="utf-8")
+    names, weights = json.loads(asked(tool, BEFORE + dedented(READS[tool]) + AFTER, path))
+    found = dict.fromkeys(names, 0.0)
+    for name, weight in zip(names, weights, strict=True):
+        found[name] += weight / sum(weights)
+    expected = dict(MIXTURE) if EXPORT_TOOLS[tool].takes_zero else SHARES
+    assert found == pytest.approx(expected, abs=1e-12)
+
+
+def test_olmo_core_selects_the_tokens_of_each_share(tmp_path):
+    sizes = {"web": 40_960, "code": 20_480, "books": 4_096}
+    for name, size in sizes.items():
+        np.zeros(size, dtype=np.uint16).tofile(tmp_path / f"{name}.npy")
+    paths = {name: str(tmp_path / f"{name}.npy") for name in sizes}
+    mixture = Mixture({"web": 0.5, "code": 0.25, "books": 0.25})
+    text = export_mixture(mixture, "olmo-core", inventory=sizes, tokens=40_960, paths=paths)
+    (tmp_path / "mixture.yaml").write_text(text)
+    code = """
+        import numpy as np
+        from olmo_core.data.source_mixture import SourceMixtureDatasetConfig, SourceMixtureList
+
+        config = SourceMixtureDatasetConfig(
+            source_list=SourceMixtureList.from_yaml(path), requested_tokens=40_960,
+            global_batch_size=1024, render_tables=False, quiet=True,
+        )
+        built = config.build(npdtype=np.uint16, sequence_length=128)
+        paths = [source.name for source in built.sources]
+        weights = [sum(part.tokens for part in source.path_tokens) for source in built.sources]
+    """
+    printed = asked("olmo-core", BEFORE + dedented(code) + AFTER, tmp_path / "mixture.yaml")
+    names, tokens = json.loads(printed)
+    # books has a tenth of what is asked of it: it is repeated 2.5 times. A sequence has 128 tokens.
+    for name, found in zip(names, tokens, strict=True):
+        assert abs(found - 40_960 * mixture[name]) <= 3 * 128
+
+
+def test_axolotl_s_slices_are_read_by_datasets_as_so_many_rows(tmp_path):
+    paths = domains(tmp_path, {"web": 30, "code": 12}, length=10)
+    mixture = Mixture({"web": 0.25, "code": 0.75})
+    known = {"inventory": {"web": 300, "code": 120}, "sample_tokens": 10, "tokens": 400}
+    text = export_mixture(mixture, "axolotl", paths=paths, **known)
+    listed = yaml.safe_load(text)["datasets"]
+    # As axolotl.utils.data.shared loads a local file.
+    rows = [
+        (
+            Path(one["path"]).stem,
+            len(load_dataset("json", data_files=one["path"], split=one["split"])),
+        )
+        for one in listed
+    ]
+    # web: 100 tokens are 10 of its 30 rows; code: 300 tokens are its 12 rows twice, and 6 of them.
+    assert rows == [("web", 10), ("code", 12), ("code", 12), ("code", 6)]
+
+
+def domains(folder: Path, rows: dict[str, int], length: int | dict[str, int]) -> dict[str, str]:
+    """Write files of rows of so many words, each word the domain's name."""
+    for name, count in rows.items():
+        words = length if isinstance(length, int) else length[name]
+        line = json.dumps({"text": " ".join([name] * words)}) + "\n"
+        (folder / f"{name}.jsonl").write_text(line * count)
+    return {name: str(folder / f"{name}.jsonl") for name in rows}
+
+
+def test_datasets_draws_tokens_in_their_shares(tmp_path):
+    lengths = {"web": 30, "code": 5, "books": 90}
+    paths = domains(tmp_path, dict.fromkeys(lengths, 2000), lengths)
+    mixture = Mixture({"web": 0.5, "code": 0.2, "books": 0.3})
+    path = tmp_path / "mixture.py"
+    path.write_text(export_mixture(mixture, "datasets", paths=paths, sample_tokens=lengths))
+    drawn = dict.fromkeys(lengths, 0)
+    for row in islice(runpy.run_path(str(path))["train_dataset"], 3000):
+        words = row["text"].split()
+        drawn[words[0]] += len(words)
+    total = sum(drawn.values())
+    # 3,000 draws: a standard error of a share is at most 0.011.
+    assert {n: k / total for n, k in drawn.items()} == pytest.approx(dict(mixture), abs=0.04)
+
+
+NUMBERS = {"web": 1, "code": 2, "books": 3}
+
+
+class Words:
+    """A tokenizer of words, one token each."""
+
+    eos_token_id = 0
+
+    def __call__(self, texts):
+        return {"input_ids": [[NUMBERS[word] for word in text.split()] for text in texts]}
+
+
+def test_transformers_draws_packed_sequences_in_their_shares(tmp_path):
+    lengths = {"web": 30, "code": 5, "books": 90}
+    paths = domains(tmp_path, {"web": 3000, "code": 9000, "books": 1000}, lengths)
+    mixture = Mixture({"web": 0.5, "code": 0.2, "books": 0.3})
+    path = tmp_path / "mixture.py"
+    path.write_text(export_mixture(mixture, "transformers", paths=paths))
+    drawn = dict.fromkeys(NUMBERS.values(), 0)
+    for row in islice(runpy.run_path(str(path))["mixture"](Words(), length=64), 2000):
+        assert row.keys() == {"input_ids", "labels"}
+        assert len(row["input_ids"]) == 64
+        drawn[max(row["input_ids"])] += 1
+    shares = {name: drawn[number] / 2000 for name, number in NUMBERS.items()}
+    assert shares == pytest.approx(dict(mixture), abs=0.04)
+
+
+def test_torchtitan_draws_packed_sequences_in_their_shares(tmp_path):
+    lengths = {"web": 30, "code": 5, "books": 90}
+    paths = domains(tmp_path, dict.fromkeys(lengths, 500), lengths)
+    mixture = Mixture({"web": 0.5, "code": 0.2, "books": 0.3})
+    path = tmp_path / "mixture.py"
+    path.write_text(export_mixture(mixture, "torchtitan", paths=paths))
+    code = """
+        import itertools, runpy
+
+        class Words:
+            numbers = {"web": 1, "code": 2, "books": 3}
+            bos_id = eos_id = 0
+            def encode(self, text, **_):
+                return [self.numbers[word] for word in text.split()]
+
+        config = runpy.run_path(path)["dataloader"]
+        loader = config.build(
+            dp_world_size=1, dp_rank=0, tokenizer=Words(), seq_len=64, local_batch_size=1
+        )
+        drawn = [int(row["input"].max()) for row, _ in itertools.islice(loader, 1500)]
+        paths = list(Words.numbers)
+        weights = [drawn.count(number) / 1500 for number in Words.numbers.values()]
+    """
+    names, shares = json.loads(asked("torchtitan", BEFORE + dedented(code) + AFTER, path))
+    assert dict(zip(names, shares, strict=True)) == pytest.approx(dict(mixture), abs=0.05)
