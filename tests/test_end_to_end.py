@@ -263,14 +263,13 @@ def test_single_steps_lead_to_the_next(config_path, tmp_path):
 def test_status_and_json(finished):
     config, run, _ = finished
     status = json.loads(command("status", run, "--json").stdout)
-    assert status["steps"]["sweep"] | {"seconds": 0} == {
-        "state": "done",
-        "seconds": 0,
-        "trials": 12,
-        "ended": 12,
-        "finished": 12,
-        "failed": 0,
-    }
+    sweep = status["steps"]["sweep"]
+    assert [sweep[name] for name in ("state", "trials", "ended", "finished", "failed")] == [
+        "done",
+        *(12, 12, 12, 0),
+    ]
+    (node,) = sweep["nodes"]
+    assert (node["kind"], node["done"], node["lost"]) == ("cpu", 12, 0)
     answer = json.loads(command("run", config, "--out", run, "--json").stdout)
     assert sum(answer["weights"].values()) == pytest.approx(1)
     assert set(answer["validation"]["differences"]) == {
