@@ -19,14 +19,15 @@ from mixopt.trials import Losses, Progress, Training, Trial, TrialResult
 
 PROXY = f"{__name__}:CheckedProxy"
 REASON = "this trial always raises"
-SLOW = 30.0  # seconds
+SLOW, STEADY = 30.0, 6.0  # seconds
+STEPS = 12  # of a steady trial
 
 
 class CheckedProxy:
     """Trains at once.
 
-    A trial whose name begins with `raises`, `memory`, `killed`, `exits` or `slow` makes it raise,
-    run out of memory, be killed, end, or take half a minute.
+    A trial whose name begins with `raises`, `memory`, `killed`, `exits`, `slow` or `steady` makes
+    it raise, run out of memory, be killed, end, take half a minute, or report for some seconds.
 
     Args:
         log: A folder in which each process that trains leaves a file.
@@ -52,7 +53,11 @@ class CheckedProxy:
         self._leave_name()
         report(Progress(0, total))
         for trial in trials:
-            _happen(trial.name.partition("_")[0])
+            kind = trial.name.partition("_")[0]
+            for step in range(STEPS if kind == "steady" else 0):
+                time.sleep(STEADY / STEPS)
+                report(Progress(total * step // STEPS, total))
+            _happen(kind)
         report(Progress(total, total))
         return [checked_result(trial, corpus, training) for trial in trials]
 
