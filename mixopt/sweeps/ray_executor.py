@@ -167,6 +167,8 @@ class RayExecutor:
             for number in [n for n, keys in follows.items() if self._ended.keys() >= set(keys)]:
                 yield self._outcome(number, groups[number], follows[number])
                 del follows[number]
+                # What is left of it comes as a group of its own, and follows nothing that ended.
+                self._take({key for keys in follows.values() for key in keys})
 
     def _following(
         self, number: int, members: Sequence[Trial], new: dict[str, list[Any]]
