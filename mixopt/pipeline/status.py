@@ -117,8 +117,11 @@ def _trials(run: Run, step: Step, step_state: str) -> dict[str, Any]:
     """Count what the folder of a step that trains holds; a sweep's later rounds are counted in."""
     folder, running = step.trial_folder(run.path), step_state == "running"
     state = read_progress(folder) if running else None
+    # What outlives its owner, or never had one, has no one else to speak for it.
+    alone = step_state in {"interrupted", "waiting"} and folder.is_dir()
+    left = left_running(run, folder) if alone else []
     if not (folder / GROUPS).exists():
-        return _shown(state) if state else {}
+        return _shown(state) if state else _going_on(left)
     total, missing = sum(len(names) for names in read_groups(folder)), 0
     if step is SWEEP:
         total, missing = planned_trials(run), not_run(run)
@@ -132,12 +135,9 @@ def _trials(run: Run, step: Step, step_state: str) -> dict[str, Any]:
         "failed": len(results) - finished,
         **({"not_run": missing} if missing else {}),
     }
-    # What outlives its owner has no one else to speak for it.
-    left = left_running(run, folder) if step_state == "interrupted" else []
     workers = left if state is None else state.workers
     found |= sweep_details(folder, results, workers, total - missing)
-    if left:
-        found |= _going_on(left)
+    found |= _going_on(left)
     if state is not None:
         return {**found, **_shown(state)}
     seconds = _left(folder / GROUPS, files, total) if running else None
@@ -145,7 +145,9 @@ def _trials(run: Run, step: Step, step_state: str) -> dict[str, Any]:
 
 
 def _going_on(left: Sequence[GroupState]) -> dict[str, Any]:
-    """Return what tasks do whose owner is gone."""
+    """Return what tasks do that no owner watches; nothing where there are none."""
+    if not left:
+        return {}
     return {
         "going_on": len(left),
         "running": sum(len(group.trials) for group in left),

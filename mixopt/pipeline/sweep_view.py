@@ -87,7 +87,8 @@ def detail_lines(entry: dict[str, Any]) -> Iterator[str]:
     if entry.get("going_on"):
         tasks = entry["going_on"]
         words = "1 task goes on" if tasks == 1 else f"{tasks} tasks go on"
-        yield f"the owner is gone; {words}; the same command takes them up"
+        who = "nobody owns the sweep" if entry["state"] == "waiting" else "the owner is gone"
+        yield f"{who}; {words}; the same command takes them up"
     yield from _reason_lines(entry.get("reasons", ()))
     hours = hours_line(entry)
     if hours:

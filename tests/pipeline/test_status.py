@@ -145,8 +145,8 @@ class Left(OneByOne):
 
 
 @pytest.fixture
-def left(experiment, tmp_path, monkeypatch):
-    """A run whose sweep has begun, and whose owner is gone; a cluster goes on with two tasks."""
+def designed(experiment, tmp_path, monkeypatch):
+    """A run whose design is done, and an executor that trains with two tasks without an owner."""
     (tmp_path / "left_executor.py").write_text(LEFT)
     for path in (SUPPORT, tmp_path):
         monkeypatch.syspath_prepend(str(path))
@@ -155,7 +155,13 @@ def left(experiment, tmp_path, monkeypatch):
     config.write_text(experiment.replace("sweep: {workers: 2}", sweep))
     pipeline.prepare(config, tmp_path / "run")
     pipeline.design(config, tmp_path / "run")
-    run = pipeline.sweep(config, tmp_path / "run").path
+    return config, tmp_path / "run"
+
+
+@pytest.fixture
+def left(designed):
+    """The same, its sweep begun and its owner gone."""
+    run = pipeline.sweep(*designed).path
     interrupt(run)
     return run
 
@@ -170,6 +176,16 @@ def test_a_cluster_that_goes_on_without_its_owner_is_seen(left):
     assert any(line.startswith("worker 1: training t0001 on n3, 25% of 40 tokens") for line in said)
     row = next(line.split() for line in said if line.startswith("n3 "))
     assert row == ["n3", "NVIDIA", "L4", "2", "2", "0", "0", "400", "4"]
+
+
+def test_tasks_that_never_had_an_owner_are_seen(designed):
+    _, run = designed
+    assert "going_on" not in sweep_of(run, trust=True)
+    (run / "trials").mkdir()
+    found = sweep_of(run, trust=True)
+    assert (found["state"], found["going_on"]) == ("waiting", 2)
+    said = [line.strip() for line in lines_of(run, trust=True)]
+    assert "nobody owns the sweep; 2 tasks go on; the same command takes them up" in said
 
 
 def test_code_that_an_untrusted_directory_names_is_not_asked(left):
