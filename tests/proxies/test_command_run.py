@@ -7,6 +7,7 @@ import pytest
 from mixopt import design, load_run, prepare, run, sweep
 from mixopt.config import load_config
 from mixopt.errors import PluginError, RunError
+from mixopt.pipeline import check_experiment
 from mixopt.run_directory import open_run
 
 TRAINER = """\
@@ -70,6 +71,14 @@ def test_a_run_without_any_text_ends_in_a_recommendation(config, tmp_path, unit,
     page = (tmp_path / "run" / "report.html").read_text()
     assert "the trainer&#x27;s own" in page or "the trainer's own" in page
     assert done.recommendation.mixture.domains == ("web", "code", "books")
+
+
+def test_a_check_of_what_a_run_costs_runs_no_command(config, tmp_path):
+    marker = tmp_path / "executed"
+    asked = load_config(config(), [f"proxy.run=touch {marker}"])
+    found = check_experiment(asked, probe=True)
+    assert found.problems == []
+    assert not marker.exists()
 
 
 def test_trials_that_fail_are_trained_again_when_asked(config, tmp_path, monkeypatch):
