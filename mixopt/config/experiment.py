@@ -6,6 +6,7 @@ with line numbers (mixopt.config.experiment_file), so that an error names file, 
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
@@ -39,8 +40,11 @@ class ProxyConfig(CommandFields):
 
     @property
     def all_options(self) -> dict[str, Any]:
-        """What the proxy is made with."""
-        return self.options | self.command_fields
+        """What the proxy is made with; a folder is the same one wherever a worker runs."""
+        given = self.options | self.command_fields
+        if self.folder is not None:
+            given["folder"] = str(Path(self.folder).expanduser().absolute())
+        return given
 
 
 class SweepConfig(Section):

@@ -54,7 +54,7 @@ def open_run(
     record = run.path / RECORD
     if redo is not None:
         run.check_before(redo)
-        run.discard(redo)
+        run.discard(redo, files=not run.only_reads_otherwise)
     if record.exists():
         for step in STEPS:
             run.is_done(step.name)

@@ -29,8 +29,13 @@ from mixopt.run_directory.step import (
     steps_before,
     steps_from,
 )
-from mixopt.run_directory.step_fingerprints import step_differences, step_fingerprints
+from mixopt.run_directory.step_fingerprints import (
+    READING,
+    step_differences,
+    step_fingerprints,
+)
 from mixopt.run_directory.step_records import PROPOSAL, Manifest
+from mixopt.sweeps import FILES
 from mixopt.system import Trust, check_trusted_command, git_commit, read_yaml
 
 if TYPE_CHECKING:
@@ -289,13 +294,16 @@ class Run:
         if command is not None:
             check_trusted_command(command, self.source or str(self.path), self.trust)
 
-    def discard(self, first: str, *, keep: Sequence[str] = (), only: bool = False) -> None:
+    def discard(
+        self, first: str, *, keep: Sequence[str] = (), only: bool = False, files: bool = True
+    ) -> None:
         """Delete the outputs of a step, and of those after it unless `only`.
 
         Args:
             first: The step.
             keep: Outputs that stay.
             only: Leave the steps after it as they are.
+            files: Delete also what a proxy keeps of each trial.
         """
         asked = step_named(first)
         later = (asked,) if only else steps_from(asked)
@@ -305,9 +313,24 @@ class Run:
             if output.name in keep:
                 continue
             if output.is_dir() and not output.is_symlink():
-                shutil.rmtree(output)
+                _delete(output, keep=None if files else FILES)
             else:
                 output.unlink(missing_ok=True)
+
+    @property
+    def only_reads_otherwise(self) -> bool:
+        """Whether the record differs in how the results of a trainer are read, and else in nothing.
+
+        What its trainer has left of each trial is then still that of the trial.
+        """
+        record = self.path / "config.yaml"
+        if not record.exists():
+            return False
+        before = read_yaml(record, error=RunError)
+        changed = [name for name, _, _ in step_differences(SWEEP, before, self.content)]
+        return bool(changed) and all(
+            name.startswith(tuple(f"proxy.{field}" for field in READING)) for name in changed
+        )
 
     def command(self, step: str, *extra: str) -> str:
         """Return the command that runs a step of this run."""
@@ -342,6 +365,20 @@ class Run:
             f" {first[1]} there and {first[2]} here; use another --out, or redo it with:"
             f" {self.command('run', '--from', step.name)}"
         )
+
+
+def _delete(folder: Path, *, keep: str | None) -> None:
+    """Delete a folder, or all that is in it but one entry."""
+    if keep is None or not (folder / keep).is_dir():
+        shutil.rmtree(folder)
+        return
+    for path in folder.iterdir():
+        if path.name == keep:
+            continue
+        if path.is_dir() and not path.is_symlink():
+            shutil.rmtree(path)
+        else:
+            path.unlink()
 
 
 def collapsed_trials(directory: Path) -> tuple[str, ...] | None:

@@ -19,6 +19,7 @@ from mixopt.run_directory.step import STEPS, Step, steps_before
 FORMAT = "mixopt/1"
 SIZES = "sizes"
 PATIENCE = ("timeout", "retries")  # of a command that trains the trials
+READING = ("result", "losses", "unit")  # how its results are read
 
 
 def step_fingerprints(content: Mapping[str, Any]) -> dict[str, str]:

@@ -37,6 +37,12 @@ def test_the_fields_are_read_and_become_the_proxys_options(load):
     }
 
 
+def test_a_folder_is_the_same_one_wherever_a_worker_runs(load, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    options = load(RUN + "  folder: trainer\n").proxy.all_options
+    assert options["folder"] == str(tmp_path / "trainer")
+
+
 def test_a_command_is_text_for_whoever_is_asked_to_trust_it(load):
     assert load(RUN).proxy.command_text == "train {seed}"
     run = RUN.replace("train {seed}", "[train, a b]")

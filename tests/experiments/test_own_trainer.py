@@ -17,7 +17,7 @@ from mixopt.trials import read_entry
 HOUSE = Path(__file__).parents[2]
 SMALL = (
     "corpus.max_bytes=200000",
-    "design={trials: 2, replicates: 0, anchors: [natural]}",
+    "design={trials: 3, replicates: 0, anchors: [natural]}",
     "fit={folds: 2, regressors: [linear]}",
     "propose={samples: 500, bootstrap: 0}",
     "validate={seeds: 3, rounds: 1, baselines: [natural]}",
@@ -94,7 +94,7 @@ def test_a_trainer_with_its_own_data_needs_no_text_here(tmp_path, monkeypatch):
     assert table["loss/prose"].max() < 6
     assert table["bpb/prose"].null_count() == len(table)
     results = [read_entry(path)[1] for path in sorted((out / "trials").glob("t000?.json"))]
-    assert [len(result.curve) for result in results] == [1] * 2
+    assert [len(result.curve) for result in results] == [1] * 3
 
 
 def test_the_examples_are_as_long_as_they_say():

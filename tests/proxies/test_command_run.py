@@ -4,8 +4,11 @@ import sys
 
 import pytest
 
-from mixopt import load_run, run
+from mixopt import design, load_run, prepare, run, sweep
+from mixopt.config import load_config
 from mixopt.errors import PluginError, RunError
+from mixopt.pipeline import check_experiment
+from mixopt.run_directory import open_run
 
 TRAINER = """\
 import json, math, os, sys
@@ -70,6 +73,14 @@ def test_a_run_without_any_text_ends_in_a_recommendation(config, tmp_path, unit,
     assert done.recommendation.mixture.domains == ("web", "code", "books")
 
 
+def test_a_check_of_what_a_run_costs_runs_no_command(config, tmp_path):
+    marker = tmp_path / "executed"
+    asked = load_config(config(), [f"proxy.run=touch {marker}"])
+    found = check_experiment(asked, probe=True)
+    assert found.problems == []
+    assert not marker.exists()
+
+
 def test_trials_that_fail_are_trained_again_when_asked(config, tmp_path, monkeypatch):
     monkeypatch.setenv("FAIL", "1")
     with pytest.raises(RunError, match=r"none of 12 trials finished; the first failed: the command"
@@ -81,9 +92,30 @@ def test_trials_that_fail_are_trained_again_when_asked(config, tmp_path, monkeyp
     assert (tmp_path / "run" / "trials" / "files" / "natural" / "attempt-2").is_dir()
 
 
-def test_a_recorded_command_trains_only_where_it_is_trusted(config, tmp_path):
-    from mixopt import design, prepare, sweep
+def test_where_losses_are_may_change_without_training_again(config, tmp_path):
+    path, out = config(), tmp_path / "run"
+    text = path.read_text()
+    path.write_text(text.replace("eval.{domain}", "evl.{domain}"))
+    for step in (prepare, design):
+        step(path, out)
+    with pytest.raises(RunError, match="has no loss of 'web': no 'evl.web'; the nearest are 'eval"):
+        sweep(path, out)
+    path.write_text(text)
+    with pytest.raises(RunError, match="proxy.losses is evl.{domain} there and eval.{domain} he"):
+        sweep(path, out)
 
+    def trained_anew():
+        done = out / "trials" / "files" / "natural" / "done.json"
+        before = done.stat().st_mtime_ns
+        open_run(load_config(path), out, redo="sweep")
+        assert set(sweep(path, out).trials.table["status"]) == {"finished"}
+        return done.stat().st_mtime_ns != before
+
+    assert not trained_anew()
+    assert trained_anew(), "a sweep that is redone as it was trains"
+
+
+def test_a_recorded_command_trains_only_where_it_is_trusted(config, tmp_path):
     for step in (prepare, design):
         step(config(), tmp_path / "run")
     recorded = tmp_path / "run" / "config.yaml"

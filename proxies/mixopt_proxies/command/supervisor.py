@@ -120,9 +120,12 @@ def _are_left(group: int) -> bool:
 
 
 def _send(number: int, group: int, *, gone: bool) -> None:
-    if not gone or _descendants():
-        with suppress(OSError):
-            os.killpg(group, number)
+    """Send a signal, once, to each process of the command."""
+    if not os.path.isdir("/proc/self"):
+        if not gone:  # else its number may be another's by now
+            with suppress(OSError):
+                os.killpg(group, number)
+        return
     for pid in _descendants():
         with suppress(OSError):
             os.kill(pid, number)
