@@ -113,6 +113,14 @@ def test_a_variable_has_what_it_was_assigned_last():
     assert dict(import_mixture(text, "transformers")) == {"a": 0.25, "b": 0.75}
 
 
+def test_a_list_that_is_made_of_itself_is_followed_back():
+    text = (
+        "ds: list = [data['a'], load_b()]\nds = [d.map(f) for d in ds]\n"
+        "mix = interleave_datasets(ds, probabilities=[0.25, 0.75])\nds = []\n"
+    )
+    assert dict(import_mixture(text, "transformers")) == {"a": 0.25, "load_b": 0.75}
+
+
 def test_two_paths_with_one_last_part_are_not_guessed():
     with pytest.raises(MixtureError) as raised:
         import_mixture("1 /a/train 1 /b/train", "megatron")
@@ -234,6 +242,16 @@ WRONG = [
         "datasets",
         "interleave_datasets([a, b], probabilities=[1])",
         "datasets: probabilities must be a list of numbers, one for each of 2 datasets",
+    ),
+    (
+        "datasets",
+        "d = [x for x in d]\ninterleave_datasets(d, probabilities=[1])",
+        "datasets: probabilities must be a list of numbers, one for each of 0 datasets",
+    ),
+    (
+        "datasets",
+        "\ninterleave_datasets([a + b], probabilities=[1])",
+        "datasets:2: what a dataset is called cannot be read; name it",
     ),
     ("axolotl", "a: 1", "axolotl: no mixture is in it; expected datasets with path and split"),
     ("axolotl", "datasets: [{}]", "axolotl: None is neither a path nor a list of paths"),
