@@ -2,7 +2,7 @@
 # Install what trainers read their configurations with, so that tests can read ours with it.
 # Usage: sh experiments/checks/parsers.sh path/to/uv [TOOL ...]
 # A parser goes to .tools/parsers/TOOL with no more than it imports; torch, transformers and datasets
-# are those of .venv, which is not changed (about 170 MB in all). Levanter needs an environment of
+# are those of .venv, which is not changed (145 MB in all). Levanter needs an environment of
 # its own with JAX (1.5 GB), so that it is installed only where it is named.
 set -eu
 uv=$1

@@ -100,6 +100,27 @@ def test_paths_of_one_domain_are_added_up():
     assert dict(found) == {"web": 0.5, "code": 0.5}
 
 
+@pytest.mark.parametrize("known", ["paths", "inventory", "sample_tokens"])
+def test_a_known_domain_that_a_fragment_does_not_have_gets_0(known):
+    domains = {"none": "n", "web": "w"} if known == "paths" else {"none": 10, "web": 20}
+    text = f"1 {'w' if known == 'paths' else 'web'}"
+    found = import_mixture(text, "megatron", **{known: domains})
+    assert list(found.items()) == [("none", 0.0), ("web", 1.0)]
+
+
+def test_a_variable_has_what_it_was_assigned_last():
+    text = "p = [0.9, 0.1]\np = [0.25, 0.75]\nd = interleave_datasets([a, b], probabilities=p)\n"
+    assert dict(import_mixture(text, "transformers")) == {"a": 0.25, "b": 0.75}
+
+
+def test_a_list_that_is_made_of_itself_is_followed_back():
+    text = (
+        "ds: list = [data['a'], load_b()]\nds = [d.map(f) for d in ds]\n"
+        "mix = interleave_datasets(ds, probabilities=[0.25, 0.75])\nds = []\n"
+    )
+    assert dict(import_mixture(text, "transformers")) == {"a": 0.25, "load_b": 0.75}
+
+
 def test_two_paths_with_one_last_part_are_not_guessed():
     with pytest.raises(MixtureError) as raised:
         import_mixture("1 /a/train 1 /b/train", "megatron")
@@ -221,6 +242,16 @@ WRONG = [
         "datasets",
         "interleave_datasets([a, b], probabilities=[1])",
         "datasets: probabilities must be a list of numbers, one for each of 2 datasets",
+    ),
+    (
+        "datasets",
+        "d = [x for x in d]\ninterleave_datasets(d, probabilities=[1])",
+        "datasets: probabilities must be a list of numbers, one for each of 0 datasets",
+    ),
+    (
+        "datasets",
+        "\ninterleave_datasets([a + b], probabilities=[1])",
+        "datasets:2: what a dataset is called cannot be read; name it",
     ),
     ("axolotl", "a: 1", "axolotl: no mixture is in it; expected datasets with path and split"),
     ("axolotl", "datasets: [{}]", "axolotl: None is neither a path nor a list of paths"),

@@ -166,6 +166,11 @@ def test_amounts_of_a_domain_are_divided_among_its_paths(tool):
     assert shares == pytest.approx([0.3, 0.3, 0.3, 0.1])
 
 
+def test_a_number_of_rows_is_divided_into_whole_ones():
+    known = {"tokens": 610, "sample_tokens": 10, "paths": {"web": ["a", "b", "c"]}}
+    assert content("swift", Mixture({"web": 1.0}), **known)["dataset"] == ["a#21", "b#20", "c#20"]
+
+
 # Units, counted by hand.
 
 
@@ -352,6 +357,11 @@ def test_swift_reads_a_hub_and_a_subset_where_a_path_has_them():
     paths = {"web": "hf::org/web:en/de", "code": "org/code:py", "books": "b"}
     found = content("swift", paths=paths, **ALL)["dataset"]
     assert found == ["hf::org/web:en/de#60", "org/code:py#15", "b#20"]
+
+
+def test_swift_would_lose_what_is_before_two_colons_in_a_path():
+    with pytest.raises(ConfigError, match="'/d/a::b' of domain 'web' as a hub or a subset"):
+        content("swift", paths={"web": "/d/a::b"}, **ALL)
 
 
 def test_a_domain_that_would_be_listed_a_million_times_is_refused():

@@ -99,22 +99,26 @@ def argument(call: ast.Call, name: str, place: int | None = None) -> ast.expr | 
 def literal(node: ast.expr | None, tree: ast.Module) -> Any:
     """Return the value of a literal, or of a name that is assigned one; None for others."""
     if isinstance(node, ast.Name):
-        node = assigned(node.id, tree)
+        node = assigned(node, tree)
     try:
         return None if node is None else ast.literal_eval(node)
     except (ValueError, TypeError, SyntaxError, MemoryError, RecursionError):
         return None
 
 
-def assigned(name: str, tree: ast.Module) -> ast.expr | None:
-    """Return what is assigned to a name; the last of several."""
+def assigned(name: ast.Name, tree: ast.Module) -> ast.expr | None:
+    """Return what was assigned to a name last, on a line before the one where it stands."""
     found = [
-        node.value
+        node
         for node in ast.walk(tree)
-        if isinstance(node, ast.Assign)
-        and any(isinstance(target, ast.Name) and target.id == name for target in node.targets)
+        if isinstance(node, (ast.Assign, ast.AnnAssign)) and node.lineno < name.lineno
+        if any(isinstance(one, ast.Name) and one.id == name.id for one in _targets(node))
     ]
-    return found[-1] if found else None
+    return max(found, key=lambda node: node.lineno).value if found else None
+
+
+def _targets(node: ast.Assign | ast.AnnAssign) -> list[ast.expr]:
+    return node.targets if isinstance(node, ast.Assign) else [node.target]
 
 
 def loaded_from(call: ast.Call, tree: ast.Module) -> tuple[str, ...]:
@@ -144,7 +148,7 @@ def interleaved(text: str, facts: Facts) -> list[Weighed]:
             f" {len(found)}"
         )
     chances = literal(argument(found[0], "probabilities", 1), tree)
-    sources = _sources(argument(found[0], "datasets", 0), tree)
+    sources = _sources(argument(found[0], "datasets", 0), tree, facts.tool)
     if not isinstance(chances, (list, tuple)) or len(chances) != len(sources):
         raise MixtureError(
             f"{facts.tool}: probabilities must be a list of numbers, one for each of"
@@ -153,19 +157,28 @@ def interleaved(text: str, facts: Facts) -> list[Weighed]:
     return [Weighed(names, chance) for names, chance in zip(sources, chances, strict=True)]
 
 
-def _sources(node: ast.expr | None, tree: ast.Module) -> list[tuple[str, ...]]:
+def _sources(node: ast.expr | None, tree: ast.Module, where: str) -> list[tuple[str, ...]]:
     """Return the datasets of a list by what they load; else by the name of their variable."""
     if isinstance(node, ast.Name):
-        node = assigned(node.id, tree)
+        node = assigned(node, tree)
     if isinstance(node, ast.ListComp):
-        return _sources(node.generators[0].iter, tree)
+        return _sources(node.generators[0].iter, tree, where)
     if not isinstance(node, (ast.List, ast.Tuple)):
-        return [loaded_from(call, tree) for call in calls(tree, "load_dataset")]
-    return [_source(element, tree) for element in node.elts]
+        return [loaded_from(call, tree) or ("",) for call in calls(tree, "load_dataset")]
+    return [_source(element, tree, where) for element in node.elts]
 
 
-def _source(node: ast.expr, tree: ast.Module) -> tuple[str, ...]:
-    name = (node.id,) if isinstance(node, ast.Name) else ()
-    value = assigned(node.id, tree) if isinstance(node, ast.Name) else node
+def _source(node: ast.expr, tree: ast.Module, where: str) -> tuple[str, ...]:
+    """Return what a dataset loads, else what it is called: `web`, `data["web"]`, `load_web()`."""
+    value = assigned(node, tree) if isinstance(node, ast.Name) else node
     loads = [] if value is None else list(calls(value, "load_dataset"))
-    return (loaded_from(loads[0], tree) if loads else ()) or name or (ast.unparse(node),)
+    if loads and loaded_from(loads[0], tree):
+        return loaded_from(loads[0], tree)
+    if isinstance(node, ast.Name):
+        return (node.id,)
+    name = literal(node.slice, tree) if isinstance(node, ast.Subscript) else None
+    if isinstance(node, ast.Call):
+        name = called(node)
+    if isinstance(name, str) and name:
+        return (name,)
+    raise MixtureError(f"{where}:{node.lineno}: what a dataset is called cannot be read; name it")

@@ -98,7 +98,7 @@ def _names(source: Any, where: str) -> tuple[str, ...]:
 MEGATRON_BRIDGE = ExportTool(
     name="megatron-bridge",
     title="Megatron-Bridge, pretraining",
-    version="0.7.0",
+    version="0.3.1 and main of 2026-08",
     unit=Sequences(),
     place="YAML, `dataset.blend` of GPTDatasetConfig: paths, then weights",
     command=f"{_COMMAND} pretrain",
@@ -110,7 +110,7 @@ MEGATRON_BRIDGE = ExportTool(
 MEGATRON_BRIDGE_SFT = ExportTool(
     name="megatron-bridge-sft",
     title="Megatron-Bridge, fine-tuning on rows",
-    version="0.7.0",
+    version="main of 2026-08",
     unit=Epochs(),
     place="YAML, `dataset.source_weights` of DirectHFSFTDatasetConfig",
     command=f"{_COMMAND} finetune, for one pass over the blended rows",
