@@ -6,6 +6,7 @@ import os
 import shutil
 import signal
 import subprocess
+import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -69,6 +70,15 @@ class WorkRun:
         """Start a task."""
         return self._start("work", self.path, "--task", share, "--trust", *more, **environment)
 
+    def far_task(self, share: str, *more: str) -> subprocess.Popen[str]:
+        """Start a task that says that it is on another host, with a clock of its own."""
+        code = (
+            "import socket, sys, time; clock = time.time; time.time = lambda: clock() - 5000;"
+            " socket.gethostname = lambda: 'far'; from mixopt.__main__ import main; main()"
+        )
+        words = ("work", str(self.path), "--task", share, "--trust", *more)
+        return self._begin([sys.executable, "-c", code, *words], {})
+
     def owner(self, *more: str, **environment: str) -> subprocess.Popen[str]:
         """Start an owner of the sweep."""
         return self._start("sweep", self.config, "--out", self.path, *more, **environment)
@@ -104,8 +114,11 @@ class WorkRun:
         self.wait_until(lambda: len(self.notes(what)) >= count)
 
     def _start(self, *arguments: object, **environment: str) -> subprocess.Popen[str]:
+        return self._begin(command(*arguments), environment)
+
+    def _begin(self, words: list[str], environment: dict[str, str]) -> subprocess.Popen[str]:
         process = subprocess.Popen(
-            command(*arguments),
+            words,
             env=variables(environment),
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
