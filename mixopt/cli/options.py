@@ -99,6 +99,10 @@ Trusted = Annotated[
     typer.Option("--trust", help="Import code that DIR itself names; follow links out of it."),
 ]
 From = Annotated[str | None, typer.Option("--from", metavar="STEP", help="Redo from this step on.")]
+ExecutorName = Annotated[
+    str | None,
+    typer.Option("--executor", metavar="NAME", help="local, ray, slurm, folder: sweep.executor."),
+]
 Retry = Annotated[bool, typer.Option("--retry-failed", help="Train failed trials again.")]
 
 
@@ -221,6 +225,11 @@ def directory_of(config: Path, out: Path | None) -> Path:
 def config_of(source: Path) -> Path:
     """Return the configuration file: that of a run where its directory is given."""
     return source / "config.yaml" if source.is_dir() else source
+
+
+def with_executor(overrides: Sequence[str] | None, executor: str | None) -> list[str]:
+    """Return overrides, with `sweep.executor` where it is given by an option of its own."""
+    return [*(overrides or ()), *([] if executor is None else [f"sweep.executor={executor}"])]
 
 
 def print_run(run: Run, as_json: bool) -> None:

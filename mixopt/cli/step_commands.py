@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated
+
+import typer
 
 from mixopt.cli.options import (
     AsJson,
     ConfigPath,
     Directory,
+    ExecutorName,
     From,
     OutPath,
     Overrides,
@@ -22,6 +25,7 @@ from mixopt.cli.options import (
     print_run,
     say,
     show,
+    with_executor,
 )
 
 if TYPE_CHECKING:
@@ -33,6 +37,7 @@ def run_command(
     config: ConfigPath,
     out: OutPath = None,
     overrides: Overrides = None,
+    executor: ExecutorName = None,
     redo: From = None,
     retry_failed: Retry = False,
     trust: Trusted = False,
@@ -45,7 +50,7 @@ def run_command(
     run = pipeline.run(
         config,
         directory_of(config, out),
-        overrides=overrides or (),
+        overrides=with_executor(overrides, executor),
         redo=redo,
         retry_failed=retry_failed,
         trust=trust,
@@ -73,9 +78,46 @@ def _add_step(step: str, description: str) -> None:
 
 _add_step("prepare", "Read the documents; write token shards.")
 _add_step("design", "Choose the mixtures to try.")
-_add_step("sweep", "Train a proxy on each mixture; resumable.")
-_add_step("validate", "Train the proposal against its baselines.")
 _add_step("report", "Write report.html.")
+
+
+@app.command("sweep")
+def sweep_command(
+    config: ConfigPath,
+    out: OutPath = None,
+    overrides: Overrides = None,
+    executor: ExecutorName = None,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Print the script for the scheduler; submit nothing.")
+    ] = False,
+    trust: Trusted = False,
+) -> None:
+    """Train a proxy on each mixture; resumable."""
+    from mixopt import pipeline
+
+    config = config_of(config)
+    directory, given = directory_of(config, out), with_executor(overrides, executor)
+    if dry_run:
+        script = pipeline.sweep_script(config, directory, overrides=given, trust=trust)
+        show(script.rstrip("\n"))
+    else:
+        next_step(pipeline.sweep(config, directory, overrides=given, trust=trust, say=say))
+
+
+@app.command("validate")
+def validate_command(
+    config: ConfigPath,
+    out: OutPath = None,
+    overrides: Overrides = None,
+    executor: ExecutorName = None,
+    trust: Trusted = False,
+) -> None:
+    """Train the proposal against its baselines."""
+    from mixopt import pipeline
+
+    config = config_of(config)
+    directory, given = directory_of(config, out), with_executor(overrides, executor)
+    next_step(pipeline.validate(config, directory, overrides=given, trust=trust, say=say))
 
 
 @app.command("status")

@@ -44,6 +44,7 @@ if TYPE_CHECKING:
         report as report,
         run as run,
         sweep as sweep,
+        sweep_script as sweep_script,
         validate as validate,
     )
     from mixopt.pipeline.trial_logs import (
@@ -66,7 +67,17 @@ else:
             "pre_check": ["PreCheck", "check_experiment"],
             "serving": ["work"],
             "status": ["run_status", "status_lines"],
-            "steps": ["design", "fit", "prepare", "propose", "report", "run", "sweep", "validate"],
+            "steps": [
+                "design",
+                "fit",
+                "prepare",
+                "propose",
+                "report",
+                "run",
+                "sweep",
+                "sweep_script",
+                "validate",
+            ],
             "trial_logs": [
                 "TrialLog",
                 "failed_trials",

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from types import FrameType
 
 POLL = 1.0  # seconds between two looks for an order
+OWNER_BEGINS = 60.0  # seconds for which any task waits for the order of an owner that is at work
 _SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
 
@@ -61,9 +62,10 @@ def work(
     share, directory = WorkShare.of(task), Path(directory)
     stop = _Stop()
     with stop.on_signals():
-        served = False
+        served, until = False, time.monotonic() + OWNER_BEGINS
         while not stop.asked.is_set():
-            folder = _open_folder(directory, trust=trust, first=not served, wait=wait)
+            waits = wait or time.monotonic() < until
+            folder = _open_folder(directory, trust=trust, first=not served, wait=wait, owned=waits)
             if folder is not None:
                 served = True
                 _serve(folder, share, directory, stop, trust=trust, wait=wait, say=say)
@@ -121,8 +123,17 @@ def _serve(
     say(f"work: task {share}: {why}; {server.trained} trials trained")
 
 
-def _open_folder(directory: Path, *, trust: bool, first: bool, wait: bool) -> Path | None:
-    """Return the folder of trials with an open order; None where a waiting task has to wait.
+def _open_folder(
+    directory: Path, *, trust: bool, first: bool, wait: bool, owned: bool
+) -> Path | None:
+    """Return the folder of trials with an open order; None where a task has to wait.
+
+    Args:
+        directory: The run.
+        trust: Whether code that it names may be imported.
+        first: Whether none was served yet.
+        wait: Whether to wait for an order.
+        owned: Whether to wait for the order of a mixopt that is at work here.
 
     Raises:
         RunError: There is nothing to do, and this task does not wait.
@@ -150,7 +161,7 @@ def _open_folder(directory: Path, *, trust: bool, first: bool, wait: bool) -> Pa
         made = _begun(directory, trust=trust, wait=wait)
         if made is not None or wait:
             return made
-    if wait or not first:
+    if wait or not first or (owned and is_in_use(directory)):
         return None
     said = ", ".join(f"{folder.name} is {state}" for folder, state in states.items() if state)
     raise RunError(

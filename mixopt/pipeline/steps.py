@@ -16,6 +16,7 @@ from mixopt.errors import CorpusError
 from mixopt.pipeline.check_text import short_lines
 from mixopt.pipeline.pre_check import check_experiment
 from mixopt.pipeline.step_actions import ACTIONS
+from mixopt.pipeline.submission import submission_text
 from mixopt.run_directory import (
     DESIGN,
     FIT,
@@ -122,6 +123,23 @@ def sweep(
 ) -> Run:
     """Train a proxy on each mixture of the design."""
     return _single(SWEEP, _Request.of(config, out, overrides, trust=trust), say)
+
+
+def sweep_script(
+    config: Source | Config,
+    out: Source,
+    *,
+    overrides: Sequence[str] = (),
+    trust: bool = False,
+) -> str:
+    """Return the script that `sweep` would submit to a scheduler; nothing is submitted or written.
+
+    Raises:
+        ConfigError: The executor submits nothing, or an option cannot be right.
+        MixoptError: As of `sweep`.
+    """
+    asked = _Request.of(config, out, overrides, trust=trust)
+    return submission_text(Run(asked.out, asked.config, asked.source, asked.trust))
 
 
 def fit(

@@ -25,21 +25,33 @@ PATIENCE = 60.0  # seconds that a command may take
 _JobIds = list[Annotated[str, Field(pattern=r"^\d{1,18}$")]]
 _LIVE = {"PENDING", "CONFIGURING", "RUNNING", "SUSPENDED", "REQUEUED", "RESIZING", "STOPPED"}
 _ENDING = {"COMPLETING"}
-# What sbatch's error is about: the field of `sweep.options`, and how to find a right value.
+# What sbatch's error is about: the field, and how to find a right value.
 _FIELDS = (
-    ("partition", "partition", "sinfo -s lists the partitions"),
-    ("account", "account", "sacctmgr show associations lists the accounts that you may use"),
-    ("qos", "qos", "sacctmgr show qos lists them"),
-    ("time limit", "time", "sinfo -o '%P %l' shows the limits of the partitions"),
-    ("--time", "time", "write it as hours:minutes:seconds or days-hours"),
-    ("memory", "memory", "write it as 16G; sinfo -o '%P %m' shows what nodes have"),
-    ("cpu count", "cpus", "sinfo -o '%P %c' shows what nodes have"),
-    ("--cpus-per-task", "cpus", "sinfo -o '%P %c' shows what nodes have"),
-    ("gres", "gpus", "sinfo -o '%P %G' shows what nodes have"),
-    ("gpus", "gpus", "sinfo -o '%P %G' shows what nodes have"),
-    ("node count", "nodes", "sinfo -s shows how many nodes a partition has"),
-    ("array", "tasks", "scontrol show config | grep MaxArraySize shows the largest array"),
-    ("node configuration", "cpus, memory or gpus", "sinfo -o '%P %c %m %G' shows what nodes have"),
+    ("partition", "sweep.options.partition", "sinfo -s lists the partitions"),
+    (
+        "account",
+        "sweep.options.account",
+        "sacctmgr show associations lists the accounts that you may use",
+    ),
+    ("qos", "sweep.options.qos", "sacctmgr show qos lists them"),
+    ("time limit", "sweep.options.time", "sinfo -o '%P %l' shows the limits of the partitions"),
+    ("--time", "sweep.options.time", "write it as hours:minutes:seconds or days-hours"),
+    ("memory", "sweep.options.memory", "write it as 16G; sinfo -o '%P %m' shows what nodes have"),
+    ("cpu count", "sweep.options.cpus", "sinfo -o '%P %c' shows what nodes have"),
+    ("--cpus-per-task", "sweep.options.cpus", "sinfo -o '%P %c' shows what nodes have"),
+    ("gres", "sweep.gpus", "sinfo -o '%P %G' shows what nodes have"),
+    ("gpus", "sweep.gpus", "sinfo -o '%P %G' shows what nodes have"),
+    ("node count", "sweep.nodes", "sinfo -s shows how many nodes a partition has"),
+    (
+        "array",
+        "sweep.options.tasks",
+        "scontrol show config | grep MaxArraySize shows the largest array",
+    ),
+    (
+        "node configuration",
+        "sweep.options (cpus, memory), sweep.gpus or sweep.nodes",
+        "sinfo -o '%P %c %m %G' shows what nodes have",
+    ),
 )
 
 
@@ -157,7 +169,7 @@ def _refused(text: str) -> MixoptError:
         return RunError(f"sbatch: {said}; is the cluster's controller up? Run it again later")
     for word, field, hint in _FIELDS:
         if word in lower:
-            return ConfigError(f"sweep.options.{field}: refused by sbatch: {said}; {hint}")
+            return ConfigError(f"{field}: refused by sbatch: {said}; {hint}")
     return ConfigError(f"sweep.options: refused by sbatch: {said or 'no reason given'}")
 
 

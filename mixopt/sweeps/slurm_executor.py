@@ -33,6 +33,14 @@ from mixopt.system import checked_as, duration, write_text
 SCRIPT = "array.sh"
 ASKED_EVERY = 5.0  # seconds between two questions to squeue
 SAID_EVERY = 300.0  # seconds between two lines on why tasks wait, or that squeue is silent
+# Reasons of squeue's that do not pass, and the field of `sweep.options` that they are about.
+NEVER = {
+    "PartitionTimeLimit": "time",
+    "PartitionNodeLimit": "partition",
+    "BadConstraints": "sbatch",
+    "InvalidAccount": "account",
+    "InvalidQOS": "qos",
+}
 FRUITLESS = 2  # arrays in a row that end without a task that could train
 
 
@@ -194,7 +202,17 @@ class SlurmExecutor(FolderExecutor):
             self._site.say(f"{reason}; for {duration(now - self._silent)} by now")
 
     def _say_pending(self, tasks: list[QueuedTask], now: float) -> None:
-        """Say why tasks wait, where all of them do."""
+        """Say why tasks wait, where all of them do.
+
+        Raises:
+            ConfigError: They would wait for ever.
+        """
+        never = next((task for task in tasks if task.pending and task.reason in NEVER), None)
+        if never is not None and all(task.pending for task in tasks):
+            raise ConfigError(
+                f"sweep.options.{NEVER[never.reason]}: job {never.name} would wait for ever:"
+                f" {never.reason}; it is cancelled"
+            )
         if not all(task.pending for task in tasks):
             self._told = now
         elif now - self._told > SAID_EVERY or not self._told:

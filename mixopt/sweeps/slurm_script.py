@@ -25,7 +25,7 @@ LARGEST_ARRAY = 64  # tasks, where nobody says how many
 _Word = Annotated[str, Field(min_length=1, max_length=200)]
 _Count = Annotated[int, Field(ge=1, le=100_000)]
 # What stands behind `#SBATCH --option=`: no blank, no quote, nothing that a shell would read.
-_PLAIN = re.compile(r"[A-Za-z0-9_.,:;@+/=*\[\]%&|()~^-]+")
+_PLAIN = re.compile(r"[A-Za-z0-9_.,:@+/=*\[\]%-]+")
 _LISTS = ("modules", "setup", "sbatch", "container_start")
 
 
@@ -183,8 +183,10 @@ def _line(field: str, text: str) -> str:
 
 def _path(path: Path) -> str:
     """Return a path as a value of sbatch, which takes quotes, blanks and percent for its own."""
-    text = _line("python or --out", str(path)).replace("%", "%%")
-    return re.sub(r"([^A-Za-z0-9_./%:@+,=-])", r"\\\1", text)
+    text = _line("python or --out", str(path))
+    if "\\" in text:
+        raise ConfigError(f"--out {shown_name(text)}: Slurm has no logs in a path with a backslash")
+    return re.sub(r"([^A-Za-z0-9_./%:@+,=-])", r"\\\1", text.replace("%", "%%"))
 
 
 def _job_name(name: str) -> str:

@@ -7,12 +7,15 @@ from pathlib import Path
 
 import pytest
 from fault_runs import KINDS, Undisturbed, undisturbed as undisturbed_run
+from work_fixtures import designed, local_table, work_run
 
 from mixopt.config import CorpusConfig
 from mixopt.corpus import prepare_corpus
 from mixopt.mixture import Mixture
 from mixopt.sweeps import Job, Means, run_trials
 from mixopt.trials import Training, Trial
+
+__all__ = ["designed", "local_table", "work_run"]
 
 HERE = Path(__file__).parent
 MANY = 6  # cases of a test

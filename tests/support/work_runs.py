@@ -1,0 +1,148 @@
+"""A designed run of the faulty proxy, tasks and owners that serve it, and what they came to."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+from fault_runs import command, variables
+
+from mixopt import pipeline
+
+CONFIG = """\
+name: work
+corpus:
+  domains:
+    code: {{path: {code}}}
+    prose: {{path: {prose}}}
+evaluation:
+  help: {{path: {help}}}
+design: {{trials: {trials}, replicates: 0, anchors: [], max_usage: null}}
+proxy:
+  name: "faulty_proxy:Faulty"
+  tokens: 4000
+  options: {{{options}}}
+sweep: {{workers: 2, executor: {executor}, options: {{{asked}}}}}
+fit: {{regressors: [linear], folds: 3}}
+objective: {{target: help}}
+tracking: {{enabled: false}}
+"""
+
+
+class WorkRun:
+    """One run directory, the configuration that it is of, and the notes of its proxy."""
+
+    def __init__(self, folder: Path, texts: dict[str, Path], trials: int = 6) -> None:
+        self.path, self.config, self.log = folder / "run", folder / "work.yaml", folder / "log"
+        self._texts, self._trials, self._started = texts, trials, []
+        self.configure()
+
+    def configure(self, executor: str = "folder", asked: str = "", **options: object) -> None:
+        """Write the configuration: the executor, its options, and those of the proxy."""
+        options = {"log": self.log, **options}
+        text = ", ".join(f"{name}: {value}" for name, value in options.items())
+        texts = {name: str(path) for name, path in self._texts.items()}
+        about = {"executor": executor, "asked": asked, "options": text, "trials": self._trials}
+        self.config.write_text(CONFIG.format(**texts, **about))
+
+    def design(self) -> None:
+        """Prepare the corpus, and choose the mixtures."""
+        pipeline.prepare(self.config, self.path)
+        pipeline.design(self.config, self.path)
+
+    def copy(self, folder: Path, **options: object) -> WorkRun:
+        """Return a run of the same design, whose proxy has other options."""
+        other = WorkRun(folder, self._texts, self._trials)
+        shutil.copytree(self.path, other.path)
+        other.configure(**options)
+        pipeline.design(other.config, other.path)
+        return other
+
+    def task(self, share: str = "0/1", *more: str, **environment: str) -> subprocess.Popen[str]:
+        """Start a task."""
+        return self._start("work", self.path, "--task", share, "--trust", *more, **environment)
+
+    def far_task(self, share: str, *more: str) -> subprocess.Popen[str]:
+        """Start a task that says that it is on another host, with a clock of its own."""
+        code = (
+            "import socket, sys, time; clock = time.time; time.time = lambda: clock() - 5000;"
+            " socket.gethostname = lambda: 'far'; from mixopt.__main__ import main; main()"
+        )
+        words = ("work", str(self.path), "--task", share, "--trust", *more)
+        return self._begin([sys.executable, "-c", code, *words], {})
+
+    def owner(self, *more: str, **environment: str) -> subprocess.Popen[str]:
+        """Start an owner of the sweep."""
+        return self._start("sweep", self.config, "--out", self.path, *more, **environment)
+
+    def end(self) -> None:
+        """Kill what is left."""
+        for process in self._started:
+            if process.poll() is None:
+                process.kill()
+            process.communicate()
+
+    def table(self) -> dict[str, list[Any]]:
+        """Return the table of trials, without what clocks say."""
+        return (
+            pl.read_parquet(self.path / "trials.parquet").drop("seconds").to_dict(as_series=False)
+        )
+
+    def notes(self, what: str) -> list[str]:
+        """Return the trials that were noted so, in order."""
+        lines = self.log.read_text().splitlines() if self.log.exists() else []
+        groups = [line.split()[2] for line in lines if line.startswith(f"{what} ")]
+        return [name for group in groups for name in group.split(",")]
+
+    def wait_until(self, holds: Callable[[], object], seconds: float = 60.0) -> None:
+        """Wait until something holds."""
+        until = time.monotonic() + seconds
+        while not holds():
+            assert time.monotonic() < until, "it does not come to pass"
+            time.sleep(0.05)
+
+    def wait_for(self, what: str, count: int = 1) -> None:
+        """Wait until so many trials were noted so."""
+        self.wait_until(lambda: len(self.notes(what)) >= count)
+
+    def _start(self, *arguments: object, **environment: str) -> subprocess.Popen[str]:
+        return self._begin(command(*arguments), environment)
+
+    def _begin(self, words: list[str], environment: dict[str, str]) -> subprocess.Popen[str]:
+        process = subprocess.Popen(
+            words,
+            env=variables(environment),
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+        self._started.append(process)
+        return process
+
+
+def said(process: subprocess.Popen[str], code: int | None = 0) -> str:
+    """Return what a process printed until its end, which it comes to with that exit code."""
+    text = process.communicate(timeout=120)[0]
+    assert code is None or process.returncode == code, text
+    return text
+
+
+def kill_with_workers(process: subprocess.Popen[str]) -> None:
+    """Kill a process and those that it has started, as the loss of a node does."""
+    listed = subprocess.run(
+        ["ps", "-o", "pid=", "--ppid", str(process.pid)],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    process.kill()
+    for pid in listed.stdout.split():
+        os.kill(int(pid), signal.SIGKILL)
