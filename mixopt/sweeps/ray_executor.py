@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 import re
 import secrets
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
@@ -20,14 +21,16 @@ from mixopt.errors import ConfigError, MixoptError, RunError
 from mixopt.sweeps.contract import GroupOutcome, Job, Place, Report, Site
 from mixopt.sweeps.group_sizes import GroupSizes
 from mixopt.sweeps.progress_file import GroupState
-from mixopt.sweeps.ray_cluster import NAMESPACE, cluster_nodes, connect, import_ray, one_line
+from mixopt.sweeps.ray_cluster import HEAD, NAMESPACE, connect, import_ray, one_line
 from mixopt.sweeps.ray_delivery import deliver_corpus
-from mixopt.sweeps.ray_files import keep_files
+from mixopt.sweeps.ray_files import keep_files, keep_log
 from mixopt.sweeps.ray_left import dismiss, end_desk, groups_left
 from mixopt.sweeps.ray_setup import outcome_from_json, sweep_setup
+from mixopt.sweeps.worker_logs import LOGS
 from mixopt.trials import Progress, Trial, trial_to_json
 
 ANSWER = 120.0  # seconds for the desk to start, or to answer
+OPENINGS = 10  # tries to start a desk
 DELIVERIES = 3  # of the corpus to a node, before it is given up
 _UNITS = {"": 1, "K": 10**3, "M": 10**6, "G": 10**9, "T": 10**12}
 _AMOUNT = re.compile(r"(\d+(?:\.\d+)?) ?([KMGT]?)(i?)B?", re.IGNORECASE)
@@ -153,7 +156,7 @@ class RayExecutor:
             for number in [number for number in groups if number not in handed]:
                 handed.add(number)
                 follows[number] = self._following(number, groups[number], new)
-            self._take({key for keys in follows.values() for key in keys})
+            self._take(follows)
             if not follows:
                 self._heard()
                 return
@@ -167,8 +170,7 @@ class RayExecutor:
             for number in [n for n, keys in follows.items() if self._ended.keys() >= set(keys)]:
                 yield self._outcome(number, groups[number], follows[number])
                 del follows[number]
-                # What is left of it comes as a group of its own, and follows nothing that ended.
-                self._take({key for keys in follows.values() for key in keys})
+                self._take(follows)  # before what is left of the group is handed in
 
     def _following(
         self, number: int, members: Sequence[Trial], new: dict[str, list[Any]]
@@ -181,9 +183,9 @@ class RayExecutor:
             new[keys[0]] = self._live[keys[0]] = trials
         return keys
 
-    def _take(self, followed: set[str]) -> None:
+    def _take(self, follows: Mapping[int, Sequence[str]]) -> None:
         """Note that what no group follows is not wanted any more: its results are kept by now."""
-        done = self._live.keys() - followed
+        done = self._live.keys() - {key for keys in follows.values() for key in keys}
         self._taken += done
         for key in done:
             self._live.pop(key)
@@ -193,7 +195,7 @@ class RayExecutor:
         """Return what became of a group; another owner may have handed in others."""
         found = [outcome_from_json(self._ended[key], number) for key in keys]
         for key in keys:
-            keep_files(self._site.folder / "files", self._ended[key].get("files", {}))
+            self._keep(self._ended[key])
         outcome = found[0]
         if outcome.fault == "memory":
             self._sizes.short_of_memory(outcome.place.kind, outcome.trained or len(members))
@@ -202,6 +204,12 @@ class RayExecutor:
         by_name = {result.trial: result for one in found for result in one.results}
         results = [by_name[trial.name] for trial in members if trial.name in by_name]
         return replace(outcome, results=results, reason=None, fault=None, trained=len(results))
+
+    def _keep(self, told: Mapping[str, Any]) -> None:
+        """Keep what has come back from a node that does not see the folder."""
+        keep_files(self._site.folder / "files", told.get("files", {}))
+        if told.get("log"):
+            keep_log(self._site.folder / LOGS, *told["log"])
 
     def _report(
         self, progress: Mapping[str, Any], follows: Mapping[int, list[str]], report: Report
@@ -226,15 +234,20 @@ class RayExecutor:
     def _opened(self) -> Any:
         """Return the sweep's desk: the one that a killed owner has left, or another one."""
         ray = import_ray()
-        with suppress(ValueError):
-            desk = ray.get_actor(self._setup["name"], namespace=NAMESPACE)
-            if self._attached(desk):
-                return desk
-            dismiss(desk)
-        desk = self._started()
-        if not self._attached(desk):
-            raise RunError("Ray: the desk of the sweep did not answer; run it again")
-        return desk
+        for _ in range(OPENINGS):
+            try:
+                desk = ray.get_actor(self._setup["name"], namespace=NAMESPACE)
+            except ValueError:
+                with suppress(ValueError):  # the name of one that ends is not free yet
+                    desk = self._started()
+                    if self._attached(desk):
+                        return desk
+            else:
+                if self._attached(desk):
+                    return desk
+                dismiss(desk)
+            time.sleep(1.0)
+        raise RunError(f"Ray: the desk of the sweep ended {OPENINGS} times; run it again")
 
     def _attached(self, desk: Any) -> bool:
         """Tell whether a desk is there and is of this job; take over what it has."""
@@ -254,18 +267,15 @@ class RayExecutor:
     def _started(self) -> Any:
         """Start a desk on the head node, which a cluster does not outlive either."""
         ray = import_ray()
-        from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
-
         from mixopt.sweeps.ray_desk import SweepDesk
 
-        head = NodeAffinitySchedulingStrategy(cluster_nodes()[0].key, soft=True)
         made = ray.remote(SweepDesk).options(
             name=self._setup["name"],
             namespace=NAMESPACE,
             lifetime="detached",
             num_cpus=0,
             max_restarts=0,
-            scheduling_strategy=head,
+            resources={HEAD: 0.001},  # the head has 1 of it, which says where it is
         )
         return made.remote()
 

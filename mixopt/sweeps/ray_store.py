@@ -1,4 +1,4 @@
-"""What a node of Ray has for a sweep: its corpus, a folder for files, a log; an actor a node.
+"""What a node of Ray has for a sweep: its corpus, and folders for files and logs.
 
 A node that sees the owner's corpus, by its hash, uses it where it is. Another one gets its files
 in pieces, once, into a cache by hash: under a temporary name, verified, then renamed. A piece is
@@ -19,11 +19,12 @@ from typing import Any
 from mixopt.corpus import Corpus, corpus_hash
 from mixopt.errors import CorpusError, MixoptError, RunError
 from mixopt.sweeps.ray_setup import MARK
+from mixopt.sweeps.worker_logs import LOGS
 from mixopt.system import below, temporary_path
 
 
 class NodeStore:
-    """Finds, or is given, what groups need on this node; all calls are answered in order."""
+    """Finds what groups need on this node; as an actor, it is given what is not there."""
 
     def __init__(self, setup: Mapping[str, Any], node: str) -> None:
         """Note what is wanted.
@@ -38,7 +39,7 @@ class NodeStore:
         self._temporary: Path | None = None
 
     def look(self) -> dict[str, Any]:
-        """Return where the corpus is, None where it is not, with the reason; files and log."""
+        """Return where the corpus is, None where it is not, with the reason; files and logs."""
         path = Path(self._setup["job"]["corpus"])
         reason = self._fault(path)
         if reason is not None:
@@ -89,14 +90,14 @@ class NodeStore:
         return None
 
     def _places(self) -> dict[str, Any]:
-        """Return the folder of files and the log: shared ones, or this node's own."""
+        """Return the folder of files and that of logs: shared ones, or its own."""
         folder = Path(self._setup["folder"])
         shared = False
         with suppress(OSError):
             shared = (folder / MARK).read_text(encoding="utf-8") == self._setup["mark"]
         own = folder if shared else self._cache / "sweeps" / self._setup["name"]
         files = self._setup["job"]["training"]["files"] if shared else str(own / "files")
-        return {"files": files, "shared": shared, "log": str(own / f"workers-{self._node}.log")}
+        return {"files": files, "shared": shared, "logs": str(own / LOGS)}
 
     def _drop(self) -> None:
         if self._temporary is not None:
