@@ -318,6 +318,8 @@ def test_slurm_keeps_them(slurm, tmp_path_factory):
     check_executor(SlurmExecutor, options={"tasks": 2}, folder=folder, seconds=240.0)
 
 
+@pytest.mark.filterwarnings("ignore::ResourceWarning")
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 def test_ray_keeps_them(ray_cluster):
     check_executor(RayExecutor, options={"address": ray_cluster.address}, seconds=240.0)
 
