@@ -59,3 +59,16 @@ def test_a_task_of_a_host_that_went_away_is_lost_after_a_while(work_run, local_t
     assert "the task on far is gone" in text
     assert run.table() == local_table
     said(other)
+
+
+def test_a_sweep_that_was_begun_in_groups_here_goes_on_in_tasks(work_run, local_table):
+    run = work_run(size=3, seconds=2)
+    owner = run.owner("--executor", "local", "--set", "sweep.workers=1")
+    run.wait_for("began", 3)
+    owner.kill()
+    owner = run.owner()
+    run.wait_until((run.path / "trials/work/order.json").exists)
+    task = run.task()
+    said(owner)
+    assert run.table() == local_table
+    said(task)
