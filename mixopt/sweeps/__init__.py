@@ -44,7 +44,8 @@ if TYPE_CHECKING:
         sweep_totals as sweep_totals,
     )
     from mixopt.sweeps.work_folder import WorkFolder as WorkFolder, WorkOrder as WorkOrder
-    from mixopt.sweeps.work_task import TaskServer as TaskServer, WorkShare as WorkShare
+    from mixopt.sweeps.work_share import WorkShare as WorkShare
+    from mixopt.sweeps.work_task import TaskServer as TaskServer
     from mixopt.sweeps.work_view import (
         WorkTask as WorkTask,
         cancel_work as cancel_work,
@@ -87,7 +88,8 @@ else:
             "sweep_metrics": ["METRICS"],
             "totals": ["NodeTotals", "SweepTotals", "sweep_totals"],
             "work_folder": ["WorkFolder", "WorkOrder"],
-            "work_task": ["TaskServer", "WorkShare"],
+            "work_share": ["WorkShare"],
+            "work_task": ["TaskServer"],
             "work_view": ["WorkTask", "cancel_work", "trial_log", "work_tasks"],
             "worker_logs": ["LogPart", "is_plain", "logs_in", "part_of"],
             "workplace": ["Workplace"],

@@ -47,6 +47,8 @@ class FolderExecutor:
     by an exception cancels it, so that they stop.
     """
 
+    has_tasks = True  # those of an owner before are its own
+
     def __init__(self, job: Job, site: Site) -> None:
         """Note what is asked for; nothing is written yet.
 

@@ -23,7 +23,7 @@ from mixopt.sweeps.meter import SweepMeter
 from mixopt.sweeps.progress_file import shown_progress
 from mixopt.sweeps.sweep_metrics import SweepMetrics
 from mixopt.sweeps.watch import PATIENCE
-from mixopt.sweeps.work_gathering import gather_results
+from mixopt.sweeps.work_gathering import check_no_tasks, gather_results
 from mixopt.system import Say, progress, silent
 from mixopt.trials import GROUPS, Trial, TrialFolder, TrialResult
 
@@ -102,6 +102,8 @@ def run_trials(
             progress(title, job.training.tokens * total) as update,
         ):
             tokens, before = job.training.tokens, read_attempts(folder)
+            if not getattr(executor, "has_tasks", False):
+                check_no_tasks(folder)
             meter = SweepMeter(total, tokens, list(results.values()), update, before)
             with shown_progress(folder, meter.state, SweepMetrics(folder, meter.metrics)):
                 _train(trials, executor, files, results, meter, site)

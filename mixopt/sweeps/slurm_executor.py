@@ -11,6 +11,7 @@ from __future__ import annotations
 import sys
 import time
 from collections import Counter
+from dataclasses import replace
 from types import TracebackType
 from typing import Unpack
 
@@ -96,7 +97,10 @@ class SlurmExecutor(FolderExecutor):
         name = f"mixopt-{run.name}-{self._site.title}"
         logs = self._site.folder.absolute() / "work" / "logs"
         plan = ArrayPlan(run, logs, name, min(tasks, max(1, trials)), sys.executable)
-        return array_script(plan, self._site, self._options)
+        site = self._site
+        if site.gpus is None and self._job.training.device.startswith("cuda"):
+            site = replace(site, gpus=1)
+        return array_script(plan, site, self._options)
 
     def __enter__(self) -> SlurmExecutor:
         """Become the owner of the order, and of the array of an owner before."""

@@ -9,11 +9,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+from mixopt.errors import RunError
 from mixopt.sweeps.contract import GroupOutcome, Job, Place, Site
 from mixopt.sweeps.finite_results import finite
 from mixopt.sweeps.ledger import note_attempt
 from mixopt.sweeps.work_board import WorkBoard
 from mixopt.sweeps.work_folder import WorkFolder, WorkOrder
+from mixopt.sweeps.work_view import work_tasks
 from mixopt.trials import Trial, TrialFolder, TrialResult
 
 
@@ -52,3 +54,18 @@ def gather_results(folder: Path, job: Job, trials: Sequence[Trial]) -> dict[str,
     if found and len(found) == len(trials):
         work.set_state("closed")
     return found
+
+
+def check_no_tasks(folder: Path) -> None:
+    """Check that no task trains in a folder of trials that another executor is about to train in.
+
+    Raises:
+        RunError: Tasks do; with how to have them go on, or stop.
+    """
+    busy = [task for task in work_tasks(folder) if task.alive and task.trials]
+    if busy:
+        nodes = ", ".join(sorted({task.node for task in busy})[:3])
+        raise RunError(
+            f"{folder}: {len(busy)} tasks of mixopt work train here ({nodes}); take them up with"
+            f" --executor folder or slurm, or stop them with mixopt cancel {folder.parent}"
+        )

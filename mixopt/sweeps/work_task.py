@@ -11,19 +11,18 @@ from __future__ import annotations
 import os
 import shlex
 import threading
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
-from mixopt.corpus import corpus_hash
 from mixopt.errors import CorpusError, MixoptError, RunError
 from mixopt.sweeps.contract import GroupOutcome
-from mixopt.sweeps.devices import WorkerDevice, worker_devices
 from mixopt.sweeps.group_sizes import GroupSizes
 from mixopt.sweeps.pulses import Heartbeat
 from mixopt.sweeps.work_board import WorkBoard
 from mixopt.sweeps.work_folder import WorkFolder, WorkOrder, job_hash
 from mixopt.sweeps.work_shapes import OutcomeShape, TaskShape
+from mixopt.sweeps.work_share import WorkShare, check_corpus, device_of, plain_name
 from mixopt.sweeps.workplace import Workplace
 from mixopt.system import (
     Owner,
@@ -40,46 +39,6 @@ COMMAND = "command"  # the proxy that runs a command of the user's
 POLL = 1.0  # seconds between two looks at the folder
 WROTE = 200  # outcomes that a task names
 _SCHEDULED = (("SLURM_ARRAY_JOB_ID", "SLURM_ARRAY_TASK_ID"), ("SLURM_JOB_ID",))
-
-
-@dataclass(frozen=True)
-class WorkShare:
-    """Which of several tasks one is: `number` of `count`, from 0."""
-
-    number: int = 0
-    count: int = 1
-
-    @classmethod
-    def of(cls, text: str) -> WorkShare:
-        """Read `K/N`.
-
-        Raises:
-            RunError: It is of another form, or K is not below N.
-        """
-        number, _, count = text.partition("/")
-        if not (number.isdecimal() and count.isdecimal() and len(text) < 16):
-            raise RunError(f"--task {text}: expected K/N, such as 0/4, the first of four tasks")
-        share = cls(int(number), int(count))
-        if share.number >= share.count:
-            raise RunError(
-                f"--task {text}: K counts from 0, so that the last of {share.count} tasks is"
-                f" {max(0, share.count - 1)}/{share.count}"
-            )
-        return share
-
-    def __str__(self) -> str:
-        """Return it as it is given."""
-        return f"{self.number}/{self.count}"
-
-    def first(self, names: Sequence[str]) -> list[str]:
-        """Return trials with those of this share first."""
-        mine = names[self.number :: self.count]
-        later = [
-            name
-            for place in range(self.number + 1, self.number + self.count)
-            for name in names[place % self.count :: self.count]
-        ]
-        return [*mine, *later]
 
 
 class TaskServer:
@@ -199,9 +158,9 @@ class TaskServer:
             self._place = None
         self._order = order
         if self._place is None:
-            device = _device(order, self._share)
+            device = device_of(order, self._share)
             self._note(kind=device.kind, gpus=float(device.gpus))
-            sizes = GroupSizes(self._folder.sizes / _file_name(device.kind))
+            sizes = GroupSizes(self._folder.sizes / plain_name(device.kind))
             self._place = Workplace(order.job, device, sizes, self.log, order.patience)
             self._halted = None
             self._note(doing="compiling")
@@ -330,31 +289,3 @@ class TaskServer:
         self._halted = self._halted or f"{reason} on {host_name()}"
         if self._place is not None:
             self._place.end()
-
-
-def check_corpus(order: WorkOrder) -> None:
-    """Check that this host sees the corpus of an order.
-
-    Raises:
-        CorpusError: It is not there, or it is another one.
-    """
-    path, wanted = order.job.corpus, order.job.corpus_hash
-    if not path.is_dir():
-        raise CorpusError(
-            f"{path}: is not seen on {host_name()}; give --out a folder that all nodes share"
-        )
-    if wanted and corpus_hash(path) != wanted:
-        raise CorpusError(
-            f"{path}: is not the corpus that the sweep began with, as {host_name()} sees it; was it"
-            " prepared again? Interrupt the sweep, and run it again"
-        )
-
-
-def _device(order: WorkOrder, share: WorkShare) -> WorkerDevice:
-    """Return what this task computes on: of several devices of a host, the one in its turn."""
-    devices = worker_devices(order.job.training.device, None, order.gpus)
-    return devices[share.number % len(devices)]
-
-
-def _file_name(kind: str) -> str:
-    return "".join(c if c.isalnum() or c in "-_" else "_" for c in kind)[:100] or "cpu"

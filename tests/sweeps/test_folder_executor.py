@@ -99,6 +99,37 @@ def test_ctrl_c_cancels_the_order_and_the_tasks_stop(work_run):
         work(run.path, trust=True)
 
 
+def test_what_memory_is_too_short_for_trains_in_halves(work_run, local_table):
+    run = work_run(size=6, fits=2)
+    owner = run.owner()
+    run.wait_until((run.path / "trials/work/order.json").exists)
+    task = run.task()
+    assert "MemoryError: no room for 6 trials; t0000 once more, in halves" in said(owner)
+    assert run.table() == local_table
+    said(task)
+
+
+def test_a_trial_that_kills_its_worker_twice_fails_with_the_reason(work_run):
+    run = work_run(size=1, fault="kill", at="t0002", times=9)
+    owner = run.owner()
+    run.wait_until((run.path / "trials/work/order.json").exists)
+    task = run.task()
+    assert "t0002 failed: tried twice: the worker ended with signal SIGKILL" in said(owner)
+    assert run.table()["status"].count("finished") == 5
+    said(task)
+
+
+def test_another_executor_does_not_train_beside_tasks(work_run):
+    run = work_run(size=1, seconds=20)
+    task = run.task()
+    run.wait_for("began", 1)
+    text = said(run.owner("--executor", "local"), 2)
+    assert "1 tasks of mixopt work train here" in text
+    assert "--executor folder or slurm, or stop them with mixopt cancel" in text
+    task.terminate()
+    said(task, 128 + signal.SIGTERM)
+
+
 def test_a_task_whose_host_does_not_see_the_corpus_says_so_and_so_does_the_owner(work_run):
     run = work_run()
     owner = run.owner()

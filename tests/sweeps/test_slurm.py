@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shlex
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -168,6 +169,13 @@ def test_an_array_has_a_task_a_trial_up_to_64(tmp_path):
     assert "--array=0-63\n" in script(tmp_path, trials=1000)
     assert "--array=0-4\n" in script(tmp_path, trials=1000, workers=5)
     assert "--array=0-2\n" in script(tmp_path, trials=3, workers=5)
+
+
+def test_a_proxy_that_is_told_to_use_cuda_gets_a_gpu(tmp_path):
+    job = replace(JOB, training=replace(JOB.training, device="cuda"))
+    text = SlurmExecutor(job, Site(tmp_path / "trials")).script(2)
+    assert "#SBATCH --gpus-per-node=1" in text
+    assert "--gpus" not in script(tmp_path)
 
 
 def test_a_container_is_started_by_pyxis_or_by_the_words_that_are_given(tmp_path):
