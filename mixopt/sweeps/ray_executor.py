@@ -153,7 +153,7 @@ class RayExecutor:
             for number in [number for number in groups if number not in handed]:
                 handed.add(number)
                 follows[number] = self._following(number, groups[number], new)
-            self._take({key for keys in follows.values() for key in keys})
+            self._take(follows)
             if not follows:
                 self._heard()
                 return
@@ -167,8 +167,7 @@ class RayExecutor:
             for number in [n for n, keys in follows.items() if self._ended.keys() >= set(keys)]:
                 yield self._outcome(number, groups[number], follows[number])
                 del follows[number]
-                # What is left of it comes as a group of its own, and follows nothing that ended.
-                self._take({key for keys in follows.values() for key in keys})
+                self._take(follows)  # before what is left of the group is handed in
 
     def _following(
         self, number: int, members: Sequence[Trial], new: dict[str, list[Any]]
@@ -181,9 +180,9 @@ class RayExecutor:
             new[keys[0]] = self._live[keys[0]] = trials
         return keys
 
-    def _take(self, followed: set[str]) -> None:
+    def _take(self, follows: Mapping[int, Sequence[str]]) -> None:
         """Note that what no group follows is not wanted any more: its results are kept by now."""
-        done = self._live.keys() - followed
+        done = self._live.keys() - {key for keys in follows.values() for key in keys}
         self._taken += done
         for key in done:
             self._live.pop(key)

@@ -1,0 +1,81 @@
+"""A real cluster of Ray on this machine: a head and nodes with a CPU each, started and killed."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+import pytest
+from ranks import free_port
+
+# Ray's own: files that it leaves to the collector.
+QUIET = [
+    pytest.mark.filterwarnings("ignore::ResourceWarning"),
+    pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),
+]
+TRIES = 3  # on a loaded machine Ray gives its own processes up while they start
+
+
+class RayNodes:
+    """The nodes n1, which is the head, and n2; more can be added, and killed."""
+
+    def __init__(self, folder: Path) -> None:
+        from ray.cluster_utils import Cluster
+
+        self._folder, self._count = folder, 1
+        self.client = f"ray://127.0.0.1:{free_port()}"
+        port = int(self.client.rpartition(":")[2])
+        head = {**self._named("n1"), "include_dashboard": False, "ray_client_server_port": port}
+        self._cluster = Cluster(initialize_head=True, connect=False, head_node_args=head)
+        self.address = self._cluster.address
+        self.last = self.add()
+
+    def add(self, **resources: Any) -> Any:
+        """Add a node, n2 first."""
+        self._count += 1
+        named = self._named(f"n{self._count}")
+        return self._cluster.add_node(**{**named, **resources})
+
+    def kill(self, node: Any) -> None:
+        """Kill all processes of a node."""
+        self._cluster.remove_node(node, allow_graceful=False)
+
+    def cache(self, name: str) -> Path:
+        """Return the folder that a node has in `$MIXOPT_TEST_CACHE`."""
+        return self._folder / "caches" / name
+
+    def end(self) -> None:
+        """End all."""
+        self._cluster.shutdown()
+
+    def _named(self, name: str) -> dict[str, Any]:
+        shown = {"MIXOPT_TEST_CACHE": str(self.cache(name))}
+        return {"num_cpus": 1, "node_name": name, "env_vars": shown}
+
+
+def started(folder: Path) -> RayNodes:
+    """Start a cluster; skip the test where that does not work.
+
+    Nodes take over this process's environment, and nothing is reported to anybody.
+    """
+    os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
+    support = str(Path(__file__).parent)
+    if support not in os.environ.get("PYTHONPATH", "").split(os.pathsep):
+        os.environ["PYTHONPATH"] = support
+    pytest.importorskip("ray", reason="Ray is not installed: pip install 'mixopt[ray]'")
+    reason = ""
+    for _ in range(TRIES):
+        try:
+            return RayNodes(folder)
+        except Exception as error:  # whatever Ray raises where its processes do not start
+            reason = f"{type(error).__name__}: {error}"
+    pytest.skip(f"Ray did not start {TRIES} times: {reason[:300]}")
+
+
+def ended(nodes: RayNodes) -> None:
+    """End a cluster, and what it has written."""
+    import ray
+
+    ray.shutdown()
+    nodes.end()
