@@ -14,7 +14,7 @@ from mixopt.errors import PluginError, RunError
 NAMESPACE = "mixopt"
 KNOCK = 5.0  # seconds for a connection; Ray itself waits minutes where nothing listens
 _ACCELERATOR = "accelerator_type:"
-_HEAD = "node:__internal_head__"
+HEAD = "node:__internal_head__"
 
 
 @dataclass(frozen=True)
@@ -86,7 +86,7 @@ def cluster_nodes() -> list[ClusterNode]:
         for node in ray.nodes()
         if node["Alive"]
     ]
-    return sorted(found, key=lambda node: _HEAD not in node.resources)
+    return sorted(found, key=lambda node: HEAD not in node.resources)
 
 
 def import_ray() -> Any:

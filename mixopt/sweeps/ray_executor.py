@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 import re
 import secrets
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
@@ -20,7 +21,7 @@ from mixopt.errors import ConfigError, MixoptError, RunError
 from mixopt.sweeps.contract import GroupOutcome, Job, Place, Report, Site
 from mixopt.sweeps.group_sizes import GroupSizes
 from mixopt.sweeps.progress_file import GroupState
-from mixopt.sweeps.ray_cluster import NAMESPACE, cluster_nodes, connect, import_ray, one_line
+from mixopt.sweeps.ray_cluster import HEAD, NAMESPACE, connect, import_ray, one_line
 from mixopt.sweeps.ray_delivery import deliver_corpus
 from mixopt.sweeps.ray_files import keep_files
 from mixopt.sweeps.ray_left import dismiss, end_desk, groups_left
@@ -28,6 +29,7 @@ from mixopt.sweeps.ray_setup import outcome_from_json, sweep_setup
 from mixopt.trials import Progress, Trial, trial_to_json
 
 ANSWER = 120.0  # seconds for the desk to start, or to answer
+OPENINGS = 10  # tries to start a desk
 DELIVERIES = 3  # of the corpus to a node, before it is given up
 _UNITS = {"": 1, "K": 10**3, "M": 10**6, "G": 10**9, "T": 10**12}
 _AMOUNT = re.compile(r"(\d+(?:\.\d+)?) ?([KMGT]?)(i?)B?", re.IGNORECASE)
@@ -225,15 +227,20 @@ class RayExecutor:
     def _opened(self) -> Any:
         """Return the sweep's desk: the one that a killed owner has left, or another one."""
         ray = import_ray()
-        with suppress(ValueError):
-            desk = ray.get_actor(self._setup["name"], namespace=NAMESPACE)
-            if self._attached(desk):
-                return desk
-            dismiss(desk)
-        desk = self._started()
-        if not self._attached(desk):
-            raise RunError("Ray: the desk of the sweep did not answer; run it again")
-        return desk
+        for _ in range(OPENINGS):
+            try:
+                desk = ray.get_actor(self._setup["name"], namespace=NAMESPACE)
+            except ValueError:
+                with suppress(ValueError):  # the name of one that ends is not free yet
+                    desk = self._started()
+                    if self._attached(desk):
+                        return desk
+            else:
+                if self._attached(desk):
+                    return desk
+                dismiss(desk)
+            time.sleep(1.0)
+        raise RunError(f"Ray: the desk of the sweep ended {OPENINGS} times; run it again")
 
     def _attached(self, desk: Any) -> bool:
         """Tell whether a desk is there and is of this job; take over what it has."""
@@ -253,18 +260,15 @@ class RayExecutor:
     def _started(self) -> Any:
         """Start a desk on the head node, which a cluster does not outlive either."""
         ray = import_ray()
-        from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
-
         from mixopt.sweeps.ray_desk import SweepDesk
 
-        head = NodeAffinitySchedulingStrategy(cluster_nodes()[0].key, soft=True)
         made = ray.remote(SweepDesk).options(
             name=self._setup["name"],
             namespace=NAMESPACE,
             lifetime="detached",
             num_cpus=0,
             max_restarts=0,
-            scheduling_strategy=head,
+            resources={HEAD: 0.001},  # the head has 1 of it, which says where it is
         )
         return made.remote()
 

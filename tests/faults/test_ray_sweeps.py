@@ -12,6 +12,7 @@ import sys
 import textwrap
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
 
@@ -122,31 +123,30 @@ def test_a_place_that_is_killed_is_counted_as_lost(nodes, sweep, wanted, count):
     """Ray's own process, in which the place is."""
 
     def kill():
+        _both_train(sweep)
+        time.sleep(moment(SECONDS / 2, "place", count))
         places = processes("ray::RayPlace")
         places[count % len(places)].kill()
 
-    killer = later(sweep, moment(2 * SECONDS, "place", count), kill)
+    killer = later(sweep, 0, kill)
     assert sweep(Means("ray", {"address": nodes.address})) == wanted[0]
     killer.join()
-    assert [a.outcome for a in read_attempts(sweep.folder)].count("lost") <= 1
+    assert [a.outcome for a in read_attempts(sweep.folder)].count("lost") == 1
 
 
 @pytest.mark.parametrize("count", COUNTS)
 def test_a_node_that_is_killed_changes_no_table_and_is_counted_as_lost(nodes, sweep, wanted, count):
-    def kill():
+    with ThreadPoolExecutor(1) as pool:  # Ray starts nodes in the main thread alone
+        swept = pool.submit(sweep, Means("ray", {"address": nodes.address}))
+        _both_train(sweep)
+        time.sleep(moment(SECONDS / 2, "node", count))
         nodes.kill(nodes.last)
         nodes.last = nodes.add()
-
-    sweep_seconds = moment(2 * SECONDS, "node", count)
-    killer = threading.Thread(
-        target=lambda: (_both_train(sweep), time.sleep(sweep_seconds), kill())
-    )
-    killer.start()
-    assert sweep(Means("ray", {"address": nodes.address})) == wanted[0]
-    killer.join()
+        assert swept.result() == wanted[0]
     lost = [attempt for attempt in read_attempts(sweep.folder) if attempt.outcome == "lost"]
     assert len(lost) == 1
     assert lost[0].node != "n1"
+    assert "once more" in " ".join(sweep.said)
 
 
 def _both_train(sweep):
