@@ -23,9 +23,10 @@ from mixopt.sweeps.group_sizes import GroupSizes
 from mixopt.sweeps.progress_file import GroupState
 from mixopt.sweeps.ray_cluster import HEAD, NAMESPACE, connect, import_ray, one_line
 from mixopt.sweeps.ray_delivery import deliver_corpus
-from mixopt.sweeps.ray_files import keep_files
+from mixopt.sweeps.ray_files import keep_files, keep_log
 from mixopt.sweeps.ray_left import dismiss, end_desk, groups_left
 from mixopt.sweeps.ray_setup import outcome_from_json, sweep_setup
+from mixopt.sweeps.worker_logs import LOGS
 from mixopt.trials import Progress, Trial, trial_to_json
 
 ANSWER = 120.0  # seconds for the desk to start, or to answer
@@ -194,7 +195,7 @@ class RayExecutor:
         """Return what became of a group; another owner may have handed in others."""
         found = [outcome_from_json(self._ended[key], number) for key in keys]
         for key in keys:
-            keep_files(self._site.folder / "files", self._ended[key].get("files", {}))
+            self._keep(self._ended[key])
         outcome = found[0]
         if outcome.fault == "memory":
             self._sizes.short_of_memory(outcome.place.kind, outcome.trained or len(members))
@@ -203,6 +204,12 @@ class RayExecutor:
         by_name = {result.trial: result for one in found for result in one.results}
         results = [by_name[trial.name] for trial in members if trial.name in by_name]
         return replace(outcome, results=results, reason=None, fault=None, trained=len(results))
+
+    def _keep(self, told: Mapping[str, Any]) -> None:
+        """Keep what has come back from a node that does not see the folder."""
+        keep_files(self._site.folder / "files", told.get("files", {}))
+        if told.get("log"):
+            keep_log(self._site.folder / LOGS, *told["log"])
 
     def _report(
         self, progress: Mapping[str, Any], follows: Mapping[int, list[str]], report: Report

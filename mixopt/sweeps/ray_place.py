@@ -17,7 +17,7 @@ from mixopt.corpus import corpus_hash
 from mixopt.errors import MixoptError
 from mixopt.sweeps.devices import WorkerDevice
 from mixopt.sweeps.group_sizes import GroupSizes
-from mixopt.sweeps.ray_files import gather_files
+from mixopt.sweeps.ray_files import WorkerLog, gather_files
 from mixopt.sweeps.ray_setup import job_on_node, outcome_to_json
 from mixopt.sweeps.workplace import Workplace
 from mixopt.system import __version__
@@ -49,7 +49,7 @@ class RayPlace:
         """Take what the node has for the sweep (mixopt.sweeps.ray_store).
 
         Args:
-            found: Where the corpus is, and where files and the log go.
+            found: Where the corpus is, and where files and logs go.
             node: What the node is called.
             kind: Of device.
             gpus: How many, or a part of one.
@@ -57,8 +57,9 @@ class RayPlace:
         visible = os.environ.get("CUDA_VISIBLE_DEVICES", "") if gpus else None
         device = WorkerDevice(visible, kind, share=_share(visible, gpus), node=node)
         self._found, self._job = found, job_on_node(self._setup, found, gpus)
+        self._log = WorkerLog(Path(found["logs"], f"{node}-{os.getpid()}.log"))
         self._workplace = Workplace(
-            self._job, device, GroupSizes(None), Path(found["log"]), self._setup["patience"]
+            self._job, device, GroupSizes(None), self._log.path, self._setup["patience"]
         )
 
     def measure(self) -> dict[str, Any]:
@@ -85,9 +86,11 @@ class RayPlace:
         members = [trial_from_json(trial) for trial in trials[:size]]
         outcome = self._workplace.train(0, members, lambda progress: self._hear(key, progress))
         names = [trial.name for trial in members]
-        shared = self._found["shared"]
-        files = {} if shared else gather_files(Path(self._found["files"]), names)
-        return {**outcome_to_json(outcome), "files": files}
+        told = outcome_to_json(outcome)
+        if self._found["shared"]:
+            return told
+        files = gather_files(Path(self._found["files"]), names)
+        return {**told, "files": files, "log": self._log.gather()}
 
     def _hear(self, key: str, progress: Progress) -> None:
         now = time.monotonic()

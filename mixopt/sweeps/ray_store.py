@@ -19,6 +19,7 @@ from typing import Any
 from mixopt.corpus import Corpus, corpus_hash
 from mixopt.errors import CorpusError, MixoptError, RunError
 from mixopt.sweeps.ray_setup import MARK
+from mixopt.sweeps.worker_logs import LOGS
 from mixopt.system import below, temporary_path
 
 
@@ -38,7 +39,7 @@ class NodeStore:
         self._temporary: Path | None = None
 
     def look(self) -> dict[str, Any]:
-        """Return where the corpus is, None where it is not, with the reason; files and log."""
+        """Return where the corpus is, None where it is not, with the reason; files and logs."""
         path = Path(self._setup["job"]["corpus"])
         reason = self._fault(path)
         if reason is not None:
@@ -89,14 +90,14 @@ class NodeStore:
         return None
 
     def _places(self) -> dict[str, Any]:
-        """Return the folder of files and the log: shared ones, or this node's own."""
+        """Return the folder of files and that of logs: shared ones, or its own."""
         folder = Path(self._setup["folder"])
         shared = False
         with suppress(OSError):
             shared = (folder / MARK).read_text(encoding="utf-8") == self._setup["mark"]
         own = folder if shared else self._cache / "sweeps" / self._setup["name"]
         files = self._setup["job"]["training"]["files"] if shared else str(own / "files")
-        return {"files": files, "shared": shared, "log": str(own / f"workers-{self._node}.log")}
+        return {"files": files, "shared": shared, "logs": str(own / LOGS)}
 
     def _drop(self) -> None:
         if self._temporary is not None:

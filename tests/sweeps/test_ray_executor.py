@@ -12,7 +12,14 @@ from mixopt.errors import ConfigError, PluginError, RunError
 from mixopt.sweeps import Job, Site, make_executor
 from mixopt.sweeps.ray_cluster import ClusterNode, WorkerNeeds, shortfall
 from mixopt.sweeps.ray_executor import _bytes
-from mixopt.sweeps.ray_files import LARGEST_FILE, gather_files, keep_files
+from mixopt.sweeps.ray_files import (
+    LARGEST_FILE,
+    LARGEST_LOG,
+    WorkerLog,
+    gather_files,
+    keep_files,
+    keep_log,
+)
 from mixopt.sweeps.ray_store import cache_folder
 from mixopt.trials import Training
 
@@ -143,6 +150,23 @@ def test_small_files_of_a_trial_come_back_and_large_ones_stay(tmp_path):
     found = [path.relative_to(owner).as_posix() for path in owner.rglob("*") if path.is_file()]
     assert found == ["a/logs/out.txt"]
     assert (owner / "a" / "logs" / "out.txt").read_text() == "said"
+
+
+def test_of_a_log_only_what_is_new_comes_back(tmp_path):
+    log = WorkerLog(tmp_path / "node.log")
+    assert log.gather() == ("node.log", b"")
+    for text in (b"one\n", b"two\n"):
+        with log.path.open("ab") as stream:
+            stream.write(text)
+        keep_log(tmp_path / "owner", *log.gather())
+    assert (tmp_path / "owner" / "node.log").read_bytes() == b"one\ntwo\n"
+
+
+def test_of_a_long_log_the_end_comes_back(tmp_path):
+    log = WorkerLog(tmp_path / "node.log")
+    log.path.write_bytes(b"x" * LARGEST_LOG + b"end")
+    _, content = log.gather()
+    assert (len(content), content[-3:]) == (LARGEST_LOG, b"end")
 
 
 def test_files_of_a_node_are_not_written_out_of_their_folder(tmp_path):

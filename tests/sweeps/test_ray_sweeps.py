@@ -133,11 +133,13 @@ def test_where_nothing_is_shared_each_node_is_sent_the_corpus_once(
     assert caches == {str(nodes.cache(name) / job.corpus_hash) for name in ("n1", "n2")}
 
 
-def test_small_files_of_trials_come_back_from_a_cache(nodes, make_job, hidden, tmp_path):
+def test_small_files_of_trials_and_logs_come_back_from_a_cache(nodes, make_job, hidden, tmp_path):
     folder = hidden(tmp_path / "owner") / "trials"
     means = on(nodes, options={"cache": "$MIXOPT_TEST_CACHE"})
     run_trials(trials_of(2), make_job(), folder, means=means)
     assert sorted(path.name for path in (folder / "files" / "t1").rglob("*.*")) == ["seen.json"]
+    logs = "".join(path.read_text() for path in (folder / "logs").iterdir())
+    assert all(f'begins ["{trial}"]' in logs for trial in ("t0", "t1"))
 
 
 def test_files_stay_where_they_are_if_the_folder_is_shared(nodes, make_job, tmp_path):
