@@ -325,7 +325,7 @@ class SweepDesk:
             self._refuse(f"Ray: node {node.name} has mixopt {theirs}, and the owner {ours}")
         needs = self._needs()
         place.kind = needs.kind(node.resources)
-        found = await self._on_node(node)
+        found = await self._on_node(node, place)
         await place.actor.settle.remote(found, node.name, place.kind, needs.gpus)
         place.node = node
         if place.kind not in self._sizes:
@@ -335,10 +335,10 @@ class SweepDesk:
             self._sizes.setdefault(place.kind, measured.get("size", 1))
             self._wake()
 
-    async def _on_node(self, node: ClusterNode) -> dict[str, Any]:
-        """Return what a node has for the sweep; found once a node."""
+    async def _on_node(self, node: ClusterNode, place: DeskPlace) -> dict[str, Any]:
+        """Return what a node has for the sweep; the first place on it finds out."""
         if node.key not in self._stores:
-            self._stores[node.key] = asyncio.create_task(self._prepare(node))
+            self._stores[node.key] = asyncio.create_task(self._prepare(node, place))
         try:
             return await asyncio.shield(self._stores[node.key])
         except BaseException:
@@ -346,22 +346,24 @@ class SweepDesk:
                 del self._stores[node.key]
             raise
 
-    async def _prepare(self, node: ClusterNode) -> dict[str, Any]:
+    async def _prepare(self, node: ClusterNode, place: DeskPlace) -> dict[str, Any]:
         """Wait until a node has the corpus; its owner is asked for it where it is not there."""
         import ray
         from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
+        found: dict[str, Any] = await place.actor.look.remote(node.name)
+        if found["corpus"] is not None:
+            return found
         on_node = NodeAffinitySchedulingStrategy(node.key, soft=False)
         made = ray.remote(NodeStore).options(num_cpus=0, scheduling_strategy=on_node)
         store = made.remote(self._setup, node.name)
-        while True:
-            found: dict[str, Any] = await store.look.remote()
-            if found["corpus"] is not None:
-                return found
+        while found["corpus"] is None:
             future = asyncio.get_running_loop().create_future()
             self._wanted[node.key] = (store, node.name, found["reason"], future)
             self._wake()
             await future
+            found = await store.look.remote()
+        return found
 
     def _next(self) -> DeskEntry | None:
         waiting = (e for e in self._entries.values() if e.outcome is None and e.place is None)
@@ -399,7 +401,7 @@ class SweepDesk:
         node = place.node
         assert node is not None
         self._stores.pop(node.key, None)
-        found = await self._on_node(node)
+        found = await self._on_node(node, place)
         await place.actor.settle.remote(found, node.name, place.kind, self._needs().gpus)
 
     def _lost(self, entry: DeskEntry, reason: str) -> dict[str, Any]:

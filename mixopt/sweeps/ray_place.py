@@ -19,6 +19,7 @@ from mixopt.sweeps.devices import WorkerDevice
 from mixopt.sweeps.group_sizes import GroupSizes
 from mixopt.sweeps.ray_files import WorkerLog, gather_files
 from mixopt.sweeps.ray_setup import job_on_node, outcome_to_json
+from mixopt.sweeps.ray_store import NodeStore
 from mixopt.sweeps.workplace import Workplace
 from mixopt.system import __version__
 from mixopt.trials import Progress, trial_from_json
@@ -44,6 +45,10 @@ class RayPlace:
         import ray
 
         return {"key": ray.get_runtime_context().get_node_id(), "version": __version__}
+
+    def look(self, node: str) -> dict[str, Any]:
+        """Return what the node has for the sweep (mixopt.sweeps.ray_store)."""
+        return NodeStore(self._setup, node).look()
 
     def settle(self, found: Mapping[str, Any], node: str, kind: str, gpus: float) -> None:
         """Take what the node has for the sweep (mixopt.sweeps.ray_store).

@@ -1,4 +1,4 @@
-"""What a node of Ray has for a sweep: its corpus, a folder for files, a log; an actor a node.
+"""What a node of Ray has for a sweep: its corpus, and folders for files and logs.
 
 A node that sees the owner's corpus, by its hash, uses it where it is. Another one gets its files
 in pieces, once, into a cache by hash: under a temporary name, verified, then renamed. A piece is
@@ -24,7 +24,7 @@ from mixopt.system import below, temporary_path
 
 
 class NodeStore:
-    """Finds, or is given, what groups need on this node; all calls are answered in order."""
+    """Finds what groups need on this node; as an actor, it is given what is not there."""
 
     def __init__(self, setup: Mapping[str, Any], node: str) -> None:
         """Note what is wanted.

@@ -3,8 +3,10 @@
 import json
 import os
 import shutil
+from functools import partial
 from itertools import pairwise
 from pathlib import Path
+from typing import NamedTuple
 
 import pytest
 from ray_nodes import QUIET, ended, started
@@ -37,29 +39,54 @@ def corpus_path(text_files, tmp_path_factory):
 
 @pytest.fixture
 def make_job(corpus_path, tmp_path):
-    def make(proxy="seeing_proxy:Seeing", device="cpu", corpus=corpus_path, **options):
-        if proxy.startswith("seeing"):
-            options = {"notes": str(tmp_path / "notes"), **options}
-        (tmp_path / "notes").mkdir(exist_ok=True)
-        training = Training(1000, device=device, eval_tokens=512)
-        return Job(proxy, options, corpus, training, corpus_hash(corpus))
-
-    return make
+    return partial(job_of, corpus_path, tmp_path)
 
 
-@pytest.fixture
-def hidden():
-    """Give a path to a folder that this process sees, and no other one."""
-    opened = []
+def job_of(corpus, folder, proxy="seeing_proxy:Seeing", device="cpu", **options):
+    """Return a job; the seeing proxy puts its notes into `folder`."""
+    if proxy.startswith("seeing"):
+        options = {"notes": str(folder / "notes"), **options}
+        (folder / "notes").mkdir(exist_ok=True)
+    training = Training(1000, device=device, eval_tokens=512)
+    return Job(proxy, options, corpus, training, corpus_hash(corpus))
 
-    def hide(path: Path) -> Path:
-        path.mkdir(exist_ok=True)
-        opened.append(os.open(path, os.O_RDONLY))
-        return Path(f"/proc/self/fd/{opened[-1]}")
 
-    yield hide
+class Swept(NamedTuple):
+    """A sweep that is done: where, what it said, and what its proxy saw."""
+
+    folder: Path
+    results: list
+    said: list[str]
+    seen: dict
+
+
+def sweep(folder, trials, job, means):
+    said: list[str] = []
+    results = run_trials(trials, job, folder / "trials", means=means, say=said.append)
+    return Swept(folder / "trials", results, said, noted(Path(job.options["notes"]).parent))
+
+
+@pytest.fixture(scope="module")
+def alone(nodes, corpus_path, tmp_path_factory):
+    """A sweep with one worker, all paths shared."""
+    folder = tmp_path_factory.mktemp("alone")
+    job = job_of(corpus_path, folder, seconds=0.2)
+    return sweep(folder, trials_of(4), job, on(nodes, workers=1))
+
+
+@pytest.fixture(scope="module")
+def unshared(nodes, corpus_path, tmp_path_factory):
+    """A sweep whose owner shares no path with the nodes, and reaches them by a client."""
+    folder = tmp_path_factory.mktemp("unshared")
+    (folder / "owner").mkdir()
+    # What this process has open is seen by no other one.
+    opened = [os.open(path, os.O_RDONLY) for path in (corpus_path, folder / "owner")]
+    corpus, owner = (Path(f"/proc/self/fd/{descriptor}") for descriptor in opened)
+    means = on(nodes, nodes.client, options={"cache": "$MIXOPT_TEST_CACHE"})
+    done = sweep(owner, trials_of(6), job_of(corpus, folder, meet=2), means)
     for descriptor in opened:
         os.close(descriptor)
+    return done._replace(folder=folder / "owner" / "trials")
 
 
 def trials_of(count):
@@ -96,64 +123,59 @@ def test_both_nodes_train_and_each_keeps_one_worker(nodes, make_job, tmp_path):
     assert len({seen["pid"] for seen in noted(tmp_path).values()}) == 2
 
 
-def test_no_more_groups_train_at_once_than_workers(nodes, make_job, tmp_path):
-    run_trials(trials_of(4), make_job(seconds=0.3), tmp_path / "trials", means=on(nodes, workers=1))
-    seen = sorted(noted(tmp_path).values(), key=lambda one: one["begun"])
+def test_no_more_groups_train_at_once_than_workers(alone):
+    seen = sorted(alone.seen.values(), key=lambda one: one["begun"])
     assert all(one["ended"] <= two["begun"] for one, two in pairwise(seen))
 
 
-def test_a_worker_that_is_killed_is_replaced_and_its_group_trained_again(nodes, make_job, tmp_path):
-    log, said = tmp_path / "trained.log", []
-    job = make_job("faulty_proxy:Faulty", log=str(log), fault="kill", at="t2")
-    results = run_trials(trials_of(6), job, tmp_path / "t", means=on(nodes), say=said.append)
-    assert [result.status for result in results] == ["finished"] * 6
-    assert "ended with signal SIGKILL" in said[0]
-    assert sorted(line.split()[2] for line in log.read_text().splitlines() if "ended" in line) == [
-        "t0,t1",
-        "t2",
-        "t3",
-        "t4,t5",
-    ]
-
-
-def test_where_nothing_is_shared_each_node_is_sent_the_corpus_once(
-    nodes, make_job, hidden, corpus_path, tmp_path
-):
-    """By a client, whose process is on no node."""
-    job = make_job(corpus=hidden(corpus_path), meet=2)
-    options, said = {"cache": "$MIXOPT_TEST_CACHE"}, []
-    folder = hidden(tmp_path / "owner") / "trials"
-    means = on(nodes, nodes.client, options=options)
-    results = run_trials(trials_of(6), job, folder, means=means, say=said.append)
-
-    assert [result.status for result in results] == ["finished"] * 6
-    sent = [line for line in said if "is sent the corpus, once" in line]
-    assert sorted(line.split()[3] for line in sent) == ["n1", "n2"]
-    caches = {seen["corpus"] for seen in noted(tmp_path).values()}
-    assert caches == {str(nodes.cache(name) / job.corpus_hash) for name in ("n1", "n2")}
-
-
-def test_small_files_of_trials_and_logs_come_back_from_a_cache(nodes, make_job, hidden, tmp_path):
-    folder = hidden(tmp_path / "owner") / "trials"
-    means = on(nodes, options={"cache": "$MIXOPT_TEST_CACHE"})
-    run_trials(trials_of(2), make_job(), folder, means=means)
-    assert sorted(path.name for path in (folder / "files" / "t1").rglob("*.*")) == ["seen.json"]
-    logs = "".join(path.read_text() for path in (folder / "logs").iterdir())
-    assert all(f'begins ["{trial}"]' in logs for trial in ("t0", "t1"))
-
-
-def test_files_stay_where_they_are_if_the_folder_is_shared(nodes, make_job, tmp_path):
-    run_trials(trials_of(2), make_job(), tmp_path / "trials", means=on(nodes))
-    files = tmp_path / "trials" / "files"
-    assert {seen["files"] for seen in noted(tmp_path).values()} == {str(files)}
+def test_files_stay_where_they_are_if_the_folder_is_shared(alone):
+    files = alone.folder / "files"
+    assert {seen["files"] for seen in alone.seen.values()} == {str(files)}
     assert (files / "t1" / "logs" / "checkpoint.bin").stat().st_size == 2_000_000
+
+
+def test_a_shared_corpus_is_used_where_it_is(alone, corpus_path):
+    assert {seen["corpus"] for seen in alone.seen.values()} == {str(corpus_path)}
+
+
+def test_nothing_is_left_on_the_cluster_when_a_sweep_has_ended(alone, nodes):
+    import ray
+    from ray.util import list_named_actors
+
+    ray.init(nodes.address, log_to_driver=False)
+    try:
+        named = [one["name"] for one in list_named_actors(all_namespaces=True)]
+        assert [name for name in named if name.startswith("mixopt")] == []
+    finally:
+        ray.shutdown()
+
+
+def test_where_nothing_is_shared_all_trials_train(unshared):
+    assert [result.status for result in unshared.results] == ["finished"] * 6
+
+
+def test_a_node_that_does_not_see_the_corpus_is_sent_it_once(unshared, nodes, corpus_path):
+    sent = [line for line in unshared.said if "is sent the corpus, once" in line]
+    assert sorted(line.split()[3] for line in sent) == ["n1", "n2"]
+    caches = {str(nodes.cache(name) / corpus_hash(corpus_path)) for name in ("n1", "n2")}
+    assert {seen["corpus"] for seen in unshared.seen.values()} == caches
+
+
+def test_small_files_of_trials_come_back_from_a_cache(unshared):
+    files = (unshared.folder / "files" / "t1").rglob("*.*")
+    assert [path.name for path in files] == ["seen.json"]
+
+
+def test_logs_of_workers_come_back_from_a_cache(unshared):
+    logs = "".join(path.read_text() for path in (unshared.folder / "logs").iterdir())
+    assert all(f'begins ["{result.trial}"]' in logs for result in unshared.results)
 
 
 def test_a_corpus_that_is_changed_under_a_sweep_ends_it_with_the_reason(
     nodes, make_job, corpus_path, tmp_path
 ):
     corpus = shutil.copytree(corpus_path, tmp_path / "corpus")
-    job = make_job(corpus=corpus, seconds=0.3)
+    job = job_of(corpus, tmp_path, seconds=0.3)
     site = Site(tmp_path / "trials", workers=1)
     groups = {number: [trial] for number, trial in enumerate(trials_of(4))}
     (tmp_path / "trials").mkdir()
@@ -176,20 +198,6 @@ def test_a_worker_that_no_node_has_room_for_is_refused(nodes, make_job, tmp_path
     means = on(nodes, options={"cpus": 64})
     with pytest.raises(RunError, match=r"none of \d nodes has room for a worker of 64 CPU"):
         run_trials(trials_of(2), make_job(), tmp_path / "trials", means=means)
-
-
-def test_nothing_is_left_on_the_cluster_when_a_sweep_has_ended(nodes, make_job, tmp_path):
-    import ray
-    from ray.util import list_named_actors
-
-    run_trials(trials_of(2), make_job(), tmp_path / "trials", means=on(nodes))
-    ray.init(nodes.address, log_to_driver=False)
-    try:
-        assert [
-            one for one in list_named_actors(all_namespaces=True) if "mixopt" in one["name"]
-        ] == []
-    finally:
-        ray.shutdown()
 
 
 def test_two_workers_share_a_gpu_that_ray_shows_them(nodes, make_job, tmp_path):
