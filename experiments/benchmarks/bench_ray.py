@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any
 
 SUPPORT = Path(__file__).parents[2] / "tests" / "support"
-sys.path.insert(0, str(SUPPORT))
+sys.path[:0] = [str(SUPPORT), str(SUPPORT.parent)]
 os.environ["PYTHONPATH"] = str(SUPPORT)
 
 from ray_nodes import RayNodes, ended, started  # noqa: E402
