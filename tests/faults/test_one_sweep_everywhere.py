@@ -1,0 +1,120 @@
+"""One small sweep gives one table: on this machine, on two nodes of Ray, on two nodes of Slurm.
+
+With a proxy of ours and with a script of the user's own, and a node killed in the middle.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import polars as pl
+import pytest
+from ray_nodes import QUIET, ended, started
+from slurm_cluster import SlurmCluster, why_not
+
+pytestmark = QUIET
+TRAINER = Path(__file__).parents[2] / "experiments" / "own_trainer"
+PROXIES = {
+    "ngram": "{name: ngram, tokens: 400_000, eval_tokens: 4096}",
+    "command": f"""
+  name: command
+  run: >-
+    {sys.executable} train.py --mixture {{mixture}} --corpus {{corpus}} --tokens {{tokens}}
+    --seed {{seed}} --out {{out}}
+  folder: {TRAINER}
+  result: metrics.json
+  losses: loss.{{domain}}
+  tokens: 20_000""",
+}
+
+
+@pytest.fixture(scope="module")
+def ray_nodes(tmp_path_factory):
+    cluster = started(tmp_path_factory.mktemp("nodes"))
+    yield cluster
+    ended(cluster)
+
+
+@pytest.fixture(scope="module")
+def slurm_nodes(tmp_path_factory):
+    if (reason := why_not()) is not None:
+        pytest.skip(reason)
+    cluster = SlurmCluster(tmp_path_factory.mktemp("slurm"))
+    yield cluster
+    cluster.end()
+
+
+class EverywhereSweep:
+    """An experiment, run on one executor after the other."""
+
+    def __init__(self, folder: Path, text: dict[str, Path], proxy: str) -> None:
+        self.folder = folder
+        self.config = folder / "everywhere.yaml"
+        self.config.write_text(f"""\
+corpus:
+  domains: {{code: {{path: {text["code"]}}}, prose: {{path: {text["prose"]}}}}}
+evaluation: {{help: {{path: {text["help"]}}}}}
+design: {{trials: 12, replicates: 2, anchors: false, rounds: [14]}}
+proxy: {PROXIES[proxy]}
+objective: {{target: help}}
+tracking: {{enabled: false}}
+""")
+
+    def start(self, name: str, *overrides: str, **variables: str) -> subprocess.Popen[str]:
+        """Start the sweep."""
+        given = [part for one in overrides for part in ("--set", one)]
+        command = [sys.executable, "-m", "mixopt", "sweep", str(self.config)]
+        for step in ("prepare", "design"):
+            asked = [*command[:3], step, *command[4:], "--out", str(self.folder / name)]
+            subprocess.run(asked, check=True, capture_output=True)
+        return subprocess.Popen(
+            [*command, "--out", str(self.folder / name), *given],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            env={**_environment(), **variables},
+        )
+
+    def wait_for_a_trial(self, name: str, owner: subprocess.Popen[str]) -> None:
+        """Wait until some trial, and not the last, has a result."""
+        while not list((self.folder / name / "trials").glob("t[0-9]*.json")):
+            assert owner.poll() is None, owner.communicate()[0]
+            time.sleep(0.02)
+
+    def table(self, name: str, owner: subprocess.Popen[str]) -> pl.DataFrame:
+        """Return the table of trials, once the sweep has ended."""
+        said = owner.communicate(timeout=400)[0]
+        assert owner.returncode == 0, said
+        return pl.read_parquet(self.folder / name / "trials.parquet").drop("seconds")
+
+
+def _environment() -> dict[str, str]:
+    return {**os.environ, "OMP_NUM_THREADS": "1"}
+
+
+@pytest.mark.parametrize("proxy", PROXIES)
+def test_the_same_sweep_gives_the_same_table_everywhere(
+    ray_nodes, slurm_nodes, text_files, tmp_path, proxy
+):
+    sweep = EverywhereSweep(tmp_path, text_files, proxy)
+    here = sweep.table("local", sweep.start("local", "sweep.workers=2"))
+    assert here["status"].to_list() == ["finished"] * 14
+
+    owner = sweep.start("ray", "sweep.executor=ray", f"sweep.options.address={ray_nodes.address}")
+    sweep.wait_for_a_trial("ray", owner)
+    ray_nodes.kill(ray_nodes.last)
+    ray_nodes.last = ray_nodes.add()
+    assert sweep.table("ray", owner).equals(here)
+
+    owner = sweep.start(
+        "slurm", "sweep.executor=slurm", "sweep.workers=2", **slurm_nodes.environment
+    )
+    sweep.wait_for_a_trial("slurm", owner)
+    slurm_nodes.kill_node("n2")
+    slurm_nodes.start_node("n2")
+    assert sweep.table("slurm", owner).equals(here)
+    slurm_nodes.wait_for_nodes()
