@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any
 
 SUPPORT = Path(__file__).parents[2] / "tests" / "support"
-sys.path.insert(0, str(SUPPORT))
+sys.path[:0] = [str(SUPPORT), str(SUPPORT.parent)]
 os.environ["PYTHONPATH"] = str(SUPPORT)
 
 from ray_nodes import RayNodes, ended, started  # noqa: E402
@@ -59,12 +59,15 @@ def seconds_of_groups(
     """Return the seconds between the ends of groups, those of a warm worker."""
     folder.mkdir()
     groups = {n: [trial] for n, trial in enumerate(trials_of(count + 1))}
-    ends = []
+    ends, begun = [], time.monotonic()
     with make_executor(name, options, job, Site(folder, workers=1)) as executor:
         executor.group_size()
         for outcome in executor.run(groups, lambda *_: None):
             assert outcome.reason is None, outcome.reason
             ends.append(time.monotonic())
+    print(
+        f"{name:5}  a warm worker is there, and has trained a group, after {ends[0] - begun:.1f} s"
+    )
     return [after - before for before, after in pairwise(ends)]
 
 

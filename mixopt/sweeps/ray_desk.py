@@ -27,7 +27,6 @@ from mixopt.sweeps.ray_store import NodeStore
 TICK = 0.5  # seconds between two looks at the cluster
 POLL = 1.0  # seconds that an owner waits for news
 IDLE = 30.0  # seconds without work after which a place gives back what it has
-KEPT = 86_400.0  # seconds without work and without an owner after which the desk ends
 STARTS = 5  # failed starts of places in a row after which there is something wrong with them
 
 
@@ -206,15 +205,21 @@ class SweepDesk:
     # What it keeps going.
 
     async def _keep(self) -> None:
+        import ray
+
         while True:
             await asyncio.sleep(TICK)
-            self._look()
-            self._start_places()
-            idle = all(entry.outcome is not None for entry in self._entries.values())
-            if (idle or not self._places) and time.monotonic() - self._seen > KEPT:
-                import ray
+            with suppress(Exception):  # a head that is away for a moment; it is asked again
+                self._look()
+                self._start_places()
+                if self._is_left():
+                    ray.kill(ray.get_runtime_context().current_actor)
 
-                ray.actor.exit_actor()
+    def _is_left(self) -> bool:
+        """Tell whether there is nothing to do, and nobody has asked for a long time."""
+        idle = all(entry.outcome is not None for entry in self._entries.values())
+        alone = time.monotonic() - self._seen > self._setup["kept"]
+        return alone and (idle or not self._places)
 
     def _look(self) -> None:
         self._nodes = [node for node in cluster_nodes() if self._needs().room(node.resources)]
@@ -240,7 +245,7 @@ class SweepDesk:
         if self._refused:
             return
         if not self._nodes and self._setup["workers"] is None:
-            if self._measuring:
+            if not self._stores:  # it never had one
                 self._refuse(str(shortfall(self._needs(), cluster_nodes())))
             return
         if self._measuring:

@@ -76,7 +76,7 @@ class RayExecutor:
         self._ended: dict[str, dict[str, Any]] = {}
         self._taken: list[str] = []
         self._deliveries: dict[str, int] = {}
-        self._workers = 1
+        self._workers, self._fault = 1, ""
         self._connected = False
 
     @property
@@ -247,20 +247,19 @@ class RayExecutor:
                     return desk
                 dismiss(desk)
             time.sleep(1.0)
-        raise RunError(f"Ray: the desk of the sweep ended {OPENINGS} times; run it again")
+        raise RunError(
+            f"Ray: the desk of the sweep did not start on the head node: {self._fault}; is"
+            " mixopt[ray] installed on all nodes, in the same version?"
+        )
 
     def _attached(self, desk: Any) -> bool:
         """Tell whether a desk is there and is of this job; take over what it has."""
         ray = import_ray()
         try:
             left = ray.get(desk.attach.remote(self._owner, self._setup), timeout=ANSWER)
-        except (ray.exceptions.RayActorError, AttributeError, TypeError):
+        except (ray.exceptions.RayError, AttributeError, TypeError) as error:
+            self._fault = one_line(error)  # it has ended, or is of another version
             return False
-        except ray.exceptions.RayError as error:
-            raise RunError(
-                f"Ray: the cluster cannot serve the sweep: {one_line(error)}; is mixopt[ray]"
-                " installed on all nodes, in the same version?"
-            ) from error
         self._live = {entry["key"]: entry["trials"] for entry in left or []}
         return left is not None
 

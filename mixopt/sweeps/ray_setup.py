@@ -16,6 +16,7 @@ from mixopt.sweeps.contract import GroupOutcome, Job, Place, Site
 from mixopt.system import __version__, read_text, write_text
 from mixopt.trials import Training, result_from_json, result_to_json
 
+KEPT = 86_400.0  # seconds without work and without an owner after which the desk ends
 MARK = ".ray_mark"  # in the folder of trials: a node that reads it sees the folder
 
 
@@ -46,6 +47,7 @@ def sweep_setup(
         "gpus": 0.0 if job.training.device == "cpu" else site.gpus,
         "memory": memory,
         "cache": cache,
+        "kept": KEPT,
     }
 
 

@@ -3,6 +3,7 @@
 import json
 import os
 import shutil
+import time
 from functools import partial
 from itertools import pairwise
 from pathlib import Path
@@ -148,6 +149,26 @@ def test_nothing_is_left_on_the_cluster_when_a_sweep_has_ended(alone, nodes):
         assert [name for name in named if name.startswith("mixopt")] == []
     finally:
         ray.shutdown()
+
+
+def test_a_desk_whose_owner_never_returns_ends(nodes, make_job, tmp_path, monkeypatch):
+    import ray
+    from ray.util import list_named_actors
+
+    monkeypatch.setattr("mixopt.sweeps.ray_setup.KEPT", 2.0)
+    (tmp_path / "trials").mkdir()
+    options = {"address": nodes.address}
+    make_executor("ray", options, make_job(), Site(tmp_path / "trials")).__enter__()
+    try:
+        until = time.monotonic() + 60
+        named = ["mixopt"]
+        while named and time.monotonic() < until:
+            time.sleep(0.5)
+            found = [one["name"] for one in list_named_actors(all_namespaces=True)]
+            named = [name for name in found if name.startswith("mixopt")]
+    finally:
+        ray.shutdown()
+    assert named == []
 
 
 def test_where_nothing_is_shared_all_trials_train(unshared):

@@ -1,0 +1,48 @@
+"""The page on Ray: its options are ones, and its messages are what is said."""
+
+import re
+from pathlib import Path
+
+import pytest
+import yaml
+
+from mixopt.config import load_config
+from mixopt.sweeps import Job, Site, make_executor
+from mixopt.trials import Training
+
+HOUSE = Path(__file__).parents[2]
+PAGE = (HOUSE / "docs" / "ray.md").read_text(encoding="utf-8")
+REST = """\
+corpus: {domains: {web: {tokens: 1e12}, code: {tokens: 4e11}}}
+evaluation: {exams: {}}
+proxy: {name: command, run: train, result: m.json}
+objective: {target: exams, unit: nats_per_token}
+"""
+
+
+def test_the_configuration_of_the_page_makes_an_executor(tmp_path):
+    pytest.importorskip("ray")
+    (block,) = re.findall(r"```yaml\n(.*?)```", PAGE, re.S)
+    (tmp_path / "page.yaml").write_text(
+        yaml.safe_dump({**yaml.safe_load(REST), **yaml.safe_load(block)})
+    )
+    sweep = load_config(tmp_path / "page.yaml").sweep
+    job = Job("ngram", {}, tmp_path, Training(1000))
+    make_executor(sweep.executor, sweep.options, job, Site(tmp_path, gpus=sweep.gpus))
+
+
+def test_the_page_lists_the_options_that_there_are():
+    from mixopt.sweeps import RayExecutor
+
+    listed = re.findall(r"^\| `(\w+)` \|", PAGE, re.M)
+    assert sorted(listed) == sorted(RayExecutor.__init__.__kwdefaults__)
+
+
+def test_the_messages_of_the_page_are_in_the_code():
+    source = " ".join(path.read_text() for path in (HOUSE / "mixopt" / "sweeps").glob("*.py"))
+    rows = re.findall(r"^\| `([^`]+)` \| (?!if absent)", PAGE.partition("## Messages")[2], re.M)
+    for row in rows:
+        for part in re.split(r"\.\.\.|n2|\d[\d.]*|[{}]", row):
+            words = part.strip(" :,")
+            assert words in source or words.replace("'", "") in source, words
+    assert len(rows) > 5
