@@ -20,7 +20,6 @@ if TYPE_CHECKING:
         make_executor as make_executor,
     )
     from mixopt.sweeps.devices import WorkerDevice as WorkerDevice, worker_devices as worker_devices
-    from mixopt.sweeps.folder_executor import FolderExecutor as FolderExecutor
     from mixopt.sweeps.group_sizes import GroupSizes as GroupSizes
     from mixopt.sweeps.groups_file import read_groups as read_groups
     from mixopt.sweeps.ledger import (
@@ -29,28 +28,29 @@ if TYPE_CHECKING:
         read_attempts as read_attempts,
     )
     from mixopt.sweeps.local_executor import LocalExecutor as LocalExecutor
+    from mixopt.sweeps.on_folder.folder_executor import FolderExecutor as FolderExecutor
+    from mixopt.sweeps.on_folder.slurm_executor import SlurmExecutor as SlurmExecutor
+    from mixopt.sweeps.on_folder.work_folder import WorkFolder as WorkFolder, WorkOrder as WorkOrder
+    from mixopt.sweeps.on_folder.work_share import WorkShare as WorkShare
+    from mixopt.sweeps.on_folder.work_task import TaskServer as TaskServer
+    from mixopt.sweeps.on_folder.work_view import (
+        WorkTask as WorkTask,
+        cancel_work as cancel_work,
+        trial_log as trial_log,
+        work_tasks as work_tasks,
+    )
+    from mixopt.sweeps.on_ray.ray_executor import RayExecutor as RayExecutor
     from mixopt.sweeps.progress_file import (
         GroupState as GroupState,
         SweepState as SweepState,
         read_progress as read_progress,
     )
-    from mixopt.sweeps.ray_executor import RayExecutor as RayExecutor
     from mixopt.sweeps.resumable import FILES as FILES, Means as Means, run_trials as run_trials
-    from mixopt.sweeps.slurm_executor import SlurmExecutor as SlurmExecutor
     from mixopt.sweeps.sweep_metrics import METRICS as METRICS
     from mixopt.sweeps.totals import (
         NodeTotals as NodeTotals,
         SweepTotals as SweepTotals,
         sweep_totals as sweep_totals,
-    )
-    from mixopt.sweeps.work_folder import WorkFolder as WorkFolder, WorkOrder as WorkOrder
-    from mixopt.sweeps.work_share import WorkShare as WorkShare
-    from mixopt.sweeps.work_task import TaskServer as TaskServer
-    from mixopt.sweeps.work_view import (
-        WorkTask as WorkTask,
-        cancel_work as cancel_work,
-        trial_log as trial_log,
-        work_tasks as work_tasks,
     )
     from mixopt.sweeps.worker_logs import (
         LogPart as LogPart,
@@ -76,21 +76,21 @@ else:
                 "make_executor",
             ],
             "devices": ["WorkerDevice", "worker_devices"],
-            "folder_executor": ["FolderExecutor"],
             "group_sizes": ["GroupSizes"],
             "groups_file": ["read_groups"],
             "ledger": ["ATTEMPTS", "AttemptRecord", "read_attempts"],
             "local_executor": ["LocalExecutor"],
+            "on_folder.folder_executor": ["FolderExecutor"],
+            "on_folder.slurm_executor": ["SlurmExecutor"],
+            "on_folder.work_folder": ["WorkFolder", "WorkOrder"],
+            "on_folder.work_share": ["WorkShare"],
+            "on_folder.work_task": ["TaskServer"],
+            "on_folder.work_view": ["WorkTask", "cancel_work", "trial_log", "work_tasks"],
+            "on_ray.ray_executor": ["RayExecutor"],
             "progress_file": ["GroupState", "SweepState", "read_progress"],
-            "ray_executor": ["RayExecutor"],
             "resumable": ["FILES", "Means", "run_trials"],
-            "slurm_executor": ["SlurmExecutor"],
             "sweep_metrics": ["METRICS"],
             "totals": ["NodeTotals", "SweepTotals", "sweep_totals"],
-            "work_folder": ["WorkFolder", "WorkOrder"],
-            "work_share": ["WorkShare"],
-            "work_task": ["TaskServer"],
-            "work_view": ["WorkTask", "cancel_work", "trial_log", "work_tasks"],
             "worker_logs": ["LogPart", "is_plain", "logs_in", "part_of"],
             "workplace": ["Workplace"],
         },

@@ -20,10 +20,10 @@ from mixopt.sweeps.finite_results import finite
 from mixopt.sweeps.groups_file import read_groups, write_groups
 from mixopt.sweeps.ledger import note_attempt, read_attempts
 from mixopt.sweeps.meter import SweepMeter
+from mixopt.sweeps.on_folder import check_no_tasks, gather_results
 from mixopt.sweeps.progress_file import shown_progress
 from mixopt.sweeps.sweep_metrics import SweepMetrics
 from mixopt.sweeps.watch import PATIENCE
-from mixopt.sweeps.work_gathering import check_no_tasks, gather_results
 from mixopt.system import Say, progress, silent
 from mixopt.trials import GROUPS, Trial, TrialFolder, TrialResult
 

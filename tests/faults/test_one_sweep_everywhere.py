@@ -58,7 +58,7 @@ class EverywhereSweep:
 corpus:
   domains: {{code: {{path: {text["code"]}}}, prose: {{path: {text["prose"]}}}}}
 evaluation: {{help: {{path: {text["help"]}}}}}
-design: {{trials: 12, replicates: 2, anchors: false, rounds: [14]}}
+design: {{trials: 8, replicates: 2, max_usage: null}}
 proxy: {PROXIES[proxy]}
 objective: {{target: help}}
 tracking: {{enabled: false}}
@@ -102,7 +102,7 @@ def test_the_same_sweep_gives_the_same_table_everywhere(
 ):
     sweep = EverywhereSweep(tmp_path, text_files, proxy)
     here = sweep.table("local", sweep.start("local", "sweep.workers=2"))
-    assert here["status"].to_list() == ["finished"] * 14
+    assert here["status"].to_list() == ["finished"] * 12
 
     owner = sweep.start("ray", "sweep.executor=ray", f"sweep.options.address={ray_nodes.address}")
     sweep.wait_for_a_trial("ray", owner)

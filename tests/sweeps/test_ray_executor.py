@@ -10,9 +10,9 @@ from mixopt.config import CorpusConfig
 from mixopt.corpus import prepare_corpus
 from mixopt.errors import ConfigError, PluginError, RunError
 from mixopt.sweeps import Job, Site, make_executor
-from mixopt.sweeps.ray_cluster import ClusterNode, WorkerNeeds, shortfall
-from mixopt.sweeps.ray_executor import _bytes
-from mixopt.sweeps.ray_files import (
+from mixopt.sweeps.on_ray.ray_cluster import ClusterNode, WorkerNeeds, shortfall
+from mixopt.sweeps.on_ray.ray_executor import _bytes
+from mixopt.sweeps.on_ray.ray_files import (
     LARGEST_FILE,
     LARGEST_LOG,
     WorkerLog,
@@ -20,7 +20,7 @@ from mixopt.sweeps.ray_files import (
     keep_files,
     keep_log,
 )
-from mixopt.sweeps.ray_store import cache_folder
+from mixopt.sweeps.on_ray.ray_store import cache_folder
 from mixopt.trials import Training
 
 

@@ -155,7 +155,7 @@ def test_a_desk_whose_owner_never_returns_ends(nodes, make_job, tmp_path, monkey
     import ray
     from ray.util import list_named_actors
 
-    monkeypatch.setattr("mixopt.sweeps.ray_setup.KEPT", 2.0)
+    monkeypatch.setattr("mixopt.sweeps.on_ray.ray_setup.KEPT", 2.0)
     (tmp_path / "trials").mkdir()
     options = {"address": nodes.address}
     make_executor("ray", options, make_job(), Site(tmp_path / "trials")).__enter__()

@@ -13,10 +13,10 @@ import pytest
 from mixopt.errors import RunError
 from mixopt.mixture import Mixture
 from mixopt.sweeps import Job, Site, WorkFolder, WorkOrder, WorkShare, cancel_work, trial_log
-from mixopt.sweeps.pulses import Pulses
-from mixopt.sweeps.work_board import HIDDEN, WorkBoard
-from mixopt.sweeps.work_folder import job_hash
-from mixopt.sweeps.work_shapes import OutcomeShape, TaskShape
+from mixopt.sweeps.on_folder.pulses import Pulses
+from mixopt.sweeps.on_folder.work_board import HIDDEN, WorkBoard
+from mixopt.sweeps.on_folder.work_folder import job_hash
+from mixopt.sweeps.on_folder.work_shapes import OutcomeShape, TaskShape
 from mixopt.system import STALE, WATCH, read_json, this_process
 from mixopt.trials import Losses, Training, Trial, TrialResult, result_to_json, trial_to_json
 

@@ -17,7 +17,7 @@ from typing import Annotated
 from pydantic import Field
 
 from mixopt.errors import ConfigError, MixoptError, RunError
-from mixopt.sweeps.work_folder import WorkFolder
+from mixopt.sweeps.on_folder.work_folder import WorkFolder
 from mixopt.system import read_json, write_json
 
 SUBMITTED = "submitted.json"

@@ -1,8 +1,8 @@
 """Have trials trained by whoever runs `mixopt work`, on any host that sees the run directory.
 
-The owner writes the order, and reads what tasks write (mixopt.sweeps.work_folder). It starts
-nobody: a scheduler, a Kubernetes Job, SkyPilot or a shell loop does. Groups form where trials
-train, so that the owner hands out trials singly.
+The owner writes the order, and reads what tasks write (mixopt.sweeps.on_folder.work_folder). It
+starts nobody: a scheduler, a Kubernetes Job, SkyPilot or a shell loop does. Groups form where
+trials train, so that the owner hands out trials singly.
 """
 
 from __future__ import annotations
@@ -17,12 +17,12 @@ from typing import Any
 
 from mixopt.errors import RunError
 from mixopt.sweeps.contract import GroupOutcome, Job, Place, Report, Site
+from mixopt.sweeps.on_folder.pulses import Heartbeat
+from mixopt.sweeps.on_folder.work_board import WorkAttempt, WorkBoard
+from mixopt.sweeps.on_folder.work_folder import WorkFolder, WorkOrder
+from mixopt.sweeps.on_folder.work_shapes import OrderedTrial, OutcomeShape, State, TaskShape
+from mixopt.sweeps.on_folder.work_view import cancel_work, work_tasks
 from mixopt.sweeps.progress_file import GroupState
-from mixopt.sweeps.pulses import Heartbeat
-from mixopt.sweeps.work_board import WorkAttempt, WorkBoard
-from mixopt.sweeps.work_folder import WorkFolder, WorkOrder
-from mixopt.sweeps.work_shapes import OrderedTrial, OutcomeShape, State, TaskShape
-from mixopt.sweeps.work_view import cancel_work, work_tasks
 from mixopt.system import Owner, duration, this_process
 from mixopt.trials import Progress, Trial, TrialResult, trial_to_json
 

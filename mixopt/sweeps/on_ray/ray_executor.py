@@ -1,6 +1,6 @@
 """Run groups of trials on a cluster of Ray, one place for each part of a node that has room.
 
-The owner of the sweep talks to its desk (mixopt.sweeps.ray_desk), an actor on the cluster that
+The owner of the sweep talks to its desk (on_ray.ray_desk), an actor on the cluster that
 outlives it: after the owner was killed, the next one finds what has been trained meanwhile. Ending
 in any other way ends the desk and all that it has started.
 """
@@ -20,12 +20,12 @@ from typing import Any
 from mixopt.errors import ConfigError, MixoptError, RunError
 from mixopt.sweeps.contract import GroupOutcome, Job, Place, Report, Site
 from mixopt.sweeps.group_sizes import GroupSizes
+from mixopt.sweeps.on_ray.ray_cluster import HEAD, NAMESPACE, connect, import_ray, one_line
+from mixopt.sweeps.on_ray.ray_delivery import deliver_corpus
+from mixopt.sweeps.on_ray.ray_files import keep_files, keep_log
+from mixopt.sweeps.on_ray.ray_left import dismiss, end_desk, groups_left
+from mixopt.sweeps.on_ray.ray_setup import outcome_from_json, sweep_setup
 from mixopt.sweeps.progress_file import GroupState
-from mixopt.sweeps.ray_cluster import HEAD, NAMESPACE, connect, import_ray, one_line
-from mixopt.sweeps.ray_delivery import deliver_corpus
-from mixopt.sweeps.ray_files import keep_files, keep_log
-from mixopt.sweeps.ray_left import dismiss, end_desk, groups_left
-from mixopt.sweeps.ray_setup import outcome_from_json, sweep_setup
 from mixopt.sweeps.worker_logs import LOGS
 from mixopt.trials import Progress, Trial, trial_to_json
 
@@ -266,7 +266,7 @@ class RayExecutor:
     def _started(self) -> Any:
         """Start a desk on the head node, which a cluster does not outlive either."""
         ray = import_ray()
-        from mixopt.sweeps.ray_desk import SweepDesk
+        from mixopt.sweeps.on_ray.ray_desk import SweepDesk
 
         made = ray.remote(SweepDesk).options(
             name=self._setup["name"],

@@ -18,11 +18,11 @@ from pathlib import Path
 from mixopt.errors import CorpusError, MixoptError, RunError
 from mixopt.sweeps.contract import GroupOutcome
 from mixopt.sweeps.group_sizes import GroupSizes
-from mixopt.sweeps.pulses import Heartbeat
-from mixopt.sweeps.work_board import WorkBoard
-from mixopt.sweeps.work_folder import WorkFolder, WorkOrder, job_hash
-from mixopt.sweeps.work_shapes import OutcomeShape, TaskShape
-from mixopt.sweeps.work_share import WorkShare, check_corpus, device_of, plain_name
+from mixopt.sweeps.on_folder.pulses import Heartbeat
+from mixopt.sweeps.on_folder.work_board import WorkBoard
+from mixopt.sweeps.on_folder.work_folder import WorkFolder, WorkOrder, job_hash
+from mixopt.sweeps.on_folder.work_shapes import OutcomeShape, TaskShape
+from mixopt.sweeps.on_folder.work_share import WorkShare, check_corpus, device_of, plain_name
 from mixopt.sweeps.workplace import Workplace
 from mixopt.system import (
     Owner,

@@ -1,6 +1,6 @@
 """Have trials trained by an array of Slurm's: one `sbatch --array`, `squeue`, and result files.
 
-All that tasks and owner tell each other is in the work folder (mixopt.sweeps.work_folder), so that
+All that tasks and owner tell each other is in the work folder (on_folder.work_folder), so that
 the run directory must be on a file system that all nodes share. squeue says which tasks are gone;
 no accounting is needed, and no process of ours stays behind. An owner that is killed leaves the
 array at work; the same command takes it up again.
@@ -17,8 +17,8 @@ from typing import Unpack
 
 from mixopt.errors import ConfigError, MixoptError, PluginError, RunError
 from mixopt.sweeps.contract import Job, Site
-from mixopt.sweeps.folder_executor import FolderExecutor
-from mixopt.sweeps.slurm_commands import (
+from mixopt.sweeps.on_folder.folder_executor import FolderExecutor
+from mixopt.sweeps.on_folder.slurm_commands import (
     QueuedTask,
     SlurmBusyError,
     cancel_jobs,
@@ -27,8 +27,14 @@ from mixopt.sweeps.slurm_commands import (
     submit_script,
     submitted_jobs,
 )
-from mixopt.sweeps.slurm_script import CODE, LARGEST_ARRAY, ArrayPlan, SlurmFields, array_script
-from mixopt.sweeps.work_folder import WorkFolder
+from mixopt.sweeps.on_folder.slurm_script import (
+    CODE,
+    LARGEST_ARRAY,
+    ArrayPlan,
+    SlurmFields,
+    array_script,
+)
+from mixopt.sweeps.on_folder.work_folder import WorkFolder
 from mixopt.system import checked_as, duration, write_text
 
 SCRIPT = "array.sh"

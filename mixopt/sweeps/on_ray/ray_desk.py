@@ -11,59 +11,23 @@ import asyncio
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
 from typing import Any
 
-from mixopt.sweeps.ray_cluster import (
+from mixopt.sweeps.on_ray.ray_cluster import (
     ClusterNode,
     WorkerNeeds,
     cluster_nodes,
     one_line,
     shortfall,
 )
-from mixopt.sweeps.ray_place import RayPlace
-from mixopt.sweeps.ray_store import NodeStore
+from mixopt.sweeps.on_ray.ray_desk_entries import DeskEntry, DeskPlace
+from mixopt.sweeps.on_ray.ray_place import RayPlace
+from mixopt.sweeps.on_ray.ray_store import NodeStore
 
 TICK = 0.5  # seconds between two looks at the cluster
 POLL = 1.0  # seconds that an owner waits for news
 IDLE = 30.0  # seconds without work after which a place gives back what it has
 STARTS = 5  # failed starts of places in a row after which there is something wrong with them
-
-
-@dataclass(eq=False)
-class DeskEntry:
-    """A group that was handed in.
-
-    Attributes:
-        key: What its owner calls it.
-        trials: Its members, as plain values.
-        place: Where it trains; None while it waits, and when it has ended.
-        progress: What was last heard of it.
-        outcome: What became of it.
-    """
-
-    key: str
-    trials: list[Any]
-    place: DeskPlace | None = None
-    progress: list[Any] | None = None
-    outcome: dict[str, Any] | None = None
-
-
-@dataclass(eq=False)
-class DeskPlace:
-    """An actor that trains.
-
-    Attributes:
-        actor: Its handle.
-        node: Where it is; None until Ray has found room for it.
-        kind: Of device.
-        task: What serves it.
-    """
-
-    actor: Any
-    node: ClusterNode | None = None
-    kind: str = "cpu"
-    task: asyncio.Task[None] | None = field(default=None, repr=False)
 
 
 class SweepDesk:
@@ -141,7 +105,11 @@ class SweepDesk:
 
     async def groups(self) -> list[dict[str, Any]]:
         """Return what trains or waits, for one who only looks (mixopt.sweeps.GroupState)."""
-        return [self._state(entry) for entry in self._entries.values() if entry.outcome is None]
+        return [
+            entry.state(self._needs().gpus)
+            for entry in self._entries.values()
+            if entry.outcome is None
+        ]
 
     async def hear(self, key: str, progress: list[Any]) -> None:
         """Note the progress of a group."""
@@ -173,34 +141,17 @@ class SweepDesk:
         return bool(fresh or measured or self._wanted or self._refused)
 
     def _told(self, known: Sequence[str]) -> dict[str, Any]:
-        entries = self._entries.values()
+        entries, gpus = self._entries.values(), self._needs().gpus
         return {
             "refused": self._refused,
             "outcomes": {e.key: e.outcome for e in entries if e.outcome and e.key not in known},
-            "progress": {e.key: self._progress(e) for e in entries if e.place is not None},
+            "progress": {e.key: e.told(gpus) for e in entries if e.place is not None},
             "wanted": {key: list(wanted[:3]) for key, wanted in self._wanted.items()},
             "sizes": self._sizes,
             "kinds": sorted(self._kinds()),
             "workers": self._most(),
             "waiting": not any(place.node for place in self._places),
         }
-
-    def _progress(self, entry: DeskEntry) -> dict[str, Any]:
-        place = entry.place
-        assert place is not None
-        assert place.node is not None
-        gpus = self._needs().gpus
-        told = {"node": place.node.name, "kind": place.kind, "gpus": gpus}
-        return {"progress": entry.progress or [0, 0, "starting"], "place": told}
-
-    def _state(self, entry: DeskEntry) -> dict[str, Any]:
-        names = [trial["name"] for trial in entry.trials]
-        shown: dict[str, Any] = {"trials": names, "tokens_per_second": None}
-        if entry.place is None:
-            return {**shown, "doing": "starting", "done": 0, "total": 0}
-        told = self._progress(entry)
-        done, total, doing = told["progress"]
-        return {**shown, **told["place"], "doing": doing, "done": done, "total": total}
 
     # What it keeps going.
 
@@ -255,8 +206,9 @@ class SweepDesk:
         left = sum(entry.outcome is None for entry in self._entries.values())
         for _ in range(len(self._places), min(self._most(), left)):
             self._start(None)
-        waiting = sum(e.outcome is None and e.place is None for e in self._entries.values())
-        if not waiting:  # what Ray has found no room for is not wanted any more
+        if not any(
+            entry.waits for entry in self._entries.values()
+        ):  # what Ray has found no room for is not wanted any more
             for place in [place for place in self._places if place.node is None]:
                 self._end(place)
 
@@ -371,8 +323,7 @@ class SweepDesk:
         return found
 
     def _next(self) -> DeskEntry | None:
-        waiting = (e for e in self._entries.values() if e.outcome is None and e.place is None)
-        return next(waiting, None)
+        return next((entry for entry in self._entries.values() if entry.waits), None)
 
     async def _train(self, place: DeskPlace, entry: DeskEntry) -> bool:
         """Have a place train a group, which a place that dies loses.
@@ -383,16 +334,16 @@ class SweepDesk:
         import ray
 
         entry.place, begun = place, time.monotonic()
+        size = self._sizes[place.kind]
         try:
-            size = self._sizes[place.kind]
             outcome = await place.actor.train.remote(entry.key, entry.trials, size)
         except ray.exceptions.RayError as error:
             memory = isinstance(error, ray.exceptions.OutOfMemoryError)
-            entry.outcome = {
-                **self._lost(entry, f"{place.node.name if place.node else ''}: {one_line(error)}"),
-                "fault": "memory" if memory else "lost",
-                "seconds": time.monotonic() - begun,
-            }
+            where = "" if place.node is None else place.node.name
+            lost = entry.lost(
+                f"{where}: {one_line(error)}", size, self._needs().gpus, memory=memory
+            )
+            entry.outcome = {**lost, "seconds": time.monotonic() - begun}
             raise
         else:
             entry.outcome = None if "corpus" in outcome else outcome
@@ -408,12 +359,6 @@ class SweepDesk:
         self._stores.pop(node.key, None)
         found = await self._on_node(node, place)
         await place.actor.settle.remote(found, node.name, place.kind, self._needs().gpus)
-
-    def _lost(self, entry: DeskEntry, reason: str) -> dict[str, Any]:
-        told = {"results": [], "reason": reason, "fault": "lost", "seconds": 0.0, "files": {}}
-        size = self._sizes.get(entry.place.kind if entry.place else "", len(entry.trials))
-        trained = min(size, len(entry.trials))
-        return {**told, "trained": trained, "place": self._progress(entry)["place"]}
 
     def _forget(self, key: str) -> None:
         entry = self._entries.pop(key, None)

@@ -18,7 +18,7 @@ from typing import Any
 
 from mixopt.corpus import Corpus, corpus_hash
 from mixopt.errors import CorpusError, MixoptError, RunError
-from mixopt.sweeps.ray_setup import MARK
+from mixopt.sweeps.on_ray.ray_setup import MARK
 from mixopt.sweeps.worker_logs import LOGS
 from mixopt.system import below, temporary_path
 
@@ -30,7 +30,7 @@ class NodeStore:
         """Note what is wanted.
 
         Args:
-            setup: Of the sweep, as mixopt.sweeps.ray_setup makes it.
+            setup: Of the sweep, as mixopt.sweeps.on_ray.ray_setup makes it.
             node: What this node is called.
         """
         self._setup, self._node = setup, node

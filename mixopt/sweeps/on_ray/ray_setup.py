@@ -62,7 +62,7 @@ def job_on_node(setup: Mapping[str, Any], found: Mapping[str, Any], gpus: float)
 
     Args:
         setup: Of the sweep.
-        found: Where the node has the corpus and puts files (mixopt.sweeps.ray_store).
+        found: Where the node has the corpus and puts files (mixopt.sweeps.on_ray.ray_store).
         gpus: GPUs of a worker; one without computes on the CPU.
     """
     told = {**setup["job"], "corpus": Path(found["corpus"])}

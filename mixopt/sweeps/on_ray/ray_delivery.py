@@ -13,7 +13,7 @@ ON_THE_WAY = 64  # pieces that no answer has come for yet
 
 
 def deliver_corpus(store: Any, corpus: Path, wanted: str) -> str | None:
-    """Send a corpus to a node's store (mixopt.sweeps.ray_store).
+    """Send a corpus to a node's store (mixopt.sweeps.on_ray.ray_store).
 
     Args:
         store: The actor.

@@ -17,9 +17,9 @@ from mixopt.corpus import corpus_hash
 from mixopt.errors import MixoptError
 from mixopt.sweeps.devices import WorkerDevice
 from mixopt.sweeps.group_sizes import GroupSizes
-from mixopt.sweeps.ray_files import WorkerLog, gather_files
-from mixopt.sweeps.ray_setup import job_on_node, outcome_to_json
-from mixopt.sweeps.ray_store import NodeStore
+from mixopt.sweeps.on_ray.ray_files import WorkerLog, gather_files
+from mixopt.sweeps.on_ray.ray_setup import job_on_node, outcome_to_json
+from mixopt.sweeps.on_ray.ray_store import NodeStore
 from mixopt.sweeps.workplace import Workplace
 from mixopt.system import __version__
 from mixopt.trials import Progress, trial_from_json
@@ -47,11 +47,11 @@ class RayPlace:
         return {"key": ray.get_runtime_context().get_node_id(), "version": __version__}
 
     def look(self, node: str) -> dict[str, Any]:
-        """Return what the node has for the sweep (mixopt.sweeps.ray_store)."""
+        """Return what the node has for the sweep (mixopt.sweeps.on_ray.ray_store)."""
         return NodeStore(self._setup, node).look()
 
     def settle(self, found: Mapping[str, Any], node: str, kind: str, gpus: float) -> None:
-        """Take what the node has for the sweep (mixopt.sweeps.ray_store).
+        """Take what the node has for the sweep (mixopt.sweeps.on_ray.ray_store).
 
         Args:
             found: Where the corpus is, and where files and logs go.

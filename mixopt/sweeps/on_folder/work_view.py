@@ -9,9 +9,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from mixopt.errors import MixoptError
+from mixopt.sweeps.on_folder.work_folder import WorkFolder
+from mixopt.sweeps.on_folder.work_shapes import TaskShape
 from mixopt.sweeps.progress_file import GroupState
-from mixopt.sweeps.work_folder import WorkFolder
-from mixopt.sweeps.work_shapes import TaskShape
 from mixopt.system import Say, seems_alive, silent
 from mixopt.trials import Doing
 
@@ -104,7 +104,7 @@ def cancel_work(folder: Path, say: Say = silent) -> bool:
     Raises:
         RunError: The order is not what was written.
     """
-    from mixopt.sweeps.slurm_commands import cancel_jobs, submitted_jobs
+    from mixopt.sweeps.on_folder.slurm_commands import cancel_jobs, submitted_jobs
 
     work = WorkFolder(folder)
     changed = work.set_state("cancelled")

@@ -13,9 +13,9 @@ from mixopt.errors import RunError
 from mixopt.sweeps.contract import GroupOutcome, Job, Place, Site
 from mixopt.sweeps.finite_results import finite
 from mixopt.sweeps.ledger import note_attempt
-from mixopt.sweeps.work_board import WorkBoard
-from mixopt.sweeps.work_folder import WorkFolder, WorkOrder
-from mixopt.sweeps.work_view import work_tasks
+from mixopt.sweeps.on_folder.work_board import WorkBoard
+from mixopt.sweeps.on_folder.work_folder import WorkFolder, WorkOrder
+from mixopt.sweeps.on_folder.work_view import work_tasks
 from mixopt.trials import Trial, TrialFolder, TrialResult
 
 

@@ -1,6 +1,6 @@
 """What a cluster of Ray still does for a sweep whose owner is gone, and how that is ended.
 
-The desk of a sweep (mixopt.sweeps.ray_desk) is found by its name, which follows from the folder of
+The desk of a sweep (on_ray.ray_desk) is found by its name, which follows from the folder of
 the trials and from the mark in it: a folder without a mark has never had a desk.
 """
 
@@ -12,9 +12,9 @@ from pathlib import Path
 from typing import Any
 
 from mixopt.errors import RunError
+from mixopt.sweeps.on_ray.ray_cluster import NAMESPACE, connect, import_ray, one_line
+from mixopt.sweeps.on_ray.ray_setup import MARK, desk_name
 from mixopt.sweeps.progress_file import GroupState
-from mixopt.sweeps.ray_cluster import NAMESPACE, connect, import_ray, one_line
-from mixopt.sweeps.ray_setup import MARK, desk_name
 from mixopt.system import checked_as
 
 ANSWER = 30.0  # seconds for a desk to answer one who only looks

@@ -25,7 +25,7 @@ from typing import Any
 
 from mixopt.errors import MixoptError, RunError
 from mixopt.sweeps.contract import Job, Site
-from mixopt.sweeps.work_shapes import (
+from mixopt.sweeps.on_folder.work_shapes import (
     FORMAT,
     ClaimShape,
     OrderedTrial,

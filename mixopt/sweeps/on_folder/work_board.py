@@ -13,9 +13,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from mixopt.errors import MixoptError
-from mixopt.sweeps.pulses import Pulses
-from mixopt.sweeps.work_folder import WorkFolder, WorkOrder, job_hash
-from mixopt.sweeps.work_shapes import OutcomeShape, TaskShape
+from mixopt.sweeps.on_folder.pulses import Pulses
+from mixopt.sweeps.on_folder.work_folder import WorkFolder, WorkOrder, job_hash
+from mixopt.sweeps.on_folder.work_shapes import OutcomeShape, TaskShape
 from mixopt.system import STALE
 from mixopt.trials import TrialResult, result_from_json
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from mixopt.corpus import corpus_hash
 from mixopt.errors import CorpusError, RunError
 from mixopt.sweeps.devices import WorkerDevice, worker_devices
-from mixopt.sweeps.work_folder import WorkOrder
+from mixopt.sweeps.on_folder.work_folder import WorkOrder
 from mixopt.system import host_name
 
 
