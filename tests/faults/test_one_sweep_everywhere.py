@@ -17,15 +17,37 @@ from ray_nodes import QUIET, ended, started
 from slurm_cluster import SlurmCluster, why_not
 
 pytestmark = QUIET
-TRAINER = Path(__file__).parents[2] / "experiments" / "own_trainer"
+TRAINER = """
+import json, sys, time
+from pathlib import Path
+import numpy as np
+import yaml
+
+mixture, corpus, tokens, seed, out = sys.argv[1:]
+rng, corpus = np.random.default_rng(int(seed)), Path(corpus)
+
+
+def text(domain, split):
+    files = sorted((corpus / domain / split).glob("*.bin"))
+    return np.concatenate([np.fromfile(file, np.uint16) for file in files])
+
+
+counts = np.ones(1 << 16)  # a model of single tokens
+for domain, weight in yaml.safe_load(Path(mixture).read_text())["weights"].items():
+    drawn = rng.choice(text(domain, "train"), int(weight * int(tokens)))
+    counts += np.bincount(drawn, minlength=len(counts))
+losses = -np.log(counts / counts.sum())
+found = {d.parent.name: losses[text(d.parent.name, "validation")].mean().item()
+         for d in sorted(corpus.glob("*/validation"))}
+time.sleep(0.5)
+Path(out, "metrics.json").write_text(json.dumps({"seed": int(seed), "loss": found}))
+"""
 PROXIES = {
     "ngram": "{name: ngram, tokens: 400_000, eval_tokens: 4096}",
     "command": f"""
   name: command
   run: >-
-    {sys.executable} train.py --mixture {{mixture}} --corpus {{corpus}} --tokens {{tokens}}
-    --seed {{seed}} --out {{out}}
-  folder: {TRAINER}
+    {sys.executable} FOLDER/train.py {{mixture}} {{corpus}} {{tokens}} {{seed}} {{out}}
   result: metrics.json
   losses: loss.{{domain}}
   tokens: 20_000""",
@@ -53,13 +75,14 @@ class EverywhereSweep:
 
     def __init__(self, folder: Path, text: dict[str, Path], proxy: str) -> None:
         self.folder = folder
+        (folder / "train.py").write_text(TRAINER)
         self.config = folder / "everywhere.yaml"
         self.config.write_text(f"""\
 corpus:
   domains: {{code: {{path: {text["code"]}}}, prose: {{path: {text["prose"]}}}}}
 evaluation: {{help: {{path: {text["help"]}}}}}
 design: {{trials: 8, replicates: 2, max_usage: null}}
-proxy: {PROXIES[proxy]}
+proxy: {PROXIES[proxy].replace("FOLDER", str(folder))}
 objective: {{target: help}}
 tracking: {{enabled: false}}
 """)
