@@ -7,6 +7,7 @@ trial train again. Each file carries its seal (mixopt.system.seals).
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -125,8 +126,12 @@ class TrialFolder:
         self._split(journal, entries)
 
     def forget(self, trial: str) -> None:
-        """Delete a trial's file, so that it is trained again."""
+        """Delete a trial's file, and what tasks have left of it, so that it is trained again."""
         self._file(trial).unlink(missing_ok=True)
+        left = re.compile(rf"{re.escape(trial)}\.\d+(\.\w+\.json)?")
+        for path in (self.path / WORK).glob("*/*"):
+            if path.parent.name in ("claims", "results") and left.fullmatch(path.name):
+                path.unlink(missing_ok=True)
 
     def _recover(self) -> None:
         for journal in sorted(self.path.glob(".group-*.json")):

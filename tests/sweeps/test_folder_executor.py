@@ -13,6 +13,7 @@ from work_runs import kill_with_workers, said
 from mixopt.errors import RunError
 from mixopt.pipeline import work
 from mixopt.sweeps import read_attempts, trial_log, work_tasks
+from mixopt.trials import TrialFolder
 
 TWO = ("0/2", "1/2")
 
@@ -187,3 +188,15 @@ def test_a_run_without_a_design_names_the_command(work_run):
     os.remove(run.path / "design.parquet")
     with pytest.raises(RunError, match="'design' is not done yet|design.parquet: is missing"):
         work(run.path, trust=True)
+
+
+def test_a_trial_that_is_forgotten_is_trained_again_and_not_gathered(work_run, local_table):
+    run = work_run()
+    said(run.task("0/1"))
+    said(run.owner("--executor", "local"))
+    TrialFolder(run.path / "trials").forget("t0000")
+    (run.path / "trials.parquet").unlink()
+    said(run.owner("--executor", "local"))
+    assert run.table() == local_table
+    assert run.notes("ended").count("t0000") == 2
+    assert len(run.notes("ended")) == len(local_table["trial"]) + 1

@@ -245,7 +245,7 @@ def test_a_dry_run_shows_the_script_and_does_nothing(config_path, tmp_path):
         config_path, tmp_path / "run", overrides=["sweep.executor=slurm", "sweep.gpus=1"]
     )
     assert "#SBATCH --gpus-per-node=1" in text
-    assert f"mixopt work {tmp_path}/run --trust" in text
+    assert f"mixopt work {tmp_path}/run --task" in text
     assert not (tmp_path / "run").exists()
 
 

@@ -20,7 +20,13 @@ from mixopt.sweeps.contract import GroupOutcome, Job, Place, Report, Site
 from mixopt.sweeps.on_folder.pulses import Heartbeat
 from mixopt.sweeps.on_folder.work_board import WorkAttempt, WorkBoard
 from mixopt.sweeps.on_folder.work_folder import WorkFolder, WorkOrder
-from mixopt.sweeps.on_folder.work_shapes import OrderedTrial, OutcomeShape, State, TaskShape
+from mixopt.sweeps.on_folder.work_shapes import (
+    COMMAND,
+    OrderedTrial,
+    OutcomeShape,
+    State,
+    TaskShape,
+)
 from mixopt.sweeps.on_folder.work_view import cancel_work, work_tasks
 from mixopt.sweeps.progress_file import GroupState
 from mixopt.system import Owner, duration, this_process
@@ -56,7 +62,7 @@ class FolderExecutor:
             job: What all trials share.
             site: Where the sweep is owned.
         """
-        self._job, self._site = job, site
+        self._job, self._site = job, replace(site, trust=site.trust and _needs_trust(job, site))
         self._folder = WorkFolder(site.folder)
         self._board = WorkBoard(self._folder)
         self._order = WorkOrder.of(job, site, [])
@@ -227,6 +233,12 @@ class FolderExecutor:
 
     def _beat(self, owner: Owner) -> None:
         self._folder.write_beat(self._folder.owner_file, asdict(owner))
+
+
+def _needs_trust(job: Job, site: Site) -> bool:
+    """Tell whether tasks would refuse the order without `--trust`: it names code, or leads out."""
+    run = site.folder.absolute().parent
+    return ":" in job.proxy or job.proxy == COMMAND or not job.corpus.absolute().is_relative_to(run)
 
 
 def _outcome(number: int, members: Sequence[_Settled]) -> GroupOutcome:

@@ -26,7 +26,6 @@ _Word = Annotated[str, Field(min_length=1, max_length=200)]
 _Count = Annotated[int, Field(ge=1, le=100_000)]
 # What stands behind `#SBATCH --option=`: no blank, no quote, nothing that a shell would read.
 _PLAIN = re.compile(r"[A-Za-z0-9_.,:@+/=*\[\]%-]+")
-_LISTS = ("modules", "setup", "sbatch", "container_start")
 
 
 class SlurmFields(TypedDict, total=False):

@@ -14,6 +14,7 @@ from mixopt.sweeps.messages import Fault
 from mixopt.system import Count, FileShape, Owner
 from mixopt.trials import Doing, Training
 
+COMMAND = "command"  # the proxy that runs a command of the user's
 FORMAT = "mixopt-order/1"
 State = Literal["open", "closed", "cancelled"]
 Name = Annotated[str, Field(min_length=1, max_length=200)]

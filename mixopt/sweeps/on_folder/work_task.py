@@ -21,7 +21,7 @@ from mixopt.sweeps.group_sizes import GroupSizes
 from mixopt.sweeps.on_folder.pulses import Heartbeat
 from mixopt.sweeps.on_folder.work_board import WorkBoard
 from mixopt.sweeps.on_folder.work_folder import WorkFolder, WorkOrder, job_hash
-from mixopt.sweeps.on_folder.work_shapes import OutcomeShape, TaskShape
+from mixopt.sweeps.on_folder.work_shapes import COMMAND, OutcomeShape, TaskShape
 from mixopt.sweeps.on_folder.work_share import WorkShare, check_corpus, device_of, plain_name
 from mixopt.sweeps.workplace import Workplace
 from mixopt.system import (
@@ -35,7 +35,6 @@ from mixopt.system import (
 )
 from mixopt.trials import Progress, Trial, result_to_json, trial_to_json
 
-COMMAND = "command"  # the proxy that runs a command of the user's
 POLL = 1.0  # seconds between two looks at the folder
 WROTE = 200  # outcomes that a task names
 _SCHEDULED = (("SLURM_ARRAY_JOB_ID", "SLURM_ARRAY_TASK_ID"), ("SLURM_JOB_ID",))
