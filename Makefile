@@ -7,8 +7,9 @@ USER_RUN := $(RUN) --no-dev --extra regressors --extra proxies --extra mlflow
 quickstart: $(UV)
 	$(USER_RUN) mixopt run experiments/quickstart.yaml --out runs/quickstart
 
+# More processes than cores: tests on clusters mostly wait.
 test: $(UV)
-	OMP_NUM_THREADS=1 $(RUN) pytest -q -n 2 --dist loadfile -m 'not slow and not faults'
+	OMP_NUM_THREADS=1 $(RUN) pytest -q -n 4 --dist loadfile -m 'not slow and not faults'
 
 check: $(UV)
 	$(RUN) ruff format --check .
@@ -25,7 +26,7 @@ mutants: $(UV)
 # Each step is disturbed so many times in each of four ways; 0 is a quick part.
 FAULTS := 5
 faults: $(UV)
-	OMP_NUM_THREADS=1 MIXOPT_FAULTS=$(FAULTS) $(RUN) pytest -q -n 2 --dist loadfile -m faults
+	OMP_NUM_THREADS=1 MIXOPT_FAULTS=$(FAULTS) $(RUN) pytest -q -n 4 --dist loadfile -m faults
 
 SECONDS := 900
 fuzz: $(UV)

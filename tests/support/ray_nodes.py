@@ -71,6 +71,7 @@ def started(folder: Path) -> RayNodes:
     Nodes take over this process's environment, and nothing is reported to anybody.
     """
     os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
+    os.environ["RAY_ENABLE_UV_RUN_RUNTIME_ENV"] = "0"  # as mixopt has it
     support = str(Path(__file__).parent)
     if support not in os.environ.get("PYTHONPATH", "").split(os.pathsep):
         os.environ["PYTHONPATH"] = support

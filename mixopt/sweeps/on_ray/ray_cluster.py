@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 import socket
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
@@ -92,9 +93,14 @@ def cluster_nodes() -> list[ClusterNode]:
 def import_ray() -> Any:
     """Return the module of Ray.
 
+    Under `uv run` Ray would have each process on each node started by uv again, on a copy of the
+    working directory, and wait without a word where nodes have no uv. Nodes have mixopt installed;
+    who wants Ray's way sets the variable to 1.
+
     Raises:
         PluginError: It is not installed.
     """
+    os.environ.setdefault("RAY_ENABLE_UV_RUN_RUNTIME_ENV", "0")
     try:
         import ray
     except ImportError as error:
