@@ -7,9 +7,8 @@ USER_RUN := $(RUN) --no-dev --extra regressors --extra proxies --extra mlflow
 quickstart: $(UV)
 	$(USER_RUN) mixopt run experiments/quickstart.yaml --out runs/quickstart
 
-# More processes than cores: tests on clusters mostly wait.
 test: $(UV)
-	OMP_NUM_THREADS=1 $(RUN) pytest -q -n 4 --dist loadfile -m 'not slow and not faults'
+	OMP_NUM_THREADS=1 $(RUN) pytest -q -n 2 --dist loadfile -m 'not slow and not faults'
 
 check: $(UV)
 	$(RUN) ruff format --check .
@@ -23,10 +22,10 @@ bench: $(UV)
 mutants: $(UV)
 	$(RUN) python experiments/checks/mutants.py
 
-# Each step is disturbed so many times in each of four ways; 0 is a quick part.
+# Each step is disturbed so many times in each of four ways; 0 is a quick part. Ray and Slurm too.
 FAULTS := 5
 faults: $(UV)
-	OMP_NUM_THREADS=1 MIXOPT_FAULTS=$(FAULTS) $(RUN) pytest -q -n 4 --dist loadfile -m faults
+	OMP_NUM_THREADS=1 MIXOPT_FAULTS=$(FAULTS) $(RUN) pytest -q -n 2 --dist loadfile -m faults
 
 SECONDS := 900
 fuzz: $(UV)

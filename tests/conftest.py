@@ -27,6 +27,17 @@ LIBRARY = Path(sysconfig.get_paths()["stdlib"])
 MODULES = ("argparse", "ast", "calendar", "difflib", "inspect", "pickle", "tarfile", "typing")
 
 
+# Fixtures that start a cluster of Ray or Slurm, whose tests `make faults` runs.
+CLUSTERS = {"nodes", "cluster", "ray_nodes", "slurm_nodes"}
+
+
+def pytest_collection_modifyitems(items):
+    """Leave what starts a cluster to `make faults`."""
+    for item in items:
+        if CLUSTERS & set(getattr(item, "fixturenames", ())):
+            item.add_marker(pytest.mark.faults)
+
+
 def python_sources() -> list[str]:
     """Return pieces of source code of some modules, 2,000 characters each."""
     texts = [(LIBRARY / f"{name}.py").read_text(encoding="utf-8") for name in MODULES]

@@ -13,7 +13,8 @@ from slurm_cluster import SlurmCluster, why_not
 from work_runs import said
 
 pytestmark = pytest.mark.skipif(why_not() is not None, reason=why_not() or "")
-CASES = [(who, count) for who in ("worker", "node", "owner") for count in range(max(1, KINDS))]
+COUNTS = {"worker": KINDS, "node": KINDS, "owner": max(1, KINDS)}  # in the quick part, an owner
+CASES = [(who, count) for who, many in COUNTS.items() for count in range(many)]
 
 
 @pytest.fixture(scope="module")

@@ -39,7 +39,7 @@ def test_the_page_lists_the_options_that_there_are():
 
 
 def test_the_messages_of_the_page_are_in_the_code():
-    source = " ".join(path.read_text() for path in (HOUSE / "mixopt" / "sweeps").glob("*.py"))
+    source = " ".join(path.read_text() for path in (HOUSE / "mixopt" / "sweeps").rglob("*.py"))
     rows = re.findall(r"^\| `([^`]+)` \| (?!if absent)", PAGE.partition("## Messages")[2], re.M)
     for row in rows:
         for part in re.split(r"\.\.\.|n2|\d[\d.]*|[{}]", row):

@@ -309,15 +309,18 @@ class WithTasks(FolderExecutor):
         self._held.close()
 
 
+@pytest.mark.faults
 def test_the_folder_s_tasks_keep_them():
     check_executor(WithTasks)
 
 
+@pytest.mark.slow
 def test_slurm_keeps_them(slurm, tmp_path_factory):
     folder = tmp_path_factory.mktemp("slurm")
     check_executor(SlurmExecutor, options={"tasks": 2}, folder=folder, seconds=240.0)
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore::ResourceWarning")
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 def test_ray_keeps_them(ray_cluster):
