@@ -18,6 +18,8 @@ FILES = (
     "design.parquet",
     "trials.parquet",
     "trials/groups.json",
+    "trials/group_sizes.json",
+    "trials/attempts.jsonl",
     "trials/t0000.json",
     "corpus/index.json",
     "corpus/code/train/index.json",
