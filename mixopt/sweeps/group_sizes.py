@@ -50,10 +50,6 @@ class GroupSizes:
         """Return the size of each kind that was measured."""
         return dict(self._sizes)
 
-    def largest(self) -> int:
-        """Return the largest size; 1 where nothing was measured."""
-        return max(self._sizes.values(), default=1)
-
     def measure(self, kind: str, ask: Callable[[], int]) -> int:
         """Return the size of a kind; of one that is new, what `ask` says."""
         if kind not in self._sizes:

@@ -107,6 +107,7 @@ tracking: {{enabled: false}}
         while not list((self.folder / name / "trials").glob("t[0-9]*.json")):
             assert owner.poll() is None, owner.communicate()[0]
             time.sleep(0.02)
+        assert not (self.folder / name / "trials.parquet").exists(), "it has ended already"
 
     def table(self, name: str, owner: subprocess.Popen[str]) -> pl.DataFrame:
         """Return the table of trials, once the sweep has ended."""

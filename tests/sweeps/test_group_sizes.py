@@ -7,7 +7,6 @@ def test_each_kind_is_measured_once(tmp_path):
     sizes = GroupSizes(tmp_path)
     assert (sizes.measure("H100", lambda: 32), sizes.measure("cpu", lambda: 2)) == (32, 2)
     assert sizes.measure("H100", lambda: 5) == 32
-    assert sizes.largest() == 32
 
 
 def test_what_was_measured_is_kept(tmp_path):

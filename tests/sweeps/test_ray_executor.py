@@ -6,8 +6,6 @@ import time
 import pytest
 from ranks import free_port
 
-from mixopt.config import CorpusConfig
-from mixopt.corpus import prepare_corpus
 from mixopt.errors import ConfigError, PluginError, RunError
 from mixopt.sweeps import Job, Site, make_executor
 from mixopt.sweeps.on_ray.ray_cluster import ClusterNode, WorkerNeeds, shortfall
@@ -22,15 +20,6 @@ from mixopt.sweeps.on_ray.ray_files import (
 )
 from mixopt.sweeps.on_ray.ray_store import cache_folder
 from mixopt.trials import Training
-
-
-@pytest.fixture(scope="module")
-def corpus_path(text_files, tmp_path_factory):
-    path = tmp_path_factory.mktemp("ray") / "corpus"
-    domains = {name: {"path": str(text_files[name])} for name in ("code", "prose")}
-    config = CorpusConfig.model_validate({"domains": domains})
-    prepare_corpus(config, {}, path, fingerprint="test", seed=0, min_tokens=2)
-    return path
 
 
 @pytest.fixture

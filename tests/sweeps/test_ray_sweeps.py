@@ -12,8 +12,7 @@ from typing import NamedTuple
 import pytest
 from ray_nodes import QUIET, ended, started
 
-from mixopt.config import CorpusConfig
-from mixopt.corpus import corpus_hash, prepare_corpus
+from mixopt.corpus import corpus_hash
 from mixopt.errors import CorpusError, MixoptError, RunError
 from mixopt.mixture import Mixture
 from mixopt.sweeps import Job, Means, Site, make_executor, read_attempts, run_trials
@@ -27,15 +26,6 @@ def nodes(tmp_path_factory):
     cluster = started(tmp_path_factory.mktemp("nodes"))
     yield cluster
     ended(cluster)
-
-
-@pytest.fixture(scope="module")
-def corpus_path(text_files, tmp_path_factory):
-    path = tmp_path_factory.mktemp("ray") / "corpus"
-    domains = {name: {"path": str(text_files[name])} for name in ("code", "prose")}
-    config = CorpusConfig.model_validate({"domains": domains})
-    prepare_corpus(config, {}, path, fingerprint="test", seed=0, min_tokens=2)
-    return path
 
 
 @pytest.fixture

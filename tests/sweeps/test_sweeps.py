@@ -10,8 +10,6 @@ from pathlib import Path
 
 import pytest
 
-from mixopt.config import CorpusConfig
-from mixopt.corpus import prepare_corpus
 from mixopt.errors import MixoptError, RunError
 from mixopt.mixture import Mixture
 from mixopt.sweeps import Job, LocalExecutor, Means, Site, run_trials
@@ -79,15 +77,6 @@ class Misaligned(Recording):
     def train(self, trials, corpus, training, report):
         return super().train(trials, corpus, training, report)[::-1][:1]
 '''
-
-
-@pytest.fixture(scope="module")
-def corpus_path(text_files, tmp_path_factory):
-    path = tmp_path_factory.mktemp("sweep") / "corpus"
-    domains = {name: {"path": str(text_files[name])} for name in ("code", "prose")}
-    config = CorpusConfig.model_validate({"domains": domains})
-    prepare_corpus(config, {}, path, fingerprint="test", seed=0, min_tokens=2)
-    return path
 
 
 @pytest.fixture

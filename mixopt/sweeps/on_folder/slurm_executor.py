@@ -83,7 +83,6 @@ class SlurmExecutor(FolderExecutor):
         self.script(1)
         self._work = WorkFolder(site.folder)
         self._jobs: list[str] = []
-        self._queue: dict[str, QueuedTask] | None = None
         self._asked = self._silent = self._told = 0.0
         self._fruitless, self._absent = 0, Counter[str]()
 
@@ -142,7 +141,6 @@ class SlurmExecutor(FolderExecutor):
         self._silent = 0.0
         queue = {task.name: task for task in found}
         self._bury(queue)
-        self._queue = queue
         if queue:
             self._say_pending(found, now)
         elif not self._board.live_tasks:
