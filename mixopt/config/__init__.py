@@ -56,6 +56,18 @@ if TYPE_CHECKING:
         stated_tokens as stated_tokens,
         with_stated_sizes as with_stated_sizes,
     )
+    from mixopt.config.task_names import (
+        OF_CHOICES as OF_CHOICES,
+        TASK as TASK,
+        task_column as task_column,
+        task_metric as task_metric,
+    )
+    from mixopt.config.tasks_section import (
+        Metric as Metric,
+        Normalisation as Normalisation,
+        TasksConfig as TasksConfig,
+        TaskSetConfig as TaskSetConfig,
+    )
     from mixopt.config.validation_section import (
         BaselineConfig as BaselineConfig,
         ValidateConfig as ValidateConfig,
@@ -98,6 +110,8 @@ else:
                 "read_objective",
                 "token_count",
             ],
+            "task_names": ["OF_CHOICES", "TASK", "task_column", "task_metric"],
+            "tasks_section": ["Metric", "Normalisation", "TaskSetConfig", "TasksConfig"],
             "validation_section": ["BaselineConfig", "ValidateConfig"],
             "stated_sizes": ["stated_tokens", "with_stated_sizes"],
             "yaml_sections": ["Location", "dump_sections", "read_sections"],

@@ -18,6 +18,8 @@ from mixopt.config.design_section import DesignConfig
 from mixopt.config.durations import Duration
 from mixopt.config.objective_section import ObjectiveConfig
 from mixopt.config.section import Count, Positive, Section, Share
+from mixopt.config.task_objective import with_tasks
+from mixopt.config.tasks_section import TasksConfig
 from mixopt.config.validation_section import ValidateConfig
 from mixopt.system import ServerUri
 
@@ -149,6 +151,7 @@ class Config(Section):
     evaluation: dict[str, SourceConfig] = Field(
         default_factory=dict, description="targets that are not trained on"
     )
+    tasks: TasksConfig | None = Field(None, description="downstream tasks, scored in each trial")
     design: DesignConfig = DesignConfig()
     proxy: ProxyConfig = ProxyConfig()
     sweep: SweepConfig = SweepConfig()
@@ -159,6 +162,17 @@ class Config(Section):
     # `validate` is a method of pydantic models, so the attribute has another name.
     validation: ValidateConfig = Field(ValidateConfig(), alias="validate")
     tracking: TrackingConfig = TrackingConfig()
+
+    @property
+    def losses(self) -> tuple[str, ...]:
+        """Names of all that a trial is measured by: evaluation domains, then tasks' metrics."""
+        tasks = () if self.tasks is None else self.tasks.columns()
+        return (*self.corpus.domains, *self.evaluation, *tasks)
+
+    @property
+    def aim(self) -> ObjectiveConfig:
+        """The objective with the tasks that it names as losses."""
+        return with_tasks(self.objective, self.tasks)
 
     @property
     def validation_tokens(self) -> int:

@@ -12,8 +12,9 @@ from typing import Any
 from mixopt.config.absent_text import absent_text_faults
 from mixopt.config.command_section import command_faults
 from mixopt.config.experiment import Config
-from mixopt.config.loss_choice import objective_faults
+from mixopt.config.loss_choice import chosen_losses, objective_faults
 from mixopt.config.stated_sizes import size_faults, with_stated_sizes
+from mixopt.config.task_objective import mixed_units
 from mixopt.config.yaml_sections import Location, dump_sections, first_of, read_sections
 from mixopt.errors import ConfigError, MixoptError, did_you_mean
 from mixopt.system import (
@@ -27,7 +28,7 @@ from mixopt.system import (
     value_fault,
 )
 
-RESERVED = ("index.json", "tokenizer.json", "spools")  # the corpus's own
+RESERVED = ("index.json", "tokenizer.json", "spools", "tasks")  # the corpus's own
 
 
 def load_config(path: str | Path, overrides: Sequence[str] = (), *, trust: Trust = True) -> Config:
@@ -96,9 +97,9 @@ def _inconsistencies(config: Config, trust: Trust) -> Iterable[tuple[Location, s
     domains, targets = list(config.corpus.domains), list(config.evaluation)
     both = domains + targets
     yield from unusable_names(domains, targets)
-    for place, pattern, message in objective_faults(config.objective, both):
-        yield (*place, *([] if pattern is None else [pattern])), message
-    yield from _guarded(config, both)
+    yield from _task_names(config)
+    yield from _aimed(config)
+    yield from _guarded(config, config.losses)
     yield from size_faults(config)
     for location, name in _names_of_domains(config):
         if name not in domains:
@@ -117,6 +118,32 @@ def _inconsistencies(config: Config, trust: Trust) -> Iterable[tuple[Location, s
     yield from _simulated_epochs(config)
     yield from _baselines(config)
     yield from _without_gradient(config, trust)
+
+
+def _task_names(config: Config) -> Iterable[tuple[Location, str]]:
+    """Find names of tasks and families that cannot be part of a column's name."""
+    sets = {} if config.tasks is None else config.tasks.sets
+    for name, task in sets.items():
+        for kind, given in (("task", name), ("family", task.family)):
+            fault = None if given is None else name_fault(given)
+            if fault is not None:
+                yield ("tasks", "sets", name), f"{kind} {shown_name(given)}: {fault}; rename it"
+
+
+def _aimed(config: Config) -> Iterable[tuple[Location, str]]:
+    """Find what cannot be right of the objective over evaluation domains and tasks."""
+    try:
+        aim = config.aim
+    except ValueError as error:
+        yield ("objective",), str(error)
+        return
+    faults = list(objective_faults(aim, config.losses))
+    for place, pattern, message in faults:
+        yield (*place, *([] if pattern is None else [pattern])), message
+    if not faults:
+        mixed = mixed_units(aim, chosen_losses(aim, config.losses).weights)
+        if mixed is not None:
+            yield ("objective",), mixed
 
 
 def _without_gradient(config: Config, trust: Trust) -> Iterable[tuple[Location, str]]:

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from mixopt.config.objective_section import ObjectiveConfig
+from mixopt.config.task_names import OF_CHOICES, task_metric
 from mixopt.errors import ConfigError
 from mixopt.system import choice_fault, chosen, given_by, one_value, value_fault
 
@@ -52,7 +53,8 @@ def chosen_losses(config: ObjectiveConfig, evaluation: Sequence[str]) -> ChosenL
     """
     for place, _, message in objective_faults(config, evaluation):
         raise ConfigError(f"{'.'.join(place)}: {message}")
-    directions = one_value(config.direction, evaluation, "objective.direction", KIND)
+    directions = {name: _usual_direction(name) for name in evaluation}
+    directions |= one_value(config.direction, evaluation, "objective.direction", KIND)
     higher = tuple(name for name, which in directions.items() if which == "higher")
     if config.families is not None:
         members = _members(_means(config), evaluation)
@@ -65,6 +67,11 @@ def chosen_losses(config: ObjectiveConfig, evaluation: Sequence[str]) -> ChosenL
         return ChosenLosses("target", {chosen(config.target, evaluation)[0]: 1.0}, higher=higher)
     found = _weights(dict.fromkeys(config.worst or (), 1.0), evaluation)
     return ChosenLosses("worst", dict.fromkeys(found, 1.0), higher=higher)
+
+
+def _usual_direction(loss: str) -> str:
+    task = task_metric(loss)
+    return "higher" if task is not None and task[1] in OF_CHOICES else "lower"
 
 
 def objective_faults(config: ObjectiveConfig, evaluation: Sequence[str]) -> Iterator[Fault]:

@@ -50,6 +50,9 @@ class ObjectiveConfig(Section):
     leave_out: Literal["noise"] | None = Field(
         None, description="noise: losses that differ less over the trials than replicates do"
     )
+    allow_noise: bool | None = Field(
+        None, description="true: minimise tasks that the trials cannot tell apart all the same"
+    )
 
     @property
     def patterns(self) -> list[str]:

@@ -5,6 +5,7 @@
       <domain>/train/              token shards (mixopt.corpus.token_shards)
       <domain>/validation/
       <target>/validation/         an evaluation domain that is not trained on
+      tasks/<task>/                items to score, as tokens (mixopt.tasks.task_files)
 
 Shapes: D domains.
 """
@@ -13,13 +14,17 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+from mixopt.config import task_column
 from mixopt.corpus.index_files import CORPUS_FORMAT, read_corpus_index
 from mixopt.corpus.token_shards import TokenShards
 from mixopt.errors import ShardError
 from mixopt.mixture import Mixture
 from mixopt.system import inside
+
+if TYPE_CHECKING:
+    from mixopt.tasks import EncodedTask
 
 FORMAT = CORPUS_FORMAT
 
@@ -66,6 +71,7 @@ class Corpus(NamedDomains):
     vocab_size: int
     fingerprint: str
     provenance: dict[str, Any]
+    tasks: tuple[EncodedTask, ...] = ()
 
     @classmethod
     def open(cls, path: str | Path, *, verify: bool = True) -> Corpus:
@@ -90,6 +96,7 @@ class Corpus(NamedDomains):
             vocab_size=index.vocab_size,
             fingerprint=index.fingerprint,
             provenance=index.provenance,
+            tasks=_open_tasks(path, index.tasks, verify),
         )
 
     @property
@@ -98,9 +105,22 @@ class Corpus(NamedDomains):
         return {d.name: d.train.tokens for d in self.domains if d.train is not None}
 
     @property
+    def task_columns(self) -> tuple[str, ...]:
+        """Names of all that the tasks measure, `task/<name>/<metric>`."""
+        return tuple(task_column(t.name, metric) for t in self.tasks for metric in t.metrics)
+
+    @property
     def natural(self) -> Mixture:
         """Each domain's share of the training tokens that there are."""
         return Mixture.natural(self.inventory)
+
+
+def _open_tasks(path: Path, names: tuple[str, ...], verify: bool) -> tuple[EncodedTask, ...]:
+    if not names:  # a training job reads shards without what reads tasks
+        return ()
+    from mixopt.tasks import open_tasks
+
+    return open_tasks(path, names, verify=verify)
 
 
 def _open_domain(path: Path, name: str, verify: bool) -> Domain:

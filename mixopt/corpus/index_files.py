@@ -23,6 +23,7 @@ from mixopt.system import (
     read_json,
     shown_name,
 )
+from mixopt.tasks import TASK_FOLDER
 
 INDEX = "index.json"
 SEAL = "sha256"
@@ -45,6 +46,7 @@ class CorpusIndex:
         vocab_size: Its ids.
         fingerprint: Of the configuration that it was made from.
         provenance: What it was made from.
+        tasks: Names of the tasks, in order.
     """
 
     domains: tuple[str, ...]
@@ -53,6 +55,7 @@ class CorpusIndex:
     vocab_size: int
     fingerprint: str
     provenance: dict[str, Any]
+    tasks: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -89,12 +92,13 @@ def read_corpus_index(folder: Path, *, verify: bool = True) -> CorpusIndex:
     }  # fmt: skip
     index = read_index(folder, CORPUS_FORMAT, fields, CorpusError)
     domains, targets = _names(folder, index)
+    tasks = _task_names(folder, index)
     check_index_seal(folder, index, CorpusError)
     if verify:
         _check_files(folder, index)
     return CorpusIndex(
         domains, targets, index["tokenizer"], index["vocab_size"], index["fingerprint"],
-        index["provenance"],
+        index["provenance"], tasks,
     )  # fmt: skip
 
 
@@ -162,16 +166,21 @@ def check_index_seal(folder: Path, index: Mapping[str, Any], error: type[MixoptE
         check_seal(index, str(folder / INDEX), mend=PREPARE_AGAIN, error=error)
 
 
-def corpus_records(folder: Path, names: Iterable[str]) -> dict[str, dict[str, Any]]:
+def corpus_records(
+    folder: Path, names: Iterable[str], tasks: Iterable[str] = ()
+) -> dict[str, dict[str, Any]]:
     """Return what the files of a corpus are, for its index.
 
-    They are the tokenizer's, and the indices of shards, which have the hashes of the shards.
+    They are the tokenizer's, and the indices of shards and tasks, which have the hashes of what
+    they list.
 
     Args:
         folder: The corpus, whose index is not yet written.
         names: Its domains and targets.
+        tasks: Its tasks.
     """
     indices = [f"{name}/{split}/{INDEX}" for name in names for split in ("train", "validation")]
+    indices += [f"{TASK_FOLDER}/{name}/{INDEX}" for name in tasks]
     files = [file for file in (*TOKENIZER_FILES, *indices) if (folder / file).exists()]
     records = folder_records(folder, files)
     return {name: record.to_json() for name, record in records.items()}
@@ -243,6 +252,13 @@ def _names(folder: Path, index: Mapping[str, Any]) -> tuple[tuple[str, ...], tup
             raise _fault(folder / INDEX, f"domain {name!r}: is there twice", CorpusError)
     count = len(index["domains"])
     return tuple(known[:count]), tuple(known[count:])
+
+
+def _task_names(folder: Path, index: dict[str, Any]) -> tuple[str, ...]:
+    """Return the names of the tasks; each is the name of a folder among those of the tasks."""
+    names = _checked(folder, {"tasks": [], **index}, {"tasks": list})["tasks"]
+    where = f"{folder / INDEX}: task"
+    return tuple(dict.fromkeys(check_name(name, where, CorpusError) for name in names))
 
 
 def _record(folder: Path, name: str, record: object) -> FileRecord:

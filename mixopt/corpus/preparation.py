@@ -14,9 +14,10 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from mixopt.config import RESERVED, CorpusConfig, SourceConfig
+from mixopt.config import RESERVED, CorpusConfig, SourceConfig, TasksConfig
 from mixopt.corpus.corpus import FORMAT, Corpus
 from mixopt.corpus.index_files import INDEX, corpus_records
+from mixopt.corpus.task_preparation import write_tasks
 from mixopt.corpus.text import DomainText, Environment, Spool, Spooled, read_domain, read_target
 from mixopt.corpus.token_writer import TokenWriter, write_elsewhere
 from mixopt.corpus.tokenizer import (
@@ -30,6 +31,7 @@ from mixopt.corpus.tokenizer import (
 )
 from mixopt.errors import CorpusError, RunError
 from mixopt.system import Say, check_name, close_children, silent, write_sealed
+from mixopt.tasks import TASK_FOLDER
 
 BPE_BYTES = 20_000_000
 _BATCH_BYTES = 4_000_000
@@ -40,6 +42,7 @@ def prepare_corpus(
     evaluation: Mapping[str, SourceConfig],
     path: str | Path,
     *,
+    tasks: TasksConfig | None = None,
     fingerprint: str,
     seed: int = 0,
     min_tokens: int = 1,
@@ -54,6 +57,7 @@ def prepare_corpus(
         config: Domains, tokenizer, what is held out.
         evaluation: Targets, which are not trained on.
         path: The folder of the corpus.
+        tasks: Tasks that trials are scored on, encoded by the same tokenizer.
         fingerprint: Of the configuration, kept in the index.
         seed: Which documents are held out.
         min_tokens: Least tokens of a split, the length of one sequence.
@@ -71,6 +75,7 @@ def prepare_corpus(
         tokenizer = _tokenizer(config, texts, progress)
         _write(config, texts, tokenizer, path, min_tokens, progress)
         _write_absent(config, evaluation, path)
+        names = write_tasks(tasks, tokenizer, path, progress)
         tokenizer.save(path)
     finally:
         shutil.rmtree(spools, ignore_errors=True)
@@ -83,8 +88,10 @@ def prepare_corpus(
         "targets": list(evaluation),
         "fingerprint": fingerprint,
         "provenance": _provenance(config, evaluation, environment, texts, seed),
-        "files": corpus_records(path, [*config.domains, *evaluation]),
+        "files": corpus_records(path, [*config.domains, *evaluation], names),
     }
+    if names:
+        index["tasks"] = names
     write_sealed(path / INDEX, index)
     return Corpus.open(path, verify=False)
 
@@ -98,7 +105,7 @@ def emptied(path: Path) -> Path:
     try:
         (path / INDEX).unlink(missing_ok=True)
         (path / FILE).unlink(missing_ok=True)
-        for left in (path / ".text", path / SLOW_FOLDER, *_left_behind(path)):
+        for left in (path / ".text", path / SLOW_FOLDER, path / TASK_FOLDER, *_left_behind(path)):
             if left.is_dir() and not left.is_symlink():
                 shutil.rmtree(left, ignore_errors=True)
             else:

@@ -14,10 +14,12 @@ from typing import TYPE_CHECKING, Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from mixopt.corpus.byte_spans import byte_ends
 from mixopt.corpus.hub_tokenizer import end_of_document_token, find_tokenizer_file
 from mixopt.corpus.index_files import INDEX, absent, check_tokenizer
 from mixopt.errors import CorpusError, PluginError
 from mixopt.system import replacing
+from mixopt.tasks import Spans
 
 if TYPE_CHECKING:
     import tokenizers
@@ -45,6 +47,10 @@ class Tokenizer(Protocol):
 
     def encode(self, documents: Sequence[str]) -> NDArray[Any]:
         """Return the tokens of all documents, each followed by `end_of_document`."""
+        ...
+
+    def spans(self, texts: Sequence[str]) -> list[Spans]:
+        """Return the tokens of each text, nothing added, and the bytes up to each one's end."""
         ...
 
     def decode(self, tokens: NDArray[Any]) -> str:
@@ -76,6 +82,11 @@ class ByteTokenizer:
             tokens[start : start + len(text)] = text
             start += len(text) + 1
         return tokens
+
+    def spans(self, texts: Sequence[str]) -> list[Spans]:
+        """Return the bytes of each text, nothing added, and the bytes up to each one's end."""
+        found = [np.frombuffer(text.encode(), np.uint8).astype(np.uint16) for text in texts]
+        return [Spans(tokens, np.arange(1, len(tokens) + 1)) for tokens in found]
 
     def decode(self, tokens: NDArray[Any]) -> str:
         """Return the text; an incomplete character at either end becomes U+FFFD."""
@@ -149,6 +160,15 @@ class FastTokenizer:
         batch = self.inner.encode_batch_fast(list(documents), add_special_tokens=False)
         return _joined((encoding.ids for encoding in batch), self)
 
+    def spans(self, texts: Sequence[str]) -> list[Spans]:
+        """Return the tokens of each text, nothing added, and the bytes up to each one's end."""
+        batch = self.inner.encode_batch(list(texts), add_special_tokens=False)
+        pairs = zip(texts, batch, strict=True)
+        return [
+            Spans(np.array(one.ids), byte_ends(text, one.tokens, one.offsets))
+            for text, one in pairs
+        ]
+
     def decode(self, tokens: NDArray[Any]) -> str:
         """Return the text of tokens, without end-of-document tokens."""
         kept = tokens[tokens != self.end_of_document].tolist()
@@ -191,6 +211,21 @@ class TransformersTokenizer:
         options = {"add_special_tokens": False, "split_special_tokens": True, "verbose": False}
         batch = self.inner(list(documents), truncation=False, **options)["input_ids"]
         return _joined(batch, self)
+
+    def spans(self, texts: Sequence[str]) -> list[Spans]:
+        """Return the tokens of each text, nothing added, and the bytes up to each one's end.
+
+        A tokenizer in Python does not say where its tokens are: the text of all up to each one is
+        decoded, which takes the square of the length.
+        """
+        options = {"add_special_tokens": False, "split_special_tokens": True, "verbose": False}
+        found = []
+        for text in texts:
+            ids = self.inner([text], truncation=False, **options)["input_ids"][0]
+            parts = (self.inner.decode(ids[:stop]) for stop in range(1, len(ids) + 1))
+            ends = np.array([len(part.encode()) for part in parts], dtype=np.int64)
+            found.append(Spans(np.array(ids), np.minimum(ends, len(text.encode()))))
+        return found
 
     def decode(self, tokens: NDArray[Any]) -> str:
         """Return the text of tokens, without end-of-document tokens."""

@@ -155,18 +155,16 @@ def _sources(config: Config) -> Iterator[MixoptError]:
 def _objective(config: Config) -> Iterator[MixoptError]:
     from mixopt.objective import Objective
 
-    names = (*config.corpus.domains, *config.evaluation)
-    yield from _tried(lambda: Objective.from_config(config.objective, names))
+    yield from _tried(lambda: Objective.from_config(config.aim, config.losses))
 
 
 def _guardrails(config: Config) -> Iterator[MixoptError]:
     from mixopt.constraints import Constraints
 
-    names = (*config.corpus.domains, *config.evaluation)
     only = type(config.constraints)(guardrails=config.constraints.guardrails)
     guardrails = Constraints.from_config(only, dict.fromkeys(config.corpus.domains, 1)).guardrails
     if guardrails is not None:
-        yield from _tried(lambda: guardrails.margins(names))
+        yield from _tried(lambda: guardrails.margins(config.losses))
 
 
 def _pilots(config: Config) -> Iterator[MixoptError]:

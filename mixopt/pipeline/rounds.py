@@ -231,7 +231,7 @@ def _named(run: Run, trials: Sequence[Trial], batch: Batch, number: int) -> list
 def _table(run: Run, trials: Sequence[Trial], results: Sequence[TrialResult]) -> Trials:
     from mixopt.trials import Trials
 
-    name, targets = run.config.proxy.name, run.evaluation_names
+    name, targets = run.config.proxy.name, run.losses
     return Trials.from_results(trials, results, proxy=name, targets=targets)
 
 
@@ -259,7 +259,7 @@ def _objective(run: Run, table: Trials) -> Objective:
     from mixopt.objective import Objective
     from mixopt.trials import settled
 
-    return settled(Objective.from_config(run.config.objective, run.evaluation_names), table)
+    return settled(Objective.from_config(run.config.aim, run.losses), table)
 
 
 def _chosen_by(config: Config) -> dict[str, Any]:

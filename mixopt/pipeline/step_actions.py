@@ -43,6 +43,7 @@ def _prepare(run: Run, say: Say) -> None:
         run.config.corpus,
         run.config.evaluation,
         run.path / "corpus",
+        tasks=run.config.tasks,
         fingerprint=run.fingerprint(PREPARE.name),
         seed=run.config.seed,
         min_tokens=2,
@@ -229,9 +230,7 @@ def _keep_results(
     """Write the table of a step's trials and that of their experts; say what did not finish."""
     from mixopt.trials import Trials
 
-    table = Trials.from_results(
-        trials, results, proxy=run.config.proxy.name, targets=run.evaluation_names
-    )
+    table = Trials.from_results(trials, results, proxy=run.config.proxy.name, targets=run.losses)
     table.write(run.path / f"{step.trials}.parquet")
     _keep_experts(run, step, results, say)
     _say_unfinished(results, say, step)

@@ -63,7 +63,7 @@ class Validated:
     def table(self, run: Run) -> Trials:
         """Return a row for each mixture and seed, under each of its names."""
         named_results = self.plan.named_results(self.results)
-        name, targets = run.config.proxy.name, run.evaluation_names
+        name, targets = run.config.proxy.name, run.losses
         return Trials.from_results(
             self.plan.named_trials, named_results, proxy=name, targets=targets
         )

@@ -28,7 +28,7 @@ from mixopt.proposals.best_mixture import propose_mixture
 from mixopt.proposals.problem import needed_columns
 from mixopt.proposals.proposal import Interval, Proposal
 from mixopt.system import Array, Update, no_progress, write_text
-from mixopt.trials import LOSS, WEIGHT, settled
+from mixopt.trials import WEIGHT, loss_column, settled
 
 if TYPE_CHECKING:
     from mixopt.config import ProposeConfig
@@ -69,7 +69,10 @@ class Front:
         """Return a row a point: its number, its targets' predicted losses, its weights."""
         rows = []
         for number, point in enumerate(self.points, start=1):
-            losses = {LOSS + name: point.losses[name].value for name in self.targets}
+            losses = {
+                loss_column(name, "nats_per_token"): point.losses[name].value
+                for name in self.targets
+            }
             weights = {WEIGHT + name: w for name, w in point.proposal.mixture.items()}
             rows.append({"point": number, **losses, **weights})
         return pl.DataFrame(rows)

@@ -17,7 +17,7 @@ import numpy as np
 import polars as pl
 
 from mixopt.proposals.mixture_names import is_proposal, mixture_of
-from mixopt.trials import PREFIX, Trials
+from mixopt.trials import PREFIX, Trials, loss_column
 
 if TYPE_CHECKING:
     from mixopt.fitting import Fit
@@ -38,8 +38,11 @@ def with_validated(trials: Trials, validation: Validation, fit: Fit) -> Trials:
         finished, since nothing says then how the lengths differ.
     """
     done, unit = trials.finished, validation.objective.unit
-    prefix, other = PREFIX[unit], next(p for u, p in PREFIX.items() if u != unit)
-    nothing = {f"{other}{name}": pl.lit(None, pl.Float64) for name in done.targets}
+    columns = [loss_column(name, unit) for name in done.targets]
+    others = [
+        loss_column(name, other) for other in PREFIX if other != unit for name in done.targets
+    ]
+    nothing = {name: pl.lit(None, pl.Float64) for name in others if name not in columns}
     table = done.table.with_columns(**nothing)
     shift_M = _shift(validation, fit)
     if shift_M is None:
@@ -47,8 +50,8 @@ def with_validated(trials: Trials, validation: Validation, fit: Fit) -> Trials:
     runs = validation.trials.finished.table
     kept = runs.filter(pl.col("trial").map_elements(_is_own, return_dtype=pl.Boolean))
     shifted = {
-        f"{prefix}{name}": pl.col(f"{prefix}{name}") - shift
-        for name, shift in zip(done.targets, shift_M.tolist(), strict=True)
+        column: pl.col(column) - shift
+        for column, shift in zip(columns, shift_M.tolist(), strict=True)
     }
     length = pl.lit(table["tokens"].max(), table["tokens"].dtype)
     kept = kept.with_columns(**nothing, **shifted, tokens=length).select(table.columns)

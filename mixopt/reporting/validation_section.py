@@ -155,7 +155,7 @@ def _curves(run: Run) -> dict[str, list[tuple[Array, Array]]]:
         curve = read_entry(file)[1].curve if file.exists() else ()
         if len(curve) > 1:
             kept = [getattr(losses, run.objective.unit) for losses in curve]
-            losses_NM = np.array([[one[n] for n in run.evaluation_names] for one in kept])
+            losses_NM = np.array([[one[n] for n in run.losses] for one in kept])
             tokens = np.array([losses.tokens for losses in curve], dtype=np.float64)
             found.setdefault(mixture_of(trial), []).append((tokens, run.objective.value(losses_NM)))
     return found

@@ -161,7 +161,7 @@ class Run:
         from mixopt.objective import Objective
         from mixopt.trials import settled
 
-        objective = Objective.from_config(self.config.objective, self.evaluation_names)
+        objective = Objective.from_config(self.config.aim, self.losses)
         return settled(objective, self.trials) if objective.needs_trials else objective
 
     @property
@@ -197,9 +197,9 @@ class Run:
         return collapsed_trials(self.path)
 
     @property
-    def evaluation_names(self) -> tuple[str, ...]:
-        """Evaluation domains: training domains, then targets."""
-        return (*self.config.corpus.domains, *self.config.evaluation)
+    def losses(self) -> tuple[str, ...]:
+        """Names of all that a trial is measured by: evaluation domains, then tasks' metrics."""
+        return self.config.losses
 
     @property
     def is_foreign(self) -> bool:

@@ -87,7 +87,7 @@ class Step:
 RECOMMENDATION = "recommendation.yaml"
 LATER_PROPOSALS = "later_proposals"
 
-PREPARE = Step("prepare", ("seed", "corpus", "evaluation"), ("corpus",))
+PREPARE = Step("prepare", ("seed", "corpus", "evaluation", "tasks"), ("corpus",))
 DESIGN = Step(
     "design", ("sizes", "design", "constraints", "propose.target_tokens"), ("design.parquet",)
 )

@@ -17,7 +17,7 @@ from typing import Any
 from mixopt.run_directory.step import STEPS, Step, steps_before
 
 FORMAT = "mixopt/1"
-SIZES = "sizes"
+SIZES, TASKS = "sizes", "tasks"
 PATIENCE = ("timeout", "retries")  # of a command that trains the trials
 READING = ("result", "losses", "unit")  # how its results are read
 
@@ -30,6 +30,8 @@ def step_fingerprints(content: Mapping[str, Any]) -> dict[str, str]:
         values = {section: _section(parted, section.split(".")) for section in step.sections}
         if SIZES in values and not any((values[SIZES] or {}).values()):  # none are stated
             del values[SIZES]
+        if values.get(TASKS, TASKS) is None:  # there are none
+            del values[TASKS]
         text = before + json.dumps(values, sort_keys=True)
         before = found[step.name] = hashlib.sha256(text.encode()).hexdigest()[:16]
     return found

@@ -24,18 +24,24 @@ def finite(result: TrialResult) -> TrialResult:
     return replace(result, losses=losses, curve=curve)
 
 
-def on_domains(result: TrialResult, evaluation: Sequence[str]) -> TrialResult:
-    """Return a result; one that is called finished with losses on other domains failed."""
+def on_domains(
+    result: TrialResult, evaluation: Sequence[str], tasks: Sequence[str] = ()
+) -> TrialResult:
+    """Return a result; one that is called finished with losses on other domains or tasks failed."""
     if result.status != "finished" or result.losses is None:
         return result
     found = result.losses.nats_per_token or result.losses.bits_per_byte
     odd = sorted(set(found) ^ set(evaluation), key=str)
-    if not odd:
+    of_tasks = sorted(set(result.losses.tasks) ^ set(tasks)) if result.losses.tasks else []
+    if not odd and not of_tasks:
         return result
     reason = f"the proxy's losses are not those of the corpus's evaluation domains: {listed(odd)}"
+    if not odd:
+        reason = f"the proxy's metrics are not those of the corpus's tasks: {listed(of_tasks)}"
     return replace(result, status="failed", losses=None, curve=(), reason=reason)
 
 
 def _is_finite(losses: Losses) -> bool:
-    values = (*losses.nats_per_token.values(), *losses.bits_per_byte.values())
+    by_domain = (*losses.nats_per_token.values(), *losses.bits_per_byte.values())
+    values = (*by_domain, *losses.tasks.values())
     return all(abs(value) <= LARGEST_LOSS for value in values)

@@ -161,8 +161,8 @@ class Work:
         self._heart.begin("training")
         with marked([trial.name for trial in trials], sys.stderr):
             results = proxy.train(trials, corpus, training, self._heart.report)
-        names = corpus.evaluation_names
-        believed = [on_domains(finite(result), names) for result in results]
+        names, tasks = corpus.evaluation_names, corpus.task_columns
+        believed = [on_domains(finite(result), names, tasks) for result in results]
         return {"results": [result_to_json(result) for result in believed]}
 
     def _load(self) -> tuple[Proxy, Corpus, Training]:

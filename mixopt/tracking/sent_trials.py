@@ -51,7 +51,7 @@ class SentTrial:
             parent: MLflow's id of the parent run.
         """
         losses = self.result.losses
-        named = (losses.nats_per_token or losses.bits_per_byte) if losses else ()
+        named = (losses.nats_per_token or losses.bits_per_byte) | losses.tasks if losses else ()
         tags = {
             "mixopt.key": key,
             "mixopt.trial": self.trial.name,
@@ -87,6 +87,9 @@ class SentTrial:
                 for name, value in values.items():
                     if math.isfinite(value):
                         yield key_of(f"{kind}/{name}"), value, step
+            for name, value in losses.tasks.items():
+                if math.isfinite(value):
+                    yield key_of(name), value, step
         for name, value in self._totals().items():
             yield key_of(name), float(value), result.tokens
 

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
         WEIGHT as WEIGHT,
         Unit as Unit,
         listed as listed,
+        loss_column as loss_column,
         schema as schema,
     )
     from mixopt.trials.design_table import read_design as read_design, write_design as write_design
@@ -80,6 +81,7 @@ else:
                 "Unit",
                 "WEIGHT",
                 "listed",
+                "loss_column",
                 "schema",
             ],
             "design_table": ["read_design", "write_design"],

@@ -6,7 +6,8 @@ import hashlib
 
 import numpy as np
 
-from mixopt.errors import TrialsError, did_you_mean
+from mixopt.config import TASK
+from mixopt.errors import ConfigError, TrialsError, did_you_mean
 from mixopt.objective import Objective
 from mixopt.trials.readiness import without_noise
 from mixopt.trials.table import Trials
@@ -29,15 +30,33 @@ def check_trials(trials: Trials, objective: Objective, folds: int) -> None:
 def settled(objective: Objective, trials: Trials) -> Objective:
     """Return the objective with what it takes from trials: spreads, and losses that are noise.
 
+    Tasks that no trial was scored on are no losses of it.
+
     Raises:
-        ConfigError: The trials cannot tell what is noise, or nothing is left.
+        ConfigError: It measures a task that no trial was scored on, the trials cannot tell what is
+            noise, or nothing is left.
     """
+    objective = _of_scored(objective, trials)
     if objective.leave_out == "noise":
         objective = without_noise(objective, trials)
     if objective.scale == "none":
         return objective
     spreads_M = trials.finished.losses(objective.unit).std(axis=0)
     return objective.scaled(dict(zip(trials.targets, spreads_M.tolist(), strict=True)))
+
+
+def _of_scored(objective: Objective, trials: Trials) -> Objective:
+    absent = [n for n in objective.evaluation if n.startswith(TASK) and n not in trials.targets]
+    for name in objective.measured:
+        if name in absent:
+            proxy = trials.table["proxy"][0]
+            raise ConfigError(
+                f"objective: no trial was scored on {name!r}: proxy {proxy!r} scores no tasks; use"
+                " another proxy, or another objective"
+            )
+    if not absent:
+        return objective
+    return objective.over([name for name in objective.evaluation if name not in absent])
 
 
 def trials_fingerprint(trials: Trials) -> str:

@@ -10,8 +10,9 @@ from typing import Any, Literal
 import numpy as np
 import polars as pl
 
+from mixopt.config import TASK, task_metric
 from mixopt.errors import TrialsError
-from mixopt.system import Array
+from mixopt.system import Array, check_name
 from mixopt.trials.proxy import Losses, Trial, TrialResult
 
 Unit = Literal["nats_per_token", "bits_per_byte"]
@@ -43,7 +44,7 @@ class TrialRows:
     Attributes:
         table: The rows, in the columns of mixopt.trials.table.
         domains: Names of the domains, in order.
-        targets: Names of the evaluation domains, in order.
+        targets: Names of the losses, in order: evaluation domains, and metrics of tasks.
         notes: What a reader should know of how the table came to be, a line each.
     """
 
@@ -65,8 +66,18 @@ class TrialRows:
 def schema(domains: Sequence[str], targets: Sequence[str]) -> dict[str, Any]:
     """Return the columns of a table of trials and their types, in order."""
     weights = [WEIGHT + name for name in domains]
-    losses = [prefix + name for prefix in (LOSS, BPB) for name in targets]
+    losses = [loss_column(name, unit) for unit in PREFIX for name in targets]
     return {**HEAD, **dict.fromkeys(weights + losses, pl.Float64), **TAIL}
+
+
+def loss_column(name: str, unit: Unit) -> str:
+    """Return the column of a loss: a metric of a task has one, which is called as it is."""
+    return name if name.startswith(TASK) else PREFIX[unit] + name
+
+
+def loss_names(table: pl.DataFrame) -> tuple[str, ...]:
+    """Return the names of the losses among the columns: evaluation domains, then tasks."""
+    return (*named(table, LOSS), *(column for column in table.columns if column.startswith(TASK)))
 
 
 def named(table: pl.DataFrame, prefix: str) -> tuple[str, ...]:
@@ -93,8 +104,10 @@ def table_of(
     by_name = {result.trial: result for result in results}
     check_same([trial.name for trial in trials], by_name, "the design", "the results")
     domains = trials[0].mixture.domains
+    scored = _scored(by_name.values())
     if targets is None:
-        targets = _common_targets(by_name[trial.name] for trial in trials)
+        targets = (*_common_targets(by_name[trial.name] for trial in trials), *scored)
+    targets = [name for name in targets if name in scored or not name.startswith(TASK)]
     rows = [_row(trial, by_name[trial.name], domains, targets, proxy) for trial in trials]
     return pl.DataFrame(rows, schema=schema(domains, targets))
 
@@ -108,6 +121,17 @@ def check_once(names: Iterable[str], where: str) -> None:
     doubled = [name for name, count in Counter(names).items() if count > 1]
     if doubled:
         raise TrialsError(f"{where}: more than one row for {listed(doubled)}")
+
+
+def check_losses(names: Iterable[str]) -> None:
+    """Check the names of losses; of a metric of a task, those of the task and the metric.
+
+    Raises:
+        TrialsError: One cannot be a name.
+    """
+    for name in names:
+        for part in task_metric(name) or (name,):
+            check_name(part, "evaluation domain", TrialsError)
 
 
 def check_same(left: Iterable[str], right: Iterable[str], one: str, other: str) -> None:
@@ -157,6 +181,12 @@ def _common_targets(results: Iterable[TrialResult]) -> tuple[str, ...]:
     return targets or ()
 
 
+def _scored(results: Iterable[TrialResult]) -> tuple[str, ...]:
+    """Return what tasks measure of any finished trial; of some proxies nothing."""
+    found = (losses for result in results if (losses := _losses(result)) is not None)
+    return tuple(dict.fromkeys(name for losses in found for name in losses.tasks))
+
+
 def _losses(result: TrialResult) -> Losses | None:
     return result.losses if result.status == "finished" else None
 
@@ -172,8 +202,10 @@ def _row(
         odd = sorted(set(trial.mixture) ^ set(domains))
         raise TrialsError(f"trial {trial.name!r}: other domains than the rest: {listed(odd)}")
     losses = _losses(result)
-    nats = losses.nats_per_token if losses else {}
-    bpb = losses.bits_per_byte if losses else {}
+    values: dict[Unit, dict[str, float]] = {}
+    if losses is not None:
+        values["nats_per_token"] = losses.nats_per_token | losses.tasks
+        values["bits_per_byte"] = losses.bits_per_byte | losses.tasks
     return {
         "trial": trial.name,
         "role": trial.role,
@@ -182,8 +214,11 @@ def _row(
         "reason": result.reason,
         "mixture": trial.mixture.fingerprint,
         **{WEIGHT + name: trial.mixture[name] for name in domains},
-        **{LOSS + name: nats.get(name) for name in targets},
-        **{BPB + name: bpb.get(name) for name in targets},
+        **{
+            loss_column(name, unit): values.get(unit, {}).get(name)
+            for unit in PREFIX
+            for name in targets
+        },
         "tokens": result.tokens,
         "parameters": result.parameters,
         "proxy": proxy,

@@ -16,7 +16,7 @@ Pools are shares of
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 from mixopt.corpus import Corpus
@@ -43,11 +43,20 @@ class Trial:
 
 @dataclass(frozen=True)
 class Losses:
-    """Held-out losses at one moment of training, by evaluation domain."""
+    """Held-out losses at one moment of training, by evaluation domain, and metrics of tasks.
+
+    Attributes:
+        tokens: Training tokens so far.
+        nats_per_token: By evaluation domain.
+        bits_per_byte: By evaluation domain.
+        tasks: What the corpus's tasks (`Corpus.tasks`) measure, by `task/<name>/<metric>`; empty of
+            a proxy that scores none.
+    """
 
     tokens: int
     nats_per_token: dict[str, float]
     bits_per_byte: dict[str, float]
+    tasks: dict[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

@@ -52,9 +52,12 @@ def trial_from_json(content: object, where: str = "a trial") -> Trial:
 
 
 def result_to_json(result: TrialResult) -> dict[str, Any]:
-    """Return a result as plain values; one without experts does not name them."""
+    """Return a result as plain values; what it has no experts or tasks of is not named."""
     content = asdict(replace(result, experts=None))
     del content["experts"]
+    for losses in (content["losses"], *content["curve"]):
+        if losses is not None and not losses["tasks"]:
+            del losses["tasks"]
     if result.experts is not None:
         content["experts"] = counts_to_json(result.experts)
     return content
@@ -174,7 +177,7 @@ def _result(found: ResultShape, where: str) -> TrialResult:
 
 
 def _losses(found: LossesShape) -> Losses:
-    return Losses(found.tokens, found.nats_per_token, found.bits_per_byte)
+    return Losses(found.tokens, found.nats_per_token, found.bits_per_byte, found.tasks)
 
 
 def _experts(content: dict[str, Any], where: str) -> ExpertCounts:

@@ -26,6 +26,7 @@ class LossesShape(FileShape):
     tokens: Count
     nats_per_token: dict[str, float]
     bits_per_byte: dict[str, float]
+    tasks: dict[str, float] = Field(default_factory=dict)
 
 
 class ResultShape(FileShape):

@@ -2,9 +2,9 @@
 
 One row a trial. Columns: trial, role, seed, status, reason, mixture (fingerprint),
 weight/<domain> ..., loss/<evaluation domain> ... (nats per token), bpb/<evaluation domain> ...
-(bits per byte), tokens, parameters, proxy, seconds, round. A finished trial has losses in one unit
-at least. A trial that failed or diverged keeps its row with the reason, and has null losses, never
-0.
+(bits per byte), task/<task>/<metric> ..., tokens, parameters, proxy, seconds, round. A finished
+trial has losses in one unit at least, and what tasks measure in a unit of its own. A trial that
+failed or diverged keeps its row with the reason, and has null losses, never 0.
 
 Mixtures and losses are joined by the trial's name, never by row order: a missing, doubled or
 extra name is an error that says which. The rows are in the order of the mixtures, whatever order
@@ -29,15 +29,16 @@ from mixopt.mixture import Mixture
 from mixopt.objective import Objective
 from mixopt.system import Array, check_names, read_table, write_table
 from mixopt.trials.columns import (
-    BPB,
     LARGEST_LOSS,
     LARGEST_SIZE,
-    LOSS,
     PREFIX,
     WEIGHT,
     TrialRows,
     Unit,
+    check_losses,
     check_once,
+    loss_column,
+    loss_names,
     named,
     schema,
     table_of,
@@ -82,7 +83,7 @@ class Trials(TrialRows):
             raise TrialsError(" ".join(str(error).split())[:300]) from error
         object.__setattr__(self, "table", table)
         check_names(self.domains, "domain", TrialsError)
-        check_names(self.targets, "evaluation domain", TrialsError)
+        check_losses(self.targets)
         check_names(self.table["trial"], "trial", TrialsError)
         check_once(self.table["trial"].to_list(), "the table of trials")
         self._check_mixtures()
@@ -112,7 +113,7 @@ class Trials(TrialRows):
                 different evaluation domains.
         """
         table = table_of(trials, list(results), proxy, targets)
-        return cls(table, named(table, WEIGHT), named(table, LOSS))
+        return cls(table, named(table, WEIGHT), loss_names(table))
 
     @classmethod
     def from_csv(
@@ -147,7 +148,7 @@ class Trials(TrialRows):
         """
         table = read_table(Path(path), error=TrialsError)
         try:
-            return cls(table, named(table, WEIGHT), named(table, LOSS))
+            return cls(table, named(table, WEIGHT), loss_names(table))
         except TrialsError as error:
             raise TrialsError(f"{path}: {error}") from error
 
@@ -226,7 +227,7 @@ class Trials(TrialRows):
     def has(self, unit: Unit) -> bool:
         """Tell whether every finished trial has its losses in this unit."""
         done = self.table.filter(pl.col("status") == "finished")
-        return not any(done[PREFIX[unit] + name].null_count() for name in self.targets)
+        return not any(done[loss_column(name, unit)].null_count() for name in self.targets)
 
     def with_targets(self, targets: Sequence[str]) -> Trials:
         """Return the trials with some of their evaluation domains.
@@ -287,7 +288,7 @@ class Trials(TrialRows):
         Raises:
             TrialsError: A trial has no losses (see `finished`), or none in this unit.
         """
-        columns = self.table.select([PREFIX[unit] + name for name in self.targets])
+        columns = self.table.select([loss_column(name, unit) for name in self.targets])
         empty = columns.null_count().row(0) if columns.width else ()
         if any(empty):
             raise TrialsError(self._why_empty(columns, unit))
@@ -346,10 +347,14 @@ class Trials(TrialRows):
         done = self.table.filter(pl.col("status") == "finished")
         if done.is_empty() or not self.targets:
             return
-        for prefix, other in ((LOSS, BPB), (BPB, LOSS)):
-            columns = done.select([prefix + name for name in self.targets])
+        units: tuple[tuple[Unit, Unit], ...] = (
+            ("nats_per_token", "bits_per_byte"),
+            ("bits_per_byte", "nats_per_token"),
+        )
+        for unit, other in units:
+            columns = done.select([loss_column(name, unit) for name in self.targets])
             none_NM = columns.select(pl.all().is_null()).to_numpy()
-            others = done.select([other + name for name in self.targets])
+            others = done.select([loss_column(name, other) for name in self.targets])
             some_NM = others.select(pl.all().is_not_null()).to_numpy()
             values_NM = np.abs(columns.to_numpy().astype(np.float64))
             bad_NM = ~np.where(none_NM, some_NM, values_NM <= LARGEST_LOSS)

@@ -63,9 +63,10 @@ class RaySweep:
         groups = [line.split()[2] for line in lines if line.startswith("ended")]
         return sorted(name for group in groups for name in group.split(","))
 
-    def wait_for(self, what: str) -> None:
-        """Wait until something was noted."""
+    def wait_for(self, what: str, owner: subprocess.Popen | None = None) -> None:
+        """Wait until something was noted, as long as its owner lives."""
         while not (self.log.exists() and what in self.log.read_text()):
+            assert owner is None or owner.poll() is None, "the owner ended before it began"
             time.sleep(0.05)
 
 
@@ -168,7 +169,7 @@ def test_an_owner_that_is_killed_is_followed_by_one_that_trains_nothing_twice(
         import sys
         sys.path.insert(0, {str(Path(__file__).parent)!r})
         from pathlib import Path
-        from test_ray_sweeps import RaySweep
+        from test_killed_ray_sweeps import RaySweep
         from mixopt.sweeps import Means
         sweep = RaySweep(Path({str(sweep.folder.parent)!r}), Path({str(faults_corpus)!r}))
         sweep(Means("ray", {{"address": {nodes.address!r}}}))
@@ -176,7 +177,7 @@ def test_an_owner_that_is_killed_is_followed_by_one_that_trains_nothing_twice(
     owner = subprocess.Popen(
         [sys.executable, "-c", script], stderr=subprocess.DEVNULL, env=variables({})
     )
-    sweep.wait_for("began")
+    sweep.wait_for("began", owner)
     time.sleep(moment(TRIALS / 4 * SECONDS, "owner", count))
     os.kill(owner.pid, signal.SIGKILL)
     owner.wait()

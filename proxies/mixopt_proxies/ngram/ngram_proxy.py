@@ -13,6 +13,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from functools import partial
 
 import numpy as np
@@ -21,6 +22,7 @@ from mixopt.corpus import Corpus
 from mixopt.errors import ConfigError
 from mixopt.trials import Doing, Losses, Progress, Training, Trial, TrialResult
 from mixopt_proxies.ngram.model import NgramModel
+from mixopt_proxies.ngram.task_rows import TaskRows
 from mixopt_proxies.ngram.token_counts import HeldOutCounts, draw_tokens, make_pools
 
 
@@ -66,11 +68,12 @@ class NgramProxy:
     ) -> list[TrialResult]:
         """Count the n-grams of each trial's tokens and return its held-out losses."""
         held_out = {d.name: HeldOutCounts.of(d, training.eval_tokens) for d in corpus.evaluation}
+        asked = _HeldOutAndTasks(held_out, [TaskRows(task) for task in corpus.tasks])
         total = len(trials) * training.tokens
         results = []
         for done, trial in enumerate(trials):
             begin = partial(_report, report, done * training.tokens, total)
-            results.append(self._train(trial, corpus, training, held_out, begin))
+            results.append(self._train(trial, corpus, training, asked, begin))
         report(Progress(total, total))
         return results
 
@@ -79,7 +82,7 @@ class NgramProxy:
         trial: Trial,
         corpus: Corpus,
         training: Training,
-        held_out: dict[str, HeldOutCounts],
+        asked: _HeldOutAndTasks,
         begin: Callable[[Doing], None],
     ) -> TrialResult:
         started = time.perf_counter()
@@ -100,7 +103,7 @@ class NgramProxy:
                 tokens_T[:end], starts_T[:end], order=self.order, vocab_size=corpus.vocab_size
             )
             begin("evaluating")
-            curve.append(_evaluate(model, end, held_out))
+            curve.append(asked.of(model, end))
         return TrialResult(
             trial=trial.name,
             status="finished",
@@ -122,12 +125,22 @@ def _ends(training: Training) -> list[int]:
     return [*range(every, training.tokens, every), training.tokens]
 
 
-def _evaluate(model: NgramModel, tokens: int, held_out: dict[str, HeldOutCounts]) -> Losses:
-    nats = {
-        name: -float(model.log_probabilities(held.tokens_T, held.starts_T).mean())
-        for name, held in held_out.items()
-    }
-    bits = {
-        name: loss * held_out[name].tokens_per_byte / math.log(2) for name, loss in nats.items()
-    }
-    return Losses(tokens, nats, bits)
+@dataclass(frozen=True)
+class _HeldOutAndTasks:
+    """What a trained model is scored on."""
+
+    held_out: dict[str, HeldOutCounts]
+    tasks: list[TaskRows]
+
+    def of(self, model: NgramModel, tokens: int) -> Losses:
+        """Return the losses of a model after so many training tokens."""
+        nats = {
+            name: -float(model.log_probabilities(held.tokens_T, held.starts_T).mean())
+            for name, held in self.held_out.items()
+        }
+        bits = {
+            name: loss * self.held_out[name].tokens_per_byte / math.log(2)
+            for name, loss in nats.items()
+        }
+        tasks = {name: value for rows in self.tasks for name, value in rows.scores(model).items()}
+        return Losses(tokens, nats, bits, tasks)

@@ -1,0 +1,25 @@
+"""What tasks are called: in an objective, among losses, and in the table of trials."""
+
+from __future__ import annotations
+
+TASK = "task/"  # begins the name of what a task measures, task/<name>/<metric>
+FAMILY = "family/"  # begins the name of a family of tasks, in an objective
+# Metrics that compare choices; of all of them higher is better.
+OF_CHOICES = frozenset({"choice_log_probability", "choice_probability", "accuracy"})
+
+
+def task_column(name: str, metric: str) -> str:
+    """Return what a task's metric is called among losses, and in the table of trials."""
+    return f"{TASK}{name}/{metric}"
+
+
+def task_metric(loss: str) -> tuple[str, str] | None:
+    """Return the task and the metric that a loss is of; None where it is of an evaluation domain.
+
+    Args:
+        loss: Name of a loss.
+    """
+    if not loss.startswith(TASK):
+        return None
+    name, _, metric = loss.removeprefix(TASK).rpartition("/")
+    return name, metric

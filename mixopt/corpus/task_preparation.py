@@ -1,0 +1,36 @@
+"""Encode the tasks of an experiment into its corpus, by the corpus's own tokenizer."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from mixopt.config import TasksConfig
+from mixopt.corpus.tokenizer import Tokenizer
+from mixopt.system import Say
+from mixopt.tasks import chosen_items, encode_task, read_items, write_task
+
+
+def write_tasks(
+    tasks: TasksConfig | None, tokenizer: Tokenizer, path: Path, progress: Say
+) -> list[str]:
+    """Read, choose and encode the items of all tasks; return the tasks' names.
+
+    Args:
+        tasks: The section of the configuration; None where there are no tasks.
+        tokenizer: The corpus's.
+        path: The folder of the corpus.
+        progress: Receives a line for each task.
+
+    Raises:
+        ConfigError: A file of items cannot be read, or is wrong.
+    """
+    if tasks is None:
+        return []
+    for name, one in tasks.sets.items():
+        items = chosen_items(read_items(one.path), one.items or tasks.items)
+        normalisation = one.normalisation or tasks.normalisation
+        encoded = encode_task(name, items, tasks.metrics(name), normalisation, tokenizer)
+        write_task(encoded, path)
+        counts = f"{encoded.items:,} items, {encoded.scored_tokens:,} tokens to score"
+        progress(f"task {name}: {counts} of {len(encoded.tokens_T):,}")
+    return list(tasks.sets)

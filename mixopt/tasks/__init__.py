@@ -1,0 +1,43 @@
+"""Downstream tasks: items of text, their tokens, and from log-probabilities to metrics.
+
+A task is a file of items, each a context with choices of which one is the gold answer, or the gold
+answer alone. `mixopt.corpus` encodes the items once; whoever has a model scores them.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from mixopt.system.lazy_names import lazy_names
+
+if TYPE_CHECKING:
+    from mixopt.tasks.encoded_task import TASK_FOLDER as TASK_FOLDER, EncodedTask as EncodedTask
+    from mixopt.tasks.encoding import (
+        Spans as Spans,
+        TextTokens as TextTokens,
+        encode_task as encode_task,
+    )
+    from mixopt.tasks.items import (
+        Item as Item,
+        chosen_items as chosen_items,
+        read_items as read_items,
+    )
+    from mixopt.tasks.scores import item_scores as item_scores, task_metrics as task_metrics
+    from mixopt.tasks.task_files import open_tasks as open_tasks, write_task as write_task
+    from mixopt.tasks.task_windows import (
+        TaskWindow as TaskWindow,
+        cut_counts as cut_counts,
+        windows_of as windows_of,
+    )
+else:
+    __getattr__, __dir__ = lazy_names(
+        __name__,
+        {
+            "encoded_task": ["EncodedTask", "TASK_FOLDER"],
+            "encoding": ["Spans", "TextTokens", "encode_task"],
+            "items": ["Item", "chosen_items", "read_items"],
+            "scores": ["item_scores", "task_metrics"],
+            "task_files": ["open_tasks", "write_task"],
+            "task_windows": ["TaskWindow", "cut_counts", "windows_of"],
+        },
+    )
