@@ -38,8 +38,8 @@ if TYPE_CHECKING:
     from mixopt.tasks.window_batches import (
         TaskBatches as TaskBatches,
         WindowBatch as WindowBatch,
+        batched_windows as batched_windows,
         sums_by_row as sums_by_row,
-        window_batches as window_batches,
     )
 else:
     __getattr__, __dir__ = lazy_names(
@@ -52,6 +52,6 @@ else:
             "task_files": ["open_tasks", "write_task"],
             "task_folder": ["FolderTask", "TaskNotes", "read_task_folder"],
             "task_windows": ["TaskWindow", "cut_counts", "row_windows", "windows_of"],
-            "window_batches": ["TaskBatches", "WindowBatch", "sums_by_row", "window_batches"],
+            "window_batches": ["TaskBatches", "WindowBatch", "batched_windows", "sums_by_row"],
         },
     )
