@@ -17,6 +17,7 @@ from mixopt.cli import (
     proposals,
     step_commands,
     sweep_commands,
+    tasks,
     tracking,
     training,
     verification,
@@ -41,6 +42,7 @@ COMMANDS = (
     exports,
     verification,
     work_tasks,
+    tasks,
 )
 
 INTERRUPTED = "mixopt: interrupted; the same command goes on from here"

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from mixopt.integrations.hf_online import OnlineTrainer as OnlineTrainer
     from mixopt.integrations.hf_trainer import MixtureTrainer as MixtureTrainer
     from mixopt.integrations.lightning import MixtureDataModule as MixtureDataModule
+    from mixopt.integrations.lm_eval_tasks import export_lm_eval_tasks as export_lm_eval_tasks
 else:
     __getattr__, __dir__ = lazy_names(
         __name__,
@@ -30,5 +31,6 @@ else:
             "hf_online": ["OnlineTrainer"],
             "hf_trainer": ["MixtureTrainer"],
             "lightning": ["MixtureDataModule"],
+            "lm_eval_tasks": ["export_lm_eval_tasks"],
         },
     )

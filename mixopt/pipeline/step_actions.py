@@ -91,9 +91,12 @@ def _fit(run: Run, say: Say) -> None:
     from mixopt.fitting import readiness
 
     chosen = fit_of(run, run.trials)
+    ready = readiness(chosen)
+    if not run.config.objective.allow_noise:
+        ready.refuse_noise()
     chosen.save(run.path / "fit")
     say(f"fit: {chosen.summary()}")
-    for line in readiness(chosen).lines(str(run.path)):
+    for line in ready.lines(str(run.path)):
         say(f"fit: {line}")
 
 

@@ -136,7 +136,7 @@ def _source(source: SourceConfig) -> str:
         return "the trainer's own"
     files = source.data_files or []
     names = [files] if isinstance(files, str) else files
-    parts = [source.path or "", source.name or "", *names]
+    parts = [*source.paths, source.name or "", *names]
     return without_folders(", ".join(part for part in parts if part))
 
 

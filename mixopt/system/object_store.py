@@ -194,15 +194,18 @@ def _opened(url: str, error: type[MixoptError]) -> tuple[Any, str]:
 def _infos(store: Any, path: str, url: str) -> list[Mapping[str, Any]]:
     if _is_glob(url):
         found = store.glob(path, detail=True)
+        bucket = path.split("/", maxsplit=1)[0]
         if not found:
-            store.info(path.split("/")[0])  # a bucket that is not there is an error of its own
-        return [info for info in found.values() if info["type"] == "file"]
-    info = store.info(path)
-    if info["type"] != "directory":
-        return [info]
-    start = len(str(info["name"]).rstrip("/"))
-    below = store.find(path, detail=True).items()
-    return [one for name, one in below if not _is_hidden(str(name)[start:])]
+            store.info(bucket)  # one that is not there is an error of its own
+        start = len(re.split(r"[*?\[]", path, maxsplit=1)[0].rpartition("/")[0])
+        found = {name: one for name, one in found.items() if one["type"] == "file"}
+    else:
+        info = store.info(path)
+        if info["type"] != "directory":
+            return [info]
+        start = len(str(info["name"]).rstrip("/"))
+        found = store.find(path, detail=True)
+    return [one for name, one in found.items() if not _is_hidden(str(name)[start:])]
 
 
 def _is_hidden(below: str) -> bool:

@@ -24,10 +24,22 @@ if TYPE_CHECKING:
     )
     from mixopt.tasks.scores import item_scores as item_scores, task_metrics as task_metrics
     from mixopt.tasks.task_files import open_tasks as open_tasks, write_task as write_task
+    from mixopt.tasks.task_folder import (
+        FolderTask as FolderTask,
+        TaskNotes as TaskNotes,
+        read_task_folder as read_task_folder,
+    )
     from mixopt.tasks.task_windows import (
         TaskWindow as TaskWindow,
         cut_counts as cut_counts,
+        row_windows as row_windows,
         windows_of as windows_of,
+    )
+    from mixopt.tasks.window_batches import (
+        TaskBatches as TaskBatches,
+        WindowBatch as WindowBatch,
+        batched_windows as batched_windows,
+        sums_by_row as sums_by_row,
     )
 else:
     __getattr__, __dir__ = lazy_names(
@@ -38,6 +50,8 @@ else:
             "items": ["Item", "chosen_items", "read_items"],
             "scores": ["item_scores", "task_metrics"],
             "task_files": ["open_tasks", "write_task"],
-            "task_windows": ["TaskWindow", "cut_counts", "windows_of"],
+            "task_folder": ["FolderTask", "TaskNotes", "read_task_folder"],
+            "task_windows": ["TaskWindow", "cut_counts", "row_windows", "windows_of"],
+            "window_batches": ["TaskBatches", "WindowBatch", "batched_windows", "sums_by_row"],
         },
     )

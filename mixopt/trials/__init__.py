@@ -46,6 +46,7 @@ if TYPE_CHECKING:
     from mixopt.trials.readiness import (
         Readiness as Readiness,
         Replicates as Replicates,
+        State as State,
         readiness_of as readiness_of,
     )
     from mixopt.trials.result_files import (
@@ -98,7 +99,7 @@ else:
                 "make_proxy",
             ],
             "published_tables": ["LOSS_SUFFIXES", "without_affixes"],
-            "readiness": ["Readiness", "Replicates", "readiness_of"],
+            "readiness": ["Readiness", "Replicates", "State", "readiness_of"],
             "result_files": [
                 "GROUPS",
                 "ROUNDS",

@@ -152,7 +152,7 @@ def _texts(domain: str, source: SourceConfig, reading: Reading) -> _FileTexts | 
     rows = load_rows(source, reading)
     if not hasattr(rows, "state_dict"):  # it has an index, as what was saved to disk does
         rows = rows.to_iterable_dataset()
-    return _DatasetTexts(source.path, rows, reading)
+    return _DatasetTexts(source.one_path, rows, reading)
 
 
 def _installed(name: str) -> Iterator[str]:

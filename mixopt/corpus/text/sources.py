@@ -58,7 +58,7 @@ def read_documents(domain: str, source: SourceConfig, bad: BadDocuments) -> Iter
 def read_validation(domain: str, source: SourceConfig, bad: BadDocuments) -> Iterator[str]:
     """Give the documents of the files that `validation` names, read as the source's."""
     remote = not is_local(source) and source.environment is None and not _exists(source.validation)
-    path = source.path if remote or source.path in _LOCAL_BUILDERS else None
+    path = source.path if remote or _builder_name(source) is not None else None
     held_out = source.model_copy(
         update={
             "environment": None, "path": path, "data_files": source.validation, "split": "train",
@@ -73,14 +73,14 @@ def local_files(domain: str, source: SourceConfig) -> list[tuple[Path, str]]:
     Raises:
         CorpusError: A path or glob matches nothing, or a suffix stands for no builder.
     """
-    builder = source.path if source.path in _LOCAL_BUILDERS else None
+    builder = _builder_name(source)
     patterns = _as_list(source.data_files)
-    root = Path(source.path).expanduser() if source.path and not builder else None
-    if root is not None and patterns:
-        patterns = [str(root / pattern) for pattern in patterns]
+    roots = [] if builder else [Path(path).expanduser() for path in source.paths]
+    if roots and patterns:  # a list of paths has no data_files
+        patterns = [str(roots[0] / pattern) for pattern in patterns]
     found = [path for pattern in patterns for path in _matching(domain, pattern)]
-    if root is not None and not patterns:
-        found = _below(domain, root, source.split)
+    if not patterns:
+        found = [path for root in roots for path in _below(domain, root, source.split)]
     if not found:
         raise CorpusError(f"domain {domain!r}: path: {builder} needs data_files: which files?")
     return [(path, _builder(domain, path, builder)) for path in dict.fromkeys(found)]
@@ -100,12 +100,17 @@ def is_local(source: SourceConfig) -> bool:
     """Tell local files, which are read here, from what goes through `datasets`."""
     if any("://" in pattern for pattern in _as_list(source.data_files)):
         return False
-    if source.path is None or source.path in _LOCAL_BUILDERS:
+    if source.one_path is None or _builder_name(source) is not None:
         return source.environment is None
-    path = Path(source.path).expanduser()
+    path = Path(source.one_path).expanduser()
     if path.is_dir():
         return not (path / "state.json").exists() and not (path / "dataset_dict.json").exists()
-    return path.exists() or _looks_like_path(source.path)
+    return path.exists() or _looks_like_path(source.one_path)
+
+
+def _builder_name(source: SourceConfig) -> str | None:
+    """Return the builder that `path` names in place of files, if it does."""
+    return source.one_path if source.one_path in _LOCAL_BUILDERS else None
 
 
 def _looks_like_path(name: str) -> bool:
@@ -184,9 +189,9 @@ def _builder(domain: str, path: Path, builder: str | None) -> str:
 
 def _from_datasets(source: SourceConfig, reading: Reading) -> Iterator[str]:
     """Read through `datasets`: what is on this disk in a child, as its files are of any origin."""
-    if source.path is not None and Path(source.path).expanduser().is_dir():
+    if source.one_path is not None and Path(source.one_path).expanduser().is_dir():
         arguments = {"source": source.model_dump(mode="json", exclude_defaults=True)}
-        yield from read_in_child(f"{__name__}:saved_documents", source.path, arguments, reading)
+        yield from read_in_child(f"{__name__}:saved_documents", source.one_path, arguments, reading)
     else:
         yield from _rows_of(source, reading)
 
@@ -225,7 +230,7 @@ def load_rows(source: SourceConfig, reading: Reading) -> Any:
         raise PluginError(
             f"domain {reading.domain!r} needs datasets: pip install 'mixopt[proxies]'"
         ) from error
-    path = source.path or str(builder_of(Path(_as_list(source.data_files)[0])))
+    path = source.one_path or str(builder_of(Path(_as_list(source.data_files)[0])))
     try:
         if Path(path).expanduser().is_dir():
             saved = datasets.load_from_disk(str(Path(path).expanduser()))
