@@ -92,6 +92,7 @@ if TYPE_CHECKING:
         naming as naming,
         object_exists as object_exists,
         read_object as read_object,
+        under_folder as under_folder,
         url_fault as url_fault,
         write_object as write_object,
     )
@@ -220,6 +221,7 @@ else:
                 "naming",
                 "object_exists",
                 "read_object",
+                "under_folder",
                 "url_fault",
                 "write_object",
             ],

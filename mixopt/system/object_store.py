@@ -70,6 +70,13 @@ def join_url(folder: str, name: str) -> str:
     return f"{folder.rstrip('/')}/{name.lstrip('/')}"
 
 
+def under_folder(folder: str, name: str) -> str:
+    """Return the path or URL of `name` in a folder; one that is whole already is itself."""
+    if "://" in name or Path(name).is_absolute():
+        return name
+    return join_url(folder, name) if is_url(folder) else str(Path(folder, name))
+
+
 def url_fault(url: str) -> str | None:
     """Return what is wrong with a URL of a store; None where it can be asked for."""
     found = _SCHEME.match(url)
