@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
 from mixopt.config.section import Count, Positive, Section
 from mixopt.config.token_fields import TokenFormat, TokenType, token_field_fault
+from mixopt.system import under_folder
 
 WHERE = "give either 'environment' or 'path' (or 'data_files')"
 
@@ -121,8 +121,8 @@ class SourceConfig(Section):
 
 def _under(root: str, files: str | list[str] | None) -> str | list[str] | None:
     if isinstance(files, list):
-        return [str(Path(root, file)) for file in files]
-    return None if files is None else str(Path(root, files))
+        return [under_folder(root, file) for file in files]
+    return None if files is None else under_folder(root, files)
 
 
 class CorpusConfig(Section):

@@ -270,6 +270,7 @@ def _provenance(
         "sources": {
             text.name: sources[text.name].model_dump(exclude_defaults=True, exclude=sizes)
             | {"read": text.counts}
+            | ({"objects": [one.to_json() for one in text.objects]} if text.objects else {})
             for text in texts
         },
     }

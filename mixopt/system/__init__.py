@@ -77,6 +77,25 @@ if TYPE_CHECKING:
         share_text as share_text,
         short_count as short_count,
     )
+    from mixopt.system.object_cache import (
+        CachedObject as CachedObject,
+        cache_folder as cache_folder,
+        fetched as fetched,
+        local_copy as local_copy,
+    )
+    from mixopt.system.object_store import (
+        StoredObject as StoredObject,
+        is_url as is_url,
+        join_url as join_url,
+        list_objects as list_objects,
+        local_path as local_path,
+        naming as naming,
+        object_exists as object_exists,
+        read_object as read_object,
+        under_folder as under_folder,
+        url_fault as url_fault,
+        write_object as write_object,
+    )
     from mixopt.system.plugins import (
         PluginKind as PluginKind,
         Trust as Trust,
@@ -192,6 +211,20 @@ else:
                 "ratio_text",
                 "share_text",
                 "short_count",
+            ],
+            "object_cache": ["CachedObject", "cache_folder", "fetched", "local_copy"],
+            "object_store": [
+                "StoredObject",
+                "is_url",
+                "join_url",
+                "list_objects",
+                "local_path",
+                "naming",
+                "object_exists",
+                "read_object",
+                "under_folder",
+                "url_fault",
+                "write_object",
             ],
             "plugins": [
                 "PluginKind",
