@@ -17,6 +17,11 @@ if TYPE_CHECKING:
         TextTokens as TextTokens,
         encode_task as encode_task,
     )
+    from mixopt.tasks.folder_check import (
+        FolderCheck as FolderCheck,
+        TaskSizes as TaskSizes,
+        check_tasks as check_tasks,
+    )
     from mixopt.tasks.items import (
         Item as Item,
         chosen_items as chosen_items,
@@ -24,6 +29,7 @@ if TYPE_CHECKING:
         text_fingerprint as text_fingerprint,
     )
     from mixopt.tasks.oddities import item_warnings as item_warnings
+    from mixopt.tasks.request_sets import find_sets as find_sets
     from mixopt.tasks.scores import item_scores as item_scores, task_metrics as task_metrics
     from mixopt.tasks.task_files import open_tasks as open_tasks, write_task as write_task
     from mixopt.tasks.task_folder import (
@@ -31,6 +37,7 @@ if TYPE_CHECKING:
         TaskNotes as TaskNotes,
         read_task_folder as read_task_folder,
     )
+    from mixopt.tasks.task_import import ImportedTask as ImportedTask, import_tasks as import_tasks
     from mixopt.tasks.task_windows import (
         TaskWindow as TaskWindow,
         cut_counts as cut_counts,
@@ -50,9 +57,12 @@ else:
             "encoded_task": ["EncodedTask", "TASK_FOLDER"],
             "encoding": ["Spans", "TextTokens", "encode_task"],
             "oddities": ["item_warnings"],
+            "folder_check": ["FolderCheck", "TaskSizes", "check_tasks"],
             "items": ["Item", "chosen_items", "read_items", "text_fingerprint"],
             "scores": ["item_scores", "task_metrics"],
             "task_files": ["open_tasks", "write_task"],
+            "request_sets": ["find_sets"],
+            "task_import": ["ImportedTask", "import_tasks"],
             "task_folder": ["FolderTask", "TaskNotes", "read_task_folder"],
             "task_windows": ["TaskWindow", "cut_counts", "row_windows", "windows_of"],
             "window_batches": ["TaskBatches", "WindowBatch", "sums_by_row", "window_batches"],
