@@ -84,8 +84,7 @@ def encode_task(
     encoded = tokenizer.spans([row.context + row.answer for row in rows])
     tokens, starts, scored, sizes = [], [0], [], []
     for row, spans in zip(rows, encoded, strict=True):
-        boundary = len(row.context.encode())
-        first = int(np.searchsorted(spans.end_T, boundary, side="right"))
+        first = scored_from(spans, row.context)
         before = int(spans.end_T[first - 1]) if first else 0
         tokens += [np.array([tokenizer.end_of_document]), spans.tokens_T]
         starts.append(starts[-1] + 1 + len(spans.tokens_T))
@@ -108,6 +107,11 @@ def encode_task(
         tuple(item.id for item in items),
         _fingerprint(items, metrics, normalisation),
     )
+
+
+def scored_from(spans: Spans, context: str) -> int:
+    """Return which token of a context with its answer is the first that ends after the context."""
+    return int(np.searchsorted(spans.end_T, len(context.encode()), side="right"))
 
 
 def _rows(
