@@ -11,11 +11,18 @@ from typing import TYPE_CHECKING
 from mixopt.system.lazy_names import lazy_names
 
 if TYPE_CHECKING:
+    from mixopt.tasks.batching import (
+        TaskBatches as TaskBatches,
+        WindowBatch as WindowBatch,
+        sums_by_row as sums_by_row,
+        window_batches as window_batches,
+    )
     from mixopt.tasks.encoded_task import TASK_FOLDER as TASK_FOLDER, EncodedTask as EncodedTask
     from mixopt.tasks.encoding import (
         Spans as Spans,
         TextTokens as TextTokens,
         encode_task as encode_task,
+        scored_from as scored_from,
     )
     from mixopt.tasks.folder_check import (
         FolderCheck as FolderCheck,
@@ -44,18 +51,12 @@ if TYPE_CHECKING:
         row_windows as row_windows,
         windows_of as windows_of,
     )
-    from mixopt.tasks.window_batches import (
-        TaskBatches as TaskBatches,
-        WindowBatch as WindowBatch,
-        sums_by_row as sums_by_row,
-        window_batches as window_batches,
-    )
 else:
     __getattr__, __dir__ = lazy_names(
         __name__,
         {
             "encoded_task": ["EncodedTask", "TASK_FOLDER"],
-            "encoding": ["Spans", "TextTokens", "encode_task"],
+            "encoding": ["Spans", "TextTokens", "encode_task", "scored_from"],
             "oddities": ["item_warnings"],
             "folder_check": ["FolderCheck", "TaskSizes", "check_tasks"],
             "items": ["Item", "chosen_items", "read_items", "text_fingerprint"],
@@ -65,6 +66,6 @@ else:
             "task_import": ["ImportedTask", "import_tasks"],
             "task_folder": ["FolderTask", "TaskNotes", "read_task_folder"],
             "task_windows": ["TaskWindow", "cut_counts", "row_windows", "windows_of"],
-            "window_batches": ["TaskBatches", "WindowBatch", "sums_by_row", "window_batches"],
+            "batching": ["TaskBatches", "WindowBatch", "sums_by_row", "window_batches"],
         },
     )

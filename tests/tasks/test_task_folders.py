@@ -22,8 +22,14 @@ METRIC = {"task_config": {"primary_metric": "acc_raw", "metric_kwargs": {}}}
 def request(doc, idx, context, answer, label, native=None, kind="loglikelihood"):
     content = {"context": context, "continuation": answer}
     return {
-        **{"request_type": kind, "doc": {}, "request": content, "idx": idx, "doc_id": doc},
-        **{"native_id": native, "label": label, "task_name": "t"},
+        "request_type": kind,
+        "doc": {},
+        "request": content,
+        "idx": idx,
+        "doc_id": doc,
+        "native_id": native,
+        "label": label,
+        "task_name": "t",
     }
 
 
