@@ -146,16 +146,16 @@ def read_set(source: RequestSet) -> ReadSet:
     """
     about = source.about().get("task_config") or {}
     offset = (about.get("metric_kwargs") or {}).get("uncond_docid_offset") or OFFSET
-    asked: dict[int, _Question] = {}
+    asked: dict[int, _AskedItem] = {}
     plain: dict[int, dict[int, str]] = {}
     for number, row in source.lines():
-        request = _Request.of(row, f"{source.where}:{number}")
+        request = _AskedChoice.of(row, f"{source.where}:{number}")
         if request is None:
             continue
         if request.question >= offset:
             plain.setdefault(request.question - offset, {})[request.choice] = request.context
         else:
-            asked.setdefault(request.question, _Question(request)).add(request)
+            asked.setdefault(request.question, _AskedItem(request)).add(request)
     if not asked:
         raise ConfigError(f"{source.where}: has no question")
     several = any(len(one.answers) > 1 for one in asked.values())
@@ -171,7 +171,7 @@ def read_set(source: RequestSet) -> ReadSet:
 
 
 @dataclass(frozen=True)
-class _Request:
+class _AskedChoice:
     question: int
     choice: int
     context: str
@@ -181,7 +181,7 @@ class _Request:
     where: str
 
     @classmethod
-    def of(cls, row: Any, where: str) -> _Request | None:
+    def of(cls, row: Any, where: str) -> _AskedChoice | None:
         """Read a line; None of a request that has no answer to score."""
         try:
             if row["request_type"] not in SCORED:
@@ -198,12 +198,12 @@ class _Request:
         return cls(*place, *values, row.get("label"), row.get("native_id"), where)
 
 
-class _Question:
-    def __init__(self, first: _Request) -> None:
+class _AskedItem:
+    def __init__(self, first: _AskedChoice) -> None:
         self.first = first
         self.answers: dict[int, tuple[str, str]] = {}
 
-    def add(self, request: _Request) -> None:
+    def add(self, request: _AskedChoice) -> None:
         if request.choice in self.answers:
             raise ConfigError(f"{request.where}: idx {request.choice} is there twice")
         self.answers[request.choice] = (request.context, request.answer)
@@ -225,7 +225,7 @@ class _Question:
         return Item(name, contexts, answers, gold, 1.0, unconditional)
 
 
-def _ids(asked: dict[int, _Question]) -> dict[int, str]:
+def _ids(asked: dict[int, _AskedItem]) -> dict[int, str]:
     """Return the names of questions: those of the data where they are all different."""
     own = {place: one.first.id for place, one in asked.items()}
     if None in own.values() or len({str(one) for one in own.values()}) < len(own):
