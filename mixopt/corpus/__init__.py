@@ -41,6 +41,7 @@ if TYPE_CHECKING:
     from mixopt.corpus.tokenizer import (
         BYTES as BYTES,
         Tokenizer as Tokenizer,
+        open_tokenizer as open_tokenizer,
         saved_tokenizer as saved_tokenizer,
     )
     from mixopt.corpus.true_sizes import (
@@ -69,7 +70,7 @@ else:
             "token_shards": ["TokenShards"],
             "token_writer": ["TokenWriter"],
             "text.sources": ["check_files"],
-            "tokenizer": ["BYTES", "Tokenizer", "saved_tokenizer"],
+            "tokenizer": ["BYTES", "Tokenizer", "open_tokenizer", "saved_tokenizer"],
             "true_sizes": ["tokens_per_byte", "true_inventory"],
             "vocabulary": ["known_vocabulary"],
         },
