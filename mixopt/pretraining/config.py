@@ -28,7 +28,9 @@ from mixopt.config import (
     absent_texts,
     dump_sections,
     read_sections,
+    source_urls,
     unusable_names,
+    url_faults,
 )
 from mixopt.errors import did_you_mean
 from mixopt.pretraining.stream_config import StreamConfig
@@ -278,6 +280,8 @@ def _inconsistencies(config: PretrainConfig) -> Iterable[tuple[Location, str]]:
                 (section, "domains"): text.domains
             }
             yield from ((location, WHERE) for location in absent_texts(places))
+            yield from url_faults(source_urls(places))
+    yield from url_faults(source_urls({("evaluation",): config.evaluation}))
     texts_of_targets = absent_texts({("evaluation",): config.evaluation})
     yield from ((location, WHERE) for location in texts_of_targets)
     yield from _sizes_that_count_for_nothing(config)

@@ -102,6 +102,7 @@ if TYPE_CHECKING:
         build_plugin as build_plugin,
         check_trusted as check_trusted,
         check_trusted_command as check_trusted_command,
+        check_trusted_url as check_trusted_url,
         load_plugin as load_plugin,
         plugin_names as plugin_names,
     )
@@ -231,6 +232,7 @@ else:
                 "build_plugin",
                 "check_trusted",
                 "check_trusted_command",
+                "check_trusted_url",
                 "load_plugin",
                 "plugin_names",
             ],
