@@ -86,18 +86,20 @@ def _tokens() -> None:
 
 @tokens_app.command("import")
 def import_command(
-    source: Annotated[Path, typer.Argument(metavar="SOURCE", help=".bin, prefix, or folder.")],
+    source: Annotated[
+        list[str], typer.Argument(metavar="SOURCE...", help="Files, prefixes, globs, folders.")
+    ],
     out: Annotated[Path, typer.Argument(metavar="OUT", help="Folder, as corpus/web/train.")],
     tokenizer: Annotated[str, typer.Option("--tokenizer", help="Kept in the index.")],
     format: Annotated[
-        str | None, typer.Option("--format", help="megatron, nanogpt, llmc, mds, litdata; found.")
+        str | None, typer.Option("--format", help="megatron, raw, llmc, npy, ...; found if absent.")
     ] = None,
     document_end: Annotated[
         int | None, typer.Option("--document-end", help="Id that ends a document.")
     ] = None,
-    field: Annotated[str, typer.Option("--field", help="Field of the tokens (mds, litdata).")] = (
-        "tokens"
-    ),
+    field: Annotated[
+        str | None, typer.Option("--field", help="Field of a sample that has its tokens.")
+    ] = None,
     copy: Annotated[bool, typer.Option("--copy", help="Copy where a link would do.")] = False,
     dtype: Annotated[
         str | None, typer.Option("--dtype", help="uint16, uint32, ...; raw tokens need it.")
@@ -106,7 +108,7 @@ def import_command(
         int | None, typer.Option("--vocab-size", help="Ids of the tokenizer; tokens are checked.")
     ] = None,
 ) -> None:
-    """Make token shards from Megatron's, nanoGPT's, Mosaic's or litdata's files."""
+    """Make token shards of one domain from the files of another tool."""
     from mixopt.corpus import import_tokens
 
     shards = import_tokens(

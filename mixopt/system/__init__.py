@@ -145,6 +145,7 @@ if TYPE_CHECKING:
     )
     from mixopt.system.table_files import read_table as read_table, write_table as write_table
     from mixopt.system.version import __version__ as __version__
+    from mixopt.system.zst_file import open_zst as open_zst
 else:
     __getattr__, __dir__ = lazy_names(
         __name__,
@@ -253,5 +254,6 @@ else:
             "state_fields": ["StateFields", "shown_value"],
             "table_files": ["read_table", "write_table"],
             "version": ["__version__"],
+            "zst_file": ["open_zst"],
         },
     )

@@ -21,7 +21,9 @@ if TYPE_CHECKING:
         Item as Item,
         chosen_items as chosen_items,
         read_items as read_items,
+        text_fingerprint as text_fingerprint,
     )
+    from mixopt.tasks.oddities import item_warnings as item_warnings
     from mixopt.tasks.scores import item_scores as item_scores, task_metrics as task_metrics
     from mixopt.tasks.task_files import open_tasks as open_tasks, write_task as write_task
     from mixopt.tasks.task_folder import (
@@ -47,7 +49,8 @@ else:
         {
             "encoded_task": ["EncodedTask", "TASK_FOLDER"],
             "encoding": ["Spans", "TextTokens", "encode_task"],
-            "items": ["Item", "chosen_items", "read_items"],
+            "oddities": ["item_warnings"],
+            "items": ["Item", "chosen_items", "read_items", "text_fingerprint"],
             "scores": ["item_scores", "task_metrics"],
             "task_files": ["open_tasks", "write_task"],
             "task_folder": ["FolderTask", "TaskNotes", "read_task_folder"],
