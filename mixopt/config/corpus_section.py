@@ -132,6 +132,11 @@ class CorpusConfig(Section):
         None, description="folder of relative data_files and validation; the working directory"
     )
 
+    prepared: str | None = Field(
+        None,
+        description="a corpus that another run prepared, by folder or URL, in place of the text of"
+        " the domains; `mixopt tokens publish` puts one into a store",
+    )
     domains: dict[str, SourceConfig] = Field(description="training domains by name", min_length=1)
     inventory: str | None = Field(
         None,

@@ -21,6 +21,7 @@ def experiment_urls(config: Config) -> Iterable[tuple[Location, str]]:
     fields: list[tuple[Location, object]] = [
         (("corpus", "root"), config.corpus.root),
         (("corpus", "inventory"), config.corpus.inventory),
+        (("corpus", "prepared"), config.corpus.prepared),
         *((("tasks", "sets", name, "path"), one.path) for name, one in sets.items()),
     ]
     yield from ((place, str(value)) for place, value in fields if is_url(value))

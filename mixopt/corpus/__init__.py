@@ -31,6 +31,12 @@ if TYPE_CHECKING:
         read_stream_index as read_stream_index,
     )
     from mixopt.corpus.preparation import prepare_corpus as prepare_corpus
+    from mixopt.corpus.stored_corpus import (
+        check_prepared as check_prepared,
+        corpus_files as corpus_files,
+        publish_corpus as publish_corpus,
+        put_in_place as put_in_place,
+    )
     from mixopt.corpus.stream_preparation import prepare_stream as prepare_stream
     from mixopt.corpus.text.document_stream import DocumentStream as DocumentStream
     from mixopt.corpus.text.documents import BadDocuments as BadDocuments
@@ -62,6 +68,12 @@ else:
                 "read_stream_index",
             ],
             "preparation": ["prepare_corpus"],
+            "stored_corpus": [
+                "check_prepared",
+                "corpus_files",
+                "publish_corpus",
+                "put_in_place",
+            ],
             "stream_preparation": ["prepare_stream"],
             "text.document_stream": ["DocumentStream"],
             "text.documents": ["BadDocuments"],

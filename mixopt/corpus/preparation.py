@@ -17,6 +17,7 @@ from typing import Any
 from mixopt.config import RESERVED, CorpusConfig, SourceConfig, TasksConfig
 from mixopt.corpus.corpus import FORMAT, Corpus
 from mixopt.corpus.index_files import INDEX, corpus_records
+from mixopt.corpus.prepared_corpus import take_prepared
 from mixopt.corpus.task_preparation import write_tasks
 from mixopt.corpus.text import DomainText, Environment, Spool, Spooled, read_domain, read_target
 from mixopt.corpus.token_writer import TokenWriter, write_elsewhere
@@ -70,6 +71,8 @@ def prepare_corpus(
     path = Path(path)
     _check_names(config, evaluation)
     spools, environment = emptied(path), Environment()
+    if config.prepared is not None:
+        return take_prepared(config, evaluation, tasks, path, progress)
     try:
         texts = _read(config, evaluation, environment, spools, seed, progress)
         tokenizer = _tokenizer(config, texts, progress)

@@ -82,6 +82,7 @@ if TYPE_CHECKING:
         cache_folder as cache_folder,
         fetched as fetched,
         local_copy as local_copy,
+        made_once as made_once,
     )
     from mixopt.system.object_store import (
         StoredObject as StoredObject,
@@ -213,7 +214,7 @@ else:
                 "share_text",
                 "short_count",
             ],
-            "object_cache": ["CachedObject", "cache_folder", "fetched", "local_copy"],
+            "object_cache": ["CachedObject", "cache_folder", "fetched", "local_copy", "made_once"],
             "object_store": [
                 "StoredObject",
                 "is_url",
