@@ -51,9 +51,8 @@ class DomainTokens:
         self.left_out, self.equal_to_evaluation = Counter[str](), 0
         self._source, self._config, self._text = source, config, rules.text_of(source)
         self._files = TokenFiles(name, source.paths, source, rules)
-        given = source.validation
-        named = [given] if isinstance(given, str) else given
-        self._named = None if named is None else TokenFiles(name, named, source, rules)
+        named = source.validation_files
+        self._named = TokenFiles(name, named, source, rules) if named else None
         self._held: list[Spooled] = []
         self._elsewhere: frozenset[bytes] = frozenset()
         self._documents = 0

@@ -294,14 +294,15 @@ def _provenance(
     seed: int,
 ) -> dict[str, Any]:
     sources = {**config.domains, **evaluation}
+    counts = {text.name: text.counts for text in texts}
     sizes = {"tokens", "bytes"}  # stated of the whole domain: nothing here is made from them
     provenance: dict[str, Any] = {
         "mixopt": version("mixopt"),
         "seed": seed,
         "sources": {
-            text.name: sources[text.name].model_dump(exclude_defaults=True, exclude=sizes)
-            | {"read": text.counts}
-            for text in texts
+            name: source.model_dump(exclude_defaults=True, exclude=sizes) | {"read": counts[name]}
+            for name, source in sources.items()
+            if name in counts
         },
     }
     if any(source.environment is not None for source in sources.values()):

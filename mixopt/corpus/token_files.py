@@ -66,6 +66,8 @@ class TokenFiles:
             CorpusError: There are none, or they are not of the format or damaged.
         """
         self._domain, self._vocabulary = domain, rules.vocabulary
+        if source.document_end is not None:
+            rules.vocabulary.check_id(source.document_end, f"domain {domain!r}: document_end")
         self._end, self._document_end = rules.end_of(source), source.document_end
         self.foreign = open_tokens(domain, patterns, source)
         self._unchanged = Unchanged(self.foreign)
@@ -136,6 +138,36 @@ def open_tokens(domain: str, patterns: Sequence[str], source: SourceConfig) -> l
         return [read_foreign(path, source.format, stated) for path in paths]
     except CorpusError as error:
         raise CorpusError(f"domain {domain!r}: {error}") from error
+
+
+def check_token_files(domain: str, source: SourceConfig) -> None:
+    """Check that the files of a source that is tokens are there and sound, but for their ids.
+
+    Raises:
+        CorpusError: They are not.
+    """
+    open_tokens(domain, source.paths, source)
+    if source.validation_files:
+        open_tokens(domain, source.validation_files, source)
+
+
+def counted_tokens(domain: str, source: SourceConfig, *, read: bool) -> int | None:
+    """Return how many tokens the files of a source have, up to `max_tokens`.
+
+    Args:
+        domain: Whose they are, for messages.
+        source: One that is tokens.
+        read: Read files whose length does not tell.
+
+    Raises:
+        CorpusError: A file cannot be read or is damaged.
+    """
+    total = 0
+    for one in open_tokens(domain, source.paths, source):
+        if one.tokens is None and not read:
+            return None
+        total += sum(map(len, one.parts())) if one.tokens is None else one.tokens
+    return total if source.max_tokens is None else min(total, source.max_tokens)
 
 
 def token_digest(tokens: NDArray[Any], end: int | None) -> bytes:
