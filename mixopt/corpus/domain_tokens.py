@@ -49,10 +49,11 @@ class DomainTokens:
         """
         self.name, self.is_target = name, False
         self.left_out, self.equal_to_evaluation = Counter[str](), 0
-        self._source, self._config, self._text = source, config, rules.text_of(source)
+        self._source, self._config = source, config
         self._files = TokenFiles(name, source.paths, source, rules)
         named = source.validation_files
         self._named = TokenFiles(name, named, source, rules) if named else None
+        self._text = rules.text_of(source)
         self._held: list[Spooled] = []
         self._elsewhere: frozenset[bytes] = frozenset()
         self._documents = 0

@@ -12,7 +12,7 @@ from mixopt.config import CorpusConfig, SourceConfig
 from mixopt.corpus.domain_tokens import DomainTokens
 from mixopt.corpus.text import DomainText, Spool, content_digest
 from mixopt.corpus.token_files import TokenRules, token_digest
-from mixopt.corpus.tokenizer import Tokenizer, open_tokenizer
+from mixopt.corpus.tokenizer import Tokenizer, bpe_vocabulary, open_tokenizer
 from mixopt.corpus.vocabulary import Vocabulary
 from mixopt.errors import CorpusError, PluginError
 from mixopt.system import Say, count_text
@@ -46,6 +46,11 @@ def read_tokens(
         CorpusError: Files that are missing, damaged or of another format, or an id beyond the
             vocabulary.
     """
+    if bpe_vocabulary(config.tokenizer) and any(s.is_tokens for s in config.domains.values()):
+        raise CorpusError(
+            f"corpus.tokenizer: {config.tokenizer} is trained by the run, and tokens have their"
+            " tokenizer already: give its name or folder"
+        )
     size = None if tokenizer is None else tokenizer.vocab_size
     rules = TokenRules(Vocabulary.of(config.tokenizer, size), tokenizer)
     found = []
