@@ -72,6 +72,12 @@ class SourceConfig(Section):
         return (self.path,) if isinstance(self.path, str) else tuple(self.path or ())
 
     @property
+    def validation_files(self) -> tuple[str, ...]:
+        """What `validation` names, one or many."""
+        given = self.validation
+        return (given,) if isinstance(given, str) else tuple(given or ())
+
+    @property
     def one_path(self) -> str | None:
         """What `path` names where it is one name, which may be of a data set or a builder."""
         return self.path if isinstance(self.path, str) else None

@@ -40,16 +40,15 @@ def read_inventory(
         ConfigError: The file cannot be read, or there are other domains or no numbers of tokens.
     """
     where = str(source) if isinstance(source, (str, Path)) else "inventory"
-    sizes = domain_sizes(source, domains)
+    sizes, rates = domain_sizes(source, domains), tokens_per_byte or {}
     for name in domains:
         if name not in sizes:
             raise ConfigError(f"{where}: domain {name!r} is missing; say how many tokens it has")
-        if sizes[name][0] == "bytes" and tokens_per_byte is None:
+        if sizes[name][0] == "bytes" and name not in rates:
             raise ConfigError(
-                f"{where}: {name}: bytes become tokens by a prepared corpus, and there is none"
+                f"{where}: {name}: bytes become tokens by its prepared text, and there is none"
                 " here; state tokens"
             )
-    rates = tokens_per_byte or {}
     return {
         name: sizes[name][1] if sizes[name][0] == "tokens" else round(sizes[name][1] * rates[name])
         for name in domains

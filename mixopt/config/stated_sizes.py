@@ -82,6 +82,11 @@ def _read(path: str, corpus: CorpusConfig) -> dict[str, dict[str, Any]]:
     _check_complete(path, corpus.domains, sizes)
     for name, (kind, size) in sizes.items():
         source = corpus.domains[name]
+        if source.is_tokens and kind == "bytes":
+            raise ConfigError(
+                f"{path}: domain {name!r}: bytes are the size of text, and it is tokens; give"
+                f" `{name}: 5e9`, its tokens"
+            )
         own = "tokens" if source.tokens is not None else "bytes"
         value = getattr(source, own)
         if source.is_sized and (own, value) != (kind, size):

@@ -31,6 +31,7 @@ if TYPE_CHECKING:
         read_stream_index as read_stream_index,
     )
     from mixopt.corpus.preparation import prepare_corpus as prepare_corpus
+    from mixopt.corpus.source_check import check_source as check_source
     from mixopt.corpus.stored_corpus import (
         check_prepared as check_prepared,
         corpus_files as corpus_files,
@@ -40,8 +41,9 @@ if TYPE_CHECKING:
     from mixopt.corpus.stream_preparation import prepare_stream as prepare_stream
     from mixopt.corpus.text.document_stream import DocumentStream as DocumentStream
     from mixopt.corpus.text.documents import BadDocuments as BadDocuments
-    from mixopt.corpus.text.sources import check_files as check_files
+    from mixopt.corpus.token_files import counted_tokens as counted_tokens
     from mixopt.corpus.token_import import import_tokens as import_tokens
+    from mixopt.corpus.token_preparation import known_tokenizer as known_tokenizer
     from mixopt.corpus.token_shards import TokenShards as TokenShards
     from mixopt.corpus.token_writer import TokenWriter as TokenWriter
     from mixopt.corpus.tokenizer import (
@@ -68,6 +70,7 @@ else:
                 "read_stream_index",
             ],
             "preparation": ["prepare_corpus"],
+            "source_check": ["check_source"],
             "stored_corpus": [
                 "check_prepared",
                 "corpus_files",
@@ -77,10 +80,11 @@ else:
             "stream_preparation": ["prepare_stream"],
             "text.document_stream": ["DocumentStream"],
             "text.documents": ["BadDocuments"],
+            "token_files": ["counted_tokens"],
             "token_import": ["import_tokens"],
+            "token_preparation": ["known_tokenizer"],
             "token_shards": ["TokenShards"],
             "token_writer": ["TokenWriter"],
-            "text.sources": ["check_files"],
             "tokenizer": ["BYTES", "Tokenizer", "saved_tokenizer"],
             "true_sizes": ["tokens_per_byte", "true_inventory"],
             "vocabulary": ["known_vocabulary"],
