@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from mixopt.config import SourceConfig
-from mixopt.corpus.text.sources import check_files
+from mixopt.corpus.text import check_files
 from mixopt.corpus.token_files import check_token_files
 
 

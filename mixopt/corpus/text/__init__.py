@@ -23,7 +23,11 @@ if TYPE_CHECKING:
     from mixopt.corpus.text.held_out_split import HeldOutSplit as HeldOutSplit
     from mixopt.corpus.text.published_sizes import published_size as published_size
     from mixopt.corpus.text.reader_input import Reading as Reading
-    from mixopt.corpus.text.sources import is_local as is_local, text_files as text_files
+    from mixopt.corpus.text.sources import (
+        check_files as check_files,
+        is_local as is_local,
+        text_files as text_files,
+    )
     from mixopt.corpus.text.spool import Spool as Spool, Spooled as Spooled
     from mixopt.corpus.text.text_file import TextFile as TextFile
 else:
@@ -38,7 +42,7 @@ else:
             "held_out_split": ["HeldOutSplit"],
             "published_sizes": ["published_size"],
             "reader_input": ["Reading"],
-            "sources": ["is_local", "text_files"],
+            "sources": ["check_files", "is_local", "text_files"],
             "spool": ["Spool", "Spooled"],
             "text_file": ["TextFile"],
         },
