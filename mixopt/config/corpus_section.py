@@ -72,6 +72,12 @@ class SourceConfig(Section):
         return (self.path,) if isinstance(self.path, str) else tuple(self.path or ())
 
     @property
+    def validation_files(self) -> tuple[str, ...]:
+        """What `validation` names, one or many."""
+        given = self.validation
+        return (given,) if isinstance(given, str) else tuple(given or ())
+
+    @property
     def one_path(self) -> str | None:
         """What `path` names where it is one name, which may be of a data set or a builder."""
         return self.path if isinstance(self.path, str) else None
@@ -132,6 +138,11 @@ class CorpusConfig(Section):
         None, description="folder of relative data_files and validation; the working directory"
     )
 
+    prepared: str | None = Field(
+        None,
+        description="a corpus that another run prepared, by folder or URL, in place of the text of"
+        " the domains; `mixopt tokens publish` puts one into a store",
+    )
     domains: dict[str, SourceConfig] = Field(description="training domains by name", min_length=1)
     inventory: str | None = Field(
         None,

@@ -23,6 +23,7 @@ from mixopt.corpus.text import (
     published_size,
     text_files,
 )
+from mixopt.corpus.token_files import counted_tokens, open_tokens
 from mixopt.corpus.tokenizer import BYTES, Tokenizer, bpe_vocabulary, open_tokenizer
 from mixopt.errors import CorpusError
 from mixopt.system import Say, close_children, silent
@@ -46,7 +47,7 @@ class DomainCount:
     Attributes:
         name: The domain.
         files: Files that it is made of; 0 where it is not of files.
-        bytes: Of text, in UTF-8.
+        bytes: Of text, in UTF-8; 0 of tokens.
         tokens: Of the configured tokenizer; None where that has yet to be trained.
         how: How the bytes were found.
         is_exact: Whether no part was estimated.
@@ -97,13 +98,19 @@ def count_domains(config: CorpusConfig, say: Say = silent) -> list[DomainCount]:
     Raises:
         CorpusError: A source that cannot be read, or has no sizes.
     """
-    tokenizer = None if bpe_vocabulary(config.tokenizer) else open_tokenizer(config.tokenizer)
+    is_text = not all(source.is_tokens for source in config.domains.values())
+    is_here = is_text and not bpe_vocabulary(config.tokenizer)
+    tokenizer = open_tokenizer(config.tokenizer) if is_here else None
     found = []
     try:
         for name, source in config.domains.items():
             if not source.has_text:
                 raise CorpusError(f"domain {name!r}: its text is not here; state its tokens")
             rooted = source.under(config.root)
+            if source.is_tokens:
+                found.append(_count_tokens(name, rooted))
+                say(f"{name}: {found[-1].tokens:,} tokens")
+                continue
             found.append(_count(name, rooted, tokenizer, config.tokenizer == BYTES))
             say(f"{name}: {found[-1].bytes:,} bytes of text, {found[-1].how}")
     finally:
@@ -114,6 +121,13 @@ def count_domains(config: CorpusConfig, say: Say = silent) -> list[DomainCount]:
 def inventory_of(counts: list[DomainCount]) -> Mapping[str, int | dict[str, int]]:
     """Return what an inventory file says of the domains."""
     return {count.name: count.stated for count in counts}
+
+
+def _count_tokens(name: str, source: SourceConfig) -> DomainCount:
+    whole = source.model_copy(update={"max_tokens": None})
+    files = len(open_tokens(name, source.paths, source))
+    tokens = counted_tokens(name, whole, read=True)
+    return DomainCount(name, files, 0, tokens, "tokens in the files", is_exact=True)
 
 
 def _count(

@@ -82,6 +82,7 @@ if TYPE_CHECKING:
         cache_folder as cache_folder,
         fetched as fetched,
         local_copy as local_copy,
+        made_once as made_once,
     )
     from mixopt.system.object_store import (
         StoredObject as StoredObject,
@@ -102,6 +103,7 @@ if TYPE_CHECKING:
         build_plugin as build_plugin,
         check_trusted as check_trusted,
         check_trusted_command as check_trusted_command,
+        check_trusted_url as check_trusted_url,
         load_plugin as load_plugin,
         plugin_names as plugin_names,
     )
@@ -212,7 +214,7 @@ else:
                 "share_text",
                 "short_count",
             ],
-            "object_cache": ["CachedObject", "cache_folder", "fetched", "local_copy"],
+            "object_cache": ["CachedObject", "cache_folder", "fetched", "local_copy", "made_once"],
             "object_store": [
                 "StoredObject",
                 "is_url",
@@ -232,6 +234,7 @@ else:
                 "build_plugin",
                 "check_trusted",
                 "check_trusted_command",
+                "check_trusted_url",
                 "load_plugin",
                 "plugin_names",
             ],

@@ -12,9 +12,10 @@ from __future__ import annotations
 import hashlib
 import os
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from mixopt.errors import CorpusError, MixoptError, RunError
 from mixopt.system.checked_reading import read_json
@@ -22,6 +23,7 @@ from mixopt.system.files import is_in_use, only_one, replacing, write_json
 from mixopt.system.manifest import FileRecord, Verifier, file_record
 from mixopt.system.object_store import StoredObject, is_url, list_objects, local_path, read_object
 
+Made = TypeVar("Made")
 CACHE = "MIXOPT_CACHE"  # names another folder
 _RECORD = "object.json"
 _WAIT = 0.1  # seconds between two looks at what another process fetches
@@ -72,13 +74,28 @@ def fetched(stored: StoredObject, error: type[MixoptError] = CorpusError) -> Cac
         RunError: The cache cannot be written, or the disk is full.
     """
     folder = cache_folder() / "objects" / _key(stored)
+    return made_once(folder, lambda: _found(folder, stored), lambda: _fetch(folder, stored, error))
+
+
+def made_once(folder: Path, found: Callable[[], Made | None], make: Callable[[], Made]) -> Made:
+    """Return what is in a folder, or make it; of several processes one does, and others wait.
+
+    Args:
+        folder: It is locked while the thing is made.
+        found: Returns what is there and whole, else None.
+        make: Makes it.
+
+    Raises:
+        RunError: The folder cannot be written.
+    """
     while True:
-        found = _found(folder, stored)
-        if found is not None:
-            return found
+        there = found()
+        if there is not None:
+            return there
         try:
             with only_one(folder):
-                return _found(folder, stored) or _fetch(folder, stored, error)
+                there = found()
+                return make() if there is None else there
         except RunError:
             if not is_in_use(folder):
                 raise

@@ -89,15 +89,18 @@ def url_fault(url: str) -> str | None:
     return None
 
 
-def list_objects(url: str, error: type[MixoptError] = CorpusError) -> list[StoredObject]:
+def list_objects(
+    url: str, error: type[MixoptError] = CorpusError, *, hidden: bool = False
+) -> list[StoredObject]:
     """Return the object of a URL, all objects below a folder, or those that a glob matches.
 
     Args:
         url: An object, a folder, or a glob (`*`, `?`, `[ab]`, `**`; of http `*` alone).
         error: What is raised.
+        hidden: Whether hidden ones below a folder, such as `.lock`, are listed too.
 
     Returns:
-        Objects in order of their URLs; hidden ones, below a folder, are left out.
+        Objects in order of their URLs.
 
     Raises:
         MixoptError: `error`; there is no such object, the store refuses, or cannot be reached.
@@ -106,7 +109,7 @@ def list_objects(url: str, error: type[MixoptError] = CorpusError) -> list[Store
     store, path = _opened(url, error)
     with _told(url, error):
         store.invalidate_cache()
-        infos = _infos(store, path, url)
+        infos = _infos(store, path, url, hidden=hidden)
     if not infos:
         what = "the glob matches no object" if _is_glob(url) else "holds no objects"
         raise error(f"{without_secrets(url)}: {what}")
@@ -198,7 +201,7 @@ def _opened(url: str, error: type[MixoptError]) -> tuple[Any, str]:
     return store, path
 
 
-def _infos(store: Any, path: str, url: str) -> list[Mapping[str, Any]]:
+def _infos(store: Any, path: str, url: str, *, hidden: bool) -> list[Mapping[str, Any]]:
     if _is_glob(url):
         found = store.glob(path, detail=True)
         bucket = path.split("/", maxsplit=1)[0]
@@ -212,12 +215,13 @@ def _infos(store: Any, path: str, url: str) -> list[Mapping[str, Any]]:
             return [info]
         start = len(str(info["name"]).rstrip("/"))
         found = store.find(path, detail=True)
-    return [one for name, one in found.items() if not _is_hidden(str(name)[start:])]
+    below = {str(name)[start:]: one for name, one in found.items()}
+    names = [name for name in below if not name.endswith("/")]  # a slash marks a folder
+    return [below[name] for name in names if hidden or not _is_hidden(name)]
 
 
-def _is_hidden(below: str) -> bool:
-    """Tell names such as `.lock`, and marks of folders, which end in a slash."""
-    return below.endswith("/") or any(part.startswith(".") for part in below.split("/"))
+def _is_hidden(name: str) -> bool:
+    return any(part.startswith(".") for part in name.split("/"))
 
 
 def _is_glob(url: str) -> bool:

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import gzip
-import struct
 
 import numpy as np
 import pytest
+from token_writers import write_megatron
 
 from mixopt import CorpusError, MixtureDataset
 from mixopt.corpus import TokenShards, import_tokens
@@ -18,18 +18,6 @@ from mixopt.system import write_json
 
 DOCUMENTS = [[5, 6, 7, 0], [8, 0], [9, 9, 9, 9, 0]]
 TOKENS = [token for document in DOCUMENTS for token in document]
-
-
-def write_megatron(prefix, documents, dtype="<u2", *, code=8, version=1, magic=b"MMIDIDX\0\0"):
-    np.array([t for document in documents for t in document], dtype).tofile(
-        prefix.with_suffix(".bin")
-    )
-    lengths = np.array([len(d) for d in documents], "<i4")
-    pointers = np.concatenate([[0], np.cumsum(lengths[:-1])]) * np.dtype(dtype).itemsize
-    with prefix.with_suffix(".idx").open("wb") as index:
-        index.write(magic + struct.pack("<QBQQ", version, code, len(lengths), len(lengths) + 1))
-        index.write(lengths.tobytes() + pointers.astype("<i8").tobytes())
-        index.write(np.arange(len(lengths) + 1, dtype="<i8").tobytes())
 
 
 @pytest.mark.parametrize(("dtype", "code", "ours"), [("<u2", 8, "uint16"), ("<i4", 4, "uint32")])
