@@ -11,6 +11,7 @@ if TYPE_CHECKING:
         check_trials as check_trials,
         settled as settled,
         trials_fingerprint as trials_fingerprint,
+        without_flat_tasks as without_flat_tasks,
     )
     from mixopt.trials.columns import (
         BPB as BPB,
@@ -77,7 +78,7 @@ else:
     __getattr__, __dir__ = lazy_names(
         __name__,
         {
-            "checks": ["check_trials", "settled", "trials_fingerprint"],
+            "checks": ["check_trials", "settled", "trials_fingerprint", "without_flat_tasks"],
             "columns": [
                 "BPB",
                 "LARGEST_LOSS",
