@@ -40,6 +40,7 @@ if TYPE_CHECKING:
     from mixopt.corpus.token_writer import TokenWriter as TokenWriter
     from mixopt.corpus.tokenizer import (
         BYTES as BYTES,
+        FastTokenizer as FastTokenizer,
         Tokenizer as Tokenizer,
         open_tokenizer as open_tokenizer,
         saved_tokenizer as saved_tokenizer,
@@ -70,7 +71,13 @@ else:
             "token_shards": ["TokenShards"],
             "token_writer": ["TokenWriter"],
             "text.sources": ["check_files"],
-            "tokenizer": ["BYTES", "Tokenizer", "open_tokenizer", "saved_tokenizer"],
+            "tokenizer": [
+                "BYTES",
+                "FastTokenizer",
+                "Tokenizer",
+                "open_tokenizer",
+                "saved_tokenizer",
+            ],
             "true_sizes": ["tokens_per_byte", "true_inventory"],
             "vocabulary": ["known_vocabulary"],
         },

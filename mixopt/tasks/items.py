@@ -13,6 +13,7 @@ from __future__ import annotations
 import gzip
 import hashlib
 import heapq
+import io
 import json
 import math
 from collections.abc import Callable, Iterator
@@ -144,9 +145,8 @@ def _opened(path: Path) -> IO[bytes]:
             import zstandard
         except ImportError as error:
             raise PluginError(f"{path} needs zstandard: pip install 'mixopt[proxies]'") from error
-        opened: Callable[..., Any] = zstandard.open
-    else:
-        opened = gzip.open if path.suffix == ".gz" else open
+        return io.BufferedReader(zstandard.open(path, "rb"))
+    opened: Callable[..., Any] = gzip.open if path.suffix == ".gz" else open
     stream: IO[bytes] = opened(path, "rb")
     return stream
 
