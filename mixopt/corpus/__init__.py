@@ -73,6 +73,7 @@ if TYPE_CHECKING:
     )
     from mixopt.corpus.tokenizer import (
         BYTES as BYTES,
+        FastTokenizer as FastTokenizer,
         Tokenizer as Tokenizer,
         open_tokenizer as open_tokenizer,
         saved_tokenizer as saved_tokenizer,
@@ -109,7 +110,13 @@ else:
             "token_preparation": ["known_tokenizer"],
             "token_shards": ["TokenShards"],
             "token_writer": ["TokenWriter"],
-            "tokenizer": ["BYTES", "Tokenizer", "open_tokenizer", "saved_tokenizer"],
+            "tokenizer": [
+                "BYTES",
+                "FastTokenizer",
+                "Tokenizer",
+                "open_tokenizer",
+                "saved_tokenizer",
+            ],
             "true_sizes": ["tokens_per_byte", "true_inventory"],
             "vocabulary": ["known_vocabulary"],
         },
