@@ -57,6 +57,7 @@ if TYPE_CHECKING:
         with_stated_sizes as with_stated_sizes,
     )
     from mixopt.config.task_names import (
+        HIGHER as HIGHER,
         OF_CHOICES as OF_CHOICES,
         TASK as TASK,
         task_column as task_column,
@@ -110,7 +111,7 @@ else:
                 "read_objective",
                 "token_count",
             ],
-            "task_names": ["OF_CHOICES", "TASK", "task_column", "task_metric"],
+            "task_names": ["HIGHER", "OF_CHOICES", "TASK", "task_column", "task_metric"],
             "tasks_section": ["Metric", "Normalisation", "TaskSetConfig", "TasksConfig"],
             "validation_section": ["BaselineConfig", "ValidateConfig"],
             "stated_sizes": ["stated_tokens", "with_stated_sizes"],
