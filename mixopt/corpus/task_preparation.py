@@ -6,7 +6,8 @@ from pathlib import Path
 
 from mixopt.config import TasksConfig
 from mixopt.corpus.tokenizer import Tokenizer
-from mixopt.system import Say
+from mixopt.errors import ConfigError
+from mixopt.system import Say, local_copy, naming
 from mixopt.tasks import (
     chosen_items,
     encode_task,
@@ -35,7 +36,9 @@ def write_tasks(
         return []
     seen: dict[str, str] = {}
     for name, one in tasks.sets.items():
-        items = chosen_items(read_items(one.path), one.items or tasks.items)
+        file = local_copy(one.path, ConfigError)
+        with naming(file, one.path):
+            items = chosen_items(read_items(file), one.items or tasks.items)
         normalisation = one.normalisation or tasks.normalisation
         encoded = encode_task(name, items, tasks.metrics(name), normalisation, tokenizer)
         write_task(encoded, path)

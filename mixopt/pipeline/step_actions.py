@@ -13,6 +13,7 @@ from mixopt.errors import ConfigError
 from mixopt.pipeline.pre_check import fold_fault
 from mixopt.pipeline.refitting import fit_of, proposal_of
 from mixopt.pipeline.sample_size import run_shortages, say_shortages
+from mixopt.pipeline.token_unit import check_token_unit
 from mixopt.run_directory import (
     DESIGN,
     FIT,
@@ -39,6 +40,7 @@ Action = Callable[[Run, Say], None]
 def _prepare(run: Run, say: Say) -> None:
     from mixopt.corpus import prepare_corpus
 
+    check_token_unit(run.config)
     prepare_corpus(
         run.config.corpus,
         run.config.evaluation,

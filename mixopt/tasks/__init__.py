@@ -17,7 +17,10 @@ if TYPE_CHECKING:
         sums_by_row as sums_by_row,
         window_batches as window_batches,
     )
-    from mixopt.tasks.encoded_task import TASK_FOLDER as TASK_FOLDER, EncodedTask as EncodedTask
+    from mixopt.tasks.encoded_task import (
+        TASK_FOLDER as TASK_FOLDER,
+        EncodedTask as EncodedTask,
+    )
     from mixopt.tasks.encoding import (
         Spans as Spans,
         TextTokens as TextTokens,
@@ -35,16 +38,29 @@ if TYPE_CHECKING:
         read_items as read_items,
         text_fingerprint as text_fingerprint,
     )
-    from mixopt.tasks.oddities import item_warnings as item_warnings
-    from mixopt.tasks.request_sets import find_sets as find_sets
-    from mixopt.tasks.scores import item_scores as item_scores, task_metrics as task_metrics
-    from mixopt.tasks.task_files import open_tasks as open_tasks, write_task as write_task
+    from mixopt.tasks.oddities import (
+        item_warnings as item_warnings,
+    )
+    from mixopt.tasks.request_sets import (
+        find_sets as find_sets,
+    )
+    from mixopt.tasks.scores import (
+        item_scores as item_scores,
+        task_metrics as task_metrics,
+    )
+    from mixopt.tasks.task_files import (
+        open_tasks as open_tasks,
+        write_task as write_task,
+    )
     from mixopt.tasks.task_folder import (
         FolderTask as FolderTask,
         TaskNotes as TaskNotes,
         read_task_folder as read_task_folder,
     )
-    from mixopt.tasks.task_import import ImportedTask as ImportedTask, import_tasks as import_tasks
+    from mixopt.tasks.task_import import (
+        ImportedTask as ImportedTask,
+        import_tasks as import_tasks,
+    )
     from mixopt.tasks.task_windows import (
         TaskWindow as TaskWindow,
         cut_counts as cut_counts,
@@ -55,17 +71,17 @@ else:
     __getattr__, __dir__ = lazy_names(
         __name__,
         {
+            "batching": ["TaskBatches", "WindowBatch", "sums_by_row", "window_batches"],
             "encoded_task": ["EncodedTask", "TASK_FOLDER"],
             "encoding": ["Spans", "TextTokens", "encode_task", "scored_from"],
-            "oddities": ["item_warnings"],
             "folder_check": ["FolderCheck", "TaskSizes", "check_tasks"],
             "items": ["Item", "chosen_items", "read_items", "text_fingerprint"],
+            "oddities": ["item_warnings"],
+            "request_sets": ["find_sets"],
             "scores": ["item_scores", "task_metrics"],
             "task_files": ["open_tasks", "write_task"],
-            "request_sets": ["find_sets"],
-            "task_import": ["ImportedTask", "import_tasks"],
             "task_folder": ["FolderTask", "TaskNotes", "read_task_folder"],
+            "task_import": ["ImportedTask", "import_tasks"],
             "task_windows": ["TaskWindow", "cut_counts", "row_windows", "windows_of"],
-            "batching": ["TaskBatches", "WindowBatch", "sums_by_row", "window_batches"],
         },
     )

@@ -33,6 +33,10 @@ if TYPE_CHECKING:
         TrialExperts as TrialExperts,
         write_experts as write_experts,
     )
+    from mixopt.trials.loss_units import (
+        bits_per_nat as bits_per_nat,
+        in_bits_per_byte as in_bits_per_byte,
+    )
     from mixopt.trials.proxy import (
         Doing as Doing,
         Losses as Losses,
@@ -93,6 +97,7 @@ else:
             "design_table": ["read_design", "write_design"],
             "evaluation_files": ["Evaluations", "Harness", "read_evaluations"],
             "expert_table": ["TrialExperts", "write_experts"],
+            "loss_units": ["bits_per_nat", "in_bits_per_byte"],
             "proxy": [
                 "Doing",
                 "Losses",

@@ -17,7 +17,7 @@ from dataclasses import replace
 from mixopt.corpus import Corpus
 from mixopt.errors import ConfigError, RunError, did_you_mean
 from mixopt.system import chosen
-from mixopt.trials import LARGEST_LOSS, Losses
+from mixopt.trials import LARGEST_LOSS, Losses, bits_per_nat, in_bits_per_byte
 from mixopt_proxies.command.results import LoggedPoint, LoggedValues
 
 UNITS = ("nats_per_token", "bits_per_byte")
@@ -165,15 +165,8 @@ def _in_both_units(values: Mapping[str, float], corpus: Corpus, tokens: int, uni
     Where a domain's text is not here, nothing says how many bytes a token has, and there is one
     unit alone.
     """
-    shards = {domain.name: domain.validation for domain in corpus.evaluation}
-    bits_per_nat = {
-        name: text.tokens / text.bytes / math.log(2)
-        for name, text in shards.items()
-        if text.bytes and text.tokens
-    }
-    known = len(bits_per_nat) == len(shards)
+    rates = bits_per_nat(corpus.evaluation)
     if unit == "bits_per_byte":
-        nats = {name: value / bits_per_nat[name] for name, value in values.items() if known}
+        nats = {name: value / rates[name] for name, value in values.items()} if rates else {}
         return Losses(tokens, nats, dict(values))
-    bits = {name: value * bits_per_nat[name] for name, value in values.items() if known}
-    return Losses(tokens, dict(values), bits)
+    return Losses(tokens, dict(values), in_bits_per_byte(values, corpus.evaluation))
