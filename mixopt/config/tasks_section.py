@@ -44,6 +44,10 @@ class TasksConfig(Section):
         "characters", description="what choices are compared by: ln p over this"
     )
 
+    drop_overlap: bool | None = Field(
+        None, description="true: leave out training documents that contain answers of items"
+    )
+
     @field_validator("sets", mode="before")
     @classmethod
     def _paths(cls, value: Any) -> Any:
