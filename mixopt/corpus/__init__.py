@@ -47,6 +47,7 @@ if TYPE_CHECKING:
     from mixopt.corpus.stream_preparation import (
         prepare_stream as prepare_stream,
     )
+    from mixopt.corpus.task_preparation import scored_items as scored_items
     from mixopt.corpus.text.document_stream import (
         DocumentStream as DocumentStream,
     )
@@ -105,6 +106,7 @@ else:
             "text.document_stream": ["DocumentStream"],
             "text.documents": ["BadDocuments"],
             "text.sources": ["check_files"],
+            "task_preparation": ["scored_items"],
             "token_files": ["counted_tokens"],
             "token_import": ["import_tokens"],
             "token_preparation": ["known_tokenizer"],

@@ -19,6 +19,7 @@ from mixopt.corpus.corpus import FORMAT, Corpus
 from mixopt.corpus.domain_tokens import DomainTokens
 from mixopt.corpus.index_files import INDEX, corpus_records
 from mixopt.corpus.prepared_corpus import take_prepared
+from mixopt.corpus.task_overlap import screen_training
 from mixopt.corpus.task_preparation import write_tasks
 from mixopt.corpus.text import DomainText, Environment, Spool, Spooled, read_domain, read_target
 from mixopt.corpus.token_preparation import keep_apart, known_tokenizer, read_tokens
@@ -77,6 +78,7 @@ def prepare_corpus(
         return take_prepared(config, evaluation, tasks, path, progress)
     try:
         texts = _read(config, evaluation, environment, spools, seed, progress)
+        screen_training(texts, tasks, progress)
         tokenizer = _tokenizer(config, texts, tasks, progress)
         tokens = read_tokens(config, evaluation, tokenizer, seed, progress)
         keep_apart(texts, tokens, tokenizer)

@@ -25,6 +25,11 @@ if TYPE_CHECKING:
         schema as schema,
     )
     from mixopt.trials.design_table import read_design as read_design, write_design as write_design
+    from mixopt.trials.evaluation_files import (
+        Evaluations as Evaluations,
+        Harness as Harness,
+        read_evaluations as read_evaluations,
+    )
     from mixopt.trials.expert_table import (
         TrialExperts as TrialExperts,
         write_experts as write_experts,
@@ -91,6 +96,7 @@ else:
                 "schema",
             ],
             "design_table": ["read_design", "write_design"],
+            "evaluation_files": ["Evaluations", "Harness", "read_evaluations"],
             "expert_table": ["TrialExperts", "write_experts"],
             "loss_units": ["bits_per_nat", "in_bits_per_byte"],
             "proxy": [
