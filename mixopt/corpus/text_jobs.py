@@ -93,7 +93,7 @@ def read_texts(
         CorpusError: A source that cannot be used, or a process that died.
     """
     sizes = [job.bytes(config) for job in jobs] if workers > 1 and len(jobs) > 1 else []
-    if sum(sizes) < LEAST_BYTES:
+    if not sizes or sum(sizes) < LEAST_BYTES:
         environment = Environment()
         texts = []
         for job in jobs:
