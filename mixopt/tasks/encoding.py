@@ -84,8 +84,7 @@ def encode_task(
     encoded = tokenizer.spans([row.context + row.answer for row in rows])
     tokens, starts, scored, sizes = [], [0], [], []
     for row, spans in zip(rows, encoded, strict=True):
-        boundary = len(row.context.encode())
-        first = int(np.searchsorted(spans.end_T, boundary, side="right"))
+        first = scored_from(spans, row.context)
         if first == len(spans.end_T):
             raise ConfigError(
                 f"task {name!r}: item {items[row.item].id!r}: the tokenizer has no token for the"
@@ -113,6 +112,11 @@ def encode_task(
         tuple(item.id for item in items),
         _fingerprint(items, metrics, normalisation),
     )
+
+
+def scored_from(spans: Spans, context: str) -> int:
+    """Return which token of a context with its answer is the first that ends after the context."""
+    return int(np.searchsorted(spans.end_T, len(context.encode()), side="right"))
 
 
 def _rows(

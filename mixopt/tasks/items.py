@@ -205,7 +205,7 @@ def _contexts(row: dict[str, Any], count: int, where: str) -> tuple[str, ...]:
 
 def _answer(value: object, where: str) -> str:
     text = _text(value, where)
-    if not text.strip():
+    if not text:
         raise ConfigError(f"{where}: {text!r} is empty: there is nothing to score; leave it out")
     return text
 

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 
 from mixopt.tasks.items import Item
 
-SHOWN = 3  # ids that a line names
+SHOWN = 2  # ids that a line names
 # An answer that is another language's value written out, such as DROP's (' ('swedish',)').
 _TUPLE = re.compile(r"\s*[(\[](['\"]).*\1,?[)\]]\s*", re.DOTALL)
 
@@ -19,7 +19,8 @@ def item_warnings(items: Sequence[Item]) -> list[str]:
     """Return a line for each kind of thing that is odd, with how many items have it."""
     kinds = {
         "no white space between context and answer": _is_joined,
-        "two equal choices": lambda item: len(set(item.choices)) < len(item.choices),
+        "two equal choices": lambda item: len(set(_pairs(item))) < len(item.choices),
+        "an answer of white space alone": lambda item: not all(map(str.strip, item.choices)),
         "an answer that looks like a list or tuple of code": lambda item: bool(
             _TUPLE.fullmatch(item.answer)
         ),
@@ -35,6 +36,10 @@ def item_warnings(items: Sequence[Item]) -> list[str]:
     if again:
         found.append(f"{_counted(again, len(items))} are there twice under other ids")
     return found
+
+
+def _pairs(item: Item) -> list[tuple[str, str]]:
+    return list(zip(item.contexts, item.choices, strict=True))
 
 
 def _is_joined(item: Item) -> bool:

@@ -54,7 +54,7 @@ def test_a_packed_file_is_read_and_a_damaged_one_is_refused(tmp_path, ending, pa
 
 
 WRONG = {
-    "2: choices.1: '  ' is empty: there is nothing to score": {"choices": [" a", "  "]},
+    "2: choices.1: '' is empty: there is nothing to score": {"choices": [" a", ""]},
     "2: gold: 2 is out of range; the choices are numbered from 0 to 1": {"gold": 2},
     "2: gold: -1 is out of range": {"gold": -1},
     "2: gold: True is out of range": {"gold": True},
@@ -151,17 +151,20 @@ def test_oddities_of_items_are_said_with_their_ids():
         Item("crlf", ("Q:\n",), ("a\r\nb",), 0),
         Item("shifted", ("Q:\n",), (" def f():",), 0),
         Item("again", ("Q:",), (" ('swedish',)",), 0),
+        Item("blank", ("Q:",), ("  ",), 0),
         Item("fine", ("Q:\n",), ("    return 1",), 0),
+        Item("contexts", ("Ann", "Bob"), (" ran", " ran"), 0),
     ]
     assert item_warnings(odd) == [
-        "1 of 7 items (joined) have no white space between context and answer",
-        "1 of 7 items (equal) have two equal choices",
-        "2 of 7 items (tuple, again) have an answer that looks like a list or tuple of code",
-        "1 of 7 items (crlf) have carriage returns (CRLF) in the answer",
-        "1 of 7 items (shifted) have a line of the answer that begins with one space",
-        "1 of 7 items (again) are there twice under other ids",
+        "1 of 9 items (joined) have no white space between context and answer",
+        "1 of 9 items (equal) have two equal choices",
+        "1 of 9 items (blank) have an answer of white space alone",
+        "2 of 9 items (tuple, again) have an answer that looks like a list or tuple of code",
+        "1 of 9 items (crlf) have carriage returns (CRLF) in the answer",
+        "1 of 9 items (shifted) have a line of the answer that begins with one space",
+        "1 of 9 items (again) are there twice under other ids",
     ]
-    assert item_warnings(odd[-1:]) == []
+    assert item_warnings(odd[-2:]) == []
 
 
 def test_equal_texts_under_other_ids_have_one_fingerprint():
