@@ -3,7 +3,7 @@ UV := $(shell command -v uv 2>/dev/null || echo .tools/bin/uv)
 RUN := $(UV) run --frozen
 USER_RUN := $(RUN) --no-dev --extra regressors --extra proxies --extra mlflow
 
-.PHONY: quickstart test check bench mutants faults fuzz notebooks wheel parsers
+.PHONY: quickstart test check bench mutants faults fuzz notebooks wheel parsers token-tools
 quickstart: $(UV)
 	$(USER_RUN) mixopt run experiments/quickstart.yaml --out runs/quickstart
 
@@ -40,6 +40,10 @@ wheel: $(UV)
 # With them, tests read exported mixtures by the trainers' own parsers; PARSERS=levanter is 1.5 GB.
 parsers: $(UV)
 	sh experiments/checks/parsers.sh $(UV) $(PARSERS)
+
+# With them, tests read token files that their own libraries wrote; 120 MB.
+token-tools: $(UV)
+	sh experiments/checks/token_tools.sh $(UV) $(TOOLS)
 
 .tools/bin/uv:
 	python3 -m pip install --quiet --target .tools uv

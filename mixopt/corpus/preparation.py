@@ -20,7 +20,12 @@ from mixopt.corpus.domain_tokens import DomainTokens
 from mixopt.corpus.index_files import INDEX, corpus_records
 from mixopt.corpus.task_preparation import write_tasks
 from mixopt.corpus.text import DomainText, Environment, Spool, Spooled, read_domain, read_target
-from mixopt.corpus.token_preparation import keep_apart, known_tokenizer, read_tokens
+from mixopt.corpus.token_preparation import (
+    check_tokens_have_tokenizer,
+    keep_apart,
+    known_tokenizer,
+    read_tokens,
+)
 from mixopt.corpus.token_writer import TokenWriter, write_elsewhere
 from mixopt.corpus.tokenizer import (
     FILE,
@@ -71,6 +76,7 @@ def prepare_corpus(
     """
     path = Path(path)
     _check_names(config, evaluation)
+    check_tokens_have_tokenizer(config)
     spools, environment = emptied(path), Environment()
     try:
         texts = _read(config, evaluation, environment, spools, seed, progress)
