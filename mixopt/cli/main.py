@@ -17,6 +17,7 @@ from mixopt.cli import (
     proposals,
     step_commands,
     sweep_commands,
+    task_folders,
     tasks,
     tracking,
     training,
@@ -43,6 +44,7 @@ COMMANDS = (
     verification,
     work_tasks,
     tasks,
+    task_folders,
 )
 
 INTERRUPTED = "mixopt: interrupted; the same command goes on from here"

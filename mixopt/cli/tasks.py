@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from mixopt.cli.options import AsJson, app, print_json, say, show
+from mixopt.cli.options import AsJson, Trusted, app, print_json, say, show
 
 tasks_app = typer.Typer(no_args_is_help=True, help="Downstream tasks.", rich_markup_mode=None)
 app.add_typer(tasks_app, name="tasks")
@@ -37,3 +37,34 @@ def export_lm_eval_command(
         return
     show("\n".join(names))
     say(f"next: lm_eval run --include_path {out} --tasks {' '.join(names)} --log_samples ...")
+
+
+@tasks_app.command("score")
+def score_command(
+    run: Annotated[Path, typer.Argument(metavar="RUN", help="The directory of a pretraining.")],
+    folder: Annotated[
+        Path, typer.Option("--tasks", metavar="DIR", help="A folder of tasks: *.jsonl, tasks.yaml.")
+    ],
+    checkpoint: Annotated[
+        str | None, typer.Option("--checkpoint", metavar="NAME", help="The newest if not given.")
+    ] = None,
+    items: Annotated[
+        int | None, typer.Option("--items", min=1, help="Of each task, by a hash of their ids.")
+    ] = None,
+    device: Annotated[str, typer.Option("--device", help="auto, cpu or cuda.")] = "auto",
+    trust: Trusted = False,
+    as_json: AsJson = False,
+) -> None:
+    """Score tasks with a checkpoint of `mixopt pretrain`, in float32."""
+    from mixopt.config import one_of
+    from mixopt.pretraining import score_lines, score_tasks
+
+    scores = score_tasks(
+        run,
+        folder,
+        checkpoint=checkpoint,
+        items=items,
+        device=one_of("--device", device, ("auto", "cpu", "cuda")),
+        trust=trust,
+    )
+    print_json(scores.to_json()) if as_json else show("\n".join(score_lines(scores)))

@@ -75,7 +75,7 @@ def simulate_command(
     )
 
 
-tokens_app = typer.Typer(no_args_is_help=True, help="Token shards of other tools.")
+tokens_app = typer.Typer(no_args_is_help=True, help="Token shards: of other tools, and in stores.")
 app.add_typer(tokens_app, name="tokens")
 
 
@@ -123,3 +123,17 @@ def import_command(
         vocab_size=vocab_size,
     )
     show(f"{out}: {shards.tokens:,} tokens, {shards.documents:,} documents")
+
+
+@tokens_app.command("publish")
+def publish_command(
+    run: Annotated[Path, typer.Argument(metavar="RUN", help="A run, or a prepared corpus.")],
+    url: Annotated[str, typer.Argument(metavar="URL", help="A folder, as s3://bucket/corpus.")],
+) -> None:
+    """Write a run's prepared corpus to a store, for corpus.prepared of other runs."""
+    from mixopt.corpus import Corpus, publish_corpus
+
+    corpus = Corpus.open(run / "corpus" if (run / "corpus").is_dir() else run)
+    written = publish_corpus(corpus.path, url, say)
+    show(f"{url}: {written} files written" if written else f"{url}: is there already")
+    show(f"next: corpus.prepared: {url}")

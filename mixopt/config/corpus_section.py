@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
 from mixopt.config.section import Count, Positive, Section
 from mixopt.config.token_fields import TokenFormat, TokenType, token_field_fault
+from mixopt.system import under_folder
 
 WHERE = "give either 'environment' or 'path' (or 'data_files')"
 
@@ -127,8 +127,8 @@ class SourceConfig(Section):
 
 def _under(root: str, files: str | list[str] | None) -> str | list[str] | None:
     if isinstance(files, list):
-        return [str(Path(root, file)) for file in files]
-    return None if files is None else str(Path(root, files))
+        return [under_folder(root, file) for file in files]
+    return None if files is None else under_folder(root, files)
 
 
 class CorpusConfig(Section):
@@ -138,6 +138,11 @@ class CorpusConfig(Section):
         None, description="folder of relative data_files and validation; the working directory"
     )
 
+    prepared: str | None = Field(
+        None,
+        description="a corpus that another run prepared, by folder or URL, in place of the text of"
+        " the domains; `mixopt tokens publish` puts one into a store",
+    )
     domains: dict[str, SourceConfig] = Field(description="training domains by name", min_length=1)
     inventory: str | None = Field(
         None,

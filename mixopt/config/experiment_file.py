@@ -14,6 +14,7 @@ from mixopt.config.command_section import command_faults
 from mixopt.config.experiment import Config
 from mixopt.config.loss_choice import chosen_losses, objective_faults
 from mixopt.config.stated_sizes import size_faults, with_stated_sizes
+from mixopt.config.store_urls import experiment_urls, url_faults
 from mixopt.config.task_objective import mixed_units
 from mixopt.config.token_sources import token_source_faults
 from mixopt.config.yaml_sections import Location, dump_sections, first_of, read_sections
@@ -99,6 +100,7 @@ def _inconsistencies(config: Config, trust: Trust) -> Iterable[tuple[Location, s
     both = domains + targets
     yield from unusable_names(domains, targets)
     yield from _task_names(config)
+    yield from url_faults(experiment_urls(config))
     yield from _aimed(config)
     yield from _guarded(config, config.losses)
     yield from size_faults(config)

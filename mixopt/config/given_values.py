@@ -16,7 +16,7 @@ from mixopt.config.constraints_section import ConstraintsConfig
 from mixopt.config.objective_section import ObjectiveConfig
 from mixopt.config.section import Section
 from mixopt.errors import ConfigError, did_you_mean
-from mixopt.system import read_yaml
+from mixopt.system import local_copy, naming, read_yaml
 
 Given = TypeVar("Given", bound=Section)
 Unit = Literal["tokens", "bytes"]  # what a size is of
@@ -166,7 +166,9 @@ def _content(name: str, source: Any) -> tuple[str, Any]:
     """Return what an error calls a value, and the value; a file's content where it is one."""
     if not isinstance(source, (str, Path)):
         return name, source
-    return str(source), read_yaml(Path(source))
+    path = local_copy(source, ConfigError)
+    with naming(path, str(source)):
+        return str(source), read_yaml(path)
 
 
 def _size(value: Any, name: str, where: str) -> tuple[Unit, int]:

@@ -18,6 +18,7 @@ from mixopt.config import RESERVED, CorpusConfig, SourceConfig, TasksConfig
 from mixopt.corpus.corpus import FORMAT, Corpus
 from mixopt.corpus.domain_tokens import DomainTokens
 from mixopt.corpus.index_files import INDEX, corpus_records
+from mixopt.corpus.prepared_corpus import take_prepared
 from mixopt.corpus.task_preparation import write_tasks
 from mixopt.corpus.text import DomainText, Environment, Spool, Spooled, read_domain, read_target
 from mixopt.corpus.token_preparation import (
@@ -78,6 +79,8 @@ def prepare_corpus(
     _check_names(config, evaluation)
     check_tokens_have_tokenizer(config)
     spools, environment = emptied(path), Environment()
+    if config.prepared is not None:
+        return take_prepared(config, evaluation, tasks, path, progress)
     try:
         texts = _read(config, evaluation, environment, spools, seed, progress)
         tokenizer = _tokenizer(config, texts, tasks, progress)
@@ -300,15 +303,18 @@ def _provenance(
     seed: int,
 ) -> dict[str, Any]:
     sources = {**config.domains, **evaluation}
-    counts = {text.name: text.counts for text in texts}
+    noted: dict[str, dict[str, Any]] = {text.name: {"read": text.counts} for text in texts}
+    for text in texts:
+        if isinstance(text, DomainText) and text.objects:
+            noted[text.name]["objects"] = [one.to_json() for one in text.objects]
     sizes = {"tokens", "bytes"}  # stated of the whole domain: nothing here is made from them
     provenance: dict[str, Any] = {
         "mixopt": version("mixopt"),
         "seed": seed,
         "sources": {
-            name: source.model_dump(exclude_defaults=True, exclude=sizes) | {"read": counts[name]}
+            name: source.model_dump(exclude_defaults=True, exclude=sizes) | noted[name]
             for name, source in sources.items()
-            if name in counts
+            if name in noted
         },
     }
     if any(source.environment is not None for source in sources.values()):

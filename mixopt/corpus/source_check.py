@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from mixopt.config import SourceConfig
-from mixopt.corpus.text.sources import check_files
+from mixopt.corpus.text import check_files
 from mixopt.corpus.token_files import check_token_files
 
 
 def check_source(domain: str, source: SourceConfig) -> None:
-    """Check that local files are there, without reading what is in them.
+    """Check that files are there, without reading what is in them.
 
     Raises:
         CorpusError: A path or glob matches nothing, a suffix stands for no reader of text, or files

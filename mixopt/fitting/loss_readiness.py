@@ -9,7 +9,7 @@ little to a fit. How a state follows is in mixopt.fitting.loss_state.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import polars as pl
@@ -45,6 +45,11 @@ class FitReadiness:
     objective: LossReadiness
     losses: tuple[LossReadiness, ...]
     left_out: tuple[str, ...]
+
+    def only(self, prefix: str) -> FitReadiness:
+        """Return the same of the losses whose names begin so."""
+        kept = tuple(one for one in self.losses if one.name.startswith(prefix))
+        return replace(self, losses=kept)
 
     def named(self, state: str) -> list[str]:
         """Return the losses that are in a state: `ready`, `weak` or `noise`."""

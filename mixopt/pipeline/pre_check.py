@@ -146,9 +146,12 @@ def _proxy(config: Config, trust: Trust, problems: list[MixoptError]) -> Proxy |
 
 
 def _sources(config: Config) -> Iterator[MixoptError]:
-    """Find domains whose files are not there."""
-    from mixopt.corpus import check_source
+    """Find domains whose files are not there, and a prepared corpus that is not."""
+    from mixopt.corpus import check_prepared, check_source
 
+    if config.corpus.prepared is not None:
+        yield from _tried(partial(check_prepared, config.corpus.prepared))
+        return
     for name, source in {**config.corpus.domains, **config.evaluation}.items():
         yield from _tried(partial(check_source, name, source.under(config.corpus.root)))
 

@@ -2,9 +2,15 @@
 
 import pytest
 import torch
-from mixopt_proxies.decoder import Passes, StackedWeights, loss as loss_module, make_size
+from mixopt_proxies.decoder import (
+    Passes,
+    StackedWeights,
+    has_compiler,
+    loss as loss_module,
+    make_size,
+)
 from mixopt_proxies.decoder.attention import Attention, explicit_attention
-from mixopt_proxies.decoder.loss import chunked_losses, chunked_mean_loss, dense_losses
+from mixopt_proxies.decoder.loss import HeadLoss, dense_losses, tile_width, write_exponentials
 from mixopt_proxies.decoder.stack import embed
 
 CPU = torch.device("cpu")
@@ -12,36 +18,87 @@ CPU = torch.device("cpu")
 
 @pytest.fixture
 def problem(monkeypatch):
-    """Hidden states, head and targets of two members; seven tokens a chunk, the last of two."""
-    monkeypatch.setattr(loss_module, "CHUNK_LOGITS", 7 * 301)
+    """Hidden states, head and targets of two members, for chunks of 6 tokens and tiles of 64."""
+    monkeypatch.setitem(loss_module.CHUNK_LOGITS, "cpu", 7 * 301)
+    monkeypatch.setitem(loss_module.TILE_LOGITS, "cpu", 1)
+    monkeypatch.setattr(loss_module, "LEAST_TILE", 64)
     generator = torch.Generator().manual_seed(0)
     hidden = torch.randn(2, 23, 16, generator=generator, requires_grad=True)
     head = torch.randn(2, 301, 16, generator=generator, requires_grad=True)
-    return hidden, head, torch.randint(301, (2, 23), generator=generator)
+    targets = torch.randint(301, (2, 23), generator=generator)
+    targets[0, :3] = torch.tensor([0, 63, 300])
+    return hidden, head, targets
 
 
-def test_the_loss_in_chunks_is_the_dense_loss(problem):
-    torch.testing.assert_close(chunked_mean_loss(*problem), dense_losses(*problem).mean(1))
+@pytest.fixture(params=[False, True], ids=["eager", "compiled"])
+def head_loss(request):
+    if request.param and not has_compiler(CPU):
+        pytest.skip("no C++ compiler here")
+    return HeadLoss(compiled=request.param)
 
 
-def test_the_gradients_in_chunks_are_those_of_the_dense_loss(problem):
+def test_the_loss_in_chunks_is_the_dense_loss(problem, head_loss):
+    found = head_loss.training(*problem).loss_K
+    torch.testing.assert_close(found, dense_losses(*problem).mean(1).detach())
+    assert not getattr(head_loss._exponentials, "failed", False)
+
+
+def test_the_gradients_in_chunks_are_those_of_the_dense_loss(problem, head_loss):
     hidden, head, _targets = problem
-    above = torch.tensor([1.0, -2.5])
-    chunked = torch.autograd.grad(chunked_mean_loss(*problem) @ above, (hidden, head))
-    dense = torch.autograd.grad(dense_losses(*problem).mean(1) @ above, (hidden, head))
+    chunked = head_loss.training(*problem)[1:]
+    dense = torch.autograd.grad(dense_losses(*problem).mean(1).sum(), (hidden, head))
     for ours, reference in zip(chunked, dense, strict=True):
         torch.testing.assert_close(ours, reference, rtol=1e-4, atol=1e-6)
 
 
-def test_held_out_losses_in_chunks_are_the_dense_losses(problem):
-    torch.testing.assert_close(chunked_losses(*problem), dense_losses(*problem).detach())
+def test_held_out_losses_in_chunks_are_the_dense_losses(problem, head_loss):
+    torch.testing.assert_close(head_loss.losses(*problem), dense_losses(*problem).detach())
 
 
-def test_the_loss_in_chunks_matches_in_bfloat16(problem):
+def test_the_loss_in_chunks_matches_in_bfloat16(problem, head_loss):
     hidden, head, targets = problem
-    found = chunked_mean_loss(hidden.bfloat16(), head.bfloat16(), targets)
+    found = head_loss.training(hidden.bfloat16(), head.bfloat16(), targets)
+    dense = dense_losses(*problem).mean(1)
     # Logits here are up to 15, which bf16 rounds by up to 0.03 a token.
-    torch.testing.assert_close(found, dense_losses(*problem).mean(1), rtol=0, atol=0.02)
+    torch.testing.assert_close(found.loss_K, dense.detach(), rtol=0, atol=0.02)
+    for ours, reference in zip(
+        found[1:], torch.autograd.grad(dense.sum(), (hidden, head)), strict=True
+    ):
+        assert (ours.float() - reference).norm() < 0.02 * reference.norm()
+
+
+def test_logits_that_are_far_apart_overflow_nowhere(head_loss):
+    hidden = torch.tensor([[[1.0], [1.0], [-1.0]]])
+    head = torch.linspace(-300, 300, 600)[None, :, None]
+    problem = hidden, head, torch.tensor([[599, 0, 0]])
+    found = head_loss.training(*problem)
+    torch.testing.assert_close(found.loss_K, dense_losses(*problem).mean(1))
+    assert all(part.isfinite().all() for part in found)
+
+
+def test_a_member_that_is_not_finite_spoils_no_other_members_loss(problem, head_loss):
+    hidden, head, targets = (part.detach().clone() for part in problem)
+    healthy = head_loss.training(hidden, head, targets)
+    hidden[0, 4] = float("nan")
+    spoiled = head_loss.training(hidden, head, targets)
+    assert spoiled.loss_K[0].isnan()
+    for before, after in zip(healthy, spoiled, strict=True):
+        torch.testing.assert_close(after[1], before[1], rtol=0, atol=0)
+
+
+def test_exponentials_are_relative_to_the_largest_of_the_row():
+    logits, out = torch.tensor([[1.0, 3.0, 2.0]]), torch.empty(1, 3)
+    largest, total = write_exponentials(logits, out)
+    torch.testing.assert_close(out, (logits - 3).exp())
+    assert (largest.item(), total.item()) == (3.0, pytest.approx(float(out.sum())))
+
+
+@pytest.mark.parametrize(("tokens", "vocab"), [(512, 50_432), (7, 2048), (100_000, 50_257), (1, 3)])
+def test_tiles_are_even_and_no_larger_than_the_vocabulary(tokens, vocab):
+    width = tile_width(tokens, vocab, CPU)
+    last = vocab % width or width
+    assert width <= vocab
+    assert width - last <= 64 * -(-vocab // width)
 
 
 def test_a_large_vocabulary_trains_the_same_in_chunks_and_dense(monkeypatch):

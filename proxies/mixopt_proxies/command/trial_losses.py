@@ -2,7 +2,8 @@
 
 Each domain has a name in the result: its own, what a pattern such as `eval/{domain}/loss` gives,
 or what a mapping says. A glob that matches several names is their mean, since one domain may be
-measured by several tasks.
+measured by several tasks. What the tasks of the experiment measure is called as its column is,
+`task/<name>/<metric>`, and is taken where it is there.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ import difflib
 import glob
 import math
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 
 from mixopt.corpus import Corpus
 from mixopt.errors import ConfigError, RunError, did_you_mean
@@ -97,7 +99,8 @@ def losses_of(
         for domain in corpus.evaluation_names
     }
     last = {domain: _mean(line[-1].value for line in lines) for domain, lines in series.items()}
-    final = _in_both_units(last, corpus, tokens, unit)
+    scored = {name: values.series[name][-1].value for name in corpus.task_columns if name in known}
+    final = replace(_in_both_units(last, corpus, tokens, unit), tasks=scored)
     earlier = tuple(
         _in_both_units(at, corpus, place, unit)
         for place, at in _earlier(series, tokens).items()
@@ -108,9 +111,9 @@ def losses_of(
 
 def divergence(losses: Losses, result: str) -> str | None:
     """Say which loss is no number, or too large to be squared; None where none is."""
-    for domain, value in (losses.nats_per_token or losses.bits_per_byte).items():
+    for name, value in ((losses.nats_per_token or losses.bits_per_byte) | losses.tasks).items():
         if not abs(value) <= LARGEST_LOSS:
-            return f"{result}: the loss of {domain!r} is {value:g}"
+            return f"{result}: the loss of {name!r} is {value:g}"
     return None
 
 

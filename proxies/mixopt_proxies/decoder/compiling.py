@@ -13,14 +13,13 @@ import os
 import shutil
 from collections.abc import Callable
 from importlib.util import find_spec
-from typing import Generic, Literal, TypeVar
+from typing import Generic, Literal, ParamSpec, TypeVar
 
 import torch
-from torch import Tensor
 
 Compile = Literal["auto"] | bool
+Inputs = ParamSpec("Inputs")
 Output = TypeVar("Output")
-Computation = Callable[[dict[str, Tensor], Tensor], Output]
 
 WORTHWHILE_FLOPS = {"cpu": 2e11, "cuda": 2e14}
 
@@ -47,25 +46,31 @@ def has_compiler(device: torch.device) -> bool:
     return shutil.which(os.environ.get("CXX", "g++")) is not None
 
 
-class Compiled(Generic[Output]):
+class Compiled(Generic[Inputs, Output]):
     """A computation that is compiled at its first call, and runs eagerly if that fails."""
 
-    def __init__(self, eager: Computation[Output]) -> None:
+    def __init__(self, eager: Callable[Inputs, Output], *, dynamic: bool = False) -> None:
+        """Compile nothing yet.
+
+        Args:
+            eager: What to compute.
+            dynamic: Whether one compilation serves all shapes.
+        """
         self._eager = eager
-        self._compiled: Computation[Output] | None = torch.compile(eager, dynamic=False)
+        self._compiled: Callable[Inputs, Output] | None = torch.compile(eager, dynamic=dynamic)
 
     @property
     def failed(self) -> bool:
         """Whether compilation was tried and given up."""
         return self._compiled is None
 
-    def __call__(self, leaves: dict[str, Tensor], tokens: Tensor) -> Output:
+    def __call__(self, *args: Inputs.args, **kwargs: Inputs.kwargs) -> Output:
         """Compute, compiled or not."""
         if self._compiled is not None:
             try:
-                return self._compiled(leaves, tokens)
+                return self._compiled(*args, **kwargs)
             except Exception as error:  # whatever the compiler, its cache or the disk raised
                 first = str(error).strip().partition("\n")[0]
                 logger.warning("torch.compile failed, going on without it: %s", first)
                 self._compiled = None
-        return self._eager(leaves, tokens)
+        return self._eager(*args, **kwargs)

@@ -5,19 +5,15 @@ Shapes: K members, B sequences, T tokens.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-from mixopt_proxies.decoder.compiling import Compiled, Computation
+from mixopt_proxies.decoder.compiling import Compiled
 from mixopt_proxies.decoder.expert_choice import Routed, own_loss
-from mixopt_proxies.decoder.loss import (
-    LARGE_VOCABULARY,
-    chunked_losses,
-    chunked_mean_loss,
-    dense_losses,
-)
+from mixopt_proxies.decoder.loss import LARGE_VOCABULARY, HeadLoss, dense_losses
 from mixopt_proxies.decoder.named_sizes import DecoderSize
 from mixopt_proxies.decoder.stack import Decoder
 
@@ -57,9 +53,10 @@ class Passes:
         self.compiled = compiled
         self._decoder = Decoder(size, device=device, dtype=dtype)
         computation = self._decoder.hidden if self.chunked else self._dense
-        self._run: Computation[tuple[Tensor, Routed | None]] = (
+        self._run: Callable[[dict[str, Tensor], Tensor], tuple[Tensor, Routed | None]] = (
             Compiled(computation) if compiled else computation
         )
+        self._head = HeadLoss(compiled=compiled)
 
     def gradients(self, leaves: dict[str, Tensor], tokens_KBW: Tensor) -> TrainingPass:
         """Return each member's mean loss, shape (K,), and the gradients of all leaves.
@@ -68,10 +65,14 @@ class Passes:
         """
         output, routed = self._run(leaves, tokens_KBW)
         if self.chunked:
-            loss_K = chunked_mean_loss(output, leaves["head"], targets_of(tokens_KBW))
+            head = self._head.training(output, leaves["head"], targets_of(tokens_KBW))
+            loss_K = head.loss_K
+            trunk = {name: leaf for name, leaf in leaves.items() if name != "head"}
+            gradients = self._differentiated(output, head.hidden_KNC, trunk, routed)
+            gradients["head"] = head.head_KVC
         else:
             loss_K = output.mean(1)
-        gradients = self._differentiated(loss_K, leaves, routed)
+            gradients = self._differentiated(loss_K.sum(), None, leaves, routed)
         return TrainingPass(loss_K.detach(), gradients, routed.detach() if routed else None)
 
     def sequence_gradients(
@@ -83,7 +84,8 @@ class Passes:
         """
         assert not self.chunked, "a large vocabulary's losses are made chunk by chunk"
         losses_KB, routed = self._run(leaves, tokens_KBW)
-        return losses_KB.detach(), self._differentiated(losses_KB.mean(1), leaves, routed)
+        total = losses_KB.mean(1).sum()
+        return losses_KB.detach(), self._differentiated(total, None, leaves, routed)
 
     def sequence_losses(self, leaves: dict[str, Tensor], tokens_KBW: Tensor) -> Tensor:
         """Return the mean loss of each sequence in nats, shape (K, B), without gradients."""
@@ -99,7 +101,7 @@ class Passes:
         output, routed = output.detach(), routed.detach() if routed else None
         if not self.chunked:
             return output, routed
-        losses_KN = chunked_losses(output, leaves["head"].detach(), targets_of(tokens_KBW))
+        losses_KN = self._head.losses(output, leaves["head"], targets_of(tokens_KBW))
         return losses_KN.view(tokens_KBW[..., 1:].shape).mean(-1), routed
 
     def token_losses(
@@ -126,13 +128,26 @@ class Passes:
         return losses_KN.view(tokens_KBW[..., 1:].shape).mean(-1), routed
 
     def _differentiated(
-        self, loss_K: Tensor, leaves: dict[str, Tensor], routed: Routed | None
+        self,
+        output: Tensor,
+        upstream: Tensor | None,
+        leaves: dict[str, Tensor],
+        routed: Routed | None,
     ) -> dict[str, Tensor]:
-        """Return the gradients of the losses and of what experts add to them."""
+        """Return the gradients of an output, and of what experts add to the losses.
+
+        Args:
+            output: What was computed; one number if `upstream` is None.
+            upstream: Gradient of the losses by `output`.
+            leaves: Of which those that are trained get a gradient.
+            routed: What the routers chose.
+        """
+        outputs, above = [output], [upstream]
         if routed is not None and self.size.experts is not None:
-            loss_K = loss_K + own_loss(routed, self.size.step_tokens, self.size.experts)
+            outputs.append(own_loss(routed, self.size.step_tokens, self.size.experts).sum())
+            above.append(None)
         trained = {name: leaf for name, leaf in leaves.items() if leaf.requires_grad}
-        gradients = torch.autograd.grad(loss_K.sum(), list(trained.values()))
+        gradients = torch.autograd.grad(outputs, list(trained.values()), above)
         return dict(zip(trained, gradients, strict=True))
 
 

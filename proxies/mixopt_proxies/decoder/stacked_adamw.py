@@ -29,7 +29,7 @@ class StackedAdamW:
         self._steps = steps
         self._taken = 0
         self._gradients = [weights.view(weights.gradient, w) for w in weights.weights]
-        self._by_name = dict(zip((w.name for w in weights.weights), self._gradients, strict=True))
+        self._names = [w.name for w in weights.weights]
         split = weights.decayed
         self._parts = [
             _part(weights.master[:split], weights.gradient[:split]),
@@ -49,8 +49,6 @@ class StackedAdamW:
             gradients: By the names of the weights' leaves, each (K, ...).
         """
         self._gather(gradients)
-        if self._size.clip > 0:
-            clip_members(self._gradients, self._size.clip)
         rate = self._size.lr * rate_factor(self._taken, self._steps, self._size)
         for group in self._adam.param_groups:
             group["lr"] = rate
@@ -59,26 +57,33 @@ class StackedAdamW:
         self._taken += 1
 
     def _gather(self, gradients: Mapping[str, Tensor]) -> None:
-        """Bring the gradients into the flat buffer, in fp32."""
-        own = [gradients[name] for name in self._by_name]
-        torch._foreach_copy_(self._gradients, own)
+        """Bring the gradients into the flat buffer, in fp32, clipped on the way."""
+        own = [gradients[name] for name in self._names]
         if self._size.tied:
-            self._by_name["embedding"].add_(gradients["head"].float())
+            place = self._names.index("embedding")
+            own[place] = own[place] + gradients["head"]
+        if self._size.clip > 0:
+            write_clipped(own, self._gradients, self._size.clip)
+        else:
+            torch._foreach_copy_(self._gradients, own)
 
 
-def clip_members(gradients: list[Tensor], limit: float) -> None:
-    """Scale each member's gradients, in place, to a norm of `limit` where it is larger.
+def write_clipped(gradients: list[Tensor], out: list[Tensor], limit: float) -> None:
+    """Write each member's gradients, scaled to a norm of `limit` where it is larger.
 
     A member's norm is over all of its weights and no other member's.
 
     Args:
         gradients: Of all weights, each (K, ...).
+        out: Where to, fp32, each of the same shape.
         limit: Largest norm.
     """
-    norms_WK = torch.stack([torch.linalg.vector_norm(g.flatten(1), dim=1) for g in gradients])
+    norms_WK = torch.stack(
+        [torch.linalg.vector_norm(g.flatten(1), dim=1, dtype=torch.float32) for g in gradients]
+    )
     scale_K = (limit / (torch.linalg.vector_norm(norms_WK, dim=0) + 1e-6)).clamp(max=1.0)
-    for gradient in gradients:
-        gradient.mul_(scale_K.view(-1, *[1] * (gradient.ndim - 1)))
+    for gradient, place in zip(gradients, out, strict=True):
+        torch.mul(gradient, scale_K.view(-1, *[1] * (gradient.ndim - 1)), out=place)
 
 
 def rate_factor(step: int, steps: int, size: DecoderSize) -> float:

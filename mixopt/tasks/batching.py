@@ -54,7 +54,7 @@ class WindowBatch:
         return self.tokens_BW[:, 1:].reshape(-1)[self.place_P]
 
 
-def batched_windows(
+def window_batches(
     windows: Iterable[TaskWindow], *, longest: int, tokens: int
 ) -> list[WindowBatch]:
     """Sort windows by length, and join those of about the same.
@@ -111,7 +111,7 @@ class TaskBatches:
             for task, first in pairs
             for window in windows_of(task, longest)
         )
-        self.batches = batched_windows(windows, longest=longest, tokens=tokens)
+        self.batches = window_batches(windows, longest=longest, tokens=tokens)
 
     def metrics(self, log_probabilities: Array) -> dict[str, float]:
         """Return what the tasks measure, by the names of their columns.
