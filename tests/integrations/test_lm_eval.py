@@ -32,9 +32,9 @@ ARTICLES = (  # the first article of the Universal Declaration of Human Rights
     " Gewissen begabt und sollen einander im Geist der Brüderlichkeit begegnen.",
     "Tous les êtres humains naissent libres et égaux en dignité et en droits. Ils sont doués de"
     " raison et de conscience et doivent agir les uns envers les autres.",
-    "Все люди рождаются свободными и равными в своем достоинстве и правах. Они наделены разумом и"
+    "Все люди рождаются свободными и равными в своем достоинстве и правах. Они наделены разумом и"  # noqa: RUF001
     " совестью и должны поступать в отношении друг друга в духе братства.",
-    "Όλοι οι άνθρωποι γεννιούνται ελεύθεροι και ίσοι στην αξιοπρέπεια και τα δικαιώματα.",
+    "Όλοι οι άνθρωποι γεννιούνται ελεύθεροι και ίσοι στην αξιοπρέπεια και τα δικαιώματα.",  # noqa: RUF001
     "人人生而自由, 在尊严和权利上一律平等。 他们赋有理性和良心, 并应以兄弟关系的精神相对待。",
 )
 
