@@ -17,12 +17,13 @@ _FILES = ("path", "data_files", "validation")
 
 def experiment_urls(config: Config) -> Iterable[tuple[Location, str]]:
     """Yield each URL of a store that an experiment reads, with where it stands."""
-    sets = {} if config.tasks is None else config.tasks.sets
+    tasks = config.tasks
+    items = {} if tasks is None else {name: tasks.path(name) for name in tasks.sets}
     fields: list[tuple[Location, object]] = [
         (("corpus", "root"), config.corpus.root),
         (("corpus", "inventory"), config.corpus.inventory),
         (("corpus", "prepared"), config.corpus.prepared),
-        *((("tasks", "sets", name, "path"), one.path) for name, one in sets.items()),
+        *((("tasks", "sets", name, "path"), path) for name, path in items.items()),
     ]
     yield from ((place, str(value)) for place, value in fields if is_url(value))
     domains: dict[Location, Mapping[str, SourceConfig]] = {

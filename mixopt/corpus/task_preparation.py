@@ -19,14 +19,14 @@ from mixopt.tasks import (
 
 
 def write_tasks(
-    tasks: TasksConfig | None, tokenizer: Tokenizer, path: Path, progress: Say
+    tasks: TasksConfig | None, tokenizer: Tokenizer, corpus: Path, progress: Say
 ) -> list[str]:
     """Read, choose and encode the items of all tasks; return the tasks' names.
 
     Args:
         tasks: The section of the configuration; None where there are no tasks.
         tokenizer: The corpus's.
-        path: The folder of the corpus.
+        corpus: The folder of the corpus.
         progress: Receives a line for each task.
 
     Raises:
@@ -36,12 +36,13 @@ def write_tasks(
         return []
     seen: dict[str, str] = {}
     for name, one in tasks.sets.items():
-        file = local_copy(one.path, ConfigError)
-        with naming(file, one.path):
+        path = tasks.path(name)
+        file = local_copy(path, ConfigError)
+        with naming(file, path):
             items = chosen_items(read_items(file), one.items or tasks.items)
         normalisation = one.normalisation or tasks.normalisation
         encoded = encode_task(name, items, tasks.metrics(name), normalisation, tokenizer)
-        write_task(encoded, path)
+        write_task(encoded, corpus)
         counts = f"{encoded.items:,} items, {encoded.scored_tokens:,} tokens to score"
         progress(f"task {name}: {counts} of {len(encoded.tokens_T):,}")
         for line in item_warnings(items):
