@@ -3,7 +3,7 @@ UV := $(shell command -v uv 2>/dev/null || echo .tools/bin/uv)
 RUN := $(UV) run --frozen
 USER_RUN := $(RUN) --no-dev --extra regressors --extra proxies --extra mlflow
 
-.PHONY: quickstart test check bench mutants faults fuzz notebooks wheel parsers token-tools
+.PHONY: quickstart test check bench mutants faults fuzz notebooks wheel parsers
 quickstart: $(UV)
 	$(USER_RUN) mixopt run experiments/quickstart.yaml --out runs/quickstart
 
@@ -37,13 +37,10 @@ notebooks: $(UV)
 wheel: $(UV)
 	sh experiments/checks/check_wheel.sh $(UV)
 
-# With them, tests read exported mixtures by the trainers' own parsers; PARSERS=levanter is 1.5 GB.
+# With them, tests read exported mixtures by the trainers' own parsers, and token files of their own
+# writers; PARSERS=levanter is 1.5 GB.
 parsers: $(UV)
 	sh experiments/checks/parsers.sh $(UV) $(PARSERS)
-
-# With them, tests read token files that their own libraries wrote; 120 MB.
-token-tools: $(UV)
-	sh experiments/checks/token_tools.sh $(UV) $(TOOLS)
 
 .tools/bin/uv:
 	python3 -m pip install --quiet --target .tools uv

@@ -1,6 +1,6 @@
 """Token files that the libraries which own their formats wrote, read as domains.
 
-`make token-tools` installs these below .tools/token_tools, and each writes in a process of its own:
+`make parsers` installs these below .tools/parsers, and each writes in a process of its own:
 
     megatron     megatron-core 0.16.1: IndexedDatasetBuilder, of each type that it has a code for
     datatrove    datatrove 0.10.1: TokenizedFile
@@ -23,7 +23,7 @@ from places import PROJECT
 
 from mixopt.corpus.foreign import Stated, pieces, read_foreign, token_files
 
-TOOLS = PROJECT / ".tools" / "token_tools"
+TOOLS = PROJECT / ".tools" / "parsers"
 DOCUMENTS = [[5, 6, 7, 0], [8, 0], [9, 9, 9, 9, 0], [100, 200, 250, 0]]
 
 WRITES = {
@@ -116,7 +116,7 @@ def written(tmp_path, monkeypatch):
     def write(tool):
         folder = TOOLS / tool
         if not (folder / ".done").exists():
-            pytest.skip(f"{tool}'s own library is not installed: make token-tools")
+            pytest.skip(f"{tool}'s own library is not installed: make parsers")
         path = os.pathsep.join([str(folder), str(PROJECT)])
         ended = subprocess.run(
             [sys.executable, "-c", HEAD + textwrap.dedent(WRITES[tool]), json.dumps(DOCUMENTS)],
