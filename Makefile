@@ -37,7 +37,8 @@ notebooks: $(UV)
 wheel: $(UV)
 	sh experiments/checks/check_wheel.sh $(UV)
 
-# With them, tests read exported mixtures by the trainers' own parsers; PARSERS=levanter is 1.5 GB.
+# With them, tests read exported mixtures by the trainers' own parsers, and token files of their own
+# writers; PARSERS=levanter is 1.5 GB.
 parsers: $(UV)
 	sh experiments/checks/parsers.sh $(UV) $(PARSERS)
 

@@ -23,7 +23,12 @@ from mixopt.corpus.task_overlap import screen_training
 from mixopt.corpus.task_preparation import write_tasks
 from mixopt.corpus.text import DomainText, Environment, Spooled
 from mixopt.corpus.text_jobs import ReadJob, read_texts, write_texts
-from mixopt.corpus.token_preparation import keep_apart, known_tokenizer, read_tokens
+from mixopt.corpus.token_preparation import (
+    check_tokens_have_tokenizer,
+    keep_apart,
+    known_tokenizer,
+    read_tokens,
+)
 from mixopt.corpus.token_writer import write_elsewhere
 from mixopt.corpus.tokenizer import (
     FILE,
@@ -74,6 +79,7 @@ def prepare_corpus(
     """
     path = Path(path)
     _check_names(config, evaluation)
+    check_tokens_have_tokenizer(config)
     spools, workers = emptied(path), workers or usable_cores()
     if config.prepared is not None:
         return take_prepared(config, evaluation, tasks, path, progress)

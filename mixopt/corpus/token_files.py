@@ -22,6 +22,7 @@ from mixopt.corpus.token_text import TokenText
 from mixopt.corpus.tokenizer import Tokenizer, token_dtype
 from mixopt.corpus.vocabulary import Vocabulary
 from mixopt.errors import CorpusError
+from mixopt.system import is_url, list_objects
 
 Piece = tuple[NDArray[Any], bytes]  # tokens, and their digest
 
@@ -143,12 +144,24 @@ def open_tokens(domain: str, patterns: Sequence[str], source: SourceConfig) -> l
 def check_token_files(domain: str, source: SourceConfig) -> None:
     """Check that the files of a source that is tokens are there and sound, but for their ids.
 
+    Of a store it is asked whether there is something of the name; nothing is fetched.
+
     Raises:
         CorpusError: They are not.
     """
-    open_tokens(domain, source.paths, source)
-    if source.validation_files:
-        open_tokens(domain, source.validation_files, source)
+    for patterns in (source.paths, source.validation_files):
+        here = [pattern for pattern in patterns if not is_url(pattern)]
+        if here:
+            open_tokens(domain, here, source)
+        for url in set(patterns) - set(here):
+            _check_stored(domain, url)
+
+
+def _check_stored(domain: str, url: str) -> None:
+    try:
+        list_objects(url if url.endswith(("/", "*")) else f"{url}*")
+    except CorpusError as error:
+        raise CorpusError(f"domain {domain!r}: {error}") from error
 
 
 def counted_tokens(domain: str, source: SourceConfig, *, read: bool) -> int | None:
@@ -162,6 +175,8 @@ def counted_tokens(domain: str, source: SourceConfig, *, read: bool) -> int | No
     Raises:
         CorpusError: A file cannot be read or is damaged.
     """
+    if not read and any(map(is_url, source.paths)):
+        return None
     total = 0
     for one in open_tokens(domain, source.paths, source):
         if one.tokens is None and not read:

@@ -26,6 +26,20 @@ def known_tokenizer(name: str) -> Tokenizer | None:
         return None
 
 
+def check_tokens_have_tokenizer(config: CorpusConfig) -> None:
+    """Check that the tokenizer of a corpus with tokens is not one that the run would train.
+
+    Raises:
+        CorpusError: It is.
+    """
+    of_tokens = [name for name, source in config.domains.items() if source.is_tokens]
+    if of_tokens and bpe_vocabulary(config.tokenizer) is not None:
+        raise CorpusError(
+            f"corpus.tokenizer: {config.tokenizer} is trained by the run, and {of_tokens[0]!r} is"
+            " tokens already: name their tokenizer, or a folder with its tokenizer.json"
+        )
+
+
 def read_tokens(
     config: CorpusConfig,
     evaluation: Mapping[str, SourceConfig],
@@ -46,11 +60,6 @@ def read_tokens(
         CorpusError: Files that are missing, damaged or of another format, or an id beyond the
             vocabulary.
     """
-    if bpe_vocabulary(config.tokenizer) and any(s.is_tokens for s in config.domains.values()):
-        raise CorpusError(
-            f"corpus.tokenizer: {config.tokenizer} is trained by the run, and tokens have their"
-            " tokenizer already: give its name or folder"
-        )
     size = None if tokenizer is None else tokenizer.vocab_size
     rules = TokenRules(Vocabulary.of(config.tokenizer, size), tokenizer)
     found = []

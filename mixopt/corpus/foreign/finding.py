@@ -13,8 +13,9 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from mixopt.corpus.foreign.raw_tokens import LLMC_MAGIC, NUMPY, first_bytes
+from mixopt.corpus.foreign.stored_tokens import stored_tokens
 from mixopt.errors import CorpusError
-from mixopt.system import read_json
+from mixopt.system import is_url, local_path, read_json
 
 _FOLDERS = ("mds", "litdata")
 _RAW = ("nanogpt", "raw")
@@ -25,7 +26,7 @@ def token_files(patterns: Sequence[str], format: str | None = None) -> list[Path
     """Return what is to be read, in the order of the patterns and of names.
 
     Args:
-        patterns: Files, prefixes, globs and folders.
+        patterns: Files, prefixes, globs and folders, or URLs of such in stores, which are fetched.
         format: Of which tool they are; None where that is found of each.
 
     Raises:
@@ -57,11 +58,11 @@ def found_format(path: Path) -> str:
 
 
 def _named(pattern: str, format: str | None) -> list[Path]:
-    if "://" in pattern:
-        raise CorpusError(f"{pattern}: tokens are read from files of this machine; copy them here")
     if not pattern:
         raise CorpusError("an empty path names no tokens")
-    expanded = Path(pattern).expanduser()
+    if is_url(pattern):
+        return _in_store(pattern, format)
+    expanded = local_path(pattern)
     if expanded.is_dir():
         return _in_folder(expanded, format)
     if expanded.exists() or glob.escape(str(expanded)) == str(expanded):
@@ -74,6 +75,14 @@ def _named(pattern: str, format: str | None) -> list[Path]:
         for path in matching
         for file in (_in_folder(path, format) if path.is_dir() else [_whole(path, format)])
     ]
+
+
+def _in_store(url: str, format: str | None) -> list[Path]:
+    folder = stored_tokens(url, format)
+    files = list(_visible(folder))
+    if len(files) == 1 and _kind(files[0]) is None:
+        return files
+    return _in_folder(folder, format)
 
 
 def _is_there(path: Path) -> bool:

@@ -49,7 +49,7 @@ class DomainText:
 
     def training(self) -> Iterator[Spooled]:
         """Give the documents to train on, without those that are held out or have answers."""
-        gone = self._held_out | self._with_answers
+        gone = self.left_out_digests
         for document in self.train or ():
             if document.digest not in gone:
                 yield document
@@ -68,8 +68,8 @@ class DomainText:
 
     @property
     def left_out_digests(self) -> frozenset[bytes]:
-        """Digests of training documents that are held out somewhere."""
-        return self._held_out
+        """Digests of training documents that are held out somewhere, or have answers of tasks."""
+        return self._held_out | self._with_answers
 
     def to_json(self) -> dict[str, Any]:
         """Return what another process needs, besides the folder, to go on with it."""

@@ -1,0 +1,174 @@
+"""Experiments whose domains are tokens: checked, sized, run to a recommendation, and resumed."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+from token_writers import write_megatron, write_nanogpt
+from typer.testing import CliRunner
+
+import mixopt.cli.main  # noqa: F401  adds the commands
+from mixopt import load_run
+from mixopt.cli.options import app
+from mixopt.config import load_config
+from mixopt.corpus import Corpus
+from mixopt.errors import ConfigError, MixoptError
+from mixopt.pipeline import check_experiment
+
+EXPERIMENT = """
+name: tokens
+corpus:
+  domains:
+    web: {path: [data/web_00, data/web_01*], format: megatron}
+    code: {path: data/train.bin, format: nanogpt, dtype: uint16, document_end: 256}
+    text: {path: data/text.jsonl}
+evaluation:
+  news: {path: data/news, format: megatron}
+design: {trials: 6, replicates: 0, max_usage: null}
+proxy: {name: ngram, tokens: 4000, eval_tokens: 2000, options: {order: 2}}
+sweep: {workers: 1}
+fit: {regressors: [linear], folds: 2}
+objective: {mean: {web: 1, code: 1, news: 1}}
+propose: {samples: 300, average: 8, bootstrap: 2}
+validate: {rounds: 1, max_seeds: 3}
+tracking: {enabled: false}
+"""
+
+
+def documents(kind, count, seed):
+    rng = np.random.default_rng(seed)
+    words = [f"{kind}{k}" for k in range(30)]
+    return [" ".join(rng.choice(words, 30)) for _ in range(count)]
+
+
+def encode(text):
+    return [*text.encode(), 256]
+
+
+@pytest.fixture
+def experiment(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    data = tmp_path / "data"
+    data.mkdir()
+    for k in range(2):
+        write_megatron(data / f"web_0{k}", [encode(t) for t in documents("w", 60, k)])
+    write_nanogpt(data / "train.bin", [encode(text) for text in documents("c", 90, 2)])
+    rows = (json.dumps({"text": text}) + "\n" for text in documents("t", 90, 3))
+    (data / "text.jsonl").write_text("".join(rows))
+    write_megatron(data / "news", [encode(text) for text in documents("n", 20, 4)])
+    path = tmp_path / "tokens.yaml"
+    path.write_text(EXPERIMENT)
+    return path
+
+
+def mixopt_(*arguments):
+    return CliRunner().invoke(app, [str(argument) for argument in arguments])
+
+
+def test_a_megatron_prefix_a_nanogpt_file_and_text_run_from_one_yaml(experiment, tmp_path):
+    ended = mixopt_("run", experiment, "--out", "run")
+    assert ended.exit_code == 0, ended.output
+    assert "recommendation" in ended.output
+    corpus = Corpus.open("run/corpus")
+    assert all(domain.validation.bytes > 0 for domain in corpus.evaluation)
+    assert set(corpus.inventory) == {"web", "code", "text"}
+    run = load_run(tmp_path / "run")
+    assert run.trials.has("bits_per_byte")
+    again = mixopt_("run", experiment, "--out", "run")
+    assert again.exit_code == 0
+    assert "prepare: done" not in again.output, "nothing is prepared twice"
+    assert mixopt_("verify", "run").exit_code == 0
+    with open("run/corpus/web/train/00000.bin", "r+b") as stream:
+        stream.write(b"\x01\x00")
+    assert mixopt_("verify", "run").exit_code != 0
+
+
+def test_tokens_of_which_nobody_has_the_tokenizer_give_losses_in_nats_alone(experiment, tmp_path):
+    domains = (
+        "{web: {path: data/web_00, format: megatron},"
+        " code: {path: data/train.bin, format: nanogpt, dtype: uint16, document_end: 256}}"
+    )
+    options = ["--set", "corpus.tokenizer=./nowhere", "--set", f"corpus.domains={domains}"]
+    ended = mixopt_("run", experiment, "--out", "run", *options)
+    message = "objective.unit: is bits_per_byte, and 'web' is tokens of './nowhere'"
+    assert isinstance(ended.exception, MixoptError)
+    assert message in str(ended.exception)
+    assert not (tmp_path / "run" / "corpus" / "index.json").exists()
+    ended = mixopt_("run", experiment, "--out", "run", *options,
+                    "--set", "objective.unit=nats_per_token")  # fmt: skip
+    assert ended.exit_code == 0, ended.output
+    trials = load_run(tmp_path / "run").trials
+    assert (trials.has("nats_per_token"), trials.has("bits_per_byte")) == (True, False)
+
+
+@pytest.mark.slow
+def test_the_decoder_too_gives_losses_in_nats_alone(experiment, tmp_path):
+    options = (
+        "--set", "corpus.tokenizer=./nowhere",
+        "--set", "corpus.domains={web: {path: data/web_00, format: megatron},"
+        " more: {path: data/web_01, format: megatron}}", "--set", "objective={mean: {web: 1}, unit:"
+        " nats_per_token}", "--set", "proxy={name: decoder, tokens: 2048, options: {size: tiny}}",
+        "--set", "design.trials=2",
+    )  # fmt: skip
+    for step in ("prepare", "design", "sweep"):
+        ended = mixopt_(step, experiment, "--out", "run", *options)
+        assert ended.exit_code == 0, ended.output
+    trials = load_run(tmp_path / "run").trials
+    assert (trials.has("nats_per_token"), trials.has("bits_per_byte")) == (True, False)
+
+
+def test_check_and_count_know_tokens_without_reading_them(experiment):
+    config = load_config(experiment)
+    found = check_experiment(config)
+    assert found.problems == []
+    ended = mixopt_("count", experiment, "--json")
+    rows = {row["domain"]: row for row in json.loads(ended.stdout)["domains"]}
+    size = sum((experiment.parent / f"data/web_0{k}.bin").stat().st_size for k in range(2))
+    assert (rows["web"]["tokens"], rows["web"]["exact"]) == (size // 2, True)
+    assert mixopt_("count", experiment, "--out", "inventory.yaml").exit_code == 0
+    sized = load_config(experiment, ["corpus.inventory=inventory.yaml"])
+    assert check_experiment(sized).sizes.inventory["web"] == size // 2
+
+
+def test_check_names_every_source_of_tokens_that_is_not_sound(experiment):
+    (experiment.parent / "data" / "web_00.bin").unlink()
+    with open("data/train.bin", "ab") as stream:
+        stream.write(b"x")
+    found = [str(problem) for problem in check_experiment(load_config(experiment)).problems]
+    assert any("domain 'web': data/web_00.bin: cannot be read" in one for one in found)
+    assert any("domain 'code': data/train.bin: " in one and "not whole" in one for one in found)
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("corpus.tokenizer=bpe:300", "corpus.tokenizer: bpe:300 is trained by the run"),
+        ("corpus.domains.code.dtype=uint17", "corpus.domains.code.dtype"),
+        ("corpus.domains.web.dtype=float32", "corpus.domains.web.dtype"),
+        ("corpus.domains.web.format=megatorn", "corpus.domains.web.format"),
+        ("corpus.domains.web.column=text2", "column: is of text"),
+    ],
+)
+def test_wrong_fields_name_their_place_in_the_file(experiment, override, message):
+    with pytest.raises(ConfigError) as caught:
+        load_config(experiment, [override])
+    assert message in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_an_inventory_that_states_bytes_of_tokens_is_refused(experiment, tmp_path):
+    (tmp_path / "sizes.yaml").write_text("web: {bytes: 2e6}\ncode: 5e5\ntext: 5e5\n")
+    with pytest.raises(ConfigError, match="domain 'web': bytes are the size of text"):
+        load_config(experiment, ["corpus.inventory=sizes.yaml"])
+
+
+def test_tokens_import_takes_many_paths(experiment):
+    ended = mixopt_(
+        "tokens", "import", "data/web_00", "data/web_01*", "out", "--tokenizer", "bytes"
+    )
+    assert ended.exit_code == 0, ended.output
+    assert "120 documents" in ended.output
+    ended = mixopt_("tokens", "import", "data", "all", "--tokenizer", "bytes")
+    assert "has tokens of megatron (news.bin) and nanogpt (train.bin)" in str(ended.exception)
