@@ -195,7 +195,7 @@ def stacked_step(row: Row, corpus: Corpus, members: int) -> Callable[[], object]
     stream = trainer.stream(batches)
 
     def step() -> None:
-        trainer.step(*next(stream))
+        trainer.step(next(stream)[1])
 
     step()
     return step

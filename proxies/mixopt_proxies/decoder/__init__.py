@@ -18,7 +18,12 @@ if TYPE_CHECKING:
     from mixopt_proxies.decoder.device_precision import resolve_precision as resolve_precision
     from mixopt_proxies.decoder.expert_options import Experts as Experts
     from mixopt_proxies.decoder.held_out_windows import HeldOutWindows as HeldOutWindows
-    from mixopt_proxies.decoder.loss import dense_losses as dense_losses
+    from mixopt_proxies.decoder.loss import (
+        TILE_LOGITS as TILE_LOGITS,
+        HeadLoss as HeadLoss,
+        dense_losses as dense_losses,
+        tile_width as tile_width,
+    )
     from mixopt_proxies.decoder.memory import memory_kept as memory_kept
     from mixopt_proxies.decoder.named_sizes import (
         DecoderSize as DecoderSize,
@@ -44,7 +49,7 @@ else:
             "device_precision": ["resolve_precision"],
             "expert_options": ["Experts"],
             "held_out_windows": ["HeldOutWindows"],
-            "loss": ["dense_losses"],
+            "loss": ["TILE_LOGITS", "HeadLoss", "dense_losses", "tile_width"],
             "memory": ["memory_kept"],
             "named_sizes": ["DecoderSize", "make_size"],
             "passes": ["Passes"],
