@@ -33,7 +33,8 @@ def main() -> None:
     rounds = 3 if parser.parse_args().quick else 15
     torch.set_num_threads(1)
     with memory_kept(CPU), tempfile.TemporaryDirectory() as folder:
-        sides = {"step": stacked_step(ROW, random_corpus(Path(folder), ROW.vocab_size), 1)}
+        corpus = random_corpus(Path(folder), ROW.vocab_size)
+        sides = {"step": stacked_step(ROW, corpus, 1, CPU)}
         sides |= losses()
         times: dict[str, list[float]] = {name: [] for name in sides}
         peaks = []

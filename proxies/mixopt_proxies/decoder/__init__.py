@@ -15,7 +15,10 @@ if TYPE_CHECKING:
         should_compile as should_compile,
     )
     from mixopt_proxies.decoder.decoder_proxy import DecoderProxy as DecoderProxy
-    from mixopt_proxies.decoder.device_precision import resolve_precision as resolve_precision
+    from mixopt_proxies.decoder.device_precision import (
+        resolve_device as resolve_device,
+        resolve_precision as resolve_precision,
+    )
     from mixopt_proxies.decoder.expert_options import Experts as Experts
     from mixopt_proxies.decoder.held_out_windows import HeldOutWindows as HeldOutWindows
     from mixopt_proxies.decoder.loss import (
@@ -46,7 +49,7 @@ else:
             "causal_lm": ["CausalLM"],
             "compiling": ["has_compiler", "should_compile"],
             "decoder_proxy": ["DecoderProxy"],
-            "device_precision": ["resolve_precision"],
+            "device_precision": ["resolve_device", "resolve_precision"],
             "expert_options": ["Experts"],
             "held_out_windows": ["HeldOutWindows"],
             "loss": ["TILE_LOGITS", "HeadLoss", "dense_losses", "tile_width"],
