@@ -18,6 +18,7 @@ import pytest
 from gate import Gate
 from hypothesis import settings
 from ranks import forked, free_port
+from s3_server import s3_server
 
 # A shared core makes any example late now and then; what is slow is found by the benchmarks.
 settings.register_profile("mixopt", deadline=None)
@@ -120,6 +121,24 @@ def one_thread():
 def context():
     """Processes that have torch already when they are forked."""
     return forked()
+
+
+@pytest.fixture(scope="session")
+def s3_process(tmp_path_factory):
+    """A real S3 API in a process of its own."""
+    pytest.importorskip("moto")
+    with s3_server(tmp_path_factory.mktemp("s3")) as server:
+        yield server
+
+
+@pytest.fixture
+def s3(s3_process, tmp_path, monkeypatch):
+    """The S3 API, empty, that this process and its children reach; and a cache of their own."""
+    s3_process.forget()
+    for name, value in s3_process.environment.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setenv("MIXOPT_CACHE", str(tmp_path / "cache"))
+    return s3_process
 
 
 @pytest.fixture(scope="session")

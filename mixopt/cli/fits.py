@@ -133,6 +133,11 @@ class _Aim:
         """Return what is minimised; None for the mean of all."""
         return asked_objective(self.targets, self.file)
 
+    def refuses_noise(self) -> bool:
+        """Whether tasks that are noise are refused: where they were asked for."""
+        asked = self.value()
+        return asked is not None and not getattr(asked, "allow_noise", None)
+
 
 @dataclass(frozen=True)
 class _Model:
@@ -187,11 +192,14 @@ def _fit_tables(
         inventory=model.inventory,
         pilots=pilots.read_pilots(options),
     )
+    ready = readiness(fitted)
+    if aim.refuses_noise():
+        ready.refuse_noise()
     write_fit_folder(out, table, fitted)
     for note in fitted.trials.notes:
         say(f"fit: {note}")
     show(f"fit: {fitted.summary()}")
-    for line in readiness(fitted).lines(str(out)):
+    for line in ready.lines(str(out)):
         show(f"fit: {line}")
     show(f"next: mixopt propose {out}{' --trust' if ':' in fitted.name else ''}")
 

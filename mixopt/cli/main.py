@@ -17,6 +17,8 @@ from mixopt.cli import (
     proposals,
     step_commands,
     sweep_commands,
+    task_folders,
+    tasks,
     tracking,
     training,
     verification,
@@ -41,6 +43,8 @@ COMMANDS = (
     exports,
     verification,
     work_tasks,
+    tasks,
+    task_folders,
 )
 
 INTERRUPTED = "mixopt: interrupted; the same command goes on from here"

@@ -75,7 +75,7 @@ def simulate_command(
     )
 
 
-tokens_app = typer.Typer(no_args_is_help=True, help="Token shards of other tools.")
+tokens_app = typer.Typer(no_args_is_help=True, help="Token shards: of other tools, and in stores.")
 app.add_typer(tokens_app, name="tokens")
 
 
@@ -86,18 +86,20 @@ def _tokens() -> None:
 
 @tokens_app.command("import")
 def import_command(
-    source: Annotated[Path, typer.Argument(metavar="SOURCE", help=".bin, prefix, or folder.")],
+    source: Annotated[
+        list[str], typer.Argument(metavar="SOURCE...", help="Files, prefixes, globs, folders.")
+    ],
     out: Annotated[Path, typer.Argument(metavar="OUT", help="Folder, as corpus/web/train.")],
     tokenizer: Annotated[str, typer.Option("--tokenizer", help="Kept in the index.")],
     format: Annotated[
-        str | None, typer.Option("--format", help="megatron, nanogpt, llmc, mds, litdata; found.")
+        str | None, typer.Option("--format", help="megatron, raw, llmc, npy, ...; found if absent.")
     ] = None,
     document_end: Annotated[
         int | None, typer.Option("--document-end", help="Id that ends a document.")
     ] = None,
-    field: Annotated[str, typer.Option("--field", help="Field of the tokens (mds, litdata).")] = (
-        "tokens"
-    ),
+    field: Annotated[
+        str | None, typer.Option("--field", help="Field of a sample that has its tokens.")
+    ] = None,
     copy: Annotated[bool, typer.Option("--copy", help="Copy where a link would do.")] = False,
     dtype: Annotated[
         str | None, typer.Option("--dtype", help="uint16, uint32, ...; raw tokens need it.")
@@ -106,7 +108,7 @@ def import_command(
         int | None, typer.Option("--vocab-size", help="Ids of the tokenizer; tokens are checked.")
     ] = None,
 ) -> None:
-    """Make token shards from Megatron's, nanoGPT's, Mosaic's or litdata's files."""
+    """Make token shards of one domain from the files of another tool."""
     from mixopt.corpus import import_tokens
 
     shards = import_tokens(
@@ -121,3 +123,17 @@ def import_command(
         vocab_size=vocab_size,
     )
     show(f"{out}: {shards.tokens:,} tokens, {shards.documents:,} documents")
+
+
+@tokens_app.command("publish")
+def publish_command(
+    run: Annotated[Path, typer.Argument(metavar="RUN", help="A run, or a prepared corpus.")],
+    url: Annotated[str, typer.Argument(metavar="URL", help="A folder, as s3://bucket/corpus.")],
+) -> None:
+    """Write a run's prepared corpus to a store, for corpus.prepared of other runs."""
+    from mixopt.corpus import Corpus, publish_corpus
+
+    corpus = Corpus.open(run / "corpus" if (run / "corpus").is_dir() else run)
+    written = publish_corpus(corpus.path, url, say)
+    show(f"{url}: {written} files written" if written else f"{url}: is there already")
+    show(f"next: corpus.prepared: {url}")

@@ -56,6 +56,11 @@ if TYPE_CHECKING:
         stated_tokens as stated_tokens,
         with_stated_sizes as with_stated_sizes,
     )
+    from mixopt.config.store_urls import (
+        experiment_urls as experiment_urls,
+        source_urls as source_urls,
+        url_faults as url_faults,
+    )
     from mixopt.config.task_names import (
         OF_CHOICES as OF_CHOICES,
         TASK as TASK,
@@ -114,6 +119,7 @@ else:
             "tasks_section": ["Metric", "Normalisation", "TaskSetConfig", "TasksConfig"],
             "validation_section": ["BaselineConfig", "ValidateConfig"],
             "stated_sizes": ["stated_tokens", "with_stated_sizes"],
+            "store_urls": ["experiment_urls", "source_urls", "url_faults"],
             "yaml_sections": ["Location", "dump_sections", "read_sections"],
         },
     )

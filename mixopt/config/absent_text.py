@@ -25,6 +25,8 @@ def absent_texts(sections: Mapping[Location, Mapping[str, SourceConfig]]) -> Ite
 
 def absent_text_faults(config: Config) -> Iterable[tuple[Location, str]]:
     """Find what cannot be right of domains and targets without text."""
+    if config.corpus.prepared is not None:  # it has their text
+        return
     sections: dict[Location, Mapping[str, SourceConfig]] = {
         ("corpus", "domains"): config.corpus.domains,
         ("evaluation",): config.evaluation,

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
-from mixopt.config.section import Positive, Section
+from mixopt.config.section import Count, Positive, Section
+from mixopt.config.token_fields import TokenFormat, TokenType, token_field_fault
+from mixopt.system import under_folder
 
 WHERE = "give either 'environment' or 'path' (or 'data_files')"
 
@@ -19,11 +20,23 @@ class SourceConfig(Section):
     """
 
     environment: str | None = Field(None, description="a domain of the environment corpus")
-    path: str | None = Field(
+    path: str | list[str] | None = Field(
         None,
-        description="a folder or file, a hub id, or a builder of `datasets` (json, parquet, "
-        "arrow, text, csv); a text file is one document",
+        description="a folder, file or glob, or a list of them; a hub id, or a builder of"
+        " `datasets` (json, parquet, arrow, text, csv); a text file is one document",
     )
+    format: TokenFormat | None = Field(
+        None, description="the tool that wrote `path`, which are tokens: megatron, nanogpt, raw,"
+        " llmc, npy, olmo, datatrove, mds, litdata, webdataset; text when absent",
+    )  # fmt: skip
+    dtype: TokenType | None = Field(
+        None, description="type of a stored token, where the files do not say it"
+    )
+    field: str | None = Field(None, description="the field of a sample that has its tokens")
+    document_end: Count | None = Field(
+        None, description="id that ends a document, where the files do not say where one ends"
+    )
+    max_tokens: Positive | None = Field(None, description="stop after so many tokens")
     name: str | None = Field(None, description="configuration of the data set")
     data_files: str | list[str] | None = Field(None, description="files of the builder; globs work")
     split: str = Field("train", description="split of the data set")
@@ -49,6 +62,27 @@ class SourceConfig(Section):
         return self.tokens is not None or self.bytes is not None
 
     @property
+    def is_tokens(self) -> bool:
+        """Whether it is tokens that another tool wrote, and not text."""
+        return self.format is not None
+
+    @property
+    def paths(self) -> tuple[str, ...]:
+        """What `path` names, one or many."""
+        return (self.path,) if isinstance(self.path, str) else tuple(self.path or ())
+
+    @property
+    def validation_files(self) -> tuple[str, ...]:
+        """What `validation` names, one or many."""
+        given = self.validation
+        return (given,) if isinstance(given, str) else tuple(given or ())
+
+    @property
+    def one_path(self) -> str | None:
+        """What `path` names where it is one name, which may be of a data set or a builder."""
+        return self.path if isinstance(self.path, str) else None
+
+    @property
     def has_text(self) -> bool:
         """Whether it says where its documents are."""
         return any(given is not None for given in (self.environment, self.path, self.data_files))
@@ -67,6 +101,21 @@ class SourceConfig(Section):
     def _one_source(self) -> SourceConfig:
         if self.environment is not None and not (self.path is None and self.data_files is None):
             raise ValueError(WHERE)
+        if isinstance(self.path, list) and not self.path:
+            raise ValueError("path: is an empty list; name a file, a glob or a folder")
+        if isinstance(self.path, list) and self.data_files is not None:
+            raise ValueError(
+                "path: is a list of files, so that data_files has no use; leave it out"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _fields_of_tokens(self) -> SourceConfig:
+        fields = type(self).model_fields.items()
+        changed = [name for name, field in fields if getattr(self, name) != field.default]
+        fault = token_field_fault(self.format, changed)
+        if fault is not None:
+            raise ValueError(fault)
         return self
 
     @model_validator(mode="after")
@@ -78,8 +127,8 @@ class SourceConfig(Section):
 
 def _under(root: str, files: str | list[str] | None) -> str | list[str] | None:
     if isinstance(files, list):
-        return [str(Path(root, file)) for file in files]
-    return None if files is None else str(Path(root, files))
+        return [under_folder(root, file) for file in files]
+    return None if files is None else under_folder(root, files)
 
 
 class CorpusConfig(Section):
@@ -89,6 +138,11 @@ class CorpusConfig(Section):
         None, description="folder of relative data_files and validation; the working directory"
     )
 
+    prepared: str | None = Field(
+        None,
+        description="a corpus that another run prepared, by folder or URL, in place of the text of"
+        " the domains; `mixopt tokens publish` puts one into a store",
+    )
     domains: dict[str, SourceConfig] = Field(description="training domains by name", min_length=1)
     inventory: str | None = Field(
         None,

@@ -14,7 +14,9 @@ from mixopt.config.command_section import command_faults
 from mixopt.config.experiment import Config
 from mixopt.config.loss_choice import chosen_losses, objective_faults
 from mixopt.config.stated_sizes import size_faults, with_stated_sizes
+from mixopt.config.store_urls import experiment_urls, url_faults
 from mixopt.config.task_objective import mixed_units
+from mixopt.config.token_sources import token_source_faults
 from mixopt.config.yaml_sections import Location, dump_sections, first_of, read_sections
 from mixopt.errors import ConfigError, MixoptError, did_you_mean
 from mixopt.system import (
@@ -98,6 +100,7 @@ def _inconsistencies(config: Config, trust: Trust) -> Iterable[tuple[Location, s
     both = domains + targets
     yield from unusable_names(domains, targets)
     yield from _task_names(config)
+    yield from url_faults(experiment_urls(config))
     yield from _aimed(config)
     yield from _guarded(config, config.losses)
     yield from size_faults(config)
@@ -115,6 +118,7 @@ def _inconsistencies(config: Config, trust: Trust) -> Iterable[tuple[Location, s
         yield ("objective", "leave_out"), f"{message} more, or leave this out"
     yield from command_faults(config.proxy.name, config.proxy, config.proxy.options, both)
     yield from absent_text_faults(config)
+    yield from token_source_faults(config)
     yield from _simulated_epochs(config)
     yield from _baselines(config)
     yield from _without_gradient(config, trust)

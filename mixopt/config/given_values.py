@@ -16,7 +16,7 @@ from mixopt.config.constraints_section import ConstraintsConfig
 from mixopt.config.objective_section import ObjectiveConfig
 from mixopt.config.section import Section
 from mixopt.errors import ConfigError, did_you_mean
-from mixopt.system import read_yaml
+from mixopt.system import local_copy, naming, read_yaml
 
 Given = TypeVar("Given", bound=Section)
 Unit = Literal["tokens", "bytes"]  # what a size is of
@@ -40,16 +40,15 @@ def read_inventory(
         ConfigError: The file cannot be read, or there are other domains or no numbers of tokens.
     """
     where = str(source) if isinstance(source, (str, Path)) else "inventory"
-    sizes = domain_sizes(source, domains)
+    sizes, rates = domain_sizes(source, domains), tokens_per_byte or {}
     for name in domains:
         if name not in sizes:
             raise ConfigError(f"{where}: domain {name!r} is missing; say how many tokens it has")
-        if sizes[name][0] == "bytes" and tokens_per_byte is None:
+        if sizes[name][0] == "bytes" and name not in rates:
             raise ConfigError(
-                f"{where}: {name}: bytes become tokens by a prepared corpus, and there is none"
+                f"{where}: {name}: bytes become tokens by its prepared text, and there is none"
                 " here; state tokens"
             )
-    rates = tokens_per_byte or {}
     return {
         name: sizes[name][1] if sizes[name][0] == "tokens" else round(sizes[name][1] * rates[name])
         for name in domains
@@ -167,7 +166,9 @@ def _content(name: str, source: Any) -> tuple[str, Any]:
     """Return what an error calls a value, and the value; a file's content where it is one."""
     if not isinstance(source, (str, Path)):
         return name, source
-    return str(source), read_yaml(Path(source))
+    path = local_copy(source, ConfigError)
+    with naming(path, str(source)):
+        return str(source), read_yaml(path)
 
 
 def _size(value: Any, name: str, where: str) -> tuple[Unit, int]:

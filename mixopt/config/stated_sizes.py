@@ -9,7 +9,6 @@ stated size beside the size of a sample gives shares that mean nothing.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mixopt.config.given_values import domain_sizes
@@ -42,7 +41,7 @@ def with_stated_sizes(config: Config, *, trust: Trust = True) -> Config:
             f"corpus.inventory: {config.corpus.inventory}: a run's record has the sizes themselves;"
             " state tokens or bytes of each domain"
         )
-    sizes = _read(Path(config.corpus.inventory), config.corpus)
+    sizes = _read(config.corpus.inventory, config.corpus)
     domains = {
         name: source.model_copy(update=sizes.get(name, {}))
         for name, source in config.corpus.domains.items()
@@ -77,12 +76,17 @@ def stated_tokens(sources: Mapping[str, SourceConfig]) -> dict[str, int] | None:
     return known if len(known) == len(sources) else None
 
 
-def _read(path: Path, corpus: CorpusConfig) -> dict[str, dict[str, Any]]:
+def _read(path: str, corpus: CorpusConfig) -> dict[str, dict[str, Any]]:
     """Read the file, as what is to be changed of each source."""
     sizes = domain_sizes(path, corpus.domains)
     _check_complete(path, corpus.domains, sizes)
     for name, (kind, size) in sizes.items():
         source = corpus.domains[name]
+        if source.is_tokens and kind == "bytes":
+            raise ConfigError(
+                f"{path}: domain {name!r}: bytes are the size of text, and it is tokens; give"
+                f" `{name}: 5e9`, its tokens"
+            )
         own = "tokens" if source.tokens is not None else "bytes"
         value = getattr(source, own)
         if source.is_sized and (own, value) != (kind, size):
@@ -94,7 +98,7 @@ def _read(path: Path, corpus: CorpusConfig) -> dict[str, dict[str, Any]]:
 
 
 def _check_complete(
-    path: Path, sources: Mapping[str, SourceConfig], sizes: Mapping[str, Sequence[Any]]
+    path: str, sources: Mapping[str, SourceConfig], sizes: Mapping[str, Sequence[Any]]
 ) -> None:
     for name, source in sources.items():
         if name not in sizes and not source.is_sized:

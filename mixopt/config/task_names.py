@@ -6,6 +6,7 @@ TASK = "task/"  # begins the name of what a task measures, task/<name>/<metric>
 FAMILY = "family/"  # begins the name of a family of tasks, in an objective
 # Metrics that compare choices; of all of them higher is better.
 OF_CHOICES = frozenset({"choice_log_probability", "choice_probability", "accuracy"})
+UNIT_OF = {"choice_log_probability": "nats", "choice_probability": "share", "accuracy": "share"}
 
 
 def task_column(name: str, metric: str) -> str:

@@ -10,7 +10,7 @@ from collections.abc import Iterable
 from typing import Any
 
 from mixopt.config.objective_section import FamilyConfig, ObjectiveConfig
-from mixopt.config.task_names import FAMILY, TASK, task_column
+from mixopt.config.task_names import FAMILY, TASK, UNIT_OF, task_column, task_metric
 from mixopt.config.tasks_section import TasksConfig
 from mixopt.errors import did_you_mean
 from mixopt.system import is_glob
@@ -90,20 +90,25 @@ def _own(name: str, tasks: TasksConfig) -> str:
 
 
 def mixed_units(objective: ObjectiveConfig, losses: Iterable[str]) -> str | None:
-    """Say what is wrong where losses in nats per token stand beside metrics of tasks.
+    """Say what is wrong where tasks are measured beside what is in another unit.
 
     Args:
         objective: The objective.
         losses: What it measures.
     """
     names = list(losses)
-    of_tasks = [name for name in names if name.startswith(TASK)]
-    if not of_tasks or len(of_tasks) == len(names) or objective.scale == "spread":
+    if objective.scale == "spread" or not any(name.startswith(TASK) for name in names):
         return None
-    if objective.unit == "bits_per_byte" and all(n.endswith("/bits_per_byte") for n in of_tasks):
+    units = {_unit(name, objective.unit): name for name in reversed(names)}
+    if len(units) == 1:
         return None
-    other = next(name for name in names if name not in of_tasks)
+    first, second = list(units.values())[:2]
     return (
-        f"{of_tasks[0]!r} and {other!r} are in different units; set objective.scale: spread, or"
-        " measure both in bits_per_byte"
+        f"{first!r} and {second!r} are in different units; use a mean with objective.scale: spread,"
+        " or measure both in bits_per_byte"
     )
+
+
+def _unit(loss: str, of_domains: str) -> str:
+    task = task_metric(loss)
+    return of_domains if task is None else UNIT_OF.get(task[1], task[1])

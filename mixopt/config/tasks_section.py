@@ -9,6 +9,7 @@ from pydantic import Field, field_validator, model_validator
 
 from mixopt.config.section import Positive, Section
 from mixopt.config.task_names import task_column
+from mixopt.system import under_folder
 
 Metric = Literal["bits_per_byte", "choice_log_probability", "choice_probability", "accuracy"]
 Normalisation = Literal["none", "characters", "bytes", "unconditional"]
@@ -31,6 +32,9 @@ class TasksConfig(Section):
 
     sets: dict[str, TaskSetConfig] = Field(
         description="by name: a file of items, or its path and how it counts", min_length=1
+    )
+    root: str | None = Field(
+        None, description="folder or URL of relative paths; the working directory"
     )
     items: Positive = Field(
         200, description="items of each task, by a hash of their ids, the same for every trial"
@@ -68,6 +72,11 @@ class TasksConfig(Section):
         """Yield the names of what all tasks measure, `task/<name>/<metric>`."""
         for name in self.sets:
             yield from (task_column(name, metric) for metric in self.metrics(name))
+
+    def path(self, name: str) -> str:
+        """Return where the items of a task are."""
+        path = self.sets[name].path
+        return path if self.root is None else under_folder(self.root, path)
 
     @property
     def families(self) -> dict[str, tuple[str, ...]]:

@@ -23,38 +23,74 @@ if TYPE_CHECKING:
         count_domains as count_domains,
         inventory_of as inventory_of,
     )
-    from mixopt.corpus.identity import corpus_hash as corpus_hash
+    from mixopt.corpus.identity import (
+        corpus_hash as corpus_hash,
+    )
     from mixopt.corpus.index_files import (
         StreamIndex as StreamIndex,
         read_corpus_index as read_corpus_index,
         read_domain_names as read_domain_names,
         read_stream_index as read_stream_index,
     )
-    from mixopt.corpus.preparation import prepare_corpus as prepare_corpus
-    from mixopt.corpus.stream_preparation import prepare_stream as prepare_stream
-    from mixopt.corpus.text.document_stream import DocumentStream as DocumentStream
-    from mixopt.corpus.text.documents import BadDocuments as BadDocuments
-    from mixopt.corpus.text.sources import check_files as check_files
-    from mixopt.corpus.token_import import import_tokens as import_tokens
-    from mixopt.corpus.token_shards import TokenShards as TokenShards
-    from mixopt.corpus.token_writer import TokenWriter as TokenWriter
+    from mixopt.corpus.preparation import (
+        prepare_corpus as prepare_corpus,
+    )
+    from mixopt.corpus.source_check import (
+        check_source as check_source,
+    )
+    from mixopt.corpus.stored_corpus import (
+        check_prepared as check_prepared,
+        corpus_files as corpus_files,
+        publish_corpus as publish_corpus,
+        put_in_place as put_in_place,
+    )
+    from mixopt.corpus.stream_preparation import (
+        prepare_stream as prepare_stream,
+    )
+    from mixopt.corpus.text.document_stream import (
+        DocumentStream as DocumentStream,
+    )
+    from mixopt.corpus.text.documents import (
+        BadDocuments as BadDocuments,
+    )
+    from mixopt.corpus.text.sources import (
+        check_files as check_files,
+    )
+    from mixopt.corpus.token_files import (
+        counted_tokens as counted_tokens,
+    )
+    from mixopt.corpus.token_import import (
+        import_tokens as import_tokens,
+    )
+    from mixopt.corpus.token_preparation import (
+        known_tokenizer as known_tokenizer,
+    )
+    from mixopt.corpus.token_shards import (
+        TokenShards as TokenShards,
+    )
+    from mixopt.corpus.token_writer import (
+        TokenWriter as TokenWriter,
+    )
     from mixopt.corpus.tokenizer import (
         BYTES as BYTES,
         Tokenizer as Tokenizer,
+        open_tokenizer as open_tokenizer,
         saved_tokenizer as saved_tokenizer,
     )
     from mixopt.corpus.true_sizes import (
         tokens_per_byte as tokens_per_byte,
         true_inventory as true_inventory,
     )
-    from mixopt.corpus.vocabulary import known_vocabulary as known_vocabulary
+    from mixopt.corpus.vocabulary import (
+        known_vocabulary as known_vocabulary,
+    )
 else:
     __getattr__, __dir__ = lazy_names(
         __name__,
         {
             "corpus": ["Corpus", "Domain", "FORMAT", "NamedDomains"],
-            "identity": ["corpus_hash"],
             "domain_counts": ["DomainCount", "count_domains", "inventory_of"],
+            "identity": ["corpus_hash"],
             "index_files": [
                 "StreamIndex",
                 "read_corpus_index",
@@ -62,14 +98,18 @@ else:
                 "read_stream_index",
             ],
             "preparation": ["prepare_corpus"],
+            "source_check": ["check_source"],
+            "stored_corpus": ["check_prepared", "corpus_files", "publish_corpus", "put_in_place"],
             "stream_preparation": ["prepare_stream"],
             "text.document_stream": ["DocumentStream"],
             "text.documents": ["BadDocuments"],
+            "text.sources": ["check_files"],
+            "token_files": ["counted_tokens"],
             "token_import": ["import_tokens"],
+            "token_preparation": ["known_tokenizer"],
             "token_shards": ["TokenShards"],
             "token_writer": ["TokenWriter"],
-            "text.sources": ["check_files"],
-            "tokenizer": ["BYTES", "Tokenizer", "saved_tokenizer"],
+            "tokenizer": ["BYTES", "Tokenizer", "open_tokenizer", "saved_tokenizer"],
             "true_sizes": ["tokens_per_byte", "true_inventory"],
             "vocabulary": ["known_vocabulary"],
         },

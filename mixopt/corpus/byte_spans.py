@@ -14,6 +14,8 @@ import numpy as np
 
 from mixopt.system import IntArray
 
+LAST_BYTE = "\u0143"  # of the characters by which a byte-level vocabulary writes bytes
+
 
 def byte_ends(text: str, tokens: Sequence[str], offsets: Sequence[tuple[int, int]]) -> IntArray:
     """Return the bytes of a text up to the end of each token, shape (T,).
@@ -24,7 +26,7 @@ def byte_ends(text: str, tokens: Sequence[str], offsets: Sequence[tuple[int, int
         offsets: First and last character of each, as the tokenizer says.
     """
     size = len(text.encode())
-    if sum(map(len, tokens)) == size:  # a byte-level vocabulary, which writes a byte a character
+    if sum(map(len, tokens)) == size and all(max(token) <= LAST_BYTE for token in tokens):
         return np.array(list(accumulate(map(len, tokens))), dtype=np.int64)
     bytes_C = np.array([0, *accumulate(len(character.encode()) for character in text)])
     return bytes_C[[stop for _, stop in offsets]]

@@ -18,10 +18,11 @@ from typing import TYPE_CHECKING, Any
 
 from mixopt.config import task_column
 from mixopt.corpus.index_files import CORPUS_FORMAT, read_corpus_index
+from mixopt.corpus.stored_corpus import fetched_corpus
 from mixopt.corpus.token_shards import TokenShards
-from mixopt.errors import ShardError
+from mixopt.errors import CorpusError, ShardError
 from mixopt.mixture import Mixture
-from mixopt.system import inside
+from mixopt.system import inside, is_url
 
 if TYPE_CHECKING:
     from mixopt.tasks import EncodedTask
@@ -78,7 +79,7 @@ class Corpus(NamedDomains):
         """Open a corpus that `prepare_corpus` has written.
 
         Args:
-            path: The folder.
+            path: The folder, or its URL in a store, from which it is fetched once a node.
             verify: Compare the hash of every shard and of the tokenizer's files; large shards are
                 remembered by size and time stamps. Sizes are always compared.
 
@@ -86,7 +87,7 @@ class Corpus(NamedDomains):
             CorpusError: There is none, or its index is damaged.
             ShardError: A shard is absent, truncated or altered, or leads out of the corpus.
         """
-        path = Path(path)
+        path = fetched_corpus(str(path), _fault) if is_url(path) else Path(path)
         index = read_corpus_index(path, verify=verify)
         return cls(
             path=path,
@@ -113,6 +114,14 @@ class Corpus(NamedDomains):
     def natural(self) -> Mixture:
         """Each domain's share of the training tokens that there are."""
         return Mixture.natural(self.inventory)
+
+
+def _fault(path: Path) -> str | None:
+    try:
+        Corpus.open(path)
+    except CorpusError as error:
+        return str(error)
+    return None
 
 
 def _open_tasks(path: Path, names: tuple[str, ...], verify: bool) -> tuple[EncodedTask, ...]:

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 from mixopt.config import CorpusConfig, SourceConfig
@@ -19,11 +18,12 @@ from mixopt.corpus.text import (
     Environment,
     FileSize,
     Reading,
-    file_size,
+    TextFile,
     is_local,
-    local_files,
     published_size,
+    text_files,
 )
+from mixopt.corpus.token_files import counted_tokens, open_tokens
 from mixopt.corpus.tokenizer import BYTES, Tokenizer, bpe_vocabulary, open_tokenizer
 from mixopt.errors import CorpusError
 from mixopt.system import Say, close_children, silent
@@ -47,7 +47,7 @@ class DomainCount:
     Attributes:
         name: The domain.
         files: Files that it is made of; 0 where it is not of files.
-        bytes: Of text, in UTF-8.
+        bytes: Of text, in UTF-8; 0 of tokens.
         tokens: Of the configured tokenizer; None where that has yet to be trained.
         how: How the bytes were found.
         is_exact: Whether no part was estimated.
@@ -98,13 +98,19 @@ def count_domains(config: CorpusConfig, say: Say = silent) -> list[DomainCount]:
     Raises:
         CorpusError: A source that cannot be read, or has no sizes.
     """
-    tokenizer = None if bpe_vocabulary(config.tokenizer) else open_tokenizer(config.tokenizer)
+    is_text = not all(source.is_tokens for source in config.domains.values())
+    is_here = is_text and not bpe_vocabulary(config.tokenizer)
+    tokenizer = open_tokenizer(config.tokenizer) if is_here else None
     found = []
     try:
         for name, source in config.domains.items():
             if not source.has_text:
                 raise CorpusError(f"domain {name!r}: its text is not here; state its tokens")
             rooted = source.under(config.root)
+            if source.is_tokens:
+                found.append(_count_tokens(name, rooted))
+                say(f"{name}: {found[-1].tokens:,} tokens")
+                continue
             found.append(_count(name, rooted, tokenizer, config.tokenizer == BYTES))
             say(f"{name}: {found[-1].bytes:,} bytes of text, {found[-1].how}")
     finally:
@@ -115,6 +121,13 @@ def count_domains(config: CorpusConfig, say: Say = silent) -> list[DomainCount]:
 def inventory_of(counts: list[DomainCount]) -> Mapping[str, int | dict[str, int]]:
     """Return what an inventory file says of the domains."""
     return {count.name: count.stated for count in counts}
+
+
+def _count_tokens(name: str, source: SourceConfig) -> DomainCount:
+    whole = source.model_copy(update={"max_tokens": None})
+    files = len(open_tokens(name, source.paths, source))
+    tokens = counted_tokens(name, whole, read=True)
+    return DomainCount(name, files, 0, tokens, "tokens in the files", is_exact=True)
 
 
 def _count(
@@ -152,7 +165,7 @@ def _sizes(name: str, source: SourceConfig, sample: _Sample) -> tuple[int, list[
     reading = Reading(name, source.column, BadDocuments("skip"))
     if not is_local(source):
         return 0, [published_size(source, reading, sample.most, sample.keep)]
-    files = local_files(name, source)
+    files = text_files(name, source)
     return len(files), list(_of_files(files, reading, sample))
 
 
@@ -164,41 +177,38 @@ def _read(environment: str, sample: _Sample) -> FileSize:
     return FileSize(text, documents, "whole")
 
 
-def _of_files(
-    files: list[tuple[Path, str]], reading: Reading, sample: _Sample
-) -> Iterator[FileSize]:
+def _of_files(files: list[TextFile], reading: Reading, sample: _Sample) -> Iterator[FileSize]:
     """Measure files spread over all, and take the others by their length."""
     spread = {round(k * (len(files) - 1) / max(_FILES - 1, 1)) for k in range(_FILES)}
     chosen = set(range(len(files))) if len(files) <= _FILES else spread
     most, kept = SAMPLE // len(chosen), sample.most
     measured: dict[tuple[str, str], list[tuple[int, FileSize]]] = {}
     for turn, place in enumerate(sorted(chosen), start=1):
-        path, builder = files[place]
+        file = files[place]
         sample.most = kept * turn // len(chosen)
-        size = file_size(path, builder, reading, most, sample.keep)
-        measured.setdefault(_kind(path, builder), []).append((path.stat().st_size, size))
+        size = file.size(reading, most, sample.keep)
+        measured.setdefault(_kind(file), []).append((file.bytes, size))
         yield size
-    for place, (path, builder) in enumerate(files):
+    for place, file in enumerate(files):
         if place not in chosen:
-            yield _by_others(path, builder, measured, reading)
+            yield _by_others(file, measured, reading)
 
 
-def _kind(path: Path, builder: str) -> tuple[str, str]:
-    return builder, path.suffix.lower()
+def _kind(file: TextFile) -> tuple[str, str]:
+    return file.builder, file.suffix
 
 
 def _by_others(
-    path: Path,
-    builder: str,
+    file: TextFile,
     measured: Mapping[tuple[str, str], list[tuple[int, FileSize]]],
     reading: Reading,
 ) -> FileSize:
-    length = path.stat().st_size
-    if builder == "text" and path.suffix.lower() not in (".gz", ".bz2", ".xz", ".zst"):
+    length = file.bytes
+    if file.is_plain_text:
         return FileSize(length, 1, "length")
-    known = measured.get(_kind(path, builder))
+    known = measured.get(_kind(file))
     if known is None:
-        return file_size(path, builder, reading, SAMPLE // _FILES, lambda _: None)
+        return file.size(reading, SAMPLE // _FILES, lambda _: None)
     share = length / max(sum(size for size, _ in known), 1)
     return FileSize(
         share * sum(s.text for _, s in known), share * sum(s.documents for _, s in known), "others"

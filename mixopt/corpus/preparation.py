@@ -16,9 +16,12 @@ from typing import Any
 
 from mixopt.config import RESERVED, CorpusConfig, SourceConfig, TasksConfig
 from mixopt.corpus.corpus import FORMAT, Corpus
+from mixopt.corpus.domain_tokens import DomainTokens
 from mixopt.corpus.index_files import INDEX, corpus_records
+from mixopt.corpus.prepared_corpus import take_prepared
 from mixopt.corpus.task_preparation import write_tasks
 from mixopt.corpus.text import DomainText, Environment, Spool, Spooled, read_domain, read_target
+from mixopt.corpus.token_preparation import keep_apart, known_tokenizer, read_tokens
 from mixopt.corpus.token_writer import TokenWriter, write_elsewhere
 from mixopt.corpus.tokenizer import (
     FILE,
@@ -70,24 +73,32 @@ def prepare_corpus(
     path = Path(path)
     _check_names(config, evaluation)
     spools, environment = emptied(path), Environment()
+    if config.prepared is not None:
+        return take_prepared(config, evaluation, tasks, path, progress)
     try:
         texts = _read(config, evaluation, environment, spools, seed, progress)
-        tokenizer = _tokenizer(config, texts, progress)
-        _write(config, texts, tokenizer, path, min_tokens, progress)
+        tokenizer = _tokenizer(config, texts, tasks, progress)
+        tokens = read_tokens(config, evaluation, tokenizer, seed, progress)
+        keep_apart(texts, tokens, tokenizer)
+        names = []
+        if tokenizer is not None:
+            _write(config, texts, tokenizer, path, min_tokens, progress)
+            names = write_tasks(tasks, tokenizer, path, progress)
+            tokenizer.save(path)
+        for domain in tokens:
+            _say_written(domain, domain.write(path / domain.name), min_tokens, progress)
         _write_absent(config, evaluation, path)
-        names = write_tasks(tasks, tokenizer, path, progress)
-        tokenizer.save(path)
     finally:
         shutil.rmtree(spools, ignore_errors=True)
         close_children()
     index = {
         "format": FORMAT,
         "tokenizer": config.tokenizer,
-        "vocab_size": tokenizer.vocab_size,
+        "vocab_size": _vocab_size(tokenizer, tokens),
         "domains": list(config.domains),
         "targets": list(evaluation),
         "fingerprint": fingerprint,
-        "provenance": _provenance(config, evaluation, environment, texts, seed),
+        "provenance": _provenance(config, evaluation, environment, [*texts, *tokens], seed),
         "files": corpus_records(path, [*config.domains, *evaluation], names),
     }
     if names:
@@ -157,10 +168,15 @@ def _read(
     return texts
 
 
-def _tokenizer(config: CorpusConfig, texts: list[DomainText], progress: Say) -> Tokenizer:
+def _tokenizer(
+    config: CorpusConfig, texts: list[DomainText], tasks: TasksConfig | None, progress: Say
+) -> Tokenizer | None:
+    """Return the corpus's tokenizer; None where all is tokens and its files are not here."""
     vocab_size = bpe_vocabulary(config.tokenizer)
     if vocab_size is None:
-        return open_tokenizer(config.tokenizer)
+        of_tokens = any(source.is_tokens for source in config.domains.values())
+        is_needed = bool(texts) or tasks is not None or not of_tokens
+        return open_tokenizer(config.tokenizer) if is_needed else known_tokenizer(config.tokenizer)
     if not any(True for text in texts for _ in text.training()):
         raise CorpusError(
             f"corpus.tokenizer: {config.tokenizer}: no domain has text here to learn it from; give"
@@ -197,14 +213,32 @@ def _write(
             written["training"] = write_tokens(text.training(), tokenizer, folder, config.tokenizer)
         folder = path / text.name / "validation"
         written["held-out"] = write_tokens(text.validation, tokenizer, folder, config.tokenizer)
-        for what, tokens in written.items():
-            _check_enough(text, what, tokens, min_tokens)
-        counts = ", ".join(f"{tokens:,} {what} tokens" for what, tokens in written.items())
-        progress(f"{text.name}: {counts}")
+        _say_written(text, written, min_tokens, progress)
+
+
+def _say_written(
+    domain: DomainText | DomainTokens, written: Mapping[str, int], least: int, progress: Say
+) -> None:
+    """Check that enough was written of each split, and say how much."""
+    for what, tokens in written.items():
+        _check_enough(domain, what, tokens, least)
+    counts = ", ".join(f"{tokens:,} {what} tokens" for what, tokens in written.items())
+    progress(f"{domain.name}: {counts}")
+
+
+def _vocab_size(tokenizer: Tokenizer | None, tokens: list[DomainTokens]) -> int:
+    """Return the ids of the tokenizer; where it is not here, as many as its tokens have."""
+    if tokenizer is not None:
+        return tokenizer.vocab_size
+    return max(domain.vocab_size for domain in tokens)
 
 
 def _with_text(sources: Mapping[str, SourceConfig]) -> list[tuple[str, SourceConfig]]:
-    return [(name, source) for name, source in sources.items() if source.has_text]
+    return [
+        (name, source)
+        for name, source in sources.items()
+        if source.has_text and not source.is_tokens
+    ]
 
 
 def _write_absent(config: CorpusConfig, evaluation: Mapping[str, SourceConfig], path: Path) -> None:
@@ -241,7 +275,7 @@ def _batches(documents: Iterator[Spooled] | Spool) -> Iterator[list[bytes]]:
         yield batch
 
 
-def _check_enough(text: DomainText, what: str, tokens: int, least: int) -> None:
+def _check_enough(text: DomainText | DomainTokens, what: str, tokens: int, least: int) -> None:
     if tokens >= least:
         return
     dropped = text.equal_to_evaluation
@@ -259,18 +293,22 @@ def _provenance(
     config: CorpusConfig,
     evaluation: Mapping[str, SourceConfig],
     environment: Environment,
-    texts: list[DomainText],
+    texts: list[DomainText | DomainTokens],
     seed: int,
 ) -> dict[str, Any]:
     sources = {**config.domains, **evaluation}
+    noted: dict[str, dict[str, Any]] = {text.name: {"read": text.counts} for text in texts}
+    for text in texts:
+        if isinstance(text, DomainText) and text.objects:
+            noted[text.name]["objects"] = [one.to_json() for one in text.objects]
     sizes = {"tokens", "bytes"}  # stated of the whole domain: nothing here is made from them
     provenance: dict[str, Any] = {
         "mixopt": version("mixopt"),
         "seed": seed,
         "sources": {
-            text.name: sources[text.name].model_dump(exclude_defaults=True, exclude=sizes)
-            | {"read": text.counts}
-            for text in texts
+            name: source.model_dump(exclude_defaults=True, exclude=sizes) | noted[name]
+            for name, source in sources.items()
+            if name in noted
         },
     }
     if any(source.environment is not None for source in sources.values()):

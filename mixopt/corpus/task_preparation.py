@@ -6,19 +6,27 @@ from pathlib import Path
 
 from mixopt.config import TasksConfig
 from mixopt.corpus.tokenizer import Tokenizer
-from mixopt.system import Say
-from mixopt.tasks import chosen_items, encode_task, read_items, write_task
+from mixopt.errors import ConfigError
+from mixopt.system import Say, local_copy, naming
+from mixopt.tasks import (
+    chosen_items,
+    encode_task,
+    item_warnings,
+    read_items,
+    text_fingerprint,
+    write_task,
+)
 
 
 def write_tasks(
-    tasks: TasksConfig | None, tokenizer: Tokenizer, path: Path, progress: Say
+    tasks: TasksConfig | None, tokenizer: Tokenizer, corpus: Path, progress: Say
 ) -> list[str]:
     """Read, choose and encode the items of all tasks; return the tasks' names.
 
     Args:
         tasks: The section of the configuration; None where there are no tasks.
         tokenizer: The corpus's.
-        path: The folder of the corpus.
+        corpus: The folder of the corpus.
         progress: Receives a line for each task.
 
     Raises:
@@ -26,11 +34,20 @@ def write_tasks(
     """
     if tasks is None:
         return []
+    seen: dict[str, str] = {}
     for name, one in tasks.sets.items():
-        items = chosen_items(read_items(one.path), one.items or tasks.items)
+        path = tasks.path(name)
+        file = local_copy(path, ConfigError)
+        with naming(file, path):
+            items = chosen_items(read_items(file), one.items or tasks.items)
         normalisation = one.normalisation or tasks.normalisation
         encoded = encode_task(name, items, tasks.metrics(name), normalisation, tokenizer)
-        write_task(encoded, path)
+        write_task(encoded, corpus)
         counts = f"{encoded.items:,} items, {encoded.scored_tokens:,} tokens to score"
         progress(f"task {name}: {counts} of {len(encoded.tokens_T):,}")
+        for line in item_warnings(items):
+            progress(f"task {name}: warning: {line}")
+        first = seen.setdefault(text_fingerprint(items), name)
+        if first != name:
+            progress(f"task {name}: warning: has the items of task {first}, and counts beside it")
     return list(tasks.sets)

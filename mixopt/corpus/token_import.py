@@ -1,61 +1,56 @@
 """Import tokens that other tools wrote, as token shards of one domain.
 
-    megatron   PREFIX.bin and PREFIX.idx (Megatron-LM, version 1)      uint16, int32: linked
-    nanogpt    raw tokens in a .bin, as nanoGPT writes; needs `dtype`  linked
-    llmc       a .bin with the header of llm.c and modded-nanogpt      copied
-    mds        a folder of Mosaic Data Shards                          copied, needs `streaming`
-    litdata    a folder that litdata optimised                         copied, needs `litdata`
+    megatron     PREFIX.bin and PREFIX.idx (Megatron-LM, version 1)     16 and 32 bits: linked
+    nanogpt, raw tokens without a header in a .bin; needs `dtype`       16 and 32 bits: linked
+    olmo         the same in an .npy, as OLMo-core and dolma write      16 and 32 bits: linked
+    datatrove    NAME.ds with its .index and .metadata                  linked
+    llmc         a .bin with the header of llm.c and modded-nanogpt     copied
+    npy          numpy's arrays of integers, of one or two dimensions   copied
+    webdataset   a .tar of samples with .npy or .json members           copied
+    mds          a folder of Mosaic Data Shards                         copied, needs `streaming`
+    litdata      a folder that litdata optimised                        copied, needs `litdata`
 
 Where the bytes are those of a shard, a link is made to the file instead of a copy; it is hashed
 once, so a later change is found when the shards are opened. Every id is checked against the
-vocabulary, where that is known.
+vocabulary, where that is known. Many small files are copied into few shards in any case, since a
+job that maps shards has a descriptor for each.
 """
 
 from __future__ import annotations
 
 import hashlib
-import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from mixopt.corpus.foreign_tokens import (
-    LLMC_MAGIC,
+from mixopt.corpus.foreign import (
+    FORMATS,
     TYPES,
     Foreign,
     Stated,
-    read_litdata,
-    read_llmc,
-    read_mds,
-    read_megatron,
-    read_raw,
+    found_format,
+    read_foreign,
+    token_files,
 )
+from mixopt.corpus.foreign_files import Unchanged, checked, shard_type
+from mixopt.corpus.linked_shards import LinkedFile, can_be_linked, write_linked
 from mixopt.corpus.token_shards import TokenShards
-from mixopt.corpus.token_writer import DTYPES, FORMAT, TokenWriter
+from mixopt.corpus.token_writer import TokenWriter
 from mixopt.corpus.vocabulary import Vocabulary
 from mixopt.errors import CorpusError, did_you_mean
-from mixopt.system import write_sealed
-
-_READERS = {
-    "megatron": read_megatron,
-    "nanogpt": read_raw,
-    "llmc": read_llmc,
-    "mds": read_mds,
-    "litdata": read_litdata,
-}
 
 
 def import_tokens(
-    source: str | Path,
+    source: str | Path | Sequence[str | Path],
     out: str | Path,
     *,
     format: str | None = None,
     tokenizer: str,
     document_end: int | None = None,
-    field: str = "tokens",
+    field: str | None = None,
     copy: bool = False,
     dtype: str | None = None,
     vocab_size: int | None = None,
@@ -63,15 +58,16 @@ def import_tokens(
     """Make token shards of one domain and split from the files of another tool.
 
     Args:
-        source: The .bin file, Megatron's prefix, or the folder.
+        source: Files, Megatron's prefixes, globs and folders, one or many; all of one format.
         out: The folder of shards, such as `corpus/web/train`; it must not be there.
         format: Which tool wrote the files; found by looking at them if not given.
         tokenizer: Name of the tokenizer, kept in the index.
         document_end: The end-of-document id, to count documents where the format does not.
-        field: Where samples have fields (mds, litdata), the one with the tokens.
+        field: Where samples have fields (mds, litdata, webdataset), the one with the tokens;
+            `tokens` if not given, and in a WebDataset the only array.
         copy: Copy also where a link would do.
-        dtype: The type of a stored token, uint16, uint32, int32 or int64; needed where the files
-            do not say it (raw tokens, samples of bytes).
+        dtype: The type of a stored token, uint8, uint16, uint32, int32 or int64; needed where the
+            files do not say it (raw tokens, samples of bytes).
         vocab_size: Ids of the tokenizer, >= 1; known without it for `bytes`, `bpe:<ids>` and a
             tokenizer whose files are on this machine.
 
@@ -82,7 +78,9 @@ def import_tokens(
         CorpusError: The files are not of that format, are damaged, do not say the type of a token,
             have an id outside the vocabulary, or `out` is there.
     """
-    source, out = Path(source), Path(out)
+    out = Path(out)
+    if format is not None and format not in FORMATS:
+        raise CorpusError(f"format {format!r}{did_you_mean(format, FORMATS)}")
     if dtype is not None and dtype not in TYPES:
         raise CorpusError(f"dtype {dtype!r}{did_you_mean(dtype, TYPES)}")
     vocabulary = Vocabulary.of(tokenizer, vocab_size)
@@ -90,16 +88,18 @@ def import_tokens(
         vocabulary.check_id(document_end, "document_end")
     if out.exists():
         raise CorpusError(f"{out}: is there already; remove it or choose another folder")
-    name = format or _found_format(source)
-    if name not in _READERS:
-        raise CorpusError(f"format {name!r}{did_you_mean(name, _READERS)}")
-    foreign = _READERS[name](source, Stated(field, dtype))
-    checked = foreign._replace(parts=lambda: vocabulary.checked(source, foreign.parts()))
-    index = _Index(tokenizer, document_end)
-    if foreign.file is not None and not copy:
-        _link(checked, out, index)
+    sources = [source] if isinstance(source, (str, Path)) else list(source)
+    paths = token_files([str(one) for one in sources], format)
+    name = format or _one_format(paths)
+    foreign = [read_foreign(path, name, Stated(field, dtype)) for path in paths]
+    unchanged = Unchanged(foreign)
+    if not copy and can_be_linked(foreign):
+        _link([checked(one, vocabulary) for one in foreign], out, _Index(tokenizer, document_end))
     else:
-        _copy(checked, out, index)
+        kind = shard_type(foreign)
+        ready = [checked(one, vocabulary) for one in foreign]
+        _copy(ready, kind, out, _Index(tokenizer, document_end))
+    unchanged.check()
     return TokenShards.open(out, verify=False)
 
 
@@ -111,76 +111,48 @@ class _Index(NamedTuple):
 
     def documents(self, foreign: Foreign, tokens: NDArray[Any]) -> int:
         """Count the documents in some tokens."""
-        if foreign.documents is not None or self.document_end is None:
-            return 0
-        return int(np.count_nonzero(tokens == self.document_end))
+        if self.document_end is not None and foreign.ends is None:
+            return int(np.count_nonzero(tokens == self.document_end))
+        return int(foreign.is_sampled)
 
 
-def _found_format(source: Path) -> str:
-    if source.name and source.with_suffix(".idx").exists():
-        return "megatron"
-    if source.is_dir():
-        return "litdata" if "chunks" in _index_of(source) else "mds"
-    if source.is_file():
-        with source.open("rb") as stream:
-            return "llmc" if stream.read(4) in LLMC_MAGIC else "nanogpt"
-    raise CorpusError(f"{source}: not found")
+def _one_format(paths: Sequence[Path]) -> str:
+    found = {found_format(path): path for path in paths}
+    if len(found) > 1:
+        named = " and ".join(f"{name} ({path})" for name, path in found.items())
+        raise CorpusError(f"the files are of {named}; import those of one format at a time")
+    return next(iter(found))
 
 
-def _index_of(folder: Path) -> str:
-    index = folder / "index.json"
-    if not index.exists():
-        raise CorpusError(f"{index}: not found; a folder is read as mds or litdata, which have one")
-    return index.read_bytes()[:200].decode("utf-8", errors="replace")
+def _link(foreign: Sequence[Foreign], out: Path, index: _Index) -> None:
+    files, documents = [], 0
+    for one in foreign:
+        assert one.file is not None, "only what is a shard's is linked"
+        digest, tokens = hashlib.sha256(), 0
+        for part in one.parts():
+            digest.update(part.tobytes())
+            tokens += len(part)
+            documents += index.documents(one, part)
+        documents += one.documents or 0
+        files.append(LinkedFile(one.file, tokens, digest.hexdigest()))
+    dtype = foreign[0].dtype
+    assert dtype is not None, "the type of what is linked is known"
+    write_linked(out, files, dtype, index.tokenizer, documents=documents)
 
 
-def _link(foreign: Foreign, out: Path, index: _Index) -> None:
-    assert foreign.file is not None
-    digest, tokens, documents = hashlib.sha256(), 0, 0
-    for part in foreign.parts():
-        digest.update(part.tobytes())
-        tokens += len(part)
-        documents += index.documents(foreign, part)
-    file, target = "00000.bin", foreign.file.resolve()
-    try:
-        out.mkdir(parents=True)
-        (out / file).symlink_to(target)
-        write_sealed(
-            out / "index.json",
-            {
-                "format": FORMAT,
-                "dtype": foreign.dtype.name,
-                "tokens": tokens,
-                "documents": foreign.documents if foreign.documents is not None else documents,
-                "bytes": 0,
-                "tokenizer": index.tokenizer,
-                "shards": [
-                    {
-                        "file": file,
-                        "tokens": tokens,
-                        "sha256": digest.hexdigest(),
-                        "link": str(target),
-                    }
-                ],
-            },
-        )
-    except OSError as error:
-        shutil.rmtree(out, ignore_errors=True)
-        raise CorpusError(f"{out}: cannot be written: {error.strerror}") from error
-
-
-def _copy(foreign: Foreign, out: Path, index: _Index) -> None:
-    dtype = DTYPES[foreign.dtype.name]
+def _copy(foreign: Sequence[Foreign], dtype: np.dtype[Any], out: Path, index: _Index) -> None:
     with TokenWriter(out, dtype=dtype, tokenizer=index.tokenizer) as writer:
-        for part in _counted(foreign):
-            writer.write(part, documents=index.documents(foreign, part), bytes=0)
-        writer.documents += foreign.documents or 0
+        for one in foreign:
+            for part in _counted(one):
+                writer.write(part, documents=index.documents(one, part), bytes=0)
+            known = one.documents if one.ends is not None else 0
+            writer.documents += known or 0
 
 
 def _counted(foreign: Foreign) -> Iterator[NDArray[Any]]:
     parts = iter(foreign.parts())
     first = next(parts, None)
     if first is None:
-        raise CorpusError("the source has no tokens")
+        raise CorpusError(f"{foreign.path}: has no tokens")
     yield first
     yield from parts

@@ -216,15 +216,18 @@ class TransformersTokenizer:
         """Return the tokens of each text, nothing added, and the bytes up to each one's end.
 
         A tokenizer in Python does not say where its tokens are: the text of all up to each one is
-        decoded, which takes the square of the length.
+        decoded, which takes the square of the length. A character that is cut between tokens is
+        the last one's, and so is what decoding leaves out.
         """
         options = {"add_special_tokens": False, "split_special_tokens": True, "verbose": False}
         found = []
         for text in texts:
             ids = self.inner([text], truncation=False, **options)["input_ids"][0]
-            parts = (self.inner.decode(ids[:stop]) for stop in range(1, len(ids) + 1))
-            ends = np.array([len(part.encode()) for part in parts], dtype=np.int64)
-            found.append(Spans(np.array(ids), np.minimum(ends, len(text.encode()))))
+            plain = {"clean_up_tokenization_spaces": False}
+            parts = (self.inner.decode(ids[:stop], **plain) for stop in range(1, len(ids) + 1))
+            ends_T = np.array([len(one.rstrip("\ufffd").encode()) for one in parts], np.int64)
+            ends_T[-1:] = size = len(text.encode())
+            found.append(Spans(np.array(ids), np.maximum.accumulate(np.minimum(ends_T, size))))
         return found
 
     def decode(self, tokens: NDArray[Any]) -> str:

@@ -44,9 +44,16 @@ def true_inventory(
 
 
 def tokens_per_byte(corpus: Corpus) -> dict[str, float]:
-    """Return how many tokens a byte of text makes, by training domain."""
-    trained = {d.name: d.train for d in corpus.domains if d.train is not None}
-    return {name: train.tokens / max(train.bytes, 1) for name, train in trained.items()}
+    """Return how many tokens a byte of text makes, by training domain.
+
+    Of tokens that another tool wrote, the held-out ones tell it, or nothing does.
+    """
+    rates = {}
+    for domain in corpus.domains:
+        known = [one for one in (domain.train, domain.validation) if one is not None and one.bytes]
+        if known:
+            rates[domain.name] = known[0].tokens / known[0].bytes
+    return rates
 
 
 def _tokens(name: str, source: SourceConfig | None, train: TokenShards, prefix: str) -> int:

@@ -61,9 +61,9 @@ if TYPE_CHECKING:
     from mixopt.fitting.held_out_predictions import OBJECTIVE as OBJECTIVE
     from mixopt.fitting.loss_readiness import (
         FitReadiness as FitReadiness,
-        LossReadiness as LossReadiness,
         readiness as readiness,
     )
+    from mixopt.fitting.loss_state import LossReadiness as LossReadiness
     from mixopt.fitting.model_sizes import ModelSize as ModelSize, asked_size as asked_size
     from mixopt.fitting.noise_ceiling import replicate_spread as replicate_spread
     from mixopt.fitting.pilot_correction import correct as correct
@@ -132,7 +132,8 @@ else:
             "fit_report": ["CEILING"],
             "fitted": ["Fit"],
             "held_out_predictions": ["OBJECTIVE"],
-            "loss_readiness": ["FitReadiness", "LossReadiness", "readiness"],
+            "loss_readiness": ["FitReadiness", "readiness"],
+            "loss_state": ["LossReadiness"],
             "model_sizes": ["ModelSize", "asked_size"],
             "noise_ceiling": ["replicate_spread"],
             "pilot_correction": ["correct"],

@@ -1,7 +1,7 @@
 """The loader and the online driver inside other people's frameworks, and mixtures in their form.
 
-Each module needs its framework: transformers' Trainer, Lightning, torch.distributed.checkpoint.
-`exports` writes and reads configurations of trainers and needs none of them.
+Each module needs its framework: transformers' Trainer, Lightning, torch.distributed.checkpoint,
+lm-eval. `exports` writes and reads configurations of trainers and needs none of them.
 """
 
 from __future__ import annotations
@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     from mixopt.integrations.hf_online import OnlineTrainer as OnlineTrainer
     from mixopt.integrations.hf_trainer import MixtureTrainer as MixtureTrainer
     from mixopt.integrations.lightning import MixtureDataModule as MixtureDataModule
+    from mixopt.integrations.lm_eval import MixoptLM as MixoptLM
+    from mixopt.integrations.lm_eval_tasks import export_lm_eval_tasks as export_lm_eval_tasks
 else:
     __getattr__, __dir__ = lazy_names(
         __name__,
@@ -30,5 +32,7 @@ else:
             "hf_online": ["OnlineTrainer"],
             "hf_trainer": ["MixtureTrainer"],
             "lightning": ["MixtureDataModule"],
+            "lm_eval": ["MixoptLM"],
+            "lm_eval_tasks": ["export_lm_eval_tasks"],
         },
     )

@@ -6,11 +6,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from mixopt.corpus import BYTES, Corpus, known_vocabulary, true_inventory
+from mixopt.corpus import BYTES, Corpus, counted_tokens, known_vocabulary, true_inventory
+from mixopt.errors import CorpusError
 from mixopt.run_directory import PREPARE, Run
 
 if TYPE_CHECKING:
-    from mixopt.config import Config
+    from mixopt.config import Config, SourceConfig
 
 BYTES_PER_TOKEN = 4.0  # of a trained tokenizer on plain text, about; measured once it is prepared
 Basis = Literal["stated", "prepared", "estimated", "unknown"]
@@ -58,14 +59,25 @@ def _stated(
     config: Config, rate: float
 ) -> tuple[dict[str, int] | None, dict[str, int] | None, Basis]:
     sources = config.corpus.domains
-    limits = {name: s.max_bytes or config.corpus.max_bytes for name, s in sources.items()}
-    sample = {n: max(1, round(most * rate)) for n, most in limits.items() if most is not None}
+    read = {name: _to_read(name, source, config, rate) for name, source in sources.items()}
+    sample = {name: tokens for name, tokens in read.items() if tokens is not None}
     known = sample if len(sample) == len(sources) else None
     if not all(source.is_sized for source in sources.values()):
         return None, known, "unknown"
     inventory = {n: s.tokens or max(1, round((s.bytes or 0) * rate)) for n, s in sources.items()}
     exact = rate == 1.0 or all(source.tokens is not None for source in sources.values())
     return inventory, known, "stated" if exact else "estimated"
+
+
+def _to_read(name: str, source: SourceConfig, config: Config, rate: float) -> int | None:
+    """Return the tokens that will be read of a domain, where that is known beforehand."""
+    if source.is_tokens:
+        try:
+            return counted_tokens(name, source, read=False)
+        except CorpusError:  # the check of sources says why
+            return None
+    most = source.max_bytes or config.corpus.max_bytes
+    return None if most is None else max(1, round(most * rate))
 
 
 def _prepared(run: Run) -> Corpus | None:

@@ -18,6 +18,7 @@ from mixopt.pipeline.cost_estimate import Costs, training_parts, written_bytes
 from mixopt.pipeline.known_sizes import KnownSizes, known_sizes
 from mixopt.pipeline.sample_size import say_shortages, shortages
 from mixopt.pipeline.speed_probe import measured_speed, proxy_parameters
+from mixopt.pipeline.token_unit import check_token_unit
 from mixopt.system import Trust, load_plugin
 
 if TYPE_CHECKING:
@@ -85,7 +86,7 @@ def check_experiment(
     problems: list[MixoptError] = []
     sizes = _sizes(config, out, source, problems)
     proxy = _proxy(config, trust, problems)
-    for check in (_sources, _objective, _guardrails, _pilots):
+    for check in (_sources, _units, _objective, _guardrails, _pilots):
         problems += check(config)
     problems += _limits_and_design(config, sizes)
     warnings = _warnings(config, sizes)
@@ -145,11 +146,18 @@ def _proxy(config: Config, trust: Trust, problems: list[MixoptError]) -> Proxy |
 
 
 def _sources(config: Config) -> Iterator[MixoptError]:
-    """Find domains whose files are not there."""
-    from mixopt.corpus import check_files
+    """Find domains whose files are not there, and a prepared corpus that is not."""
+    from mixopt.corpus import check_prepared, check_source
 
+    if config.corpus.prepared is not None:
+        yield from _tried(partial(check_prepared, config.corpus.prepared))
+        return
     for name, source in {**config.corpus.domains, **config.evaluation}.items():
-        yield from _tried(partial(check_files, name, source.under(config.corpus.root)))
+        yield from _tried(partial(check_source, name, source.under(config.corpus.root)))
+
+
+def _units(config: Config) -> Iterator[MixoptError]:
+    yield from _tried(partial(check_token_unit, config))
 
 
 def _objective(config: Config) -> Iterator[MixoptError]:

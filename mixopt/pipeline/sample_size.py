@@ -68,7 +68,8 @@ def shortages(
         inventory: Tokens of the whole domains.
         most: Largest weight of each domain in the design.
     """
-    here = [name for name in sample if config.corpus.domains[name].has_text]
+    corpus = config.corpus
+    here = [n for n in sample if corpus.prepared is not None or corpus.domains[n].has_text]
     found = [one for name in here for one in _short(config, name, sample, inventory, most[name])]
     return sorted(found, key=lambda one: -one.epochs)
 

@@ -13,6 +13,7 @@ from mixopt.errors import ConfigError
 from mixopt.pipeline.pre_check import fold_fault
 from mixopt.pipeline.refitting import fit_of, proposal_of
 from mixopt.pipeline.sample_size import run_shortages, say_shortages
+from mixopt.pipeline.token_unit import check_token_unit
 from mixopt.run_directory import (
     DESIGN,
     FIT,
@@ -39,6 +40,7 @@ Action = Callable[[Run, Say], None]
 def _prepare(run: Run, say: Say) -> None:
     from mixopt.corpus import prepare_corpus
 
+    check_token_unit(run.config)
     prepare_corpus(
         run.config.corpus,
         run.config.evaluation,
@@ -91,9 +93,12 @@ def _fit(run: Run, say: Say) -> None:
     from mixopt.fitting import readiness
 
     chosen = fit_of(run, run.trials)
+    ready = readiness(chosen)
+    if not run.config.objective.allow_noise:
+        ready.refuse_noise()
     chosen.save(run.path / "fit")
     say(f"fit: {chosen.summary()}")
-    for line in readiness(chosen).lines(str(run.path)):
+    for line in ready.lines(str(run.path)):
         say(f"fit: {line}")
 
 

@@ -205,11 +205,11 @@ class _Request:
     ) -> _Request:
         """Read a configuration.
 
-        A user's own names the code that it trusts, and the command. One that is the record in the
-        run directory itself may be somebody else's: only entry points are taken from it, unless it
-        is trusted.
+        A user's own names the code that it trusts, the command and the stores. One that is the
+        record in the run directory itself may be somebody else's: only entry points are taken from
+        it, unless it is trusted.
         """
-        from mixopt.config import load_config, plugins_named, with_stated_sizes
+        from mixopt.config import experiment_urls, load_config, plugins_named, with_stated_sizes
 
         out = Path(out)
         source = str(config) if isinstance(config, (str, Path)) else ""
@@ -223,8 +223,11 @@ class _Request:
         if recorded:
             for kind, name in named:
                 check_trusted(kind, name, source, trust)
-        own = [] if recorded or config.proxy.command_text is None else [config.proxy.command_text]
-        return cls(config, source, out, trust or frozenset((*(name for _, name in named), *own)))
+        own = [name for _, name in named]
+        if not recorded:
+            own += [] if config.proxy.command_text is None else [config.proxy.command_text]
+            own += [url for _, url in experiment_urls(config)]
+        return cls(config, source, out, trust or frozenset(own))
 
     def open(self, redo: str | None, say: Say) -> Run:
         """Open or make the run directory."""
@@ -248,6 +251,7 @@ def _checked_before(asked: _Request) -> list[str]:
     if recorded is not None and recorded.fingerprint == run.fingerprint(VALIDATE.name):
         return []
     run.check_trusted_command()
+    run.check_trusted_urls()
     found = check_experiment(asked.config, out=asked.out, source=asked.source, trust=asked.trust)
     found.refuse()
     return short_lines(found, asked.out)
@@ -286,6 +290,8 @@ def _do(run: Run, step: Step, tracker: Tracker, say: Say) -> None:
     run.check_before(step.name)
     if step.trains:
         run.check_trusted_command()
+    if step is PREPARE:
+        run.check_trusted_urls()
     run.begin(step.name)
     start = time.monotonic()
     with tracked(run, step, tracker):

@@ -20,11 +20,17 @@ if TYPE_CHECKING:
     from mixopt.pretraining.pretraining_run import pretrain as pretrain
     from mixopt.pretraining.ranks import joined as joined
     from mixopt.pretraining.result import result_lines as result_lines
+    from mixopt.pretraining.task_scoring import (
+        TaskScores as TaskScores,
+        score_lines as score_lines,
+        score_tasks as score_tasks,
+    )
     from mixopt.pretraining.text.stream_input import (
         StreamedText as StreamedText,
         prepare_streams as prepare_streams,
         rows_of as rows_of,
     )
+    from mixopt.pretraining.trained_model import TrainedModel as TrainedModel
     from mixopt.pretraining.verification import (
         is_pretraining as is_pretraining,
         verify_pretraining as verify_pretraining,
@@ -38,6 +44,8 @@ else:
             "ranks": ["joined"],
             "result": ["result_lines"],
             "pretraining_run": ["pretrain"],
+            "task_scoring": ["TaskScores", "score_lines", "score_tasks"],
+            "trained_model": ["TrainedModel"],
             "verification": ["is_pretraining", "verify_pretraining"],
             "text.stream_input": ["StreamedText", "prepare_streams", "rows_of"],
         },

@@ -158,12 +158,7 @@ class Checkpoints:
         Raises:
             RunError: It is of another model.
         """
-        try:
-            for shard in sorted(path.glob("*.safetensors")):
-                _check_header(shard)
-            load(_tensors(model, optimizer), storage_reader=HuggingFaceStorageReader(str(path)))
-        except _FAILED as error:
-            raise RunError(f"{path}: cannot be read: {_first_line(error)}") from error
+        _load(path, _tensors(model, optimizer))
 
     def _finish(
         self,
@@ -193,6 +188,24 @@ class Checkpoints:
                     shutil.rmtree(old)
         except OSError as error:
             raise RunError(f"{self._folder}: cannot be written: {error.strerror}") from error
+
+
+def load_weights(path: Path, model: nn.Module) -> None:
+    """Fill a model from a whole checkpoint, without an optimiser; inside a process group.
+
+    Raises:
+        RunError: It is of another model.
+    """
+    _load(path, _weights(model))
+
+
+def _load(path: Path, tensors: dict[str, Any]) -> None:
+    try:
+        for shard in sorted(path.glob("*.safetensors")):
+            _check_header(shard)
+        load(tensors, storage_reader=HuggingFaceStorageReader(str(path)))
+    except _FAILED as error:
+        raise RunError(f"{path}: cannot be read: {_first_line(error)}") from error
 
 
 def _name(step: int) -> str:
@@ -225,14 +238,18 @@ def _tensors(model: nn.Module, optimizer: optim.Optimizer) -> dict[str, Any]:
 
     They are the tensors themselves, so that loading fills them.
     """
-    saved = model.state_dict()
-    tensors = {f"model.{name}": weight.detach() for name, weight in model.named_parameters()}
-    tensors |= {f"model.{name}": b for name, b in model.named_buffers() if name in saved}
+    tensors = _weights(model)
     optimised = get_optimizer_state_dict(model, optimizer, options=_FLAT)
     for name, value in optimised.items():
         if isinstance(value, Tensor):
             tensors[f"optimizer.{name}"] = value
     return tensors
+
+
+def _weights(model: nn.Module) -> dict[str, Any]:
+    saved = model.state_dict()
+    tensors = {f"model.{name}": weight.detach() for name, weight in model.named_parameters()}
+    return tensors | {f"model.{name}": b for name, b in model.named_buffers() if name in saved}
 
 
 def _sync(path: Path) -> None:

@@ -28,10 +28,13 @@ from mixopt.config import (
     absent_texts,
     dump_sections,
     read_sections,
+    source_urls,
     unusable_names,
+    url_faults,
 )
 from mixopt.errors import did_you_mean
 from mixopt.pretraining.stream_config import StreamConfig
+from mixopt.system import is_url
 
 Precision = Literal["auto", "float32", "bfloat16"]
 Parallel = Literal["none", "ddp", "fsdp"]
@@ -201,7 +204,7 @@ class PretrainConfig(Section):
         default_factory=dict, description="with corpus or stream: targets that are not trained on"
     )
     prepared_corpus: str | None = Field(
-        None, description="a folder that `mixopt prepare` wrote, instead of corpus"
+        None, description="folder or URL of what `mixopt prepare` wrote, instead of corpus"
     )
     stream: StreamConfig | None = Field(
         None, description="what to read while training, instead of corpus"
@@ -270,6 +273,11 @@ def _inconsistencies(config: PretrainConfig) -> Iterable[tuple[Location, str]]:
         yield (given[-1] if given else "corpus",), f"give one of {', '.join(texts)}; got {found}"
     if config.prepared_corpus is not None and config.evaluation:
         yield ("evaluation",), "goes with 'corpus'; a prepared corpus has its own targets"
+    if config.corpus is not None and config.corpus.prepared is not None:
+        yield ("corpus", "prepared"), "is of an experiment; here it is prepared_corpus"
+    if is_url(config.prepared_corpus):
+        place: Location = ("prepared_corpus",)
+        yield from url_faults([(place, str(config.prepared_corpus))])
     for section, text in (("corpus", config.corpus), ("stream", config.stream)):
         if text is not None:
             yield from unusable_names(list(text.domains), list(config.evaluation), section)
@@ -278,6 +286,8 @@ def _inconsistencies(config: PretrainConfig) -> Iterable[tuple[Location, str]]:
                 (section, "domains"): text.domains
             }
             yield from ((location, WHERE) for location in absent_texts(places))
+            yield from url_faults(source_urls(places))
+    yield from url_faults(source_urls({("evaluation",): config.evaluation}))
     texts_of_targets = absent_texts({("evaluation",): config.evaluation})
     yield from ((location, WHERE) for location in texts_of_targets)
     yield from _sizes_that_count_for_nothing(config)

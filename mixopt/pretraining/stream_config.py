@@ -51,6 +51,17 @@ class StreamConfig(Section):
             )
         return name
 
+    @field_validator("domains")
+    @classmethod
+    def _is_text(cls, domains: dict[str, StreamSourceConfig]) -> dict[str, StreamSourceConfig]:
+        for name, source in domains.items():
+            if source.is_tokens:
+                raise ValueError(
+                    f"{name}: format: {source.format} is tokens, and a stream reads text; give it"
+                    " under corpus.domains, or import it with mixopt tokens import"
+                )
+        return domains
+
     def sources(self) -> dict[str, SourceConfig]:
         """Return the sources by domain: files under `root`, and nothing copied to disk."""
         streamed = {"streaming": True}

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     )
     from mixopt.reporting.readiness_table import readiness_text as readiness_text
     from mixopt.reporting.report import write_report as write_report
+    from mixopt.reporting.tasks_table import tasks_text as tasks_text
     from mixopt.reporting.terminal import (
         evaluation_text as evaluation_text,
         front_text as front_text,
@@ -43,6 +44,7 @@ else:
             "front_plot": ["plot_front"],
             "mixture_plots": ["plot_held_out", "plot_shares"],
             "readiness_table": ["readiness_text"],
+            "tasks_table": ["tasks_text"],
             "report": ["write_report"],
             "terminal": [
                 "evaluation_text",

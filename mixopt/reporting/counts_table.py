@@ -25,7 +25,7 @@ def counts_text(counts: Sequence[DomainCount], tokenizer: str) -> str:
         table.add_row(
             count.name,
             count_text(count.files) if count.files else "-",
-            bytes_text(count.bytes),
+            bytes_text(count.bytes) if count.bytes else "-",
             tokens,
             share_text(size / sum(sizes)),
             count.how,

@@ -14,10 +14,21 @@ TITLE = "How well trials tell mixtures apart, by loss"
 MEANING = (
     "spread: deviation over mixtures; noise: deviation over seeds of one mixture",
     "ratio: what the spread has beyond the noise, over the noise; at least: its 95% lower bound",
-    "ready: the bound is 1 or more; weak: only the ratio is; noise: the ratio is below 1",
+    "ready: the bound is 1 or more, and no control ranks held-out trials better",
+    "weak: only the ratio is; noise: the ratio is below 1",
 )
-UNKNOWN = ("only the spread over mixtures and rank correlations on held-out folds are known",)
-KNOWN_COLUMNS = ("noise", "ratio", "at least", "state")
+UNKNOWN = (
+    "the state is from the rank correlation on held-out folds alone",
+    "at least: the rank correlation's 95% lower bound",
+    "ready: the bound is 0.71 or more (noise below signal), and no control ranks them better",
+    "weak: the bound is above 0; noise: it is not",
+)
+BOTH = (
+    "weight: in the objective; Spearman: rank correlation on held-out folds",
+    "control: that of own share, distance from uniform or nearest trial, whichever ranks best",
+    "goes with: the training domain whose own loss correlates most with it over the trials",
+)
+KNOWN_COLUMNS = ("noise", "ratio", "at least")
 
 
 def readiness_text(found: FitReadiness) -> str:
@@ -39,7 +50,7 @@ def readiness_section(run: Run) -> PageSection:
     ordered = _ordered(found)
     styles = [_style(one) for one in ordered]
     columns, rows = _columns(found), [_row(one, found) for one in ordered]
-    texts = [columns.index("state")] if "state" in columns else []
+    texts = [columns.index(name) for name in ("goes with", "state") if name in columns]
     body += table(columns, rows, caption=TITLE, styles=styles, texts=texts)
     return PageSection("readiness", "Readiness of the losses", body)
 
@@ -55,22 +66,35 @@ def _ordered(found: FitReadiness) -> list[LossReadiness]:
 
 
 def _columns(found: FitReadiness) -> tuple[str, ...]:
-    known = KNOWN_COLUMNS if found.replicates.trials else ()
+    known, bound = (KNOWN_COLUMNS, ()) if found.replicates.trials else ((), ("at least",))
     ceiling = ("ceiling",) if _has_ceiling(found) else ()
-    return ("loss", "in objective", "spread", *known, "held-out Spearman", *ceiling)
+    near = ("goes with",) if _has_domains(found) else ()
+    ranks = ("Spearman", *bound, "control", *ceiling)
+    return ("loss", "weight", "spread", *known, *ranks, *near, "state")
 
 
 def _row(one: LossReadiness, found: FitReadiness) -> Sequence[str]:
     of = one.of_trials
     cells = [one.name, share_text(one.weight) if one.weight else "", f"{of.spread:.4f}"]
     if of.noise is not None and of.ratio is not None and of.low is not None:
-        cells += [f"{of.noise:.4f}", _ratio(of.ratio), _ratio(of.low), of.state]
+        cells += [f"{of.noise:.4f}", _ratio(of.ratio), _ratio(of.low)]
     cells.append(rank_text(one.spearman))
-    return [*cells, rank_text(one.ceiling)] if _has_ceiling(found) else cells
+    if not found.replicates.trials:
+        cells.append(rank_text(one.spearman_low))
+    cells.append(rank_text(one.control and one.control[1]))
+    if _has_ceiling(found):
+        cells.append(rank_text(one.ceiling))
+    if _has_domains(found):
+        cells.append(f"{one.nearest[0]} {one.nearest[1]:.2f}" if one.nearest else "")
+    return [*cells, one.state]
 
 
 def _has_ceiling(found: FitReadiness) -> bool:
     return any(one.ceiling is not None for one in (found.objective, *found.losses))
+
+
+def _has_domains(found: FitReadiness) -> bool:
+    return any(one.domains for one in found.losses)
 
 
 def _ratio(value: float) -> str:
@@ -78,10 +102,11 @@ def _ratio(value: float) -> str:
 
 
 def _meaning(found: FitReadiness) -> tuple[str, ...]:
-    return MEANING if found.replicates.trials else UNKNOWN
+    own = MEANING if found.replicates.trials else UNKNOWN
+    return (*own, *(BOTH if _has_domains(found) else BOTH[:1]))
 
 
 def _style(one: LossReadiness) -> str:
-    if one.of_trials.state == "noise":
+    if one.state == "noise":
         return "weak"
     return "strong" if one.weight else ""

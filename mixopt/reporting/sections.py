@@ -124,7 +124,9 @@ def _corpus_row(
     if train is None:
         return (domain.name, "target", "", "", "", "", held_out, source)
     share, whole = share_text(natural or 0.0), short_count(inventory[domain.name])
-    text = (count_text(train.documents), count_text(train.tokens), bytes_text(train.bytes))
+    documents = count_text(train.documents) if train.documents else ""
+    length = bytes_text(train.bytes) if train.bytes else ""
+    text = (documents, count_text(train.tokens), length)
     text = text if here else ("", "", "")
     return (domain.name, share, whole, *text, held_out, source)
 
@@ -136,7 +138,7 @@ def _source(source: SourceConfig) -> str:
         return "the trainer's own"
     files = source.data_files or []
     names = [files] if isinstance(files, str) else files
-    parts = [source.path or "", source.name or "", *names]
+    parts = [*source.paths, source.name or "", *names]
     return without_folders(", ".join(part for part in parts if part))
 
 

@@ -36,7 +36,13 @@ from mixopt.run_directory.step_fingerprints import (
 )
 from mixopt.run_directory.step_records import PROPOSAL, Manifest
 from mixopt.sweeps import FILES
-from mixopt.system import Trust, check_trusted_command, git_commit, read_yaml
+from mixopt.system import (
+    Trust,
+    check_trusted_command,
+    check_trusted_url,
+    git_commit,
+    read_yaml,
+)
 
 if TYPE_CHECKING:
     from mixopt.config import Config
@@ -293,6 +299,17 @@ class Run:
         command = self.config.proxy.command_text
         if command is not None:
             check_trusted_command(command, self.source or str(self.path), self.trust)
+
+    def check_trusted_urls(self) -> None:
+        """Check that the stores whose objects are prepared may be asked.
+
+        Raises:
+            PluginError: The directory's record names one, and is not trusted.
+        """
+        from mixopt.config import experiment_urls
+
+        for _, url in experiment_urls(self.config):
+            check_trusted_url(url, self.source or str(self.path), self.trust)
 
     def discard(
         self, first: str, *, keep: Sequence[str] = (), only: bool = False, files: bool = True

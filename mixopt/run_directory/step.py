@@ -112,7 +112,7 @@ SWEEP = Step(
         "report.html",
     ),
 )
-FIT = Step("fit", ("fit", "objective"), ("fit",))
+FIT = Step("fit", ("fit", "objective", "families"), ("fit",))
 PROPOSE = Step("propose", ("propose",), ("proposal.yaml",), editable=("proposal.yaml",))
 VALIDATE = Step(
     "validate",

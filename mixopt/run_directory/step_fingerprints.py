@@ -3,8 +3,9 @@
 A step's fingerprint is a hash of the sections of the configuration that it depends on and of the
 step before it, so that a change of the objective does not invalidate the trials. The sizes that
 `corpus` states of whole domains are a section of their own: the design depends on them, and what is
-prepared does not. How long a trial's command may take and how often it is run again makes no
-result another one, so that these two may change.
+prepared does not. So are the families of tasks, on which the fit depends. How long a trial's
+command may take and how often it is run again makes no result another one, so that these two may
+change.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from typing import Any
 from mixopt.run_directory.step import STEPS, Step, steps_before
 
 FORMAT = "mixopt/1"
-SIZES, TASKS = "sizes", "tasks"
+SIZES, TASKS, FAMILIES = "sizes", "tasks", "families"
 PATIENCE = ("timeout", "retries")  # of a command that trains the trials
 READING = ("result", "losses", "unit")  # how its results are read
 
@@ -25,13 +26,14 @@ READING = ("result", "losses", "unit")  # how its results are read
 def step_fingerprints(content: Mapping[str, Any]) -> dict[str, str]:
     """Return the fingerprint of each step, by name, of a configuration as plain values."""
     found: dict[str, str] = {}
-    before, parted = FORMAT, _with_sizes_apart(content)
+    before, parted = FORMAT, _parted(content)
     for step in STEPS:
         values = {section: _section(parted, section.split(".")) for section in step.sections}
         if SIZES in values and not any((values[SIZES] or {}).values()):  # none are stated
             del values[SIZES]
-        if values.get(TASKS, TASKS) is None:  # there are none
-            del values[TASKS]
+        for absent in (TASKS, FAMILIES):
+            if not values.get(absent, absent):  # there are none
+                del values[absent]
         text = before + json.dumps(values, sort_keys=True)
         before = found[step.name] = hashlib.sha256(text.encode()).hexdigest()[:16]
     return found
@@ -42,14 +44,18 @@ def step_differences(
 ) -> Iterator[tuple[str, Any, Any]]:
     """Yield the fields, with both values, that give a step another fingerprint."""
     sections = tuple(name for one in (*steps_before(step), step) for name in one.sections)
-    found = differences(_with_sizes_apart(before), _with_sizes_apart(now))
+    found = differences(_parted(before), _parted(now))
     return (
-        (name.replace(f"{SIZES}.", "corpus.domains.", 1), there, here)
-        if name.startswith(SIZES)
-        else (name, there, here)
-        for name, there, here in found
-        if name.startswith(sections)
+        (_as_written(name), there, here) for name, there, here in found if name.startswith(sections)
     )
+
+
+def _as_written(name: str) -> str:
+    """Return the field of the YAML that is meant by one of the parted sections."""
+    section, _, rest = name.partition(".")
+    if section == FAMILIES:
+        return f"{TASKS}.sets.{rest}.family"
+    return f"corpus.domains.{rest}" if section == SIZES else name
 
 
 def differences(before: Any, now: Any, name: str = "") -> list[tuple[str, Any, Any]]:
@@ -61,6 +67,22 @@ def differences(before: Any, now: Any, name: str = "") -> list[tuple[str, Any, A
             found += differences(before.get(key), now.get(key), inner)
         return found
     return [] if before == now else [(name, _short(before), _short(now))]
+
+
+def _parted(content: Mapping[str, Any]) -> dict[str, Any]:
+    """Move stated sizes and families of tasks to sections of their own; leave patience out."""
+    return _with_families_apart(_with_sizes_apart(content))
+
+
+def _with_families_apart(content: dict[str, Any]) -> dict[str, Any]:
+    tasks = content.get(TASKS)
+    sets = tasks.get("sets") if isinstance(tasks, dict) else None
+    if not isinstance(tasks, dict) or not isinstance(sets, dict):
+        return content
+    named = {name: one for name, one in sets.items() if isinstance(one, dict)}
+    families = {name: one["family"] for name, one in named.items() if one.get("family")}
+    rest = {name: {k: v for k, v in one.items() if k != "family"} for name, one in named.items()}
+    return {**content, TASKS: {**tasks, "sets": {**sets, **rest}}, FAMILIES: families}
 
 
 def _with_sizes_apart(content: Mapping[str, Any]) -> dict[str, Any]:

@@ -77,12 +77,33 @@ if TYPE_CHECKING:
         share_text as share_text,
         short_count as short_count,
     )
+    from mixopt.system.object_cache import (
+        CachedObject as CachedObject,
+        cache_folder as cache_folder,
+        fetched as fetched,
+        local_copy as local_copy,
+        made_once as made_once,
+    )
+    from mixopt.system.object_store import (
+        StoredObject as StoredObject,
+        is_url as is_url,
+        join_url as join_url,
+        list_objects as list_objects,
+        local_path as local_path,
+        naming as naming,
+        object_exists as object_exists,
+        read_object as read_object,
+        under_folder as under_folder,
+        url_fault as url_fault,
+        write_object as write_object,
+    )
     from mixopt.system.plugins import (
         PluginKind as PluginKind,
         Trust as Trust,
         build_plugin as build_plugin,
         check_trusted as check_trusted,
         check_trusted_command as check_trusted_command,
+        check_trusted_url as check_trusted_url,
         load_plugin as load_plugin,
         plugin_names as plugin_names,
     )
@@ -125,6 +146,7 @@ if TYPE_CHECKING:
     )
     from mixopt.system.table_files import read_table as read_table, write_table as write_table
     from mixopt.system.version import __version__ as __version__
+    from mixopt.system.zst_file import open_zst as open_zst
 else:
     __getattr__, __dir__ = lazy_names(
         __name__,
@@ -192,12 +214,27 @@ else:
                 "share_text",
                 "short_count",
             ],
+            "object_cache": ["CachedObject", "cache_folder", "fetched", "local_copy", "made_once"],
+            "object_store": [
+                "StoredObject",
+                "is_url",
+                "join_url",
+                "list_objects",
+                "local_path",
+                "naming",
+                "object_exists",
+                "read_object",
+                "under_folder",
+                "url_fault",
+                "write_object",
+            ],
             "plugins": [
                 "PluginKind",
                 "Trust",
                 "build_plugin",
                 "check_trusted",
                 "check_trusted_command",
+                "check_trusted_url",
                 "load_plugin",
                 "plugin_names",
             ],
@@ -218,5 +255,6 @@ else:
             "state_fields": ["StateFields", "shown_value"],
             "table_files": ["read_table", "write_table"],
             "version": ["__version__"],
+            "zst_file": ["open_zst"],
         },
     )

@@ -77,15 +77,19 @@ def encode_task(
 
     Raises:
         ConfigError: A metric that compares choices, of items that have one; or `unconditional`, of
-            items that have no context without the question.
+            items that have no context without the question; or an answer without a token.
     """
     compared = [metric for metric in metrics if metric in OF_CHOICES]
     rows = _rows(name, items, compared[0] if compared else None, normalisation)
     encoded = tokenizer.spans([row.context + row.answer for row in rows])
     tokens, starts, scored, sizes = [], [0], [], []
     for row, spans in zip(rows, encoded, strict=True):
-        boundary = len(row.context.encode())
-        first = int(np.searchsorted(spans.end_T, boundary, side="right"))
+        first = scored_from(spans, row.context)
+        if first == len(spans.end_T):
+            raise ConfigError(
+                f"task {name!r}: item {items[row.item].id!r}: the tokenizer has no token for the"
+                f" answer {row.answer[:40]!r}; leave the item out, or use another tokenizer"
+            )
         before = int(spans.end_T[first - 1]) if first else 0
         tokens += [np.array([tokenizer.end_of_document]), spans.tokens_T]
         starts.append(starts[-1] + 1 + len(spans.tokens_T))
@@ -108,6 +112,11 @@ def encode_task(
         tuple(item.id for item in items),
         _fingerprint(items, metrics, normalisation),
     )
+
+
+def scored_from(spans: Spans, context: str) -> int:
+    """Return which token of a context with its answer is the first that ends after the context."""
+    return int(np.searchsorted(spans.end_T, len(context.encode()), side="right"))
 
 
 def _rows(

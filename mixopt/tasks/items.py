@@ -14,19 +14,20 @@ import gzip
 import hashlib
 import heapq
 import json
-import math
-from collections.abc import Callable, Iterator
+import zlib
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
 
-from mixopt.errors import ConfigError, PluginError, did_you_mean
-from mixopt.system import shown_name
+from mixopt.errors import ConfigError, did_you_mean
+from mixopt.system import open_zst, shown_name
 
 FIELDS = (
     "id", "context", "contexts", "choices", "gold", "continuation", "weight", "unconditional",
 )  # fmt: skip
 LONGEST_LINE = 1 << 26  # bytes
+LARGEST_WEIGHT = 1e100
 
 
 @dataclass(frozen=True)
@@ -53,15 +54,6 @@ class Item:
     def answer(self) -> str:
         """The gold answer."""
         return self.choices[self.gold]
-
-    @property
-    def warning(self) -> str | None:
-        """What a reader should know of where the answer begins, or None."""
-        context = self.contexts[self.gold]
-        apart = context[-1:].isspace() or self.answer[:1].isspace()
-        if context and not apart:
-            return "neither does the gold answer begin nor its context end with white space"
-        return None
 
     def to_json(self) -> dict[str, Any]:
         """Return the item as a line of its file has it."""
@@ -118,6 +110,12 @@ def chosen_items(items: Iterator[Item], most: int | None) -> list[Item]:
     return [item for _, item in sorted(kept, key=lambda one: one[0])]
 
 
+def text_fingerprint(items: Iterable[Item]) -> str:
+    """Return sixteen hexadecimal digits of what items ask, whatever they are called."""
+    texts = sorted(repr((item.contexts, item.choices, item.gold)) for item in items)
+    return hashlib.sha256("\n".join(texts).encode()).hexdigest()[:16]
+
+
 def _place(name: str) -> bytes:
     return hashlib.blake2b(name.encode("utf-8", "surrogatepass"), digest_size=8).digest()
 
@@ -133,21 +131,16 @@ def _numbered(path: Path) -> Iterator[tuple[int, bytes]]:
                     yield number, line
     except FileNotFoundError as error:
         raise ConfigError(f"{path}: no such file (working directory {Path.cwd()})") from error
-    except (OSError, EOFError, ValueError) as error:
+    except (OSError, EOFError, ValueError, zlib.error) as error:
         reason = " ".join(str(error).split())[:200] or type(error).__name__
         raise ConfigError(f"{path}: cannot be read: {reason}") from error
 
 
 def _opened(path: Path) -> IO[bytes]:
     if path.suffix == ".zst":
-        try:
-            import zstandard
-        except ImportError as error:
-            raise PluginError(f"{path} needs zstandard: pip install 'mixopt[proxies]'") from error
-        opened: Callable[..., Any] = zstandard.open
-    else:
-        opened = gzip.open if path.suffix == ".gz" else open
-    stream: IO[bytes] = opened(path, "rb")
+        return open_zst(path)
+    opener: Any = gzip.open if path.suffix == ".gz" else open
+    stream: IO[bytes] = opener(path, "rb")
     return stream
 
 
@@ -168,14 +161,15 @@ def _item(line: bytes, where: str) -> Item:
     name = row.get("id")
     if isinstance(name, bool) or not isinstance(name, (str, int)):
         raise ConfigError(f"{where}: id: {name!r}; give each item text or a number of its own")
+    name = _text(str(name), f"{where}: id")
     weight = row.get("weight", 1.0)
     number = isinstance(weight, (int, float)) and not isinstance(weight, bool)
-    if not number or not 0 < weight < math.inf:
-        raise ConfigError(f"{where}: weight: {weight!r}; need a number above 0")
+    if not number or not 0 < weight < LARGEST_WEIGHT:
+        raise ConfigError(f"{where}: weight: {weight!r}; need a number above 0 and below 1e100")
     plain = row.get("unconditional")
     if plain is not None:
         plain = _text(plain, f"{where}: unconditional")
-    return Item(str(name), contexts, choices, gold, float(weight), plain)
+    return Item(name, contexts, choices, gold, float(weight), plain)
 
 
 def _choices(row: dict[str, Any], where: str) -> tuple[tuple[str, ...], int]:
@@ -211,7 +205,7 @@ def _contexts(row: dict[str, Any], count: int, where: str) -> tuple[str, ...]:
 
 def _answer(value: object, where: str) -> str:
     text = _text(value, where)
-    if not text.strip():
+    if not text:
         raise ConfigError(f"{where}: {text!r} is empty: there is nothing to score; leave it out")
     return text
 

@@ -40,17 +40,26 @@ def windows_of(task: EncodedTask, length: int) -> Iterator[TaskWindow]:
         length: Most tokens that a model predicts at once, >= 1; a window has one more.
     """
     for number, scored in enumerate(task.scored_R.tolist()):
-        tokens = task.row(number)
-        yield from (TaskWindow(number, *piece) for piece in _pieces(tokens, scored, length))
+        yield from row_windows(number, task.row(number), scored, length)
 
 
-def _pieces(tokens: NDArray[Any], scored: int, length: int) -> Iterator[tuple[NDArray[Any], int]]:
+def row_windows(
+    number: int, tokens: NDArray[Any], scored: int, length: int
+) -> Iterator[TaskWindow]:
+    """Give the windows of one row.
+
+    Args:
+        number: That of the row.
+        tokens: Its tokens.
+        scored: Where the first one is that is scored, >= 1.
+        length: Most tokens that a model predicts at once, >= 1.
+    """
     first, end = scored, len(tokens)
     while first < end:
         fits = end - first <= length
         stop = end if fits else min(first + max(length // 2, 1), end)
         begin = max(0, stop - length - 1)
-        yield tokens[begin:stop], first - begin
+        yield TaskWindow(number, tokens[begin:stop], first - begin)
         first = stop
 
 

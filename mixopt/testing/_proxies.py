@@ -106,6 +106,17 @@ def _check_losses(result: TrialResult, corpus: Corpus) -> None:
         bad = {name: value for name, value in values.items() if not 0 < value < math.inf}
         _promise(not bad, f"{unit} is finite and above 0", f"{bad}")
     _check_units(result, corpus)
+    _check_tasks(result, corpus)
+
+
+def _check_tasks(result: TrialResult, corpus: Corpus) -> None:
+    """Check what tasks measure, of a proxy that scores them."""
+    tasks = _task_values(result)
+    if tasks:
+        odd = sorted(set(corpus.task_columns) ^ set(tasks))
+        _promise(not odd, "a proxy that scores tasks scores all and no other", f"odd: {odd}")
+    bad = {name: value for name, value in tasks.items() if not math.isfinite(value)}
+    _promise(not bad, "what tasks measure is finite", f"{bad}")
 
 
 def _check_units(result: TrialResult, corpus: Corpus) -> None:
@@ -135,10 +146,12 @@ def _check_same(
     left: Sequence[TrialResult], right: Sequence[TrialResult], tolerance: float, promise: str
 ) -> None:
     for one, other in zip(left, right, strict=True):
-        for name, value in _nats(one).items():
-            again = _nats(other)[name]
+        values, others = (_nats(result) | _task_values(result) for result in (one, other))
+        _promise(values.keys() == others.keys(), promise, f"{sorted(values)} and {sorted(others)}")
+        for name, value in values.items():
+            again = others[name]
             detail = f"trial {one.trial!r}, {name!r}: {value!r} and {again!r}"
-            _promise(abs(value - again) <= tolerance * value, promise, detail)
+            _promise(abs(value - again) <= tolerance * abs(value), promise, detail)
 
 
 def _check_differ(one: TrialResult, other: TrialResult, promise: str) -> None:
@@ -148,6 +161,11 @@ def _check_differ(one: TrialResult, other: TrialResult, promise: str) -> None:
 def _nats(result: TrialResult) -> dict[str, float]:
     assert result.losses is not None
     return result.losses.nats_per_token
+
+
+def _task_values(result: TrialResult) -> dict[str, float]:
+    assert result.losses is not None
+    return result.losses.tasks
 
 
 def _digest(path: Path) -> str:

@@ -9,12 +9,14 @@ from pathlib import Path
 
 import numpy as np
 
-from mixopt.corpus import FORMAT, Corpus, TokenWriter
+from mixopt.corpus import FORMAT, Corpus, TokenWriter, open_tokenizer
 from mixopt.system import write_sealed
+from mixopt.tasks import EncodedTask, Item, encode_task, write_task
 
 END_OF_DOCUMENT = 256
 DOCUMENT = 2_000  # characters
 TRAIN, VALIDATION = 64_000, 8_000
+TASK = "next_line"
 
 
 def tiny_corpus(path: Path) -> Corpus:
@@ -25,7 +27,8 @@ def tiny_corpus(path: Path) -> Corpus:
 
     Returns:
         Domains `code` and `manual` with 64,000 characters each to train on and 8,000 held out,
-        and the target `other_code`, which has held-out text alone.
+        and the target `other_code`, which has held-out text alone; and the task `next_line`, which
+        line goes on with lines of code, that of the text or another.
     """
     texts = {"code": inspect.getsource(argparse), "manual": _manual()}
     for name, text in texts.items():
@@ -33,10 +36,12 @@ def tiny_corpus(path: Path) -> Corpus:
         _write(path / name / "validation", text[TRAIN : TRAIN + VALIDATION])
     other = inspect.getsource(tarfile)[TRAIN : TRAIN + VALIDATION]
     _write(path / "other_code" / "validation", other)
+    write_task(_next_line(inspect.getsource(tarfile)), path)
     index = {
         "format": FORMAT,
         "domains": list(texts),
         "targets": ["other_code"],
+        "tasks": [TASK],
         "tokenizer": "bytes",
         "vocab_size": END_OF_DOCUMENT + 1,
         "fingerprint": "tiny",
@@ -51,6 +56,19 @@ def _manual() -> str:
     from pydoc_data.topics import topics
 
     return "".join(topics[name] for name in sorted(topics))
+
+
+def _next_line(text: str) -> EncodedTask:
+    """Ask for the line that follows three others; the wrong choice comes from elsewhere."""
+    lines = [line for line in text.splitlines(keepends=True) if line.strip()]
+    items = []
+    for number, start in enumerate(range(100, 700, 30)):
+        right, wrong = lines[start + 3], lines[start + 15]
+        choices = (right, wrong) if number % 2 else (wrong, right)
+        context = "".join(lines[start : start + 3])
+        items.append(Item(str(number), (context, context), choices, 1 - number % 2))
+    metrics = ("bits_per_byte", "choice_log_probability")
+    return encode_task(TASK, items, metrics, "bytes", open_tokenizer("bytes"))
 
 
 def _write(path: Path, text: str) -> None:

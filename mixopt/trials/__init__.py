@@ -28,6 +28,10 @@ if TYPE_CHECKING:
         TrialExperts as TrialExperts,
         write_experts as write_experts,
     )
+    from mixopt.trials.loss_units import (
+        bits_per_nat as bits_per_nat,
+        in_bits_per_byte as in_bits_per_byte,
+    )
     from mixopt.trials.proxy import (
         Doing as Doing,
         Losses as Losses,
@@ -46,6 +50,7 @@ if TYPE_CHECKING:
     from mixopt.trials.readiness import (
         Readiness as Readiness,
         Replicates as Replicates,
+        State as State,
         readiness_of as readiness_of,
     )
     from mixopt.trials.result_files import (
@@ -86,6 +91,7 @@ else:
             ],
             "design_table": ["read_design", "write_design"],
             "expert_table": ["TrialExperts", "write_experts"],
+            "loss_units": ["bits_per_nat", "in_bits_per_byte"],
             "proxy": [
                 "Doing",
                 "Losses",
@@ -98,7 +104,7 @@ else:
                 "make_proxy",
             ],
             "published_tables": ["LOSS_SUFFIXES", "without_affixes"],
-            "readiness": ["Readiness", "Replicates", "readiness_of"],
+            "readiness": ["Readiness", "Replicates", "State", "readiness_of"],
             "result_files": [
                 "GROUPS",
                 "ROUNDS",

@@ -52,7 +52,7 @@ class Readiness:
 
     @property
     def state(self) -> State:
-        """`ready`, `weak` or `noise`; `unknown` without replicates."""
+        """`ready`, `weak` or `noise`; `unknown` without replicates (see mixopt.fitting)."""
         if self.ratio is None or self.low is None:
             return "unknown"
         if self.ratio < LEAST:

@@ -22,9 +22,8 @@ from mixopt.corpus.text import readers
 from mixopt.corpus.text.child_reader import read_in_child
 from mixopt.corpus.text.reader_input import Reading
 from mixopt.corpus.text.sources import read_documents
-from mixopt.corpus.text.zst import open_zst
 from mixopt.errors import CorpusError
-from mixopt.system import close_children
+from mixopt.system import close_children, open_zst
 
 TEXTS = [f"document {k} with some text" for k in range(40)]
 NAMED = re.compile(

@@ -224,3 +224,25 @@ def test_a_hub_that_cannot_be_reached_is_one_line(folder, monkeypatch):
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
     refused("domain 'web': no/such: no such local file, and the hub cannot be reached",
             path="no/such")  # fmt: skip
+
+
+def test_a_list_of_files_globs_and_folders_is_read_in_its_order(folder):
+    (folder / "more").mkdir()
+    for name, text in {"b.jsonl": "b", "a1.jsonl": "1", "a2.jsonl": "2", "more/c.txt": "c"}.items():
+        (folder / name).write_bytes(text.encode() if name.endswith("txt") else lines([text]))
+    assert read(path=["b.jsonl", "a*.jsonl", "more"]) == ["b", "1", "2", "c"]
+    assert read(path=["b.jsonl", "*.jsonl"]) == ["b", "1", "2"], "a file twice is read once"
+    assert read(path="a*.jsonl") == ["1", "2"]
+
+
+def test_a_list_in_which_one_glob_matches_nothing_is_refused(folder):
+    (folder / "a.jsonl").write_bytes(lines(TEXTS))
+    refused("domain 'web': z*.jsonl: the glob matches no file", path=["a.jsonl", "z*.jsonl"])
+    refused("domain 'web': z.jsonl: no such file", path=["a.jsonl", "z.jsonl"])
+
+
+def test_held_out_files_beside_a_list_are_read_as_files(folder):
+    for name in ("a", "b"):
+        (folder / f"{name}.jsonl").write_bytes(lines([name]))
+    source = SourceConfig(path=["a.jsonl"], validation=["b.jsonl"])
+    assert list(read_validation("web", source, BadDocuments())) == ["b"]

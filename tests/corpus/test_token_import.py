@@ -3,32 +3,21 @@
 from __future__ import annotations
 
 import gzip
-import struct
 
 import numpy as np
 import pytest
+from token_writers import write_megatron
 
 from mixopt import CorpusError, MixtureDataset
 from mixopt.corpus import TokenShards, import_tokens
-from mixopt.corpus.foreign_tokens import Stated, _tokens_of, read_megatron
+from mixopt.corpus.foreign import Stated, read_foreign
+from mixopt.corpus.foreign.sampled_tokens import _tokens_of
 from mixopt.corpus.tokenizer import FastTokenizer
 from mixopt.errors import ShardError
 from mixopt.system import write_json
 
 DOCUMENTS = [[5, 6, 7, 0], [8, 0], [9, 9, 9, 9, 0]]
 TOKENS = [token for document in DOCUMENTS for token in document]
-
-
-def write_megatron(prefix, documents, dtype="<u2", *, code=8, version=1, magic=b"MMIDIDX\0\0"):
-    np.array([t for document in documents for t in document], dtype).tofile(
-        prefix.with_suffix(".bin")
-    )
-    lengths = np.array([len(d) for d in documents], "<i4")
-    pointers = np.concatenate([[0], np.cumsum(lengths[:-1])]) * np.dtype(dtype).itemsize
-    with prefix.with_suffix(".idx").open("wb") as index:
-        index.write(magic + struct.pack("<QBQQ", version, code, len(lengths), len(lengths) + 1))
-        index.write(lengths.tobytes() + pointers.astype("<i8").tobytes())
-        index.write(np.arange(len(lengths) + 1, dtype="<i8").tobytes())
 
 
 @pytest.mark.parametrize(("dtype", "code", "ours"), [("<u2", 8, "uint16"), ("<i4", 4, "uint32")])
@@ -88,12 +77,10 @@ def test_an_unknown_type_is_refused(tmp_path):
 
 def test_an_array_of_numpys_is_not_read_as_raw_tokens(tmp_path):
     np.save(tmp_path / "train.npy", np.array(TOKENS, "<u2"))
-    (tmp_path / "train.npy").rename(tmp_path / "renamed.bin")
-    np.save(tmp_path / "train.npy", np.array(TOKENS, "<u2"))
-    for name in ("train.npy", "renamed.bin"):
-        message = f"{name}: has a header, and raw tokens have none; it is .npy: numpy.load"
-        refused(message, tmp_path, name, dtype="uint16")
-        refused(message, tmp_path, name, format="nanogpt", dtype="uint16")
+    (tmp_path / "renamed.bin").write_bytes((tmp_path / "train.npy").read_bytes())
+    message = "has a header, and raw tokens have none; it is numpy's: it is read as format 'npy'"
+    refused(f"renamed.bin: {message}", tmp_path, "renamed.bin", dtype="uint16")
+    refused(f"train.npy: {message}", tmp_path, "train.npy", format="nanogpt", dtype="uint16")
 
 
 def test_other_files_with_a_header_are_not_read_as_raw_tokens(tmp_path):
@@ -191,7 +178,7 @@ def test_a_changed_bit_of_megatrons_index_is_refused_or_harmless(tmp_path):
         flipped[bit // 8] ^= 1 << bit % 8
         (tmp_path / "web.idx").write_bytes(flipped)
         try:
-            found = read_megatron(tmp_path / "web", Stated())
+            found = read_foreign(tmp_path / "web", "megatron", Stated())
         except CorpusError:
             continue
         assert (found.documents, found.dtype.name) == (3, "uint16")
@@ -272,7 +259,9 @@ def test_what_is_missing_is_said(tmp_path):
     with pytest.raises(CorpusError, match="nothing: not found"):
         import_tokens(tmp_path / "nothing", tmp_path / "out", tokenizer="t")
     (tmp_path / "empty").mkdir()
-    with pytest.raises(CorpusError, match=r"index\.json: not found; a folder is read as mds"):
+    with pytest.raises(
+        CorpusError, match="empty: has no files of tokens, nor an index.json of mds"
+    ):
         import_tokens(tmp_path / "empty", tmp_path / "out", tokenizer="t")
 
 
@@ -285,7 +274,10 @@ def test_what_is_there_already_is_kept(tmp_path):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"code": 6}, "type code 6; uint16 \\(8\\) and int32 \\(4\\)"),
+        (
+            {"code": 6},
+            "type code 6; uint8 \\(1\\), int32 \\(4\\), int64 \\(5\\), uint16 \\(8\\) are read",
+        ),
         ({"version": 2}, "version 2 of Megatron's index"),
         ({"magic": b"SOMETHING"}, "not Megatron's index: it begins b'SOMETHING'"),
     ],
@@ -308,7 +300,7 @@ def test_truncated_tokens_are_refused(tmp_path):
 
 def test_a_folder_without_a_name_is_one_line(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    with pytest.raises(CorpusError, match="index.json"):
+    with pytest.raises(CorpusError, match="an empty path names no tokens"):
         import_tokens("", tmp_path / "out", tokenizer="gpt2")
 
 

@@ -24,6 +24,8 @@ FILES = (
     "corpus/index.json",
     "corpus/code/train/index.json",
     "corpus/code/train/00000.bin",
+    "corpus/tasks/words/index.json",
+    "corpus/tasks/words/items.npz",
     "fit/fit.json",
     "fit/report.parquet",
     "fit/trials.parquet",

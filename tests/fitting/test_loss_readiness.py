@@ -29,28 +29,22 @@ def test_it_is_said_in_lines_with_the_command_that_shows_more(fit):
     assert line == "readiness of 4 losses: 4 ready: mixopt readiness runs/mine"
 
 
-def test_without_replicates_that_is_said_and_spread_and_folds_are_shown():
+def test_without_replicates_states_are_from_held_out_folds_and_that_is_said():
     found = readiness(fitted("linear", trials=make_trials(replicates=1)))
-    assert list(found.lines("D")) == [
-        "readiness: no mixture was trained twice, so the noise of a trial is not known: mixopt"
-        " readiness D has spreads"
-    ]
+    (line,) = found.lines("D")
+    alone = "(without replicates, from held-out folds alone): mixopt readiness D"
+    assert line == f"readiness of 4 losses: 4 ready {alone}"
     text = readiness_text(found)
-    assert text.splitlines()[2].split() == [
-        "loss",
-        "in",
-        "objective",
-        "spread",
-        "held-out",
-        "Spearman",
-    ]
-    assert "only the spread over mixtures and rank correlations on held-out folds" in text
+    columns = "loss weight spread Spearman at least control goes with state"
+    assert " ".join(text.splitlines()[2].split()) == columns
+    assert "the state is from the rank correlation on held-out folds alone" in text
 
 
 def test_the_table_has_the_objective_first_and_says_what_its_columns_mean(fit):
     lines = readiness_text(readiness(fit)).splitlines()
     assert lines[4].split()[:2] == ["the", "objective"]
-    assert lines[-1].startswith("ready: the bound is 1 or more; weak: only the ratio is; noise:")
+    assert lines[-5].startswith("ready: the bound is 1 or more, and no control ranks held-out")
+    assert lines[-1].startswith("goes with: the training domain whose own loss correlates most")
     assert "noise from 4 trials of one mixture" in lines
 
 

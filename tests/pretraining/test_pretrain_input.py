@@ -11,6 +11,7 @@ import pytest
 import yaml
 
 from mixopt import pretrain
+from mixopt.corpus import publish_corpus
 from mixopt.errors import ConfigError, MixoptError
 from mixopt.system import write_sealed
 from mixopt.testing import tiny_corpus
@@ -127,3 +128,14 @@ def test_what_checkpoints_need_is_said_before_anything_is_done(config, tmp_path,
     with pytest.raises(ConfigError, match=r"need safetensors: pip install 'mixopt\[pretraining\]'"):
         pretrain(config, tmp_path / "run")
     assert not (tmp_path / "run").exists()
+
+
+def test_a_prepared_corpus_is_taken_from_a_store(s3, config, tmp_path):
+    s3.put("other", b"")
+    there = Path(yaml.safe_load(config.read_text())["prepared_corpus"])
+    publish_corpus(there, "s3://texts/corpus")
+    shown = pretrain(config, tmp_path / "here")
+    taken = pretrain(config, tmp_path / "run", ["prepared_corpus=s3://texts/corpus"])
+    assert taken.losses == shown.losses
+    with pytest.raises(ConfigError, match="has a secret"):
+        pretrain(config, tmp_path / "no", ["prepared_corpus=s3://a:b1234@texts/corpus"])

@@ -51,8 +51,8 @@ def listened(model):
     decoder, seen = model._decoder(torch.device("cpu")), []
     block = decoder.block
 
-    def listening(leaves, prefix, stream):
-        stream, choice = block(leaves, prefix, stream)
+    def listening(leaves, prefix, stream, length):
+        stream, choice = block(leaves, prefix, stream, length)
         seen.append(choice)
         return stream, choice
 

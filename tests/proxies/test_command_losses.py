@@ -100,3 +100,22 @@ def test_a_last_loss_that_is_no_number_is_a_divergence(corpus, value):
     final, _ = losses(corpus, {"code": 1.0, "manual": value, "other_code": 1.0})
     assert divergence(final, "m.json") == f"m.json: the loss of 'manual' is {value:g}"
     assert divergence(losses(corpus, {"code": 1, "manual": 1, "other_code": 1})[0], "") is None
+
+
+def test_values_named_as_columns_of_tasks_are_what_the_tasks_measure(corpus):
+    values = dict.fromkeys(("code", "manual", "other_code"), 1.0)
+    bits, share = corpus.task_columns
+    assert losses(corpus, values)[0].tasks == {}
+    asked = {**values, bits: 2.5, share: -0.5, "task/other/accuracy": 1.0}
+    found, curve = losses(corpus, asked)
+    assert found.tasks == {bits: 2.5, share: -0.5}
+    assert found.nats_per_token.keys() == {"code", "manual", "other_code"}
+    assert curve[-1].tasks == found.tasks
+
+
+def test_a_task_that_is_no_number_is_divergence(corpus):
+    values = dict.fromkeys(("code", "manual", "other_code"), 1.0)
+    name = corpus.task_columns[0]
+    found, _ = losses(corpus, {**values, name: math.nan})
+    assert divergence(found, "m.json") == f"m.json: the loss of {name!r} is nan"
+    assert divergence(losses(corpus, {**values, name: 3.0})[0], "m.json") is None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import signal
@@ -37,6 +38,7 @@ corpus:
   validation_fraction: 0.2
 evaluation:
   help: {{data_files: {folder}/help.jsonl}}
+tasks: {{sets: {{words: {folder}/words.jsonl}}, items: 12}}
 design: {{trials: 6, replicates: 2, max_usage: null}}
 proxy: {{name: ngram, tokens: 4000, eval_tokens: 2048}}
 sweep: {{workers: 2}}
@@ -96,6 +98,8 @@ def undisturbed(folder: Path, texts: dict[str, list[str]]) -> Undisturbed:
     """Do a whole run, a step at a time."""
     for name, lines in texts.items():
         (folder / f"{name}.jsonl").write_text("".join(lines))
+    documents = [json.loads(line)["text"] for line in texts["help"] if line.strip()]
+    (folder / "words.jsonl").write_text("".join(map(_item, enumerate(documents))))
     config, run = folder / "faults.yaml", folder / "run"
     config.write_text(CONFIG.format(folder=folder))
     run.mkdir()
@@ -108,6 +112,13 @@ def undisturbed(folder: Path, texts: dict[str, list[str]]) -> Undisturbed:
         seconds[step] = time.monotonic() - begun
     states["end"] = shutil.copytree(run, folder / "states" / "end")
     return Undisturbed(config, states, seconds)
+
+
+def _item(numbered: tuple[int, str]) -> str:
+    """Return a line of a task: a document to go on with."""
+    number, text = numbered
+    item = {"id": number, "context": text[:80], "continuation": text[80:120] or text}
+    return json.dumps(item) + "\n"
 
 
 def results(run: Path) -> dict[str, Any]:

@@ -139,9 +139,44 @@ class Weightless(Quick):
         return [replace(result, parameters=0) for result in super().train(*arguments)]
 
 
+def with_tasks(result, **values):
+    return replace(result, losses=replace(result.losses, tasks=values))
+
+
+class NoTasks(Quick):
+    """A proxy that scores none, as those of others may."""
+
+    def train(self, *arguments):
+        return [with_tasks(r) for r in super().train(*arguments)]
+
+
+class OneMetric(Quick):
+    def train(self, *arguments):
+        name = "task/next_line/bits_per_byte"
+        results = super().train(*arguments)
+        return [with_tasks(r, **{name: r.losses.tasks[name]}) for r in results]
+
+
+class EndlessTask(Quick):
+    def train(self, *arguments):
+        results = super().train(*arguments)
+        return [with_tasks(r, **dict.fromkeys(r.losses.tasks, math.inf)) for r in results]
+
+
+class ScoredInAGroup(Quick):
+    """Says of a task how many trials there are."""
+
+    def train(self, trials, *arguments):
+        results = super().train(trials, *arguments)
+        return [with_tasks(r, **dict.fromkeys(r.losses.tasks, len(trials))) for r in results]
+
+
 @pytest.mark.parametrize(
     ("broken", "promise"),
     [
+        (OneMetric, "scores all and no other. Broken: odd: .*choice_log_probability"),
+        (EndlessTask, "what tasks measure is finite"),
+        (ScoredInAGroup, "do not depend on its group. Broken: .*'task/next_line/bits_per_byte'"),
         (Reordered, "one result for each trial, in order"),
         (Dropping, "one result for each trial, in order"),
         (Failing, "a plain trial finishes. Broken: trial 'most' is diverged: loss 1e9"),
@@ -166,8 +201,9 @@ def test_a_proxy_that_breaks_a_promise_is_told_which(broken, promise):
         check_proxy(broken)
 
 
-def test_a_proxy_that_keeps_its_promises_passes():
-    check_proxy(Quick)
+@pytest.mark.parametrize("kept", [Quick, NoTasks])
+def test_a_proxy_that_keeps_its_promises_passes(kept):
+    check_proxy(kept)
 
 
 def test_the_tiny_corpus_is_real_text_in_two_domains_and_a_target(tmp_path):
@@ -176,6 +212,11 @@ def test_the_tiny_corpus_is_real_text_in_two_domains_and_a_target(tmp_path):
     assert corpus.evaluation_names == ("code", "manual", "other_code")
     first = bytes(token for token in corpus.domains[0].train.read(0, 500) if token < 256).decode()
     assert "argparse" in first.lower() or "parsing" in first
+    assert corpus.task_columns == (
+        "task/next_line/bits_per_byte",
+        "task/next_line/choice_log_probability",
+    )
+    assert corpus.tasks[0].items == 20
     for domain in corpus.domains:
         assert domain.train.bytes >= 64_000
         assert domain.validation.bytes >= 8_000

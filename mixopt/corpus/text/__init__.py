@@ -8,30 +8,42 @@ from mixopt.system.lazy_names import lazy_names
 
 if TYPE_CHECKING:
     from mixopt.corpus.text.document_stream import DocumentStream as DocumentStream
-    from mixopt.corpus.text.documents import BadDocuments as BadDocuments
+    from mixopt.corpus.text.documents import (
+        BadDocuments as BadDocuments,
+        Document as Document,
+        content_digest as content_digest,
+    )
     from mixopt.corpus.text.domain_text import (
         DomainText as DomainText,
         read_domain as read_domain,
         read_target as read_target,
     )
     from mixopt.corpus.text.environment import Environment as Environment
-    from mixopt.corpus.text.file_sizes import FileSize as FileSize, file_size as file_size
+    from mixopt.corpus.text.file_sizes import FileSize as FileSize
+    from mixopt.corpus.text.held_out_split import HeldOutSplit as HeldOutSplit
     from mixopt.corpus.text.published_sizes import published_size as published_size
     from mixopt.corpus.text.reader_input import Reading as Reading
-    from mixopt.corpus.text.sources import is_local as is_local, local_files as local_files
+    from mixopt.corpus.text.sources import (
+        check_files as check_files,
+        is_local as is_local,
+        text_files as text_files,
+    )
     from mixopt.corpus.text.spool import Spool as Spool, Spooled as Spooled
+    from mixopt.corpus.text.text_file import TextFile as TextFile
 else:
     __getattr__, __dir__ = lazy_names(
         __name__,
         {
             "document_stream": ["DocumentStream"],
-            "documents": ["BadDocuments"],
+            "documents": ["BadDocuments", "Document", "content_digest"],
             "domain_text": ["DomainText", "read_domain", "read_target"],
             "environment": ["Environment"],
-            "file_sizes": ["FileSize", "file_size"],
+            "file_sizes": ["FileSize"],
+            "held_out_split": ["HeldOutSplit"],
             "published_sizes": ["published_size"],
             "reader_input": ["Reading"],
-            "sources": ["is_local", "local_files"],
+            "sources": ["check_files", "is_local", "text_files"],
             "spool": ["Spool", "Spooled"],
+            "text_file": ["TextFile"],
         },
     )

@@ -9,15 +9,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from itertools import islice
-from pathlib import Path
 from typing import Any, NamedTuple
 
 from mixopt.config import SourceConfig
 from mixopt.corpus.text.documents import BadDocuments, content_digest
 from mixopt.corpus.text.environment import Environment
 from mixopt.corpus.text.reader_input import Reading
-from mixopt.corpus.text.readers import read_file
-from mixopt.corpus.text.sources import is_local, load_rows, local_files
+from mixopt.corpus.text.sources import is_local, load_rows, text_files
+from mixopt.corpus.text.text_file import TextFile
 from mixopt.errors import CorpusError
 from mixopt.system import StateFields
 
@@ -147,20 +146,16 @@ def _texts(domain: str, source: SourceConfig, reading: Reading) -> _FileTexts | 
     if name is not None:
         return _FileTexts(domain, [_Part(lambda: f"environment {name}", lambda: _installed(name))])
     if is_local(source):
-        files = local_files(domain, source)
-        return _FileTexts(domain, [_file(path, builder, reading) for path, builder in files])
+        return _FileTexts(domain, [_file(one, reading) for one in text_files(domain, source)])
     rows = load_rows(source, reading)
     if not hasattr(rows, "state_dict"):  # it has an index, as what was saved to disk does
         rows = rows.to_iterable_dataset()
-    return _DatasetTexts(source.path, rows, reading)
+    return _DatasetTexts(source.one_path, rows, reading)
 
 
 def _installed(name: str) -> Iterator[str]:
     return (document.text for document in Environment().documents(name))
 
 
-def _file(path: Path, builder: str, reading: Reading) -> _Part:
-    return _Part(
-        lambda: f"{path} of {path.stat().st_size:,} bytes",
-        lambda: read_file(path, builder, reading),
-    )
+def _file(file: TextFile, reading: Reading) -> _Part:
+    return _Part(lambda: file.label, lambda: file.documents(reading))

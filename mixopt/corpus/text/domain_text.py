@@ -14,6 +14,7 @@ from mixopt.corpus.text.held_out_split import HeldOutSplit
 from mixopt.corpus.text.sources import read_documents, read_validation
 from mixopt.corpus.text.spool import Spool, Spooled
 from mixopt.errors import CorpusError
+from mixopt.system import CachedObject
 
 
 @dataclass
@@ -27,6 +28,7 @@ class DomainText:
         bad: Documents that could not be read.
         left_out: How many documents were empty or duplicates.
         equal_to_evaluation: Training documents that are held out elsewhere.
+        objects: What was fetched of stores.
     """
 
     name: str
@@ -35,6 +37,7 @@ class DomainText:
     bad: BadDocuments
     left_out: Counter[str] = field(default_factory=Counter)
     equal_to_evaluation: int = 0
+    objects: list[CachedObject] = field(default_factory=list)
     _held_out: frozenset[bytes] = frozenset()
 
     @property
@@ -108,7 +111,7 @@ def read_domain(
     limit = source.max_bytes or config.max_bytes
     with train, validation:
         if source.validation is not None:
-            given = map(Document, read_validation(name, source, text.bad))
+            given = map(Document, read_validation(name, source, text.bad, text.objects.append))
             _spool_all(_distinct(text, given, config.max_validation_bytes, seen), validation)
             _check_any(text, validation, "held-out ")
         documents = _documents(name, source, text, environment)
@@ -144,7 +147,9 @@ def read_target(
     validation = Spool(folder / "validation")
     text = DomainText(name, None, validation, BadDocuments(config.on_bad_document))
     if source.validation is not None:
-        documents: Iterator[Document] = map(Document, read_validation(name, source, text.bad))
+        documents: Iterator[Document] = map(
+            Document, read_validation(name, source, text.bad, text.objects.append)
+        )
     else:
         documents = _documents(name, source, text, environment)
     limit = min(config.max_validation_bytes, source.max_bytes or config.max_validation_bytes)
@@ -159,7 +164,7 @@ def _documents(
 ) -> Iterator[Document]:
     if source.environment is not None:
         return environment.documents(source.environment)
-    return map(Document, read_documents(name, source, text.bad))
+    return map(Document, read_documents(name, source, text.bad, text.objects.append))
 
 
 def _limit(source: SourceConfig, limit: int | None) -> int | None:

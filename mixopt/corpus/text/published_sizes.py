@@ -30,7 +30,7 @@ def published_size(
     Raises:
         CorpusError: It cannot be reached, or has no sizes.
     """
-    if source.path is not None and Path(source.path).expanduser().is_dir():
+    if source.one_path is not None and Path(source.one_path).expanduser().is_dir():
         return _saved(load_rows(source, reading), source, reading, most, keep)
     rows, length = _published(source, reading)
     read = text = documents = 0
@@ -75,7 +75,7 @@ def _published(source: SourceConfig, reading: Reading) -> tuple[int, int]:
         ) from error
     try:
         builder = datasets.load_dataset_builder(
-            source.path, source.name, data_files=source.data_files, revision=source.revision
+            source.one_path, source.name, data_files=source.data_files, revision=source.revision
         )
     except Exception as error:  # whatever the hub's client raises
         reason = " ".join(str(error).split())[:200] or type(error).__name__

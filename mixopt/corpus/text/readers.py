@@ -22,8 +22,8 @@ from typing import IO, Any
 
 from mixopt.corpus.text.child_reader import read_in_child, sent
 from mixopt.corpus.text.reader_input import Reading
-from mixopt.corpus.text.zst import open_zst
 from mixopt.errors import MixoptError
+from mixopt.system import open_zst
 
 COMPRESSIONS = (".gz", ".bz2", ".xz", ".zst")
 BUILDERS: dict[str, str] = {

@@ -1,9 +1,9 @@
 """The documents of a domain, from wherever the configuration says that they are.
 
-Local files are found by path or glob, relative to the working directory, and read by
+Files are found by path, URL or glob, paths relative to the working directory, and read by
 mixopt.corpus.text.readers, which names file and line of a bad document. All else, a data set on the
-hub, a data set saved to disk, remote files, goes through `datasets.load_dataset` with the arguments
-of the configuration.
+hub, a data set saved to disk, files that are streamed without a copy, goes through
+`datasets.load_dataset` with the arguments of the configuration.
 """
 
 from __future__ import annotations
@@ -23,10 +23,17 @@ from mixopt.corpus.text.readers import (
     COMPRESSIONS,
     builder_of,
     read_batches,
-    read_file,
+)
+from mixopt.corpus.text.text_file import (
+    Note,
+    TextFile,
+    builder_of_place,
+    objects_of,
 )
 from mixopt.errors import CorpusError, MixoptError, PluginError, did_you_mean
+from mixopt.system import StoredObject, is_url, local_path, under_folder
 
+Place = Path | StoredObject
 _LOCAL_BUILDERS = frozenset(BUILDERS.values())
 # How `datasets` reads splits from the names of files and folders.
 _SPLIT_NAMES = {
@@ -36,76 +43,89 @@ _SPLIT_NAMES = {
 }
 
 
-def read_documents(domain: str, source: SourceConfig, bad: BadDocuments) -> Iterator[str]:
+def read_documents(
+    domain: str, source: SourceConfig, bad: BadDocuments, note: Note | None = None
+) -> Iterator[str]:
     """Give the documents of a source that is not the environment, in order.
 
     Args:
         domain: Name of the domain, for messages.
         source: Where its documents are.
         bad: What to do with a document that cannot be read.
+        note: Receives what each object of a store was when it was fetched.
 
     Raises:
         CorpusError: A file or data set is missing, damaged, or has no such column.
     """
     reading = Reading(domain, source.column, bad)
     if is_local(source):
-        for path, builder in local_files(domain, source):
-            yield from read_file(path, builder, reading)
+        for file in text_files(domain, source):
+            yield from file.documents(reading, note)
     else:
         yield from _from_datasets(source, reading)
 
 
-def read_validation(domain: str, source: SourceConfig, bad: BadDocuments) -> Iterator[str]:
+def read_validation(
+    domain: str, source: SourceConfig, bad: BadDocuments, note: Note | None = None
+) -> Iterator[str]:
     """Give the documents of the files that `validation` names, read as the source's."""
     remote = not is_local(source) and source.environment is None and not _exists(source.validation)
-    path = source.path if remote or source.path in _LOCAL_BUILDERS else None
+    path = source.path if remote or _builder_name(source) is not None else None
     held_out = source.model_copy(
         update={
             "environment": None, "path": path, "data_files": source.validation, "split": "train",
         }
     )  # fmt: skip
-    return read_documents(domain, held_out, bad)
+    return read_documents(domain, held_out, bad, note)
 
 
-def local_files(domain: str, source: SourceConfig) -> list[tuple[Path, str]]:
-    """Return the files of a local source with the builder of each, in order of their names.
+def text_files(domain: str, source: SourceConfig) -> list[TextFile]:
+    """Return the files of a source that is read here, in order of their names.
 
     Raises:
-        CorpusError: A path or glob matches nothing, or a suffix stands for no builder.
+        CorpusError: A path, URL or glob matches nothing, or a suffix stands for no builder.
     """
-    builder = source.path if source.path in _LOCAL_BUILDERS else None
+    builder = _builder_name(source)
     patterns = _as_list(source.data_files)
-    root = Path(source.path).expanduser() if source.path and not builder else None
-    if root is not None and patterns:
-        patterns = [str(root / pattern) for pattern in patterns]
-    found = [path for pattern in patterns for path in _matching(domain, pattern)]
-    if root is not None and not patterns:
-        found = _below(domain, root, source.split)
+    roots = [] if builder else list(source.paths)
+    if roots and patterns:  # a list of paths has no data_files
+        patterns = [under_folder(roots[0], pattern) for pattern in patterns]
+    found = [place for pattern in patterns for place in _matching(domain, pattern)]
+    if not patterns:
+        found = [place for root in roots for place in _below(domain, root, source.split)]
     if not found:
         raise CorpusError(f"domain {domain!r}: path: {builder} needs data_files: which files?")
-    return [(path, _builder(domain, path, builder)) for path in dict.fromkeys(found)]
+    return [TextFile(place, _builder(domain, place, builder)) for place in dict.fromkeys(found)]
 
 
 def check_files(domain: str, source: SourceConfig) -> None:
-    """Check that local files are there, without reading them.
+    """Check that files are there, without reading them.
 
     Raises:
-        CorpusError: A path or glob matches nothing, or a suffix stands for no builder.
+        CorpusError: A path, URL or glob matches nothing, or a suffix stands for no builder.
     """
     if source.has_text and is_local(source):
-        local_files(domain, source)
+        text_files(domain, source)
 
 
 def is_local(source: SourceConfig) -> bool:
-    """Tell local files, which are read here, from what goes through `datasets`."""
-    if any("://" in pattern for pattern in _as_list(source.data_files)):
+    """Tell files, which are read here, from what goes through `datasets`."""
+    files = _as_list(source.data_files)
+    if source.streaming and any("://" in pattern for pattern in files):
         return False
-    if source.path is None or source.path in _LOCAL_BUILDERS:
+    if any(is_url(pattern) for pattern in (*files, *source.paths)):
+        return True
+    if source.one_path is None or _builder_name(source) is not None:
         return source.environment is None
-    path = Path(source.path).expanduser()
+    path = local_path(source.one_path)
     if path.is_dir():
         return not (path / "state.json").exists() and not (path / "dataset_dict.json").exists()
-    return path.exists() or _looks_like_path(source.path)
+    return path.exists() or _looks_like_path(source.one_path)
+
+
+def _builder_name(source: SourceConfig) -> str | None:
+    """Return the builder that `path` names in place of files, if it does."""
+    return source.one_path if source.one_path in _LOCAL_BUILDERS else None
 
 
 def _looks_like_path(name: str) -> bool:
@@ -119,30 +139,42 @@ def _looks_like_path(name: str) -> bool:
 
 
 def _exists(patterns: str | list[str] | None) -> bool:
-    return any(glob.glob(str(Path(p).expanduser()), recursive=True) for p in _as_list(patterns))
+    return any(is_url(p) or _globbed(p) for p in _as_list(patterns))
+
+
+def _globbed(pattern: str) -> list[str]:
+    return glob.glob(str(local_path(pattern)), recursive=True)
 
 
 def _as_list(value: str | Sequence[str] | None) -> list[str]:
     return [value] if isinstance(value, str) else list(value or ())
 
 
-def _matching(domain: str, pattern: str) -> list[Path]:
-    expanded = str(Path(pattern).expanduser())
-    found = sorted(path for path in map(Path, glob.glob(expanded, recursive=True)))
-    files = [file for path in found for file in ([path] if path.is_file() else _files(path))]
+def _matching(domain: str, pattern: str) -> list[Place]:
+    if is_url(pattern):
+        return list(objects_of(domain, pattern))
+    found = sorted(map(Path, _globbed(pattern)))
+    files: list[Place] = []
+    for path in found:
+        files += [path] if path.is_file() else _files(path)
     if not files:
-        what = "no such file" if glob.escape(expanded) == expanded else "the glob matches no file"
+        plain = str(local_path(pattern))
+        what = "no such file" if glob.escape(plain) == plain else "the glob matches no file"
         raise CorpusError(f"domain {domain!r}: {pattern}: {what} (working directory {Path.cwd()})")
     return files
 
 
-def _below(domain: str, root: Path, split: str) -> list[Path]:
+def _below(domain: str, root: str, split: str) -> list[Place]:
     """Return the files of a folder that belong to a split, data before text."""
-    if not root.is_dir():
-        return _matching(domain, str(root))
-    known = [path for path in _files(root) if builder_of(path) is not None]
-    data = [path for path in known if builder_of(path) != "text"] or known
-    chosen = _of_split(root, data, split)
+    folder = local_path(root)
+    found = _matching(domain, root) if is_url(root) or not folder.is_dir() else _files(folder)
+    start = root.rstrip("/") if is_url(root) else str(folder)
+    names = {place: _name_below(start, place) for place in found}
+    if None in names.values():  # a file, or what a glob matches
+        return list(names)
+    known = [place for place in found if builder_of_place(place) is not None]
+    data = [place for place in known if builder_of_place(place) != "text"] or known
+    chosen = _of_split({place: names[place] or "" for place in data}, split)
     if not chosen:
         suffixes = ", ".join(BUILDERS)
         raise CorpusError(
@@ -152,19 +184,26 @@ def _below(domain: str, root: Path, split: str) -> list[Path]:
     return chosen
 
 
-def _files(folder: Path) -> list[Path]:
-    return sorted(
-        path
-        for path in folder.rglob("*")
-        if path.is_file() and not any(p.startswith(".") for p in path.relative_to(folder).parts)
-    )
+def _name_below(folder: str, place: Place) -> str | None:
+    """Return the name of a file in a folder; None where it is not in it, but what it names."""
+    if isinstance(place, Path):
+        is_in = place.is_relative_to(folder) and place != Path(folder)
+        return place.relative_to(folder).as_posix() if is_in else None
+    start, whole = (url.partition("://")[2].strip("/") for url in (folder, place.url))
+    return whole.removeprefix(f"{start}/") if whole.startswith(f"{start}/") else None
 
 
-def _of_split(root: Path, files: Sequence[Path], split: str) -> list[Path]:
-    named = {path: _split_of(path.relative_to(root).as_posix()) for path in files}
+def _files(folder: Path) -> list[Place]:
+    found = sorted(path for path in folder.rglob("*") if path.is_file())
+    hidden = [any(p.startswith(".") for p in path.relative_to(folder).parts) for path in found]
+    return [path for path, is_hidden in zip(found, hidden, strict=True) if not is_hidden]
+
+
+def _of_split(names: Mapping[Place, str], split: str) -> list[Place]:
+    named = {place: _split_of(name) for place, name in names.items()}
     if not any(named.values()):
-        return list(files) if split == "train" else []
-    return [path for path in files if named[path] == split]
+        return list(named) if split == "train" else []
+    return [place for place, found in named.items() if found == split]
 
 
 def _split_of(name: str) -> str | None:
@@ -172,11 +211,13 @@ def _split_of(name: str) -> str | None:
     return next((s for s, known in _SPLIT_NAMES.items() if words & set(known)), None)
 
 
-def _builder(domain: str, path: Path, builder: str | None) -> str:
-    builder = builder or builder_of(path)
+def _builder(domain: str, place: Place, builder: str | None) -> str:
+    builder = builder or builder_of_place(place)
     if builder is None:
+        suffix = Path(place.name).suffix or "a name without suffix"
+        where = place if isinstance(place, Path) else place.url
         raise CorpusError(
-            f"domain {domain!r}: {path}: no reader for {path.suffix or 'a name without suffix'!r};"
+            f"domain {domain!r}: {where}: no reader for {suffix!r};"
             f" name one as path: {', '.join(sorted(_LOCAL_BUILDERS))}, with data_files"
         )
     return builder
@@ -184,9 +225,9 @@ def _builder(domain: str, path: Path, builder: str | None) -> str:
 
 def _from_datasets(source: SourceConfig, reading: Reading) -> Iterator[str]:
     """Read through `datasets`: what is on this disk in a child, as its files are of any origin."""
-    if source.path is not None and Path(source.path).expanduser().is_dir():
+    if source.one_path is not None and Path(source.one_path).expanduser().is_dir():
         arguments = {"source": source.model_dump(mode="json", exclude_defaults=True)}
-        yield from read_in_child(f"{__name__}:saved_documents", source.path, arguments, reading)
+        yield from read_in_child(f"{__name__}:saved_documents", source.one_path, arguments, reading)
     else:
         yield from _rows_of(source, reading)
 
@@ -225,7 +266,7 @@ def load_rows(source: SourceConfig, reading: Reading) -> Any:
         raise PluginError(
             f"domain {reading.domain!r} needs datasets: pip install 'mixopt[proxies]'"
         ) from error
-    path = source.path or str(builder_of(Path(_as_list(source.data_files)[0])))
+    path = source.one_path or str(builder_of(Path(_as_list(source.data_files)[0])))
     try:
         if Path(path).expanduser().is_dir():
             saved = datasets.load_from_disk(str(Path(path).expanduser()))

@@ -15,7 +15,7 @@ from mixopt.pretraining.mixture_input import Scheduled, make_sampler
 from mixopt.pretraining.ranks import Ranks
 from mixopt.pretraining.text.stream_batches import StreamBatches
 from mixopt.pretraining.text.stream_input import StreamedText, prepare_streams, rows_of
-from mixopt.system import Say
+from mixopt.system import Say, is_url, local_path
 
 
 def prepare_for(config: PretrainConfig, out: Path, say: Say) -> None:
@@ -66,8 +66,11 @@ def open_for(config: PretrainConfig, out: Path) -> Corpus | StreamedText:
 
 
 def corpus_path(config: PretrainConfig, out: Path) -> Path:
-    """Return the folder of the corpus."""
-    return Path(config.prepared_corpus) if config.prepared_corpus else out / "corpus"
+    """Return the folder of the corpus; one in a store is fetched to this node."""
+    given = config.prepared_corpus
+    if given is None:
+        return out / "corpus"
+    return Corpus.open(given).path if is_url(given) else local_path(given)
 
 
 def batches_of(

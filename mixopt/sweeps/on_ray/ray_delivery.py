@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from mixopt.corpus import corpus_hash
+from mixopt.corpus import corpus_files, corpus_hash
 from mixopt.errors import CorpusError
 
 PIECE = 65_536  # bytes; Ray puts what is over 100 kB into its object store
@@ -47,11 +47,3 @@ def deliver_corpus(store: Any, corpus: Path, wanted: str) -> str | None:
     ray.get(sent)
     fault: str | None = ray.get(store.finish.remote())
     return fault
-
-
-def corpus_files(corpus: Path) -> list[Path]:
-    """Return the files of a corpus; what was half-written or remembered there is left out."""
-    left_out = (".tmp", ".verified.json", ".lock")
-    return sorted(
-        path for path in corpus.rglob("*") if path.is_file() and not path.name.endswith(left_out)
-    )

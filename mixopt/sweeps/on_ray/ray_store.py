@@ -16,7 +16,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from mixopt.corpus import Corpus, corpus_hash
+from mixopt.corpus import Corpus, corpus_hash, put_in_place
 from mixopt.errors import CorpusError, MixoptError, RunError
 from mixopt.sweeps.on_ray.ray_setup import MARK
 from mixopt.sweeps.worker_logs import LOGS
@@ -67,13 +67,7 @@ class NodeStore:
     def finish(self) -> str | None:
         """Verify what has come and give it its name; return what is wrong with it."""
         assert self._temporary is not None
-        fault = self._fault(self._temporary)
-        if fault is None:
-            target = self._cache / self._wanted
-            if target.exists() and self._fault(target) is not None:
-                shutil.rmtree(target, ignore_errors=True)
-            with suppress(OSError):  # another sweep was quicker
-                self._temporary.rename(target)
+        fault = put_in_place(self._temporary, self._cache / self._wanted, self._fault)
         self._drop()
         return fault
 

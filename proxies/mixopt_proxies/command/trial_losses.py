@@ -2,7 +2,8 @@
 
 Each domain has a name in the result: its own, what a pattern such as `eval/{domain}/loss` gives,
 or what a mapping says. A glob that matches several names is their mean, since one domain may be
-measured by several tasks.
+measured by several tasks. What the tasks of the experiment measure is called as its column is,
+`task/<name>/<metric>`, and is taken where it is there.
 """
 
 from __future__ import annotations
@@ -11,11 +12,12 @@ import difflib
 import glob
 import math
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 
 from mixopt.corpus import Corpus
 from mixopt.errors import ConfigError, RunError, did_you_mean
 from mixopt.system import chosen
-from mixopt.trials import LARGEST_LOSS, Losses
+from mixopt.trials import LARGEST_LOSS, Losses, bits_per_nat, in_bits_per_byte
 from mixopt_proxies.command.results import LoggedPoint, LoggedValues
 
 UNITS = ("nats_per_token", "bits_per_byte")
@@ -97,7 +99,8 @@ def losses_of(
         for domain in corpus.evaluation_names
     }
     last = {domain: _mean(line[-1].value for line in lines) for domain, lines in series.items()}
-    final = _in_both_units(last, corpus, tokens, unit)
+    scored = {name: values.series[name][-1].value for name in corpus.task_columns if name in known}
+    final = replace(_in_both_units(last, corpus, tokens, unit), tasks=scored)
     earlier = tuple(
         _in_both_units(at, corpus, place, unit)
         for place, at in _earlier(series, tokens).items()
@@ -108,9 +111,9 @@ def losses_of(
 
 def divergence(losses: Losses, result: str) -> str | None:
     """Say which loss is no number, or too large to be squared; None where none is."""
-    for domain, value in (losses.nats_per_token or losses.bits_per_byte).items():
+    for name, value in ((losses.nats_per_token or losses.bits_per_byte) | losses.tasks).items():
         if not abs(value) <= LARGEST_LOSS:
-            return f"{result}: the loss of {domain!r} is {value:g}"
+            return f"{result}: the loss of {name!r} is {value:g}"
     return None
 
 
@@ -162,15 +165,8 @@ def _in_both_units(values: Mapping[str, float], corpus: Corpus, tokens: int, uni
     Where a domain's text is not here, nothing says how many bytes a token has, and there is one
     unit alone.
     """
-    shards = {domain.name: domain.validation for domain in corpus.evaluation}
-    bits_per_nat = {
-        name: text.tokens / text.bytes / math.log(2)
-        for name, text in shards.items()
-        if text.bytes and text.tokens
-    }
-    known = len(bits_per_nat) == len(shards)
+    rates = bits_per_nat(corpus.evaluation)
     if unit == "bits_per_byte":
-        nats = {name: value / bits_per_nat[name] for name, value in values.items() if known}
+        nats = {name: value / rates[name] for name, value in values.items()} if rates else {}
         return Losses(tokens, nats, dict(values))
-    bits = {name: value * bits_per_nat[name] for name, value in values.items() if known}
-    return Losses(tokens, dict(values), bits)
+    return Losses(tokens, dict(values), in_bits_per_byte(values, corpus.evaluation))

@@ -30,19 +30,20 @@ class Attention:
         self._cosine, self._signed_sine = rotary_tables(size, device)
         self._future_TT = torch.ones(length, length, dtype=torch.bool, device=device).triu(1)
 
-    def __call__(self, qkv: Tensor) -> Tensor:
+    def __call__(self, qkv: Tensor, length: int) -> Tensor:
         """Mix the tokens of each sequence.
 
         Args:
             qkv: Queries, keys and values, shape (K, B * T, 3 * H * C).
+            length: T, up to that of the size.
 
         Returns:
             Shape (K, B * T, H * C).
         """
         size = self._size
         members, rows, _ = qkv.shape
-        sequences = members * rows // size.sequence_length
-        shape = (sequences, size.sequence_length, 3, size.heads, 2, size.head_width // 2)
+        sequences = members * rows // length
+        shape = (sequences, length, 3, size.heads, 2, size.head_width // 2)
         parts = qkv.view(shape)
         query = _heads(self._rotate(parts[:, :, 0])).to(qkv.dtype)
         key = _heads(self._rotate(parts[:, :, 1])).to(qkv.dtype)
@@ -54,7 +55,8 @@ class Attention:
         return mixed.transpose(1, 2).reshape(members, rows, size.width)
 
     def _rotate(self, heads: Tensor) -> Tensor:
-        return heads * self._cosine + heads.flip(-2) * self._signed_sine
+        length = heads.shape[1]
+        return heads * self._cosine[:length] + heads.flip(-2) * self._signed_sine[:length]
 
 
 def is_explicit(device: torch.device, dtype: torch.dtype, length: int) -> bool:

@@ -77,19 +77,19 @@ class CausalLM(nn.Module):
         """Return the logits of the next token after each, shape (B, T, V).
 
         Raises:
-            ConfigError: Sequences of another length than the model was built for.
+            ConfigError: Sequences that are longer than the model was built for.
         """
         sequences, length = input_ids.shape
-        if length != self.size.sequence_length:
+        if length > self.size.sequence_length:
             raise ConfigError(
                 f"sequences of {length} tokens, and the model was built for"
-                f" {self.size.sequence_length}"
+                f" {self.size.sequence_length} at most"
             )
         decoder = self._decoder(input_ids.device)
         stream = embed(self.embedding[None], input_ids.reshape(1, -1)).float()
         routed = []
         for block in self.layers:
-            stream, counts, sums = block(decoder, stream)
+            stream, counts, sums = block(decoder, stream, length)
             routed.append((counts, sums))
         if self.size.experts is not None and self.training:
             self._add(Routed(*map(torch.stack, zip(*routed, strict=True))), input_ids.numel())
@@ -145,7 +145,7 @@ class Block(nn.Module):
                 self.register_buffer("bias", torch.zeros(experts.experts))
 
     def forward(
-        self, decoder: Decoder, stream: Tensor
+        self, decoder: Decoder, stream: Tensor, length: int
     ) -> tuple[Tensor, Tensor | None, Tensor | None]:
         """Return the residual stream after this layer, shape (1, B * T, C).
 
@@ -154,7 +154,7 @@ class Block(nn.Module):
         """
         named = (*self.named_parameters(), *self.named_buffers())
         leaves = {name: weight[None] for name, weight in named}
-        stream, choice = decoder.block(leaves, "", stream)
+        stream, choice = decoder.block(leaves, "", stream, length)
         if choice is None or self.tap is None:
             return stream, None, None
         self.tap(choice.ids_KNS, choice.logits_KNE)

@@ -22,6 +22,7 @@ from mixopt_proxies.decoder.device_precision import (
     resolve_precision,
     thread_limit,
 )
+from mixopt_proxies.decoder.held_out_tasks import HeldOutTasks
 from mixopt_proxies.decoder.held_out_windows import HeldOutWindows
 from mixopt_proxies.decoder.memory import memory_kept
 from mixopt_proxies.decoder.named_sizes import SizeOverrides, make_size
@@ -123,6 +124,7 @@ class DecoderProxy:
             inventory=training.inventory,
         )
         held_out = HeldOutWindows(corpus, size, training.eval_tokens, setting.device)
+        tasks = HeldOutTasks(corpus, size, setting.device)
         with thread_limit(training.threads), memory_kept(setting.device):
             trainer = StackTrainer(
                 trials,
@@ -132,7 +134,7 @@ class DecoderProxy:
                 device=setting.device,
                 dtype=setting.dtype,
             )
-            course = trainer.run(batches, held_out, self._eval_steps(training), report)
+            course = trainer.run(batches, held_out, tasks, self._eval_steps(training), report)
         seconds = (time.monotonic() - started) / len(trials)
         parameters = size.parameters(corpus.vocab_size)
         return [

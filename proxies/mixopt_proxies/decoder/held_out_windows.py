@@ -9,7 +9,6 @@ Shapes: K members, B sequences, T tokens, W windows, M evaluation domains.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 
 import numpy as np
@@ -18,7 +17,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from mixopt.corpus import Corpus, Domain
-from mixopt.trials import Losses
+from mixopt.trials import Losses, in_bits_per_byte
 from mixopt_proxies.decoder.batches import long_enough
 from mixopt_proxies.decoder.device_precision import to_device
 from mixopt_proxies.decoder.named_sizes import DecoderSize
@@ -49,7 +48,7 @@ class HeldOutWindows:
         windows = [_windows(domain, length, eval_tokens) for domain in corpus.evaluation]
         self._names = corpus.evaluation_names
         self.counts = [len(rows) for rows in windows]
-        self._bits = [bits_per_nat(domain) for domain in corpus.evaluation]
+        self._domains = corpus.evaluation
         self._batch = size.batch
         self._rows_W = to_device(np.concatenate(windows), device)
 
@@ -78,18 +77,10 @@ class HeldOutWindows:
         return batches
 
     def _of_member(self, loss_M: list[float], tokens: int) -> Losses:
-        bits_M = [loss * bits for loss, bits in zip(loss_M, self._bits, strict=True)]
+        nats = dict(zip(self._names, loss_M, strict=True))
         return Losses(
-            tokens=tokens,
-            nats_per_token=dict(zip(self._names, loss_M, strict=True)),
-            bits_per_byte=dict(zip(self._names, bits_M, strict=True)),
+            tokens=tokens, nats_per_token=nats, bits_per_byte=in_bits_per_byte(nats, self._domains)
         )
-
-
-def bits_per_nat(domain: Domain) -> float:
-    """Return bits per byte for one nat per token: tokens / bytes / ln 2 of the held-out text."""
-    held_out = domain.validation
-    return held_out.tokens / max(held_out.bytes, 1) / math.log(2)
 
 
 def _windows(domain: Domain, length: int, eval_tokens: int) -> NDArray[np.int32]:

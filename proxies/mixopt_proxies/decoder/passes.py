@@ -104,6 +104,24 @@ class Passes:
         losses_KN = self._head.losses(output, leaves["head"], targets_of(tokens_KBW))
         return losses_KN.view(tokens_KBW[..., 1:].shape).mean(-1), routed
 
+    def token_losses(
+        self, leaves: dict[str, Tensor], tokens_KBW: Tensor, place_P: Tensor
+    ) -> Tensor:
+        """Return the losses of chosen tokens in nats, shape (K, P), without gradients.
+
+        Never compiled, for sequences come in many lengths; the head reads what is chosen alone.
+
+        Args:
+            leaves: The weights.
+            tokens_KBW: Sequences of any length up to the size's.
+            place_P: Which of the B * T predicted tokens.
+        """
+        with torch.no_grad():
+            hidden, _ = self._decoder.hidden(leaves, tokens_KBW)
+            targets_KP = targets_of(tokens_KBW)[:, place_P]
+            losses = self._head.losses if self.chunked else dense_losses
+            return losses(hidden[:, place_P], leaves["head"], targets_KP)
+
     def _dense(self, leaves: dict[str, Tensor], tokens_KBW: Tensor) -> tuple[Tensor, Routed | None]:
         hidden, routed = self._decoder.hidden(leaves, tokens_KBW)
         losses_KN = dense_losses(hidden, leaves["head"], targets_of(tokens_KBW))

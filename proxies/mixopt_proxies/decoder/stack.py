@@ -40,25 +40,27 @@ class Decoder:
     ) -> tuple[Tensor, Routed | None]:
         """Return what the head reads for all tokens but the last, shape (K, B * T, C).
 
-        And what the routers chose, where there are any.
+        And what the routers chose, where there are any. Sequences may be shorter than the size's.
         """
         stream = embed(leaves["embedding"], tokens_KBW[..., :-1].flatten(1))
         sums = []
         for layer in range(self.size.layers):
-            stream, choice = self.block(leaves, f"{layer}.", stream)
+            stream, choice = self.block(leaves, f"{layer}.", stream, tokens_KBW.shape[2] - 1)
             if choice is not None:
                 sums.append(added_up(choice, tokens_KBW.shape[1]))
         routed = Routed(*(torch.stack(part) for part in zip(*sums, strict=True))) if sums else None
         return self.norm(leaves["norm"], stream), routed
 
     def block(
-        self, leaves: Mapping[str, Tensor], prefix: str, stream: Tensor
+        self, leaves: Mapping[str, Tensor], prefix: str, stream: Tensor, length: int
     ) -> tuple[Tensor, Choice | None]:
         """Return the residual stream after one block, whose weights have names with `prefix`.
 
+        It is of sequences of `length` tokens, one after the other.
+
         And what its router chose, if it has one.
         """
-        stream = stream + self._attend(leaves, prefix, stream)
+        stream = stream + self._attend(leaves, prefix, stream, length)
         normed = self.norm(leaves[f"{prefix}ff_norm"], stream)
         if f"{prefix}gate_up" in leaves:
             stream = stream + self._feed_forward(leaves, prefix, normed)
@@ -72,10 +74,12 @@ class Decoder:
         scale = torch.rsqrt(stream.square().mean(-1, keepdim=True) + EPSILON)
         return (stream * scale * weight_KC[:, None]).to(self.dtype)
 
-    def _attend(self, leaves: Mapping[str, Tensor], prefix: str, stream: Tensor) -> Tensor:
+    def _attend(
+        self, leaves: Mapping[str, Tensor], prefix: str, stream: Tensor, length: int
+    ) -> Tensor:
         normed = self.norm(leaves[f"{prefix}attention_norm"], stream)
         qkv = torch.bmm(normed, leaves[f"{prefix}qkv"])
-        mixed = self._attention(qkv)
+        mixed = self._attention(qkv, length)
         return torch.bmm(mixed, leaves[f"{prefix}out"])
 
     def _feed_forward(self, leaves: Mapping[str, Tensor], prefix: str, normed: Tensor) -> Tensor:

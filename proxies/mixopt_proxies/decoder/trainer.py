@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -21,6 +21,7 @@ from mixopt_proxies.decoder.batches import TrialBatches, random_generator
 from mixopt_proxies.decoder.expert_choice import Routed, shift_biases
 from mixopt_proxies.decoder.expert_counter import ExpertCounter
 from mixopt_proxies.decoder.held_out_experts import HeldOutExperts
+from mixopt_proxies.decoder.held_out_tasks import HeldOutTasks
 from mixopt_proxies.decoder.held_out_windows import HeldOutWindows
 from mixopt_proxies.decoder.passes import Passes
 from mixopt_proxies.decoder.read_ahead import blocks
@@ -85,6 +86,7 @@ class StackTrainer:
         self,
         batches: TrialBatches,
         held_out: HeldOutWindows,
+        tasks: HeldOutTasks,
         eval_steps: set[int],
         report: Callable[[Progress], None],
     ) -> Course:
@@ -93,6 +95,7 @@ class StackTrainer:
         Args:
             batches: The members' sequences.
             held_out: What to evaluate on, after the last step at least.
+            tasks: What to score then.
             eval_steps: After how many steps else to evaluate.
             report: Called with the progress, every half second at most, and as another thing is
                 begun: compiling, training, evaluating.
@@ -111,7 +114,10 @@ class StackTrainer:
                 reported = time.monotonic()
             if taken + 1 in eval_steps or taken + 1 == self._steps:
                 seen = HeldOutExperts()
-                curve.append(self._evaluate(held_out, taken + 1, seen, report))
+                losses = self._evaluate(held_out, taken + 1, seen, report)
+                scores = self._score(tasks, taken + 1, report)
+                both = zip(losses, scores, strict=True)
+                curve.append([replace(one, tasks=found) for one, found in both])
         report(self._progress(self._steps))
         return Course(self._losses_SK.cpu(), curve, self._experts(counter, seen, held_out))
 
@@ -157,6 +163,15 @@ class StackTrainer:
 
         tokens = taken * self._passes.size.step_tokens
         return held_out.losses(sequence_losses, self.weights.members, tokens)
+
+    def _score(
+        self, tasks: HeldOutTasks, taken: int, report: Callable[[Progress], None]
+    ) -> list[dict[str, float]]:
+        def token_losses(tokens_KBW: Tensor, place_P: Tensor) -> Tensor:
+            report(self._progress(taken, "evaluating"))
+            return self._passes.token_losses(self.weights.leaves, tokens_KBW, place_P)
+
+        return tasks.scores(token_losses, self.weights.members)
 
     def _experts(
         self, counter: ExpertCounter | None, seen: HeldOutExperts, held_out: HeldOutWindows

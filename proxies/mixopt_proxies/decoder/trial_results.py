@@ -69,5 +69,5 @@ def divergence(course: MemberCourse, step_tokens: int) -> str | None:
 
 
 def _bad_domain(losses: Losses) -> str | None:
-    values = losses.nats_per_token.items()
+    values = (losses.nats_per_token | losses.tasks).items()
     return next((name for name, value in values if not math.isfinite(value)), None)

@@ -10,7 +10,6 @@ Shapes: T tokens.
 
 from __future__ import annotations
 
-import math
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -18,9 +17,9 @@ from functools import partial
 
 import numpy as np
 
-from mixopt.corpus import Corpus
+from mixopt.corpus import Corpus, Domain
 from mixopt.errors import ConfigError
-from mixopt.trials import Doing, Losses, Progress, Training, Trial, TrialResult
+from mixopt.trials import Doing, Losses, Progress, Training, Trial, TrialResult, in_bits_per_byte
 from mixopt_proxies.ngram.model import NgramModel
 from mixopt_proxies.ngram.task_rows import TaskRows
 from mixopt_proxies.ngram.token_counts import HeldOutCounts, draw_tokens, make_pools
@@ -68,7 +67,9 @@ class NgramProxy:
     ) -> list[TrialResult]:
         """Count the n-grams of each trial's tokens and return its held-out losses."""
         held_out = {d.name: HeldOutCounts.of(d, training.eval_tokens) for d in corpus.evaluation}
-        asked = _HeldOutAndTasks(held_out, [TaskRows(task) for task in corpus.tasks])
+        asked = _HeldOutAndTasks(
+            corpus.evaluation, held_out, [TaskRows(task) for task in corpus.tasks]
+        )
         total = len(trials) * training.tokens
         results = []
         for done, trial in enumerate(trials):
@@ -129,6 +130,7 @@ def _ends(training: Training) -> list[int]:
 class _HeldOutAndTasks:
     """What a trained model is scored on."""
 
+    domains: tuple[Domain, ...]
     held_out: dict[str, HeldOutCounts]
     tasks: list[TaskRows]
 
@@ -138,9 +140,6 @@ class _HeldOutAndTasks:
             name: -float(model.log_probabilities(held.tokens_T, held.starts_T).mean())
             for name, held in self.held_out.items()
         }
-        bits = {
-            name: loss * self.held_out[name].tokens_per_byte / math.log(2)
-            for name, loss in nats.items()
-        }
+        bits = in_bits_per_byte(nats, self.domains)
         tasks = {name: value for rows in self.tasks for name, value in rows.scores(model).items()}
         return Losses(tokens, nats, bits, tasks)

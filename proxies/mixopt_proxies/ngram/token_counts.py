@@ -27,12 +27,10 @@ class HeldOutCounts:
     Attributes:
         tokens_T: Token ids, windows one after another.
         starts_T: Where a window starts.
-        tokens_per_byte: Tokens for each byte of its text, for losses in bits per byte.
     """
 
     tokens_T: IntArray
     starts_T: BoolArray
-    tokens_per_byte: float
 
     @classmethod
     def of(cls, domain: Domain, most: int) -> HeldOutCounts:
@@ -42,14 +40,14 @@ class HeldOutCounts:
             CorpusError: There is no held-out text.
         """
         shards = domain.validation
-        if not shards.tokens or not shards.bytes:
+        if not shards.tokens:
             raise CorpusError(f"domain {domain.name!r} has no held-out text to be scored on")
         length = shards.tokens if shards.tokens <= most else min(HELD_OUT_WINDOW, most)
         count = max(min(shards.tokens, most) // length, 1)
         starts_B = np.linspace(0, shards.tokens - length, count).astype(np.int64)
         tokens_BL = shards.rows(starts_B, length)
         starts_T = np.arange(tokens_BL.size) % length == 0
-        return cls(tokens_BL.astype(np.int64).ravel(), starts_T, shards.tokens / shards.bytes)
+        return cls(tokens_BL.astype(np.int64).ravel(), starts_T)
 
 
 def draw_tokens(

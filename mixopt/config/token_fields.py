@@ -1,0 +1,60 @@
+"""Which fields of a source are of tokens that another tool wrote, and which of text.
+
+A field that its format has no use for is an error: it is there because the user believes that it
+changes what is read.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Literal
+
+TokenFormat = Literal[
+    "megatron", "nanogpt", "raw", "llmc", "npy", "olmo", "datatrove", "mds", "litdata", "webdataset"
+]
+TokenType = Literal["uint8", "uint16", "uint32", "int32", "int64"]
+
+_OF_TEXT = (
+    "environment", "name", "data_files", "split", "revision", "streaming", "column", "max_bytes",
+)  # fmt: skip
+_OF_TOKENS = ("dtype", "field", "document_end", "max_tokens")
+_UNUSED: dict[TokenFormat, dict[str, str]] = {
+    "megatron": dict.fromkeys(("document_end",), "its index says where documents end"),
+    "datatrove": dict.fromkeys(("document_end",), "its .index says where documents end"),
+    "npy": {"dtype": "a .npy says its type"},
+    "llmc": {"dtype": "its header says the type"},
+}
+_SAMPLED = ("mds", "litdata", "webdataset")
+_UNTYPED = ("nanogpt", "raw", "olmo")
+
+
+def token_field_fault(format: TokenFormat | None, stated: Sequence[str]) -> str | None:
+    """Say which field of a source has no use; None where all have.
+
+    Args:
+        format: The tool that wrote its tokens; None for text.
+        stated: The fields that are not as they are by default.
+    """
+    if format is None:
+        wrong = next((name for name in _OF_TOKENS if name in stated), None)
+        what = f"{wrong}: is of tokens, and this is text; name their format, as format: megatron"
+        return None if wrong is None else what
+    wrong = next((name for name in _OF_TEXT if name in stated), None)
+    if wrong is not None:
+        return f"{wrong}: is of text, and format: {format} is tokens; leave it out"
+    if "path" not in stated:
+        return f"path: is missing: which files are format: {format}?"
+    if "bytes" in stated:
+        return "bytes: is the size of text; give tokens of the whole domain"
+    return _unused(format, stated)
+
+
+def _unused(format: TokenFormat, stated: Sequence[str]) -> str | None:
+    for name, reason in _UNUSED.get(format, {}).items():
+        if name in stated:
+            return f"{name}: format: {format} has no use for it, since {reason}; leave it out"
+    if "field" in stated and format not in _SAMPLED:
+        return f"field: format: {format} has no fields; leave it out"
+    if format in _UNTYPED and "dtype" not in stated:
+        return f"dtype: format: {format} does not say the type of a token; give uint16 or uint32"
+    return None

@@ -1,0 +1,31 @@
+"""Whether losses on tokens are known in the unit of the objective."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from mixopt.errors import ConfigError
+
+if TYPE_CHECKING:
+    from mixopt.config import Config
+
+
+def check_token_unit(config: Config) -> None:
+    """Check that there is a tokenizer to tell the bytes of tokens, where the objective needs them.
+
+    Raises:
+        ConfigError: There is none.
+    """
+    sources = {**config.corpus.domains, **config.evaluation}
+    of_tokens = [name for name, source in sources.items() if source.is_tokens]
+    if not of_tokens or config.objective.unit != "bits_per_byte":
+        return
+    from mixopt.corpus import known_tokenizer
+
+    name = config.corpus.tokenizer
+    if known_tokenizer(name) is None:
+        raise ConfigError(
+            f"objective.unit: is bits_per_byte, and {of_tokens[0]!r} is tokens of {name!r}, whose"
+            " files are not here, so that nothing tells the bytes of a token: set objective.unit:"
+            " nats_per_token, or corpus.tokenizer to a folder with its tokenizer.json"
+        )

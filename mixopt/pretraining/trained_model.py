@@ -1,0 +1,190 @@
+"""The model of a pretraining with the weights of a checkpoint, to score text with.
+
+It is read into memory on one device in float32, whatever it was trained in, so that its numbers
+compare with those of other tools. What the run directory names is not imported, and what lies
+outside it is not read, unless the user trusts it.
+
+Shapes: R rows, B windows of a pass, T tokens, V vocabulary, P scored tokens.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+from torch.nn import functional
+
+from mixopt.corpus import Tokenizer, read_corpus_index, read_stream_index, saved_tokenizer
+from mixopt.errors import RunError, did_you_mean
+from mixopt.pretraining.checkpoint_files import file_fault, found_checkpoints, read_state
+from mixopt.pretraining.checkpoints import load_weights
+from mixopt.pretraining.config import PretrainConfig
+from mixopt.pretraining.directory import CHECKPOINTS, recorded_config
+from mixopt.pretraining.models import build_model
+from mixopt.pretraining.ranks import joined
+from mixopt.pretraining.text import HELD_OUT, corpus_path
+from mixopt.system import Array, BoolArray, check_links, check_trusted, checked_as
+from mixopt.tasks import TaskWindow, WindowBatch, row_windows, sums_by_row, window_batches
+
+_PASS_TOKENS = 8192
+_PASS_LOGITS = 1 << 27
+
+
+class RowScores(NamedTuple):
+    """What a model says of rows.
+
+    Attributes:
+        log_probability_R: Sum of the natural logarithms of the probabilities of the scored tokens.
+        greedy_R: Whether each of them is the likeliest.
+    """
+
+    log_probability_R: Array
+    greedy_R: BoolArray
+
+
+@dataclass(frozen=True, eq=False)
+class TrainedModel:
+    """A causal language model, its tokenizer, and how much it reads at once.
+
+    Attributes:
+        model: In evaluation mode, on its device.
+        tokenizer: That of its training text.
+        length: Most tokens that it predicts at once.
+        device: Where it is.
+        checkpoint: Where its weights are from.
+        step: Steps that it has taken.
+    """
+
+    model: nn.Module
+    tokenizer: Tokenizer
+    length: int
+    device: torch.device
+    checkpoint: Path
+    step: int
+
+    @classmethod
+    def open(
+        cls,
+        run: str | Path,
+        *,
+        checkpoint: str | None = None,
+        device: str = "auto",
+        trust: bool = False,
+    ) -> TrainedModel:
+        """Read a checkpoint of a pretraining.
+
+        Args:
+            run: The directory of `mixopt pretrain`.
+            checkpoint: Name of its folder, such as `step-00001000`; the newest when None.
+            device: `auto`, `cpu` or `cuda`.
+            trust: Whether what the run names may be imported, and read where it is elsewhere.
+
+        Raises:
+            RunError: There is no such checkpoint, or it is damaged.
+            ConfigError: There is no such device.
+            MixoptError: The model or the tokenizer cannot be used.
+        """
+        run = Path(run).expanduser()
+        path = _checkpoint(run, checkpoint)
+        if not trust:
+            check_links(run)
+        record = run / "config.yaml"
+        config: PretrainConfig = checked_as(PretrainConfig, recorded_config(record), str(record))
+        check_trusted("model", config.model.name, str(record), trust)
+        state = read_state(path)
+        fault = file_fault(path, state)
+        if fault is not None:
+            raise RunError(f"{fault}; give an older one by --checkpoint")
+        tokenizer, vocab_size = _tokenizer(config, run, trust=trust)
+        length = config.training.sequence_length
+        model = build_model(
+            config.model, vocab_size=vocab_size, sequence_length=length, seed=config.seed
+        )
+        with joined(device) as ranks:
+            load_weights(path, model)
+        model = model.to(ranks.device).eval().requires_grad_(False)
+        return cls(model, tokenizer, length, ranks.device, path, state.step)
+
+    def score(
+        self,
+        rows: Iterable[tuple[NDArray[Any], int]],
+        update: Callable[[int, int], None] = lambda done, total: None,
+    ) -> RowScores:
+        """Score rows: the tokens of each, and where the first one is that is scored, >= 1.
+
+        What is longer than the model reads is scored as mixopt.tasks.task_windows says.
+
+        Args:
+            rows: The rows.
+            update: Called with how many passes are done, and of how many.
+        """
+        windows: list[TaskWindow] = []
+        count = 0
+        for number, (tokens, scored) in enumerate(rows):
+            windows += row_windows(number, tokens, scored, self.length)
+            count = number + 1
+        return self._scored(windows, count, update)
+
+    def _scored(
+        self, windows: Sequence[TaskWindow], count: int, update: Callable[[int, int], None]
+    ) -> RowScores:
+        if not windows:
+            return RowScores(np.zeros(count), np.ones(count, dtype=bool))
+        tokens = min(_PASS_TOKENS, _PASS_LOGITS // self.tokenizer.vocab_size)
+        batches = window_batches(windows, longest=self.length, tokens=tokens)
+        parts = []
+        for number, batch in enumerate(batches):
+            parts.append(self._pass(batch))
+            update(number + 1, len(batches))
+        loss_P, missed_P = torch.cat(parts, 1).cpu().numpy()
+        missed_R = sums_by_row(batches, missed_P, count)
+        return RowScores(-sums_by_row(batches, loss_P, count), missed_R == 0)
+
+    def _pass(self, batch: WindowBatch) -> Tensor:
+        """Return each scored token's loss, and 1 where it is not the likeliest; shape (2, P)."""
+        read = (batch.tokens_BW[:, :-1], batch.place_P, batch.targets_P)
+        tokens_BT, place_P, target_P = (
+            torch.from_numpy(np.ascontiguousarray(part)).to(self.device) for part in read
+        )
+        with torch.no_grad():
+            output = self.model(tokens_BT)
+        logits_BTV = output if isinstance(output, Tensor) else output.logits
+        logits_PV = logits_BTV.flatten(0, 1)[place_P].float()
+        losses_P = functional.cross_entropy(logits_PV, target_P, reduction="none")
+        missed_P = logits_PV.argmax(-1) != target_P
+        return torch.stack([losses_P.double(), missed_P.double()])
+
+
+def _checkpoint(run: Path, name: str | None) -> Path:
+    found = {path.name: path for path in found_checkpoints(run / CHECKPOINTS)}
+    if not found:
+        raise RunError(f"{run}: has no checkpoints; give the directory of a mixopt pretrain")
+    if name is None:
+        return list(found.values())[-1]
+    if name not in found:
+        raise RunError(
+            f"{run / CHECKPOINTS}: has no checkpoint {name!r}{did_you_mean(name, found)}; there are"
+            f" {', '.join(found)}"
+        )
+    return found[name]
+
+
+def _tokenizer(config: PretrainConfig, run: Path, *, trust: bool) -> tuple[Tokenizer, int]:
+    """Return the tokenizer of a run's text, and how many ids its model was built for."""
+    if config.stream is not None:
+        tokenizer = saved_tokenizer(run / HELD_OUT, read_stream_index(run / HELD_OUT).tokenizer)
+        return tokenizer, tokenizer.vocab_size
+    path = corpus_path(config, run)
+    if config.prepared_corpus is not None and not trust:
+        raise RunError(
+            f"{run / 'config.yaml'}: prepared_corpus: {config.prepared_corpus} is outside the run;"
+            " to read its tokenizer add --trust (in Python trust=True)"
+        )
+    index = read_corpus_index(path)
+    return saved_tokenizer(path, index.tokenizer), index.vocab_size

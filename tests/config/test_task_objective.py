@@ -1,0 +1,161 @@
+"""Objectives over tasks and their families, and what is wrong of either, said with its place."""
+
+from __future__ import annotations
+
+import pytest
+
+from mixopt.config import dump_config, load_config
+from mixopt.errors import ConfigError
+from mixopt.objective import Objective
+from mixopt.run_directory.step import FIT, PREPARE
+from mixopt.run_directory.step_fingerprints import step_differences, step_fingerprints
+
+START = """\
+corpus:
+  domains:
+    web: {path: w.jsonl}
+    law: {path: l.jsonl}
+"""
+TASKS = """\
+tasks:
+  metric: bits_per_byte
+  sets:
+    arc: {path: arc.jsonl, family: knowledge, metric: [accuracy, bits_per_byte]}
+    sciq: {path: sciq.jsonl, family: knowledge, metric: choice_log_probability}
+    eval: {path: eval.jsonl, family: coding}
+    lambada: lambada.jsonl
+"""
+ARC, SCIQ = "task/arc/accuracy", "task/sciq/choice_log_probability"
+EVAL, LAMBADA = "task/eval/bits_per_byte", "task/lambada/bits_per_byte"
+
+
+@pytest.fixture
+def load(tmp_path):
+    def loaded(objective, tasks=TASKS):
+        path = tmp_path / "e.yaml"
+        path.write_text(f"{START}{tasks}objective: {objective}\n")
+        return load_config(path)
+
+    return loaded
+
+
+@pytest.fixture
+def aimed(load):
+    def of(objective, tasks=TASKS):
+        config = load(objective, tasks)
+        return Objective.from_config(config.aim, config.losses)
+
+    return of
+
+
+def test_losses_are_domains_and_then_all_that_tasks_measure(load):
+    expected = ("web", "law", ARC, "task/arc/bits_per_byte", SCIQ, EVAL, LAMBADA)
+    assert load("{target: web}").losses == expected
+
+
+def test_a_task_is_its_first_metric_of_choices_higher_is_better(aimed):
+    assert aimed("{target: task/arc}").weights == {ARC: 1.0}
+    assert aimed("{target: task/arc/bits_per_byte}").weights == {"task/arc/bits_per_byte": 1.0}
+    assert aimed("{target: task/arc}").higher == (ARC, SCIQ)
+    assert aimed("{target: task/arc}").value([[0, 0, 0.7, 0, 0, 0, 0]]).tolist() == [-0.7]
+
+
+def test_a_mean_of_families_averages_each_first(aimed):
+    found = aimed("{mean: {family/knowledge: 1, family/coding: 3}, scale: spread}")
+    assert found.weights == {ARC: 0.125, SCIQ: 0.125, EVAL: 0.75}
+    assert found.families == {"knowledge": (ARC, SCIQ), "coding": (EVAL,)}
+
+
+def test_a_family_alone_is_the_mean_of_its_tasks(aimed):
+    more = TASKS.replace("lambada: lambada.jsonl", "lambada: {path: l.jsonl, family: coding}")
+    assert aimed("{target: family/coding}", more).weights == {EVAL: 0.5, LAMBADA: 0.5}
+
+
+def test_a_task_beside_families_is_a_family_of_its_own(aimed):
+    found = aimed("{mean: {family/coding: 1, task/lambada: 1}}")
+    assert found.weights == {EVAL: 0.5, LAMBADA: 0.5}
+
+
+def test_families_inside_families_and_the_worst_are_spelt_out(aimed):
+    both = "{families: {all: {mean: {family/knowledge: 2, task/eval: 1}}}, scale: spread}"
+    assert aimed(both).weights == {ARC: 0.4, SCIQ: 0.4, EVAL: 0.2}
+    assert aimed("{worst: [family/coding, task/lambada]}").weights == {EVAL: 1.0, LAMBADA: 1.0}
+
+
+def test_a_table_that_has_a_task_twice_in_a_family_weighs_the_family_no_more(aimed):
+    twice = TASKS.replace(
+        "    lambada:", "    eval_again: {path: eval.jsonl, family: coding}\n    lambada:"
+    )
+    found = aimed("{mean: {family/knowledge: 1, family/coding: 1}, scale: spread}", twice)
+    coding = [weight for name, weight in found.weights.items() if "eval" in name]
+    assert coding == [0.25, 0.25]
+    assert found.weights[ARC] + found.weights[SCIQ] == 0.5
+
+
+def test_a_direction_that_is_given_counts(aimed):
+    found = aimed("{target: task/arc, direction: {task/arc: lower}}")
+    assert found.higher == (SCIQ,)
+
+
+@pytest.mark.parametrize(
+    ("objective", "said"),
+    [
+        ("{target: task/ark}", "unknown evaluation domain 'task/ark'"),
+        ("{mean: {family/codin: 1}}", "no task is of the family 'codin'; did you mean 'coding'"),
+        ("{mean: {family/coding: 1, 'mmlu*': 1}}", "'mmlu[*]' is a glob beside families"),
+        ("{mean: {family/coding: 1, task/eval: 1}}", "is in 'coding' and in 'task/eval"),
+        ("{mean: {task/lambada: 1, web: 1}, unit: nats_per_token}", "in different units; use a"),
+        ("{mean: {task/arc: 1, web: 1}}", "are in different units; use a mean with"),
+        (
+            "{mean: {task/arc: 1, task/lambada: 1}}",
+            "in different units; use a mean with objective.scale",
+        ),
+        ("{worst: [task/arc, task/lambada]}", "higher is better of|in different units"),
+    ],
+)
+def test_what_cannot_be_measured_is_said(aimed, objective, said):
+    with pytest.raises(ConfigError, match=said):
+        aimed(objective)
+
+
+def test_bits_per_byte_of_tasks_and_of_domains_are_one_unit(aimed):
+    assert aimed("{mean: {task/lambada: 1, web: 1}}").weights == {LAMBADA: 0.5, "web": 0.5}
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (("arc: {path", "a/c: {path"), "task 'a/c': a name has no '/'"),
+        (("family: coding", "family: co/ding"), "family 'co/ding': a name has no '/'"),
+        (("[accuracy, bits_per_byte]", "[accuracy, accuracy]"), "name each metric once"),
+        (("[accuracy, bits_per_byte]", "acuracy"), "metric"),
+        (("lambada.jsonl", "{pth: lambada.jsonl}"), "pth: unknown field; did you mean 'path'"),
+    ],
+)
+def test_what_is_wrong_of_tasks_is_said_with_file_and_line(load, change, said):
+    with pytest.raises(ConfigError, match=rf"e\.yaml:\d+: tasks.*{said}"):
+        load("{target: web}", TASKS.replace(*change))
+
+
+def test_without_tasks_fingerprints_are_what_they_were(load):
+    plain = dump_config(load("{target: web}", ""))
+    assert "tasks" not in plain
+    assert "allow_noise" not in plain["objective"]
+    found = step_fingerprints(plain)
+    assert (found["prepare"], found["report"]) == ("2b844009bd774161", "551a63e21984797d")
+
+
+def test_the_family_of_a_task_changes_the_fit_alone(load):
+    before = dump_config(load("{target: web}"))
+    after = dump_config(load("{target: web}", TASKS.replace("family: coding", "family: code")))
+    was, now = step_fingerprints(before), step_fingerprints(after)
+    assert next(step for step in was if was[step] != now[step]) == "fit"
+    found = list(step_differences(FIT, before, after))
+    assert found == [("tasks.sets.eval.family", "coding", "code")]
+    assert not list(step_differences(PREPARE, before, after))
+
+
+def test_what_is_measured_of_a_task_changes_what_is_prepared(load):
+    before = dump_config(load("{target: web}"))
+    after = dump_config(load("{target: web}", TASKS.replace("lambada.jsonl", "other.jsonl")))
+    assert step_fingerprints(before)["prepare"] != step_fingerprints(after)["prepare"]

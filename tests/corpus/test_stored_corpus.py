@@ -1,0 +1,158 @@
+"""A prepared corpus in a store: published, taken by another run, verified, and refused."""
+
+import json
+import os
+import subprocess
+import sys
+
+import pytest
+import yaml
+from typer.testing import CliRunner
+
+from mixopt.cli.main import COMMANDS  # noqa: F401  (each adds its commands to `app`)
+from mixopt.cli.options import app
+from mixopt.config import load_config
+from mixopt.corpus import Corpus, corpus_hash, publish_corpus
+from mixopt.errors import ConfigError, CorpusError, PluginError
+from mixopt.pipeline import check_experiment, prepare
+from mixopt.system import cache_folder
+
+OPEN = "import sys\nfrom mixopt.corpus import Corpus\nprint(Corpus.open(sys.argv[1]).path)"
+
+
+def text(name: str) -> str:
+    rows = [f"{name} document {k}: " + f"{name} " * (20 + k % 7) for k in range(60)]
+    return "".join(json.dumps({"text": row}) + "\n" for row in rows)
+
+
+def config(path, **corpus):
+    content = {
+        "corpus": corpus,
+        "objective": {"mean": dict.fromkeys(corpus["domains"], 1)},
+        "design": {"max_usage": None},
+        "proxy": {"name": "ngram"},
+        "tracking": {"enabled": False},
+    }
+    path.write_text(yaml.safe_dump(content))
+    return path
+
+
+@pytest.fixture
+def run(tmp_path):
+    """A run that prepared its own text."""
+    for name in "ab":
+        (tmp_path / f"{name}.jsonl").write_text(text(name))
+    domains = {name: {"path": str(tmp_path / f"{name}.jsonl")} for name in "ab"}
+    return prepare(config(tmp_path / "own.yaml", domains=domains), tmp_path / "own").path
+
+
+def other(tmp_path, where, **corpus):
+    given = {"domains": {"a": {}, "b": {}}, **corpus}
+    return config(tmp_path / "other.yaml", prepared=where, **given)
+
+
+def publish(run, url: str) -> str:
+    done = CliRunner().invoke(app, ["tokens", "publish", str(run), url])
+    assert done.exit_code == 0, done.output
+    return done.output
+
+
+def test_a_published_corpus_is_taken_by_another_run_and_is_the_same(s3, run, tmp_path):
+    s3.put("other", b"")
+    assert "9 files written" in publish(run, "s3://texts/corpora/one")
+    assert "is there already" in publish(run, "s3://texts/corpora/one")
+    asked = other(tmp_path, "s3://texts/corpora/one")
+    assert check_experiment(load_config(asked)).problems == []
+    taken = prepare(asked, tmp_path / "taken")
+    assert corpus_hash(taken.path / "corpus") == corpus_hash(run / "corpus")
+    assert Corpus.open(taken.path / "corpus").inventory == Corpus.open(run / "corpus").inventory
+    assert prepare(asked, tmp_path / "taken").is_done("prepare")
+
+
+def test_a_folder_is_taken_too_and_its_files_are_linked(run, tmp_path):
+    taken = prepare(other(tmp_path, str(run / "corpus")), tmp_path / "taken").path
+    files = [path / "corpus/a/train/00000.bin" for path in (run, taken)]
+    assert files[0].stat().st_ino == files[1].stat().st_ino
+    assert corpus_hash(taken / "corpus") == corpus_hash(run / "corpus")
+
+
+def test_a_corpus_is_opened_by_its_url_and_fetched_once(s3, run):
+    s3.put("other", b"")
+    publish(run, "s3://texts/one")
+    first = Corpus.open("s3://texts/one")
+    assert first.path.is_relative_to(cache_folder())
+    shard = "GET /texts/one/a/train/00000.bin"
+    before = s3.log.read_text().count(shard)
+    assert Corpus.open("s3://texts/one").path == first.path
+    both = [
+        subprocess.Popen([sys.executable, "-c", OPEN, "s3://texts/one"], stdout=subprocess.PIPE)
+        for _ in range(2)
+    ]
+    assert {process.communicate()[0].decode().strip() for process in both} == {str(first.path)}
+    assert s3.log.read_text().count(shard) == before
+
+
+def test_what_is_wrong_in_the_store_is_one_line_and_not_kept(s3, run):
+    s3.put("other", b"")
+    publish(run, "s3://texts/one")
+    content = s3.get("one/a/train/00000.bin")
+    s3.put("one/a/train/00000.bin", content[:-2] + b"!!")
+    with pytest.raises(CorpusError, match=r"^s3://texts/one: s3://texts/one/a/train.*SHA-256"):
+        Corpus.open("s3://texts/one")
+    s3.delete("one/a/train/00000.bin")
+    with pytest.raises(CorpusError, match=r"^s3://texts/one: s3://texts/one/a/train.*not found"):
+        Corpus.open("s3://texts/one")
+    assert not list(cache_folder().rglob("*.bin"))
+    s3.put("one/a/train/00000.bin", content)
+    assert Corpus.open("s3://texts/one").domain_names == ("a", "b")
+
+
+def test_a_publication_that_was_cut_off_is_no_corpus(s3, run):
+    s3.put("other", b"")
+    publish(run, "s3://texts/one")
+    s3.delete("one/index.json")
+    with pytest.raises(CorpusError, match=r"s3://texts/one/index.json: no such object"):
+        Corpus.open("s3://texts/one")
+    assert "files written" in publish(run, "s3://texts/one")
+    assert Corpus.open("s3://texts/one").domain_names == ("a", "b")
+
+
+def test_another_corpus_is_not_written_over(s3, run, tmp_path):
+    s3.put("one/index.json", b"{}")
+    with pytest.raises(CorpusError, match="another corpus is there"):
+        publish_corpus(run / "corpus", "s3://texts/one")
+
+
+def test_a_link_that_leads_out_is_not_published(s3, run, tmp_path):
+    s3.put("other", b"")
+    os.symlink(tmp_path / "own.yaml", run / "corpus" / "a" / "own.yaml")
+    with pytest.raises(CorpusError, match="is a link to"):
+        publish_corpus(run / "corpus", "s3://texts/one")
+    assert s3.keys() == ["other"]
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        ({"domains": {"a": {}, "c": {}}}, "corpus.domains: a, c, and .* was prepared with a, b"),
+        ({"tokenizer": "bpe:512"}, "corpus.tokenizer: bpe:512, and .* was prepared with bytes"),
+    ],
+)
+def test_a_corpus_of_another_kind_is_refused(run, tmp_path, given, said):
+    with pytest.raises(ConfigError, match=said):
+        prepare(other(tmp_path, str(run / "corpus"), **given), tmp_path / "taken")
+
+
+def test_a_corpus_that_is_not_there_is_a_problem_of_the_check(s3, tmp_path):
+    for where in ("s3://no-such-bucket/one", str(tmp_path / "none")):
+        (problem,) = check_experiment(load_config(other(tmp_path, where))).problems
+        assert where in str(problem)
+
+
+def test_a_foreign_record_fetches_no_corpus_without_trust(s3, run, tmp_path):
+    s3.put("other", b"")
+    publish(run, "s3://texts/one")
+    taken = prepare(other(tmp_path, "s3://texts/one"), tmp_path / "taken").path
+    (taken / "corpus" / "index.json").unlink()
+    with pytest.raises(PluginError, match="s3://texts/one.* would be read, with your credentials"):
+        prepare(taken / "config.yaml", taken)

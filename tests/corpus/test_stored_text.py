@@ -1,0 +1,232 @@
+"""Text in stores: found, prepared, counted and streamed as local files are, named by its URL."""
+
+import json
+from itertools import islice
+
+import fsspec
+import pytest
+import yaml
+
+from mixopt.config import CorpusConfig, SourceConfig, TasksConfig, load_config
+from mixopt.corpus import Corpus, DocumentStream, count_domains, prepare_corpus
+from mixopt.corpus.text import BadDocuments
+from mixopt.errors import ConfigError, CorpusError, PluginError
+from mixopt.pipeline import check_experiment, prepare
+from mixopt.system import cache_folder
+
+ITEMS = [{"id": str(k), "context": f"{k} and", "continuation": f" {k + 1}"} for k in range(8)]
+
+
+def lines(rows) -> bytes:
+    return "".join(json.dumps(row) + "\n" for row in rows).encode()
+
+
+def texts(name, count=60) -> list[str]:
+    return [f"{name} document {k}: " + f"{name} " * (20 + k % 7) for k in range(count)]
+
+
+def parquet(path, rows) -> bytes:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    pq.write_table(pa.table({"text": rows}), path)
+    return path.read_bytes()
+
+
+@pytest.fixture
+def files(tmp_path) -> dict[str, bytes]:
+    """The same text for a folder and for a bucket."""
+    return {
+        "web/train-0.jsonl": lines({"text": t} for t in texts("web")[:30]),
+        "web/train-1.jsonl": lines({"text": t} for t in texts("web")[30:]),
+        "web/test.jsonl": lines([{"text": "not trained on"}]),
+        "code/a.parquet": parquet(tmp_path / "a.parquet", texts("code")),
+        "held/out.txt": b"held-out text " * 30,
+        "prose/a.jsonl": lines({"text": t} for t in texts("prose")),
+        "target.jsonl": lines({"text": t} for t in texts("target")),
+        "tasks/sums.jsonl": lines(ITEMS),
+        "sizes.yaml": b"web: 1e6\ncode: 2e6\nprose: 3e6\n",
+    }
+
+
+def experiment(base: str) -> dict:
+    domains = {
+        "web": {"path": f"{base}/web"},
+        "code": {"path": f"{base}/code/*.parquet"},
+        "prose": {"data_files": "prose/*.jsonl", "validation": ["held/out.txt"]},
+    }
+    return {
+        "corpus": {"root": base, "domains": domains, "inventory": f"{base}/sizes.yaml"},
+        "evaluation": {"target": {"path": f"{base}/target.jsonl"}},
+        "tasks": {"sets": {"sums": f"{base}/tasks/sums.jsonl"}},
+        "objective": {"mean": {"task/sums/bits_per_byte": 1}},
+        "design": {"max_usage": None},
+        "proxy": {"name": "ngram"},
+        "tracking": {"enabled": False},
+    }
+
+
+def written(path, content: dict):
+    path.write_text(yaml.safe_dump(content))
+    return path
+
+
+def shards(corpus) -> dict[str, list[str]]:
+    named = {f"{d.name}/held": d.validation for d in corpus.evaluation}
+    named |= {f"{d.name}/train": d.train for d in corpus.domains}
+    return {name: [shard.sha256 for shard in split.shards] for name, split in named.items()}
+
+
+def stored(s3, files) -> None:
+    for name, content in files.items():
+        s3.put(name, content)
+
+
+def test_an_experiment_on_s3_prepares_the_same_corpus_as_on_a_disk(s3, files, tmp_path):
+    stored(s3, files)
+    for name, content in files.items():
+        (tmp_path / "local" / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "local" / name).write_bytes(content)
+    there = written(tmp_path / "there.yaml", experiment("s3://texts"))
+    here = written(tmp_path / "here.yaml", experiment(str(tmp_path / "local")))
+    remote, local = prepare(there, tmp_path / "remote"), prepare(here, tmp_path / "run")
+    assert shards(remote.corpus) == shards(local.corpus)
+    assert remote.corpus.tasks[0].items == 8
+    assert remote.inventory == {"web": 10**6, "code": 2 * 10**6, "prose": 3 * 10**6}
+    noted = remote.corpus.provenance["sources"]
+    urls = [one["url"] for one in noted["web"]["objects"]]
+    assert urls == ["s3://texts/web/train-0.jsonl", "s3://texts/web/train-1.jsonl"]
+    assert len(noted["code"]["objects"][0]["sha256"]) == 64
+    assert noted["code"]["objects"][0]["version"]
+    assert "objects" not in local.corpus.provenance["sources"]["web"]
+
+
+def test_the_memory_file_system_has_folders_and_splits_too(files, tmp_path, monkeypatch):
+    monkeypatch.setenv("MIXOPT_CACHE", str(tmp_path / "cache"))
+    store = fsspec.filesystem("memory")
+    for name, content in files.items():
+        store.pipe(f"/corpus/{name}", content)
+    domains = {
+        "web": {"path": "memory://corpus/web"},
+        "url": {"path": f"file://{tmp_path}/a.parquet"},
+    }
+    config = CorpusConfig.model_validate({"domains": domains})
+    corpus = prepare_corpus(config, {}, tmp_path / "corpus", fingerprint="f")
+    read = {name: source["read"] for name, source in corpus.provenance["sources"].items()}
+    for counts in read.values():
+        assert counts["train_documents"] + counts["validation_documents"] == 60
+    store.rm("/corpus", recursive=True)
+
+
+def test_objects_are_counted_as_files_are(s3, files):
+    stored(s3, files)
+    config = load_config_of(experiment("s3://texts"))
+    counted = {one.name: one for one in count_domains(config)}
+    assert counted["web"].bytes == sum(map(len, texts("web")))
+    assert counted["web"].files == 2
+    assert counted["code"].is_exact
+
+
+def load_config_of(content: dict) -> CorpusConfig:
+    return CorpusConfig.model_validate({**content["corpus"], "inventory": None})
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "where"),
+    [
+        ("bad.jsonl", b'{"text": "good"}\n{"text": 7}\n', "s3://texts/bad.jsonl:2: column 'text'"),
+        ("bad.jsonl.gz", b"no gzip", "s3://texts/bad.jsonl.gz: cannot be read"),
+        ("bad.parquet", b"no parquet", "s3://texts/bad.parquet: cannot be read"),
+        ("bad.csv", b"other\nno\n", "s3://texts/bad.csv: no column 'text'"),
+        ("bad.bin", b"", "s3://texts/bad.bin: no reader for '.bin'"),
+    ],
+)
+def test_what_is_wrong_with_an_object_names_its_url(s3, tmp_path, name, content, where):
+    url = s3.put(name, content)
+    config = CorpusConfig.model_validate({"domains": {"web": {"path": url}}})
+    with pytest.raises(CorpusError) as caught:
+        prepare_corpus(config, {}, tmp_path / "corpus", fingerprint="f")
+    assert str(caught.value).startswith(f"domain 'web': {where}")
+    assert str(cache_folder()) not in str(caught.value)
+
+
+def test_a_bad_document_that_is_skipped_is_noted_by_its_url(s3, tmp_path):
+    rows = [{"text": t} for t in texts("web")]
+    url = s3.put("web.jsonl", lines([*rows, {"text": None}]))
+    config = CorpusConfig.model_validate(
+        {"domains": {"web": {"path": url}}, "on_bad_document": "skip"}
+    )
+    corpus = prepare_corpus(config, {}, tmp_path / "corpus", fingerprint="f")
+    assert corpus.provenance["sources"]["web"]["read"]["first_bad"].startswith(
+        f"domain 'web': {url}:61: column"
+    )
+
+
+def test_a_stream_of_objects_goes_on_from_a_place_and_sees_a_change(s3):
+    s3.put("web/1.jsonl", lines({"text": t} for t in texts("web")[:30]))
+    s3.put("web/2.jsonl", lines({"text": t} for t in texts("web")[30:]))
+    source = SourceConfig(path="s3://texts/web")
+
+    def opened() -> DocumentStream:
+        return DocumentStream("web", source, BadDocuments(), frozenset())
+
+    first, second = opened(), opened()
+    before = list(islice(first, 41))
+    second.load_state_dict(json.loads(json.dumps(first.state_dict())))
+    assert before + list(second) == texts("web")
+    state = first.state_dict()
+    changed = texts("web")[30:]
+    changed[0], changed[7] = changed[7], changed[0]
+    s3.put("web/2.jsonl", lines({"text": t} for t in changed))
+    fresh = opened()
+    with pytest.raises(CorpusError, match="the run had come to s3://texts/web/2.jsonl of"):
+        fresh.load_state_dict(state)
+
+
+def test_a_check_names_a_bucket_that_is_not_there(s3, files, tmp_path):
+    stored(s3, files)
+    content = experiment("s3://texts")
+    content["corpus"]["domains"]["web"]["path"] = "s3://no-such-bucket/web"
+    found = check_experiment(load_config(written(tmp_path / "x.yaml", content)))
+    assert [str(one) for one in found.problems] == [
+        "domain 'web': s3://no-such-bucket/web: no such object, folder or bucket"
+    ]
+
+
+def test_an_inventory_or_a_task_that_is_not_there_is_named(s3, files, tmp_path):
+    stored(s3, files)
+    content = experiment("s3://texts")
+    s3.put("sizes.yaml", b"web: nothing\n")
+    with pytest.raises(ConfigError, match=r"^s3://texts/sizes.yaml: web: 'nothing' is no number"):
+        load_config(written(tmp_path / "x.yaml", content))
+    s3.put("sizes.yaml", files["sizes.yaml"])
+    s3.put("tasks/sums.jsonl", lines([{**ITEMS[0], "continuation": ""}]))
+    with pytest.raises(ConfigError, match=r"^s3://texts/tasks/sums.jsonl:1: "):
+        prepare(written(tmp_path / "x.yaml", content), tmp_path / "run")
+
+
+def test_a_secret_in_a_url_is_refused_where_the_configuration_is_read(tmp_path):
+    content = experiment("s3://key:hidden-one@texts")
+    with pytest.raises(ConfigError, match="has a secret") as caught:
+        load_config(written(tmp_path / "x.yaml", content))
+    assert "hidden-one" not in str(caught.value)
+    assert "x.yaml:" in str(caught.value)
+
+
+def test_a_foreign_run_asks_no_store_without_trust(s3, files, tmp_path):
+    stored(s3, files)
+    run = tmp_path / "run"
+    prepare(written(tmp_path / "x.yaml", experiment("s3://texts")), run)
+    made = shards(Corpus.open(run / "corpus"))
+    (run / "corpus" / "index.json").unlink()
+    asked = s3.log.read_text().count("/texts")
+    with pytest.raises(PluginError, match="would be read, with your credentials; if you trust"):
+        prepare(run / "config.yaml", run)
+    assert s3.log.read_text().count("/texts") == asked
+    prepare(run / "config.yaml", run, trust=True)
+    assert shards(Corpus.open(run / "corpus")) == made
+
+
+def test_tasks_of_a_store_are_those_of_the_file(s3, files):
+    url = s3.put("tasks/sums.jsonl", files["tasks/sums.jsonl"])
+    assert TasksConfig.model_validate({"sets": {"sums": url}}).sets["sums"].path == url

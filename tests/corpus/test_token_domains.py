@@ -1,0 +1,303 @@
+"""Domains of tokens: what is held out, what is left out, links, bytes, and what is refused."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+from token_writers import write_llmc, write_megatron, write_nanogpt
+
+from mixopt.config import CorpusConfig, SourceConfig
+from mixopt.corpus import Corpus, count_domains, prepare_corpus, tokens_per_byte
+from mixopt.corpus.token_text import TokenText
+from mixopt.corpus.tokenizer import ByteTokenizer, FastTokenizer, open_tokenizer
+from mixopt.errors import CorpusError
+
+END = 256
+TEXTS = [f"document {k}: " + chr(97 + k % 26) * (20 + k % 17) + " é" for k in range(120)]
+
+
+def encode(text):
+    return [*text.encode(), END]
+
+
+@pytest.fixture(autouse=True)
+def folder(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def prepared(folder, domains, *, evaluation=None, seed=0, name="corpus", **options):
+    sources = {name: SourceConfig(**source) for name, source in domains.items()}
+    targets = {name: SourceConfig(**source) for name, source in (evaluation or {}).items()}
+    config = CorpusConfig(domains=sources, **options)
+    said = []
+    corpus = prepare_corpus(
+        config, targets, folder / name, fingerprint="f", seed=seed, progress=said.append
+    )
+    return Corpus.open(corpus.path)
+
+
+def refused(message, folder, domains, **options):
+    with pytest.raises(CorpusError) as caught:
+        prepared(folder, domains, **options)
+    assert message in str(caught.value)
+    assert "\n" not in str(caught.value)
+    assert not (folder / "corpus" / "index.json").exists()
+
+
+def documents(shards, end=END):
+    tokens = shards.read(0, len(shards)).tolist()
+    found, start = [], 0
+    for k, token in enumerate(tokens):
+        if token == end:
+            found.append(tuple(tokens[start : k + 1]))
+            start = k + 1
+    assert start == len(tokens)
+    return found
+
+
+def write_lines(path, texts):
+    path.write_text("".join(json.dumps({"text": text}) + "\n" for text in texts))
+
+
+MEGATRON = {"path": "web", "format": "megatron"}
+
+
+def test_documents_of_tokens_are_held_out_by_their_content_whatever_their_order(folder):
+    write_megatron(folder / "web", [encode(text) for text in TEXTS])
+    write_megatron(folder / "turned", [encode(text) for text in TEXTS[::-1]])
+    first = prepared(folder, {"web": MEGATRON}).domains[0]
+    turned = prepared(folder, {"web": MEGATRON | {"path": "turned"}}, name="b").domains[0]
+    other = prepared(folder, {"web": MEGATRON}, seed=1, name="c").domains[0]
+    held = documents(first.validation)
+    assert (
+        sorted(held) == sorted(documents(turned.validation)) != sorted(documents(other.validation))
+    )
+    assert sorted(held + documents(first.train)) == sorted(tuple(encode(text)) for text in TEXTS)
+    assert (first.train.documents, first.validation.documents) == (
+        len(TEXTS) - len(held),
+        len(held),
+    )
+    share = first.validation.tokens / (first.validation.tokens + first.train.tokens)
+    assert 0.03 < share < 0.1
+
+
+def test_the_same_documents_are_held_out_of_every_format_that_knows_documents(folder):
+    tokens = [encode(text) for text in TEXTS]
+    write_megatron(folder / "web", tokens)
+    write_nanogpt(folder / "train.bin", tokens)
+    write_llmc(folder / "shard.bin", [token for document in tokens for token in document])
+    raw = {"path": "train.bin", "format": "nanogpt", "dtype": "uint16", "document_end": END}
+    llmc = {"path": "shard.bin", "format": "llmc", "document_end": END}
+    held = [
+        documents(prepared(folder, {"web": source}, name=f"c{k}").domains[0].validation)
+        for k, source in enumerate((MEGATRON, raw, llmc))
+    ]
+    assert held[0] == held[1] == held[2]
+
+
+def test_bytes_of_held_out_tokens_are_those_of_their_text(folder):
+    FastTokenizer.train(TEXTS, 400).save(folder)
+    tokenizer = open_tokenizer(".")
+    write_megatron(folder / "web", [tokenizer.encode([text]).tolist() for text in TEXTS])
+    write_lines(folder / "a.jsonl", TEXTS[:60])
+    write_lines(folder / "b.jsonl", TEXTS[60:])
+    write_megatron(folder / "b", [tokenizer.encode([text]).tolist() for text in TEXTS[60:]])
+    of_text = prepared(folder, {"web": {"path": "a.jsonl", "validation": "b.jsonl"}}, tokenizer=".")
+    source = MEGATRON | {"path": "web", "validation": "b"}
+    of_tokens = prepared(folder, {"web": source}, tokenizer=".", name="tokens")
+    a, b = of_text.domains[0], of_tokens.domains[0]
+    assert (a.validation.bytes, a.validation.tokens) == (b.validation.bytes, b.validation.tokens)
+    assert a.validation.bytes == sum(len(text.encode()) for text in TEXTS[60:])
+    assert (a.train.bytes, a.train.tokens) == (b.train.bytes, b.train.tokens), "60 are held out"
+    assert tokens_per_byte(of_text) == tokens_per_byte(of_tokens)
+    saved = json.loads((of_tokens.path / "index.json").read_text())
+    assert saved["provenance"]["sources"]["web"]["read"]["equal_to_evaluation"] == 60
+    assert saved["provenance"]["sources"]["web"]["format"] == "megatron"
+
+
+def test_the_bytes_of_tokens_are_counted_or_decoded_without_what_is_no_text():
+    bytes_ = ByteTokenizer()
+    tokens = bytes_.encode(["héllo", "x"])
+    assert TokenText(bytes_).bytes(tokens) == 7
+    trained = FastTokenizer.train(TEXTS, 400)
+    text = TokenText(trained)
+    assert text.is_quick
+    for document in ("document é", "ascii", "😀 split over tokens", ""):
+        tokens = trained.encode([document])
+        assert text.bytes(tokens) == len(document.encode())
+        assert text.text(tokens) == document
+    assert TokenText(trained, document_end=int(tokens[0])).bytes(tokens) == 0
+
+
+def test_a_tokenizer_of_words_is_decoded(folder):
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers
+
+    words = {"<eos>": 0, "▁one": 1, "▁two": 2, "é": 3}
+    inner = Tokenizer(models.WordLevel(words, unk_token="<eos>"))
+    inner.pre_tokenizer = pre_tokenizers.Metaspace()
+    inner.decoder = decoders.Metaspace()
+    text = TokenText(FastTokenizer(inner, "<eos>"))
+    assert not text.is_quick
+    assert text.bytes(np.array([1, 2, 0])) == len("one two")
+
+
+def test_duplicates_and_empty_documents_are_left_out(folder):
+    tokens = [encode(text) for text in (*TEXTS, *TEXTS[:30])] + [[END], [END]]
+    write_megatron(folder / "web", tokens)
+    corpus = prepared(folder, {"web": MEGATRON})
+    domain = corpus.domains[0]
+    both = documents(domain.train) + documents(domain.validation)
+    assert sorted(both) == sorted(tuple(encode(text)) for text in TEXTS)
+    read = corpus.provenance["sources"]["web"]["read"]
+    assert (read["duplicates"], read["empty"]) == (30, 2)
+
+
+def test_what_is_held_out_as_text_is_not_trained_on_as_tokens_and_the_other_way_round(folder):
+    write_megatron(folder / "web", [encode(text) for text in TEXTS])
+    write_lines(folder / "a.jsonl", TEXTS)
+    domains = {"web": MEGATRON, "text": {"path": "a.jsonl"}}
+    corpus = prepared(folder, domains, tokenizer="bytes")
+    held = {d for domain in corpus.domains for d in documents(domain.validation)}
+    trained = {d for domain in corpus.domains for d in documents(domain.train)}
+    assert len(held) >= 6
+    assert held.isdisjoint(trained)
+    assert corpus.domain_names == ("web", "text")
+    assert list(corpus.provenance["sources"]) == ["web", "text"]
+
+
+def test_tokens_without_documents_are_held_out_by_blocks(folder):
+    rng = np.random.default_rng(0)
+    rng.integers(0, 250, 200_000).astype("<u2").tofile(folder / "a.bin")
+    raw = {"path": "a.bin", "format": "raw", "dtype": "uint16"}
+    domain = prepared(folder, {"web": raw}).domains[0]
+    assert domain.validation.tokens == 3 * 4096
+    assert domain.validation.tokens + domain.train.tokens == 200_000
+    assert (domain.train.documents, domain.validation.documents) == (0, 0)
+
+
+def test_files_of_which_nothing_is_left_out_become_shards_by_hard_links(folder):
+    for k in range(3):
+        write_megatron(folder / f"web_{k}", [encode(text) for text in TEXTS[20 * k : 20 * k + 20]])
+    write_megatron(folder / "held", [encode(text) for text in TEXTS[60:]])
+    source = {"path": ["web_2", "web_[01].idx"], "format": "megatron", "validation": "held"}
+    domain = prepared(folder, {"web": source}).domains[0]
+    assert [shard.tokens for shard in domain.train.shards] == [
+        (folder / f"web_{k}.bin").stat().st_size // 2 for k in (2, 0, 1)
+    ]
+    for k, shard in zip((2, 0, 1), domain.train.shards, strict=True):
+        assert (domain.train.path / shard.file).samefile(folder / f"web_{k}.bin")
+    wanted = [tuple(encode(text)) for text in TEXTS[40:60] + TEXTS[:40]]
+    assert documents(domain.train) == wanted
+    assert (domain.train.documents, domain.train.bytes) == (
+        60, sum(len(text.encode()) for text in TEXTS[:60]),
+    )  # fmt: skip
+    write_megatron(folder / "held", [encode(text) for text in TEXTS[59:]])
+    copied = prepared(folder, {"web": source}, name="copy").domains[0]
+    assert not (copied.train.path / "00000.bin").samefile(folder / "web_2.bin")
+    assert set(documents(copied.train)) == set(wanted) - {tuple(encode(TEXTS[59]))}
+
+
+def test_where_a_link_cannot_be_made_the_tokens_are_copied(folder, monkeypatch):
+    def refuse(*_):
+        raise OSError(18, "Invalid cross-device link")
+
+    write_megatron(folder / "web", [encode(text) for text in TEXTS])
+    write_megatron(folder / "held", [encode("held out")] * 1)
+    monkeypatch.setattr("os.link", refuse)
+    domain = prepared(folder, {"web": MEGATRON | {"validation": "held"}}).domains[0]
+    assert documents(domain.train) == [tuple(encode(text)) for text in TEXTS]
+    assert domain.train.bytes == sum(len(text.encode()) for text in TEXTS)
+
+
+def test_many_small_files_are_copied_into_one_shard(folder):
+    (folder / "many").mkdir()
+    for k in range(300):
+        np.array(encode(f"file {k}"), "<u2").tofile(folder / "many" / f"{k:03d}.bin")
+    np.array(encode("held out"), "<u2").tofile(folder / "held.bin")
+    source = {"path": "many", "format": "raw", "dtype": "uint16", "validation": "held.bin"}
+    domain = prepared(folder, {"web": source}).domains[0]
+    assert len(domain.train.shards) == 1
+    assert documents(domain.train)[299] == tuple(encode("file 299"))
+
+
+def test_targets_of_tokens_are_held_out_and_cut_at_the_limit(folder):
+    write_megatron(folder / "web", [encode(text) for text in TEXTS])
+    write_megatron(folder / "news", [encode(f"news {k}" + "x" * 40) for k in range(50)])
+    target = {"path": "news", "format": "megatron"}
+    corpus = prepared(
+        folder, {"web": MEGATRON}, evaluation={"news": target}, max_validation_bytes=1000
+    )
+    assert corpus.targets[0].validation.tokens == 1000
+    assert corpus.domains[0].validation.tokens <= 1000
+
+
+def test_max_tokens_takes_the_first_tokens_of_a_domain(folder):
+    write_megatron(folder / "web", [encode(text) for text in TEXTS])
+    domain = prepared(folder, {"web": MEGATRON | {"max_tokens": 2000}}).domains[0]
+    assert domain.train.tokens + domain.validation.tokens == 2000
+    whole = b"".join(np.array(encode(text), "<u2").tobytes() for text in TEXTS)[:4000]
+    assert domain.train.read(0, 20).tobytes() in whole
+    counts = count_domains(CorpusConfig(domains={"web": SourceConfig(**MEGATRON)}))
+    assert counts[0].tokens == sum(len(encode(text)) for text in TEXTS)
+    assert (counts[0].bytes, counts[0].is_exact, counts[0].files) == (0, True, 1)
+
+
+@pytest.mark.parametrize("validation", [None, "held"])
+def test_an_id_beyond_the_vocabulary_is_named_with_domain_file_and_place(folder, validation):
+    write_megatron(folder / "web", [encode("fine"), [5, 300, END]])
+    write_megatron(folder / "held", [encode("fine too")])
+    source = MEGATRON | ({} if validation is None else {"validation": validation})
+    message = "domain 'web': web.bin: token 6 is 300: 'bytes' has the ids 0 to 256"
+    refused(message, folder, {"web": source})
+
+
+def test_bad_sources_of_tokens_are_one_line_with_the_domain(folder):
+    write_megatron(folder / "web", [encode(text) for text in TEXTS])
+    refused("domain 'web': none: not found", folder, {"web": MEGATRON | {"path": "none"}})
+    refused(
+        "domain 'web': z*: the glob matches no file", folder, {"web": MEGATRON | {"path": "z*"}}
+    )
+    refused("domain 'web': s3://b/web: tokens are read from files of this machine", folder,
+            {"web": MEGATRON | {"path": "s3://b/web"}})  # fmt: skip
+    raw = {"path": "web.bin", "format": "raw", "dtype": "uint16", "document_end": 257}
+    refused("domain 'web': document_end 257: 'bytes' has the ids 0 to 256", folder, {"web": raw})
+    refused("is trained by the run", folder, {"web": MEGATRON}, tokenizer="bpe:300")
+    (folder / "web.bin").unlink()
+    refused("domain 'web': web.bin: cannot be read", folder, {"web": MEGATRON})
+
+
+def test_a_file_that_changes_while_it_is_read_is_refused(folder, monkeypatch):
+    write_megatron(folder / "web", [encode(text) for text in TEXTS])
+    from mixopt.corpus import token_files
+
+    def slow(tokens, end):
+        (folder / "web.bin").touch()
+        return digest(tokens, end)
+
+    digest = token_files.token_digest
+    monkeypatch.setattr(token_files, "token_digest", slow)
+    refused("domain 'web': web.bin: changed while it was read", folder, {"web": MEGATRON})
+
+
+def test_tokens_whose_tokenizer_is_not_here_have_no_bytes_and_as_many_ids_as_are_met(folder):
+    write_megatron(folder / "web", [[7, 70, 7000 + k, 2] for k in range(100)])
+    corpus = prepared(folder, {"web": MEGATRON}, tokenizer="./nowhere")
+    domain = corpus.domains[0]
+    assert (corpus.vocab_size, domain.train.bytes, domain.validation.bytes) == (7100, 0, 0)
+    assert tokens_per_byte(corpus) == {}
+    write_lines(folder / "a.jsonl", TEXTS)
+    refused("tokenizer './nowhere': no such folder", folder,
+            {"web": MEGATRON, "text": {"path": "a.jsonl"}}, tokenizer="./nowhere")  # fmt: skip
+
+
+def test_the_same_tokens_give_the_same_corpus(folder):
+    write_megatron(folder / "web", [encode(text) for text in TEXTS])
+    for name in ("a", "b"):
+        prepared(folder, {"web": MEGATRON}, name=name)
+    files = sorted(path.relative_to(folder / "a") for path in (folder / "a").rglob("*.*"))
+    assert len(files) == 5
+    for file in files:
+        assert (folder / "a" / file).read_bytes() == (folder / "b" / file).read_bytes()

@@ -1,0 +1,334 @@
+"""Each format of tokens is read as its writer wrote it, and what is wrong with it is one line."""
+
+from __future__ import annotations
+
+import io
+import json
+import tarfile
+from itertools import chain, pairwise
+
+import numpy as np
+import pytest
+from token_writers import write_llmc, write_megatron, write_nanogpt, write_olmo
+
+from mixopt.corpus.foreign import (
+    BLOCK,
+    Foreign,
+    Stated,
+    found_format,
+    pieces,
+    read_foreign,
+    token_files,
+)
+from mixopt.corpus.foreign.megatron_index import read_megatron_index
+from mixopt.errors import CorpusError
+
+DOCUMENTS = [[5, 6, 7, 0], [8, 0], [9, 9, 9, 9, 0]]
+TOKENS = [token for document in DOCUMENTS for token in document]
+
+
+def read(path, format, **stated):
+    (found,) = token_files([str(path)], format)
+    return read_foreign(found, format, Stated(**stated))
+
+
+def tokens(foreign):
+    return np.concatenate(list(foreign.parts())).tolist()
+
+
+def documents(foreign, document_end=None):
+    return [piece.tolist() for piece in pieces(foreign, document_end)]
+
+
+def refused(message, path, format, **stated):
+    with pytest.raises(CorpusError) as caught:
+        tokens(read(path, format, **stated))
+    assert message in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("dtype", ["uint8", "uint16", "uint32", "int32", "int64"])
+@pytest.mark.parametrize("format", ["raw", "nanogpt", "olmo"])
+def test_raw_tokens_of_any_width_are_read_as_stated(tmp_path, dtype, format):
+    path = tmp_path / ("a.npy" if format == "olmo" else "a.bin")
+    np.array(TOKENS, dtype).tofile(path)
+    found = read(path, format, dtype=dtype)
+    assert (tokens(found), found.tokens) == (TOKENS, len(TOKENS))
+    assert documents(found, 0) == DOCUMENTS
+
+
+def test_tokens_that_nanogpt_llmc_and_olmo_write_are_read(tmp_path):
+    write_nanogpt(tmp_path / "train.bin", DOCUMENTS)
+    assert tokens(read(tmp_path / "train.bin", "nanogpt", dtype="uint16")) == TOKENS
+    write_llmc(tmp_path / "a.bin", TOKENS)
+    write_llmc(tmp_path / "b.bin", [70_000, *TOKENS], "llama-3")
+    assert tokens(read(tmp_path / "a.bin", "llmc")) == TOKENS
+    assert tokens(read(tmp_path / "b.bin", "llmc")) == [70_000, *TOKENS]
+    write_olmo(tmp_path / "part-0-00000.npy", TOKENS)
+    assert tokens(read(tmp_path / "part-0-00000.npy", "olmo", dtype="uint16")) == TOKENS
+
+
+@pytest.mark.parametrize("dtype", ["<u2", "<u4", "<i8", ">u2", "u1"])
+def test_numpys_arrays_of_integers_are_read(tmp_path, dtype):
+    np.save(tmp_path / "a.npy", np.array(TOKENS, dtype))
+    found = read(tmp_path / "a.npy", "npy")
+    assert tokens(found) == TOKENS
+    assert found.file is None, "an array with a header is no shard as it is"
+
+
+def test_each_row_of_an_array_of_two_dimensions_is_a_sample(tmp_path):
+    np.save(tmp_path / "a.npy", np.arange(12, dtype=np.uint16).reshape(3, 4))
+    found = read(tmp_path / "a.npy", "npy")
+    assert documents(found) == [[0, 1, 2, 3], [4, 5, 6, 7], [8, 9, 10, 11]]
+    assert documents(found, 5) == [[0, 1, 2, 3, 4, 5], [6, 7, 8, 9, 10, 11]]
+
+
+def test_an_array_that_is_no_tokens_is_refused(tmp_path):
+    path = tmp_path / "a.npy"
+    np.save(path, np.array(TOKENS, np.float32))
+    refused("a.npy: is an array of float32; tokens are integers", path, "npy")
+    np.save(path, np.array([{"a": 1}], object), allow_pickle=True)
+    refused("a.npy: is an array of object; tokens are integers", path, "npy")
+    np.save(path, np.asfortranarray(np.arange(6).reshape(2, 3)))
+    refused("a.npy: is in Fortran's order", path, "npy")
+    np.save(path, np.zeros((1, 2, 3), np.int32))
+    refused("a.npy: has the shape (1, 2, 3)", path, "npy")
+    np.save(path, np.zeros(0, np.int32))
+    refused("a.npy: has no tokens", path, "npy")
+    np.save(path, np.array(TOKENS, np.uint16))
+    path.write_bytes(path.read_bytes()[:-3])
+    refused("a.npy: truncated or altered", path, "npy")
+    path.write_bytes(b"\x93NUMPY\x09\x00" + b" " * 20)
+    refused("a.npy: not a .npy: version (9, 0)", path, "npy")
+
+
+def test_every_header_of_numpys_that_is_cut_short_is_refused(tmp_path):
+    np.save(tmp_path / "a.npy", np.array(TOKENS, np.uint16))
+    content = (tmp_path / "a.npy").read_bytes()
+    for size in range(len(content)):
+        (tmp_path / "a.npy").write_bytes(content[:size])
+        refused("a.npy: ", tmp_path / "a.npy", "npy")
+
+
+def test_an_npy_with_and_one_without_a_header_are_told_apart(tmp_path):
+    np.save(tmp_path / "numpy.npy", np.array(TOKENS, np.uint16))
+    write_olmo(tmp_path / "olmo.npy", TOKENS)
+    refused("it is read as format 'npy'", tmp_path / "numpy.npy", "olmo", dtype="uint16")
+    refused("OLMo-core's .npy has none and is read as format 'olmo'", tmp_path / "olmo.npy", "npy")
+    assert found_format(tmp_path / "numpy.npy") == "npy"
+    assert found_format(tmp_path / "olmo.npy") == "olmo"
+
+
+@pytest.mark.parametrize("dtype", [("<u2", 8), ("<i4", 4), ("<i8", 5), ("u1", 1)])
+def test_megatrons_documents_are_those_of_its_index(tmp_path, dtype):
+    write_megatron(tmp_path / "web", DOCUMENTS, dtype[0], code=dtype[1])
+    found = read(tmp_path / "web", "megatron")
+    assert documents(found) == DOCUMENTS
+    assert (found.documents, found.tokens) == (3, len(TOKENS))
+
+
+def test_documents_of_several_sequences_end_where_the_index_says(tmp_path, monkeypatch):
+    rng = np.random.default_rng(0)
+    sequences = [rng.integers(0, 9, rng.integers(0, 6)).tolist() for _ in range(60)]
+    write_megatron(tmp_path / "web", sequences)
+    content = (tmp_path / "web.idx").read_bytes()
+    bounds = np.array([0, 0, 1, 1, 7, 30, 59, 60], "<i8")
+    head = bytearray(content[: 34 + 12 * 60])
+    head[26:34] = len(bounds).to_bytes(8, "little")
+    (tmp_path / "web.idx").write_bytes(bytes(head) + bounds.tobytes())
+    wanted = [list(chain.from_iterable(sequences[a:b])) for a, b in pairwise(bounds)]
+    for part in (1, 2, 7, 1 << 20):
+        monkeypatch.setattr("mixopt.corpus.foreign.foreign.PART", part)
+        assert documents(read(tmp_path / "web", "megatron")) == [d for d in wanted if d]
+
+
+def test_bounds_of_documents_that_cannot_be_are_refused(tmp_path):
+    write_megatron(tmp_path / "web", DOCUMENTS)
+    content = (tmp_path / "web.idx").read_bytes()[:-32]
+    for bounds, message in {
+        (0, 2, 1, 3): "do not rise", (1, 2, 3, 3): "do not rise", (0, 1, 2, 2): "end at sequence 2",
+        (0, 1, 2, 9): "end at sequence 9",
+    }.items():  # fmt: skip
+        (tmp_path / "web.idx").write_bytes(content + np.array(bounds, "<i8").tobytes())
+        with pytest.raises(CorpusError, match=message):
+            list(read_megatron_index(tmp_path / "web.idx").ends())
+
+
+def test_a_prefix_whose_bin_or_idx_is_missing_is_refused(tmp_path):
+    write_megatron(tmp_path / "web", DOCUMENTS)
+    (tmp_path / "web.bin").unlink()
+    refused("web.bin: cannot be read: No such file", tmp_path / "web", "megatron")
+    write_megatron(tmp_path / "web", DOCUMENTS)
+    (tmp_path / "web.idx").unlink()
+    refused("web.idx: cannot be read: No such file", tmp_path / "web", "megatron")
+    refused("other: not found", tmp_path / "other", "megatron")
+
+
+def write_datatrove(path, documents, dtype="<u2", *, metadata="gpt2|2\n11\n11 T"):
+    np.array([t for d in documents for t in d], dtype).tofile(path)
+    np.cumsum([len(d) for d in documents]).astype("<u8").tofile(f"{path}.index")
+    if metadata is not None:
+        path.with_name(path.name + ".metadata").write_text(metadata)
+
+
+def test_datatroves_tokens_have_the_type_of_their_metadata_and_documents_of_their_index(tmp_path):
+    write_datatrove(tmp_path / "a.ds", DOCUMENTS)
+    assert documents(read(tmp_path / "a.ds", "datatrove")) == DOCUMENTS
+    write_datatrove(tmp_path / "b.ds", DOCUMENTS, "<u4", metadata="llama|4\n11\n11 T")
+    assert documents(read(tmp_path / "b.ds", "datatrove")) == DOCUMENTS
+    write_datatrove(tmp_path / "c.ds", DOCUMENTS, metadata=None)
+    refused("c.ds.metadata: not found", tmp_path / "c.ds", "datatrove")
+    assert documents(read(tmp_path / "c.ds", "datatrove", dtype="uint16")) == DOCUMENTS
+    refused("its tokens are uint16, not 'uint32'", tmp_path / "a.ds", "datatrove", dtype="uint32")
+
+
+def test_datatroves_files_that_do_not_fit_each_other_are_refused(tmp_path):
+    write_datatrove(tmp_path / "a.ds", DOCUMENTS, metadata="gpt2|4\n11\n11 T")
+    refused("bytes are not whole uint32 tokens", tmp_path / "a.ds", "datatrove")
+    write_datatrove(tmp_path / "a.ds", DOCUMENTS, metadata="anything")
+    refused("its first line is 'anything'", tmp_path / "a.ds", "datatrove")
+    write_datatrove(tmp_path / "a.ds", DOCUMENTS)
+    np.array(TOKENS[:-1], "<u2").tofile(tmp_path / "a.ds")
+    refused("10 uint16 tokens, its index says 11", tmp_path / "a.ds", "datatrove")
+    write_datatrove(tmp_path / "a.ds", DOCUMENTS)
+    np.array([4, 2, 11], "<u8").tofile(tmp_path / "a.ds.index")
+    with pytest.raises(CorpusError, match="the ends of its documents do not rise"):
+        documents(read(tmp_path / "a.ds", "datatrove"))
+
+
+def write_tar(path, members, mode="w"):
+    with tarfile.open(path, mode) as archive:
+        for name, content in members.items():
+            entry = tarfile.TarInfo(name)
+            entry.size = len(content)
+            archive.addfile(entry, io.BytesIO(content))
+
+
+def npy(values, **options):
+    stream = io.BytesIO()
+    np.save(stream, values, **options)
+    return stream.getvalue()
+
+
+@pytest.mark.parametrize(("name", "mode"), [("a.tar", "w"), ("a.tar.gz", "w:gz")])
+def test_samples_of_a_tar_are_read(tmp_path, name, mode):
+    members = {}
+    for k, document in enumerate(DOCUMENTS):
+        members |= {f"x/{k:03d}.tokens.npy": npy(np.array(document)), f"x/{k:03d}.txt": b"text"}
+    write_tar(tmp_path / name, members, mode)
+    assert documents(read(tmp_path / name, "webdataset")) == DOCUMENTS
+    write_tar(tmp_path / "b.tar", {f"{k}.json": json.dumps(d).encode()
+                                   for k, d in enumerate(DOCUMENTS)})  # fmt: skip
+    assert documents(read(tmp_path / "b.tar", "webdataset", field="json")) == DOCUMENTS
+    assert documents(read(tmp_path / "b.tar", "webdataset"), 0) == DOCUMENTS
+
+
+@pytest.mark.parametrize(
+    ("members", "message"),
+    [
+        ({"0.pyd": b"cos\nsystem\n"}, "0.pyd: is a pickle, which is not read"),
+        ({"0.npy": npy(np.array([{}]), allow_pickle=True)}, "0.npy: cannot be read: Object arrays"),
+        ({"0.npy": npy(np.array([0.5]))}, "sample 0.npy is float64; tokens are integers"),
+        ({"0.json": b"[1, 2"}, "0.json: cannot be read"),
+        ({"0.json": b'{"a": 1}'}, "0.json: is a JSON object"),
+        ({"0.a.npy": npy(np.arange(3)), "0.b.npy": npy(np.arange(3))}, "which are its tokens?"),
+    ],
+)
+def test_samples_of_a_tar_that_are_no_tokens_are_refused(tmp_path, members, message):
+    write_tar(tmp_path / "a.tar", members)
+    refused(message, tmp_path / "a.tar", "webdataset")
+
+
+def test_a_tar_that_is_cut_short_or_none_is_refused(tmp_path):
+    write_tar(tmp_path / "a.tar", {"0.npy": npy(np.arange(5000))})
+    content = (tmp_path / "a.tar").read_bytes()
+    (tmp_path / "a.tar").write_bytes(content[:9000])
+    refused("a.tar: cannot be read", tmp_path / "a.tar", "webdataset")
+    (tmp_path / "a.tar").write_bytes(b"nothing of the kind" * 100)
+    refused("a.tar: cannot be read", tmp_path / "a.tar", "webdataset")
+
+
+def test_globs_folders_and_companions_name_each_file_once(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for name in ("web_00", "web_01"):
+        write_megatron(tmp_path / name, DOCUMENTS)
+    names = [str(path) for path in token_files(["web_0*"], "megatron")]
+    assert names == ["web_00", "web_01"]
+    assert [str(p) for p in token_files(["web_01.bin", "web_0*"], "megatron")] == names[::-1]
+    assert [p.name for p in token_files([str(tmp_path)], "megatron")] == names
+    assert [p.name for p in token_files([str(tmp_path)])] == names
+    (tmp_path / "ds").mkdir()
+    write_datatrove(tmp_path / "ds" / "00_a.ds", DOCUMENTS)
+    assert [p.name for p in token_files(["ds/*"], "datatrove")] == ["00_a.ds"]
+    with pytest.raises(CorpusError, match="zeb: not found"):
+        token_files(["zeb"], "raw")
+    with pytest.raises(CorpusError, match=r"z\*: the glob matches no file"):
+        token_files(["z*"], "raw")
+
+
+def test_a_folder_with_the_tokens_of_two_tools_is_refused_with_both_names(tmp_path):
+    write_megatron(tmp_path / "web", DOCUMENTS)
+    write_llmc(tmp_path / "shard_000.bin", TOKENS)
+    (tmp_path / "README.md").write_text("what it is")
+    for format in (None, "megatron", "llmc"):
+        with pytest.raises(CorpusError) as caught:
+            token_files([str(tmp_path)], format)
+        assert "has tokens of llmc (shard_000.bin) and megatron (web.bin)" in str(caught.value)
+    assert [p.name for p in token_files([str(tmp_path / "shard*")], "llmc")] == ["shard_000.bin"]
+
+
+def test_a_folder_of_another_tool_than_stated_or_of_none_is_refused(tmp_path):
+    (tmp_path / "notes.txt").write_text("nothing")
+    with pytest.raises(CorpusError, match="has no files of tokens"):
+        token_files([str(tmp_path)], "raw")
+    write_nanogpt(tmp_path / "train.bin", DOCUMENTS)
+    assert [p.name for p in token_files([str(tmp_path)], "raw")] == ["train.bin"]
+    with pytest.raises(CorpusError, match=r"its tokens are of nanogpt, as train.bin, not llmc"):
+        token_files([str(tmp_path)], "llmc")
+
+
+def test_empty_files_and_odd_numbers_of_bytes_are_refused(tmp_path):
+    (tmp_path / "a.bin").write_bytes(b"")
+    refused("a.bin: has no tokens", tmp_path / "a.bin", "raw", dtype="uint16")
+    (tmp_path / "a.bin").write_bytes(b"abc")
+    refused("3 bytes are not whole uint16 tokens", tmp_path / "a.bin", "raw", dtype="uint16")
+    (tmp_path / "a.tar").write_bytes(b"")
+    refused("a.tar: cannot be read", tmp_path / "a.tar", "webdataset")
+
+
+def test_a_file_that_is_cut_short_while_it_is_read_is_refused(tmp_path, monkeypatch):
+    monkeypatch.setattr("mixopt.corpus.foreign.foreign.PART", 4)
+    np.arange(20_000, dtype=np.uint16).tofile(tmp_path / "a.bin")
+    parts = read(tmp_path / "a.bin", "raw", dtype="uint16").parts()
+    next(parts)
+    (tmp_path / "a.bin").write_bytes(b"abcdefgh")
+    with pytest.raises(CorpusError, match="a.bin: was cut short while it was read"):
+        list(parts)
+
+
+def test_tokens_without_documents_are_cut_into_blocks(tmp_path, monkeypatch):
+    values = np.arange(3 * BLOCK + 5) % 60_000
+    values.astype("<u2").tofile(tmp_path / "a.bin")
+    for part in (1000, BLOCK, 1 << 20):
+        monkeypatch.setattr("mixopt.corpus.foreign.foreign.PART", part)
+        found = list(pieces(read(tmp_path / "a.bin", "raw", dtype="uint16"), None))
+        assert [len(piece) for piece in found] == [BLOCK, BLOCK, BLOCK, 5]
+        assert np.concatenate(found).tolist() == values.tolist()
+
+
+def test_documents_reach_over_the_parts_in_which_a_file_is_read(tmp_path, monkeypatch):
+    write_megatron(tmp_path / "web", DOCUMENTS)
+    for part in (1, 2, 3, 5, 11, 12):
+        monkeypatch.setattr("mixopt.corpus.foreign.foreign.PART", part)
+        assert documents(read(tmp_path / "web", "megatron")) == DOCUMENTS
+        found = read(tmp_path / "web.bin", "raw", dtype="uint16")
+        assert documents(found, 0) == DOCUMENTS
+        assert documents(found._replace(ends=None), 7) == [TOKENS[:3], TOKENS[3:]]
+
+
+def test_a_last_document_without_its_end_is_a_document(tmp_path):
+    def parts():
+        yield np.array([1, 2, 0, 3])
+        yield np.array([4])
+
+    assert documents(Foreign(tmp_path, (), parts), 0) == [[1, 2, 0], [3, 4]]

@@ -1,0 +1,180 @@
+"""Tasks that the stacked decoder scores: against the slow way, and alike in any company."""
+
+import math
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from mixopt_proxies.decoder import DecoderProxy, make_size
+from mixopt_proxies.decoder.held_out_tasks import HeldOutTasks
+from mixopt_proxies.decoder.passes import Passes
+from mixopt_proxies.decoder.weights import StackedWeights
+
+from mixopt.corpus import open_tokenizer
+from mixopt.mixture import Mixture
+from mixopt.system import IntArray
+from mixopt.tasks import Item, TaskBatches, encode_task, item_scores, windows_of
+from mixopt.testing import check_proxy, tiny_corpus
+from mixopt.trials import Training, Trial
+
+CPU = torch.device("cpu")
+SMALL = {"layers": 2, "width": 32, "heads": 2, "ff": 64, "sequence_length": 160, "batch": 4}
+EXPERTS = {"size": "moe-tiny", "layers": 2, "width": 32, "heads": 2, "expert_ff": 32,
+           "sequence_length": 160, "batch": 4}  # fmt: skip
+SIZES = {"dense": make_size("tiny", **SMALL), "experts": make_size("moe-tiny", **{
+    name: value for name, value in EXPERTS.items() if name != "size"})}  # fmt: skip
+TRAINING = Training(tokens=3840, eval_tokens=2048, eval_every=1920, device="cpu")
+TRIALS = [
+    Trial(f"t{share}", Mixture({"code": share, "manual": 1 - share}), seed=seed)
+    for seed, share in enumerate((0.2, 0.5, 0.9))
+]
+
+
+def some_tasks():
+    """Items with short and long contexts, a gold longer than the window, and an empty context."""
+    text = "Zürich liegt am See; naïve cafés — 数学 and more. " * 12
+    items = [
+        Item("short", ("Question:",) * 2, (" yes", " no"), 1),
+        Item("long", (text,) * 2, (" the end", " ∀ε>0 …"), 0),
+        Item("none", ("", ""), ("First", "Second one"), 0),
+        *(Item(f"n{n}", (text[: 7 * n],) * 2, (text[7 * n :][:9], "?"), 0) for n in range(1, 30)),
+    ]
+    gold = [Item("pieces", (text[:90],), (" " + text[:500],), 0), Item("a", ("b",), (" c",), 0)]
+    choices = ("bits_per_byte", "choice_log_probability", "accuracy")
+    tokenizer = open_tokenizer("bytes")
+    return (
+        encode_task("choices", items, choices, "characters", tokenizer),
+        encode_task("gold", gold, ("bits_per_byte",), "characters", tokenizer),
+    )
+
+
+@pytest.fixture(scope="module")
+def corpus(tmp_path_factory):
+    return replace(tiny_corpus(tmp_path_factory.mktemp("tiny") / "corpus"), tasks=some_tasks())
+
+
+def stack(size, members, *, vocab=300, dtype=torch.float32):
+    """Passes and weights of some members, which differ."""
+    passes = Passes(size, vocab, device=CPU, dtype=dtype, compiled=False)
+    return passes, StackedWeights(size, vocab, range(members), device=CPU, dtype=dtype)
+
+
+def scored(corpus, size, passes, weights):
+    def token_losses(tokens_KBW, place_P):
+        return passes.token_losses(weights.leaves, tokens_KBW, place_P)
+
+    return HeldOutTasks(corpus, size, CPU).scores(token_losses, weights.members)
+
+
+def slowly(task, size, passes, weights, member) -> dict[str, np.ndarray]:
+    """Each window alone, padded to the whole length, all logits, in float64 from there."""
+    length = size.sequence_length
+    sums_R = np.zeros(task.rows)
+    for window in windows_of(task, length):
+        tokens = torch.zeros(weights.members, 1, length + 1, dtype=torch.long)
+        tokens[..., : len(window.tokens)] = torch.from_numpy(window.tokens.astype(np.int64))
+        hidden, _ = passes._decoder.hidden(weights.leaves, tokens)
+        logits = (
+            hidden[member].detach().double() @ weights.leaves["head"][member].detach().double().T
+        )
+        log = logits.log_softmax(-1)
+        for place in range(window.scored, len(window.tokens)):
+            sums_R[window.row] += float(log[place - 1, int(window.tokens[place])])
+    return item_scores(task, sums_R)
+
+
+@pytest.mark.parametrize("kind", SIZES)
+@pytest.mark.parametrize("vocab", [300, 4096])
+def test_scores_equal_those_of_one_window_at_a_time(corpus, kind, vocab):
+    size = SIZES[kind]
+    passes, weights = stack(size, 2, vocab=vocab)
+    assert passes.chunked == (vocab == 4096)
+    found = scored(corpus, size, passes, weights)
+    for member in range(2):
+        for task in corpus.tasks:
+            items = slowly(task, size, passes, weights, member)
+            for metric, values in items.items():
+                slow = float(np.mean(values))
+                assert found[member][f"task/{task.name}/{metric}"] == pytest.approx(slow, abs=1e-5)
+
+
+@pytest.mark.parametrize("kind", SIZES)
+def test_a_member_scores_the_same_alone_as_beside_others(corpus, kind):
+    size = SIZES[kind]
+    passes, weights = stack(size, 3)
+    together = scored(corpus, size, passes, weights)
+    for k in range(3):
+        alone = StackedWeights(size, 300, [k], device=CPU, dtype=torch.float32)
+        assert scored(corpus, size, passes, alone)[0] == pytest.approx(together[k], abs=1e-6)
+    assert together[0] != together[1]
+
+
+@pytest.mark.parametrize("batch", [1, 3, 64])
+def test_scores_do_not_depend_on_how_many_windows_are_read_at_once(corpus, batch):
+    size = SIZES["dense"]
+    passes, weights = stack(size, 1)
+    other = scored(corpus, replace(size, batch=batch), passes, weights)
+    assert other[0] == pytest.approx(scored(corpus, size, passes, weights)[0], abs=1e-6)
+
+
+def test_bf16_scores_are_near_those_of_fp32(corpus):
+    size = SIZES["dense"]
+    low, exact = (
+        scored(corpus, size, *stack(size, 1, dtype=dtype))[0]
+        for dtype in (torch.bfloat16, torch.float32)
+    )
+    assert low["task/gold/bits_per_byte"] == pytest.approx(
+        exact["task/gold/bits_per_byte"], rel=0.01
+    )
+
+
+def test_each_token_is_scored_once_and_padding_is_small(corpus):
+    batches = TaskBatches(corpus.tasks, longest=160, tokens=640).batches
+    assert sum(len(b.place_P) for b in batches) == sum(t.scored_tokens for t in corpus.tasks)
+    for batch in batches:
+        read = batch.tokens_BW.shape[1] - 1
+        assert read % 64 == 0 or read == 160
+        assert batch.tokens_BW.shape[0] == 1 or batch.tokens_BW[:, :-1].size <= 640
+    rows: IntArray = np.concatenate([b.row_P for b in batches])
+    assert set(rows.tolist()) == set(range(sum(t.rows for t in corpus.tasks)))
+
+
+def test_trials_are_scored_at_the_end_and_at_eval_every(corpus):
+    heard = []
+    proxy = DecoderProxy(**SMALL, precision="float32", compile=False)
+    results = proxy.train(TRIALS, corpus, TRAINING, heard.append)
+    for result in results:
+        assert len(result.curve) == 2
+        for losses in result.curve:
+            assert set(losses.tasks) == set(corpus.task_columns)
+            assert all(math.isfinite(value) for value in losses.tasks.values())
+        assert result.curve[0].tasks != result.curve[1].tasks
+        assert result.losses == result.curve[-1]
+    assert "evaluating" in {progress.doing for progress in heard}
+
+
+def test_tasks_change_nothing_of_training(corpus):
+    def losses(tasks):
+        proxy = DecoderProxy(**SMALL, precision="float32", compile=False)
+        result = proxy.train(TRIALS[:2], replace(corpus, tasks=tasks), TRAINING, lambda _: None)
+        return [one.losses for one in result]
+
+    with_tasks, without = losses(corpus.tasks), losses(())
+    assert [one.nats_per_token for one in with_tasks] == [one.nats_per_token for one in without]
+    assert all(one.tasks == {} for one in without)
+
+
+def test_scoring_compiles_nothing(corpus):
+    size = SIZES["dense"]
+    passes = Passes(size, 300, device=CPU, dtype=torch.float32, compiled=True)
+    weights = StackedWeights(size, 300, [0], device=CPU, dtype=torch.float32)
+    with torch.compiler.set_stance("fail_on_recompile"):
+        found = scored(corpus, size, passes, weights)
+    eager = scored(corpus, size, *stack(size, 1))
+    assert found == eager
+
+
+@pytest.mark.parametrize("options", [SMALL, EXPERTS], ids=["dense", "experts"])
+def test_the_decoder_keeps_the_promises_of_a_proxy_that_scores_tasks(options):
+    check_proxy(lambda: DecoderProxy(**options, precision="float32", compile=False), tokens=8192)
