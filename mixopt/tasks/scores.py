@@ -31,8 +31,11 @@ def task_metrics(task: EncodedTask, log_probability_R: Array) -> dict[str, float
             tokens.
     """
     scores = item_scores(task, log_probability_R)
-    weight_I = task.weight_I / task.weight_I.sum()
-    return {task_column(task.name, m): float(weight_I @ scores[m]) for m in task.metrics}
+    whole = task.weight_I.sum()
+    return {
+        task_column(task.name, metric): float((task.weight_I * scores[metric]).sum() / whole)
+        for metric in task.metrics
+    }
 
 
 def item_scores(task: EncodedTask, log_probability_R: Array) -> dict[str, Array]:
