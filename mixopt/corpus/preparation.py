@@ -19,6 +19,7 @@ from mixopt.corpus.corpus import FORMAT, Corpus
 from mixopt.corpus.domain_tokens import DomainTokens
 from mixopt.corpus.index_files import INDEX, corpus_records
 from mixopt.corpus.prepared_corpus import take_prepared
+from mixopt.corpus.task_overlap import screen_training
 from mixopt.corpus.task_preparation import write_tasks
 from mixopt.corpus.text import DomainText, Environment, Spooled
 from mixopt.corpus.text_jobs import ReadJob, read_texts, write_texts
@@ -80,6 +81,7 @@ def prepare_corpus(
         jobs = _read_jobs(config, evaluation)
         texts = read_texts(jobs, config, spools, seed, workers, progress)
         _keep_held_out(texts)
+        screen_training(texts, tasks, progress)
         tokenizer = _tokenizer(config, texts, tasks, progress)
         tokens = read_tokens(config, evaluation, tokenizer, seed, progress)
         keep_apart(texts, tokens, tokenizer)

@@ -40,6 +40,7 @@ class DomainText:
     equal_to_evaluation: int = 0
     objects: list[dict[str, Any]] = field(default_factory=list)
     _held_out: frozenset[bytes] = frozenset()
+    _with_answers: frozenset[bytes] = frozenset()
 
     @property
     def is_target(self) -> bool:
@@ -47,10 +48,15 @@ class DomainText:
         return self.train is None
 
     def training(self) -> Iterator[Spooled]:
-        """Give the documents to train on, without those that are held out anywhere."""
+        """Give the documents to train on, without those that are held out or have answers."""
+        gone = self._held_out | self._with_answers
         for document in self.train or ():
-            if document.digest not in self._held_out:
+            if document.digest not in gone:
                 yield document
+
+    def drop_answers(self, digests: Iterable[bytes]) -> None:
+        """Leave out these training documents, which have answers of tasks."""
+        self._with_answers = frozenset(digests)
 
     def drop_equal_to(self, held_out: Iterable[bytes]) -> None:
         """Leave these digests out of the training documents from now on."""
@@ -97,14 +103,21 @@ class DomainText:
     def counts(self) -> dict[str, int | str]:
         """What was read and what was left out, for the corpus index."""
         counts: dict[str, int | str] = {
-            "train_documents": self.train.documents - self.equal_to_evaluation if self.train else 0,
+            "train_documents": self._train_documents,
             "validation_documents": self.validation.documents,
             "empty": self.left_out["empty"],
             "duplicates": self.left_out["duplicates"],
             "equal_to_evaluation": self.equal_to_evaluation,
             "bad": self.bad.count,
         }
+        if self._with_answers:
+            counts["answers_of_tasks"] = len(self._with_answers)
         return counts | ({"first_bad": self.bad.first} if self.bad.first else {})
+
+    @property
+    def _train_documents(self) -> int:
+        gone = self.equal_to_evaluation + len(self._with_answers - self._held_out)
+        return self.train.documents - gone if self.train else 0
 
     @property
     def summary(self) -> str:

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from mixopt_proxies.decoder.decoder_proxy import DecoderProxy as DecoderProxy
     from mixopt_proxies.decoder.device_precision import resolve_precision as resolve_precision
     from mixopt_proxies.decoder.expert_options import Experts as Experts
+    from mixopt_proxies.decoder.held_out_tasks import HeldOutTasks as HeldOutTasks
     from mixopt_proxies.decoder.held_out_windows import HeldOutWindows as HeldOutWindows
     from mixopt_proxies.decoder.loss import dense_losses as dense_losses
     from mixopt_proxies.decoder.memory import memory_kept as memory_kept
@@ -43,6 +44,7 @@ else:
             "decoder_proxy": ["DecoderProxy"],
             "device_precision": ["resolve_precision"],
             "expert_options": ["Experts"],
+            "held_out_tasks": ["HeldOutTasks"],
             "held_out_windows": ["HeldOutWindows"],
             "loss": ["dense_losses"],
             "memory": ["memory_kept"],
