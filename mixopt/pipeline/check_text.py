@@ -5,8 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from mixopt.config import experiment_urls
 from mixopt.pipeline.pre_check import PreCheck
-from mixopt.system import bytes_text, duration, share_text, short_count
+from mixopt.system import bytes_text, cache_folder, duration, share_text, short_count
 
 _SHOWN = 4  # domains that the short form names
 
@@ -62,6 +63,8 @@ def check_lines(found: PreCheck, out: Path, peak_tflops: float, utilisation: flo
         lines.append(f"{'GPU hours:':14} {_range(*hours, lambda h: f'{h:.2g}')} of {peak}")
     written = ", ".join(f"{name} {bytes_text(size)}" for name, size in costs.written.items())
     lines.append(f"{'writes:':14} {out}: about {written}")
+    if any(True for _ in experiment_urls(found.config)):
+        lines.append(f"{'fetches:':14} objects of stores, into {cache_folder()}")
     return lines + [f"warning: {warning}" for warning in found.warnings]
 
 

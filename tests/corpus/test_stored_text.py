@@ -11,7 +11,7 @@ from mixopt.config import CorpusConfig, SourceConfig, TasksConfig, load_config
 from mixopt.corpus import Corpus, DocumentStream, count_domains, prepare_corpus
 from mixopt.corpus.text import BadDocuments
 from mixopt.errors import ConfigError, CorpusError, PluginError
-from mixopt.pipeline import check_experiment, prepare
+from mixopt.pipeline import check_experiment, check_lines, prepare
 from mixopt.system import cache_folder
 
 ITEMS = [{"id": str(k), "context": f"{k} and", "continuation": f" {k + 1}"} for k in range(8)]
@@ -191,6 +191,14 @@ def test_a_check_names_a_bucket_that_is_not_there(s3, files, tmp_path):
     assert [str(one) for one in found.problems] == [
         "domain 'web': s3://no-such-bucket/web: no such object, folder or bucket"
     ]
+
+
+def test_a_check_says_where_objects_are_kept(s3, files, tmp_path):
+    stored(s3, files)
+    found = check_experiment(load_config(written(tmp_path / "x.yaml", experiment("s3://texts"))))
+    (line,) = [one for one in check_lines(found, tmp_path, 1.0, 1.0) if "fetches:" in one]
+    assert line.endswith(f"objects of stores, into {cache_folder()}")
+    assert not list(cache_folder().rglob("*.jsonl"))
 
 
 def test_an_inventory_or_a_task_that_is_not_there_is_named(s3, files, tmp_path):
