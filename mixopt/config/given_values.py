@@ -46,8 +46,8 @@ def read_inventory(
             raise ConfigError(f"{where}: domain {name!r} is missing; say how many tokens it has")
         if sizes[name][0] == "bytes" and name not in rates:
             raise ConfigError(
-                f"{where}: {name}: bytes become tokens by a prepared corpus of its text, and there is"
-                " none here; state tokens"
+                f"{where}: {name}: bytes become tokens by a prepared corpus of its text, and there"
+                " is none here; state tokens"
             )
     return {
         name: sizes[name][1] if sizes[name][0] == "tokens" else round(sizes[name][1] * rates[name])
