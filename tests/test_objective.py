@@ -276,3 +276,16 @@ def test_many_losses_are_said_by_what_they_begin_with():
     assert asked.describe() == "the mean of 77 losses: 57 of mmlu_*, 17 of mt_* and 3 more"
     other = Objective.from_config(ObjectiveConfig(worst=["*"], direction={"*": "higher"}), names)
     assert len(other.describe()) < 120
+
+
+@pytest.mark.parametrize(
+    ("names", "unit"),
+    [
+        (("task/a/bits_per_byte", "task/b/bits_per_byte"), "bits_per_byte"),
+        (("task/a/bits_per_byte", "web"), "nats_per_token"),
+        (("web",), "nats_per_token"),
+    ],
+)
+def test_the_unit_of_tasks_is_theirs_whatever_losses_are_in(names, unit):
+    weights = dict.fromkeys(names, 1 / len(names))
+    assert Objective(names, "mean", weights, "nats_per_token").value_unit == unit

@@ -1,17 +1,19 @@
 """The stacked trainer against Hugging Face models of the same shape trained one after another.
 
-    uv run python experiments/benchmarks/bench_proxies.py [--quick] [--json]
+    uv run python experiments/benchmarks/bench_proxies.py [--quick] [--json] [--device cuda]
 
-Both sides train models of one shape on one thread. Theirs: `LlamaForCausalLM`, with experts
-`MixtralForCausalLM` with its grouped products and auxiliary loss, in fp32, eager, fused AdamW,
+Both sides train models of one shape, on one thread or on a GPU. Theirs: `LlamaForCausalLM`, with
+experts `MixtralForCausalLM` with its grouped products and auxiliary loss, in fp32, eager, fused AdamW,
 gradient clipping, on batches that lie ready. Ours: `StackTrainer` as a sweep runs
 it, with its batches read from token shards, clipping, schedule and the number of members that the
 trainer chooses; the second control is one member alone. The sides take turns in rounds; a ratio
 is the median over rounds of the ratio within a round, in CPU time and in wall time (busy
 neighbours disturb wall time more). Compilation is not in the rates; its time is a column.
 
-The peak is that of a bf16 product of 2048 x 2048 matrices, measured in the same rounds; the
-share counts 6 operations a weight and token, and half of each attention square.
+The peak is that of a bf16 product of 2048 x 2048 matrices (8192 on a GPU), measured in the same
+rounds; the share counts 6 operations a weight and token, and half of each attention square.
+
+On a GPU the rows are others, rounds wait for the device at their ends, and wall time is the time.
 """
 
 from __future__ import annotations
@@ -38,6 +40,7 @@ from mixopt_proxies.decoder import (
     make_size,
     members_by_rule,
     memory_kept,
+    resolve_device,
     resolve_precision,
 )
 from transformers import LlamaConfig, LlamaForCausalLM, MixtralConfig, MixtralForCausalLM
@@ -46,6 +49,8 @@ from mixopt.corpus import Corpus, Domain, TokenShards, TokenWriter
 from mixopt.trials import Trial
 
 CPU = torch.device("cpu")
+# Before steps are timed: ours are recorded as a CUDA graph after the first ones.
+FIRST_STEPS = 6
 SPLITS = ("train", "validation")
 
 
@@ -64,7 +69,7 @@ SHORT = {"sequence_length": 64, "batch": 2}
 WIDE = {"layers": 4, "width": 128, "heads": 2, "ff": 352, "sequence_length": 256, "batch": 4}
 
 ROWS = (
-    Row("tiny, the quickstart's", make_size("tiny"), 256, ratio=2.0),
+    Row("tiny, the quickstart's", make_size("tiny"), 256, ratio=4.0),
     Row("tiny, 128 tokens a step", make_size("tiny", **SHORT), 256, ratio=4.0),
     Row(
         "RegMix 1M, vocabulary 50432",
@@ -75,6 +80,13 @@ ROWS = (
     Row("width 128", make_size("tiny", **WIDE), 256, share=0.4),
     Row("moe-tiny", make_size("moe-tiny"), 256, ratio=2.0),
     Row("moe-tiny, 128 tokens a step", make_size("moe-tiny", **SHORT), 256, ratio=4.0),
+)
+
+
+GPU_ROWS = (
+    Row("1m, 4k tokens, vocabulary 4096", make_size("1m", batch=2), 4096, ratio=6.0),
+    Row("1m, 2k tokens, vocabulary 2048", make_size("1m", batch=1), 2048, ratio=12.0),
+    Row("1m, 16k tokens, vocabulary 50432", make_size("1m"), 50_432, ratio=3.0),
 )
 
 
@@ -112,32 +124,35 @@ def main() -> None:
     parser.add_argument("--quick", action="store_true", help="few short rounds")
     parser.add_argument("--json", action="store_true", help="print JSON instead of a table")
     parser.add_argument("--rows", type=int, nargs="*", help="which rows, from 0; all if absent")
+    parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu", help="where to train")
     arguments = parser.parse_args()
     rounds, seconds = (3, 0.3) if arguments.quick else (7, 1.0)
-    rows = ROWS if arguments.rows is None else [ROWS[i] for i in arguments.rows]
+    device = resolve_device(arguments.device)
+    known = ROWS if device == CPU else GPU_ROWS
+    rows = known if arguments.rows is None else [known[i] for i in arguments.rows]
     torch.set_num_threads(1)
-    results = [measure(row, rounds, seconds) for row in rows]
+    results = [measure(row, rounds, seconds, device) for row in rows]
     print(json.dumps([asdict(r) for r in results]) if arguments.json else table(results))
 
 
-def measure(row: Row, rounds: int, seconds: float) -> Result:
+def measure(row: Row, rounds: int, seconds: float, device: torch.device) -> Result:
     """Time the sides of one row in turns."""
     with tempfile.TemporaryDirectory() as folder:
         corpus = random_corpus(Path(folder), row.vocab_size)
-        members = members_by_rule(row.size, row.vocab_size, CPU)
+        members = members_by_rule(row.size, row.vocab_size, device)
         start = time.perf_counter()
-        ours = stacked_step(row, corpus, members)
+        ours = stacked_step(row, corpus, members, device)
         compile_seconds = time.perf_counter() - start
-        alone = ours if members == 1 else stacked_step(row, corpus, 1)
-        sides = {"theirs": transformers_step(row), "alone": alone, "ours": ours}
+        alone = ours if members == 1 else stacked_step(row, corpus, 1, device)
+        sides = {"theirs": transformers_step(row, device), "alone": alone, "ours": ours}
         rates: dict[str, list[Rate]] = {name: [] for name in sides}
         peaks = []
         for _ in range(rounds):
-            peaks.append(bf16_peak())
+            peaks.append(bf16_peak(device))
             for name, step in sides.items():
                 tokens = row.size.step_tokens * (members if name == "ours" else 1)
-                with memory_kept(CPU) if name != "theirs" else nullcontext():
-                    rates[name].append(timed(step, tokens, seconds))
+                with memory_kept(device) if name != "theirs" else nullcontext():
+                    rates[name].append(timed(step, tokens, seconds, device))
     return summary(row, members, compile_seconds, rates, peaks)
 
 
@@ -171,41 +186,59 @@ def summary(
     )
 
 
-def timed(step: Callable[[], object], tokens: int, seconds: float) -> Rate:
-    """Take steps for so many seconds of CPU time and return the tokens per second."""
+def timed(step: Callable[[], object], tokens: int, seconds: float, device: torch.device) -> Rate:
+    """Take steps for so many seconds and return the tokens per second.
+
+    On a GPU both rates are in wall time, which includes the wait for the last step.
+    """
     step()
+    wait_for(device)
     cpu, wall, steps = time.process_time(), time.perf_counter(), 0
-    while steps < 2 or time.process_time() - cpu < seconds:
+    clock = time.process_time if device == CPU else time.perf_counter
+    start = clock()
+    while steps < 2 or clock() - start < seconds:
         step()
         steps += 1
-    done = steps * tokens
-    return Rate(done / (time.process_time() - cpu), done / (time.perf_counter() - wall))
+    wait_for(device)
+    done, elapsed = steps * tokens, time.perf_counter() - wall
+    used = time.process_time() - cpu if device == CPU else elapsed
+    return Rate(done / used, done / elapsed)
 
 
-def stacked_step(row: Row, corpus: Corpus, members: int) -> Callable[[], object]:
+def wait_for(device: torch.device) -> None:
+    """Wait until all that was queued on a GPU is done."""
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+
+
+def stacked_step(
+    row: Row, corpus: Corpus, members: int, device: torch.device
+) -> Callable[[], object]:
     """Return one step of our trainer as a sweep runs it, compiled; data, clip and all."""
     size, steps = row.size, 100_000
     trials = [Trial(f"t{k}", corpus.natural, seed=k) for k in range(members)]
-    dtype = resolve_precision("auto", CPU)
-    passes = Passes(size, row.vocab_size, device=CPU, dtype=dtype, compiled=has_compiler(CPU))
-    trainer = StackTrainer(trials, row.vocab_size, passes, steps=steps, device=CPU, dtype=dtype)
+    dtype, compiled = resolve_precision("auto", device), has_compiler(device)
+    passes = Passes(size, row.vocab_size, device=device, dtype=dtype, compiled=compiled)
+    trainer = StackTrainer(trials, row.vocab_size, passes, steps=steps, device=device, dtype=dtype)
     batches = TrialBatches(
         trials, corpus, steps=steps, batch=size.batch, length=size.sequence_length
     )
     stream = trainer.stream(batches)
 
     def step() -> None:
-        trainer.step(*next(stream))
+        trainer.step(next(stream)[1])
 
-    step()
+    for _ in range(FIRST_STEPS if device.type == "cuda" else 1):
+        step()
+    wait_for(device)
     return step
 
 
-def transformers_step(row: Row) -> Callable[[], object]:
+def transformers_step(row: Row, device: torch.device) -> Callable[[], object]:
     """Return one step of a Hugging Face model of the same shape, fp32 and eager."""
-    size, model = row.size, transformers_model(row)
+    size, model = row.size, transformers_model(row).to(device)
     optimizer = torch.optim.AdamW(model.parameters(), lr=size.lr, fused=True)
-    tokens = torch.randint(row.vocab_size, (8, size.batch, size.sequence_length))
+    tokens = torch.randint(row.vocab_size, (8, size.batch, size.sequence_length), device=device)
     batches = itertools.cycle(tokens)
 
     def step() -> None:
@@ -270,15 +303,19 @@ def shards(path: Path, generator: np.random.Generator, vocab_size: int) -> Token
     return TokenShards.open(path)
 
 
-def bf16_peak() -> float:
-    """Return the operations per CPU second of a large bf16 product, the best of three."""
-    left = torch.randn(2048, 2048, dtype=torch.bfloat16)
+def bf16_peak(device: torch.device = CPU) -> float:
+    """Return the operations per second of a large bf16 product, the best of three; CPU time."""
+    width = 2048 if device == CPU else 8192
+    clock = time.process_time if device == CPU else time.perf_counter
+    left = torch.randn(width, width, device=device).bfloat16()
     times = []
     for _ in range(3):
-        start = time.process_time()
+        wait_for(device)
+        start = clock()
         left @ left
-        times.append(time.process_time() - start)
-    return 2 * 2048**3 / min(times)
+        wait_for(device)
+        times.append(clock() - start)
+    return 2 * width**3 / min(times)
 
 
 def table(results: list[Result]) -> str:

@@ -15,6 +15,7 @@ from first_trials_plan import case_of
 from mixopt_proxies.decoder import (
     Decoder,
     DecoderSize,
+    HeldOutTasks,
     HeldOutWindows,
     Passes,
     StackTrainer,
@@ -103,7 +104,8 @@ def _train(
         group, corpus.vocab_size, passes, steps=steps, device=device, dtype=dtype
     )
     held_out.leaves = trainer.weights.leaves
-    course = trainer.run(batches, held_out, set(), lambda progress: None)
+    tasks = HeldOutTasks(corpus, size, device)
+    course = trainer.run(batches, held_out, tasks, set(), lambda progress: None)
     for trial, losses, kept in zip(group, course.curve[-1], held_out.kept_KMWT, strict=True):
         if "axial" in trial.name:
             arrays = dict(zip(corpus.evaluation_names, kept, strict=True))

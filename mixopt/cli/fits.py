@@ -48,7 +48,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from mixopt.config import ObjectiveConfig
-    from mixopt.trials import TableOptions
+    from mixopt.trials import TableOptions, Trials
 
 
 @app.command("fit")
@@ -234,9 +234,24 @@ def evaluate_command(
 
 @app.command("import")
 def import_trials_command(
-    uri: Annotated[str, typer.Option("--uri", help="MLflow's server or database, or a file.")],
-    experiment: Annotated[str, typer.Option("--experiment", help="Name of the experiment.")],
     out: Annotated[Path, typer.Option("--out", help="A .parquet file, or a folder for one.")],
+    uri: Annotated[
+        str | None, typer.Option("--uri", help="MLflow's server or database, or a file.")
+    ] = None,
+    experiment: Annotated[
+        str | None, typer.Option("--experiment", help="Name of MLflow's experiment.")
+    ] = None,
+    lm_eval: Annotated[
+        str | None,
+        typer.Option("--lm-eval", metavar="GLOB", help="lm-eval's results, runs/*/*/results*.json"),
+    ] = None,
+    olmes: Annotated[
+        str | None, typer.Option("--olmes", metavar="GLOB", help="OLMES's runs/*/metrics.json")
+    ] = None,
+    mixtures: MixturesPath = None,
+    key: Key = None,
+    ignore: Ignore = None,
+    drop_incomplete: DropIncomplete = False,
     run: Annotated[
         str | None, typer.Option("--run", help="Name or id of the parent run, of several.")
     ] = None,
@@ -252,11 +267,55 @@ def import_trials_command(
         bool, typer.Option("--by-id", help="Call trials by MLflow's ids, not by their names.")
     ] = False,
 ) -> None:
-    """Read an MLflow experiment's runs back into a table of trials."""
+    """Read an MLflow experiment's runs, or an evaluation harness's files, into a table of trials.
+
+    Of a harness's files the first wildcard is the trial, whose weights --mixtures has. With
+    lm-eval's samples a task is measured in bits per byte of its gold answers.
+    """
+    given = [one for one in (lm_eval, olmes, uri) if one is not None]
+    if len(given) != 1 or (uri is None) != (experiment is None):
+        raise ConfigError(
+            "import: give --uri and --experiment, or --lm-eval or --olmes with --mixtures"
+        )
+    if uri is None:
+        options = table_options(key, tolerance, ignore, drop_incomplete, None)
+        _import_evaluations(lm_eval, olmes, mixtures, options, out)
+        return
     from mixopt.tracking import RunLayout, import_trials
 
     layout = RunLayout(weight_prefix, loss_prefix, unit_name(unit), tolerance, by_id)
-    trials, path = import_trials(uri, experiment, out, layout=layout, run=run, say=say)
+    trials, path = import_trials(uri, str(experiment), out, layout=layout, run=run, say=say)
+    _show_imported(trials, path, ())
+
+
+def _import_evaluations(
+    lm_eval: str | None,
+    olmes: str | None,
+    mixtures: Path | None,
+    options: TableOptions,
+    out: Path,
+) -> None:
+    """Read the files of a harness, and join them with mixtures."""
+    from mixopt.trials import Trials, read_evaluations
+
+    if mixtures is None:
+        raise ConfigError("import: --mixtures FILE: the weights of each trial, by its name")
+    pattern = lm_eval or olmes or ""
+    found = read_evaluations(pattern, "olmes" if lm_eval is None else "lm-eval")
+    trials = Trials.from_evaluations(
+        mixtures,
+        found,
+        tolerance=options.tolerance,
+        key=options.key,
+        ignore=options.ignore,
+        drop_incomplete=options.drop_incomplete,
+    )
+    path = out if out.suffix == ".parquet" else out / "trials.parquet"
+    trials.write(path)
+    _show_imported(trials, path, found.higher)
+
+
+def _show_imported(trials: Trials, path: Path, higher: Sequence[str]) -> None:
     for note in trials.notes:
         say(f"import: {note}")
     finished = sum(status == "finished" for status in trials.table["status"])
@@ -264,4 +323,5 @@ def import_trials_command(
         f"{path}: {len(trials)} trials ({finished} finished), {len(trials.domains)} domains,"
         f" {len(trials.targets)} evaluation domains"
     )
-    show(f"next: mixopt fit --trials {path} --out {path.parent / 'fits' / path.stem}")
+    better = "".join(f" --direction {name}=higher" for name in higher if name in trials.targets)
+    show(f"next: mixopt fit --trials {path} --out {path.parent / 'fits' / path.stem}{better}")

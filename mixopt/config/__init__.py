@@ -62,6 +62,7 @@ if TYPE_CHECKING:
         url_faults as url_faults,
     )
     from mixopt.config.task_names import (
+        HIGHER as HIGHER,
         OF_CHOICES as OF_CHOICES,
         TASK as TASK,
         task_column as task_column,
@@ -115,7 +116,7 @@ else:
                 "read_objective",
                 "token_count",
             ],
-            "task_names": ["OF_CHOICES", "TASK", "task_column", "task_metric"],
+            "task_names": ["HIGHER", "OF_CHOICES", "TASK", "task_column", "task_metric"],
             "tasks_section": ["Metric", "Normalisation", "TaskSetConfig", "TasksConfig"],
             "validation_section": ["BaselineConfig", "ValidateConfig"],
             "stated_sizes": ["stated_tokens", "with_stated_sizes"],

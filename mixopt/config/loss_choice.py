@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from mixopt.config.objective_section import ObjectiveConfig
-from mixopt.config.task_names import OF_CHOICES, task_metric
+from mixopt.config.task_names import HIGHER, task_metric
 from mixopt.errors import ConfigError
 from mixopt.system import choice_fault, chosen, given_by, one_value, value_fault
 
@@ -71,7 +71,7 @@ def chosen_losses(config: ObjectiveConfig, evaluation: Sequence[str]) -> ChosenL
 
 def _usual_direction(loss: str) -> str:
     task = task_metric(loss)
-    return "higher" if task is not None and task[1] in OF_CHOICES else "lower"
+    return "higher" if task is not None and task[1] in HIGHER else "lower"
 
 
 def objective_faults(config: ObjectiveConfig, evaluation: Sequence[str]) -> Iterator[Fault]:

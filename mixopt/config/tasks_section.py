@@ -47,6 +47,9 @@ class TasksConfig(Section):
     normalisation: Normalisation = Field(
         "characters", description="what choices are compared by: ln p over this"
     )
+    drop_overlap: bool | None = Field(
+        None, description="true: leave out training documents that contain answers of items"
+    )
 
     @field_validator("sets", mode="before")
     @classmethod

@@ -47,6 +47,7 @@ if TYPE_CHECKING:
     from mixopt.corpus.stream_preparation import (
         prepare_stream as prepare_stream,
     )
+    from mixopt.corpus.task_preparation import scored_items as scored_items
     from mixopt.corpus.text.document_stream import (
         DocumentStream as DocumentStream,
     )
@@ -73,6 +74,7 @@ if TYPE_CHECKING:
     )
     from mixopt.corpus.tokenizer import (
         BYTES as BYTES,
+        FastTokenizer as FastTokenizer,
         Tokenizer as Tokenizer,
         open_tokenizer as open_tokenizer,
         saved_tokenizer as saved_tokenizer,
@@ -104,12 +106,19 @@ else:
             "text.document_stream": ["DocumentStream"],
             "text.documents": ["BadDocuments"],
             "text.sources": ["check_files"],
+            "task_preparation": ["scored_items"],
             "token_files": ["counted_tokens"],
             "token_import": ["import_tokens"],
             "token_preparation": ["known_tokenizer"],
             "token_shards": ["TokenShards"],
             "token_writer": ["TokenWriter"],
-            "tokenizer": ["BYTES", "Tokenizer", "open_tokenizer", "saved_tokenizer"],
+            "tokenizer": [
+                "BYTES",
+                "FastTokenizer",
+                "Tokenizer",
+                "open_tokenizer",
+                "saved_tokenizer",
+            ],
             "true_sizes": ["tokens_per_byte", "true_inventory"],
             "vocabulary": ["known_vocabulary"],
         },

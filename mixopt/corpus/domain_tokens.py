@@ -197,7 +197,7 @@ class DomainTokens:
         assert kind is not None, "the type of what is linked is known"
         try:
             write_linked(
-                folder, files, kind, name, documents=self._documents, bytes=length, hard=True
+                folder, files, kind, name, documents=self._documents, bytes=length, how="hard"
             )
         except OSError:  # another file system, or a file that may not be linked
             return None

@@ -11,7 +11,7 @@ import os
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 
@@ -47,7 +47,7 @@ def write_linked(
     *,
     documents: int,
     bytes: int = 0,
-    hard: bool = False,
+    how: Literal["symbolic", "hard", "moved"] = "symbolic",
 ) -> None:
     """Write the links and their index; the folder appears whole.
 
@@ -58,7 +58,8 @@ def write_linked(
         tokenizer: Kept in the index.
         documents: How many there are in all files.
         bytes: Length of their text in UTF-8; 0 where that is not known.
-        hard: Make hard links, which takes files of the same file system.
+        how: Links that name their files, hard links, or the files themselves, which are then
+            there and no longer here; the last two take files of the same file system.
 
     Raises:
         CorpusError: The folder cannot be written.
@@ -68,7 +69,7 @@ def write_linked(
     try:
         shutil.rmtree(folder, ignore_errors=True)
         folder.mkdir(parents=True)
-        shards = [_linked(folder, place, one, hard=hard) for place, one in enumerate(files)]
+        shards = [_linked(folder, place, one, how) for place, one in enumerate(files)]
         content = {
             "format": FORMAT,
             "dtype": dtype.name,
@@ -84,16 +85,16 @@ def write_linked(
         folder.rename(out)
     except OSError as error:
         shutil.rmtree(folder, ignore_errors=True)
-        if hard:
+        if how == "hard":
             raise
         raise CorpusError(f"{out}: cannot be written: {error.strerror}") from error
 
 
-def _linked(folder: Path, place: int, one: LinkedFile, *, hard: bool) -> dict[str, Any]:
+def _linked(folder: Path, place: int, one: LinkedFile, how: str) -> dict[str, Any]:
     name, target = f"{place:05d}.bin", one.file.resolve()
     entry: dict[str, Any] = {"file": name, "tokens": one.tokens, "sha256": one.sha256}
-    if hard:
-        os.link(target, folder / name)
+    if how != "symbolic":
+        (os.link if how == "hard" else os.rename)(target, folder / name)
         return entry
     (folder / name).symlink_to(target)
     return {**entry, "link": str(target)}

@@ -19,15 +19,17 @@ from mixopt.corpus.corpus import FORMAT, Corpus
 from mixopt.corpus.domain_tokens import DomainTokens
 from mixopt.corpus.index_files import INDEX, corpus_records
 from mixopt.corpus.prepared_corpus import take_prepared
+from mixopt.corpus.task_overlap import screen_training
 from mixopt.corpus.task_preparation import write_tasks
-from mixopt.corpus.text import DomainText, Environment, Spool, Spooled, read_domain, read_target
+from mixopt.corpus.text import DomainText, Environment, Spooled
+from mixopt.corpus.text_jobs import ReadJob, read_texts, write_texts
 from mixopt.corpus.token_preparation import (
     check_tokens_have_tokenizer,
     keep_apart,
     known_tokenizer,
     read_tokens,
 )
-from mixopt.corpus.token_writer import TokenWriter, write_elsewhere
+from mixopt.corpus.token_writer import write_elsewhere
 from mixopt.corpus.tokenizer import (
     FILE,
     SLOW_FOLDER,
@@ -35,14 +37,12 @@ from mixopt.corpus.tokenizer import (
     Tokenizer,
     bpe_vocabulary,
     open_tokenizer,
-    token_dtype,
 )
 from mixopt.errors import CorpusError, RunError
-from mixopt.system import Say, check_name, close_children, silent, write_sealed
+from mixopt.system import Say, check_name, close_children, silent, usable_cores, write_sealed
 from mixopt.tasks import TASK_FOLDER
 
 BPE_BYTES = 20_000_000
-_BATCH_BYTES = 4_000_000
 
 
 def prepare_corpus(
@@ -54,12 +54,13 @@ def prepare_corpus(
     fingerprint: str,
     seed: int = 0,
     min_tokens: int = 1,
+    workers: int | None = None,
     progress: Say = silent,
 ) -> Corpus:
     """Read, deduplicate, split and tokenize all domains and targets, and write their shards.
 
-    The same inputs and seed give the same bytes. `index.json` is removed first and written
-    last, so an interrupted preparation is no corpus and is done again.
+    The same inputs and seed give the same bytes, however many processes work. `index.json` is
+    removed first and written last, so an interrupted preparation is no corpus and is done again.
 
     Args:
         config: Domains, tokenizer, what is held out.
@@ -69,6 +70,7 @@ def prepare_corpus(
         fingerprint: Of the configuration, kept in the index.
         seed: Which documents are held out.
         min_tokens: Least tokens of a split, the length of one sequence.
+        workers: Processes that prepare at once; one a core when None.
         progress: Receives lines that say what was read and written.
 
     Raises:
@@ -78,19 +80,23 @@ def prepare_corpus(
     path = Path(path)
     _check_names(config, evaluation)
     check_tokens_have_tokenizer(config)
-    spools, environment = emptied(path), Environment()
+    spools, workers = emptied(path), workers or usable_cores()
     if config.prepared is not None:
         return take_prepared(config, evaluation, tasks, path, progress)
     try:
-        texts = _read(config, evaluation, environment, spools, seed, progress)
+        jobs = _read_jobs(config, evaluation)
+        texts = read_texts(jobs, config, spools, seed, workers, progress)
+        _keep_held_out(texts)
+        screen_training(texts, tasks, progress)
         tokenizer = _tokenizer(config, texts, tasks, progress)
         tokens = read_tokens(config, evaluation, tokenizer, seed, progress)
         keep_apart(texts, tokens, tokenizer)
         names = []
         if tokenizer is not None:
-            _write(config, texts, tokenizer, path, min_tokens, progress)
-            names = write_tasks(tasks, tokenizer, path, progress)
             tokenizer.save(path)
+            for text, written in write_texts(texts, tokenizer, path, config.tokenizer, workers):
+                _say_written(text, written, min_tokens, progress)
+            names = write_tasks(tasks, tokenizer, path, progress)
         for domain in tokens:
             _say_written(domain, domain.write(path / domain.name), min_tokens, progress)
         _write_absent(config, evaluation, path)
@@ -104,7 +110,7 @@ def prepare_corpus(
         "domains": list(config.domains),
         "targets": list(evaluation),
         "fingerprint": fingerprint,
-        "provenance": _provenance(config, evaluation, environment, [*texts, *tokens], seed),
+        "provenance": _provenance(config, evaluation, [*texts, *tokens], seed),
         "files": corpus_records(path, [*config.domains, *evaluation], names),
     }
     if names:
@@ -151,27 +157,19 @@ def _check_names(config: CorpusConfig, evaluation: Mapping[str, SourceConfig]) -
     bpe_vocabulary(config.tokenizer)
 
 
-def _read(
-    config: CorpusConfig,
-    evaluation: Mapping[str, SourceConfig],
-    environment: Environment,
-    spools: Path,
-    seed: int,
-    progress: Say,
-) -> list[DomainText]:
-    texts = []
-    for name, source in _with_text(config.domains):
-        rooted = source.under(config.root)
-        texts.append(read_domain(name, rooted, config, environment, spools / name, seed))
-        progress(texts[-1].summary)
-    for name, source in _with_text(evaluation):
-        rooted = source.under(config.root)
-        texts.append(read_target(name, rooted, config, environment, spools / name))
-        progress(texts[-1].summary)
+def _read_jobs(config: CorpusConfig, evaluation: Mapping[str, SourceConfig]) -> list[ReadJob]:
+    return [
+        ReadJob(name, source.under(config.root), is_target)
+        for sources, is_target in ((config.domains, False), (evaluation, True))
+        for name, source in _with_text(sources)
+    ]
+
+
+def _keep_held_out(texts: list[DomainText]) -> None:
+    """Leave what is held out of any domain out of the training text of all."""
     held_out = {digest for text in texts for digest in text.validation.digests()}
     for text in texts:
         text.drop_equal_to(held_out)
-    return texts
 
 
 def _tokenizer(
@@ -202,24 +200,6 @@ def _first(documents: Iterator[Spooled], most: int) -> Iterator[str]:
             return
         yield document.content[:most].decode("utf-8", errors="ignore")
         most -= len(document.content)
-
-
-def _write(
-    config: CorpusConfig,
-    texts: list[DomainText],
-    tokenizer: Tokenizer,
-    path: Path,
-    min_tokens: int,
-    progress: Say,
-) -> None:
-    for text in texts:
-        written = {}
-        if not text.is_target:
-            folder = path / text.name / "train"
-            written["training"] = write_tokens(text.training(), tokenizer, folder, config.tokenizer)
-        folder = path / text.name / "validation"
-        written["held-out"] = write_tokens(text.validation, tokenizer, folder, config.tokenizer)
-        _say_written(text, written, min_tokens, progress)
 
 
 def _say_written(
@@ -256,31 +236,6 @@ def _write_absent(config: CorpusConfig, evaluation: Mapping[str, SourceConfig], 
             write_elsewhere(path / name / "validation", 0, config.tokenizer)
 
 
-def write_tokens(
-    documents: Iterator[Spooled] | Spool, tokenizer: Tokenizer, folder: Path, name: str
-) -> int:
-    """Write the tokens of documents to a folder of shards; return how many there are."""
-    dtype = token_dtype(tokenizer.vocab_size)
-    with TokenWriter(folder, dtype=dtype, tokenizer=name) as writer:
-        for batch in _batches(documents):
-            tokens = tokenizer.encode([document.decode() for document in batch])
-            writer.write(tokens, documents=len(batch), bytes=sum(map(len, batch)))
-    return writer.tokens
-
-
-def _batches(documents: Iterator[Spooled] | Spool) -> Iterator[list[bytes]]:
-    batch: list[bytes] = []
-    size = 0
-    for document in documents:
-        batch.append(document.content)
-        size += len(document.content)
-        if size >= _BATCH_BYTES:
-            yield batch
-            batch, size = [], 0
-    if batch:
-        yield batch
-
-
 def _check_enough(text: DomainText | DomainTokens, what: str, tokens: int, least: int) -> None:
     if tokens >= least:
         return
@@ -298,7 +253,6 @@ def _check_enough(text: DomainText | DomainTokens, what: str, tokens: int, least
 def _provenance(
     config: CorpusConfig,
     evaluation: Mapping[str, SourceConfig],
-    environment: Environment,
     texts: list[DomainText | DomainTokens],
     seed: int,
 ) -> dict[str, Any]:
@@ -306,7 +260,7 @@ def _provenance(
     noted: dict[str, dict[str, Any]] = {text.name: {"read": text.counts} for text in texts}
     for text in texts:
         if isinstance(text, DomainText) and text.objects:
-            noted[text.name]["objects"] = [one.to_json() for one in text.objects]
+            noted[text.name]["objects"] = text.objects
     sizes = {"tokens", "bytes"}  # stated of the whole domain: nothing here is made from them
     provenance: dict[str, Any] = {
         "mixopt": version("mixopt"),
@@ -318,5 +272,5 @@ def _provenance(
         },
     }
     if any(source.environment is not None for source in sources.values()):
-        provenance["environment"] = environment.installed.versions
+        provenance["environment"] = Environment().installed.versions
     return provenance

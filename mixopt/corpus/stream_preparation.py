@@ -16,8 +16,9 @@ from pathlib import Path
 
 from mixopt.config import CorpusConfig, SourceConfig
 from mixopt.corpus.index_files import INDEX, STREAM_FORMAT, corpus_records
-from mixopt.corpus.preparation import emptied, write_tokens
+from mixopt.corpus.preparation import emptied
 from mixopt.corpus.text import BadDocuments, DocumentStream, Environment, read_target
+from mixopt.corpus.text_jobs import write_tokens
 from mixopt.corpus.tokenizer import Tokenizer, open_tokenizer
 from mixopt.errors import CorpusError
 from mixopt.system import Say, close_children, write_sealed

@@ -9,6 +9,7 @@ from mixopt.corpus.tokenizer import Tokenizer
 from mixopt.errors import ConfigError
 from mixopt.system import Say, local_copy, naming
 from mixopt.tasks import (
+    Item,
     chosen_items,
     encode_task,
     item_warnings,
@@ -36,10 +37,7 @@ def write_tasks(
         return []
     seen: dict[str, str] = {}
     for name, one in tasks.sets.items():
-        path = tasks.path(name)
-        file = local_copy(path, ConfigError)
-        with naming(file, path):
-            items = chosen_items(read_items(file), one.items or tasks.items)
+        items = scored_items(tasks, name)
         normalisation = one.normalisation or tasks.normalisation
         encoded = encode_task(name, items, tasks.metrics(name), normalisation, tokenizer)
         write_task(encoded, corpus)
@@ -51,3 +49,15 @@ def write_tasks(
         if first != name:
             progress(f"task {name}: warning: has the items of task {first}, and counts beside it")
     return list(tasks.sets)
+
+
+def scored_items(tasks: TasksConfig, name: str) -> list[Item]:
+    """Return the items of a task that are scored.
+
+    Raises:
+        ConfigError: The file of items cannot be read, or is wrong.
+    """
+    path = tasks.path(name)
+    file = local_copy(path, ConfigError)
+    with naming(file, path):
+        return chosen_items(read_items(file), tasks.sets[name].items or tasks.items)

@@ -26,6 +26,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 from numpy.typing import ArrayLike
 
+from mixopt.config import task_metric
 from mixopt.errors import ConfigError, did_you_mean
 from mixopt.objective.wording import grouped_names, mean_in_words
 from mixopt.system import Array
@@ -234,7 +235,10 @@ class Objective:
         """Unit of the objective: that of the losses, `standard_deviations` or `metric_units`."""
         if self.scale == "spread":
             return "standard_deviations"
-        return "metric_units" if any(name in self.higher for name in self.weights) else self.unit
+        if any(name in self.higher for name in self.weights):
+            return "metric_units"
+        of_tasks = {task_metric(name) and name.rpartition("/")[2] for name in self.weights}
+        return "bits_per_byte" if of_tasks == {"bits_per_byte"} else self.unit
 
     def pieces(self) -> Array:
         """Weighted sums whose maximum is the objective, shape (P, M).

@@ -21,6 +21,7 @@ def check_json(found: PreCheck, peak_tflops: float, utilisation: float) -> dict[
         "natural": None if found.natural is None else dict(found.natural),
         "training": [part.to_json() for part in costs.parts],
         "tokens": list(costs.tokens),
+        "scoring": None if found.scoring is None else found.scoring.to_json(),
         "parameters": costs.parameters,
         "flops": None if costs.flops is None else list(costs.flops),
         "tokens_per_second": costs.tokens_per_second,
@@ -47,6 +48,8 @@ def check_lines(found: PreCheck, out: Path, peak_tflops: float, utilisation: flo
         count = _range(part.least, part.most, str)
         lines.append(f"{part.name + ':':14} {count} trials of {short_count(part.tokens)} tokens")
     lines.append(f"{'in all:':14} {_range(*costs.tokens, short_count)} tokens{_operations(found)}")
+    if found.scoring is not None:
+        lines.append(f"{'scores:':14} {found.scoring.describe()}")
     lines.append(f"{'trains on:':14} {_where(found)}")
     if costs.seconds is not None:
         speed = f"{short_count(costs.tokens_per_second or 0)} tokens/s a worker"

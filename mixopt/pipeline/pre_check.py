@@ -17,6 +17,7 @@ from mixopt.mixture import Mixture
 from mixopt.pipeline.cost_estimate import Costs, training_parts, written_bytes
 from mixopt.pipeline.known_sizes import KnownSizes, known_sizes
 from mixopt.pipeline.sample_size import say_shortages, shortages
+from mixopt.pipeline.scoring_cost import ScoringCost, scoring_cost
 from mixopt.pipeline.speed_probe import measured_speed, proxy_parameters
 from mixopt.pipeline.token_unit import check_token_unit
 from mixopt.system import Trust, load_plugin
@@ -38,6 +39,7 @@ class PreCheck:
         sizes: What is known of the domains.
         costs: What it trains and writes.
         devices: Where the trials train.
+        scoring: What scoring tasks costs; None without tasks.
     """
 
     config: Config
@@ -46,6 +48,7 @@ class PreCheck:
     sizes: KnownSizes
     costs: Costs
     devices: list[str] = field(default_factory=list)
+    scoring: ScoringCost | None = None
 
     @property
     def natural(self) -> Mixture | None:
@@ -89,10 +92,11 @@ def check_experiment(
     for check in (_sources, _units, _objective, _guardrails, _pilots):
         problems += check(config)
     problems += _limits_and_design(config, sizes)
+    scoring = _scoring(config, problems)
     warnings = _warnings(config, sizes)
     names = _devices(config, problems, warnings)
     costs = _costs(config, sizes, proxy, len(names), probe=probe and not problems)
-    return PreCheck(config, problems, warnings, sizes, costs, names)
+    return PreCheck(config, problems, warnings, sizes, costs, names, scoring)
 
 
 def fold_fault(config: Config, mixtures: int) -> str | None:
@@ -123,6 +127,14 @@ def _sizes(
     except MixoptError as error:
         problems.append(error)
         return known_sizes(config, None, source)
+
+
+def _scoring(config: Config, problems: list[MixoptError]) -> ScoringCost | None:
+    try:
+        return scoring_cost(config)
+    except MixoptError as error:
+        problems.append(error)
+        return None
 
 
 def _proxy(config: Config, trust: Trust, problems: list[MixoptError]) -> Proxy | None:

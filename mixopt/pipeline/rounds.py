@@ -232,7 +232,7 @@ def _table(run: Run, trials: Sequence[Trial], results: Sequence[TrialResult]) ->
     from mixopt.trials import Trials
 
     name, targets = run.config.proxy.name, run.losses
-    return Trials.from_results(trials, results, proxy=name, targets=targets)
+    return run.usable(Trials.from_results(trials, results, proxy=name, targets=targets))
 
 
 def _check_finished(run: Run, table: Trials, results: Sequence[TrialResult], number: int) -> None:

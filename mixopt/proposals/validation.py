@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 import polars as pl
 
+from mixopt.config import TASK
 from mixopt.errors import TrialsError
 from mixopt.mixture import Mixture
 from mixopt.objective import Objective
@@ -94,7 +95,7 @@ class Validation:
             TrialsError: It cannot be read, or has other losses than the objective is of.
         """
         trials = Trials.read(path)
-        if trials.targets != objective.evaluation:
+        if _of_losses(trials, objective).targets != objective.evaluation:
             theirs, ours = ", ".join(trials.targets), ", ".join(objective.evaluation)
             raise TrialsError(f"{path}: has losses on {theirs}, not {ours}; validate again")
         return cls.of(trials, objective, config)
@@ -103,7 +104,7 @@ class Validation:
     def of(cls, trials: Trials, objective: Objective, config: ValidateConfig | None) -> Validation:
         """Return a validation whose intervals hold at every look that a configuration plans."""
         at = (FEWEST,) if config is None else looks(config.seeds, config.most_seeds)
-        return cls(trials, objective, nominal_level(at))
+        return cls(_of_losses(trials, objective), objective, nominal_level(at))
 
     @cached_property
     def mixtures(self) -> tuple[str, ...]:
@@ -251,3 +252,12 @@ def validation_table(validation: Validation) -> pl.DataFrame:
         }
         rows.append(row)
     return pl.DataFrame(rows, infer_schema_length=None)
+
+
+def _of_losses(trials: Trials, objective: Objective) -> Trials:
+    """Return the trials without tasks that the objective leaves out: they told no trials apart."""
+    kept = objective.evaluation
+    more = [name for name in trials.targets if name not in kept]
+    if not more or not all(name.startswith(TASK) for name in more):
+        return trials
+    return trials.with_targets([name for name in trials.targets if name in kept])

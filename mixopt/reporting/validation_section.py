@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 import numpy as np
 
+from mixopt.config import task_metric
 from mixopt.objective import UNITS
 from mixopt.proposals import Comparison, Interval, Recommendation, looks, mixture_of, named
 from mixopt.reporting import validation_plots
@@ -38,9 +41,21 @@ def costs_table(run: Run) -> str:
         rows.append((name, share, difference_text(cost.value), interval, _change(cost)))
     unit = UNITS[run.objective.unit]
     caption = f"Loss of the recommended mixture - that of natural, {unit}; above 0 is worse."
+    caption += _of_tasks(costs)
     columns = ("evaluation domain", "share", "change", "95% interval", "")
     title = heading("What the objective does not measure")
     return title + table(columns, rows, caption=caption, texts=[4])
+
+
+def _of_tasks(losses: Iterable[str]) -> str:
+    """Say how metrics of tasks are to be read, where there are some that are no losses."""
+    metrics = {name: task_metric(name) for name in losses}
+    if all(found is None or found[1] == "bits_per_byte" for found in metrics.values()):
+        return ""
+    return (
+        " A metric of a task is in its own unit, and a difference has its sign turned where higher"
+        " is better."
+    )
 
 
 def _change(cost: Interval) -> str:
@@ -134,6 +149,7 @@ def _domains(run: Run) -> str:
     less = [f"- {named(found.baseline)}" for found in validation.comparisons]
     leading = named(validation.leading)
     caption = f"Held-out loss of {leading}, and its paired difference from each baseline (95%)."
+    caption += _of_tasks(validation.trials.targets)
     return table(("evaluation domain", leading, *less), rows, caption=caption, styles=styles)
 
 

@@ -91,7 +91,7 @@ class Run:
         from mixopt.trials import Trials
 
         self.require("sweep")
-        return Trials.read(self.path / "trials.parquet")
+        return self.usable(Trials.read(self.path / "trials.parquet"))
 
     @cached_property
     def fit(self) -> Fit:
@@ -164,11 +164,26 @@ class Run:
     @property
     def objective(self) -> Objective:
         """What is minimised."""
-        from mixopt.objective import Objective
         from mixopt.trials import settled
 
-        objective = Objective.from_config(self.config.aim, self.losses)
-        return settled(objective, self.trials) if objective.needs_trials else objective
+        if self.config.tasks is None and not self._stated_objective.needs_trials:
+            return self._stated_objective
+        return settled(self._stated_objective, self.trials)
+
+    def usable(self, trials: Trials) -> Trials:
+        """Return a table of this run's trials without tasks that are the same in all of them."""
+        from mixopt.trials import without_flat_tasks
+
+        if self.config.tasks is None:
+            return trials
+        return without_flat_tasks(trials, self._stated_objective.measured)
+
+    @cached_property
+    def _stated_objective(self) -> Objective:
+        """What is minimised, without what comes from the trials."""
+        from mixopt.objective import Objective
+
+        return Objective.from_config(self.config.aim, self.losses)
 
     @property
     def constraints(self) -> Constraints:

@@ -4,15 +4,13 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from contextlib import suppress
 from dataclasses import dataclass
-from pathlib import Path
 
 from mixopt.errors import ConfigError
 from mixopt.sweeps.contract import Place
 from mixopt.sweeps.gpu_discovery import find_gpus, listed_gpus
 from mixopt.sweeps.nvidia_listing import CUDA, Gpu
-from mixopt.system import Say, host_name, silent
+from mixopt.system import Say, host_name, silent, usable_cores
 
 ONE_THREAD = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "POLARS_MAX_THREADS")
 
@@ -77,7 +75,7 @@ def worker_devices(
     if device.startswith("cuda:"):
         found = found[int(device.removeprefix("cuda:")) :][:1]
     if not found:
-        return [WorkerDevice()] * (workers or _cores())
+        return [WorkerDevice()] * (workers or usable_cores())
     sets = _sets(found, gpus or 1.0)
     count = workers or len(sets)
     if workers is not None and workers > len(sets):
@@ -125,12 +123,3 @@ def _device(gpus: Sequence[Gpu], share: float) -> WorkerDevice:
 
 def _count(gpus: int) -> str:
     return "1 GPU" if gpus == 1 else f"{gpus} GPUs"
-
-
-def _cores() -> int:
-    """Count the cores that this process may use, a container's limit included."""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    with suppress(OSError, ValueError):
-        quota, period = Path("/sys/fs/cgroup/cpu.max").read_text(encoding="utf-8").split()
-        cores = min(cores or 1, max(1, int(quota) // int(period)))
-    return cores or 1

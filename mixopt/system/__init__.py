@@ -18,7 +18,11 @@ if TYPE_CHECKING:
         read_text as read_text,
         read_yaml as read_yaml,
     )
-    from mixopt.system.child_process import close_children as close_children, in_child as in_child
+    from mixopt.system.child_process import (
+        close_children as close_children,
+        in_child as in_child,
+        in_children as in_children,
+    )
     from mixopt.system.file_shape import Count as Count, FileShape as FileShape
     from mixopt.system.files import (
         is_in_use as is_in_use,
@@ -111,6 +115,7 @@ if TYPE_CHECKING:
         host_name as host_name,
         is_running as is_running,
         start_of as start_of,
+        usable_cores as usable_cores,
     )
     from mixopt.system.progress_bars import (
         Say as Say,
@@ -163,7 +168,7 @@ else:
                 "read_yaml",
             ],
             "file_shape": ["Count", "FileShape"],
-            "child_process": ["close_children", "in_child"],
+            "child_process": ["close_children", "in_child", "in_children"],
             "files": [
                 "is_in_use",
                 "only_one",
@@ -238,7 +243,7 @@ else:
                 "load_plugin",
                 "plugin_names",
             ],
-            "processes": ["host_name", "is_running", "start_of"],
+            "processes": ["host_name", "is_running", "start_of", "usable_cores"],
             "progress_bars": ["Say", "Update", "duration", "no_progress", "progress", "silent"],
             "provenance": ["git_commit", "machine", "package_versions", "without_folders"],
             "seals": [

@@ -12,6 +12,7 @@ import atexit
 import importlib
 import json
 import os
+import selectors
 import signal
 import struct
 import subprocess
@@ -19,6 +20,7 @@ import sys
 import tempfile
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
 from typing import IO, Any, NoReturn
 
 from mixopt import errors
@@ -49,7 +51,7 @@ def in_child(
     child = _WAITING.take()
     whole = False
     try:
-        child.ask({"function": function, "arguments": dict(arguments), "folder": _folder()})
+        child.call(function, arguments)
         while (message := child.receive(died))[0] == _ITEMS:
             yield from _unpacked(message[1])
         whole = True
@@ -60,6 +62,71 @@ def in_child(
             _WAITING.give_back(child)
         else:
             child.end()
+
+
+def in_children(
+    function: str,
+    calls: Sequence[Mapping[str, Any]],
+    workers: int,
+    *,
+    died: Callable[[int, str], MixoptError],
+) -> Iterator[bytes]:
+    """Give the one thing that a function yields, once for each call, several at a time.
+
+    Args:
+        function: As of `in_child`; what it yields last is its result.
+        calls: What it is called with, once each; they are begun in this order.
+        workers: How many processes work at once, >= 1.
+        died: Makes the error to raise where a process ended or the function failed, of the call's
+            position and half a sentence.
+
+    Yields:
+        Results in the order of the calls, whichever is ready first.
+
+    Raises:
+        MixoptError: What the function raised, or the error that `died` makes: that of the first
+            call, in their order, that failed.
+        RunError: No process can be started.
+    """
+    results: dict[int, bytes | MixoptError] = {}
+    waiting = list(range(len(calls)))[::-1]
+    running: dict[int, _Child] = {}
+    with selectors.DefaultSelector() as selector:
+        try:
+            for place in range(len(calls)):
+                while place not in results:
+                    while waiting and len(running) < workers:
+                        begun = waiting.pop()
+                        running[begun] = _WAITING.take()
+                        running[begun].call(function, calls[begun])
+                        selector.register(running[begun].answers, selectors.EVENT_READ, begun)
+                    for ready, _ in selector.select():
+                        selector.unregister(ready.fileobj)
+                        results[ready.data] = _result(running, ready.data, died)
+                result = results.pop(place)
+                if isinstance(result, MixoptError):
+                    raise result
+                yield result
+        finally:
+            for child in running.values():
+                child.end()
+
+
+def _result(
+    running: dict[int, _Child], place: int, died: Callable[[int, str], MixoptError]
+) -> bytes | MixoptError:
+    """Take the result of a child that answers, or what it raised."""
+    child, found = running[place], b""
+    try:
+        while (message := child.receive(partial(died, place)))[0] == _ITEMS:
+            found = list(_unpacked(message[1]))[-1]
+        if message[0] != _END:
+            _raise(message, partial(died, place))
+    except MixoptError as error:
+        running.pop(place).end()
+        return error
+    _WAITING.give_back(running.pop(place))
+    return found
 
 
 def close_children() -> None:
@@ -102,7 +169,12 @@ class _Child:
     def is_alive(self) -> bool:
         return self._process.poll() is None
 
-    def ask(self, call: Mapping[str, Any]) -> None:
+    @property
+    def answers(self) -> IO[bytes]:
+        return self._answers
+
+    def call(self, function: str, arguments: Mapping[str, Any]) -> None:
+        call = {"function": function, "arguments": dict(arguments), "folder": _folder()}
         content = json.dumps(call).encode()
         try:
             self._calls.write(_HEADER.pack(b"c", len(content)) + content)

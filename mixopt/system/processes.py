@@ -4,12 +4,22 @@ from __future__ import annotations
 
 import os
 import socket
+from contextlib import suppress
 from pathlib import Path
 
 
 def host_name() -> str:
     """Return the name of this host."""
     return socket.gethostname()
+
+
+def usable_cores() -> int:
+    """Count the cores that this process may use, a container's limit included."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    with suppress(OSError, ValueError):
+        quota, period = Path("/sys/fs/cgroup/cpu.max").read_text(encoding="utf-8").split()
+        cores = min(cores or 1, max(1, int(quota) // int(period)))
+    return cores or 1
 
 
 def process_space() -> str:

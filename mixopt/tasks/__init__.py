@@ -41,6 +41,7 @@ if TYPE_CHECKING:
     from mixopt.tasks.oddities import (
         item_warnings as item_warnings,
     )
+    from mixopt.tasks.overlap import AnswerFinder as AnswerFinder
     from mixopt.tasks.request_sets import (
         find_sets as find_sets,
     )
@@ -77,6 +78,7 @@ else:
             "folder_check": ["FolderCheck", "TaskSizes", "check_tasks"],
             "items": ["Item", "chosen_items", "read_items", "text_fingerprint"],
             "oddities": ["item_warnings"],
+            "overlap": ["AnswerFinder"],
             "request_sets": ["find_sets"],
             "scores": ["item_scores", "task_metrics"],
             "task_files": ["open_tasks", "write_task"],

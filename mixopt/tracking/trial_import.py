@@ -20,13 +20,13 @@ from typing import Any
 
 import polars as pl
 
+from mixopt.config import TASK
 from mixopt.errors import ConfigError, MixtureError, RunError, TrialsError
 from mixopt.mixture import Mixture
 from mixopt.system import Say, silent, without_secrets
 from mixopt.tracking.keys import names_of
 from mixopt.tracking.reading import LoggedRun, read_runs
 from mixopt.trials import (
-    BPB,
     LOSS,
     LOSS_SUFFIXES,
     PREFIX,
@@ -34,6 +34,7 @@ from mixopt.trials import (
     Trials,
     Unit,
     listed,
+    loss_column,
     schema,
     without_affixes,
 )
@@ -162,8 +163,9 @@ class _NamedRun:
             name: _number(run, layout.weights, name, value)
             for name, value in _under(layout.weights, values, names).items()
         }
+        tasks = {names.get(m, m): v for m, v in run.metrics.items() if m.startswith(TASK)}
         losses = {
-            unit: _plain(_under(prefix, run.metrics, names), ours=ours)
+            unit: _plain(_under(prefix, run.metrics, names), ours=ours) | tasks
             for unit, prefix in layout.prefixes(ours=ours).items()
         }
         return cls(run, run.id if layout.by_id else run.name, weights, losses)
@@ -185,7 +187,7 @@ class _NamedRun:
         status, reason = self._status(targets)
         numbers = self.losses if status == "finished" else {}
         losses = {
-            PREFIX[unit] + name: found[name]
+            loss_column(name, unit): found[name]
             for unit, found in numbers.items()
             for name in targets
             if name in found
@@ -199,7 +201,7 @@ class _NamedRun:
             "reason": reason,
             "mixture": mixture.fingerprint,
             **{WEIGHT + name: mixture[name] for name in domains},
-            **dict.fromkeys(prefix + name for prefix in (LOSS, BPB) for name in targets),
+            **{loss_column(name, unit): None for unit in PREFIX for name in targets},
             **losses,
             "tokens": _integer(run.metrics.get("tokens")),
             "parameters": _integer(run.metrics.get("parameters")),
@@ -282,9 +284,8 @@ def _targets(entries: Sequence[_NamedRun]) -> tuple[tuple[str, ...], list[str]]:
     """Return the losses that most finished runs have, and a line about the others."""
     finished = [one.measured() for one in entries if one.finished]
     counts = Counter(name for measured in finished for name in sorted(measured))
-    targets = tuple(
-        name for name, count in sorted(counts.items()) if count >= COMMON * len(finished)
-    )
+    common = [name for name, count in counts.items() if count >= COMMON * len(finished)]
+    targets = tuple(sorted(common, key=lambda name: (name.startswith(TASK), name)))
     rare = [name for name in counts if name not in targets]
     if not targets:
         raise TrialsError(

@@ -11,6 +11,7 @@ if TYPE_CHECKING:
         check_trials as check_trials,
         settled as settled,
         trials_fingerprint as trials_fingerprint,
+        without_flat_tasks as without_flat_tasks,
     )
     from mixopt.trials.columns import (
         BPB as BPB,
@@ -24,6 +25,11 @@ if TYPE_CHECKING:
         schema as schema,
     )
     from mixopt.trials.design_table import read_design as read_design, write_design as write_design
+    from mixopt.trials.evaluation_files import (
+        Evaluations as Evaluations,
+        Harness as Harness,
+        read_evaluations as read_evaluations,
+    )
     from mixopt.trials.expert_table import (
         TrialExperts as TrialExperts,
         write_experts as write_experts,
@@ -77,7 +83,7 @@ else:
     __getattr__, __dir__ = lazy_names(
         __name__,
         {
-            "checks": ["check_trials", "settled", "trials_fingerprint"],
+            "checks": ["check_trials", "settled", "trials_fingerprint", "without_flat_tasks"],
             "columns": [
                 "BPB",
                 "LARGEST_LOSS",
@@ -90,6 +96,7 @@ else:
                 "schema",
             ],
             "design_table": ["read_design", "write_design"],
+            "evaluation_files": ["Evaluations", "Harness", "read_evaluations"],
             "expert_table": ["TrialExperts", "write_experts"],
             "loss_units": ["bits_per_nat", "in_bits_per_byte"],
             "proxy": [

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Collection
 
 import numpy as np
+import polars as pl
 
 from mixopt.config import TASK
 from mixopt.errors import ConfigError, TrialsError, did_you_mean
 from mixopt.objective import Objective
+from mixopt.trials.columns import listed
 from mixopt.trials.readiness import without_noise
 from mixopt.trials.table import Trials
 
@@ -57,6 +60,27 @@ def _of_scored(objective: Objective, trials: Trials) -> Objective:
     if not absent:
         return objective
     return objective.over([name for name in objective.evaluation if name not in absent])
+
+
+def without_flat_tasks(trials: Trials, measured: Collection[str]) -> Trials:
+    """Return the trials without tasks that tell none from another, unless they are asked for.
+
+    The accuracy of small models is often the same in all trials.
+
+    Args:
+        trials: The trials of a sweep.
+        measured: What the objective is made of.
+    """
+    done = trials.table.filter(pl.col("status") == "finished")
+    flat = [
+        name
+        for name in trials.targets
+        if name.startswith(TASK) and name not in measured and done[name].n_unique() == 1
+    ]
+    if not flat:
+        return trials
+    kept = [name for name in trials.targets if name not in flat]
+    return trials.with_targets(kept).with_notes(f"left out {listed(flat)}: the same in every trial")
 
 
 def trials_fingerprint(trials: Trials) -> str:

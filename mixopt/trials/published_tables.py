@@ -25,6 +25,7 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 
+from mixopt.config import TASK
 from mixopt.errors import MixtureError, TrialsError
 from mixopt.mixture import Mixture
 from mixopt.system import Array, BoolArray
@@ -32,12 +33,12 @@ from mixopt.trials.cell_table import CellTable
 from mixopt.trials.columns import (
     LARGEST_SIZE,
     LOSS,
-    PREFIX,
     WEIGHT,
     TrialRows,
     Unit,
     check_once,
     listed,
+    loss_column,
     schema,
 )
 from mixopt.trials.key_join import SCHEDULE, SIZE, data_columns, join_tables
@@ -51,7 +52,7 @@ SHARED_PREFIXES = ("the_pile_",)
 
 def read_csv_trials(
     mixtures: Path,
-    losses: Path,
+    losses: Path | CellTable,
     *,
     tolerance: float = 0.01,
     key: str | None = None,
@@ -63,7 +64,7 @@ def read_csv_trials(
 
     Args:
         mixtures: A row for each trial: its key, and the weight of each domain.
-        losses: A row for each trial: its key, and its losses.
+        losses: A row for each trial: its key, and its losses; a file, or what was read already.
         tolerance: How far from 1 the weights of a row may be; they are rescaled, and noted.
         key: The column to join by; found when absent (mixopt.trials.key_join.KEYS).
         unit: Unit of the losses.
@@ -79,7 +80,8 @@ def read_csv_trials(
         TrialsError: A file cannot be read, a key is missing, doubled or extra, or a value is no
             number, not finite, negative, or out of tolerance.
     """
-    tables = _without_ignored(CellTable.read(mixtures), CellTable.read(losses), ignore)
+    right = losses if isinstance(losses, CellTable) else CellTable.read(losses)
+    tables = _without_ignored(CellTable.read(mixtures), right, ignore)
     key, left, right, notes = join_tables(*tables, key, drop_incomplete=drop_incomplete)
     if drop_incomplete:
         left, right, dropped = _complete(left, right, key)
@@ -87,7 +89,8 @@ def read_csv_trials(
     scheduled = any(SCHEDULE in one.header for one in (left, right))
     left, right, unfinished = finished_rows(left, right, key)
     notes += unfinished
-    columns, loss_columns = data_columns(left, key), data_columns(right, key)
+    columns = data_columns(left, key)
+    loss_columns = sorted(data_columns(right, key), key=lambda name: name.startswith(TASK))
     domains, targets = _names(left, columns, right, loss_columns)
     keys = left.column(key)
     weights_ND, losses_NM = left.numbers(columns, keys), right.numbers(loss_columns, keys)
@@ -225,7 +228,7 @@ def _table(
         "status": "finished",
         "mixture": [point.fingerprint for point in points],
         **{WEIGHT + name: weights_ND[:, d] for d, name in enumerate(domains)},
-        **{PREFIX[unit] + name: losses_NM[:, m] for m, name in enumerate(targets)},
+        **{loss_column(name, unit): losses_NM[:, m] for m, name in enumerate(targets)},
         **sizes,
     }
     wanted = schema(domains, targets)

@@ -133,10 +133,10 @@ def _retrained(proxy, passes, corpus, steps):
 
     trials = trials_of(1)
     trainer = StackTrainer(trials, 256, passes, steps=steps, device=CPU, dtype=torch.float32)
-    for taken, tokens in trainer.stream(
+    for _taken, tokens in trainer.stream(
         TrialBatches(trials, corpus, steps=steps, batch=4, length=64)
     ):
-        trainer.step(taken, tokens)
+        trainer.step(tokens)
     return trainer
 
 

@@ -55,7 +55,7 @@ def brute_force(trials, corpus):
     counts = torch.zeros(2, 2, 2, 4, dtype=torch.int64)  # member, layer, domain, expert
     for taken, tokens in trainer.stream(batches):
         seen.clear()
-        trainer.step(taken, tokens)
+        trainer.step(tokens)
         for layer, ids_KNS in enumerate(seen):
             for k in range(2):
                 for n, ids in enumerate(ids_KNS[k]):
@@ -96,10 +96,10 @@ def test_held_out_counts_are_those_of_the_models_at_the_end(trained, corpus):
     trials, results = trained
     trainer = trainer_of(trials, corpus)
     passes = trainer._passes
-    for step, tokens in trainer.stream(
+    for _step, tokens in trainer.stream(
         TrialBatches(trials, corpus, steps=STEPS, batch=4, length=16)
     ):
-        trainer.step(step, tokens)
+        trainer.step(tokens)
     rows = torch.from_numpy(corpus.domains[1].validation.rows([16 * i for i in range(4)], 17) * 1)
     _, routed = passes.evaluated(trainer.weights.leaves, rows.long().expand(2, -1, -1).contiguous())
     few = Training(tokens=64 * STEPS, eval_tokens=16 * 4, device="cpu")

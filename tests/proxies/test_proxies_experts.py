@@ -54,8 +54,8 @@ def tokens_of(seeds, size=SIZE):
 
 
 def trajectory(trainer, seeds, steps=STEPS):
-    for step, tokens in enumerate(tokens_of(seeds)[:steps]):
-        trainer.step(step, tokens)
+    for tokens in tokens_of(seeds)[:steps]:
+        trainer.step(tokens)
     return trainer._losses_SK[:steps]
 
 
@@ -229,8 +229,8 @@ def test_a_bias_moves_towards_the_experts_that_got_too_little():
 def busiest(trainer, seeds, steps=STEPS):
     """Return the load of the busiest expert in the last steps; 1 is even."""
     loads = []
-    for step, tokens in enumerate(tokens_of(seeds)[:steps]):
-        counts = trainer.step(step, tokens).counts_LKBE.sum(2).float()
+    for tokens in tokens_of(seeds)[:steps]:
+        counts = trainer.step(tokens).counts_LKBE.sum(2).float()
         loads.append(counts / counts.mean(-1, keepdim=True))
     return torch.stack(loads[-10:]).mean(0).max().item()
 

@@ -34,7 +34,7 @@ def tokens_of(seed, size=SIZE, vocab=VOCAB) -> Tensor:
 def trajectory(trainer, seeds, steps=STEPS) -> Tensor:
     data = torch.cat([tokens_of(seed, vocab=VOCAB) for seed in seeds], 1)
     for step in range(steps):
-        trainer.step(step, data[step])
+        trainer.step(data[step])
     return trainer._losses_SK[:steps]
 
 

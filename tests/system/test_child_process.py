@@ -11,7 +11,7 @@ import time
 import pytest
 
 from mixopt.errors import CorpusError, RunError, ShardError
-from mixopt.system import close_children, in_child
+from mixopt.system import close_children, in_child, in_children
 
 FUNCTIONS = """
 import os, signal, sys, time
@@ -48,6 +48,12 @@ def process():
 
 def folder():
     yield os.getcwd().encode()
+
+def late(name, seconds):
+    if seconds < 0:
+        os.kill(os.getpid(), signal.SIGKILL)
+    time.sleep(seconds)
+    yield f"{name} {os.getpid()}".encode()
 
 def endless():
     while True:
@@ -180,3 +186,23 @@ def test_a_process_that_cannot_be_started_is_one_line(monkeypatch):
     monkeypatch.setattr(sys, "executable", "/nowhere/python")
     with pytest.raises(RunError, match="a process to read files in cannot be started: .*No such"):
         list(call("process"))
+
+
+def first_of_several(place, how):
+    return CorpusError(f"call {place}: the process {how}")
+
+
+def test_calls_of_several_processes_are_answered_in_their_order():
+    calls = [{"name": str(k), "seconds": s} for k, s in enumerate((0.4, 0.0, 0.2, 0.0, 0.0))]
+    found = in_children("functions_for_children:late", calls, 3, died=first_of_several)
+    answers = [answer.decode().split() for answer in found]
+    assert [name for name, _ in answers] == ["0", "1", "2", "3", "4"]
+    assert len({pid for _, pid in answers}) in (2, 3)
+
+
+def test_the_first_call_that_fails_is_told_whichever_is_ready_first():
+    calls = [{"name": str(k), "seconds": s} for k, s in enumerate((0.1, 0.4, -2.0, -1.0))]
+    found = in_children("functions_for_children:late", calls, 4, died=first_of_several)
+    assert [next(found)[:1], next(found)[:1]] == [b"0", b"1"]
+    with pytest.raises(CorpusError, match="call 2: the process died with SIGKILL"):
+        next(found)

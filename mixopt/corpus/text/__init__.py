@@ -18,7 +18,10 @@ if TYPE_CHECKING:
         read_domain as read_domain,
         read_target as read_target,
     )
-    from mixopt.corpus.text.environment import Environment as Environment
+    from mixopt.corpus.text.environment import (
+        DOMAIN_BYTES as DOMAIN_BYTES,
+        Environment as Environment,
+    )
     from mixopt.corpus.text.file_sizes import FileSize as FileSize
     from mixopt.corpus.text.held_out_split import HeldOutSplit as HeldOutSplit
     from mixopt.corpus.text.published_sizes import published_size as published_size
@@ -28,7 +31,7 @@ if TYPE_CHECKING:
         is_local as is_local,
         text_files as text_files,
     )
-    from mixopt.corpus.text.spool import Spool as Spool, Spooled as Spooled
+    from mixopt.corpus.text.spool import DIGEST as DIGEST, Spool as Spool, Spooled as Spooled
     from mixopt.corpus.text.text_file import TextFile as TextFile
 else:
     __getattr__, __dir__ = lazy_names(
@@ -37,13 +40,13 @@ else:
             "document_stream": ["DocumentStream"],
             "documents": ["BadDocuments", "Document", "content_digest"],
             "domain_text": ["DomainText", "read_domain", "read_target"],
-            "environment": ["Environment"],
+            "environment": ["DOMAIN_BYTES", "Environment"],
             "file_sizes": ["FileSize"],
             "held_out_split": ["HeldOutSplit"],
             "published_sizes": ["published_size"],
             "reader_input": ["Reading"],
             "sources": ["check_files", "is_local", "text_files"],
-            "spool": ["Spool", "Spooled"],
+            "spool": ["DIGEST", "Spool", "Spooled"],
             "text_file": ["TextFile"],
         },
     )

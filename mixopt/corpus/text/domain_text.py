@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from mixopt.config import CorpusConfig, SourceConfig
 from mixopt.corpus.text.documents import BadDocuments, Document, content_digest
@@ -37,8 +38,9 @@ class DomainText:
     bad: BadDocuments
     left_out: Counter[str] = field(default_factory=Counter)
     equal_to_evaluation: int = 0
-    objects: list[CachedObject] = field(default_factory=list)
+    objects: list[dict[str, Any]] = field(default_factory=list)
     _held_out: frozenset[bytes] = frozenset()
+    _with_answers: frozenset[bytes] = frozenset()
 
     @property
     def is_target(self) -> bool:
@@ -46,29 +48,76 @@ class DomainText:
         return self.train is None
 
     def training(self) -> Iterator[Spooled]:
-        """Give the documents to train on, without those that are held out anywhere."""
+        """Give the documents to train on, without those that are held out or have answers."""
+        gone = self.left_out_digests
         for document in self.train or ():
-            if document.digest not in self._held_out:
+            if document.digest not in gone:
                 yield document
+
+    def drop_answers(self, digests: Iterable[bytes]) -> None:
+        """Leave out these training documents, which have answers of tasks."""
+        self._with_answers = frozenset(digests)
 
     def drop_equal_to(self, held_out: Iterable[bytes]) -> None:
         """Leave these digests out of the training documents from now on."""
-        digests = list(self.train.digests()) if self.train else []
-        self._held_out = frozenset(held_out).intersection(digests)
-        self.equal_to_evaluation = sum(digest in self._held_out for digest in digests)
+        if self.train is not None:
+            self._held_out = frozenset(held_out).intersection(self.train.digests())
+        if self.train is not None and self._held_out:
+            found = sum(digest in self._held_out for digest in self.train.digests())
+            self.equal_to_evaluation = found
+
+    @property
+    def left_out_digests(self) -> frozenset[bytes]:
+        """Digests of training documents that are held out somewhere, or have answers of tasks."""
+        return self._held_out | self._with_answers
+
+    def to_json(self) -> dict[str, Any]:
+        """Return what another process needs, besides the folder, to go on with it."""
+        spools = [one for one in (self.train, self.validation) if one is not None]
+        return {
+            "name": self.name,
+            "spools": [[one.documents, one.bytes, one.starts] for one in spools],
+            "bad": [self.bad.policy, self.bad.count, self.bad.first],
+            "left_out": dict(self.left_out),
+            "objects": self.objects,
+        }
+
+    @classmethod
+    def from_json(cls, content: Mapping[str, Any], folder: Path) -> DomainText:
+        """Take the text that another process has spooled in a folder."""
+        *train, held_out = content["spools"]
+        return cls(
+            content["name"],
+            Spool(folder / "train", *train[0]) if train else None,
+            Spool(folder / "validation", *held_out),
+            BadDocuments(*content["bad"]),
+            Counter(content["left_out"]),
+            objects=content["objects"],
+        )
+
+    def note(self, fetched: CachedObject) -> None:
+        """Note what an object of a store was when it was fetched."""
+        self.objects.append(fetched.to_json())
 
     @property
     def counts(self) -> dict[str, int | str]:
         """What was read and what was left out, for the corpus index."""
         counts: dict[str, int | str] = {
-            "train_documents": self.train.documents - self.equal_to_evaluation if self.train else 0,
+            "train_documents": self._train_documents,
             "validation_documents": self.validation.documents,
             "empty": self.left_out["empty"],
             "duplicates": self.left_out["duplicates"],
             "equal_to_evaluation": self.equal_to_evaluation,
             "bad": self.bad.count,
         }
+        if self._with_answers:
+            counts["answers_of_tasks"] = len(self._with_answers)
         return counts | ({"first_bad": self.bad.first} if self.bad.first else {})
+
+    @property
+    def _train_documents(self) -> int:
+        gone = self.equal_to_evaluation + len(self._with_answers - self._held_out)
+        return self.train.documents - gone if self.train else 0
 
     @property
     def summary(self) -> str:
@@ -111,7 +160,7 @@ def read_domain(
     limit = source.max_bytes or config.max_bytes
     with train, validation:
         if source.validation is not None:
-            given = map(Document, read_validation(name, source, text.bad, text.objects.append))
+            given = map(Document, read_validation(name, source, text.bad, text.note))
             _spool_all(_distinct(text, given, config.max_validation_bytes, seen), validation)
             _check_any(text, validation, "held-out ")
         documents = _documents(name, source, text, environment)
@@ -148,7 +197,7 @@ def read_target(
     text = DomainText(name, None, validation, BadDocuments(config.on_bad_document))
     if source.validation is not None:
         documents: Iterator[Document] = map(
-            Document, read_validation(name, source, text.bad, text.objects.append)
+            Document, read_validation(name, source, text.bad, text.note)
         )
     else:
         documents = _documents(name, source, text, environment)
@@ -164,7 +213,7 @@ def _documents(
 ) -> Iterator[Document]:
     if source.environment is not None:
         return environment.documents(source.environment)
-    return map(Document, read_documents(name, source, text.bad, text.objects.append))
+    return map(Document, read_documents(name, source, text.bad, text.note))
 
 
 def _limit(source: SourceConfig, limit: int | None) -> int | None:

@@ -15,10 +15,19 @@ if TYPE_CHECKING:
         should_compile as should_compile,
     )
     from mixopt_proxies.decoder.decoder_proxy import DecoderProxy as DecoderProxy
-    from mixopt_proxies.decoder.device_precision import resolve_precision as resolve_precision
+    from mixopt_proxies.decoder.device_precision import (
+        resolve_device as resolve_device,
+        resolve_precision as resolve_precision,
+    )
     from mixopt_proxies.decoder.expert_options import Experts as Experts
+    from mixopt_proxies.decoder.held_out_tasks import HeldOutTasks as HeldOutTasks
     from mixopt_proxies.decoder.held_out_windows import HeldOutWindows as HeldOutWindows
-    from mixopt_proxies.decoder.loss import dense_losses as dense_losses
+    from mixopt_proxies.decoder.loss import (
+        TILE_LOGITS as TILE_LOGITS,
+        HeadLoss as HeadLoss,
+        dense_losses as dense_losses,
+        tile_width as tile_width,
+    )
     from mixopt_proxies.decoder.memory import memory_kept as memory_kept
     from mixopt_proxies.decoder.named_sizes import (
         DecoderSize as DecoderSize,
@@ -41,10 +50,11 @@ else:
             "causal_lm": ["CausalLM"],
             "compiling": ["has_compiler", "should_compile"],
             "decoder_proxy": ["DecoderProxy"],
-            "device_precision": ["resolve_precision"],
+            "device_precision": ["resolve_device", "resolve_precision"],
             "expert_options": ["Experts"],
+            "held_out_tasks": ["HeldOutTasks"],
             "held_out_windows": ["HeldOutWindows"],
-            "loss": ["dense_losses"],
+            "loss": ["TILE_LOGITS", "HeadLoss", "dense_losses", "tile_width"],
             "memory": ["memory_kept"],
             "named_sizes": ["DecoderSize", "make_size"],
             "passes": ["Passes"],

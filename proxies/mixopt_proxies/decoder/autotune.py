@@ -14,20 +14,24 @@ import torch
 
 from mixopt.mixture import Mixture
 from mixopt.trials import Trial
+from mixopt_proxies.decoder.loss import CHUNK_LOGITS, LARGE_VOCABULARY
 from mixopt_proxies.decoder.named_sizes import DecoderSize
 from mixopt_proxies.decoder.passes import Passes
+from mixopt_proxies.decoder.step_graph import FIRST_STEPS
 from mixopt_proxies.decoder.trainer import StackTrainer
 
 FULL_TOKENS = {"cpu": 2048, "cuda": 32_768}
+# Of all memory of a host, which other workers share, and of what is free on a GPU.
+MEMORY_SHARE = {"cpu": 0.25, "cuda": 0.5}
 SECONDS_EACH = 0.5
 LEAST_STEPS = 3
 GAIN = 1.05
-MEMORY_SHARE = 0.25
 
 
 def members_by_rule(size: DecoderSize, vocab_size: int, device: torch.device) -> int:
     """Return the power of two that brings the tokens of a step to where a machine is full."""
-    fitting = int(total_memory(device) * MEMORY_SHARE / member_bytes(size, vocab_size))
+    most = usable_memory(device) - shared_bytes(vocab_size, device)
+    fitting = max(0, most) // member_bytes(size, vocab_size)
     return power_of_two(min(FULL_TOKENS[device.type] // size.step_tokens, fitting))
 
 
@@ -73,14 +77,18 @@ class Tuner:
 
     def step(self) -> None:
         """Take a step and wait for it."""
-        self._trainer.step(0, self._tokens)
+        self._trainer.step(self._tokens)
         if self._device.type == "cuda":
             torch.cuda.synchronize(self._device)
 
     def rate(self) -> float:
-        """Return the tokens per second of half a second of steps; 0 if memory is too short."""
+        """Return the tokens per second of half a second of steps; 0 if memory is too short.
+
+        What is measured is what training will run: where steps are recorded, recorded ones.
+        """
         try:
-            self.step()
+            for _ in range(FIRST_STEPS + 1 if self._device.type == "cuda" else 1):
+                self.step()
         except torch.OutOfMemoryError:
             return 0.0
         steps, start = 0, time.perf_counter()
@@ -90,17 +98,24 @@ class Tuner:
         return steps * self._step_tokens / (time.perf_counter() - start)
 
 
-def total_memory(device: torch.device) -> int:
-    """Return the bytes of memory that the device has."""
+def usable_memory(device: torch.device) -> int:
+    """Return the bytes of memory to fill: a share of the host's, or of what is free on a GPU."""
     if device.type == "cuda":
-        return torch.cuda.get_device_properties(device).total_memory
+        free, _total = torch.cuda.mem_get_info(device)
+        kept = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+        return int(MEMORY_SHARE["cuda"] * (free + kept))
     import psutil
 
-    return int(psutil.virtual_memory().total)
+    return int(MEMORY_SHARE["cpu"] * psutil.virtual_memory().total)
+
+
+def shared_bytes(vocab_size: int, device: torch.device) -> int:
+    """Return the memory of what all members take in turns: a large vocabulary's logits, fp32."""
+    return 4 * CHUNK_LOGITS[device.type] if vocab_size >= LARGE_VOCABULARY else 0
 
 
 def member_bytes(size: DecoderSize, vocab_size: int) -> int:
-    """Estimate the memory of one member: four fp32 copies of the weights, and activations.
+    """Estimate the memory of one member: five fp32 copies of the weights, and activations.
 
     A block keeps about 12 values a channel and the scores of explicit attention; with experts, each
     token's rows once for each of its experts besides.
@@ -109,8 +124,10 @@ def member_bytes(size: DecoderSize, vocab_size: int) -> int:
     if size.experts is not None:
         inner = size.experts.top_k * size.experts.expert_ff + size.experts.shared_ff
         copies = 4 * size.experts.top_k * size.width
-    states = 18 * size.parameters(vocab_size)
-    channels = size.layers * (10 * size.width + 4 * inner + copies) + min(vocab_size, 2048)
+    # Weights, two moments, gradients as they come and in one piece, and a copy in bf16.
+    states = 22 * size.parameters(vocab_size)
+    logits = 0 if vocab_size >= LARGE_VOCABULARY else 2 * vocab_size
+    channels = size.layers * (10 * size.width + 4 * inner + copies) + logits
     scores = size.layers * size.heads * min(size.sequence_length, 256)
     return states + 4 * size.step_tokens * (channels + scores)
 

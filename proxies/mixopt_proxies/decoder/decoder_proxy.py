@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Unpack
 
 import torch
@@ -79,7 +79,8 @@ class DecoderProxy:
 
         Compiled code on a CPU follows the rule, since measuring would compile every
         candidate; the rule's is compiled here, once, and its code is then on disk for all
-        workers. Anything else is measured for a few seconds near the rule.
+        workers. Anything else is measured for a few seconds near the rule, as it will be
+        trained: compiled and from a graph on a GPU.
 
         Raises:
             CorpusError: A domain, or its pool, with fewer tokens than one sequence.
@@ -95,8 +96,7 @@ class DecoderProxy:
             if setting.compiled and device.type == "cpu":
                 self._tuner(rule, setting).step()
                 return rule
-            eager = replace(setting, compiled=False)
-            return fastest(candidates(rule), lambda members: self._tuner(members, eager).rate())
+            return fastest(candidates(rule), lambda members: self._tuner(members, setting).rate())
 
     def train(
         self,

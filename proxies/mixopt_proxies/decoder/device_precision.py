@@ -53,11 +53,8 @@ def has_bfloat16(device: torch.device) -> bool:
 
 
 def to_device(array: NDArray[Any], device: torch.device) -> Tensor:
-    """Copy token ids to the device as int64, without waiting for it."""
-    tokens = torch.from_numpy(array)
-    if device.type == "cuda":
-        tokens = tokens.pin_memory()
-    return tokens.to(device, non_blocking=True).long()
+    """Copy token ids to the device as int64."""
+    return torch.from_numpy(array).to(device).long()
 
 
 @contextmanager

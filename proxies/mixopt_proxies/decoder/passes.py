@@ -119,7 +119,7 @@ class Passes:
         with torch.no_grad():
             hidden, _ = self._decoder.hidden(leaves, tokens_KBW)
             targets_KP = targets_of(tokens_KBW)[:, place_P]
-            losses = self._head.losses if self.chunked else dense_losses
+            losses = HeadLoss(compiled=False).losses if self.chunked else dense_losses
             return losses(hidden[:, place_P], leaves["head"], targets_KP)
 
     def _dense(self, leaves: dict[str, Tensor], tokens_KBW: Tensor) -> tuple[Tensor, Routed | None]:

@@ -3,6 +3,9 @@
 The gradients are gathered into one flat buffer and scaled, each member's by its own norm;
 PyTorch's fused AdamW then does all members in one pass. Norm weights do not decay.
 
+The number of the step and the learning rate lie on the device, so that a step that was recorded
+there (mixopt_proxies.decoder.step_graph) is the next step each time it is replayed.
+
 Shapes: K members.
 """
 
@@ -26,8 +29,11 @@ class StackedAdamW:
     def __init__(self, weights: StackedWeights, size: DecoderSize, steps: int) -> None:
         self._weights = weights
         self._size = size
-        self._steps = steps
-        self._taken = 0
+        device = weights.master.device
+        rates = [size.lr * rate_factor(step, steps, size) for step in range(steps)]
+        self._rates_S = torch.tensor(rates, device=device)
+        self._rate = torch.zeros((), device=device)
+        self._place = torch.zeros(1, dtype=torch.int64, device=device)
         self._gradients = [weights.view(weights.gradient, w) for w in weights.weights]
         self._names = [w.name for w in weights.weights]
         split = weights.decayed
@@ -39,7 +45,16 @@ class StackedAdamW:
             {"params": self._parts[:1], "weight_decay": size.weight_decay},
             {"params": self._parts[1:], "weight_decay": 0.0},
         ]
-        self._adam = torch.optim.AdamW(groups, lr=size.lr, betas=size.betas, eps=1e-8, fused=True)
+        self._adam = torch.optim.AdamW(
+            groups,
+            lr=size.lr,
+            betas=size.betas,
+            eps=1e-8,
+            fused=True,
+            capturable=device.type == "cuda",
+        )
+        for group in self._adam.param_groups:
+            group["lr"] = self._rate
 
     @torch.no_grad()
     def step(self, gradients: Mapping[str, Tensor]) -> None:
@@ -49,12 +64,11 @@ class StackedAdamW:
             gradients: By the names of the weights' leaves, each (K, ...).
         """
         self._gather(gradients)
-        rate = self._size.lr * rate_factor(self._taken, self._steps, self._size)
-        for group in self._adam.param_groups:
-            group["lr"] = rate
+        self._rate.copy_(self._rates_S.index_select(0, self._place).squeeze(0))
         self._adam.step()
         self._weights.refresh()
-        self._taken += 1
+        # Steps beyond the last, as a tuner takes them, keep its rate.
+        self._place.add_(1).clamp_(max=len(self._rates_S) - 1)
 
     def _gather(self, gradients: Mapping[str, Tensor]) -> None:
         """Bring the gradients into the flat buffer, in fp32, clipped on the way."""

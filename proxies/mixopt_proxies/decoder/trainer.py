@@ -1,6 +1,7 @@
 """Train a stack of decoders together, each on its own data from its own seed.
 
-Nothing in the loop waits for the device: losses stay there until a block of steps is done.
+Nothing in the loop waits for the device: losses stay there until training is done, tokens are read
+ahead, and on a GPU steps are replayed from a graph.
 
 Shapes: K members, B sequences, W tokens of a window, S steps.
 """
@@ -17,14 +18,15 @@ from torch import Tensor
 from mixopt.routing import ExpertCounts, layer_information
 from mixopt.trials import Doing, Losses, Progress, Trial
 from mixopt_proxies.decoder.batches import TrialBatches, random_generator
-from mixopt_proxies.decoder.device_precision import to_device
 from mixopt_proxies.decoder.expert_choice import Routed, shift_biases
 from mixopt_proxies.decoder.expert_counter import ExpertCounter
 from mixopt_proxies.decoder.held_out_experts import HeldOutExperts
 from mixopt_proxies.decoder.held_out_tasks import HeldOutTasks
 from mixopt_proxies.decoder.held_out_windows import HeldOutWindows
 from mixopt_proxies.decoder.passes import Passes
+from mixopt_proxies.decoder.read_ahead import blocks
 from mixopt_proxies.decoder.stacked_adamw import StackedAdamW
+from mixopt_proxies.decoder.step_graph import StepGraph
 from mixopt_proxies.decoder.trial_results import MemberCourse
 from mixopt_proxies.decoder.weights import StackedWeights
 
@@ -74,6 +76,11 @@ class StackTrainer:
         self.weights = StackedWeights(size, vocab_size, seeds, device=device, dtype=dtype)
         self._optimizer = StackedAdamW(self.weights, size, steps)
         self._losses_SK = torch.zeros(steps, len(trials), device=device)
+        self._place = torch.zeros(1, dtype=torch.int64, device=device)
+        graphed = device.type == "cuda" and passes.compiled
+        self._take: Callable[[Tensor], Routed | None] = (
+            StepGraph(self._one_step) if graphed else self._one_step
+        )
 
     def run(
         self,
@@ -99,7 +106,7 @@ class StackTrainer:
         reported = time.monotonic()
         report(self._progress(0, "compiling" if self._passes.compiled else "training"))
         for taken, tokens_KBW in self.stream(batches):
-            routed = self.step(taken, tokens_KBW)
+            routed = self.step(tokens_KBW)
             if counter is not None and routed is not None and 2 * taken >= self._steps - 1:
                 counter.add(taken, routed)
             if taken == 0 or time.monotonic() - reported > REPORT_SECONDS:
@@ -114,24 +121,32 @@ class StackTrainer:
         report(self._progress(self._steps))
         return Course(self._losses_SK.cpu(), curve, self._experts(counter, seen, held_out))
 
-    def step(self, taken: int, tokens_KBW: Tensor) -> Routed | None:
-        """Take one step after `taken` others; return what its experts were given."""
-        loss_K, gradients, routed = self._passes.gradients(self.weights.leaves, tokens_KBW)
-        self._losses_SK[taken] = loss_K
-        self._optimizer.step(gradients)
-        experts, biases_LKE = self._passes.size.experts, self.weights.biases_LKE
-        if biases_LKE is not None and routed is not None and experts is not None:
-            shift_biases(biases_LKE, routed.counts_LKBE.sum(2), experts.bias_rate)
-        return routed
+    def step(self, tokens_KBW: Tensor) -> Routed | None:
+        """Take the next step; return what its experts were given.
+
+        On a GPU that is overwritten by the next step.
+        """
+        return self._take(tokens_KBW)
 
     def stream(self, batches: TrialBatches) -> Iterator[tuple[int, Tensor]]:
         """Yield each step's number and tokens, shape (K, B, W), read some steps at a time."""
         tokens = self._passes.size.step_tokens * self.weights.members
         length = max(1, BLOCK_TOKENS[self._device.type] // tokens)
-        for first in range(0, self._steps, length):
-            stop = min(first + length, self._steps)
-            block = to_device(batches.block(first, stop), self._device)
+        firsts = range(0, self._steps, length)
+        spans = [(first, min(first + length, self._steps)) for first in firsts]
+        for first, block in blocks(batches.block, spans, self._device):
             yield from enumerate(block, start=first)
+
+    def _one_step(self, tokens_KBW: Tensor) -> Routed | None:
+        loss_K, gradients, routed = self._passes.gradients(self.weights.leaves, tokens_KBW)
+        self._losses_SK.index_copy_(0, self._place, loss_K[None])
+        # Steps beyond the last, as a tuner takes them, are written over it.
+        self._place.add_(1).clamp_(max=self._steps - 1)
+        self._optimizer.step(gradients)
+        experts, biases_LKE = self._passes.size.experts, self.weights.biases_LKE
+        if biases_LKE is not None and routed is not None and experts is not None:
+            shift_biases(biases_LKE, routed.counts_LKBE.sum(2), experts.bias_rate)
+        return routed
 
     def _evaluate(
         self,

@@ -1,0 +1,137 @@
+"""A preparation in several processes gives the same bytes, and ends in one line when one dies."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import psutil
+import pytest
+
+from mixopt.config import CorpusConfig, SourceConfig
+from mixopt.corpus import Corpus, prepare_corpus, text_jobs
+from mixopt.corpus.text import spool
+from mixopt.errors import CorpusError
+
+RUN = """
+import sys
+from mixopt.config import CorpusConfig
+from mixopt.corpus import prepare_corpus
+domains = {name: {"path": f"{sys.argv[1]}/{name}.jsonl"} for name in "abc"}
+config = CorpusConfig.model_validate({"domains": domains})
+prepare_corpus(config, {}, sys.argv[2], fingerprint="f", workers=2)
+"""
+
+
+def documents(name: str, count: int = 300) -> list[str]:
+    return [f"{name} document {k}: " + f"{name}{k % 11} " * (40 + k % 7) for k in range(count)]
+
+
+@pytest.fixture
+def folder(tmp_path, monkeypatch):
+    """Three domains, a part of whose documents are each other's, however small worth processes."""
+    monkeypatch.setattr(text_jobs, "LEAST_BYTES", 0)
+    for name in "abc":
+        rows = [*documents(name), *documents("same", 40), "", documents(name)[0]]
+        lines = (json.dumps({"text": row}) + "\n" for row in rows)
+        (tmp_path / f"{name}.jsonl").write_text("".join(lines))
+    return tmp_path
+
+
+def prepared(folder, workers: int, names="ab", **given) -> tuple[Corpus, list[str]]:
+    domains = {name: {"path": str(folder / f"{name}.jsonl")} for name in names}
+    config = CorpusConfig.model_validate({"domains": domains, **given})
+    # One domain alone is read in this process, where the size of a piece may be changed.
+    targets = {"target": SourceConfig(path=str(folder / "c.jsonl"))} if len(names) > 1 else {}
+    said: list[str] = []
+    corpus = prepare_corpus(
+        config, targets, folder / f"corpus-{workers}", fingerprint="f", workers=workers,
+        progress=said.append,
+    )  # fmt: skip
+    return corpus, said
+
+
+def content(corpus: Corpus) -> dict[str, bytes]:
+    files = [path for path in corpus.path.rglob("*") if path.is_file()]
+    return {str(path.relative_to(corpus.path)): path.read_bytes() for path in files}
+
+
+@pytest.mark.parametrize("tokenizer", ["bytes", "bpe:300"])
+def test_any_number_of_processes_gives_the_same_bytes_and_says_the_same(folder, tokenizer):
+    (one, said), (three, same) = (prepared(folder, k, tokenizer=tokenizer) for k in (1, 3))
+    assert content(one) == content(three)
+    assert said == same
+    assert one.provenance["sources"]["a"]["read"]["equal_to_evaluation"] > 0
+    assert Corpus.open(three.path).domain_names == ("a", "b")
+
+
+def test_pieces_of_one_domain_are_shards_in_order(folder, monkeypatch):
+    whole = prepared(folder, 1, "a")[0].domains[0].train
+    text = whole.read(0, whole.tokens)
+    monkeypatch.setattr(spool, "PIECE_BYTES", 20_000)
+    (one, _), (two, _) = (prepared(folder, k, "a") for k in (1, 2))
+    assert content(one) == content(two)
+    train = one.domains[0].train
+    assert len(train.shards) > 2
+    assert (train.documents, train.bytes) == (whole.documents, whole.bytes)
+    assert (train.read(0, train.tokens) == text).all()
+
+
+def test_a_bad_document_is_told_as_by_one_process(folder):
+    with (folder / "b.jsonl").open("a") as stream:
+        stream.write('{"text": 7}\n')
+    messages = []
+    for workers in (1, 2):
+        with pytest.raises(CorpusError) as caught:
+            prepared(folder, workers)
+        messages.append(str(caught.value))
+    assert messages[0] == messages[1]
+    assert "b.jsonl:343: column 'text' is int '7'" in messages[0]
+
+
+def test_bad_documents_that_are_skipped_are_counted(folder):
+    with (folder / "b.jsonl").open("a") as stream:
+        stream.write('{"text": 7}\n')
+    corpus, said = prepared(folder, 2, on_bad_document="skip")
+    read = corpus.provenance["sources"]["b"]["read"]
+    assert (read["bad"], read["first_bad"].split(": ")[0]) == (1, "domain 'b'")
+    assert "1 bad" in " ".join(said)
+
+
+def started(folder, out) -> subprocess.Popen:
+    """Begin a preparation that takes a while, and wait until its children spool."""
+    for name in "abc":
+        rows = (json.dumps({"text": f"{k} {row}"}) for k in range(60) for row in documents(name))
+        (folder / f"{name}.jsonl").write_text("\n".join(rows))
+    code = f"import mixopt.corpus.text_jobs as jobs\njobs.LEAST_BYTES = 0\n{RUN}"
+    process = subprocess.Popen(
+        [sys.executable, "-c", code, str(folder), str(out)], stderr=subprocess.PIPE, text=True
+    )
+    deadline = time.monotonic() + 90
+    while not list(out.glob(".text/*/train")) and time.monotonic() < deadline:
+        assert process.poll() is None, process.stderr.read()
+        time.sleep(0.005)
+    return process
+
+
+@pytest.mark.faults
+def test_a_killed_child_is_one_line_and_leaves_nothing(folder):
+    process = started(folder, folder / "out")
+    child = psutil.Process(process.pid).children()[0]
+    child.kill()
+    said = process.communicate(timeout=120)[1]
+    assert process.returncode == 1
+    assert "the process that reads it died with SIGKILL" in said.strip().splitlines()[-1]
+    assert not [path for path in (folder / "out").rglob("*") if path.is_file()]
+
+
+@pytest.mark.faults
+def test_an_interrupt_leaves_nothing_and_no_process(folder):
+    process = started(folder, folder / "out")
+    children = psutil.Process(process.pid).children()
+    os.kill(process.pid, signal.SIGINT)
+    process.communicate(timeout=120)
+    assert psutil.wait_procs(children, timeout=30)[1] == []
+    assert not [path for path in (folder / "out").rglob("*") if path.is_file()]

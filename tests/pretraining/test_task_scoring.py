@@ -1,0 +1,211 @@
+"""`mixopt tasks score`: scores of a checkpoint against the slow way, and mistakes of users."""
+
+import json
+import pydoc_data.topics
+import shutil
+
+import numpy as np
+import pytest
+import torch
+import yaml
+from command_line import mixopt
+
+from mixopt.errors import MixoptError, PluginError, RunError
+from mixopt.pretraining import TrainedModel, pretrain, score_tasks
+from mixopt.pretraining.directory import HEADER
+from mixopt.system import sealed_text
+from mixopt.tasks import chosen_items, encode_task, item_scores, read_task_folder
+from mixopt.testing import tiny_corpus
+
+LENGTH = 48
+MODELS = {
+    "decoder": {"layers": 2, "width": 32, "heads": 2, "ff": 64},
+    "llama": {
+        "hidden_size": 32,
+        "intermediate_size": 64,
+        "num_hidden_layers": 1,
+        "num_attention_heads": 2,
+        "num_key_value_heads": 1,
+    },
+    "olmoe": {
+        "hidden_size": 32,
+        "intermediate_size": 32,
+        "num_hidden_layers": 1,
+        "num_attention_heads": 2,
+        "num_key_value_heads": 2,
+        "num_experts": 4,
+        "num_experts_per_tok": 2,
+    },
+}
+
+
+def config_of(folder, model, **changed):
+    return {
+        "prepared_corpus": str(folder / "corpus"),
+        "model": {"name": model, "options": MODELS.get(model, {})},
+        "training": {
+            "steps": 4,
+            "batch": 2,
+            "sequence_length": LENGTH,
+            "lr": 0.01,
+            "precision": "float32",
+        },
+        "mixture": {"anchor": "uniform"},
+        "held_out": {"tokens": 256},
+        "checkpoint": {"every": 2},
+        "tracking": {"enabled": False},
+    } | changed
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """A corpus, tasks, and a run of each model."""
+    folder = tmp_path_factory.mktemp("scoring")
+    tiny_corpus(folder / "corpus")
+    text = pydoc_data.topics.topics["strings"]
+    (folder / "tasks").mkdir()
+    asked = [
+        {"id": n, "context": text[: 9 * n], "choices": [text[9 * n :][:7], " ≠ no"], "gold": 0}
+        for n in range(1, 12)
+    ]
+    gone = [{"id": n, "context": "", "continuation": text[n * 80 :][:70]} for n in range(3)]
+    for name, rows in {"asked": asked, "gone_on": gone}.items():
+        lines = "\n".join(json.dumps(row) for row in rows)
+        (folder / "tasks" / f"{name}.jsonl").write_text(lines, "utf-8")
+    notes = {"asked": {"family": "manual", "metric": ["bits_per_byte", "accuracy"]}}
+    (folder / "tasks" / "tasks.yaml").write_text(yaml.safe_dump(notes))
+    for model in MODELS:
+        (folder / f"{model}.yaml").write_text(yaml.safe_dump(config_of(folder, model)))
+        pretrain(folder / f"{model}.yaml", folder / model)
+    return folder
+
+
+def slowly(model, task):
+    """Each token alone: what the model says after all that fits before it."""
+    sums_R = np.zeros(task.rows)
+    for number in range(task.rows):
+        tokens = task.row(number).astype(np.int64)
+        assert len(tokens) - task.scored_R[number] <= model.length or task.name == "gone_on"
+        start = max(0, len(tokens) - 1 - model.length)
+        for place in range(int(task.scored_R[number]), len(tokens)):
+            output = model.model(torch.from_numpy(tokens[start:place])[None])
+            logits = output if isinstance(output, torch.Tensor) else output.logits
+            sums_R[number] += float(logits[0, -1].double().log_softmax(-1)[int(tokens[place])])
+    return item_scores(task, sums_R)
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_scores_equal_those_of_one_token_at_a_time(folder, name):
+    scores = score_tasks(folder / name, folder / "tasks", device="cpu", trust=True)
+    assert [task.name for task in scores.tasks] == ["asked", "gone_on"]
+    model = TrainedModel.open(folder / name, device="cpu", trust=True)
+    found = read_task_folder(folder / "tasks")["asked"]
+    task = encode_task(
+        "asked", list(found.items()), found.notes.metrics, "characters", model.tokenizer
+    )
+    slow = slowly(model, task)
+    assert scores.tasks[0].metrics == pytest.approx(
+        {metric: float(values.mean()) for metric, values in slow.items()}, abs=1e-5
+    )
+
+
+def test_what_was_cut_is_counted(folder):
+    asked, gone_on = score_tasks(
+        folder / "decoder", folder / "tasks", device="cpu", trust=True
+    ).tasks
+    assert asked.family == "manual"
+    assert asked.items == 11
+    assert asked.contexts_cut == 2 * sum(9 * n + 7 > LENGTH for n in range(1, 12))
+    assert asked.answers_in_pieces == 0
+    assert (gone_on.items, gone_on.contexts_cut, gone_on.answers_in_pieces) == (3, 0, 3)
+
+
+def test_items_and_checkpoints_are_chosen(folder):
+    def scored(**asked):
+        return score_tasks(folder / "llama", folder / "tasks", device="cpu", trust=True, **asked)
+
+    newest, older = scored(), scored(checkpoint="step-00000002")
+    assert (newest.step, older.step) == (4, 2)
+    assert newest.tasks[0].metrics != older.tasks[0].metrics
+    some = scored(items=5)
+    assert [task.items for task in some.tasks] == [5, 3]
+    items = list(read_task_folder(folder / "tasks")["asked"].items())
+    assert len(chosen_items(iter(items), 5)) == 5
+
+
+def test_the_command_prints_a_table_and_json(folder):
+    command = ("tasks", "score", folder / "decoder", "--tasks", folder / "tasks", "--trust")
+    table = mixopt(*command)
+    assert table.code == 0, table.error
+    lines = table.out.splitlines()
+    assert lines[0].split() == ["task", "metric", "value", "items", "cut"]
+    assert lines[1].startswith("asked    bits_per_byte")
+    assert lines[3].endswith("3 answers in pieces")
+    assert "float32" in lines[4]
+    answer = json.loads(mixopt(*command, "--json").out)
+    assert answer["step"] == 4
+    assert answer["tasks"]["asked"]["metrics"].keys() == {"bits_per_byte", "accuracy"}
+
+
+def test_the_command_exports_tasks_for_lm_eval(folder, tmp_path):
+    ended = mixopt("tasks", "export-lm-eval", folder / "tasks", "--out", tmp_path / "out")
+    assert ended.code == 0, ended.error
+    assert ended.out.splitlines() == ["mixopt_asked", "mixopt_gone_on"]
+    content = yaml.safe_load((tmp_path / "out" / "asked.yaml").read_text())
+    assert content["target_delimiter"] == ""
+    assert content["dataset_path"] == "json"
+
+
+@pytest.mark.parametrize(
+    ("changed", "message"),
+    [
+        (("--checkpoint", "step-00000003"), "has no checkpoint 'step-00000003'; did you mean"),
+        (("--device", "gpu"), "--device gpu: unknown"),
+        (("--tasks", "absent"), "absent: no such folder"),
+    ],
+)
+def test_a_mistake_is_one_line(folder, changed, message):
+    ended = mixopt(
+        "tasks", "score", folder / "decoder", "--tasks", folder / "tasks", "--trust", *changed
+    )
+    assert ended.code == 2
+    assert message in ended.error
+    assert ended.error.count("\n") == 1
+
+
+def test_a_directory_without_checkpoints_is_refused(folder, tmp_path):
+    with pytest.raises(RunError, match="has no checkpoints; give the directory of"):
+        score_tasks(tmp_path, folder / "tasks")
+
+
+def test_text_outside_the_run_is_read_only_where_it_is_trusted(folder):
+    with pytest.raises(RunError, match=r"prepared_corpus: .* is outside the run; .*--trust"):
+        score_tasks(folder / "decoder", folder / "tasks", device="cpu")
+
+
+def test_code_that_a_run_names_is_imported_only_where_it_is_trusted(folder, tmp_path):
+    run = shutil.copytree(folder / "decoder", tmp_path / "run")
+    content = config_of(folder, "os:system")
+    (run / "config.yaml").write_text(sealed_text(yaml.safe_dump(content), HEADER))
+    with pytest.raises(PluginError, match="names the model 'os:system'.*add --trust"):
+        TrainedModel.open(run, device="cpu")
+
+
+def test_a_damaged_checkpoint_is_not_scored(folder, tmp_path):
+    run = shutil.copytree(folder / "decoder", tmp_path / "run")
+    shard = next((run / "checkpoints" / "step-00000004").glob("*.safetensors"))
+    content = bytearray(shard.read_bytes())
+    content[-9] ^= 1
+    shard.write_bytes(content)
+    with pytest.raises(RunError, match="give an older one by --checkpoint"):
+        TrainedModel.open(run, device="cpu", trust=True)
+    assert TrainedModel.open(run, checkpoint="step-00000002", device="cpu", trust=True).step == 2
+
+
+def test_the_weights_of_another_model_are_an_error(folder, tmp_path):
+    run = shutil.copytree(folder / "decoder", tmp_path / "run")
+    shutil.rmtree(run / "checkpoints")
+    shutil.copytree(folder / "llama" / "checkpoints", run / "checkpoints")
+    with pytest.raises(MixoptError) as told:
+        TrainedModel.open(run, device="cpu", trust=True)
+    assert "\n" not in str(told.value)

@@ -1,0 +1,185 @@
+"""What a GPU needs of the loop, as far as a CPU can tell.
+
+Tensors that pretend to be on a GPU carry devices and shapes through a step: what would mix devices,
+or wait for a number, fails. Autograd's engine asks for a real device, so gradients are of the right
+shapes only, and what the backward pass calls is looked at on the CPU.
+"""
+
+import threading
+from collections import Counter
+
+import numpy as np
+import pytest
+import torch
+from mixopt_proxies.decoder import Passes, StackTrainer, autotune, make_size, members_by_rule
+from mixopt_proxies.decoder.autotune import Tuner, member_bytes
+from mixopt_proxies.decoder.read_ahead import BUFFERS, blocks, blocks_ahead
+from mixopt_proxies.decoder.step_graph import StepGraph
+from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+
+from mixopt.mixture import Mixture
+from mixopt.trials import Trial
+
+CPU, GPU = torch.device("cpu"), torch.device("cuda")
+WAITING = {"_local_scalar_dense", "nonzero", "is_nonzero", "masked_select", "equal", "unique"}
+TRIALS = [Trial(f"t{seed}", Mixture({"any": 1.0}), seed=seed) for seed in (0, 1)]
+SHORT = {"sequence_length": 32, "batch": 2}
+
+
+class Watched(TorchDispatchMode):
+    """Counts what makes Python wait for a device: a number taken from it, or a copy to the CPU."""
+
+    def __init__(self):
+        super().__init__()
+        self.waits = Counter()
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        name = func._schema.name.removeprefix("aten::")
+        given = tree_leaves((args, kwargs or {}))
+        came = {x.device.type for x in given if isinstance(x, torch.Tensor)}
+        if name == "_fused_adamw_" and "cuda" in came:
+            # PyTorch cannot pretend this one; all that it reads must be there.
+            assert came == {"cuda"}
+            return None
+        out = func(*args, **(kwargs or {}))
+        left = {x.device.type for x in tree_leaves(out) if isinstance(x, torch.Tensor)}
+        if name in WAITING or ("cuda" in came and "cpu" in left):
+            self.waits[name] += 1
+        return out
+
+
+def trainer_of(device, name, vocab, steps=3):
+    size = make_size(name, **SHORT)
+    dtype = torch.bfloat16 if device == GPU else torch.float32
+    passes = Passes(size, vocab, device=device, dtype=dtype, compiled=False)
+    trainer = StackTrainer(TRIALS, vocab, passes, steps=steps, device=device, dtype=dtype)
+    return trainer, passes, torch.zeros(2, 2, 33, dtype=torch.int64, device=device)
+
+
+@pytest.fixture
+def no_engine(monkeypatch):
+    def shaped(outputs, inputs, upstream=None):
+        return [torch.empty_like(leaf) for leaf in inputs]
+
+    monkeypatch.setattr(torch.autograd, "grad", shaped)
+
+
+@pytest.mark.parametrize("vocab", [256, 4096])
+@pytest.mark.parametrize("name", ["tiny", "moe-tiny"])
+def test_a_step_and_an_evaluation_stay_on_a_gpu(no_engine, name, vocab):
+    with FakeTensorMode():
+        trainer, passes, tokens = trainer_of(GPU, name, vocab)
+        with Watched() as watched:
+            trainer.step(tokens)
+            trainer.step(tokens)
+            losses_KB = passes.sequence_losses(trainer.weights.leaves, tokens)
+        assert trainer._losses_SK.device.type == losses_KB.device.type == "cuda"
+    assert not watched.waits
+
+
+@pytest.mark.parametrize("vocab", [256, 4096])
+@pytest.mark.parametrize("name", ["tiny", "moe-tiny"])
+def test_a_step_takes_no_number_from_the_device_in_its_backward_pass_either(name, vocab):
+    trainer, _, tokens = trainer_of(CPU, name, vocab)
+    trainer.step(tokens)
+    with Watched() as watched:
+        trainer.step(tokens)
+    assert not watched.waits
+
+
+def test_a_number_that_is_taken_is_noticed():
+    with Watched() as watched:
+        torch.ones(1).item()
+        torch.ones(2).nonzero()
+    assert set(watched.waits) == {"_local_scalar_dense", "nonzero"}
+
+
+def read(first, stop):
+    return np.arange(first, stop, dtype=np.int32)[:, None]
+
+
+SPANS = [(0, 3), (3, 6), (6, 9), (9, 12), (12, 13)]
+
+
+@pytest.mark.parametrize("reader", [blocks, blocks_ahead])
+def test_blocks_come_in_order_however_they_are_read(reader):
+    found = list(reader(read, SPANS, CPU))
+    assert [first for first, _ in found] == [first for first, _ in SPANS]
+    assert torch.cat([block for _, block in found]).flatten().tolist() == list(range(13))
+    assert {block.dtype for _, block in found} == {torch.int64}
+
+
+def test_the_next_blocks_are_read_while_one_is_used():
+    asked, enough = [], threading.Event()
+
+    def noting(first, stop):
+        asked.append(first)
+        if len(asked) == BUFFERS + 1:
+            enough.set()
+        return read(first, stop)
+
+    stream = blocks_ahead(noting, SPANS, CPU)
+    next(stream)
+    assert enough.wait(10)
+    stream.close()
+    assert asked == [0, 3, 6]
+
+
+def test_the_thread_that_reads_ahead_ends_with_the_stream_and_when_it_is_left():
+    list(blocks_ahead(read, SPANS, CPU))
+    stream = blocks_ahead(read, SPANS, CPU)
+    next(stream)
+    stream.close()
+    assert not [t for t in threading.enumerate() if t.name.startswith("tokens")]
+
+
+def test_what_reading_ahead_raises_is_raised_at_its_block():
+    def broken(first, stop):
+        if first == 6:
+            raise OSError("the disk is gone")
+        return read(first, stop)
+
+    stream = blocks_ahead(broken, SPANS, CPU)
+    assert [next(stream)[0], next(stream)[0]] == [0, 3]
+    with pytest.raises(OSError, match="the disk is gone"):
+        next(stream)
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="recording fails only without a GPU")
+def test_a_step_that_cannot_be_recorded_goes_on_without(caplog):
+    taken = []
+    step = StepGraph(lambda tokens: taken.append(int(tokens)) or len(taken), first_steps=2)
+    assert [step(torch.tensor(i)) for i in range(5)] == [1, 2, 3, 4, 5]
+    assert taken == [0, 1, 2, 3, 4]
+    (warning,) = caplog.messages
+    assert warning.startswith("no CUDA graph of the training step, going on without: ")
+    assert "\n" not in warning
+
+
+def test_steps_beyond_the_last_are_steps_like_the_last():
+    passes = Passes(
+        make_size("tiny", **SHORT), 256, device=CPU, dtype=torch.float32, compiled=False
+    )
+    tuner = Tuner(2, 256, passes, device=CPU, dtype=torch.float32)
+    tuner.step()
+    first = tuner._trainer._losses_SK.clone()
+    tuner.step()
+    assert tuner._trainer._losses_SK.shape == (1, 2)
+    assert (tuner._trainer._losses_SK != first).all()
+
+
+def test_members_fill_what_is_free_on_a_gpu(monkeypatch):
+    size, vocab = make_size("tiny"), 256
+    monkeypatch.setattr(torch.cuda, "memory_reserved", lambda _device: 0)
+    monkeypatch.setattr(torch.cuda, "memory_allocated", lambda _device: 0)
+
+    def members(free):
+        monkeypatch.setattr(torch.cuda, "mem_get_info", lambda _device: (free, 80 << 30))
+        return members_by_rule(size, vocab, GPU)
+
+    share = autotune.MEMORY_SHARE["cuda"]
+    assert members(int(4.1 * member_bytes(size, vocab) / share)) == 4
+    assert members(80 << 30) == autotune.FULL_TOKENS["cuda"] // size.step_tokens
+    assert members(0) == 1

@@ -1,0 +1,123 @@
+"""One YAML: text in a store, tokens of Megatron's, tasks as the objective; to a recommendation."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+
+import polars as pl
+import pytest
+from command_line import mixopt
+from token_writers import write_megatron
+
+from mixopt.corpus import Corpus
+
+END = 256  # of the tokenizer `bytes`
+
+YAML = """\
+name: anywhere
+corpus:
+  tokenizer: bytes
+  domains:
+    prose: {path: "s3://texts/prose/*.jsonl"}
+    code: {path: code_text_document, format: megatron}
+tasks:
+  root: s3://texts/tasks
+  sets:
+    functions: {path: functions.jsonl, family: coding}
+    classes: {path: classes.jsonl, family: coding}
+    sentences: {path: sentences.jsonl, family: english, metric: [bits_per_byte, accuracy]}
+design: {trials: 8, replicates: 3, max_usage: null}
+proxy: {name: ngram, tokens: 100000, eval_tokens: 4096}
+sweep: {workers: 2}
+fit: {folds: 3}
+objective: {target: family/coding}
+propose: {samples: 2000, average: 16, bootstrap: 3}
+validate: {max_seeds: 3, rounds: 1}
+tracking: {enabled: false}
+"""
+
+
+def texts_of(path):
+    return [json.loads(line)["text"] for line in path.read_text(encoding="utf-8").splitlines()]
+
+
+def jsonl(rows):
+    return "".join(json.dumps(row) + "\n" for row in rows).encode()
+
+
+def continued(texts, size=160):
+    """Items of which each goes on with a text where it was cut."""
+    return [
+        {"id": k, "context": text[:size].rstrip() + "\n", "continuation": text[size : 2 * size]}
+        for k, text in enumerate(texts)
+    ]
+
+
+@pytest.fixture
+def experiment_file(s3, text_files, tmp_path, monkeypatch):
+    """The experiment, its text and tasks in the store, and its tokens beside it."""
+    monkeypatch.chdir(tmp_path)
+    sources, prose = texts_of(text_files["code"]), texts_of(text_files["prose"])
+    half = len(prose) // 2
+    s3.put("prose/0.jsonl", jsonl({"text": text} for text in prose[:half]))
+    s3.put("prose/1.jsonl", jsonl({"text": text} for text in prose[half : half + 40]))
+    tokens = [[*text.encode(), END] for text in sources[40:]]
+    write_megatron(tmp_path / "code_text_document", tokens)
+    s3.put("tasks/functions.jsonl", jsonl(continued(sources[:20])))
+    s3.put("tasks/classes.jsonl", jsonl(continued(sources[20:40])))
+    asked = [text for text in prose[half + 40 :] if len(text) > 200][:20]
+    choices = [
+        {
+            "id": k,
+            "context": text[:120].rstrip(),
+            "choices": [f" {text[120:160].strip()}", " 0x7f 0x45 0x4c 0x46"],
+            "gold": 0,
+        }
+        for k, text in enumerate(asked)
+    ]
+    s3.put("tasks/sentences.jsonl", jsonl(choices))
+    path = tmp_path / "anywhere.yaml"
+    path.write_text(YAML)
+    return path
+
+
+def test_text_in_a_store_and_tokens_of_megatron_come_to_a_recommendation(experiment_file, tmp_path):
+    run = tmp_path / "run"
+    ended = subprocess.run(
+        [sys.executable, "-m", "mixopt", "run", str(experiment_file), "--out", str(run)],
+        capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert ended.returncode == 0, ended.stderr
+    assert (run / "recommendation.yaml").stat().st_size > 0
+
+    corpus = Corpus.open(run / "corpus")
+    assert [task.name for task in corpus.tasks] == ["functions", "classes", "sentences"]
+    code = corpus.domains[1]
+    assert code.validation.tokens > 0
+    assert code.validation.bytes == code.validation.tokens - code.validation.documents
+
+    trials = pl.read_parquet(run / "trials.parquet")
+    assert trials["task/sentences/accuracy"].is_between(0, 1).all()
+    coding = trials.select(
+        pl.mean_horizontal("task/functions/bits_per_byte", "task/classes/bits_per_byte")
+    ).to_series()
+    # What goes on with code is predicted the better, the more code was trained on.
+    assert pl.DataFrame([trials["weight/code"], -coding]).select(
+        pl.corr(pl.nth(0), pl.nth(1), method="spearman")
+    ).item() > 0.8  # fmt: skip
+
+
+def test_what_is_wrong_of_stores_tokens_and_tasks_is_one_line(experiment_file, s3, tmp_path):
+    def refused(*changes):
+        options = [part for change in changes for part in ("--set", change)]
+        ended = mixopt("run", experiment_file, "--out", tmp_path / "no", *options)
+        assert ended.code == 2, ended
+        return ended.error.strip().splitlines()[-1]
+
+    assert "did you mean 'coding'" in refused("objective.target=family/codng")
+    assert "no such object" in refused("tasks.sets.functions.path=s3://texts/tasks/absent.jsonl")
+    assert "s3://nowhere" in refused("corpus.domains.prose.path=s3://nowhere/prose/*.jsonl")
+    s3.put("tasks/functions.jsonl", jsonl([{"id": 1, "context": "x", "continuation": ""}]))
+    assert "s3://texts/tasks/functions.jsonl:1" in refused()
