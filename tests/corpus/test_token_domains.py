@@ -85,6 +85,23 @@ def test_documents_of_tokens_are_held_out_by_their_content_whatever_their_order(
     assert 0.03 < share < 0.1
 
 
+def test_of_a_quarter_as_many_tokens_as_bytes_are_held_out_at_most(folder):
+    FastTokenizer.train(TEXTS, 400).save(folder)
+    tokenizer = open_tokenizer(".")
+    write_megatron(folder / "web", [tokenizer.encode([text]).tolist() for text in TEXTS])
+    limits = {"max_validation_bytes": 200, "tokenizer": ".", "validation_fraction": 0.4}
+    corpus = prepared(folder, {"web": MEGATRON}, evaluation={"t": MEGATRON}, **limits)
+    assert corpus.targets[0].validation.tokens == 50
+    assert corpus.domains[0].validation.tokens <= 50
+    assert corpus.provenance["sources"]["web"]["read"]["equal_to_evaluation"] > 0
+
+
+def test_what_a_domain_holds_out_itself_is_not_counted_as_equal_to_others(folder):
+    write_megatron(folder / "web", [encode(text) for text in TEXTS])
+    read = prepared(folder, {"web": MEGATRON}).provenance["sources"]["web"]["read"]
+    assert (read["equal_to_evaluation"], read["validation_documents"] > 0) == (0, True)
+
+
 def test_the_same_documents_are_held_out_of_every_format_that_knows_documents(folder):
     tokens = [encode(text) for text in TEXTS]
     write_megatron(folder / "web", tokens)
