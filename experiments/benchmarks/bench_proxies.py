@@ -4,10 +4,10 @@
 
 Both sides train models of one shape, on one thread or on a GPU. Theirs: `LlamaForCausalLM`, with
 experts `MixtralForCausalLM` with its grouped products and auxiliary loss, in fp32, eager, fused
-AdamW, gradient clipping, on batches that lie ready. Ours: `StackTrainer` as a sweep runs it, with
-its batches read from token shards, clipping, schedule and the number of members that the trainer
-chooses; the second control is one member alone. The sides take turns in rounds; a ratio
-is the median over rounds of the ratio within a round, in CPU time and in wall time (busy
+AdamW, gradient clipping, on batches that lie ready. Ours: `StackTrainer` as a sweep runs it,
+with its batches read from token shards, clipping, schedule and the number of members that the
+trainer chooses; the second control is one member alone. The sides take turns in rounds; a ratio is
+the median over rounds of the ratio within a round, in CPU time and in wall time (busy
 neighbours disturb wall time more). Compilation is not in the rates; its time is a column.
 
 The peak is that of a bf16 product of 2048 x 2048 matrices (8192 on a GPU), measured in the same

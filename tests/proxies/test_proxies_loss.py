@@ -55,6 +55,11 @@ def test_held_out_losses_in_chunks_are_the_dense_losses(problem, head_loss):
     torch.testing.assert_close(head_loss.losses(*problem), dense_losses(*problem).detach())
 
 
+def test_no_tokens_have_no_losses(problem):
+    hidden, head, targets = problem
+    assert HeadLoss(compiled=False).losses(hidden[:, :0], head, targets[:, :0]).shape == (2, 0)
+
+
 def test_the_loss_in_chunks_matches_in_bfloat16(problem, head_loss):
     hidden, head, targets = problem
     found = head_loss.training(hidden.bfloat16(), head.bfloat16(), targets)

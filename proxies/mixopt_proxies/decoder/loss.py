@@ -170,5 +170,5 @@ def tile_width(tokens: int, vocab_size: int, device: torch.device) -> int:
 def _chunks(targets_KN: Tensor, vocab_size: int) -> list[tuple[int, slice]]:
     members, count = targets_KN.shape
     most = max(1, CHUNK_LOGITS[targets_KN.device.type] // vocab_size)
-    size = math.ceil(count / math.ceil(count / most))
-    return [(k, slice(i, i + size)) for k in range(members) for i in range(0, count, size)]
+    size = math.ceil(count / max(1, math.ceil(count / most)))
+    return [(k, slice(i, i + size)) for k in range(members) for i in range(0, count, max(1, size))]
