@@ -50,7 +50,7 @@ def losses(out: Path) -> pl.DataFrame:
 
 def test_a_plain_pytorch_script_trains_the_trials_and_an_interrupted_run_goes_on(tmp_path):
     config, out = HOUSE / "experiments" / "own_trainer" / "own.yaml", tmp_path / "run"
-    first = started(config, out, "proxy.tokens=20000")
+    first = started(config, out, "proxy.tokens=6000")
     folder = out / "trials"
     until = time.monotonic() + 300
     while not list(folder.glob("files/*/done.json")) and time.monotonic() < until:
@@ -66,7 +66,7 @@ def test_a_plain_pytorch_script_trains_the_trials_and_an_interrupted_run_goes_on
         time.sleep(0.05)
     assert [pid for pid in running if Path(f"/proc/{pid}").exists()] == []
 
-    finished(started(config, out, "proxy.tokens=20000"))
+    finished(started(config, out, "proxy.tokens=6000"))
     table = losses(out)
     assert table["parameters"].min() > 50_000
     assert len(set(table["loss/readme"])) == len(table)

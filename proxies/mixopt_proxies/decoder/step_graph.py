@@ -61,7 +61,8 @@ class StepGraph(Generic[Output]):
         place = tokens.clone()
         try:
             graph = torch.cuda.CUDAGraph()
-            with torch.cuda.graph(graph):
+            # The thread that reads ahead makes calls that a recording forbids its own thread.
+            with torch.cuda.graph(graph, capture_error_mode="thread_local"):
                 output = self._step(place)
         except RuntimeError as error:  # what may not be recorded, or memory that is short
             first = str(error).strip().partition("\n")[0]
