@@ -27,15 +27,10 @@ class _Passage(NamedTuple):
 
 
 class AnswerFinder:
-    """Finds the items of tasks in text.
-
-    Attributes:
-        looked_for: How many items it looks for.
-    """
+    """Finds the items of tasks in text."""
 
     def __init__(self) -> None:
         """Look for nothing yet."""
-        self.looked_for = 0
         self._passages: dict[str, list[_Passage]] = {}
 
     def add(self, task: str, items: Iterable[Item]) -> None:
@@ -43,12 +38,10 @@ class AnswerFinder:
         for item in items:
             before = _words(item.contexts[item.gold])[-WORDS:]
             words = (*before, *_words(item.answer))
-            if len(words) < WORDS:
-                continue
-            self.looked_for += 1
-            anchor = max(range(len(words)), key=lambda place: len(words[place]))
-            passage = _Passage(task, words, anchor)
-            self._passages.setdefault(words[anchor], []).append(passage)
+            if len(words) >= WORDS:
+                anchor = max(range(len(words)), key=lambda place: len(words[place]))
+                passage = _Passage(task, words, anchor)
+                self._passages.setdefault(words[anchor], []).append(passage)
 
     def tasks_in(self, text: str) -> set[str]:
         """Return the tasks of which a text has an item's answer with its context."""
