@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
+import tempfile
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import psutil
 import pytest
@@ -26,6 +28,7 @@ class RayNodes:
         from ray.cluster_utils import Cluster
 
         self._folder, self._count = folder, 1
+        self.lock: IO[str] | None = None
         self.client = f"ray://127.0.0.1:{free_port()}"
         port = int(self.client.rpartition(":")[2])
         head = {**self._named("n1"), "include_dashboard": False, "ray_client_server_port": port}
@@ -68,6 +71,9 @@ class RayNodes:
 def started(folder: Path) -> RayNodes:
     """Start a cluster; skip the test where that does not work.
 
+    One at a time on a machine, whatever processes run tests: Ray gives the servers of its clients
+    the ports from 23000 on, and a second cluster takes them for its own.
+
     Nodes take over this process's environment, and nothing is reported to anybody.
     """
     os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
@@ -76,12 +82,17 @@ def started(folder: Path) -> RayNodes:
     if support not in os.environ.get("PYTHONPATH", "").split(os.pathsep):
         os.environ["PYTHONPATH"] = support
     pytest.importorskip("ray", reason="Ray is not installed: pip install 'mixopt[ray]'")
-    reason = ""
+    reason, lock = "", Path(tempfile.gettempdir(), "mixopt-test-ray.lock").open("w")
+    fcntl.flock(lock, fcntl.LOCK_EX)
     for _ in range(TRIES):
         try:
-            return RayNodes(folder)
+            nodes = RayNodes(folder)
         except Exception as error:  # whatever Ray raises where its processes do not start
             reason = f"{type(error).__name__}: {error}"
+        else:
+            nodes.lock = lock
+            return nodes
+    lock.close()
     pytest.skip(f"Ray did not start {TRIES} times: {reason[:300]}")
 
 
@@ -91,3 +102,5 @@ def ended(nodes: RayNodes) -> None:
 
     ray.shutdown()
     nodes.end()
+    if nodes.lock is not None:
+        nodes.lock.close()
