@@ -7,7 +7,7 @@ import os
 import tempfile
 from contextlib import suppress
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 import psutil
 import pytest
@@ -28,7 +28,7 @@ class RayNodes:
         from ray.cluster_utils import Cluster
 
         self._folder, self._count = folder, 1
-        self.lock: IO[str] | None = None
+        self.lock: int | None = None
         self.client = f"ray://127.0.0.1:{free_port()}"
         port = int(self.client.rpartition(":")[2])
         head = {**self._named("n1"), "include_dashboard": False, "ray_client_server_port": port}
@@ -82,7 +82,8 @@ def started(folder: Path) -> RayNodes:
     if support not in os.environ.get("PYTHONPATH", "").split(os.pathsep):
         os.environ["PYTHONPATH"] = support
     pytest.importorskip("ray", reason="Ray is not installed: pip install 'mixopt[ray]'")
-    reason, lock = "", Path(tempfile.gettempdir(), "mixopt-test-ray.lock").open("w")
+    place = Path(tempfile.gettempdir(), "mixopt-test-ray.lock")
+    reason, lock = "", os.open(place, os.O_CREAT | os.O_RDWR)
     fcntl.flock(lock, fcntl.LOCK_EX)
     for _ in range(TRIES):
         try:
@@ -92,7 +93,7 @@ def started(folder: Path) -> RayNodes:
         else:
             nodes.lock = lock
             return nodes
-    lock.close()
+    os.close(lock)
     pytest.skip(f"Ray did not start {TRIES} times: {reason[:300]}")
 
 
@@ -103,4 +104,4 @@ def ended(nodes: RayNodes) -> None:
     ray.shutdown()
     nodes.end()
     if nodes.lock is not None:
-        nodes.lock.close()
+        os.close(nodes.lock)
