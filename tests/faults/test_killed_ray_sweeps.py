@@ -29,7 +29,7 @@ from mixopt.trials import Training, Trial
 pytestmark = QUIET
 COUNTS = range(max(KINDS, 1))
 OFTEN = range(KINDS)  # in the quick part, a node and an owner are enough
-TRIALS, SECONDS = 12, 1.0  # of one group of two
+TRIALS, SECONDS = 12, 2.0  # of one group of two
 
 
 @pytest.fixture(scope="module")
@@ -140,7 +140,7 @@ def test_a_place_that_is_killed_is_counted_as_lost(nodes, sweep, wanted, count):
 def test_a_node_that_is_killed_changes_no_table_and_is_counted_as_lost(nodes, sweep, wanted, count):
     with ThreadPoolExecutor(1) as pool:  # Ray starts nodes in the main thread alone
         swept = pool.submit(sweep, Means("ray", {"address": nodes.address}))
-        _both_train(sweep)
+        _both_train(sweep, swept.done)
         time.sleep(moment(SECONDS / 2, "node", count))
         nodes.kill(nodes.last)
         nodes.last = nodes.add()
@@ -151,14 +151,15 @@ def test_a_node_that_is_killed_changes_no_table_and_is_counted_as_lost(nodes, sw
     assert "once more" in " ".join(sweep.said)
 
 
-def _both_train(sweep):
-    """Wait until two groups train at once."""
-    while True:
+def _both_train(sweep, is_over=lambda: False):
+    """Wait until two groups train at once, as long as the sweep goes on."""
+    while not is_over():
         lines = sweep.log.read_text().splitlines() if sweep.log.exists() else []
         began = sum(line.startswith("began") for line in lines)
         if began - sum(line.startswith("ended") for line in lines) > 1:
             return
         time.sleep(0.05)
+    pytest.fail("the sweep ended before two groups had trained at once")
 
 
 @pytest.mark.parametrize("count", COUNTS)
