@@ -57,7 +57,7 @@ def score_command(
 ) -> None:
     """Score tasks with a checkpoint of `mixopt pretrain`, in float32."""
     from mixopt.config import one_of
-    from mixopt.pretraining import score_lines, score_tasks
+    from mixopt.pretraining import score_tasks, scores_text
 
     scores = score_tasks(
         run,
@@ -67,4 +67,4 @@ def score_command(
         device=one_of("--device", device, ("auto", "cpu", "cuda")),
         trust=trust,
     )
-    print_json(scores.to_json()) if as_json else show("\n".join(score_lines(scores)))
+    print_json(scores.to_json()) if as_json else show(scores_text(scores))

@@ -22,8 +22,8 @@ if TYPE_CHECKING:
     from mixopt.pretraining.result import result_lines as result_lines
     from mixopt.pretraining.task_scoring import (
         TaskScores as TaskScores,
-        score_lines as score_lines,
         score_tasks as score_tasks,
+        scores_text as scores_text,
     )
     from mixopt.pretraining.text.stream_input import (
         StreamedText as StreamedText,
@@ -44,7 +44,7 @@ else:
             "ranks": ["joined"],
             "result": ["result_lines"],
             "pretraining_run": ["pretrain"],
-            "task_scoring": ["TaskScores", "score_lines", "score_tasks"],
+            "task_scoring": ["TaskScores", "score_tasks", "scores_text"],
             "trained_model": ["TrainedModel"],
             "verification": ["is_pretraining", "verify_pretraining"],
             "text.stream_input": ["StreamedText", "prepare_streams", "rows_of"],

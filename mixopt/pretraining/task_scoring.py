@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from mixopt.pretraining.trained_model import TrainedModel
+from mixopt.reporting import table_text
 from mixopt.system import progress
 from mixopt.tasks import (
     EncodedTask,
@@ -120,22 +121,15 @@ def score_tasks(
     return TaskScores(model.checkpoint, model.step, model.length, scored)
 
 
-def score_lines(scores: TaskScores) -> list[str]:
+def scores_text(scores: TaskScores) -> str:
     """Return a table for a terminal."""
+    title = f"{scores.checkpoint.name}, {scores.length:,} tokens at once, float32"
     rows = [
         (task.name, metric, f"{value:.4f}", f"{task.items:,}", _cut(task))
         for task in scores.tasks
         for metric, value in task.metrics.items()
     ]
-    head = ("task", "metric", "value", "items", "cut")
-    widths = [max(len(row[k]) for row in (head, *rows)) for k in range(len(head))]
-    lines = [
-        f"{name:<{widths[0]}}  {metric:<{widths[1]}}  {value:>{widths[2]}}  {items:>{widths[3]}}"
-        f"  {cut}".rstrip()
-        for name, metric, value, items, cut in (head, *rows)
-    ]
-    about = f"{scores.checkpoint.name}, {scores.length:,} tokens at once, float32"
-    return [*lines, about]
+    return table_text(title, ("task", "metric", "value", "items", "cut"), rows)
 
 
 def _cut(task: ScoredTask) -> str:

@@ -32,6 +32,7 @@ if TYPE_CHECKING:
         summary_text as summary_text,
         verification_text as verification_text,
     )
+    from mixopt.reporting.text_table import table_text as table_text
 else:
     __getattr__, __dir__ = lazy_names(
         __name__,
@@ -45,6 +46,7 @@ else:
             "mixture_plots": ["plot_held_out", "plot_shares"],
             "readiness_table": ["readiness_text"],
             "tasks_table": ["tasks_text"],
+            "text_table": ["table_text"],
             "report": ["write_report"],
             "terminal": [
                 "evaluation_text",

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 from mixopt.objective import UNITS
 from mixopt.proposals import Forecast, Interval, Proposal
-from mixopt.reporting.text_table import text_table
+from mixopt.reporting.text_table import table_text
 
 
 def forecast_lines(forecast: Forecast) -> str:
@@ -26,14 +26,14 @@ def _tables(found: Proposal, unit: str) -> Iterator[str]:
     rows = [
         _share(found, domain) for domain in sorted(found.mixture, key=lambda n: -found.mixture[n])
     ]
-    yield text_table(f"A mixture for {found.objective}", columns, rows)
+    yield table_text(f"A mixture for {found.objective}", columns, rows)
     losses = [
         (name, f"{loss.value:.4f}", _ends(loss, ".4f")) for name, loss in found.losses.items()
     ]
-    yield text_table("Predicted losses", ("evaluation domain", "predicted", "90%"), losses)
+    yield table_text("Predicted losses", ("evaluation domain", "predicted", "90%"), losses)
     gains = [(_over(found, n), f"{g.value:+.4f}", _ends(g, "+.4f")) for n, g in found.gains.items()]
     title = f"Predicted gains, {unit}: above 0 where the mixture is better"
-    yield text_table(title, ("over", "gain", "90%"), gains)
+    yield table_text(title, ("over", "gain", "90%"), gains)
 
 
 def _costs(forecast: Forecast) -> Iterator[str]:
@@ -41,7 +41,7 @@ def _costs(forecast: Forecast) -> Iterator[str]:
     if forecast.costs:
         rows = [(name, f"{c.value:+.4f}", _ends(c, "+.4f")) for name, c in forecast.costs.items()]
         title = "Not in the objective, against natural: above 0 where the loss gets worse"
-        yield text_table(title, ("evaluation domain", "change", "90%"), rows)
+        yield table_text(title, ("evaluation domain", "change", "90%"), rows)
 
 
 def _share(found: Proposal, domain: str) -> list[str]:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from mixopt.fitting import FitReadiness, LossReadiness, readiness
 from mixopt.reporting.page import PageSection, paragraph, table
-from mixopt.reporting.text_table import text_table
+from mixopt.reporting.text_table import table_text
 from mixopt.run_directory import Run
 from mixopt.system import rank_text, share_text
 
@@ -37,7 +37,7 @@ def readiness_text(found: FitReadiness) -> str:
     lines = [found.replicates.describe(), *_meaning(found)]
     if found.left_out:
         lines.append(f"left out of the objective as noise: {', '.join(found.left_out)}")
-    return "\n".join([text_table(TITLE, columns, rows, width=120), *lines])
+    return "\n".join([table_text(TITLE, columns, rows, width=120), *lines])
 
 
 def readiness_section(run: Run) -> PageSection:

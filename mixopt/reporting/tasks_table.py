@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from mixopt.reporting.text_table import text_table
+from mixopt.reporting.text_table import table_text
 from mixopt.tasks import FolderCheck, TaskSizes
 
 
@@ -13,7 +13,7 @@ def tasks_text(found: FolderCheck) -> str:
     columns = ["task", "family", "items", "choices", "context B", "answer B"]
     columns += ["tokens", "scored"] * counted + ["contexts cut", "in pieces"] * cut
     rows = [_row(one) for one in found.tasks]
-    lines = [text_table("Tasks", columns, rows, width=120)]
+    lines = [table_text("Tasks", columns, rows, width=120)]
     lines += [f"{one.name}: {warning}" for one in found.tasks for warning in one.warnings]
     return "\n".join([*lines, *found.doubled])
 

@@ -6,7 +6,7 @@ import io
 from collections.abc import Iterable, Sequence
 
 
-def text_table(
+def table_text(
     title: str, columns: Sequence[str], rows: Iterable[Sequence[str]], width: int = 100
 ) -> str:
     """Return a table as text, a line under its title.

@@ -34,7 +34,6 @@ class EncodedTask:
         gold_I: The gold choice of each item.
         weight_I: How much each item counts.
         ids: Ids of the items.
-        fingerprint: Of the items, the metrics and the tokenizer.
     """
 
     name: str
@@ -50,7 +49,6 @@ class EncodedTask:
     gold_I: IntArray
     weight_I: Array
     ids: tuple[str, ...]
-    fingerprint: str
 
     @property
     def rows(self) -> int:

@@ -7,8 +7,6 @@ context and answer share a token, the part of the context in it is scored with t
 
 from __future__ import annotations
 
-import hashlib
-import json
 from collections.abc import Sequence
 from typing import Any, NamedTuple, Protocol
 
@@ -110,7 +108,6 @@ def encode_task(
         np.array([item.gold for item in items]),
         np.array([item.weight for item in items]),
         tuple(item.id for item in items),
-        _fingerprint(items, metrics, normalisation),
     )
 
 
@@ -143,10 +140,3 @@ def _rows(
             plain = item.unconditional
             rows += [_AnswerRow(place, -1 - k, plain, text) for k, text in enumerate(item.choices)]
     return rows
-
-
-def _fingerprint(items: Sequence[Item], metrics: Sequence[str], normalisation: str) -> str:
-    digest = hashlib.sha256(repr((tuple(metrics), normalisation)).encode())
-    for item in items:
-        digest.update(json.dumps(item.to_json(), sort_keys=True).encode() + b"\n")
-    return digest.hexdigest()[:16]

@@ -32,7 +32,7 @@ from mixopt.tasks.encoded_task import TASK_FOLDER, EncodedTask
 FORMAT = "mixopt-task/1"
 INDEX, ARRAYS = "index.json", "items.npz"
 MEND = "prepare the corpus again: mixopt prepare CONFIG --out DIR"
-NAMED = ("name", "metrics", "normalisation", "ids", "fingerprint")
+NAMED = ("name", "metrics", "normalisation", "ids")
 COLUMNS = tuple(one.name for one in fields(EncodedTask) if one.name not in NAMED)
 
 
@@ -44,7 +44,6 @@ class _IndexShape(FileShape):
     metrics: tuple[Metric, ...]
     normalisation: Normalisation
     ids: tuple[str, ...]
-    fingerprint: str
     bytes: int
     sha256_of_items: str
 
