@@ -204,20 +204,20 @@ def changes() -> list[tuple[str, str, str]]:
         both = cpu(change_and_draw, 15) * 1e6
         rows.append((f"set_weights and the next batch, {domains} domains", f"{both:.0f} us", "-"))
     position = 10**9
-    schedule = MixtureSampler([10**6] * 1000, weights[0], batch_size=256).schedule
+    order = MixtureSampler([10**6] * 1000, weights[0], batch_size=256).order
     block = 1 << 16
 
     def plan() -> None:
-        schedule.planned(position, position + block)
+        order.planned(position, position + block)
 
     def located() -> None:
-        schedule.locate(position - position % 256, position - position % 256 + block)
+        order.locate(position - position % 256, position - position % 256 + block)
 
     each = cpu(plan) / block * 1e6
-    rows.append(("schedule, 1,000 domains", f"{each:.3f} us a sample", "< 0.3 us a sample"))
+    rows.append(("plan, 1,000 domains", f"{each:.3f} us a sample", "< 0.3 us a sample"))
     each = cpu(located) / block * 1e6
-    rows.append(("schedule with rows and shuffle, 1,000 domains", f"{each:.3f} us a sample", "-"))
-    counts = cpu(lambda: schedule.planned_counts(position)) * 1e3
+    rows.append(("order with rows and shuffle, 1,000 domains", f"{each:.3f} us a sample", "-"))
+    counts = cpu(lambda: order.planned_counts(position)) * 1e3
     rows.append(("counts, 1,000 domains", f"{counts:.2f} ms", "< 1 ms"))
     return rows
 

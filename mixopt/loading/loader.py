@@ -93,7 +93,7 @@ class MixtureLoader:
         try:
             while last is None or sampler.batch < last:
                 batch = sampler.batch
-                if ahead is None or ahead.is_stale(sampler.schedule):
+                if ahead is None or ahead.is_stale(sampler.order):
                     if ahead is not None:
                         ahead.close()
                     ahead = self._fetch(batch, last)
@@ -149,17 +149,17 @@ class MixtureLoader:
         return label
 
     def _fetch(self, batch: int, last: int | None) -> Ahead:
-        schedule = self.sampler.schedule
+        order = self.sampler.order
         if self.workers:
             from mixopt.loading.worker_fetch import in_processes
 
             rows = (one for some in self._rows(batch, last, most=1) for one in some)
             reader = (self.dataset, self._collate)
-            return in_processes(*reader, rows, schedule, batch, self.workers, self.prefetch)
+            return in_processes(*reader, rows, order, batch, self.workers, self.prefetch)
         chunks = map(self._read, self._rows(batch, last, most=self._chunk_batches()))
         if self.prefetch:
-            return in_thread(chunks, schedule, self.prefetch)
-        return in_line(chunks, schedule)
+            return in_thread(chunks, order, self.prefetch)
+        return in_line(chunks, order)
 
     def _rows(self, batch: int, last: int | None, most: int) -> Iterator[IntArray]:
         """Yield this rank's rows of some batches at a time: one at first, up to `most`.
@@ -168,10 +168,10 @@ class MixtureLoader:
         """
         start, count = self.sampler.rank * self.sampler.rank_batch, 1
         stop = start + self.sampler.rank_batch
-        rows = BatchRows(self.sampler.schedule, self.sampler.batch_size)
+        rows = BatchRows(self.sampler.order, self.sampler.batch_size)
         while last is None or batch < last:
-            if rows.schedule is not self.sampler.schedule:
-                rows = BatchRows(self.sampler.schedule, self.sampler.batch_size)
+            if rows.order is not self.sampler.order:
+                rows = BatchRows(self.sampler.order, self.sampler.batch_size)
             some = rows.some(batch, count if last is None else min(count, last - batch))
             if not len(some):
                 return

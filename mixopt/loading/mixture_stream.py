@@ -102,7 +102,7 @@ class MixtureStream(IterableDataset[Batch]):
         batch = sampler.batch + (worker - sampler.batch) % workers
         while last is None or batch < last:
             first = batch * sampler.batch_size + sampler.rank * sampler.rank_batch
-            domains = sampler.schedule.domains(first, first + sampler.rank_batch).tolist()
+            domains = sampler.order.domains(first, first + sampler.rank_batch).tolist()
             names = [sampler.domains[d] for d in domains]
             samples = [_with_domain(next(rows[n]), d) for n, d in zip(names, domains, strict=True)]
             content = self._collate(samples)

@@ -11,13 +11,13 @@ from itertools import chain
 from typing import Any
 
 from mixopt.loading.collate import Batch
-from mixopt.sampling import Schedule
+from mixopt.sampling import SampleOrder
 
 _POLL_SECONDS = 0.1
 
 
 class Ahead:
-    """Batches in order, fetched with the weights of one schedule.
+    """Batches in order, fetched with one order of samples.
 
     Attributes:
         handed_out: The first batch that no worker process was asked for; None without processes.
@@ -28,38 +28,38 @@ class Ahead:
     def __init__(
         self,
         batches: Iterator[Batch],
-        schedule: Schedule,
+        order: SampleOrder,
         close: Callable[[], Any] = lambda: None,
     ) -> None:
         """Join an iterator and what ends it.
 
         Args:
             batches: The batches.
-            schedule: What they follow from.
+            order: What they follow from.
             close: Frees what the iterator holds.
         """
         self._batches = batches
-        self._schedule = schedule
+        self._order = order
         self.close = close
 
     def next(self) -> Batch | None:
         """Return the next batch, or None after the last."""
         return next(self._batches, None)
 
-    def is_stale(self, schedule: Schedule) -> bool:
+    def is_stale(self, order: SampleOrder) -> bool:
         """Whether the weights have changed since the batches were fetched."""
-        return schedule is not self._schedule
+        return order is not self._order
 
 
-def in_line(chunks: Iterator[Iterator[Batch]], schedule: Schedule) -> Ahead:
+def in_line(chunks: Iterator[Iterator[Batch]], order: SampleOrder) -> Ahead:
     """Read when a batch is asked for."""
-    return Ahead(chain.from_iterable(chunks), schedule)
+    return Ahead(chain.from_iterable(chunks), order)
 
 
-def in_thread(chunks: Iterator[Iterator[Batch]], schedule: Schedule, depth: int) -> Ahead:
+def in_thread(chunks: Iterator[Iterator[Batch]], order: SampleOrder, depth: int) -> Ahead:
     """Read in a thread that keeps up to `depth` chunks ready."""
     thread = InThread(chunks, depth)
-    return Ahead(iter(thread), schedule, thread.close)
+    return Ahead(iter(thread), order, thread.close)
 
 
 class InThread:

@@ -15,7 +15,7 @@ from torch.utils.data import DataLoader, Dataset
 from mixopt.loading.collate import Batch
 from mixopt.loading.dataset import MixtureDataset
 from mixopt.loading.prefetch import Ahead
-from mixopt.sampling import Schedule
+from mixopt.sampling import SampleOrder
 from mixopt.system import IntArray
 
 
@@ -23,7 +23,7 @@ def in_processes(
     dataset: MixtureDataset,
     collate: Callable[[Sequence[Any]], Batch],
     rows: Iterator[IntArray],
-    schedule: Schedule,
+    order: SampleOrder,
     first: int,
     workers: int,
     prefetch: int,
@@ -37,7 +37,7 @@ def in_processes(
         prefetch_factor=prefetch,
         collate_fn=_only,
     )
-    return _InProcesses(iter(loader), schedule, asked)
+    return _InProcesses(iter(loader), order, asked)
 
 
 class _RowsAskedFor:
@@ -69,8 +69,8 @@ class _BatchReader(Dataset[Batch]):
 class _InProcesses(Ahead):
     """Batches that were asked for keep the weights they were asked for with."""
 
-    def __init__(self, batches: Iterator[Batch], schedule: Schedule, asked: _RowsAskedFor) -> None:
-        super().__init__(batches, schedule)
+    def __init__(self, batches: Iterator[Batch], order: SampleOrder, asked: _RowsAskedFor) -> None:
+        super().__init__(batches, order)
         self._asked = asked
 
     def next(self) -> Batch | None:
@@ -78,7 +78,7 @@ class _InProcesses(Ahead):
         self.handed_out = self._asked.handed_out
         return batch
 
-    def is_stale(self, schedule: Schedule) -> bool:
+    def is_stale(self, order: SampleOrder) -> bool:
         return False
 
 

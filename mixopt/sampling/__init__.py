@@ -25,9 +25,9 @@ if TYPE_CHECKING:
         check_now_and_then as check_now_and_then,
         check_ranks as check_ranks,
     )
+    from mixopt.sampling.sample_order import SampleOrder as SampleOrder
     from mixopt.sampling.sampler import MixtureSampler as MixtureSampler
     from mixopt.sampling.sampler_input import Weights as Weights, at_least as at_least
-    from mixopt.sampling.schedule import Schedule as Schedule
 else:
     __getattr__, __dir__ = lazy_names(
         __name__,
@@ -38,6 +38,6 @@ else:
             "rank_agreement": ["check_now_and_then", "check_ranks"],
             "sampler": ["MixtureSampler"],
             "sampler_input": ["Weights", "at_least"],
-            "schedule": ["Schedule"],
+            "sample_order": ["SampleOrder"],
         },
     )

@@ -10,7 +10,7 @@ from itertools import accumulate
 
 import numpy as np
 
-from mixopt.sampling.schedule import Schedule
+from mixopt.sampling.sample_order import SampleOrder
 from mixopt.system import IntArray
 
 _BLOCK = 1 << 14
@@ -19,24 +19,24 @@ _BLOCK = 1 << 14
 class BatchRows:
     """Rows of each global batch, as integers into the concatenation of the domains."""
 
-    def __init__(self, schedule: Schedule, batch_size: int) -> None:
+    def __init__(self, order: SampleOrder, batch_size: int) -> None:
         """Lay nothing out yet.
 
         Args:
-            schedule: The order of samples.
+            order: The order of samples.
             batch_size: Samples of a global batch.
         """
-        self.schedule = schedule
+        self.order = order
         self._batch_size = batch_size
-        self._offsets = np.array([0, *accumulate(schedule.layout.sizes)], np.int64)
-        self._most = max(_BLOCK, 64 * len(schedule.layout.sizes)) // batch_size
+        self._offsets = np.array([0, *accumulate(order.layout.sizes)], np.int64)
+        self._most = max(_BLOCK, 64 * len(order.layout.sizes)) // batch_size
         self._ahead = 1
         self._block = (0, np.empty((0, batch_size), np.int64))
 
     def has(self, batch: int) -> bool:
         """Whether the stream has the whole of a batch."""
         end = (batch + 1) * self._batch_size
-        return self.schedule.reach(end) == end
+        return self.order.reach(end) == end
 
     def of(self, batch: int) -> IntArray:
         """Return the rows of a batch in the order of the ranks, shape (batch_size,)."""
@@ -59,7 +59,7 @@ class BatchRows:
 
     def _lay_out(self, batch: int) -> IntArray:
         size = self._batch_size
-        stop = self.schedule.reach((batch + self._ahead) * size) // size * size
+        stop = self.order.reach((batch + self._ahead) * size) // size * size
         self._ahead = max(min(self._ahead * 4, self._most), 1)
-        domain, row = self.schedule.locate(batch * size, stop)
+        domain, row = self.order.locate(batch * size, stop)
         return (row + self._offsets[domain]).reshape(-1, size)

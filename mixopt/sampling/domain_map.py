@@ -14,7 +14,7 @@ from typing import NamedTuple
 
 from mixopt.errors import SamplerError, did_you_mean
 from mixopt.sampling.order import Origin
-from mixopt.sampling.schedule import Schedule, StreamLayout
+from mixopt.sampling.sample_order import SampleOrder, StreamLayout
 from mixopt.sampling.stream_spec import StreamSpec
 from mixopt.system import shown_value
 
@@ -47,8 +47,8 @@ def map_stream(
             f" {saved.layout.window}, which was shuffled with the domains as they were; go on"
             " without map_domains to its end first"
         )
-    schedule = Schedule(saved.layout, saved.changes, saved.origin)
-    moved = [_moved(schedule, before.get(name), position) for name in here.layout.names]
+    order = SampleOrder(saved.layout, saved.changes, saved.origin)
+    moved = [_moved(order, before.get(name), position) for name in here.layout.names]
     named = list(zip(here.layout.names, here.layout.sizes, moved, strict=True))
     layout = here.layout._replace(
         window=saved.layout.window,
@@ -85,15 +85,15 @@ class _Moved(NamedTuple):
         return epochs_begun * size
 
 
-def _moved(schedule: Schedule, old: int | None, position: int) -> _Moved:
+def _moved(order: SampleOrder, old: int | None, position: int) -> _Moved:
     if old is None:
         return _Moved()
-    layout = schedule.layout
+    layout = order.layout
     return _Moved(
         (layout.row_keys or layout.names)[old],
-        int(schedule.planned_counts(position)[old]),
-        int(schedule.drawn(position)[old]),
-        int(schedule.owed(position)[old]),
+        int(order.planned_counts(position)[old]),
+        int(order.drawn(position)[old]),
+        int(order.owed(position)[old]),
         layout.sizes[old],
     )
 

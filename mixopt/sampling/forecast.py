@@ -90,7 +90,7 @@ def simulate(
         max_epochs=max_epochs,
         exhausted=exhausted,
     )
-    end = sampler.schedule.reach(asked * batch_size) // batch_size
+    end = sampler.order.reach(asked * batch_size) // batch_size
     sampler.received(end)
     drawn = sampler.counts()
     domains = [
@@ -180,7 +180,7 @@ def simulation_json(simulation: Simulation) -> dict[str, Any]:
 def _runs_out(sampler: MixtureSampler, domain: int, rows: int, stop: int) -> int | None:
     if not rows:
         return None
-    after = sampler.schedule.when_drawn(domain, rows, stop)
+    after = sampler.order.when_drawn(domain, rows, stop)
     return None if after is None else (after - 1) // sampler.batch_size
 
 

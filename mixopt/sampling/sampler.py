@@ -20,6 +20,7 @@ from mixopt.sampling.batch_rows import BatchRows
 from mixopt.sampling.order_posts import OrderPosts
 from mixopt.sampling.process_rank import this_rank
 from mixopt.sampling.rank_agreement import check_now_and_then, order_fingerprint
+from mixopt.sampling.sample_order import SampleOrder, StreamLayout
 from mixopt.sampling.sampler_input import (
     Policy,
     Sizes,
@@ -35,7 +36,6 @@ from mixopt.sampling.sampler_input import (
 )
 from mixopt.sampling.sampler_log import LogEntry, read_log
 from mixopt.sampling.sampler_state import read_state, write_state
-from mixopt.sampling.schedule import Schedule, StreamLayout
 from mixopt.sampling.stream_spec import StreamSpec
 from mixopt.system import IntArray
 
@@ -131,7 +131,7 @@ class MixtureSampler:
         """
         if self.batches is not None:
             return self.batches
-        end = self._schedule.reach(_FAR)
+        end = self._order.reach(_FAR)
         if end == _FAR:
             raise TypeError("the stream has no end: give MixtureSampler(batches=)")
         return end // self.batch_size
@@ -139,12 +139,12 @@ class MixtureSampler:
     @property
     def domains(self) -> tuple[str, ...]:
         """Names of the domains, in order."""
-        return self._schedule.layout.names
+        return self._order.layout.names
 
     @property
     def sizes(self) -> dict[str, int]:
         """Rows of each domain."""
-        return dict(zip(self.domains, self._schedule.layout.sizes, strict=True))
+        return dict(zip(self.domains, self._order.layout.sizes, strict=True))
 
     @property
     def batch(self) -> int:
@@ -152,9 +152,9 @@ class MixtureSampler:
         return self._batch
 
     @property
-    def schedule(self) -> Schedule:
+    def order(self) -> SampleOrder:
         """The order of samples with the weights as they are known now."""
-        return self._schedule
+        return self._order
 
     @property
     def fingerprint(self) -> str:
@@ -186,7 +186,7 @@ class MixtureSampler:
     @property
     def log(self) -> list[LogEntry]:
         """The weights so far and those to come, and the domains that ran out so far."""
-        return read_log(self._stream, self._schedule, self._batch, self.batch_size)
+        return read_log(self._stream, self._order, self._batch, self.batch_size)
 
     def mixture_at(self, batch: int) -> Mixture:
         """Return the mixture that was set for a batch (shares of tokens)."""
@@ -221,7 +221,7 @@ class MixtureSampler:
         if self._aligned(batch) != batch:
             raise SamplerError(
                 f"set_weights for batch {batch}: the stream is shuffled in windows of"
-                f" {self._schedule.layout.window} samples; the first that can change is"
+                f" {self._order.layout.window} samples; the first that can change is"
                 f" {self._aligned(batch)}"
             )
         self._change(batch * self.batch_size, mixture)
@@ -229,12 +229,12 @@ class MixtureSampler:
 
     def locate(self, start: int, stop: int) -> tuple[IntArray, IntArray]:
         """Return domain numbers and rows of the global samples [start, stop), shape (B,) each."""
-        return self._schedule.locate(start, stop)
+        return self._order.locate(start, stop)
 
     def counts(self, position: int | None = None) -> dict[str, int]:
         """Count the samples before a position by domain; before the next batch if not given."""
         position = self._batch * self.batch_size if position is None else position
-        return dict(zip(self.domains, self._schedule.counts(position).tolist(), strict=True))
+        return dict(zip(self.domains, self._order.counts(position).tolist(), strict=True))
 
     def has(self, batch: int) -> bool:
         """Whether the stream has the whole of a global batch."""
@@ -255,7 +255,7 @@ class MixtureSampler:
 
     def state_at(self, batch: int) -> dict[str, Any]:
         """Return the state before a batch, with all changes that are known."""
-        return write_state(self._stream, self._schedule, batch * self.batch_size)
+        return write_state(self._stream, self._order, batch * self.batch_size)
 
     def load_state_dict(
         self, state: Mapping[str, Any], *, map_domains: Mapping[str, str | None] | None = None
@@ -295,20 +295,20 @@ class MixtureSampler:
         return stream, position // self.batch_size
 
     def _use(self, stream: StreamSpec, batch: int) -> None:
-        schedule = Schedule(stream.layout, stream.changes, stream.origin)
-        self._stream, self._schedule = stream, schedule
+        order = SampleOrder(stream.layout, stream.changes, stream.origin)
+        self._stream, self._order = stream, order
         self.received(batch)
         self.posts.begin()
-        self._rows = BatchRows(self._schedule, self.batch_size)
+        self._rows = BatchRows(self._order, self.batch_size)
 
     def _change(self, position: int, mixture: Mixture) -> None:
         self._stream = self._stream.changed(position, mixture)
         change = self._stream.changes[self._stream.positions.index(position)]
-        self._schedule = self._schedule.changed(change)
-        self._rows = BatchRows(self._schedule, self.batch_size)
+        self._order = self._order.changed(change)
+        self._rows = BatchRows(self._order, self.batch_size)
 
     def _aligned(self, batch: int) -> int:
-        window = self._schedule.layout.window
+        window = self._order.layout.window
         batches = window // math.gcd(
             window, self.batch_size
         )  # from one end of a window to the next

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from mixopt.errors import MixtureError, SamplerError, did_you_mean
 from mixopt.mixture import Mixture
-from mixopt.sampling.schedule import Chunks
+from mixopt.sampling.sample_order import Chunks
 from mixopt.system import shown_value
 
 Weights = Mapping[str, float] | Sequence[float] | NDArray[np.floating]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from mixopt.mixture import Mixture
-from mixopt.sampling.schedule import Schedule
+from mixopt.sampling.sample_order import SampleOrder
 from mixopt.sampling.stream_spec import StreamSpec
 
 
@@ -26,17 +26,17 @@ class LogEntry:
     reason: str
 
 
-def read_log(stream: StreamSpec, schedule: Schedule, batch: int, batch_size: int) -> list[LogEntry]:
+def read_log(stream: StreamSpec, order: SampleOrder, batch: int, batch_size: int) -> list[LogEntry]:
     """Return the weights so far and those to come, and what ran out before a batch."""
-    reached = schedule.reach(batch * batch_size)
+    reached = order.reach(batch * batch_size)
     entries = [
         LogEntry(
             position // batch_size, position, stream.mixtures[position], "set" if k else "start"
         )
         for k, position in enumerate(stream.positions)
     ]
-    for position, domain in schedule.exhausted(reached):
-        left = schedule.shares_at(position)
+    for position, domain in order.exhausted(reached):
+        left = order.shares_at(position)
         mixture = stream.as_tokens(left)
         reason = f"exhausted: {stream.layout.names[domain]}"
         entries.append(LogEntry(position // batch_size, position, mixture, reason))

@@ -17,8 +17,8 @@ from typing import Any
 from mixopt.errors import SamplerError
 from mixopt.sampling.domain_map import map_stream
 from mixopt.sampling.order import UNIT, Origin, ShareChange
+from mixopt.sampling.sample_order import Chunks, SampleOrder, StreamLayout
 from mixopt.sampling.sampler_input import MOST_BATCH, MOST_CHUNK, MOST_ROWS
-from mixopt.sampling.schedule import Chunks, Schedule, StreamLayout
 from mixopt.sampling.stream_spec import StreamSpec
 from mixopt.system import StateFields, shown_value
 
@@ -30,13 +30,13 @@ _MOST_OWED = UNIT << 10  # to a domain; a few samples are ever owed (mixopt.samp
 _ERROR = SamplerError
 
 
-def write_state(stream: StreamSpec, schedule: Schedule, position: int) -> dict[str, Any]:
+def write_state(stream: StreamSpec, order: SampleOrder, position: int) -> dict[str, Any]:
     """Return the state of a stream at a position, ready for JSON."""
     layout, origin, changes = stream.layout, stream.origin, stream.changes
     passed = bisect_right(stream.positions, position)
     if passed > CHANGES_KEPT:
         start = stream.positions[passed - 1]
-        counts, owed = schedule.planned_counts(start), schedule.owed(start)
+        counts, owed = order.planned_counts(start), order.owed(start)
         origin = Origin(start, tuple(counts.tolist()), tuple(owed.tolist()))
         changes = changes[passed - 1 :]
     return {
@@ -172,8 +172,8 @@ def _check_reached(stream: StreamSpec, position: int) -> None:
                 f"the sampler's state: {field}: position {place} is in the middle of a window of"
                 f" {window} samples"
             )
-    schedule = Schedule(stream.layout, stream.changes, stream.origin)
-    start, end = schedule.origin.position, schedule.reach(position)
+    order = SampleOrder(stream.layout, stream.changes, stream.origin)
+    start, end = order.origin.position, order.reach(position)
     if not start <= position <= end:
         raise SamplerError(
             f"the sampler's state: position: {position} is not in the stream, which goes from"

@@ -12,7 +12,7 @@ from functools import cached_property
 
 from mixopt.mixture import Mixture
 from mixopt.sampling.order import UNIT, Origin, ShareChange, whole_shares
-from mixopt.sampling.schedule import StreamLayout
+from mixopt.sampling.sample_order import StreamLayout
 
 
 @dataclass(frozen=True)

@@ -180,14 +180,14 @@ def test_long_samples_are_fewer():
 
 def test_a_stream_that_ends_before_a_step_is_said():
     order = limited(40, exhausted="stop")
-    end = order.schedule.reach(10**6)
+    end = order.order.reach(10**6)
     assert end < 100
     assert why_not(steps=1, first=2, order=order) == "the stream ends before sample 100"
 
 
 def test_a_stream_that_ends_with_a_step_is_said_by_what_is_left():
     order = sampler(max_epochs=0.04)  # 3 x 40 samples, 15 batches
-    assert order.schedule.reach(10**6) == 15 * 8
+    assert order.order.reach(10**6) == 15 * 8
     assert "4 samples, and 0 are left" in why_not(WEIGHTS, 1, 16, order=order)
 
 

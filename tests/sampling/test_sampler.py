@@ -59,8 +59,8 @@ def test_ranks_draw_as_many_rows_each_and_no_two_the_same():
 def test_there_are_no_rows_after_the_last_batch():
     one = sampler(max_epochs=1)
     last = sum(SIZES.values()) // 24
-    assert BatchRows(one.schedule, 24).some(last - 1, 5).shape == (1, 24)
-    assert BatchRows(one.schedule, 24).some(last, 5).shape == (0, 24)
+    assert BatchRows(one.order, 24).some(last - 1, 5).shape == (1, 24)
+    assert BatchRows(one.order, 24).some(last, 5).shape == (0, 24)
 
 
 def test_a_domain_without_rows_may_have_a_weight_of_zero():
@@ -346,7 +346,7 @@ def test_a_domain_added_later_starts_its_first_epoch_at_row_0():
     take(one, 6)
     other = sampler({**SIZES, "new": 50}, {"web": 0.5, "code": 0.1, "books": 0.1, "new": 0.3})
     other.load_state_dict(one.state_dict(), map_domains={})
-    assert other.counts()["new"] == other.schedule.drawn(6 * 24)[3] == 0
+    assert other.counts()["new"] == other.order.drawn(6 * 24)[3] == 0
     rows = [row - 1377 for batch in take(other, 3) for row in batch if row >= 1377]
     order = RowOrder([50], [domain_key(0, "new")]).rows(np.zeros(50, int), np.arange(50))
     assert sorted(rows) == sorted(order[: len(rows)].tolist())

@@ -104,7 +104,7 @@ class StreamBatches:
         """Return the rows of a global batch and their domains, in the order of the samples."""
         sampler = self.sampler
         first = batch * sampler.batch_size
-        domain_G = sampler.schedule.domains(first, first + sampler.batch_size)
+        domain_G = sampler.order.domains(first, first + sampler.batch_size)
         names = [sampler.domains[d] for d in domain_G.tolist()]
         return np.stack([self._next(name, batch) for name in names]), domain_G
 

@@ -10,7 +10,7 @@ Between changes a domain is within 2 samples of its integral by proof. Over chan
 does not know the future can promise a number for any number of domains: whoever sees which half
 of the domains was rounded down can move all weight to that half, again and again, and so force
 an error of half the binary logarithm of D. Random and extreme changes stay below 1.8, and a
-search for the worst changes found 1.91 (tests/sampling/test_schedule.py; 12,000 logs of 24
+search for the worst changes found 1.91 (tests/sampling/test_sample_order.py; 12,000 logs of 24
 domains).
 
 Positions count samples from 0. Shapes: D domains.

@@ -39,7 +39,7 @@ class Chunks(NamedTuple):
 
 
 class StreamLayout(NamedTuple):
-    """What a schedule is laid out over.
+    """What an order of samples is laid out over.
 
     Attributes:
         names: The domains; a row order depends on its domain's name.
@@ -64,7 +64,7 @@ class StreamLayout(NamedTuple):
     shift: tuple[int, ...] | None = None
 
 
-class Schedule:
+class SampleOrder:
     """Domain and row of every position; immutable but for what it has laid out so far."""
 
     def __init__(
@@ -103,9 +103,9 @@ class Schedule:
         """Where the stream starts."""
         return self._plan.origin
 
-    def changed(self, change: ShareChange) -> Schedule:
-        """Return the schedule with other shares from a position on; later changes are kept."""
-        other = Schedule.__new__(Schedule)
+    def changed(self, change: ShareChange) -> SampleOrder:
+        """Return the order with other shares from a position on; later changes are kept."""
+        other = SampleOrder.__new__(SampleOrder)
         vars(other).update(vars(self))
         other._plan = self._plan.changed(change)
         return other

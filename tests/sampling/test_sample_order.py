@@ -10,10 +10,10 @@ import numpy as np
 import pytest
 from hypothesis import given, settings, strategies as st
 
-from mixopt.sampling import Schedule
+from mixopt.sampling import SampleOrder
 from mixopt.sampling.order import UNIT, Origin, ShareChange, whole_shares
 from mixopt.sampling.order.split_tree import _BOUND_UNIT, SplitTree, _bound
-from mixopt.sampling.schedule import Chunks, StreamLayout
+from mixopt.sampling.sample_order import Chunks, StreamLayout
 
 
 def layout(sizes, *, window=8, seed=0, **options):
@@ -27,12 +27,12 @@ def changes_of(*pairs):
 
 
 def over(weights, *later, size=1000, **options):
-    return Schedule(layout([size] * len(weights), **options), changes_of((0, weights), *later))
+    return SampleOrder(layout([size] * len(weights), **options), changes_of((0, weights), *later))
 
 
-def worst_error(schedule, changes, stop):
+def worst_error(order, changes, stop):
     """Largest |count - integral of the shares| over domains and prefixes, in samples."""
-    domains = schedule.planned(0, stop)
+    domains = order.planned(0, stop)
     count = np.zeros((stop, len(changes[0].shares)))
     count[np.arange(stop), domains] = 1
     rates = np.zeros_like(count)
@@ -65,16 +65,16 @@ def changing(draw):
 @settings(max_examples=60, deadline=None)
 def test_every_prefix_is_within_two_samples_of_its_share(weights):
     changes = changes_of((0, weights))
-    schedule = Schedule(layout([10] * len(weights)), changes)
-    assert worst_error(schedule, changes, 3000) < 2
+    order = SampleOrder(layout([10] * len(weights)), changes)
+    assert worst_error(order, changes, 3000) < 2
 
 
 @given(log=changing())
 @settings(max_examples=100, deadline=None)
 def test_every_prefix_is_within_two_samples_of_the_integral_over_changes(log):
     changes, stop = log
-    schedule = Schedule(layout([10] * len(changes[0].shares)), changes)
-    assert worst_error(schedule, changes, stop) < 2
+    order = SampleOrder(layout([10] * len(changes[0].shares)), changes)
+    assert worst_error(order, changes, stop) < 2
 
 
 def dirichlet(concentration):
@@ -103,8 +103,8 @@ def test_random_changes_do_not_let_the_error_grow(domains, window, mixture, boun
         rng = np.random.default_rng(seed)
         weights = [mixture(rng, domains).tolist() for _ in range(150)]
         changes = changes_of(*((k * window, w) for k, w in enumerate(weights)))
-        schedule = Schedule(layout([10] * domains), changes)
-        assert worst_error(schedule, changes, 150 * window) < bound
+        order = SampleOrder(layout([10] * domains), changes)
+        assert worst_error(order, changes, 150 * window) < bound
 
 
 @given(log=changing(), count=st.integers(1, 50), data=st.data())
@@ -122,39 +122,38 @@ def test_the_position_of_a_draw_is_the_first_with_that_count(log, count, data):
 
 
 def test_few_pieces_are_laid_out_where_domains_sleep():
-    schedule = over([0.4, 0.3, 0.3], (80, [1 - 2e-6, 1e-6, 1e-6]))
-    schedule.planned_counts(10**8)
-    assert len(schedule._plan._pieces) < 30
+    order = over([0.4, 0.3, 0.3], (80, [1 - 2e-6, 1e-6, 1e-6]))
+    order.planned_counts(10**8)
+    assert len(order._plan._pieces) < 30
 
 
 def test_the_delivered_stream_is_within_two_samples_at_every_batch_boundary():
     weights = np.random.default_rng(1).dirichlet([0.5] * 8).tolist()
-    schedule = over(weights, window=64)
+    order = over(weights, window=64)
     for batch in range(1, 200):
-        counts = schedule.counts(batch * 64)
+        counts = order.counts(batch * 64)
         assert np.abs(counts - batch * 64 * np.array(weights)).max() < 2
 
 
 def test_counts_agree_with_what_is_delivered_at_every_position():
-    schedule = over([0.5, 0.3, 0.2], (32, [0.0, 0.1, 0.9]), window=16)
-    domain, _ = schedule.locate(0, 100)
+    order = over([0.5, 0.3, 0.2], (32, [0.0, 0.1, 0.9]), window=16)
+    domain, _ = order.locate(0, 100)
     for position in range(100):
         assert (
-            schedule.counts(position).tolist()
-            == np.bincount(domain[:position], minlength=3).tolist()
+            order.counts(position).tolist() == np.bincount(domain[:position], minlength=3).tolist()
         )
 
 
 def test_a_share_of_a_millionth_is_drawn():
-    schedule = over([1 - 2e-6, 1e-6, 1e-6])
-    assert schedule.when_drawn(1, 1, 2_000_000) is not None
-    counts = schedule.counts(10_000_000)
+    order = over([1 - 2e-6, 1e-6, 1e-6])
+    assert order.when_drawn(1, 1, 2_000_000) is not None
+    counts = order.counts(10_000_000)
     assert np.abs(counts - np.array([1e7 - 20, 10, 10])).max() < 2
 
 
 def test_a_domain_of_weight_zero_is_not_drawn_while_it_is_zero():
-    schedule = over([0.5, 0.5, 0.0], (800, [0.0, 0.5, 0.5]), (1600, [0.4, 0.3, 0.3]))
-    domain = schedule.planned(0, 2400)
+    order = over([0.5, 0.5, 0.0], (800, [0.0, 0.5, 0.5]), (1600, [0.4, 0.3, 0.3]))
+    domain = order.planned(0, 2400)
     assert 2 not in domain[:800]
     assert 0 not in domain[800:1600]
     assert set(domain[1600:]) == {0, 1, 2}
@@ -168,20 +167,20 @@ def test_counts_are_exact_far_into_the_stream():
 
 def test_what_is_owed_is_the_integral_less_the_count():
     changes = changes_of((0, [0.7, 0.2, 0.1]), (24, [0.1, 0.1, 0.8]))
-    schedule = Schedule(layout([10] * 3), changes)
-    counts = np.bincount(schedule.planned(0, 40), minlength=3)
+    order = SampleOrder(layout([10] * 3), changes)
+    counts = np.bincount(order.planned(0, 40), minlength=3)
     for d in range(3):
         integral = Fraction(24 * changes[0].shares[d] + 16 * changes[1].shares[d], UNIT)
-        assert Fraction(int(schedule.owed(40)[d]), UNIT) == integral - int(counts[d])
+        assert Fraction(int(order.owed(40)[d]), UNIT) == integral - int(counts[d])
 
 
 @given(start=st.integers(0, 400), length=st.integers(0, 200), far=st.sampled_from([0, 10**12]))
 @settings(max_examples=50, deadline=None)
 def test_any_part_can_be_located_by_itself(start, length, far):
-    schedule = over([0.6, 0.3, 0.1], (160, [0.2, 0.0, 0.8]), size=37, window=16)
+    order = over([0.6, 0.3, 0.1], (160, [0.2, 0.0, 0.8]), size=37, window=16)
     base = far - far % 16
-    domain, row = schedule.locate(base, base + 608)
-    part = schedule.locate(base + start, base + start + length)
+    domain, row = order.locate(base, base + 608)
+    part = order.locate(base + start, base + start + length)
     assert np.array_equal(part[0], domain[start : start + length])
     assert np.array_equal(part[1], row[start : start + length])
 
@@ -207,34 +206,34 @@ def test_a_change_made_late_gives_the_stream_of_one_known_from_the_start():
 
 
 def test_a_change_before_a_pending_one_keeps_it():
-    schedule = over([0.5, 0.5], (160, [1.0, 0.0]))
-    schedule = schedule.changed(changes_of((80, [0.0, 1.0]))[0])
-    domain = schedule.planned(0, 240)
+    order = over([0.5, 0.5], (160, [1.0, 0.0]))
+    order = order.changed(changes_of((80, [0.0, 1.0]))[0])
+    domain = order.planned(0, 240)
     assert set(domain[81:160]) == {1}
     assert set(domain[161:]) == {0}
 
 
 def test_a_change_can_be_set_again_after_it_was_looked_at():
-    schedule = over([0.5, 0.5], (160, [0.9, 0.1]))
-    schedule.planned(0, 400)
-    again = schedule.changed(changes_of((160, [0.1, 0.9]))[0])
+    order = over([0.5, 0.5], (160, [0.9, 0.1]))
+    order.planned(0, 400)
+    again = order.changed(changes_of((160, [0.1, 0.9]))[0])
     known = over([0.5, 0.5], (160, [0.1, 0.9]))
     assert np.array_equal(again.planned(0, 400), known.planned(0, 400))
 
 
 def test_a_change_moves_an_end_that_was_known():
     sizes = (10, 1000)
-    schedule = Schedule(layout(sizes, limits=sizes, stops=True), changes_of((0, [0.5, 0.5])))
-    assert schedule.reach(10**6) == 19
-    schedule = schedule.changed(changes_of((16, [0.0, 1.0]))[0])
-    assert schedule.reach(10**6) == 1008
+    order = SampleOrder(layout(sizes, limits=sizes, stops=True), changes_of((0, [0.5, 0.5])))
+    assert order.reach(10**6) == 19
+    order = order.changed(changes_of((16, [0.0, 1.0]))[0])
+    assert order.reach(10**6) == 1008
 
 
 def test_a_change_at_the_very_end_of_a_stream_lets_it_go_on():
     sizes = (10, 1000)
-    schedule = Schedule(layout(sizes, limits=sizes), changes_of((0, [1.0, 0.0])))
-    assert schedule.reach(10**6) == 10
-    assert schedule.changed(changes_of((10, [0.0, 1.0]))[0]).reach(10**6) == 1010
+    order = SampleOrder(layout(sizes, limits=sizes), changes_of((0, [1.0, 0.0])))
+    assert order.reach(10**6) == 10
+    assert order.changed(changes_of((10, [0.0, 1.0]))[0]).reach(10**6) == 1010
 
 
 def test_a_leaf_is_off_by_half_a_sample_and_its_part_of_what_its_parents_are():
@@ -265,7 +264,7 @@ def test_no_row_comes_twice_inside_an_epoch_whatever_the_changes(sizes, data):
         for _ in range(4)
     ]
     changes = changes_of(*((k * 40, w) for k, w in enumerate(weights)))
-    domain, row = Schedule(layout(sizes), changes).locate(0, 480)
+    domain, row = SampleOrder(layout(sizes), changes).locate(0, 480)
     for d, size in enumerate(sizes):
         rows = row[domain == d].tolist()
         counts = np.bincount(rows, minlength=size)
@@ -282,41 +281,41 @@ def test_repeating_domains_come_in_a_fresh_order_each_epoch():
 
 def test_a_domain_that_runs_out_hands_its_share_to_the_others():
     sizes = (10, 50, 1000)
-    schedule = Schedule(layout(sizes, limits=sizes), changes_of((0, [0.2, 0.3, 0.5])))
-    end = schedule.reach(10**9)
+    order = SampleOrder(layout(sizes, limits=sizes), changes_of((0, [0.2, 0.3, 0.5])))
+    end = order.reach(10**9)
     assert end == sum(sizes)
-    domain, row = schedule.locate(0, end)
+    domain, row = order.locate(0, end)
     assert len(set(zip(domain.tolist(), row.tolist(), strict=True))) == end
-    assert [event.domain for event in schedule.exhausted(end)] == [0, 1, 2]
-    first = schedule.exhausted(end)[0].position
-    assert schedule.planned(0, first).tolist().count(0) == 10
-    assert abs(np.mean(schedule.planned(first, first + 80) == 1) - 3 / 8) < 2 / 80
+    assert [event.domain for event in order.exhausted(end)] == [0, 1, 2]
+    first = order.exhausted(end)[0].position
+    assert order.planned(0, first).tolist().count(0) == 10
+    assert abs(np.mean(order.planned(first, first + 80) == 1) - 3 / 8) < 2 / 80
 
 
 def test_a_stream_that_stops_ends_with_the_first_domain_that_runs_out():
     sizes = (10, 50, 1000)
-    schedule = Schedule(layout(sizes, limits=sizes, stops=True), changes_of((0, [0.2, 0.3, 0.5])))
-    end = schedule.reach(10**9)
-    assert schedule.planned_counts(end)[0] == 10
-    assert schedule.planned_counts(end - 1)[0] == 9
+    order = SampleOrder(layout(sizes, limits=sizes, stops=True), changes_of((0, [0.2, 0.3, 0.5])))
+    end = order.reach(10**9)
+    assert order.planned_counts(end)[0] == 10
+    assert order.planned_counts(end - 1)[0] == 9
     with pytest.raises(IndexError, match=f"of \\[0, {end}\\)"):
-        schedule.locate(0, end + 1)
+        order.locate(0, end + 1)
 
 
 def test_a_domain_that_ran_out_is_not_drawn_by_later_weights():
     sizes = (10, 1000)
-    schedule = Schedule(
+    order = SampleOrder(
         layout(sizes, limits=(10, None)), changes_of((0, [0.5, 0.5]), (80, [0.9, 0.1]))
     )
-    assert set(schedule.planned(80, 160)) == {1}
+    assert set(order.planned(80, 160)) == {1}
 
 
 def test_a_plan_goes_on_from_its_origin_as_if_it_had_not_stopped():
     log = changes_of((0, [0.2, 0.3, 0.5]), (160, [0.4, 0.4, 0.2]))
-    whole = Schedule(layout([30] * 3), log)
+    whole = SampleOrder(layout([30] * 3), log)
     counts, owed = whole.planned_counts(160), whole.owed(160)
     origin = Origin(160, tuple(counts.tolist()), tuple(owed.tolist()))
-    part = Schedule(layout([30] * 3), log[1:], origin)
+    part = SampleOrder(layout([30] * 3), log[1:], origin)
     for a, b in zip(whole.locate(160, 400), part.locate(160, 400), strict=True):
         assert np.array_equal(a, b)
     with pytest.raises(IndexError, match="positions \\[0, 8\\)"):
@@ -326,15 +325,15 @@ def test_a_plan_goes_on_from_its_origin_as_if_it_had_not_stopped():
 def test_a_thousand_domains_keep_their_shares():
     weights = np.random.default_rng(0).dirichlet([1.0] * 1000)
     changes = changes_of((0, weights.tolist()), (6400, weights[::-1].tolist()))
-    schedule = Schedule(layout([10] * 1000, window=64), changes)
-    assert np.abs(schedule.owed(6400)).max() < 2 * UNIT
-    assert np.abs(schedule.owed(20_000)).max() < 2 * UNIT
+    order = SampleOrder(layout([10] * 1000, window=64), changes)
+    assert np.abs(order.owed(6400)).max() < 2 * UNIT
+    assert np.abs(order.owed(20_000)).max() < 2 * UNIT
 
 
-def test_a_schedule_can_be_sent_to_another_process():
-    schedule = over([0.6, 0.4])
-    again = pickle.loads(pickle.dumps(schedule))
-    assert np.array_equal(schedule.locate(0, 100)[1], again.locate(0, 100)[1])
+def test_an_order_can_be_sent_to_another_process():
+    order = over([0.6, 0.4])
+    again = pickle.loads(pickle.dumps(order))
+    assert np.array_equal(order.locate(0, 100)[1], again.locate(0, 100)[1])
 
 
 def digest_of_a_long_stream():
@@ -348,9 +347,9 @@ def digest_of_a_long_stream():
     digest = hashlib.sha256()
     for chunks, limits in ((None, (None,) * 5), (Chunks(64, 8), (None, 30_000, None, 900, None))):
         names = tuple("abcde")
-        schedule = Schedule(StreamLayout(names, sizes, 7, 96, limits, chunks=chunks), log)
+        order = SampleOrder(StreamLayout(names, sizes, 7, 96, limits, chunks=chunks), log)
         for start in (0, 95_999, 10**12):
-            for part in schedule.locate(start, start + 120_000):
+            for part in order.locate(start, start + 120_000):
                 digest.update(part.astype("<i8").tobytes())
     return digest.hexdigest()
 
