@@ -82,7 +82,8 @@ class MixtureLoader:
         """Yield the batches from the next one to the end of the pass.
 
         Each has what the dataset gives, `domain` and `row` of its samples, `batch`, `position`
-        (the global position of its first sample) and `mixture` (the fingerprint in force).
+        (the global position of its first sample) and `mixture` (the fingerprint in force);
+        `fields` has their names where a source has columns of these names.
 
         Raises:
             SamplerError: Within 100 batches of it, where ranks have come to have other orders.
@@ -106,6 +107,11 @@ class MixtureLoader:
             if ahead is not None:
                 ahead.close()
             sampler.received(sampler.batch)
+
+    @property
+    def fields(self) -> dict[str, str]:
+        """By what name a batch has each field that mixopt adds (MixtureDataset.fields)."""
+        return self.dataset.fields
 
     @property
     def fingerprint(self) -> str:
@@ -134,15 +140,16 @@ class MixtureLoader:
         """Return what adds number, position and mixture to a batch, for this rank."""
         sampler = self.sampler
         size, first = sampler.batch_size, sampler.rank * sampler.rank_batch
+        fields = self.fields
         known: list[Any] = [None, ""]
 
         def label(content: Batch, batch: int) -> Batch:
             mixture = sampler.mixture_at(batch)
             if mixture is not known[0]:
                 known[:] = mixture, mixture.fingerprint
-            content["batch"] = batch
-            content["position"] = batch * size + first
-            content["mixture"] = known[1]
+            content[fields["batch"]] = batch
+            content[fields["position"]] = batch * size + first
+            content[fields["mixture"]] = known[1]
             return content
 
         return label
@@ -187,7 +194,7 @@ class MixtureLoader:
     def _read(self, rows_NB: IntArray) -> Iterator[Batch]:
         if self.dataset.is_tokens:
             return self.dataset.read_many(rows_NB)
-        return (self._collate(self.dataset.__getitems__(rows)) for rows in rows_NB.tolist())
+        return (self.dataset.collated(rows, self._collate) for rows in rows_NB)
 
 
 def _as_arrays(batch: Batch) -> Batch:

@@ -62,7 +62,7 @@ class _BatchReader(Dataset[Batch]):
     def __getitem__(self, rows: IntArray) -> Batch:
         if self._dataset.is_tokens:
             return self._dataset.read(rows)
-        return self._collate(self._dataset.__getitems__(rows.tolist()))
+        return self._dataset.collated(rows, self._collate)
 
 
 class _InProcesses(Ahead):
