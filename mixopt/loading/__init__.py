@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     )
     from mixopt.loading.packing import cut as cut
     from mixopt.loading.prefetch import InThread as InThread
+    from mixopt.loading.realised import Realised as Realised
     from mixopt.loading.stream_rows import DomainRows as DomainRows, Reader as Reader
 else:
     __getattr__, __dir__ = lazy_names(
@@ -27,6 +28,7 @@ else:
             "mixture_stream": ["MixtureStream", "UNKNOWN_SIZE"],
             "packing": ["cut"],
             "prefetch": ["InThread"],
+            "realised": ["Realised"],
             "stream_rows": ["DomainRows", "Reader"],
         },
     )

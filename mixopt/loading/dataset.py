@@ -23,6 +23,7 @@ from mixopt.loading.collate import Batch, TokenSamples
 from mixopt.loading.field_names import field_names
 from mixopt.loading.packing import cumulative_lengths, documents_of
 from mixopt.loading.row_sources import TokenRows, read_samples, token_rows
+from mixopt.loading.token_counts import count_samples
 from mixopt.loading.token_span import TokenReader
 from mixopt.system import IntArray
 
@@ -144,23 +145,29 @@ class MixtureDataset:
         return samples
 
     def collated(self, rows: IntArray, collate: Callable[[Sequence[Any]], Batch]) -> Batch:
-        """Read rows and put them together; `domain` and `row` are there whatever `collate` keeps.
+        """Read rows and put them together; what mixopt adds is there whatever `collate` keeps.
 
         Args:
             rows: Rows in the concatenated domains, shape (B,).
             collate: Puts samples together.
 
         Returns:
-            What `collate` returned, with `domain` and `row`, shape (B,).
+            What `collate` returned, with `domain`, `row`, `tokens` and `supervised`, shape (B,);
+            without the last two where samples have no `input_ids`.
 
         Raises:
             CorpusError: It returned no fields.
         """
-        batch = collate(self.__getitems__(rows.tolist()))
+        samples = self.__getitems__(rows.tolist())
+        counts = count_samples(samples)
+        batch = collate(samples)
         if not isinstance(batch, Mapping):
             raise CorpusError(f"collate returned a {type(batch).__name__}; it is to return fields")
         domain, row = self._split(rows)
-        return {**batch, self.fields["domain"]: domain, self.fields["row"]: row}
+        added = {"domain": domain, "row": row}
+        if counts is not None:
+            added |= {"tokens": counts.tokens_B, "supervised": counts.supervised_B}
+        return {**batch, **{self.fields[name]: values for name, values in added.items()}}
 
     def read(self, rows: ArrayLike) -> Batch:
         """Read rows of token shards as one batch.

@@ -213,6 +213,22 @@ class MixtureSampler:
             return None
         return (self._batch // self.batches + 1) * self.batches
 
+    def settle(self, batch: int, tokens_D: Sequence[int]) -> None:
+        """Say how many tokens a batch had of each domain, where lengths are learned.
+
+        MixtureLoader does so; a loop that iterates over the sampler itself says it before it asks
+        for the next batch. Where all lengths are known nothing happens.
+
+        Args:
+            batch: The batch that was asked for last.
+            tokens_D: Its tokens (or those that carry loss) by domain, over all ranks, shape (D,).
+
+        Raises:
+            SamplerError: It is another batch.
+        """
+        if isinstance(self._rows, TokenBatches) and not self.lengths.are_known:
+            self._rows.settle(batch, tokens_D)
+
     def received(self, batches: int, *, handed_out: int | None = None) -> None:
         """Note how far the loop is, for a loader that fetches ahead.
 
@@ -316,8 +332,14 @@ class MixtureSampler:
         """Return all rows of a batch, in the order of the ranks, shape (batch_size,)."""
         return self._rows.of(batch)
 
-    def reader(self) -> BatchRows | TokenBatches:
-        """Return what lays out rows of batches with the weights as they are now, for one thread."""
+    def reader(self, *, own: bool = False) -> BatchRows | TokenBatches:
+        """Return what lays out rows of batches with the weights as they are now, for one thread.
+
+        Args:
+            own: The sampler's own, which `settle` is for.
+        """
+        if own:
+            return self._rows
         if isinstance(self._order, TokenOrder):
             return TokenBatches(self._order, self.batch_size)
         return BatchRows(self._order, self.batch_size)
