@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, NamedTuple, Protocol, runtime_checkable
+from typing import Any, Literal, NamedTuple, Protocol, runtime_checkable
 
 from mixopt.corpus import TokenShards
 from mixopt.errors import CorpusError
+from mixopt.system import IntArray
+
+Unit = Literal["tokens", "supervised"]
 
 
 @runtime_checkable
@@ -19,6 +22,15 @@ class Indexable(Protocol):
 
     def __getitem__(self, index: Any) -> Any:
         """Return one sample."""
+        ...
+
+
+@runtime_checkable
+class HasLengths(Protocol):
+    """A source that knows how many tokens its rows have."""
+
+    def lengths(self, unit: Unit = "tokens", /) -> IntArray | None:
+        """Return the tokens of each row, shape (rows,), or those that carry loss; None: unknown."""
         ...
 
 
