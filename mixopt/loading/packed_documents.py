@@ -133,7 +133,8 @@ class PackedDocuments:
         Returns:
             Shape (rows,); None where that is not known before rows are read.
         """
-        counts = np.ascontiguousarray(self._plan.rows_R[unit], np.int64)
+        counts = self._plan.rows_R[unit].view()  # of a file, where the plan is in one
+        counts.flags.writeable = False
         return None if counts[0] == UNKNOWN else counts
 
     @property
