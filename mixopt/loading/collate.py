@@ -29,7 +29,7 @@ class TokenSamples(Sequence[Batch]):
 
     def __len__(self) -> int:
         """Count the samples."""
-        return len(self.batch["row"])
+        return len(self.batch["input_ids"])
 
     @overload
     def __getitem__(self, index: int) -> Batch: ...

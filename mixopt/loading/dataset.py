@@ -8,7 +8,7 @@ Shapes: B rows, L tokens of a row.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import cached_property
 from itertools import accumulate
 from pathlib import Path
@@ -20,6 +20,7 @@ from numpy.typing import ArrayLike
 from mixopt.corpus import TokenShards, read_domain_names
 from mixopt.errors import CorpusError
 from mixopt.loading.collate import Batch, TokenSamples
+from mixopt.loading.field_names import field_names
 from mixopt.loading.packing import (
     Packed,
     batch_bounds,
@@ -27,7 +28,13 @@ from mixopt.loading.packing import (
     documents_of,
     packed_fields,
 )
-from mixopt.loading.row_sources import TokenRows, read_samples, token_rows
+from mixopt.loading.row_sources import (
+    CountedUnit,
+    HasLengths,
+    TokenRows,
+    read_samples,
+    token_rows,
+)
 from mixopt.loading.token_span import TokenReader
 from mixopt.system import IntArray
 
@@ -116,12 +123,38 @@ class MixtureDataset:
             for name, source in self._sources.items()
         }
 
+    @cached_property
+    def fields(self) -> dict[str, str]:
+        """By what name batches have `domain`, `row` and what else mixopt adds.
+
+        That is the name itself, or `mixopt_` before it where a source has a column of that name.
+        """
+        return field_names(r for r in self._readers if not isinstance(r, TokenRows))
+
+    def lengths(self, unit: CountedUnit = "tokens") -> dict[str, int | IntArray]:
+        """Return how long rows are, for MixtureSampler(unit=, lengths=).
+
+        Returns:
+            Tokens (or those that carry loss) of each row of a domain, one number where all its
+            rows are alike; domains of which that is not known before rows are read are left out.
+        """
+        found: dict[str, int | IntArray] = {}
+        for name, source in self._sources.items():
+            if isinstance(source, TokenRows):
+                if unit == "tokens":
+                    found[name] = source.length
+            elif isinstance(source, HasLengths):
+                lengths = source.lengths(unit)
+                if lengths is not None:
+                    found[name] = lengths
+        return found
+
     def __len__(self) -> int:
         """Count the rows of all domains."""
         return int(self._offsets[-1])
 
     def __getitem__(self, row: int) -> Batch:
-        """Return one sample with `domain` and `row`."""
+        """Return one sample with `domain` and `row` (`fields` has their names)."""
         return self.__getitems__([row])[0]
 
     def __getitems__(self, rows: Sequence[int]) -> Sequence[Batch]:
@@ -134,12 +167,19 @@ class MixtureDataset:
         domain, row = self._split(rows)
         order, bounds = _by_domain(domain)
         samples: list[Batch] = [{} for _ in order]
+        of_domain, of_row = self.fields["domain"], self.fields["row"]
         for d, start, stop in bounds:
             places = order[start:stop]
             read = self._read(d, row[places])
             for k, sample in zip(places.tolist(), read, strict=True):
                 named = sample if isinstance(sample, Mapping) else {"sample": sample}
-                samples[k] = {**named, "domain": d, "row": int(row[k])}
+                if of_domain in named or of_row in named:
+                    raise CorpusError(
+                        f"domain {self.domains[d]!r}, row {int(row[k])}: has a column"
+                        f" {of_domain if of_domain in named else of_row!r}, which the domain's"
+                        " first row has not; give all its rows the same columns"
+                    )
+                samples[k] = {**named, of_domain: d, of_row: int(row[k])}
         return samples
 
     def _read(self, domain: int, rows: IntArray) -> Sequence[Any]:
@@ -149,8 +189,27 @@ class MixtureDataset:
             return read_samples(source, rows.tolist())
         number = sum(isinstance(reader, TokenRows) for reader in self._readers[:domain])
         tokens = next(self._tokens.read_many(np.full((1, len(rows)), number), rows[None]))
-        batch = {"input_ids": tokens, "row": rows}
+        batch = {"input_ids": tokens}
         return TokenSamples(batch if self.document_end is None else self._with_documents(batch))
+
+    def collated(self, rows: IntArray, collate: Callable[[Sequence[Any]], Batch]) -> Batch:
+        """Read rows and put them together; `domain` and `row` are there whatever `collate` keeps.
+
+        Args:
+            rows: Rows in the concatenated domains, shape (B,).
+            collate: Puts samples together.
+
+        Returns:
+            What `collate` returned, with `domain` and `row`, shape (B,).
+
+        Raises:
+            CorpusError: It returned no fields.
+        """
+        batch = collate(self.__getitems__(rows.tolist()))
+        if not isinstance(batch, Mapping):
+            raise CorpusError(f"collate returned a {type(batch).__name__}; it is to return fields")
+        domain, row = self._split(rows)
+        return {**batch, self.fields["domain"]: domain, self.fields["row"]: row}
 
     def read(self, rows: ArrayLike) -> Batch:
         """Read rows of token shards as one batch.

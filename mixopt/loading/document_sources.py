@@ -9,7 +9,7 @@ Shapes: P pieces.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any, Protocol
 
 import numpy as np
@@ -21,7 +21,7 @@ from mixopt.loading.arrow_samples import ArrowSamples
 from mixopt.loading.document_fields import TokenDocument, Tokenize, document_of, labels_of
 from mixopt.loading.packing import NO_LOSS
 from mixopt.loading.packing_plan import Records, Scanned
-from mixopt.loading.row_sources import Indexable, read_samples
+from mixopt.loading.row_sources import Indexable, check_is_one, read_samples
 from mixopt.system import IntArray
 
 SCAN_TOKENS = 1 << 22
@@ -157,9 +157,7 @@ def documents_in(
         return ShardDocuments(source, document_end)
     if document_end is not None:
         raise CorpusError("document_end= is for token shards; each sample is a document")
-    if isinstance(source, Mapping):
-        names = ", ".join(repr(str(name)) for name in source)
-        raise CorpusError(f"{type(source).__name__} of {names}: give one of them")
+    check_is_one(None, source)
     if not isinstance(source, Indexable):
         raise CorpusError(
             f"{type(source).__name__} has no length and index; a stream is packed by"

@@ -22,7 +22,7 @@ from mixopt.loading.document_sources import documents_in
 from mixopt.loading.packing import laid_out, packed_fields
 from mixopt.loading.packing_plan import UNKNOWN, Long, Packer, PackingPlan, PackingSummary
 from mixopt.loading.plan_files import plan_of
-from mixopt.loading.row_sources import Unit
+from mixopt.loading.row_sources import CountedUnit
 from mixopt.sampling import at_least
 from mixopt.system import IntArray
 
@@ -127,7 +127,7 @@ class PackedDocuments:
         pieces, _ = self._plan.of_rows(np.array([row]))
         return [(p["document"], p["before"], p["before"] + p["length"]) for p in pieces]
 
-    def lengths(self, unit: Unit = "tokens", /) -> IntArray | None:
+    def lengths(self, unit: CountedUnit = "tokens", /) -> IntArray | None:
         """Return the tokens of each row without padding, or those of them that carry loss.
 
         Returns:

@@ -261,6 +261,22 @@ def test_a_source_tells_its_lengths_by_a_protocol():
     assert not isinstance([], HasLengths)
 
 
+def test_lengths_of_a_mixture_go_to_the_sampler_as_they_are(tmp_path):
+    packed = PackedDocuments(random_documents(80), length=16)
+    sources = {
+        "web": shards_of(tmp_path / "t", random_documents(60)),
+        "books": packed,
+        "chat": [{"input_ids": np.zeros(16), "document": 0}] * 9,
+    }
+    dataset = MixtureDataset(sources, length=16, document_end=END)
+    lengths = dataset.lengths("tokens")
+    assert lengths["web"] == 16
+    assert np.array_equal(lengths["books"], packed.lengths())
+    assert set(lengths) == {"web", "books"}  # the other's are learned
+    assert set(dataset.lengths("supervised")) == {"books"}
+    MixtureSampler(dataset.sizes, [0.4, 0.3, 0.3], batch_size=4, unit="tokens", lengths=lengths)
+
+
 # The plan of a large domain in the node's cache.
 
 
@@ -352,7 +368,11 @@ def test_a_mapped_plan_is_not_sent_to_another_process(cached, tmp_path):
         ([[1]], {"lengths": [-1]}, r"lengths: -1 tokens of sample 0"),
         ([[1]], {"document_end": 0}, r"document_end= is for token shards"),
         (iter([[1]]), {}, r"list_iterator has no length and index; a stream is packed by"),
-        (datasets.DatasetDict({"train": as_dataset(SAMPLES)}), {}, r"DatasetDict of 'train': give"),
+        (
+            datasets.DatasetDict({"train": as_dataset(SAMPLES)}),
+            {},
+            r"a DatasetDict of 'train' is several",
+        ),
     ],
 )
 def test_what_cannot_be_packed_is_refused_in_one_line(source, options, message):
