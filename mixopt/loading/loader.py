@@ -49,6 +49,7 @@ class MixtureLoader:
         prefetch: int = 2,
         collate: Collate | None = None,
         output: Literal["torch", "numpy"] = "torch",
+        accumulation: int | None = None,
     ) -> None:
         """Join a dataset and the order of its samples.
 
@@ -61,6 +62,8 @@ class MixtureLoader:
             collate: Puts samples together, for domains that are not token shards; by default
                 arrays of one shape are stacked.
             output: Tensors (tokens as int64), or numpy arrays as they are stored.
+            accumulation: Global batches of an optimizer step: changes of weights hold from the
+                first of a step. The Trainer and the online driver say it themselves.
 
         Raises:
             SamplerError: The dataset's domains or sizes are not the sampler's, or workers
@@ -74,6 +77,9 @@ class MixtureLoader:
         self.prefetch = at_least(1 if workers else 0, "prefetch", prefetch)
         self._collate = collate or stack_samples
         self._finish = _as_tensors if output == "torch" else _as_arrays
+        self._accumulation = accumulation
+        if accumulation is not None:
+            sampler.accumulate(accumulation)
 
     def __len__(self) -> int:
         """Count the batches of one pass, as the sampler does."""
@@ -122,14 +128,44 @@ class MixtureLoader:
     def set_weights(self, weights: Weights, batch: int | None = None) -> int:
         """Change the weights; return the batch from which they hold.
 
-        That is the next one, or with worker processes the first that none was asked for:
-        `prefetch` times `workers` batches on.
+        That is the next one, or with worker processes the first that none was asked for,
+        `prefetch` times `workers` batches on; with `accumulation` the next that begins a step.
         """
         return self.sampler.set_weights(weights, batch)
 
-    def state_dict(self) -> dict[str, Any]:
-        """Return the state after the batches received, with all changes known, small and global."""
-        return self.sampler.state_dict()
+    def accumulate(self, batches: int) -> None:
+        """Let changes of weights hold from an optimizer step, for a trainer that knows its length.
+
+        Raises:
+            SamplerError: The loader was made with another `accumulation`.
+        """
+        if self._accumulation not in {None, batches}:
+            raise SamplerError(
+                f"MixtureLoader(accumulation={self._accumulation}), and the trainer accumulates"
+                f" gradients over {batches} batches; they are one number"
+            )
+        self.sampler.accumulate(batches)
+
+    def state_dict(self, *, consumed: int | None = None) -> dict[str, Any]:
+        """Return the state after the batches received, with all changes known, small and global.
+
+        Args:
+            consumed: For a loop that fetches a batch before it has trained on the last: how many
+                global batches of the stream it has trained on.
+
+        Raises:
+            SamplerError: So many were not received, or the stream is not known from there on.
+        """
+        if consumed is None:
+            return self.sampler.state_dict()
+        known = -(-self.sampler.order.origin.position // self.sampler.batch_size)
+        if not known <= at_least(0, "consumed", consumed) <= self.sampler.batch:
+            raise SamplerError(
+                f"state_dict(consumed={consumed}): the loop has received {self.sampler.batch}"
+                f" batches of the stream, which is known from batch {known} on; give how many of"
+                " them it has trained on, batch['batch'] + 1 of the last"
+            )
+        return self.sampler.state_at(consumed)
 
     def load_state_dict(
         self, state: Mapping[str, Any], *, map_domains: Mapping[str, str | None] | None = None
