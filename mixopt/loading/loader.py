@@ -23,7 +23,6 @@ from mixopt.loading.collate import Batch, stack_samples
 from mixopt.loading.dataset import MixtureDataset
 from mixopt.loading.prefetch import Ahead, in_line, in_thread
 from mixopt.sampling import (
-    BatchRows,
     MixtureSampler,
     Weights,
     at_least,
@@ -100,7 +99,7 @@ class MixtureLoader:
         try:
             while last is None or sampler.batch < last:
                 batch = sampler.batch
-                if ahead is None or ahead.is_stale(sampler.order):
+                if ahead is None or ahead.is_stale(sampler.version):
                     if ahead is not None:
                         ahead.close()
                     ahead = self._fetch(batch, last)
@@ -192,7 +191,7 @@ class MixtureLoader:
         return label
 
     def _fetch(self, batch: int, last: int | None) -> Ahead:
-        order = self.sampler.order
+        order = self.sampler.version
         if self.workers:
             from mixopt.loading.worker_fetch import in_processes
 
@@ -211,10 +210,10 @@ class MixtureLoader:
         """
         start, count = self.sampler.rank * self.sampler.rank_batch, 1
         stop = start + self.sampler.rank_batch
-        rows = BatchRows(self.sampler.order, self.sampler.batch_size)
+        rows, version = self.sampler.reader(), self.sampler.version
         while last is None or batch < last:
-            if rows.order is not self.sampler.order:
-                rows = BatchRows(self.sampler.order, self.sampler.batch_size)
+            if version is not self.sampler.version:
+                rows, version = self.sampler.reader(), self.sampler.version
             some = rows.some(batch, count if last is None else min(count, last - batch))
             if not len(some):
                 return
