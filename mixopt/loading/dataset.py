@@ -20,7 +20,7 @@ from numpy.typing import ArrayLike
 from mixopt.corpus import TokenShards, read_domain_names
 from mixopt.errors import CorpusError
 from mixopt.loading.collate import Batch, TokenSamples
-from mixopt.loading.field_names import field_names
+from mixopt.loading.field_names import columns_of, field_names
 from mixopt.loading.packing import cumulative_lengths, documents_of
 from mixopt.loading.row_sources import TokenRows, read_samples, token_rows
 from mixopt.loading.token_span import TokenReader
@@ -108,7 +108,15 @@ class MixtureDataset:
 
         That is the name itself, or `mixopt_` before it where a source has a column of that name.
         """
-        return field_names(r for r in self._readers if not isinstance(r, TokenRows))
+        return field_names(name for columns in self.columns.values() for name in columns)
+
+    @cached_property
+    def columns(self) -> dict[str, tuple[str, ...]]:
+        """Names of the columns of each domain: its own, or those of its first row."""
+        return {
+            name: ("input_ids",) if isinstance(source, TokenRows) else columns_of(source)
+            for name, source in self._sources.items()
+        }
 
     def __len__(self) -> int:
         """Count the rows of all domains."""
@@ -151,16 +159,22 @@ class MixtureDataset:
             collate: Puts samples together.
 
         Returns:
-            What `collate` returned, with `domain` and `row`, shape (B,).
+            What `collate` returned, with `domain` and `row`, shape (B,); where it has put rows end
+            to end, as for attention without padding, also their `lengths`, shape (B,).
 
         Raises:
             CorpusError: It returned no fields.
         """
-        batch = collate(self.__getitems__(rows.tolist()))
+        samples = self.__getitems__(rows.tolist())
+        batch = collate(samples)
         if not isinstance(batch, Mapping):
             raise CorpusError(f"collate returned a {type(batch).__name__}; it is to return fields")
         domain, row = self._split(rows)
-        return {**batch, self.fields["domain"]: domain, self.fields["row"]: row}
+        added = {self.fields["domain"]: domain, self.fields["row"]: row}
+        if len(batch.get("input_ids", rows)) != len(rows):
+            lengths = [len(sample["input_ids"]) for sample in samples]
+            added[self.fields["lengths"]] = np.array(lengths, np.int64)
+        return {**batch, **added}
 
     def read(self, rows: ArrayLike) -> Batch:
         """Read rows of token shards as one batch.

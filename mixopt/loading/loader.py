@@ -37,7 +37,13 @@ _CHUNK_BATCHES = 64
 
 
 class MixtureLoader:
-    """Iterate over the batches of one rank; its state is of what the loop has received."""
+    """Iterate over the batches of one rank; its state is of what the loop has received.
+
+    Attributes:
+        dataset: The samples.
+        sampler: Their order.
+        collate: What puts samples together; None where arrays of one shape are stacked.
+    """
 
     def __init__(
         self,
@@ -74,7 +80,7 @@ class MixtureLoader:
         self.sampler = sampler
         self.workers = at_least(0, "workers", workers)
         self.prefetch = at_least(1 if workers else 0, "prefetch", prefetch)
-        self._collate = collate or stack_samples
+        self.collate = collate
         self._finish = _as_tensors if output == "torch" else _as_arrays
         self._accumulation = accumulation
         if accumulation is not None:
@@ -196,7 +202,7 @@ class MixtureLoader:
             from mixopt.loading.worker_fetch import in_processes
 
             rows = (one for some in self._rows(batch, last, most=1) for one in some)
-            reader = (self.dataset, self._collate)
+            reader = (self.dataset, self.collate or stack_samples)
             return in_processes(*reader, rows, order, batch, self.workers, self.prefetch)
         chunks = map(self._read, self._rows(batch, last, most=self._chunk_batches()))
         if self.prefetch:
@@ -230,7 +236,8 @@ class MixtureLoader:
     def _read(self, rows_NB: IntArray) -> Iterator[Batch]:
         if self.dataset.is_tokens:
             return self.dataset.read_many(rows_NB)
-        return (self.dataset.collated(rows, self._collate) for rows in rows_NB)
+        collate = self.collate or stack_samples
+        return (self.dataset.collated(rows, collate) for rows in rows_NB)
 
 
 def _as_arrays(batch: Batch) -> Batch:
