@@ -41,7 +41,13 @@ _CHUNK_BATCHES = 64
 
 
 class MixtureLoader:
-    """Iterate over the batches of one rank; its state is of what the loop has received."""
+    """Iterate over the batches of one rank; its state is of what the loop has received.
+
+    Attributes:
+        dataset: The samples.
+        sampler: Their order.
+        collate: What puts samples together; None where arrays of one shape are stacked.
+    """
 
     def __init__(
         self,
@@ -52,6 +58,7 @@ class MixtureLoader:
         prefetch: int = 2,
         collate: Collate | None = None,
         output: Literal["torch", "numpy"] = "torch",
+        accumulation: int | None = None,
     ) -> None:
         """Join a dataset and the order of its samples.
 
@@ -64,6 +71,8 @@ class MixtureLoader:
             collate: Puts samples together, for domains that are not token shards; by default
                 arrays of one shape are stacked.
             output: Tensors (tokens as int64), or numpy arrays as they are stored.
+            accumulation: Global batches of an optimizer step: changes of weights hold from the
+                first of a step. The Trainer and the online driver say it themselves.
 
         Raises:
             SamplerError: The dataset's domains or sizes are not the sampler's, or workers
@@ -75,7 +84,7 @@ class MixtureLoader:
         self.sampler = sampler
         self.workers = at_least(0, "workers", workers)
         self.prefetch = at_least(1 if workers else 0, "prefetch", prefetch)
-        self._collate = collate or stack_samples
+        self.collate = collate
         self._finish = _as_tensors if output == "torch" else _as_arrays
         self._account = Account(dataset, sampler)
         if self._account.learns and workers:
@@ -83,6 +92,9 @@ class MixtureLoader:
                 "lengths that are learned with each batch leave nothing for worker processes to"
                 " read ahead: workers=0, or MixtureSampler(lengths=dataset.lengths())"
             )
+        self._accumulation = accumulation
+        if accumulation is not None:
+            sampler.accumulate(accumulation)
 
     def __len__(self) -> int:
         """Count the batches of one pass, as the sampler does."""
@@ -149,14 +161,44 @@ class MixtureLoader:
     def set_weights(self, weights: Weights, batch: int | None = None) -> int:
         """Change the weights; return the batch from which they hold.
 
-        That is the next one, or with worker processes the first that none was asked for:
-        `prefetch` times `workers` batches on.
+        That is the next one, or with worker processes the first that none was asked for,
+        `prefetch` times `workers` batches on; with `accumulation` the next that begins a step.
         """
         return self.sampler.set_weights(weights, batch)
 
-    def state_dict(self) -> dict[str, Any]:
-        """Return the state after the batches received, with all changes known, small and global."""
-        return self.sampler.state_dict()
+    def accumulate(self, batches: int) -> None:
+        """Let changes of weights hold from an optimizer step, for a trainer that knows its length.
+
+        Raises:
+            SamplerError: The loader was made with another `accumulation`.
+        """
+        if self._accumulation not in {None, batches}:
+            raise SamplerError(
+                f"MixtureLoader(accumulation={self._accumulation}), and the trainer accumulates"
+                f" gradients over {batches} batches; they are one number"
+            )
+        self.sampler.accumulate(batches)
+
+    def state_dict(self, *, consumed: int | None = None) -> dict[str, Any]:
+        """Return the state after the batches received, with all changes known, small and global.
+
+        Args:
+            consumed: For a loop that fetches a batch before it has trained on the last: how many
+                global batches of the stream it has trained on.
+
+        Raises:
+            SamplerError: So many were not received, or the stream is not known from there on.
+        """
+        if consumed is None:
+            return self.sampler.state_dict()
+        known = -(-self.sampler.order.origin.position // self.sampler.batch_size)
+        if not known <= at_least(0, "consumed", consumed) <= self.sampler.batch:
+            raise SamplerError(
+                f"state_dict(consumed={consumed}): the loop has received {self.sampler.batch}"
+                f" batches of the stream, which is known from batch {known} on; give how many of"
+                " them it has trained on, batch['batch'] + 1 of the last"
+            )
+        return self.sampler.state_at(consumed)
 
     def load_state_dict(
         self, state: Mapping[str, Any], *, map_domains: Mapping[str, str | None] | None = None
@@ -188,7 +230,7 @@ class MixtureLoader:
             from mixopt.loading.worker_fetch import in_processes
 
             rows = (one for some in self._rows(batch, last, most=1) for one in some)
-            reader = (self.dataset, self._collate)
+            reader = (self.dataset, self.collate or stack_samples)
             return in_processes(*reader, rows, order, batch, self.workers, self.prefetch)
         chunks = map(self._read, self._rows(batch, last, most=self._chunk_batches()))
         if self.prefetch and not self._account.learns:
@@ -230,7 +272,8 @@ class MixtureLoader:
     def _read(self, rows_NB: IntArray) -> Iterator[Batch]:
         if self.dataset.is_tokens:
             return self.dataset.read_many(rows_NB)
-        return (self.dataset.collated(rows, self._collate) for rows in rows_NB)
+        collate = self.collate or stack_samples
+        return (self.dataset.collated(rows, collate) for rows in rows_NB)
 
 
 def _as_arrays(batch: Batch) -> Batch:
