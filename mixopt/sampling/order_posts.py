@@ -19,7 +19,7 @@ from collections.abc import Mapping
 from contextlib import suppress
 from typing import Any, ClassVar
 
-from mixopt.sampling.process_rank import Part
+from mixopt.sampling.process_rank import RankPart
 
 EVERY = 25  # batches
 PATIENCE = 5.0  # seconds for the others' posts, and for them to read a difference
@@ -37,7 +37,7 @@ class _Unanswered:
 class OrderPosts:
     """The posts of one sampler of one rank."""
 
-    def __init__(self, part: Part) -> None:
+    def __init__(self, part: RankPart) -> None:
         """Number the sampler, if its batches are split over ranks."""
         self._part = part
         self._number = next(_MADE) if part.world_size > 1 else -1

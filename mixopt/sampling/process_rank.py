@@ -47,7 +47,7 @@ _OF_MEGATRON = (
 )
 
 
-class Part(NamedTuple):
+class RankPart(NamedTuple):
     """Which part of each batch a process takes.
 
     Attributes:
@@ -61,7 +61,7 @@ class Part(NamedTuple):
     of_mesh: bool = False
 
 
-def this_part(rank: int | None, world_size: int | None, mesh: Any = None) -> Part:
+def this_part(rank: int | None, world_size: int | None, mesh: Any = None) -> RankPart:
     """Return the part of each batch that this process takes.
 
     What is not given comes from torch.distributed where that is imported and initialised, else
@@ -88,7 +88,7 @@ def this_part(rank: int | None, world_size: int | None, mesh: Any = None) -> Par
         rank, world_size = _found()
     if not 0 <= rank < world_size:
         raise SamplerError(f"rank {rank} of world_size {world_size}; ranks go from 0")
-    return Part(rank, world_size)
+    return RankPart(rank, world_size)
 
 
 def distributed() -> Any:
@@ -109,7 +109,7 @@ def _found() -> tuple[int, int]:
         raise SamplerError(f"RANK and WORLD_SIZE in the environment: {error}") from error
 
 
-def _of_mesh(mesh: Any) -> Part:
+def _of_mesh(mesh: Any) -> RankPart:
     """Return the place along the data-parallel dimensions, the first of them slowest."""
     if not all(hasattr(mesh, name) for name in ("mesh_dim_names", "get_coordinate", "size")):
         raise SamplerError(f"mesh is {type(mesh).__name__}; it is a torch DeviceMesh")
@@ -121,7 +121,7 @@ def _of_mesh(mesh: Any) -> Part:
     rank = 0
     for k, size in zip(dimensions, sizes, strict=True):
         rank = rank * size + place[k]
-    return Part(rank, prod(sizes), _is_of_whole_job(mesh))
+    return RankPart(rank, prod(sizes), _is_of_whole_job(mesh))
 
 
 def _data_dimensions(mesh: Any) -> list[int]:

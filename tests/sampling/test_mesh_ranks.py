@@ -40,7 +40,7 @@ def test_peers_take_the_same_rows_and_a_job_of_another_shape_goes_on_with_the_re
     said = said_by("resumed", tmp_path)
     assert [one["part"] for one in said] == [[rank, 4] for rank in range(4)]
     quarters = zip(*(one["rows"] for one in said), strict=True)
-    assert [sum(parts, []) for parts in quarters] == expected(70)[40:]
+    assert [[*a, *b, *c, *d] for a, b, c, d in quarters] == expected(70)[40:]
 
 
 def test_the_rank_is_that_along_the_dimensions_that_split_data(tmp_path):
