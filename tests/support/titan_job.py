@@ -8,6 +8,7 @@ Each process writes what the trainer's step was given to OUT/fed.STEPS.RANK.
 from __future__ import annotations
 
 import collections
+import importlib
 import json
 import os
 import sys
@@ -30,8 +31,30 @@ def on_cpu():
     torch.cpu.memory_stats = lambda *_: collections.defaultdict(int)
     for name in ("reset_peak_memory_stats", "empty_cache"):
         setattr(torch.cpu, name, lambda *_: None)
+    utils_of_jobs = importlib.import_module("torchtitan.distributed.utils")
+    utils_of_jobs.set_pg_timeouts = lambda **_: None  # its barrier is for a numbered device
     torch.cpu.get_device_name = lambda *_: "CPU"
     torch.cpu.get_device_properties = lambda *_: types.SimpleNamespace(total_memory=1 << 30)
+
+
+def dense_attention(masks):
+    """Put attention with a dense mask in the place of FlexAttention, which has no CPU backward.
+
+    The mask is the trainer's own, made of the positions that it was fed.
+    """
+    from torch.nn.attention.flex_attention import create_block_mask, create_mask
+    from torchtitan.models.common import attention
+
+    def attend(q, k, v, *, block_mask, scale, enable_gqa, **_):
+        sizes = q.shape[0], 1, q.shape[2], k.shape[2]
+        mask = create_mask(block_mask.mask_mod, *sizes, device="cpu")
+        masks.append(mask[:, 0].tolist())
+        scaled = torch.nn.functional.scaled_dot_product_attention
+        out = scaled(q, k, v, attn_mask=mask, scale=scale, enable_gqa=enable_gqa)
+        return out, None
+
+    attention.FlexAttention._compiled_flex_attn = staticmethod(attend)
+    attention._compiled_create_block_mask = create_block_mask
 
 
 def config_of(corpus, out, steps, replicas, tensor):
@@ -65,12 +88,16 @@ def config_of(corpus, out, steps, replicas, tensor):
             return 2048
 
     spec = model_registry("debugmodel")
+    spec.model.layers = spec.model.layers[:1]
     names = {field.name for field in fields(TrainingConfig)}
     if "seq_len" in names:
         sizes = {"seq_len": LENGTH, "local_batch_size": ROWS}
         sizes["global_batch_size"] = 8
     else:
-        sizes = {"max_context_length": LENGTH, "num_tokens_per_microbatch_per_dp_rank": ROWS * LENGTH}
+        sizes = {
+            "max_context_length": LENGTH,
+            "num_tokens_per_microbatch_per_dp_rank": ROWS * LENGTH,
+        }
         sizes["num_tokens_per_train_step"] = 8 * LENGTH
     return Trainer.Config(
         model_spec=spec,
@@ -92,7 +119,9 @@ def config_of(corpus, out, steps, replicas, tensor):
 
 
 def main(corpus, out, steps, replicas, tensor):
+    masks = []
     on_cpu()
+    dense_attention(masks)
     trainer = config_of(corpus, out, steps, replicas, tensor).build()
     fed = []
     step = trainer.forward_backward_step
@@ -106,7 +135,9 @@ def main(corpus, out, steps, replicas, tensor):
     trainer.train()
     part = [trainer.dataloader.mixture.sampler.rank, trainer.dataloader.mixture.sampler.world_size]
     rank = os.environ["RANK"]
-    (out / f"fed.{steps}.{rank}").write_text(json.dumps({"part": part, "fed": fed}))
+    (out / f"fed.{steps}.{rank}").write_text(
+        json.dumps({"part": part, "fed": fed, "masks": masks[:2]})
+    )
     trainer.close()
     torch.distributed.destroy_process_group()
 
