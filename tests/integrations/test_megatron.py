@@ -111,7 +111,11 @@ def test_the_domains_of_megatrons_own_builder_are_drawn_in_our_order(tmp_path):
         eod_mask_loss=True,
     )
     datasets = epochs_of(prefixes, config, lambda: True)
-    assert {name: len(one) for name, one in datasets.items()} == {"web": 96, "code": 44, "books": 18}
+    assert {name: len(one) for name, one in datasets.items()} == {
+        "web": 96,
+        "code": 44,
+        "books": 18,
+    }
     dataset = mixture(datasets)
     batch = next(iter(DataLoader(dataset, batch_size=8)))
     assert set(batch) == {

@@ -1,6 +1,8 @@
 """torchtitan's own trainer on a CPU, for test_torchtitan.
 
-python titan_job.py CORPUS OUT STEPS REPLICAS TENSOR    with RANK, WORLD_SIZE, MASTER_ADDR, ...
+python titan_job.py LIBRARY CORPUS OUT STEPS REPLICAS TENSOR    with RANK, WORLD_SIZE, ...
+
+LIBRARY is the folder of another torchtitan, "" for the one that is installed.
 
 Each process writes what the trainer's step was given to OUT/fed.STEPS.RANK.
 """
@@ -144,5 +146,7 @@ def main(corpus, out, steps, replicas, tensor):
 
 if __name__ == "__main__":
     os.environ.setdefault("LOCAL_RANK", os.environ["RANK"])
-    main(Path(sys.argv[1]), Path(sys.argv[2]), *map(int, sys.argv[3:]))
+    if sys.argv[1]:
+        sys.path.insert(0, sys.argv[1])
+    main(Path(sys.argv[2]), Path(sys.argv[3]), *map(int, sys.argv[4:]))
     os._exit(0)
