@@ -18,7 +18,7 @@ from mixopt.errors import SamplerError
 from mixopt.mixture import Mixture
 from mixopt.sampling.batch_rows import BatchRows
 from mixopt.sampling.order_posts import OrderPosts
-from mixopt.sampling.process_rank import this_rank
+from mixopt.sampling.process_rank import this_part
 from mixopt.sampling.rank_agreement import check_now_and_then, order_fingerprint
 from mixopt.sampling.sample_lengths import Lengths, SampleLengths, Unit, checked_unit
 from mixopt.sampling.sample_order import SampleOrder, StreamLayout
@@ -57,6 +57,7 @@ class MixtureSampler:
         seed: int = 0,
         rank: int | None = None,
         world_size: int | None = None,
+        mesh: Any = None,
         batches: int | None = None,
         schedule: Sequence[tuple[int, Weights]] = (),
         max_epochs: float | Mapping[str, float] | None = None,
@@ -74,8 +75,10 @@ class MixtureSampler:
                 `unit="supervised"`).
             batch_size: Samples of a global batch, over all ranks.
             seed: Of the order of rows and the shuffle inside a batch.
-            rank: This process; from torch.distributed or RANK where not given.
-            world_size: How many processes; given with `rank`.
+            rank: This process along data parallelism; from torch.distributed or RANK where not
+                given.
+            world_size: How many there are; given with `rank`.
+            mesh: Instead of the two a torch DeviceMesh, whose data-parallel dimensions say them.
             batches: Global batches of one pass of the loop, which is what `len` says; the next
                 pass goes on where it ended. Without it the stream ends when its data do.
             schedule: Weights that are known beforehand, with the batch from which they hold.
@@ -99,8 +102,9 @@ class MixtureSampler:
             MixtureError: Weights that are not a mixture of these domains.
         """
         named = named_sizes(sizes)
-        self.rank, self.world_size = this_rank(rank, world_size)
-        self.posts = OrderPosts(self.world_size)
+        part = this_part(rank, world_size, mesh)
+        self.rank, self.world_size = part.rank, part.world_size
+        self.posts = OrderPosts(part)
         self.batch_size = batch_size
         self.batches = None if batches is None else at_least(1, "batches", batches)
         self._per_rank = rank_batch(batch_size, self.world_size)
