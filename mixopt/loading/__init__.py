@@ -16,7 +16,9 @@ if TYPE_CHECKING:
     )
     from mixopt.loading.packing import cut as cut
     from mixopt.loading.prefetch import InThread as InThread
-    from mixopt.loading.stream_rows import DomainRows as DomainRows, Reader as Reader
+    from mixopt.loading.row_format import FormedRows as FormedRows
+    from mixopt.loading.stream_places import join_stream_states as join_stream_states
+    from mixopt.loading.stream_rows import DomainRows as DomainRows
 else:
     __getattr__, __dir__ = lazy_names(
         __name__,
@@ -27,6 +29,8 @@ else:
             "mixture_stream": ["MixtureStream", "UNKNOWN_SIZE"],
             "packing": ["cut"],
             "prefetch": ["InThread"],
-            "stream_rows": ["DomainRows", "Reader"],
+            "row_format": ["FormedRows"],
+            "stream_places": ["join_stream_states"],
+            "stream_rows": ["DomainRows"],
         },
     )
