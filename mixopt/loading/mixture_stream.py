@@ -19,6 +19,7 @@ import numpy as np
 
 from mixopt.errors import SamplerError
 from mixopt.loading.collate import Batch, stack_samples
+from mixopt.loading.field_names import names_beside
 from mixopt.loading.row_format import Packing, RowFormat
 from mixopt.loading.stream_deal import deal
 from mixopt.loading.stream_lanes import LanePlan, LaneReader
@@ -114,6 +115,8 @@ class MixtureStream(IterableDataset[Batch]):
 
     def __iter__(self) -> Iterator[Batch]:
         """Yield batches with `domain`, `batch`, `position` and `mixture`, to the end of the pass.
+
+        Where documents have a column of such a name, ours has `mixopt_` before it.
 
         Raises:
             SamplerError: A worker process of torch's DataLoader iterates; a worker process has
@@ -273,14 +276,15 @@ class MixtureStream(IterableDataset[Batch]):
         return deal(domain_B, self._total, batch)[self._lanes.start : self._lanes.stop]
 
     def _batch(self, batch: int, samples: list[Any], domain_GS: IntArray) -> Batch:
-        sampler = self._sampler
-        domains = domain_GS.ravel().tolist()
-        content = self._collate(
-            [_with_domain(one, d) for one, d in zip(samples, domains, strict=True)]
-        )
-        content["batch"] = batch
-        content["position"] = batch * sampler.batch_size + sampler.rank * sampler.rank_batch
-        content["mixture"] = sampler.mixture_at(batch).fingerprint
+        sampler, domain = self._sampler, domain_GS.ravel()
+        rows = [one if isinstance(one, Mapping) else {"sample": one} for one in samples]
+        fields = names_beside(rows[0].keys())
+        domains = zip(rows, domain.tolist(), strict=True)
+        content = dict(self._collate([{**row, fields["domain"]: d} for row, d in domains]))
+        content[fields["domain"]] = domain
+        content[fields["batch"]] = batch
+        content[fields["position"]] = batch * sampler.batch_size + sampler.rank * sampler.rank_batch
+        content[fields["mixture"]] = sampler.mixture_at(batch).fingerprint
         return {name: _tensor(value) for name, value in content.items()}
 
 
@@ -310,11 +314,6 @@ def _workers(workers: int, lanes: int) -> int:
             f"workers {workers}: a rank has {lanes} lanes to share; use at most that"
         )
     return workers
-
-
-def _with_domain(row: Any, domain: int) -> dict[str, Any]:
-    named = row if isinstance(row, Mapping) else {"sample": row}
-    return {**named, "domain": domain}
 
 
 def _tensor(value: Any) -> Any:

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from mixopt.loading.row_format import Form
-from mixopt.loading.stream_parts import Place, StreamPart
+from mixopt.loading.stream_parts import DocumentPlace, StreamPart
 from mixopt.loading.stream_places import StreamPlaces
 from mixopt.loading.stream_rows import LaneRows
 from mixopt.loading.stream_sources import DividedSource
@@ -90,9 +90,9 @@ class LaneReader:
     def _open(self, name: str, places: StreamPlaces) -> None:
         """Open a domain's parts and lanes."""
         plan, source = self._plan, self._plan.sources[name]
-        starts: dict[int, dict[int, Place]] = {}
+        starts: dict[int, dict[int, DocumentPlace]] = {}
         for lane in self._lanes:
-            first = Place(*places.lanes[name, lane][:2])
+            first = DocumentPlace(*places.lanes[name, lane][:2])
             starts.setdefault(lane // source.lanes, {})[lane % source.lanes] = first
         for part, slots in starts.items():
             mark = places.marks[name, part]

@@ -20,7 +20,7 @@ from mixopt.errors import CorpusError, MixoptError
 from mixopt.system import StateFields
 
 
-class Place(NamedTuple):
+class DocumentPlace(NamedTuple):
     """Of a document in a part: the pass, and its number in it, both from 0."""
 
     epoch: int
@@ -36,7 +36,7 @@ class Mark(NamedTuple):
         source: The source's own state there; None for the start of the pass.
     """
 
-    place: Place
+    place: DocumentPlace
     last_pass: int
     source: Mapping[str, Any] | None
 
@@ -56,14 +56,14 @@ class Mark(NamedTuple):
         Raises:
             MixoptError: A field is missing or cannot be right.
         """
-        place = Place(fields.whole("epoch"), fields.whole("document"))
+        place = DocumentPlace(fields.whole("epoch"), fields.whole("document"))
         source = fields.maybe("source", lambda name: fields.part(name).content)
         if source is None and place.document:
             fields.refuse("source", "no state, in the middle of a pass")
         return cls(place, fields.whole("last_pass"), source)
 
 
-START = Mark(Place(0, 0), 0, None)
+START = Mark(DocumentPlace(0, 0), 0, None)
 
 
 @dataclass(frozen=True)
@@ -86,7 +86,7 @@ class PartSource:
 class StreamPart:
     """Deals the documents of a part to some of its lanes, which are slots 0 to lanes - 1 of it."""
 
-    def __init__(self, source: PartSource, mark: Mark, starts: Mapping[int, Place]) -> None:
+    def __init__(self, source: PartSource, mark: Mark, starts: Mapping[int, DocumentPlace]) -> None:
         """Begin at a mark; nothing is read yet.
 
         Args:
@@ -95,7 +95,9 @@ class StreamPart:
             starts: The first document of each slot that is read here, at the mark or after it.
         """
         self._source, self._starts, self._needed = source, starts, dict(starts)
-        self._queues: dict[int, deque[tuple[Place, Any] | None]] = {s: deque() for s in starts}
+        self._queues: dict[int, deque[tuple[DocumentPlace, Any] | None]] = {
+            s: deque() for s in starts
+        }
         self._marks = deque([mark])
         self._documents: Iterator[Any] | None = None
         self._stateful: Any = None
@@ -112,7 +114,7 @@ class StreamPart:
         """The latest mark that is before all documents that are still needed."""
         return self._marks[0]
 
-    def next(self, slot: int) -> tuple[Place, Any] | None:
+    def next(self, slot: int) -> tuple[DocumentPlace, Any] | None:
         """Return a slot's next document and its place, or None at the end of a pass.
 
         Raises:
@@ -123,7 +125,7 @@ class StreamPart:
             self._read()
         return queue.popleft()
 
-    def need(self, slot: int, place: Place) -> None:
+    def need(self, slot: int, place: DocumentPlace) -> None:
         """Note the first document that a slot's state begins at; earlier marks are let go."""
         self._needed[slot] = place
         least = min(self._needed.values())
@@ -147,13 +149,13 @@ class StreamPart:
             self._end_pass()
             return
         slot = self._index % self._source.lanes
-        place = Place(self._epoch, self._index)
+        place = DocumentPlace(self._epoch, self._index)
         if slot in self._queues and place >= self._starts[slot]:
             self._queues[slot].append((place, document))
         self._index += 1
 
     def _set_mark(self) -> None:
-        place = Place(self._epoch, self._index)
+        place = DocumentPlace(self._epoch, self._index)
         if place <= self._marks[-1].place:
             return
         if self._index == 0:

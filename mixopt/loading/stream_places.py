@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from mixopt.errors import SamplerError
-from mixopt.loading.stream_parts import START, Mark, Place
+from mixopt.loading.stream_parts import START, Mark, DocumentPlace
 from mixopt.loading.stream_rows import LanePlace
 from mixopt.loading.stream_sources import DividedSource
 from mixopt.system import StateFields
@@ -164,5 +164,5 @@ class _Joined:
         return {**self._first.content, "domains": self._domains}
 
 
-def _place(mark: Mapping[str, Any]) -> Place:
-    return Place(mark["epoch"], mark["document"])
+def _place(mark: Mapping[str, Any]) -> DocumentPlace:
+    return DocumentPlace(mark["epoch"], mark["document"])

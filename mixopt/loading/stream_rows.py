@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from mixopt.errors import CorpusError
 from mixopt.loading.row_format import NOTHING, Form
-from mixopt.loading.stream_parts import START, Mark, PartSource, Place, StreamPart
+from mixopt.loading.stream_parts import START, Mark, PartSource, DocumentPlace, StreamPart
 from mixopt.sampling import domain_key, window_order
 from mixopt.system import StateFields
 
@@ -79,7 +79,7 @@ class LaneRows:
         self._key, self._buffer = key, buffer
         self._begin, self._taken, self.epoch = place, place.taken, place.epoch
         self._block = place.block
-        self._carried: list[Place] = []
+        self._carried: list[DocumentPlace] = []
         self._left: NDArray[Any] = NOTHING
         self._rows: list[Any] | None = None
 
@@ -137,9 +137,9 @@ class LaneRows:
         order = window_order(self._key + self.epoch, self._block, 1, len(formed.rows))[0]
         self._rows, self._taken = [formed.rows[k] for k in order], 0
 
-    def _read_block(self) -> tuple[list[Place], list[Any]]:
+    def _read_block(self) -> tuple[list[DocumentPlace], list[Any]]:
         """Read documents of one pass."""
-        places: list[Place] = []
+        places: list[DocumentPlace] = []
         documents: list[Any] = []
         while len(places) < self._buffer:
             found = self._part.next(self._slot)
@@ -200,7 +200,7 @@ class DomainRows:
         self._begin(mark, place)
 
     def _begin(self, mark: Mark, place: LanePlace) -> None:
-        self._part = StreamPart(self._source, mark, {0: Place(*place[:2])})
+        self._part = StreamPart(self._source, mark, {0: DocumentPlace(*place[:2])})
         self._rows = LaneRows(
             self._part, 0, self._form, key=self._key, buffer=self._buffer, place=place
         )

@@ -7,10 +7,11 @@ Neighbouring lanes share a part, so that as few processes as can be read one.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable
 from typing import Any
 
 from mixopt.errors import CorpusError, SamplerError
+from mixopt.loading.row_sources import check_is_one
 from mixopt.loading.stream_parts import PartSource
 from mixopt.loading.stream_rows import opener
 
@@ -33,8 +34,8 @@ class DividedSource:
             buffer: Documents of a lane's block.
 
         Raises:
-            SamplerError: The source is several splits, or one that was given to ranks already.
-            CorpusError: It is nothing that can be iterated over.
+            SamplerError: The source was given to ranks already.
+            CorpusError: It is several data sets by name, or nothing that can be iterated over.
         """
         _check_source(domain, source)
         self._domain, self._source = domain, source
@@ -59,13 +60,7 @@ def _has_shards(source: Any) -> bool:
 
 
 def _check_source(domain: str, source: Any) -> None:
-    if isinstance(source, Mapping):
-        names = list(source)
-        shown = ", ".join(map(str, names[:5])) + (", ..." if len(names) > 5 else "")
-        raise SamplerError(
-            f"domain {domain!r}: its source is a {type(source).__name__} of {shown}, not one"
-            f" stream; give one of them, as in source[{names[0] if names else 'train'!r}]"
-        )
+    check_is_one(domain, source)
     if getattr(source, "_distributed", None) is not None:
         raise SamplerError(
             f"domain {domain!r}: its source was given to ranks by split_dataset_by_node; give the"

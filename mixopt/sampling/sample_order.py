@@ -13,7 +13,7 @@ Positions count samples from 0. Shapes: D domains, B samples.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable
 from typing import NamedTuple
 
 import numpy as np
@@ -68,7 +68,7 @@ class SampleOrder:
     """Domain and row of every position; immutable but for what it has laid out so far."""
 
     def __init__(
-        self, layout: StreamLayout, changes: Sequence[ShareChange], origin: Origin | None = None
+        self, layout: StreamLayout, changes: Iterable[ShareChange], origin: Origin | None = None
     ) -> None:
         """Lay out the stream.
 
@@ -85,18 +85,14 @@ class SampleOrder:
             limits_D=layout.limits,
             stops=layout.stops,
         )
-        keys = [domain_key(layout.seed, name) for name in layout.row_keys or layout.names]
-        self._rows: RowOrder | ChunkedRowOrder = RowOrder(layout.sizes, keys)
-        if layout.chunks is not None:
-            chunk, window = layout.chunks
-            self._rows = ChunkedRowOrder(layout.sizes, keys, chunk=chunk, window=window)
-        self._window_key = domain_key(layout.seed, "\nwindows")
+        self._rows = row_order(layout)
+        self._window_key = window_key(layout)
         self._shift = np.array(layout.shift or zeros, np.int64)
 
     @property
     def changes(self) -> tuple[ShareChange, ...]:
         """The shares and where they hold from, those to come included."""
-        return self._plan.changes
+        return tuple(self._plan.changes)
 
     @property
     def origin(self) -> Origin:
@@ -189,3 +185,17 @@ class SampleOrder:
             return places.ravel()
         short = window_order(self._window_key, number + whole, 1, last - first - whole * window)
         return np.concatenate([places.ravel(), short[0] + whole * window])
+
+
+def row_order(layout: StreamLayout) -> RowOrder | ChunkedRowOrder:
+    """Return the order of each domain's rows."""
+    keys = [domain_key(layout.seed, name) for name in layout.row_keys or layout.names]
+    if layout.chunks is None:
+        return RowOrder(layout.sizes, keys)
+    chunk, window = layout.chunks
+    return ChunkedRowOrder(layout.sizes, keys, chunk=chunk, window=window)
+
+
+def window_key(layout: StreamLayout) -> int:
+    """Return the key of the shuffle in windows."""
+    return domain_key(layout.seed, "\nwindows")

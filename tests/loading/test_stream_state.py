@@ -135,7 +135,7 @@ def test_what_is_no_source_is_refused(sources):
 
 def test_several_splits_are_refused_with_one_to_name():
     splits = {"train": [1], "test": [2]}
-    with pytest.raises(SamplerError, match=r"is a dict of train, test.*source\['train'\]"):
+    with pytest.raises(CorpusError, match=r"is several datasets; give one.*source\['train'\]"):
         MixtureStream({"a": splits}, [1.0], batch_size=8)
 
 

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from mixopt.system.lazy_names import lazy_names
 
 if TYPE_CHECKING:
+    from mixopt.sampling.order.fair_queue import FairQueue as FairQueue
     from mixopt.sampling.order.permutation import (
         ChunkedRowOrder as ChunkedRowOrder,
         RowOrder as RowOrder,
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
     from mixopt.sampling.order.pieces import (
         Exhausted as Exhausted,
         Origin as Origin,
+        RampEnd as RampEnd,
         ShareChange as ShareChange,
     )
     from mixopt.sampling.order.plan import DrawPlan as DrawPlan
@@ -24,8 +26,9 @@ else:
     __getattr__, __dir__ = lazy_names(
         __name__,
         {
+            "fair_queue": ["FairQueue"],
             "permutation": ["ChunkedRowOrder", "RowOrder", "domain_key", "window_order"],
-            "pieces": ["Exhausted", "Origin", "ShareChange"],
+            "pieces": ["Exhausted", "Origin", "RampEnd", "ShareChange"],
             "plan": ["DrawPlan"],
             "shares": ["UNIT", "whole_shares"],
         },
