@@ -30,6 +30,10 @@ if TYPE_CHECKING:
     from mixopt.sampling.sampler_input import Weights as Weights, at_least as at_least
     from mixopt.sampling.schedule import Schedule as Schedule, ScheduleEntry as ScheduleEntry
     from mixopt.sampling.schedule_fields import is_schedule as is_schedule
+    from mixopt.sampling.schedule_forecast import (
+        ScheduleForecast as ScheduleForecast,
+        simulate_schedule as simulate_schedule,
+    )
     from mixopt.sampling.stage import Stage as Stage
 else:
     __getattr__, __dir__ = lazy_names(
@@ -44,6 +48,10 @@ else:
             "sample_order": ["SampleOrder"],
             "schedule": ["Schedule", "ScheduleEntry"],
             "schedule_fields": ["is_schedule"],
+            "schedule_forecast": [
+                "ScheduleForecast",
+                "simulate_schedule",
+            ],
             "stage": ["Stage"],
         },
     )
