@@ -13,7 +13,7 @@ Positions count samples from 0. Shapes: D domains, B samples.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable
 from typing import NamedTuple
 
 import numpy as np
@@ -68,7 +68,7 @@ class SampleOrder:
     """Domain and row of every position; immutable but for what it has laid out so far."""
 
     def __init__(
-        self, layout: StreamLayout, changes: Sequence[ShareChange], origin: Origin | None = None
+        self, layout: StreamLayout, changes: Iterable[ShareChange], origin: Origin | None = None
     ) -> None:
         """Lay out the stream.
 
@@ -96,7 +96,7 @@ class SampleOrder:
     @property
     def changes(self) -> tuple[ShareChange, ...]:
         """The shares and where they hold from, those to come included."""
-        return self._plan.changes
+        return tuple(self._plan.changes)
 
     @property
     def origin(self) -> Origin:

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from mixopt.sampling.order.pieces import (
         Exhausted as Exhausted,
         Origin as Origin,
+        RampEnd as RampEnd,
         ShareChange as ShareChange,
     )
     from mixopt.sampling.order.plan import DrawPlan as DrawPlan
@@ -25,7 +26,7 @@ else:
         __name__,
         {
             "permutation": ["ChunkedRowOrder", "RowOrder", "domain_key", "window_order"],
-            "pieces": ["Exhausted", "Origin", "ShareChange"],
+            "pieces": ["Exhausted", "Origin", "RampEnd", "ShareChange"],
             "plan": ["DrawPlan"],
             "shares": ["UNIT", "whole_shares"],
         },

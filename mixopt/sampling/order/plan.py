@@ -1,7 +1,7 @@
 """Which domain each position of the stream goes to, over any number of weight changes.
 
-A plan is a row of pieces, in each of which shares do not change and a `SplitTree` deals the
-positions out. What a domain is owed at the end of a piece (the integral of its shares less its
+A plan is a row of pieces. In each of them shares do not change and a `SplitTree` deals the
+positions out, or they go linearly from one mixture to another and a `RampSplit` does. What a domain is owed at the end of a piece (the integral of its shares less its
 count) goes into the next one. After a change some domains are ahead of shares that are now tiny;
 in one tree with the others they would hold them back. They sleep, for pieces that double in
 length, until their integral has caught up with their count.
@@ -19,27 +19,28 @@ Positions count samples from 0. Shapes: D domains.
 from __future__ import annotations
 
 import threading
-from bisect import bisect_right
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
+from itertools import islice
 from typing import Any
 
 import numpy as np
 
 from mixopt.sampling.order.pieces import (
     Exhausted,
+    Line,
     Origin,
     Piece,
     ShareChange,
-    awake_shares,
-    owed_after,
+    awake_line,
 )
-from mixopt.sampling.order.shares import whole_shares
-from mixopt.sampling.order.split_tree import LONGEST, SplitTree
+from mixopt.sampling.order.ramp_split import RampSplit
+from mixopt.sampling.order.split_tree import SplitTree
+from mixopt.sampling.order.timeline import Timeline
 from mixopt.system import IntArray
 
 _SETTLING = 4
-_TREES_KEPT = 16
+_SPLITS_KEPT = 16
 
 
 class DrawPlan:
@@ -47,7 +48,7 @@ class DrawPlan:
 
     def __init__(
         self,
-        changes: Sequence[ShareChange],
+        changes: Iterable[ShareChange],
         *,
         origin: Origin,
         limits_D: Sequence[int | None],
@@ -62,25 +63,23 @@ class DrawPlan:
             stops: Whether the stream ends when a limit is reached; else the domain's share goes
                 to the others.
         """
-        self.changes = tuple(changes)
+        self.changes = changes if isinstance(changes, Timeline) else Timeline(changes)
         self.origin = origin
         self.limits_D = tuple(limits_D)
         self.stops = stops
-        self.exhausted: tuple[Exhausted, ...] = ()
         self.end: int | None = None
-        self._trees: dict[int, SplitTree] = {}
-        self._pieces: list[Piece] = []
+        self._last_out: tuple[int, ...] = ()  # what ran out at the end
+        self._splits: dict[int, SplitTree | RampSplit] = {}
+        self._pieces: Timeline[Piece] = Timeline()
         self._lock = threading.RLock()
         self._append_first()
 
     def changed(self, change: ShareChange) -> DrawPlan:
         """Return the plan with shares that hold from a position on; it keeps later changes."""
-        kept = [c for c in self.changes if c.position != change.position]
-        changes = sorted([*kept, change], key=lambda c: c.position)
         plan = DrawPlan.__new__(DrawPlan)
         with self._lock:
             plan.__setstate__(self.__getstate__())
-        plan.changes = tuple(changes)
+        plan.changes = self.changes.changed(change)
         plan._cut(change.position)
         return plan
 
@@ -92,6 +91,13 @@ class DrawPlan:
         """Make another lock."""
         vars(self).update(state, _lock=threading.RLock())
 
+    @property
+    def exhausted(self) -> list[Exhausted]:
+        """The domains that ran out in what was laid out so far."""
+        events = [Exhausted(piece.position, d) for piece in self._pieces for d in piece.ran_out]
+        end = self.end
+        return events if end is None else [*events, *(Exhausted(end, d) for d in self._last_out)]
+
     def counts(self, position: int) -> IntArray:
         """Count the positions before `position` by domain, shape (D,)."""
         return self._state(position)[0]
@@ -102,7 +108,7 @@ class DrawPlan:
 
     def shares_at(self, position: int) -> tuple[int, ...]:
         """Return the shares in force, 0 for domains that are exhausted."""
-        return tuple(self._pieces[self._index(position)].shares_D.tolist())
+        return self._piece(position).shares.at(position)
 
     def reach(self, position: int) -> int:
         """Return `position`, or the end of the stream where that comes before it."""
@@ -113,10 +119,10 @@ class DrawPlan:
         """Return the domain of positions [start, stop), and its count before each of them."""
         domains, ordinals = [], []
         while start < stop:
-            index = self._index(start)
-            piece = self._pieces[index]
-            last = min(stop, start + LONGEST, stop if piece.stop is None else piece.stop)
-            domain, ordinal = self._tree(index).draw(start - piece.start, last - start)
+            piece = self._piece(start)
+            split = self._split(piece)
+            last = min(stop, start + split.longest, stop if piece.stop is None else piece.stop)
+            domain, ordinal = split.draw(start - piece.position, last - start)
             domains.append(domain)
             ordinals.append(ordinal + piece.counts_D[domain])
             start = last
@@ -146,111 +152,117 @@ class DrawPlan:
         return first
 
     def _state(self, position: int) -> tuple[IntArray, IntArray]:
-        index = self._index(position)
-        piece, tree = self._pieces[index], self._tree(index)
-        drawn = np.zeros(len(piece.counts_D), np.int64)
-        drawn[tree.domains] = tree.counts(position - piece.start)
-        return piece.counts_D + drawn, owed_after(piece, drawn, position - piece.start)
+        """Return counts and what is owed; at the start of a piece it knows them already."""
+        piece = self._piece(position)
+        if position == piece.position:
+            return piece.counts_D.copy(), piece.owed_D.copy()
+        return self._after(piece, position)
 
-    def _index(self, position: int) -> int:
+    def _after(self, piece: Piece, position: int) -> tuple[IntArray, IntArray]:
+        split, length = self._split(piece), position - piece.position
+        drawn = np.zeros(len(piece.counts_D), np.int64)
+        drawn[split.domains] = split.counts(length)
+        return piece.counts_D + drawn, piece.owed_after(drawn, length)
+
+    def _piece(self, position: int) -> Piece:
         self._extend(position)
-        if position < self.origin.position or (self.end is not None and position > self.end):
+        piece = self._pieces.at(position)
+        if piece is None or (self.end is not None and position > self.end):
             raise IndexError(f"position {position} is not in [{self.origin.position}, {self.end}]")
-        return bisect_right(self._pieces, position, key=lambda piece: piece.start) - 1
+        return piece
 
     def _extend(self, position: int) -> None:
         with self._lock:
             while self.end is None:
-                piece = self._pieces[-1]
-                if piece.stop is None or piece.stop > position:
+                piece = self._pieces.last
+                if piece is None or piece.stop is None or piece.stop > position:
                     return
                 self._follow(piece, piece.stop)
 
     def _follow(self, piece: Piece, start: int) -> None:
-        tree = self._tree(len(self._pieces) - 1)
-        drawn = np.zeros(len(piece.counts_D), np.int64)
-        drawn[tree.domains] = tree.counts(start - piece.start)
-        owed = owed_after(piece, drawn, start - piece.start)
-        change = next((c for c in self.changes if c.position == start), None)
-        asked = change.shares if change else piece.asked
-        length = None if change else piece.length * 2
-        self._append(start, piece.counts_D + drawn, owed, asked, length)
+        counts, owed = self._after(piece, start)
+        change = self.changes.at(start)
+        if change is not None and change.position == start:
+            self._append(start, counts, owed, Line.of(change), None)
+        elif start == piece.asked.stop > piece.position:  # the end of a ramp
+            last = piece.asked.last
+            self._append(start, counts, owed, Line(start, start, last, last), None)
+        else:
+            self._append(start, counts, owed, piece.asked, piece.length * 2)
 
     def _append(
-        self,
-        start: int,
-        counts_D: IntArray,
-        owed_D: IntArray,
-        asked: tuple[int, ...],
-        length: int | None,
+        self, start: int, counts_D: IntArray, owed_D: IntArray, asked: Line, length: int | None
     ) -> None:
-        left = self._not_exhausted(start, counts_D, asked)
-        if not any(left):
-            self.end = start
+        out = self._ran_out(counts_D, asked)
+        if out:
+            asked, length = asked.without(out, start), None
+        if (self.stops and out) or not any(asked.first):
+            self.end, self._last_out = start, out
             return
-        if left != asked or length is None:
-            length = _SETTLING * len(left)
-        shares = whole_shares(left)
-        awake = awake_shares(shares, owed_D.tolist(), length)
-        piece = Piece(
-            start,
-            None if awake == shares else start + length,
-            left,
-            np.array(shares, np.int64),
-            np.array(awake, np.int64),
-            counts_D,
-            owed_D,
-            length,
-        )
-        self._pieces.append(replace(piece, stop=self._stop(piece)))
+        length = length or _SETTLING * len(counts_D)
+        shares = asked.whole()
+        awake = awake_line(shares, owed_D.tolist(), start, length)
+        stop = None if awake == shares else start + length
+        piece = Piece(start, stop, asked, shares, awake, counts_D, owed_D, length, out)
+        self._pieces = self._pieces.changed(replace(piece, stop=self._stop(piece)))
 
     def _append_first(self) -> None:
         counts, owed = (np.array(c, np.int64) for c in (self.origin.counts_D, self.origin.owed_D))
-        self._append(self.origin.position, counts, owed, self.changes[0].shares, None)
+        first = next(iter(self.changes))
+        self._append(self.origin.position, counts, owed, Line.of(first), None)
 
-    def _not_exhausted(
-        self, start: int, counts_D: IntArray, asked: tuple[int, ...]
-    ) -> tuple[int, ...]:
-        out = [
+    def _ran_out(self, counts_D: IntArray, asked: Line) -> tuple[int, ...]:
+        """Return the domains that have a share and were drawn as often as they may be."""
+        return tuple(
             d
             for d, limit in enumerate(self.limits_D)
-            if limit is not None and asked[d] and counts_D[d] >= limit
-        ]
-        if not out:
-            return asked
-        self.exhausted += tuple(Exhausted(start, d) for d in out)
-        if self.stops:
-            return (0,) * len(asked)
-        return tuple(0 if d in out else share for d, share in enumerate(asked))
+            if limit is not None and (asked.first[d] or asked.last[d]) and counts_D[d] >= limit
+        )
 
     def _stop(self, piece: Piece) -> int | None:
+        start = piece.position
         stops = [] if piece.stop is None else [piece.stop]
-        stops += [c.position for c in self.changes if c.position > piece.start][:1]
+        stops += [change.position for change in islice(self.changes.after(start), 1)]
+        if piece.asked.stop > start:
+            stops.append(piece.asked.stop)
         if any(limit is not None for limit in self.limits_D):
-            tree = SplitTree(piece.awake_D.tolist(), piece.owed_D.tolist())
-            for d in tree.domains:
-                limit = self.limits_D[d]
-                if limit is not None:
-                    stops.append(piece.start + tree.position(d, limit - int(piece.counts_D[d])))
+            split = self._split(piece)
+            full = split.first_full(self._left(piece, split.domains))
+            stops += [] if full is None else [start + full]
         return min(stops, default=None)
 
-    def _tree(self, index: int) -> SplitTree:
-        tree = self._trees.get(index)
-        if tree is None:
-            piece = self._pieces[index]
-            tree = SplitTree(piece.awake_D.tolist(), piece.owed_D.tolist())
-            if len(self._trees) >= _TREES_KEPT:
-                self._trees = {}
-            self._trees[index] = tree
-        return tree
+    def _left(self, piece: Piece, domains: list[int]) -> dict[int, int]:
+        """Return how often domains may still be drawn from a piece on, where there is a limit."""
+        limits = ((d, self.limits_D[d]) for d in domains)
+        return {d: limit - int(piece.counts_D[d]) for d, limit in limits if limit is not None}
+
+    def _split(self, piece: Piece) -> SplitTree | RampSplit:
+        split = self._splits.get(piece.position)
+        if split is None:
+            if len(self._splits) >= _SPLITS_KEPT:
+                self._splits = {}
+            split = self._splits[piece.position] = _split_of(piece)
+        return split
 
     def _cut(self, position: int) -> None:
         """Forget what was laid out from `position` on."""
-        self._pieces = [piece for piece in self._pieces if piece.start < position]
-        self._trees = {k: t for k, t in self._trees.items() if k < len(self._pieces)}
-        self.exhausted = tuple(e for e in self.exhausted if e.position < position)
-        self.end = None if self.end is None or self.end >= position else self.end
-        if not self._pieces:
+        self._pieces = self._pieces.before(position)
+        self._splits = {start: one for start, one in self._splits.items() if start < position}
+        if self.end is not None and self.end >= position:
+            self.end, self._last_out = None, ()
+        last = self._pieces.last
+        if last is None:
             self._append_first()
-        elif self._pieces[-1].stop is None or self._pieces[-1].stop > position:
-            self._pieces[-1] = replace(self._pieces[-1], stop=position)
+        elif last.stop is None or last.stop > position:
+            self._pieces = self._pieces.changed(replace(last, stop=position))
+
+
+def _split_of(piece: Piece) -> SplitTree | RampSplit:
+    """Return what deals a piece out; what is owed to domains that are not drawn is spread."""
+    line, owed = piece.awake, piece.owed_D.tolist()
+    drawn = [d for d, shares in enumerate(zip(line.first, line.last, strict=True)) if any(shares)]
+    mean = sum(owed[d] for d in drawn) // len(drawn)
+    debts = [debt - mean for debt in owed]
+    if line.stays(piece.position):
+        return SplitTree(line.last, debts)
+    return RampSplit(line, piece.position, debts, piece.length)

@@ -27,6 +27,8 @@ from mixopt.system import IntArray
 LONGEST = 1 << 16
 """Most positions of one draw: a share times a position stays below 2^63."""
 
+Places = tuple[int, IntArray]
+
 _SIBLINGS = 6
 _BOUND_UNIT = 1 << 20
 
@@ -46,16 +48,19 @@ class SplitTree:
 
     __slots__ = ("_leaf", "_parent", "_splits", "domains")
 
+    longest = LONGEST
+
     def __init__(self, shares_D: Sequence[int], owed_D: Sequence[int]) -> None:
         """Build the tree.
 
         Args:
             shares_D: Integers >= 0 that add up to UNIT; a domain with 0 is never drawn.
             owed_D: What each domain is owed (its integral less its count), in samples / UNIT.
+                What they are owed together is expected beyond the positions dealt out.
         """
         self.domains = [d for d, share in enumerate(shares_D) if share]
         shares = [shares_D[d] for d in self.domains]
-        owed = _centred([owed_D[d] for d in self.domains])
+        owed = [owed_D[d] for d in self.domains]
         self._leaf = {d: node for node, d in enumerate(self.domains)}
         self._splits = _splits(shares, owed)
         self._parent = {
@@ -86,18 +91,32 @@ class SplitTree:
         Returns:
             Domains and ordinals within the segment, each of shape (length,).
         """
-        leaves = len(self.domains)
         domain = np.empty(length, np.int64)
         ordinal = np.empty(length, np.int64)
         steps = np.arange(length + 1, dtype=np.int64)
-        waiting = {leaves + len(self._splits) - 1: (start, steps[:-1])}
+        for d, (before, where) in self.places(start, steps[:-1], steps).items():
+            domain[where] = d
+            ordinal[where] = steps[: len(where)] + before
+        return domain, ordinal
+
+    def places(self, start: int, where: IntArray, steps: IntArray) -> dict[int, Places]:
+        """Hand out some positions, from the `start`th of the segment on.
+
+        Args:
+            start: How many positions of the segment came before.
+            where: The positions, at most LONGEST.
+            steps: 0, 1, 2 ..., longer than `where`.
+
+        Returns:
+            How often each domain was drawn before, and its positions; domains without any are
+            left out.
+        """
+        leaves = len(self.domains)
+        waiting = {leaves + len(self._splits) - 1: (start, where)} if len(where) else {}
         for node in range(leaves + len(self._splits) - 1, leaves - 1, -1):
             if node in waiting:
                 _send_down(self._splits[node - leaves], *waiting.pop(node), steps, waiting)
-        for node, (before, where) in waiting.items():
-            domain[where] = self.domains[node]
-            ordinal[where] = steps[: len(where)] + before
-        return domain, ordinal
+        return {self.domains[node]: places for node, places in waiting.items()}
 
     def position(self, domain: int, count: int) -> int:
         """Return after how many positions an active domain has been drawn `count` >= 1 times."""
@@ -112,13 +131,21 @@ class SplitTree:
             items = max(items, needed)
         return items
 
+    def first_full(self, limits: dict[int, int]) -> int | None:
+        """Return after how many positions the first domain has been drawn as often as it may.
+
+        Args:
+            limits: How often an active domain may be drawn, >= 1.
+        """
+        return min((self.position(d, limit) for d, limit in limits.items()), default=None)
+
 
 def _send_down(
     split: Split,
     before: int,
     where: IntArray,
     steps: IntArray,
-    waiting: dict[int, tuple[int, IntArray]],
+    waiting: dict[int, Places],
 ) -> None:
     """Divide the positions that reach a node between its children."""
     heavy, light, part, whole, phase = split
@@ -133,12 +160,6 @@ def _send_down(
         waiting[heavy] = (base, first)
     if len(first) < len(where):
         waiting[light] = (before - base, where[~to_heavy])
-
-
-def _centred(owed_A: list[int]) -> list[int]:
-    """Spread evenly what the active domains owe to domains that are not drawn."""
-    mean = sum(owed_A) // len(owed_A)
-    return [owed - mean for owed in owed_A]
 
 
 def _splits(shares: list[int], owed: list[int]) -> list[Split]:
