@@ -39,7 +39,9 @@ def random_shares(rng: np.random.Generator, domains: int) -> tuple[int, ...]:
     return tuple(whole_shares(weights.tolist()))
 
 
-def random_log(rng: np.random.Generator, domains: int, stages: int) -> tuple[list[ShareChange], int]:
+def random_log(
+    rng: np.random.Generator, domains: int, stages: int
+) -> tuple[list[ShareChange], int]:
     """Return changes, three in four of them ramps, and the position after the last."""
     position, changes = 0, []
     for _ in range(stages):

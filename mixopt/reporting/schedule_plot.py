@@ -30,9 +30,18 @@ from mixopt.system import Array, replacing, share_text, short_count, write_text
 
 _FORMATS = (".png", ".svg")
 _LINE = 0.14  # inches of a name at the right
-_BANDS = ("#9ecae1", "#f2f0f7", "#fdd0a2", "#dadaeb", "#c7e9c0", "#f7f7f7", "#bdbdbd", "#fff2cc")
+_BANDS = ("#8fbcd9", "#f2f0f7", "#b9b9b9", "#fff2cc", "#e0b48a", "#f7f7f7", "#a3c79f", "#e9e4f5")
 _SMALL = LETTER - 2.5
+_LEADER = {
+    "arrowstyle": "-",
+    "color": FAINT,
+    "linewidth": 0.5,
+    "shrinkA": 1,
+    "shrinkB": 0,
+    "relpos": (0, 0.5),
+}
 _POINTS = 400  # of the learning rate
+_LETTER_WIDTH = 0.0105  # of the axes
 _DOTS = 160  # of an inch in a PNG
 
 
@@ -61,7 +70,7 @@ def plot_schedule(forecast: ScheduleForecast) -> Figure:
     schedule = forecast.schedule
     shares = max(3.4, _LINE * len(schedule.domains) + 0.4)
     rate = 1.0 if schedule.has_phases else 0.0
-    height = 0.55 + shares + rate + 0.55
+    height = 0.5 + shares + rate + 0.3
     figure = Figure(figsize=(WIDTH * 1.25, height), facecolor=PAPER)
     place = (0.075, 0.655)  # left and width; names are at the right
     bottom = (0.5 + rate) / height
@@ -78,7 +87,7 @@ def plot_schedule(forecast: ScheduleForecast) -> Figure:
         lowest.set_xlim(0, schedule.tokens)
         lowest.xaxis.set_major_formatter(FuncFormatter(lambda value, _: short_count(value)))
         axes.tick_params(labelbottom=False)
-    label(lowest, x="tokens")
+    lowest.set_xlabel("tokens", fontsize=LETTER, color=INK)
     return figure
 
 
@@ -136,14 +145,14 @@ def _names(
         axes.annotate(
             f"{name}  {said}",
             xy=(1.0, middles_D[d]),
-            xytext=(1.035, places_D[d]),
+            xytext=(1.05, places_D[d]),
             xycoords="axes fraction",
             textcoords="axes fraction",
             va="center",
             fontsize=_SMALL,
             color=INK,
             annotation_clip=False,
-            arrowprops={"arrowstyle": "-", "color": FAINT, "linewidth": 0.5, "shrinkA": 0},
+            arrowprops=_LEADER,
         )
 
 
@@ -188,12 +197,16 @@ def _rate(axes: Axes, forecast: ScheduleForecast) -> None:
 
 
 def _borders(axes: Axes, forecast: ScheduleForecast, *, named: bool) -> None:
-    schedule, start, last_named = forecast.schedule, 0, -1.0
+    """Draw a line between stages; above it their names, where these have room."""
+    start, free = 0.0, 0.0
     for stage in forecast.stages:
+        stop = start + stage.tokens / forecast.schedule.tokens
         if start:
-            axes.axvline(start, color=INK, linewidth=0.9, linestyle=(0, (4, 2)))
-        place = start / schedule.tokens
-        if named and place >= last_named:
+            axes.axvline(
+                start * forecast.schedule.tokens, color=INK, linewidth=0.9, linestyle=(0, (4, 2))
+            )
+        place, width = max(start, free), _LETTER_WIDTH * (len(stage.name) + 1)
+        if named and (place + width < stop or place == start):
             axes.annotate(
                 stage.name,
                 (place, 1.0),
@@ -204,8 +217,8 @@ def _borders(axes: Axes, forecast: ScheduleForecast, *, named: bool) -> None:
                 color=INK,
                 annotation_clip=False,
             )
-            last_named = place + 0.013 * (len(stage.name) + 1)
-        start += stage.tokens
+            free = place + width
+        start = stop
 
 
 def _over_time(forecast: ScheduleForecast) -> tuple[Array, Array]:

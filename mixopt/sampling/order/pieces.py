@@ -171,7 +171,9 @@ def awake_line(shares: Line, owed: Sequence[int], position: int, length: int) ->
         length = min(length, shares.stop - position)
     due = shares.integral(position, length)
     asleep = {
-        d for d, (coming, debt) in enumerate(zip(due, owed, strict=True)) if _can_sleep(coming, debt)
+        d
+        for d, (coming, debt) in enumerate(zip(due, owed, strict=True))
+        if _can_sleep(coming, debt)
     }
     first = _zeroed(shares.first, asleep)
     last = first if shares.first is shares.last else _zeroed(shares.last, asleep)
