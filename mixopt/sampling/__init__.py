@@ -28,7 +28,11 @@ if TYPE_CHECKING:
     from mixopt.sampling.sample_order import SampleOrder as SampleOrder
     from mixopt.sampling.sampler import MixtureSampler as MixtureSampler
     from mixopt.sampling.sampler_input import Weights as Weights, at_least as at_least
-    from mixopt.sampling.schedule import Schedule as Schedule, ScheduleEntry as ScheduleEntry
+    from mixopt.sampling.schedule import (
+        LengthSpan as LengthSpan,
+        Schedule as Schedule,
+        ScheduleEntry as ScheduleEntry,
+    )
     from mixopt.sampling.schedule_fields import is_schedule as is_schedule
     from mixopt.sampling.schedule_forecast import (
         ScheduleForecast as ScheduleForecast,
@@ -46,7 +50,7 @@ else:
             "sampler": ["MixtureSampler"],
             "sampler_input": ["Weights", "at_least"],
             "sample_order": ["SampleOrder"],
-            "schedule": ["Schedule", "ScheduleEntry"],
+            "schedule": ["LengthSpan", "Schedule", "ScheduleEntry"],
             "schedule_fields": ["is_schedule"],
             "schedule_forecast": [
                 "ScheduleForecast",
