@@ -1,4 +1,4 @@
-"""Commands of full-scale training: pretrain, simulate, token shards of other tools."""
+"""Commands of full-scale training: pretrain, schedules, token shards of other tools."""
 
 from __future__ import annotations
 
@@ -11,8 +11,10 @@ import typer
 
 from mixopt.cli.options import (
     AsJson,
+    FullLength,
     Overrides,
     SizesPath,
+    Trusted,
     app,
     directory_of,
     print_json,
@@ -94,6 +96,53 @@ def simulate_command(
     print_json(simulation_json(simulation)) if as_json else show(
         "\n".join(simulation_lines(simulation))
     )
+
+
+@app.command("schedule")
+def schedule_command(
+    source: Annotated[
+        Path, typer.Argument(metavar="RUN|MIXTURE", help="A run directory, or YAML of a mixture.")
+    ],
+    out: Annotated[Path, typer.Option("--out", metavar="FILE", help="The schedule's file.")],
+    tokens: FullLength = None,
+    stages: Annotated[
+        str | None,
+        typer.Option(
+            "--stages",
+            help="PHASE:LENGTH[:[to:]MIXTURE], such as stable:90%,anneal:10%:to:anneal.yaml.",
+        ),
+    ] = None,
+    batch: Annotated[int, typer.Option("--batch", help="Sequences of a step, all ranks.")] = 1024,
+    length: Annotated[
+        int, typer.Option("--sequence-length", help="Tokens predicted of a sequence.")
+    ] = 4096,
+    max_epochs: Annotated[
+        float | None, typer.Option("--max-epochs", help="Of a domain, over all stages.")
+    ] = None,
+    inventory: SizesPath = None,
+    trust: Trusted = False,
+    as_json: AsJson = False,
+) -> None:
+    """Write a schedule: mixtures by stage, for the sampler, pretrain and exporters."""
+    from mixopt.config import token_count
+    from mixopt.pipeline import ONE_STAGE, schedule_from
+
+    schedule = schedule_from(
+        source,
+        tokens=token_count(tokens, "--tokens"),
+        batch=batch,
+        sequence_length=length,
+        stages=stages or ONE_STAGE,
+        max_epochs=max_epochs,
+        inventory=inventory,
+        trust=trust,
+    )
+    schedule.to_file(out)
+    if as_json:
+        print_json({"file": str(out), **schedule.to_json()})
+    else:
+        show(f"{out}: {schedule.tokens:,} tokens in {schedule.steps:,} steps")
+        show(f"next: mixopt simulate {out} --figure {out.with_suffix('.png')}")
 
 
 def _simulate_schedule(

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
         check_now_and_then as check_now_and_then,
         check_ranks as check_ranks,
     )
+    from mixopt.sampling.rate_phases import PHASES as PHASES, Phase as Phase
     from mixopt.sampling.sample_order import SampleOrder as SampleOrder
     from mixopt.sampling.sampler import MixtureSampler as MixtureSampler
     from mixopt.sampling.sampler_input import Weights as Weights, at_least as at_least
@@ -47,6 +48,7 @@ else:
             "forecast": ["simulate_proposal", "simulation_json", "simulation_lines"],
             "order.permutation": ["RowOrder", "domain_key", "window_order"],
             "rank_agreement": ["check_now_and_then", "check_ranks"],
+            "rate_phases": ["PHASES", "Phase"],
             "sampler": ["MixtureSampler"],
             "sampler_input": ["Weights", "at_least"],
             "sample_order": ["SampleOrder"],
