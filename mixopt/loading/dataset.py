@@ -8,7 +8,7 @@ Shapes: B rows, L tokens of a row.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import cached_property
 from itertools import accumulate
 from pathlib import Path
@@ -20,6 +20,7 @@ from numpy.typing import ArrayLike
 from mixopt.corpus import TokenShards, read_domain_names
 from mixopt.errors import CorpusError
 from mixopt.loading.collate import Batch, TokenSamples
+from mixopt.loading.field_names import field_names
 from mixopt.loading.packing import cumulative_lengths, documents_of
 from mixopt.loading.row_sources import TokenRows, read_samples, token_rows
 from mixopt.loading.token_span import TokenReader
@@ -101,12 +102,20 @@ class MixtureDataset:
             for name, source in self._sources.items()
         }
 
+    @cached_property
+    def fields(self) -> dict[str, str]:
+        """By what name batches have `domain`, `row` and what else mixopt adds.
+
+        That is the name itself, or `mixopt_` before it where a source has a column of that name.
+        """
+        return field_names(r for r in self._readers if not isinstance(r, TokenRows))
+
     def __len__(self) -> int:
         """Count the rows of all domains."""
         return int(self._offsets[-1])
 
     def __getitem__(self, row: int) -> Batch:
-        """Return one sample with `domain` and `row`."""
+        """Return one sample with `domain` and `row` (`fields` has their names)."""
         return self.__getitems__([row])[0]
 
     def __getitems__(self, rows: Sequence[int]) -> Sequence[Batch]:
@@ -119,13 +128,39 @@ class MixtureDataset:
         domain, row = self._split(rows)
         order, bounds = _by_domain(domain)
         samples: list[Batch] = [{} for _ in order]
+        of_domain, of_row = self.fields["domain"], self.fields["row"]
         for d, start, stop in bounds:
             places = order[start:stop]
             read = read_samples(self._readers[d], row[places].tolist())
             for k, sample in zip(places.tolist(), read, strict=True):
                 named = sample if isinstance(sample, Mapping) else {"sample": sample}
-                samples[k] = {**named, "domain": d, "row": int(row[k])}
+                if of_domain in named or of_row in named:
+                    raise CorpusError(
+                        f"domain {self.domains[d]!r}, row {int(row[k])}: has a column"
+                        f" {of_domain if of_domain in named else of_row!r}, which the domain's"
+                        " first row has not; give all its rows the same columns"
+                    )
+                samples[k] = {**named, of_domain: d, of_row: int(row[k])}
         return samples
+
+    def collated(self, rows: IntArray, collate: Callable[[Sequence[Any]], Batch]) -> Batch:
+        """Read rows and put them together; `domain` and `row` are there whatever `collate` keeps.
+
+        Args:
+            rows: Rows in the concatenated domains, shape (B,).
+            collate: Puts samples together.
+
+        Returns:
+            What `collate` returned, with `domain` and `row`, shape (B,).
+
+        Raises:
+            CorpusError: It returned no fields.
+        """
+        batch = collate(self.__getitems__(rows.tolist()))
+        if not isinstance(batch, Mapping):
+            raise CorpusError(f"collate returned a {type(batch).__name__}; it is to return fields")
+        domain, row = self._split(rows)
+        return {**batch, self.fields["domain"]: domain, self.fields["row"]: row}
 
     def read(self, rows: ArrayLike) -> Batch:
         """Read rows of token shards as one batch.

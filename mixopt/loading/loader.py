@@ -23,7 +23,6 @@ from mixopt.loading.collate import Batch, stack_samples
 from mixopt.loading.dataset import MixtureDataset
 from mixopt.loading.prefetch import Ahead, in_line, in_thread
 from mixopt.sampling import (
-    BatchRows,
     MixtureSampler,
     Weights,
     at_least,
@@ -83,7 +82,8 @@ class MixtureLoader:
         """Yield the batches from the next one to the end of the pass.
 
         Each has what the dataset gives, `domain` and `row` of its samples, `batch`, `position`
-        (the global position of its first sample) and `mixture` (the fingerprint in force).
+        (the global position of its first sample) and `mixture` (the fingerprint in force);
+        `fields` has their names where a source has columns of these names.
 
         Raises:
             SamplerError: Within 100 batches of it, where ranks have come to have other orders.
@@ -93,7 +93,7 @@ class MixtureLoader:
         try:
             while last is None or sampler.batch < last:
                 batch = sampler.batch
-                if ahead is None or ahead.is_stale(sampler.order):
+                if ahead is None or ahead.is_stale(sampler.version):
                     if ahead is not None:
                         ahead.close()
                     ahead = self._fetch(batch, last)
@@ -107,6 +107,11 @@ class MixtureLoader:
             if ahead is not None:
                 ahead.close()
             sampler.received(sampler.batch)
+
+    @property
+    def fields(self) -> dict[str, str]:
+        """By what name a batch has each field that mixopt adds (MixtureDataset.fields)."""
+        return self.dataset.fields
 
     @property
     def fingerprint(self) -> str:
@@ -135,21 +140,22 @@ class MixtureLoader:
         """Return what adds number, position and mixture to a batch, for this rank."""
         sampler = self.sampler
         size, first = sampler.batch_size, sampler.rank * sampler.rank_batch
+        fields = self.fields
         known: list[Any] = [None, ""]
 
         def label(content: Batch, batch: int) -> Batch:
             mixture = sampler.mixture_at(batch)
             if mixture is not known[0]:
                 known[:] = mixture, mixture.fingerprint
-            content["batch"] = batch
-            content["position"] = batch * size + first
-            content["mixture"] = known[1]
+            content[fields["batch"]] = batch
+            content[fields["position"]] = batch * size + first
+            content[fields["mixture"]] = known[1]
             return content
 
         return label
 
     def _fetch(self, batch: int, last: int | None) -> Ahead:
-        order = self.sampler.order
+        order = self.sampler.version
         if self.workers:
             from mixopt.loading.worker_fetch import in_processes
 
@@ -168,10 +174,10 @@ class MixtureLoader:
         """
         start, count = self.sampler.rank * self.sampler.rank_batch, 1
         stop = start + self.sampler.rank_batch
-        rows = BatchRows(self.sampler.order, self.sampler.batch_size)
+        rows, version = self.sampler.reader(), self.sampler.version
         while last is None or batch < last:
-            if rows.order is not self.sampler.order:
-                rows = BatchRows(self.sampler.order, self.sampler.batch_size)
+            if version is not self.sampler.version:
+                rows, version = self.sampler.reader(), self.sampler.version
             some = rows.some(batch, count if last is None else min(count, last - batch))
             if not len(some):
                 return
@@ -188,7 +194,7 @@ class MixtureLoader:
     def _read(self, rows_NB: IntArray) -> Iterator[Batch]:
         if self.dataset.is_tokens:
             return self.dataset.read_many(rows_NB)
-        return (self._collate(self.dataset.__getitems__(rows)) for rows in rows_NB.tolist())
+        return (self.dataset.collated(rows, self._collate) for rows in rows_NB)
 
 
 def _as_arrays(batch: Batch) -> Batch:

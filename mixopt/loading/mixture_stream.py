@@ -16,6 +16,7 @@ from typing import Any
 
 from mixopt.errors import SamplerError
 from mixopt.loading.collate import Batch, stack_samples
+from mixopt.loading.row_sources import check_is_one
 from mixopt.loading.stream_rows import DomainRows, Packing, Reader, RowFormat
 from mixopt.sampling import MixtureSampler, Weights, at_least, check_now_and_then
 from mixopt.system import StateFields
@@ -69,7 +70,12 @@ class MixtureStream(IterableDataset[Batch]):
             batches: Global batches of one pass; without it the stream has no end.
             schedule: Weights that are known beforehand, with the batch from which they hold.
             collate: Puts samples together; by default arrays of one shape are stacked.
+
+        Raises:
+            CorpusError: A source is several datasets by name.
         """
+        for name, source in sources.items():
+            check_is_one(name, source)
         self._sampler = MixtureSampler(
             dict.fromkeys(sources, UNKNOWN_SIZE),
             weights,

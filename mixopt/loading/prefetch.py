@@ -11,13 +11,12 @@ from itertools import chain
 from typing import Any
 
 from mixopt.loading.collate import Batch
-from mixopt.sampling import SampleOrder
 
 _POLL_SECONDS = 0.1
 
 
 class Ahead:
-    """Batches in order, fetched with one order of samples.
+    """Batches in order, fetched with one version of the order.
 
     Attributes:
         handed_out: The first batch that no worker process was asked for; None without processes.
@@ -28,38 +27,38 @@ class Ahead:
     def __init__(
         self,
         batches: Iterator[Batch],
-        order: SampleOrder,
+        version: object,
         close: Callable[[], Any] = lambda: None,
     ) -> None:
         """Join an iterator and what ends it.
 
         Args:
             batches: The batches.
-            order: What they follow from.
+            version: What they follow from (MixtureSampler.version).
             close: Frees what the iterator holds.
         """
         self._batches = batches
-        self._order = order
+        self._version = version
         self.close = close
 
     def next(self) -> Batch | None:
         """Return the next batch, or None after the last."""
         return next(self._batches, None)
 
-    def is_stale(self, order: SampleOrder) -> bool:
+    def is_stale(self, version: object) -> bool:
         """Whether the weights have changed since the batches were fetched."""
-        return order is not self._order
+        return version is not self._version
 
 
-def in_line(chunks: Iterator[Iterator[Batch]], order: SampleOrder) -> Ahead:
+def in_line(chunks: Iterator[Iterator[Batch]], version: object) -> Ahead:
     """Read when a batch is asked for."""
-    return Ahead(chain.from_iterable(chunks), order)
+    return Ahead(chain.from_iterable(chunks), version)
 
 
-def in_thread(chunks: Iterator[Iterator[Batch]], order: SampleOrder, depth: int) -> Ahead:
+def in_thread(chunks: Iterator[Iterator[Batch]], version: object, depth: int) -> Ahead:
     """Read in a thread that keeps up to `depth` chunks ready."""
     thread = InThread(chunks, depth)
-    return Ahead(iter(thread), order, thread.close)
+    return Ahead(iter(thread), version, thread.close)
 
 
 class InThread:

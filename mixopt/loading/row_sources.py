@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 from mixopt.corpus import TokenShards
@@ -40,11 +40,26 @@ def read_samples(source: Any, rows: Sequence[int]) -> list[Any]:
     return list(many(list(rows))) if many else [source[row] for row in rows]
 
 
+def check_is_one(name: str, source: Any) -> None:
+    """Refuse a DatasetDict, which has a length and an index: those of its splits.
+
+    Raises:
+        CorpusError: The source is several datasets by name.
+    """
+    if isinstance(source, Mapping):
+        names = ", ".join(map(repr, source))
+        raise CorpusError(
+            f"domain {name!r}: a {type(source).__name__} of {names} is several datasets; give one"
+            f" of them, such as source[{next(iter(source), 'train')!r}]"
+        )
+
+
 def token_rows(name: str, source: Any, length: int | None) -> TokenRows | Indexable:
     """Return what rows are read from.
 
     Raises:
-        CorpusError: Token shards without a length of row, or something that has no length.
+        CorpusError: Token shards without a length of row, several datasets by name, or something
+            that has no length.
     """
     if isinstance(source, TokenShards):
         if length is None:
@@ -54,6 +69,7 @@ def token_rows(name: str, source: Any, length: int | None) -> TokenRows | Indexa
         if length < 1:
             raise CorpusError(f"length {length} of a row; the least is 1")
         return TokenRows(source, length)
+    check_is_one(name, source)
     if not isinstance(source, Indexable):
         raise CorpusError(
             f"domain {name!r}: {type(source).__name__} has no length and index; for a stream use"

@@ -15,7 +15,6 @@ from torch.utils.data import DataLoader, Dataset
 from mixopt.loading.collate import Batch
 from mixopt.loading.dataset import MixtureDataset
 from mixopt.loading.prefetch import Ahead
-from mixopt.sampling import SampleOrder
 from mixopt.system import IntArray
 
 
@@ -23,7 +22,7 @@ def in_processes(
     dataset: MixtureDataset,
     collate: Callable[[Sequence[Any]], Batch],
     rows: Iterator[IntArray],
-    order: SampleOrder,
+    version: object,
     first: int,
     workers: int,
     prefetch: int,
@@ -37,7 +36,7 @@ def in_processes(
         prefetch_factor=prefetch,
         collate_fn=_only,
     )
-    return _InProcesses(iter(loader), order, asked)
+    return _InProcesses(iter(loader), version, asked)
 
 
 class _RowsAskedFor:
@@ -63,14 +62,14 @@ class _BatchReader(Dataset[Batch]):
     def __getitem__(self, rows: IntArray) -> Batch:
         if self._dataset.is_tokens:
             return self._dataset.read(rows)
-        return self._collate(self._dataset.__getitems__(rows.tolist()))
+        return self._dataset.collated(rows, self._collate)
 
 
 class _InProcesses(Ahead):
     """Batches that were asked for keep the weights they were asked for with."""
 
-    def __init__(self, batches: Iterator[Batch], order: SampleOrder, asked: _RowsAskedFor) -> None:
-        super().__init__(batches, order)
+    def __init__(self, batches: Iterator[Batch], version: object, asked: _RowsAskedFor) -> None:
+        super().__init__(batches, version)
         self._asked = asked
 
     def next(self) -> Batch | None:
@@ -78,7 +77,7 @@ class _InProcesses(Ahead):
         self.handed_out = self._asked.handed_out
         return batch
 
-    def is_stale(self, order: SampleOrder) -> bool:
+    def is_stale(self, version: object) -> bool:
         return False
 
 

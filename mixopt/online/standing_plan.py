@@ -156,10 +156,10 @@ def impossible(
 
 
 def _beyond_inventory(samples_D: Array, sampler: MixtureSampler, position: int) -> str | None:
-    limits = sampler.order.layout.limits
+    limits = sampler.limits
     if all(limit is None for limit in limits):
         return None
-    if sampler.order.reach(position) < position:
+    if not sampler.is_sequential and sampler.order.reach(position) < position:
         return f"the stream ends before sample {position}"
     drawn = sampler.counts(position)
     for (name, count), samples, limit in zip(drawn.items(), samples_D, limits, strict=True):

@@ -47,15 +47,20 @@ def map_stream(
             f" {saved.layout.window}, which was shuffled with the domains as they were; go on"
             " without map_domains to its end first"
         )
-    order = SampleOrder(saved.layout, saved.changes, saved.origin)
-    moved = [_moved(order, before.get(name), position) for name in here.layout.names]
+    place = _place(saved, position)
+    moved = [_moved(saved.layout, place, before.get(name)) for name in here.layout.names]
     named = list(zip(here.layout.names, here.layout.sizes, moved, strict=True))
     layout = here.layout._replace(
         window=saved.layout.window,
         row_keys=tuple(one.key or name for name, _, one in named),
         shift=tuple(one.next_row(size) - one.counted for _, size, one in named),
     )
-    origin = Origin(position, tuple(o.counted for o in moved), tuple(o.owed for o in moved))
+    origin = Origin(
+        position,
+        tuple(one.counted for one in moved),
+        tuple(one.owed for one in moved),
+        None if place.tokens_D is None else tuple(one.tokens for one in moved),
+    )
     return _from_here(here, layout, origin)
 
 
@@ -69,12 +74,13 @@ def _check_names(map_domains: object) -> None:
 
 
 class _Moved(NamedTuple):
-    """What goes with one domain: the key of its rows, counts, what it is owed, its size."""
+    """What goes with one domain: the key of its rows, counts, what it is owed and had, its size."""
 
     key: str | None = None
     counted: int = 0
     drawn: int = 0
     owed: int = 0
+    tokens: int = 0
     size: int = 0
 
     def next_row(self, size: int) -> int:
@@ -85,15 +91,25 @@ class _Moved(NamedTuple):
         return epochs_begun * size
 
 
-def _moved(order: SampleOrder, old: int | None, position: int) -> _Moved:
+def _place(saved: StreamSpec, position: int) -> Origin:
+    """Return where the state's stream is; an order by tokens is saved as just that."""
+    if saved.origin is not None and saved.origin.tokens_D is not None:
+        return saved.origin
+    order = SampleOrder(saved.layout, saved.changes, saved.origin)
+    counts, owed = order.planned_counts(position), order.owed(position)
+    return Origin(position, tuple(counts.tolist()), tuple(owed.tolist()))
+
+
+def _moved(layout: StreamLayout, place: Origin, old: int | None) -> _Moved:
     if old is None:
         return _Moved()
-    layout = order.layout
+    counted, shift = place.counts_D[old], layout.shift
     return _Moved(
         (layout.row_keys or layout.names)[old],
-        int(order.planned_counts(position)[old]),
-        int(order.drawn(position)[old]),
-        int(order.owed(position)[old]),
+        counted,
+        counted + (shift[old] if shift else 0),
+        place.owed_D[old],
+        place.tokens_D[old] if place.tokens_D else 0,
         layout.sizes[old],
     )
 

@@ -85,12 +85,8 @@ class SampleOrder:
             limits_D=layout.limits,
             stops=layout.stops,
         )
-        keys = [domain_key(layout.seed, name) for name in layout.row_keys or layout.names]
-        self._rows: RowOrder | ChunkedRowOrder = RowOrder(layout.sizes, keys)
-        if layout.chunks is not None:
-            chunk, window = layout.chunks
-            self._rows = ChunkedRowOrder(layout.sizes, keys, chunk=chunk, window=window)
-        self._window_key = domain_key(layout.seed, "\nwindows")
+        self._rows = row_order(layout)
+        self._window_key = window_key(layout)
         self._shift = np.array(layout.shift or zeros, np.int64)
 
     @property
@@ -189,3 +185,17 @@ class SampleOrder:
             return places.ravel()
         short = window_order(self._window_key, number + whole, 1, last - first - whole * window)
         return np.concatenate([places.ravel(), short[0] + whole * window])
+
+
+def row_order(layout: StreamLayout) -> RowOrder | ChunkedRowOrder:
+    """Return the order of each domain's rows."""
+    keys = [domain_key(layout.seed, name) for name in layout.row_keys or layout.names]
+    if layout.chunks is None:
+        return RowOrder(layout.sizes, keys)
+    chunk, window = layout.chunks
+    return ChunkedRowOrder(layout.sizes, keys, chunk=chunk, window=window)
+
+
+def window_key(layout: StreamLayout) -> int:
+    """Return the key of the shuffle in windows."""
+    return domain_key(layout.seed, "\nwindows")

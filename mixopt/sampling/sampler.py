@@ -20,6 +20,7 @@ from mixopt.sampling.batch_rows import BatchRows
 from mixopt.sampling.order_posts import OrderPosts
 from mixopt.sampling.process_rank import this_rank
 from mixopt.sampling.rank_agreement import check_now_and_then, order_fingerprint
+from mixopt.sampling.sample_lengths import Lengths, SampleLengths, Unit, checked_unit
 from mixopt.sampling.sample_order import SampleOrder, StreamLayout
 from mixopt.sampling.sampler_input import (
     Policy,
@@ -39,6 +40,8 @@ from mixopt.sampling.sampler_state import read_state, write_state
 from mixopt.sampling.schedule import Schedule
 from mixopt.sampling.schedule_input import Later, given_mixtures
 from mixopt.sampling.stream_spec import StreamSpec
+from mixopt.sampling.token_order import KEPT, TokenBatches, TokenOrder
+from mixopt.sampling.token_state import read_token_state, write_token_state
 from mixopt.system import IntArray
 
 _FAR = 1 << 50
@@ -62,12 +65,15 @@ class MixtureSampler:
         exhausted: Policy | None = None,
         tokens_per_sample: Mapping[str, float] | None = None,
         chunks: tuple[int, int] | None = None,
+        unit: Unit = "samples",
+        lengths: Lengths | None = None,
     ) -> None:
         """Lay out the stream.
 
         Args:
             sizes: Rows of each domain.
-            weights: Share of the tokens of each domain.
+            weights: Share of the tokens of each domain (of those that carry loss, with
+                `unit="supervised"`).
             batch_size: Samples of a global batch, over all ranks.
             seed: Of the order of rows and the shuffle inside a batch.
             rank: This process; from torch.distributed or RANK where not given.
@@ -83,6 +89,13 @@ class MixtureSampler:
             tokens_per_sample: Mean length of a sample of each domain, where they differ.
             chunks: For storage that is slow to seek: rows of a chunk, and chunks that rows are
                 shuffled over. Without it a domain's rows are shuffled as a whole.
+            unit: What a domain is owed: `samples`, where all have one length (or the mean that
+                `tokens_per_sample` says); `tokens`, where they differ; or `supervised`, the tokens
+                that carry loss. With the latter two the order is sequential: it goes on from a
+                state, but no later position can be asked for.
+            lengths: Tokens (or those that carry loss) of each sample, for such a unit: an array of
+                each domain, shape (rows,), or one number. Those of a domain that is left out are
+                learned as MixtureLoader delivers them.
 
         Raises:
             SamplerError: A setting that cannot be right.
@@ -108,8 +121,11 @@ class MixtureSampler:
             stops=policy == "stop",
             chunks=None if chunks is None else row_chunks(chunks),
         )
-        lengths = token_lengths(tokens_per_sample, named)
-        stream = StreamSpec.over(layout, lengths, mixture_over(weights, named))
+        self.unit = checked_unit(unit)
+        self.lengths = SampleLengths(named, lengths)
+        _check_unit(self.unit, tokens_per_sample, lengths)
+        means = token_lengths(tokens_per_sample, named)
+        stream = StreamSpec.over(layout, means, mixture_over(weights, named))
         for batch, later in schedule:
             position = at_least(0, "schedule: batch", batch) * batch_size
             stream = stream.changed(position, mixture_over(later, named))
@@ -136,7 +152,7 @@ class MixtureSampler:
         """
         if self.batches is not None:
             return self.batches
-        end = self._order.reach(_FAR)
+        end = _FAR if isinstance(self._order, TokenOrder) else self._order.reach(_FAR)
         if end == _FAR:
             raise TypeError("the stream has no end: give MixtureSampler(batches=)")
         return end // self.batch_size
@@ -158,13 +174,37 @@ class MixtureSampler:
 
     @property
     def order(self) -> SampleOrder:
-        """The order of samples with the weights as they are known now."""
+        """The order of samples with the weights as they are known now.
+
+        Raises:
+            SamplerError: It is by tokens.
+        """
+        if isinstance(self._order, TokenOrder):
+            raise SamplerError(
+                f"with unit={self.unit!r} the order is sequential, and no position can be asked for"
+                " on its own; iterate, or use global_rows(batch) near the next batch"
+            )
         return self._order
+
+    @property
+    def version(self) -> object:
+        """The same object as long as no weights are changed and no state is loaded."""
+        return self._order
+
+    @property
+    def limits(self) -> tuple[int | None, ...]:
+        """How often each domain may be drawn; None for no limit."""
+        return self._order.layout.limits
 
     @property
     def fingerprint(self) -> str:
         """A hash of all that the order from the next batch on follows from, alike on all ranks."""
         return order_fingerprint(self)
+
+    @property
+    def is_sequential(self) -> bool:
+        """Whether the order is by tokens, so that no position is known before those before it."""
+        return self.unit != "samples"
 
     @property
     def rank_batch(self) -> int:
@@ -187,6 +227,8 @@ class MixtureSampler:
         """
         self._batch = batches
         self._handed_out = max(batches, handed_out or 0)
+        if isinstance(self._order, TokenOrder):
+            self._order.forget((batches - KEPT) * self.batch_size)
 
     @property
     def log(self) -> list[LogEntry]:
@@ -233,13 +275,38 @@ class MixtureSampler:
         return batch
 
     def locate(self, start: int, stop: int) -> tuple[IntArray, IntArray]:
-        """Return domain numbers and rows of the global samples [start, stop), shape (B,) each."""
-        return self._order.locate(start, stop)
+        """Return domain numbers and rows of the global samples [start, stop), shape (B,) each.
+
+        Raises:
+            SamplerError: The order is by tokens.
+        """
+        return self.order.locate(start, stop)
 
     def counts(self, position: int | None = None) -> dict[str, int]:
         """Count the samples before a position by domain; before the next batch if not given."""
         position = self._batch * self.batch_size if position is None else position
+        if isinstance(self._order, TokenOrder):
+            return dict(zip(self.domains, self._order.place(position).counts_D, strict=True))
         return dict(zip(self.domains, self._order.counts(position).tolist(), strict=True))
+
+    def tokens(self, batch: int | None = None) -> dict[str, int]:
+        """Count the tokens before a batch by domain, over all ranks; before the next if not given.
+
+        In the sampler's unit: with `unit="samples"` a sample counts as its domain's
+        `tokens_per_sample`, or as one.
+
+        Raises:
+            SamplerError: The order is by tokens, and the batch is long past or not known yet.
+        """
+        batch = self._batch if batch is None else batch
+        if isinstance(self._order, TokenOrder):
+            had = self._order.place(batch * self.batch_size).tokens_D or (0,) * len(self.domains)
+            return dict(zip(self.domains, had, strict=True))
+        means = self._stream.tokens_per_sample or (1.0,) * len(self.domains)
+        counts = self.counts(batch * self.batch_size)
+        return {
+            name: round(n * mean) for (name, n), mean in zip(counts.items(), means, strict=True)
+        }
 
     def has(self, batch: int) -> bool:
         """Whether the stream has the whole of a global batch."""
@@ -254,12 +321,21 @@ class MixtureSampler:
         """Return all rows of a batch, in the order of the ranks, shape (batch_size,)."""
         return self._rows.of(batch)
 
+    def reader(self) -> BatchRows | TokenBatches:
+        """Return what lays out rows of batches with the weights as they are now, for one thread."""
+        if isinstance(self._order, TokenOrder):
+            return TokenBatches(self._order, self.batch_size)
+        return BatchRows(self._order, self.batch_size)
+
     def state_dict(self) -> dict[str, Any]:
         """Return the state before the next batch: small, and the same on every rank."""
         return self.state_at(self._batch)
 
     def state_at(self, batch: int) -> dict[str, Any]:
         """Return the state before a batch, with all changes that are known."""
+        if isinstance(self._order, TokenOrder):
+            place = self._order.place(batch * self.batch_size)
+            return write_token_state(self._stream, place, self.unit, self.lengths)
         return write_state(self._stream, self._order, batch * self.batch_size)
 
     def load_state_dict(
@@ -291,7 +367,12 @@ class MixtureSampler:
         self, state: Mapping[str, Any], map_domains: Mapping[str, str | None] | None
     ) -> tuple[StreamSpec, int]:
         """Return the stream of a state, and its next batch."""
-        stream, position = read_state(state, self._stream, map_domains)
+        if self.is_sequential:
+            stream, position = read_token_state(
+                state, self._stream, self.unit, self.lengths, map_domains
+            )
+        else:
+            stream, position = read_state(state, self._stream, map_domains)
         if position % self.batch_size:
             raise SamplerError(
                 f"the state is at sample {position}, in the middle of a batch of"
@@ -300,17 +381,21 @@ class MixtureSampler:
         return stream, position // self.batch_size
 
     def _use(self, stream: StreamSpec, batch: int) -> None:
-        order = SampleOrder(stream.layout, stream.changes, stream.origin)
-        self._stream, self._order = stream, order
+        self._stream, self._order = stream, self._ordered(stream)
         self.received(batch)
         self.posts.begin()
-        self._rows = BatchRows(self._order, self.batch_size)
+        self._rows = self.reader()
+
+    def _ordered(self, stream: StreamSpec) -> SampleOrder | TokenOrder:
+        if self.is_sequential:
+            return TokenOrder(stream.layout, self.lengths, stream.changes, stream.origin)
+        return SampleOrder(stream.layout, stream.changes, stream.origin)
 
     def _change(self, position: int, mixture: Mixture) -> None:
         self._stream = self._stream.changed(position, mixture)
         change = self._stream.changes[self._stream.positions.index(position)]
         self._order = self._order.changed(change)
-        self._rows = BatchRows(self._order, self.batch_size)
+        self._rows = self.reader()
 
     def _aligned(self, batch: int) -> int:
         window = self._order.layout.window
@@ -318,3 +403,17 @@ class MixtureSampler:
             window, self.batch_size
         )  # from one end of a window to the next
         return batch + -batch % batches
+
+
+def _check_unit(
+    unit: Unit, tokens_per_sample: Mapping[str, float] | None, lengths: Lengths | None
+) -> None:
+    if unit == "samples" and lengths is not None:
+        raise SamplerError(
+            "lengths are given and unit='samples' has no use for them: say unit='tokens'"
+        )
+    if unit != "samples" and tokens_per_sample is not None:
+        raise SamplerError(
+            f"tokens_per_sample with unit={unit!r}: lengths says how long each sample is; leave"
+            " out tokens_per_sample"
+        )

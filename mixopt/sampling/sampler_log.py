@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from mixopt.mixture import Mixture
 from mixopt.sampling.sample_order import SampleOrder
 from mixopt.sampling.stream_spec import StreamSpec
+from mixopt.sampling.token_order import TokenOrder
 
 
 @dataclass(frozen=True)
@@ -26,7 +27,9 @@ class LogEntry:
     reason: str
 
 
-def read_log(stream: StreamSpec, order: SampleOrder, batch: int, batch_size: int) -> list[LogEntry]:
+def read_log(
+    stream: StreamSpec, order: SampleOrder | TokenOrder, batch: int, batch_size: int
+) -> list[LogEntry]:
     """Return the weights so far and those to come, and what ran out before a batch."""
     reached = order.reach(batch * batch_size)
     entries = [

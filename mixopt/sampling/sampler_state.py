@@ -46,12 +46,12 @@ def write_state(stream: StreamSpec, order: SampleOrder, position: int) -> dict[s
         "window": layout.window,
         "domains": list(layout.names),
         "sizes": list(layout.sizes),
-        "row_keys": _listed(layout.row_keys),
-        "shift": _listed(layout.shift),
+        "row_keys": listed(layout.row_keys),
+        "shift": listed(layout.shift),
         "limits": None if set(layout.limits) == {None} else list(layout.limits),
         "stops": layout.stops,
-        "chunks": _listed(layout.chunks),
-        "tokens_per_sample": _listed(stream.tokens_per_sample),
+        "chunks": listed(layout.chunks),
+        "tokens_per_sample": listed(stream.tokens_per_sample),
         "origin": None if origin is None else [origin[0], list(origin[1]), list(origin[2])],
         "changes": [[change.position, list(change.shares)] for change in changes],
     }
@@ -73,7 +73,7 @@ def read_state(
     saved, position = _stream(StateFields(state, "the sampler's state", SamplerError))
     if map_domains is not None:
         return map_stream(saved, here, position, map_domains), position
-    differing = _differences(saved, here)
+    differing = stream_differences(saved, here)
     if differing:
         raise SamplerError(f"the state is of another stream: {'; '.join(differing)}")
     return saved, position
@@ -82,18 +82,19 @@ def read_state(
 def _stream(state: StateFields) -> tuple[StreamSpec, int]:
     """Return the stream of a state and its position, every field checked."""
     state.check_format(FORMAT)
-    layout = _layout(state)
+    layout = read_layout(state)
     domains, position = len(layout.names), state.whole("position")
     origin = state.maybe("origin", lambda name: _origin(state, name, domains))
     lengths = state.maybe("tokens_per_sample", lambda name: _lengths(state, name, domains))
-    changes = _changes(state, layout.sizes, 0 if origin is None else origin.position)
+    changes = read_changes(state, layout.sizes, 0 if origin is None else origin.position)
     stream = StreamSpec(layout, lengths, {}, changes, origin)
     mixtures = {change.position: stream.as_tokens(change.shares) for change in changes}
     _check_reached(stream, position)
     return replace(stream, mixtures=mixtures), position
 
 
-def _layout(state: StateFields) -> StreamLayout:
+def read_layout(state: StateFields) -> StreamLayout:
+    """Return what a state's stream is laid out over."""
     names = state.texts("domains")
     if not names or len(set(names)) != len(names):
         state.refuse("domains", "no list of names, each once")
@@ -141,7 +142,7 @@ def _origin(state: StateFields, name: str, count: int) -> Origin:
     )
 
 
-def _changes(state: StateFields, sizes: tuple[int, ...], start: int) -> tuple[ShareChange, ...]:
+def read_changes(state: StateFields, sizes: tuple[int, ...], start: int) -> tuple[ShareChange, ...]:
     """Return the log of shares, which begins where the stream does and goes forward."""
     changes: list[ShareChange] = []
     for k, pair in enumerate(state.listed("changes")):
@@ -181,7 +182,7 @@ def _check_reached(stream: StreamSpec, position: int) -> None:
         )
 
 
-def _differences(saved: StreamSpec, here: StreamSpec) -> list[str]:
+def stream_differences(saved: StreamSpec, here: StreamSpec) -> list[str]:
     """Say what differs between a saved stream and the one that is to go on from it."""
     theirs, ours = saved.layout, here.layout
     if set(theirs.names) != set(ours.names) or theirs.names != ours.names:
@@ -214,5 +215,6 @@ def _domain_differences(theirs: Sequence[str], ours: Sequence[str]) -> list[str]
     return [*found, "load_state_dict(state, map_domains={...}) for changes on purpose"]
 
 
-def _listed(values: Sequence[Any] | None) -> list[Any] | None:
+def listed(values: Sequence[Any] | None) -> list[Any] | None:
+    """Return values for JSON."""
     return None if values is None else list(values)

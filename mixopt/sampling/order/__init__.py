@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from mixopt.system.lazy_names import lazy_names
 
 if TYPE_CHECKING:
+    from mixopt.sampling.order.fair_queue import FairQueue as FairQueue
     from mixopt.sampling.order.permutation import (
         ChunkedRowOrder as ChunkedRowOrder,
         RowOrder as RowOrder,
@@ -25,6 +26,7 @@ else:
     __getattr__, __dir__ = lazy_names(
         __name__,
         {
+            "fair_queue": ["FairQueue"],
             "permutation": ["ChunkedRowOrder", "RowOrder", "domain_key", "window_order"],
             "pieces": ["Exhausted", "Origin", "RampEnd", "ShareChange"],
             "plan": ["DrawPlan"],

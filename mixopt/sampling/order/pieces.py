@@ -45,11 +45,16 @@ class Exhausted(NamedTuple):
 
 
 class Origin(NamedTuple):
-    """Where a plan starts: counts and what is owed (in samples / UNIT), shape (D,)."""
+    """Where an order goes on, shape (D,): how often each domain was drawn, and what it is owed.
+
+    That is in samples / UNIT, or in tokens / UNIT where tokens are owed; `tokens_D` is then how
+    many each domain has had.
+    """
 
     position: int
     counts_D: tuple[int, ...]
     owed_D: tuple[int, ...]
+    tokens_D: tuple[int, ...] | None = None
 
 
 class Line(NamedTuple):

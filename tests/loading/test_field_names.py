@@ -1,0 +1,99 @@
+"""A user's columns keep their names, and what mixopt adds to a batch survives any collate."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+from datasets import Dataset, DatasetDict
+from torch.utils.data import DataLoader
+from transformers import DataCollatorWithFlattening
+
+from mixopt import CorpusError, MixtureDataset, MixtureLoader, MixtureSampler, MixtureStream
+
+THEIRS = {
+    "domain": "arxiv",
+    "row": 7,
+    "batch": "b",
+    "position": 3.5,
+    "mixture": "m",
+    "tokens": 9,
+}
+
+
+def dataset_of(columns, *, count=12):
+    """Two domains, one with the columns."""
+    rows = [{"input_ids": [k, k + 1], **columns} for k in range(count)]
+    return MixtureDataset({"web": Dataset.from_list(rows), "code": [{"input_ids": [1, 2]}] * count})
+
+
+def loader_over(dataset, **options):
+    sampler = MixtureSampler(dataset.sizes, [1, 0], batch_size=4)
+    return MixtureLoader(dataset, sampler, **options)
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+@pytest.mark.parametrize("name", THEIRS)
+def test_a_column_of_the_users_is_kept_and_ours_gets_a_prefix(name, workers):
+    loader = loader_over(dataset_of({name: THEIRS[name]}), workers=workers)
+    plain = loader_over(dataset_of({}))
+    batch, other = next(iter(loader)), next(iter(plain))
+    kept = batch[name] if isinstance(THEIRS[name], str) else batch[name].tolist()
+    assert kept == [THEIRS[name]] * 4
+    assert {loader.fields[n] for n in THEIRS} == (set(THEIRS) - {name}) | {f"mixopt_{name}"}
+    for ours in set(THEIRS) - {"tokens"}:
+        assert str(batch[loader.fields[ours]]) == str(other[ours])
+
+
+def test_a_plain_dataloader_gives_the_users_column_and_ours():
+    dataset = dataset_of({"domain": "arxiv"})
+    order = MixtureSampler(dataset.sizes, [1, 0], batch_size=4)
+    batch = next(iter(DataLoader(dataset, batch_sampler=order)))
+    assert (batch["domain"], batch["mixopt_domain"].tolist()) == (["arxiv"] * 4, [0] * 4)
+
+
+def test_a_column_that_a_transform_adds_is_kept():
+    rows = Dataset.from_list([{"input_ids": [k]} for k in range(8)])
+    rows = rows.with_transform(lambda some: {**some, "domain": ["theirs"] * len(some["input_ids"])})
+    assert MixtureDataset({"web": rows})[3]["domain"] == "theirs"
+
+
+def test_a_column_that_the_first_row_has_not_is_refused():
+    rows = [{"input_ids": [1]}, {"input_ids": [2], "row": 5}]
+    with pytest.raises(CorpusError, match=r"domain 'web', row 1: has a column 'row', which the"):
+        MixtureDataset({"web": rows}).__getitems__([0, 1])
+
+
+def test_what_a_collate_leaves_out_is_in_the_batch():
+    rows = [{"input_ids": list(range(1, 3 + k % 3))} for k in range(30)]
+    dataset = MixtureDataset({"web": rows, "code": rows})
+    sampler = MixtureSampler(dataset.sizes, [0.5, 0.5], batch_size=6)
+    loader = MixtureLoader(dataset, sampler, collate=DataCollatorWithFlattening())
+    batch = next(iter(loader))
+    domain, row = sampler.locate(0, 6)
+    assert batch["input_ids"].shape[0] == 1
+    assert (batch["domain"].tolist(), batch["row"].tolist()) == (domain.tolist(), row.tolist())
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_a_collate_that_returns_no_fields_is_refused(workers):
+    loader = loader_over(dataset_of({}), collate=len, workers=workers)
+    with pytest.raises(CorpusError, match="collate returned a int; it is to return fields"):
+        next(iter(loader))
+
+
+@pytest.mark.parametrize(
+    "over",
+    [
+        MixtureDataset,
+        lambda sources: MixtureStream(sources, [1.0], batch_size=4),
+    ],
+)
+def test_a_dataset_dict_is_refused_with_the_split_to_name(over):
+    splits = DatasetDict({"train": Dataset.from_list([{"a": 1}]), "test": Dataset.from_list([])})
+    message = (
+        "domain 'web': a DatasetDict of 'train', 'test' is several datasets; give one of them,"
+        " such as source['train']"
+    )
+    with pytest.raises(CorpusError, match=re.escape(message)):
+        over({"web": splits})
