@@ -19,12 +19,16 @@ class LogEntry:
         position: The first sample.
         mixture: Shares of tokens.
         reason: `start`, `set`, or `exhausted: DOMAIN`.
+        end_batch: The batch from which the end of a ramp holds, to which shares go linearly.
+        end_mixture: Shares of tokens there.
     """
 
     batch: int
     position: int
     mixture: Mixture
     reason: str
+    end_batch: int | None = None
+    end_mixture: Mixture | None = None
 
 
 def read_log(
@@ -34,9 +38,14 @@ def read_log(
     reached = order.reach(batch * batch_size)
     entries = [
         LogEntry(
-            position // batch_size, position, stream.mixtures[position], "set" if k else "start"
+            position // batch_size,
+            position,
+            mixture,
+            "set" if k else "start",
+            None if end is None else -(-end.position // batch_size),
+            None if end is None else end.mixture,
         )
-        for k, position in enumerate(stream.positions)
+        for k, (position, mixture, end) in enumerate(stream.mixtures)
     ]
     for position, domain in order.exhausted(reached):
         left = order.shares_at(position)
