@@ -17,14 +17,15 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike
 
-from mixopt.corpus import TokenShards, read_domain_names
+from mixopt.corpus import ShardStore, TokenShards, read_domain_names, stored_shards
 from mixopt.errors import CorpusError
 from mixopt.loading.collate import Batch, TokenSamples
 from mixopt.loading.field_names import field_names
 from mixopt.loading.packing import cumulative_lengths, documents_of
+from mixopt.loading.read_ahead import NeededShard, check_room, fetched_ahead
 from mixopt.loading.row_sources import TokenRows, read_samples, token_rows
 from mixopt.loading.token_span import TokenReader
-from mixopt.system import IntArray
+from mixopt.system import IntArray, is_url
 
 
 class MixtureDataset:
@@ -67,19 +68,28 @@ class MixtureDataset:
         split: str = "train",
         verify: bool = True,
         document_end: int | None = None,
+        cache_bytes: int | None = None,
     ) -> MixtureDataset:
         """Open the domains of a prepared corpus.
 
         Args:
-            path: The folder that `mixopt prepare` wrote.
+            path: The folder that `mixopt prepare` wrote, or the URL that `mixopt tokens publish`
+                wrote to, from which shards are fetched when rows of them are read.
             length: Tokens of a row.
             split: `train` or `validation`.
-            verify: Compare the hash of every shard.
+            verify: Compare the hash of every shard, once a node; of a store, each is compared when
+                it is fetched.
             document_end: As in the constructor.
+            cache_bytes: What shards of stores may take on this node; None for half of what the disk
+                has for them.
 
         Raises:
+            CorpusError: There is no corpus.
             ShardError: A shard is absent, truncated or altered since it was indexed.
         """
+        if is_url(path):
+            stored = stored_shards(str(path), split, cache_bytes)
+            return cls(stored, length=length, document_end=document_end)
         folder = Path(path)
         names = read_domain_names(folder)
         shards = {n: TokenShards.open(folder / n / split, verify=verify) for n in names}
@@ -186,6 +196,54 @@ class MixtureDataset:
         for tokens, domain, row in zip(read, domain_NB, row_NB, strict=True):
             batch = {"input_ids": tokens, "domain": domain, "row": row}
             yield batch if self.document_end is None else self._with_documents(batch)
+
+    @property
+    def shard_chunks(self) -> tuple[int, int]:
+        """A sampler's `chunks` with which a few shards of each domain are read at a time.
+
+        That is the rows of the largest shard, and 4: for stores, and disks that are slow to seek.
+
+        Raises:
+            CorpusError: The domains are not token shards.
+        """
+        largest = max(int(np.diff(shards.offsets).max(initial=0)) for shards in self._all_shards())
+        return max(largest // (self.length or 1), 1), 4
+
+    def check_room(self, chunks: tuple[int, int] | None) -> None:
+        """Check that this node's cache holds the shards of a store that an order reads in turn.
+
+        Args:
+            chunks: The sampler's: rows of a chunk, and chunks of a window; None for any row.
+
+        Raises:
+            SamplerError: Shards would be fetched again and again.
+        """
+        if self._store is not None:
+            shards, cache = list(self._all_shards()), self._store.cache
+            check_room(shards, cache, chunks, self.length or 1, self.shard_chunks)
+
+    def fetching_ahead(self, rows: Iterator[IntArray]) -> Iterator[IntArray]:
+        """Yield rows as they come; shards of a store that later ones need are fetched meanwhile."""
+        return rows if self._store is None else fetched_ahead(rows, self._needed)
+
+    @property
+    def _store(self) -> ShardStore | None:
+        found = (s.shards.store for s in self._readers if isinstance(s, TokenRows))
+        return next((store for store in found if store is not None), None)
+
+    def _all_shards(self) -> Iterator[TokenShards]:
+        if not self.is_tokens:
+            raise CorpusError("only domains of token shards have shards")
+        return (s.shards for s in self._readers if isinstance(s, TokenRows))
+
+    def _needed(self, rows_NB: IntArray) -> list[NeededShard]:
+        domain, row = self._split(rows_NB.ravel())
+        needed = []
+        for d in np.unique(domain).tolist():
+            rows = self._readers[d]
+            if isinstance(rows, TokenRows) and rows.shards.store is not None:
+                needed += rows.needed(row[domain == d], rows.shards.store)
+        return needed
 
     @property
     def itemsize(self) -> int:

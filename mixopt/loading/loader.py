@@ -62,11 +62,12 @@ class MixtureLoader:
             output: Tensors (tokens as int64), or numpy arrays as they are stored.
 
         Raises:
-            SamplerError: The dataset's domains or sizes are not the sampler's, or workers
-                without `prefetch`.
+            SamplerError: The dataset's domains or sizes are not the sampler's, workers without
+                `prefetch`, or shards of a store that would be fetched again and again.
         """
         _check_same(dataset.sizes, sampler.sizes)
         _check_output(output, workers)
+        dataset.check_room(sampler.order.layout.chunks)
         self.dataset = dataset
         self.sampler = sampler
         self.workers = at_least(0, "workers", workers)
@@ -162,7 +163,8 @@ class MixtureLoader:
             rows = (one for some in self._rows(batch, last, most=1) for one in some)
             reader = (self.dataset, self._collate)
             return in_processes(*reader, rows, order, batch, self.workers, self.prefetch)
-        chunks = map(self._read, self._rows(batch, last, most=self._chunk_batches()))
+        rows_ahead = self._rows(batch, last, most=self._chunk_batches())
+        chunks = map(self._read, self.dataset.fetching_ahead(rows_ahead))
         if self.prefetch:
             return in_thread(chunks, order, self.prefetch)
         return in_line(chunks, order)

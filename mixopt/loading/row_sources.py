@@ -5,8 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple, Protocol, runtime_checkable
 
-from mixopt.corpus import TokenShards
+import numpy as np
+
+from mixopt.corpus import ShardStore, TokenShards
 from mixopt.errors import CorpusError
+from mixopt.loading.read_ahead import NeededShard
+from mixopt.system import IntArray
 
 
 @runtime_checkable
@@ -32,6 +36,14 @@ class TokenRows(NamedTuple):
     def rows(self) -> int:
         """How many rows there are."""
         return self.shards.tokens // self.length
+
+    def needed(self, row_B: IntArray, store: ShardStore) -> list[NeededShard]:
+        """Return the shards of a store that rows are in."""
+        first_B = self.shards.shards_of(row_B * self.length)
+        last_B = self.shards.shards_of(row_B * self.length + self.length - 1)
+        item = self.shards.dtype.itemsize
+        found = (self.shards.shards[k] for k in np.union1d(first_B, last_B).tolist())
+        return [NeededShard(store, shard, shard.tokens * item) for shard in found]
 
 
 def read_samples(source: Any, rows: Sequence[int]) -> list[Any]:
