@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from itertools import groupby
 from pathlib import Path
@@ -69,7 +69,7 @@ class TokenShards:
     shards: Sequence[Shard]
     is_elsewhere: bool = False
     store: ShardStore | None = None
-    is_verified: bool = False
+    is_verified: bool = field(default=False, compare=False)
 
     @classmethod
     def open(

@@ -7,15 +7,12 @@ its shards, those of the batches behind it are under way.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import NamedTuple
 
-import numpy as np
-
-from mixopt.corpus import Shard, ShardStore, TokenShards
-from mixopt.errors import SamplerError
-from mixopt.system import ContentCache, IntArray
+from mixopt.corpus import Shard, ShardStore
+from mixopt.system import IntArray
 
 _AT_ONCE = 4  # shards that are fetched at the same time
 _FARTHEST = 1024  # chunks of rows that are looked at before they are read
@@ -28,46 +25,6 @@ class NeededShard(NamedTuple):
     store: ShardStore
     shard: Shard
     size: int
-
-
-def check_room(
-    domains: Sequence[TokenShards],
-    cache: ContentCache,
-    chunks: tuple[int, int] | None,
-    length: int,
-    better: tuple[int, int],
-) -> None:
-    """Check that a cache holds what an order of rows reads in turn: all, or windows of chunks.
-
-    Args:
-        domains: Shards of a store.
-        cache: Where they are kept on this node.
-        chunks: Rows of a chunk, and chunks of a window; None for an order of all rows.
-        length: Tokens of a row.
-        better: Chunks that need less.
-
-    Raises:
-        SamplerError: It does not, so that shards would be fetched again and again.
-    """
-    needed = sum(_read_in_turn(shards, chunks, length) for shards in domains)
-    if needed <= cache.most_bytes:
-        return
-    mend = "" if chunks == better else f"MixtureSampler(..., chunks={better}), or "
-    raise SamplerError(
-        f"this order of rows goes back and forth over {needed:,} bytes of shards in a store, and"
-        f" {cache.folder} has room for {cache.most_bytes:,}: {mend}give it more:"
-        f" from_corpus(..., cache_bytes={needed})"
-    )
-
-
-def _read_in_turn(shards: TokenShards, chunks: tuple[int, int] | None, length: int) -> int:
-    item = shards.dtype.itemsize
-    if chunks is None:
-        return shards.tokens * item
-    rows, window = chunks
-    largest = int(np.diff(shards.offsets).max(initial=0))
-    windows = 2 * window * max(rows * length, largest)  # one that is read, and the next one
-    return min(windows, shards.tokens) * item
 
 
 def fetched_ahead(
@@ -84,7 +41,7 @@ def fetched_ahead(
         RunError: The cache cannot be written, or has no room.
     """
     pool = ThreadPoolExecutor(_AT_ONCE)
-    ahead = _Ahead(rows, needed, pool)
+    ahead = _Waiting(rows, needed, pool)
     try:
         while (chunk := ahead.next()) is not None:
             yield chunk
@@ -92,7 +49,7 @@ def fetched_ahead(
         pool.shutdown(wait=False, cancel_futures=True)
 
 
-class _Ahead:
+class _Waiting:
     """Rows that were looked at, each with the shards that it waits for."""
 
     def __init__(

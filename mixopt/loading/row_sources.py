@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple, Protocol, runtime_checkable
+from typing import Any, Literal, NamedTuple, Protocol, runtime_checkable
 
-import numpy as np
-
-from mixopt.corpus import ShardStore, TokenShards
+from mixopt.corpus import TokenShards
 from mixopt.errors import CorpusError
-from mixopt.loading.read_ahead import NeededShard
 from mixopt.system import IntArray
+
+CountedUnit = Literal["tokens", "supervised"]
 
 
 @runtime_checkable
@@ -26,6 +25,15 @@ class Indexable(Protocol):
         ...
 
 
+@runtime_checkable
+class HasLengths(Protocol):
+    """A source that knows how many tokens its rows have."""
+
+    def lengths(self, unit: CountedUnit = "tokens", /) -> IntArray | None:
+        """Return the tokens of each row, shape (rows,), or those that carry loss; None: unknown."""
+        ...
+
+
 class TokenRows(NamedTuple):
     """The tokens of a domain as rows of one length; what does not fill the last is left out."""
 
@@ -37,14 +45,6 @@ class TokenRows(NamedTuple):
         """How many rows there are."""
         return self.shards.tokens // self.length
 
-    def needed(self, row_B: IntArray, store: ShardStore) -> list[NeededShard]:
-        """Return the shards of a store that rows are in."""
-        first_B = self.shards.shards_of(row_B * self.length)
-        last_B = self.shards.shards_of(row_B * self.length + self.length - 1)
-        item = self.shards.dtype.itemsize
-        found = (self.shards.shards[k] for k in np.union1d(first_B, last_B).tolist())
-        return [NeededShard(store, shard, shard.tokens * item) for shard in found]
-
 
 def read_samples(source: Any, rows: Sequence[int]) -> list[Any]:
     """Read samples at once where the source can, else one by one."""
@@ -52,7 +52,7 @@ def read_samples(source: Any, rows: Sequence[int]) -> list[Any]:
     return list(many(list(rows))) if many else [source[row] for row in rows]
 
 
-def check_is_one(name: str, source: Any) -> None:
+def check_is_one(name: str | None, source: Any) -> None:
     """Refuse a DatasetDict, which has a length and an index: those of its splits.
 
     Raises:
@@ -60,8 +60,9 @@ def check_is_one(name: str, source: Any) -> None:
     """
     if isinstance(source, Mapping):
         names = ", ".join(map(repr, source))
+        where = "a source" if name is None else f"domain {name!r}"
         raise CorpusError(
-            f"domain {name!r}: a {type(source).__name__} of {names} is several datasets; give one"
+            f"{where}: a {type(source).__name__} of {names} is several datasets; give one"
             f" of them, such as source[{next(iter(source), 'train')!r}]"
         )
 

@@ -85,9 +85,9 @@ def test_batches_are_those_of_a_copy_and_no_shard_is_fetched_before_it_is_needed
 
 def test_a_bounded_cache_keeps_its_bound_and_chunks_fetch_each_shard_once_an_epoch(stored, corpus):
     dataset = MixtureDataset.from_corpus(URL, length=LENGTH, cache_bytes=ROOM)
-    assert dataset.shard_chunks == (ROWS, 4)
+    assert dataset.shards.chunks == (ROWS, 4)
     before, most = fetches(stored), 0
-    sampler = MixtureSampler(dataset.sizes, [0.5, 0.5], batch_size=8, chunks=dataset.shard_chunks)
+    sampler = MixtureSampler(dataset.sizes, [0.5, 0.5], batch_size=8, chunks=dataset.shards.chunks)
     for batch in islice(MixtureLoader(dataset, sampler, output="numpy"), 2499):
         if batch["batch"] % 8 == 0:
             most = max(most, cached_bytes())
