@@ -41,7 +41,7 @@ def fetched_ahead(
         RunError: The cache cannot be written, or has no room.
     """
     pool = ThreadPoolExecutor(_AT_ONCE)
-    ahead = _Waiting(rows, needed, pool)
+    ahead = _ShardQueue(rows, needed, pool)
     try:
         while (chunk := ahead.next()) is not None:
             yield chunk
@@ -49,7 +49,7 @@ def fetched_ahead(
         pool.shutdown(wait=False, cancel_futures=True)
 
 
-class _Waiting:
+class _ShardQueue:
     """Rows that were looked at, each with the shards that it waits for."""
 
     def __init__(
