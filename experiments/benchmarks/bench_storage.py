@@ -6,8 +6,8 @@ Corpora of 1e12 tokens are sparse files: nothing is on the disk but their indice
 costs what reading zeros costs. Their hashes are not compared, since that is hours of hashing zeros;
 what comparing costs is measured on files that are small enough, by `hashing`. Each line is a
 process of its own under `ulimit -n 1024`, whose CPU time is that of its threads together from
-before the corpus is opened to its first batch, with what it imports until then counted. The first
-time nothing is known of the corpus on this node, the second time all is.
+before the corpus is opened to its first batch. The first time nothing is known of the corpus on
+this node, the second time all is. A million shards are indices alone, opened as those of a store.
 
 S3 is moto's server on 127.0.0.1, which is Python: it is slower than a store, and its CPU time is
 not counted. The same batches are read from a local copy in the same run.
@@ -21,6 +21,7 @@ import json
 import os
 import platform
 import resource
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -92,6 +93,38 @@ def read(folder: str) -> dict[str, float]:
         "mappings": len(Path("/proc/self/maps").read_text().splitlines()),
         "row us": row * 1e6,
     }
+
+
+def open_indices(folder: str) -> dict[str, float]:
+    """Open a corpus of which the indices alone are here, in this process."""
+    from mixopt.corpus import ShardStore, TokenShards
+    from mixopt.system import ContentCache
+
+    begun = time.process_time()
+    store = ShardStore("memory://none", ContentCache(Path(folder, "none"), 1))
+    places = sorted(Path(folder).glob("*/train"))
+    domains = [TokenShards.open(place, store=store) for place in places]
+    shards = sum(len(one.shards) for one in domains)
+    opened = time.process_time() - begun
+    memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1000
+    return {"open s": opened, "MB": memory, "shards": shards}
+
+
+def index_lines(scratch: Path) -> Iterator[str]:
+    """Give a line for a million shards, the first and the second time."""
+    folder = scratch / "indices"
+    write_sparse(folder, 1, 10_000, TRILLION // 1_000_000)
+    whole = (folder / "domain0000/train/index.json").read_bytes()
+    for d in range(100):
+        place = folder / f"copy{d:04d}" / "train"
+        place.mkdir(parents=True)
+        (place / "index.json").write_bytes(whole)
+    shutil.rmtree(folder / "domain0000")
+    for which in ("first", "second"):
+        cost = in_process("open_indices", str(folder), cache=scratch / "cache")
+        yield _row(
+            "100 domains, 10,000 shards each", which, f"{cost['open s']:.2f}", f"{cost['MB']:.0f}"
+        )
 
 
 def in_process(call: str, *given: str, cache: Path) -> dict[str, Any]:
@@ -223,6 +256,7 @@ def main() -> None:
         folder = Path(scratch)
         costs = "corpus of 1e12 tokens; time; open, s CPU; with the first batch; MB; descriptors"
         sparse = _table(f"{costs}; mappings; us a row after", sparse_lines(folder))
+        million = _table("indices alone; time; open, s CPU; MB", index_lines(folder))
         stored = _table("read from; order; samples/s", stored_lines(folder))
         hashed = _table("time; CPU s of eight; of the slowest; of the next", hashing(folder))
     head = (
@@ -231,7 +265,7 @@ def main() -> None:
         f" {platform.python_version()}, numpy {np.__version__}.\n"
     )
     parts = [
-        head, f"## Very many shards, under `ulimit -n {LIMIT}`\n", *sparse,
+        head, f"## Very many shards, under `ulimit -n {LIMIT}`\n", *sparse, "", *million,
         f"\n## A store on 127.0.0.1, rows of {LENGTH} tokens, 16 MB in 16 shards\n", *stored,
         "\n## Eight processes that open 1 GB and compare hashes\n", *hashed,
     ]  # fmt: skip

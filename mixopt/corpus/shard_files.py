@@ -13,7 +13,7 @@ from __future__ import annotations
 import errno
 import os
 import stat
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from functools import cache, cached_property, lru_cache
 from pathlib import Path
 from typing import Any
@@ -37,6 +37,7 @@ _FLAGS = (
     | getattr(os, "O_BINARY", 0)
 )
 _TOO_MANY = (errno.EMFILE, errno.ENFILE)
+_NO_MORE = (*_TOO_MANY, errno.ENOMEM)  # of mappings too
 _NO_LINK = getattr(os, "O_NOFOLLOW", 0)
 
 
@@ -78,7 +79,9 @@ class ShardFiles:
         path, size = self._mapped_places[k]
         status = self._look(path, size)
         try:
-            found = _mapping(path, status.st_size, status.st_ino, status.st_mtime_ns)
+            found: NDArray[np.uint8] = _with_room(
+                _mapping, path, status.st_size, status.st_ino, status.st_mtime_ns
+            )
         except OSError as error:
             raise _unreadable(path, error) from error
         return found.view(self._dtype)
@@ -118,7 +121,7 @@ class ShardFiles:
             ShardError: It is not there any more, of another size, or altered.
         """
         if self._store is None:
-            file = _kept_open()(self, k)
+            file = _with_room(_kept_open(), self, k)
             self._copy(file.descriptor, file.path, starts, rows)
             return
         shard = self._shards[k]
@@ -195,21 +198,21 @@ class _OpenFile:
 
 
 @cache
-def _kept_open() -> Callable[[ShardFiles, int], _OpenFile]:
+def _kept_open() -> Any:
     """Return what opens files and keeps the last ones that it opened."""
-    kept = lru_cache(maxsize=_most_descriptors())(ShardFiles.open)
+    return lru_cache(maxsize=_most_descriptors())(ShardFiles.open)
 
-    def opened(files: ShardFiles, k: int) -> _OpenFile:
-        try:
-            return kept(files, k)
-        except ShardError as error:
-            reason = error.__cause__
-            if not isinstance(reason, OSError) or reason.errno not in _TOO_MANY:
-                raise
-        kept.cache_clear()  # others of this process have taken them
-        return kept(files, k)
 
-    return opened
+def _with_room(kept: Any, *given: Any) -> Any:
+    """Call what keeps what it opened; where the process may have no more, let all of that go."""
+    try:
+        return kept(*given)
+    except (OSError, ShardError) as error:
+        reason = error.__cause__ or error
+        if not isinstance(reason, OSError) or reason.errno not in _NO_MORE:
+            raise
+    kept.cache_clear()
+    return kept(*given)
 
 
 def _most_descriptors() -> int:
