@@ -192,6 +192,11 @@ class MixtureSampler:
         return self._order
 
     @property
+    def chunks(self) -> tuple[int, int] | None:
+        """Rows of a chunk and chunks that rows are shuffled over; None for a full shuffle."""
+        return self._order.layout.chunks
+
+    @property
     def version(self) -> object:
         """The same object as long as no weights are changed and no state is loaded."""
         return self._order
