@@ -20,7 +20,7 @@ from numpy.typing import ArrayLike
 from mixopt.corpus import TokenShards, read_domain_names
 from mixopt.errors import CorpusError
 from mixopt.loading.collate import Batch, TokenSamples
-from mixopt.loading.field_names import field_names
+from mixopt.loading.field_names import columns_of, field_names
 from mixopt.loading.packing import (
     Packed,
     batch_bounds,
@@ -35,6 +35,7 @@ from mixopt.loading.row_sources import (
     read_samples,
     token_rows,
 )
+from mixopt.loading.token_counts import count_samples
 from mixopt.loading.token_span import TokenReader
 from mixopt.system import IntArray
 
@@ -129,7 +130,15 @@ class MixtureDataset:
 
         That is the name itself, or `mixopt_` before it where a source has a column of that name.
         """
-        return field_names(r for r in self._readers if not isinstance(r, TokenRows))
+        return field_names(name for columns in self.columns.values() for name in columns)
+
+    @cached_property
+    def columns(self) -> dict[str, tuple[str, ...]]:
+        """Names of the columns of each domain: its own, or those of its first row."""
+        return {
+            name: ("input_ids",) if isinstance(source, TokenRows) else columns_of(source)
+            for name, source in self._sources.items()
+        }
 
     def lengths(self, unit: CountedUnit = "tokens") -> dict[str, int | IntArray]:
         """Return how long rows are, for MixtureSampler(unit=, lengths=).
@@ -193,23 +202,33 @@ class MixtureDataset:
         return TokenSamples(batch if self.document_end is None else self._with_documents(batch))
 
     def collated(self, rows: IntArray, collate: Callable[[Sequence[Any]], Batch]) -> Batch:
-        """Read rows and put them together; `domain` and `row` are there whatever `collate` keeps.
+        """Read rows and put them together; what mixopt adds is there whatever `collate` keeps.
 
         Args:
             rows: Rows in the concatenated domains, shape (B,).
             collate: Puts samples together.
 
         Returns:
-            What `collate` returned, with `domain` and `row`, shape (B,).
+            What `collate` returned, with `domain`, `row`, `tokens` and `supervised`, shape (B,);
+            without the last two where samples have no `input_ids`. Where it has put rows end to
+            end, as for attention without padding, also their `lengths`, shape (B,).
 
         Raises:
             CorpusError: It returned no fields.
         """
-        batch = collate(self.__getitems__(rows.tolist()))
+        samples = self.__getitems__(rows.tolist())
+        counts = count_samples(samples)
+        batch = collate(samples)
         if not isinstance(batch, Mapping):
             raise CorpusError(f"collate returned a {type(batch).__name__}; it is to return fields")
         domain, row = self._split(rows)
-        return {**batch, self.fields["domain"]: domain, self.fields["row"]: row}
+        added = {"domain": domain, "row": row}
+        if counts is not None:
+            added |= {"tokens": counts.tokens_B, "supervised": counts.supervised_B}
+        if len(batch.get("input_ids", rows)) != len(rows):
+            lengths = [len(sample["input_ids"]) for sample in samples]
+            added["lengths"] = np.array(lengths, np.int64)
+        return {**batch, **{self.fields[name]: values for name, values in added.items()}}
 
     def read(self, rows: ArrayLike) -> Batch:
         """Read rows of token shards as one batch.
