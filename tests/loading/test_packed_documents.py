@@ -330,7 +330,7 @@ def test_a_damaged_plan_is_made_again(cached, tmp_path, name):
 
 
 def test_a_mapped_plan_is_not_sent_to_another_process(cached, tmp_path):
-    shards = shards_of(tmp_path / "a", random_documents(2000))
+    shards = shards_of(tmp_path / "a", random_documents(2000), shard_tokens=1 << 20)
     packed = PackedDocuments(shards, length=16, document_end=END)
     sent = pickle.dumps(packed)
     assert len(sent) < 3000
