@@ -22,8 +22,12 @@ from mixopt.errors import SamplerError
 from mixopt.loading.collate import Batch, stack_samples
 from mixopt.loading.dataset import MixtureDataset
 from mixopt.loading.prefetch import Ahead, in_line, in_thread
+from mixopt.loading.realised import Account, Realised
 from mixopt.sampling import (
+    BatchRows,
+    LogEntry,
     MixtureSampler,
+    TokenBatches,
     Weights,
     at_least,
     check_now_and_then,
@@ -82,6 +86,12 @@ class MixtureLoader:
         self.prefetch = at_least(1 if workers else 0, "prefetch", prefetch)
         self.collate = collate
         self._finish = _as_tensors if output == "torch" else _as_arrays
+        self._account = Account(dataset, sampler)
+        if self._account.learns and workers:
+            raise SamplerError(
+                "lengths that are learned with each batch leave nothing for worker processes to"
+                " read ahead: workers=0, or MixtureSampler(lengths=dataset.lengths())"
+            )
         self._accumulation = accumulation
         if accumulation is not None:
             sampler.accumulate(accumulation)
@@ -94,11 +104,13 @@ class MixtureLoader:
         """Yield the batches from the next one to the end of the pass.
 
         Each has what the dataset gives, `domain` and `row` of its samples, `batch`, `position`
-        (the global position of its first sample) and `mixture` (the fingerprint in force);
-        `fields` has their names where a source has columns of these names.
+        (the global position of its first sample), `mixture` (the fingerprint in force), and the
+        `tokens` and `supervised` tokens (those that carry loss) of each domain in this rank's part,
+        shape (D,); `fields` has their names where a source has columns of these names.
 
         Raises:
-            SamplerError: Within 100 batches of it, where ranks have come to have other orders.
+            SamplerError: Within 100 batches of it, where ranks have come to have other orders; or a
+                sample is not as long as the sampler was told.
         """
         sampler, ahead, label = self.sampler, None, self._labels()
         last = sampler.pass_end
@@ -112,6 +124,7 @@ class MixtureLoader:
                 content = ahead.next()
                 if content is None:
                     return
+                self._account.add(content, batch)
                 sampler.received(batch + 1, handed_out=ahead.handed_out)
                 check_now_and_then(sampler)
                 yield label(self._finish(content), batch)
@@ -124,6 +137,21 @@ class MixtureLoader:
     def fields(self) -> dict[str, str]:
         """By what name a batch has each field that mixopt adds (MixtureDataset.fields)."""
         return self.dataset.fields
+
+    @property
+    def log(self) -> list[LogEntry]:
+        """The weights over time, and the shares of the tokens that were delivered under each."""
+        return self.sampler.log
+
+    def realised(self) -> Realised:
+        """Return what the loop has received of each domain.
+
+        Returns:
+            Counts over all ranks where they follow from the order (rows of one length, or lengths
+            that the sampler knows or has learned), from the start of the stream; else of this
+            rank, from the time when the loader was made.
+        """
+        return self._account.realised()
 
     @property
     def fingerprint(self) -> str:
@@ -205,7 +233,7 @@ class MixtureLoader:
             reader = (self.dataset, self.collate or stack_samples)
             return in_processes(*reader, rows, order, batch, self.workers, self.prefetch)
         chunks = map(self._read, self._rows(batch, last, most=self._chunk_batches()))
-        if self.prefetch:
+        if self.prefetch and not self._account.learns:
             return in_thread(chunks, order, self.prefetch)
         return in_line(chunks, order)
 
@@ -216,10 +244,10 @@ class MixtureLoader:
         """
         start, count = self.sampler.rank * self.sampler.rank_batch, 1
         stop = start + self.sampler.rank_batch
-        rows, version = self.sampler.reader(), self.sampler.version
+        rows, version = self._reader(), self.sampler.version
         while last is None or batch < last:
             if version is not self.sampler.version:
-                rows, version = self.sampler.reader(), self.sampler.version
+                rows, version = self._reader(), self.sampler.version
             some = rows.some(batch, count if last is None else min(count, last - batch))
             if not len(some):
                 return
@@ -227,8 +255,16 @@ class MixtureLoader:
             batch += len(some)
             count = min(count * 2, most)
 
+    def _reader(self) -> BatchRows | TokenBatches:
+        """Return what lays out rows: the sampler's own where a batch settles the next one."""
+        return self.sampler.reader(own=self._account.learns)
+
     def _chunk_batches(self) -> int:
-        if not self.dataset.is_tokens or self.dataset.document_end is not None:
+        if (
+            self._account.learns
+            or not self.dataset.is_tokens
+            or self.dataset.document_end is not None
+        ):
             return 1
         row = (self.dataset.length or 1) * self.dataset.itemsize
         return max(1, min(_CHUNK_BYTES // (row * self.sampler.rank_batch), _CHUNK_BATCHES))

@@ -48,6 +48,7 @@ class MixtureStream(IterableDataset[Batch]):
         seed: int = 0,
         rank: int | None = None,
         world_size: int | None = None,
+        mesh: Any = None,
         batches: int | None = None,
         schedule: Sequence[tuple[int, Weights]] = (),
         collate: Callable[[Sequence[Any]], Batch] | None = None,
@@ -67,6 +68,7 @@ class MixtureStream(IterableDataset[Batch]):
             seed: Of the shuffles.
             rank: As for MixtureSampler.
             world_size: As for MixtureSampler.
+            mesh: As for MixtureSampler.
             batches: Global batches of one pass; without it the stream has no end.
             schedule: Weights that are known beforehand, with the batch from which they hold.
             collate: Puts samples together; by default arrays of one shape are stacked.
@@ -83,6 +85,7 @@ class MixtureStream(IterableDataset[Batch]):
             seed=seed,
             rank=rank,
             world_size=world_size,
+            mesh=mesh,
             batches=batches,
             schedule=schedule,
         )

@@ -18,7 +18,7 @@ from mixopt.errors import SamplerError
 from mixopt.mixture import Mixture
 from mixopt.sampling.batch_rows import BatchRows
 from mixopt.sampling.order_posts import OrderPosts
-from mixopt.sampling.process_rank import this_rank
+from mixopt.sampling.process_rank import this_part
 from mixopt.sampling.rank_agreement import check_now_and_then, order_fingerprint
 from mixopt.sampling.sample_lengths import Lengths, SampleLengths, Unit, checked_unit
 from mixopt.sampling.sample_order import SampleOrder, StreamLayout
@@ -57,6 +57,7 @@ class MixtureSampler:
         seed: int = 0,
         rank: int | None = None,
         world_size: int | None = None,
+        mesh: Any = None,
         batches: int | None = None,
         schedule: Sequence[tuple[int, Weights]] = (),
         max_epochs: float | Mapping[str, float] | None = None,
@@ -74,8 +75,10 @@ class MixtureSampler:
                 `unit="supervised"`).
             batch_size: Samples of a global batch, over all ranks.
             seed: Of the order of rows and the shuffle inside a batch.
-            rank: This process; from torch.distributed or RANK where not given.
-            world_size: How many processes; given with `rank`.
+            rank: This process along data parallelism; from torch.distributed or RANK where not
+                given.
+            world_size: How many there are; given with `rank`.
+            mesh: Instead of the two a torch DeviceMesh, whose data-parallel dimensions say them.
             batches: Global batches of one pass of the loop, which is what `len` says; the next
                 pass goes on where it ended. Without it the stream ends when its data do.
             schedule: Weights that are known beforehand, with the batch from which they hold.
@@ -99,8 +102,9 @@ class MixtureSampler:
             MixtureError: Weights that are not a mixture of these domains.
         """
         named = named_sizes(sizes)
-        self.rank, self.world_size = this_rank(rank, world_size)
-        self.posts = OrderPosts(self.world_size)
+        part = this_part(rank, world_size, mesh)
+        self.rank, self.world_size = part.rank, part.world_size
+        self.posts = OrderPosts(part)
         self.batch_size = batch_size
         self.batches = None if batches is None else at_least(1, "batches", batches)
         self._per_rank = rank_batch(batch_size, self.world_size)
@@ -213,6 +217,22 @@ class MixtureSampler:
         if self.batches is None:
             return None
         return (self._batch // self.batches + 1) * self.batches
+
+    def settle(self, batch: int, tokens_D: Sequence[int]) -> None:
+        """Say how many tokens a batch had of each domain, where lengths are learned.
+
+        MixtureLoader does so; a loop that iterates over the sampler itself says it before it asks
+        for the next batch. Where all lengths are known nothing happens.
+
+        Args:
+            batch: The batch that was asked for last.
+            tokens_D: Its tokens (or those that carry loss) by domain, over all ranks, shape (D,).
+
+        Raises:
+            SamplerError: It is another batch.
+        """
+        if isinstance(self._rows, TokenBatches) and not self.lengths.are_known:
+            self._rows.settle(batch, tokens_D)
 
     def received(self, batches: int, *, handed_out: int | None = None) -> None:
         """Note how far the loop is, for a loader that fetches ahead.
@@ -335,8 +355,14 @@ class MixtureSampler:
         """Return all rows of a batch, in the order of the ranks, shape (batch_size,)."""
         return self._rows.of(batch)
 
-    def reader(self) -> BatchRows | TokenBatches:
-        """Return what lays out rows of batches with the weights as they are now, for one thread."""
+    def reader(self, *, own: bool = False) -> BatchRows | TokenBatches:
+        """Return what lays out rows of batches with the weights as they are now, for one thread.
+
+        Args:
+            own: The sampler's own, which `settle` is for.
+        """
+        if own:
+            return self._rows
         if isinstance(self._order, TokenOrder):
             return TokenBatches(self._order, self.batch_size)
         return BatchRows(self._order, self.batch_size)
