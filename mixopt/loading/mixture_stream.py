@@ -12,13 +12,19 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any
+from typing import Any, NoReturn
 
 from mixopt.errors import SamplerError
 from mixopt.loading.collate import Batch, stack_samples
 from mixopt.loading.row_sources import check_is_one
 from mixopt.loading.stream_rows import DomainRows, Packing, Reader, RowFormat
-from mixopt.sampling import MixtureSampler, Weights, at_least, check_now_and_then
+from mixopt.sampling import (
+    MixtureSampler,
+    Weights,
+    at_least,
+    check_now_and_then,
+    refuse_second_split,
+)
 from mixopt.system import StateFields
 
 try:
@@ -121,6 +127,16 @@ class MixtureStream(IterableDataset[Batch]):
             sampler.received(batch)
             check_now_and_then(sampler)
             yield {name: _tensor(value) for name, value in content.items()}
+
+    @property
+    def set_epoch(self) -> NoReturn:
+        """There is none, for accelerate, which asks before it splits batches.
+
+        Raises:
+            SamplerError: It would split them over ranks a second time.
+            AttributeError: To all others.
+        """
+        raise refuse_second_split(self._sampler.world_size, "set_epoch")
 
     def __len__(self) -> int:
         """Count the batches of one pass."""

@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from mixopt.sampling.sampler import MixtureSampler as MixtureSampler
     from mixopt.sampling.sampler_input import Weights as Weights, at_least as at_least
     from mixopt.sampling.sampler_log import LogEntry as LogEntry
+    from mixopt.sampling.second_split import refuse_second_split as refuse_second_split
     from mixopt.sampling.token_order import TokenBatches as TokenBatches
 else:
     __getattr__, __dir__ = lazy_names(
@@ -45,5 +46,6 @@ else:
             "sampler": ["MixtureSampler"],
             "sampler_input": ["Weights", "at_least"],
             "sample_order": ["SampleOrder"],
+            "second_split": ["refuse_second_split"],
         },
     )
