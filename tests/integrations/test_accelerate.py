@@ -39,7 +39,8 @@ def expected():
 @pytest.mark.parametrize("dispatches", [False, True])
 def test_a_prepared_loader_of_ours_is_left_as_it_is(found, dispatches):
     one, other = (ranks[f"loader {dispatches}"] for ranks in found)
-    assert one["same"] and other["same"]
+    assert one["same"]
+    assert other["same"]
     joined = [a + b for a, b in zip(one["rows"], other["rows"], strict=True)]
     assert joined == expected()
 
