@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+from typing import Any, NoReturn
 
 from mixopt.errors import SamplerError
 from mixopt.mixture import Mixture
@@ -39,6 +39,7 @@ from mixopt.sampling.sampler_state import read_state, write_state
 from mixopt.sampling.schedule import Schedule
 from mixopt.sampling.schedule_input import given_mixtures
 from mixopt.sampling.scheduled_changes import Scheduled, scheduled_changes
+from mixopt.sampling.second_split import refuse_second_split
 from mixopt.sampling.stream_spec import MixtureChange, StreamSpec
 from mixopt.sampling.token_order import KEPT, TokenBatches, TokenOrder
 from mixopt.sampling.token_state import read_token_state, write_token_state
@@ -255,6 +256,16 @@ class MixtureSampler:
         self._handed_out = max(batches, handed_out or 0)
         if isinstance(self._order, TokenOrder):
             self._order.forget((batches - KEPT) * self.batch_size)
+
+    @property
+    def sampler(self) -> NoReturn:
+        """There is none of single rows, for accelerate, which asks before it splits batches.
+
+        Raises:
+            SamplerError: It would split them over ranks a second time.
+            AttributeError: To all others.
+        """
+        raise refuse_second_split(self.world_size, "sampler")
 
     def accumulate(self, batches: int) -> None:
         """Let changes of weights hold from the first batch of an optimizer step alone.
