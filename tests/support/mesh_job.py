@@ -85,6 +85,7 @@ def parts(_):
 
 def refused(_):
     """What is said of meshes that do not say along what data are split."""
+    early = over()
     model = mesh_of(("tp", "pp"), 2, 2)
     return {
         "none": error_of(lambda: over(mesh=model)),
@@ -94,6 +95,7 @@ def refused(_):
         "both": error_of(lambda: over(mesh=model, rank=0, world_size=2)),
         "object": error_of(lambda: over(mesh="dp")),
         "nothing given": error_of(over),
+        "made early": error_of(lambda: next(iter(early))),
         "numbers": error_of(lambda: over(rank=0, world_size=1)),
         "part of the job": error_of(lambda: over(mesh=_of_two())),
     }
