@@ -13,10 +13,9 @@ from dataclasses import dataclass
 from itertools import islice
 from typing import Any, Literal, NamedTuple, Protocol
 
-import numpy as np
-
 from mixopt.errors import CorpusError, MixoptError
-from mixopt.loading.packing import Packed, best_fit, cut
+from mixopt.loading.document_fields import document_of, labels_of
+from mixopt.loading.packing import best_fit, cut, row_samples
 from mixopt.sampling import domain_key, window_order
 from mixopt.system import StateFields
 
@@ -54,16 +53,18 @@ class RowFormat:
         """Pack documents; return rows, and tokens left over for the next block."""
         if self.length is None:
             return documents, []
-        tokens = [self._tokens(document) for document in documents]
-        if self.packing == "cut":
-            packed, rest = cut(tokens, self.length, left)
-            return _samples(packed), [int(token) for token in rest]
-        return _samples(best_fit(tokens, self.length, padding=self.padding)), []
-
-    def _tokens(self, document: Any) -> Any:
-        if self.tokenize is not None:
-            return self.tokenize(document)
-        return document["input_ids"] if isinstance(document, Mapping) else document
+        read = [document_of(one, "a document of a stream", self.tokenize) for one in documents]
+        tokens, labels = [one.tokens_T for one in read], labels_of(read)
+        if self.packing == "best_fit":
+            packed = best_fit(tokens, self.length, padding=self.padding, labels=labels)
+            return row_samples(packed), []
+        if labels is not None:
+            raise CorpusError(
+                "a document of a stream: has labels or a mask of loss, which rows cut off tokens do"
+                " not keep; give packing='best_fit'"
+            )
+        packed, rest = cut(tokens, self.length, left)
+        return row_samples(packed), [int(token) for token in rest]
 
 
 class Reader(NamedTuple):
@@ -229,10 +230,3 @@ class DomainRows:
 
 def _has_state(source: Iterable[Any]) -> bool:
     return hasattr(source, "state_dict") and hasattr(source, "load_state_dict")
-
-
-def _samples(packed: Packed) -> list[dict[str, Any]]:
-    return [
-        {"input_ids": tokens, "document": document}
-        for tokens, document in zip(np.asarray(packed.tokens_RL), packed.document_RL, strict=True)
-    ]

@@ -204,7 +204,7 @@ def test_the_hf_trainer_leaves_the_batches_unwrapped(dataset, tmp_path):
     pytest.importorskip("accelerate", reason="the Trainer needs accelerate")
     trainer, _, _ = hf_trainer(dataset, tmp_path)
     prepared = trainer.accelerator.prepare(trainer.get_train_dataloader())
-    assert type(prepared).__name__ == "_WithLabels"
+    assert type(prepared).__name__ == "TrainerBatches"
     assert next(iter(prepared))["labels"].shape == (8, LENGTH)
 
 
