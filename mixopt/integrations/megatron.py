@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from itertools import accumulate
 from typing import Any
 
 import numpy as np
@@ -84,6 +85,7 @@ class MegatronMixture(Dataset[dict[str, Any]]):
                 f"the domains end after {reached} samples with max_epochs={max_epochs}, and the"
                 f" run asks for {samples}; lower train_iters or raise max_epochs"
             )
+        self._offsets = [0, *accumulate(sizes.values())]
         self._places: tuple[int, IntArray, IntArray] | None = None
 
     def __len__(self) -> int:
@@ -118,8 +120,7 @@ class MegatronMixture(Dataset[dict[str, Any]]):
         name = self.sampler.domains[domain]
         if not isinstance(self._datasets, MixtureDataset):
             return dict(self._datasets[name][row])
-        before = list(self._datasets.sizes.values())[:domain]
-        return self._fields(self._datasets.read([sum(before) + row]))
+        return self._fields(self._datasets.read([self._offsets[domain] + row]))
 
     def _fields(self, batch: Mapping[str, Any]) -> dict[str, Any]:
         """Turn a row of L + 1 tokens into what Megatron's GPTDataset returns."""

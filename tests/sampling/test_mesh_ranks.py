@@ -54,6 +54,7 @@ def test_the_rank_is_that_along_the_dimensions_that_split_data(tmp_path):
         "data": halves,
         "named by its user": halves,
         "unnamed": by_rank,
+        "position of a stream": [0, 0, 4, 4],
     }
 
 

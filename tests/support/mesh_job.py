@@ -14,7 +14,7 @@ from pathlib import Path
 import torch.distributed as dist
 from torch.distributed.device_mesh import init_device_mesh
 
-from mixopt import MixtureSampler
+from mixopt import MixtureSampler, MixtureStream
 from mixopt.errors import MixoptError
 from mixopt.sampling import check_ranks
 from mixopt.system import read_json, write_json
@@ -80,7 +80,10 @@ def parts(_):
         "named by its user": over(mesh=mesh_of(("rows", "tp"), 2, 2)["rows"]),
         "unnamed": over(mesh=init_device_mesh("cpu", (4,))),
     }
-    return {name: [order.rank, order.world_size] for name, order in orders.items()}
+    found = {name: [order.rank, order.world_size] for name, order in orders.items()}
+    texts = {"web": ["a b"] * 9}
+    stream = MixtureStream(texts, [1.0], batch_size=8, tokenize=str.split, mesh=two)
+    return {**found, "position of a stream": next(iter(stream))["position"]}
 
 
 def refused(_):
