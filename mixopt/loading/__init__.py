@@ -39,13 +39,16 @@ if TYPE_CHECKING:
     from mixopt.loading.realised import (
         Realised as Realised,
     )
+    from mixopt.loading.row_format import (
+        FormedRows as FormedRows,
+    )
     from mixopt.loading.row_sources import (
         HasLengths as HasLengths,
     )
-    from mixopt.loading.stream_rows import (
-        DomainRows as DomainRows,
-        Reader as Reader,
+    from mixopt.loading.stream_places import (
+        join_stream_states as join_stream_states,
     )
+    from mixopt.loading.stream_rows import DomainRows as DomainRows
 else:
     __getattr__, __dir__ = lazy_names(
         __name__,
@@ -60,7 +63,9 @@ else:
             "packing_plan": ["PackingSummary"],
             "prefetch": ["InThread"],
             "realised": ["Realised"],
+            "row_format": ["FormedRows"],
             "row_sources": ["HasLengths"],
-            "stream_rows": ["DomainRows", "Reader"],
+            "stream_places": ["join_stream_states"],
+            "stream_rows": ["DomainRows"],
         },
     )

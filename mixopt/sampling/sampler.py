@@ -37,6 +37,8 @@ from mixopt.sampling.sampler_input import (
 )
 from mixopt.sampling.sampler_log import LogEntry, read_log
 from mixopt.sampling.sampler_state import read_state, write_state
+from mixopt.sampling.schedule import Schedule
+from mixopt.sampling.schedule_input import Later, given_mixtures
 from mixopt.sampling.stream_spec import StreamSpec
 from mixopt.sampling.token_order import KEPT, TokenBatches, TokenOrder
 from mixopt.sampling.token_state import read_token_state, write_token_state
@@ -51,15 +53,15 @@ class MixtureSampler:
     def __init__(
         self,
         sizes: Sizes,
-        weights: Weights,
+        weights: Weights | None = None,
         *,
-        batch_size: int,
+        batch_size: int | None = None,
         seed: int = 0,
         rank: int | None = None,
         world_size: int | None = None,
         mesh: Any = None,
         batches: int | None = None,
-        schedule: Sequence[tuple[int, Weights]] = (),
+        schedule: Schedule | Sequence[Later] = (),
         max_epochs: float | Mapping[str, float] | None = None,
         exhausted: Policy | None = None,
         tokens_per_sample: Mapping[str, float] | None = None,
@@ -81,7 +83,8 @@ class MixtureSampler:
             mesh: Instead of the two a torch DeviceMesh, whose data-parallel dimensions say them.
             batches: Global batches of one pass of the loop, which is what `len` says; the next
                 pass goes on where it ended. Without it the stream ends when its data do.
-            schedule: Weights that are known beforehand, with the batch from which they hold.
+            schedule: Weights that are known beforehand, with the batch from which they hold; or a
+                Schedule in place of `weights`, `batch_size` and `batches`.
             max_epochs: How often a domain may be drawn through, for all or by domain; 1 if
                 `exhausted` alone is given.
             exhausted: What happens then: its share goes to the others ('redistribute', what
@@ -102,6 +105,8 @@ class MixtureSampler:
             MixtureError: Weights that are not a mixture of these domains.
         """
         named = named_sizes(sizes)
+        given = given_mixtures(weights, batch_size, batches, schedule)
+        weights, batch_size, batches, schedule = given
         part = this_part(rank, world_size, mesh)
         self.rank, self.world_size = part.rank, part.world_size
         self.posts = OrderPosts(part)
