@@ -178,6 +178,7 @@ def test_a_run_that_is_longer_than_its_domains_is_refused(rows):
         mixture(rows, max_epochs=1, samples=400)
 
 
+@pytest.mark.slow
 def test_megatrons_model_parallel_processes_are_asked_for_their_data_parallel_rank(tmp_path):
     finish(start_ranks(4, SUPPORT / "megatron_job.py", tmp_path))
     said = [json.loads((tmp_path / f"said.{rank}").read_text()) for rank in range(4)]
