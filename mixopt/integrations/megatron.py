@@ -22,7 +22,7 @@ from torch.utils.data import Dataset
 
 from mixopt.errors import CorpusError, SamplerError
 from mixopt.loading import MixtureDataset
-from mixopt.sampling import MixtureSampler, Weights, at_least
+from mixopt.sampling import MixtureSampler, Schedule, ScheduleEntry, Weights, at_least
 from mixopt.system import IntArray
 
 _BLOCK = 1024  # samples whose places are found at once
@@ -34,12 +34,12 @@ class MegatronMixture(Dataset[dict[str, Any]]):
     def __init__(
         self,
         datasets: Mapping[str, Any] | MixtureDataset,
-        weights: Weights,
+        weights: Weights | None = None,
         *,
         samples: int,
-        global_batch_size: int,
+        global_batch_size: int | None = None,
         seed: int = 0,
-        schedule: Sequence[tuple[int, Weights]] = (),
+        schedule: Schedule | Sequence[ScheduleEntry | tuple[int, Weights]] = (),
         max_epochs: float | Mapping[str, float] | None = None,
         attention_mask: bool = False,
     ) -> None:
@@ -52,7 +52,8 @@ class MegatronMixture(Dataset[dict[str, Any]]):
             samples: Of the whole run: `train_iters` times the global batch size.
             global_batch_size: Samples that are shuffled together, those of an optimizer step.
             seed: Of the order.
-            schedule: Weights with the global batch from which they hold.
+            schedule: Weights with the global batch from which they hold; or a Schedule in place of
+                `weights` and `global_batch_size`.
             max_epochs: How often a domain may be drawn through, for all or by domain.
             attention_mask: Give rows of a MixtureDataset a mask by document, shape (1, L, L), True
                 where a token is hidden, as `create_attention_mask` does for a GPTDataset.
