@@ -19,6 +19,7 @@ from numpy.typing import ArrayLike
 
 from mixopt.corpus import TokenShards, read_domain_names
 from mixopt.errors import CorpusError
+from mixopt.loading.arrow_samples import known_lengths
 from mixopt.loading.collate import Batch, TokenSamples
 from mixopt.loading.field_names import columns_of, field_names
 from mixopt.loading.packing import (
@@ -30,7 +31,6 @@ from mixopt.loading.packing import (
 )
 from mixopt.loading.row_sources import (
     CountedUnit,
-    HasLengths,
     TokenRows,
     read_samples,
     token_rows,
@@ -147,16 +147,8 @@ class MixtureDataset:
             Tokens (or those that carry loss) of each row of a domain, one number where all its
             rows are alike; domains of which that is not known before rows are read are left out.
         """
-        found: dict[str, int | IntArray] = {}
-        for name, source in self._sources.items():
-            if isinstance(source, TokenRows):
-                if unit == "tokens":
-                    found[name] = source.length
-            elif isinstance(source, HasLengths):
-                lengths = source.lengths(unit)
-                if lengths is not None:
-                    found[name] = lengths
-        return found
+        each = {name: known_lengths(source, unit) for name, source in self._sources.items()}
+        return {name: lengths for name, lengths in each.items() if lengths is not None}
 
     def __len__(self) -> int:
         """Count the rows of all domains."""
