@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from mixopt.errors import SamplerError
-from mixopt.loading.stream_parts import START, Mark, DocumentPlace
+from mixopt.loading.stream_parts import START, DocumentPlace, Mark
 from mixopt.loading.stream_rows import LanePlace
 from mixopt.loading.stream_sources import DividedSource
 from mixopt.system import StateFields

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from mixopt.errors import CorpusError
 from mixopt.loading.row_format import NOTHING, Form
-from mixopt.loading.stream_parts import START, Mark, PartSource, DocumentPlace, StreamPart
+from mixopt.loading.stream_parts import START, DocumentPlace, Mark, PartSource, StreamPart
 from mixopt.sampling import domain_key, window_order
 from mixopt.system import StateFields
 
