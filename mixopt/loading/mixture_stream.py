@@ -19,7 +19,7 @@ import numpy as np
 
 from mixopt.errors import SamplerError
 from mixopt.loading.collate import Batch, stack_samples
-from mixopt.loading.field_names import names_beside
+from mixopt.loading.field_names import field_names
 from mixopt.loading.row_format import Packing, RowFormat
 from mixopt.loading.stream_deal import deal
 from mixopt.loading.stream_lanes import LanePlan, LaneReader
@@ -60,6 +60,7 @@ class MixtureStream(IterableDataset[Batch]):
         seed: int = 0,
         rank: int | None = None,
         world_size: int | None = None,
+        mesh: Any = None,
         batches: int | None = None,
         schedule: Sequence[tuple[int, Weights]] = (),
         collate: Callable[[Sequence[Any]], Batch] | None = None,
@@ -84,6 +85,7 @@ class MixtureStream(IterableDataset[Batch]):
             seed: Of the shuffles.
             rank: As for MixtureSampler.
             world_size: As for MixtureSampler.
+            mesh: As for MixtureSampler.
             batches: Global batches of one pass; without it the stream has no end.
             schedule: Weights that are known beforehand, with the batch from which they hold.
             collate: Puts samples together; by default arrays of one shape are stacked.
@@ -98,6 +100,7 @@ class MixtureStream(IterableDataset[Batch]):
             seed=seed,
             rank=rank,
             world_size=world_size,
+            mesh=mesh,
             batches=batches,
             schedule=schedule,
         )
@@ -278,7 +281,7 @@ class MixtureStream(IterableDataset[Batch]):
     def _batch(self, batch: int, samples: list[Any], domain_GS: IntArray) -> Batch:
         sampler, domain = self._sampler, domain_GS.ravel()
         rows = [one if isinstance(one, Mapping) else {"sample": one} for one in samples]
-        fields = names_beside(rows[0].keys())
+        fields = field_names(rows[0].keys())
         domains = zip(rows, domain.tolist(), strict=True)
         content = dict(self._collate([{**row, fields["domain"]: d} for row, d in domains]))
         content[fields["domain"]] = domain

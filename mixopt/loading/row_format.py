@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
-from mixopt.loading.packing import Packed, best_fit, cut
+from mixopt.errors import CorpusError
+from mixopt.loading.document_fields import TokenDocument, Tokenize, document_of, labels_of
+from mixopt.loading.packing import best_fit, cut, row_samples
 
 Packing = Literal["cut", "best_fit"]
 
@@ -56,28 +58,33 @@ class RowFormat:
 
     length: int | None
     packing: Packing
-    tokenize: Callable[[Any], Any] | None
+    tokenize: Tokenize | None
     padding: int
 
     def rows(self, documents: Sequence[Any], left: NDArray[Any]) -> FormedRows:
         """Make rows of the tokens left over before and of documents."""
         if self.length is None:
             return FormedRows(list(documents))
-        tokens = [self._tokens(document) for document in documents]
+        read = self._read(documents)
+        tokens, labels = [one.tokens_T for one in read], labels_of(read)
         if self.packing == "best_fit":
-            return FormedRows(_samples(best_fit(tokens, self.length, padding=self.padding)))
+            packed = best_fit(tokens, self.length, padding=self.padding, labels=labels)
+            return FormedRows(row_samples(packed))
+        if labels is not None:
+            raise CorpusError(
+                "a document of a stream: has labels or a mask of loss, which rows cut off tokens do"
+                " not keep; give packing='best_fit'"
+            )
         packed, rest = cut(tokens, self.length, left)
         lengths = (len(one) for one in reversed(tokens))
-        return FormedRows(_samples(packed), rest, holding(lengths, len(rest)))
+        return FormedRows(row_samples(packed), rest, holding(lengths, len(rest)))
 
     def tokens(self, documents: Sequence[Any]) -> NDArray[Any]:
         """Return the tokens of documents, one after the other."""
-        return np.concatenate([self._tokens(document) for document in documents])
+        return np.concatenate([one.tokens_T for one in self._read(documents)])
 
-    def _tokens(self, document: Any) -> NDArray[Any]:
-        if self.tokenize is not None:
-            return np.asarray(self.tokenize(document))
-        return np.asarray(document["input_ids"] if isinstance(document, Mapping) else document)
+    def _read(self, documents: Sequence[Any]) -> list[TokenDocument]:
+        return [document_of(one, "a document of a stream", self.tokenize) for one in documents]
 
 
 def holding(lengths: Iterable[int], tokens: int) -> int:
@@ -89,10 +96,3 @@ def holding(lengths: Iterable[int], tokens: int) -> int:
         tokens -= length
         documents += 1
     return documents
-
-
-def _samples(packed: Packed) -> list[dict[str, Any]]:
-    return [
-        {"input_ids": tokens, "document": document}
-        for tokens, document in zip(packed.tokens_RL, packed.document_RL, strict=True)
-    ]

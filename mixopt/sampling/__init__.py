@@ -25,13 +25,19 @@ if TYPE_CHECKING:
         check_now_and_then as check_now_and_then,
         check_ranks as check_ranks,
     )
+    from mixopt.sampling.sample_lengths import SampleLengths as SampleLengths, Unit as Unit
     from mixopt.sampling.sample_order import SampleOrder as SampleOrder
     from mixopt.sampling.sampler import MixtureSampler as MixtureSampler
     from mixopt.sampling.sampler_input import Weights as Weights, at_least as at_least
+    from mixopt.sampling.sampler_log import LogEntry as LogEntry
+    from mixopt.sampling.token_order import TokenBatches as TokenBatches
 else:
     __getattr__, __dir__ = lazy_names(
         __name__,
         {
+            "token_order": ["TokenBatches"],
+            "sampler_log": ["LogEntry"],
+            "sample_lengths": ["SampleLengths", "Unit"],
             "batch_rows": ["BatchRows"],
             "forecast": ["simulate_proposal", "simulation_json", "simulation_lines"],
             "order.permutation": ["RowOrder", "domain_key", "window_order"],
