@@ -1,4 +1,4 @@
-"""A stream on any ranks, killed and resumed on any other, is the stream of one rank undisturbed."""
+"""A stream on any ranks, killed and resumed on any other, is that of one rank undisturbed."""
 
 from __future__ import annotations
 
@@ -8,8 +8,7 @@ from itertools import islice
 
 import numpy as np
 import pytest
-from hypothesis import HealthCheck, given, settings
-from hypothesis import strategies as st
+from hypothesis import HealthCheck, given, settings, strategies as st
 from stream_sources import KINDS, SIZES, numbered, tokens_of
 
 from mixopt import MixtureStream
