@@ -26,6 +26,7 @@ from mixopt.loading.stream_lanes import LanePlan, LaneReader
 from mixopt.loading.stream_places import StreamPlaces, join_stream_states, read_places
 from mixopt.loading.stream_sources import DividedSource
 from mixopt.loading.stream_workers import InProcess, StreamWorkers
+from mixopt.loading.token_counts import count_samples
 from mixopt.sampling import (
     MixtureSampler,
     Weights,
@@ -92,6 +93,7 @@ class MixtureStream(IterableDataset[Batch]):
             rank: As for MixtureSampler.
             world_size: As for MixtureSampler.
             mesh: As for MixtureSampler.
+            mesh: As for MixtureSampler.
             batches: Global batches of one pass; without it the stream has no end.
             schedule: Weights that are known beforehand, with the batch from which they hold.
             collate: Puts samples together; by default arrays of one shape are stacked.
@@ -123,9 +125,11 @@ class MixtureStream(IterableDataset[Batch]):
         self._begin(StreamPlaces.at_start(divided, self._lanes))
 
     def __iter__(self) -> Iterator[Batch]:
-        """Yield batches with `domain`, `batch`, `position` and `mixture`, to the end of the pass.
+        """Yield batches to the end of the pass.
 
-        Where documents have a column of such a name, ours has `mixopt_` before it.
+        Each has the `domain` of its samples, `batch`, `position`, `mixture`, and where samples have
+        `input_ids` their `tokens` and `supervised` tokens by domain, shape (D,), as MixtureLoader's
+        have. Where documents have a column of such a name, ours has `mixopt_` before it.
 
         Raises:
             SamplerError: A worker process of torch's DataLoader iterates; a worker process has
@@ -301,6 +305,10 @@ class MixtureStream(IterableDataset[Batch]):
         domains = zip(rows, domain.tolist(), strict=True)
         content = dict(self._collate([{**row, fields["domain"]: d} for row, d in domains]))
         content[fields["domain"]] = domain
+        counts = count_samples(rows)
+        if counts is not None:
+            by_domain = counts.by_domain(domain, len(sampler.domains))
+            content[fields["tokens"]], content[fields["supervised"]] = by_domain
         content[fields["batch"]] = batch
         content[fields["position"]] = batch * sampler.batch_size + sampler.rank * sampler.rank_batch
         content[fields["mixture"]] = sampler.mixture_at(batch).fingerprint
