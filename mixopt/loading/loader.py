@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import importlib.util
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
@@ -22,6 +23,7 @@ from mixopt.errors import SamplerError
 from mixopt.loading.collate import Batch, stack_samples
 from mixopt.loading.dataset import MixtureDataset
 from mixopt.loading.prefetch import Ahead, in_line, in_thread
+from mixopt.loading.schedule_watch import ScheduleWatch
 from mixopt.sampling import (
     MixtureSampler,
     Weights,
@@ -48,6 +50,7 @@ class MixtureLoader:
         prefetch: int = 2,
         collate: Collate | None = None,
         output: Literal["torch", "numpy"] = "torch",
+        watch: str | Path | None = None,
     ) -> None:
         """Join a dataset and the order of its samples.
 
@@ -60,6 +63,8 @@ class MixtureLoader:
             collate: Puts samples together, for domains that are not token shards; by default
                 arrays of one shape are stacked.
             output: Tensors (tokens as int64), or numpy arrays as they are stored.
+            watch: A schedule's file, which may be another one while the job runs
+                (mixopt.loading.schedule_watch); every rank iterates.
 
         Raises:
             SamplerError: The dataset's domains or sizes are not the sampler's, or workers
@@ -72,6 +77,7 @@ class MixtureLoader:
         self.workers = at_least(0, "workers", workers)
         self.prefetch = at_least(1 if workers else 0, "prefetch", prefetch)
         self._collate = collate or stack_samples
+        self._watch = None if watch is None else ScheduleWatch(watch)
         self._finish = _as_tensors if output == "torch" else _as_arrays
 
     def __len__(self) -> int:
@@ -90,6 +96,8 @@ class MixtureLoader:
         """
         sampler, ahead, label = self.sampler, None, self._labels()
         last = sampler.pass_end
+        if self._watch is not None:
+            self._watch.begin(sampler)
         try:
             while last is None or sampler.batch < last:
                 batch = sampler.batch
@@ -102,6 +110,8 @@ class MixtureLoader:
                     return
                 sampler.received(batch + 1, handed_out=ahead.handed_out)
                 check_now_and_then(sampler)
+                if self._watch is not None:
+                    self._watch.look(sampler)
                 yield label(self._finish(content), batch)
         finally:
             if ahead is not None:

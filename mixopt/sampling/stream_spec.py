@@ -57,6 +57,12 @@ class StreamSpec:
             changes=tuple(changes[p] for p in sorted(changes)),
         )
 
+    def until(self, position: int) -> StreamSpec:
+        """Return the stream without the mixtures that begin to hold at a position or later."""
+        kept = tuple(change for change in self.changes if change.position < position)
+        mixtures = {p: mixture for p, mixture in self.mixtures.items() if p < position}
+        return replace(self, changes=kept, mixtures=mixtures)
+
     def as_tokens(self, shares: Sequence[int]) -> Mixture:
         """Turn shares of samples into a mixture of tokens."""
         tokens = [s / UNIT * t for s, t in zip(shares, self._lengths(), strict=True)]
