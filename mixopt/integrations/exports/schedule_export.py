@@ -76,7 +76,7 @@ def export_schedule(
     return found
 
 
-class _Part:
+class _ConstantStage:
     """A stage as a tool has it: constant, in whole steps."""
 
     def __init__(self, schedule: Schedule, k: int, start: int, stop: int, mixture: Mixture) -> None:
@@ -94,13 +94,13 @@ class _Part:
             self.about += f", learning rate: {stage.phase}"
 
 
-def _constant(schedule: Schedule, tool: ExportTool, pieces: int | None) -> list[_Part]:
+def _constant(schedule: Schedule, tool: ExportTool, pieces: int | None) -> list[_ConstantStage]:
     """Return the stages, linear ones divided."""
-    found: list[_Part] = []
+    found: list[_ConstantStage] = []
     for k, stage in enumerate(schedule.stages):
         start, stop = schedule.starts[k], schedule.starts[k + 1]
         if stage.to is None:
-            found.append(_Part(schedule, k, start, stop, stage.mixture))
+            found.append(_ConstantStage(schedule, k, start, stop, stage.mixture))
             continue
         if pieces is None:
             raise ConfigError(
@@ -115,14 +115,14 @@ def _constant(schedule: Schedule, tool: ExportTool, pieces: int | None) -> list[
     return found
 
 
-def _divided(schedule: Schedule, k: int, stage: Stage, pieces: int) -> list[_Part]:
+def _divided(schedule: Schedule, k: int, stage: Stage, pieces: int) -> list[_ConstantStage]:
     first, length = schedule.starts[k], schedule.starts[k + 1] - schedule.starts[k]
     ends = [first + length * n // pieces for n in range(pieces + 1)]
-    last, found = stage.to or stage.mixture, list[_Part]()
+    last, found = stage.to or stage.mixture, list[_ConstantStage]()
     for n in range(pieces):
         part = ((ends[n] + ends[n + 1]) / 2 - first) / length
         mixture = Mixture({d: w + part * (last[d] - w) for d, w in stage.mixture.items()})
-        one = _Part(schedule, k, ends[n], ends[n + 1], mixture)
+        one = _ConstantStage(schedule, k, ends[n], ends[n + 1], mixture)
         one.about += f"; step {n + 1} of {pieces} of a linear stage, the mixture of its middle"
         found.append(one)
         one.name = f"{one.name}-{n}"
@@ -130,7 +130,7 @@ def _divided(schedule: Schedule, k: int, stage: Stage, pieces: int) -> list[_Par
 
 
 def _entries(
-    tool: ExportTool, stages: Sequence[_Part], schedule: Schedule, facts: Facts
+    tool: ExportTool, stages: Sequence[_ConstantStage], schedule: Schedule, facts: Facts
 ) -> tuple[list[StageEntries], list[str]]:
     """Return the entries of each stage, and the domains that no stage has."""
     found: list[StageEntries] = []
@@ -143,5 +143,5 @@ def _entries(
     return found, [name for name in schedule.domains if name in zeros]
 
 
-def _notes(stages: Sequence[_Part]) -> list[str]:
+def _notes(stages: Sequence[_ConstantStage]) -> list[str]:
     return [f"Stage {k}: {one.about}." for k, one in enumerate(stages)]
