@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
-from itertools import accumulate
+from itertools import accumulate, pairwise
 from typing import NamedTuple
 
 import numpy as np
@@ -118,7 +118,7 @@ class Line(NamedTuple):
         pairs = zip(self.first, self.last, strict=True)
         sums = accumulate((kept * before + moved * after for before, after in pairs), initial=0)
         rounded = [total // whole for total in sums]
-        return [after - before for before, after in zip(rounded, rounded[1:], strict=False)]
+        return [after - before for before, after in pairwise(rounded)]
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,10 +1,11 @@
 """Which domain each position of the stream goes to, over any number of weight changes.
 
 A plan is a row of pieces. In each of them shares do not change and a `SplitTree` deals the
-positions out, or they go linearly from one mixture to another and a `RampSplit` does. What a domain is owed at the end of a piece (the integral of its shares less its
-count) goes into the next one. After a change some domains are ahead of shares that are now tiny;
-in one tree with the others they would hold them back. They sleep, for pieces that double in
-length, until their integral has caught up with their count.
+positions out, or they go linearly from one mixture to another and a `RampSplit` does. What a domain
+is owed at the end of a piece (the integral of its shares less its count) goes into the next one.
+After a change some domains are ahead of shares that are now tiny; in one tree with the others they
+would hold them back. They sleep, for pieces that double in length, until their integral has caught
+up with their count.
 
 Between changes a domain is within 2 samples of its integral by proof. Over changes no rule that
 does not know the future can promise a number for any number of domains: whoever sees which half

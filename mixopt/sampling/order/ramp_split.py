@@ -6,13 +6,16 @@ mixture then deals out its own with a tree of its own (mixopt.sampling.order.spl
 costs what one tree costs. A domain is off by what it is off in each tree, and by half of what its
 share changes.
 
-What a domain is owed from before goes into the phases of one tree, of that which is to draw more
-of it soon; what all domains of a tree are owed together, into the division between the two.
+What a domain is owed from before goes into the phases of the tree that is to draw more of it soon;
+one that is ahead waits in both. What the domains of one tree are owed together goes into the
+division between the two, up to one sample; more would hold up the heavy ones.
 
 Everything is an integer. Shapes: D domains.
 """
 
 from __future__ import annotations
+
+from math import isqrt
 
 import numpy as np
 from numpy.typing import NDArray
@@ -41,15 +44,11 @@ class RampSplit:
         """
         self._offset, self._whole = start - line.start, 2 * line.length
         self._length = line.stop - start
-        soon = min(soon, self._length)
-        moved = moved_by(self._offset, soon)
-        kept = self._whole * soon - moved
-        late = [kept * a < moved * b for a, b in zip(line.first, line.last, strict=True)]
-        owed_first = [0 if later else debt for debt, later in zip(owed_D, late, strict=True)]
-        owed_last = [debt if later else 0 for debt, later in zip(owed_D, late, strict=True)]
-        self._first = SplitTree(line.first, owed_first)
-        self._last = SplitTree(line.last, owed_last)
-        self._phase = line.length + self._whole * sum(owed_last) // UNIT
+        owed_first, owed_last = self._shared(line, owed_D, min(soon, self._length))
+        carried = max(min(sum(owed_last), UNIT), -UNIT)
+        self._first = SplitTree(line.first, _owed_in_all(owed_first, line.first, -carried))
+        self._last = SplitTree(line.last, _owed_in_all(owed_last, line.last, carried))
+        self._phase = line.length + self._whole * carried // UNIT
         self.domains = sorted({*self._first.domains, *self._last.domains})
         self.longest = min(LONGEST, _MOST // line.length)
 
@@ -101,6 +100,33 @@ class RampSplit:
                 low = middle
         return high
 
+    def _shared(self, line: Line, owed_D: list[int], soon: int) -> tuple[list[int], list[int]]:
+        """Share out what is owed: debts to the tree that draws more soon, what is ahead to both.
+
+        A domain that is ahead waits in both trees until its integral has caught up with its count.
+        """
+        owed_first, owed_last = [0] * len(owed_D), [0] * len(owed_D)
+        for d, (a, b, owed) in enumerate(zip(line.first, line.last, owed_D, strict=True)):
+            if not a and not b:
+                continue
+            length = soon if owed >= 0 else min(self._caught_up(a, b, -owed), soon)
+            last = b * moved_by(self._offset, length)
+            first = a * (self._whole * length - moved_by(self._offset, length))
+            if owed >= 0:
+                owed_first[d] = owed if first >= last else 0
+            else:
+                owed_first[d] = owed * first // (first + last)
+            owed_last[d] = owed - owed_first[d]
+        return owed_first, owed_last
+
+    def _caught_up(self, a: int, b: int, ahead: int) -> int:
+        """Return after how many positions `ahead` > 0 is due to a domain; the ramp may be over."""
+        rate = self._whole * a + 2 * self._offset * (b - a)
+        square = rate * rate + 4 * (b - a) * self._whole * ahead
+        if square < 0:  # it is never
+            return self._length
+        return -(-2 * self._whole * ahead // max(rate + isqrt(square), 1))
+
     def _is_full(self, limits: dict[int, int], items: int) -> bool:
         count = self._counted(items)
         return any(count.get(d, 0) >= limit for d, limit in limits.items())
@@ -124,6 +150,13 @@ class RampSplit:
         moved = (steps * (2 * (self._offset + start) + steps) + rest) // self._whole + quotient
         moved = np.minimum(np.maximum(moved, 0), steps + start)
         return base, moved[1:] != moved[:-1]
+
+
+def _owed_in_all(owed_D: list[int], shares_D: tuple[int, ...], total: int) -> list[int]:
+    """Spread evenly over a tree what its domains are owed beyond what is carried into it."""
+    drawn = [d for d, share in enumerate(shares_D) if share]
+    mean = (sum(owed_D[d] for d in drawn) - total) // len(drawn)
+    return [owed - mean for owed in owed_D]
 
 
 def _merged(one: Places | None, other: Places | None) -> IntArray:
