@@ -1,0 +1,224 @@
+"""What docs/plug_in.md promises of each unit, on random jobs that are killed and go on elsewhere.
+
+A job is a row of legs. Each leg has its own number of ranks, reads some batches (further ahead than
+it trains), changes weights, and is killed; the next one goes on from the state of what was trained
+on. Whatever happened, the global batches are those of one rank that nothing disturbed.
+
+`MIXOPT_CASES=2000 pytest tests/sampling/test_every_promise.py` runs more of them.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from dataclasses import dataclass, field
+from itertools import pairwise
+
+import numpy as np
+import pytest
+
+from mixopt import MixtureDataset, MixtureLoader, MixtureSampler
+
+CASES = int(os.environ.get("MIXOPT_CASES", "200"))
+PARTS = 10
+UNITS = ("samples", "tokens", "learned", "supervised")
+
+
+@dataclass
+class Case:
+    """One random job."""
+
+    rng: np.random.Generator
+    unit: str
+    sizes: dict = field(init=False)
+    lengths: dict = field(init=False)
+
+    def __post_init__(self):
+        rng = self.rng
+        names = [f"d{k}" for k in range(int(rng.integers(1, 6)))]
+        self.sizes = {name: int(rng.integers(1, 120)) for name in names}
+        means = rng.uniform(2, 60, len(names))
+        spread = rng.uniform(0, 1.2)
+        self.lengths = {
+            name: np.maximum(1, mean * rng.lognormal(0, spread, self.sizes[name])).astype(int)
+            for name, mean in zip(names, means, strict=True)
+        }
+        self.batch_size = int(rng.choice([2, 4, 8, 12, 24]))
+        self.batches = int(rng.integers(20, 60))
+        self.seed = int(rng.integers(0, 2**31))
+        self.weights = self.mixture()
+        self.schedule = self._schedule()
+        self.changes = {
+            int(batch): self.mixture()
+            for batch in rng.integers(1, self.batches, rng.integers(0, 4))
+        }
+        limited = rng.random() < 0.3
+        self.limits = {"max_epochs": float(rng.uniform(0.7, 4))} if limited else {}
+
+    def mixture(self):
+        weights = self.rng.dirichlet(np.full(len(self.sizes), self.rng.choice([0.3, 1.0, 5.0])))
+        weights[self.rng.random(len(weights)) < 0.15] = 0.0
+        if not weights.any():
+            weights[0] = 1.0
+        return (weights / weights.sum()).tolist()
+
+    def _schedule(self):
+        kind = self.rng.choice(["none", "constant", "linear"])
+        start = int(self.rng.integers(1, self.batches - 1))
+        if kind == "constant":
+            return [(start, self.mixture())]
+        if kind == "linear":
+            stop = int(self.rng.integers(start + 1, self.batches + 10))
+            return [(start, self.mixture(), stop, self.mixture())]
+        return []
+
+    def sampler(self, rank=0, ranks=1):
+        how = {} if self.unit == "samples" else {"unit": self.unit, "lengths": self.lengths}
+        if self.unit == "learned":
+            how = {"unit": "tokens"}
+        return MixtureSampler(
+            self.sizes,
+            self.weights,
+            batch_size=self.batch_size,
+            seed=self.seed,
+            rank=rank,
+            world_size=ranks,
+            schedule=self.schedule,
+            **self.limits,
+            **how,
+        )
+
+    def loader(self, rank=0, ranks=1):
+        sources = {
+            name: [{"input_ids": np.zeros(n, np.int8)} for n in lengths]
+            for name, lengths in self.lengths.items()
+        }
+        keep = {"collate": lambda samples: {"count": len(samples)}, "output": "numpy"}
+        prefetch = 0 if ranks > 1 else 2
+        return MixtureLoader(
+            MixtureDataset(sources), self.sampler(rank, ranks), prefetch=prefetch, **keep
+        )
+
+    def tokens(self, rows):
+        """Return the tokens of each domain in a global batch."""
+        flat = np.concatenate(list(self.lengths.values()))
+        counted = np.ones(len(flat)) if self.unit == "samples" else flat
+        return np.bincount(self.domains(rows), counted[rows], len(self.sizes))
+
+    def domains(self, rows):
+        return np.searchsorted(np.cumsum([0, *self.sizes.values()]), rows, side="right") - 1
+
+    def undisturbed(self):
+        """Return all global batches of one rank, and the mixture of each."""
+        one, batches, mixtures = self.sampler(), [], []
+        for batch in range(self.batches):
+            if batch in self.changes:
+                one.set_weights(self.changes[batch])
+            if not one.has(batch):
+                break
+            batches.append(one.global_rows(batch).copy())
+            one.settle(batch, self.tokens(batches[-1]).astype(int).tolist())
+            mixtures.append(one.mixture_at(batch).array)
+            one.received(batch + 1)
+        return batches, mixtures, one
+
+    def legs(self):
+        """Yield the global batches as legs of other ranks read them, with their numbers."""
+        state, batch = None, 0
+        while batch < self.batches:
+            ranks = int(self.rng.choice([r for r in (1, 2, 3, 4) if self.batch_size % r == 0]))
+            stop = batch + int(self.rng.integers(1, 12))
+            read = yield from self._leg(ranks, state, batch, min(stop, self.batches))
+            if read is None:
+                return
+            state, batch = read
+
+    def _leg(self, ranks, state, first, stop):
+        jobs = [self.sampler(rank, ranks) for rank in range(ranks)]
+        for job in jobs:
+            if state is not None:
+                job.load_state_dict(json.loads(json.dumps(state)))
+        trained = int(self.rng.integers(first, stop)) + 1
+        states = []
+        for batch in range(first, stop):
+            for job in jobs:
+                if batch in self.changes:
+                    job.set_weights(self.changes[batch])
+            if not jobs[0].has(batch):
+                assert not any(job.has(batch) for job in jobs)
+                return None
+            rows = np.concatenate([job.rows(batch) for job in jobs])
+            for job in jobs:
+                job.settle(batch, self.tokens(rows).astype(int).tolist())
+                job.received(batch + 1)
+            yield batch, rows
+            if batch + 1 == trained:
+                states = [json.dumps(job.state_dict()) for job in jobs]
+                assert len(set(states)) == 1
+        later = [batch for batch in self.changes if trained <= batch < stop]
+        if later:  # what was changed beyond what was trained on is changed again
+            return json.loads(states[0]), trained
+        assert json.loads(states[0]) == jobs[0].state_at(trained)
+        return json.loads(states[0]), trained
+
+
+@pytest.mark.parametrize("unit", UNITS)
+@pytest.mark.parametrize("part", range(PARTS))
+def test_a_killed_job_has_the_batches_of_an_undisturbed_one(unit, part):
+    for number in range(part, CASES // len(UNITS), PARTS):
+        case = Case(np.random.default_rng([UNITS.index(unit), number]), unit)
+        batches, mixtures, whole = case.undisturbed()
+        for batch, rows in case.legs():
+            assert rows.tolist() == batches[batch].tolist(), (number, batch)
+        _check_epochs(case, batches)
+        _check_shares(case, batches, mixtures, whole)
+
+
+def _check_epochs(case, batches):
+    """No row comes again before all others of its domain have come as often."""
+    times = np.zeros(sum(case.sizes.values()), int)
+    bounds = np.cumsum([0, *case.sizes.values()])
+    most = case.limits.get("max_epochs")
+    for rows in batches:
+        np.add.at(times, rows, 1)
+        for start, stop in pairwise(bounds):
+            here = times[start:stop]
+            assert here.max() - here.min() <= 1
+            assert most is None or here.sum() <= most * len(here)
+
+
+def _check_shares(case, batches, mixtures, whole):
+    """What each domain had is near the integral of its weights, at the end of each batch."""
+    if case.limits and any(entry.reason.startswith("exhausted") for entry in whole.log):
+        return  # the others took its share: the integral is not of what was set
+    had, owed, largest = 0.0, 0.0, 0.0
+    longest = max(max(each) for each in case.lengths.values())
+    for rows, mixture in zip(batches, mixtures, strict=True):
+        tokens = case.tokens(rows)
+        had, owed = had + tokens, owed + mixture * tokens.sum()
+        largest = max(largest, tokens.sum())
+        off = np.abs(had - owed).max()
+        if case.unit == "samples":
+            assert off < (3.5 if case.schedule and len(case.schedule[0]) == 4 else 2)
+        elif case.unit == "learned":
+            assert off <= largest + 2 * longest
+        else:
+            assert off <= 2 * longest
+
+
+@pytest.mark.parametrize("unit", ["samples", "tokens", "learned"])
+def test_loaders_give_the_same_batches(unit):
+    for number in range(max(1, CASES // 40)):
+        case = Case(np.random.default_rng([7, UNITS.index(unit), number]), unit)
+        batches, _, _ = case.undisturbed()
+        one, offsets = case.loader(), np.cumsum([0, *case.sizes.values()])
+        for batch in range(len(batches)):
+            if batch in case.changes:
+                one.set_weights(case.changes[batch])
+            if batch % 7 == 3:  # killed: what was fetched ahead is gone
+                state, one = json.loads(json.dumps(one.state_dict())), case.loader()
+                one.load_state_dict(state)
+            content = next(iter(one))
+            rows = offsets[content["domain"]] + content["row"]
+            assert rows.tolist() == batches[batch].tolist()
+            assert content["tokens"].sum() == sum(np.concatenate(list(case.lengths.values()))[rows])
