@@ -23,6 +23,7 @@ from mixopt.loading.arrow_samples import known_lengths
 from mixopt.loading.collate import Batch, TokenSamples
 from mixopt.loading.field_names import columns_of, field_names
 from mixopt.loading.packing import (
+    NO_LOSS,
     Packed,
     batch_bounds,
     cumulative_lengths,
@@ -159,8 +160,17 @@ class MixtureDataset:
             Tokens (or those that carry loss) of each row of a domain, one number where all its
             rows are alike; domains of which that is not known before rows are read are left out.
         """
-        each = {name: known_lengths(source, unit) for name, source in self._sources.items()}
+        each = {
+            name: known_lengths(source, unit)
+            for name, source in self._sources.items()
+            if not (self.is_packed and unit == "supervised" and isinstance(source, TokenRows))
+        }
         return {name: lengths for name, lengths in each.items() if lengths is not None}
+
+    @property
+    def is_uniform(self) -> bool:
+        """Whether all rows have as many tokens, and each token carries loss."""
+        return self.is_tokens and not self.is_packed
 
     def __len__(self) -> int:
         """Count the rows of all domains."""
@@ -243,7 +253,8 @@ class MixtureDataset:
         Returns:
             `input_ids` of shape (B, L), in the type they are stored in; `domain` and `row` of
             shape (B,); with `document_end` also `document`, shape (B, L), and `cu_seqlens`; with
-            `packed` also `labels` and `position_ids`, shape (B, L), and `max_seqlen`.
+            `packed` also `labels` and `position_ids`, shape (B, L), `max_seqlen`, and `tokens` and
+            `supervised`, shape (B,).
 
         Raises:
             CorpusError: The domains are not token shards.
@@ -258,7 +269,12 @@ class MixtureDataset:
         read = self._tokens.read_many(domain_NB, row_NB)
         for tokens, domain, row in zip(read, domain_NB, row_NB, strict=True):
             batch = {"input_ids": tokens, "domain": domain, "row": row}
-            yield batch if self.document_end is None else self._with_documents(batch)
+            if self.document_end is not None:
+                batch = self._with_documents(batch)
+            if self.is_packed:
+                supervised = np.count_nonzero(batch["labels"] != NO_LOSS, axis=1)
+                batch["tokens"], batch["supervised"] = np.full(len(row), self.length), supervised
+            yield batch
 
     @cached_property
     def shards(self) -> ShardRows:

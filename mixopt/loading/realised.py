@@ -109,7 +109,7 @@ class Account:
         """Return what was received (MixtureLoader.realised)."""
         sampler = self._sampler
         counts = np.array(list(sampler.counts().values()), np.int64)
-        if self._dataset.is_tokens:
+        if self._dataset.is_uniform:
             tokens = counts * (self._dataset.length or 1)
             return Realised.of(sampler.domains, counts, TokenCounts(tokens, tokens), "all")
         if not sampler.is_sequential:
@@ -120,7 +120,7 @@ class Account:
         return Realised.of(sampler.domains, counts, TokenCounts(*both), "all", sampler.unit)
 
     def _counts(self, content: Batch, samples: int) -> TokenCounts | None:
-        if self._dataset.is_tokens:
+        if self._dataset.is_uniform:
             return alike(samples, self._dataset.length or 1)
         fields = self._dataset.fields
         if fields["tokens"] not in content:

@@ -275,8 +275,28 @@ def test_lengths_of_a_mixture_go_to_the_sampler_as_they_are(tmp_path):
     assert lengths["web"] == 16
     assert np.array_equal(lengths["books"], packed.lengths())
     assert set(lengths) == {"web", "books"}  # the other's are learned
-    assert set(dataset.lengths("supervised")) == {"books"}
+    assert dataset.lengths("supervised")["web"] == 16
+    packed = MixtureDataset(sources, length=16, document_end=END, packed=True)
+    assert set(packed.lengths("supervised")) == {"books"}  # first tokens of documents have no label
     MixtureSampler(dataset.sizes, [0.4, 0.3, 0.3], batch_size=4, unit="tokens", lengths=lengths)
+
+
+def test_what_a_loader_counts_is_what_its_labels_say(tmp_path):
+    shards = shards_of(tmp_path / "t", random_documents(60))
+    for sources in ({"web": shards}, {"web": shards, "chat": PackedDocuments(SAMPLES, length=16)}):
+        dataset = MixtureDataset(sources, length=16, document_end=END, packed=True)
+        weights = [1 / len(sources)] * len(sources)
+        loader = MixtureLoader(
+            dataset, MixtureSampler(dataset.sizes, weights, batch_size=4, batches=6)
+        )
+        supervised = tokens = 0
+        for batch in loader:
+            supervised += int((batch["labels"] != -100).sum())
+            tokens += int((batch["document"] >= 0).sum())
+            assert batch["supervised"].sum() <= batch["tokens"].sum()
+        realised = loader.realised()
+        assert sum(realised.supervised.values()) == supervised
+        assert sum(realised.tokens.values()) == tokens
 
 
 # The plan of a large domain in the node's cache.
