@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from mixopt.errors import SamplerError
 from mixopt.sampling.sampler_input import Weights
 from mixopt.sampling.schedule import Schedule
-
-Later = Any
+from mixopt.sampling.scheduled_changes import Scheduled
 
 
 class GivenMixtures(NamedTuple):
@@ -18,14 +17,14 @@ class GivenMixtures(NamedTuple):
     weights: Weights
     batch_size: int
     batches: int | None
-    later: Sequence[Later]
+    later: Sequence[Scheduled]
 
 
 def given_mixtures(
     weights: Weights | None,
     batch_size: int | None,
     batches: int | None,
-    schedule: Schedule | Sequence[Later],
+    schedule: Schedule | Sequence[Scheduled],
 ) -> GivenMixtures:
     """Return the mixtures that a sampler is made with.
 
