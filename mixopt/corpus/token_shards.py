@@ -122,22 +122,26 @@ class TokenShards:
         self._check_here()
         if not 0 <= start <= stop <= self.tokens:
             raise IndexError(f"{self.path}: tokens [{start}, {stop}) of {self.tokens}")
+        return self._range(start, stop, self.can_be_mapped)
+
+    def _range(self, start: int, stop: int, is_mapped: bool) -> NDArray[Any]:
         tokens = np.empty(stop - start, self.dtype)
         for k, first, last in self._pieces(start, stop):
             begin = int(self.offsets[k])
             out = tokens[first - start : last - start]
-            if self.can_be_mapped:
+            if is_mapped:
                 out[:] = self.files.mapped(k)[first - begin : last - begin]
             else:
                 self.files.read(k, [first - begin], [out])
         return tokens
 
-    def rows(self, starts_B: ArrayLike, length: int) -> NDArray[Any]:
+    def rows(self, starts_B: ArrayLike, length: int, *, one_of_many: bool = False) -> NDArray[Any]:
         """Copy `length` tokens from each start.
 
         Args:
             starts_B: First token of each row.
             length: Tokens of a row, >= 1.
+            one_of_many: Whether so many folders are read that even few files are not mapped.
 
         Returns:
             Tokens, shape (B, length).
@@ -156,10 +160,11 @@ class TokenShards:
         rows = np.empty((len(starts), length), self.dtype)
         first_B = self.shards_of(starts)
         inside_B = starts + length <= self.offsets[first_B + 1]
-        fill = self._fill_mapped if self.can_be_mapped else self._fill_read
+        is_mapped = self.can_be_mapped and not one_of_many
+        fill = self._fill_mapped if is_mapped else self._fill_read
         fill(rows, np.flatnonzero(inside_B), first_B, starts - self.offsets[first_B])
         for row in np.flatnonzero(~inside_B).tolist():
-            rows[row] = self.read(int(starts[row]), int(starts[row]) + length)
+            rows[row] = self._range(int(starts[row]), int(starts[row]) + length, is_mapped)
         return rows
 
     def shards_of(self, places_B: IntArray) -> IntArray:

@@ -96,7 +96,8 @@ class _Apart:
             rows = np.empty((len(domain), self._length), self._domains[0].dtype)
             for d in np.unique(domain).tolist():
                 here = np.flatnonzero(domain == d)
-                rows[here] = self._domains[d].rows(start[here], self._length)
+                shards = self._domains[d]
+                rows[here] = shards.rows(start[here], self._length, one_of_many=True)
             yield rows
 
 

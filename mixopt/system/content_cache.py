@@ -61,7 +61,7 @@ class ContentCache:
             RunError: It does not fit, or the folder cannot be written.
             MixoptError: What `fetch` raises.
         """
-        path = self.folder / sha256
+        path = f"{self.folder}{os.sep}{sha256}"  # Path takes longer than opening it
         while True:
             try:
                 descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_CLOEXEC", 0))
@@ -72,7 +72,7 @@ class ContentCache:
                 os.utime(descriptor if os.utime in os.supports_fd else path)
                 return descriptor
             os.close(descriptor)
-            path.unlink(missing_ok=True)
+            Path(path).unlink(missing_ok=True)
 
     def bring(self, sha256: str, size: int, fetch: Callable[[Path], None]) -> None:
         """Fetch a file unless it is here; arguments and errors are those of `open`."""

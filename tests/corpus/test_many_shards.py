@@ -17,6 +17,7 @@ import pytest
 from mixopt import MixtureDataset, MixtureLoader, MixtureSampler
 from mixopt.corpus import FEW, TokenShards, known_shards, shard_check, shard_files, token_shards
 from mixopt.errors import ShardError
+from mixopt.loading import token_span
 from mixopt.system import cache_folder, write_json, write_sealed
 
 TOKENS = 8  # of a shard
@@ -337,3 +338,17 @@ def test_a_mapped_shard_that_is_truncated_or_vanishes_between_epochs_is_one_line
     time.sleep(0.02)
     with pytest.raises(ShardError, match=r"00002.bin: not found, and it was there before; put it"):
         dataset.read([len(dataset) - 1])
+
+
+def test_few_shards_each_of_many_domains_are_not_mapped(tmp_path, monkeypatch):
+    for name in ("a", "b", "c"):
+        write_many(tmp_path / "c" / name / "train", 3)
+    write_json(tmp_path / "c" / "index.json", {"domains": ["a", "b", "c"]})
+    monkeypatch.setattr(token_span, "FEW", 8)
+    dataset = MixtureDataset.from_corpus(tmp_path / "c", length=6)  # rows cross shards
+    tokens = dataset.read(range(12))["input_ids"]
+    assert tokens.reshape(3, 24).tolist() == [list(range(24))] * 3
+    assert str(tmp_path / "c" / "a") not in Path("/proc/self/maps").read_text()
+    os.truncate(tmp_path / "c/b/train/00001.bin", 4)
+    with pytest.raises(ShardError, match=r"b/train/00001.bin: truncated while it was read"):
+        dataset.read([5])
