@@ -6,6 +6,7 @@ python read_ahead_job.py OUT STEPS    with RANK, WORLD_SIZE, MASTER_ADDR, MASTER
 from __future__ import annotations
 
 import json
+import multiprocessing
 import os
 import sys
 import time
@@ -33,6 +34,7 @@ def weights_at(step):
 
 def main(out, steps):
     """Train, from the last checkpoint on."""
+    multiprocessing.set_start_method("fork", force=True)  # workers that end with a killed rank
     dist.init_process_group("gloo")
     torch.manual_seed(0)
     model = DistributedDataParallel(Tiny())
