@@ -106,7 +106,7 @@ def _order_until_now(sampler: OrderedSamples) -> dict[str, Any]:
     """Leave out weights to come: a rank may hear of them some batches after another."""
     order = _order(sampler)
     now = [change for change in order["changes"] if change[0] <= order["position"]]
-    return {**order, "changes": now}
+    return {**order, "changes": now, "schedule": None}
 
 
 def _told(sampler: OrderedSamples, order: dict[str, Any]) -> dict[str, Any]:
@@ -180,7 +180,7 @@ def _field_difference(there: dict[str, Any], here: dict[str, Any]) -> str:
 def _weights_difference(there: dict[str, Any], here: dict[str, Any]) -> str:
     pairs = {tuple(map(str, change)) for change in there["changes"]}
     others = {tuple(map(str, change)) for change in here["changes"]}
-    position = min(int(place) for place, _ in pairs ^ others)
+    position = min(int(change[0]) for change in pairs ^ others)
     batch = position // here["batch_size"]
     weights = ""
     if there["mixture"] != here["mixture"]:

@@ -10,7 +10,6 @@ Shapes: D domains, B samples.
 from __future__ import annotations
 
 import math
-from bisect import bisect_right
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
@@ -39,8 +38,9 @@ from mixopt.sampling.sampler_input import (
 from mixopt.sampling.sampler_log import LogEntry, read_log
 from mixopt.sampling.sampler_state import read_state, write_state
 from mixopt.sampling.schedule import Schedule
-from mixopt.sampling.schedule_input import Later, given_mixtures
-from mixopt.sampling.stream_spec import StreamSpec
+from mixopt.sampling.schedule_input import followed, given_mixtures
+from mixopt.sampling.scheduled_changes import Scheduled, scheduled_changes
+from mixopt.sampling.stream_spec import MixtureChange, StreamSpec
 from mixopt.sampling.token_order import KEPT, TokenBatches, TokenOrder
 from mixopt.sampling.token_state import read_token_state, write_token_state
 from mixopt.system import IntArray
@@ -65,7 +65,7 @@ class MixtureSampler:
         world_size: int | None = None,
         mesh: Any = None,
         batches: int | None = None,
-        schedule: Schedule | Sequence[Later] = (),
+        schedule: Schedule | Sequence[Scheduled] = (),
         max_epochs: float | Mapping[str, float] | None = None,
         exhausted: Policy | None = None,
         tokens_per_sample: Mapping[str, float] | None = None,
@@ -87,8 +87,10 @@ class MixtureSampler:
             mesh: Instead of the two a torch DeviceMesh, whose data-parallel dimensions say them.
             batches: Global batches of one pass of the loop, which is what `len` says; the next
                 pass goes on where it ended. Without it the stream ends when its data do.
-            schedule: Weights that are known beforehand, with the batch from which they hold; or a
-                Schedule in place of `weights`, `batch_size` and `batches`.
+            schedule: Weights that are known beforehand, with the batch from which they hold:
+                `(batch, weights)`, or `(batch, weights, end_batch, end_weights)` for shares that go
+                linearly up to another batch; or a Schedule in place of `weights`, `batch_size`
+                and `batches`.
             max_epochs: How often a domain may be drawn through, for all or by domain; 1 if
                 `exhausted` alone is given.
             exhausted: What happens then: its share goes to the others ('redistribute', what
@@ -133,10 +135,8 @@ class MixtureSampler:
         self.lengths = SampleLengths(named, lengths)
         _check_unit(self.unit, tokens_per_sample, lengths)
         means = token_lengths(tokens_per_sample, named)
-        stream = StreamSpec.over(layout, means, mixture_over(weights, named))
-        for batch, later in schedule:
-            position = at_least(0, "schedule: batch", batch) * batch_size
-            stream = stream.changed(position, mixture_over(later, named))
+        known = scheduled_changes(schedule, batch_size, named)
+        stream = StreamSpec.over(layout, means, mixture_over(weights, named), known)
         self._accumulation = 1
         self._use(stream, batch=0)
 
@@ -275,12 +275,8 @@ class MixtureSampler:
         return read_log(self._stream, self._order, self._batch, self.batch_size)
 
     def mixture_at(self, batch: int) -> Mixture:
-        """Return the mixture that was set for a batch (shares of tokens)."""
-        positions = self._stream.positions
-        if len(positions) == 1:
-            return self._stream.mixtures[positions[0]]
-        k = bisect_right(positions, batch * self.batch_size) - 1
-        return self._stream.mixtures[positions[k]]
+        """Return the mixture that was set for a batch (shares of tokens); of a ramp, its middle."""
+        return self._stream.mixture_at(batch * self.batch_size, self.batch_size // 2)
 
     def set_weights(self, weights: Weights, batch: int | None = None) -> int:
         """Change the weights from a global batch on; say the same on every rank.
@@ -318,9 +314,8 @@ class MixtureSampler:
         """
         self.check_schedule(schedule)
         batch = self._changing(batch)
-        before = self._stream.until(batch * self.batch_size)
-        stream = self._followed(before, schedule.entries_from(batch))
-        if stream.changes == self._stream.changes:
+        stream = followed(self._stream, schedule, batch, self.batch_size)
+        if stream is None:
             return None
         place, order = self._batch * self.batch_size, self._order
         origin = order.place(place) if isinstance(order, TokenOrder) else stream.origin
@@ -342,15 +337,6 @@ class MixtureSampler:
     def first_change(self, ahead: int = 0) -> int:
         """Return the first batch that can change which is `ahead` after those handed out."""
         return self._aligned(self._handed_out + ahead)
-
-    def _followed(self, stream: StreamSpec, entries: Sequence[Later]) -> StreamSpec:
-        """Return a stream with mixtures after what it has; one that holds already is left out."""
-        for batch, later in entries:
-            position = batch * self.batch_size
-            changed = stream.changed(position, mixture_over(later, self.sizes))
-            if not stream.changes or changed.changes[-1][1:] != stream.changes[-1][1:]:
-                stream = changed
-        return stream
 
     def _changing(self, batch: int | None) -> int:
         """Return a batch from which weights can change; the first where none is given."""
@@ -498,9 +484,8 @@ class MixtureSampler:
         return SampleOrder(stream.layout, stream.changes, origin)
 
     def _change(self, position: int, mixture: Mixture) -> None:
-        self._stream = self._stream.changed(position, mixture)
-        change = self._stream.changes[self._stream.positions.index(position)]
-        self._order = self._order.changed(change)
+        self._stream = self._stream.changed(MixtureChange(position, mixture))
+        self._order = self._order.changed(self._stream.change_at(position))
         self._rows = self.reader()
 
     def _aligned(self, batch: int) -> int:
