@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+from typing import Any, NoReturn
 
 from mixopt.errors import SamplerError
 from mixopt.mixture import Mixture
@@ -40,6 +40,7 @@ from mixopt.sampling.sampler_state import read_state, write_state
 from mixopt.sampling.schedule import Schedule
 from mixopt.sampling.schedule_input import followed, given_mixtures
 from mixopt.sampling.scheduled_changes import Scheduled, scheduled_changes
+from mixopt.sampling.second_split import refuse_second_split
 from mixopt.sampling.stream_spec import MixtureChange, StreamSpec
 from mixopt.sampling.token_order import KEPT, TokenBatches, TokenOrder
 from mixopt.sampling.token_state import read_token_state, write_token_state
@@ -89,8 +90,8 @@ class MixtureSampler:
                 pass goes on where it ended. Without it the stream ends when its data do.
             schedule: Weights that are known beforehand, with the batch from which they hold:
                 `(batch, weights)`, or `(batch, weights, end_batch, end_weights)` for shares that go
-                linearly up to another batch; or a Schedule in place of `weights`, `batch_size`
-                and `batches`.
+                linearly up to another batch. Or a Schedule in place of `weights`, `batch_size` and
+                `batches`.
             max_epochs: How often a domain may be drawn through, for all or by domain; 1 if
                 `exhausted` alone is given.
             exhausted: What happens then: its share goes to the others ('redistribute', what
@@ -196,6 +197,11 @@ class MixtureSampler:
         return self._order
 
     @property
+    def chunks(self) -> tuple[int, int] | None:
+        """Rows of a chunk and chunks that rows are shuffled over; None for a full shuffle."""
+        return self._order.layout.chunks
+
+    @property
     def version(self) -> object:
         """The same object as long as no weights are changed and no state is loaded."""
         return self._order
@@ -254,6 +260,16 @@ class MixtureSampler:
         self._handed_out = max(batches, handed_out or 0)
         if isinstance(self._order, TokenOrder):
             self._order.forget((batches - KEPT) * self.batch_size)
+
+    @property
+    def sampler(self) -> NoReturn:
+        """There is none of single rows, for accelerate, which asks before it splits batches.
+
+        Raises:
+            SamplerError: It would split them over ranks a second time.
+            AttributeError: To all others.
+        """
+        raise refuse_second_split(self.world_size, "sampler")
 
     def accumulate(self, batches: int) -> None:
         """Let changes of weights hold from the first batch of an optimizer step alone.

@@ -60,7 +60,7 @@ def test_levanter_has_weights_from_steps_at_the_ends_of_its_blocks():
     assert yaml.safe_load(text)["data"]["train_weights"][1][0] == 32
     assert "every 32 steps; first steps that were moved: 1 from 25 to 32." in text
     odd = Schedule((Stage(WEB, steps=7), Stage(CODE, steps=9)), batch=3, sequence_length=8)
-    with pytest.raises(ConfigError, match="every 2048 steps .* stage '1' begins 7 after the one"):
+    with pytest.raises(ConfigError, match="every 2048 steps .* stage '0' has 7; make it longer"):
         export_schedule(odd, "levanter")
 
 

@@ -35,12 +35,12 @@ def _write_stages(
     """Write weights from steps on, rounded to the ends of Levanter's blocks of sequences."""
     apart = _BLOCK // math.gcd(_BLOCK, batch)  # steps
     starts = [(one.start + apart // 2) // apart * apart for one in stages]
-    for k, (before, start) in enumerate(pairwise(starts), start=1):
+    for k, (before, start) in enumerate(pairwise(starts)):
         if before >= start:
+            length = stages[k + 1].start - stages[k].start
             raise ConfigError(
-                f"{facts.tool}: weights change every {apart} steps at most ({_BLOCK} sequences), and"
-                f" stage {stages[k].name!r} begins {stages[k].start - stages[k - 1].start} after the"
-                " one before it; make that one longer"
+                f"{facts.tool}: weights change every {apart} steps at most ({_BLOCK} sequences),"
+                f" and stage {stages[k].name!r} has {length}; make it longer"
             )
     moved = [
         f"{one.name} from {one.start:,} to {start:,}"
