@@ -38,7 +38,7 @@ from mixopt.sampling.sampler_input import (
 from mixopt.sampling.sampler_log import LogEntry, read_log
 from mixopt.sampling.sampler_state import read_state, write_state
 from mixopt.sampling.schedule import Schedule
-from mixopt.sampling.schedule_input import given_mixtures
+from mixopt.sampling.schedule_input import followed, given_mixtures
 from mixopt.sampling.scheduled_changes import Scheduled, scheduled_changes
 from mixopt.sampling.second_split import refuse_second_split
 from mixopt.sampling.stream_spec import MixtureChange, StreamSpec
@@ -330,11 +330,9 @@ class MixtureSampler:
         """
         self.check_schedule(schedule)
         batch = self._changing(batch)
-        position = batch * self.batch_size
-        whole = self._followed(self._stream.until(0), schedule.entries)
-        if whole.since(position) == self._stream.since(position):
+        stream = followed(self._stream, schedule, batch, self.batch_size)
+        if stream is None:
             return None
-        stream = self._followed(self._stream.until(position), schedule.entries_from(batch))
         place, order = self._batch * self.batch_size, self._order
         origin = order.place(place) if isinstance(order, TokenOrder) else stream.origin
         self._stream, self._order = stream, self._ordered(stream, origin)
@@ -355,14 +353,6 @@ class MixtureSampler:
     def first_change(self, ahead: int = 0) -> int:
         """Return the first batch that can change which is `ahead` after those handed out."""
         return self._aligned(self._handed_out + ahead)
-
-    def _followed(self, stream: StreamSpec, entries: Sequence[Scheduled]) -> StreamSpec:
-        """Return a stream with mixtures after what it has; one that holds already is left out."""
-        for change in scheduled_changes(entries, self.batch_size, self.sizes):
-            before, changed = stream.changes.last, stream.changed(change)
-            if before is None or changed.change_at(change.position)[1:] != before[1:] or before.end:
-                stream = changed
-        return stream
 
     def _changing(self, batch: int | None) -> int:
         """Return a batch from which weights can change; the first where none is given."""

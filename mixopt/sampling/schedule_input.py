@@ -6,9 +6,11 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from mixopt.errors import SamplerError
+from mixopt.sampling.order import ShareChange
 from mixopt.sampling.sampler_input import Weights
 from mixopt.sampling.schedule import Schedule
-from mixopt.sampling.scheduled_changes import Scheduled
+from mixopt.sampling.scheduled_changes import Scheduled, scheduled_changes
+from mixopt.sampling.stream_spec import StreamSpec
 
 
 class GivenMixtures(NamedTuple):
@@ -55,3 +57,35 @@ def given_mixtures(
     entries = schedule.entries
     # The first stage again as the first change: it may be linear.
     return GivenMixtures(entries[0][1], schedule.batch, schedule.steps, entries)
+
+
+def followed(
+    stream: StreamSpec, schedule: Schedule, batch: int, batch_size: int
+) -> StreamSpec | None:
+    """Return a stream that follows a schedule from a batch on; None where it does so already.
+
+    Args:
+        stream: What is followed now; what it has before the batch is kept.
+        schedule: The schedule of the whole run.
+        batch: From which it holds.
+        batch_size: Samples of a batch.
+    """
+    layout, position = stream.layout, batch * batch_size
+    sizes = dict(zip(layout.names, layout.sizes, strict=True))
+    whole = scheduled_changes(schedule.entries, batch_size, sizes)
+    there = StreamSpec.over(layout, stream.tokens_per_sample, whole[0].mixture, whole)
+    changes = scheduled_changes(schedule.entries_from(batch), batch_size, sizes)
+    found = stream.until(position)
+    if list(found.changes) and _holding(found, position) == _holding(there, position):
+        changes = changes[1:]
+    for change in changes:
+        found = found.changed(change)
+    return None if list(found.changes) == list(stream.changes) else found
+
+
+def _holding(stream: StreamSpec, position: int) -> ShareChange | tuple[int, ...]:
+    """Return the shares that stay from a position on, or the ramp that is on its way there."""
+    change = stream.change_at(position)
+    if change.end is None:
+        return change.shares
+    return change.end.shares if position >= change.end.position else change

@@ -136,8 +136,8 @@ class StreamSpec:
         """Return the stream without the mixtures that begin to hold at a position or later."""
         return replace(
             self,
-            mixtures=self.mixtures.before(position),
-            changes=self.changes.before(position),
+            mixtures=Timeline(one for one in self.mixtures if one.position < position),
+            changes=Timeline(one for one in self.changes if one.position < position),
             by_hand=None,
         )
 

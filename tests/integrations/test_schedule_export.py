@@ -54,12 +54,13 @@ def test_nanotron_has_data_stages_from_steps_that_count_from_1():
 def test_levanter_has_weights_from_steps_at_the_ends_of_its_blocks():
     data = yaml.safe_load(export_schedule(CONSTANT, "levanter")[""])["data"]
     assert data["train_weights"] == [[0, dict(WEB)], [64, dict(CODE)]]
-    assert "mixture_block_size" not in data  # 64 steps of 64 are two of its blocks of 2,048
+    assert "moved" not in export_schedule(CONSTANT, "levanter")[""]  # 64 are two of its blocks
     other = Schedule((Stage(WEB, steps=25), Stage(CODE, steps=9)), batch=64, sequence_length=8)
-    data = yaml.safe_load(export_schedule(other, "levanter")[""])["data"]
-    assert data["mixture_block_size"] == 1600
+    text = export_schedule(other, "levanter")[""]
+    assert yaml.safe_load(text)["data"]["train_weights"][1][0] == 32
+    assert "every 32 steps; first steps that were moved: 1 from 25 to 32." in text
     odd = Schedule((Stage(WEB, steps=7), Stage(CODE, steps=9)), batch=3, sequence_length=8)
-    with pytest.raises(ConfigError, match="multiples of 21 sequences, and a block has 256"):
+    with pytest.raises(ConfigError, match="every 2048 steps .* stage '0' has 7; make it longer"):
         export_schedule(odd, "levanter")
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 from hypothesis import given, strategies as st
 
@@ -237,3 +238,61 @@ def test_a_sampler_has_one_sequence_length():
 def test_a_schedule_for_other_domains_is_refused_by_the_sampler():
     with pytest.raises(MixtureError, match="unknown domain 'code'; did you mean 'coda'"):
         MixtureSampler({"web": 100, "coda": 100}, schedule=STAGES)
+
+
+LINEAR = Schedule(
+    (Stage(WEB, steps=30), Stage(WEB, to=CODE, steps=20), Stage(CODE, steps=10)),
+    batch=8,
+    sequence_length=16,
+)
+
+
+def test_a_linear_stage_is_drawn_to_within_two_samples_of_its_integral():
+    sampler = MixtureSampler(ROWS, schedule=LINEAR)
+    due = 0.0
+    for batch, rows in enumerate(sampler):
+        due += 8 * LINEAR.mixture_at(batch)["code"]
+        assert abs(sampler.counts()["code"] - due) < 2, batch
+        assert len(rows) == 8
+    assert sampler.mixture_at(40)["code"] == pytest.approx(LINEAR.mixture_at(40)["code"], abs=0.02)
+
+
+def test_another_schedule_holds_from_its_batch_and_what_is_past_stays():
+    sampler = MixtureSampler(ROWS, schedule=LINEAR)
+    before = [sampler.global_rows(batch).tolist() for batch in range(40)]
+    order = sampler.version
+    sampler.received(35)
+    assert sampler.set_schedule(LINEAR) is None
+    assert sampler.version is order
+    steeper = Schedule(
+        (Stage(WEB, steps=10), Stage(WEB, to=CODE, steps=35), Stage(WEB, steps=15)),
+        batch=8,
+        sequence_length=16,
+    )
+    assert sampler.set_schedule(steeper, 40) == 40
+    assert [sampler.global_rows(batch).tolist() for batch in range(40)] == before
+    assert sampler.mixture_at(40)["code"] == pytest.approx(0.25 + 0.5 * 30.5 / 35, abs=1e-6)
+    assert sampler.mixture_at(46) == WEB
+    again = MixtureSampler(ROWS, schedule=LINEAR)
+    again.load_state_dict(sampler.state_at(38))
+    rest = [sampler.global_rows(batch).tolist() for batch in range(38, 60)]
+    assert [again.global_rows(batch).tolist() for batch in range(38, 60)] == rest
+    with pytest.raises(SamplerError, match="for batch 30 comes too late"):
+        sampler.set_schedule(LINEAR, 30)
+
+
+def test_a_sampler_by_tokens_follows_another_schedule():
+    lengths = {"web": np.arange(5000) % 13 + 1, "code": np.arange(300) % 7 + 1}
+    sampler = MixtureSampler(ROWS, schedule=STAGES, unit="tokens", lengths=lengths)
+    for _, _ in zip(range(20), sampler, strict=False):
+        pass
+    had = sampler.tokens()
+    halves = Schedule((Stage(WEB, steps=20), Stage(CODE, steps=30)), batch=8, sequence_length=16)
+    assert sampler.set_schedule(halves) == 20
+    state = sampler.state_dict()
+    rows = list(sampler)
+    drawn = {name: tokens - had[name] for name, tokens in sampler.tokens().items()}
+    assert abs(drawn["code"] / sum(drawn.values()) - 0.75) < 0.02
+    again = MixtureSampler(ROWS, schedule=STAGES, unit="tokens", lengths=lengths)
+    again.load_state_dict(state)
+    assert list(again) == rows

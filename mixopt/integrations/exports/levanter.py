@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from itertools import pairwise
 from typing import Any
 
 from mixopt.errors import ConfigError, MixtureError
@@ -17,9 +18,7 @@ from mixopt.integrations.exports.loading_code import builder_of
 from mixopt.integrations.exports.units import Sequences
 from mixopt.integrations.exports.yaml_fragment import missing, part, read_mapping, yaml_fragment
 
-_BLOCK = 2048  # sequences; Levanter's own mixture_block_size
-_MOST_BLOCK = (1 << 16) - 1
-_LEAST_BLOCK = 256  # in a smaller one, shares of less than half a per cent are lost
+_BLOCK = 2048  # sequences; Levanter's mixture_block_size where nothing else is said
 
 
 def _write(entries: Sequence[Entry], header: Sequence[str], facts: Facts) -> str:
@@ -33,20 +32,33 @@ def _write(entries: Sequence[Entry], header: Sequence[str], facts: Facts) -> str
 def _write_stages(
     stages: Sequence[StageEntries], header: Sequence[str], facts: Facts, batch: int
 ) -> str:
-    """Write weights from steps on; Levanter changes them at the ends of its blocks of sequences."""
-    data: dict[str, Any] = {
-        "components": {e.domain: _component(e, facts) for one in stages for e in one.entries},
-        "train_weights": [[one.start, {e.domain: e.amount for e in one.entries}] for one in stages],
-    }
-    block = math.gcd(*(one.start * batch for one in stages))
-    if block % _BLOCK:
-        fitting = max(n for n in range(1, _MOST_BLOCK + 1) if block % n == 0)
-        if fitting < _LEAST_BLOCK:
+    """Write weights from steps on, rounded to the ends of Levanter's blocks of sequences."""
+    apart = _BLOCK // math.gcd(_BLOCK, batch)  # steps
+    starts = [(one.start + apart // 2) // apart * apart for one in stages]
+    for k, (before, start) in enumerate(pairwise(starts)):
+        if before >= start:
+            length = stages[k + 1].start - stages[k].start
             raise ConfigError(
-                f"{facts.tool}: stages begin at multiples of {fitting} sequences, and a block has"
-                f" {_LEAST_BLOCK} at least; begin them at steps that these divide"
+                f"{facts.tool}: weights change every {apart} steps at most ({_BLOCK} sequences),"
+                f" and stage {stages[k].name!r} has {length}; make it longer"
             )
-        data["mixture_block_size"] = fitting
+    moved = [
+        f"{one.name} from {one.start:,} to {start:,}"
+        for one, start in zip(stages, starts, strict=True)
+        if one.start != start
+    ]
+    if moved:
+        blocks = (
+            f"Weights change at the ends of blocks of {_BLOCK:,} sequences, every {apart} steps"
+        )
+        header = [*header, f"{blocks}; first steps that were moved: {', '.join(moved)}."]
+    data = {
+        "components": {e.domain: _component(e, facts) for one in stages for e in one.entries},
+        "train_weights": [
+            [start, {e.domain: e.amount for e in one.entries}]
+            for one, start in zip(stages, starts, strict=True)
+        ],
+    }
     return yaml_fragment(header, {"data": data})
 
 
