@@ -3,7 +3,7 @@ UV := $(shell command -v uv 2>/dev/null || echo .tools/bin/uv)
 RUN := $(UV) run --frozen
 USER_RUN := $(RUN) --no-dev --extra regressors --extra proxies --extra mlflow
 
-.PHONY: quickstart test check bench mutants faults fuzz notebooks wheel parsers
+.PHONY: quickstart test check bench mutants faults fuzz notebooks wheel parsers trainers test-trainers
 quickstart: $(UV)
 	$(USER_RUN) mixopt run experiments/quickstart.yaml --out runs/quickstart
 
@@ -41,6 +41,14 @@ wheel: $(UV)
 # writers; PARSERS=levanter is 1.5 GB.
 parsers: $(UV)
 	sh experiments/checks/parsers.sh $(UV) $(PARSERS)
+
+# Trainers that do not fit the lock; TORCHTITAN is a checkout of its main branch, if there is one.
+trainers: $(UV)
+	sh experiments/checks/trainers.sh $(UV) $(TORCHTITAN)
+
+test-trainers: trainers
+	OMP_NUM_THREADS=1 .trainers/bin/python -m pytest -q -m "slow or not slow" \
+		tests/integrations/test_torchtitan.py tests/integrations/test_megatron.py tests/test_plug_in.py
 
 .tools/bin/uv:
 	python3 -m pip install --quiet --target .tools uv

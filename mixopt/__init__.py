@@ -37,6 +37,7 @@ if TYPE_CHECKING:
         MixtureDataset as MixtureDataset,
         MixtureLoader as MixtureLoader,
         MixtureStream as MixtureStream,
+        PackedDocuments as PackedDocuments,
     )
     from mixopt.mixture import Mixture as Mixture
     from mixopt.pipeline import (
@@ -61,7 +62,7 @@ else:
         __name__,
         {
             "corpus": ["Corpus"],
-            "loading": ["MixtureDataset", "MixtureLoader", "MixtureStream"],
+            "loading": ["MixtureDataset", "MixtureLoader", "MixtureStream", "PackedDocuments"],
             "mixture": ["Mixture"],
             "pipeline": [
                 "design",
@@ -97,6 +98,7 @@ __all__ = [
     "MixtureLoader",
     "MixtureSampler",
     "MixtureStream",
+    "PackedDocuments",
     "PluginError",
     "Proposal",
     "RoutingError",

@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from mixopt.corpus.preparation import (
         prepare_corpus as prepare_corpus,
     )
+    from mixopt.corpus.shard import FEW as FEW
     from mixopt.corpus.source_check import (
         check_source as check_source,
     )
@@ -43,6 +44,7 @@ if TYPE_CHECKING:
         corpus_files as corpus_files,
         publish_corpus as publish_corpus,
         put_in_place as put_in_place,
+        stored_shards as stored_shards,
     )
     from mixopt.corpus.stream_preparation import (
         prepare_stream as prepare_stream,
@@ -100,8 +102,15 @@ else:
                 "read_stream_index",
             ],
             "preparation": ["prepare_corpus"],
+            "shard": ["FEW"],
             "source_check": ["check_source"],
-            "stored_corpus": ["check_prepared", "corpus_files", "publish_corpus", "put_in_place"],
+            "stored_corpus": [
+                "check_prepared",
+                "corpus_files",
+                "publish_corpus",
+                "put_in_place",
+                "stored_shards",
+            ],
             "stream_preparation": ["prepare_stream"],
             "text.document_stream": ["DocumentStream"],
             "text.documents": ["BadDocuments"],

@@ -200,11 +200,26 @@ def check_tokenizer(folder: Path) -> None:
     _check_files(folder, index)
 
 
+def read_records(folder: Path) -> dict[str, FileRecord]:
+    """Return what the index of a corpus has recorded of tokenizer and indices of shards, by path.
+
+    Raises:
+        CorpusError: A record is damaged.
+    """
+    content = read_json(folder / INDEX, error=CorpusError, missing=lambda: absent(folder / INDEX))
+    recorded = content.get("files", {}) if isinstance(content, dict) else {}
+    return _records(folder, {"files": recorded})
+
+
+def _records(folder: Path, index: Mapping[str, Any]) -> dict[str, FileRecord]:
+    records = _checked(folder, dict(index), {"files": dict})["files"]
+    return {name: _record(folder, name, record) for name, record in records.items()}
+
+
 def _check_files(folder: Path, index: Mapping[str, Any]) -> None:
     if index["format"] == _unsealed(index["format"]):
         return  # they were not recorded
-    records = _checked(folder, dict(index), {"files": dict})["files"]
-    known = {name: _record(folder, name, record) for name, record in records.items()}
+    known = _records(folder, index)
     for name, fault in Verifier(folder).faults(known).items():
         raise CorpusError(f"{folder / name}: {fault}; {PREPARE_AGAIN}")
     for name in TOKENIZER_FILES:

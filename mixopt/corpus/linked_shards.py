@@ -16,6 +16,7 @@ from typing import Any, Literal, NamedTuple
 import numpy as np
 
 from mixopt.corpus.foreign import Foreign
+from mixopt.corpus.shard import Shard
 from mixopt.corpus.token_writer import FORMAT, SHARD_TOKENS
 from mixopt.errors import CorpusError
 from mixopt.system import temporary_path, write_sealed
@@ -69,7 +70,7 @@ def write_linked(
     try:
         shutil.rmtree(folder, ignore_errors=True)
         folder.mkdir(parents=True)
-        shards = [_linked(folder, place, one, how) for place, one in enumerate(files)]
+        shards = [_linked(folder, place, one, how).to_json() for place, one in enumerate(files)]
         content = {
             "format": FORMAT,
             "dtype": dtype.name,
@@ -90,11 +91,10 @@ def write_linked(
         raise CorpusError(f"{out}: cannot be written: {error.strerror}") from error
 
 
-def _linked(folder: Path, place: int, one: LinkedFile, how: str) -> dict[str, Any]:
+def _linked(folder: Path, place: int, one: LinkedFile, how: str) -> Shard:
     name, target = f"{place:05d}.bin", one.file.resolve()
-    entry: dict[str, Any] = {"file": name, "tokens": one.tokens, "sha256": one.sha256}
-    if how != "symbolic":
+    if how == "symbolic":
+        (folder / name).symlink_to(target)
+    else:
         (os.link if how == "hard" else os.rename)(target, folder / name)
-        return entry
-    (folder / name).symlink_to(target)
-    return {**entry, "link": str(target)}
+    return Shard(name, one.tokens, one.sha256, str(target) if how == "symbolic" else None)

@@ -1,4 +1,4 @@
-"""A prepared corpus in a store: written there, its index last, and fetched once a node.
+"""A prepared corpus in a store: written there, its index last; fetched once a node, or read there.
 
     <cache>/corpora/<SHA-256 of index.json>/corpus/
 
@@ -10,23 +10,29 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
 
-from mixopt.corpus.index_files import INDEX, read_corpus_index
+from mixopt.corpus.index_files import INDEX, read_corpus_index, read_domain_names, read_records
+from mixopt.corpus.shard_store import ATTEMPTS, ShardStore
+from mixopt.corpus.token_shards import TokenShards
 from mixopt.errors import CorpusError
 from mixopt.system import (
+    ContentCache,
     Say,
     StoredObject,
     below,
     cache_folder,
     check_links,
+    fetched,
     file_hash,
     is_url,
     join_url,
     list_objects,
     local_path,
     made_once,
+    naming,
     object_exists,
     read_object,
     silent,
@@ -36,6 +42,7 @@ from mixopt.system import (
 from mixopt.tasks import TASK_FOLDER
 
 Fault = Callable[[Path], str | None]
+_AT_ONCE = 16  # indices that are asked for at the same time
 _REMEMBERED = (".tmp", ".verified.json", ".lock")
 
 
@@ -122,6 +129,41 @@ def fetched_corpus(url: str, fault: Fault) -> Path:
         return target if target.is_dir() and fault(target) is None else None
 
     return made_once(target.parent, found, lambda: _fetch(url, target, fault))
+
+
+def stored_shards(url: str, split: str, cache_bytes: int | None = None) -> dict[str, TokenShards]:
+    """Open the domains of a corpus in a store, whose shards are fetched when they are read.
+
+    Args:
+        url: The folder of the corpus.
+        split: `train` or `validation`.
+        cache_bytes: What shards may take on this node; None for half of what the disk has for them.
+
+    Returns:
+        The shards of each domain, in the corpus's order.
+
+    Raises:
+        CorpusError: No corpus is there, it is not what its index says, or the store refuses.
+        RunError: The cache cannot be written.
+    """
+    (listed,) = list_objects(join_url(url, INDEX), attempts=ATTEMPTS)
+    corpus = fetched(listed).path.parent
+    names = read_domain_names(corpus)
+    records = read_records(corpus)
+    cache = ContentCache(cache_folder() / "shards", cache_bytes)
+
+    def opened(name: str) -> TokenShards:
+        place = f"{name}/{split}"
+        (index,) = list_objects(join_url(url, f"{place}/{INDEX}"), attempts=ATTEMPTS)
+        copy = fetched(index)
+        known = records.get(f"{place}/{INDEX}")
+        if known is not None and known.sha256 != copy.sha256:
+            raise CorpusError(f"{index.url}: has changed since the corpus was published")
+        with naming(copy.path.parent, join_url(url, place)):
+            return TokenShards.open(copy.path.parent, store=ShardStore(join_url(url, place), cache))
+
+    with ThreadPoolExecutor(_AT_ONCE) as pool:
+        return dict(zip(names, pool.map(opened, names), strict=True))
 
 
 def check_prepared(where: str) -> None:

@@ -1,18 +1,21 @@
-"""Token shards on disk: map them into memory and verify them (token_writer writes them).
+"""Token shards on disk or in a store: open them, check them and read rows (token_writer writes).
 
 One folder holds the tokens of one domain and split: `index.json` and `00000.bin`, `00001.bin`,
 …, which are raw little-endian integers. Documents follow each other, each ended by the
 tokenizer's end-of-document id. The index says how many tokens each shard has and their SHA-256,
-so a truncated or altered shard is found when it is opened, and has a seal itself. Only numpy is
-needed.
+so a truncated or altered shard is found, and has a seal itself. Only numpy is needed.
+
+A few shards are looked at whenever the folder is opened. Of many, one process of a node does that
+once (known_shards), and later each is looked at when it is read (shard_files).
 
 Shapes: B rows.
 """
 
 from __future__ import annotations
 
-import stat
-from dataclasses import dataclass
+import os
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -20,17 +23,15 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from mixopt.corpus.index_files import (
-    INDEX,
-    PREPARE_AGAIN,
-    absent,
-    check_index_seal,
-    read_index,
-    value_fault,
-)
-from mixopt.corpus.token_writer import DTYPES, FORMAT, Shard, TokenWriter
+from mixopt.corpus.index_files import check_index_seal, read_index
+from mixopt.corpus.known_shards import KnownShards, has_many, known_once, packed
+from mixopt.corpus.shard import FEW, Shard, damaged, found_shard
+from mixopt.corpus.shard_check import check_hashes
+from mixopt.corpus.shard_files import ShardFiles
+from mixopt.corpus.shard_store import ShardStore
+from mixopt.corpus.token_writer import DTYPES, FORMAT, TokenWriter
 from mixopt.errors import ShardError
-from mixopt.system import FileRecord, IntArray, Verifier, check_name, inside, shown_name
+from mixopt.system import IntArray, file_mark, shown_name
 
 __all__ = ["Shard", "TokenShards", "TokenWriter"]
 
@@ -41,7 +42,7 @@ _FIELDS: dict[str, type] = {
 
 @dataclass(frozen=True)
 class TokenShards:
-    """The tokens of one domain and split, mapped into memory when they are first read.
+    """The tokens of one domain and split; a file is opened when it is first read.
 
     Attributes:
         path: The folder.
@@ -53,6 +54,8 @@ class TokenShards:
         shards: The files, in order.
         is_elsewhere: Whether there are no files, since a trainer of one's own has the text; `bytes`
             and `documents` are 0 then.
+        store: The store that has the files, of which `path` has the index alone.
+        is_verified: Whether hashes were compared.
     """
 
     path: Path
@@ -61,28 +64,43 @@ class TokenShards:
     bytes: int
     dtype: np.dtype[Any]
     tokenizer: str
-    shards: tuple[Shard, ...]
+    shards: Sequence[Shard]
     is_elsewhere: bool = False
+    store: ShardStore | None = None
+    is_verified: bool = False
 
     @classmethod
-    def open(cls, path: str | Path, *, verify: bool = True) -> TokenShards:
+    def open(
+        cls, path: str | Path, *, verify: bool = True, store: ShardStore | None = None
+    ) -> TokenShards:
         """Open a folder of shards and check it against its index.
+
+        Up to 1,024 shards are looked at whenever they are opened. More are looked at by the first
+        process of a node that opens them; what is wrong with one later is said when it is read.
 
         Args:
             path: The folder.
-            verify: Compare the hash of every shard, once: a large one is remembered by its size
-                and time stamps. Sizes are always compared. A process may leave out what its
+            verify: Compare the hash of every shard, once a node: a large one is remembered by its
+                size and time stamps. Sizes are always compared. A process may leave out what its
                 parent has verified.
+            store: The store that has the shards, where the folder has the index alone; each is
+                verified when it is fetched.
 
         Raises:
             ShardError: The index is absent or damaged, or a shard is absent, truncated or altered.
         """
         path = Path(path)
-        index = read_index(path, FORMAT, _FIELDS, ShardError)
-        opened = _from_index(path, index)
-        check_index_seal(path, index, ShardError)
-        _check_files(opened, index["shards"], verify=verify)
-        return opened
+        verify = verify and store is None
+        if has_many(path):
+            known = known_once(
+                path, lambda status: _found_out(path, status, store, verify), verified=verify
+            )
+            opened = _opened(path, known.fields, known)
+        else:
+            opened = _read(path)
+            if store is None:
+                _check_files(opened, verify=verify)
+        return replace(opened, store=store, is_verified=verify)
 
     def __len__(self) -> int:
         """Count the tokens."""
@@ -90,24 +108,27 @@ class TokenShards:
 
     def __reduce__(self) -> tuple[Any, ...]:
         """Send the path to another process, not the tokens."""
-        return (_reopen, (self.path,))
+        return (_reopen, (self.path, self.store, self.is_verified))
 
     def read(self, start: int, stop: int) -> NDArray[Any]:
         """Copy the tokens [start, stop).
 
         Raises:
             IndexError: The range is not inside [0, tokens].
-            ShardError: The text is not here.
+            ShardError: The text is not here, or a shard is not what it was.
         """
         self._check_here()
         if not 0 <= start <= stop <= self.tokens:
             raise IndexError(f"{self.path}: tokens [{start}, {stop}) of {self.tokens}")
-        pieces = [
-            self._map(k)[max(start - offset, 0) : stop - offset]
-            for k, offset in enumerate(self._offsets[:-1].tolist())
-            if offset < stop and start < int(self._offsets[k + 1])
-        ]
-        return np.concatenate(pieces) if pieces else np.empty(0, self.dtype)
+        tokens = np.empty(stop - start, self.dtype)
+        for k, first, last in self._pieces(start, stop):
+            begin = int(self.offsets[k])
+            out = tokens[first - start : last - start]
+            if self.can_be_mapped:
+                out[:] = self.files.mapped(k)[first - begin : last - begin]
+            else:
+                self.files.read(k, [first - begin], [out])
+        return tokens
 
     def rows(self, starts_B: ArrayLike, length: int) -> NDArray[Any]:
         """Copy `length` tokens from each start.
@@ -121,7 +142,7 @@ class TokenShards:
 
         Raises:
             IndexError: A row is not inside [0, tokens].
-            ShardError: The text is not here.
+            ShardError: The text is not here, or a shard is not what it was.
         """
         self._check_here()
         starts = np.asarray(starts_B, dtype=np.int64)
@@ -131,49 +152,90 @@ class TokenShards:
                 f"{self.path}: rows of {length} from {first} to {last} of {self.tokens}"
             )
         rows = np.empty((len(starts), length), self.dtype)
-        first_B = np.searchsorted(self._offsets, starts, side="right") - 1
-        inside_B = starts + length <= self._offsets[first_B + 1]
-        for k in np.unique(first_B[inside_B]).tolist():
-            here = np.flatnonzero(inside_B & (first_B == k))
-            rows[here] = self._windows(k, length)[starts[here] - self._offsets[k]]
+        first_B = self.shards_of(starts)
+        inside_B = starts + length <= self.offsets[first_B + 1]
+        for here in _grouped(first_B, np.flatnonzero(inside_B)):
+            k = int(first_B[here[0]])
+            places = starts[here] - self.offsets[k]
+            if self.can_be_mapped:
+                rows[here] = self._windows(k, length)[places]
+            else:
+                self.files.read(k, places.tolist(), [rows[row] for row in here.tolist()])
         for row in np.flatnonzero(~inside_B).tolist():
             rows[row] = self.read(int(starts[row]), int(starts[row]) + length)
         return rows
+
+    def shards_of(self, places_B: IntArray) -> IntArray:
+        """Return the number of the shard that each token is in, shape (B,)."""
+        return np.searchsorted(self.offsets, places_B, side="right") - 1
+
+    @property
+    def can_be_mapped(self) -> bool:
+        """Whether the shards are files and few, so that all of them may be mapped."""
+        return self.store is None and len(self.shards) <= FEW
+
+    @cached_property
+    def offsets(self) -> IntArray:
+        """The first token of each shard and the end of the last, shape (shards + 1,)."""
+        if isinstance(self.shards, KnownShards):
+            return self.shards.offsets
+        return np.cumsum([0, *(shard.tokens for shard in self.shards)], dtype=np.int64)
+
+    @cached_property
+    def files(self) -> ShardFiles:
+        """The files, for readers that read of several folders at once."""
+        return ShardFiles(
+            self.path, self.shards, self.dtype, store=self.store, compares_marks=self.is_verified
+        )
 
     def _check_here(self) -> None:
         if self.is_elsewhere:
             raise ShardError(f"{self.path}: its text is not here: a trainer of one's own reads it")
 
-    @cached_property
-    def _offsets(self) -> IntArray:
-        return np.cumsum([0, *(shard.tokens for shard in self.shards)], dtype=np.int64)
-
-    @cached_property
-    def _maps(self) -> dict[int, NDArray[Any]]:
-        return {}
-
-    def _map(self, k: int) -> NDArray[Any]:
-        if k not in self._maps:
-            mapped = np.memmap(self.path / self.shards[k].file, dtype=self.dtype, mode="r")
-            self._maps[k] = np.asarray(mapped)
-        return self._maps[k]
+    def _pieces(self, start: int, stop: int) -> Iterator[tuple[int, int, int]]:
+        """Give the shards that have tokens [start, stop), and the first and last of each."""
+        if start == stop:
+            return
+        first, last = self.shards_of(np.array([start, stop - 1])).tolist()
+        bounds = self.offsets[first : last + 2].tolist()
+        for k in range(first, last + 1):
+            begin, end = bounds[k - first : k - first + 2]
+            if begin < end:
+                yield k, max(start, begin), min(stop, end)
 
     def _windows(self, k: int, length: int) -> NDArray[Any]:
-        return np.lib.stride_tricks.sliding_window_view(self._map(k), length)
+        return np.lib.stride_tricks.sliding_window_view(self.files.mapped(k), length)
 
 
-def _reopen(path: Path) -> TokenShards:
-    return TokenShards.open(path, verify=False)
+def _grouped(kind_B: IntArray, places: IntArray) -> list[IntArray]:
+    """Return those of some places that are of one kind, for each kind."""
+    if not len(places):
+        return []
+    order = places[np.argsort(kind_B[places], kind="stable")]
+    return np.split(order, np.flatnonzero(np.diff(kind_B[order])) + 1)
 
 
-def _from_index(path: Path, index: dict[str, Any]) -> TokenShards:
+def _reopen(path: Path, store: ShardStore | None, is_verified: bool) -> TokenShards:
+    """Open what another process has opened; a file that changed since is hashed when it is read."""
+    opened = TokenShards.open(path, verify=False, store=store)
+    return replace(opened, is_verified=is_verified)
+
+
+def _read(path: Path) -> TokenShards:
+    """Read an index; nothing is said of the files."""
+    index = read_index(path, FORMAT, _FIELDS, ShardError)
+    shards = tuple(Shard.from_json(path, k, entry) for k, entry in enumerate(index["shards"]))
+    opened = _opened(path, index, shards)
+    held = int(opened.offsets[-1])
+    if held != opened.tokens and not opened.is_elsewhere:
+        raise damaged(path, f"{index['tokens']} tokens, but its shards have {held}")
+    check_index_seal(path, index, ShardError)
+    return opened
+
+
+def _opened(path: Path, index: dict[str, Any], shards: Sequence[Shard]) -> TokenShards:
     if index["dtype"] not in DTYPES:
-        raise _damaged(path, f"dtype: {shown_name(index['dtype'])}; tokens are uint16 or uint32")
-    shards = tuple(_shard(path, k, entry) for k, entry in enumerate(index["shards"]))
-    held = sum(shard.tokens for shard in shards)
-    is_elsewhere = index.get("elsewhere") is True and not shards
-    if held != index["tokens"] and not is_elsewhere:
-        raise _damaged(path, f"{index['tokens']} tokens, but its shards have {held}")
+        raise damaged(path, f"dtype: {shown_name(index['dtype'])}; tokens are uint16 or uint32")
     return TokenShards(
         path=path,
         tokens=index["tokens"],
@@ -182,66 +244,25 @@ def _from_index(path: Path, index: dict[str, Any]) -> TokenShards:
         dtype=DTYPES[index["dtype"]],
         tokenizer=index["tokenizer"],
         shards=shards,
-        is_elsewhere=is_elsewhere,
+        is_elsewhere=index.get("elsewhere") is True and not shards,
     )
 
 
-def _shard(path: Path, place: int, entry: object) -> Shard:
-    where = f"shards.{place}"
-    if not isinstance(entry, dict):
-        raise _damaged(path, f"{where}: expected fields, got {type(entry).__name__}")
-    fields: dict[str, type] = {"file": str, "tokens": int, "sha256": str}
-    for name, kind in fields.items():
-        if name not in entry:
-            raise _damaged(path, f"{where}.{name}: is missing")
-        fault = value_fault(entry[name], kind)
-        if fault is not None:
-            raise _damaged(path, f"{where}.{name}: {fault}")
-    return Shard(entry["file"], entry["tokens"], entry["sha256"])
+def _found_out(
+    path: Path, index: os.stat_result, store: ShardStore | None, verify: bool
+) -> NDArray[np.uint8]:
+    """Return what this node is to know of many shards."""
+    opened = _read(path)
+    marks = [] if store is not None else _check_files(opened, verify=verify, is_locked=True)
+    fields = {name: getattr(opened, name) for name in _FIELDS if name not in ("shards", "dtype")}
+    fields["dtype"] = opened.dtype.name
+    return packed(index, fields, opened.shards, marks, verified=verify)
 
 
-def _check_files(opened: TokenShards, entries: list[dict[str, Any]], *, verify: bool) -> None:
+def _check_files(opened: TokenShards, *, verify: bool, is_locked: bool = False) -> list[list[int]]:
     """Check that each file is in its folder, or where its index says that it is linked to."""
-    verifier = Verifier(opened.path) if verify else None
-    for shard, entry in zip(opened.shards, entries, strict=True):
-        path = _place(opened.path, shard.file, entry.get("link"))
-        size = shard.tokens * opened.dtype.itemsize
-        _check_size(path, size)
-        if verifier is not None:
-            record = FileRecord(size, shard.sha256)
-            fault = verifier.fault(shard.file, record, path=path)
-            if fault is not None and "sha256" in fault:
-                fault = f"SHA-256 is not {shard.sha256[:12]}…, which its index says"
-            if fault is not None:
-                raise ShardError(f"{path}: altered: {fault}; {PREPARE_AGAIN}")
-    if verifier is not None:
-        verifier.remember()
-
-
-def _place(folder: Path, file: str, link: object) -> Path:
-    """Return the path of a shard; one that `import_tokens` linked is where its index says."""
-    path = folder / check_name(file, f"{folder / INDEX}: file", ShardError)
-    if link is None:
-        return inside(folder, file, ShardError)
-    if path.is_symlink() and str(path.resolve()) != link:
-        raise ShardError(f"{path}: is a link to {path.resolve()}, its index says {link!r}")
-    return path
-
-
-def _damaged(path: Path, what: str) -> ShardError:
-    return ShardError(f"{path / INDEX}: {what}; {PREPARE_AGAIN}")
-
-
-def _check_size(path: Path, expected: int) -> None:
-    try:
-        status = path.stat()
-    except OSError as error:
-        raise absent(path, ShardError) from error
-    if not stat.S_ISREG(status.st_mode):  # a pipe would never end
-        raise ShardError(f"{path}: is no file; {PREPARE_AGAIN}")
-    found = status.st_size
-    if found != expected:
-        what = "truncated" if found < expected else "altered"
-        raise ShardError(
-            f"{path}: {what}: {found} bytes, its index says {expected}; {PREPARE_AGAIN}"
-        )
+    item = opened.dtype.itemsize
+    found = [found_shard(opened.path, one, one.tokens * item) for one in opened.shards]
+    if verify:
+        check_hashes(opened.path, opened.shards, item, is_locked=is_locked)
+    return [file_mark(status) for status in found]

@@ -11,7 +11,6 @@ import os
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import Any, BinaryIO, Self
@@ -19,21 +18,13 @@ from typing import Any, BinaryIO, Self
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
+from mixopt.corpus.shard import Shard
 from mixopt.errors import RunError, ShardError
 from mixopt.system import temporary_path, write_sealed
 
 FORMAT = "mixopt-tokens/2"
 SHARD_TOKENS = 1 << 27
 DTYPES: dict[str, np.dtype[Any]] = {"uint16": np.dtype("<u2"), "uint32": np.dtype("<u4")}
-
-
-@dataclass(frozen=True)
-class Shard:
-    """One file of tokens."""
-
-    file: str
-    tokens: int
-    sha256: str
 
 
 class TokenWriter:
@@ -162,7 +153,7 @@ class TokenWriter:
                 "documents": self.documents,
                 "bytes": self.bytes,
                 "tokenizer": self.tokenizer,
-                "shards": [vars(shard) for shard in self._shards],
+                "shards": [shard.to_json() for shard in self._shards],
             },
         )
         if self.path.exists():

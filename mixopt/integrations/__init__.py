@@ -1,7 +1,8 @@
 """The loader and the online driver inside other people's frameworks, and mixtures in their form.
 
 Each module needs its framework: transformers' Trainer, Lightning, torch.distributed.checkpoint,
-lm-eval. `exports` writes and reads configurations of trainers and needs none of them.
+torchdata, torchtitan, Megatron-Core, lm-eval. `exports` writes and reads configurations of trainers
+and needs none of them.
 """
 
 from __future__ import annotations
@@ -23,6 +24,12 @@ if TYPE_CHECKING:
     from mixopt.integrations.lightning import MixtureDataModule as MixtureDataModule
     from mixopt.integrations.lm_eval import MixoptLM as MixoptLM
     from mixopt.integrations.lm_eval_tasks import export_lm_eval_tasks as export_lm_eval_tasks
+    from mixopt.integrations.megatron import (
+        MegatronMixture as MegatronMixture,
+        epochs_of as epochs_of,
+    )
+    from mixopt.integrations.torchdata import StatefulMixtureLoader as StatefulMixtureLoader
+    from mixopt.integrations.torchtitan import MixtureDataLoader as MixtureDataLoader
 else:
     __getattr__, __dir__ = lazy_names(
         __name__,
@@ -34,5 +41,8 @@ else:
             "lightning": ["MixtureDataModule"],
             "lm_eval": ["MixoptLM"],
             "lm_eval_tasks": ["export_lm_eval_tasks"],
+            "megatron": ["MegatronMixture", "epochs_of"],
+            "torchdata": ["StatefulMixtureLoader"],
+            "torchtitan": ["MixtureDataLoader"],
         },
     )

@@ -7,6 +7,7 @@ checkpoint, beside that of the batches.
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ from mixopt.online import Driver
 from mixopt.system import write_sealed
 
 STATE_FILE = "driver.json"
+MakesDriver = Callable[[Mapping[str, Any]], Driver]
 _IGNORED = -100
 
 
@@ -35,13 +37,25 @@ class OnlineTrainerMixin(MixtureTrainerMixin):
             arguments: The Trainer's.
             driver: Made with a MixtureLoader, with DriverOptions whose `steps` is `max_steps` and
                 `accumulation` `gradient_accumulation_steps`, after `args`, which begins
-                torch.distributed.
+                torch.distributed. Of a trainer that prepares its rows, a function that makes the
+                driver of what it has made of each domain's.
             args: The Trainer's.
             options: The Trainer's.
 
         Raises:
             EstimatorError: The driver has no MixtureLoader, or another accumulation.
         """
+        mixture = (
+            self._loader_of(driver, args)
+            if isinstance(driver, Driver)
+            else lambda rows: self._loader_of(driver(rows), args)
+        )
+        super().__init__(*arguments, mixture=mixture, args=args, **options)
+        self.add_callback(_Drive(self.driver))  # type: ignore[attr-defined]
+
+    def _loader_of(self, driver: Driver, args: TrainingArguments) -> MixtureLoader:
+        """Keep the driver, and return its batches."""
+        self.driver = driver
         if not isinstance(driver.mixture, MixtureLoader):
             raise EstimatorError("the Trainer takes its batches from a Driver(mixture=loader)")
         if driver.accumulation != args.gradient_accumulation_steps:
@@ -50,9 +64,7 @@ class OnlineTrainerMixin(MixtureTrainerMixin):
                 f" gradient_accumulation_steps is {args.gradient_accumulation_steps}; they are one"
                 " number"
             )
-        self.driver = driver
-        super().__init__(*arguments, mixture=driver.mixture, args=args, **options)
-        self.add_callback(_Drive(driver))  # type: ignore[attr-defined]
+        return driver.mixture
 
     def compute_loss(
         self,
@@ -63,10 +75,14 @@ class OnlineTrainerMixin(MixtureTrainerMixin):
     ) -> Any:
         """Return the model's loss, and record its losses by domain where it trains."""
         loss, outputs = super().compute_loss(model, inputs, return_outputs=True, **options)
-        if model.training and "domain" in inputs:
+        domain = inputs.get(self.mixture.fields["domain"])
+        if model.training and domain is not None:
             with torch.no_grad():
                 losses, mask = self.token_losses(outputs, inputs)
-            self.driver.record(losses, inputs["domain"], mask)
+                if len(losses) != len(domain):
+                    lengths = inputs[self.mixture.fields["lengths"]]
+                    losses, mask, domain = _by_token(losses, mask, domain, lengths)
+            self.driver.record(losses, domain, mask)
         return (loss, outputs) if return_outputs else loss
 
     def token_losses(self, outputs: Any, inputs: dict[str, Any]) -> tuple[torch.Tensor, Any]:
@@ -104,6 +120,15 @@ class OnlineTrainerMixin(MixtureTrainerMixin):
 
 class OnlineTrainer(OnlineTrainerMixin, Trainer):  # type: ignore[misc]
     """Hugging Face's Trainer on a mixture that an estimator changes."""
+
+
+def _by_token(
+    losses: torch.Tensor, mask: torch.Tensor, domain_B: torch.Tensor, lengths_B: torch.Tensor
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Return the losses, mask and domain of each token, of rows that lie end to end."""
+    of_token = domain_B.repeat_interleave(lengths_B)[1:]
+    count = len(of_token)  # without the padding after the last row
+    return losses.reshape(-1, 1)[:count], mask.reshape(-1, 1)[:count], of_token
 
 
 class _Drive(TrainerCallback):  # type: ignore[misc]

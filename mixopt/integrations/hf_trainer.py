@@ -9,7 +9,7 @@ the next batch and reads nothing twice.
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -17,43 +17,119 @@ from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState,
 from transformers.trainer_utils import get_last_checkpoint
 
 from mixopt.errors import SamplerError
-from mixopt.loading import Batch, MixtureLoader
+from mixopt.integrations.trainer_batches import TrainerBatches, model_inputs
+from mixopt.loading import MixtureLoader
 from mixopt.sampling import check_ranks
 from mixopt.system import read_sealed, write_sealed
 
 STATE_FILE = "mixture.json"
-LABELS = ("domain", "row", "batch", "position", "mixture", "document", "cu_seqlens")
+MakesLoader = Callable[[Mapping[str, Any]], MixtureLoader]
 
 
 class MixtureTrainerMixin:
     """Put before any Trainer: `class MyTrainer(MixtureTrainerMixin, SFTTrainer)`."""
 
     def __init__(
-        self, *arguments: Any, mixture: MixtureLoader, args: TrainingArguments, **options: Any
+        self,
+        *arguments: Any,
+        mixture: MixtureLoader | MakesLoader,
+        args: TrainingArguments,
+        train_dataset: Mapping[str, Any] | None = None,
+        **options: Any,
     ) -> None:
         """Make the Trainer.
 
         Args:
             arguments: The Trainer's.
             mixture: The batches; its sampler's `batch_size` is per_device_train_batch_size times
-                the number of processes, and `max_steps` says how long to train.
+                the number of processes, and `max_steps` says how long to train. Of a trainer that
+                prepares its rows, as TRL's do, a function that makes the batches of what it has
+                made of each domain's.
             args: The Trainer's; `ignore_data_skip` is set in a copy, as there is nothing to skip.
+            train_dataset: For such a function the datasets, by domain.
             options: The Trainer's.
+
+        Raises:
+            SamplerError: An argument that would be ignored, or that does not fit the batches.
         """
+        _check_strategy(args)
         args = copy.copy(args)
         args.ignore_data_skip = True
-        self.mixture = mixture
+        self._prepares = hasattr(super(), "_prepare_dataset")
+        self._rows: Mapping[str, Any] = {}
+        self._standing = self._row_for(mixture, train_dataset, args)
+        options["train_dataset"] = self._standing
         super().__init__(*arguments, args=args, **options)  # type: ignore[call-arg]
-        self.add_callback(_SaveMixture(mixture))  # type: ignore[attr-defined]
+        self.mixture = mixture if isinstance(mixture, MixtureLoader) else mixture(self._rows)
+        self.train_dataset = self.mixture.dataset
+        _check_passes(self.mixture, args.gradient_accumulation_steps)
+        self.mixture.accumulate(args.gradient_accumulation_steps)
+        self._collate_with(options.get("data_collator"))
+        self.add_callback(_SaveMixture(self.mixture))  # type: ignore[attr-defined]
+
+    def _row_for(
+        self,
+        mixture: MixtureLoader | MakesLoader,
+        train_dataset: Mapping[str, Any] | None,
+        args: TrainingArguments,
+    ) -> Any:
+        """Return what the Trainer is given as its dataset: nothing, or a row where it asks."""
+        if isinstance(mixture, MixtureLoader) and train_dataset is not None:
+            raise SamplerError(
+                "train_dataset= is not read, as the batches are those of mixture=; leave it out"
+            )
+        if not self._prepares:
+            self._rows = train_dataset or {}
+            return None
+        from mixopt.integrations.prepared_rows import checked_domains, ready_row, telling_row
+
+        if isinstance(mixture, MixtureLoader):
+            return ready_row(mixture.dataset, packs=bool(getattr(args, "packing", False)))
+        self._rows = checked_domains(train_dataset)
+        masks = bool(getattr(args, "assistant_only_loss", False))
+        return telling_row(self._rows, conversational=masks)
+
+    def _prepare_dataset(self, dataset: Any, *rest: Any, **options: Any) -> Any:
+        """Prepare each domain in place of the row that stands for them."""
+        prepare = super()._prepare_dataset  # type: ignore[misc]
+        if dataset is not self._standing:
+            return prepare(dataset, *rest, **options)
+        if self._rows:
+            from mixopt.integrations.prepared_rows import prepared
+
+            self._rows = prepared(self._rows, lambda one: prepare(one, *rest, **options))
+        return dataset
 
     def get_train_dataloader(self) -> Any:
         """Return the batches with `labels`."""
-        return _WithLabels(self.mixture)
+        return TrainerBatches(self.mixture, masks=self._prepares)
 
     def compute_loss(self, model: Any, inputs: dict[str, Any], *rest: Any, **options: Any) -> Any:
-        """Take what is not for the model out of a batch; override to use `inputs['domain']`."""
-        kept = {name: value for name, value in inputs.items() if name not in LABELS}
+        """Take what is not for the model out of a batch; override to use `inputs['domain']`.
+
+        `self.mixture.fields` has the names of what mixopt adds, where a column of yours has them.
+        """
+        ours = self.mixture.fields.values()
+        kept = model_inputs(self.model, inputs, ours, self._unused_columns())  # type: ignore[attr-defined]
         return super().compute_loss(model, kept, *rest, **options)  # type: ignore[misc]
+
+    def _unused_columns(self) -> set[str]:
+        """Return the columns that the Trainer leaves out where the model does not name them."""
+        if not self.args.remove_unused_columns:  # type: ignore[attr-defined]
+            return set()
+        columns = {name for names in self.mixture.dataset.columns.values() for name in names}
+        return columns - {"label", "label_ids", "labels", *(self.label_names or ())}  # type: ignore[attr-defined]
+
+    def _collate_with(self, given: Any) -> None:
+        """Let the loader put rows together as the Trainer does, where it is told to or prepares."""
+        mixture = self.mixture
+        if given is not None and (mixture.dataset.is_tokens or mixture.collate is not None):
+            raise SamplerError(
+                "data_collator= is not used, as rows of token shards are read as batches and"
+                " MixtureLoader(collate=) goes first; leave it out"
+            )
+        if mixture.collate is None and (given is not None or self._prepares):
+            mixture.collate = self.data_collator  # type: ignore[attr-defined]
 
     def train(self, resume_from_checkpoint: str | bool | None = None, **options: Any) -> Any:
         """Train; on resume the batches go on where the checkpoint was.
@@ -104,20 +180,25 @@ class _SaveMixture(TrainerCallback):  # type: ignore[misc]
             write_sealed(folder / STATE_FILE, self._mixture.state_dict())
 
 
-class _WithLabels:
-    """Add `labels` to each batch of tokens; not a torch DataLoader, so that none wraps it."""
+def _check_strategy(args: TrainingArguments) -> None:
+    name = "train_sampling_strategy"
+    strategy = getattr(args, name, "random")
+    if strategy != "random":
+        raise SamplerError(
+            f"{name}={strategy!r} would order rows by itself, and the order of a mixture is what"
+            f" its shares and its resume follow from: leave {name} out; rows that waste no padding"
+            " are packed ones"
+        )
 
-    def __init__(self, mixture: MixtureLoader) -> None:
-        self._mixture = mixture
 
-    def __iter__(self) -> Iterator[Batch]:
-        for batch in self._mixture:
-            if "labels" not in batch and "input_ids" in batch:
-                batch["labels"] = batch["input_ids"]
-            yield batch
-
-    def __len__(self) -> int:
-        return len(self._mixture)
+def _check_passes(mixture: MixtureLoader, accumulation: int) -> None:
+    batches = mixture.sampler.batches
+    if batches is not None and batches % accumulation:
+        raise SamplerError(
+            f"MixtureSampler(batches={batches}) with gradient_accumulation_steps={accumulation}:"
+            " the Trainer would cut the last step of each pass short; give"
+            f" batches={batches + -batches % accumulation}"
+        )
 
 
 def read_state(checkpoint: Path, name: str) -> Any:

@@ -8,8 +8,12 @@ from typing import Any, overload
 import numpy as np
 
 from mixopt.errors import SamplerError
+from mixopt.loading.packing import batch_bounds
 
 Batch = dict[str, Any]
+
+OF_BATCHES = ("cu_seqlens", "max_seqlen")  # fields of a batch that its samples do not have
+_OF_PACKED = ("document", "position_ids")
 
 
 class TokenSamples(Sequence[Batch]):
@@ -25,7 +29,7 @@ class TokenSamples(Sequence[Batch]):
 
     def __len__(self) -> int:
         """Count the samples."""
-        return len(self.batch["row"])
+        return len(self.batch["input_ids"])
 
     @overload
     def __getitem__(self, index: int) -> Batch: ...
@@ -38,21 +42,38 @@ class TokenSamples(Sequence[Batch]):
         if isinstance(index, slice):
             return [self[k] for k in range(*index.indices(len(self)))]
         parts = self.batch.items()
-        return {name: part[index] for name, part in parts if name != "cu_seqlens"}
+        return {name: part[index] for name, part in parts if name not in OF_BATCHES}
 
 
 def stack_samples(samples: Sequence[Any]) -> Batch:
     """Stack the fields of samples that have one shape; other fields become lists.
 
     As `collate_fn` of a DataLoader with workers it is much quicker than the default, because
-    arrays go through a pipe and each tensor would take a file descriptor and a mapping.
+    arrays go through a pipe and each tensor would take a file descriptor and a mapping. A batch of
+    packed rows also says where documents begin: `cu_seqlens`, `max_seqlen`.
 
     Raises:
-        SamplerError: Arrays of different shapes.
+        SamplerError: Samples of different fields, or arrays of different shapes.
     """
     if isinstance(samples, TokenSamples):
         return samples.batch
-    return {name: _stacked(name, [sample[name] for sample in samples]) for name in samples[0]}
+    _check_alike(samples)
+    batch = {name: _stacked(name, [sample[name] for sample in samples]) for name in samples[0]}
+    if all(getattr(batch.get(name), "ndim", 0) == 2 for name in _OF_PACKED):
+        batch |= batch_bounds(batch["document"])
+    return batch
+
+
+def _check_alike(samples: Sequence[Any]) -> None:
+    """Samples of several domains are in one batch, and each must have what the others have."""
+    names = samples[0].keys()
+    for sample in samples:
+        if sample.keys() != names:
+            fields = sorted(map(str, sample.keys() ^ names))
+            raise SamplerError(
+                f"samples of a batch have different fields: {', '.join(fields)} not in all of them;"
+                " give all domains the same, or pass MixtureLoader(collate=)"
+            )
 
 
 def _stacked(name: str, values: Sequence[Any]) -> Any:

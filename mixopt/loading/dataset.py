@@ -20,9 +20,22 @@ from numpy.typing import ArrayLike
 from mixopt.corpus import TokenShards, read_domain_names
 from mixopt.errors import CorpusError
 from mixopt.loading.collate import Batch, TokenSamples
-from mixopt.loading.field_names import field_names
-from mixopt.loading.packing import cumulative_lengths, documents_of
-from mixopt.loading.row_sources import TokenRows, read_samples, token_rows
+from mixopt.loading.field_names import columns_of, field_names
+from mixopt.loading.packing import (
+    Packed,
+    batch_bounds,
+    cumulative_lengths,
+    documents_of,
+    packed_fields,
+)
+from mixopt.loading.row_sources import (
+    CountedUnit,
+    HasLengths,
+    TokenRows,
+    read_samples,
+    token_rows,
+)
+from mixopt.loading.token_counts import count_samples
 from mixopt.loading.token_span import TokenReader
 from mixopt.system import IntArray
 
@@ -36,6 +49,7 @@ class MixtureDataset:
         *,
         length: int | None = None,
         document_end: int | None = None,
+        packed: bool = False,
     ) -> None:
         """Put the domains one after the other.
 
@@ -45,14 +59,20 @@ class MixtureDataset:
             document_end: The tokenizer's end-of-document id, for batches of token shards that
                 say which document each token is of (`document`) and where documents begin
                 (`cu_seqlens`).
+            packed: Give rows of token shards the fields of packed rows too: `labels`,
+                `position_ids` and `max_seqlen`, so that a model keeps documents apart.
 
         Raises:
-            CorpusError: A domain that has no length and index, or token shards without `length`.
+            CorpusError: A domain that has no length and index, token shards without `length`, or
+                `packed` without `document_end`.
         """
         if not sources:
             raise CorpusError("a dataset needs at least one domain")
         self.length = length
         self.document_end = document_end
+        self.is_packed = packed
+        if packed and document_end is None:
+            raise CorpusError("packed=True: say which id ends a document, document_end=")
         self._sources = {name: token_rows(name, s, length) for name, s in sources.items()}
         self._readers = list(self._sources.values())
         self._offsets = np.array([0, *accumulate(self.sizes.values())], np.int64)
@@ -67,6 +87,7 @@ class MixtureDataset:
         split: str = "train",
         verify: bool = True,
         document_end: int | None = None,
+        packed: bool = False,
     ) -> MixtureDataset:
         """Open the domains of a prepared corpus.
 
@@ -76,6 +97,7 @@ class MixtureDataset:
             split: `train` or `validation`.
             verify: Compare the hash of every shard.
             document_end: As in the constructor.
+            packed: As in the constructor.
 
         Raises:
             ShardError: A shard is absent, truncated or altered since it was indexed.
@@ -83,7 +105,7 @@ class MixtureDataset:
         folder = Path(path)
         names = read_domain_names(folder)
         shards = {n: TokenShards.open(folder / n / split, verify=verify) for n in names}
-        return cls(shards, length=length, document_end=document_end)
+        return cls(shards, length=length, document_end=document_end, packed=packed)
 
     def __getstate__(self) -> dict[str, Any]:
         """Send paths to another process, not mapped tokens."""
@@ -108,7 +130,33 @@ class MixtureDataset:
 
         That is the name itself, or `mixopt_` before it where a source has a column of that name.
         """
-        return field_names(r for r in self._readers if not isinstance(r, TokenRows))
+        return field_names(name for columns in self.columns.values() for name in columns)
+
+    @cached_property
+    def columns(self) -> dict[str, tuple[str, ...]]:
+        """Names of the columns of each domain: its own, or those of its first row."""
+        return {
+            name: ("input_ids",) if isinstance(source, TokenRows) else columns_of(source)
+            for name, source in self._sources.items()
+        }
+
+    def lengths(self, unit: CountedUnit = "tokens") -> dict[str, int | IntArray]:
+        """Return how long rows are, for MixtureSampler(unit=, lengths=).
+
+        Returns:
+            Tokens (or those that carry loss) of each row of a domain, one number where all its
+            rows are alike; domains of which that is not known before rows are read are left out.
+        """
+        found: dict[str, int | IntArray] = {}
+        for name, source in self._sources.items():
+            if isinstance(source, TokenRows):
+                if unit == "tokens":
+                    found[name] = source.length
+            elif isinstance(source, HasLengths):
+                lengths = source.lengths(unit)
+                if lengths is not None:
+                    found[name] = lengths
+        return found
 
     def __len__(self) -> int:
         """Count the rows of all domains."""
@@ -131,7 +179,7 @@ class MixtureDataset:
         of_domain, of_row = self.fields["domain"], self.fields["row"]
         for d, start, stop in bounds:
             places = order[start:stop]
-            read = read_samples(self._readers[d], row[places].tolist())
+            read = self._read(d, row[places])
             for k, sample in zip(places.tolist(), read, strict=True):
                 named = sample if isinstance(sample, Mapping) else {"sample": sample}
                 if of_domain in named or of_row in named:
@@ -143,24 +191,44 @@ class MixtureDataset:
                 samples[k] = {**named, of_domain: d, of_row: int(row[k])}
         return samples
 
+    def _read(self, domain: int, rows: IntArray) -> Sequence[Any]:
+        """Read rows of one domain, of token shards beside domains that are none too."""
+        source = self._readers[domain]
+        if not isinstance(source, TokenRows):
+            return read_samples(source, rows.tolist())
+        number = sum(isinstance(reader, TokenRows) for reader in self._readers[:domain])
+        tokens = next(self._tokens.read_many(np.full((1, len(rows)), number), rows[None]))
+        batch = {"input_ids": tokens}
+        return TokenSamples(batch if self.document_end is None else self._with_documents(batch))
+
     def collated(self, rows: IntArray, collate: Callable[[Sequence[Any]], Batch]) -> Batch:
-        """Read rows and put them together; `domain` and `row` are there whatever `collate` keeps.
+        """Read rows and put them together; what mixopt adds is there whatever `collate` keeps.
 
         Args:
             rows: Rows in the concatenated domains, shape (B,).
             collate: Puts samples together.
 
         Returns:
-            What `collate` returned, with `domain` and `row`, shape (B,).
+            What `collate` returned, with `domain`, `row`, `tokens` and `supervised`, shape (B,);
+            without the last two where samples have no `input_ids`. Where it has put rows end to
+            end, as for attention without padding, also their `lengths`, shape (B,).
 
         Raises:
             CorpusError: It returned no fields.
         """
-        batch = collate(self.__getitems__(rows.tolist()))
+        samples = self.__getitems__(rows.tolist())
+        counts = count_samples(samples)
+        batch = collate(samples)
         if not isinstance(batch, Mapping):
             raise CorpusError(f"collate returned a {type(batch).__name__}; it is to return fields")
         domain, row = self._split(rows)
-        return {**batch, self.fields["domain"]: domain, self.fields["row"]: row}
+        added = {"domain": domain, "row": row}
+        if counts is not None:
+            added |= {"tokens": counts.tokens_B, "supervised": counts.supervised_B}
+        if len(batch.get("input_ids", rows)) != len(rows):
+            lengths = [len(sample["input_ids"]) for sample in samples]
+            added["lengths"] = np.array(lengths, np.int64)
+        return {**batch, **{self.fields[name]: values for name, values in added.items()}}
 
     def read(self, rows: ArrayLike) -> Batch:
         """Read rows of token shards as one batch.
@@ -170,7 +238,8 @@ class MixtureDataset:
 
         Returns:
             `input_ids` of shape (B, L), in the type they are stored in; `domain` and `row` of
-            shape (B,); with `document_end` also `document`, shape (B, L), and `cu_seqlens`.
+            shape (B,); with `document_end` also `document`, shape (B, L), and `cu_seqlens`; with
+            `packed` also `labels` and `position_ids`, shape (B, L), and `max_seqlen`.
 
         Raises:
             CorpusError: The domains are not token shards.
@@ -193,9 +262,11 @@ class MixtureDataset:
         return self._tokens.dtype.itemsize
 
     def _with_documents(self, batch: Batch) -> Batch:
-        batch["document"] = documents_of(batch["input_ids"], self.document_end)
-        batch["cu_seqlens"] = cumulative_lengths(batch["document"])
-        return batch
+        tokens = batch["input_ids"]
+        document = documents_of(tokens, self.document_end)
+        if self.is_packed:
+            return batch | packed_fields(Packed(tokens, document)) | batch_bounds(document)
+        return batch | {"document": document, "cu_seqlens": cumulative_lengths(document)}
 
     def _split(self, rows: IntArray) -> tuple[IntArray, IntArray]:
         if rows.size and not 0 <= rows.min() <= rows.max() < len(self):

@@ -22,8 +22,12 @@ from mixopt.errors import SamplerError
 from mixopt.loading.collate import Batch, stack_samples
 from mixopt.loading.dataset import MixtureDataset
 from mixopt.loading.prefetch import Ahead, in_line, in_thread
+from mixopt.loading.realised import Account, Realised
 from mixopt.sampling import (
+    BatchRows,
+    LogEntry,
     MixtureSampler,
+    TokenBatches,
     Weights,
     at_least,
     check_now_and_then,
@@ -37,7 +41,13 @@ _CHUNK_BATCHES = 64
 
 
 class MixtureLoader:
-    """Iterate over the batches of one rank; its state is of what the loop has received."""
+    """Iterate over the batches of one rank; its state is of what the loop has received.
+
+    Attributes:
+        dataset: The samples.
+        sampler: Their order.
+        collate: What puts samples together; None where arrays of one shape are stacked.
+    """
 
     def __init__(
         self,
@@ -48,6 +58,7 @@ class MixtureLoader:
         prefetch: int = 2,
         collate: Collate | None = None,
         output: Literal["torch", "numpy"] = "torch",
+        accumulation: int | None = None,
     ) -> None:
         """Join a dataset and the order of its samples.
 
@@ -60,6 +71,8 @@ class MixtureLoader:
             collate: Puts samples together, for domains that are not token shards; by default
                 arrays of one shape are stacked.
             output: Tensors (tokens as int64), or numpy arrays as they are stored.
+            accumulation: Global batches of an optimizer step: changes of weights hold from the
+                first of a step. The Trainer and the online driver say it themselves.
 
         Raises:
             SamplerError: The dataset's domains or sizes are not the sampler's, or workers
@@ -71,8 +84,17 @@ class MixtureLoader:
         self.sampler = sampler
         self.workers = at_least(0, "workers", workers)
         self.prefetch = at_least(1 if workers else 0, "prefetch", prefetch)
-        self._collate = collate or stack_samples
+        self.collate = collate
         self._finish = _as_tensors if output == "torch" else _as_arrays
+        self._account = Account(dataset, sampler)
+        if self._account.learns and workers:
+            raise SamplerError(
+                "lengths that are learned with each batch leave nothing for worker processes to"
+                " read ahead: workers=0, or MixtureSampler(lengths=dataset.lengths())"
+            )
+        self._accumulation = accumulation
+        if accumulation is not None:
+            sampler.accumulate(accumulation)
 
     def __len__(self) -> int:
         """Count the batches of one pass, as the sampler does."""
@@ -82,11 +104,13 @@ class MixtureLoader:
         """Yield the batches from the next one to the end of the pass.
 
         Each has what the dataset gives, `domain` and `row` of its samples, `batch`, `position`
-        (the global position of its first sample) and `mixture` (the fingerprint in force);
-        `fields` has their names where a source has columns of these names.
+        (the global position of its first sample), `mixture` (the fingerprint in force), and the
+        `tokens` and `supervised` tokens (those that carry loss) of each domain in this rank's part,
+        shape (D,); `fields` has their names where a source has columns of these names.
 
         Raises:
-            SamplerError: Within 100 batches of it, where ranks have come to have other orders.
+            SamplerError: Within 100 batches of it, where ranks have come to have other orders; or a
+                sample is not as long as the sampler was told.
         """
         sampler, ahead, label = self.sampler, None, self._labels()
         last = sampler.pass_end
@@ -100,6 +124,7 @@ class MixtureLoader:
                 content = ahead.next()
                 if content is None:
                     return
+                self._account.add(content, batch)
                 sampler.received(batch + 1, handed_out=ahead.handed_out)
                 check_now_and_then(sampler)
                 yield label(self._finish(content), batch)
@@ -114,6 +139,21 @@ class MixtureLoader:
         return self.dataset.fields
 
     @property
+    def log(self) -> list[LogEntry]:
+        """The weights over time, and the shares of the tokens that were delivered under each."""
+        return self.sampler.log
+
+    def realised(self) -> Realised:
+        """Return what the loop has received of each domain.
+
+        Returns:
+            Counts over all ranks where they follow from the order (rows of one length, or lengths
+            that the sampler knows or has learned), from the start of the stream; else of this
+            rank, from the time when the loader was made.
+        """
+        return self._account.realised()
+
+    @property
     def fingerprint(self) -> str:
         """A hash of all that the order from the next batch on follows from, alike on all ranks."""
         return self.sampler.fingerprint
@@ -121,14 +161,44 @@ class MixtureLoader:
     def set_weights(self, weights: Weights, batch: int | None = None) -> int:
         """Change the weights; return the batch from which they hold.
 
-        That is the next one, or with worker processes the first that none was asked for:
-        `prefetch` times `workers` batches on.
+        That is the next one, or with worker processes the first that none was asked for,
+        `prefetch` times `workers` batches on; with `accumulation` the next that begins a step.
         """
         return self.sampler.set_weights(weights, batch)
 
-    def state_dict(self) -> dict[str, Any]:
-        """Return the state after the batches received, with all changes known, small and global."""
-        return self.sampler.state_dict()
+    def accumulate(self, batches: int) -> None:
+        """Let changes of weights hold from an optimizer step, for a trainer that knows its length.
+
+        Raises:
+            SamplerError: The loader was made with another `accumulation`.
+        """
+        if self._accumulation not in {None, batches}:
+            raise SamplerError(
+                f"MixtureLoader(accumulation={self._accumulation}), and the trainer accumulates"
+                f" gradients over {batches} batches; they are one number"
+            )
+        self.sampler.accumulate(batches)
+
+    def state_dict(self, *, consumed: int | None = None) -> dict[str, Any]:
+        """Return the state after the batches received, with all changes known, small and global.
+
+        Args:
+            consumed: For a loop that fetches a batch before it has trained on the last: how many
+                global batches of the stream it has trained on.
+
+        Raises:
+            SamplerError: So many were not received, or the stream is not known from there on.
+        """
+        if consumed is None:
+            return self.sampler.state_dict()
+        known = -(-self.sampler.order.origin.position // self.sampler.batch_size)
+        if not known <= at_least(0, "consumed", consumed) <= self.sampler.batch:
+            raise SamplerError(
+                f"state_dict(consumed={consumed}): the loop has received {self.sampler.batch}"
+                f" batches of the stream, which is known from batch {known} on; give how many of"
+                " them it has trained on, batch['batch'] + 1 of the last"
+            )
+        return self.sampler.state_at(consumed)
 
     def load_state_dict(
         self, state: Mapping[str, Any], *, map_domains: Mapping[str, str | None] | None = None
@@ -160,10 +230,10 @@ class MixtureLoader:
             from mixopt.loading.worker_fetch import in_processes
 
             rows = (one for some in self._rows(batch, last, most=1) for one in some)
-            reader = (self.dataset, self._collate)
+            reader = (self.dataset, self.collate or stack_samples)
             return in_processes(*reader, rows, order, batch, self.workers, self.prefetch)
         chunks = map(self._read, self._rows(batch, last, most=self._chunk_batches()))
-        if self.prefetch:
+        if self.prefetch and not self._account.learns:
             return in_thread(chunks, order, self.prefetch)
         return in_line(chunks, order)
 
@@ -174,10 +244,10 @@ class MixtureLoader:
         """
         start, count = self.sampler.rank * self.sampler.rank_batch, 1
         stop = start + self.sampler.rank_batch
-        rows, version = self.sampler.reader(), self.sampler.version
+        rows, version = self._reader(), self.sampler.version
         while last is None or batch < last:
             if version is not self.sampler.version:
-                rows, version = self.sampler.reader(), self.sampler.version
+                rows, version = self._reader(), self.sampler.version
             some = rows.some(batch, count if last is None else min(count, last - batch))
             if not len(some):
                 return
@@ -185,8 +255,16 @@ class MixtureLoader:
             batch += len(some)
             count = min(count * 2, most)
 
+    def _reader(self) -> BatchRows | TokenBatches:
+        """Return what lays out rows: the sampler's own where a batch settles the next one."""
+        return self.sampler.reader(own=self._account.learns)
+
     def _chunk_batches(self) -> int:
-        if not self.dataset.is_tokens or self.dataset.document_end is not None:
+        if (
+            self._account.learns
+            or not self.dataset.is_tokens
+            or self.dataset.document_end is not None
+        ):
             return 1
         row = (self.dataset.length or 1) * self.dataset.itemsize
         return max(1, min(_CHUNK_BYTES // (row * self.sampler.rank_batch), _CHUNK_BATCHES))
@@ -194,7 +272,8 @@ class MixtureLoader:
     def _read(self, rows_NB: IntArray) -> Iterator[Batch]:
         if self.dataset.is_tokens:
             return self.dataset.read_many(rows_NB)
-        return (self.dataset.collated(rows, self._collate) for rows in rows_NB)
+        collate = self.collate or stack_samples
+        return (self.dataset.collated(rows, collate) for rows in rows_NB)
 
 
 def _as_arrays(batch: Batch) -> Batch:

@@ -1,25 +1,33 @@
-"""MixtureStream: exact shares over domains that can only be streamed.
+"""MixtureStream: exact shares over domains that can only be streamed, resumable anywhere.
 
-Which domain each global sample is from follows the same schedule as MixtureSampler's, so that all
-ranks and workers together have exact shares. Its rows come from streams: `datasets` from the hub,
-or any iterable. Each rank and worker reads its own part of them, so another number of ranks or
-workers gives other rows; use MixtureSampler where there is an index.
+Which domain each global sample is from follows the same order as MixtureSampler's. The samples come
+from a fixed number of lanes (mixopt.loading.stream_lanes), which are shared among ranks and their
+workers; so the batches of all ranks together do not depend on how many there are, and a run goes on
+exactly on other numbers. The state has the place of every lane.
 
-This module needs torch.
+This module needs torch. Shapes: G lanes of this rank, S samples of a lane in a batch.
 """
 
 from __future__ import annotations
 
-import copy
+import sys
+from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
+import numpy as np
+
 from mixopt.errors import SamplerError
 from mixopt.loading.collate import Batch, stack_samples
-from mixopt.loading.row_sources import check_is_one
-from mixopt.loading.stream_rows import DomainRows, Packing, Reader, RowFormat
+from mixopt.loading.field_names import field_names
+from mixopt.loading.row_format import Packing, RowFormat
+from mixopt.loading.stream_deal import deal
+from mixopt.loading.stream_lanes import LanePlan, LaneReader
+from mixopt.loading.stream_places import StreamPlaces, join_stream_states, read_places
+from mixopt.loading.stream_sources import DividedSource
+from mixopt.loading.stream_workers import InProcess, StreamWorkers
 from mixopt.sampling import MixtureSampler, Weights, at_least, check_now_and_then
-from mixopt.system import StateFields
+from mixopt.system import IntArray, StateFields, shown_value
 
 try:
     import torch
@@ -28,11 +36,12 @@ except ImportError as error:
     raise SamplerError("MixtureStream needs torch: pip install torch") from error
 
 UNKNOWN_SIZE = 1 << 50  # rows of a stream, for a sampler: more than are ever read
-_FORMAT = "mixopt-stream/1"
+LANES = 16
+_FORMAT = "mixopt-stream/2"
 
 
 class MixtureStream(IterableDataset[Batch]):
-    """Yield this rank's batches; give it to a DataLoader with `batch_size=None`."""
+    """Iterate over this rank's batches; its state is of what the loop has received."""
 
     def __init__(
         self,
@@ -44,10 +53,14 @@ class MixtureStream(IterableDataset[Batch]):
         packing: Packing = "cut",
         tokenize: Callable[[Any], Any] | None = None,
         padding: int = 0,
-        buffer: int = 1000,
+        buffer: int = 4096,
+        lanes: int | None = None,
+        workers: int = 0,
+        prefetch: int = 2,
         seed: int = 0,
         rank: int | None = None,
         world_size: int | None = None,
+        mesh: Any = None,
         batches: int | None = None,
         schedule: Sequence[tuple[int, Weights]] = (),
         collate: Callable[[Sequence[Any]], Batch] | None = None,
@@ -63,19 +76,23 @@ class MixtureStream(IterableDataset[Batch]):
             packing: `cut` their concatenation, or `best_fit` whole documents and pad.
             tokenize: Turns a document into tokens that end with the end-of-document id.
             padding: Token id where a row is not full.
-            buffer: Documents that are read, packed and shuffled together.
+            buffer: Documents of a domain that are shuffled together, over all lanes.
+            lanes: How many streams the sources are divided into, which ranks and workers share:
+                it divides `batch_size`, and any number of ranks that divides it can go on from a
+                state. By default the largest up to 16.
+            workers: Processes of this rank that read, at most its lanes; 0 reads in this one.
+            prefetch: Batches that workers are asked for ahead.
             seed: Of the shuffles.
             rank: As for MixtureSampler.
             world_size: As for MixtureSampler.
+            mesh: As for MixtureSampler.
             batches: Global batches of one pass; without it the stream has no end.
             schedule: Weights that are known beforehand, with the batch from which they hold.
             collate: Puts samples together; by default arrays of one shape are stacked.
 
         Raises:
-            CorpusError: A source is several datasets by name.
+            SamplerError: A setting that cannot be right.
         """
-        for name, source in sources.items():
-            check_is_one(name, source)
         self._sampler = MixtureSampler(
             dict.fromkeys(sources, UNKNOWN_SIZE),
             weights,
@@ -83,146 +100,223 @@ class MixtureStream(IterableDataset[Batch]):
             seed=seed,
             rank=rank,
             world_size=world_size,
+            mesh=mesh,
             batches=batches,
             schedule=schedule,
         )
-        self._sources = dict(sources)
+        self._total = _lanes(lanes, self._sampler)
+        count = self._total // self._sampler.world_size
+        self._lanes = range(self._sampler.rank * count, (self._sampler.rank + 1) * count)
+        self._workers = _workers(workers, count)
+        self._prefetch = at_least(1, "prefetch", prefetch)
+        block = max(1, at_least(1, "buffer", buffer) // self._total)
+        divided = {n: DividedSource(n, s, self._total, block) for n, s in sources.items()}
         self._form = RowFormat(length, packing, tokenize, padding)
-        self._seed, self._buffer = seed, at_least(1, "buffer", buffer)
+        self._plan = LanePlan(divided, self._form, seed, block)
         self._collate = collate or stack_samples
-        self._in_workers = _shared_flag()
-        self._rows: dict[str, DomainRows] | None = None
-        self._loaded: Mapping[str, Any] | None = None
+        self._begin(StreamPlaces.at_start(divided, self._lanes))
 
     def __iter__(self) -> Iterator[Batch]:
-        """Yield batches with `domain`, `batch`, `position` and `mixture`.
+        """Yield batches with `domain`, `batch`, `position` and `mixture`, to the end of the pass.
+
+        Where documents have a column of such a name, ours has `mixopt_` before it.
 
         Raises:
-            SamplerError: Within 100 batches of it, where ranks have come to have other weights.
-            CorpusError: A source cannot be read, or gives nothing.
+            SamplerError: A worker process of torch's DataLoader iterates; a worker process has
+                died; or, within 100 batches of it, ranks have come to have other weights.
+            CorpusError: A source cannot be read, gives nothing or is not what it was.
         """
-        worker, workers = self._place()
-        rows = self._opened(worker, workers)
-        sampler = self._sampler
+        if get_worker_info() is not None:
+            raise SamplerError(
+                "a DataLoader's worker would read the whole of this rank's part; give"
+                " MixtureStream(workers=) in place of DataLoader(num_workers=)"
+            )
+        sampler, readers = self._sampler, self._readers()
+        asked: deque[IntArray] = deque()
         last = sampler.pass_end
-        batch = sampler.batch + (worker - sampler.batch) % workers
-        while last is None or batch < last:
-            first = batch * sampler.batch_size + sampler.rank * sampler.rank_batch
-            domains = sampler.order.domains(first, first + sampler.rank_batch).tolist()
-            names = [sampler.domains[d] for d in domains]
-            samples = [_with_domain(next(rows[n]), d) for n, d in zip(names, domains, strict=True)]
-            content = self._collate(samples)
-            content |= {"batch": batch, "position": first}
-            content["mixture"] = sampler.mixture_at(batch).fingerprint
-            batch += workers
-            sampler.received(batch)
-            check_now_and_then(sampler)
-            yield {name: _tensor(value) for name, value in content.items()}
+        try:
+            while last is None or sampler.batch < last:
+                self._ask(readers, asked, last)
+                samples = self._take(readers)
+                batch = sampler.batch
+                sampler.received(batch + 1, handed_out=batch + len(asked))
+                check_now_and_then(sampler)
+                yield self._batch(batch, samples, asked.popleft())
+        finally:
+            readers.close()
+            sampler.received(sampler.batch)
 
     def __len__(self) -> int:
         """Count the batches of one pass."""
         return len(self._sampler)
 
+    @property
+    def sampler(self) -> MixtureSampler:
+        """Says which domain each sample is from."""
+        return self._sampler
+
+    @property
+    def fingerprint(self) -> str:
+        """A hash of all that the order from the next batch on follows from, alike on all ranks."""
+        return self._sampler.fingerprint
+
     def set_weights(self, weights: Weights, batch: int | None = None) -> int:
         """Change the weights; return the batch from which they hold.
 
+        That is the next one, or with worker processes the first that none was asked for:
+        `prefetch` batches on. Say the same on every rank.
+
         Raises:
-            SamplerError: Worker processes read the stream; they have copies that do not hear of it.
+            SamplerError: The batch was asked for already.
+            MixtureError: Weights that are not a mixture of these domains.
         """
-        if self._in_workers.item():
-            raise SamplerError(
-                "the stream is read by worker processes, which do not hear of new weights: give"
-                " schedule= beforehand, or read it with num_workers=0"
-            )
         return self._sampler.set_weights(weights, batch)
 
     def state_dict(self) -> dict[str, Any]:
-        """Return the state of this rank and worker."""
-        worker, workers = self._place()
-        rows = self._opened(worker, workers)
+        """Return the state after the batches received, the same on every rank.
+
+        With several ranks it is a collective of torch.distributed: every rank calls it.
+
+        Raises:
+            SamplerError: There are other ranks and no torch.distributed to ask them by, or ranks
+                are not at one batch of one stream.
+        """
+        state = self.rank_state()
+        if self._sampler.world_size == 1:
+            return state
+        distributed: Any = sys.modules.get("torch.distributed")
+        if distributed is None or not distributed.is_initialized():
+            raise SamplerError(
+                f"the state has the lanes of all {self._sampler.world_size} ranks, and there is no"
+                " torch.distributed to ask them by: save rank_state() of each, and join them by"
+                " join_stream_states"
+            )
+        states: list[Any] = [None] * distributed.get_world_size()
+        distributed.all_gather_object(states, state)
+        return join_stream_states(states)
+
+    def rank_state(self) -> dict[str, Any]:
+        """Return the state of this rank's lanes; it goes on with this number of ranks."""
         return {
             "format": _FORMAT,
-            "readers": [self._sampler.rank, self._sampler.world_size, worker, workers],
+            **self._settings(),
             "sampler": self._sampler.state_dict(),
-            "domains": {name: copy.deepcopy(one.state_dict()) for name, one in rows.items()},
+            "domains": StreamPlaces.joined(self._places).state(self._plan.sources),
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Go on from a state, with as many ranks and workers as it was made with.
+        """Go on from a state, on any number of ranks that divides its lanes, and of workers.
 
         Raises:
-            SamplerError: A state of another stream, or a field that cannot be right. Where the
-                number of ranks or workers is another, the first batch says so.
-            CorpusError: The state of a domain cannot be right.
+            SamplerError: A state of another stream, or a field that cannot be right. Nothing is
+                changed.
         """
         fields = StateFields(state, "the stream's state", SamplerError)
         fields.check_format(_FORMAT)
-        fields.wholes("readers", 4)
-        self._sampler.check_state(fields.part("sampler").content)
-        domains = fields.part("domains")
-        for name in self._sources:
-            self._rows_of(name, Reader(0, 1)).checked(domains.part(name).content)
-        self._loaded, self._rows = state, None
-
-    def _opened(self, worker: int, workers: int) -> dict[str, DomainRows]:
-        if self._rows is None:
-            reader = Reader(
-                self._sampler.rank * workers + worker, self._sampler.world_size * workers
-            )
-            rows = {name: self._rows_of(name, reader) for name in self._sources}
-            self._resume(rows, worker, workers)
-            self._rows, self._loaded = rows, None
-        return self._rows
-
-    def _rows_of(self, name: str, reader: Reader) -> DomainRows:
-        source = self._of_rank(self._sources[name])
-        return DomainRows(
-            name, source, self._form, seed=self._seed, buffer=self._buffer, reader=reader
-        )
-
-    def _resume(self, opened: Mapping[str, DomainRows], worker: int, workers: int) -> None:
-        """Go on from a state that was loaded; one that is refused is refused each time."""
-        state = self._loaded
-        if state is None:
-            return
-        here = [self._sampler.rank, self._sampler.world_size, worker, workers]
-        if list(state["readers"]) != here:
-            raise SamplerError(
-                "the state is of rank {} of {}, worker {} of {}; here it is rank {} of {}, worker"
-                " {} of {}: streams go on with as many ranks and workers".format(
-                    *state["readers"], *here
+        for name, here in self._settings().items():
+            if fields.get(name) != here:
+                raise SamplerError(
+                    f"the stream's state: {name}: it is {shown_value(fields.get(name))}, here"
+                    f" {shown_value(here)}"
                 )
-            )
-        for name, rows in opened.items():
-            rows.load_state_dict(state["domains"][name])
-        self._sampler.load_state_dict(state["sampler"])
+        places = read_places(fields.part("domains"), self._plan.sources, self._lanes)
+        self._sampler.load_state_dict(fields.part("sampler").content)
+        self._begin(places)
 
-    def _of_rank(self, source: Any) -> Any:
-        """Give a `datasets` stream's shards to ranks; it gives them to workers itself."""
-        if not hasattr(source, "num_shards") or self._sampler.world_size == 1:
-            return source
-        from datasets.distributed import split_dataset_by_node
+    def _settings(self) -> dict[str, Any]:
+        """Return what the batches follow from besides sources and sampler."""
+        return {
+            "lanes": self._total,
+            "block": self._plan.buffer,
+            "length": self._form.length,
+            "packing": self._form.packing,
+        }
 
-        return split_dataset_by_node(source, self._sampler.rank, self._sampler.world_size)
+    def _begin(self, places: StreamPlaces) -> None:
+        """Go on from places; the lanes are opened there with the next batch."""
+        self._places = [places]
+        self._inline: InProcess | None = None
 
-    def _place(self) -> tuple[int, int]:
-        info = get_worker_info()
-        if info is None:
-            return 0, 1
-        self._in_workers[0] = 1
-        return info.id, info.num_workers
+    def _readers(self) -> StreamWorkers | InProcess:
+        places = StreamPlaces.joined(self._places)
+        if self._workers:
+            parts = np.array_split(self._lanes, self._workers)
+            lanes = [[int(lane) for lane in part] for part in parts]
+            self._places = [places.of(some, self._plan.sources) for some in lanes]
+            return StreamWorkers(self._plan, lanes, self._places)
+        if self._inline is None:
+            self._inline = InProcess(LaneReader(self._plan, self._lanes, places))
+            self._places = [places]
+        return self._inline
+
+    def _ask(
+        self, readers: StreamWorkers | InProcess, asked: deque[IntArray], last: int | None
+    ) -> None:
+        """Ask for the next batch, and with workers for those after it."""
+        ahead = 1 + (self._prefetch if self._workers else 0)
+        while len(asked) < ahead:
+            batch = self._sampler.batch + len(asked)
+            if last is not None and batch >= last:
+                return
+            asked.append(self._domains(batch))
+            readers.ask(asked[-1])
+
+    def _take(self, readers: StreamWorkers | InProcess) -> list[Any]:
+        """Return the samples of a batch, and note where they leave the lanes."""
+        try:
+            taken = readers.take()
+        except BaseException:
+            self._inline = None  # it may have read a part of the batch
+            raise
+        for places, part in zip(self._places, taken, strict=True):
+            places.update(part.places)
+        return [sample for part in taken for sample in part.samples]
+
+    def _domains(self, batch: int) -> IntArray:
+        """Return the domains of a batch's samples in this rank's lanes, shape (G, S)."""
+        size = self._sampler.batch_size
+        domain_B = self._sampler.order.domains(batch * size, (batch + 1) * size)
+        return deal(domain_B, self._total, batch)[self._lanes.start : self._lanes.stop]
+
+    def _batch(self, batch: int, samples: list[Any], domain_GS: IntArray) -> Batch:
+        sampler, domain = self._sampler, domain_GS.ravel()
+        rows = [one if isinstance(one, Mapping) else {"sample": one} for one in samples]
+        fields = field_names(rows[0].keys())
+        domains = zip(rows, domain.tolist(), strict=True)
+        content = dict(self._collate([{**row, fields["domain"]: d} for row, d in domains]))
+        content[fields["domain"]] = domain
+        content[fields["batch"]] = batch
+        content[fields["position"]] = batch * sampler.batch_size + sampler.rank * sampler.rank_batch
+        content[fields["mixture"]] = sampler.mixture_at(batch).fingerprint
+        return {name: _tensor(value) for name, value in content.items()}
 
 
-def _shared_flag() -> torch.Tensor:
-    """Return a number that worker processes share with this one."""
-    flag = torch.zeros(1, dtype=torch.int8)
-    torch.Tensor.share_memory_(flag)  # type: ignore[no-untyped-call]
-    return flag
+def _lanes(given: int | None, sampler: MixtureSampler) -> int:
+    """Return the number of lanes.
+
+    Raises:
+        SamplerError: It does not divide the batch, or ranks cannot share the lanes.
+    """
+    size, ranks = sampler.batch_size, sampler.world_size
+    lanes = given
+    if lanes is None:
+        lanes = next(n for n in range(min(LANES, size), 0, -1) if size % n == 0)
+    at_least(1, "lanes", lanes)
+    if size % lanes or lanes % ranks:
+        good = [n for n in range(ranks, size + 1, ranks) if size % n == 0]
+        raise SamplerError(
+            f"lanes {lanes}: {ranks} ranks share the lanes, which divide batch_size {size}; lanes="
+            f" can be {', '.join(map(str, good[:8]))}"
+        )
+    return lanes
 
 
-def _with_domain(row: Any, domain: int) -> dict[str, Any]:
-    named = row if isinstance(row, Mapping) else {"sample": row}
-    return {**named, "domain": domain}
+def _workers(workers: int, lanes: int) -> int:
+    if at_least(0, "workers", workers) > lanes:
+        raise SamplerError(
+            f"workers {workers}: a rank has {lanes} lanes to share; use at most that"
+        )
+    return workers
 
 
 def _tensor(value: Any) -> Any:

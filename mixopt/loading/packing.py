@@ -1,22 +1,25 @@
 """Turn documents into rows of one length: cut their concatenation, or fit them whole.
 
 `cut` wastes nothing and splits documents at row ends. `best_fit` keeps a document whole where it
-is not longer than a row (best-fit decreasing, as in Ding et al. 2024, "Fewer truncations improve
-language modeling") and pads what is left.
+is not longer than a row, and pads what is left. What a model needs to keep the documents of a row
+apart is made of the numbers of documents alone, so that it is the same however rows were made.
 
-Shapes: R rows, L tokens of a row.
+Shapes: R rows, L tokens of a row, P documents or pieces of them, T tokens of all of them.
 """
 
 from __future__ import annotations
 
-from bisect import bisect_left, insort
 from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from mixopt.loading.row_fitting import best_fit_rows
+from mixopt.system import IntArray
+
 PADDING = -1
+NO_LOSS = -100
 
 
 class Packed(NamedTuple):
@@ -25,10 +28,12 @@ class Packed(NamedTuple):
     Attributes:
         tokens_RL: The tokens.
         document_RL: Which document of its row a token is of, from 0; -1 for padding.
+        labels_RL: The tokens that carry loss, -100 elsewhere; None where all of them do.
     """
 
     tokens_RL: NDArray[Any]
     document_RL: NDArray[np.int32]
+    labels_RL: NDArray[np.int64] | None = None
 
 
 def cut(documents: Iterable[ArrayLike], length: int, left: ArrayLike = ()) -> tuple[Packed, Any]:
@@ -55,52 +60,108 @@ def cut(documents: Iterable[ArrayLike], length: int, left: ArrayLike = ()) -> tu
     return packed, tokens[rows * length :]
 
 
-def best_fit(documents: Iterable[ArrayLike], length: int, *, padding: int = 0) -> Packed:
+def best_fit(
+    documents: Sequence[ArrayLike],
+    length: int,
+    *,
+    padding: int = 0,
+    labels: Sequence[ArrayLike] | None = None,
+) -> Packed:
     """Put each document, or each piece of a longer one, into the fullest row that has room.
 
     Args:
         documents: Tokens of each document, ended by the end-of-document id.
         length: Tokens of a row.
         padding: Token id where a row is not full.
+        labels: Labels of each document, as long as it is; None where all tokens carry loss.
 
     Returns:
         The rows.
     """
-    pieces = [
-        np.asarray(document)[start : start + length]
-        for document in documents
-        for start in range(0, len(np.asarray(document)), length)
-    ]
-    order = sorted(range(len(pieces)), key=lambda k: (-len(pieces[k]), k))
-    rows: list[list[int]] = []
-    free: list[tuple[int, int]] = []
-    for k in order:
-        size = len(pieces[k])
-        at = bisect_left(free, (size, -1))
-        room, row = free.pop(at) if at < len(free) else (length, len(rows))
-        if row == len(rows):
-            rows.append([])
-        rows[row].append(k)
-        if room > size:
-            insort(free, (room - size, row))
-    return _laid_out(rows, pieces, length, padding)
-
-
-def _laid_out(
-    rows: Sequence[Sequence[int]], pieces: Sequence[NDArray[Any]], length: int, padding: int
-) -> Packed:
-    if not rows:
+    pieces = _pieces(documents, length)
+    if not pieces:
         return _empty(length)
-    tokens = np.full((len(rows), length), padding, np.result_type(*pieces))
-    document = np.full((len(rows), length), PADDING, np.int32)
-    for r, row in enumerate(rows):
-        start = 0
-        for number, k in enumerate(row):
-            stop = start + len(pieces[k])
-            tokens[r, start:stop] = pieces[k]
-            document[r, start:stop] = number
-            start = stop
-    return Packed(tokens, document)
+    lengths_P = np.array([len(piece) for piece in pieces])
+    row_P = best_fit_rows(lengths_P, length)
+    order = np.argsort(row_P, kind="stable")
+    joined_labels = None
+    if labels is not None:
+        parts = _pieces(labels, length)
+        joined_labels = np.concatenate([parts[k] for k in order])
+    return laid_out(
+        np.concatenate([pieces[k] for k in order]),
+        lengths_P[order],
+        np.bincount(row_P),
+        length,
+        padding=padding,
+        labels_T=joined_labels,
+    )
+
+
+def laid_out(
+    tokens_T: NDArray[Any],
+    lengths_P: IntArray,
+    pieces_R: IntArray,
+    length: int,
+    *,
+    padding: int = 0,
+    labels_T: NDArray[Any] | None = None,
+) -> Packed:
+    """Lay tokens out in rows.
+
+    Args:
+        tokens_T: Tokens of the pieces of all rows, one after the other.
+        lengths_P: Tokens of each piece.
+        pieces_R: Pieces of each row, >= 1.
+        length: Tokens of a row.
+        padding: Token id where a row is not full.
+        labels_T: The label of each token; None where all of them carry loss.
+    """
+    stops = np.cumsum(np.add.reduceat(lengths_P, np.cumsum(pieces_R) - pieces_R)).tolist()
+    number_P = np.arange(len(lengths_P)) - np.repeat(np.cumsum(pieces_R) - pieces_R, pieces_R)
+    document_T = np.repeat(number_P.astype(np.int32), lengths_P)
+    labels = None
+    if labels_T is not None:
+        labels = _rows(np.asarray(labels_T, np.int64), stops, length, NO_LOSS)
+    return Packed(
+        _rows(tokens_T, stops, length, padding), _rows(document_T, stops, length, PADDING), labels
+    )
+
+
+def packed_fields(packed: Packed) -> dict[str, Any]:
+    """Return what a model takes of rows, each of shape (R, L).
+
+    Returns:
+        `input_ids`; `labels`, of which the first token of a document and padding are -100, since
+        nothing before them belongs to them; `position_ids`, which begin at 0 with each document
+        and with the padding; `document`.
+    """
+    document = packed.document_RL
+    begins = _begins(document)
+    place = np.broadcast_to(np.arange(document.shape[1]), document.shape)
+    first = np.maximum.accumulate(np.where(begins, place, 0), axis=1)
+    carried = packed.tokens_RL if packed.labels_RL is None else packed.labels_RL
+    labels = carried.astype(np.int64)
+    labels[begins | (document == PADDING)] = NO_LOSS
+    return {
+        "input_ids": packed.tokens_RL,
+        "labels": labels,
+        "position_ids": place - first,
+        "document": document,
+    }
+
+
+def row_samples(packed: Packed) -> list[dict[str, Any]]:
+    """Return the fields of each row."""
+    fields = packed_fields(packed)
+    rows = zip(*fields.values(), strict=True)
+    return [dict(zip(fields, row, strict=True)) for row in rows]
+
+
+def batch_bounds(document_RL: NDArray[np.int32]) -> dict[str, Any]:
+    """Return `cu_seqlens` of the concatenated rows, and `max_seqlen`, the longest part's length."""
+    bounds = cumulative_lengths(document_RL)
+    return {"cu_seqlens": bounds, "max_seqlen": int(np.diff(bounds).max(initial=0))}
 
 
 def documents_of(tokens_RL: NDArray[Any], document_end: int | None) -> NDArray[np.int32]:
@@ -116,10 +177,28 @@ def cumulative_lengths(document_RL: NDArray[np.int32]) -> NDArray[np.int32]:
 
     Padding at the end of a row counts as a document of its own, so that nothing attends across.
     """
-    rows, length = document_RL.shape
-    begins = np.ones((rows, length), bool)
-    begins[:, 1:] = document_RL[:, 1:] != document_RL[:, :-1]
-    return np.append(np.flatnonzero(begins), rows * length).astype(np.int32)
+    begins = _begins(document_RL)
+    return np.append(np.flatnonzero(begins), begins.size).astype(np.int32)
+
+
+def _begins(document_RL: NDArray[np.int32]) -> NDArray[np.bool_]:
+    begins = np.ones(document_RL.shape, bool)
+    np.not_equal(document_RL[:, 1:], document_RL[:, :-1], out=begins[:, 1:])
+    return begins
+
+
+def _pieces(documents: Iterable[ArrayLike], length: int) -> list[NDArray[Any]]:
+    arrays = map(np.asarray, documents)
+    return [one[start : start + length] for one in arrays for start in range(0, len(one), length)]
+
+
+def _rows(values_T: NDArray[Any], stops_R: Sequence[int], length: int, fill: int) -> NDArray[Any]:
+    rows = np.full((len(stops_R), length), fill, values_T.dtype)
+    start = 0
+    for row, stop in zip(rows, stops_R, strict=True):
+        row[: stop - start] = values_T[start:stop]
+        start = stop
+    return rows
 
 
 def _empty(length: int) -> Packed:

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple, Protocol, runtime_checkable
+from typing import Any, Literal, NamedTuple, Protocol, runtime_checkable
 
 from mixopt.corpus import TokenShards
 from mixopt.errors import CorpusError
+from mixopt.system import IntArray
+
+CountedUnit = Literal["tokens", "supervised"]
 
 
 @runtime_checkable
@@ -19,6 +22,15 @@ class Indexable(Protocol):
 
     def __getitem__(self, index: Any) -> Any:
         """Return one sample."""
+        ...
+
+
+@runtime_checkable
+class HasLengths(Protocol):
+    """A source that knows how many tokens its rows have."""
+
+    def lengths(self, unit: CountedUnit = "tokens", /) -> IntArray | None:
+        """Return the tokens of each row, shape (rows,), or those that carry loss; None: unknown."""
         ...
 
 
@@ -40,7 +52,7 @@ def read_samples(source: Any, rows: Sequence[int]) -> list[Any]:
     return list(many(list(rows))) if many else [source[row] for row in rows]
 
 
-def check_is_one(name: str, source: Any) -> None:
+def check_is_one(name: str | None, source: Any) -> None:
     """Refuse a DatasetDict, which has a length and an index: those of its splits.
 
     Raises:
@@ -48,8 +60,9 @@ def check_is_one(name: str, source: Any) -> None:
     """
     if isinstance(source, Mapping):
         names = ", ".join(map(repr, source))
+        where = "a source" if name is None else f"domain {name!r}"
         raise CorpusError(
-            f"domain {name!r}: a {type(source).__name__} of {names} is several datasets; give one"
+            f"{where}: a {type(source).__name__} of {names} is several datasets; give one"
             f" of them, such as source[{next(iter(source), 'train')!r}]"
         )
 

@@ -1,84 +1,161 @@
-"""Rows of one domain from a stream that has no index: buffered, packed, shuffled, resumable.
+"""Rows of one lane of a domain from a stream that has no index: packed, shuffled, resumable.
 
 A block of documents is read, packed into rows, and its rows are shuffled; then the next block.
-Where the stream is, is then told by the source's own state at the start of the block and by how
-many rows of it were taken: a few numbers, and resume reads one block again. (A reservoir that is
-refilled row by row would have to be saved whole.)
+Where a lane is, is then told by the document that the block begins with and by how many rows of it
+were taken: a few numbers, and resume reads one block again. (A reservoir that is refilled row by
+row would have to be saved whole.) Tokens that filled no row go into the next block, which then
+begins with the documents that they are of.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass
-from itertools import islice
-from typing import Any, Literal, NamedTuple, Protocol
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, NamedTuple
 
-import numpy as np
+from numpy.typing import NDArray
 
-from mixopt.errors import CorpusError, MixoptError
-from mixopt.loading.packing import Packed, best_fit, cut
+from mixopt.errors import CorpusError
+from mixopt.loading.row_format import NOTHING, Form
+from mixopt.loading.stream_parts import START, DocumentPlace, Mark, PartSource, StreamPart
 from mixopt.sampling import domain_key, window_order
 from mixopt.system import StateFields
 
-MOST_TOKEN = 1 << 40
-
-Packing = Literal["cut", "best_fit"]
+MOST_LEFT = 1 << 31  # tokens that fill no row
 
 
-class Form(Protocol):
-    """Turns documents into rows."""
-
-    def rows(self, documents: list[Any], left: list[int]) -> tuple[list[Any], list[int]]:
-        """Pack documents after what was left over; return rows, and what is left over now."""
-        ...
-
-
-@dataclass(frozen=True)
-class RowFormat:
-    """How documents become rows.
+class LanePlace(NamedTuple):
+    """Where a lane is in its documents: all that its next row follows from.
 
     Attributes:
-        length: Tokens of a row; None where a document is a row.
-        packing: `cut` or `best_fit`.
-        tokenize: Turns a document into tokens that end with the end-of-document id; None where
-            it has `input_ids`.
-        padding: Token id where a row of `best_fit` is not full.
+        epoch: Pass of the first document that is needed.
+        document: Number of that document in its part.
+        carried: Documents from there on that came before the block.
+        left: Tokens at their end that go into the block.
+        block: Number of the block.
+        taken: Rows that were taken of it; 0 where none was read yet.
     """
 
-    length: int | None
-    packing: Packing
-    tokenize: Callable[[Any], Any] | None
-    padding: int
+    epoch: int
+    document: int
+    carried: int = 0
+    left: int = 0
+    block: int = 0
+    taken: int = 0
 
-    def rows(self, documents: list[Any], left: list[int]) -> tuple[list[Any], list[int]]:
-        """Pack documents; return rows, and tokens left over for the next block."""
-        if self.length is None:
-            return documents, []
-        tokens = [self._tokens(document) for document in documents]
-        if self.packing == "cut":
-            packed, rest = cut(tokens, self.length, left)
-            return _samples(packed), [int(token) for token in rest]
-        return _samples(best_fit(tokens, self.length, padding=self.padding)), []
+    @classmethod
+    def read(cls, fields: StateFields, name: str) -> LanePlace:
+        """Take it from a state.
 
-    def _tokens(self, document: Any) -> Any:
-        if self.tokenize is not None:
-            return self.tokenize(document)
-        return document["input_ids"] if isinstance(document, Mapping) else document
+        Raises:
+            MixoptError: It cannot be right.
+        """
+        place = cls(*fields.wholes(name, len(cls._fields)))
+        if place.left > MOST_LEFT or (place.left > 0) != (place.carried > 0):
+            fields.refuse(name, "no place: tokens are left of documents that are carried")
+        return place
 
 
-class Reader(NamedTuple):
-    """Which of several readers of one stream this is."""
+class LaneRows:
+    """Yield the rows of a lane for ever, pass after pass.
 
-    number: int
-    of: int
+    Attributes:
+        epoch: How often the part was read to its end before the block.
+    """
+
+    def __init__(
+        self, part: StreamPart, slot: int, form: Form, *, key: int, buffer: int, place: LanePlace
+    ) -> None:
+        """Begin at a place.
+
+        Args:
+            part: Where documents come from.
+            slot: Which of the part's lanes this is.
+            form: How documents become rows.
+            key: 64 bits for the shuffle.
+            buffer: Documents of a block.
+            place: Where to begin, which the part can still give.
+        """
+        self._part, self._slot, self._form = part, slot, form
+        self._key, self._buffer = key, buffer
+        self._begin, self._taken, self.epoch = place, place.taken, place.epoch
+        self._block = place.block
+        self._carried: list[DocumentPlace] = []
+        self._left: NDArray[Any] = NOTHING
+        self._rows: list[Any] | None = None
+
+    def __next__(self) -> Any:
+        """Return the next row.
+
+        Raises:
+            CorpusError: The source cannot be read, gives nothing or is not what it was.
+        """
+        if self._rows is None:
+            self._restore()
+        while self._rows is None or self._taken >= len(self._rows):
+            self._block += self._rows is not None
+            self._load()
+        self._taken += 1
+        return self._rows[self._taken - 1]
+
+    @property
+    def place(self) -> LanePlace:
+        """Where the lane is."""
+        return self._begin._replace(taken=self._taken)
+
+    def _restore(self) -> None:
+        """Read what was left over before the block, and the block where rows of it were taken."""
+        begin, taken = self._begin, self._taken
+        carried: list[Any] = []
+        while len(carried) < begin.carried:
+            found = self._part.next(self._slot)
+            if found is not None:
+                self._carried.append(found[0])
+                carried.append(found[1])
+        if carried:
+            self._left = self._form.tokens(carried)[-begin.left :]
+        if taken:
+            self._load()
+            rows = self._rows or []
+            if taken > len(rows):
+                raise CorpusError(
+                    f"the state of lane {self._slot} of {self._part.domain!r}: taken: {taken} is"
+                    f" more than the {len(rows)} rows of the block"
+                )
+            self._taken = taken
+
+    def _load(self) -> None:
+        """Read a block and shuffle its rows."""
+        places, documents = self._read_block()
+        begin = (self._carried or places)[0]
+        self._begin = LanePlace(*begin, len(self._carried), len(self._left), self._block)
+        self._part.need(self._slot, begin)
+        formed = self._form.rows(documents, self._left)
+        self._carried = [*self._carried, *places]
+        if formed.rows:
+            self._carried = self._carried[len(self._carried) - formed.documents_left :]
+        self._left = formed.left
+        order = window_order(self._key + self.epoch, self._block, 1, len(formed.rows))[0]
+        self._rows, self._taken = [formed.rows[k] for k in order], 0
+
+    def _read_block(self) -> tuple[list[DocumentPlace], list[Any]]:
+        """Read documents of one pass."""
+        places: list[DocumentPlace] = []
+        documents: list[Any] = []
+        while len(places) < self._buffer:
+            found = self._part.next(self._slot)
+            if found is not None:
+                places.append(found[0])
+                documents.append(found[1])
+            elif places:
+                break
+        self.epoch = places[0].epoch
+        return places, documents
 
 
 class DomainRows:
-    """Yield one domain's rows for ever, pass after pass."""
+    """Yield the rows of a domain that one process reads alone, as a stream of one lane."""
 
-    def __init__(
-        self, name: str, source: Any, form: Form, *, seed: int, buffer: int, reader: Reader
-    ) -> None:
+    def __init__(self, name: str, source: Any, form: Form, *, seed: int, buffer: int) -> None:
         """Begin at the start of the source.
 
         Args:
@@ -87,152 +164,48 @@ class DomainRows:
             form: How documents become rows.
             seed: Of the shuffle.
             buffer: Documents of a block.
-            reader: Takes each `of`-th document from `number` on.
         """
-        self._name, self._source, self._form = name, source, form
-        self._buffer, self._reader = buffer, reader
-        self._key = domain_key(seed, f"{name}\n{reader.number}")
-        self._epoch = self._block = self._taken = self._read = 0
-        self._left: list[int] = []
-        self._mark: dict[str, Any] | None = None
-        self._rows: list[Any] | None = None
-        self._documents: Iterator[Any] | None = None
+        self._source = PartSource(name, opener(source), lanes=1, every=buffer)
+        self._form, self._buffer = form, buffer
+        self._key = domain_key(seed, f"{name}\n0")
+        self._begin(START, LanePlace(0, 0))
 
     @property
     def epoch(self) -> int:
         """How often the source was read to its end."""
-        return self._epoch
+        return self._rows.epoch
 
     def __next__(self) -> Any:
         """Return the next row.
 
         Raises:
-            CorpusError: The source gives this reader nothing.
+            CorpusError: The source cannot be read, or gives nothing.
         """
-        while self._rows is None or self._taken >= len(self._rows):
-            self._load(is_next=self._rows is not None)
-        self._taken += 1
-        return self._rows[self._taken - 1]
+        return next(self._rows)
 
     def state_dict(self) -> dict[str, Any]:
         """Return where the stream is: the start of the block and the rows taken of it."""
-        return {
-            "epoch": self._epoch,
-            "block": self._block,
-            "taken": self._taken,
-            "left": self._start_left if self._rows is not None else self._left,
-            "read": self._start_read if self._rows is not None else self._read,
-            "source": self._mark,
-        }
+        return {"lane": list(self._rows.place), "mark": self._part.mark.state()}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Go on from a state; the block is read again.
+        """Go on from a state; the next row reads its block again.
 
         Raises:
-            CorpusError: A field cannot be right, or the source cannot go on; nothing is changed.
+            CorpusError: A field cannot be right; nothing is changed.
         """
-        fields = self.checked(state)
-        before = dict(vars(self))
-        try:
-            self._go_on(fields)
-        except BaseException:
-            vars(self).clear()
-            vars(self).update(before)
-            raise
+        fields = StateFields(state, f"the state of domain {self._source.domain!r}", CorpusError)
+        place, mark = LanePlace.read(fields, "lane"), Mark.read(fields.part("mark"))
+        if mark.place > place[:2]:
+            fields.refuse("mark", "no mark before the lane's place")
+        self._begin(mark, place)
 
-    def checked(self, state: object) -> StateFields:
-        """Check the fields of a state, without reading anything.
-
-        Raises:
-            CorpusError: One is missing or cannot be right.
-        """
-        fields = StateFields(state, f"the state of domain {self._name!r}", CorpusError)
-        block, read = fields.whole("block"), fields.whole("read")
-        for name in ("epoch", "taken"):
-            fields.whole(name)
-        fields.wholes("left", most=MOST_TOKEN)
-        fields.maybe("source", fields.part)
-        if read > block * self._buffer:
-            fields.refuse("read", f"more documents than {block} blocks of {self._buffer} have")
-        return fields
-
-    def _go_on(self, fields: StateFields) -> None:
-        taken, source = fields.whole("taken"), fields.get("source")
-        self._epoch, self._block = fields.whole("epoch"), fields.whole("block")
-        self._left, self._read = fields.wholes("left", most=MOST_TOKEN), fields.whole("read")
-        self._mark, self._rows = None if source is None else dict(source), None
-        self._taken = 0
-        self._documents = self._open()
-        if taken:
-            self._load(is_next=False)
-        if self._rows is not None and taken > len(self._rows):
-            fields.refuse("taken", f"more than the {len(self._rows)} rows of the block")
-        self._taken = taken
-
-    def _load(self, *, is_next: bool) -> None:
-        self._block += is_next
-        self._taken = 0
-        if self._documents is None:
-            self._documents = self._open()
-        self._mark = self._source_state()
-        self._start_left, self._start_read = self._left, self._read
-        documents = list(islice(self._documents, self._buffer))
-        if not documents:
-            self._next_epoch()
-            documents = list(islice(self._documents, self._buffer))
-        self._read += len(documents)
-        rows, self._left = self._form.rows(documents, self._left)
-        order = window_order(self._key + self._epoch, self._block, 1, len(rows))[0]
-        self._rows = [rows[k] for k in order]
-
-    def _next_epoch(self) -> None:
-        if self._read == 0:
-            raise CorpusError(
-                f"domain {self._name!r}: reader {self._reader.number} of {self._reader.of} gets no"
-                " documents; use fewer workers, or a source of more shards"
-            )
-        self._epoch += 1
-        self._read = self._start_read = 0
-        self._mark = None
-        self._documents = self._open()
-        self._mark = self._source_state()
-
-    def _open(self) -> Iterator[Any]:
-        source = self._source() if callable(self._source) else self._source
-        if hasattr(source, "set_epoch"):
-            source.set_epoch(self._epoch)
-        self._opened = source
-        if _has_state(source):
-            if self._mark is not None:
-                self._load_source(source)
-            return iter(source)
-        mine = islice(iter(source), self._reader.number, None, self._reader.of)
-        return islice(mine, self._read, None)
-
-    def _load_source(self, source: Any) -> None:
-        try:
-            source.load_state_dict(self._mark)
-        except MixoptError:
-            raise
-        except Exception as error:  # of another library, on a state that is not its own
-            what = " ".join(f"{type(error).__name__}: {error}".split())[:300]
-            raise CorpusError(
-                f"the state of domain {self._name!r}: source: cannot be gone on from: {what}"
-            ) from error
-
-    def _source_state(self) -> dict[str, Any] | None:
-        if not _has_state(self._opened):
-            return None
-        state: dict[str, Any] = self._opened.state_dict()
-        return state
+    def _begin(self, mark: Mark, place: LanePlace) -> None:
+        self._part = StreamPart(self._source, mark, {0: DocumentPlace(*place[:2])})
+        self._rows = LaneRows(
+            self._part, 0, self._form, key=self._key, buffer=self._buffer, place=place
+        )
 
 
-def _has_state(source: Iterable[Any]) -> bool:
-    return hasattr(source, "state_dict") and hasattr(source, "load_state_dict")
-
-
-def _samples(packed: Packed) -> list[dict[str, Any]]:
-    return [
-        {"input_ids": tokens, "document": document}
-        for tokens, document in zip(np.asarray(packed.tokens_RL), packed.document_RL, strict=True)
-    ]
+def opener(source: Any) -> Callable[[], Iterable[Any]]:
+    """Return what opens a source at its start: itself, if it is a function."""
+    return source if callable(source) else lambda: source

@@ -1,32 +1,40 @@
-"""Read rows out of many mapped files with one call of numpy.
+"""Read rows out of many files with one call of numpy, or out of very many file by file.
 
 The files of all domains lie somewhere in this process's address space. One array is laid over the
 whole range from the first to the last, and rows are picked out of it by their distance from the
 first: that costs what a gather from a single file does, where a loop over domains or samples
 costs two to four times as much. Only addresses inside of the files are ever read; rows are
-checked by the caller.
+checked by the caller, and files by their size whenever rows are read, since reading beyond the end
+of one that was truncated meanwhile would end the process.
+
+More files than `FEW`, and those of a store, are not mapped: each domain reads its own rows
+(mixopt.corpus.shard_files), with a bounded number of files open.
 
 Shapes: B rows, L tokens of a row, S files.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from typing import Any
+import time
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
-from mixopt.corpus import TokenShards
+from mixopt.corpus import FEW, TokenShards
 from mixopt.loading.row_sources import TokenRows
 from mixopt.system import IntArray
+
+Some = TypeVar("Some")
+_LOOK = 0.05  # seconds after which files are looked at again, between batches of one call
 
 
 class TokenReader:
     """Read rows of token shards of any dtype; the wider one holds a batch of both."""
 
     def __init__(self, domains: Sequence[TokenRows]) -> None:
-        """Map the files.
+        """Map the files, if they are few.
 
         Args:
             domains: Rows of one length.
@@ -35,8 +43,11 @@ class TokenReader:
         self.dtype = np.result_type(*dtypes)
         self._length = domains[0].length
         kinds = sorted(set(dtypes), key=str)
+        is_few = sum(len(rows.shards.shards) for rows in domains) <= FEW
+        can_be_mapped = is_few and all(rows.shards.can_be_mapped for rows in domains)
+        reader = _Span if can_be_mapped else _Apart
         self._spans = [
-            _Span([r.shards for r in domains if r.shards.dtype == kind], self._length)
+            reader([r.shards for r in domains if r.shards.dtype == kind], self._length)
             for kind in kinds
         ]
         self._kind_D = np.array([kinds.index(dtype) for dtype in dtypes])
@@ -52,6 +63,9 @@ class TokenReader:
 
         Yields:
             Tokens of a batch, shape (B, L).
+
+        Raises:
+            ShardError: A file is not there any more, or is not what it was.
         """
         if len(self._spans) == 1:
             yield from self._spans[0].read_many(domain_NB, row_NB)
@@ -68,8 +82,24 @@ class TokenReader:
         return out
 
 
+class _Apart:
+    """The files of token shards of one dtype, each domain's read on their own."""
+
+    def __init__(self, domains: Sequence[TokenShards], length: int) -> None:
+        self._domains = domains
+        self._length = length
+
+    def read_many(self, domain_NB: IntArray, row_NB: IntArray) -> Iterator[NDArray[Any]]:
+        for domain, start in zip(domain_NB, row_NB * self._length, strict=True):
+            rows = np.empty((len(domain), self._length), self._domains[0].dtype)
+            for d in np.unique(domain).tolist():
+                here = np.flatnonzero(domain == d)
+                rows[here] = self._domains[d].rows(start[here], self._length)
+            yield rows
+
+
 class _Span:
-    """All files of token shards of one dtype.
+    """All files of token shards of one dtype, mapped.
 
     A place is a position in the concatenation of the files.
     """
@@ -77,13 +107,16 @@ class _Span:
     def __init__(self, domains: Sequence[TokenShards], length: int) -> None:
         self._length = length
         self._domains = domains
-        self._files = [file for shards in domains for file in _mapped(shards)]
+        self._places = [
+            (d, k) for d, shards in enumerate(domains) for k in range(len(shards.shards))
+        ]
+        self._files = [domains[d].files.mapped(k) for d, k in self._places]
         self._begins = np.cumsum([0, *map(len, self._files)], dtype=np.int64)
         self._firsts = np.cumsum([0, *(shards.tokens for shards in domains)], dtype=np.int64)
         dtype = domains[0].dtype
-        base = min((file.ctypes.data for file in self._files), default=0)
-        starts = [(file.ctypes.data - base) // dtype.itemsize for file in self._files]
-        self._starts = np.array(starts, np.int64)
+        addresses = [_address(file) for file in self._files]
+        base = min(addresses, default=0)
+        self._starts = np.array([(one - base) // dtype.itemsize for one in addresses], np.int64)
         self._rows = _overlaid(base, self._starts + np.diff(self._begins), dtype, length)
         self._is_simple = all(len(shards.shards) == 1 for shards in domains)
 
@@ -91,14 +124,28 @@ class _Span:
         inside_NB = row_NB * self._length
         if self._is_simple:
             rows = self._rows
-            for starts in inside_NB + self._starts[domain_NB]:
+            starts_NB = inside_NB + self._starts[domain_NB]
+            for starts in self._looking(domain_NB, starts_NB):
                 yield rows[starts]
-        else:
-            for places in inside_NB + self._firsts[domain_NB]:
-                yield self._read_places(places)
+            return
+        place_NB = inside_NB + self._firsts[domain_NB]
+        file_NB = np.searchsorted(self._begins, place_NB, side="right") - 1
+        batches = zip(place_NB, file_NB, strict=True)
+        for place, file in self._looking(file_NB, batches):
+            yield self._read_places(place, file)
 
-    def _read_places(self, place_B: IntArray) -> NDArray[Any]:
-        file_B = np.searchsorted(self._begins, place_B, side="right") - 1
+    def _looking(self, file_NB: IntArray, batches: Iterable[Some]) -> Iterator[Some]:
+        """Give batches while the files that they are in have their sizes."""
+        touched = [self._places[k] for k in np.flatnonzero(np.bincount(file_NB.ravel())).tolist()]
+        until = 0.0
+        for batch in batches:
+            if time.monotonic() > until:
+                for domain, k in touched:
+                    self._domains[domain].files.look(k)
+                until = time.monotonic() + _LOOK
+            yield batch
+
+    def _read_places(self, place_B: IntArray, file_B: IntArray) -> NDArray[Any]:
         is_inside = place_B + self._length <= self._begins[file_B + 1]
         starts = self._starts[file_B] + place_B - self._begins[file_B]
         rows = np.empty((len(place_B), self._length), self._rows.dtype)
@@ -139,8 +186,5 @@ def _overlaid(base: int, ends_S: IntArray, dtype: np.dtype[Any], length: int) ->
     )
 
 
-def _mapped(shards: TokenShards) -> list[NDArray[Any]]:
-    return [
-        np.asarray(np.memmap(shards.path / shard.file, dtype=shards.dtype, mode="r"))
-        for shard in shards.shards
-    ]
+def _address(file: NDArray[Any]) -> int:
+    return int(file.__array_interface__["data"][0])

@@ -69,6 +69,7 @@ class StreamSteps:
 
         Raises:
             EstimatorError: Tokens that are not > 0, or of other domains.
+            SamplerError: The loader was made with another accumulation.
         """
         self.mixture = mixture
         self.sampler = mixture.sampler if isinstance(mixture, MixtureLoader) else mixture
@@ -84,6 +85,7 @@ class StreamSteps:
 
     def begin(self) -> None:
         """Let step 1 begin with the sampler's next batch."""
+        self.mixture.accumulate(self.accumulation)
         self._base = self.sampler.batch * self.sampler.batch_size
 
     def position(self, step: int) -> int:

@@ -19,6 +19,8 @@ from collections.abc import Mapping
 from contextlib import suppress
 from typing import Any, ClassVar
 
+from mixopt.sampling.process_rank import RankPart
+
 EVERY = 25  # batches
 PATIENCE = 5.0  # seconds for the others' posts, and for them to read a difference
 _PREFIX = "mixopt/order"
@@ -35,9 +37,10 @@ class _Unanswered:
 class OrderPosts:
     """The posts of one sampler of one rank."""
 
-    def __init__(self, world_size: int) -> None:
+    def __init__(self, part: RankPart) -> None:
         """Number the sampler, if its batches are split over ranks."""
-        self._number = next(_MADE) if world_size > 1 else -1
+        self._part = part
+        self._number = next(_MADE) if part.world_size > 1 else -1
         self.begin()
 
     def begin(self) -> None:
@@ -50,6 +53,11 @@ class OrderPosts:
         """Count a batch that was given; tell whether an order is posted after it."""
         self._given += 1
         return self._given % EVERY == 0
+
+    def takes_in(self, distributed: Any) -> bool:
+        """Whether the batches are split over just the processes of this job, or over its mesh."""
+        here = distributed.get_rank(), distributed.get_world_size()
+        return self._part.of_mesh or here == self._part[:2]
 
     def difference(
         self, distributed: Any, digest: str, order: Mapping[str, Any]

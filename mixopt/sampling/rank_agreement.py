@@ -19,6 +19,7 @@ from typing import Any, Protocol
 from mixopt.errors import SamplerError
 from mixopt.mixture import Mixture
 from mixopt.sampling.order_posts import OrderPosts
+from mixopt.sampling.process_rank import distributed
 
 _CHANGES_TOLD = 20  # of the weights, the last ones, in what is posted
 
@@ -62,23 +63,17 @@ def check_ranks(sampler: OrderedSamples, group: Any = None) -> None:
     Raises:
         SamplerError: On every rank: which rank differs, and in what.
     """
-    distributed = _distributed()
-    if distributed is None or distributed.get_world_size(group) == 1:
+    job = distributed()
+    if job is None or job.get_world_size(group) == 1:
         return
     order = _order(sampler)
     number = int.from_bytes(_digest(order), "little", signed=True)
-    found = _gathered(distributed, group, [number, sampler.rank])
+    found = _gathered(job, group, [number, sampler.rank])
     if len({number for number, _ in found}) > 1:
         orders: list[Any] = [None] * len(found)
-        distributed.all_gather_object(orders, _told(sampler, order), group=group)
+        job.all_gather_object(orders, _told(sampler, order), group=group)
         raise SamplerError(_difference(orders))
-    parts = {rank for _, rank in found}
-    if parts != set(range(sampler.world_size)):
-        twice = next(k for k, (_, rank) in enumerate(found) if (_, rank) in found[:k])
-        raise SamplerError(
-            f"rank {twice} takes the same part of each batch as another: it was made with"
-            f" rank={found[twice][1]} of world_size={sampler.world_size}; give each rank its own"
-        )
+    _check_parts([rank for _, rank in found], sampler.world_size)
 
 
 def check_now_and_then(sampler: OrderedSamples) -> None:
@@ -92,15 +87,12 @@ def check_now_and_then(sampler: OrderedSamples) -> None:
     """
     if sampler.world_size == 1 or not sampler.posts.is_due or not _is_own_loop():
         return
-    distributed = _distributed()
-    if distributed is None:
-        return
-    here = distributed.get_rank(), distributed.get_world_size()
-    if here != (sampler.rank, sampler.world_size):
+    job = distributed()
+    if job is None or not sampler.posts.takes_in(job):
         return
     order = _order_until_now(sampler)
     told = _told(sampler, {**order, "changes": order["changes"][-_CHANGES_TOLD:]})
-    orders = sampler.posts.difference(distributed, _digest(order).hex(), told)
+    orders = sampler.posts.difference(job, _digest(order).hex(), told)
     if orders is not None:
         raise SamplerError(_difference(orders))
 
@@ -126,11 +118,21 @@ def _digest(order: dict[str, Any]) -> bytes:
     return hashlib.blake2b(text.encode(), digest_size=8).digest()
 
 
-def _distributed() -> Any:
-    """Return torch.distributed where it is imported and initialised."""
-    distributed: Any = sys.modules.get("torch.distributed")
-    on = distributed is not None and distributed.is_available() and distributed.is_initialized()
-    return distributed if on else None
+def _check_parts(parts: list[int], world_size: int) -> None:
+    """Check that each part of a batch is taken, by equally many ranks: those of one replica."""
+    taken = Counter(parts)
+    if len(parts) == world_size > len(taken):
+        twice = next(k for k, part in enumerate(parts) if part in parts[:k])
+        raise SamplerError(
+            f"rank {twice} takes the same part of each batch as another: it was made with"
+            f" rank={parts[twice]} of world_size={world_size}; give each rank its own"
+        )
+    if len({taken[part] for part in range(world_size)}) > 1:
+        times = ", ".join(f"{taken[part]}x rank={part}" for part in range(world_size)[:8])
+        raise SamplerError(
+            f"{len(parts)} processes take the {world_size} parts of each batch unequally: {times};"
+            " give each its rank along data parallelism, MixtureSampler(mesh=)"
+        )
 
 
 def _is_own_loop() -> bool:
@@ -140,12 +142,12 @@ def _is_own_loop() -> bool:
     return not in_worker and threading.current_thread() is threading.main_thread()
 
 
-def _gathered(distributed: Any, group: Any, values: list[int]) -> list[tuple[int, int]]:
+def _gathered(job: Any, group: Any, values: list[int]) -> list[tuple[int, int]]:
     torch: Any = sys.modules["torch"]
-    on_gpu = "cpu:" not in distributed.get_backend_config(group) and torch.cuda.is_available()
+    on_gpu = "cpu:" not in job.get_backend_config(group) and torch.cuda.is_available()
     mine = torch.tensor(values, dtype=torch.int64, device="cuda" if on_gpu else "cpu")
-    every = [torch.empty_like(mine) for _ in range(distributed.get_world_size(group))]
-    distributed.all_gather(every, mine, group=group)
+    every = [torch.empty_like(mine) for _ in range(job.get_world_size(group))]
+    job.all_gather(every, mine, group=group)
     return [(int(number), int(rank)) for number, rank in (one.tolist() for one in every)]
 
 

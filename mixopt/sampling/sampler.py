@@ -17,7 +17,7 @@ from mixopt.errors import SamplerError
 from mixopt.mixture import Mixture
 from mixopt.sampling.batch_rows import BatchRows
 from mixopt.sampling.order_posts import OrderPosts
-from mixopt.sampling.process_rank import this_rank
+from mixopt.sampling.process_rank import this_part
 from mixopt.sampling.rank_agreement import check_now_and_then, order_fingerprint
 from mixopt.sampling.sample_lengths import Lengths, SampleLengths, Unit, checked_unit
 from mixopt.sampling.sample_order import SampleOrder, StreamLayout
@@ -36,6 +36,8 @@ from mixopt.sampling.sampler_input import (
 )
 from mixopt.sampling.sampler_log import LogEntry, read_log
 from mixopt.sampling.sampler_state import read_state, write_state
+from mixopt.sampling.schedule import Schedule
+from mixopt.sampling.schedule_input import given_mixtures
 from mixopt.sampling.scheduled_changes import Scheduled, scheduled_changes
 from mixopt.sampling.stream_spec import MixtureChange, StreamSpec
 from mixopt.sampling.token_order import KEPT, TokenBatches, TokenOrder
@@ -51,14 +53,15 @@ class MixtureSampler:
     def __init__(
         self,
         sizes: Sizes,
-        weights: Weights,
+        weights: Weights | None = None,
         *,
-        batch_size: int,
+        batch_size: int | None = None,
         seed: int = 0,
         rank: int | None = None,
         world_size: int | None = None,
+        mesh: Any = None,
         batches: int | None = None,
-        schedule: Sequence[Scheduled] = (),
+        schedule: Schedule | Sequence[Scheduled] = (),
         max_epochs: float | Mapping[str, float] | None = None,
         exhausted: Policy | None = None,
         tokens_per_sample: Mapping[str, float] | None = None,
@@ -74,13 +77,16 @@ class MixtureSampler:
                 `unit="supervised"`).
             batch_size: Samples of a global batch, over all ranks.
             seed: Of the order of rows and the shuffle inside a batch.
-            rank: This process; from torch.distributed or RANK where not given.
-            world_size: How many processes; given with `rank`.
+            rank: This process along data parallelism; from torch.distributed or RANK where not
+                given.
+            world_size: How many there are; given with `rank`.
+            mesh: Instead of the two a torch DeviceMesh, whose data-parallel dimensions say them.
             batches: Global batches of one pass of the loop, which is what `len` says; the next
                 pass goes on where it ended. Without it the stream ends when its data do.
             schedule: Weights that are known beforehand, with the batch from which they hold:
                 `(batch, weights)`, or `(batch, weights, end_batch, end_weights)` for shares that go
-                linearly up to another batch.
+                linearly up to another batch. Or a Schedule in place of `weights`, `batch_size` and
+                `batches`.
             max_epochs: How often a domain may be drawn through, for all or by domain; 1 if
                 `exhausted` alone is given.
             exhausted: What happens then: its share goes to the others ('redistribute', what
@@ -101,8 +107,11 @@ class MixtureSampler:
             MixtureError: Weights that are not a mixture of these domains.
         """
         named = named_sizes(sizes)
-        self.rank, self.world_size = this_rank(rank, world_size)
-        self.posts = OrderPosts(self.world_size)
+        given = given_mixtures(weights, batch_size, batches, schedule)
+        weights, batch_size, batches, schedule = given
+        part = this_part(rank, world_size, mesh)
+        self.rank, self.world_size = part.rank, part.world_size
+        self.posts = OrderPosts(part)
         self.batch_size = batch_size
         self.batches = None if batches is None else at_least(1, "batches", batches)
         self._per_rank = rank_batch(batch_size, self.world_size)
@@ -124,6 +133,7 @@ class MixtureSampler:
         means = token_lengths(tokens_per_sample, named)
         known = scheduled_changes(schedule, batch_size, named)
         stream = StreamSpec.over(layout, means, mixture_over(weights, named), known)
+        self._accumulation = 1
         self._use(stream, batch=0)
 
     def __iter__(self) -> Iterator[list[int]]:
@@ -213,6 +223,22 @@ class MixtureSampler:
             return None
         return (self._batch // self.batches + 1) * self.batches
 
+    def settle(self, batch: int, tokens_D: Sequence[int]) -> None:
+        """Say how many tokens a batch had of each domain, where lengths are learned.
+
+        MixtureLoader does so; a loop that iterates over the sampler itself says it before it asks
+        for the next batch. Where all lengths are known nothing happens.
+
+        Args:
+            batch: The batch that was asked for last.
+            tokens_D: Its tokens (or those that carry loss) by domain, over all ranks, shape (D,).
+
+        Raises:
+            SamplerError: It is another batch.
+        """
+        if isinstance(self._rows, TokenBatches) and not self.lengths.are_known:
+            self._rows.settle(batch, tokens_D)
+
     def received(self, batches: int, *, handed_out: int | None = None) -> None:
         """Note how far the loop is, for a loader that fetches ahead.
 
@@ -224,6 +250,20 @@ class MixtureSampler:
         self._handed_out = max(batches, handed_out or 0)
         if isinstance(self._order, TokenOrder):
             self._order.forget((batches - KEPT) * self.batch_size)
+
+    def accumulate(self, batches: int) -> None:
+        """Let changes of weights hold from the first batch of an optimizer step alone.
+
+        Steps count from the next batch, and from where a state is loaded.
+
+        Args:
+            batches: Global batches of an optimizer step, for a loop that accumulates gradients.
+
+        Raises:
+            SamplerError: No whole number >= 1.
+        """
+        self._accumulation = at_least(1, "accumulation", batches)
+        self._begin = self._batch
 
     @property
     def log(self) -> list[LogEntry]:
@@ -239,13 +279,14 @@ class MixtureSampler:
 
         Args:
             weights: Share of the tokens of each domain.
-            batch: The batch from which they hold; the next one where not given.
+            batch: The batch from which they hold; the next one that can change where not given.
 
         Returns:
             The batch from which they hold.
 
         Raises:
-            SamplerError: The batch was handed out already, or is after the end of the stream.
+            SamplerError: The batch was handed out already, is after the end of the stream, or
+                begins no window or optimizer step.
             MixtureError: Weights that are not a mixture of these domains.
         """
         mixture = mixture_over(weights, self.sizes)
@@ -257,9 +298,12 @@ class MixtureSampler:
                 f" the first that can change is {first}"
             )
         if self._aligned(batch) != batch:
+            steps = self._accumulation
+            why = f"the stream is shuffled in windows of {self._order.layout.window} samples"
+            if (batch - self._begin) % steps:
+                why = f"an optimizer step is {steps} batches"
             raise SamplerError(
-                f"set_weights for batch {batch}: the stream is shuffled in windows of"
-                f" {self._order.layout.window} samples; the first that can change is"
+                f"set_weights for batch {batch}: {why}; the first that can change is"
                 f" {self._aligned(batch)}"
             )
         self._change(batch * self.batch_size, mixture)
@@ -312,8 +356,14 @@ class MixtureSampler:
         """Return all rows of a batch, in the order of the ranks, shape (batch_size,)."""
         return self._rows.of(batch)
 
-    def reader(self) -> BatchRows | TokenBatches:
-        """Return what lays out rows of batches with the weights as they are now, for one thread."""
+    def reader(self, *, own: bool = False) -> BatchRows | TokenBatches:
+        """Return what lays out rows of batches with the weights as they are now, for one thread.
+
+        Args:
+            own: The sampler's own, which `settle` is for.
+        """
+        if own:
+            return self._rows
         if isinstance(self._order, TokenOrder):
             return TokenBatches(self._order, self.batch_size)
         return BatchRows(self._order, self.batch_size)
@@ -373,6 +423,7 @@ class MixtureSampler:
 
     def _use(self, stream: StreamSpec, batch: int) -> None:
         self._stream, self._order = stream, self._ordered(stream)
+        self._begin = batch
         self.received(batch)
         self.posts.begin()
         self._rows = self.reader()
@@ -388,11 +439,17 @@ class MixtureSampler:
         self._rows = self.reader()
 
     def _aligned(self, batch: int) -> int:
-        window = self._order.layout.window
-        batches = window // math.gcd(
-            window, self.batch_size
-        )  # from one end of a window to the next
-        return batch + -batch % batches
+        """Return the first batch from one on that begins a window and an optimizer step."""
+        window, steps = self._order.layout.window, self._accumulation
+        batches = window // math.gcd(window, self.batch_size)  # from one end to the next
+        first = batch + -batch % batches
+        for found in range(first, first + batches * steps, batches):
+            if (found - self._begin) % steps == 0:
+                return found
+        raise SamplerError(
+            f"optimizer steps of {steps} batches from batch {self._begin} on never begin with a"
+            f" window of {window} samples; go on from a state that was saved after a step"
+        )
 
 
 def _check_unit(

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 
 from mixopt.mixture import Mixture
 from mixopt.sampling.sample_order import SampleOrder
@@ -21,6 +23,8 @@ class LogEntry:
         reason: `start`, `set`, or `exhausted: DOMAIN`.
         end_batch: The batch from which the end of a ramp holds, to which shares go linearly.
         end_mixture: Shares of tokens there.
+        realised: Shares of the tokens that were delivered while they held; None where nothing was,
+            or where it is not known any more.
     """
 
     batch: int
@@ -29,6 +33,7 @@ class LogEntry:
     reason: str
     end_batch: int | None = None
     end_mixture: Mixture | None = None
+    realised: dict[str, float] | None = None
 
 
 def read_log(
@@ -52,4 +57,34 @@ def read_log(
         mixture = stream.as_tokens(left)
         reason = f"exhausted: {stream.layout.names[domain]}"
         entries.append(LogEntry(position // batch_size, position, mixture, reason))
-    return sorted(entries, key=lambda entry: entry.position)
+    entries.sort(key=lambda entry: entry.position)
+    stops = [entry.position for entry in entries[1:]]
+    return [
+        replace(entry, realised=_realised(stream, order, entry.position, min(stop, reached)))
+        for entry, stop in zip(entries, [*stops, reached], strict=True)
+    ]
+
+
+def _realised(
+    stream: StreamSpec, order: SampleOrder | TokenOrder, start: int, stop: int
+) -> dict[str, float] | None:
+    """Return the shares of the tokens of positions [start, stop)."""
+    if stop <= start:
+        return None
+    before, after = _had(stream, order, start), _had(stream, order, stop)
+    if before is None or after is None:
+        return None
+    tokens = [now - then for now, then in zip(after, before, strict=True)]
+    total = math.fsum(tokens)
+    shares = [count / total if total else 0.0 for count in tokens]
+    return dict(zip(stream.layout.names, shares, strict=True))
+
+
+def _had(
+    stream: StreamSpec, order: SampleOrder | TokenOrder, position: int
+) -> Sequence[float] | None:
+    if isinstance(order, TokenOrder):
+        return order.had(position)
+    means = stream.tokens_per_sample or (1.0,) * len(stream.layout.names)
+    counts = order.counts(position).tolist()
+    return [count * mean for count, mean in zip(counts, means, strict=True)]

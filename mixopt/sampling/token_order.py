@@ -38,6 +38,7 @@ from mixopt.system import IntArray
 
 KEPT = 64  # batches before the one that the loop is at
 _BLOCK = 256  # samples of a domain whose lengths are looked up at once
+_MOST_KEPT = 1 << 18  # numbers of what domains had when weights changed
 _AHEAD = 64  # batches that are laid out at once, at most
 
 
@@ -70,6 +71,7 @@ class TokenOrder:
             0 if origin is None else origin.position: origin or Origin(0, zeros, zeros, zeros)
         }
         self._exhausted: dict[int, Exhausted] = {}
+        self._had: dict[int, tuple[int, ...]] = {}
         self._lock = threading.Lock()
 
     def __getstate__(self) -> dict[str, Any]:
@@ -86,6 +88,7 @@ class TokenOrder:
         with self._lock:
             other.__setstate__(self.__getstate__())
             other._places = {p: o for p, o in self._places.items() if p <= change.position}
+            other._had = {p: had for p, had in self._had.items() if p <= change.position}
             other._exhausted = {
                 d: event for d, event in self._exhausted.items() if event.position < change.position
             }
@@ -110,12 +113,20 @@ class TokenOrder:
         """Return what the order goes on from at a batch boundary, laying batches out up to there.
 
         Raises:
-            SamplerError: It is long past, or beyond what is known.
+            SamplerError: It is long past, after the end, or follows from lengths that are not known
+                yet.
         """
         with self._lock:
             place = self._places.get(position)
         if place is not None:
             return place
+        if not self.lengths.are_known:
+            batch = position // self.layout.window - 1
+            raise SamplerError(
+                f"batch {batch + 1} follows from how long the samples of batch {batch} are, which"
+                " nobody has said: iterate over a MixtureLoader without workers, or give"
+                " MixtureSampler(lengths=)"
+            )
         first = max((p for p in self._places if p <= position), default=None)
         if first is None:
             raise SamplerError(
@@ -142,6 +153,23 @@ class TokenOrder:
         with self._lock:
             for past in [p for p in self._places if p < position]:
                 del self._places[past]
+
+    def had(self, position: int) -> tuple[int, ...] | None:
+        """Return the tokens of each domain before a position at which weights changed, or None.
+
+        None where it is not known: nothing is laid out up to there, or a state that was loaded
+        lies between.
+        """
+        with self._lock:
+            place = self._places.get(position)
+            return self._had.get(position) if place is None else place.tokens_D
+
+    def changes_at(self, position: int, tokens_D: Sequence[int]) -> None:
+        """Keep what each domain had had when weights changed."""
+        with self._lock:
+            while len(self._had) * len(tokens_D) >= _MOST_KEPT:
+                del self._had[min(self._had)]
+            self._had[position] = tuple(tokens_D)
 
     def ran_out(self, event: Exhausted) -> None:
         """Keep that a domain ran out."""
@@ -213,17 +241,18 @@ class TokenBatches:
 
     def _lay_out(self, batch: int) -> IntArray:
         position, order = batch * self._size, self.order
-        if self._cursor is None or self._cursor.position != position:
-            self._cursor = _Cursor(order, order.place(position))
+        cursor = self._cursor if order.lengths.are_known else None
+        if cursor is None or cursor.position != position:
+            cursor = self._cursor = _Cursor(order, order.place(position))
         domains, ordinals = list[int](), list[int]()
         for _ in range(self._ahead):
-            drawn = self._cursor.draw(self._size)
+            drawn = cursor.draw(self._size)
             if drawn is None:
                 break
             domains += drawn[0]
             ordinals += drawn[1]
             if order.lengths.are_known:
-                order.note(self._cursor.place())
+                order.note(cursor.place())
         self._ahead = min(self._ahead * 2, self._most)
         domain = np.array(domains, np.int64)
         row = order.rows.rows(domain, np.array(ordinals, np.int64) + order.shift[domain])
@@ -287,6 +316,8 @@ class _Cursor:
             for before, share, more in zip(owed, self._shares, off, strict=True)
         ]
         self._settled = list(self._counts), list(self._tokens)
+        if self._order.had(self.position) is not None:
+            self._order.changes_at(self.position, self._tokens)
         self._begin(owed)
 
     def _had(self) -> list[int]:
@@ -296,6 +327,7 @@ class _Cursor:
     def _again(self) -> None:
         """Begin another stretch with what is owed now."""
         self._tokens, owed = self._had(), self._queue.owed()
+        self._order.changes_at(self.position, self._tokens)
         self._begin(owed)
 
     def _begin(self, owed: list[int]) -> None:

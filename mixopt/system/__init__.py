@@ -23,6 +23,7 @@ if TYPE_CHECKING:
         in_child as in_child,
         in_children as in_children,
     )
+    from mixopt.system.content_cache import ContentCache as ContentCache
     from mixopt.system.file_shape import Count as Count, FileShape as FileShape
     from mixopt.system.files import (
         is_in_use as is_in_use,
@@ -56,10 +57,12 @@ if TYPE_CHECKING:
         FileRecord as FileRecord,
         Verifier as Verifier,
         file_hash as file_hash,
+        file_mark as file_mark,
         file_record as file_record,
         folder_records as folder_records,
         visible_files as visible_files,
     )
+    from mixopt.system.mapped_file import map_file as map_file
     from mixopt.system.names import (
         below as below,
         check_links as check_links,
@@ -151,6 +154,11 @@ if TYPE_CHECKING:
     )
     from mixopt.system.table_files import read_table as read_table, write_table as write_table
     from mixopt.system.version import __version__ as __version__
+    from mixopt.system.yaml_lines import (
+        FieldPlace as FieldPlace,
+        dotted as dotted,
+        yaml_places as yaml_places,
+    )
     from mixopt.system.zst_file import open_zst as open_zst
 else:
     __getattr__, __dir__ = lazy_names(
@@ -169,6 +177,7 @@ else:
             ],
             "file_shape": ["Count", "FileShape"],
             "child_process": ["close_children", "in_child", "in_children"],
+            "content_cache": ["ContentCache"],
             "files": [
                 "is_in_use",
                 "only_one",
@@ -194,10 +203,12 @@ else:
                 "FileRecord",
                 "Verifier",
                 "file_hash",
+                "file_mark",
                 "file_record",
                 "folder_records",
                 "visible_files",
             ],
+            "mapped_file": ["map_file"],
             "names": [
                 "below",
                 "check_links",
@@ -260,6 +271,7 @@ else:
             "state_fields": ["StateFields", "shown_value"],
             "table_files": ["read_table", "write_table"],
             "version": ["__version__"],
+            "yaml_lines": ["FieldPlace", "dotted", "yaml_places"],
             "zst_file": ["open_zst"],
         },
     )

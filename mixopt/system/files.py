@@ -10,13 +10,15 @@ import json
 import os
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 from mixopt.errors import RunError
 from mixopt.system.lease import SAFE, in_use, is_here, leased, owner_of, seems_alive
 from mixopt.system.leftovers import remove_leftovers, temporary_path
+
+_WAIT = 0.1  # seconds between two looks at a lock that another process has
 
 
 @contextmanager
@@ -79,9 +81,30 @@ def only_one(folder: Path, name: str = ".lock") -> Iterator[None]:
             yield
 
 
-def is_in_use(folder: Path) -> bool:
+@contextmanager
+def waiting_for(folder: Path, name: str = ".lock") -> Iterator[None]:
+    """Keep other processes out of a folder as `only_one` does, after waiting until they are out.
+
+    Raises:
+        RunError: The folder cannot be written.
+    """
+    with ExitStack() as held:
+        refused = 0
+        while True:
+            try:
+                held.enter_context(only_one(folder, name))
+                break
+            except RunError:
+                refused = 0 if is_in_use(folder, name) else refused + 1
+                if refused > 1:  # it may have ended between the two looks
+                    raise
+                time.sleep(_WAIT)
+        yield
+
+
+def is_in_use(folder: Path, name: str = ".lock") -> bool:
     """Tell whether a process is in `only_one` with a folder."""
-    path = folder / ".lock"
+    path = folder / name
     try:
         descriptor = os.open(path, os.O_RDONLY | SAFE)
     except OSError:

@@ -9,6 +9,8 @@ memory that comes with a foreign directory matches nothing.
 from __future__ import annotations
 
 import hashlib
+import os
+import stat
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -97,17 +99,26 @@ def visible_files(path: Path) -> list[Path]:
 class Verifier:
     """Tells whether the files of a folder are what a manifest says, each read once."""
 
-    def __init__(self, folder: Path) -> None:
-        """Read what was verified before; a memory that cannot be read counts as none."""
+    def __init__(self, folder: Path, *, elsewhere: Path | None = None) -> None:
+        """Read what was verified before; a memory that cannot be read counts as none.
+
+        Args:
+            folder: The folder.
+            elsewhere: A folder that keeps the memory where this one cannot be written.
+        """
         self._folder = folder
-        self._seen: dict[str, list[int]] = {}
+        self._elsewhere = elsewhere
         self._changed = False
+        self._seen = _remembered(folder)
+        if elsewhere is not None:
+            self._seen |= _remembered(elsewhere)
+
+    def knows(self, name: str, record: FileRecord, path: Path) -> bool:
+        """Tell whether a file need not be read, since it is what was verified before."""
         try:
-            content = read_json(folder / MEMORY) if (folder / MEMORY).exists() else {}
-        except MixoptError:
-            return
-        if isinstance(content, dict):
-            self._seen = {key: mark for key, mark in content.items() if _is_mark(mark)}
+            return self._seen.get(f"{name} {record.sha256}") == file_mark(path.stat())
+        except OSError:
+            return False
 
     def fault(
         self, name: str, record: FileRecord, *, deep: bool = False, path: Path | None = None
@@ -129,18 +140,18 @@ class Verifier:
             return f"cannot be read: {reason.strerror or reason}"
 
     def _difference(self, path: Path, key: str, record: FileRecord, *, deep: bool) -> str | None:
-        stat = path.stat()
-        if stat.st_size != record.bytes:
-            return f"has {stat.st_size} bytes, not {record.bytes}"
-        if not path.is_file():  # a pipe would be waited for
+        status = path.stat()
+        if status.st_size != record.bytes:
+            return f"has {status.st_size} bytes, not {record.bytes}"
+        if not stat.S_ISREG(status.st_mode):  # a pipe would be waited for
             return "is no file"
-        mark = [stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns, stat.st_ino]
+        mark = file_mark(status)
         if not deep and self._seen.get(key) == mark:
             return None
         if file_hash(path) != record.sha256:
             return "has changed since it was written (its sha256 differs)"
         self._seen[key] = mark
-        self._changed |= stat.st_size >= LARGE
+        self._changed |= status.st_size >= LARGE
         return None
 
     def faults(self, records: Mapping[str, FileRecord], *, deep: bool = False) -> dict[str, str]:
@@ -150,14 +161,35 @@ class Verifier:
         return {name: fault for name, fault in found.items() if fault is not None}
 
     def remember(self) -> None:
-        """Keep what was verified; a folder that cannot be written is verified again next time."""
+        """Keep what was verified; where nothing can be written it is verified again next time."""
         if self._changed:
-            try:
-                kept = {key: mark for key, mark in self._seen.items() if mark[0] >= LARGE}
-                write_json(self._folder / MEMORY, kept)
-            except RunError:
-                return
-            self._changed = False
+            kept = {key: mark for key, mark in self._seen.items() if mark[0] >= LARGE}
+            for folder in (self._folder, self._elsewhere):
+                if folder is not None and _is_kept(kept, folder):
+                    self._changed = False
+                    return
+
+
+def file_mark(status: os.stat_result) -> list[int]:
+    """Return what changes when a file is written, moved or replaced: its size, times and number."""
+    return [status.st_size, status.st_mtime_ns, status.st_ctime_ns, status.st_ino]
+
+
+def _remembered(folder: Path) -> dict[str, list[int]]:
+    try:
+        content = read_json(folder / MEMORY) if (folder / MEMORY).exists() else {}
+    except MixoptError:
+        return {}
+    marks = content.items() if isinstance(content, dict) else ()
+    return {key: mark for key, mark in marks if _is_mark(mark)}
+
+
+def _is_kept(marks: dict[str, list[int]], folder: Path) -> bool:
+    try:
+        write_json(folder / MEMORY, marks)
+    except RunError:
+        return False
+    return True
 
 
 def _is_mark(value: object) -> bool:

@@ -4,29 +4,28 @@
     <cache>/objects/<key>/object.json    what it is: URL, version, size, SHA-256; written last
 
 A changed object has another version, hence another key: what is read is what the store has now.
-The cache is not bounded; whoever needs its room deletes it, or parts of it, when nothing reads.
+Nothing here is removed (shards of a store are: mixopt.system.content_cache); whoever needs the room
+deletes it, or parts of it, when nothing reads.
 """
 
 from __future__ import annotations
 
 import hashlib
 import os
-import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
-from mixopt.errors import CorpusError, MixoptError, RunError
+from mixopt.errors import CorpusError, MixoptError
 from mixopt.system.checked_reading import read_json
-from mixopt.system.files import is_in_use, only_one, replacing, write_json
+from mixopt.system.files import replacing, waiting_for, write_json
 from mixopt.system.manifest import FileRecord, Verifier, file_record
 from mixopt.system.object_store import StoredObject, is_url, list_objects, local_path, read_object
 
 Made = TypeVar("Made")
 CACHE = "MIXOPT_CACHE"  # names another folder
 _RECORD = "object.json"
-_WAIT = 0.1  # seconds between two looks at what another process fetches
 _LONGEST = 150  # characters of a file's name
 
 
@@ -88,18 +87,12 @@ def made_once(folder: Path, found: Callable[[], Made | None], make: Callable[[],
     Raises:
         RunError: The folder cannot be written.
     """
-    while True:
-        there = found()
-        if there is not None:
-            return there
-        try:
-            with only_one(folder):
-                there = found()
-                return make() if there is None else there
-        except RunError:
-            if not is_in_use(folder):
-                raise
-            time.sleep(_WAIT)
+    there = found()
+    if there is None:
+        with waiting_for(folder):
+            there = found()
+            return make() if there is None else there
+    return there
 
 
 def local_copy(text: str | Path, error: type[MixoptError] = CorpusError) -> Path:

@@ -10,16 +10,19 @@ from __future__ import annotations
 import errno
 import logging
 import re
-from collections.abc import Iterator, Mapping
+import time
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from mixopt.errors import CorpusError, MixoptError, PluginError
 from mixopt.system.server_uris import without_secrets
 
+Answer = TypeVar("Answer")
+BACK_OFF = 0.5  # seconds before a second attempt, twice as many before a third
 _SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.\-]*)://")
 _LOCAL = re.compile(r"(?:file|local)://")
 _WEB = ("http", "https")
@@ -90,7 +93,7 @@ def url_fault(url: str) -> str | None:
 
 
 def list_objects(
-    url: str, error: type[MixoptError] = CorpusError, *, hidden: bool = False
+    url: str, error: type[MixoptError] = CorpusError, *, hidden: bool = False, attempts: int = 1
 ) -> list[StoredObject]:
     """Return the object of a URL, all objects below a folder, or those that a glob matches.
 
@@ -98,6 +101,7 @@ def list_objects(
         url: An object, a folder, or a glob (`*`, `?`, `[ab]`, `**`; of http `*` alone).
         error: What is raised.
         hidden: Whether hidden ones below a folder, such as `.lock`, are listed too.
+        attempts: How often a store that cannot be reached, or is busy, is asked.
 
     Returns:
         Objects in order of their URLs.
@@ -107,22 +111,33 @@ def list_objects(
         PluginError: The library of the store is not installed.
     """
     store, path = _opened(url, error)
-    with _told(url, error):
+
+    def listed() -> list[Mapping[str, Any]]:
         store.invalidate_cache()
-        infos = _infos(store, path, url, hidden=hidden)
+        return _infos(store, path, url, hidden=hidden)
+
+    with _told(url, error, attempts):
+        infos = _patiently(listed, attempts)
     if not infos:
         what = "the glob matches no object" if _is_glob(url) else "holds no objects"
         raise error(f"{without_secrets(url)}: {what}")
     return sorted((_stored(store, info, error) for info in infos), key=lambda found: found.url)
 
 
-def read_object(stored: StoredObject, path: Path, error: type[MixoptError] = CorpusError) -> None:
+def read_object(
+    stored: StoredObject,
+    path: Path,
+    error: type[MixoptError] = CorpusError,
+    *,
+    attempts: int = 1,
+) -> None:
     """Write an object's content to a path, and check that it is what was listed.
 
     Args:
         stored: The object.
         path: Where it is written; the caller gives it its name.
         error: What is raised.
+        attempts: How often a store that cannot be reached, or breaks off, is asked.
 
     Raises:
         MixoptError: `error`; it cannot be read, is shorter or longer than it should be, or changed
@@ -130,10 +145,14 @@ def read_object(stored: StoredObject, path: Path, error: type[MixoptError] = Cor
         OSError: The file cannot be written.
     """
     store, name = _opened(stored.url, error)
-    with _told(stored.url, error):
+
+    def read() -> StoredObject:
         store.get_file(name, str(path))
         store.invalidate_cache()
-        now = _stored(store, store.info(name), error)
+        return _stored(store, store.info(name), error)
+
+    with _told(stored.url, error, attempts):
+        now = _patiently(read, attempts)
     if (now.bytes, now.version) != (stored.bytes, stored.version):
         raise error(f"{stored.url}: changed while it was read; run again when nothing writes it")
     found = path.stat().st_size
@@ -251,8 +270,29 @@ def _last_part(url: str) -> str:
     return path.rstrip("/").rpartition("/")[2] or "object"
 
 
+def _patiently(ask: Callable[[], Answer], attempts: int) -> Answer:
+    """Ask a store; once more, after a while, where it may answer then."""
+    for attempt in range(1, attempts):
+        try:
+            return ask()
+        except Exception as error:
+            if isinstance(error, MixoptError) or _is_of_this_disk(error) or not _may_pass(error):
+                raise
+        time.sleep(BACK_OFF * 2 ** (attempt - 1))
+    return ask()
+
+
+def _may_pass(error: Exception) -> bool:
+    """Tell whether what a store met may be over soon: no connection, a busy server, a break."""
+    status = _status(error)
+    if status is not None:
+        return status in (408, 429) or status >= 500
+    names = " ".join(type(one).__name__ for one in _chain(error))
+    return re.search(r"Connect|Timeout|DNS|gaierror|Payload|Incomplete|Reset", names) is not None
+
+
 @contextmanager
-def _told(url: str, kind: type[MixoptError]) -> Iterator[None]:
+def _told(url: str, kind: type[MixoptError], attempts: int = 1) -> Iterator[None]:
     """Say in one line what a store or its library raises; a full disk stays what it is."""
     library = logging.getLogger("gcsfs")  # it prints what it raises
     was, library.disabled = library.disabled, True
@@ -263,7 +303,8 @@ def _told(url: str, kind: type[MixoptError]) -> Iterator[None]:
     except Exception as error:
         if _is_of_this_disk(error):
             raise
-        raise kind(f"{without_secrets(url)}: {_reason(error)}") from error
+        tried = f", {attempts} times" if attempts > 1 and _may_pass(error) else ""
+        raise kind(f"{without_secrets(url)}: {_reason(error)}{tried}") from error
     finally:
         library.disabled = was
 

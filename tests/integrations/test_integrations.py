@@ -116,6 +116,41 @@ def test_a_stateful_dataloaders_state_misses_a_change_that_ours_holds(dataset):
     assert [entry.batch for entry in other.log] == [0, held]
 
 
+@pytest.mark.parametrize(("workers", "every"), [(0, 1), (2, 1), (2, 4)])
+def test_our_stateful_loader_keeps_a_change_that_is_still_to_come(dataset, workers, every):
+    pytest.importorskip("torchdata", reason="torchdata is absent")
+    from mixopt.integrations import StatefulMixtureLoader
+
+    def make(order):
+        return StatefulMixtureLoader(
+            dataset, batch_sampler=order, num_workers=workers, snapshot_every_n_steps=every
+        )
+
+    order = sampler(dataset)
+    one = make(order)
+    seen = []
+    for batch in one:
+        seen.append(batch)
+        if len(seen) == 5:
+            held = order.set_weights(OTHER, None if workers else 9)
+        if len(seen) == 6:
+            state = one.state_dict()
+            break
+    assert held == 9
+    again = sampler(dataset)
+    resumed = make(again)
+    resumed.load_state_dict(state)
+    assert rows_of([*seen, *islice(resumed, 14)]) == expected(dataset, 20, (9, OTHER))
+
+
+def test_our_stateful_loader_is_for_our_sampler(dataset):
+    pytest.importorskip("torchdata", reason="torchdata is absent")
+    from mixopt.integrations import StatefulMixtureLoader
+
+    with pytest.raises(SamplerError, match=r"is for batch_sampler=MixtureSampler\(\.\.\.\)"):
+        StatefulMixtureLoader(dataset, batch_size=4).state_dict()
+
+
 # --- Hugging Face Trainer -----------------------------------------------------------------------
 
 
@@ -169,7 +204,7 @@ def test_the_hf_trainer_leaves_the_batches_unwrapped(dataset, tmp_path):
     pytest.importorskip("accelerate", reason="the Trainer needs accelerate")
     trainer, _, _ = hf_trainer(dataset, tmp_path)
     prepared = trainer.accelerator.prepare(trainer.get_train_dataloader())
-    assert type(prepared).__name__ == "_WithLabels"
+    assert type(prepared).__name__ == "TrainerBatches"
     assert next(iter(prepared))["labels"].shape == (8, LENGTH)
 
 
@@ -224,7 +259,18 @@ def test_accelerates_look_ahead_delays_a_plain_dataloader_by_one_batch(dataset):
 # --- Lightning ----------------------------------------------------------------------------------
 
 
-def lightning_fit(module, dataset, folder, steps, *, checkpoint=None, batches=40, swap_at=None):
+def lightning_fit(
+    module,
+    dataset,
+    folder,
+    steps,
+    *,
+    checkpoint=None,
+    batches=40,
+    swap_at=None,
+    workers=0,
+    **options,
+):
     import lightning
 
     seen = []
@@ -243,8 +289,8 @@ def lightning_fit(module, dataset, folder, steps, *, checkpoint=None, batches=40
         def configure_optimizers(self):
             return torch.optim.SGD(self.parameters(), 0.1)
 
-    mixture = loader(dataset, batches=batches)
-    trainer = lightning_trainer(folder, max_steps=steps)
+    mixture = loader(dataset, batches=batches, workers=workers)
+    trainer = lightning_trainer(folder, max_steps=steps, **options)
     trainer.fit(Model(), module(mixture), ckpt_path=checkpoint)
     trainer.save_checkpoint(folder / f"{steps}.ckpt")
     return seen
@@ -260,6 +306,21 @@ def test_lightning_resumes_exactly(dataset, tmp_path):
     )
     assert len(second) == 12
     assert rows_of([*first, *second]) == expected(dataset, 22, (6, OTHER))
+
+
+def test_lightning_with_workers_and_accumulation_resumes_a_checkpoint_of_the_middle(
+    dataset, tmp_path
+):
+    pytest.importorskip("lightning", reason="lightning is absent")
+    from mixopt.integrations import MixtureDataModule
+
+    options = {"workers": 2, "accumulate_grad_batches": 2}
+    first = lightning_fit(MixtureDataModule, dataset, tmp_path, 5, swap_at=4, **options)
+    second = lightning_fit(
+        MixtureDataModule, dataset, tmp_path, 11, checkpoint=str(tmp_path / "5.ckpt"), **options
+    )
+    assert (len(first), len(second)) == (10, 12)
+    assert rows_of([*first, *second]) == expected(dataset, 22, (9, OTHER))
 
 
 def test_lightning_is_not_given_batches_without_a_length(dataset):

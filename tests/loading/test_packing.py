@@ -6,7 +6,14 @@ import numpy as np
 from hypothesis import given, settings, strategies as st
 
 from mixopt.loading import cut
-from mixopt.loading.packing import best_fit, cumulative_lengths, documents_of
+from mixopt.loading.packing import (
+    batch_bounds,
+    best_fit,
+    cumulative_lengths,
+    documents_of,
+    packed_fields,
+)
+from mixopt.loading.row_fitting import best_fit_rows
 
 DOCUMENTS = st.lists(st.lists(st.integers(1, 99), max_size=40), max_size=12)
 
@@ -58,3 +65,49 @@ def test_documents_are_found_by_their_ends():
 def test_cumulative_lengths_begin_at_each_document_and_row():
     document = np.array([[0, 0, 1, 1], [0, 1, 1, -1]], np.int32)
     assert cumulative_lengths(document).tolist() == [0, 2, 4, 5, 7, 8]
+
+
+def one_by_one(lengths, length):
+    """Best fit, decreasing, as it is defined: tokens in each row, in the order of opening."""
+    rows = []
+    for size in sorted(lengths, reverse=True):
+        fitting = [k for k, used in enumerate(rows) if used + size <= length]
+        if fitting:
+            rows[max(fitting, key=lambda k: rows[k])] += size
+        else:
+            rows.append(size)
+    return rows
+
+
+@given(st.integers(1, 40).flatmap(lambda n: st.tuples(st.just(n), st.lists(st.integers(1, n)))))
+@settings(max_examples=200, deadline=None)
+def test_sizes_placed_at_once_fill_rows_as_documents_placed_one_by_one(case):
+    length, lengths = case
+    row = best_fit_rows(np.array(lengths, int), length)
+    assert sorted(np.bincount(row, weights=lengths).tolist()) == sorted(one_by_one(lengths, length))
+
+
+def test_fields_keep_the_documents_of_a_row_apart():
+    fields = packed_fields(best_fit([[5, 6, 7], [8, 9], [4, 4, 4, 4]], 7, padding=0))
+    row = {name: values[1].tolist() for name, values in fields.items()}
+    assert fields["input_ids"][0].tolist() == [5, 6, 7, 4, 4, 4, 4]
+    assert row["input_ids"] == [8, 9, 0, 0, 0, 0, 0]
+    assert row["labels"] == [-100, 9, -100, -100, -100, -100, -100]
+    assert row["position_ids"] == [0, 1, 0, 1, 2, 3, 4]  # padding is a part of its own
+    assert row["document"] == [0, 0, -1, -1, -1, -1, -1]
+    assert fields["labels"][0].tolist() == [-100, 6, 7, -100, 4, 4, 4]
+    assert fields["position_ids"][0].tolist() == [0, 1, 2, 0, 1, 2, 3]
+
+
+def test_labels_follow_their_documents_into_rows():
+    packed = best_fit([[1, 2, 3], [4, 5]], 5, labels=[[-100, -100, 3], [-100, 5]])
+    assert packed.tokens_RL.tolist() == [[1, 2, 3, 4, 5]]
+    assert packed_fields(packed)["labels"].tolist() == [[-100, -100, 3, -100, 5]]
+
+
+def test_the_longest_part_of_a_batch_is_told():
+    document = np.array([[0, 0, 0, 1], [0, -1, -1, -1]], np.int32)
+    bounds = batch_bounds(document)
+    assert bounds["cu_seqlens"].tolist() == [0, 3, 4, 5, 8]
+    assert bounds["cu_seqlens"].dtype == np.int32
+    assert bounds["max_seqlen"] == 3

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from mixopt.corpus import (
     BadDocuments,
@@ -21,7 +23,7 @@ from mixopt.corpus import (
     saved_tokenizer,
 )
 from mixopt.errors import CorpusError
-from mixopt.loading import DomainRows, Reader, cut
+from mixopt.loading import DomainRows, FormedRows, cut
 from mixopt.mixture import Mixture
 from mixopt.pretraining.config import PretrainConfig
 from mixopt.pretraining.stream_config import StreamConfig
@@ -91,11 +93,15 @@ class CutText:
     tokenizer: Tokenizer
     length: int
 
-    def rows(self, documents: list[str], left: list[int]) -> tuple[list[Any], list[int]]:
-        """Return rows, and tokens left over for the next block."""
-        tokens = self.tokenizer.encode(documents)
-        packed, rest = cut([tokens], self.length, np.array(left, tokens.dtype))
-        return list(packed.tokens_RL), rest.tolist()
+    def rows(self, documents: Sequence[str], left: NDArray[Any]) -> FormedRows:
+        """Make rows of the tokens left over before and of documents."""
+        packed, rest = cut([self.tokens(documents)], self.length, left)
+        ended = np.count_nonzero(rest == self.tokenizer.end_of_document)
+        return FormedRows(list(packed.tokens_RL), rest, int(ended))
+
+    def tokens(self, documents: Sequence[str]) -> NDArray[Any]:
+        """Return the tokens of documents, one after the other."""
+        return self.tokenizer.encode(documents)
 
 
 def prepare_streams(config: PretrainConfig, stream: StreamConfig, out: Path, say: Say) -> None:
@@ -139,7 +145,6 @@ def rows_of(
             form,
             seed=config.seed,
             buffer=stream.buffer,
-            reader=Reader(0, 1),
         )
         for name, source in stream.sources().items()
     }

@@ -1,0 +1,172 @@
+"""Train on a mixture with Megatron-Core: a dataset in the place of its BlendedDataset.
+
+Megatron's samplers count samples over all data-parallel ranks: `dataset[n]` is the n-th sample of
+the run, and a run resumes at `consumed_samples`. The order of a MixtureSampler is addressed by just
+that number, so there is no state: any number of ranks, micro batches and workers reads the same
+stream. A BlendedDataset lays its whole order out when it is made and has one set of weights; here
+weights may change by schedule.
+
+Shapes: L tokens of a sequence.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import torch
+from torch.utils.data import Dataset
+
+from mixopt.errors import CorpusError, SamplerError
+from mixopt.loading import MixtureDataset
+from mixopt.sampling import MixtureSampler, Weights, at_least
+from mixopt.system import IntArray
+
+_BLOCK = 1024  # samples whose places are found at once
+
+
+class MegatronMixture(Dataset[dict[str, Any]]):
+    """The samples of a run in order, with the fields that Megatron's batches have."""
+
+    def __init__(
+        self,
+        datasets: Mapping[str, Any] | MixtureDataset,
+        weights: Weights,
+        *,
+        samples: int,
+        global_batch_size: int,
+        seed: int = 0,
+        schedule: Sequence[tuple[int, Weights]] = (),
+        max_epochs: float | Mapping[str, float] | None = None,
+        attention_mask: bool = False,
+    ) -> None:
+        """Lay out the order.
+
+        Args:
+            datasets: Each domain's GPTDataset of one epoch, as `epochs_of` builds them, or a
+                MixtureDataset of rows of L + 1 tokens.
+            weights: Share of each domain.
+            samples: Of the whole run: `train_iters` times the global batch size.
+            global_batch_size: Samples that are shuffled together, those of an optimizer step.
+            seed: Of the order.
+            schedule: Weights with the global batch from which they hold.
+            max_epochs: How often a domain may be drawn through, for all or by domain.
+            attention_mask: Give rows of a MixtureDataset a mask by document, shape (1, L, L), True
+                where a token is hidden, as `create_attention_mask` does for a GPTDataset.
+
+        Raises:
+            SamplerError: The order has fewer samples, or a setting that cannot be right.
+            MixtureError: Weights that are not a mixture of these domains.
+        """
+        self._datasets = datasets
+        self._samples = at_least(1, "samples", samples)
+        self._attention_mask = attention_mask
+        sizes = (
+            datasets.sizes
+            if isinstance(datasets, MixtureDataset)
+            else {name: len(dataset) for name, dataset in datasets.items()}
+        )
+        self.sampler = MixtureSampler(
+            sizes,
+            weights,
+            batch_size=global_batch_size,
+            seed=seed,
+            rank=0,  # Megatron splits what its sampler counts
+            world_size=1,
+            schedule=schedule,
+            max_epochs=max_epochs,
+        )
+        reached = self.sampler.order.reach(samples)
+        if reached < samples:
+            raise SamplerError(
+                f"the domains end after {reached} samples with max_epochs={max_epochs}, and the"
+                f" run asks for {samples}; lower train_iters or raise max_epochs"
+            )
+        self._places: tuple[int, IntArray, IntArray] | None = None
+
+    def __len__(self) -> int:
+        """Count the samples of the run."""
+        return self._samples
+
+    def __getitem__(self, index: int | None) -> dict[str, Any]:
+        """Return the sample at a global index; for None one that carries no loss, as padding.
+
+        Raises:
+            CorpusError: Rows that are not token shards, or of less than two tokens.
+            IndexError: An index that is not in the run.
+        """
+        domain, row = self._place(0 if index is None else int(index))
+        sample = self._read(domain, row)
+        if index is None:
+            sample["loss_mask"] = torch.zeros_like(sample["loss_mask"])
+        return {"dataset_id": domain, **sample}
+
+    def _place(self, index: int) -> tuple[int, int]:
+        """Return domain and row of a sample; some are found at once, as they are read in order."""
+        if not 0 <= index < self._samples:
+            raise IndexError(f"sample {index} of {self._samples}")
+        first = index - index % _BLOCK
+        if self._places is None or self._places[0] != first:
+            stop = min(first + _BLOCK, self._samples)
+            self._places = (first, *self.sampler.locate(first, stop))
+        _, domain, row = self._places
+        return int(domain[index - first]), int(row[index - first])
+
+    def _read(self, domain: int, row: int) -> dict[str, Any]:
+        name = self.sampler.domains[domain]
+        if not isinstance(self._datasets, MixtureDataset):
+            return dict(self._datasets[name][row])
+        before = list(self._datasets.sizes.values())[:domain]
+        return self._fields(self._datasets.read([sum(before) + row]))
+
+    def _fields(self, batch: Mapping[str, Any]) -> dict[str, Any]:
+        """Turn a row of L + 1 tokens into what Megatron's GPTDataset returns."""
+        tokens = torch.from_numpy(batch["input_ids"][0].astype(np.int64))
+        if len(tokens) < 2:
+            raise CorpusError("rows of one token have no next one; MixtureDataset(length=L + 1)")
+        document = batch.get("document")
+        own = np.zeros(len(tokens), np.int64) if document is None else document[0]
+        own = torch.from_numpy(own.astype(np.int64))
+        place = torch.arange(len(tokens))
+        begins = torch.where(own[1:] != own[:-1], place[1:], 0)
+        first = torch.cummax(torch.cat([place[:1], begins]), 0).values
+        fields = {
+            "tokens": tokens[:-1],
+            "labels": tokens[1:],
+            "loss_mask": (own[1:] == own[:-1]).float(),
+            "position_ids": (place - first)[:-1],
+        }
+        if self._attention_mask:
+            seen = torch.tril(own[:-1, None] == own[None, :-1])
+            fields["attention_mask"] = ~seen[None]
+        return fields
+
+
+def epochs_of(
+    prefixes: Mapping[str, str], config: Any, is_built_on_rank: Callable[[], bool]
+) -> dict[str, Any] | None:
+    """Build each domain's GPTDataset of one epoch by Megatron's own builder, on every rank.
+
+    Args:
+        prefixes: For each domain the path of its `.bin` and `.idx` without the ending.
+        config: A GPTDatasetConfig; what it says of blends and splits is replaced.
+        is_built_on_rank: As Megatron's builder takes it.
+
+    Returns:
+        The datasets by domain; None on ranks that build none, as the builder returns.
+    """
+    from megatron.core.datasets.blended_megatron_dataset_builder import (  # type: ignore[import-not-found,unused-ignore]
+        BlendedMegatronDatasetBuilder,
+    )
+    from megatron.core.datasets.gpt_dataset import (  # type: ignore[import-not-found,unused-ignore]
+        GPTDataset,
+    )
+
+    found = {}
+    for name, prefix in prefixes.items():
+        alone = replace(config, blend=([prefix], None), blend_per_split=None, split="1,0,0")
+        builder = BlendedMegatronDatasetBuilder(GPTDataset, [None] * 3, is_built_on_rank, alone)
+        found[name] = builder.build()[0]
+    return None if None in found.values() else found

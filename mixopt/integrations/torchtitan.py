@@ -1,0 +1,195 @@
+"""Train on a mixture with torchtitan.
+
+    from mixopt.integrations.torchtitan import MixtureDataLoader
+
+    config.dataloader = MixtureDataLoader.Config(corpus="runs/web/corpus", mixture="mixture.yaml")
+
+torchtitan builds the loader with the rank along data parallelism of its mesh, so that peers by
+tensor, pipeline and context parallelism have the same rows. Its own loaders keep a state for each
+rank and refuse another number of them; this one's is a single entry of the checkpoint, which loads
+on any number.
+
+The release builds loaders with `seq_len` and `local_batch_size` and takes rows; its main branch
+with `max_context_length` and `num_tokens_per_batch`, and takes the tokens of a batch end to end.
+This module does as the one that is installed.
+
+Shapes: B rows of this rank, L tokens that the model reads of a row.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Annotated, Any
+
+import numpy as np
+import torch
+import tyro  # type: ignore[import-not-found,unused-ignore]
+
+from mixopt.errors import SamplerError
+from mixopt.integrations.dcp import MixtureState
+from mixopt.loading import Batch, MixtureDataset, MixtureLoader
+from mixopt.mixture import Mixture
+from mixopt.sampling import MixtureSampler
+
+try:  # the main branch
+    from torchtitan.components.data.loader import (  # type: ignore[import-not-found,unused-ignore]
+        BaseDataLoader,
+    )
+except ImportError:  # 0.3
+    from torchtitan.components.dataloader import (  # type: ignore[import-not-found,unused-ignore]
+        BaseDataLoader,
+    )
+
+IGNORED = -100  # the label of a token that carries no loss
+
+
+class MixtureDataLoader(BaseDataLoader):  # type: ignore[misc,unused-ignore]
+    """Batches of this data-parallel rank as torchtitan takes them, `positions` by document."""
+
+    @dataclass(kw_only=True, slots=True)
+    class Config(BaseDataLoader.Config):  # type: ignore[misc,unused-ignore]
+        """What is trained on.
+
+        Attributes:
+            corpus: The folder that `mixopt prepare` wrote; its rows are one token longer than the
+                sequence, whose labels are the next tokens.
+            mixture: A file of weights: a proposal, a recommendation, a mixture.
+            seed: Of the order of rows.
+            document_end: The tokenizer's end-of-document id: positions begin anew after it, and no
+                document is to predict the next one's first token.
+            split: `train`, or `validation` for a validator's loader.
+            rows: A dataset of one's own in place of `corpus`.
+        """
+
+        corpus: str = ""
+        mixture: str = ""
+        seed: int = 0
+        document_end: int | None = None
+        split: str = "train"
+        rows: Annotated[MixtureDataset | None, tyro.conf.Suppress] = None
+
+    def __init__(
+        self,
+        config: Config,
+        *,
+        dp_world_size: int,
+        dp_rank: int,
+        seq_len: int | None = None,
+        local_batch_size: int | None = None,
+        max_context_length: int | None = None,
+        num_tokens_per_batch: int | None = None,
+        **_: Any,
+    ) -> None:
+        """Open the corpus; torchtitan calls this.
+
+        Args:
+            config: What is trained on.
+            dp_world_size: Data-parallel ranks.
+            dp_rank: This one.
+            seq_len: Tokens of a sequence, by the release.
+            local_batch_size: Sequences of a rank that are read at once, by the release.
+            max_context_length: Tokens of a sequence, by the main branch.
+            num_tokens_per_batch: Tokens of a rank that are read at once, by the main branch.
+
+        Raises:
+            SamplerError: Neither a corpus nor rows, no mixture, or tokens that are no whole
+                sequences.
+        """
+        self.flat = num_tokens_per_batch is not None
+        length = max_context_length if self.flat else seq_len
+        if length is None:
+            raise SamplerError("MixtureDataLoader is built by torchtitan's Trainer, with seq_len=")
+        rows = local_batch_size or 1
+        if num_tokens_per_batch is not None:
+            rows, rest = divmod(num_tokens_per_batch, length)
+            if rest or not rows:
+                raise SamplerError(
+                    f"training.num_tokens_per_microbatch_per_dp_rank {num_tokens_per_batch} is not"
+                    f" whole sequences of max_context_length {length}; use {max(rows, 1) * length}"
+                )
+        self.length = length
+        dataset = _opened(config, length)
+        sampler = MixtureSampler(
+            dataset.sizes,
+            _mixture(config),
+            batch_size=rows * dp_world_size,
+            seed=config.seed,
+            rank=dp_rank,
+            world_size=dp_world_size,
+        )
+        self.mixture = MixtureLoader(dataset, sampler)
+        self._state = MixtureState(self.mixture)
+        self._batches: Iterator[Batch] | None = None
+
+    def __iter__(self) -> Iterator[tuple[dict[str, torch.Tensor], torch.Tensor]]:
+        """Yield inputs with their positions, and labels.
+
+        Raises:
+            SamplerError: Rows that are not one token longer than a sequence.
+        """
+        self.close()
+        batches = self._batches = iter(self.mixture)
+        for batch in batches:
+            yield self._as_torchtitan(batch)
+
+    def close(self) -> None:
+        """End the thread that reads ahead."""
+        if self._batches is not None:
+            self._batches.close()  # type: ignore[attr-defined]
+            self._batches = None
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return what the trainer has received, as one entry; ranks are compared."""
+        return self._state.state_dict()
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Go on from a state; a checkpoint without one begins anew, as torchtitan's loaders do."""
+        if state_dict:
+            self._state.load_state_dict(state_dict)
+
+    def _as_torchtitan(self, batch: Batch) -> tuple[dict[str, torch.Tensor], torch.Tensor]:
+        tokens = torch.as_tensor(batch["input_ids"])
+        if tokens.ndim != 2 or tokens.shape[1] != self.length + 1:
+            raise SamplerError(
+                f"rows have the shape {tuple(tokens.shape[1:])}; sequences of {self.length} tokens"
+                f" need rows of {self.length + 1}: MixtureDataset(length={self.length + 1})"
+            )
+        labels = torch.as_tensor(batch.get("labels", tokens))[:, 1:].clone()
+        positions = torch.as_tensor(positions_of(batch))
+        labels[positions[:, 1:] == 0] = IGNORED
+        inputs = {"input": tokens[:, :-1], "positions": positions[:, :-1]}
+        if self.flat:
+            return {name: one.reshape(-1) for name, one in inputs.items()}, labels.reshape(-1)
+        return {name: one.contiguous() for name, one in inputs.items()}, labels
+
+
+def positions_of(batch: Batch) -> Any:
+    """Return the place of each token in its document, shape (B, L + 1), from 0."""
+    if "position_ids" in batch:
+        return batch["position_ids"]
+    shape = batch["input_ids"].shape
+    place = np.broadcast_to(np.arange(shape[1]), shape)
+    if "document" not in batch:
+        return place.copy()
+    document = np.asarray(batch["document"])
+    begins = np.zeros(shape, np.int64)
+    begins[:, 1:] = np.where(document[:, 1:] != document[:, :-1], place[:, 1:], 0)
+    return place - np.maximum.accumulate(begins, axis=1)
+
+
+def _opened(config: Any, length: int) -> MixtureDataset:
+    if (config.rows is None) == (not config.corpus):
+        raise SamplerError("MixtureDataLoader.Config: give corpus= or rows=, one of the two")
+    if config.rows is not None:
+        rows: MixtureDataset = config.rows
+        return rows
+    return MixtureDataset.from_corpus(
+        config.corpus, length=length + 1, split=config.split, document_end=config.document_end
+    )
+
+
+def _mixture(config: Any) -> Mixture:
+    if not config.mixture:
+        raise SamplerError("MixtureDataLoader.Config: mixture= is missing, a file of weights")
+    return Mixture.from_file(config.mixture)

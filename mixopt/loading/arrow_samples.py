@@ -1,0 +1,76 @@
+"""Token columns of a `datasets.Dataset`, out of its Arrow table without a Python list of tokens."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mixopt.loading.document_fields import FIELDS, TOKENS
+from mixopt.system import IntArray
+
+
+class ArrowSamples:
+    """Samples with the token fields alone."""
+
+    def __init__(self, view: Any) -> None:
+        """Keep a dataset that hands out Arrow tables."""
+        self._view = view
+
+    @classmethod
+    def of(cls, source: Any) -> ArrowSamples | None:
+        """Look at a dataset; None for other sources, and where a transform makes the samples."""
+        if not type(source).__module__.startswith("datasets.") or not hasattr(source, "data"):
+            return None
+        import pyarrow
+
+        columns = [name for name in FIELDS if name in source.column_names]
+        types = [source.data.schema.field(name).type for name in columns]
+        is_list = pyarrow.types.is_list, pyarrow.types.is_large_list
+        if TOKENS not in columns or source.format["type"] == "custom":
+            return None
+        if not all(any(one(kind) for one in is_list) for kind in types):
+            return None
+        if not all(pyarrow.types.is_integer(kind.value_type) for kind in types):
+            return None
+        return cls(source.select_columns(columns).with_format("arrow"))
+
+    @property
+    def has_tokens_alone(self) -> bool:
+        """Whether there are no labels or masks."""
+        return list(self._view.column_names) == [TOKENS]
+
+    def lengths(self, start: int, stop: int) -> IntArray:
+        """Return how many tokens samples from `start` to before `stop` have."""
+        chunks = self._view[start:stop][TOKENS].chunks
+        return np.concatenate([np.empty(0, np.int64), *map(_lengths, chunks)])
+
+    def read(self, numbers: Sequence[int]) -> list[dict[str, Any]]:
+        """Return samples as arrays; a field that a sample does not have is None."""
+        table = self._view[numbers]
+        columns = {name: _rows(table[name]) for name in table.column_names}
+        return [
+            dict(zip(columns, values, strict=True))
+            for values in zip(*columns.values(), strict=True)
+        ]
+
+
+def _rows(column: Any) -> list[NDArray[Any] | None]:
+    rows: list[NDArray[Any] | None] = []
+    for chunk in column.chunks:
+        values = chunk.flatten().to_numpy(zero_copy_only=False)
+        stops = np.cumsum(_lengths(chunk)).tolist()
+        found = [values[a:b] for a, b in zip([0, *stops], stops, strict=False)]
+        rows += [row if there else None for row, there in zip(found, _valid(chunk), strict=True)]
+    return rows
+
+
+def _lengths(chunk: Any) -> IntArray:
+    lengths = chunk.value_lengths().fill_null(0)
+    return np.asarray(lengths.to_numpy(zero_copy_only=False), np.int64)
+
+
+def _valid(chunk: Any) -> list[bool]:
+    return [True] * len(chunk) if not chunk.null_count else chunk.is_valid().to_pylist()

@@ -1,0 +1,107 @@
+"""ChatTokens: conversations to tokens by a chat template, loss on the assistant's turns alone.
+
+A template that marks these turns (`{% generation %}`) says itself which tokens they are. Of
+another, they are what the template adds for a turn to the conversation before it and its prompt
+for an answer, which is found by applying it to the beginnings of the conversation; a template
+that changes earlier turns when later ones follow is refused, since its tokens would be guessed.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from mixopt.errors import CorpusError
+from mixopt.loading.packing import NO_LOSS
+
+_MARKS = re.compile(r"\{%-?\s*generation\b")
+
+
+class ChatTokens:
+    """Turns a sample with messages into `input_ids` and `labels`, for `tokenize=`."""
+
+    def __init__(
+        self, tokenizer: Any, *, template: str | None = None, messages: str = "messages"
+    ) -> None:
+        """Keep the tokenizer.
+
+        Args:
+            tokenizer: One of transformers.
+            template: A chat template in place of the tokenizer's.
+            messages: The column that has the conversation.
+
+        Raises:
+            CorpusError: The tokenizer has no chat template, or several and none is chosen.
+        """
+        found = template or getattr(tokenizer, "chat_template", None)
+        if not isinstance(found, str):
+            name = getattr(tokenizer, "name_or_path", "") or type(tokenizer).__name__
+            what = "has several chat templates" if found else "has no chat template"
+            raise CorpusError(f"tokenizer {name}: {what}; give ChatTokens(template=)")
+        self._tokenizer, self._template, self._field = tokenizer, found, messages
+        self._is_marked = bool(_MARKS.search(found))
+
+    def __call__(self, sample: Any) -> dict[str, Any]:
+        """Return the tokens of a conversation, and labels that are -100 outside of answers.
+
+        Args:
+            sample: Has the column of messages, each with `role` and `content`; `tools` if there
+                are any.
+
+        Raises:
+            CorpusError: No messages, or a template whose answers cannot be told.
+        """
+        messages = sample.get(self._field) if isinstance(sample, Mapping) else None
+        if not isinstance(messages, Sequence) or isinstance(messages, str) or not messages:
+            raise CorpusError(f"a conversation: column {self._field!r} has no messages")
+        tools = sample.get("tools") or None
+        if self._is_marked:
+            return self._marked(messages, tools)
+        tokens = self._tokens(messages, tools)
+        labels = np.full(len(tokens), NO_LOSS)
+        for turn, message in enumerate(messages):
+            if message.get("role") == "assistant":
+                start = self._beginning(tokens, messages, turn, tools, is_asked=True)
+                stop = self._beginning(tokens, messages, turn + 1, tools, is_asked=False)
+                labels[start:stop] = tokens[start:stop]
+        return {"input_ids": tokens, "labels": labels}
+
+    def _marked(self, messages: Sequence[Any], tools: Any) -> dict[str, Any]:
+        found = self._apply(messages, tools, return_assistant_tokens_mask=True)
+        tokens, mask = np.asarray(found["input_ids"]), np.asarray(found["assistant_masks"])
+        return {"input_ids": tokens, "labels": np.where(mask != 0, tokens, NO_LOSS)}
+
+    def _beginning(
+        self, tokens: Any, messages: Sequence[Any], turns: int, tools: Any, *, is_asked: bool
+    ) -> int:
+        """Count the tokens of the first turns, with the prompt for an answer if it is asked for."""
+        if turns == len(messages) and not is_asked:
+            return len(tokens)
+        found = self._tokens(messages[:turns], tools, add_generation_prompt=is_asked)
+        if not np.array_equal(found, tokens[: len(found)]):
+            raise CorpusError(
+                f"the chat template writes the first {turns} of {len(messages)} messages otherwise"
+                " than at the beginning of all of them, so that answers cannot be told: mark them"
+                " by {% generation %} in the template"
+            )
+        return len(found)
+
+    def _tokens(self, messages: Sequence[Any], tools: Any, **options: Any) -> Any:
+        return np.asarray(self._apply(messages, tools, **options)["input_ids"], np.int64)
+
+    def _apply(self, messages: Sequence[Any], tools: Any, **options: Any) -> Any:
+        try:
+            return self._tokenizer.apply_chat_template(
+                list(messages),
+                tools=tools,
+                chat_template=self._template,
+                tokenize=True,
+                return_dict=True,
+                **options,
+            )
+        except Exception as error:  # of a template, on messages that it does not take
+            what = " ".join(f"{type(error).__name__}: {error}".split())[:300]
+            raise CorpusError(f"the chat template cannot write a conversation: {what}") from error

@@ -1,0 +1,201 @@
+"""Documents that are packed: those of token shards, and samples of any map-style dataset.
+
+Each can be looked at once from the first to the last, for lengths, and then pieces be read from
+anywhere. Token shards are read a few megabytes at a time; lengths of a `datasets.Dataset` without
+labels and masks come from the offsets of its Arrow columns, without its tokens.
+
+Shapes: P pieces.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from mixopt.corpus import TokenShards
+from mixopt.errors import CorpusError
+from mixopt.loading.arrow_samples import ArrowSamples
+from mixopt.loading.document_fields import TokenDocument, Tokenize, document_of, labels_of
+from mixopt.loading.packing import NO_LOSS
+from mixopt.loading.packing_plan import Records, Scanned
+from mixopt.loading.row_sources import Indexable, check_is_one, read_samples
+from mixopt.system import IntArray
+
+SCAN_TOKENS = 1 << 22
+SCAN_SAMPLES = 1000
+
+
+class Documents(Protocol):
+    """Documents that are packed."""
+
+    def scan(self) -> Iterator[Scanned]:
+        """Yield the lengths of all documents, in order."""
+        ...
+
+    def read(self, pieces_P: Records) -> tuple[NDArray[Any], IntArray | None]:
+        """Return the tokens of pieces one after the other, and their labels, None for all."""
+        ...
+
+
+class ShardDocuments:
+    """Documents of token shards, each ended by the end-of-document id."""
+
+    def __init__(self, shards: TokenShards, document_end: int) -> None:
+        """Keep the shards.
+
+        Args:
+            shards: The tokens.
+            document_end: The id that ends a document; what follows the last one is one too.
+        """
+        self.shards = shards
+        self.document_end = document_end
+
+    def scan(self) -> Iterator[Scanned]:
+        """Yield lengths of documents, a few megabytes of tokens at a time.
+
+        Raises:
+            CorpusError: No document ends.
+        """
+        shards, begin = self.shards, 0
+        for start in range(0, shards.tokens, SCAN_TOKENS):
+            tokens = shards.read(start, min(start + SCAN_TOKENS, shards.tokens))
+            stops = np.flatnonzero(tokens == self.document_end) + (start + 1)
+            if len(stops):
+                yield Scanned(np.diff(stops, prepend=begin))
+                begin = int(stops[-1])
+        if begin == 0 and shards.tokens:
+            raise CorpusError(
+                f"{shards.path}: none of its {shards.tokens} tokens is document_end="
+                f"{self.document_end}: give the id that ends its documents"
+            )
+        if begin < shards.tokens:
+            yield Scanned(np.array([shards.tokens - begin]))
+
+    def read(self, pieces_P: Records) -> tuple[NDArray[Any], None]:
+        """Return the tokens of pieces one after the other; all of them carry loss."""
+        starts = pieces_P["start"]
+        stops = starts + pieces_P["length"]
+        bounds = zip(starts.tolist(), stops.tolist(), strict=True)
+        return np.concatenate([self.shards.read(start, stop) for start, stop in bounds]), None
+
+
+class SampleDocuments:
+    """Samples of a map-style dataset; a sample is a document."""
+
+    def __init__(
+        self, source: Indexable, tokenize: Tokenize | None, lengths: ArrayLike | None
+    ) -> None:
+        """Keep the source.
+
+        Args:
+            source: Anything with a length and an index.
+            tokenize: Turns a sample into tokens and labels.
+            lengths: Tokens of each sample, where they are known.
+
+        Raises:
+            CorpusError: Lengths that cannot be these samples'.
+        """
+        self._source, self._tokenize = source, tokenize
+        self._arrow = ArrowSamples.of(source) if tokenize is None else None
+        self._lengths = None if lengths is None else _checked_lengths(lengths, len(source))
+
+    def scan(self) -> Iterator[Scanned]:
+        """Yield lengths of documents: those that were given, or of offsets, or by reading all."""
+        if self._lengths is not None:
+            yield Scanned(self._lengths, is_counted=False)
+            return
+        arrow, samples = self._arrow, len(self._source)
+        for start in range(0, samples, SCAN_SAMPLES):
+            stop = min(start + SCAN_SAMPLES, samples)
+            if arrow is not None and arrow.has_tokens_alone:
+                yield Scanned(arrow.lengths(start, stop))
+            else:
+                yield _scanned(self._documents(range(start, stop)))
+
+    def read(self, pieces_P: Records) -> tuple[NDArray[Any], IntArray | None]:
+        """Return the tokens and labels of pieces one after the other.
+
+        Raises:
+            CorpusError: A document is not as long as it was.
+        """
+        numbers, place_P = np.unique(pieces_P["document"], return_inverse=True)
+        documents = self._documents(numbers.tolist())
+        read = [
+            _piece(documents[place], piece)
+            for place, piece in zip(place_P.tolist(), pieces_P.tolist(), strict=True)
+        ]
+        return np.concatenate([d.tokens_T for d in read]), _joined_labels(read)
+
+    def _documents(self, numbers: Sequence[int]) -> list[TokenDocument]:
+        source, arrow = self._source, self._arrow
+        samples = read_samples(source, numbers) if arrow is None else arrow.read(numbers)
+        return [
+            document_of(sample, f"document {number}", self._tokenize)
+            for number, sample in zip(numbers, samples, strict=True)
+        ]
+
+
+def documents_in(
+    source: Any, document_end: int | None, tokenize: Tokenize | None, lengths: ArrayLike | None
+) -> Documents:
+    """Return the documents of a source.
+
+    Raises:
+        CorpusError: Something that has no documents, or options that are not for it.
+    """
+    if isinstance(source, TokenShards):
+        if document_end is None:
+            raise CorpusError(
+                f"{source.path}: say which id ends a document, document_end=; rows of tokens whose"
+                " documents are not known are cut, MixtureDataset(length=)"
+            )
+        if tokenize is not None or lengths is not None:
+            raise CorpusError(f"{source.path}: are tokens; tokenize= and lengths= are for samples")
+        return ShardDocuments(source, document_end)
+    if document_end is not None:
+        raise CorpusError("document_end= is for token shards; each sample is a document")
+    check_is_one(None, source)
+    if not isinstance(source, Indexable):
+        raise CorpusError(
+            f"{type(source).__name__} has no length and index; a stream is packed by"
+            " MixtureStream(packing='best_fit')"
+        )
+    return SampleDocuments(source, tokenize, lengths)
+
+
+def _scanned(documents: Sequence[TokenDocument]) -> Scanned:
+    lengths = np.array([len(d.tokens_T) for d in documents], np.int64)
+    labels = _joined_labels(documents)
+    return Scanned(lengths, None if labels is None else labels != NO_LOSS)
+
+
+def _joined_labels(documents: Sequence[TokenDocument]) -> IntArray | None:
+    labels = labels_of(documents)
+    return None if labels is None else np.concatenate(labels).astype(np.int64)
+
+
+def _piece(document: TokenDocument, piece: tuple[int, int, int, int, int]) -> TokenDocument:
+    _, number, before, length, after = piece
+    tokens, labels = document
+    if len(tokens) != before + length + after:
+        raise CorpusError(
+            f"document {number} has {len(tokens)} tokens, and {before + length + after} when rows"
+            " were planned: lengths= is not its length, or tokenize= does not always give the same"
+        )
+    here = slice(before, before + length)
+    return TokenDocument(tokens[here], None if labels is None else labels[here])
+
+
+def _checked_lengths(lengths: ArrayLike, samples: int) -> IntArray:
+    found = np.asarray(lengths)
+    if found.shape != (samples,) or found.dtype.kind not in "iu":
+        raise CorpusError(
+            f"lengths: {found.dtype} of shape {found.shape} for {samples} samples; give a whole"
+            " number of tokens for each"
+        )
+    if samples and found.min() < 0:
+        raise CorpusError(f"lengths: {found.min()} tokens of sample {int(found.argmin())}")
+    return found.astype(np.int64)

@@ -1,0 +1,191 @@
+"""Megatron-Core's own datasets, builder, samplers' contract and parallel state, on a mixture.
+
+These run in the environment that `make trainers` makes: `make test-trainers`.
+"""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+import torch
+from places import SUPPORT
+from ranks import finish, start_ranks
+from torch.utils.data import DataLoader
+
+from mixopt import MixtureDataset, MixtureSampler, SamplerError
+from mixopt.corpus.token_shards import TokenShards, TokenWriter
+
+pytestmark = pytest.mark.filterwarnings("ignore")
+pytest.importorskip("megatron.core", reason="Megatron-Core is absent: make trainers")
+
+LENGTH = 16
+END = 0
+WEIGHTS = [0.5, 0.3, 0.2]
+OTHER = [0.1, 0.1, 0.8]
+DOMAINS = ("web", "code", "books")
+
+
+def tokens_of(k):
+    return np.random.default_rng(k).integers(0, 12, (90, 41, 17)[k] * (LENGTH + 1))
+
+
+@pytest.fixture(scope="module")
+def rows(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("corpus")
+    for k, name in enumerate(DOMAINS):
+        with TokenWriter(folder / name, dtype="uint16", tokenizer="t") as writer:
+            writer.write(tokens_of(k).astype(np.uint16), documents=1, bytes=1)
+    shards = {name: TokenShards.open(folder / name) for name in DOMAINS}
+    return MixtureDataset(shards, length=LENGTH + 1, document_end=END)
+
+
+def mixture(datasets, **options):
+    from mixopt.integrations.megatron import MegatronMixture
+
+    given = {"samples": 240, "global_batch_size": 8} | options
+    return MegatronMixture(datasets, WEIGHTS, **given)
+
+
+def places(sizes, stop, *changes):
+    order = MixtureSampler(sizes, WEIGHTS, batch_size=8, rank=0, world_size=1)
+    for batch, weights in changes:
+        order.set_weights(weights, batch)
+    domain, row = order.locate(0, stop)
+    return list(zip(domain.tolist(), row.tolist(), strict=True))
+
+
+def test_the_sample_at_an_index_is_the_one_at_that_position_of_the_order(rows):
+    dataset = mixture(rows, schedule=[(9, OTHER)])
+    assert len(dataset) == 240
+    expected = places(rows.sizes, 240, (9, OTHER))
+    for index in (0, 7, 71, 72, 239, 100):
+        domain, row = expected[index]
+        text = tokens_of(domain).reshape(-1, LENGTH + 1)[row]
+        sample = dataset[index]
+        assert sample["dataset_id"] == domain
+        assert sample["tokens"].tolist() == text[:-1].tolist()
+        assert sample["labels"].tolist() == text[1:].tolist()
+    with pytest.raises(IndexError, match="sample 240 of 240"):
+        dataset[240]
+
+
+def test_masks_and_positions_are_those_that_megatron_makes_of_documents(rows):
+    from megatron.core.datasets.gpt_dataset import _get_ltor_masks_and_position_ids
+
+    dataset = mixture(rows, attention_mask=True)
+    for index in range(24):
+        sample = dataset[index]
+        theirs = _get_ltor_masks_and_position_ids(sample["tokens"], END, True, True, True, True)
+        for name, own in zip(("attention_mask", "loss_mask", "position_ids"), theirs, strict=True):
+            assert torch.equal(sample[name], own), name
+    assert not dataset[None]["loss_mask"].any()
+
+
+def test_the_domains_of_megatrons_own_builder_are_drawn_in_our_order(tmp_path):
+    from megatron.core.datasets.gpt_dataset import GPTDatasetConfig
+    from megatron.core.datasets.indexed_dataset import IndexedDatasetBuilder
+
+    from mixopt.integrations.megatron import epochs_of
+
+    class Tokenizer:
+        eod, pad, vocab_size, unique_identifiers = END, 99, 100, "t"
+
+    prefixes = {}
+    for k, name in enumerate(DOMAINS):
+        prefixes[name] = str(tmp_path / f"{name}_text_document")
+        builder = IndexedDatasetBuilder(f"{prefixes[name]}.bin", dtype=np.uint16)
+        for part in np.array_split(tokens_of(k), 9):
+            builder.add_document([*part, END], [len(part) + 1])
+        builder.finalize(f"{prefixes[name]}.idx")
+    config = GPTDatasetConfig(
+        random_seed=1,
+        sequence_length=LENGTH,
+        blend=(list(prefixes.values()), WEIGHTS),
+        split="1,0,0",
+        tokenizer=Tokenizer(),
+        path_to_cache=str(tmp_path / "cache"),
+        reset_position_ids=True,
+        reset_attention_mask=True,
+        eod_mask_loss=True,
+    )
+    datasets = epochs_of(prefixes, config, lambda: True)
+    assert {name: len(one) for name, one in datasets.items()} == {
+        "web": 96,
+        "code": 44,
+        "books": 18,
+    }
+    dataset = mixture(datasets)
+    batch = next(iter(DataLoader(dataset, batch_size=8)))
+    assert set(batch) == {
+        "dataset_id",
+        "tokens",
+        "labels",
+        "attention_mask",
+        "loss_mask",
+        "position_ids",
+    }
+    for index, (domain, row) in enumerate(places(dataset.sampler.sizes, 240)):
+        sample = dataset[index]
+        assert sample["dataset_id"] == domain
+        assert torch.equal(sample["tokens"], datasets[DOMAINS[domain]][row]["tokens"])
+
+
+class PretrainingSampler:
+    """The contract of Megatron-LM's MegatronPretrainingSampler, whose package is no release."""
+
+    def __init__(self, total, consumed, micro_batch, rank, ranks):
+        self.total, self.consumed = total, consumed
+        self.micro_batch, self.rank, self.ranks = micro_batch, rank, ranks
+
+    def __iter__(self):
+        batch, first = [], self.rank * self.micro_batch
+        for index in range(self.consumed, self.total):
+            batch.append(index)
+            if len(batch) == self.micro_batch * self.ranks:
+                yield batch[first : first + self.micro_batch]
+                batch = []
+
+
+def read(dataset, consumed, stop, micro_batch, ranks, workers=0):
+    """The global stream that the ranks read between two counts, workers and all."""
+    parts = []
+    for rank in range(ranks):
+        order = PretrainingSampler(stop, consumed, micro_batch, rank, ranks)
+        parts.append(list(DataLoader(dataset, batch_sampler=order, num_workers=workers)))
+    return [
+        (int(domain), tokens.tolist())
+        for micro in zip(*parts, strict=True)
+        for part in micro
+        for domain, tokens in zip(part["dataset_id"], part["tokens"], strict=True)
+    ]
+
+
+def test_a_run_resumes_at_consumed_samples_on_other_ranks_and_micro_batches(rows):
+    before = read(mixture(rows, schedule=[(9, OTHER)]), 0, 104, micro_batch=2, ranks=2, workers=2)
+    again = mixture(rows, schedule=[(9, OTHER)])
+    after = read(again, 104, 240, micro_batch=1, ranks=8)
+    expected = [
+        (domain, tokens_of(domain).reshape(-1, LENGTH + 1)[row][:-1].tolist())
+        for domain, row in places(rows.sizes, 240, (9, OTHER))
+    ]
+    assert before + after == expected
+
+
+def test_a_run_that_is_longer_than_its_domains_is_refused(rows):
+    with pytest.raises(SamplerError, match=r"the domains end after \d+ samples with max_epochs=1"):
+        mixture(rows, max_epochs=1, samples=400)
+
+
+def test_megatrons_model_parallel_processes_are_asked_for_their_data_parallel_rank(tmp_path):
+    finish(start_ranks(4, SUPPORT / "megatron_job.py", tmp_path))
+    said = [json.loads((tmp_path / f"said.{rank}").read_text()) for rank in range(4)]
+    assert [one["part"] for one in said] == [[0, 2], [0, 2], [1, 2], [1, 2]]
+    assert said[0]["rows"] == said[1]["rows"] != said[2]["rows"] == said[3]["rows"]
+    for one in said:
+        assert one["refused"] == (
+            "2 processes share a replica of the model (Megatron's TENSOR_MODEL_PARALLEL_GROUP) and"
+            " need the same rows: give rank=parallel_state.get_data_parallel_rank() and"
+            " world_size=parallel_state.get_data_parallel_world_size()"
+        )

@@ -1,0 +1,134 @@
+"""torchtitan's own trainer on a mixture: release, and its main branch where a checkout was given.
+
+These run in the environment that `make trainers` makes: `make test-trainers`. The trainer runs on
+a CPU, with dense attention in the place of FlexAttention, which has no backward there, and without
+the barrier of its time limits, which asks for a numbered device.
+"""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+from places import PROJECT, SUPPORT
+from ranks import finish, start_ranks
+
+from mixopt import Mixture, MixtureDataset, MixtureSampler, SamplerError
+from mixopt.corpus.token_shards import TokenWriter
+from mixopt.system import write_json
+
+pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore")]
+pytest.importorskip("torchtitan", reason="torchtitan is absent: make trainers")
+
+MAIN = PROJECT / ".trainers" / "torchtitan-main"
+LENGTH, STEP = 16, 8
+WEIGHTS = {"web": 0.5, "code": 0.3, "books": 0.2}
+
+
+@pytest.fixture(scope="module")
+def corpus(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("corpus")
+    for k, (name, rows) in enumerate((("web", 90), ("code", 41), ("books", 17))):
+        tokens = np.random.default_rng(k).integers(0, 12, rows * (LENGTH + 1)).astype(np.uint16)
+        with TokenWriter(folder / name / "train", dtype="uint16", tokenizer="t") as writer:
+            writer.write(tokens, documents=1, bytes=1)
+    write_json(folder / "index.json", {"domains": list(WEIGHTS)})
+    Mixture(WEIGHTS).to_file(folder / "mixture.yaml")
+    return folder
+
+
+def trained(library, corpus, out, steps, *, replicas=1, tensor=1):
+    """Run the trainer; return the parts and what each process was fed."""
+    sizes = library, corpus, out, steps, replicas, tensor
+    finish(start_ranks(replicas * tensor, SUPPORT / "titan_job.py", *sizes))
+    files = [out / f"fed.{steps}.{rank}" for rank in range(replicas * tensor)]
+    return [json.loads(file.read_text()) for file in files]
+
+
+def rows_fed(ranks):
+    """Rows in the order of the global batches."""
+    fed = [[np.reshape(batch["input"], (-1, LENGTH)) for _, batch in one["fed"]] for one in ranks]
+    return [row.tolist() for parts in zip(*fed, strict=True) for part in parts for row in part]
+
+
+def expected(corpus, steps):
+    """Rows of the global order: its windows are the batches of two rows of the first run."""
+    dataset = MixtureDataset.from_corpus(corpus, length=LENGTH + 1)
+    order = MixtureSampler(dataset.sizes, WEIGHTS, batch_size=2)
+    batches = [dataset.read(order.rows(batch))["input_ids"] for batch in range(steps * STEP // 2)]
+    return [row[:-1].tolist() for batch in batches for row in batch]
+
+
+@pytest.mark.parametrize("branch", ["release", "main"])
+def test_the_trainer_resumes_its_own_checkpoint_on_other_ranks(branch, corpus, tmp_path):
+    if branch == "main" and not MAIN.exists():
+        pytest.skip("no checkout of torchtitan's main branch: make trainers TORCHTITAN=path")
+    library = MAIN if branch == "main" else ""
+    (first,) = trained(library, corpus, tmp_path, 6)
+    assert first["part"] == [0, 1]
+    second = trained(library, corpus, tmp_path, 9, replicas=2)
+    assert [one["part"] for one in second] == [[0, 2], [1, 2]]
+    assert [step for step, _ in second[0]["fed"]] == [7, 7, 8, 8, 9, 9]
+    assert rows_fed([first]) + rows_fed(second) == expected(corpus, 9)
+    check_documents(first)
+
+
+def check_documents(rank):
+    """Positions begin anew after an end, no label crosses it, and the trainer masks by them."""
+    batch = rank["fed"][0][1]
+    tokens, positions, labels = (
+        np.reshape(batch[name], (-1, LENGTH)) for name in ("input", "positions", "labels")
+    )
+    after_end = tokens[:, :-1] == 0
+    assert after_end.any()
+    assert (positions[:, 0] == 0).all()
+    assert ((positions[:, 1:] == 0) == after_end).all()
+    assert (np.diff(positions)[~after_end] == 1).all()
+    assert ((labels == -100) == (tokens == 0)).all()
+    assert (labels[:, :-1][~after_end] == tokens[:, 1:][~after_end]).all()
+    starts = (positions == 0).ravel()
+    place = np.arange(starts.size)
+    document = np.cumsum(starts)
+    same = (document[:, None] == document[None]) & (place[:, None] >= place[None])
+    masks = np.array(rank["masks"][0])
+    whole = masks[0] if len(masks) == 1 else _diagonal(masks)
+    assert (whole == same).all()
+
+
+def _diagonal(masks):
+    rows, length, _ = masks.shape
+    whole = np.zeros((rows * length, rows * length), bool)
+    for k in range(rows):
+        whole[k * length : (k + 1) * length, k * length : (k + 1) * length] = masks[k]
+    return whole
+
+
+def test_tensor_parallel_peers_are_fed_the_same_rows(corpus, tmp_path):
+    one, other = trained("", corpus, tmp_path, 3, tensor=2)
+    assert one["part"] == other["part"] == [0, 1]
+    assert one["fed"] == other["fed"]
+    assert rows_fed([one]) == expected(corpus, 3)
+
+
+def built(config, **given):
+    return config.build(dp_world_size=1, dp_rank=0, tokenizer=None, **given)
+
+
+def test_a_configuration_that_cannot_be_built_says_what_is_missing(corpus):
+    from mixopt.integrations.torchtitan import MixtureDataLoader
+
+    make, path = MixtureDataLoader.Config, str(corpus / "mixture.yaml")
+    release = {"seq_len": LENGTH, "local_batch_size": 2}
+    with pytest.raises(SamplerError, match="give corpus= or rows=, one of the two"):
+        built(make(mixture=path), **release)
+    with pytest.raises(SamplerError, match="mixture= is missing"):
+        built(make(corpus=str(corpus)), **release)
+    with pytest.raises(SamplerError, match=r"30 is not whole sequences .* 16; use 16"):
+        built(
+            make(corpus=str(corpus), mixture=path), max_context_length=16, num_tokens_per_batch=30
+        )
+    rows = MixtureDataset.from_corpus(corpus, length=LENGTH)
+    loader = built(make(rows=rows, mixture=path), **release)
+    with pytest.raises(SamplerError, match=r"need rows of 17: MixtureDataset\(length=17\)"):
+        next(iter(loader))

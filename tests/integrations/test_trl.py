@@ -1,0 +1,291 @@
+"""TRL's SFTTrainer on a mixture: it prepares each domain its own way, and shares are exact."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from chat_parts import MARKS, chats, completions, llama, texts, tokenizer
+from torch import nn
+
+from mixopt import MixtureDataset, MixtureLoader, MixtureSampler, SamplerError
+from mixopt.corpus.token_shards import TokenWriter
+from mixopt.online import Driver, DriverOptions, make_estimator
+
+trl = pytest.importorskip("trl", reason="trl is absent: make trainers")
+
+from datasets import Dataset  # noqa: E402
+
+from mixopt.integrations.hf_online import OnlineTrainerMixin  # noqa: E402
+from mixopt.integrations.hf_trainer import MixtureTrainerMixin  # noqa: E402
+
+pytestmark = [
+    pytest.mark.filterwarnings("ignore::DeprecationWarning"),
+    pytest.mark.filterwarnings("ignore::FutureWarning"),
+    pytest.mark.filterwarnings("ignore::UserWarning"),
+]
+
+WEIGHTS = [0.7, 0.3]
+IGNORED = -100
+
+
+class Trainer(MixtureTrainerMixin, trl.SFTTrainer):
+    """What a user writes, and a list of the batches."""
+
+    def compute_loss(self, model, inputs, *rest, **options):
+        seen = vars(self).setdefault("seen", [])
+        seen.append(dict(inputs))
+        return super().compute_loss(model, inputs, *rest, **options)
+
+
+def arguments(folder, **options):
+    options = {"max_steps": 6, "per_device_train_batch_size": 4, "max_length": 32} | options
+    return trl.SFTConfig(
+        str(folder),
+        report_to=[],
+        use_cpu=True,
+        bf16=False,
+        disable_tqdm=True,
+        logging_strategy="no",
+        save_strategy=options.pop("save_strategy", "no"),
+        **options,
+    )
+
+
+def loader_of(rows):
+    dataset = MixtureDataset(rows)
+    return MixtureLoader(dataset, MixtureSampler(dataset.sizes, WEIGHTS, batch_size=4))
+
+
+def trained(folder, domains, *, resume=None, **options):
+    trainer = Trainer(
+        model=llama(),
+        args=arguments(folder, **options),
+        processing_class=tokenizer(),
+        train_dataset=domains,
+        mixture=loader_of,
+    )
+    trainer.train(resume_from_checkpoint=resume)
+    return trainer
+
+
+def rows_of(batches):
+    return [(b["domain"].tolist(), b["row"].tolist()) for b in batches]
+
+
+def expected(trainer, batches):
+    """What the plain sampler gives over as many rows as TRL has made of each domain."""
+    sampler = MixtureSampler(trainer.mixture.dataset.sizes, WEIGHTS, batch_size=4)
+    pairs = [sampler.locate(k * 4, k * 4 + 4) for k in range(batches)]
+    return [(domain.tolist(), row.tolist()) for domain, row in pairs]
+
+
+def own_way(rows, folder, **options):
+    """The rows that TRL makes of one dataset, without mixopt."""
+    trainer = trl.SFTTrainer(
+        model=llama(),
+        args=arguments(folder, **options),
+        processing_class=tokenizer(),
+        train_dataset=Dataset.from_list(rows),
+    )
+    return trainer.train_dataset
+
+
+def domain_of(token):
+    return None if token < len(MARKS) else (token - len(MARKS)) // 20
+
+
+def test_text_is_prepared_by_trl_and_drawn_by_its_shares(tmp_path):
+    domains = {"web": texts("web", 40), "code": Dataset.from_list(texts("code", 25))}
+    trainer = trained(tmp_path / "out", domains)
+    assert trainer.mixture.dataset.sizes == {"web": 40, "code": 25}
+    assert rows_of(trainer.seen) == expected(trainer, 6)
+    alone = [own_way(texts(name, 40), tmp_path / name) for name in ("web", "code")]
+    for batch in trainer.seen:
+        places = zip(
+            batch["domain"], batch["row"], batch["input_ids"], batch["labels"], strict=True
+        )
+        for domain, row, tokens, labels in places:
+            of_trl = alone[domain][int(row)]
+            assert tokens[tokens != 0].tolist() == of_trl["input_ids"]
+            assert labels[labels != IGNORED].tolist() == of_trl["labels"]
+    assert trainer.state.log_history[-1]["train_loss"] > 0
+
+
+def test_packed_rows_are_of_one_domain_and_reach_the_model_apart(tmp_path):
+    domains = {"web": texts("web", 60), "code": texts("code", 60)}
+    trainer = trained(tmp_path, domains, packing=True, max_length=16)
+    sizes = trainer.mixture.dataset.sizes
+    assert 60 * 7 / 16 < sizes["web"] < 30  # packed rows, of about two documents each
+    assert rows_of(trainer.seen) == expected(trainer, 6)
+    model = trainer.model.eval()
+    for batch in trainer.seen:
+        assert batch["input_ids"].shape[0] == 1
+        of_row = batch["domain"].repeat_interleave(batch["lengths"]).tolist()
+        for token, domain in zip(batch["input_ids"][0].tolist(), of_row, strict=True):
+            assert domain_of(token) in {None, domain}
+    batch = trainer.seen[-1]
+    with torch.no_grad():
+        loss = trainer.compute_loss(model, dict(batch))
+        starts = (batch["position_ids"][0] == 0).nonzero().flatten().tolist()
+        parts = list(zip(starts, [*starts[1:], None], strict=True))
+        total = sum(
+            nn.functional.cross_entropy(
+                model(batch["input_ids"][:, a:b]).logits[0, :-1],
+                batch["input_ids"][0, a:b][1:],
+                reduction="sum",
+            )
+            for a, b in parts
+        )
+    count = (batch["labels"] != IGNORED).sum()
+    assert len(parts) >= 8  # of four rows
+    torch.testing.assert_close(loss, total / count, rtol=0, atol=1e-5)
+
+
+def test_loss_is_of_completions_alone_where_rows_have_them(tmp_path):
+    domains = {"web": texts("web", 30), "ask": completions("ask", 30)}
+    trainer = trained(tmp_path, domains)
+    for batch in trainer.seen:
+        for domain, row, labels in zip(batch["domain"], batch["row"], batch["labels"], strict=True):
+            supervised = labels[labels != IGNORED].tolist()
+            if domain == 1:  # two words and the end
+                words = [(int(row) + 9 + k) % 20 + len(MARKS) + 60 for k in range(2)]
+                assert supervised == [*words, 1]
+            else:
+                assert len(supervised) == 3 + int(row) % 7 + 1
+
+
+def test_loss_is_of_the_assistant_alone_in_conversations(tmp_path):
+    domains = {"web": texts("web", 30), "chat": chats("chat", 30)}
+    trainer = trained(tmp_path, domains, assistant_only_loss=True)
+    for batch in trainer.seen:
+        for domain, row, labels in zip(batch["domain"], batch["row"], batch["labels"], strict=True):
+            if domain == 1:
+                answer = [(int(row) + 9 + k) % 20 + len(MARKS) + 40 for k in range(1 + row % 4)]
+                assert labels[labels != IGNORED].tolist() == [*answer, 5]
+
+
+def test_packing_keeps_the_masks_of_completions(tmp_path):
+    domains = {"web": texts("web", 60), "ask": completions("ask", 60)}
+    trainer = trained(tmp_path, domains, packing=True, max_length=16)
+    seen = 0
+    for batch in trainer.seen:
+        of_row = batch["domain"].repeat_interleave(batch["lengths"])
+        labels = batch["labels"][0][of_row == 1]
+        seen += int((labels != IGNORED).sum())
+        documents = int(((batch["position_ids"][0] == 0) & (of_row == 1)).sum())
+        assert (labels != IGNORED).sum() == 3 * documents
+    assert seen > 0
+
+
+def test_it_resumes_at_the_next_batch(tmp_path):
+    domains = {"web": texts("web", 40), "code": texts("code", 25)}
+    options = {"gradient_accumulation_steps": 2, "save_strategy": "steps", "save_steps": 4}
+    whole = trained(tmp_path, domains, max_steps=6, **options)
+    again = trained(
+        tmp_path, domains, max_steps=6, resume=str(tmp_path / "checkpoint-4"), **options
+    )
+    assert rows_of(whole.seen) == expected(whole, 12)
+    assert rows_of(again.seen) == rows_of(whole.seen[8:])
+
+
+# --- rows that are ready ------------------------------------------------------------------------
+
+
+def ready_trainer(folder, loader, **options):
+    return Trainer(
+        model=llama(),
+        args=arguments(folder, **options),
+        processing_class=tokenizer(),
+        mixture=loader,
+    )
+
+
+def test_rows_of_tokens_need_no_dataset(tmp_path):
+    """Of any lengths, with masks of one's own: TRL's collator pads them."""
+    rows = [
+        {"input_ids": [7 + k] * (3 + k % 4), "labels": [IGNORED, *[7 + k] * (2 + k % 4)]}
+        for k in range(20)
+    ]
+    trainer = ready_trainer(tmp_path, loader_of({"web": rows, "code": rows}))
+    trainer.train()
+    assert rows_of(trainer.seen) == expected(trainer, 6)
+    for batch in trainer.seen:
+        assert (batch["labels"] != IGNORED).sum(dim=1).tolist() == [2 + r % 4 for r in batch["row"]]
+
+
+def test_token_shards_need_no_dataset(tmp_path):
+    for name in ("web", "code"):
+        with TokenWriter(tmp_path / name / "train", dtype="uint16", tokenizer="t") as writer:
+            writer.write(np.arange(400, dtype=np.uint16) % 80, documents=1, bytes=1)
+    from mixopt.corpus import TokenShards
+
+    shards = {name: TokenShards.open(tmp_path / name / "train") for name in ("web", "code")}
+    dataset = MixtureDataset(shards, length=16)
+    loader = MixtureLoader(dataset, MixtureSampler(dataset.sizes, WEIGHTS, batch_size=4))
+    trainer = ready_trainer(tmp_path / "out", loader)
+    trainer.train()
+    assert trainer.seen[0]["input_ids"].shape == (4, 16)
+    assert rows_of(trainer.seen) == expected(trainer, 6)
+
+
+def test_what_cannot_be_prepared_is_refused(tmp_path):
+    ready = [{"input_ids": [7, 8]}] * 9
+    with pytest.raises(SamplerError, match=r"'web' have no 'input_ids': give train_dataset="):
+        ready_trainer(tmp_path, loader_of({"web": texts("web", 9), "code": ready}))
+    with pytest.raises(SamplerError, match=r"'web' are as long as they are, and .*packing=True"):
+        ready_trainer(tmp_path, loader_of({"web": ready, "code": ready}), packing=True)
+    with pytest.raises(SamplerError, match=r"give\s+train_dataset=\{domain: dataset, ...\}"):
+        trained(tmp_path, None)
+    with pytest.raises(SamplerError, match=r"domain 'web' is a tuple; a trainer prepares a"):
+        trained(tmp_path, {"web": ()})
+    with pytest.raises(SamplerError, match=r"domain 'web' has no rows"):
+        trained(tmp_path, {"web": []})
+    with pytest.raises(SamplerError, match=r"nothing of domain 'ask' is left when it is prepared"):
+        trained(tmp_path, {"web": texts("web", 3), "ask": completions("ask", 3)}, max_length=2)
+
+
+# --- an estimator -------------------------------------------------------------------------------
+
+
+class Online(OnlineTrainerMixin, trl.SFTTrainer):
+    """What a user writes, and what of each domain carries loss."""
+
+    def compute_loss(self, model, inputs, *rest, **options):
+        labels, domain = inputs["labels"], inputs["domain"]
+        if len(labels) == 1:
+            domain = domain.repeat_interleave(inputs["lengths"])[1:]
+            labels = labels[0].unsqueeze(1)[: len(domain) + 1]
+            supervised = labels[1:, 0] != IGNORED
+        else:
+            supervised = (labels[:, 1:] != IGNORED).sum(dim=1)
+        counts = torch.bincount(domain, weights=supervised.float(), minlength=2)
+        vars(self).setdefault("counts", []).append(counts.tolist())
+        return super().compute_loss(model, inputs, *rest, **options)
+
+
+@pytest.mark.parametrize("packing", [False, True])
+def test_an_estimator_sees_the_losses_of_each_domain(tmp_path, packing):
+    told = []
+
+    def driver_of(rows):
+        estimator = make_estimator("odm", {"update_steps": 2})
+        observe = estimator.observe
+        estimator.observe = lambda seen: (told.append(seen), observe(seen))[1]
+        options = DriverOptions(steps=6, tokens_per_sample=16)
+        return Driver(estimator, loader_of(rows), options)
+
+    args = arguments(tmp_path, packing=packing, max_length=16, max_steps=3)
+    domains = {"web": texts("web", 60), "code": texts("code", 60)}
+    trainer = Online(
+        model=llama(),
+        args=args,
+        processing_class=tokenizer(),
+        train_dataset=domains,
+        driver=driver_of,
+    )
+    trainer.train()
+    counts = np.array(trainer.counts)
+    assert (counts > 0).all()
+    assert told[0].loss_count_D.tolist() == counts[:2].sum(axis=0).tolist()
+    assert np.allclose(told[0].loss_sum_D / told[0].loss_count_D, np.log(86), atol=0.1)

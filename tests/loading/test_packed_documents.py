@@ -1,0 +1,419 @@
+"""PackedDocuments: every token of every document once, labels kept, whatever the source is."""
+
+from __future__ import annotations
+
+import dataclasses
+import pickle
+
+import datasets
+import numpy as np
+import pytest
+from hypothesis import given, settings, strategies as st
+from torch.utils.data import DataLoader
+
+from mixopt import CorpusError, MixtureDataset, MixtureLoader, MixtureSampler, PackedDocuments
+from mixopt.corpus import TokenShards
+from mixopt.corpus.token_shards import TokenWriter
+from mixopt.errors import SamplerError
+from mixopt.loading import HasLengths, plan_files
+from mixopt.loading.document_sources import ShardDocuments
+from mixopt.loading.packing_plan import Packer, PackingPlan
+
+END = 0
+DOCUMENTS = st.lists(st.lists(st.integers(1, 99), max_size=30), min_size=1, max_size=25)
+
+
+def shards_of(path, documents, *, shard_tokens=50):
+    with TokenWriter(path, dtype="uint16", tokenizer="t", shard_tokens=shard_tokens) as writer:
+        for document in documents:
+            writer.write(np.array([*document, END], np.uint16), documents=1, bytes=1)
+    return TokenShards.open(path)
+
+
+def random_documents(count, *, longest=30, seed=0):
+    rng = np.random.default_rng(seed)
+    sizes = rng.integers(1, longest, count)
+    return [rng.integers(1, 99, size).tolist() for size in sizes]
+
+
+def unpacked(packed, field="input_ids"):
+    """Return the tokens (or labels) of each document, put together from the rows."""
+    found = {}
+    for number in range(len(packed)):
+        row = packed[number]
+        for place, (document, start, stop) in enumerate(packed.documents(number)):
+            part = row[field][row["document"] == place]
+            assert len(part) == stop - start
+            found.setdefault(document, {})[start] = part.tolist()
+    return {
+        document: [value for _, part in sorted(parts.items()) for value in part]
+        for document, parts in found.items()
+    }
+
+
+@given(documents=DOCUMENTS, length=st.integers(1, 20), window=st.integers(1, 9))
+@settings(max_examples=60, deadline=None)
+def test_each_token_of_each_document_is_in_one_row(documents, length, window):
+    if not any(documents):
+        return
+    packed = PackedDocuments(documents, length=length, window=window)
+    assert unpacked(packed) == {k: d for k, d in enumerate(documents) if d}
+    assert packed.lengths().tolist() == [
+        (packed[k]["document"] >= 0).sum() for k in range(len(packed))
+    ]
+    assert packed.summary.tokens == sum(map(len, documents))
+    assert packed.summary.split == sum(len(d) > length for d in documents)
+
+
+def test_documents_of_shards_are_found_by_their_ends_across_files(tmp_path):
+    documents = random_documents(40)
+    packed = PackedDocuments(shards_of(tmp_path / "t", documents), length=16, document_end=END)
+    assert unpacked(packed) == {k: [*d, END] for k, d in enumerate(documents)}
+    assert packed[0]["input_ids"].dtype == np.uint16
+    assert packed.summary.documents == 40
+
+
+def test_tokens_after_the_last_end_are_a_document(tmp_path):
+    with TokenWriter(tmp_path / "t", dtype="uint16", tokenizer="t") as writer:
+        writer.write(np.array([5, END, 6, 7], np.uint16), documents=1, bytes=1)
+    packed = PackedDocuments(TokenShards.open(tmp_path / "t"), length=8, document_end=END)
+    assert unpacked(packed) == {0: [5, END], 1: [6, 7]}
+
+
+@pytest.mark.parametrize("scanned", [1, 7, 1000])
+def test_rows_do_not_depend_on_how_much_is_scanned_at_once(tmp_path, monkeypatch, scanned):
+    shards = shards_of(tmp_path / "t", random_documents(60))
+    whole = PackedDocuments(shards, length=16, document_end=END, window=10)
+    monkeypatch.setattr("mixopt.loading.document_sources.SCAN_TOKENS", scanned)
+    again = PackedDocuments(shards, length=16, document_end=END, window=10)
+    assert all(
+        np.array_equal(whole[k]["input_ids"], again[k]["input_ids"]) for k in range(len(whole))
+    )
+
+
+def test_the_seed_decides_which_documents_meet():
+    documents = random_documents(60, longest=8)
+    rows = [
+        [PackedDocuments(documents, length=32, seed=seed).documents(k) for k in range(3)]
+        for seed in (0, 0, 1)
+    ]
+    assert rows[0] == rows[1] != rows[2]
+
+
+def test_a_row_begins_with_any_of_its_documents_not_with_the_longest():
+    packed = PackedDocuments(random_documents(300), length=64)
+    firsts = [packed.documents(k) for k in range(len(packed))]
+    sizes = [[stop - start for _, start, stop in row] for row in firsts if len(row) > 1]
+    longest_first = np.mean([row[0] == max(row) for row in sizes])
+    assert 0.1 < longest_first < 0.6
+
+
+def test_long_documents_are_truncated_on_request_and_what_is_lost_is_told():
+    packed = PackedDocuments([[1] * 3, list(range(1, 12))], length=4, long="truncate")
+    assert unpacked(packed) == {0: [1] * 3, 1: [1, 2, 3, 4]}
+    summary = packed.summary
+    assert (summary.truncated, summary.left_out, summary.split, summary.tokens) == (1, 7, 0, 7)
+    assert summary.fill == 7 / 8
+
+
+def test_padding_counts_as_nothing():
+    packed = PackedDocuments([[7, 7, 7]], length=5, padding=9)
+    row = packed[0]
+    assert row["input_ids"].tolist() == [7, 7, 7, 9, 9]
+    assert row["labels"].tolist() == [-100, 7, 7, -100, -100]
+    assert row["document"].tolist() == [0, 0, 0, -1, -1]
+    assert row["position_ids"].tolist() == [0, 1, 2, 0, 1]
+    assert packed.lengths("tokens").tolist() == [3]
+    assert packed.lengths("supervised").tolist() == [2]
+
+
+# Samples with labels and masks.
+
+SAMPLES = [
+    {"input_ids": [1, 2, 3, 4], "labels": [-100, -100, 3, 4]},
+    {"input_ids": [5, 6, 7], "completion_mask": [0, 0, 1]},
+    {"input_ids": [8, 9, 10, 11, 12], "assistant_masks": [0, 1, 0, 1, 1]},
+    {"input_ids": [13, 14, 0, 0], "attention_mask": [1, 1, 0, 0]},
+    {"input_ids": [15, 16, 17], "labels": [15, 16, 17], "completion_mask": [0, 1, 1]},
+]
+TOKENS = {0: [1, 2, 3, 4], 1: [5, 6, 7], 2: [8, 9, 10, 11, 12], 3: [13, 14], 4: [15, 16, 17]}
+LABELS = {
+    0: [-100, -100, 3, 4],
+    1: [-100, -100, 7],
+    2: [-100, 9, -100, 11, 12],
+    3: [-100, 14],
+    4: [-100, 16, 17],
+}
+
+
+def as_dataset(samples):
+    names = {name for sample in samples for name in sample}
+    return datasets.Dataset.from_dict({n: [sample.get(n) for sample in samples] for n in names})
+
+
+@pytest.mark.parametrize("make", [list, as_dataset])
+@pytest.mark.parametrize("length", [5, 9, 40])
+def test_labels_and_masks_survive_packing_token_for_token(make, length):
+    packed = PackedDocuments(make(SAMPLES), length=length)
+    assert unpacked(packed) == TOKENS
+    assert unpacked(packed, "labels") == LABELS
+    carrying = [(packed[k]["labels"] != -100).sum() for k in range(len(packed))]
+    assert packed.lengths("supervised").tolist() == carrying
+
+
+def test_a_split_conversation_keeps_the_labels_of_both_pieces():
+    sample = {"input_ids": [1, 2, 3, 4, 5, 6], "labels": [-100, -100, 3, 4, -100, 6]}
+    packed = PackedDocuments([sample], length=3)
+    assert unpacked(packed, "labels")[0] == [-100, -100, 3, -100, -100, 6]  # 4 begins a piece
+    assert sorted(packed.lengths("supervised").tolist()) == [1, 1]
+
+
+@pytest.mark.parametrize("indices", [None, [3, 1, 0]])
+def test_lengths_of_a_dataset_come_from_its_offsets(monkeypatch, indices):
+    documents = random_documents(30)
+    dataset = datasets.Dataset.from_dict({"input_ids": documents, "source": ["x"] * 30})
+    if indices is not None:
+        dataset, documents = dataset.select(indices), [documents[k] for k in indices]
+    monkeypatch.setattr("mixopt.loading.document_sources.document_of", None)  # no sample is read
+    packed = PackedDocuments(dataset, length=32)
+    monkeypatch.undo()
+    assert unpacked(packed) == dict(enumerate(documents))
+
+
+def test_a_dataset_with_a_transform_is_read_through_it():
+    dataset = datasets.Dataset.from_dict({"input_ids": [[1, 2], [3]]})
+    dataset.set_transform(lambda rows: {"input_ids": [[*ids, 9] for ids in rows["input_ids"]]})
+    assert unpacked(PackedDocuments(dataset, length=8)) == {0: [1, 2, 9], 1: [3, 9]}
+
+
+def test_a_column_of_lengths_spares_reading_all_samples():
+    seen = []
+
+    def tokenize(sample):
+        seen.append(sample)
+        return [*sample.encode(), END]
+
+    texts = ["abc", "de", "fghij"]
+    packed = PackedDocuments(texts, length=6, tokenize=tokenize, lengths=[4, 3, 6])
+    assert not seen
+    assert packed.lengths("tokens").sum() == 13
+    assert packed.lengths("supervised") is None
+    assert unpacked(packed) == {k: [*text.encode(), END] for k, text in enumerate(texts)}
+
+
+# Inside a MixtureDataset.
+
+
+def test_packed_domains_stand_beside_cut_ones_in_one_mixture(tmp_path):
+    shards = shards_of(tmp_path / "web", random_documents(60))
+    sources = {"web": shards, "chat": PackedDocuments(SAMPLES * 20, length=16)}
+    dataset = MixtureDataset(sources, length=16, document_end=END, packed=True)
+    sampler = MixtureSampler(dataset.sizes, [0.5, 0.5], batch_size=4, batches=5)
+    for batch in MixtureLoader(dataset, sampler):
+        assert batch["input_ids"].shape == batch["labels"].shape == (4, 16)
+        positions = batch["position_ids"].numpy().ravel()
+        assert batch["cu_seqlens"].tolist() == [*np.flatnonzero(positions == 0), 64]
+        assert batch["max_seqlen"] == np.diff(batch["cu_seqlens"]).max()
+        for k, (domain, row) in enumerate(zip(batch["domain"], batch["row"], strict=True)):
+            if domain == 0:
+                expected = shards.read(int(row) * 16, int(row) * 16 + 16)
+            else:
+                expected = sources["chat"][int(row)]["input_ids"]
+            assert batch["input_ids"][k].tolist() == expected.tolist()
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_workers_and_threads_give_the_same_packed_batches(tmp_path, workers):
+    packed = PackedDocuments(
+        shards_of(tmp_path / "t", random_documents(60)), length=16, document_end=END
+    )
+    dataset = MixtureDataset({"web": packed})
+
+    def batches(workers):
+        sampler = MixtureSampler(dataset.sizes, [1.0], batch_size=4, batches=3)
+        return list(MixtureLoader(dataset, sampler, workers=workers))
+
+    for one, other in zip(batches(workers), batches(0), strict=True):
+        assert one.keys() == other.keys()
+        assert all(np.array_equal(one[name], other[name]) for name in one)
+
+
+def test_torchs_loader_takes_packed_rows():
+    packed = PackedDocuments(SAMPLES, length=8)
+    batch = next(iter(DataLoader(packed, batch_size=2)))
+    assert batch["position_ids"].shape == (2, 8)
+
+
+def test_cut_rows_have_packed_fields_on_request(tmp_path):
+    shards = shards_of(tmp_path / "t", random_documents(20))
+    plain = MixtureDataset({"web": shards}, length=16, document_end=END).read([0, 1])
+    batch = MixtureDataset({"web": shards}, length=16, document_end=END, packed=True).read([0, 1])
+    assert plain.keys() < batch.keys()
+    begins = np.zeros((2, 16), bool)
+    begins[:, 0] = True
+    begins[:, 1:] = batch["input_ids"][:, :-1] == END
+    assert np.array_equal(batch["position_ids"] == 0, begins)
+    assert np.array_equal(batch["labels"], np.where(begins, -100, batch["input_ids"].astype(int)))
+
+
+def test_a_source_tells_its_lengths_by_a_protocol():
+    assert isinstance(PackedDocuments([[1]], length=4), HasLengths)
+    assert not isinstance([], HasLengths)
+
+
+def test_lengths_of_a_mixture_go_to_the_sampler_as_they_are(tmp_path):
+    packed = PackedDocuments(random_documents(80), length=16)
+    sources = {
+        "web": shards_of(tmp_path / "t", random_documents(60)),
+        "books": packed,
+        "chat": [{"input_ids": np.zeros(16), "document": 0}] * 9,
+    }
+    dataset = MixtureDataset(sources, length=16, document_end=END)
+    lengths = dataset.lengths("tokens")
+    assert lengths["web"] == 16
+    assert np.array_equal(lengths["books"], packed.lengths())
+    assert set(lengths) == {"web", "books"}  # the other's are learned
+    assert set(dataset.lengths("supervised")) == {"books"}
+    MixtureSampler(dataset.sizes, [0.4, 0.3, 0.3], batch_size=4, unit="tokens", lengths=lengths)
+
+
+# The plan of a large domain in the node's cache.
+
+
+@pytest.fixture
+def cached(tmp_path, monkeypatch):
+    monkeypatch.setenv("MIXOPT_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr(plan_files, "CACHED", 1)
+    return tmp_path / "cache"
+
+
+def tokens_of(packed):
+    return [packed[k]["input_ids"].tolist() for k in range(len(packed))]
+
+
+def test_a_plan_is_made_once_and_found_by_what_the_tokens_are(cached, tmp_path, monkeypatch):
+    documents = random_documents(50)
+    shards = shards_of(tmp_path / "a", documents)
+    made = PackedDocuments(shards, length=16, document_end=END, window=8)
+    scanned = []
+    scan = ShardDocuments.scan
+    monkeypatch.setattr(ShardDocuments, "scan", lambda self: scanned.append(1) or scan(self))
+    moved = shards_of(tmp_path / "b", documents)  # the same tokens elsewhere
+    found = PackedDocuments(moved, length=16, document_end=END, window=8)
+    assert tokens_of(found) == tokens_of(made)
+    assert not scanned
+    other = PackedDocuments(moved, length=16, document_end=END, window=8, seed=1)
+    assert scanned
+    assert tokens_of(other) != tokens_of(made)
+
+
+def test_a_plan_in_the_cache_is_the_plan_in_memory(cached, tmp_path):
+    shards = shards_of(tmp_path / "a", random_documents(50))
+    packed = PackedDocuments(shards, length=16, document_end=END, window=8)
+    packer = Packer(16, "split", 0, 8)
+    plan = PackingPlan.of(packer.windows(ShardDocuments(shards, END).scan()))
+    assert np.array_equal(packed._plan.pieces_P, plan.pieces_P)
+    assert np.array_equal(packed._plan.rows_R, plan.rows_R)
+
+
+@pytest.mark.parametrize("name", ["pieces.bin", "rows.bin", "plan.json"])
+def test_a_damaged_plan_is_made_again(cached, tmp_path, name):
+    shards = shards_of(tmp_path / "a", random_documents(50))
+    before = tokens_of(PackedDocuments(shards, length=16, document_end=END))
+    [file] = cached.glob(f"packing/*/{name}")
+    content = bytearray(file.read_bytes())
+    content[len(content) // 2] ^= 1
+    file.write_bytes(content)
+    assert tokens_of(PackedDocuments(shards, length=16, document_end=END)) == before
+
+
+def test_a_mapped_plan_is_not_sent_to_another_process(cached, tmp_path):
+    shards = shards_of(tmp_path / "a", random_documents(2000))
+    packed = PackedDocuments(shards, length=16, document_end=END)
+    sent = pickle.dumps(packed)
+    assert len(sent) < 3000
+    assert tokens_of(pickle.loads(sent)) == tokens_of(packed)
+
+
+# Bad input, in one line.
+
+
+@pytest.mark.parametrize(
+    ("source", "options", "message"),
+    [
+        ([[1], [2] * 9], {"long": "error"}, r"document 1 has 9 tokens, a row 4: give long='split'"),
+        ([[1]], {"long": "cut"}, r"long='cut'; it is one of split, truncate, error"),
+        (
+            [{"input_ids": [1, 2], "labels": [1]}],
+            {},
+            r"document 0: labels: 1 values for 2 input_ids",
+        ),
+        (
+            [[3], {"input_ids": [1], "completion_mask": []}],
+            {},
+            r"document 1: completion_mask: 0 va",
+        ),
+        ([[1, -5]], {}, r"document 0: input_ids: -5 is no token id"),
+        ([[1, 2**31]], {}, r"document 0: input_ids: 2147483648 is no token id"),
+        (
+            [[0.5]],
+            {},
+            r"document 0: input_ids: has 1 dimensions of float64; a document is one list",
+        ),
+        ([[[1], [2, 3]]], {}, r"document 0: input_ids: has 2 dimensions"),
+        ([{"text": "a"}], {}, r"document 0: has no input_ids, but text; tokenise it"),
+        ([], {}, r"the source has no tokens: there is nothing to pack"),
+        ([[], []], {}, r"the source has no tokens"),
+        ([[1]], {"lengths": [1, 2]}, r"lengths: int64 of shape \(2,\) for 1 samples"),
+        ([[1]], {"lengths": [-1]}, r"lengths: -1 tokens of sample 0"),
+        ([[1]], {"document_end": 0}, r"document_end= is for token shards"),
+        (iter([[1]]), {}, r"list_iterator has no length and index; a stream is packed by"),
+        (
+            datasets.DatasetDict({"train": as_dataset(SAMPLES)}),
+            {},
+            r"a DatasetDict of 'train' is several",
+        ),
+    ],
+)
+def test_what_cannot_be_packed_is_refused_in_one_line(source, options, message):
+    with pytest.raises(CorpusError, match=message) as error:
+        PackedDocuments(source, length=4, **options)
+    assert "\n" not in str(error.value)
+
+
+def test_lengths_that_lie_are_found_when_the_row_is_read():
+    packed = PackedDocuments([[1, 2, 3], [4]], length=8, lengths=[3, 2])
+    with pytest.raises(CorpusError, match=r"document 1 has 1 tokens, and 2 when rows were planned"):
+        packed[0]
+
+
+def test_shards_need_the_id_that_ends_their_documents(tmp_path):
+    shards = shards_of(tmp_path / "t", [[1, 2]])
+    with pytest.raises(CorpusError, match="say which id ends a document, document_end="):
+        PackedDocuments(shards, length=4)
+    with pytest.raises(CorpusError, match=r"none of its 3 tokens is document_end=77"):
+        PackedDocuments(shards, length=4, document_end=77)
+    with pytest.raises(CorpusError, match=r"packed=True: say which id ends a document"):
+        MixtureDataset({"web": shards}, length=4, packed=True)
+
+
+def test_domains_of_different_fields_do_not_go_into_one_batch(tmp_path):
+    sources = {"web": shards_of(tmp_path / "t", random_documents(20)), "chat": SAMPLES[:1] * 9}
+    dataset = MixtureDataset(sources, length=4)
+    sampler = MixtureSampler(dataset.sizes, [0.5, 0.5], batch_size=4, batches=1)
+    with pytest.raises(SamplerError, match="have different fields: labels not in all of them"):
+        list(MixtureLoader(dataset, sampler))
+
+
+def test_a_row_that_is_not_there_is_an_index_error():
+    packed = PackedDocuments([[1]], length=4)
+    with pytest.raises(IndexError, match="rows 1 to 1 of 1"):
+        packed[1]
+
+
+def test_a_summary_is_plain_values():
+    summary = PackedDocuments([[1] * 5], length=4).summary
+    assert dataclasses.asdict(summary) == {
+        "documents": 1, "tokens": 5, "rows": 2, "fill": 5 / 8, "split": 1, "truncated": 0,
+        "left_out": 0,
+    }  # fmt: skip

@@ -1,0 +1,111 @@
+"""A model keeps packed documents apart: the loss over rows is that of the documents alone."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from transformers import LlamaConfig, LlamaForCausalLM
+
+from mixopt import MixtureDataset, MixtureLoader, MixtureSampler, PackedDocuments
+
+LENGTH, VOCABULARY = 32, 64
+
+
+@pytest.fixture(params=["eager", "sdpa"])
+def model(request):
+    torch.manual_seed(0)
+    config = LlamaConfig(
+        vocab_size=VOCABULARY,
+        hidden_size=32,
+        intermediate_size=64,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        initializer_range=0.5,  # so that attention matters
+        attn_implementation=request.param,
+    )
+    return LlamaForCausalLM(config).double().eval()
+
+
+@pytest.fixture(scope="module")
+def samples():
+    rng = np.random.default_rng(0)
+    found = []
+    for size in rng.integers(1, LENGTH, 24).tolist():
+        tokens = rng.integers(0, VOCABULARY, size)
+        found.append(
+            {"input_ids": tokens, "labels": np.where(rng.random(size) < 0.7, tokens, -100)}
+        )
+    return found
+
+
+def summed_loss(model, fields):
+    """Return the sum of the losses of all tokens that carry one, and their number."""
+    labels = fields.pop("labels")
+    with torch.no_grad():
+        logits = model(**fields, use_cache=False).logits[
+            :, :-1
+        ]  # with a cache, rows are not packed
+    losses = torch.nn.functional.cross_entropy(
+        logits.reshape(-1, VOCABULARY), labels[:, 1:].reshape(-1), reduction="sum"
+    )
+    return losses.item(), int((labels[:, 1:] != -100).sum())
+
+
+def one_by_one(model, samples):
+    sums = [
+        summed_loss(model, {k: torch.as_tensor(v)[None] for k, v in sample.items()})
+        for sample in samples
+    ]
+    return tuple(map(sum, zip(*sums, strict=True)))
+
+
+def over_rows(model, samples, *left_out):
+    dataset = MixtureDataset({"chat": PackedDocuments(samples, length=LENGTH)})
+    sampler = MixtureSampler(dataset.sizes, [1.0], batch_size=1, batches=len(dataset))
+    sums = []
+    for batch in MixtureLoader(dataset, sampler):
+        names = {"input_ids", "labels", "position_ids"} - set(left_out)
+        sums.append(summed_loss(model, {name: batch[name] for name in names}))
+    return tuple(map(sum, zip(*sums, strict=True)))
+
+
+def test_the_loss_over_packed_rows_is_that_of_the_documents_one_by_one(model, samples):
+    expected, tokens = one_by_one(model, samples)
+    found, packed_tokens = over_rows(model, samples)
+    assert packed_tokens == tokens
+    assert found / tokens == pytest.approx(expected / tokens, abs=1e-5)
+
+
+def test_rows_whose_documents_see_each_other_have_another_loss(model, samples):
+    expected, tokens = one_by_one(model, samples)
+    found, _ = over_rows(model, samples, "position_ids")
+    assert abs(found - expected) / tokens > 1e-2
+
+
+def test_bounds_of_the_concatenated_rows_keep_the_documents_apart(model, samples):
+    dataset = MixtureDataset({"chat": PackedDocuments(samples, length=LENGTH)})
+    sampler = MixtureSampler(dataset.sizes, [1.0], batch_size=8, batches=1)
+    batch = next(iter(MixtureLoader(dataset, sampler)))
+    bounds, ids, labels = batch["cu_seqlens"], batch["input_ids"].ravel(), batch["labels"].ravel()
+    parts = [
+        {"input_ids": ids[a:b][None], "labels": labels[a:b][None]}
+        for a, b in zip(bounds[:-1].tolist(), bounds[1:].tolist(), strict=True)
+    ]
+    alone = [summed_loss(model, part)[0] for part in parts]
+    fields = {name: batch[name] for name in ("input_ids", "labels", "position_ids")}
+    assert summed_loss(model, fields)[0] == pytest.approx(sum(alone), rel=1e-9)
+    assert batch["max_seqlen"] == max(part["input_ids"].shape[1] for part in parts)
+    assert batch["cu_seqlens"].dtype == torch.int32
+
+
+def test_models_own_loss_leaves_out_padding_and_first_tokens(model, samples):
+    dataset = MixtureDataset({"chat": PackedDocuments(samples, length=LENGTH)})
+    sampler = MixtureSampler(dataset.sizes, [1.0], batch_size=8, batches=1)
+    batch = next(iter(MixtureLoader(dataset, sampler)))
+    fields = {name: batch[name] for name in ("input_ids", "labels", "position_ids")}
+    with torch.no_grad():
+        own = model(**fields, use_cache=False).loss.item()
+    total, tokens = summed_loss(model, fields)
+    assert own == pytest.approx(total / tokens, rel=1e-6)
