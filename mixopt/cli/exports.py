@@ -21,8 +21,9 @@ def export_command(
     source: Annotated[
         Path | None,
         typer.Argument(
-            metavar="MIXTURE|DIR|FRAGMENT",
-            help="YAML of a mixture, a run directory, or with --from a trainer's configuration.",
+            metavar="MIXTURE|SCHEDULE|DIR|FRAGMENT",
+            help="YAML of a mixture or a schedule, a run directory, or with --from a trainer's"
+            " configuration.",
         ),
     ] = None,
     to: Annotated[
@@ -48,6 +49,12 @@ def export_command(
     out: Annotated[
         Path | None, typer.Option("--out", metavar="FILE", help="Write here, not to the terminal.")
     ] = None,
+    steps_per_stage: Annotated[
+        int | None,
+        typer.Option(
+            "--steps-per-stage", metavar="K", help="Divide a linear stage of a schedule into K."
+        ),
+    ] = None,
     show_tools: Annotated[
         bool, typer.Option("--list", help="List the tools, their units and what these need.")
     ] = False,
@@ -57,6 +64,7 @@ def export_command(
     """Write a mixture as a trainer's configuration in its own unit, or read one with --from."""
     from mixopt.config import token_count
     from mixopt.pipeline import ExportAsked
+    from mixopt.sampling import is_schedule
 
     if show_tools:
         _show_tools(as_json)
@@ -69,6 +77,10 @@ def export_command(
         )
     if of is not None:
         _read(source, of, asked, out, as_json)
+    elif source.is_file() and is_schedule(source):
+        _write_schedule(source, str(to), asked, steps_per_stage, out, as_json)
+    elif steps_per_stage is not None:
+        raise ConfigError("export: --steps-per-stage goes with a schedule; this is a mixture")
     else:
         _write(source, str(to), asked, out, trust, as_json)
 
@@ -87,6 +99,34 @@ def _write(
         print_json({"tool": to, "fragment": text})
     else:
         show(text.removesuffix("\n"))
+
+
+def _write_schedule(
+    source: Path,
+    to: str,
+    asked: ExportAsked,
+    steps_per_stage: int | None,
+    out: Path | None,
+    as_json: bool,
+) -> None:
+    """Write one file, or one for each stage: `blend.json` becomes `blend.0-main.json`."""
+    from mixopt.pipeline import export_schedule_from
+    from mixopt.system import name_fault, write_text
+
+    texts = export_schedule_from(source, to, asked=asked, steps_per_stage=steps_per_stage)
+    if as_json:
+        print_json({"tool": to, "fragments": texts})
+        return
+    if out is None:
+        if len(texts) > 1:
+            raise ConfigError(f"export: {to} has a fragment for each stage; give --out FILE")
+        show(next(iter(texts.values())).removesuffix("\n"))
+        return
+    for stage, text in texts.items():
+        name = stage if name_fault(stage) is None else stage.partition("-")[0]
+        path = out.with_name(f"{out.stem}.{name}{out.suffix}") if stage else out
+        write_text(path, text)
+        say(f"for {to}: {path}")
 
 
 def _read(source: Path, tool: str, asked: ExportAsked, out: Path | None, as_json: bool) -> None:

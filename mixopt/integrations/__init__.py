@@ -17,6 +17,7 @@ if TYPE_CHECKING:
         EXPORT_TOOLS as EXPORT_TOOLS,
         ExportTool as ExportTool,
         export_mixture as export_mixture,
+        export_schedule as export_schedule,
         import_mixture as import_mixture,
     )
     from mixopt.integrations.hf_online import OnlineTrainer as OnlineTrainer
@@ -35,7 +36,13 @@ else:
         __name__,
         {
             "dcp": ["MixtureState"],
-            "exports": ["EXPORT_TOOLS", "ExportTool", "export_mixture", "import_mixture"],
+            "exports": [
+                "EXPORT_TOOLS",
+                "ExportTool",
+                "export_mixture",
+                "export_schedule",
+                "import_mixture",
+            ],
             "hf_online": ["OnlineTrainer"],
             "hf_trainer": ["MixtureTrainer"],
             "lightning": ["MixtureDataModule"],

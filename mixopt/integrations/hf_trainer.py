@@ -175,9 +175,10 @@ class _SaveMixture(TrainerCallback):  # type: ignore[misc]
             SamplerError: Ranks have other orders of samples; the message names the rank.
         """
         check_ranks(self._mixture.sampler)
+        content = self._mixture.state_dict()  # of a stream every rank is asked
         if state.is_world_process_zero:
             folder = Path(args.output_dir) / f"checkpoint-{state.global_step}"
-            write_sealed(folder / STATE_FILE, self._mixture.state_dict())
+            write_sealed(folder / STATE_FILE, content)
 
 
 def _check_strategy(args: TrainingArguments) -> None:

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import importlib.util
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
@@ -23,6 +24,7 @@ from mixopt.loading.collate import Batch, stack_samples
 from mixopt.loading.dataset import MixtureDataset
 from mixopt.loading.prefetch import Ahead, in_line, in_thread
 from mixopt.loading.realised import Account, Realised
+from mixopt.loading.schedule_watch import ScheduleWatch
 from mixopt.sampling import (
     BatchRows,
     LogEntry,
@@ -58,6 +60,7 @@ class MixtureLoader:
         prefetch: int = 2,
         collate: Collate | None = None,
         output: Literal["torch", "numpy"] = "torch",
+        watch: str | Path | None = None,
         accumulation: int | None = None,
     ) -> None:
         """Join a dataset and the order of its samples.
@@ -71,19 +74,23 @@ class MixtureLoader:
             collate: Puts samples together, for domains that are not token shards; by default
                 arrays of one shape are stacked.
             output: Tensors (tokens as int64), or numpy arrays as they are stored.
+            watch: A schedule's file, which may be another one while the job runs
+                (mixopt.loading.schedule_watch); every rank iterates.
             accumulation: Global batches of an optimizer step: changes of weights hold from the
                 first of a step. The Trainer and the online driver say it themselves.
 
         Raises:
-            SamplerError: The dataset's domains or sizes are not the sampler's, or workers
-                without `prefetch`.
+            SamplerError: The dataset's domains or sizes are not the sampler's, workers without
+                `prefetch`, or shards of a store that would be fetched again and again.
         """
         _check_same(dataset.sizes, sampler.sizes)
         _check_output(output, workers)
+        dataset.shards.check_room(sampler.chunks)
         self.dataset = dataset
         self.sampler = sampler
         self.workers = at_least(0, "workers", workers)
         self.prefetch = at_least(1 if workers else 0, "prefetch", prefetch)
+        self._watch = None if watch is None else ScheduleWatch(watch)
         self.collate = collate
         self._finish = _as_tensors if output == "torch" else _as_arrays
         self._account = Account(dataset, sampler)
@@ -114,6 +121,8 @@ class MixtureLoader:
         """
         sampler, ahead, label = self.sampler, None, self._labels()
         last = sampler.pass_end
+        if self._watch is not None:
+            self._watch.begin(sampler)
         try:
             while last is None or sampler.batch < last:
                 batch = sampler.batch
@@ -127,6 +136,8 @@ class MixtureLoader:
                 self._account.add(content, batch)
                 sampler.received(batch + 1, handed_out=ahead.handed_out)
                 check_now_and_then(sampler)
+                if self._watch is not None:
+                    self._watch.look(sampler)
                 yield label(self._finish(content), batch)
         finally:
             if ahead is not None:
@@ -232,7 +243,10 @@ class MixtureLoader:
             rows = (one for some in self._rows(batch, last, most=1) for one in some)
             reader = (self.dataset, self.collate or stack_samples)
             return in_processes(*reader, rows, order, batch, self.workers, self.prefetch)
-        chunks = map(self._read, self._rows(batch, last, most=self._chunk_batches()))
+        some = self._rows(batch, last, most=self._chunk_batches())
+        if not self._account.learns:  # else the next rows follow from those that were read
+            some = self.dataset.shards.fetching_ahead(some)
+        chunks = map(self._read, some)
         if self.prefetch and not self._account.learns:
             return in_thread(chunks, order, self.prefetch)
         return in_line(chunks, order)

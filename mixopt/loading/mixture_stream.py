@@ -13,7 +13,7 @@ from __future__ import annotations
 import sys
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any
+from typing import Any, NoReturn
 
 import numpy as np
 
@@ -26,7 +26,14 @@ from mixopt.loading.stream_lanes import LanePlan, LaneReader
 from mixopt.loading.stream_places import StreamPlaces, join_stream_states, read_places
 from mixopt.loading.stream_sources import DividedSource
 from mixopt.loading.stream_workers import InProcess, StreamWorkers
-from mixopt.sampling import MixtureSampler, Weights, at_least, check_now_and_then
+from mixopt.loading.token_counts import count_samples
+from mixopt.sampling import (
+    MixtureSampler,
+    Weights,
+    at_least,
+    check_now_and_then,
+    refuse_second_split,
+)
 from mixopt.system import IntArray, StateFields, shown_value
 
 try:
@@ -86,6 +93,7 @@ class MixtureStream(IterableDataset[Batch]):
             rank: As for MixtureSampler.
             world_size: As for MixtureSampler.
             mesh: As for MixtureSampler.
+            mesh: As for MixtureSampler.
             batches: Global batches of one pass; without it the stream has no end.
             schedule: Weights that are known beforehand, with the batch from which they hold.
             collate: Puts samples together; by default arrays of one shape are stacked.
@@ -117,9 +125,11 @@ class MixtureStream(IterableDataset[Batch]):
         self._begin(StreamPlaces.at_start(divided, self._lanes))
 
     def __iter__(self) -> Iterator[Batch]:
-        """Yield batches with `domain`, `batch`, `position` and `mixture`, to the end of the pass.
+        """Yield batches to the end of the pass.
 
-        Where documents have a column of such a name, ours has `mixopt_` before it.
+        Each has the `domain` of its samples, `batch`, `position`, `mixture`, and where samples have
+        `input_ids` their `tokens` and `supervised` tokens by domain, shape (D,), as MixtureLoader's
+        have. Where documents have a column of such a name, ours has `mixopt_` before it.
 
         Raises:
             SamplerError: A worker process of torch's DataLoader iterates; a worker process has
@@ -145,6 +155,16 @@ class MixtureStream(IterableDataset[Batch]):
         finally:
             readers.close()
             sampler.received(sampler.batch)
+
+    @property
+    def set_epoch(self) -> NoReturn:
+        """There is none, for accelerate, which asks before it splits batches.
+
+        Raises:
+            SamplerError: It would split them over ranks a second time.
+            AttributeError: To all others.
+        """
+        raise refuse_second_split(self._sampler.world_size, "set_epoch")
 
     def __len__(self) -> int:
         """Count the batches of one pass."""
@@ -285,6 +305,10 @@ class MixtureStream(IterableDataset[Batch]):
         domains = zip(rows, domain.tolist(), strict=True)
         content = dict(self._collate([{**row, fields["domain"]: d} for row, d in domains]))
         content[fields["domain"]] = domain
+        counts = count_samples(rows)
+        if counts is not None:
+            by_domain = counts.by_domain(domain, len(sampler.domains))
+            content[fields["tokens"]], content[fields["supervised"]] = by_domain
         content[fields["batch"]] = batch
         content[fields["position"]] = batch * sampler.batch_size + sampler.rank * sampler.rank_batch
         content[fields["mixture"]] = sampler.mixture_at(batch).fingerprint

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from mixopt.pipeline.exporting import (
         ExportAsked as ExportAsked,
         export_from as export_from,
+        export_schedule_from as export_schedule_from,
         import_from as import_from,
     )
     from mixopt.pipeline.fit_folder import (
@@ -62,7 +63,7 @@ else:
         {
             "cancelling": ["Cancelled", "cancel", "cancel_lines"],
             "check_text": ["check_json", "check_lines"],
-            "exporting": ["ExportAsked", "export_from", "import_from"],
+            "exporting": ["ExportAsked", "export_from", "export_schedule_from", "import_from"],
             "fit_folder": ["check_fit_folder", "load_fit", "verify_fit_folder", "write_fit_folder"],
             "from_fit": ["Asked", "predict_from", "propose_from", "propose_front_from"],
             "pre_check": ["PreCheck", "check_experiment"],

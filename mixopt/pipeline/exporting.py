@@ -14,10 +14,11 @@ from typing import Any
 
 from mixopt.config import read_inventory
 from mixopt.errors import ConfigError, did_you_mean
-from mixopt.integrations import export_mixture, import_mixture
+from mixopt.integrations import export_mixture, export_schedule, import_mixture
 from mixopt.mixture import Mixture
 from mixopt.pipeline.from_fit import known_inventory
 from mixopt.run_directory import PROPOSE, VALIDATE, load_run
+from mixopt.sampling import Schedule
 from mixopt.system import Trust, read_yaml
 
 
@@ -57,6 +58,33 @@ def export_from(
     mixture, known = known_mixture(Path(source), asked, trust)
     known.pop("max_epochs", None)
     return export_mixture(mixture, to, **{**known, **_given(asked, mixture.domains)})
+
+
+def export_schedule_from(
+    source: str | Path,
+    to: str,
+    *,
+    asked: ExportAsked | None = None,
+    steps_per_stage: int | None = None,
+) -> dict[str, str]:
+    """Export the schedule of a file (mixopt.integrations.export_schedule).
+
+    Args:
+        source: The schedule.
+        to: The tool.
+        asked: What is known of the domains; the schedule has the length of the run.
+        steps_per_stage: Into how many constant steps a linear stage is divided.
+
+    Raises:
+        ConfigError: What `export_schedule` refuses, or a length of the run is given.
+        SamplerError: The schedule cannot be right.
+    """
+    asked = asked or ExportAsked()
+    if asked.tokens is not None:
+        raise ConfigError("export: --tokens goes with a mixture; a schedule has its own length")
+    schedule = Schedule.from_file(source)
+    given = _given(asked, schedule.domains)
+    return export_schedule(schedule, to, steps_per_stage=steps_per_stage, **given)
 
 
 def import_from(source: str | Path, tool: str, *, asked: ExportAsked | None = None) -> Mixture:

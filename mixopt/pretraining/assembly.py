@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -10,6 +10,7 @@ from typing import Any, Protocol
 from torch import Tensor, nn, optim
 
 from mixopt.loading import MixtureLoader
+from mixopt.mixture import Mixture
 from mixopt.online import Driver, DriverOptions, make_estimator
 from mixopt.pretraining.config import EstimatorConfig, PretrainConfig
 from mixopt.pretraining.directory import METRICS, MIXTURE_LOG
@@ -125,8 +126,14 @@ def _mixture(
 ) -> MixtureDriver:
     log = out / MIXTURE_LOG
     if config.estimator is None:
-        return FixedMixture(stream.known, log)
+        changes = None if config.watch is None else _changes_of(stream.loader)
+        return FixedMixture(stream.known, log, changes)
     return _driver(config, config.estimator, stream, held_out, log)
+
+
+def _changes_of(loader: RankBatches) -> Callable[[], Mapping[int, Mixture]]:
+    """Return what says the mixtures of a sampler as they are known now."""
+    return lambda: {e.batch: e.mixture for e in loader.sampler.log if e.reason == "set"}
 
 
 def _driver(

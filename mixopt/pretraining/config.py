@@ -231,6 +231,11 @@ class PretrainConfig(Section):
     staged: dict[str, Any] | None = Field(
         None, description="what a schedule's file says, in full; written by mixopt"
     )
+    watch: str | None = Field(
+        None,
+        description="a schedule's file, which may be another one while the run trains"
+        " (mixopt.loading.schedule_watch)",
+    )
     max_epochs: Above | None = Field(
         None,
         description="how often a domain may be seen; an estimator's mixture keeps to it too. A"
@@ -417,6 +422,13 @@ def _unknown_names(config: PretrainConfig, domains: list[str]) -> Iterable[tuple
 
 
 def _schedule(config: PretrainConfig) -> Iterable[tuple[Location, str]]:
+    if config.watch is not None:
+        if config.estimator is not None:
+            yield ("watch",), "an estimator plans the mixture: leave one of them out"
+        if config.stream is not None:
+            yield ("watch",), "a stream is not given another schedule: leave it out"
+        if config.plan is not None and len(config.plan.spans) > 1:
+            yield ("watch",), "goes with one sequence length, and the schedule has several"
     if config.estimator is not None and (config.schedule or config.plan):
         yield ("schedule",), "an estimator plans the mixture: leave one of them out"
     if config.plan is not None:

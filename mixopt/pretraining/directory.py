@@ -49,6 +49,7 @@ _FREE = (
     "metrics",
     "experts",
     "tracking",
+    "watch",
     "training.micro_batch",
     "training.compile",
     "training.activation_checkpointing",

@@ -150,6 +150,10 @@ class Meter:
             step: Steps taken.
             outcome: Of the last.
             weights: The mixture that held in it.
+
+        Returns:
+            Among others `weight`, the mixture, and `realised`, each domain's share of the tokens
+            that were trained on since the last line, over all ranks.
         """
         sums_RD = Reduction(self._losses.take()).result()
         units_D, counts_D = sums_RD[LOSS], sums_RD[COUNT]
@@ -169,6 +173,11 @@ class Meter:
             **self._speed(step),
             "train_loss": losses,
             "weight": shares(weights),
+            "realised": {
+                name: round(float(count / total), 9)
+                for name, count in zip(self._domains, counts_D, strict=True)
+                if total
+            },
         }
         return {name: value for name, value in line.items() if value is not None}
 

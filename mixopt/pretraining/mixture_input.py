@@ -10,7 +10,7 @@ would do; what an estimator plans is held against the same limit while training 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -100,15 +100,22 @@ def _entries(config: PretrainConfig, known: Scheduled) -> Sequence[Any]:
 class FixedMixture:
     """Writes a line of the mixture log when a mixture begins to hold."""
 
-    def __init__(self, known: Scheduled, log: Path) -> None:
+    def __init__(
+        self,
+        known: Scheduled,
+        log: Path,
+        changes: Callable[[], Mapping[int, Mixture]] | None = None,
+    ) -> None:
         """Begin before the first step.
 
         Args:
             known: First batch, mixture and source of each, in order; the first from batch 0.
             log: The mixture log.
+            changes: Says what holds from which batch, where a file that is watched may change it.
         """
         self._known = {batch: (mixture, why) for batch, mixture, why in known}
         self._domains = list(known[0][1])
+        self._changes = changes
         self._log = MixtureLog(log)
         self._step, self._is_fresh, self._is_changed = 0, True, False
 
@@ -146,7 +153,12 @@ class FixedMixture:
         self._is_changed = domains != self._domains
 
     def _write(self) -> None:
-        if self._step in self._known:
+        if self._changes is not None and self._step:
+            found = self._changes().get(self._step)
+            if found is not None:
+                before, why = self._known.get(self._step, (None, ""))
+                self._write_line(found, why if found == before else "watch: another schedule")
+        elif self._step in self._known:
             self._write_line(*self._known[self._step])
 
     def _write_line(self, mixture: Mixture, why: str) -> None:

@@ -60,6 +60,9 @@ if TYPE_CHECKING:
         ScheduleForecast as ScheduleForecast,
         simulate_schedule as simulate_schedule,
     )
+    from mixopt.sampling.second_split import (
+        refuse_second_split as refuse_second_split,
+    )
     from mixopt.sampling.stage import (
         Stage as Stage,
     )
@@ -83,6 +86,7 @@ else:
             "schedule": ["LengthSpan", "Schedule", "ScheduleEntry"],
             "schedule_fields": ["is_schedule"],
             "schedule_forecast": ["ScheduleForecast", "simulate_schedule"],
+            "second_split": ["refuse_second_split"],
             "stage": ["Stage"],
             "token_order": ["TokenBatches"],
         },

@@ -83,9 +83,13 @@ def check_now_and_then(sampler: OrderedSamples) -> None:
     or a worker process iterates, or where batches are not split over just the ranks of this job.
 
     Raises:
-        SamplerError: On every rank: which rank differs, and in what.
+        SamplerError: On every rank: which rank differs, and in what; or that nothing was given of
+            ranks where processes share a replica of the model.
     """
-    if sampler.world_size == 1 or not sampler.posts.is_due or not _is_own_loop():
+    if sampler.world_size == 1:
+        return
+    sampler.posts.check_part()
+    if not sampler.posts.is_due or not _is_own_loop():
         return
     job = distributed()
     if job is None or not sampler.posts.takes_in(job):

@@ -11,11 +11,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+from typing import Any, NoReturn
 
 from mixopt.errors import SamplerError
 from mixopt.mixture import Mixture
 from mixopt.sampling.batch_rows import BatchRows
+from mixopt.sampling.order import Origin
 from mixopt.sampling.order_posts import OrderPosts
 from mixopt.sampling.process_rank import this_part
 from mixopt.sampling.rank_agreement import check_now_and_then, order_fingerprint
@@ -39,6 +40,7 @@ from mixopt.sampling.sampler_state import read_state, write_state
 from mixopt.sampling.schedule import Schedule
 from mixopt.sampling.schedule_input import given_mixtures
 from mixopt.sampling.scheduled_changes import Scheduled, scheduled_changes
+from mixopt.sampling.second_split import refuse_second_split
 from mixopt.sampling.stream_spec import MixtureChange, StreamSpec
 from mixopt.sampling.token_order import KEPT, TokenBatches, TokenOrder
 from mixopt.sampling.token_state import read_token_state, write_token_state
@@ -49,6 +51,9 @@ _FAR = 1 << 50
 
 class MixtureSampler:
     """Yield this rank's rows of each global batch; weights can change between batches."""
+
+    _stream: StreamSpec
+    _order: SampleOrder | TokenOrder
 
     def __init__(
         self,
@@ -192,6 +197,11 @@ class MixtureSampler:
         return self._order
 
     @property
+    def chunks(self) -> tuple[int, int] | None:
+        """Rows of a chunk and chunks that rows are shuffled over; None for a full shuffle."""
+        return self._order.layout.chunks
+
+    @property
     def version(self) -> object:
         """The same object as long as no weights are changed and no state is loaded."""
         return self._order
@@ -251,6 +261,16 @@ class MixtureSampler:
         if isinstance(self._order, TokenOrder):
             self._order.forget((batches - KEPT) * self.batch_size)
 
+    @property
+    def sampler(self) -> NoReturn:
+        """There is none of single rows, for accelerate, which asks before it splits batches.
+
+        Raises:
+            SamplerError: It would split them over ranks a second time.
+            AttributeError: To all others.
+        """
+        raise refuse_second_split(self.world_size, "sampler")
+
     def accumulate(self, batches: int) -> None:
         """Let changes of weights hold from the first batch of an optimizer step alone.
 
@@ -290,7 +310,63 @@ class MixtureSampler:
             MixtureError: Weights that are not a mixture of these domains.
         """
         mixture = mixture_over(weights, self.sizes)
-        first = self._aligned(self._handed_out)
+        batch = self._changing(batch)
+        self._change(batch * self.batch_size, mixture)
+        return batch
+
+    def set_schedule(self, schedule: Schedule, batch: int | None = None) -> int | None:
+        """Follow another schedule from a batch on; weights that were known for later are dropped.
+
+        Args:
+            schedule: The schedule of the whole run; what it says of earlier batches is past.
+            batch: As for `set_weights`.
+
+        Returns:
+            The batch from which it holds; None where it changes nothing.
+
+        Raises:
+            SamplerError: The batch is handed out already, or the schedule is of other batches.
+            MixtureError: A mixture that is not one of these domains.
+        """
+        self.check_schedule(schedule)
+        batch = self._changing(batch)
+        position = batch * self.batch_size
+        whole = self._followed(self._stream.until(0), schedule.entries)
+        if whole.since(position) == self._stream.since(position):
+            return None
+        stream = self._followed(self._stream.until(position), schedule.entries_from(batch))
+        place, order = self._batch * self.batch_size, self._order
+        origin = order.place(place) if isinstance(order, TokenOrder) else stream.origin
+        self._stream, self._order = stream, self._ordered(stream, origin)
+        self._rows = self.reader()
+        return batch
+
+    def check_schedule(self, schedule: Schedule) -> None:
+        """Check that a schedule could be followed by this sampler.
+
+        Raises:
+            SamplerError: It is of other batches or another length.
+            MixtureError: A mixture that is not one of these domains.
+        """
+        given = given_mixtures(None, self.batch_size, self.batches, schedule)
+        for entry in given.later:
+            mixture_over(entry[1], self.sizes)
+
+    def first_change(self, ahead: int = 0) -> int:
+        """Return the first batch that can change which is `ahead` after those handed out."""
+        return self._aligned(self._handed_out + ahead)
+
+    def _followed(self, stream: StreamSpec, entries: Sequence[Scheduled]) -> StreamSpec:
+        """Return a stream with mixtures after what it has; one that holds already is left out."""
+        for change in scheduled_changes(entries, self.batch_size, self.sizes):
+            before, changed = stream.changes.last, stream.changed(change)
+            if before is None or changed.change_at(change.position)[1:] != before[1:] or before.end:
+                stream = changed
+        return stream
+
+    def _changing(self, batch: int | None) -> int:
+        """Return a batch from which weights can change; the first where none is given."""
+        first = self.first_change()
         batch = first if batch is None else batch
         if batch < self._handed_out:
             raise SamplerError(
@@ -306,7 +382,6 @@ class MixtureSampler:
                 f"set_weights for batch {batch}: {why}; the first that can change is"
                 f" {self._aligned(batch)}"
             )
-        self._change(batch * self.batch_size, mixture)
         return batch
 
     def locate(self, start: int, stop: int) -> tuple[IntArray, IntArray]:
@@ -422,16 +497,17 @@ class MixtureSampler:
         return stream, position // self.batch_size
 
     def _use(self, stream: StreamSpec, batch: int) -> None:
-        self._stream, self._order = stream, self._ordered(stream)
+        self._stream = stream
+        self._order = self._ordered(stream, stream.origin)
         self._begin = batch
         self.received(batch)
         self.posts.begin()
         self._rows = self.reader()
 
-    def _ordered(self, stream: StreamSpec) -> SampleOrder | TokenOrder:
+    def _ordered(self, stream: StreamSpec, origin: Origin | None) -> SampleOrder | TokenOrder:
         if self.is_sequential:
-            return TokenOrder(stream.layout, self.lengths, stream.changes, stream.origin)
-        return SampleOrder(stream.layout, stream.changes, stream.origin)
+            return TokenOrder(stream.layout, self.lengths, stream.changes, origin)
+        return SampleOrder(stream.layout, stream.changes, origin)
 
     def _change(self, position: int, mixture: Mixture) -> None:
         self._stream = self._stream.changed(MixtureChange(position, mixture))

@@ -21,19 +21,19 @@ class LogEntry:
         position: The first sample.
         mixture: Shares of tokens.
         reason: `start`, `set`, or `exhausted: DOMAIN`.
-        end_batch: The batch from which the end of a ramp holds, to which shares go linearly.
-        end_mixture: Shares of tokens there.
         realised: Shares of the tokens that were delivered while they held; None where nothing was,
             or where it is not known any more.
+        end_batch: The batch from which the end of a ramp holds, to which shares go linearly.
+        end_mixture: Shares of tokens there.
     """
 
     batch: int
     position: int
     mixture: Mixture
     reason: str
+    realised: dict[str, float] | None = None
     end_batch: int | None = None
     end_mixture: Mixture | None = None
-    realised: dict[str, float] | None = None
 
 
 def read_log(
@@ -47,8 +47,8 @@ def read_log(
             position,
             mixture,
             "set" if k else "start",
-            None if end is None else -(-end.position // batch_size),
-            None if end is None else end.mixture,
+            end_batch=None if end is None else -(-end.position // batch_size),
+            end_mixture=None if end is None else end.mixture,
         )
         for k, (position, mixture, end) in enumerate(stream.mixtures)
     ]

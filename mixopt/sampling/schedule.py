@@ -192,10 +192,16 @@ class Schedule:
                 found.append((start, stage.mixture, stop, stage.to.over(self.domains)))
         return [(one[0], one[1].over(self.domains), *one[2:]) for one in found]
 
-    @property
-    def is_constant(self) -> bool:
-        """Whether no stage is linear."""
-        return all(len(entry) == 2 for entry in self.entries)
+    def entries_from(self, step: int) -> list[ScheduleEntry]:
+        """Return what holds from a step on, as `entries` has it; the first begins there."""
+        later = [entry for entry in self.entries if entry[0] > step]
+        holds = [entry for entry in self.entries if entry[0] <= step][-1]
+        if holds[0] == step or len(holds) == 2:
+            return [(step, *holds[1:]), *later]
+        start, first, stop, last = holds
+        part = min((step - start) / (stop - start), 1.0)
+        here = Mixture({name: w + part * (last[name] - w) for name, w in first.items()})
+        return [(step, here, stop, last) if step < stop else (step, last), *later]
 
     @property
     def spans(self) -> list[LengthSpan]:

@@ -134,7 +134,7 @@ def simulate_schedule(
     chosen = schedule if isinstance(schedule, Schedule) else Schedule.from_file(schedule)
     sizes = _sizes(chosen, inventory, corpus, beside)
     chosen.check_epochs(sizes)
-    counts, runs_out = _Counting(chosen, sizes).counted()
+    counts, runs_out = _StageCounts(chosen, sizes).counted()
     stages: list[StageDraw] = []
     so_far = np.zeros(len(sizes), np.int64)
     for k, stage in enumerate(chosen.stages):
@@ -178,7 +178,7 @@ def _sizes(
     return {name: found[name] for name in schedule.domains}
 
 
-class _Counting:
+class _StageCounts:
     """Counts the samples of a schedule, one sampler for each sequence length after another."""
 
     def __init__(self, schedule: Schedule, sizes: Mapping[str, int]) -> None:

@@ -10,8 +10,6 @@ from mixopt.sampling.sampler_input import Weights
 from mixopt.sampling.schedule import Schedule
 from mixopt.sampling.scheduled_changes import Scheduled
 
-Later = Scheduled
-
 
 class GivenMixtures(NamedTuple):
     """The mixtures of a sampler: the first, the sizes of a batch and a pass, and later ones."""
@@ -19,14 +17,14 @@ class GivenMixtures(NamedTuple):
     weights: Weights
     batch_size: int
     batches: int | None
-    later: Sequence[Later]
+    later: Sequence[Scheduled]
 
 
 def given_mixtures(
     weights: Weights | None,
     batch_size: int | None,
     batches: int | None,
-    schedule: Schedule | Sequence[Later],
+    schedule: Schedule | Sequence[Scheduled],
 ) -> GivenMixtures:
     """Return the mixtures that a sampler is made with.
 

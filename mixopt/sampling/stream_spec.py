@@ -115,6 +115,10 @@ class StreamSpec:
         )
         return replace(self, mixtures=Timeline(mixtures), changes=changes)
 
+    def since(self, position: int) -> list[ShareChange]:
+        """Return the change that holds at a position, and those after it."""
+        return [self.change_at(position), *self.changes.after(position)]
+
     def change_at(self, position: int) -> ShareChange:
         """Return the change that holds at a position; the first before it."""
         return self.changes.at(position) or next(iter(self.changes))
@@ -127,6 +131,15 @@ class StreamSpec:
         if position + ahead >= found.end.position:
             return found.end.mixture
         return self.as_tokens(ShareLine.of(self.change_at(position)).at(position + ahead))
+
+    def until(self, position: int) -> StreamSpec:
+        """Return the stream without the mixtures that begin to hold at a position or later."""
+        return replace(
+            self,
+            mixtures=self.mixtures.before(position),
+            changes=self.changes.before(position),
+            by_hand=None,
+        )
 
     def as_tokens(self, shares: Sequence[int]) -> Mixture:
         """Turn shares of samples into a mixture of tokens."""

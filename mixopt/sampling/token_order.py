@@ -67,11 +67,10 @@ class TokenOrder:
         self.changes = changes if isinstance(changes, Timeline) else Timeline(changes)
         self.rows = row_order(layout)
         self.shift = np.array(layout.shift or zeros, np.int64)
-        self._places = {
-            0 if origin is None else origin.position: origin or Origin(0, zeros, zeros, zeros)
-        }
+        place = origin or Origin(0, zeros, zeros, zeros)
+        self._places = {place.position: place}
         self._exhausted: dict[int, Exhausted] = {}
-        self._had: dict[int, tuple[int, ...]] = {}
+        self._had = {place.position: place.tokens_D or zeros}
         self._lock = threading.Lock()
 
     def __getstate__(self) -> dict[str, Any]:

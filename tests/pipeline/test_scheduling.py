@@ -62,7 +62,7 @@ def test_epochs_are_those_over_all_stages(mixture, tmp_path):
         ("stable:90%", "add up to 900,000,000 of 1,000,000,000 tokens: a gap of 100,000,000"),
         ("stable:90%,decay:2e8", "an overlap of 100,000,000; give one stage 'rest'"),
         ("stable:rest,decay:rest", "'rest' is given twice"),
-        ("stable:100%,decay:rest", "no tokens of 1,000,000,000 are left for 'rest'"),
+        ("stable:100%,decay:rest", "leave no tokens of 1,000,000,000 for"),
         ("stable:0%,decay:rest", "'0%' is no length of at least a token"),
         ("stable:100%:to:", "expected PHASE:LENGTH, PHASE:LENGTH:MIXTURE"),
     ],

@@ -21,6 +21,7 @@ from pretrain_runs import (
 )
 
 from mixopt import ConfigError, Corpus, MixtureError, MixtureSampler, pretrain
+from mixopt.loading import schedule_watch
 from mixopt.pretraining import load_pretraining
 from mixopt.sampling import Schedule
 from mixopt.testing import tiny_corpus
@@ -153,3 +154,40 @@ def test_a_schedule_for_other_domains_and_too_many_epochs_end_before_training(co
     many = written(tmp_path, corpus, STAGES.replace("stages:", "max_epochs: 0.01\nstages:"))
     with pytest.raises(Exception, match="max_epochs is 0.01. Lower its share to"):
         pretrain(many, tmp_path / "many")
+
+
+PLAIN = """\
+batch: 8
+sequence_length: 32
+stages:
+- {name: main, steps: 40, mixture: {code: 0.7, manual: 0.3}}
+- {name: last, steps: 20, mixture: {code: 0.1, manual: 0.9}}
+"""
+
+
+def test_a_running_job_follows_another_file_and_its_log_says_so(corpus, tmp_path, monkeypatch):
+    defaults = schedule_watch.ScheduleWatch.__init__.__kwdefaults__
+    monkeypatch.setitem(defaults, "seconds", 0.0)
+    watched = tmp_path / "watched.yaml"
+    config = written(tmp_path, corpus, PLAIN, watch=str(watched), metrics={"every": 10})
+    watched.write_text(PLAIN.replace("steps: 40", "steps: 30").replace("steps: 20", "steps: 30"))
+    pretrain(config, tmp_path / "run")
+    lines = [json.loads(line) for line in log_of(tmp_path / "run").splitlines()]
+    assert [(line["batch"], line["why"]) for line in lines] == [
+        (0, "schedule: main"),
+        (30, "watch: another schedule"),
+    ]
+    assert lines[1]["weights"]["manual"] == 0.9
+
+
+@pytest.mark.parametrize(
+    ("parts", "message"),
+    [
+        ({}, "watch: goes with one sequence length, and the schedule has several"),
+        ({"stages": PLAIN, "estimator": {"name": "odm"}}, "watch: an estimator plans the mixture"),
+    ],
+)
+def test_what_cannot_be_watched_is_one_line(corpus, tmp_path, parts, message):
+    with pytest.raises(ConfigError) as raised:
+        load_pretraining(written(tmp_path, corpus, watch="other.yaml", **parts))
+    assert message in str(raised.value)

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
         export_mixture as export_mixture,
         import_mixture as import_mixture,
     )
+    from mixopt.integrations.exports.schedule_export import export_schedule as export_schedule
     from mixopt.integrations.exports.tools import EXPORT_TOOLS as EXPORT_TOOLS
 else:
     __getattr__, __dir__ = lazy_names(
@@ -22,6 +23,7 @@ else:
         {
             "export_tool": ["ExportTool"],
             "mixture_export": ["export_mixture", "import_mixture"],
+            "schedule_export": ["export_schedule"],
             "tools": ["EXPORT_TOOLS"],
         },
     )

@@ -52,7 +52,23 @@ class Weighed:
     passes: float = 0.0
 
 
+@dataclass(frozen=True)
+class StageEntries:
+    """What a fragment has of one stage of a schedule.
+
+    Attributes:
+        name: The stage's.
+        start: Its first step, from 0.
+        entries: The domains in it.
+    """
+
+    name: str
+    start: int
+    entries: tuple[Entry, ...]
+
+
 Write = Callable[[Sequence[Entry], Sequence[str], Facts], str]
+WriteStages = Callable[[Sequence[StageEntries], Sequence[str], Facts, int], str]
 Read = Callable[[str, Facts], list[Weighed]]
 
 
@@ -72,6 +88,8 @@ class ExportTool:
         takes_zero: Whether it can have a weight of 0.
         single_path: Whether an entry has one path.
         notes: More lines of the header.
+        write_stages: Stages, the header's lines, facts and the batch to text; None for a tool whose
+            configuration has one mixture.
     """
 
     name: str
@@ -85,6 +103,7 @@ class ExportTool:
     takes_zero: bool = False
     single_path: bool = False
     notes: tuple[str, ...] = ()
+    write_stages: WriteStages | None = None
 
     def header(self, left_out: Sequence[str], *, divided: bool) -> list[str]:
         """Return the lines that a fragment begins with.

@@ -6,15 +6,20 @@ domains come back as they are. Older versions call the components `configs`.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
 from mixopt.errors import ConfigError, MixtureError
-from mixopt.integrations.exports.export_tool import Entry, ExportTool, Weighed
+from mixopt.integrations.exports.export_tool import Entry, ExportTool, StageEntries, Weighed
 from mixopt.integrations.exports.facts import Facts
 from mixopt.integrations.exports.loading_code import builder_of
 from mixopt.integrations.exports.units import Sequences
 from mixopt.integrations.exports.yaml_fragment import missing, part, read_mapping, yaml_fragment
+
+_BLOCK = 2048  # sequences; Levanter's own mixture_block_size
+_MOST_BLOCK = (1 << 16) - 1
+_LEAST_BLOCK = 256  # in a smaller one, shares of less than half a per cent are lost
 
 
 def _write(entries: Sequence[Entry], header: Sequence[str], facts: Facts) -> str:
@@ -22,6 +27,26 @@ def _write(entries: Sequence[Entry], header: Sequence[str], facts: Facts) -> str
         "components": {entry.domain: _component(entry, facts) for entry in entries},
         "train_weights": {entry.domain: entry.amount for entry in entries},
     }
+    return yaml_fragment(header, {"data": data})
+
+
+def _write_stages(
+    stages: Sequence[StageEntries], header: Sequence[str], facts: Facts, batch: int
+) -> str:
+    """Write weights from steps on; Levanter changes them at the ends of its blocks of sequences."""
+    data: dict[str, Any] = {
+        "components": {e.domain: _component(e, facts) for one in stages for e in one.entries},
+        "train_weights": [[one.start, {e.domain: e.amount for e in one.entries}] for one in stages],
+    }
+    block = math.gcd(*(one.start * batch for one in stages))
+    if block % _BLOCK:
+        fitting = max(n for n in range(1, _MOST_BLOCK + 1) if block % n == 0)
+        if fitting < _LEAST_BLOCK:
+            raise ConfigError(
+                f"{facts.tool}: stages begin at multiples of {fitting} sequences, and a block has"
+                f" {_LEAST_BLOCK} at least; begin them at steps that these divide"
+            )
+        data["mixture_block_size"] = fitting
     return yaml_fragment(header, {"data": data})
 
 
@@ -66,4 +91,5 @@ LEVANTER = ExportTool(
     write=_write,
     read=_read,
     takes_zero=True,
+    write_stages=_write_stages,
 )

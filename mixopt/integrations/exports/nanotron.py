@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from mixopt.errors import MixtureError
-from mixopt.integrations.exports.export_tool import Entry, ExportTool, Weighed
+from mixopt.integrations.exports.export_tool import Entry, ExportTool, StageEntries, Weighed
 from mixopt.integrations.exports.facts import Facts
 from mixopt.integrations.exports.units import Sequences
 from mixopt.integrations.exports.yaml_fragment import (
@@ -23,13 +23,24 @@ from mixopt.integrations.exports.yaml_fragment import (
 
 
 def _write(entries: Sequence[Entry], header: Sequence[str], facts: Facts) -> str:
+    return yaml_fragment(header, {"data_stages": [_stage("mixture", 0, entries)]})
+
+
+def _write_stages(
+    stages: Sequence[StageEntries], header: Sequence[str], facts: Facts, batch: int
+) -> str:
+    written = [_stage(one.name, one.start, one.entries) for one in stages]
+    return yaml_fragment(header, {"data_stages": written})
+
+
+def _stage(name: str, start: int, entries: Sequence[Entry]) -> dict[str, Any]:
+    """Return a data stage; nanotron counts its steps from 1."""
     dataset = {
         "dataset_folder": [entry.paths[0] for entry in entries],
         "dataset_weights": [entry.amount for entry in entries],
     }
     data = {"dataset": dataset, "num_loading_workers": 1, "seed": 42}
-    stage = {"name": "mixture", "start_training_step": 1, "data": data}
-    return yaml_fragment(header, {"data_stages": [stage]})
+    return {"name": name, "start_training_step": start + 1, "data": data}
 
 
 def _read(text: str, facts: Facts) -> list[Weighed]:
@@ -70,4 +81,5 @@ NANOTRON = ExportTool(
     write=_write,
     read=_read,
     single_path=True,
+    write_stages=_write_stages,
 )

@@ -98,7 +98,8 @@ def batches_of(
 
     def rows_of_length(length: int) -> MixtureLoader:
         dataset = MixtureDataset(domains, length=length + 1)
-        return MixtureLoader(dataset, make_sampler(config, dataset.sizes, known))
+        sampler = make_sampler(config, dataset.sizes, known)
+        return MixtureLoader(dataset, sampler, watch=config.watch)
 
     if config.plan is None or len(config.plan.spans) == 1:
         return rows_of_length(config.longest_sequence)

@@ -1,0 +1,102 @@
+"""A schedule for trainers: stages where the tool has them, else a fragment for each stage."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+import yaml
+from command_line import mixopt
+
+from mixopt import ConfigError, Mixture
+from mixopt.integrations import EXPORT_TOOLS, export_schedule, import_mixture
+from mixopt.sampling import Schedule, Stage
+
+WEB, CODE = Mixture({"web": 0.75, "code": 0.25}), Mixture({"web": 0.25, "code": 0.75})
+CONSTANT = Schedule(
+    (
+        Stage(WEB, steps=64, phase="stable", name="main"),
+        Stage(CODE, steps=16, phase="anneal", name="anneal"),
+    ),
+    batch=64,
+    sequence_length=128,
+    inventory={"web": 10**6, "code": 10**5},
+)
+LINEAR = Schedule(
+    (Stage(WEB, steps=64), Stage(WEB, to=CODE, steps=64)), batch=64, sequence_length=128
+)
+SAMPLES = {"web": 100, "code": 200}
+
+
+@pytest.mark.parametrize("tool", EXPORT_TOOLS)
+def test_each_stage_is_written_with_its_own_mixture(tool):
+    texts = export_schedule(CONSTANT, tool, sample_tokens=SAMPLES)
+    if EXPORT_TOOLS[tool].write_stages is not None:
+        assert list(texts) == [""]
+        return
+    assert list(texts) == ["0-main", "1-anneal"]
+    known = {"inventory": CONSTANT.inventory, "sample_tokens": SAMPLES}
+    for text, stage in zip(texts.values(), CONSTANT.stages, strict=True):
+        found = import_mixture(text, tool, **known)
+        assert dict(found) == pytest.approx(dict(stage.mixture), abs=2e-3)
+    assert "Stage 2 of 2: anneal, steps 64 to 80 of 64 sequences of 128" in texts["1-anneal"]
+
+
+def test_nanotron_has_data_stages_from_steps_that_count_from_1():
+    stages = yaml.safe_load(export_schedule(CONSTANT, "nanotron")[""])["data_stages"]
+    assert [(one["name"], one["start_training_step"]) for one in stages] == [
+        ("main", 1),
+        ("anneal", 65),
+    ]
+    assert stages[1]["data"]["dataset"]["dataset_weights"] == [0.25, 0.75]
+
+
+def test_levanter_has_weights_from_steps_at_the_ends_of_its_blocks():
+    data = yaml.safe_load(export_schedule(CONSTANT, "levanter")[""])["data"]
+    assert data["train_weights"] == [[0, dict(WEB)], [64, dict(CODE)]]
+    assert "mixture_block_size" not in data  # 64 steps of 64 are two of its blocks of 2,048
+    other = Schedule((Stage(WEB, steps=25), Stage(CODE, steps=9)), batch=64, sequence_length=8)
+    data = yaml.safe_load(export_schedule(other, "levanter")[""])["data"]
+    assert data["mixture_block_size"] == 1600
+    odd = Schedule((Stage(WEB, steps=7), Stage(CODE, steps=9)), batch=3, sequence_length=8)
+    with pytest.raises(ConfigError, match="multiples of 21 sequences, and a block has 256"):
+        export_schedule(odd, "levanter")
+
+
+def test_a_linear_stage_is_refused_or_divided():
+    with pytest.raises(ConfigError, match="nanotron: stages.1 goes to another mixture linearly"):
+        export_schedule(LINEAR, "nanotron")
+    text = export_schedule(LINEAR, "nanotron", steps_per_stage=4)[""]
+    stages = yaml.safe_load(text)["data_stages"]
+    weights = [one["data"]["dataset"]["dataset_weights"][1] for one in stages]
+    assert weights == pytest.approx([0.25, 0.3125, 0.4375, 0.5625, 0.6875])
+    assert [one["start_training_step"] for one in stages] == [1, 65, 81, 97, 113]
+    assert "step 2 of 4 of a linear stage, the mixture of its middle" in text
+    with pytest.raises(ConfigError, match="stages.1 has 64 steps to divide"):
+        export_schedule(LINEAR, "nanotron", steps_per_stage=65)
+
+
+def test_a_file_of_one_sequence_length_has_no_stages_of_others():
+    stages = (*CONSTANT.stages, Stage(CODE, steps=16, phase="anneal", sequence_length=256))
+    longer = Schedule(stages, batch=64, sequence_length=128)
+    with pytest.raises(ConfigError, match="nanotron: has one sequence length in its file"):
+        export_schedule(longer, "nanotron")
+    assert "of 64 sequences of 256" in export_schedule(longer, "megatron")["2-2"]
+
+
+def test_the_command_writes_a_file_for_each_stage(tmp_path):
+    CONSTANT.to_file(tmp_path / "schedule.yaml")
+    asked = ["export", tmp_path / "schedule.yaml", "--to"]
+    ended = mixopt(*asked, "megatron", "--out", tmp_path / "blend.json")
+    assert ended.code == 0, ended.error
+    found = json.loads((tmp_path / "blend.1-anneal.json").read_text())
+    assert found["train"] == ["0.25", "web", "0.75", "code"]
+    assert "give --out FILE" in mixopt(*asked, "megatron").error
+    assert "start_training_step: 65" in mixopt(*asked, "nanotron").out
+    assert "a schedule has its own length" in mixopt(*asked, "nanotron", "--tokens", 5).error
+
+
+def test_a_mixture_has_no_stages_to_divide(tmp_path):
+    WEB.to_file(tmp_path / "mixture.yaml")
+    ended = mixopt("export", tmp_path / "mixture.yaml", "--to", "nanotron", "--steps-per-stage", 3)
+    assert "--steps-per-stage goes with a schedule; this is a mixture" in ended.error

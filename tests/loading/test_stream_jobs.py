@@ -1,0 +1,98 @@
+"""Streams in real processes: ranks on gloo and workers that are killed, and go on as others."""
+
+from __future__ import annotations
+
+import json
+import multiprocessing
+import os
+import signal
+import time
+from itertools import islice
+
+import pytest
+import torch
+from places import SUPPORT
+from ranks import finish, kill, start_ranks
+from stream_job import AHEAD, lines, other_weights, stream
+
+from mixopt import MixtureStream, SamplerError
+
+BATCHES = 40
+
+
+def undisturbed(batches):
+    """Go through the batches of one rank, which changes its weights as the job does."""
+    one = stream()
+    for batch in islice(one, batches):
+        yield [[domain, tokens] for domain, tokens in lines(batch)]
+        done = batch["batch"] + 1
+        if done % 7 == 0:
+            seen = torch.bincount(batch["domain"], minlength=3).double()
+            one.set_weights(other_weights(seen), done + AHEAD - 1)
+
+
+def delivered(out):
+    """Return the samples of all ranks by batch; what came twice came the same."""
+    found = {}
+    for file in out.glob("rows.*"):
+        for line in file.read_text().splitlines():
+            batch, position, samples = json.loads(line)
+            for place, sample in enumerate(samples, position):
+                assert found.setdefault(batch, {}).setdefault(place, sample) == sample
+    return [[found[b][place] for place in sorted(found[b])] for b in sorted(found)]
+
+
+@pytest.mark.slow
+def test_killed_ranks_and_workers_go_on_as_other_numbers_sample_by_sample(tmp_path):
+    ranks = start_ranks(2, SUPPORT / "stream_job.py", tmp_path, BATCHES, 2)
+    end = time.monotonic() + 300
+    while not state_of(tmp_path) >= 10:
+        assert time.monotonic() < end
+        time.sleep(0.02)
+    kill(ranks)
+    assert len(delivered(tmp_path)) < BATCHES
+    finish(start_ranks(4, SUPPORT / "stream_job.py", tmp_path, BATCHES, 1))
+    batches = delivered(tmp_path)
+    assert [len(batch) for batch in batches] == [8] * BATCHES
+    assert batches == list(undisturbed(BATCHES))
+
+
+def state_of(out):
+    path = out / "state.json"
+    return json.loads(path.read_text())["sampler"]["position"] // 8 if path.exists() else 0
+
+
+def test_a_worker_that_is_killed_is_one_line_and_the_stream_goes_on():
+    one = stream(workers=2)
+    iterator = iter(one)
+    batches = [lines(next(iterator)) for _ in range(5)]
+    victim = children()[0]
+    os.kill(victim, signal.SIGKILL)
+    with pytest.raises(SamplerError, match=r"^worker \d of 2 of the stream died with SIGKILL"):
+        batches.extend(map(lines, iterator))  # those that were ready are handed out
+    batches += [lines(batch) for batch in islice(one, 10)]
+    assert batches == [lines(batch) for batch in islice(stream(), len(batches))]
+
+
+def test_workers_end_with_the_iteration():
+    iterator = iter(stream(workers=2))
+    next(iterator)
+    started = children()
+    assert len(started) == 2
+    iterator.close()
+    assert not set(children()) & set(started)
+
+
+def children():
+    """Return the worker processes of streams that this process has."""
+    return [c.pid for c in multiprocessing.active_children() if c.name.startswith("mixopt-stream")]
+
+
+def fails(document):
+    raise ValueError("no such letter")
+
+
+def test_what_tokenize_raises_in_a_worker_is_raised():
+    one = MixtureStream({"a": [{}] * 9}, [1], batch_size=2, length=4, tokenize=fails, workers=1)
+    with pytest.raises(ValueError, match="no such letter"):
+        next(iter(one))
