@@ -48,7 +48,8 @@ trainers: $(UV)
 
 test-trainers: trainers
 	OMP_NUM_THREADS=1 .trainers/bin/python -m pytest -q -m "slow or not slow" \
-		tests/integrations/test_torchtitan.py tests/integrations/test_megatron.py tests/test_plug_in.py
+		tests/integrations/test_torchtitan.py tests/integrations/test_megatron.py \
+		tests/test_trainer_pages.py
 
 .tools/bin/uv:
 	python3 -m pip install --quiet --target .tools uv

@@ -2,10 +2,10 @@
 
     python experiments/checks/ramp_error.py --logs 3000
 
-Each log has some stages, of which most go linearly from one mixture to another, over 1 to 60
-windows of 64 positions; mixtures are even, sparse or of one heavy domain. The integral is of exact
-shares; every position is looked at. Printed are the largest error, in samples, of logs of one
-stage each and of logs of many, and how many logs had one above 2.
+Each log has some stages, of which three in four go linearly from one mixture to another, over 8
+to 3,840 samples; mixtures are even, sparse or of one heavy domain. The integral is of exact shares,
+and every position is looked at. Printed are errors in samples, of logs of one stage each, a ramp,
+and of logs of many; and how many logs had one above 2.
 """
 
 from __future__ import annotations
@@ -15,19 +15,19 @@ import argparse
 import numpy as np
 from numpy.typing import NDArray
 
-from mixopt.sampling import SampleOrder
-from mixopt.sampling.order import UNIT, RampEnd, ShareChange, whole_shares
-from mixopt.sampling.sample_order import StreamLayout
+from mixopt import MixtureSampler
 
-WINDOW = 64
+BATCH = 8
+Weights = NDArray[np.float64]
+Stage = tuple[int, Weights] | tuple[int, Weights, int, Weights]
 
 
-def random_shares(rng: np.random.Generator, domains: int) -> tuple[int, ...]:
+def random_weights(rng: np.random.Generator, domains: int) -> Weights:
     """Return an even, a sparse or a lopsided mixture, some domains without a share."""
     kind = rng.integers(4)
     if kind == 0:
-        weights = rng.dirichlet([1.0] * domains)
-    elif kind == 1:
+        return rng.dirichlet([1.0] * domains)
+    if kind == 1:
         weights = rng.dirichlet([0.1] * domains)
     elif kind == 2:
         weights = 1e-6 * rng.random(domains)
@@ -36,53 +36,49 @@ def random_shares(rng: np.random.Generator, domains: int) -> tuple[int, ...]:
     else:
         weights = rng.dirichlet([0.5] * domains) * (rng.random(domains) < 0.5)
         weights[rng.integers(domains)] += 0.01
-    return tuple(whole_shares(weights.tolist()))
+    return weights / weights.sum()
 
 
-def random_log(
-    rng: np.random.Generator, domains: int, stages: int
-) -> tuple[list[ShareChange], int]:
-    """Return changes, three in four of them ramps, and the position after the last."""
-    position, changes = 0, []
+def random_log(rng: np.random.Generator, domains: int, stages: int) -> tuple[list[Stage], int]:
+    """Return a schedule, three in four of its stages ramps, and the batch after the last."""
+    batch, log = 0, list[Stage]()
     for _ in range(stages):
-        length = int(rng.integers(1, 61)) * WINDOW
-        end = None
+        length = int(rng.integers(1, 481))
+        weights = random_weights(rng, domains)
+        if log and len(log[-1]) == 4 and rng.random() < 0.5:
+            weights = log[-1][3]
         if stages == 1 or rng.random() < 0.75:
-            until = position + int(rng.integers(1, length + 1)) if rng.random() < 0.5 else None
-            end = RampEnd(until or position + length, random_shares(rng, domains))
-        joins = changes and changes[-1].end and rng.random() < 0.5
-        shares = changes[-1].end.shares if joins else random_shares(rng, domains)
-        changes.append(ShareChange(position, shares, end))
-        position += length
-    return changes, position
+            whole = rng.random() < 0.5
+            end = batch + (length if whole else int(rng.integers(1, 2 * length + 1)))
+            log.append((batch, weights, end, random_weights(rng, domains)))
+        else:
+            log.append((batch, weights))
+        batch += length
+    return log, batch
 
 
-def integral(changes: list[ShareChange], stop: int) -> NDArray[np.float64]:
-    """Return what is due to each domain before each position, shape (stop + 1, D)."""
-    rates = np.empty((stop, len(changes[0].shares)))
-    for change, following in zip(changes, [*changes[1:], None], strict=True):
-        last = stop if following is None else following.position
-        start, until = change.position, last
-        first = np.array(change.shares) / UNIT
-        rates[start:last] = first
-        if change.end is not None:
-            until = min(change.end.position, last)
-            final = np.array(change.end.shares) / UNIT
-            gone = (np.arange(until - start) + 0.5) / (change.end.position - start)
-            rates[start:until] = first + gone[:, None] * (final - first)
-            rates[until:last] = final
+def integral(log: list[Stage], batches: int) -> Weights:
+    """Return what is due to each domain before each sample, shape (samples + 1, D)."""
+    rates = np.zeros((batches * BATCH, len(log[0][1])))
+    for stage in log:
+        start = stage[0] * BATCH
+        rates[start:] = stage[1]
+        if len(stage) == 4:
+            end = stage[2] * BATCH
+            gone = np.minimum((np.arange(len(rates) - start) + 0.5) / (end - start), 1)
+            rates[start:] = stage[1] + gone[:, None] * (stage[3] - stage[1])
+            rates[end:] = stage[3]
     return np.concatenate([np.zeros((1, rates.shape[1])), rates.cumsum(axis=0)])
 
 
-def worst(changes: list[ShareChange], stop: int) -> float:
+def worst(log: list[Stage], batches: int) -> float:
     """Return the largest error of a domain at a prefix, in samples."""
-    domains = len(changes[0].shares)
-    names = tuple(f"d{k}" for k in range(domains))
-    layout = StreamLayout(names, (10,) * domains, 0, WINDOW, (None,) * domains)
-    drawn = SampleOrder(layout, changes).planned(0, stop)
-    count = np.zeros((stop + 1, domains))
-    count[np.arange(1, stop + 1), drawn] = 1
-    return float(np.abs(count.cumsum(axis=0) - integral(changes, stop)).max())
+    domains = len(log[0][1])
+    sampler = MixtureSampler([10] * domains, log[0][1], batch_size=BATCH, schedule=log)
+    drawn = sampler.order.planned(0, batches * BATCH)
+    count = np.zeros((len(drawn) + 1, domains))
+    count[np.arange(1, len(drawn) + 1), drawn] = 1
+    return float(np.abs(count.cumsum(axis=0) - integral(log, batches)).max())
 
 
 def main() -> None:

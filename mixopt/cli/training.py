@@ -1,8 +1,9 @@
-"""Commands of full-scale training: pretrain, simulate, token shards of other tools."""
+"""Commands of full-scale training: pretrain, schedules, token shards of other tools."""
 
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated
 
@@ -10,13 +11,17 @@ import typer
 
 from mixopt.cli.options import (
     AsJson,
+    FullLength,
     Overrides,
+    SizesPath,
+    Trusted,
     app,
     directory_of,
     print_json,
     say,
     show,
 )
+from mixopt.errors import ConfigError
 
 
 @app.command("pretrain")
@@ -45,34 +50,123 @@ def pretrain_command(
 
 @app.command("simulate")
 def simulate_command(
-    proposal: Annotated[Path, typer.Argument(metavar="PROPOSAL", help="A mixture or proposal.")],
-    batches: Annotated[int, typer.Option("--batches", help="Global batches of the job.")],
-    batch_size: Annotated[
-        int, typer.Option("--batch-size", help="Samples of one, all ranks.")
-    ] = 256,
-    length: Annotated[int, typer.Option("--length", help="Tokens of a sample.")] = 2048,
-    corpus: Annotated[
-        Path | None, typer.Option("--corpus", help="Prepared corpus; beside PROPOSAL if not given.")
+    source: Annotated[
+        Path, typer.Argument(metavar="SCHEDULE|MIXTURE", help="A schedule; a mixture or proposal.")
+    ],
+    batches: Annotated[
+        int | None, typer.Option("--batches", help="Global batches of the job; a schedule has it.")
     ] = None,
+    batch_size: Annotated[
+        int | None, typer.Option("--batch-size", help="Samples of one, all ranks; 256.")
+    ] = None,
+    length: Annotated[
+        int | None, typer.Option("--length", help="Tokens of a sample; 2048.")
+    ] = None,
+    corpus: Annotated[
+        Path | None, typer.Option("--corpus", help="Prepared corpus; beside the file if absent.")
+    ] = None,
+    inventory: SizesPath = None,
     max_epochs: Annotated[
         float | None, typer.Option("--max-epochs", help="How often a domain may be drawn through.")
+    ] = None,
+    figure: Annotated[
+        Path | None, typer.Option("--figure", metavar="FILE", help="Draw a schedule: .png or .svg.")
     ] = None,
     as_json: AsJson = False,
 ) -> None:
     """Say what a job would draw: realised shares, epochs, when a domain runs out."""
-    from mixopt.sampling import simulate_proposal, simulation_json, simulation_lines
+    from mixopt.sampling import is_schedule, simulate_proposal, simulation_json, simulation_lines
 
+    ours = {"--batches": batches, "--batch-size": batch_size, "--length": length}
+    if is_schedule(source):
+        _refuse({**ours, "--max-epochs": max_epochs}, "is in the schedule; leave it out")
+        _simulate_schedule(source, corpus, inventory, figure, as_json)
+        return
+    _refuse({"--figure": figure, "--inventory": inventory}, "is of a schedule, this is a mixture")
+    if batches is None:
+        raise ConfigError("simulate: a mixture needs --batches N, the length of the job")
     simulation = simulate_proposal(
-        proposal,
+        source,
         batches=batches,
-        batch_size=batch_size,
-        length=length,
+        batch_size=batch_size or 256,
+        length=length or 2048,
         corpus=corpus,
         max_epochs=max_epochs,
     )
     print_json(simulation_json(simulation)) if as_json else show(
         "\n".join(simulation_lines(simulation))
     )
+
+
+@app.command("schedule")
+def schedule_command(
+    source: Annotated[
+        Path, typer.Argument(metavar="RUN|MIXTURE", help="A run directory, or YAML of a mixture.")
+    ],
+    out: Annotated[Path, typer.Option("--out", metavar="FILE", help="The schedule's file.")],
+    tokens: FullLength = None,
+    stages: Annotated[
+        str | None,
+        typer.Option(
+            "--stages",
+            help="PHASE:LENGTH[:[to:]MIXTURE], such as stable:90%,anneal:10%:to:anneal.yaml.",
+        ),
+    ] = None,
+    batch: Annotated[int, typer.Option("--batch", help="Sequences of a step, all ranks.")] = 1024,
+    length: Annotated[
+        int, typer.Option("--sequence-length", help="Tokens predicted of a sequence.")
+    ] = 4096,
+    max_epochs: Annotated[
+        float | None, typer.Option("--max-epochs", help="Of a domain, over all stages.")
+    ] = None,
+    inventory: SizesPath = None,
+    trust: Trusted = False,
+    as_json: AsJson = False,
+) -> None:
+    """Write a schedule: mixtures by stage, for the sampler, pretrain and exporters."""
+    from mixopt.config import token_count
+    from mixopt.pipeline import ONE_STAGE, schedule_from
+
+    schedule = schedule_from(
+        source,
+        tokens=token_count(tokens, "--tokens"),
+        batch=batch,
+        sequence_length=length,
+        stages=stages or ONE_STAGE,
+        max_epochs=max_epochs,
+        inventory=inventory,
+        trust=trust,
+    )
+    schedule.to_file(out)
+    if as_json:
+        print_json({"file": str(out), **schedule.to_json()})
+    else:
+        show(f"{out}: {schedule.tokens:,} tokens in {schedule.steps:,} steps")
+        show(f"next: mixopt simulate {out} --figure {out.with_suffix('.png')}")
+
+
+def _simulate_schedule(
+    source: Path, corpus: Path | None, inventory: Path | None, figure: Path | None, as_json: bool
+) -> None:
+    from mixopt.config import read_inventory
+    from mixopt.reporting import schedule_text
+    from mixopt.sampling import Schedule, simulate_schedule
+
+    domains = Schedule.from_file(source).domains
+    sizes = None if inventory is None else read_inventory(inventory, domains)
+    forecast = simulate_schedule(source, corpus=corpus, inventory=sizes)
+    print_json(forecast.to_json()) if as_json else show(schedule_text(forecast))
+    if figure is not None:
+        from mixopt.reporting import draw_schedule
+
+        draw_schedule(forecast, figure)
+        say(f"figure: {figure}")
+
+
+def _refuse(options: Mapping[str, object], why: str) -> None:
+    for name, given in options.items():
+        if given is not None:
+            raise ConfigError(f"simulate: {name} {why}")
 
 
 tokens_app = typer.Typer(no_args_is_help=True, help="Token shards: of other tools, and in stores.")

@@ -47,6 +47,7 @@ if TYPE_CHECKING:
     from mixopt.config.loss_choice import chosen_losses as chosen_losses
     from mixopt.config.objective_section import ObjectiveConfig as ObjectiveConfig
     from mixopt.config.section import (
+        FILES as FILES,
         Count as Count,
         Positive as Positive,
         Section as Section,
@@ -100,7 +101,7 @@ else:
             ],
             "loss_choice": ["chosen_losses"],
             "objective_section": ["ObjectiveConfig"],
-            "section": ["Count", "Positive", "Section", "Share"],
+            "section": ["FILES", "Count", "Positive", "Section", "Share"],
             "experiment_file": [
                 "RESERVED",
                 "dump_config",

@@ -12,14 +12,22 @@ from pathlib import Path
 from types import NoneType
 from typing import Any, Generic, TypeVar, get_args, get_origin
 
-import yaml
 from pydantic import BaseModel, ValidationError
 
 from mixopt.config.section import FILES
 from mixopt.errors import ConfigError, did_you_mean
-from mixopt.system import ServerUri, parse_yaml, read_text, shown_name, without_secrets
+from mixopt.system import (
+    FieldPlace,
+    ServerUri,
+    dotted,
+    parse_yaml,
+    read_text,
+    shown_name,
+    without_secrets,
+    yaml_places,
+)
 
-Location = tuple[str | int, ...]
+Location = FieldPlace
 Model = TypeVar("Model", bound=BaseModel)
 
 
@@ -40,7 +48,7 @@ class Sections(Generic[Model]):
     def mistake(self, location: Location, message: str) -> ConfigError:
         """Return the error for a value that does not go with the others."""
         where = _origin(location, self.path, self.origins)
-        return ConfigError(f"{where}: {_dotted(location)}: {message}")
+        return ConfigError(f"{where}: {dotted(location)}: {message}")
 
 
 def read_sections(
@@ -108,29 +116,10 @@ def _without_default_nulls(value: Any) -> Any:
 def _read(path: Path, example: str) -> tuple[dict[str, Any], dict[Location, int]]:
     text = read_text(path, error=ConfigError, missing=lambda: ConfigError(f"{path}: no such file"))
     content = parse_yaml(text, str(path))
-    node = yaml.compose(text, Loader=yaml.SafeLoader)
-    lines = dict(_lines(node, (), path)) if node is not None else {}
+    lines = yaml_places(text, path)
     if not isinstance(content, dict):
         raise ConfigError(f"{path}: expected sections such as {example}")
     return content, lines
-
-
-def _lines(node: yaml.Node, location: Location, path: Path) -> Iterable[tuple[Location, int]]:
-    if isinstance(node, yaml.MappingNode):
-        seen: set[str] = set()
-        for key, value in node.value:
-            inner = (*location, key.value)
-            if key.value in seen:
-                line = key.start_mark.line + 1
-                raise ConfigError(f"{path}:{line}: {_dotted(inner)}: given twice")
-            seen.add(key.value)
-            yield inner, key.start_mark.line + 1
-            yield from _lines(value, inner, path)
-    elif isinstance(node, yaml.SequenceNode):
-        for position, value in enumerate(node.value):
-            inner = (*location, position)
-            yield inner, value.start_mark.line + 1
-            yield from _lines(value, inner, path)
 
 
 def _override(content: dict[str, Any], override: str) -> Location:
@@ -161,7 +150,7 @@ def _explain(
     location, kind = tuple(first["loc"]), first["type"]
     section, location = _section(model, location, missing=kind == "missing")
     where = _origin(location, path, origins)
-    field = _dotted(location) or "the file"
+    field = dotted(location) or "the file"
     if kind == "extra_forbidden":
         known = [f.alias or name for name, f in section.model_fields.items()]
         return f"{where}: {field}: unknown field{did_you_mean(str(location[-1]), known)}"
@@ -213,8 +202,3 @@ def _origin(location: Location, path: Path, origins: dict[Location, str]) -> str
         if location[:length] in origins:
             return origins[location[:length]]
     return str(path)
-
-
-def _dotted(location: Location) -> str:
-    parts = [str(part) for part in location]
-    return ".".join(part if part.isprintable() else shown_name(part) for part in parts)

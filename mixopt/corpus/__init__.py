@@ -35,7 +35,8 @@ if TYPE_CHECKING:
     from mixopt.corpus.preparation import (
         prepare_corpus as prepare_corpus,
     )
-    from mixopt.corpus.shard import FEW as FEW
+    from mixopt.corpus.shard import FEW as FEW, Shard as Shard
+    from mixopt.corpus.shard_store import ShardStore as ShardStore
     from mixopt.corpus.source_check import (
         check_source as check_source,
     )
@@ -102,7 +103,8 @@ else:
                 "read_stream_index",
             ],
             "preparation": ["prepare_corpus"],
-            "shard": ["FEW"],
+            "shard": ["FEW", "Shard"],
+            "shard_store": ["ShardStore"],
             "source_check": ["check_source"],
             "stored_corpus": [
                 "check_prepared",

@@ -146,6 +146,7 @@ def _held_out(path: Path, name: str, verify: bool) -> TokenShards:
 
 def _shards(path: Path, name: str, split: str, verify: bool) -> TokenShards:
     shards = TokenShards.open(inside(path, f"{name}/{split}", ShardError), verify=verify)
-    for shard in shards.shards:
-        inside(path, f"{name}/{split}/{shard.file}", ShardError)
+    if shards.has_links:
+        for shard in shards.shards:
+            inside(path, f"{name}/{split}/{shard.file}", ShardError)
     return shards

@@ -55,6 +55,7 @@ class KnownShards(Sequence[Shard]):
         self.fields: dict[str, Any] = header["fields"]
         self.index_mark: list[int] = header["index"]
         self.is_verified: bool = header["verified"]
+        self.has_links: bool = header["links"]
         self._count: int = header["count"]
         arrays = content[_HEADER + header["length"] : header["text"]].view(np.int64)
         split = np.cumsum([self._count + 1, self._count + 1])
@@ -79,9 +80,9 @@ class KnownShards(Sequence[Shard]):
             return tuple(self[k] for k in range(*index.indices(self._count)))
         k = range(self._count)[index]
         start, stop = self._ends[k : k + 2].tolist()
-        file, sha256, link = json.loads(self._text[start:stop].tobytes())
+        file, sha256, link = self._text[start:stop].tobytes().decode().split("/", maxsplit=2)
         first, last = self.offsets[k : k + 2].tolist()
-        return Shard(file, last - first, sha256, link)
+        return Shard(file, last - first, sha256, link or None)
 
     def is_as_verified(self, k: int, mark: list[int]) -> bool:
         """Tell whether a file is what it was when its hash was compared, by what marks it."""
@@ -109,7 +110,7 @@ def packed(
         marks: What marks the file of each, or nothing.
         verified: Whether their hashes were compared.
     """
-    texts = [json.dumps([one.file, one.sha256, one.link]).encode() for one in shards]
+    texts = [f"{one.file}/{one.sha256}/{one.link or ''}".encode() for one in shards]
     marks_S4 = np.array(marks or np.zeros((len(shards), 4)), np.int64)
     numbers = [
         _running(one.tokens for one in shards), _running(map(len, texts)), marks_S4.ravel(),
@@ -119,6 +120,7 @@ def packed(
     header = {
         "format": _FORMAT, "index": file_mark(index), "verified": verified, "fields": fields,
         "count": len(shards), "bytes": len(arrays) + len(text),
+        "links": any(one.link is not None for one in shards),
     }  # fmt: skip
     said = json.dumps(header).encode()
     said += b" " * (-len(said) % 8)

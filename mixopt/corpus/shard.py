@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import stat
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,9 +11,10 @@ from typing import Any
 
 from mixopt.corpus.index_files import INDEX, PREPARE_AGAIN, absent, value_fault
 from mixopt.errors import ShardError
-from mixopt.system import check_name, inside
+from mixopt.system import check_name, inside, shown_name
 
 FEW = 1024  # shards that are looked at one by one when they are opened, and mapped all at once
+_HASH = re.compile(r"[0-9a-f]{64}")
 
 
 @dataclass(frozen=True)
@@ -52,6 +54,8 @@ class Shard:
             fault = value_fault(entry[name], kind)
             if fault is not None:
                 raise damaged(folder, f"{where}.{name}: {fault}")
+        if not _HASH.fullmatch(entry["sha256"]):
+            raise damaged(folder, f"{where}.sha256: {shown_name(entry['sha256'])} is no SHA-256")
         check_name(entry["file"], f"{folder / INDEX}: file", ShardError)
         link = entry.get("link")
         known = None if link is None else str(link)

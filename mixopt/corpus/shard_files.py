@@ -13,8 +13,7 @@ from __future__ import annotations
 import errno
 import os
 import stat
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from functools import cache, cached_property, lru_cache
 from pathlib import Path
 from typing import Any
@@ -38,6 +37,7 @@ _FLAGS = (
     | getattr(os, "O_BINARY", 0)
 )
 _TOO_MANY = (errno.EMFILE, errno.ENFILE)
+_NO_MORE = (*_TOO_MANY, errno.ENOMEM)  # of mappings too
 _NO_LINK = getattr(os, "O_NOFOLLOW", 0)
 
 
@@ -78,8 +78,12 @@ class ShardFiles:
         """
         path, size = self._mapped_places[k]
         status = self._look(path, size)
-        with _told(path):
-            found = _mapping(path, status.st_size, status.st_ino, status.st_mtime_ns)
+        try:
+            found: NDArray[np.uint8] = _with_room(
+                _mapping, path, status.st_size, status.st_ino, status.st_mtime_ns
+            )
+        except OSError as error:
+            raise _unreadable(path, error) from error
         return found.view(self._dtype)
 
     def look(self, k: int) -> None:
@@ -93,9 +97,8 @@ class ShardFiles:
     def _look(self, path: str, size: int) -> os.stat_result:
         try:
             status = os.stat(path)
-        except OSError:
-            with _told(path):
-                raise
+        except OSError as error:
+            raise _unreadable(path, error) from error
         if status.st_size != size or not stat.S_ISREG(status.st_mode):
             check_status(path, status, size)
         return status
@@ -117,24 +120,28 @@ class ShardFiles:
         Raises:
             ShardError: It is not there any more, of another size, or altered.
         """
-        item = self._dtype.itemsize
-        with self._opened(k) as (descriptor, path), _told(path):
-            for start, row in zip(starts, rows, strict=True):
-                if _read_at(descriptor, row, start * item) != row.nbytes:
-                    raise ShardError(f"{path}: truncated while it was read; {PREPARE_AGAIN}")
-
-    @contextmanager
-    def _opened(self, k: int) -> Iterator[tuple[int, str]]:
-        shard = self._shards[k]
-        if self._store is not None:
-            descriptor = self._store.open(shard, shard.tokens * self._dtype.itemsize)
-            try:
-                yield descriptor, self._store.url_of(shard)
-            finally:
-                os.close(descriptor)
+        if self._store is None:
+            file = _with_room(_kept_open(), self, k)
+            self._copy(file.descriptor, file.path, starts, rows)
             return
-        file = _kept_open()(self, k)
-        yield file.descriptor, os.path.join(self._folder, shard.file)
+        shard = self._shards[k]
+        descriptor = self._store.open(shard, shard.tokens * self._dtype.itemsize)
+        try:
+            self._copy(descriptor, self._store.url_of(shard), starts, rows)
+        finally:
+            os.close(descriptor)
+
+    def _copy(
+        self, descriptor: int, path: str, starts: Sequence[int], rows: Sequence[NDArray[Any]]
+    ) -> None:
+        item = self._dtype.itemsize
+        for start, row in zip(starts, rows, strict=True):
+            try:
+                count = _read_at(descriptor, row, start * item)
+            except OSError as error:
+                raise _unreadable(path, error) from error
+            if count != row.nbytes:
+                raise ShardError(f"{path}: truncated while it was read; {PREPARE_AGAIN}")
 
     def open(self, k: int) -> _OpenFile:
         """Open a shard.
@@ -143,10 +150,12 @@ class ShardFiles:
             ShardError: It is not there any more, of another size, or altered.
         """
         shard = self._shards[k]
-        path = os.path.join(self._folder, shard.file)
-        with _told(path):
-            file = _OpenFile(self._descriptor(k, shard, path))
+        path = f"{self._folder}{os.sep}{shard.file}"
+        try:
+            file = _OpenFile(self._descriptor(k, shard, path), path)
             status = os.fstat(file.descriptor)
+        except OSError as error:
+            raise _unreadable(path, error) from error
         check_status(path, status, shard.tokens * self._dtype.itemsize)
         self._compare(k, shard, path, status)
         return file
@@ -164,7 +173,7 @@ class ShardFiles:
     def _compare(self, k: int, shard: Shard, path: str, status: os.stat_result) -> None:
         known = self._shards
         if not self._compares_marks or not isinstance(known, KnownShards):
-            return
+            return  # few are compared when their folder is opened
         if known.is_as_verified(k, file_mark(status)):
             return
         if file_hash(Path(path)) != shard.sha256:
@@ -178,31 +187,32 @@ class ShardFiles:
 class _OpenFile:
     """A descriptor that is closed with its last use, in whatever thread that is."""
 
-    __slots__ = ("descriptor",)
+    __slots__ = ("descriptor", "path")
 
-    def __init__(self, descriptor: int) -> None:
+    def __init__(self, descriptor: int, path: str) -> None:
         self.descriptor = descriptor
+        self.path = path
 
     def __del__(self) -> None:
         os.close(self.descriptor)
 
 
 @cache
-def _kept_open() -> Callable[[ShardFiles, int], _OpenFile]:
+def _kept_open() -> Any:
     """Return what opens files and keeps the last ones that it opened."""
-    kept = lru_cache(maxsize=_most_descriptors())(ShardFiles.open)
+    return lru_cache(maxsize=_most_descriptors())(ShardFiles.open)
 
-    def opened(files: ShardFiles, k: int) -> _OpenFile:
-        try:
-            return kept(files, k)
-        except ShardError as error:
-            reason = error.__cause__
-            if not isinstance(reason, OSError) or reason.errno not in _TOO_MANY:
-                raise
-        kept.cache_clear()  # others of this process have taken them
-        return kept(files, k)
 
-    return opened
+def _with_room(kept: Any, *given: Any) -> Any:
+    """Call what keeps what it opened; where the process may have no more, let all of that go."""
+    try:
+        return kept(*given)
+    except (OSError, ShardError) as error:
+        reason = error.__cause__ or error
+        if not isinstance(reason, OSError) or reason.errno not in _NO_MORE:
+            raise
+    kept.cache_clear()
+    return kept(*given)
 
 
 def _most_descriptors() -> int:
@@ -239,16 +249,12 @@ def _read_at(descriptor: int, row: NDArray[Any], place: int) -> int:
     return count
 
 
-@contextmanager
-def _told(path: str) -> Iterator[None]:
-    """Say in one line why a file cannot be read that was there when its folder was opened."""
-    try:
-        yield
-    except FileNotFoundError as error:
-        raise ShardError(
+def _unreadable(path: str, error: OSError) -> ShardError:
+    """Return why a file cannot be read that was there when its folder was opened."""
+    if isinstance(error, FileNotFoundError):
+        return ShardError(
             f"{path}: not found, and it was there before; put it back and resume, or"
             f" {PREPARE_AGAIN}"
-        ) from error
-    except OSError as error:
-        more = "; let the process have more: ulimit -n 4096" if error.errno in _TOO_MANY else ""
-        raise ShardError(f"{path}: cannot be read: {error.strerror or error}{more}") from error
+        )
+    more = "; let the process have more: ulimit -n 4096" if error.errno in _TOO_MANY else ""
+    return ShardError(f"{path}: cannot be read: {error.strerror or error}{more}")

@@ -50,6 +50,10 @@ class ShardStore:
         """
         return self.cache.open(shard.sha256, size, partial(self._fetch, shard, size))
 
+    def has(self, shard: Shard) -> bool:
+        """Tell whether a shard's copy is here."""
+        return self.cache.has(shard.sha256)
+
     def bring(self, shard: Shard, size: int) -> None:
         """Fetch a shard unless it is here; arguments and errors are those of `open`."""
         self.cache.bring(shard.sha256, size, partial(self._fetch, shard, size))

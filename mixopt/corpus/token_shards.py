@@ -15,12 +15,14 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
+from itertools import groupby
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.lib.stride_tricks import sliding_window_view
 from numpy.typing import ArrayLike, NDArray
 
 from mixopt.corpus.index_files import check_index_seal, read_index
@@ -67,7 +69,7 @@ class TokenShards:
     shards: Sequence[Shard]
     is_elsewhere: bool = False
     store: ShardStore | None = None
-    is_verified: bool = False
+    is_verified: bool = field(default=False, compare=False)
 
     @classmethod
     def open(
@@ -154,13 +156,8 @@ class TokenShards:
         rows = np.empty((len(starts), length), self.dtype)
         first_B = self.shards_of(starts)
         inside_B = starts + length <= self.offsets[first_B + 1]
-        for here in _grouped(first_B, np.flatnonzero(inside_B)):
-            k = int(first_B[here[0]])
-            places = starts[here] - self.offsets[k]
-            if self.can_be_mapped:
-                rows[here] = self._windows(k, length)[places]
-            else:
-                self.files.read(k, places.tolist(), [rows[row] for row in here.tolist()])
+        fill = self._fill_mapped if self.can_be_mapped else self._fill_read
+        fill(rows, np.flatnonzero(inside_B), first_B, starts - self.offsets[first_B])
         for row in np.flatnonzero(~inside_B).tolist():
             rows[row] = self.read(int(starts[row]), int(starts[row]) + length)
         return rows
@@ -173,6 +170,13 @@ class TokenShards:
     def can_be_mapped(self) -> bool:
         """Whether the shards are files and few, so that all of them may be mapped."""
         return self.store is None and len(self.shards) <= FEW
+
+    @property
+    def has_links(self) -> bool:
+        """Whether the index says that shards are links."""
+        if isinstance(self.shards, KnownShards):
+            return self.shards.has_links
+        return any(shard.link is not None for shard in self.shards)
 
     @cached_property
     def offsets(self) -> IntArray:
@@ -203,16 +207,21 @@ class TokenShards:
             if begin < end:
                 yield k, max(start, begin), min(stop, end)
 
-    def _windows(self, k: int, length: int) -> NDArray[Any]:
-        return np.lib.stride_tricks.sliding_window_view(self.files.mapped(k), length)
+    def _fill_mapped(
+        self, rows: NDArray[Any], here: IntArray, shard_B: IntArray, inside_B: IntArray
+    ) -> None:
+        for k in np.unique(shard_B[here]).tolist():
+            some = here[shard_B[here] == k]
+            windows = sliding_window_view(self.files.mapped(k), rows.shape[1])
+            rows[some] = windows[inside_B[some]]
 
-
-def _grouped(kind_B: IntArray, places: IntArray) -> list[IntArray]:
-    """Return those of some places that are of one kind, for each kind."""
-    if not len(places):
-        return []
-    order = places[np.argsort(kind_B[places], kind="stable")]
-    return np.split(order, np.flatnonzero(np.diff(kind_B[order])) + 1)
+    def _fill_read(
+        self, rows: NDArray[Any], here: IntArray, shard_B: IntArray, inside_B: IntArray
+    ) -> None:
+        order = here[np.argsort(shard_B[here], kind="stable")].tolist()
+        for k, some in groupby(order, shard_B.tolist().__getitem__):
+            places = list(some)
+            self.files.read(k, inside_B[places].tolist(), [rows[row] for row in places])
 
 
 def _reopen(path: Path, store: ShardStore | None, is_verified: bool) -> TokenShards:

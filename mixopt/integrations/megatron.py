@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from itertools import accumulate
 from typing import Any
 
 import numpy as np
@@ -21,7 +22,7 @@ from torch.utils.data import Dataset
 
 from mixopt.errors import CorpusError, SamplerError
 from mixopt.loading import MixtureDataset
-from mixopt.sampling import MixtureSampler, Weights, at_least
+from mixopt.sampling import MixtureSampler, Schedule, ScheduleEntry, Weights, at_least
 from mixopt.system import IntArray
 
 _BLOCK = 1024  # samples whose places are found at once
@@ -33,12 +34,12 @@ class MegatronMixture(Dataset[dict[str, Any]]):
     def __init__(
         self,
         datasets: Mapping[str, Any] | MixtureDataset,
-        weights: Weights,
+        weights: Weights | None = None,
         *,
         samples: int,
-        global_batch_size: int,
+        global_batch_size: int | None = None,
         seed: int = 0,
-        schedule: Sequence[tuple[int, Weights]] = (),
+        schedule: Schedule | Sequence[ScheduleEntry | tuple[int, Weights]] = (),
         max_epochs: float | Mapping[str, float] | None = None,
         attention_mask: bool = False,
     ) -> None:
@@ -51,7 +52,8 @@ class MegatronMixture(Dataset[dict[str, Any]]):
             samples: Of the whole run: `train_iters` times the global batch size.
             global_batch_size: Samples that are shuffled together, those of an optimizer step.
             seed: Of the order.
-            schedule: Weights with the global batch from which they hold.
+            schedule: Weights with the global batch from which they hold; or a Schedule in place of
+                `weights` and `global_batch_size`.
             max_epochs: How often a domain may be drawn through, for all or by domain.
             attention_mask: Give rows of a MixtureDataset a mask by document, shape (1, L, L), True
                 where a token is hidden, as `create_attention_mask` does for a GPTDataset.
@@ -84,6 +86,7 @@ class MegatronMixture(Dataset[dict[str, Any]]):
                 f"the domains end after {reached} samples with max_epochs={max_epochs}, and the"
                 f" run asks for {samples}; lower train_iters or raise max_epochs"
             )
+        self._offsets = [0, *accumulate(sizes.values())]
         self._places: tuple[int, IntArray, IntArray] | None = None
 
     def __len__(self) -> int:
@@ -118,8 +121,7 @@ class MegatronMixture(Dataset[dict[str, Any]]):
         name = self.sampler.domains[domain]
         if not isinstance(self._datasets, MixtureDataset):
             return dict(self._datasets[name][row])
-        before = list(self._datasets.sizes.values())[:domain]
-        return self._fields(self._datasets.read([sum(before) + row]))
+        return self._fields(self._datasets.read([self._offsets[domain] + row]))
 
     def _fields(self, batch: Mapping[str, Any]) -> dict[str, Any]:
         """Turn a row of L + 1 tokens into what Megatron's GPTDataset returns."""

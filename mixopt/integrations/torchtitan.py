@@ -20,6 +20,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Annotated, Any
 
 import numpy as np
@@ -30,7 +31,7 @@ from mixopt.errors import SamplerError
 from mixopt.integrations.dcp import MixtureState
 from mixopt.loading import Batch, MixtureDataset, MixtureLoader
 from mixopt.mixture import Mixture
-from mixopt.sampling import MixtureSampler
+from mixopt.sampling import MixtureSampler, Schedule, is_schedule
 
 try:  # the main branch
     from torchtitan.components.data.loader import (  # type: ignore[import-not-found,unused-ignore]
@@ -54,7 +55,8 @@ class MixtureDataLoader(BaseDataLoader):  # type: ignore[misc,unused-ignore]
         Attributes:
             corpus: The folder that `mixopt prepare` wrote; its rows are one token longer than the
                 sequence, whose labels are the next tokens.
-            mixture: A file of weights: a proposal, a recommendation, a mixture.
+            mixture: A file of weights (a proposal, a recommendation, a mixture), or a schedule,
+                whose batch is that of an optimizer step.
             seed: Of the order of rows.
             document_end: The tokenizer's end-of-document id: positions begin anew after it, and no
                 document is to predict the next one's first token.
@@ -110,10 +112,13 @@ class MixtureDataLoader(BaseDataLoader):  # type: ignore[misc,unused-ignore]
                 )
         self.length = length
         dataset = _opened(config, length)
+        batch = rows * dp_world_size
+        first, *later = _mixtures(config, batch, length)
         sampler = MixtureSampler(
             dataset.sizes,
-            _mixture(config),
-            batch_size=rows * dp_world_size,
+            first[1],
+            batch_size=batch,
+            schedule=later,
             seed=config.seed,
             rank=dp_rank,
             world_size=dp_world_size,
@@ -189,7 +194,28 @@ def _opened(config: Any, length: int) -> MixtureDataset:
     )
 
 
-def _mixture(config: Any) -> Mixture:
+def _mixtures(config: Any, batch: int, length: int) -> list[tuple[Any, ...]]:
+    """Return mixtures with the batch of the loader from which they hold, linear ones with ends."""
     if not config.mixture:
         raise SamplerError("MixtureDataLoader.Config: mixture= is missing, a file of weights")
-    return Mixture.from_file(config.mixture)
+    path = Path(config.mixture)
+    if not is_schedule(path):
+        return [(0, Mixture.from_file(path))]
+    schedule = Schedule.from_file(path)
+    if schedule.batch % batch:
+        raise SamplerError(
+            f"{path}: batch: {schedule.batch} sequences of a step are not whole batches of"
+            f" {batch}, the local batch over all data-parallel ranks"
+        )
+    lengths = {span.sequence_length for span in schedule.spans}
+    if lengths != {length}:
+        raise SamplerError(
+            f"{path}: sequence_length: {sorted(lengths)}; torchtitan trains on sequences of"
+            f" {length} throughout"
+        )
+    times = schedule.batch // batch
+    entries = [
+        tuple(part * times if isinstance(part, int) else part for part in entry)
+        for entry in schedule.entries
+    ]
+    return [entries[0][:2], *entries]  # the first again: it may be linear

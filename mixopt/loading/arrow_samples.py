@@ -8,8 +8,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from mixopt.loading.document_fields import FIELDS, TOKENS
+from mixopt.loading.document_fields import FIELDS, LABELS, TOKENS
+from mixopt.loading.packing import NO_LOSS
+from mixopt.loading.row_sources import CountedUnit, HasLengths, TokenRows
 from mixopt.system import IntArray
+
+_ROWS = 10_000  # whose labels are read at once
 
 
 class ArrowSamples:
@@ -47,6 +51,22 @@ class ArrowSamples:
         chunks = self._view[start:stop][TOKENS].chunks
         return np.concatenate([np.empty(0, np.int64), *map(_lengths, chunks)])
 
+    def counts(self, unit: CountedUnit) -> IntArray | None:
+        """Return the tokens of all samples, or those that carry loss, shape (samples,).
+
+        None where a mask says which tokens count, so that samples have to be read.
+        """
+        columns = list(self._view.column_names)
+        if set(columns) - {TOKENS, LABELS}:
+            return None
+        if unit == "tokens" or LABELS not in columns:
+            return self.lengths(0, len(self._view))
+        starts = range(0, len(self._view), _ROWS)
+        chunks = [
+            one for start in starts for one in self._view[start : start + _ROWS][LABELS].chunks
+        ]
+        return np.concatenate([np.empty(0, np.int64), *map(_with_loss, chunks)])
+
     def read(self, numbers: Sequence[int]) -> list[dict[str, Any]]:
         """Return samples as arrays; a field that a sample does not have is None."""
         table = self._view[numbers]
@@ -72,5 +92,22 @@ def _lengths(chunk: Any) -> IntArray:
     return np.asarray(lengths.to_numpy(zero_copy_only=False), np.int64)
 
 
+def _with_loss(chunk: Any) -> IntArray:
+    carries = chunk.flatten().to_numpy(zero_copy_only=False) != NO_LOSS
+    before = np.concatenate([[0], np.cumsum(carries)])
+    stops = np.cumsum(_lengths(chunk))
+    return np.diff(before[stops], prepend=0)
+
+
 def _valid(chunk: Any) -> list[bool]:
     return [True] * len(chunk) if not chunk.null_count else chunk.is_valid().to_pylist()
+
+
+def known_lengths(source: Any, unit: CountedUnit) -> int | IntArray | None:
+    """Return how long the rows of a source are, one number where all are alike; None: unknown."""
+    if isinstance(source, TokenRows):
+        return source.length
+    if isinstance(source, HasLengths):
+        return source.lengths(unit)
+    arrow = ArrowSamples.of(source)
+    return None if arrow is None else arrow.counts(unit)

@@ -17,8 +17,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike
 
-from mixopt.corpus import TokenShards, read_domain_names
+from mixopt.corpus import TokenShards, read_domain_names, stored_shards
 from mixopt.errors import CorpusError
+from mixopt.loading.arrow_samples import known_lengths
 from mixopt.loading.collate import Batch, TokenSamples
 from mixopt.loading.field_names import columns_of, field_names
 from mixopt.loading.packing import (
@@ -30,14 +31,14 @@ from mixopt.loading.packing import (
 )
 from mixopt.loading.row_sources import (
     CountedUnit,
-    HasLengths,
     TokenRows,
     read_samples,
     token_rows,
 )
+from mixopt.loading.shard_rows import ShardRows
 from mixopt.loading.token_counts import count_samples
 from mixopt.loading.token_span import TokenReader
-from mixopt.system import IntArray
+from mixopt.system import IntArray, is_url
 
 
 class MixtureDataset:
@@ -88,20 +89,29 @@ class MixtureDataset:
         verify: bool = True,
         document_end: int | None = None,
         packed: bool = False,
+        cache_bytes: int | None = None,
     ) -> MixtureDataset:
         """Open the domains of a prepared corpus.
 
         Args:
-            path: The folder that `mixopt prepare` wrote.
+            path: The folder that `mixopt prepare` wrote, or the URL that `mixopt tokens publish`
+                wrote to, from which shards are fetched when rows of them are read.
             length: Tokens of a row.
             split: `train` or `validation`.
-            verify: Compare the hash of every shard.
+            verify: Compare the hash of every shard, once a node; of a store, each is compared when
+                it is fetched.
             document_end: As in the constructor.
             packed: As in the constructor.
+            cache_bytes: What shards of stores may take on this node; None for half of what the disk
+                has for them.
 
         Raises:
+            CorpusError: There is no corpus.
             ShardError: A shard is absent, truncated or altered since it was indexed.
         """
+        if is_url(path):
+            stored = stored_shards(str(path), split, cache_bytes)
+            return cls(stored, length=length, document_end=document_end, packed=packed)
         folder = Path(path)
         names = read_domain_names(folder)
         shards = {n: TokenShards.open(folder / n / split, verify=verify) for n in names}
@@ -109,7 +119,9 @@ class MixtureDataset:
 
     def __getstate__(self) -> dict[str, Any]:
         """Send paths to another process, not mapped tokens."""
-        return {name: value for name, value in vars(self).items() if name != "_tokens"}
+        return {
+            name: value for name, value in vars(self).items() if name not in ("_tokens", "shards")
+        }
 
     @property
     def domains(self) -> tuple[str, ...]:
@@ -147,16 +159,8 @@ class MixtureDataset:
             Tokens (or those that carry loss) of each row of a domain, one number where all its
             rows are alike; domains of which that is not known before rows are read are left out.
         """
-        found: dict[str, int | IntArray] = {}
-        for name, source in self._sources.items():
-            if isinstance(source, TokenRows):
-                if unit == "tokens":
-                    found[name] = source.length
-            elif isinstance(source, HasLengths):
-                lengths = source.lengths(unit)
-                if lengths is not None:
-                    found[name] = lengths
-        return found
+        each = {name: known_lengths(source, unit) for name, source in self._sources.items()}
+        return {name: lengths for name, lengths in each.items() if lengths is not None}
 
     def __len__(self) -> int:
         """Count the rows of all domains."""
@@ -255,6 +259,11 @@ class MixtureDataset:
         for tokens, domain, row in zip(read, domain_NB, row_NB, strict=True):
             batch = {"input_ids": tokens, "domain": domain, "row": row}
             yield batch if self.document_end is None else self._with_documents(batch)
+
+    @cached_property
+    def shards(self) -> ShardRows:
+        """The token shards of all domains: which are read at a time, and fetched ahead."""
+        return ShardRows(self._readers, self._split)
 
     @property
     def itemsize(self) -> int:

@@ -76,10 +76,32 @@ class ShardDocuments:
 
     def read(self, pieces_P: Records) -> tuple[NDArray[Any], None]:
         """Return the tokens of pieces one after the other; all of them carry loss."""
-        starts = pieces_P["start"]
-        stops = starts + pieces_P["length"]
-        bounds = zip(starts.tolist(), stops.tolist(), strict=True)
-        return np.concatenate([self.shards.read(start, stop) for start, stop in bounds]), None
+        shards = self.shards
+        starts, lengths = pieces_P["start"], pieces_P["length"]
+        tokens = np.empty(int(lengths.sum()), shards.dtype)
+        stops = np.cumsum(lengths)
+        parts = [
+            tokens[a:b] for a, b in zip((stops - lengths).tolist(), stops.tolist(), strict=True)
+        ]
+        shard_P = shards.shards_of(starts)
+        is_inside = starts + lengths <= shards.offsets[shard_P + 1]
+        for k in np.unique(shard_P[is_inside]).tolist():
+            here = np.flatnonzero(is_inside & (shard_P == k))
+            places = (starts[here] - shards.offsets[k]).tolist()
+            self._copy(k, places, [parts[place] for place in here.tolist()])
+        for place in np.flatnonzero(~is_inside).tolist():
+            start = int(starts[place])
+            parts[place][:] = shards.read(start, start + len(parts[place]))
+        return tokens, None
+
+    def _copy(self, k: int, places: Sequence[int], parts: Sequence[NDArray[Any]]) -> None:
+        """Copy tokens of one shard from their places in it."""
+        if not self.shards.can_be_mapped:
+            self.shards.files.read(k, places, parts)
+            return
+        mapped = self.shards.files.mapped(k)
+        for start, part in zip(places, parts, strict=True):
+            part[:] = mapped[start : start + len(part)]
 
 
 class SampleDocuments:

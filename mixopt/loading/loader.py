@@ -75,11 +75,12 @@ class MixtureLoader:
                 first of a step. The Trainer and the online driver say it themselves.
 
         Raises:
-            SamplerError: The dataset's domains or sizes are not the sampler's, or workers
-                without `prefetch`.
+            SamplerError: The dataset's domains or sizes are not the sampler's, workers without
+                `prefetch`, or shards of a store that would be fetched again and again.
         """
         _check_same(dataset.sizes, sampler.sizes)
         _check_output(output, workers)
+        dataset.shards.check_room(sampler.chunks)
         self.dataset = dataset
         self.sampler = sampler
         self.workers = at_least(0, "workers", workers)
@@ -232,7 +233,10 @@ class MixtureLoader:
             rows = (one for some in self._rows(batch, last, most=1) for one in some)
             reader = (self.dataset, self.collate or stack_samples)
             return in_processes(*reader, rows, order, batch, self.workers, self.prefetch)
-        chunks = map(self._read, self._rows(batch, last, most=self._chunk_batches()))
+        some = self._rows(batch, last, most=self._chunk_batches())
+        if not self._account.learns:  # else the next rows follow from those that were read
+            some = self.dataset.shards.fetching_ahead(some)
+        chunks = map(self._read, some)
         if self.prefetch and not self._account.learns:
             return in_thread(chunks, order, self.prefetch)
         return in_line(chunks, order)

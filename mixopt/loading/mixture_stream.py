@@ -13,7 +13,7 @@ from __future__ import annotations
 import sys
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any
+from typing import Any, NoReturn
 
 import numpy as np
 
@@ -27,7 +27,13 @@ from mixopt.loading.stream_places import StreamPlaces, join_stream_states, read_
 from mixopt.loading.stream_sources import DividedSource
 from mixopt.loading.stream_workers import InProcess, StreamWorkers
 from mixopt.loading.token_counts import count_samples
-from mixopt.sampling import MixtureSampler, Weights, at_least, check_now_and_then
+from mixopt.sampling import (
+    MixtureSampler,
+    Weights,
+    at_least,
+    check_now_and_then,
+    refuse_second_split,
+)
 from mixopt.system import IntArray, StateFields, shown_value
 
 try:
@@ -149,6 +155,16 @@ class MixtureStream(IterableDataset[Batch]):
         finally:
             readers.close()
             sampler.received(sampler.batch)
+
+    @property
+    def set_epoch(self) -> NoReturn:
+        """There is none, for accelerate, which asks before it splits batches.
+
+        Raises:
+            SamplerError: It would split them over ranks a second time.
+            AttributeError: To all others.
+        """
+        raise refuse_second_split(self._sampler.world_size, "set_epoch")
 
     def __len__(self) -> int:
         """Count the batches of one pass."""

@@ -14,10 +14,9 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from mixopt.errors import SamplerError
+from mixopt.loading.packing import NO_LOSS
 from mixopt.sampling import SampleLengths
 from mixopt.system import IntArray
-
-IGNORED = -100
 
 
 class TokenCounts(NamedTuple):
@@ -90,7 +89,7 @@ def _counted(sample: Any) -> tuple[int, int] | None:
     labels = sample.get("labels")
     if labels is None or np.ndim(labels) != 1:
         return tokens, tokens
-    return tokens, int(np.count_nonzero(np.asarray(labels) != IGNORED))
+    return tokens, int(np.count_nonzero(np.asarray(labels) != NO_LOSS))
 
 
 def _tokens(sample: Mapping[str, Any], length: int) -> int:

@@ -27,7 +27,9 @@ from mixopt.loading.row_sources import TokenRows
 from mixopt.system import IntArray
 
 Some = TypeVar("Some")
-_LOOK = 0.05  # seconds after which files are looked at again, between batches of one call
+_LOOK = (
+    0.01  # seconds for which a file is taken to be what it was, since looking takes microseconds
+)
 
 
 class TokenReader:
@@ -111,6 +113,7 @@ class _Span:
             (d, k) for d, shards in enumerate(domains) for k in range(len(shards.shards))
         ]
         self._files = [domains[d].files.mapped(k) for d, k in self._places]
+        self._until = [0.0] * len(self._files)  # files need not be looked at again before
         self._begins = np.cumsum([0, *map(len, self._files)], dtype=np.int64)
         self._firsts = np.cumsum([0, *(shards.tokens for shards in domains)], dtype=np.int64)
         dtype = domains[0].dtype
@@ -136,14 +139,21 @@ class _Span:
 
     def _looking(self, file_NB: IntArray, batches: Iterable[Some]) -> Iterator[Some]:
         """Give batches while the files that they are in have their sizes."""
-        touched = [self._places[k] for k in np.flatnonzero(np.bincount(file_NB.ravel())).tolist()]
+        touched = np.flatnonzero(np.bincount(file_NB.ravel())).tolist()
         until = 0.0
         for batch in batches:
-            if time.monotonic() > until:
-                for domain, k in touched:
-                    self._domains[domain].files.look(k)
-                until = time.monotonic() + _LOOK
+            now = time.monotonic()
+            if now > until:
+                for file in touched:
+                    if now > self._until[file]:
+                        self._look(file, now)
+                until = now + _LOOK
             yield batch
+
+    def _look(self, file: int, now: float) -> None:
+        domain, k = self._places[file]
+        self._domains[domain].files.look(k)
+        self._until[file] = now + _LOOK
 
     def _read_places(self, place_B: IntArray, file_B: IntArray) -> NDArray[Any]:
         is_inside = place_B + self._length <= self._begins[file_B + 1]

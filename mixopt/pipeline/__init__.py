@@ -34,6 +34,7 @@ if TYPE_CHECKING:
         PreCheck as PreCheck,
         check_experiment as check_experiment,
     )
+    from mixopt.pipeline.scheduling import ONE_STAGE as ONE_STAGE, schedule_from as schedule_from
     from mixopt.pipeline.serving import work as work
     from mixopt.pipeline.status import run_status as run_status, status_lines as status_lines
     from mixopt.pipeline.steps import (
@@ -65,6 +66,7 @@ else:
             "fit_folder": ["check_fit_folder", "load_fit", "verify_fit_folder", "write_fit_folder"],
             "from_fit": ["Asked", "predict_from", "propose_from", "propose_front_from"],
             "pre_check": ["PreCheck", "check_experiment"],
+            "scheduling": ["ONE_STAGE", "schedule_from"],
             "serving": ["work"],
             "status": ["run_status", "status_lines"],
             "steps": [

@@ -54,7 +54,8 @@ def export_from(
         RunError: The run has no proposal yet.
     """
     asked = asked or ExportAsked()
-    mixture, known = _mixture(Path(source), asked, trust)
+    mixture, known = known_mixture(Path(source), asked, trust)
+    known.pop("max_epochs", None)
     return export_mixture(mixture, to, **{**known, **_given(asked, mixture.domains)})
 
 
@@ -74,8 +75,17 @@ def import_from(source: str | Path, tool: str, *, asked: ExportAsked | None = No
     return import_mixture(Path(source), tool, **given)
 
 
-def _mixture(source: Path, asked: ExportAsked, trust: Trust) -> tuple[Mixture, dict[str, Any]]:
-    """Return a mixture, and what its run knows of the domains."""
+def known_mixture(source: Path, asked: ExportAsked, trust: Trust) -> tuple[Mixture, dict[str, Any]]:
+    """Return the mixture of a file or a run, and what the run knows.
+
+    Args:
+        source: YAML of a mixture, or a run directory.
+        asked: What need not be looked up.
+        trust: Whether a run directory is trusted.
+
+    Returns:
+        The mixture; of a run `tokens`, `max_epochs`, `inventory` and `sample_tokens`, where known.
+    """
     if not source.is_dir():
         return Mixture.from_file(source), {}
     run = load_run(source, trust=trust)
@@ -83,7 +93,10 @@ def _mixture(source: Path, asked: ExportAsked, trust: Trust) -> tuple[Mixture, d
     if not decided:
         run.require(PROPOSE.name)
     mixture = (run.recommendation if decided else run.proposal).mixture
-    known: dict[str, Any] = {"tokens": run.config.propose.target_tokens}
+    known: dict[str, Any] = {
+        "tokens": run.config.propose.target_tokens,
+        "max_epochs": run.config.constraints.max_epochs,
+    }
     if asked.inventory is None:
         known["inventory"] = known_inventory(source, None, mixture.domains, trust)
     if (source / "corpus").exists():

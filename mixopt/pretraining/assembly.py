@@ -55,7 +55,6 @@ class Parts:
     """The parts of a run on one rank."""
 
     config: PretrainConfig
-    sampler: MixtureSampler
     loader: RankBatches
     model: ParallelModel
     optimizer: optim.Optimizer
@@ -65,6 +64,11 @@ class Parts:
     meter: Meter
     metrics: MetricsFile
     experts: ExpertWatch | None
+
+    @property
+    def sampler(self) -> MixtureSampler:
+        """The order of the samples."""
+        return self.loader.sampler
 
 
 @dataclass(frozen=True, eq=False)
@@ -93,14 +97,13 @@ def make_parts(config: PretrainConfig, out: Path, ranks: Ranks) -> Parts:
     peak = None if one is None else one * ranks.count
     return Parts(
         config=config,
-        sampler=stream.loader.sampler,
         loader=stream.loader,
         model=model,
         optimizer=optimizer,
         step=TrainingStep(model, optimizer, config, ranks, experts),
         held_out=held_out,
         mixture=ranks.each(lambda: _mixture(config, stream, held_out, out)),
-        meter=Meter(stream.corpus.domain_names, config.training, flops=stream.flops, peak=peak),
+        meter=Meter(stream.corpus.domain_names, config, flops=stream.flops, peak=peak),
         metrics=MetricsFile(out / METRICS if ranks.is_first else None),
         experts=experts,
     )
@@ -110,7 +113,7 @@ def _stream(config: PretrainConfig, out: Path, ranks: Ranks) -> _Stream:
     corpus = open_for(config, out)
     known = scheduled_mixtures(config, corpus)
     loader = batches_of(corpus, config, known, ranks)
-    length = config.training.sequence_length
+    length = config.longest_sequence
     model = build_model(
         config.model, vocab_size=corpus.vocab_size, sequence_length=length, seed=config.seed
     )

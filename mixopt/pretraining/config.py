@@ -9,12 +9,14 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterable, Mapping, Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BeforeValidator, Field, model_validator
+from pydantic import BeforeValidator, Field, ValidationInfo, field_validator, model_validator
 
 from mixopt.config import (
+    FILES,
     WHERE,
     Anchor,
     CorpusConfig,
@@ -32,8 +34,15 @@ from mixopt.config import (
     unusable_names,
     url_faults,
 )
-from mixopt.errors import did_you_mean
+from mixopt.errors import SamplerError, did_you_mean
+from mixopt.pretraining.schedule_config import (
+    disagreements,
+    schedule_of,
+    staged_fault,
+    with_schedule,
+)
 from mixopt.pretraining.stream_config import StreamConfig
+from mixopt.sampling import Schedule
 from mixopt.system import is_url
 
 Precision = Literal["auto", "float32", "bfloat16"]
@@ -214,7 +223,14 @@ class PretrainConfig(Section):
     parallel: Parallel = Field("ddp", description="over the ranks of torchrun: ddp, or fsdp")
     device: Literal["auto", "cpu", "cuda"] = "auto"
     mixture: MixtureSource = MixtureSource(anchor="natural")
-    schedule: list[ScheduledMixture] = Field(default_factory=list, description="later mixtures")
+    schedule: list[ScheduledMixture] = Field(
+        default_factory=list,
+        description="later mixtures; or the name of a schedule's file, which has all of them, and"
+        " with them steps, batch, sequence length and what the learning rate does",
+    )
+    staged: dict[str, Any] | None = Field(
+        None, description="what a schedule's file says, in full; written by mixopt"
+    )
     max_epochs: Above | None = Field(
         None,
         description="how often a domain may be seen; an estimator's mixture keeps to it too. A"
@@ -231,6 +247,44 @@ class PretrainConfig(Section):
     metrics: MetricsConfig = MetricsConfig()
     experts: ExpertsConfig = ExpertsConfig()
     tracking: TrackingConfig = TrackingConfig()
+
+    @model_validator(mode="before")
+    @classmethod
+    def _with_schedule(cls, values: Any, info: ValidationInfo) -> Any:
+        if not isinstance(values, dict) or not isinstance(values.get("schedule"), str):
+            return values
+        if not (info.context or {}).get(FILES, True):
+            return values
+        try:
+            return with_schedule(values)
+        except SamplerError as error:
+            raise ValueError(f"schedule: {error}") from error
+
+    @field_validator("staged")
+    @classmethod
+    def _is_schedule(cls, staged: dict[str, Any] | None) -> dict[str, Any] | None:
+        fault = None if staged is None else staged_fault(staged)
+        if fault is not None:
+            raise ValueError(fault)
+        return staged
+
+    @cached_property
+    def plan(self) -> Schedule | None:
+        """The schedule of the run, where it has one from a file."""
+        return None if self.staged is None else schedule_of(self.staged)
+
+    def tokens_before(self, step: int) -> int:
+        """Return the tokens of the steps before a step."""
+        if self.plan is None:
+            return step * self.training.step_tokens
+        return self.plan.tokens_before(step)
+
+    @property
+    def longest_sequence(self) -> int:
+        """Tokens that are predicted in the longest sequence of the run."""
+        if self.plan is None:
+            return self.training.sequence_length
+        return max(span.sequence_length for span in self.plan.spans)
 
     @property
     def row_length(self) -> int:
@@ -363,8 +417,15 @@ def _unknown_names(config: PretrainConfig, domains: list[str]) -> Iterable[tuple
 
 
 def _schedule(config: PretrainConfig) -> Iterable[tuple[Location, str]]:
-    if config.estimator is not None and config.schedule:
+    if config.estimator is not None and (config.schedule or config.plan):
         yield ("schedule",), "an estimator plans the mixture: leave one of them out"
+    if config.plan is not None:
+        if config.mixture != MixtureSource(anchor="natural"):
+            yield ("mixture",), "the schedule has the mixtures; leave it out"
+        defaults = {n: TrainingConfig.model_fields[n].default for n in ("warmup", "schedule")}
+        yield from disagreements(config.plan, dict(config.training), defaults)
+        if config.stream is not None and len(config.plan.spans) > 1:
+            yield ("schedule",), "a stream has rows of one length, and its stages have several"
     before = 0
     for k, entry in enumerate(config.schedule):
         if entry.step <= before:

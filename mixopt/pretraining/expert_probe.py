@@ -97,7 +97,7 @@ def _rows_of_each(corpus: RunText, config: PretrainConfig) -> int:
     """Return how many windows each domain has: as many as asked for, and as the least has."""
     tokens = config.experts.probe
     if tokens is None:
-        run = config.training.steps * config.training.step_tokens
+        run = config.tokens_before(config.training.steps)
         tokens = min(TOKENS, int(COST * run / PROBES / len(corpus.domains)))
         tokens = max(tokens, config.training.sequence_length)
     least = min(domain.validation.tokens for domain in corpus.domains) // config.row_length

@@ -25,6 +25,7 @@ from mixopt.pretraining.expert_watch import STATE as EXPERTS_STATE
 from mixopt.pretraining.interruption import Interruption
 from mixopt.pretraining.metrics import held_out_line, shares
 from mixopt.pretraining.ranks import Ranks
+from mixopt.pretraining.text import SpannedBatches
 from mixopt.pretraining.training_step import StepOutcome
 from mixopt.sampling import check_ranks
 from mixopt.system import StateFields, no_progress, progress
@@ -66,7 +67,7 @@ class Loop:
             SamplerError: It is of other batches or another seed.
             EstimatorError: The estimator cannot go on from it.
         """
-        self._ranks.each(lambda: self._resume_stream(path, state.sampler))
+        self._ranks.each(lambda: self._resume_stream(path, state))
         self._parts.mixture.load_state_dict(state.mixture)
         if (experts := self._parts.experts) is not None:
             self._ranks.each(lambda: experts.resume(path, state.step))
@@ -174,8 +175,11 @@ class Loop:
         except SamplerError as error:
             raise (error if self._ranks.is_first else OtherRankError(str(error))) from error
 
-    def _resume_stream(self, path: Path, saved: Mapping[str, Any]) -> None:
+    def _resume_stream(self, path: Path, state: CheckpointState) -> None:
+        saved = state.sampler
         fields = StateFields(saved, f"{path}: sampler", RunError)
+        if isinstance(self._parts.loader, SpannedBatches):
+            self._parts.loader.go_to(state.step)
         here, names = self._parts.sampler.sizes, fields.texts("domains")
         before = dict(zip(names, fields.wholes("sizes", len(names)), strict=True))
         mapped = self._config.map_domains if before != here else None

@@ -20,7 +20,7 @@ import torch
 
 from mixopt.errors import RunError
 from mixopt.online import COUNT, LOSS, ROWS, UNIT, DomainLosses, HeldOut, Reduction, is_first
-from mixopt.pretraining.config import TrainingConfig
+from mixopt.pretraining.config import PretrainConfig
 from mixopt.pretraining.training_step import StepOutcome
 from mixopt.system import StateFields
 
@@ -90,7 +90,7 @@ class Meter:
     def __init__(
         self,
         domains: tuple[str, ...],
-        training: TrainingConfig,
+        config: PretrainConfig,
         *,
         flops: float,
         peak: float | None,
@@ -99,13 +99,13 @@ class Meter:
 
         Args:
             domains: Names of the training domains.
-            training: How many tokens a step has.
+            config: How many tokens a step has.
             flops: Operations for a token.
             peak: Operations per second of all devices together, where known.
         """
-        self._domains, self._step_tokens = domains, training.step_tokens
+        self._domains, self._tokens_before = domains, config.tokens_before
         self._flops, self._peak = flops, peak
-        self._losses = DomainLosses([float(training.sequence_length)] * len(domains))
+        self._losses = DomainLosses([float(config.training.sequence_length)] * len(domains))
         self._steps, self._seconds, self._since = 0, 0.0, time.monotonic()
         self.skipped = 0
 
@@ -150,6 +150,10 @@ class Meter:
             step: Steps taken.
             outcome: Of the last.
             weights: The mixture that held in it.
+
+        Returns:
+            Among others `weight`, the mixture, and `realised`, each domain's share of the tokens
+            that were trained on since the last line, over all ranks.
         """
         sums_RD = Reduction(self._losses.take()).result()
         units_D, counts_D = sums_RD[LOSS], sums_RD[COUNT]
@@ -161,22 +165,28 @@ class Meter:
         total = int(counts_D.sum())
         line = {
             "step": step,
-            "tokens": step * self._step_tokens,
+            "tokens": self._tokens_before(step),
             "loss": float(units_D.sum() / (UNIT * total)) if total else None,
             "learning_rate": outcome.learning_rate,
             "gradient_norm": _finite(outcome.gradient_norm),
             "skipped": self.skipped,
-            **self._speed(),
+            **self._speed(step),
             "train_loss": losses,
             "weight": shares(weights),
+            "realised": {
+                name: round(float(count / total), 9)
+                for name, count in zip(self._domains, counts_D, strict=True)
+                if total
+            },
         }
         return {name: value for name, value in line.items() if value is not None}
 
-    def _speed(self) -> dict[str, float | None]:
+    def _speed(self, step: int) -> dict[str, float | None]:
         with self.paused():
             seconds, steps = self._seconds, self._steps
             self._seconds, self._steps = 0.0, 0
-        speed = steps * self._step_tokens / max(seconds, 1e-9)
+        tokens = self._tokens_before(step) - self._tokens_before(step - steps)
+        speed = tokens / max(seconds, 1e-9)
         mfu = None if self._peak is None else speed * self._flops / self._peak
         return {"tokens_per_second": speed, "mfu": mfu}
 

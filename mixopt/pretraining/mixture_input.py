@@ -10,7 +10,7 @@ would do; what an estimator plans is held against the same limit while training 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +21,7 @@ from mixopt.mixture import Mixture
 from mixopt.online import MixtureLog
 from mixopt.pretraining.config import MixtureSource, PretrainConfig
 from mixopt.pretraining.run_text import RunText
-from mixopt.sampling import MixtureSampler
+from mixopt.sampling import MixtureSampler, Schedule
 from mixopt.system import StateFields
 
 Scheduled = list[tuple[int, Mixture, str]]
@@ -33,12 +33,26 @@ def scheduled_mixtures(config: PretrainConfig, corpus: RunText) -> Scheduled:
     Raises:
         MixtureError: A file that cannot be read, or weights that are no mixture of the domains.
     """
+    if config.plan is not None:
+        return _staged(config.plan, corpus)
     first = (0, _mixture(config.mixture, "mixture", corpus), f"start: {config.mixture.why}")
     later = [
         (entry.step, _mixture(entry, f"schedule.{k}", corpus), f"schedule: {entry.why}")
         for k, entry in enumerate(config.schedule)
     ]
     return [first, *later]
+
+
+def _staged(plan: Schedule, corpus: RunText) -> Scheduled:
+    found: Scheduled = []
+    for k, stage in enumerate(plan.stages):
+        try:
+            mixture = stage.mixture.over(corpus.domain_names)
+        except MixtureError as error:
+            raise MixtureError(f"schedule: stages.{k}.mixture: {error}") from error
+        why = f"schedule: {stage.name or k}" + (", linearly to its end" if stage.to else "")
+        found.append((plan.starts[k], mixture, why))
+    return found
 
 
 def make_sampler(config: PretrainConfig, sizes: dict[str, int], known: Scheduled) -> MixtureSampler:
@@ -54,14 +68,15 @@ def make_sampler(config: PretrainConfig, sizes: dict[str, int], known: Scheduled
         MixtureError: A domain would be seen more often than `max_epochs`.
     """
     training = config.training
-    max_epochs = None if config.stream else config.max_epochs
+    several = config.plan is not None and len(config.plan.spans) > 1
+    max_epochs = None if config.stream or several else config.max_epochs
     sampler = MixtureSampler(
         sizes,
         known[0][1],
         batch_size=training.batch,
         seed=config.seed,
         batches=training.steps,
-        schedule=[(batch, mixture) for batch, mixture, _ in known[1:]],
+        schedule=_entries(config, known),
         max_epochs=max_epochs,
     )
     micro = training.micro_batch or sampler.rank_batch
@@ -73,6 +88,13 @@ def make_sampler(config: PretrainConfig, sizes: dict[str, int], known: Scheduled
     if max_epochs is not None:
         _check_epochs(config, max_epochs, sizes, known)
     return sampler
+
+
+def _entries(config: PretrainConfig, known: Scheduled) -> Sequence[Any]:
+    """Return what the sampler is told of the mixtures; a first one that is linear comes again."""
+    if config.plan is not None:
+        return config.plan.entries
+    return [(batch, mixture) for batch, mixture, _ in known[1:]]
 
 
 class FixedMixture:
@@ -158,7 +180,7 @@ def _check_epochs(
         seed=config.seed,
         rank=0,
         world_size=1,
-        schedule=[(batch, mixture) for batch, mixture, _ in known[1:]],
+        schedule=_entries(config, known),
     )
     samples = training.steps * training.batch
     for name, drawn in unlimited.counts(samples).items():

@@ -8,6 +8,7 @@ from torch import nn, optim
 from torch.distributed.checkpoint.state_dict import get_optimizer_state_dict
 
 from mixopt.pretraining.config import TrainingConfig
+from mixopt.sampling import Schedule
 
 _END = 0.1  # of the peak, where min_lr is not given
 
@@ -27,8 +28,11 @@ def make_optimizer(model: nn.Module, config: TrainingConfig) -> optim.AdamW:
     return adam
 
 
-def learning_rate(step: int, config: TrainingConfig) -> float:
-    """Return the learning rate of a step, counted from 0."""
+def learning_rate(step: int, config: TrainingConfig, plan: Schedule | None = None) -> float:
+    """Return the learning rate of a step, counted from 0; a schedule's phases count before all."""
+    if plan is not None and plan.has_phases:
+        end = _END if config.min_lr is None else config.min_lr / config.lr
+        return config.lr * plan.rate_level(step, end)
     warmup = config.warmup if config.warmup >= 1 else config.warmup * config.steps
     if step < warmup:
         return config.lr * (step + 1) / (math.floor(warmup) + 1)

@@ -183,7 +183,7 @@ def _result(config: PretrainConfig, out: Path) -> PretrainResult:
         path=out,
         step=state.step,
         steps=config.training.steps,
-        tokens=state.step * config.training.step_tokens,
+        tokens=config.tokens_before(state.step),
         skipped=StateFields(state.meter, f"{last}: meter", RunError).whole("skipped"),
         weights=state.weights,
         losses=state.losses,

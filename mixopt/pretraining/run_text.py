@@ -52,7 +52,10 @@ class RunText(Protocol):
 class RankBatches(Protocol):
     """This rank's part of each global batch, and the state after those received."""
 
-    sampler: MixtureSampler
+    @property
+    def sampler(self) -> MixtureSampler:
+        """The order of the samples."""
+        ...
 
     def __iter__(self) -> Iterator[dict[str, Any]]:
         """Yield the batches from the next one to the last of the run."""

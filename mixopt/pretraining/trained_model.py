@@ -102,7 +102,7 @@ class TrainedModel:
         if fault is not None:
             raise RunError(f"{fault}; give an older one by --checkpoint")
         tokenizer, vocab_size = _tokenizer(config, run, trust=trust)
-        length = config.training.sequence_length
+        length = config.longest_sequence
         model = build_model(
             config.model, vocab_size=vocab_size, sequence_length=length, seed=config.seed
         )

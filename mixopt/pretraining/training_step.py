@@ -62,7 +62,7 @@ class TrainingStep:
         """Join model and optimiser, and what counts the model's experts."""
         self._model, self._optimizer, self._ranks = model, optimizer, ranks
         self._experts = experts
-        self._training, self._seed = config.training, config.seed
+        self._training, self._seed, self._plan = config.training, config.seed, config.plan
         self._weights = [w for w in model.plain.parameters() if w.requires_grad]
 
     def take(self, step: int, batch: dict[str, Any], *, stop: bool) -> StepOutcome:
@@ -76,7 +76,7 @@ class TrainingStep:
         parts = self._accumulate(batch)
         norm = self._gradient_norm()
         finite, stopping = self._agree(parts, norm, stop=stop)
-        rate = learning_rate(step, self._training)
+        rate = learning_rate(step, self._training, self._plan)
         if finite:
             self._move(norm, rate)
         step_taken = getattr(self._model.plain, "step_taken", None)

@@ -23,6 +23,8 @@ if TYPE_CHECKING:
     )
     from mixopt.reporting.readiness_table import readiness_text as readiness_text
     from mixopt.reporting.report import write_report as write_report
+    from mixopt.reporting.schedule_plot import draw_schedule as draw_schedule
+    from mixopt.reporting.schedule_table import schedule_text as schedule_text
     from mixopt.reporting.tasks_table import tasks_text as tasks_text
     from mixopt.reporting.terminal import (
         evaluation_text as evaluation_text,
@@ -45,6 +47,8 @@ else:
             "front_plot": ["plot_front"],
             "mixture_plots": ["plot_held_out", "plot_shares"],
             "readiness_table": ["readiness_text"],
+            "schedule_plot": ["draw_schedule"],
+            "schedule_table": ["schedule_text"],
             "tasks_table": ["tasks_text"],
             "text_table": ["table_text"],
             "report": ["write_report"],

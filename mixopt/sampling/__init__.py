@@ -10,7 +10,9 @@ from typing import TYPE_CHECKING
 from mixopt.system.lazy_names import lazy_names
 
 if TYPE_CHECKING:
-    from mixopt.sampling.batch_rows import BatchRows as BatchRows
+    from mixopt.sampling.batch_rows import (
+        BatchRows as BatchRows,
+    )
     from mixopt.sampling.forecast import (
         simulate_proposal as simulate_proposal,
         simulation_json as simulation_json,
@@ -25,25 +27,67 @@ if TYPE_CHECKING:
         check_now_and_then as check_now_and_then,
         check_ranks as check_ranks,
     )
-    from mixopt.sampling.sample_lengths import SampleLengths as SampleLengths, Unit as Unit
-    from mixopt.sampling.sample_order import SampleOrder as SampleOrder
-    from mixopt.sampling.sampler import MixtureSampler as MixtureSampler
-    from mixopt.sampling.sampler_input import Weights as Weights, at_least as at_least
-    from mixopt.sampling.sampler_log import LogEntry as LogEntry
-    from mixopt.sampling.token_order import TokenBatches as TokenBatches
+    from mixopt.sampling.rate_phases import (
+        PHASES as PHASES,
+        Phase as Phase,
+    )
+    from mixopt.sampling.sample_lengths import (
+        SampleLengths as SampleLengths,
+        Unit as Unit,
+    )
+    from mixopt.sampling.sample_order import (
+        SampleOrder as SampleOrder,
+    )
+    from mixopt.sampling.sampler import (
+        MixtureSampler as MixtureSampler,
+    )
+    from mixopt.sampling.sampler_input import (
+        Weights as Weights,
+        at_least as at_least,
+    )
+    from mixopt.sampling.sampler_log import (
+        LogEntry as LogEntry,
+    )
+    from mixopt.sampling.schedule import (
+        LengthSpan as LengthSpan,
+        Schedule as Schedule,
+        ScheduleEntry as ScheduleEntry,
+    )
+    from mixopt.sampling.schedule_fields import (
+        is_schedule as is_schedule,
+    )
+    from mixopt.sampling.schedule_forecast import (
+        ScheduleForecast as ScheduleForecast,
+        simulate_schedule as simulate_schedule,
+    )
+    from mixopt.sampling.second_split import (
+        refuse_second_split as refuse_second_split,
+    )
+    from mixopt.sampling.stage import (
+        Stage as Stage,
+    )
+    from mixopt.sampling.token_order import (
+        TokenBatches as TokenBatches,
+    )
 else:
     __getattr__, __dir__ = lazy_names(
         __name__,
         {
-            "token_order": ["TokenBatches"],
-            "sampler_log": ["LogEntry"],
-            "sample_lengths": ["SampleLengths", "Unit"],
             "batch_rows": ["BatchRows"],
             "forecast": ["simulate_proposal", "simulation_json", "simulation_lines"],
             "order.permutation": ["RowOrder", "domain_key", "window_order"],
             "rank_agreement": ["check_now_and_then", "check_ranks"],
+            "rate_phases": ["PHASES", "Phase"],
+            "sample_lengths": ["SampleLengths", "Unit"],
+            "sample_order": ["SampleOrder"],
             "sampler": ["MixtureSampler"],
             "sampler_input": ["Weights", "at_least"],
-            "sample_order": ["SampleOrder"],
+            "sampler_log": ["LogEntry"],
+            "schedule": ["LengthSpan", "Schedule", "ScheduleEntry"],
+            "schedule_fields": ["is_schedule"],
+            "schedule_forecast": ["ScheduleForecast", "simulate_schedule"],
+            "second_split": ["refuse_second_split"],
+            "stage": ["Stage"],
+            "token_order": ["TokenBatches"],
         },
     )

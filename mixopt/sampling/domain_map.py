@@ -13,9 +13,9 @@ from dataclasses import replace
 from typing import NamedTuple
 
 from mixopt.errors import SamplerError, did_you_mean
-from mixopt.sampling.order import Origin
+from mixopt.sampling.order import Origin, Timeline
 from mixopt.sampling.sample_order import SampleOrder, StreamLayout
-from mixopt.sampling.stream_spec import StreamSpec
+from mixopt.sampling.stream_spec import MixtureChange, MixtureEnd, StreamSpec
 from mixopt.system import shown_value
 
 
@@ -143,9 +143,17 @@ def _sources(
 
 def _from_here(here: StreamSpec, layout: StreamLayout, origin: Origin) -> StreamSpec:
     """Keep the weights that hold from the origin on."""
-    past = [p for p in here.positions if p <= origin.position]
-    stream = replace(here, layout=layout, mixtures={}, changes=(), origin=origin)
-    stream = stream.changed(origin.position, here.mixtures[past[-1]])
-    for later in here.positions[len(past) :]:
-        stream = stream.changed(later, here.mixtures[later])
-    return stream
+    by_hand = here.by_hand and Timeline(here.by_hand.after(origin.position))
+    now = MixtureChange(origin.position, here.mixture_at(origin.position), _end(here, origin))
+    mixtures = Timeline[MixtureChange]()
+    stream = replace(here, layout=layout, mixtures=mixtures, changes=Timeline(), origin=origin)
+    for change in (now, *here.mixtures.after(origin.position)):
+        stream = stream.changed(change)
+    return replace(stream, by_hand=by_hand)
+
+
+def _end(here: StreamSpec, origin: Origin) -> MixtureEnd | None:
+    """Return where a ramp goes that the origin is in the middle of."""
+    change = here.mixtures.at(origin.position)
+    end = None if change is None else change.end
+    return end if end is None or end.position > origin.position else None

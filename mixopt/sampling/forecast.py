@@ -136,7 +136,7 @@ def simulate_proposal(
     path = Path(proposal)
     mixture = Mixture.from_file(path)
     folder = Path(corpus) if corpus is not None else path.parent / "corpus"
-    rows = {name: tokens // length for name, tokens in _inventory(folder).items()}
+    rows = {name: tokens // length for name, tokens in corpus_inventory(folder).items()}
     return simulate(
         mixture,
         rows,
@@ -184,7 +184,12 @@ def _runs_out(sampler: MixtureSampler, domain: int, rows: int, stop: int) -> int
     return None if after is None else (after - 1) // sampler.batch_size
 
 
-def _inventory(folder: Path) -> dict[str, int]:
+def corpus_inventory(folder: Path) -> dict[str, int]:
+    """Return the tokens to train on of each domain of a prepared corpus.
+
+    Raises:
+        SamplerError: There is no corpus, or its indices cannot be read.
+    """
     missing = SamplerError(f"{folder}: no corpus; say where it is, --corpus DIR")
     index = _index(folder, missing=lambda: missing)
     names = index.get("domains")

@@ -19,7 +19,7 @@ from collections.abc import Mapping
 from contextlib import suppress
 from typing import Any, ClassVar
 
-from mixopt.sampling.process_rank import RankPart
+from mixopt.sampling.process_rank import RankPart, check_nothing_is_shared
 
 EVERY = 25  # batches
 PATIENCE = 5.0  # seconds for the others' posts, and for them to read a difference
@@ -53,6 +53,11 @@ class OrderPosts:
         """Count a batch that was given; tell whether an order is posted after it."""
         self._given += 1
         return self._given % EVERY == 0
+
+    def check_part(self) -> None:
+        """Check a rank of the job again before the first batch: its groups may have come since."""
+        if not self._given and self._part.of_job:
+            check_nothing_is_shared()
 
     def takes_in(self, distributed: Any) -> bool:
         """Whether the batches are split over just the processes of this job, or over its mesh."""

@@ -54,11 +54,13 @@ class RankPart(NamedTuple):
         rank: Its number, from 0.
         world_size: How many parts there are.
         of_mesh: Whether a mesh of all processes of the job says so.
+        of_job: Whether nothing was given, so that it is the job's own rank.
     """
 
     rank: int
     world_size: int
     of_mesh: bool = False
+    of_job: bool = False
 
 
 def this_part(rank: int | None, world_size: int | None, mesh: Any = None) -> RankPart:
@@ -85,10 +87,12 @@ def this_part(rank: int | None, world_size: int | None, mesh: Any = None) -> Ran
     if mesh is not None:
         return _of_mesh(mesh)
     if rank is None or world_size is None:
-        rank, world_size = _found()
-    if not 0 <= rank < world_size:
-        raise SamplerError(f"rank {rank} of world_size {world_size}; ranks go from 0")
-    return RankPart(rank, world_size)
+        part = RankPart(*_found(), of_job=True)
+    else:
+        part = RankPart(rank, world_size)
+    if not 0 <= part.rank < part.world_size:
+        raise SamplerError(f"rank {part.rank} of world_size {part.world_size}; ranks go from 0")
+    return part
 
 
 def distributed() -> Any:
@@ -101,7 +105,7 @@ def distributed() -> Any:
 def _found() -> tuple[int, int]:
     job = distributed()
     if job is not None:
-        _check_nothing_is_shared()
+        check_nothing_is_shared()
         return job.get_rank(), job.get_world_size()
     try:
         return int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1"))
@@ -153,8 +157,12 @@ def _is_of_whole_job(mesh: Any) -> bool:
     return job is not None and root.size() == job.get_world_size()
 
 
-def _check_nothing_is_shared() -> None:
-    """Refuse to take a job's own ranks where processes share a replica of the model."""
+def check_nothing_is_shared() -> None:
+    """Refuse to take a job's own ranks where processes share a replica of the model.
+
+    Raises:
+        SamplerError: Process groups of torch or Megatron say that they do.
+    """
     module: Any = sys.modules.get("torch.distributed.distributed_c10d")
     groups: list[tuple[str, int]] = []
     with suppress(AttributeError, RuntimeError):  # what torch keeps for itself may change

@@ -83,9 +83,13 @@ def check_now_and_then(sampler: OrderedSamples) -> None:
     or a worker process iterates, or where batches are not split over just the ranks of this job.
 
     Raises:
-        SamplerError: On every rank: which rank differs, and in what.
+        SamplerError: On every rank: which rank differs, and in what; or that nothing was given of
+            ranks where processes share a replica of the model.
     """
-    if sampler.world_size == 1 or not sampler.posts.is_due or not _is_own_loop():
+    if sampler.world_size == 1:
+        return
+    sampler.posts.check_part()
+    if not sampler.posts.is_due or not _is_own_loop():
         return
     job = distributed()
     if job is None or not sampler.posts.takes_in(job):
@@ -106,7 +110,7 @@ def _order_until_now(sampler: OrderedSamples) -> dict[str, Any]:
     """Leave out weights to come: a rank may hear of them some batches after another."""
     order = _order(sampler)
     now = [change for change in order["changes"] if change[0] <= order["position"]]
-    return {**order, "changes": now}
+    return {**order, "changes": now, "schedule": None}
 
 
 def _told(sampler: OrderedSamples, order: dict[str, Any]) -> dict[str, Any]:
@@ -180,7 +184,7 @@ def _field_difference(there: dict[str, Any], here: dict[str, Any]) -> str:
 def _weights_difference(there: dict[str, Any], here: dict[str, Any]) -> str:
     pairs = {tuple(map(str, change)) for change in there["changes"]}
     others = {tuple(map(str, change)) for change in here["changes"]}
-    position = min(int(place) for place, _ in pairs ^ others)
+    position = min(int(change[0]) for change in pairs ^ others)
     batch = position // here["batch_size"]
     weights = ""
     if there["mixture"] != here["mixture"]:

@@ -10,9 +10,8 @@ Shapes: D domains, B samples.
 from __future__ import annotations
 
 import math
-from bisect import bisect_right
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+from typing import Any, NoReturn
 
 from mixopt.errors import SamplerError
 from mixopt.mixture import Mixture
@@ -37,7 +36,11 @@ from mixopt.sampling.sampler_input import (
 )
 from mixopt.sampling.sampler_log import LogEntry, read_log
 from mixopt.sampling.sampler_state import read_state, write_state
-from mixopt.sampling.stream_spec import StreamSpec
+from mixopt.sampling.schedule import Schedule
+from mixopt.sampling.schedule_input import given_mixtures
+from mixopt.sampling.scheduled_changes import Scheduled, scheduled_changes
+from mixopt.sampling.second_split import refuse_second_split
+from mixopt.sampling.stream_spec import MixtureChange, StreamSpec
 from mixopt.sampling.token_order import KEPT, TokenBatches, TokenOrder
 from mixopt.sampling.token_state import read_token_state, write_token_state
 from mixopt.system import IntArray
@@ -51,15 +54,15 @@ class MixtureSampler:
     def __init__(
         self,
         sizes: Sizes,
-        weights: Weights,
+        weights: Weights | None = None,
         *,
-        batch_size: int,
+        batch_size: int | None = None,
         seed: int = 0,
         rank: int | None = None,
         world_size: int | None = None,
         mesh: Any = None,
         batches: int | None = None,
-        schedule: Sequence[tuple[int, Weights]] = (),
+        schedule: Schedule | Sequence[Scheduled] = (),
         max_epochs: float | Mapping[str, float] | None = None,
         exhausted: Policy | None = None,
         tokens_per_sample: Mapping[str, float] | None = None,
@@ -81,7 +84,10 @@ class MixtureSampler:
             mesh: Instead of the two a torch DeviceMesh, whose data-parallel dimensions say them.
             batches: Global batches of one pass of the loop, which is what `len` says; the next
                 pass goes on where it ended. Without it the stream ends when its data do.
-            schedule: Weights that are known beforehand, with the batch from which they hold.
+            schedule: Weights that are known beforehand, with the batch from which they hold:
+                `(batch, weights)`, or `(batch, weights, end_batch, end_weights)` for shares that go
+                linearly up to another batch. Or a Schedule in place of `weights`, `batch_size` and
+                `batches`.
             max_epochs: How often a domain may be drawn through, for all or by domain; 1 if
                 `exhausted` alone is given.
             exhausted: What happens then: its share goes to the others ('redistribute', what
@@ -102,6 +108,8 @@ class MixtureSampler:
             MixtureError: Weights that are not a mixture of these domains.
         """
         named = named_sizes(sizes)
+        given = given_mixtures(weights, batch_size, batches, schedule)
+        weights, batch_size, batches, schedule = given
         part = this_part(rank, world_size, mesh)
         self.rank, self.world_size = part.rank, part.world_size
         self.posts = OrderPosts(part)
@@ -124,10 +132,8 @@ class MixtureSampler:
         self.lengths = SampleLengths(named, lengths)
         _check_unit(self.unit, tokens_per_sample, lengths)
         means = token_lengths(tokens_per_sample, named)
-        stream = StreamSpec.over(layout, means, mixture_over(weights, named))
-        for batch, later in schedule:
-            position = at_least(0, "schedule: batch", batch) * batch_size
-            stream = stream.changed(position, mixture_over(later, named))
+        known = scheduled_changes(schedule, batch_size, named)
+        stream = StreamSpec.over(layout, means, mixture_over(weights, named), known)
         self._accumulation = 1
         self._use(stream, batch=0)
 
@@ -185,6 +191,11 @@ class MixtureSampler:
                 " on its own; iterate, or use global_rows(batch) near the next batch"
             )
         return self._order
+
+    @property
+    def chunks(self) -> tuple[int, int] | None:
+        """Rows of a chunk and chunks that rows are shuffled over; None for a full shuffle."""
+        return self._order.layout.chunks
 
     @property
     def version(self) -> object:
@@ -246,6 +257,16 @@ class MixtureSampler:
         if isinstance(self._order, TokenOrder):
             self._order.forget((batches - KEPT) * self.batch_size)
 
+    @property
+    def sampler(self) -> NoReturn:
+        """There is none of single rows, for accelerate, which asks before it splits batches.
+
+        Raises:
+            SamplerError: It would split them over ranks a second time.
+            AttributeError: To all others.
+        """
+        raise refuse_second_split(self.world_size, "sampler")
+
     def accumulate(self, batches: int) -> None:
         """Let changes of weights hold from the first batch of an optimizer step alone.
 
@@ -266,12 +287,8 @@ class MixtureSampler:
         return read_log(self._stream, self._order, self._batch, self.batch_size)
 
     def mixture_at(self, batch: int) -> Mixture:
-        """Return the mixture that was set for a batch (shares of tokens)."""
-        positions = self._stream.positions
-        if len(positions) == 1:
-            return self._stream.mixtures[positions[0]]
-        k = bisect_right(positions, batch * self.batch_size) - 1
-        return self._stream.mixtures[positions[k]]
+        """Return the mixture that was set for a batch (shares of tokens); of a ramp, its middle."""
+        return self._stream.mixture_at(batch * self.batch_size, self.batch_size // 2)
 
     def set_weights(self, weights: Weights, batch: int | None = None) -> int:
         """Change the weights from a global batch on; say the same on every rank.
@@ -433,9 +450,8 @@ class MixtureSampler:
         return SampleOrder(stream.layout, stream.changes, stream.origin)
 
     def _change(self, position: int, mixture: Mixture) -> None:
-        self._stream = self._stream.changed(position, mixture)
-        change = self._stream.changes[self._stream.positions.index(position)]
-        self._order = self._order.changed(change)
+        self._stream = self._stream.changed(MixtureChange(position, mixture))
+        self._order = self._order.changed(self._stream.change_at(position))
         self._rows = self.reader()
 
     def _aligned(self, batch: int) -> int:

@@ -23,6 +23,8 @@ class LogEntry:
         reason: `start`, `set`, or `exhausted: DOMAIN`.
         realised: Shares of the tokens that were delivered while they held; None where nothing was,
             or where it is not known any more.
+        end_batch: The batch from which the end of a ramp holds, to which shares go linearly.
+        end_mixture: Shares of tokens there.
     """
 
     batch: int
@@ -30,6 +32,8 @@ class LogEntry:
     mixture: Mixture
     reason: str
     realised: dict[str, float] | None = None
+    end_batch: int | None = None
+    end_mixture: Mixture | None = None
 
 
 def read_log(
@@ -39,9 +43,14 @@ def read_log(
     reached = order.reach(batch * batch_size)
     entries = [
         LogEntry(
-            position // batch_size, position, stream.mixtures[position], "set" if k else "start"
+            position // batch_size,
+            position,
+            mixture,
+            "set" if k else "start",
+            end_batch=None if end is None else -(-end.position // batch_size),
+            end_mixture=None if end is None else end.mixture,
         )
-        for k, position in enumerate(stream.positions)
+        for k, (position, mixture, end) in enumerate(stream.mixtures)
     ]
     for position, domain in order.exhausted(reached):
         left = order.shares_at(position)

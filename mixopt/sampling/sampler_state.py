@@ -1,30 +1,33 @@
 """What a sampler saves and how it goes on from it: small, global, plain numbers.
 
-The state is the position, what the stream is laid out over and the log of weights, those to come
-included. It says nothing of ranks and workers. After many changes the oldest are folded into the
-counts that they led to.
+The state is the position, what the stream is laid out over and the weights of late and to come
+(mixopt.sampling.state_changes). It says nothing of ranks and workers.
 
 Shapes: D domains.
 """
 
 from __future__ import annotations
 
-from bisect import bisect_right
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from typing import Any
 
 from mixopt.errors import SamplerError
 from mixopt.sampling.domain_map import map_stream
-from mixopt.sampling.order import UNIT, Origin, ShareChange
+from mixopt.sampling.order import UNIT, Origin
 from mixopt.sampling.sample_order import Chunks, SampleOrder, StreamLayout
 from mixopt.sampling.sampler_input import MOST_BATCH, MOST_CHUNK, MOST_ROWS
+from mixopt.sampling.state_changes import (
+    coming_changes,
+    past_changes,
+    read_changes,
+    with_given,
+    written,
+)
 from mixopt.sampling.stream_spec import StreamSpec
-from mixopt.system import StateFields, shown_value
+from mixopt.system import StateFields
 
-FORMAT = "mixopt-sampler/1"
-CHANGES_KEPT = 1000
-MOST = 1 << 53  # of positions
+FORMAT = "mixopt-sampler/2"
+_OLD_FORMAT = "mixopt-sampler/1"
 MOST_SEED = 1 << 128
 _MOST_OWED = UNIT << 10  # to a domain; a few samples are ever owed (mixopt.sampling.order.plan)
 _ERROR = SamplerError
@@ -32,13 +35,13 @@ _ERROR = SamplerError
 
 def write_state(stream: StreamSpec, order: SampleOrder, position: int) -> dict[str, Any]:
     """Return the state of a stream at a position, ready for JSON."""
-    layout, origin, changes = stream.layout, stream.origin, stream.changes
-    passed = bisect_right(stream.positions, position)
-    if passed > CHANGES_KEPT:
-        start = stream.positions[passed - 1]
+    layout, origin = stream.layout, stream.origin
+    past = past_changes(stream, position)
+    coming, schedule = coming_changes(stream, position)
+    start = past[0].position
+    if start > order.origin.position:
         counts, owed = order.planned_counts(start), order.owed(start)
         origin = Origin(start, tuple(counts.tolist()), tuple(owed.tolist()))
-        changes = changes[passed - 1 :]
     return {
         "format": FORMAT,
         "position": position,
@@ -53,7 +56,8 @@ def write_state(stream: StreamSpec, order: SampleOrder, position: int) -> dict[s
         "chunks": listed(layout.chunks),
         "tokens_per_sample": listed(stream.tokens_per_sample),
         "origin": None if origin is None else [origin[0], list(origin[1]), list(origin[2])],
-        "changes": [[change.position, list(change.shares)] for change in changes],
+        "changes": written([*past, *coming]),
+        "schedule": schedule,
     }
 
 
@@ -70,27 +74,35 @@ def read_state(
     Raises:
         SamplerError: The state does not fit; what differs is named.
     """
-    saved, position = _stream(StateFields(state, "the sampler's state", SamplerError))
+    saved, position, schedule = _stream(StateFields(state, "the sampler's state", SamplerError))
     if map_domains is not None:
         return map_stream(saved, here, position, map_domains), position
     differing = stream_differences(saved, here)
     if differing:
         raise SamplerError(f"the state is of another stream: {'; '.join(differing)}")
+    saved = with_given(saved, here, schedule, position)
+    _check_windows(saved)
     return saved, position
 
 
-def _stream(state: StateFields) -> tuple[StreamSpec, int]:
-    """Return the stream of a state and its position, every field checked."""
-    state.check_format(FORMAT)
+def _stream(state: StateFields) -> tuple[StreamSpec, int, str | None]:
+    """Return the stream of a state, its position and a hash of its schedule, every field checked.
+
+    States of before there was a schedule have all changes in them.
+    """
+    is_old = state.content.get("format") == _OLD_FORMAT
+    if not is_old:
+        state.check_format(FORMAT)
+    schedule = None if is_old else state.maybe("schedule", state.text)
     layout = read_layout(state)
     domains, position = len(layout.names), state.whole("position")
     origin = state.maybe("origin", lambda name: _origin(state, name, domains))
     lengths = state.maybe("tokens_per_sample", lambda name: _lengths(state, name, domains))
     changes = read_changes(state, layout.sizes, 0 if origin is None else origin.position)
-    stream = StreamSpec(layout, lengths, {}, changes, origin)
-    mixtures = {change.position: stream.as_tokens(change.shares) for change in changes}
+    stream = StreamSpec(layout, lengths, origin=origin).with_shares(changes)
+    _check_windows(stream)
     _check_reached(stream, position)
-    return replace(stream, mixtures=mixtures), position
+    return stream, position, schedule
 
 
 def read_layout(state: StateFields) -> StreamLayout:
@@ -142,37 +154,20 @@ def _origin(state: StateFields, name: str, count: int) -> Origin:
     )
 
 
-def read_changes(state: StateFields, sizes: tuple[int, ...], start: int) -> tuple[ShareChange, ...]:
-    """Return the log of shares, which begins where the stream does and goes forward."""
-    changes: list[ShareChange] = []
-    for k, pair in enumerate(state.listed("changes")):
-        where = f"{state.where}: changes.{k}"
-        if not isinstance(pair, (list, tuple)) or len(pair) != 2:
-            raise SamplerError(f"{where}: {shown_value(pair)} is no pair of position and shares")
-        one = StateFields({"position": pair[0], "shares": pair[1]}, where, _ERROR)
-        least = changes[-1].position + 1 if changes else start
-        most = MOST if changes else start
-        shares = one.wholes("shares", len(sizes), 0, UNIT)
-        if sum(shares) != UNIT:
-            raise SamplerError(f"{where}: shares: add up to {sum(shares)}, not {UNIT}")
-        if any(share and not rows for share, rows in zip(shares, sizes, strict=True)):
-            raise SamplerError(f"{where}: shares: a domain without rows has a share")
-        changes.append(ShareChange(one.whole("position", least, most), tuple(shares)))
-    if not changes:
-        state.refuse("changes", "without a mixture")
-    return tuple(changes)
-
-
-def _check_reached(stream: StreamSpec, position: int) -> None:
-    """Check that windows are whole, and that the position is one that the stream has."""
+def _check_windows(stream: StreamSpec) -> None:
+    """Check that windows are whole."""
     window, origin = stream.layout.window, stream.origin
     places = [("origin", origin.position)] if origin else []
-    for field, place in [*places, *(("changes", place) for place in stream.positions)]:
+    for field, place in [*places, *(("changes", one.position) for one in stream.changes)]:
         if place % window:
             raise SamplerError(
                 f"the sampler's state: {field}: position {place} is in the middle of a window of"
                 f" {window} samples"
             )
+
+
+def _check_reached(stream: StreamSpec, position: int) -> None:
+    """Check that the position is one that the stream has."""
     order = SampleOrder(stream.layout, stream.changes, stream.origin)
     start, end = order.origin.position, order.reach(position)
     if not start <= position <= end:

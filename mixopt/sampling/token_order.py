@@ -14,9 +14,8 @@ Shapes: D domains, B samples of a global batch.
 from __future__ import annotations
 
 import threading
-from bisect import bisect_right
-from collections.abc import Sequence
-from itertools import accumulate
+from collections.abc import Iterable, Sequence
+from itertools import accumulate, islice
 from typing import Any
 
 import numpy as np
@@ -28,6 +27,8 @@ from mixopt.sampling.order import (
     FairQueue,
     Origin,
     ShareChange,
+    ShareLine,
+    Timeline,
     whole_shares,
     window_order,
 )
@@ -48,7 +49,7 @@ class TokenOrder:
         self,
         layout: StreamLayout,
         lengths: SampleLengths,
-        changes: Sequence[ShareChange],
+        changes: Iterable[ShareChange],
         origin: Origin | None = None,
     ) -> None:
         """Begin at an origin.
@@ -57,20 +58,19 @@ class TokenOrder:
             layout: Domains, seed, batch size (its window) and limits.
             lengths: Tokens of each sample.
             changes: Shares of the tokens, in order of position; the first holds from the origin.
-                What held before the oldest place that is kept is forgotten.
+                Those of a ramp are, for the whole of a batch, what they are in its middle.
             origin: Where the order goes on, on a batch boundary; at the beginning if None.
         """
         zeros = (0,) * len(layout.names)
         self.layout = layout
         self.lengths = lengths
-        self.changes = tuple(changes)
+        self.changes = changes if isinstance(changes, Timeline) else Timeline(changes)
         self.rows = row_order(layout)
         self.shift = np.array(layout.shift or zeros, np.int64)
-        self._places = {
-            0 if origin is None else origin.position: origin or Origin(0, zeros, zeros, zeros)
-        }
+        place = origin or Origin(0, zeros, zeros, zeros)
+        self._places = {place.position: place}
         self._exhausted: dict[int, Exhausted] = {}
-        self._had: dict[int, tuple[int, ...]] = {}
+        self._had = {place.position: place.tokens_D or zeros}
         self._lock = threading.Lock()
 
     def __getstate__(self) -> dict[str, Any]:
@@ -91,10 +91,18 @@ class TokenOrder:
             other._exhausted = {
                 d: event for d, event in self._exhausted.items() if event.position < change.position
             }
-        first = bisect_right(self.changes, min(other._places), key=lambda c: c.position) - 1
-        kept = [c for c in self.changes[max(first, 0) :] if c.position != change.position]
-        other.changes = tuple(sorted([*kept, change], key=lambda c: c.position))
+        other.changes = self.changes.changed(change)
         return other
+
+    def asked_at(self, position: int) -> tuple[tuple[int, ...], int | None]:
+        """Return the shares that were set for a position, and where they change next."""
+        change = self.changes.at(position) or next(iter(self.changes))
+        later = [one.position for one in islice(self.changes.after(position), 1)]
+        line, window = ShareLine.of(change), self.layout.window
+        start = position - position % window
+        if position < line.stop:
+            later.append(start + window)
+        return line.at(max(start + window // 2, line.start)), min(later, default=None)
 
     def batches(self, batch_size: int) -> TokenBatches:
         """Return what lays out batches from any one that is known, for one thread."""
@@ -182,9 +190,8 @@ class TokenOrder:
 
     def shares_at(self, position: int) -> tuple[int, ...]:
         """Return the shares of tokens in force at a position, 0 for domains that ran out."""
-        k = bisect_right(self.changes, position, key=lambda change: change.position) - 1
         out = {event.domain for event in self.exhausted(position)}
-        return _left(self.changes[max(k, 0)].shares, out)
+        return _left(self.asked_at(position)[0], out)
 
 
 class TokenBatches:
@@ -324,10 +331,7 @@ class _Cursor:
 
     def _begin(self, owed: list[int]) -> None:
         order, position = self._order, self.position
-        k = bisect_right(order.changes, position, key=lambda change: change.position) - 1
-        later = order.changes[k + 1 : k + 2]
-        self._change = later[0].position if later else None
-        asked = order.changes[max(k, 0)].shares
+        asked, self._change = order.asked_at(position)
         out = self._out(asked)
         self._shares = (0,) * len(asked) if out and order.layout.stops else _left(asked, out)
         for d in range(len(self._counts)):

@@ -9,21 +9,19 @@ Shapes: D domains.
 
 from __future__ import annotations
 
-from bisect import bisect_right
 from collections.abc import Mapping
-from dataclasses import replace
 from typing import Any
 
 from mixopt.errors import SamplerError
 from mixopt.sampling.domain_map import map_stream
-from mixopt.sampling.order import UNIT, Origin
+from mixopt.sampling.order import UNIT, Origin, ShareChange
 from mixopt.sampling.sample_lengths import MOST_LENGTH, UNITS, SampleLengths, Unit
 from mixopt.sampling.sampler_state import (
     listed,
-    read_changes,
     read_layout,
     stream_differences,
 )
+from mixopt.sampling.state_changes import coming_changes, read_changes, with_given, written
 from mixopt.sampling.stream_spec import StreamSpec
 from mixopt.system import StateFields
 
@@ -37,7 +35,11 @@ def write_token_state(
 ) -> dict[str, Any]:
     """Return the state at a batch boundary, ready for JSON."""
     layout = stream.layout
-    passed = bisect_right(stream.positions, place.position) - 1
+    now = stream.change_at(place.position)
+    if now.end is None or now.end.position <= place.position:
+        shares = now.shares if now.end is None else now.end.shares
+        now = ShareChange(max(now.position, place.position), shares)
+    coming, schedule = coming_changes(stream, place.position)
     return {
         "format": TOKEN_FORMAT,
         "unit": unit,
@@ -55,10 +57,8 @@ def write_token_state(
         "counts": list(place.counts_D),
         "tokens": listed(place.tokens_D),
         "owed": list(place.owed_D),
-        "changes": [
-            [max(change.position, place.position), list(change.shares)]
-            for change in stream.changes[max(passed, 0) :]
-        ],
+        "changes": written([now, *coming]),
+        "schedule": schedule,
     }
 
 
@@ -80,6 +80,7 @@ def read_token_state(
     fields = StateFields(state, "the sampler's state", SamplerError)
     fields.check_format(TOKEN_FORMAT)
     saved_unit = fields.one_of("unit", UNITS)
+    schedule = fields.maybe("schedule", fields.text)
     saved, sums = _stream(fields)
     assert saved.origin is not None
     position = saved.origin.position
@@ -90,7 +91,7 @@ def read_token_state(
     differing = stream_differences(saved, here) or _other_lengths(here.layout.names, sums, lengths)
     if differing:
         raise SamplerError(f"the state is of another stream: {'; '.join(differing)}")
-    return saved, position
+    return with_given(saved, here, schedule, position), position
 
 
 def _stream(state: StateFields) -> tuple[StreamSpec, list[int | None]]:
@@ -112,10 +113,8 @@ def _stream(state: StateFields) -> tuple[StreamSpec, list[int | None]]:
     known = [
         sums.maybe(str(d), lambda name: sums.whole(name, 0, _MOST_TOKENS)) for d in range(count)
     ]
-    changes = read_changes(state, layout.sizes, position)
-    stream = StreamSpec(layout, None, {}, changes, place)
-    mixtures = {change.position: stream.as_tokens(change.shares) for change in changes}
-    return replace(stream, mixtures=mixtures), known
+    changes = read_changes(state, layout.sizes, position, earliest=0)
+    return StreamSpec(layout, None, origin=place).with_shares(changes), known
 
 
 def _other_lengths(

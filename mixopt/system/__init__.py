@@ -154,6 +154,11 @@ if TYPE_CHECKING:
     )
     from mixopt.system.table_files import read_table as read_table, write_table as write_table
     from mixopt.system.version import __version__ as __version__
+    from mixopt.system.yaml_lines import (
+        FieldPlace as FieldPlace,
+        dotted as dotted,
+        yaml_places as yaml_places,
+    )
     from mixopt.system.zst_file import open_zst as open_zst
 else:
     __getattr__, __dir__ = lazy_names(
@@ -266,6 +271,7 @@ else:
             "state_fields": ["StateFields", "shown_value"],
             "table_files": ["read_table", "write_table"],
             "version": ["__version__"],
+            "yaml_lines": ["FieldPlace", "dotted", "yaml_places"],
             "zst_file": ["open_zst"],
         },
     )

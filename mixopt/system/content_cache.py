@@ -15,7 +15,7 @@ import os
 import re
 import shutil
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from mixopt.errors import RunError
@@ -23,11 +23,12 @@ from mixopt.system.files import waiting_for
 from mixopt.system.leftovers import remove_leftovers, temporary_path
 
 _NAME = re.compile(r"[0-9a-f]{64}")
+_COMING = re.compile(r"\.[0-9a-f]{64}-(\d+)\.")
 _LOCKS = 3  # hexadecimal digits of a lock's name: few files, and few who wait for one another
 
 
 class ContentCache:
-    """A folder of files that together have at most so many bytes, those that come aside."""
+    """A folder of files that together have at most so many bytes, those that come included."""
 
     def __init__(self, folder: Path, most_bytes: int | None = None) -> None:
         """Choose the folder.
@@ -38,6 +39,15 @@ class ContentCache:
         """
         self.folder = folder
         self.most_bytes = _half(folder) if most_bytes is None else most_bytes
+
+    def has(self, sha256: str) -> bool:
+        """Tell whether a file is here."""
+        return (self.folder / sha256).exists()
+
+    def touch(self, sha256: str) -> None:
+        """Keep a file that is here as if it were asked for."""
+        with suppress(OSError):
+            os.utime(self.folder / sha256)
 
     def open(self, sha256: str, size: int, fetch: Callable[[Path], None]) -> int:
         """Return a descriptor of a file, fetched unless it is here; the caller closes it.
@@ -77,38 +87,42 @@ class ContentCache:
         with waiting_for(self.folder, f".{sha256[:_LOCKS]}.lock"):
             if path.exists():
                 return
-            with _temporary(path) as temporary:
-                self._make_room(size)
+            with self._reserved(path, size) as temporary:
                 fetch(temporary)
                 with temporary.open("rb+") as stream:
                     os.fsync(stream.fileno())
-                self._make_room(size, temporary, path)
+                temporary.replace(path)
 
-    def _make_room(self, size: int, arrived: Path | None = None, path: Path | None = None) -> None:
-        """Remove what was not asked for longest, until a file fits; then give it its name."""
-        with waiting_for(self.folder, ".room.lock"):
-            remove_leftovers(self.folder)
-            files = sorted(_files(self.folder))
-            held = sum(bytes for _, bytes, _ in files)
-            for _, bytes, file in files:
-                if held + size <= self.most_bytes:
-                    break
-                file.unlink(missing_ok=True)
-                held -= bytes
-            if arrived is not None and path is not None:
-                arrived.replace(path)
+    @contextmanager
+    def _reserved(self, path: Path, size: int) -> Iterator[Path]:
+        """Give a temporary path for which there is room; its name says how much that is."""
+        temporary = temporary_path(path.with_name(f"{path.name}-{size}"))
+        try:
+            with waiting_for(self.folder, ".room.lock"):
+                remove_leftovers(self.folder)
+                self._make_room(size)
+                temporary.touch()
+            yield temporary
+        except OSError as error:
+            raise RunError(f"{path}: cannot be written: {error.strerror or error}") from error
+        finally:
+            temporary.unlink(missing_ok=True)
+
+    def _make_room(self, size: int) -> None:
+        """Remove what was not asked for longest, until a file fits beside all that come."""
+        held = size + _coming_bytes(self.folder)  # before the others, of which one may become one
+        files = sorted(_files(self.folder))
+        held += sum(bytes for _, bytes, _ in files)
+        for _, bytes, file in files:
+            if held <= self.most_bytes:
+                return
+            file.unlink(missing_ok=True)
+            held -= bytes
 
 
-@contextmanager
-def _temporary(path: Path) -> Iterator[Path]:
-    """Give a temporary path; a full disk is an error in one line, and leaves nothing."""
-    temporary = temporary_path(path)
-    try:
-        yield temporary
-    except OSError as error:
-        raise RunError(f"{path}: cannot be written: {error.strerror or error}") from error
-    finally:
-        temporary.unlink(missing_ok=True)
+def _coming_bytes(folder: Path) -> int:
+    found = (_COMING.match(entry.name) for entry in os.scandir(folder))
+    return sum(int(one[1]) for one in found if one)
 
 
 def _files(folder: Path) -> Iterator[tuple[int, int, Path]]:

@@ -162,6 +162,15 @@ def test_simulate_what_a_job_would_draw(run):
     assert {one["domain"] for one in parsed(*asked)["domains"]} == {"code", "prose"}
 
 
+def test_a_schedule_of_a_run_is_simulated_with_what_the_run_knows(run, tmp_path):
+    out = tmp_path / "schedule.yaml"
+    asked = ("--tokens", 1e5, "--batch", 8, "--sequence-length", 64, "--stages", "stable:100%")
+    assert "next: mixopt simulate" in answered("schedule", run, *asked, "--out", out)
+    found = parsed("simulate", out)
+    assert {one["domain"] for one in found["domains"]} == {"code", "prose"}
+    assert all(one["inventory"] > 0 for one in found["domains"])
+
+
 def test_experts_of_a_run_without_any_is_one_line(run):
     ended = mixopt("experts", run)
     assert (ended.code, ended.error.count("\n")) == (2, 1)

@@ -332,7 +332,7 @@ def test_lightning_is_not_given_batches_without_a_length(dataset):
         MixtureDataModule(loader(dataset))
 
 
-# --- torch.distributed.checkpoint, torchtitan --------------------------------------------------
+# --- torch.distributed.checkpoint --------------------------------------------------
 
 
 def test_distributed_checkpoints_hold_the_state_on_any_number_of_ranks(dataset, tmp_path):
@@ -353,32 +353,6 @@ def test_distributed_checkpoints_hold_the_state_on_any_number_of_ranks(dataset, 
 def test_a_loader_is_stateful_as_torchtitan_asks(dataset):
     assert isinstance(loader(dataset), Stateful)
     assert isinstance(sampler(dataset), Stateful)
-
-
-def test_torchtitan_takes_a_loader_of_ours(dataset):
-    pytest.importorskip("torchtitan", reason="torchtitan is absent")
-    from torchtitan.components.dataloader import BaseDataLoader
-
-    class MixtureDataLoader(BaseDataLoader):
-        def __init__(self, mixture):
-            self.mixture = mixture
-
-        def __iter__(self):
-            for batch in self.mixture:
-                yield {"input": batch["input_ids"][:, :-1]}, batch["input_ids"][:, 1:]
-
-        def state_dict(self):
-            return self.mixture.state_dict()
-
-        def load_state_dict(self, state_dict):
-            self.mixture.load_state_dict(state_dict)
-
-    one, other = MixtureDataLoader(loader(dataset)), MixtureDataLoader(loader(dataset))
-    first = [inputs["input"].tolist() for inputs, _ in islice(one, 6)]
-    other.load_state_dict(one.state_dict())
-    again = [inputs["input"].tolist() for inputs, _ in islice(other, 6)]
-    whole = [b["input_ids"][:, :-1].tolist() for b in islice(loader(dataset), 12)]
-    assert first + again == whole
 
 
 # --- a real job on two ranks -------------------------------------------------------------------

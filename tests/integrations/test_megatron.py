@@ -16,6 +16,7 @@ from torch.utils.data import DataLoader
 
 from mixopt import MixtureDataset, MixtureSampler, SamplerError
 from mixopt.corpus.token_shards import TokenShards, TokenWriter
+from mixopt.sampling import Schedule
 
 pytestmark = pytest.mark.filterwarnings("ignore")
 pytest.importorskip("megatron.core", reason="Megatron-Core is absent: make trainers")
@@ -178,6 +179,21 @@ def test_a_run_that_is_longer_than_its_domains_is_refused(rows):
         mixture(rows, max_epochs=1, samples=400)
 
 
+def test_a_schedule_says_weights_and_batch(rows):
+    from mixopt.integrations.megatron import MegatronMixture
+
+    stages = [
+        {"steps": 9, "mixture": dict(zip(DOMAINS, WEIGHTS, strict=True))},
+        {"steps": 21, "mixture": dict(zip(DOMAINS, OTHER, strict=True))},
+    ]
+    content = {"batch": 8, "sequence_length": LENGTH, "stages": stages}
+    schedule = Schedule.from_content(content, "schedule")
+    dataset = MegatronMixture(rows, samples=240, schedule=schedule)
+    found = [dataset[index]["dataset_id"] for index in range(240)]
+    assert found == [domain for domain, _ in places(rows.sizes, 240, (9, OTHER))]
+
+
+@pytest.mark.slow
 def test_megatrons_model_parallel_processes_are_asked_for_their_data_parallel_rank(tmp_path):
     finish(start_ranks(4, SUPPORT / "megatron_job.py", tmp_path))
     said = [json.loads((tmp_path / f"said.{rank}").read_text()) for rank in range(4)]

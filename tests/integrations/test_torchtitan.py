@@ -111,6 +111,36 @@ def test_tensor_parallel_peers_are_fed_the_same_rows(corpus, tmp_path):
     assert rows_fed([one]) == expected(corpus, 3)
 
 
+STAGES = """
+batch: 8
+sequence_length: 16
+stages:
+  - steps: 3
+    mixture: {web: 0.5, code: 0.3, books: 0.2}
+  - steps: 4
+    mixture: {web: 0.1, code: 0.1, books: 0.8}
+"""
+
+
+def test_a_schedule_holds_from_optimizer_steps(corpus, tmp_path):
+    from mixopt.integrations.torchtitan import MixtureDataLoader
+
+    path = tmp_path / "schedule.yaml"
+    path.write_text(STAGES, encoding="utf-8")
+    config = MixtureDataLoader.Config(corpus=str(corpus), mixture=str(path))
+    loader = built(config, seq_len=LENGTH, local_batch_size=2)
+    # Four batches of two rows are a step: the second stage begins with batch 12.
+    dataset = MixtureDataset.from_corpus(corpus, length=LENGTH + 1)
+    later = [(12, {"web": 0.1, "code": 0.1, "books": 0.8})]
+    order = MixtureSampler(dataset.sizes, WEIGHTS, batch_size=2, schedule=later)
+    for batch in range(40):
+        assert loader.mixture.sampler.rows(batch).tolist() == order.rows(batch).tolist()
+    with pytest.raises(SamplerError, match=r"schedule\.yaml: batch: 8 .* whole batches of 3"):
+        built(config, seq_len=LENGTH, local_batch_size=3)
+    with pytest.raises(SamplerError, match=r"sequence_length: \[16\]; torchtitan trains on .* 32"):
+        built(config, seq_len=32, local_batch_size=2)
+
+
 def built(config, **given):
     return config.build(dp_world_size=1, dp_rank=0, tokenizer=None, **given)
 

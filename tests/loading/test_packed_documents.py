@@ -23,7 +23,7 @@ END = 0
 DOCUMENTS = st.lists(st.lists(st.integers(1, 99), max_size=30), min_size=1, max_size=25)
 
 
-def shards_of(path, documents, *, shard_tokens=50):
+def shards_of(path, documents, *, shard_tokens=300):
     with TokenWriter(path, dtype="uint16", tokenizer="t", shard_tokens=shard_tokens) as writer:
         for document in documents:
             writer.write(np.array([*document, END], np.uint16), documents=1, bytes=1)
@@ -65,7 +65,9 @@ def test_each_token_of_each_document_is_in_one_row(documents, length, window):
     assert packed.summary.split == sum(len(d) > length for d in documents)
 
 
-def test_documents_of_shards_are_found_by_their_ends_across_files(tmp_path):
+@pytest.mark.parametrize("few", [1000, 1])
+def test_documents_of_shards_are_found_by_their_ends_across_files(tmp_path, monkeypatch, few):
+    monkeypatch.setattr("mixopt.corpus.token_shards.FEW", few)  # more are opened, not mapped
     documents = random_documents(40)
     packed = PackedDocuments(shards_of(tmp_path / "t", documents), length=16, document_end=END)
     assert unpacked(packed) == {k: [*d, END] for k, d in enumerate(documents)}
@@ -328,7 +330,7 @@ def test_a_damaged_plan_is_made_again(cached, tmp_path, name):
 
 
 def test_a_mapped_plan_is_not_sent_to_another_process(cached, tmp_path):
-    shards = shards_of(tmp_path / "a", random_documents(2000))
+    shards = shards_of(tmp_path / "a", random_documents(2000), shard_tokens=1 << 20)
     packed = PackedDocuments(shards, length=16, document_end=END)
     sent = pickle.dumps(packed)
     assert len(sent) < 3000

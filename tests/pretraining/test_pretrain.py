@@ -95,6 +95,8 @@ def test_losses_fall_and_are_kept_by_domain(scheduled):
     assert [line["step"] for line in train] == list(range(4, STEPS + 1, 4))
     assert train[-1]["loss"] < train[0]["loss"] - 0.3
     assert set(train[0]["train_loss"]) == {"code", "manual"}
+    assert train[0]["realised"]["code"] == pytest.approx(0.7, abs=0.05)
+    assert train[-1]["realised"]["code"] == pytest.approx(0.1, abs=0.05)
     assert train[-1]["tokens"] == STEPS * BATCH * LENGTH
     held_out = [line for line in lines if "held_out_loss" in line]
     assert [line["step"] for line in held_out] == [12, 24]

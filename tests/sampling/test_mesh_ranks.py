@@ -54,6 +54,7 @@ def test_the_rank_is_that_along_the_dimensions_that_split_data(tmp_path):
         "data": halves,
         "named by its user": halves,
         "unnamed": by_rank,
+        "position of a stream": [0, 0, 4, 4],
     }
 
 
@@ -69,6 +70,7 @@ def test_a_mesh_that_does_not_say_along_what_data_are_split_is_refused_with_its_
         "both": "mesh is given, and rank and world_size too",
         "object": "mesh is str; it is a torch DeviceMesh",
         "nothing given": "2 processes share a replica of the model (dimension 'tp' of a device",
+        "made early": "2 processes share a replica of the model (dimension 'tp' of a device",
     }
     for one in said:
         assert one["numbers"] is None

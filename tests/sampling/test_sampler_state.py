@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import pickle
+from functools import cache
 
 import pytest
 from hypothesis import given, settings, strategies as st
@@ -15,7 +17,7 @@ WEIGHTS = {"web": 0.5, "code": 0.3, "books": 0.2}
 ABSURD = [2**63, -1, float("nan"), float("inf"), "x", None, True, [], {}, [[[]]], 1.5, 10**5000]
 FIELDS = [
     "format", "position", "seed", "window", "domains", "sizes", "row_keys", "shift", "limits",
-    "stops", "chunks", "tokens_per_sample", "origin", "changes",
+    "stops", "chunks", "tokens_per_sample", "origin", "changes", "schedule",
 ]  # fmt: skip
 
 
@@ -25,6 +27,11 @@ def sampler(**options) -> MixtureSampler:
 
 def advanced() -> MixtureSampler:
     """Return a sampler whose state has something in each of its fields."""
+    return pickle.loads(pickled())
+
+
+@cache
+def pickled() -> bytes:
     one = sampler(max_epochs=5)
     for _ in zip(range(4), one, strict=False):
         pass
@@ -38,9 +45,10 @@ def advanced() -> MixtureSampler:
         chunks=(4, 2),
         rank=0,
         world_size=1,
+        schedule=[(batch, [0.5, 0.3, 0.2]) for batch in range(100, 480)],
     )
     renamed.load_state_dict(one.state_dict(), map_domains={"web": "www"})
-    return renamed
+    return pickle.dumps(renamed)
 
 
 def test_the_fields_are_those_of_a_state():
@@ -62,7 +70,7 @@ def test_a_missing_field_is_named(field):
 def test_an_absurd_value_is_one_line_and_changes_nothing(field, value):
     one = advanced()
     before, rows = one.state_dict(), one.rows(9).tolist()
-    optional = {"row_keys", "shift", "limits", "chunks", "tokens_per_sample", "origin"}
+    optional = {"row_keys", "shift", "limits", "chunks", "tokens_per_sample", "origin", "schedule"}
     if (field in optional and value is None) or (field == "stops" and value is True):
         return  # that is a value of the field
     with pytest.raises(SamplerError) as caught:

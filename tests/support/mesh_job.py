@@ -14,7 +14,7 @@ from pathlib import Path
 import torch.distributed as dist
 from torch.distributed.device_mesh import init_device_mesh
 
-from mixopt import MixtureSampler
+from mixopt import MixtureSampler, MixtureStream
 from mixopt.errors import MixoptError
 from mixopt.sampling import check_ranks
 from mixopt.system import read_json, write_json
@@ -80,11 +80,15 @@ def parts(_):
         "named by its user": over(mesh=mesh_of(("rows", "tp"), 2, 2)["rows"]),
         "unnamed": over(mesh=init_device_mesh("cpu", (4,))),
     }
-    return {name: [order.rank, order.world_size] for name, order in orders.items()}
+    found = {name: [order.rank, order.world_size] for name, order in orders.items()}
+    texts = {"web": ["a b"] * 9}
+    stream = MixtureStream(texts, [1.0], batch_size=8, tokenize=str.split, mesh=two)
+    return {**found, "position of a stream": next(iter(stream))["position"]}
 
 
 def refused(_):
     """What is said of meshes that do not say along what data are split."""
+    early = over()
     model = mesh_of(("tp", "pp"), 2, 2)
     return {
         "none": error_of(lambda: over(mesh=model)),
@@ -94,6 +98,7 @@ def refused(_):
         "both": error_of(lambda: over(mesh=model, rank=0, world_size=2)),
         "object": error_of(lambda: over(mesh="dp")),
         "nothing given": error_of(over),
+        "made early": error_of(lambda: next(iter(early))),
         "numbers": error_of(lambda: over(rank=0, world_size=1)),
         "part of the job": error_of(lambda: over(mesh=_of_two())),
     }

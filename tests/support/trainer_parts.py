@@ -41,13 +41,13 @@ def trainer_arguments(folder, **options):
     """Of a transformers.Trainer that reports to nobody."""
     from transformers import TrainingArguments
 
+    options = {"remove_unused_columns": False} | options
     return TrainingArguments(
         str(folder),
         report_to=[],
         use_cpu=True,
         disable_tqdm=True,
         logging_strategy="no",
-        remove_unused_columns=False,
         **options,
     )
 

@@ -102,7 +102,12 @@ def killed_at(step: int):
 def test_each_metric_has_each_step_once_though_the_run_was_killed_and_went_on(run):
     client, only, out = run
     lines = [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
-    for key, member in (("loss", None), ("train_loss", "code"), ("held_out_loss", "manual")):
+    for key, member in (
+        ("loss", None),
+        ("train_loss", "code"),
+        ("realised", "code"),
+        ("held_out_loss", "manual"),
+    ):
         name = key if member is None else f"{key}/{member}"
         history = client.get_metric_history(only.info.run_id, name)
         steps = [line["step"] for line in lines if key in line]

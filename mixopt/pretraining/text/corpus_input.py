@@ -13,6 +13,7 @@ from mixopt.loading import UNKNOWN_SIZE, MixtureDataset, MixtureLoader
 from mixopt.pretraining.config import PretrainConfig
 from mixopt.pretraining.mixture_input import Scheduled, make_sampler
 from mixopt.pretraining.ranks import Ranks
+from mixopt.pretraining.text.spanned_batches import SpannedBatches
 from mixopt.pretraining.text.stream_batches import StreamBatches
 from mixopt.pretraining.text.stream_input import StreamedText, prepare_streams, rows_of
 from mixopt.system import Say, is_url, local_path
@@ -75,7 +76,7 @@ def corpus_path(config: PretrainConfig, out: Path) -> Path:
 
 def batches_of(
     text: Corpus | StreamedText, config: PretrainConfig, known: Scheduled, ranks: Ranks
-) -> MixtureLoader | StreamBatches:
+) -> MixtureLoader | StreamBatches | SpannedBatches:
     """Return the batches of this rank.
 
     Args:
@@ -93,8 +94,17 @@ def batches_of(
         sampler = make_sampler(config, dict.fromkeys(text.domain_names, UNKNOWN_SIZE), known)
         rows = rows_of(text, config.stream, config)
         return StreamBatches(sampler, rows, ranks, max_epochs=config.max_epochs)
-    dataset = MixtureDataset({d.name: d.train for d in text.domains}, length=config.row_length)
-    return MixtureLoader(dataset, make_sampler(config, dataset.sizes, known))
+    domains = {d.name: d.train for d in text.domains}
+
+    def rows_of_length(length: int) -> MixtureLoader:
+        dataset = MixtureDataset(domains, length=length + 1)
+        return MixtureLoader(dataset, make_sampler(config, dataset.sizes, known))
+
+    if config.plan is None or len(config.plan.spans) == 1:
+        return rows_of_length(config.longest_sequence)
+    if config.max_epochs is not None and text.inventory is not None:
+        config.plan.check_epochs(text.inventory, config.max_epochs)
+    return SpannedBatches(config.plan.spans, rows_of_length)
 
 
 def _is_there(path: Path, fingerprint: str) -> bool:
@@ -105,8 +115,9 @@ def _is_there(path: Path, fingerprint: str) -> bool:
 
 
 def _check_length(name: str, what: str, tokens: int, config: PretrainConfig) -> None:
-    if tokens < config.row_length:
+    row = config.longest_sequence + 1
+    if tokens < row:
         raise CorpusError(
-            f"domain {name!r}: {tokens:,} {what} tokens, and one row takes {config.row_length:,};"
+            f"domain {name!r}: {tokens:,} {what} tokens, and one row takes {row:,};"
             f" lower training.sequence_length to {max(tokens - 1, 1):,}, or leave it out"
         )

@@ -19,17 +19,20 @@ if TYPE_CHECKING:
         Origin as Origin,
         RampEnd as RampEnd,
         ShareChange as ShareChange,
+        ShareLine as ShareLine,
     )
     from mixopt.sampling.order.plan import DrawPlan as DrawPlan
     from mixopt.sampling.order.shares import UNIT as UNIT, whole_shares as whole_shares
+    from mixopt.sampling.order.timeline import Timeline as Timeline
 else:
     __getattr__, __dir__ = lazy_names(
         __name__,
         {
             "fair_queue": ["FairQueue"],
             "permutation": ["ChunkedRowOrder", "RowOrder", "domain_key", "window_order"],
-            "pieces": ["Exhausted", "Origin", "RampEnd", "ShareChange"],
+            "pieces": ["Exhausted", "Origin", "RampEnd", "ShareChange", "ShareLine"],
             "plan": ["DrawPlan"],
             "shares": ["UNIT", "whole_shares"],
+            "timeline": ["Timeline"],
         },
     )

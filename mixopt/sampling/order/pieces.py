@@ -57,7 +57,7 @@ class Origin(NamedTuple):
     tokens_D: tuple[int, ...] | None = None
 
 
-class Line(NamedTuple):
+class ShareLine(NamedTuple):
     """Shares that go linearly from `first` at `start` to `last` at `stop`, and stay there.
 
     Shares that do not change have `first` and `last` alike.
@@ -69,7 +69,7 @@ class Line(NamedTuple):
     last: tuple[int, ...]
 
     @classmethod
-    def of(cls, change: ShareChange) -> Line:
+    def of(cls, change: ShareChange) -> ShareLine:
         """Return the shares from a change on."""
         stop, last = change.end or (change.position, change.shares)
         return cls(change.position, stop, change.shares, last)
@@ -91,15 +91,15 @@ class Line(NamedTuple):
         pairs = zip(self.first, self.last, strict=True)
         return _whole([left * before + gone * after for before, after in pairs])
 
-    def without(self, domains: Collection[int], position: int) -> Line:
+    def without(self, domains: Collection[int], position: int) -> ShareLine:
         """Return the shares from a position on, without some domains; they may be all 0."""
         last = _zeroed(self.last, domains)
         first = last if self.stays(position) else _zeroed(self.whole().at(position), domains)
         if first is last or not any(first):
-            return Line(position, position, last, last)
-        return Line(position, self.stop, _whole(first), last)
+            return ShareLine(position, position, last, last)
+        return ShareLine(position, self.stop, _whole(first), last)
 
-    def whole(self) -> Line:
+    def whole(self) -> ShareLine:
         """Return the same with shares that add up to UNIT; those that arrive at none stay."""
         first = _whole(self.first)
         is_level = self.first is self.last or not any(self.last)
@@ -139,9 +139,9 @@ class Piece:
 
     position: int
     stop: int | None
-    asked: Line
-    shares: Line
-    awake: Line
+    asked: ShareLine
+    shares: ShareLine
+    awake: ShareLine
     counts_D: IntArray
     owed_D: IntArray
     length: int
@@ -164,7 +164,7 @@ def moved_by(offset: int, length: int) -> int:
     return length * (2 * offset + length)
 
 
-def awake_line(shares: Line, owed: Sequence[int], position: int, length: int) -> Line:
+def awake_line(shares: ShareLine, owed: Sequence[int], position: int, length: int) -> ShareLine:
     """Put to sleep the domains that need no sample for `length` positions after a change.
 
     Those that stay ahead of their integral, and those of next to no share that are owed less than

@@ -29,10 +29,10 @@ import numpy as np
 
 from mixopt.sampling.order.pieces import (
     Exhausted,
-    Line,
     Origin,
     Piece,
     ShareChange,
+    ShareLine,
     awake_line,
 )
 from mixopt.sampling.order.ramp_split import RampSplit
@@ -184,15 +184,15 @@ class DrawPlan:
         counts, owed = self._after(piece, start)
         change = self.changes.at(start)
         if change is not None and change.position == start:
-            self._append(start, counts, owed, Line.of(change), None)
+            self._append(start, counts, owed, ShareLine.of(change), None)
         elif start == piece.asked.stop > piece.position:  # the end of a ramp
             last = piece.asked.last
-            self._append(start, counts, owed, Line(start, start, last, last), None)
+            self._append(start, counts, owed, ShareLine(start, start, last, last), None)
         else:
             self._append(start, counts, owed, piece.asked, piece.length * 2)
 
     def _append(
-        self, start: int, counts_D: IntArray, owed_D: IntArray, asked: Line, length: int | None
+        self, start: int, counts_D: IntArray, owed_D: IntArray, asked: ShareLine, length: int | None
     ) -> None:
         out = self._ran_out(counts_D, asked)
         if out:
@@ -210,9 +210,9 @@ class DrawPlan:
     def _append_first(self) -> None:
         counts, owed = (np.array(c, np.int64) for c in (self.origin.counts_D, self.origin.owed_D))
         first = next(iter(self.changes))
-        self._append(self.origin.position, counts, owed, Line.of(first), None)
+        self._append(self.origin.position, counts, owed, ShareLine.of(first), None)
 
-    def _ran_out(self, counts_D: IntArray, asked: Line) -> tuple[int, ...]:
+    def _ran_out(self, counts_D: IntArray, asked: ShareLine) -> tuple[int, ...]:
         """Return the domains that have a share and were drawn as often as they may be."""
         return tuple(
             d

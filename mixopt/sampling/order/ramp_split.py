@@ -20,7 +20,7 @@ from math import isqrt
 import numpy as np
 from numpy.typing import NDArray
 
-from mixopt.sampling.order.pieces import Line, moved_by
+from mixopt.sampling.order.pieces import ShareLine, moved_by
 from mixopt.sampling.order.shares import UNIT
 from mixopt.sampling.order.split_tree import LONGEST, Places, SplitTree
 from mixopt.system import IntArray
@@ -33,7 +33,7 @@ class RampSplit:
 
     __slots__ = ("_first", "_last", "_length", "_offset", "_phase", "_whole", "domains", "longest")
 
-    def __init__(self, line: Line, start: int, owed_D: list[int], soon: int) -> None:
+    def __init__(self, line: ShareLine, start: int, owed_D: list[int], soon: int) -> None:
         """Build both trees.
 
         Args:
@@ -100,7 +100,7 @@ class RampSplit:
                 low = middle
         return high
 
-    def _shared(self, line: Line, owed_D: list[int], soon: int) -> tuple[list[int], list[int]]:
+    def _shared(self, line: ShareLine, owed_D: list[int], soon: int) -> tuple[list[int], list[int]]:
         """Share out what is owed: debts to the tree that draws more soon, what is ahead to both.
 
         A domain that is ahead waits in both trees until its integral has caught up with its count.

@@ -1,0 +1,76 @@
+"""`schedule: FILE` of a pretraining run: what the file says goes into the configuration.
+
+The recorded configuration has the schedule in full, so that a run that goes on does not depend on
+a file that may have changed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from mixopt.errors import SamplerError
+from mixopt.sampling import Schedule
+
+_LENGTHS = ("steps", "batch", "sequence_length")
+_WHERE = "the schedule of the run"
+
+
+def with_schedule(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the values of a configuration with those of the schedule that it names.
+
+    Args:
+        values: As a file has them; `schedule` is the name of a file.
+
+    Raises:
+        SamplerError: The schedule cannot be right.
+    """
+    schedule = Schedule.from_file(str(values["schedule"]))
+    training = values.get("training")
+    if isinstance(training, dict):
+        said = {name: getattr(schedule, name) for name in _LENGTHS}
+        training = {**said, **training}
+    content = {n: v for n, v in schedule.to_json().items() if n != "provenance"}
+    found = {**values, "training": training, "schedule": [], "staged": content}
+    if schedule.max_epochs is not None:
+        found.setdefault("max_epochs", schedule.max_epochs)
+    return found
+
+
+def schedule_of(staged: object) -> Schedule:
+    """Return the schedule that a configuration has in full.
+
+    Raises:
+        SamplerError: It cannot be right.
+    """
+    return Schedule.from_content(staged, _WHERE)
+
+
+def disagreements(
+    schedule: Schedule, training: Mapping[str, Any], defaults: Mapping[str, Any]
+) -> Iterable[tuple[tuple[str, str], str]]:
+    """Yield what `training` says otherwise than the schedule.
+
+    Args:
+        schedule: The schedule.
+        training: The section as it is.
+        defaults: Of the fields that say what the learning rate does.
+    """
+    for name in _LENGTHS:
+        if training[name] != getattr(schedule, name):
+            yield (
+                ("training", name),
+                f"{training[name]} is not the schedule's {getattr(schedule, name)}; leave it out",
+            )
+    for name, default in defaults.items():
+        if schedule.has_phases and training[name] != default:
+            yield ("training", name), "the phases of the schedule say it; leave it out"
+
+
+def staged_fault(staged: object) -> str | None:
+    """Return what is wrong with a schedule in full; None where it is right."""
+    try:
+        schedule_of(staged)
+    except SamplerError as error:
+        return str(error)
+    return None

@@ -1,0 +1,239 @@
+"""The picture of a schedule: stacked shares over tokens, what runs out, the learning rate.
+
+Bands are told apart by their names at the right and by light and dark, not by hue, so that the
+picture can be printed in grey and has room for sixty domains.
+
+Shapes: D domains, T points in time.
+"""
+
+from __future__ import annotations
+
+import itertools
+from pathlib import Path
+
+import numpy as np
+
+from mixopt.errors import ConfigError
+from mixopt.reporting.drawing import Axes, Figure, FuncFormatter, PercentFormatter
+from mixopt.reporting.figure_style import (
+    FAINT,
+    INK,
+    LETTER,
+    PAPER,
+    WIDTH,
+    figure_svg,
+    label,
+    plain,
+)
+from mixopt.sampling import ScheduleForecast
+from mixopt.system import Array, replacing, share_text, short_count, write_text
+
+_FORMATS = (".png", ".svg")
+_LINE = 0.14  # inches of a name at the right
+_BANDS = ("#8fbcd9", "#f2f0f7", "#b9b9b9", "#fff2cc", "#e0b48a", "#f7f7f7", "#a3c79f", "#e9e4f5")
+_SMALL = LETTER - 2.5
+_LEADER = {
+    "arrowstyle": "-",
+    "color": FAINT,
+    "linewidth": 0.5,
+    "shrinkA": 1,
+    "shrinkB": 0,
+    "relpos": (0, 0.5),
+}
+_POINTS = 400  # of the learning rate
+_LETTER_WIDTH = 0.0105  # of the axes
+_DOTS = 160  # of an inch in a PNG
+
+
+def draw_schedule(forecast: ScheduleForecast, path: Path) -> None:
+    """Write the picture.
+
+    Args:
+        forecast: What the schedule draws.
+        path: The file, .png or .svg.
+
+    Raises:
+        ConfigError: The file is of another format.
+    """
+    if path.suffix not in _FORMATS:
+        raise ConfigError(f"--figure {path}: expected a name that ends in .png or .svg")
+    figure = plot_schedule(forecast)
+    if path.suffix == ".svg":
+        write_text(path, figure_svg(figure))
+        return
+    with replacing(path) as part, part.open("wb") as stream:
+        figure.savefig(stream, format="png", dpi=_DOTS)
+
+
+def plot_schedule(forecast: ScheduleForecast) -> Figure:
+    """Show shares over tokens with the borders of stages; the learning rate beneath."""
+    schedule = forecast.schedule
+    shares = max(3.4, _LINE * len(schedule.domains) + 0.4)
+    rate = 1.0 if schedule.has_phases else 0.0
+    height = 0.5 + shares + rate + 0.3
+    figure = Figure(figsize=(WIDTH * 1.25, height), facecolor=PAPER)
+    place = (0.075, 0.655)  # left and width; names are at the right
+    bottom = (0.5 + rate) / height
+    axes = figure.add_axes((place[0], bottom, place[1], shares / height))
+    plain(axes)
+    _shares(axes, forecast)
+    axes.set_xlim(0, schedule.tokens)
+    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: short_count(value)))
+    lowest = axes
+    if rate:
+        lowest = figure.add_axes((place[0], 0.5 / height, place[1], (rate - 0.2) / height))
+        plain(lowest)
+        _rate(lowest, forecast)
+        lowest.set_xlim(0, schedule.tokens)
+        lowest.xaxis.set_major_formatter(FuncFormatter(lambda value, _: short_count(value)))
+        axes.tick_params(labelbottom=False)
+    lowest.set_xlabel("tokens", fontsize=LETTER, color=INK)
+    return figure
+
+
+def _shares(axes: Axes, forecast: ScheduleForecast) -> None:
+    at_T, shares_TD = _over_time(forecast)
+    names = _by_size(forecast)
+    order = [forecast.schedule.domains.index(name) for name in names]
+    bands_TD = shares_TD[:, order]
+    tops_TD = bands_TD.cumsum(axis=1)
+    bottoms_TD = tops_TD - bands_TD
+    for d, colour in zip(range(len(names)), itertools.cycle(_BANDS), strict=False):
+        axes.fill_between(
+            at_T, bottoms_TD[:, d], tops_TD[:, d], color=colour, edgecolor=FAINT, linewidth=0.3
+        )
+    axes.grid(visible=False)
+    axes.set_ylim(0, 1)
+    axes.yaxis.set_major_formatter(PercentFormatter(1.0, decimals=0))
+    label(axes, y="share of the tokens")
+    _borders(axes, forecast, named=True)
+    middles_TD = (tops_TD + bottoms_TD) / 2
+    for d, name in enumerate(names):
+        out = forecast.runs_out.get(name)
+        if out is not None:
+            middle = float(np.interp(out.tokens, at_T, middles_TD[:, d]))
+            axes.plot(
+                [out.tokens],
+                [middle],
+                marker="X",
+                markersize=6,
+                color=INK,
+                markeredgecolor=PAPER,
+                clip_on=False,
+                zorder=5,
+            )
+    _names(axes, forecast, names, bands_TD, middles_TD[-1])
+
+
+def _names(
+    axes: Axes,
+    forecast: ScheduleForecast,
+    names: list[str],
+    bands_TD: Array,
+    middles_D: Array,
+) -> None:
+    """Write the names at the right, evenly where bands are thin, with a line to each band."""
+    places_D = _apart(middles_D, len(names))
+    for d, name in enumerate(names):
+        first, last = bands_TD[0, d], bands_TD[-1, d]
+        said = share_text(first)
+        if abs(first - last) >= 5e-4:
+            said = f"{said} \N{RIGHTWARDS ARROW} {share_text(last)}"
+        out = forecast.runs_out.get(name)
+        if out is not None:
+            said += f", \N{HEAVY MULTIPLICATION X} at {short_count(out.tokens)}"
+        axes.annotate(
+            f"{name}  {said}",
+            xy=(1.0, middles_D[d]),
+            xytext=(1.05, places_D[d]),
+            xycoords="axes fraction",
+            textcoords="axes fraction",
+            va="center",
+            fontsize=_SMALL,
+            color=INK,
+            annotation_clip=False,
+            arrowprops=_LEADER,
+        )
+
+
+def _apart(wanted_D: Array, count: int) -> Array:
+    """Return places that are at least a line apart, each as near to its own as that allows."""
+    line = min(1 / max(count, 1), 0.045)
+    places: list[list[float]] = []  # of runs of neighbours: first place, number, sum of offsets
+    for wanted in wanted_D.tolist():
+        places.append([wanted, 1, wanted])
+        while len(places) > 1 and places[-2][0] + places[-2][1] * line > places[-1][0]:
+            _, number, total = places.pop()
+            before = places[-1]
+            total = before[2] + total - number * before[1] * line
+            places[-1] = [total / (before[1] + number), before[1] + number, total]
+    found = [first + k * line for first, number, _ in places for k in range(int(number))]
+    low, high = line / 2, 1 - line / 2
+    for k in range(count):
+        found[k] = max(found[k], low + k * line)
+    for k in range(count - 1, -1, -1):
+        found[k] = min(found[k], high - (count - 1 - k) * line)
+    return np.array(found)
+
+
+def _rate(axes: Axes, forecast: ScheduleForecast) -> None:
+    schedule = forecast.schedule
+    steps = np.unique(
+        np.concatenate(
+            [
+                np.linspace(0, schedule.steps - 1, _POINTS).astype(int),
+                *(np.array([max(start - 1, 0), start]) for start in schedule.starts[:-1]),
+            ]
+        )
+    )
+    tokens_T = [schedule.tokens_before(int(step)) for step in steps]
+    axes.plot(
+        tokens_T, [schedule.rate_level(int(step)) for step in steps], color=INK, linewidth=1.3
+    )
+    axes.set_ylim(0, 1.08)
+    axes.set_yticks([0, 0.5, 1])
+    label(axes, y="lr / peak")
+    _borders(axes, forecast, named=False)
+
+
+def _borders(axes: Axes, forecast: ScheduleForecast, *, named: bool) -> None:
+    """Draw a line between stages; above it their names, where these have room."""
+    start, free = 0.0, 0.0
+    for stage in forecast.stages:
+        stop = start + stage.tokens / forecast.schedule.tokens
+        if start:
+            axes.axvline(
+                start * forecast.schedule.tokens, color=INK, linewidth=0.9, linestyle=(0, (4, 2))
+            )
+        place, width = max(start, free), _LETTER_WIDTH * (len(stage.name) + 1)
+        if named and (place + width < stop or place == start):
+            axes.annotate(
+                stage.name,
+                (place, 1.0),
+                (2, 4),
+                xycoords="axes fraction",
+                textcoords="offset points",
+                fontsize=_SMALL,
+                color=INK,
+                annotation_clip=False,
+            )
+            free = place + width
+        start = stop
+
+
+def _over_time(forecast: ScheduleForecast) -> tuple[Array, Array]:
+    """Return tokens, and shares at the beginning and the end of each stage."""
+    schedule, at, shares = forecast.schedule, list[int](), list[list[float]]()
+    start = 0
+    for k, stage in enumerate(schedule.stages):
+        stop = start + schedule.stage_tokens(k)
+        for place, mixture in ((start, stage.mixture), (stop, stage.to or stage.mixture)):
+            at.append(place)
+            shares.append([mixture[name] for name in schedule.domains])
+        start = stop
+    return np.array(at, float), np.array(shares)
+
+
+def _by_size(forecast: ScheduleForecast) -> list[str]:
+    drawn = forecast.drawn
+    return sorted(drawn, key=lambda name: -drawn[name])

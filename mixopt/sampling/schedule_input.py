@@ -1,0 +1,57 @@
+"""What MixtureSampler is told of its mixtures: weights and later ones, or a schedule."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from mixopt.errors import SamplerError
+from mixopt.sampling.sampler_input import Weights
+from mixopt.sampling.schedule import Schedule
+from mixopt.sampling.scheduled_changes import Scheduled
+
+
+class GivenMixtures(NamedTuple):
+    """The mixtures of a sampler: the first, the sizes of a batch and a pass, and later ones."""
+
+    weights: Weights
+    batch_size: int
+    batches: int | None
+    later: Sequence[Scheduled]
+
+
+def given_mixtures(
+    weights: Weights | None,
+    batch_size: int | None,
+    batches: int | None,
+    schedule: Schedule | Sequence[Scheduled],
+) -> GivenMixtures:
+    """Return the mixtures that a sampler is made with.
+
+    Raises:
+        SamplerError: Weights are missing, or given twice; a schedule of another batch, of another
+            length, or of several sequence lengths.
+    """
+    if not isinstance(schedule, Schedule):
+        if weights is None or batch_size is None:
+            missing = "weights" if weights is None else "batch_size"
+            raise SamplerError(f"a sampler needs {missing}, or schedule=Schedule(...)")
+        return GivenMixtures(weights, batch_size, batches, schedule)
+    if weights is not None:
+        raise SamplerError("a schedule has the weights: leave out weights, or give a list of later")
+    for name, given, here in (
+        ("batch_size", batch_size, schedule.batch),
+        ("batches", batches, schedule.steps),
+    ):
+        if given not in {None, here}:
+            raise SamplerError(f"{name} {given} is not the schedule's, {here}; leave it out")
+    lengths = [span.sequence_length for span in schedule.spans]
+    if len(lengths) > 1:
+        raise SamplerError(
+            f"the schedule goes from sequence length {lengths[0]} to {lengths[1]}: rows of another"
+            " length are another layout; mixopt pretrain changes it, another loop makes a sampler"
+            " for each of schedule.spans"
+        )
+    entries = schedule.entries
+    # The first stage again as the first change: it may be linear.
+    return GivenMixtures(entries[0][1], schedule.batch, schedule.steps, entries)

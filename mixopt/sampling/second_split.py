@@ -1,0 +1,35 @@
+"""Find out whether accelerate is about to split over ranks what is one rank's part already.
+
+Prepared, a DataLoader over a MixtureSampler gives each rank every R-th batch of its own part, or
+rank 0's part alone, cut in pieces, and nothing about training shows it. accelerate asks the batch
+sampler for its `sampler` when it prepares one, and a dataset for its `set_epoch` when it iterates,
+on every rank; here they are asked.
+"""
+
+from __future__ import annotations
+
+import sys
+
+from mixopt.errors import SamplerError
+
+_ASKS = "accelerate.data_loader"
+
+
+def refuse_second_split(world_size: int, name: str) -> AttributeError:
+    """Return the error of an attribute that there is not, for a property that raises it.
+
+    Args:
+        world_size: Over how many ranks batches are split.
+        name: Of the attribute.
+
+    Raises:
+        SamplerError: accelerate asks, and there are several ranks.
+    """
+    module = sys._getframe(2).f_globals.get("__name__")
+    if module == _ASKS and world_size > 1:
+        raise SamplerError(
+            "accelerate's prepare() would split over the ranks what is this rank's part of each"
+            " batch already: do not prepare a DataLoader over a MixtureSampler or a MixtureStream;"
+            " take MixtureLoader(dataset, sampler), which prepare() leaves as it is"
+        )
+    return AttributeError(name)

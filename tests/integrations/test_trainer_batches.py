@@ -1,0 +1,212 @@
+"""What of a batch reaches the Trainer's model: packed documents apart, and no more than it takes.
+
+Fields of packed rows: `position_ids` begin at 0 with each document, `document` is its number in the
+row (-1 is padding), `cu_seqlens` say where documents begin in the concatenated rows.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import torch
+from chat_parts import llama
+from datasets import Dataset
+from torch import nn
+from trainer_parts import Tiny, random_rows, trainer_arguments
+from transformers import DataCollatorWithFlattening, GPT2Config, GPT2LMHeadModel
+
+from mixopt import MixtureDataset, MixtureLoader, MixtureSampler, SamplerError
+from mixopt.integrations.hf_trainer import MixtureTrainer
+from mixopt.integrations.trainer_batches import model_inputs
+
+pytestmark = [
+    pytest.mark.filterwarnings("ignore::DeprecationWarning"),
+    pytest.mark.filterwarnings("ignore::FutureWarning"),
+    pytest.mark.filterwarnings("ignore::UserWarning"),
+]
+
+IGNORED = -100
+PARTS = [(5, 7, 4), (16,), (3, 10), (2, 2, 2, 9)]  # documents of each row of 16 tokens
+
+
+def packed_rows():
+    """Rows of whole documents, padded."""
+    random = np.random.default_rng(0)
+    for parts in PARTS:
+        document = np.repeat(range(len(parts)), parts)
+        padding = 16 - len(document)
+        yield {
+            "input_ids": np.append(random.integers(6, 80, len(document)), np.zeros(padding, int)),
+            "document": np.append(document, np.full(padding, -1)),
+            "position_ids": np.concatenate([np.arange(n) for n in (*parts, padding)]),
+        }
+
+
+def with_bounds(samples):
+    batch = {name: np.stack([sample[name] for sample in samples]) for name in samples[0]}
+    begins = np.flatnonzero(batch["position_ids"].ravel() == 0)
+    bounds = np.append(begins, batch["input_ids"].size).astype(np.int32)
+    return batch | {"cu_seqlens": bounds, "max_seqlen": int(np.diff(bounds).max())}
+
+
+def trainer_over(rows, folder, model, *, collate=None, loader_collate=None, steps=1, **options):
+    dataset = MixtureDataset({"web": rows, "code": rows})
+    sampler = MixtureSampler(dataset.sizes, [0.5, 0.5], batch_size=4)
+    seen = []
+
+    class Recording(MixtureTrainer):
+        def compute_loss(self, model, inputs, *rest, **named):
+            loss = super().compute_loss(model, inputs, *rest, **named)
+            seen.append((inputs, float(loss)))
+            return loss
+
+    args = trainer_arguments(folder, max_steps=steps, **options)
+    loader = MixtureLoader(dataset, sampler, collate=loader_collate)
+    return Recording(model=model, args=args, mixture=loader, data_collator=collate), seen
+
+
+def gpt2():
+    torch.manual_seed(0)
+    config = GPT2Config(
+        vocab_size=86, n_positions=16, n_embd=16, n_layer=2, n_head=2, attn_pdrop=0.0,
+        embd_pdrop=0.0, resid_pdrop=0.0, bos_token_id=None, eos_token_id=None,
+    )  # fmt: skip
+    return GPT2LMHeadModel(config)
+
+
+@pytest.mark.parametrize("make", [llama, gpt2])
+def test_the_loss_of_packed_rows_is_that_of_their_documents_alone(make, tmp_path):
+    rows = list(packed_rows())
+    trainer, seen = trainer_over(rows, tmp_path, make(), loader_collate=with_bounds)
+    trainer.train()
+    inputs, loss = seen[0]
+    model, total, count = make(), 0.0, 0
+    with torch.no_grad():
+        for row in inputs["row"].tolist():
+            tokens, document = torch.tensor(rows[row]["input_ids"]), rows[row]["document"]
+            for number in range(document.max() + 1):
+                part = tokens[document == number][None]
+                logits = model(part).logits[0, :-1]
+                total += nn.functional.cross_entropy(logits, part[0, 1:], reduction="sum").item()
+                count += part.shape[1] - 1
+    assert count == int((inputs["labels"] != IGNORED).sum())
+    assert loss == pytest.approx(total / count, abs=1e-5)
+    whole = make()(inputs["input_ids"], labels=inputs["labels"]).loss  # documents see each other
+    assert abs(float(whole) - loss) > 1e-4
+
+
+def test_flash_attention_is_told_where_documents_begin():
+    batch = {k: torch.as_tensor(v) for k, v in with_bounds(list(packed_rows())).items()}
+    given = model_inputs(llama(), batch | {"domain": 1}, {"domain"}, set())
+    assert given["cu_seq_lens_q"] is given["cu_seq_lens_k"] is batch["cu_seqlens"]
+    assert given["max_length_q"] == given["max_length_k"] == 16
+    assert given["position_ids"] is batch["position_ids"]
+    assert not {"cu_seqlens", "max_seqlen", "document", "domain"} & given.keys()
+
+
+def test_a_model_of_another_kind_is_given_what_it_names():
+    class Own(nn.Module):
+        def forward(self, input_ids, labels, document, cu_seqlens):
+            return input_ids
+
+    batch = with_bounds(list(packed_rows())) | {"labels": 1, "text": ["a"]}
+    assert model_inputs(Own(), batch, set(), {"text"}).keys() == {
+        "input_ids",
+        "labels",
+        "document",
+        "cu_seqlens",
+    }
+    assert model_inputs(Tiny(), batch, set(), {"text"}).keys() == {"input_ids", "labels"}
+
+
+def test_a_users_columns_named_like_ours_are_kept_and_ours_do_not_reach_the_model(tmp_path):
+    rows = [
+        {"input_ids": [k + 6] * 5, "domain": f"site{k}", "row": k, "text": "x"} for k in range(9)
+    ]
+    trainer, seen = trainer_over(
+        Dataset.from_list(rows), tmp_path, llama(), remove_unused_columns=True
+    )
+    trainer.train()
+    batch = seen[0][0]
+    assert batch["domain"] == [f"site{k}" for k in batch["mixopt_row"].tolist()]
+    assert batch["row"].tolist() == batch["mixopt_row"].tolist()
+    domain, _ = trainer.mixture.sampler.locate(0, 4)
+    assert batch["mixopt_domain"].tolist() == domain.tolist()
+
+
+def test_the_trainers_collator_puts_rows_together_and_keeps_their_domains(tmp_path):
+    rows = [{"input_ids": [k + 6] * (3 + k % 4)} for k in range(20)]
+    flat = DataCollatorWithFlattening(return_flash_attn_kwargs=True)
+    trainer, seen = trainer_over(rows, tmp_path, llama(), collate=flat, steps=3)
+    trainer.train()
+    for number, (batch, _) in enumerate(seen):
+        domain, row = trainer.mixture.sampler.locate(number * 4, number * 4 + 4)
+        assert (batch["domain"].tolist(), batch["row"].tolist()) == (domain.tolist(), row.tolist())
+        assert batch["input_ids"].shape == (1, sum(3 + r % 4 for r in row))
+        assert batch["lengths"].tolist() == [3 + r % 4 for r in row]
+    with pytest.raises(SamplerError, match=r"data_collator= is not used, .* leave it out"):
+        trainer_over(rows, tmp_path, llama(), collate=flat, loader_collate=flat)
+
+
+@pytest.mark.parametrize("strategy", ["group_by_length", "batch_rebalance", "sequential"])
+def test_an_order_of_the_trainers_own_is_refused(strategy, tmp_path):
+    message = f"train_sampling_strategy='{strategy}' would order rows by itself, .*leave .* out"
+    with pytest.raises(SamplerError, match=message):
+        trainer_over([{"input_ids": [1]}], tmp_path, llama(), train_sampling_strategy=strategy)
+
+
+def test_a_dataset_beside_the_batches_is_refused(tmp_path):
+    dataset = random_rows()
+    loader = MixtureLoader(dataset, MixtureSampler(dataset.sizes, [1, 0, 0], batch_size=8))
+    args = trainer_arguments(tmp_path, max_steps=1)
+    with pytest.raises(SamplerError, match=r"train_dataset= is not read, .*; leave it out"):
+        MixtureTrainer(model=Tiny(), args=args, mixture=loader, train_dataset=[1])
+
+
+def test_a_pass_that_ends_in_the_middle_of_a_step_is_refused(tmp_path):
+    dataset = random_rows()
+    order = MixtureSampler(dataset.sizes, [1, 0, 0], batch_size=8, batches=41)
+    args = trainer_arguments(tmp_path, max_steps=1, gradient_accumulation_steps=4)
+    with pytest.raises(SamplerError, match=r"batches=41\) with .*=4: .*; give batches=44"):
+        MixtureTrainer(model=Tiny(), args=args, mixture=MixtureLoader(dataset, order))
+
+
+# --- on ranks -----------------------------------------------------------------------------------
+
+
+def test_two_ranks_with_workers_and_accumulation_go_on_as_one_process(tmp_path):
+    """Killed after a checkpoint; new weights hold from an optimizer step on, before and after."""
+    import mixture_trainer_job as job
+
+    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
+    command = [*launcher, "--nproc-per-node", "2", job.__file__, str(tmp_path), "7"]
+    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    first = subprocess.run(command, check=False, env=environment, capture_output=True, timeout=200)
+    assert first.returncode != 0
+    before = [rows_by_batch(tmp_path / f"rows.{rank}") for rank in range(2)]
+    assert (tmp_path / "checkpoint-6").exists(), first.stderr.decode()[-2000:]
+    (tmp_path / "rows.0").unlink()
+    job.trainer_over(tmp_path, 1).train(resume_from_checkpoint=True)
+    after = rows_by_batch(tmp_path / "rows.0")
+    assert min(after) == 6 * job.ACCUMULATION
+    assert max(after) == job.STEPS * job.ACCUMULATION - 1
+
+    known = MixtureSampler(random_rows().sizes, job.WEIGHTS, batch_size=8)
+    for step, weights in job.CHANGES.items():
+        asked = step * job.ACCUMULATION + 4  # of two workers, two batches each
+        held = asked + -asked % job.ACCUMULATION
+        known.set_weights(weights, batch=held)
+    for batch in range(job.STEPS * job.ACCUMULATION):
+        domain, row = known.locate(batch * 8, batch * 8 + 8)
+        rows = [list(pair) for pair in zip(domain.tolist(), row.tolist(), strict=True)]
+        seen = after[batch] if batch in after else before[0][batch] + before[1][batch]
+        assert seen == rows, batch
+
+
+def rows_by_batch(file):
+    return dict(json.loads(line) for line in file.read_text().splitlines())

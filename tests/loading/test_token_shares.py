@@ -1,0 +1,243 @@
+"""Batches say their tokens by domain, and a loader's sampler learns how long samples are."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from mixopt import MixtureDataset, MixtureLoader, MixtureSampler
+from mixopt.errors import SamplerError
+
+WEIGHTS = {"web": 0.5, "code": 0.3, "books": 0.2}
+JOB = Path(__file__).parents[1] / "support" / "learned_lengths_job.py"
+
+
+def samples(count, mean, seed, *, labels=False):
+    """Return samples of random lengths; every third token of a sample carries loss."""
+    rng = np.random.default_rng(seed)
+    lengths = np.maximum(1, mean * rng.lognormal(0, 0.7, count)).astype(int)
+    made = [{"input_ids": rng.integers(0, 50, n)} for n in lengths]
+    if labels:
+        for one in made:
+            one["labels"] = np.where(np.arange(len(one["input_ids"])) % 3 == 0, 1, -100)
+    return made
+
+
+def sources(**options):
+    return {
+        "web": samples(60, 20, 0, **options),
+        "code": samples(200, 60, 1, **options),
+        "books": samples(80, 300, 2, **options),
+    }
+
+
+def length_lists(given, unit="tokens"):
+    def count(one):
+        return int((one["labels"] != -100).sum()) if unit == "supervised" else len(one["input_ids"])
+
+    return {name: [count(one) for one in each] for name, each in given.items()}
+
+
+def keep_ids(batch):
+    return {"input_ids": [one["input_ids"] for one in batch]}
+
+
+def loader(given, unit="tokens", lengths=None, **options):
+    dataset = MixtureDataset(given)
+    sampler = MixtureSampler(
+        dataset.sizes, WEIGHTS, batch_size=8, rank=0, world_size=1, unit=unit, lengths=lengths
+    )
+    made = {"output": "numpy", "collate": keep_ids} | options
+    return MixtureLoader(dataset, sampler, **made)
+
+
+def test_a_batch_says_its_tokens_and_those_that_carry_loss():
+    given = sources(labels=True)
+    one = loader(given, "samples")
+    tokens, supervised = np.zeros(3, int), np.zeros(3, int)
+    for _, batch in zip(range(20), one, strict=False):
+        rows = list(zip(batch["domain"], batch["row"], strict=True))
+        names = list(given)
+        lengths = [len(given[names[d]][row]["input_ids"]) for d, row in rows]
+        assert batch["tokens"].tolist() == np.bincount(batch["domain"], lengths, 3).tolist()
+        assert batch["tokens"].sum() == sum(map(len, batch["input_ids"]))
+        tokens += batch["tokens"]
+        supervised += batch["supervised"]
+    realised = one.realised()
+    assert list(realised.tokens.values()) == tokens.tolist()
+    assert list(realised.supervised.values()) == supervised.tolist()
+    assert 0 < supervised.sum() < tokens.sum() / 2
+    assert realised.ranks == "own"
+
+
+def test_padding_counts_as_nothing():
+    padded = {"input_ids": np.zeros(10, int), "attention_mask": np.arange(10) < 4}
+    packed = {"input_ids": np.zeros(10, int), "document": np.where(np.arange(10) < 7, 0, -1)}
+    one = MixtureLoader(
+        MixtureDataset({"a": [padded] * 8, "b": [packed] * 8}),
+        MixtureSampler({"a": 8, "b": 8}, [0.5, 0.5], batch_size=8, rank=0, world_size=1),
+        output="numpy",
+        collate=lambda batch: {"input_ids": np.stack([each["input_ids"] for each in batch])},
+    )
+    assert next(iter(one))["tokens"].tolist() == [16, 28]
+
+
+@pytest.mark.parametrize("unit", ["tokens", "supervised"])
+@pytest.mark.parametrize("known", [True, False])
+def test_realised_shares_are_those_of_the_mixture(unit, known):
+    given = sources(labels=True)
+    one = loader(given, unit, length_lists(given, unit) if known else None)
+    for _ in zip(one, range(150), strict=False):
+        pass
+    realised = one.realised()
+    assert list(realised.shares.values()) == pytest.approx(list(WEIGHTS.values()), abs=0.03)
+    assert realised.ranks == "all"
+    counted = realised.supervised if unit == "supervised" else realised.tokens
+    assert counted == one.sampler.tokens()
+    control = loader(given, "samples")
+    for _ in zip(control, range(150), strict=False):
+        pass
+    assert control.realised().shares["books"] > 0.5
+
+
+def test_learned_lengths_stay_within_a_batch_of_the_integral():
+    given = sources()
+    one = loader(given)
+    had, owed, largest = np.zeros(3), np.zeros(3), 0
+    for k, batch in zip(range(200), one, strict=False):
+        if k == 100:
+            one.set_weights([0.2, 0.2, 0.6])
+        had += batch["tokens"]
+        owed += one.sampler.mixture_at(k).array * batch["tokens"].sum()
+        largest = max(largest, int(batch["tokens"].sum()))
+        assert np.abs(had - owed).max() <= largest
+
+
+def test_learned_lengths_go_on_from_a_state():
+    whole = [batch["row"].tolist() for batch, _ in zip(loader(sources()), range(40), strict=False)]
+    one = loader(sources())
+    for _ in zip(range(17), one, strict=False):
+        pass
+    other = loader(sources())
+    other.load_state_dict(json.loads(json.dumps(one.state_dict())))
+    rest = [batch["row"].tolist() for batch, _ in zip(other, range(23), strict=False)]
+    assert rest == whole[17:]
+
+
+@pytest.mark.parametrize("prefetch", [0, 2])
+def test_a_loader_that_fetches_ahead_has_the_state_of_what_was_received(prefetch):
+    given = sources()
+    lengths = length_lists(given)
+    one = loader(given, lengths=lengths, prefetch=prefetch)
+    rows = [batch["row"].tolist() for batch, _ in zip(one, range(30), strict=False)]
+    plain = loader(given, lengths=lengths, prefetch=0)
+    assert rows == [batch["row"].tolist() for batch, _ in zip(plain, range(30), strict=False)]
+    one.set_weights([0.1, 0.1, 0.8])
+    state = one.state_dict()
+    rest = [batch["row"].tolist() for batch, _ in zip(one, range(20), strict=False)]
+    other = loader(given, lengths=lengths, prefetch=2)
+    other.load_state_dict(state)
+    assert rest == [batch["row"].tolist() for batch, _ in zip(other, range(20), strict=False)]
+
+
+def test_worker_processes_give_the_same_order():
+    given = sources()
+    lengths = length_lists(given)
+    one = loader(given, lengths=lengths, workers=2)
+    rows = [batch["row"].tolist() for batch, _ in zip(one, range(12), strict=False)]
+    plain = loader(given, lengths=lengths, prefetch=0)
+    assert rows == [batch["row"].tolist() for batch, _ in zip(plain, range(12), strict=False)]
+
+
+def test_the_log_says_what_was_realised():
+    given = sources()
+    one = loader(given, lengths=length_lists(given))
+    for k, _ in zip(range(60), one, strict=False):
+        if k == 29:
+            one.set_weights([0.1, 0.1, 0.8])
+    first, second = one.log
+    assert first.realised["web"] == pytest.approx(0.5, abs=0.05)
+    assert second.realised["books"] == pytest.approx(0.8, abs=0.05)
+    one.set_weights([0.2, 0.2, 0.6], batch=70)
+    assert one.log[-1].realised is None
+
+
+@pytest.mark.parametrize(
+    ("lengths", "options", "message"),
+    [
+        ({"web": [7] * 60}, {}, "lengths: domain 'web', row .* tokens, lengths says 7"),
+        ({}, {"workers": 2}, "learned with each batch leave nothing for worker processes"),
+    ],
+)
+def test_bad_lengths_are_one_line(lengths, options, message):
+    with pytest.raises(SamplerError, match=message) as error:
+        for _ in zip(loader(sources(), lengths=lengths, **options), range(5), strict=False):
+            pass
+    assert "\n" not in str(error.value)
+
+
+def test_lengths_that_nobody_says_are_asked_for():
+    one = loader({name: [{"text": "x"}] * 50 for name in WEIGHTS}, collate=lambda batch: {})
+    with pytest.raises(SamplerError, match="samples have none: give MixtureSampler"):
+        next(iter(one))
+    dataset = MixtureDataset(sources())
+    sampler = MixtureSampler(
+        dataset.sizes, WEIGHTS, batch_size=8, rank=0, world_size=1, unit="tokens"
+    )
+    batches = iter(sampler)
+    next(batches)
+    with pytest.raises(SamplerError, match="batch 1 follows from how long the samples of batch 0"):
+        next(batches)
+    with pytest.raises(SamplerError, match=r"torch\.distributed is not initialised"):
+        next(iter(_of_two(dataset)))
+
+
+def _of_two(dataset):
+    sampler = MixtureSampler(
+        dataset.sizes, WEIGHTS, batch_size=8, rank=0, world_size=2, unit="tokens"
+    )
+    return MixtureLoader(dataset, sampler, collate=keep_ids, output="numpy")
+
+
+def test_ranks_learn_lengths_together(tmp_path):
+    """Two real processes over gloo have one order, and it is that of one process."""
+    environment = os.environ | {
+        "MASTER_ADDR": "127.0.0.1",
+        "WORLD_SIZE": "2",
+        "OMP_NUM_THREADS": "1",
+    }
+    jobs = [
+        subprocess.Popen(
+            [sys.executable, str(JOB), str(tmp_path / "store"), str(tmp_path / f"{rank}.json")],
+            env=environment | {"RANK": str(rank)},
+        )
+        for rank in range(2)
+    ]
+    assert [job.wait(timeout=180) for job in jobs] == [0, 0]
+    parts = [json.loads((tmp_path / f"{rank}.json").read_text()) for rank in range(2)]
+    assert parts[0]["state"] == parts[1]["state"]
+    both = [a + b for a, b in zip(parts[0]["rows"], parts[1]["rows"], strict=True)]
+    alone = loader(sources())
+    expected = [batch["row"].tolist() for batch, _ in zip(alone, range(25), strict=False)]
+    assert both == expected
+
+
+@pytest.mark.parametrize("unit", ["tokens", "supervised"])
+def test_lengths_come_from_the_columns_of_a_dataset(unit):
+    datasets = pytest.importorskip("datasets", reason="needs datasets")
+    given = sources(labels=True)
+    made = {
+        name: datasets.Dataset.from_list([dict(one) for one in each]).select(range(5, len(each)))
+        for name, each in given.items()
+    }
+    kept = {name: each[5:] for name, each in given.items()}
+    expected = length_lists(kept, unit)
+    found = MixtureDataset(made).lengths(unit)
+    assert {name: lengths.tolist() for name, lengths in found.items()} == expected
+    assert MixtureDataset(given).lengths(unit) == {}

@@ -1,0 +1,78 @@
+"""One line of stages becomes a schedule's file."""
+
+from __future__ import annotations
+
+import pytest
+from command_line import mixopt
+
+from mixopt import ConfigError, Mixture, SamplerError
+from mixopt.pipeline import schedule_from
+from mixopt.sampling import Schedule, simulate_schedule
+
+WEB, CODE = Mixture({"web": 0.75, "code": 0.25}), Mixture({"web": 0.25, "code": 0.75})
+
+
+@pytest.fixture
+def mixture(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    CODE.to_file(tmp_path / "anneal.yaml")
+    WEB.to_file(tmp_path / "mixture.yaml")
+    (tmp_path / "sizes.yaml").write_text("web: 1e9\ncode: 1e8\n")
+    return tmp_path / "mixture.yaml"
+
+
+def test_stages_are_phases_with_lengths_and_mixtures(mixture):
+    line = "warmup:1%,stable:rest,decay:1e8:to:anneal.yaml,anneal:10%:mixture.yaml"
+    schedule = schedule_from(mixture, tokens=10**9, stages=line)
+    assert [stage.tokens for stage in schedule.stages] == [10**7, 79 * 10**7, 10**8, 10**8]
+    assert [stage.phase for stage in schedule.stages] == ["warmup", "stable", "decay", "anneal"]
+    assert [(stage.mixture, stage.to) for stage in schedule.stages] == [
+        (WEB, None),
+        (WEB, None),
+        (WEB, CODE),
+        (WEB, None),
+    ]
+    after = schedule_from(mixture, tokens=10**9, stages="stable:90%:anneal.yaml,decay:10%")
+    assert [stage.mixture for stage in after.stages] == [CODE, CODE]
+
+
+def test_the_command_writes_what_is_read_and_simulated(mixture, tmp_path):
+    out = tmp_path / "schedule.yaml"
+    asked = ["--tokens", "1e9", "--inventory", "sizes.yaml", "--out", out, "--batch", 64]
+    line = "stable:90%,anneal:10%:anneal.yaml"
+    ended = mixopt("schedule", mixture, *asked, "--stages", line, "--max-epochs", 4)
+    assert ended.code == 0, ended.error
+    assert f"next: mixopt simulate {out} --figure" in ended.out
+    schedule = Schedule.from_file(out)
+    assert schedule.provenance["source"] == "mixture.yaml"
+    assert simulate_schedule(out).stages[-1].epochs["code"] == pytest.approx(3, rel=1e-3)
+
+
+def test_epochs_are_those_over_all_stages(mixture, tmp_path):
+    with pytest.raises(SamplerError, match="'code': 0.25 of .* over all stages are 2.496 epochs"):
+        schedule_from(mixture, tokens=10**9, inventory=tmp_path / "sizes.yaml", max_epochs=2)
+
+
+@pytest.mark.parametrize(
+    ("stages", "message"),
+    [
+        ("stabel:90%", "'stabel' is no phase; did you mean 'stable'?"),
+        ("stable", "'' is no length; expected PHASE:LENGTH"),
+        ("stable:much", "'much' is no length; expected PHASE:LENGTH"),
+        ("stable:90%", "add up to 900,000,000 of 1,000,000,000 tokens: a gap of 100,000,000"),
+        ("stable:90%,decay:2e8", "an overlap of 100,000,000; give one stage 'rest'"),
+        ("stable:rest,decay:rest", "'rest' is given twice"),
+        ("stable:100%,decay:rest", "no tokens of 1,000,000,000 are left for 'rest'"),
+        ("stable:0%,decay:rest", "'0%' is no length of at least a token"),
+        ("stable:100%:to:", "expected PHASE:LENGTH, PHASE:LENGTH:MIXTURE"),
+    ],
+)
+def test_stages_that_cannot_be_are_one_line(mixture, stages, message):
+    with pytest.raises(ConfigError) as raised:
+        schedule_from(mixture, tokens=10**9, stages=stages)
+    assert message in str(raised.value)
+
+
+def test_a_mixture_has_no_length(mixture):
+    with pytest.raises(ConfigError, match="needs the length of the run; give --tokens"):
+        schedule_from(mixture)

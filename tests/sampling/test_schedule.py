@@ -1,0 +1,239 @@
+"""A schedule is stages without a gap, whole batches, and one line for what cannot be."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given, strategies as st
+
+from mixopt import Mixture, MixtureError, MixtureSampler, SamplerError
+from mixopt.pretraining.config import TrainingConfig
+from mixopt.pretraining.optimizer import learning_rate
+from mixopt.sampling import Schedule, Stage
+
+WEB, CODE = Mixture({"web": 0.75, "code": 0.25}), Mixture({"web": 0.25, "code": 0.75})
+
+FILE = """\
+format: mixopt-schedule/1
+batch: 8
+sequence_length: 16
+max_epochs: 20
+inventory: {web: 1e4, code: 1000}
+stages:
+- name: warm-up
+  tokens: 1000
+  mixture: {web: 0.75, code: 0.25}
+  phase: warmup
+- tokens: 3000
+  phase: stable
+- tokens: 1e4
+  to: {file: anneal.yaml}
+  phase: decay
+  shape: cosine
+  sequence_length: 32
+"""
+
+
+def written(folder, text=FILE):
+    CODE.to_file(folder / "anneal.yaml")
+    path = folder / "schedule.yaml"
+    path.write_text(text)
+    return path
+
+
+def test_a_file_is_read_with_the_mixtures_that_it_names(tmp_path, monkeypatch):
+    schedule = Schedule.from_file(written(tmp_path))
+    assert [stage.mixture for stage in schedule.stages] == [WEB, WEB, WEB]
+    assert schedule.stages[2].to == CODE
+    assert schedule.entries == [(0, WEB), (8, WEB), (31, WEB, 70, CODE)]
+    assert schedule.spans == [(0, 31, 16), (31, 70, 32)]
+
+
+def test_what_is_written_is_read_back(tmp_path):
+    schedule = Schedule.from_file(written(tmp_path))
+    schedule.to_file(tmp_path / "again.yaml")
+    assert Schedule.from_file(tmp_path / "again.yaml") == schedule
+    assert Schedule.from_content(schedule.to_json(), "here") == schedule
+
+
+@given(
+    lengths=st.lists(
+        st.tuples(st.booleans(), st.integers(1, 10**7), st.sampled_from([None, 7, 64])),
+        min_size=1,
+        max_size=8,
+    ),
+    batch=st.integers(1, 50),
+)
+def test_each_stage_ends_within_half_a_batch_of_what_is_asked_up_to_there(lengths, batch):
+    sizes = [batch * (length or 16) for _, _, length in lengths]
+    stages = [
+        Stage(WEB, steps=amount, sequence_length=length)
+        if steps
+        else Stage(WEB, tokens=amount + 64 * batch, sequence_length=length)
+        for steps, amount, length in lengths
+    ]
+    schedule = Schedule(tuple(stages), batch=batch, sequence_length=16)
+    asked = 0
+    for k, stage in enumerate(stages):
+        asked += stage.tokens if stage.steps is None else stage.steps * sizes[k]
+        ended = sum(schedule.stage_tokens(one) for one in range(k + 1))
+        latest = max(sizes[: k + 1])
+        assert abs(ended - asked) <= latest / 2
+        assert schedule.tokens_before(schedule.starts[k + 1]) == ended
+    assert schedule.asked_tokens == asked
+    assert schedule.steps == schedule.starts[-1]
+
+
+def test_the_tokens_of_a_domain_are_the_integral_of_its_share():
+    schedule = Schedule(
+        (Stage(WEB, steps=10), Stage(WEB, to=CODE, steps=20, sequence_length=32)),
+        batch=4,
+        sequence_length=16,
+    )
+    assert schedule.domain_tokens() == {
+        "web": 0.75 * 640 + 0.5 * 2560,
+        "code": 0.25 * 640 + 0.5 * 2560,
+    }
+    drawn = sum(
+        schedule.mixture_at(step)["web"] * schedule.step_tokens(schedule.stages[step >= 10])
+        for step in range(30)
+    )
+    assert drawn == pytest.approx(schedule.domain_tokens()["web"])
+
+
+def test_warmup_and_a_cosine_are_the_cosine_of_pretraining():
+    schedule = Schedule(
+        (Stage(WEB, steps=10, phase="warmup"), Stage(WEB, steps=90, phase="decay", shape="cosine")),
+        batch=1,
+        sequence_length=1,
+    )
+    config = TrainingConfig(steps=100, batch=1, sequence_length=1, lr=3.0, warmup=10)
+    for step in range(100):
+        assert 3 * schedule.rate_level(step) == pytest.approx(learning_rate(step, config))
+
+
+def test_a_decay_over_two_mixtures_is_one_decay():
+    stages = (
+        Stage(WEB, steps=5, phase="stable"),
+        Stage(WEB, steps=5, phase="decay"),
+        Stage(CODE, steps=5, phase="decay", lr_end=0.2),
+        Stage(CODE, steps=5, phase="anneal", shape="sqrt"),
+    )
+    schedule = Schedule(stages, batch=1, sequence_length=1)
+    levels = [schedule.rate_level(step) for step in range(21)]
+    assert levels[:5] == [1.0] * 5
+    assert levels[5:15] == pytest.approx([1 - 0.08 * k for k in range(10)])
+    assert levels[15:20] == pytest.approx([0.2 * (1 - (k / 5) ** 0.5) for k in range(5)])
+    assert levels[20] == 0.0
+
+
+def test_a_schedule_without_phases_says_nothing_of_the_learning_rate():
+    schedule = Schedule((Stage(WEB, steps=5),), batch=1, sequence_length=1)
+    assert not schedule.has_phases
+    assert schedule.rate_level(3) == 1.0
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        ("code: 0.25}", "code: oops}", ":9: stages.0.mixture.code: 'oops' is no number"),
+        ("code: 0.25}", "code: 0.5}", ":9: stages.0.mixture: weights add up to 1.25, not"),
+        ("code: 0.25}", "code: 0.25, code: 0}", ":9: stages.0.mixture.code: given twice"),
+        ("tokens: 3000", "tokens: 3000.5", ":11: stages.1.tokens: 3000.5 is no whole number"),
+        ("tokens: 3000", "steps: 3\n  tokens: 3", "stages.1.tokens: tokens and steps are both"),
+        ("- tokens: 3000\n  phase", "- phase", ":11: stages.1.tokens: has no length; give one of"),
+        ("tokens: 3000", "tokens: 3", ":11: stages.1.tokens: 3 are no whole batch, which has 128"),
+        ("tokens: 3000", "steps: 0", ":11: stages.1.steps: 0 is no whole number from 1"),
+        ("phase: stable", "phase: stabel", "stages.1.phase: 'stabel' is no phase; did you mean"),
+        ("  phase: stable\n", "", ":11: stages.1.phase: is missing, and the first stage has one"),
+        ("shape: cosine", "shape: cos", ":16: stages.2.shape: 'cos' is no shape"),
+        ("phase: stable", "phase: stable\n  shape: linear", "stages.1.shape: goes with phase"),
+        ("phase: stable", "phase: stable\n  lr_end: 0.5", "stages.1.lr_end: goes with phase"),
+        ("phase: stable", "phase: stable\n  start: 2000", "2,000 tokens, and the stages before it"
+         " have 1,000: a gap of 1,000"),
+        ("phase: stable", "phase: stable\n  start: 900", "have 1,000: an overlap of 100"),
+        ("tokens: 3000", "tokens: 3000\n  mixture: {web: 0.5, books: 0.5}",
+         ":12: stages.1.mixture.books: domain 'books' is not one of the first stage's"),
+        ("tokens: 3000", "tokens: 3000\n  mixture: {web: 1}",
+         ":12: stages.1.mixture: domain 'code' of the first stage has no weight"),
+        ("tokens: 3000", "tokns: 3000", "1.tokns: unknown field; did you mean 'tokens'"),
+        ("batch: 8", "batch: 0", ":2: batch: 0 is no whole number from 1"),
+        ("batch: 8\n", "", "batch: is missing"),
+        ("schedule/1", "schedule/2", ":1: format: 'mixopt-schedule/2' is not "),
+        ("anneal.yaml", "none.yaml", ":14: stages.2.to.file: "),
+        ("max_epochs: 20", "max_epochs: 2", ":6: stages: domain 'code': 0.4289 of 13,952 tokens"
+         " over all stages are 5.984 epochs of its 1,000, and max_epochs is 2. Lower its share to"
+         " 0.143 on average, or allow max_epochs: 5.984"),
+        ("code: 1000}", "code: 1000, ode: 1}", ":5: inventory.ode: domain 'ode' is in no stage"),
+        (", code: 1000}", "}", ":6: stages: the inventory does not have domain 'code'"),
+        ("stages:\n", "stages: 3\nprovenance:\n", ":6: stages: expected a list of stages"),
+    ],
+)  # fmt: skip
+def test_what_cannot_be_is_one_line_with_its_place(tmp_path, old, new, message):
+    assert old in FILE
+    path = written(tmp_path, FILE.replace(old, new, 1))
+    with pytest.raises(SamplerError) as raised:
+        Schedule.from_file(path)
+    assert message in str(raised.value)
+    assert str(raised.value).startswith(str(path))
+
+
+def test_a_python_schedule_says_what_is_wrong_too():
+    with pytest.raises(SamplerError, match=r"schedule: stages.1.mixture.books: domain 'books' is"):
+        Schedule(
+            (Stage(WEB, steps=1), Stage(Mixture({"books": 1.0}), steps=1)),
+            batch=1,
+            sequence_length=1,
+        )
+    with pytest.raises(SamplerError, match="schedule: stages: there is none"):
+        Schedule((), batch=1, sequence_length=1)
+
+
+def test_an_inventory_of_a_file_may_have_more_domains(tmp_path):
+    (tmp_path / "sizes.yaml").write_text("web: 1e6\ncode: 1e6\nbooks: 3\n")
+    text = FILE.replace("{web: 1e4, code: 1000}", "{file: sizes.yaml}")
+    assert Schedule.from_file(written(tmp_path, text)).inventory == {"web": 10**6, "code": 10**6}
+
+
+def test_epochs_are_checked_against_sizes_that_are_known_later():
+    schedule = Schedule((Stage(WEB, steps=100),), batch=1, sequence_length=10)
+    schedule.check_epochs({"web": 100, "code": 100}, max_epochs=8)
+    with pytest.raises(SamplerError, match="domain 'web': .* are 7.5 epochs of its 100"):
+        schedule.check_epochs({"web": 100, "code": 100}, max_epochs=2)
+
+
+STAGES = Schedule((Stage(WEB, steps=30), Stage(CODE, steps=20)), batch=8, sequence_length=16)
+ROWS = {"web": 5000, "code": 300}
+
+
+def test_a_sampler_takes_a_schedule():
+    sampler = MixtureSampler(ROWS, schedule=STAGES, seed=3)
+    other = MixtureSampler(ROWS, WEB, batch_size=8, batches=50, schedule=[(30, CODE)], seed=3)
+    assert list(sampler) == list(other)
+    assert sampler.batch == len(sampler) == 50
+    assert sampler.counts() == {"web": 180 + 40, "code": 60 + 120}
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"weights": WEB}, "a schedule has the weights"),
+        ({"batch_size": 9}, "batch_size 9 is not the schedule's, 8; leave it out"),
+        ({"batches": 9}, "batches 9 is not the schedule's, 50; leave it out"),
+        ({"schedule": (), "batch_size": 8}, "a sampler needs weights, or schedule="),
+        ({"schedule": (), "weights": WEB}, "a sampler needs batch_size, or schedule="),
+    ],
+)
+def test_a_sampler_is_told_its_mixtures_once(given, message):
+    with pytest.raises(SamplerError, match=message):
+        MixtureSampler(ROWS, **{"schedule": STAGES, **given})
+
+
+def test_a_sampler_has_one_sequence_length():
+    stages = (*STAGES.stages, Stage(CODE, steps=5, sequence_length=32))
+    with pytest.raises(SamplerError, match="goes from sequence length 16 to 32: rows of another"):
+        MixtureSampler(ROWS, schedule=Schedule(stages, batch=8, sequence_length=16))
+
+
+def test_a_schedule_for_other_domains_is_refused_by_the_sampler():
+    with pytest.raises(MixtureError, match="unknown domain 'code'; did you mean 'coda'"):
+        MixtureSampler({"web": 100, "coda": 100}, schedule=STAGES)

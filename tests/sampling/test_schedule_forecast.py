@@ -1,0 +1,86 @@
+"""What a schedule would draw is what its samplers draw, stage by stage."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+
+from mixopt import Mixture, MixtureSampler, SamplerError
+from mixopt.corpus.token_shards import TokenWriter
+from mixopt.sampling import Schedule, Stage, simulate_schedule
+from mixopt.system import write_json
+
+WEB, CODE = Mixture({"web": 0.75, "code": 0.25}), Mixture({"web": 0.25, "code": 0.75})
+SIZES = {"web": 100_000, "code": 4_000}
+SCHEDULE = Schedule(
+    (
+        Stage(WEB, steps=30, name="main"),
+        Stage(CODE, steps=20),
+        Stage(CODE, steps=10, sequence_length=32, name="long"),
+    ),
+    batch=8,
+    sequence_length=16,
+)
+
+
+def test_it_counts_what_the_samplers_draw():
+    done = simulate_schedule(SCHEDULE, inventory=SIZES)
+    rows = {name: size // 16 for name, size in SIZES.items()}
+    sampler = MixtureSampler(rows, WEB, batch_size=8, batches=50, schedule=[(30, CODE)])
+    drawn = [list(next(batches)) for batches in [iter(sampler)] for _ in range(50)]
+    code = [sum(row >= rows["web"] for batch in part for row in batch)
+            for part in (drawn[:30], drawn[30:])]  # fmt: skip
+    assert [stage.drawn["code"] for stage in done.stages[:2]] == [16 * n for n in code]
+    longer = MixtureSampler({n: s // 32 for n, s in SIZES.items()}, CODE, batch_size=8)
+    longer.load_state_dict(sampler.state_dict(), map_domains={})
+    before = longer.counts()["code"]
+    longer.received(60)
+    assert done.stages[2].drawn["code"] == 32 * (longer.counts()["code"] - before)
+    assert done.drawn["code"] == sum(stage.drawn["code"] for stage in done.stages)
+
+
+def test_a_domain_runs_out_with_the_row_that_is_its_last():
+    done = simulate_schedule(SCHEDULE, inventory=SIZES)
+    out = done.runs_out["code"]
+    assert list(done.runs_out) == ["code"]
+    assert out.stage == 2
+    assert out.tokens == SCHEDULE.tokens_before(out.step + 1)
+    assert done.stages[-1].epochs["code"] == done.drawn["code"] / 4_000
+
+
+@pytest.mark.parametrize("size", [900, 2_000, 4_000])
+def test_what_a_domain_has_left_goes_over_a_change_of_length(size):
+    done = simulate_schedule(SCHEDULE, inventory={**SIZES, "code": size})
+    step = done.runs_out["code"].step
+    drawn = 0.0
+    for k in range(step + 1):
+        stage = SCHEDULE.stages[SCHEDULE.stage_at(k)]
+        drawn += SCHEDULE.mixture_at(k)["code"] * SCHEDULE.step_tokens(stage)
+    assert abs(drawn - size) <= 8 * 32
+
+
+def test_sizes_come_from_the_schedule_or_the_corpus_beside_it(tmp_path):
+    SCHEDULE.to_file(tmp_path / "schedule.yaml")
+    with pytest.raises(
+        SamplerError, match="sizes of the domains are not known: give inventory: in"
+    ):
+        simulate_schedule(tmp_path / "schedule.yaml")
+    for name, tokens in SIZES.items():
+        with TokenWriter(
+            tmp_path / "corpus" / name / "train", dtype="uint16", tokenizer="t"
+        ) as out:
+            out.write(np.zeros(tokens, np.uint16), documents=1, bytes=1)
+    write_json(tmp_path / "corpus" / "index.json", {"domains": list(SIZES)})
+    done = simulate_schedule(tmp_path / "schedule.yaml")
+    assert done.inventory == SIZES
+    assert json.loads(json.dumps(done.to_json()))["domains"][1]["runs_out"]["stage"] == 2
+
+
+def test_epochs_are_held_against_the_sizes_that_are_found():
+    limited = Schedule(SCHEDULE.stages, batch=8, sequence_length=16, max_epochs=0.5)
+    with pytest.raises(
+        SamplerError, match="domain 'code': .* and max_epochs is 0.5. Lower its share"
+    ):
+        simulate_schedule(limited, inventory=SIZES)
