@@ -118,8 +118,8 @@ class LaneRows:
             rows = self._rows or []
             if taken > len(rows):
                 raise CorpusError(
-                    f"the state of lane {self._slot} of {self._part.domain!r}: taken: {taken} is"
-                    f" more than the {len(rows)} rows of the block"
+                    f"domain {self._part.domain!r}: the state has taken {taken} rows of a block"
+                    f" that has {len(rows)} here: its source is not what it was"
                 )
             self._taken = taken
 

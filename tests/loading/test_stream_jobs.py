@@ -51,7 +51,7 @@ def test_killed_ranks_and_workers_go_on_as_other_numbers_sample_by_sample(tmp_pa
         time.sleep(0.02)
     kill(ranks)
     assert len(delivered(tmp_path)) < BATCHES
-    finish(start_ranks(4, SUPPORT / "stream_job.py", tmp_path, BATCHES, 1))
+    finish(start_ranks(1, SUPPORT / "stream_job.py", tmp_path, BATCHES, 3))
     batches = delivered(tmp_path)
     assert [len(batch) for batch in batches] == [8] * BATCHES
     assert batches == list(undisturbed(BATCHES))

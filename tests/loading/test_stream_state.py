@@ -101,7 +101,7 @@ def test_more_rows_taken_than_the_block_has_is_refused_each_time():
     first = state["domains"]["web"]["lanes"]["0"]
     one.load_state_dict(replaced(state, ("domains", "web", "lanes", "0"), [*first[:5], 99]))
     for _ in range(2):
-        with pytest.raises(CorpusError, match="taken: 99 is more than the 2 rows of the block"):
+        with pytest.raises(CorpusError, match="has taken 99 rows of a block that has 2 here"):
             list(islice(one, 20))
 
 
