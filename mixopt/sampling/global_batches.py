@@ -326,14 +326,6 @@ class GlobalBatches:
         """
         self._use(*self._read(state, map_domains))
 
-    def check_state(self, state: Mapping[str, Any]) -> None:
-        """Check a state as `load_state_dict` does, without loading it.
-
-        Raises:
-            SamplerError: It cannot be gone on from.
-        """
-        self._read(state, None)
-
     def _read(
         self, state: Mapping[str, Any], map_domains: Mapping[str, str | None] | None
     ) -> tuple[StreamSpec, int]:
