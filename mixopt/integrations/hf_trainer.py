@@ -17,12 +17,14 @@ from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState,
 from transformers.trainer_utils import get_last_checkpoint
 
 from mixopt.errors import SamplerError
+from mixopt.integrations.logged_shares import share_metrics
 from mixopt.integrations.trainer_batches import TrainerBatches, model_inputs
 from mixopt.loading import MixtureLoader
 from mixopt.sampling import check_ranks
 from mixopt.system import read_sealed, write_sealed
 
 STATE_FILE = "mixture.json"
+PACKED = frozenset({"position_ids", "document"})
 MakesLoader = Callable[[Mapping[str, Any]], MixtureLoader]
 
 
@@ -113,6 +115,12 @@ class MixtureTrainerMixin:
         kept = model_inputs(self.model, inputs, ours, self._unused_columns())  # type: ignore[attr-defined]
         return super().compute_loss(model, kept, *rest, **options)  # type: ignore[misc]
 
+    def log(self, logs: dict[str, float], *rest: Any, **options: Any) -> None:
+        """Log the realised share of each domain as `mixture/<domain>` beside the training loss."""
+        if "loss" in logs:
+            logs |= share_metrics(self.mixture)
+        super().log(logs, *rest, **options)  # type: ignore[misc]
+
     def _unused_columns(self) -> set[str]:
         """Return the columns that the Trainer leaves out where the model does not name them."""
         if not self.args.remove_unused_columns:  # type: ignore[attr-defined]
@@ -128,7 +136,9 @@ class MixtureTrainerMixin:
                 "data_collator= is not used, as rows of token shards are read as batches and"
                 " MixtureLoader(collate=) goes first; leave it out"
             )
-        if mixture.collate is None and (given is not None or self._prepares):
+        packed = any({*names} >= PACKED for names in mixture.dataset.columns.values())
+        prepares = self._prepares and not packed  # TRL's collator drops where documents begin
+        if mixture.collate is None and (given is not None or prepares):
             mixture.collate = self.data_collator  # type: ignore[attr-defined]
 
     def train(self, resume_from_checkpoint: str | bool | None = None, **options: Any) -> Any:
