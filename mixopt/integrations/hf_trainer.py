@@ -19,12 +19,13 @@ from transformers.trainer_utils import get_last_checkpoint
 from mixopt.errors import SamplerError
 from mixopt.integrations.logged_shares import share_metrics
 from mixopt.integrations.trainer_batches import TrainerBatches, model_inputs
-from mixopt.loading import MixtureLoader
+from mixopt.loading import MixtureLoader, MixtureStream
 from mixopt.sampling import check_ranks
 from mixopt.system import read_sealed, write_sealed
 
 STATE_FILE = "mixture.json"
 PACKED = frozenset({"position_ids", "document"})
+Batches = MixtureLoader | MixtureStream
 MakesLoader = Callable[[Mapping[str, Any]], MixtureLoader]
 
 
@@ -34,7 +35,7 @@ class MixtureTrainerMixin:
     def __init__(
         self,
         *arguments: Any,
-        mixture: MixtureLoader | MakesLoader,
+        mixture: Batches | MakesLoader,
         args: TrainingArguments,
         train_dataset: Mapping[str, Any] | None = None,
         **options: Any,
@@ -43,10 +44,10 @@ class MixtureTrainerMixin:
 
         Args:
             arguments: The Trainer's.
-            mixture: The batches; its sampler's `batch_size` is per_device_train_batch_size times
-                the number of processes, and `max_steps` says how long to train. Of a trainer that
-                prepares its rows, as TRL's do, a function that makes the batches of what it has
-                made of each domain's.
+            mixture: A MixtureLoader or a MixtureStream; its `batch_size` is
+                per_device_train_batch_size times the number of processes, and `max_steps` says how
+                long to train. Of a trainer that prepares its rows, as TRL's do, a function that
+                makes the loader of what it has made of each domain's.
             args: The Trainer's; `ignore_data_skip` is set in a copy, as there is nothing to skip.
             train_dataset: For such a function the datasets, by domain.
             options: The Trainer's.
@@ -62,8 +63,8 @@ class MixtureTrainerMixin:
         self._standing = self._row_for(mixture, train_dataset, args)
         options["train_dataset"] = self._standing
         super().__init__(*arguments, args=args, **options)  # type: ignore[call-arg]
-        self.mixture = mixture if isinstance(mixture, MixtureLoader) else mixture(self._rows)
-        self.train_dataset = self.mixture.dataset
+        self.mixture = mixture if isinstance(mixture, Batches) else mixture(self._rows)
+        self.train_dataset = getattr(self.mixture, "dataset", self.mixture)
         _check_passes(self.mixture, args.gradient_accumulation_steps)
         self.mixture.accumulate(args.gradient_accumulation_steps)
         self._collate_with(options.get("data_collator"))
@@ -71,12 +72,12 @@ class MixtureTrainerMixin:
 
     def _row_for(
         self,
-        mixture: MixtureLoader | MakesLoader,
+        mixture: Batches | MakesLoader,
         train_dataset: Mapping[str, Any] | None,
         args: TrainingArguments,
     ) -> Any:
         """Return what the Trainer is given as its dataset: nothing, or a row where it asks."""
-        if isinstance(mixture, MixtureLoader) and train_dataset is not None:
+        if isinstance(mixture, Batches) and train_dataset is not None:
             raise SamplerError(
                 "train_dataset= is not read, as the batches are those of mixture=; leave it out"
             )
@@ -85,6 +86,11 @@ class MixtureTrainerMixin:
             return None
         from mixopt.integrations.prepared_rows import checked_domains, ready_row, telling_row
 
+        if isinstance(mixture, MixtureStream):
+            raise SamplerError(
+                "this trainer prepares its rows before it trains, and a MixtureStream's are made"
+                " while it does: use MixtureTrainer with MixtureStream(tokenize=, length=)"
+            )
         if isinstance(mixture, MixtureLoader):
             return ready_row(mixture.dataset, packs=bool(getattr(args, "packing", False)))
         self._rows = checked_domains(train_dataset)
@@ -117,7 +123,7 @@ class MixtureTrainerMixin:
 
     def log(self, logs: dict[str, float], *rest: Any, **options: Any) -> None:
         """Log the realised share of each domain as `mixture/<domain>` beside the training loss."""
-        if "loss" in logs:
+        if "loss" in logs and isinstance(self.mixture, MixtureLoader):
             logs |= share_metrics(self.mixture)
         super().log(logs, *rest, **options)  # type: ignore[misc]
 
@@ -125,18 +131,20 @@ class MixtureTrainerMixin:
         """Return the columns that the Trainer leaves out where the model does not name them."""
         if not self.args.remove_unused_columns:  # type: ignore[attr-defined]
             return set()
-        columns = {name for names in self.mixture.dataset.columns.values() for name in names}
-        return columns - {"label", "label_ids", "labels", *(self.label_names or ())}  # type: ignore[attr-defined]
+        return self.mixture.columns - {"label", "label_ids", "labels", *(self.label_names or ())}  # type: ignore[attr-defined]
 
     def _collate_with(self, given: Any) -> None:
         """Let the loader put rows together as the Trainer does, where it is told to or prepares."""
         mixture = self.mixture
-        if given is not None and (mixture.dataset.is_tokens or mixture.collate is not None):
+        dataset = mixture.dataset if isinstance(mixture, MixtureLoader) else None
+        is_tokens = dataset is not None and dataset.is_tokens
+        if given is not None and (is_tokens or mixture.collate is not None):
             raise SamplerError(
                 "data_collator= is not used, as rows of token shards are read as batches and"
-                " MixtureLoader(collate=) goes first; leave it out"
+                f" {type(mixture).__name__}(collate=) goes first; leave it out"
             )
-        packed = any({*names} >= PACKED for names in mixture.dataset.columns.values())
+        columns = dataset.columns.values() if dataset is not None else ()
+        packed = any({*names} >= PACKED for names in columns)
         prepares = self._prepares and not packed  # TRL's collator drops where documents begin
         if mixture.collate is None and (given is not None or prepares):
             mixture.collate = self.data_collator  # type: ignore[attr-defined]
@@ -169,7 +177,7 @@ class MixtureTrainer(MixtureTrainerMixin, Trainer):  # type: ignore[misc]
 class _SaveMixture(TrainerCallback):  # type: ignore[misc]
     """Save the state of the batches beside the Trainer's."""
 
-    def __init__(self, mixture: MixtureLoader) -> None:
+    def __init__(self, mixture: Batches) -> None:
         self._mixture = mixture
 
     def on_save(
@@ -202,7 +210,7 @@ def _check_strategy(args: TrainingArguments) -> None:
         )
 
 
-def _check_passes(mixture: MixtureLoader, accumulation: int) -> None:
+def _check_passes(mixture: Batches, accumulation: int) -> None:
     batches = mixture.sampler.batches
     if batches is not None and batches % accumulation:
         raise SamplerError(

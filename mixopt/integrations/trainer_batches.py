@@ -9,7 +9,7 @@ import inspect
 from collections.abc import Collection, Iterator, Mapping
 from typing import Any
 
-from mixopt.loading import Batch, MixtureLoader
+from mixopt.loading import Batch, MixtureLoader, MixtureStream
 
 IGNORED = -100
 _PACKED = ("position_ids", "document", "cu_seqlens", "max_seqlen")
@@ -18,7 +18,7 @@ _PACKED = ("position_ids", "document", "cu_seqlens", "max_seqlen")
 class TrainerBatches:
     """Batches with `labels`; not a torch DataLoader, so that none wraps it."""
 
-    def __init__(self, mixture: MixtureLoader, *, masks: bool = False) -> None:
+    def __init__(self, mixture: MixtureLoader | MixtureStream, *, masks: bool = False) -> None:
         """Wrap a loader.
 
         Args:

@@ -150,6 +150,11 @@ class MixtureLoader:
         return self.dataset.fields
 
     @property
+    def columns(self) -> set[str]:
+        """Names of the domains' own columns."""
+        return {name for names in self.dataset.columns.values() for name in names}
+
+    @property
     def log(self) -> list[LogEntry]:
         """The weights over time, and the shares of the tokens that were delivered under each."""
         return self.sampler.log

@@ -93,7 +93,6 @@ class MixtureStream(IterableDataset[Batch]):
             rank: As for MixtureSampler.
             world_size: As for MixtureSampler.
             mesh: As for MixtureSampler.
-            mesh: As for MixtureSampler.
             batches: Global batches of one pass; without it the stream has no end.
             schedule: Weights that are known beforehand, with the batch from which they hold.
             collate: Puts samples together; by default arrays of one shape are stacked.
@@ -121,7 +120,8 @@ class MixtureStream(IterableDataset[Batch]):
         divided = {n: DividedSource(n, s, self._total, block) for n, s in sources.items()}
         self._form = RowFormat(length, packing, tokenize, padding)
         self._plan = LanePlan(divided, self._form, seed, block)
-        self._collate = collate or stack_samples
+        self.collate = collate
+        self._columns: set[str] = set()
         self._begin(StreamPlaces.at_start(divided, self._lanes))
 
     def __iter__(self) -> Iterator[Batch]:
@@ -180,11 +180,22 @@ class MixtureStream(IterableDataset[Batch]):
         """A hash of all that the order from the next batch on follows from, alike on all ranks."""
         return self._sampler.fingerprint
 
+    @property
+    def columns(self) -> set[str]:
+        """Names of the samples' own fields, of those handed out so far."""
+        return self._columns
+
+    @property
+    def fields(self) -> dict[str, str]:
+        """By what name a batch has each field that the stream adds, of those handed out so far."""
+        return field_names(self._columns)
+
     def set_weights(self, weights: Weights, batch: int | None = None) -> int:
         """Change the weights; return the batch from which they hold.
 
         That is the next one, or with worker processes the first that none was asked for:
-        `prefetch` batches on. Say the same on every rank.
+        `prefetch` batches on; after `accumulate` the next that begins a step. Say the same on
+        every rank.
 
         Raises:
             SamplerError: The batch was asked for already.
@@ -192,15 +203,31 @@ class MixtureStream(IterableDataset[Batch]):
         """
         return self._sampler.set_weights(weights, batch)
 
-    def state_dict(self) -> dict[str, Any]:
+    def accumulate(self, batches: int) -> None:
+        """Let changes of weights hold from an optimizer step, of so many global batches."""
+        self._sampler.accumulate(batches)
+
+    def state_dict(self, *, consumed: int | None = None) -> dict[str, Any]:
         """Return the state after the batches received, the same on every rank.
 
         With several ranks it is a collective of torch.distributed: every rank calls it.
 
+        Args:
+            consumed: How many global batches of the stream the loop has trained on, for one that
+                may have fetched more; the places before them are not kept.
+
         Raises:
-            SamplerError: There are other ranks and no torch.distributed to ask them by, or ranks
-                are not at one batch of one stream.
+            SamplerError: Another number was received than `consumed`; there are other ranks and no
+                torch.distributed to ask them by, or ranks are not at one batch of one stream.
         """
+        received = self._sampler.batch
+        if consumed not in {None, received}:
+            raise SamplerError(
+                f"state_dict(consumed={shown_value(consumed)}): the stream has handed out"
+                f" {received} batches and knows its places after those alone; take state_dict()"
+                " with each batch, before the next is fetched, and save that of the last one"
+                " trained on"
+            )
         state = self.rank_state()
         if self._sampler.world_size == 1:
             return state
@@ -301,9 +328,11 @@ class MixtureStream(IterableDataset[Batch]):
     def _batch(self, batch: int, samples: list[Any], domain_GS: IntArray) -> Batch:
         sampler, domain = self._sampler, domain_GS.ravel()
         rows = [one if isinstance(one, Mapping) else {"sample": one} for one in samples]
-        fields = field_names(rows[0].keys())
+        self._columns.update(*rows)
+        fields = self.fields
         domains = zip(rows, domain.tolist(), strict=True)
-        content = dict(self._collate([{**row, fields["domain"]: d} for row, d in domains]))
+        collate = self.collate or stack_samples
+        content = dict(collate([{**row, fields["domain"]: d} for row, d in domains]))
         content[fields["domain"]] = domain
         counts = count_samples(rows)
         if counts is not None:

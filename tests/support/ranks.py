@@ -69,6 +69,7 @@ def _run(command, environment, said) -> None:
     import torch
 
     os.environ |= environment
+    multiprocessing.set_start_method(None, force=True)  # else its workers import all again
     torch.set_num_threads(1)
     sys.argv = command
     try:
