@@ -5,12 +5,14 @@
 
 CORPUS is a folder of `<domain>/train.parquet` with a column `text`. Its eight largest domains
 become token shards of UTF-8 bytes as uint16 (26 MB each). A peer that is not installed is left
-out and said so; they pull older packages along, so they have an environment of their own:
+out and said so; they pull older packages along, so they have an environment of their own, a copy of
+ours with:
 
-    uv pip install grain litdata torchdata && uv pip install --no-deps mosaicml-streaming
+    uv pip install grain litdata brotli python-snappy xxhash zstd cramjam
+    uv pip install --no-deps mosaicml-streaming megatron-core==0.16.1
 
-Each system runs in a process of
-its own, pinned to one core, all of them in turn, `--reps` times.
+Very many shards and a store are bench_storage's, streams bench_stream_systems'. Each system
+runs in a process of its own, pinned to one core, all of them in turn, `--reps` times.
 """
 
 from __future__ import annotations
@@ -32,6 +34,7 @@ from typing import Any
 
 import numpy as np
 from sampler_systems import SYSTEMS, sampler
+from sampler_units import change_rows, packed_rows, unit_rows
 
 from mixopt.corpus import TokenWriter
 from mixopt.loading import MixtureLoader
@@ -45,6 +48,7 @@ NEEDS = {
     "litdata": "litdata",
     "grain": "grain",
     "mosaicml": "streaming",
+    "Megatron BlendedDataset": "megatron",
 }
 TARGETS = {
     512: {
@@ -71,6 +75,7 @@ SAMPLES = {
     "litdata": 20_000,
     "grain": 10_000,
     "mosaicml": 2000,
+    "Megatron BlendedDataset": 10_000,
 }
 SYSTEM_FILE = Path(__file__).with_name("sampler_systems.py")
 
@@ -284,7 +289,15 @@ def machine() -> str:
 
 def header(reps: int) -> list[str]:
     """Return the command, the machine and the versions."""
-    packages = ("torch", "torchdata", "datasets", "litdata", "grain", "mosaicml-streaming")
+    packages = (
+        "torch",
+        "torchdata",
+        "datasets",
+        "litdata",
+        "grain",
+        "mosaicml-streaming",
+        "megatron-core",
+    )
     found = [f"{name} {version(name)}" for name in packages if is_installed(name)]
     command = f"`python experiments/benchmarks/bench_sampler.py CORPUS --reps {reps}`"
     data = (
@@ -329,6 +342,13 @@ def main() -> None:
             lines += table(length, batch, *throughput(data, length, batch, options.reps))
         lines += ["## Once", "", "| what | CPU | target |", "|---|---|---|"]
         lines += [f"| {what} | {value} | {target} |" for what, value, target in costs(data)]
+        for title, rows in (
+            ("Units, batches of 256", unit_rows()),
+            ("Changes of weights, 8 domains, batches of 256", change_rows()),
+            ("Packing, batches of 8", packed_rows(data)),
+        ):
+            lines += ["", f"## {title}", "", "| what | CPU | target |", "|---|---|---|"]
+            lines += [f"| {what} | {value} | {target} |" for what, value, target in rows]
     text = "\n".join(lines) + "\n"
     print(text)
     if options.out:

@@ -70,8 +70,11 @@ class Account:
     def __init__(self, dataset: MixtureDataset, sampler: MixtureSampler) -> None:
         """Begin with nothing."""
         self.learns = sampler.is_sequential and not sampler.lengths.are_known
+        self._domains = len(sampler.domains)
+        self._length = dataset.length or 1
+        self._is_plain = dataset.is_uniform and not sampler.is_sequential
         self._dataset, self._sampler = dataset, sampler
-        zeros = np.zeros(len(sampler.domains), np.int64)
+        zeros = np.zeros(self._domains, np.int64)
         self._samples, self._counted = zeros, TokenCounts(zeros, zeros)
         self._sum: RankSum | None = None
 
@@ -84,6 +87,11 @@ class Account:
         """
         sampler, fields = self._sampler, self._dataset.fields
         domain = content[fields["domain"]]
+        if self._is_plain:
+            tokens_D = np.bincount(domain, minlength=self._domains)
+            tokens_D *= self._length
+            content[fields["tokens"]], content[fields["supervised"]] = tokens_D, tokens_D.copy()
+            return
         counts = self._counts(content, len(domain))
         if counts is None:
             if self.learns:
@@ -96,10 +104,9 @@ class Account:
             row = content[fields["row"]]
             unit = _in_unit(counts, sampler.unit)
             check_lengths(sampler.lengths, sampler.domains, unit, domain, row, sampler.unit)
-        domains = len(sampler.domains)
-        summed = counts.by_domain(domain, domains)
+        summed = counts.by_domain(domain, self._domains)
         content[fields["tokens"]], content[fields["supervised"]] = summed
-        self._samples = self._samples + np.bincount(domain, minlength=domains)
+        self._samples = self._samples + np.bincount(domain, minlength=self._domains)
         self._counted = self._counted.plus(summed)
         if self.learns:
             self._sum = self._sum or RankSum(sampler.world_size)
@@ -110,7 +117,7 @@ class Account:
         sampler = self._sampler
         counts = np.array(list(sampler.counts().values()), np.int64)
         if self._dataset.is_uniform:
-            tokens = counts * (self._dataset.length or 1)
+            tokens = counts * self._length
             return Realised.of(sampler.domains, counts, TokenCounts(tokens, tokens), "all")
         if not sampler.is_sequential:
             return Realised.of(sampler.domains, self._samples, self._counted, "own")
@@ -121,7 +128,7 @@ class Account:
 
     def _counts(self, content: Batch, samples: int) -> TokenCounts | None:
         if self._dataset.is_uniform:
-            return alike(samples, self._dataset.length or 1)
+            return alike(samples, self._length)
         fields = self._dataset.fields
         if fields["tokens"] not in content:
             return None

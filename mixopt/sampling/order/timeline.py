@@ -56,6 +56,9 @@ class Timeline(Generic[Item]):
 
     def at(self, position: int) -> Item | None:
         """Return the last item at a position or before it."""
+        last = self.last  # which is asked for most
+        if last is not None and last.position <= position:
+            return last
         k, place = self._after(position)
         if place:
             return self._chunks[k][place - 1]
