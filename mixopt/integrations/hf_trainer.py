@@ -17,12 +17,14 @@ from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState,
 from transformers.trainer_utils import get_last_checkpoint
 
 from mixopt.errors import SamplerError
+from mixopt.integrations.logged_shares import share_metrics
 from mixopt.integrations.trainer_batches import TrainerBatches, model_inputs
 from mixopt.loading import MixtureLoader, MixtureStream
 from mixopt.sampling import check_ranks
 from mixopt.system import read_sealed, write_sealed
 
 STATE_FILE = "mixture.json"
+PACKED = frozenset({"position_ids", "document"})
 Batches = MixtureLoader | MixtureStream
 MakesLoader = Callable[[Mapping[str, Any]], MixtureLoader]
 
@@ -119,6 +121,12 @@ class MixtureTrainerMixin:
         kept = model_inputs(self.model, inputs, ours, self._unused_columns())  # type: ignore[attr-defined]
         return super().compute_loss(model, kept, *rest, **options)  # type: ignore[misc]
 
+    def log(self, logs: dict[str, float], *rest: Any, **options: Any) -> None:
+        """Log the realised share of each domain as `mixture/<domain>` beside the training loss."""
+        if "loss" in logs and isinstance(self.mixture, MixtureLoader):
+            logs |= share_metrics(self.mixture)
+        super().log(logs, *rest, **options)  # type: ignore[misc]
+
     def _unused_columns(self) -> set[str]:
         """Return the columns that the Trainer leaves out where the model does not name them."""
         if not self.args.remove_unused_columns:  # type: ignore[attr-defined]
@@ -128,13 +136,17 @@ class MixtureTrainerMixin:
     def _collate_with(self, given: Any) -> None:
         """Let the loader put rows together as the Trainer does, where it is told to or prepares."""
         mixture = self.mixture
-        is_tokens = isinstance(mixture, MixtureLoader) and mixture.dataset.is_tokens
+        dataset = mixture.dataset if isinstance(mixture, MixtureLoader) else None
+        is_tokens = dataset is not None and dataset.is_tokens
         if given is not None and (is_tokens or mixture.collate is not None):
             raise SamplerError(
                 "data_collator= is not used, as rows of token shards are read as batches and"
                 f" {type(mixture).__name__}(collate=) goes first; leave it out"
             )
-        if mixture.collate is None and (given is not None or self._prepares):
+        columns = dataset.columns.values() if dataset is not None else ()
+        packed = any({*names} >= PACKED for names in columns)
+        prepares = self._prepares and not packed  # TRL's collator drops where documents begin
+        if mixture.collate is None and (given is not None or prepares):
             mixture.collate = self.data_collator  # type: ignore[attr-defined]
 
     def train(self, resume_from_checkpoint: str | bool | None = None, **options: Any) -> Any:

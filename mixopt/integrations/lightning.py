@@ -15,6 +15,7 @@ from lightning import (  # type: ignore[import-not-found,unused-ignore]
 )
 
 from mixopt.errors import EstimatorError, SamplerError
+from mixopt.integrations.logged_shares import share_metrics
 from mixopt.loading import MixtureLoader
 from mixopt.sampling import check_ranks
 
@@ -42,7 +43,20 @@ class MixtureDataModule(LightningDataModule):  # type: ignore[misc,unused-ignore
         self.mixture = mixture
 
     def train_dataloader(self) -> Any:
-        """Return the batches of this rank."""
+        """Return the batches of this rank, whose weights change from an optimizer step on.
+
+        Raises:
+            SamplerError: A pass ends within a step, which Lightning then cuts short.
+        """
+        if self.trainer is not None:
+            batches, step = len(self.mixture), int(self.trainer.accumulate_grad_batches)
+            if batches % step:
+                raise SamplerError(
+                    f"MixtureSampler(batches={batches}) with accumulate_grad_batches={step}:"
+                    " Lightning cuts the last step of each pass short; give"
+                    f" batches={batches + -batches % step}"
+                )
+            self.mixture.accumulate(step)
         return self.mixture
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
@@ -52,6 +66,23 @@ class MixtureDataModule(LightningDataModule):  # type: ignore[misc,unused-ignore
             SamplerError: Ranks have other orders of samples; the message names the rank.
         """
         check_ranks(self.mixture.sampler)
+
+
+class RealisedShares(Callback):  # type: ignore[misc,unused-ignore]
+    """Logs realised shares as `mixture/<domain>`, as often as the Trainer logs."""
+
+    def __init__(self, mixture: MixtureLoader) -> None:
+        """Take the batches of the MixtureDataModule."""
+        self._mixture = mixture
+        self._logged = 0
+
+    def on_train_batch_end(self, trainer: Any, *_: Any) -> None:
+        """Log after every `log_every_n_steps` optimizer steps."""
+        step = trainer.global_step
+        if step > self._logged and step % trainer.log_every_n_steps == 0:
+            self._logged = step
+            for logger in trainer.loggers:
+                logger.log_metrics(share_metrics(self._mixture), step=step - 1)  # as its own
 
 
 class OnlineCallback(Callback):  # type: ignore[misc,unused-ignore]

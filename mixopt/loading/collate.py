@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, overload
 
 import numpy as np
@@ -57,22 +57,31 @@ def stack_samples(samples: Sequence[Any]) -> Batch:
     """
     if isinstance(samples, TokenSamples):
         return samples.batch
-    _check_alike(samples)
+    check_alike(samples)
     batch = {name: _stacked(name, [sample[name] for sample in samples]) for name in samples[0]}
     if all(getattr(batch.get(name), "ndim", 0) == 2 for name in _OF_PACKED):
         batch |= batch_bounds(batch["document"])
     return batch
 
 
-def _check_alike(samples: Sequence[Any]) -> None:
-    """Samples of several domains are in one batch, and each must have what the others have."""
-    names = samples[0].keys()
-    for sample in samples:
-        if sample.keys() != names:
-            fields = sorted(map(str, sample.keys() ^ names))
+def check_alike(samples: Sequence[Any], names: Callable[[int], str] = "sample {}".format) -> None:
+    """Check that samples of several domains, which are in one batch, have the same fields.
+
+    Args:
+        samples: Of a batch.
+        names: What to call a sample in a message, by its place in the batch.
+
+    Raises:
+        SamplerError: One has a field that another has not.
+    """
+    first = samples[0].keys()
+    for k, sample in enumerate(samples):
+        if sample.keys() != first:
+            lacks, has = (k, 0) if first - sample.keys() else (0, k)
+            field = min(map(str, samples[has].keys() - samples[lacks].keys()))
             raise SamplerError(
-                f"samples of a batch have different fields: {', '.join(fields)} not in all of them;"
-                " give all domains the same, or pass MixtureLoader(collate=)"
+                f"{names(lacks)}: no column {field!r}, which {names(has)} has, and they are in one"
+                " batch; give all domains the same columns, or pass MixtureLoader(collate=)"
             )
 
 

@@ -20,7 +20,7 @@ from numpy.typing import ArrayLike
 from mixopt.corpus import TokenShards, read_domain_names, stored_shards
 from mixopt.errors import CorpusError
 from mixopt.loading.arrow_samples import known_lengths
-from mixopt.loading.collate import Batch, TokenSamples
+from mixopt.loading.collate import Batch, TokenSamples, check_alike, stack_samples
 from mixopt.loading.field_names import columns_of, field_names
 from mixopt.loading.packing import (
     NO_LOSS,
@@ -229,13 +229,16 @@ class MixtureDataset:
 
         Raises:
             CorpusError: It returned no fields.
+            SamplerError: Samples that are to be stacked have different fields.
         """
         samples = self.__getitems__(rows.tolist())
+        domain, row = self._split(rows)
+        if collate is stack_samples:
+            check_alike(samples, lambda k: f"domain {self.domains[domain[k]]!r}, row {row[k]}")
         counts = count_samples(samples)
         batch = collate(samples)
         if not isinstance(batch, Mapping):
             raise CorpusError(f"collate returned a {type(batch).__name__}; it is to return fields")
-        domain, row = self._split(rows)
         added = {"domain": domain, "row": row}
         if counts is not None:
             added |= {"tokens": counts.tokens_B, "supervised": counts.supervised_B}

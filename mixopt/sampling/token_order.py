@@ -189,9 +189,15 @@ class TokenOrder:
         return [event for event in events if event.position <= position]
 
     def shares_at(self, position: int) -> tuple[int, ...]:
-        """Return the shares of tokens in force at a position, 0 for domains that ran out."""
-        out = {event.domain for event in self.exhausted(position)}
-        return _left(self.asked_at(position)[0], out)
+        """Return the shares of tokens in force at a position, 0 for domains that ran out.
+
+        At the end of the stream, where nothing is left, those that were in force until then.
+        """
+        asked, events = self.asked_at(position)[0], self.exhausted(position)
+        left = _left(asked, {event.domain for event in events})
+        if not any(left):
+            left = _left(asked, {event.domain for event in events if event.position < position})
+        return left
 
 
 class TokenBatches:

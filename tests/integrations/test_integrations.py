@@ -320,7 +320,17 @@ def test_lightning_with_workers_and_accumulation_resumes_a_checkpoint_of_the_mid
         MixtureDataModule, dataset, tmp_path, 11, checkpoint=str(tmp_path / "5.ckpt"), **options
     )
     assert (len(first), len(second)) == (10, 12)
-    assert rows_of([*first, *second]) == expected(dataset, 22, (9, OTHER))
+    # Batch 9 is the first that no worker was asked for, and 10 the first of an optimizer step.
+    assert rows_of([*first, *second]) == expected(dataset, 22, (10, OTHER))
+
+
+def test_lightning_is_not_given_a_pass_that_ends_within_a_step(dataset, tmp_path):
+    pytest.importorskip("lightning", reason="lightning is absent")
+    from mixopt.integrations import MixtureDataModule
+
+    options = {"batches": 41, "accumulate_grad_batches": 4}
+    with pytest.raises(SamplerError, match=r"batches=41\) with .*=4: .*; give batches=44"):
+        lightning_fit(MixtureDataModule, dataset, tmp_path, 5, **options)
 
 
 def test_lightning_is_not_given_batches_without_a_length(dataset):

@@ -15,7 +15,7 @@ from mixopt import CorpusError, MixtureDataset, MixtureLoader, MixtureSampler, P
 from mixopt.corpus import TokenShards
 from mixopt.corpus.token_shards import TokenWriter
 from mixopt.errors import SamplerError
-from mixopt.loading import HasLengths, plan_files
+from mixopt.loading import HasLengths, plan_files, stack_samples
 from mixopt.loading.document_sources import ShardDocuments
 from mixopt.loading.packing_plan import Packer, PackingPlan
 
@@ -423,8 +423,11 @@ def test_domains_of_different_fields_do_not_go_into_one_batch(tmp_path):
     sources = {"web": shards_of(tmp_path / "t", random_documents(20)), "chat": SAMPLES[:1] * 9}
     dataset = MixtureDataset(sources, length=4)
     sampler = MixtureSampler(dataset.sizes, [0.5, 0.5], batch_size=4, batches=1)
-    with pytest.raises(SamplerError, match="have different fields: labels not in all of them"):
+    said = r"domain 'web', row \d+: no column 'labels', which domain 'chat', row \d+ has"
+    with pytest.raises(SamplerError, match=said):
         list(MixtureLoader(dataset, sampler))
+    with pytest.raises(SamplerError, match=r"sample 1: no column 'b', which sample 0 has"):
+        stack_samples([{"a": 1, "b": 2}, {"a": 1}])
 
 
 def test_a_row_that_is_not_there_is_an_index_error():

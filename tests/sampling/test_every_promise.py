@@ -199,7 +199,7 @@ def _check_shares(case, batches, mixtures, whole):
         largest = max(largest, tokens.sum())
         off = np.abs(had - owed).max()
         if case.unit == "samples":
-            assert off < (3.5 if case.schedule and len(case.schedule[0]) == 4 else 2)
+            assert off < (2.5 if case.schedule and len(case.schedule[0]) == 4 else 2)
         elif case.unit == "learned":
             assert off <= largest + 2 * longest
         else:

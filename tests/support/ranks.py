@@ -8,9 +8,12 @@ import runpy
 import socket
 import sys
 import traceback
+from contextlib import suppress
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from multiprocessing.process import BaseProcess
+
+import psutil
 
 # Importing torch and, for any optimizer, its compiler takes a process seconds.
 PRELOADED = [
@@ -77,15 +80,26 @@ def _run(command, environment, said) -> None:
 
 
 def finish(ranks) -> None:
-    """Wait until all have ended well."""
-    for rank in ranks:
-        rank.process.join(300)
-        errors = rank.said.recv() if rank.process.exitcode == 1 else ""
-        assert rank.process.exitcode == 0, errors[-2000:]
+    """Wait until all have ended well; none is left where one has not."""
+    try:
+        for rank in ranks:
+            rank.process.join(300)
+            errors = rank.said.recv() if rank.process.exitcode == 1 else ""
+            assert rank.process.exitcode == 0, errors[-2000:]
+    finally:
+        kill(ranks)
 
 
 def kill(ranks) -> None:
-    """Kill all, as a machine that goes away."""
+    """Kill all and what they have started, as a machine that goes away.
+
+    Not by a group of their own: what interrupts the tests would not reach that.
+    """
     for rank in ranks:
-        rank.process.kill()
+        if rank.process.is_alive():
+            top = psutil.Process(rank.process.pid)
+            top.suspend()  # so that it starts no more
+            for process in [*top.children(recursive=True), top]:
+                with suppress(psutil.NoSuchProcess):
+                    process.kill()
         rank.process.join()

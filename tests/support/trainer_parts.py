@@ -15,10 +15,10 @@ LENGTH = 12
 class Tiny(nn.Module):
     """Token logits, with the loss that the Trainer asks for."""
 
-    def __init__(self):
+    def __init__(self, tokens=50):
         super().__init__()
         torch.manual_seed(0)
-        self.embed, self.out = nn.Embedding(50, 8), nn.Linear(8, 50)
+        self.embed, self.out = nn.Embedding(tokens, 8), nn.Linear(8, tokens)
 
     def forward(self, input_ids, labels):
         logits = self.out(self.embed(input_ids))
@@ -41,15 +41,8 @@ def trainer_arguments(folder, **options):
     """Of a transformers.Trainer that reports to nobody."""
     from transformers import TrainingArguments
 
-    options = {"remove_unused_columns": False} | options
-    return TrainingArguments(
-        str(folder),
-        report_to=[],
-        use_cpu=True,
-        disable_tqdm=True,
-        logging_strategy="no",
-        **options,
-    )
+    quiet = {"report_to": [], "logging_strategy": "no", "remove_unused_columns": False}
+    return TrainingArguments(str(folder), use_cpu=True, disable_tqdm=True, **(quiet | options))
 
 
 def lightning_trainer(folder, **options):

@@ -1,0 +1,176 @@
+"""Realised shares of tokens are those of the mixture, and are where the trainer's losses are."""
+
+from __future__ import annotations
+
+import csv
+
+import numpy as np
+import pytest
+import torch
+from chat_parts import llama, tokenizer
+from torch import nn
+from trainer_parts import Tiny, trainer_arguments
+
+from mixopt import MixtureDataset, MixtureLoader, MixtureSampler, PackedDocuments
+from mixopt.integrations.hf_trainer import MixtureTrainer, MixtureTrainerMixin
+
+pytestmark = [
+    pytest.mark.filterwarnings("ignore::DeprecationWarning"),
+    pytest.mark.filterwarnings("ignore::FutureWarning"),
+    pytest.mark.filterwarnings("ignore::UserWarning"),
+]
+
+WEIGHTS = {"web": 0.7, "code": 0.3}
+LENGTH, STEPS = 16, 8
+
+
+@pytest.fixture
+def packed():
+    """Rows of `web` are 9 tokens and padding, rows of `code` four documents of 4 tokens."""
+    random = np.random.default_rng(0)
+    documents = {
+        name: [random.integers(6, 80, size).tolist() for _ in range(200)]
+        for name, size in (("web", 9), ("code", 4))
+    }
+    sources = {name: PackedDocuments(rows, length=LENGTH) for name, rows in documents.items()}
+    dataset = MixtureDataset(sources)
+    order = MixtureSampler(
+        dataset.sizes, WEIGHTS, batch_size=8, unit="tokens", lengths=dataset.lengths()
+    )
+    return MixtureLoader(dataset, order)
+
+
+class Seeing(MixtureTrainerMixin):
+    """Keeps the batches."""
+
+    def compute_loss(self, model, inputs, *rest, **options):
+        vars(self).setdefault("seen", []).append(dict(inputs))
+        return super().compute_loss(model, inputs, *rest, **options)
+
+
+def counted(batches):
+    """Tokens of each domain after each batch, by what the model was given, shape (batches, 2)."""
+    tokens = [
+        np.bincount(b["domain"], weights=(b["document"] >= 0).sum(dim=1), minlength=2)
+        for b in batches
+    ]
+    return np.cumsum(tokens, axis=0)
+
+
+def shares_of(tokens_ND):
+    return (tokens_ND / tokens_ND.sum(axis=1, keepdims=True)).tolist()
+
+
+def near_the_mixture(tokens_ND, batch_tokens):
+    owed = tokens_ND.sum(axis=1, keepdims=True) * list(WEIGHTS.values())
+    return np.abs(tokens_ND - owed).max() <= batch_tokens
+
+
+def test_the_trainer_logs_shares_of_tokens_to_mlflow(packed, tmp_path, monkeypatch):
+    mlflow = pytest.importorskip("mlflow", reason="mlflow is absent")
+    uri = f"sqlite:///{tmp_path / 'mlflow.db'}"
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
+    options = {"report_to": ["mlflow"], "logging_strategy": "steps", "logging_steps": 2}
+    args = trainer_arguments(
+        tmp_path / "out", max_steps=STEPS, gradient_accumulation_steps=2, **options
+    )
+    trainer = type("Own", (Seeing, MixtureTrainer), {})(model=llama(), args=args, mixture=packed)
+    try:
+        trainer.train()
+    finally:
+        mlflow.end_run()
+        mlflow.set_tracking_uri(None)
+    client = mlflow.MlflowClient(uri)
+    (run,) = client.search_runs(["0"])
+    logged = [client.get_metric_history(run.info.run_id, f"mixture/{name}") for name in WEIGHTS]
+    assert [metric.step for metric in logged[0]] == [2, 4, 6, 8]
+    tokens = counted(trainer.seen)
+    assert list(zip(*([m.value for m in one] for one in logged), strict=True)) == [
+        pytest.approx(share) for share in shares_of(tokens[3::4])
+    ]
+    assert near_the_mixture(tokens, 8 * LENGTH)
+    assert packed.realised().tokens == dict(zip(WEIGHTS, tokens[-1].astype(int), strict=True))
+
+
+def test_packed_rows_reach_trls_model_apart_and_in_their_shares(packed, tmp_path):
+    trl = pytest.importorskip("trl", reason="trl is absent: make trainers")
+    args = trl.SFTConfig(
+        str(tmp_path), report_to=[], use_cpu=True, bf16=False, disable_tqdm=True, logging_steps=4,
+        save_strategy="no", max_steps=STEPS, per_device_train_batch_size=8, max_length=LENGTH,
+    )  # fmt: skip
+    own = type("Own", (Seeing, trl.SFTTrainer), {})
+    trainer = own(model=llama(), args=args, processing_class=tokenizer(), mixture=packed)
+    trainer.train()
+    tokens = counted(trainer.seen)
+    assert near_the_mixture(tokens, 8 * LENGTH)
+    logged = [line for line in trainer.state.log_history if "mixture/web" in line]
+    assert [line["step"] for line in logged] == [4, 8]
+    shares = [[line[f"mixture/{name}"] for name in WEIGHTS] for line in logged]
+    assert shares == [pytest.approx(share) for share in shares_of(tokens[3::4])]
+    batch, model = trainer.seen[-1], trainer.model.eval()
+    with torch.no_grad():
+        loss = trainer.compute_loss(model, dict(batch))
+        assert loss.item() == pytest.approx(loss_alone(model, batch), abs=1e-5)
+
+
+def loss_alone(model, batch):
+    """The loss of the documents of a batch, one by one."""
+    total, count = 0.0, 0
+    for tokens, document in zip(batch["input_ids"], batch["document"], strict=True):
+        for number in range(int(document.max()) + 1):
+            part = tokens[document == number]
+            logits = model(part[None]).logits[0, :-1]
+            total += nn.functional.cross_entropy(logits, part[1:], reduction="sum").item()
+            count += len(part) - 1
+    return total / count
+
+
+def test_nothing_is_logged_of_samples_without_tokens(tmp_path):
+    from mixopt.integrations.logged_shares import share_metrics
+
+    dataset = MixtureDataset({name: [{"text": "x"}] * 9 for name in WEIGHTS})
+    loader = MixtureLoader(dataset, MixtureSampler(dataset.sizes, WEIGHTS, batch_size=4))
+    next(iter(loader))
+    assert share_metrics(loader) == {}
+
+
+def test_lightning_logs_shares_as_often_as_losses(packed, tmp_path):
+    lightning = pytest.importorskip("lightning", reason="lightning is absent")
+    from lightning.pytorch.loggers import CSVLogger
+
+    from mixopt.integrations.lightning import MixtureDataModule, RealisedShares
+
+    seen = []
+
+    class Model(lightning.LightningModule):
+        def __init__(self):
+            super().__init__()
+            self.tiny = Tiny(86)
+
+        def training_step(self, batch, index):
+            seen.append(batch)
+            return self.tiny(batch["input_ids"], batch["input_ids"])["loss"]
+
+        def configure_optimizers(self):
+            return torch.optim.SGD(self.parameters(), 0.1)
+
+    loader = MixtureLoader(packed.dataset, passes(packed.dataset))
+    logger = CSVLogger(tmp_path)
+    trainer = lightning.Trainer(
+        accelerator="cpu", max_steps=STEPS, accumulate_grad_batches=2, log_every_n_steps=4,
+        callbacks=[RealisedShares(loader)], logger=logger, enable_checkpointing=False,
+        enable_progress_bar=False, enable_model_summary=False, use_distributed_sampler=False,
+    )  # fmt: skip
+    trainer.fit(Model(), MixtureDataModule(loader))
+    with open(f"{logger.log_dir}/metrics.csv", encoding="utf-8") as file:
+        logged = list(csv.DictReader(file))
+    assert [line["step"] for line in logged] == ["3", "7"]  # as Lightning numbers its own
+    shares = [[float(line[f"mixture/{name}"]) for name in WEIGHTS] for line in logged]
+    assert shares == [pytest.approx(share) for share in shares_of(counted(seen)[7::8])]
+
+
+def passes(dataset):
+    return MixtureSampler(
+        dataset.sizes, WEIGHTS, batch_size=8, batches=40, unit="tokens", lengths=dataset.lengths()
+    )
