@@ -95,6 +95,39 @@ def test_only_what_is_the_ranks_own_is_tokenised():
     assert {(i - 1000) % 8 for i in seen} == {2, 3}
 
 
+@pytest.mark.parametrize("resumable", [True, False])
+def test_resume_tokenises_a_block_and_reads_up_to_it_what_has_no_state(resumable):
+    class Source(Resumable):
+        read = 0
+
+        def __iter__(self):
+            for document in super().__iter__():
+                Source.read += 1
+                yield document
+
+    documents, seen = numbered("web", 300), []
+
+    def source():
+        return Source(documents) if resumable else iter(Source(documents))
+
+    def tokenize(document):
+        seen.append(document["id"])
+        return tokens_of(document)
+
+    options = {"lanes": 1, "length": 16, "tokenize": tokenize}
+    one = made(source, **options)
+    list(islice(one, 30))
+    last = max(seen)
+    seen.clear()
+    Source.read = 0
+    other = made(source, **options)
+    other.load_state_dict(one.state_dict())
+    next(iter(other))
+    assert min(seen) >= last - 16  # what was left over, and the block
+    assert max(seen) <= last + 8
+    assert (Source.read <= 32) is resumable
+
+
 def test_a_second_resume_goes_on_as_well():
     whole = [b["id"].tolist() for b in islice(made(hub(numbered("web"))), 30)]
     got, state = [], None
