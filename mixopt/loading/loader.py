@@ -207,7 +207,7 @@ class MixtureLoader:
         """
         if consumed is None:
             return self.sampler.state_dict()
-        known = -(-self.sampler.order.origin.position // self.sampler.batch_size)
+        known = self.sampler.first_known
         if not known <= at_least(0, "consumed", consumed) <= self.sampler.batch:
             raise SamplerError(
                 f"state_dict(consumed={consumed}): the loop has received {self.sampler.batch}"

@@ -109,6 +109,12 @@ class GlobalBatches:
         return self._order.layout.limits
 
     @property
+    def first_known(self) -> int:
+        """The first batch that can still be asked for, and whose state can."""
+        first = self._order.first if isinstance(self._order, TokenOrder) else self._stream.start
+        return -(-first // self.batch_size)
+
+    @property
     def is_sequential(self) -> bool:
         """Whether the order is by tokens, so that no position is known before those before it."""
         return self.unit != "samples"

@@ -5,7 +5,7 @@ Shapes: D domains.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
 import numpy as np
@@ -74,11 +74,14 @@ class SampleLengths:
         return picked
 
 
-def guessed_length(count: int, tokens: int, all_counts: int, all_tokens: int) -> int:
-    """Guess a domain's next sample from those delivered: of it, else of all, else one token."""
-    if count:
-        return max(1, round(tokens / count))
-    return max(1, round(all_tokens / all_counts)) if all_counts else 1
+def guessed_lengths(counts_D: Sequence[int], tokens_D: Sequence[int]) -> list[int]:
+    """Guess the next sample of each domain: its mean so far, else that of all, else one token."""
+    count, tokens = sum(counts_D), sum(tokens_D)
+    of_all = max(1, round(tokens / count)) if count else 1
+    return [
+        max(1, round(had / drawn)) if drawn else of_all
+        for drawn, had in zip(counts_D, tokens_D, strict=True)
+    ]
 
 
 def checked_unit(unit: str) -> Unit:

@@ -92,6 +92,11 @@ class StreamSpec:
             given = given.changed(stream.change_at(one.position))
         return replace(stream, given=GivenChanges(given), by_hand=Timeline())
 
+    @property
+    def start(self) -> int:
+        """The first position."""
+        return 0 if self.origin is None else self.origin.position
+
     def changed(self, change: MixtureChange) -> StreamSpec:
         """Return the stream with another mixture from a position on."""
         end = change.end and RampEnd(change.end.position, self._shares(change.end.mixture))

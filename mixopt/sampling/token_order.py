@@ -32,7 +32,7 @@ from mixopt.sampling.order import (
     whole_shares,
     window_order,
 )
-from mixopt.sampling.sample_lengths import SampleLengths, guessed_length
+from mixopt.sampling.sample_lengths import SampleLengths, guessed_lengths
 from mixopt.sampling.sample_order import StreamLayout, row_order, window_key
 from mixopt.system import IntArray
 
@@ -103,6 +103,12 @@ class TokenOrder:
         if position < line.stop:
             later.append(start + window)
         return line.at(max(start + window // 2, line.start)), min(later, default=None)
+
+    @property
+    def first(self) -> int:
+        """The first position that is kept."""
+        with self._lock:
+            return min(self._places)
 
     def batches(self, batch_size: int) -> TokenBatches:
         """Return what lays out batches from any one that is known, for one thread."""
@@ -274,7 +280,7 @@ class _Cursor:
         self.position = place.position
         self._counts = list(place.counts_D)
         self._tokens = list(place.tokens_D or (0,) * len(place.counts_D))
-        self._settled = list(self._counts), list(self._tokens)
+        self._settle_here()
         self._asked_for = list(self._counts)
         self._ahead: list[list[int]] = [[] for _ in self._counts]
         self._begin(list(place.owed_D))
@@ -313,17 +319,24 @@ class _Cursor:
     def settle(self, tokens_D: Sequence[int]) -> None:
         """Replace what the samples since the last time were guessed to have."""
         owed = self._queue.owed()
-        guessed = [now - then for now, then in zip(self._had(), self._settled[1], strict=True)]
+        had = self._had()
+        guessed = [now - then for now, then in zip(had, self._settled, strict=True)]
         off = [actual - guess for actual, guess in zip(tokens_D, guessed, strict=True)]
-        self._tokens = [had + more for had, more in zip(self._had(), off, strict=True)]
+        total = sum(off)
+        self._tokens = [before + more for before, more in zip(had, off, strict=True)]
         owed = [
-            before + share * sum(off) - UNIT * more
+            before + share * total - UNIT * more
             for before, share, more in zip(owed, self._shares, off, strict=True)
         ]
-        self._settled = list(self._counts), list(self._tokens)
+        self._settle_here()
         if self._order.had(self.position) is not None:
             self._order.changes_at(self.position, self._tokens)
         self._begin(owed)
+
+    def _settle_here(self) -> None:
+        """Guess lengths by what is known to have been delivered up to here."""
+        self._settled = list(self._tokens)
+        self._guesses = guessed_lengths(self._counts, self._tokens)
 
     def _had(self) -> list[int]:
         """Return the tokens of each domain up to here."""
@@ -362,8 +375,7 @@ class _Cursor:
         if alike is not None:
             return alike
         if not lengths.is_known(d):
-            counts, tokens = self._settled
-            return guessed_length(counts[d], tokens[d], sum(counts), sum(tokens))
+            return self._guesses[d]
         ahead = self._ahead[d]
         if not ahead:
             first = self._asked_for[d] + int(self._order.shift[d])

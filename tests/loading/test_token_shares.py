@@ -130,6 +130,21 @@ def test_learned_lengths_go_on_from_a_state():
     assert rest == whole[17:]
 
 
+@pytest.mark.parametrize("known", [True, False])
+def test_a_loop_that_reads_ahead_goes_on_from_what_it_has_trained_on(known):
+    given = sources()
+    lengths = length_lists(given) if known else None
+    one = loader(given, lengths=lengths)
+    rows = [batch["row"].tolist() for _, batch in zip(range(30), one, strict=False)]
+    other = loader(given, lengths=lengths)
+    other.load_state_dict(one.state_dict(consumed=27))
+    assert [b["row"].tolist() for _, b in zip(range(3), other, strict=False)] == rows[27:]
+    for _ in zip(range(80), one, strict=False):
+        pass
+    with pytest.raises(SamplerError, match="is known from batch 4[0-9] on"):
+        one.state_dict(consumed=27)
+
+
 @pytest.mark.parametrize("prefetch", [0, 2])
 def test_a_loader_that_fetches_ahead_has_the_state_of_what_was_received(prefetch):
     given = sources()
