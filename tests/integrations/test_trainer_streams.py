@@ -61,6 +61,12 @@ def trained(batches, folder, steps, *, resume=None, **options):
     return trainer, steer
 
 
+def test_weights_hold_from_an_optimizer_step_where_workers_read_ahead(tmp_path):
+    options = {"gradient_accumulation_steps": 2}
+    _, steer = trained(stream(workers=2, prefetch=1), tmp_path / "out", 5, **options)
+    assert steer.held == 6  # workers were asked for batch 4, in the middle of a step
+
+
 @pytest.mark.parametrize("workers", [0, 2])
 def test_the_trainer_goes_on_with_a_stream_where_its_checkpoint_was(workers, tmp_path):
     options = {"save_steps": 3, "gradient_accumulation_steps": 2}
