@@ -45,6 +45,17 @@ def write_state(stream: StreamSpec, order: SampleOrder, position: int) -> dict[s
     return {
         "format": FORMAT,
         "position": position,
+        **written_layout(layout),
+        "tokens_per_sample": listed(stream.tokens_per_sample),
+        "origin": None if origin is None else [origin[0], list(origin[1]), list(origin[2])],
+        "changes": written([*past, *coming]),
+        "schedule": schedule,
+    }
+
+
+def written_layout(layout: StreamLayout) -> dict[str, Any]:
+    """Return what a stream is laid out over, ready for JSON."""
+    return {
         "seed": layout.seed,
         "window": layout.window,
         "domains": list(layout.names),
@@ -54,10 +65,6 @@ def write_state(stream: StreamSpec, order: SampleOrder, position: int) -> dict[s
         "limits": None if set(layout.limits) == {None} else list(layout.limits),
         "stops": layout.stops,
         "chunks": listed(layout.chunks),
-        "tokens_per_sample": listed(stream.tokens_per_sample),
-        "origin": None if origin is None else [origin[0], list(origin[1]), list(origin[2])],
-        "changes": written([*past, *coming]),
-        "schedule": schedule,
     }
 
 

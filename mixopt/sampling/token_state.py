@@ -20,6 +20,7 @@ from mixopt.sampling.sampler_state import (
     listed,
     read_layout,
     stream_differences,
+    written_layout,
 )
 from mixopt.sampling.state_changes import coming_changes, read_changes, with_given, written
 from mixopt.sampling.stream_spec import StreamSpec
@@ -44,15 +45,7 @@ def write_token_state(
         "format": TOKEN_FORMAT,
         "unit": unit,
         "position": place.position,
-        "seed": layout.seed,
-        "window": layout.window,
-        "domains": list(layout.names),
-        "sizes": list(layout.sizes),
-        "row_keys": listed(layout.row_keys),
-        "shift": listed(layout.shift),
-        "limits": None if set(layout.limits) == {None} else list(layout.limits),
-        "stops": layout.stops,
-        "chunks": listed(layout.chunks),
+        **written_layout(layout),
         "lengths": list(lengths.sums),
         "counts": list(place.counts_D),
         "tokens": listed(place.tokens_D),
