@@ -290,7 +290,7 @@ class MixtureLoader:
 
     def _read(self, rows_NB: IntArray) -> Iterator[Batch]:
         if self.dataset.is_tokens:
-            return self.dataset.read_many(rows_NB)
+            return self.dataset.read_many(rows_NB, counted=True)
         collate = self.collate or stack_samples
         return (self.dataset.collated(rows, collate) for rows in rows_NB)
 

@@ -86,12 +86,14 @@ class Account:
                 learned and samples do not say what their tokens are.
         """
         sampler, fields = self._sampler, self._dataset.fields
-        domain = content[fields["domain"]]
         if self._is_plain:
-            tokens_D = np.bincount(domain, minlength=self._domains)
-            tokens_D *= self._length
-            content[fields["tokens"]], content[fields["supervised"]] = tokens_D, tokens_D.copy()
+            if fields["tokens"] in content:  # it was counted when it was read
+                return
+            domain = content[fields["domain"]]
+            tokens_D = np.bincount(domain, minlength=self._domains) * self._length
+            content[fields["tokens"]] = content[fields["supervised"]] = tokens_D
             return
+        domain = content[fields["domain"]]
         counts = self._counts(content, len(domain))
         if counts is None:
             if self.learns:
