@@ -71,12 +71,15 @@ class _Lines:
         self._title, self._total = title, total
         self._start = self._shown = time.monotonic()
         self._first: float | None = None
+        self._ended: str | None = None
 
     def __call__(self, done: float, note: str) -> None:
         now = time.monotonic()
         self._first = done if self._first is None else self._first
-        ended = done >= self._total
-        if now - self._shown < LINE_EVERY_SECONDS and not ended:
+        ended, count = done >= self._total, note.partition(" ")[0]
+        is_end = ended and count != self._ended  # all of it is there, or one more has finished
+        self._ended = count if ended else None
+        if now - self._shown < LINE_EVERY_SECONDS and not is_end:
             return
         self._shown = now
         moved, spent = done - self._first, now - self._start
