@@ -6,6 +6,7 @@ Shapes: D domains.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import cached_property
 from typing import Any, Literal
 
 import numpy as np
@@ -48,7 +49,7 @@ class SampleLengths:
         """Whether no domain's lengths have to be learned."""
         return all(each is not None for each in self._each_D)
 
-    @property
+    @cached_property
     def sums(self) -> tuple[int | None, ...]:
         """Tokens of all rows of each domain; one row's where all are alike; None where learned."""
         return tuple(

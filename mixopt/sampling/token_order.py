@@ -38,7 +38,8 @@ from mixopt.system import IntArray
 
 KEPT = 64  # batches before the one that the loop is at
 _BLOCK = 256  # samples of a domain whose lengths are looked up at once
-_MOST_KEPT = 1 << 18  # numbers of what domains had when weights changed
+_MOST_CHANGES = 1000  # of which it is kept what domains had had
+_MOST_NUMBERS = 1 << 18  # that are kept of it
 _AHEAD = 64  # batches that are laid out at once, at most
 
 
@@ -104,6 +105,11 @@ class TokenOrder:
             later.append(start + window)
         return line.at(max(start + window // 2, line.start)), min(later, default=None)
 
+    def begins_at(self, position: int) -> bool:
+        """Whether weights that were set begin to hold at a position."""
+        change = self.changes.at(position)
+        return change is not None and change.position == position
+
     @property
     def first(self) -> int:
         """The first position that is kept."""
@@ -132,7 +138,8 @@ class TokenOrder:
                 " nobody has said: iterate over a MixtureLoader without workers, or give"
                 " MixtureSampler(lengths=)"
             )
-        first = max((p for p in self._places if p <= position), default=None)
+        with self._lock:
+            first = max((p for p in self._places if p <= position), default=None)
         if first is None:
             raise SamplerError(
                 f"sample {position} is more than {KEPT} batches ago, and an order by tokens is"
@@ -172,8 +179,8 @@ class TokenOrder:
     def changes_at(self, position: int, tokens_D: Sequence[int]) -> None:
         """Keep what each domain had had when weights changed."""
         with self._lock:
-            while len(self._had) * len(tokens_D) >= _MOST_KEPT:
-                del self._had[min(self._had)]
+            while len(self._had) >= min(_MOST_CHANGES, max(_MOST_NUMBERS // len(tokens_D), 1)):
+                del self._had[next(iter(self._had))]
             self._had[position] = tuple(tokens_D)
 
     def ran_out(self, event: Exhausted) -> None:
@@ -310,10 +317,10 @@ class _Cursor:
                 counts[d] += 1
                 self.position += 1
                 if counts[d] == limits[d]:
-                    self._again()
+                    self._again(is_noted=True)
                     break
             if self.position == self._change:
-                self._again()
+                self._again(is_noted=self._order.begins_at(self.position))
         return domains, ordinals
 
     def settle(self, tokens_D: Sequence[int]) -> None:
@@ -342,10 +349,11 @@ class _Cursor:
         """Return the tokens of each domain up to here."""
         return [b + more for b, more in zip(self._tokens, self._queue.taken(), strict=True)]
 
-    def _again(self) -> None:
-        """Begin another stretch with what is owed now."""
+    def _again(self, *, is_noted: bool) -> None:
+        """Begin another stretch with what is owed now; a batch of a ramp is none to note."""
         self._tokens, owed = self._had(), self._queue.owed()
-        self._order.changes_at(self.position, self._tokens)
+        if is_noted:
+            self._order.changes_at(self.position, self._tokens)
         self._begin(owed)
 
     def _begin(self, owed: list[int]) -> None:

@@ -284,3 +284,10 @@ def test_an_absurd_field_is_refused_or_means_the_same(field, value):
         one.load_state_dict({**state, field: value})
         return
     assert json.dumps(one.state_dict()) == before
+
+
+def test_a_long_linear_stage_leaves_the_log_what_it_knew():
+    one = sampler(schedule=[(5, [0.5, 0.3, 0.2], 1205, [0.2, 0.3, 0.5]), (1300, [0.5, 0.3, 0.2])])
+    for _ in zip(range(1400), one, strict=False):
+        pass
+    assert all(entry.realised is not None for entry in one.log)
