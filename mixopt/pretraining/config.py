@@ -35,6 +35,7 @@ from mixopt.config import (
     url_faults,
 )
 from mixopt.errors import SamplerError, did_you_mean
+from mixopt.pretraining.expert_config import ExpertsConfig
 from mixopt.pretraining.schedule_config import (
     disagreements,
     schedule_of,
@@ -183,23 +184,6 @@ class MetricsConfig(Section):
     every: Positive = Field(10, description="steps between lines")
     peak_flops: Above | None = Field(
         None, description="of one device, for the MFU; known for common GPUs"
-    )
-
-
-class ExpertsConfig(Section):
-    """Counts of what a mixture-of-experts model gives to which expert; they change no result."""
-
-    enabled: Literal["auto"] | bool = Field(
-        "auto",
-        description="auto: where the model has routers; true: an error where it has none; false",
-    )
-    every: Positive | None = Field(
-        None, description="steps of a window of counts on disk; a twentieth of the run when absent"
-    )
-    probe: Count | None = Field(
-        None,
-        description="held-out tokens of each domain that the routers are looked at with, eight "
-        "times a run; 0: never. When absent 65,536, or what costs 5% of the run's tokens",
     )
 
 

@@ -75,7 +75,7 @@ class ExpertWatch:
         self._every_part = config.experts.every or -(-steps // WINDOWS)
         self._every_probe = -(-steps // PROBES)
         self._nothing = self._stats.total()
-        layers = [layer.layer for layer in self._nothing.layers]
+        layers = [layer.key for layer in self._nothing.layers]
         self._named = ScalarNames.within_budget(layers, corpus.domain_names)
         self._line = self._part = self._nothing
         self._begun = 0
@@ -147,7 +147,7 @@ class ExpertWatch:
             self._line, self._part, self._begun = kept.get("line"), kept.get("part"), begun
             return
         # Counts of other domains cannot be added to: their last window ends here.
-        before = nothing(domains, [(n, e, k) for n, (e, k) in self._nothing.sizes.items()])
+        before = nothing(domains, self._nothing.sizes)
         loaded = StateFields(load_state(state, before), str(checkpoint / STATE), RoutingError)
         window = CountedWindow(begun, step, loaded.get("part"))
         if window.start < step:

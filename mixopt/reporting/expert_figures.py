@@ -45,7 +45,7 @@ def moving_figures(windows: Sequence[CountedWindow]) -> dict[str, Figure]:
         return {}
     ends = [(float(window.end), window.assignments) for window in windows]
     layers = windows[-1].assignments.layers
-    middle = layers[len(layers) // 2].layer
+    middle = layers[len(layers) // 2].key
     return {
         "experts_over_time": plot_windows(ends),
         "experts_history": plot_expert_history(ends, middle),

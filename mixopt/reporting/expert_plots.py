@@ -34,7 +34,9 @@ _LOADS = LinearSegmentedColormap.from_list(
 _NEAR = LinearSegmentedColormap.from_list("distance", ["#f4f4f2", COLOURS["proposal"], "#08306b"])
 
 
-def plot_domain_experts(assignments: Assignments, layers: Sequence[int] | None = None) -> Figure:
+def plot_domain_experts(
+    assignments: Assignments, layers: Sequence[int | str] | None = None
+) -> Figure:
     """Show how each domain's tokens fall on the experts.
 
     Args:
@@ -55,7 +57,7 @@ def plot_domain_experts(assignments: Assignments, layers: Sequence[int] | None =
         image = _loads(axes, profile_DE[:, order_E] * layer.experts)
         axes.set_yticks(range(len(assignments.domains)), assignments.domains)
         axes.set_xticks(*_expert_ticks(order_E, 32))
-        label(axes, title=f"layer {layer.layer}")
+        label(axes, title=f"layer {layer.key}")
     label(axes_RC[-1, 0], x="expert, beside those that serve the same domain")
     _scale(figure, image, axes_RC)
     return figure
@@ -76,7 +78,7 @@ def plot_load(assignments: Assignments) -> Figure:
         load_E = load_shares(layer.counts_DE.sum(0)) * layer.experts
         load_LE[place, : layer.experts] = np.sort(load_E)[::-1]
     image = _loads(left, load_LE)
-    places, numbers = range(len(layers)), [layer.layer for layer in layers]
+    places, numbers = range(len(layers)), [layer.key for layer in layers]
     every = max(1, len(layers) // 16)
     left.set_yticks(places[::every], numbers[::every])
     left.xaxis.set_major_locator(MaxNLocator(8, integer=True))
@@ -125,7 +127,7 @@ def plot_windows(windows: Sequence[tuple[float, Assignments]], unit: str = "step
 
 
 def plot_expert_history(
-    windows: Sequence[tuple[float, Assignments]], layer: int, unit: str = "step"
+    windows: Sequence[tuple[float, Assignments]], layer: int | str, unit: str = "step"
 ) -> Figure:
     """Show the load of each expert of a layer over time, in all and of each domain.
 
@@ -163,7 +165,7 @@ def plot_expert_history(
     return figure
 
 
-def plot_distances(assignments: Assignments, layers: Sequence[int] | None = None) -> Figure:
+def plot_distances(assignments: Assignments, layers: Sequence[int | str] | None = None) -> Figure:
     """Show how far apart the domains' experts are.
 
     Args:
@@ -183,7 +185,7 @@ def plot_distances(assignments: Assignments, layers: Sequence[int] | None = None
         axes.grid(visible=False)
         axes.set_xticks(range(len(names)), names, rotation=90)
         axes.set_yticks(range(len(names)), names if axes is axes_RC[0, 0] else [""] * len(names))
-        label(axes, title=f"layer {layer.layer}")
+        label(axes, title=f"layer {layer.key}")
     bar = figure.colorbar(image, ax=axes_RC, shrink=0.7, aspect=18)
     bar.set_label("Jensen-Shannon distance", fontsize=LETTER, color=INK)
     bar.outline.set_visible(False)
@@ -220,7 +222,7 @@ def _expert_ticks(order_E: IntArray, most: int) -> tuple[list[int], list[str]]:
     return places, [str(order_E[place]) for place in places]
 
 
-def _spread(assignments: Assignments) -> list[int]:
+def _spread(assignments: Assignments) -> list[str]:
     last = len(assignments.layers) - 1
     places = np.unique(np.linspace(0, last, min(LAYERS_SHOWN, last + 1)).round().astype(int))
-    return [assignments.layers[place].layer for place in places]
+    return [assignments.layers[place].key for place in places]

@@ -24,6 +24,7 @@ from mixopt.routing import (
     ExpertRecord,
     ProbeResult,
     Summary,
+    key_column,
 )
 
 PERMUTATIONS = 100  # of a probe's sequences, for what chance gives
@@ -138,7 +139,7 @@ class PretrainingExperts:
             )
         by_layer = "  ".join(
             f"{layer}: {value:.3f}"
-            for layer, value in table.select("layer", "specialisation").iter_rows()
+            for layer, value in table.select(key_column(), "specialisation").iter_rows()
         )
         chance = float((table["chance"] / table["information"]).mean())
         return (

@@ -76,9 +76,7 @@ class SweepExperts:
             "collapsed": list(self.trials.collapsed),
             "shown": self.shown,
             **self.summary.as_dict(),
-            "specialisation": {
-                str(one.layer): one.specialisation for one in self.counts.information
-            },
+            "specialisation": {one.key: one.specialisation for one in self.counts.information},
         }
 
     def __str__(self) -> str:
@@ -87,7 +85,7 @@ class SweepExperts:
         return "\n".join([*self._trial_lines(), "", shown, *self._of_held_out()])
 
     def _of_held_out(self) -> list[str]:
-        told = {one.layer: one.specialisation for one in self.counts.information}
+        told = {one.key: one.specialisation for one in self.counts.information}
         by_layer = [f"{n}: {value:.3f}" for n, value in told.items() if value is not None]
         if not by_layer:
             return []

@@ -8,13 +8,13 @@ from mixopt.reporting.expert_figures import DESCRIPTIONS
 from mixopt.reporting.experts_of_sweep import SweepExperts
 from mixopt.reporting.page import PageSection, bullets, paragraph, table
 from mixopt.reporting.sections import Pictures
-from mixopt.routing import Summary
+from mixopt.routing import Summary, key_column
 from mixopt.run_directory import Run
 from mixopt.system import share_text
 
 SHOWN = 6  # trials whose experts collapsed, in words
 _COLUMNS = (
-    ("layer", "layer"),
+    ("layer", "key"),
     ("experts", "experts"),
     ("load entropy; 1 is even", "load_entropy"),
     ("busiest above even", "max_violation"),
@@ -57,10 +57,10 @@ def _collapses(found: SweepExperts) -> list[str]:
 
 
 def _by_layer(found: SweepExperts) -> str:
-    told = {one.layer: one.specialisation for one in found.counts.information}
+    told = {one.key: one.specialisation for one in found.counts.information}
     rows = [
-        (*(_cell(row[name]) for _, name in _COLUMNS), _cell(told.get(row["layer"])))
-        for row in found.summary.layers.iter_rows(named=True)
+        (*(_cell(row[name]) for _, name in _COLUMNS), _cell(told.get(row["key"])))
+        for row in found.summary.layers.with_columns(key_column()).iter_rows(named=True)
     ]
     caption = "Specialisation: what the expert says about the domain, less chance; 1 is all."
     return table([*(title for title, _ in _COLUMNS), "specialisation"], rows, caption=caption)

@@ -20,7 +20,9 @@ if TYPE_CHECKING:
     from mixopt.routing.assignments import (
         Assignments as Assignments,
         LayerAssignments as LayerAssignments,
+        no_layer as no_layer,
         nothing as nothing,
+        router_key as router_key,
     )
     from mixopt.routing.counters.adapters import (
         RouterAdapter as RouterAdapter,
@@ -48,6 +50,11 @@ if TYPE_CHECKING:
         SCALARS as SCALARS,
         CountedWindow as CountedWindow,
         ExpertRecord as ExpertRecord,
+    )
+    from mixopt.routing.families import (
+        FAMILIES as FAMILIES,
+        RouterFamily as RouterFamily,
+        family_of as family_of,
     )
     from mixopt.routing.frames import from_frames as from_frames, to_frames as to_frames
     from mixopt.routing.measures import (
@@ -79,13 +86,14 @@ if TYPE_CHECKING:
     from mixopt.routing.summary import Summary as Summary
     from mixopt.routing.tables import (
         assignment_table as assignment_table,
+        key_column as key_column,
         layer_table as layer_table,
     )
 else:
     _load, __dir__ = lazy_names(
         __name__,
         {
-            "assignments": ["Assignments", "LayerAssignments", "nothing"],
+            "assignments": ["Assignments", "LayerAssignments", "no_layer", "nothing", "router_key"],
             "counters.adapters": ["RouterAdapter", "RouterTap", "has_routers"],
             "diagnoses": ["diagnose"],
             "diagnosis": ["Change", "Diagnosis", "Thresholds"],
@@ -96,6 +104,7 @@ else:
                 "counts_to_json",
                 "layer_information",
             ],
+            "families": ["FAMILIES", "RouterFamily", "family_of"],
             "frames": ["from_frames", "to_frames"],
             "measures": ["expert_profiles", "lift", "load_shares", "profile_distances"],
             "probe_file": ["load_probe", "save_probe"],
@@ -119,7 +128,7 @@ else:
             "scalars": ["ScalarNames", "probe_scalars", "training_scalars", "trial_scalars"],
             "state": ["load_state", "saved_domains", "saved_state"],
             "summary": ["Summary"],
-            "tables": ["assignment_table", "layer_table"],
+            "tables": ["assignment_table", "key_column", "layer_table"],
         },
     )
 

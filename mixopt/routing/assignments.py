@@ -23,7 +23,7 @@ Counts = IntArray
 
 @dataclass(frozen=True, eq=False)
 class LayerAssignments:
-    """What the router of one layer chose.
+    """What one router chose.
 
     Attributes:
         layer: The model's own number of the layer.
@@ -35,6 +35,7 @@ class LayerAssignments:
         entropy_D: Sum over tokens of the entropy of those probabilities, nats.
         squared_logsumexp_D: Sum over tokens of the square of the logits' logsumexp.
         chosen_D: Sum over tokens of the probability of the experts that were chosen.
+        router: Which router of the layer, where the model has layers of several.
     """
 
     layer: int
@@ -45,6 +46,12 @@ class LayerAssignments:
     entropy_D: Array
     squared_logsumexp_D: Array
     chosen_D: Array
+    router: str = ""
+
+    @property
+    def key(self) -> str:
+        """The router's name among all of the model: "3", or "3/attention"."""
+        return router_key(self.layer, self.router)
 
     @property
     def experts(self) -> int:
@@ -117,17 +124,21 @@ class Assignments:
         """Tokens of each domain."""
         return self.layers[0].tokens_D
 
-    def layer(self, number: int) -> LayerAssignments:
-        """Return a layer by the model's own number.
+    def layer(self, key: int | str) -> LayerAssignments:
+        """Return what a router chose.
+
+        Args:
+            key: The model's own number of the layer; with the router's name where there are
+                several ("3/attention").
 
         Raises:
-            RoutingError: It has no router.
+            RoutingError: There is no such router.
         """
         for layer in self.layers:
-            if layer.layer == number:
+            if layer.key == str(key):
                 return layer
-        known = ", ".join(str(layer.layer) for layer in self.layers)
-        raise RoutingError(f"layer {number} has no router; those that have: {known}")
+        known = ", ".join(layer.key for layer in self.layers)
+        raise RoutingError(f"layer {key} has no router; those that have: {known}")
 
     def only(self, domains: Mapping[str, str] | Sequence[str]) -> Assignments:
         """Return the assignments of some domains.
@@ -151,12 +162,12 @@ class Assignments:
         return Assignments(tuple(names.values()), tuple(layers))
 
     @property
-    def sizes(self) -> dict[int, tuple[int, int]]:
-        """Experts, and experts of a token, by layer."""
-        return {layer.layer: (layer.experts, layer.top_k) for layer in self.layers}
+    def sizes(self) -> dict[str, tuple[int, int]]:
+        """Experts, and experts of a token, by router."""
+        return {layer.key: (layer.experts, layer.top_k) for layer in self.layers}
 
     def check_sizes(
-        self, domains: tuple[str, ...], sizes: Mapping[int, tuple[int, int]], source: str
+        self, domains: tuple[str, ...], sizes: Mapping[str, tuple[int, int]], source: str
     ) -> None:
         """Check that other assignments are of these domains and experts.
 
@@ -174,7 +185,7 @@ class Assignments:
                 f" {', '.join(self.domains)}"
             )
         ours = self.sizes
-        for layer in sorted({*ours, *sizes}):
+        for layer in dict.fromkeys([*ours, *sizes]):
             if ours.get(layer) != sizes.get(layer):
                 raise RoutingError(
                     f"{source} is of other experts: layer {layer} has {_said(sizes.get(layer))};"
@@ -190,10 +201,23 @@ class Assignments:
         return Assignments(self.domains, tuple(layers))
 
 
-def no_layer(layer: int, experts: int, top_k: int, domains: int) -> LayerAssignments:
-    """Return a layer of which nothing has been counted."""
+def router_key(layer: int, router: str) -> str:
+    """Return a router's name among all of a model."""
+    return f"{layer}/{router}" if router else str(layer)
+
+
+def split_key(key: str) -> tuple[int, str]:
+    """Return the layer and the router of `router_key`."""
+    layer, _, router = key.partition("/")
+    return int(layer), router
+
+
+def no_layer(key: int | str, experts: int, top_k: int, domains: int) -> LayerAssignments:
+    """Return a router of which nothing has been counted."""
+    layer, router = split_key(str(key))
     return LayerAssignments(
         layer=layer,
+        router=router,
         top_k=top_k,
         counts_HDE=np.zeros((2, domains, experts), np.int64),
         dropped_D=np.zeros(domains, np.int64),
@@ -204,14 +228,15 @@ def no_layer(layer: int, experts: int, top_k: int, domains: int) -> LayerAssignm
     )
 
 
-def nothing(domains: tuple[str, ...], sizes: Sequence[tuple[int, int, int]]) -> Assignments:
+def nothing(domains: tuple[str, ...], sizes: Mapping[str, tuple[int, int]]) -> Assignments:
     """Return the assignments before anything was counted.
 
     Args:
         domains: Names of the domains.
-        sizes: Number, experts and experts of a token of each layer.
+        sizes: Experts, and experts of a token, by router.
     """
-    return Assignments(domains, tuple(no_layer(*size, len(domains)) for size in sizes))
+    layers = (no_layer(key, *size, len(domains)) for key, size in sizes.items())
+    return Assignments(domains, tuple(layers))
 
 
 def _of_domains(name: str, array: NDArray[Any], places: list[int]) -> Any:

@@ -42,7 +42,7 @@ def diagnose(
         probe: Says what shared experts do; without it they are not diagnosed.
     """
     limits = thresholds or Thresholds()
-    shared = {layer.layer: layer.shared_D for layer in probe.layers} if probe else {}
+    shared = {layer.key: layer.shared_D for layer in probe.layers} if probe else {}
     domains = assignments.domains
     found: list[Diagnosis] = []
     for layer in assignments.layers:
@@ -50,8 +50,8 @@ def diagnose(
             continue
         found += collapse(layer, domains, limits)
         found += degradation(layer, domains, limits)
-        if layer.layer in shared:
-            found += shared_degradation(layer, domains, limits, shared[layer.layer])
+        if layer.key in shared:
+            found += shared_degradation(layer, domains, limits, shared[layer.key])
         found += underfitting(layer, domains, limits)
     return found
 
@@ -85,6 +85,7 @@ def collapse(
         Diagnosis(
             kind="collapse",
             layer=layer.layer,
+            router=layer.router,
             what=f"expert {busiest} is chosen by {100 * chosen_E[busiest]:.0f}% of the tokens,"
             f" {100 * dead:.0f}% of the experts are dead, load entropy {even:.2f}",
             domain=change.domain if change else None,
@@ -133,6 +134,7 @@ def degradation(
             Diagnosis(
                 kind="degradation",
                 layer=layer.layer,
+                router=layer.router,
                 what=f"{len(experts)} of {layer.experts} experts serve {domains[d]!r}, which has"
                 f" {100 * shares_D[d]:.1f}% of the tokens",
                 domain=domains[d],
@@ -171,6 +173,7 @@ def shared_degradation(
         Diagnosis(
             kind="degradation",
             layer=layer.layer,
+            router=layer.router,
             what=f"the shared experts give {100 * shared_D[d]:.0f}% of the output for"
             f" {domains[d]!r} and {100 * others:.0f}% for the others",
             domain=domains[d],
@@ -212,6 +215,7 @@ def underfitting(
             Diagnosis(
                 kind="underfitting",
                 layer=layer.layer,
+                router=layer.router,
                 what=f"{domains[d]!r} sends {100 * own_D[d]:.0f}% of its tokens to experts of its"
                 f" own, other domains {100 * others:.0f}%",
                 domain=domains[d],

@@ -17,6 +17,8 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
+from mixopt.routing.assignments import router_key
+
 Kind = Literal["collapse", "degradation", "underfitting"]
 
 
@@ -85,6 +87,7 @@ class Diagnosis:
         alarms: The thresholds that it was held against.
         change: What to change in the mixture; None where the mixture is not the cause.
         advice: What to do, in words.
+        router: Which router of the layer, where the model has layers of several.
     """
 
     kind: Kind
@@ -96,10 +99,16 @@ class Diagnosis:
     alarms: Mapping[str, float]
     change: Change | None
     advice: str
+    router: str = ""
+
+    @property
+    def key(self) -> str:
+        """The router's name among all of the model, as `LayerAssignments.key`."""
+        return router_key(self.layer, self.router)
 
     def __str__(self) -> str:
         """Return it as one line."""
-        return f"layer {self.layer}: {self.kind}: {self.what}; {self.advice}"
+        return f"layer {self.key}: {self.kind}: {self.what}; {self.advice}"
 
     def as_dict(self) -> dict[str, Any]:
         """Return it as plain values."""

@@ -9,13 +9,13 @@ number of a list a line of its own, thousands in a trial's file.
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from mixopt.routing.assignments import ARRAYS, Assignments, LayerAssignments
+from mixopt.routing.assignments import ARRAYS, Assignments, LayerAssignments, no_layer, router_key
 
 if TYPE_CHECKING:
     from mixopt.routing.probe_result import ProbeResult
@@ -34,6 +34,7 @@ class LayerInformation:
         corrected: Information less chance; about 0 where the domains are alike.
         specialisation: That over the entropy of the domains: 1 where the expert tells the domain.
             None where there is one domain alone.
+        router: Which router of the layer, where the model has layers of several.
     """
 
     layer: int
@@ -41,6 +42,12 @@ class LayerInformation:
     chance: float
     corrected: float
     specialisation: float | None
+    router: str = ""
+
+    @property
+    def key(self) -> str:
+        """The router's name among all of the model, as `LayerAssignments.key`."""
+        return router_key(self.layer, self.router)
 
 
 @dataclass(frozen=True, eq=False)
@@ -61,7 +68,7 @@ class ExpertCounts:
 
 def layer_information(probe: ProbeResult) -> tuple[LayerInformation, ...]:
     """Return what the experts say about the domains of a probe's sequences, layer by layer."""
-    columns = ("layer", "information", "chance", "corrected", "specialisation")
+    columns = ("layer", "information", "chance", "corrected", "specialisation", "router")
     return tuple(LayerInformation(*row) for row in probe.specialisation().select(columns).rows())
 
 
@@ -86,7 +93,12 @@ def counts_from_json(content: dict[str, Any]) -> ExpertCounts:
 
 def _assignments_to_json(assignments: Assignments) -> dict[str, Any]:
     layers = [
-        {"layer": layer.layer, "top_k": layer.top_k, "experts": layer.experts}
+        {
+            "layer": layer.layer,
+            "router": layer.router,
+            "top_k": layer.top_k,
+            "experts": layer.experts,
+        }
         | {name: _text(array) for name, array in layer.arrays().items()}
         for layer in assignments.layers
     ]
@@ -103,8 +115,11 @@ def _layer_from_json(content: dict[str, Any], domains: int) -> LayerAssignments:
     experts = content["experts"]
     shapes = {"counts_HDE": (2, domains, experts), "probability_DE": (domains, experts)}
     arrays = {name: _array(name, content[name]) for name in ARRAYS}
-    shaped = {name: array.reshape(shapes.get(name, (domains,))) for name, array in arrays.items()}
-    return LayerAssignments(layer=content["layer"], top_k=content["top_k"], **shaped)
+    shaped: dict[str, Any] = {
+        name: array.reshape(shapes.get(name, (domains,))) for name, array in arrays.items()
+    }
+    number, top_k, router = content["layer"], content["top_k"], content.get("router", "")
+    return replace(no_layer(router_key(number, router), experts, top_k, domains), **shaped)
 
 
 def _text(array: NDArray[Any]) -> str:

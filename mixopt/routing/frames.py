@@ -12,11 +12,12 @@ import numpy as np
 import polars as pl
 
 from mixopt.errors import RoutingError
-from mixopt.routing.assignments import Assignments, LayerAssignments
+from mixopt.routing.assignments import Assignments, LayerAssignments, router_key, split_key
 
 _COUNTS = {
     "domain": pl.String,
     "layer": pl.Int16,
+    "router": pl.String,  # "" where a layer has one; a file of before may lack the column
     "expert": pl.Int16,
     "even": pl.Int64,  # tokens of sequences at even places
     "odd": pl.Int64,
@@ -25,6 +26,7 @@ _COUNTS = {
 _LAYERS = {
     "domain": pl.String,
     "layer": pl.Int16,
+    "router": pl.String,
     "top_k": pl.Int16,
     "dropped": pl.Int64,
     "entropy_sum": pl.Float64,
@@ -41,6 +43,7 @@ def to_frames(assignments: Assignments) -> tuple[pl.DataFrame, pl.DataFrame]:
             {
                 "domain": np.repeat(names, layer.experts).tolist(),
                 "layer": [layer.layer] * (len(names) * layer.experts),
+                "router": [layer.router] * (len(names) * layer.experts),
                 "expert": np.tile(np.arange(layer.experts), len(names)),
                 "even": layer.counts_HDE[0].ravel(),
                 "odd": layer.counts_HDE[1].ravel(),
@@ -55,6 +58,7 @@ def to_frames(assignments: Assignments) -> tuple[pl.DataFrame, pl.DataFrame]:
             {
                 "domain": list(names),
                 "layer": [layer.layer] * len(names),
+                "router": [layer.router] * len(names),
                 "top_k": [layer.top_k] * len(names),
                 "dropped": layer.dropped_D,
                 "entropy_sum": layer.entropy_D,
@@ -78,11 +82,15 @@ def from_frames(counts: pl.DataFrame, layers: pl.DataFrame) -> Assignments:
     Raises:
         RoutingError: Columns are missing, or the frames are not of the same domains and layers.
     """
+    counts, layers = (
+        frame if "router" in frame.columns else frame.with_columns(pl.lit("").alias("router"))
+        for frame in (counts, layers)
+    )
     for frame, schema in ((counts, _COUNTS), (layers, _LAYERS)):
         missing = [name for name in schema if name not in frame.columns]
         if missing:
             raise RoutingError(f"counts of experts: no column {missing[0]!r}")
-    keys = {"domain", "layer", "expert", "top_k"}
+    keys = {"domain", "layer", "router", "expert", "top_k"}
     counts, layers = (
         frame.select(list(schema))
         .group_by([n for n in schema if n in keys], maintain_order=True)
@@ -90,24 +98,32 @@ def from_frames(counts: pl.DataFrame, layers: pl.DataFrame) -> Assignments:
         for frame, schema in ((counts, _COUNTS), (layers, _LAYERS))
     )
     domains = tuple(layers["domain"].unique(maintain_order=True))
+    routers = layers.select("layer", "router").unique(maintain_order=True).sort("layer").rows()
     found = [
-        _layer(number, counts.filter(layer=number), layers.filter(layer=number), domains)
-        for number in layers["layer"].unique().sort()
+        _layer(
+            router_key(number, router),
+            counts.filter(layer=number, router=router),
+            layers.filter(layer=number, router=router),
+            domains,
+        )
+        for number, router in routers
     ]
     return Assignments(domains, tuple(found))
 
 
 def _layer(
-    number: int, counts: pl.DataFrame, layers: pl.DataFrame, domains: tuple[str, ...]
+    key: str, counts: pl.DataFrame, layers: pl.DataFrame, domains: tuple[str, ...]
 ) -> LayerAssignments:
     order = pl.Enum(domains)
     counts = counts.with_columns(pl.col("domain").cast(order)).sort("domain", "expert")
     layers = layers.with_columns(pl.col("domain").cast(order)).sort("domain")
     if layers.height != len(domains) or counts.height % len(domains):
-        raise RoutingError(f"counts of experts: layer {number} is not the same in every window")
+        raise RoutingError(f"counts of experts: layer {key} is not the same in every window")
     shape = len(domains), -1
+    number, router = split_key(key)
     return LayerAssignments(
         layer=number,
+        router=router,
         top_k=int(layers["top_k"][0]),
         counts_HDE=np.stack([counts[half].to_numpy().reshape(shape) for half in ("even", "odd")]),
         dropped_D=layers["dropped"].to_numpy(),

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from mixopt.errors import RoutingError
+from mixopt.routing.assignments import split_key
 from mixopt.routing.probe_result import LayerProbe, ProbeResult
 from mixopt.system import IntArray, StateFields, parse_json, read_arrays, replacing
 
 _LAST_BYTE = 255
+_KEY = re.compile(r"\d{1,9}(/.+)?")
 _OF_LAYER = ("counts_UE", "ids_TK", "shared_D")
 
 
@@ -24,7 +27,7 @@ def save_probe(probe: ProbeResult, path: Path) -> None:
     """
     about = {
         "domains": probe.domains,
-        "layers": [[layer.layer, layer.top_k] for layer in probe.layers],
+        "layers": [[layer.key, layer.top_k] for layer in probe.layers],
     }
     arrays: dict[str, Any] = {
         "about": np.frombuffer(json.dumps(about).encode(), np.uint8),
@@ -34,7 +37,7 @@ def save_probe(probe: ProbeResult, path: Path) -> None:
     }
     for layer in probe.layers:
         for name in _OF_LAYER:
-            arrays[f"{layer.layer}/{name}"] = _small(getattr(layer, name))
+            arrays[f"{layer.key}/{name}"] = _small(getattr(layer, name))
     with replacing(path) as temporary, temporary.open("wb") as stream:
         np.savez_compressed(stream, **arrays)
 
@@ -80,19 +83,30 @@ def _json(text: IntArray, where: str) -> Any:
 def _layer(fields: StateFields, about: Any, sizes: tuple[int, int, int]) -> LayerProbe:
     """Return what a layer chose for so many sequences, kept tokens and domains."""
     one = StateFields({"layers": about}, f"{fields.where}: about", RoutingError)
-    number, top_k = one.wholes("layers", 2)
+    key, top_k = _sizes(one)
+    number, router = split_key(key)
     sequences, tokens, domains = sizes
-    counts_UE, ids_TK, shared_D = (f"{number}/{name}" for name in _OF_LAYER)
+    counts_UE, ids_TK, shared_D = (f"{key}/{name}" for name in _OF_LAYER)
     layer = LayerProbe(
         number,
         top_k,
         fields.int_array(counts_UE, (sequences, -1)),
         fields.int_array(ids_TK, (tokens, top_k)),
         fields.array(shared_D, (domains,), nan=True),
+        router,
     )
     if layer.ids_TK.max(initial=0) > layer.experts:  # one that equals it was dropped
         raise RoutingError(f"{fields.where}: {ids_TK}: there are {layer.experts} experts")
     return layer
+
+
+def _sizes(fields: StateFields) -> tuple[str, int]:
+    """Return a router's key, a number alone in files of before, and experts of a token."""
+    about = fields.listed("layers")
+    if len(about) == 2 and isinstance(about[0], str) and _KEY.fullmatch(about[0]):
+        return about[0], StateFields({"top_k": about[1]}, fields.where, RoutingError).whole("top_k")
+    number, top_k = fields.wholes("layers", 2)
+    return str(number), top_k
 
 
 def _small(array: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:

@@ -17,7 +17,7 @@ import numpy as np
 
 from mixopt.errors import RoutingError
 from mixopt.routing import measures
-from mixopt.routing.assignments import Assignments, nothing
+from mixopt.routing.assignments import Assignments, nothing, router_key
 from mixopt.system import Array, IntArray
 
 if TYPE_CHECKING:
@@ -40,6 +40,7 @@ class LayerProbe:
         ids_TK: Experts of the first tokens; one that equals E was dropped.
         shared_D: Mean share of the shared experts in the size of the layer's output, by domain;
             NaN where it is not known.
+        router: Which router of the layer, where the model has layers of several.
     """
 
     layer: int
@@ -47,6 +48,12 @@ class LayerProbe:
     counts_UE: Counts
     ids_TK: Counts
     shared_D: Array
+    router: str = ""
+
+    @property
+    def key(self) -> str:
+        """The router's name among all of the model, as `LayerAssignments.key`."""
+        return router_key(self.layer, self.router)
 
     @property
     def experts(self) -> int:
@@ -81,7 +88,7 @@ class ProbeResult:
     def assignments(self) -> Assignments:
         """Return the counts as those of training are, with all that is derived from them."""
         count = len(self.domains)
-        sizes = [(layer.layer, layer.experts, layer.top_k) for layer in self.layers]
+        sizes = {layer.key: (layer.experts, layer.top_k) for layer in self.layers}
         empty = nothing(self.domains, sizes)
         # Alternate sequences of each domain, whatever order they came in.
         half_U = np.zeros(len(self.domain_U), np.int64)
@@ -105,7 +112,8 @@ class ProbeResult:
             seed: Of the shuffles.
 
         Returns:
-            `layer`; `information` in nats; `chance` and `chance_deviation`, mean and standard
+            `layer` and `router`; `information` in nats; `chance` and `chance_deviation`, mean and
+            standard
             deviation over shuffles; `corrected`, information less chance; `specialisation`, that
             over the entropy of the domains; `p_value`, share of the shuffles that reach it.
         """
@@ -124,6 +132,7 @@ class ProbeResult:
         return pl.DataFrame(
             {
                 "layer": [layer.layer for layer in self.layers],
+                "router": [layer.router for layer in self.layers],
                 "information": found_L,
                 "chance": null_PL.mean(0),
                 "chance_deviation": null_PL.std(0),
@@ -133,11 +142,11 @@ class ProbeResult:
             }
         ).with_columns(pl.col("specialisation").fill_nan(None))
 
-    def coactivation(self, layer: int, domain: str | None = None) -> Array:
+    def coactivation(self, layer: int | str, domain: str | None = None) -> Array:
         """Return how often an expert is chosen together with another, shape (E, E).
 
         Args:
-            layer: The model's own number of the layer.
+            layer: As `Assignments.layer` takes it.
             domain: Only tokens of this one.
 
         Returns:
@@ -147,7 +156,7 @@ class ProbeResult:
         Raises:
             RoutingError: There is no such layer or domain.
         """
-        probe = next((one for one in self.layers if one.layer == layer), None)
+        probe = next((one for one in self.layers if one.key == str(layer)), None)
         if probe is None or (domain is not None and domain not in self.domains):
             raise RoutingError(f"no layer {layer} with domain {domain!r} in this probe")
         ids_TK = probe.ids_TK
@@ -166,8 +175,8 @@ class ProbeResult:
             earlier: The probe of the earlier checkpoint, on the same batches.
 
         Returns:
-            `layer`, `domain`, `tokens` and `saturation`: mean share of a token's experts that are
-            the same, 1 where nothing changed and about K / E where all did.
+            `layer`, `router`, `domain`, `tokens` and `saturation`: mean share of a token's experts
+            that are the same, 1 where nothing changed and about K / E where all did.
 
         Raises:
             RoutingError: The other probe is of other experts, domains or tokens.
@@ -187,7 +196,12 @@ class ProbeResult:
             for d, name in enumerate(self.domains):
                 of_domain = same_T[self.domain_T == d]
                 mean = float(of_domain.mean()) if len(of_domain) else None
-                about = {"layer": now.layer, "domain": name, "tokens": len(of_domain)}
+                about = {
+                    "layer": now.layer,
+                    "router": now.router,
+                    "domain": name,
+                    "tokens": len(of_domain),
+                }
                 rows.append(about | {"saturation": mean})
         return pl.DataFrame(rows, schema_overrides={"saturation": pl.Float64})
 
@@ -239,6 +253,7 @@ def _information(counts_DE: Array) -> float:
 def _joined_layer(parts: Sequence[LayerProbe], tokens_PD: Array) -> LayerProbe:
     return LayerProbe(
         layer=parts[0].layer,
+        router=parts[0].router,
         top_k=parts[0].top_k,
         counts_UE=np.concatenate([part.counts_UE for part in parts]),
         ids_TK=np.concatenate([part.ids_TK for part in parts]),

@@ -251,7 +251,7 @@ class RouterStats:
         self._counting.discard()
 
     def _nothing(self) -> Assignments:
-        sizes = [(router.layer, router.experts, router.top_k) for router in self._routers]
+        sizes = {router.key: (router.experts, router.top_k) for router in self._routers}
         return nothing(self.domain_names, sizes)
 
     def _begin(self, domain_ids: Any, mask: Any, position: int | None = None) -> None:

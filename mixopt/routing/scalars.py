@@ -23,11 +23,11 @@ from dataclasses import dataclass
 import numpy as np
 import polars as pl
 
-from mixopt.routing.assignments import Assignments
+from mixopt.routing.assignments import Assignments, split_key
 from mixopt.routing.diagnoses import diagnose
 from mixopt.routing.expert_counts import ExpertCounts
 from mixopt.routing.probe_result import ProbeResult
-from mixopt.routing.tables import domain_table, layer_table
+from mixopt.routing.tables import domain_table, key_column, layer_table
 
 BUDGET = 400  # names of a run
 DOMAINS_NAMED = 40
@@ -56,7 +56,7 @@ _OVER_ALL = (
     "saturation/mean",
 )
 _TOLD = {
-    "layer": pl.Int64,
+    "key": pl.String,
     "corrected": pl.Float64,
     "chance": pl.Float64,
     "specialisation": pl.Float64,
@@ -69,26 +69,26 @@ class ScalarNames:
     """The layers and domains that have names of their own; of all others there are only means.
 
     Attributes:
-        layers: The model's numbers.
+        layers: As `LayerAssignments.key`.
         domains: Names.
     """
 
-    layers: tuple[int, ...]
+    layers: tuple[str, ...]
     domains: tuple[str, ...]
 
     @classmethod
-    def within_budget(cls, layers: Sequence[int], domains: Sequence[str]) -> ScalarNames:
+    def within_budget(cls, layers: Sequence[int | str], domains: Sequence[str]) -> ScalarNames:
         """Choose them so that a run has at most `BUDGET` names.
 
         Args:
-            layers: Of all routers, by the model's numbers.
+            layers: Of all routers, as `LayerAssignments.key`.
             domains: Of the run; the first `DOMAINS_NAMED` have names.
         """
         shown = tuple(domains[:DOMAINS_NAMED])
         left = BUDGET - len(_OVER_ALL) - len(BY_DOMAIN) * len(shown)
         most = min(left // len(BY_LAYER), len(layers))
         places = np.unique(np.linspace(0, len(layers) - 1, most).round().astype(int))
-        return cls(tuple(layers[place] for place in places), shown)
+        return cls(tuple(str(layers[place]) for place in places), shown)
 
     def all_names(self) -> list[str]:
         """Return every name that a run can have."""
@@ -127,25 +127,30 @@ def probe_scalars(
     """
     values: dict[str, float | None] = {}
     if earlier is not None and np.array_equal(probe.domain_T, earlier.domain_T):
-        kept = probe.saturation(earlier).group_by("layer", maintain_order=True)
+        kept = (
+            probe.saturation(earlier)
+            .with_columns(key_column())
+            .group_by("key", maintain_order=True)
+        )
         table = kept.agg(pl.col("saturation").mean())
         values |= {"saturation/mean": _number(table["saturation"].mean())}
         values |= _by_layer("saturation", table, "saturation", named)
     if probe.enough:
-        told = probe.specialisation(permutations=PERMUTATIONS).select(list(_TOLD))
+        table = probe.specialisation(permutations=PERMUTATIONS)
+        told = table.with_columns(key_column()).select(list(_TOLD))
         return _known(values) | comparing_scalars(told.rows(), probe.assignments(), named)
     return _known(values)
 
 
 def comparing_scalars(
-    told: Iterable[tuple[int, float, float, float | None]],
+    told: Iterable[tuple[str, float, float, float | None]],
     held_out: Assignments,
     named: ScalarNames,
 ) -> dict[str, float]:
     """Return the numbers that compare domains.
 
     Args:
-        told: Of each layer its number, information less chance, chance, and specialisation.
+        told: Of each router its key, information less chance, chance, and specialisation.
         held_out: What is assigned of as much text of each domain.
         named: Layers and domains that have names.
     """
@@ -163,11 +168,9 @@ def comparing_scalars(
 
 def trial_scalars(counts: ExpertCounts) -> dict[str, float]:
     """Return the numbers of a trial at its end."""
-    layers = [layer.layer for layer in counts.train.layers]
+    layers = [layer.key for layer in counts.train.layers]
     named = ScalarNames.within_budget(layers, counts.train.domains)
-    told = [
-        (one.layer, one.corrected, one.chance, one.specialisation) for one in counts.information
-    ]
+    told = [(one.key, one.corrected, one.chance, one.specialisation) for one in counts.information]
     return {
         **training_scalars(counts.train, named),
         **comparing_scalars(told, counts.held_out, named),
@@ -197,8 +200,9 @@ def _means(layers: pl.DataFrame, named: ScalarNames) -> dict[str, float | None]:
 def _by_layer(
     name: str, table: pl.DataFrame, column: str, named: ScalarNames
 ) -> dict[str, float | None]:
-    values = dict(table.select("layer", column).iter_rows())
-    return {f"{name}/{_layer(number)}": values.get(number) for number in named.layers}
+    keyed = table if "key" in table.columns else table.with_columns(key_column())
+    values = dict(keyed.select("key", column).iter_rows())
+    return {f"{name}/{_layer(key)}": values.get(key) for key in named.layers}
 
 
 def _by_domain(
@@ -208,8 +212,9 @@ def _by_domain(
     return {f"{name}/{domain}": values.get(domain) for domain in named.domains}
 
 
-def _layer(number: int) -> str:
-    return f"layer_{number:02d}"
+def _layer(key: str) -> str:
+    number, router = split_key(key)
+    return f"layer_{number:02d}" + (f"_{router}" if router else "")
 
 
 def _number(value: object) -> float | None:

@@ -14,7 +14,7 @@ import numpy as np
 import torch
 
 from mixopt.errors import RoutingError
-from mixopt.routing.assignments import ARRAYS, Assignments
+from mixopt.routing.assignments import ARRAYS, Assignments, LayerAssignments, router_key
 from mixopt.system import StateFields, parse_json, shown_value
 
 _ABOUT = "about"
@@ -28,7 +28,7 @@ def saved_state(kept: Mapping[str, Assignments]) -> dict[str, Any]:
         kept: Assignments of the same domains and experts, by name.
     """
     any_one = next(iter(kept.values()))
-    layers = [[layer.layer, layer.experts, layer.top_k] for layer in any_one.layers]
+    layers = [[*_place(layer), layer.experts, layer.top_k] for layer in any_one.layers]
     state: dict[str, Any] = {_ABOUT: json.dumps({"domains": any_one.domains, "layers": layers})}
     for name, assignments in kept.items():
         for array in ARRAYS:
@@ -59,12 +59,19 @@ def load_state(state: Mapping[str, Any], like: Assignments) -> dict[str, Assignm
     about = _about(state)
     sizes = {}
     for k, layer in enumerate(about.listed("layers")):
-        one = StateFields({"sizes": layer}, f"{about.where}: layers.{k}", RoutingError)
+        has_name = isinstance(layer, list) and len(layer) > 1 and isinstance(layer[1], str)
+        router = layer[1] if has_name else ""
+        numbers = [layer[0], *layer[2:]] if has_name else layer
+        one = StateFields({"sizes": numbers}, f"{about.where}: layers.{k}", RoutingError)
         number, experts, top_k = one.wholes("sizes", 3)
-        sizes[number] = experts, top_k
+        sizes[router_key(number, router)] = experts, top_k
     like.check_sizes(tuple(about.texts("domains")), sizes, "the checkpoint")
     names = {key.split("/")[0] for key in state if "/" in key}
     return {name: _filled(state, name, like) for name in names}
+
+
+def _place(layer: LayerAssignments) -> list[int | str]:
+    return [layer.layer, layer.router] if layer.router else [layer.layer]
 
 
 def _about(state: Mapping[str, Any]) -> StateFields:

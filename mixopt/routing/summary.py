@@ -26,14 +26,14 @@ class Summary:
         domains: By domain and layer; `DOMAIN_SCHEMA`.
         distances: Jensen-Shannon distance by layer and pair of domains; `DISTANCE_SCHEMA`.
         diagnoses: What is wrong, by layer.
-        undiagnosed: Layers with too few assignments to tell.
+        undiagnosed: Routers with too few assignments to tell, as `LayerAssignments.key`.
     """
 
     layers: pl.DataFrame
     domains: pl.DataFrame
     distances: pl.DataFrame
     diagnoses: tuple[Diagnosis, ...]
-    undiagnosed: tuple[int, ...]
+    undiagnosed: tuple[str, ...]
 
     @classmethod
     def of(
@@ -55,7 +55,7 @@ class Summary:
             distances=tables.distance_table(assignments),
             diagnoses=tuple(diagnose(assignments, thresholds, probe)),
             undiagnosed=tuple(
-                layer.layer
+                layer.key
                 for layer in assignments.layers
                 if not enough(layer, thresholds or Thresholds())
             ),
@@ -90,19 +90,18 @@ class Summary:
         return "\n".join([*self._layer_lines(), "", *self._domain_lines(), "", *self._wrong()])
 
     def _layer_lines(self) -> list[str]:
-        layers = self.layers
-        routers = "  ".join(str(number) for number in layers["layer"])
-        lines = [f"{layers.height} layers with routers: {routers}", ""]
+        layers = self.layers.with_columns(tables.key_column())
+        lines = [f"{layers.height} routers: {'  '.join(layers['key'])}", ""]
         lines.append(f"{'by layer':16}{'mean':>9}{'least':>9}{'at':>5}{'most':>9}{'at':>5}")
         for name in tables.SHOWN_BY_LAYER:
-            known = layers.select("layer", name).drop_nulls()
+            known = layers.select("key", name).drop_nulls()
             if known.is_empty():
                 continue
-            values, numbers = known[name].to_numpy(), known["layer"]
+            values, keys = known[name].to_numpy(), known["key"]
             low, high = int(values.argmin()), int(values.argmax())
             lines.append(
-                f"{name_text(name):16}{values.mean():9.3f}{values[low]:9.3f}{numbers[low]:5d}"
-                f"{values[high]:9.3f}{numbers[high]:5d}"
+                f"{name_text(name):16}{values.mean():9.3f}{values[low]:9.3f}{keys[low]:>5}"
+                f"{values[high]:9.3f}{keys[high]:>5}"
             )
         return lines
 

@@ -21,6 +21,7 @@ from mixopt.system import Array
 # What each column of a table by layer is.
 LAYER_SCHEMA = {
     "layer": pl.Int64,
+    "router": pl.String,  # "" where each layer has one
     "experts": pl.Int64,
     "top_k": pl.Int64,
     "tokens": pl.Int64,
@@ -51,6 +52,7 @@ SHOWN_BY_LAYER = (
 DOMAIN_SCHEMA = {
     "domain": pl.String,
     "layer": pl.Int64,
+    "router": pl.String,
     "tokens": pl.Int64,
     "share": pl.Float64,
     "max_violation": pl.Float64,
@@ -65,6 +67,7 @@ DOMAIN_SCHEMA = {
 }
 DISTANCE_SCHEMA = {
     "layer": pl.Int64,
+    "router": pl.String,
     "domain": pl.String,
     "other": pl.String,
     "distance": pl.Float64,
@@ -73,7 +76,7 @@ OWN = 1.5  # lift from which on an expert counts as one of a domain's own
 
 
 def assignment_table(assignments: Assignments) -> pl.DataFrame:
-    """Return `domain`, `layer`, `expert`, `tokens` and `probability`, dense."""
+    """Return `domain`, `layer`, `router`, `expert`, `tokens` and `probability`, dense."""
     parts = []
     for layer in assignments.layers:
         with np.errstate(invalid="ignore"):
@@ -84,6 +87,7 @@ def assignment_table(assignments: Assignments) -> pl.DataFrame:
                 {
                     "domain": np.repeat(np.asarray(assignments.domains, object), count),
                     "layer": np.full(mean_DE.size, layer.layer),
+                    "router": [layer.router] * mean_DE.size,
                     "expert": np.tile(np.arange(count), len(assignments.domains)),
                     "tokens": layer.counts_DE.ravel(),
                     "probability": mean_DE.ravel(),
@@ -112,7 +116,7 @@ def distance_table(assignments: Assignments) -> pl.DataFrame:
     for layer in assignments.layers:
         distance_DD = measures.profile_distances(measures.expert_profiles(layer.counts_DE))
         rows += [
-            {"layer": layer.layer, "domain": a, "other": b, "distance": distance_DD[i, j]}
+            {**_place(layer), "domain": a, "other": b, "distance": distance_DD[i, j]}
             for i, a in enumerate(names)
             for j, b in enumerate(names)
             if i < j
@@ -120,8 +124,23 @@ def distance_table(assignments: Assignments) -> pl.DataFrame:
     return _frame(rows, DISTANCE_SCHEMA)
 
 
+def key_column() -> pl.Expr:
+    """Return what makes `key` of a table's `layer` and `router`, as `LayerAssignments.key` is."""
+    named = pl.format("{}/{}", "layer", "router")
+    return (
+        pl.when(pl.col("router") == "")
+        .then(pl.col("layer").cast(pl.String))
+        .otherwise(named)
+        .alias("key")
+    )
+
+
+def _place(layer: LayerAssignments) -> dict[str, Any]:
+    return {"layer": layer.layer, "router": layer.router}
+
+
 def _layer_row(layer: LayerAssignments) -> Mapping[str, Any]:
-    about = {"layer": layer.layer, "experts": layer.experts, "top_k": layer.top_k}
+    about = {**_place(layer), "experts": layer.experts, "top_k": layer.top_k}
     counts_E, tokens = layer.counts_DE.sum(0), int(layer.tokens_D.sum())
     if not counts_E.sum():
         return about | {"tokens": tokens}
@@ -150,7 +169,7 @@ def _domain_rows(layer: LayerAssignments, domains: tuple[str, ...]) -> list[dict
     distance_DD = measures.profile_distances(profile_DE)
     rows = []
     for d, name in enumerate(domains):
-        row = {"domain": name, "layer": layer.layer, "tokens": int(layer.tokens_D[d])}
+        row = {"domain": name, **_place(layer), "tokens": int(layer.tokens_D[d])}
         if not layer.counts_DE[d].sum():
             rows.append(row)
             continue

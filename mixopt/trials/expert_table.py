@@ -27,6 +27,7 @@ from mixopt.trials.proxy import TrialResult
 SCHEMA: dict[str, Any] = {
     "trial": pl.String,
     "layer": pl.Int64,
+    "router": pl.String,  # "" where each layer has one
     "domain": pl.String,
     "share": pl.Float64,
     "load_entropy": pl.Float64,
@@ -40,8 +41,8 @@ SCHEMA: dict[str, Any] = {
     "has_collapsed": pl.Boolean,
     "diagnoses": pl.List(pl.String),
 }
-_OF_LAYER = ("layer", "load_entropy", "max_violation", "dead", "router_entropy")
-_OF_TRAINING = ("domain", "layer", "share", "max_violation", "starved", "router_entropy")
+_OF_LAYER = ("layer", "router", "load_entropy", "max_violation", "dead", "router_entropy")
+_OF_TRAINING = ("domain", "layer", "router", "share", "max_violation", "starved", "router_entropy")
 
 
 @dataclass(frozen=True, eq=False)
@@ -75,7 +76,10 @@ class TrialExperts:
         if not path.exists():
             return None
         try:
-            return cls(read_table(path).select(list(SCHEMA)).cast(pl.Schema(SCHEMA)))
+            table = read_table(path)
+            if "router" not in table.columns:  # written when a layer had one router
+                table = table.with_columns(pl.lit("").alias("router"))
+            return cls(table.select(list(SCHEMA)).cast(pl.Schema(SCHEMA)))
         except pl.exceptions.PolarsError as error:
             raise RunError(f"{path}: cannot be read: {' '.join(str(error).split())}") from error
 
@@ -114,20 +118,22 @@ def write_experts(results: Iterable[TrialResult], path: Path) -> TrialExperts | 
 
 def _rows(trial: str, counts: ExpertCounts) -> Iterable[Mapping[str, Any]]:
     summary = Summary.of(counts.train)
-    told = {one.layer: one.specialisation for one in counts.information}
+    told = {(one.layer, one.router): one.specialisation for one in counts.information}
     for row in summary.layers.select(_OF_LAYER).to_dicts():
-        found = [one for one in summary.diagnoses if one.layer == row["layer"]]
+        place = row["layer"], row["router"]
+        found = [one for one in summary.diagnoses if (one.layer, one.router) == place]
         yield {
             "trial": trial,
             **row,
-            "specialisation": told.get(row["layer"]),
+            "specialisation": told.get(place),
             "has_collapsed": any(one.kind == "collapse" for one in found),
             "diagnoses": [str(one) for one in found],
         }
     held_out = Summary.of(counts.held_out).domains
     of_text = {
-        (row["domain"], row["layer"]): row
-        for row in held_out.select("domain", "layer", "own", "distance").to_dicts()
+        (row["domain"], row["layer"], row["router"]): row
+        for row in held_out.select("domain", "layer", "router", "own", "distance").to_dicts()
     }
     for row in summary.domains.select(_OF_TRAINING).to_dicts():
-        yield {"trial": trial, **row, **of_text.get((row["domain"], row["layer"]), {})}
+        of_domain = row["domain"], row["layer"], row["router"]
+        yield {"trial": trial, **row, **of_text.get(of_domain, {})}

@@ -231,14 +231,14 @@ def test_a_router_that_does_not_run_is_named_with_what_trains_without(config, tm
     pretrain(config, tmp_path / "run", [*skipping, "experts.enabled=false"])
 
 
-def test_routers_that_cannot_be_counted_are_said_before_training(config, tmp_path):
+def test_layers_of_several_routers_are_counted_by_router(config, tmp_path):
     two = ["model={name: 'experts_job:TwoRouters'}", "training.steps=2"]
-    message = (
-        "^experts.enabled: auto: layer 2 has several routers: .*; experts.enabled: false trains"
-    )
-    with pytest.raises(RoutingError, match=message):
-        pretrain(config, tmp_path / "run", two)
-    pretrain(config, tmp_path / "run", [*two, "experts.enabled=false"])
+    pretrain(config, tmp_path / "run", two)
+    record = ExpertRecord(tmp_path / "run/experts")
+    for assignments in (record.windows()[-1].assignments, record.last_probe()[1].assignments()):
+        assert list(assignments.sizes) == ["1/tap", "2/0", "2/1"]
+    names = set().union(*record.scalars())
+    assert {"moe/max_vio/layer_02_0", "moe/max_vio/layer_02_1"} <= names
 
 
 def test_a_checkpoint_of_other_experts_is_refused(whole, config, tmp_path, monkeypatch):

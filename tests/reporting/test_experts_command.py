@@ -67,7 +67,7 @@ def sweep(tmp_path) -> Path:
 def test_a_pretraining_is_told_by_layer_and_domain_with_what_is_wrong(pretraining):
     ran = mixopt_experts(pretraining)
     assert ran.returncode == 0, ran.stderr
-    assert ran.stdout.startswith("steps 21 to 40: 2 layers with routers: 0  1")
+    assert ran.stdout.startswith("steps 21 to 40: 2 routers: 0  1")
     assert "layer 1: collapse: expert 0 is chosen by 100% of the tokens" in ran.stdout
     assert "balance the router, no mixture mends this" in ran.stdout
     assert "1,024 and 50,000 are needed" in ran.stdout
@@ -125,7 +125,7 @@ def test_a_sweep_is_told_by_trial_and_one_of_them_in_full(sweep):
     assert "layer 1: collapse: expert 0 is chosen by 100% of the tokens" in lines[2]
     assert lines[3].split()[0] == "t0000"
     assert "collapse" not in lines[3]
-    assert "trial t0000: 2 layers with routers" in ran.stdout
+    assert "trial t0000: 2 routers" in ran.stdout
     assert lines[-1] == "held-out text: specialisation by layer, less chance: 0: 0.125  1: 0.125"
     assert (sweep / "figures/experts_load.svg").exists()
     found = json.loads(mixopt_experts(sweep, "--json").stdout)

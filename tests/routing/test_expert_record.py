@@ -39,7 +39,7 @@ def test_windows_are_read_as_they_were_written(record):
 def test_parts_one_below_the_other_are_the_whole_run(record):
     table = pl.read_parquet(record.path / "counts" / "*.parquet")
     assert set(table.columns) == {
-        *("step_start", "step_end", "domain", "layer", "expert"),
+        *("step_start", "step_end", "domain", "layer", "router", "expert"),
         *("count", "even", "odd", "probability_sum"),
     }
     every = sum(w.assignments.tokens_D.sum() for w in record.windows())

@@ -1,5 +1,7 @@
 """Counts of experts equal a count by hand, and counting changes nothing in training."""
 
+import copy
+
 import numpy as np
 import pytest
 import torch
@@ -246,11 +248,30 @@ def test_two_attachments_to_one_model_are_refused_also_through_a_wrapper():
             RouterStats.attach(again, DOMAINS)
 
 
-def test_two_routers_in_one_layer_are_refused():
-    layer = nn.ModuleList([RouterTap(experts=2, top_k=1), RouterTap(experts=2, top_k=1)])
-    model = nn.ModuleDict({"layers": nn.ModuleList([layer])})
-    with pytest.raises(RoutingError, match=r"layer 0 has several routers: layers.0.0, layers.0.1"):
-        RouterStats.attach(model, DOMAINS)
+def two_routers(*names):
+    return nn.ModuleDict(
+        {name: nn.ModuleDict({"router": RouterTap(experts=2, top_k=1)}) for name in names}
+    )
+
+
+@pytest.mark.parametrize(
+    ("layers", "keys"),
+    [
+        ([two_routers("attention", "mlp")] * 2, ["0/attention", "0/mlp", "1/attention", "1/mlp"]),
+        ([two_routers("mlp"), two_routers("attention", "mlp")], ["0/mlp", "1/attention", "1/mlp"]),
+        ([two_routers("mlp"), two_routers("attention")], ["0", "1"]),
+        ([nn.ModuleList([RouterTap(experts=2, top_k=1) for _ in range(2)])], ["0/0", "0/1"]),
+    ],
+)
+def test_routers_of_one_layer_are_named_by_what_tells_them_apart(layers, keys):
+    model = nn.ModuleDict({"layers": nn.ModuleList([copy.deepcopy(one) for one in layers])})
+    assert list(RouterStats.attach(model, DOMAINS).total().sizes) == keys
+
+
+def test_routers_of_two_stacks_are_named_by_their_stack():
+    stack = nn.ModuleDict({"layers": nn.ModuleList([RouterTap(experts=2, top_k=1)])})
+    model = nn.ModuleDict({name: copy.deepcopy(stack) for name in ("encoder", "decoder")})
+    assert list(RouterStats.attach(model, DOMAINS).total().sizes) == ["0/encoder", "0/decoder"]
 
 
 @pytest.mark.parametrize("names", ["web", [], ["web", "web"], [0, 1]])
@@ -288,7 +309,7 @@ def test_an_id_beyond_the_experts_is_a_dropped_choice_where_there_are_no_logits(
 def test_a_layer_inside_a_block_has_the_number_of_the_inner_one():
     inner = nn.ModuleDict({"layers": nn.ModuleList([nn.Identity(), RouterTap(experts=2, top_k=1)])})
     model = nn.ModuleDict({"blocks": nn.ModuleList([nn.ModuleDict({"inner": inner})])})
-    assert list(RouterStats.attach(model, DOMAINS).total().sizes) == [1]
+    assert list(RouterStats.attach(model, DOMAINS).total().sizes) == ["1"]
 
 
 def test_a_router_needs_a_number_of_experts():

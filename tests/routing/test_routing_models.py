@@ -4,6 +4,7 @@ from collections import Counter
 from itertools import pairwise
 
 import numpy as np
+import polars as pl
 import pytest
 import torch
 
@@ -139,7 +140,7 @@ def test_counts_equal_a_count_from_the_routers_logits(family):
     layers = FAMILIES[family][2]
     assert sorted(set(table["layer"])) == layers
     assert table["tokens"].sum() == int(mask.sum()) * FAMILIES[family][1] * len(layers)
-    sums = table.group_by("domain", "layer").sum()["probability"]
+    sums = table.group_by("domain", "layer").agg(pl.col("probability").sum())["probability"]
     np.testing.assert_allclose(sums, 1, rtol=1e-5)
 
 

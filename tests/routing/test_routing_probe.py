@@ -243,7 +243,7 @@ def test_each_layer_is_held_against_its_own_chance():
     both = of_sequences(domain_U, [32] * 40, layers).specialisation(permutations=20)
     for place, layer in enumerate(layers):
         alone = of_sequences(domain_U, [32] * 40, [layer]).specialisation(permutations=20)
-        for name in both.columns:
+        for name in set(both.columns) - {"router"}:
             np.testing.assert_allclose(both[name][place], alone[name][0], err_msg=name)
 
 

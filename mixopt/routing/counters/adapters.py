@@ -17,16 +17,15 @@ Shapes: T tokens, K experts of a token, E experts.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, NamedTuple
+from typing import Any, NamedTuple
 
 from torch import Tensor, nn
 
 from mixopt.errors import RoutingError
-
-Read = Callable[[Any], "tuple[Tensor, Tensor | None]"]
-Scores = Literal["softmax", "sigmoid"]
+from mixopt.routing.assignments import router_key
+from mixopt.routing.families import Read, Scores
 
 EXAMPLE = "RouterAdapter('MyRouter', read=lambda output: (output.expert_ids, output.logits))"
 _HUGGING_FACE = re.compile(r"Top[kK]Router$")
@@ -91,7 +90,10 @@ class RouterAdapter:
 
 
 class FoundRouter(NamedTuple):
-    """A router of a model: where it is, in which layer, what it chooses from and how to read it."""
+    """A router of a model: where it is, what it chooses from and how to read it.
+
+    `router` names it in its layer, where the model has layers of several.
+    """
 
     name: str
     layer: int
@@ -100,6 +102,12 @@ class FoundRouter(NamedTuple):
     top_k: int
     scores: Scores
     read: Read
+    router: str = ""
+
+    @property
+    def key(self) -> str:
+        """Its name among all of the model, as `LayerAssignments.key`."""
+        return router_key(self.layer, self.router)
 
 
 def find_routers(model: nn.Module, adapters: Sequence[RouterAdapter] = ()) -> list[FoundRouter]:
@@ -110,8 +118,7 @@ def find_routers(model: nn.Module, adapters: Sequence[RouterAdapter] = ()) -> li
         adapters: For modules that are not found without; they go first.
 
     Raises:
-        RoutingError: There is none, two are in one layer, or one does not say how many experts
-            it has.
+        RoutingError: There is none, or one does not say how many experts it has.
     """
     found = []
     for name, module in model.named_modules():
@@ -125,19 +132,43 @@ def find_routers(model: nn.Module, adapters: Sequence[RouterAdapter] = ()) -> li
             f" OLMoE, DeepSeek-V3 and gpt-oss have; for others give attach(adapters=[{EXAMPLE}])"
         )
     layers = [_layer_of(name, position) for position, (name, _, _) in enumerate(found)]
-    for layer in layers:
-        if layers.count(layer) > 1:
-            names = [
-                name
-                for name, one in zip((n for n, _, _ in found), layers, strict=True)
-                if one == layer
-            ]
-            raise RoutingError(
-                f"layer {layer} has several routers: {', '.join(names)}; attach to one stack of"
-                " layers"
-            )
-    routers = [_router(*entry, layer) for entry, layer in zip(found, layers, strict=True)]
+    names = _router_names([name for name, _, _ in found], layers)
+    routers = [
+        _router(*entry, layer, router)
+        for entry, layer, router in zip(found, layers, names, strict=True)
+    ]
     return sorted(routers, key=lambda router: router.layer)
+
+
+def _router_names(paths: list[str], layers: list[int]) -> list[str]:
+    """Return what tells routers of one layer apart; nothing where each layer has one.
+
+    It is the path without the layer's number and without what all of them have in common:
+    `layers.3.attention.router` and `layers.3.mlp.router` are "attention" and "mlp".
+    """
+    if len(set(layers)) == len(layers):
+        return [""] * len(paths)
+    parts = [_without_layer(path) for path in paths]
+    kinds = [list(kind) for kind in dict.fromkeys(map(tuple, parts))]
+    begin, end = _common(kinds), _common([kind[::-1] for kind in kinds])
+    names = [".".join(part[begin : len(part) - end]) or part[-1] for part in parts]
+    taken = list(zip(layers, names, strict=True))
+    return paths if len(set(taken)) < len(taken) else names
+
+
+def _without_layer(path: str) -> list[str]:
+    found = list(_LAYER.finditer(path))
+    if not found:
+        return path.split(".")
+    return [
+        part for part in (path[: found[-1].start(1)] + path[found[-1].end(1) :]).split(".") if part
+    ]
+
+
+def _common(kinds: list[list[str]]) -> int:
+    """Return how many parts all begin with."""
+    columns = zip(*kinds, strict=False)
+    return next((k for k, column in enumerate(columns) if len(set(column)) > 1), 0)
 
 
 def has_routers(model: nn.Module) -> bool:
@@ -173,9 +204,12 @@ def _layer_of(name: str, position: int) -> int:
     return int(found[-1]) if found else position
 
 
-def _router(name: str, module: nn.Module, adapter: RouterAdapter, layer: int) -> FoundRouter:
+def _router(
+    name: str, module: nn.Module, adapter: RouterAdapter, layer: int, router: str
+) -> FoundRouter:
     sizes = [_size(name, module, source) for source in (adapter.experts, adapter.top_k)]
-    return FoundRouter(name, layer, module, sizes[0], sizes[1], adapter.scores, adapter.read)
+    scores, read = adapter.scores, adapter.read
+    return FoundRouter(name, layer, module, sizes[0], sizes[1], scores, read, router)
 
 
 def _size(name: str, module: nn.Module, source: int | str) -> int:

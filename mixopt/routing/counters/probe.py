@@ -35,13 +35,13 @@ class Probe:
     ) -> None:
         self._routers, self._domains, self._tokens = routers, domains, tokens
         self._at: IntArray | None = None
-        self._seen: dict[int, Tensor] = {}
+        self._seen: dict[str, Tensor] = {}
         self._kept = 0
         self._domain_T: list[IntArray] = []
         self._domain_U: list[IntArray] = []
         self._tokens_U: list[IntArray] = []
-        self._counts_UE: dict[int, list[IntArray]] = {r.layer: [] for r in routers}
-        self._ids_TK: dict[int, list[IntArray]] = {r.layer: [] for r in routers}
+        self._counts_UE: dict[str, list[IntArray]] = {r.key: [] for r in routers}
+        self._ids_TK: dict[str, list[IntArray]] = {r.key: [] for r in routers}
         self._handles = [self._listen(router) for router in routers]
         self._shared = [SharedExperts(model, router, len(domains)) for router in routers]
 
@@ -60,7 +60,7 @@ class Probe:
         domain_BS, self._at = self._at, None
         if not whole or domain_BS is None:
             return
-        missing = [r.name for r in self._routers if r.layer not in self._seen]
+        missing = [r.name for r in self._routers if r.key not in self._seen]
         if missing:
             raise RoutingError(f"router {missing[0]!r} did not run inside `stats.domains`")
         self._keep(domain_BS)
@@ -78,9 +78,10 @@ class Probe:
         layers = tuple(
             LayerProbe(
                 layer=router.layer,
+                router=router.router,
                 top_k=router.top_k,
-                counts_UE=np.concatenate(self._counts_UE[router.layer]),
-                ids_TK=np.concatenate(self._ids_TK[router.layer]),
+                counts_UE=np.concatenate(self._counts_UE[router.key]),
+                ids_TK=np.concatenate(self._ids_TK[router.key]),
                 shared_D=shared.means(),
             )
             for router, shared in zip(self._routers, self._shared, strict=True)
@@ -104,10 +105,10 @@ class Probe:
         def hook(module: nn.Module, inputs: Any, output: Any) -> None:
             if self._at is None or torch._C._current_graph_task_id() != -1:
                 return
-            if router.layer in self._seen:
+            if router.key in self._seen:
                 raise RoutingError(f"router {router.name!r} ran twice inside one `stats.domains`")
             ids = router.read(output)[0].detach()
-            self._seen[router.layer] = ids.reshape(-1, router.top_k)
+            self._seen[router.key] = ids.reshape(-1, router.top_k)
 
         return router.module.register_forward_hook(hook)
 
@@ -123,9 +124,9 @@ class Probe:
         self._tokens_U.append(np.bincount(place_T))
         self._domain_T.append(domain_BS.ravel()[real_T][:few])
         for router in self._routers:
-            ids_TK = self._seen[router.layer].cpu().numpy().astype(np.int64)[real_T]
+            ids_TK = self._seen[router.key].cpu().numpy().astype(np.int64)[real_T]
             cell = place_T[:, None] * (router.experts + 1) + ids_TK
             counts = np.bincount(cell.ravel(), minlength=len(units) * (router.experts + 1))
             counts_UE = counts.reshape(len(units), -1)[:, : router.experts]
-            self._counts_UE[router.layer].append(counts_UE)
-            self._ids_TK[router.layer].append(ids_TK[:few])
+            self._counts_UE[router.key].append(counts_UE)
+            self._ids_TK[router.key].append(ids_TK[:few])

@@ -120,6 +120,7 @@ def _layer(counter: LayerCounter, counts_RE: IntArray, sums_DF: Array) -> LayerA
     counts_HDE = counts_RE[: 2 * count].reshape(2, count, -1)
     return LayerAssignments(
         layer=counter.router.layer,
+        router=counter.router.router,
         top_k=counter.router.top_k,
         counts_HDE=counts_HDE[..., :experts].copy(),
         dropped_D=counts_HDE[..., experts].sum(0),

@@ -8,10 +8,13 @@ E experts, F = E + 3 sums (mixopt_proxies.decoder.expert_choice).
 
 from __future__ import annotations
 
+from dataclasses import replace
+from typing import Any
+
 import torch
 from torch import Tensor
 
-from mixopt.routing import Assignments, LayerAssignments
+from mixopt.routing import Assignments, no_layer
 from mixopt_proxies.decoder.batches import TrialBatches
 from mixopt_proxies.decoder.expert_choice import SUMS, Routed
 from mixopt_proxies.decoder.named_sizes import DecoderSize
@@ -95,14 +98,15 @@ def assignments_of(
     layers = []
     for place, (layer, experts, top_k) in enumerate(sizes):
         sums_DF = sums_DLF[:, place].double().numpy()
+        known: dict[str, Any] = {
+            f"{name}_D": sums_DF[:, experts + i] for i, name in enumerate(SUMS)
+        }
         layers.append(
-            LayerAssignments(
-                layer=layer,
-                top_k=top_k,
+            replace(
+                no_layer(layer, experts, top_k, len(domains)),
                 counts_HDE=counts_HDLE[:, :, place].numpy(),
-                dropped_D=torch.zeros(len(domains), dtype=torch.int64).numpy(),
                 probability_DE=sums_DF[:, :experts],
-                **{f"{name}_D": sums_DF[:, experts + i] for i, name in enumerate(SUMS)},
+                **known,
             )
         )
     return Assignments(domains, tuple(layers))
