@@ -35,6 +35,7 @@ if TYPE_CHECKING:
         Diagnosis as Diagnosis,
         Thresholds as Thresholds,
     )
+    from mixopt.routing.expert_biases import ExpertBiases as ExpertBiases
     from mixopt.routing.expert_counts import (
         ExpertCounts as ExpertCounts,
         LayerInformation as LayerInformation,
@@ -97,6 +98,7 @@ else:
             "counters.adapters": ["RouterAdapter", "RouterTap", "has_routers"],
             "diagnoses": ["diagnose"],
             "diagnosis": ["Change", "Diagnosis", "Thresholds"],
+            "expert_biases": ["ExpertBiases"],
             "expert_counts": [
                 "ExpertCounts",
                 "LayerInformation",

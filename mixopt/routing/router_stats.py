@@ -16,7 +16,7 @@ from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING, Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from mixopt.errors import RoutingError
 from mixopt.routing.assignments import Assignments, nothing
@@ -185,6 +185,17 @@ class RouterStats:
         counted = self._counting.collect()
         self._total += counted
         self._window += counted
+
+    def loads(self) -> Tensor:
+        """Return the assignments to each expert on this rank that were not reduced yet.
+
+        It waits for nothing. The difference of two of them is the load of the batches between, for
+        rules that balance experts (`ExpertBiases`).
+
+        Returns:
+            Integers on the device, router after router; dropped choices and padding left out.
+        """
+        return self._counting.loads()
 
     def total(self) -> Assignments:
         """Return all assignments since the beginning.

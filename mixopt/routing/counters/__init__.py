@@ -8,6 +8,7 @@ from mixopt.system.lazy_names import lazy_names
 
 if TYPE_CHECKING:
     from mixopt.routing.counters.adapters import (
+        FoundRouter as FoundRouter,
         RouterAdapter as RouterAdapter,
         find_routers as find_routers,
     )
@@ -19,7 +20,7 @@ else:
     __getattr__, __dir__ = lazy_names(
         __name__,
         {
-            "adapters": ["RouterAdapter", "find_routers"],
+            "adapters": ["FoundRouter", "RouterAdapter", "find_routers"],
             "counting": ["Counting"],
             "open_batch": ["token_domains"],
             "probe": ["Probe"],
