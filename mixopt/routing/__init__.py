@@ -35,6 +35,7 @@ if TYPE_CHECKING:
         Diagnosis as Diagnosis,
         Thresholds as Thresholds,
     )
+    from mixopt.routing.expert_change import ExpertChange as ExpertChange
     from mixopt.routing.expert_counts import (
         ExpertCounts as ExpertCounts,
         LayerInformation as LayerInformation,
@@ -97,6 +98,7 @@ else:
             "counters.adapters": ["RouterAdapter", "RouterTap", "has_routers"],
             "diagnoses": ["diagnose"],
             "diagnosis": ["Change", "Diagnosis", "Thresholds"],
+            "expert_change": ["ExpertChange"],
             "expert_counts": [
                 "ExpertCounts",
                 "LayerInformation",
