@@ -16,22 +16,31 @@ import logging
 import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from functools import partial, reduce
+from functools import partial
 from typing import Any
 
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
-from mixopt.errors import ConfigError
+from mixopt.errors import ConfigError, RoutingError
 from mixopt.pretraining.config import PretrainConfig
 from mixopt.pretraining.expert_watch import ExpertWatch
 from mixopt.pretraining.ranks import Ranks
-from mixopt.routing import ExpertBiases, RouterFamily, RouterStats, family_of, has_routers
+from mixopt.routing import (
+    ExpertBiases,
+    RouterFamily,
+    RouterStats,
+    coefficient_of,
+    family_of,
+    has_experts,
+)
 
-RATE = 1e-3  # of DeepSeek-V3
-FIRST_RATE = 1e-2
-# Names that families give to the coefficient of their auxiliary loss.
+# By how much a step moves a bias: DeepSeek-V3's, which 100 steps are too few for, and ten times it
+# at first (experiments/checks/expert_balance.py).
+RATE, FIRST_RATE = 1e-3, 1e-2
+FIRST_STEPS = 1000  # over which it falls, or those of the run
+# What most families call the coefficient of their auxiliary loss, those that have none as well.
 _COEFFICIENT = "router_aux_loss_coef"
 
 
@@ -46,6 +55,7 @@ class ExpertBalance:
         biases: ExpertBiases | None = None,
         rate: Callable[[int], float] = lambda step: RATE,
         stats: RouterStats | None = None,
+        is_counted: bool = False,
     ) -> None:
         """Say how; `balance_of` finds it out.
 
@@ -54,14 +64,12 @@ class ExpertBalance:
             coefficient: What an auxiliary loss is multiplied by.
             biases: Those to be moved.
             rate: By how much a step, from 0, moves them.
-            stats: What counts the model's experts already, where anything does.
+            stats: What counts the model's experts, where biases are moved.
+            is_counted: Whether someone else opens its batches.
         """
         self._model, self._coefficient = model, coefficient
         self._biases, self._rate = biases, rate
-        self._own_stats = biases is not None and stats is None
-        if self._own_stats:
-            stats = RouterStats.attach(model, ["all"], probabilities=False)
-        self._stats = stats
+        self._stats, self._is_counted = stats, is_counted
         self._before: Tensor | None = None
 
     def added_loss(self, output: Any) -> Tensor | None:
@@ -81,7 +89,7 @@ class ExpertBalance:
     @contextmanager
     def counting(self, tokens_BT: Tensor) -> Iterator[None]:
         """Count the forward pass in the block, where nothing else counts it and biases need it."""
-        if self._stats is None or not self._own_stats:
+        if self._stats is None or self._is_counted:
             yield
             return
         with self._stats.domains(torch.zeros_like(tokens_BT)):
@@ -123,7 +131,7 @@ def bias_rate(step: int, steps: int, asked: float | None) -> float:
     """
     if asked is not None:
         return asked
-    done = step / steps
+    done = min(1.0, step / min(steps, FIRST_STEPS))
     return max(RATE, FIRST_RATE * 0.5 * (1 + math.cos(math.pi * done)))
 
 
@@ -143,34 +151,64 @@ def balance_of(
         RoutingError: Its routers cannot be counted, and that is needed.
     """
     asked = config.experts.balance or "auto"
-    family = family_of(model)
+    family = family_of(model) if has_experts(model) else None
     if family is None:
         return _of_unknown(model, config, ranks, asked)
-    _check_coefficient(config, family)
-    moved = asked == "bias" or (asked == "auto" and family.balance == "bias")
-    biases = ExpertBiases.of(model) if moved else None
-    if asked == "bias" and biases is None:
-        raise ConfigError(
-            f"experts.balance: bias: {config.model.name!r} has no bias that its routers choose by;"
-            f" {_what_else(family)}"
-        )
-    if asked == "auxiliary" and family.coefficient is None:
-        raise ConfigError(
-            f"experts.balance: auxiliary: {config.model.name!r} returns no auxiliary loss;"
-            f" {_what_else(family)}"
-        )
-    if config.experts.bias_rate is not None and biases is None:
-        raise ConfigError(
-            f"experts.bias_rate: {config.experts.bias_rate:g} is of no use: no bias of"
-            f" {config.model.name!r} is moved; {_what_else(family)}"
-        )
-    coefficient = 0.0 if asked == "off" else _coefficient(model, family)
+    _check(config, family, asked)
+    stats, biases = None, None
+    if asked == "bias" or (asked == "auto" and family.balance == "bias"):
+        stats = watch.stats if watch is not None else _counted(model)
+        biases = ExpertBiases.of(stats.routers)
+    added = asked != "off" and _has_logits(model)
+    coefficient = (coefficient_of(model) or 0.0) if added else 0.0
     if biases is None and coefficient == 0 and asked != "off":
-        _warn(ranks, config.model.name, family)
-    stats = None if watch is None else watch.stats
-    steps, constant = config.training.steps, config.experts.bias_rate
-    rate = partial(bias_rate, steps=steps, asked=constant)
-    return ExpertBalance(model, coefficient=coefficient, biases=biases, rate=rate, stats=stats)
+        _warn(ranks, config.model.name, _why_nothing(model, family))
+    rate = partial(bias_rate, steps=config.training.steps, asked=config.experts.bias_rate)
+    return ExpertBalance(
+        model,
+        coefficient=coefficient,
+        biases=biases,
+        rate=rate,
+        stats=stats,
+        is_counted=watch is not None,
+    )
+
+
+def _counted(model: nn.Module) -> RouterStats:
+    """Count a model's experts for its balance alone.
+
+    Raises:
+        RoutingError: Its routers cannot be counted.
+    """
+    try:
+        return RouterStats.attach(model, ["all"], probabilities=False)
+    except RoutingError as error:
+        why = f"{error}; experts.balance: 'off' trains without balancing"
+        raise RoutingError(why) from error
+
+
+def _check(config: PretrainConfig, family: RouterFamily, asked: str) -> None:
+    """Refuse what a family has not.
+
+    Raises:
+        ConfigError: It is asked for.
+    """
+    name, options, rate = config.model.name, config.model.options, config.experts.bias_rate
+    by_bias = asked == "bias" or (asked == "auto" and family.balance == "bias")
+    what = None
+    if asked == "bias" and family.bias is None:
+        what = f"experts.balance: bias: {name!r} has no bias that its routers choose by"
+    elif asked == "auxiliary" and family.coefficient is None:
+        what = f"experts.balance: auxiliary: {name!r} returns no auxiliary loss"
+    elif rate is not None and not by_bias:
+        what = f"experts.bias_rate: {rate:g} is of no use: no bias of {name!r} is moved"
+    elif family.coefficient is None and options.get(_COEFFICIENT):
+        what = (
+            f"model.options.{_COEFFICIENT}: {options[_COEFFICIENT]} is of no use: {name!r} returns"
+            " no auxiliary loss"
+        )
+    if what is not None:
+        raise ConfigError(f"{what}; {_what_else(family)}")
 
 
 def _of_unknown(
@@ -187,29 +225,9 @@ def _of_unknown(
         )
         raise ConfigError(f"experts.{given}: {config.model.name!r} {what}")
     coefficient = getattr(getattr(model, "config", None), _COEFFICIENT, None) or 0.0
-    if has_routers(model) and not own and not coefficient:
-        _warn(ranks, config.model.name, None)
+    if has_experts(model) and not own and not coefficient:
+        _warn(ranks, config.model.name, "its family is not known, and it has no own_loss")
     return ExpertBalance(model, coefficient=float(coefficient))
-
-
-def _coefficient(model: nn.Module, family: RouterFamily) -> float:
-    """Return what the configuration of the model has for its auxiliary loss."""
-    if family.coefficient is None:
-        return 0.0
-    found: Any = getattr(model, "config", None)
-    text = getattr(found, "get_text_config", None)
-    found = found if text is None else text()
-    value = reduce(lambda at, name: getattr(at, name, None), family.coefficient.split("."), found)
-    return float(value or 0.0)
-
-
-def _check_coefficient(config: PretrainConfig, family: RouterFamily) -> None:
-    """Refuse the coefficient of a loss that the model does not return."""
-    if family.coefficient is None and config.model.options.get(_COEFFICIENT):
-        raise ConfigError(
-            f"model.options.{_COEFFICIENT}: {config.model.options[_COEFFICIENT]} is of no use:"
-            f" {config.model.name!r} returns no auxiliary loss; {_what_else(family)}"
-        )
 
 
 def _what_else(family: RouterFamily) -> str:
@@ -220,13 +238,20 @@ def _what_else(family: RouterFamily) -> str:
     return "it has neither: leave it out"
 
 
-def _warn(ranks: Ranks, name: str, family: RouterFamily | None) -> None:
-    if family is None:
-        why = "its family is not known, and it has no own_loss"
-    elif family.coefficient is not None:
-        why = f"model.options.{family.coefficient} is 0"
-    else:
-        why = "its family has no bias and returns no auxiliary loss"
+def _why_nothing(model: nn.Module, family: RouterFamily) -> str:
+    if family.coefficient is None:
+        return "its family has no bias and returns no auxiliary loss"
+    if not _has_logits(model):
+        return "there is no auxiliary loss with model.options.output_router_logits: false"
+    return f"model.options.{family.coefficient} is 0"
+
+
+def _has_logits(model: nn.Module) -> bool:
+    """Whether routers' logits are kept, of which the auxiliary loss is computed."""
+    return getattr(getattr(model, "config", None), "output_router_logits", True) is not False
+
+
+def _warn(ranks: Ranks, name: str, why: str) -> None:
     if ranks.is_first:
         logging.getLogger("mixopt.pretraining").warning(
             "%s: nothing balances its experts: %s; a few of them may come to serve all tokens,"

@@ -186,6 +186,8 @@ def test_without_a_rate_biases_move_fast_at_first():
     assert rates[-1] == expert_balance.RATE
     assert all(one >= other for one, other in pairwise(rates))
     assert expert_balance.bias_rate(7, 100, 0.5) == 0.5
+    assert expert_balance.bias_rate(1000, 10**6, None) == expert_balance.RATE
+    assert expert_balance.bias_rate(500, 10**6, None) == pytest.approx(0.005)
 
 
 # --- A loss that is added ------------------------------------------------------------------------
