@@ -86,6 +86,13 @@ def figure_svg(figure: Figure) -> str:
     return stream.getvalue()
 
 
+def figure_png(figure: Figure) -> bytes:
+    """Return a figure as PNG, for viewers that have no letters of their own."""
+    stream = io.BytesIO()
+    figure.savefig(stream, format="png", dpi=120, metadata={"Software": None})
+    return stream.getvalue()
+
+
 def page_svg(svg: str, name: str, description: str) -> str:
     """Return a figure as an element of a page, in the page's colours and letters.
 
