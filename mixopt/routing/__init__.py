@@ -93,6 +93,7 @@ if TYPE_CHECKING:
     from mixopt.routing.summary import Summary as Summary
     from mixopt.routing.tables import (
         assignment_table as assignment_table,
+        domain_table as domain_table,
         key_column as key_column,
         layer_table as layer_table,
     )
@@ -138,7 +139,7 @@ else:
             "scalars": ["ScalarNames", "probe_scalars", "training_scalars", "trial_scalars"],
             "state": ["load_state", "saved_domains", "saved_state"],
             "summary": ["Summary"],
-            "tables": ["assignment_table", "key_column", "layer_table"],
+            "tables": ["assignment_table", "domain_table", "key_column", "layer_table"],
         },
     )
 
