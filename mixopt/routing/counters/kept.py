@@ -51,7 +51,7 @@ class Pass:
         values = {}
         if probable and routed.logits is not None:
             probability_TE = probabilities(routed.logits.float(), router.scores)
-            values["probability_UE"] = _array(probability_TE)
+            values["probability_UE"] = _array(probability_TE)[:, :experts]
         if routed.outputs is not None:
             outputs_TEH = routed.outputs.float()
             values["zeros_UE"] = _array((outputs_TEH == 0).float().mean(-1))

@@ -14,6 +14,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.functional import pad, softplus
 
 from mixopt.routing.counters.adapters import FoundRouter
 from mixopt.routing.counters.open_batch import OpenBatch
@@ -98,8 +99,9 @@ class LayerCounter:
         total_T1 = logits_TE.logsumexp(-1, keepdim=True)
         probability_TE = probabilities(logits_TE, self.router.scores)
         entropy_T1 = torch.special.entr(probability_TE).sum(-1, keepdim=True)
+        probability_TE = probability_TE[:, : self.router.experts]
         # Places before and after those of the experts have no probability.
-        padded_TE = torch.nn.functional.pad(probability_TE, (-BELOW, 2))
+        padded_TE = pad(probability_TE, (-BELOW, AROUND + BELOW))
         chosen_T1 = padded_TE.gather(-1, place_TK.long()).sum(-1, keepdim=True)
         return torch.cat([probability_TE, entropy_T1, total_T1.square(), chosen_T1], dim=-1)
 
@@ -135,7 +137,7 @@ def probabilities(logits_TE: Tensor, scores: Scores) -> Tensor:
     """
     if scores == "softmax":
         return logits_TE.softmax(-1)
-    scores_TE = logits_TE.sigmoid()
+    scores_TE = logits_TE.sigmoid() if scores == "sigmoid" else softplus(logits_TE).sqrt()
     return scores_TE / scores_TE.sum(-1, keepdim=True).clamp(min=1e-20)
 
 

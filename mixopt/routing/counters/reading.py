@@ -68,7 +68,7 @@ def read_output(router: FoundRouter, output: Any, tokens: int, sequences: int) -
     ids = ids.reshape(-1, router.top_k)
     times = _tokens_of_a_choice(router, len(ids), tokens, sequences)
     parts = {
-        "logits": (logits, (router.experts,)),
+        "logits": (logits, (router.experts + router.idle,)),
         "weights": (weights, (router.top_k,)),
         "shared": (shared, ()),
         "outputs": (outputs, (router.experts, -1)),
@@ -77,6 +77,8 @@ def read_output(router: FoundRouter, output: Any, tokens: int, sequences: int) -
         name: None if part is None else _of_tokens(router, name, part, len(ids), width, times)
         for name, (part, width) in parts.items()
     }
+    if router.idle:  # what no expert computes is counted as dropped
+        ids = ids.clamp(max=router.experts)
     return RoutedTokens(_repeated(ids, times), **of_tokens)
 
 
@@ -115,9 +117,7 @@ def _of_tokens(
     wanted = part.shape[len(part.shape) - len(width) :]
     if any(w not in {-1, size} for w, size in zip(width, wanted, strict=True)):
         if name == "logits":
-            raise _unreadable(
-                router, f"gave logits of {part.shape[-1]} experts; it has {router.experts}"
-            )
+            raise _unreadable(router, f"gave logits of {part.shape[-1]} experts; it has {width[0]}")
         raise _unreadable(router, f"gave {name} of shape {tuple(part.shape)}")
     shape = (choices, *wanted)
     if part.numel() != torch.Size(shape).numel():
