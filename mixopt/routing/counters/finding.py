@@ -116,9 +116,10 @@ def _unread(model: nn.Module, found: list[str]) -> Iterator[tuple[str, nn.Module
     """Yield what looks like routers or experts, and that none of the found routers serves."""
     inside = tuple(f"{name}." for name in found)
     served = {_place(name) for name in found}
+    around = {name[:at] for name in found for at in _ends(name)}
     for name, module in model.named_modules():
         kind = type(module).__name__
-        if name in found or name.startswith(inside):
+        if name in found or name in around or name.startswith(inside):
             continue
         sized = any(isinstance(getattr(module, size, None), int) for size in _SIZES)
         apart = _is_experts(name, module) and _place(name) not in served
@@ -129,6 +130,11 @@ def _unread(model: nn.Module, found: list[str]) -> Iterator[tuple[str, nn.Module
 def _is_experts(name: str, module: nn.Module) -> object:
     kind = type(module).__name__
     return (_EXPERTS.search(kind) and "Shared" not in kind) or name.rpartition(".")[2] == "experts"
+
+
+def _ends(name: str) -> list[int]:
+    """Return where the paths of the modules around one end, the model's own among them."""
+    return [0, *(at for at, letter in enumerate(name) if letter == ".")]
 
 
 def _place(name: str) -> str:
