@@ -3,14 +3,11 @@
 Each token of the batch is a domain of its own, so that counts and probabilities are a token's.
 """
 
-import copy
-
 import numpy as np
 import pytest
 import torch
 from tiny_experts import inputs_of, tiny_experts
 
-from mixopt.errors import RoutingError
 from mixopt.routing import FAMILIES, RouterStats, find_routers
 
 pytest.importorskip("transformers")

@@ -187,6 +187,9 @@ def _decide(model):
     from mixopt.routing import find_routers
 
     with torch.no_grad():
+        for name, weight in model.named_parameters():
+            if "experts" in name:  # the talker of Qwen3-Omni leaves its own as they were in memory
+                weight.normal_(0, 0.1)
         for router in find_routers(model):
             for name, weight in router.module.named_parameters():
                 if name.endswith("weight") and weight.dim() == 2 and "embed" not in name:
