@@ -298,11 +298,24 @@ def test_a_router_that_gives_something_else_is_named():
             model(output)
 
 
-def test_an_id_beyond_the_experts_is_a_dropped_choice_where_there_are_no_logits():
+@pytest.mark.parametrize("wrong", [3, -1])
+@pytest.mark.parametrize("logits", [None, torch.zeros(3, 2)])
+def test_an_adapter_whose_ids_exceed_its_experts_is_named_with_the_id(wrong, logits):
+    adapter = RouterAdapter("Identity", read=lambda ids: (ids, logits), experts=2, top_k=1)
+    stats = RouterStats.attach(nn.Identity(), ["web"], adapters=[adapter])
+    message = f"router '': what Identity returns has the id {wrong}, and there are 2 experts"
+    with (
+        pytest.raises(RoutingError, match=message),
+        stats.domains(torch.zeros(1, 3, dtype=torch.long)),
+    ):
+        stats._model(torch.tensor([[0], [wrong], [2]]))
+
+
+def test_the_number_of_experts_as_an_id_is_a_dropped_choice():
     tap = RouterTap(experts=2, top_k=1)
     stats = RouterStats.attach(tap, ["web"])
     with stats.domains(torch.zeros(1, 3, dtype=torch.long)):
-        tap(torch.tensor([[0], [7], [2]]))
+        tap(torch.tensor([[0], [2], [2]]))
     layer = stats.total().layers[0]
     assert (layer.counts_DE.tolist(), layer.dropped_D.tolist()) == ([[1, 0]], [2])
 

@@ -21,6 +21,7 @@ from mixopt.routing.families import FAMILIES, REFUSED, ROUTERS, KnownRouter
 _LAYER = re.compile(r"(?:^|\.)(?:layers?|blocks?|h)\.(\d+)(?:\.layer\.\d+)?(?:\.|$)")
 _ROUTER = re.compile(r"(Router|Gating|Gate)$")
 _EXPERTS = re.compile(r"Experts$")
+_WHOLE = ("", "module", "_orig_mod")  # the model itself, and what DDP and torch.compile call it
 # Encoders of other things than text, and experts of images beside those of text (ERNIE 4.5 VL).
 _NO_TEXT = re.compile(r"(?:^|[._])(?:vision|visual|audio)")
 _SIZES = ("num_experts", "num_local_experts", "n_routed_experts", "moe_num_experts")
@@ -137,8 +138,10 @@ def _unread(model: nn.Module, found: list[str]) -> Iterator[tuple[str, nn.Module
 
 
 def _is_experts(name: str, module: nn.Module) -> object:
-    kind = type(module).__name__
-    return (_EXPERTS.search(kind) and "Shared" not in kind) or name.rpartition(".")[2] == "experts"
+    kind, own = type(module).__name__, name.rpartition(".")[2]
+    if own in _WHOLE:
+        return False
+    return (_EXPERTS.search(kind) and "Shared" not in kind) or own == "experts"
 
 
 def _place(name: str) -> str:

@@ -49,6 +49,7 @@ class LayerCounter:
         if sums:
             self.sums_DF = torch.zeros(domains, router.experts + len(SUMS), device=device)
         self._one = torch.ones(1, dtype=torch.int64, device=device)
+        self._has_run = False
         self._handle = router.module.register_forward_hook(self.hook)
 
     def hook(self, module: nn.Module, inputs: Any, output: Any) -> None:
@@ -79,6 +80,9 @@ class LayerCounter:
                 f" (tokens, {self.router.top_k}) are needed"
             )
         ids = ids.reshape(-1, self.router.top_k)
+        if not torch.compiler.is_compiling() and not self._has_run:
+            self._has_run = True
+            self._check_ids(ids)
         if logits is None:  # nothing else says how many experts there are
             return ids.clamp(max=self.router.experts), None
         choices = self.router.experts + self.router.idle
@@ -87,6 +91,18 @@ class LayerCounter:
         if self.router.idle:  # what no expert computes is counted as dropped
             ids = ids.clamp(max=self.router.experts)
         return ids, logits.reshape(-1, choices)
+
+    def _check_ids(self, ids_TK: Tensor) -> None:
+        """Check the first ids that are read; waits for the device."""
+        last = self.router.experts + self.router.idle
+        low, high = (int(bound) for bound in ids_TK.aminmax()) if ids_TK.numel() else (0, 0)
+        if low < 0 or high > last:
+            wrong = low if low < 0 else high
+            raise self._unreadable(
+                f"has the id {wrong}, and there are {self.router.experts} experts, 0 to"
+                f" {self.router.experts - 1} ({self.router.experts} stands for a choice that was"
+                " dropped)"
+            )
 
     def _add(self, rows_T: Tensor, ids_TK: Tensor, logits_TE: Tensor | None) -> None:
         if len(ids_TK) != len(rows_T):
