@@ -33,6 +33,7 @@ if TYPE_CHECKING:
         find_routers as find_routers,
         has_experts as has_experts,
     )
+    from mixopt.routing.counters.named_adapters import named_adapters as named_adapters
     from mixopt.routing.diagnoses import diagnose as diagnose
     from mixopt.routing.diagnosis import (
         Change as Change,
@@ -104,6 +105,7 @@ else:
             "assignments": ["Assignments", "LayerAssignments", "no_layer", "nothing", "router_key"],
             "counters.adapters": ["FoundRouter", "RouterAdapter", "RouterTap"],
             "counters.finding": ["find_routers", "has_experts"],
+            "counters.named_adapters": ["named_adapters"],
             "diagnoses": ["diagnose"],
             "diagnosis": ["Change", "Diagnosis", "Thresholds"],
             "expert_biases": ["ExpertBiases"],
