@@ -33,7 +33,6 @@ if TYPE_CHECKING:
     from mixopt.routing.diagnosis import (
         Change as Change,
         Diagnosis as Diagnosis,
-        Thresholds as Thresholds,
     )
     from mixopt.routing.expert_change import ExpertChange as ExpertChange
     from mixopt.routing.expert_counts import (
@@ -90,6 +89,7 @@ if TYPE_CHECKING:
         key_column as key_column,
         layer_table as layer_table,
     )
+    from mixopt.routing.thresholds import Thresholds as Thresholds
 else:
     _load, __dir__ = lazy_names(
         __name__,
@@ -97,7 +97,7 @@ else:
             "assignments": ["Assignments", "LayerAssignments", "no_layer", "nothing", "router_key"],
             "counters.adapters": ["RouterAdapter", "RouterTap", "has_routers"],
             "diagnoses": ["diagnose"],
-            "diagnosis": ["Change", "Diagnosis", "Thresholds"],
+            "diagnosis": ["Change", "Diagnosis"],
             "expert_change": ["ExpertChange"],
             "expert_counts": [
                 "ExpertCounts",
@@ -130,6 +130,7 @@ else:
             "scalars": ["ScalarNames", "probe_scalars", "training_scalars", "trial_scalars"],
             "state": ["load_state", "saved_domains", "saved_state"],
             "summary": ["Summary"],
+            "thresholds": ["Thresholds"],
             "tables": ["assignment_table", "key_column", "layer_table"],
         },
     )
