@@ -36,7 +36,7 @@ from mixopt.routing import (
     LayerAssignments,
     RouterStats,
     ScalarNames,
-    has_routers,
+    has_experts,
     load_state,
     nothing,
     probe_scalars,
@@ -55,6 +55,7 @@ class ExpertWatch:
 
     Attributes:
         record: What is on disk; rank 0 writes it.
+        stats: What counts.
         looked: Called on rank 0 when what a probe saw after so many steps is written.
     """
 
@@ -67,7 +68,7 @@ class ExpertWatch:
             RoutingError: It has no router.
         """
         # The model is put into training only in the block of `counting`, which nothing else opens.
-        self._stats = RouterStats.attach(model.plain, corpus.domain_names, evaluation=True)
+        self.stats = RouterStats.attach(model.plain, corpus.domain_names, evaluation=True)
         self._model, self._ranks = model, ranks
         self._probe = ExpertProbe.of(corpus, config, ranks)
         self.record = ExpertRecord(out / EXPERTS)
@@ -75,7 +76,7 @@ class ExpertWatch:
         self._steps, self._every_line = steps, config.metrics.every
         self._every_part = config.experts.every or -(-steps // WINDOWS)
         self._every_probe = -(-steps // PROBES)
-        self._nothing = self._stats.total()
+        self._nothing = self.stats.total()
         layers = [layer.key for layer in self._nothing.layers]
         self._named = ScalarNames.within_budget(layers, corpus.domain_names)
         self._line = self._part = self._nothing
@@ -96,7 +97,7 @@ class ExpertWatch:
         """
         domain_BT = domain_B[:, None].expand(-1, length)
         try:
-            with self._stats.domains(domain_BT, position=position):
+            with self.stats.domains(domain_BT, position=position):
                 yield
         except RoutingError as error:
             why = f"{error}; experts.enabled: false trains without counting"
@@ -112,7 +113,7 @@ class ExpertWatch:
         line, part, look = due
         if line or part:
             self._collect()
-        probe = self._probe.look(self._stats, self._model) if look and self._probe else None
+        probe = self._probe.look(self.stats, self._model) if look and self._probe else None
         self._ranks.first(lambda: self._write(step, line=line, part=part, probe=probe))
         if look:
             self._ranks.first(lambda: self.looked(step))
@@ -186,8 +187,8 @@ class ExpertWatch:
         return [step for step in range(1, self._steps + 1) if self._is_due(step, every)]
 
     def _collect(self) -> None:
-        self._stats.reduce()
-        counted = _known(self._stats.window())
+        self.stats.reduce()
+        counted = _known(self.stats.window())
         self._line, self._part = self._line + counted, self._part + counted
 
     def _write(self, step: int, *, line: bool, part: bool, probe: Any) -> None:
@@ -215,7 +216,7 @@ def watch_of(
         RoutingError: It has routers that cannot be counted; or none, and `experts.enabled: true`.
     """
     enabled = config.experts.enabled
-    if enabled is False or (enabled == "auto" and not has_routers(model.plain)):
+    if enabled is False or (enabled == "auto" and not has_experts(model.plain)):
         return None
     try:
         return ExpertWatch(model, corpus, config, ranks, out)

@@ -1,8 +1,8 @@
-"""Find the routers of a model, and read what they chose.
+"""How a router is read: by what is known of its class, by an adapter, or at a tap.
 
-Hugging Face's routers are modules of their own that return (logits, weights, expert ids), so one
-adapter reads all of them: the ids are what the experts were given, also where a bias or groups
-make them differ from the largest logits. Any other module is read by a line:
+The ids are what the experts were given, also where a bias or groups make them differ from the
+largest logits. Classes of transformers' families are known (`mixopt.routing.families`). Any other
+module is read by a line:
 
     RouterAdapter("MyRouter", read=lambda output: (output.expert_ids, output.logits))
 
@@ -16,20 +16,16 @@ Shapes: T tokens, K experts of a token, E experts.
 
 from __future__ import annotations
 
-import re
-from collections.abc import Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from torch import Tensor, nn
 
-from mixopt.errors import RoutingError
 from mixopt.routing.assignments import router_key
 from mixopt.routing.families import Read, Scores
 
 EXAMPLE = "RouterAdapter('MyRouter', read=lambda output: (output.expert_ids, output.logits))"
-_HUGGING_FACE = re.compile(r"Top[kK]Router$")
-_LAYER = re.compile(r"(?:^|\.)(?:layers?|blocks?|h)\.(\d+)(?:\.|$)")
 
 
 class RouterTap(nn.Module):
@@ -92,7 +88,18 @@ class RouterAdapter:
 class FoundRouter(NamedTuple):
     """A router of a model: where it is, what it chooses from and how to read it.
 
-    `router` names it in its layer, where the model has layers of several.
+    Attributes:
+        name: Path of the module in the model.
+        layer: Number that the model gives the layer.
+        module: The router.
+        experts: Routed experts to choose from.
+        top_k: Experts of a token.
+        scores: What turns logits into probabilities.
+        read: From what the module returns to ids and logits.
+        router: Names it in its layer, where the model has layers of several.
+        idle: Choices beyond the experts that compute nothing; logits have them, too.
+        bias: Returns what is added to choose, to balance the load, as the model has it now: of
+            E + idle numbers; None where nothing is.
     """
 
     name: str
@@ -103,120 +110,10 @@ class FoundRouter(NamedTuple):
     scores: Scores
     read: Read
     router: str = ""
+    idle: int = 0
+    bias: Callable[[], Tensor] | None = None
 
     @property
     def key(self) -> str:
         """Its name among all of the model, as `LayerAssignments.key`."""
         return router_key(self.layer, self.router)
-
-
-def find_routers(model: nn.Module, adapters: Sequence[RouterAdapter] = ()) -> list[FoundRouter]:
-    """Return the routers of a model in the order of its layers.
-
-    Args:
-        model: Any module; it may be wrapped by DDP, FSDP or torch.compile.
-        adapters: For modules that are not found without; they go first.
-
-    Raises:
-        RoutingError: There is none, or one does not say how many experts it has.
-    """
-    found = []
-    for name, module in model.named_modules():
-        adapter = _adapter_of(module, adapters)
-        if adapter is not None:
-            found.append((name, module, adapter))
-    if not found:
-        raise RoutingError(
-            f"{type(model).__name__}: no router found; looked for RouterTap and for classes named"
-            " ...TopKRouter that have num_experts and top_k, as Hugging Face's Mixtral, Qwen-MoE,"
-            f" OLMoE, DeepSeek-V3 and gpt-oss have; for others give attach(adapters=[{EXAMPLE}])"
-        )
-    layers = [_layer_of(name, position) for position, (name, _, _) in enumerate(found)]
-    names = _router_names([name for name, _, _ in found], layers)
-    routers = [
-        _router(*entry, layer, router)
-        for entry, layer, router in zip(found, layers, names, strict=True)
-    ]
-    return sorted(routers, key=lambda router: router.layer)
-
-
-def _router_names(paths: list[str], layers: list[int]) -> list[str]:
-    """Return what tells routers of one layer apart; nothing where each layer has one.
-
-    It is the path without the layer's number and without what all of them have in common:
-    `layers.3.attention.router` and `layers.3.mlp.router` are "attention" and "mlp".
-    """
-    if len(set(layers)) == len(layers):
-        return [""] * len(paths)
-    parts = [_without_layer(path) for path in paths]
-    kinds = [list(kind) for kind in dict.fromkeys(map(tuple, parts))]
-    begin, end = _common(kinds), _common([kind[::-1] for kind in kinds])
-    names = [".".join(part[begin : len(part) - end]) or part[-1] for part in parts]
-    taken = list(zip(layers, names, strict=True))
-    return paths if len(set(taken)) < len(taken) else names
-
-
-def _without_layer(path: str) -> list[str]:
-    found = list(_LAYER.finditer(path))
-    if not found:
-        return path.split(".")
-    return [
-        part for part in (path[: found[-1].start(1)] + path[found[-1].end(1) :]).split(".") if part
-    ]
-
-
-def _common(kinds: list[list[str]]) -> int:
-    """Return how many parts all begin with."""
-    columns = zip(*kinds, strict=False)
-    return next((k for k, column in enumerate(columns) if len(set(column)) > 1), 0)
-
-
-def has_routers(model: nn.Module) -> bool:
-    """Tell whether a model has modules that are known as routers, readable or not."""
-    return any(_adapter_of(module, ()) is not None for module in model.modules())
-
-
-def _adapter_of(module: nn.Module, adapters: Sequence[RouterAdapter]) -> RouterAdapter | None:
-    for adapter in adapters:
-        if adapter.fits(module):
-            return adapter
-    if isinstance(module, RouterTap):
-        return RouterAdapter(RouterTap, read=_read_tap, scores=module.scores)
-    if not _HUGGING_FACE.search(type(module).__name__) or not hasattr(module, "num_experts"):
-        return None
-    # DeepSeek-V3 and its kin score by sigmoid and choose with a bias that balances the load.
-    biased = hasattr(module, "e_score_correction_bias")
-    scores: Scores = "sigmoid" if biased else "softmax"
-    return RouterAdapter(type(module), read=_read_hugging_face, scores=scores)
-
-
-def _read_tap(output: Any) -> tuple[Tensor, Tensor | None]:
-    return output[0], output[1]
-
-
-def _read_hugging_face(output: Any) -> tuple[Tensor, Tensor | None]:
-    return output[2], output[0]
-
-
-def _layer_of(name: str, position: int) -> int:
-    """Return the number that the model gives the layer: dense layers count too."""
-    found = _LAYER.findall(name) or re.findall(r"(?:^|\.)(\d+)(?:\.|$)", name)
-    return int(found[-1]) if found else position
-
-
-def _router(
-    name: str, module: nn.Module, adapter: RouterAdapter, layer: int, router: str
-) -> FoundRouter:
-    sizes = [_size(name, module, source) for source in (adapter.experts, adapter.top_k)]
-    scores, read = adapter.scores, adapter.read
-    return FoundRouter(name, layer, module, sizes[0], sizes[1], scores, read, router)
-
-
-def _size(name: str, module: nn.Module, source: int | str) -> int:
-    size = getattr(module, source, None) if isinstance(source, str) else source
-    if not isinstance(size, int) or size < 1:
-        raise RoutingError(
-            f"router {name!r}: {type(module).__name__} has no number {source!r}; give"
-            " RouterAdapter(experts=, top_k=) numbers, or the attributes that have them"
-        )
-    return size

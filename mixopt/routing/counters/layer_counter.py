@@ -14,6 +14,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.functional import pad, softplus
 
 from mixopt.errors import RoutingError
 from mixopt.routing.counters.adapters import EXAMPLE, FoundRouter
@@ -80,11 +81,12 @@ class LayerCounter:
         ids = ids.reshape(-1, self.router.top_k)
         if logits is None:  # nothing else says how many experts there are
             return ids.clamp(max=self.router.experts), None
-        if logits.shape[-1] != self.router.experts:
-            raise self._unreadable(
-                f"gave logits of {logits.shape[-1]} experts; it has {self.router.experts}"
-            )
-        return ids, logits.reshape(-1, self.router.experts)
+        choices = self.router.experts + self.router.idle
+        if logits.shape[-1] != choices:
+            raise self._unreadable(f"gave logits of {logits.shape[-1]} experts; it has {choices}")
+        if self.router.idle:  # what no expert computes is counted as dropped
+            ids = ids.clamp(max=self.router.experts)
+        return ids, logits.reshape(-1, choices)
 
     def _add(self, rows_T: Tensor, ids_TK: Tensor, logits_TE: Tensor | None) -> None:
         if len(ids_TK) != len(rows_T):
@@ -105,15 +107,21 @@ class LayerCounter:
 
     def _values(self, ids_TK: Tensor, logits_TE: Tensor) -> Tensor:
         total_T1 = logits_TE.logsumexp(-1, keepdim=True)
-        if self.router.scores == "sigmoid":
-            scores_TE = logits_TE.sigmoid()
-            probability_TE = scores_TE / scores_TE.sum(-1, keepdim=True).clamp(min=1e-20)
-        else:
+        if self.router.scores == "softmax":
             probability_TE = (logits_TE - total_T1).exp()
+        else:
+            sigmoid = self.router.scores == "sigmoid"
+            scores_TE = logits_TE.sigmoid() if sigmoid else softplus(logits_TE).sqrt()
+            probability_TE = scores_TE / scores_TE.sum(-1, keepdim=True).clamp(min=1e-20)
         entropy_T1 = torch.special.entr(probability_TE).sum(-1, keepdim=True)
-        padded_TE = torch.nn.functional.pad(probability_TE, (0, 1))  # a dropped choice has none
+        probability_TE = probability_TE[:, : self.router.experts]
+        padded_TE = pad(probability_TE, (0, 1))  # a dropped choice has none
         chosen_T1 = padded_TE.gather(-1, ids_TK.long()).sum(-1, keepdim=True)
         return torch.cat([probability_TE, entropy_T1, total_T1.square(), chosen_T1], dim=-1)
+
+    def load(self) -> Tensor:
+        """Return how many assignments each expert has now, padding left out, shape (E,)."""
+        return self.counts.view(-1, self.choices)[:-1, :-1].sum(0)
 
     def _move(self, device: torch.device) -> None:
         """Follow a model that was moved, or whose weights rest elsewhere than they work."""
