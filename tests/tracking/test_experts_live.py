@@ -114,7 +114,7 @@ def test_a_run_that_trains_has_numbers_and_figures_at_the_server(job, client, tm
     assert job.process.poll() is None, "it trains"
     assert run.info.status == "RUNNING"
     identity = run.info.run_id
-    history = client.get_metric_history(identity, "moe/load_entropy/mean")
+    history = client.get_metric_history(identity, "moe/effective_experts/mean")
     assert [one.step for one in history] == [2, 4, 6, 8]
     wait_for(lambda: "experts_over_time" in figures(client, identity), "figures are there")
     assert run_of(client, tmp_path.name).data.tags["mlflow.loggedImages"] == "True"
@@ -122,7 +122,7 @@ def test_a_run_that_trains_has_numbers_and_figures_at_the_server(job, client, tm
     assert job.end() == 0
     assert run_of(client, tmp_path.name).info.status == "FINISHED"
     assert f"experts_load {STEPS}" in pictures(client, identity)
-    assert len(client.get_metric_history(identity, "moe/load_entropy/mean")) == STEPS // 2
+    assert len(client.get_metric_history(identity, "moe/effective_experts/mean")) == STEPS // 2
 
 
 @pytest.mark.faults
@@ -141,7 +141,7 @@ def test_a_run_that_is_killed_has_what_was_written_until_then(job, client, tmp_p
         "the record is closed",
     )
     identity = run.info.run_id
-    steps = [one.step for one in client.get_metric_history(identity, "moe/load_entropy/mean")]
+    steps = [one.step for one in client.get_metric_history(identity, "moe/effective_experts/mean")]
     assert steps == [2, 4, 6, 8]
     assert len(client.list_artifacts(identity, "moe/counts")) == 4
     assert pictures(client, identity)
