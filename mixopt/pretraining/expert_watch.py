@@ -22,6 +22,7 @@ from torch import Tensor
 from mixopt.errors import RoutingError
 from mixopt.pretraining.config import PretrainConfig
 from mixopt.pretraining.expert_probe import PROBES, ExpertProbe
+from mixopt.pretraining.metric_names import line_names
 from mixopt.pretraining.parallel import ParallelModel
 from mixopt.pretraining.ranks import Ranks
 from mixopt.pretraining.run_text import RunText
@@ -84,7 +85,8 @@ class ExpertWatch:
         self._every_probe = -(-steps // PROBES)
         self._nothing = self.stats.total()
         layers = [layer.key for layer in self._nothing.layers]
-        self._named = ScalarNames.within_budget(layers, corpus.domain_names)
+        others = len(line_names(corpus.domain_names, corpus.evaluation_names))
+        self._named = ScalarNames.within_budget(layers, corpus.domain_names, others)
         self._line = self._part = self._nothing
         self._begun = 0
         self.looked: Callable[[int], None] = _nobody
