@@ -46,3 +46,8 @@ class ExpertsConfig(Section):
         description="by how much a step moves each bias; when absent it falls to 0.001 in the "
         "first 1,000 steps",
     )
+    adapters: list[str] | None = Field(
+        None,
+        description="how to read routers that mixopt does not know: package.module:Name of a "
+        "RouterAdapter of yours, or of a list of some",
+    )

@@ -9,7 +9,7 @@ without.
 from __future__ import annotations
 
 import io
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -22,6 +22,7 @@ from torch import Tensor
 from mixopt.errors import RoutingError
 from mixopt.pretraining.config import PretrainConfig
 from mixopt.pretraining.expert_probe import PROBES, ExpertProbe
+from mixopt.pretraining.metric_names import line_names
 from mixopt.pretraining.parallel import ParallelModel
 from mixopt.pretraining.ranks import Ranks
 from mixopt.pretraining.run_text import RunText
@@ -38,6 +39,7 @@ from mixopt.routing import (
     ScalarNames,
     has_experts,
     load_state,
+    named_adapters,
     nothing,
     probe_scalars,
     saved_domains,
@@ -56,6 +58,7 @@ class ExpertWatch:
     Attributes:
         record: What is on disk; rank 0 writes it.
         stats: What counts.
+        looked: Called on rank 0 when what a probe saw after so many steps is written.
     """
 
     def __init__(
@@ -67,7 +70,12 @@ class ExpertWatch:
             RoutingError: It has no router.
         """
         # The model is put into training only in the block of `counting`, which nothing else opens.
-        self.stats = RouterStats.attach(model.plain, corpus.domain_names, evaluation=True)
+        self.stats = RouterStats.attach(
+            model.plain,
+            corpus.domain_names,
+            adapters=named_adapters(config.experts.adapters or ()),
+            evaluation=True,
+        )
         self._model, self._ranks = model, ranks
         self._probe = ExpertProbe.of(corpus, config, ranks)
         self.record = ExpertRecord(out / EXPERTS)
@@ -77,9 +85,11 @@ class ExpertWatch:
         self._every_probe = -(-steps // PROBES)
         self._nothing = self.stats.total()
         layers = [layer.key for layer in self._nothing.layers]
-        self._named = ScalarNames.within_budget(layers, corpus.domain_names)
+        others = len(line_names(corpus.domain_names, corpus.evaluation_names))
+        self._named = ScalarNames.within_budget(layers, corpus.domain_names, others)
         self._line = self._part = self._nothing
         self._begun = 0
+        self.looked: Callable[[int], None] = _nobody
 
     @contextmanager
     def counting(self, domain_B: Tensor, length: int, position: int) -> Iterator[None]:
@@ -113,6 +123,8 @@ class ExpertWatch:
             self._collect()
         probe = self._probe.look(self.stats, self._model) if look and self._probe else None
         self._ranks.first(lambda: self._write(step, line=line, part=part, probe=probe))
+        if look:
+            self._ranks.first(lambda: self.looked(step))
         if line:
             self._line = self._nothing
         if part:
@@ -158,8 +170,7 @@ class ExpertWatch:
         """Return the parts and probes that the whole run will have, by the folder they are in."""
 
         def due(folder: str, every: int, name: str) -> list[Path]:
-            steps = [step for step in range(1, self._steps + 1) if self._is_due(step, every)]
-            return [self.record.path / folder / name.format(step) for step in steps]
+            return [self.record.path / folder / name.format(n) for n in self._steps_due(every)]
 
         part = "part-{:08d}.parquet"
         return {
@@ -169,11 +180,19 @@ class ExpertWatch:
         }
 
     @property
+    def looks(self) -> list[int]:
+        """The steps after which a run's routers are looked at."""
+        return self._steps_due(self._every_probe)
+
+    @property
     def _schedule(self) -> tuple[int, int, int]:
         return self._every_line, self._every_part, self._every_probe
 
     def _is_due(self, step: int, every: int) -> bool:
         return step == self._steps or step % every == 0
+
+    def _steps_due(self, every: int) -> list[int]:
+        return [step for step in range(1, self._steps + 1) if self._is_due(step, every)]
 
     def _collect(self) -> None:
         self.stats.reduce()
@@ -192,6 +211,10 @@ class ExpertWatch:
             self.record.write_window(CountedWindow(self._begun, step, self._part))
 
 
+def _nobody(step: int) -> None:
+    """Do nothing after a probe."""
+
+
 def watch_of(
     model: ParallelModel, corpus: RunText, config: PretrainConfig, ranks: Ranks, out: Path
 ) -> ExpertWatch | None:
@@ -200,8 +223,9 @@ def watch_of(
     Raises:
         RoutingError: It has routers that cannot be counted; or none, and `experts.enabled: true`.
     """
-    enabled = config.experts.enabled
-    if enabled is False or (enabled == "auto" and not has_experts(model.plain)):
+    enabled, adapters = config.experts.enabled, config.experts.adapters
+    wanted = enabled is True or adapters or has_experts(model.plain)
+    if enabled is False or not wanted:
         return None
     try:
         return ExpertWatch(model, corpus, config, ranks, out)
