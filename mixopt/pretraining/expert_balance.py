@@ -176,11 +176,11 @@ def balance_of(
     )
 
 
-def _adapters(config: PretrainConfig) -> list[RouterAdapter]:
+def _adapters(config: PretrainConfig) -> tuple[RouterAdapter, ...]:
     return named_adapters(config.experts.adapters or ())
 
 
-def _counted(model: nn.Module, adapters: list[RouterAdapter]) -> RouterStats:
+def _counted(model: nn.Module, adapters: tuple[RouterAdapter, ...]) -> RouterStats:
     """Count a model's experts for its balance alone.
 
     Raises:
