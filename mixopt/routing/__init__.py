@@ -28,7 +28,6 @@ if TYPE_CHECKING:
         FoundRouter as FoundRouter,
         RouterAdapter as RouterAdapter,
         RouterTap as RouterTap,
-        has_routers as has_routers,
     )
     from mixopt.routing.counters.finding import (
         find_routers as find_routers,
@@ -43,7 +42,6 @@ if TYPE_CHECKING:
     from mixopt.routing.diagnosis import (
         Change as Change,
         Diagnosis as Diagnosis,
-        Thresholds as Thresholds,
     )
     from mixopt.routing.expert_biases import (
         ExpertBiases as ExpertBiases,
@@ -60,12 +58,12 @@ if TYPE_CHECKING:
     )
     from mixopt.routing.expert_record import (
         COUNTS as COUNTS,
-        CountedWindow as CountedWindow,
         EXPERTS as EXPERTS,
-        ExpertRecord as ExpertRecord,
         LAYERS as LAYERS,
         PROBE as PROBE,
         SCALARS as SCALARS,
+        CountedWindow as CountedWindow,
+        ExpertRecord as ExpertRecord,
     )
     from mixopt.routing.families import (
         FAMILIES as FAMILIES,
@@ -121,15 +119,15 @@ if TYPE_CHECKING:
         Thresholds as Thresholds,
     )
 else:
-    __getattr__, __dir__ = lazy_names(
+    _load, __dir__ = lazy_names(
         __name__,
         {
             "assignments": ["Assignments", "LayerAssignments", "no_layer", "nothing", "router_key"],
-            "counters.adapters": ["FoundRouter", "RouterAdapter", "RouterTap", "has_routers"],
+            "counters.adapters": ["FoundRouter", "RouterAdapter", "RouterTap"],
             "counters.finding": ["find_routers", "has_experts"],
             "counters.named_adapters": ["named_adapters"],
             "diagnoses": ["diagnose"],
-            "diagnosis": ["Change", "Diagnosis", "Thresholds"],
+            "diagnosis": ["Change", "Diagnosis"],
             "expert_biases": ["ExpertBiases"],
             "expert_change": ["ExpertChange"],
             "expert_counts": [
