@@ -8,6 +8,7 @@ from mixopt.system.lazy_names import lazy_names
 
 if TYPE_CHECKING:
     from mixopt.reporting.counts_table import counts_text as counts_text
+    from mixopt.reporting.expert_options import ExpertOptions as ExpertOptions
     from mixopt.reporting.expert_plots import (
         plot_distances as plot_distances,
         plot_domain_experts as plot_domain_experts,
@@ -41,6 +42,7 @@ else:
         {
             "counts_table": ["counts_text"],
             "expert_plots": ["plot_distances", "plot_domain_experts", "plot_windows"],
+            "expert_options": ["ExpertOptions"],
             "experts_of_run": ["draw_experts", "experts"],
             "figure_style": ["figure_svg"],
             "forecast_text": ["forecast_lines"],
