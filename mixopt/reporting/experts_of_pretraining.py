@@ -17,7 +17,7 @@ from mixopt.errors import RoutingError
 from mixopt.online import MIXTURE_LOG, MixtureChange, read_changes
 from mixopt.reporting.drawing import Figure
 from mixopt.reporting.expert_changes import change_dict, change_text, expert_changes
-from mixopt.reporting.expert_figures import moving_figures, still_figures
+from mixopt.reporting.expert_figures import change_figures, moving_figures, still_figures
 from mixopt.reporting.expert_options import ExpertOptions
 from mixopt.routing import (
     ENOUGH_SEQUENCES,
@@ -128,7 +128,13 @@ class PretrainingExperts:
 
     def figures(self) -> dict[str, Figure]:
         """Draw the figures, by name."""
-        return {**still_figures(self.train, self.compared), **moving_figures(self.windows)}
+        marked = [(float(one.step - 1), one.why) for one in self.logged]
+        largest = max(self.changes, key=_size, default=None)
+        return {
+            **still_figures(self.train, self.compared),
+            **moving_figures(self.windows, marked),
+            **change_figures(largest),
+        }
 
     def as_dict(self) -> dict[str, Any]:
         """Return what is said as plain values."""
@@ -196,6 +202,10 @@ class PretrainingExperts:
             f"held-out text, step {step:,}: specialisation by layer, less chance"
             f" ({100 * chance:.0f}% of what is measured): {by_layer}"
         )
+
+
+def _size(change: ExpertChange) -> float:
+    return MixtureChange(0, "", change.weights_before, change.weights_after).distance
 
 
 def _own_thresholds(path: Path) -> dict[str, float]:

@@ -41,7 +41,7 @@ def collapse(
     load_E = measures.load_shares(counts_E)
     chosen_E = counts_E / layer.tokens_D.sum()
     hot_E = _hot(load_E, limits)
-    crowded_E = _crowded(chosen_E, load_E, layer.top_k) | hot_E
+    crowded_E = _crowded(chosen_E, load_E, layer.experts_of_a_token) | hot_E
     numbers = {
         "effective": measures.effective(load_E),
         "dead": float(measures.dead(load_E).mean()),
@@ -85,7 +85,7 @@ def _hot(load_E: Array, limits: Thresholds) -> BoolArray:
     return np.asarray(load_E * len(load_E) > limits.busiest)
 
 
-def _crowded(chosen_E: Array, load_E: Array, top_k: int) -> BoolArray:
+def _crowded(chosen_E: Array, load_E: Array, top_k: float) -> BoolArray:
     """Return which experts most tokens choose; of many experts, such as are far above even too."""
     crowded_E = measures.collapsed(chosen_E, top_k)
     return np.asarray(crowded_E & ((load_E * len(load_E) >= FAR) | (len(load_E) <= FEW)))

@@ -87,12 +87,12 @@ def dead(shares_E: Array, below: float = DEAD) -> Flags:
     return np.asarray(shares_E * len(shares_E) < below)
 
 
-def collapsed(chosen_E: Array, top_k: int) -> Flags:
+def collapsed(chosen_E: Array, top_k: float) -> Flags:
     """Return which experts the router has collapsed onto.
 
     Args:
         chosen_E: Share of the tokens that choose an expert, at most 1.
-        top_k: Experts of a token.
+        top_k: Experts of a token, on the mean where they vary.
 
     Returns:
         Whether it is above the middle between an even share and all tokens.
