@@ -39,6 +39,7 @@ from mixopt.routing import (
     ScalarNames,
     has_experts,
     load_state,
+    named_adapters,
     nothing,
     probe_scalars,
     saved_domains,
@@ -69,7 +70,12 @@ class ExpertWatch:
             RoutingError: It has no router.
         """
         # The model is put into training only in the block of `counting`, which nothing else opens.
-        self.stats = RouterStats.attach(model.plain, corpus.domain_names, evaluation=True)
+        self.stats = RouterStats.attach(
+            model.plain,
+            corpus.domain_names,
+            adapters=named_adapters(config.experts.adapters or ()),
+            evaluation=True,
+        )
         self._model, self._ranks = model, ranks
         self._probe = ExpertProbe.of(corpus, config, ranks)
         self.record = ExpertRecord(out / EXPERTS)
@@ -217,8 +223,9 @@ def watch_of(
     Raises:
         RoutingError: It has routers that cannot be counted; or none, and `experts.enabled: true`.
     """
-    enabled = config.experts.enabled
-    if enabled is False or (enabled == "auto" and not has_experts(model.plain)):
+    enabled, adapters = config.experts.enabled, config.experts.adapters
+    wanted = enabled is True or adapters or has_experts(model.plain)
+    if enabled is False or not wanted:
         return None
     try:
         return ExpertWatch(model, corpus, config, ranks, out)

@@ -22,7 +22,7 @@ from pretrain_runs import (
 )
 
 from mixopt import Corpus, pretrain
-from mixopt.errors import RoutingError
+from mixopt.errors import PluginError, RoutingError
 from mixopt.pretraining.metric_names import line_names
 from mixopt.routing import ExpertRecord
 from mixopt.testing import tiny_corpus
@@ -237,6 +237,40 @@ def test_a_router_that_does_not_run_is_named_with_what_trains_without(config, tm
     with pytest.raises(RoutingError, match="ran 0 times in 1 batches.*experts.enabled: false"):
         pretrain(config, tmp_path / "run", skipping)
     pretrain(config, tmp_path / "run", [*skipping, "experts.enabled=false"])
+
+
+def test_a_router_of_no_known_family_is_refused_before_training_and_read_by_a_named_adapter(
+    config, tmp_path
+):
+    own = ["model={name: 'experts_job:OwnRouters'}", "training.steps=2"]
+    message = (
+        r"^experts.enabled: auto: OwnRouters: 'layers.1.layer.router' is a router of a class that"
+        r" is not known, OwnRouter: write an adapter .* name it in YAML as experts: {adapters: .*;"
+        " experts.enabled: false trains without counting$"
+    )
+    with pytest.raises(RoutingError, match=message):
+        pretrain(config, tmp_path / "refused", own)
+    assert not (tmp_path / "refused/metrics.jsonl").exists()
+    pretrain(config, tmp_path / "off", [*own, "experts.enabled=false"])
+    assert not (tmp_path / "off/experts").exists()
+    for name in ("OWN_ADAPTER", "OWN_ADAPTERS"):
+        out = tmp_path / name
+        pretrain(config, out, [*own, f"experts.adapters=['experts_job:{name}']"])
+        assert list(ExpertRecord(out / "experts").windows()[0].assignments.sizes) == ["1", "2"]
+
+
+@pytest.mark.parametrize(
+    ("name", "error", "message"),
+    [
+        ("OWN_ADAPTER", PluginError, "adapter 'OWN_ADAPTER': give package.module:Name"),
+        ("experts_job:ABSENT", PluginError, "experts_job has no 'ABSENT'"),
+        ("no_such_package:OWN", PluginError, "needs no_such_package: pip install the package"),
+        ("experts_job:WIDTH", RoutingError, "experts.adapters: 'experts_job:WIDTH' is 8; name a"),
+    ],
+)
+def test_an_adapter_that_is_none_is_named_before_training(config, tmp_path, name, error, message):
+    with pytest.raises(error, match=message):
+        pretrain(config, tmp_path / "run", [f"experts.adapters=['{name}']"])
 
 
 def test_layers_of_several_routers_are_counted_by_router(config, tmp_path):
