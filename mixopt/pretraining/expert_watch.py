@@ -9,7 +9,7 @@ without.
 from __future__ import annotations
 
 import io
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -55,6 +55,8 @@ class ExpertWatch:
 
     Attributes:
         record: What is on disk; rank 0 writes it.
+        stats: What counts.
+        looked: Called on rank 0 when what a probe saw after so many steps is written.
     """
 
     def __init__(
@@ -66,7 +68,7 @@ class ExpertWatch:
             RoutingError: It has no router.
         """
         # The model is put into training only in the block of `counting`, which nothing else opens.
-        self._stats = RouterStats.attach(model.plain, corpus.domain_names, evaluation=True)
+        self.stats = RouterStats.attach(model.plain, corpus.domain_names, evaluation=True)
         self._model, self._ranks = model, ranks
         self._probe = ExpertProbe.of(corpus, config, ranks)
         self.record = ExpertRecord(out / EXPERTS)
@@ -74,11 +76,12 @@ class ExpertWatch:
         self._steps, self._every_line = steps, config.metrics.every
         self._every_part = config.experts.every or -(-steps // WINDOWS)
         self._every_probe = -(-steps // PROBES)
-        self._nothing = self._stats.total()
+        self._nothing = self.stats.total()
         layers = [layer.key for layer in self._nothing.layers]
         self._named = ScalarNames.within_budget(layers, corpus.domain_names)
         self._line = self._part = self._nothing
         self._begun = 0
+        self.looked: Callable[[int], None] = _nobody
 
     @contextmanager
     def counting(self, domain_B: Tensor, length: int, position: int) -> Iterator[None]:
@@ -94,7 +97,7 @@ class ExpertWatch:
         """
         domain_BT = domain_B[:, None].expand(-1, length)
         try:
-            with self._stats.domains(domain_BT, position=position):
+            with self.stats.domains(domain_BT, position=position):
                 yield
         except RoutingError as error:
             why = f"{error}; experts.enabled: false trains without counting"
@@ -110,8 +113,10 @@ class ExpertWatch:
         line, part, look = due
         if line or part:
             self._collect()
-        probe = self._probe.look(self._stats, self._model) if look and self._probe else None
+        probe = self._probe.look(self.stats, self._model) if look and self._probe else None
         self._ranks.first(lambda: self._write(step, line=line, part=part, probe=probe))
+        if look:
+            self._ranks.first(lambda: self.looked(step))
         if line:
             self._line = self._nothing
         if part:
@@ -157,8 +162,7 @@ class ExpertWatch:
         """Return the parts and probes that the whole run will have, by the folder they are in."""
 
         def due(folder: str, every: int, name: str) -> list[Path]:
-            steps = [step for step in range(1, self._steps + 1) if self._is_due(step, every)]
-            return [self.record.path / folder / name.format(step) for step in steps]
+            return [self.record.path / folder / name.format(n) for n in self._steps_due(every)]
 
         part = "part-{:08d}.parquet"
         return {
@@ -168,15 +172,23 @@ class ExpertWatch:
         }
 
     @property
+    def looks(self) -> list[int]:
+        """The steps after which a run's routers are looked at."""
+        return self._steps_due(self._every_probe)
+
+    @property
     def _schedule(self) -> tuple[int, int, int]:
         return self._every_line, self._every_part, self._every_probe
 
     def _is_due(self, step: int, every: int) -> bool:
         return step == self._steps or step % every == 0
 
+    def _steps_due(self, every: int) -> list[int]:
+        return [step for step in range(1, self._steps + 1) if self._is_due(step, every)]
+
     def _collect(self) -> None:
-        self._stats.reduce()
-        counted = _known(self._stats.window())
+        self.stats.reduce()
+        counted = _known(self.stats.window())
         self._line, self._part = self._line + counted, self._part + counted
 
     def _write(self, step: int, *, line: bool, part: bool, probe: Any) -> None:
@@ -189,6 +201,10 @@ class ExpertWatch:
             self.record.write_scalars(step, values)
         if part:
             self.record.write_window(CountedWindow(self._begun, step, self._part))
+
+
+def _nobody(step: int) -> None:
+    """Do nothing after a probe."""
 
 
 def watch_of(

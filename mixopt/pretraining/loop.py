@@ -77,6 +77,11 @@ class Loop:
         self._step, self._losses = state.step, dict(state.losses)
 
     @property
+    def step(self) -> int:
+        """Steps taken."""
+        return self._step
+
+    @property
     def is_finished(self) -> bool:
         """Whether all steps are taken."""
         return self._step >= self._config.training.steps

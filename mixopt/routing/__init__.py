@@ -39,6 +39,7 @@ if TYPE_CHECKING:
         Diagnosis as Diagnosis,
         Thresholds as Thresholds,
     )
+    from mixopt.routing.expert_biases import ExpertBiases as ExpertBiases
     from mixopt.routing.expert_change import ExpertChange as ExpertChange
     from mixopt.routing.expert_counts import (
         ExpertCounts as ExpertCounts,
@@ -96,6 +97,7 @@ if TYPE_CHECKING:
     from mixopt.routing.summary import Summary as Summary
     from mixopt.routing.tables import (
         assignment_table as assignment_table,
+        domain_table as domain_table,
         key_column as key_column,
         layer_table as layer_table,
     )
@@ -108,6 +110,7 @@ else:
             "counters.finding": ["find_routers", "has_experts"],
             "diagnoses": ["diagnose"],
             "diagnosis": ["Change", "Diagnosis", "Thresholds"],
+            "expert_biases": ["ExpertBiases"],
             "expert_change": ["ExpertChange"],
             "expert_counts": [
                 "ExpertCounts",
@@ -141,7 +144,7 @@ else:
             "scalars": ["ScalarNames", "probe_scalars", "training_scalars", "trial_scalars"],
             "state": ["load_state", "saved_domains", "saved_state"],
             "summary": ["Summary"],
-            "tables": ["assignment_table", "key_column", "layer_table"],
+            "tables": ["assignment_table", "domain_table", "key_column", "layer_table"],
         },
     )
 

@@ -105,6 +105,10 @@ class LayerCounter:
         chosen_T1 = padded_TE.gather(-1, place_TK.long()).sum(-1, keepdim=True)
         return torch.cat([probability_TE, entropy_T1, total_T1.square(), chosen_T1], dim=-1)
 
+    def load(self) -> Tensor:
+        """Return how many assignments each expert has now, padding left out, shape (E,)."""
+        return self.counts.view(-1, self.choices)[:-1, :-1].sum(0)
+
     def _move(self, device: torch.device) -> None:
         """Follow a model that was moved, or whose weights rest elsewhere than they work."""
         self.counts = self.counts.to(device)
