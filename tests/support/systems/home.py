@@ -8,18 +8,22 @@ With: experts are Swish of a batch norm; shared ones are for a category of tasks
 (hierarchy mask); an expert's input goes through a gate of its own, 2 sigmoid(B A x) x (feature
 gate); and a task's own experts are added once more by sigmoid(W x) (self gate).
 
+How often each anomaly comes up: PYTHONPATH=tests/support python -m systems.home
+
 Shapes: B samples, J tasks, E experts, F features, W width.
 """
 
 from __future__ import annotations
 
+import sys
+from collections import Counter
 from dataclasses import dataclass
 
 import torch
 from systems.parts import Batch, Recorded, System
 from torch import Tensor, nn
 
-from mixopt.routing import ProbeResult, RouterStats, RouterTap
+from mixopt.routing import ProbeResult, RouterStats, RouterTap, diagnose_reserved
 
 FEATURES, EXPERT_WIDTH, RANK = 16, 16, 2
 CATEGORIES = {"watch": ("click", "long view"), "interaction": ("comment", "collect")}
@@ -152,3 +156,22 @@ def seen(model: MultiTask, batches: int = 10) -> ProbeResult:
                 model(*batch.inputs)
     stats.detach()
     return probe.result()
+
+
+def main(seeds: int = 6) -> None:
+    """Write how many of several models have each anomaly, without and with the remedies."""
+    torch.set_num_threads(1)
+    every = Remedies(normalised=True, hierarchy=True, gates=True)
+    for name, remedies in (("without", Remedies()), ("with", every)):
+        found: Counter[str] = Counter()
+        for seed in range(seeds):
+            torch.manual_seed(seed)
+            probe = seen(trained(MultiTask(remedies), seed=seed))
+            reserved = {"0": meant_for(remedies)}
+            wrong = diagnose_reserved(probe.assignments(), reserved, probe=probe)
+            found.update({one.kind for one in wrong})
+        sys.stdout.write(f"{name}: {dict(sorted(found.items()))} of {seeds}\n")
+
+
+if __name__ == "__main__":
+    main()
