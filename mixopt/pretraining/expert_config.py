@@ -43,6 +43,11 @@ class ExpertsConfig(Section):
     )
     bias_rate: Rate | None = Field(
         None,
-        description="by how much a step moves each bias; when absent 0.001, and in the first 1,000 "
-        "steps falling to it from 0.01",
+        description="by how much a step moves each bias; when absent 0.001, and in the first "
+        "1,000 steps falling to it from 0.01",
+    )
+    adapters: list[str] | None = Field(
+        None,
+        description="how to read routers that mixopt does not know: package.module:Name of a "
+        "RouterAdapter of yours, or of a list of some",
     )

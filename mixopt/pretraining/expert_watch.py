@@ -22,6 +22,7 @@ from torch import Tensor
 from mixopt.errors import RoutingError
 from mixopt.pretraining.config import PretrainConfig
 from mixopt.pretraining.expert_probe import PROBES, ExpertProbe
+from mixopt.pretraining.metric_names import line_names
 from mixopt.pretraining.parallel import ParallelModel
 from mixopt.pretraining.ranks import Ranks
 from mixopt.pretraining.run_text import RunText
@@ -38,6 +39,7 @@ from mixopt.routing import (
     ScalarNames,
     has_experts,
     load_state,
+    named_adapters,
     nothing,
     probe_scalars,
     saved_domains,
@@ -68,7 +70,12 @@ class ExpertWatch:
             RoutingError: It has no router.
         """
         # The model is put into training only in the block of `counting`, which nothing else opens.
-        self.stats = RouterStats.attach(model.plain, corpus.domain_names, evaluation=True)
+        self.stats = RouterStats.attach(
+            model.plain,
+            corpus.domain_names,
+            adapters=named_adapters(config.experts.adapters or ()),
+            evaluation=True,
+        )
         self._model, self._ranks = model, ranks
         self._probe = ExpertProbe.of(corpus, config, ranks)
         self.record = ExpertRecord(out / EXPERTS)
@@ -78,7 +85,8 @@ class ExpertWatch:
         self._every_probe = -(-steps // PROBES)
         self._nothing = self.stats.total()
         layers = [layer.key for layer in self._nothing.layers]
-        self._named = ScalarNames.within_budget(layers, corpus.domain_names)
+        others = len(line_names(corpus.domain_names, corpus.evaluation_names))
+        self._named = ScalarNames.within_budget(layers, corpus.domain_names, others)
         self._line = self._part = self._nothing
         self._begun = 0
         self.looked: Callable[[int], None] = _nobody
@@ -215,8 +223,9 @@ def watch_of(
     Raises:
         RoutingError: It has routers that cannot be counted; or none, and `experts.enabled: true`.
     """
-    enabled = config.experts.enabled
-    if enabled is False or (enabled == "auto" and not has_experts(model.plain)):
+    enabled, adapters = config.experts.enabled, config.experts.adapters
+    wanted = enabled is True or adapters or has_experts(model.plain)
+    if enabled is False or not wanted:
         return None
     try:
         return ExpertWatch(model, corpus, config, ranks, out)

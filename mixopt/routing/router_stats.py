@@ -35,9 +35,9 @@ if TYPE_CHECKING:
     import polars as pl
     from torch.distributed import ProcessGroup
 
-    from mixopt.routing.diagnosis import Thresholds
     from mixopt.routing.probe_result import ProbeResult
     from mixopt.routing.summary import Summary
+    from mixopt.routing.thresholds import Thresholds
 
 FromBatch = Callable[[dict[str, Any]], tuple[Any, Any]]
 

@@ -10,8 +10,9 @@ import polars as pl
 from mixopt.routing import tables
 from mixopt.routing.assignments import Assignments
 from mixopt.routing.diagnoses import diagnose, enough
-from mixopt.routing.diagnosis import Diagnosis, Thresholds
+from mixopt.routing.diagnosis import Diagnosis
 from mixopt.routing.probe_result import ProbeResult
+from mixopt.routing.thresholds import Thresholds
 from mixopt.system import name_text, short_count
 
 SHOWN = 3  # diagnoses of a kind that are printed

@@ -107,7 +107,8 @@ class LayerCounter:
 
     def load(self) -> Tensor:
         """Return how many assignments each expert has now, padding left out, shape (E,)."""
-        return self.counts.view(-1, self.choices)[:-1, :-1].sum(0)
+        of_experts = slice(-BELOW, -BELOW + self.router.experts)
+        return self.counts.view(-1, self.choices)[:-1, of_experts].sum(0)
 
     def _move(self, device: torch.device) -> None:
         """Follow a model that was moved, or whose weights rest elsewhere than they work."""
