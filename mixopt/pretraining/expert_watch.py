@@ -36,7 +36,7 @@ from mixopt.routing import (
     LayerAssignments,
     RouterStats,
     ScalarNames,
-    has_routers,
+    has_experts,
     load_state,
     nothing,
     probe_scalars,
@@ -200,7 +200,7 @@ def watch_of(
         RoutingError: It has routers that cannot be counted; or none, and `experts.enabled: true`.
     """
     enabled = config.experts.enabled
-    if enabled is False or (enabled == "auto" and not has_routers(model.plain)):
+    if enabled is False or (enabled == "auto" and not has_experts(model.plain)):
         return None
     try:
         return ExpertWatch(model, corpus, config, ranks, out)

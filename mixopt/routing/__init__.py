@@ -25,9 +25,13 @@ if TYPE_CHECKING:
         router_key as router_key,
     )
     from mixopt.routing.counters.adapters import (
+        FoundRouter as FoundRouter,
         RouterAdapter as RouterAdapter,
         RouterTap as RouterTap,
-        has_routers as has_routers,
+    )
+    from mixopt.routing.counters.finding import (
+        find_routers as find_routers,
+        has_experts as has_experts,
     )
     from mixopt.routing.diagnoses import diagnose as diagnose
     from mixopt.routing.diagnosis import (
@@ -35,6 +39,7 @@ if TYPE_CHECKING:
         Diagnosis as Diagnosis,
         Thresholds as Thresholds,
     )
+    from mixopt.routing.expert_change import ExpertChange as ExpertChange
     from mixopt.routing.expert_counts import (
         ExpertCounts as ExpertCounts,
         LayerInformation as LayerInformation,
@@ -54,6 +59,7 @@ if TYPE_CHECKING:
     from mixopt.routing.families import (
         FAMILIES as FAMILIES,
         RouterFamily as RouterFamily,
+        coefficient_of as coefficient_of,
         family_of as family_of,
     )
     from mixopt.routing.frames import from_frames as from_frames, to_frames as to_frames
@@ -94,9 +100,11 @@ else:
         __name__,
         {
             "assignments": ["Assignments", "LayerAssignments", "no_layer", "nothing", "router_key"],
-            "counters.adapters": ["RouterAdapter", "RouterTap", "has_routers"],
+            "counters.adapters": ["FoundRouter", "RouterAdapter", "RouterTap"],
+            "counters.finding": ["find_routers", "has_experts"],
             "diagnoses": ["diagnose"],
             "diagnosis": ["Change", "Diagnosis", "Thresholds"],
+            "expert_change": ["ExpertChange"],
             "expert_counts": [
                 "ExpertCounts",
                 "LayerInformation",
@@ -104,7 +112,7 @@ else:
                 "counts_to_json",
                 "layer_information",
             ],
-            "families": ["FAMILIES", "RouterFamily", "family_of"],
+            "families": ["FAMILIES", "RouterFamily", "coefficient_of", "family_of"],
             "frames": ["from_frames", "to_frames"],
             "measures": ["expert_profiles", "lift", "load_shares", "profile_distances"],
             "probe_file": ["load_probe", "save_probe"],

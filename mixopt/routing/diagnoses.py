@@ -74,7 +74,7 @@ def collapse(
     counts_E = layer.counts_DE.sum(0)
     load_E = measures.load_shares(counts_E)
     chosen_E = counts_E / layer.tokens_D.sum()
-    crowded_E = measures.collapsed(chosen_E, layer.top_k)
+    crowded_E = measures.collapsed(chosen_E, layer.experts_of_a_token)
     dead = float(measures.dead(load_E).mean())
     even = measures.entropy(load_E)
     if even >= limits.load_entropy and dead <= limits.dead and not crowded_E.any():

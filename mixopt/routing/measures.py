@@ -20,6 +20,7 @@ Counts = IntArray
 Flags = BoolArray
 
 DEAD = 0.01  # of the load that would be even
+CAPACITY = 1.25  # of the load that would be even, that an expert is given room for
 STARVED = 0.1  # of the load that would be even, of one domain's tokens
 
 
@@ -34,6 +35,36 @@ def entropy(shares_E: Array) -> float:
         return 1.0
     positive = shares_E[shares_E > 0]
     return float(-(positive * np.log(positive)).sum() / np.log(len(shares_E)))
+
+
+def effective(shares_E: Array) -> float:
+    """Return the effective number of experts, the exponential of the entropy, over their number."""
+    return float(len(shares_E) ** (entropy(shares_E) - 1))
+
+
+def busiest(shares_E: Array) -> float:
+    """Return the busiest expert's load over the even one: 1 is even."""
+    return float(shares_E.max() * len(shares_E))
+
+
+def overflow(shares_E: Array, capacity: float = CAPACITY) -> float:
+    """Return the share of the assignments that find no room: dropped, or padded for.
+
+    Args:
+        shares_E: Each expert's share of the assignments.
+        capacity: What an expert has room for, of the even load.
+    """
+    return float(np.maximum(shares_E - capacity / len(shares_E), 0).sum())
+
+
+def worst_rank(shares_E: Array, ranks: int) -> float:
+    """Return the load of the busiest rank over the even one, experts laid out in order.
+
+    Args:
+        shares_E: Each expert's share of the assignments.
+        ranks: Of expert parallelism; they divide the experts.
+    """
+    return float(shares_E.reshape(ranks, -1).sum(1).max() * ranks)
 
 
 def variation(shares_E: Array) -> float:
@@ -56,12 +87,12 @@ def dead(shares_E: Array, below: float = DEAD) -> Flags:
     return np.asarray(shares_E * len(shares_E) < below)
 
 
-def collapsed(chosen_E: Array, top_k: int) -> Flags:
+def collapsed(chosen_E: Array, top_k: float) -> Flags:
     """Return which experts the router has collapsed onto.
 
     Args:
         chosen_E: Share of the tokens that choose an expert, at most 1.
-        top_k: Experts of a token.
+        top_k: Experts of a token, on the mean where they vary.
 
     Returns:
         Whether it is above the middle between an even share and all tokens.

@@ -11,9 +11,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from mixopt.errors import RoutingError
 from mixopt.routing import measures
@@ -37,10 +38,19 @@ class LayerProbe:
         layer: The model's own number of the layer.
         top_k: Experts of a token.
         counts_UE: Assignments of each sequence.
-        ids_TK: Experts of the first tokens; one that equals E was dropped.
+        ids_TK: Experts of the first tokens, of the router's last pass; one that equals E was
+            dropped, E + 1 is a place that is not used.
         shared_D: Mean share of the shared experts in the size of the layer's output, by domain;
             NaN where it is not known.
         router: Which router of the layer, where the model has layers of several.
+        dropped_U: Choices of each sequence that were dropped; None where all places that are not
+            counted were.
+        unused_U: Places of each sequence that are not used; None where there are none.
+        weight_UE: Sum over each sequence's tokens of the experts' weights; None where the router
+            does not tell, as below.
+        probability_UE: Of the router's probabilities.
+        zeros_UE: Of the share of zeros in what an expert gives.
+        size_UE: Of the root mean square of what an expert gives.
     """
 
     layer: int
@@ -49,6 +59,12 @@ class LayerProbe:
     ids_TK: Counts
     shared_D: Array
     router: str = ""
+    dropped_U: Counts | None = None
+    unused_U: Counts | None = None
+    weight_UE: Array | None = None
+    probability_UE: Array | None = None
+    zeros_UE: Array | None = None
+    size_UE: Array | None = None
 
     @property
     def key(self) -> str:
@@ -59,6 +75,28 @@ class LayerProbe:
     def experts(self) -> int:
         """Number of routed experts."""
         return int(self.counts_UE.shape[1])
+
+    @property
+    def routing_UE(self) -> Array:
+        """How each sequence falls on the experts, adding up to 1, by the most that is known.
+
+        By the weights of the experts, else by the router's probabilities, else by counts; NaN for
+        a sequence without any.
+        """
+        known = (self.weight_UE, self.probability_UE, self.counts_UE)
+        sums_UE = next(sums for sums in known if sums is not None)
+        return measures.expert_profiles(sums_UE)
+
+
+# What is kept by sequence beside the counts, where it is known.
+SUMS_OF_A_SEQUENCE = (
+    "dropped_U",
+    "unused_U",
+    "weight_UE",
+    "probability_UE",
+    "zeros_UE",
+    "size_UE",
+)
 
 
 @dataclass(frozen=True, eq=False)
@@ -100,8 +138,17 @@ class ProbeResult:
         for layer, uncounted in zip(self.layers, empty.layers, strict=True):
             counts_HDE = np.zeros((2, count, layer.experts), np.int64)
             np.add.at(counts_HDE, (half_U, self.domain_U), layer.counts_UE)
-            dropped_D = tokens_D * layer.top_k - counts_HDE.sum((0, 2))
-            layers.append(replace(uncounted, counts_HDE=counts_HDE, dropped_D=dropped_D))
+            counts: dict[str, Any] = {"counts_HDE": counts_HDE}
+            counts["dropped_D"] = tokens_D * layer.top_k - counts_HDE.sum((0, 2))
+            for name in ("dropped", "unused"):
+                of_sequence_U = getattr(layer, f"{name}_U")
+                if of_sequence_U is not None:
+                    whole_D = np.bincount(self.domain_U, of_sequence_U, count)
+                    counts[f"{name}_D"] = whole_D.astype(np.int64)
+            if layer.weight_UE is not None:
+                counts["weight_HDE"] = np.zeros(counts_HDE.shape)
+                np.add.at(counts["weight_HDE"], (half_U, self.domain_U), layer.weight_UE)
+            layers.append(replace(uncounted, **counts))
         return Assignments(self.domains, tuple(layers))
 
     def specialisation(self, *, permutations: int = 200, seed: int = 0) -> pl.DataFrame:
@@ -162,9 +209,9 @@ class ProbeResult:
         ids_TK = probe.ids_TK
         if domain is not None:
             ids_TK = ids_TK[self.domain_T == self.domains.index(domain)]
-        chosen_TE = np.zeros((len(ids_TK), probe.experts + 1))
+        chosen_TE = np.zeros((len(ids_TK), probe.experts + 2))
         np.put_along_axis(chosen_TE, ids_TK, 1, axis=1)
-        both_EE = (chosen_TE.T @ chosen_TE)[:-1, :-1]
+        both_EE = (chosen_TE.T @ chosen_TE)[:-2, :-2]
         with np.errstate(invalid="ignore"):
             return np.asarray(both_EE / np.diag(both_EE)[:, None])
 
@@ -192,7 +239,7 @@ class ProbeResult:
         for now, before in zip(self.layers, earlier.layers, strict=True):
             same_TKK = now.ids_TK[:, :, None] == before.ids_TK[:, None, :]
             same_TKK &= (now.ids_TK < now.experts)[:, :, None]
-            same_T = same_TKK.sum((1, 2)) / now.top_k
+            same_T = same_TKK.sum((1, 2)) / np.maximum((now.ids_TK <= now.experts).sum(1), 1)
             for d, name in enumerate(self.domains):
                 of_domain = same_T[self.domain_T == d]
                 mean = float(of_domain.mean()) if len(of_domain) else None
@@ -258,7 +305,14 @@ def _joined_layer(parts: Sequence[LayerProbe], tokens_PD: Array) -> LayerProbe:
         counts_UE=np.concatenate([part.counts_UE for part in parts]),
         ids_TK=np.concatenate([part.ids_TK for part in parts]),
         shared_D=_mean_over_tokens(np.array([part.shared_D for part in parts]), tokens_PD),
+        **{name: _joined([getattr(part, name) for part in parts]) for name in SUMS_OF_A_SEQUENCE},
     )
+
+
+def _joined(parts: Sequence[NDArray[Any] | None]) -> Any:
+    """Return sums of sequences one after the other; None where they are not known of all."""
+    known = [part for part in parts if part is not None]
+    return np.concatenate(known) if len(known) == len(parts) else None
 
 
 def _mean_over_tokens(shared_PD: Array, tokens_PD: Array) -> Array:

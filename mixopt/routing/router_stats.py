@@ -147,7 +147,7 @@ class RouterStats:
         self._end(whole=True)
 
     @contextmanager
-    def probe(self, *, tokens: int = 8192) -> Iterator[Probe]:
+    def probe(self, *, tokens: int = 8192, probabilities: bool = False) -> Iterator[Probe]:
         """Look at fixed batches instead of counting: `with stats.probe() as probe: ...`.
 
         Inside, `domains` works as ever, also in evaluation, but what it sees goes to the probe,
@@ -156,6 +156,8 @@ class RouterStats:
 
         Args:
             tokens: Of how many tokens, the first ones, the experts are kept one by one.
+            probabilities: Whether the routers' probabilities are kept by sequence, 8 bytes for each
+                sequence, router and expert.
 
         Raises:
             RoutingError: A batch or another probe is open.
@@ -165,7 +167,9 @@ class RouterStats:
         with ExitStack() as stack:
             if "torch._dynamo" in sys.modules:
                 stack.enter_context(torch.compiler.set_stance("force_eager"))
-            probe = Probe(self._model, self._routers, self.domain_names, tokens)
+            probe = Probe(
+                self._model, self._routers, self.domain_names, tokens, probable=probabilities
+            )
             stack.callback(probe.remove)
             self._probe = probe
             try:

@@ -249,9 +249,9 @@ def test_of_each_kind_three_diagnoses_are_printed_and_the_rest_counted():
 def test_the_least_and_the_most_of_a_number_are_printed_with_their_layers():
     even, own = made(EVEN, layers=(3,)), made(OWN, layers=(7,))
     both = Assignments(NAMES, (*even.layers, *own.layers))
-    (line,) = [one for one in str(Summary.of(both)).splitlines() if one.startswith("max violation")]
-    worst = max(SHARES) / 2 * 8 - 1
-    assert line.split()[-5:] == [f"{worst / 2:.3f}", "0.000", "3", f"{worst:.3f}", "7"]
+    (line,) = [one for one in str(Summary.of(both)).splitlines() if one.startswith("busiest")]
+    worst = max(SHARES) / 2 * 8
+    assert line.split()[-5:] == [f"{(worst + 1) / 2:.3f}", "1.000", "3", f"{worst:.3f}", "7"]
     assert Summary.of(both).by_domain()["max_violation"].to_list() == [3.0] * 4
 
 
