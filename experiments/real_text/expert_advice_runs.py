@@ -7,10 +7,12 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
+from itertools import product
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
-from expert_sizes import FOUR, SEEDS
+from expert_sizes import FOUR, HELD_OUT, SEEDS
 from mixopt_proxies.decoder import DecoderProxy
 from research_text import say
 
@@ -20,6 +22,10 @@ from mixopt.routing import Change, ExpertCounts, Summary
 from mixopt.system import Array, read_json, write_json
 from mixopt.trials import Training, Trial, TrialResult, result_from_json, result_to_json
 
+Balance = Literal["auxiliary", "none"]
+Row = tuple[Sequence[float], int]  # shares, shape (D,), and seed
+
+BALANCES: tuple[Balance, ...] = ("auxiliary", "none")
 TOKENS = 100_000
 TOKENIZER = "bpe:1024"
 STEP = 0.1
@@ -32,43 +38,48 @@ MIXTURES: dict[str, tuple[float, ...]] = {
     "filled by proofs": (0.1, 0.1, 0.1, 0.7),
     "drawn": (0.15, 0.40, 0.10, 0.35),
 }
+CHANGES = ("as diagnosed", "drawn", "by loss")
 UNBALANCED = ("starved of French", "filled by prose", "filled by proofs")
 
 
 def train_all(corpus: Corpus, out: Path) -> None:
     """Train what has no file yet."""
-    for seed in SEEDS:
-        for name, shares_D in MIXTURES.items():
-            raised = [raise_share(shares_D, d, STEP) for d in range(len(FOUR))]
-            train([shares_D, *raised], seed, "auxiliary", corpus, out, name)
-    for seed in SEEDS:
-        for name in UNBALANCED:
-            base = train([MIXTURES[name]], seed, "none", corpus, out, f"{name}, unbalanced")
-            changes = proposed(name, base[0], seed, out)
-            if changes:
-                told = f"{name}, unbalanced, changed"
-                train(list(changes.values()), seed, "none", corpus, out, told)
+    proxies: dict[Balance, DecoderProxy] = {
+        balance: DecoderProxy(size="moe-tiny", batch=8, balance=balance) for balance in BALANCES
+    }
+
+    def trained(rows: Sequence[Row], balance: Balance, path: Path) -> list[TrialResult]:
+        if not path.exists():
+            train(rows, proxies[balance], corpus, path)
+        return read_results(path)
+
+    unbalanced = {
+        name: trained([(MIXTURES[name], seed) for seed in SEEDS], "none", base_path(out, name))
+        for name in UNBALANCED
+    }
+    for name, seed in product(MIXTURES, SEEDS):
+        raised = [raise_share(MIXTURES[name], d, STEP) for d in range(len(FOUR))]
+        rows = [(shares_D, seed) for shares_D in (MIXTURES[name], *raised)]
+        trained(rows, "auxiliary", run_path(out, name, seed))
+    for name, bases in unbalanced.items():
+        for seed, base in zip(SEEDS, bases, strict=True):
+            rows = [(shares_D, seed) for shares_D in proposed(name, base, seed, out)]
+            if rows:
+                trained(rows, "none", changed_path(out, name, seed))
 
 
-def train(
-    rows: Sequence[Sequence[float]], seed: int, balance: str, corpus: Corpus, out: Path, name: str
-) -> list[TrialResult]:
-    """Train mixtures together, if there is no file yet, and return their results."""
-    path = run_path(out, name, seed)
-    if not path.exists():
-        trials = [
-            Trial(f"mixture{i}", Mixture(dict(zip(FOUR, row, strict=True))), seed)
-            for i, row in enumerate(rows)
-        ]
-        proxy = DecoderProxy(size="moe-tiny", batch=8, balance=balance)
-        training = Training(TOKENS, eval_tokens=65_536, device="cpu")
-        started = time.process_time()
-        results = proxy.train(trials, corpus, training, lambda progress: None)
-        cpu = (time.process_time() - started) / len(trials)
-        content = {"shares": [list(row) for row in rows], "cpu": cpu}
-        write_json(path, content | {"results": [result_to_json(one) for one in results]})
-        say(f"{path.stem}: {cpu:.1f} s of CPU a trial")
-    return read_results(path)
+def train(rows: Sequence[Row], proxy: DecoderProxy, corpus: Corpus, path: Path) -> None:
+    """Train mixtures together and keep their results."""
+    trials = [
+        Trial(f"mixture{i}", Mixture(dict(zip(FOUR, shares_D, strict=True))), seed)
+        for i, (shares_D, seed) in enumerate(rows)
+    ]
+    training = Training(TOKENS, eval_tokens=HELD_OUT, device="cpu")
+    started = time.process_time()
+    results = proxy.train(trials, corpus, training, lambda progress: None)
+    cpu = (time.process_time() - started) / len(trials)
+    write_json(path, {"cpu": cpu, "results": [result_to_json(one) for one in results]})
+    say(f"{path.stem}: {cpu:.1f} s of CPU a trial")
 
 
 def raise_share(shares_D: Sequence[float], domain: int, by: float) -> list[float]:
@@ -78,22 +89,19 @@ def raise_share(shares_D: Sequence[float], domain: int, by: float) -> list[float
     return [own if d == domain else share * rest for d, share in enumerate(shares_D)]
 
 
-def proposed(name: str, base: TrialResult, seed: int, out: Path) -> dict[str, list[float]]:
-    """Return the shares that a diagnosis proposes and two controls of the same size, if any is."""
+def proposed(name: str, base: TrialResult, seed: int, out: Path) -> list[list[float]]:
+    """Return the shares of `CHANGES`, all of one size; none where no change is diagnosed."""
     change = first_change(base)
     if change is None:
-        return {}
+        return []
     shares_D, domain = MIXTURES[name], FOUR.index(change.domain)
     by = change.proposed - change.share
     rng = np.random.default_rng([seed, domain])
     other = int(rng.choice([d for d in range(len(FOUR)) if d != domain]))
     even_D = domain_losses(read_results(run_path(out, "uniform", seed))[0])
     worst = int(np.argmax(domain_losses(base) - even_D))
-    return {
-        "as diagnosed": raise_share(shares_D, domain, by),
-        "drawn": raise_share(shares_D, other, by),
-        "by loss": raise_share(shares_D, worst, abs(by)),
-    }
+    moves = ((domain, by), (other, by), (worst, abs(by)))
+    return [raise_share(shares_D, d, size) for d, size in moves]
 
 
 def first_change(result: TrialResult) -> Change | None:
@@ -103,12 +111,22 @@ def first_change(result: TrialResult) -> Change | None:
 
 
 def run_path(out: Path, name: str, seed: int) -> Path:
-    """Return where the trainings of a mixture and seed are kept."""
-    return out / f"{name.replace(', ', '-').replace(' ', '_')}-{seed}.json"
+    """Return where a mixture and those with one domain raised are kept."""
+    return out / f"{name.replace(' ', '_')}-{seed}.json"
+
+
+def base_path(out: Path, name: str) -> Path:
+    """Return where a mixture's trainings with routers that nothing balances are kept."""
+    return out / f"{name.replace(' ', '_')}-unbalanced.json"
+
+
+def changed_path(out: Path, name: str, seed: int) -> Path:
+    """Return where the trainings of `CHANGES` are kept."""
+    return out / f"{name.replace(' ', '_')}-{seed}-changed.json"
 
 
 def read_results(path: Path) -> list[TrialResult]:
-    """Return the trainings of a mixture and seed, itself first."""
+    """Return the trainings of a file."""
     return [result_from_json(one) for one in read_json(path)["results"]]
 
 

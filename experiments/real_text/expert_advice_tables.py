@@ -7,13 +7,17 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import product
 from pathlib import Path
 
 import numpy as np
 from expert_advice_runs import (
+    CHANGES,
     MIXTURES,
     STEP,
     UNBALANCED,
+    base_path,
+    changed_path,
     domain_losses,
     expert_counts,
     read_results,
@@ -185,12 +189,13 @@ def _print_moves(moves: Moves) -> None:
 
 def _print_diagnosed(out: Path) -> None:
     print("## What is diagnosed\n")
-    names = [*MIXTURES, *(f"{name}, unbalanced" for name in UNBALANCED)]
-    for name in names:
+    for name in MIXTURES:
         paths = [run_path(out, name, seed) for seed in SEEDS]
         if all(path.exists() for path in paths):
-            told = [_told(read_results(path)[0]) for path in paths]
-            print(f"- {name}: " + "; ".join(told))
+            print(f"- {name}: " + "; ".join(_told(read_results(path)[0]) for path in paths))
+    for name in UNBALANCED:
+        told = (_told(base) for base in read_results(base_path(out, name)))
+        print(f"- {name}, not balanced: " + "; ".join(told))
     print()
 
 
@@ -204,25 +209,22 @@ def _told(result: TrialResult) -> str:
 
 def _print_changes(out: Path) -> None:
     print("## Following a diagnosis, routers not balanced\n")
-    print("| mixture | change | seeds | loss - unchanged | busiest - unchanged | - uniform |")
+    print(
+        "| mixture | change | seeds | loss - unchanged | busiest - unchanged | loss - uniform, balanced |"
+    )
     print("|---|---|---|---|---|---|")
-    for name in UNBALANCED:
-        pairs = [
-            (read_results(run_path(out, f"{name}, unbalanced", seed))[0], read_results(path), seed)
-            for seed in SEEDS
-            if (path := run_path(out, f"{name}, unbalanced, changed", seed)).exists()
+    for name, (i, kind) in product(UNBALANCED, enumerate(CHANGES)):
+        found = [
+            (read_results(path)[i], base, read_results(run_path(out, "uniform", seed))[0])
+            for seed, base in zip(SEEDS, read_results(base_path(out, name)), strict=True)
+            if (path := changed_path(out, name, seed)).exists()
         ]
-        for i, kind in enumerate(("as diagnosed", "drawn", "by loss")):
-            if len(pairs) > 1:
-                loss_S = [_mean(some[i]) - _mean(base) for base, some, _ in pairs]
-                busy_S = [_busiest(some[i]) - _busiest(base) for base, some, _ in pairs]
-                even = [read_results(run_path(out, "uniform", seed))[0] for *_, seed in pairs]
-                less_S = [
-                    _mean(some[i]) - _mean(one)
-                    for (_, some, _), one in zip(pairs, even, strict=True)
-                ]
-                cells = " | ".join(_cell(one) for one in (loss_S, busy_S, less_S))
-                print(f"| {name} | {kind} | {len(pairs)} | {cells} |")
+        if len(found) > 1:
+            loss_S = [_mean(changed) - _mean(base) for changed, base, _ in found]
+            busy_S = [_busiest(changed) - _busiest(base) for changed, base, _ in found]
+            even_S = [_mean(changed) - _mean(even) for changed, _, even in found]
+            cells = " | ".join(_cell(one) for one in (loss_S, busy_S, even_S))
+            print(f"| {name} | {kind} | {len(found)} | {cells} |")
 
 
 def _mean(result: TrialResult) -> float:

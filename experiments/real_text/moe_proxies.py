@@ -113,7 +113,7 @@ def train(name: str, model: Model, corpus: Corpus, out: Path) -> None:
     """Train a model on what has no file yet, mixtures of one seed together."""
     chosen = mixtures() if model.sweep else mixtures()[:1]
     proxy, tokens = model.proxy(), round(TOKENS * model.factor)
-    training = Training(tokens, eval_tokens=65_536, device="cpu")
+    training = Training(tokens, eval_tokens=32_768, device="cpu")
     for seed, first in product(SEEDS[: model.seeds], range(0, len(chosen), TOGETHER)):
         path = _path(out, name, seed, first)
         if path.exists():
