@@ -209,9 +209,7 @@ def _told(result: TrialResult) -> str:
 
 def _print_changes(out: Path) -> None:
     print("## Following a diagnosis, routers not balanced\n")
-    print(
-        "| mixture | change | seeds | loss - unchanged | busiest - unchanged | loss - uniform, balanced |"
-    )
+    print("| mixture | change | seeds | loss - unchanged | busiest - unchanged | loss - uniform |")
     print("|---|---|---|---|---|---|")
     for name, (i, kind) in product(UNBALANCED, enumerate(CHANGES)):
         found = [
