@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from itertools import product
 from pathlib import Path
 from typing import Literal
 
@@ -32,11 +31,11 @@ STEP = 0.1
 MIXTURES: dict[str, tuple[float, ...]] = {
     "uniform": (0.25, 0.25, 0.25, 0.25),
     "starved of French": (0.32, 0.04, 0.32, 0.32),
-    "starved of proofs": (0.32, 0.32, 0.32, 0.04),
-    "starved of French and code": (0.45, 0.05, 0.05, 0.45),
     "filled by prose": (0.7, 0.1, 0.1, 0.1),
-    "filled by proofs": (0.1, 0.1, 0.1, 0.7),
     "drawn": (0.15, 0.40, 0.10, 0.35),
+    "starved of proofs": (0.32, 0.32, 0.32, 0.04),
+    "filled by proofs": (0.1, 0.1, 0.1, 0.7),
+    "starved of French and code": (0.45, 0.05, 0.05, 0.45),
 }
 CHANGES = ("as diagnosed", "drawn", "by loss")
 UNBALANCED = ("starved of French", "filled by prose", "filled by proofs")
@@ -57,14 +56,15 @@ def train_all(corpus: Corpus, out: Path) -> None:
         name: trained([(MIXTURES[name], seed) for seed in SEEDS], "none", base_path(out, name))
         for name in UNBALANCED
     }
-    for name, seed in product(MIXTURES, SEEDS):
-        raised = [raise_share(MIXTURES[name], d, STEP) for d in range(len(FOUR))]
-        rows = [(shares_D, seed) for shares_D in (MIXTURES[name], *raised)]
-        trained(rows, "auxiliary", run_path(out, name, seed))
-    for name, bases in unbalanced.items():
-        for seed, base in zip(SEEDS, bases, strict=True):
-            rows = [(shares_D, seed) for shares_D in proposed(name, base, seed, out)]
-            if rows:
+    for seed in SEEDS:
+        for name, shares_D in MIXTURES.items():
+            raised = [raise_share(shares_D, d, STEP) for d in range(len(FOUR))]
+            rows = [(some_D, seed) for some_D in (shares_D, *raised)]
+            trained(rows, "auxiliary", run_path(out, name, seed))
+        for name, bases in unbalanced.items():
+            changed = proposed(name, bases[SEEDS.index(seed)], seed, out)
+            if changed:
+                rows = [(some_D, seed) for some_D in changed]
                 trained(rows, "none", changed_path(out, name, seed))
 
 
