@@ -8,7 +8,7 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 from expert_sizes import FOUR, HELD_OUT, SEEDS
@@ -47,29 +47,30 @@ def train_all(corpus: Corpus, out: Path) -> None:
         balance: DecoderProxy(size="moe-tiny", batch=8, balance=balance) for balance in BALANCES
     }
 
-    def trained(rows: Sequence[Row], balance: Balance, path: Path) -> list[TrialResult]:
+    def train_missing(rows: Sequence[Row], balance: Balance, path: Path, change: str = "") -> None:
         if not path.exists():
-            train(rows, proxies[balance], corpus, path)
-        return read_results(path)
+            write_json(path, {"change": change} | train(rows, proxies[balance], corpus))
+            say(path.stem)
 
-    unbalanced = {
-        name: trained([(MIXTURES[name], seed) for seed in SEEDS], "none", base_path(out, name))
-        for name in UNBALANCED
-    }
+    for name in UNBALANCED:
+        rows = [(MIXTURES[name], seed) for seed in SEEDS]
+        train_missing(rows, "none", base_path(out, name))
     for seed in SEEDS:
         for name, shares_D in MIXTURES.items():
             raised = [raise_share(shares_D, d, STEP) for d in range(len(FOUR))]
             rows = [(some_D, seed) for some_D in (shares_D, *raised)]
-            trained(rows, "auxiliary", run_path(out, name, seed))
-        for name, bases in unbalanced.items():
-            changed = proposed(name, bases[SEEDS.index(seed)], seed, out)
-            if changed:
-                rows = [(some_D, seed) for some_D in changed]
-                trained(rows, "none", changed_path(out, name, seed))
+            train_missing(rows, "auxiliary", run_path(out, name, seed))
+        for name in UNBALANCED:
+            base = read_results(base_path(out, name))[SEEDS.index(seed)]
+            change = first_change(base)
+            if change is not None:
+                even = read_results(run_path(out, "uniform", seed))[0]
+                rows = [(some_D, seed) for some_D in changed(name, change, base, even, seed)]
+                train_missing(rows, "none", changed_path(out, name, seed), str(change))
 
 
-def train(rows: Sequence[Row], proxy: DecoderProxy, corpus: Corpus, path: Path) -> None:
-    """Train mixtures together and keep their results."""
+def train(rows: Sequence[Row], proxy: DecoderProxy, corpus: Corpus) -> dict[str, Any]:
+    """Train mixtures together and return their results as plain values."""
     trials = [
         Trial(f"mixture{i}", Mixture(dict(zip(FOUR, shares_D, strict=True))), seed)
         for i, (shares_D, seed) in enumerate(rows)
@@ -78,8 +79,7 @@ def train(rows: Sequence[Row], proxy: DecoderProxy, corpus: Corpus, path: Path) 
     started = time.process_time()
     results = proxy.train(trials, corpus, training, lambda progress: None)
     cpu = (time.process_time() - started) / len(trials)
-    write_json(path, {"cpu": cpu, "results": [result_to_json(one) for one in results]})
-    say(f"{path.stem}: {cpu:.1f} s of CPU a trial")
+    return {"cpu": cpu, "results": [result_to_json(one) for one in results]}
 
 
 def raise_share(shares_D: Sequence[float], domain: int, by: float) -> list[float]:
@@ -89,19 +89,23 @@ def raise_share(shares_D: Sequence[float], domain: int, by: float) -> list[float
     return [own if d == domain else share * rest for d, share in enumerate(shares_D)]
 
 
-def proposed(name: str, base: TrialResult, seed: int, out: Path) -> list[list[float]]:
-    """Return the shares of `CHANGES`, all of one size; none where no change is diagnosed."""
-    change = first_change(base)
-    if change is None:
-        return []
-    shares_D, domain = MIXTURES[name], FOUR.index(change.domain)
-    by = change.proposed - change.share
-    rng = np.random.default_rng([seed, domain])
-    other = int(rng.choice([d for d in range(len(FOUR)) if d != domain]))
-    even_D = domain_losses(read_results(run_path(out, "uniform", seed))[0])
-    worst = int(np.argmax(domain_losses(base) - even_D))
-    moves = ((domain, by), (other, by), (worst, abs(by)))
-    return [raise_share(shares_D, d, size) for d, size in moves]
+def changed(
+    name: str, change: Change, base: TrialResult, even: TrialResult, seed: int
+) -> list[list[float]]:
+    """Return the shares of `CHANGES`, all of one size.
+
+    Args:
+        name: Of the mixture.
+        change: What is diagnosed.
+        base: The training that is diagnosed.
+        even: The uniform mixture's, with the same seed.
+        seed: Of what is drawn.
+    """
+    domain, by = FOUR.index(change.domain), change.proposed - change.share
+    drawn = int(np.random.default_rng([seed, domain]).integers(len(FOUR)))
+    worst = int(np.argmax(domain_losses(base) - domain_losses(even)))
+    moves = ((domain, by), (drawn, abs(by)), (worst, abs(by)))
+    return [raise_share(MIXTURES[name], d, size) for d, size in moves]
 
 
 def first_change(result: TrialResult) -> Change | None:

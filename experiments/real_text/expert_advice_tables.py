@@ -21,7 +21,6 @@ from expert_advice_runs import (
     changed_path,
     domain_losses,
     expert_counts,
-    first_change,
     read_results,
     run_path,
 )
@@ -29,7 +28,7 @@ from expert_sizes import FOUR, SEEDS
 from online_tables import paired
 
 from mixopt.routing import Summary
-from mixopt.system import Array, IntArray
+from mixopt.system import Array, IntArray, read_json
 from mixopt.trials import TrialResult
 
 
@@ -220,7 +219,7 @@ def _print_changes(out: Path) -> None:
         base = read_results(base_path(out, name))[i]
         even = read_results(run_path(out, "uniform", seed))[0]
         for kind, changed in zip(CHANGES, read_results(path), strict=True):
-            told = f"{kind}: {first_change(base)}" if kind == CHANGES[0] else kind
+            told = f"{kind}: {read_json(path)['change']}" if kind == CHANGES[0] else kind
             numbers = (
                 _mean(changed) - _mean(base),
                 _busiest(changed) - _busiest(base),
