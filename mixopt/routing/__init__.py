@@ -60,6 +60,7 @@ if TYPE_CHECKING:
     )
     from mixopt.routing.families import (
         FAMILIES as FAMILIES,
+        REFUSED as REFUSED,
         RouterFamily as RouterFamily,
         coefficient_of as coefficient_of,
         family_of as family_of,
@@ -117,7 +118,7 @@ else:
                 "counts_to_json",
                 "layer_information",
             ],
-            "families": ["FAMILIES", "RouterFamily", "coefficient_of", "family_of"],
+            "families": ["FAMILIES", "REFUSED", "RouterFamily", "coefficient_of", "family_of"],
             "frames": ["from_frames", "to_frames"],
             "measures": ["expert_profiles", "lift", "load_shares", "profile_distances"],
             "probe_file": ["load_probe", "save_probe"],
