@@ -1,4 +1,4 @@
-"""Text of some domains as bytes, from <domain>/train.parquet and <domain>/validation.parquet."""
+"""Text of some domains as tokens, from <domain>/train.parquet and <domain>/validation.parquet."""
 
 from __future__ import annotations
 
@@ -10,13 +10,14 @@ from mixopt.config import CorpusConfig, SourceConfig
 from mixopt.corpus import prepare_corpus
 
 
-def prepared(data: Path, path: Path, domains: Sequence[str]) -> Path:
+def prepared(data: Path, path: Path, domains: Sequence[str], tokenizer: str = "bytes") -> Path:
     """Prepare at most 8 MB of each domain, once, and return the corpus's folder.
 
     Args:
         data: The folder of the domains' folders.
         path: Where the corpus goes.
         domains: Names of the domains.
+        tokenizer: As in a configuration.
     """
     if not (path / "index.json").exists():
         sources = {
@@ -27,7 +28,7 @@ def prepared(data: Path, path: Path, domains: Sequence[str]) -> Path:
             )
             for name in domains
         }
-        config = CorpusConfig(domains=sources, tokenizer="bytes", max_bytes=8_000_000)
+        config = CorpusConfig(domains=sources, tokenizer=tokenizer, max_bytes=8_000_000)
         prepare_corpus(config, {}, path, fingerprint=" ".join(domains), progress=say)
     return path
 

@@ -24,7 +24,7 @@ import torch
 from torch import Tensor
 from torch.distributed.tensor import DTensor, distribute_tensor
 
-from mixopt.routing.counters.adapters import FoundRouter
+from mixopt.routing.counters import FoundRouter
 
 
 class ExpertBiases:

@@ -35,9 +35,9 @@ if TYPE_CHECKING:
     import polars as pl
     from torch.distributed import ProcessGroup
 
-    from mixopt.routing.diagnosis import Thresholds
     from mixopt.routing.probe_result import ProbeResult
     from mixopt.routing.summary import Summary
+    from mixopt.routing.thresholds import Thresholds
 
 FromBatch = Callable[[dict[str, Any]], tuple[Any, Any]]
 
@@ -148,7 +148,7 @@ class RouterStats:
         self._end(whole=True)
 
     @contextmanager
-    def probe(self, *, tokens: int = 8192) -> Iterator[Probe]:
+    def probe(self, *, tokens: int = 8192, probabilities: bool = False) -> Iterator[Probe]:
         """Look at fixed batches instead of counting: `with stats.probe() as probe: ...`.
 
         Inside, `domains` works as ever, also in evaluation, but what it sees goes to the probe,
@@ -157,6 +157,8 @@ class RouterStats:
 
         Args:
             tokens: Of how many tokens, the first ones, the experts are kept one by one.
+            probabilities: Whether the routers' probabilities are kept by sequence, 8 bytes for each
+                sequence, router and expert.
 
         Raises:
             RoutingError: A batch or another probe is open.
@@ -166,7 +168,9 @@ class RouterStats:
         with ExitStack() as stack:
             if "torch._dynamo" in sys.modules:
                 stack.enter_context(torch.compiler.set_stance("force_eager"))
-            probe = Probe(self._model, self.routers, self.domain_names, tokens)
+            probe = Probe(
+                self._model, self.routers, self.domain_names, tokens, probable=probabilities
+            )
             stack.callback(probe.remove)
             self._probe = probe
             try:

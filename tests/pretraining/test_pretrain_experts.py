@@ -23,8 +23,10 @@ from pretrain_runs import (
 
 from mixopt import Corpus, pretrain
 from mixopt.errors import PluginError, RoutingError
+from mixopt.pretraining.metric_names import line_names
 from mixopt.routing import ExpertRecord
 from mixopt.testing import tiny_corpus
+from mixopt.tracking.lines import points_of
 
 TOP_K = 2
 MODEL = {"name": "experts_job:TinyExperts"}
@@ -101,11 +103,17 @@ def test_each_token_is_counted_once_in_its_window_domain_and_layer(whole):
     assert share == pytest.approx(0.7, abs=2 / (STEPS * BATCH))
 
 
+def test_no_line_has_a_name_that_was_not_counted(whole):
+    domains = list(total(whole).domains)
+    points = (point for line in (whole / "metrics.jsonl").open("rb") for point in points_of(line))
+    assert {point.key for point in points} <= set(line_names(domains, [*domains, "other_code"]))
+
+
 def test_numbers_have_a_line_for_each_line_of_metrics_and_each_probe(whole):
     found = {line["step"]: line for line in lines_of(whole / "experts/scalars.jsonl")}
     assert list(found) == sorted({*range(4, STEPS + 1, 4), *range(6, STEPS + 1, 3)})
-    assert found[4]["moe/max_vio/max"] >= found[4]["moe/max_vio/mean"] > 0
-    assert found[4]["moe/max_vio/layer_01"] > 0
+    assert found[4]["moe/busiest/max"] >= found[4]["moe/busiest/mean"] > 1
+    assert found[4]["moe/busiest/layer_01"] > 1
     assert 0 < found[6]["moe/saturation/mean"] <= 1
     assert "moe/mi/mean" not in found[6], "there is too little held-out text to tell"
 
@@ -272,7 +280,7 @@ def test_layers_of_several_routers_are_counted_by_router(config, tmp_path):
     for assignments in (record.windows()[-1].assignments, record.last_probe()[1].assignments()):
         assert list(assignments.sizes) == ["1/tap", "2/0", "2/1"]
     names = set().union(*record.scalars())
-    assert {"moe/max_vio/layer_02_0", "moe/max_vio/layer_02_1"} <= names
+    assert {"moe/busiest/layer_02_0", "moe/busiest/layer_02_1"} <= names
 
 
 def test_a_checkpoint_of_other_experts_is_refused(whole, config, tmp_path, monkeypatch):

@@ -298,26 +298,37 @@ def test_a_router_that_gives_something_else_is_named():
             model(output)
 
 
-@pytest.mark.parametrize("wrong", [3, -1])
-@pytest.mark.parametrize("logits", [None, torch.zeros(3, 2)])
-def test_an_adapter_whose_ids_exceed_its_experts_is_named_with_the_id(wrong, logits):
-    adapter = RouterAdapter("Identity", read=lambda ids: (ids, logits), experts=2, top_k=1)
-    stats = RouterStats.attach(nn.Identity(), ["web"], adapters=[adapter])
-    message = f"router '': what Identity returns has the id {wrong}, and there are 2 experts"
-    with (
-        pytest.raises(RoutingError, match=message),
-        stats.domains(torch.zeros(1, 3, dtype=torch.long)),
-    ):
-        stats._model(torch.tensor([[0], [wrong], [2]]))
-
-
-def test_the_number_of_experts_as_an_id_is_a_dropped_choice():
+@pytest.mark.parametrize("logits", [None, torch.zeros(1, 4, 2)])
+@pytest.mark.parametrize(("wrong", "said"), [(3, "1 above 2, 0 below"), (-2, "0 above 2, 1 below")])
+def test_an_id_that_is_of_no_expert_is_refused_in_the_first_batch(wrong, said, logits):
     tap = RouterTap(experts=2, top_k=1)
     stats = RouterStats.attach(tap, ["web"])
-    with stats.domains(torch.zeros(1, 3, dtype=torch.long)):
-        tap(torch.tensor([[0], [2], [2]]))
-    layer = stats.total().layers[0]
-    assert (layer.counts_DE.tolist(), layer.dropped_D.tolist()) == ([[1, 0]], [2])
+    ids = torch.tensor([[0], [wrong], [2], [-1]])
+    message = rf"router '': 1 ids are none of its 2 experts \({said} -1\): they are 0 to 1, "
+    with (
+        pytest.raises(RoutingError, match=message) as caught,
+        stats.domains(torch.zeros(1, 4, dtype=torch.long)),
+    ):
+        tap(ids, logits)
+    assert "\n" not in str(caught.value)
+
+
+def test_an_id_that_is_of_no_expert_is_found_when_later_batches_are_reduced():
+    tap = RouterTap(experts=2, top_k=1)
+    stats = RouterStats.attach(tap, ["web"])
+    for last in (0, 5):
+        with stats.domains(torch.zeros(1, 2, dtype=torch.long)):
+            tap(torch.tensor([[0], [last]]))
+    with pytest.raises(RoutingError, match=r"1 above 2, .*give RouterAdapter\(experts=\)"):
+        stats.reduce()
+
+
+def test_ids_of_padding_may_be_any():
+    tap = RouterTap(experts=2, top_k=1)
+    stats = RouterStats.attach(tap, ["web"])
+    with stats.domains(torch.zeros(1, dtype=torch.long), torch.tensor([[1, 0, 0]])):
+        tap(torch.tensor([[0], [99], [-99]]))
+    assert stats.total().layers[0].counts_DE.tolist() == [[1, 0]]
 
 
 def test_a_layer_inside_a_block_has_the_number_of_the_inner_one():

@@ -11,51 +11,101 @@ and where the choice is made inside a larger forward, a tap goes there:
     self.tap = RouterTap(experts=8, top_k=2)            # in __init__
     self.tap(expert_ids, logits)                        # in forward
 
-Shapes: T tokens, K experts of a token, E experts.
+What is routed need not be a token of text, nor an expert a feed-forward layer: heads of attention,
+ranks of a LoRA, memories and whole models are chosen by routers as well (docs/experts/systems.md).
+
+Shapes: K experts of a token, E experts, H numbers that an expert gives.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 from torch import Tensor, nn
 
+from mixopt.errors import RoutingError
 from mixopt.routing.assignments import router_key
 from mixopt.routing.families import Read, Scores
 
+# How many tokens, one after the other, a choice is made for.
+Span = int | Literal["sequence"]
 EXAMPLE = "RouterAdapter('MyRouter', read=lambda output: (output.expert_ids, output.logits))"
 
 
 class RouterTap(nn.Module):
     """Tells RouterStats what a module chose: call it with the ids, and the logits if there are any.
 
-    It computes nothing and has no weights; without a RouterStats it costs nothing.
+    It computes nothing and has no weights; without a RouterStats it costs nothing. Gates that mix
+    all experts, and experts that choose their tokens, give weights alone: `tap(weights=gates)`.
     """
 
-    def __init__(self, *, experts: int, top_k: int, scores: Scores = "softmax") -> None:
+    def __init__(
+        self,
+        *,
+        experts: int,
+        top_k: int | None = None,
+        scores: Scores = "softmax",
+        span: Span = 1,
+        runs: int | None = 1,
+    ) -> None:
         """Say what is chosen from.
 
         Args:
             experts: Routed experts to choose from; shared ones are left out.
-            top_k: Experts of a token.
+            top_k: Experts of a token; None where it may have any number, up to all and down to
+                none.
             scores: What turns logits into probabilities.
+            span: Tokens that one choice is for: a patch of so many, one after the other, or a
+                whole "sequence". It counts as the choice of each of them.
+            runs: How often it is called in a forward pass, such as once for each step of a
+                recurrent model; None for any number. Each call counts.
+
+        Raises:
+            RoutingError: A number that cannot be.
         """
         super().__init__()
-        self.num_experts, self.top_k, self.scores = experts, top_k, scores
+        self.num_experts, self.top_k = experts, experts if top_k is None else top_k
+        self.scores, self.span, self.runs = scores, span, runs
+        if not 1 <= self.top_k <= experts:
+            raise RoutingError(f"RouterTap: top_k {top_k} of {experts} experts")
+        check_use("RouterTap", span, runs)
 
     def forward(
-        self, expert_ids: Tensor, logits: Tensor | None = None
-    ) -> tuple[Tensor, Tensor | None]:
+        self,
+        expert_ids: Tensor | None = None,
+        logits: Tensor | None = None,
+        weights: Tensor | None = None,
+        shared: Tensor | None = None,
+        outputs: Tensor | None = None,
+    ) -> tuple[Tensor | None, ...]:
         """Return what it is given.
 
         Args:
             expert_ids: Integers below `experts`, shape (..., K), tokens in the order of the batch;
-                `experts` itself stands for a choice that was dropped for want of capacity.
+                `experts` itself stands for a choice that was dropped for want of capacity, -1 for
+                a place that is not used because the token has fewer experts. May be left out where
+                `weights` are of all experts: those above 0 are chosen.
             logits: Of all experts, shape (..., E).
+            weights: With which each chosen expert's output is taken, >= 0, shape (..., K).
+            shared: Share of the shared experts, which every token goes through, in the layer's
+                output, 0 to 1, shape (...). Read by a probe alone.
+            outputs: What each expert gave, shape (..., E, H). Read by a probe alone.
         """
-        return expert_ids, logits
+        return expert_ids, logits, weights, shared, outputs
+
+
+def check_use(where: str, span: Span, runs: int | None) -> None:
+    """Check what a choice is for and how often it is made.
+
+    Raises:
+        RoutingError: A number that cannot be.
+    """
+    if span != "sequence" and (not isinstance(span, int) or span < 1):
+        raise RoutingError(f"{where}: span {span!r}; give a number of tokens, or 'sequence'")
+    if runs is not None and runs < 1:
+        raise RoutingError(f"{where}: runs {runs!r}; give how often it runs in a forward pass")
 
 
 @dataclass(frozen=True)
@@ -66,10 +116,14 @@ class RouterAdapter:
         router: The class, or the end of its name.
         read: From what the module returns to the ids of the chosen experts, integers of shape
             (..., K), and the logits of all experts, shape (..., E), or None. An id that equals the
-            number of experts is a choice that was dropped.
+            number of experts is a choice that was dropped, -1 a place that is not used. Weights,
+            the share of shared experts and the experts' outputs may follow, as `RouterTap` takes
+            them.
         experts: Number of experts, or the attribute of the module that has it.
         top_k: Experts of a token, or the attribute of the module that has it.
         scores: What turns logits into probabilities.
+        span: Tokens that one choice is for, as in `RouterTap`.
+        runs: How often it runs in a forward pass, as in `RouterTap`.
     """
 
     router: type[nn.Module] | str
@@ -77,6 +131,16 @@ class RouterAdapter:
     experts: int | str = "num_experts"
     top_k: int | str = "top_k"
     scores: Scores = "softmax"
+    span: Span = 1
+    runs: int | None = 1
+
+    def __post_init__(self) -> None:
+        """Check what a choice is for and how often it is made.
+
+        Raises:
+            RoutingError: A number that cannot be.
+        """
+        check_use("RouterAdapter", self.span, self.runs)
 
     def fits(self, module: nn.Module) -> bool:
         """Tell whether it reads this module; FSDP puts its own class before the module's."""
@@ -100,6 +164,8 @@ class FoundRouter(NamedTuple):
         idle: Choices beyond the experts that compute nothing; logits have them, too.
         bias: Returns what is added to choose, to balance the load, as the model has it now: of
             E + idle numbers; None where nothing is.
+        span: Tokens that one choice is for, as in `RouterTap`.
+        runs: How often it runs in a forward pass, as in `RouterTap`.
     """
 
     name: str
@@ -112,6 +178,8 @@ class FoundRouter(NamedTuple):
     router: str = ""
     idle: int = 0
     bias: Callable[[], Tensor] | None = None
+    span: Span = 1
+    runs: int | None = 1
 
     @property
     def key(self) -> str:

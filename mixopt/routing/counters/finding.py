@@ -77,7 +77,13 @@ def _source_of(module: nn.Module, adapters: Sequence[RouterAdapter]) -> _Source 
         if adapter.fits(module):
             return adapter
     if isinstance(module, RouterTap):
-        return RouterAdapter(RouterTap, read=_read_tap, scores=module.scores)
+        return RouterAdapter(
+            RouterTap,
+            read=_read_tap,
+            scores=module.scores,
+            span=module.span,
+            runs=module.runs,
+        )
     return next((ROUTERS[name] for name in _kinds(module) if name in ROUTERS), None)
 
 
@@ -127,8 +133,9 @@ def _unread(model: nn.Module, found: list[str]) -> Iterator[tuple[str, nn.Module
     """Yield what looks like routers or experts, and that none of the found routers serves."""
     inside = tuple(f"{name}." for name in found)
     served = {_place(name) for name in found}
+    around = {name[:at] for name in found for at in _ends(name)}
     for name, module in _modules(model):
-        if name in found or name.startswith(inside):
+        if name in found or name in around or name.startswith(inside):
             continue
         if _is_router(module) or (_is_experts(name, module) and _place(name) not in served):
             yield name, module
@@ -145,6 +152,11 @@ def _is_experts(name: str, module: nn.Module) -> object:
     if own in _WHOLE:
         return False
     return (_EXPERTS.search(kind) and "Shared" not in kind) or own == "experts"
+
+
+def _ends(name: str) -> list[int]:
+    """Return where the paths of the modules around one end, the model's own among them."""
+    return [0, *(at for at, letter in enumerate(name) if letter == ".")]
 
 
 def _place(name: str) -> str:
@@ -197,8 +209,9 @@ def _common(kinds: list[list[str]]) -> int:
     return next((k for k, column in enumerate(columns) if len(set(column)) > 1), 0)
 
 
-def _read_tap(output: Any) -> tuple[Tensor, Tensor | None]:
-    return output[0], output[1]
+def _read_tap(output: Any) -> tuple[Tensor | None, ...]:
+    given: tuple[Tensor | None, ...] = output
+    return given
 
 
 def _layer_of(name: str, position: int) -> int:
@@ -213,8 +226,18 @@ def _router(
     look = partial(_value, model, name, module)
     experts, top_k = (_size(look, name, module, size) for size in (source.experts, source.top_k))
     if isinstance(source, RouterAdapter):
-        read, scores = source.read, source.scores
-        return FoundRouter(name, layer, module, experts, top_k, scores, read, router)
+        return FoundRouter(
+            name,
+            layer,
+            module,
+            experts,
+            top_k,
+            source.scores,
+            source.read,
+            router,
+            span=source.span,
+            runs=source.runs,
+        )
     scored = source.scores
     return FoundRouter(
         name,

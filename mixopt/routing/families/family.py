@@ -17,7 +17,9 @@ Scores = Literal["softmax", "sigmoid", "sqrt_softplus"]
 # By what the experts get alike many tokens: an auxiliary loss that the model returns, a bias that
 # is moved after each step (DeepSeek-V3), or nothing.
 Balance = Literal["auxiliary", "bias", "none"]
-Read = Callable[[Any], "tuple[Tensor, Tensor | None]"]
+# Ids, logits, weights, share of shared experts and experts' outputs, in this order; None for what
+# is not known, and the last ones may be left out.
+Read = Callable[[Any], "tuple[Tensor | None, ...]"]
 
 
 @dataclass(frozen=True)
