@@ -93,9 +93,9 @@ def _kinds(module: nn.Module) -> list[str]:
 
 
 def _check_all_found(model: nn.Module, found: list[str]) -> None:
-    unread = next(_unread(model, found), None)
-    if unread is not None:
-        raise RoutingError(f"{_kind(model)}: {_what_to_write(*unread)}")
+    unread = sorted(_unread(model, found), key=lambda entry: not _is_router(entry[1]))
+    if unread:
+        raise RoutingError(f"{_kind(model)}: {_what_to_write(*unread[0])}")
     if not found and _is_configured(model):
         raise RoutingError(f"{_kind(model)}: its configuration has experts, and {_NO_ROUTER}")
     if not found:
@@ -135,13 +135,16 @@ def _unread(model: nn.Module, found: list[str]) -> Iterator[tuple[str, nn.Module
     served = {_place(name) for name in found}
     around = {name[:at] for name in found for at in _ends(name)}
     for name, module in _modules(model):
-        kind = type(module).__name__
         if name in found or name in around or name.startswith(inside):
             continue
-        sized = any(isinstance(getattr(module, size, None), int) for size in _SIZES)
-        router = (sized and _ROUTER.search(kind)) or not REFUSED.keys().isdisjoint(_kinds(module))
-        if router or (_is_experts(name, module) and _place(name) not in served):
+        if _is_router(module) or (_is_experts(name, module) and _place(name) not in served):
             yield name, module
+
+
+def _is_router(module: nn.Module) -> bool:
+    kinds = _kinds(module)
+    sized = any(isinstance(getattr(module, size, None), int) for size in _SIZES)
+    return (sized and bool(_ROUTER.search(kinds[0]))) or not REFUSED.keys().isdisjoint(kinds)
 
 
 def _is_experts(name: str, module: nn.Module) -> object:

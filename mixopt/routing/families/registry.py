@@ -68,7 +68,9 @@ _AUXILIARY = {
     "qwen3_next": _by_loss(_softmax("Qwen3NextTopKRouter"), shared=_ONE),
     "qwen3_5_moe_text": _by_loss(_softmax("Qwen3_5MoeTopKRouter"), shared=_ONE),
     "qwen3_vl_moe_text": _by_loss(_softmax("Qwen3VLMoeTextTopKRouter")),
-    "qwen3_omni_moe_text": _by_loss(_softmax("Qwen3OmniMoeThinkerTextTopKRouter")),
+    "qwen3_omni_moe_text": _by_loss(
+        _softmax("Qwen3OmniMoeThinkerTextTopKRouter"), _softmax("Qwen3OmniMoeTextTopKRouter")
+    ),
     "qwen3_omni_moe_talker_text": _by_loss(
         _softmax("Qwen3OmniMoeTalkerTextTopKRouter"), shared=_ONE
     ),
