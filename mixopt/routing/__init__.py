@@ -33,13 +33,22 @@ if TYPE_CHECKING:
         find_routers as find_routers,
         has_experts as has_experts,
     )
-    from mixopt.routing.diagnoses import diagnose as diagnose
+    from mixopt.routing.counters.named_adapters import (
+        named_adapters as named_adapters,
+    )
+    from mixopt.routing.diagnoses import (
+        diagnose as diagnose,
+    )
     from mixopt.routing.diagnosis import (
         Change as Change,
         Diagnosis as Diagnosis,
-        Thresholds as Thresholds,
     )
-    from mixopt.routing.expert_change import ExpertChange as ExpertChange
+    from mixopt.routing.expert_biases import (
+        ExpertBiases as ExpertBiases,
+    )
+    from mixopt.routing.expert_change import (
+        ExpertChange as ExpertChange,
+    )
     from mixopt.routing.expert_counts import (
         ExpertCounts as ExpertCounts,
         LayerInformation as LayerInformation,
@@ -62,14 +71,20 @@ if TYPE_CHECKING:
         coefficient_of as coefficient_of,
         family_of as family_of,
     )
-    from mixopt.routing.frames import from_frames as from_frames, to_frames as to_frames
+    from mixopt.routing.frames import (
+        from_frames as from_frames,
+        to_frames as to_frames,
+    )
     from mixopt.routing.measures import (
         expert_profiles as expert_profiles,
         lift as lift,
         load_shares as load_shares,
         profile_distances as profile_distances,
     )
-    from mixopt.routing.probe_file import load_probe as load_probe, save_probe as save_probe
+    from mixopt.routing.probe_file import (
+        load_probe as load_probe,
+        save_probe as save_probe,
+    )
     from mixopt.routing.probe_result import (
         ENOUGH_SEQUENCES as ENOUGH_SEQUENCES,
         ENOUGH_TOKENS as ENOUGH_TOKENS,
@@ -77,7 +92,13 @@ if TYPE_CHECKING:
         ProbeResult as ProbeResult,
         join_probes as join_probes,
     )
-    from mixopt.routing.router_stats import RouterStats as RouterStats
+    from mixopt.routing.reserved import (
+        ReservedThresholds as ReservedThresholds,
+        diagnose_reserved as diagnose_reserved,
+    )
+    from mixopt.routing.router_stats import (
+        RouterStats as RouterStats,
+    )
     from mixopt.routing.scalars import (
         ScalarNames as ScalarNames,
         probe_scalars as probe_scalars,
@@ -89,11 +110,17 @@ if TYPE_CHECKING:
         saved_domains as saved_domains,
         saved_state as saved_state,
     )
-    from mixopt.routing.summary import Summary as Summary
+    from mixopt.routing.summary import (
+        Summary as Summary,
+    )
     from mixopt.routing.tables import (
         assignment_table as assignment_table,
+        domain_table as domain_table,
         key_column as key_column,
         layer_table as layer_table,
+    )
+    from mixopt.routing.thresholds import (
+        Thresholds as Thresholds,
     )
 else:
     _load, __dir__ = lazy_names(
@@ -102,8 +129,10 @@ else:
             "assignments": ["Assignments", "LayerAssignments", "no_layer", "nothing", "router_key"],
             "counters.adapters": ["FoundRouter", "RouterAdapter", "RouterTap"],
             "counters.finding": ["find_routers", "has_experts"],
+            "counters.named_adapters": ["named_adapters"],
             "diagnoses": ["diagnose"],
-            "diagnosis": ["Change", "Diagnosis", "Thresholds"],
+            "diagnosis": ["Change", "Diagnosis"],
+            "expert_biases": ["ExpertBiases"],
             "expert_change": ["ExpertChange"],
             "expert_counts": [
                 "ExpertCounts",
@@ -111,6 +140,15 @@ else:
                 "counts_from_json",
                 "counts_to_json",
                 "layer_information",
+            ],
+            "expert_record": [
+                "COUNTS",
+                "CountedWindow",
+                "EXPERTS",
+                "ExpertRecord",
+                "LAYERS",
+                "PROBE",
+                "SCALARS",
             ],
             "families": ["FAMILIES", "RouterFamily", "coefficient_of", "family_of"],
             "frames": ["from_frames", "to_frames"],
@@ -123,20 +161,13 @@ else:
                 "ProbeResult",
                 "join_probes",
             ],
-            "expert_record": [
-                "COUNTS",
-                "CountedWindow",
-                "EXPERTS",
-                "ExpertRecord",
-                "LAYERS",
-                "PROBE",
-                "SCALARS",
-            ],
+            "reserved": ["ReservedThresholds", "diagnose_reserved"],
             "router_stats": ["RouterStats"],
             "scalars": ["ScalarNames", "probe_scalars", "training_scalars", "trial_scalars"],
             "state": ["load_state", "saved_domains", "saved_state"],
             "summary": ["Summary"],
-            "tables": ["assignment_table", "key_column", "layer_table"],
+            "tables": ["assignment_table", "domain_table", "key_column", "layer_table"],
+            "thresholds": ["Thresholds"],
         },
     )
 

@@ -100,6 +100,62 @@ def collapsed(chosen_E: Array, top_k: float) -> Flags:
     return np.asarray(chosen_E > (top_k / len(chosen_E) + 1) / 2)
 
 
+def hot(shares_E: Array, least: float, chance: float) -> Flags:
+    """Return which experts are busier than the spread of the others explains.
+
+    Loads of healthy routers spread like a gamma distribution, of a coefficient of variation of up
+    to about 0.5, so that the busiest of 512 may well have four times the even load. Sixth roots of
+    loads are nearly normal; a normal distribution is fitted to all but the top eighth, and the
+    number of experts above each of these is held against it. The sixth root, not the cube root
+    that gamma distributions would have, allows for heavier tails.
+
+    Args:
+        shares_E: Each expert's share of the assignments.
+        least: Load over the even one that a hot expert has at the least.
+        chance: At which a layer without hot experts would have as many.
+    """
+    from scipy.special import bdtrc, ndtri, stdtr  # lighter than scipy.stats
+
+    count = len(shares_E)
+    load_E = shares_E * count
+    top = -(-count // 8)
+    if count - top < 3 or load_E.max() < least:
+        return np.zeros(count, bool)
+    falling_E = np.sort(load_E)[::-1]
+    root_E = falling_E ** (1 / 6)
+    z = ndtri(1 - top / count)
+    cut = np.exp(-z * z / 2) / np.sqrt(2 * np.pi) / (1 - top / count)
+    low = root_E[top:]
+    spread = max(np.sqrt(low.var(ddof=1) / (1 - z * cut - cut * cut)), 1e-9)
+    beyond = (root_E[:top] - low.mean() - cut * spread) / spread
+    as_many = bdtrc(np.arange(top), count, stdtr(count - top - 1, -beyond))
+    found = np.flatnonzero((as_many < chance) & (falling_E[:top] >= least))
+    return np.asarray(load_E >= (falling_E[found[-1]] if len(found) else np.inf))
+
+
+def apartness(counts_HDE: Counts) -> Array:
+    """Return how far each domain's experts are from those of the other domains together.
+
+    It is the root of the triangular discrimination, sum of (p - q)^2 / (p + q) over experts,
+    divided by 2; near the Jensen-Shannon distance. One difference is of one half of the sequences
+    and one of the other, so that chance adds nothing on the mean, however few tokens a domain has.
+
+    Args:
+        counts_HDE: Assignments of each half of the sequences.
+
+    Returns:
+        0 for a domain that goes as the others do, 1 for one that has experts to itself, shape
+        (D,); NaN for a domain that is not in both halves, or alone.
+    """
+    profile_HDE = np.stack([expert_profiles(counts_DE) for counts_DE in counts_HDE])
+    others_HDE = counts_HDE.sum(1, keepdims=True) - counts_HDE
+    rest_HDE = np.stack([expert_profiles(counts_DE) for counts_DE in others_HDE])
+    difference_HDE = profile_HDE - rest_HDE
+    both_DE = (profile_HDE + rest_HDE).mean(0)
+    part_DE = _divided(difference_HDE.prod(0), np.where(both_DE == 0, 1, both_DE))
+    return np.asarray(np.sqrt(np.maximum(part_DE.sum(1) / 2, 0)))
+
+
 def balance_loss(shares_E: Array, probability_E: Array) -> float:
     """Return the load-balancing loss on the scale on which an even load gives 1.
 

@@ -10,14 +10,14 @@ D domains, L layers, P permutations.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from mixopt.errors import RoutingError
-from mixopt.routing import measures
+from mixopt.routing import manifold, measures
 from mixopt.routing.assignments import Assignments, nothing, router_key
 from mixopt.system import Array, IntArray
 
@@ -78,14 +78,17 @@ class LayerProbe:
 
     @property
     def routing_UE(self) -> Array:
-        """How each sequence falls on the experts, adding up to 1, by the most that is known.
+        """How each sequence falls on the experts, adding up to 1; NaN where it does not."""
+        return measures.expert_profiles(self.routed_UE)
 
-        By the weights of the experts, else by the router's probabilities, else by counts; NaN for
-        a sequence without any.
+    @property
+    def routed_UE(self) -> Array:
+        """What of each sequence falls on the experts, by the most that is known.
+
+        By the weights of the experts, else by the router's probabilities, else by counts.
         """
         known = (self.weight_UE, self.probability_UE, self.counts_UE)
-        sums_UE = next(sums for sums in known if sums is not None)
-        return measures.expert_profiles(sums_UE)
+        return np.asarray(next(sums for sums in known if sums is not None), float)
 
 
 # What is kept by sequence beside the counts, where it is known.
@@ -251,6 +254,74 @@ class ProbeResult:
                 }
                 rows.append(about | {"saturation": mean})
         return pl.DataFrame(rows, schema_overrides={"saturation": pl.Float64})
+
+    def manifold_alignment(
+        self,
+        embeddings: Any,
+        *,
+        neighbours: int | None = None,
+        permutations: int = 200,
+        seed: int = 0,
+    ) -> pl.DataFrame:
+        """Return whether sequences of near meaning are routed alike, against chance.
+
+        The routing of a sequence is `LayerProbe.routing_UE`: the weights or probabilities of the
+        experts where the probe has them, else counts. `mixopt.routing.manifold` says what near is.
+
+        Args:
+            embeddings: One row for each sequence of the probe, shape (U, X), or for each domain or
+                task, shape (D, X), by any text encoder. Sequences of a domain are then together.
+            neighbours: How many nearest ones are compared; a tenth of them, and one at least, as
+                a rule.
+            permutations: How often the embeddings are permuted, >= 2.
+            seed: Of the permutations.
+
+        Returns:
+            `layer` and `router`, null for all routers together; `items` that are compared and
+            their `neighbours`; `alignment`, the mean share of the nearest in one space that are
+            among the nearest in the other; `chance` and `chance_deviation`, over permutations;
+            `corrected`, alignment less chance; `p_value`, share of permutations that reach it.
+
+        Raises:
+            RoutingError: Embeddings of another number of rows, or too few for so many neighbours.
+        """
+        import polars as pl
+
+        sizes = {
+            "one for each sequence": len(self.domain_U),
+            "one for each domain": len(self.domains),
+        }
+        unit_NX = manifold.checked_embeddings(embeddings, sizes)
+        of_routers = [self._routing(layer, len(unit_NX)) for layer in self.layers]
+        routed_N = np.all([np.isfinite(part).all(1) for part in of_routers], axis=0)
+        items = int(routed_N.sum())
+        near = max(1, items // 10) if neighbours is None else neighbours
+        if not 1 <= near <= items - 2:
+            raise RoutingError(
+                f"neighbours: {near} of {items} that are compared; 1 to {items - 2} are needed"
+            )
+        # Hellinger distances of all routers together are those of their shares side by side.
+        parts = [*of_routers, np.concatenate(of_routers, axis=1) / len(of_routers)]
+        places = [*((layer.layer, layer.router) for layer in self.layers), (None, None)]
+        rows = []
+        for (layer, router), routing_NE in zip(places, parts, strict=True):
+            found = manifold.alignment(
+                routing_NE[routed_N], unit_NX[routed_N], near, permutations, seed
+            )
+            rows.append(
+                {"layer": layer, "router": router, "items": items, "neighbours": near}
+                | {"corrected": found.alignment - found.chance, **asdict(found)}
+            )
+        order = ("alignment", "chance", "chance_deviation", "corrected", "p_value")
+        kinds = {"layer": pl.Int64, "router": pl.String}
+        return pl.DataFrame(rows, schema_overrides=kinds).select(*list(rows[0])[:4], *order)
+
+    def _routing(self, layer: LayerProbe, items: int) -> Array:
+        """Return how each sequence, or each domain where there are so many, is routed."""
+        if items == len(self.domain_U):
+            return layer.routing_UE
+        member_DU = np.asarray(self.domain_U == np.arange(len(self.domains))[:, None], float)
+        return measures.expert_profiles(member_DU @ layer.routed_UE)
 
     def _information(self, domain_U: Counts) -> Array:
         """Return the mutual information of each layer, were these the sequences' domains."""

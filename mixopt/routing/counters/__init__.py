@@ -7,7 +7,10 @@ from typing import TYPE_CHECKING
 from mixopt.system.lazy_names import lazy_names
 
 if TYPE_CHECKING:
-    from mixopt.routing.counters.adapters import RouterAdapter as RouterAdapter
+    from mixopt.routing.counters.adapters import (
+        FoundRouter as FoundRouter,
+        RouterAdapter as RouterAdapter,
+    )
     from mixopt.routing.counters.counting import Counting as Counting
     from mixopt.routing.counters.finding import find_routers as find_routers
     from mixopt.routing.counters.open_batch import token_domains as token_domains
@@ -17,7 +20,7 @@ else:
     __getattr__, __dir__ = lazy_names(
         __name__,
         {
-            "adapters": ["RouterAdapter"],
+            "adapters": ["FoundRouter", "RouterAdapter"],
             "counting": ["Counting"],
             "finding": ["find_routers"],
             "open_batch": ["token_domains"],

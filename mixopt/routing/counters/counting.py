@@ -109,6 +109,11 @@ class Counting:
         pending, self.pending = self.pending, Expected()
         return collect(self._counters, pending, self._domains, self._group)
 
+    def loads(self) -> Tensor:
+        """Return what this rank has counted since the last time, router after router."""
+        loads = [counter.load() for counter in self._counters]
+        return torch.cat([load.to(loads[0].device) for load in loads])
+
     def _even(self, size: int, position: int | None) -> Tensor:
         """Return which sequences of a batch are of the even half.
 

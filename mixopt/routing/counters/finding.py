@@ -15,12 +15,15 @@ from torch import Tensor, nn
 
 from mixopt.errors import RoutingError
 from mixopt.routing.counters.adapters import EXAMPLE, FoundRouter, RouterAdapter, RouterTap
-from mixopt.routing.families import FAMILIES, ROUTERS, KnownRouter
+from mixopt.routing.families import FAMILIES, REFUSED, ROUTERS, KnownRouter
 
 # `block.3.layer.1` of T5 and its kin is layer 3.
 _LAYER = re.compile(r"(?:^|\.)(?:layers?|blocks?|h)\.(\d+)(?:\.layer\.\d+)?(?:\.|$)")
 _ROUTER = re.compile(r"(Router|Gating|Gate)$")
 _EXPERTS = re.compile(r"Experts$")
+_WHOLE = ("", "module", "_orig_mod")  # the model itself, and what DDP and torch.compile call it
+# Encoders of other things than text, and experts of images beside those of text (ERNIE 4.5 VL).
+_NO_TEXT = re.compile(r"(?:^|[._])(?:vision|visual|audio)")
 _SIZES = ("num_experts", "num_local_experts", "n_routed_experts", "moe_num_experts")
 _Source = RouterAdapter | KnownRouter
 
@@ -38,7 +41,7 @@ def find_routers(model: nn.Module, adapters: Sequence[RouterAdapter] = ()) -> li
     """
     found = [
         (name, module, source)
-        for name, module in model.named_modules()
+        for name, module in _modules(model)
         if (source := _source_of(module, adapters)) is not None
     ]
     layers = [_layer_of(name, position) for position, (name, _, _) in enumerate(found)]
@@ -56,9 +59,17 @@ def has_experts(model: nn.Module, adapters: Sequence[RouterAdapter] = ()) -> boo
 
     Where no module shows it, the configuration of a family that is not known says so.
     """
-    if any(_source_of(module, adapters) is not None for module in model.modules()):
+    if any(_source_of(module, adapters) is not None for _, module in _modules(model)):
         return True
     return next(_unread(model, []), None) is not None or _is_configured(model)
+
+
+def _modules(model: nn.Module) -> Iterator[tuple[str, nn.Module]]:
+    """Yield the modules of a model and their names, without transformers' own of images."""
+    for name, module in model.named_modules():
+        known = any(kind.__module__.startswith("transformers.") for kind in type(module).__mro__)
+        if not (known and _NO_TEXT.search(name)):
+            yield name, module
 
 
 def _source_of(module: nn.Module, adapters: Sequence[RouterAdapter]) -> _Source | None:
@@ -73,9 +84,12 @@ def _source_of(module: nn.Module, adapters: Sequence[RouterAdapter]) -> _Source 
             span=module.span,
             runs=module.runs,
         )
-    # FSDP puts a class of its own before the module's.
-    names = (kind.__name__ for kind in type(module).__mro__)
-    return next((ROUTERS[name] for name in names if name in ROUTERS), None)
+    return next((ROUTERS[name] for name in _kinds(module) if name in ROUTERS), None)
+
+
+def _kinds(module: nn.Module) -> list[str]:
+    """Return the names of a module's classes; FSDP puts one of its own before the module's."""
+    return [kind.__name__ for kind in type(module).__mro__]
 
 
 def _check_all_found(model: nn.Module, found: list[str]) -> None:
@@ -103,6 +117,9 @@ _NO_ROUTER = (
 
 def _what_to_write(name: str, module: nn.Module) -> str:
     kind = type(module).__name__
+    refused = next((REFUSED[name] for name in _kinds(module) if name in REFUSED), None)
+    if refused:
+        return f"{name!r} ({kind}) is not counted: {refused}"
     if not _ROUTER.search(kind):
         return f"{name!r} ({kind}) has experts, and {_NO_ROUTER}"
     example = EXAMPLE.replace("MyRouter", kind)
@@ -116,19 +133,27 @@ def _unread(model: nn.Module, found: list[str]) -> Iterator[tuple[str, nn.Module
     """Yield what looks like routers or experts, and that none of the found routers serves."""
     inside = tuple(f"{name}." for name in found)
     served = {_place(name) for name in found}
-    for name, module in model.named_modules():
+    around = {name[:at] for name in found for at in _ends(name)}
+    for name, module in _modules(model):
         kind = type(module).__name__
-        if name in found or name.startswith(inside):
+        if name in found or name in around or name.startswith(inside):
             continue
         sized = any(isinstance(getattr(module, size, None), int) for size in _SIZES)
-        apart = _is_experts(name, module) and _place(name) not in served
-        if apart or (sized and _ROUTER.search(kind)):
+        router = (sized and _ROUTER.search(kind)) or not REFUSED.keys().isdisjoint(_kinds(module))
+        if router or (_is_experts(name, module) and _place(name) not in served):
             yield name, module
 
 
 def _is_experts(name: str, module: nn.Module) -> object:
-    kind = type(module).__name__
-    return (_EXPERTS.search(kind) and "Shared" not in kind) or name.rpartition(".")[2] == "experts"
+    kind, own = type(module).__name__, name.rpartition(".")[2]
+    if own in _WHOLE:
+        return False
+    return (_EXPERTS.search(kind) and "Shared" not in kind) or own == "experts"
+
+
+def _ends(name: str) -> list[int]:
+    """Return where the paths of the modules around one end, the model's own among them."""
+    return [0, *(at for at, letter in enumerate(name) if letter == ".")]
 
 
 def _place(name: str) -> str:

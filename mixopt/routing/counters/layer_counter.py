@@ -139,6 +139,11 @@ class LayerCounter:
         chosen_D1 = chosen_DK.sum(-1, keepdim=True)
         return torch.cat([probability_DE, entropy_D1, squared_D1, chosen_D1], -1)
 
+    def load(self) -> Tensor:
+        """Return how many assignments each expert has now, padding left out, shape (E,)."""
+        of_experts = slice(-BELOW, -BELOW + self.router.experts)
+        return self.counts.view(-1, self.choices)[:-1, of_experts].sum(0)
+
     def _move(self, device: torch.device) -> None:
         """Follow a model that was moved, or whose weights rest elsewhere than they work."""
         self.counts = self.counts.to(device)

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     )
     from mixopt.routing.families.registry import (
         FAMILIES as FAMILIES,
+        REFUSED as REFUSED,
         ROUTERS as ROUTERS,
         coefficient_of as coefficient_of,
         family_of as family_of,
@@ -25,6 +26,6 @@ else:
         __name__,
         {
             "family": ["Balance", "KnownRouter", "Read", "RouterFamily", "Scores"],
-            "registry": ["FAMILIES", "ROUTERS", "coefficient_of", "family_of"],
+            "registry": ["FAMILIES", "REFUSED", "ROUTERS", "coefficient_of", "family_of"],
         },
     )

@@ -84,8 +84,12 @@ _AUXILIARY = {
     "ernie4_5_moe": _by_loss(
         _softmax("Ernie4_5_MoeTopKRouter", "moe_statics." + _BIAS), shared=_MANY
     ),
-    "ernie4_5_vl_moe_text": _by_loss(
-        _softmax("Ernie4_5_VLMoeMoeTopKRouter", "moe_statics." + _BIAS), shared=_MANY
+    "ernie4_5_vl_moe_text": RouterFamily(
+        (_softmax("Ernie4_5_VLMoeMoeTopKRouter", "moe_statics." + _BIAS),),
+        "auxiliary",
+        coefficient=_LOSS,
+        limits="text alone: images go to experts of their own, which are not counted, and a batch"
+        " that has some is refused",
     ),
     "glm4v_moe_text": _by_loss(_sigmoid("Glm4vMoeTextTopkRouter"), shared=_MANY),
     "glm5_next_text": _by_loss(_sigmoid("Glm5NextTextTopkRouter"), shared=_MANY),
@@ -103,7 +107,6 @@ _BIASED = {
     "deepseek_v32": _by_bias("DeepseekV32TopkRouter", shared=_MANY),
     "dots1": _by_bias("Dots1TopkRouter", shared=_MANY),
     "dots3_note_text": _by_bias("Dots3NoteTextTopkRouter", shared=_MANY),
-    "dots3_note_vision_encoder": _by_bias("Dots3NoteVisionTopKRouter"),
     "exaone_moe": _by_bias("ExaoneMoeTopkRouter", shared=_MANY),
     "glm4_moe": _by_bias("Glm4MoeTopkRouter", shared=_MANY),
     "glm4_moe_lite": _by_bias("Glm4MoeLiteTopkRouter", shared=_MANY),
@@ -122,10 +125,6 @@ _BIASED = {
     "step3p5": _by_bias("Step3p7TopKRouter", shared=_MANY),
     "inkling2_text": RouterFamily(
         (KnownRouter("Inkling2TopKRouter", scores_of_function, read_triple, bias=_BIAS),), "bias"
-    ),
-    "inkling2_loop_text": RouterFamily(
-        (KnownRouter("Inkling2LoopTopKRouter", scores_of_function, read_triple, bias=_BIAS),),
-        "bias",
     ),
     "longcat_flash": RouterFamily(
         (
@@ -218,6 +217,16 @@ _OTHERS = {
 }
 
 FAMILIES: Mapping[str, RouterFamily] = _AUXILIARY | _BIASED | _UNBALANCED | _OTHERS
+
+# Classes that choose among experts and are not counted, and why.
+REFUSED: Mapping[str, str] = {
+    "Dots3NoteVisionTopKRouter": "it chooses for patches of images, which have no domain",
+    "Inkling2LoopTopKRouter": "layers of its loop run several times in one forward pass, and a"
+    " router is counted once",
+    "NllbMoeTop2Router": "transformers gives its experts the mask of the first choice for ids, so"
+    " that the first two of them alone compute",
+    "VitPoseNaiveMoe": "the caller names the expert of each image, none is chosen",
+}
 
 ROUTERS: Mapping[str, KnownRouter] = {
     router.name: router for family in FAMILIES.values() for router in family.routers
