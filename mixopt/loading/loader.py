@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from mixopt.errors import SamplerError
 from mixopt.loading.collate import Batch, stack_samples
 from mixopt.loading.dataset import MixtureDataset
-from mixopt.loading.prefetch import Ahead, in_line, in_thread
+from mixopt.loading.prefetch import Ahead, in_line, in_thread, in_thread_later
 from mixopt.loading.realised import Account, Realised
 from mixopt.loading.schedule_watch import ScheduleWatch
 from mixopt.sampling import (
@@ -120,6 +120,7 @@ class MixtureLoader:
                 sample is not as long as the sampler was told.
         """
         sampler, ahead, label = self.sampler, None, self._labels()
+        first = sampler.batch
         last = sampler.pass_end
         if self._watch is not None:
             self._watch.begin(sampler)
@@ -127,9 +128,10 @@ class MixtureLoader:
             while last is None or sampler.batch < last:
                 batch = sampler.batch
                 if ahead is None or ahead.is_stale(sampler.version):
+                    was_brief = ahead is not None and batch - first == 1
                     if ahead is not None:
                         ahead.close()
-                    ahead = self._fetch(batch, last)
+                    ahead, first = self._fetch(batch, last, was_brief=was_brief), batch
                 content = ahead.next()
                 if content is None:
                     return
@@ -240,7 +242,14 @@ class MixtureLoader:
 
         return label
 
-    def _fetch(self, batch: int, last: int | None) -> Ahead:
+    def _fetch(self, batch: int, last: int | None, *, was_brief: bool) -> Ahead:
+        """Begin to read.
+
+        Args:
+            batch: The first batch.
+            last: The batch after the last.
+            was_brief: Whether the weights before held for one batch alone.
+        """
         order = self.sampler.version
         if self.workers:
             from mixopt.loading.worker_fetch import in_processes
@@ -253,7 +262,8 @@ class MixtureLoader:
             some = self.dataset.shards.fetching_ahead(some)
         chunks = map(self._read, some)
         if self.prefetch and not self._account.learns:
-            return in_thread(chunks, order, self.prefetch)
+            begin = in_thread_later if was_brief else in_thread
+            return begin(chunks, order, self.prefetch)
         return in_line(chunks, order)
 
     def _rows(self, batch: int, last: int | None, most: int) -> Iterator[IntArray]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import queue
 import threading
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from contextlib import suppress
 from itertools import chain
 from typing import Any
@@ -59,6 +59,24 @@ def in_thread(chunks: Iterator[Iterator[Batch]], version: object, depth: int) ->
     """Read in a thread that keeps up to `depth` chunks ready."""
     thread = InThread(chunks, depth)
     return Ahead(iter(thread), version, thread.close)
+
+
+def in_thread_later(chunks: Iterator[Iterator[Batch]], version: object, depth: int) -> Ahead:
+    """Read the first chunk when it is asked for, and what follows in a thread.
+
+    Where weights change with each batch, no thread is begun that reads in vain.
+    """
+
+    def read() -> Generator[Batch]:
+        yield from next(chunks, iter(()))
+        thread = InThread(chunks, depth)
+        try:
+            yield from thread
+        finally:
+            thread.close()
+
+    batches = read()
+    return Ahead(batches, version, batches.close)
 
 
 class InThread:

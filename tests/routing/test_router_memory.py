@@ -10,7 +10,7 @@ LAYERS, EXPERTS, TOP_K, DOMAINS = 61, 256, 8, 20
 
 def counted_bytes(stats):
     counters = stats._counting._counters
-    tensors = [t for c in counters for t in (c.counts, c.passes, c.sums_DF, c.weights)]
+    tensors = [t for c in counters for t in (c.counts, c.passes, c.sums_DF, c.chosen_DK, c.weights)]
     return sum(t.numel() * t.element_size() for t in tensors if t is not None)
 
 

@@ -76,7 +76,7 @@ class Counting:
         device = self._counters[0].counts.device
         self._batch.open(
             domain_BS.to(device, non_blocking=True),
-            self._even(len(domain_BS), position).to(device, non_blocking=True),
+            self._odd(len(domain_BS), position).to(device, non_blocking=True),
             len(self._domains),
             sums=self._probabilities,
         )
@@ -114,17 +114,17 @@ class Counting:
         loads = [counter.load() for counter in self._counters]
         return torch.cat([load.to(loads[0].device) for load in loads])
 
-    def _even(self, size: int, position: int | None) -> Tensor:
-        """Return which sequences of a batch are of the even half.
+    def _odd(self, size: int, position: int | None) -> Tensor:
+        """Return 1 for the sequences of a batch that are of the odd half, and 0 for the others.
 
         They alternate, and which comes first changes from batch to batch, for batches of one
         sequence. By position they do so as Thue and Morse have it (the parity of the number's
         bits), which no regular order of domains goes along with.
         """
         if position is None:
-            return (torch.arange(size) + self.pending.batches) % 2 == 0
+            return (torch.arange(size) + self.pending.batches) % 2
         bits_B = np.bitwise_count(np.arange(position, position + size))
-        return torch.from_numpy(bits_B % 2 == 0)
+        return torch.from_numpy((bits_B & 1).astype(np.int64))
 
     def discard(self) -> None:
         """Forget what was counted since the last time."""

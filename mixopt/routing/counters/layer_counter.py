@@ -8,7 +8,7 @@ and over the rest on the way to the host: one product does it for all, where a s
 of many tokens is slow.
 
 Shapes: T tokens, K experts of a token, E experts, D domains, R rows of `OpenBatch`,
-F = 2 * E + K + 1 sums.
+F = 2 * E + 5 sums.
 """
 
 from __future__ import annotations
@@ -45,6 +45,7 @@ class LayerCounter:
         passes: How often the router ran, to tell whether each batch was counted once.
         sums_DF: Sums over each domain's tokens, of which `domain_sums` makes those that are wanted;
             None where only counts are.
+        chosen_DK: Sums of the probabilities of what was chosen, beside `sums_DF`.
         weights: Sums of weights where the counts are, in units of 1 / `WEIGHT_UNITS`; None until
             the router gives some.
     """
@@ -60,8 +61,9 @@ class LayerCounter:
         self.passes = torch.zeros(1, dtype=torch.int64, device=device)
         self.sums_DF: Tensor | None = None
         if sums:
-            width = 2 * router.experts + router.top_k + 1
+            width = self.choices + 1 + router.experts
             self.sums_DF = torch.zeros(domains, width, device=device)
+        self.chosen_DK = torch.zeros(domains, router.top_k, device=device)
         self.weights: Tensor | None = None
         self._one = torch.ones(1, dtype=torch.int64, device=device)
         self._handle = router.module.register_forward_hook(self.hook)
@@ -93,9 +95,12 @@ class LayerCounter:
         self.passes.add_(1)
         domain_DT = self.batch.domain_DT
         if self.sums_DF is not None and domain_DT is not None and logits_TE is not None:
-            values_TF = self._values(place_TK, logits_TE.float())
+            values_TF = self._values(logits_TE.float())
+            chosen_TK = values_TF.gather(-1, place_TK.long())
             # In place, because autocast would lower the precision of a product that is not.
-            self.sums_DF.addmm_(domain_DT.to(values_TF.device), values_TF)
+            domain_DT = domain_DT.to(values_TF.device)
+            self.sums_DF.addmm_(domain_DT, values_TF)
+            self.chosen_DK.addmm_(domain_DT, chosen_TK)
 
     def _weigh(self, cell: Tensor, weights_TK: Tensor) -> None:
         """Add weights as whole numbers of small units, so that no order or rank matters."""
@@ -104,7 +109,7 @@ class LayerCounter:
         units = (weights_TK.double() * WEIGHT_UNITS).round().to(torch.int64)
         self.weights.scatter_add_(0, cell, units.reshape(-1))
 
-    def _values(self, place_TK: Tensor, logits_TE: Tensor) -> Tensor:
+    def _values(self, logits_TE: Tensor) -> Tensor:
         logits_TE = logits_TE.clamp(min=_LEAST_LOGIT)
         logarithms_TE = logits_TE.log_softmax(-1)
         total_T1 = logits_TE[:, :1] - logarithms_TE[:, :1]
@@ -118,9 +123,9 @@ class LayerCounter:
             information_TE = self._with_idle(information_TE)
             probability_TE = probability_TE[:, : self.router.experts]
         # Places before and after those of the experts have no probability.
-        padded_TE = torch.constant_pad_nd(probability_TE, (-BELOW, AROUND + BELOW))
-        chosen_TK = padded_TE.gather(-1, place_TK.long())
-        return torch.cat([probability_TE, total_T1.square(), information_TE, chosen_TK], dim=-1)
+        none_T2 = logits_TE.new_zeros(logits_TE.shape[0], 2)
+        parts = [none_T2, probability_TE, none_T2, total_T1.square(), information_TE]
+        return torch.cat(parts, dim=-1)
 
     def _with_idle(self, information_TE: Tensor) -> Tensor:
         """Return values of the experts alone, of the same sum: those of the rest in the last."""
@@ -133,10 +138,10 @@ class LayerCounter:
         if self.sums_DF is None:
             return None
         experts = self.router.experts
-        parts = torch.split(self.sums_DF, [experts, 1, experts, self.router.top_k], -1)
-        probability_DE, squared_D1, information_DE, chosen_DK = parts
+        parts = torch.split(self.sums_DF, [-BELOW, experts, AROUND + BELOW, 1, experts], -1)
+        _, probability_DE, _, squared_D1, information_DE = parts
         entropy_D1 = -information_DE.sum(-1, keepdim=True)
-        chosen_D1 = chosen_DK.sum(-1, keepdim=True)
+        chosen_D1 = self.chosen_DK.sum(-1, keepdim=True)
         return torch.cat([probability_DE, entropy_D1, squared_D1, chosen_D1], -1)
 
     def load(self) -> Tensor:
@@ -148,6 +153,7 @@ class LayerCounter:
         """Follow a model that was moved, or whose weights rest elsewhere than they work."""
         self.counts = self.counts.to(device)
         self.passes, self._one = self.passes.to(device), self._one.to(device)
+        self.chosen_DK = self.chosen_DK.to(device)
         if self.sums_DF is not None:
             self.sums_DF = self.sums_DF.to(device)
         if self.weights is not None:
@@ -157,6 +163,7 @@ class LayerCounter:
         """Begin again from nothing."""
         self.counts.zero_()
         self.passes.zero_()
+        self.chosen_DK.zero_()
         if self.sums_DF is not None:
             self.sums_DF.zero_()
         if self.weights is not None:

@@ -30,15 +30,16 @@ class OpenBatch:
         self.rows_T: Tensor | None = None
         self.sequences = 0
         self.domain_DT: Tensor | None = None
-        self._domain_DR: Tensor | None = None
+        self._rows_HD: Tensor | None = None  # by half and domain
+        self._domain_DR: Tensor | None = None  # 1 where a row is of a domain
         self._first_cells: dict[tuple[int, torch.device], Tensor] = {}
 
-    def open(self, domain_BS: Tensor, even_B: Tensor, domains: int, *, sums: bool) -> None:
+    def open(self, domain_BS: Tensor, odd_B: Tensor, domains: int, *, sums: bool) -> None:
         """Begin a batch.
 
         Args:
             domain_BS: Domain of each token; `domains` for an unknown one, one more for padding.
-            even_B: Whether a sequence is of the even half.
+            odd_B: 1 where a sequence is of the odd half, else 0.
             domains: Number of domains.
             sums: Whether sums by domain are wanted.
         """
@@ -46,14 +47,24 @@ class OpenBatch:
         self.sequences = shape[0]
         if _is_of_sequences(domain_BS):
             domain_BS = domain_BS[:, :1]
-        # Even: 0 to D - 1. Odd: D to 2 D - 1. Then the unknown and padding, of either half.
-        behind = (domain_BS >= domains) | ~even_B[:, None]
-        rows_BS = domain_BS + behind * domains
+        if self._rows_HD is None or self._rows_HD.device != domain_BS.device:
+            self._know_rows(domains, domain_BS.device)
+        assert self._rows_HD is not None
+        rows_BS = self._rows_HD[odd_B[:, None], domain_BS]
         self.rows_T = rows_BS.expand(shape).reshape(-1)
         self._first_cells = {}
         if sums:
-            domain_DBS = self._domains_of_rows(domains, rows_BS.device)[:, rows_BS]
+            assert self._domain_DR is not None
+            domain_DBS = self._domain_DR[:, rows_BS]
             self.domain_DT = domain_DBS.expand(-1, *shape).reshape(domains, -1)
+
+    def _know_rows(self, domains: int, device: torch.device) -> None:
+        """Lay out the rows: even 0 to D - 1, odd D to 2 D - 1, unknown and padding of either."""
+        odd_H1 = torch.arange(2, device=device)[:, None]
+        numbers = torch.arange(domains + 2, device=device)
+        self._rows_HD = numbers + domains * ((odd_H1 == 1) | (numbers >= domains))
+        one_DD = torch.eye(domains, device=device)
+        self._domain_DR = torch.cat([one_DD, one_DD, one_DD.new_zeros(domains, 2)], 1)
 
     def first_cells(self, choices: int, device: torch.device) -> Tensor:
         """Return where the counts of each token's row begin, shape (T, 1).
@@ -66,13 +77,6 @@ class OpenBatch:
         if (choices, device) not in self._first_cells:
             self._first_cells[choices, device] = (self.rows_T.to(device) * choices)[:, None]
         return self._first_cells[choices, device]
-
-    def _domains_of_rows(self, domains: int, device: torch.device) -> Tensor:
-        """Return 1 where a row is of a domain, shape (D, R)."""
-        if self._domain_DR is None or self._domain_DR.device != device:
-            one_DD = torch.eye(domains, device=device)
-            self._domain_DR = torch.cat([one_DD, one_DD, one_DD.new_zeros(domains, 2)], 1)
-        return self._domain_DR
 
     def close(self) -> None:
         """End the batch: routers that run now are not counted."""
@@ -106,16 +110,29 @@ def token_domains(ids: Any, mask: Any, domains: tuple[str, ...]) -> Tensor:
         ids = ids[:, :1]
     real = None if mask is None else mask.bool().to(ids.device)
     count = len(domains)
-    outside = (ids < 0) | (ids >= count)
-    if ids.device.type == "cpu" and outside.any():
-        wrong = ids.expand(shape)[outside.expand(shape) if real is None else outside & real]
-        if len(wrong):
-            raise RoutingError(
-                f"domain id {int(wrong[0])}: the {count} domains are 0 to {count - 1}"
-                f" ({', '.join(domains)})"
-            )
-    known = torch.where(outside, count, ids.long())
+    if ids.device.type == "cpu" and _are_domains(ids, count):
+        known = ids.long()
+    else:
+        outside = (ids < 0) | (ids >= count)
+        _check_known(ids, outside if real is None else outside & real, shape, domains)
+        known = torch.where(outside, count, ids.long())
     return known.expand(shape) if real is None else torch.where(real, known, count + 1)
+
+
+def _are_domains(ids: Tensor, count: int) -> bool:
+    values = ids.numpy()
+    return not values.size or bool(values.min() >= 0 and values.max() < count)
+
+
+def _check_known(ids: Tensor, outside: Tensor, shape: torch.Size, domains: tuple[str, ...]) -> None:
+    """Check ids on the host; to look at those of a device would be to wait for it."""
+    if ids.device.type != "cpu" or not outside.any():
+        return
+    wrong = int(ids.expand(shape)[outside.expand(shape)][0])
+    raise RoutingError(
+        f"domain id {wrong}: the {len(domains)} domains are 0 to {len(domains) - 1}"
+        f" ({', '.join(domains)})"
+    )
 
 
 def _is_of_sequences(domain_BS: Tensor) -> bool:
