@@ -6,6 +6,7 @@ import json
 import pickle
 import subprocess
 import sys
+import threading
 from itertools import islice
 
 import datasets
@@ -236,6 +237,22 @@ def test_new_weights_hold_after_exactly_what_was_asked_for(dataset, workers, pre
     changes = [(held[0], OTHER), (held[1], WEIGHTS)]
     assert rows_of(batches) == expected(dataset, 50, changes=changes)
     assert 0 not in [d for b in batches[held[0] : held[1]] for d in b["domain"].tolist()]
+
+
+def test_no_thread_reads_ahead_while_weights_change_with_every_batch(dataset):
+    one = loader(dataset)
+    changes = [(k, (OTHER, WEIGHTS)[k % 2]) for k in range(1, 12)]
+    before, seen, reading = len(threading.enumerate()), [], []
+    for batch in one:
+        seen.append(batch)
+        if len(seen) <= len(changes):
+            one.set_weights(changes[len(seen) - 1][1])
+        reading.append(len(threading.enumerate()) - before)
+        if len(seen) == 20:
+            break
+    assert rows_of(seen) == expected(dataset, 20, changes=changes)
+    assert reading[2:12] == [0] * 10
+    assert reading[-1] == 1
 
 
 def test_a_change_on_the_sampler_itself_is_heard_by_the_thread(dataset):
