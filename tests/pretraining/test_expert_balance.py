@@ -69,7 +69,14 @@ OLMOE = {
     "num_experts_per_tok": TOP_K,
     "router_aux_loss_coef": 0.5,
 }
-DBRX = {"ffn_hidden_size": 16, "moe_num_experts": 4, "moe_top_k": 2, "moe_loss_weight": 0.25}
+FFN = {"ffn_hidden_size": 16, "moe_num_experts": 4, "moe_top_k": 2, "moe_loss_weight": 0.25}
+DBRX = {
+    "d_model": 16,
+    "n_heads": 2,
+    "n_layers": 2,
+    "attn_config": {"rope_theta": 1e4, "kv_n_heads": 2, "clip_qkv": 8.0},
+    "ffn_config": FFN,
+}
 NARROW = {"hidden_size": 16, "intermediate_size": 16, "num_hidden_layers": 2}
 BIASED = {"name": "deepseek_v3", "options": DEEPSEEK}
 WITH_LOSS = {"name": "olmoe", "options": OLMOE}
@@ -221,7 +228,7 @@ def test_what_a_family_adds_is_beside_the_loss_of_tokens(corpus, tmp_path):
 @pytest.mark.parametrize(
     ("name", "options"),
     [
-        ("dbrx", {"d_model": 16, "n_heads": 2, "n_layers": 2, "ffn_config": DBRX}),
+        ("dbrx", DBRX),
         ("jetmoe", {"aux_loss_coef": 0.25, "num_local_experts": 4, "kv_channels": 8, **NARROW}),
     ],
 )
