@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from mixopt.online.held_out import held_out_losses as held_out_losses
     from mixopt.online.mixture_log import (
         MIXTURE_LOG as MIXTURE_LOG,
-        MixtureChange as MixtureChange,
+        LoggedChange as LoggedChange,
         MixtureLog as MixtureLog,
         read_changes as read_changes,
     )
@@ -55,7 +55,7 @@ else:
             ],
             "driver": ["Driver"],
             "held_out": ["held_out_losses"],
-            "mixture_log": ["MIXTURE_LOG", "MixtureChange", "MixtureLog", "read_changes"],
+            "mixture_log": ["MIXTURE_LOG", "LoggedChange", "MixtureLog", "read_changes"],
             "run_setting": ["DriverOptions"],
             "sums": ["COUNT", "DomainLosses", "LOSS", "ROWS", "Reduction", "UNIT", "is_first"],
         },

@@ -21,7 +21,7 @@ MIXTURE_LOG = "mixture_log.jsonl"  # in the directory of a pretraining
 
 
 @dataclass(frozen=True)
-class MixtureChange:
+class LoggedChange:
     """Weights that gave way to others.
 
     Attributes:
@@ -44,7 +44,7 @@ class MixtureChange:
         return float(total_variation(left, right))
 
 
-def read_changes(path: Path) -> list[MixtureChange]:
+def read_changes(path: Path) -> list[LoggedChange]:
     """Return the changes of weights that a log has, in their order; none where there is no log.
 
     What only would have been done is left out, as is a line that a killed process left half of.
@@ -65,7 +65,7 @@ def read_changes(path: Path) -> list[MixtureChange]:
         weights = checked_as(dict[str, float], content.get("weights"), f"{where}: weights")
         step = checked_as(int, content.get("step"), f"{where}: step")
         if before is not None and weights != before:
-            found.append(MixtureChange(step, str(content.get("why", "")), before, weights))
+            found.append(LoggedChange(step, str(content.get("why", "")), before, weights))
         before = weights
     return found
 

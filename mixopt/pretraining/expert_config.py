@@ -58,8 +58,8 @@ class ExpertsConfig(Section):
     )
     bias_rate: Rate | None = Field(
         None,
-        description="by how much a step moves each bias; when absent 0.001, and in the first "
-        "1,000 steps falling to it from 0.01",
+        description="by how much a step moves each bias; when absent it falls to 0.001 in the "
+        "first 1,000 steps",
     )
     adapters: list[str] | None = Field(
         None,

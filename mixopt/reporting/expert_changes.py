@@ -13,7 +13,7 @@ from typing import Any
 import polars as pl
 
 from mixopt.errors import RoutingError
-from mixopt.online import MixtureChange
+from mixopt.online import LoggedChange
 from mixopt.routing import CountedWindow, ExpertChange, key_column
 from mixopt.system import name_text
 
@@ -23,7 +23,7 @@ NEAREST = 4  # windows on a side, where changes are too near each other
 
 
 def expert_changes(
-    windows: Sequence[CountedWindow], logged: Sequence[MixtureChange], step: int | None = None
+    windows: Sequence[CountedWindow], logged: Sequence[LoggedChange], step: int | None = None
 ) -> tuple[ExpertChange, ...]:
     """Return the experts before and after changes of weights, in their order.
 
@@ -66,12 +66,12 @@ def change_dict(change: ExpertChange) -> dict[str, Any]:
     }
 
 
-def _largest(logged: Sequence[MixtureChange]) -> list[MixtureChange]:
+def _largest(logged: Sequence[LoggedChange]) -> list[LoggedChange]:
     return sorted(logged, key=lambda one: -one.distance)[:10]
 
 
 def _change(
-    windows: Sequence[CountedWindow], logged: Sequence[MixtureChange], place: int
+    windows: Sequence[CountedWindow], logged: Sequence[LoggedChange], place: int
 ) -> ExpertChange:
     found = logged[place]
     steps = [one.step for one in logged]

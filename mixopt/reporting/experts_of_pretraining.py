@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from mixopt.errors import RoutingError
-from mixopt.online import MIXTURE_LOG, MixtureChange, read_changes
+from mixopt.online import MIXTURE_LOG, LoggedChange, read_changes
 from mixopt.reporting.drawing import Figure
 from mixopt.reporting.expert_changes import change_dict, change_text, expert_changes
 from mixopt.reporting.expert_figures import change_figures, moving_figures, still_figures
@@ -53,7 +53,7 @@ class PretrainingExperts:
     path: Path
     windows: tuple[CountedWindow, ...]
     probe: tuple[int, ProbeResult] | None
-    logged: tuple[MixtureChange, ...] = ()
+    logged: tuple[LoggedChange, ...] = ()
     thresholds: Thresholds = field(default_factory=Thresholds)
     options: ExpertOptions = field(default_factory=ExpertOptions)
 
@@ -205,7 +205,7 @@ class PretrainingExperts:
 
 
 def _size(change: ExpertChange) -> float:
-    return MixtureChange(0, "", change.weights_before, change.weights_after).distance
+    return LoggedChange(0, "", change.weights_before, change.weights_after).distance
 
 
 def _own_thresholds(path: Path) -> dict[str, float]:

@@ -92,6 +92,10 @@ if TYPE_CHECKING:
         ProbeResult as ProbeResult,
         join_probes as join_probes,
     )
+    from mixopt.routing.reserved import (
+        ReservedThresholds as ReservedThresholds,
+        diagnose_reserved as diagnose_reserved,
+    )
     from mixopt.routing.router_stats import (
         RouterStats as RouterStats,
     )
@@ -157,6 +161,7 @@ else:
                 "ProbeResult",
                 "join_probes",
             ],
+            "reserved": ["ReservedThresholds", "diagnose_reserved"],
             "router_stats": ["RouterStats"],
             "scalars": ["ScalarNames", "probe_scalars", "training_scalars", "trial_scalars"],
             "state": ["load_state", "saved_domains", "saved_state"],

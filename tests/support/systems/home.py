@@ -8,18 +8,22 @@ With: experts are Swish of a batch norm; shared ones are for a category of tasks
 (hierarchy mask); an expert's input goes through a gate of its own, 2 sigmoid(B A x) x (feature
 gate); and a task's own experts are added once more by sigmoid(W x) (self gate).
 
+How often each anomaly comes up: PYTHONPATH=tests/support python -m systems.home
+
 Shapes: B samples, J tasks, E experts, F features, W width.
 """
 
 from __future__ import annotations
 
+import sys
+from collections import Counter
 from dataclasses import dataclass
 
 import torch
 from systems.parts import Batch, Recorded, System
 from torch import Tensor, nn
 
-from mixopt.routing import RouterTap
+from mixopt.routing import ProbeResult, RouterStats, RouterTap, diagnose_reserved
 
 FEATURES, EXPERT_WIDTH, RANK = 16, 16, 2
 CATEGORIES = {"watch": ("click", "long view"), "interaction": ("comment", "collect")}
@@ -80,12 +84,13 @@ class MultiTask(Recorded):
 
     def forward(self, x: Tensor) -> Tensor:
         given_BEW = torch.stack([expert(x) for expert in self.specialists], 1)
-        logits = self.router(x).unflatten(-1, self.allowed.shape)
+        read = x.log1p()  # gates see features of one scale, with and without remedies
+        logits = self.router(read).unflatten(-1, self.allowed.shape)
         logits = logits.masked_fill(~self.allowed, -1e4)
         probability = logits.softmax(-1)
         gates = probability
         if self.self_gate is not None:
-            gates = gates + self.self_gate(x).sigmoid()[..., None] * self.own
+            gates = gates + self.self_gate(read).sigmoid()[..., None] * self.own
         gates = self.use(gates, probability, weighed=True)
         outputs = given_BEW[:, None].expand(-1, len(TASKS), -1, -1)
         self.tap(logits=logits, weights=gates, outputs=outputs)
@@ -100,7 +105,7 @@ def draw_actions(drawn: torch.Generator, samples: int = 64) -> Batch:
     """
     fixed = torch.Generator().manual_seed(3)
     common = torch.randn(len(CATEGORIES), FEATURES, generator=fixed)
-    apart = torch.randn(len(TASKS), FEATURES, generator=fixed) / 2
+    apart = torch.randn(len(TASKS), FEATURES, generator=fixed) / 5
     scale = torch.logspace(-0.5, 1, FEATURES)
     x = torch.randn(samples, FEATURES, generator=drawn).exp() * scale
     wanted = apart + common.repeat_interleave(len(TASKS) // len(CATEGORIES), 0)
@@ -121,3 +126,52 @@ HOME = System(
     lambda: MultiTask(Remedies(normalised=True, hierarchy=True, gates=True)),
     draw_actions,
 )
+
+
+def trained(model: MultiTask, *, steps: int = 600, seed: int = 1) -> MultiTask:
+    """Train a model: at first on frequent tasks alone, as a service has those for longer."""
+    drawn = torch.Generator().manual_seed(seed + 1)
+    gates = [*model.router.parameters()]
+    rest = [p for p in model.parameters() if all(p is not gate for gate in gates)]
+    optimizer = torch.optim.Adam([{"params": gates, "lr": 5e-3}, {"params": rest, "lr": 1e-2}])
+    for step in range(steps):
+        batch = draw_actions(drawn)
+        if step < steps / 3:
+            batch.mask[:, 2:] = 0
+        loss = HOME.loss(model, batch)
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+    return model
+
+
+def seen(model: MultiTask, batches: int = 10) -> ProbeResult:
+    """Return a probe of samples that were not trained on."""
+    drawn = torch.Generator().manual_seed(999)
+    stats = RouterStats.attach(model.eval(), TASKS)
+    with stats.probe() as probe, torch.no_grad():
+        for _ in range(batches):
+            batch = draw_actions(drawn)
+            with stats.domains(batch.labels, batch.mask):
+                model(*batch.inputs)
+    stats.detach()
+    return probe.result()
+
+
+def main(seeds: int = 6) -> None:
+    """Write how many of several models have each anomaly, without and with the remedies."""
+    torch.set_num_threads(1)
+    every = Remedies(normalised=True, hierarchy=True, gates=True)
+    for name, remedies in (("without", Remedies()), ("with", every)):
+        found: Counter[str] = Counter()
+        for seed in range(seeds):
+            torch.manual_seed(seed)
+            probe = seen(trained(MultiTask(remedies), seed=seed))
+            reserved = {"0": meant_for(remedies)}
+            wrong = diagnose_reserved(probe.assignments(), reserved, probe=probe)
+            found.update({one.kind for one in wrong})
+        sys.stdout.write(f"{name}: {dict(sorted(found.items()))} of {seeds}\n")
+
+
+if __name__ == "__main__":
+    main()
