@@ -39,7 +39,10 @@ if TYPE_CHECKING:
     from mixopt.routing.diagnoses import (
         diagnose as diagnose,
     )
-    from mixopt.routing.diagnosis import Change as Change, Diagnosis as Diagnosis
+    from mixopt.routing.diagnosis import (
+        Change as Change,
+        Diagnosis as Diagnosis,
+    )
     from mixopt.routing.expert_biases import (
         ExpertBiases as ExpertBiases,
     )
