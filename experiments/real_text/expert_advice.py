@@ -11,9 +11,9 @@ tenth of all tokens, the others in proportion: so what any rule would have gaine
 rule raises one domain by what the training before showed. Held-out loss is the mean of the domains.
 
 Besides, routers are not balanced, so that they are diagnosed as collapsed, and what the diagnosis
-proposes is trained: beside no change, and changes of the same size to another domain, drawn, or to
-the domain whose loss is furthest above that of the uniform mixture. Three seeds each; what is
-finished is a file and is not trained again.
+proposes is trained: beside no change, and a domain raised by as much that is drawn, or whose loss
+is furthest above that of the uniform mixture. Three seeds each; what is finished is a file and is
+not trained again, and tables are of what is finished.
 
 The folder holds <domain>/train.parquet and <domain>/validation.parquet with a column `text`.
 """

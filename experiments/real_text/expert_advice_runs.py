@@ -8,9 +8,10 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any, Literal
 
 import numpy as np
-from expert_sizes import FOUR, SEEDS
+from expert_sizes import FOUR, HELD_OUT, SEEDS
 from mixopt_proxies.decoder import DecoderProxy
 from research_text import say
 
@@ -20,55 +21,65 @@ from mixopt.routing import Change, ExpertCounts, Summary
 from mixopt.system import Array, read_json, write_json
 from mixopt.trials import Training, Trial, TrialResult, result_from_json, result_to_json
 
+Balance = Literal["auxiliary", "none"]
+Row = tuple[Sequence[float], int]  # shares, shape (D,), and seed
+
+BALANCES: tuple[Balance, ...] = ("auxiliary", "none")
 TOKENS = 100_000
 TOKENIZER = "bpe:1024"
 STEP = 0.1
 MIXTURES: dict[str, tuple[float, ...]] = {
     "uniform": (0.25, 0.25, 0.25, 0.25),
     "starved of French": (0.32, 0.04, 0.32, 0.32),
-    "starved of proofs": (0.32, 0.32, 0.32, 0.04),
-    "starved of French and code": (0.45, 0.05, 0.05, 0.45),
     "filled by prose": (0.7, 0.1, 0.1, 0.1),
-    "filled by proofs": (0.1, 0.1, 0.1, 0.7),
     "drawn": (0.15, 0.40, 0.10, 0.35),
+    "starved of proofs": (0.32, 0.32, 0.32, 0.04),
+    "filled by proofs": (0.1, 0.1, 0.1, 0.7),
+    "starved of French and code": (0.45, 0.05, 0.05, 0.45),
 }
+CHANGES = ("as diagnosed", "drawn", "by loss")
 UNBALANCED = ("starved of French", "filled by prose", "filled by proofs")
 
 
 def train_all(corpus: Corpus, out: Path) -> None:
     """Train what has no file yet."""
+    proxies: dict[Balance, DecoderProxy] = {
+        balance: DecoderProxy(size="moe-tiny", batch=8, balance=balance) for balance in BALANCES
+    }
+
+    def train_missing(rows: Sequence[Row], balance: Balance, path: Path, change: str = "") -> None:
+        if not path.exists():
+            write_json(path, {"change": change} | train(rows, proxies[balance], corpus))
+            say(path.stem)
+
+    for name in UNBALANCED:
+        rows = [(MIXTURES[name], seed) for seed in SEEDS]
+        train_missing(rows, "none", base_path(out, name))
     for seed in SEEDS:
         for name, shares_D in MIXTURES.items():
             raised = [raise_share(shares_D, d, STEP) for d in range(len(FOUR))]
-            train([shares_D, *raised], seed, "auxiliary", corpus, out, name)
-    for seed in SEEDS:
+            rows = [(some_D, seed) for some_D in (shares_D, *raised)]
+            train_missing(rows, "auxiliary", run_path(out, name, seed))
         for name in UNBALANCED:
-            base = train([MIXTURES[name]], seed, "none", corpus, out, f"{name}, unbalanced")
-            changes = proposed(name, base[0], seed, out)
-            if changes:
-                told = f"{name}, unbalanced, changed"
-                train(list(changes.values()), seed, "none", corpus, out, told)
+            base = read_results(base_path(out, name))[SEEDS.index(seed)]
+            change = first_change(base)
+            if change is not None:
+                even = read_results(run_path(out, "uniform", seed))[0]
+                rows = [(some_D, seed) for some_D in changed(name, change, base, even, seed)]
+                train_missing(rows, "none", changed_path(out, name, seed), str(change))
 
 
-def train(
-    rows: Sequence[Sequence[float]], seed: int, balance: str, corpus: Corpus, out: Path, name: str
-) -> list[TrialResult]:
-    """Train mixtures together, if there is no file yet, and return their results."""
-    path = run_path(out, name, seed)
-    if not path.exists():
-        trials = [
-            Trial(f"mixture{i}", Mixture(dict(zip(FOUR, row, strict=True))), seed)
-            for i, row in enumerate(rows)
-        ]
-        proxy = DecoderProxy(size="moe-tiny", batch=8, balance=balance)
-        training = Training(TOKENS, eval_tokens=65_536, device="cpu")
-        started = time.process_time()
-        results = proxy.train(trials, corpus, training, lambda progress: None)
-        cpu = (time.process_time() - started) / len(trials)
-        content = {"shares": [list(row) for row in rows], "cpu": cpu}
-        write_json(path, content | {"results": [result_to_json(one) for one in results]})
-        say(f"{path.stem}: {cpu:.1f} s of CPU a trial")
-    return read_results(path)
+def train(rows: Sequence[Row], proxy: DecoderProxy, corpus: Corpus) -> dict[str, Any]:
+    """Train mixtures together and return their results as plain values."""
+    trials = [
+        Trial(f"mixture{i}", Mixture(dict(zip(FOUR, shares_D, strict=True))), seed)
+        for i, (shares_D, seed) in enumerate(rows)
+    ]
+    training = Training(TOKENS, eval_tokens=HELD_OUT, device="cpu")
+    started = time.process_time()
+    results = proxy.train(trials, corpus, training, lambda progress: None)
+    cpu = (time.process_time() - started) / len(trials)
+    return {"cpu": cpu, "results": [result_to_json(one) for one in results]}
 
 
 def raise_share(shares_D: Sequence[float], domain: int, by: float) -> list[float]:
@@ -78,22 +89,23 @@ def raise_share(shares_D: Sequence[float], domain: int, by: float) -> list[float
     return [own if d == domain else share * rest for d, share in enumerate(shares_D)]
 
 
-def proposed(name: str, base: TrialResult, seed: int, out: Path) -> dict[str, list[float]]:
-    """Return the shares that a diagnosis proposes and two controls of the same size, if any is."""
-    change = first_change(base)
-    if change is None:
-        return {}
-    shares_D, domain = MIXTURES[name], FOUR.index(change.domain)
-    by = change.proposed - change.share
-    rng = np.random.default_rng([seed, domain])
-    other = int(rng.choice([d for d in range(len(FOUR)) if d != domain]))
-    even_D = domain_losses(read_results(run_path(out, "uniform", seed))[0])
-    worst = int(np.argmax(domain_losses(base) - even_D))
-    return {
-        "as diagnosed": raise_share(shares_D, domain, by),
-        "drawn": raise_share(shares_D, other, by),
-        "by loss": raise_share(shares_D, worst, abs(by)),
-    }
+def changed(
+    name: str, change: Change, base: TrialResult, even: TrialResult, seed: int
+) -> list[list[float]]:
+    """Return the shares of `CHANGES`, all of one size.
+
+    Args:
+        name: Of the mixture.
+        change: What is diagnosed.
+        base: The training that is diagnosed.
+        even: The uniform mixture's, with the same seed.
+        seed: Of what is drawn.
+    """
+    domain, by = FOUR.index(change.domain), change.proposed - change.share
+    drawn = int(np.random.default_rng([seed, domain]).integers(len(FOUR)))
+    worst = int(np.argmax(domain_losses(base) - domain_losses(even)))
+    moves = ((domain, by), (drawn, abs(by)), (worst, abs(by)))
+    return [raise_share(MIXTURES[name], d, size) for d, size in moves]
 
 
 def first_change(result: TrialResult) -> Change | None:
@@ -103,12 +115,22 @@ def first_change(result: TrialResult) -> Change | None:
 
 
 def run_path(out: Path, name: str, seed: int) -> Path:
-    """Return where the trainings of a mixture and seed are kept."""
-    return out / f"{name.replace(', ', '-').replace(' ', '_')}-{seed}.json"
+    """Return where a mixture and those with one domain raised are kept."""
+    return out / f"{name.replace(' ', '_')}-{seed}.json"
+
+
+def base_path(out: Path, name: str) -> Path:
+    """Return where a mixture's trainings with routers that nothing balances are kept."""
+    return out / f"{name.replace(' ', '_')}-unbalanced.json"
+
+
+def changed_path(out: Path, name: str, seed: int) -> Path:
+    """Return where the trainings of `CHANGES` are kept."""
+    return out / f"{name.replace(' ', '_')}-{seed}-changed.json"
 
 
 def read_results(path: Path) -> list[TrialResult]:
-    """Return the trainings of a mixture and seed, itself first."""
+    """Return the trainings of a file."""
     return [result_from_json(one) for one in read_json(path)["results"]]
 
 

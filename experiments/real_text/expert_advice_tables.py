@@ -1,19 +1,24 @@
 """Print what expert_advice.py trained: what rules gain, and what diagnoses are worth.
 
-Shapes: C mixtures, S seeds, D domains, K trainings: a mixture's own, and one for each domain.
+Shapes: C mixtures, R mixtures and seeds, D domains, K trainings: a mixture's own, and one for
+each domain.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import product
 from pathlib import Path
 
 import numpy as np
 from expert_advice_runs import (
+    CHANGES,
     MIXTURES,
     STEP,
     UNBALANCED,
+    base_path,
+    changed_path,
     domain_losses,
     expert_counts,
     read_results,
@@ -23,7 +28,7 @@ from expert_sizes import FOUR, SEEDS
 from online_tables import paired
 
 from mixopt.routing import Summary
-from mixopt.system import Array, IntArray
+from mixopt.system import Array, IntArray, read_json
 from mixopt.trials import TrialResult
 
 
@@ -32,8 +37,8 @@ def print_tables(out: Path) -> None:
     moves = Moves.read(out)
     print(f"## Raising one domain by {100 * STEP:.0f}% of the tokens\n")
     print(
-        f"{len(moves.names)} mixtures x {len(SEEDS)} seeds x {len(FOUR)} domains; intervals are"
-        " over mixtures.\n"
+        f"{len(moves.gain_RD)} trainings of {len(moves.names)} mixtures, each with {len(FOUR)}"
+        " changes; intervals are over mixtures.\n"
     )
     _print_rules(moves)
     _print_signals(moves)
@@ -44,43 +49,48 @@ def print_tables(out: Path) -> None:
 
 @dataclass(frozen=True, eq=False)
 class Moves:
-    """What was trained from each mixture, and what its own training showed.
+    """What was trained from each mixture and seed, and what its own training showed.
 
     Attributes:
         names: Of the mixtures.
+        mixture_R: Which mixture it is.
         shares_CD: Of the mixtures.
-        gain_CSD: By how much the mean held-out loss falls where a domain is raised.
-        shown: By signal, what says that a domain wants more where it is high, shape (C, S, D).
+        gain_RD: By how much the mean held-out loss falls where a domain is raised.
+        shown: By signal, what is said to ask for more of a domain where it is high, shape (R, D).
     """
 
     names: tuple[str, ...]
+    mixture_R: IntArray
     shares_CD: Array
-    gain_CSD: Array
+    gain_RD: Array
     shown: Mapping[str, Array]
 
     @classmethod
     def read(cls, out: Path) -> Moves:
-        """Read the mixtures that are finished."""
-        names = tuple(
-            name for name in MIXTURES if all(run_path(out, name, seed).exists() for seed in SEEDS)
-        )
-        found = [[read_results(run_path(out, name, seed)) for seed in SEEDS] for name in names]
-        loss_CSK = np.array(
-            [[[domain_losses(one).mean() for one in some] for some in seeds] for seeds in found]
-        )
-        base = [[some[0] for some in seeds] for seeds in found]
-        even_SD = np.array(
-            [domain_losses(read_results(run_path(out, "uniform", seed))[0]) for seed in SEEDS]
-        )
+        """Read what is finished."""
+        found = [
+            (name, seed, read_results(path))
+            for name, seed in product(MIXTURES, SEEDS)
+            if (path := run_path(out, name, seed)).exists()
+        ]
+        names = tuple(dict.fromkeys(name for name, *_ in found))
+        mixture_R = np.array([names.index(name) for name, *_ in found])
         shares_CD = np.array([MIXTURES[name] for name in names])
+        loss_RK = np.array([[_mean(one) for one in results] for *_, results in found])
         shown = {
-            name: np.array([[measure(one) for one in seeds] for seeds in base])
+            name: np.array([measure(results[0]) for *_, results in found])
             for name, measure in SIGNALS.items()
         }
-        loss_CSD = np.array([[domain_losses(one) for one in seeds] for seeds in base])
-        shown["loss above that of uniform"] = loss_CSD - even_SD
-        shown["small share"] = np.broadcast_to(-shares_CD[:, None], loss_CSD.shape)
-        return cls(names, shares_CD, loss_CSK[..., :1] - loss_CSK[..., 1:], shown)
+        even = {seed: results[0] for name, seed, results in found if name == "uniform"}
+        shown[ABOVE] = np.array(
+            [domain_losses(some[0]) - domain_losses(even[seed]) for _, seed, some in found]
+        )
+        shown[SMALL] = -shares_CD[mixture_R]
+        return cls(names, mixture_R, shares_CD, loss_RK[:, :1] - loss_RK[:, 1:], shown)
+
+    def by_mixture(self, values: Array) -> Array:
+        """Return the means over the seeds of each mixture; rows become mixtures."""
+        return np.array([values[self.mixture_R == c].mean(0) for c in range(len(self.names))])
 
 
 def _by_domain(column: str, sign: float) -> Callable[[TrialResult], Array]:
@@ -90,11 +100,13 @@ def _by_domain(column: str, sign: float) -> Callable[[TrialResult], Array]:
     )
 
 
+FEW, UNSURE = "few tokens to experts of its own", "uncertain router"
+ABOVE, SMALL = "loss above that of uniform", "small share"
 # Each is high where experts are said to want more of a domain.
 SIGNALS: dict[str, Callable[[TrialResult], Array]] = {
-    "few tokens to experts of its own": _by_domain("own", -1),
+    FEW: _by_domain("own", -1),
     "many starved experts": _by_domain("starved", 1),
-    "uncertain router": _by_domain("router_entropy", 1),
+    UNSURE: _by_domain("router_entropy", 1),
     "near other domains": _by_domain("distance", -1),
     "uneven experts": _by_domain("max_violation", 1),
 }
@@ -103,25 +115,20 @@ SIGNALS: dict[str, Callable[[TrialResult], Array]] = {
 def _print_rules(moves: Moves) -> None:
     print("| raise the domain with | gain | - any domain | - smallest share |")
     print("|---|---|---|---|")
-    gains = {name: _followed(moves.gain_CSD, shown) for name, shown in moves.shown.items()}
-    gains["(any: mean of all)"] = moves.gain_CSD.mean(2)
-    gains["(best by the other seeds)"] = _followed(moves.gain_CSD, _of_others(moves.gain_CSD))
-    any_CS, small_CS = gains["(any: mean of all)"], gains["small share"]
-    for name, gain_CS in gains.items():
-        cells = [_cell(one.mean(1)) for one in (gain_CS, gain_CS - any_CS, gain_CS - small_CS)]
-        print(f"| {name} | " + " | ".join(cells) + " |")
+    gains = {name: _followed(moves.gain_RD, shown) for name, shown in moves.shown.items()}
+    gains["(any: mean of all)"] = moves.gain_RD.mean(1)
+    gains["(best in hindsight)"] = moves.gain_RD.max(1)
+    any_R, small_R = gains["(any: mean of all)"], gains[SMALL]
+    for name, gain_R in gains.items():
+        less = (gain_R, gain_R - any_R, gain_R - small_R)
+        print(f"| {name} | " + " | ".join(_cell(moves.by_mixture(one)) for one in less) + " |")
     print()
 
 
-def _followed(gain_CSD: Array, shown_CSD: Array) -> Array:
+def _followed(gain_RD: Array, shown_RD: Array) -> Array:
     """Return the gain of the domain that shows most, the mean of those that show as much."""
-    most_CSD = shown_CSD >= shown_CSD.max(2, keepdims=True) - 1e-12
-    return np.asarray((gain_CSD * most_CSD).sum(2) / most_CSD.sum(2))
-
-
-def _of_others(gain_CSD: Array) -> Array:
-    seeds = gain_CSD.shape[1]
-    return np.asarray((gain_CSD.sum(1, keepdims=True) - gain_CSD) / (seeds - 1))
+    most_RD = shown_RD >= shown_RD.max(1, keepdims=True) - 1e-12
+    return np.asarray((gain_RD * most_RD).sum(1) / most_RD.sum(1))
 
 
 def _print_signals(moves: Moves) -> None:
@@ -134,13 +141,12 @@ def _print_signals(moves: Moves) -> None:
     )
     print("| shown | correlation with the gain | beyond the share |")
     print("|---|---|---|")
-    gain_CD = moves.gain_CSD.mean(1)
-    for name, shown_CSD in moves.shown.items():
-        shown_CD = shown_CSD.mean(1)
-        cells = [_drawn(shown_CD, gain_CD, moves.shares_CD, beyond=False)]
-        if name != "small share":
-            cells.append(_drawn(shown_CD, gain_CD, moves.shares_CD, beyond=True))
-        print(f"| {name} | " + " | ".join([*cells, ""][:2]) + " |")
+    gain_CD = moves.by_mixture(moves.gain_RD)
+    for name, shown_RD in moves.shown.items():
+        shown_CD = moves.by_mixture(shown_RD)
+        plain = _drawn(shown_CD, gain_CD, moves.shares_CD, beyond=False)
+        beyond = _drawn(shown_CD, gain_CD, moves.shares_CD, beyond=True) if name != SMALL else ""
+        print(f"| {name} | {plain} | {beyond} |")
     print()
 
 
@@ -168,29 +174,28 @@ def _centred(some_CD: Array) -> Array:
 
 def _print_moves(moves: Moves) -> None:
     print("## What was gained, and what was shown\n")
-    print("| mixture | domain | share | gain | own | router entropy | loss above uniform |")
-    print("|---|---|---|---|---|---|---|")
-    own_CSD = -moves.shown["few tokens to experts of its own"]
-    entropy_CSD, above_CSD = (
-        moves.shown[name] for name in ("uncertain router", "loss above that of uniform")
-    )
-    for c, name in enumerate(moves.names):
-        for d, domain in enumerate(FOUR):
-            cells = [_cell(some[c, :, d]) for some in (moves.gain_CSD, own_CSD, entropy_CSD)]
-            above = _cell(above_CSD[c, :, d])
-            share = f"{100 * moves.shares_CD[c, d]:.0f}%"
-            print(f"| {name} | {domain} | {share} | " + " | ".join(cells) + f" | {above} |")
+    print("| mixture | seeds | domain | share | gain | own | router entropy | loss above uniform |")
+    print("|---|---|---|---|---|---|---|---|")
+    shown = (-moves.shown[FEW], moves.shown[UNSURE], moves.shown[ABOVE])
+    for (c, name), (d, domain) in product(enumerate(moves.names), enumerate(FOUR)):
+        of_R = moves.mixture_R == c
+        gain, *others = (some[of_R, d].mean() for some in (moves.gain_RD, *shown))
+        cells = " | ".join(f"{value:.3f}" for value in others)
+        share = f"{100 * moves.shares_CD[c, d]:.0f}%"
+        print(f"| {name} | {of_R.sum()} | {domain} | {share} | {gain:+.4f} | {cells} |")
     print()
 
 
 def _print_diagnosed(out: Path) -> None:
     print("## What is diagnosed\n")
-    names = [*MIXTURES, *(f"{name}, unbalanced" for name in UNBALANCED)]
-    for name in names:
+    for name in MIXTURES:
         paths = [run_path(out, name, seed) for seed in SEEDS]
-        if all(path.exists() for path in paths):
-            told = [_told(read_results(path)[0]) for path in paths]
+        told = [_told(read_results(path)[0]) for path in paths if path.exists()]
+        if told:
             print(f"- {name}: " + "; ".join(told))
+    for name in UNBALANCED:
+        told = [_told(base) for base in read_results(base_path(out, name))]
+        print(f"- {name}, not balanced: " + "; ".join(told))
     print()
 
 
@@ -204,25 +209,24 @@ def _told(result: TrialResult) -> str:
 
 def _print_changes(out: Path) -> None:
     print("## Following a diagnosis, routers not balanced\n")
-    print("| mixture | change | seeds | loss - unchanged | busiest - unchanged | - uniform |")
+    print("One line is one training: differences from the unchanged mixture of the same seed.\n")
+    print("| mixture | seed | change | loss | busiest expert | loss - uniform, balanced |")
     print("|---|---|---|---|---|---|")
-    for name in UNBALANCED:
-        pairs = [
-            (read_results(run_path(out, f"{name}, unbalanced", seed))[0], read_results(path), seed)
-            for seed in SEEDS
-            if (path := run_path(out, f"{name}, unbalanced, changed", seed)).exists()
-        ]
-        for i, kind in enumerate(("as diagnosed", "drawn", "by loss")):
-            if len(pairs) > 1:
-                loss_S = [_mean(some[i]) - _mean(base) for base, some, _ in pairs]
-                busy_S = [_busiest(some[i]) - _busiest(base) for base, some, _ in pairs]
-                even = [read_results(run_path(out, "uniform", seed))[0] for *_, seed in pairs]
-                less_S = [
-                    _mean(some[i]) - _mean(one)
-                    for (_, some, _), one in zip(pairs, even, strict=True)
-                ]
-                cells = " | ".join(_cell(one) for one in (loss_S, busy_S, less_S))
-                print(f"| {name} | {kind} | {len(pairs)} | {cells} |")
+    for name, (i, seed) in product(UNBALANCED, enumerate(SEEDS)):
+        path = changed_path(out, name, seed)
+        if not path.exists():
+            continue
+        base = read_results(base_path(out, name))[i]
+        even = read_results(run_path(out, "uniform", seed))[0]
+        for kind, changed in zip(CHANGES, read_results(path), strict=True):
+            told = f"{kind}: {read_json(path)['change']}" if kind == CHANGES[0] else kind
+            numbers = (
+                _mean(changed) - _mean(base),
+                _busiest(changed) - _busiest(base),
+                _mean(changed) - _mean(even),
+            )
+            cells = " | ".join(f"{value:+.4f}" for value in numbers)
+            print(f"| {name} | {seed} | {told} | {cells} |")
 
 
 def _mean(result: TrialResult) -> float:

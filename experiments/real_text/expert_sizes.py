@@ -41,6 +41,7 @@ READING = ""
 
 FOUR = ("literature_en", "man_fr", "code_python", "formal_math")
 SEEDS = (1, 2, 3)
+HELD_OUT = 32_768
 UNTRAINED = 1e-12  # a learning rate that moves no weight: one step is needed for a result
 
 
@@ -56,7 +57,7 @@ class Model:
     """
 
     tokenizer: str
-    tokens: int
+    tokens: int = 100_000
     options: Mapping[str, Any] = field(default_factory=dict)
     domains: tuple[str, ...] = FOUR
 
@@ -68,16 +69,16 @@ class Model:
 FINE = {"experts": 32, "top_k": 4, "expert_ff": 48}
 WIDE = {"width": 128, "heads": 4}
 MODELS = {
-    "bytes, six domains": Model("bytes", 500_000, domains=SIX),
-    "bytes": Model("bytes", 500_000),
-    "1,024 words, six domains": Model("bpe:1024", 250_000, domains=SIX),
-    "512 words": Model("bpe:512", 250_000),
-    "1,024 words": Model("bpe:1024", 250_000),
-    "1,024 words, 100k tokens": Model("bpe:1024", 100_000),
-    "1,024 words, 32 experts": Model("bpe:1024", 250_000, FINE),
-    "1,024 words, by bias": Model("bpe:1024", 250_000, {"balance": "bias"}),
-    "4,096 words, 500k tokens": Model("bpe:4096", 500_000),
-    "4,096 words, 500k tokens, 32 experts, width 128": Model("bpe:4096", 500_000, FINE | WIDE),
+    "1,024 words": Model("bpe:1024"),
+    "512 words": Model("bpe:512"),
+    "bytes": Model("bytes"),
+    "1,024 words, six domains": Model("bpe:1024", domains=SIX),
+    "1,024 words, 300k tokens": Model("bpe:1024", 300_000),
+    "1,024 words, 32 experts": Model("bpe:1024", options=FINE),
+    "4,096 words, 300k tokens": Model("bpe:4096", 300_000),
+    "bytes, 300k tokens": Model("bytes", 300_000),
+    "bytes, six domains": Model("bytes", domains=SIX),
+    "1,024 words, 32 experts, width 128, 300k tokens": Model("bpe:1024", 300_000, FINE | WIDE),
 }
 
 
@@ -111,7 +112,7 @@ def train(model: Model, corpus: Corpus, *, trained: bool) -> dict[str, Any]:
     tokens = model.tokens if trained else proxy.size.step_tokens
     started = time.process_time()
     results = proxy.train(
-        trials, corpus, Training(tokens, eval_tokens=65_536, device="cpu"), lambda progress: None
+        trials, corpus, Training(tokens, eval_tokens=HELD_OUT, device="cpu"), lambda progress: None
     )
     cpu = (time.process_time() - started) / len(SEEDS)
     return {"cpu": cpu, "results": [result_to_json(one) for one in results]}

@@ -4,14 +4,12 @@
     python experiments/real_text/moe_proxies.py --out runs/moe_proxies --print \
         > PAGE
 
-Both are trained on the bytes of six domains with twelve mixtures, the uniform one and eleven drawn
-from a flat Dirichlet distribution, with three seeds each; so is a dense decoder about eight times
-as large on twice the tokens, with two seeds, whose ranking of the mixtures is what a proxy is for.
-Products are those of `DecoderSize.step_flops`, which counts weights that a token meets. The uniform
-mixture is trained besides by `moe-tiny` on as many products as `tiny`, by `tiny` on the tokens for
-which it takes as much CPU time as `moe-tiny`, and by a dense decoder with all the weights of
-`moe-tiny`. Trainings of one model and seed go four together; what is finished is a file and is not
-trained again.
+Both are trained on the bytes of six domains: on the uniform mixture with four seeds, and on twelve
+mixtures, the uniform one and eleven drawn from a flat Dirichlet distribution, with two; so is a
+dense decoder about eight times as large, whose ranking of the mixtures is what a proxy is for.
+Products are those of `DecoderSize.step_flops`, which counts the weights that a token meets. The
+uniform mixture is trained besides by `moe-tiny` with as many products as `tiny`, and by `tiny` on
+twice the tokens. Trainings go four together; what is finished is a file and is not trained again.
 
 The folder holds <domain>/train.parquet and <domain>/validation.parquet with a column `text`.
 
@@ -22,7 +20,7 @@ from __future__ import annotations
 
 import argparse
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import product
 from pathlib import Path
@@ -43,7 +41,8 @@ from mixopt.trials import Losses, Training, Trial
 READING = ""
 
 TOKENS = 131_072
-SEEDS = (1, 2, 3)
+SEEDS = (1, 2, 3, 4)
+SWEPT = (1, 2)
 TOGETHER = 4
 DRAWS = 2000
 VOCABULARY = 257
@@ -56,14 +55,10 @@ class Model:
     Attributes:
         options: Of the decoder.
         factor: Tokens, of `TOKENS`.
-        seeds: How many.
-        sweep: Whether all mixtures are trained, or the uniform one alone.
     """
 
     options: Mapping[str, Any] = field(default_factory=dict)
     factor: float = 1.0
-    seeds: int = 3
-    sweep: bool = True
 
     def proxy(self) -> DecoderProxy:
         """Return the proxy."""
@@ -77,12 +72,11 @@ LARGE = {"size": "tiny", "layers": 4, "width": 128, "heads": 4, "ff": 384, "lr":
 MODELS = {
     "tiny": Model({"size": "tiny"}),
     "moe-tiny": Model({"size": "moe-tiny"}),
-    "large": Model(LARGE, factor=2.0, seeds=2),
-    "moe-tiny, equal products": Model({"size": "moe-tiny"}, factor=PRODUCTS, sweep=False),
-    "tiny, 2 x tokens": Model({"size": "tiny"}, factor=2.0, sweep=False),
-    "tiny, 4 x tokens": Model({"size": "tiny"}, factor=4.0, sweep=False),
-    "tiny, all weights of moe-tiny": Model({"size": "tiny", "ff": 8 * 96}, sweep=False),
+    "large": Model(LARGE),
+    "moe-tiny, equal products": Model({"size": "moe-tiny"}, factor=PRODUCTS),
+    "tiny, 2 x tokens": Model({"size": "tiny"}, factor=2.0),
 }
+SWEEPS = (("tiny", "moe-tiny"), ("large",))
 
 
 def mixtures() -> list[Mixture]:
@@ -105,41 +99,40 @@ def main() -> None:
     if asked.data is None:
         parser.error("--data: the folder of the text")
     corpus = Corpus.open(prepared(asked.data, asked.out / "corpus", DOMAINS))
-    for name, model in MODELS.items():
-        train(name, model, corpus, asked.out)
+    proxies = {name: model.proxy() for name, model in MODELS.items()}
+    for name, trials in planned():
+        path = _path(asked.out, name, trials[0])
+        if not path.exists():
+            train(name, proxies[name], trials, corpus, path)
 
 
-def train(name: str, model: Model, corpus: Corpus, out: Path) -> None:
-    """Train a model on what has no file yet, mixtures of one seed together."""
-    chosen = mixtures() if model.sweep else mixtures()[:1]
-    proxy, tokens = model.proxy(), round(TOKENS * model.factor)
-    training = Training(tokens, eval_tokens=65_536, device="cpu")
-    for seed, first in product(SEEDS[: model.seeds], range(0, len(chosen), TOGETHER)):
-        path = _path(out, name, seed, first)
-        if path.exists():
-            continue
-        trials = [
-            Trial(f"mixture{first + i}", mixture, seed)
-            for i, mixture in enumerate(chosen[first : first + TOGETHER])
-        ]
-        started = time.process_time()
-        results = proxy.train(trials, corpus, training, lambda progress: None)
-        cpu = (time.process_time() - started) / len(trials)
-        losses = [[_loss(result.losses, domain) for domain in DOMAINS] for result in results]
-        about = {"parameters": results[0].parameters, "tokens": results[0].tokens, "cpu": cpu}
-        write_json(path, {"model": name, "seed": seed, "first": first, "losses": losses} | about)
-        say(f"{path.stem}: {cpu:.1f} s of CPU a trial")
+def planned() -> Iterator[tuple[str, list[Trial]]]:
+    """Yield what is trained together, by model."""
+    even, *_ = chosen = mixtures()
+    for name in (name for name in MODELS if name != "large"):
+        yield name, [Trial(f"uniform{seed}", even, seed) for seed in SEEDS]
+    for models, seed in product(SWEEPS, SWEPT):
+        for name, first in product(models, range(0, len(chosen), TOGETHER)):
+            some = enumerate(chosen[first : first + TOGETHER], first)
+            yield name, [Trial(f"mixture{i}", mixture, seed) for i, mixture in some]
 
 
-def _loss(losses: Losses | None, domain: str) -> float:
-    assert losses is not None, "a proxy that diverged has no losses"
-    return losses.nats_per_token[domain]
+def train(
+    name: str, proxy: DecoderProxy, trials: Sequence[Trial], corpus: Corpus, path: Path
+) -> None:
+    """Train some trials together and keep their losses."""
+    training = Training(round(TOKENS * MODELS[name].factor), eval_tokens=32_768, device="cpu")
+    started = time.process_time()
+    results = proxy.train(trials, corpus, training, lambda progress: None)
+    cpu = (time.process_time() - started) / len(trials)
+    losses = [[_loss(result.losses, domain) for domain in DOMAINS] for result in results]
+    about = {"parameters": results[0].parameters, "tokens": results[0].tokens, "cpu": cpu}
+    write_json(path, {"model": name, "losses": losses} | about)
+    say(f"{path.stem}: {cpu:.1f} s of CPU a trial")
 
 
 def print_page(out: Path) -> None:
     """Print what there is."""
-    runs = {name: _read(name, model, out) for name, model in MODELS.items()}
-    found = {name: run for name, run in runs.items() if run is not None}
     print("# `moe-tiny` against `tiny`, as proxies\n")
     print(__doc__.split("\n\n")[2].replace("\n", " ") + "\n")
     print(
@@ -148,82 +141,80 @@ def print_page(out: Path) -> None:
     )
     print("with `--print`. ± is half of a 95% interval over seeds.\n")
     print("## Reading\n" + READING)
-    _print_losses(found)
-    _print_ranking(found)
+    files: dict[str, dict[str, Any]] = {}
+    for name, trials in planned():
+        path = _path(out, name, trials[0])
+        if path.exists():
+            files[path.stem] = read_json(path)
+    _print_losses(files)
+    _print_ranking(files)
 
 
-@dataclass(frozen=True, eq=False)
-class Run:
-    """What a model came to.
-
-    Attributes:
-        losses_SNM: Held-out losses.
-        parameters: All weights.
-        tokens: Of a training.
-        cpu: Seconds of a training, mean.
-    """
-
-    losses_SNM: Array
-    parameters: int
-    tokens: int
-    cpu: float
-
-
-def _read(name: str, model: Model, out: Path) -> Run | None:
-    """Return the trainings of a model; None where some are missing."""
-    count = len(mixtures()) if model.sweep else 1
-    parts = [
-        [_path(out, name, seed, first) for first in range(0, count, TOGETHER)]
-        for seed in SEEDS[: model.seeds]
-    ]
-    if not all(path.exists() for paths in parts for path in paths):
-        return None
-    read = [[read_json(path) for path in paths] for paths in parts]
-    losses_SND = np.array([[row for one in some for row in one["losses"]] for some in read])
-    losses_SNM = np.concatenate([losses_SND, losses_SND.mean(2, keepdims=True)], 2)
-    last = read[-1][-1]  # what was compiled for the first group is no part of it
-    return Run(losses_SNM, last["parameters"], last["tokens"], last["cpu"])
-
-
-def _print_losses(found: Mapping[str, Run]) -> None:
+def _print_losses(files: Mapping[str, dict[str, Any]]) -> None:
     print("## Held-out loss of the uniform mixture, nats per byte\n")
-    print("| model | weights | products a token | tokens | products | CPU s | loss | - `tiny` |")
-    print("|---|---|---|---|---|---|---|---|")
-    base_S = found["tiny"].losses_SNM[:, 0, -1]
-    for name, run in found.items():
-        size = MODELS[name].proxy().size
+    print("| model | weights | products a token | tokens | products | loss | - `tiny` |")
+    print("|---|---|---|---|---|---|---|")
+    base_S = _means(files[f"tiny-uniform{SEEDS[0]}"])
+    for name, model in MODELS.items():
+        file = files.get(f"{_stem(name)}-uniform{SEEDS[0]}")
+        if file is None:
+            continue
+        size, loss_S = model.proxy().size, _means(file)
         each = size.step_flops(VOCABULARY) / size.step_tokens
-        loss_S = run.losses_SNM[:, 0, -1]
-        less = _cell(loss_S - base_S[: len(loss_S)]) if name != "tiny" else ""
+        less = _cell(loss_S - base_S) if name != "tiny" else ""
         print(
-            f"| {name} | {run.parameters / 1e6:.2f}M | {each / 1e6:.2f}M | {run.tokens:,} |"
-            f" {each * run.tokens / 1e9:.0f}G | {run.cpu:.1f} | {_cell(loss_S)} | {less} |"
+            f"| {name} | {file['parameters'] / 1e6:.2f}M | {each / 1e6:.2f}M |"
+            f" {file['tokens']:,} | {each * file['tokens'] / 1e9:.0f}G | {_cell(loss_S)} | {less} |"
         )
-    moe, tiny = found.get("moe-tiny"), found["tiny"]
-    if moe is not None:
-        less_SN = moe.losses_SNM[..., -1] - tiny.losses_SNM[..., -1]
-        print(
-            f"\nOver all {less_SN.shape[1]} mixtures, `moe-tiny` - `tiny` at equal tokens:"
-            f" {_cell(less_SN.mean(1))}.\n"
-        )
+    print()
 
 
-def _print_ranking(found: Mapping[str, Run]) -> None:
+def _print_ranking(files: Mapping[str, dict[str, Any]]) -> None:
     """Print how models agree about the mixtures, one training of each with another."""
-    swept = {name: run for name, run in found.items() if MODELS[name].sweep}
+    swept = {
+        name: losses for group in SWEEPS for name in group if (losses := _swept(name, files)).size
+    }
+    tiny_SN, moe_SN = (swept[name][..., -1] for name in SWEEPS[0])
+    print(
+        f"`moe-tiny` - `tiny` over {tiny_SN.shape[1]} mixtures and {len(tiny_SN)} seeds, equal"
+        f" tokens: {_cell((moe_SN - tiny_SN).mean(0))} (interval over mixtures).\n"
+    )
+    print(
+        "CPU seconds of a trial, four together, after the first group of a model (which compiles):"
+    )
+    for name in swept:
+        last = f"{_stem(name)}-mixture{len(mixtures()) - TOGETHER}-{SWEPT[0]}"
+        print(f"`{name}` {files[last]['cpu']:.1f};", end=" ")
+    print("beside other work, so no more than a hint.\n")
     print("## Do they rank mixtures alike?\n")
     print(
         "Spearman over the twelve mixtures between single trainings of other seeds: one model with"
-        " itself is\nthe noise ceiling. The interval is a bootstrap over mixtures (95%). `level` is"
-        " the correlation of losses\ndivided by the geometric mean of what each has with itself: 1"
-        " where only seeds differ.\n"
+        " itself is\nthe noise ceiling. In brackets, bounds of 95% from drawing mixtures anew."
+        " `level` is the correlation of\nlosses divided by the geometric mean of what each model"
+        " has with itself: 1 where only seeds differ.\n"
     )
     print("| models | mean of domains | single domains | level, mean of domains |")
     print("|---|---|---|---|")
     names = list(swept)
     for i, one in enumerate(names):
         for other in names[i:]:
-            print(_ranks(one, other, swept[one].losses_SNM, swept[other].losses_SNM))
+            if one != other or len(swept[one]) > 1:
+                print(_ranks(one, other, swept[one], swept[other]))
+
+
+def _swept(name: str, files: Mapping[str, dict[str, Any]]) -> Array:
+    """Return the losses of the seeds that have all mixtures, shape (S, N, M)."""
+    found = []
+    for seed in SWEPT:
+        stems = [
+            f"{_stem(name)}-mixture{first}-{seed}" for first in range(0, len(mixtures()), TOGETHER)
+        ]
+        if all(stem in files for stem in stems):
+            found.append([row for stem in stems for row in files[stem]["losses"]])
+    losses_SND = np.array(found)
+    if not found:
+        return losses_SND
+    return np.concatenate([losses_SND, losses_SND.mean(2, keepdims=True)], 2)
 
 
 def _ranks(one: str, other: str, first_SNM: Array, second_SNM: Array) -> str:
@@ -236,7 +227,10 @@ def _ranks(one: str, other: str, first_SNM: Array, second_SNM: Array) -> str:
     for columns in ((-1,), range(len(DOMAINS))):
         low, middle, high = _interval(pairs, columns)
         cells.append(f"{middle:.3f} ({low:.3f} to {high:.3f})")
-    level = "" if one == other else f"{_level(first_SNM[..., -1], second_SNM[..., -1]):.3f}"
+    noisy = min(len(first_SNM), len(second_SNM)) < 2
+    level = (
+        "" if one == other or noisy else f"{_level(first_SNM[..., -1], second_SNM[..., -1]):.3f}"
+    )
     name = f"{one}, with itself" if one == other else f"{one}, {other}"
     return f"| {name} | " + " | ".join(cells) + f" | {level} |"
 
@@ -287,8 +281,22 @@ def _cell(values_S: Array) -> str:
     return f"{middle:.4f} ± {high - middle:.4f}"
 
 
-def _path(out: Path, name: str, seed: int, first: int) -> Path:
-    return out / f"{name.replace(', ', '-').replace(' ', '_')}-{seed}-{first}.json"
+def _means(file: Mapping[str, Any]) -> Array:
+    return np.array(file["losses"]).mean(1)
+
+
+def _stem(name: str) -> str:
+    return name.replace(", ", "-").replace(" ", "_")
+
+
+def _path(out: Path, name: str, first: Trial) -> Path:
+    kind = first.name if first.name.startswith("uniform") else f"{first.name}-{first.seed}"
+    return out / f"{_stem(name)}-{kind}.json"
+
+
+def _loss(losses: Losses | None, domain: str) -> float:
+    assert losses is not None, "a proxy that diverged has no losses"
+    return losses.nats_per_token[domain]
 
 
 if __name__ == "__main__":

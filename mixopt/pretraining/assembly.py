@@ -11,9 +11,9 @@ from torch import Tensor, nn, optim
 
 from mixopt.loading import MixtureLoader
 from mixopt.mixture import Mixture
-from mixopt.online import Driver, DriverOptions, make_estimator
+from mixopt.online import MIXTURE_LOG, Driver, DriverOptions, make_estimator
 from mixopt.pretraining.config import EstimatorConfig, PretrainConfig
-from mixopt.pretraining.directory import METRICS, MIXTURE_LOG
+from mixopt.pretraining.directory import METRICS
 from mixopt.pretraining.expert_balance import balance_of
 from mixopt.pretraining.expert_watch import ExpertWatch, watch_of
 from mixopt.pretraining.metrics import Meter, MetricsFile, peak_flops

@@ -36,7 +36,7 @@ from mixopt.system import (
 )
 
 HEADER = "The resolved configuration of this run; written by mixopt."
-CHECKPOINTS, MIXTURE_LOG, METRICS = "checkpoints", "mixture_log.jsonl", "metrics.jsonl"
+CHECKPOINTS, METRICS = "checkpoints", "metrics.jsonl"
 
 _FREE = (
     "name",

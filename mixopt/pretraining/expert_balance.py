@@ -29,11 +29,13 @@ from mixopt.pretraining.expert_watch import ExpertWatch
 from mixopt.pretraining.ranks import Ranks
 from mixopt.routing import (
     ExpertBiases,
+    RouterAdapter,
     RouterFamily,
     RouterStats,
     coefficient_of,
     family_of,
     has_experts,
+    named_adapters,
 )
 
 # By how much a step moves a bias: DeepSeek-V3's, which 100 steps are too few for, and ten times it
@@ -150,14 +152,14 @@ def balance_of(
         ConfigError: It is asked for what the model has not.
         RoutingError: Its routers cannot be counted, and that is needed.
     """
-    asked = config.experts.balance or "auto"
-    family = family_of(model) if has_experts(model) else None
+    asked, adapters = config.experts.balance or "auto", _adapters(config)
+    family = family_of(model) if has_experts(model, adapters) else None
     if family is None:
         return _of_unknown(model, config, ranks, asked)
     _check(config, family, asked)
     stats, biases = None, None
     if asked == "bias" or (asked == "auto" and family.balance == "bias"):
-        stats = watch.stats if watch is not None else _counted(model)
+        stats = watch.stats if watch is not None else _counted(model, adapters)
         biases = ExpertBiases.of(stats.routers)
     added = asked != "off" and _has_logits(model)
     coefficient = (coefficient_of(model) or 0.0) if added else 0.0
@@ -174,14 +176,18 @@ def balance_of(
     )
 
 
-def _counted(model: nn.Module) -> RouterStats:
+def _adapters(config: PretrainConfig) -> tuple[RouterAdapter, ...]:
+    return named_adapters(config.experts.adapters or ())
+
+
+def _counted(model: nn.Module, adapters: tuple[RouterAdapter, ...]) -> RouterStats:
     """Count a model's experts for its balance alone.
 
     Raises:
         RoutingError: Its routers cannot be counted.
     """
     try:
-        return RouterStats.attach(model, ["all"], probabilities=False)
+        return RouterStats.attach(model, ["all"], adapters=adapters, probabilities=False)
     except RoutingError as error:
         why = f"{error}; experts.balance: 'off' trains without balancing"
         raise RoutingError(why) from error
@@ -225,7 +231,7 @@ def _of_unknown(
         )
         raise ConfigError(f"experts.{given}: {config.model.name!r} {what}")
     coefficient = getattr(getattr(model, "config", None), _COEFFICIENT, None) or 0.0
-    if has_experts(model) and not own and not coefficient:
+    if has_experts(model, _adapters(config)) and not own and not coefficient:
         _warn(ranks, config.model.name, "its family is not known, and it has no own_loss")
     return ExpertBalance(model, coefficient=float(coefficient))
 

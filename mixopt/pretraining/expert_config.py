@@ -4,9 +4,19 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BeforeValidator, Field
+from pydantic import AfterValidator, BeforeValidator, Field
 
 from mixopt.config import Count, Positive, Section
+from mixopt.errors import RoutingError
+from mixopt.routing import Thresholds
+
+
+def _are_thresholds(values: dict[str, float]) -> dict[str, float]:
+    try:
+        Thresholds().with_values(values, "thresholds")
+    except RoutingError as error:
+        raise ValueError(str(error).removeprefix("thresholds: ")) from error
+    return values
 
 
 def _word(value: Any) -> Any:
@@ -36,6 +46,11 @@ class ExpertsConfig(Section):
         description="held-out tokens of each domain that the routers are looked at with, eight "
         "times a run; 0: never. When absent 65,536, or what costs 5% of the run's tokens",
     )
+    thresholds: Annotated[dict[str, float], AfterValidator(_are_thresholds)] | None = Field(
+        None,
+        description="from where on something is diagnosed, such as {busiest: 3, dead: 0.1}; "
+        "docs/experts/diagnoses.md has the names",
+    )
     balance: Balancing | None = Field(
         None,
         description="by what experts get alike many tokens: bias (DeepSeek-V3's rule), auxiliary "
@@ -43,8 +58,8 @@ class ExpertsConfig(Section):
     )
     bias_rate: Rate | None = Field(
         None,
-        description="by how much a step moves each bias; when absent 0.001, and in the first "
-        "1,000 steps falling to it from 0.01",
+        description="by how much a step moves each bias; when absent it falls to 0.001 in the "
+        "first 1,000 steps",
     )
     adapters: list[str] | None = Field(
         None,

@@ -37,6 +37,7 @@ from mixopt.routing import (
     LayerAssignments,
     RouterStats,
     ScalarNames,
+    Thresholds,
     has_experts,
     load_state,
     named_adapters,
@@ -48,6 +49,7 @@ from mixopt.routing import (
 )
 from mixopt.system import StateFields, read_arrays
 
+THRESHOLDS = "experts.thresholds"
 STATE = "experts.npz"  # in a checkpoint
 WINDOWS = 20  # of a run
 
@@ -87,6 +89,8 @@ class ExpertWatch:
         layers = [layer.key for layer in self._nothing.layers]
         others = len(line_names(corpus.domain_names, corpus.evaluation_names))
         self._named = ScalarNames.within_budget(layers, corpus.domain_names, others)
+        self._limits = Thresholds().with_values(config.experts.thresholds or {}, THRESHOLDS)
+        self._limits.check_reachable(self._nothing.sizes, THRESHOLDS)
         self._line = self._part = self._nothing
         self._begun = 0
         self.looked: Callable[[int], None] = _nobody
@@ -200,7 +204,7 @@ class ExpertWatch:
         self._line, self._part = self._line + counted, self._part + counted
 
     def _write(self, step: int, *, line: bool, part: bool, probe: Any) -> None:
-        values = training_scalars(self._line, self._named) if line else {}
+        values = training_scalars(self._line, self._named, self._limits) if line else {}
         if probe is not None:
             before = self.record.last_probe()
             self.record.write_probe(step, probe)

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from mixopt.errors import ConfigError, MixoptError, OtherRankError, RunError
-from mixopt.online import make_estimator
+from mixopt.online import MIXTURE_LOG, make_estimator
 from mixopt.pretraining.assembly import Parts, make_parts
 from mixopt.pretraining.checkpoint_files import last_checkpoint, read_state
 from mixopt.pretraining.checkpoints import Checkpoints
@@ -18,7 +18,6 @@ from mixopt.pretraining.config import PretrainConfig, load_pretraining
 from mixopt.pretraining.directory import (
     CHECKPOINTS,
     METRICS,
-    MIXTURE_LOG,
     open_directory,
     run_fingerprint,
 )

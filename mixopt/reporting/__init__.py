@@ -18,6 +18,7 @@ if TYPE_CHECKING:
         plot_layer_domains as plot_layer_domains,
         plot_load as plot_load,
     )
+    from mixopt.reporting.expert_options import ExpertOptions as ExpertOptions
     from mixopt.reporting.expert_plots import (
         plot_distances as plot_distances,
         plot_domain_experts as plot_domain_experts,
@@ -54,6 +55,7 @@ else:
             "expert_drawing": ["ExpertDrawing", "draw_step", "drawn_files"],
             "expert_maps": ["plot_layer_domains", "plot_load"],
             "expert_plots": ["plot_distances", "plot_domain_experts", "plot_windows"],
+            "expert_options": ["ExpertOptions"],
             "experts_of_run": ["draw_experts", "experts"],
             "figure_style": ["figure_svg"],
             "forecast_text": ["forecast_lines"],

@@ -1,10 +1,10 @@
 """Draw the experts of a pretraining while it trains: `python -m mixopt.reporting.expert_drawing`.
 
-Drawing takes seconds, so it is done by a process of its own, which reads what the run has written
-so far. Training never waits for it: where one is still drawing, a step is left out. What goes wrong
-with it is a warning.
+Drawing takes seconds, so it is done by a process of its own, which reads what the run has written.
+Training never waits for it: steps that come while one is drawn wait on the process's standard
+input, and the last of them is drawn next. What goes wrong with it is a warning.
 
-Its arguments are the run directory and the step.
+Its arguments are the run directory and the first step; it ends when no step waits.
 """
 
 from __future__ import annotations
@@ -14,9 +14,10 @@ import subprocess
 import sys
 from collections.abc import Sequence
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import IO, Self
 
 from mixopt.errors import MixoptError
 from mixopt.reporting.expert_figures import DESCRIPTIONS, write_figures
@@ -47,8 +48,10 @@ class ExpertDrawing:
         self._warned = False
 
     def draw(self, step: int) -> None:
-        """Begin to draw what is there after so many steps, unless an earlier one is being drawn."""
+        """Draw what is there after so many steps, at once or after what is being drawn."""
         if self._process is not None and self._process.poll() is None:
+            with suppress(OSError):  # it has just ended; the next step begins another
+                _input(self._process).write(f"{step}\n".encode())
             return
         self._note_end()
         # -P: what lies in the working directory, which may be the run's, is not imported.
@@ -58,7 +61,8 @@ class ExpertDrawing:
             # A session of its own: Ctrl-C ends the run, and a figure is still whole.
             self._process = subprocess.Popen(
                 [sys.executable, *module, str(self._path.resolve()), str(step)],
-                stdin=subprocess.DEVNULL,
+                stdin=subprocess.PIPE,
+                bufsize=0,
                 stdout=subprocess.DEVNULL,
                 stderr=subprocess.DEVNULL,
                 env={**os.environ, **threads},
@@ -73,11 +77,11 @@ class ExpertDrawing:
             return
         try:
             self._process.wait(PATIENCE if waits else 0.0)
-            self._note_end()
         except subprocess.TimeoutExpired:
             self._process.kill()
             self._process.wait()
-            self._process = None
+            self._process.returncode = 0  # asked for
+        self._note_end()
 
     def __enter__(self) -> Self:
         """Return it."""
@@ -90,7 +94,10 @@ class ExpertDrawing:
         self.close(waits=kind is None)
 
     def _note_end(self) -> None:
-        if self._process is not None and self._process.returncode:
+        if self._process is None:
+            return
+        _input(self._process).close()
+        if self._process.returncode:
             self._complain("ended with an error")
         self._process = None
 
@@ -105,15 +112,18 @@ def draw_step(path: Path, step: int) -> list[Path]:
 
     Args:
         path: The run directory.
-        step: Steps taken; what is in the record by now is drawn.
+        step: Steps taken; what is recorded of later ones is left out.
 
     Raises:
         RoutingError: The record cannot be read.
         RunError: A folder cannot be written.
     """
     found = PretrainingExperts.read(path)
-    if found is None:  # the first window is not at its end
+    if found is None or found.windows[0].end > step:  # the first window is not at its end
         return []
+    windows = tuple(window for window in found.windows if window.end <= step)
+    probe = found.probe if found.probe is not None and found.probe[0] <= step else None
+    found = replace(found, windows=windows, probe=probe)
     figures, record = found.figures(), ExpertRecord(path / EXPERTS)
     files = write_figures(figures, path / FIGURES)
     for name in BY_STEP:
@@ -134,12 +144,29 @@ def drawn_files(path: Path, steps: Sequence[int]) -> tuple[list[Path], list[Path
     return figures, [record.image(name, step) for name in BY_STEP for step in steps]
 
 
+def _input(process: subprocess.Popen[bytes]) -> IO[bytes]:
+    assert process.stdin is not None, "the process has a pipe"
+    return process.stdin
+
+
+def _waiting() -> list[int]:
+    """Return the steps on standard input that nobody has taken."""
+    os.set_blocking(sys.stdin.fileno(), False)
+    try:
+        return [int(step) for step in os.read(sys.stdin.fileno(), 1 << 16).split()]
+    except BlockingIOError:
+        return []
+
+
 def main() -> int:
     """Draw."""
     with suppress(AttributeError, OSError):
         os.nice(NICENESS)
+    steps = [int(sys.argv[2])]
     try:
-        draw_step(Path(sys.argv[1]), int(sys.argv[2]))
+        while steps:
+            draw_step(Path(sys.argv[1]), steps[-1])
+            steps = _waiting()
     except MixoptError:
         return 1
     return 0

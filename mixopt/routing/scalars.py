@@ -31,6 +31,7 @@ from mixopt.routing.diagnoses import diagnose
 from mixopt.routing.expert_counts import ExpertCounts
 from mixopt.routing.probe_result import ProbeResult
 from mixopt.routing.tables import domain_table, key_column, layer_table
+from mixopt.routing.thresholds import Thresholds
 
 BUDGET = 400  # names of a run
 
@@ -106,10 +107,18 @@ class ScalarNames:
         return [f"moe/{name}" for name in (*_OVER_ALL, *by_layer, *by_domain)]
 
 
-def training_scalars(window: Assignments, named: ScalarNames) -> dict[str, float]:
-    """Return the numbers of a window of training; those that are not known are left out."""
+def training_scalars(
+    window: Assignments, named: ScalarNames, thresholds: Thresholds | None = None
+) -> dict[str, float]:
+    """Return the numbers of a window of training; those that are not known are left out.
+
+    Args:
+        window: What was counted in it.
+        named: Layers and domains that have names.
+        thresholds: From where on something is diagnosed.
+    """
     layers, domains = layer_table(window), domain_table(window)
-    kinds = Counter[str](found.kind for found in diagnose(window))
+    kinds = Counter[str](found.kind for found in diagnose(window, thresholds))
     values = {
         **_means(layers, named),
         **_by_layer("busiest", layers, "busiest", named),

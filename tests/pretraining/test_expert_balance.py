@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import math
 import shutil
+from functools import partialmethod
 from itertools import pairwise
 from pathlib import Path
 
@@ -13,28 +14,34 @@ import pytest
 import torch
 from pretrain_runs import (
     BATCH,
+    CONFIG,
     LENGTH,
-    STEPS,
+    Job,
     assert_same_weights,
     checkpoints,
     finished,
     lines_of,
+    log_of,
     metrics_of,
+    step_of,
     weights_of,
     write_config,
 )
+from torch import nn
 from torch.distributed.checkpoint.hf_storage import HuggingFaceStorageReader
 from torch.distributed.checkpoint.state_dict_loader import load
 
 from mixopt import Corpus, pretrain
 from mixopt.errors import ConfigError, RunError
-from mixopt.pretraining import expert_balance
+from mixopt.pretraining import PretrainConfig, expert_balance
+from mixopt.pretraining.models import build_model
+from mixopt.pretraining.ranks import Ranks
 from mixopt.routing import ExpertRecord
 from mixopt.testing import tiny_corpus
 
 pytest.importorskip("transformers")
 pytestmark = [pytest.mark.usefixtures("one_thread"), pytest.mark.filterwarnings("ignore")]
-TOP_K = 2
+STEPS, TOP_K = 12, 2
 DEEPSEEK = {
     "hidden_size": 16,
     "intermediate_size": 16,
@@ -62,6 +69,8 @@ OLMOE = {
     "num_experts_per_tok": TOP_K,
     "router_aux_loss_coef": 0.5,
 }
+DBRX = {"ffn_hidden_size": 16, "moe_num_experts": 4, "moe_top_k": 2, "moe_loss_weight": 0.25}
+NARROW = {"hidden_size": 16, "intermediate_size": 16, "num_hidden_layers": 2}
 BIASED = {"name": "deepseek_v3", "options": DEEPSEEK}
 WITH_LOSS = {"name": "olmoe", "options": OLMOE}
 
@@ -72,8 +81,13 @@ def corpus(tmp_path_factory) -> Corpus:
 
 
 def config_of(corpus, folder, model, **experts) -> Path:
-    counted = {"every": 1, "probe": 0, **experts}
-    return write_config(folder, prepared_corpus=str(corpus.path), model=model, experts=counted)
+    parts = {
+        "prepared_corpus": str(corpus.path),
+        "model": model,
+        "training": {**CONFIG["training"], "steps": STEPS},
+        "experts": {"every": 1, "probe": 0, **experts},
+    }
+    return write_config(folder, **parts)
 
 
 @pytest.fixture(scope="module")
@@ -207,12 +221,19 @@ def test_what_a_family_adds_is_beside_the_loss_of_tokens(corpus, tmp_path):
 @pytest.mark.parametrize(
     ("name", "options"),
     [
-        ("dbrx", {"d_model": 16, "n_heads": 2, "n_layers": 2, "ffn_config": "ffn"}),
-        ("jetmoe", {"aux_loss_coef": 0.25}),
+        ("dbrx", {"d_model": 16, "n_heads": 2, "n_layers": 2, "ffn_config": DBRX}),
+        ("jetmoe", {"aux_loss_coef": 0.25, "num_local_experts": 4, "kv_channels": 8, **NARROW}),
     ],
 )
-def test_a_coefficient_is_found_under_the_familys_own_name(corpus, tmp_path, name, options):
-    pytest.skip("families are completed later")
+def test_a_coefficient_is_found_under_the_familys_own_name(name, options):
+    chosen = {"model": {"name": name, "options": options}, "training": CONFIG["training"]}
+    config = PretrainConfig.model_validate(chosen)
+    model = build_model(config.model, vocab_size=64, sequence_length=8, seed=0)
+    balance = expert_balance.balance_of(model, config, Ranks(0, 1, torch.device("cpu")), None)
+    output = model.train()(torch.arange(16).view(2, 8))
+    assert output.aux_loss > 0
+    torch.testing.assert_close(balance.added_loss(output), 0.25 * output.aux_loss)
+    assert balance.added_loss(output).requires_grad
 
 
 # --- Ranks ---------------------------------------------------------------------------------------
@@ -225,6 +246,59 @@ def test_two_ranks_are_one_with_biases(parallel, whole, context, config, tmp_pat
     for layer, counts_SE in counts_of(whole).items():
         assert np.array_equal(counts_of(out)[layer], counts_SE)
     assert_close_weights(out, whole)
+
+
+def test_two_ranks_are_one_with_a_loss_of_the_same_passes(context, corpus, tmp_path):
+    """A pass's loss is of its own tokens: what a rank has of a batch is a pass of one process."""
+    config = config_of(corpus, tmp_path, WITH_LOSS)
+    pretrain(config, tmp_path / "one")
+    finished(context, config, tmp_path / "two", ranks=2, overrides=["parallel=fsdp"])
+    for layer, counts_SE in counts_of(tmp_path / "one").items():
+        assert np.array_equal(counts_of(tmp_path / "two")[layer], counts_SE)
+    assert_close_weights(tmp_path / "two", tmp_path / "one")
+    added = [
+        [line["auxiliary_loss"] for line in metrics_of(tmp_path / name) if "loss" in line]
+        for name in ("one", "two")
+    ]
+    np.testing.assert_allclose(*added, atol=1e-6)
+
+
+def test_compiled_blocks_are_counted_and_balanced(whole, config, tmp_path, monkeypatch):
+    """Traced as Inductor does, and not compiled, which takes minutes."""
+    compiled = nn.Module.compile
+    traced = partialmethod(compiled, backend="aot_eager")
+    monkeypatch.setattr(nn.Module, "compile", traced)
+    out = tmp_path / "run"
+    torch.compiler.reset()
+    pretrain(config, out, ["training.compile=true"])
+    torch.compiler.reset()
+    for layer, bias_E in biases_of(out).items():
+        loads_SE = counts_of(out)[layer]
+        assert (loads_SE.sum(1) == BATCH * LENGTH * TOP_K).all()
+        assert np.array_equal(loads_SE[0], counts_of(whole)[layer][0])
+        moved_E = 0.01 * np.sign(loads_SE.mean(1, keepdims=True) - loads_SE).sum(0)
+        np.testing.assert_allclose(bias_E, moved_E, atol=1e-6)
+
+
+@pytest.mark.parametrize("signal", ["terminate", "kill"])
+def test_a_run_with_an_estimator_that_was_ended_has_the_record_of_one_that_was_not(
+    signal, context, corpus, tmp_path
+):
+    config = config_of(corpus, tmp_path, BIASED, every=4, bias_rate=0.01)
+    estimator = "estimator={name: ado, observe_every: 2}"
+    pretrain(config, tmp_path / "whole", [estimator, "mixture={anchor: natural}"])
+    job = Job(context, config, tmp_path / "run", 1, [estimator, "mixture={anchor: natural}"])
+    job.until_true((tmp_path / "run/experts/counts/part-00000008.parquet").exists)
+    getattr(job.processes[0], signal)()
+    job.wait()
+    assert step_of(tmp_path / "run") < STEPS
+    finished(context, config, tmp_path / "run", 1, [estimator, "mixture={anchor: natural}"])
+    whole, run = tmp_path / "whole", tmp_path / "run"
+    for layer, counts_SE in counts_of(whole).items():
+        assert np.array_equal(counts_of(run)[layer], counts_SE)
+    assert log_of(run) == log_of(whole)
+    assert metrics_of(run) == metrics_of(whole)
+    assert_same_weights(weights_of(run), weights_of(whole))
 
 
 # --- What cannot be ------------------------------------------------------------------------------
@@ -283,7 +357,7 @@ def test_lines_are_those_of_a_run_that_was_not_stopped(whole, config, tmp_path):
     """Checkpoints lie between the lines, and what a line is compared with is in them."""
     out = tmp_path / "run"
     shutil.copytree(whole, out)
-    shutil.rmtree(out / "checkpoints/step-00000024")
+    shutil.rmtree(out / "checkpoints/step-00000012")
     pretrain(config, out)
     assert metrics_of(out) == metrics_of(whole)
     assert lines_of(out / "experts/scalars.jsonl") == lines_of(whole / "experts/scalars.jsonl")
