@@ -3,7 +3,7 @@ UV := $(shell command -v uv 2>/dev/null || echo .tools/bin/uv)
 RUN := $(UV) run --frozen
 USER_RUN := $(RUN) --no-dev --extra regressors --extra proxies --extra mlflow
 
-.PHONY: quickstart test check bench mutants faults fuzz notebooks wheel parsers trainers test-trainers
+.PHONY: quickstart test check bench families mutants faults fuzz notebooks wheel parsers trainers test-trainers
 quickstart: $(UV)
 	$(USER_RUN) mixopt run experiments/quickstart.yaml --out runs/quickstart
 
@@ -18,6 +18,10 @@ check: $(UV)
 
 bench: $(UV)
 	OMP_NUM_THREADS=1 $(RUN) python experiments/benchmarks/bench_proxies.py
+
+# Measures every family of transformers that has experts, and writes the table of its page.
+families: $(UV)
+	OMP_NUM_THREADS=1 $(RUN) python experiments/checks/expert_families.py
 
 mutants: $(UV)
 	$(RUN) python experiments/checks/mutants.py

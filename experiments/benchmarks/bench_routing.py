@@ -1,10 +1,15 @@
-"""Measure what counting the experts costs beside a training step, on a CPU.
+"""Measure what RouterStats and the online driver take of a training step, with and without.
 
-    python experiments/benchmarks/bench_routing.py --out experiments/benchmarks/results_routing.md
+    python experiments/benchmarks/bench_routing.py [--tokens 512] [--compile] [--seconds 100]
 
-A step is forward, backward and AdamW of an OLMoE of some 10M parameters. What counting adds is
-measured alone, by calling the hooks with what the routers have returned, because the difference of
-two steps is smaller than their noise. Times are CPU time of one thread, medians.
+A step is a Mixtral of transformers with grouped products: batch from a `MixtureLoader`, forward,
+backward, AdamW. Steps of all kinds take turns, one of each in a round, in an order that is drawn
+anew. What a kind adds is the median over rounds of its step less the step without in the same
+round, with the interval that holds 95% of 1,000 medians of resampled rounds. Times are CPU time of
+a process with one thread, in which busy neighbours show less than in wall time.
+
+`control` is a step without, of a second model of the same weights: what it differs by is noise.
+RouterStats is on that second model, and is compared with `control`, whose hooks are idle.
 """
 
 from __future__ import annotations
@@ -12,91 +17,193 @@ from __future__ import annotations
 import argparse
 import os
 import platform
-import statistics
 import time
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
-from torch import Tensor
-from transformers import OlmoeConfig, OlmoeForCausalLM
+from transformers import MixtralConfig, MixtralForCausalLM
 
+from mixopt.loading import MixtureDataset, MixtureLoader
+from mixopt.online import Driver, DriverOptions, make_estimator
 from mixopt.routing import RouterStats
+from mixopt.sampling import MixtureSampler
 
-DOMAINS = [f"domain{d}" for d in range(8)]
-BATCH, LENGTH = 8, 256
-TARGETS = {"counts": 0.1, "all statistics": 1.0}  # percent of a step
-
-
-def model() -> Any:
-    """Return an OLMoE of 6 layers, 16 experts and 4 of them for a token."""
-    torch.manual_seed(0)
-    config = OlmoeConfig(
-        vocab_size=4096,
-        hidden_size=192,
-        intermediate_size=128,
-        num_hidden_layers=6,
-        num_attention_heads=6,
-        num_key_value_heads=6,
-        num_experts=16,
-        num_experts_per_tok=4,
-        use_cache=False,
-        pad_token_id=0,
-        bos_token_id=1,
-        eos_token_id=2,
-    )
-    return OlmoeForCausalLM(config).train()
+DOMAINS = 8
+VOCABULARY = 2048
+LENGTH = 128
+EXPERTS, TOP_K = 16, 4
+STEPS = 1_000_000  # of the run that an estimator is told of
+EVERY = 10  # steps between sums: those of a driver, and lines of metrics
 
 
-def medians(work: Callable[[], object], times: int) -> float:
-    """Return the median CPU seconds of some work, after a first time."""
-    work()
-    seconds = []
-    for _ in range(times):
+def main() -> None:
+    """Measure and print a table."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n", maxsplit=1)[0])
+    parser.add_argument("--tokens", type=int, default=512, help="of a step")
+    parser.add_argument("--width", type=int, default=128)
+    parser.add_argument("--layers", type=int, default=4)
+    parser.add_argument("--compile", action="store_true")
+    parser.add_argument("--seconds", type=float, default=100, help="how long to take turns")
+    options = parser.parse_args()
+    warnings.simplefilter("ignore")
+    torch.set_num_threads(1)
+    kinds = make_kinds(options)
+    print(table(options, kinds, take_turns(kinds, options.seconds)))
+
+
+class Kind:
+    """A way to take a step: with or without statistics, with or without a driver."""
+
+    def __init__(
+        self, net: Any, options: argparse.Namespace, *, stats: Any = None, update_steps: int = 0
+    ) -> None:
+        """Begin a stream of its own."""
+        self.net, self.stats = net, stats
+        self.loader = loader_of(options.tokens // LENGTH)
+        self.driver = driver_of(self.loader, update_steps) if update_steps else None
+        self.batches: Iterator[Any] = iter(self.loader)
+        self.steps = 0
+
+    def step(self) -> float:
+        """Take a step and return its CPU seconds."""
         before = time.process_time()
-        work()
-        seconds.append(time.process_time() - before)
-    return statistics.median(seconds)
+        batch = next(self.batches)
+        tokens, domain = batch["input_ids"], batch["domain"]
+        self.steps += 1
+        with self.counting(domain, batch["position"]):
+            logits = self.net.call(tokens[:, :-1]).logits
+        losses = torch.nn.functional.cross_entropy(
+            logits.transpose(1, 2), tokens[:, 1:], reduction="none"
+        )
+        losses.mean().backward()
+        self.net.optimizer.step()
+        self.net.optimizer.zero_grad()
+        if self.driver is not None:
+            self.driver.record(losses, domain)
+            self.driver.step(learning_rate=1e-4)
+        if self.stats is not None and self.steps % EVERY == 0:
+            self.stats.reduce()
+            self.stats.window()
+        return time.process_time() - before
+
+    def counting(self, domain: torch.Tensor, position: int) -> Any:
+        """Return the context of the forward pass, as pretraining opens it."""
+        if self.stats is None:
+            return nullcontext()
+        return self.stats.domains(domain[:, None].expand(-1, LENGTH), position=position)
 
 
-def step_seconds(net: Any, tokens: Tensor, times: int) -> float:
-    """Return what a training step takes."""
-    optimizer = torch.optim.AdamW(net.parameters(), lr=1e-4)
+class Net:
+    """A model, its optimiser, and what calls it."""
 
-    def step() -> None:
-        net(input_ids=tokens, labels=tokens).loss.backward()
-        optimizer.step()
-        optimizer.zero_grad()
+    def __init__(self, options: argparse.Namespace) -> None:
+        torch.manual_seed(0)
+        config = MixtralConfig(
+            vocab_size=VOCABULARY,
+            hidden_size=options.width,
+            intermediate_size=options.width,
+            num_hidden_layers=options.layers,
+            num_attention_heads=max(options.width // 64, 1),
+            num_key_value_heads=max(options.width // 64, 1),
+            num_local_experts=EXPERTS,
+            num_experts_per_tok=TOP_K,
+            sliding_window=None,
+            use_cache=False,
+            experts_implementation="grouped_mm",
+        )
+        self.model = MixtralForCausalLM(config).train()
+        self.optimizer = torch.optim.AdamW(self.model.parameters(), lr=1e-4, fused=True)
+        self.call: Callable[..., Any] = torch.compile(self.model) if options.compile else self.model
 
-    return medians(step, times)
+
+def make_kinds(options: argparse.Namespace) -> dict[str, Kind]:
+    """Return the kinds of steps, and warm them up."""
+    plain, counted = Net(options), Net(options)
+    names = [f"domain{d}" for d in range(DOMAINS)]
+    stats = RouterStats.attach(counted.model, names)
+    kinds = {
+        "without": Kind(plain, options),
+        "control": Kind(counted, options),
+        "RouterStats": Kind(counted, options, stats=stats),
+        "driver, a new mixture every 10 steps": Kind(plain, options, update_steps=EVERY),
+        "driver, a new mixture every step": Kind(plain, options, update_steps=1),
+    }
+    for kind in kinds.values():
+        for _ in range(2 * EVERY):
+            kind.step()
+    return kinds
 
 
-def counting_seconds(net: Any, batch: tuple[Tensor, ...], times: int, *, everything: bool) -> Any:
-    """Return what one batch adds: in all, and by layer in its hook."""
-    tokens, ids, mask = batch
-    stats = RouterStats.attach(net, DOMAINS, probabilities=everything)
-    routers = [m for m in net.modules() if type(m).__name__ == "OlmoeTopKRouter"]
-    hooks = [next(iter(router._forward_hooks.values())) for router in routers]
-    outputs: list[Any] = []
-    handles = [r.register_forward_hook(lambda m, i, o: outputs.append(o)) for r in routers]
-    with stats.domains(ids, mask), torch.no_grad():
-        net(input_ids=tokens)
-    for handle in handles:
-        handle.remove()
-    calls = list(zip(hooks, routers, outputs, strict=True))
+def loader_of(batch: int) -> MixtureLoader:
+    """Return a loader of random tokens."""
+    random = np.random.default_rng(0)
+    rows = {
+        f"domain{d}": [
+            {"input_ids": random.integers(0, VOCABULARY, LENGTH + 1)} for _ in range(256)
+        ]
+        for d in range(DOMAINS)
+    }
+    dataset = MixtureDataset(rows)
+    order = MixtureSampler(dataset.sizes, [1 / DOMAINS] * DOMAINS, batch_size=batch)
+    return MixtureLoader(dataset, order)
 
-    def count() -> None:
-        with stats.domains(ids, mask):
-            for hook, router, output in calls:
-                hook(router, (), output)
 
-    seconds = medians(count, times)
-    reduction = medians(stats.reduce, 20)
-    said = medians(stats.summary, 5)
-    stats.detach()
-    return seconds, reduction, said
+def driver_of(loader: MixtureLoader, update_steps: int) -> Driver:
+    """Return a driver that has begun, with an estimator of the library."""
+    estimator = make_estimator("odm", {"warmup_steps": 1, "update_steps": update_steps})
+    run = DriverOptions(steps=STEPS, tokens_per_sample=LENGTH, observe_every=EVERY, spike=None)
+    driver = Driver(estimator, loader, run)
+    driver.start()
+    return driver
+
+
+def take_turns(kinds: dict[str, Kind], seconds: float) -> dict[str, np.ndarray]:
+    """Return the CPU seconds of each kind's steps, round by round."""
+    random, end = np.random.default_rng(0), time.monotonic() + seconds
+    times: dict[str, list[float]] = {name: [] for name in kinds}
+    while time.monotonic() < end:
+        for name in random.permutation(list(kinds)):
+            times[name].append(kinds[name].step())
+    return {name: np.array(values) for name, values in times.items()}
+
+
+def added(with_: np.ndarray, without: np.ndarray) -> tuple[float, float, float]:
+    """Return the median of what is added, and an interval, in seconds."""
+    more = with_ - without
+    drawn = np.random.default_rng(0).integers(0, len(more), (1000, len(more)))
+    low, high = np.quantile(np.median(more[drawn], axis=1), (0.025, 0.975))
+    return float(np.median(more)), float(low), float(high)
+
+
+def table(options: argparse.Namespace, kinds: dict[str, Kind], times: dict[str, np.ndarray]) -> str:
+    """Return the results as Markdown."""
+    step = float(np.median(times["without"]))
+    parameters = sum(p.numel() for p in kinds["without"].net.model.parameters())
+    about = (
+        f"{machine()}; Mixtral of {parameters / 1e6:.1f}M parameters, {options.layers} layers of"
+        f" {EXPERTS} experts, {TOP_K} of a token, {'compiled, ' if options.compile else ''}"
+        f"{options.tokens} tokens a step, {DOMAINS} domains, {len(times['without'])} rounds."
+    )
+    lines = [
+        about,
+        "",
+        "| kind of step | CPU, median | added | of a step | 95% interval |",
+        "|---|---|---|---|---|",
+    ]
+    for name, values in times.items():
+        base = "control" if name == "RouterStats" else "without"
+        more = added(values, times[base])
+        share, low, high = (100 * part / step for part in more)
+        lines.append(
+            f"| {name} | {1e3 * np.median(values):.2f} ms | {1e6 * more[0]:.0f} us |"
+            f" {share:.2f}% | {low:.2f} to {high:.2f}% |"
+        )
+    return "\n".join(lines)
 
 
 def machine() -> str:
@@ -110,52 +217,6 @@ def machine() -> str:
         f"{processor}, {os.cpu_count()} cores, load {os.getloadavg()[0]:.1f}; Python"
         f" {platform.python_version()}, torch {torch.__version__}"
     )
-
-
-def main() -> None:
-    """Measure and write the results."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--steps", type=int, default=20)
-    parser.add_argument("--times", type=int, default=200, help="of the hooks")
-    parser.add_argument("--out", type=Path)
-    options = parser.parse_args()
-    warnings.simplefilter("ignore")
-    torch.set_num_threads(1)
-    net = model()
-    tokens = torch.randint(3, 4096, (BATCH, LENGTH))
-    mask = torch.ones_like(tokens)
-    mask[0, 200:] = 0
-    batch = tokens, torch.arange(BATCH) % len(DOMAINS), mask
-    step = step_seconds(net, tokens, options.steps)
-    parameters = sum(p.numel() for p in net.parameters())
-    command = f"bench_routing.py --steps {options.steps} --times {options.times}"
-    about = (
-        f"{machine()}; OLMoE of {parameters / 1e6:.1f}M parameters, 6 layers of 16 experts, 4 of a"
-        f" token, {BATCH * LENGTH} tokens, {len(DOMAINS)} domains."
-    )
-    lines = [
-        "# What counting experts costs",
-        "",
-        f"`python experiments/benchmarks/{command}`: CPU time of one thread, medians.",
-        "",
-        about,
-        "",
-        "| what | CPU | of a step | target |",
-        "|---|---|---|---|",
-        f"| training step | {1e3 * step:.0f} ms | 100% | |",
-    ]
-    for name, everything in (("counts", False), ("all statistics", True)):
-        cost, reduction, said = counting_seconds(net, batch, options.times, everything=everything)
-        share = 100 * cost / step
-        lines.append(
-            f"| {name}, a batch | {1e3 * cost:.3f} ms | {share:.3f}% | <= {TARGETS[name]}% |"
-        )
-        lines.append(f"| {name}, reduce | {1e3 * reduction:.2f} ms | once a window | |")
-        lines.append(f"| {name}, summary | {1e3 * said:.1f} ms | when asked | |")
-    text = "\n".join(lines) + "\n"
-    print(text)
-    if options.out:
-        options.out.write_text(text)
 
 
 if __name__ == "__main__":

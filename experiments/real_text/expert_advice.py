@@ -2,7 +2,7 @@
 
     python experiments/real_text/expert_advice.py --data ../shared/data/corpus --out runs/advice
     python experiments/real_text/expert_advice.py --out runs/advice --print \
-        > experiments/real_text/results_expert_advice.md
+        > PAGE
 
 Of a model whose experts do divide four domains (expert_sizes.py), seven mixtures are trained: the
 uniform one, which is nearly that of all text there is; three that starve a domain or more; two that

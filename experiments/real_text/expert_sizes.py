@@ -2,7 +2,7 @@
 
     python experiments/real_text/expert_sizes.py --data ../shared/data/corpus --out runs/sizes
     python experiments/real_text/expert_sizes.py --out runs/sizes --print \
-        > experiments/real_text/results_expert_sizes.md
+        > PAGE
 
 Models that differ in one thing or two are trained on the uniform mixture of four distant domains
 (or of the six of experts.py) with three seeds, together. Specialisation is that of held-out text

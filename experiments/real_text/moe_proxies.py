@@ -2,7 +2,7 @@
 
     python experiments/real_text/moe_proxies.py --data ../shared/data/corpus --out runs/moe_proxies
     python experiments/real_text/moe_proxies.py --out runs/moe_proxies --print \
-        > experiments/real_text/results_moe_proxies.md
+        > PAGE
 
 Both are trained on the bytes of six domains: on the uniform mixture with four seeds, and on twelve
 mixtures, the uniform one and eleven drawn from a flat Dirichlet distribution, with two; so is a

@@ -2,15 +2,42 @@
 
 from __future__ import annotations
 
+from typing import Annotated
+
+import typer
+
 from mixopt.cli.options import AsJson, Directory, Trusted, app, print_json, say, show
+
+ThresholdValues = Annotated[
+    list[str] | None,
+    typer.Option("--threshold", metavar="NAME=VALUE", help="Diagnose from there on; repeatable."),
+]
+RankCount = Annotated[
+    int | None, typer.Option("--ranks", help="Ranks of expert parallelism; up to 8 that fit.")
+]
+StepRange = Annotated[
+    str | None, typer.Option("--steps", metavar="A:B", help="Steps to tell of; the second half.")
+]
+ChangeStep = Annotated[
+    int | None, typer.Option("--change", metavar="STEP", help="Before and after; the largest.")
+]
 
 
 @app.command("experts")
-def experts_command(directory: Directory, trust: Trusted = False, as_json: AsJson = False) -> None:
+def experts_command(
+    directory: Directory,
+    threshold: ThresholdValues = None,
+    ranks: RankCount = None,
+    steps: StepRange = None,
+    change: ChangeStep = None,
+    trust: Trusted = False,
+    as_json: AsJson = False,
+) -> None:
     """Say which experts serve which domain, and what is wrong with them; draw the figures."""
-    from mixopt.reporting import draw_experts, experts
+    from mixopt.reporting import ExpertOptions, draw_experts, experts
 
-    found = experts(directory, trust=trust)
+    options = ExpertOptions.parsed(threshold or (), ranks, steps, change)
+    found = experts(directory, options, trust=trust)
     files = draw_experts(found)
     if as_json:
         print_json({**found.as_dict(), "figures": [str(file) for file in files]})

@@ -23,7 +23,12 @@ if TYPE_CHECKING:
     )
     from mixopt.online.driver import Driver as Driver
     from mixopt.online.held_out import held_out_losses as held_out_losses
-    from mixopt.online.mixture_log import MixtureLog as MixtureLog
+    from mixopt.online.mixture_log import (
+        MIXTURE_LOG as MIXTURE_LOG,
+        LoggedChange as LoggedChange,
+        MixtureLog as MixtureLog,
+        read_changes as read_changes,
+    )
     from mixopt.online.run_setting import DriverOptions as DriverOptions
     from mixopt.online.sums import (
         COUNT as COUNT,
@@ -50,7 +55,7 @@ else:
             ],
             "driver": ["Driver"],
             "held_out": ["held_out_losses"],
-            "mixture_log": ["MixtureLog"],
+            "mixture_log": ["MIXTURE_LOG", "LoggedChange", "MixtureLog", "read_changes"],
             "run_setting": ["DriverOptions"],
             "sums": ["COUNT", "DomainLosses", "LOSS", "ROWS", "Reduction", "UNIT", "is_first"],
         },

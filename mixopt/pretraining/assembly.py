@@ -11,9 +11,10 @@ from torch import Tensor, nn, optim
 
 from mixopt.loading import MixtureLoader
 from mixopt.mixture import Mixture
-from mixopt.online import Driver, DriverOptions, make_estimator
+from mixopt.online import MIXTURE_LOG, Driver, DriverOptions, make_estimator
 from mixopt.pretraining.config import EstimatorConfig, PretrainConfig
-from mixopt.pretraining.directory import METRICS, MIXTURE_LOG
+from mixopt.pretraining.directory import METRICS
+from mixopt.pretraining.expert_balance import balance_of
 from mixopt.pretraining.expert_watch import ExpertWatch, watch_of
 from mixopt.pretraining.metrics import Meter, MetricsFile, peak_flops
 from mixopt.pretraining.mixture_input import FixedMixture, Scheduled, scheduled_mixtures
@@ -94,6 +95,7 @@ def make_parts(config: PretrainConfig, out: Path, ranks: Ranks) -> Parts:
     optimizer = make_optimizer(model.plain, config.training)
     held_out = HeldOutText(stream.corpus, config, ranks, model)
     experts = ranks.each(lambda: watch_of(model, stream.corpus, config, ranks, out))
+    balance = ranks.each(lambda: balance_of(model.plain, config, ranks, experts))
     one = config.metrics.peak_flops or peak_flops(ranks.device)
     peak = None if one is None else one * ranks.count
     return Parts(
@@ -101,10 +103,10 @@ def make_parts(config: PretrainConfig, out: Path, ranks: Ranks) -> Parts:
         loader=stream.loader,
         model=model,
         optimizer=optimizer,
-        step=TrainingStep(model, optimizer, config, ranks, experts),
+        step=TrainingStep(model, optimizer, config, ranks, experts, balance),
         held_out=held_out,
         mixture=ranks.each(lambda: _mixture(config, stream, held_out, out)),
-        meter=Meter(stream.corpus.domain_names, config, flops=stream.flops, peak=peak),
+        meter=Meter(stream.corpus.domain_names, config, balance, flops=stream.flops, peak=peak),
         metrics=MetricsFile(out / METRICS if ranks.is_first else None),
         experts=experts,
     )

@@ -36,7 +36,7 @@ from mixopt.system import (
 )
 
 HEADER = "The resolved configuration of this run; written by mixopt."
-CHECKPOINTS, MIXTURE_LOG, METRICS = "checkpoints", "mixture_log.jsonl", "metrics.jsonl"
+CHECKPOINTS, METRICS = "checkpoints", "metrics.jsonl"
 
 _FREE = (
     "name",
@@ -55,6 +55,8 @@ _FREE = (
     "training.activation_checkpointing",
     "training.max_skipped",
 )
+# Of the sections in _FREE: what results do depend on.
+_HELD = ("experts.balance", "experts.bias_rate")
 _OF_DOMAINS = ("corpus", "evaluation", "mixture", "schedule", "estimator.bounds")
 
 
@@ -110,4 +112,6 @@ def _free(config: PretrainConfig) -> tuple[str, ...]:
 
 
 def _is_in(name: str, fields: tuple[str, ...]) -> bool:
-    return any(name == field or name.startswith(f"{field}.") for field in fields)
+    return name not in _HELD and any(
+        name == field or name.startswith(f"{field}.") for field in fields
+    )

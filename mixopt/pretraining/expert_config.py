@@ -1,16 +1,38 @@
-"""`experts` of a pretraining run: what is counted, looked at and said of a model's experts."""
+"""`experts` of a pretraining run: what balances a model's experts, and what is counted of them."""
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import Field
+from pydantic import AfterValidator, BeforeValidator, Field
 
 from mixopt.config import Count, Positive, Section
+from mixopt.errors import RoutingError
+from mixopt.routing import Thresholds
+
+
+def _are_thresholds(values: dict[str, float]) -> dict[str, float]:
+    try:
+        Thresholds().with_values(values, "thresholds")
+    except RoutingError as error:
+        raise ValueError(str(error).removeprefix("thresholds: ")) from error
+    return values
+
+
+def _word(value: Any) -> Any:
+    """Read `off`, which YAML takes for false, as the word that it is."""
+    return "off" if value is False else value
+
+
+Balancing = Annotated[Literal["auto", "bias", "auxiliary", "off"], BeforeValidator(_word)]
+Rate = Annotated[float, Field(gt=0, lt=1, allow_inf_nan=False)]
 
 
 class ExpertsConfig(Section):
-    """Counts of what a mixture-of-experts model gives to which expert; they change no result."""
+    """What a mixture-of-experts model is balanced by, and counts of what it gives to which expert.
+
+    Counts change no result.
+    """
 
     enabled: Literal["auto"] | bool = Field(
         "auto",
@@ -23,4 +45,24 @@ class ExpertsConfig(Section):
         None,
         description="held-out tokens of each domain that the routers are looked at with, eight "
         "times a run; 0: never. When absent 65,536, or what costs 5% of the run's tokens",
+    )
+    thresholds: Annotated[dict[str, float], AfterValidator(_are_thresholds)] | None = Field(
+        None,
+        description="from where on something is diagnosed, such as {busiest: 3, dead: 0.1}; "
+        "docs/experts/diagnoses.md has the names",
+    )
+    balance: Balancing | None = Field(
+        None,
+        description="by what experts get alike many tokens: bias (DeepSeek-V3's rule), auxiliary "
+        "(a loss that the model returns), off; auto, as the model's family does, when absent",
+    )
+    bias_rate: Rate | None = Field(
+        None,
+        description="by how much a step moves each bias; when absent it falls to 0.001 in the "
+        "first 1,000 steps",
+    )
+    adapters: list[str] | None = Field(
+        None,
+        description="how to read routers that mixopt does not know: package.module:Name of a "
+        "RouterAdapter of yours, or of a list of some",
     )

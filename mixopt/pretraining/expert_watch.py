@@ -9,7 +9,7 @@ without.
 from __future__ import annotations
 
 import io
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -22,6 +22,7 @@ from torch import Tensor
 from mixopt.errors import RoutingError
 from mixopt.pretraining.config import PretrainConfig
 from mixopt.pretraining.expert_probe import PROBES, ExpertProbe
+from mixopt.pretraining.metric_names import line_names
 from mixopt.pretraining.parallel import ParallelModel
 from mixopt.pretraining.ranks import Ranks
 from mixopt.pretraining.run_text import RunText
@@ -36,8 +37,10 @@ from mixopt.routing import (
     LayerAssignments,
     RouterStats,
     ScalarNames,
-    has_routers,
+    Thresholds,
+    has_experts,
     load_state,
+    named_adapters,
     nothing,
     probe_scalars,
     saved_domains,
@@ -46,6 +49,7 @@ from mixopt.routing import (
 )
 from mixopt.system import StateFields, read_arrays
 
+THRESHOLDS = "experts.thresholds"
 STATE = "experts.npz"  # in a checkpoint
 WINDOWS = 20  # of a run
 
@@ -55,6 +59,8 @@ class ExpertWatch:
 
     Attributes:
         record: What is on disk; rank 0 writes it.
+        stats: What counts.
+        looked: Called on rank 0 when what a probe saw after so many steps is written.
     """
 
     def __init__(
@@ -66,7 +72,12 @@ class ExpertWatch:
             RoutingError: It has no router.
         """
         # The model is put into training only in the block of `counting`, which nothing else opens.
-        self._stats = RouterStats.attach(model.plain, corpus.domain_names, evaluation=True)
+        self.stats = RouterStats.attach(
+            model.plain,
+            corpus.domain_names,
+            adapters=named_adapters(config.experts.adapters or ()),
+            evaluation=True,
+        )
         self._model, self._ranks = model, ranks
         self._probe = ExpertProbe.of(corpus, config, ranks)
         self.record = ExpertRecord(out / EXPERTS)
@@ -74,11 +85,15 @@ class ExpertWatch:
         self._steps, self._every_line = steps, config.metrics.every
         self._every_part = config.experts.every or -(-steps // WINDOWS)
         self._every_probe = -(-steps // PROBES)
-        self._nothing = self._stats.total()
+        self._nothing = self.stats.total()
         layers = [layer.key for layer in self._nothing.layers]
-        self._named = ScalarNames.within_budget(layers, corpus.domain_names)
+        others = len(line_names(corpus.domain_names, corpus.evaluation_names))
+        self._named = ScalarNames.within_budget(layers, corpus.domain_names, others)
+        self._limits = Thresholds().with_values(config.experts.thresholds or {}, THRESHOLDS)
+        self._limits.check_reachable(self._nothing.sizes, THRESHOLDS)
         self._line = self._part = self._nothing
         self._begun = 0
+        self.looked: Callable[[int], None] = _nobody
 
     @contextmanager
     def counting(self, domain_B: Tensor, length: int, position: int) -> Iterator[None]:
@@ -94,7 +109,7 @@ class ExpertWatch:
         """
         domain_BT = domain_B[:, None].expand(-1, length)
         try:
-            with self._stats.domains(domain_BT, position=position):
+            with self.stats.domains(domain_BT, position=position):
                 yield
         except RoutingError as error:
             why = f"{error}; experts.enabled: false trains without counting"
@@ -110,8 +125,10 @@ class ExpertWatch:
         line, part, look = due
         if line or part:
             self._collect()
-        probe = self._probe.look(self._stats, self._model) if look and self._probe else None
+        probe = self._probe.look(self.stats, self._model) if look and self._probe else None
         self._ranks.first(lambda: self._write(step, line=line, part=part, probe=probe))
+        if look:
+            self._ranks.first(lambda: self.looked(step))
         if line:
             self._line = self._nothing
         if part:
@@ -157,8 +174,7 @@ class ExpertWatch:
         """Return the parts and probes that the whole run will have, by the folder they are in."""
 
         def due(folder: str, every: int, name: str) -> list[Path]:
-            steps = [step for step in range(1, self._steps + 1) if self._is_due(step, every)]
-            return [self.record.path / folder / name.format(step) for step in steps]
+            return [self.record.path / folder / name.format(n) for n in self._steps_due(every)]
 
         part = "part-{:08d}.parquet"
         return {
@@ -168,19 +184,27 @@ class ExpertWatch:
         }
 
     @property
+    def looks(self) -> list[int]:
+        """The steps after which a run's routers are looked at."""
+        return self._steps_due(self._every_probe)
+
+    @property
     def _schedule(self) -> tuple[int, int, int]:
         return self._every_line, self._every_part, self._every_probe
 
     def _is_due(self, step: int, every: int) -> bool:
         return step == self._steps or step % every == 0
 
+    def _steps_due(self, every: int) -> list[int]:
+        return [step for step in range(1, self._steps + 1) if self._is_due(step, every)]
+
     def _collect(self) -> None:
-        self._stats.reduce()
-        counted = _known(self._stats.window())
+        self.stats.reduce()
+        counted = _known(self.stats.window())
         self._line, self._part = self._line + counted, self._part + counted
 
     def _write(self, step: int, *, line: bool, part: bool, probe: Any) -> None:
-        values = training_scalars(self._line, self._named) if line else {}
+        values = training_scalars(self._line, self._named, self._limits) if line else {}
         if probe is not None:
             before = self.record.last_probe()
             self.record.write_probe(step, probe)
@@ -191,6 +215,10 @@ class ExpertWatch:
             self.record.write_window(CountedWindow(self._begun, step, self._part))
 
 
+def _nobody(step: int) -> None:
+    """Do nothing after a probe."""
+
+
 def watch_of(
     model: ParallelModel, corpus: RunText, config: PretrainConfig, ranks: Ranks, out: Path
 ) -> ExpertWatch | None:
@@ -199,8 +227,9 @@ def watch_of(
     Raises:
         RoutingError: It has routers that cannot be counted; or none, and `experts.enabled: true`.
     """
-    enabled = config.experts.enabled
-    if enabled is False or (enabled == "auto" and not has_routers(model.plain)):
+    enabled, adapters = config.experts.enabled, config.experts.adapters
+    wanted = enabled is True or adapters or has_experts(model.plain)
+    if enabled is False or not wanted:
         return None
     try:
         return ExpertWatch(model, corpus, config, ranks, out)

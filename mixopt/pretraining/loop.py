@@ -16,11 +16,11 @@ from typing import Any
 import torch
 
 from mixopt.errors import OtherRankError, RunError, SamplerError
-from mixopt.online import HeldOut
+from mixopt.online import MIXTURE_LOG, HeldOut
 from mixopt.pretraining.assembly import Parts
 from mixopt.pretraining.checkpoint_files import CheckpointState
 from mixopt.pretraining.checkpoints import Checkpoints
-from mixopt.pretraining.directory import METRICS, MIXTURE_LOG
+from mixopt.pretraining.directory import METRICS
 from mixopt.pretraining.expert_watch import STATE as EXPERTS_STATE
 from mixopt.pretraining.interruption import Interruption
 from mixopt.pretraining.metrics import held_out_line, shares
@@ -75,6 +75,11 @@ class Loop:
         self._ranks.each(lambda: self._parts.metrics.cut(state.metrics_size))
         self._ranks.each(lambda: self._parts.meter.load_state_dict(state.meter))
         self._step, self._losses = state.step, dict(state.losses)
+
+    @property
+    def step(self) -> int:
+        """Steps taken."""
+        return self._step
 
     @property
     def is_finished(self) -> bool:

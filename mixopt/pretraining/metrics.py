@@ -20,7 +20,9 @@ import torch
 
 from mixopt.errors import RunError
 from mixopt.online import COUNT, LOSS, ROWS, UNIT, DomainLosses, HeldOut, Reduction, is_first
+from mixopt.pretraining.balance_meter import BalanceMeter
 from mixopt.pretraining.config import PretrainConfig
+from mixopt.pretraining.expert_balance import ExpertBalance
 from mixopt.pretraining.training_step import StepOutcome
 from mixopt.system import StateFields
 
@@ -91,6 +93,7 @@ class Meter:
         self,
         domains: tuple[str, ...],
         config: PretrainConfig,
+        balance: ExpertBalance,
         *,
         flops: float,
         peak: float | None,
@@ -100,12 +103,14 @@ class Meter:
         Args:
             domains: Names of the training domains.
             config: How many tokens a step has.
+            balance: What balances experts.
             flops: Operations for a token.
             peak: Operations per second of all devices together, where known.
         """
         self._domains, self._tokens_before = domains, config.tokens_before
         self._flops, self._peak = flops, peak
         self._losses = DomainLosses([float(config.training.sequence_length)] * len(domains))
+        self._balance = BalanceMeter(balance)
         self._steps, self._seconds, self._since = 0, 0.0, time.monotonic()
         self.skipped = 0
 
@@ -115,13 +120,15 @@ class Meter:
         if outcome.skipped:
             self.skipped += 1
             return
+        self._balance.add(outcome.added)
         for losses, domain in outcome.parts:
             self._losses.add(losses, domain, None, None)
 
     def state_dict(self) -> dict[str, Any]:
         """Return what was seen since the last line, over all ranks; every rank calls it."""
         sums = Reduction(self._losses.peek()).result().tolist()
-        return {"skipped": self.skipped, "domains": list(self._domains), "sums": sums}
+        state = {"skipped": self.skipped, "domains": list(self._domains), "sums": sums}
+        return {**state, "balance": self._balance.state_dict()}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Go on from a state; rank 0 keeps what all ranks had seen, unless domains changed.
@@ -132,6 +139,8 @@ class Meter:
         fields = StateFields(state, "the meter's state", RunError)
         skipped, domains = fields.whole("skipped"), fields.texts("domains")
         sums_RD = fields.int_array("sums", (ROWS, len(domains)))
+        if "balance" in state:  # there is none in a checkpoint of an older version
+            self._balance.load_state_dict(state["balance"], f"{fields.where}: balance")
         self.skipped = skipped
         if is_first() and domains == list(self._domains):
             self._losses.put(torch.from_numpy(sums_RD))
@@ -167,6 +176,7 @@ class Meter:
             "step": step,
             "tokens": self._tokens_before(step),
             "loss": float(units_D.sum() / (UNIT * total)) if total else None,
+            **self._balance.line(),
             "learning_rate": outcome.learning_rate,
             "gradient_norm": _finite(outcome.gradient_norm),
             "skipped": self.skipped,

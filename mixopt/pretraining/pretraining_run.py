@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from mixopt.errors import ConfigError, MixoptError, OtherRankError, RunError
-from mixopt.online import make_estimator
+from mixopt.online import MIXTURE_LOG, make_estimator
 from mixopt.pretraining.assembly import Parts, make_parts
 from mixopt.pretraining.checkpoint_files import last_checkpoint, read_state
 from mixopt.pretraining.checkpoints import Checkpoints
@@ -18,11 +18,9 @@ from mixopt.pretraining.config import PretrainConfig, load_pretraining
 from mixopt.pretraining.directory import (
     CHECKPOINTS,
     METRICS,
-    MIXTURE_LOG,
     open_directory,
     run_fingerprint,
 )
-from mixopt.pretraining.expert_watch import ExpertWatch
 from mixopt.pretraining.interruption import listening
 from mixopt.pretraining.loop import Loop
 from mixopt.pretraining.ranks import Ranks, joined
@@ -31,7 +29,7 @@ from mixopt.pretraining.text import HELD_OUT, corpus_path, prepare_for
 from mixopt.routing import SCALARS
 from mixopt.run_directory import working_in
 from mixopt.system import Say, StateFields, git_commit
-from mixopt.tracking import Tracker, code_tags, corpus_datasets, streamed_datasets
+from mixopt.tracking import IMAGES, Tracker, code_tags, corpus_datasets, streamed_datasets
 
 
 def _silent(line: str) -> None:
@@ -114,15 +112,9 @@ def _tracked(parts: Parts, loop: Loop, out: Path, ranks: Ranks, warn: Say) -> It
         )
         tracker.follow("pretrain", out / METRICS)
         tracker.files("pretrain", [out / "config.yaml"])
-        experts = parts.experts
-        if experts is not None:
-            tracker.follow("pretrain", experts.record.path / SCALARS)
-            for folder, files in experts.files().items():
-                tracker.files("pretrain", files, f"moe/{folder}")
-        yield
+        with _experts_tracked(parts, loop, out, tracker, warn):
+            yield
         tracker.files("pretrain", [out / MIXTURE_LOG])
-        if experts is not None:
-            tracker.files("pretrain", _drawn(experts))
         if loop.is_finished:
             tracker.end("pretrain")
 
@@ -135,13 +127,31 @@ def _datasets(
     return corpus_datasets(corpus_path(config, out), weights)
 
 
-def _drawn(experts: ExpertWatch) -> list[Path]:
-    """Draw the experts of a run, where there is something to draw and to draw with."""
-    if not experts.record.windows() or importlib.util.find_spec("matplotlib") is None:
-        return []
-    from mixopt.reporting import draw_experts, experts as read_experts
+@contextmanager
+def _experts_tracked(
+    parts: Parts, loop: Loop, out: Path, tracker: Tracker, warn: Say
+) -> Iterator[None]:
+    """Keep a record of a model's experts, with figures of each probe while the block runs."""
+    experts, steps = parts.experts, parts.config.training.steps
+    if experts is None:
+        yield
+        return
+    tracker.follow("pretrain", experts.record.path / SCALARS)
+    for folder, files in experts.files().items():
+        tracker.files("pretrain", files, f"moe/{folder}")
+    if importlib.util.find_spec("matplotlib") is None:
+        yield
+        return
+    from mixopt.reporting import ExpertDrawing, draw_step, drawn_files
 
-    return draw_experts(read_experts(experts.record.path.parent))
+    figures, pictures = drawn_files(out, experts.looks)
+    tracker.files("pretrain", figures)
+    tracker.files("pretrain", pictures, IMAGES)
+    with ExpertDrawing(out, warn) as drawing:
+        experts.looked = lambda step: None if step == steps else drawing.draw(step)
+        yield
+        drawing.close(waits=loop.is_finished)
+        draw_step(out, loop.step)
 
 
 def _params(config: PretrainConfig, ranks: Ranks) -> dict[str, Any]:

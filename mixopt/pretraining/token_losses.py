@@ -1,4 +1,4 @@
-"""Each token's loss from what a model gives, and what the model adds of its own.
+"""Each token's loss from what a model gives.
 
 Shapes: B sequences, T tokens, V vocabulary.
 """
@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional
 from torch.utils.checkpoint import checkpoint
 
@@ -31,22 +31,6 @@ def token_losses(output: Any, targets_BT: Tensor) -> Tensor:
     if not logits_BTV.requires_grad or rows >= len(targets_BT):
         return torch.cat([_cross_entropy(*part) for part in parts])
     return torch.cat([checkpoint(_cross_entropy, *part, use_reentrant=False) for part in parts])
-
-
-def own_loss(output: Any, model: nn.Module) -> Tensor | float:
-    """Return what a mixture-of-experts model adds so that its experts get alike many tokens.
-
-    Args:
-        output: Of the forward pass; Hugging Face's models have an `aux_loss` there.
-        model: A plug-in may have the whole of it as `own_loss`.
-    """
-    whole = getattr(model, "own_loss", None)
-    if isinstance(whole, Tensor):
-        return whole
-    auxiliary = getattr(output, "aux_loss", None)
-    if not isinstance(auxiliary, Tensor):
-        return 0.0
-    return float(getattr(model, "config").router_aux_loss_coef) * auxiliary  # noqa: B009
 
 
 def _cross_entropy(logits: Tensor, targets: Tensor) -> Tensor:

@@ -22,11 +22,12 @@ from torch import Tensor, nn, optim
 from torch.distributed.tensor import DTensor
 
 from mixopt.pretraining.config import PretrainConfig
+from mixopt.pretraining.expert_balance import ExpertBalance
 from mixopt.pretraining.expert_watch import ExpertWatch
 from mixopt.pretraining.optimizer import learning_rate
 from mixopt.pretraining.parallel import ParallelModel
 from mixopt.pretraining.ranks import Ranks
-from mixopt.pretraining.token_losses import own_loss, token_losses
+from mixopt.pretraining.token_losses import token_losses
 
 
 @dataclass(frozen=True)
@@ -39,6 +40,8 @@ class StepOutcome:
         skipped: Whether a loss or gradient was not finite, so that the weights stayed.
         stopping: Whether a rank was asked to stop.
         parts: Losses of this rank, shape (B, T), and domains, shape (B,), of each pass.
+        added: What this rank's passes added to their losses to balance experts, the mean of them;
+            None where nothing was.
     """
 
     learning_rate: float
@@ -46,6 +49,7 @@ class StepOutcome:
     skipped: bool
     stopping: bool
     parts: list[tuple[Tensor, Tensor]]
+    added: Tensor | None = None
 
 
 class TrainingStep:
@@ -58,10 +62,11 @@ class TrainingStep:
         config: PretrainConfig,
         ranks: Ranks,
         experts: ExpertWatch | None,
+        balance: ExpertBalance,
     ) -> None:
-        """Join model and optimiser, and what counts the model's experts."""
+        """Join model and optimiser, and what counts and balances the model's experts."""
         self._model, self._optimizer, self._ranks = model, optimizer, ranks
-        self._experts = experts
+        self._experts, self._balance = experts, balance
         self._training, self._seed, self._plan = config.training, config.seed, config.plan
         self._weights = [w for w in model.plain.parameters() if w.requires_grad]
 
@@ -73,35 +78,44 @@ class TrainingStep:
             batch: This rank's part of the global batch, as MixtureLoader gives it.
             stop: Whether this rank was asked to stop.
         """
-        parts = self._accumulate(batch)
+        self._balance.step_begins()
+        parts, added = self._accumulate(batch)
         norm = self._gradient_norm()
         finite, stopping = self._agree(parts, norm, stop=stop)
         rate = learning_rate(step, self._training, self._plan)
         if finite:
             self._move(norm, rate)
-        step_taken = getattr(self._model.plain, "step_taken", None)
-        if step_taken is not None:
-            step_taken(dist.all_reduce, moved=finite)
+        self._balance.step_taken(step, moved=finite)
         self._optimizer.zero_grad()
-        return StepOutcome(rate, float(norm), not finite, stopping, parts)
+        return StepOutcome(rate, float(norm), not finite, stopping, parts, added)
 
-    def _accumulate(self, batch: dict[str, Any]) -> list[tuple[Tensor, Tensor]]:
-        """Add up the gradients of the passes; return their losses and domains."""
+    def _accumulate(
+        self, batch: dict[str, Any]
+    ) -> tuple[list[tuple[Tensor, Tensor]], Tensor | None]:
+        """Add up the gradients of the passes.
+
+        Returns:
+            Their losses and domains, and the mean of what was added to the losses.
+        """
         passes = list(self._passes(batch))
-        parts = []
+        parts, added = [], []
         for k, (position, tokens_BW, domain_B) in enumerate(passes):
             torch.manual_seed(_seed_at(self._seed, position))
             with self._model.backward(last=k == len(passes) - 1):
                 output = self._forward(position, tokens_BW[:, :-1], domain_B)
                 losses_BT = token_losses(output, tokens_BW[:, 1:])
-                loss = losses_BT.mean() + own_loss(output, self._model.plain)
+                loss, more = losses_BT.mean(), self._balance.added_loss(output)
+                if more is not None:
+                    added.append(more.detach())
+                    loss = loss + more
                 (loss / len(passes)).backward()  # type: ignore[no-untyped-call]
             parts.append((losses_BT.detach(), domain_B))
-        return parts
+        return parts, torch.stack(added).mean() if added else None
 
     def _forward(self, position: int, tokens_BT: Tensor, domain_B: Tensor) -> Any:
         if self._experts is None:
-            return self._model.train(tokens_BT)
+            with self._balance.counting(tokens_BT):
+                return self._model.train(tokens_BT)
         with self._experts.counting(domain_B, tokens_BT.shape[1], position):
             return self._model.train(tokens_BT)
 

@@ -8,6 +8,17 @@ from mixopt.system.lazy_names import lazy_names
 
 if TYPE_CHECKING:
     from mixopt.reporting.counts_table import counts_text as counts_text
+    from mixopt.reporting.expert_change_plot import plot_change as plot_change
+    from mixopt.reporting.expert_drawing import (
+        ExpertDrawing as ExpertDrawing,
+        draw_step as draw_step,
+        drawn_files as drawn_files,
+    )
+    from mixopt.reporting.expert_maps import (
+        plot_layer_domains as plot_layer_domains,
+        plot_load as plot_load,
+    )
+    from mixopt.reporting.expert_options import ExpertOptions as ExpertOptions
     from mixopt.reporting.expert_plots import (
         plot_distances as plot_distances,
         plot_domain_experts as plot_domain_experts,
@@ -40,7 +51,11 @@ else:
         __name__,
         {
             "counts_table": ["counts_text"],
+            "expert_change_plot": ["plot_change"],
+            "expert_drawing": ["ExpertDrawing", "draw_step", "drawn_files"],
+            "expert_maps": ["plot_layer_domains", "plot_load"],
             "expert_plots": ["plot_distances", "plot_domain_experts", "plot_windows"],
+            "expert_options": ["ExpertOptions"],
             "experts_of_run": ["draw_experts", "experts"],
             "figure_style": ["figure_svg"],
             "forecast_text": ["forecast_lines"],

@@ -6,22 +6,25 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from mixopt.reporting.drawing import Figure
+from mixopt.reporting.expert_change_plot import plot_change
+from mixopt.reporting.expert_maps import plot_layer_domains, plot_load
 from mixopt.reporting.expert_plots import (
     plot_distances,
     plot_domain_experts,
     plot_expert_history,
-    plot_load,
     plot_windows,
 )
 from mixopt.reporting.figure_style import figure_svg
-from mixopt.routing import Assignments, CountedWindow
+from mixopt.routing import Assignments, CountedWindow, ExpertChange
 from mixopt.system import write_text
 
 DESCRIPTIONS = {
-    "experts_load": "The load of each layer's experts in training, busiest first; white is even.",
-    "experts_domains": "How each domain's tokens fall on the experts; white is an even share.",
+    "experts_load": "The load of every layer's experts in training; grey is even, darker is more.",
+    "experts_by_layer": "Each domain in each layer: busiest expert, own experts, distance.",
+    "experts_domains": "How each domain's tokens fall on the experts; grey is an even share.",
     "experts_distances": "How far apart the experts of each pair of domains are; 0 is alike.",
     "experts_over_time": "Balance and specialisation of each layer over the steps.",
+    "experts_before_after": "Experts before and after a change of weights; a ring is before.",
     "experts_history": "The load of each expert of one layer over the steps, in all and by domain.",
 }
 
@@ -33,23 +36,39 @@ def still_figures(train: Assignments, compared: Assignments) -> dict[str, Figure
         train: Of training, whose load is shown.
         compared: What domains are compared by: held-out text, or training where there is none.
     """
-    found = {"experts_load": plot_load(train), "experts_domains": plot_domain_experts(compared)}
+    found = {
+        "experts_load": plot_load(train),
+        "experts_by_layer": plot_layer_domains(compared),
+        "experts_domains": plot_domain_experts(compared),
+    }
     if len(compared.domains) > 1:
         found["experts_distances"] = plot_distances(compared)
     return found
 
 
-def moving_figures(windows: Sequence[CountedWindow]) -> dict[str, Figure]:
-    """Draw what changes over the windows of a run; nothing where there is one alone."""
+def moving_figures(
+    windows: Sequence[CountedWindow], changes: Sequence[tuple[float, str]] = ()
+) -> dict[str, Figure]:
+    """Draw what changes over the windows of a run; nothing where there is one alone.
+
+    Args:
+        windows: In their order.
+        changes: Steps after which the weights changed, and what changed.
+    """
     if len(windows) < 2:
         return {}
     ends = [(float(window.end), window.assignments) for window in windows]
     layers = windows[-1].assignments.layers
     middle = layers[len(layers) // 2].key
     return {
-        "experts_over_time": plot_windows(ends),
-        "experts_history": plot_expert_history(ends, middle),
+        "experts_over_time": plot_windows(ends, changes=changes),
+        "experts_history": plot_expert_history(ends, middle, changes=changes),
     }
+
+
+def change_figures(change: ExpertChange | None) -> dict[str, Figure]:
+    """Draw the experts before and after a change of weights, where there is one."""
+    return {} if change is None else {"experts_before_after": plot_change(change)}
 
 
 def write_figures(figures: Mapping[str, Figure], folder: Path) -> list[Path]:

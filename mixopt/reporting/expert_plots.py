@@ -1,7 +1,7 @@
 """Figures of what the experts of a model do: from assignments to a matplotlib `Figure`.
 
-A load is shown as a multiple of the even one on a scale of powers of two, white where it is even:
-blue is less, orange more, and an expert that is given nothing is as dark as the scale goes.
+Those of all layers at a glance are in `mixopt.reporting.expert_maps`, that of a change of weights
+in `mixopt.reporting.expert_change_plot`; how loads are coloured, in `mixopt.reporting.load_scale`.
 
 Shapes: D domains, E experts, L layers, W windows.
 """
@@ -13,8 +13,10 @@ from typing import Any
 
 import numpy as np
 
-from mixopt.reporting.drawing import Axes, Figure, LinearSegmentedColormap, MaxNLocator
+from mixopt.reporting.drawing import Figure, MaxNLocator
+from mixopt.reporting.expert_change_plot import mark_changes, name_changes
 from mixopt.reporting.figure_style import COLOURS, FAINT, INK, LETTER, label, legend, new_figure
+from mixopt.reporting.load_scale import NEAR, colour_scale, draw_loads, load_scale
 from mixopt.routing import (
     Assignments,
     LayerAssignments,
@@ -24,14 +26,9 @@ from mixopt.routing import (
     load_shares,
     profile_distances,
 )
-from mixopt.system import Array, IntArray
+from mixopt.system import IntArray
 
-DEEP = 3.0  # powers of two to either side of the scale
 LAYERS_SHOWN = 3
-_LOADS = LinearSegmentedColormap.from_list(
-    "load", ["#08306b", COLOURS["proposal"], "#f4f4f2", "#e69f00", "#7f2704"]
-)
-_NEAR = LinearSegmentedColormap.from_list("distance", ["#f4f4f2", COLOURS["proposal"], "#08306b"])
 
 
 def plot_domain_experts(
@@ -54,51 +51,26 @@ def plot_domain_experts(
     for axes, layer in zip(axes_RC[:, 0], chosen, strict=True):
         profile_DE = expert_profiles(layer.counts_DE)
         order_E = _by_domain(layer)
-        image = _loads(axes, profile_DE[:, order_E] * layer.experts)
+        image = draw_loads(axes, profile_DE[:, order_E] * layer.experts)
         axes.set_yticks(range(len(assignments.domains)), assignments.domains)
         axes.set_xticks(*_expert_ticks(order_E, 32))
         label(axes, title=f"layer {layer.key}")
     label(axes_RC[-1, 0], x="expert, beside those that serve the same domain")
-    _scale(figure, image, axes_RC)
+    load_scale(figure, image, axes_RC)
     return figure
 
 
-def plot_load(assignments: Assignments) -> Figure:
-    """Show the load of each layer's experts, busiest first, and how even it is.
-
-    Args:
-        assignments: What was counted.
-    """
-    layers = assignments.layers
-    figure, axes_RC = new_figure(1.6 + 0.2 * len(layers), 2, 1, width_ratios=[3, 1])
-    left, right = axes_RC[0]
-    most = max(layer.experts for layer in layers)
-    load_LE = np.full((len(layers), most), np.nan)
-    for place, layer in enumerate(layers):
-        load_E = load_shares(layer.counts_DE.sum(0)) * layer.experts
-        load_LE[place, : layer.experts] = np.sort(load_E)[::-1]
-    image = _loads(left, load_LE)
-    places, numbers = range(len(layers)), [layer.key for layer in layers]
-    every = max(1, len(layers) // 16)
-    left.set_yticks(places[::every], numbers[::every])
-    left.xaxis.set_major_locator(MaxNLocator(8, integer=True))
-    label(left, x="expert, by load", y="layer")
-    table = layer_table(assignments)
-    right.plot(table["load_entropy"], places, color=INK, marker="o", markersize=3.5, linewidth=1.2)
-    right.set_xlim(0, 1.03)
-    right.set_ylim(left.get_ylim())
-    right.set_yticks(places[::every], numbers[::every])
-    label(right, x="load entropy; 1 is even")
-    _scale(figure, image, left)
-    return figure
-
-
-def plot_windows(windows: Sequence[tuple[float, Assignments]], unit: str = "step") -> Figure:
+def plot_windows(
+    windows: Sequence[tuple[float, Assignments]],
+    unit: str = "step",
+    changes: Sequence[tuple[float, str]] = (),
+) -> Figure:
     """Show how balance and specialisation change over time.
 
     Args:
         windows: The end of each window and what was counted in it.
         unit: What the ends are counted in.
+        changes: Where the weights changed, in the same unit, and what changed.
     """
     ends_W = [end for end, _ in windows]
     tables = [layer_table(assignments) for _, assignments in windows]
@@ -119,15 +91,20 @@ def plot_windows(windows: Sequence[tuple[float, Assignments]], unit: str = "step
         low, high = axes.get_ylim()
         axes.set_ylim(min(0.0, low), 1.03 * high)
         axes.xaxis.set_major_locator(MaxNLocator(5))
+        mark_changes(axes, (place for place, _ in changes))
         label(axes, title=title)
     legend(axes_RC[0, 0], loc="lower right")
     for axes in axes_RC[1]:
         label(axes, x=unit, title=axes.get_title(loc="left"))
+    name_changes(figure, changes, unit)
     return figure
 
 
 def plot_expert_history(
-    windows: Sequence[tuple[float, Assignments]], layer: int | str, unit: str = "step"
+    windows: Sequence[tuple[float, Assignments]],
+    layer: int | str,
+    unit: str = "step",
+    changes: Sequence[tuple[float, str]] = (),
 ) -> Figure:
     """Show the load of each expert of a layer over time, in all and of each domain.
 
@@ -135,6 +112,7 @@ def plot_expert_history(
         windows: The end of each window and what was counted in it.
         layer: The model's own number of the layer.
         unit: What the ends are counted in.
+        changes: Where the weights changed, as in `plot_windows`.
 
     Raises:
         RoutingError: The layer has no router.
@@ -154,14 +132,16 @@ def plot_expert_history(
             one.counts_DE.sum(0) if not place else one.counts_DE[place - 1] for one in found
         ]
         load_EW = np.array([load_shares(counts_E) for counts_E in counts_WE]).T[order_E]
-        image = _loads(axes, load_EW * found[-1].experts)
+        image = draw_loads(axes, load_EW * found[-1].experts)
         ticks = np.unique(np.linspace(0, len(windows) - 1, min(3, len(windows))).astype(int))
         axes.set_xticks(ticks, [f"{windows[w][0]:g}" for w in ticks])
         axes.set_yticks(*_expert_ticks(order_E, 8))
+        mark_changes(axes, _in_windows(changes, windows))
         label(axes, title=names[place])
+    name_changes(figure, changes, unit)
     figure.supxlabel(unit, fontsize=LETTER, color=INK)
     figure.supylabel(f"expert of layer {layer}", fontsize=LETTER, color=INK)
-    _scale(figure, image, axes_RC)
+    load_scale(figure, image, axes_RC)
     return figure
 
 
@@ -181,33 +161,23 @@ def plot_distances(assignments: Assignments, layers: Sequence[int | str] | None 
     image: Any = None
     for axes, layer in zip(axes_RC[0], chosen, strict=True):
         distance_DD = profile_distances(expert_profiles(layer.counts_DE))
-        image = axes.imshow(distance_DD, cmap=_NEAR, vmin=0, vmax=1)
+        image = axes.imshow(distance_DD, cmap=NEAR, vmin=0, vmax=1)
         axes.grid(visible=False)
         axes.set_xticks(range(len(names)), names, rotation=90)
         axes.set_yticks(range(len(names)), names if axes is axes_RC[0, 0] else [""] * len(names))
         label(axes, title=f"layer {layer.key}")
-    bar = figure.colorbar(image, ax=axes_RC, shrink=0.7, aspect=18)
-    bar.set_label("Jensen-Shannon distance", fontsize=LETTER, color=INK)
-    bar.outline.set_visible(False)
+    colour_scale(figure, image, axes_RC, "Jensen-Shannon distance")
     return figure
 
 
-def _loads(axes: Axes, load: Array) -> Any:
-    """Draw multiples of the even load; nothing is as far down as the scale goes."""
-    with np.errstate(divide="ignore"):
-        powers = np.clip(np.log2(load), -DEEP, DEEP)
-    axes.grid(visible=False)
-    return axes.imshow(
-        powers, cmap=_LOADS, vmin=-DEEP, vmax=DEEP, aspect="auto", interpolation="nearest"
-    )
-
-
-def _scale(figure: Figure, image: Any, axes: Any) -> None:
-    bar = figure.colorbar(image, ax=axes, shrink=0.8, aspect=24, pad=0.02)
-    bar.set_ticks([-3, -2, -1, 0, 1, 2, 3], labels=["1/8", "1/4", "1/2", "1", "2", "4", "8"])
-    bar.set_label("times an even load", fontsize=LETTER, color=INK)
-    bar.outline.set_visible(False)
-    bar.ax.tick_params(labelsize=LETTER - 1, colors=INK, length=2)
+def _in_windows(
+    changes: Sequence[tuple[float, str]], windows: Sequence[tuple[float, Assignments]]
+) -> list[float]:
+    """Return where changes are on an axis on which each window is one cell."""
+    ends_W = [end for end, _ in windows]
+    first = ends_W[0] - (ends_W[1] - ends_W[0]) if len(ends_W) > 1 else 0.0
+    edges = np.arange(len(ends_W) + 1) - 0.5
+    return [float(np.interp(place, [first, *ends_W], edges)) for place, _ in changes]
 
 
 def _by_domain(layer: LayerAssignments) -> IntArray:

@@ -1,31 +1,38 @@
 """What a pretraining's record says about its experts.
 
-Load and diagnoses are of the second half of the steps so far, when experts have found their place;
-what compares domains is of the last probe, where it saw enough text for that.
+Load and diagnoses are of the second half of the steps so far, when experts have found their place,
+or of the steps that are asked for; what compares domains is of the last probe, where it saw enough
+text for that. What changes of weights did is held against the windows before them.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property, reduce
 from operator import add
 from pathlib import Path
 from typing import Any
 
 from mixopt.errors import RoutingError
+from mixopt.online import MIXTURE_LOG, LoggedChange, read_changes
 from mixopt.reporting.drawing import Figure
-from mixopt.reporting.expert_figures import moving_figures, still_figures
+from mixopt.reporting.expert_changes import change_dict, change_text, expert_changes
+from mixopt.reporting.expert_figures import change_figures, moving_figures, still_figures
+from mixopt.reporting.expert_options import ExpertOptions
 from mixopt.routing import (
     ENOUGH_SEQUENCES,
     ENOUGH_TOKENS,
     EXPERTS,
     Assignments,
     CountedWindow,
+    ExpertChange,
     ExpertRecord,
     ProbeResult,
     Summary,
+    Thresholds,
     key_column,
 )
+from mixopt.system import checked_as, read_yaml
 
 PERMUTATIONS = 100  # of a probe's sequences, for what chance gives
 
@@ -38,19 +45,27 @@ class PretrainingExperts:
         path: The run directory.
         windows: Since the domains last changed, at least one.
         probe: The last, and after how many steps; None where there was none.
+        logged: Changes of weights.
+        thresholds: From where on something is diagnosed.
+        options: What is asked.
     """
 
     path: Path
     windows: tuple[CountedWindow, ...]
     probe: tuple[int, ProbeResult] | None
+    logged: tuple[LoggedChange, ...] = ()
+    thresholds: Thresholds = field(default_factory=Thresholds)
+    options: ExpertOptions = field(default_factory=ExpertOptions)
 
     @classmethod
-    def read(cls, path: Path) -> PretrainingExperts | None:
+    def read(cls, path: Path, options: ExpertOptions | None = None) -> PretrainingExperts | None:
         """Read a run directory; None where nothing was recorded.
 
         Raises:
-            RoutingError: A file cannot be read.
+            RoutingError: A file cannot be read, or what is asked cannot be.
+            RunError: The mixture log cannot be read.
         """
+        asked = options or ExpertOptions()
         record = ExpertRecord(path / EXPERTS)
         windows = record.windows()
         if not windows:
@@ -59,13 +74,32 @@ class PretrainingExperts:
         alike = [w for w in windows if w.assignments.domains == last.domains]
         for window in alike:
             last.check_sizes(last.domains, window.assignments.sizes, f"{path}: an earlier window")
-        return cls(path, tuple(alike), record.last_probe())
+        limits = Thresholds().with_values(_own_thresholds(path), f"{path}: experts.thresholds")
+        limits = limits.with_values(asked.thresholds, "--threshold")
+        limits.check_reachable(last.sizes, "--threshold" if asked.thresholds else str(path))
+        logged = tuple(read_changes(path / MIXTURE_LOG))
+        return cls(path, tuple(alike), record.last_probe(), logged, limits, asked)
 
     @cached_property
     def settled(self) -> tuple[CountedWindow, ...]:
-        """The windows of the second half of the steps."""
+        """The windows of the steps that are asked for, or of the second half.
+
+        Raises:
+            RoutingError: No window has any of these steps.
+        """
         end = self.windows[-1].end
-        return tuple(window for window in self.windows if 2 * window.end > end)
+        if self.options.steps is None:
+            return tuple(window for window in self.windows if 2 * window.end > end)
+        low, high = self.options.steps
+        first, last = low or 1, end if high is None else high
+        within = [w for w in self.windows if w.start + 1 >= first and w.end <= last]
+        found = within or [w for w in self.windows if w.end >= first and w.start + 1 <= last]
+        if not found:
+            raise RoutingError(
+                f"--steps {low or ''}:{'' if high is None else high}: counts are of the steps"
+                f" {self.windows[0].start + 1} to {end}"
+            )
+        return tuple(found)
 
     @cached_property
     def train(self) -> Assignments:
@@ -75,7 +109,16 @@ class PretrainingExperts:
     @cached_property
     def summary(self) -> Summary:
         """What that says, with the diagnoses."""
-        return Summary.of(self.train, probe=self._probe_of_these)
+        return Summary.of(self.train, self.thresholds, self._probe_of_these, self.options.ranks)
+
+    @cached_property
+    def changes(self) -> tuple[ExpertChange, ...]:
+        """What the largest changes of weights did, or the one that is asked for.
+
+        Raises:
+            RoutingError: There is none at the step that is asked for.
+        """
+        return expert_changes(self.windows, self.logged, self.options.change)
 
     @property
     def compared(self) -> Assignments:
@@ -85,7 +128,13 @@ class PretrainingExperts:
 
     def figures(self) -> dict[str, Figure]:
         """Draw the figures, by name."""
-        return {**still_figures(self.train, self.compared), **moving_figures(self.windows)}
+        marked = [(float(one.step - 1), one.why) for one in self.logged]
+        largest = max(self.changes, key=_size, default=None)
+        return {
+            **still_figures(self.train, self.compared),
+            **moving_figures(self.windows, marked),
+            **change_figures(largest),
+        }
 
     def as_dict(self) -> dict[str, Any]:
         """Return what is said as plain values."""
@@ -101,12 +150,19 @@ class PretrainingExperts:
             **self.summary.as_dict(),
             "collapsed": self.summary.collapsed,
             "probe": held_out,
+            "changes": [change_dict(change) for change in self.changes],
+            "changes_of_weights": len(self.logged),
         }
 
     def __str__(self) -> str:
         """Return it as text of one screen."""
         first, last = self.settled[0].start + 1, self.settled[-1].end
-        return f"steps {first:,} to {last:,}: {self.summary}\n{self._of_held_out()}".rstrip()
+        text = f"steps {first:,} to {last:,}: {self.summary}\n{self._of_held_out()}".rstrip()
+        told = [change_text(change) for change in self.changes]
+        more = len(self.logged) - len(told)
+        if more and told:
+            told.append(f"{more} other changes of weights are in the log; --change STEP shows one")
+        return "\n\n".join([text, *told])
 
     @property
     def _probe_of_these(self) -> ProbeResult | None:
@@ -146,3 +202,24 @@ class PretrainingExperts:
             f"held-out text, step {step:,}: specialisation by layer, less chance"
             f" ({100 * chance:.0f}% of what is measured): {by_layer}"
         )
+
+
+def _size(change: ExpertChange) -> float:
+    return LoggedChange(0, "", change.weights_before, change.weights_after).distance
+
+
+def _own_thresholds(path: Path) -> dict[str, float]:
+    """Return the thresholds of the run's own configuration.
+
+    Raises:
+        RoutingError: The configuration cannot be read.
+    """
+    file = path / "config.yaml"
+    if not file.exists():
+        return {}
+    where = f"{file}: experts.thresholds"
+    content = checked_as(
+        dict[str, Any], read_yaml(file, error=RoutingError), str(file), RoutingError
+    )
+    section = checked_as(dict[str, Any], content.get("experts") or {}, where, RoutingError)
+    return checked_as(dict[str, float], section.get("thresholds") or {}, where, RoutingError)

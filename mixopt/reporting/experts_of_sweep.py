@@ -5,16 +5,17 @@ One trial is shown in full: that of the proposal where it was validated, else th
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from mixopt.errors import MixoptError
+from mixopt.errors import MixoptError, RoutingError
 from mixopt.proposals import PROPOSAL, mixture_of
 from mixopt.reporting.drawing import Figure
 from mixopt.reporting.expert_figures import still_figures
-from mixopt.routing import ExpertCounts, Summary
+from mixopt.reporting.expert_options import ExpertOptions
+from mixopt.routing import ExpertCounts, Summary, Thresholds
 from mixopt.run_directory import SWEEP, VALIDATE, load_run
 from mixopt.trials import TrialExperts, best_trial, read_entry
 
@@ -36,32 +37,44 @@ class SweepExperts:
     trials: TrialExperts
     shown: str
     counts: ExpertCounts
+    options: ExpertOptions = field(default_factory=ExpertOptions)
 
     @classmethod
-    def read(cls, path: Path, *, trust: bool = False) -> SweepExperts | None:
+    def read(
+        cls, path: Path, options: ExpertOptions | None = None, *, trust: bool = False
+    ) -> SweepExperts | None:
         """Read a run directory; None where no trial has experts.
 
         Raises:
             RunError: A file cannot be read.
+            RoutingError: Steps of a trial are asked for, whose counts are of its second half alone.
         """
+        asked = options or ExpertOptions()
         found = [read_entry(file)[1] for file in sorted(SWEEP.trial_files(path))]
         trials = TrialExperts.of(found)
         if trials is None:
             return None
+        if asked.steps is not None or asked.change is not None:
+            raise RoutingError(
+                f"{path}: --steps and --change are of a pretraining; of a sweep's trials the second"
+                " half alone is counted"
+            )
         counts = {one.trial: one.experts for one in found if one.experts is not None}
         for file in sorted(VALIDATE.trial_files(path)):
             if mixture_of(file.stem) == PROPOSAL:
                 result = read_entry(file)[1]
                 if result.experts is not None:
-                    return cls(path, trials, result.trial, result.experts)
+                    return cls(path, trials, result.trial, result.experts, asked)
         best = _best(path, trust=trust)
         shown = best if best in counts else next(iter(counts))
-        return cls(path, trials, shown, counts[shown])
+        return cls(path, trials, shown, counts[shown], asked)
 
     @cached_property
     def summary(self) -> Summary:
         """What the experts of the trial that is shown say, with the diagnoses."""
-        return Summary.of(self.counts.train)
+        limits = Thresholds().with_values(self.options.thresholds, "--threshold")
+        limits.check_reachable(self.counts.train.sizes, "--threshold")
+        return Summary.of(self.counts.train, limits, ranks=self.options.ranks)
 
     def figures(self) -> dict[str, Figure]:
         """Draw the figures of the trial that is shown, by name."""

@@ -17,7 +17,8 @@ _COLUMNS = (
     ("layer", "key"),
     ("experts", "experts"),
     ("load entropy; 1 is even", "load_entropy"),
-    ("busiest above even", "max_violation"),
+    ("busiest over even", "busiest"),
+    ("beyond capacity", "overflow"),
     ("dead experts", "dead"),
     ("router entropy; 1 is undecided", "router_entropy"),
 )
@@ -79,7 +80,7 @@ def _by_domain(found: SweepExperts) -> str:
     return table((*columns, "distance to others"), rows, caption=caption)
 
 
-def _cell(value: float | int | None) -> str:
+def _cell(value: str | float | int | None) -> str:
     if value is None:
         return ""
-    return str(value) if isinstance(value, int) else f"{value:.3f}"
+    return str(value) if isinstance(value, (int, str)) else f"{value:.3f}"

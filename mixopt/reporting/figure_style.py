@@ -80,7 +80,16 @@ def figure_svg(figure: Figure) -> str:
     settings = {"svg.fonttype": "none", "svg.hashsalt": "mixopt", "font.family": ["sans-serif"]}
     stream = io.StringIO()
     with matplotlib.rc_context(settings):
-        figure.savefig(stream, format="svg", metadata={"Date": None, "Creator": None})
+        about = {"Date": None, "Creator": None}
+        # The resolution is that of maps inside, of which every cell is to be seen.
+        figure.savefig(stream, format="svg", metadata=about, dpi=200)
+    return stream.getvalue()
+
+
+def figure_png(figure: Figure) -> bytes:
+    """Return a figure as PNG, for viewers that have no letters of their own."""
+    stream = io.BytesIO()
+    figure.savefig(stream, format="png", dpi=120, metadata={"Software": None})
     return stream.getvalue()
 
 

@@ -27,9 +27,12 @@ class LayerAssignments:
 
     Attributes:
         layer: The model's own number of the layer.
-        top_k: Experts of a token.
+        top_k: Experts of a token; where that varies, the most.
         counts_HDE: Assignments to each expert.
         dropped_D: Assignments that were dropped for want of capacity.
+        unused_D: Places of tokens that were given fewer than `top_k` experts, by choice.
+        weight_HDE: Sum over tokens of the weight with which each expert's output is taken; 0 where
+            the router does not tell.
         probability_DE: Sum over tokens of the router's probability of each expert; 0 where it
             gave none.
         entropy_D: Sum over tokens of the entropy of those probabilities, nats.
@@ -42,6 +45,8 @@ class LayerAssignments:
     top_k: int
     counts_HDE: Counts
     dropped_D: Counts
+    unused_D: Counts
+    weight_HDE: Array
     probability_DE: Array
     entropy_D: Array
     squared_logsumexp_D: Array
@@ -66,9 +71,38 @@ class LayerAssignments:
 
     @property
     def tokens_D(self) -> Counts:
-        """Tokens of each domain: each has `top_k` assignments, kept or dropped."""
-        tokens_D: Counts = (self.counts_DE.sum(1) + self.dropped_D) // self.top_k
-        return tokens_D
+        """Tokens of each domain: each has `top_k` places, assigned, dropped or unused."""
+        places_D: Counts = self.counts_DE.sum(1) + self.dropped_D + self.unused_D
+        return np.asarray(places_D // self.top_k)
+
+    @property
+    def experts_of_a_token(self) -> float:
+        """Mean number of experts that a token is given or was to be given; NaN without tokens."""
+        tokens = int(self.tokens_D.sum())
+        given = int(self.counts_HDE.sum() + self.dropped_D.sum())
+        return given / tokens if tokens else float("nan")
+
+    @property
+    def weighs(self) -> bool:
+        """Whether the router tells the weights of its experts."""
+        return bool(self.weight_HDE.any())
+
+    def by_weight(self) -> LayerAssignments:
+        """Return as counts how each domain's tokens fall on the experts by weight.
+
+        A token is divided among its experts in proportion to their weights, so that one expert is
+        given to each token on the whole. Numbers are rounded so that they add up to the tokens.
+        Without weights, the counts themselves.
+        """
+        if not self.weighs:
+            return self
+        return replace(
+            self,
+            top_k=1,
+            counts_HDE=_apportioned(self.weight_HDE, self.tokens_D),
+            dropped_D=np.zeros_like(self.dropped_D),
+            unused_D=np.where(self.weight_HDE.sum((0, 2)) > 0, 0, self.tokens_D),
+        )
 
     @property
     def scored_D(self) -> Array:
@@ -84,11 +118,15 @@ class LayerAssignments:
 ARRAYS = (
     "counts_HDE",
     "dropped_D",
+    "unused_D",
+    "weight_HDE",
     "probability_DE",
     "entropy_D",
     "squared_logsumexp_D",
     "chosen_D",
 )
+# Of few routers; they are not written where they are 0, and files of before do not have them.
+OPTIONAL = ("unused_D", "weight_HDE")
 
 
 @dataclass(frozen=True, eq=False)
@@ -118,6 +156,15 @@ class Assignments:
             RoutingError: They are of other domains or experts.
         """
         return self._with(other, -1)
+
+    def by_weight(self) -> Assignments:
+        """Return them by the weights of the experts instead of their number.
+
+        It is what dense gates are to be judged by, which give every token to every expert. What is
+        made of counts can be made of it: `diagnose(stats.total().by_weight())`. Routers that do
+        not tell weights keep their counts; `LayerAssignments.by_weight` says how it is done.
+        """
+        return replace(self, layers=tuple(layer.by_weight() for layer in self.layers))
 
     @property
     def tokens_D(self) -> Counts:
@@ -221,6 +268,8 @@ def no_layer(key: int | str, experts: int, top_k: int, domains: int) -> LayerAss
         top_k=top_k,
         counts_HDE=np.zeros((2, domains, experts), np.int64),
         dropped_D=np.zeros(domains, np.int64),
+        unused_D=np.zeros(domains, np.int64),
+        weight_HDE=np.zeros((2, domains, experts)),
         probability_DE=np.zeros((domains, experts)),
         entropy_D=np.zeros(domains),
         squared_logsumexp_D=np.zeros(domains),
@@ -240,7 +289,19 @@ def nothing(domains: tuple[str, ...], sizes: Mapping[str, tuple[int, int]]) -> A
 
 
 def _of_domains(name: str, array: NDArray[Any], places: list[int]) -> Any:
-    return array[:, places] if name == "counts_HDE" else array[places]
+    return array[:, places] if name.endswith("_HDE") else array[places]
+
+
+def _apportioned(weight_HDE: Array, tokens_D: Counts) -> Counts:
+    """Return whole numbers in proportion to weights that add up to each domain's tokens."""
+    halves, domains, experts = weight_HDE.shape
+    weight_DC = weight_HDE.swapaxes(0, 1).reshape(domains, -1)
+    total_D1 = weight_DC.sum(1, keepdims=True)
+    share_DC = np.divide(weight_DC, total_D1, out=np.zeros_like(weight_DC), where=total_D1 > 0)
+    # Ends of the cells one after the other, rounded: the last one is the domain's tokens.
+    ends_DC = np.rint(share_DC.cumsum(1) * tokens_D[:, None]).astype(np.int64)
+    counts_DC = np.diff(ends_DC, axis=1, prepend=0)
+    return np.asarray(counts_DC.reshape(domains, halves, experts).swapaxes(0, 1))
 
 
 def _said(size: tuple[int, int] | None) -> str:

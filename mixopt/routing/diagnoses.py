@@ -1,16 +1,14 @@
 """Diagnose the experts of all layers: collapse, degradation and underfitting.
 
-Collapse: few experts do the work of a layer, others are dead. With the router as it is, an expert's
-load is linear in the mixture: the sum of each domain's share times its profile. So the domain that
-loads the busiest expert most can be told, and the share at which the load would be half as far
-above the even one.
+Collapse: few experts do the work of a layer, others are dead (mixopt.routing.collapse).
 
 Degradation: experts that are there for all domains serve one. Of routed experts, one domain may
-occupy many more than its share of the tokens. A shared expert is given all tokens; it serves one
+occupy many more than its share of the tokens; where there are many domains each has a small share,
+and a smaller part of the experts is too many. A shared expert is given all tokens; it serves one
 domain where that domain's output comes from it and the others' does not.
 
-Underfitting: a domain with few tokens has no experts of its own, where others have. An expert is a
-domain's own where it gets much more of it than of all domains. A layer that does not tell domains
+Underfitting: a domain with few tokens has no experts of its own, where others have: its tokens go
+as those of the others together do. A layer that does not tell domains
 apart is not underfitted: the other domains have no experts of their own either.
 
 Shapes: D domains, E experts.
@@ -22,11 +20,15 @@ import numpy as np
 
 from mixopt.routing import measures
 from mixopt.routing.assignments import Assignments, LayerAssignments
-from mixopt.routing.diagnosis import Change, Diagnosis, Thresholds
+from mixopt.routing.collapse import collapse
+from mixopt.routing.diagnosis import Change, Diagnosis
 from mixopt.routing.probe_result import ProbeResult
+from mixopt.routing.thresholds import Thresholds
 from mixopt.system import Array
 
-MOST = 0.5  # of a share that is taken away at once
+FEW = 3  # domains up to which the experts that one of them occupies are held against as much
+TIMES = 1.6  # its share, that a domain of many occupies at the least
+KNOWN = 5  # other domains from which on their spread is known
 
 
 def diagnose(
@@ -61,55 +63,6 @@ def enough(layer: LayerAssignments, limits: Thresholds) -> bool:
     return bool(layer.counts_DE.sum() >= limits.assignments * layer.experts)
 
 
-def collapse(
-    layer: LayerAssignments, domains: tuple[str, ...], limits: Thresholds
-) -> list[Diagnosis]:
-    """Return a diagnosis where the load is uneven, experts are dead, or most tokens choose one.
-
-    Args:
-        layer: Assignments of training.
-        domains: Names of the domains.
-        limits: From where on.
-    """
-    counts_E = layer.counts_DE.sum(0)
-    load_E = measures.load_shares(counts_E)
-    chosen_E = counts_E / layer.tokens_D.sum()
-    crowded_E = measures.collapsed(chosen_E, layer.top_k)
-    dead = float(measures.dead(load_E).mean())
-    even = measures.entropy(load_E)
-    if even >= limits.load_entropy and dead <= limits.dead and not crowded_E.any():
-        return []
-    busiest = int(load_E.argmax())
-    change = _half_the_excess(layer, domains, busiest)
-    return [
-        Diagnosis(
-            kind="collapse",
-            layer=layer.layer,
-            router=layer.router,
-            what=f"expert {busiest} is chosen by {100 * chosen_E[busiest]:.0f}% of the tokens,"
-            f" {100 * dead:.0f}% of the experts are dead, load entropy {even:.2f}",
-            domain=change.domain if change else None,
-            experts=tuple(int(e) for e in np.flatnonzero(crowded_E)) or (busiest,),
-            numbers={
-                "load_entropy": even,
-                "dead": dead,
-                "collapsed": float(crowded_E.sum()),
-                "max_violation": measures.max_violation(load_E),
-                "busiest": float(chosen_E[busiest]),
-            },
-            alarms={
-                "load_entropy": limits.load_entropy,
-                "dead": limits.dead,
-                "collapsed": 0.0,
-            },
-            change=change,
-            advice=f"{change}, which loads it most"
-            if change
-            else "all domains load it alike: balance the router, no mixture mends this",
-        )
-    ]
-
-
 def degradation(
     layer: LayerAssignments, domains: tuple[str, ...], limits: Thresholds
 ) -> list[Diagnosis]:
@@ -126,8 +79,12 @@ def degradation(
     serves_DE = of_domain_DE >= limits.serves
     shares_D = measures.load_shares(layer.tokens_D)
     occupied_D = serves_DE.mean(1)
+    many = limits.occupied * min(1.0, FEW / len(domains))
+    excess_D = occupied_D - shares_D
     found = []
-    for d in np.flatnonzero(occupied_D - shares_D > limits.occupied):
+    for d in np.flatnonzero(
+        (excess_D > limits.occupied) | ((excess_D > many) & (occupied_D > TIMES * shares_D))
+    ):
         change = _towards_even(domains, shares_D, int(d))
         experts = tuple(int(e) for e in np.flatnonzero(serves_DE[d]))
         found.append(
@@ -140,7 +97,7 @@ def degradation(
                 domain=domains[d],
                 experts=experts,
                 numbers={"occupied": float(occupied_D[d]), "share": float(shares_D[d])},
-                alarms={"occupied": limits.occupied, "serves": limits.serves},
+                alarms={"occupied": many, "serves": limits.serves},
                 change=change,
                 advice=_advice(change, domains[d]),
             )
@@ -165,8 +122,11 @@ def shared_degradation(
     if np.isnan(shared_D).any() or len(domains) == 1:
         return []
     d = int(shared_D.argmax())
-    others = float(np.delete(shared_D, d).mean())
-    if shared_D[d] - others <= limits.shared:
+    rest = np.delete(shared_D, d)
+    others = float(rest.mean())
+    spread = 1.4826 * float(np.median(np.abs(rest - np.median(rest))))
+    least = max(limits.shared, 4 * spread) if len(rest) >= KNOWN else limits.shared
+    if shared_D[d] - others <= least:
         return []
     change = _towards_even(domains, measures.load_shares(layer.tokens_D), d)
     return [
@@ -179,7 +139,7 @@ def shared_degradation(
             domain=domains[d],
             experts=(),
             numbers={"shared": float(shared_D[d]), "others": others},
-            alarms={"shared": limits.shared},
+            alarms={"shared": least},
             change=change,
             advice=_advice(change, domains[d]),
         )
@@ -200,14 +160,14 @@ def underfitting(
     floor = limits.rare / len(domains)
     profile_DE = measures.expert_profiles(layer.counts_DE)
     lift_DE = np.nan_to_num(measures.lift(layer.counts_DE))
-    own_D = np.where(lift_DE >= limits.lift, np.nan_to_num(profile_DE), 0).sum(1)
+    apart_D = measures.apartness(layer.counts_HDE)
     distance_DD = measures.profile_distances(profile_DE)
     found = []
-    for d in np.flatnonzero((shares_D > 0) & (shares_D < floor) & (own_D < limits.own)):
-        seen_D = shares_D > 0
+    for d in np.flatnonzero((shares_D > 0) & (shares_D < floor) & np.isfinite(apart_D)):
+        seen_D = (shares_D > 0) & np.isfinite(apart_D)
         seen_D[d] = False
-        others = float(np.median(own_D[seen_D])) if seen_D.any() else 0.0
-        if others < limits.others:
+        others = float(np.median(apart_D[seen_D])) if seen_D.any() else 0.0
+        if others < limits.others or apart_D[d] >= limits.apart * others:
             continue
         nearest = int(np.where(seen_D, np.nan_to_num(distance_DD[d], nan=1.0), 2.0).argmin())
         change = Change(domains[d], float(shares_D[d]), floor)
@@ -216,42 +176,23 @@ def underfitting(
                 kind="underfitting",
                 layer=layer.layer,
                 router=layer.router,
-                what=f"{domains[d]!r} sends {100 * own_D[d]:.0f}% of its tokens to experts of its"
-                f" own, other domains {100 * others:.0f}%",
+                what=f"{domains[d]!r} uses the experts of all: its distance from the others is"
+                f" {apart_D[d]:.2f}, that of the middle one of them {others:.2f}",
                 domain=domains[d],
                 experts=(int(lift_DE[d].argmax()),),
                 numbers={
-                    "own": float(own_D[d]),
+                    "apart": float(apart_D[d]),
                     "others": others,
                     "share": float(shares_D[d]),
                     "distance": float(distance_DD[d, nearest]),
                 },
-                alarms={"own": limits.own, "others": limits.others, "rare": floor},
+                alarms={"apart": limits.apart * others, "others": limits.others, "rare": floor},
                 change=change,
                 advice=f"{change}, or join it with {domains[nearest]!r}, whose experts it uses"
-                f" (distance {distance_DD[d, nearest]:.2f})",
+                f" (distance {distance_DD[d, nearest]:.2f}): trials to run, not shown to help",
             )
         )
     return found
-
-
-def _half_the_excess(
-    layer: LayerAssignments, domains: tuple[str, ...], expert: int
-) -> Change | None:
-    """Return the share of the domain that loads an expert most at which half the excess is gone."""
-    shares_D = measures.load_shares(layer.tokens_D)
-    on_D = np.nan_to_num(measures.expert_profiles(layer.counts_DE)[:, expert])
-    load, even = float(shares_D @ on_D), 1 / layer.experts
-    d = int((shares_D * (on_D - load)).argmax())
-    share, own = float(shares_D[d]), float(on_D[d])
-    if share in {0.0, 1.0}:
-        return None
-    rest = (load - share * own) / (1 - share)
-    # Load that a change of this domain's share can take away, beside what is too much.
-    if own - rest <= 0 or (load - rest) < (load - even) * 0.1:
-        return None
-    wanted = ((load + even) / 2 - rest) / (own - rest)
-    return Change(domains[d], share, float(np.clip(wanted, MOST * share, share)))
 
 
 def _towards_even(domains: tuple[str, ...], shares_D: Array, d: int) -> Change | None:
@@ -263,4 +204,4 @@ def _towards_even(domains: tuple[str, ...], shares_D: Array, d: int) -> Change |
 def _advice(change: Change | None, domain: str) -> str:
     if change is None:
         return f"{domain!r} has no more than an even share: look at its text before its share"
-    return str(change)
+    return f"{change}: a trial to run, not shown to help"

@@ -23,37 +23,6 @@ Kind = Literal["collapse", "degradation", "underfitting"]
 
 
 @dataclass(frozen=True)
-class Thresholds:
-    """From where on something is diagnosed.
-
-    Attributes:
-        load_entropy: Collapse below; 1 is even.
-        dead: Collapse above: share of a layer's experts that are dead.
-        serves: Share of an expert's tokens of one domain from which on it serves that domain.
-        occupied: Degradation above: share of the experts that serve one domain, less its share
-            of the tokens.
-        shared: Degradation above: share of the shared experts in the output for one domain, less
-            the mean of the others.
-        rare: A domain has few tokens below this part of an even share.
-        own: Underfitting below: share of a rare domain's assignments to experts of its own...
-        others: ...where it is above this for the middle one of the other domains.
-        lift: How much more of a domain than of all an expert of its own gets.
-        assignments: To an expert, on the mean, that a layer needs to be diagnosed.
-    """
-
-    load_entropy: float = 0.8
-    dead: float = 0.1
-    serves: float = 0.8
-    occupied: float = 0.25
-    shared: float = 0.2
-    rare: float = 0.5
-    own: float = 0.2
-    others: float = 0.4
-    lift: float = 1.5
-    assignments: int = 1000
-
-
-@dataclass(frozen=True)
 class Change:
     """A change of the mixture.
 

@@ -15,12 +15,19 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from mixopt.routing.assignments import ARRAYS, Assignments, LayerAssignments, no_layer, router_key
+from mixopt.routing.assignments import (
+    ARRAYS,
+    OPTIONAL,
+    Assignments,
+    LayerAssignments,
+    no_layer,
+    router_key,
+)
 
 if TYPE_CHECKING:
     from mixopt.routing.probe_result import ProbeResult
 
-_INTEGERS = ("counts_HDE", "dropped_D")
+_INTEGERS = ("counts_HDE", "dropped_D", "unused_D")
 
 
 @dataclass(frozen=True)
@@ -99,7 +106,11 @@ def _assignments_to_json(assignments: Assignments) -> dict[str, Any]:
             "top_k": layer.top_k,
             "experts": layer.experts,
         }
-        | {name: _text(array) for name, array in layer.arrays().items()}
+        | {
+            name: _text(array)
+            for name, array in layer.arrays().items()
+            if array.any() or name not in OPTIONAL
+        }
         for layer in assignments.layers
     ]
     return {"domains": list(assignments.domains), "layers": layers}
@@ -113,8 +124,13 @@ def _assignments_from_json(content: dict[str, Any]) -> Assignments:
 
 def _layer_from_json(content: dict[str, Any], domains: int) -> LayerAssignments:
     experts = content["experts"]
-    shapes = {"counts_HDE": (2, domains, experts), "probability_DE": (domains, experts)}
-    arrays = {name: _array(name, content[name]) for name in ARRAYS}
+    shapes = {
+        "counts_HDE": (2, domains, experts),
+        "weight_HDE": (2, domains, experts),
+        "probability_DE": (domains, experts),
+    }
+    known = (name for name in ARRAYS if name in content or name not in OPTIONAL)
+    arrays = {name: _array(name, content[name]) for name in known}
     shaped: dict[str, Any] = {
         name: array.reshape(shapes.get(name, (domains,))) for name, array in arrays.items()
     }

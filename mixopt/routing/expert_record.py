@@ -6,6 +6,7 @@
                                   from after `step_start` to `step_end`
       probe/<step>.npz            what the routers chose for fixed batches (mixopt.routing)
       scalars.jsonl               a line for each step that has numbers (mixopt.routing.scalars)
+      images/<figure>/<step>.png  pictures of what was there after so many steps
 
 Windows are disjoint, so parts one below the other add up to the run. Files are there whole or not
 at all. A run that goes on from a checkpoint drops what was written after it.
@@ -31,6 +32,7 @@ from mixopt.system import parse_json, read_table, write_table, write_text
 
 EXPERTS = "experts"  # the folder in a run directory
 COUNTS, LAYERS, PROBE, SCALARS = "counts", "layers", "probe", "scalars.jsonl"
+IMAGES = "images"
 
 
 @dataclass(frozen=True, eq=False)
@@ -89,6 +91,10 @@ class ExpertRecord:
         """
         save_probe(probe, self.path / PROBE / f"{step:08d}.npz")
 
+    def image(self, figure: str, step: int) -> Path:
+        """Return where a picture of what was there after so many steps is."""
+        return self.path / IMAGES / figure / f"{step:08d}.png"
+
     def write_scalars(self, step: int, values: Mapping[str, float]) -> None:
         """Add a line; a step has one.
 
@@ -107,8 +113,9 @@ class ExpertRecord:
 
     def cut(self, step: int) -> None:
         """Go on after so many steps: drop all that is of later ones."""
-        for folder in (COUNTS, LAYERS, PROBE):
-            for file in (self.path / folder).glob("*"):
+        folders = [self.path / name for name in (COUNTS, LAYERS, PROBE)]
+        for folder in (*folders, *(self.path / IMAGES).glob("*")):
+            for file in folder.glob("*"):
                 if not file.name.startswith(".") and _step(file) > step:
                     file.unlink()
         lines = self._lines()

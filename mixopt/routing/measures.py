@@ -20,6 +20,7 @@ Counts = IntArray
 Flags = BoolArray
 
 DEAD = 0.01  # of the load that would be even
+CAPACITY = 1.25  # of the load that would be even, that an expert is given room for
 STARVED = 0.1  # of the load that would be even, of one domain's tokens
 
 
@@ -34,6 +35,36 @@ def entropy(shares_E: Array) -> float:
         return 1.0
     positive = shares_E[shares_E > 0]
     return float(-(positive * np.log(positive)).sum() / np.log(len(shares_E)))
+
+
+def effective(shares_E: Array) -> float:
+    """Return the effective number of experts, the exponential of the entropy, over their number."""
+    return float(len(shares_E) ** (entropy(shares_E) - 1))
+
+
+def busiest(shares_E: Array) -> float:
+    """Return the busiest expert's load over the even one: 1 is even."""
+    return float(shares_E.max() * len(shares_E))
+
+
+def overflow(shares_E: Array, capacity: float = CAPACITY) -> float:
+    """Return the share of the assignments that find no room: dropped, or padded for.
+
+    Args:
+        shares_E: Each expert's share of the assignments.
+        capacity: What an expert has room for, of the even load.
+    """
+    return float(np.maximum(shares_E - capacity / len(shares_E), 0).sum())
+
+
+def worst_rank(shares_E: Array, ranks: int) -> float:
+    """Return the load of the busiest rank over the even one, experts laid out in order.
+
+    Args:
+        shares_E: Each expert's share of the assignments.
+        ranks: Of expert parallelism; they divide the experts.
+    """
+    return float(shares_E.reshape(ranks, -1).sum(1).max() * ranks)
 
 
 def variation(shares_E: Array) -> float:
@@ -56,17 +87,73 @@ def dead(shares_E: Array, below: float = DEAD) -> Flags:
     return np.asarray(shares_E * len(shares_E) < below)
 
 
-def collapsed(chosen_E: Array, top_k: int) -> Flags:
+def collapsed(chosen_E: Array, top_k: float) -> Flags:
     """Return which experts the router has collapsed onto.
 
     Args:
         chosen_E: Share of the tokens that choose an expert, at most 1.
-        top_k: Experts of a token.
+        top_k: Experts of a token, on the mean where they vary.
 
     Returns:
         Whether it is above the middle between an even share and all tokens.
     """
     return np.asarray(chosen_E > (top_k / len(chosen_E) + 1) / 2)
+
+
+def hot(shares_E: Array, least: float, chance: float) -> Flags:
+    """Return which experts are busier than the spread of the others explains.
+
+    Loads of healthy routers spread like a gamma distribution, of a coefficient of variation of up
+    to about 0.5, so that the busiest of 512 may well have four times the even load. Sixth roots of
+    loads are nearly normal; a normal distribution is fitted to all but the top eighth, and the
+    number of experts above each of these is held against it. The sixth root, not the cube root
+    that gamma distributions would have, allows for heavier tails.
+
+    Args:
+        shares_E: Each expert's share of the assignments.
+        least: Load over the even one that a hot expert has at the least.
+        chance: At which a layer without hot experts would have as many.
+    """
+    from scipy.special import bdtrc, ndtri, stdtr  # lighter than scipy.stats
+
+    count = len(shares_E)
+    load_E = shares_E * count
+    top = -(-count // 8)
+    if count - top < 3 or load_E.max() < least:
+        return np.zeros(count, bool)
+    falling_E = np.sort(load_E)[::-1]
+    root_E = falling_E ** (1 / 6)
+    z = ndtri(1 - top / count)
+    cut = np.exp(-z * z / 2) / np.sqrt(2 * np.pi) / (1 - top / count)
+    low = root_E[top:]
+    spread = max(np.sqrt(low.var(ddof=1) / (1 - z * cut - cut * cut)), 1e-9)
+    beyond = (root_E[:top] - low.mean() - cut * spread) / spread
+    as_many = bdtrc(np.arange(top), count, stdtr(count - top - 1, -beyond))
+    found = np.flatnonzero((as_many < chance) & (falling_E[:top] >= least))
+    return np.asarray(load_E >= (falling_E[found[-1]] if len(found) else np.inf))
+
+
+def apartness(counts_HDE: Counts) -> Array:
+    """Return how far each domain's experts are from those of the other domains together.
+
+    It is the root of the triangular discrimination, sum of (p - q)^2 / (p + q) over experts,
+    divided by 2; near the Jensen-Shannon distance. One difference is of one half of the sequences
+    and one of the other, so that chance adds nothing on the mean, however few tokens a domain has.
+
+    Args:
+        counts_HDE: Assignments of each half of the sequences.
+
+    Returns:
+        0 for a domain that goes as the others do, 1 for one that has experts to itself, shape
+        (D,); NaN for a domain that is not in both halves, or alone.
+    """
+    profile_HDE = np.stack([expert_profiles(counts_DE) for counts_DE in counts_HDE])
+    others_HDE = counts_HDE.sum(1, keepdims=True) - counts_HDE
+    rest_HDE = np.stack([expert_profiles(counts_DE) for counts_DE in others_HDE])
+    difference_HDE = profile_HDE - rest_HDE
+    both_DE = (profile_HDE + rest_HDE).mean(0)
+    part_DE = _divided(difference_HDE.prod(0), np.where(both_DE == 0, 1, both_DE))
+    return np.asarray(np.sqrt(np.maximum(part_DE.sum(1) / 2, 0)))
 
 
 def balance_loss(shares_E: Array, probability_E: Array) -> float:

@@ -11,7 +11,7 @@ import numpy as np
 
 from mixopt.errors import RoutingError
 from mixopt.routing.assignments import split_key
-from mixopt.routing.probe_result import LayerProbe, ProbeResult
+from mixopt.routing.probe_result import SUMS_OF_A_SEQUENCE, LayerProbe, ProbeResult
 from mixopt.system import IntArray, StateFields, parse_json, read_arrays, replacing
 
 _LAST_BYTE = 255
@@ -38,6 +38,10 @@ def save_probe(probe: ProbeResult, path: Path) -> None:
     for layer in probe.layers:
         for name in _OF_LAYER:
             arrays[f"{layer.key}/{name}"] = _small(getattr(layer, name))
+        for name in SUMS_OF_A_SEQUENCE:
+            sums = getattr(layer, name)
+            if sums is not None:
+                arrays[f"{layer.key}/{name}"] = _small(sums)
     with replacing(path) as temporary, temporary.open("wb") as stream:
         np.savez_compressed(stream, **arrays)
 
@@ -87,15 +91,26 @@ def _layer(fields: StateFields, about: Any, sizes: tuple[int, int, int]) -> Laye
     number, router = split_key(key)
     sequences, tokens, domains = sizes
     counts_UE, ids_TK, shared_D = (f"{key}/{name}" for name in _OF_LAYER)
+    counts = fields.int_array(counts_UE, (sequences, -1))
+    shapes = {"U": (sequences,), "UE": counts.shape}
+    sums: dict[str, Any] = {}
+    for name in SUMS_OF_A_SEQUENCE:
+        field, shape = f"{key}/{name}", shapes[name.rpartition("_")[2]]
+        if field in fields.content:
+            whole = len(shape) == 1
+            sums[name] = (
+                fields.int_array(field, shape) if whole else fields.array(field, shape, 0.0)
+            )
     layer = LayerProbe(
         number,
         top_k,
-        fields.int_array(counts_UE, (sequences, -1)),
+        counts,
         fields.int_array(ids_TK, (tokens, top_k)),
         fields.array(shared_D, (domains,), nan=True),
         router,
+        **sums,
     )
-    if layer.ids_TK.max(initial=0) > layer.experts:  # one that equals it was dropped
+    if layer.ids_TK.max(initial=0) > layer.experts + 1:  # dropped, and not used
         raise RoutingError(f"{fields.where}: {ids_TK}: there are {layer.experts} experts")
     return layer
 

@@ -10,13 +10,14 @@ D domains, L layers, P permutations.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from dataclasses import asdict, dataclass, replace
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from mixopt.errors import RoutingError
-from mixopt.routing import measures
+from mixopt.routing import manifold, measures
 from mixopt.routing.assignments import Assignments, nothing, router_key
 from mixopt.system import Array, IntArray
 
@@ -37,10 +38,19 @@ class LayerProbe:
         layer: The model's own number of the layer.
         top_k: Experts of a token.
         counts_UE: Assignments of each sequence.
-        ids_TK: Experts of the first tokens; one that equals E was dropped.
+        ids_TK: Experts of the first tokens, of the router's last pass; one that equals E was
+            dropped, E + 1 is a place that is not used.
         shared_D: Mean share of the shared experts in the size of the layer's output, by domain;
             NaN where it is not known.
         router: Which router of the layer, where the model has layers of several.
+        dropped_U: Choices of each sequence that were dropped; None where all places that are not
+            counted were.
+        unused_U: Places of each sequence that are not used; None where there are none.
+        weight_UE: Sum over each sequence's tokens of the experts' weights; None where the router
+            does not tell, as below.
+        probability_UE: Of the router's probabilities.
+        zeros_UE: Of the share of zeros in what an expert gives.
+        size_UE: Of the root mean square of what an expert gives.
     """
 
     layer: int
@@ -49,6 +59,12 @@ class LayerProbe:
     ids_TK: Counts
     shared_D: Array
     router: str = ""
+    dropped_U: Counts | None = None
+    unused_U: Counts | None = None
+    weight_UE: Array | None = None
+    probability_UE: Array | None = None
+    zeros_UE: Array | None = None
+    size_UE: Array | None = None
 
     @property
     def key(self) -> str:
@@ -59,6 +75,31 @@ class LayerProbe:
     def experts(self) -> int:
         """Number of routed experts."""
         return int(self.counts_UE.shape[1])
+
+    @property
+    def routing_UE(self) -> Array:
+        """How each sequence falls on the experts, adding up to 1; NaN where it does not."""
+        return measures.expert_profiles(self.routed_UE)
+
+    @property
+    def routed_UE(self) -> Array:
+        """What of each sequence falls on the experts, by the most that is known.
+
+        By the weights of the experts, else by the router's probabilities, else by counts.
+        """
+        known = (self.weight_UE, self.probability_UE, self.counts_UE)
+        return np.asarray(next(sums for sums in known if sums is not None), float)
+
+
+# What is kept by sequence beside the counts, where it is known.
+SUMS_OF_A_SEQUENCE = (
+    "dropped_U",
+    "unused_U",
+    "weight_UE",
+    "probability_UE",
+    "zeros_UE",
+    "size_UE",
+)
 
 
 @dataclass(frozen=True, eq=False)
@@ -100,8 +141,17 @@ class ProbeResult:
         for layer, uncounted in zip(self.layers, empty.layers, strict=True):
             counts_HDE = np.zeros((2, count, layer.experts), np.int64)
             np.add.at(counts_HDE, (half_U, self.domain_U), layer.counts_UE)
-            dropped_D = tokens_D * layer.top_k - counts_HDE.sum((0, 2))
-            layers.append(replace(uncounted, counts_HDE=counts_HDE, dropped_D=dropped_D))
+            counts: dict[str, Any] = {"counts_HDE": counts_HDE}
+            counts["dropped_D"] = tokens_D * layer.top_k - counts_HDE.sum((0, 2))
+            for name in ("dropped", "unused"):
+                of_sequence_U = getattr(layer, f"{name}_U")
+                if of_sequence_U is not None:
+                    whole_D = np.bincount(self.domain_U, of_sequence_U, count)
+                    counts[f"{name}_D"] = whole_D.astype(np.int64)
+            if layer.weight_UE is not None:
+                counts["weight_HDE"] = np.zeros(counts_HDE.shape)
+                np.add.at(counts["weight_HDE"], (half_U, self.domain_U), layer.weight_UE)
+            layers.append(replace(uncounted, **counts))
         return Assignments(self.domains, tuple(layers))
 
     def specialisation(self, *, permutations: int = 200, seed: int = 0) -> pl.DataFrame:
@@ -162,9 +212,9 @@ class ProbeResult:
         ids_TK = probe.ids_TK
         if domain is not None:
             ids_TK = ids_TK[self.domain_T == self.domains.index(domain)]
-        chosen_TE = np.zeros((len(ids_TK), probe.experts + 1))
+        chosen_TE = np.zeros((len(ids_TK), probe.experts + 2))
         np.put_along_axis(chosen_TE, ids_TK, 1, axis=1)
-        both_EE = (chosen_TE.T @ chosen_TE)[:-1, :-1]
+        both_EE = (chosen_TE.T @ chosen_TE)[:-2, :-2]
         with np.errstate(invalid="ignore"):
             return np.asarray(both_EE / np.diag(both_EE)[:, None])
 
@@ -192,7 +242,7 @@ class ProbeResult:
         for now, before in zip(self.layers, earlier.layers, strict=True):
             same_TKK = now.ids_TK[:, :, None] == before.ids_TK[:, None, :]
             same_TKK &= (now.ids_TK < now.experts)[:, :, None]
-            same_T = same_TKK.sum((1, 2)) / now.top_k
+            same_T = same_TKK.sum((1, 2)) / np.maximum((now.ids_TK <= now.experts).sum(1), 1)
             for d, name in enumerate(self.domains):
                 of_domain = same_T[self.domain_T == d]
                 mean = float(of_domain.mean()) if len(of_domain) else None
@@ -204,6 +254,74 @@ class ProbeResult:
                 }
                 rows.append(about | {"saturation": mean})
         return pl.DataFrame(rows, schema_overrides={"saturation": pl.Float64})
+
+    def manifold_alignment(
+        self,
+        embeddings: Any,
+        *,
+        neighbours: int | None = None,
+        permutations: int = 200,
+        seed: int = 0,
+    ) -> pl.DataFrame:
+        """Return whether sequences of near meaning are routed alike, against chance.
+
+        The routing of a sequence is `LayerProbe.routing_UE`: the weights or probabilities of the
+        experts where the probe has them, else counts. `mixopt.routing.manifold` says what near is.
+
+        Args:
+            embeddings: One row for each sequence of the probe, shape (U, X), or for each domain or
+                task, shape (D, X), by any text encoder. Sequences of a domain are then together.
+            neighbours: How many nearest ones are compared; a tenth of them, and one at least, as
+                a rule.
+            permutations: How often the embeddings are permuted, >= 2.
+            seed: Of the permutations.
+
+        Returns:
+            `layer` and `router`, null for all routers together; `items` that are compared and
+            their `neighbours`; `alignment`, the mean share of the nearest in one space that are
+            among the nearest in the other; `chance` and `chance_deviation`, over permutations;
+            `corrected`, alignment less chance; `p_value`, share of permutations that reach it.
+
+        Raises:
+            RoutingError: Embeddings of another number of rows, or too few for so many neighbours.
+        """
+        import polars as pl
+
+        sizes = {
+            "one for each sequence": len(self.domain_U),
+            "one for each domain": len(self.domains),
+        }
+        unit_NX = manifold.checked_embeddings(embeddings, sizes)
+        of_routers = [self._routing(layer, len(unit_NX)) for layer in self.layers]
+        routed_N = np.all([np.isfinite(part).all(1) for part in of_routers], axis=0)
+        items = int(routed_N.sum())
+        near = max(1, items // 10) if neighbours is None else neighbours
+        if not 1 <= near <= items - 2:
+            raise RoutingError(
+                f"neighbours: {near} of {items} that are compared; 1 to {items - 2} are needed"
+            )
+        # Hellinger distances of all routers together are those of their shares side by side.
+        parts = [*of_routers, np.concatenate(of_routers, axis=1) / len(of_routers)]
+        places = [*((layer.layer, layer.router) for layer in self.layers), (None, None)]
+        rows = []
+        for (layer, router), routing_NE in zip(places, parts, strict=True):
+            found = manifold.alignment(
+                routing_NE[routed_N], unit_NX[routed_N], near, permutations, seed
+            )
+            rows.append(
+                {"layer": layer, "router": router, "items": items, "neighbours": near}
+                | {"corrected": found.alignment - found.chance, **asdict(found)}
+            )
+        order = ("alignment", "chance", "chance_deviation", "corrected", "p_value")
+        kinds = {"layer": pl.Int64, "router": pl.String}
+        return pl.DataFrame(rows, schema_overrides=kinds).select(*list(rows[0])[:4], *order)
+
+    def _routing(self, layer: LayerProbe, items: int) -> Array:
+        """Return how each sequence, or each domain where there are so many, is routed."""
+        if items == len(self.domain_U):
+            return layer.routing_UE
+        member_DU = np.asarray(self.domain_U == np.arange(len(self.domains))[:, None], float)
+        return measures.expert_profiles(member_DU @ layer.routed_UE)
 
     def _information(self, domain_U: Counts) -> Array:
         """Return the mutual information of each layer, were these the sequences' domains."""
@@ -258,7 +376,14 @@ def _joined_layer(parts: Sequence[LayerProbe], tokens_PD: Array) -> LayerProbe:
         counts_UE=np.concatenate([part.counts_UE for part in parts]),
         ids_TK=np.concatenate([part.ids_TK for part in parts]),
         shared_D=_mean_over_tokens(np.array([part.shared_D for part in parts]), tokens_PD),
+        **{name: _joined([getattr(part, name) for part in parts]) for name in SUMS_OF_A_SEQUENCE},
     )
+
+
+def _joined(parts: Sequence[NDArray[Any] | None]) -> Any:
+    """Return sums of sequences one after the other; None where they are not known of all."""
+    known = [part for part in parts if part is not None]
+    return np.concatenate(known) if len(known) == len(parts) else None
 
 
 def _mean_over_tokens(shared_PD: Array, tokens_PD: Array) -> Array:

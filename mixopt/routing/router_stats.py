@@ -16,7 +16,7 @@ from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING, Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from mixopt.errors import RoutingError
 from mixopt.routing.assignments import Assignments, nothing
@@ -35,9 +35,9 @@ if TYPE_CHECKING:
     import polars as pl
     from torch.distributed import ProcessGroup
 
-    from mixopt.routing.diagnosis import Thresholds
     from mixopt.routing.probe_result import ProbeResult
     from mixopt.routing.summary import Summary
+    from mixopt.routing.thresholds import Thresholds
 
 FromBatch = Callable[[dict[str, Any]], tuple[Any, Any]]
 
@@ -47,6 +47,7 @@ class RouterStats:
 
     Attributes:
         domain_names: Names of the domains, in the order of their ids.
+        routers: Those that are counted, in the order of the layers.
     """
 
     @classmethod
@@ -107,10 +108,10 @@ class RouterStats:
         """Attach; `attach` says what to give."""
         self.domain_names = _checked_names(domains)
         self._model = model
-        self._routers = find_routers(model, adapters)
+        self.routers = find_routers(model, adapters)
         self._counting = Counting(
             model,
-            self._routers,
+            self.routers,
             self.domain_names,
             probabilities=probabilities,
             evaluation=evaluation,
@@ -147,7 +148,7 @@ class RouterStats:
         self._end(whole=True)
 
     @contextmanager
-    def probe(self, *, tokens: int = 8192) -> Iterator[Probe]:
+    def probe(self, *, tokens: int = 8192, probabilities: bool = False) -> Iterator[Probe]:
         """Look at fixed batches instead of counting: `with stats.probe() as probe: ...`.
 
         Inside, `domains` works as ever, also in evaluation, but what it sees goes to the probe,
@@ -156,6 +157,8 @@ class RouterStats:
 
         Args:
             tokens: Of how many tokens, the first ones, the experts are kept one by one.
+            probabilities: Whether the routers' probabilities are kept by sequence, 8 bytes for each
+                sequence, router and expert.
 
         Raises:
             RoutingError: A batch or another probe is open.
@@ -165,7 +168,9 @@ class RouterStats:
         with ExitStack() as stack:
             if "torch._dynamo" in sys.modules:
                 stack.enter_context(torch.compiler.set_stance("force_eager"))
-            probe = Probe(self._model, self._routers, self.domain_names, tokens)
+            probe = Probe(
+                self._model, self.routers, self.domain_names, tokens, probable=probabilities
+            )
             stack.callback(probe.remove)
             self._probe = probe
             try:
@@ -185,6 +190,17 @@ class RouterStats:
         counted = self._counting.collect()
         self._total += counted
         self._window += counted
+
+    def loads(self) -> Tensor:
+        """Return the assignments to each expert on this rank that were not reduced yet.
+
+        It waits for nothing. The difference of two of them is the load of the batches between, for
+        rules that balance experts (`ExpertBiases`).
+
+        Returns:
+            Integers on the device, router after router; dropped choices and padding left out.
+        """
+        return self._counting.loads()
 
     def total(self) -> Assignments:
         """Return all assignments since the beginning.
@@ -251,7 +267,7 @@ class RouterStats:
         self._counting.discard()
 
     def _nothing(self) -> Assignments:
-        sizes = {router.key: (router.experts, router.top_k) for router in self._routers}
+        sizes = {router.key: (router.experts, router.top_k) for router in self.routers}
         return nothing(self.domain_names, sizes)
 
     def _begin(self, domain_ids: Any, mask: Any, position: int | None = None) -> None:

@@ -1,14 +1,17 @@
 """The few numbers about experts that are followed while a model trains: names and values.
 
 A name is `moe/<statistic>/<member>`: MLflow's pages put the members of a statistic together. A
-server keeps half a kilobyte for each name of each run, so there are at most `BUDGET`; all counts
-are in the record. Where a model has many layers, only some of them have names, evenly spread, and
-means and extremes are over all of them.
+server keeps half a kilobyte for each name of each run, so a run has at most `BUDGET`, those of its
+losses and weights among them; all counts are in the record. Where a model has many layers, only
+some of them have names, evenly spread, and means and extremes are over all of them.
 
-    of training, in a window        max_vio, load_entropy, load_cv, dead_experts, drop_rate,
-                                    confidence, router_entropy, z_loss, lb_loss, max_vio_domain,
-                                    starved_experts, diagnoses
+    of training, in a window        busiest, effective_experts, dead_experts, overflow, worst_rank,
+                                    drop_rate, confidence, router_entropy, z_loss, lb_loss,
+                                    busiest_domain, starved_experts, diagnoses
     of a probe                      mi (less chance), mi_null, specialisation, js_mean, saturation
+
+What they are is said where they are computed: `busiest`, `effective`, `overflow` and `worst_rank`
+are columns of `mixopt.routing.tables.LAYER_SCHEMA`.
 
 Shapes: D domains, L layers.
 """
@@ -28,22 +31,24 @@ from mixopt.routing.diagnoses import diagnose
 from mixopt.routing.expert_counts import ExpertCounts
 from mixopt.routing.probe_result import ProbeResult
 from mixopt.routing.tables import domain_table, key_column, layer_table
+from mixopt.routing.thresholds import Thresholds
 
 BUDGET = 400  # names of a run
-DOMAINS_NAMED = 40
 
 # Statistics with a member for each layer or domain, and the other names there are.
-BY_LAYER = ("max_vio", "load_entropy", "dead_experts", "mi", "saturation")
-BY_DOMAIN = ("max_vio_domain", "starved_experts", "router_entropy", "js_mean")
+BY_LAYER = ("busiest", "effective_experts", "dead_experts", "mi", "saturation")
+BY_DOMAIN = ("busiest_domain", "starved_experts", "router_entropy", "js_mean")
 KINDS = ("collapse", "degradation", "underfitting")
 _OVER_ALL = (
-    "max_vio/mean",
-    "max_vio/max",
-    "load_entropy/mean",
-    "load_entropy/min",
-    "load_cv/mean",
-    "load_cv/max",
+    "busiest/mean",
+    "busiest/max",
+    "effective_experts/mean",
+    "effective_experts/min",
     "dead_experts/sum",
+    "overflow/mean",
+    "overflow/max",
+    "worst_rank/mean",
+    "worst_rank/max",
     "drop_rate/mean",
     "confidence/mean",
     "router_entropy/mean",
@@ -77,15 +82,20 @@ class ScalarNames:
     domains: tuple[str, ...]
 
     @classmethod
-    def within_budget(cls, layers: Sequence[int | str], domains: Sequence[str]) -> ScalarNames:
+    def within_budget(
+        cls, layers: Sequence[int | str], domains: Sequence[str], others: int = 0
+    ) -> ScalarNames:
         """Choose them so that a run has at most `BUDGET` names.
 
         Args:
             layers: Of all routers, as `LayerAssignments.key`.
-            domains: Of the run; the first `DOMAINS_NAMED` have names.
+            domains: Of the run; of many, the first have names.
+            others: Names that the run has besides. Where they leave no room, there are only means
+                and extremes.
         """
-        shown = tuple(domains[:DOMAINS_NAMED])
-        left = BUDGET - len(_OVER_ALL) - len(BY_DOMAIN) * len(shown)
+        left = max(0, BUDGET - others - len(_OVER_ALL))
+        shown = tuple(domains[: left // 2 // len(BY_DOMAIN)])
+        left -= len(BY_DOMAIN) * len(shown)
         most = min(left // len(BY_LAYER), len(layers))
         places = np.unique(np.linspace(0, len(layers) - 1, most).round().astype(int))
         return cls(tuple(str(layers[place]) for place in places), shown)
@@ -97,16 +107,24 @@ class ScalarNames:
         return [f"moe/{name}" for name in (*_OVER_ALL, *by_layer, *by_domain)]
 
 
-def training_scalars(window: Assignments, named: ScalarNames) -> dict[str, float]:
-    """Return the numbers of a window of training; those that are not known are left out."""
+def training_scalars(
+    window: Assignments, named: ScalarNames, thresholds: Thresholds | None = None
+) -> dict[str, float]:
+    """Return the numbers of a window of training; those that are not known are left out.
+
+    Args:
+        window: What was counted in it.
+        named: Layers and domains that have names.
+        thresholds: From where on something is diagnosed.
+    """
     layers, domains = layer_table(window), domain_table(window)
-    kinds = Counter[str](found.kind for found in diagnose(window))
+    kinds = Counter[str](found.kind for found in diagnose(window, thresholds))
     values = {
         **_means(layers, named),
-        **_by_layer("max_vio", layers, "max_violation", named),
-        **_by_layer("load_entropy", layers, "load_entropy", named),
+        **_by_layer("busiest", layers, "busiest", named),
+        **_by_layer("effective_experts", layers, "effective", named),
         **_by_layer("dead_experts", layers, "dead", named),
-        **_by_domain("max_vio_domain", domains, pl.col("max_violation").max(), named),
+        **_by_domain("busiest_domain", domains, pl.col("busiest").max(), named),
         **_by_domain("starved_experts", domains, pl.col("starved").sum(), named),
         **_by_domain("router_entropy", domains, pl.col("router_entropy").mean(), named),
         **{f"diagnoses/{kind}": kinds[kind] for kind in KINDS},
@@ -181,14 +199,19 @@ def _means(layers: pl.DataFrame, named: ScalarNames) -> dict[str, float | None]:
     def mean(column: str) -> float | None:
         return _number(layers[column].mean())
 
+    def most(column: str) -> float | None:
+        return _number(layers[column].max())
+
     return {
-        "max_vio/mean": mean("max_violation"),
-        "max_vio/max": _number(layers["max_violation"].max()),
-        "load_entropy/mean": mean("load_entropy"),
-        "load_entropy/min": _number(layers["load_entropy"].min()),
-        "load_cv/mean": mean("load_variation"),
-        "load_cv/max": _number(layers["load_variation"].max()),
+        "busiest/mean": mean("busiest"),
+        "busiest/max": most("busiest"),
+        "effective_experts/mean": mean("effective"),
+        "effective_experts/min": _number(layers["effective"].min()),
         "dead_experts/sum": _number(layers["dead"].sum()),
+        "overflow/mean": mean("overflow"),
+        "overflow/max": most("overflow"),
+        "worst_rank/mean": mean("worst_rank"),
+        "worst_rank/max": most("worst_rank"),
         "drop_rate/mean": mean("dropped"),
         "confidence/mean": mean("confidence"),
         "router_entropy/mean": mean("router_entropy"),

@@ -14,7 +14,13 @@ import numpy as np
 import torch
 
 from mixopt.errors import RoutingError
-from mixopt.routing.assignments import ARRAYS, Assignments, LayerAssignments, router_key
+from mixopt.routing.assignments import (
+    ARRAYS,
+    OPTIONAL,
+    Assignments,
+    LayerAssignments,
+    router_key,
+)
 from mixopt.system import StateFields, parse_json, shown_value
 
 _ABOUT = "about"
@@ -33,6 +39,8 @@ def saved_state(kept: Mapping[str, Assignments]) -> dict[str, Any]:
     for name, assignments in kept.items():
         for array in ARRAYS:
             flat = [layer.arrays()[array].ravel() for layer in assignments.layers]
+            if array in OPTIONAL and not any(part.any() for part in flat):
+                continue
             state[f"{name}/{array}"] = torch.from_numpy(np.concatenate(flat))
     return state
 
@@ -99,6 +107,10 @@ def _filled(state: Mapping[str, Any], name: str, like: Assignments) -> Assignmen
 
 def _flat(state: Mapping[str, Any], key: str, array: str, like: Assignments) -> Any:
     """Return the values of all layers, as many and of the kind that they are here."""
+    if array in OPTIONAL and key not in state:
+        return np.concatenate(
+            [np.zeros_like(layer.arrays()[array]).ravel() for layer in like.layers]
+        )
     tensor = StateFields(state, _WHERE, RoutingError).get(key)
     if not isinstance(tensor, torch.Tensor):
         raise RoutingError(f"{_WHERE}: {key}: {shown_value(tensor)} is no tensor")

@@ -10,8 +10,9 @@ import polars as pl
 from mixopt.routing import tables
 from mixopt.routing.assignments import Assignments
 from mixopt.routing.diagnoses import diagnose, enough
-from mixopt.routing.diagnosis import Diagnosis, Thresholds
+from mixopt.routing.diagnosis import Diagnosis
 from mixopt.routing.probe_result import ProbeResult
+from mixopt.routing.thresholds import Thresholds
 from mixopt.system import name_text, short_count
 
 SHOWN = 3  # diagnoses of a kind that are printed
@@ -41,6 +42,7 @@ class Summary:
         assignments: Assignments,
         thresholds: Thresholds | None = None,
         probe: ProbeResult | None = None,
+        ranks: int | None = None,
     ) -> Summary:
         """Return what assignments say.
 
@@ -48,9 +50,13 @@ class Summary:
             assignments: Of training; their shares are taken as the mixture.
             thresholds: From where on something is diagnosed.
             probe: Says what shared experts do.
+            ranks: Of expert parallelism; up to 8 that divide the experts by default.
+
+        Raises:
+            RoutingError: So many ranks do not divide the experts of a layer.
         """
         return cls(
-            layers=tables.layer_table(assignments),
+            layers=tables.layer_table(assignments, ranks),
             domains=tables.domain_table(assignments),
             distances=tables.distance_table(assignments),
             diagnoses=tuple(diagnose(assignments, thresholds, probe)),
@@ -92,6 +98,8 @@ class Summary:
     def _layer_lines(self) -> list[str]:
         layers = self.layers.with_columns(tables.key_column())
         lines = [f"{layers.height} routers: {'  '.join(layers['key'])}", ""]
+        ranks = layers["ranks"].unique(maintain_order=True)
+        lines[0] += f"; worst rank: of {' or '.join(map(str, ranks))} of expert parallelism"
         lines.append(f"{'by layer':16}{'mean':>9}{'least':>9}{'at':>5}{'most':>9}{'at':>5}")
         for name in tables.SHOWN_BY_LAYER:
             known = layers.select("key", name).drop_nulls()

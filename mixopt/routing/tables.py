@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import polars as pl
 
+from mixopt.errors import RoutingError
 from mixopt.routing import measures
 from mixopt.routing.assignments import Assignments, LayerAssignments
 from mixopt.system import Array
@@ -27,7 +28,12 @@ LAYER_SCHEMA = {
     "tokens": pl.Int64,
     "load_entropy": pl.Float64,  # 1 is even
     "load_variation": pl.Float64,  # coefficient of variation; 0 is even
-    "max_violation": pl.Float64,  # busiest expert above the even load; 0 is even
+    "effective": pl.Float64,  # effective number of experts, exp(entropy), of all; 1 is even
+    "busiest": pl.Float64,  # busiest expert's load over the even one; 1 is even
+    "max_violation": pl.Float64,  # that less 1; 0 is even
+    "overflow": pl.Float64,  # share of the assignments beyond a capacity of 1.25 times even
+    "ranks": pl.Int64,  # of expert parallelism, experts in order
+    "worst_rank": pl.Float64,  # load of the busiest of these over the even one
     "dead": pl.Int64,  # experts below 1% of the even load
     "collapsed": pl.Int64,  # experts that most tokens choose, beyond the middle of even and all
     "dropped": pl.Float64,  # share of the assignments
@@ -39,9 +45,11 @@ LAYER_SCHEMA = {
     "specialisation": pl.Float64,  # of the most that it can be, the entropy of the domains
 }
 SHOWN_BY_LAYER = (
+    "busiest",
+    "effective",
     "load_entropy",
-    "load_variation",
-    "max_violation",
+    "overflow",
+    "worst_rank",
     "dead",
     "collapsed",
     "dropped",
@@ -55,6 +63,7 @@ DOMAIN_SCHEMA = {
     "router": pl.String,
     "tokens": pl.Int64,
     "share": pl.Float64,
+    "busiest": pl.Float64,  # load of its busiest expert over the even one, of its tokens
     "max_violation": pl.Float64,
     "starved": pl.Int64,  # experts below 10% of the even load of this domain
     "dropped": pl.Float64,
@@ -72,6 +81,7 @@ DISTANCE_SCHEMA = {
     "other": pl.String,
     "distance": pl.Float64,
 }
+RANKS = 8  # of expert parallelism, at most, where it is not said
 OWN = 1.5  # lift from which on an expert counts as one of a domain's own
 
 
@@ -98,9 +108,17 @@ def assignment_table(assignments: Assignments) -> pl.DataFrame:
     return pl.concat(parts).with_columns(pl.col("probability").fill_nan(None))
 
 
-def layer_table(assignments: Assignments) -> pl.DataFrame:
-    """Return what the assignments say of each layer; `LAYER_SCHEMA` says what the columns are."""
-    return _frame([_layer_row(layer) for layer in assignments.layers], LAYER_SCHEMA)
+def layer_table(assignments: Assignments, ranks: int | None = None) -> pl.DataFrame:
+    """Return what the assignments say of each layer; `LAYER_SCHEMA` says what the columns are.
+
+    Args:
+        assignments: What was counted.
+        ranks: Over which experts are laid out in order; up to 8 that divide them by default.
+
+    Raises:
+        RoutingError: So many ranks do not divide the experts of a layer.
+    """
+    return _frame([_layer_row(layer, ranks) for layer in assignments.layers], LAYER_SCHEMA)
 
 
 def domain_table(assignments: Assignments) -> pl.DataFrame:
@@ -135,12 +153,34 @@ def key_column() -> pl.Expr:
     )
 
 
+def expert_ranks(layer: LayerAssignments, ranks: int | None) -> int:
+    """Return over how many ranks a layer's experts are laid out.
+
+    Args:
+        layer: Whose experts they are.
+        ranks: Of expert parallelism; None for the most up to 8 that divide the experts.
+
+    Raises:
+        RoutingError: So many do not divide them.
+    """
+    if ranks is None:
+        return max(n for n in range(1, RANKS + 1) if layer.experts % n == 0)
+    if ranks < 1 or layer.experts % ranks:
+        fits = ", ".join(str(n) for n in range(1, layer.experts + 1) if layer.experts % n == 0)
+        raise RoutingError(
+            f"{ranks} ranks do not divide the {layer.experts} experts of layer {layer.key}; these"
+            f" do: {fits}"
+        )
+    return ranks
+
+
 def _place(layer: LayerAssignments) -> dict[str, Any]:
     return {"layer": layer.layer, "router": layer.router}
 
 
-def _layer_row(layer: LayerAssignments) -> Mapping[str, Any]:
-    about = {**_place(layer), "experts": layer.experts, "top_k": layer.top_k}
+def _layer_row(layer: LayerAssignments, ranks: int | None) -> Mapping[str, Any]:
+    ranks = expert_ranks(layer, ranks)
+    about = {**_place(layer), "experts": layer.experts, "top_k": layer.top_k, "ranks": ranks}
     counts_E, tokens = layer.counts_DE.sum(0), int(layer.tokens_D.sum())
     if not counts_E.sum():
         return about | {"tokens": tokens}
@@ -152,10 +192,14 @@ def _layer_row(layer: LayerAssignments) -> Mapping[str, Any]:
         "tokens": tokens,
         "load_entropy": measures.entropy(load_E),
         "load_variation": measures.variation(load_E),
+        "effective": measures.effective(load_E),
+        "busiest": measures.busiest(load_E),
         "max_violation": measures.max_violation(load_E),
+        "overflow": measures.overflow(load_E),
+        "worst_rank": measures.worst_rank(load_E, ranks),
         "dead": int(measures.dead(load_E).sum()),
-        "collapsed": int(measures.collapsed(counts_E / tokens, layer.top_k).sum()),
-        "dropped": layer.dropped_D.sum() / (tokens * layer.top_k),
+        "collapsed": int(measures.collapsed(counts_E / tokens, layer.experts_of_a_token).sum()),
+        "dropped": layer.dropped_D.sum() / (counts_E.sum() + layer.dropped_D.sum()),
         **_router_means(layer, slice(None)),
         "balance_loss": measures.balance_loss(load_E, _mean(layer.probability_DE, layer.scored_D)),
         "information": information,
@@ -177,9 +221,10 @@ def _domain_rows(layer: LayerAssignments, domains: tuple[str, ...]) -> list[dict
         others = np.delete(distance_DD[d], d)
         row |= {
             "share": shares_D[d],
+            "busiest": measures.busiest(profile_DE[d]),
             "max_violation": measures.max_violation(profile_DE[d]),
             "starved": int(measures.dead(profile_DE[d], measures.STARVED).sum()),
-            "dropped": layer.dropped_D[d] / (layer.tokens_D[d] * layer.top_k),
+            "dropped": layer.dropped_D[d] / (layer.counts_DE[d].sum() + layer.dropped_D[d]),
             **_router_means(layer, slice(d, d + 1)),
             "leading_expert": int(lift_E.argmax()),
             "lift": lift_E.max(),

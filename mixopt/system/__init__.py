@@ -111,6 +111,7 @@ if TYPE_CHECKING:
         check_trusted as check_trusted,
         check_trusted_command as check_trusted_command,
         check_trusted_url as check_trusted_url,
+        load_object as load_object,
         load_plugin as load_plugin,
         plugin_names as plugin_names,
     )
@@ -251,6 +252,7 @@ else:
                 "check_trusted",
                 "check_trusted_command",
                 "check_trusted_url",
+                "load_object",
                 "load_plugin",
                 "plugin_names",
             ],

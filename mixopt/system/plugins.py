@@ -47,6 +47,8 @@ EXTRAS: dict[PluginKind, str] = {
     "executor": "cli",
 }
 
+_ELSEWHERE = "the package that has it, or name its folder in PYTHONPATH"
+
 
 def plugin_names(kind: PluginKind) -> list[str]:
     """Return the names of the installed plug-ins of one kind, sorted."""
@@ -69,12 +71,29 @@ def load_plugin(kind: PluginKind, name: str) -> Any:
         found = _import_path(kind, name) if ":" in name else _entry(kind, name).load()
     except ImportError as error:
         missing = error.name or str(error)
-        mend = f"'mixopt[{EXTRAS[kind]}]'"
-        if ":" in name:
-            mend = "the package that has it, or name its folder in PYTHONPATH"
+        mend = _ELSEWHERE if ":" in name else f"'mixopt[{EXTRAS[kind]}]'"
         raise PluginError(f"{kind} {name!r} needs {missing}: pip install {mend}") from error
     _check_methods(kind, name, found)
     return found
+
+
+def load_object(what: str, name: str) -> Any:
+    """Import what `package.module:Name` stands for, where it need not be a plug-in.
+
+    Args:
+        what: What it should be, for messages.
+        name: Of a module and of what it has.
+
+    Raises:
+        PluginError: It is no such path, there is nothing there, or a package is absent.
+    """
+    if ":" not in name:
+        raise PluginError(f"{what} {name!r}: give package.module:Name")
+    try:
+        return _import_path(what, name)
+    except ImportError as error:
+        missing = error.name or str(error)
+        raise PluginError(f"{what} {name!r} needs {missing}: pip install {_ELSEWHERE}") from error
 
 
 def check_trusted(kind: PluginKind, name: str, where: str, trust: Trust) -> None:
@@ -184,7 +203,7 @@ def _fields_of(factory: Callable[..., Any], keywords: str) -> list[str]:
     return list(get_type_hints(get_args(hint)[0])) if get_origin(hint) is Unpack else []
 
 
-def _import_path(kind: PluginKind, name: str) -> Any:
+def _import_path(kind: str, name: str) -> Any:
     module, _, attribute = name.partition(":")
     try:
         return getattr(importlib.import_module(module), attribute)

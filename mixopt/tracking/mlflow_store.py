@@ -26,6 +26,7 @@ from mixopt.tracking.keys import key_of, name_tags
 from mixopt.tracking.lines import MetricPoint
 from mixopt.tracking.run_rows import RunRows
 from mixopt.tracking.sent_trials import SentTrial
+from mixopt.tracking.step_images import IMAGES, IMAGES_TAG, step_images
 
 # MLflow's limits for one log_batch.
 METRICS_PER_CALL = 900
@@ -147,10 +148,17 @@ class MlflowStore:
         """Keep a file with a run: in a folder, that of its kind where None is given.
 
         Raises:
-            RunError: The database keeps files outside the folder that they may not leave.
+            RunError: The database keeps files outside the folder that they may not leave, or a
+                picture of a step is none.
         """
         self._check_location(run)
-        self._client.log_artifact(run, str(file), folder or FOLDERS.get(file.suffix))
+        if folder != IMAGES:
+            self._client.log_artifact(run, str(file), folder or FOLDERS.get(file.suffix))
+            return
+        with step_images(file) as pictures:
+            for picture in pictures:
+                self._client.log_artifact(run, str(picture), IMAGES)
+        self.tags(run, IMAGES_TAG)
 
     def tags(self, run: str, tags: Mapping[str, str]) -> None:
         """Set tags of a run."""

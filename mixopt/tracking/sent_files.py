@@ -22,6 +22,7 @@ PRETRAINING = (
     "experts/counts/part-*.parquet",
     "experts/layers/part-*.parquet",
     "experts/probe/*.npz",
+    "experts/images/*/*.png",
     "figures/*.svg",
 )
 PATTERNS = {**{step.name: step.artifacts for step in STEPS}, "pretrain": PRETRAINING}

@@ -22,9 +22,11 @@ from pretrain_runs import (
 )
 
 from mixopt import Corpus, pretrain
-from mixopt.errors import RoutingError
+from mixopt.errors import PluginError, RoutingError
+from mixopt.pretraining.metric_names import line_names
 from mixopt.routing import ExpertRecord
 from mixopt.testing import tiny_corpus
+from mixopt.tracking.lines import points_of
 
 TOP_K = 2
 MODEL = {"name": "experts_job:TinyExperts"}
@@ -101,11 +103,17 @@ def test_each_token_is_counted_once_in_its_window_domain_and_layer(whole):
     assert share == pytest.approx(0.7, abs=2 / (STEPS * BATCH))
 
 
+def test_no_line_has_a_name_that_was_not_counted(whole):
+    domains = list(total(whole).domains)
+    points = (point for line in (whole / "metrics.jsonl").open("rb") for point in points_of(line))
+    assert {point.key for point in points} <= set(line_names(domains, [*domains, "other_code"]))
+
+
 def test_numbers_have_a_line_for_each_line_of_metrics_and_each_probe(whole):
     found = {line["step"]: line for line in lines_of(whole / "experts/scalars.jsonl")}
     assert list(found) == sorted({*range(4, STEPS + 1, 4), *range(6, STEPS + 1, 3)})
-    assert found[4]["moe/max_vio/max"] >= found[4]["moe/max_vio/mean"] > 0
-    assert found[4]["moe/max_vio/layer_01"] > 0
+    assert found[4]["moe/busiest/max"] >= found[4]["moe/busiest/mean"] > 1
+    assert found[4]["moe/busiest/layer_01"] > 1
     assert 0 < found[6]["moe/saturation/mean"] <= 1
     assert "moe/mi/mean" not in found[6], "there is too little held-out text to tell"
 
@@ -231,6 +239,40 @@ def test_a_router_that_does_not_run_is_named_with_what_trains_without(config, tm
     pretrain(config, tmp_path / "run", [*skipping, "experts.enabled=false"])
 
 
+def test_a_router_of_no_known_family_is_refused_before_training_and_read_by_a_named_adapter(
+    config, tmp_path
+):
+    own = ["model={name: 'experts_job:OwnRouters'}", "training.steps=2"]
+    message = (
+        r"^experts.enabled: auto: OwnRouters: 'layers.1.layer.router' is a router of a class that"
+        r" is not known, OwnRouter: write an adapter .* name it in YAML as experts: {adapters: .*;"
+        " experts.enabled: false trains without counting$"
+    )
+    with pytest.raises(RoutingError, match=message):
+        pretrain(config, tmp_path / "refused", own)
+    assert not (tmp_path / "refused/metrics.jsonl").exists()
+    pretrain(config, tmp_path / "off", [*own, "experts.enabled=false"])
+    assert not (tmp_path / "off/experts").exists()
+    for name in ("OWN_ADAPTER", "OWN_ADAPTERS"):
+        out = tmp_path / name
+        pretrain(config, out, [*own, f"experts.adapters=['experts_job:{name}']"])
+        assert list(ExpertRecord(out / "experts").windows()[0].assignments.sizes) == ["1", "2"]
+
+
+@pytest.mark.parametrize(
+    ("name", "error", "message"),
+    [
+        ("OWN_ADAPTER", PluginError, "adapter 'OWN_ADAPTER': give package.module:Name"),
+        ("experts_job:ABSENT", PluginError, "experts_job has no 'ABSENT'"),
+        ("no_such_package:OWN", PluginError, "needs no_such_package: pip install the package"),
+        ("experts_job:WIDTH", RoutingError, "experts.adapters: 'experts_job:WIDTH' is 8; name a"),
+    ],
+)
+def test_an_adapter_that_is_none_is_named_before_training(config, tmp_path, name, error, message):
+    with pytest.raises(error, match=message):
+        pretrain(config, tmp_path / "run", [f"experts.adapters=['{name}']"])
+
+
 def test_layers_of_several_routers_are_counted_by_router(config, tmp_path):
     two = ["model={name: 'experts_job:TwoRouters'}", "training.steps=2"]
     pretrain(config, tmp_path / "run", two)
@@ -238,7 +280,7 @@ def test_layers_of_several_routers_are_counted_by_router(config, tmp_path):
     for assignments in (record.windows()[-1].assignments, record.last_probe()[1].assignments()):
         assert list(assignments.sizes) == ["1/tap", "2/0", "2/1"]
     names = set().union(*record.scalars())
-    assert {"moe/max_vio/layer_02_0", "moe/max_vio/layer_02_1"} <= names
+    assert {"moe/busiest/layer_02_0", "moe/busiest/layer_02_1"} <= names
 
 
 def test_a_checkpoint_of_other_experts_is_refused(whole, config, tmp_path, monkeypatch):

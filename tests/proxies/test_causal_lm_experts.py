@@ -9,6 +9,7 @@ from pretrain_runs import CONFIG as RUN, assert_same_weights, finished, weights_
 from mixopt import pretrain
 from mixopt.errors import ConfigError
 from mixopt.pretraining import token_losses
+from mixopt.pretraining.expert_balance import ExpertBalance
 from mixopt.routing import RouterStats
 from mixopt.testing import tiny_corpus
 
@@ -102,7 +103,7 @@ def test_what_experts_add_is_beside_the_losses_of_tokens_and_has_a_gradient():
     output = model(tokens[:, :-1])
     routed = Routed(*map(torch.stack, zip(*(added_up(choice, 1) for choice in seen), strict=True)))
     expected = own_loss(routed, SEQUENCES * LENGTH, model.size.experts)[0]
-    found = token_losses.own_loss(output, model)
+    found = ExpertBalance(model).added_loss(output)
     torch.testing.assert_close(found, expected)
     assert found > 0.5
     found.backward()

@@ -7,7 +7,8 @@ import pytest
 
 from mixopt.errors import RoutingError
 from mixopt.reporting import figure_svg, plot_distances, plot_domain_experts
-from mixopt.reporting.expert_plots import plot_expert_history, plot_load, plot_windows
+from mixopt.reporting.expert_maps import plot_load
+from mixopt.reporting.expert_plots import plot_expert_history, plot_windows
 from mixopt.routing import Assignments
 from mixopt.routing.assignments import no_layer
 
@@ -56,18 +57,40 @@ def test_the_first_the_middle_and_the_last_layer_are_shown_or_those_asked_for():
         plot_domain_experts(made(), layers=[9])
 
 
-def test_loads_are_in_order_and_a_dead_expert_is_last():
-    left, right = plot_load(made()).axes[:2]
-    assert (np.diff(image(left), axis=1) <= 0).all()
-    assert (image(left)[:, -1] == -3).all()
-    assert len(right.lines[0].get_xdata()) == 4
-
-
 def test_each_layer_has_a_line_over_the_windows_and_there_is_a_mean():
     windows = [(step, made(seed=step)) for step in (100, 200, 300)]
     axes = plot_windows(windows).axes[0]
     assert len(axes.lines) == 4 + 1 + 1  # one of them stands for a layer in the legend
     assert axes.lines[0].get_xdata().tolist() == [100, 200, 300]
+
+
+CHANGES = [(200, "web 50% to 20%"), (250, "web 20% to 50%")]
+
+
+def test_a_change_of_weights_is_a_line_in_each_panel_and_is_named_above():
+    windows = [(step, made(seed=step)) for step in (100, 200, 300)]
+    figure = plot_windows(windows, changes=CHANGES)
+    for axes in figure.axes:
+        assert [line.get_xdata()[0] for line in axes.lines[-2:]] == [200, 250]
+    title = figure.get_suptitle()
+    assert title.startswith("Weights changed (dashed) at step 200: web 50% to 20%")
+
+
+def test_a_change_is_between_the_windows_of_a_history():
+    windows = [(step, made(seed=step)) for step in (100, 200, 300)]
+    figure = plot_expert_history(windows, layer=2, changes=CHANGES)
+    shown = [axes for axes in figure.axes if axes.images]
+    for axes in shown:
+        assert [line.get_xdata()[0] for line in axes.lines] == [1.5, 2.0]
+    assert "step 250: web 20% to 50%" in figure.get_suptitle()
+
+
+def test_of_many_changes_the_first_few_are_named():
+    windows = [(step, made(seed=step)) for step in (100, 200, 300)]
+    changes = [(100 + n, f"change {n}") for n in range(30)]
+    figure = plot_windows(windows, changes=changes)
+    assert "change 3" in figure.get_suptitle()
+    assert figure.get_suptitle().endswith("26 more")
 
 
 def test_a_history_has_a_panel_for_all_and_for_each_domain():

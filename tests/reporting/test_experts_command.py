@@ -68,7 +68,7 @@ def test_a_pretraining_is_told_by_layer_and_domain_with_what_is_wrong(pretrainin
     ran = mixopt_experts(pretraining)
     assert ran.returncode == 0, ran.stderr
     assert ran.stdout.startswith("steps 21 to 40: 2 routers: 0  1")
-    assert "layer 1: collapse: expert 0 is chosen by 100% of the tokens" in ran.stdout
+    assert "layer 1: collapse: expert 0 has 4.0 times the even load" in ran.stdout
     assert "balance the router, no mixture mends this" in ran.stdout
     assert "1,024 and 50,000 are needed" in ran.stdout
     for name in ("load", "domains", "distances", "over_time", "history"):
@@ -122,7 +122,7 @@ def test_a_sweep_is_told_by_trial_and_one_of_them_in_full(sweep):
     lines = ran.stdout.splitlines()
     assert lines[0] == "experts collapsed in 1 of 2 trials"
     assert lines[2].split()[0] == "t0001"
-    assert "layer 1: collapse: expert 0 is chosen by 100% of the tokens" in lines[2]
+    assert "layer 1: collapse: expert 0 has 4.0 times the even load" in lines[2]
     assert lines[3].split()[0] == "t0000"
     assert "collapse" not in lines[3]
     assert "trial t0000: 2 routers" in ran.stdout

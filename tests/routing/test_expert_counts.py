@@ -32,6 +32,7 @@ def assignments(seed, experts=5):
         arrays = {name: 1e6 * rng.random(array.shape) for name, array in empty.arrays().items()}
         arrays["counts_HDE"] = rng.integers(2**62, size=(2, len(DOMAINS), experts))
         arrays["dropped_D"] = rng.integers(9, size=len(DOMAINS))
+        arrays["unused_D"] = rng.integers(9, size=len(DOMAINS))
         layers.append(replace(empty, **arrays))
     return Assignments(DOMAINS, tuple(layers))
 

@@ -10,6 +10,7 @@ from hypothesis import given, strategies as st
 from made_experts import NAMES, counted, probed
 
 from mixopt.errors import RoutingError
+from mixopt.pretraining.metric_names import line_names
 from mixopt.routing import (
     ExpertCounts,
     LayerInformation,
@@ -20,6 +21,7 @@ from mixopt.routing import (
     training_scalars,
     trial_scalars,
 )
+from mixopt.routing.assignments import router_key, split_key
 from mixopt.routing.scalars import BUDGET, comparing_scalars
 
 # --- Names --------------------------------------------------------------------------------------
@@ -28,17 +30,39 @@ from mixopt.routing.scalars import BUDGET, comparing_scalars
 @given(
     layers=st.integers(1, 200),
     domains=st.integers(1, 120),
+    others=st.integers(0, 350),
 )
-def test_a_run_never_has_more_names_than_the_budget(layers, domains):
-    names = ScalarNames.within_budget(range(layers), [f"d{d}" for d in range(domains)]).all_names()
-    assert len(names) == len(set(names)) <= BUDGET
+def test_a_run_never_has_more_names_than_the_budget(layers, domains, others):
+    named = ScalarNames.within_budget(range(layers), [f"d{d}" for d in range(domains)], others)
+    names = named.all_names()
+    assert len(names) == len(set(names)) <= BUDGET - others
 
 
-def test_48_layers_and_20_domains_all_have_names():
+@pytest.mark.parametrize("routers", [1, 2])
+def test_61_layers_of_256_experts_and_20_domains_have_at_most_400_names_in_all(routers):
     domains = [f"d{d}" for d in range(20)]
-    named = ScalarNames.within_budget(range(48), domains)
-    assert named == ScalarNames(tuple(map(str, range(48))), tuple(domains))
-    assert len(named.all_names()) <= 400
+    layers = [
+        router_key(n, "" if routers == 1 else str(r)) for n in range(61) for r in range(routers)
+    ]
+    others = line_names(domains, domains)
+    named = ScalarNames.within_budget(layers, domains, len(others))
+    assert named.domains == tuple(domains)
+    assert len(named.layers) >= 30
+    assert {layers[0], layers[-1]} <= set(named.layers)
+    window = counted(np.ones((61 * routers, 20, 256), int))
+    keyed = zip(window.layers, layers, strict=True)
+    made = [replace(la, layer=split_key(key)[0], router=split_key(key)[1]) for la, key in keyed]
+    values = training_scalars(replace(window, layers=tuple(made)), named)
+    assert f"moe/busiest/layer_60{'_1' if routers == 2 else ''}" in values
+    assert set(values) <= set(named.all_names())
+    assert len({*named.all_names(), *others}) <= 400
+
+
+def test_16_layers_and_8_domains_all_have_names():
+    domains = [f"d{d}" for d in range(8)]
+    others = len(line_names(domains, domains))
+    named = ScalarNames.within_budget(range(16), domains, others)
+    assert named == ScalarNames(tuple(map(str, range(16))), tuple(domains))
 
 
 def test_layers_that_have_names_are_spread_over_the_model():
@@ -70,11 +94,13 @@ def test_no_value_has_a_name_that_was_not_announced():
 def test_means_and_extremes_are_over_all_layers_with_a_name_or_not():
     even, one = np.full((2, 4), 1000), np.tile([4000, 0, 0, 0], (2, 1))
     values = training_scalars(counted([even, one, even]), ScalarNames(("0",), ()))
-    assert values["moe/max_vio/mean"] == pytest.approx(1.0)
-    assert values["moe/max_vio/max"] == pytest.approx(3.0)
-    assert values["moe/max_vio/layer_00"] == pytest.approx(0.0)
-    assert "moe/max_vio/layer_01" not in values
-    assert values["moe/load_entropy/min"] == pytest.approx(0.0)
+    assert values["moe/busiest/mean"] == pytest.approx(2.0)
+    assert values["moe/busiest/max"] == pytest.approx(4.0)
+    assert values["moe/busiest/layer_00"] == pytest.approx(1.0)
+    assert "moe/busiest/layer_01" not in values
+    assert values["moe/effective_experts/min"] == pytest.approx(0.25)
+    assert values["moe/overflow/max"] == pytest.approx(1 - 1.25 / 4)
+    assert values["moe/worst_rank/max"] == pytest.approx(4.0)
     assert values["moe/dead_experts/sum"] == 3
     assert values["moe/diagnoses/collapse"] == 1
     assert values["moe/lb_loss/mean"] == pytest.approx(1.0)
@@ -84,8 +110,8 @@ def test_a_domain_is_told_by_its_worst_layer():
     balanced = np.full((2, 4), 100)
     skewed = np.array([[100, 100, 100, 100], [400, 0, 0, 0]])
     values = training_scalars(counted([balanced, skewed]), ScalarNames((), ("d0", "d1")))
-    assert values["moe/max_vio_domain/d0"] == pytest.approx(0.0)
-    assert values["moe/max_vio_domain/d1"] == pytest.approx(3.0)
+    assert values["moe/busiest_domain/d0"] == pytest.approx(1.0)
+    assert values["moe/busiest_domain/d1"] == pytest.approx(4.0)
     assert values["moe/starved_experts/d1"] == 3
     assert values["moe/router_entropy/d1"] == pytest.approx(1.0)
 
@@ -94,7 +120,7 @@ def test_what_is_not_known_has_no_number():
     empty = counted([np.array([[400, 0, 0, 0], [0, 0, 0, 0]])])
     layers = tuple(replace(la, probability_DE=0 * la.probability_DE) for la in empty.layers)
     values = training_scalars(replace(empty, layers=layers), ScalarNames(("0",), ("d0", "d1")))
-    assert "moe/max_vio_domain/d1" not in values
+    assert "moe/busiest_domain/d1" not in values
     assert "moe/router_entropy/mean" not in values
     assert all(np.isfinite(value) for value in values.values())
 
@@ -179,8 +205,8 @@ def test_load_is_of_training_and_what_compares_domains_of_held_out_text():
     one = np.tile([4000, 0, 0, 0], (2, 1))
     counts = ExpertCounts(counted([one]), counted([apart]), (LayerInformation(0, 3, 1, 2, 0.5),))
     values = trial_scalars(counts)
-    assert values["moe/max_vio/layer_00"] == pytest.approx(3)
+    assert values["moe/busiest/layer_00"] == pytest.approx(4)
     assert values["moe/js_mean/d0"] == pytest.approx(1)
     assert values["moe/mi/layer_00"] == 2
-    assert "moe/max_vio/layer_01" not in values
+    assert "moe/busiest/layer_01" not in values
     assert trial_scalars(replace(counts, train=counted([even])))["moe/dead_experts/sum"] == 0

@@ -235,7 +235,7 @@ def test_a_second_forward_pass_in_a_later_batch_is_found_when_counts_are_reduced
 
 
 def test_a_model_without_a_router_says_what_was_looked_for_and_how_to_adapt_it():
-    message = "no router found; looked for RouterTap and for classes named ...TopKRouter.*adapters"
+    message = "no router and no experts found; looked for .* RouterTap.*adapters"
     with pytest.raises(RoutingError, match=message):
         RouterStats.attach(nn.Linear(2, 2), DOMAINS)
 
@@ -288,7 +288,8 @@ def test_a_router_that_gives_something_else_is_named():
             return x
 
     model = MyTopKRouter()
-    stats = RouterStats.attach(model, DOMAINS)
+    adapter = RouterAdapter("MyTopKRouter", read=lambda output: (output[2], output[0]))
+    stats = RouterStats.attach(model, DOMAINS, adapters=[adapter])
     for output in (torch.zeros(2, 4), (torch.zeros(2, 4),) * 3):
         with (
             pytest.raises(RoutingError, match=r"router '': what MyTopKRouter returns"),
@@ -297,13 +298,37 @@ def test_a_router_that_gives_something_else_is_named():
             model(output)
 
 
-def test_an_id_beyond_the_experts_is_a_dropped_choice_where_there_are_no_logits():
+@pytest.mark.parametrize("logits", [None, torch.zeros(1, 4, 2)])
+@pytest.mark.parametrize(("wrong", "said"), [(3, "1 above 2, 0 below"), (-2, "0 above 2, 1 below")])
+def test_an_id_that_is_of_no_expert_is_refused_in_the_first_batch(wrong, said, logits):
     tap = RouterTap(experts=2, top_k=1)
     stats = RouterStats.attach(tap, ["web"])
-    with stats.domains(torch.zeros(1, 3, dtype=torch.long)):
-        tap(torch.tensor([[0], [7], [2]]))
-    layer = stats.total().layers[0]
-    assert (layer.counts_DE.tolist(), layer.dropped_D.tolist()) == ([[1, 0]], [2])
+    ids = torch.tensor([[0], [wrong], [2], [-1]])
+    message = rf"router '': 1 ids are none of its 2 experts \({said} -1\): they are 0 to 1, "
+    with (
+        pytest.raises(RoutingError, match=message) as caught,
+        stats.domains(torch.zeros(1, 4, dtype=torch.long)),
+    ):
+        tap(ids, logits)
+    assert "\n" not in str(caught.value)
+
+
+def test_an_id_that_is_of_no_expert_is_found_when_later_batches_are_reduced():
+    tap = RouterTap(experts=2, top_k=1)
+    stats = RouterStats.attach(tap, ["web"])
+    for last in (0, 5):
+        with stats.domains(torch.zeros(1, 2, dtype=torch.long)):
+            tap(torch.tensor([[0], [last]]))
+    with pytest.raises(RoutingError, match=r"1 above 2, .*give RouterAdapter\(experts=\)"):
+        stats.reduce()
+
+
+def test_ids_of_padding_may_be_any():
+    tap = RouterTap(experts=2, top_k=1)
+    stats = RouterStats.attach(tap, ["web"])
+    with stats.domains(torch.zeros(1, dtype=torch.long), torch.tensor([[1, 0, 0]])):
+        tap(torch.tensor([[0], [99], [-99]]))
+    assert stats.total().layers[0].counts_DE.tolist() == [[1, 0]]
 
 
 def test_a_layer_inside_a_block_has_the_number_of_the_inner_one():

@@ -187,7 +187,7 @@ def test_degradation_is_a_domain_that_occupies_more_experts_than_its_share():
     profile_DE[0, :2] = 1 / 2  # web has half of the tokens and two experts for itself
     profile_DE[1:3, 2:4] = 1 / 2
     profile_DE[3, 4:] = 1 / 4  # wiki has a twentieth and four
-    found = diagnose(made(profile_DE, layers=(3,)), Thresholds(load_entropy=0, dead=1))
+    found = diagnose(made(profile_DE, layers=(3,)), Thresholds(effective=0, dead=1, overflow=1))
     assert [(one.kind, one.domain) for one in found] == [("degradation", "wiki")]
     assert found[0].experts == (4, 5, 6, 7)
     assert found[0].numbers == {"occupied": 0.5, "share": pytest.approx(0.05)}
@@ -200,9 +200,9 @@ def test_underfitting_is_a_rare_domain_without_experts_of_its_own_where_others_h
     for d, experts in enumerate((slice(0, 3), slice(3, 6), slice(6, 8))):
         profile_DE[d, experts] = 1 / len(range(8)[experts])
     profile_DE[3] = 1 / 8
-    found = diagnose(made(profile_DE, layers=(3,)), Thresholds(load_entropy=0, dead=1))
+    found = diagnose(made(profile_DE, layers=(3,)), Thresholds(effective=0, dead=1, overflow=1))
     assert [(one.kind, one.domain) for one in found] == [("underfitting", "wiki")]
-    assert found[0].numbers["own"] == 0
+    assert found[0].numbers["apart"] == pytest.approx(0.156, abs=0.001)
     assert found[0].change.proposed == 0.125
     assert "raise 'wiki' from 5.0% to 12.5%, or join it with" in str(found[0])
     # Where no domain has experts of its own, the rare one is no worse off.
@@ -249,9 +249,9 @@ def test_of_each_kind_three_diagnoses_are_printed_and_the_rest_counted():
 def test_the_least_and_the_most_of_a_number_are_printed_with_their_layers():
     even, own = made(EVEN, layers=(3,)), made(OWN, layers=(7,))
     both = Assignments(NAMES, (*even.layers, *own.layers))
-    (line,) = [one for one in str(Summary.of(both)).splitlines() if one.startswith("max violation")]
-    worst = max(SHARES) / 2 * 8 - 1
-    assert line.split()[-5:] == [f"{worst / 2:.3f}", "0.000", "3", f"{worst:.3f}", "7"]
+    (line,) = [one for one in str(Summary.of(both)).splitlines() if one.startswith("busiest")]
+    worst = max(SHARES) / 2 * 8
+    assert line.split()[-5:] == [f"{(worst + 1) / 2:.3f}", "1.000", "3", f"{worst:.3f}", "7"]
     assert Summary.of(both).by_domain()["max_violation"].to_list() == [3.0] * 4
 
 

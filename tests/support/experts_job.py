@@ -2,8 +2,14 @@
 
 from __future__ import annotations
 
+import time
+from pathlib import Path
+
+import torch
 from routing_job import Mixture
 from torch import nn
+
+from mixopt.routing import RouterAdapter
 
 WIDTH, LAYERS = 8, 2
 
@@ -52,6 +58,19 @@ class TinyExperts(nn.Module):
         return self.head(x)
 
 
+class Waiting(TinyExperts):
+    """Takes some steps, and the next when a file is there."""
+
+    def __init__(self, vocab_size: int, sequence_length: int, steps: int, file: str) -> None:
+        super().__init__(vocab_size, sequence_length)
+        self._steps, self._file = steps, Path(file)
+
+    def forward(self, input_ids):
+        while self.training and self._passes >= self._steps and not self._file.exists():
+            time.sleep(0.05)
+        return super().forward(input_ids)
+
+
 class Skipping(TinyExperts):
     """Never runs its last layer."""
 
@@ -67,3 +86,42 @@ class TwoRouters(TinyExperts):
     def __init__(self, vocab_size: int, sequence_length: int) -> None:
         super().__init__(vocab_size, sequence_length)
         self.layers[-1].layer = nn.Sequential(Mixture(), Mixture())
+
+
+class OwnRouter(nn.Linear):
+    """A router of a class that no family has."""
+
+    num_experts, top_k = 4, 2
+
+    def forward(self, x):
+        logits = super().forward(x)
+        return logits, logits.topk(self.top_k).indices
+
+
+class OwnMixture(nn.Module):
+    """A layer whose router is of a class of its own."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.router = OwnRouter(WIDTH, 4)
+        self.experts = nn.ModuleList(nn.Linear(WIDTH, WIDTH) for _ in range(4))
+
+    def forward(self, x):
+        logits, chosen = self.router(x)
+        weights = logits.softmax(-1).gather(-1, chosen)
+        whole = torch.stack([expert(x) for expert in self.experts], -2)
+        parts = whole.gather(-2, chosen[..., None].expand(*chosen.shape, WIDTH))
+        return (parts * weights[..., None]).sum(-2)
+
+
+class OwnRouters(TinyExperts):
+    """Its layers with experts have routers that mixopt does not know."""
+
+    def __init__(self, vocab_size: int, sequence_length: int) -> None:
+        super().__init__(vocab_size, sequence_length)
+        for block in list(self.layers)[1:]:
+            block.layer = OwnMixture()
+
+
+OWN_ADAPTER = RouterAdapter("OwnRouter", read=lambda output: (output[1], output[0]))
+OWN_ADAPTERS = [OWN_ADAPTER]

@@ -66,10 +66,10 @@ def test_a_pretraining_has_numbers_counts_and_figures(uri, tmp_path, monkeypatch
     client, runs = runs_at(uri)
     run = runs["run/pretrain"]
     lines = (tmp_path / "run/experts/scalars.jsonl").read_text().splitlines()
-    values = [line for line in map(json.loads, lines) if "moe/max_vio/mean" in line]
-    history = client.get_metric_history(run.info.run_id, "moe/max_vio/mean")
+    values = [line for line in map(json.loads, lines) if "moe/busiest/mean" in line]
+    history = client.get_metric_history(run.info.run_id, "moe/busiest/mean")
     assert {(one.step, one.value) for one in history} == {
-        (line["step"], line["moe/max_vio/mean"]) for line in values
+        (line["step"], line["moe/busiest/mean"]) for line in values
     }
     assert "moe/saturation/layer_01" in run.data.metrics
     assert len([name for name in run.data.metrics if name.startswith("moe/")]) <= 400
@@ -98,7 +98,7 @@ def counts_of_a_trial() -> ExpertCounts:
 
 def test_the_numbers_of_a_trial_have_the_names_of_a_runs():
     values = trial_scalars(counts_of_a_trial())
-    assert values["moe/max_vio/layer_01"] == pytest.approx(3.0)
+    assert values["moe/busiest/layer_01"] == pytest.approx(4.0)
     assert values["moe/diagnoses/collapse"] == 1
     assert values["moe/mi/mean"] == pytest.approx(0.1)
     assert values["moe/mi_null/mean"] == pytest.approx(0.1)

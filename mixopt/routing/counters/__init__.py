@@ -8,10 +8,11 @@ from mixopt.system.lazy_names import lazy_names
 
 if TYPE_CHECKING:
     from mixopt.routing.counters.adapters import (
+        FoundRouter as FoundRouter,
         RouterAdapter as RouterAdapter,
-        find_routers as find_routers,
     )
     from mixopt.routing.counters.counting import Counting as Counting
+    from mixopt.routing.counters.finding import find_routers as find_routers
     from mixopt.routing.counters.open_batch import token_domains as token_domains
     from mixopt.routing.counters.probe import Probe as Probe
     from mixopt.routing.counters.reduction import Expected as Expected
@@ -19,8 +20,9 @@ else:
     __getattr__, __dir__ = lazy_names(
         __name__,
         {
-            "adapters": ["RouterAdapter", "find_routers"],
+            "adapters": ["FoundRouter", "RouterAdapter"],
             "counting": ["Counting"],
+            "finding": ["find_routers"],
             "open_batch": ["token_domains"],
             "probe": ["Probe"],
             "reduction": ["Expected"],

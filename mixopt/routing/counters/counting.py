@@ -73,12 +73,10 @@ class Counting:
         """
         if not (self._model.training or self._evaluation):
             return
-        even_B = self._even(len(domain_BS), position).to(domain_BS.device, non_blocking=True)
-        even_BS = even_B[:, None].expand_as(domain_BS)
         device = self._counters[0].counts.device
         self._batch.open(
-            domain_BS.flatten().to(device, non_blocking=True),
-            even_BS.flatten().to(device, non_blocking=True),
+            domain_BS.to(device, non_blocking=True),
+            self._even(len(domain_BS), position).to(device, non_blocking=True),
             len(self._domains),
             sums=self._probabilities,
         )
@@ -110,6 +108,11 @@ class Counting:
         """
         pending, self.pending = self.pending, Expected()
         return collect(self._counters, pending, self._domains, self._group)
+
+    def loads(self) -> Tensor:
+        """Return what this rank has counted since the last time, router after router."""
+        loads = [counter.load() for counter in self._counters]
+        return torch.cat([load.to(loads[0].device) for load in loads])
 
     def _even(self, size: int, position: int | None) -> Tensor:
         """Return which sequences of a batch are of the even half.

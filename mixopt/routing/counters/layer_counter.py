@@ -14,13 +14,18 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.functional import pad, softplus
 
-from mixopt.errors import RoutingError
-from mixopt.routing.counters.adapters import EXAMPLE, FoundRouter
+from mixopt.routing.counters.adapters import FoundRouter
 from mixopt.routing.counters.open_batch import OpenBatch
+from mixopt.routing.counters.reading import RoutedTokens, read_output
+from mixopt.routing.families import Scores
 
 # What is summed for each domain after the E probabilities.
 SUMS = ("entropy", "squared_logsumexp", "chosen")
+# The lowest id that is told apart, and how many places there are beside those of experts.
+BELOW, AROUND = -2, 4
+WEIGHT_UNITS = 2**20
 
 
 class LayerCounter:
@@ -29,10 +34,13 @@ class LayerCounter:
     Attributes:
         router: The router.
         batch: Says where tokens are counted; shared by all routers of a model.
-        counts: Assignments of each row to each expert and, last, to none: shape (R * (E + 1),).
+        counts: Choices of each row, shape (R * (E + 4),): by ids that are too low, of places that
+            are not used, of the E experts, dropped, and by ids that are too high.
         passes: How often the router ran, to tell whether each batch was counted once.
         sums_DF: Sum over each domain's tokens of the probabilities of the experts and of `SUMS`,
             shape (D, E + 3); None where only counts are wanted.
+        weights: Sums of weights where the counts are, in units of 1 / `WEIGHT_UNITS`; None until
+            the router gives some.
     """
 
     def __init__(
@@ -40,13 +48,14 @@ class LayerCounter:
     ) -> None:
         self.router = router
         self.batch = batch
-        self.choices = router.experts + 1
+        self.choices = router.experts + AROUND
         rows = 2 * domains + 2
         self.counts = torch.zeros(rows * self.choices, dtype=torch.int64, device=device)
         self.passes = torch.zeros(1, dtype=torch.int64, device=device)
         self.sums_DF: Tensor | None = None
         if sums:
             self.sums_DF = torch.zeros(domains, router.experts + len(SUMS), device=device)
+        self.weights: Tensor | None = None
         self._one = torch.ones(1, dtype=torch.int64, device=device)
         self._handle = router.module.register_forward_hook(self.hook)
 
@@ -60,60 +69,46 @@ class LayerCounter:
         if not torch.compiler.is_compiling() and torch._C._current_graph_task_id() != -1:
             return
         with torch.no_grad():
-            self._add(rows_T, *self.read(output))
+            routed = read_output(self.router, output, len(rows_T), self.batch.sequences)
+            self._add(rows_T, routed)
 
-    def read(self, output: Any) -> tuple[Tensor, Tensor | None]:
-        """Return the ids, shape (T, K), and the logits, shape (T, E).
-
-        Raises:
-            RoutingError: The output is not what the adapter says.
-        """
-        try:
-            ids, logits = self.router.read(output)
-        except (IndexError, AttributeError, TypeError, KeyError) as error:
-            raise self._unreadable(f"cannot be read: {error}") from error
-        if ids.is_floating_point() or ids.shape[-1] != self.router.top_k:
-            raise self._unreadable(
-                f"gave ids of {ids.dtype} and shape {tuple(ids.shape)}; integers of shape"
-                f" (tokens, {self.router.top_k}) are needed"
-            )
-        ids = ids.reshape(-1, self.router.top_k)
-        if logits is None:  # nothing else says how many experts there are
-            return ids.clamp(max=self.router.experts), None
-        if logits.shape[-1] != self.router.experts:
-            raise self._unreadable(
-                f"gave logits of {logits.shape[-1]} experts; it has {self.router.experts}"
-            )
-        return ids, logits.reshape(-1, self.router.experts)
-
-    def _add(self, rows_T: Tensor, ids_TK: Tensor, logits_TE: Tensor | None) -> None:
-        if len(ids_TK) != len(rows_T):
-            raise RoutingError(
-                f"router {self.router.name!r} ran on {len(ids_TK)} tokens; the domains are of"
-                f" {len(rows_T)}: give `stats.domains` those of this forward pass, padding included"
-            )
+    def _add(self, rows_T: Tensor, routed: RoutedTokens) -> None:
+        ids_TK, logits_TE = routed.ids, routed.logits
         if self.counts.device != ids_TK.device:
             self._move(ids_TK.device)
-        cell = rows_T.to(ids_TK.device)[:, None] * self.choices + ids_TK
-        self.counts.scatter_add_(0, cell.reshape(-1), self._one.expand(cell.numel()))
+        place_TK = ids_TK.clamp(BELOW, self.router.experts + 1) - BELOW
+        cell = (rows_T.to(ids_TK.device)[:, None] * self.choices + place_TK).reshape(-1)
+        self.counts.scatter_add_(0, cell, self._one.expand(cell.numel()))
+        if routed.weights is not None:
+            self._weigh(cell, routed.weights)
         self.passes.add_(1)
         domain_DT = self.batch.domain_DT
         if self.sums_DF is not None and domain_DT is not None and logits_TE is not None:
-            values_TF = self._values(ids_TK, logits_TE.float())
+            values_TF = self._values(place_TK, logits_TE.float())
             # In place, because autocast would lower the precision of a product that is not.
             self.sums_DF.addmm_(domain_DT.to(values_TF.device), values_TF)
 
-    def _values(self, ids_TK: Tensor, logits_TE: Tensor) -> Tensor:
+    def _weigh(self, cell: Tensor, weights_TK: Tensor) -> None:
+        """Add weights as whole numbers of small units, so that no order or rank matters."""
+        if self.weights is None:
+            self.weights = torch.zeros_like(self.counts)
+        units = (weights_TK.double() * WEIGHT_UNITS).round().to(torch.int64)
+        self.weights.scatter_add_(0, cell, units.reshape(-1))
+
+    def _values(self, place_TK: Tensor, logits_TE: Tensor) -> Tensor:
         total_T1 = logits_TE.logsumexp(-1, keepdim=True)
-        if self.router.scores == "sigmoid":
-            scores_TE = logits_TE.sigmoid()
-            probability_TE = scores_TE / scores_TE.sum(-1, keepdim=True).clamp(min=1e-20)
-        else:
-            probability_TE = (logits_TE - total_T1).exp()
+        probability_TE = probabilities(logits_TE, self.router.scores)
         entropy_T1 = torch.special.entr(probability_TE).sum(-1, keepdim=True)
-        padded_TE = torch.nn.functional.pad(probability_TE, (0, 1))  # a dropped choice has none
-        chosen_T1 = padded_TE.gather(-1, ids_TK.long()).sum(-1, keepdim=True)
+        probability_TE = probability_TE[:, : self.router.experts]
+        # Places before and after those of the experts have no probability.
+        padded_TE = pad(probability_TE, (-BELOW, AROUND + BELOW))
+        chosen_T1 = padded_TE.gather(-1, place_TK.long()).sum(-1, keepdim=True)
         return torch.cat([probability_TE, entropy_T1, total_T1.square(), chosen_T1], dim=-1)
+
+    def load(self) -> Tensor:
+        """Return how many assignments each expert has now, padding left out, shape (E,)."""
+        of_experts = slice(-BELOW, -BELOW + self.router.experts)
+        return self.counts.view(-1, self.choices)[:-1, of_experts].sum(0)
 
     def _move(self, device: torch.device) -> None:
         """Follow a model that was moved, or whose weights rest elsewhere than they work."""
@@ -121,6 +116,8 @@ class LayerCounter:
         self.passes, self._one = self.passes.to(device), self._one.to(device)
         if self.sums_DF is not None:
             self.sums_DF = self.sums_DF.to(device)
+        if self.weights is not None:
+            self.weights = self.weights.to(device)
 
     def clear(self) -> None:
         """Begin again from nothing."""
@@ -128,17 +125,25 @@ class LayerCounter:
         self.passes.zero_()
         if self.sums_DF is not None:
             self.sums_DF.zero_()
+        if self.weights is not None:
+            self.weights.zero_()
 
     def remove(self) -> None:
         """Take the hook out."""
         self._handle.remove()
 
-    def _unreadable(self, what: str) -> RoutingError:
-        kind = type(self.router.module).__name__
-        return RoutingError(
-            f"router {self.router.name!r}: what {kind} returns {what}; give"
-            f" attach(adapters=[...]), such as {EXAMPLE}"
-        )
+
+def probabilities(logits_TE: Tensor, scores: Scores) -> Tensor:
+    """Return a router's probability of each expert, adding up to 1.
+
+    Args:
+        logits_TE: As the router gives them.
+        scores: What turns them into probabilities.
+    """
+    if scores == "softmax":
+        return logits_TE.softmax(-1)
+    scores_TE = logits_TE.sigmoid() if scores == "sigmoid" else softplus(logits_TE).sqrt()
+    return scores_TE / scores_TE.sum(-1, keepdim=True).clamp(min=1e-20)
 
 
 def is_counted(module: nn.Module) -> bool:

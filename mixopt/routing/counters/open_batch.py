@@ -22,22 +22,26 @@ class OpenBatch:
 
     Attributes:
         rows_T: Row of each token, None between batches.
+        sequences: How many sequences the tokens are of.
         domain_DT: 1 where a token is of a domain, for sums by domain; None between batches.
     """
 
     def __init__(self) -> None:
         self.rows_T: Tensor | None = None
+        self.sequences = 0
         self.domain_DT: Tensor | None = None
 
-    def open(self, domain_T: Tensor, even_T: Tensor, domains: int, *, sums: bool) -> None:
+    def open(self, domain_BS: Tensor, even_B: Tensor, domains: int, *, sums: bool) -> None:
         """Begin a batch.
 
         Args:
-            domain_T: Domain of each token; `domains` for an unknown one, one more for padding.
-            even_T: Whether a token's sequence is of the even half.
+            domain_BS: Domain of each token; `domains` for an unknown one, one more for padding.
+            even_B: Whether a sequence is of the even half.
             domains: Number of domains.
             sums: Whether sums by domain are wanted.
         """
+        self.sequences = len(domain_BS)
+        domain_T, even_T = domain_BS.flatten(), even_B[:, None].expand_as(domain_BS).flatten()
         # Even: 0 to D - 1. Odd: D to 2 D - 1. Then the unknown and padding, of either half.
         self.rows_T = torch.where((domain_T >= domains) | ~even_T, domain_T + domains, domain_T)
         if sums:

@@ -4,7 +4,8 @@ Counts of training move with the mixture; what compares domains, checkpoints or 
 the same, balanced batches. Sequences are kept apart, because the tokens of one resemble each other:
 only they can be shuffled to say what chance alone would give.
 
-Shapes: T tokens, K experts of a token, E experts, D domains, U sequences of one domain.
+Shapes: B sequences, S tokens of one, T tokens, K experts of a token, D domains, U parts of
+sequences of one domain.
 """
 
 from __future__ import annotations
@@ -18,8 +19,10 @@ from torch import Tensor, nn
 
 from mixopt.errors import RoutingError
 from mixopt.routing.counters.adapters import FoundRouter
+from mixopt.routing.counters.kept import Kept, Pass
+from mixopt.routing.counters.reading import read_output
 from mixopt.routing.counters.shared_experts import SharedExperts
-from mixopt.routing.probe_result import LayerProbe, ProbeResult
+from mixopt.routing.probe_result import ProbeResult
 from mixopt.system import IntArray
 
 
@@ -32,16 +35,18 @@ class Probe:
         routers: Sequence[FoundRouter],
         domains: tuple[str, ...],
         tokens: int,
+        *,
+        probable: bool,
     ) -> None:
         self._routers, self._domains, self._tokens = routers, domains, tokens
+        self._probable = probable
         self._at: IntArray | None = None
-        self._seen: dict[str, Tensor] = {}
+        self._seen: dict[str, list[Pass]] = {}
         self._kept = 0
         self._domain_T: list[IntArray] = []
         self._domain_U: list[IntArray] = []
         self._tokens_U: list[IntArray] = []
-        self._counts_UE: dict[str, list[IntArray]] = {r.key: [] for r in routers}
-        self._ids_TK: dict[str, list[IntArray]] = {r.key: [] for r in routers}
+        self._kept_of = {router.key: Kept(len(domains)) for router in routers}
         self._handles = [self._listen(router) for router in routers]
         self._shared = [SharedExperts(model, router, len(domains)) for router in routers]
 
@@ -76,14 +81,7 @@ class Probe:
         if not self._domain_U:
             raise RoutingError("the probe saw no batch: run the model inside `stats.domains`")
         layers = tuple(
-            LayerProbe(
-                layer=router.layer,
-                router=router.router,
-                top_k=router.top_k,
-                counts_UE=np.concatenate(self._counts_UE[router.key]),
-                ids_TK=np.concatenate(self._ids_TK[router.key]),
-                shared_D=shared.means(),
-            )
+            self._kept_of[router.key].layer(router, shared.means())
             for router, shared in zip(self._routers, self._shared, strict=True)
         )
         return ProbeResult(
@@ -105,10 +103,13 @@ class Probe:
         def hook(module: nn.Module, inputs: Any, output: Any) -> None:
             if self._at is None or torch._C._current_graph_task_id() != -1:
                 return
-            if router.key in self._seen:
-                raise RoutingError(f"router {router.name!r} ran twice inside one `stats.domains`")
-            ids = router.read(output)[0].detach()
-            self._seen[router.key] = ids.reshape(-1, router.top_k)
+            passes = self._seen.setdefault(router.key, [])
+            if len(passes) == router.runs:
+                often = "twice" if router.runs == 1 else f"more than {router.runs} times"
+                raise RoutingError(f"router {router.name!r} ran {often} inside one `stats.domains`")
+            with torch.no_grad():
+                routed = read_output(router, output, self._at.size, len(self._at))
+                passes.append(Pass.of(router, routed, probable=self._probable))
 
         return router.module.register_forward_hook(hook)
 
@@ -122,11 +123,11 @@ class Probe:
         self._kept += few
         self._domain_U.append(units % count)
         self._tokens_U.append(np.bincount(place_T))
-        self._domain_T.append(domain_BS.ravel()[real_T][:few])
+        domain_T = domain_BS.ravel()[real_T]
+        self._domain_T.append(domain_T[:few])
         for router in self._routers:
-            ids_TK = self._seen[router.key].cpu().numpy().astype(np.int64)[real_T]
-            cell = place_T[:, None] * (router.experts + 1) + ids_TK
-            counts = np.bincount(cell.ravel(), minlength=len(units) * (router.experts + 1))
-            counts_UE = counts.reshape(len(units), -1)[:, : router.experts]
-            self._counts_UE[router.key].append(counts_UE)
-            self._ids_TK[router.key].append(ids_TK[:few])
+            kept, passes = self._kept_of[router.key], self._seen[router.key]
+            kept.ids_TK.append(passes[-1].ids_TK[real_T][:few])
+            kept.add([one.by_unit(place_T, len(units), real_T) for one in passes])
+            for one in passes:
+                kept.add_shared(one, domain_T, real_T)

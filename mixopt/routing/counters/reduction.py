@@ -3,7 +3,7 @@
 The host waits for the device here and nowhere else. All numbers travel as one vector of integers
 and one of floats, checks included, so that every rank raises the same error or none.
 
-Shapes: D domains, E experts, R = 2 * D + 2 rows.
+Shapes: D domains, E experts, R = 2 * D + 2 rows of E + 4 places.
 """
 
 from __future__ import annotations
@@ -18,7 +18,13 @@ from torch import Tensor, distributed as dist
 
 from mixopt.errors import RoutingError
 from mixopt.routing.assignments import Assignments, LayerAssignments
-from mixopt.routing.counters.layer_counter import LayerCounter
+from mixopt.routing.counters.adapters import FoundRouter
+from mixopt.routing.counters.layer_counter import (
+    BELOW,
+    SUMS,
+    WEIGHT_UNITS,
+    LayerCounter,
+)
 from mixopt.system import Array, IntArray
 
 if TYPE_CHECKING:
@@ -59,11 +65,18 @@ def collect(
         RoutingError: A router was not counted once for each batch, or a domain is unknown.
     """
     device = counters[0].counts.device
+    given = torch.tensor([int(c.weights is not None) for c in counters], device=device)
+    weighs = _summed(given, group).tolist()
     known = torch.tensor([expected.batches, expected.interrupted, expected.tokens], device=device)
     pieces = [known]
-    for counter in counters:
+    for counter, any_weights in zip(counters, weighs, strict=True):
         passes = counter.passes.to(device)
-        pieces += [passes, (passes - expected.batches).abs(), counter.counts.to(device)]
+        due = expected.batches * (counter.router.runs or 0)
+        wrong = (passes - due).abs() if counter.router.runs else torch.zeros_like(passes)
+        pieces += [passes, wrong, counter.counts.to(device)]
+        if any_weights:
+            units = torch.zeros_like(counter.counts) if counter.weights is None else counter.weights
+            pieces.append(units.to(device))
     whole = _summed(torch.cat(pieces), group).numpy()
     sums = [
         counter.sums_DF.to(device).flatten() for counter in counters if counter.sums_DF is not None
@@ -71,7 +84,7 @@ def collect(
     parts = _summed(torch.cat(sums), group).numpy().astype(np.float64) if sums else None
     for counter in counters:
         counter.clear()
-    return _split(counters, whole, parts, domains)
+    return _split(counters, whole, parts, domains, weighs)
 
 
 def check_first(counters: Sequence[LayerCounter]) -> None:
@@ -82,7 +95,9 @@ def check_first(counters: Sequence[LayerCounter]) -> None:
     """
     passes = torch.cat([counter.passes.to("cpu") for counter in counters]).tolist()
     for counter, ran in zip(counters, passes, strict=True):
-        _check_passes(counter.router.name, ran, 1, 0)
+        _check_passes(counter.router, ran, 1, 0)
+    for counter in counters:
+        _check_ids(counter.router, counter.counts.cpu().numpy().reshape(-1, counter.choices))
 
 
 def _summed(vector: Tensor, group: ProcessGroup | None) -> Tensor:
@@ -97,33 +112,45 @@ def _split(
     whole: IntArray,
     parts: Array | None,
     domains: tuple[str, ...],
+    weighs: Sequence[int],
 ) -> Assignments:
     batches, interrupted, tokens = (int(number) for number in whole[:3])
     at, begin, layers = 3, 0, []
-    for counter in counters:
+    for counter, any_weights in zip(counters, weighs, strict=True):
         ran, wrong = (int(number) for number in whole[at : at + 2])
-        if wrong > interrupted:
-            _check_passes(counter.router.name, ran, batches, wrong)
+        if wrong > interrupted * (counter.router.runs or 0):
+            _check_passes(counter.router, ran, batches, wrong)
         cells = counter.counts.numel()
         counts_RE = whole[at + 2 : at + 2 + cells].reshape(-1, counter.choices)
         at += 2 + cells
-        _check_counts(counter, counts_RE, tokens if not interrupted else None, domains)
-        width = len(domains) * (counter.choices + 2)
+        units_RE = np.zeros_like(counts_RE)
+        if any_weights:
+            units_RE = whole[at : at + cells].reshape(-1, counter.choices)
+            at += cells
+        known = counter.router.runs is not None and not interrupted
+        _check_counts(counter, counts_RE, tokens if known else None, domains)
+        width = len(domains) * (counter.router.experts + len(SUMS))
         sums = np.zeros(width) if parts is None else parts[begin : begin + width]
         begin += width
-        layers.append(_layer(counter, counts_RE, sums.reshape(len(domains), -1)))
+        layers.append(_layer(counter, counts_RE, units_RE, sums.reshape(len(domains), -1)))
     return Assignments(domains, tuple(layers))
 
 
-def _layer(counter: LayerCounter, counts_RE: IntArray, sums_DF: Array) -> LayerAssignments:
+def _layer(
+    counter: LayerCounter, counts_RE: IntArray, units_RE: IntArray, sums_DF: Array
+) -> LayerAssignments:
     experts, count = counter.router.experts, len(sums_DF)
-    counts_HDE = counts_RE[: 2 * count].reshape(2, count, -1)
+    places_HDE = counts_RE[: 2 * count].reshape(2, count, -1)
+    of_experts = slice(-BELOW, -BELOW + experts)
+    weight_HDE = units_RE[: 2 * count].reshape(2, count, -1)[..., of_experts] / WEIGHT_UNITS
     return LayerAssignments(
         layer=counter.router.layer,
         router=counter.router.router,
         top_k=counter.router.top_k,
-        counts_HDE=counts_HDE[..., :experts].copy(),
-        dropped_D=counts_HDE[..., experts].sum(0),
+        counts_HDE=places_HDE[..., of_experts].copy(),
+        dropped_D=places_HDE[..., -BELOW + experts].sum(0),
+        unused_D=places_HDE[..., -BELOW - 1].sum(0),
+        weight_HDE=weight_HDE,
         probability_DE=sums_DF[:, :experts].copy(),
         entropy_D=sums_DF[:, experts].copy(),
         squared_logsumexp_D=sums_DF[:, experts + 1].copy(),
@@ -131,18 +158,37 @@ def _layer(counter: LayerCounter, counts_RE: IntArray, sums_DF: Array) -> LayerA
     )
 
 
-def _check_passes(name: str, ran: int, batches: int, wrong: int) -> None:
-    if ran == batches and not wrong:
+def _check_passes(router: FoundRouter, ran: int, batches: int, wrong: int) -> None:
+    due = batches * (router.runs or 1)
+    if not wrong and (ran == due or (router.runs is None and ran)):
         return
-    message = f"router {name!r} ran {ran} times in {batches} batches; it is counted once in each: "
-    if ran < batches:
+    often = "once" if router.runs in {1, None} else f"{router.runs} times"
+    message = (
+        f"router {router.name!r} ran {ran} times in {batches} batches; it is counted {often} in"
+        " each: "
+    )
+    if ran < due:
         raise RoutingError(
             message + "run the model inside `with stats.domains(...)`; code that was compiled"
             " before RouterStats.attach does not count (call torch.compiler.reset())"
         )
     raise RoutingError(
-        message + "put one forward pass, and no backward pass, inside `with stats.domains(...)`"
+        message + "put one forward pass, and no backward pass, inside `with stats.domains(...)`; a"
+        " router that runs more often says so: RouterTap(runs=), RouterAdapter(runs=)"
     )
+
+
+def _check_ids(router: FoundRouter, counts_RE: IntArray) -> None:
+    """Check that all ids but those of padding are of experts, dropped, or not used."""
+    of_tokens_RE = counts_RE[:-2]
+    low, high = int(of_tokens_RE[:, 0].sum()), int(of_tokens_RE[:, -1].sum())
+    if low or high:
+        raise RoutingError(
+            f"router {router.name!r}: {low + high} ids are none of its {router.experts} experts"
+            f" ({high} above {router.experts}, {low} below -1): they are 0 to"
+            f" {router.experts - 1}, {router.experts} for a dropped choice and -1 for a place that"
+            " is not used; give RouterAdapter(experts=) the number that there is"
+        )
 
 
 def _check_counts(
@@ -151,15 +197,18 @@ def _check_counts(
     tokens: int | None,
     domains: tuple[str, ...],
 ) -> None:
-    unknown = int(counts_RE[-2].sum()) // counter.router.top_k
+    runs = counter.router.runs or 1
+    unknown = int(counts_RE[-2].sum()) // (counter.router.top_k * runs)
     if unknown:
         raise RoutingError(
             f"{unknown} tokens have a domain id that is none of 0 to {len(domains) - 1}"
             f" ({', '.join(domains)})"
         )
+    _check_ids(counter.router, counts_RE)
     counted = int(counts_RE.sum())
-    if tokens is not None and counted != tokens * counter.router.top_k:
+    places = counter.router.top_k * runs
+    if tokens is not None and counted != tokens * places:
         raise RoutingError(
             f"router {counter.router.name!r}: {counted} assignments of {tokens} tokens; each has"
-            f" {counter.router.top_k}"
+            f" {places}"
         )

@@ -10,14 +10,45 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
 if TYPE_CHECKING:
-    from torch import Tensor
+    from torch import Tensor, nn
 
 # What turns logits into probabilities; DeepSeek-V4's is the square root of softplus, normalised.
 Scores = Literal["softmax", "sigmoid", "sqrt_softplus"]
 # By what the experts get alike many tokens: an auxiliary loss that the model returns, a bias that
 # is moved after each step (DeepSeek-V3), or nothing.
 Balance = Literal["auxiliary", "bias", "none"]
-Read = Callable[[Any], "tuple[Tensor, Tensor | None]"]
+# Ids, logits, weights, share of shared experts and experts' outputs, in this order; None for what
+# is not known, and the last ones may be left out.
+Read = Callable[[Any], "tuple[Tensor | None, ...]"]
+
+
+@dataclass(frozen=True)
+class KnownRouter:
+    """How the routers of one class of transformers are read.
+
+    A path is an attribute of the router, of the block around it, or, after "config.", of the
+    model's configuration: "layer.out_features", "config.ffn_config.moe_top_k".
+
+    Attributes:
+        name: Of the class.
+        scores: What turns logits into probabilities; or what says so of one router, where its
+            configuration chooses.
+        read: From what a router returns, E and K to ids, shape (T, K), and logits, shape (T, E).
+            An id of E or more stands for a choice that no expert computes.
+        experts: Path of the number of experts.
+        top_k: Path of the number of experts of a token, or the number itself.
+        idle: Path of the number of choices after the experts that compute nothing, such as
+            LongCat's identities, or the number itself; logits have them, too.
+        bias: Path of what is added to choose, to balance the load; None where there is nothing.
+    """
+
+    name: str
+    scores: Scores | Callable[[nn.Module], Scores]
+    read: Callable[[Any, int, int], tuple[Tensor, Tensor | None]]
+    experts: str = "num_experts"
+    top_k: str | int = "top_k"
+    idle: str | int = 0
+    bias: str | None = None
 
 
 @dataclass(frozen=True)
@@ -25,19 +56,22 @@ class RouterFamily:
     """One family of transformers, by the `model_type` of its text configuration.
 
     Attributes:
-        routers: Names of the classes of its routers.
-        scores: What turns logits into probabilities.
-        balance: By what its experts are balanced.
-        coefficient: Attribute of the configuration that the auxiliary loss is multiplied by; None
+        routers: The classes of its routers.
+        balance: By what its experts are balanced by default: families that return an auxiliary
+            loss are "auxiliary", whether they have a bias or not.
+        coefficient: Path in that configuration of what the auxiliary loss is multiplied by; None
             where there is no auxiliary loss.
-        bias: Where a router keeps the bias that it adds to choose, from the router on
-            ("e_score_correction_bias"); None where it has none.
-        read: From what a router returns to ids, shape (T, K), and logits, shape (T, E).
+        shared: Name of what every token goes through, beside the router; None where there is none.
+        limits: What is not exact of its counts or probabilities; None where all is.
     """
 
-    routers: tuple[str, ...]
-    scores: Scores
+    routers: tuple[KnownRouter, ...]
     balance: Balance
-    read: Read
     coefficient: str | None = None
-    bias: str | None = None
+    shared: str | None = None
+    limits: str | None = None
+
+    @property
+    def bias(self) -> str | None:
+        """Where its routers keep the bias that they add to choose; None where they have none."""
+        return next((router.bias for router in self.routers if router.bias), None)

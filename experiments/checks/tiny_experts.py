@@ -1,0 +1,216 @@
+"""Tiny models with random weights of every family of transformers that has experts."""
+
+import importlib
+import inspect
+
+import torch
+
+# What most families call their sizes; a family takes those that its configuration has.
+SIZES = {
+    "vocab_size": 64,
+    "hidden_size": 32,
+    "intermediate_size": 32,
+    "moe_intermediate_size": 16,
+    "shared_expert_intermediate_size": 16,
+    "shared_experts_intermediate_size": 16,
+    "shared_intermediate_size": 16,
+    "moe_shared_expert_intermediate_size": 16,
+    "share_expert_dim": 16,
+    "num_hidden_layers": 3,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 4,
+    "head_dim": 8,
+    "max_position_embeddings": 64,
+    "use_cache": False,
+    "pad_token_id": 0,
+    "bos_token_id": 1,
+    "eos_token_id": 2,
+    "output_router_logits": True,
+    "num_experts": 8,
+    "num_local_experts": 8,
+    "n_routed_experts": 8,
+    "moe_num_experts": 8,
+    "num_experts_per_tok": 2,
+    "num_experts_per_token": 2,
+    "moe_topk": 2,
+    "moe_k": 2,
+    "top_k_experts": 2,
+    "n_group": 4,
+    "topk_group": 2,
+    "first_k_dense_replace": 1,
+    "n_shared_experts": 1,
+    "num_shared_experts": 1,
+    "moe_num_shared_experts": 1,
+    "q_lora_rank": 8,
+    "kv_lora_rank": 8,
+    "qk_rope_head_dim": 8,
+    "qk_nope_head_dim": 8,
+    "v_head_dim": 8,
+    "index_topk": 4,
+    "index_head_dim": 8,
+    "index_n_heads": 2,
+    "linear_key_head_dim": 8,
+    "linear_value_head_dim": 8,
+    "linear_num_key_heads": 2,
+    "linear_num_value_heads": 4,
+    "linear_head_dim": 8,
+    "linear_num_heads": 4,
+    "swa_num_attention_heads": 4,
+    "swa_num_key_value_heads": 4,
+    "swa_head_dim": 8,
+    "rel_extent": 16,
+    "sliding_window": 8,
+    "sliding_window_size": 8,
+}
+_ROPE = {"rope_type": "default", "rope_theta": 10000.0}
+_SPARSE = ["dense", "sparse", "sparse"]
+OWN = {
+    "axk2": {"n_group": None, "topk_group": None},
+    "beam": {"mlp_layer_types": _SPARSE},
+    "dbrx": {
+        "d_model": 32,
+        "n_heads": 4,
+        "n_layers": 3,
+        "max_seq_len": 64,
+        "attn_config": {"kv_n_heads": 2, "clip_qkv": 8.0, "rope_theta": 10000.0},
+        "rope_parameters": _ROPE,
+        "ffn_config": {
+            "hidden_size": 32,
+            "ffn_hidden_size": 16,
+            "moe_num_experts": 8,
+            "moe_top_k": 2,
+        },
+    },
+    "deepseek_ocr2_text": {"mlp_layer_types": _SPARSE},
+    "unlimited_ocr_text": {"mlp_layer_types": _SPARSE},
+    "deepseek_v2": {"topk_method": "group_limited_greedy"},
+    "deepseek_v4": {"mlp_layer_types": ["hash_moe", "moe", "moe"]},
+    "diffusion_gemma_text": {"global_head_dim": 8},
+    "doge": {"is_moe": True, "num_experts": 18, "output_router_logits": False},
+    "dots3_note_text": {"layer_types": ["full_attention"] * 3},
+    "ernie4_5_vl_moe_text": {
+        "moe_intermediate_size": [16, 16],
+        "rope_parameters": _ROPE | {"mrope_section": [1, 1, 2]},
+    },
+    "flint": {"mlp_only_layers": [0]},
+    "gemma4_text": {
+        "enable_moe_block": True,
+        "hidden_size_per_layer_input": 0,
+        "vocab_size_per_layer_input": 64,
+        "global_head_dim": 8,
+    },
+    "glm4v_moe_text": {
+        "rope_parameters": _ROPE | {"mrope_section": [1, 1, 0], "partial_rotary_factor": 0.5}
+    },
+    "glm5_next_text": {
+        "qk_rope_head_dim": 0,
+        "head_dim": 0,
+        "index_kpool": 4,
+        "mlp_layer_types": _SPARSE,
+    },
+    "granitemoehybrid": {
+        "mamba_n_heads": 8,
+        "mamba_d_state": 8,
+        "mamba_chunk_size": 8,
+        "layer_types": ["mamba", "attention", "mamba"],
+    },
+    "hy_v4_vl_text": {"rope_parameters": _ROPE | {"mrope_section": [2, 1, 1]}},
+    "inkling_text": {"n_shared_experts": 2},
+    "jetmoe": {"kv_channels": 8, "num_key_value_heads": 2},
+    "lfm2_moe": {"num_dense_layers": 1, "layer_types": ["conv", "full_attention", "conv"]},
+    "longcat_flash": {
+        "num_layers": 2,
+        "ffn_hidden_size": 32,
+        "expert_ffn_hidden_size": 16,
+        "zero_expert_num": 2,
+    },
+    "mimo_v2_flash": {"layer_types": ["full_attention"] * 3},
+    "muse_spark_text": {"moe_hidden_size": 16},
+    "nemotron_h": {
+        "ssm_state_size": 8,
+        "mamba_num_heads": 8,
+        "mamba_head_dim": 8,
+        "n_groups": 2,
+        "chunk_size": 8,
+        "layers_block_type": ["mamba", "moe", "attention", "moe"],
+    },
+    "qwen3_moe": {"mlp_only_layers": [0]},
+    # Its own configuration has no such field, which its layers read.
+    "qwen3_omni_moe_talker_text": {"shared_expert_intermediate_size": 16},
+    "step3p5": {"mlp_layer_types": _SPARSE},
+    "switch_transformers": {
+        "d_model": 32,
+        "d_kv": 8,
+        "d_ff": 32,
+        "num_layers": 2,
+        "num_decoder_layers": 2,
+        "num_heads": 4,
+        "num_sparse_encoder_layers": 1,
+        "num_sparse_decoder_layers": 1,
+        "expert_capacity": 2,
+        "decoder_start_token_id": 0,
+    },
+    "zaya": {"num_experts_per_tok": 1, "router_hidden_size": 16},
+}
+# Where neither a causal language model nor AutoModel has the text model of a family.
+MODELS = {
+    "deepseek_ocr2_text": "deepseek_ocr2:DeepseekOcr2TextModel",
+    "diffusion_gemma_text": "diffusion_gemma:DiffusionGemmaEncoderTextModel",
+    "ernie4_5_vl_moe_text": "ernie4_5_vl_moe:Ernie4_5_VLMoeTextModel",
+    "qwen3_omni_moe_text": "qwen3_omni_moe:Qwen3OmniMoeThinkerTextModel",
+    "qwen3_omni_moe_talker_text": "qwen3_omni_moe:Qwen3OmniMoeTalkerModel",
+    "step3p5": "step3p7:Step3p7TextModel",
+    "switch_transformers": "switch_transformers:SwitchTransformersForConditionalGeneration",
+    "unlimited_ocr_text": "unlimited_ocr:UnlimitedOcrTextModel",
+}
+
+
+def tiny_experts(family, **options):
+    """Return a tiny model of a family in training, its routers decided, biases that are not 0."""
+    from transformers import CONFIG_MAPPING, AutoModel, AutoModelForCausalLM
+    from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
+
+    kind = CONFIG_MAPPING[family]
+    fields = set(inspect.signature(kind).parameters)
+    sizes = {name: size for name, size in SIZES.items() if name in fields}
+    config = kind(**sizes | OWN.get(family, {}) | options)
+    torch.manual_seed(0)
+    if family in MODELS:
+        package, _, name = MODELS[family].partition(":")
+        module = importlib.import_module(f"transformers.models.{package}.modeling_{package}")
+        model = getattr(module, name)(config)
+    else:
+        causal = family in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
+        model = (AutoModelForCausalLM if causal else AutoModel).from_config(config)
+    model.set_experts_implementation("eager")
+    _decide(model)
+    return model.train()
+
+
+def inputs_of(model, tokens, mask):
+    """Return what a model's forward is given: an encoder-decoder has the same text twice."""
+    inputs = {"input_ids": tokens, "attention_mask": mask}
+    if model.config.is_encoder_decoder:
+        return inputs | {"decoder_input_ids": tokens}
+    table = getattr(model, "codec_embedding", None)  # of Qwen3-Omni's talker
+    return inputs if table is None else {"inputs_embeds": table(tokens), "attention_mask": mask}
+
+
+def _decide(model):
+    """Spread logits and biases, so that the largest logits are not what a biased router takes."""
+    from mixopt.routing import find_routers
+
+    with torch.no_grad():
+        for name, weight in model.named_parameters():
+            if "experts" in name:  # the talker of Qwen3-Omni leaves its own as they were in memory
+                weight.normal_(0, 0.1)
+        for router in find_routers(model):
+            for name, weight in router.module.named_parameters():
+                if name.endswith("weight") and weight.dim() == 2 and "embed" not in name:
+                    weight.normal_(0, 0.5)
+            if router.bias is not None:
+                router.bias().uniform_(-0.3, 0.3)
+            if hasattr(router.module, "tid2eid"):
+                table = router.module.tid2eid
+                for row in table:
+                    row.copy_(torch.randperm(router.experts)[: router.top_k])

@@ -1,0 +1,76 @@
+"""The biases that routers add to choose experts, and the rule that keeps the load even by them.
+
+After each step of the optimiser a bias rises by a fixed amount where its expert was given fewer
+tokens than the mean and falls where it was given more (Wang et al. 2024, "Auxiliary-loss-free load
+balancing", which DeepSeek-V3 uses). No gradient moves it, and the experts' outputs are weighed
+without it. In a loop of your own:
+
+    stats = RouterStats.attach(model, domains)
+    biases = ExpertBiases.of(stats.routers)
+    before = stats.loads()
+    ...                                         # the forward and backward passes of a step
+    loads = stats.loads() - before
+    torch.distributed.all_reduce(loads)
+    biases.shift(loads, rate=1e-3)
+
+Shapes: E experts of a router, N = sum of E over all routers, M = over those that have a bias.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+from torch.distributed.tensor import DTensor, distribute_tensor
+
+from mixopt.routing.counters import FoundRouter
+
+
+class ExpertBiases:
+    """The biases of a model's routers, in the order of the routers."""
+
+    @classmethod
+    def of(cls, routers: Sequence[FoundRouter]) -> ExpertBiases | None:
+        """Return the biases of routers, as `RouterStats.routers` has them; None where none has one.
+
+        DDP or FSDP may have wrapped the model, or wrap it later.
+        """
+        return cls(routers) if any(router.bias is not None for router in routers) else None
+
+    def __init__(self, routers: Sequence[FoundRouter]) -> None:
+        """Take the routers."""
+        self._routers = list(routers)
+
+    @torch.no_grad()
+    def shift(self, loads_N: Tensor, rate: float) -> None:
+        """Move each bias by `rate` towards an even load; every rank calls it alike.
+
+        The bias of a choice that computes nothing stays.
+
+        Args:
+            loads_N: Assignments of a step over all ranks, as `RouterStats.loads` has them.
+            rate: By how much.
+        """
+        loads = torch.split(loads_N, [router.experts for router in self._routers])
+        for router, load_E in zip(self._routers, loads, strict=True):
+            if router.bias is None:
+                continue
+            bias, way_E = router.bias(), (load_E.sum() - load_E * len(load_E)).sign()
+            moved = torch.zeros(bias.shape, device=bias.device, dtype=bias.dtype)
+            moved.view(-1)[: router.experts] = rate * way_E
+            if isinstance(bias, DTensor):  # FSDP shards a bias that is a parameter
+                mesh, placements = bias.device_mesh, bias.placements
+                moved = distribute_tensor(moved, mesh, placements, src_data_rank=None)
+            bias.add_(moved)
+
+    @torch.no_grad()
+    def values(self) -> Tensor:
+        """Return all biases on the host, float32, shape (M,); every rank calls it alike."""
+        found = []
+        for router in self._routers:
+            if router.bias is not None:
+                bias = router.bias()
+                whole = bias.full_tensor() if isinstance(bias, DTensor) else bias
+                found.append(whole.flatten()[: router.experts].float())
+        return torch.cat(found).cpu()

@@ -1,0 +1,48 @@
+"""Pictures of a step, as MLflow's page shows them: beside the charts, with a slider of steps.
+
+MLflow finds them by the names of their files, and by a tag of the run
+(`mlflow.MlflowClient.log_image`). Its own call makes a new name each time; here a picture has one,
+so that sending it again replaces it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+from mixopt.errors import RunError
+from mixopt.system import shown_name
+
+IMAGES = "images"  # MLflow's folder of them
+IMAGES_TAG = {"mlflow.loggedImages": "True"}
+SMALL = 256  # pixels of the longer side, for the page's overview; as MLflow has it
+
+
+@contextmanager
+def step_images(file: Path) -> Iterator[list[Path]]:
+    """Give a picture and a small one under the names that MLflow looks for.
+
+    Args:
+        file: `<name>/<step>.png`.
+
+    Raises:
+        RunError: It is not named after a step, or is no picture.
+    """
+    from PIL import Image
+
+    if not file.stem.isdecimal():
+        raise RunError(f"{shown_name(str(file))}: is not named after a step")
+    # A time would be another name for a picture that is drawn again.
+    name = f"{file.parent.name}+step+{int(file.stem)}+timestamp+0+mixopt"
+    with TemporaryDirectory() as folder:
+        large, small = Path(folder, f"{name}.png"), Path(folder, f"{name}+compressed.webp")
+        try:
+            large.write_bytes(file.read_bytes())
+            with Image.open(large, formats=["PNG"]) as picture:
+                picture.thumbnail((SMALL, SMALL))
+                picture.save(small)
+        except (OSError, ValueError, Image.DecompressionBombError) as error:
+            raise RunError(f"{shown_name(str(file))}: is no picture (.png)") from error
+        yield [large, small]

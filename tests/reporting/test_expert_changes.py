@@ -1,0 +1,199 @@
+"""What changes of weights did to experts, any steps of a run, and what is asked of them."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from made_experts import counted
+
+import mixopt
+from mixopt.errors import RoutingError, RunError
+from mixopt.online import MIXTURE_LOG, MixtureLog, read_changes
+from mixopt.reporting import ExpertOptions
+from mixopt.routing import CountedWindow, ExpertRecord
+
+EVERY = 10
+
+
+def log_of(path: Path, weights) -> None:
+    log = MixtureLog(path / MIXTURE_LOG)
+    for step, share in weights.items():
+        log.write(step - 1, step, {"d0": share, "d1": 1 - share}, f"at {step}", shadow=False)
+
+
+def run_of(path: Path, busy_W, *, share=0.5, drift=0.0, seed=0) -> Path:
+    """Write a run whose windows have this load on the first expert of the second layer."""
+    rng, record = np.random.default_rng(seed), ExpertRecord(path / "experts")
+    for number, busy in enumerate(busy_W):
+        layers = []
+        for load in (1.0, busy + drift * number):
+            profile_E = np.array([load, *[(8 - load) / 7] * 7]) / 8
+            rows = [rng.multinomial(int(40_000 * s), profile_E) for s in (share, 1 - share)]
+            layers.append(np.stack(rows))
+        record.write_window(CountedWindow(number * EVERY, (number + 1) * EVERY, counted(layers)))
+    return path
+
+
+def differing(change):
+    table = change.by_layer.filter("differs")
+    return set(zip(table["layer"], table["measure"], strict=True))
+
+
+@pytest.fixture
+def changed(tmp_path) -> Path:
+    """A run whose busiest expert has twice the load after a change of weights at step 55."""
+    log_of(tmp_path, {1: 0.5, 55: 0.8})
+    return run_of(tmp_path, [1.5] * 6 + [3.0] * 6)
+
+
+def test_a_change_is_held_against_the_windows_before_it_and_after_it(changed):
+    (change,) = mixopt.experts(changed).changes
+    assert (change.step, change.why, change.between) == (55, "at 55", 0)
+    assert [w.end for w in change.windows_before] == [10, 20, 30, 40, 50]
+    assert [w.start for w in change.windows_after] == [60, 70, 80, 90, 100, 110]
+    found = differing(change)
+    assert (1, "busiest") in found
+    assert not {layer for layer, _ in found} - {1}
+    busiest = change.by_layer.row(by_predicate=_is(1, "busiest"), named=True)
+    assert busiest["difference"] == pytest.approx(1.5, abs=0.05)
+
+
+def _is(layer, measure):
+    import polars as pl
+
+    return (pl.col("layer") == layer) & (pl.col("measure") == measure)
+
+
+@pytest.mark.parametrize("drift", [0.0, 0.05])
+def test_chance_and_a_drift_that_goes_on_are_no_differences(tmp_path, drift):
+    found = []
+    for seed in range(8):
+        path = tmp_path / str(seed)
+        path.mkdir()
+        log_of(path, {1: 0.5, 61: 0.8})
+        run_of(path, [1.5] * 12, drift=drift, seed=seed)
+        found += mixopt.experts(path).changes
+    # Of a load on a line, the effective number of experts is on a parabola.
+    called = [one for change in found for one in differing(change) if one[1] != "effective"]
+    assert len(found) == 8
+    assert len(called) <= 2, "one in a hundred of 80"
+
+
+def test_with_two_windows_before_nothing_is_called_a_difference(tmp_path):
+    log_of(tmp_path, {1: 0.5, 21: 0.8})
+    run_of(tmp_path, [1.5] * 2 + [3.0] * 4)
+    found = mixopt.experts(tmp_path)
+    assert differing(found.changes[0]) == set()
+    assert "2 windows of counts before it, 3 are needed to tell what chance gives" in str(found)
+
+
+def test_of_changes_that_are_near_each_other_the_nearest_windows_are_taken(tmp_path):
+    log_of(tmp_path, {1: 0.5, 55: 0.9, **{60 + n: 0.5 + n / 100 for n in range(1, 40)}})
+    run_of(tmp_path, [1.5] * 12)
+    (change,) = mixopt.experts(tmp_path, ExpertOptions(change=70)).changes
+    assert [w.end for w in change.windows_before] == [30, 40, 50, 60]
+    assert [w.start for w in change.windows_after] == [70, 80, 90, 100]
+    assert change.between == 39
+    largest = mixopt.experts(tmp_path).changes
+    assert [one.step for one in largest][:2] == [55, 61]
+    assert len(largest) == 3
+    text = str(mixopt.experts(tmp_path))
+    assert "37 other changes of weights are in the log; --change STEP shows one" in text
+
+
+def test_a_change_that_is_not_there_or_has_no_windows_is_one_line(changed):
+    with pytest.raises(RoutingError, match="--change 54: weights did not change .*; 55 did"):
+        mixopt.experts(changed, ExpertOptions(change=54)).changes  # noqa: B018
+    log_of(changed, {1: 0.5, 5: 0.4})
+    with pytest.raises(RoutingError, match="step 5: no window of counts before the change"):
+        mixopt.experts(changed, ExpertOptions(change=5)).changes  # noqa: B018
+
+
+def test_steps_are_whole_windows_of_those_asked_for_or_such_as_have_some(changed):
+    def steps(text):
+        return mixopt.experts(changed, ExpertOptions.parsed(steps=text)).as_dict()["steps"]
+
+    assert steps("11:30") == [10, 30]
+    assert steps("15:44") == [20, 40]
+    assert steps("33:37") == [30, 40]
+    assert steps(":20") == [0, 20]
+    assert steps("101:") == [100, 120]
+    with pytest.raises(RoutingError, match="--steps 121:: counts are of the steps 1 to 120"):
+        steps("121:")
+
+
+@pytest.mark.parametrize("text", ["10", "a:b", "-1:5", "5:1", "0:0"])
+def test_steps_of_another_form_are_one_line(text):
+    with pytest.raises(RoutingError, match=f"--steps {text}: "):
+        ExpertOptions.parsed(steps=text)
+
+
+def test_a_threshold_of_another_form_is_one_line():
+    with pytest.raises(RoutingError, match="--threshold busiest: expected NAME=NUMBER"):
+        ExpertOptions.parsed(["busiest"])
+
+
+def test_thresholds_of_the_run_hold_and_those_that_are_asked_for_before_them(changed):
+    assert mixopt.experts(changed).summary.diagnoses != ()
+    (changed / "config.yaml").write_text("experts:\n  thresholds: {busiest: 3.2, overflow: 1}\n")
+    assert mixopt.experts(changed).summary.diagnoses == ()
+    asked = ExpertOptions.parsed(["busiest=2.9"])
+    assert [one.layer for one in mixopt.experts(changed, asked).summary.diagnoses] == [1]
+    (changed / "config.yaml").write_text("experts:\n  thresholds: {busyest: 3.2}\n")
+    with pytest.raises(RoutingError, match=r"experts.thresholds: busyest: .*mean 'busiest'"):
+        mixopt.experts(changed)
+
+
+def test_the_worst_of_so_many_ranks_is_told(changed):
+    assert mixopt.experts(changed).summary.layers["ranks"].to_list() == [8, 8]
+    layers = mixopt.experts(changed, ExpertOptions(ranks=2)).summary.layers
+    assert layers["worst_rank"][1] == pytest.approx((3 + 3 * 5 / 7) / 4, abs=0.02)
+    with pytest.raises(RoutingError, match="3 ranks do not divide the 8 experts of layer 0; these"):
+        mixopt.experts(changed, ExpertOptions(ranks=3)).summary  # noqa: B018
+
+
+def test_the_command_tells_of_a_change_as_text_and_json(changed):
+    command = [sys.executable, "-m", "mixopt", "experts", str(changed), "--change", "55"]
+    ran = subprocess.run(
+        [*command, "--json", "--ranks", "4", "--threshold", "busiest=3.5", "--steps", "1:50"],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert ran.returncode == 0, ran.stderr
+    found = json.loads(ran.stdout)
+    (change,) = found["changes"]
+    assert (change["step"], change["steps_before"], change["steps_after"]) == (
+        55,
+        [1, 50],
+        [61, 120],
+    )
+    assert found["steps"] == [0, 50]
+    assert found["layers"][0]["ranks"] == 4
+    text = str(mixopt.experts(changed))
+    assert "change of weights at step 55 (at 55): d0 50.0 -> 80.0%  d1 50.0 -> 20.0%" in text
+    (line,) = [one for one in text.splitlines() if "layers, most in" in one and "busiest" in one]
+    assert "1 of 2 layers, most in 1 (+1." in line
+
+
+def test_a_log_is_read_as_it_was_written(tmp_path):
+    assert read_changes(tmp_path / MIXTURE_LOG) == []
+    log_of(tmp_path, {1: 0.5, 11: 0.5, 21: 0.8})
+    log = MixtureLog(tmp_path / MIXTURE_LOG)
+    log.write(30, 31, {"d0": 0.1, "d1": 0.9}, "would", shadow=True)
+    with (tmp_path / MIXTURE_LOG).open("a") as stream:
+        stream.write('{"batch": 40, "st')
+    (change,) = read_changes(tmp_path / MIXTURE_LOG)
+    assert (change.step, change.why) == (21, "at 21")
+    assert change.distance == pytest.approx(0.3)
+
+
+def test_a_damaged_log_is_one_line(tmp_path):
+    (tmp_path / MIXTURE_LOG).write_text('{"step": 1, "weights": {"d0": "much"}}\n')
+    with pytest.raises(RunError, match="line 1: weights"):
+        read_changes(tmp_path / MIXTURE_LOG)
