@@ -60,7 +60,7 @@ def diagnose(
 
 def enough(layer: LayerAssignments, limits: Thresholds) -> bool:
     """Tell whether a layer has enough assignments to be diagnosed."""
-    return bool(layer.counts_DE.sum() >= limits.assignments * layer.experts)
+    return bool(layer.counts_DE.sum() >= max(1, limits.assignments * layer.experts))
 
 
 def degradation(
