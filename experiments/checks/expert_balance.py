@@ -51,7 +51,7 @@ LATENT = {
 OPTIONS: Mapping[str, Mapping[str, Any]] = {
     "deepseek_v3": {**SHAPE, **LATENT, "first_k_dense_replace": 1},
     "glm4_moe": {**SHAPE, "first_k_dense_replace": 1, "head_dim": 16},
-    "dots1": {**SHAPE, "first_k_dense_replace": 1, "head_dim": 16},
+    "dots1": {**SHAPE, "first_k_dense_replace": 1, "head_dim": 16, "n_shared_experts": 1},
 }
 
 
