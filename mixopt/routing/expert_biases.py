@@ -2,7 +2,7 @@
 
 After each step of the optimiser a bias rises where its expert was given fewer tokens than the mean
 and falls where it was given more, by a fixed amount (Wang et al. 2024, "Auxiliary-loss-free load
-balancing", which DeepSeek-V3 uses) or in proportion to how much. No gradient moves it, and the experts'
+balancing", which DeepSeek-V3 uses) or in proportion to how much. No gradient moves it, and experts'
 outputs are weighed without it. In a loop of your own:
 
     stats = RouterStats.attach(model, domains)
