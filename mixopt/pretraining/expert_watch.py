@@ -90,7 +90,6 @@ class ExpertWatch:
         others = len(line_names(corpus.domain_names, corpus.evaluation_names))
         self._named = ScalarNames.within_budget(layers, corpus.domain_names, others)
         self._limits = Thresholds().with_values(config.experts.thresholds or {}, THRESHOLDS)
-        self._limits.check_reachable(self._nothing.sizes, THRESHOLDS)
         self._line = self._part = self._nothing
         self._begun = 0
         self.looked: Callable[[int], None] = _nobody
@@ -114,6 +113,14 @@ class ExpertWatch:
         except RoutingError as error:
             why = f"{error}; experts.enabled: false trains without counting"
             raise RoutingError(why) from error
+
+    def check_thresholds(self) -> None:
+        """Check that loads can be beyond the thresholds that are asked for.
+
+        Raises:
+            RoutingError: They never can, with these experts.
+        """
+        self._limits.check_reachable(self._nothing.sizes, THRESHOLDS)
 
     def begin(self) -> None:
         """Begin a run: what was recorded before its first checkpoint is dropped."""
@@ -232,10 +239,12 @@ def watch_of(
     if enabled is False or not wanted:
         return None
     try:
-        return ExpertWatch(model, corpus, config, ranks, out)
+        watch = ExpertWatch(model, corpus, config, ranks, out)
     except RoutingError as error:
         why = f"experts.enabled: {str(enabled).lower()}: {error}"
         raise RoutingError(f"{why}; experts.enabled: false trains without counting") from error
+    watch.check_thresholds()
+    return watch
 
 
 def _known(counted: Assignments) -> Assignments:

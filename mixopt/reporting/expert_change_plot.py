@@ -36,6 +36,7 @@ from mixopt.routing import ExpertChange, layer_table
 from mixopt.system import Array
 
 LABELLED = 4  # changes of weights that are named above a figure over time; all have a line
+MANY = 12  # changes of weights whose lines are faint
 SEEN = 1e-9  # what counts as tokens before and after, to divide by
 
 
@@ -64,15 +65,11 @@ def plot_change(change: ExpertChange) -> Figure:
     figure = Figure(figsize=size, layout="constrained", facecolor=PAPER)
     parts: Any = figure.subfigures(2, 1, height_ratios=[upper, lower])
     above, below = parts
-    title = f"Weights changed from step {change.step:,} on: {_why(change)}"
+    title = f"Weights changed from step {change.step:,} on: {change.why}"
     figure.suptitle(title, fontsize=LETTER + 1, color=INK, x=0.01, ha="left")
     _maps(above, before_LE, after_LE, names)
     _what_changed(below, change, domains, names, (before_LE, after_LE))
     return figure
-
-
-def _why(change: ExpertChange) -> str:
-    return change.why or change_text(change.weights_before, change.weights_after)
 
 
 def _what_changed(
@@ -107,9 +104,12 @@ def mark_changes(axes: Axes, places: Iterable[float]) -> None:
         places: On the axis.
     """
     low, high = sorted(axes.get_xlim())
-    for place in places:
-        if low <= place <= high:
-            axes.axvline(place, color=INK, linewidth=0.9, linestyle=(0, (4, 2)), zorder=3)
+    inside = [place for place in places if low <= place <= high]
+    strength = 1.0 if len(inside) <= MANY else 0.25  # many must not hide what they mark
+    for place in inside:
+        axes.axvline(
+            place, color=INK, linewidth=0.9, linestyle=(0, (4, 2)), zorder=3, alpha=strength
+        )
 
 
 def name_changes(figure: Figure, changes: Sequence[tuple[float, str]], unit: str) -> None:
@@ -128,16 +128,6 @@ def name_changes(figure: Figure, changes: Sequence[tuple[float, str]], unit: str
     title = "Weights changed (dashed) at " + ";  ".join(said)
     lines = textwrap.fill(title, 105)
     figure.suptitle(lines, fontsize=LETTER - 0.5, color=INK, x=0.01, ha="left")
-
-
-def change_text(before: Mapping[str, float], after: Mapping[str, float]) -> str:
-    """Return in a few words what changed: the domain whose weight changed most."""
-    moved = {
-        name: after.get(name, 0.0) - before.get(name, 0.0)
-        for name in dict.fromkeys([*before, *after])
-    }
-    most = max(moved, key=lambda name: abs(moved[name]))
-    return f"{most} {100 * before.get(most, 0.0):.0f}% to {100 * after.get(most, 0.0):.0f}%"
 
 
 def _maps(figure: Any, before_LE: Array, after_LE: Array, names: Sequence[str]) -> None:

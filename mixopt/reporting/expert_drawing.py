@@ -123,7 +123,8 @@ def draw_step(path: Path, step: int) -> list[Path]:
         return []
     windows = tuple(window for window in found.windows if window.end <= step)
     probe = found.probe if found.probe is not None and found.probe[0] <= step else None
-    found = replace(found, windows=windows, probe=probe)
+    logged = tuple(one for one in found.logged if one.step <= step)
+    found = replace(found, windows=windows, probe=probe, logged=logged)
     figures, record = found.figures(), ExpertRecord(path / EXPERTS)
     files = write_figures(figures, path / FIGURES)
     for name in BY_STEP:

@@ -106,7 +106,8 @@ def from_frames(counts: pl.DataFrame, layers: pl.DataFrame) -> Assignments:
         for frame, schema in ((counts, _COUNTS), (layers, _LAYERS))
     )
     domains = tuple(layers["domain"].unique(maintain_order=True))
-    routers = layers.select("layer", "router").unique(maintain_order=True).sort("layer").rows()
+    places = layers.select("layer", "router").unique(maintain_order=True)
+    routers = places.sort("layer", maintain_order=True).rows()
     found = [
         _layer(
             router_key(number, router),

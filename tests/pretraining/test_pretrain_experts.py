@@ -22,7 +22,7 @@ from pretrain_runs import (
 )
 
 from mixopt import Corpus, pretrain
-from mixopt.errors import PluginError, RoutingError
+from mixopt.errors import MixoptError, PluginError, RoutingError
 from mixopt.pretraining.metric_names import line_names
 from mixopt.routing import ExpertRecord
 from mixopt.testing import tiny_corpus
@@ -292,3 +292,32 @@ def test_a_checkpoint_of_other_experts_is_refused(whole, config, tmp_path, monke
     monkeypatch.setattr(experts_job, "LAYERS", 3)
     with pytest.raises(RoutingError, match="is of other experts: layer 3 has no router; here"):
         pretrain(config, out)
+
+
+@pytest.mark.parametrize(
+    ("thresholds", "said"),
+    [
+        ("{dead: 2}", "experts.thresholds: dead: 2 cannot be; it is 0 to 1"),
+        ("{ded: 0.1}", "experts.thresholds: ded: unknown threshold; did you mean 'dead'?"),
+        ("{busiest: 4}", "experts.thresholds: busiest: 4 cannot be exceeded"),
+    ],
+)
+def test_a_threshold_that_cannot_be_is_an_error_before_training(config, tmp_path, thresholds, said):
+    with pytest.raises(MixoptError) as error:
+        pretrain(config, tmp_path / "run", [f"experts.thresholds={thresholds}"])
+    assert said in str(error.value)
+    assert not (tmp_path / "run/metrics.jsonl").exists()
+
+
+def test_a_run_counts_diagnoses_by_its_own_thresholds(whole, config, tmp_path):
+    lenient = "{effective: 0, dead: 1, overflow: 1, busiest: 1.99, serves: 1, apart: 0}"
+    pretrain(config, tmp_path / "run", [f"experts.thresholds={lenient}"])
+    strict = tmp_path / "strict"
+    pretrain(config, strict, ["experts.thresholds={effective: 1, assignments: 1}"])
+    collapses = "moe/diagnoses/collapse"
+    assert {one[collapses] for one in lines_with(tmp_path / "run", collapses)} == {0}
+    assert lines_with(strict, collapses)[-1][collapses] == 2
+
+
+def lines_with(out, name):
+    return [line for line in lines_of(out / "experts/scalars.jsonl") if name in line]

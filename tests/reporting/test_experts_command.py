@@ -84,7 +84,7 @@ def test_the_answer_is_json_too(pretraining):
     assert [one["layer"] for one in found["diagnoses"]] == [1]
     assert found["layers"][1]["max_violation"] == pytest.approx(4 * 0.99925 - 1)
     assert found["probe"] == {"step": 40, "specialisation": None}
-    assert len(found["figures"]) == 5
+    assert len(found["figures"]) == 6
 
 
 def test_it_is_a_function_of_the_library(pretraining):

@@ -323,6 +323,18 @@ def test_an_id_that_is_of_no_expert_is_found_when_later_batches_are_reduced():
         stats.reduce()
 
 
+def test_weights_that_are_no_number_count_as_nothing():
+    tap = RouterTap(experts=4, top_k=2)
+    stats = RouterStats.attach(tap, ["a"])
+    odd = float("nan"), float("inf"), -float("inf"), -1.0
+    with stats.domains([[0] * (len(odd) + 1)]):
+        weights = torch.tensor([[0.5, one] for one in (*odd, 0.25)])
+        tap(torch.tensor([[0, 1]] * len(weights)), weights=weights)
+    (layer,) = stats.total().layers
+    assert layer.weight_HDE.sum((0, 1)).tolist() == [0.5 * len(weights), 0.25, 0, 0]
+    assert layer.counts_DE.tolist() == [[len(weights), len(weights), 0, 0]]
+
+
 def test_ids_of_padding_may_be_any():
     tap = RouterTap(experts=2, top_k=1)
     stats = RouterStats.attach(tap, ["web"])

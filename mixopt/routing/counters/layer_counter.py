@@ -32,6 +32,7 @@ WEIGHT_UNITS = 2**20
 # Instead of minus infinity, which times a probability of 0 is no number.
 _LEAST_LOGIT = -1e3
 _LEAST_PROBABILITY = 1e-30
+_MOST_WEIGHT = 2.0**20  # so that sums stay within 64 bits
 
 
 class LayerCounter:
@@ -103,10 +104,15 @@ class LayerCounter:
             self.chosen_DK.addmm_(domain_DT, chosen_TK)
 
     def _weigh(self, cell: Tensor, weights_TK: Tensor) -> None:
-        """Add weights as whole numbers of small units, so that no order or rank matters."""
+        """Add weights as whole numbers of small units, so that no order or rank matters.
+
+        Those that are not finite or below 0 count as 0.
+        """
         if self.weights is None:
             self.weights = torch.zeros_like(self.counts)
-        units = (weights_TK.double() * WEIGHT_UNITS).round().to(torch.int64)
+        # What is not finite would be an integer that depends on the device.
+        known_TK = weights_TK.double().nan_to_num(0.0, 0.0, 0.0).clamp(0.0, _MOST_WEIGHT)
+        units = (known_TK * WEIGHT_UNITS).round().to(torch.int64)
         self.weights.scatter_add_(0, cell, units.reshape(-1))
 
     def _values(self, logits_TE: Tensor) -> Tensor:

@@ -158,7 +158,7 @@ def seen(model: MultiTask, batches: int = 10) -> ProbeResult:
     return probe.result()
 
 
-def main(seeds: int = 6) -> None:
+def main(seeds: int = 4) -> None:
     """Write how many of several models have each anomaly, without and with the remedies."""
     torch.set_num_threads(1)
     every = Remedies(normalised=True, hierarchy=True, gates=True)
