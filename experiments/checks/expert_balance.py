@@ -1,7 +1,7 @@
-"""How even is the load of 16 experts after 100 steps, with the default balance and without?
+"""How even is the load of 16 experts after 100 steps, balanced by default, by a constant, or not?
 
     python experiments/checks/expert_balance.py --out runs/balance
-    python experiments/checks/expert_balance.py --out runs/balance --rate 0.001
+    python experiments/checks/expert_balance.py --out runs/balance --families dots1 --steps 500
 
 Trains two families that return no auxiliary loss on text that the installed packages ship, two
 experts a token, and prints the busiest expert's tokens over those of an even load: the mean over
