@@ -23,12 +23,12 @@ if TYPE_CHECKING:
     )
     from mixopt.online.driver import Driver as Driver
     from mixopt.online.held_out import held_out_losses as held_out_losses
-    from mixopt.online.mixture_log import (
+    from mixopt.online.logged_changes import (
         MIXTURE_LOG as MIXTURE_LOG,
         LoggedChange as LoggedChange,
-        MixtureLog as MixtureLog,
         read_changes as read_changes,
     )
+    from mixopt.online.mixture_log import MixtureLog as MixtureLog
     from mixopt.online.run_setting import DriverOptions as DriverOptions
     from mixopt.online.sums import (
         COUNT as COUNT,
@@ -55,7 +55,8 @@ else:
             ],
             "driver": ["Driver"],
             "held_out": ["held_out_losses"],
-            "mixture_log": ["MIXTURE_LOG", "LoggedChange", "MixtureLog", "read_changes"],
+            "logged_changes": ["LoggedChange", "MIXTURE_LOG", "read_changes"],
+            "mixture_log": ["MixtureLog"],
             "run_setting": ["DriverOptions"],
             "sums": ["COUNT", "DomainLosses", "LOSS", "ROWS", "Reduction", "UNIT", "is_first"],
         },

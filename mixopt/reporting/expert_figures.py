@@ -12,10 +12,10 @@ from mixopt.reporting.expert_plots import (
     plot_distances,
     plot_domain_experts,
     plot_expert_history,
-    plot_windows,
+    plot_tables,
 )
 from mixopt.reporting.figure_style import figure_svg
-from mixopt.routing import Assignments, CountedWindow, ExpertChange
+from mixopt.routing import AnyWindow, Assignments, ExpertChange
 from mixopt.system import write_text
 
 DESCRIPTIONS = {
@@ -47,7 +47,7 @@ def still_figures(train: Assignments, compared: Assignments) -> dict[str, Figure
 
 
 def moving_figures(
-    windows: Sequence[CountedWindow], changes: Sequence[tuple[float, str]] = ()
+    windows: Sequence[AnyWindow], changes: Sequence[tuple[float, str]] = ()
 ) -> dict[str, Figure]:
     """Draw what changes over the windows of a run; nothing where there is one alone.
 
@@ -57,12 +57,13 @@ def moving_figures(
     """
     if len(windows) < 2:
         return {}
-    ends = [(float(window.end), window.assignments) for window in windows]
-    layers = windows[-1].assignments.layers
-    middle = layers[len(layers) // 2].key
+    keys = list(windows[-1].sizes)
+    middle = keys[len(keys) // 2]
+    tables = [(float(window.end), window.tables[0]) for window in windows]
+    counts = [(float(window.end), window.assignments.of_router(middle)) for window in windows]
     return {
-        "experts_over_time": plot_windows(ends, changes=changes),
-        "experts_history": plot_expert_history(ends, middle, changes=changes),
+        "experts_over_time": plot_tables(tables, changes=changes),
+        "experts_history": plot_expert_history(counts, middle, changes=changes),
     }
 
 

@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
+import polars as pl
 
 from mixopt.reporting.drawing import Figure, MaxNLocator
 from mixopt.reporting.expert_change_plot import mark_changes, name_changes
@@ -72,8 +73,17 @@ def plot_windows(
         unit: What the ends are counted in.
         changes: Where the weights changed, in the same unit, and what changed.
     """
-    ends_W = [end for end, _ in windows]
-    tables = [layer_table(assignments) for _, assignments in windows]
+    tables = [(end, layer_table(assignments)) for end, assignments in windows]
+    return plot_tables(tables, unit, changes)
+
+
+def plot_tables(
+    tables: Sequence[tuple[float, pl.DataFrame]],
+    unit: str = "step",
+    changes: Sequence[tuple[float, str]] = (),
+) -> Figure:
+    """Show what `plot_windows` shows, of the layer tables of its windows."""
+    ends_W = [end for end, _ in tables]
     shown = (
         ("load_entropy", "load entropy; 1 is even"),
         ("max_violation", "busiest expert above an even load"),
@@ -82,7 +92,7 @@ def plot_windows(
     )
     figure, axes_RC = new_figure(4.6, 2, 2)
     for axes, (name, title) in zip(axes_RC.flat, shown, strict=True):
-        value_LW = np.array([table[name].to_numpy() for table in tables], float).T
+        value_LW = np.array([table[name].to_numpy() for _, table in tables], float).T
         for layer_W in value_LW:
             axes.plot(ends_W, layer_W, color=FAINT, linewidth=0.8, alpha=0.7)
         axes.plot([], [], color=FAINT, linewidth=0.8, label="a layer")

@@ -24,13 +24,14 @@ from mixopt.routing import (
     ENOUGH_TOKENS,
     EXPERTS,
     Assignments,
-    CountedWindow,
     ExpertChange,
     ExpertRecord,
     ProbeResult,
+    RecordedWindow,
     Summary,
     Thresholds,
     key_column,
+    nothing,
 )
 from mixopt.system import checked_as, read_yaml
 
@@ -43,7 +44,7 @@ class PretrainingExperts:
 
     Attributes:
         path: The run directory.
-        windows: Since the domains last changed, at least one.
+        windows: Since the domains last changed, at least one; they stay on disk.
         probe: The last, and after how many steps; None where there was none.
         logged: Changes of weights.
         thresholds: From where on something is diagnosed.
@@ -51,7 +52,7 @@ class PretrainingExperts:
     """
 
     path: Path
-    windows: tuple[CountedWindow, ...]
+    windows: tuple[RecordedWindow, ...]
     probe: tuple[int, ProbeResult] | None
     logged: tuple[LoggedChange, ...] = ()
     thresholds: Thresholds = field(default_factory=Thresholds)
@@ -67,21 +68,21 @@ class PretrainingExperts:
         """
         asked = options or ExpertOptions()
         record = ExpertRecord(path / EXPERTS)
-        windows = record.windows()
+        logged = tuple(read_changes(path / MIXTURE_LOG))
+        windows = record.recorded(tables=bool(logged))
         if not windows:
             return None
-        last = windows[-1].assignments
-        alike = [w for w in windows if w.assignments.domains == last.domains]
+        last = nothing(windows[-1].domains, windows[-1].sizes)
+        alike = [w for w in windows if w.domains == last.domains]
         for window in alike:
-            last.check_sizes(last.domains, window.assignments.sizes, f"{path}: an earlier window")
+            last.check_sizes(last.domains, window.sizes, f"{path}: an earlier window")
         limits = Thresholds().with_values(_own_thresholds(path), f"{path}: experts.thresholds")
         limits = limits.with_values(asked.thresholds, "--threshold")
         limits.check_reachable(last.sizes, "--threshold" if asked.thresholds else str(path))
-        logged = tuple(read_changes(path / MIXTURE_LOG))
         return cls(path, tuple(alike), record.last_probe(), logged, limits, asked)
 
     @cached_property
-    def settled(self) -> tuple[CountedWindow, ...]:
+    def settled(self) -> tuple[RecordedWindow, ...]:
         """The windows of the steps that are asked for, or of the second half.
 
         Raises:

@@ -187,6 +187,19 @@ class Assignments:
         known = ", ".join(layer.key for layer in self.layers)
         raise RoutingError(f"layer {key} has no router; those that have: {known}")
 
+    def of_router(self, key: int | str) -> Assignments:
+        """Return those of one router alone, in memory of their own.
+
+        Args:
+            key: As in `layer`.
+
+        Raises:
+            RoutingError: There is no such router.
+        """
+        layer = self.layer(key)
+        own = {name: array.copy() for name, array in layer.arrays().items()}
+        return Assignments(self.domains, (replace(layer, **own),))
+
     def only(self, domains: Mapping[str, str] | Sequence[str]) -> Assignments:
         """Return the assignments of some domains.
 

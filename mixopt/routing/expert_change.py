@@ -14,7 +14,7 @@ Shapes: W windows.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property, reduce
 from operator import add
@@ -24,9 +24,8 @@ import numpy as np
 import polars as pl
 
 from mixopt.errors import RoutingError
-from mixopt.routing import tables
 from mixopt.routing.assignments import Assignments
-from mixopt.routing.expert_record import CountedWindow
+from mixopt.routing.expert_record import AnyWindow
 from mixopt.system import Array, BoolArray
 
 CONFIDENCE = 0.99  # that chance alone does not give what is called a difference
@@ -63,8 +62,8 @@ class ExpertChange:
     why: str
     weights_before: Mapping[str, float]
     weights_after: Mapping[str, float]
-    windows_before: tuple[CountedWindow, ...]
-    windows_after: tuple[CountedWindow, ...]
+    windows_before: tuple[AnyWindow, ...]
+    windows_after: tuple[AnyWindow, ...]
     between: int = 0
 
     def __post_init__(self) -> None:
@@ -90,7 +89,7 @@ class ExpertChange:
     @cached_property
     def by_layer(self) -> pl.DataFrame:
         """Measures of balance of each layer; `BY_LAYER_SCHEMA` says what the columns are."""
-        return self._compared(tables.layer_table, ("layer", "router"), COMPARED_BY_LAYER).cast(
+        return self._compared(_of_layers, ("layer", "router"), COMPARED_BY_LAYER).cast(
             pl.Schema(BY_LAYER_SCHEMA)
         )
 
@@ -101,9 +100,9 @@ class ExpertChange:
             pl.Schema(BY_DOMAIN_SCHEMA)
         )
 
-    def _compared(self, table: Any, keys: Sequence[str], names: Sequence[str]) -> pl.DataFrame:
+    def _compared(self, table: _Table, keys: Sequence[str], names: Sequence[str]) -> pl.DataFrame:
         windows = [*self.windows_before, *self.windows_after]
-        found = [table(window.assignments) for window in windows]
+        found = [table(window) for window in windows]
         place_W = np.array([(window.start + window.end) / 2 for window in windows])
         is_before_W = np.arange(len(windows)) < len(self.windows_before)
         rows = []
@@ -114,10 +113,18 @@ class ExpertChange:
         return pl.DataFrame(rows, infer_schema_length=None)
 
 
-def _domain_means(assignments: Assignments) -> pl.DataFrame:
-    table = tables.domain_table(assignments)
-    return table.group_by("domain", maintain_order=True).agg(
-        pl.col("share").first(), pl.col("busiest", "own", "distance").mean()
+_Table = Callable[[AnyWindow], pl.DataFrame]
+
+
+def _of_layers(window: AnyWindow) -> pl.DataFrame:
+    return window.tables[0]
+
+
+def _domain_means(window: AnyWindow) -> pl.DataFrame:
+    return (
+        window.tables[1]
+        .group_by("domain", maintain_order=True)
+        .agg(pl.col("share").first(), pl.col("busiest", "own", "distance").mean())
     )
 
 

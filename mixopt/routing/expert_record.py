@@ -16,8 +16,9 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +29,7 @@ from mixopt.routing.assignments import Assignments
 from mixopt.routing.frames import from_frames, to_frames
 from mixopt.routing.probe_file import load_probe, save_probe
 from mixopt.routing.probe_result import ProbeResult
+from mixopt.routing.tables import domain_table, layer_table
 from mixopt.system import parse_json, read_table, write_table, write_text
 
 EXPERTS = "experts"  # the folder in a run directory
@@ -48,6 +50,63 @@ class CountedWindow:
     start: int
     end: int
     assignments: Assignments
+
+    @property
+    def sizes(self) -> dict[str, tuple[int, int]]:
+        """Experts, and experts of a token, by router."""
+        return self.assignments.sizes
+
+    @cached_property
+    def tables(self) -> tuple[pl.DataFrame, pl.DataFrame]:
+        """What it says of each layer, and of each domain in each layer."""
+        return layer_table(self.assignments), domain_table(self.assignments)
+
+
+class RecordedWindow:
+    """A window that stays on disk: it is read when its assignments are asked for, and let go.
+
+    A record has as many windows as one likes, and one of a large model has many megabytes.
+
+    Attributes:
+        start: Steps taken before it.
+        end: Steps taken after it.
+        domains: Their names.
+        sizes: Experts, and experts of a token, by router.
+    """
+
+    def __init__(self, read: Callable[[], CountedWindow], *, tables: bool = False) -> None:
+        """Read it for the first time.
+
+        Args:
+            read: Reads it.
+            tables: Whether its tables will be asked for, so that they are made at once.
+
+        Raises:
+            RoutingError: It cannot be read.
+        """
+        window = read()
+        self.start, self.end = window.start, window.end
+        self.domains, self.sizes = window.assignments.domains, window.sizes
+        self._read = read
+        if tables:
+            self.tables = window.tables
+
+    @property
+    def assignments(self) -> Assignments:
+        """What was counted, read anew.
+
+        Raises:
+            RoutingError: It cannot be read any more.
+        """
+        return self._read().assignments
+
+    @cached_property
+    def tables(self) -> tuple[pl.DataFrame, pl.DataFrame]:
+        """As `CountedWindow.tables`; these are kept."""
+        return self._read().tables
+
+
+AnyWindow = CountedWindow | RecordedWindow
 
 
 class ExpertRecord:
@@ -130,6 +189,18 @@ class ExpertRecord:
             RoutingError: A part cannot be read.
         """
         return [self._window(file) for file in self._parts()]
+
+    def recorded(self, *, tables: bool = False) -> list[RecordedWindow]:
+        """Return the windows in their order, each of which is read when it is looked into.
+
+        Args:
+            tables: Whether their tables will be asked for.
+
+        Raises:
+            RoutingError: A part cannot be read.
+        """
+        reads = (partial(self._window, file) for file in self._parts())
+        return [RecordedWindow(read, tables=tables) for read in reads]
 
     def probes(self) -> list[tuple[int, ProbeResult]]:
         """Return the probes and after how many steps they were, in their order.

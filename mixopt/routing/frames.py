@@ -9,11 +9,12 @@ Shapes: D domains, E experts, H = 2 halves.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import polars as pl
+from numpy.typing import NDArray
 
 from mixopt.errors import RoutingError
 from mixopt.routing.assignments import Assignments, LayerAssignments, router_key, split_key
@@ -40,6 +41,8 @@ _LAYERS = {
     "squared_logsumexp_sum": pl.Float64,
     "chosen_sum": pl.Float64,
 }
+_NAMES = ("domain", "router", "layer")
+_Columns = dict[str, NDArray[Any]]
 _OPTIONAL = ("unused", "even_weight", "odd_weight")
 
 
@@ -98,52 +101,81 @@ def from_frames(counts: pl.DataFrame, layers: pl.DataFrame) -> Assignments:
         missing = [name for name in schema if name not in frame.columns]
         if missing:
             raise RoutingError(f"counts of experts: no column {missing[0]!r}")
-    keys = {"domain", "layer", "router", "expert", "top_k"}
-    counts, layers = (
-        frame.select(list(schema))
-        .group_by([n for n in schema if n in keys], maintain_order=True)
-        .agg(pl.col([n for n in schema if n not in keys]).sum())
-        for frame, schema in ((counts, _COUNTS), (layers, _LAYERS))
-    )
     domains = tuple(layers["domain"].unique(maintain_order=True))
     places = layers.select("layer", "router").unique(maintain_order=True)
     routers = places.sort("layer", maintain_order=True).rows()
+    counted, summed = (_by_router(frame, routers, domains) for frame in (counts, layers))
     found = [
-        _layer(
-            router_key(number, router),
-            counts.filter(layer=number, router=router),
-            layers.filter(layer=number, router=router),
-            domains,
-        )
-        for number, router in routers
+        _layer(router_key(*router), cells, rows, domains)
+        for router, cells, rows in zip(routers, counted, summed, strict=True)
     ]
     return Assignments(domains, tuple(found))
 
 
+def _by_router(
+    frame: pl.DataFrame, routers: Sequence[tuple[int, str]], domains: tuple[str, ...]
+) -> list[_Columns]:
+    """Return the columns of each router, by domain and expert, domains as numbers."""
+    names = list(dict.fromkeys(router for _, router in routers))
+    name_R = frame["router"].cast(pl.Enum(names)).to_physical().to_numpy().astype(np.int64)
+    codes = np.array([number * len(names) + names.index(router) for number, router in routers])
+    order = np.argsort(codes)
+    code_R = frame["layer"].to_numpy().astype(np.int64) * len(names) + name_R
+    if not np.isin(code_R, codes).all():
+        raise RoutingError("counts of experts: layers are not the same in every window")
+    place_R = order[np.searchsorted(codes[order], code_R)]
+    domain = frame["domain"].cast(pl.Enum(domains)).to_physical()
+    columns = {name: frame[name].to_numpy() for name in frame.columns if name not in _NAMES}
+    columns["domain"] = domain.to_numpy().astype(np.int64)
+    keys = [place_R, columns["domain"], *(columns[n] for n in ("expert",) if n in columns)]
+    position_R = np.zeros(frame.height, np.int64)
+    for key_R in keys:
+        position_R = position_R * (int(key_R.max(initial=0)) + 1) + key_R
+    if (np.diff(position_R) < 0).any():
+        sorted_R = np.argsort(position_R, kind="stable")
+        columns = {name: column[sorted_R] for name, column in columns.items()}
+    ends = np.bincount(place_R, minlength=len(routers)).cumsum()
+    parts = [
+        slice(end - size, end) for end, size in zip(ends, np.diff(ends, prepend=0), strict=True)
+    ]
+    return [{name: column[part] for name, column in columns.items()} for part in parts]
+
+
 def _layer(
-    key: str, counts: pl.DataFrame, layers: pl.DataFrame, domains: tuple[str, ...]
+    key: str, counts: _Columns, layers: _Columns, domains: tuple[str, ...]
 ) -> LayerAssignments:
-    order = pl.Enum(domains)
-    counts = counts.with_columns(pl.col("domain").cast(order)).sort("domain", "expert")
-    layers = layers.with_columns(pl.col("domain").cast(order)).sort("domain")
-    if layers.height != len(domains) or counts.height % len(domains):
+    """Return a router of which each cell has a row for each window, one after the other."""
+    windows = len(layers["domain"]) // len(domains)
+    experts = len(counts["domain"]) // max(windows * len(domains), 1)
+    shape_DEW = len(domains), experts, windows
+    domain_DEW, expert_DEW = np.indices(shape_DEW)[:2]
+    if (
+        not experts
+        or not np.array_equal(layers["domain"], domain_DEW[:, 0].ravel())
+        or not np.array_equal(counts["domain"], domain_DEW.ravel())
+        or not np.array_equal(counts["expert"], expert_DEW.ravel())
+    ):
         raise RoutingError(f"counts of experts: layer {key} is not the same in every window")
-    shape = len(domains), -1
+
+    def of_experts(name: str) -> Any:
+        return counts[name].reshape(shape_DEW).sum(2)
+
+    def of_domains(name: str) -> Any:
+        return layers[name].reshape(-1, windows).sum(1)
+
     number, router = split_key(key)
     return LayerAssignments(
         layer=number,
         router=router,
         top_k=int(layers["top_k"][0]),
-        counts_HDE=np.stack([counts[half].to_numpy().reshape(shape) for half in ("even", "odd")]),
-        dropped_D=layers["dropped"].to_numpy(),
-        unused_D=layers["unused"].to_numpy(),
-        weight_HDE=np.stack(
-            [counts[f"{half}_weight"].to_numpy().reshape(shape) for half in ("even", "odd")]
-        ),
-        probability_DE=counts["probability_sum"].to_numpy().reshape(shape),
-        entropy_D=layers["entropy_sum"].to_numpy(),
-        squared_logsumexp_D=layers["squared_logsumexp_sum"].to_numpy(),
-        chosen_D=layers["chosen_sum"].to_numpy(),
+        counts_HDE=np.stack([of_experts(half) for half in ("even", "odd")]),
+        dropped_D=of_domains("dropped"),
+        unused_D=of_domains("unused"),
+        weight_HDE=np.stack([of_experts(f"{half}_weight") for half in ("even", "odd")]),
+        probability_DE=of_experts("probability_sum"),
+        entropy_D=of_domains("entropy_sum"),
+        squared_logsumexp_D=of_domains("squared_logsumexp_sum"),
+        chosen_D=of_domains("chosen_sum"),
     )
 
 

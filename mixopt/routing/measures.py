@@ -84,7 +84,7 @@ def dead(shares_E: Array, below: float = DEAD) -> Flags:
         shares_E: Each expert's share of the assignments.
         below: The part.
     """
-    return np.asarray(shares_E * len(shares_E) < below)
+    return np.asarray(shares_E * shares_E.shape[-1] < below)
 
 
 def collapsed(chosen_E: Array, top_k: float) -> Flags:
@@ -222,9 +222,12 @@ def profile_distances(profile_DE: Array) -> Array:
 
     It is the square root of the divergence in bits; NaN for a domain without assignments.
     """
-    middle_DDE = (profile_DE[:, None] + profile_DE[None]) / 2
+    one_P, other_P = np.triu_indices(len(profile_DE), 1)
     own_D = _plogp(profile_DE).sum(-1)
-    divergence_DD = (own_D[:, None] + own_D[None]) / 2 - _plogp(middle_DDE).sum(-1)
+    middle_P = _plogp((profile_DE[one_P] + profile_DE[other_P]) / 2).sum(-1)
+    divergence_DD = np.diag(own_D * 0)
+    divergence_P = (own_D[one_P] + own_D[other_P]) / 2 - middle_P
+    divergence_DD[one_P, other_P] = divergence_DD[other_P, one_P] = divergence_P
     return np.asarray(np.sqrt(np.maximum(divergence_DD, 0) / np.log(2)))
 
 

@@ -123,8 +123,16 @@ def layer_table(assignments: Assignments, ranks: int | None = None) -> pl.DataFr
 
 def domain_table(assignments: Assignments) -> pl.DataFrame:
     """Return what they say of each domain in each layer; `DOMAIN_SCHEMA` says what it is."""
-    rows = [row for layer in assignments.layers for row in _domain_rows(layer, assignments.domains)]
-    return _frame(rows, DOMAIN_SCHEMA)
+    found = [_domain_columns(layer) for layer in assignments.layers]
+    columns: dict[str, Any] = {"domain": list(assignments.domains) * len(found)}
+    for name in _place(assignments.layers[0]):
+        values = (getattr(layer, name) for layer in assignments.layers)
+        columns[name] = [value for value in values for _ in assignments.domains]
+    for name in found[0]:
+        value_R = np.concatenate([one[name] for one in found]).astype(float)
+        value_R[~np.isfinite(value_R)] = np.nan
+        columns[name] = pl.Series(value_R, nan_to_null=True)
+    return pl.DataFrame(columns).select(list(DOMAIN_SCHEMA)).cast(pl.Schema(DOMAIN_SCHEMA))
 
 
 def distance_table(assignments: Assignments) -> pl.DataFrame:
@@ -200,48 +208,52 @@ def _layer_row(layer: LayerAssignments, ranks: int | None) -> Mapping[str, Any]:
         "dead": int(measures.dead(load_E).sum()),
         "collapsed": int(measures.collapsed(counts_E / tokens, layer.experts_of_a_token).sum()),
         "dropped": layer.dropped_D.sum() / (counts_E.sum() + layer.dropped_D.sum()),
-        **_router_means(layer, slice(None)),
+        **_router_means(layer),
         "balance_loss": measures.balance_loss(load_E, _mean(layer.probability_DE, layer.scored_D)),
         "information": information,
         "specialisation": information / most,
     }
 
 
-def _domain_rows(layer: LayerAssignments, domains: tuple[str, ...]) -> list[dict[str, Any]]:
-    profile_DE, lift_DE = measures.expert_profiles(layer.counts_DE), measures.lift(layer.counts_DE)
-    shares_D = measures.load_shares(layer.tokens_D)
+def _domain_columns(layer: LayerAssignments) -> dict[str, Array]:
+    """Return what is said of each domain in a layer; NaN where it has no tokens there."""
+    counts_DE = layer.counts_DE
+    given_D = counts_DE.sum(1)
+    profile_DE = measures.expert_profiles(counts_DE)
+    lift_DE = np.nan_to_num(measures.lift(counts_DE))
     distance_DD = measures.profile_distances(profile_DE)
-    rows = []
-    for d, name in enumerate(domains):
-        row = {"domain": name, **_place(layer), "tokens": int(layer.tokens_D[d])}
-        if not layer.counts_DE[d].sum():
-            rows.append(row)
-            continue
-        lift_E = np.nan_to_num(lift_DE[d])
-        others = np.delete(distance_DD[d], d)
-        row |= {
-            "share": shares_D[d],
-            "busiest": measures.busiest(profile_DE[d]),
-            "max_violation": measures.max_violation(profile_DE[d]),
-            "starved": int(measures.dead(profile_DE[d], measures.STARVED).sum()),
-            "dropped": layer.dropped_D[d] / (layer.counts_DE[d].sum() + layer.dropped_D[d]),
-            **_router_means(layer, slice(d, d + 1)),
-            "leading_expert": int(lift_E.argmax()),
-            "lift": lift_E.max(),
-            "own": profile_DE[d][lift_E >= OWN].sum(),
-            "distance": np.nanmean(others) if np.isfinite(others).any() else None,
+    np.fill_diagonal(distance_DD, np.nan)
+    known_DD = np.isfinite(distance_DD)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        columns = {
+            "share": measures.load_shares(layer.tokens_D),
+            "busiest": profile_DE.max(1) * layer.experts,
+            "max_violation": profile_DE.max(1) * layer.experts - 1,
+            "starved": measures.dead(profile_DE, measures.STARVED).sum(1),
+            "dropped": layer.dropped_D / (given_D + layer.dropped_D),
+            **_router_means(layer, by_domain=True),
+            "leading_expert": lift_DE.argmax(1),
+            "lift": lift_DE.max(1),
+            "own": np.where(lift_DE >= OWN, profile_DE, 0).sum(1),
+            "distance": np.where(known_DD, distance_DD, 0).sum(1) / known_DD.sum(1),
         }
-        rows.append(row)
-    return rows
+    found = {name: np.where(given_D > 0, value_D, np.nan) for name, value_D in columns.items()}
+    return {"tokens": np.asarray(layer.tokens_D), **found}
 
 
-def _router_means(layer: LayerAssignments, which: slice) -> dict[str, float]:
-    scored = float(layer.scored_D[which].sum()) or math.nan
+def _router_means(layer: LayerAssignments, *, by_domain: bool = False) -> dict[str, Any]:
+    """Return the means over tokens that the router scored; NaN without any."""
+
+    def total(sum_D: Array) -> Array:
+        return sum_D if by_domain else np.asarray(sum_D.sum())
+
+    scored = total(layer.scored_D)
+    scored = np.where(scored > 0, scored, np.nan)
     most = math.log(layer.experts) or math.nan
     return {
-        "router_entropy": layer.entropy_D[which].sum() / scored / most,
-        "confidence": layer.chosen_D[which].sum() / scored,
-        "z_loss": layer.squared_logsumexp_D[which].sum() / scored,
+        "router_entropy": total(layer.entropy_D) / scored / most,
+        "confidence": total(layer.chosen_D) / scored,
+        "z_loss": total(layer.squared_logsumexp_D) / scored,
     }
 
 

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
+
 import numpy as np
 import polars as pl
 import pytest
@@ -133,3 +136,23 @@ def test_a_part_that_is_not_named_after_a_step_is_told(record):
     (record.path / "counts" / "part-x.parquet").touch()
     with pytest.raises(RoutingError, match=r"part-x.parquet: is not named after a step"):
         record.cut(5)
+
+
+def test_a_recorded_window_is_read_when_it_is_looked_into(record):
+    (window, *_), (held, *_) = record.recorded(), record.windows()
+    assert (window.start, window.end, window.sizes) == (held.start, held.end, held.sizes)
+    assert window.domains == held.assignments.domains
+    assert window.assignments is not window.assignments, "it is not kept"
+    for one, other in zip(window.tables, held.tables, strict=True):
+        assert one.equals(other)
+    (record.path / "counts" / f"part-{window.end:08d}.parquet").unlink()
+    assert window.tables[0].height == len(window.sizes), "tables are kept"
+    with pytest.raises(RoutingError, match="not found"):
+        _ = window.assignments
+
+
+def test_experts_of_a_run_are_read_without_torch():
+    code = (
+        "import sys, mixopt.reporting; mixopt.reporting.draw_step; sys.exit('torch' in sys.modules)"
+    )
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

@@ -58,8 +58,9 @@ FAMILIES = {
 }
 
 
-def build(family):
-    config = getattr(transformers, f"{family}Config")(**(SIZE | FAMILIES[family][0]))
+def build(family, options=None):
+    given = FAMILIES[family][0] if options is None else options
+    config = getattr(transformers, f"{family}Config")(**(SIZE | given))
     torch.manual_seed(0)
     model = getattr(transformers, f"{family}ForCausalLM")(config)
     model.set_experts_implementation("eager")
@@ -204,8 +205,14 @@ def test_their_gradient_checkpointing_counts_a_token_once(reentrant):
 
 @pytest.mark.filterwarnings("ignore")
 def test_a_probe_knows_how_much_of_the_output_is_of_shared_experts():
-    for family, known in (("DeepseekV3", True), ("Qwen2Moe", True), ("Olmoe", False)):
-        model, (tokens, ids, mask) = build(family).eval(), batch()
+    hunyuan = dict(num_experts=6, moe_topk=2, head_dim=16, num_shared_expert=1)
+    for family, known, options in (
+        ("DeepseekV3", True, None),
+        ("Qwen2Moe", True, None),
+        ("HunYuanMoEV1", True, hunyuan),
+        ("Olmoe", False, None),
+    ):
+        model, (tokens, ids, mask) = build(family, options).eval(), batch()
         stats = RouterStats.attach(model, DOMAINS)
         with stats.probe() as probe, stats.domains(ids, mask), torch.no_grad():
             model(input_ids=tokens, attention_mask=mask)

@@ -1,8 +1,9 @@
 """How much of a layer's output comes from its shared experts, by domain.
 
 Shared experts are given every token, so there is nothing to count: what tells whether they serve
-one domain is the size of what they add beside what the routed experts add. Known for Hugging
-Face's layers, whose router has `shared_expert` or `shared_experts`, and `experts`, beside it.
+one domain is the size of what they add beside what the routed experts add. Known where they stand
+beside the router and `experts`, under the name that the model's family has for them
+(mixopt.routing.families), or any of the names of families for a model of none.
 
 Shapes: T tokens, D domains.
 """
@@ -15,9 +16,9 @@ import numpy as np
 from torch import Tensor, nn
 
 from mixopt.routing.counters.adapters import FoundRouter
+from mixopt.routing.families import FAMILIES, family_of
 from mixopt.system import Array
 
-_SHARED = ("shared_expert", "shared_experts")
 _GATE = "shared_expert_gate"  # of Qwen2-MoE: how much of its shared expert a token takes
 
 
@@ -30,7 +31,7 @@ class SharedExperts:
         self._handles: list[Any] = []
         layer = model.get_submodule(router.name.rpartition(".")[0])
         parts = dict(layer.named_children())
-        shared = next((parts[name] for name in _SHARED if name in parts), None)
+        shared = next((parts[name] for name in _shared_names(model) if name in parts), None)
         if shared is None or "experts" not in parts:
             return
         self._listen("shared", shared)
@@ -76,3 +77,10 @@ class SharedExperts:
             self._sizes[part] = size.cpu()
 
         self._handles.append(module.register_forward_hook(hook))
+
+
+def _shared_names(model: nn.Module) -> set[str]:
+    """Return what a layer's shared experts may be called."""
+    family = family_of(model)
+    families = FAMILIES.values() if family is None else [family]
+    return {one.shared for one in families if one.shared is not None}
