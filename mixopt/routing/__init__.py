@@ -43,6 +43,7 @@ if TYPE_CHECKING:
         Change as Change,
         Diagnosis as Diagnosis,
     )
+    from mixopt.routing.even_load import towards_even as towards_even
     from mixopt.routing.expert_biases import (
         ExpertBiases as ExpertBiases,
     )
@@ -133,6 +134,7 @@ else:
             "counters.named_adapters": ["named_adapters"],
             "diagnoses": ["diagnose"],
             "diagnosis": ["Change", "Diagnosis"],
+            "even_load": ["towards_even"],
             "expert_biases": ["ExpertBiases"],
             "expert_change": ["ExpertChange"],
             "expert_counts": [

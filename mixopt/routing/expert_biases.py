@@ -25,6 +25,7 @@ from torch import Tensor
 from torch.distributed.tensor import DTensor, distribute_tensor
 
 from mixopt.routing.counters import FoundRouter
+from mixopt.routing.even_load import towards_even
 
 
 class ExpertBiases:
@@ -56,7 +57,7 @@ class ExpertBiases:
         for router, load_E in zip(self._routers, loads, strict=True):
             if router.bias is None:
                 continue
-            bias, way_E = router.bias(), (load_E.sum() - load_E * len(load_E)).sign()
+            bias, way_E = router.bias(), towards_even(load_E)
             moved = torch.zeros(bias.shape, device=bias.device, dtype=bias.dtype)
             moved.view(-1)[: router.experts] = rate * way_E
             if isinstance(bias, DTensor):  # FSDP shards a bias that is a parameter
