@@ -1,6 +1,6 @@
 """How often experts' anomalies are found in made models that have one, and in healthy ones.
 
-    python experiments/checks/expert_alarms.py                # a minute or two
+    python experiments/checks/expert_alarms.py                # two minutes of a free core
     python experiments/checks/expert_alarms.py --models 200 --first 1000000
 
 Healthy models (made_routers.py) are of 8 to 512 experts, 1 to 8 of a token, 2 to 20 domains of

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from mixopt.routing.counters.named_adapters import (named_adapters as named_adapters,)
     from mixopt.routing.diagnoses import (diagnose as diagnose,)
     from mixopt.routing.diagnosis import (Change as Change, Diagnosis as Diagnosis,)
+    from mixopt.routing.even_load import (towards_even as towards_even,)
     from mixopt.routing.expert_biases import (ExpertBiases as ExpertBiases,)
     from mixopt.routing.expert_change import (ExpertChange as ExpertChange,)
     from mixopt.routing.expert_counts import (ExpertCounts as ExpertCounts, LayerInformation as LayerInformation, counts_from_json as counts_from_json, counts_to_json as counts_to_json, layer_information as layer_information,)
@@ -49,6 +50,7 @@ else:
             "counters.named_adapters": ['named_adapters'],
             "diagnoses": ['diagnose'],
             "diagnosis": ['Change', 'Diagnosis'],
+            "even_load": ['towards_even'],
             "expert_biases": ['ExpertBiases'],
             "expert_change": ['ExpertChange'],
             "expert_counts": ['ExpertCounts', 'LayerInformation', 'counts_from_json', 'counts_to_json', 'layer_information'],

@@ -25,6 +25,7 @@ from torch import Tensor
 from torch.distributed.tensor import DTensor, distribute_tensor
 
 from mixopt.routing.counters import FoundRouter
+from mixopt.routing.even_load import towards_even
 
 
 class ExpertBiases:
@@ -58,9 +59,8 @@ class ExpertBiases:
         for router, load_E in zip(self._routers, loads, strict=True):
             if router.bias is None:
                 continue
-            bias, total = router.bias(), load_E.sum()
-            off_E = total - load_E * len(load_E)
-            way_E = (off_E / total.clamp(min=1)).clamp(-1, 1) if in_proportion else off_E.sign()
+            bias = router.bias()
+            way_E = towards_even(load_E, in_proportion=in_proportion)
             moved = torch.zeros(bias.shape, device=bias.device, dtype=bias.dtype)
             moved.view(-1)[: router.experts] = rate * way_E
             if isinstance(bias, DTensor):  # FSDP shards a bias that is a parameter

@@ -20,6 +20,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from mixopt.routing import towards_even
 from mixopt_proxies.decoder.expert_options import Experts
 
 # What is summed over tokens beside the probabilities.
@@ -137,5 +138,4 @@ def shift_biases(biases: Tensor, counts: Tensor, rate: float) -> None:
         counts: Assignments in the last step, of the same shape.
         rate: By how much.
     """
-    load = counts.float()
-    biases.add_((load.mean(-1, keepdim=True) - load).sign(), alpha=rate)
+    biases.add_(towards_even(counts), alpha=rate)
