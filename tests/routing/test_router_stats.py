@@ -354,3 +354,16 @@ def test_a_router_needs_a_number_of_experts():
         adapter = RouterAdapter("Linear", read=lambda out: (out, None), experts=experts, top_k=1)
         with pytest.raises(RoutingError, match=f"router '': Linear has no number {experts!r}"):
             RouterStats.attach(nn.Linear(2, 2), DOMAINS, adapters=[adapter])
+
+
+@pytest.mark.parametrize("scores", ["softmax", "sigmoid"])
+def test_an_expert_that_is_masked_has_no_probability_and_spoils_no_sum(scores):
+    tap = RouterTap(experts=3, top_k=1, scores=scores)
+    stats = RouterStats.attach(tap, ["web"])
+    with stats.domains(torch.zeros(1, 2, dtype=torch.long)):
+        tap(torch.tensor([[1], [2]]), torch.tensor([[-torch.inf, 1.0, 1.0]] * 2))
+    (layer,) = stats.total().layers
+    np.testing.assert_allclose(layer.probability_DE, [[0, 1, 1]], atol=1e-6)
+    np.testing.assert_allclose(layer.entropy_D, 2 * np.log(2), rtol=1e-5)
+    np.testing.assert_allclose(layer.chosen_D, 1, rtol=1e-5)
+    np.testing.assert_allclose(layer.squared_logsumexp_D, 2 * (1 + np.log(2)) ** 2, rtol=1e-3)
