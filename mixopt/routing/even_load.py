@@ -1,4 +1,4 @@
-"""Which way a bias is moved so that loads get even: DeepSeek-V3's rule, and one in proportion."""
+"""Which way a bias is moved so that loads get even, by DeepSeek-V3's rule or in proportion."""
 
 from __future__ import annotations
 
@@ -13,8 +13,7 @@ def towards_even(loads: Tensor, *, in_proportion: bool = False) -> Tensor:
 
     Args:
         loads: Assignments, integers of shape (..., E).
-        in_proportion: Whether to return less than 1 where a load is between none and twice the
-            mean: the part of the mean that it is off.
+        in_proportion: Whether to return how far they are from the mean, of the mean, from -1 to 1.
     """
     total = loads.sum(-1, keepdim=True)
     off = total - loads * loads.shape[-1]

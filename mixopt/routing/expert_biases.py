@@ -59,8 +59,7 @@ class ExpertBiases:
         for router, load_E in zip(self._routers, loads, strict=True):
             if router.bias is None:
                 continue
-            bias = router.bias()
-            way_E = towards_even(load_E, in_proportion=in_proportion)
+            bias, way_E = router.bias(), towards_even(load_E, in_proportion=in_proportion)
             moved = torch.zeros(bias.shape, device=bias.device, dtype=bias.dtype)
             moved.view(-1)[: router.experts] = rate * way_E
             if isinstance(bias, DTensor):  # FSDP shards a bias that is a parameter
