@@ -22,8 +22,13 @@ import torch
 from mixopt.pretraining import PretrainConfig, pretrain
 from mixopt.routing import ExpertRecord
 
+BALANCES: Mapping[str, Mapping[str, Any]] = {
+    "off": {"balance": "off"},
+    "constant": {"bias_rate": 1e-3},  # DeepSeek-V3's
+    "default": {},
+}
 FAMILIES = ("deepseek_v3", "glm4_moe")
-STEPS, BATCH, LENGTH, LAST = 100, 32, 64, 10
+BATCH, LENGTH, LAST = 32, 64, 10
 SHAPE = {
     "hidden_size": 64,
     "intermediate_size": 128,
@@ -46,11 +51,12 @@ LATENT = {
 OPTIONS: Mapping[str, Mapping[str, Any]] = {
     "deepseek_v3": {**SHAPE, **LATENT, "first_k_dense_replace": 1},
     "glm4_moe": {**SHAPE, "first_k_dense_replace": 1, "head_dim": 16},
+    "dots1": {**SHAPE, "first_k_dense_replace": 1, "head_dim": 16, "n_shared_experts": 1},
 }
 
 
 def run_config(
-    family: str, experts: Mapping[str, Any], seed: int, rate: float, tokenizer: str
+    family: str, experts: Mapping[str, Any], seed: int, lr: float, asked: argparse.Namespace
 ) -> PretrainConfig:
     """Return the configuration of one run."""
     kinds = ("docstrings", "python_site", "cpp_headers", "javascript")
@@ -58,19 +64,19 @@ def run_config(
     return PretrainConfig.model_validate(
         {
             "seed": seed,
-            "corpus": {"tokenizer": tokenizer, "max_bytes": 1_000_000, "domains": domains},
+            "corpus": {"tokenizer": asked.tokenizer, "max_bytes": 1_000_000, "domains": domains},
             "model": {"name": family, "options": dict(OPTIONS[family])},
             "training": {
-                "steps": STEPS,
+                "steps": asked.steps,
                 "batch": BATCH,
                 "sequence_length": LENGTH,
-                "lr": rate,
+                "lr": lr,
                 "precision": "float32",
             },
             "mixture": {"anchor": "uniform"},
             "held_out": {"tokens": 16_384},
             "checkpoint": {"every": 0},
-            "experts": {"every": 1, "probe": 8_192, **experts},
+            "experts": {"every": 1, "probe": 4_096, **experts},
             "tracking": {"enabled": False},
         }
     )
@@ -118,22 +124,22 @@ def main() -> None:
     """Train each family with and without balance, and print the table."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--out", type=Path, required=True, help="folder of the runs")
-    parser.add_argument("--rate", type=float, help="experts.bias_rate; the default when absent")
+    parser.add_argument("--balances", nargs="+", choices=list(BALANCES), default=list(BALANCES))
+    parser.add_argument("--steps", type=int, default=100)
     parser.add_argument("--lr", type=float, nargs="+", default=[1e-3, 3e-3])
     parser.add_argument("--seeds", type=int, nargs="+", default=[0])
     parser.add_argument("--families", nargs="+", default=FAMILIES)
     parser.add_argument("--tokenizer", default="bpe:2048")
     asked = parser.parse_args()
     torch.set_num_threads(1)
-    moved = {} if asked.rate is None else {"bias_rate": asked.rate}
     print("| family | lr | seed | balance | last ten steps | held-out batches | loss |")
     print("|---|---|---|---|---|---|---|", flush=True)
     for family in asked.families:
         for lr in asked.lr:
             for seed in asked.seeds:
-                for name, experts in (("off", {"balance": "off"}), ("auto", moved)):
-                    config = run_config(family, experts, seed, lr, asked.tokenizer)
-                    place = asked.out / f"{family}-{lr:g}-{seed}-{name}-{asked.rate}"
+                for name in asked.balances:
+                    config = run_config(family, BALANCES[name], seed, lr, asked)
+                    place = asked.out / f"{family}-{lr:g}-{seed}-{name}-{asked.steps}"
                     steps, held_out, loss = measure(config, place)
                     row = (family, f"{lr:g}", seed, name, shown(steps), shown(held_out))
                     print("| " + " | ".join(map(str, row)) + f" | {loss:.4f} |", flush=True)

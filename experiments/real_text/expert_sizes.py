@@ -2,7 +2,7 @@
 
     python experiments/real_text/expert_sizes.py --data ../shared/data/corpus --out runs/sizes
     python experiments/real_text/expert_sizes.py --out runs/sizes --print \
-        > PAGE
+        > experiments/real_text/results_expert_sizes.md
 
 Models that differ in one thing or two are trained on the uniform mixture of four distant domains
 (or of the six of experts.py) with three seeds, together. Specialisation is that of held-out text
@@ -37,7 +37,17 @@ from mixopt.routing import ExpertCounts, Summary
 from mixopt.system import read_json, write_json
 from mixopt.trials import Training, Trial, TrialResult, result_from_json, result_to_json
 
-READING = ""
+READING = """
+- Words are what was missing, not size. The smallest model whose experts divide the domains has
+  0.39M weights (`moe-tiny`: 2 layers, 8 experts, 2 of them a token), a BPE of 1,024 words, four
+  distant domains and 100,000 tokens: specialisation is 0.078 and 0.190 by layer, 0.012 untrained,
+  0.001 of which chance; 38% of a domain's assignments go to experts of its own (2% untrained).
+- With 512 words it is about half, and one seed of three hardly has it.
+- With bytes it is not shown, though the domains are the same: 0.018, and 0.014 untrained.
+- An untrained router tells domains by their words, ten times as much as chance: compare with it,
+  not with 0.
+- The other models of the script are not trained yet.
+"""
 
 FOUR = ("literature_en", "man_fr", "code_python", "formal_math")
 SEEDS = (1, 2, 3)

@@ -2,7 +2,7 @@
 
     python experiments/real_text/moe_proxies.py --data ../shared/data/corpus --out runs/moe_proxies
     python experiments/real_text/moe_proxies.py --out runs/moe_proxies --print \
-        > PAGE
+        > experiments/real_text/results_moe_proxies.md
 
 Both are trained on the bytes of six domains: on the uniform mixture with four seeds, and on twelve
 mixtures, the uniform one and eleven drawn from a flat Dirichlet distribution, with two; so is a
@@ -38,7 +38,13 @@ from mixopt.mixture import Mixture
 from mixopt.system import Array, IntArray, read_json, write_json
 from mixopt.trials import Losses, Training, Trial
 
-READING = ""
+READING = """
+- At equal tokens `moe-tiny` is neither better nor worse than `tiny`: +0.009 ± 0.058 nats per byte,
+  four seeds, 131,072 tokens. At equal products, 0.4% fewer tokens, -0.016 ± 0.035.
+- So at this length there is no reason to take it as a proxy for its loss; twice the tokens gain
+  0.224 ± 0.038.
+- The ranking of twelve mixtures, beside `large`, is in the script and not trained yet.
+"""
 
 TOKENS = 131_072
 SEEDS = (1, 2, 3, 4)
@@ -174,6 +180,9 @@ def _print_ranking(files: Mapping[str, dict[str, Any]]) -> None:
     swept = {
         name: losses for group in SWEEPS for name in group if (losses := _swept(name, files)).size
     }
+    if not swept.keys() >= set(SWEEPS[0]):
+        print("The twelve mixtures are not trained yet: no ranking.")
+        return
     tiny_SN, moe_SN = (swept[name][..., -1] for name in SWEEPS[0])
     print(
         f"`moe-tiny` - `tiny` over {tiny_SN.shape[1]} mixtures and {len(tiny_SN)} seeds, equal"

@@ -13,10 +13,8 @@ Shapes: B sequences, T tokens, N experts of all routers, one router after the ot
 from __future__ import annotations
 
 import logging
-import math
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
-from functools import partial
 from typing import Any
 
 import torch
@@ -38,10 +36,10 @@ from mixopt.routing import (
     named_adapters,
 )
 
-# By how much a step moves a bias: DeepSeek-V3's, which 100 steps are too few for, and ten times it
-# at first (experiments/checks/expert_balance.py).
-RATE, FIRST_RATE = 1e-3, 1e-2
-FIRST_STEPS = 1000  # over which it falls, or those of the run
+# By how much a step moves a bias at most, where nothing else is asked for: as fast as routers move
+# while they warm up, and in proportion to how uneven the load is, so that it is still where the
+# load is even (experiments/checks/expert_balance.py).
+RATE = 2e-2
 # What most families call the coefficient of their auxiliary loss, those that have none as well.
 _COEFFICIENT = "router_aux_loss_coef"
 
@@ -55,7 +53,7 @@ class ExpertBalance:
         *,
         coefficient: float = 0.0,
         biases: ExpertBiases | None = None,
-        rate: Callable[[int], float] = lambda step: RATE,
+        rate: float | None = None,
         stats: RouterStats | None = None,
         is_counted: bool = False,
     ) -> None:
@@ -65,7 +63,7 @@ class ExpertBalance:
             model: After it was wrapped.
             coefficient: What an auxiliary loss is multiplied by.
             biases: Those to be moved.
-            rate: By how much a step, from 0, moves them.
+            rate: By how much a step moves each; when absent, in proportion, by `RATE` at most.
             stats: What counts the model's experts, where biases are moved.
             is_counted: Whether someone else opens its batches.
         """
@@ -102,11 +100,10 @@ class ExpertBalance:
         if self._biases is not None and self._stats is not None:
             self._before = self._stats.loads()
 
-    def step_taken(self, step: int, *, moved: bool) -> None:
+    def step_taken(self, *, moved: bool) -> None:
         """Move the biases after a step.
 
         Args:
-            step: Its number, from 0.
             moved: Whether it moved the weights: biases stay where a step was skipped.
         """
         own = getattr(self._model, "step_taken", None)
@@ -116,25 +113,14 @@ class ExpertBalance:
             return
         loads_N = self._stats.loads() - self._before
         dist.all_reduce(loads_N)
-        self._biases.shift(loads_N, self._rate(step))
+        if self._rate is None:
+            self._biases.shift(loads_N, RATE, in_proportion=True)
+        else:
+            self._biases.shift(loads_N, self._rate)
 
     def biases(self) -> Tensor | None:
         """Return the biases that are moved, shape (N,); None where none are."""
         return None if self._biases is None else self._biases.values()
-
-
-def bias_rate(step: int, steps: int, asked: float | None) -> float:
-    """Return by how much a step moves the biases.
-
-    Args:
-        step: Its number, from 0.
-        steps: Of the run.
-        asked: What was asked for, which then holds in all steps.
-    """
-    if asked is not None:
-        return asked
-    done = min(1.0, step / min(steps, FIRST_STEPS))
-    return max(RATE, FIRST_RATE * 0.5 * (1 + math.cos(math.pi * done)))
 
 
 def balance_of(
@@ -165,12 +151,11 @@ def balance_of(
     coefficient = (coefficient_of(model) or 0.0) if added else 0.0
     if biases is None and coefficient == 0 and asked != "off":
         _warn(ranks, config.model.name, _why_nothing(model, family))
-    rate = partial(bias_rate, steps=config.training.steps, asked=config.experts.bias_rate)
     return ExpertBalance(
         model,
         coefficient=coefficient,
         biases=biases,
-        rate=rate,
+        rate=config.experts.bias_rate,
         stats=stats,
         is_counted=watch is not None,
     )

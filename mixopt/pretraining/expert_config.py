@@ -58,8 +58,8 @@ class ExpertsConfig(Section):
     )
     bias_rate: Rate | None = Field(
         None,
-        description="by how much a step moves each bias; when absent it falls to 0.001 in the "
-        "first 1,000 steps",
+        description="by how much a step moves each bias; when absent by 0.02 at most, in "
+        "proportion to how uneven the load is",
     )
     adapters: list[str] | None = Field(
         None,

@@ -85,7 +85,7 @@ class TrainingStep:
         rate = learning_rate(step, self._training, self._plan)
         if finite:
             self._move(norm, rate)
-        self._balance.step_taken(step, moved=finite)
+        self._balance.step_taken(moved=finite)
         self._optimizer.zero_grad()
         return StepOutcome(rate, float(norm), not finite, stopping, parts, added)
 

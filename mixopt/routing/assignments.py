@@ -254,9 +254,10 @@ class Assignments:
 
     def _with(self, other: Assignments, sign: int) -> Assignments:
         self.check_sizes(other.domains, other.sizes, "the other table")
+        others = {layer.key: layer.arrays() for layer in other.layers}
         layers = (
-            replace(a, **{n: array + sign * b.arrays()[n] for n, array in a.arrays().items()})
-            for a, b in zip(self.layers, other.layers, strict=True)
+            replace(a, **{n: array + sign * others[a.key][n] for n, array in a.arrays().items()})
+            for a in self.layers
         )
         return Assignments(self.domains, tuple(layers))
 

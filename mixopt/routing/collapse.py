@@ -72,7 +72,7 @@ def collapse(
             numbers=numbers,
             alarms=alarms,
             change=change,
-            advice=f"{change}, which loads it most"
+            advice=f"{change}, which loads it most: a trial to run, not shown to help"
             if change
             else "all domains load it alike: balance the router, no mixture mends this",
         )

@@ -60,7 +60,7 @@ def diagnose(
 
 def enough(layer: LayerAssignments, limits: Thresholds) -> bool:
     """Tell whether a layer has enough assignments to be diagnosed."""
-    return bool(layer.counts_DE.sum() >= limits.assignments * layer.experts)
+    return bool(layer.counts_DE.sum() >= max(1, limits.assignments * layer.experts))
 
 
 def degradation(
@@ -189,7 +189,7 @@ def underfitting(
                 alarms={"apart": limits.apart * others, "others": limits.others, "rare": floor},
                 change=change,
                 advice=f"{change}, or join it with {domains[nearest]!r}, whose experts it uses"
-                f" (distance {distance_DD[d, nearest]:.2f})",
+                f" (distance {distance_DD[d, nearest]:.2f}): trials to run, not shown to help",
             )
         )
     return found
@@ -204,4 +204,4 @@ def _towards_even(domains: tuple[str, ...], shares_D: Array, d: int) -> Change |
 def _advice(change: Change | None, domain: str) -> str:
     if change is None:
         return f"{domain!r} has no more than an even share: look at its text before its share"
-    return str(change)
+    return f"{change}: a trial to run, not shown to help"

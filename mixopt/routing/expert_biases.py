@@ -1,9 +1,9 @@
 """The biases that routers add to choose experts, and the rule that keeps the load even by them.
 
-After each step of the optimiser a bias rises by a fixed amount where its expert was given fewer
-tokens than the mean and falls where it was given more (Wang et al. 2024, "Auxiliary-loss-free load
-balancing", which DeepSeek-V3 uses). No gradient moves it, and the experts' outputs are weighed
-without it. In a loop of your own:
+After each step of the optimiser a bias rises where its expert was given fewer tokens than the mean
+and falls where it was given more, by a fixed amount (Wang et al. 2024, "Auxiliary-loss-free load
+balancing", which DeepSeek-V3 uses) or in proportion to how much. No gradient moves it, and experts'
+outputs are weighed without it. In a loop of your own:
 
     stats = RouterStats.attach(model, domains)
     biases = ExpertBiases.of(stats.routers)
@@ -43,7 +43,7 @@ class ExpertBiases:
         self._routers = list(routers)
 
     @torch.no_grad()
-    def shift(self, loads_N: Tensor, rate: float) -> None:
+    def shift(self, loads_N: Tensor, rate: float, *, in_proportion: bool = False) -> None:
         """Move each bias by `rate` towards an even load; every rank calls it alike.
 
         The bias of a choice that computes nothing stays.
@@ -51,12 +51,16 @@ class ExpertBiases:
         Args:
             loads_N: Assignments of a step over all ranks, as `RouterStats.loads` has them.
             rate: By how much.
+            in_proportion: Whether by less than `rate` where a load is between none and twice the
+                mean: by the part of the mean that it is off.
         """
         loads = torch.split(loads_N, [router.experts for router in self._routers])
         for router, load_E in zip(self._routers, loads, strict=True):
             if router.bias is None:
                 continue
-            bias, way_E = router.bias(), (load_E.sum() - load_E * len(load_E)).sign()
+            bias, total = router.bias(), load_E.sum()
+            off_E = total - load_E * len(load_E)
+            way_E = (off_E / total.clamp(min=1)).clamp(-1, 1) if in_proportion else off_E.sign()
             moved = torch.zeros(bias.shape, device=bias.device, dtype=bias.dtype)
             moved.view(-1)[: router.experts] = rate * way_E
             if isinstance(bias, DTensor):  # FSDP shards a bias that is a parameter

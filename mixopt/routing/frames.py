@@ -102,7 +102,8 @@ def from_frames(counts: pl.DataFrame, layers: pl.DataFrame) -> Assignments:
         if missing:
             raise RoutingError(f"counts of experts: no column {missing[0]!r}")
     domains = tuple(layers["domain"].unique(maintain_order=True))
-    routers = layers.select("layer", "router").unique(maintain_order=True).sort("layer").rows()
+    places = layers.select("layer", "router").unique(maintain_order=True)
+    routers = places.sort("layer", maintain_order=True).rows()
     counted, summed = (_by_router(frame, routers, domains) for frame in (counts, layers))
     found = [
         _layer(router_key(*router), cells, rows, domains)

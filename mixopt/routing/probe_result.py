@@ -50,7 +50,6 @@ class LayerProbe:
             does not tell, as below.
         probability_UE: Of the router's probabilities.
         zeros_UE: Of the share of zeros in what an expert gives.
-        size_UE: Of the root mean square of what an expert gives.
     """
 
     layer: int
@@ -64,7 +63,6 @@ class LayerProbe:
     weight_UE: Array | None = None
     probability_UE: Array | None = None
     zeros_UE: Array | None = None
-    size_UE: Array | None = None
 
     @property
     def key(self) -> str:
@@ -98,7 +96,6 @@ SUMS_OF_A_SEQUENCE = (
     "weight_UE",
     "probability_UE",
     "zeros_UE",
-    "size_UE",
 )
 
 

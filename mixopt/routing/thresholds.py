@@ -55,7 +55,7 @@ class Thresholds:
         """
         for name, value in asdict(self).items():
             low, high = _RANGES.get(name, (0.0, 1.0))
-            if value is not None and not low <= value <= high:
+            if value is not None and not (low <= value <= high and math.isfinite(value)):
                 upper = f" to {high:g}" if math.isfinite(high) else " or more"
                 raise RoutingError(f"{name}: {value:g} cannot be; it is {low:g}{upper}")
 

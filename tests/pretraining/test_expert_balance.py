@@ -6,7 +6,6 @@ import logging
 import math
 import shutil
 from functools import partialmethod
-from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -201,14 +200,14 @@ def test_off_moves_nothing_and_says_nothing(config, tmp_path, caplog):
     assert "balances" not in caplog.text
 
 
-def test_without_a_rate_biases_move_fast_at_first():
-    rates = [expert_balance.bias_rate(step, 100, None) for step in range(100)]
-    assert rates[0] == expert_balance.FIRST_RATE
-    assert rates[-1] == expert_balance.RATE
-    assert all(one >= other for one, other in pairwise(rates))
-    assert expert_balance.bias_rate(7, 100, 0.5) == 0.5
-    assert expert_balance.bias_rate(1000, 10**6, None) == expert_balance.RATE
-    assert expert_balance.bias_rate(500, 10**6, None) == pytest.approx(0.005)
+def test_without_a_rate_biases_move_in_proportion(corpus, tmp_path):
+    pretrain(config_of(corpus, tmp_path, BIASED), tmp_path / "run")
+    counts = counts_of(tmp_path / "run")
+    for layer, bias_E in biases_of(tmp_path / "run").items():
+        off_SE = 1 - counts[layer] / counts[layer].mean(1, keepdims=True)
+        assert (off_SE < -1).any(), "some expert has more than twice the mean"
+        moved_E = expert_balance.RATE * np.clip(off_SE, -1, 1).sum(0)
+        np.testing.assert_allclose(bias_E, moved_E, atol=1e-6)
 
 
 # --- A loss that is added ------------------------------------------------------------------------

@@ -234,6 +234,10 @@ def test_chance_gives_a_domain_of_few_tokens_no_experts_of_its_own():
     assert len(found) > 45, "a profile of them as it is would be 0.2 apart"
 
 
+def test_a_layer_without_tokens_is_not_diagnosed_whatever_is_asked():
+    assert diagnose(counted(np.zeros((1, 2, 4), int)), Thresholds(assignments=0)) == []
+
+
 def test_a_layer_needs_so_many_assignments_an_expert():
     one = np.array([[1.0, 0, 0, 0], [1.0, 0, 0, 0]])
     assert found_in(1.999 * one) == []

@@ -323,6 +323,18 @@ def test_an_id_that_is_of_no_expert_is_found_when_later_batches_are_reduced():
         stats.reduce()
 
 
+def test_weights_that_are_no_number_count_as_nothing():
+    tap = RouterTap(experts=4, top_k=2)
+    stats = RouterStats.attach(tap, ["a"])
+    odd = float("nan"), float("inf"), -float("inf"), -1.0
+    with stats.domains([[0] * (len(odd) + 1)]):
+        weights = torch.tensor([[0.5, one] for one in (*odd, 0.25)])
+        tap(torch.tensor([[0, 1]] * len(weights)), weights=weights)
+    (layer,) = stats.total().layers
+    assert layer.weight_HDE.sum((0, 1)).tolist() == [0.5 * len(weights), 0.25, 0, 0]
+    assert layer.counts_DE.tolist() == [[len(weights), len(weights), 0, 0]]
+
+
 def test_ids_of_padding_may_be_any():
     tap = RouterTap(experts=2, top_k=1)
     stats = RouterStats.attach(tap, ["web"])
@@ -342,3 +354,16 @@ def test_a_router_needs_a_number_of_experts():
         adapter = RouterAdapter("Linear", read=lambda out: (out, None), experts=experts, top_k=1)
         with pytest.raises(RoutingError, match=f"router '': Linear has no number {experts!r}"):
             RouterStats.attach(nn.Linear(2, 2), DOMAINS, adapters=[adapter])
+
+
+@pytest.mark.parametrize("scores", ["softmax", "sigmoid"])
+def test_an_expert_that_is_masked_has_no_probability_and_spoils_no_sum(scores):
+    tap = RouterTap(experts=3, top_k=1, scores=scores)
+    stats = RouterStats.attach(tap, ["web"])
+    with stats.domains(torch.zeros(1, 2, dtype=torch.long)):
+        tap(torch.tensor([[1], [2]]), torch.tensor([[-torch.inf, 1.0, 1.0]] * 2))
+    (layer,) = stats.total().layers
+    np.testing.assert_allclose(layer.probability_DE, [[0, 1, 1]], atol=1e-6)
+    np.testing.assert_allclose(layer.entropy_D, 2 * np.log(2), rtol=1e-5)
+    np.testing.assert_allclose(layer.chosen_D, 1, rtol=1e-5)
+    np.testing.assert_allclose(layer.squared_logsumexp_D, 2 * (1 + np.log(2)) ** 2, rtol=1e-3)

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 import torch
-from routing_job import DOMAINS, batches, tiny
+from routing_job import DOMAINS, batches, gates, tiny
 
 from mixopt.errors import RoutingError
 from mixopt.routing import RouterStats
@@ -45,6 +45,22 @@ def test_a_model_that_is_compiled_after_attaching_is_one_graph(expected):
     stats = RouterStats.attach(model, DOMAINS)
     call = torch.compile(model, backend=BACKEND, fullgraph=True)
     assert equal(counts(call, stats), expected)
+
+
+def test_gates_patches_and_sequences_are_counted_in_one_graph():
+    data = [*batches(), *batches(count=1, size=3)]  # the last of another size
+
+    def total(compiled):
+        model = gates()
+        stats = RouterStats.attach(model, DOMAINS)
+        call = torch.compile(model, backend=BACKEND, fullgraph=True) if compiled else model
+        for tokens, ids, mask in data:
+            with stats.domains(ids, mask):
+                loss = call(tokens)
+            loss.backward()
+        return [array for layer in stats.total().layers for array in layer.arrays().values()]
+
+    assert equal(total(compiled=True), total(compiled=False))
 
 
 @pytest.mark.parametrize("through", ["model", "compiled"])

@@ -5,7 +5,7 @@ import pytest
 import routing_job
 import torch
 from ranks import finish, start_ranks
-from routing_job import DOMAINS, batches, tiny
+from routing_job import DOMAINS, batches, gates, tiny
 
 from mixopt.routing import RouterStats
 from mixopt.routing.counters.reduction import ranks
@@ -39,6 +39,25 @@ def test_two_ranks_together_count_what_one_counts(kind, folder, alone):
     for one, two in zip(alone.layers, together.total().layers, strict=True):
         assert np.array_equal(one.counts_DE, two.counts_DE)
         np.testing.assert_allclose(one.probability_DE, two.probability_DE, rtol=1e-5)
+
+
+def test_two_ranks_together_weigh_what_one_weighs(folder):
+    model = gates()
+    stats, both = RouterStats.attach(model, DOMAINS), RouterStats.attach(gates(), DOMAINS)
+    for tokens, ids, mask in batches():
+        with stats.domains(ids, mask):
+            model(tokens)
+    first, second = (torch.load(folder / f"gates.{rank}.pt", weights_only=True) for rank in (0, 1))
+    assert all(np.array_equal(first[key], second[key]) for key in first)
+    both.load_state_dict(first)
+    for one, two in zip(stats.total().layers, both.total().layers, strict=True):
+        assert np.array_equal(one.counts_DE, two.counts_DE)
+        assert np.array_equal(one.unused_D, two.unused_D)
+        # Gates are of products whose order depends on the size of a batch.
+        weight_DE = one.weight_HDE.sum(0)
+        np.testing.assert_allclose(two.weight_HDE.sum(0), weight_DE, rtol=1e-5)
+        np.testing.assert_allclose(two.probability_DE, one.probability_DE, rtol=1e-5)
+    assert [one.weighs for one in both.total().layers] == [True, True, False]
 
 
 @pytest.mark.parametrize("kind", ["ddp", "fsdp"])

@@ -18,6 +18,8 @@ def test_some_thresholds_are_others_and_the_rest_are_kept():
         ("dead", 1.5, "dead: 1.5 cannot be; it is 0 to 1"),
         ("dead", float("nan"), "dead: nan cannot be; it is 0 to 1"),
         ("busiest", 0.5, "busiest: 0.5 cannot be; it is 1 or more"),
+        ("busiest", float("inf"), "busiest: inf cannot be; it is 1 or more"),
+        ("assignments", float("inf"), "assignments: inf cannot be; it is 0 or more"),
         ("assignments", -1, "assignments: -1 cannot be; it is 0 or more"),
     ],
 )

@@ -55,7 +55,6 @@ class Pass:
         if routed.outputs is not None:
             outputs_TEH = routed.outputs.float()
             values["zeros_UE"] = _array((outputs_TEH == 0).float().mean(-1))
-            values["size_UE"] = _array(outputs_TEH.square().mean(-1).sqrt())
         return cls(
             experts,
             np.where(ids_TK < 0, experts + 1, ids_TK),

@@ -3,9 +3,12 @@
 The hook works in a traced graph as well as in eager code: it depends on shapes alone, and keeps
 what it counts in plain tensors. Buffers of the module would be overwritten by DDP at the next
 forward pass. Integers count exactly; sums of probabilities are of float32 and are meant to be
-moved to the host long before rounding shows.
+moved to the host long before rounding shows. What a token has several of is summed over tokens here
+and over the rest on the way to the host: one product does it for all, where a sum over few experts
+of many tokens is slow.
 
-Shapes: T tokens, K experts of a token, E experts, D domains, R rows of `OpenBatch`.
+Shapes: T tokens, K experts of a token, E experts, D domains, R rows of `OpenBatch`,
+F = 2 * E + K + 1 sums.
 """
 
 from __future__ import annotations
@@ -14,7 +17,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import pad, softplus
+from torch.nn.functional import softplus
 
 from mixopt.routing.counters.adapters import FoundRouter
 from mixopt.routing.counters.open_batch import OpenBatch
@@ -26,6 +29,10 @@ SUMS = ("entropy", "squared_logsumexp", "chosen")
 # The lowest id that is told apart, and how many places there are beside those of experts.
 BELOW, AROUND = -2, 4
 WEIGHT_UNITS = 2**20
+# Instead of minus infinity, which times a probability of 0 is no number.
+_LEAST_LOGIT = -1e3
+_LEAST_PROBABILITY = 1e-30
+_MOST_WEIGHT = 2.0**20  # so that sums stay within 64 bits
 
 
 class LayerCounter:
@@ -37,8 +44,8 @@ class LayerCounter:
         counts: Choices of each row, shape (R * (E + 4),): by ids that are too low, of places that
             are not used, of the E experts, dropped, and by ids that are too high.
         passes: How often the router ran, to tell whether each batch was counted once.
-        sums_DF: Sum over each domain's tokens of the probabilities of the experts and of `SUMS`,
-            shape (D, E + 3); None where only counts are wanted.
+        sums_DF: Sums over each domain's tokens, of which `domain_sums` makes those that are wanted;
+            None where only counts are.
         weights: Sums of weights where the counts are, in units of 1 / `WEIGHT_UNITS`; None until
             the router gives some.
     """
@@ -54,7 +61,8 @@ class LayerCounter:
         self.passes = torch.zeros(1, dtype=torch.int64, device=device)
         self.sums_DF: Tensor | None = None
         if sums:
-            self.sums_DF = torch.zeros(domains, router.experts + len(SUMS), device=device)
+            width = 2 * router.experts + router.top_k + 1
+            self.sums_DF = torch.zeros(domains, width, device=device)
         self.weights: Tensor | None = None
         self._one = torch.ones(1, dtype=torch.int64, device=device)
         self._handle = router.module.register_forward_hook(self.hook)
@@ -69,7 +77,8 @@ class LayerCounter:
         if not torch.compiler.is_compiling() and torch._C._current_graph_task_id() != -1:
             return
         with torch.no_grad():
-            routed = read_output(self.router, output, len(rows_T), self.batch.sequences)
+            tokens = rows_T.shape[0]
+            routed = read_output(self.router, output, tokens, self.batch.sequences)
             self._add(rows_T, routed)
 
     def _add(self, rows_T: Tensor, routed: RoutedTokens) -> None:
@@ -77,8 +86,9 @@ class LayerCounter:
         if self.counts.device != ids_TK.device:
             self._move(ids_TK.device)
         place_TK = ids_TK.clamp(BELOW, self.router.experts + 1) - BELOW
-        cell = (rows_T.to(ids_TK.device)[:, None] * self.choices + place_TK).reshape(-1)
-        self.counts.scatter_add_(0, cell, self._one.expand(cell.numel()))
+        first_T1 = self.batch.first_cells(self.choices, ids_TK.device)
+        cell = (first_T1 + place_TK).view(-1)
+        self.counts.scatter_add_(0, cell, self._one.expand(cell.shape))
         if routed.weights is not None:
             self._weigh(cell, routed.weights)
         self.passes.add_(1)
@@ -89,21 +99,51 @@ class LayerCounter:
             self.sums_DF.addmm_(domain_DT.to(values_TF.device), values_TF)
 
     def _weigh(self, cell: Tensor, weights_TK: Tensor) -> None:
-        """Add weights as whole numbers of small units, so that no order or rank matters."""
+        """Add weights as whole numbers of small units, so that no order or rank matters.
+
+        Those that are not finite or below 0 count as 0.
+        """
         if self.weights is None:
             self.weights = torch.zeros_like(self.counts)
-        units = (weights_TK.double() * WEIGHT_UNITS).round().to(torch.int64)
+        # What is not finite would be an integer that depends on the device.
+        known_TK = weights_TK.double().nan_to_num(0.0, 0.0, 0.0).clamp(0.0, _MOST_WEIGHT)
+        units = (known_TK * WEIGHT_UNITS).round().to(torch.int64)
         self.weights.scatter_add_(0, cell, units.reshape(-1))
 
     def _values(self, place_TK: Tensor, logits_TE: Tensor) -> Tensor:
-        total_T1 = logits_TE.logsumexp(-1, keepdim=True)
-        probability_TE = probabilities(logits_TE, self.router.scores)
-        entropy_T1 = torch.special.entr(probability_TE).sum(-1, keepdim=True)
-        probability_TE = probability_TE[:, : self.router.experts]
+        logits_TE = logits_TE.clamp(min=_LEAST_LOGIT)
+        logarithms_TE = logits_TE.log_softmax(-1)
+        total_T1 = logits_TE[:, :1] - logarithms_TE[:, :1]
+        if self.router.scores == "softmax":
+            probability_TE = logarithms_TE.exp()
+        else:
+            probability_TE = probabilities(logits_TE, self.router.scores)
+            logarithms_TE = probability_TE.clamp(min=_LEAST_PROBABILITY).log()
+        information_TE = probability_TE * logarithms_TE
+        if self.router.idle:
+            information_TE = self._with_idle(information_TE)
+            probability_TE = probability_TE[:, : self.router.experts]
         # Places before and after those of the experts have no probability.
-        padded_TE = pad(probability_TE, (-BELOW, AROUND + BELOW))
-        chosen_T1 = padded_TE.gather(-1, place_TK.long()).sum(-1, keepdim=True)
-        return torch.cat([probability_TE, entropy_T1, total_T1.square(), chosen_T1], dim=-1)
+        padded_TE = torch.constant_pad_nd(probability_TE, (-BELOW, AROUND + BELOW))
+        chosen_TK = padded_TE.gather(-1, place_TK.long())
+        return torch.cat([probability_TE, total_T1.square(), information_TE, chosen_TK], dim=-1)
+
+    def _with_idle(self, information_TE: Tensor) -> Tensor:
+        """Return values of the experts alone, of the same sum: those of the rest in the last."""
+        last = self.router.experts - 1
+        rest_T1 = information_TE[:, last:].sum(-1, keepdim=True)
+        return torch.cat([information_TE[:, :last], rest_T1], -1)
+
+    def domain_sums(self) -> Tensor | None:
+        """Return sums over tokens of the experts' probabilities and of `SUMS`, shape (D, E + 3)."""
+        if self.sums_DF is None:
+            return None
+        experts = self.router.experts
+        parts = torch.split(self.sums_DF, [experts, 1, experts, self.router.top_k], -1)
+        probability_DE, squared_D1, information_DE, chosen_DK = parts
+        entropy_D1 = -information_DE.sum(-1, keepdim=True)
+        chosen_D1 = chosen_DK.sum(-1, keepdim=True)
+        return torch.cat([probability_DE, entropy_D1, squared_D1, chosen_D1], -1)
 
     def load(self) -> Tensor:
         """Return how many assignments each expert has now, padding left out, shape (E,)."""

@@ -30,6 +30,8 @@ class OpenBatch:
         self.rows_T: Tensor | None = None
         self.sequences = 0
         self.domain_DT: Tensor | None = None
+        self._domain_DR: Tensor | None = None
+        self._first_cells: dict[tuple[int, torch.device], Tensor] = {}
 
     def open(self, domain_BS: Tensor, even_B: Tensor, domains: int, *, sums: bool) -> None:
         """Begin a batch.
@@ -40,17 +42,42 @@ class OpenBatch:
             domains: Number of domains.
             sums: Whether sums by domain are wanted.
         """
-        self.sequences = len(domain_BS)
-        domain_T, even_T = domain_BS.flatten(), even_B[:, None].expand_as(domain_BS).flatten()
+        shape = domain_BS.shape
+        self.sequences = shape[0]
+        if _is_of_sequences(domain_BS):
+            domain_BS = domain_BS[:, :1]
         # Even: 0 to D - 1. Odd: D to 2 D - 1. Then the unknown and padding, of either half.
-        self.rows_T = torch.where((domain_T >= domains) | ~even_T, domain_T + domains, domain_T)
+        behind = (domain_BS >= domains) | ~even_B[:, None]
+        rows_BS = domain_BS + behind * domains
+        self.rows_T = rows_BS.expand(shape).reshape(-1)
+        self._first_cells = {}
         if sums:
-            numbers_D = torch.arange(domains, device=domain_T.device)
-            self.domain_DT = (domain_T == numbers_D[:, None]).float()
+            domain_DBS = self._domains_of_rows(domains, rows_BS.device)[:, rows_BS]
+            self.domain_DT = domain_DBS.expand(-1, *shape).reshape(domains, -1)
+
+    def first_cells(self, choices: int, device: torch.device) -> Tensor:
+        """Return where the counts of each token's row begin, shape (T, 1).
+
+        Args:
+            choices: Counts of a row.
+            device: Where the router ran.
+        """
+        assert self.rows_T is not None
+        if (choices, device) not in self._first_cells:
+            self._first_cells[choices, device] = (self.rows_T.to(device) * choices)[:, None]
+        return self._first_cells[choices, device]
+
+    def _domains_of_rows(self, domains: int, device: torch.device) -> Tensor:
+        """Return 1 where a row is of a domain, shape (D, R)."""
+        if self._domain_DR is None or self._domain_DR.device != device:
+            one_DD = torch.eye(domains, device=device)
+            self._domain_DR = torch.cat([one_DD, one_DD, one_DD.new_zeros(domains, 2)], 1)
+        return self._domain_DR
 
     def close(self) -> None:
         """End the batch: routers that run now are not counted."""
         self.rows_T = self.domain_DT = None
+        self._first_cells = {}
 
 
 def token_domains(ids: Any, mask: Any, domains: tuple[str, ...]) -> Tensor:
@@ -72,18 +99,28 @@ def token_domains(ids: Any, mask: Any, domains: tuple[str, ...]) -> Tensor:
     ids = _tensor(ids, "domain ids")
     mask = None if mask is None else _tensor(mask, "the mask")
     _check_shapes(ids, mask)
+    shape = ids.shape if mask is None else mask.shape
     if ids.dim() == 1:
         ids = ids[:, None]
-    real = torch.ones_like(ids, dtype=torch.bool) if mask is None else mask.bool().to(ids.device)
+    elif _is_of_sequences(ids):
+        ids = ids[:, :1]
+    real = None if mask is None else mask.bool().to(ids.device)
     count = len(domains)
-    outside = ((ids < 0) | (ids >= count)) & real
+    outside = (ids < 0) | (ids >= count)
     if ids.device.type == "cpu" and outside.any():
-        wrong = int(ids.expand_as(real)[outside][0])
-        raise RoutingError(
-            f"domain id {wrong}: the {count} domains are 0 to {count - 1} ({', '.join(domains)})"
-        )
-    ids = torch.where(outside, count, ids.long().expand_as(real))
-    return torch.where(real, ids, count + 1)
+        wrong = ids.expand(shape)[outside.expand(shape) if real is None else outside & real]
+        if len(wrong):
+            raise RoutingError(
+                f"domain id {int(wrong[0])}: the {count} domains are 0 to {count - 1}"
+                f" ({', '.join(domains)})"
+            )
+    known = torch.where(outside, count, ids.long())
+    return known.expand(shape) if real is None else torch.where(real, known, count + 1)
+
+
+def _is_of_sequences(domain_BS: Tensor) -> bool:
+    """Tell whether ids of tokens are those of sequences that were expanded."""
+    return domain_BS.shape[1] > 1 and domain_BS.stride(1) == 0
 
 
 def _tensor(values: Any, what: str) -> Tensor:

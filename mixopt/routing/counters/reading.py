@@ -9,6 +9,7 @@ Shapes: N choices, T tokens, K places of a token, E experts, H outputs of an exp
 
 from __future__ import annotations
 
+import math
 from typing import Any, NamedTuple
 
 import torch
@@ -52,10 +53,9 @@ def read_output(router: FoundRouter, output: Any, tokens: int, sequences: int) -
         RoutingError: The output is not what the adapter says, or of another number of tokens.
     """
     try:
-        given: Any = router.read(output)  # what is no tensor is found when it is used
-        ids, logits, weights, shared, outputs = RoutedTokens(*given)
-        if ids is None:
-            ids = _of_gates(router, weights)
+        read: Any = router.read(output)  # what is no tensor is found when it is used
+        given = RoutedTokens(*read)
+        ids = _of_gates(router, given.weights) if given.ids is None else given.ids
         odd = ids.is_floating_point() or ids.dtype == torch.bool or ids.shape[-1] != router.top_k
     except (IndexError, AttributeError, TypeError, KeyError) as error:
         raise _unreadable(router, f"cannot be read: {error}") from error
@@ -66,20 +66,29 @@ def read_output(router: FoundRouter, output: Any, tokens: int, sequences: int) -
             f" (tokens, {router.top_k}) are needed",
         )
     ids = ids.reshape(-1, router.top_k)
-    times = _tokens_of_a_choice(router, len(ids), tokens, sequences)
-    parts = {
-        "logits": (logits, (router.experts + router.idle,)),
-        "weights": (weights, (router.top_k,)),
-        "shared": (shared, ()),
-        "outputs": (outputs, (router.experts, -1)),
-    }
-    of_tokens = {
-        name: None if part is None else _of_tokens(router, name, part, len(ids), width, times)
-        for name, (part, width) in parts.items()
-    }
+    choices = ids.shape[0]
+    times = _tokens_of_a_choice(router, choices, tokens, sequences)
+    of_tokens = _parts_of_tokens(router, given, choices, times)
     if router.idle:  # what no expert computes is counted as dropped
         ids = ids.clamp(max=router.experts)
-    return RoutedTokens(_repeated(ids, times), **of_tokens)
+    return of_tokens._replace(ids=_repeated(ids, times))
+
+
+def _parts_of_tokens(
+    router: FoundRouter, given: RoutedTokens, choices: int, times: int
+) -> RoutedTokens:
+    """Return what was given beside the ids, checked, of tokens."""
+    logits, weights, shared, outputs = given[1:]
+    every = router.experts + router.idle
+    if logits is not None:
+        logits = _of_tokens(router, "logits", logits, choices, (every,), times)
+    if weights is not None:
+        weights = _of_tokens(router, "weights", weights, choices, (router.top_k,), times)
+    if shared is not None:
+        shared = _of_tokens(router, "shared", shared, choices, (), times)
+    if outputs is not None:
+        outputs = _of_tokens(router, "outputs", outputs, choices, (router.experts, -1), times)
+    return RoutedTokens(given.ids, logits, weights, shared, outputs)
 
 
 def _of_gates(router: FoundRouter, weights: Tensor | None) -> Tensor:
@@ -115,14 +124,16 @@ def _of_tokens(
     router: FoundRouter, name: str, part: Tensor, choices: int, width: tuple[int, ...], times: int
 ) -> Tensor:
     wanted = part.shape[len(part.shape) - len(width) :]
-    if any(w not in {-1, size} for w, size in zip(width, wanted, strict=True)):
+    if wanted != width and any(w not in {-1, size} for w, size in zip(width, wanted, strict=True)):
         if name == "logits":
             raise _unreadable(router, f"gave logits of {part.shape[-1]} experts; it has {width[0]}")
         raise _unreadable(router, f"gave {name} of shape {tuple(part.shape)}")
-    shape = (choices, *wanted)
-    if part.numel() != torch.Size(shape).numel():
+    part, shape = part.detach(), (choices, *wanted)
+    if part.shape == shape:
+        return _repeated(part, times)
+    if part.numel() != math.prod(shape):
         raise _unreadable(router, f"gave {name} of shape {tuple(part.shape)} for {choices} tokens")
-    return _repeated(part.detach().reshape(shape), times)
+    return _repeated(part.reshape(shape), times)
 
 
 def _repeated(part: Tensor, times: int) -> Tensor:

@@ -78,9 +78,8 @@ def collect(
             units = torch.zeros_like(counter.counts) if counter.weights is None else counter.weights
             pieces.append(units.to(device))
     whole = _summed(torch.cat(pieces), group).numpy()
-    sums = [
-        counter.sums_DF.to(device).flatten() for counter in counters if counter.sums_DF is not None
-    ]
+    of_domains = (counter.domain_sums() for counter in counters)
+    sums = [sums_DF.to(device).flatten() for sums_DF in of_domains if sums_DF is not None]
     parts = _summed(torch.cat(sums), group).numpy().astype(np.float64) if sums else None
     for counter in counters:
         counter.clear()
