@@ -125,7 +125,7 @@ def name_changes(figure: Figure, changes: Sequence[tuple[float, str]], unit: str
     said = [f"{unit} {place:,g}: {text}" for place, text in changes[:LABELLED]]
     if len(changes) > LABELLED:
         said.append(f"{len(changes) - LABELLED} more")
-    title = "Weights changed (dashed) at " + ";  ".join(said)
+    title = "Weights changed (dashed) after " + ";  ".join(said)
     lines = textwrap.fill(title, 105)
     figure.suptitle(lines, fontsize=LETTER - 0.5, color=INK, x=0.01, ha="left")
 

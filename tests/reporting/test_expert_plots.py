@@ -73,7 +73,7 @@ def test_a_change_of_weights_is_a_line_in_each_panel_and_is_named_above():
     for axes in figure.axes:
         assert [line.get_xdata()[0] for line in axes.lines[-2:]] == [200, 250]
     title = figure.get_suptitle()
-    assert title.startswith("Weights changed (dashed) at step 200: web 50% to 20%")
+    assert title.startswith("Weights changed (dashed) after step 200: web 50% to 20%")
 
 
 def test_a_change_is_between_the_windows_of_a_history():

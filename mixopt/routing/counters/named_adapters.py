@@ -20,7 +20,7 @@ def named_adapters(names: Sequence[str]) -> tuple[RouterAdapter, ...]:
 
 
 def _named(name: str) -> Sequence[RouterAdapter]:
-    found = load_object("adapter", name)
+    found = load_object("experts.adapters: adapter", name)
     adapters = list(found) if isinstance(found, list | tuple) else [found]
     for adapter in adapters:
         if not isinstance(adapter, RouterAdapter):
