@@ -42,8 +42,8 @@ READING = """
 - Underfitting is diagnosed in eight of 21 trainings, always of the domain that has the smallest
   share or one of two that have: it says no more than the share. Raising it by a tenth of the tokens
   gained 0.05 to 0.06 (French), 0.03 (code at 5%) and -0.005 (code at 10%).
-- What a diagnosis of collapse proposes lowered the loss in the three trainings that followed one, by
-  0.050 ± 0.072; a domain drawn at random by -0.105 ± 0.426, the one told by losses by 0.021 ±
+- What a diagnosis of collapse proposes lowered the loss in the three trainings that followed one,
+  by 0.050 ± 0.072; a domain drawn at random by -0.105 ± 0.426, the one told by losses by 0.021 ±
   0.099. Nothing of that is shown; in six of nine trainings nothing is proposed for the mixture.
 - Three seeds of each mixture; 0.39M weights, 100,000 tokens, loss 5.9 of 6.9 nats: early training.
 """
