@@ -32,8 +32,9 @@ def step_images(file: Path) -> Iterator[list[Path]]:
     """
     from PIL import Image
 
+    shown = shown_name(f"{file.parent.name}/{file.name}")
     if not file.stem.isdecimal():
-        raise RunError(f"{shown_name(str(file))}: is not named after a step")
+        raise RunError(f"{shown}: is not named after a step")
     # A time would be another name for a picture that is drawn again.
     name = f"{file.parent.name}+step+{int(file.stem)}+timestamp+0+mixopt"
     with TemporaryDirectory() as folder:
@@ -44,5 +45,5 @@ def step_images(file: Path) -> Iterator[list[Path]]:
                 picture.thumbnail((SMALL, SMALL))
                 picture.save(small)
         except (OSError, ValueError, Image.DecompressionBombError) as error:
-            raise RunError(f"{shown_name(str(file))}: is no picture (.png)") from error
+            raise RunError(f"{shown}: is no picture (.png)") from error
         yield [large, small]
