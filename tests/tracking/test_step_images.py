@@ -18,7 +18,7 @@ def picture(tmp_path):
 def test_a_picture_is_given_whole_and_small_under_a_name_that_stays(picture):
     for _ in range(2):
         with step_images(picture) as (large, small):
-            assert large.name == "experts_load+step+40+timestamp+0+mixopt.png"
+            assert large.stem == "experts_load+step+40+timestamp+0+mixopt"
             assert large.read_bytes() == picture.read_bytes()
             with Image.open(small) as seen:
                 assert seen.size == (SMALL, SMALL // 2)
