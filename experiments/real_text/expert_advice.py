@@ -20,13 +20,12 @@ The folder holds <domain>/train.parquet and <domain>/validation.parquet with a c
 
 from __future__ import annotations
 
-import argparse
 from pathlib import Path
 
 from expert_advice_runs import TOKENIZER, train_all
 from expert_advice_tables import print_tables
 from expert_sizes import FOUR
-from research_text import prepared
+from research_text import asked_of, prepared
 
 from mixopt.corpus import Corpus
 
@@ -51,16 +50,10 @@ READING = """
 
 def main() -> None:
     """Train what is missing, or print what there is."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--data", type=Path)
-    parser.add_argument("--out", type=Path, required=True)
-    parser.add_argument("--print", action="store_true", dest="prints")
-    asked = parser.parse_args()
+    asked = asked_of(__doc__)
     if asked.prints:
         print_page(asked.out)
         return
-    if asked.data is None:
-        parser.error("--data: the folder of the text")
     corpus = Corpus.open(prepared(asked.data, asked.out / "corpus", FOUR, TOKENIZER))
     train_all(corpus, asked.out)
 

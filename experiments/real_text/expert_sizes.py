@@ -18,7 +18,6 @@ Shapes: S seeds, L layers.
 
 from __future__ import annotations
 
-import argparse
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -29,7 +28,7 @@ import numpy as np
 from experts import DOMAINS as SIX
 from mixopt_proxies.decoder import DecoderProxy
 from online_tables import paired
-from research_text import prepared, say
+from research_text import asked_of, prepared, say
 
 from mixopt.corpus import Corpus
 from mixopt.mixture import Mixture
@@ -46,7 +45,7 @@ READING = """
 - With bytes it is not shown, though the domains are the same: 0.018, and 0.014 untrained.
 - An untrained router tells domains by their words, ten times as much as chance: compare with it,
   not with 0.
-- The other models of the script are not trained yet.
+- Of six domains it is 0.052 and 0.113 by layer. The other models of the script are not trained.
 """
 
 FOUR = ("literature_en", "man_fr", "code_python", "formal_math")
@@ -94,16 +93,10 @@ MODELS = {
 
 def main() -> None:
     """Train what is missing, or print what there is."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--data", type=Path)
-    parser.add_argument("--out", type=Path, required=True)
-    parser.add_argument("--print", action="store_true", dest="prints")
-    asked = parser.parse_args()
+    asked = asked_of(__doc__)
     if asked.prints:
         print_page(asked.out)
         return
-    if asked.data is None:
-        parser.error("--data: the folder of the text")
     for name, model in MODELS.items():
         folder = asked.out / "corpora" / f"{model.tokenizer.replace(':', '_')}-{len(model.domains)}"
         corpus = Corpus.open(prepared(asked.data, folder, model.domains, model.tokenizer))

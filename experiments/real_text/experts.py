@@ -17,7 +17,6 @@ Shapes: S seeds.
 
 from __future__ import annotations
 
-import argparse
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,7 +25,7 @@ import numpy as np
 import polars as pl
 from mixopt_proxies.decoder import DecoderProxy
 from online_tables import paired
-from research_text import prepared, say
+from research_text import asked_of, prepared, say
 
 from mixopt.corpus import Corpus
 from mixopt.mixture import Mixture
@@ -86,17 +85,10 @@ CASES = {
 
 def main() -> None:
     """Train what is missing, or print what there is."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--data", type=Path)
-    parser.add_argument("--out", type=Path, required=True)
-    parser.add_argument("--print", action="store_true", dest="prints")
-    parser.add_argument("--tokens", type=int, default=TOKENS)
-    asked = parser.parse_args()
+    asked = asked_of(__doc__, tokens=TOKENS)
     if asked.prints:
         print_page(asked.out)
         return
-    if asked.data is None:
-        parser.error("--data: the folder of the text")
     corpus = Corpus.open(prepared(asked.data, asked.out / "corpus", DOMAINS))
     for name, case in CASES.items():
         path = asked.out / f"{name.replace(', ', '-').replace(' ', '_')}.json"

@@ -18,7 +18,6 @@ Shapes: N mixtures, S seeds, M losses: of each domain, and their mean last.
 
 from __future__ import annotations
 
-import argparse
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -30,7 +29,7 @@ import numpy as np
 from experts import DOMAINS
 from mixopt_proxies.decoder import DecoderProxy
 from online_tables import paired
-from research_text import prepared, say
+from research_text import asked_of, prepared, say
 
 from mixopt.corpus import Corpus
 from mixopt.fitting import spearman
@@ -97,16 +96,10 @@ def mixtures() -> list[Mixture]:
 
 def main() -> None:
     """Train what is missing, or print what there is."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--data", type=Path)
-    parser.add_argument("--out", type=Path, required=True)
-    parser.add_argument("--print", action="store_true", dest="prints")
-    asked = parser.parse_args()
+    asked = asked_of(__doc__)
     if asked.prints:
         print_page(asked.out)
         return
-    if asked.data is None:
-        parser.error("--data: the folder of the text")
     corpus = Corpus.open(prepared(asked.data, asked.out / "corpus", DOMAINS))
     proxies = {name: model.proxy() for name, model in MODELS.items()}
     for name, trials in planned():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -31,6 +32,25 @@ def prepared(data: Path, path: Path, domains: Sequence[str], tokenizer: str = "b
         config = CorpusConfig(domains=sources, tokenizer=tokenizer, max_bytes=8_000_000)
         prepare_corpus(config, {}, path, fingerprint=" ".join(domains), progress=say)
     return path
+
+
+def asked_of(description: str, **numbers: int) -> argparse.Namespace:
+    """Return what the command line of a script asks for: to train (`data`, `out`), or to print.
+
+    Args:
+        description: The script's docstring, whose first line is the help.
+        **numbers: Further options and what they are when they are left out.
+    """
+    parser = argparse.ArgumentParser(description=description.splitlines()[0])
+    parser.add_argument("--data", type=Path)
+    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--print", action="store_true", dest="prints")
+    for name, default in numbers.items():
+        parser.add_argument(f"--{name}", type=int, default=default)
+    asked = parser.parse_args()
+    if asked.data is None and not asked.prints:
+        parser.error("--data: the folder of the text")
+    return asked
 
 
 def say(line: str) -> None:
