@@ -29,7 +29,7 @@ from research_text import asked_of, prepared, say
 
 from mixopt.corpus import Corpus
 from mixopt.mixture import Mixture
-from mixopt.reporting import plot_distances, plot_domain_experts
+from mixopt.plots import plot_distances, plot_domain_experts
 from mixopt.routing import ExpertCounts, Summary
 from mixopt.system import read_json, write_json
 from mixopt.trials import Training, Trial, TrialResult, result_from_json, result_to_json

@@ -157,7 +157,7 @@ def _simulate_schedule(
     forecast = simulate_schedule(source, corpus=corpus, inventory=sizes)
     print_json(forecast.to_json()) if as_json else show(schedule_text(forecast))
     if figure is not None:
-        from mixopt.reporting import draw_schedule
+        from mixopt.plots import draw_schedule
 
         draw_schedule(forecast, figure)
         say(f"figure: {figure}")

@@ -4,19 +4,23 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from mixopt.reporting.drawing import Figure
-from mixopt.reporting.expert_change_plot import plot_change
-from mixopt.reporting.expert_maps import plot_layer_domains, plot_load
-from mixopt.reporting.expert_plots import (
+from mixopt.plots import (
+    figure_svg,
+    plot_change,
     plot_distances,
     plot_domain_experts,
     plot_expert_history,
+    plot_layer_domains,
+    plot_load,
     plot_tables,
 )
-from mixopt.reporting.figure_style import figure_svg
 from mixopt.routing import AnyWindow, Assignments, ExpertChange
 from mixopt.system import write_text
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 DESCRIPTIONS = {
     "experts_load": "The load of every layer's experts in training; grey is even, darker is more.",

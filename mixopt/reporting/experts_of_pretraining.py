@@ -11,11 +11,10 @@ from dataclasses import dataclass, field
 from functools import cached_property, reduce
 from operator import add
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from mixopt.errors import RoutingError
 from mixopt.online import MIXTURE_LOG, LoggedChange, read_changes
-from mixopt.reporting.drawing import Figure
 from mixopt.reporting.expert_changes import change_dict, change_text, expert_changes
 from mixopt.reporting.expert_figures import change_figures, moving_figures, still_figures
 from mixopt.reporting.expert_options import ExpertOptions
@@ -34,6 +33,9 @@ from mixopt.routing import (
     nothing,
 )
 from mixopt.system import checked_as, read_yaml
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 PERMUTATIONS = 100  # of a probe's sequences, for what chance gives
 

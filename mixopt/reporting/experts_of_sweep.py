@@ -8,16 +8,18 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from mixopt.errors import MixoptError, RoutingError
 from mixopt.proposals import PROPOSAL, mixture_of
-from mixopt.reporting.drawing import Figure
 from mixopt.reporting.expert_figures import still_figures
 from mixopt.reporting.expert_options import ExpertOptions
 from mixopt.routing import ExpertCounts, Summary, Thresholds
 from mixopt.run_directory import SWEEP, VALIDATE, load_run
 from mixopt.trials import TrialExperts, best_trial, read_entry
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 SHOWN = 12  # trials that are listed
 

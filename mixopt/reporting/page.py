@@ -11,7 +11,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from html import escape
 
-from mixopt.reporting.figure_style import page_svg
+from mixopt.plots import page_svg
 
 STYLE = """
 :root{color-scheme:light dark;--paper:#fefefe;--ink:#1c2128;--soft:#57606a;--faint:#8a929c;

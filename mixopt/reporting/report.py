@@ -15,11 +15,11 @@ from typing import Any
 
 import yaml
 
+from mixopt import plots
 from mixopt.config import dump_config
 from mixopt.mixture import Mixture
 from mixopt.objective import UNITS
 from mixopt.proposals import Recommendation, Validation, named
-from mixopt.reporting import mixture_plots as plots
 from mixopt.reporting.experts_section import experts_section
 from mixopt.reporting.page import (
     PageSection,

@@ -4,17 +4,17 @@ from __future__ import annotations
 
 from collections import Counter
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import polars as pl
 
+from mixopt import plots
 from mixopt.config import SourceConfig
 from mixopt.corpus import Domain
 from mixopt.fitting import CEILING, OBJECTIVE, Fit
 from mixopt.objective import UNITS
-from mixopt.reporting import mixture_plots as plots
-from mixopt.reporting.drawing import Figure
-from mixopt.reporting.figure_style import figure_svg
+from mixopt.plots import figure_svg
 from mixopt.reporting.page import PageSection, figure, heading, paragraph, table
 from mixopt.run_directory import Run
 from mixopt.system import (
@@ -28,6 +28,9 @@ from mixopt.system import (
     without_folders,
     write_text,
 )
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 KINDS = {"regressor": 0, "member": 1, "control": 2, "ceiling": 3}  # the order of rows
 

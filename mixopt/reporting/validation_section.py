@@ -6,10 +6,10 @@ from collections.abc import Iterable
 
 import numpy as np
 
+from mixopt import plots
 from mixopt.config import task_metric
 from mixopt.objective import UNITS
 from mixopt.proposals import Comparison, Interval, Recommendation, looks, mixture_of, named
-from mixopt.reporting import validation_plots
 from mixopt.reporting.page import PageSection, heading, paragraph, table
 from mixopt.reporting.sections import Pictures
 from mixopt.run_directory import Run
@@ -77,13 +77,13 @@ def validation_section(run: Run, pictures: Pictures) -> PageSection:
         f" ({_looks(run)}). Lower is better."
     )
     body += _mixtures(run)
-    drawn = validation_plots.plot_validation(values, validation.comparisons, unit)
+    drawn = plots.plot_validation(values, validation.comparisons, unit)
     about = f"{run.objective.describe()}, {unit}: runs, means and paired differences."
     body += pictures.show("validation", drawn, about)
     body += heading("By evaluation domain") + _domains(run)
     curves = _curves(run)
     if curves:
-        drawn = validation_plots.plot_curves(curves, unit)
+        drawn = plots.plot_curves(curves, unit)
         body += pictures.show("validation_curves", drawn, "The objective during training.")
     return PageSection("validation", "Validation", body)
 
@@ -106,7 +106,7 @@ def prediction_section(run: Run, pictures: Pictures) -> PageSection:
     )
     body += table(columns, rows, texts=[5], caption=f"{run.objective.describe()}, {unit}")
     if found.gains:
-        drawn = validation_plots.plot_gains(found.gains, unit)
+        drawn = plots.plot_gains(found.gains, unit)
         about = "Gains as predicted, with 90% intervals, and as validated, with 95%."
         body += pictures.show("validation_predicted", drawn, about)
     return PageSection("predicted", "Predicted against validated", body)

@@ -11,9 +11,9 @@ from typing import Any
 
 import numpy as np
 
-from mixopt.reporting.drawing import Axes, Figure, FuncFormatter, MaxNLocator
-from mixopt.reporting.expert_maps import loads_of, multiple_text
-from mixopt.reporting.figure_style import (
+from mixopt.plots.drawing import Axes, Figure, FuncFormatter, MaxNLocator
+from mixopt.plots.expert_maps import loads_of, multiple_text
+from mixopt.plots.figure_style import (
     COLOURS,
     FAINT,
     INK,
@@ -25,7 +25,7 @@ from mixopt.reporting.figure_style import (
     legend,
     plain,
 )
-from mixopt.reporting.load_scale import (
+from mixopt.plots.load_scale import (
     SCREEN,
     draw_loads,
     fewer_cells,

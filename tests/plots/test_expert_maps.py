@@ -10,8 +10,8 @@ from made_experts import counted
 from PIL import Image
 
 from mixopt.errors import RoutingError
-from mixopt.reporting import plot_change, plot_layer_domains, plot_load
-from mixopt.reporting.load_scale import LOADS, NEAR, fewer_cells
+from mixopt.plots import plot_change, plot_layer_domains, plot_load
+from mixopt.plots.load_scale import LOADS, NEAR, fewer_cells
 from mixopt.routing import CountedWindow, ExpertChange
 
 LARGEST = (61, 256, 20)

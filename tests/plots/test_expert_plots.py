@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 
 from mixopt.errors import RoutingError
-from mixopt.reporting import figure_svg, plot_distances, plot_domain_experts
-from mixopt.reporting.expert_maps import plot_load
-from mixopt.reporting.expert_plots import plot_expert_history, plot_windows
+from mixopt.plots import figure_svg, plot_distances, plot_domain_experts
+from mixopt.plots.expert_maps import plot_load
+from mixopt.plots.expert_plots import plot_expert_history, plot_windows
 from mixopt.routing import Assignments
 from mixopt.routing.assignments import no_layer
 

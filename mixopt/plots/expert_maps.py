@@ -11,8 +11,8 @@ from __future__ import annotations
 import numpy as np
 import polars as pl
 
-from mixopt.reporting.drawing import Axes, Figure, FuncFormatter, MaxNLocator
-from mixopt.reporting.figure_style import (
+from mixopt.plots.drawing import Axes, Figure, FuncFormatter, MaxNLocator
+from mixopt.plots.figure_style import (
     COLOURS,
     FAINT,
     INK,
@@ -22,7 +22,7 @@ from mixopt.reporting.figure_style import (
     legend,
     new_figure,
 )
-from mixopt.reporting.load_scale import (
+from mixopt.plots.load_scale import (
     DEEP,
     NEAR,
     SCREEN,

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from mixopt.reporting.drawing import Axes, Figure, FuncFormatter, MaxNLocator
-from mixopt.reporting.figure_style import (
+from mixopt.plots.drawing import Axes, Figure, FuncFormatter, MaxNLocator
+from mixopt.plots.figure_style import (
     FAINT,
     INK,
     LETTER,

@@ -7,7 +7,8 @@ import pytest
 from command_line import mixopt
 
 from mixopt import ConfigError, Mixture
-from mixopt.reporting import draw_schedule, schedule_text
+from mixopt.plots import draw_schedule
+from mixopt.reporting import schedule_text
 from mixopt.sampling import Schedule, Stage, simulate_schedule
 
 NAMES = [f"domain_{k:02}" for k in range(60)]

@@ -14,8 +14,8 @@ from typing import Any
 
 import numpy as np
 
-from mixopt.reporting.drawing import Axes, Figure, LinearSegmentedColormap
-from mixopt.reporting.figure_style import INK, LETTER
+from mixopt.plots.drawing import Axes, Figure, LinearSegmentedColormap
+from mixopt.plots.figure_style import INK, LETTER
 from mixopt.system import Array
 
 DEEP = 3.0  # powers of two to either side of the scale

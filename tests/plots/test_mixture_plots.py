@@ -9,11 +9,11 @@ import matplotlib
 import numpy as np
 import pytest
 
+from mixopt.plots import figure_svg
+from mixopt.plots.figure_style import page_svg
+from mixopt.plots.mixture_plots import plot_design, plot_held_out, plot_responses, plot_shares
+from mixopt.plots.validation_plots import plot_curves, plot_gains, plot_validation
 from mixopt.proposals import Comparison, Gain, Interval
-from mixopt.reporting import figure_svg
-from mixopt.reporting.figure_style import page_svg
-from mixopt.reporting.mixture_plots import plot_design, plot_held_out, plot_responses, plot_shares
-from mixopt.reporting.validation_plots import plot_curves, plot_gains, plot_validation
 
 NATURAL = {"web": 0.7, "code": 0.2, "books": 0.1}
 PROPOSAL = {"web": 0.05, "code": 0.0, "books": 0.95}
@@ -133,7 +133,7 @@ def test_drawing_changes_no_setting_of_matplotlib():
 
 
 def test_pyplot_is_not_used():
-    code = "import sys, mixopt.reporting.mixture_plots, mixopt.reporting.validation_plots as _\n"
+    code = "import sys, mixopt.plots.mixture_plots, mixopt.plots.validation_plots as _\n"
     code += "print('matplotlib.pyplot' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "False"

@@ -7,7 +7,7 @@ import sys
 import pytest
 
 ASK = (
-    "import os; from mixopt.reporting.drawing import matplotlib;"
+    "import os; from mixopt.plots.drawing import matplotlib;"
     "print(matplotlib.rcParams['text.usetex'], os.getcwd())"
 )
 

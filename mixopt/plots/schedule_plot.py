@@ -14,8 +14,8 @@ from pathlib import Path
 import numpy as np
 
 from mixopt.errors import ConfigError
-from mixopt.reporting.drawing import Axes, Figure, FuncFormatter, PercentFormatter
-from mixopt.reporting.figure_style import (
+from mixopt.plots.drawing import Axes, Figure, FuncFormatter, PercentFormatter
+from mixopt.plots.figure_style import (
     FAINT,
     INK,
     LETTER,

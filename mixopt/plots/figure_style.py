@@ -11,7 +11,7 @@ import io
 import re
 from typing import Any
 
-from mixopt.reporting.drawing import Axes, Figure, matplotlib
+from mixopt.plots.drawing import Axes, Figure, matplotlib
 
 INK, GRID, FAINT, PAPER = "#1c2128", "#d8dde3", "#8a929c", "#fefefe"
 COLOURS = {

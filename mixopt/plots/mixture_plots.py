@@ -14,8 +14,8 @@ from typing import Any
 
 import numpy as np
 
-from mixopt.reporting.drawing import Figure, MaxNLocator, PercentFormatter
-from mixopt.reporting.figure_style import COLOURS, FAINT, INK, LETTER, label, legend, new_figure
+from mixopt.plots.drawing import Figure, MaxNLocator, PercentFormatter
+from mixopt.plots.figure_style import COLOURS, FAINT, INK, LETTER, label, legend, new_figure
 from mixopt.system import Array, share_text
 
 SHOWN = 24  # domains that a figure has at most

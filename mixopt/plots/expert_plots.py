@@ -1,7 +1,7 @@
 """Figures of what the experts of a model do: from assignments to a matplotlib `Figure`.
 
-Those of all layers at a glance are in `mixopt.reporting.expert_maps`, that of a change of weights
-in `mixopt.reporting.expert_change_plot`; how loads are coloured, in `mixopt.reporting.load_scale`.
+Those of all layers at a glance are in `mixopt.plots.expert_maps`, that of a change of weights
+in `mixopt.plots.expert_change_plot`; how loads are coloured, in `mixopt.plots.load_scale`.
 
 Shapes: D domains, E experts, L layers, W windows.
 """
@@ -14,10 +14,10 @@ from typing import Any
 import numpy as np
 import polars as pl
 
-from mixopt.reporting.drawing import Figure, MaxNLocator
-from mixopt.reporting.expert_change_plot import mark_changes, name_changes
-from mixopt.reporting.figure_style import COLOURS, FAINT, INK, LETTER, label, legend, new_figure
-from mixopt.reporting.load_scale import NEAR, colour_scale, draw_loads, load_scale
+from mixopt.plots.drawing import Figure, MaxNLocator
+from mixopt.plots.expert_change_plot import mark_changes, name_changes
+from mixopt.plots.figure_style import COLOURS, FAINT, INK, LETTER, label, legend, new_figure
+from mixopt.plots.load_scale import NEAR, colour_scale, draw_loads, load_scale
 from mixopt.routing import (
     Assignments,
     LayerAssignments,

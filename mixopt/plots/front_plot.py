@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from mixopt.reporting.drawing import Axes, Figure, MaxNLocator, PercentFormatter, colormaps
-from mixopt.reporting.figure_style import COLOURS, FAINT, INK, LETTER, label, new_figure
+from mixopt.plots.drawing import Axes, Figure, MaxNLocator, PercentFormatter, colormaps
+from mixopt.plots.figure_style import COLOURS, FAINT, INK, LETTER, label, new_figure
 from mixopt.system import share_text
 
 if TYPE_CHECKING:
