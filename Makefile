@@ -3,7 +3,7 @@ UV := $(shell command -v uv 2>/dev/null || echo .tools/bin/uv)
 RUN := $(UV) run --frozen
 USER_RUN := $(RUN) --no-dev --extra regressors --extra proxies --extra mlflow
 
-.PHONY: quickstart test check bench families mutants faults fuzz notebooks wheel parsers trainers test-trainers
+.PHONY: quickstart test check bench families mutants faults fuzz notebooks wheel parsers trainers test-trainers release lowest
 quickstart: $(UV)
 	$(USER_RUN) mixopt run experiments/quickstart.yaml --out runs/quickstart
 
@@ -40,6 +40,14 @@ notebooks: $(UV)
 
 wheel: $(UV)
 	sh experiments/checks/check_wheel.sh $(UV)
+
+# Both packages as their users get them; every extra alone in a fresh environment. EXTRAS=cli,ray are fewer.
+release: $(UV)
+	$(RUN) python experiments/checks/release.py $(UV) $(if $(EXTRAS),--extras $(EXTRAS))
+
+# The lowest versions that pyproject.toml allows, and the fast tests.
+lowest: $(UV)
+	sh experiments/checks/lowest.sh $(UV) $(TESTS)
 
 # With them, tests read exported mixtures by the trainers' own parsers, and token files of their own
 # writers; PARSERS=levanter is 1.5 GB.

@@ -1,0 +1,20 @@
+#!/bin/sh
+# Install the lowest version of every requirement that pyproject.toml allows, and run the fast tests.
+# Usage: sh experiments/checks/lowest.sh path/to/uv [test ...]
+# The environment is .lowest; it is kept, so that a second run installs nothing.
+set -eu
+cd "$(dirname "$0")/../.."
+uv=$1
+shift
+"$uv" pip compile --quiet --resolution lowest-direct --python-version 3.11 --extra all \
+    pyproject.toml --output-file .lowest.txt --no-header --no-annotate
+test -x .lowest/bin/python || "$uv" venv --quiet --python 3.11 .lowest
+# The tests' own tools are those of the lock.
+"$uv" export --quiet --frozen --no-hashes --only-group test-tools --output-file .lowest-tools.txt
+"$uv" pip install --quiet --python .lowest --only-binary :all: --no-deps -r .lowest.txt
+"$uv" pip install --quiet --python .lowest -r .lowest.txt -r .lowest-tools.txt
+"$uv" pip install --quiet --python .lowest --no-deps --editable .
+[ $# -gt 0 ] || set -- tests/config tests/constraints tests/corpus tests/designs tests/fitting tests/loading \
+    tests/objective tests/proposals tests/regressors tests/reporting tests/plots tests/run_directory \
+    tests/sampling tests/tracking tests/trials tests/test_start_up.py tests/test_end_to_end.py
+OMP_NUM_THREADS=1 .lowest/bin/python -m pytest -q -n 2 --dist loadfile -m 'not slow and not faults' "$@"
