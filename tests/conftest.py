@@ -24,6 +24,8 @@ from s3_server import s3_server
 settings.register_profile("mixopt", deadline=None)
 settings.load_profile("mixopt")
 
+pytest_plugins = ["browser"]
+
 LIBRARY = Path(sysconfig.get_paths()["stdlib"])
 MODULES = ("argparse", "ast", "calendar", "difflib", "inspect", "pickle", "tarfile", "typing")
 
