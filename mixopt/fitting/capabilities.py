@@ -13,6 +13,7 @@
 | sizes | `uses_scale`, `at(parameters, tokens)` | trials of several sizes (model_sizes) |
 | repetition | parameters `inventory` and `tokens` | laws of epochs (repetition) |
 | saving | `save(folder)`, `load(folder)`, `saved_as` | a fit is read back, not fitted again |
+| plain law | `plain_law() -> {"kind": ..., ...}` | predictions where there is no Python |
 
 All are optional. The questions ask the object and not its class, since a wrapper has an ability
 only where what it wraps has it; `isinstance` with a runtime-checkable protocol reads the class
@@ -169,6 +170,19 @@ class SupportsSaving(Regressor, Protocol):
         ...
 
 
+class SupportsPlainLaw(Predictor, Protocol):
+    """Can be written out as numbers, so that something other than Python predicts the same."""
+
+    def plain_law(self) -> dict[str, Any]:
+        """Return the fitted law: its `kind`, and what that kind needs.
+
+        Values are strings, numbers, lists and dictionaries of these, other plain laws, and numpy
+        arrays of float64, float32, int32 or int16. Kinds are those that
+        mixopt/what_if/assets/law.js can predict with, to 1e-6: means, slopes and deviations.
+        """
+        ...
+
+
 def is_estimator(found: object) -> TypeGuard[Regressor]:
     """Tell whether this is a regressor itself, and not what builds one."""
     return not inspect.isclass(found) and hasattr(found, "fit")
@@ -225,6 +239,11 @@ def supports_saving(regressor: Predictor) -> TypeGuard[SupportsSaving]:
     declared = isinstance(formats, tuple) and formats and set(formats) <= set(SAFE_FORMATS)
     writes = hasattr(regressor, "save") and hasattr(type(regressor), "load")
     return bool(declared) and writes and bool(getattr(regressor, "can_be_saved", True))
+
+
+def supports_plain_law(regressor: Predictor) -> TypeGuard[SupportsPlainLaw]:
+    """Tell whether it can be written out; a combination can be where all its members can."""
+    return hasattr(regressor, "plain_law")
 
 
 def supports_parameters(regressor: Predictor) -> TypeGuard[SupportsParameters]:

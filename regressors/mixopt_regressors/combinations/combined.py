@@ -12,7 +12,7 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import ClassVar, Self
+from typing import Any, ClassVar, Self
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -33,6 +33,7 @@ from mixopt.fitting import (
     supports_covariance,
     supports_cross_fit,
     supports_gradient,
+    supports_plain_law,
     supports_refit,
     supports_saving,
 )
@@ -76,6 +77,14 @@ class CombinedRegressor(MixtureRegressor):
             if not supports_covariance(member):
                 raise AttributeError(f"member {name!r} has no covariance")
         return self._covariance
+
+    @property
+    def plain_law(self) -> Callable[[], dict[str, Any]]:
+        """The law as plain numbers; there is one where all members have one."""
+        for name, member in self._used():
+            if not supports_plain_law(member):
+                raise AttributeError(f"member {name!r} has no plain law")
+        return self._plain_law
 
     def select(self, targets: Sequence[int]) -> Self:
         """Return a fitted copy that predicts only these targets, by position."""
@@ -249,6 +258,14 @@ class CombinedRegressor(MixtureRegressor):
             assert supports_gradient(member)
             parts.append(weights_M[:, None] * np.asarray(member.gradient(weights_D)))
         return np.asarray(sum(parts), dtype=np.float64)
+
+    def _plain_law(self) -> dict[str, Any]:
+        members, weights = [], []
+        for member, weights_M in self._asked():
+            assert supports_plain_law(member)
+            members.append(member.plain_law())
+            weights.append(weights_M)
+        return {"kind": "mean", "members": members, "weights_CM": np.array(weights)}
 
     def _covariance(self, weights_KD: ArrayLike, loads_M: ArrayLike) -> Array:
         weights = self._checked(weights_KD)

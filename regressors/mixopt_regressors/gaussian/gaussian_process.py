@@ -18,7 +18,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from functools import cached_property
-from typing import Self
+from typing import Any, Self
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -79,6 +79,22 @@ class GaussianProcessRegressor(MixtureRegressor):
             posterior = self._posteriors[target]
             total_KK += scale * posterior.covariance(weights, self._roots[target])
         return total_KK
+
+    def plain_law(self) -> dict[str, Any]:
+        """Return the law as plain numbers (mixopt.fitting.capabilities)."""
+        kernels = [posterior.kernel for posterior in self._posteriors]
+        return {
+            "kind": "gaussian_process",
+            "weights_ND": self.weights_ND,
+            "lengths_MD": np.array([kernel.lengths_D for kernel in kernels]),
+            "powers_M": np.array([kernel.power for kernel in kernels]),
+            "variances_M": np.array([kernel.variance for kernel in kernels]),
+            "noises_M": np.array([kernel.noise for kernel in kernels]),
+            "duals_MN": self.dual_MN,
+            "means_M": self.means_M,
+            "units_M": self.units_M,
+            "roots_MPP": np.array(self._roots),
+        }
 
     def tuned(self) -> Self:
         """Return a copy to fit again with these hyperparameters: a Cholesky for each target."""

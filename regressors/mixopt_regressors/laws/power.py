@@ -20,7 +20,7 @@ Shapes: N trials, D domains, M targets, F fits side by side, P = D + 2 parameter
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Self
+from typing import Any, Self
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -30,6 +30,7 @@ from mixopt.system import Array
 from mixopt_regressors.laws.power_fit import STEPS, PowerFits, leverage
 from mixopt_regressors.laws.power_means import PowerMeans
 from mixopt_regressors.mixture_regressor import MixtureRegressor
+from mixopt_regressors.plain_arrays import lower_triangles
 
 PENALTIES = (1.0, 1e-1, 1e-2, 1e-3, 1e-4, 1e-6)
 WARM_STEPS = 6  # of a refit; it then moves .93 as far as one that starts anew
@@ -81,6 +82,18 @@ class PowerRegressor(MixtureRegressor):
             jacobian_KP = scales_M[target] * means.by_parameter()[0]
             total_KK += jacobian_KP @ self.inverse_MPP[target] @ jacobian_KP.T
         return total_KK
+
+    def plain_law(self) -> dict[str, Any]:
+        """Return the law as plain numbers (mixopt.fitting.capabilities)."""
+        return {
+            "kind": "power",
+            "floors_M": self.floors_M,
+            "scales_M": self.scales_M,
+            "log_decays_M": self.log_decays_M,
+            "logs_MD": self.logs_MD,
+            "noise_M": self.noise_M,
+            "inverse_MT": lower_triangles(self.inverse_MPP),
+        }
 
     def tuned(self) -> Self:
         """Return a copy to fit again with the penalty that this one chose.

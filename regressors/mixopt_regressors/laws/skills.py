@@ -21,7 +21,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Self
+from typing import Any, Self
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -31,6 +31,7 @@ from mixopt.system import Array, IntArray
 from mixopt_regressors.laws.power_means import PowerMeans
 from mixopt_regressors.laws.shared_units import OF_SQUARED_LOADS, SharedUnits, UnitsFit
 from mixopt_regressors.mixture_regressor import MixtureRegressor
+from mixopt_regressors.plain_arrays import lower_triangles
 
 STRENGTHS = (10.0, 1.0, 0.1, 0.01, 0.001)
 USUAL = 1  # the place of the strength that is tried first
@@ -85,6 +86,19 @@ class SkillsRegressor(MixtureRegressor):
         scale = float(((np.asarray(loads_M) * self.noise_M) ** 2).sum())
         covariance_KK: Array = scale * (basis_KQ @ self.inverse_QQ @ basis_KQ.T)
         return covariance_KK
+
+    def plain_law(self) -> dict[str, Any]:
+        """Return the law as plain numbers (mixopt.fitting.capabilities)."""
+        return {
+            "kind": "skills",
+            "floors_M": self.floors_M,
+            "scales_M": self.scales_M,
+            "loads_MU": self.loads_MU,
+            "logs_UD": self.logs_UD,
+            "log_decays_U": self.log_decays_U,
+            "noise_M": self.noise_M,
+            "inverse_T": lower_triangles(self.inverse_QQ),
+        }
 
     def tuned(self) -> Self:
         """Return a copy to fit again with the strength and the optimism that this one found.

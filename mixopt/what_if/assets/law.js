@@ -1,0 +1,180 @@
+// The fitted law in the browser: losses, slopes and intervals of any mixture, as Python has them.
+//
+// `makeLaw(data)` takes what `readWhatIf(text)` made of the embedded JSON. A law's model is made of
+// kinds, each in a file beside this one, and each with the same four functions:
+//
+//   means(w)          losses, Float64Array M
+//   slopes(w)         slope of each loss by each weight, Float64Array M*D, row by row; null where
+//                     the regressor has no gradient
+//   stds(w, wanted)   standard deviations of a new trial; `wanted`: Uint8Array M of those to find
+//   prepare(wanted)   does a little of what `stds` needs once; returns whether more is left
+//
+// w: shares of the D domains, adding up to 1. M: losses. What is returned is the caller's to keep.
+
+const MODEL_KINDS = {
+  gaussian_process: gaussianModel,
+  power: powerModel,
+  skills: skillsModel,
+  mean: meanModel,
+};
+
+function makeModel(plain) {
+  if (!Object.hasOwn(MODEL_KINDS, plain.kind)) throw new Error("unknown kind of law: " + plain.kind);
+  return MODEL_KINDS[plain.kind](plain);
+}
+
+// Parse the embedded text: arrays are in a list of their own, each as base64 of little-endian
+// numbers, and `{"$array": 3}` stands for the fourth.
+function readWhatIf(text) {
+  const packed = JSON.parse(text);
+  const arrays = packed.arrays.map(unpackArray);
+  return withArrays(packed.data, arrays);
+}
+
+const ARRAY_TYPES = { f8: Float64Array, f4: Float32Array, i2: Int16Array, i4: Int32Array };
+
+function unpackArray(packed) {
+  const characters = atob(packed.data);
+  const bytes = new Uint8Array(characters.length);
+  for (let i = 0; i < bytes.length; i++) bytes[i] = characters.charCodeAt(i);
+  return new ARRAY_TYPES[packed.type](bytes.buffer);
+}
+
+function withArrays(value, arrays) {
+  if (Array.isArray(value)) return value.map((one) => withArrays(one, arrays));
+  if (value === null || typeof value !== "object") return value;
+  if (Object.hasOwn(value, "$array")) return arrays[value.$array];
+  return Object.fromEntries(Object.entries(value).map(([k, v]) => [k, withArrays(v, arrays)]));
+}
+
+// The law of a page's data, which must have `domains`, `targets`, `law` and `objective`.
+function makeLaw(data) {
+  const M = data.targets.length;
+  const D = data.domains.length;
+  const model = makeModel(data.law.model);
+  const objective = makeObjective(data.objective.pieces);
+  const columns = data.objective.pieces[0].length;
+  const { factors, floors, locals, value: ofValue, agrees } = data.law.intervals;
+  const wanted = new Uint8Array(columns);
+  for (let m = 0; m < M; m++) wanted[m] = locals[m];
+  if (ofValue.local) objective.measured.forEach((c) => (wanted[c] = 1));
+  const every = new Uint8Array(columns).fill(1);
+  const half = (factor, floor, local, std) => factor * (local ? Math.max(std, floor) : 1);
+
+  function losses(w) {
+    const means = model.means(w).slice(0, M);
+    if (agrees) means[agrees.column] = agrees.sign * law.value(w);
+    return means;
+  }
+
+  function halves(w) {
+    const stds = model.stds(w, wanted);
+    const found = new Float64Array(M);
+    for (let m = 0; m < M; m++) found[m] = half(factors[m], floors[m], locals[m], stds[m]);
+    if (agrees) found[agrees.column] = law.valueHalf(w);
+    return found;
+  }
+
+  function gradient(w) {
+    const slopes = model.slopes(w).slice(0, M * D);
+    if (!agrees) return slopes;
+    law.valueGradient(w).forEach((slope, d) => (slopes[agrees.column * D + d] = agrees.sign * slope));
+    return slopes;
+  }
+
+  const law = {
+    domains: data.domains,
+    targets: data.targets,
+    hasGradient: model.slopes !== null,
+    predict: losses,
+    gradient: model.slopes && gradient,
+    stds: (w) => model.stds(w, every).slice(0, M),
+    halves,
+    value: (w) => objective.value(model.means(w)),
+    valueGradient: model.slopes && ((w) => objective.gradient(model.means(w), model.slopes(w), D)),
+    valueHalf: (w) =>
+      half(ofValue.factor, ofValue.floor, ofValue.local, objective.spread(model.stds(w, wanted))),
+    // Call when idle until it returns false: then the first `halves` is as quick as the others.
+    prepare: () => model.prepare(wanted),
+  };
+  return law;
+}
+
+// The objective is the largest of a few weighted sums of the losses, its pieces.
+function makeObjective(pieces) {
+  const measured = pieces[0].map((_, c) => c).filter((c) => pieces.some((piece) => piece[c] !== 0));
+  const dot = (piece, values) => measured.reduce((sum, c) => sum + piece[c] * values[c], 0);
+  const magnitudes = pieces.map((piece) => piece.map(Math.abs));
+
+  function active(means) {
+    const values = pieces.map((piece) => dot(piece, means));
+    return pieces[values.indexOf(Math.max(...values))];
+  }
+
+  function gradient(means, slopes, D) {
+    const piece = active(means);
+    const found = new Float64Array(D);
+    for (const c of measured) {
+      if (piece[c] === 0) continue;
+      for (let d = 0; d < D; d++) found[d] += piece[c] * slopes[c * D + d];
+    }
+    return found;
+  }
+
+  return {
+    measured,
+    value: (means) => dot(active(means), means),
+    gradient,
+    // Errors are taken to go together, which is the most that they can add up to.
+    spread: (stds) => Math.max(...magnitudes.map((piece) => dot(piece, stds))),
+  };
+}
+
+// A weighted mean of other models, with weights by loss.
+function meanModel(plain) {
+  const members = plain.members.map(makeModel);
+  const weights = plain.weights_CM;
+  const M = weights.length / members.length;
+  const weight = (c, m) => weights[c * M + m];
+  const counts = members.map((_, c) => Uint8Array.from({ length: M }, (_, m) => weight(c, m) > 0));
+
+  function mixed(parts, width) {
+    const sum = new Float64Array(M * width);
+    parts.forEach((part, c) => {
+      for (let i = 0; i < sum.length; i++) sum[i] += weight(c, Math.floor(i / width)) * part[i];
+    });
+    return sum;
+  }
+
+  const means = (w) => mixed(members.map((member) => member.means(w)), 1);
+
+  function slopes(w) {
+    const parts = members.map((member) => member.slopes(w));
+    return mixed(parts, parts[0].length / M);
+  }
+
+  // Their disagreement counts beside their own deviations, in quadrature.
+  function stds(w, wanted) {
+    const middle = means(w);
+    const own = new Float64Array(M);
+    const apart = new Float64Array(M);
+    members.forEach((member, c) => {
+      const asked = wanted.map((one, m) => one && counts[c][m]);
+      const theirs = member.stds(w, asked);
+      const losses = member.means(w);
+      for (let m = 0; m < M; m++) {
+        own[m] += weight(c, m) * theirs[m];
+        apart[m] += weight(c, m) * (losses[m] - middle[m]) ** 2;
+      }
+    });
+    return own.map((std, m) => (wanted[m] ? Math.sqrt(std * std + apart[m]) : 0));
+  }
+
+  return {
+    means,
+    slopes: members.every((member) => member.slopes) ? slopes : null,
+    stds,
+    prepare: (wanted) =>
+      members.some((member, c) => member.prepare(wanted.map((one, m) => one && counts[c][m]))),
+  };
+}

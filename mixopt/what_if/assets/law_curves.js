@@ -1,0 +1,129 @@
+// Laws that are a formula of a few parameters for each loss: power, and those beside it.
+//
+// Their standard deviation is by the delta method: noise * sqrt(1 + j' C j), where j is the slope
+// of the loss by the parameters and C a symmetric matrix, given as its lower triangle row by row.
+
+const nothingToPrepare = () => false;
+
+// j' C j of a symmetric matrix whose lower triangle starts at `at`.
+function quadratic(lower, at, j) {
+  let total = 0;
+  for (let p = 0, i = at; p < j.length; p++) {
+    let row = 0;
+    for (let q = 0; q < p; q++) row += lower[i++] * j[q];
+    total += j[p] * (2 * row + lower[i++] * j[p]);
+  }
+  return total;
+}
+
+const triangle = (size) => (size * (size + 1)) / 2;
+
+// Power means of heights: exp(min(log, 30)) with log = -g (log(w . terms) + top).
+function powerMeans(logs, logDecays) {
+  const K = logDecays.length;
+  const D = logs.length / K;
+  const decays = Float64Array.from(logDecays, Math.exp);
+  const tops = new Float64Array(K).fill(-Infinity);
+  const terms = new Float64Array(K * D);
+  for (let i = 0; i < K * D; i++) {
+    const k = Math.floor(i / D);
+    tops[k] = Math.max(tops[k], -logs[i] / decays[k]);
+  }
+  for (let i = 0; i < K * D; i++) {
+    const k = Math.floor(i / D);
+    terms[i] = Math.exp(-logs[i] / decays[k] - tops[k]);
+  }
+
+  function at(w) {
+    const sums = new Float64Array(K).fill(1e-300);
+    const heights = new Float64Array(K);
+    const logHeights = new Float64Array(K);
+    for (let k = 0; k < K; k++) {
+      for (let d = 0, i = k * D; d < D; d++, i++) sums[k] += w[d] * terms[i];
+      logHeights[k] = -decays[k] * (Math.log(sums[k]) + tops[k]);
+      heights[k] = Math.exp(Math.min(logHeights[k], 30));
+    }
+    return { sums, heights, logHeights };
+  }
+
+  return { K, D, decays, terms, at };
+}
+
+function powerModel(plain) {
+  const means = powerMeans(plain.logs_MD, plain.log_decays_M);
+  const { K: M, D, decays, terms } = means;
+  const { floors_M: floors, scales_M: scales, noise_M: noise, inverse_MT: inverse } = plain;
+
+  function slopes(w) {
+    const { sums, heights } = means.at(w);
+    const found = new Float64Array(M * D);
+    for (let m = 0; m < M; m++) {
+      const factor = (-scales[m] * decays[m] * heights[m]) / sums[m];
+      for (let d = 0, i = m * D; d < D; d++, i++) found[i] = factor * terms[i];
+    }
+    return found;
+  }
+
+  function stds(w, wanted) {
+    const { sums, heights, logHeights } = means.at(w);
+    const found = new Float64Array(M);
+    const j = new Float64Array(D + 2); // by floor, log decay, logs of the heights
+    for (let m = 0; m < M; m++) {
+      if (!wanted[m]) continue;
+      let turned = 0;
+      for (let d = 0, i = m * D; d < D; d++, i++) {
+        j[d + 2] = (w[d] * terms[i] * heights[m]) / sums[m];
+        turned += j[d + 2] * plain.logs_MD[i];
+      }
+      j[0] = 1;
+      j[1] = heights[m] * logHeights[m] - turned;
+      const leverage = quadratic(inverse, m * triangle(D + 2), j);
+      found[m] = noise[m] * Math.sqrt(1 + Math.max(leverage, 0));
+    }
+    return found;
+  }
+
+  return {
+    means: (w) => means.at(w).heights.map((height, m) => floors[m] + scales[m] * height),
+    slopes,
+    stds,
+    prepare: nothingToPrepare,
+  };
+}
+
+// Power means that all losses share, each loss with loads of its own.
+function skillsModel(plain) {
+  const means = powerMeans(plain.logs_UD, plain.log_decays_U);
+  const { K: U, D, decays, terms } = means;
+  const { floors_M: floors, scales_M: scales, noise_M: noise, loads_MU: loads } = plain;
+  const M = floors.length;
+
+  function losses(w) {
+    const { heights } = means.at(w);
+    return Float64Array.from(floors, (floor, m) => {
+      let sum = 0;
+      for (let u = 0, i = m * U; u < U; u++, i++) sum += loads[i] * heights[u];
+      return floor + scales[m] * sum;
+    });
+  }
+
+  function slopes(w) {
+    const { sums, heights } = means.at(w);
+    const found = new Float64Array(M * D);
+    for (let m = 0; m < M; m++) {
+      for (let u = 0; u < U; u++) {
+        const factor = (-scales[m] * loads[m * U + u] * decays[u] * heights[u]) / sums[u];
+        if (factor === 0) continue;
+        for (let d = 0; d < D; d++) found[m * D + d] += factor * terms[u * D + d];
+      }
+    }
+    return found;
+  }
+
+  function stds(w) {
+    const leverage = quadratic(plain.inverse_T, 0, [1, ...means.at(w).heights]);
+    return noise.map((std) => std * Math.sqrt(1 + Math.max(leverage, 0)));
+  }
+
+  return { means: losses, slopes, stds, prepare: nothingToPrepare };
+}
