@@ -3,7 +3,7 @@ UV := $(shell command -v uv 2>/dev/null || echo .tools/bin/uv)
 RUN := $(UV) run --frozen
 USER_RUN := $(RUN) --no-dev --extra regressors --extra proxies --extra mlflow
 
-.PHONY: quickstart test check bench families mutants faults fuzz notebooks wheel parsers trainers test-trainers release lowest
+.PHONY: quickstart test check bench families mutants faults fuzz notebooks wheel parsers trainers test-trainers release lowest docs
 quickstart: $(UV)
 	$(USER_RUN) mixopt run experiments/quickstart.yaml --out runs/quickstart
 
@@ -37,6 +37,10 @@ fuzz: $(UV)
 
 notebooks: $(UV)
 	$(RUN) python experiments/checks/run_notebooks.py
+
+# Fails on a broken link or anchor; the pages are in dist/site.
+docs: $(UV)
+	NO_MKDOCS_2_WARNING=1 $(RUN) --group docs mkdocs build --strict
 
 wheel: $(UV)
 	sh experiments/checks/check_wheel.sh $(UV)

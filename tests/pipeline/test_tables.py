@@ -413,18 +413,17 @@ def test_a_run_directory_is_not_written_over(tables, tmp_path):
     assert "is the directory of a run; use another --out" in ended.stderr
 
 
-# --- The guide ----------------------------------------------------------------------------------
+# --- The page -----------------------------------------------------------------------------------
 
 
-def test_the_example_of_the_guide_runs(tmp_path, monkeypatch):
-    text = (PROJECT / "docs" / "guide.md").read_text(encoding="utf-8")
-    section = text.partition("## Tables that there are already\n")[2].partition("\n## ")[0]
-    (example,) = re.findall(r"```python\n(.*?)```", section, re.DOTALL)
+def test_the_example_of_the_page_runs(tmp_path, monkeypatch):
+    text = (PROJECT / "docs" / "tables.md").read_text(encoding="utf-8")
+    (example,) = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
     for folder, rows, seed in (("train", 40, 0), ("test", 20, 1)):
         (tmp_path / folder).mkdir()
         write_tables(tmp_path / folder, rows, seed=seed)
     monkeypatch.chdir(tmp_path)
     names = {}
-    exec(compile(example, "guide.md", "exec"), names)
+    exec(compile(example, "tables.md", "exec"), names)
     assert names["proposal"].mixture["code"] <= 0.4 + 1e-9
-    assert (tmp_path / "fits" / "mine" / "fit.json").exists()
+    assert (tmp_path / "fits" / "python" / "fit.json").exists()

@@ -1,0 +1,270 @@
+"""Every block of code in README.md, CONTRIBUTING.md and docs/ is run, here or by a test named here.
+
+A block that neither is in the tables below nor passes makes a test fail, so that a page cannot show
+a command, a configuration or a program that does not work.
+"""
+
+from __future__ import annotations
+
+import re
+import shlex
+import tomllib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from command_line import mixopt
+from docs_folder import finish_run, write_docs_folder
+from places import PROJECT
+
+from mixopt import load_run
+from mixopt.cli.options import app
+from mixopt.config import load_config
+from mixopt.pretraining import load_pretraining
+
+FENCE = re.compile(r"^( *)```(\w*)[^\n]*\n(.*?)^ *```", re.DOTALL | re.MULTILINE)
+PRETRAININGS = ("docs/pretraining.md", "docs/experts/")
+
+# Blocks that another test runs as they are written, by page and language.
+ELSEWHERE = {
+    ("docs/export.md", "sh yaml python"): "tests/integrations/test_export_docs.py",
+    ("docs/schedules.md", "sh yaml python"): "tests/sampling/test_schedules_page.py",
+    ("docs/slurm.md", "sh"): "tests/sweeps/test_slurm_page.py",
+    ("docs/own_trainer.md", "sh yaml"): "tests/experiments/test_own_trainer_docs.py",
+    ("docs/packing.md", "python"): "tests/loading/test_packing_docs.py",
+    ("docs/plug_in.md", "python"): "tests/test_plug_in.py",
+    ("docs/streams.md", "python"): "tests/test_streams_page.py",
+    ("docs/tables.md", "python"): "tests/pipeline/test_tables.py",
+    ("docs/trainers/", "python"): "tests/test_trainer_pages.py",
+    ("docs/experts/systems.md", "python"): "tests/systems/test_systems_page.py",
+    ("docs/tasks_scoring.md", "python"): "tests/integrations/test_lm_eval.py",
+    ("docs/tutorial.md", "sh yaml python"): "tests/test_tutorial.py",
+}
+# Pages whose commands need what is not here (a cluster, a store, a checkpoint, other people's
+# files): each is parsed by the command line itself, and the test named runs it on such things.
+PARSED = {
+    "docs/corpora.md": "tests/corpus/test_stored_corpus.py",
+    "docs/experts/counting.md": "tests/reporting/test_experts_command.py",
+    "docs/experts/diagnoses.md": "tests/reporting/test_experts_command.py",
+    "docs/install.md": "tests/test_start_up.py",
+    "docs/mlflow.md": "tests/tracking",
+    "docs/pretraining.md": "tests/pretraining",
+    "docs/ray.md": "tests/sweeps/test_ray_sweeps.py",
+    "docs/tasks.md": "tests/tasks",
+    "docs/tasks_scoring.md": "tests/integrations/test_lm_eval.py",
+    "docs/tokens.md": "tests/corpus/test_token_import.py",
+}
+# What a page's code is given, where its reader has it already.
+GIVEN = {
+    "docs/experts/balance.md": "tiny_mixtral",
+    "docs/experts/counting.md": "tiny_mixtral",
+}
+# Endless loops end after some batches.
+SMALLER = {"README.md": ("batch_size=256", "batch_size=256, batches=3")}
+OTHER_PROGRAMS = {"ray", "srun", "squeue", "lm_eval", "docker", "bash", "uv", "torchrun"}
+
+
+@dataclass(frozen=True)
+class Block:
+    """A fenced block of a page."""
+
+    page: str
+    language: str
+    text: str
+    number: int
+
+    def __str__(self) -> str:
+        return f"{self.page}-{self.number}-{self.language or 'text'}"
+
+
+def blocks() -> Iterator[Block]:
+    """Yield all blocks of all pages."""
+    pages = [PROJECT / "README.md", PROJECT / "CONTRIBUTING.md", *(PROJECT / "docs").rglob("*.md")]
+    for path in sorted(pages):
+        page = path.relative_to(PROJECT).as_posix()
+        found = FENCE.findall(path.read_text(encoding="utf-8"))
+        yield from (Block(page, kind, text, n) for n, (_, kind, text) in enumerate(found))
+
+
+def is_elsewhere(block: Block) -> bool:
+    """Return whether another test runs a block."""
+    return any(
+        block.page.startswith(page) and block.language in languages.split()
+        for page, languages in ELSEWHERE
+    )
+
+
+HERE = [block for block in blocks() if not is_elsewhere(block)]
+
+
+def here(*languages: str) -> list[Any]:
+    """Return the parameters of a test of the blocks in a language."""
+    return [pytest.param(b, id=str(b)) for b in HERE if b.language in languages]
+
+
+@pytest.fixture(scope="module")
+def folder(text_files, tmp_path_factory) -> Path:
+    """The folder of docs_folder.py, with its run."""
+    path = tmp_path_factory.mktemp("docs")
+    write_docs_folder(path, text_files)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(path)
+        finish_run(path)
+    return path
+
+
+@pytest.fixture
+def inside(folder, monkeypatch) -> Path:
+    monkeypatch.chdir(folder)
+    return folder
+
+
+def test_every_block_has_a_language_that_is_run_or_shows_text():
+    known = {"python", "sh", "yaml", "json", "text", ""}
+    assert [str(block) for block in blocks() if block.language not in known] == []
+
+
+def test_the_tests_that_the_tables_name_are_there():
+    named = [*ELSEWHERE.values(), *PARSED.values()]
+    assert [name for name in named if not (PROJECT / name).exists()] == []
+    pages = {page for page, _ in ELSEWHERE} | PARSED.keys() | GIVEN.keys()
+    assert [page for page in pages if not (PROJECT / page).exists()] == []
+
+
+def test_the_experiment_of_the_readme_ends_with_a_recommendation_within_its_epochs(folder):
+    done = load_run(folder / "runs" / "mine")
+    assert done.config.propose.target_tokens == 25_000_000_000
+    assert sum(done.corpus.inventory.values()) < 1_000_000
+    assert done.inventory == {"web": 1_200 * 10**9, "code": 200 * 10**9, "books": 25 * 10**9}
+    assert max(done.proposal.epochs.values()) <= 4
+    assert (done.path / "recommendation.yaml").exists()
+    assert (done.path / "report.html").exists()
+
+
+@pytest.mark.parametrize("block", here("yaml"))
+def test_a_configuration_is_read_by_its_loader(block, inside):
+    content = yaml.safe_load(block.text)
+    if block.page == "docs/tasks_scoring.md":
+        assert set(content) == {"arc"}  # tasks.yaml: tests/tasks/test_task_folder.py
+        return
+    of_a_job = block.page.startswith(PRETRAININGS)
+    full = pretraining_with(content) if of_a_job else experiment_with(content)
+    path = inside / "block.yaml"
+    path.write_text(yaml.safe_dump(full, sort_keys=False))
+    (load_pretraining if of_a_job else load_config)(path)
+
+
+def experiment_with(content: dict[str, Any]) -> dict[str, Any]:
+    """Return an experiment that has a block's sections, and what they need besides."""
+    names = ("web", "code", "books", "law")
+    full: dict[str, Any] = {
+        "corpus": {"domains": {name: {"path": f"{name}.jsonl"} for name in names}},
+        "evaluation": {name: {"path": "e.jsonl"} for name in ("exams", "mmlu_law", "codex")},
+        "objective": {"target": "web"},
+    }
+    full["evaluation"]["mt_mbpp_a"] = {"path": "e.jsonl"}
+    if "corpus" in content:
+        domains = content["corpus"]["domains"]
+        full = {"objective": {"mean": dict.fromkeys(domains, 1)}}
+        content["corpus"].pop(
+            "inventory", None
+        )  # lies in a store: tests/corpus/test_stored_text.py
+    return full | content
+
+
+def pretraining_with(content: dict[str, Any]) -> dict[str, Any]:
+    """Return a pretraining that has a block's sections."""
+    text = (PROJECT / "experiments" / "pretrain_tiny.yaml").read_text(encoding="utf-8")
+    full = yaml.safe_load(text)
+    if "estimator" in content:
+        full.pop("mixture", None)
+        full["evaluation"] = {"exams": {"path": "exams.jsonl"}}
+    return full | content
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("block", here("python"))
+def test_a_program_runs(block, inside):
+    names: dict[str, Any] = {"__name__": "example"}
+    if block.page in GIVEN:
+        names |= globals()[GIVEN[block.page]]()
+    text = block.text.replace(*SMALLER.get(block.page, ("", "")))
+    exec(compile(text, str(block), "exec"), names)
+
+
+def tiny_mixtral() -> dict[str, Any]:
+    """Return a model with experts, a batch, and the domains of its sequences."""
+    import torch
+    from transformers import MixtralConfig, MixtralForCausalLM
+
+    sizes = {"vocab_size": 64, "hidden_size": 16, "intermediate_size": 16, "num_hidden_layers": 1}
+    heads = {"num_attention_heads": 2, "num_key_value_heads": 2, "num_local_experts": 4}
+    model = MixtralForCausalLM(MixtralConfig(**sizes, **heads))
+    ids = torch.randint(0, 64, (4, 8))
+    batch = {"input_ids": ids, "labels": ids}
+    mask = torch.ones(4, 8, dtype=torch.bool)
+    optimizer = torch.optim.SGD(model.parameters(), 0.1)
+    domains = torch.tensor([0, 1, 0, 1])
+    return {
+        "model": model,
+        "batch": batch,
+        "batches": [batch],
+        "mask": mask,
+        "domain_ids": domains,
+        "optimizer": optimizer,
+    }
+
+
+@pytest.mark.parametrize("block", here("sh"))
+def test_the_commands_work(block, inside):
+    for line in block.text.replace("\\\n", " ").splitlines():
+        words = shlex.split(line, comments=True)
+        if words:
+            works(words, block.page)
+
+
+def works(words: list[str], page: str) -> None:
+    """Run a command of ours, or check what can be checked of another."""
+    match words[0]:
+        case "mixopt" if page in PARSED:
+            parse(words[1:])
+        case "mixopt":
+            ended = mixopt(*words[1:])
+            assert ended.code == 0, f"{words}: {ended.error}"
+        case "make":
+            assert re.search(rf"^{words[1]}:", makefile(), re.MULTILINE), words
+        case "python":
+            script = (PROJECT / words[1]).read_text(encoding="utf-8")
+            assert [w for w in words if w.startswith("--") and w not in script] == []
+        case "pip":
+            extras = {e for word in words for e in re.findall(r"mixopt\[(\w+)\]|\.\[(\w+)\]", word)}
+            assert {a or b for a, b in extras} <= known_extras()
+        case program:
+            assert program in OTHER_PROGRAMS, f"{page}: {words}: nothing checks this"
+    if "mixopt" in words[1:] and words[0] in {"torchrun", "srun"}:
+        parse(words[words.index("mixopt") + 1 :])
+
+
+def parse(words: list[str]) -> None:
+    """Parse a command line as mixopt does: unknown commands, options and arguments raise."""
+    import typer
+
+    command = typer.main.get_command(app)
+    context = command.make_context("mixopt", list(words), resilient_parsing=False)
+    while hasattr(command, "resolve_command"):
+        name, command, words = command.resolve_command(
+            context, [*context._protected_args, *context.args]
+        )
+        context = command.make_context(name, list(words), parent=context)
+
+
+def makefile() -> str:
+    return (PROJECT / "Makefile").read_text(encoding="utf-8")
+
+
+def known_extras() -> set[str]:
+    with (PROJECT / "pyproject.toml").open("rb") as file:
+        return set(tomllib.load(file)["project"]["optional-dependencies"])
