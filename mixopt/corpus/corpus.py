@@ -106,6 +106,15 @@ class Corpus(NamedDomains):
         return {d.name: d.train.tokens for d in self.domains if d.train is not None}
 
     @property
+    def sample_tokens(self) -> dict[str, float]:
+        """Mean tokens of a training document, of each domain that has documents."""
+        return {
+            d.name: d.train.tokens / d.train.documents
+            for d in self.domains
+            if d.train is not None and d.train.documents
+        }
+
+    @property
     def task_columns(self) -> tuple[str, ...]:
         """Names of all that the tasks measure, `task/<name>/<metric>`."""
         return tuple(task_column(t.name, metric) for t in self.tasks for metric in t.metrics)

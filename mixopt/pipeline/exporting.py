@@ -128,11 +128,7 @@ def known_mixture(source: Path, asked: ExportAsked, trust: Trust) -> tuple[Mixtu
     if asked.inventory is None:
         known["inventory"] = known_inventory(source, None, mixture.domains, trust)
     if (source / "corpus").exists():
-        known["sample_tokens"] = {
-            domain.name: domain.train.tokens / domain.train.documents
-            for domain in run.corpus.domains
-            if domain.train is not None and domain.train.documents
-        }
+        known["sample_tokens"] = run.corpus.sample_tokens
     return mixture, known
 
 

@@ -1,4 +1,4 @@
-"""Section of a report about the experts of the proxies, where they have some."""
+"""The part of the page about the experts of the proxies, where they have some."""
 
 from __future__ import annotations
 
@@ -6,8 +6,8 @@ import polars as pl
 
 from mixopt.reporting.expert_figures import DESCRIPTIONS
 from mixopt.reporting.experts_of_sweep import SweepExperts
-from mixopt.reporting.page import PageSection, bullets, paragraph, table
-from mixopt.reporting.sections import Pictures
+from mixopt.reporting.page import bullets, heading, paragraph, table
+from mixopt.reporting.pictures import Pictures
 from mixopt.routing import Summary, key_column
 from mixopt.run_directory import Run
 from mixopt.system import share_text
@@ -24,17 +24,17 @@ _COLUMNS = (
 )
 
 
-def experts_section(run: Run, pictures: Pictures) -> PageSection | None:
+def experts_part(run: Run, pictures: Pictures) -> str:
     """Show what the experts of one trial do, and in how many trials they collapsed.
 
     Returns:
-        The section; None where the proxies have no experts.
+        Markup with a heading; nothing where the proxies have no experts.
     """
     found = SweepExperts.read(run.path)
     if found is None:
-        return None
+        return ""
     trials, marked = len(found.trials.by_trial()), len(found.trials.collapsed)
-    body = paragraph(f"Experts collapsed in {marked} of {trials} trials.")
+    body = heading("Experts") + paragraph(f"Experts collapsed in {marked} of {trials} trials.")
     body += bullets(_collapses(found))
     body += paragraph(
         f"Below is trial {found.shown}: load as in the second half of its training, domains"
@@ -45,7 +45,7 @@ def experts_section(run: Run, pictures: Pictures) -> PageSection | None:
     body += bullets(lines) if lines else paragraph("No collapse, degradation or underfitting.")
     for name, drawn in found.figures().items():
         body += pictures.show(name, drawn, DESCRIPTIONS[name])
-    return PageSection("experts", "Experts", body)
+    return body
 
 
 def _collapses(found: SweepExperts) -> list[str]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from mixopt.fitting import FitReadiness, LossReadiness, readiness
-from mixopt.reporting.page import PageSection, paragraph, table
+from mixopt.reporting.page import folded_list, heading, paragraph, table
 from mixopt.reporting.text_table import table_text
 from mixopt.run_directory import Run
 from mixopt.system import rank_text, share_text
@@ -40,19 +40,20 @@ def readiness_text(found: FitReadiness) -> str:
     return "\n".join([table_text(TITLE, columns, rows, width=120), *lines])
 
 
-def readiness_section(run: Run) -> PageSection:
+def readiness_part(run: Run) -> str:
     """Show how ready each loss of a run is; bold ones are part of the objective."""
     found = readiness(run.fit)
     about = found.replicates.describe()
-    body = paragraph(f"{about[0].upper()}{about[1:]}; {'; '.join(_meaning(found))}.")
+    body = heading(TITLE) + paragraph(f"{about[0].upper()}{about[1:]}.")
     if found.left_out:
         body += paragraph(f"Left out of the objective as noise: {', '.join(found.left_out)}.")
     ordered = _ordered(found)
     styles = [_style(one) for one in ordered]
     columns, rows = _columns(found), [_row(one, found) for one in ordered]
     texts = [columns.index(name) for name in ("goes with", "state") if name in columns]
-    body += table(columns, rows, caption=TITLE, styles=styles, texts=texts)
-    return PageSection("readiness", "Readiness of the losses", body)
+    caption = "Bold: part of the objective."
+    body += table(columns, rows, caption=caption, styles=styles, texts=texts)
+    return body + folded_list("What the columns mean", _meaning(found))
 
 
 def _ordered(found: FitReadiness) -> list[LossReadiness]:

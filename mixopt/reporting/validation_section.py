@@ -1,4 +1,4 @@
-"""Sections of a report about what is recommended: as validated, and against its prediction."""
+"""The section of the page about the validation: all mixtures, their prediction, every loss."""
 
 from __future__ import annotations
 
@@ -9,9 +9,10 @@ import numpy as np
 from mixopt import plots
 from mixopt.config import task_metric
 from mixopt.objective import UNITS
-from mixopt.proposals import Comparison, Interval, Recommendation, looks, mixture_of, named
+from mixopt.proposals import Comparison, Validation, looks, mixture_of, named
+from mixopt.reporting.gain_panels import change_word
 from mixopt.reporting.page import PageSection, heading, paragraph, table
-from mixopt.reporting.sections import Pictures
+from mixopt.reporting.pictures import Pictures
 from mixopt.run_directory import Run
 from mixopt.system import (
     Array,
@@ -22,29 +23,6 @@ from mixopt.system import (
     short_count,
 )
 from mixopt.trials import read_entry
-
-
-def standing_style(found: Recommendation) -> str:
-    """Return `good` where the proposal is shown better, `bad` where another mixture is chosen."""
-    return {"shown better": "good", "not the proposal": "bad"}.get(found.standing, "")
-
-
-def costs_table(run: Run) -> str:
-    """Show how the losses change that the objective does not measure."""
-    costs = run.recommendation.costs
-    if not costs:
-        return ""
-    mixture, rows = run.recommendation.mixture, []
-    for name, cost in costs.items():
-        share = share_text(mixture[name]) if name in mixture else "target"
-        interval = interval_text(cost.low, cost.high)
-        rows.append((name, share, difference_text(cost.value), interval, _change(cost)))
-    unit = UNITS[run.objective.unit]
-    caption = f"Loss of the recommended mixture - that of natural, {unit}; above 0 is worse."
-    caption += _of_tasks(costs)
-    columns = ("evaluation domain", "share", "change", "95% interval", "")
-    title = heading("What the objective does not measure")
-    return title + table(columns, rows, caption=caption, texts=[4])
 
 
 def _of_tasks(losses: Iterable[str]) -> str:
@@ -58,14 +36,8 @@ def _of_tasks(losses: Iterable[str]) -> str:
     )
 
 
-def _change(cost: Interval) -> str:
-    if cost.low > 0:
-        return "worse"
-    return "better" if cost.high < 0 else "not significant"
-
-
 def validation_section(run: Run, pictures: Pictures) -> PageSection:
-    """Show the proposal against its baselines, in the objective and by evaluation domain."""
+    """Show every mixture that was trained, in the objective and by loss, and its prediction."""
     validation = run.validation
     unit = UNITS[run.objective.value_unit]
     values = {name: validation.values(name) for name in validation.mixtures}
@@ -80,15 +52,17 @@ def validation_section(run: Run, pictures: Pictures) -> PageSection:
     drawn = plots.plot_validation(values, validation.comparisons, unit)
     about = f"{run.objective.describe()}, {unit}: runs, means and paired differences."
     body += pictures.show("validation", drawn, about)
+    body += _predictions(run, pictures) + _costs(run)
     body += heading("By evaluation domain") + _domains(run)
     curves = _curves(run)
     if curves:
         drawn = plots.plot_curves(curves, unit)
+        body += heading("During training")
         body += pictures.show("validation_curves", drawn, "The objective during training.")
     return PageSection("validation", "Validation", body)
 
 
-def prediction_section(run: Run, pictures: Pictures) -> PageSection:
+def _predictions(run: Run, pictures: Pictures) -> str:
     """Show the gains that were predicted beside those that were validated."""
     found, unit = run.recommendation, UNITS[run.objective.value_unit]
     rows = []
@@ -98,18 +72,43 @@ def prediction_section(run: Run, pictures: Pictures) -> PageSection:
         if before is not None:
             row += [difference_text(before.value), interval_text(before.low, before.high)]
         rows.append([*row, *[""] * (5 - len(row)), gain.verdict])
-    columns = ("over", "validated gain", "95%", "predicted gain", "90%", "validated")
-    body = paragraph(
-        f"Gains of {named(found.chosen)}, above 0 where it is better. Levels of the two cannot be"
-        " compared, since validation trains longer than a trial. A search that picks the best"
-        " prediction picks its luckiest error too: expect less than was predicted."
+    columns = (
+        "over",
+        "validated gain",
+        "95% interval",
+        "predicted gain",
+        "90% interval",
+        "verdict",
+    )
+    body = heading("Predicted against validated") + paragraph(
+        f"Gains of {named(found.chosen)}, above 0 where it is better. Compare gains, not levels:"
+        " validation trains longer than a trial. A search that picks the best prediction picks its"
+        " luckiest error too, so expect less than was predicted."
     )
     body += table(columns, rows, texts=[5], caption=f"{run.objective.describe()}, {unit}")
     if found.gains:
         drawn = plots.plot_gains(found.gains, unit)
         about = "Gains as predicted, with 90% intervals, and as validated, with 95%."
         body += pictures.show("validation_predicted", drawn, about)
-    return PageSection("predicted", "Predicted against validated", body)
+    return body
+
+
+def _costs(run: Run) -> str:
+    """Show how all losses change that the objective does not measure."""
+    costs = run.recommendation.costs
+    if not costs:
+        return ""
+    mixture, rows = run.recommendation.mixture, []
+    for name, cost in costs.items():
+        share = share_text(mixture[name]) if name in mixture else "target"
+        interval = interval_text(cost.low, cost.high)
+        rows.append((name, share, difference_text(cost.value), interval, change_word(cost)))
+    unit = UNITS[run.objective.unit]
+    caption = f"Loss of the recommended mixture - that of natural, {unit}; above 0 is worse."
+    caption += _of_tasks(costs)
+    columns = ("loss", "share", "change", "95% interval", "")
+    title = heading("What the objective does not measure")
+    return title + table(columns, rows, caption=caption, texts=[4])
 
 
 def _mixtures(run: Run) -> str:
@@ -134,7 +133,7 @@ def _mixtures(run: Run) -> str:
 def _domains(run: Run) -> str:
     validation, objective = run.validation, run.objective
     rows, styles = [], []
-    for target in validation.trials.targets:
+    for target in _by_difference(validation):
         row = [target, loss_text(validation.mean(validation.leading, target))]
         for found in validation.comparisons:
             one = validation.compare(found.baseline, target)
@@ -151,6 +150,17 @@ def _domains(run: Run) -> str:
     caption = f"Held-out loss of {leading}, and its paired difference from each baseline (95%)."
     caption += _of_tasks(validation.trials.targets)
     return table(("evaluation domain", leading, *less), rows, caption=caption, styles=styles)
+
+
+def _by_difference(validation: Validation) -> list[str]:
+    """Return the losses, those that differ most from the first baseline before others."""
+    first = next(iter(validation.baselines), None)
+
+    def apart(target: str) -> float:
+        found = None if first is None else validation.compare(first, target)
+        return 0.0 if found is None else -abs(found.mean)
+
+    return sorted(validation.trials.targets, key=apart)
 
 
 def _looks(run: Run) -> str:

@@ -1,0 +1,168 @@
+// The decision page: tables that sort and unfold, groups, and buttons that copy the weights.
+// Without this script the page shows everything, and nothing can be pressed.
+(() => {
+  "use strict";
+  const SHOWN = 10; // rows of a long table at first
+  const LONG = 12; // rows from which a table is long; hiding one or two saves nothing
+  const SHOWN_SMALL = 5; // the same for the mixture on a narrow screen
+  document.documentElement.classList.add("js");
+
+  // -- sorting ---------------------------------------------------------------------------------
+
+  const UNITS = { k: 1e3, M: 1e6, B: 1e9, T: 1e12, kB: 1e3, MB: 1e6, GB: 1e9 };
+
+  /** The first number of a cell's text, with its unit; null where it does not begin with one. */
+  function number(text) {
+    const found = text.replace(/\u2212/g, "-").replace(/,(?=\d{3})/g, "")
+      .match(/^[<~]?\s*([+-]?\d+(?:\.\d+)?(?:e[+-]?\d+)?)\s?([kMG]?B|[kMT])?/);
+    return found ? Number(found[1]) * (UNITS[found[2]] || 1) - (text[0] === "<" ? 1e-12 : 0) : null;
+  }
+
+  /** Order two texts: numbers by value, then words by alphabet; what is empty comes last. */
+  function compare(one, other, sign) {
+    if (!one || !other) return Number(!one) - Number(!other);
+    const a = number(one), b = number(other);
+    if (a !== null && b !== null) return sign * (a - b);
+    if (a !== null || b !== null) return a === null ? 1 : -1;
+    return sign * one.localeCompare(other, "en", { numeric: true });
+  }
+
+  /** Sort the rows by a column: numbers fall first, words rise first, and the other way next. */
+  function sort(table, head) {
+    const body = table.tBodies[0], rows = [...body.rows], column = head.cellIndex;
+    const texts = new Map(rows.map((row) => [row, row.cells[column].innerText.trim()]));
+    const words = [...texts.values()].every((text) => !text || number(text) === null);
+    const before = head.getAttribute("aria-sort");
+    const rising = before ? before === "descending" : words;
+    for (const other of head.parentNode.cells) other.removeAttribute("aria-sort");
+    head.setAttribute("aria-sort", rising ? "ascending" : "descending");
+    rows.sort((a, b) => compare(texts.get(a), texts.get(b), rising ? 1 : -1));
+    body.append(...rows);
+  }
+
+  /** Make the headings of a table buttons. */
+  function makeSortable(table) {
+    for (const head of table.tHead.rows[0].cells) {
+      if (!head.textContent.trim() || head.querySelector(".key")) continue;
+      const button = document.createElement("button");
+      button.type = "button";
+      button.append(...head.childNodes);
+      head.append(button);
+      button.addEventListener("click", () => sort(table, head));
+    }
+  }
+
+  // -- long tables -----------------------------------------------------------------------------
+
+  /** Show the first rows of a long table, and a button for the others. */
+  function shorten(table) {
+    const rows = table.tBodies[0].rows.length, isMixture = Boolean(table.closest(".mix"));
+    if (rows <= LONG && !(isMixture && rows > SHOWN_SMALL + 1)) return;
+    table.classList.add("short");
+    table.classList.toggle("small-only", rows <= LONG);
+    const button = document.createElement("button");
+    button.type = "button";
+    button.className = "more";
+    const label = () => {
+      const isShort = table.classList.contains("short");
+      button.textContent = isShort ? `Show all ${rows}` : "Show fewer";
+      button.setAttribute("aria-expanded", String(!isShort));
+    };
+    button.addEventListener("click", () => { table.classList.toggle("short"); label(); });
+    label();
+    table.after(button);
+  }
+
+  for (const table of document.querySelectorAll("table.sortable")) {
+    makeSortable(table);
+    shorten(table);
+  }
+
+  // -- groups ----------------------------------------------------------------------------------
+
+  for (const button of document.querySelectorAll(".group button")) {
+    const members = button.closest("tbody").querySelectorAll(".member");
+    const set = (open) => {
+      button.setAttribute("aria-expanded", String(open));
+      for (const row of members) row.hidden = !open;
+    };
+    button.addEventListener("click", () => set(button.getAttribute("aria-expanded") !== "true"));
+    set(false);
+  }
+
+  const views = document.querySelector(".views");
+  if (views) {
+    views.hidden = false;
+    const buttons = views.querySelectorAll("button");
+    const show = (name) => {
+      for (const button of buttons) {
+        button.setAttribute("aria-pressed", String(button.value === name));
+        document.getElementById(button.value).hidden = button.value !== name;
+      }
+    };
+    for (const button of buttons) button.addEventListener("click", () => show(button.value));
+    show(buttons[0].value);
+  }
+
+  // -- copying ---------------------------------------------------------------------------------
+
+  const fragments = JSON.parse(document.getElementById("fragments").textContent);
+  const said = document.getElementById("copied"), shown = document.getElementById("copied-text");
+
+  /** Copy by a selected field, where the clipboard's own interface is refused. */
+  function copySelected(text) {
+    const field = document.createElement("textarea");
+    field.value = text;
+    field.setAttribute("readonly", "");
+    field.style.cssText = "position:fixed;top:0;left:0;opacity:0";
+    document.body.append(field);
+    const before = document.activeElement;
+    field.select();
+    let done = false;
+    try { done = document.execCommand("copy"); } catch { done = false; }
+    field.remove();
+    if (before) before.focus();
+    return done;
+  }
+
+  async function copy(text) {
+    try {
+      await navigator.clipboard.writeText(text);
+      return true;
+    } catch {
+      return copySelected(text);
+    }
+  }
+
+  for (const button of document.querySelectorAll("[data-copy]")) {
+    button.addEventListener("click", async () => {
+      const name = button.textContent, fragment = fragments[button.dataset.copy];
+      document.querySelector(".chips .done")?.classList.remove("done");
+      if (fragment.why) {
+        shown.hidden = true;
+        said.textContent = `Not for this run. ${fragment.why}`;
+        return;
+      }
+      const done = await copy(fragment.text);
+      shown.textContent = fragment.text;
+      shown.hidden = false;
+      if (done) button.classList.add("done");
+      else getSelection().selectAllChildren(shown);
+      said.textContent = done ? `Copied for ${name}.` : `Press Ctrl+C to copy for ${name}.`;
+    });
+  }
+  for (const part of document.querySelectorAll(".copy")) part.hidden = false;
+
+  // -- printing --------------------------------------------------------------------------------
+
+  const opened = [];
+  addEventListener("beforeprint", () => {
+    for (const part of document.querySelectorAll("details:not([open])")) {
+      part.open = true;
+      opened.push(part);
+    }
+  });
+  addEventListener("afterprint", () => {
+    for (const part of opened.splice(0)) part.open = false;
+  });
+})();

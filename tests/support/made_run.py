@@ -1,0 +1,144 @@
+"""Whole run directories in seconds: real steps, and a proxy whose losses come from a law.
+
+Domains are named after families (`web_news`, `code_python`, ...), which are groups of the
+configuration. A domain helps its own held-out text most, its family's some, others' a little; of
+the targets each is like two families. A trial's seed makes its noise.
+"""
+
+from __future__ import annotations
+
+import json
+import zlib
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import yaml
+
+import mixopt
+from mixopt.run_directory import Run
+from mixopt.trials import Losses, Progress, Trial, TrialResult
+
+FAMILIES = ("web", "code", "papers", "books", "forums", "maths")
+TOPICS = ("news", "python", "biology", "novels", "advice", "proofs", "shops", "tables", "history")
+TARGETS = {"exam": ("code", "maths"), "reading": ("books", "papers")}
+NOISE = 0.002
+STEPS = 4  # held-out losses while a trial trains
+
+
+def domain_names(count: int) -> list[str]:
+    """Return so many domains, spread over the families."""
+    topics = [f"{TOPICS[place % 9]}{place // 9 or ''}" for place in range(-(-count // 6))]
+    return [f"{family}_{topic}" for topic in topics for family in FAMILIES][:count]
+
+
+class LawProxy:
+    """A proxy that trains nothing: losses are those of the law, with noise."""
+
+    def group_size(self, corpus: Any, training: Any) -> int:
+        """Return how many trials there are at once."""
+        return 64
+
+    def train(
+        self,
+        trials: Sequence[Trial],
+        corpus: Any,
+        training: Any,
+        report: Callable[[Progress], None],
+    ) -> list[TrialResult]:
+        """Return the losses of the law."""
+        report(Progress(1, 1))
+        names = [domain.name for domain in corpus.evaluation]
+        return [_result(trial, names, training.tokens, training.eval_every) for trial in trials]
+
+
+def law_losses(weights: dict[str, float], names: Sequence[str]) -> dict[str, float]:
+    """Return the losses of a mixture without noise."""
+    used_D = np.array(list(weights.values())) ** 0.7
+    found = {}
+    for name in names:
+        help_D = np.array([_help(domain, name) for domain in weights])
+        found[name] = 0.6 + 0.9 * _unit(f"level {name}") + 0.5 * float(np.exp(-3 * help_D @ used_D))
+    return found
+
+
+def make_run(folder: Path, domains: int = 10, trials: int = 0, **changes: Any) -> Run:
+    """Make a run of all steps.
+
+    Args:
+        folder: Where it is made: `folder / "run"`.
+        domains: How many there are.
+        trials: Of the design; three a domain where 0.
+        changes: Sections of the configuration, which count before those below.
+    """
+    names = domain_names(domains)
+    for name in (*names, *TARGETS):
+        lines = [json.dumps({"text": f"{name} has line {line}. " * 9}) for line in range(12)]
+        (folder / f"{name}.jsonl").write_text("\n".join(lines) + "\n")
+    source = folder / "made.yaml"
+    source.write_text(yaml.safe_dump(_config(folder, names, trials or 3 * domains) | changes))
+    return mixopt.run(source, folder / "run", say=lambda _: None)
+
+
+def _config(folder: Path, names: Sequence[str], trials: int) -> dict[str, Any]:
+    def files(name: str) -> dict[str, Any]:
+        return {"data_files": str(folder / f"{name}.jsonl")}
+
+    sized = {name: files(name) | {"tokens": _tokens(name)} for name in names}
+    families = {name: [one for one in names if one.startswith(f"{name}_")] for name in FAMILIES}
+    groups = {name: {"domains": own, "bounds": [0, 0.6]} for name, own in families.items() if own}
+    return {
+        "name": f"made-{len(names)}",
+        "corpus": {"tokenizer": "bytes", "domains": sized},
+        "evaluation": {name: files(name) for name in TARGETS},
+        "design": {"trials": trials, "rounds": "off", "replicates": 4, "max_usage": None},
+        "proxy": {
+            "name": "made_run:LawProxy",
+            "tokens": 4_000_000,
+            "eval_every": 1_000_000,
+            "eval_tokens": 1000,
+        },
+        "sweep": {"workers": 1},
+        "fit": {"regressors": ["log_linear"], "folds": 4},
+        "objective": {"mean": {"exam": 2, "reading": 1}},
+        "propose": {"bootstrap": 4, "target_tokens": 25_000_000_000},
+        "constraints": {
+            "max_epochs": 4,
+            "bounds": {name: [0.1 / len(names), min(0.4, 6 / len(names))] for name in names},
+            "groups": groups,
+        },
+        "validate": {"seeds": 4, "rounds": 1},
+        "tracking": {"enabled": False},
+    }
+
+
+def _tokens(name: str) -> int:
+    return int(10 ** (9 + 2 * _unit(f"size {name}")))
+
+
+def _help(domain: str, loss: str) -> float:
+    """Return how much a domain helps a loss."""
+    family, chance = domain.partition("_")[0], _unit(f"{domain} {loss}")
+    if domain == loss:
+        return 2.0
+    if family == loss.partition("_")[0] or family in TARGETS.get(loss, ()):
+        return 0.3 + 0.9 * chance
+    return 0.15 * chance
+
+
+def _unit(text: str) -> float:
+    return zlib.crc32(text.encode()) / 2**32
+
+
+def _result(trial: Trial, names: Sequence[str], tokens: int, every: int) -> TrialResult:
+    rng = np.random.default_rng([trial.seed, int(trial.mixture.fingerprint[:8], 16)])
+    losses = law_losses(dict(trial.mixture), names)
+    noisy = {name: loss + NOISE * rng.standard_normal() for name, loss in losses.items()}
+    at = [every * step for step in range(1, STEPS) if every and every * step < tokens] + [tokens]
+    curve = [
+        Losses(now, own, own)
+        for now in at
+        for own in [{name: loss + 0.1 * (tokens / now - 1) for name, loss in noisy.items()}]
+    ]
+    return TrialResult(trial.name, "finished", tokens, 1_000_000, 0.1, curve[-1], tuple(curve))
