@@ -147,8 +147,8 @@ def _advice(found: Recommendation) -> str:
     if found.standing == "undecided":
         return f"Undecided; for now {mixture}"
     if found.chosen == "best_trial":
-        mixture = "the mixture of the best trial"
-    instead = ", not on the proposal" if found.standing == "not the proposal" else ""
+        mixture = "the best trial's mixture"
+    instead = ", not the proposal" if found.standing == "not the proposal" else ""
     return f"Train on {mixture}{instead}"
 
 

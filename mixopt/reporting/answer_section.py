@@ -22,13 +22,13 @@ def answer_section(run: Run, found: Answer) -> str:
     """Return the first section, with the page's `h1`."""
     goal = f"Minimises {run.objective.describe()}, in {UNITS[run.objective.value_unit]}."
     badge = f'<span class="badge {found.tone}">{escape(found.label)}</span>'
-    left = mixture_panel(run, found)
-    right = gain_panel(run, found) + cost_panel(run, found) + copy_panel(run, found.mixture)
+    left = mixture_panel(run, found) + copy_panel(run, found.mixture)
+    right = gain_panel(run, found) + cost_panel(run, found)
     return (
         '<section id="answer" aria-labelledby="answer-title">\n'
         f'<h1 id="answer-title">{escape(found.sentence)}</h1>\n'
         f'<p class="verdict">{badge}{escape(found.why)}</p>\n'
-        f"{paragraph(goal, 'goal')}{_pointer(found)}"
+        f'<div class="under">{_pointer(found)}{paragraph(goal, "goal")}</div>'
         f'<div class="split"><div>{left}</div><div>{right}</div></div>\n'
         f"{_before(found)}</section>\n"
     )

@@ -12,7 +12,7 @@ from mixopt.reporting.page import cell
 from mixopt.run_directory import Run
 from mixopt.system import difference_text, interval_text
 
-GAINS, COSTS = 4, 4  # rows of the first screen
+GAINS, COSTS = 4, 5  # rows of the first screen
 
 
 def gain_panel(run: Run, found: Answer) -> str:
@@ -22,7 +22,7 @@ def gain_panel(run: Run, found: Answer) -> str:
         return ""
     first = found.gains[0]
     title = f"<h2>Gain over {escape(named(first.over))}, {escape(unit)}, above 0 is better</h2>"
-    return f'<div class="panel gains">{title}{_lead(first)}{_table(found.gains[:GAINS])}</div>\n'
+    return f'<div class="panel gains">{title}{_lead(first)}{_table(found.gains[1:GAINS])}</div>\n'
 
 
 def cost_panel(run: Run, found: Answer) -> str:
@@ -63,6 +63,8 @@ def _box(name: str, gain: Interval, about: str) -> str:
 
 
 def _table(gains: Sequence[AnswerGain]) -> str:
+    if not gains:
+        return ""
     known = [one for gain in gains for one in (gain.validated, gain.predicted) if one is not None]
     low = min(0.0, *(one.low for one in known))
     high = max(0.0, *(one.high for one in known))

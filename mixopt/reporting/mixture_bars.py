@@ -7,10 +7,9 @@ is a second table, of groups that unfold to their domains.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from html import escape
 
 from mixopt.reporting.answer import Answer
-from mixopt.reporting.page import cell
+from mixopt.reporting.page import breakable, cell
 from mixopt.run_directory import Run
 from mixopt.system import share_text, short_count
 
@@ -22,22 +21,17 @@ def mixture_panel(run: Run, found: Answer) -> str:
     """Return the panel of the mixture."""
     groups = _groups(run, found)
     key = f'<span class="key"><span><i></i>{found.called}</span><span><b></b>natural</span></span>'
-    views = ""
-    if groups:
-        buttons = "".join(
-            f'<button type="button" value="by-{name}">{name}</button>'
-            for name in ("domains", "groups")
-        )
-        views = f'<span class="views" role="group" aria-label="Rows" hidden>{buttons}</span>'
-    title = f'<div class="headed"><h2>Share of the training tokens</h2>{views}</div>'
-    body = f'<div id="by-domains">{_table(found, _domains(found), key, "sortable")}</div>'
-    if groups:
-        body += f'<div id="by-groups">{_table(found, groups, key, "grouped")}</div>'
-    note = ""
+    epochs = ""
     if found.epochs is not None and run.config.propose.target_tokens:
-        length = short_count(run.config.propose.target_tokens)
-        note = f'<p class="soft">Epochs are of a run of {length} tokens.</p>'
-    return f'<div class="panel mix">{title}{body}{note}</div>\n'
+        epochs = f" (epochs in {short_count(run.config.propose.target_tokens)})"
+    title = f"<h2>Share of training tokens<span>{epochs}</span></h2>"
+    body = f'<div id="by-domains">{_table(found, _domains(found), "sortable")}</div>'
+    if groups:
+        body += f'<div id="by-groups">{_table(found, groups, "grouped")}</div>'
+        body += '<div class="tools"><button type="button" class="more" hidden>Groups</button></div>'
+    else:
+        body += '<div class="tools"></div>'
+    return f'<div class="panel mix"><div class="headed">{title}{key}</div>{body}</div>\n'
 
 
 def by_change(found: Answer) -> list[str]:
@@ -75,12 +69,12 @@ def _sum(found: Answer, names: Sequence[str]) -> float:
     return sum(found.mixture[name] for name in names)
 
 
-def _table(found: Answer, bodies: str, key: str, kind: str) -> str:
+def _table(found: Answer, bodies: str, kind: str) -> str:
     head = cell("th", "domain", scope="col")
-    head += f'<th class="track text" scope="col">{key}</th>'
+    head += '<td class="track"></td>'
     head += cell("th", "natural", scope="col") + cell("th", found.called, scope="col")
     head += cell("th", "change", "moved", "col")
-    head += cell("th", "epochs", scope="col") if found.epochs is not None else ""
+    head += cell("th", "epochs", "moved", "col") if found.epochs is not None else ""
     return f'<table class="{kind}"><thead><tr>{head}</tr></thead>{bodies}</table>'
 
 
@@ -95,7 +89,7 @@ def _row(
     if is_group:
         count = f"{len(domains)} domain{'' if len(domains) == 1 else 's'}"
         first = (
-            f'<th scope="row" class="group"><button type="button">{escape(name)}'
+            f'<th scope="row" class="group"><button type="button">{breakable(name)}'
             f"</button> <small>{count}</small></th>"
         )
     else:
@@ -104,7 +98,7 @@ def _row(
     cells += cell("td", share_text(was)) + cell("td", share_text(now), "share")
     cells += cell("td", _points(now - was), "moved")
     if found.epochs is not None:
-        cells += "<td></td>" if is_group else cell("td", f"{found.epochs[name]:.2f}")
+        cells += cell("td", "" if is_group else f"{found.epochs[name]:.2f}", "moved")
     style = f' class="{kind}"' if kind else ""
     return f"<tr{style}>{first}{cells}</tr>"
 

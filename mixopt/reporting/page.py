@@ -5,11 +5,14 @@ Every text is escaped here, so that a domain may have any name.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from html import escape
 
 from mixopt.plots import page_svg
+
+_MARKS = re.compile(r"([_/.:-])(?=[^\W_])")  # a line may break after them
 
 
 @dataclass(frozen=True)
@@ -108,4 +111,10 @@ def cell(element: str, text: str, kind: str = "", scope: str = "") -> str:
     """
     style = f' class="{kind}"' if kind else ""
     named = f' scope="{scope}"' if scope else ""
-    return f"<{element}{style}{named}>{escape(text)}</{element}>"
+    shown = breakable(text) if element == "th" else escape(text)
+    return f"<{element}{style}{named}>{shown}</{element}>"
+
+
+def breakable(text: str) -> str:
+    """Return a name that a narrow column may break after a mark, and nowhere else."""
+    return _MARKS.sub(r"\1<wbr>", escape(text))

@@ -43,7 +43,7 @@
   /** Make the headings of a table buttons. */
   function makeSortable(table) {
     for (const head of table.tHead.rows[0].cells) {
-      if (!head.textContent.trim() || head.querySelector(".key")) continue;
+      if (!head.textContent.trim()) continue;
       const button = document.createElement("button");
       button.type = "button";
       button.append(...head.childNodes);
@@ -62,7 +62,7 @@
     table.classList.toggle("small-only", rows <= LONG);
     const button = document.createElement("button");
     button.type = "button";
-    button.className = "more";
+    button.className = rows <= LONG ? "more small-only" : "more";
     const label = () => {
       const isShort = table.classList.contains("short");
       button.textContent = isShort ? `Show all ${rows}` : "Show fewer";
@@ -70,7 +70,9 @@
     };
     button.addEventListener("click", () => { table.classList.toggle("short"); label(); });
     label();
-    table.after(button);
+    const tools = isMixture && document.querySelector(".mix .tools");
+    if (tools) tools.prepend(button);
+    else table.after(button);
   }
 
   for (const table of document.querySelectorAll("table.sortable")) {
@@ -90,18 +92,20 @@
     set(false);
   }
 
-  const views = document.querySelector(".views");
-  if (views) {
-    views.hidden = false;
-    const buttons = views.querySelectorAll("button");
-    const show = (name) => {
-      for (const button of buttons) {
-        button.setAttribute("aria-pressed", String(button.value === name));
-        document.getElementById(button.value).hidden = button.value !== name;
-      }
+  /** One button puts the table of groups in the place of that of domains, and back. */
+  const grouped = document.getElementById("by-groups");
+  if (grouped) {
+    const domains = document.getElementById("by-domains");
+    const [switcher, more] = [...document.querySelectorAll(".mix .tools button")].reverse();
+    const set = (isGrouped) => {
+      switcher.setAttribute("aria-pressed", String(isGrouped));
+      grouped.hidden = !isGrouped;
+      domains.hidden = isGrouped;
+      if (more) more.hidden = isGrouped;
     };
-    for (const button of buttons) button.addEventListener("click", () => show(button.value));
-    show(buttons[0].value);
+    switcher.addEventListener("click", () => set(grouped.hidden));
+    switcher.hidden = false;
+    set(false);
   }
 
   // -- copying ---------------------------------------------------------------------------------
