@@ -5,6 +5,20 @@ from __future__ import annotations
 from importlib.resources import files
 
 LAW = ("law_algebra.js", "law_curves.js", "law_gaussian.js", "law.js")
+VIEW = (
+    "mixture_state.js",
+    "nearest_mixture.js",
+    "reach_target.js",
+    "limits.js",
+    "elements.js",
+    "link_state.js",
+    "domain_list.js",
+    "target_list.js",
+    "ternary.js",
+    "trade_off.js",
+    "summary.js",
+    "view.js",
+)
 
 
 def law_script() -> str:
@@ -12,7 +26,15 @@ def law_script() -> str:
     return script(*LAW)
 
 
+def style() -> str:
+    """Return the style of the view."""
+    return _asset("what_if.css")
+
+
 def script(*names: str) -> str:
     """Return some files of `assets`, one after another."""
-    folder = files("mixopt.what_if") / "assets"
-    return "\n".join((folder / name).read_text(encoding="utf-8") for name in names)
+    return "\n".join(_asset(name) for name in names)
+
+
+def _asset(name: str) -> str:
+    return (files("mixopt.what_if") / "assets" / name).read_text(encoding="utf-8")
