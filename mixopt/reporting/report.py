@@ -22,6 +22,7 @@ from mixopt.reporting.pictures import Pictures
 from mixopt.reporting.provenance_section import provenance_section
 from mixopt.reporting.trials_section import trials_section
 from mixopt.reporting.validation_section import validation_section
+from mixopt.reporting.what_if_place import what_if_place
 from mixopt.run_directory import Run
 from mixopt.system import __version__, write_text
 
@@ -52,6 +53,7 @@ def write_report(run: Run) -> Path:
 
 
 def _sections(run: Run, pictures: Pictures) -> Iterable[PageSection]:
+    yield what_if_place(run)
     if run.is_done("validate"):
         yield validation_section(run, pictures)
     yield fit_section(run, pictures)

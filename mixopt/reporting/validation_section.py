@@ -122,7 +122,7 @@ def _mixtures(run: Run) -> str:
             row += [difference_text(found.mean), interval_text(found.low, found.high), _says(found)]
         rows.append([*row, *[""] * (7 - len(row))])
     leading = named(validation.leading)
-    less = f"{leading} - it"
+    less = f"{leading} - baseline"
     columns = ("mixture", "seeds", "mean", "sd of seeds", less, "95% interval", leading)
     chosen = run.recommendation.chosen
     styles = ["strong" if name == chosen else "" for name in validation.mixtures]
