@@ -188,6 +188,8 @@ function visibleRows(rows) {
     }
   }, { rootMargin: "120px" });
   rows.forEach((row) => observer.observe(row.node));
+  const every = () => rows.forEach((row) => again(row));
+  addEventListener("beforeprint", every);
   return (visit) => {
     again = visit;
     rows.forEach((row) => row.visible && visit(row));

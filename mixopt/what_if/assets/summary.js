@@ -9,7 +9,7 @@ function summaryBar(model) {
     element("div", { class: "wi-answer" },
       element("span", { class: "wi-soft" }, `Predicted: ${description}, ${unit.replaceAll("_", " ")}`),
       element("span", { class: "wi-line" }, value, half),
-      element("span", { class: "wi-line wi-soft" }, "- natural ", natural, ` - ${model.baseName} `, base)),
+      element("span", { class: "wi-line wi-soft" }, "vs natural ", natural, ` vs ${model.baseName} `, base)),
     element("div", { class: "wi-beside" }, limits, nearest));
   return { node, update(now) {
     setText(value, lossText(now.value));

@@ -22,7 +22,7 @@ function targetList(model, ask, ended) {
   const node = element("section", { class: "wi-panel", "aria-label": "Targets" },
     element("div", { class: "wi-tools" }, element("h3", {}, "Targets"), filterField(rows, [], "targets", show)),
     element("p", { class: "wi-soft wi-hint" }, hint), said,
-    columnHeads("wi-target", ["predicted, 90%", "- natural", `- ${model.baseName}`, ""]), list);
+    columnHeads("wi-target", ["predicted, 90%", "vs natural", `vs ${model.baseName}`, ""]), list);
   return {
     node,
     update: (now) => watch((row) => row.write(now)),
@@ -37,7 +37,8 @@ function targetRow(model, t, ask, ended) {
   const [low, high] = lossRange(model, t);
   const slider = element("input", { type: "range", min: low, max: high, step: "any", id, disabled: !model.law.hasGradient,
     oninput: () => ask(t, Number(slider.value), slider), onchange: () => ended(slider) });
-  const cells = ["wi-value", "wi-change", "wi-change"].map((kind) => element("span", { class: kind }));
+  const cells = [element("span", { class: "wi-value" }), ...["natural", model.baseName].map((from) =>
+    element("span", { class: "wi-change", "data-from": `vs ${from} ` }))];
   const label = element("label", { for: id, class: "wi-name" }, name);
   if (higher) label.append(element("small", {}, " higher is better"));
   const node = element("li", { class: `wi-row wi-target${t < 0 ? " wi-objective" : ""}` },
