@@ -38,9 +38,11 @@ fuzz: $(UV)
 notebooks: $(UV)
 	$(RUN) python experiments/checks/run_notebooks.py
 
-# Fails on a broken link or anchor; the pages are in dist/site.
+# Fails on a broken link or anchor, and on a block of code that does not work; the pages are in dist/site.
 docs: $(UV)
 	NO_MKDOCS_2_WARNING=1 $(RUN) --group docs mkdocs build --strict
+	OMP_NUM_THREADS=1 $(RUN) pytest -q -m 'slow or not slow' tests/test_docs_blocks.py \
+		tests/test_tutorial.py tests/test_operations_page.py
 
 wheel: $(UV)
 	sh experiments/checks/check_wheel.sh $(UV)

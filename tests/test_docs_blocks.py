@@ -1,7 +1,7 @@
 """Every block of code in README.md, CONTRIBUTING.md and docs/ is run, here or by a test named here.
 
 A block that neither is in the tables below nor passes makes a test fail, so that a page cannot show
-a command, a configuration or a program that does not work.
+a command, a configuration or a program that does not work. `make docs` runs the slow ones too.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ import pytest
 import yaml
 from command_line import mixopt
 from docs_folder import finish_run, write_docs_folder
+from experiment_modules import experiment
 from places import PROJECT
 
 from mixopt import load_run
@@ -50,7 +51,6 @@ PARSED = {
     "docs/experts/counting.md": "tests/reporting/test_experts_command.py",
     "docs/experts/diagnoses.md": "tests/reporting/test_experts_command.py",
     "docs/install.md": "tests/test_start_up.py",
-    "docs/mlflow.md": "tests/tracking",
     "docs/pretraining.md": "tests/pretraining",
     "docs/ray.md": "tests/sweeps/test_ray_sweeps.py",
     "docs/tasks.md": "tests/tasks",
@@ -59,11 +59,15 @@ PARSED = {
 }
 # What a page's code is given, where its reader has it already.
 GIVEN = {
-    "docs/experts/balance.md": "tiny_mixtral",
-    "docs/experts/counting.md": "tiny_mixtral",
+    "docs/experts/balance.md": "model_with_experts",
+    "docs/experts/counting.md": "model_with_experts",
+    "docs/storage.md": "stored_corpus",
 }
-# Endless loops end after some batches.
-SMALLER = {"README.md": ("batch_size=256", "batch_size=256, batches=3")}
+# Endless loops end after some batches; a store is one in memory.
+SMALLER = {
+    "README.md": ("batch_size=256", "batch_size=256, batches=3"),
+    "docs/storage.md": ("s3://bucket", "memory://bucket"),
+}
 OTHER_PROGRAMS = {"ray", "srun", "squeue", "lm_eval", "docker", "bash", "uv", "torchrun"}
 
 
@@ -134,6 +138,7 @@ def test_the_tests_that_the_tables_name_are_there():
     assert [page for page in pages if not (PROJECT / page).exists()] == []
 
 
+@pytest.mark.slow
 def test_the_experiment_of_the_readme_ends_with_a_recommendation_within_its_epochs(folder):
     done = load_run(folder / "runs" / "mine")
     assert done.config.propose.target_tokens == 25_000_000_000
@@ -145,27 +150,28 @@ def test_the_experiment_of_the_readme_ends_with_a_recommendation_within_its_epoc
 
 
 @pytest.mark.parametrize("block", here("yaml"))
-def test_a_configuration_is_read_by_its_loader(block, inside):
+def test_a_configuration_is_read_by_its_loader(block, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    Path("hand.yaml").write_text("{web: 0.5, code: 0.3, books: 0.2}")
     content = yaml.safe_load(block.text)
     if block.page == "docs/tasks_scoring.md":
         assert set(content) == {"arc"}  # tasks.yaml: tests/tasks/test_task_folder.py
         return
     of_a_job = block.page.startswith(PRETRAININGS)
     full = pretraining_with(content) if of_a_job else experiment_with(content)
-    path = inside / "block.yaml"
-    path.write_text(yaml.safe_dump(full, sort_keys=False))
-    (load_pretraining if of_a_job else load_config)(path)
+    Path("block.yaml").write_text(yaml.safe_dump(full, sort_keys=False))
+    (load_pretraining if of_a_job else load_config)("block.yaml")
 
 
 def experiment_with(content: dict[str, Any]) -> dict[str, Any]:
     """Return an experiment that has a block's sections, and what they need besides."""
-    names = ("web", "code", "books", "law")
+    names = ("web", "code", "books")
     full: dict[str, Any] = {
         "corpus": {"domains": {name: {"path": f"{name}.jsonl"} for name in names}},
-        "evaluation": {name: {"path": "e.jsonl"} for name in ("exams", "mmlu_law", "codex")},
+        "evaluation": {name: {"path": "e.jsonl"} for name in ("exams", "law", "codex")},
         "objective": {"target": "web"},
     }
-    full["evaluation"]["mt_mbpp_a"] = {"path": "e.jsonl"}
+    full["evaluation"] |= {name: {"path": "e.jsonl"} for name in ("mmlu_law", "mt_mbpp_a")}
     if "corpus" in content:
         domains = content["corpus"]["domains"]
         full = {"objective": {"mean": dict.fromkeys(domains, 1)}}
@@ -180,11 +186,14 @@ def pretraining_with(content: dict[str, Any]) -> dict[str, Any]:
     text = (PROJECT / "experiments" / "pretrain_tiny.yaml").read_text(encoding="utf-8")
     full = yaml.safe_load(text)
     if "estimator" in content:
-        full.pop("mixture", None)
+        full = {
+            name: fields for name, fields in full.items() if name not in ("mixture", "schedule")
+        }
         full["evaluation"] = {"exams": {"path": "exams.jsonl"}}
     return full | content
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize("block", here("python"))
 def test_a_program_runs(block, inside):
@@ -195,29 +204,31 @@ def test_a_program_runs(block, inside):
     exec(compile(text, str(block), "exec"), names)
 
 
-def tiny_mixtral() -> dict[str, Any]:
-    """Return a model with experts, a batch, and the domains of its sequences."""
+def model_with_experts() -> dict[str, Any]:
+    """Return a model whose router has a bias, an optimizer, a batch, and its domains."""
     import torch
-    from transformers import MixtralConfig, MixtralForCausalLM
 
-    sizes = {"vocab_size": 64, "hidden_size": 16, "intermediate_size": 16, "num_hidden_layers": 1}
-    heads = {"num_attention_heads": 2, "num_key_value_heads": 2, "num_local_experts": 4}
-    model = MixtralForCausalLM(MixtralConfig(**sizes, **heads))
-    ids = torch.randint(0, 64, (4, 8))
-    batch = {"input_ids": ids, "labels": ids}
-    mask = torch.ones(4, 8, dtype=torch.bool)
-    optimizer = torch.optim.SGD(model.parameters(), 0.1)
-    domains = torch.tensor([0, 1, 0, 1])
+    model = experiment("checks", "tiny_experts").tiny_experts("deepseek_v3")
+    ids = torch.randint(0, 32, (4, 8))
     return {
         "model": model,
-        "batch": batch,
-        "batches": [batch],
-        "mask": mask,
-        "domain_ids": domains,
-        "optimizer": optimizer,
+        "optimizer": torch.optim.SGD(model.parameters(), 0.1),
+        "batch": {"input_ids": ids, "labels": ids},
+        "mask": torch.ones(4, 8, dtype=torch.bool),
+        "domain_ids": torch.tensor([0, 1, 0, 1]),
     }
 
 
+def stored_corpus() -> dict[str, Any]:
+    """Publish the run's corpus to a store; return the names that loading code begins with."""
+    from mixopt import MixtureDataset, MixtureLoader, MixtureSampler
+
+    assert mixopt("tokens", "publish", "runs/mine", "memory://bucket/corpora/first").code == 0
+    begun = {"MixtureDataset": MixtureDataset, "MixtureSampler": MixtureSampler}
+    return begun | {"MixtureLoader": MixtureLoader, "weights": [0.5, 0.3, 0.2]}
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize("block", here("sh"))
 def test_the_commands_work(block, inside):
     for line in block.text.replace("\\\n", " ").splitlines():
