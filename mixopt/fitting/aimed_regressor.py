@@ -120,16 +120,32 @@ class Aimed:
 
         return gradient
 
+    @property
+    def plain_law(self) -> Callable[[], dict[str, Any]]:
+        """The law of all columns as plain numbers; there is one where the regressor has one."""
+        own = self.corrected.plain_law
+
+        def plain_law() -> dict[str, Any]:
+            residual = {**self.residual.plain_law(), "typical": self._typical}
+            return {"kind": "aimed", "corrected": own(), **residual}
+
+        return plain_law
+
     @cached_property
     def _pieces_PM(self) -> Array:
         return self.residual.objective.pieces()
 
     def _std(self, weights_ND: Array, stds_NM: Array) -> Array:
         """Return deviations of the objective: wider where the fit is less sure than is typical."""
-        residual = self.residual
-        slopes_M = residual.lines.slopes_M
-        typical = residual.objective.spread((slopes_M * self.corrected.typical_M)[None])[0]
-        own_N = residual.objective.spread(slopes_M * stds_NM)
+        residual, typical = self.residual, self._typical
+        own_N = residual.objective.spread(residual.lines.slopes_M * stds_NM)
         beyond_N = np.maximum(own_N**2 - typical**2, 0.0) if typical > 0 else np.zeros(len(own_N))
         std_N: Array = np.sqrt(residual.std(weights_ND) ** 2 + beyond_N)
         return std_N
+
+    @property
+    def _typical(self) -> float:
+        """Deviation of the objective that is typical of the regressor; 0 where it has none."""
+        residual = self.residual
+        typical_M = residual.lines.slopes_M * self.corrected.typical_M
+        return float(residual.objective.spread(typical_M[None])[0])

@@ -171,6 +171,25 @@ class Correction:
         every += [replace(self, length=x, ratio=q) for x in LENGTHS for q in RATIOS if q]
         return max(every, key=lambda one: sum(line.likelihood for line in one._lines))
 
+    def plain_lines(self) -> dict[str, Array]:
+        """Return the lines as arrays of a plain law (mixopt.fitting.capabilities)."""
+        return {
+            "slopes_M": self.slopes_M,
+            "middle_M": self._middle_M,
+            "levels_M": self.spread_M * self._levels_M,
+        }
+
+    def plain_law(self) -> dict[str, Any]:
+        """Return all that carries predictions and deviations over, for a plain law."""
+        return {
+            "lines": self.plain_lines(),
+            "spread_M": self.spread_M,
+            "sigma_M": self.sigma_M,
+            "unsure_M4": np.array([line.unsure_22.ravel() for line in self._lines]),
+            "columns_KM": self._columns(self.predicted_KM),
+            "kernel": self._kernel.plain(self._dual_KM) if self.ratio else None,
+        }
+
     def to_json(self) -> dict[str, Any]:
         """Return everything as plain values."""
         arrays = {name: getattr(self, name).tolist() for name in ARRAYS}

@@ -8,6 +8,7 @@ Shapes: N mixtures, K runs, D domains, M columns of values.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -51,6 +52,21 @@ class PilotKernel:
         steep_D = WARP * (np.maximum(weights_D, STEEPEST) + SHIFT) ** (WARP - 1.0)
         slopes_MD: Array = (dual_KM.T @ by_warped_KD) * steep_D
         return slopes_MD
+
+    def plain(self, dual_KM: Array) -> dict[str, Any]:
+        """Return the numbers of a plain law (mixopt.fitting.capabilities).
+
+        Args:
+            dual_KM: What covariances are multiplied with, for each value.
+        """
+        covariance_KK = np.eye(len(self.weights_KD)) + self.alike(self.weights_KD)
+        return {
+            "weights_KD": self.weights_KD,
+            "length": self.length,
+            "ratio": self.ratio,
+            "inverse_KK": np.linalg.inv(covariance_KK),
+            "dual": dual_KM,
+        }
 
 
 def _warped(weights_ND: Array) -> Array:

@@ -21,7 +21,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import Self
+from typing import Any, Self
 
 import numpy as np
 
@@ -119,6 +119,19 @@ class ObjectiveResidual:
         """Return the slope of `shift` by each weight at one mixture, shape (D,)."""
         slope_D: Array = self.spread * self._kernel.slopes(weights_D, self._dual_K[:, None])[0]
         return slope_D
+
+    def plain_law(self) -> dict[str, Any]:
+        """Return the numbers of `shift` and `std`, for a plain law."""
+        return {
+            "lines": self.lines.plain_lines(),
+            "kernel": self._kernel.plain(self._dual_K[:, None]),
+            "spread": self.spread,
+            "level": self._level,
+            "sigma": self.sigma,
+            "totals_K": self._inverse_KK.sum(axis=1),
+            "total": float(self._inverse_KK.sum()),
+            "pieces_PM": self.objective.pieces(),
+        }
 
     @cached_property
     def _left_K(self) -> Array:

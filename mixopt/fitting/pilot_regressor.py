@@ -20,6 +20,7 @@ from mixopt.fitting.capabilities import (
     Learner,
     Predictor,
     supports_gradient,
+    supports_plain_law,
     supports_refit,
 )
 from mixopt.fitting.pilot_correction import Correction
@@ -74,6 +75,19 @@ class Corrected:
             return self.correction.gradient(np.asarray(own.gradient(weights)), weights)
 
         return gradient
+
+    @property
+    def plain_law(self) -> Callable[[], dict[str, Any]]:
+        """The law as plain numbers; there is one where the regressor has one."""
+        own = self.regressor
+        if not supports_plain_law(own):
+            raise AttributeError(f"regressor {self.name!r} has no plain law")
+
+        def plain_law() -> dict[str, Any]:
+            carried = {**self.correction.plain_law(), "typical_M": self.typical_M}
+            return {"kind": "corrected", "model": own.plain_law(), **carried}
+
+        return plain_law
 
     def select(self, targets: Sequence[int]) -> Corrected:
         """Return one that predicts only these targets, by position."""

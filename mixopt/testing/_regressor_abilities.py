@@ -34,6 +34,7 @@ from mixopt.fitting import (
     supports_explanation,
     supports_gradient,
     supports_members,
+    supports_plain_law,
     supports_refit,
     supports_repetition,
     supports_saving,
@@ -41,6 +42,7 @@ from mixopt.fitting import (
     supports_sizes,
 )
 from mixopt.system import Array
+from mixopt.testing._plain_law import check_plain_law
 from mixopt.testing._regressor_trials import DOMAINS, SIZES, TRIALS, CheckedTrials, promise
 
 NAMES = ("web", "code", "exam")
@@ -77,6 +79,8 @@ def check_abilities(make: Callable[[], Any], fitted: Any, trials: CheckedTrials)
         _check_covariance(predictor, trials.weights_ND)
     if supports_selection(predictor):
         _check_selection(predictor, trials.weights_ND)
+    if supports_plain_law(predictor):
+        check_plain_law(predictor.plain_law())
     if supports_refit(predictor):
         _check_refit(predictor, trials)
     if supports_cross_fit(make()):

@@ -4,7 +4,16 @@ from __future__ import annotations
 
 from importlib.resources import files
 
-LAW = ("law_algebra.js", "law_curves.js", "law_gaussian.js", "law.js")
+LAW = (
+    "law_algebra.js",
+    "law_curves.js",
+    "law_formulas.js",
+    "law_scale.js",
+    "law_gaussian.js",
+    "law_trees.js",
+    "law_pilots.js",
+    "law.js",
+)
 VIEW = (
     "mixture_state.js",
     "nearest_mixture.js",

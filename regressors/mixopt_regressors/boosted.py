@@ -27,6 +27,7 @@ from mixopt.errors import PluginError
 from mixopt.fitting import grouped_folds, row_groups
 from mixopt.system import Array, IntArray, read_json, write_json, write_text
 from mixopt_regressors.mixture_regressor import FORMAT, MixtureRegressor
+from mixopt_regressors.plain_trees import plain_trees
 
 PATIENCE = 50  # iterations without a better l2 on the held-out folds before it stops
 
@@ -81,6 +82,10 @@ class LightGBMRegressor(MixtureRegressor):
         kept = super().select(targets)
         kept.boosters_ = [self.boosters_[target] for target in targets]
         return kept
+
+    def plain_law(self) -> dict[str, Any]:
+        """Return the trees as plain numbers (mixopt.fitting.capabilities)."""
+        return {**plain_trees(self.boosters_), "noise_M": self.noise_M}
 
     def tuned(self) -> Self:
         """Return a copy to fit again with the trees and the deviations that this one found."""

@@ -15,7 +15,13 @@ const MODEL_KINDS = {
   gaussian_process: gaussianModel,
   power: powerModel,
   skills: skillsModel,
+  linear: linearModel,
+  log_linear: logLinearModel,
+  epochs: epochsModel,
+  trees: treesModel,
   mean: meanModel,
+  corrected: correctedModel,
+  aimed: aimedModel,
 };
 
 function makeModel(plain) {

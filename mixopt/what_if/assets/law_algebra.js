@@ -1,5 +1,25 @@
 // The little linear algebra that a law needs: lower triangles, packed row by row.
 
+// j' C j of a symmetric matrix whose lower triangle starts at `at`.
+function quadratic(lower, at, j) {
+  let total = 0;
+  for (let p = 0, i = at; p < j.length; p++) {
+    let row = 0;
+    for (let q = 0; q < p; q++) row += lower[i++] * j[q];
+    total += j[p] * (2 * row + lower[i++] * j[p]);
+  }
+  return total;
+}
+
+const triangle = (size) => (size * (size + 1)) / 2;
+
+// The product of a row of a matrix with a vector of its width.
+function dotRow(matrix, row, vector) {
+  let sum = 0;
+  for (let d = 0, i = row * vector.length; d < vector.length; d++, i++) sum += matrix[i] * vector[d];
+  return sum;
+}
+
 // Replace a symmetric positive definite matrix by its Cholesky factor.
 function factorise(lower, size) {
   for (let i = 0; i < size; i++) {
@@ -51,3 +71,5 @@ function rowsTimes(A, B, rows, size) {
   }
   return product;
 }
+
+const squared = (values) => values.reduce((sum, value) => sum + value * value, 0);

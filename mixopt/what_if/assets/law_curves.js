@@ -1,22 +1,9 @@
-// Laws that are a formula of a few parameters for each loss: power, and those beside it.
+// Power means of heights: the power law, a mean for each loss, and the law of shared skills.
 //
-// Their standard deviation is by the delta method: noise * sqrt(1 + j' C j), where j is the slope
+// Standard deviations are by the delta method: noise * sqrt(1 + j' C j), where j is the slope
 // of the loss by the parameters and C a symmetric matrix, given as its lower triangle row by row.
 
 const nothingToPrepare = () => false;
-
-// j' C j of a symmetric matrix whose lower triangle starts at `at`.
-function quadratic(lower, at, j) {
-  let total = 0;
-  for (let p = 0, i = at; p < j.length; p++) {
-    let row = 0;
-    for (let q = 0; q < p; q++) row += lower[i++] * j[q];
-    total += j[p] * (2 * row + lower[i++] * j[p]);
-  }
-  return total;
-}
-
-const triangle = (size) => (size * (size + 1)) / 2;
 
 // Power means of heights: exp(min(log, 30)) with log = -g (log(w . terms) + top).
 function powerMeans(logs, logDecays) {

@@ -4,14 +4,18 @@
 //
 // The variance of a new trial is the law's posterior, the noise, and how far the mean moves with
 // the kernel's parameters (`root`: of their covariance). What needs the trials' covariance is made
-// once for each loss, when a deviation is asked for: a Cholesky factor, packed row by row.
+// once for each loss, when a deviation is asked for: a Cholesky factor, packed row by row. With
+// trials of several sizes the kernel has further terms (law_scale.js).
 //
-// N: trials. P = D + 3 parameters: log lengths, logit of the power, log variance, log noise.
+// N: trials. P = D + 3 parameters: log lengths, logit of the power, log variance, log noise; then
+// four of the sizes.
 
 const GAUSSIAN_SHIFT = 1e-9;
 const GAUSSIAN_CONSTANT = 10;
 const GAUSSIAN_JITTER = 1e-8;
 const GAUSSIAN_STEEPEST = 1e-4; // below this weight the warp's slope counts as it is here
+
+const logWeight = (share) => Math.log(Math.max(share, 0) + GAUSSIAN_SHIFT);
 
 function gaussianModel(plain) {
   const M = plain.powers_M.length;
@@ -21,9 +25,9 @@ function gaussianModel(plain) {
   const targets = Array.from({ length: M }, (_, m) => gaussianTarget(plain, m, logs, N, D));
   let last = { w: null, found: null };
 
-  // Means, slopes and deviations are asked for the same mixture, and share the most of the work.
+  // Means, slopes and deviations are asked for the same mixture, and share most of the work.
   function at(w) {
-    if (last.w === null || w.some((share, d) => share !== last.w[d])) {
+    if (last.w === null || last.w.some((share, d) => share !== w[d])) {
       const own = Float64Array.from(w, logWeight);
       last = { w: Float64Array.from(w), found: targets.map((target) => target.at(own)) };
     }
@@ -50,15 +54,17 @@ function gaussianModel(plain) {
   };
 }
 
-const logWeight = (share) => Math.log(Math.max(share, 0) + GAUSSIAN_SHIFT);
-
 function gaussianTarget(plain, m, logs, N, D) {
   const lengths = plain.lengths_MD.subarray(m * D, m * D + D);
   const duals = plain.duals_MN.subarray(m * N, m * N + N);
   const [power, variance, noise] = [plain.powers_M[m], plain.variances_M[m], plain.noises_M[m]];
   const [mean, unit] = [plain.means_M[m], plain.units_M[m]];
-  const level = GAUSSIAN_CONSTANT * duals.reduce((sum, dual) => sum + dual, 0);
-  const { rows, middle, squares } = centredRows(logs, power, lengths, N, D);
+  const jittered = noise + GAUSSIAN_JITTER * (variance + 1);
+  const trials = warpedTrials(logs, power, lengths, N, D);
+  const { rows, middle, squares } = trials;
+  const sizes = plain.sizes ? scaledTerms(plain.sizes, m, variance, duals) : oneSize(duals);
+  const asked = sizes.side(-1); // of all mixtures that are asked for; trial n has side(n)
+  const P = D + 3 + sizes.parameters;
   let prepared = null;
 
   // How alike a mixture is to each trial, and the slope of that by the squared distance.
@@ -79,15 +85,13 @@ function gaussianTarget(plain, m, logs, N, D) {
   }
 
   function meanAt({ alike }) {
-    let sum = 0;
-    for (let n = 0; n < N; n++) sum += alike[n] * duals[n];
-    return mean + unit * (variance * sum + level);
+    return mean + unit * (variance * dotRow(alike, 0, asked.duals) + asked.level);
   }
 
   function slopes({ scaled, slope }, steep, found) {
     let total = 0;
     for (let n = 0, i = 0; n < N; n++) {
-      const pull = 2 * variance * slope[n] * duals[n];
+      const pull = 2 * variance * slope[n] * asked.duals[n];
       total += pull;
       for (let d = 0; d < D; d++, i++) found[d] -= pull * rows[i];
     }
@@ -97,16 +101,15 @@ function gaussianTarget(plain, m, logs, N, D) {
     }
   }
 
-  // The derivative of k . dual by the parameters at one mixture, written to `moved`.
-  function pushForward({ own, scaled, alike, slope }, moved) {
-    const { rowTurns, sums } = turns();
+  // The derivative of k . dual by the parameters at one side's mixture and size.
+  function pushForward({ own, scaled, alike, slope }, side, moved) {
+    const { rowTurns, turnSums } = trials.turned();
     const [first, second, third] = [new Float64Array(D), new Float64Array(D), new Float64Array(D)];
-    let [total, fourth, heights] = [0, 0, 0];
+    let [total, byPower] = [0, 0];
     for (let n = 0, i = 0; n < N; n++) {
-      const pull = variance * slope[n] * duals[n];
+      const pull = variance * slope[n] * side.duals[n];
       total += pull;
-      fourth += pull * sums[n];
-      heights += alike[n] * duals[n];
+      byPower += pull * turnSums[n];
       for (let d = 0; d < D; d++, i++) {
         const part = pull * rows[i];
         first[d] += part;
@@ -114,64 +117,54 @@ function gaussianTarget(plain, m, logs, N, D) {
         third[d] += pull * rowTurns[i];
       }
     }
-    let byPower = fourth;
     for (let d = 0; d < D; d++) {
       const turn = (scaled[d] + middle[d]) * own[d]; // of z by the power
       moved[d] = -2 * (scaled[d] * scaled[d] * total - 2 * scaled[d] * first[d] + second[d]);
       byPower += scaled[d] * turn * total - scaled[d] * third[d] - turn * first[d];
     }
     moved[D] = 2 * power * (1 - power) * byPower;
-    moved[D + 1] = variance * heights;
+    moved[D + 1] = variance * dotRow(alike, 0, side.duals);
     moved[D + 2] = 0;
-  }
-
-  let foundTurns = null;
-  function turns() {
-    foundTurns ??= turnedRows(rows, middle, logs, N, D);
-    return foundTurns;
+    sizes.pushForward(alike, side, moved.subarray(D + 3));
   }
 
   function prepare() {
-    const P = D + 3;
     const root = plain.roots_MPP.subarray(m * P * P, m * P * P + P * P);
     const factor = new Float64Array(triangle(N));
     const moved = new Float64Array(N * P);
     for (let n = 0; n < N; n++) {
       const near = at(logs.subarray(n * D, n * D + D));
+      const side = sizes.side(n);
       const row = factor.subarray(triangle(n), triangle(n) + n + 1);
-      for (let k = 0; k <= n; k++) row[k] = variance * near.alike[k] + GAUSSIAN_CONSTANT;
+      row.forEach((_, k) => (row[k] = variance * near.alike[k] * side.shared(k) + side.added(k)));
       row[n] += jittered;
       const own = moved.subarray(n * P, n * P + P);
-      pushForward(near, own);
+      pushForward(near, side, own);
       own[D + 1] += GAUSSIAN_JITTER * variance * duals[n];
       own[D + 2] = noise * duals[n];
     }
     factorise(factor, N);
     solveBoth(factor, moved, N, P);
-    prepared = { P, root, factor, solved: rowsTimes(moved, root, N, P) };
+    prepared = { root, factor, solved: rowsTimes(moved, root, N, P) };
   }
-
-  const jittered = noise + GAUSSIAN_JITTER * (variance + 1);
 
   function std(near) {
     if (prepared === null) prepare();
-    const { P, root, factor, solved } = prepared;
-    const known = near.alike.map((alike) => variance * alike + GAUSSIAN_CONSTANT);
+    const { root, factor, solved } = prepared;
+    const known = near.alike.map((alike, n) => variance * alike * asked.shared(n) + asked.added(n));
     const moved = new Float64Array(P);
-    pushForward(near, moved);
+    pushForward(near, asked, moved);
     const unsure = rowsTimes(moved, root, 1, P);
     for (let n = 0, i = 0; n < N; n++) {
       for (let p = 0; p < P; p++, i++) unsure[p] -= known[n] * solved[i];
     }
     solveLower(factor, known, N);
-    const left = Math.max(variance + GAUSSIAN_CONSTANT - squared(known), 0);
+    const left = Math.max(asked.height(variance) - squared(known), 0);
     return unit * Math.sqrt(left + jittered + squared(unsure));
   }
 
   return { at, mean: meanAt, slopes, std, prepare, isPrepared: () => prepared !== null };
 }
-
-const squared = (values) => values.reduce((sum, value) => sum + value * value, 0);
 
 // Matern 5/2 of a squared distance, and its slope by that.
 function matern(square, near, n) {
@@ -181,8 +174,9 @@ function matern(square, near, n) {
   near.slope[n] = (-5 / 6) * (1 + distance) * decay;
 }
 
-// Trials as the kernel takes them, centred: smaller numbers cancel less.
-function centredRows(logs, power, lengths, N, D) {
+// Trials as the kernel takes them, centred: smaller numbers cancel less. What a change of the power
+// moves is needed for deviations alone.
+function warpedTrials(logs, power, lengths, N, D) {
   const rows = new Float64Array(N * D);
   const middle = new Float64Array(D);
   for (let i = 0; i < N * D; i++) {
@@ -194,16 +188,17 @@ function centredRows(logs, power, lengths, N, D) {
     rows[i] -= middle[i % D];
     squares[Math.floor(i / D)] += rows[i] * rows[i];
   }
-  return { rows, middle, squares };
-}
 
-// The derivative of each trial's row by the power, and its products with the row.
-function turnedRows(rows, middle, logs, N, D) {
-  const rowTurns = new Float64Array(N * D);
-  const sums = new Float64Array(N);
-  for (let i = 0; i < N * D; i++) {
-    rowTurns[i] = (rows[i] + middle[i % D]) * logs[i];
-    sums[Math.floor(i / D)] += rows[i] * rowTurns[i];
+  let found = null;
+  function turned() {
+    if (found) return found;
+    found = { rowTurns: new Float64Array(N * D), turnSums: new Float64Array(N) };
+    for (let i = 0; i < N * D; i++) {
+      found.rowTurns[i] = (rows[i] + middle[i % D]) * logs[i];
+      found.turnSums[Math.floor(i / D)] += rows[i] * found.rowTurns[i];
+    }
+    return found;
   }
-  return { rowTurns, sums };
+
+  return { rows, middle, squares, turned };
 }

@@ -28,7 +28,7 @@ from mixopt.fitting import splits
 from mixopt.system import Array, BoolArray, IntArray
 from mixopt_regressors.gaussian.gaussian_posterior import Posterior
 from mixopt_regressors.gaussian.hyperparameters import FIRST, evidences
-from mixopt_regressors.gaussian.matern import Matern
+from mixopt_regressors.gaussian.matern import Matern, plain_kernels
 from mixopt_regressors.gaussian.stacked_posteriors import StackedPosteriors
 from mixopt_regressors.mixture_regressor import MixtureRegressor
 
@@ -82,14 +82,9 @@ class GaussianProcessRegressor(MixtureRegressor):
 
     def plain_law(self) -> dict[str, Any]:
         """Return the law as plain numbers (mixopt.fitting.capabilities)."""
-        kernels = [posterior.kernel for posterior in self._posteriors]
         return {
-            "kind": "gaussian_process",
+            **plain_kernels([one.kernel for one in self._posteriors]),
             "weights_ND": self.weights_ND,
-            "lengths_MD": np.array([kernel.lengths_D for kernel in kernels]),
-            "powers_M": np.array([kernel.power for kernel in kernels]),
-            "variances_M": np.array([kernel.variance for kernel in kernels]),
-            "noises_M": np.array([kernel.noise for kernel in kernels]),
             "duals_MN": self.dual_MN,
             "means_M": self.means_M,
             "units_M": self.units_M,

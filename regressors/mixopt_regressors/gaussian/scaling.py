@@ -31,7 +31,7 @@ from scipy.linalg import lapack, solve_triangular
 from mixopt.errors import TrialsError
 from mixopt.system import Array
 from mixopt_regressors.gaussian.hyperparameters import FIRST, cholesky
-from mixopt_regressors.gaussian.matern import log_weights
+from mixopt_regressors.gaussian.matern import log_weights, plain_kernels
 from mixopt_regressors.gaussian.scale_kernel import OWN, ScaleEvidence, ScaleKernel, scale_evidences
 from mixopt_regressors.mixture_regressor import MixtureRegressor
 
@@ -85,6 +85,26 @@ class ScalingRegressor(MixtureRegressor):
         slopes = [one.slopes(weights_1D[0], scales_12) for one in self._posteriors()]
         gradient_MD: Array = self.units_M[:, None] * np.array(slopes)
         return gradient_MD
+
+    def law_at(self, parameters: float, tokens: float) -> dict[str, Any]:
+        """Return the law at one scale as plain numbers (mixopt.fitting.capabilities)."""
+        kernels = [posterior.kernel for posterior in self._posteriors()]
+        asked_12 = np.log(np.array([[parameters, tokens]]) / self.largest_2)
+        return {
+            **plain_kernels([kernel.matern for kernel in kernels]),
+            "weights_ND": self.weights_ND,
+            "duals_MN": self.dual_MN,
+            "means_M": self.means_M,
+            "units_M": self.units_M,
+            "roots_MPP": np.array(self._roots),
+            "sizes": {
+                "scales_N2": self.scales_N2,
+                "asked_2": asked_12[0],
+                "reach_2": self.scales_N2.min(axis=0),
+                "changes_M2": np.array([kernel.changes_2 for kernel in kernels]),
+                "exponents_M2": np.array([kernel.exponents_2 for kernel in kernels]),
+            },
+        }
 
     def tuned(self) -> Self:
         """Return a copy to fit again with these hyperparameters: a Cholesky for each target."""
@@ -197,6 +217,10 @@ class AtScale:
     def select(self, targets: Sequence[int]) -> AtScale:
         """Return one that predicts only these targets, by position."""
         return AtScale(self.regressor.select(targets), self.parameters, self.tokens)
+
+    def plain_law(self) -> dict[str, Any]:
+        """Return the law at this scale as plain numbers (mixopt.fitting.capabilities)."""
+        return self.regressor.law_at(self.parameters, self.tokens)
 
     def tuned(self) -> AtScale:
         """Return one to fit again, on rows with their own scales."""

@@ -36,6 +36,7 @@ from mixopt.fitting import grouped_folds, row_groups, splits
 from mixopt.system import Array
 from mixopt_regressors.laws.epoch_law import EpochLaw, Shape, best_shape, middle_shape
 from mixopt_regressors.mixture_regressor import MixtureRegressor
+from mixopt_regressors.plain_arrays import lower_triangles
 
 STEEPEST = 1e-4  # below this weight the benefit's slope counts as it is here
 
@@ -94,6 +95,19 @@ class EpochsRegressor(MixtureRegressor):
             jacobian_KP = scale * law.jacobian(law.shape.columns(epochs_KD))
             total_KK += jacobian_KP @ inverse_PP @ jacobian_KP.T
         return total_KK
+
+    def plain_law(self) -> dict[str, Any]:
+        """Return the law as plain numbers (mixopt.fitting.capabilities)."""
+        return {
+            "kind": "epochs",
+            "rates_D": self.rates_D,
+            "shapes_M3": self.shapes_M5[:, :3],
+            "floors": [None if np.isnan(floor) else float(floor) for floor in self.floors_M],
+            "parameters_MP": self.parameters_MP,
+            "scales_M": self.scales_M,
+            "noise_M": self.noise_M,
+            "inverse_MT": lower_triangles(self.inverse_MPP),
+        }
 
     def tuned(self) -> Self:
         """Return a copy to fit again with the shapes that this one chose."""

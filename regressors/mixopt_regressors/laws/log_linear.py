@@ -26,6 +26,7 @@ from mixopt.fitting import grouped_folds, row_groups, splits
 from mixopt.system import Array
 from mixopt_regressors.laws.exponential import ExponentialFit, exponential, jacobian
 from mixopt_regressors.mixture_regressor import MixtureRegressor
+from mixopt_regressors.plain_arrays import lower_triangles
 
 PENALTIES = (1e-6, 1e-4, 1e-3, 1e-2, 1e-1)
 REACH = 1.0  # ranges of the trials' losses above the highest: more is no prediction
@@ -67,6 +68,18 @@ class LogLinearRegressor(MixtureRegressor):
         excess_M = exponential(weights, self.slopes_MD.T)[0]
         gradient: Array = (excess_M * self.scales_M)[:, None] * self.slopes_MD
         return gradient
+
+    def plain_law(self) -> dict[str, Any]:
+        """Return the law as plain numbers (mixopt.fitting.capabilities)."""
+        return {
+            "kind": "log_linear",
+            "floors_M": self.floors_M,
+            "slopes_MD": self.slopes_MD,
+            "scales_M": self.scales_M,
+            "tops_M": self.tops_M,
+            "noise_M": self.noise_M,
+            "inverse_MT": lower_triangles(self.inverse_MPP),
+        }
 
     def tuned(self) -> Self:
         """Return a copy to fit again with the penalties that this one chose."""

@@ -1,0 +1,63 @@
+"""Trials of several sizes and runs at a target size, of a synthetic law, for fits of every kind.
+
+Shapes: N trials, D domains, M losses.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from made_fit import DOMAINS, TARGETS
+from mixopt_regressors.boosted import LightGBMRegressor
+from mixopt_regressors.combinations import AutoRegressor, EnsembleRegressor
+from mixopt_regressors.laws import SkillsRegressor
+
+from mixopt.mixture import Mixture
+from mixopt.trials import Losses, Trial, TrialResult, Trials
+
+SIZES = ((10**6, 10**9), (10**7, 10**10))
+TARGET_SIZE = (10**8, 10**11)
+
+
+def sized_law(weights_ND: np.ndarray, sizes_N2: np.ndarray) -> np.ndarray:
+    """A scaling law whose amplitudes depend on the mixture, shape (N, 4)."""
+    helped_DM = np.array([[1.5, 0.1, 0.2, 1.0], [0.1, 1.0, 0.3, 0.1], [0.2, 0.2, 1.6, 0.3]])
+    shrinks_N = sizes_N2[:, 0] ** -0.1 + sizes_N2[:, 1] ** -0.08
+    return 1.5 + 3.0 * np.exp(-weights_ND @ helped_DM) * shrinks_N[:, None]
+
+
+def sized_trials(name: str, sizes_N2: np.ndarray, seed: int) -> Trials:
+    """Runs of random mixtures, one for each row of sizes."""
+    rng = np.random.default_rng(seed)
+    weights_ND = rng.dirichlet(np.ones(len(DOMAINS)), len(sizes_N2))
+    losses_NM = sized_law(weights_ND, sizes_N2.astype(float))
+    losses_NM += 0.002 * rng.standard_normal(losses_NM.shape)
+    trials, results = [], []
+    for n, (weights_D, losses_M) in enumerate(zip(weights_ND, losses_NM.tolist(), strict=True)):
+        trials.append(Trial(f"{name}{n}", Mixture.from_array(DOMAINS, weights_D), seed=n))
+        values = dict(zip(TARGETS, losses_M, strict=True))
+        parameters, tokens = (int(count) for count in sizes_N2[n])
+        losses = Losses(tokens, values, values)
+        results.append(TrialResult(f"{name}{n}", "finished", tokens, parameters, 1.0, losses))
+    return Trials.from_results(trials, results, proxy=name)
+
+
+def two_sizes(count: int = 14) -> Trials:
+    """Trials of two sizes."""
+    return sized_trials("proxy", np.repeat(SIZES, count, axis=0), seed=0)
+
+
+def one_size(count: int = 28) -> Trials:
+    """Trials of the smaller size."""
+    return sized_trials("proxy", np.repeat(SIZES[:1], count, axis=0), seed=0)
+
+
+def pilot_runs(count: int) -> Trials:
+    """Runs of the target size."""
+    return sized_trials("pilot", np.repeat([TARGET_SIZE], count, axis=0), seed=1)
+
+
+# Regressors that are fitted in a second, by `made_laws:NAME`.
+few_units = SkillsRegressor(units=5, restarts=2, folds=2)
+few_trees = LightGBMRegressor(iterations=30, trees=30, noise=[0.01] * len(TARGETS))
+few_members = EnsembleRegressor(members=("gaussian_process", "made_laws:few_units", "power"))
+few_candidates = AutoRegressor(candidates=("linear", "power", "log_linear"), folds=2)
