@@ -12,10 +12,12 @@ from mixopt.objective import UNITS
 from mixopt.reporting.answer import Answer
 from mixopt.reporting.gain_panels import cost_panel, gain_panel
 from mixopt.reporting.mixture_bars import mixture_panel
-from mixopt.reporting.page import bullets, paragraph
+from mixopt.reporting.page import bullets, folded_list, paragraph
 from mixopt.reporting.weight_copies import copy_panel
 from mixopt.run_directory import Run
 from mixopt.system import without_folders
+
+LIMITS = 4  # active constraints that are named at once
 
 
 def answer_section(run: Run, found: Answer) -> str:
@@ -44,13 +46,17 @@ def _pointer(found: Answer) -> str:
 
 
 def _before(found: Answer) -> str:
-    """Return the warnings in full."""
+    """Return the warnings in full, and below them the active constraints."""
     lines = [without_folders(_capital(line)) for line in found.warnings]
-    lines += [f"Active constraint: {limit}" for limit in found.limits]
+    few, more = found.limits[:LIMITS], found.limits[LIMITS:]
+    if few:
+        lines.append(f"Active constraints: {', '.join(few)}")
     if not lines:
         return ""
-    ended = (line if line.endswith(".") else f"{line}." for line in lines)
-    return f'<div id="before"><h2>Before you train on it</h2>{bullets(ended)}</div>\n'
+    body = bullets(line if line.endswith(".") else f"{line}." for line in lines)
+    if more:
+        body += folded_list(f"{len(more)} more active constraints", more)
+    return f'<div id="before"><h2>Before you train on it</h2>{body}</div>\n'
 
 
 def _count(number: int, what: str) -> str:

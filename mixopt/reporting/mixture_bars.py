@@ -98,7 +98,7 @@ def _row(
     cells += cell("td", share_text(was)) + cell("td", share_text(now), "share")
     cells += cell("td", _points(now - was), "moved")
     if found.epochs is not None:
-        cells += cell("td", "" if is_group else f"{found.epochs[name]:.2f}", "moved")
+        cells += cell("td", "" if is_group else _passes(found.epochs[name]), "moved")
     style = f' class="{kind}"' if kind else ""
     return f"<tr{style}>{first}{cells}</tr>"
 
@@ -106,3 +106,8 @@ def _row(
 def _points(change: float) -> str:
     """Write a change of a share, in points of a percentage."""
     return f"{100 * change:+.1f}".replace("-", "\N{MINUS SIGN}")
+
+
+def _passes(epochs: float) -> str:
+    """Write passes over a domain."""
+    return "<0.01" if 0 < epochs < 0.005 else f"{epochs:.2f}"

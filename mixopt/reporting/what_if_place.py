@@ -15,5 +15,6 @@ def what_if_place(run: Run) -> PageSection:
     try:
         found = what_if_section(what_if_data(run))
     except PluginError as error:
-        return PageSection("what-if", TITLE, paragraph(f"There is no what-if: {error}"))
+        why = str(error)
+        return PageSection("what-if", TITLE, paragraph(f"{why[:1].upper()}{why[1:]}."))
     return PageSection("what-if", TITLE, found.body, found.style, found.script)

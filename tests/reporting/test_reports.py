@@ -16,7 +16,7 @@ import mixopt
 from mixopt.errors import RunError
 from mixopt.proposals import named
 from mixopt.reporting import proposal_text, write_report
-from mixopt.system import without_folders
+from mixopt.system import interval_text, without_folders
 from mixopt.tracking import sync
 from mixopt.trials import Trials
 
@@ -72,13 +72,13 @@ def page(done):
 
 
 def text_of(page):
-    return unescape(re.sub(r"<[^>]+>", " ", page.split("</style>", 1)[1]))
+    shown = re.sub(r"<script.*?</script>", "", page.split("</style>", 1)[1], flags=re.DOTALL)
+    return " ".join(unescape(re.sub(r"<[^>]+>", " ", shown.replace("<wbr>", ""))).split())
 
 
 def test_the_page_has_every_section(page):
-    titles = re.findall(r"<h2>(.*?)</h2>", page)
-    expected = ["Validation", "Predicted against validated", "Fit on held-out folds"]
-    expected += ["Design and trials", "Corpus", "Provenance"]
+    titles = re.findall(r"<h2[^>]*>(.*?)</h2>", page)
+    expected = ["What if", "Validation", "What the fit knows", "Trials", "Corpus", "Provenance"]
     assert [title for title in titles if title in expected] == expected
 
 
@@ -87,12 +87,12 @@ def test_the_page_fetches_nothing(page):
         r"(?:src|href)\s*=\s*[\"']([^\"'#][^\"']*)|@import|url\(\s*[\"']?(?!#)", page
     )
     assert fetched == []
-    assert "<script" not in page
+    assert "default-src &#x27;none&#x27;" in page
 
 
 def test_the_page_is_balanced(page):
     class Balance(HTMLParser):
-        void = frozenset(("meta", "br", "path", "use", "rect", "image"))
+        void = frozenset(("meta", "br", "wbr", "path", "use", "rect", "image"))
 
         def __init__(self):
             super().__init__()
@@ -145,8 +145,8 @@ def test_git_is_not_asked_for_the_page_of_a_run_that_nobody_trusts(run):
 def test_the_page_begins_with_the_recommendation_and_what_it_costs(done, page):
     found = done.recommendation
     shown = text_of(page)
-    assert found.headline in shown
-    assert shown.index(found.headline) < shown.index("The recommended mixture")
+    assert found.why in shown
+    assert shown.index(found.why) < shown.index("Share of training tokens")
     for name, gain in found.gains.items():
         assert named(name) in shown
         assert gain.verdict in shown
@@ -154,14 +154,22 @@ def test_the_page_begins_with_the_recommendation_and_what_it_costs(done, page):
 
 def test_figures_are_files_too(done):
     names = {file.stem for file in (done.path / "figures").glob("*.svg")}
-    assert names >= {"proposal", "design", "held_out", "validation", "validation_predicted"}
+    assert names >= {"responses", "design", "held_out", "validation", "validation_predicted"}
 
 
-def test_a_run_without_validation_says_so(run):
+def test_a_run_without_validation_shows_what_is_predicted(run):
     run.discard("validate")
-    page = text_of(write_report(run).read_text())
-    assert "Not validated yet" in page
-    assert "Corpus" in page
+    shown = text_of(write_report(run).read_text())
+    assert "Proposed, not validated: more" in shown
+    assert "Not validated yet" in shown
+    assert f"90% {interval_text(*gain_ends(run))}" in shown
+    assert "validated predicted" not in shown
+    assert "Corpus" in shown
+
+
+def gain_ends(run):
+    gain = run.proposal.gains["natural"]
+    return gain.low, gain.high
 
 
 def test_a_mixture_that_was_edited_is_shown_as_ones_own_beside_no_others_evidence(run):
@@ -173,10 +181,10 @@ def test_a_mixture_that_was_edited_is_shown_as_ones_own_beside_no_others_evidenc
     path.write_text(yaml.safe_dump(content, sort_keys=False))
     edited = mixopt.load_run(run.path)
     page = text_of(write_report(edited).read_text())
-    assert "A data mixture of your own, edited in proposal.yaml." in page
-    assert "The mixture that you edited" in page
+    assert "Your own mixture, not validated" in page
+    assert "Edited by hand in proposal.yaml." in page
     assert "Not validated yet" in page
-    assert "95%:" not in page
+    assert "95%" not in page[: page.index("What the fit knows", page.index("Your own"))]
     said = proposal_text(edited.proposal)
     assert said.startswith("A mixture of your own for ")
     assert "nobody searched for it" in said
@@ -240,4 +248,4 @@ def test_a_run_that_was_not_tracked_is_sent_to_mlflow_as_a_whole(run):
     assert asked == [("8",)]
     assert inputs == [(4,)]  # the corpus, to train on and held out, of sweep and validation
     kept = {file.name for file in (run.path / "mlartifacts").rglob("*") if file.is_file()}
-    assert kept >= {"proposal.svg", "validation.svg", "trials.parquet", "report.html"}
+    assert kept >= {"responses.svg", "validation.svg", "trials.parquet", "report.html"}

@@ -7,9 +7,11 @@ the targets each is like two families. A trial's seed makes its noise.
 
 from __future__ import annotations
 
+import contextlib
 import json
+import os
 import zlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -78,7 +80,21 @@ def make_run(folder: Path, domains: int = 10, trials: int = 0, **changes: Any) -
         (folder / f"{name}.jsonl").write_text("\n".join(lines) + "\n")
     source = folder / "made.yaml"
     source.write_text(yaml.safe_dump(_config(folder, names, trials or 3 * domains) | changes))
-    return mixopt.run(source, folder / "run", say=lambda _: None)
+    with _importable():
+        return mixopt.run(source, folder / "run", say=lambda _: None)
+
+
+@contextlib.contextmanager
+def _importable() -> Iterator[None]:
+    """Let the processes that train find this module."""
+    before = os.environ.get("PYTHONPATH")
+    os.environ["PYTHONPATH"] = os.pathsep.join([str(Path(__file__).parent), before or ""])
+    try:
+        yield
+    finally:
+        os.environ.pop("PYTHONPATH")
+        if before is not None:
+            os.environ["PYTHONPATH"] = before
 
 
 def _config(folder: Path, names: Sequence[str], trials: int) -> dict[str, Any]:
@@ -100,9 +116,9 @@ def _config(folder: Path, names: Sequence[str], trials: int) -> dict[str, Any]:
             "eval_tokens": 1000,
         },
         "sweep": {"workers": 1},
-        "fit": {"regressors": ["log_linear"], "folds": 4},
+        "fit": {"regressors": ["power"], "folds": 4},
         "objective": {"mean": {"exam": 2, "reading": 1}},
-        "propose": {"bootstrap": 4, "target_tokens": 25_000_000_000},
+        "propose": {"bootstrap": 4, "samples": 2000, "target_tokens": 25_000_000_000},
         "constraints": {
             "max_epochs": 4,
             "bounds": {name: [0.1 / len(names), min(0.4, 6 / len(names))] for name in names},

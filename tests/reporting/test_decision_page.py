@@ -1,0 +1,245 @@
+"""The decision page of made runs in a real browser: legible at both widths, buttons that work."""
+
+import json
+import re
+import shutil
+
+import pytest
+import yaml
+from made_run import domain_names, make_run
+from page_checks import cut_off, faint_text, nameless, skipped_headings
+
+import mixopt
+from mixopt.pipeline import export_from
+from mixopt.reporting import write_report
+
+LOOKS = [(size, scheme) for size in ("wide", "narrow") for scheme in ("light", "dark")]
+CLIPBOARD = {"permissions": ["clipboard-read", "clipboard-write"]}
+
+
+@pytest.fixture(scope="module")
+def ten(tmp_path_factory):
+    """A run of ten domains in six groups, whose law the what-if has."""
+    return make_run(tmp_path_factory.mktemp("ten"), 10, 24)
+
+
+@pytest.fixture(scope="module")
+def page_file(ten):
+    return ten.path / "report.html"
+
+
+@pytest.fixture
+def shown(open_page, page_file):
+    """The page on a wide screen."""
+    return open_page(page_file, options=CLIPBOARD)
+
+
+def column(page, place, table="#by-domains table"):
+    """Return the texts of a column, as rows are shown."""
+    script = f"(rows) => rows.map((row) => row.cells[{place}].innerText.trim())"
+    return page.eval_on_selector_all(f"{table} tbody tr", script)
+
+
+def heading(page, name, table="#by-domains table"):
+    return page.locator(f"{table} thead th", has_text=name)
+
+
+@pytest.mark.parametrize(("size", "scheme"), LOOKS)
+def test_nothing_is_cut(open_page, page_file, size, scheme):
+    page = open_page(page_file, size, scheme)
+    assert cut_off(page) == []
+
+
+@pytest.mark.parametrize(("size", "scheme"), LOOKS)
+def test_all_text_can_be_read(open_page, page_file, size, scheme):
+    assert faint_text(open_page(page_file, size, scheme)) == []
+
+
+@pytest.mark.parametrize(("size", "height"), [("wide", 800), ("narrow", 800)])
+def test_the_first_screen_has_the_answer_its_gain_its_costs_and_the_buttons(
+    open_page, page_file, size, height
+):
+    page = open_page(page_file, size)
+    for part in ("h1", ".verdict", ".before", ".mix h2", ".gains dd", ".pays tbody tr", ".chips"):
+        box = page.locator(part).first.bounding_box()
+        assert box["y"] + box["height"] <= height, part
+
+
+def test_headings_are_in_order_and_everything_has_a_name(shown):
+    assert skipped_headings(shown) == []
+    assert nameless(shown) == []
+    assert shown.locator("h1").count() == 1
+    assert [shown.locator(one).count() for one in ("header", "nav", "main", "footer")] == [1] * 4
+
+
+def test_sections_follow_each_other_as_a_reader_decides(shown):
+    names = shown.eval_on_selector_all("main > section", "(parts) => parts.map((one) => one.id)")
+    assert names == ["answer", "what-if", "validation", "fit", "trials", "corpus", "provenance"]
+
+
+def test_a_heading_sorts_by_mouse_numbers_falling_first(shown):
+    shares = [float(text.rstrip("%")) for text in column(shown, 2)]
+    heading(shown, "natural").locator("button").click()
+    assert [float(text.rstrip("%")) for text in column(shown, 2)] == sorted(shares, reverse=True)
+    assert heading(shown, "natural").get_attribute("aria-sort") == "descending"
+    heading(shown, "natural").locator("button").click()
+    assert [float(text.rstrip("%")) for text in column(shown, 2)] == sorted(shares)
+    assert heading(shown, "natural").get_attribute("aria-sort") == "ascending"
+
+
+def test_a_heading_sorts_by_keyboard_and_words_rise_first(shown):
+    heading(shown, "domain").locator("button").focus()
+    shown.keyboard.press("Enter")
+    assert column(shown, 0) == sorted(domain_names(10))
+    shown.keyboard.press("Space")
+    assert column(shown, 0) == sorted(domain_names(10), reverse=True)
+
+
+def test_negative_changes_sort_below_positive_ones(shown):
+    heading(shown, "change").locator("button").click()
+    found = [float(text.replace("\N{MINUS SIGN}", "-")) for text in column(shown, 4)]
+    assert found[0] > 0 > found[-1]
+    assert found == sorted(found, reverse=True)
+
+
+def test_one_column_at_a_time_is_marked_as_sorted(shown):
+    for name in ("domain", "natural", "change"):
+        heading(shown, name).locator("button").click()
+        assert shown.locator("#by-domains [aria-sort]").count() == 1
+
+
+@pytest.mark.parametrize("way", ["clipboard", "selection"])
+def test_buttons_copy_exactly_what_export_writes(open_page, page_file, ten, way):
+    page = open_page(page_file, options=CLIPBOARD)
+    if way == "selection":
+        page.evaluate("navigator.clipboard.writeText = () => Promise.reject(new Error('refused'))")
+    names = page.eval_on_selector_all("[data-copy]", "(all) => all.map((one) => one.dataset.copy)")
+    assert len(names) == 14
+    for name in names:
+        page.locator(f"[data-copy={name}]").click()
+        page.wait_for_function(
+            "(name) => document.querySelector(`[data-copy=${name}]`).classList.contains('done')",
+            arg=name,
+        )
+        copied = page.evaluate("navigator.clipboard.readText()")
+        if name == "yaml":
+            assert yaml.safe_load(copied)["weights"] == dict(ten.recommendation.mixture)
+        else:
+            assert copied == export_from(ten.path, name, trust=True)
+
+
+def test_a_copy_is_announced_and_shown(shown):
+    shown.get_by_role("button", name="Megatron-LM").click()
+    status = shown.get_by_role("status").filter(has_text="Copied for Megatron-LM.")
+    status.wait_for()
+    assert "megatron" in shown.locator("#copied-text").inner_text().lower()
+
+
+def test_a_format_that_needs_what_the_run_does_not_know_says_what(open_page, ten, tmp_path):
+    shutil.copytree(ten.path, tmp_path / "run")
+    run = mixopt.load_run(tmp_path / "run", trust=True)
+    run.config.propose.target_tokens = None
+    page = open_page(write_report(run), options=CLIPBOARD)
+    button = page.locator("[aria-disabled=true]").first
+    button.click()
+    assert "give --tokens" in page.locator("#copied").inner_text()
+
+
+def test_groups_unfold_and_add_up(shown, ten):
+    shown.get_by_role("button", name="Groups").click()
+    assert not shown.locator("#by-domains").is_visible()
+    group = shown.get_by_role("button", name="code", exact=True)
+    members = shown.locator("tbody", has=group).locator(".member")
+    assert not members.first.is_visible()
+    group.click()
+    assert members.first.is_visible()
+    own = [w for name, w in ten.recommendation.mixture.items() if name.startswith("code_")]
+    row = shown.locator("tr", has=group)
+    assert row.locator("td.share").inner_text() == f"{100 * sum(own):.1f}%"
+    assert members.count() == len(own)
+
+
+def test_a_telephone_shows_five_domains_and_then_all(open_page, page_file):
+    page = open_page(page_file, "narrow")
+    rows = page.locator("#by-domains tbody tr:visible")
+    assert rows.count() == 5
+    page.get_by_role("button", name="Show all 10").click()
+    assert rows.count() == 10
+
+
+def test_all_is_shown_without_scripts(open_page, page_file):
+    page = open_page(page_file, "narrow", options={"java_script_enabled": False})
+    assert page.locator("#by-domains tbody tr:visible").count() == 10
+    assert not page.locator(".copy").is_visible()
+    assert not page.locator("button:visible").count()
+
+
+def test_a_print_has_all_rows_and_open_details(open_page, page_file):
+    page = open_page(page_file, (700, 990))
+    page.emulate_media(media="print")
+    page.evaluate("dispatchEvent(new Event('beforeprint'))")
+    assert page.locator("#by-domains tbody tr:visible").count() == 10
+    assert page.locator("details:not([open])").count() == 0
+    assert not page.locator("nav").is_visible()
+    assert cut_off(page) == []
+    page.evaluate("dispatchEvent(new Event('afterprint'))")
+    assert page.locator("details[open]").count() == 0
+
+
+def test_a_policy_stops_every_script_that_is_not_the_pages_own(open_page, page_file, page_problems):
+    page = open_page(page_file)
+    page.evaluate(
+        "document.body.append(Object.assign(document.createElement('script'),"
+        " {textContent: 'window.ran = true'}))"
+    )
+    assert page.evaluate("window.ran") is None
+    assert any("Content Security Policy" in line for line in page_problems)
+    page_problems.clear()
+
+
+def test_names_from_a_run_are_text_wherever_they_are_shown(open_page, ten, tmp_path):
+    shutil.copytree(ten.path, tmp_path / "run")
+    evil = "</script><img src=x onerror=alert(1)>"
+    run = mixopt.load_run(tmp_path / "run", trust=True)
+    run.config.name = evil
+    text = write_report(run).read_text()
+    assert "<img" not in text
+    assert evil in open_page(run.path / "report.html").title()
+
+
+def test_ten_domains_take_at_most_600_kb(page_file):
+    assert page_file.stat().st_size <= 600_000
+
+
+def test_the_data_of_the_buttons_cannot_end_a_script(page_file):
+    block = re.search(r'id="fragments">(.*?)</script>', page_file.read_text(), re.DOTALL)[1]
+    assert not set("<>&") & set(block)
+    assert set(json.loads(block)) >= {"yaml", "megatron"}
+
+
+@pytest.fixture(scope="module")
+def sixty(tmp_path_factory):
+    """A run of sixty domains and 62 losses."""
+    fit = {"regressors": ["linear"], "folds": 3}
+    propose = {"bootstrap": 2, "samples": 500, "average": 8, "target_tokens": 25_000_000_000}
+    return make_run(tmp_path_factory.mktemp("sixty"), 60, 64, fit=fit, propose=propose)
+
+
+@pytest.mark.slow
+def test_sixty_domains_fit_a_screen_and_unfold(open_page, sixty):
+    file = sixty.path / "report.html"
+    assert file.stat().st_size <= 1_500_000
+    for size, scheme in LOOKS:
+        page = open_page(file, size, scheme)
+        assert cut_off(page) == []
+        assert faint_text(page) == []
+        assert len(page.locator("h1").inner_text()) < 160
+        button = page.locator(".chips").bounding_box()
+        assert button["y"] + button["height"] <= 800
+    page = open_page(file)
+    rows = page.locator("#by-domains tbody tr:visible")
+    assert rows.count() == 10
+    changes = [abs(float(text.replace("\N{MINUS SIGN}", "-"))) for text in column(page, 4)]
+    assert changes == sorted(changes, reverse=True)
+    page.get_by_role("button", name="Show all 60").first.click()
+    assert rows.count() == 60
