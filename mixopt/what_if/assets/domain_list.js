@@ -45,7 +45,7 @@ function domainList(model, state, move, ended) {
 function domainRow(model, state, d, move, ended) {
   const name = model.domains[d];
   const id = `wi-${model.id}-d${d}`;
-  const [slider, track] = sliderTrack(id, (value) => move([d], value), ended);
+  const [slider, track] = sliderTrack(id, (value, held) => move([d], value, held), ended);
   const field = percentField(`${name}, percent`, (share) => { move([d], share); ended(); });
   const most = model.limits.find((one) => one.domain === d && one.side > 0);
   const epochs = element("span", { class: "wi-epochs" });
@@ -78,7 +78,7 @@ function domainRow(model, state, d, move, ended) {
 
 function groupRow(group, move, ended) {
   const label = `Group ${group.name}`;
-  const [slider, track] = sliderTrack(null, (value) => move(group.members, value), ended);
+  const [slider, track] = sliderTrack(null, (value, held) => move(group.members, value, held), ended);
   slider.setAttribute("aria-label", label);
   const field = percentField(`${label}, percent`, (share) => { move(group.members, share); ended(); });
   const node = element("li", { class: "wi-row wi-domain wi-group" },

@@ -1,0 +1,83 @@
+"""The what-if of a made fit: its data with limits of every kind, and a page around it."""
+
+from __future__ import annotations
+
+from html import escape
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from made_fit import fitted, objective
+
+from mixopt.fitting import Fit
+from mixopt.what_if import law_data, what_if_section
+
+NATURAL = np.array([0.3, 0.5, 0.2])
+RECOMMENDED = np.array([0.42, 0.25, 0.33])
+POLICY = "default-src 'none'; script-src 'unsafe-inline'; style-src 'unsafe-inline'"
+COLOURS = """:root{--paper:#fff;--ink:#111;--soft:#555;--faint:#888;--line:#ddd;--tint:#f4f4f4;
+--accent:#0a6aa8;--good:#00704f;--bad:#a8400f}body{margin:1rem}"""
+
+
+def made_fit_of_gaussians() -> Fit:
+    return fitted("gaussian_process", asked=objective("code", "law", "math"))
+
+
+def no_limits() -> dict[str, Any]:
+    return {
+        "low": np.zeros(3),
+        "high": np.ones(3),
+        "groups": [],
+        "inventory": np.array([1e9, 4e9, 1e9]),
+        "target_tokens": None,
+        "max_epochs": [None] * 3,
+        "radius": None,
+        "guardrails": None,
+    }
+
+
+def some_limits() -> dict[str, Any]:
+    """Limits of every kind, all kept by the recommended mixture."""
+    near = {"kind": "tv", "size": 0.3, "reference": "natural", "weights": NATURAL}
+    rails = {"reference": "natural", "weights": NATURAL, "targets": [1], "signs": np.ones(1)}
+    return no_limits() | {
+        "low": np.array([0.05, 0.0, 0.0]),
+        "high": np.array([0.5, 1.0, 0.4]),
+        "groups": [{"name": "text", "members": [1, 2], "low": 0.2, "high": 0.8}],
+        "target_tokens": 10_000_000_000,
+        "max_epochs": [5.0, None, 4.0],
+        "radius": near,
+        "guardrails": {**rails, "margins": np.array([0.3])},
+    }
+
+
+def what_if_content(fit: Fit, limits: dict[str, Any] | None = None) -> dict[str, Any]:
+    """Return what a page is given, as `what_if_data` would."""
+    return {
+        "domains": list(fit.domains),
+        "targets": list(fit.targets),
+        "natural": NATURAL,
+        "proposal": RECOMMENDED,
+        "recommended": RECOMMENDED,
+        **law_data(fit),
+        "constraints": limits or no_limits(),
+        "trials": {
+            "names": fit.trials.table["trial"].to_list(),
+            "weights": fit.data.weights_ND,
+            "losses": fit.data.losses_NM.astype(np.float32),
+        },
+    }
+
+
+def what_if_page(content: dict[str, Any], path: Path) -> Path:
+    """Write a page that is nothing but the what-if, and return it."""
+    part = what_if_section(content)
+    path.write_text(
+        '<!doctype html><html lang="en"><head><meta charset="utf-8"><title>what-if</title>'
+        f'<meta http-equiv="Content-Security-Policy" content="{escape(POLICY)}">'
+        '<meta name="viewport" content="width=device-width,initial-scale=1">'
+        f"<style>{COLOURS}{part.style}</style></head><body>{part.body}"
+        f"<script>{part.script}</script></body></html>",
+        encoding="utf-8",
+    )
+    return path
