@@ -32,6 +32,7 @@ from mixopt.system.lazy_names import lazy_names
 from mixopt.system.version import __version__ as __version__
 
 if TYPE_CHECKING:
+    from mixopt import plots as plots
     from mixopt.corpus import Corpus as Corpus
     from mixopt.loading import (
         MixtureDataset as MixtureDataset,
@@ -82,6 +83,7 @@ else:
             "sampling": ["MixtureSampler"],
             "trials": ["Trials"],
         },
+        packages=["plots"],
     )
 
 __all__ = [
@@ -113,6 +115,7 @@ __all__ = [
     "fit",
     "load_fit",
     "load_run",
+    "plots",
     "prepare",
     "pretrain",
     "propose",

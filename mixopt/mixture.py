@@ -22,7 +22,7 @@ import yaml
 from numpy.typing import ArrayLike
 
 from mixopt.errors import MixtureError, did_you_mean
-from mixopt.system import Array, check_name, read_yaml
+from mixopt.system import Array, check_name, read_yaml, share_text
 
 SUM_TOLERANCE = 1e-6
 
@@ -177,6 +177,14 @@ class Mixture(Mapping[str, float]):
         """Show shares as percentages."""
         shares = ", ".join(f"{name} {100 * w:.3g}%" for name, w in self.items())
         return f"Mixture({shares})"
+
+
+def largest_shares(mixture: Mapping[str, float], count: int = 3) -> str:
+    """Say the largest shares in words: `law 38.6%, web 22.1%, wiki 19.3% and 3 more`."""
+    order = sorted(mixture, key=lambda name: -mixture[name])
+    text = ", ".join(f"{name} {share_text(mixture[name])}" for name in order[:count])
+    more = len(order) - count
+    return f"{text} and {more} more" if more > 0 else text
 
 
 def total_variation(left: ArrayLike, right: ArrayLike) -> Array:

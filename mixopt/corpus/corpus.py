@@ -20,9 +20,9 @@ from mixopt.config import task_column
 from mixopt.corpus.index_files import CORPUS_FORMAT, read_corpus_index
 from mixopt.corpus.stored_corpus import fetched_corpus
 from mixopt.corpus.token_shards import TokenShards
-from mixopt.errors import CorpusError, ShardError
+from mixopt.errors import CorpusError, ShardError, plain_line
 from mixopt.mixture import Mixture
-from mixopt.system import inside, is_url
+from mixopt.system import count_text, html_table, inside, is_url, share_text, short_count
 
 if TYPE_CHECKING:
     from mixopt.tasks import EncodedTask
@@ -99,6 +99,27 @@ class Corpus(NamedDomains):
             provenance=index.provenance,
             tasks=_open_tasks(path, index.tasks, verify),
         )
+
+    def __repr__(self) -> str:
+        """Say where it is, and count domains, targets and tokens."""
+        tokens = short_count(sum(self.inventory.values()))
+        counts = f"{len(self.domains)} domains, {len(self.targets)} targets, {tokens} tokens"
+        return f"Corpus({plain_line(str(self.path))!r}: {counts}, tokenizer {self.tokenizer})"
+
+    def _repr_html_(self) -> str:
+        """Show each domain's text as a table in a notebook."""
+        total = max(sum(self.inventory.values()), 1)
+        rows = []
+        for domain in self.evaluation:
+            own = domain.train
+            trained = ("target", "", "")
+            if own is not None:
+                documents = count_text(own.documents) if own.documents else ""
+                trained = (share_text(own.tokens / total), count_text(own.tokens), documents)
+            rows.append((domain.name, *trained, count_text(domain.validation.tokens)))
+        columns = ("domain", "share", "tokens", "documents", "held-out tokens")
+        caption = f"{short_count(total)} tokens of {len(self.domains)} domains, {self.tokenizer}"
+        return html_table(caption, columns, rows, what="domains")
 
     @property
     def inventory(self) -> dict[str, int]:

@@ -42,6 +42,7 @@ from mixopt.fitting.fit_files import (
     write_tables,
 )
 from mixopt.fitting.fit_report import summary_line
+from mixopt.fitting.fit_summary import fit_html, fit_line
 from mixopt.fitting.held_out_predictions import held_out_columns
 from mixopt.fitting.intervals import Calibration, calibrate
 from mixopt.fitting.model_sizes import AtSize, ModelSize
@@ -57,6 +58,7 @@ from mixopt.trials import Trials, trials_fingerprint
 
 if TYPE_CHECKING:
     from mixopt.config import ProposeConfig
+    from mixopt.plots import FitPlots
     from mixopt.proposals import ConstraintsLike, Proposal, RiskLike
 
 CRITERION = "least root mean squared error of the objective on held-out folds"
@@ -170,6 +172,26 @@ class Fit:
     def carried_values(self, losses_NM: Array, objective: Objective) -> Array:
         """Return an objective of losses of the trials, as pilots carry it over, shape (N,)."""
         return carried_values(self.regressor, objective, losses_NM, self.data.weights_ND)
+
+    def __repr__(self) -> str:
+        """Say what was chosen, and how good it is on held-out folds."""
+        return fit_line(self.name, self.report, self.objective, self._counts)
+
+    def _repr_html_(self) -> str:
+        """Show the regressors on held-out folds as a table in a notebook."""
+        notes = self.carried_by()
+        return fit_html(self.name, self.report, self.objective, self._counts, notes)
+
+    @property
+    def _counts(self) -> str:
+        return f"{len(self.trials)} trials, {len(self.domains)} domains, {len(self.targets)} losses"
+
+    @property
+    def plot(self) -> FitPlots:
+        """Its figures: `fit.plot.responses()` and others (mixopt.plots.fit_plots)."""
+        from mixopt.plots import FitPlots
+
+        return FitPlots(self)
 
     @property
     def domains(self) -> tuple[str, ...]:

@@ -39,6 +39,10 @@ if TYPE_CHECKING:
         Reduction as Reduction,
         is_first as is_first,
     )
+    from mixopt.online.training_history import (
+        TrainingHistory as TrainingHistory,
+        read_history as read_history,
+    )
 else:
     __getattr__, __dir__ = lazy_names(
         __name__,
@@ -59,5 +63,6 @@ else:
             "mixture_log": ["MixtureLog"],
             "run_setting": ["DriverOptions"],
             "sums": ["COUNT", "DomainLosses", "LOSS", "ROWS", "Reduction", "UNIT", "is_first"],
+            "training_history": ["TrainingHistory", "read_history"],
         },
     )

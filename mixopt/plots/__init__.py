@@ -1,6 +1,7 @@
 """Figures: functions that take what mixopt made and return a matplotlib `Figure`.
 
-The page, notebooks and MLflow draw by these functions alone.
+The page, notebooks, the command line and MLflow draw by these functions alone. `run.plot`,
+`fit.plot` and `trials.plot` call them with their own objects.
 """
 
 from __future__ import annotations
@@ -10,10 +11,11 @@ from typing import TYPE_CHECKING
 from mixopt.system.lazy_names import lazy_names
 
 if TYPE_CHECKING:
+    from mixopt.plots.design_plot import plot_design as plot_design
     from mixopt.plots.expert_change_plot import (
         mark_changes as mark_changes,
         name_changes as name_changes,
-        plot_change as plot_change,
+        plot_expert_change as plot_expert_change,
     )
     from mixopt.plots.expert_maps import (
         plot_layer_domains as plot_layer_domains,
@@ -31,29 +33,38 @@ if TYPE_CHECKING:
         figure_svg as figure_svg,
         page_svg as page_svg,
     )
-    from mixopt.plots.front_plot import (
-        plot_front as plot_front,
-    )
-    from mixopt.plots.mixture_plots import (
-        plot_design as plot_design,
+    from mixopt.plots.fit_plots import FitPlots as FitPlots, TrialPlots as TrialPlots
+    from mixopt.plots.front_plot import plot_front as plot_front
+    from mixopt.plots.held_out_plots import (
         plot_held_out as plot_held_out,
-        plot_responses as plot_responses,
-        plot_shares as plot_shares,
+        plot_regret as plot_regret,
     )
+    from mixopt.plots.mixture_bars import (
+        plot_epochs as plot_epochs,
+        plot_mixtures as plot_mixtures,
+    )
+    from mixopt.plots.response_plots import (
+        plot_interactions as plot_interactions,
+        plot_responses as plot_responses,
+    )
+    from mixopt.plots.run_plots import RunPlots as RunPlots
     from mixopt.plots.schedule_plot import (
         draw_schedule as draw_schedule,
         plot_schedule as plot_schedule,
     )
+    from mixopt.plots.ternary_plot import plot_ternary as plot_ternary
+    from mixopt.plots.training_plot import plot_training as plot_training
     from mixopt.plots.validation_plots import (
-        plot_curves as plot_curves,
         plot_gains as plot_gains,
         plot_validation as plot_validation,
+        plot_validation_curves as plot_validation_curves,
     )
 else:
     __getattr__, __dir__ = lazy_names(
         __name__,
         {
-            "expert_change_plot": ["mark_changes", "name_changes", "plot_change"],
+            "design_plot": ["plot_design"],
+            "expert_change_plot": ["mark_changes", "name_changes", "plot_expert_change"],
             "expert_maps": ["plot_layer_domains", "plot_load"],
             "expert_plots": [
                 "plot_distances",
@@ -63,9 +74,15 @@ else:
                 "plot_windows",
             ],
             "figure_style": ["figure_png", "figure_svg", "page_svg"],
+            "fit_plots": ["FitPlots", "TrialPlots"],
             "front_plot": ["plot_front"],
-            "mixture_plots": ["plot_design", "plot_held_out", "plot_responses", "plot_shares"],
+            "held_out_plots": ["plot_held_out", "plot_regret"],
+            "mixture_bars": ["plot_epochs", "plot_mixtures"],
+            "response_plots": ["plot_interactions", "plot_responses"],
+            "run_plots": ["RunPlots"],
             "schedule_plot": ["draw_schedule", "plot_schedule"],
-            "validation_plots": ["plot_curves", "plot_gains", "plot_validation"],
+            "ternary_plot": ["plot_ternary"],
+            "training_plot": ["plot_training"],
+            "validation_plots": ["plot_gains", "plot_validation", "plot_validation_curves"],
         },
     )

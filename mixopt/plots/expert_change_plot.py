@@ -40,7 +40,7 @@ MANY = 12  # changes of weights whose lines are faint
 SEEN = 1e-9  # what counts as tokens before and after, to divide by
 
 
-def plot_change(change: ExpertChange) -> Figure:
+def plot_expert_change(change: ExpertChange) -> Figure:
     """Show the experts before and after a change of weights, and the weights beside them.
 
     Above are the loads of all layers before and after, and how many times as much each expert has

@@ -1,8 +1,9 @@
 """How all figures look, and how they become SVG for a file or for a page.
 
-The colours are Okabe and Ito's, which people who see few colours tell apart; a mixture has the
-same colour and marker everywhere. Figures are made with matplotlib's objects: no pyplot, and no
-setting outlives a call.
+The colours are Okabe and Ito's, which people who see few colours tell apart, and a grey. A mixture
+has the same colour, marker and hatch everywhere: in grey print several of the colours are alike,
+and there the marker or the hatch tells them apart. Figures are made with matplotlib's objects: no
+pyplot, and no setting outlives a call.
 """
 
 from __future__ import annotations
@@ -16,15 +17,19 @@ from mixopt.plots.drawing import Axes, Figure, matplotlib
 INK, GRID, FAINT, PAPER = "#1c2128", "#d8dde3", "#8a929c", "#fefefe"
 COLOURS = {
     "proposal": "#0072b2",
-    "natural": "#767f8a",
+    "natural": "#b0b6bd",
     "uniform": "#e69f00",
     "best_trial": "#009e73",
 }
 MARKERS = {"proposal": "o", "natural": "s", "uniform": "D", "best_trial": "^"}
+HATCHES = {"proposal": "", "natural": "////", "uniform": "....", "best_trial": "\\\\\\\\"}
 # matplotlib's default order is for other figures; these are further mixtures or curves.
 OTHERS = ("#cc79a7", "#d55e00", "#56b4e9")
+OTHER_MARKERS = ("v", "P", "X")
+OTHER_HATCHES = ("xxxx", "----", "++++")
 WIDTH = 7.6  # inches; a page's column
 LETTER = 9.5  # points
+LONGEST = 32  # characters of a name
 
 # What a page puts in place of the fixed colours, so that figures follow its light or dark.
 _PAGE_COLOURS = {
@@ -70,9 +75,34 @@ def legend(axes: Axes, **options: Any) -> None:
     axes.legend(frameon=False, fontsize=LETTER, labelcolor=INK, handletextpad=0.4, **options)
 
 
+def legend_above(axes: Axes, **options: Any) -> None:
+    """Add a legend above the axes, where it covers nothing."""
+    place: dict[str, Any] = {"loc": "lower left", "bbox_to_anchor": (0, 1), "borderaxespad": 0.2}
+    legend(axes, **place, **{"ncols": 5, "columnspacing": 1.2, **options})
+
+
 def colour_of(mixture: str, position: int = 0) -> str:
     """Return a mixture's colour; one by position for a name that has none."""
     return COLOURS.get(mixture, OTHERS[position % len(OTHERS)])
+
+
+def marker_of(mixture: str, position: int = 0) -> str:
+    """Return a mixture's marker; one by position for a name that has none."""
+    return MARKERS.get(mixture, OTHER_MARKERS[position % len(OTHERS)])
+
+
+def hatch_of(mixture: str, position: int = 0) -> str:
+    """Return the hatch of a mixture's bars; one by position for a name that has none."""
+    return HATCHES.get(mixture, OTHER_HATCHES[position % len(OTHERS)])
+
+
+def written(name: str, longest: int = LONGEST) -> str:
+    """Return a name as figures write it: shortened in its middle, and never read as a formula."""
+    if len(name) > longest:
+        name = (
+            f"{name[: longest - longest // 3 - 1]}\N{HORIZONTAL ELLIPSIS}{name[-(longest // 3) :]}"
+        )
+    return name.replace("$", r"\$")
 
 
 def figure_svg(figure: Figure) -> str:

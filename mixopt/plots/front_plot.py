@@ -5,20 +5,35 @@ Shapes: P points, N trials.
 
 from __future__ import annotations
 
+import itertools
+from collections.abc import Iterator
 from itertools import combinations
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from mixopt.plots.drawing import Axes, Figure, MaxNLocator, PercentFormatter, colormaps
-from mixopt.plots.figure_style import COLOURS, FAINT, INK, LETTER, label, new_figure
-from mixopt.system import share_text
+from mixopt.plots.drawing import Axes, Figure, MaxNLocator, PercentFormatter
+from mixopt.plots.figure_style import (
+    COLOURS,
+    FAINT,
+    INK,
+    LETTER,
+    PAPER,
+    label,
+    new_figure,
+    written,
+)
+from mixopt.plots.share_bands import BANDS
+from mixopt.plots.shown_domains import largest
+from mixopt.system import Array, share_text
 
 if TYPE_CHECKING:
     from mixopt.proposals import Front
     from mixopt.trials import Trials
 
 PAIRS = 3  # panels at most: of more targets the first pairs are shown
+NAMED = 18  # domains that have a band of their own: of more those with the largest shares
+HATCHED = ("", "////", "....", "\\\\\\\\", "xxxx", "----", "++++")
 LEAST = 0.06  # of the tokens: a narrower band has no number
 
 
@@ -65,17 +80,17 @@ def _trade(axes: Axes, front: Front, first: str, second: str, trials: Trials | N
             str(number), at, (5, 4), textcoords="offset points", fontsize=LETTER - 1, color=INK
         )
     axes.xaxis.set_major_locator(MaxNLocator(5))
-    label(axes, x=f"loss on {first}", y=f"loss on {second}")
+    label(axes, x=f"loss on {written(first)}", y=f"loss on {written(second)}")
 
 
 def _weights(axes: Axes, front: Front) -> None:
-    domains = front.points[0].proposal.mixture.domains
-    colours = colormaps["tab20"](np.linspace(0, 1, max(len(domains), 2)))
+    first = front.points[0].proposal.mixture
+    domains = largest(first, [point.proposal.mixture for point in front.points], NAMED)
     places = np.arange(len(front.points), dtype=float)
     left_P = np.zeros(len(front.points))
-    for domain, colour in zip(domains, colours, strict=False):
+    for domain, (hatch, colour) in zip(domains, _looks(), strict=False):
         widths_P = np.array([point.proposal.mixture[domain] for point in front.points])
-        axes.barh(places, widths_P, left=left_P, height=0.72, color=colour, label=domain)
+        _band(axes, places, widths_P, left_P, (colour, hatch), written(domain, 22))
         for place, width, left in zip(places, widths_P, left_P, strict=True):
             if width >= LEAST:
                 axes.annotate(
@@ -84,8 +99,12 @@ def _weights(axes: Axes, front: Front) -> None:
                     ha="center",
                     va="center",
                     fontsize=LETTER - 2,
+                    bbox={"boxstyle": "square,pad=0.1", "color": PAPER, "alpha": 0.8},
                 )
         left_P += widths_P
+    if len(domains) < len(first):
+        others = f"{len(first) - len(domains)} others"
+        _band(axes, places, np.maximum(1 - left_P, 0), left_P, (PAPER, ""), others)
     axes.set_yticks(places, [str(number + 1) for number in range(len(places))])
     axes.invert_yaxis()
     axes.set_xlim(0, 1)
@@ -99,3 +118,16 @@ def _weights(axes: Axes, front: Front) -> None:
         loc="center left",
         bbox_to_anchor=(1, 0.5),
     )
+
+
+def _looks() -> Iterator[tuple[str, str]]:
+    """Yield hatches and colours, both others each time: in grey the hatch tells bands apart."""
+    return zip(itertools.cycle(HATCHED), itertools.cycle(BANDS), strict=False)
+
+
+def _band(
+    axes: Axes, places: Array, widths_P: Array, left_P: Array, look: tuple[str, str], text: str
+) -> None:
+    style: dict[str, Any] = {"height": 0.72, "color": look[0], "hatch": look[1]}
+    style |= {"edgecolor": FAINT, "linewidth": 0.4}
+    axes.barh(places, widths_P, left=left_P, label=text, **style)

@@ -8,15 +8,13 @@ Shapes: D domains, T points in time.
 
 from __future__ import annotations
 
-import itertools
 from pathlib import Path
 
 import numpy as np
 
 from mixopt.errors import ConfigError
-from mixopt.plots.drawing import Axes, Figure, FuncFormatter, PercentFormatter
+from mixopt.plots.drawing import Axes, Figure, FuncFormatter
 from mixopt.plots.figure_style import (
-    FAINT,
     INK,
     LETTER,
     PAPER,
@@ -24,22 +22,13 @@ from mixopt.plots.figure_style import (
     figure_svg,
     label,
     plain,
+    written,
 )
+from mixopt.plots.share_bands import LINE, SMALL, draw_bands, name_bands
 from mixopt.sampling import ScheduleForecast
 from mixopt.system import Array, replacing, share_text, short_count, write_text
 
 _FORMATS = (".png", ".svg")
-_LINE = 0.14  # inches of a name at the right
-_BANDS = ("#8fbcd9", "#f2f0f7", "#b9b9b9", "#fff2cc", "#e0b48a", "#f7f7f7", "#a3c79f", "#e9e4f5")
-_SMALL = LETTER - 2.5
-_LEADER = {
-    "arrowstyle": "-",
-    "color": FAINT,
-    "linewidth": 0.5,
-    "shrinkA": 1,
-    "shrinkB": 0,
-    "relpos": (0, 0.5),
-}
 _POINTS = 400  # of the learning rate
 _LETTER_WIDTH = 0.0105  # of the axes
 _DOTS = 160  # of an inch in a PNG
@@ -68,7 +57,7 @@ def draw_schedule(forecast: ScheduleForecast, path: Path) -> None:
 def plot_schedule(forecast: ScheduleForecast) -> Figure:
     """Show shares over tokens with the borders of stages; the learning rate beneath."""
     schedule = forecast.schedule
-    shares = max(3.4, _LINE * len(schedule.domains) + 0.4)
+    shares = max(3.4, LINE * len(schedule.domains) + 0.4)
     rate = 1.0 if schedule.has_phases else 0.0
     height = 0.5 + shares + rate + 0.3
     figure = Figure(figsize=(WIDTH * 1.25, height), facecolor=PAPER)
@@ -96,18 +85,8 @@ def _shares(axes: Axes, forecast: ScheduleForecast) -> None:
     names = _by_size(forecast)
     order = [forecast.schedule.domains.index(name) for name in names]
     bands_TD = shares_TD[:, order]
-    tops_TD = bands_TD.cumsum(axis=1)
-    bottoms_TD = tops_TD - bands_TD
-    for d, colour in zip(range(len(names)), itertools.cycle(_BANDS), strict=False):
-        axes.fill_between(
-            at_T, bottoms_TD[:, d], tops_TD[:, d], color=colour, edgecolor=FAINT, linewidth=0.3
-        )
-    axes.grid(visible=False)
-    axes.set_ylim(0, 1)
-    axes.yaxis.set_major_formatter(PercentFormatter(1.0, decimals=0))
-    label(axes, y="share of the tokens")
+    middles_TD = draw_bands(axes, at_T, bands_TD)
     _borders(axes, forecast, named=True)
-    middles_TD = (tops_TD + bottoms_TD) / 2
     for d, name in enumerate(names):
         out = forecast.runs_out.get(name)
         if out is not None:
@@ -122,58 +101,19 @@ def _shares(axes: Axes, forecast: ScheduleForecast) -> None:
                 clip_on=False,
                 zorder=5,
             )
-    _names(axes, forecast, names, bands_TD, middles_TD[-1])
+    ends = zip(names, bands_TD[0].tolist(), bands_TD[-1].tolist(), strict=True)
+    name_bands(axes, [_said(forecast, *one) for one in ends], middles_TD[-1])
 
 
-def _names(
-    axes: Axes,
-    forecast: ScheduleForecast,
-    names: list[str],
-    bands_TD: Array,
-    middles_D: Array,
-) -> None:
-    """Write the names at the right, evenly where bands are thin, with a line to each band."""
-    places_D = _apart(middles_D, len(names))
-    for d, name in enumerate(names):
-        first, last = bands_TD[0, d], bands_TD[-1, d]
-        said = share_text(first)
-        if abs(first - last) >= 5e-4:
-            said = f"{said} \N{RIGHTWARDS ARROW} {share_text(last)}"
-        out = forecast.runs_out.get(name)
-        if out is not None:
-            said += f", \N{HEAVY MULTIPLICATION X} at {short_count(out.tokens)}"
-        axes.annotate(
-            f"{name}  {said}",
-            xy=(1.0, middles_D[d]),
-            xytext=(1.05, places_D[d]),
-            xycoords="axes fraction",
-            textcoords="axes fraction",
-            va="center",
-            fontsize=_SMALL,
-            color=INK,
-            annotation_clip=False,
-            arrowprops=_LEADER,
-        )
-
-
-def _apart(wanted_D: Array, count: int) -> Array:
-    """Return places that are at least a line apart, each as near to its own as that allows."""
-    line = min(1 / max(count, 1), 0.045)
-    places: list[list[float]] = []  # of runs of neighbours: first place, number, sum of offsets
-    for wanted in wanted_D.tolist():
-        places.append([wanted, 1, wanted])
-        while len(places) > 1 and places[-2][0] + places[-2][1] * line > places[-1][0]:
-            _, number, total = places.pop()
-            before = places[-1]
-            total = before[2] + total - number * before[1] * line
-            places[-1] = [total / (before[1] + number), before[1] + number, total]
-    found = [first + k * line for first, number, _ in places for k in range(int(number))]
-    low, high = line / 2, 1 - line / 2
-    for k in range(count):
-        found[k] = max(found[k], low + k * line)
-    for k in range(count - 1, -1, -1):
-        found[k] = min(found[k], high - (count - 1 - k) * line)
-    return np.array(found)
+def _said(forecast: ScheduleForecast, name: str, first: float, last: float) -> str:
+    """Say a domain's name, its shares at both ends, and when it runs out."""
+    said = share_text(first)
+    if abs(first - last) >= 5e-4:
+        said = f"{said} \N{RIGHTWARDS ARROW} {share_text(last)}"
+    out = forecast.runs_out.get(name)
+    if out is not None:
+        said += f", \N{HEAVY MULTIPLICATION X} at {short_count(out.tokens)}"
+    return f"{written(name)}  {said}"
 
 
 def _rate(axes: Axes, forecast: ScheduleForecast) -> None:
@@ -213,7 +153,7 @@ def _borders(axes: Axes, forecast: ScheduleForecast, *, named: bool) -> None:
                 (2, 4),
                 xycoords="axes fraction",
                 textcoords="offset points",
-                fontsize=_SMALL,
+                fontsize=SMALL,
                 color=INK,
                 annotation_clip=False,
             )

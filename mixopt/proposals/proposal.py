@@ -29,9 +29,9 @@ from typing import Any, Self
 import yaml
 
 from mixopt.errors import MixtureError, RunError
-from mixopt.mixture import Mixture
+from mixopt.mixture import Mixture, largest_shares
 from mixopt.objective import UNITS
-from mixopt.proposals.html_table import html_table
+from mixopt.proposals.mixture_table import mixture_table
 from mixopt.proposals.optimism import Optimism
 from mixopt.system import SEAL, StateFields, check_seal, read_yaml, sealed, write_text
 
@@ -200,10 +200,16 @@ class Proposal:
             provenance=_provenance(fields.part("provenance")),
         )
 
+    def __repr__(self) -> str:
+        """Say the largest shares and what is predicted."""
+        value, unit = self.predicted_objective, self.unit.replace("_", " ")
+        said = f"predicted {value.value:.4f} ({value.low:.4f} to {value.high:.4f}) {unit}"
+        return f"Proposal({largest_shares(self.mixture)}; {said})"
+
     def _repr_html_(self) -> str:
         """Show the proposal as a table in a notebook."""
         notes = [*(f"active constraint: {limit}" for limit in self.binding), *self.warnings]
-        return html_table(
+        return mixture_table(
             self._caption(), self.mixture, self.natural, self.epochs, notes, called="proposed"
         )
 

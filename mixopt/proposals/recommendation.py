@@ -24,10 +24,10 @@ from typing import Any, Literal
 import yaml
 
 from mixopt.errors import MixtureError, RunError
-from mixopt.mixture import Mixture
+from mixopt.mixture import Mixture, largest_shares
 from mixopt.objective import UNITS
-from mixopt.proposals.html_table import html_table
 from mixopt.proposals.mixture_names import named
+from mixopt.proposals.mixture_table import mixture_table
 from mixopt.proposals.proposal import Interval
 from mixopt.system import SEAL, StateFields, check_seal, read_yaml, sealed, write_text
 
@@ -150,13 +150,17 @@ class Recommendation:
             "provenance": dict(self.provenance),
         }
 
+    def __repr__(self) -> str:
+        """Say which mixture it is, its largest shares and what is known of it."""
+        return f"Recommendation({self.chosen}: {largest_shares(self.mixture)}; {self.standing})"
+
     def _repr_html_(self) -> str:
         """Show the recommendation as a table in a notebook."""
         notes = [
             *(f"gain over {named(name)}: {_text(gain)}" for name, gain in self.gains.items()),
             *self.warnings,
         ]
-        return html_table(
+        return mixture_table(
             self.headline, self.mixture, self.natural, self.epochs, notes, called="recommended"
         )
 

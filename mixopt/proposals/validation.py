@@ -24,10 +24,10 @@ import polars as pl
 from mixopt.config import TASK
 from mixopt.errors import TrialsError
 from mixopt.mixture import Mixture
-from mixopt.objective import Objective
+from mixopt.objective import UNITS, Objective
 from mixopt.proposals.mixture_names import PROPOSAL, is_proposal, mixture_of, named
 from mixopt.proposals.sequential import FEWEST, LEVEL, looks, nominal_level, paired_interval
-from mixopt.system import Array
+from mixopt.system import Array, difference_text, html_table, interval_text, loss_text
 from mixopt.trials import Trials
 
 if TYPE_CHECKING:
@@ -220,6 +220,31 @@ class Validation:
             ):
                 own.setdefault(mixture_of(trial), {})[seed] = float(value)
         return found
+
+    def __repr__(self) -> str:
+        """Say what was compared, and how the leading proposal did against each baseline."""
+        found = [f"{one.verdict} against {named(one.baseline)}" for one in self.comparisons]
+        said = "; ".join(found) or "nothing can be compared yet"
+        return f"Validation({len(self.mixtures)} mixtures, {len(self.trials)} runs: {said})"
+
+    def _repr_html_(self) -> str:
+        """Show means and differences as a table in a notebook."""
+        unit = UNITS[self.objective.value_unit]
+        leading = named(self.leading)
+        columns = ("mixture", "seeds", "mean", "sd of seeds", f"{leading} - it", "95%", leading)
+        caption = f"{self.objective.describe()}, {unit}: lower is better"
+        rows = [self._row(name) for name in self.mixtures]
+        return html_table(caption, columns, rows, notes=self.problems, texts=[6], what="mixtures")
+
+    def _row(self, name: str) -> list[str]:
+        """Return the cells of a mixture: its runs, and the leading proposal - it."""
+        mean, spread = self.mean(name), self.spread(name)
+        cells = [named(name), str(len(self.values(name))), loss_text(mean), loss_text(spread)]
+        found = next((one for one in self.comparisons if one.baseline == name), None)
+        if found is None:
+            return [*cells, "", "", ""]
+        ends = interval_text(found.low, found.high)
+        return [*cells, difference_text(found.mean), ends, found.verdict]
 
     def to_json(self) -> dict[str, Any]:
         """Return means and differences as plain values; what is missing is left out."""

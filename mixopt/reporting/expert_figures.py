@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING
 
 from mixopt.plots import (
     figure_svg,
-    plot_change,
     plot_distances,
     plot_domain_experts,
+    plot_expert_change,
     plot_expert_history,
     plot_layer_domains,
     plot_load,
@@ -73,7 +73,7 @@ def moving_figures(
 
 def change_figures(change: ExpertChange | None) -> dict[str, Figure]:
     """Draw the experts before and after a change of weights, where there is one."""
-    return {} if change is None else {"experts_before_after": plot_change(change)}
+    return {} if change is None else {"experts_before_after": plot_expert_change(change)}
 
 
 def write_figures(figures: Mapping[str, Figure], folder: Path) -> list[Path]:

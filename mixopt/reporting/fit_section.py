@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-import numpy as np
 import polars as pl
 
 from mixopt import plots
@@ -33,7 +32,7 @@ def fit_section(run: Run, pictures: Pictures) -> PageSection:
     body += "".join(paragraph(f"The fit {line}.") for line in fit.carried_by())
     body += bullets(_sureness(run.proposal))
     body += heading("Held-out trials") + _predictors(rows, fit.name, unit) + _noise(fit, unit)
-    body += _figures(run, pictures, _spearman_note(rows, fit.name))
+    body += _figures(run, pictures)
     body += _by_target(fit) + readiness_part(run) + _reasons(fit)
     return PageSection("fit", "What the fit knows", body)
 
@@ -54,18 +53,13 @@ def _sureness(proposal: Proposal) -> Iterable[str]:
         )
 
 
-def _figures(run: Run, pictures: Pictures, note: str) -> str:
-    fit, unit = run.fit, UNITS[run.objective.value_unit]
-    held_out = fit.held_out.filter(
-        (pl.col("predictor") == fit.name) & (pl.col("target") == OBJECTIVE)
-    )
-    observed_N, predicted_N = (held_out[name].to_numpy() for name in ("observed", "predicted"))
-    drawn = plots.plot_held_out(observed_N, predicted_N, unit, note)
+def _figures(run: Run, pictures: Pictures) -> str:
+    fit = run.fit
+    drawn = plots.plot_held_out(fit)
     about = f"{name_text(fit.name)} on held-out folds: each trial was predicted unseen."
     body = pictures.show("held_out", drawn, about)
-    weights_ND, objective_N = fit.trials.weights(), _objective(fit)
-    drawn = plots.plot_responses(weights_ND, objective_N, fit.domains, run.proposal.mixture, unit)
-    about = "The objective of each trial against the share of each domain."
+    drawn = plots.plot_responses(fit, run.proposal)
+    about = "The objective that is predicted along each domain's share, with the trials."
     return body + pictures.show("responses", drawn, about)
 
 
@@ -103,24 +97,12 @@ def _noise(fit: Fit, unit: str) -> str:
     )
 
 
-def _spearman_note(rows: pl.DataFrame, chosen: str) -> str:
-    found = {
-        name: rank_text(value) for name, value in rows.select("predictor", "spearman").iter_rows()
-    }
-    note = f"Spearman {found[chosen]}"
-    return f"{note}, ceiling {found[CEILING]}" if CEILING in found else note
-
-
 def _reasons(fit: Fit) -> str:
     lines = [line.split(": ", 1) for line in fit.reasons()]
     if not lines:
         return ""
     caption = "What held-out trials chose for each loss, and how wrong each candidate was on them."
     return table(("evaluation domain", "chosen"), lines, caption=caption, texts=[1])
-
-
-def _objective(fit: Fit) -> np.ndarray:
-    return fit.objective.value(fit.trials.losses(fit.objective.unit))
 
 
 def _by_target(fit: Fit) -> str:

@@ -30,7 +30,7 @@ def trials_section(run: Run, pictures: Pictures) -> PageSection:
         f" {proxy.name} proxy of {_parameters(trials.table)} parameters on"
         f" {short_count(proxy.tokens)} tokens of its mixture."
     )
-    drawn = plots.plot_design(trials.weights(), trials.domains, run.natural)
+    drawn = plots.plot_design(trials, run.natural)
     body += pictures.show("design", drawn, "The shares of each domain that the trials tried.")
     body += heading("Finished trials") + _finished(run) + _unfinished(trials.table)
     return PageSection("trials", "Trials", body + experts_part(run, pictures))

@@ -40,7 +40,6 @@ def validation_section(run: Run, pictures: Pictures) -> PageSection:
     """Show every mixture that was trained, in the objective and by loss, and its prediction."""
     validation = run.validation
     unit = UNITS[run.objective.value_unit]
-    values = {name: validation.values(name) for name in validation.mixtures}
     tokens = run.config.validation_tokens
     body = paragraph(
         f"Every mixture was trained with the same seeds on {short_count(tokens)}"
@@ -49,14 +48,14 @@ def validation_section(run: Run, pictures: Pictures) -> PageSection:
         f" ({_looks(run)}). Lower is better."
     )
     body += _mixtures(run)
-    drawn = plots.plot_validation(values, validation.comparisons, unit)
+    drawn = plots.plot_validation(validation)
     about = f"{run.objective.describe()}, {unit}: runs, means and paired differences."
     body += pictures.show("validation", drawn, about)
     body += _predictions(run, pictures) + _costs(run)
     body += heading("By evaluation domain") + _domains(run)
     curves = _curves(run)
     if curves:
-        drawn = plots.plot_curves(curves, unit)
+        drawn = plots.plot_validation_curves(curves, unit)
         body += heading("During training")
         body += pictures.show("validation_curves", drawn, "The objective during training.")
     return PageSection("validation", "Validation", body)
@@ -87,7 +86,7 @@ def _predictions(run: Run, pictures: Pictures) -> str:
     )
     body += table(columns, rows, texts=[5], caption=f"{run.objective.describe()}, {unit}")
     if found.gains:
-        drawn = plots.plot_gains(found.gains, unit)
+        drawn = plots.plot_gains(found)
         about = "Gains as predicted, with 90% intervals, and as validated, with 95%."
         body += pictures.show("validation_predicted", drawn, about)
     return body

@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mixopt.errors import RunError
+from mixopt.run_directory.run_summary import run_html, run_line
 from mixopt.run_directory.step import (
     RECOMMENDATION,
     SWEEP,
@@ -51,6 +52,7 @@ if TYPE_CHECKING:
     from mixopt.fitting import Fit, Repetition
     from mixopt.mixture import Mixture
     from mixopt.objective import Objective
+    from mixopt.plots import RunPlots
     from mixopt.proposals import Proposal, Recommendation, Validation
     from mixopt.trials import Trial, Trials
 
@@ -142,6 +144,21 @@ class Run:
 
         self.require("validate")
         return Recommendation.from_file(self.path / RECOMMENDATION)
+
+    def __repr__(self) -> str:
+        """Say which steps are done and what comes next."""
+        return run_line(self)
+
+    def _repr_html_(self) -> str:
+        """Show the steps as a table in a notebook."""
+        return run_html(self)
+
+    @property
+    def plot(self) -> RunPlots:
+        """Its figures: `run.plot.mixtures()` and others (mixopt.plots.run_plots)."""
+        from mixopt.plots import RunPlots
+
+        return RunPlots(self)
 
     @property
     def inventory(self) -> dict[str, int]:

@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from mixopt.errors import SamplerError
-from mixopt.mixture import Mixture
+from mixopt.mixture import Mixture, largest_shares
 from mixopt.sampling.rate_phases import (
     DECAY_END,
     RateStage,
@@ -30,6 +30,7 @@ from mixopt.sampling.rate_phases import (
 from mixopt.sampling.schedule_checks import ScheduleFieldError, epoch_fault, schedule_faults
 from mixopt.sampling.schedule_fields import FORMAT, ScheduleFields, write_schedule
 from mixopt.sampling.stage import Stage
+from mixopt.system import html_table, short_count
 
 ScheduleEntry = tuple[int, Mixture] | tuple[int, Mixture, int, Mixture]
 
@@ -118,6 +119,24 @@ class Schedule:
             "provenance": dict(self.provenance) or None,
         }
         return {name: value for name, value in content.items() if value is not None}
+
+    def __repr__(self) -> str:
+        """Count its stages, domains, steps and tokens."""
+        length = f"{self.steps:,} steps, {short_count(self.tokens)} tokens"
+        return f"Schedule({len(self.stages)} stages, {len(self.domains)} domains: {length})"
+
+    def _repr_html_(self) -> str:
+        """Show its stages as a table in a notebook."""
+        rows = []
+        for k, stage in enumerate(self.stages):
+            shares = largest_shares(stage.mixture)
+            if stage.to is not None:
+                shares += f" \N{RIGHTWARDS ARROW} {largest_shares(stage.to)}"
+            begins, tokens = f"{self.starts[k]:,}", short_count(self.stage_tokens(k))
+            rows.append((stage.name or str(k + 1), begins, tokens, stage.phase or "", shares))
+        columns = ("stage", "from step", "tokens", "learning rate", "largest shares")
+        caption = f"{self.steps:,} steps, {short_count(self.tokens)} tokens"
+        return html_table(caption, columns, rows, texts=[3, 4], what="stages")
 
     @property
     def domains(self) -> tuple[str, ...]:

@@ -72,6 +72,7 @@ if TYPE_CHECKING:
         name_fault as name_fault,
         shown_name as shown_name,
     )
+    from mixopt.system.notebook_tables import html_table as html_table
     from mixopt.system.number_text import (
         bytes_text as bytes_text,
         count_text as count_text,
@@ -219,6 +220,7 @@ else:
                 "name_fault",
                 "shown_name",
             ],
+            "notebook_tables": ["html_table"],
             "number_text": [
                 "bytes_text",
                 "count_text",

@@ -49,10 +49,12 @@ from mixopt.trials.key_join import KEYS
 from mixopt.trials.proxy import Trial, TrialResult
 from mixopt.trials.published_tables import read_csv_trials
 from mixopt.trials.reindexing import joined, reindexed
+from mixopt.trials.trials_summary import counts_text, trials_html
 
 if TYPE_CHECKING:
     from mixopt.fitting import Fit, ModelSize, ObjectiveLike
     from mixopt.objective import Direction, Scale
+    from mixopt.plots import TrialPlots
 
 
 @dataclass(frozen=True, eq=False)
@@ -238,6 +240,22 @@ class Trials(TrialRows):
             pilots=pilots,
             seed=seed,
         )
+
+    def __repr__(self) -> str:
+        """Count the trials by what became of them, the domains and the losses."""
+        said = f"{len(self.domains)} domains, {len(self.targets)} losses"
+        return f"Trials({counts_text(self)}; {said})"
+
+    def _repr_html_(self) -> str:
+        """Show the first trials as a table in a notebook."""
+        return trials_html(self, self.unit)
+
+    @property
+    def plot(self) -> TrialPlots:
+        """Their figures: `trials.plot.design()` (mixopt.plots.fit_plots)."""
+        from mixopt.plots import TrialPlots
+
+        return TrialPlots(self)
 
     @cached_property
     def finished(self) -> Trials:

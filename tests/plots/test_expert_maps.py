@@ -10,7 +10,7 @@ from made_experts import counted
 from PIL import Image
 
 from mixopt.errors import RoutingError
-from mixopt.plots import plot_change, plot_layer_domains, plot_load
+from mixopt.plots import plot_expert_change, plot_layer_domains, plot_load
 from mixopt.plots.load_scale import LOADS, NEAR, fewer_cells
 from mixopt.routing import CountedWindow, ExpertChange
 
@@ -93,7 +93,7 @@ def test_figures_are_no_higher_than_a_screen_at_any_size(sizes):
     for figure in (
         plot_load(assignments),
         plot_layer_domains(assignments),
-        plot_change(change(made(*sizes, seed=1), assignments)),
+        plot_expert_change(change(made(*sizes, seed=1), assignments)),
     ):
         width, height = figure.get_size_inches()
         assert width <= 8
@@ -139,7 +139,7 @@ def test_each_domain_has_a_cell_in_each_layer():
 def test_a_change_has_both_sides_their_ratio_and_the_weights():
     before = counted([np.array([[100, 100, 200, 0], [100, 100, 200, 0]])])
     after = counted([np.array([[100, 200, 100, 0], [100, 200, 100, 0]])])
-    figure = plot_change(change(before, after))
+    figure = plot_expert_change(change(before, after))
     assert figure.get_suptitle() == "Weights changed from step 41 on: stage 2"
     was, now, ratio = (image(axes) for axes in figure.axes[:3])
     np.testing.assert_allclose(was, [[0, 0, 1, -3]])
@@ -156,9 +156,9 @@ def test_a_change_has_both_sides_their_ratio_and_the_weights():
 def test_an_expert_that_had_nothing_and_has_something_is_as_dark_as_the_scale_goes():
     before = counted([np.array([[200, 0], [200, 0]])])
     after = counted([np.array([[100, 100], [100, 100]])])
-    assert image(plot_change(change(before, after)).axes[2])[0, 1] == 3
+    assert image(plot_expert_change(change(before, after)).axes[2])[0, 1] == 3
 
 
 def test_two_sides_of_other_experts_are_not_drawn():
     with pytest.raises(RoutingError, match="step 41: before the change"):
-        plot_change(change(made(2, 4, 2), made(2, 8, 2)))
+        plot_expert_change(change(made(2, 4, 2), made(2, 8, 2)))

@@ -238,7 +238,8 @@ def test_a_bare_install_reads_and_shows_a_proposal(tmp_path):
         f"print(Proposal.from_file({str(tmp_path / 'proposal.yaml')!r})._repr_html_())"
     )
     shown = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert shown.stdout.startswith("<table><caption>Mixture for math: predicted 1.7")
+    assert shown.stdout.startswith("<table><caption")
+    assert ">Mixture for math: predicted 1.7" in shown.stdout
 
 
 def test_a_notebook_shows_names_as_text():
@@ -250,7 +251,7 @@ def test_a_notebook_shows_names_as_text():
 
 def test_a_notebook_shows_each_domain_with_its_change_and_epochs():
     shown = PROPOSAL._repr_html_()
-    assert "<td>code</td>" in shown
+    assert ">code</td>" in shown
     assert "60.0%" in shown
     assert "+20.0" in shown
     assert "1.50" in shown

@@ -15,7 +15,9 @@ import shutil
 import signal
 import sys
 import traceback
+from dataclasses import fields
 from pathlib import Path
+from typing import Any
 
 DAMAGES = ("truncated", "flipped", "emptied", "list", "folder", "link", "pipe")
 PATIENCE = 60  # seconds in which a command has an answer
@@ -52,7 +54,8 @@ def answer(command: str, run: Path, scratch: Path) -> str:
 
     if command == "load_run":
         found = load_run(run)
-        parts = (found.trials.table.drop("seconds", strict=False), found.fit, found.proposal)
+        made = (whole(found.fit), whole(found.proposal))
+        parts = (found.trials.table.drop("seconds", strict=False), *made)
         return "\n".join(map(repr, (*parts, found.design, sorted(found.natural.items()))))
     asked = [command, str(run)]
     if command == "report":
@@ -63,6 +66,11 @@ def answer(command: str, run: Path, scratch: Path) -> str:
     with contextlib.redirect_stdout(printed), contextlib.redirect_stderr(io.StringIO()):
         app(asked, standalone_mode=False)
     return printed.getvalue()
+
+
+def whole(value: Any) -> list[tuple[str, Any]]:
+    """Return all fields of a value: its `repr` has some of them alone."""
+    return [(one.name, getattr(value, one.name)) for one in fields(value)]
 
 
 def outcome(path: str, command: str, run: Path, scratch: Path, expected: str) -> tuple[str, str]:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import html
 from collections.abc import Iterable, Mapping
 
 from mixopt.mixture import Mixture
+from mixopt.system import html_table
 
 
-def html_table(
+def mixture_table(
     caption: str,
     mixture: Mixture,
     natural: Mixture,
@@ -22,22 +22,14 @@ def html_table(
     Args:
         caption: What stands above it.
         mixture: The shares.
-        natural: Shares of the tokens that there are.
+        natural: Shares of the tokens in the corpus.
         epochs: Passes over each domain's tokens; None where they are not known.
         notes: Lines below it.
         called: The heading of the shares.
     """
-    head = ["domain", "natural", called, "change"] + (["epochs"] if epochs else [])
-    rows = "".join(
-        f"<tr>{''.join(_cells(row))}</tr>" for row in _rows(mixture, natural, epochs or {})
-    )
-    listed = "".join(f"<li>{html.escape(line)}</li>" for line in notes)
-    return (
-        f"<table><caption>{html.escape(caption)}</caption><thead><tr>"
-        + "".join(f"<th>{name}</th>" for name in head)
-        + f"</tr></thead><tbody>{rows}</tbody></table>"
-        + (f"<ul>{listed}</ul>" if listed else "")
-    )
+    columns = ["domain", "natural", called, "change"] + (["epochs"] if epochs else [])
+    rows = _rows(mixture, natural, epochs or {})
+    return html_table(caption, columns, rows, notes=notes, what="domains")
 
 
 def _rows(mixture: Mixture, natural: Mixture, epochs: Mapping[str, float]) -> Iterable[list[str]]:
@@ -45,8 +37,3 @@ def _rows(mixture: Mixture, natural: Mixture, epochs: Mapping[str, float]) -> It
         before = natural[domain]
         shares = [f"{100 * before:.1f}%", f"{100 * weight:.1f}%", f"{100 * (weight - before):+.1f}"]
         yield [domain, *shares, *([f"{epochs[domain]:.2f}"] if epochs else [])]
-
-
-def _cells(row: list[str]) -> list[str]:
-    first, *others = (html.escape(cell) for cell in row)
-    return [f"<td>{first}</td>", *(f'<td style="text-align:right">{cell}</td>' for cell in others)]

@@ -1,0 +1,203 @@
+"""Figures of a fit show what it predicts, as `fit.predict` says it."""
+
+import re
+
+import numpy as np
+import pytest
+from made_fit import DOMAINS, TARGETS, fitted
+
+from mixopt.constraints import Constraints
+from mixopt.constraints.domain_limits import Limit
+from mixopt.errors import ConfigError, TrialsError
+from mixopt.mixture import Mixture
+from mixopt.plots import (
+    figure_svg,
+    plot_held_out,
+    plot_interactions,
+    plot_regret,
+    plot_responses,
+    plot_ternary,
+)
+from mixopt.plots.fitted_values import along_domain
+from mixopt.plots.response_plots import slopes
+
+AT = Mixture({"code": 0.5, "prose": 0.3, "law": 0.2})
+
+
+@pytest.fixture(scope="module")
+def fit():
+    return fitted("linear")
+
+
+def line(axes, label):
+    (found,) = [one for one in axes.lines if one.get_label() == label]
+    return np.array(found.get_xdata()), np.array(found.get_ydata())
+
+
+def words(figure):
+    return " ".join(re.findall(r"<text[^>]*>([^<]*)</text>", figure_svg(figure)))
+
+
+def test_along_a_slice_the_others_keep_their_proportions():
+    weights_KD = along_domain(AT.array, 0, np.array([0.0, 0.5, 1.0]))
+    np.testing.assert_allclose(weights_KD, [[0, 0.6, 0.4], [0.5, 0.3, 0.2], [1, 0, 0]])
+    alone_KD = along_domain(np.array([1.0, 0.0, 0.0]), 0, np.array([0.4]))
+    np.testing.assert_allclose(alone_KD, [[0.4, 0.3, 0.3]])
+
+
+def test_a_response_is_the_prediction_along_the_domain_s_share_with_its_interval(fit):
+    figure = plot_responses(fit, AT)
+    assert [axes.get_title(loc="left") for axes in figure.axes[:3]] == list(DOMAINS)
+    shares_K, middle_K = line(figure.axes[1], "predicted")
+    found = fit.predict(along_domain(AT.array, 1, shares_K))
+    np.testing.assert_allclose(middle_K, found.objective_N)
+    band = figure.axes[1].collections[1].get_paths()[0].vertices
+    assert band[:, 1].min() == pytest.approx(found.objective_low_N.min())
+    assert band[:, 1].max() == pytest.approx(found.objective_high_N.max())
+
+
+def test_a_response_shows_every_trial_where_it_was_observed(fit):
+    dots = np.asarray(plot_responses(fit, AT, target="math").axes[0].collections[0].get_offsets())
+    np.testing.assert_allclose(dots[:, 0], fit.trials.weights()[:, 0])
+    np.testing.assert_allclose(dots[:, 1], fit.data.losses_NM[:, TARGETS.index("math")])
+
+
+def test_no_slice_leaves_its_panel(fit):
+    figure = plot_responses(fit, AT)
+    low, high = figure.axes[0].get_ylim()
+    for axes in figure.axes[:3]:
+        assert axes.get_ylim() == (low, high)
+        _, middle_K = line(axes, "predicted")
+        assert low <= middle_K.min()
+        assert middle_K.max() <= high
+
+
+@pytest.mark.parametrize(
+    ("asked", "message"),
+    [
+        ({"domains": ["cod"]}, "unknown domain 'cod'; did you mean 'code'"),
+        ({"target": "maths"}, "unknown evaluation domain 'maths'; did you mean 'math'"),
+    ],
+)
+def test_an_unknown_name_is_refused_with_the_nearest(fit, asked, message):
+    with pytest.raises(ConfigError, match=re.escape(message)):
+        plot_responses(fit, AT, **asked)
+
+
+def test_a_cell_is_the_change_for_one_more_percent_of_the_tokens(fit):
+    more = Mixture({"code": 0.51, "prose": 0.49 * 0.6, "law": 0.49 * 0.4})
+    change_M = (fit.predict(more).losses_NM - fit.predict(AT).losses_NM)[0]
+    image = plot_interactions(fit, AT).axes[0].images[0].get_array()
+    assert image.shape == (len(TARGETS), len(DOMAINS))
+    np.testing.assert_allclose(image[:, 0], change_M)
+
+
+def test_a_slope_at_a_corner_is_taken_backward(fit):
+    slope_MD = slopes(fit, np.array([1.0, 0.0, 0.0]))
+    less_M = fit.predict(np.array([[0.99, 0.005, 0.005]])).losses_NM[0]
+    np.testing.assert_allclose(
+        slope_MD[:, 0], fit.predict(np.array([[1.0, 0, 0]])).losses_NM[0] - less_M
+    )
+
+
+def test_a_matrix_names_its_rows_and_columns_and_writes_its_numbers(fit):
+    figure = plot_interactions(fit, AT, targets=["math", "law"], domains=["code"])
+    axes = figure.axes[0]
+    assert [tick.get_text() for tick in axes.get_yticklabels()] == ["math", "law"]
+    assert [tick.get_text() for tick in axes.get_xticklabels()] == ["code"]
+    assert len(axes.texts) == 2
+    assert axes.texts[0].get_text().startswith("\N{MINUS SIGN}0.0")
+
+
+def test_a_ternary_is_the_prediction_for_three_domains(fit):
+    figure = plot_ternary(fit, AT, DOMAINS)
+    axes = figure.axes[0]
+    assert [one.get_text() for one in axes.texts[-3:]] == [f"all {name}" for name in DOMAINS]
+    best = fit.predict(np.eye(3)).objective_N.min()
+    assert f"lowest predicted: {best:.4f}" in words(figure)
+    assert "The three share 100.0% of the tokens." in words(figure)
+
+
+def test_a_ternary_marks_the_mixture_at_its_shares(fit):
+    x, y = line(plot_ternary(fit, AT, DOMAINS).axes[0], "the mixture")
+    height = np.sqrt(3) / 2
+    assert (x[0], y[0]) == (pytest.approx(0.3 + 0.5 * 0.2), pytest.approx(height * 0.2))
+
+
+def test_a_ternary_of_groups_keeps_what_is_outside_them():
+    from mixopt.plots.ternary_plot import TernarySlice
+
+    at_D = np.array([0.1, 0.1, 0.3, 0.1, 0.4])
+    members_3D = np.array([[1, 1, 0, 0, 0], [0, 0, 1, 0, 0], [0, 0, 0, 1, 0]], float)
+    cut = TernarySlice.of(at_D, members_3D, None)
+    weights_KD = cut.mixtures(np.array([[1, 0, 0], [0, 1, 0], [1 / 3, 1 / 2, 1 / 6]]))
+    np.testing.assert_allclose(weights_KD[0], [0.3, 0.3, 0, 0, 0.4])
+    np.testing.assert_allclose(weights_KD[1], [0, 0, 0.6, 0, 0.4])
+    np.testing.assert_allclose(weights_KD[2], at_D)
+    np.testing.assert_allclose(cut.parts(at_D[None]), [[1 / 3, 1 / 2, 1 / 6]])
+    wide = TernarySlice.of(at_D, members_3D, 1.0)
+    np.testing.assert_allclose(wide.mixtures(np.array([[0, 1, 0]])), [[0, 0, 1, 0, 0]])
+
+
+def test_what_constraints_do_not_allow_is_hatched(fit):
+    capped = Constraints(DOMAINS, caps=(Limit("code", 0.4, "constraints.bounds"),))
+    assert "not allowed" in words(plot_ternary(fit, AT, DOMAINS, constraints=capped))
+    assert "not allowed" not in words(
+        plot_ternary(fit, AT, DOMAINS, constraints=Constraints(DOMAINS))
+    )
+
+
+@pytest.mark.parametrize(
+    ("parts", "message"),
+    [
+        (("code", "law"), "a ternary is of three domains or groups, not 2"),
+        (("code", "law", "texts"), "unknown domain or group 'texts'; did you mean 'text'"),
+        (("code", "law", "text"), "domain 'law' is in two of code, law, text"),
+    ],
+)
+def test_three_parts_that_cannot_be_are_refused(fit, parts, message):
+    with pytest.raises(ConfigError, match=re.escape(message)):
+        plot_ternary(fit, AT, parts, groups={"text": ["prose", "law"]})
+
+
+def test_held_out_predictions_share_one_scale_with_the_noise_of_replicates(fit):
+    figure = plot_held_out(fit)
+    axes = figure.axes[0]
+    assert axes.get_xlim() == axes.get_ylim()
+    dots = np.asarray(axes.collections[-1].get_offsets())
+    np.testing.assert_allclose(dots[:, 1] - dots[:, 0], fit.objective_errors())
+    report = fit.report
+    noise = report.filter((report["kind"] == "ceiling") & (report["target"] == "(objective)"))
+    assert f"{1.645 * noise['rmse'][0]:.3g}" in words(figure)
+
+
+def test_without_replicates_there_is_no_band():
+    from made_fit import make_trials
+
+    bare = fitted("linear", trials=make_trials(replicates=0))
+    assert "noise of a trial" not in words(plot_held_out(bare, target="math"))
+
+
+def test_the_curve_of_regret_is_what_refits_of_the_first_trials_give(fit):
+    from mixopt.fitting import regret_by_trials
+
+    table = regret_by_trials(fit, [8, 28])
+    axes = plot_regret(fit, counts=[8, 28]).axes[0]
+    x, y = line(axes, "pick of linear fitted to the first n")
+    assert x.tolist() == [8, 28]
+    assert y.tolist() == table["law"].to_list()
+    with pytest.raises(TrialsError, match="regret of 99 trials"):
+        plot_regret(fit, counts=[99])
+
+
+def test_a_fit_s_own_figures_are_drawn_around_the_best_of_its_trials(fit):
+    best = int(np.argmin(fit.predict(fit.trials.weights()).objective_N))
+    (dashed,) = {one.get_xdata()[0] for one in fit.plot.responses().axes[0].lines[1:]}
+    assert dashed == pytest.approx(fit.trials.weights()[best, 0])
+    assert {"held_out", "regret", "responses", "interactions", "ternary"} <= set(dir(fit.plot))
+    assert "responses()" in repr(fit.plot)
+
+
+def test_the_trials_own_figure_is_their_design(fit):
+    axes = fit.trials.plot.design().axes[0]
+    assert [tick.get_text() for tick in axes.get_yticklabels()] == list(DOMAINS)

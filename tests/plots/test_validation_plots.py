@@ -1,0 +1,77 @@
+"""Figures of a validation: each seed, each difference with its interval, each gain."""
+
+import re
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from made_validation import made_validation
+
+from mixopt.errors import ConfigError
+from mixopt.plots import figure_svg, plot_gains, plot_validation, plot_validation_curves
+from mixopt.proposals import Gain, Interval, Recommendation
+
+VALUES = {"proposal": [1.0, 1.1, 1.05], "natural": [1.2, 1.3, 1.26], "uniform": [1.0, 1.2, 1.0]}
+
+
+def words(figure):
+    return " ".join(re.findall(r"<text[^>]*>([^<]*)</text>", figure_svg(figure)))
+
+
+def recommendation(gains):
+    from made_proposal import made_proposal
+
+    made = made_proposal()
+    return Recommendation(
+        made.mixture, "proposal", "shown better", "why", made.natural, "math", "bits_per_byte",
+        1000, gains, {}, None, (), {},
+    )  # fmt: skip
+
+
+def test_each_seed_is_a_dot_in_the_row_of_its_mixture():
+    left, _ = plot_validation(made_validation(VALUES)).axes
+    dots = [np.asarray(one.get_offsets()) for one in left.collections]
+    assert [sorted(one[:, 0].round(6).tolist()) for one in dots] == [
+        sorted(v) for v in VALUES.values()
+    ]
+    assert [one[0, 1] for one in dots] == [0, 1, 2]
+
+
+def test_a_difference_is_drawn_with_its_interval_in_the_row_of_its_baseline():
+    validation = made_validation(VALUES)
+    left, right = plot_validation(validation).axes
+    means = [line for line in right.lines if len(line.get_ydata()) == 1]
+    assert [line.get_ydata()[0] for line in means] == [1, 2]
+    assert [line.get_xdata()[0] for line in means] == [one.mean for one in validation.comparisons]
+    assert left.get_ylim() == right.get_ylim()
+
+
+def test_a_validation_without_a_finished_seed_is_drawn_without_it():
+    shown = words(plot_validation(made_validation({**VALUES, "uniform": [None, None, None]})))
+    assert "uniform" in shown
+
+
+def test_predicted_and_validated_gains_are_both_drawn():
+    gains = {
+        "natural": Gain(Interval(0.1, 0.0, 0.2), 3, "not significant", Interval(0.25, 0.1, 0.3)),
+        "ours": Gain(Interval(-0.1, -0.2, 0.0), 3, "not significant"),
+    }
+    axes = plot_gains(recommendation(gains)).axes[0]
+    predicted = [line for line in axes.lines if "predicted" in str(line.get_label())]
+    assert list(predicted[0].get_xdata()) == [0.25]
+    low, high = axes.get_xlim()
+    assert low < -0.2
+    assert high > 0.3
+
+
+def test_a_recommendation_without_gains_has_no_figure():
+    with pytest.raises(ConfigError, match="no other mixture was validated"):
+        plot_gains(replace(recommendation({}), gains={}))
+
+
+def test_curves_have_a_line_for_each_seed():
+    line = (np.array([1e6, 2e6]), np.array([2.0, 1.5]))
+    curves = {"proposal": [line, line], "natural": [line]}
+    figure = plot_validation_curves(curves, "bits per byte")
+    assert len(figure.axes[0].lines) == 3
+    assert "2M" in words(figure)
