@@ -13,7 +13,10 @@ if TYPE_CHECKING:
         tempered as tempered,
         unimax as unimax,
     )
-    from mixopt.proposals.best_mixture import propose_mixture as propose_mixture
+    from mixopt.proposals.best_mixture import (
+        propose_mixture as propose_mixture,
+        search_steps as search_steps,
+    )
     from mixopt.proposals.decision import Decision as Decision
     from mixopt.proposals.forecast import (
         Forecast as Forecast,
@@ -63,7 +66,7 @@ else:
         __name__,
         {
             "baselines": ["FullRun", "baseline_mixture", "tempered", "unimax"],
-            "best_mixture": ["propose_mixture"],
+            "best_mixture": ["propose_mixture", "search_steps"],
             "decision": ["Decision"],
             "mixture_names": [
                 "PROPOSAL",
