@@ -45,6 +45,6 @@ class BadDocuments:
             CorpusError: The policy is `error`.
         """
         if self.policy == "error":
-            raise CorpusError(f"{message}; mend it, or set on_bad_document: skip")
+            raise CorpusError(f"{message}; fix it, or set on_bad_document: skip")
         self.count += 1
         self.first = self.first or message
