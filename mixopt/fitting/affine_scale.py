@@ -37,7 +37,7 @@ def leave_one_out_lines(
     count = len(predicted_NM)
     if count < LEAST_RUNS:
         if affine:
-            raise TrialsError(f"--affine needs {LEAST_RUNS} runs, and there are {count}")
+            raise TrialsError(f"--affine needs {LEAST_RUNS} runs, but there are {count}")
         return predicted_NM, np.ones_like(predicted_NM)
     centre_M = predicted_NM.mean(axis=0)
     x_NM = predicted_NM - centre_M
