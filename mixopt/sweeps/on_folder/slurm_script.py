@@ -158,8 +158,8 @@ def _given(options: SlurmFields, name: str) -> Sequence[str]:
 def _plain(field: str, value: str) -> str:
     if not _PLAIN.fullmatch(value):
         raise ConfigError(
-            f"sweep.options.{field}: {shown_name(value)} cannot stand in a line of sbatch: write"
-            " letters, digits and punctuation without blanks and quotes"
+            f"sweep.options.{field}: {shown_name(value)} cannot be used in a line of sbatch: "
+            "write letters, digits and punctuation without spaces and quotes"
         )
     return value
 
@@ -184,7 +184,9 @@ def _path(path: Path) -> str:
     """Return a path as a value of sbatch, which takes quotes, blanks and percent for its own."""
     text = _line("python or --out", str(path))
     if "\\" in text:
-        raise ConfigError(f"--out {shown_name(text)}: Slurm has no logs in a path with a backslash")
+        raise ConfigError(
+            f"--out {shown_name(text)}: Slurm cannot write logs to a path with a backslash"
+        )
     return re.sub(r"([^A-Za-z0-9_./%:@+,=-])", r"\\\1", text.replace("%", "%%"))
 
 
