@@ -99,7 +99,7 @@ class Training:
     Attributes:
         tokens: Training tokens of one trial.
         eval_every: Tokens between held-out losses; 0 for the end alone.
-        eval_tokens: Held-out tokens used of each evaluation domain, at most.
+        eval_tokens: Held-out tokens used maximum for each evaluation domain.
         device: `cpu`, `cuda`, `cuda:1`, or `auto`.
         threads: Threads of one worker; 0 leaves it to the library.
         target_tokens: Length of the full run; each domain is repeated as often as there. None

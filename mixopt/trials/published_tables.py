@@ -11,8 +11,8 @@ Columns `parameters` and `tokens` of either table are the size that a trial was 
 `schedule` says which rows are finished runs (mixopt.trials.schedule_column).
 
 Rows are joined by their key (mixopt.trials.key_join). Weights that were rounded, so that a row
-misses 1 by no more than a tolerance, are rescaled. The notes of the result say so, and what was
-left out because that was asked for.
+misses 1 by no more than a tolerance, are rescaled. The notes of the result report this, and what
+was left out because that was asked for.
 
 Shapes: N trials, D domains, M evaluation domains.
 """
@@ -146,7 +146,7 @@ def _complete(
         notes += _gaps_said(table, key, own_N)
         gap_N |= own_N
     if gap_N.all():
-        raise TrialsError(f"{left.path} and {right.path}: no row has all its numbers")
+        raise TrialsError(f"{left.path} and {right.path}: no row is complete")
     kept = np.flatnonzero(~gap_N).tolist()
     return left.take(kept), right.take(kept), notes
 
