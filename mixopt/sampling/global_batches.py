@@ -88,8 +88,8 @@ class GlobalBatches:
         """
         if isinstance(self._order, TokenOrder):
             raise SamplerError(
-                f"with unit={self.unit!r} the order is sequential, and no position can be asked for"
-                " on its own; iterate, or use global_rows(batch) near the next batch"
+                f"with unit={self.unit!r} the order is sequential, so no position can be read on "
+                "its own; iterate, or use global_rows(batch) near the next batch"
             )
         return self._order
 
@@ -375,6 +375,6 @@ class GlobalBatches:
             if (found - self._begin) % steps == 0:
                 return found
         raise SamplerError(
-            f"optimizer steps of {steps} batches from batch {self._begin} on never begin with a"
-            f" window of {window} samples; go on from a state that was saved after a step"
+            f"optimizer steps of {steps} batches from batch {self._begin} on never begin with a "
+            f"window of {window} samples; resume from a state that was saved after a step"
         )
