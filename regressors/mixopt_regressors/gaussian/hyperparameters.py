@@ -169,7 +169,7 @@ def evidences(weights_ND: Array, losses_NM: Array) -> list[Evidence]:
 def replicate_variances(weights_ND: Array, losses_NM: Array) -> tuple[Array, int]:
     """Return the pooled variance of trials of one mixture, and its degrees of freedom.
 
-    A row that is there twice, losses and all, is one trial (as in a bootstrap sample).
+    A row that appears twice, losses and all, is one trial (as in a bootstrap sample).
 
     Returns:
         Variance by target, shape (M,), 0 where there are no replicates; degrees of freedom.
