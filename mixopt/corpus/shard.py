@@ -77,7 +77,7 @@ def found_shard(folder: Path, shard: Shard, size: int) -> os.stat_result:
 
     Raises:
         ShardError: It is absent, no file, of another size, or leads out of the folder and its index
-            does not say so.
+            does not list it.
     """
     path = os.path.join(folder, shard.file)
     try:

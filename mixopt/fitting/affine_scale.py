@@ -55,7 +55,7 @@ def leave_one_out_lines(
 
 
 def is_other_scale(predicted_NM: Array, observed_NM: Array, lined_NM: Array) -> bool:
-    """Tell whether a line takes off most of the error of most targets.
+    """Tell whether a linear correction removes most of the error of most targets.
 
     Args:
         predicted_NM: Predictions.

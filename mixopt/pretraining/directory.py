@@ -8,9 +8,9 @@
     metrics.jsonl        losses, throughput
     experts/             of a model that has some (mixopt.routing.expert_record)
 
-A run resumes only with what it was started with; before the first checkpoint there is nothing to go
-on with, and it begins again. What changes no result may be another: how the work
-is spread over devices, what is saved and recorded. With `map_domains` the corpus may, too.
+A run resumes only with what it was started with; before the first checkpoint there is nothing to
+resume, and it starts again. What changes no result may be another: how the work is spread over
+devices, what is saved and recorded. With `map_domains` the corpus may, too.
 """
 
 from __future__ import annotations

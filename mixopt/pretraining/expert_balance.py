@@ -63,7 +63,7 @@ class ExpertBalance:
             model: After it was wrapped.
             coefficient: What an auxiliary loss is multiplied by.
             biases: Those to be moved.
-            rate: By how much a step moves each; when absent, in proportion, by `RATE` at most.
+            rate: By how much a step moves each; if omitted, in proportion, by `RATE` at most.
             stats: What counts the model's experts, where biases are moved.
             is_counted: Whether someone else opens its batches.
         """

@@ -38,7 +38,7 @@ class Decision:
     Attributes:
         validation: Proposals and baselines, several seeds each.
         proposals: What each proposal was predicted to give, by its name in the validation.
-        fit: Predicts the mixtures that nobody searched for.
+        fit: Predicts the given mixtures.
         constraints: What is allowed.
         full: The run that the mixture is for.
         tokens: Of a validation run.

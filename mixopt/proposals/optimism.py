@@ -32,7 +32,7 @@ FEWEST = 3
 class Optimism:
     """By how much the predicted objective of an optimum is optimistic.
 
-    None for a mixture that nobody searched for.
+    None for a mixture without a search.
     """
 
     estimate: float | None

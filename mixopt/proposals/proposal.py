@@ -125,7 +125,7 @@ class Proposal:
 
     @property
     def is_own(self) -> bool:
-        """Whether somebody edited the weights, so that nobody searched for them."""
+        """Whether the weights were edited by hand after the search."""
         return self.provenance.get("method") == EDITED_BY_HAND
 
     def to_file(self, path: str | Path) -> None:

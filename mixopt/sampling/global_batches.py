@@ -324,7 +324,7 @@ class GlobalBatches:
             state: What `state_dict` returned.
             map_domains: For domains that were changed on purpose: the state's name to the name
                 here, or to None for one that is gone. Domains that the state does not have start
-                anew, and the weights of this sampler hold from here on.
+                from scratch, and the weights of this sampler hold from here on.
 
         Raises:
             SamplerError: The state is of another seed, other sizes, domains or settings (all are

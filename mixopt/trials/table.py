@@ -109,7 +109,7 @@ class Trials(TrialRows):
             trials: The trials, in the order of the rows.
             results: One for each trial, in any order.
             proxy: Name of the proxy.
-            targets: Names of the evaluation domains; those of the results when absent.
+            targets: Names of the evaluation domains; those of the results if omitted.
 
         Raises:
             TrialsError: A result is missing, there twice or of no trial; or finished trials have

@@ -13,7 +13,7 @@ from mixopt.errors import CorpusError
 
 
 class Document(NamedTuple):
-    """Text, and the group that must stay on one side of a split (itself when absent)."""
+    """Text, and the group that must stay on one side of a split (itself if omitted)."""
 
     text: str
     group: str | None = None

@@ -140,7 +140,7 @@ class FolderExecutor:
             time.sleep(POLL)
 
     def _tend(self) -> None:
-        """Look after tasks: here, report that there are none."""
+        """Look after tasks: here, report if there are none."""
         tasks = self._board.live_tasks
         now = time.monotonic()
         if tasks:

@@ -38,7 +38,7 @@ class WorkShare:
         return share
 
     def __str__(self) -> str:
-        """Return it as it is given."""
+        """Return it in the form of the option."""
         return f"{self.number}/{self.count}"
 
     def first(self, names: Sequence[str]) -> list[str]:

@@ -96,7 +96,7 @@ class Evidence:
         """Return the parameters where at most so many steps of L-BFGS end.
 
         Args:
-            start_P: Where they start; the prior's centre when absent.
+            start_P: Where they start; the prior's centre if omitted.
             steps: At most so many.
         """
         centers_P, spreads_P = self.prior.centers_P, self.prior.spreads_P

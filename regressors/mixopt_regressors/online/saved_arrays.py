@@ -75,7 +75,7 @@ def _unpacked(
 
 
 def _plain(name: str, value: Any, at_start: Any) -> Any:
-    """Return what is no array, of the kind that it is of at the start of a run."""
+    """Return what is not an array, of the kind that it is of at the start of a run."""
     fields = StateFields({name: value}, "state", EstimatorError)
     if isinstance(at_start, (bool, np.bool_)):
         return fields.flag(name)
