@@ -15,8 +15,8 @@
     │   └── OtherRankError    on the other ranks of a job, what rank 0 raised and says
     └── PluginError      a proxy, regressor or estimator that cannot be found or loaded
 
-Every message is one line that says what is wrong, the value, where it came from, and what
-mends it. The command line prints it after ``mixopt:`` and exits with 2.
+Every message is one line that says what is wrong, the value, where it came from, and how to fix it.
+The command line prints it after ``mixopt:`` and exits with 2.
 """
 
 from __future__ import annotations
@@ -101,7 +101,7 @@ class RunError(MixoptError):
 
 
 class OtherRankError(RunError):
-    """Rank 0 of a job could not go on; it says why, and the other ranks end too."""
+    """Rank 0 of a job failed; it reports why, and the other ranks end too."""
 
 
 class PluginError(MixoptError):

@@ -223,7 +223,7 @@ def _number(name: str, value: object) -> float:
     if not math.isfinite(weight):
         raise MixtureError(f"domain {name!r}: weight {weight} is not finite")
     if weight < 0:
-        raise MixtureError(f"domain {name!r}: weight {weight:.6g} is negative; the least is 0")
+        raise MixtureError(f"domain {name!r}: weight {weight:.6g} is negative; the minimum is 0")
     return weight
 
 

@@ -102,7 +102,7 @@ def test_the_least_of_several_metrics_is_the_worst():
 
 
 def test_a_worst_of_losses_and_metrics_is_refused():
-    with pytest.raises(ConfigError, match="higher is better of law and lower of the others, which"):
+    with pytest.raises(ConfigError, match="higher is better for law and lower for the others, so"):
         objective(worst=["code", "law"], direction={"law": "higher"})
 
 
@@ -241,7 +241,7 @@ def test_a_loss_that_a_family_names_leaves_the_globs_of_another():
         (
             {"target": "lambada", "direction": {"mmlu_*": "higher", "*:rc": "lower"}},
             "objective.direction: 'mmlu_law:rc' is matched by 'mmlu_*' (higher) and by '*:rc'"
-            " (lower); name 'mmlu_law:rc' itself, which wins over globs",
+            " (lower); name 'mmlu_law:rc' itself, which overrides globs",
         ),
     ],
 )
@@ -266,7 +266,7 @@ def test_what_is_left_out_gives_its_weight_to_its_family():
 
 
 def test_an_objective_of_which_nothing_is_left_is_refused():
-    with pytest.raises(ConfigError, match="objective.leave_out: nothing is left of lambada: "):
+    with pytest.raises(ConfigError, match="objective.leave_out: this leaves nothing of lambada: "):
         of_tasks(target="lambada").without(TASKS)
 
 

@@ -125,7 +125,7 @@ def test_the_same_seed_gives_the_same_names_and_mixtures():
 
 def test_a_method_that_a_regressor_cannot_do_is_refused_before_anything_is_fitted(config_path):
     options = ["propose.method=gradient", "fit.regressors=[log_linear, lightgbm]"]
-    message = "propose.method: gradient: regressor 'lightgbm' has none and may be chosen"
+    message = "gradient: regressor 'lightgbm', which cross-validation may choose, has none"
     with pytest.raises(ConfigError, match=message):
         load_config(config_path, options)
     load_config(config_path, [options[0], "fit.regressors=[log_linear, linear]"])

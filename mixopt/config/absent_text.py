@@ -1,4 +1,4 @@
-"""Domains and targets whose text is not here: a trainer of one's own reads it, and says losses.
+"""Domains and targets without text here: the user's own trainer reads it and reports losses.
 
 Of such a domain the size in tokens is known; of a target nothing but its name. Losses are in the
 unit in which the trainer has them, since only text tells how many bytes a token has.
@@ -40,13 +40,13 @@ def absent_text_faults(config: Config) -> Iterable[tuple[Location, str]]:
         if location[0] == "corpus" and config.corpus.inventory is None:
             name = str(location[-1])
             if config.corpus.domains[name].tokens is None:
-                yield location, "its text is not here, so that its size is not known: give tokens"
+                yield location, "its text is not here, so its size is unknown: give tokens"
     unit, wanted = config.proxy.unit or "nats_per_token", config.objective.unit
     if found and unit != wanted:
         yield (
             ("objective", "unit"),
             (
-                f"is {wanted}, and losses of {found[0][-1]!r}, whose text is not here, are known in"
-                f" proxy.unit alone: set objective.unit: {unit}"
+                f"is {wanted}, and losses of {found[0][-1]!r}, whose text is not available here, "
+                f"are known only in proxy.unit: set objective.unit: {unit}"
             ),
         )

@@ -1,4 +1,4 @@
-"""Fields of `proxy:` for a trainer of one's own; they stand there with `name: command` alone.
+"""Fields of `proxy:` for the user's own trainer; they are allowed only with `name: command`.
 
 They are absent unless they are given, so that configurations without them keep their fingerprints.
 """
@@ -23,7 +23,7 @@ class CommandFields(Section):
 
     run: str | list[str] | None = Field(
         None,
-        description="command that trains one trial, split into words and read by no shell; "
+        description="command that trains one trial, split into words and run without a shell; "
         "{mixture} {trial} {seed} {tokens} {out} {gpus} {corpus} are filled in",
     )
     result: str | None = Field(
@@ -34,25 +34,26 @@ class CommandFields(Section):
     losses: str | dict[str, str] | None = Field(
         None,
         description="names of the losses in the result: a pattern such as eval/{domain}/loss, or "
-        "a name or glob for each evaluation domain; each domain's own name when absent",
+        "a name or glob for each evaluation domain; each domain's own name if "
+        "omitted",
     )
     unit: Literal["nats_per_token", "bits_per_byte"] | None = Field(
-        None, description="of the losses in the result; nats_per_token when absent"
+        None, description="of the losses in the result; nats_per_token if omitted"
     )
     mixture_format: str | None = Field(
-        None, description="trainer in whose form {mixture} is written, as mixopt export does"
+        None, description="trainer whose format {mixture} is written in, as mixopt export does"
     )
     paths: dict[str, str | list[str]] | None = Field(
         None, description="the trainer's own data by domain, for mixture_format"
     )
     folder: str | None = Field(
-        None, description="where the command runs; the trial's own folder, {out}, when absent"
+        None, description="where the command runs; the trial's own folder, {out}, if omitted"
     )
     timeout: Duration | None = Field(
-        None, description="seconds, or such as 2h, after which a trial is ended; none when absent"
+        None, description="time limit of a trial, in seconds or as 2h; no limit if omitted"
     )
     retries: Annotated[int, Field(ge=0, le=100)] | None = Field(
-        None, description="how often a command that failed is run again; 0 when absent"
+        None, description="how many times a failed command is retried; 0 if omitted"
     )
 
     @property

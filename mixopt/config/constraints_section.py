@@ -14,7 +14,7 @@ class GroupConfig(Section):
     """Bounds on what some domains have together."""
 
     domains: list[str] = Field(min_length=1)
-    bounds: tuple[Share, Share] = Field(description="least and most of their sum")
+    bounds: tuple[Share, Share] = Field(description="minimum and maximum of their sum")
 
 
 class RadiusConfig(Section):
@@ -58,12 +58,12 @@ class GuardrailsConfig(Section):
         None, description="for every evaluation domain, in objective.unit"
     )
     targets: dict[str, Margin] = Field(
-        default_factory=dict, description="by evaluation domain or glob; wins over margin"
+        default_factory=dict, description="by evaluation domain or glob; overrides margin"
     )
     experts: Literal[True] | None = Field(
         None,
-        description="true: no mixture whose nearest trial is one in which the proxy's experts "
-        "collapsed (mixopt.proposals.collapsed_experts)",
+        description="true: exclude mixtures whose nearest trial is one whose experts collapsed "
+        "(mixopt.proposals.collapsed_experts)",
     )
 
     @model_validator(mode="before")
@@ -87,16 +87,16 @@ class ConstraintsConfig(Section):
     """What mixtures are allowed; radius and guardrails hold the proposal, the rest designs too."""
 
     bounds: dict[str, tuple[Share, Share]] = Field(
-        default_factory=dict, description="least and most by domain"
+        default_factory=dict, description="minimum and maximum by domain"
     )
     groups: dict[str, GroupConfig] | None = Field(
-        None, description="by name: domains, and least and most of what they have together"
+        None, description="by name: domains, and the minimum and maximum of their total"
     )
     max_epochs: Annotated[float, Field(gt=0)] | None = Field(
         None, description="needs propose.target_tokens"
     )
     max_epochs_of: dict[str, Annotated[float, Field(gt=0)]] | None = Field(
-        None, description="by domain; wins over max_epochs"
+        None, description="by domain; overrides max_epochs"
     )
     radius: RadiusConfig | None = None
     guardrails: GuardrailsConfig | None = None

@@ -16,7 +16,7 @@ WHERE = "give either 'environment' or 'path' (or 'data_files')"
 class SourceConfig(Section):
     """Where the documents of one domain come from: exactly one of `environment` and `path`.
 
-    A domain whose text only a trainer of one's own reads has neither.
+    A domain whose text only the user's own trainer reads has neither.
     """
 
     environment: str | None = Field(None, description="a domain of the environment corpus")
@@ -26,17 +26,17 @@ class SourceConfig(Section):
         " `datasets` (json, parquet, arrow, text, csv); a text file is one document",
     )
     format: TokenFormat | None = Field(
-        None, description="the tool that wrote `path`, which are tokens: megatron, nanogpt, raw,"
-        " llmc, npy, olmo, datatrove, mds, litdata, webdataset; text when absent",
+        None, description="the tool that wrote the tokens in `path`: megatron, nanogpt, raw, "
+                          "llmc, npy, olmo, datatrove, mds, litdata, webdataset; text if omitted",
     )  # fmt: skip
     dtype: TokenType | None = Field(
-        None, description="type of a stored token, where the files do not say it"
+        None, description="type of a stored token, if the files do not state it"
     )
-    field: str | None = Field(None, description="the field of a sample that has its tokens")
+    field: str | None = Field(None, description="field of a sample that holds its tokens")
     document_end: Count | None = Field(
-        None, description="id that ends a document, where the files do not say where one ends"
+        None, description="id that ends a document, if the files do not mark where documents end"
     )
-    max_tokens: Positive | None = Field(None, description="stop after so many tokens")
+    max_tokens: Positive | None = Field(None, description="maximum number of tokens to read")
     name: str | None = Field(None, description="configuration of the data set")
     data_files: str | list[str] | None = Field(None, description="files of the builder; globs work")
     split: str = Field("train", description="split of the data set")
@@ -44,16 +44,18 @@ class SourceConfig(Section):
     streaming: bool = Field(False, description="read a hub data set without a copy on disk")
     column: str = Field("text", description="column that holds the text")
     validation: str | list[str] | None = Field(
-        None, description="files of held-out documents; without it they are split off"
+        None,
+        description="files of held-out documents; if omitted, they are split from the training "
+        "documents",
     )
     max_bytes: Positive | None = Field(
-        None, description="stop after so many bytes of text; wins over corpus.max_bytes"
+        None, description="maximum bytes of text to read; overrides corpus.max_bytes"
     )
     tokens: Positive | None = Field(
-        None, description="tokens of the whole domain, of which the prepared text is a sample"
+        None, description="tokens of the whole domain, if the prepared text is a sample of it"
     )
     bytes: Positive | None = Field(
-        None, description="bytes of text of the whole domain, in place of tokens"
+        None, description="bytes of text of the whole domain, instead of tokens"
     )
 
     @property
@@ -104,9 +106,7 @@ class SourceConfig(Section):
         if isinstance(self.path, list) and not self.path:
             raise ValueError("path: is an empty list; name a file, a glob or a folder")
         if isinstance(self.path, list) and self.data_files is not None:
-            raise ValueError(
-                "path: is a list of files, so that data_files has no use; leave it out"
-            )
+            raise ValueError("path: is a list of files, so data_files is redundant; leave it out")
         return self
 
     @model_validator(mode="after")
@@ -140,14 +140,14 @@ class CorpusConfig(Section):
 
     prepared: str | None = Field(
         None,
-        description="a corpus that another run prepared, by folder or URL, in place of the text of"
-        " the domains; `mixopt tokens publish` puts one into a store",
+        description="a corpus prepared by another run (folder or URL), instead of the text of "
+        "the domains; `mixopt tokens publish` uploads one to a store",
     )
     domains: dict[str, SourceConfig] = Field(description="training domains by name", min_length=1)
     inventory: str | None = Field(
         None,
-        description="YAML file of the domains' sizes, `web: 5e9` (tokens) or `web: {bytes: 2e10}`"
-        " a line, in place of tokens and bytes; `mixopt count` writes one",
+        description="YAML file of the domains' sizes, `web: 5e9` (tokens) or `web: {bytes: "
+        "2e10}` per line, instead of tokens and bytes; `mixopt count` writes one",
     )
     tokenizer: str = Field(
         "bytes", description="bytes, bpe:<vocab>, or a Hugging Face name or folder"
@@ -155,8 +155,10 @@ class CorpusConfig(Section):
     validation_fraction: Annotated[float, Field(gt=0, lt=0.5)] = Field(
         0.05, description="share of each domain's bytes that is held out, by document"
     )
-    max_validation_bytes: Positive = Field(1_000_000, description="at most so much is held out")
-    max_bytes: Positive | None = Field(None, description="at most so much text of each domain")
+    max_validation_bytes: Positive = Field(
+        1_000_000, description="maximum bytes to hold out of each domain"
+    )
+    max_bytes: Positive | None = Field(None, description="maximum bytes of text of each domain")
     on_bad_document: Literal["error", "skip"] = Field(
         "error", description="what to do with invalid UTF-8 or a broken line"
     )

@@ -25,47 +25,52 @@ class DesignConfig(Section):
     """Which mixtures to try (mixopt.designs.first_round)."""
 
     method: Literal["axial", "dirichlet", "sobol"] | None = Field(
-        None, description="axial: one mixture a domain, Dirichlet draws behind them"
+        None, description="axial: one mixture per domain, followed by Dirichlet draws"
     )
-    axial_center: Anchor = Field("uniform", description="what axial mixtures are partly made of")
+    axial_center: Anchor = Field("uniform", description="mixture that axial mixtures start from")
     axial_share: Annotated[float, Field(gt=0, lt=1)] = Field(
-        0.5, description="how far an axial mixture goes from the centre towards its domain"
+        0.5, description="how far an axial mixture moves from the centre towards its domain"
     )
-    trials: Positive = Field(64, description="sampled mixtures, anchors and replicates not counted")
+    trials: Positive = Field(
+        64, description="sampled mixtures, not counting anchors and replicates"
+    )
     temperature: Annotated[float, Field(gt=0)] = Field(
         0.5, description="RegMix: power on the prior"
     )
     min_strength: Annotated[float, Field(gt=0)] = Field(
-        0.1, description="RegMix: least concentration"
+        0.1, description="RegMix: lowest concentration"
     )
     max_strength: Annotated[float, Field(gt=0)] = Field(
-        5.0, description="RegMix: most concentration"
+        5.0, description="RegMix: highest concentration"
     )
     max_usage: Annotated[float, Field(gt=0)] | None = Field(
-        15.0, description="RegMix: no weight above so many times the natural share"
+        15.0, description="RegMix: maximum weight, as a multiple of the natural share"
     )
     minimum: Annotated[float, Field(ge=0, lt=1)] = Field(
-        2e-4, description="smaller weights become 0"
+        2e-4, description="smaller weights are set to 0"
     )
     max_weights: dict[str, Share] = Field(default_factory=dict, description="caps by domain")
     anchors: list[Anchor] = Field(default_factory=_all_anchors)
     replicates: Count = Field(
-        3, description="further seeds of the uniform mixture, which give the noise of a trial"
+        3,
+        description="additional seeds of the uniform mixture, which estimate the noise of a trial",
     )
     rounds: Annotated[list[Positive] | None, BeforeValidator(_none_if_off)] = Field(
         None,
-        description="mixtures of the first round, then how many are chosen in each later one, by a "
-        "fit on those before it (mixopt.pipeline.rounds); they add up to `trials`. When absent a "
-        "half and two quarters of 24 trials or more; off: one round",
+        description="number of mixtures in the first round, then in each later round, chosen by "
+        "a fit on the rounds before it (mixopt.pipeline.rounds); they add up to "
+        "`trials`. If omitted: a half and two quarters for 24 trials or more; off: "
+        "one round",
     )
     acquisition: Literal["knowledge_gradient", "expected_improvement", "variance"] | None = Field(
-        None, description="how later rounds are chosen; knowledge_gradient when absent"
+        None, description="how later rounds are chosen; knowledge_gradient if omitted"
     )
     acquisition_regressor: str | None = Field(
-        None, description="what later rounds are chosen by; the best of fit.regressors when absent"
+        None,
+        description="regressor that chooses later rounds; the best of fit.regressors if omitted",
     )
     stop_gain: Annotated[float, Field(ge=0, allow_inf_nan=False)] | None = Field(
-        None, description="stop before a round that is expected to gain less of the objective"
+        None, description="stop before a round whose expected gain in the objective is below this"
     )
 
     @property

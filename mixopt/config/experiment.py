@@ -33,7 +33,7 @@ class ProxyConfig(CommandFields):
     eval_tokens: Positive = Field(65_536, description="held-out tokens of each evaluation domain")
     simulate_epochs: bool = Field(
         False,
-        description="repeat each domain as often as the full run of propose.target_tokens will",
+        description="repeat each domain as often as the full run of propose.target_tokens does",
     )
     device: str = Field(
         "auto", pattern=r"^(auto|cpu|cuda(:\d+)?)$", description="auto, cpu, cuda, cuda:1"
@@ -52,21 +52,20 @@ class ProxyConfig(CommandFields):
 class SweepConfig(Section):
     """How the trials are run."""
 
-    workers: Positive | None = Field(None, description="processes; one a core or GPU when absent")
+    workers: Positive | None = Field(None, description="processes; one per core or GPU if omitted")
     patience: Duration = Field(
         600.0,
-        description="seconds, or such as 10m: a worker without sign of life or progress for so "
-        "long, and for five times its slowest step so far, is killed and its trials tried again",
+        description="seconds, or a duration such as 10m: a worker without a heartbeat or "
+        "progress for this long, and for five times its slowest step so far, is "
+        "killed and its trials are retried",
     )
     executor: str = Field("local", description="local, ray, slurm, folder, or package.module:Name")
     options: dict[str, Any] = Field(default_factory=dict, description="passed to the executor")
     gpus: Annotated[float, Field(gt=0, le=1024, allow_inf_nan=False)] | None = Field(
-        None, description="GPUs of one worker, 0.25 under Ray; one, where there are any, if absent"
+        None, description="GPUs per worker, such as 0.25 under Ray; if omitted, one where available"
     )
-    nodes: Positive = Field(1, description="nodes of one worker, under Slurm")
-    retries: Count = Field(
-        3, description="how often trials whose node went away are handed out again"
-    )
+    nodes: Positive = Field(1, description="nodes per worker, under Slurm")
+    retries: Count = Field(3, description="how many times trials of a lost node are retried")
 
 
 class PilotsConfig(Section):
@@ -92,7 +91,7 @@ class FitConfig(Section):
     regressors: list[str] = Field(default_factory=lambda: ["auto", "linear"], min_length=1)
     folds: Annotated[int, Field(ge=2)] = 5
     pilots: PilotsConfig | None = Field(
-        None, description="runs at the target size, which the fit is carried to"
+        None, description="runs at the target size, used to correct the fit"
     )
 
 
@@ -100,7 +99,7 @@ class RiskConfig(Section):
     """What the search minimises in place of the prediction: one of the two."""
 
     std: Annotated[float, Field(gt=0, allow_inf_nan=False)] | None = Field(
-        None, description="the mean plus so many of the regressor's standard deviations"
+        None, description="the mean plus this many standard deviations of the regressor"
     )
     quantile: Annotated[float, Field(gt=0.5, lt=1)] | None = Field(
         None, description="this quantile over the refits on resampled trials"
@@ -117,16 +116,21 @@ class ProposeConfig(Section):
     """How the best mixture is searched."""
 
     method: Literal["auto", "simulation", "gradient"] = "auto"
-    samples: Positive = Field(8_000, description="mixtures that are simulated, at most")
+    samples: Positive = Field(8_000, description="maximum number of simulated mixtures")
     average: Positive = Field(
         128,
-        description="RegMix: how many of the best are averaged; fewer where that costs anything",
+        description="RegMix: how many of the best mixtures are averaged; fewer where that "
+        "worsens the objective",
     )
     target_tokens: Positive | None = Field(None, description="tokens of the full-scale run")
     bootstrap: Count = Field(20, description="refits on resampled trials")
-    risk: RiskConfig | None = Field(None, description="how much being unsure counts; not at all")
+    risk: RiskConfig | None = Field(
+        None, description="how uncertainty is weighed; ignored if omitted"
+    )
     keep_unmeasured: Share = Field(
-        0.5, description="least share of its natural weight of a domain that no loss measures"
+        0.5,
+        description="minimum weight of a domain that no loss measures, as a share of its natural "
+        "weight",
     )
 
 
@@ -135,10 +139,10 @@ class TrackingConfig(Section):
 
     enabled: bool = True
     uri: ServerUri | None = Field(
-        None, description="tracking server; a SQLite file in the run directory when absent"
+        None, description="tracking server; a SQLite file in the run directory if omitted"
     )
     experiment: str | None = Field(
-        None, description="experiment; the configuration's name when absent"
+        None, description="experiment; the configuration's name if omitted"
     )
 
 

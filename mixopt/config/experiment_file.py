@@ -86,13 +86,13 @@ def unusable_names(
     ]
     for place, known in places:
         for name in known:
-            fault = "the corpus has a file of this name" if name in RESERVED else name_fault(name)
+            fault = "the corpus uses a file of this name" if name in RESERVED else name_fault(name)
             if fault is not None:
                 message = f"{shown_name(name)} cannot be the name of a folder: {fault}"
                 yield (*place, name), f"{message}; rename it"
     for name in targets:
         if name in domains:
-            yield ("evaluation", name), "is a training domain already; its held-out text counts"
+            yield ("evaluation", name), "is already a training domain; leave it out"
 
 
 def _inconsistencies(config: Config, trust: Trust) -> Iterable[tuple[Location, str]]:
@@ -114,7 +114,7 @@ def _inconsistencies(config: Config, trust: Trust) -> Iterable[tuple[Location, s
     if config.constraints.max_epochs is not None and config.propose.target_tokens is None:
         yield ("constraints", "max_epochs"), "needs propose.target_tokens, the length of the run"
     if config.objective.leave_out == "noise" and config.design.replicates == 0:
-        message = "noise is known from replicates, and design.replicates is 0; raise it to 2 or"
+        message = "noise is estimated from replicates, but design.replicates is 0; raise it to 2 or"
         yield ("objective", "leave_out"), f"{message} more, or leave this out"
     yield from command_faults(config.proxy.name, config.proxy, config.proxy.options, both)
     yield from absent_text_faults(config)
@@ -159,7 +159,7 @@ def _without_gradient(config: Config, trust: Trust) -> Iterable[tuple[Location, 
             continue
         found = load_plugin("regressor", name)
         if isinstance(found, type) and not hasattr(found, "gradient"):
-            message = f"gradient: regressor {name!r} has none and may be chosen by cross-validation"
+            message = f"gradient: regressor {name!r}, which cross-validation may choose, has none"
             yield ("propose", "method"), f"{message}; use auto, or leave it out of fit.regressors"
 
 
@@ -174,7 +174,7 @@ def _simulated_epochs(config: Config) -> Iterable[tuple[Location, str]]:
     for section, tokens in (("proxy", proxy.tokens), ("validate", validation)):
         if tokens > most:
             message = f"{tokens} is longer than the full run (propose.target_tokens: {most})"
-            yield (section, "tokens"), f"{message}, whose epochs cannot be simulated then"
+            yield (section, "tokens"), f"{message}, so its epochs cannot be simulated"
 
 
 def _guarded(config: Config, names: Sequence[str]) -> Iterable[tuple[Location, str]]:
@@ -192,7 +192,7 @@ def _guarded(config: Config, names: Sequence[str]) -> Iterable[tuple[Location, s
 
 
 def _baselines(config: Config) -> Iterable[tuple[Location, str]]:
-    """Find mixtures of one's own that are of other domains."""
+    """Find own mixtures with other domains."""
     domains = list(config.corpus.domains)
     for place, baseline in enumerate(config.validation.baselines):
         location: Location = ("validate", "baselines", place)

@@ -43,11 +43,11 @@ def read_inventory(
     sizes, rates = domain_sizes(source, domains), tokens_per_byte or {}
     for name in domains:
         if name not in sizes:
-            raise ConfigError(f"{where}: domain {name!r} is missing; say how many tokens it has")
+            raise ConfigError(f"{where}: domain {name!r} is missing; give its tokens")
         if sizes[name][0] == "bytes" and name not in rates:
             raise ConfigError(
-                f"{where}: {name}: bytes become tokens by a prepared corpus of its text, and"
-                " there is none here; state tokens"
+                f"{where}: {name}: converting bytes to tokens needs a prepared corpus of its "
+                "text, and there is none; state tokens"
             )
     return {
         name: sizes[name][1] if sizes[name][0] == "tokens" else round(sizes[name][1] * rates[name])
@@ -62,15 +62,15 @@ def domain_sizes(
 
     Args:
         source: Sizes by domain, `{"web": 5e9}` or `{"web": {"bytes": 2e10}}`, or a YAML file.
-        domains: The domains that there are.
+        domains: The known domains.
 
     Raises:
-        ConfigError: The file cannot be read, has an unknown domain, or what is no size.
+        ConfigError: The file cannot be read, has an unknown domain, or a value that is not a size.
     """
     where, content = _content("inventory", source)
     if not isinstance(content, Mapping):
         raise ConfigError(
-            f"{where}: expected a number of tokens for each domain, `web: 5e9` a line"
+            f"{where}: expected a number of tokens for each domain, such as `web: 5e9`"
         )
     known = list(domains)
     for name in content:
@@ -115,14 +115,14 @@ def token_count(tokens: float | str | None, name: str = "tokens") -> int | None:
         name: What the error calls it.
 
     Raises:
-        ConfigError: It is no number of tokens.
+        ConfigError: It is not a number of tokens.
     """
     if tokens is None:
         return None
     try:
         number = float(tokens)
     except (TypeError, ValueError, OverflowError):
-        raise ConfigError(f"{name} {tokens!r}: is no number of tokens, such as 25e9") from None
+        raise ConfigError(f"{name} {tokens!r}: is not a number of tokens, such as 25e9") from None
     if not 1 <= number < 1e18:
         raise ConfigError(f"{name} {number:g}: must be at least 1, and less than 1e18")
     return int(tokens) if isinstance(tokens, int) else int(number)
@@ -188,5 +188,5 @@ def _whole(value: Any, where: str, unit: Unit) -> int:
     except (TypeError, ValueError, OverflowError):
         number = math.nan
     if not 1 <= number < 1e18:
-        raise ConfigError(f"{where}: {value!r} is no number of {unit}, such as 5e9")
+        raise ConfigError(f"{where}: {value!r} is not a number of {unit}, such as 5e9")
     return value if isinstance(value, int) else int(number)

@@ -15,9 +15,9 @@ KINDS = ("target", "mean", "worst", "families")
 class FamilyConfig(Section):
     """Losses that count together, however many they are."""
 
-    weight: Weight = Field(1.0, description="of the family among the families")
+    weight: Weight = Field(1.0, description="of the family, relative to the other families")
     mean: dict[str, Weight] = Field(
-        description="weights by evaluation domain or glob, inside the family", min_length=1
+        description="weights by evaluation domain or glob, within the family", min_length=1
     )
 
 
@@ -41,17 +41,19 @@ class ObjectiveConfig(Section):
     unit: Literal["nats_per_token", "bits_per_byte"] = "bits_per_byte"
     direction: dict[str, Literal["lower", "higher"]] = Field(
         default_factory=dict,
-        description="by evaluation domain or glob, which is better; lower if not said",
+        description="by evaluation domain or glob, whether higher or lower is better; lower if "
+        "omitted",
     )
     scale: Literal["none", "spread"] = Field(
         "none", description="spread: divide each loss of a mean by its spread over the trials"
     )
 
     leave_out: Literal["noise"] | None = Field(
-        None, description="noise: losses that differ less over the trials than replicates do"
+        None,
+        description="noise: leave out losses that vary less between trials than between replicates",
     )
     allow_noise: bool | None = Field(
-        None, description="true: minimise tasks that the trials cannot tell apart all the same"
+        None, description="true: minimise tasks even where the differences between trials are noise"
     )
 
     @property

@@ -1,4 +1,4 @@
-"""How large the domains are of which the prepared text is a sample.
+"""How large the domains are that the prepared text is a sample of.
 
 Sizes are stated by domain, as `tokens` or `bytes` of its source, or in the file that
 `corpus.inventory` names. What the file says is kept in the sources, so that the configuration
@@ -38,8 +38,8 @@ def with_stated_sizes(config: Config, *, trust: Trust = True) -> Config:
         return config
     if trust is not True:
         raise ConfigError(
-            f"corpus.inventory: {config.corpus.inventory}: a run's record has the sizes themselves;"
-            " state tokens or bytes of each domain"
+            f"corpus.inventory: {config.corpus.inventory}: a recorded configuration contains the "
+            "sizes themselves; state tokens or bytes of each domain"
         )
     sizes = _read(config.corpus.inventory, config.corpus)
     domains = {
@@ -55,7 +55,7 @@ def size_faults(config: Config) -> Iterable[tuple[Location, str]]:
     for name, source in config.evaluation.items():
         for field in ("tokens", "bytes"):
             if getattr(source, field) is not None:
-                message = "a target is not trained on, so its size counts for nothing; leave it out"
+                message = "a target is not trained on, so its size is not used; leave it out"
                 yield ("evaluation", name, field), message
     sources = config.corpus.domains
     sized = [name for name, source in sources.items() if source.is_sized]
@@ -64,8 +64,8 @@ def size_faults(config: Config) -> Iterable[tuple[Location, str]]:
     for name, source in sources.items():
         if not source.is_sized:
             message = (
-                f"its size is not stated, and that of {sized[0]!r} is: give tokens or bytes of"
-                " every domain, or of none (mixopt count CONFIG finds them)"
+                f"its size is not stated, but that of {sized[0]!r} is: give tokens or bytes of "
+                "every domain, or of none (mixopt count CONFIG finds them)"
             )
             yield ("corpus", "domains", name), message
 
@@ -84,15 +84,15 @@ def _read(path: str, corpus: CorpusConfig) -> dict[str, dict[str, Any]]:
         source = corpus.domains[name]
         if source.is_tokens and kind == "bytes":
             raise ConfigError(
-                f"{path}: domain {name!r}: bytes are the size of text, and it is tokens; give"
-                f" `{name}: 5e9`, its tokens"
+                f"{path}: domain {name!r}: bytes are a size of text, but this domain is tokens; "
+                f"give `{name}: 5e9`, its tokens"
             )
         own = "tokens" if source.tokens is not None else "bytes"
         value = getattr(source, own)
         if source.is_sized and (own, value) != (kind, size):
             raise ConfigError(
-                f"corpus.domains.{name}.{own}: {value}, and {path} has {kind}: {size} of it; keep"
-                " one of them"
+                f"corpus.domains.{name}.{own}: {value}, and {path} has {kind}: {size} for it; "
+                "keep one of them"
             )
     return {name: {kind: size} for name, (kind, size) in sizes.items()}
 

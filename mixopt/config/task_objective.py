@@ -24,7 +24,7 @@ def with_tasks(objective: ObjectiveConfig, tasks: TasksConfig | None) -> Objecti
         tasks: The tasks; None where there are none.
 
     Raises:
-        ValueError: A family that there is not, or one beside a glob in a mean.
+        ValueError: An unknown family, or one beside a glob in a mean.
     """
     if tasks is None:
         return objective

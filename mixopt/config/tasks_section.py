@@ -18,13 +18,13 @@ Normalisation = Literal["none", "characters", "bytes", "unconditional"]
 class TaskSetConfig(Section):
     """One task: a file of items, and how it counts."""
 
-    path: str = Field(description="items, one JSON object a line; .gz and .zst too")
+    path: str = Field(description="items, one JSON object per line; .gz and .zst too")
     family: str | None = Field(None, description="tasks of one family are averaged first")
     metric: Metric | tuple[Metric, ...] | None = Field(
-        None, description="in place of tasks.metric; of several the first is the task's own"
+        None, description="overrides tasks.metric; of several, the first is the task's own"
     )
-    normalisation: Normalisation | None = Field(None, description="in place of tasks.normalisation")
-    items: Positive | None = Field(None, description="in place of tasks.items")
+    normalisation: Normalisation | None = Field(None, description="overrides tasks.normalisation")
+    items: Positive | None = Field(None, description="overrides tasks.items")
 
 
 class TasksConfig(Section):
@@ -37,7 +37,9 @@ class TasksConfig(Section):
         None, description="folder or URL of relative paths; the working directory"
     )
     items: Positive = Field(
-        200, description="items of each task, by a hash of their ids, the same for every trial"
+        200,
+        description="maximum items of each task, chosen by a hash of their ids, the same for every "
+        "trial",
     )
     metric: Metric | tuple[Metric, ...] = Field(
         "bits_per_byte",
@@ -45,7 +47,7 @@ class TasksConfig(Section):
         " choice_probability, accuracy, or several",
     )
     normalisation: Normalisation = Field(
-        "characters", description="what choices are compared by: ln p over this"
+        "characters", description="choices are compared by ln p divided by this"
     )
     drop_overlap: bool | None = Field(
         None, description="true: leave out training documents that contain answers of items"
@@ -63,7 +65,7 @@ class TasksConfig(Section):
     def _some_metric(self) -> TasksConfig:
         for given in (self.metric, *(one.metric for one in self.sets.values())):
             if isinstance(given, tuple) and (not given or len(set(given)) < len(given)):
-                raise ValueError("name each metric once, and one at least")
+                raise ValueError("name at least one metric, and each only once")
         return self
 
     def metrics(self, name: str) -> tuple[Metric, ...]:

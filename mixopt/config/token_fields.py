@@ -37,13 +37,13 @@ def token_field_fault(format: TokenFormat | None, stated: Sequence[str]) -> str 
     """
     if format is None:
         wrong = next((name for name in _OF_TOKENS if name in stated), None)
-        what = f"{wrong}: is of tokens, and this is text; name their format, as format: megatron"
+        what = f"{wrong}: applies to tokens, but this is text; name a format, as format: megatron"
         return None if wrong is None else what
     wrong = next((name for name in _OF_TEXT if name in stated), None)
     if wrong is not None:
-        return f"{wrong}: is of text, and format: {format} is tokens; leave it out"
+        return f"{wrong}: applies to text, but format: {format} is tokens; leave it out"
     if "path" not in stated:
-        return f"path: is missing: which files are format: {format}?"
+        return f"path: is missing; name the files in format: {format}"
     if "bytes" in stated:
         return "bytes: is the size of text; give tokens of the whole domain"
     return _unused(format, stated)
@@ -52,9 +52,9 @@ def token_field_fault(format: TokenFormat | None, stated: Sequence[str]) -> str 
 def _unused(format: TokenFormat, stated: Sequence[str]) -> str | None:
     for name, reason in _UNUSED.get(format, {}).items():
         if name in stated:
-            return f"{name}: format: {format} has no use for it, since {reason}; leave it out"
+            return f"{name}: format: {format} does not use it, because {reason}; leave it out"
     if "field" in stated and format not in _SAMPLED:
         return f"field: format: {format} has no fields; leave it out"
     if format in _UNTYPED and "dtype" not in stated:
-        return f"dtype: format: {format} does not say the type of a token; give uint16 or uint32"
+        return f"dtype: format: {format} does not state the type of a token; give uint16 or uint32"
     return None

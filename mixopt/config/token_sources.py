@@ -28,7 +28,7 @@ def token_source_faults(config: Config) -> Iterable[tuple[Location, str]]:
     ]
     if found and config.corpus.tokenizer.startswith(_TRAINED):
         message = (
-            f"{config.corpus.tokenizer} is trained by the run, and {found[0][-1]!r} is tokens"
-            " already: name their tokenizer, or a folder with its tokenizer.json"
+            f"{config.corpus.tokenizer} is trained by the run, but {found[0][-1]!r} is already "
+            "tokens: name the tokenizer that made them, or a folder with its tokenizer.json"
         )
         yield ("corpus", "tokenizer"), message

@@ -27,7 +27,7 @@ SUM_TOLERANCE = 1e-6  # as of mixopt.mixture
 class BaselineConfig(Section):
     """One baseline: a known one, the natural mixture at a temperature, or weights of your own."""
 
-    name: str = Field(description="what tables call it")
+    name: str = Field(description="its name in tables")
     temperature: Annotated[float, Field(gt=0, allow_inf_nan=False)] | None = Field(
         None, description="natural shares to the power of 1 / temperature, scaled to add up to 1"
     )
@@ -45,12 +45,12 @@ class BaselineConfig(Section):
                 " {temperature: T}, or {NAME: FILE} for a mixture of your own"
             )
         if self.weights is not None and self.name in KNOWN:
-            raise ValueError(f"{self.name!r} is a baseline already: call yours another name")
+            raise ValueError(f"{self.name!r} is already a baseline: choose another name")
         total = sum((self.weights or {"": 1.0}).values())
         if abs(total - 1) > SUM_TOLERANCE:
             raise ValueError(f"{self.name!r}: weights add up to {total:.6g}, not to 1")
         if self.name.startswith(OWN):
-            raise ValueError(f"{self.name!r}: the names of proposals begin with '{OWN}': rename it")
+            raise ValueError(f"{self.name!r}: names of proposals begin with '{OWN}': rename it")
         return self
 
 
@@ -90,21 +90,21 @@ def _usual_baselines() -> list[BaselineConfig]:
 
 
 class ValidateConfig(Section):
-    """Training proposals against baselines, until it is shown which is better or seeds are used."""
+    """Training proposals against baselines, until a difference is significant or seeds run out."""
 
-    seeds: Annotated[int, Field(ge=3)] = Field(3, description="of each mixture at first")
+    seeds: Annotated[int, Field(ge=3)] = Field(3, description="of each mixture, initially")
     max_seeds: Annotated[int, Field(ge=3)] | None = Field(
         None,
-        description="seeds are added up to so many where an interval includes 0; twice `seeds`"
-        " when absent",
+        description="maximum seeds; seeds are added while an interval includes 0; twice `seeds` "
+        "if omitted",
     )
     rounds: Positive = Field(
         2,
-        description="proposals, at most: after one that does not win, its runs join the trials "
+        description="maximum proposals; if one is not better, its runs are added to the trials "
         "and another is made",
     )
     tokens: Positive | None = Field(
-        None, description="tokens of one run; twice the trials' when absent"
+        None, description="tokens of one run; twice the trials' if omitted"
     )
     baselines: list[Baseline] = Field(default_factory=_usual_baselines)
 

@@ -1,7 +1,7 @@
 """Which mixtures are allowed, and the geometry of that set.
 
 Bounds by domain and group, epochs, a radius around a reference and guardrails. Whether any mixture
-meets them is decided before anything is fitted, and an infeasible set is named with the least
+satisfies them is decided before anything is fitted; an infeasible set is reported with the smallest
 change that makes it feasible.
 """
 

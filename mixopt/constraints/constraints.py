@@ -3,7 +3,7 @@
 Limits come from bounds that the user sets, from how often a domain may be repeated in the full
 run, and, for a design, from its caps. Whether any mixture meets all of them is decided here,
 before anything is trained; where none does, the error names the limits that are in conflict, by
-how much, and the smallest change that mends it.
+how much, and the smallest change that resolves it.
 
 A radius and guardrails hold the proposal alone: a design that kept to them would try nothing from
 which to learn what is outside.
@@ -36,7 +36,7 @@ BINDING = 1e-4  # a weight this near its limit counts as held by it
 
 @dataclass(frozen=True)
 class Constraints:
-    """Limits on the weights of named domains that at least one mixture meets.
+    """Limits on the weights of named domains, satisfied by at least one mixture.
 
     Attributes:
         domains: Names, in order.
@@ -100,7 +100,7 @@ class Constraints:
         for name, (least, most) in config.bounds.items():
             if least > most:
                 raise ConfigError(
-                    f"{source}.{name}: the least, {least:g}, is above the most, {most:g}"
+                    f"{source}.{name}: the minimum, {least:g}, is above the maximum, {most:g}"
                 )
         floors = [Limit(n, least, source) for n, (least, _) in config.bounds.items() if least > 0]
         caps = [Limit(n, most, source) for n, (_, most) in config.bounds.items() if most < 1]
@@ -157,8 +157,8 @@ class Constraints:
             if weights[c.domain] > c.value + tolerance
         ]
         broken += [
-            f"domain {f.domain!r}: a weight of {weights[f.domain]:.4g} is below {f.value:.4g},"
-            f" the least by {described(f)}."
+            f"domain {f.domain!r}: a weight of {weights[f.domain]:.4g} is below {f.value:.4g}, "
+            f"the minimum set by {described(f)}."
             for f in floors
             if weights[f.domain] < f.value - tolerance
         ]
@@ -168,7 +168,7 @@ class Constraints:
         return broken + [line for line in others if line]
 
     def binding(self, mixture: Mixture, *, tolerance: float = BINDING) -> list[str]:
-        """Name the limits that hold a mixture: `europarl <= 0.157 (constraints.max_epochs: 4)`.
+        """Name the active constraints: `europarl <= 0.157 (constraints.max_epochs: 4)`.
 
         Args:
             mixture: A mixture of the same domains.

@@ -8,7 +8,8 @@ radius cut more off, and four maps keep to what is left:
   That costs a few products a point, so that a search can do it to all that it draws.
 - `step` goes from a mixture of the set along a move, as far as the set allows.
 - `from_cube` stretches the capped simplex around the middle, along every ray by what the set has of
-  it: one to one and nothing rejected, but not quite evenly where the set is cut off aslant.
+  it: one to one and nothing rejected, but not quite evenly where a constraint cuts the set
+      diagonally.
 
 The middle touches no limit, unless the limits leave no room there: then every mixture touches that
 limit, and all moves keep to it.
@@ -246,7 +247,7 @@ class ConvexSet:
             return middle_D
         found = self.rows.closest(self.radius)
         if found is None or not self.radius.allows(found[0]):
-            raise InfeasibleError(f"no mixture of these bounds has {self.radius.text}")
+            raise InfeasibleError(f"no mixture within these bounds has {self.radius.text}")
         closest, near_D = found
         farther = float(self.radius.distance(middle_D[None])[0]) - closest
         room = 0.5 * max(self.radius.size - closest, 0.0)
@@ -261,7 +262,7 @@ class ConvexSet:
                 continue
             far_D = self.rows.lowest(row_D)
             if far_D is None:
-                raise InfeasibleError("no mixture meets these bounds of domains and groups")
+                raise InfeasibleError("no mixture satisfies these bounds of domains and groups")
             found.append(far_D)
         middle_D: Array = np.mean(found, axis=0)
         return middle_D

@@ -1,4 +1,4 @@
-"""Limits on one domain's weight, each of which knows where it comes from and what mends it.
+"""Limits on one domain's weight, each with its source and how to fix a violation.
 
 A limit that follows from a setting (max_epochs: 4) is `setting x rate`, so that the setting at
 which a weight would be allowed can be said. Numbers in messages are rounded to the safe side: a
@@ -14,7 +14,7 @@ from decimal import ROUND_CEILING, ROUND_FLOOR, Context, Decimal
 
 @dataclass(frozen=True)
 class Limit:
-    """A least or a most weight of one domain.
+    """A lower or an upper bound on the weight of one domain.
 
     Attributes:
         domain: The domain.
@@ -31,10 +31,10 @@ class Limit:
     rate: float = 0.0
 
     def refuse(self, weight: float) -> str:
-        """Say why so large a weight is not allowed, and what mends it."""
+        """Say why a weight this large is not allowed, and how to fix it."""
         return (
-            f"a weight of {weight:.4g} is above {self.value:.4g}, the most by {described(self)}."
-            f" {self._mend(weight)}"
+            f"a weight of {weight:.4g} is above {self.value:.4g}, the maximum set by "
+            f"{described(self)}. {self._mend(weight)}"
         )
 
     def _mend(self, weight: float) -> str:
@@ -52,9 +52,12 @@ class EpochLimit(Limit):
     target_tokens: int = 0
 
     def refuse(self, weight: float) -> str:
-        """Say how many epochs so large a weight needs, and what mends it."""
+        """Say how many epochs a weight this large needs, and how to fix it."""
         if not self.inventory:
-            return f"a weight of {weight:.4g} needs training tokens and it has none. Set it to 0."
+            return (
+                f"a weight of {weight:.4g} needs training tokens, but the domain has none. Set it "
+                "to 0."
+            )
         epochs = weight * self.target_tokens / self.inventory
         return (
             f"a weight of {weight:.4g} of {tokens(self.target_tokens)} tokens needs {epochs:.3g}"
@@ -134,7 +137,7 @@ def inside_section(source: str) -> str:
 def longest_run(limits: Iterable[Limit], setting: float) -> float:
     """Return how many tokens a run may have for limits to allow what `setting` would; 0: unknown.
 
-    Epochs are weight x tokens / inventory, so a shorter run mends what more epochs would.
+    Epochs are weight x tokens / inventory, so a shorter run helps as much as more epochs.
     """
     epochs = [limit for limit in limits if isinstance(limit, EpochLimit)]
     if not epochs or not setting:

@@ -1,4 +1,4 @@
-"""Is any mixture allowed, and if not: which limits are in conflict, and what mends it.
+"""Is any mixture allowed, and if not: which limits are in conflict, and what resolves it.
 
 Bounds of single domains need no solver: a least above its own most, leasts that add up to more than
 1, mosts that add up to less.
@@ -75,7 +75,7 @@ def check_feasible(
 
     Raises:
         InfeasibleError: None does; the message names a smallest set of limits in conflict, by how
-            much, and the least change of each setting in it that mends it.
+            much, and the least change of each setting in it that resolves it.
     """
     limits = [
         *(_cap(cap, caps, domains) for cap in caps if cap.value < 1),
@@ -94,8 +94,8 @@ def _check_each_domain(floors: Sequence[Limit], caps: Sequence[Limit]) -> None:
         cap = caps_of.get(floor.domain)
         if cap is not None and floor.value > cap.value + SLACK:
             raise InfeasibleError(
-                f"domain {floor.domain!r}: {described(floor)} asks for at least"
-                f" {floor.value:.4g}, but {cap.refuse(floor.value)}"
+                f"domain {floor.domain!r}: {described(floor)} requires at least "
+                f"{floor.value:.4g}, but {cap.refuse(floor.value)}"
             )
 
 
@@ -103,8 +103,9 @@ def _check_floors(floors: Sequence[Limit]) -> None:
     total = sum(floor.value for floor in floors)
     if total > 1 + SLACK:
         raise InfeasibleError(
-            f"no mixture meets the least weights: they add up to {total:.4g}, {total - 1:.4g}"
-            f" more than 1 ({_listed(floors)}); lower them by {up(total - 1)} in all"
+            f"no mixture satisfies the minimum weights: they add up to {total:.4g}, "
+            f"{total - 1:.4g} more than 1 ({_listed(floors)}); lower them by {up(total - 1)} in "
+            "all"
         )
 
 
@@ -116,8 +117,8 @@ def _check_caps(domains: Sequence[str], caps: Sequence[Limit], lowest: Sequence[
     sources = dict.fromkeys(cap.source for cap in lowest)
     mends = [mend for source in sources if (mend := _mend(source, domains, caps, 1 - total))]
     raise InfeasibleError(
-        f"no mixture meets the caps: they add up to {total:.4g}, {1 - total:.4g} short of 1"
-        f" ({_listed(lowest)}); {', or '.join(mends) or 'raise several of them'}"
+        f"no mixture satisfies the caps: they add up to {total:.4g}, {1 - total:.4g} short of 1 "
+        f"({_listed(lowest)}); {', or '.join(mends) or 'raise several of them'}"
     )
 
 
@@ -208,7 +209,7 @@ class _System:
         if self.radius is not None and self.radius.kind == "kl":
             return ""
         gaps = [gap for limit in self.limits if (gap := self._alone(limit)) is not None]
-        return f", by {min(gaps):.3g}" if gaps else ""
+        return f", short by {min(gaps):.3g}" if gaps else ""
 
     def rows(self, setting: str | None = None) -> Rows:
         """Return the limits as rows; those of one setting give way, from 0 where they scale."""
@@ -242,8 +243,8 @@ def _explain(conflict: _System, whole: _System) -> str:
         found = whole.rows().closest(conflict.radius)
         mends += [] if found is None else [f"allow radius.{conflict.radius.kind}: {up(found[0])}"]
     return (
-        f"no mixture meets these limits together{conflict.gap()} ({'; '.join(named)});"
-        f" {', or '.join(mends) or 'change several of them'}"
+        f"no mixture satisfies all of these limits{conflict.gap()} ({'; '.join(named)}); "
+        f"{', or '.join(mends) or 'change several of them'}"
     )
 
 
@@ -255,7 +256,7 @@ def _cap(cap: Limit, caps: Sequence[Limit], domains: Sequence[str]) -> _Row:
         described(cap),
         f"{cap.source} {cap.domain} most",
         lambda change: (
-            f"raise the most of {cap.domain} to {up(cap.value + change)} in {cap.source}"
+            f"raise the maximum of {cap.domain} to {up(cap.value + change)} in {cap.source}"
         ),
     )
     if not cap.rate:
@@ -272,8 +273,8 @@ def _floor(floor: Limit, domains: Sequence[str]) -> _Row:
         described(floor),
         f"{floor.source} {floor.domain} least",
         lambda change: (
-            f"lower the least of {floor.domain} to {down(max(floor.value - change, 0.0))} in"
-            f" {floor.source}"
+            f"lower the minimum of {floor.domain} to {down(max(floor.value - change, 0.0))} in "
+            f"{floor.source}"
         ),
     )
 
@@ -285,7 +286,7 @@ def _most(group: GroupLimit, domains: Sequence[str]) -> _Row:
         group.above,
         group.source,
         f"{group.source} most",
-        lambda change: f"raise the most of {group.source} to {up(group.most + change)}",
+        lambda change: f"raise the maximum of {group.source} to {up(group.most + change)}",
     )
 
 
@@ -297,7 +298,7 @@ def _least(group: GroupLimit, domains: Sequence[str]) -> _Row:
         group.source,
         f"{group.source} least",
         lambda change: (
-            f"lower the least of {group.source} to {down(max(group.least - change, 0.0))}"
+            f"lower the minimum of {group.source} to {down(max(group.least - change, 0.0))}"
         ),
     )
 

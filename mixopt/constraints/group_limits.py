@@ -1,4 +1,4 @@
-"""Bounds on what the domains of a group have together.
+"""Bounds on the total weight of a group of domains.
 
 Shapes: N mixtures, D domains.
 """
@@ -17,7 +17,7 @@ from mixopt.system import Array
 
 @dataclass(frozen=True)
 class GroupLimit:
-    """The least and the most that the weights of some domains add up to.
+    """Bounds on the total weight of a group of domains.
 
     Attributes:
         name: The group.
@@ -44,11 +44,11 @@ class GroupLimit:
                 raise ConfigError(f"{self.source}: domain {domain!r} is given twice")
         if self.least > self.most:
             raise ConfigError(
-                f"{self.source}: the least, {self.least:g}, is above the most, {self.most:g}"
+                f"{self.source}: the minimum, {self.least:g}, is above the maximum, {self.most:g}"
             )
 
     def check_domains(self, known: Sequence[str]) -> None:
-        """Check that its domains are there.
+        """Check that its domains exist.
 
         Raises:
             ConfigError: One is not.
@@ -63,26 +63,28 @@ class GroupLimit:
         return np.array([1.0 if name in self.domains else 0.0 for name in domains])
 
     def share(self, weights: Mapping[str, float]) -> float:
-        """Return what the group has of a mixture."""
+        """Return the total weight of the group in a mixture."""
         return sum(weights[name] for name in self.domains)
 
     def refusal(self, weights: Mapping[str, float], tolerance: float) -> str | None:
-        """Say why a mixture is not allowed, and what mends it; None where it is."""
+        """Say why a mixture is not allowed, and how to fix it; None where it is."""
         share = self.share(weights)
         if share > self.most + tolerance:
             return (
-                f"group {self.name!r}: a share of {share:.4g} is above {self.most:.4g}, the most by"
-                f" {self.source}. Lower it to <= {down(self.most)}, or allow {up(share)}."
+                f"group {self.name!r}: a share of {share:.4g} is above {self.most:.4g}, the "
+                f"maximum set by {self.source}. Lower it to <= {down(self.most)}, or allow "
+                f"{up(share)}."
             )
         if share < self.least - tolerance:
             return (
-                f"group {self.name!r}: a share of {share:.4g} is below {self.least:.4g}, the least"
-                f" by {self.source}. Raise it to >= {up(self.least, 4)}, or allow {down(share)}."
+                f"group {self.name!r}: a share of {share:.4g} is below {self.least:.4g}, the "
+                f"minimum set by {self.source}. Raise it to >= {up(self.least, 4)}, or allow "
+                f"{down(share)}."
             )
         return None
 
     def binding(self, weights: Mapping[str, float], tolerance: float) -> list[str]:
-        """Name the bounds that hold a mixture: `group code <= 0.4 (constraints.groups.code)`."""
+        """Name the active bounds of a mixture: `group code <= 0.4 (constraints.groups.code)`."""
         share, sides = self.share(weights), []
         if self.most < 1 and abs(share - self.most) <= tolerance:
             sides.append(self.above)

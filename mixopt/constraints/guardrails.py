@@ -1,4 +1,4 @@
-"""Guardrails: no evaluation domain may be predicted much worse than a reference mixture makes it.
+"""Guardrails: no evaluation domain may be predicted much worse than with a reference mixture.
 
 What is worse follows the objective's directions. Both sides are predictions of one regressor, so
 that what it gets wrong everywhere cancels. Guardrails hold a proposal, and only a search can tell
@@ -28,12 +28,12 @@ LEAST = 1e-5  # in the unit of the losses, where the margin is small; a search k
 
 @dataclass(frozen=True)
 class Guardrails:
-    """By how much evaluation domains may be predicted worse than a reference mixture makes them.
+    """By how much predicted losses of evaluation domains may be worse than a reference mixture's.
 
     Attributes:
         reference: The mixture that is compared with.
         margin: For every evaluation domain, in the unit of the losses, >= 0; None for none.
-        targets: By evaluation domain or glob; wins over `margin`.
+        targets: By evaluation domain or glob; overrides `margin`.
         experts: Whether the proposal is kept away from trials whose experts collapsed
             (mixopt.proposals.collapsed_experts).
     """
@@ -107,7 +107,7 @@ class Guards:
         return excess
 
     def binding(self, excess_G: Array) -> list[str]:
-        """Name the guardrails that hold a mixture: `law <= natural + 0.01 (constraints...)`."""
+        """Name the active guardrails of a mixture: `law <= natural + 0.01 (constraints...)`."""
         near_G = np.abs(excess_G) <= np.maximum(NEAR * self.margins_G, LEAST)
         return [self._named(place) for place in np.flatnonzero(near_G).tolist()]
 
@@ -119,13 +119,13 @@ class Guards:
             tolerance: By which a margin may be missed.
         """
         return [
-            f"{self.names[place]}: predicted to be {self.margins_G[place] + excess_G[place]:.4g}"
-            f" worse than {self.reference} makes it; {SOURCE} allows {self.margins_G[place]:g}"
+            f"{self.names[place]}: predicted to be {self.margins_G[place] + excess_G[place]:.4g} "
+            f"worse than with {self.reference}; {SOURCE} allows {self.margins_G[place]:g}"
             for place in np.flatnonzero(excess_G > tolerance).tolist()
         ]
 
     def conflict(self, excess_G: Array, held_by: Sequence[str]) -> str:
-        """Say that no allowed mixture keeps the guardrails, and what mends it.
+        """Say that no allowed mixture satisfies the guardrails, and how to fix it.
 
         Args:
             excess_G: How far beyond its margin each is, where the worst of them is least.
@@ -137,9 +137,10 @@ class Guards:
         needed = [f"{self.names[g]}: {self._needed(g, excess_G)}" for g in broken]
         held = f", within {'; '.join(held_by)}" if held_by else ""
         return (
-            f"no mixture is found that keeps {SOURCE} ({', '.join(allowed)} worse than"
-            f" {self.reference}): the nearest is predicted to be worse by {', '.join(worse)}{held};"
-            f" allow targets: {{{', '.join(needed)}}}, or widen the other limits"
+            f"no mixture was found that satisfies {SOURCE} ({', '.join(allowed)} worse than "
+            f"{self.reference}): the nearest is predicted to be worse by "
+            f"{', '.join(worse)}{held}; allow targets: {{{', '.join(needed)}}}, or widen the "
+            "other limits"
         )
 
     def _needed(self, place: int, excess_G: Array) -> str:

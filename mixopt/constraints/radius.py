@@ -1,7 +1,7 @@
 """How far from a reference a mixture may be, in Kullback-Leibler divergence or total variation.
 
 Total variation, half the sum of absolute differences, is the share of the tokens that change
-domain. KL(w || r) = sum_j w_j log(w_j / r_j), in nats, minds how many times over a domain is
+domain. KL(w || r) = sum_j w_j log(w_j / r_j), in nats, depends on how many times over a domain is
 raised: a rare one may not become common, and one that the reference lacks stays out.
 
 Shapes: N mixtures, D domains.
@@ -29,7 +29,7 @@ SMALLEST = 1e-12  # weight below which a slope stays what it is there: at 0 it h
 
 @dataclass(frozen=True)
 class Radius:
-    """The most that a mixture may be away from a reference.
+    """The largest allowed distance of a mixture from a reference.
 
     Attributes:
         reference: The mixture in the middle.
@@ -68,18 +68,18 @@ class Radius:
         return np.where(self.reference_D > 0, slope_D, 0.0)
 
     def refusal(self, mixture: Mixture, tolerance: float) -> str | None:
-        """Say why a mixture is not allowed, and what mends it; None where it is."""
+        """Say why a mixture is not allowed, and how to fix it; None where it is."""
         away = float(self.distance(mixture.over(self.reference.domains).array[None])[0])
         if away <= self.size + tolerance:
             return None
         allow = f", or allow {self.kind}: {up(away)}" if np.isfinite(away) else ""
         return (
-            f"the mixture is {away:.4g} ({WORDS[self.kind]}) from {self.name}; {SOURCE}.{self.kind}"
-            f" is {self.size:g}. Move it nearer{allow}."
+            f"the mixture is {away:.4g} ({WORDS[self.kind]}) from {self.name}; "
+            f"{SOURCE}.{self.kind} is {self.size:g}. Move it closer{allow}."
         )
 
     def binding(self, mixture: Mixture) -> list[str]:
-        """Name the radius where it holds a mixture."""
+        """Name the radius where it is an active constraint."""
         away = float(self.distance(mixture.over(self.reference.domains).array[None])[0])
         return [f"{self.text} ({SOURCE})"] if abs(away - self.size) <= NEAR * self.size else []
 

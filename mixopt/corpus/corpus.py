@@ -142,7 +142,7 @@ class Corpus(NamedDomains):
 
     @property
     def natural(self) -> Mixture:
-        """Each domain's share of the training tokens that there are."""
+        """Each domain's share of the available training tokens."""
         return Mixture.natural(self.inventory)
 
 

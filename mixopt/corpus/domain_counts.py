@@ -105,7 +105,9 @@ def count_domains(config: CorpusConfig, say: Say = silent) -> list[DomainCount]:
     try:
         for name, source in config.domains.items():
             if not source.has_text:
-                raise CorpusError(f"domain {name!r}: its text is not here; state its tokens")
+                raise CorpusError(
+                    f"domain {name!r}: its text is not available here; state its tokens"
+                )
             rooted = source.under(config.root)
             if source.is_tokens:
                 found.append(_count_tokens(name, rooted))
@@ -137,7 +139,7 @@ def _count(
     files, sizes = _sizes(name, source, sample)
     text, documents = sum(s.text for s in sizes), sum(s.documents for s in sizes)
     if text < 1:
-        raise CorpusError(f"domain {name!r}: no text is found; give it some, or leave it out")
+        raise CorpusError(f"domain {name!r}: no text was found; give it some, or leave it out")
     exact = all(size.is_exact for size in sizes)
     if is_bytes:
         tokens: float | None = text + documents
@@ -154,7 +156,8 @@ def _rate(name: str, tokenizer: Tokenizer, sample: _Sample) -> float:
     """Return the tokens per byte of a sample, the end of each document included."""
     if not sample.bytes:
         raise CorpusError(
-            f"domain {name!r}: its metadata has bytes, and no text to tokenise: state its tokens"
+            f"domain {name!r}: its metadata gives bytes, but there is no text to tokenise: state "
+            "its tokens"
         )
     return len(tokenizer.encode(sample.texts)) / sample.bytes
 

@@ -30,8 +30,8 @@ class Unchanged:
         for file, before in self._before.items():
             if _stamp(file) != before:
                 raise CorpusError(
-                    f"{file}: changed while it was read; wait until nothing writes it, and read it"
-                    " again"
+                    f"{file}: changed while it was being read; wait until nothing writes to it, "
+                    "and read it again"
                 )
 
 

@@ -26,7 +26,7 @@ def corpus_hash(folder: Path) -> str:
     files = [path for path in sorted(folder.rglob(INDEX)) if path.is_file()]
     files += [path for path in map(folder.joinpath, TOKENIZER_FILES) if path.is_file()]
     if not (folder / INDEX).is_file():
-        raise CorpusError(f"{folder}: holds no prepared corpus: {INDEX} is not there")
+        raise CorpusError(f"{folder}: holds no prepared corpus: {INDEX} is missing")
     try:
         for path in files:
             content = path.read_bytes()

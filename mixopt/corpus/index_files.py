@@ -224,7 +224,7 @@ def _check_files(folder: Path, index: Mapping[str, Any]) -> None:
         raise CorpusError(f"{folder / name}: {fault}; {PREPARE_AGAIN}")
     for name in TOKENIZER_FILES:
         if (folder / name).exists() and not any(k.split("/")[0] == name for k in known):
-            raise CorpusError(f"{folder / name}: is not of this corpus; {PREPARE_AGAIN}")
+            raise CorpusError(f"{folder / name}: does not belong to this corpus; {PREPARE_AGAIN}")
 
 
 def absent(path: Path, error: type[MixoptError] = CorpusError) -> MixoptError:
@@ -264,7 +264,7 @@ def _names(folder: Path, index: Mapping[str, Any]) -> tuple[tuple[str, ...], tup
         known.append(check_name(name, where, CorpusError))
         inside(folder, name, CorpusError)
         if name in known[:-1]:
-            raise _fault(folder / INDEX, f"domain {name!r}: is there twice", CorpusError)
+            raise _fault(folder / INDEX, f"domain {name!r}: is listed twice", CorpusError)
     count = len(index["domains"])
     return tuple(known[:count]), tuple(known[count:])
 

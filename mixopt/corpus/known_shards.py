@@ -188,7 +188,7 @@ def _index_status(folder: Path) -> os.stat_result:
 
 
 def _read(path: Path) -> KnownShards | None:
-    """Return what is kept; something else, or half of it, counts as nothing."""
+    """Return what is kept; something else, or half of it, is ignored."""
     try:
         with path.open("rb") as stream:
             return KnownShards(map_file(stream.fileno(), os.fstat(stream.fileno()).st_size))

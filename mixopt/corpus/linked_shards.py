@@ -2,7 +2,7 @@
 
 `import_tokens` makes symbolic links, which its index names: the user opens that folder by hand. In
 a run's corpus links are hard ones: a run directory is data that may come from anybody, and a
-symbolic link in it would let it read files of its reader's choice of which it knows the place.
+symbolic link in it would let it read files of its reader's choice whose place it knows.
 """
 
 from __future__ import annotations

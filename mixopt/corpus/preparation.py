@@ -68,7 +68,7 @@ def prepare_corpus(
     """Read, deduplicate, split and tokenize all domains and targets, and write their shards.
 
     The same inputs and seed give the same bytes, however many processes work. `index.json` is
-    removed first and written last, so an interrupted preparation is no corpus and is done again.
+    removed first and written last, so an interrupted preparation is not a corpus and is done again.
 
     Args:
         config: Domains, tokenizer, what is held out.
@@ -191,8 +191,8 @@ def _tokenizer(
         return open_tokenizer(config.tokenizer) if is_needed else known_tokenizer(config.tokenizer)
     if not any(True for text in texts for _ in text.training()):
         raise CorpusError(
-            f"corpus.tokenizer: {config.tokenizer}: no domain has text here to learn it from; give"
-            " bytes, or a tokenizer's name or folder"
+            f"corpus.tokenizer: {config.tokenizer}: no domain has text here to train it on; give "
+            "bytes, or a tokenizer's name or folder"
         )
     share = BPE_BYTES // len(config.domains)
     sample = (text for domain in texts for text in _first(domain.training(), share))
@@ -249,7 +249,7 @@ def _check_enough(text: DomainText | DomainTokens, what: str, tokens: int, least
     if tokens >= least:
         return
     dropped = text.equal_to_evaluation
-    because = f" ({dropped} documents that are held out elsewhere left out)" if dropped else ""
+    because = f" ({dropped} documents left out that are held out elsewhere)" if dropped else ""
     mend = "give it more text, or leave it out"
     if what == "held-out" and not text.is_target:
         mend = "raise corpus.validation_fraction, or name files as 'validation'"

@@ -55,7 +55,7 @@ class Shard:
             if fault is not None:
                 raise damaged(folder, f"{where}.{name}: {fault}")
         if not _HASH.fullmatch(entry["sha256"]):
-            raise damaged(folder, f"{where}.sha256: {shown_name(entry['sha256'])} is no SHA-256")
+            raise damaged(folder, f"{where}.sha256: {shown_name(entry['sha256'])} is not a SHA-256")
         check_name(entry["file"], f"{folder / INDEX}: file", ShardError)
         link = entry.get("link")
         known = None if link is None else str(link)
@@ -77,7 +77,7 @@ def found_shard(folder: Path, shard: Shard, size: int) -> os.stat_result:
 
     Raises:
         ShardError: It is absent, no file, of another size, or leads out of the folder and its index
-            does not say so.
+            does not list it.
     """
     path = os.path.join(folder, shard.file)
     try:
@@ -114,11 +114,11 @@ def check_status(path: str | Path, status: os.stat_result, size: int) -> None:
         ShardError: It is something else, or has another size.
     """
     if not stat.S_ISREG(status.st_mode):  # a pipe would never end
-        raise ShardError(f"{path}: is no file; {PREPARE_AGAIN}")
+        raise ShardError(f"{path}: is not a file; {PREPARE_AGAIN}")
     if status.st_size != size:
         what = "truncated" if status.st_size < size else "altered"
         raise ShardError(
-            f"{path}: {what}: {status.st_size} bytes, its index says {size}; {PREPARE_AGAIN}"
+            f"{path}: {what}: {status.st_size} bytes, but its index has {size}; {PREPARE_AGAIN}"
         )
 
 

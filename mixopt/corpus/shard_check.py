@@ -87,5 +87,5 @@ class _Hashes:
         name, record, path = known
         fault = self._verifier.fault(name, record, path=path)
         if fault is not None and "sha256" in fault:
-            fault = f"SHA-256 is not {record.sha256[:12]}…, which its index says"
+            fault = f"SHA-256 is not {record.sha256[:12]}…, the one in its index"
         return None if fault is None else f"{path}: altered: {fault}"

@@ -178,8 +178,8 @@ class ShardFiles:
             return
         if file_hash(Path(path)) != shard.sha256:
             raise ShardError(
-                f"{path}: altered: SHA-256 is not {shard.sha256[:12]}…, which its index says;"
-                f" {PREPARE_AGAIN}"
+                f"{path}: altered: SHA-256 is not {shard.sha256[:12]}…, the one in its index; "
+                f"{PREPARE_AGAIN}"
             )
         known.verified_again(k, file_mark(status))
 
@@ -253,8 +253,7 @@ def _unreadable(path: str, error: OSError) -> ShardError:
     """Return why a file cannot be read that was there when its folder was opened."""
     if isinstance(error, FileNotFoundError):
         return ShardError(
-            f"{path}: not found, and it was there before; put it back and resume, or"
-            f" {PREPARE_AGAIN}"
+            f"{path}: not found, but it was there before; restore it and resume, or {PREPARE_AGAIN}"
         )
-    more = "; let the process have more: ulimit -n 4096" if error.errno in _TOO_MANY else ""
+    more = "; raise the limit: ulimit -n 4096" if error.errno in _TOO_MANY else ""
     return ShardError(f"{path}: cannot be read: {error.strerror or error}{more}")

@@ -64,11 +64,11 @@ class ShardStore:
         if stored.bytes != size:
             what = "truncated" if stored.bytes < size else "altered"
             raise ShardError(
-                f"{url}: {what}: {stored.bytes} bytes, its index says {size}; {_PUBLISH_AGAIN}"
+                f"{url}: {what}: {stored.bytes} bytes, but its index has {size}; {_PUBLISH_AGAIN}"
             )
         read_object(stored, path, ShardError, attempts=ATTEMPTS)
         if file_hash(path) != shard.sha256:
             raise ShardError(
-                f"{url}: altered: SHA-256 is not {shard.sha256[:12]}…, which its index says;"
-                f" {_PUBLISH_AGAIN}"
+                f"{url}: altered: SHA-256 is not {shard.sha256[:12]}…, the one in its index; "
+                f"{_PUBLISH_AGAIN}"
             )

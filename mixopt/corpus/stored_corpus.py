@@ -93,7 +93,7 @@ def publish_corpus(corpus: Path, url: str, say: Say = silent) -> int:
     if object_exists(index):
         if _same(index, corpus / INDEX):
             return 0
-        raise CorpusError(f"{url}: another corpus is there; choose another URL, or delete it")
+        raise CorpusError(f"{url}: already holds another corpus; choose another URL, or delete it")
     files = [path for path in corpus_files(corpus) if path != corpus / INDEX]
     for number, path in enumerate(files, start=1):
         name = path.relative_to(corpus).as_posix()

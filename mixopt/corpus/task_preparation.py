@@ -47,7 +47,7 @@ def write_tasks(
             progress(f"task {name}: warning: {line}")
         first = seen.setdefault(text_fingerprint(items), name)
         if first != name:
-            progress(f"task {name}: warning: has the items of task {first}, and counts beside it")
+            progress(f"task {name}: warning: has the same items as task {first}, so both count")
     return list(tasks.sets)
 
 

@@ -32,7 +32,7 @@ class TokenRules:
     """What holds for the tokens of all domains.
 
     Attributes:
-        vocabulary: The ids that there are.
+        vocabulary: The known ids.
         tokenizer: Whose they are; None where its files are not here.
     """
 

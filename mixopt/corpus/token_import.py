@@ -87,7 +87,7 @@ def import_tokens(
     if document_end is not None:
         vocabulary.check_id(document_end, "document_end")
     if out.exists():
-        raise CorpusError(f"{out}: is there already; remove it or choose another folder")
+        raise CorpusError(f"{out}: already exists; remove it or choose another folder")
     sources = [source] if isinstance(source, (str, Path)) else list(source)
     paths = token_files([str(one) for one in sources], format)
     name = format or _one_format(paths)
@@ -120,7 +120,7 @@ def _one_format(paths: Sequence[Path]) -> str:
     found = {found_format(path): path for path in paths}
     if len(found) > 1:
         named = " and ".join(f"{name} ({path})" for name, path in found.items())
-        raise CorpusError(f"the files are of {named}; import those of one format at a time")
+        raise CorpusError(f"the files are of {named}; import one format at a time")
     return next(iter(found))
 
 

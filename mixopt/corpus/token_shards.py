@@ -54,7 +54,7 @@ class TokenShards:
         dtype: Little-endian uint16 or uint32.
         tokenizer: Name of the tokenizer that made them.
         shards: The files, in order.
-        is_elsewhere: Whether there are no files, since a trainer of one's own has the text; `bytes`
+        is_elsewhere: Whether there are no files, since the user's own trainer has the text; `bytes`
             and `documents` are 0 then.
         store: The store that has the files, of which `path` has the index alone.
         is_verified: Whether hashes were compared.
@@ -199,7 +199,9 @@ class TokenShards:
 
     def _check_here(self) -> None:
         if self.is_elsewhere:
-            raise ShardError(f"{self.path}: its text is not here: a trainer of one's own reads it")
+            raise ShardError(
+                f"{self.path}: its text is not available here; only your own trainer reads it"
+            )
 
     def _pieces(self, start: int, stop: int) -> Iterator[tuple[int, int, int]]:
         """Give the shards that have tokens [start, stop), and the first and last of each."""

@@ -162,7 +162,7 @@ class TokenWriter:
 
 
 def write_elsewhere(path: Path, tokens: int, tokenizer: str) -> None:
-    """Write the index of text that is not here, of which the tokens are known.
+    """Write the index of absent text whose number of tokens is known.
 
     Args:
         path: The folder that would have its shards.

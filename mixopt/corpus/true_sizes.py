@@ -1,7 +1,7 @@
-"""The true sizes of domains, of which a prepared corpus may be a sample.
+"""The true sizes of domains; a prepared corpus may be a sample of them.
 
 What the configuration states counts. `bytes` become tokens by the tokens per byte of what was
-prepared of the domain. Where nothing is stated, what was prepared is all that there is.
+prepared of the domain. Where nothing is stated, what was prepared is all there is.
 
 A stated size below what was prepared is a mistake, but for a few percent: `mixopt count` estimates
 the size of compressed text, and what was read of a whole domain may then be a little more.
@@ -65,8 +65,8 @@ def _tokens(name: str, source: SourceConfig | None, train: TokenShards, prefix: 
     assert stated is not None, "a sized source states one of the two"
     if stated < (1 - ESTIMATED) * prepared:
         raise ConfigError(
-            f"{prefix}corpus.domains.{name}.{field}: {stated} is less than the {prepared} that were"
-            f" prepared of it: state the size of the whole domain, {prepared} or more, or prepare"
-            " less with max_bytes"
+            f"{prefix}corpus.domains.{name}.{field}: {stated} is less than the {prepared} that "
+            f"were prepared from it: state the size of the whole domain, {prepared} or more, or "
+            "prepare less with max_bytes"
         )
     return max(train.tokens, round(stated * train.tokens / max(prepared, 1)))

@@ -36,7 +36,7 @@ class Vocabulary(NamedTuple):
             size: Its ids, where the caller knows them.
 
         Raises:
-            CorpusError: The size is no count of ids.
+            CorpusError: The size is not a number of ids.
         """
         if size is not None and not 1 <= size <= _LARGEST:
             raise CorpusError(f"vocab_size {size}; a tokenizer has from 1 to 2**32 ids")

@@ -8,7 +8,7 @@ directions in which all of them may be off at once. The batch is chosen one mixt
   follows, not the best of the trials.
 - Expected improvement: the mixture whose true value, over draws of the belief, is expected to fall
   furthest below the best of those that are trained or already in the batch. Draws are joint, so a
-  neighbour of what is in the batch gains nothing more; and the best trained mixture is found anew
+  neighbour of what is in the batch gains nothing more; and the best trained mixture is found again
   in each draw, so that a trial which was lucky with its seed is not taken at its word (what is
   known as noisy expected improvement, with a batch filled greedily).
 - Variance: among the mixtures predicted best, the one that is least certain given those before it

@@ -46,7 +46,7 @@ def make_design(
 
     Args:
         config: Method, number of mixtures, caps, anchors and replicates.
-        natural: Each domain's share of the tokens that there are; the prior, and an anchor.
+        natural: Each domain's share of the available tokens; the prior, and an anchor.
         constraints: What is allowed, if anything is not; all mixtures but anchors and replicates
             stay within it and within the design's own caps.
         seed: The run's seed; the mixtures and every trial's own seed follow from it.
@@ -83,7 +83,7 @@ def design_constraints(
 
     Raises:
         ConfigError: A cap on an unknown domain.
-        InfeasibleError: No mixture meets them; the message names the caps and what mends it.
+        InfeasibleError: No mixture meets them; the message names the caps and what fixes it.
     """
     base = constraints or Constraints(natural.domains)
     caps = [Limit(name, cap, "design.max_weights") for name, cap in config.max_weights.items()]
@@ -120,8 +120,8 @@ def sample_mixtures(
     if allowed.dimensions == 0 and config.trials > 1:
         only = Mixture.from_array(natural.domains, allowed.project(natural.array))
         raise DesignError(
-            f"design.trials: {config.trials} asked for, but {only} is all there is; add a domain,"
-            " or widen the limits"
+            f"design.trials: {config.trials} requested, but only {only} is possible; add a "
+            "domain, or widen the limits"
         )
     if count == 0:
         return np.empty((0, len(natural.domains)))
@@ -187,9 +187,9 @@ def _axial(
     found = axial_mixtures(center.array, allowed, config.axial_share, taken=taken)
     if len(found.weights_PD) > most:
         raise DesignError(
-            f"design.trials: {most} in the first round, and design.method: axial has"
-            f" {len(found.weights_PD)} mixtures for {len(domains)} domains; raise design.trials, or"
-            " set design.method: dirichlet"
+            f"design.trials: {most} in the first round, but design.method: axial has "
+            f"{len(found.weights_PD)} mixtures for {len(domains)} domains; raise design.trials, "
+            "or set design.method: dirichlet"
         )
     if found.left_out:
         say(_left_out(found, config, domains))

@@ -90,9 +90,9 @@ def choose_batch(
     fresh_K = _fresh(candidates_KD, taken)
     if fresh_K.sum() < count:
         raise DesignError(
-            f"design.rounds: {count} further mixtures asked for, and {int(fresh_K.sum())} are left"
-            " within the limits that are not tried yet; lower the last of design.rounds, or widen"
-            " the limits"
+            f"design.rounds: {count} further mixtures requested, but only {int(fresh_K.sum())} "
+            "untried ones are left within the limits; lower the last of design.rounds, or widen "
+            "the limits"
         )
     known_ND = _best(surrogate)
     belief = surrogate.believe(np.vstack([candidates_KD, known_ND]))

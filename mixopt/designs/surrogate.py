@@ -1,4 +1,4 @@
-"""A regressor fitted on the trials so far, and what it believes of mixtures that are not tried yet.
+"""A regressor fitted on the trials so far, and what it predicts for untried mixtures.
 
 Where the regressor says how sure it is of mixtures together (`covariance`), that is what is
 believed. Where it says only how sure it is of each prediction, mixtures near each other are taken

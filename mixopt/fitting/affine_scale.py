@@ -37,7 +37,7 @@ def leave_one_out_lines(
     count = len(predicted_NM)
     if count < LEAST_RUNS:
         if affine:
-            raise TrialsError(f"--affine needs {LEAST_RUNS} runs, and there are {count}")
+            raise TrialsError(f"--affine needs {LEAST_RUNS} runs, but there are {count}")
         return predicted_NM, np.ones_like(predicted_NM)
     centre_M = predicted_NM.mean(axis=0)
     x_NM = predicted_NM - centre_M
@@ -55,7 +55,7 @@ def leave_one_out_lines(
 
 
 def is_other_scale(predicted_NM: Array, observed_NM: Array, lined_NM: Array) -> bool:
-    """Tell whether a line takes off most of the error of most targets.
+    """Tell whether a linear correction removes most of the error of most targets.
 
     Args:
         predicted_NM: Predictions.

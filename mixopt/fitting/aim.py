@@ -44,7 +44,7 @@ def objective_over(
     direction: Mapping[str, Direction] | None = None,
     scale: Scale = "none",
 ) -> Objective:
-    """Return an objective over the losses that there are.
+    """Return an objective over the available losses.
 
     Args:
         evaluation: Evaluation domains, in the order of the losses' columns; globs match them.
@@ -81,7 +81,7 @@ def _content(
     if others or len(chosen(first, evaluation)) > 1:
         return {"mean": dict(weights)}
     if scale == "spread":
-        raise ConfigError(f"scale: spread: is for a mean of targets, and {first!r} is alone")
+        raise ConfigError(f"scale: spread: is for a mean of targets, but {first!r} is alone")
     return {"target": first}
 
 

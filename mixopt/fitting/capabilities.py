@@ -154,7 +154,7 @@ class SupportsSaving(Regressor, Protocol):
     """Writes and reads itself, without pickle, in formats that execute nothing.
 
     Attributes:
-        saved_as: Which of `SAFE_FORMATS` its files are in; a class that does not say so is not
+        saved_as: Which of `SAFE_FORMATS` its files are in; a class that does not declare it is not
             read, and fitted again where a fit is read.
     """
 
@@ -234,7 +234,7 @@ def supports_sizes(regressor: Predictor) -> TypeGuard[SupportsSizes]:
 
 
 def supports_saving(regressor: Predictor) -> TypeGuard[SupportsSaving]:
-    """Tell whether it writes and reads itself; one made of others says so in `can_be_saved`."""
+    """Tell whether it writes and reads itself; one made of others declares it in `can_be_saved`."""
     formats = getattr(type(regressor), "saved_as", ())
     declared = isinstance(formats, tuple) and formats and set(formats) <= set(SAFE_FORMATS)
     writes = hasattr(regressor, "save") and hasattr(type(regressor), "load")

@@ -63,8 +63,8 @@ def evaluate(fit: Fit, unseen: Trials, *, affine: bool = False) -> dict[str, Any
     unit = fit.objective.unit
     if not unseen.has(unit):
         raise TrialsError(
-            f"the fit is in {unit}, and these losses are not; say what they are in: --unit (from"
-            " Python: Trials.from_csv(..., unit=)), or fit again in their unit"
+            f"the fit is in {unit}, but these losses are not; give their unit: --unit (in Python: "
+            "Trials.from_csv(..., unit=)), or fit again in their unit"
         )
     test = _Test.of(fit, unseen.finished, affine=affine)
     targets = {name: test.score(m) for m, name in enumerate(test.targets)}
@@ -187,7 +187,7 @@ class _Test:
         if absent:
             lines.append(f"these runs have no losses on {', '.join(absent)}")
         if again:
-            lines.append(f"{again} of {len(self.unseen)} runs have a mixture that was fitted")
+            lines.append(f"{again} of {len(self.unseen)} runs have a mixture that the fit has seen")
         if self.other_scale:
             lines.append(self._about_scale())
         return lines
@@ -220,11 +220,17 @@ class _Test:
 
     def _about_scale(self) -> str:
         said = (
-            "these runs are of another scale than the trials (a line takes off most of the error)"
+            "these runs are on another scale than the trials (a linear correction removes "
+            "most of the error)"
         )
         if self.affine:
-            return f"{said}: RMSE and coverage are after a line through the other runs"
-        return f"{said}: ranks hold, RMSE and coverage do not; --affine maps predictions first"
+            return (
+                f"{said}: RMSE and coverage are after a linear correction fitted to the other runs"
+            )
+        return (
+            f"{said}: ranks are comparable, RMSE and coverage are not; --affine corrects "
+            "predictions first"
+        )
 
     def _ranks(self, predicted_N: Array, observed_N: Array, known_K: Array) -> dict[str, Any]:
         return {

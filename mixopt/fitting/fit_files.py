@@ -141,7 +141,7 @@ def read_content(path: Path) -> FitShape:
         raise RunError(f"{path / name}: {fault}; {AGAIN}")
     for name in TABLES:
         if name not in found.files:
-            raise RunError(f"{path / name}: is no part of this fit; {AGAIN}")
+            raise RunError(f"{path / name}: is not part of this fit; {AGAIN}")
     return found
 
 

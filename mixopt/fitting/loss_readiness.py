@@ -69,8 +69,8 @@ class FitReadiness:
         names = grouped_names(noisy)
         if self.replicates.trials:
             yield (
-                "the objective has losses that differ less over mixtures than over seeds:"
-                f" {names}; objective.leave_out: noise leaves them out"
+                "the objective has losses that vary less between mixtures than between seeds: "
+                f"{names}; objective.leave_out: noise leaves them out"
             )
         else:
             yield f"the objective has losses that held-out folds cannot rank: {names}"
@@ -89,7 +89,7 @@ class FitReadiness:
                 found = f"no regressor ranks held-out trials on it (Spearman {_ranked(one)})"
                 mend = "set design.replicates and objective.leave_out: noise"
             else:
-                found = f"its signal is {ratio:.2f} of the noise over seeds"
+                found = f"its signal is {ratio:.2f} times the noise between seeds"
                 mend = "set objective.leave_out: noise"
             raise ConfigError(
                 f"objective: {one.name!r} is noise: {found}; {mend}, or objective.allow_noise: true"

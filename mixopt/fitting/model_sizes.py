@@ -5,7 +5,7 @@ parameters and tokens, and its `at(parameters, tokens)` predicts from mixtures a
 takes all trials to be of one size, which those of several sizes are not: their losses differ far
 more by size than by mixture.
 
-A proxy may count its parameters anew for each trial (n-grams do), so trials are of several sizes
+A proxy may count its parameters again for each trial (n-grams do), so trials are of several sizes
 only where the counts fall into a few groups far apart.
 
 Shapes: N trials, D domains, S sizes.
@@ -99,8 +99,8 @@ class TrialSizes:
             own = set() if self.known_N2 is None else set(self.known_N2[:, place].tolist())
             if given is None and len(own) != 1:
                 raise ConfigError(
-                    f"--at-{name}: is missing; the trials have {len(own) or 'no'} numbers of"
-                    f" {name}, so say at which to predict, such as 25e9"
+                    f"--at-{name}: is missing; the trials have {len(own) or 'no'} numbers of "
+                    f"{name}, so give the one to predict at, such as 25e9"
                 )
             value = own.pop() if given is None else float(given)
             if not 1 <= value < 1e18:
@@ -111,7 +111,7 @@ class TrialSizes:
 
 @dataclass(frozen=True, eq=False)
 class AtSize:
-    """An unfitted regressor of mixture and size, of which the fit is wanted at one size.
+    """An unfitted regressor of mixture and size, whose fit is wanted at one size.
 
     Attributes:
         regressor: Unfitted.
@@ -169,14 +169,14 @@ def size_of_fit(
     blind = [name for name, regressor in regressors.items() if not supports_sizes(regressor)]
     if blind and sizes.count > 1:
         raise TrialsError(
-            f"these trials are of {sizes.count} sizes, and regressor {blind[0]!r} takes them for"
-            " one: fit them together with --regressor scaling --at-parameters P --at-tokens T, or"
-            " give those of one size"
+            f"these trials are of {sizes.count} sizes, but regressor {blind[0]!r} treats them as "
+            "one: fit them together with --regressor scaling --at-parameters P --at-tokens T, or "
+            "give those of one size"
         )
     if blind and size is not None:
         raise ConfigError(
-            f"--at-parameters: regressor {blind[0]!r} predicts at the trials' size alone; use"
-            " --regressor scaling"
+            f"--at-parameters: regressor {blind[0]!r} predicts only at the trials' size; use "
+            "--regressor scaling"
         )
     if len(blind) == len(regressors):
         return None
@@ -218,8 +218,8 @@ def _check_told(sizes: TrialSizes, size: ModelSize) -> None:
         same = most <= APART * least
         if same and not least / APART <= value <= most * APART:
             raise ConfigError(
-                f"--at-{name} {value:g}: all trials have {most:g} {name}, so they do not tell what"
-                f" another number gives: ask for {most:g}, or add trials that differ in {name}"
+                f"--at-{name} {value:g}: all trials have {most:g} {name}, so another value cannot "
+                f"be predicted: ask for {most:g}, or add trials that differ in {name}"
             )
 
 

@@ -298,6 +298,6 @@ def _check(weights: Array, predicted: Array, observed: Array, spread: Array, noi
             raise TrialsError(f"pilots: {what} are empty, or hold a value that is not finite")
     if (spread <= 0).any():
         raise TrialsError(
-            f"pilots: the spread of target {int(np.argmin(spread))} is {spread.min():g}; a loss"
-            " that is the same in all trials cannot be carried to another size: leave it out"
+            f"pilots: the spread of target {int(np.argmin(spread))} is {spread.min():g}; a loss "
+            "that is the same in all trials cannot be corrected to another size: leave it out"
         )

@@ -1,8 +1,8 @@
 """A regressor of proxies' losses that predicts those of another size, by a correction.
 
 It has all that a search and refits ask of a regressor (mixopt.fitting.regressor), so neither knows
-of pilots. Fitted again on resampled trials, it keeps the pilots and draws their lines anew, through
-what the refit predicts for them.
+of pilots. Fitted again on resampled trials, it keeps the pilots and draws their lines again,
+through what the refit predicts for them.
 
 Shapes: N mixtures, K pilots, D domains, M targets.
 """

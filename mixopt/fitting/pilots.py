@@ -58,8 +58,8 @@ class Pilots:
         """Say in a line how many runs there are and what they changed."""
         slopes, count = list(self.slopes.values()), len(self.trials)
         return (
-            f"is carried to the size of {count} pilot{'s' * (count != 1)} by {self.kind}, slopes"
-            f" {min(slopes):.2f} to {max(slopes):.2f}"
+            f"is corrected to the size of {count} pilot{'s' * (count != 1)} by {self.kind}, "
+            f"slopes {min(slopes):.2f} to {max(slopes):.2f}"
         )
 
     @cached_property

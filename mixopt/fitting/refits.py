@@ -47,7 +47,7 @@ class Refitter:
     Attributes:
         name: The regressor's.
         regressor: Fitted; predicts the losses of `losses_NM`.
-        make: Builds it anew, unfitted, where it has no `tuned`.
+        make: Builds it again, unfitted, where it has no `tuned`.
         rows: What it was fitted on: weights, and sizes where it knows of them.
         losses_NM: Losses of the trials.
         mixtures: Fingerprint of each trial's mixture.

@@ -134,7 +134,7 @@ def read_regressor(name: str, path: Path, like: Regressor) -> Predictor:
         PluginError: Its class reads no folder, or the folder holds something else.
     """
     if not supports_saving(like):
-        raise PluginError(f"{path}: regressor {name!r} reads no files of ours; fit again")
+        raise PluginError(f"{path}: regressor {name!r} cannot read files of mixopt; fit again")
     try:
         found = type(like).load(path)
     except MixoptError:

@@ -59,8 +59,8 @@ class Repetition:
             )
         if max(tokens) > ONE_LENGTH * min(tokens):
             raise TrialsError(
-                f"--inventory: the trials are of {min(tokens)} to {max(tokens)} tokens, and a law"
-                " of epochs needs one length: give those of one length"
+                f"--inventory: the trials are of {min(tokens)} to {max(tokens)} tokens, but a law "
+                "of epochs needs a single length: give trials of one length"
             )
         return cls(tuple(float(inventory[name]) for name in trials.domains), float(tokens[0]))
 

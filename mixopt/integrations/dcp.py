@@ -36,7 +36,7 @@ class MixtureState(Stateful):
         """Wrap a loader or sampler.
 
         Args:
-            mixture: Its state is saved; it goes on from the state that is loaded.
+            mixture: Its state is saved; it continues from the state that is loaded.
         """
         self._mixture = mixture
 

@@ -60,9 +60,9 @@ class OnlineTrainerMixin(MixtureTrainerMixin):
             raise EstimatorError("the Trainer takes its batches from a Driver(mixture=loader)")
         if driver.accumulation != args.gradient_accumulation_steps:
             raise EstimatorError(
-                f"DriverOptions(accumulation={driver.accumulation}), and"
-                f" gradient_accumulation_steps is {args.gradient_accumulation_steps}; they are one"
-                " number"
+                f"DriverOptions(accumulation={driver.accumulation}), but "
+                f"gradient_accumulation_steps is {args.gradient_accumulation_steps}; they must be "
+                "equal"
             )
         return driver.mixture
 

@@ -79,7 +79,8 @@ class MixtureTrainerMixin:
         """Return what the Trainer is given as its dataset: nothing, or a row where it asks."""
         if isinstance(mixture, Batches) and train_dataset is not None:
             raise SamplerError(
-                "train_dataset= is not read, as the batches are those of mixture=; leave it out"
+                "train_dataset= is not used, because the batches are those of mixture=; "
+                "leave it out"
             )
         if not self._prepares:
             self._rows = train_dataset or {}
@@ -88,8 +89,8 @@ class MixtureTrainerMixin:
 
         if isinstance(mixture, MixtureStream):
             raise SamplerError(
-                "this trainer prepares its rows before it trains, and a MixtureStream's are made"
-                " while it does: use MixtureTrainer with MixtureStream(tokenize=, length=)"
+                "this trainer prepares its rows before it trains, but a MixtureStream makes its "
+                "rows during training: use MixtureTrainer with MixtureStream(tokenize=, length=)"
             )
         if isinstance(mixture, MixtureLoader):
             return ready_row(mixture.dataset, packs=bool(getattr(args, "packing", False)))
@@ -140,8 +141,8 @@ class MixtureTrainerMixin:
         is_tokens = dataset is not None and dataset.is_tokens
         if given is not None and (is_tokens or mixture.collate is not None):
             raise SamplerError(
-                "data_collator= is not used, as rows of token shards are read as batches and"
-                f" {type(mixture).__name__}(collate=) goes first; leave it out"
+                "data_collator= is not used, because rows of token shards are read as batches "
+                f"and {type(mixture).__name__}(collate=) goes first; leave it out"
             )
         columns = dataset.columns.values() if dataset is not None else ()
         packed = any({*names} >= PACKED for names in columns)
@@ -150,7 +151,7 @@ class MixtureTrainerMixin:
             mixture.collate = self.data_collator  # type: ignore[attr-defined]
 
     def train(self, resume_from_checkpoint: str | bool | None = None, **options: Any) -> Any:
-        """Train; on resume the batches go on where the checkpoint was.
+        """Train; on resume the batches continue from the checkpoint.
 
         Raises:
             SamplerError: The checkpoint has no state of the mixture.
@@ -204,9 +205,8 @@ def _check_strategy(args: TrainingArguments) -> None:
     strategy = getattr(args, name, "random")
     if strategy != "random":
         raise SamplerError(
-            f"{name}={strategy!r} would order rows by itself, and the order of a mixture is what"
-            f" its shares and its resume follow from: leave {name} out; rows that waste no padding"
-            " are packed ones"
+            f"{name}={strategy!r} would reorder rows, but the shares of a mixture and its resume "
+            f"depend on their order: leave {name} out; pack rows to avoid padding"
         )
 
 

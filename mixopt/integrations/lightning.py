@@ -37,8 +37,8 @@ class MixtureDataModule(LightningDataModule):  # type: ignore[misc,unused-ignore
             len(mixture)
         except TypeError as error:
             raise SamplerError(
-                "Lightning loses a batch on resume where a loader has no length: give"
-                " MixtureSampler(batches=)"
+                "Lightning loses a batch on resume if a loader has no length: give "
+                "MixtureSampler(batches=)"
             ) from error
         self.mixture = mixture
 
@@ -109,8 +109,9 @@ class OnlineCallback(Callback):  # type: ignore[misc,unused-ignore]
         """
         if len(trainer.optimizers) > 1:
             raise EstimatorError(
-                f"the module has {len(trainer.optimizers)} optimizers, and Lightning counts the"
-                " steps of each; leave OnlineCallback out, and call driver.step() in training_step"
+                f"the module has {len(trainer.optimizers)} optimizers, but Lightning counts the "
+                "steps of each; leave OnlineCallback out, and call driver.step() in "
+                "training_step"
             )
         self._driver.start()
 

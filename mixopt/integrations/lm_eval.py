@@ -147,8 +147,8 @@ class MixoptLM(TemplateLM):  # type: ignore[misc]
             PluginError: Always.
         """
         raise PluginError(
-            "lm-eval asks the model 'mixopt' to generate text, and it scores answers only; leave"
-            " out tasks whose output_type is generate_until"
+            "lm-eval asks the model 'mixopt' to generate text, but it only scores answers; leave "
+            "out tasks whose output_type is generate_until"
         )
 
     def _row(self, context: list[int], answer: list[int]) -> Row:

@@ -83,8 +83,8 @@ class MegatronMixture(Dataset[dict[str, Any]]):
         reached = self.sampler.order.reach(samples)
         if reached < samples:
             raise SamplerError(
-                f"the domains end after {reached} samples with max_epochs={max_epochs}, and the"
-                f" run asks for {samples}; lower train_iters or raise max_epochs"
+                f"the domains end after {reached} samples with max_epochs={max_epochs}, but the "
+                f"run needs {samples}; lower train_iters or raise max_epochs"
             )
         self._offsets = [0, *accumulate(sizes.values())]
         self._places: tuple[int, IntArray, IntArray] | None = None
@@ -127,7 +127,9 @@ class MegatronMixture(Dataset[dict[str, Any]]):
         """Turn a row of L + 1 tokens into what Megatron's GPTDataset returns."""
         tokens = torch.from_numpy(batch["input_ids"][0].astype(np.int64))
         if len(tokens) < 2:
-            raise CorpusError("rows of one token have no next one; MixtureDataset(length=L + 1)")
+            raise CorpusError(
+                "rows of one token have no next token; use MixtureDataset(length=L + 1)"
+            )
         document = batch.get("document")
         own = np.zeros(len(tokens), np.int64) if document is None else document[0]
         own = torch.from_numpy(own.astype(np.int64))

@@ -2,7 +2,7 @@
 
 With worker processes it takes the sampler's state when it asks a worker for a batch, some batches
 before the loop receives it, so that a change of weights that was made in between and is still to
-come is lost on resume. What the loop has received is in the state all the same: it is written anew
+come is lost on resume. What the loop has received is in the state all the same: it is written again
 with all changes that are known.
 """
 

@@ -58,10 +58,10 @@ class MixtureDataLoader(BaseDataLoader):  # type: ignore[misc,unused-ignore]
             mixture: A file of weights (a proposal, a recommendation, a mixture), or a schedule,
                 whose batch is that of an optimizer step.
             seed: Of the order of rows.
-            document_end: The tokenizer's end-of-document id: positions begin anew after it, and no
+            document_end: The tokenizer's end-of-document id: positions start again after it, and no
                 document is to predict the next one's first token.
             split: `train`, or `validation` for a validator's loader.
-            rows: A dataset of one's own in place of `corpus`.
+            rows: The user's own dataset instead of `corpus`.
         """
 
         corpus: str = ""
@@ -95,7 +95,7 @@ class MixtureDataLoader(BaseDataLoader):  # type: ignore[misc,unused-ignore]
             num_tokens_per_batch: Tokens of a rank that are read at once, by the main branch.
 
         Raises:
-            SamplerError: Neither a corpus nor rows, no mixture, or tokens that are no whole
+            SamplerError: Neither a corpus nor rows, no mixture, or tokens that are not whole
                 sequences.
         """
         self.flat = num_tokens_per_batch is not None
@@ -149,7 +149,7 @@ class MixtureDataLoader(BaseDataLoader):  # type: ignore[misc,unused-ignore]
         return self._state.state_dict()
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Go on from a state; a checkpoint without one begins anew, as torchtitan's loaders do."""
+        """Resume from a state; without one, start afresh, as torchtitan's loaders do."""
         if state_dict:
             self._state.load_state_dict(state_dict)
 

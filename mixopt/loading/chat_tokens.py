@@ -83,9 +83,9 @@ class ChatTokens:
         found = self._tokens(messages[:turns], tools, add_generation_prompt=is_asked)
         if not np.array_equal(found, tokens[: len(found)]):
             raise CorpusError(
-                f"the chat template writes the first {turns} of {len(messages)} messages otherwise"
-                " than at the beginning of all of them, so that answers cannot be told: mark them"
-                " by {% generation %} in the template"
+                f"the chat template writes the first {turns} of {len(messages)} messages "
+                "otherwise than at the beginning of all of them, so answers cannot be located: "
+                "mark them by {% generation %} in the template"
             )
         return len(found)
 

@@ -72,7 +72,7 @@ def check_alike(samples: Sequence[Any], names: Callable[[int], str] = "sample {}
         names: What to call a sample in a message, by its place in the batch.
 
     Raises:
-        SamplerError: One has a field that another has not.
+        SamplerError: One has a field that another lacks.
     """
     first = samples[0].keys()
     for k, sample in enumerate(samples):

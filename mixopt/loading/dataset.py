@@ -74,7 +74,7 @@ class MixtureDataset:
         self.document_end = document_end
         self.is_packed = packed
         if packed and document_end is None:
-            raise CorpusError("packed=True: say which id ends a document, document_end=")
+            raise CorpusError("packed=True: give the id that ends a document, document_end=")
         self._sources = {name: token_rows(name, s, length) for name, s in sources.items()}
         self._readers = list(self._sources.values())
         self._offsets = np.array([0, *accumulate(self.sizes.values())], np.int64)
@@ -198,9 +198,9 @@ class MixtureDataset:
                 named = sample if isinstance(sample, Mapping) else {"sample": sample}
                 if of_domain in named or of_row in named:
                     raise CorpusError(
-                        f"domain {self.domains[d]!r}, row {int(row[k])}: has a column"
-                        f" {of_domain if of_domain in named else of_row!r}, which the domain's"
-                        " first row has not; give all its rows the same columns"
+                        f"domain {self.domains[d]!r}, row {int(row[k])}: has a column "
+                        f"{of_domain if of_domain in named else of_row!r}, which the domain's "
+                        "first row does not have; give all its rows the same columns"
                     )
                 samples[k] = {**named, of_domain: d, of_row: int(row[k])}
         return samples
@@ -238,7 +238,7 @@ class MixtureDataset:
         counts = count_samples(samples)
         batch = collate(samples)
         if not isinstance(batch, Mapping):
-            raise CorpusError(f"collate returned a {type(batch).__name__}; it is to return fields")
+            raise CorpusError(f"collate returned a {type(batch).__name__}; it must return fields")
         added = {"domain": domain, "row": row}
         if counts is not None:
             added |= {"tokens": counts.tokens_B, "supervised": counts.supervised_B}

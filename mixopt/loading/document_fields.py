@@ -82,7 +82,7 @@ def _tokens(values: Any, name: str) -> NDArray[Any]:
     least, most = int(tokens.min()), int(tokens.max())
     if least < 0 or most > _MOST:
         wrong = least if least < 0 else most
-        raise CorpusError(f"{name}: input_ids: {wrong} is no token id; they are 0 to {_MOST}")
+        raise CorpusError(f"{name}: input_ids: {wrong} is not a token id; ids are 0 to {_MOST}")
     return tokens
 
 
@@ -104,7 +104,8 @@ def _as_long(
     values = _array(fields[field])
     if values.shape != tokens.shape:
         raise CorpusError(
-            f"{name}: {field}: {len(values)} values for {len(tokens)} input_ids; they are as many"
+            f"{name}: {field}: {len(values)} values for {len(tokens)} input_ids; they must be "
+            "equal in number"
         )
     return values
 

@@ -171,8 +171,8 @@ def documents_in(
     if isinstance(source, TokenShards):
         if document_end is None:
             raise CorpusError(
-                f"{source.path}: say which id ends a document, document_end=; rows of tokens whose"
-                " documents are not known are cut, MixtureDataset(length=)"
+                f"{source.path}: give the id that ends a document, document_end=; rows of tokens "
+                "whose documents are not known are cut, MixtureDataset(length=)"
             )
         if tokenize is not None or lengths is not None:
             raise CorpusError(f"{source.path}: are tokens; tokenize= and lengths= are for samples")
@@ -204,8 +204,8 @@ def _piece(document: TokenDocument, piece: tuple[int, int, int, int, int]) -> To
     tokens, labels = document
     if len(tokens) != before + length + after:
         raise CorpusError(
-            f"document {number} has {len(tokens)} tokens, and {before + length + after} when rows"
-            " were planned: lengths= is not its length, or tokenize= does not always give the same"
+            f"document {number} has {len(tokens)} tokens, but {before + length + after} when rows "
+            "were planned: lengths= is wrong, or tokenize= does not always give the same"
         )
     here = slice(before, before + length)
     return TokenDocument(tokens[here], None if labels is None else labels[here])

@@ -96,8 +96,8 @@ class MixtureLoader:
         self._account = Account(dataset, sampler)
         if self._account.learns and workers:
             raise SamplerError(
-                "lengths that are learned with each batch leave nothing for worker processes to"
-                " read ahead: workers=0, or MixtureSampler(lengths=dataset.lengths())"
+                "lengths that are learned with each batch leave nothing for worker processes to "
+                "prefetch: workers=0, or MixtureSampler(lengths=dataset.lengths())"
             )
         self._accumulation = accumulation
         if accumulation is not None:
@@ -192,8 +192,8 @@ class MixtureLoader:
         """
         if self._accumulation not in {None, batches}:
             raise SamplerError(
-                f"MixtureLoader(accumulation={self._accumulation}), and the trainer accumulates"
-                f" gradients over {batches} batches; they are one number"
+                f"MixtureLoader(accumulation={self._accumulation}), but the trainer accumulates "
+                f"gradients over {batches} batches; they must be equal"
             )
         self.sampler.accumulate(batches)
 

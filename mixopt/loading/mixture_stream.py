@@ -2,8 +2,8 @@
 
 Which domain each global sample is from follows the same order as MixtureSampler's. The samples come
 from a fixed number of lanes (mixopt.loading.stream_lanes), which are shared among ranks and their
-workers; so the batches of all ranks together do not depend on how many there are, and a run goes on
-exactly on other numbers. The state has the place of every lane.
+workers; so the batches of all ranks together do not depend on how many there are, and a run
+continues exactly on other numbers. The state has the place of every lane.
 
 This module needs torch. Shapes: G lanes of this rank, S samples of a lane in a batch.
 """
@@ -85,7 +85,7 @@ class MixtureStream(IterableDataset[Batch]):
             padding: Token id where a row is not full.
             buffer: Documents of a domain that are shuffled together, over all lanes.
             lanes: How many streams the sources are divided into, which ranks and workers share:
-                it divides `batch_size`, and any number of ranks that divides it can go on from a
+                it divides `batch_size`, and any number of ranks that divides it can resume from a
                 state. By default the largest up to 16.
             workers: Processes of this rank that read, at most its lanes; 0 reads in this one.
             prefetch: Batches that workers are asked for ahead.
@@ -138,8 +138,8 @@ class MixtureStream(IterableDataset[Batch]):
         """
         if get_worker_info() is not None:
             raise SamplerError(
-                "a DataLoader's worker would read the whole of this rank's part; give"
-                " MixtureStream(workers=) in place of DataLoader(num_workers=)"
+                "each worker of a DataLoader would read all of this rank's part; give "
+                "MixtureStream(workers=) instead of DataLoader(num_workers=)"
             )
         sampler, readers = self._sampler, self._readers()
         asked: deque[IntArray] = deque()
@@ -223,10 +223,10 @@ class MixtureStream(IterableDataset[Batch]):
         received = self._sampler.batch
         if consumed not in {None, received}:
             raise SamplerError(
-                f"state_dict(consumed={shown_value(consumed)}): the stream has handed out"
-                f" {received} batches and knows its places after those alone; take state_dict()"
-                " with each batch, before the next is fetched, and save that of the last one"
-                " trained on"
+                f"state_dict(consumed={shown_value(consumed)}): the stream has handed out "
+                f"{received} batches and knows its position only after those; take state_dict() "
+                "with each batch, before the next is fetched, and save that of the last one "
+                "trained on"
             )
         state = self.rank_state()
         if self._sampler.world_size == 1:
@@ -234,16 +234,16 @@ class MixtureStream(IterableDataset[Batch]):
         distributed: Any = sys.modules.get("torch.distributed")
         if distributed is None or not distributed.is_initialized():
             raise SamplerError(
-                f"the state has the lanes of all {self._sampler.world_size} ranks, and there is no"
-                " torch.distributed to ask them by: save rank_state() of each, and join them by"
-                " join_stream_states"
+                f"the state has the lanes of all {self._sampler.world_size} ranks, but "
+                "torch.distributed is not initialised to gather them: save rank_state() of each, "
+                "and join them by join_stream_states"
             )
         states: list[Any] = [None] * distributed.get_world_size()
         distributed.all_gather_object(states, state)
         return join_stream_states(states)
 
     def rank_state(self) -> dict[str, Any]:
-        """Return the state of this rank's lanes; it goes on with this number of ranks."""
+        """Return the state of this rank's lanes; it resumes only with this number of ranks."""
         return {
             "format": _FORMAT,
             **self._settings(),

@@ -57,7 +57,7 @@ class PackingSummary:
         rows: Rows.
         fill: The share of the rows that is tokens, not padding.
         split: Documents that are in several pieces.
-        truncated: Documents of which the end is left out.
+        truncated: Documents whose end is left out.
         left_out: Tokens that are left out.
     """
 

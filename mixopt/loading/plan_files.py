@@ -4,7 +4,7 @@
     <cache>/packing/<key>/plan.json              what they are, with their hashes; written last
 
 The key is a hash of the tokens' hashes and of all that the plan follows from. A plan of less than
-CACHED tokens is made anew each time, which takes less than a second.
+CACHED tokens is made again each time, which takes less than a second.
 """
 
 from __future__ import annotations

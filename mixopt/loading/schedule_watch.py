@@ -7,8 +7,8 @@ holds, in the key-value store by which torch.distributed started. The other rank
 collective is used, which would meet the loop's own. A file that is wrong is a warning, once, and
 changes nothing; nor does one that says the same as before. What is past stays.
 
-Nothing is kept in a checkpoint but the weights themselves, those to come included. A job that goes
-on looks at the file again.
+Nothing is kept in a checkpoint but the weights themselves, those to come included. A job that
+continues looks at the file again.
 """
 
 from __future__ import annotations
@@ -92,7 +92,7 @@ class ScheduleWatch:
             said = str(error)
             where = "" if said.startswith(str(self._file)) else f"{self._file}: "
             logging.getLogger("mixopt.loading").warning(
-                "%s%s; the schedule stays as it was", where, said
+                "%s%s; the schedule is unchanged", where, said
             )
             return None
         content = {n: v for n, v in schedule.to_json().items() if n != "provenance"}
@@ -127,8 +127,8 @@ class _Posts:
                 text = self._store.get(f"{self._prefix}/{batch}")
             except RuntimeError as error:
                 raise SamplerError(
-                    f"watch: rank 0 has not come to batch {batch}; every rank iterates a loader"
-                    " that watches a schedule"
+                    f"watch: rank 0 has not reached batch {batch}; every rank must iterate a "
+                    "loader that watches a schedule"
                 ) from error
         found = json.loads(text)
         return None if found is None else (found[0], found[1])

@@ -61,9 +61,9 @@ class ShardRows:
             return
         mend = "" if chunks == self.chunks else f"MixtureSampler(..., chunks={self.chunks}), or "
         raise SamplerError(
-            f"this order of rows goes back and forth over {needed:,} bytes of shards in a store,"
-            f" and {cache.folder} has room for {cache.most_bytes:,}: {mend}give it more:"
-            f" from_corpus(..., cache_bytes={needed})"
+            f"this order of rows jumps between {needed:,} bytes of shards in a store, but "
+            f"{cache.folder} has room for {cache.most_bytes:,}: {mend}give it more: "
+            f"from_corpus(..., cache_bytes={needed})"
         )
 
     def fetching_ahead(self, rows: Iterator[IntArray]) -> Iterator[IntArray]:

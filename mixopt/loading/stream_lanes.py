@@ -80,7 +80,7 @@ class LaneReader:
         return LaneSamples(samples, changed)
 
     def _note_marks(self, changed: StreamPlaces) -> None:
-        """Note the marks of parts that have gone on."""
+        """Note the marks of parts that have moved on."""
         for name, lane in changed.lanes:
             key = name, lane // self._plan.sources[name].lanes
             mark = self._parts[key].mark

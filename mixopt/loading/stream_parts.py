@@ -183,8 +183,8 @@ class StreamPart:
 
     def _refuse_shrunk(self, before: str) -> None:
         raise CorpusError(
-            f"domain {self._source.domain!r}: its source, or a part of it, ended after"
-            f" {self._index} documents in pass {self._epoch}; {before}: something of it has gone"
+            f"domain {self._source.domain!r}: its source, or a part of it, ended after "
+            f"{self._index} documents in pass {self._epoch}; {before}: part of it is missing"
         )
 
     def _opened(self) -> Iterator[Any]:
@@ -207,8 +207,7 @@ class StreamPart:
         except Exception as error:  # of another library, on a state that is not its own
             what = " ".join(f"{type(error).__name__}: {error}".split())[:300]
             raise CorpusError(
-                f"the state of domain {self._source.domain!r}: source: cannot be gone on from:"
-                f" {what}"
+                f"the state of domain {self._source.domain!r}: source: cannot be resumed: {what}"
             ) from error
 
 
@@ -216,7 +215,7 @@ _END = object()
 
 
 def has_exact_state(source: Any) -> bool:
-    """Whether a source says where it is, so that it goes on with the next document.
+    """Whether a source says where it is, so that it resumes with the next document.
 
     `datasets` leaves the content of a shuffle buffer out of its state, and batches of mapped tables
     of the formats that are tables; these are read from the start of the pass.

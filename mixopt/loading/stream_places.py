@@ -92,8 +92,8 @@ def read_places(
         parts = fields.whole("parts", 1)
         if parts != source.parts:
             raise SamplerError(
-                f"{fields.where}: its source was read in {parts} parts, here it has shards for"
-                f" {source.parts}: it is not what it was"
+                f"{fields.where}: its source was read in {parts} parts, here it has shards for "
+                f"{source.parts}: it has changed"
             )
         _read_domain(fields, source, lanes, places, name)
     return places
@@ -106,8 +106,8 @@ def _read_domain(
     for lane in lanes:
         if str(lane) not in records.content:
             raise SamplerError(
-                f"{records.where}: {lane}: is missing; a state of one rank is joined with those of"
-                " the others by join_stream_states before other ranks go on from it"
+                f"{records.where}: {lane}: is missing; join the states of all ranks by "
+                "join_stream_states before other ranks resume from it"
             )
         place, part = LanePlace.read(records, str(lane)), lane // source.lanes
         mark = Mark.read(marks.part(str(part)))
@@ -117,7 +117,7 @@ def _read_domain(
 
 
 def join_stream_states(states: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
-    """Put the states of the ranks of a stream together; any number of ranks goes on from that.
+    """Put the states of the ranks of a stream together; any number of ranks resumes from that.
 
     Raises:
         SamplerError: They are not of one stream at one batch, or lanes are missing.

@@ -56,7 +56,7 @@ class LanePlace(NamedTuple):
 
 
 class LaneRows:
-    """Yield the rows of a lane for ever, pass after pass.
+    """Yield the rows of a lane forever, pass after pass.
 
     Attributes:
         epoch: How often the part was read to its end before the block.
@@ -118,8 +118,8 @@ class LaneRows:
             rows = self._rows or []
             if taken > len(rows):
                 raise CorpusError(
-                    f"domain {self._part.domain!r}: the state has taken {taken} rows of a block"
-                    f" that has {len(rows)} here: its source is not what it was"
+                    f"domain {self._part.domain!r}: the state has taken {taken} rows of a block "
+                    f"that has {len(rows)} here: its source has changed"
                 )
             self._taken = taken
 

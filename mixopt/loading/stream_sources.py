@@ -63,8 +63,8 @@ def _check_source(domain: str, source: Any) -> None:
     check_is_one(domain, source)
     if getattr(source, "_distributed", None) is not None:
         raise SamplerError(
-            f"domain {domain!r}: its source was given to ranks by split_dataset_by_node; give the"
-            " whole of it, the stream divides it among ranks"
+            f"domain {domain!r}: its source was given to ranks by split_dataset_by_node; give all "
+            "of it, the stream divides it among ranks"
         )
     if not (callable(source) or isinstance(source, Iterable)):
         raise CorpusError(

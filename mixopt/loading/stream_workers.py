@@ -124,8 +124,8 @@ class StreamWorkers:
             code = process.exitcode or 0
             how = signal.Signals(-code).name if code < 0 else f"exit code {code}"
             raise SamplerError(
-                f"worker {number} of {len(self._processes)} of the stream died with {how}; iterate"
-                " again, or load a state, and the stream goes on with the next batch"
+                f"worker {number} of {len(self._processes)} of the stream died with {how}; "
+                "iterate again, or load a state, and the stream continues with the next batch"
             ) from error
 
 

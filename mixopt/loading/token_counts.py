@@ -1,4 +1,4 @@
-"""How many tokens samples have, and how many of them carry loss: padding counts as nothing.
+"""How many tokens samples have, and how many of them carry loss: padding is ignored.
 
 What a sample says of itself is counted: `input_ids`, less what its `attention_mask` or its
 `document` (-1) says is padding; `labels` that are not -100. Without labels all tokens carry loss.
@@ -74,10 +74,10 @@ def check_lengths(
         if len(wrong):
             k = int(here[wrong[0]])
             raise SamplerError(
-                f"lengths: domain {names[d]!r}, row {int(row_B[k])}: has {int(counted_B[k])} tokens"
-                f"{' that carry loss' if unit == 'supervised' else ''}, lengths says"
-                f" {int(told[wrong[0]])}; count them again, or leave the domain out to have them"
-                " learned"
+                f"lengths: domain {names[d]!r}, row {int(row_B[k])}: has {int(counted_B[k])} "
+                f"tokens{' that carry loss' if unit == 'supervised' else ''}, but lengths has "
+                f"{int(told[wrong[0]])}; count them again, or leave the domain out to have them "
+                "learned"
             )
 
 

@@ -179,8 +179,8 @@ class Objective:
             return self
         if not kept:
             raise ConfigError(
-                f"objective.leave_out: nothing is left of {self._combined()}: give it another"
-                " objective, or longer trials"
+                f"objective.leave_out: this leaves nothing of {self._combined()}: choose another "
+                "objective, or run longer trials"
             )
         families = {name: tuple(n for n in own if n in kept) for name, own in self.families.items()}
         for name, own in families.items():
@@ -299,8 +299,9 @@ class Objective:
         higher = [name for name in self.weights if name in self.higher]
         if self.kind == "worst" and higher and len(higher) < len(self.weights):
             raise ConfigError(
-                f"objective.worst: higher is better of {grouped_names(higher)} and lower of the"
-                " others, which cannot be compared; use objective.mean with objective.scale: spread"
+                f"objective.worst: higher is better for {grouped_names(higher)} and lower for the "
+                "others, so they cannot be compared; use objective.mean with objective.scale: "
+                "spread"
             )
 
     def _check_spreads(self) -> None:

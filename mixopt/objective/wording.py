@@ -47,7 +47,7 @@ def mean_in_words(weights: Mapping[str, float], families: Mapping[str, Sequence[
     equal = max(weights.values()) - min(weights.values()) <= ROUNDING
     if len(names) <= FEW:
         return listed(names if equal else [f"{w:.3g} {name}" for name, w in weights.items()])
-    uneven = "" if equal else ", of different weights"
+    uneven = "" if equal else ", with different weights"
     return f"{len(names)} losses{uneven}: {grouped_names(names)}"
 
 

@@ -11,7 +11,7 @@ what was seen, and asks again:
 
 What it is told are sums and counts over all ranks, of what was really consumed: a domain that was
 not seen has count 0, never loss 0. An estimator is a function of its settings and of what it was
-told, so that a state that is loaded goes on to the same plans, bit for bit. Asking for a plan
+told, so that a state that is loaded leads to the same plans, bit for bit. Asking for a plan
 changes nothing: asked in the middle of one, it says what is left of it.
 
 A loop may be some steps behind: what is made of all that was seen up to one step holds from a

@@ -178,7 +178,7 @@ class Decisions:
     # What is decided ------------------------------------------------------------------------
 
     def _decide(self, first: int, now: int, *, again: bool = False) -> None:
-        """Ask for a plan, and evaluate before it if it says so.
+        """Ask for a plan, and evaluate first if it asks to.
 
         Args:
             first: The step from which it holds.
@@ -195,7 +195,7 @@ class Decisions:
         if not plan.is_question:
             self._apply(plan)
         elif again:
-            self._freeze(f"plan {plan.why!r}: held-out losses are asked for twice in a row")
+            self._freeze(f"plan {plan.why!r}: held-out losses are requested twice in a row")
         else:
             self._open(self.step, ends=False, evaluates=True)
             self._tell_due()
@@ -297,7 +297,7 @@ class Decisions:
         """Go on from a state; where its domains are not these, on the reference mixture.
 
         Raises:
-            EstimatorError: The state is of another run or damaged, or the estimator cannot go on
+            EstimatorError: The state is of another run or damaged, or the estimator cannot resume
                 from it; nothing is changed.
             RunError: The log is shorter than it was; nothing is changed.
         """
@@ -325,11 +325,11 @@ class Decisions:
             self.seen.clear()
 
     def _load_estimator(self, state: Any) -> None:
-        """Let the estimator go on; what it raises that is not ours becomes one line."""
+        """Run the estimator; an error that is not ours becomes one line."""
         name = type(self._estimator).__name__
         if not isinstance(state, Mapping):
             raise EstimatorError(
-                f"the driver's state: decider: estimator: {shown_value(state)} is no mapping"
+                f"the driver's state: decider: estimator: {shown_value(state)} is not a mapping"
             )
         try:
             self._estimator.load_state_dict(state)
@@ -337,7 +337,7 @@ class Decisions:
             raise
         except Exception as error:
             what = " ".join(f"{type(error).__name__}: {error}".split())[:300]
-            raise EstimatorError(f"{name} cannot go on from the driver's state: {what}") from error
+            raise EstimatorError(f"{name} cannot resume from the driver's state: {what}") from error
 
     @contextmanager
     def _estimator_as_it_was(self) -> Iterator[None]:

@@ -8,14 +8,14 @@
         ...
         driver.step(learning_rate=rate)  # once an optimiser step, on every rank
 
-Losses are added up on the device as whole numbers and summed over ranks while training goes on:
+Losses are added up on the device as whole numbers and summed over ranks while training continues:
 the sum is asked for every `observe_every` steps and at the end of a plan, and waited for `lead`
 steps later. The estimator runs on rank 0; what it decides goes to all ranks, with the batch from
 which it holds. A plan made of what was seen up to step s holds from step s + 1 + lead; where
 worker processes fetch ahead, as many steps later as they are ahead. After an evaluation, which
 holds all ranks up anyway, nothing is in hand to wait for, and it holds without `lead`.
 
-The mixture freezes, and training goes on, where losses are not finite or jump up, a held-out loss
+The mixture freezes, and training continues, where losses are not finite or jump up, a held-out loss
 is not finite, the estimator raises, or a plan cannot be: outside its bounds, or beyond what a
 domain may be drawn. Where it freezes in a perturbation, it goes back to the weights before it.
 
@@ -107,7 +107,7 @@ class Driver:
     def start(self) -> None:
         """Ask for the first plan, so that it holds from the first batch.
 
-        Call it before the loop asks for a batch, and after states were loaded: it goes on where
+        Call it before the loop asks for a batch, and after states were loaded: it continues where
         they are. Left out, the first plan is asked for after the first step.
 
         Raises:
@@ -139,7 +139,7 @@ class Driver:
             return
         if reference_losses is None and "excess_loss" in self._gives:
             raise EstimatorError(
-                "record: reference_losses= is missing; DriverOptions(gives=) names it"
+                "record: reference_losses= is missing, but DriverOptions(gives=) names it"
             )
         self._decisions.seen.record(losses, domain, mask, reference_losses)
 
@@ -168,7 +168,7 @@ class Driver:
         self._decisions.after_step(float(learning_rate))
 
     def thaw(self) -> None:
-        """Let the estimator go on after a freeze, between two steps; on every rank.
+        """Let the estimator resume after a freeze, between two steps; on every rank.
 
         What was seen meanwhile is lost to it, but for the tokens consumed.
         """
@@ -188,10 +188,10 @@ class Driver:
         """Go on from a state, on any number of ranks; load the loader's state too.
 
         The estimator maps domains by name. Where they are not those of the state, the reference
-        is the sampler's mixture from here on, and the next plan is asked for anew.
+        is the sampler's mixture from here on, and the next plan is requested again.
 
         Raises:
-            EstimatorError: The state is of another run or damaged, or the estimator cannot go on
+            EstimatorError: The state is of another run or damaged, or the estimator cannot resume
                 from it; nothing is changed.
         """
         StateFields(state, "the driver's state", EstimatorError).check_format(FORMAT)

@@ -62,7 +62,7 @@ class DriverState:
 
         Args:
             state: What `Driver.state_dict` returned.
-            setting: The run that goes on from it.
+            setting: The run that resumes from it.
 
         Raises:
             EstimatorError: A field is missing or cannot be right.

@@ -2,7 +2,7 @@
 
 Each line has the batch from which it holds, the first optimiser step on it, the weights by name
 and why. There are no times in it, and what comes after a state that is loaded is cut off, so that
-the log of a run that was killed and went on is that of an undisturbed one, byte for byte.
+the log of a run that was killed and resumed is that of an undisturbed one, byte for byte.
 """
 
 from __future__ import annotations
@@ -47,8 +47,8 @@ class MixtureLog:
             raise RunError(f"{path}: cannot be written: {error.strerror}") from error
         if found < size:
             raise RunError(
-                f"{path}: has {found} bytes, and had {size} when the state was saved; put"
-                " the file of that run there, or drive without log="
+                f"{path}: has {found} bytes, but had {size} when the state was saved; restore the "
+                "file of that run, or drive without log="
             )
 
     def write(

@@ -23,10 +23,10 @@ Evaluate = Callable[[], Mapping[str, tuple[float, ...]]]
 _HOW: dict[str, str] = {
     "held_out": "held-out losses: DriverOptions(evaluate=), which returns"
     " {name: (loss_sum, tokens)} of this rank",
-    "excess_loss": "the losses of a reference model: record(..., reference_losses=), and say so"
-    " with DriverOptions(gives=['excess_loss'])",
-    "alignment": "inner products of gradients: record_alignment(values_D), and say so with"
-    " DriverOptions(gives=['alignment'])",
+    "excess_loss": "the losses of a reference model: record(..., reference_losses=), declared by "
+    "DriverOptions(gives=['excess_loss'])",
+    "alignment": "inner products of gradients: record_alignment(values_D), declared by "
+    "DriverOptions(gives=['alignment'])",
 }
 _GIVABLE = ("excess_loss", "alignment")
 
@@ -77,7 +77,7 @@ class DriverOptions:
         """Check counts, and what the loop is said to give.
 
         Raises:
-            EstimatorError: A count that is no whole number or too small, or something that no
+            EstimatorError: A count that is not a whole number or too small, or something that no
                 loop can give.
         """
         for name, least in (("steps", 1), ("accumulation", 1), ("observe_every", 1), ("lead", 0)):
@@ -98,7 +98,7 @@ class DriverOptions:
         given = {"training_loss", *self.gives, *held_out}
         for need in sorted(estimator.needs):
             if need not in given:
-                how = _HOW.get(need, f"{need!r}, which this driver does not know")
+                how = _HOW.get(need, f"{need!r}, which this driver does not provide")
                 raise EstimatorError(f"{type(estimator).__name__} needs {how}")
 
     def setting(self, sampler: MixtureSampler) -> Setting:
@@ -157,7 +157,7 @@ def _shares(
     _check_names(field, given, names)
     values = np.array([float(given.get(name, 0.0)) for name in names])
     if not (np.isfinite(values).all() and (values >= 0).all() and values.sum() > 0):
-        raise EstimatorError(f"{field}: {dict(given)}; weights are >= 0, and one is > 0")
+        raise EstimatorError(f"{field}: {dict(given)}; weights must be >= 0, and at least one > 0")
     return np.asarray(values / values.sum())
 
 
@@ -179,4 +179,4 @@ def _check_names(field: str, given: Iterable[str], known: Sequence[str]) -> None
     for name in given:
         if name not in known:
             kind = "evaluation domain" if field == "objective" else "domain of the sampler"
-            raise EstimatorError(f"{field}: {name!r} is no {kind}{did_you_mean(name, known)}")
+            raise EstimatorError(f"{field}: {name!r} is not a {kind}{did_you_mean(name, known)}")

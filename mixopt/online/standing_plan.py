@@ -137,7 +137,7 @@ def impossible(
         evaluates: Whether the loop can evaluate held-out text.
     """
     if plan.held_out and not evaluates:
-        return "it asks for held-out losses, and there is no DriverOptions(evaluate=)"
+        return "it requests held-out losses, but DriverOptions(evaluate=) is missing"
     weights_D = plan.weights_D
     if weights_D.shape != setting.lower_D.shape:
         return f"{len(weights_D)} weights for {len(setting.domains)} domains"
@@ -165,8 +165,8 @@ def _beyond_inventory(samples_D: Array, sampler: MixtureSampler, position: int) 
     for (name, count), samples, limit in zip(drawn.items(), samples_D, limits, strict=True):
         if limit is not None and samples > max(limit - count, 0) + _SLACK_ROWS:
             return (
-                f"domain {name!r}: it takes {samples:.0f} samples, and {max(limit - count, 0)} are"
-                " left (max_epochs)"
+                f"domain {name!r}: it takes {samples:.0f} samples, but only "
+                f"{max(limit - count, 0)} are left (max_epochs)"
             )
     return None
 

@@ -113,9 +113,9 @@ class StreamSteps:
         if received == expected or (self.sampler is self.mixture and received > expected):
             return
         raise EstimatorError(
-            f"after step {step} the loop is at batch {received}, with accumulation="
-            f"{self.accumulation} it is at {expected}: call step() once an optimiser step, and"
-            " load the states of loader and driver from one checkpoint"
+            f"after step {step} the loop is at batch {received}, with "
+            f"accumulation={self.accumulation} it is at {expected}: call step() once per "
+            "optimiser step, and load the states of loader and driver from one checkpoint"
         )
 
     def set_weights(self, step: int, weights: Mapping[str, float]) -> None:
@@ -172,8 +172,8 @@ class StreamSteps:
         """
         if state.step_samples != self.step_samples:
             raise EstimatorError(
-                f"a step had {state.step_samples} samples, here it has {self.step_samples}: keep"
-                " batch_size x accumulation as it was"
+                f"a step had {state.step_samples} samples, here it has {self.step_samples}: keep "
+                "batch_size x accumulation unchanged"
             )
 
     def use(self, state: StreamState, step: int, *, same: bool) -> None:

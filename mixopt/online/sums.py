@@ -153,7 +153,7 @@ def is_first() -> bool:
 
 
 class Reduction:
-    """A sum over all ranks that is under way while training goes on."""
+    """A sum over all ranks that is under way while training continues."""
 
     def __init__(self, totals: Tensor) -> None:
         """Begin; every rank does, at the same place of its loop.

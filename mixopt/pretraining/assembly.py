@@ -32,7 +32,7 @@ class MixtureDriver(Protocol):
     """What the loop tells of each step: an estimator's driver, or mixtures known beforehand."""
 
     def start(self) -> None:
-        """Begin, or go on."""
+        """Start, or resume."""
         ...
 
     def record(self, losses: Tensor, domain: Tensor, mask: Tensor | None = None) -> None:

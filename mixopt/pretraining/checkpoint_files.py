@@ -1,7 +1,7 @@
 """The files of a checkpoint: what they must be, and whether they still are.
 
 `state.json` is written last, with the size and SHA-256 of each other file and a seal of its own; a
-folder without it, or with a file that is not what it says, is no checkpoint to go on from.
+folder without it, or with a file that is not what it says, is not a checkpoint to resume from.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from mixopt.system import (
 
 FORMAT = "mixopt-pretrain/2"
 STATE = "state.json"
-_MEND = "put the file back from a copy, or remove the checkpoint to go on from the one before it"
+_MEND = "restore the file from a copy, or remove the checkpoint to resume from the one before it"
 _STEPS = Annotated[int, Field(ge=0, le=1 << 53, strict=True)]
 _SHARE = Annotated[float, Field(ge=0, le=1)]
 _HASH = Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
@@ -95,8 +95,8 @@ def read_state(path: Path) -> CheckpointState:
         raise RunError(f"{file}: expected fields, got {type(content).__name__}; {_MEND}")
     if content.get("format") != FORMAT:
         raise RunError(
-            f"{file}: format {content.get('format')!r}, expected {FORMAT!r}: it is of another"
-            " version of mixopt, with which the run can go on"
+            f"{file}: format {content.get('format')!r}, expected {FORMAT!r}: it was written by "
+            "another version of mixopt; resume the run with that version"
         )
     check_seal(content, str(file), mend=_MEND)
     values = {name: value for name, value in content.items() if name != "sha256"}
@@ -144,4 +144,4 @@ def file_fault(path: Path, state: CheckpointState, part: slice = slice(None)) ->
 def unknown_file(path: Path, known: Iterable[str]) -> str | None:
     """Return what is wrong with a file that a checkpoint does not say it has, hidden ones too."""
     unknown = sorted({file.name for file in path.iterdir()} - {*known, STATE})
-    return f"{path / unknown[0]}: is no file of this checkpoint" if unknown else None
+    return f"{path / unknown[0]}: is not a file of this checkpoint" if unknown else None

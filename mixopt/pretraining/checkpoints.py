@@ -8,7 +8,7 @@
 
 The folder is written under a name that does not count, and gets its own at once when all of it is
 on disk. So the last checkpoint is the one with the largest step, whenever a process was killed.
-What a disk or a person changed since is noticed before anything is read: a run goes on from the
+What a disk or a person changed since is noticed before anything is read: a run resumes from the
 newest that is whole, and those after it become `damaged-step-*`. Nothing in it is a pickle.
 """
 
@@ -118,8 +118,8 @@ class Checkpoints:
             refused[path] = found
         if refused:
             self._ranks.fail(
-                f"{next(iter(refused.values()))}; no checkpoint in {self._folder} is whole: put the"
-                " file back from a copy, or remove that folder to begin again"
+                f"{next(iter(refused.values()))}; no checkpoint in {self._folder} is whole: "
+                "restore the file from a copy, or remove that folder to start again"
             )
         return None
 
@@ -135,7 +135,7 @@ class Checkpoints:
     def _put_aside(self, refused: Mapping[Path, str], chosen: Path) -> None:
         for path, fault in refused.items():
             logging.getLogger("mixopt.pretraining").warning(
-                "%s; going on from %s instead", fault, chosen.name
+                "%s; resuming from %s instead", fault, chosen.name
             )
             aside = path.with_name(DAMAGED + path.name)
             try:
@@ -271,7 +271,7 @@ def _check_header(shard: Path) -> None:
         names, about = set(file.keys()), file.metadata() or {}
     known = json.loads(about.get(CUSTOM_METADATA_KEY, "{}"))
     if not isinstance(known, dict) or names - known.keys():
-        raise ValueError(f"{shard.name}: its header does not say what is in it")
+        raise ValueError(f"{shard.name}: its header does not describe its content")
 
 
 def _first_line(error: BaseException) -> str:

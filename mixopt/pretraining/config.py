@@ -73,7 +73,7 @@ class ModelConfig(Section):
     options: dict[str, Any] = Field(
         default_factory=dict,
         description="fields of its configuration; vocabulary and positions are the corpus's and "
-        "training.sequence_length if not given",
+        "training.sequence_length if omitted",
     )
 
 
@@ -85,24 +85,26 @@ class TrainingConfig(Section):
     micro_batch: Positive | None = Field(
         None,
         description="sequences of one forward pass on one rank; gradients of the passes are "
-        "accumulated. All that a rank has of a batch when absent",
+        "accumulated. If omitted, all that a rank has of a batch",
     )
     sequence_length: Positive = Field(description="tokens predicted in a sequence")
     lr: Above = Field(description="peak learning rate of AdamW")
-    min_lr: Real | None = Field(None, description="at the end of the cosine; lr / 10 when absent")
+    min_lr: Real | None = Field(None, description="at the end of the cosine; lr / 10 if omitted")
     warmup: Real = Field(0.02, description="steps, or below 1 a fraction of all steps")
     schedule: Literal["cosine", "constant"] = Field("cosine", description="after the warm-up")
     betas: tuple[Beta, Beta] = Field((0.9, 0.95), description="AdamW's")
     weight_decay: Real = Field(0.1, description="on matrices and embeddings, not on vectors")
     clip: Real = Field(1.0, description="largest gradient norm; 0 does not clip")
     precision: Precision = Field(
-        "auto", description="of the products; auto: bfloat16 where the hardware has it"
+        "auto", description="of matrix products; auto: bfloat16 where the hardware supports it"
     )
-    compile: bool = Field(False, description="torch.compile, block by block")
-    activation_checkpointing: bool = Field(False, description="compute blocks again in backward")
+    compile: bool = Field(False, description="apply torch.compile, block by block")
+    activation_checkpointing: bool = Field(
+        False, description="recompute blocks in the backward pass"
+    )
     max_skipped: Count = Field(
         10,
-        description="steps with a loss or gradient that is not finite, which are skipped; one "
+        description="maximum number of skipped steps, whose loss or gradient is not finite; one "
         "more ends the run",
     )
 
@@ -153,14 +155,16 @@ class EstimatorConfig(Section):
     options: dict[str, Any] = Field(default_factory=dict, description="the estimator's")
     objective: dict[str, Above] | None = Field(
         None,
-        description="weights of evaluation domains in what is minimised; the training domains, "
-        "alike, when absent",
+        description="weights of evaluation domains in the objective; the training domains, "
+        "equally, if omitted",
     )
     bounds: dict[str, tuple[Share, Share]] = Field(
-        default_factory=dict, description="least and most share by domain"
+        default_factory=dict, description="minimum and maximum share by domain"
     )
     observe_every: Positive = Field(10, description="steps between observations")
-    lead: Positive = Field(1, description="batches between a decision and the first it holds for")
+    lead: Positive = Field(
+        1, description="batches between a decision and the first batch it applies to"
+    )
     shadow: bool = Field(False, description="log what it would do, and change nothing")
 
 
@@ -168,14 +172,14 @@ class HeldOutConfig(Section):
     """Losses on held-out text, always the same of each evaluation domain."""
 
     every: Count = Field(0, description="steps between evaluations; 0: at the end")
-    tokens: Positive = Field(65_536, description="of each evaluation domain, at most")
+    tokens: Positive = Field(65_536, description="maximum for each evaluation domain")
 
 
 class CheckpointConfig(Section):
     """When the state is saved, besides at the end and on SIGTERM."""
 
     every: Count = Field(500, description="steps between checkpoints; 0: at the end")
-    keep: Positive = Field(2, description="how many of the last are kept")
+    keep: Positive = Field(2, description="how many of the newest are kept")
 
 
 class MetricsConfig(Section):
@@ -192,7 +196,7 @@ class PretrainConfig(Section):
 
     name: str = Field("pretrain", pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
     seed: int = Field(0, ge=0, lt=2**63, description="of initial weights and the order of samples")
-    corpus: CorpusConfig | None = Field(None, description="what to prepare, as of an experiment")
+    corpus: CorpusConfig | None = Field(None, description="what to prepare, as in an experiment")
     evaluation: dict[str, SourceConfig] = Field(
         default_factory=dict, description="with corpus or stream: targets that are not trained on"
     )
@@ -209,27 +213,28 @@ class PretrainConfig(Section):
     mixture: MixtureSource = MixtureSource(anchor="natural")
     schedule: list[ScheduledMixture] = Field(
         default_factory=list,
-        description="later mixtures; or the name of a schedule's file, which has all of them, and"
-        " with them steps, batch, sequence length and what the learning rate does",
+        description="later mixtures; or the name of a schedule file with all mixtures, steps, "
+        "batch, sequence length and learning-rate phases",
     )
     staged: dict[str, Any] | None = Field(
-        None, description="what a schedule's file says, in full; written by mixopt"
+        None, description="the full content of a schedule file; written by mixopt"
     )
     watch: str | None = Field(
         None,
-        description="a schedule's file, which may be another one while the run trains"
-        " (mixopt.loading.schedule_watch)",
+        description="a schedule file, which may be replaced while the run trains "
+        "(mixopt.loading.schedule_watch)",
     )
     max_epochs: Above | None = Field(
         None,
-        description="how often a domain may be seen; an estimator's mixture keeps to it too. A"
-        " stream ends the run with an error there, and goes on when it is raised",
+        description="how often a domain may be seen; an estimator's mixture keeps to it too. A "
+        "stream ends the run with an error there, and the run resumes when it is "
+        "raised",
     )
     estimator: EstimatorConfig | None = None
     map_domains: dict[str, str | None] | None = Field(
         None,
-        description="to go on with another corpus on purpose: names in the checkpoint to names "
-        "here, or to null for a domain that is gone; {} where none has another name",
+        description="to resume with another corpus: names in the checkpoint to names here, or to "
+        "null for a removed domain; {} if no name changes",
     )
     held_out: HeldOutConfig = HeldOutConfig()
     checkpoint: CheckpointConfig = CheckpointConfig()
@@ -317,7 +322,7 @@ def _inconsistencies(config: PretrainConfig) -> Iterable[tuple[Location, str]]:
     if config.prepared_corpus is not None and config.evaluation:
         yield ("evaluation",), "goes with 'corpus'; a prepared corpus has its own targets"
     if config.corpus is not None and config.corpus.prepared is not None:
-        yield ("corpus", "prepared"), "is of an experiment; here it is prepared_corpus"
+        yield ("corpus", "prepared"), "belongs to an experiment; here it is prepared_corpus"
     if is_url(config.prepared_corpus):
         place: Location = ("prepared_corpus",)
         yield from url_faults([(place, str(config.prepared_corpus))])
@@ -350,7 +355,7 @@ def _sizes_that_count_for_nothing(config: PretrainConfig) -> Iterable[tuple[Loca
             for name, source in (config.corpus.domains if config.corpus else {}).items()
         ),
         *(
-            (("stream", "domains", name), source, "give tokens in place of bytes", ("bytes",))
+            (("stream", "domains", name), source, "give tokens instead of bytes", ("bytes",))
             for name, source in (config.stream.domains if config.stream else {}).items()
         ),
         *(
@@ -365,12 +370,12 @@ def _sizes_that_count_for_nothing(config: PretrainConfig) -> Iterable[tuple[Loca
 
 
 def _of_stream(config: PretrainConfig, stream: StreamConfig) -> Iterable[tuple[Location, str]]:
-    """Find what needs to know how much text there is, or to go on with other domains."""
+    """Find what needs to know how much text there is, or to resume with other domains."""
     if stream.tokens() is None:
         unknown = next(name for name, source in stream.domains.items() if source.tokens is None)
         mend = (
-            "is not known of a stream: give stream.domains.*.tokens (now missing of"
-            f" {unknown!r}), weights, or anchor: uniform"
+            "is not known for a stream: give stream.domains.*.tokens (now missing of "
+            f"{unknown!r}), weights, or anchor: uniform"
         )
         places: list[tuple[Location, MixtureSource]] = [
             (("mixture", "anchor"), config.mixture),
@@ -382,9 +387,9 @@ def _of_stream(config: PretrainConfig, stream: StreamConfig) -> Iterable[tuple[L
         if config.estimator is not None and config.estimator.name == "natural":
             yield ("estimator", "name"), f"natural {mend}"
     if config.max_epochs is not None and config.max_epochs % 1:
-        yield ("max_epochs",), f"{config.max_epochs:g}: of a stream only whole passes are counted"
+        yield ("max_epochs",), f"{config.max_epochs:g}: a stream counts only whole passes"
     if config.map_domains is not None:
-        yield ("map_domains",), "a stream goes on with the same domains only: use another --out"
+        yield ("map_domains",), "a stream resumes only with the same domains: use another --out"
 
 
 def _unknown_names(config: PretrainConfig, domains: list[str]) -> Iterable[tuple[Location, str]]:

@@ -8,9 +8,9 @@
     metrics.jsonl        losses, throughput
     experts/             of a model that has some (mixopt.routing.expert_record)
 
-A run goes on only with what it was begun with; before the first checkpoint there is nothing to go
-on with, and it begins again. What changes no result may be another: how the work
-is spread over devices, what is saved and recorded. With `map_domains` the corpus may, too.
+A run resumes only with what it was started with; before the first checkpoint there is nothing to
+resume, and it starts again. What changes no result may be another: how the work is spread over
+devices, what is saved and recorded. With `map_domains` the corpus may, too.
 """
 
 from __future__ import annotations
@@ -61,7 +61,7 @@ _OF_DOMAINS = ("corpus", "evaluation", "mixture", "schedule", "estimator.bounds"
 
 
 def open_directory(config: PretrainConfig, out: Path) -> None:
-    """Make the directory, or check that the run in it may go on with this configuration.
+    """Make the directory, or check that the run in it may resume with this configuration.
 
     Raises:
         RunError: It was begun with another value of a field that results depend on, or its record
@@ -73,8 +73,8 @@ def open_directory(config: PretrainConfig, out: Path) -> None:
         for name, was, now in differences(before, content):
             if not _is_in(name, _free(config)):
                 raise RunError(
-                    f"{out}: the run was begun with {name} {_line(was)}, and here it is"
-                    f" {_line(now)}; use another --out"
+                    f"{out}: the run was started with {name} {_line(was)}, and here it is "
+                    f"{_line(now)}; use another --out"
                 )
     text = yaml.safe_dump(content, sort_keys=False, allow_unicode=True)
     write_text(record, sealed_text(text, HEADER))
@@ -86,7 +86,7 @@ def recorded_config(record: Path) -> dict[str, Any]:
     Raises:
         RunError: The record cannot be read, or has changed.
     """
-    mend = "put it back from a copy; what the run was begun with is needed to go on"
+    mend = "restore it from a copy; it is needed to resume"
     check_sealed_text(record, HEADER, mend=mend)
     recorded: dict[str, Any] = checked_as(
         dict[str, Any], read_yaml(record, error=RunError), str(record)
@@ -105,7 +105,7 @@ def _line(value: object) -> str:
 
 
 def _free(config: PretrainConfig) -> tuple[str, ...]:
-    """Return the fields that may be others when a run goes on."""
+    """Return the fields that may differ when a run resumes."""
     if config.stream is not None:  # raised where it ended the run, max_epochs changes no batch
         return (*_FREE, "max_epochs")
     return _FREE if config.map_domains is None else _FREE + _OF_DOMAINS

@@ -63,7 +63,7 @@ class ExpertBalance:
             model: After it was wrapped.
             coefficient: What an auxiliary loss is multiplied by.
             biases: Those to be moved.
-            rate: By how much a step moves each; when absent, in proportion, by `RATE` at most.
+            rate: By how much a step moves each; if omitted, in proportion, by `RATE` at most.
             stats: What counts the model's experts, where biases are moved.
             is_counted: Whether someone else opens its batches.
         """
@@ -135,7 +135,7 @@ def balance_of(
         watch: What counts its experts.
 
     Raises:
-        ConfigError: It is asked for what the model has not.
+        ConfigError: It is asked for what the model lacks.
         RoutingError: Its routers cannot be counted, and that is needed.
     """
     asked, adapters = config.experts.balance or "auto", _adapters(config)
@@ -179,7 +179,7 @@ def _counted(model: nn.Module, adapters: tuple[RouterAdapter, ...]) -> RouterSta
 
 
 def _check(config: PretrainConfig, family: RouterFamily, asked: str) -> None:
-    """Refuse what a family has not.
+    """Refuse what a family lacks.
 
     Raises:
         ConfigError: It is asked for.
@@ -192,11 +192,11 @@ def _check(config: PretrainConfig, family: RouterFamily, asked: str) -> None:
     elif asked == "auxiliary" and family.coefficient is None:
         what = f"experts.balance: auxiliary: {name!r} returns no auxiliary loss"
     elif rate is not None and not by_bias:
-        what = f"experts.bias_rate: {rate:g} is of no use: no bias of {name!r} is moved"
+        what = f"experts.bias_rate: {rate:g} has no effect: no bias of {name!r} is moved"
     elif family.coefficient is None and options.get(_COEFFICIENT):
         what = (
-            f"model.options.{_COEFFICIENT}: {options[_COEFFICIENT]} is of no use: {name!r} returns"
-            " no auxiliary loss"
+            f"model.options.{_COEFFICIENT}: {options[_COEFFICIENT]} has no effect: {name!r} "
+            "returns no auxiliary loss"
         )
     if what is not None:
         raise ConfigError(f"{what}; {_what_else(family)}")
@@ -210,7 +210,7 @@ def _of_unknown(
     if asked != "auto" or config.experts.bias_rate is not None:
         given = "bias_rate" if asked == "auto" else f"balance: {asked}"
         what = (
-            "balances its experts itself: its options, model.options, say how"
+            "balances its experts itself: see its options, model.options"
             if own
             else "has neither a bias nor an auxiliary loss that is known; leave it out"
         )
@@ -245,8 +245,8 @@ def _has_logits(model: nn.Module) -> bool:
 def _warn(ranks: Ranks, name: str, why: str) -> None:
     if ranks.is_first:
         logging.getLogger("mixopt.pretraining").warning(
-            "%s: nothing balances its experts: %s; a few of them may come to serve all tokens,"
-            " which `mixopt experts` shows",
+            "%s: nothing balances its experts: %s; a few of them may end up serving all tokens; "
+            "check with `mixopt experts`",
             name,
             why,
         )

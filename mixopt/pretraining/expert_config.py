@@ -39,27 +39,28 @@ class ExpertsConfig(Section):
         description="auto: where the model has routers; true: an error where it has none; false",
     )
     every: Positive | None = Field(
-        None, description="steps of a window of counts on disk; a twentieth of the run when absent"
+        None, description="steps of a window of counts on disk; a twentieth of the run if omitted"
     )
     probe: Count | None = Field(
         None,
-        description="held-out tokens of each domain that the routers are looked at with, eight "
-        "times a run; 0: never. When absent 65,536, or what costs 5% of the run's tokens",
+        description="held-out tokens of each domain that probe the routers, eight times a run; 0 "
+        "disables. If omitted, 65,536, or what costs 5% of the run's tokens",
     )
     thresholds: Annotated[dict[str, float], AfterValidator(_are_thresholds)] | None = Field(
         None,
-        description="from where on something is diagnosed, such as {busiest: 3, dead: 0.1}; "
+        description="thresholds of diagnoses, such as {busiest: 3, dead: 0.1}; "
         "docs/experts/diagnoses.md has the names",
     )
     balance: Balancing | None = Field(
         None,
-        description="by what experts get alike many tokens: bias (DeepSeek-V3's rule), auxiliary "
-        "(a loss that the model returns), off; auto, as the model's family does, when absent",
+        description="how the load of experts is balanced: bias (DeepSeek-V3's rule), auxiliary "
+        "(a loss that the model returns), off; auto, as the model's family does, if "
+        "omitted",
     )
     bias_rate: Rate | None = Field(
         None,
-        description="by how much a step moves each bias; when absent by 0.02 at most, in "
-        "proportion to how uneven the load is",
+        description="how much a step moves each bias; if omitted, at most 0.02, in proportion to "
+        "how uneven the load is",
     )
     adapters: list[str] | None = Field(
         None,

@@ -1,7 +1,7 @@
 """The loop: batches, steps, the mixture, evaluations, checkpoints, until the end or SIGTERM.
 
 Whatever happens after a step happens in one order on every rank: the mixture's driver, evaluation,
-metrics, checkpoint. So a checkpoint holds all that came of its steps, and a run that goes on from
+metrics, checkpoint. So a checkpoint holds all that came of its steps, and a run that resumes from
 it writes what an undisturbed one would.
 """
 
@@ -65,7 +65,7 @@ class Loop:
             RunError: It has other domains and there is no `map_domains`, or a state in it cannot
                 be right.
             SamplerError: It is of other batches or another seed.
-            EstimatorError: The estimator cannot go on from it.
+            EstimatorError: The estimator cannot resume from it.
         """
         self._ranks.each(lambda: self._resume_stream(path, state))
         self._parts.mixture.load_state_dict(state.mixture)
@@ -174,7 +174,7 @@ class Loop:
         return self.is_finished or (every > 0 and self._step % every == 0)
 
     def _check_ranks(self) -> None:
-        """Check that ranks have one order of samples; rank 0 says where they have not."""
+        """Check that ranks have one order of samples; rank 0 reports where they differ."""
         try:
             check_ranks(self._parts.sampler)
         except SamplerError as error:
@@ -190,8 +190,8 @@ class Loop:
         mapped = self._config.map_domains if before != here else None
         if before != here and mapped is None:
             raise RunError(
-                f"{path}: {_changes(before, here)}; to go on with other domains on"
-                f" purpose give map_domains, names there to names here or null"
+                f"{path}: {_changes(before, here)}; to resume with other domains, give "
+                "map_domains, names there to names here or null"
             )
         self._parts.loader.load_state_dict(saved, map_domains=mapped)
 
@@ -212,7 +212,9 @@ class Loop:
 
 
 def _changes(before: Mapping[str, int], here: Mapping[str, int]) -> str:
-    gone = [f"it has {name!r}, which the corpus has not" for name in before if name not in here]
+    gone = [
+        f"it has {name!r}, which the corpus does not have" for name in before if name not in here
+    ]
     new = [f"it has no {name!r}" for name in here if name not in before]
     grown = [
         f"{name!r} had {rows:,} rows and has {here[name]:,}"

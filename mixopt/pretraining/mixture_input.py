@@ -31,7 +31,7 @@ def scheduled_mixtures(config: PretrainConfig, corpus: RunText) -> Scheduled:
     """Return the first batch of each mixture that is known beforehand, the mixture, and its source.
 
     Raises:
-        MixtureError: A file that cannot be read, or weights that are no mixture of the domains.
+        MixtureError: A file that cannot be read, or weights that are not a mixture of the domains.
     """
     if config.plan is not None:
         return _staged(config.plan, corpus)
@@ -120,7 +120,7 @@ class FixedMixture:
         self._step, self._is_fresh, self._is_changed = 0, True, False
 
     def start(self) -> None:
-        """Write the mixture that the run starts from, or goes on with where domains changed."""
+        """Write the mixture that the run starts from, or resumes with where domains changed."""
         if self._is_fresh:
             self._log.cut(0)
             self._write()
@@ -169,7 +169,9 @@ def _mixture(source: MixtureSource, field: str, corpus: RunText) -> Mixture:
     try:
         if source.anchor == "natural":
             if corpus.natural is None:
-                raise MixtureError("natural is not known of a stream: give stream.domains.*.tokens")
+                raise MixtureError(
+                    "natural is not known for a stream: give stream.domains.*.tokens"
+                )
             return corpus.natural
         if source.anchor == "uniform":
             return Mixture.uniform(corpus.domain_names)

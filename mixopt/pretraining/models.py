@@ -52,7 +52,7 @@ def build_model(
         else:
             model = _hugging_face(config, vocab_size, sequence_length)
     if not isinstance(model, nn.Module):
-        raise PluginError(f"model {config.name!r}: {type(model).__name__} is no torch module")
+        raise PluginError(f"model {config.name!r}: {type(model).__name__} is not a torch module")
     return model
 
 
@@ -112,7 +112,7 @@ def _hugging_face(config: ModelConfig, vocab_size: int, sequence_length: int) ->
     known = set(MODEL_FOR_CAUSAL_LM_MAPPING_NAMES)
     if config.name not in known:
         near = did_you_mean(config.name, {*known, *plugin_names("model")})
-        raise ConfigError(f"model.name: {config.name!r} is no causal language model{near}")
+        raise ConfigError(f"model.name: {config.name!r} is not a causal language model{near}")
     kind = CONFIG_MAPPING[config.name]
     fields = set(inspect.signature(kind).parameters) | _UNLISTED
     _check_options(config, fields)

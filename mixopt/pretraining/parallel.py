@@ -113,4 +113,4 @@ def is_half(config: PretrainConfig, device: torch.device) -> bool:
 
 def _check(how: Parallel, ranks: Ranks) -> None:
     if how == "none" and ranks.count > 1:
-        raise ConfigError(f"parallel: none, and there are {ranks.count} ranks; give ddp or fsdp")
+        raise ConfigError(f"parallel: none, but there are {ranks.count} ranks; give ddp or fsdp")

@@ -1,4 +1,4 @@
-"""Pretrain a model as a configuration says, or go on where a run was: what the command calls."""
+"""Pretrain a model as a configuration says, or resume a run: what the command calls."""
 
 from __future__ import annotations
 
@@ -43,10 +43,10 @@ def pretrain(
     *,
     say: Say = _silent,
 ) -> PretrainResult:
-    """Pretrain a model; run it again and it goes on from the last checkpoint.
+    """Pretrain a model; run it again to resume from the last checkpoint.
 
     Under torchrun every process calls it. What it does depends on the configuration alone: a run
-    that was killed at any moment and went on takes the same batches, and its mixture log is that of
+    that was killed at any moment and resumed takes the same batches, and its mixture log is that of
     an undisturbed run.
 
     Args:
@@ -60,7 +60,7 @@ def pretrain(
 
     Raises:
         MixoptError: Something that was given cannot be right, or training diverged; one line says
-            what mends it. On other ranks than 0 an OtherRankError, which needs no saying.
+            what fixes it. Ranks other than 0 raise an OtherRankError, which is not reported.
     """
     path = Path(out)
     asked = _read(config, overrides)
@@ -96,7 +96,7 @@ def _read(config: str | Path | PretrainConfig, overrides: Sequence[str]) -> Pret
 def _tracked(parts: Parts, loop: Loop, out: Path, ranks: Ranks, warn: Say) -> Iterator[None]:
     """Keep a record in MLflow while the block runs; rank 0 does.
 
-    A run that SIGTERM stopped has not ended: it is killed there until it goes on.
+    A run that SIGTERM stopped has not ended: it is recorded as killed until it resumes.
     """
     config = parts.config
     if not (config.tracking.enabled and ranks.is_first):

@@ -68,7 +68,7 @@ class Ranks:
         return value
 
     def each(self, do: Callable[[], Value]) -> Value:
-        """Do something on every rank, and go on only where none raised.
+        """Do something on every rank, and continue only if none raised.
 
         Args:
             do: What is done; nothing in it waits for other ranks unless they fail alike.

@@ -40,12 +40,12 @@ class RunText(Protocol):
 
     @property
     def inventory(self) -> Mapping[str, int] | None:
-        """Tokens that there are of each domain; None where that is not known."""
+        """Available tokens of each domain; None where that is not known."""
         ...
 
     @property
     def natural(self) -> Mixture | None:
-        """Each domain's share of the tokens that there are; None where that is not known."""
+        """Each domain's share of the available tokens; None where that is not known."""
         ...
 
 

@@ -1,6 +1,6 @@
 """`schedule: FILE` of a pretraining run: what the file says goes into the configuration.
 
-The recorded configuration has the schedule in full, so that a run that goes on does not depend on
+The recorded configuration has the schedule in full, so that a resumed run does not depend on
 a file that may have changed.
 """
 

@@ -169,8 +169,8 @@ def _checkpoint(run: Path, name: str | None) -> Path:
         return list(found.values())[-1]
     if name not in found:
         raise RunError(
-            f"{run / CHECKPOINTS}: has no checkpoint {name!r}{did_you_mean(name, found)}; there are"
-            f" {', '.join(found)}"
+            f"{run / CHECKPOINTS}: has no checkpoint {name!r}{did_you_mean(name, found)}; "
+            f"available: {', '.join(found)}"
         )
     return found[name]
 

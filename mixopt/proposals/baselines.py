@@ -54,7 +54,7 @@ def baseline_mixture(
         objective: By which it is the best.
 
     Raises:
-        MixtureError: Weights that are no mixture of the domains.
+        MixtureError: Weights that are not a mixture of the domains.
     """
     natural = Mixture.natural(full.inventory)
     if baseline.weights is not None:

@@ -70,7 +70,7 @@ def propose_mixture(
         fit: The chosen regressor.
         objective: What to minimise, in the unit of the fit.
         constraints: What is allowed.
-        natural: Each domain's share of the tokens that there are.
+        natural: Each domain's share of the available tokens.
         trials: The trials, among which the best observed one is found.
         config: How to search.
         inventory: Distinct tokens of each domain; epochs need it and `config.target_tokens`.
@@ -153,8 +153,8 @@ def compared_mixtures(natural: Mixture, trials: Trials, objective: Objective) ->
 def _check_same_fit(fit: Fit, objective: Objective, constraints: Constraints) -> None:
     if objective.unit != fit.objective.unit:
         raise ConfigError(
-            f"objective.unit is {objective.unit}, and the fit was made in {fit.objective.unit}:"
-            " fit again, or use that unit"
+            f"objective.unit is {objective.unit}, but the fit was made in {fit.objective.unit}: "
+            "fit again, or use that unit"
         )
     if tuple(constraints.domains) != fit.domains:
         raise ConfigError(
@@ -170,9 +170,9 @@ def _check_guardrails(
     avoided = problem.avoided
     if avoided is not None and avoided.excess(found.weights_D[None])[0] > MISSED:
         raise InfeasibleError(
-            f"every allowed mixture that was found is nearest to one of the"
-            f" {len(avoided.collapsed_KD)} trials whose experts collapsed: widen the other limits,"
-            f" or leave {SOURCE} out"
+            "every allowed mixture that was found is closest to one of the "
+            f"{len(avoided.collapsed_KD)} trials whose experts collapsed: widen the other limits, "
+            f"or leave {SOURCE} out"
         )
     if problem.guards is None or (problem.excess(found.weights_D[None]) <= MISSED).all():
         return

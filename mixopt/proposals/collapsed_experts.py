@@ -51,15 +51,15 @@ class Avoided:
         """
         if collapsed is None:
             raise ConfigError(
-                f"{SOURCE}: the trials have no experts; leave it out, or use a proxy that has some"
-                " (decoder with proxy.options.size: moe-tiny)"
+                f"{SOURCE}: the trials have no experts; leave it out, or use a proxy that has "
+                "experts (decoder with proxy.options.size: moe-tiny)"
             )
         done = trials.finished
         marked_K = np.array([name in collapsed for name in done.table["trial"]])
         if marked_K.all():
             raise ConfigError(
-                f"{SOURCE}: the experts of all {len(marked_K)} trials collapsed, so that no mixture"
-                " keeps it; balance the router (proxy.options), or leave it out"
+                f"{SOURCE}: the experts of all {len(marked_K)} trials collapsed, so no mixture "
+                "satisfies it; balance the router (proxy.options), or leave it out"
             )
         weights_KD = done.weights()
         return cls(weights_KD[marked_K], weights_KD[~marked_K])

@@ -1,8 +1,9 @@
 """From a validation to the mixture that is recommended, and why.
 
-A proposal is recommended where it is shown better than every baseline, or not shown worse than any
-and better on the mean than all. Otherwise it is the best of the other mixtures on the seeds that
-all of them have. A mixture that breaks a limit, or is shown to break a guardrail, is passed over.
+A proposal is recommended where it is significantly better than every baseline, or not significantly
+worse than any and better on the mean than all. Otherwise it is the best of the other mixtures on
+the seeds that all of them have. A mixture that breaks a limit, or significantly breaks a guardrail,
+is passed over.
 """
 
 from __future__ import annotations
@@ -37,7 +38,7 @@ class Decision:
     Attributes:
         validation: Proposals and baselines, several seeds each.
         proposals: What each proposal was predicted to give, by its name in the validation.
-        fit: Predicts the mixtures that nobody searched for.
+        fit: Predicts the given mixtures.
         constraints: What is allowed.
         full: The run that the mixture is for.
         tokens: Of a validation run.
@@ -72,11 +73,11 @@ class Decision:
         )
 
     def _choice(self) -> tuple[str, Standing, str]:
-        """Return which mixture, what is shown of it, and why in a sentence."""
+        """Return the mixture, its standing, and the reason in a sentence."""
         validation = self.validation
         leading = validation.leading
         if not validation.baselines:
-            return leading, "undecided", "It was compared with no other mixture."
+            return leading, "undecided", "It was not compared with another mixture."
         if not validation.comparisons:
             why = "Too few runs finished to compare the proposal; this is the first baseline."
             return validation.baselines[0], "undecided", why
@@ -107,7 +108,7 @@ class Decision:
         found = sorted(self._rivals(proposal), key=lambda one: -one.mean)
         worse = [one for one in found if one.verdict == "loses"]
         not_better = [one for one in found if one.verdict == "no difference shown" and one.mean > 0]
-        lines = [f"is shown worse than {_said(one)}" for one in worse[:1]]
+        lines = [f"is significantly worse than {_said(one)}" for one in worse[:1]]
         lines += [f"is not better than {_said(one)}" for one in not_better[:1]]
         return lines + self._barred.get(proposal, [])
 
@@ -123,7 +124,7 @@ class Decision:
         return found
 
     def _broken_guards(self, name: str) -> list[str]:
-        """Say which guardrails a mixture is shown to break."""
+        """Say which guardrails a mixture significantly breaks."""
         return [
             f"breaks the guardrail on {target}: {_interval_text(one)}, allowed {margin:g}"
             for target, margin, one in self._guarded(name)
@@ -131,7 +132,7 @@ class Decision:
         ]
 
     def _unsure(self, name: str) -> list[str]:
-        """Say which guardrails a mixture is not shown to keep."""
+        """Say which guardrails a mixture may break."""
         lines = [
             f"{target} {one.mean:+.4f} ({one.low:+.4f} to {one.high:+.4f}), allowed {margin:g}"
             for target, margin, one in self._guarded(name)
@@ -139,7 +140,7 @@ class Decision:
         ]
         if not lines:
             return []
-        return [f"guardrails that it may break, by the mean of the seeds: {'; '.join(lines)}"]
+        return [f"guardrails that it may break, by the mean over seeds: {'; '.join(lines)}"]
 
     def _guarded(self, name: str) -> list[tuple[str, float, Comparison]]:
         """Return each guarded evaluation domain, its margin, and the difference from the reference.
@@ -228,10 +229,10 @@ def _praise(found: Sequence[Comparison]) -> str:
     close = [one.baseline for one in found if one.verdict == "no difference shown"]
     same = [one.baseline for one in found if one.verdict == "same mixture"]
     if wins:
-        parts.append(f"is shown better than {listed(wins)}")
+        parts.append(f"is significantly better than {listed(wins)}")
     if close:
         parts.append(
-            f"is better on the mean than {listed(close)}, where the difference is not significant"
+            f"is better on the mean than {listed(close)}, but the difference is not significant"
         )
     if same:
         parts.append(f"is the same mixture as {listed(same)}")

@@ -131,7 +131,7 @@ def stability_of(mixture: Mixture, refits: Refits | None) -> Stability | None:
 
 
 def optimism_of(fit: Fit, objective: Objective) -> Optimism:
-    """Return by how much the predicted objective of a proposal is too good."""
+    """Return by how much the predicted objective of a proposal is optimistic."""
     observed_N = fit.carried_values(fit.trials.losses(objective.unit), objective)
     predicted_N = fit.carried_values(fit.held_out_losses(), objective)
     return estimate_optimism(predicted_N, observed_N)

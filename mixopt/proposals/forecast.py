@@ -2,7 +2,7 @@
 
 Everything that a proposal says is predicted, with intervals from held-out errors alone, since
 nobody searched for the mixture. Limits that it breaks are shown with the number, and refuse
-nothing: whoever asks wants to know what it would give.
+nothing: the caller wants to know what it would give.
 
 Shapes: D domains, G guarded evaluation domains.
 """
@@ -78,7 +78,7 @@ def predict_mixture(
         fit: What predicts.
         objective: What is minimised, in the unit of the fit.
         constraints: The limits that it may break.
-        natural: Each domain's share of the tokens that there are.
+        natural: Each domain's share of the available tokens.
         inventory: Distinct tokens of each domain, for epochs.
         target_tokens: Length of the full run, for epochs.
         collapsed: Trials whose experts collapsed; None where trials have no experts.
@@ -142,8 +142,8 @@ def _of_fit(mixture: Mixture, domains: tuple[str, ...]) -> Mixture:
     missing = [name for name in domains if name not in mixture]
     if missing and all(name in domains for name in mixture):
         raise MixtureError(
-            f"no weight of {', '.join(map(repr, missing))}: the fit has domains"
-            f" {', '.join(domains)}; give 0 to what is left out"
+            f"no weight for {', '.join(map(repr, missing))}: the fit has domains "
+            f"{', '.join(domains)}; give 0 to leave one out"
         )
     return mixture.over(domains)
 

@@ -48,7 +48,7 @@ def descend(problem: Problem, start_D: Array, *, seed: int, descents: int = DESC
     ends_SD = np.array([_minimise(problem, one_D, ROUGH) for one_D in chosen_SD])
     every_ND = np.vstack([starts_SD, problem.allowed.inside(ends_SD)])
     best_D = every_ND[int(np.argmin(problem.score(every_ND)))]
-    # Only the best goes on: near a weight of 0 most steps are for the last digits.
+    # Only the best continues: near a weight of 0 most steps are for the last digits.
     last_D = problem.allowed.inside(_minimise(problem, best_D, FINE)[None])[0]
     pair_2D = np.stack([best_D, last_D])
     scores_2 = problem.score(pair_2D)

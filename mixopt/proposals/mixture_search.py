@@ -8,7 +8,7 @@ the other half around the average of the best so far. Draws outside the limits a
 RegMix never scores its average; here the average of the best k is taken for the largest k (128,
 64, ..., 1) at which it is predicted no worse than the best single draw.
 
-The gradient method (mixopt.proposals.gradient_search) goes on from there and from other starts.
+The gradient method (mixopt.proposals.gradient_search) continues from there and from other starts.
 Whatever is returned is allowed, and is predicted no worse than anything that was scored. A mixture
 that breaks a guardrail is worse than any that keeps them all, and the less it breaks the better.
 
@@ -29,7 +29,7 @@ from mixopt.system import Array
 
 CONCENTRATIONS = (1.0, 4.0, 16.0, 64.0)  # of draws around the natural and the uniform mixture
 NARROW = (32.0, 128.0, 512.0)  # of draws around the best so far
-STARTING = 2_000  # draws at most where a descent goes on from them
+STARTING = 2_000  # draws at most where a descent continues from them
 Method = Literal["auto", "simulation", "gradient"]
 
 

@@ -22,7 +22,7 @@ def mixture_table(
     Args:
         caption: What stands above it.
         mixture: The shares.
-        natural: Shares of the tokens in the corpus.
+        natural: Shares of the available tokens.
         epochs: Passes over each domain's tokens; None where they are not known.
         notes: Lines below it.
         called: The heading of the shares.

@@ -1,11 +1,11 @@
-"""How much better a proposal looks than it is, because it was chosen for looking good.
+"""Optimism: how much better a proposal is predicted to be than it is, because it was selected.
 
 The optimum of a fitted surface sits where its errors are lucky, and where a fit errs on the whole
 among good mixtures, it errs at the optimum. Both are seen on trials that were held out: of those
 that were predicted best, how much worse they turned out than predicted, on average. They are
 chosen by what was predicted, not by what was observed, so the noise of a trial averages out.
 
-Above 0 the predicted objective is too good, below 0 the proposal is better than it looks, as it is
+Above 0 the prediction is optimistic, below 0 the proposal is better than predicted, as it is
 where a fit shrinks towards the mean. In the objective's unit.
 
 In known worlds it is right on average where a fit errs everywhere alike, and says no more of one
@@ -30,9 +30,9 @@ FEWEST = 3
 
 @dataclass(frozen=True)
 class Optimism:
-    """By how much the predicted objective of an optimum is too good.
+    """By how much the predicted objective of an optimum is optimistic.
 
-    None for a mixture that nobody searched for.
+    None for a mixture without a search.
     """
 
     estimate: float | None

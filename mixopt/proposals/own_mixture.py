@@ -1,7 +1,7 @@
-"""A mixture of a person's own, said in a proposal's words: predicted afresh, with no search.
+"""A user's own mixture in the form of a proposal: predicted, without a search.
 
 Somebody who edits proposal.yaml has another mixture than the one that was searched for. Nothing
-that was found out about the other one is said of it: its losses are predicted anew, with intervals
+that was found out about the other one is said of it: its losses are predicted again, with intervals
 from held-out errors alone, and there is neither stability nor optimism of a search that was not
 made.
 """
@@ -27,7 +27,10 @@ if TYPE_CHECKING:
     from mixopt.fitting import Fit
     from mixopt.trials import Trials
 
-EDITED = "these weights were edited by hand and are no proposal of mixopt: they are predicted anew"
+EDITED = (
+    "these weights were edited by hand and are not a proposal of mixopt: their losses are "
+    "predicted again"
+)
 
 
 def predict_own_mixture(
@@ -42,14 +45,14 @@ def predict_own_mixture(
     target_tokens: int | None = None,
     collapsed: Collection[str] | None = None,
 ) -> Proposal:
-    """Predict what a mixture gives that nobody searched for.
+    """Predict the losses of a given mixture, without a search.
 
     Args:
         mixture: The weights, of the fit's domains.
         fit: What predicts.
         objective: What is minimised, in the unit of the fit.
         constraints: What is allowed; limits that it breaks are warnings.
-        natural: Each domain's share of the tokens that there are.
+        natural: Each domain's share of the available tokens.
         trials: The trials, among which the best observed one is found.
         inventory: Distinct tokens of each domain, for epochs.
         target_tokens: Length of the full run, for epochs.

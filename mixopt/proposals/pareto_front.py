@@ -1,4 +1,4 @@
-"""Several objectives at once: the mixtures of which no target can be had better for nothing.
+"""Several objectives at once: the Pareto front, where improving one target costs another.
 
 Each point minimises a weighted mean of the targets, each loss divided by its spread over the
 trials, under the same constraints. On convex laws every point of the front is found that way; where
@@ -109,7 +109,7 @@ def propose_front(
         fit: The chosen regressor.
         targets: Evaluation domains, two or more.
         constraints: What is allowed.
-        natural: Each domain's share of the tokens that there are.
+        natural: Each domain's share of the available tokens.
         config: How to search each point.
         points: How many points for two targets; about as many for more.
         inventory: Distinct tokens of each domain; epochs need it.

@@ -17,7 +17,7 @@ import numpy as np
 from mixopt.system import Array
 
 STEPS, HALVINGS = 300, 30
-MEMORY = 6  # values of which the objective stays below the highest
+MEMORY = 6  # the objective stays below the highest of so many values
 FIRST = 0.1  # length of the first step, in weight
 FALL = 1e-4  # part of the fall that the gradient promises and a step must have
 

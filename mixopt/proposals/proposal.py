@@ -4,18 +4,18 @@ proposal.yaml starts with `weights:`, so that whatever reads a mixture reads it.
 reads and shows a proposal: nothing here needs more than numpy and a YAML reader.
 
     weights:            share of each domain
-    natural:            each domain's share of the tokens that there are
+    natural:            each domain's share of the available tokens
     objective:          what was minimised, and the value that is predicted
     gain:               how much lower that is than for other mixtures
     losses:             predicted loss of each evaluation domain
     epochs:             passes over each domain's tokens in the full run
-    binding:            limits that hold the proposal back
-    effective_domains:  the exponential of the weights' entropy: how many domains it amounts to
+    binding:            active constraints
+    effective_domains:  the exponential of the weights' entropy
     stability:          how far it moves when the trials are resampled
-    optimism:           by how much the predicted objective is too good
+    optimism:           by how much the predicted objective is optimistic
     warnings:           what to know before training on it
     provenance:         what it was made from
-    sha256:             the seal of all that (mixopt.system.seals): an edited file is no proposal
+    sha256:             the seal of all that (mixopt.system.seals): an edited file is not a proposal
 """
 
 from __future__ import annotations
@@ -83,7 +83,7 @@ class Proposal:
 
     Attributes:
         mixture: The proposed weights; allowed, and adding up to 1.
-        natural: Each domain's share of the tokens that there are.
+        natural: Each domain's share of the available tokens.
         objective: What was minimised, in words.
         unit: Unit of the losses.
         predicted_objective: The objective that is predicted for the proposal.
@@ -96,7 +96,7 @@ class Proposal:
             not known.
         binding: Limits that hold the proposal back.
         stability: How far it moves under resampled trials; None where that was not tried.
-        optimism: By how much the predicted objective is too good (mixopt.proposals.optimism).
+        optimism: By how much the predicted objective is optimistic (mixopt.proposals.optimism).
         warnings: What to know before training on it, a line each.
         provenance: Regressor, method, fingerprint of the trials, seed, version.
     """
@@ -119,13 +119,13 @@ class Proposal:
 
     @property
     def effective_domains(self) -> float:
-        """How many domains the mixture amounts to: the exponential of its entropy, 1 to D."""
+        """Effective number of domains: the exponential of the mixture's entropy, 1 to D."""
         logs = [weight * math.log(weight) for weight in self.mixture.values() if weight > 0]
         return round(math.exp(-sum(logs)), 3)
 
     @property
     def is_own(self) -> bool:
-        """Whether somebody edited the weights, so that nobody searched for them."""
+        """Whether the weights were edited by hand after the search."""
         return self.provenance.get("method") == EDITED_BY_HAND
 
     def to_file(self, path: str | Path) -> None:
@@ -140,20 +140,20 @@ class Proposal:
 
         Raises:
             RunError: The file cannot be read.
-            MixtureError: It holds weights that are no mixture, or weights alone, or it was edited:
-                it is a mixture of somebody's own then, of which this proposal says nothing.
+            MixtureError: It holds weights that are not a mixture, or weights alone, or it was
+                edited: it is a mixture of somebody's own then, of which this proposal says nothing.
         """
         path = Path(path)
         mixture = Mixture.from_file(path)
         content = read_yaml(path, error=RunError)
         if SEAL not in content:
-            raise MixtureError(f"{path}: is a mixture but no proposal; {OWN}")
+            raise MixtureError(f"{path}: is a mixture but not a proposal; {OWN}")
         check_seal(content, str(path), mend=OWN, error=MixtureError)
         try:
             return cls._from_fields(mixture, StateFields(content, str(path), MixtureError))
         except (KeyError, TypeError, AttributeError, ValueError) as error:
             raise MixtureError(
-                f"{path}: is no proposal: {type(error).__name__}: {error}"
+                f"{path}: is not a proposal: {type(error).__name__}: {error}"
             ) from error
 
     def to_json(self) -> dict[str, Any]:

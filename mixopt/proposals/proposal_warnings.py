@@ -1,4 +1,4 @@
-"""What someone should know before they train on a proposal, a line each."""
+"""Warnings to read before training on a proposal, one line each."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def proposal_warnings(
 def prediction_warnings(
     fit: Fit, mixture: Mixture, collapsed: Collection[str] = ()
 ) -> tuple[str, ...]:
-    """Return the warnings about a prediction for a mixture that nobody searched for.
+    """Return the warnings about a prediction for a given mixture.
 
     Args:
         fit: What predicts.
@@ -78,8 +78,8 @@ def _uninformed(fit: Fit, what: str = "the proposal") -> str | None:
     if explained >= LITTLE:
         return None
     return (
-        f"{fit.name} explains {100 * max(explained, 0.0):.0f}% of how held-out trials differ in the"
-        f" objective: {what} has hardly any basis; run more or longer trials"
+        f"{fit.name} explains {100 * max(explained, 0.0):.0f}% of the differences of the "
+        f"objective between held-out trials: {what} has little support; run more or longer trials"
     )
 
 
@@ -88,8 +88,8 @@ def _no_gain(proposal: Proposal) -> str | None:
     if not unsure:
         return None
     return (
-        f"the 90% interval of the predicted gain over {' and '.join(unsure)} includes 0: by"
-        " the fit alone it may be no better"
+        f"the 90% interval of the predicted gain over {' and '.join(unsure)} includes 0: judged "
+        "by the fit alone, it may be no better"
     )
 
 
@@ -107,9 +107,9 @@ def _kept(kept: Sequence[str]) -> str | None:
     if not kept:
         return None
     return (
-        f"no loss measures {', '.join(kept)}, so no fit can tell what"
-        f" {'it is' if len(kept) == 1 else 'they are'} good for: kept at"
-        " propose.keep_unmeasured of the natural weight (0 lets go)"
+        f"no loss measures {', '.join(kept)}, so no fit can tell what "
+        f"{'it is' if len(kept) == 1 else 'they are'} good for: kept at propose.keep_unmeasured "
+        "of the natural weight (set to 0 to disable)"
     )
 
 
@@ -136,8 +136,8 @@ def _optimistic(proposal: Proposal) -> str | None:
     if optimism is None or optimism <= 0 or optimism < gain:
         return None
     return (
-        f"the prediction is too good by about {optimism:.4f}, and the predicted gain over the best"
-        f" trial is {gain:.4f}: expect no gain over it"
+        f"the prediction is optimistic by about {optimism:.4f}, and the predicted gain over the "
+        f"best trial is {gain:.4f}: expect no gain over it"
     )
 
 
@@ -150,8 +150,8 @@ def _far(fit: Fit, mixture: Mixture, what: str = "the proposal") -> str | None:
     if nearest <= widest:
         return None
     return (
-        f"{what} is {nearest:.2f} (total variation) from the nearest trial, farther than any"
-        f" trial is from its own nearest ({widest:.2f}): the prediction is an extrapolation"
+        f"{what} is {nearest:.2f} (total variation) from the nearest trial, farther than any "
+        f"trial is from its nearest neighbour ({widest:.2f}): the prediction is an extrapolation"
     )
 
 

@@ -1,4 +1,4 @@
-"""What a proposal from a fit is asked for: limits, an inventory, a length, risk; `Fit.propose`."""
+"""The inputs of a proposal from a fit: limits, inventory, length, risk; `Fit.propose`."""
 
 from __future__ import annotations
 
@@ -38,12 +38,12 @@ RiskLike = RiskConfig | Mapping[str, float]
 
 @dataclass(frozen=True, eq=False)
 class Question:
-    """A fit, and what a proposal from it is for and may be.
+    """A fit, and the objective and limits of a proposal from it.
 
     Attributes:
         fit: The fit.
         constraints: What is allowed.
-        natural: Each domain's share of the tokens that there are; uniform where nobody knows.
+        natural: Each domain's share of the available tokens; uniform where nobody knows.
         inventory: Distinct tokens of each domain, where they are known.
         search: How the best mixture is searched.
         seed: Of the draws.
@@ -71,7 +71,7 @@ class Question:
         seed: int = 0,
         collapsed: Collection[str] | None = None,
     ) -> Self:
-        """Check what is asked for; see `Fit.propose`, whose arguments these are.
+        """Check the arguments; see `Fit.propose`.
 
         Args:
             fit: The fit.
@@ -127,7 +127,7 @@ class Question:
             )
 
     def forecast(self, mixture: Mixture, target: ObjectiveLike | None = None) -> Forecast:
-        """Predict what a mixture gives that nobody searched for.
+        """Predict the losses of a given mixture, without a search.
 
         Args:
             mixture: Weights of the fit's domains.
@@ -212,8 +212,8 @@ def _allowed(
     config = given if isinstance(given, ConstraintsConfig) else read_constraints(given or {})
     if config.max_epochs is not None and inventory is None:
         raise ConfigError(
-            "constraints.max_epochs: needs the tokens of each domain; say them in a YAML file,"
-            " `web: 5e9` a line: --inventory FILE (from Python: inventory=)"
+            "constraints.max_epochs: needs the tokens of each domain; give them in a YAML file "
+            "with lines such as `web: 5e9`: --inventory FILE (in Python: inventory=)"
         )
     return Constraints.from_config(
         config, inventory=inventory or dict.fromkeys(domains, 1), target_tokens=tokens

@@ -1,4 +1,4 @@
-"""The mixture to train on, by what validation has shown: `recommendation.yaml`.
+"""The mixture to train on, by the outcome of validation: `recommendation.yaml`.
 
     weights: {<domain>: <share>, ...}
     recommended: {mixture, standing, why}
@@ -43,7 +43,7 @@ HEADER = """\
 # mixture - that of this one: above 0 this one is better. A cost is this one - the natural mixture:
 # above 0 this one is worse. Intervals of what was validated have 95%, those of predictions 90%.
 """
-EDITED = "it is a mixture of your own: Mixture.from_file reads it; mixopt run decides again"
+EDITED = "read it as your own mixture by Mixture.from_file; mixopt run decides again"
 
 
 @dataclass(frozen=True)
@@ -80,9 +80,9 @@ class Recommendation:
     Attributes:
         mixture: The weights.
         chosen: Which of the validated mixtures it is.
-        standing: What is shown of it.
+        standing: What validation has found.
         why: A sentence with the reason.
-        natural: Each domain's share of the tokens that there are.
+        natural: Each domain's share of the available tokens.
         objective: What is minimised, in words.
         unit: Unit of the gains.
         tokens: Tokens of a validation run.
@@ -126,13 +126,14 @@ class Recommendation:
 
         Raises:
             RunError: The file cannot be read.
-            MixtureError: It holds weights that are no mixture, or weights alone, or it was edited.
+            MixtureError: It holds weights that are not a mixture, or weights alone, or it was
+                edited.
         """
         path = Path(path)
         mixture = Mixture.from_file(path)
         content = read_yaml(path, error=RunError)
         if SEAL not in content:
-            raise MixtureError(f"{path}: is a mixture but no recommendation; {EDITED}")
+            raise MixtureError(f"{path}: is a mixture but not a recommendation; {EDITED}")
         check_seal(content, str(path), mend=EDITED, error=MixtureError)
         return cls._from_fields(mixture, StateFields(content, str(path), MixtureError))
 

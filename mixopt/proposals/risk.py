@@ -1,8 +1,8 @@
-"""What a search adds to a prediction for being unsure of it.
+"""What a search adds to a prediction to account for its uncertainty.
 
 A regressor's optimum is where its errors are lucky. Minimising the mean plus some standard
-deviations, or a high quantile over refits on resampled trials, prefers a mixture of which the
-trials are sure over one that is predicted a little better.
+deviations, or a high quantile over refits on resampled trials, prefers a mixture that the trials
+are sure about over one that is predicted a little better.
 
 Shapes: N mixtures, B refits.
 """

@@ -1,4 +1,4 @@
-"""Look at paired differences more than once, and still be wrong in 5% of all cases at most.
+"""Look at paired differences more than once with a total error rate of at most 5%.
 
 Whoever adds seeds until an interval excludes 0 finds an effect where there is none far more often
 than one in twenty times. Here the numbers of seeds at which one looks are fixed beforehand, and at

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from mixopt.config import ProposeConfig
 
 SAMPLES = 2_000
-FEWER = 400  # where a descent goes on from them
+FEWER = 400  # where a descent continues from them
 DESCENTS = 2
 
 
@@ -61,7 +61,7 @@ def search_again(
     Args:
         fits: Refits of the losses of the search.
         problem: The search that the proposal came from.
-        compared_KD: Mixtures of which the predictions are wanted, the proposal first.
+        compared_KD: Mixtures to predict, the proposal first.
         config: The search of the proposal; a refit draws fewer mixtures, `SAMPLES` at most.
         seed: Of the draws.
         update: Receives how many refits were searched.

@@ -1,8 +1,8 @@
-"""Domains that no loss measures: they look useless to any regressor, and may not be.
+"""Domains that no loss measures: any regressor sees no benefit in them, though there may be one.
 
 Where losses are named after domains, a domain without a loss of its own is unmeasured: whatever
 it is good for is in no column. A proposal keeps such a domain at a share of its natural weight
-unless it is told not to, and says so.
+unless it is told not to, and reports it.
 
 Shapes: N trials, D domains.
 """

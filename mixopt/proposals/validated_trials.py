@@ -1,4 +1,4 @@
-"""Let the runs of a validated proposal join the trials, so that the fit learns where it was wrong.
+"""Add the runs of a validated proposal to the trials, so that the fit learns where it was wrong.
 
 A validation run is longer than a trial, so its losses lie lower. How much lower is taken from the
 baselines: for each evaluation domain, the mean over them of validated loss - predicted loss. What

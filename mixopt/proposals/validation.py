@@ -1,4 +1,4 @@
-"""Proposals trained against their baselines, and whether they won, plainly said.
+"""Proposals trained against their baselines, and whether they are better.
 
 Every mixture is trained with the same seeds, which are none of the trials', on a longer
 budget. A seed sets the initial weights and the order of the data, so differences are taken
@@ -46,7 +46,7 @@ class Comparison:
         low: Lower end of the 95% interval.
         high: Upper end.
         seeds: How many pairs there are.
-        same: Whether both are one mixture, so that there is nothing to compare.
+        same: Whether both are one mixture, so there is nothing to compare.
     """
 
     baseline: str
@@ -261,7 +261,7 @@ class Validation:
 
 
 def validation_table(validation: Validation) -> pl.DataFrame:
-    """Return a row for each mixture: objective, spread, and the leading proposal - it."""
+    """Return a row for each mixture: objective, spread, and leading proposal - mixture."""
     compared = {found.baseline: found for found in validation.comparisons}
     rows = []
     for name in validation.mixtures:

@@ -185,7 +185,7 @@ class Assignments:
             if layer.key == str(key):
                 return layer
         known = ", ".join(layer.key for layer in self.layers)
-        raise RoutingError(f"layer {key} has no router; those that have: {known}")
+        raise RoutingError(f"layer {key} has no router; layers with one: {known}")
 
     def of_router(self, key: int | str) -> Assignments:
         """Return those of one router alone, in memory of their own.

@@ -72,9 +72,9 @@ def collapse(
             numbers=numbers,
             alarms=alarms,
             change=change,
-            advice=f"{change}, which loads it most: a trial to run, not shown to help"
+            advice=f"{change}, which loads it most: a trial to run, not known to help"
             if change
-            else "all domains load it alike: balance the router, no mixture mends this",
+            else "all domains load it equally: balance the router, no mixture fixes this",
         )
     ]
 

@@ -176,8 +176,8 @@ def underfitting(
                 kind="underfitting",
                 layer=layer.layer,
                 router=layer.router,
-                what=f"{domains[d]!r} uses the experts of all: its distance from the others is"
-                f" {apart_D[d]:.2f}, that of the middle one of them {others:.2f}",
+                what=f"{domains[d]!r} uses the same experts as all: its distance from the others "
+                f"is {apart_D[d]:.2f}, the median domain's is {others:.2f}",
                 domain=domains[d],
                 experts=(int(lift_DE[d].argmax()),),
                 numbers={
@@ -188,8 +188,9 @@ def underfitting(
                 },
                 alarms={"apart": limits.apart * others, "others": limits.others, "rare": floor},
                 change=change,
-                advice=f"{change}, or join it with {domains[nearest]!r}, whose experts it uses"
-                f" (distance {distance_DD[d, nearest]:.2f}): trials to run, not shown to help",
+                advice=f"{change}, or join it with {domains[nearest]!r}, whose experts it uses "
+                f"(distance {distance_DD[d, nearest]:.2f}): trials to run, not known to "
+                "help",
             )
         )
     return found
@@ -203,5 +204,7 @@ def _towards_even(domains: tuple[str, ...], shares_D: Array, d: int) -> Change |
 
 def _advice(change: Change | None, domain: str) -> str:
     if change is None:
-        return f"{domain!r} has no more than an even share: look at its text before its share"
-    return f"{change}: a trial to run, not shown to help"
+        return (
+            f"{domain!r} has no more than an even share: check its text before changing its share"
+        )
+    return f"{change}: a trial to run, not known to help"

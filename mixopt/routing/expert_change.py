@@ -1,7 +1,7 @@
 """What a change of weights did to the experts: the windows before it beside those after it.
 
 Routers drift while they train, so a number after a change is not held against the number before it
-alone. A line through the windows before says how far the number would have come had it gone on as
+alone. A line through the windows before says how far the number would have come had it continued as
 it did; between that and no drift at all nothing is a difference, and beyond it only what exceeds
 the scatter of the windows about the line, as Student's t has it. With fewer than three windows
 before, the scatter is not known, and nothing is called a difference.
@@ -37,7 +37,7 @@ _COMPARED: dict[str, Any] = {
     "after": pl.Float64,
     "difference": pl.Float64,
     "noise": pl.Float64,  # what chance gives, beside the drift; null where it is not known
-    "drift": pl.Float64,  # what the windows before would come to, had they gone on
+    "drift": pl.Float64,  # what the windows before would come to, had they continued
     "differs": pl.Boolean,
 }
 BY_LAYER_SCHEMA = {"layer": pl.Int64, "router": pl.String, **_COMPARED}

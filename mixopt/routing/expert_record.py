@@ -9,7 +9,7 @@
       images/<figure>/<step>.png  pictures of what was there after so many steps
 
 Windows are disjoint, so parts one below the other add up to the run. Files are there whole or not
-at all. A run that goes on from a checkpoint drops what was written after it.
+at all. A run that resumes from a checkpoint drops what was written after it.
 """
 
 from __future__ import annotations
@@ -93,7 +93,7 @@ class RecordedWindow:
 
     @property
     def assignments(self) -> Assignments:
-        """What was counted, read anew.
+        """What was counted, read again.
 
         Raises:
             RoutingError: It cannot be read any more.

@@ -54,7 +54,9 @@ def checked_embeddings(embeddings: Any, sizes: dict[str, int]) -> Array:
     try:
         array_NX = np.asarray(embeddings, float)
     except (TypeError, ValueError) as error:
-        raise RoutingError(f"embeddings: no array of numbers; {rows} rows are needed") from error
+        raise RoutingError(
+            f"embeddings: not an array of numbers; {rows} rows are needed"
+        ) from error
     if array_NX.ndim != 2 or len(array_NX) not in sizes.values():
         raise RoutingError(f"embeddings of shape {array_NX.shape}: {rows} rows are needed")
     if not np.isfinite(array_NX).all():

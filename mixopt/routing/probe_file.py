@@ -80,7 +80,7 @@ def load_probe(path: Path) -> ProbeResult:
 
 def _json(text: IntArray, where: str) -> Any:
     if text.max(initial=0) > _LAST_BYTE:
-        raise RoutingError(f"{where}: about: is no text")
+        raise RoutingError(f"{where}: about: is not text")
     return parse_json(text.astype(np.uint8).tobytes(), f"{where}: about", error=RoutingError)
 
 

@@ -2,7 +2,7 @@
 
 In a model of many tasks each expert is meant for some of them: private ones for one, shared ones
 for several, and gates mix what a task may use. Domains are tasks here. So what each expert serves
-is compared with what it is there for, and not with its load:
+is compared with what it is reserved for, and not with its load:
 
     collapse        an expert gives zeros for nearly everything (ReLU), so gates cannot weigh it
     degradation     of an expert that is shared, one task has nearly all
@@ -88,8 +88,8 @@ def _meant(
 ) -> BoolArray:
     if len(meant) != layer.experts:
         raise RoutingError(
-            f"layer {layer.key}: {len(meant)} experts are said to be for domains; it has"
-            f" {layer.experts}"
+            f"layer {layer.key}: {len(meant)} experts are assigned to domains; it has "
+            f"{layer.experts}"
         )
     for name in (name for names in meant for name in names):
         if name not in domains:
@@ -128,8 +128,8 @@ def _collapse(
             numbers={"zeros": float(zeros_E[worst])},
             alarms={"zeros": limits.zeros},
             change=None,
-            advice="normalise what experts are made of and take an activation that is not 0 over"
-            " half its range, as Swish of a batch norm: no mixture mends this",
+            advice="normalise the input of experts and use an activation that is not 0 over half "
+            "its range, as Swish of a batch norm: no mixture fixes this",
         )
     ]
 
@@ -156,8 +156,8 @@ def _degradation(
                 kind="degradation",
                 layer=layer.layer,
                 router=layer.router,
-                what=f"{100 * part:.0f}% of what expert {expert} is used for is {domains[d]!r};"
-                f" it is there for {', '.join(map(repr, names))}",
+                what=f"{100 * part:.0f}% of what expert {expert} is used for is {domains[d]!r}; "
+                f"it is reserved for {', '.join(map(repr, names))}",
                 domain=domains[d],
                 experts=(int(expert),),
                 numbers={"part": part, "weight": float(weight_D[d])},

@@ -185,7 +185,7 @@ class RouterStats:
         reduce by themselves.
 
         Raises:
-            RoutingError: A router was not counted once for each batch, or ids that are no domain.
+            RoutingError: A router was not counted once for each batch, or ids of no domain.
         """
         counted = self._counting.collect()
         self._total += counted

@@ -1,6 +1,6 @@
 """Counts as a state to keep in a checkpoint: CPU tensors and a line of JSON.
 
-The tensors hold all layers one after the other, so that there are few of them.
+The tensors hold all layers one after the other, to keep them few.
 """
 
 from __future__ import annotations
@@ -113,7 +113,7 @@ def _flat(state: Mapping[str, Any], key: str, array: str, like: Assignments) -> 
         )
     tensor = StateFields(state, _WHERE, RoutingError).get(key)
     if not isinstance(tensor, torch.Tensor):
-        raise RoutingError(f"{_WHERE}: {key}: {shown_value(tensor)} is no tensor")
+        raise RoutingError(f"{_WHERE}: {key}: {shown_value(tensor)} is not a tensor")
     empty = [layer.arrays()[array] for layer in like.layers]
     shape = (sum(one.size for one in empty),)
     values = {key: tensor.detach().cpu().numpy()}

@@ -57,7 +57,7 @@ class Thresholds:
             low, high = _RANGES.get(name, (0.0, 1.0))
             if value is not None and not (low <= value <= high and math.isfinite(value)):
                 upper = f" to {high:g}" if math.isfinite(high) else " or more"
-                raise RoutingError(f"{name}: {value:g} cannot be; it is {low:g}{upper}")
+                raise RoutingError(f"{name}: {value:g} is not possible; it must be {low:g}{upper}")
 
     def with_values(self, values: Mapping[str, float], source: str) -> Thresholds:
         """Return thresholds of which some are others.

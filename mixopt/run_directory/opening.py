@@ -96,12 +96,12 @@ def load_run(path: str | Path, *, trust: Trust = False) -> Run:
     path = Path(path)
     record = path / RECORD
     if not record.exists():
-        raise RunError(f"{path}: has no config.yaml; make it with mixopt run CONFIG --out {path}")
+        raise RunError(f"{path}: has no config.yaml; create it with mixopt run CONFIG --out {path}")
     if trust is not True:
         check_links(path)
     mend = (
-        "change the file that the run was made from, and write this one again: mixopt run CONFIG"
-        f" --out {path}"
+        "edit the file that the run was made from, and rewrite this one: mixopt run CONFIG --out "
+        f"{path}"
     )
     check_sealed_text(record, HEADER, mend=mend)
     return Run(path, load_config(record, trust=trust), str(record), trust)

@@ -7,7 +7,7 @@
     experts.parquet validation_experts.parquet
 
 Where a step was made from other values (mixopt.run_directory.step_fingerprints), nothing is
-overwritten: the error names the field and the command that mends it.
+overwritten: the error names the field and the command that fixes it.
 """
 
 from __future__ import annotations
@@ -107,7 +107,7 @@ class Run:
     def proposal(self) -> Proposal:
         """The mixture to train on, with what it is predicted to give.
 
-        One that somebody edited is a mixture of their own, and is predicted anew.
+        One that somebody edited is the user's own mixture, and is predicted again.
         """
         from mixopt.mixture import Mixture
         from mixopt.proposals import Proposal, predict_own_mixture
@@ -139,7 +139,7 @@ class Run:
 
     @cached_property
     def recommendation(self) -> Recommendation:
-        """The mixture to train on, by what validation has shown."""
+        """The mixture to train on, by the outcome of validation."""
         from mixopt.proposals import Recommendation
 
         self.require("validate")
@@ -173,7 +173,7 @@ class Run:
 
     @property
     def natural(self) -> Mixture:
-        """Each domain's share of the tokens that there are."""
+        """Each domain's share of the available tokens."""
         from mixopt.mixture import Mixture
 
         return Mixture.natural(self.inventory)
@@ -296,7 +296,7 @@ class Run:
             raise RunError(f"{why}: {self.command(step)}")
 
     def begin(self, step: str) -> None:
-        """Note that a step is begun, so that another configuration cannot go on with its trials."""
+        """Note that a step is begun, so that another configuration cannot resume its trials."""
         recorded = self.manifest.steps.get(step)
         if recorded is not None and recorded.fingerprint != self.fingerprint(step):
             self.discard(step)

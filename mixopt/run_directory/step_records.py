@@ -167,7 +167,9 @@ class Manifest:
         used = None if record is None else record.proposal
         if used is None or self._verifier.fault(PROPOSAL, used) is None:
             return None
-        return f"{self._path / step.name}: is of another mixture than {PROPOSAL}, which has changed"
+        return (
+            f"{self._path / step.name}: is for another mixture than {PROPOSAL}, which has changed"
+        )
 
     @property
     def is_edited(self) -> bool:

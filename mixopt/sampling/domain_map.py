@@ -22,11 +22,11 @@ from mixopt.system import shown_value
 def map_stream(
     saved: StreamSpec, here: StreamSpec, position: int, map_domains: Mapping[str, str | None]
 ) -> StreamSpec:
-    """Return the stream that goes on at `position` with the domains that are here.
+    """Return the stream that resumes at `position` with the domains that are here.
 
     Args:
         saved: The stream of the state.
-        here: The stream that goes on; its weights hold from here on.
+        here: The stream that resumes; its weights hold from here on.
         position: Where the state is.
         map_domains: The state's name of a domain to the name here, or None where it is gone;
             names that stay may be left out.
@@ -43,9 +43,9 @@ def map_stream(
         )
     if position % saved.layout.window:
         raise SamplerError(
-            f"map_domains: the state is at sample {position}, in the middle of a window of"
-            f" {saved.layout.window}, which was shuffled with the domains as they were; go on"
-            " without map_domains to its end first"
+            f"map_domains: the state is at sample {position}, in the middle of a window of "
+            f"{saved.layout.window}, which was shuffled with the old domains; resume without "
+            "map_domains until its end first"
         )
     place = _place(saved, position)
     moved = [_moved(saved.layout, place, before.get(name)) for name in here.layout.names]
@@ -68,8 +68,8 @@ def _check_names(map_domains: object) -> None:
     pairs = map_domains.items() if isinstance(map_domains, Mapping) else ((None, None),)
     if not all(isinstance(old, str) and isinstance(new, str | None) for old, new in pairs):
         raise SamplerError(
-            f"map_domains: {shown_value(map_domains)} is no mapping of the state's names of"
-            " domains to names here, or to None"
+            f"map_domains: {shown_value(map_domains)} is not a mapping of the state's names of "
+            "domains to names here, or to None"
         )
 
 
@@ -117,7 +117,7 @@ def _moved(layout: StreamLayout, place: Origin, old: int | None) -> _Moved:
 def _sources(
     theirs: tuple[str, ...], ours: tuple[str, ...], map_domains: Mapping[str, str | None]
 ) -> dict[str, int]:
-    """Return which domain of the state each domain here goes on from."""
+    """Return which domain of the state each domain here continues."""
     sources: dict[str, int] = {}
     for name in map_domains:
         if name not in theirs:
@@ -130,8 +130,8 @@ def _sources(
             continue
         if target not in ours:
             raise SamplerError(
-                f"map_domains: the state's domain {name!r} would go on as {target!r}, which is not"
-                f" here; map it to a domain or to None{did_you_mean(target, ours)}"
+                f"map_domains: the state's domain {name!r} would continue as {target!r}, which is "
+                f"not here; map it to a domain or to None{did_you_mean(target, ours)}"
             )
         if target in sources:
             raise SamplerError(

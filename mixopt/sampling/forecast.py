@@ -46,7 +46,7 @@ class Simulation:
     """What a job would draw.
 
     Attributes:
-        batches: Global batches that there are, at most those asked for.
+        batches: Global batches available, at most those requested.
         asked: Global batches asked for.
         domains: What is drawn of each domain.
         log: The weights over time, and the domains that reach max_epochs.
@@ -190,7 +190,7 @@ def corpus_inventory(folder: Path) -> dict[str, int]:
     Raises:
         SamplerError: There is no corpus, or its indices cannot be read.
     """
-    missing = SamplerError(f"{folder}: no corpus; say where it is, --corpus DIR")
+    missing = SamplerError(f"{folder}: no corpus; give its folder, --corpus DIR")
     index = _index(folder, missing=lambda: missing)
     names = index.get("domains")
     if not isinstance(names, list):
@@ -204,7 +204,7 @@ def _tokens(folder: Path, name: str) -> int:
     tokens = _index(shards).get("tokens")
     if not isinstance(tokens, int) or isinstance(tokens, bool) or not 0 <= tokens <= 1 << 60:
         shown = shown_name(tokens)
-        raise SamplerError(f"{shards / 'index.json'}: tokens: {shown} is no count of tokens")
+        raise SamplerError(f"{shards / 'index.json'}: tokens: {shown} is not a number of tokens")
     return tokens
 
 

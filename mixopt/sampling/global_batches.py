@@ -88,8 +88,8 @@ class GlobalBatches:
         """
         if isinstance(self._order, TokenOrder):
             raise SamplerError(
-                f"with unit={self.unit!r} the order is sequential, and no position can be asked for"
-                " on its own; iterate, or use global_rows(batch) near the next batch"
+                f"with unit={self.unit!r} the order is sequential, so no position can be read on "
+                "its own; iterate, or use global_rows(batch) near the next batch"
             )
         return self._order
 
@@ -324,7 +324,7 @@ class GlobalBatches:
             state: What `state_dict` returned.
             map_domains: For domains that were changed on purpose: the state's name to the name
                 here, or to None for one that is gone. Domains that the state does not have start
-                anew, and the weights of this sampler hold from here on.
+                from scratch, and the weights of this sampler hold from here on.
 
         Raises:
             SamplerError: The state is of another seed, other sizes, domains or settings (all are
@@ -375,6 +375,6 @@ class GlobalBatches:
             if (found - self._begin) % steps == 0:
                 return found
         raise SamplerError(
-            f"optimizer steps of {steps} batches from batch {self._begin} on never begin with a"
-            f" window of {window} samples; go on from a state that was saved after a step"
+            f"optimizer steps of {steps} batches from batch {self._begin} on never begin with a "
+            f"window of {window} samples; resume from a state that was saved after a step"
         )

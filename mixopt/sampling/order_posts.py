@@ -44,7 +44,7 @@ class OrderPosts:
         self.begin()
 
     def begin(self) -> None:
-        """Count batches from here, as the other ranks do who go on from the same state."""
+        """Count batches from here, as the other ranks do that resume from the same state."""
         self._given = 0
         self._earlier: tuple[str, str] | None = None
 

@@ -53,7 +53,7 @@ class RankPart(NamedTuple):
     Attributes:
         rank: Its number, from 0.
         world_size: How many parts there are.
-        of_mesh: Whether a mesh of all processes of the job says so.
+        of_mesh: Whether it comes from a mesh of all processes of the job.
         of_job: Whether nothing was given, so that it is the job's own rank.
     """
 
@@ -116,11 +116,13 @@ def _found() -> tuple[int, int]:
 def _of_mesh(mesh: Any) -> RankPart:
     """Return the place along the data-parallel dimensions, the first of them slowest."""
     if not all(hasattr(mesh, name) for name in ("mesh_dim_names", "get_coordinate", "size")):
-        raise SamplerError(f"mesh is {type(mesh).__name__}; it is a torch DeviceMesh")
+        raise SamplerError(f"mesh is {type(mesh).__name__}; it must be a torch DeviceMesh")
     dimensions = _data_dimensions(mesh)
     place = mesh.get_coordinate()
     if place is None:
-        raise SamplerError("this process is not in the mesh; make the sampler on those that are")
+        raise SamplerError(
+            "this process is not in the mesh; make the sampler only on those that are"
+        )
     sizes = [mesh.size(k) for k in dimensions]
     rank = 0
     for k, size in zip(dimensions, sizes, strict=True):

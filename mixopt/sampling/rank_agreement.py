@@ -79,8 +79,9 @@ def check_ranks(sampler: OrderedSamples, group: Any = None) -> None:
 def check_now_and_then(sampler: OrderedSamples) -> None:
     """Check the ranks where that is due after a batch, for an iterator that hands batches out.
 
-    It is no collective, so that one rank alone may iterate. Nothing is checked where another thread
-    or a worker process iterates, or where batches are not split over just the ranks of this job.
+    It is not a collective operation, so one rank may iterate alone. Nothing is checked where
+    another thread or a worker process iterates, or where batches are not split over just the ranks
+    of this job.
 
     Raises:
         SamplerError: On every rank: which rank differs, and in what; or that nothing was given of
@@ -164,12 +165,13 @@ def _difference(found: list[dict[str, Any] | None]) -> str:
     first = next(rank for rank, text in texts.items() if text == usual)
     odd = [rank for rank, text in texts.items() if text != usual]
     if not odd:  # in weights that are left out of what is posted
-        return "ranks have other orders of samples than each other: their weights differ"
+        return "ranks differ in their order of samples: their weights differ"
     who = f"rank {odd[0]} has" if len(odd) == 1 else f"ranks {_listed(odd)} have"
     what = _field_difference(orders[odd[0]], orders[first])
     return (
-        f"{who} another order of samples than rank {first}: {what}; build the sampler alike on"
-        " every rank, and call set_weights with the same weights before the same batch on all"
+        f"{who} a different order of samples from rank {first}: {what}; build the sampler "
+        "identically on every rank, and call set_weights with the same weights before the same "
+        "batch on all"
     )
 
 

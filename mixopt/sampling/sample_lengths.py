@@ -107,7 +107,7 @@ def _checked(name: str, given: Any, rows: int) -> int | IntArray | None:
         shape = "x".join(map(str, array.shape)) or "no list"
         raise SamplerError(f"lengths: domain {name!r}: {shape} of its {rows} rows")
     if rows and array.dtype.kind not in "iu":
-        raise SamplerError(f"lengths: domain {name!r}: {array.dtype} are no whole numbers")
+        raise SamplerError(f"lengths: domain {name!r}: {array.dtype} are not whole numbers")
     if rows:
         _check_range(name, array)
     return array

@@ -78,7 +78,7 @@ class MixtureSampler(GlobalBatches):
             world_size: How many there are; given with `rank`.
             mesh: Instead of the two a torch DeviceMesh, whose data-parallel dimensions say them.
             batches: Global batches of one pass of the loop, which is what `len` says; the next
-                pass goes on where it ended. Without it the stream ends when its data do.
+                pass continues where it ended. Without it the stream ends when its data do.
             schedule: Weights that are known beforehand, with the batch from which they hold:
                 `(batch, weights)`, or `(batch, weights, end_batch, end_weights)` for shares that go
                 linearly up to another batch. Or a Schedule in place of `weights`, `batch_size` and
@@ -92,7 +92,7 @@ class MixtureSampler(GlobalBatches):
                 shuffled over. Without it a domain's rows are shuffled as a whole.
             unit: What a domain is owed: `samples`, where all have one length (or the mean that
                 `tokens_per_sample` says); `tokens`, where they differ; or `supervised`, the tokens
-                that carry loss. With the latter two the order is sequential: it goes on from a
+                that carry loss. With the latter two the order is sequential: it continues from a
                 state, but no later position can be asked for.
             lengths: Tokens (or those that carry loss) of each sample, for such a unit: an array of
                 each domain, shape (rows,), or one number. Those of a domain that is left out are
@@ -196,10 +196,10 @@ def _check_unit(
 ) -> None:
     if unit == "samples" and lengths is not None:
         raise SamplerError(
-            "lengths are given and unit='samples' has no use for them: say unit='tokens'"
+            "lengths are given, but unit='samples' does not use them: set unit='tokens'"
         )
     if unit != "samples" and tokens_per_sample is not None:
         raise SamplerError(
-            f"tokens_per_sample with unit={unit!r}: lengths says how long each sample is; leave"
-            " out tokens_per_sample"
+            f"tokens_per_sample with unit={unit!r}: lengths gives the length of each sample; "
+            "leave out tokens_per_sample"
         )

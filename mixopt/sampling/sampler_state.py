@@ -1,4 +1,4 @@
-"""What a sampler saves and how it goes on from it: small, global, plain numbers.
+"""What a sampler saves and how it resumes from it: small, global, plain numbers.
 
 The state is the position, what the stream is laid out over and the weights of late and to come
 (mixopt.sampling.state_changes). It says nothing of ranks and workers.
@@ -73,10 +73,10 @@ def read_state(
     here: StreamSpec,
     map_domains: Mapping[str, str | None] | None,
 ) -> tuple[StreamSpec, int]:
-    """Check a state against the stream that is to go on from it.
+    """Check a state against the stream that is to resume from it.
 
     Returns:
-        The stream that goes on, and its position.
+        The stream that resumes, and its position.
 
     Raises:
         SamplerError: The state does not fit; what differs is named.
@@ -86,7 +86,7 @@ def read_state(
         return map_stream(saved, here, position, map_domains), position
     differing = stream_differences(saved, here)
     if differing:
-        raise SamplerError(f"the state is of another stream: {'; '.join(differing)}")
+        raise SamplerError(f"the state belongs to another stream: {'; '.join(differing)}")
     saved = with_given(saved, here, schedule, position)
     _check_windows(saved)
     return saved, position
@@ -116,7 +116,7 @@ def read_layout(state: StateFields) -> StreamLayout:
     """Return what a state's stream is laid out over."""
     names = state.texts("domains")
     if not names or len(set(names)) != len(names):
-        state.refuse("domains", "no list of names, each once")
+        state.refuse("domains", "not a list of names, each once")
     count = len(names)
     limits = state.maybe("limits", lambda name: _limits(state, name, count))
     keys = state.maybe("row_keys", lambda name: tuple(state.texts(name, count)))
@@ -185,7 +185,7 @@ def _check_reached(stream: StreamSpec, position: int) -> None:
 
 
 def stream_differences(saved: StreamSpec, here: StreamSpec) -> list[str]:
-    """Say what differs between a saved stream and the one that is to go on from it."""
+    """Say what differs between a saved stream and the one that is to resume from it."""
     theirs, ours = saved.layout, here.layout
     if set(theirs.names) != set(ours.names) or theirs.names != ours.names:
         return _domain_differences(theirs.names, ours.names)
@@ -214,7 +214,7 @@ def _domain_differences(theirs: Sequence[str], ours: Sequence[str]) -> list[str]
     gone = [f"it has {name!r}, which is not here" for name in theirs if name not in ours]
     new = [f"it does not have {name!r}" for name in ours if name not in theirs]
     found = gone + new or [f"its domains are in the order {list(theirs)}, here {list(ours)}"]
-    return [*found, "load_state_dict(state, map_domains={...}) for changes on purpose"]
+    return [*found, "load_state_dict(state, map_domains={...}) for intended changes"]
 
 
 def listed(values: Sequence[Any] | None) -> list[Any] | None:

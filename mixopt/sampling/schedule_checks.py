@@ -154,18 +154,18 @@ def _phase_faults(schedule: StagedRun, stage: Stage) -> Iterator[Fault]:
             yield ("phase",), "is given, and the first stage has none; give all or none of them one"
     if stage.phase is not None and stage.phase not in PHASES:
         near = did_you_mean(str(stage.phase), PHASES)
-        yield ("phase",), f"{shown_value(stage.phase)} is no phase{near}"
+        yield ("phase",), f"{shown_value(stage.phase)} is not a phase{near}"
     if stage.shape is not None:
         if stage.shape not in RATE_SHAPES:
             near = did_you_mean(str(stage.shape), RATE_SHAPES)
-            yield ("shape",), f"{shown_value(stage.shape)} is no shape{near}"
+            yield ("shape",), f"{shown_value(stage.shape)} is not a shape{near}"
         if stage.phase in {None, "stable"}:
             yield ("shape",), "goes with phase: warmup, decay or anneal"
     if stage.lr_end is not None:
         if stage.phase not in {"decay", "anneal"}:
             yield ("lr_end",), "goes with phase: decay or anneal"
         if not 0 <= stage.lr_end <= 1:
-            yield ("lr_end",), f"{stage.lr_end:g} is no part of the peak, from 0 to 1"
+            yield ("lr_end",), f"{stage.lr_end:g} is not a fraction of the peak, from 0 to 1"
 
 
 def _extent_faults(schedule: StagedRun) -> Iterator[Fault]:
@@ -175,7 +175,7 @@ def _extent_faults(schedule: StagedRun) -> Iterator[Fault]:
         size = schedule.step_tokens(stage)
         here = schedule.starts[k]
         if schedule.starts[k + 1] <= here:
-            message = f"{stage.tokens:,} are no whole batch, which has {size:,} tokens"
+            message = f"{stage.tokens:,} are not a whole number of batches, of {size:,} tokens each"
             yield ("stages", k, "tokens"), message
         unit, before = ("tokens", asked) if stage.steps is None else ("steps", here)
         if stage.start is not None and stage.start != before:
@@ -199,7 +199,7 @@ def _limit_faults(schedule: StagedRun) -> Iterator[Fault]:
             near = did_you_mean(name, schedule.domains)
             yield ("inventory", name), f"domain {name!r} is in no stage{near}"
         if tokens < 0:
-            yield ("inventory", name), f"{tokens:,} is no number of tokens"
+            yield ("inventory", name), f"{tokens:,} is not a number of tokens"
     fault = epoch_fault(schedule, schedule.inventory, most)
     if fault is not None:
         yield ("stages",), fault
@@ -207,4 +207,4 @@ def _limit_faults(schedule: StagedRun) -> Iterator[Fault]:
 
 def _number_fault(place: FieldPlace, value: int, most: int) -> Iterator[Fault]:
     if isinstance(value, bool) or not isinstance(value, int) or not 1 <= value <= most:
-        yield place, f"{shown_value(value)} is no whole number from 1 to {most:,}"
+        yield place, f"{shown_value(value)} is not a whole number from 1 to {most:,}"

@@ -47,7 +47,7 @@ from mixopt.system import (
 FORMAT = "mixopt-schedule/1"
 _TOP = ("format", "batch", "sequence_length", "max_epochs", "inventory", "stages", "provenance")
 _HEADER = (
-    "# A schedule of mixtures: what to train on by stage; docs/schedules.md says the fields.\n"
+    "# A schedule of mixtures: what to train on by stage; docs/schedules.md lists the fields.\n"
 )
 
 
@@ -141,7 +141,7 @@ class ScheduleFields:
             mixture = before.to or before.mixture
         for name in ("phase", "shape", "name"):
             if not isinstance(fields.get(name, ""), str):
-                self._refuse((*place, name), f"{shown_value(fields[name])} is no text")
+                self._refuse((*place, name), f"{shown_value(fields[name])} is not text")
         return Stage(
             mixture=mixture,
             to=self._mixture(fields.get("to"), (*place, "to")),
@@ -193,7 +193,7 @@ class ScheduleFields:
             self._refuse(place, f"expected fields, got {shown_value(content)}")
         for name in content:
             if not isinstance(name, str):
-                self._refuse(place, f"{shown_value(name)} is no name; put it in quotes")
+                self._refuse(place, f"{shown_value(name)} is not a name; put it in quotes")
             if known is not None and name not in known:
                 self._refuse((*place, name), f"unknown field{did_you_mean(name, known)}")
         return content
@@ -211,13 +211,13 @@ class ScheduleFields:
         except (TypeError, ValueError, OverflowError):
             number = math.nan
         if not 0 <= number < math.inf:
-            self._refuse((*place, name), f"{shown_value(value)} is no number of at least 0")
+            self._refuse((*place, name), f"{shown_value(value)} is not a number >= 0")
         return number
 
     def _whole(self, fields: Mapping[str, Any], name: str, place: FieldPlace) -> int:
         number = self._number(fields, name, place)
         if not number.is_integer():
-            self._refuse((*place, name), f"{shown_value(fields[name])} is no whole number")
+            self._refuse((*place, name), f"{shown_value(fields[name])} is not a whole number")
         value = fields[name]
         return value if isinstance(value, int) else int(number)
 

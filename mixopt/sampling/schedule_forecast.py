@@ -1,7 +1,7 @@
 """What a schedule draws of each domain, stage by stage, and when a domain runs out.
 
 It is counted on the order of samples itself. Where the sequence length changes, a domain has other
-rows, and goes on as in a job: what was drawn of it counts, and it begins a new epoch.
+rows, and continues as in a job: what was drawn of it counts, and it begins a new epoch.
 
 Shapes: D domains.
 """

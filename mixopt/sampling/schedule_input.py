@@ -46,13 +46,13 @@ def given_mixtures(
         ("batches", batches, schedule.steps),
     ):
         if given not in {None, here}:
-            raise SamplerError(f"{name} {given} is not the schedule's, {here}; leave it out")
+            raise SamplerError(f"{name} {given} differs from the schedule's, {here}; leave it out")
     lengths = [span.sequence_length for span in schedule.spans]
     if len(lengths) > 1:
         raise SamplerError(
-            f"the schedule goes from sequence length {lengths[0]} to {lengths[1]}: rows of another"
-            " length are another layout; mixopt pretrain changes it, another loop makes a sampler"
-            " for each of schedule.spans"
+            f"the schedule goes from sequence length {lengths[0]} to {lengths[1]}: rows of "
+            "another length need another layout; mixopt pretrain changes it, in other loops make "
+            "a sampler for each of schedule.spans"
         )
     entries = schedule.entries
     # The first stage again as the first change: it may be linear.

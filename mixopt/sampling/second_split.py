@@ -16,7 +16,7 @@ _ASKS = "accelerate.data_loader"
 
 
 def refuse_second_split(world_size: int, name: str) -> AttributeError:
-    """Return the error of an attribute that there is not, for a property that raises it.
+    """Return the error for a missing attribute, for a property that raises it.
 
     Args:
         world_size: Over how many ranks batches are split.
@@ -28,8 +28,8 @@ def refuse_second_split(world_size: int, name: str) -> AttributeError:
     module = sys._getframe(2).f_globals.get("__name__")
     if module == _ASKS and world_size > 1:
         raise SamplerError(
-            "accelerate's prepare() would split over the ranks what is this rank's part of each"
-            " batch already: do not prepare a DataLoader over a MixtureSampler or a MixtureStream;"
-            " take MixtureLoader(dataset, sampler), which prepare() leaves as it is"
+            "accelerate's prepare() would split each batch over the ranks a second time: do not "
+            "prepare a DataLoader over a MixtureSampler or a MixtureStream; use "
+            "MixtureLoader(dataset, sampler), which prepare() leaves unchanged"
         )
     return AttributeError(name)

@@ -1,8 +1,8 @@
 """The changes of weights in a state, which has room for so many and no more.
 
-Of the past the last ones are kept; what led to them is in the counts from which the state goes on.
+Of the past the last ones are kept; what led to them is in the counts from which the state resumes.
 Those to come are in the state as long as they fit, so that it says all. If they do not, the ones
-that the sampler was made with are known by a hash: who goes on from the state makes a sampler with
+that the sampler was made with are known by a hash: resuming from the state takes a sampler with
 the same schedule.
 """
 
@@ -76,7 +76,9 @@ def read_changes(
     for k, listed in enumerate(state.listed("changes")):
         where = f"{state.where}: changes.{k}"
         if not isinstance(listed, (list, tuple)) or len(listed) not in (2, 4):
-            raise SamplerError(f"{where}: {shown_value(listed)} is no pair of position and shares")
+            raise SamplerError(
+                f"{where}: {shown_value(listed)} is not a pair of position and shares"
+            )
         names = ("position", "shares", "end_position", "end_shares")
         one = StateFields(dict(zip(names, listed, strict=False)), where, SamplerError)
         least, most = start if earliest is None else earliest, start
@@ -121,8 +123,9 @@ def with_given(
         )
     if here.given.digest != digest:
         raise SamplerError(
-            "the state is of a sampler with another schedule: more changes of weights were to come"
-            " than a state has room for; make this sampler with the same schedule= and batch_size="
+            "the state is of a sampler with another schedule: it had more future changes of "
+            "weights than a state holds; make this sampler with the same schedule= and "
+            "batch_size="
         )
     by_hand = Timeline(saved.changes.after(position))
     changes = saved.changes.before(position + 1)

@@ -2,7 +2,7 @@
 
 The batches come one after the other, since what is taken next depends on how long what came before
 was (mixopt.sampling.order.fair_queue). What is kept of a batch is its `Origin`, of a few numbers a
-domain, from which the order goes on; those that a loop can still ask for are kept. Within a batch
+domain, from which the order resumes; those that a loop can still ask for are kept. Within a batch
 samples are shuffled, and rows come in a fresh permutation each epoch, as in SampleOrder.
 
 Where lengths are not known, the next batch is laid out when `settle` has said how long the samples
@@ -60,7 +60,7 @@ class TokenOrder:
             lengths: Tokens of each sample.
             changes: Shares of the tokens, in order of position; the first holds from the origin.
                 Those of a ramp are, for the whole of a batch, what they are in its middle.
-            origin: Where the order goes on, on a batch boundary; at the beginning if None.
+            origin: Where the order resumes, on a batch boundary; at the beginning if None.
         """
         zeros = (0,) * len(layout.names)
         self.layout = layout
@@ -121,7 +121,7 @@ class TokenOrder:
         return TokenBatches(self, batch_size)
 
     def place(self, position: int) -> Origin:
-        """Return what the order goes on from at a batch boundary, laying batches out up to there.
+        """Return what the order resumes from at a batch boundary, laying batches out up to there.
 
         Raises:
             SamplerError: It is long past, after the end, or follows from lengths that are not known
@@ -134,16 +134,16 @@ class TokenOrder:
         if not self.lengths.are_known:
             batch = position // self.layout.window - 1
             raise SamplerError(
-                f"batch {batch + 1} follows from how long the samples of batch {batch} are, which"
-                " nobody has said: iterate over a MixtureLoader without workers, or give"
-                " MixtureSampler(lengths=)"
+                f"batch {batch + 1} depends on the lengths of the samples of batch {batch}, which "
+                "are unknown: iterate over a MixtureLoader without workers, or give "
+                "MixtureSampler(lengths=)"
             )
         with self._lock:
             first = max((p for p in self._places if p <= position), default=None)
         if first is None:
             raise SamplerError(
-                f"sample {position} is more than {KEPT} batches ago, and an order by tokens is"
-                " not kept; load a state of that time"
+                f"sample {position} is more than {KEPT} batches ago, and an order by tokens is "
+                "not kept that long; load a state of that time"
             )
         size = self.layout.window
         reader = self.batches(size)
@@ -293,7 +293,7 @@ class _Cursor:
         self._begin(list(place.owed_D))
 
     def place(self) -> Origin:
-        """Return what goes on from here."""
+        """Return what resumes from here."""
         owed = tuple(self._queue.owed())
         return Origin(self.position, tuple(self._counts), owed, tuple(self._had()))
 

@@ -1,7 +1,7 @@
 """The state of an order by tokens: what each domain had and is owed, and the weights to come.
 
 It is the place of one batch boundary, so it is small and the same on every rank, and nothing of
-the past is needed to go on. Lengths are not in it; the sum of each domain's is, so that a sampler
+the past is needed to resume. Lengths are not in it; the sum of each domain's is, so that a sampler
 with other lengths is found.
 
 Shapes: D domains.
@@ -62,10 +62,10 @@ def read_token_state(
     lengths: SampleLengths,
     map_domains: Mapping[str, str | None] | None,
 ) -> tuple[StreamSpec, int]:
-    """Check a state against the stream that is to go on from it.
+    """Check a state against the stream that is to resume from it.
 
     Returns:
-        The stream that goes on, whose origin is the place of the state, and its position.
+        The stream that resumes, whose origin is the place of the state, and its position.
 
     Raises:
         SamplerError: The state does not fit; what differs is named.
@@ -83,7 +83,7 @@ def read_token_state(
         return map_stream(saved, here, position, map_domains), position
     differing = stream_differences(saved, here) or _other_lengths(here.layout.names, sums, lengths)
     if differing:
-        raise SamplerError(f"the state is of another stream: {'; '.join(differing)}")
+        raise SamplerError(f"the state belongs to another stream: {'; '.join(differing)}")
     return with_given(saved, here, schedule, position), position
 
 

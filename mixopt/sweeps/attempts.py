@@ -61,7 +61,7 @@ class Attempts:
 
         Returns:
             A line on what is tried once more, empty where nothing is; and the trials that have
-            failed for good.
+            failed finally.
         """
         rest = self.without_result(outcome)
         trained = [] if outcome.reason is None else rest[: outcome.trained]
@@ -81,7 +81,7 @@ class Attempts:
         self.retried += len(trained)
         more = f" and {len(trained) - 1} more" if len(trained) > 1 else ""
         how = ", in halves" if halved else ""
-        return f"{outcome.reason}; {trained[0].name}{more} once more{how}", []
+        return f"{outcome.reason}; retrying {trained[0].name}{more}{how}", []
 
     def without_result(self, outcome: GroupOutcome) -> Sequence[Trial]:
         """Return the members of a group that an outcome has no result for."""

@@ -2,12 +2,12 @@
 
 A sweep's owner (mixopt.sweeps.resumable) forms groups, hands them to an executor, keeps what it
 gives, and hands out again what has no result (mixopt.sweeps.attempts). So an executor may lose a
-group: it says so and goes on. It may also train a part of a group, where a place takes fewer trials
-than another one; what is left is handed out as a group of its own.
+group: it reports this and continues. It may also train a part of a group, where a place takes fewer
+trials than another one; what is left is handed out as a group of its own.
 
 An executor is a plug-in of the group `mixopt.executors`: a class that is called with a `Job`, a
 `Site` and the options under `sweep.options`, and used as a context manager. Leaving it ends what
-it started, unless it says that work goes on without its owner; such a class has the two functions
+it started, unless it says that work continues without its owner; such a class has the two functions
 of `OutlivesOwner` too, by which `mixopt status` and `mixopt cancel` find that work.
 `mixopt.testing.check_executor` checks what is promised here.
 """
@@ -164,7 +164,7 @@ class Executor(Protocol):
 
 
 class OutlivesOwner(Protocol):
-    """What an executor's class has besides, where its work goes on when its owner is gone.
+    """What an executor's class has besides, where its work continues when its owner is gone.
 
     Both are asked of the class, from any process that sees the folder. They start nothing, and
     where nothing of the sweep is found they return nothing. The folder may be anybody's: what it

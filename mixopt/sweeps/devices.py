@@ -90,7 +90,7 @@ def _found(asked: bool, say: Say) -> list[Gpu]:
     gpus = list(found.gpus)
     if found.fault:
         then = f"nvidia-smi lists {_count(len(gpus))}" if gpus else "the workers have a core each"
-        say(f"{found.fault}, so that it finds no GPU; {then}")
+        say(f"{found.fault}, so it finds no GPU; {then}")
     return gpus or (list(listed_gpus()) if asked else [])
 
 
@@ -100,7 +100,7 @@ def _sets(found: Sequence[Gpu], each: float) -> list[Sequence[Gpu]]:
         return [[gpu] for gpu in found for _ in range(max(1, int(1 / each + 1e-9)))]
     if each != int(each):
         raise ConfigError(
-            f"sweep.gpus: {each:g}: a worker here has a whole number of GPUs, or a share below 1"
+            f"sweep.gpus: {each:g}: must be a whole number of GPUs, or a share below 1"
         )
     if each > len(found):
         raise ConfigError(
@@ -109,8 +109,8 @@ def _sets(found: Sequence[Gpu], each: float) -> list[Sequence[Gpu]]:
         )
     if each > 1 and any(gpu.is_instance for gpu in found):
         raise ConfigError(
-            f"sweep.gpus: {each:g}: a process can use one MIG instance; leave it out, and each"
-            " instance has a worker"
+            f"sweep.gpus: {each:g}: a process can use only one MIG instance; leave it out, and "
+            "each instance gets a worker"
         )
     size = int(each)
     return [found[at : at + size] for at in range(0, len(found) - size + 1, size)]

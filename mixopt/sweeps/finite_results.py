@@ -1,7 +1,7 @@
 """What is believed of a result that a proxy reports as finished.
 
-A loss that is no number, or too large to be squared, is a divergence, whatever the proxy calls it.
-Losses on other evaluation domains than the corpus has are none.
+A loss that is not a number, or too large to be squared, is a divergence, whatever the proxy calls
+it. Losses on other evaluation domains than the corpus has are none.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from mixopt.trials import LARGEST_LOSS, Losses, TrialResult, listed
 
 
 def finite(result: TrialResult) -> TrialResult:
-    """Return a result; one that is called finished with a loss that is no number diverged."""
+    """Return a result; one that is called finished with a loss that is not a number diverged."""
     curve = tuple(losses for losses in result.curve if _is_finite(losses))
     losses = result.losses
     if losses is not None and not _is_finite(losses):

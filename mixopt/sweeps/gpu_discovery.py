@@ -3,7 +3,7 @@
 torch is asked in a process of its own: a process that has asked a GPU anything holds memory of it,
 and its children cannot use it after a fork. It is asked only where a GPU may be: there is a device
 file, a vendor's tool, or a variable that names one. A process that hangs or dies, or has no torch,
-finds no GPU, and a line says so.
+finds no GPU, and a line reports it.
 
 Of a GPU that is cut into MIG instances CUDA shows the first alone, so `nvidia-smi -L` is asked for
 the names of all of them. Under ROCm, `HIP_VISIBLE_DEVICES` chooses among what
@@ -127,9 +127,9 @@ def _asked() -> _TorchSays | str:
             process.kill()
             with suppress(subprocess.TimeoutExpired):
                 process.wait(1.0)
-            return f"torch gave no answer in {LONGEST:g} s"
+            return f"torch did not answer within {LONGEST:g} s"
         except OSError as error:
-            return f"torch could not be asked: {error}"
+            return f"torch could not be queried: {error}"
         said.seek(0)
         last = said.read(1 << 20).strip().rpartition(b"\n")[2]
     if code != 0:

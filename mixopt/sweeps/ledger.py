@@ -78,7 +78,7 @@ def note_attempt(folder: Path, outcome: GroupOutcome, members: Sequence[Trial]) 
 
 
 def read_attempts(folder: Path) -> list[AttemptRecord]:
-    """Return the attempts so far, in the order in which they ended; none where there is no file."""
+    """Return the attempts so far, in the order they ended; none where there is no file."""
     found: list[AttemptRecord] = []
     with suppress(OSError), (folder / ATTEMPTS).open("rb") as stream:
         while line := stream.readline(LONGEST_LINE):

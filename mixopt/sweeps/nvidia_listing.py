@@ -39,7 +39,7 @@ class Gpu:
 
     @property
     def is_instance(self) -> bool:
-        """Whether it is a MIG instance, of which a process can use one."""
+        """Whether it is a MIG instance, one of which a process can use."""
         return self.name.startswith("MIG-")
 
 

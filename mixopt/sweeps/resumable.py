@@ -3,7 +3,7 @@
 Which trials train together is decided once and kept (mixopt.sweeps.groups_file); trials of a
 later round form groups of their own. A group whose worker died is tried once more
 (mixopt.sweeps.attempts). A trial that diverges or fails is recorded with its reason, and the
-rest go on.
+rest continue.
 """
 
 from __future__ import annotations
@@ -118,7 +118,7 @@ def _train(
     meter: SweepMeter,
     site: Site,
 ) -> None:
-    """Train what has no result yet, and add the results to those that there are."""
+    """Train what has no result yet, and add the results to the existing ones."""
     meter.tuning()
     groups = _groups(trials, executor, files.path)
     attempts = Attempts(files.path, groups, list(results), site.retries)
@@ -167,7 +167,7 @@ def _checked(results: list[TrialResult], folder: Path) -> list[TrialResult]:
     if results and all(result.status != "finished" for result in results):
         first = results[0]
         raise RunError(
-            f"{folder}: none of {len(results)} trials finished; the first {first.status}:"
-            f" {first.reason}. Mend it and run again with --retry-failed"
+            f"{folder}: none of {len(results)} trials finished; the first {first.status}: "
+            f"{first.reason}. Fix it and run again with --retry-failed"
         )
     return results

@@ -2,7 +2,7 @@
 
 A heartbeat comes from a thread of the worker's own, so that a long step does not look like a
 death; it says how often the worker has moved on (a report of the proxy, a change of what it
-does), so that a main thread that waits for ever does not look alive.
+does), so that a main thread that waits forever does not look alive.
 
     silent                      patience; while it starts at least fifteen seconds, since an import
                                 of a large library lets no other thread run
@@ -69,7 +69,7 @@ class Watch:
         silence = max(self.patience, STARTING) if doing == "starting" else self.patience
         stillness = self.patience if doing in _STEPPING else max(self.patience, PATIENCE)
         if self._silent > silence:
-            return _reason("gave no sign of life", self._silent, doing, silence)
+            return _reason("sent no heartbeat", self._silent, doing, silence)
         if self._still > stillness:
             reason = _reason("made no progress", self._still, doing, stillness)
             return f"{reason}; raise sweep.patience if a step takes so long"

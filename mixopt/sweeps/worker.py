@@ -179,12 +179,12 @@ def _corpus(setup: dict[str, Any]) -> Corpus:
     path, wanted = Path(setup["corpus"]), setup["corpus_hash"]
     if wanted and not path.is_dir():
         raise CorpusError(
-            f"{path}: is not seen on {host_name()}; give --out a folder that all nodes share"
+            f"{path}: is not visible on {host_name()}; give --out a folder that all nodes share"
         )
     if wanted and corpus_hash(path) != wanted:
         raise CorpusError(
-            f"{path}: is not the corpus that the sweep began with, as {host_name()} sees it; was it"
-            " prepared again? Interrupt the sweep, and run it again"
+            f"{path}: differs on {host_name()} from the corpus that the sweep started with; if it "
+            "was prepared again, interrupt the sweep and run it again"
         )
     return Corpus.open(path, verify=setup["verify"])
 
@@ -196,7 +196,7 @@ def _line(message: dict[str, Any]) -> str:
 def _check_epochs(name: str, proxy: Proxy, training: Training) -> None:
     if training.target_tokens is not None and not getattr(proxy, "simulates_epochs", False):
         raise ConfigError(
-            f"proxy.simulate_epochs: proxy {name!r} does not cut its domains to pools; leave it out"
+            f"proxy.simulate_epochs: proxy {name!r} cannot limit its domains to pools; leave it out"
         )
 
 

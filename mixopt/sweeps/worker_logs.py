@@ -34,7 +34,7 @@ class LogPart:
     Attributes:
         path: The file.
         start: Where it starts, in bytes.
-        stop: Where it ends; None where it goes on to the end of the file.
+        stop: Where it ends; None where it continues to the end of the file.
         begun: When it began, as the mark has it; empty for a whole file.
     """
 

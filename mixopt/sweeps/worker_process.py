@@ -129,7 +129,7 @@ class WorkerProcess:
     def _write(self, content: bytes) -> None:
         stream = self._process.stdin
         if stream is not None:
-            with suppress(OSError, ValueError):  # it is dead, or closed: the answer will say so
+            with suppress(OSError, ValueError):  # it is dead, or closed: the answer will tell
                 stream.write(content)
                 stream.flush()
 

@@ -98,7 +98,7 @@ class Workplace:
         try:
             answer = self._ask({"group": [trial_to_json(trial) for trial in members]}, report)
             results = [result_from_json(entry) for entry in answer.results or ()]
-        except Exception as error:  # whatever a third party's proxy answers, the sweep goes on
+        except Exception as error:  # whatever a third party's proxy answers, the sweep continues
             return [], Answer(error=f"the worker's answer cannot be used: {error!r}")
         if answer.error is not None:
             return [], answer

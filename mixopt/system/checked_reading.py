@@ -91,7 +91,7 @@ def parse_json(text: str | bytes, where: str, *, error: type[MixoptError] = RunE
         decoded = text.decode("utf-8") if isinstance(text, bytes) else text
         return json.loads(decoded, parse_constant=_no_constant, parse_int=_whole, parse_float=_real)
     except RecursionError as reason:
-        raise error(f"{where}: is nested too deeply to be ours") from reason
+        raise error(f"{where}: is nested too deeply") from reason
     except ValueError as reason:
         raise error(f"{where}: cannot be read: {_one_line(reason)}") from reason
 
@@ -124,7 +124,7 @@ def checked_as(shape: Any, content: object, where: str, error: type[MixoptError]
         first = reason.errors(include_url=False)[0]
         raise error(f"{where}: {_field_fault(first)}") from reason
     except RecursionError as reason:
-        raise error(f"{where}: is nested too deeply to be ours") from reason
+        raise error(f"{where}: is nested too deeply") from reason
 
 
 def read_text(
@@ -201,7 +201,7 @@ def read_arrays(path: Path, *, error: type[MixoptError] = RunError) -> dict[str,
         with zipfile.ZipFile(path) as archive:
             for entry in archive.infolist():
                 if entry.file_size > LARGEST_ARRAY:
-                    raise error(f"{path}: {entry.filename}: {entry.file_size} bytes are too many")
+                    raise error(f"{path}: {entry.filename}: {entry.file_size} bytes are too large")
         with np.load(path, allow_pickle=False) as file:
             return {str(name): file[name] for name in file.files}
     except FileNotFoundError as reason:
@@ -238,7 +238,7 @@ class _Measure:
             self._child(event, plain=False)
             self._open.append(_Open(mapping, event.anchor))
             if len(self._open) > DEEPEST:
-                self._refuse(event, f"more than {DEEPEST} sections within each other")
+                self._refuse(event, f"more than {DEEPEST} nested sections")
         elif isinstance(event, (yaml.MappingEndEvent, yaml.SequenceEndEvent)):
             ended = self._open.pop()
             if ended.anchor is not None:
@@ -252,7 +252,7 @@ class _Measure:
         elif isinstance(event, yaml.AliasEvent):
             self._child(event, plain=True)
             if any(section.anchor == event.anchor for section in self._open):
-                self._refuse(event, f"'*{event.anchor}' stands within what it stands for")
+                self._refuse(event, f"'*{event.anchor}' is used inside the section that it names")
             self._add(event, self._sizes.get(str(event.anchor), 1))
 
     def _child(self, event: yaml.Event, *, plain: bool) -> None:
@@ -260,7 +260,7 @@ class _Measure:
             return
         parent = self._open[-1]
         if parent.mapping and parent.children % 2 == 0 and not plain:
-            self._refuse(event, "a key is plain text")
+            self._refuse(event, "a key must be plain text")
         parent.children += 1
 
     def _add(self, event: yaml.Event, values: int) -> None:
@@ -283,7 +283,7 @@ def _no_yaml(where: str, reason: yaml.YAMLError, error: type[MixoptError]) -> No
 
 
 def check_regular(path: Path, error: type[MixoptError] = RunError) -> None:
-    """Check that a path is no pipe, which would be waited for, and no device.
+    """Check that a path is neither a pipe, which would block, nor a device.
 
     Raises:
         MixoptError: `error`; it is one.
@@ -291,7 +291,7 @@ def check_regular(path: Path, error: type[MixoptError] = RunError) -> None:
     """
     mode = path.stat().st_mode
     if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):
-        raise error(f"{path}: cannot be read: it is no file")
+        raise error(f"{path}: cannot be read: it is not a file")
 
 
 def read_bytes(
@@ -316,7 +316,7 @@ def read_bytes(
         check_regular(path, error)
         size = path.stat().st_size
         if size > largest:
-            raise error(f"{path}: cannot be read: {size} bytes are too many")
+            raise error(f"{path}: cannot be read: {size} bytes are too large")
         return path.read_bytes()
     except FileNotFoundError as reason:
         raise (missing() if missing else error(f"{path}: not found")) from reason
@@ -348,7 +348,7 @@ def _field_fault(first: Any) -> str:
 
 
 def _no_constant(text: str) -> NoReturn:
-    raise ValueError(f"{text} is no number here")
+    raise ValueError(f"{text} is not a number here")
 
 
 def _whole(text: str) -> int:
@@ -360,7 +360,7 @@ def _whole(text: str) -> int:
 def _real(text: str) -> float:
     value = float(text)
     if value in (float("inf"), float("-inf")):
-        raise ValueError(f"{text[:40]} is no finite number")
+        raise ValueError(f"{text[:40]} is not a finite number")
     return value
 
 

@@ -138,7 +138,7 @@ def serve() -> None:
     """Answer the calls that arrive on standard input, until it is closed: what a child runs."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent's to answer, who then closes the pipe
     answers = os.fdopen(os.dup(1), "wb")
-    os.dup2(2, 1)  # what a library prints is no answer
+    os.dup2(2, 1)  # what a library prints is not an answer
     calls = sys.stdin.buffer
     while header := calls.read(_HEADER.size):
         call = json.loads(calls.read(_HEADER.unpack(header)[1]))
@@ -160,7 +160,7 @@ class _Child:
             )  # fmt: skip
         except OSError as error:
             self._said.close()
-            raise RunError(f"a process to read files in cannot be started: {error}") from error
+            raise RunError(f"a process that reads files cannot be started: {error}") from error
         assert self._process.stdin is not None, "it is a pipe"
         assert self._process.stdout is not None, "it is a pipe"
         self._calls, self._answers = self._process.stdin, self._process.stdout

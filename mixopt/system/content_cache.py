@@ -81,8 +81,8 @@ class ContentCache:
             return
         if size > self.most_bytes:
             raise RunError(
-                f"{self.folder}: a file of {size:,} bytes does not fit into {self.most_bytes:,};"
-                f" give the cache room for more: cache_bytes={4 * size}"
+                f"{self.folder}: a file of {size:,} bytes does not fit into {self.most_bytes:,}; "
+                f"enlarge the cache: cache_bytes={4 * size}"
             )
         with waiting_for(self.folder, f".{sha256[:_LOCKS]}.lock"):
             if path.exists():

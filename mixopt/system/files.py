@@ -29,7 +29,7 @@ def replacing(path: Path) -> Iterator[Path]:
         RunError: The folder cannot be written, or the disk is full.
     """
     if not path.name:
-        raise RunError(f"{str(path)!r}: cannot be written: it is not the name of a file")
+        raise RunError(f"{str(path)!r}: cannot be written: it is not a file name")
     temporary = temporary_path(path)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)

@@ -1,7 +1,7 @@
 """Names that are chosen by patterns: a name as it is, or a glob such as `mmlu_*`.
 
 `*` is any text, `?` any character, `[ab]` one of these. A pattern that is itself a name is that
-name alone, whatever characters it has. What an exact name is given wins over what globs give it;
+name alone, whatever characters it has. What an exact name is given overrides what globs give it;
 what several globs give is the caller's to combine (`given_by`) or to refuse (`one_value`).
 """
 
@@ -36,7 +36,7 @@ def choice_fault(pattern: str, names: Sequence[str], kind: str) -> str | None:
 
     Args:
         pattern: A name or a glob.
-        names: The names that there are.
+        names: The known names.
         kind: What they name, such as "evaluation domain".
     """
     if chosen(pattern, names):
@@ -52,7 +52,7 @@ def given_by(values: Mapping[str, Value], names: Sequence[str]) -> dict[str, dic
 
     Args:
         values: What each pattern gives, by pattern.
-        names: The names that there are.
+        names: The known names.
 
     Returns:
         Names in the order in which patterns choose them; for one that is a pattern itself, that
@@ -73,7 +73,7 @@ def one_value(
 
     Args:
         values: What each pattern gives, by pattern.
-        names: The names that there are.
+        names: The known names.
         field: Where the values are from, for the error.
         kind: What the names name.
 
@@ -92,14 +92,14 @@ def one_value(
 
 
 def value_fault(values: Mapping[str, Value], names: Sequence[str]) -> str | None:
-    """Say which two globs give one name different values, and what mends it; None where none do."""
+    """Say which two globs give one name different values, and how to fix it; None where none do."""
     for name, given in given_by(values, names).items():
         (first, value), *others = given.items()
         for other, another in others:
             if another != value:
                 return (
-                    f"{name!r} is matched by {first!r} ({value}) and by {other!r} ({another});"
-                    f" name {name!r} itself, which wins over globs"
+                    f"{name!r} is matched by {first!r} ({value}) and by {other!r} ({another}); "
+                    f"name {name!r} itself, which overrides globs"
                 )
     return None
 

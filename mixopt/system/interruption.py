@@ -43,17 +43,18 @@ def interrupt(folder: Path, patience: float = PATIENCE) -> Owner | None:
         Who it was; None where nobody works there.
 
     Raises:
-        RunError: It is on another host, cannot be told, or goes on.
+        RunError: It is on another host, cannot be told, or continues.
     """
     owner = worker_of(folder)
     if owner is None:
         if is_in_use(folder):
             raise RunError(
-                f"{folder}: somebody works here, and who is not written; end it yourself"
+                f"{folder}: another process works here, but its owner is not recorded; stop "
+                "it yourself"
             )
         return None
     if not is_here(owner):
-        raise RunError(f"{folder}: is worked on elsewhere: {owner}; interrupt it there")
+        raise RunError(f"{folder}: is in use elsewhere: {owner}; interrupt it there")
     if not _holds(owner, folder):
         raise RunError(
             f"{folder}: {LEASE} names process {owner.pid}, which has not opened {LOCK}; it is left"
@@ -62,7 +63,9 @@ def interrupt(folder: Path, patience: float = PATIENCE) -> Owner | None:
     for number in (signal.SIGINT, signal.SIGTERM):
         if _ended(owner, number, patience):
             return owner
-    raise RunError(f"{folder}: process {owner.pid} goes on after it was interrupted and terminated")
+    raise RunError(
+        f"{folder}: process {owner.pid} is still running after it was interrupted and terminated"
+    )
 
 
 def _ended(owner: Owner, number: signal.Signals, patience: float) -> bool:

@@ -74,7 +74,7 @@ def this_process() -> Owner:
 
 
 def owner_of(path: Path) -> Owner | None:
-    """Return whom a file names; None where there is none that can be read."""
+    """Return whom a file names; None if none can be read."""
     try:
         descriptor = os.open(path, os.O_RDONLY | SAFE)
     except OSError:
@@ -129,7 +129,7 @@ def leased(path: Path, folder: Path, *, locked: bool) -> Iterator[None]:
 def in_use(folder: Path, owner: Owner | None) -> RunError:
     """Return the error of who comes second to a folder."""
     who = f": {owner}" if owner else ""
-    return RunError(f"{folder}: another mixopt is at work here{who}; wait until it ends")
+    return RunError(f"{folder}: another mixopt process is running here{who}; wait until it ends")
 
 
 class _Lease:

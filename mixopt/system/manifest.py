@@ -144,7 +144,7 @@ class Verifier:
         if status.st_size != record.bytes:
             return f"has {status.st_size} bytes, not {record.bytes}"
         if not stat.S_ISREG(status.st_mode):  # a pipe would be waited for
-            return "is no file"
+            return "is not a file"
         mark = file_mark(status)
         if not deep and self._seen.get(key) == mark:
             return None

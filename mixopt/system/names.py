@@ -52,7 +52,7 @@ def name_fault(name: object) -> str | None:
 @lru_cache(maxsize=4096)
 def _text_fault(name: str) -> str | None:
     if not name.strip():
-        return "a name has at least one character that is no space"
+        return "a name has at least one character that is not a space"
     if "/" in name or "\\" in name:
         return "a name has no '/' and no '\\'"
     if name.startswith("."):
@@ -100,11 +100,11 @@ def below(folder: Path, name: str | Path, error: type[MixoptError] = RunError) -
     For a directory whose links were checked before (`check_links`), or are trusted.
 
     Raises:
-        MixoptError: `error`; the name is absolute, has `..`, or is no file name.
+        MixoptError: `error`; the name is absolute, has `..`, or is not a file name.
     """
     text = str(name)
     if "\\" in text or any(is_control(character) for character in text):
-        raise error(f"{folder}: {shown_name(text)} is no file name")
+        raise error(f"{folder}: {shown_name(text)} is not a file name")
     if Path(text).is_absolute() or ".." in Path(text).parts:
         raise error(f"{folder}: {shown_name(text)} is outside this folder; it is not read")
     return folder / text

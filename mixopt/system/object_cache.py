@@ -106,7 +106,7 @@ def local_copy(text: str | Path, error: type[MixoptError] = CorpusError) -> Path
         return local_path(str(text))
     objects = list_objects(str(text), error)
     if len(objects) > 1:
-        raise error(f"{text}: is {len(objects)} objects, and one is read here; name it")
+        raise error(f"{text}: is {len(objects)} objects, but only one is read here; name it")
     return fetched(objects[0], error).path
 
 

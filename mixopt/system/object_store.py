@@ -86,7 +86,7 @@ def url_fault(url: str) -> str | None:
     if found is None or "::" in url:
         return "chains of URLs are not read; give one, such as s3://bucket/folder"
     if without_secrets(url) != url:
-        return f"has a secret, which would be kept wherever the URL is; leave it out, and {_LOG_IN}"
+        return f"has a secret, which would be stored with the URL; leave it out, and {_LOG_IN}"
     if not url[found.end() :].strip("/"):
         return "names no bucket or host"
     return None
@@ -154,11 +154,14 @@ def read_object(
     with _told(stored.url, error, attempts):
         now = _patiently(read, attempts)
     if (now.bytes, now.version) != (stored.bytes, stored.version):
-        raise error(f"{stored.url}: changed while it was read; run again when nothing writes it")
+        raise error(
+            f"{stored.url}: changed while it was being read; run again when nothing writes to it"
+        )
     found = path.stat().st_size
     if found != stored.bytes:
         raise error(
-            f"{stored.url}: {found:,} bytes came, and the store says {stored.bytes:,}; run again"
+            f"{stored.url}: {found:,} bytes were received, but the store lists "
+            f"{stored.bytes:,}; run again"
         )
 
 
@@ -251,7 +254,7 @@ def _is_glob(url: str) -> bool:
 def _stored(store: Any, info: Mapping[str, Any], error: type[MixoptError]) -> StoredObject:
     url = str(store.unstrip_protocol(info["name"]))
     if info.get("size") is None:
-        raise error(f"{url}: the server does not say how large it is; download it yourself")
+        raise error(f"{url}: the server does not report its size; download it yourself")
     said = [_plain(info[field]) for field in _VERSIONS if info.get(field)]
     return StoredObject(url, int(info["size"]), said[0] if said else "")
 
@@ -326,7 +329,7 @@ def _reason(error: Exception) -> str:
     if re.search(r"Connect|Timeout|DNS|gaierror", names):
         return f"the store cannot be reached ({said})"
     if "Protocol not known" in said:
-        return "no store of this name is known: s3, gs, hf, memory, http, https and fsspec's others"
+        return "unknown store; known: s3, gs, hf, memory, http, https and fsspec's others"
     if isinstance(error, FileNotFoundError) and status in (None, 404):
         return "no such object, folder or bucket"
     return f"cannot be read: {said}"

@@ -212,12 +212,14 @@ def _import_path(kind: str, name: str) -> Any:
 
 
 def _check_methods(kind: PluginKind, name: str, found: object) -> None:
-    """Refuse whatever is no plug-in before it is called."""
+    """Refuse anything that is not a plug-in before it is called."""
     lacking = [method for method in METHODS[kind] if not callable(getattr(found, method, None))]
     if lacking:
         raise PluginError(f"{kind} {name!r}: has no {lacking[0]!r}; is it a {kind}?")
     if not inspect.isclass(found) and kind != "regressor":
-        raise PluginError(f"{kind} {name!r}: is no class; name the class, not what makes one")
+        raise PluginError(
+            f"{kind} {name!r}: is not a class; name the class, not a function that makes one"
+        )
 
 
 def _entry(kind: PluginKind, name: str) -> EntryPoint:

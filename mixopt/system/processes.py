@@ -54,7 +54,7 @@ def is_running(pid: int, started: str = "") -> bool:
     if Path("/proc/self/stat").exists():
         now = start_of(pid)
         return now is not None and started in {"", now}
-    if os.name == "nt":  # where signal 0 is no question
+    if os.name == "nt":  # where signal 0 does not only ask
         return True
     try:
         os.kill(pid, 0)

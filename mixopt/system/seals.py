@@ -3,7 +3,7 @@
 A manifest (mixopt.system.manifest) holds the hashes of a folder's files. A seal is for files that
 are read on their own as well: the result of a trial before its step has ended, a table that is
 copied out of its run, the manifest itself. It is taken of the values, not of the bytes: a file that
-is formatted anew says the same. A seal finds damage and edits; it proves no origin.
+is reformatted reads the same. A seal finds damage and edits; it proves no origin.
 """
 
 from __future__ import annotations

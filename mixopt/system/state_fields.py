@@ -38,13 +38,13 @@ class StateFields:
             error: What is raised.
 
         Raises:
-            MixoptError: `error`; it is no mapping with names as keys.
+            MixoptError: `error`; it is not a mapping with names as keys.
         """
         self.where, self.error = where, error
         if not isinstance(content, Mapping):
-            raise error(f"{where}: {shown_value(content)} is no mapping")
+            raise error(f"{where}: {shown_value(content)} is not a mapping")
         if not all(isinstance(name, str) for name in content):
-            raise error(f"{where}: its keys are names")
+            raise error(f"{where}: its keys must be names")
         self.content: Mapping[str, Any] = content
 
     def refuse(self, name: str, what: str) -> NoReturn:
@@ -85,14 +85,14 @@ class StateFields:
         """Return a whole number in [least, most]."""
         value = _whole(self.get(name), least, most)
         if value is None:
-            self.refuse(name, f"no whole number from {least} to {most}")
+            self.refuse(name, f"not a whole number from {least} to {most}")
         return value
 
     def number(self, name: str, least: float = -math.inf, most: float = math.inf) -> float:
         """Return a finite number in [least, most]."""
         value = _number(self.get(name), least, most)
         if value is None:
-            self.refuse(name, f"no finite number{_range_text(least, most)}")
+            self.refuse(name, f"not a finite number{_range_text(least, most)}")
         return value
 
     def flag(self, name: str) -> bool:
@@ -114,7 +114,7 @@ class StateFields:
         value = self.text(name)
         found = [one for one in known if one == value]
         if not found:
-            self.refuse(name, f"none of {', '.join(known)}")
+            self.refuse(name, f"not one of {', '.join(known)}")
         return found[0]
 
     def part(self, name: str) -> StateFields:
@@ -125,7 +125,7 @@ class StateFields:
         """Return a list, of a length where one is given."""
         value = self.get(name)
         if not isinstance(value, (list, tuple)):
-            self.refuse(name, "no list")
+            self.refuse(name, "not a list")
         if length is not None and len(value) != length:
             raise self.error(f"{self.where}: {name}: has {len(value)} values, not {length}")
         return list(value)
@@ -141,7 +141,7 @@ class StateFields:
         """Return a list of texts."""
         values = self.listed(name, length)
         if not all(isinstance(value, str) for value in values):
-            self.refuse(name, "no list of names")
+            self.refuse(name, "not a list of names")
         return values
 
     def wholes(
@@ -151,7 +151,7 @@ class StateFields:
         values = [_whole(value, least, most) for value in self.listed(name, length)]
         for k, value in enumerate(values):
             if value is None:
-                what = f"no whole number from {least} to {most}"
+                what = f"not a whole number from {least} to {most}"
                 self._refuse_value(name, k, what)
         return [value for value in values if value is not None]
 
@@ -166,7 +166,7 @@ class StateFields:
         values = [_number(value, least, most) for value in self.listed(name, length)]
         for k, value in enumerate(values):
             if value is None:
-                self._refuse_value(name, k, f"no finite number{_range_text(least, most)}")
+                self._refuse_value(name, k, f"not a finite number{_range_text(least, most)}")
         return [value for value in values if value is not None]
 
     def array(
@@ -196,20 +196,20 @@ class StateFields:
     def _shaped(self, name: str, shape: tuple[int, ...], kind: Any) -> Any:
         value = self.get(name)
         if not isinstance(value, (list, tuple, np.ndarray)):
-            self.refuse(name, "no array of numbers")
+            self.refuse(name, "not an array of numbers")
         try:
             raw = np.asarray(value)
             if raw.dtype.kind not in "iuf" and raw.size:
-                self.refuse(name, "no array of numbers")
+                self.refuse(name, "not an array of numbers")
             if (
                 kind is np.int64
                 and raw.size
                 and raw.dtype.kind not in _WHOLE_KINDS[raw.itemsize < 8]
             ):
-                self.refuse(name, "no array of whole numbers")
+                self.refuse(name, "not an array of whole numbers")
             array = raw.astype(kind)
         except (TypeError, ValueError, OverflowError, RecursionError, MemoryError) as reason:
-            raise self.error(f"{self.where}: {name}: no array of numbers") from reason
+            raise self.error(f"{self.where}: {name}: not an array of numbers") from reason
         fits = array.ndim == len(shape) and array.size <= _LARGEST
         if not fits or any(n not in (-1, size) for n, size in zip(shape, array.shape, strict=True)):
             wanted = tuple("any" if n == -1 else n for n in shape)

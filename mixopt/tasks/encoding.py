@@ -126,16 +126,16 @@ def _rows(
             continue
         if len(item.choices) < 2:
             raise ConfigError(
-                f"task {name!r}: item {item.id!r} has one answer, and {compared} compares several;"
-                " set metric: bits_per_byte"
+                f"task {name!r}: item {item.id!r} has one answer, but {compared} compares "
+                "several; set metric: bits_per_byte"
             )
         pairs = enumerate(zip(item.contexts, item.choices, strict=True))
         rows += [_AnswerRow(place, k, context, answer) for k, (context, answer) in pairs]
         if normalisation == "unconditional":
             if item.unconditional is None:
                 raise ConfigError(
-                    f"task {name!r}: item {item.id!r} has no field 'unconditional', which"
-                    " normalisation: unconditional compares with"
+                    f"task {name!r}: item {item.id!r} has no field 'unconditional', which "
+                    "normalisation: unconditional needs"
                 )
             plain = item.unconditional
             rows += [_AnswerRow(place, -1 - k, plain, text) for k, text in enumerate(item.choices)]

@@ -1,4 +1,4 @@
-"""What a folder of tasks has: items, sizes, what is odd, and what is there twice."""
+"""What a folder of tasks has: items, sizes, what is odd, and what appears twice."""
 
 from __future__ import annotations
 
@@ -119,4 +119,4 @@ def _doubled(texts: Mapping[str, set[int]]) -> Iterator[str]:
         if both:
             smaller = min(len(texts[first]), len(texts[second]))
             again = "all" if both == smaller else f"{both:,}"
-            yield f"{first} and {second} share {again} of {smaller:,} items: take one of them"
+            yield f"{first} and {second} share {again} of {smaller:,} items: use only one of them"

@@ -32,7 +32,7 @@ LARGEST_WEIGHT = 1e100
 
 @dataclass(frozen=True)
 class Item:
-    """A question of a task, or a text to go on with.
+    """A question of a task, or a text to continue.
 
     Attributes:
         id: Its name in the task.
@@ -78,8 +78,8 @@ def read_items(path: str | Path) -> Iterator[Item]:
         path: JSON lines; .gz and .zst are unpacked.
 
     Raises:
-        ConfigError: The file cannot be read, has no items, or a line is no item: the gold answer is
-            empty or out of range, or an id is there twice; with file and line.
+        ConfigError: The file cannot be read, has no items, or a line is not an item: the gold
+            answer is empty or out of range, or an id appears twice; with file and line.
     """
     path = Path(path).expanduser()
     seen: dict[str, int] = {}
@@ -87,8 +87,8 @@ def read_items(path: str | Path) -> Iterator[Item]:
         item = _item(line, f"{path}:{number}")
         if item.id in seen:
             raise ConfigError(
-                f"{path}:{number}: id {shown_name(item.id)} is that of line {seen[item.id]} too;"
-                " give each item its own"
+                f"{path}:{number}: id {shown_name(item.id)} is also that of line {seen[item.id]} "
+                "too; give each item its own"
             )
         seen[item.id] = number
         yield item

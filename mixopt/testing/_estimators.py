@@ -133,8 +133,8 @@ def _check_handed_out(estimator: Any) -> None:
 
 
 def _check_relay(factory: Factory, setting: Setting) -> None:
-    """Save, load and go on with a fresh estimator after each observation."""
-    promise = "a state that is loaded, at any step, goes on to the same plans, bit for bit"
+    """Save, load and resume with a fresh estimator after each observation."""
+    promise = "a state that is loaded, at any step, leads to the same plans, bit for bit"
     plans = _plans(factory, setting)
     run = _begin(factory, setting)
     made: list[Plan] = []
@@ -256,7 +256,7 @@ def _due(plan: Plan, steps: int) -> bool:
 
 
 def _check_refusals(factory: Factory) -> None:
-    """Tell it what cannot be right; it must refuse and go on as before."""
+    """Tell it what cannot be right; it must refuse and continue as before."""
     for what, spoil in _spoils(factory().needs).items():
         run = _begin(factory)
         while run.step < STEPS // 2:

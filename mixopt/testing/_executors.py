@@ -214,7 +214,7 @@ def _check_another_corpus(bench: Bench) -> None:
 
 
 def _check_leaving(bench: Bench) -> None:
-    """Check that leaving ends what trains, unless work goes on without its owner."""
+    """Check that leaving ends what trains, unless work continues without its owner."""
     slow, quick = trials_named("slow_0", "plain_1")
     executor = bench.make("leaving")
     with executor as entered:

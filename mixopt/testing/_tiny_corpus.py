@@ -28,7 +28,7 @@ def tiny_corpus(path: Path) -> Corpus:
     Returns:
         Domains `code` and `manual` with 64,000 characters each to train on and 8,000 held out,
         and the target `other_code`, which has held-out text alone; and the task `next_line`, which
-        line goes on with lines of code, that of the text or another.
+        line continues with lines of code, that of the text or another.
     """
     texts = {"code": inspect.getsource(argparse), "manual": _manual()}
     for name, text in texts.items():

@@ -32,13 +32,13 @@ class CellTable:
         """Read a file: Parquet by its name, else CSV.
 
         Raises:
-            TrialsError: It cannot be read, has no row, a column is there twice, or a row has
+            TrialsError: It cannot be read, has no row, a column appears twice, or a row has
                 more or fewer cells than the header.
         """
         header, rows = _parquet(path) if path.suffix.lower() in PARQUET else _csv(path)
         doubled = [name for name, count in Counter(header).items() if count > 1]
         if doubled:
-            raise TrialsError(f"{path}: column {doubled[0]!r} is there twice; rename one")
+            raise TrialsError(f"{path}: column {doubled[0]!r} appears twice; rename one")
         return cls(path, header, rows)
 
     def require(self, column: str, option: str) -> None:

@@ -54,8 +54,8 @@ def _of_scored(objective: Objective, trials: Trials) -> Objective:
         if name in absent:
             proxy = trials.table["proxy"][0]
             raise ConfigError(
-                f"objective: no trial was scored on {name!r}: proxy {proxy!r} scores no tasks; use"
-                " another proxy, or another objective"
+                f"objective: no trial was scored on {name!r}: proxy {proxy!r} does not score "
+                "tasks; use another proxy, or another objective"
             )
     if not absent:
         return objective

@@ -113,7 +113,7 @@ def table_of(
 
 
 def check_once(names: Iterable[str], where: str) -> None:
-    """Check that no name is there twice.
+    """Check that no name appears twice.
 
     Raises:
         TrialsError: One is; all that are, are named.

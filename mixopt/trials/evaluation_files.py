@@ -41,7 +41,7 @@ class Evaluations:
     Attributes:
         pattern: Where the files are.
         values: Of each trial, the value of each loss.
-        higher: Losses of which higher is better, though their names do not say so.
+        higher: Losses of which higher is better, though their names do not show it.
         notes: What a reader should know, a line each.
     """
 
@@ -114,7 +114,7 @@ def _files(pattern: str) -> Iterator[tuple[str, Path]]:
     root = Path(*parts[:first])
     paths = sorted(path for path in root.glob("/".join(parts[first:])) if path.is_file())
     if not paths:
-        raise TrialsError(f"{pattern}: fits no file (working directory {Path.cwd()})")
+        raise TrialsError(f"{pattern}: matches no file (working directory {Path.cwd()})")
     if first == len(parts) - 1:
         yield from ((path.stem, path) for path in paths)
         return
@@ -126,7 +126,7 @@ def _lm_eval(path: Path) -> Iterator[tuple[str, _TaskResult]]:
     content = read_json(path, error=TrialsError)
     results = content.get("results") if isinstance(content, dict) else None
     if not isinstance(results, dict):
-        raise TrialsError(f"{path}: is no file of lm-eval's results: has no 'results'")
+        raise TrialsError(f"{path}: is not a file of lm-eval's results: it has no 'results'")
     date = _number(content.get("date")) or 0.0
     groups = {name for name, own in (content.get("group_subtasks") or {}).items() if own}
     higher = content.get("higher_is_better") or {}
@@ -197,7 +197,7 @@ def _olmes(path: Path) -> Iterator[tuple[str, _TaskResult]]:
     content = read_json(path, error=TrialsError)
     tasks = content.get("tasks", [content]) if isinstance(content, dict) else None
     if not isinstance(tasks, list):
-        raise TrialsError(f"{path}: is no file of OLMES's metrics")
+        raise TrialsError(f"{path}: is not a file of OLMES's metrics")
     for place, one in enumerate(tasks):
         metrics = one.get("metrics") if isinstance(one, dict) else None
         name = _olmes_name(one) if isinstance(metrics, dict) else None

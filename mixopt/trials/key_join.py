@@ -110,7 +110,9 @@ def _in_both(left: CellTable, right: CellTable, key: str) -> tuple[CellTable, Ce
         if alone:
             notes.append(f"{table.path}: left out {listed(alone)}, not in {other.path}")
     if not kept[0].rows:
-        raise TrialsError(f"{left.path} and {right.path}: no {key} is in both; is it the key?")
+        raise TrialsError(
+            f"{left.path} and {right.path}: no {key} is in both; check that it is the key"
+        )
     return kept[0], kept[1], notes
 
 
@@ -124,6 +126,6 @@ def _check_agree(left: CellTable, right: CellTable, key: str) -> None:
         for name, mine, theirs in both:
             if mine != theirs:
                 raise TrialsError(
-                    f"{right.path}: row {name}: {other} is {theirs!r}, but {mine!r} in"
-                    f" {left.path}; say which column joins them: --key COLUMN"
+                    f"{right.path}: row {name}: {other} is {theirs!r}, but {mine!r} in "
+                    f"{left.path}; name the column that joins them: --key COLUMN"
                 )

@@ -5,12 +5,11 @@ Everything random about a trial comes from the trial's own seed, so its losses d
 depend on what it was trained beside, to rounding.
 
 A proxy that cuts its domains to pools where `Training.target_tokens` asks for it
-(mixopt.trials.simulated_epochs) says so by an attribute `simulates_epochs = True`; of another one,
-nobody may ask it. A proxy may also say what a trial costs, before there is a corpus:
+(mixopt.trials.simulated_epochs) declares it by an attribute `simulates_epochs = True`; of another
+one, nobody may ask it. A proxy may also say what a trial costs, before there is a corpus:
 `parameters(vocab_size) -> int`, and `tokens_per_second(vocab_size, training) -> float` of one
 worker (mixopt.pipeline.speed_probe measures one that does not, unless it says `is_probed = False`).
-Pools are shares of
-`Training.inventory`, where that is given.
+Pools are shares of `Training.inventory`, where that is given.
 """
 
 from __future__ import annotations
@@ -99,14 +98,13 @@ class Training:
     Attributes:
         tokens: Training tokens of one trial.
         eval_every: Tokens between held-out losses; 0 for the end alone.
-        eval_tokens: Held-out tokens used of each evaluation domain, at most.
+        eval_tokens: Held-out tokens used maximum for each evaluation domain.
         device: `cpu`, `cuda`, `cuda:1`, or `auto`.
         threads: Threads of one worker; 0 leaves it to the library.
         target_tokens: Length of the full run; each domain is repeated as often as there. None
             draws from all that a domain has.
         inventory: With `target_tokens`, and for a trainer whose unit is epochs, distinct tokens of
-            each whole domain, where the corpus is a sample of them; None where it is all that there
-            is.
+            each whole domain, where the corpus is a sample of them; None where it is everything.
         files: A folder where a proxy may keep a folder of files for each trial, by its name; it
             need not exist yet. None where there is no such place.
     """

@@ -11,8 +11,8 @@ Columns `parameters` and `tokens` of either table are the size that a trial was 
 `schedule` says which rows are finished runs (mixopt.trials.schedule_column).
 
 Rows are joined by their key (mixopt.trials.key_join). Weights that were rounded, so that a row
-misses 1 by no more than a tolerance, are rescaled. The notes of the result say so, and what was
-left out because that was asked for.
+misses 1 by no more than a tolerance, are rescaled. The notes of the result report this, and what
+was left out because that was asked for.
 
 Shapes: N trials, D domains, M evaluation domains.
 """
@@ -66,7 +66,7 @@ def read_csv_trials(
         mixtures: A row for each trial: its key, and the weight of each domain.
         losses: A row for each trial: its key, and its losses; a file, or what was read already.
         tolerance: How far from 1 the weights of a row may be; they are rescaled, and noted.
-        key: The column to join by; found when absent (mixopt.trials.key_join.KEYS).
+        key: The column to join by; found if omitted (mixopt.trials.key_join.KEYS).
         unit: Unit of the losses.
         ignore: Columns of either file that are neither weights nor losses.
         drop_incomplete: Leave out rows that are in one file alone or lack a number, and columns
@@ -77,7 +77,7 @@ def read_csv_trials(
         rescaled or left out, and which columns never change.
 
     Raises:
-        TrialsError: A file cannot be read, a key is missing, doubled or extra, or a value is no
+        TrialsError: A file cannot be read, a key is missing, doubled or extra, or a value is not a
             number, not finite, negative, or out of tolerance.
     """
     right = losses if isinstance(losses, CellTable) else CellTable.read(losses)
@@ -146,7 +146,7 @@ def _complete(
         notes += _gaps_said(table, key, own_N)
         gap_N |= own_N
     if gap_N.all():
-        raise TrialsError(f"{left.path} and {right.path}: no row has all its numbers")
+        raise TrialsError(f"{left.path} and {right.path}: no row is complete")
     kept = np.flatnonzero(~gap_N).tolist()
     return left.take(kept), right.take(kept), notes
 

@@ -83,9 +83,7 @@ def reindexed(
             f"no trial is left of {len(trials)}: {'; '.join(notes)}; allow more: tolerance"
         )
     table = _table(trials, kept_N, new_domains, weights_NE[kept_N])
-    added = (
-        [f"add {listed(add)}: no trial so far has any, so none says what it does"] if add else []
-    )
+    added = [f"add {listed(add)}: no trial so far has any, so its effect is unknown"] if add else []
     return TrialRows(table, new_domains, trials.targets, (*trials.notes, *notes, *added))
 
 
@@ -102,7 +100,7 @@ def joined(trials: TrialRows, other: TrialRows) -> TrialRows:
     if not targets:
         raise TrialsError("the tables have no evaluation domain in common")
     gone = [name for name in (*trials.targets, *other.targets) if name not in targets]
-    notes = [f"left out {listed(gone)}: losses of one table alone"] if gone else []
+    notes = [f"left out {listed(gone)}: losses of only one table"] if gone else []
     columns = list(schema(trials.domains, targets))
     table = pl.concat([trials.table.select(columns), other.table.select(columns)])
     every = (*trials.notes, *other.notes, *notes)
@@ -185,9 +183,7 @@ def _check(trials: TrialRows, changes: Sequence[_DomainChange], add: Sequence[st
     names = [*staying, *(name for change in changes for name in change.new), *add]
     for name in names:
         if names.count(name) > 1:
-            raise TrialsError(
-                f"domain {name!r} would be there twice; give the new one another name"
-            )
+            raise TrialsError(f"domain {name!r} would appear twice; give the new one another name")
     if not staying and not any(change.new for change in changes):
         raise TrialsError("no domain is left; keep one")
 

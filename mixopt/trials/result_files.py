@@ -113,7 +113,7 @@ class TrialFolder:
                 own, result = read_entry(path)
                 if trial_to_json(own) != trial_to_json(trial):
                     raise RunError(
-                        f"{path}: is of another mixture or seed; delete it to train again"
+                        f"{path}: is for another mixture or seed; delete it to train again"
                     )
                 found[trial.name] = result
         return found

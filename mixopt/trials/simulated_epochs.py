@@ -10,7 +10,7 @@ same for all trials and lengths of training, so that a smaller pool is a subset 
 pool of 3.4 sequences is three, and a fourth that four of ten epochs have: epochs are exact to one
 sequence over the whole trial, however small the pool.
 
-Where the corpus is a sample, pools are shares of the whole domains, and all that there is of a
+Where the corpus is a sample, pools are shares of the whole domains, and all of a
 domain where its sample is smaller than its pool.
 
 Shapes: P sequences of a pool, B sequences drawn.
@@ -110,10 +110,10 @@ class SimulatedEpochs:
         needed = math.ceil(self.length * self.target_tokens / max(inventory, 1))
         shorter = f", set {self.option} to {pool} or less" if pool > 1 else ""
         return (
-            f"domain {name!r}: a trial of {self.tokens} of the full run's {self.target_tokens}"
-            f" tokens leaves a pool of {pool} of its {inventory} tokens, and one sequence takes"
-            f" {self.length}: raise proxy.tokens to {needed}{shorter}, or leave out"
-            " proxy.simulate_epochs"
+            f"domain {name!r}: a trial of {self.tokens} of the full run's {self.target_tokens} "
+            f"tokens leaves a pool of {pool} of its {inventory} tokens, but one sequence takes "
+            f"{self.length}: raise proxy.tokens to {needed}{shorter}, or leave out "
+            "proxy.simulate_epochs"
         )
 
 

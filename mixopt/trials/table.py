@@ -68,9 +68,9 @@ class Trials(TrialRows):
         notes: What a reader should know of how the table came to be, a line each.
 
     Raises:
-        TrialsError: A column is missing or of another type, a name that cannot be one, a trial is
-            there twice, weights are no mixture, or a finished trial has a loss that is missing or
-            not finite.
+        TrialsError: A column is missing or of another type, a name that cannot be one, a trial
+            appears twice, weights are not a mixture, or a finished trial has a loss that is missing
+            or not finite.
     """
 
     def __post_init__(self) -> None:
@@ -111,7 +111,7 @@ class Trials(TrialRows):
             trials: The trials, in the order of the rows.
             results: One for each trial, in any order.
             proxy: Name of the proxy.
-            targets: Names of the evaluation domains; those of the results when absent.
+            targets: Names of the evaluation domains; those of the results if omitted.
 
         Raises:
             TrialsError: A result is missing, there twice or of no trial; or finished trials have
@@ -365,7 +365,7 @@ class Trials(TrialRows):
             return f"these trials have no losses in {unit}; set objective.unit: {other}"
         row = next(i for i, values in enumerate(columns.iter_rows()) if None in values)
         name, status = self.table["trial"][row], self.table["status"][row]
-        return f"trial {name!r} is {status} and has no losses; use the finished ones alone"
+        return f"trial {name!r} is {status} and has no losses; use only the finished ones"
 
     def _check_mixtures(self) -> None:
         unnamed = self.table.filter(pl.col("mixture").is_null())

@@ -42,12 +42,13 @@ class TableOptions:
             others = (mixtures, losses, self.key, self.ignore or None)
             if any(other is not None for other in others) or self.drop_incomplete:
                 raise ConfigError(
-                    f"{command}: --trials goes without --mixtures, --losses and their options"
+                    f"{command}: --trials cannot be combined with --mixtures, --losses and "
+                    "their options"
                 )
             return Trials.read(trials)
         if mixtures is None or losses is None:
             out = ", --losses and --out" if command == "fit" else " and --losses"
-            raise ConfigError(f"{command}: --mixtures{out} go together")
+            raise ConfigError(f"{command}: --mixtures{out} must be given together")
         return Trials.from_csv(
             mixtures,
             losses,

@@ -97,7 +97,7 @@ def test_propose_within_guardrails_of_one_word(run, limits, tmp_path):
     files += ("--constraints", limits / "constraints.yaml", "--out", tmp_path / "found.yaml")
     ended = mixopt("propose", run, *files, "--json")
     if ended.code:  # which mixtures keep them is the fit's answer
-        assert "no mixture is found that keeps constraints.guardrails" in ended.error
+        assert "no mixture was found that satisfies constraints.guardrails" in ended.error
         assert "allow targets: {" in ended.error
     else:
         assert max(json.loads(ended.out)["epochs"].values()) <= 4 + 1e-6

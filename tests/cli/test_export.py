@@ -148,7 +148,7 @@ def test_the_length_of_the_full_run_is_that_of_the_configuration(run):
         ),
         (["none.yaml", "--to", "nemo"], "none.yaml: not found"),
         (["M", "--to", "datasets", "--sample-tokens", "no.yaml"], "no.yaml: not found"),
-        (["M", "--to", "datasets", "--sample-tokens", "-3"], "sample_tokens: -3.0 is no number"),
+        (["M", "--to", "datasets", "--sample-tokens", "-3"], "sample_tokens: -3.0 is not a number"),
     ],
 )
 def test_what_cannot_be_is_one_line(folder, arguments, message):
@@ -167,7 +167,7 @@ def test_what_cannot_be_is_one_line(folder, arguments, message):
         ("--paths", "[1]", "expected a path, or a list of paths, for each domain, one line each"),
         ("--paths", "{wbe: x}", "unknown domain 'wbe'; did you mean 'web'?"),
         ("--sample-tokens", "{wbe: 3}", "unknown domain 'wbe'; did you mean 'web'?"),
-        ("--inventory", "{web: 3}", "domain 'code' is missing; say how many tokens it has"),
+        ("--inventory", "{web: 3}", "domain 'code' is missing; give its tokens"),
     ],
 )
 def test_a_file_that_cannot_be_is_named(folder, tmp_path, option, content, message):

@@ -39,9 +39,10 @@ def test_a_domain_needs_no_text_where_a_trainer_of_ones_own_reads_it(load):
             "corpus.domains.web: give either 'environment' or 'path' (or 'data_files'); only a"
             " trainer of your own (proxy.name: command) needs no text",
         ),
-        ("{tokens: 1e12}", "{bytes: 1e12}", "domains.web: its text is not here, so that its size"),
-        (", unit: nats_per_token", "", "objective.unit: is bits_per_byte, and losses of 'web', whos"
-         "e text is not here, are known in proxy.unit alone: set objective.unit: nats_per_token"),
+        ("{tokens: 1e12}", "{bytes: 1e12}", "domains.web: its text is not here, so its size"),
+        (", unit: nats_per_token", "", "objective.unit: is bits_per_byte, and losses of 'web', "
+                                       "whose text is not available here, are known only in "
+                                       "proxy.unit: set objective.unit: nats_per_token"),
     ],
 )  # fmt: skip
 def test_what_a_domain_without_text_lacks_is_named(load, old, new, message):

@@ -92,10 +92,10 @@ def test_a_wrong_field_is_named_with_its_line(load, addition, message):
         (
             "{target: exam}",
             "{target: exam, leave_out: noise}\ndesign: {replicates: 0}",
-            "yaml:7: objective.leave_out: noise is known from replicates, and design.replicates is"
-            " 0; raise it to 2 or more",
+            "yaml:7: objective.leave_out: noise is estimated from replicates, but "
+            "design.replicates is 0; raise it to 2 or more",
         ),
-        ("exam: {path", "web: {path", "evaluation.web: is a training domain already"),
+        ("exam: {path", "web: {path", "evaluation.web: is already a training domain"),
         ("web: {path", "../web: {path", "cannot be the name of a folder"),
         ("{path: code.jsonl}", "{}", "yaml:4: corpus.domains.code: give either"),
         ("{path: code.jsonl}", "{pth: code.jsonl}", "code.pth: unknown field; did you mean 'path'"),

@@ -17,5 +17,7 @@ def test_a_number_of_tokens_is_at_least_one_and_finite():
         with pytest.raises(ConfigError, match="must be at least 1, and less than 1e18"):
             token_count(wrong)
     assert (token_count("25e9"), token_count(10**17 + 1)) == (25_000_000_000, 10**17 + 1)
-    with pytest.raises(ConfigError, match="--tokens 'many': is no number of tokens, such as 25e9"):
+    with pytest.raises(
+        ConfigError, match="--tokens 'many': is not a number of tokens, such as 25e9"
+    ):
         token_count("many", "--tokens")

@@ -49,14 +49,16 @@ def test_the_file_may_have_the_domains_whose_source_states_none(config_path, tmp
 
 def test_the_file_of_an_untrusted_record_is_not_read(config_path, tmp_path):
     file = write(tmp_path / "sizes.yaml", "code: 5e9\nprose: 1e9\n")
-    with pytest.raises(ConfigError, match=r"corpus.inventory: .*: a run's record has the sizes"):
+    with pytest.raises(
+        ConfigError, match=r"corpus.inventory: .*: a recorded configuration contains the sizes"
+    ):
         load_config(config_path, [f"corpus.inventory={file}"], trust=False)
 
 
 @pytest.mark.parametrize(
     ("overrides", "message"),
     [
-        (TOKENS[:1], r"corpus.domains.prose: its size is not stated, and that of 'code' is: give"),
+        (TOKENS[:1], r"corpus.domains.prose: its size is not stated, but that of 'code' is: give"),
         (
             [*TOKENS, "corpus.domains.code.bytes=5"],
             r"corpus.domains.code: give tokens or bytes of the whole domain, not both",
@@ -64,7 +66,7 @@ def test_the_file_of_an_untrusted_record_is_not_read(config_path, tmp_path):
         ([TOKENS[0], "corpus.domains.prose.tokens=0"], r"prose.tokens: should be greater than 0"),
         (
             ["evaluation.help.tokens=5e9"],
-            r"evaluation.help.tokens: a target is not trained on, so its size counts for nothing",
+            r"evaluation.help.tokens: a target is not trained on, so its size is not used",
         ),
         (["corpus.inventory=absent.yaml"], r"absent.yaml: not found"),
     ],
@@ -85,9 +87,13 @@ def test_sizes_that_cannot_be_right_are_named(config_path, overrides, message):
             r"sizes.yaml: code: give exactly one of tokens and bytes, got bytes, tokens",
         ),
         ("code: {bits: 1}\nprose: 1\n", [], r"give exactly one of tokens and bytes, got bits"),
-        ("code: many\nprose: 1\n", [], r"sizes.yaml: code: 'many' is no number of tokens"),
-        ("code: {bytes: -1}\nprose: 1\n", [], r"code.bytes: -1 is no number of bytes, such as 5e9"),
-        ("code: true\nprose: 1\n", [], r"code: True is no number of tokens"),
+        ("code: many\nprose: 1\n", [], r"sizes.yaml: code: 'many' is not a number of tokens"),
+        (
+            "code: {bytes: -1}\nprose: 1\n",
+            [],
+            r"code.bytes: -1 is not a number of bytes, such as 5e9",
+        ),
+        ("code: true\nprose: 1\n", [], r"code: True is not a number of tokens"),
         ("- code\n", [], r"sizes.yaml: expected a number of tokens for each domain"),
         (
             "code: 2e9\nprose: 1e9\n",
@@ -120,5 +126,7 @@ def test_bytes_become_tokens_where_a_corpus_says_how():
         "code": 10**9,
         "prose": 7,
     }
-    with pytest.raises(ConfigError, match="inventory: code: bytes become tokens by a prepared"):
+    with pytest.raises(
+        ConfigError, match="inventory: code: converting bytes to tokens needs a prepared"
+    ):
         read_inventory(stated, ["code", "prose"])

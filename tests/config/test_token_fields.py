@@ -23,7 +23,7 @@ def test_a_source_may_name_many_files():
 
 def test_a_list_that_names_nothing_or_that_data_files_repeat_is_refused():
     refused("path: is an empty list", path=[])
-    refused("data_files has no use", path=["a.jsonl"], data_files="b.jsonl")
+    refused("data_files is redundant", path=["a.jsonl"], data_files="b.jsonl")
 
 
 @pytest.mark.parametrize(
@@ -31,7 +31,7 @@ def test_a_list_that_names_nothing_or_that_data_files_repeat_is_refused():
     [("dtype", "uint16"), ("field", "ids"), ("document_end", 0), ("max_tokens", 5)],
 )
 def test_a_field_of_tokens_beside_text_is_refused(field, value):
-    refused(f"{field}: is of tokens, and this is text", path="a.jsonl", **{field: value})
+    refused(f"{field}: applies to tokens, but this is text", path="a.jsonl", **{field: value})
 
 
 @pytest.mark.parametrize(
@@ -39,7 +39,7 @@ def test_a_field_of_tokens_beside_text_is_refused(field, value):
     [("column", "body"), ("max_bytes", 5), ("split", "test"), ("data_files", "a"), ("name", "x")],
 )
 def test_a_field_of_text_beside_tokens_is_refused(field, value):
-    refused(f"{field}: is of text", path="web", format="megatron", **{field: value})
+    refused(f"{field}: applies to text", path="web", format="megatron", **{field: value})
 
 
 @pytest.mark.parametrize(

@@ -13,9 +13,9 @@ BOMB = "a: &a [x, x, x, x, x, x, x, x, x, x]\n" + "".join(
 )
 ATTACKS = {
     "bomb": (BOMB, "more than 100000 values, aliases counted"),
-    "circle": ("a: &a [*a]\n", r"'\*a' stands within what it stands for"),
-    "nest": ("a: " + "[" * 20_000 + "]" * 20_000, "more than 64 sections within each other"),
-    "key": ("? [a]\n: 1\n", "a key is plain text"),
+    "circle": ("a: &a [*a]\n", r"'\*a' is used inside the section that it names"),
+    "nest": ("a: " + "[" * 20_000 + "]" * 20_000, "more than 64 nested sections"),
+    "key": ("? [a]\n: 1\n", "a key must be plain text"),
     "object": ("a: !!python/object:os.system {}\n", "could not determine a constructor"),
 }
 READERS = {
@@ -43,7 +43,7 @@ def test_yaml_that_was_made_to_do_harm_is_one_line(reader, attack, tmp_path):
 def test_a_pipe_is_not_waited_for(reader, tmp_path):
     os.mkfifo(tmp_path / "a.yaml")
     read, error = READERS[reader]
-    with pytest.raises(error, match=r"a\.yaml: cannot be read: it is no file"):
+    with pytest.raises(error, match=r"a\.yaml: cannot be read: it is not a file"):
         read(tmp_path / "a.yaml")
 
 

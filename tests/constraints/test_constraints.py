@@ -46,7 +46,7 @@ def test_the_lower_of_two_caps_counts():
 
 def test_a_floor_above_max_epochs_says_the_epochs_and_both_ways_out():
     assert message(max_epochs=4, bounds={"europarl": (0.31, 1)}) == (
-        "domain 'europarl': constraints.bounds asks for at least 0.31, but a weight of 0.31 of"
+        "domain 'europarl': constraints.bounds requires at least 0.31, but a weight of 0.31 of"
         " 25B tokens needs 7.91 epochs of its 0.98B tokens; constraints.max_epochs is 4."
         " Lower it to <= 0.1568, or allow max_epochs: 7.91."
     )
@@ -54,9 +54,9 @@ def test_a_floor_above_max_epochs_says_the_epochs_and_both_ways_out():
 
 def test_too_few_epochs_for_the_run_say_the_shortfall_and_the_epochs_that_are_enough():
     assert message(max_epochs=1) == (
-        "no mixture meets the caps: they add up to 0.9192, 0.0808 short of 1"
-        " (constraints.max_epochs: 1: web 0.8, europarl 0.0392, code 0.08);"
-        " allow max_epochs: 1.09 (or a run of 22.9B tokens)"
+        "no mixture satisfies the caps: they add up to 0.9192, 0.0808 short of 1 "
+        "(constraints.max_epochs: 1: web 0.8, europarl 0.0392, code 0.08); allow max_epochs: "
+        "1.09 (or a run of 22.9B tokens)"
     )
 
 
@@ -90,8 +90,8 @@ def test_caps_that_no_single_change_mends_say_so():
 
 def test_floors_that_add_up_to_more_than_1_are_named_with_the_excess():
     assert message(bounds={"web": (0.7, 1), "code": (0.5, 1)}) == (
-        "no mixture meets the least weights: they add up to 1.2, 0.2 more than 1"
-        " (constraints.bounds: web 0.7, code 0.5); lower them by 0.2 in all"
+        "no mixture satisfies the minimum weights: they add up to 1.2, 0.2 more than 1 "
+        "(constraints.bounds: web 0.7, code 0.5); lower them by 0.2 in all"
     )
 
 
@@ -100,9 +100,9 @@ def test_caps_of_two_sources_are_named_with_what_mends_each():
     with pytest.raises(InfeasibleError) as caught:
         bounded.with_caps([scaled_limit("europarl", "design.max_usage", 2, 0.05)])
     assert str(caught.value) == (
-        "no mixture meets the caps: they add up to 0.9, 0.1 short of 1 (constraints.bounds:"
-        " web 0.3, code 0.5; design.max_usage: 2: europarl 0.1);"
-        " raise constraints.bounds by 0.1 in all, or allow max_usage: 4"
+        "no mixture satisfies the caps: they add up to 0.9, 0.1 short of 1 (constraints.bounds: "
+        "web 0.3, code 0.5; design.max_usage: 2: europarl 0.1); raise constraints.bounds by 0.1 "
+        "in all, or allow max_usage: 4"
     )
 
 
@@ -123,7 +123,9 @@ def test_an_unknown_domain_is_answered_with_the_nearest():
 
 
 def test_a_least_above_its_most_is_a_mistake():
-    with pytest.raises(ConfigError, match=r"bounds.web: the least, 0.6, is above the most, 0.3"):
+    with pytest.raises(
+        ConfigError, match=r"bounds.web: the minimum, 0.6, is above the maximum, 0.3"
+    ):
         constraints(bounds={"web": (0.6, 0.3)})
 
 
@@ -147,7 +149,7 @@ def test_violations_say_what_mends_them():
     assert broken == [
         "domain 'europarl': a weight of 0.65 of 25B tokens needs 16.6 epochs of its 0.98B tokens;"
         " constraints.max_epochs is 4. Lower it to <= 0.1568, or allow max_epochs: 16.6.",
-        "domain 'code': a weight of 0.05 is below 0.1, the least by constraints.bounds.",
+        "domain 'code': a weight of 0.05 is below 0.1, the minimum set by constraints.bounds.",
     ]
 
 

@@ -219,7 +219,9 @@ def test_a_domain_that_the_reference_lacks_stays_out_of_a_divergence():
 def test_groups_that_no_mixture_meets_are_refused():
     groups_GD = np.array([[1.0, 1.0, 0.0]])
     base = CappedSimplex(np.zeros(3), np.array([1.0, 1.0, 0.3]))
-    with pytest.raises(InfeasibleError, match="no mixture meets these bounds of domains and group"):
+    with pytest.raises(
+        InfeasibleError, match="no mixture satisfies these bounds of domains and group"
+    ):
         ConvexSet(base, groups_GD, np.zeros(1), np.array([0.6]))
 
 

@@ -100,14 +100,13 @@ def test_the_gap_is_that_of_the_bound_that_has_the_least_way_to_go():
     with pytest.raises(InfeasibleError) as caught:
         Constraints.from_config(config, inventory)
     assert str(caught.value) == (
-        "no mixture meets these limits together, by 0.15 (constraints.bounds: web <= 0.1;"
-        " constraints.groups.with_code: group with_code >= 0.5;"
-        " constraints.groups.with_law: group with_law >= 0.5;"
-        " constraints.groups.with_mail: group with_mail >= 0.5);"
-        " raise the most of web to 0.25 in constraints.bounds,"
-        " or lower the least of constraints.groups.with_code to 0.2,"
-        " or lower the least of constraints.groups.with_law to 0.2,"
-        " or lower the least of constraints.groups.with_mail to 0.2"
+        "no mixture satisfies all of these limits, short by 0.15 (constraints.bounds: web <= "
+        "0.1; constraints.groups.with_code: group with_code >= 0.5; constraints.groups.with_law: "
+        "group with_law >= 0.5; constraints.groups.with_mail: group with_mail >= 0.5); raise the "
+        "maximum of web to 0.25 in constraints.bounds, or lower the minimum of "
+        "constraints.groups.with_code to 0.2, or lower the minimum of "
+        "constraints.groups.with_law to 0.2, or lower the minimum of "
+        "constraints.groups.with_mail to 0.2"
     )
 
 
@@ -117,9 +116,9 @@ def test_a_change_is_offered_only_where_it_is_enough_for_all_limits():
         groups={"most": group(["web", "code"], 0.7), "much": group(["web", "code"], 0.6)},
     )
     assert said == (
-        "no mixture meets these limits together, by 0.1 (constraints.bounds: law >= 0.5;"
-        " constraints.groups.much: group much >= 0.6); lower the least of law to 0.3 in"
-        " constraints.bounds"
+        "no mixture satisfies all of these limits, short by 0.1 (constraints.bounds: law >= 0.5; "
+        "constraints.groups.much: group much >= 0.6); lower the minimum of law to 0.3 in "
+        "constraints.bounds"
     )
 
 
@@ -127,6 +126,6 @@ def test_a_group_with_too_little_room_is_told_how_much_more_it_needs():
     said = refusal(bounds={"law": (0.5, 1.0)}, groups={"rare": group(["code", "law"], 0.0, 0.4)})
     assert "group rare <= 0.4" in said
     assert said.endswith(
-        "lower the least of law to 0.4 in constraints.bounds, or raise the most of"
-        " constraints.groups.rare to 0.5"
+        "lower the minimum of law to 0.4 in constraints.bounds, or raise the maximum of "
+        "constraints.groups.rare to 0.5"
     )

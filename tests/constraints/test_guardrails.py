@@ -58,9 +58,10 @@ def test_a_guardrail_holds_where_what_is_left_of_its_margin_is_next_to_nothing()
 def test_a_conflict_names_what_is_broken_by_how_much_and_what_would_be_enough():
     one = guards(code=0.1, law=0.2, score=0.0)
     assert one.conflict(np.array([0.05, -0.1, 0.0123]), ["a <= 0.5", "b >= 0.1"]) == (
-        "no mixture is found that keeps constraints.guardrails (code 0.1, score 0 worse than"
-        " uniform): the nearest is predicted to be worse by code 0.15, score 0.0123, within"
-        " a <= 0.5; b >= 0.1; allow targets: {code: 0.15, score: 0.0123}, or widen the other limits"
+        "no mixture was found that satisfies constraints.guardrails (code 0.1, score 0 worse "
+        "than uniform): the nearest is predicted to be worse by code 0.15, score 0.0123, within "
+        "a <= 0.5; b >= 0.1; allow targets: {code: 0.15, score: 0.0123}, or widen the other "
+        "limits"
     )
     assert "worse by code 0.15; allow" in one.conflict(np.array([0.05, 0.0, 9e-8]), [])
 

@@ -67,8 +67,8 @@ def test_a_shorter_run_does_what_more_epochs_would():
 def test_a_cap_that_scales_says_the_setting_that_would_allow_a_weight():
     said = scaled_limit("web", "design.max_usage", 2, 0.1).refuse(0.35)
     assert said == (
-        "a weight of 0.35 is above 0.2, the most by design.max_usage: 2. Lower it to <= 0.2, or"
-        " allow max_usage: 3.5."
+        "a weight of 0.35 is above 0.2, the maximum set by design.max_usage: 2. Lower it to <= "
+        "0.2, or allow max_usage: 3.5."
     )
 
 
@@ -77,7 +77,9 @@ def test_a_group_needs_domains_that_differ_and_a_least_below_its_most():
         group(domains=())
     with pytest.raises(ConfigError, match=r"groups.rare: domain 'law' is given twice"):
         group(domains=("law", "code", "law"))
-    with pytest.raises(ConfigError, match=r"groups.rare: the least, 0.5, is above the most, 0.4"):
+    with pytest.raises(
+        ConfigError, match=r"groups.rare: the minimum, 0.5, is above the maximum, 0.4"
+    ):
         group(least=0.5)
     assert group(least=0.4).least == 0.4
 
@@ -86,12 +88,12 @@ def test_a_mixture_outside_a_groups_bounds_is_told_both_ways_out():
     rare = group()
     assert rare.members(("law", "web", "code")).tolist() == [1.0, 0.0, 1.0]
     assert rare.refusal({"web": 0.5, "code": 0.3, "law": 0.2}, 1e-6) == (
-        "group 'rare': a share of 0.5 is above 0.4, the most by constraints.groups.rare."
-        " Lower it to <= 0.4, or allow 0.5."
+        "group 'rare': a share of 0.5 is above 0.4, the maximum set by constraints.groups.rare. "
+        "Lower it to <= 0.4, or allow 0.5."
     )
     assert rare.refusal({"web": 0.9, "code": 0.1, "law": 0.0}, 1e-6) == (
-        "group 'rare': a share of 0.1 is below 0.2, the least by constraints.groups.rare."
-        " Raise it to >= 0.2, or allow 0.1."
+        "group 'rare': a share of 0.1 is below 0.2, the minimum set by constraints.groups.rare. "
+        "Raise it to >= 0.2, or allow 0.1."
     )
     for share in (0.191, 0.3, 0.409):
         assert rare.refusal({"code": share, "law": 0.0}, 0.01) is None
@@ -198,8 +200,8 @@ def test_the_least_change_of_each_setting_in_a_conflict_is_said():
             groups={"rare": {"domains": ["code", "law"], "bounds": (0.5, 1.0)}},
         )
     assert str(caught.value) == (
-        "no mixture meets these limits together, by 0.06 (constraints.max_epochs: 1.1:"
-        " code <= 0.33, law <= 0.11; constraints.groups.rare: group rare >= 0.5);"
-        " allow max_epochs: 1.25 (or a run of 88 tokens),"
-        " or lower the least of constraints.groups.rare to 0.44"
+        "no mixture satisfies all of these limits, short by 0.06 (constraints.max_epochs: 1.1: "
+        "code <= 0.33, law <= 0.11; constraints.groups.rare: group rare >= 0.5); allow "
+        "max_epochs: 1.25 (or a run of 88 tokens), or lower the minimum of "
+        "constraints.groups.rare to 0.44"
     )

@@ -59,12 +59,12 @@ def test_a_least_distance_may_miss_the_radius_by_a_millionth_of_it():
 def test_a_mixture_too_far_away_is_told_the_radius_that_would_allow_it():
     beyond = Mixture({"c": 0.4, "a": 0.3, "b": 0.3})
     assert radius().refusal(beyond, 1e-6) == (
-        "the mixture is 0.4 (total variation) from natural; constraints.radius.tv is 0.2. Move it"
-        " nearer, or allow tv: 0.4."
+        "the mixture is 0.4 (total variation) from natural; constraints.radius.tv is 0.2. Move "
+        "it closer, or allow tv: 0.4."
     )
     assert radius("kl").refusal(beyond, 1e-6) == (
-        "the mixture is inf (KL divergence) from natural; constraints.radius.kl is 0.2. Move it"
-        " nearer."
+        "the mixture is inf (KL divergence) from natural; constraints.radius.kl is 0.2. Move it "
+        "closer."
     )
 
 

@@ -26,7 +26,7 @@ def test_names_and_sizes_are_written_and_read_back(tmp_path):
 
 def test_text_that_is_elsewhere_cannot_be_read(tmp_path):
     corpus = prepared(tmp_path, {"web": SourceConfig(tokens=100)})
-    message = "web/train: its text is not here: a trainer of one's own reads it"
+    message = "web/train: its text is not available here; only your own trainer reads it"
     with pytest.raises(ShardError, match=message):
         corpus.domains[0].train.read(0, 1)
     with pytest.raises(ShardError, match=message):

@@ -263,7 +263,7 @@ def test_a_domain_with_less_than_a_sequence_is_refused(tmp_path):
 
 def test_a_domain_of_one_document_cannot_be_split(tmp_path):
     one = {"path": write(tmp_path / "a.jsonl", ["only this"])}
-    refused("domain 'a': its 1 documents are all held out, none is left", tmp_path, {"a": one})
+    refused("domain 'a': its 1 documents are all held out, so none is left", tmp_path, {"a": one})
 
 
 def test_too_little_environment_text_says_how_much_there_is(tmp_path):
@@ -284,7 +284,7 @@ def test_a_target_with_the_name_of_a_domain_is_refused(tmp_path, sources):
         ("", "domain '': a name has at least one character"),
         ("two\nlines", "domain 'two\\nlines': a name has no control characters"),
         ("x" * 201, "a name has at most 200 bytes, not 201"),
-        ("index.json", "domain 'index.json': the corpus has a file of this name"),
+        ("index.json", "domain 'index.json': the corpus uses a file of this name"),
     ],
 )
 def test_a_name_that_is_no_folder_is_refused(tmp_path, sources, name, message):

@@ -85,7 +85,7 @@ def test_a_file_that_libarrow_dies_of_is_named_in_one_line(deadly):
     with pytest.raises(CorpusError) as caught:
         read(deadly)
     assert NAMED.match(str(caught.value))
-    assert str(caught.value).endswith("mend it, or set on_bad_document: skip")
+    assert str(caught.value).endswith("fix it, or set on_bad_document: skip")
     assert "\n" not in str(caught.value)
 
 
@@ -176,7 +176,7 @@ def test_texts_that_lie_outside_their_file_are_refused(tmp_path):
 )
 def test_a_json_array_that_cannot_be_read_is_one_line(tmp_path, content):
     (tmp_path / "a.json").write_text(content)
-    with pytest.raises(CorpusError, match=r"a.json.*: .*; mend it") as caught:
+    with pytest.raises(CorpusError, match=r"a.json.*: .*; fix it") as caught:
         read(tmp_path / "a.json")
     assert len(str(caught.value)) < 500
     assert "\n" not in str(caught.value)

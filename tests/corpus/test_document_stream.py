@@ -92,7 +92,7 @@ def test_another_file_in_its_place_is_an_error(tmp_path):
     list(islice(one, 3))
     state = one.state_dict()
     write(tmp_path / "a.jsonl", TEXTS[1:])
-    with pytest.raises(CorpusError, match=r"had come to .*a\.jsonl of \d+ bytes, .* another --out"):
+    with pytest.raises(CorpusError, match=r"had reached .*a\.jsonl of \d+ bytes, .* another --out"):
         opened(source).load_state_dict(state)
 
 

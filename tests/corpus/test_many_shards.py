@@ -186,14 +186,18 @@ def test_a_shard_that_vanishes_after_it_was_known_is_one_line_when_it_is_read(ma
     (many / "00004.bin").unlink()
     shards = TokenShards.open(many)
     assert shards.read(0, 32).tolist() == list(range(32))
-    with pytest.raises(ShardError, match=r"00004.bin: not found, and it was there before; put it"):
+    with pytest.raises(
+        ShardError, match=r"00004.bin: not found, but it was there before; restore it"
+    ):
         shards.read(30, 40)
 
 
 def test_a_shard_that_was_truncated_after_it_was_known_is_one_line_when_it_is_read(many):
     shards = TokenShards.open(many)
     os.truncate(many / "00002.bin", 6)
-    with pytest.raises(ShardError, match=r"00002.bin: truncated: 6 bytes, its index says 16; prep"):
+    with pytest.raises(
+        ShardError, match=r"00002.bin: truncated: 6 bytes, but its index has 16; prep"
+    ):
         shards.rows([17], 3)
     shards.read(0, 8)
     os.truncate(many / "00000.bin", 6)  # while it is open
@@ -310,7 +314,7 @@ def test_an_index_of_another_dtype_is_refused(many):
     with pytest.raises(ShardError, match=r"has changed since it was written"):
         TokenShards.open(many)
     write_sealed(many / "index.json", {**content, "dtype": "uint32"})
-    with pytest.raises(ShardError, match=r"00000.bin: truncated: 16 bytes, its index says 32"):
+    with pytest.raises(ShardError, match=r"00000.bin: truncated: 16 bytes, but its index has 32"):
         TokenShards.open(many)
     write_sealed(many / "index.json", {**content, "dtype": "int64"})
     with pytest.raises(ShardError, match=r"dtype: 'int64'; tokens are uint16 or uint32"):
@@ -328,7 +332,9 @@ def test_a_mapped_shard_that_is_truncated_or_vanishes_between_epochs_is_one_line
     next(loader)
     time.sleep(0.02)
     os.truncate(tmp_path / "c/web/train/00001.bin", 100)
-    with pytest.raises(ShardError, match=r"00001.bin: truncated: 100 bytes, its index says 8192"):
+    with pytest.raises(
+        ShardError, match=r"00001.bin: truncated: 100 bytes, but its index has 8192"
+    ):
         dataset.read(np.arange(len(dataset)))
     with pytest.raises(ShardError, match=r"00001.bin: truncated"):
         list(loader)
@@ -336,7 +342,9 @@ def test_a_mapped_shard_that_is_truncated_or_vanishes_between_epochs_is_one_line
         TokenShards.open(tmp_path / "c/web/train", verify=False)
     (tmp_path / "c/code/train/00002.bin").unlink()
     time.sleep(0.02)
-    with pytest.raises(ShardError, match=r"00002.bin: not found, and it was there before; put it"):
+    with pytest.raises(
+        ShardError, match=r"00002.bin: not found, but it was there before; restore it"
+    ):
         dataset.read([len(dataset) - 1])
 
 

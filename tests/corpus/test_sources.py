@@ -186,7 +186,7 @@ BAD_LINES = {
 def test_a_bad_line_is_named_or_skipped_and_counted(folder, line):
     (folder / "a.jsonl").write_bytes(lines(["good"]) + line + b"\n" + lines(["better"]))
     refused(f"domain 'web': {BAD_LINES[line]}", path="a.jsonl")
-    refused("mend it, or set on_bad_document: skip", path="a.jsonl")
+    refused("fix it, or set on_bad_document: skip", path="a.jsonl")
     bad = BadDocuments("skip")
     assert read(bad, path="a.jsonl") == ["good", "better"]
     assert bad.count == 1

@@ -179,7 +179,7 @@ def test_a_stream_of_objects_goes_on_from_a_place_and_sees_a_change(s3):
     changed[0], changed[7] = changed[7], changed[0]
     s3.put("web/2.jsonl", lines({"text": t} for t in changed))
     fresh = opened()
-    with pytest.raises(CorpusError, match="the run had come to s3://texts/web/2.jsonl of"):
+    with pytest.raises(CorpusError, match="the run had reached s3://texts/web/2.jsonl of"):
         fresh.load_state_dict(state)
 
 
@@ -206,7 +206,9 @@ def test_an_inventory_or_a_task_that_is_not_there_is_named(s3, files, tmp_path):
     stored(s3, files)
     content = experiment("s3://texts")
     s3.put("sizes.yaml", b"web: nothing\n")
-    with pytest.raises(ConfigError, match=r"^s3://texts/sizes.yaml: web: 'nothing' is no number"):
+    with pytest.raises(
+        ConfigError, match=r"^s3://texts/sizes.yaml: web: 'nothing' is not a number"
+    ):
         load_config(written(tmp_path / "x.yaml", content))
     s3.put("sizes.yaml", files["sizes.yaml"])
     s3.put("tasks/sums.jsonl", lines([{**ITEMS[0], "continuation": ""}]))

@@ -90,7 +90,7 @@ def test_an_array_that_is_no_tokens_is_refused(tmp_path):
     np.save(path, np.array([{"a": 1}], object), allow_pickle=True)
     refused("a.npy: is an array of object; tokens are integers", path, "npy")
     np.save(path, np.asfortranarray(np.arange(6).reshape(2, 3)))
-    refused("a.npy: is in Fortran's order", path, "npy")
+    refused("a.npy: is in Fortran order", path, "npy")
     np.save(path, np.zeros((1, 2, 3), np.int32))
     refused("a.npy: has the shape (1, 2, 3)", path, "npy")
     np.save(path, np.zeros(0, np.int32))
@@ -113,8 +113,8 @@ def test_every_header_of_numpys_that_is_cut_short_is_refused(tmp_path):
 def test_an_npy_with_and_one_without_a_header_are_told_apart(tmp_path):
     np.save(tmp_path / "numpy.npy", np.array(TOKENS, np.uint16))
     write_olmo(tmp_path / "olmo.npy", TOKENS)
-    refused("it is read as format 'npy'", tmp_path / "numpy.npy", "olmo", dtype="uint16")
-    refused("OLMo-core's .npy has none and is read as format 'olmo'", tmp_path / "olmo.npy", "npy")
+    refused("use format 'npy'", tmp_path / "numpy.npy", "olmo", dtype="uint16")
+    refused("OLMo-core's .npy has none: use format 'olmo'", tmp_path / "olmo.npy", "npy")
     assert found_format(tmp_path / "numpy.npy") == "npy"
     assert found_format(tmp_path / "olmo.npy") == "olmo"
 
@@ -189,10 +189,10 @@ def test_datatroves_files_that_do_not_fit_each_other_are_refused(tmp_path):
     refused("its first line is 'anything'", tmp_path / "a.ds", "datatrove")
     write_datatrove(tmp_path / "a.ds", DOCUMENTS)
     np.array(TOKENS[:-1], "<u2").tofile(tmp_path / "a.ds")
-    refused("10 uint16 tokens, its index says 11", tmp_path / "a.ds", "datatrove")
+    refused("10 uint16 tokens, but its index has 11", tmp_path / "a.ds", "datatrove")
     write_datatrove(tmp_path / "a.ds", DOCUMENTS)
     np.array([4, 2, 11], "<u8").tofile(tmp_path / "a.ds.index")
-    with pytest.raises(CorpusError, match="the ends of its documents do not rise"):
+    with pytest.raises(CorpusError, match="the ends of its documents are not increasing"):
         documents(read(tmp_path / "a.ds", "datatrove"))
 
 
@@ -231,7 +231,10 @@ def test_samples_of_a_tar_are_read(tmp_path, name, mode):
         ({"0.npy": npy(np.array([0.5]))}, "sample 0.npy is float64; tokens are integers"),
         ({"0.json": b"[1, 2"}, "0.json: cannot be read"),
         ({"0.json": b'{"a": 1}'}, "0.json: is a JSON object"),
-        ({"0.a.npy": npy(np.arange(3)), "0.b.npy": npy(np.arange(3))}, "which are its tokens?"),
+        (
+            {"0.a.npy": npy(np.arange(3)), "0.b.npy": npy(np.arange(3))},
+            "set field to the one with its tokens",
+        ),
     ],
 )
 def test_samples_of_a_tar_that_are_no_tokens_are_refused(tmp_path, members, message):
@@ -302,7 +305,7 @@ def test_a_file_that_is_cut_short_while_it_is_read_is_refused(tmp_path, monkeypa
     parts = read(tmp_path / "a.bin", "raw", dtype="uint16").parts()
     next(parts)
     (tmp_path / "a.bin").write_bytes(b"abcdefgh")
-    with pytest.raises(CorpusError, match="a.bin: was cut short while it was read"):
+    with pytest.raises(CorpusError, match="a.bin: was truncated while it was being read"):
         list(parts)
 
 

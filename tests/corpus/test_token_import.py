@@ -57,7 +57,7 @@ def test_nanogpts_tokens_are_linked_and_documents_counted_by_their_end(tmp_path)
 def test_raw_tokens_need_a_type(tmp_path):
     np.array(TOKENS, "<u4").tofile(tmp_path / "train.bin")
     for format in (None, "nanogpt"):
-        refused("train.bin: raw tokens do not say their type; give dtype='uint16'", tmp_path,
+        refused("train.bin: raw tokens do not state their type; give dtype='uint16'", tmp_path,
                 "train.bin", format=format)  # fmt: skip
     shards = imported(tmp_path, "train.bin", dtype="uint32")
     assert (shards.dtype.name, shards.read(0, 11).tolist()) == ("uint32", TOKENS)
@@ -78,7 +78,7 @@ def test_an_unknown_type_is_refused(tmp_path):
 def test_an_array_of_numpys_is_not_read_as_raw_tokens(tmp_path):
     np.save(tmp_path / "train.npy", np.array(TOKENS, "<u2"))
     (tmp_path / "renamed.bin").write_bytes((tmp_path / "train.npy").read_bytes())
-    message = "has a header, and raw tokens have none; it is numpy's: it is read as format 'npy'"
+    message = "has a header, but raw tokens have none; it is numpy's: use format 'npy'"
     refused(f"renamed.bin: {message}", tmp_path, "renamed.bin", dtype="uint16")
     refused(f"train.npy: {message}", tmp_path, "train.npy", format="nanogpt", dtype="uint16")
 
@@ -89,7 +89,7 @@ def test_other_files_with_a_header_are_not_read_as_raw_tokens(tmp_path):
     (tmp_path / "a.bin.gz").write_bytes(gzip.compress(b"tokens"))
     refused("it is gzip: unpack it", tmp_path, "a.bin.gz", dtype="uint16")
     (tmp_path / "a.bin").write_bytes(llmc())
-    refused("it is llm.c's: it is read as format 'llmc'", tmp_path, "a.bin",
+    refused("it is llm.c's: use format 'llmc'", tmp_path, "a.bin",
             format="nanogpt", dtype="uint16")  # fmt: skip
 
 
@@ -194,7 +194,7 @@ def test_samples_that_would_be_unpickled_are_refused(tmp_path):
 
 
 def test_samples_of_bytes_need_a_type(tmp_path):
-    with pytest.raises(CorpusError, match="samples are bytes, which do not say their type"):
+    with pytest.raises(CorpusError, match="samples are bytes, which do not state their type"):
         _tokens_of(tmp_path, 0, b"ab", Stated())
     assert _tokens_of(tmp_path, 0, b"a\0b\0", Stated(dtype="uint16")).tolist() == [97, 98]
     with pytest.raises(CorpusError, match="sample 3: 3 bytes are not whole"):
@@ -221,7 +221,7 @@ def test_llmcs_tokens_are_copied_without_the_header(tmp_path):
     shards = import_tokens(tmp_path / "train.bin", tmp_path / "out", tokenizer="gpt2")
     assert shards.read(0, len(shards)).tolist() == TOKENS
     (tmp_path / "train.bin").write_bytes(content[:-4])
-    with pytest.raises(CorpusError, match="truncated or altered: 9 tokens, its header says 11"):
+    with pytest.raises(CorpusError, match="truncated or altered: 9 tokens, but its header has 11"):
         import_tokens(tmp_path / "train.bin", tmp_path / "other", tokenizer="gpt2")
 
 
@@ -278,8 +278,8 @@ def test_what_is_there_already_is_kept(tmp_path):
             {"code": 6},
             "type code 6; uint8 \\(1\\), int32 \\(4\\), int64 \\(5\\), uint16 \\(8\\) are read",
         ),
-        ({"version": 2}, "version 2 of Megatron's index"),
-        ({"magic": b"SOMETHING"}, "not Megatron's index: it begins b'SOMETHING'"),
+        ({"version": 2}, "version 2 of a Megatron index"),
+        ({"magic": b"SOMETHING"}, "not a Megatron index: it begins with b'SOMETHING'"),
     ],
 )
 def test_an_index_of_another_kind_is_refused(tmp_path, options, message):
@@ -291,7 +291,7 @@ def test_an_index_of_another_kind_is_refused(tmp_path, options, message):
 def test_truncated_tokens_are_refused(tmp_path):
     write_megatron(tmp_path / "web", DOCUMENTS)
     np.array(TOKENS[:-1], "<u2").tofile(tmp_path / "web.bin")
-    with pytest.raises(CorpusError, match="10 tokens, its index says 11 in 3 sequences"):
+    with pytest.raises(CorpusError, match="10 tokens, but its index has 11 in 3 sequences"):
         import_tokens(tmp_path / "web", tmp_path / "out", tokenizer="t")
     (tmp_path / "odd.bin").write_bytes(b"abc")
     with pytest.raises(CorpusError, match="3 bytes are not whole uint16 tokens"):
@@ -300,7 +300,7 @@ def test_truncated_tokens_are_refused(tmp_path):
 
 def test_a_folder_without_a_name_is_one_line(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    with pytest.raises(CorpusError, match="an empty path names no tokens"):
+    with pytest.raises(CorpusError, match="the path is empty"):
         import_tokens("", tmp_path / "out", tokenizer="gpt2")
 
 

@@ -101,7 +101,9 @@ def test_a_dtype_that_is_not_for_tokens_is_refused(tmp_path):
 def test_a_truncated_shard_is_found_without_hashing(shards):
     path = shards.path / "00003.bin"
     path.write_bytes(path.read_bytes()[:-2])
-    with pytest.raises(ShardError, match=r"00003.bin: truncated: 18 bytes, its index says 20; pre"):
+    with pytest.raises(
+        ShardError, match=r"00003.bin: truncated: 18 bytes, but its index has 20; pre"
+    ):
         TokenShards.open(shards.path, verify=False)
 
 

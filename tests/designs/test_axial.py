@@ -131,8 +131,8 @@ def test_too_few_trials_for_an_axial_design_are_refused():
     with pytest.raises(DesignError) as caught:
         design(trials=2, max_usage=None)
     assert str(caught.value) == (
-        "design.trials: 2 in the first round, and design.method: axial has 3 mixtures for 3"
-        " domains; raise design.trials, or set design.method: dirichlet"
+        "design.trials: 2 in the first round, but design.method: axial has 3 mixtures for 3 "
+        "domains; raise design.trials, or set design.method: dirichlet"
     )
 
 

@@ -197,14 +197,16 @@ def test_caps_that_no_mixture_meets_are_named_with_the_shortfall():
     with pytest.raises(InfeasibleError) as caught:
         design(SMALL, max_weights={"web": 0.3, "code": 0.2}, max_usage=3)
     assert str(caught.value) == (
-        "no mixture meets the caps: they add up to 0.8, 0.2 short of 1 (design.max_weights:"
-        " web 0.3, code 0.2; design.max_usage: 3: books 0.3);"
-        " raise design.max_weights by 0.2 in all, or allow max_usage: 5"
+        "no mixture satisfies the caps: they add up to 0.8, 0.2 short of 1 (design.max_weights: "
+        "web 0.3, code 0.2; design.max_usage: 3: books 0.3); raise design.max_weights by 0.2 in "
+        "all, or allow max_usage: 5"
     )
 
 
 def test_a_design_over_one_possible_mixture_says_so():
-    with pytest.raises(DesignError, match=r"64 asked for, but Mixture\(web 100%\) is all there is"):
+    with pytest.raises(
+        DesignError, match=r"64 requested, but only Mixture\(web 100%\) is possible"
+    ):
         design(Mixture({"web": 1.0}))
 
 

@@ -104,7 +104,7 @@ def test_the_run_goes_on_from_the_checkpoint_before_to_equal_weights(
     assert_equal_runs(out, whole)
     (warning,) = [one.getMessage() for one in caplog.records]
     assert str(file) in warning
-    assert "; going on from step-00000006 instead" in warning
+    assert "; resuming from step-00000006 instead" in warning
     assert "\n" not in warning
     assert re.search(DAMAGE[damage], warning)
 
@@ -125,7 +125,7 @@ def test_a_file_that_a_checkpoint_does_not_have_is_refused(config, whole, tmp_pa
     (file,) = checkpoints(out)[-1].glob("*.safetensors")
     shutil.copyfile(file, file.with_name(".more.safetensors"))
     pretrain(config, out, [ODM])
-    assert ".more.safetensors: is no file of this checkpoint" in caplog.text
+    assert ".more.safetensors: is not a file of this checkpoint" in caplog.text
     assert_equal_runs(out, whole)
 
 
@@ -142,7 +142,7 @@ def test_with_no_whole_checkpoint_it_is_one_line_and_nothing_is_renamed(config, 
     for path in checkpoints(out):
         truncated(next(path.glob("*.safetensors")))
     message = (
-        r"step-00000009/.*: has \d+ bytes, not \d+; no checkpoint in .* is whole: put the file"
+        r"step-00000009/.*: has \d+ bytes, not \d+; no checkpoint in .* is whole: restore the file"
     )
     with pytest.raises(RunError, match=message) as caught:
         pretrain(config, out, [ODM])
@@ -272,7 +272,10 @@ def test_a_forged_header_of_a_shard_is_one_line(header, config, whole, tmp_path,
     [
         ("training: {steps: 9", r"config.yaml:\d: not valid YAML"),
         ("[]", "config.yaml: .*dict"),
-        ("a: &a [*a]", r"config.yaml:\d: not valid here: '\*a' stands within what it stands for"),
+        (
+            "a: &a [*a]",
+            r"config.yaml:\d: not valid here: '\*a' is used inside the section that it names",
+        ),
         ("name: run", "was begun with seed absent, and here it is 0"),
         ("", "config.yaml: .*dict"),
     ],

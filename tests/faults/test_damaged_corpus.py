@@ -125,7 +125,7 @@ def test_a_shard_that_is_a_pipe_is_not_waited_for(corpus):
     shard = corpus / "web" / "train" / "00000.bin"
     shard.unlink()
     os.mkfifo(shard)
-    with pytest.raises(MixoptError, match=r"00000.bin: is no file"):
+    with pytest.raises(MixoptError, match=r"00000.bin: is not a file"):
         Corpus.open(corpus, verify=False)
 
 

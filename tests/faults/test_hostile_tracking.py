@@ -276,5 +276,5 @@ def test_a_pipe_in_place_of_a_file_is_not_waited_for(tmp_path):
     assert sync(run).left["points"] == 0
     (run / JOURNAL).unlink()
     os.mkfifo(run / JOURNAL)
-    with pytest.raises(RunError, match="is no file; delete it"):
+    with pytest.raises(RunError, match="is not a file; delete it"):
         sync(run)

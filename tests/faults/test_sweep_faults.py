@@ -27,7 +27,7 @@ def test_a_stopped_worker_is_replaced_within_patience(faulty_sweep, undisturbed)
     # A second for the new worker's start, on a busy machine several.
     assert patience <= waited < patience + 6
     assert "c and 1 more once more" in faulty_sweep.said[0]
-    assert "gave no sign of life for 1." in faulty_sweep.said[0]
+    assert "sent no heartbeat for 1." in faulty_sweep.said[0]
 
 
 def test_no_trial_is_trained_to_the_end_twice(faulty_sweep):
@@ -38,7 +38,7 @@ def test_no_trial_is_trained_to_the_end_twice(faulty_sweep):
 def test_a_worker_that_is_stopped_always_fails_its_trials_with_the_reason(faulty_sweep):
     results = faulty_sweep(fault="stop", at="c", patience=1.0, times=9)
     assert failed(results) == ["c", "d"]
-    assert results["c"].reason.startswith("tried twice: the worker gave no sign of life for 1.")
+    assert results["c"].reason.startswith("tried twice: the worker sent no heartbeat for 1.")
     assert faulty_sweep.notes("began").count("c,d") == 2
 
 

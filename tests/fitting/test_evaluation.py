@@ -85,7 +85,7 @@ def test_at_another_scale_ranks_hold_and_numbers_are_left_out(fitted):
     assert other["targets"]["web"]["spearman"] == same["targets"]["web"]["spearman"]
     assert other["targets"]["web"]["rank"] == same["targets"]["web"]["rank"]
     assert "another scale" in other["notes"][0]
-    assert "--affine maps predictions first" in other["notes"][0]
+    assert "--affine corrects predictions first" in other["notes"][0]
 
 
 def test_a_line_through_the_other_runs_makes_numbers_comparable(fitted):
@@ -129,7 +129,7 @@ def test_replicates_give_the_most_that_noise_allows(fitted):
 
 def test_runs_of_mixtures_that_were_fitted_are_noted(fitted):
     found = evaluate(fitted, runs(60, 0))
-    assert "60 of 60 runs have a mixture that was fitted" in found["notes"]
+    assert "60 of 60 runs have a mixture that the fit has seen" in found["notes"]
 
 
 def test_targets_that_the_runs_lack_are_noted(fitted):
@@ -146,7 +146,7 @@ def test_what_cannot_be_tested_is_named(fitted):
     )
     with pytest.raises(TrialsError, match="none of the fit's targets: web, code, exam"):
         evaluate(fitted, Trials(other, DOMAINS, tuple(f"{t}2" for t in TARGETS)))
-    with pytest.raises(TrialsError, match="--affine needs 4 runs, and there are 3"):
+    with pytest.raises(TrialsError, match="--affine needs 4 runs, but there are 3"):
         evaluate(fitted, runs(3, 1), affine=True)
 
 
@@ -205,5 +205,5 @@ def test_a_loss_that_never_changes_is_left_out_unless_it_is_asked_for():
 
 
 def test_a_scale_for_one_target_is_refused():
-    with pytest.raises(ConfigError, match="scale: spread: is for a mean of targets, and 'web' is"):
+    with pytest.raises(ConfigError, match="scale: spread: is for a mean of targets, but 'web' is"):
         runs(9, 0).fit(objective="web", scale="spread")

@@ -79,7 +79,7 @@ def test_members_of_a_saved_combination_are_no_paths_to_code(tmp_path):
         ({"regressor": 3}, "regressor: should be a valid string, got 3"),
         ({"extra": 1}, "extra: unknown field"),
         ({"files": {"../secret": {"bytes": 1, "sha256": "0"}}}, "outside"),
-        ({"files": {}}, "is no part of this fit"),
+        ({"files": {}}, "is not part of this fit"),
         ({"trials": "0"}, "is not what was fitted"),
         ({"pilots": {}}, "pilots: |pilots.parquet: not found"),
     ],

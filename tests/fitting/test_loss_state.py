@@ -103,7 +103,11 @@ def fit_with_tasks(names, replicates, **fields):
 @pytest.mark.parametrize(
     ("replicates", "said"),
     [
-        (12, r"its signal is 0[.]\d\d of the noise over seeds; set objective.leave_out: noise, or"),
+        (
+            12,
+            r"its signal is 0[.]\d\d times the noise between seeds; set objective.leave_out: "
+            r"noise, or",
+        ),
         (1, "no regressor ranks held-out trials on it .Spearman .*; set design.replicates and"),
     ],
 )

@@ -198,7 +198,7 @@ def test_a_carried_fit_is_read_back_as_it_was(carried, unseen, tmp_path):
 
 
 def test_the_summary_says_how_many_pilots_and_which_correction(fit, carried):
-    assert "is carried to the size of 10 pilots by co-kriging, slopes 0." in carried.summary()
+    assert "is corrected to the size of 10 pilots by co-kriging, slopes 0." in carried.summary()
     assert "pilot" not in fit.summary()
 
 

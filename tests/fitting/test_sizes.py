@@ -298,7 +298,7 @@ def test_a_fit_of_sizes_is_read_back_and_proposed_from(fit, folder):
 
 
 def test_what_knows_nothing_of_size_does_not_fit_several(trials):
-    with pytest.raises(TrialsError, match="of 2 sizes, and regressor 'linear' takes them for one"):
+    with pytest.raises(TrialsError, match="of 2 sizes, but regressor 'linear' treats them as one"):
         trials.fit(regressors="linear")
 
 

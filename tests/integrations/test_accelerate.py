@@ -17,9 +17,9 @@ pytest.importorskip("accelerate", reason="accelerate is absent")
 JOB = SUPPORT / "accelerate_job.py"
 BATCHES = 7
 MESSAGE = (
-    "accelerate's prepare() would split over the ranks what is this rank's part of each batch"
-    " already: do not prepare a DataLoader over a MixtureSampler or a MixtureStream; take"
-    " MixtureLoader(dataset, sampler), which prepare() leaves as it is"
+    "accelerate's prepare() would split each batch over the ranks a second time: do not prepare "
+    "a DataLoader over a MixtureSampler or a MixtureStream; use MixtureLoader(dataset, sampler), "
+    "which prepare() leaves unchanged"
 )
 
 

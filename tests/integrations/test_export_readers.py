@@ -125,8 +125,8 @@ def test_two_paths_with_one_last_part_are_not_guessed():
     with pytest.raises(MixtureError) as raised:
         import_mixture("1 /a/train 1 /b/train", "megatron")
     assert str(raised.value) == (
-        "megatron: '/a/train' and '/b/train' would both be domain 'train'; say whose they are with"
-        " --paths FILE (in Python paths=)"
+        "megatron: '/a/train' and '/b/train' would both be domain 'train'; give their domains "
+        "with --paths FILE (in Python paths=)"
     )
 
 
@@ -193,50 +193,58 @@ def test_several_paths_of_a_domain_are_seen_as_often_as_their_mean():
 
 
 WRONG = [
-    ("megatron", "web", "megatron: 1 elements are no blend; expected a weight before every path"),
-    ("megatron", "1 web x code", "megatron: 'x' is no weight; expected a weight before every path"),
-    ("megatron", "--split 1", "megatron: no mixture is in it; expected --data-path with weights"),
-    ("megatron", '{"valid": []}', "megatron: no mixture is in it; expected 'train' with weights"),
+    (
+        "megatron",
+        "web",
+        "megatron: 1 elements are not a blend; expected a weight before every path",
+    ),
+    (
+        "megatron",
+        "1 web x code",
+        "megatron: 'x' is not a weight; expected a weight before every path",
+    ),
+    ("megatron", "--split 1", "megatron: contains no mixture; expected --data-path with weights"),
+    ("megatron", '{"valid": []}', "megatron: contains no mixture; expected 'train' with weights"),
     ("megatron", '{"train": ', "megatron: cannot be read: "),
     ("megatron", "1 'web", "megatron: cannot be read: No closing quotation"),
-    ("megatron", "-1 web 2 code", "megatron: 'web': weight -1.0 is no number of at least 0"),
-    ("megatron", "nan web 2 code", "megatron: 'web': weight nan is no number of at least 0"),
+    ("megatron", "-1 web 2 code", "megatron: 'web': weight -1.0 is not a number >= 0"),
+    ("megatron", "nan web 2 code", "megatron: 'web': weight nan is not a number >= 0"),
     ("megatron", "0 web 0 code", "megatron: all weights are 0; a mixture needs one above 0"),
-    ("megatron-bridge", "a: 1", "megatron-bridge: no mixture is in it; expected dataset.blend"),
+    ("megatron-bridge", "a: 1", "megatron-bridge: contains no mixture; expected dataset.blend"),
     ("megatron-bridge", "blend: [[a], [1, 2]]", "megatron-bridge: 2 weights for 1 paths"),
-    ("megatron-bridge-sft", "a: 1", "megatron-bridge-sft: no mixture is in it; expected dataset."),
+    ("megatron-bridge-sft", "a: 1", "megatron-bridge-sft: contains no mixture; expected dataset."),
     (
         "megatron-bridge-sft",
         "source: [{dataset_name: a}]\nsource_weights: [1, 2]",
         "megatron-bridge-sft: 2 weights for 1 sources",
     ),
-    ("nemo", "dataset: {paths: /d}", "nemo: no mixture is in it; expected dataset.paths"),
+    ("nemo", "dataset: {paths: /d}", "nemo: contains no mixture; expected dataset.paths"),
     ("olmo-core", "a: [", "olmo-core:1: not valid YAML"),
     ("olmo-core", "[1]", "olmo-core: expected YAML with fields, got list"),
-    ("olmo-core", "a: 1", "olmo-core: no mixture is in it; expected 'sources'"),
+    ("olmo-core", "a: 1", "olmo-core: contains no mixture; expected 'sources'"),
     ("olmo-core", "sources: [{source_name: a}]", "olmo-core: {'source_name': 'a'} has no target_"),
-    ("levanter", "data: {}", "levanter: no mixture is in it; expected data.train_weights"),
-    ("levanter", "train_weights: {a: x}", "levanter: 'a': weight 'x' is no number of at least 0"),
+    ("levanter", "data: {}", "levanter: contains no mixture; expected data.train_weights"),
+    ("levanter", "train_weights: {a: x}", "levanter: 'a': weight 'x' is not a number >= 0"),
     (
         "levanter",
         "data: {train_weights: [[0, {a: 1}], [9, {a: 1}]]}",
         "levanter: data.train_weights has 2 stages; one mixture is read, so keep the stage",
     ),
     ("nanotron", "data_stages: [{}, {}]", "nanotron: data_stages has 2 stages; one mixture is"),
-    ("nanotron", "dataset_folder: [a]", "nanotron: no mixture is in it; expected dataset_folder"),
+    ("nanotron", "dataset_folder: [a]", "nanotron: contains no mixture; expected dataset_folder"),
     (
         "nanotron",
         "{dataset_folder: [a], dataset_weights: [1, 2]}",
         "nanotron: 2 dataset_weights for 1 folders",
     ),
-    ("torchtitan", "x = (", "torchtitan:1: no Python that can be read: "),
-    ("torchtitan", "x = 1", "torchtitan: no mixture is in it; expected HFDataSource"),
+    ("torchtitan", "x = (", "torchtitan:1: cannot be read as Python: "),
+    ("torchtitan", "x = 1", "torchtitan: contains no mixture; expected HFDataSource"),
     (
         "torchtitan",
         "\nHFDataSource(dataset='a', weight=w())",
-        "torchtitan:2: weight is no number that can be read",
+        "torchtitan:2: weight cannot be read as a number",
     ),
-    ("torchtitan", "HFDataSource(weight=1)", "torchtitan:1: whose weight it is cannot be read"),
+    ("torchtitan", "HFDataSource(weight=1)", "torchtitan:1: the domain of a weight cannot be read"),
     ("transformers", "x = 1", "transformers: expected one interleave_datasets(..., probabilities="),
     (
         "datasets",
@@ -251,18 +259,18 @@ WRONG = [
     (
         "datasets",
         "\ninterleave_datasets([a + b], probabilities=[1])",
-        "datasets:2: what a dataset is called cannot be read; name it",
+        "datasets:2: the name of a dataset cannot be read; write it out",
     ),
-    ("axolotl", "a: 1", "axolotl: no mixture is in it; expected datasets with path and split"),
+    ("axolotl", "a: 1", "axolotl: contains no mixture; expected datasets with path and split"),
     ("axolotl", "datasets: [{}]", "axolotl: None is neither a path nor a list of paths"),
     ("axolotl", "datasets: [{path: a, split: 'x y'}]", "axolotl: split 'x y' is none that can be"),
     (
         "axolotl",
         "datasets: [{path: a, split: 'train[5:]'}]",
-        "axolotl: split 'train[5:]': how many rows it has is not said",
+        "axolotl: split 'train[5:]': its number of rows is not stated",
     ),
-    ("axolotl", "datasets: [{path: a, shards: x}]", "axolotl: shards: 'x' is no whole number"),
-    ("llamafactory", "dataset: a", "llamafactory: no mixture is in it; expected dataset with"),
+    ("axolotl", "datasets: [{path: a, shards: x}]", "axolotl: shards: 'x' is not a whole number"),
+    ("llamafactory", "dataset: a", "llamafactory: contains no mixture; expected dataset with"),
     (
         "llamafactory",
         "dataset: a\ninterleave_probs: '1,2'",
@@ -271,10 +279,10 @@ WRONG = [
     (
         "llamafactory",
         "dataset: a\ninterleave_probs: x",
-        "llamafactory: interleave_probs: 'x' is no number",
+        "llamafactory: interleave_probs: 'x' is not a number",
     ),
-    ("swift", "a: 1", "swift: no mixture is in it; expected dataset: [path#count, ...]"),
-    ("swift", "dataset: ['a#x']", "swift: 'a#x': 'x' is no number of rows"),
+    ("swift", "a: 1", "swift: contains no mixture; expected dataset: [path#count, ...]"),
+    ("swift", "dataset: ['a#x']", "swift: 'a#x': 'x' is not a number of rows"),
 ]
 
 

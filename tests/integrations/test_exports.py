@@ -300,11 +300,11 @@ def test_the_domain_without_a_size_is_named_and_one_without_a_share_needs_none()
 @pytest.mark.parametrize(
     ("known", "message"),
     [
-        ({"tokens": -1}, "tokens: -1 is no number above 0"),
-        ({"tokens": float("nan")}, "tokens: nan is no number above 0"),
-        ({"inventory": {"web": 0}}, "inventory: web: 0 is no number above 0"),
-        ({"sample_tokens": {"web": "many"}}, "sample_tokens: web: 'many' is no number above 0"),
-        ({"sample_tokens": True}, "sample_tokens: True is no number above 0"),
+        ({"tokens": -1}, "tokens: -1 is not a number above 0"),
+        ({"tokens": float("nan")}, "tokens: nan is not a number above 0"),
+        ({"inventory": {"web": 0}}, "inventory: web: 0 is not a number above 0"),
+        ({"sample_tokens": {"web": "many"}}, "sample_tokens: web: 'many' is not a number above 0"),
+        ({"sample_tokens": True}, "sample_tokens: True is not a number above 0"),
         ({"paths": {"wbe": "x"}}, "paths: unknown domain 'wbe'; did you mean 'web'?"),
         ({"paths": {"web": []}}, "paths: web: [] is neither a path nor a list of paths"),
         ({"paths": {"web": [1]}}, "paths: web: [1] is neither a path nor a list of paths"),
@@ -376,7 +376,9 @@ def test_a_domain_that_would_be_listed_a_million_times_is_refused():
 
 @pytest.mark.parametrize("tool", ["datasets", "transformers"])
 def test_several_paths_that_say_not_what_they_are_are_refused(tool):
-    with pytest.raises(ConfigError, match="domain 'web': 'a' says not what it is; give one folder"):
+    with pytest.raises(
+        ConfigError, match="domain 'web': 'a' does not show its format; give one folder"
+    ):
         export_mixture(MIXTURE, tool, sample_tokens=1, paths={"web": ["a", "b"]})
 
 

@@ -272,7 +272,7 @@ def test_the_likeliest_tokens_are_greedy(scored):
 
 
 def test_generating_is_refused_in_one_line(scored):
-    with pytest.raises(PluginError, match="scores answers only"):
+    with pytest.raises(PluginError, match="only scores answers"):
         opened(scored).generate_until([])
 
 

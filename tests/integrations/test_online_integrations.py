@@ -268,7 +268,7 @@ def test_lightning_with_several_optimizers_is_refused(dataset):
     from mixopt.integrations.lightning import OnlineCallback
 
     trainer = SimpleNamespace(optimizers=[None, None])
-    with pytest.raises(EstimatorError, match="the module has 2 optimizers, and Lightning counts"):
+    with pytest.raises(EstimatorError, match="the module has 2 optimizers, but Lightning counts"):
         OnlineCallback(driver_over(dataset, None)[0]).on_train_start(trainer)
 
 

@@ -46,9 +46,9 @@ def test_a_damaged_state_is_one_line(before, after, message, saved):
     ("state", "message"),
     [
         ({}, "the checkpoint's mixture: mixture: is missing"),
-        ({"mixture": 3}, "mixture: 3 is no text"),
+        ({"mixture": 3}, "mixture: 3 is not text"),
         ({"mixture": "{"}, "the checkpoint's mixture: cannot be read"),
-        ({"mixture": "[]"}, "the sampler's state: a list is no mapping"),
+        ({"mixture": "[]"}, "the sampler's state: a list is not a mapping"),
     ],
 )
 def test_a_damaged_entry_of_torchs_checkpoint_is_one_line(state, message):

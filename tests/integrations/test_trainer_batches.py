@@ -155,7 +155,7 @@ def test_the_trainers_collator_puts_rows_together_and_keeps_their_domains(tmp_pa
 
 @pytest.mark.parametrize("strategy", ["group_by_length", "batch_rebalance", "sequential"])
 def test_an_order_of_the_trainers_own_is_refused(strategy, tmp_path):
-    message = f"train_sampling_strategy='{strategy}' would order rows by itself, .*leave .* out"
+    message = f"train_sampling_strategy='{strategy}' would reorder rows, .*leave .* out"
     with pytest.raises(SamplerError, match=message):
         trainer_over([{"input_ids": [1]}], tmp_path, llama(), train_sampling_strategy=strategy)
 

@@ -78,7 +78,7 @@ def test_what_a_collate_leaves_out_is_in_the_batch():
 @pytest.mark.parametrize("workers", [0, 2])
 def test_a_collate_that_returns_no_fields_is_refused(workers):
     loader = loader_over(dataset_of({}), collate=len, workers=workers)
-    with pytest.raises(CorpusError, match="collate returned a int; it is to return fields"):
+    with pytest.raises(CorpusError, match="collate returned a int; it must return fields"):
         next(iter(loader))
 
 

@@ -102,7 +102,7 @@ def test_an_accumulation_that_is_no_count_is_refused(steps):
 
 
 def test_another_accumulation_than_the_trainers_is_refused():
-    with pytest.raises(SamplerError, match=r"accumulation=2\), and the trainer .* over 4 batches;"):
+    with pytest.raises(SamplerError, match=r"accumulation=2\), but the trainer .* over 4 batches;"):
         loader_of(accumulation=2).accumulate(4)
 
 

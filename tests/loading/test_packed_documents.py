@@ -375,8 +375,8 @@ def test_a_mapped_plan_is_not_sent_to_another_process(cached, tmp_path):
             {},
             r"document 1: completion_mask: 0 va",
         ),
-        ([[1, -5]], {}, r"document 0: input_ids: -5 is no token id"),
-        ([[1, 2**31]], {}, r"document 0: input_ids: 2147483648 is no token id"),
+        ([[1, -5]], {}, r"document 0: input_ids: -5 is not a token id"),
+        ([[1, 2**31]], {}, r"document 0: input_ids: 2147483648 is not a token id"),
         (
             [[0.5]],
             {},
@@ -411,11 +411,11 @@ def test_lengths_that_lie_are_found_when_the_row_is_read():
 
 def test_shards_need_the_id_that_ends_their_documents(tmp_path):
     shards = shards_of(tmp_path / "t", [[1, 2]])
-    with pytest.raises(CorpusError, match="say which id ends a document, document_end="):
+    with pytest.raises(CorpusError, match="give the id that ends a document, document_end="):
         PackedDocuments(shards, length=4)
     with pytest.raises(CorpusError, match=r"none of its 3 tokens is document_end=77"):
         PackedDocuments(shards, length=4, document_end=77)
-    with pytest.raises(CorpusError, match=r"packed=True: say which id ends a document"):
+    with pytest.raises(CorpusError, match=r"packed=True: give the id that ends a document"):
         MixtureDataset({"web": shards}, length=4, packed=True)
 
 

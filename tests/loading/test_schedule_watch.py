@@ -120,7 +120,7 @@ def test_a_file_that_is_wrong_is_one_warning_and_changes_nothing(file, caplog, t
     (said,) = [record.getMessage() for record in caplog.records]
     assert message in said
     assert said.startswith(str(file))
-    assert said.endswith("; the schedule stays as it was")
+    assert said.endswith("; the schedule is unchanged")
 
 
 def test_a_file_that_is_away_is_waited_for(tmp_path):

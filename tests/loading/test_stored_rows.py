@@ -129,7 +129,9 @@ def test_a_shard_that_is_not_what_its_index_says_is_one_line(stored):
     with pytest.raises(ShardError, match=rf"^{URL}/web/train/00003.bin: altered: SHA-256"):
         dataset.read([3 * ROWS + 1])
     stored.put(key, content[:-2])
-    with pytest.raises(ShardError, match=r"00003.bin: truncated: 7998 bytes, its index says 8000"):
+    with pytest.raises(
+        ShardError, match=r"00003.bin: truncated: 7998 bytes, but its index has 8000"
+    ):
         dataset.read([3 * ROWS + 1])
     stored.delete(key)
     with pytest.raises(ShardError, match=rf"^{URL}/web/train/00003.bin: no such object"):
@@ -178,5 +180,5 @@ def test_a_corpus_that_is_not_there_or_has_changed_is_refused(stored, s3):
 
 def test_a_file_larger_than_the_cache_is_refused(stored):
     dataset = MixtureDataset.from_corpus(URL, length=LENGTH, cache_bytes=100)
-    with pytest.raises(RunError, match="does not fit into 100; give the cache room"):
+    with pytest.raises(RunError, match="does not fit into 100; enlarge the cache"):
         dataset.read([0])

@@ -58,7 +58,7 @@ def test_a_source_that_cannot_go_on_is_one_line():
     list(islice(one, 8))
     other = made(lambda: Stubborn(documents), lanes=1)
     other.load_state_dict(one.state_dict())
-    with pytest.raises(CorpusError, match=r"source: cannot be gone on from: KeyError: 'place'"):
+    with pytest.raises(CorpusError, match=r"source: cannot be resumed: KeyError: 'place'"):
         next(iter(other))
 
 

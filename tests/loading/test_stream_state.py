@@ -57,7 +57,7 @@ def test_an_absurd_value_is_one_line_at_the_latest_with_the_first_batch(value):
 
 def test_a_state_that_is_refused_changes_nothing():
     one, state = advanced(), advanced().state_dict()
-    with pytest.raises(SamplerError, match=r"domains: web: lanes: 0.0: -1 is no whole number"):
+    with pytest.raises(SamplerError, match=r"domains: web: lanes: 0.0: -1 is not a whole number"):
         one.load_state_dict(replaced(state, ("domains", "web", "lanes", "0"), [-1, 0, 0, 0, 0, 0]))
     assert one.state_dict() == state
 

@@ -208,7 +208,9 @@ def test_lengths_that_nobody_says_are_asked_for():
     )
     batches = iter(sampler)
     next(batches)
-    with pytest.raises(SamplerError, match="batch 1 follows from how long the samples of batch 0"):
+    with pytest.raises(
+        SamplerError, match="batch 1 depends on the lengths of the samples of batch 0"
+    ):
         next(batches)
     with pytest.raises(SamplerError, match=r"torch\.distributed is not initialised"):
         next(iter(_of_two(dataset)))

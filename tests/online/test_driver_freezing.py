@@ -109,12 +109,12 @@ def test_losses_that_differ_between_domains_are_no_spike():
         (
             Plan(np.array([0.5, 0.3, 0.2]), 5, "look", held_out=True),
             {},
-            r"it asks for held-out losses, and there is no DriverOptions\(evaluate=\)",
+            r"it requests held-out losses, but DriverOptions\(evaluate=\) is missing",
         ),
         (
             Plan(np.array([0.5, 0.3, 0.2]), 0, "look", held_out=True),
             {"evaluate": held_out_of()},
-            r"plan 'look': held-out losses are asked for twice in a row",
+            r"plan 'look': held-out losses are requested twice in a row",
         ),
         (
             Plan(np.array([0.5, 0.3, 0.2]), 0, "look", held_out=True),

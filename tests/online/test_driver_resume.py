@@ -122,7 +122,7 @@ def test_a_state_that_does_not_fit_is_refused(tmp_path):
     with pytest.raises(EstimatorError, match=r"a step had 8 samples, here it has 16: keep"):
         driver_over(sampler(), Turning(), accumulation=2).load_state_dict(state["driver"])
     log.write_text("")
-    with pytest.raises(RunError, match=r"log\.jsonl: has 0 bytes, and had \d+ when the state"):
+    with pytest.raises(RunError, match=r"log\.jsonl: has 0 bytes, but had \d+ when the state"):
         driver_over(sampler(), Turning(), log=log).load_state_dict(state["driver"])
 
 

@@ -68,12 +68,16 @@ def test_an_absurd_value_anywhere_changes_nothing_or_is_none_of_it(value, state)
 @pytest.mark.parametrize(
     ("place", "value", "message"),
     [
-        (("step",), 2**63, "the driver's state: step: 9223372036854775808 is no whole number"),
-        (("steering", "plans", "plan", "weights", 0), float("nan"), "weights.0: nan is no finite"),
+        (("step",), 2**63, "the driver's state: step: 9223372036854775808 is not a whole number"),
+        (
+            ("steering", "plans", "plan", "weights", 0),
+            float("nan"),
+            "weights.0: nan is not a finite",
+        ),
         (("steering", "plans", "steady", "weights"), [0.5, 0.1, 0.1], "steady: weights: add up"),
         (("watch", "windows", 0, "sums"), [[0] * 3] * 3, r"sums: has shape \(3, 3\), not \(4, 3\)"),
-        (("stream", "lag"), -1, "stream: lag: -1 is no whole number from 0"),
-        (("decider", "estimator"), 7, "decider: estimator: 7 is no mapping"),
+        (("stream", "lag"), -1, "stream: lag: -1 is not a whole number from 0"),
+        (("decider", "estimator"), 7, "decider: estimator: 7 is not a mapping"),
         (("cost", "evaluation_seconds"), float("inf"), "cost: evaluation_seconds: inf is no"),
     ],
 )
@@ -87,7 +91,7 @@ def test_an_estimator_that_cannot_go_on_is_as_it_was(state):
     one.start()
     before = dict(vars(one._decisions._estimator))
     broken = replaced(state, ("decider", "estimator"), {"count": 3})
-    message = "Turning cannot go on from the driver's state: KeyError: 'pace'"
+    message = "Turning cannot resume from the driver's state: KeyError: 'pace'"
     with pytest.raises(EstimatorError, match=message):
         one.load_state_dict(broken)
     assert {k: str(v) for k, v in vars(one._decisions._estimator).items()} == {

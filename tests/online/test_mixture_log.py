@@ -66,7 +66,7 @@ def test_folders_are_made_for_a_log(tmp_path):
 
 def test_a_log_that_is_too_short_is_refused_and_left_as_it_is(tmp_path):
     (tmp_path / "log").write_bytes(b"one\n")
-    with pytest.raises(RunError, match=r"log: has 4 bytes, and had 5 when the state was saved"):
+    with pytest.raises(RunError, match=r"log: has 4 bytes, but had 5 when the state was saved"):
         MixtureLog(tmp_path / "log").cut(5)
     assert (tmp_path / "log").read_bytes() == b"one\n"
 

@@ -64,7 +64,7 @@ def test_an_estimator_whose_needs_are_met_is_taken(needs, fields):
         (("held_out",), {}, r"Turning needs held-out losses: DriverOptions\(evaluate=\)"),
         (("held_out", "alignment"), {}, r"Turning needs inner products of gradients"),
         (("excess_loss",), {"gives": ["alignment"]}, r"Turning needs the losses of a reference"),
-        (("magic",), {}, r"Turning needs 'magic', which this driver does not know"),
+        (("magic",), {}, r"Turning needs 'magic', which this driver does not provide"),
     ],
 )
 def test_an_estimator_whose_needs_are_not_met_is_told_the_first(needs, fields, said):
@@ -125,17 +125,20 @@ def test_what_is_said_of_a_run_is_told():
 @pytest.mark.parametrize(
     ("fields", "said"),
     [
-        ({"natural": {"d": 1.0}}, r"natural: 'd' is no domain of the sampler"),
-        ({"natural": {"a": 0.0}}, r"natural: \{'a': 0.0\}; weights are >= 0, and one is > 0"),
+        ({"natural": {"d": 1.0}}, r"natural: 'd' is not a domain of the sampler"),
+        (
+            {"natural": {"a": 0.0}},
+            r"natural: \{'a': 0.0\}; weights must be >= 0, and at least one > 0",
+        ),
         ({"natural": {"a": 2.0, "b": -1.0}}, r"natural: .*; weights are >= 0"),
         ({"natural": {"a": np.inf}}, r"natural: .*; weights are >= 0"),
         ({"objective": {"d": 1.0}}, r"objective: 'd' is no evaluation domain"),
         ({"objective": {"a": 0.0}}, r"objective: .*; weights are >= 0"),
         ({"inventory": {"a": 1, "c": 3}}, r"inventory: domain 'b' is left out"),
-        ({"inventory": {"a": 1, "b": 2, "c": 3, "d": 4}}, r"inventory: 'd' is no domain of the"),
-        ({"bounds": {"d": (0, 1)}}, r"bounds: 'd' is no domain of the sampler"),
+        ({"inventory": {"a": 1, "b": 2, "c": 3, "d": 4}}, r"inventory: 'd' is not a domain of the"),
+        ({"bounds": {"d": (0, 1)}}, r"bounds: 'd' is not a domain of the sampler"),
         ({"tokens_per_sample": {"a": 1.0, "b": 1.0}}, r"tokens_per_sample: domain 'c' is left"),
-        ({"tokens_per_sample": LENGTHS | {"d": 1.0}}, r"tokens_per_sample: 'd' is no domain of"),
+        ({"tokens_per_sample": LENGTHS | {"d": 1.0}}, r"tokens_per_sample: 'd' is not a domain of"),
         ({"tokens_per_sample": LENGTHS | {"b": 0}}, r"tokens_per_sample: .*; they are > 0"),
         ({"tokens_per_sample": np.nan}, r"tokens_per_sample: nan; they are > 0"),
     ],

@@ -153,7 +153,7 @@ def test_a_guardrail_that_cannot_be_kept_is_one_line(done, tmp_path):
 
     limits = tmp_path / "limits.yaml"
     limits.write_text("{guardrails: {experts: true}, bounds: {code: [0.95, 1.0]}}")
-    with pytest.raises(InfeasibleError, match="every allowed mixture that was found is nearest"):
+    with pytest.raises(InfeasibleError, match="every allowed mixture that was found is closest"):
         propose_from(done.path, asked=Asked(constraints=limits))
 
 

@@ -183,7 +183,7 @@ def test_runs_that_cannot_be_compared_are_one_line(fit, unseen_tables, tmp_path)
     with pytest.raises(TrialsError, match="domain 'books' is not in both"):
         fit.evaluate(Trials.from_csv(renamed, unseen_tables[1]))
     bits = Trials.from_csv(*unseen_tables, unit="bits_per_byte")
-    with pytest.raises(TrialsError, match="the fit is in nats_per_token, and these losses are not"):
+    with pytest.raises(TrialsError, match="the fit is in nats_per_token, but these losses are not"):
         fit.evaluate(bits)
     with pytest.raises(TrialsError, match="evaluate: expected Trials, .* got 'losses.csv'"):
         fit.evaluate("losses.csv")
@@ -264,10 +264,14 @@ def test_risk_is_minimised_as_a_number_of_deviations_or_a_quantile(fit):
             ConfigError,
             "inventory: unknown domain 'maths'",
         ),
-        ({"inventory": {**INVENTORY, "web": "lots"}}, ConfigError, "web: 'lots' is no number of"),
+        (
+            {"inventory": {**INVENTORY, "web": "lots"}},
+            ConfigError,
+            "web: 'lots' is not a number of",
+        ),
         ({"inventory": 7}, ConfigError, "inventory: expected a number of tokens for each domain"),
         ({"tokens": 0.5}, ConfigError, "tokens 0.5: must be at least 1, and less than 1e18"),
-        ({"tokens": "25 billion"}, ConfigError, "tokens '25 billion': is no number of tokens"),
+        ({"tokens": "25 billion"}, ConfigError, "tokens '25 billion': is not a number of tokens"),
         ({"tokens": float("nan")}, ConfigError, "tokens nan: must be at least 1"),
         ({"risk": {"std": -1}}, ConfigError, "risk: std: Input should be greater than 0, got -1"),
         ({"risk": {}}, ConfigError, "risk: .*give exactly one of std and quantile"),

@@ -150,7 +150,7 @@ def test_check_names_every_source_of_tokens_that_is_not_sound(experiment):
         ("corpus.domains.code.dtype=uint17", "corpus.domains.code.dtype"),
         ("corpus.domains.web.dtype=float32", "corpus.domains.web.dtype"),
         ("corpus.domains.web.format=megatorn", "corpus.domains.web.format"),
-        ("corpus.domains.web.column=text2", "column: is of text"),
+        ("corpus.domains.web.column=text2", "column: applies to text"),
     ],
 )
 def test_wrong_fields_name_their_place_in_the_file(experiment, override, message):
@@ -162,7 +162,7 @@ def test_wrong_fields_name_their_place_in_the_file(experiment, override, message
 
 def test_an_inventory_that_states_bytes_of_tokens_is_refused(experiment, tmp_path):
     (tmp_path / "sizes.yaml").write_text("web: {bytes: 2e6}\ncode: 5e5\ntext: 5e5\n")
-    with pytest.raises(ConfigError, match="domain 'web': bytes are the size of text"):
+    with pytest.raises(ConfigError, match="domain 'web': bytes are a size of text"):
         load_config(experiment, ["corpus.inventory=sizes.yaml"])
 
 

@@ -90,7 +90,7 @@ def test_a_proposal_that_loses_takes_no_further_seeds(validate):
 
 
 def test_a_proposal_that_loses_takes_none_for_what_is_not_decided_either(validate):
-    """Natural is shown better than the proposal, uniform is as good as it."""
+    """Natural is significantly better than the proposal, uniform is as good as it."""
 
     def loss(mixture):
         return 2.0 if mixture["prose"] < 0.4 else 3.0

@@ -314,7 +314,7 @@ def test_a_run_with_an_estimator_that_was_ended_has_the_record_of_one_that_was_n
     ("model", "override", "message"),
     [
         (WITH_LOSS, "experts.balance=bias", "experts.balance: bias: 'olmoe' has no bias"),
-        (WITH_LOSS, "experts.bias_rate=0.1", "experts.bias_rate: 0.1 is of no use: no bias of"),
+        (WITH_LOSS, "experts.bias_rate=0.1", "experts.bias_rate: 0.1 has no effect: no bias of"),
         (BIASED, "experts.balance=auxiliary", "'deepseek_v3' returns no auxiliary loss; it has a"),
         (BIASED, "experts={balance: off, bias_rate: 0.1}", "experts.bias_rate: 0.1 is of no use"),
         (

@@ -298,7 +298,7 @@ def test_a_checkpoint_of_other_experts_is_refused(whole, config, tmp_path, monke
 @pytest.mark.parametrize(
     ("thresholds", "said"),
     [
-        ("{dead: 2}", "experts.thresholds: dead: 2 cannot be; it is 0 to 1"),
+        ("{dead: 2}", "experts.thresholds: dead: 2 is not possible; it must be 0 to 1"),
         ("{ded: 0.1}", "experts.thresholds: ded: unknown threshold; did you mean 'dead'?"),
         ("{busiest: 4}", "experts.thresholds: busiest: 4 cannot be exceeded"),
     ],

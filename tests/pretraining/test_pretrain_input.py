@@ -51,7 +51,7 @@ def config(tmp_path_factory):
         ),
         (
             "estimator={name: robust, bounds: {coed: [0.1, 0.2]}}",
-            "bounds: 'coed' is no domain of the sampler; did you mean 'code'?",
+            "bounds: 'coed' is not a domain of the sampler; did you mean 'code'?",
         ),
         (
             "estimator={name: robust, bounds: {code: [0.7, 0.8], manual: [0.5, 0.6]}}",
@@ -61,7 +61,7 @@ def config(tmp_path_factory):
         ("max_epochs=0.001", "max_epochs is 0.001. Lower its share to"),
         ("mixture={weights: {code: 0.5}}", "mixture.weights: weights add up to 0.5, not 1"),
         ("mixture={file: nope.yaml}", "mixture.file: nope.yaml: not found"),
-        ("model={name: mixtrel}", "no causal language model; did you mean 'mixtral'?"),
+        ("model={name: mixtrel}", "not a causal language model; did you mean 'mixtral'?"),
         ("model={name: mixtral, options: {hiden: 3}}", "model.options.hiden: "),
         ("model={name: decoder, options: {width: 31}}", "model.options.heads: 2 must be a divisor"),
         ("training.sequence_length=64064", "lower training.sequence_length to "),
@@ -110,7 +110,9 @@ def test_a_run_that_has_begun_does_not_go_on_with_another_learning_rate(config, 
 
 def test_a_run_does_not_go_on_with_other_domains_unless_it_is_said_which(config, cut, renamed):
     overrides = ["mixture={anchor: uniform}", f"prepared_corpus={renamed}"]
-    with pytest.raises(MixoptError, match="has 'manual', which the corpus has not.*map_domains"):
+    with pytest.raises(
+        MixoptError, match="has 'manual', which the corpus does not have.*map_domains"
+    ):
         pretrain(config, cut, overrides)
     mapped = pretrain(config, cut, [*overrides, "map_domains={manual: letters}"])
     assert mapped.step == 4

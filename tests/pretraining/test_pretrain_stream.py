@@ -155,7 +155,7 @@ def test_a_domain_repeats_up_to_max_epochs_and_goes_on_when_that_is_raised(
     seen = list(chain(*whole.batches()))
     repeated = Counter(Counter(seen).values())
     assert {times for times, rows in repeated.items() if rows > 9} == {1, 2, 3}  # 58 of 24 rows
-    with pytest.raises(MixoptError, match=r"domain 'prose': its text ended for good in batch 10"):
+    with pytest.raises(MixoptError, match=r"domain 'prose': its text was exhausted in batch 10"):
         pretrain(short, tmp_path / "run", ["max_epochs=1"])
     finished(context, short, tmp_path / "run", overrides=["max_epochs=50"])
     assert metrics_of(tmp_path / "run") == metrics_of(whole.out)
@@ -166,7 +166,7 @@ def test_an_error_while_reading_ends_all_ranks_with_one_line(context, short, tmp
     job = Job(context, short, tmp_path / "run", 2, ["max_epochs=1"])
     assert job.wait() == [2, 2]
     assert job.error.startswith(
-        "domain 'prose': its text ended for good in batch 10, by max_epochs: 1; the run"
+        "domain 'prose': its text was exhausted in batch 10, by max_epochs: 1; resume"
     )
     assert "\n" not in job.error
 
@@ -181,13 +181,13 @@ def test_an_error_while_reading_ends_all_ranks_with_one_line(context, short, tmp
         ("stream=null", "give one of corpus, prepared_corpus, stream; got none"),
         (
             "mixture={anchor: natural}",
-            "natural is not known of a stream: give stream.domains.*.tok",
+            "natural is not known for a stream: give stream.domains.*.tok",
         ),
         ("schedule=[{step: 3, anchor: natural}]", "schedule.0.anchor: natural is not known of a"),
         ("estimator={name: natural}", "estimator.name: natural is not known of a stream"),
         ("mixture={weights: {code: 0.5, prosa: 0.5}}", "unknown domain 'prosa'; did you mean 'pro"),
-        ("max_epochs=1.5", "max_epochs: 1.5: of a stream only whole passes are counted"),
-        ("map_domains={}", "a stream goes on with the same domains only"),
+        ("max_epochs=1.5", "max_epochs: 1.5: a stream counts only whole passes"),
+        ("map_domains={}", "a stream resumes only with the same domains"),
         ("stream.tokenizer=bpe:300", "stream.tokenizer: bpe:300 is learned from text"),
         ("stream.domains.code.column=body", "no column 'body'; set 'column' to one of: text"),
         ("stream.domains.code.path=no.jsonl", "domain 'code': no.jsonl: no such file"),

@@ -116,7 +116,7 @@ def test_limits_that_leave_mixtures_near_collapsed_trials_alone_are_refused(fit)
     collapsed = rich_in_code(fit.trials)
     limits = ConstraintsConfig(bounds={"code": (0.9, 1.0)}, guardrails={"experts": True})
     said = (
-        rf"nearest to one of the {len(collapsed)} trials whose experts collapsed: widen the other"
+        rf"closest to one of the {len(collapsed)} trials whose experts collapsed: widen the other"
     )
     with pytest.raises(InfeasibleError, match=said):
         propose(fit, collapsed, limits)

@@ -52,18 +52,17 @@ def test_a_proposal_that_wins_against_all_is_recommended_as_shown_better(decide)
     assert (found.chosen, found.standing) == ("proposal", "shown better")
     assert found.mixture == MIXTURES["proposal"]
     assert found.headline == (
-        "Recommendation: the proposal. It is shown better than natural, uniform and the best trial"
-        " (3 seeds, paired 95% intervals)."
+        "Recommendation: the proposal. It is significantly better than natural, uniform and the "
+        "best trial (3 seeds, paired 95% intervals)."
     )
 
 
 def test_a_proposal_that_ties_and_is_better_on_the_mean_is_recommended_as_that(decide):
     found = decide({"proposal": [1.7, 1.9, 2.1], **BASES})
     assert (found.chosen, found.standing) == ("proposal", "better on the mean")
-    assert "shown better than uniform" in found.why
+    assert "significantly better than uniform" in found.why
     assert (
-        "better on the mean than natural and the best trial, where the difference is not"
-        in found.why
+        "better on the mean than natural and the best trial, but the difference is not" in found.why
     )
 
 
@@ -71,8 +70,9 @@ def test_a_proposal_that_loses_gives_way_to_the_best_of_the_others(decide):
     found = decide({"proposal": [2.5, 2.6, 2.7], **BASES})
     assert (found.chosen, found.standing) == ("best_trial", "not the proposal")
     assert found.headline == (
-        "Recommendation: the best trial. The proposal is shown worse than the best trial: +0.6000"
-        " (+0.6000 to +0.6000). It is the best of natural, uniform and the best trial."
+        "Recommendation: the best trial. The proposal is significantly worse than the best "
+        "trial: +0.6000 (+0.6000 to +0.6000). It is the best of natural, uniform and the best "
+        "trial."
     )
     assert found.mixture == MIXTURES["best_trial"]
 
@@ -92,7 +92,9 @@ def test_a_mixture_of_ones_own_is_recommended_where_it_is_the_best(decide):
 def test_the_later_proposal_is_recommended_where_it_is_better(decide):
     found = decide({"proposal": [2.5, 2.6, 2.7], "proposal_2": [1.0, 1.1, 1.2], **BASES})
     assert (found.chosen, found.standing) == ("proposal_2", "shown better")
-    assert found.headline.startswith("Recommendation: proposal 2. It is shown better than natural")
+    assert found.headline.startswith(
+        "Recommendation: proposal 2. It is significantly better than natural"
+    )
     assert found.gains["proposal"].verdict == "better"
 
 
@@ -131,7 +133,7 @@ def test_a_guardrail_that_may_be_broken_is_a_warning(decide):
     found = decide(values, {"proposal": 1.15}, guardrails={"reference": "natural", "margin": 0.1})
     assert found.chosen == "proposal"
     assert found.warnings[0].startswith(
-        "guardrails that it may break, by the mean of the seeds: code +0.15"
+        "guardrails that it may break, by the mean over seeds: code +0.15"
     )
 
 
@@ -174,7 +176,7 @@ def test_an_edited_recommendation_is_a_mixture_of_ones_own(decide, tmp_path):
     with pytest.raises(MixtureError, match="it is a mixture of your own"):
         Recommendation.from_file(path)
     path.write_text("weights: {code: 0.5, prose: 0.5}\n")
-    with pytest.raises(MixtureError, match="is a mixture but no recommendation"):
+    with pytest.raises(MixtureError, match="is a mixture but not a recommendation"):
         Recommendation.from_file(path)
 
 

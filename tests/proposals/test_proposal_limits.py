@@ -218,7 +218,8 @@ def test_guardrails_that_no_mixture_keeps_say_what_mends_them(fit):
         propose(fit, {**limits, "groups": {"c": {"domains": ["code"], "bounds": [0.5, 1]}}})
     said = str(caught.value)
     assert (
-        "no mixture is found that keeps constraints.guardrails (law 0 worse than natural)" in said
+        "no mixture was found that satisfies constraints.guardrails (law 0 worse than "
+        "natural)" in said
     )
     assert "allow targets: {law:" in said
     assert "group c >= 0.5" in said

@@ -70,7 +70,7 @@ def test_only_gains_whose_intervals_include_0_are_named():
 
 
 def test_a_regressor_needs_to_explain_a_tenth_of_the_variance():
-    said = "of how held-out trials differ in the objective"
+    said = "of the differences of the objective between held-out trials"
     assert warned(f"linear explains 8% {said}", fit=fit_with(own=1.92))
     assert not warned(said, fit=fit_with(own=1.89))
     assert warned(f"linear explains 0% {said}", fit=fit_with(own=3.0))

@@ -48,7 +48,7 @@ def test_a_word_is_filled_in_or_refused_and_never_half_of_both(word):
         ("train {x", r"a single '\{' in '\{x'; a brace is '\{\{'"),
         (
             "train > log",
-            "proxy.run: '>' is for a shell, and none reads this command; write bash -c",
+            "proxy.run: '>' is for a shell, but this command runs without one; write bash -c",
         ),
         ("cd x && train", "'&&' is for a shell"),
     ],

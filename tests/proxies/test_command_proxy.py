@@ -167,7 +167,9 @@ HANGING = """
 
 def test_of_a_command_that_takes_too_long_nothing_survives(corpus, files, tmp_path, quick):
     result = trained(corpus, files, script(tmp_path, HANGING), timeout=2.5)
-    wanted = "the command took longer than proxy.timeout: 2.5 s, and was ended (last line: hanging)"
+    wanted = (
+        "the command took longer than proxy.timeout: 2.5 s, and was stopped (last line: hanging)"
+    )
     assert result.reason.startswith(wanted)
     pids = json.loads((files / "t0001" / "attempt-1" / "pids.json").read_text())
     assert len(pids) == 3

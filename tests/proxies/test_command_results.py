@@ -116,7 +116,7 @@ def test_an_event_file_that_is_damaged_is_told_and_one_that_was_cut_off_is_read(
     assert last(read(tensorboard, "tb"))["eval/web"] == pytest.approx(4 - 1.999)
     content[200] ^= 1
     path.write_bytes(content)
-    with pytest.raises(RunError, match=r"is no event file of TensorBoard: the checksum"):
+    with pytest.raises(RunError, match=r"is not an event file of TensorBoard: the checksum"):
         read(tensorboard, "tb")
 
 
@@ -160,7 +160,9 @@ def test_a_wandb_file_that_is_damaged_is_told_and_one_that_was_cut_off_is_read(w
     assert last(read(tmp_path, "r.wandb"))["eval/web"] == 3.0
     content[300] ^= 1
     (tmp_path / "r.wandb").write_bytes(content)
-    with pytest.raises(RunError, match=r"r.wandb: is no file of a W&B run: the checksum at byte"):
+    with pytest.raises(
+        RunError, match=r"r.wandb: is not a file of a W&B run: the checksum at byte"
+    ):
         read(tmp_path, "r.wandb")
 
 
@@ -208,10 +210,14 @@ def test_an_mlflow_run_is_read_from_files_and_from_a_database(tmp_path, form, re
         ("m.jsonl", '{"a": 1}\n{"a":', r"m.jsonl:2: cannot be read: Expecting value"),
         ("m.jsonl", "3\n", "m.jsonl:1: expected names with values, got '3'"),
         ("m.csv", "a,b\n1,2,3\n", "m.csv:2: has more cells than the header"),
-        ("m.db", "no database at all", "m.db: is no database of MLflow's: file is not a database"),
-        ("m.wandb", "nothing of theirs", "m.wandb: is no file of a W&B run: it does not begin"),
-        ("events.out.tfevents.1", "nothing of theirs", "is no event file of TensorBoard"),
-        ("m.yaml", "a: 1", "m.yaml: is no kind of result that is read: JSON, JSONL, CSV, event"),
+        ("m.db", "no database at all", "m.db: is not a database of MLflow: file is not a database"),
+        ("m.wandb", "nothing of theirs", "m.wandb: is not a file of a W&B run: it does not begin"),
+        ("events.out.tfevents.1", "nothing of theirs", "is not an event file of TensorBoard"),
+        (
+            "m.yaml",
+            "a: 1",
+            "m.yaml: is not a kind of result that can be read: JSON, JSONL, CSV, event",
+        ),
     ],
 )
 def test_a_file_that_cannot_be_read_is_named_with_its_fault(tmp_path, name, content, message):

@@ -198,7 +198,7 @@ def test_a_compilation_that_fails_is_said_and_done_without(monkeypatch, caplog):
     one = torch.ones(1)
     assert computation({"x": one}, one) == 2
     assert computation.failed
-    assert "torch.compile failed, going on without it: no such compiler" in caplog.messages
+    assert "torch.compile failed, continuing without it: no such compiler" in caplog.messages
 
 
 def test_short_runs_are_not_compiled(monkeypatch):
@@ -258,7 +258,7 @@ def test_1m_is_the_shape_of_regmix():
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"size": "tny"}, "proxy.options.size: 'tny' is no size; did you mean 'tiny'?"),
+        ({"size": "tny"}, "proxy.options.size: 'tny' is not a size; did you mean 'tiny'?"),
         ({"heads": 3}, "proxy.options.heads: 3 must be a divisor of width / 2 = 32"),
         ({"layers": 0}, "proxy.options.layers: 0 must be at least 1"),
         ({"layers": 2.5}, "proxy.options.layers: 2.5 must be a int"),
@@ -293,7 +293,7 @@ def test_an_option_that_there_is_not_is_answered_with_the_nearest_from_python_to
 
 
 def test_a_device_that_is_not_here_is_named(corpus):
-    for device, message in (("cuda:99", "'cuda:99' is not here"), ("mps", "'mps' is no device")):
+    for device, message in (("cuda:99", "'cuda:99' is not here"), ("mps", "'mps' is not a device")):
         with pytest.raises(MixoptError, match=message):
             train(corpus, trials_of(0), Training(tokens=100, device=device))
 

@@ -297,23 +297,23 @@ def test_experts_on_a_dense_size_have_as_many_products_as_its_feed_forward():
         ),
         (
             {"balance": "bias"},
-            "balance: 'bias' is of no use without experts: give experts, or size",
+            "balance: 'bias' has no effect without experts: give experts, or size",
         ),
-        ({"top_k": 2}, "top_k: 2 is of no use without experts: give experts, or size: moe-tiny"),
+        ({"top_k": 2}, "top_k: 2 has no effect without experts: give experts, or size: moe-tiny"),
         (
             {"size": "moe-tiny", "bias_rate": 0.1},
-            "bias_rate: 0.1 is of no use with balance: auxiliary; it is of balance: bias",
+            "bias_rate: 0.1 has no effect with balance: auxiliary; it is of balance: bias",
         ),
         (
             {"size": "moe-tiny", "balance": "none", "balance_weight": 0.1},
-            "balance_weight: 0.1 is of no use with balance: none; it is of balance: auxiliary",
+            "balance_weight: 0.1 has no effect with balance: none; it is of balance: auxiliary",
         ),
         ({"size": "moe-tiny", "balance_weight": 0}, "balance_weight: 0.0 must be above 0"),
         ({"size": "moe-tiny", "z_loss": -1}, "z_loss: -1.0 must be at least 0"),
-        ({"size": "moe-tiny", "ff": 64}, "ff: 64 is of no use with experts: give expert_ff"),
+        ({"size": "moe-tiny", "ff": 64}, "ff: 64 has no effect with experts: give expert_ff"),
         ({"size": "moe-tiny", "width": 36, "heads": 1}, "width: 36 must be a multiple of 8"),
         ({"size": "moe-tiny", "experts": "8"}, "experts: '8' must be a int"),
-        ({"size": "moe_tiny"}, "size: 'moe_tiny' is no size; did you mean 'moe-tiny'?"),
+        ({"size": "moe_tiny"}, "size: 'moe_tiny' is not a size; did you mean 'moe-tiny'?"),
     ],
 )
 def test_an_option_that_cannot_be_right_is_named(options, message):

@@ -207,7 +207,7 @@ def test_a_state_with_a_value_missing_or_of_another_shape_is_refused():
     with pytest.raises(EstimatorError, match=r"'log_weights_D' has shape \(2,\)"):
         started(AioliEstimator()).load_state_dict(state)
     state["own"]["log_weights_D"] = "zero"
-    with pytest.raises(EstimatorError, match="'log_weights_D' is no array of numbers"):
+    with pytest.raises(EstimatorError, match="'log_weights_D' is not an array of numbers"):
         started(AioliEstimator()).load_state_dict(state)
     del state["own"]["log_weights_D"]
     with pytest.raises(EstimatorError, match="state: it has no 'log_weights_D'"):

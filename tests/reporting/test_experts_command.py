@@ -69,7 +69,7 @@ def test_a_pretraining_is_told_by_layer_and_domain_with_what_is_wrong(pretrainin
     assert ran.returncode == 0, ran.stderr
     assert ran.stdout.startswith("steps 21 to 40: 2 routers: 0  1")
     assert "layer 1: collapse: expert 0 has 4.0 times the even load" in ran.stdout
-    assert "balance the router, no mixture mends this" in ran.stdout
+    assert "balance the router, no mixture fixes this" in ran.stdout
     assert "1,024 and 50,000 are needed" in ran.stdout
     for name in ("load", "domains", "distances", "over_time", "history"):
         file = pretraining / f"figures/experts_{name}.svg"

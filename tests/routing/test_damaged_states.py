@@ -32,12 +32,12 @@ def test_a_missing_tensor_is_named(field):
     [
         ("total/dropped_D", torch.zeros(3, dtype=torch.int64), r"shape \(3,\), not \(4,\)"),
         ("total/dropped_D", torch.full((4,), -1), "not whole numbers >= 0"),
-        ("total/dropped_D", torch.zeros(4), "no array of whole numbers"),
+        ("total/dropped_D", torch.zeros(4), "not an array of whole numbers"),
         ("total/entropy_D", torch.full((4,), torch.nan), "not finite numbers"),
-        ("total/entropy_D", [1, 2], "a list is no tensor"),
+        ("total/entropy_D", [1, 2], "a list is not a tensor"),
         ("about", "[", "about: cannot be read"),
-        ("about", "[]", "about: a list is no mapping"),
-        ("about", 7, "about: 7 is no text"),
+        ("about", "[]", "about: a list is not a mapping"),
+        ("about", 7, "about: 7 is not text"),
         ("about", json.dumps({"domains": ["d0", "d1"]}), "layers: is missing"),
         ("about", json.dumps({"domains": ["d0", "d1"], "layers": [[0, 4]]}), "layers.0: .*2 value"),
         ("about", "[" * 100_000, "about: is nested too deeply"),
@@ -50,7 +50,7 @@ def test_a_damaged_field_is_one_line(field, value, message):
 
 
 def test_domains_that_are_no_names_are_refused():
-    with pytest.raises(RoutingError, match="domains: a list is no list of names"):
+    with pytest.raises(RoutingError, match="domains: a list is not a list of names"):
         saved_domains({"about": json.dumps({"domains": [1]})})
 
 
@@ -77,7 +77,7 @@ def test_a_probe_is_read_as_it_was_saved(file):
         ({"0/ids_TK": np.full((12, 1), 9)}, "0/ids_TK: there are 4 experts"),
         ({"0/counts_UE": np.full((2, 4), -1)}, "0/counts_UE: .*not whole numbers >= 0"),
         ({"about": np.frombuffer(b"{}", np.uint8)}, "about: domains: is missing"),
-        ({"about": np.array([999])}, "about: is no text"),
+        ({"about": np.array([999])}, "about: is not text"),
     ],
 )
 def test_a_damaged_probe_names_the_file_and_the_field(arrays, message, file):

@@ -98,7 +98,7 @@ def test_the_busiest_experts_share_is_of_tokens_each_of_which_chooses_several():
 def test_of_one_domain_alone_no_share_can_be_changed():
     (one,) = found_in([[90, 10, 10, 10]])
     assert one.change is None
-    assert "no mixture mends this" in one.advice
+    assert "no mixture fixes this" in one.advice
 
 
 def test_the_domain_that_brings_an_expert_most_tokens_is_to_blame_not_the_most_devoted():

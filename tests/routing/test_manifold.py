@@ -111,7 +111,7 @@ def test_items_of_one_embedding_are_not_taken_by_their_order():
         (np.ones((7, 3)), {}, r"shape \(7, 3\): 80 \(one for each sequence\) or 4 \(one for each"),
         (np.ones(80), {}, r"shape \(80,\)"),
         (np.full((80, 2), np.nan), {}, "row 0 has a number that is not finite"),
-        ([["a"]] * 80, {}, "no array of numbers"),
+        ([["a"]] * 80, {}, "not an array of numbers"),
         (np.ones((80, 2)), {"neighbours": 79}, "neighbours: 79 of 80 .* 1 to 78 are needed"),
         (np.ones((80, 2)), {"neighbours": 0}, "neighbours: 0 of 80"),
     ],

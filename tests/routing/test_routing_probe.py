@@ -328,7 +328,7 @@ def test_the_share_of_a_shared_expert_is_of_sizes_times_its_gate(gate, share):
             np.frombuffer(b'{"layers": [[0]], "domains": []}', np.uint8),
             "domain_U: there are 0",
         ),
-        ("about", np.frombuffer(b"[]", np.uint8), "about: a list is no mapping"),
+        ("about", np.frombuffer(b"[]", np.uint8), "about: a list is not a mapping"),
     ],
 )
 def test_parts_of_a_probe_that_do_not_fit_are_named(tmp_path, name, array, message):

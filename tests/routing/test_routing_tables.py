@@ -139,7 +139,7 @@ def test_assignments_of_other_experts_do_not_add_up():
         made(OWN[:, :4]) + made(OWN)
     with pytest.raises(RoutingError, match="layer 7 has 8 experts, 1 of a token; here it has no"):
         made(OWN, layers=(3,)) - made(OWN)
-    with pytest.raises(RoutingError, match="layer 5 has no router; those that have: 3, 7"):
+    with pytest.raises(RoutingError, match="layer 5 has no router; layers with one: 3, 7"):
         made(OWN).layer(5)
 
 
@@ -161,7 +161,7 @@ def test_collapse_onto_one_expert_by_all_domains_is_not_of_the_mixture():
     assert found[0].experts == (2,)
     assert found[0].numbers["dead"] == 7 / 8
     assert found[0].change is None
-    assert "no mixture mends this" in str(found[0])
+    assert "no mixture fixes this" in str(found[0])
     assert Summary.of(made(np.tile(np.eye(8)[2], (4, 1)))).collapsed
 
 
@@ -192,7 +192,7 @@ def test_degradation_is_a_domain_that_occupies_more_experts_than_its_share():
     assert found[0].experts == (4, 5, 6, 7)
     assert found[0].numbers == {"occupied": 0.5, "share": pytest.approx(0.05)}
     assert found[0].change is None
-    assert "look at its text" in str(found[0])
+    assert "check its text" in str(found[0])
 
 
 def test_underfitting_is_a_rare_domain_without_experts_of_its_own_where_others_have():

@@ -15,12 +15,12 @@ def test_some_thresholds_are_others_and_the_rest_are_kept():
     ("name", "value", "said"),
     [
         ("bussiest", 3, "bussiest: unknown threshold; did you mean 'busiest'?"),
-        ("dead", 1.5, "dead: 1.5 cannot be; it is 0 to 1"),
-        ("dead", float("nan"), "dead: nan cannot be; it is 0 to 1"),
-        ("busiest", 0.5, "busiest: 0.5 cannot be; it is 1 or more"),
-        ("busiest", float("inf"), "busiest: inf cannot be; it is 1 or more"),
-        ("assignments", float("inf"), "assignments: inf cannot be; it is 0 or more"),
-        ("assignments", -1, "assignments: -1 cannot be; it is 0 or more"),
+        ("dead", 1.5, "dead: 1.5 is not possible; it must be 0 to 1"),
+        ("dead", float("nan"), "dead: nan is not possible; it must be 0 to 1"),
+        ("busiest", 0.5, "busiest: 0.5 is not possible; it must be 1 or more"),
+        ("busiest", float("inf"), "busiest: inf is not possible; it must be 1 or more"),
+        ("assignments", float("inf"), "assignments: inf is not possible; it must be 0 or more"),
+        ("assignments", -1, "assignments: -1 is not possible; it must be 0 or more"),
     ],
 )
 def test_a_threshold_that_cannot_be_is_one_line(name, value, said):

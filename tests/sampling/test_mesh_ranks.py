@@ -68,7 +68,7 @@ def test_a_mesh_that_does_not_say_along_what_data_are_split_is_refused_with_its_
         "unknown": "the mesh has the dimensions 'dp', 'ep', of which 'ep' may split data or the",
         "unnamed": "the mesh of 2 dimensions has no names for them; give init_device_mesh(",
         "both": "mesh is given, and rank and world_size too",
-        "object": "mesh is str; it is a torch DeviceMesh",
+        "object": "mesh is str; it must be a torch DeviceMesh",
         "nothing given": "2 processes share a replica of the model (dimension 'tp' of a device",
         "made early": "2 processes share a replica of the model (dimension 'tp' of a device",
     }
@@ -76,14 +76,14 @@ def test_a_mesh_that_does_not_say_along_what_data_are_split_is_refused_with_its_
         assert one["numbers"] is None
         assert {name: one[name][: len(text)] for name, text in begins.items()} == begins
         assert "\n" not in "".join(one[name] for name in begins)
-    missing = "this process is not in the mesh; make the sampler on those that are"
+    missing = "this process is not in the mesh; make the sampler only on those that are"
     assert [one["part of the job"] for one in said] == [None, None, missing, missing]
 
 
 def test_weights_that_one_peer_alone_changed_are_found_within_100_batches(tmp_path):
     said = said_by("one_peer_changed", tmp_path)
     assert [one["batches"] for one in said] == [50] * 4
-    assert "rank 3 has another order of samples than rank 0" in said[0]["error"]
+    assert "rank 3 has a different order of samples from rank 0" in said[0]["error"]
     assert len({one["error"] for one in said}) == 1
 
 

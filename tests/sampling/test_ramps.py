@@ -267,9 +267,9 @@ def test_a_stage_that_cannot_be_is_named(stage, message):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ([0, [UNIT, 0, 0], 0, [UNIT, 0, 0]], "changes.0: end_position: 0 is no whole number"),
+        ([0, [UNIT, 0, 0], 0, [UNIT, 0, 0]], "changes.0: end_position: 0 is not a whole number"),
         ([0, [UNIT, 0, 0], 9, [UNIT, 1, 0]], "changes.0: end_shares: add up to"),
-        ([0, [UNIT, 0, 0], 9], "changes.0: a list is no pair of position and shares"),
+        ([0, [UNIT, 0, 0], 9], "changes.0: a list is not a pair of position and shares"),
     ],
 )
 def test_a_ramp_that_cannot_be_in_a_state_is_named(change, message):

@@ -31,15 +31,15 @@ def test_weights_that_one_rank_alone_changed_are_found_within_100_batches(kind, 
     assert [one["batches"] for one in said] == [49] * 3
     assert len({one["error"] for one in said}) == 1
     assert said[0]["error"].startswith(
-        "rank 2 has another order of samples than rank 0: its weights differ from batch 22 on:"
-        " {'web': 0.2, 'code': 0.3, 'books': 0.5} now, there {'web': 0.5, 'code': 0.3,"
+        "rank 2 has a different order of samples from rank 0: its weights differ from batch 22 "
+        "on: {'web': 0.2, 'code': 0.3, 'books': 0.5} now, there {'web': 0.5, 'code': 0.3,"
     )
     assert "\n" not in said[0]["error"]
 
 
 def test_another_seed_on_one_rank_is_found(tmp_path):
     said = said_by(2, "seed", tmp_path)
-    assert "rank 1 has another order of samples than rank 0: its seed is 1" in said[0]["error"]
+    assert "rank 1 has a different order of samples from rank 0: its seed is 1" in said[0]["error"]
 
 
 def test_two_ranks_that_take_the_same_part_are_found(tmp_path):

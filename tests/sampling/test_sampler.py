@@ -402,7 +402,7 @@ def test_what_is_not_a_state_is_refused(state, message):
     [
         ({"boks": None}, "the state has no 'boks'; did you mean 'books'"),
         ({"web": "code", "books": None}, "'web' and 'code' both go to 'code'"),
-        ({"web": "wob"}, "'web' would go on as 'wob', which is not here"),
+        ({"web": "wob"}, "'web' would continue as 'wob', which is not here"),
     ],
 )
 def test_a_map_of_domains_that_cannot_be_is_refused(map_domains, message):

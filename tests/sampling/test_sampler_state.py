@@ -83,7 +83,7 @@ def test_an_absurd_value_is_one_line_and_changes_nothing(field, value):
 
 def test_the_field_and_the_value_are_in_the_message():
     one = advanced()
-    message = "the sampler's state: window: 9223372036854775808 is no whole number from 1 to"
+    message = "the sampler's state: window: 9223372036854775808 is not a whole number from 1 to"
     with pytest.raises(SamplerError, match=message):
         one.load_state_dict({**one.state_dict(), "window": 2**63})
 
@@ -93,9 +93,9 @@ def test_the_field_and_the_value_are_in_the_message():
     [
         ([[0, [1, 2, 3]]], r"changes.0: shares: add up to 6, not"),
         ([[0, [1 << 46, 0]]], r"changes.0: shares: has 2 values, not 3"),
-        ([[8, [1 << 46, 0, 0]]], r"changes.0: position: 8 is no whole number from 0 to 0"),
-        ([[0, [1 << 46, 0, 0]], [0, [1 << 46, 0, 0]]], r"changes.1: position: 0 is no whole"),
-        ([7], r"changes.0: 7 is no pair of position and shares"),
+        ([[8, [1 << 46, 0, 0]]], r"changes.0: position: 8 is not a whole number from 0 to 0"),
+        ([[0, [1 << 46, 0, 0]], [0, [1 << 46, 0, 0]]], r"changes.1: position: 0 is not a whole"),
+        ([7], r"changes.0: 7 is not a pair of position and shares"),
     ],
 )
 def test_a_log_of_weights_that_cannot_be_is_named(changes, message):
@@ -148,5 +148,5 @@ def test_whatever_is_damaged_it_loads_and_goes_on_or_is_refused(state):
 @pytest.mark.parametrize("odd", [[], "x", {1: 2}, {"web": 1}, {"web": ["x"]}])
 def test_a_map_of_domains_that_is_none_is_one_line(odd):
     one = MixtureSampler({"web": 10, "code": 10}, [0.5, 0.5], batch_size=4)
-    with pytest.raises(SamplerError, match="map_domains: .* is no mapping of the state's names"):
+    with pytest.raises(SamplerError, match="map_domains: .* is not a mapping of the state's names"):
         one.load_state_dict(one.state_dict(), map_domains=odd)

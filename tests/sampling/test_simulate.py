@@ -72,7 +72,7 @@ def test_a_sample_has_2048_tokens_and_a_batch_256_samples_where_nothing_is_said(
 
 def test_a_missing_corpus_is_said(tmp_path):
     Mixture(WEIGHTS).to_file(tmp_path / "proposal.yaml")
-    with pytest.raises(SamplerError, match="no corpus; say where it is, --corpus DIR"):
+    with pytest.raises(SamplerError, match="no corpus; give its folder, --corpus DIR"):
         simulate_proposal(tmp_path / "proposal.yaml", batches=10)
 
 

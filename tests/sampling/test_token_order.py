@@ -235,10 +235,10 @@ def test_it_can_be_sent_to_another_process():
     ("options", "message"),
     [
         ({"unit": "token"}, "unit='token'; did you mean 'tokens'"),
-        ({"unit": "samples"}, "unit='samples' has no use for them"),
+        ({"unit": "samples"}, "unit='samples' does not use them"),
         ({"lengths": {"wbe": 3}}, "lengths: unknown domain 'wbe'"),
         ({"lengths": {"web": [1, 2]}}, "lengths: domain 'web': 2 of its 40 rows"),
-        ({"lengths": {"web": np.full(40, 1.5)}}, "domain 'web': float64 are no whole numbers"),
+        ({"lengths": {"web": np.full(40, 1.5)}}, "domain 'web': float64 are not whole numbers"),
         ({"lengths": {"web": np.full(40, -1)}}, "domain 'web': row 0: -1 is not from 0"),
         ({"lengths": {"web": np.zeros(40, int)}}, "domain 'web': no row has a token"),
         ({"lengths": {"web": 0}}, "domain 'web': 0 is not from 1"),

@@ -192,7 +192,7 @@ def test_a_share_of_a_gpu_lets_so_many_workers_have_it(machine):
     ("gpus", "message"),
     [
         (3, "sweep.gpus: 3 for each worker, but this process sees 2 GPUs; lower it, or look at"),
-        (1.5, "sweep.gpus: 1.5: a worker here has a whole number of GPUs, or a share below 1"),
+        (1.5, "sweep.gpus: 1.5: must be a whole number of GPUs, or a share below 1"),
     ],
 )
 def test_more_gpus_than_there_are_is_a_mistake(machine, gpus, message):
@@ -204,7 +204,7 @@ def test_more_gpus_than_there_are_is_a_mistake(machine, gpus, message):
 
 def test_two_mig_instances_for_a_worker_are_a_mistake(machine):
     machine([f"{A100} MIG 3g.20gb"], listing=MIG_LISTING)
-    with pytest.raises(ConfigError, match="a process can use one MIG instance; leave it out"):
+    with pytest.raises(ConfigError, match="a process can use only one MIG instance; leave it out"):
         worker_devices("auto", None, 2)
 
 
@@ -245,7 +245,7 @@ def test_a_torch_that_hangs_is_not_waited_for_long(machine, monkeypatch):
     monkeypatch.setattr("mixopt.sweeps.gpu_discovery.LONGEST", 0.5)
     said = []
     assert shown(worker_devices("auto", 1, say=said.append)) == [(None, "cpu")]
-    assert said[0].startswith("torch gave no answer in 0.5 s, ")
+    assert said[0].startswith("torch did not answer within 0.5 s, ")
 
 
 def test_without_torch_the_gpus_that_nvidia_smi_lists_are_used(machine):

@@ -35,7 +35,7 @@ def test_an_owner_and_two_tasks_do_what_this_machine_does(work_run, local_table)
     owner = run.owner()
     run.wait_until((run.path / "trials/work/order.json").exists)
     tasks = [run.task(share, "--wait") for share in TWO]
-    assert "6 trials wait for tasks" in said(owner)
+    assert "6 trials are waiting for tasks" in said(owner)
     assert run.table() == local_table
     assert all(said(task) for task in tasks)
     assert sorted(run.notes("ended")) == sorted(local_table["trial"])
@@ -125,7 +125,7 @@ def test_another_executor_does_not_train_beside_tasks(work_run):
     task = run.task()
     run.wait_for("began", 1)
     text = said(run.owner("--executor", "local"), 2)
-    assert "1 tasks of mixopt work train here" in text
+    assert "1 tasks of mixopt work are training here" in text
     assert "--executor folder or slurm, or stop them with mixopt cancel" in text
     task.terminate()
     said(task, 128 + signal.SIGTERM)
@@ -150,8 +150,8 @@ def test_a_task_refuses_a_corpus_that_was_prepared_again(work_run):
     run.wait_until((run.path / "trials/work/order.json").exists)
     index = run.path / "corpus" / "index.json"
     index.write_text(index.read_text() + " ")
-    assert "is not the corpus that the sweep began with" in said(run.task(), 2)
-    assert "is not the corpus that the sweep began with" in said(owner, 2)
+    assert "from the corpus that the sweep started with" in said(run.task(), 2)
+    assert "from the corpus that the sweep started with" in said(owner, 2)
 
 
 def test_code_that_the_run_names_is_not_imported_without_trust(work_run):
@@ -166,7 +166,7 @@ def test_code_that_the_run_names_is_not_imported_without_trust(work_run):
 @pytest.mark.parametrize(
     ("share", "message"),
     [
-        ("2/2", "K counts from 0, so that the last of 2 tasks is 1/2"),
+        ("2/2", "K counts from 0, so the last of 2 tasks is 1/2"),
         ("0/0", "K counts from 0"),
         ("1", "expected K/N, such as 0/4"),
         ("-1/2", "expected K/N"),

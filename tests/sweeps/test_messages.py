@@ -29,7 +29,7 @@ def test_an_answer_is_one_thing():
         (b'{"tuned": 9223372036854775808}', "tuned: should be less than or equal to 1000000"),
         (b'{"results": 7}', "results: should be a valid list, got 7"),
         (b'{"results": [7]}', "results.0: should be a valid dictionary, got 7"),
-        (b'{"results": [{"loss": NaN}]}', "NaN is no number here"),
+        (b'{"results": [{"loss": NaN}]}', "NaN is not a number here"),
         (
             b'{"error": "x", "fault": "bored"}',
             "fault: should be 'died', 'memory' or 'lost', got 'bored'",
@@ -37,7 +37,7 @@ def test_an_answer_is_one_thing():
         (b'{"tune": 8}', "tune: unknown field"),
         (b'{"beat": {"doing": "dancing"}}', "beat.doing: should be 'starting', 'compiling'"),
         (b'{"beat": {"done": -1}}', "beat.done: should be greater than or equal to 0, got -1"),
-        (b'{"beat": {"cpu": 1e999}}', "1e999 is no finite number"),
+        (b'{"beat": {"cpu": 1e999}}', "1e999 is not a finite number"),
     ],
 )
 def test_anything_else_is_one_line(line, reason):

@@ -50,7 +50,7 @@ def test_an_unknown_option_is_refused_with_the_nearest(make):
 def test_what_is_no_address_is_refused(make, address):
     pytest.importorskip("ray")
     with (
-        pytest.raises(RunError, match="is none; give auto, host:port or ray://host"),
+        pytest.raises(RunError, match="is not an address; give auto, host:port or ray://host"),
         make(address=address),
     ):
         pass
@@ -62,7 +62,7 @@ def test_an_address_where_nothing_listens_is_refused_at_once(make, scheme):
     begun = time.monotonic()
     address = f"{scheme}127.0.0.1:{free_port()}"
     with (
-        pytest.raises(RunError, match=f"no cluster is reached at {address}: .*refused"),
+        pytest.raises(RunError, match=f"no cluster can be reached at {address}: .*refused"),
         make(address=address),
     ):
         pass
@@ -72,7 +72,7 @@ def test_an_address_where_nothing_listens_is_refused_at_once(make, scheme):
 def test_auto_names_what_to_start_where_the_cluster_has_ended(make, monkeypatch):
     pytest.importorskip("ray")
     monkeypatch.setenv("RAY_ADDRESS", f"127.0.0.1:{free_port()}")
-    with pytest.raises(RunError, match="no cluster is reached at .*'ray start --head'"), make():
+    with pytest.raises(RunError, match="no cluster can be reached at .*'ray start --head'"), make():
         pass
 
 
@@ -174,5 +174,5 @@ def test_a_cache_of_somebody_else_is_refused(tmp_path, monkeypatch):
     assert folder.stat().st_mode & 0o077 == 0
     folder.rmdir()
     folder.symlink_to(tmp_path)
-    with pytest.raises(RunError, match="belongs to somebody else; give sweep.options.cache"):
+    with pytest.raises(RunError, match="belongs to another user; set sweep.options.cache"):
         cache_folder(None)

@@ -196,7 +196,7 @@ def test_a_corpus_that_is_changed_under_a_sweep_ends_it_with_the_reason(
         assert next(outcomes).reason is None
         with (corpus / "index.json").open("a") as index:
             index.write("\n")
-        with pytest.raises(CorpusError, match="is not the corpus that the sweep began with"):
+        with pytest.raises(CorpusError, match="from the corpus that the sweep started with"):
             list(outcomes)
 
 

@@ -226,7 +226,7 @@ def test_code_that_a_run_records_is_not_given_to_nodes_without_trust(tmp_path, f
 
 
 def test_a_path_with_a_backslash_is_refused(tmp_path):
-    with pytest.raises(ConfigError, match="Slurm has no logs in a path with a backslash"):
+    with pytest.raises(ConfigError, match="Slurm cannot write logs to a path with a backslash"):
         script(tmp_path / "a\\b")
 
 
@@ -258,7 +258,7 @@ def test_a_host_without_sbatch_says_what_is_needed(tmp_path, monkeypatch):
     monkeypatch.setenv("PATH", str(tmp_path))
     trial = Trial("a", Mixture({"code": 1.0}), seed=0)
     means = Means("slurm")
-    with pytest.raises(ConfigError, match="slurm needs s.*, which is not in PATH.*login node"):
+    with pytest.raises(ConfigError, match="slurm needs s.*, which is not on PATH.*login node"):
         run_trials([trial], JOB, tmp_path / "trials", means=means)
 
 
@@ -276,5 +276,5 @@ def test_squeue_that_fails_for_a_while_is_waited_out(tmp_path, monkeypatch):
     executor._asked = 0.0
     executor._tend()
     assert lines == [
-        "squeue: slurm_load_jobs error: Socket timed out; tasks go on, and squeue is asked again"
+        "squeue: slurm_load_jobs error: Socket timed out; tasks continue, and squeue is asked again"
     ]

@@ -61,8 +61,8 @@ def test_silence_up_to_the_patience_is_borne(watched):
 def test_longer_silence_is_the_end(watched):
     watched.beat(0.5, **training(1))
     assert watched.wait(20.0) == (
-        "the worker gave no sign of life for 10.5 s while training, longer than its patience of"
-        " 10.0 s, and was killed"
+        "the worker sent no heartbeat for 10.5 s while training, longer than its patience of "
+        "10.0 s, and was killed"
     )
 
 

@@ -26,9 +26,9 @@ class Step(BaseModel):
         ("", "cannot be read"),
         ('{"a": ', "cannot be read"),
         ("[" * 100_000, "nested too deeply"),
-        ('{"a": NaN}', "NaN is no number here"),
-        ('{"a": -Infinity}', "-Infinity is no number here"),
-        ('{"a": 1e999}', "no finite number"),
+        ('{"a": NaN}', "NaN is not a number here"),
+        ('{"a": -Infinity}', "-Infinity is not a number here"),
+        ('{"a": 1e999}', "not a finite number"),
         ("9" * 5_000, "a number of 5000 digits"),
     ],
 )
@@ -72,9 +72,9 @@ BOMB = "a: &a [x, x, x, x, x, x, x, x, x, x]\n" + "".join(
     ("text", "message"),
     [
         (BOMB, "more than 100000 values, aliases counted"),
-        ("a: &a [*a]", r":1: .*'\*a' stands within"),
+        ("a: &a [*a]", r":1: .*'\*a' is used inside"),
         ("[" * 20_000, "more than 64 sections|too deep"),
-        ("? [a]\n: 1", ":1: .*a key is plain text"),
+        ("? [a]\n: 1", ":1: .*a key must be plain text"),
         ("a: 2001-99-99", "not valid YAML"),
         ("a: " + "9" * 5_000, "not valid YAML"),
         ("a: [", ":1: not valid YAML"),
@@ -138,7 +138,7 @@ def test_a_file_of_a_terabyte_that_takes_no_room_is_not_read(tmp_path):
     path = tmp_path / "steps.json"
     with path.open("wb") as stream:
         stream.truncate(1 << 40)
-    with pytest.raises(RunError, match=f"{1 << 40} bytes are too many"):
+    with pytest.raises(RunError, match=f"{1 << 40} bytes are too large"):
         read_json(path)
 
 
@@ -146,5 +146,5 @@ def test_a_file_of_a_terabyte_that_takes_no_room_is_not_read(tmp_path):
 @pytest.mark.parametrize("read", [read_json, read_yaml, read_arrays])
 def test_a_pipe_in_place_of_a_file_is_not_waited_for(tmp_path, read):
     os.mkfifo(tmp_path / "pipe")
-    with pytest.raises(MixoptError, match="it is no file"):
+    with pytest.raises(MixoptError, match="it is not a file"):
         read(tmp_path / "pipe")

@@ -184,7 +184,7 @@ def is_running(process):
 
 def test_a_process_that_cannot_be_started_is_one_line(monkeypatch):
     monkeypatch.setattr(sys, "executable", "/nowhere/python")
-    with pytest.raises(RunError, match="a process to read files in cannot be started: .*No such"):
+    with pytest.raises(RunError, match="a process that reads files cannot be started: .*No such"):
         list(call("process"))
 
 

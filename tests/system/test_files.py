@@ -75,5 +75,5 @@ def test_a_disk_that_fills_up_leaves_the_old_file_and_no_other(small_disk):
 
 
 def test_what_is_no_name_of_a_file_is_one_line():
-    with pytest.raises(RunError, match="'.': cannot be written: it is not the name of a file"):
+    with pytest.raises(RunError, match="'.': cannot be written: it is not a file name"):
         write_text(Path(), "a")

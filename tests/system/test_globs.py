@@ -30,8 +30,8 @@ def test_an_exact_name_wins_over_globs():
 def test_globs_that_agree_give_their_value_and_others_are_refused():
     assert one_value({"*:rc": "lower", "arc*": "lower"}, NAMES, "f", "loss")["arc:rc"] == "lower"
     message = (
-        "f: 'arc:rc' is matched by '*:rc' (lower) and by 'arc*' (higher); name 'arc:rc' itself,"
-        " which wins over globs"
+        "f: 'arc:rc' is matched by '*:rc' (lower) and by 'arc*' (higher); name 'arc:rc' itself, "
+        "which overrides globs"
     )
     with pytest.raises(ConfigError) as error:
         one_value({"*:rc": "lower", "arc*": "higher"}, NAMES, "f", "loss")

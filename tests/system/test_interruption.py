@@ -57,7 +57,9 @@ def test_one_that_ignores_that_is_terminated(worker, tmp_path):
 
 def test_one_that_ignores_both_is_an_error(worker, tmp_path):
     process = worker("SIGINT", "SIGTERM")
-    with pytest.raises(RunError, match=f"process {process.pid} goes on after it was interrupted"):
+    with pytest.raises(
+        RunError, match=f"process {process.pid} is still running after it was interrupted"
+    ):
         interrupt(tmp_path, patience=0.3)
 
 
@@ -68,6 +70,6 @@ def test_nobody_is_nobody(tmp_path):
 def test_who_holds_a_folder_without_a_name_is_left(worker, tmp_path):
     process = worker()
     (tmp_path / ".lock.lease").write_text("{}")
-    with pytest.raises(RunError, match="somebody works here, and who is not written"):
+    with pytest.raises(RunError, match="another process works here, but its owner is not recorded"):
         interrupt(tmp_path)
     assert process.poll() is None

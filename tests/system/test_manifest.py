@@ -12,4 +12,4 @@ from mixopt.system import FileRecord, Verifier
 def test_a_pipe_that_a_manifest_lists_is_not_waited_for(tmp_path):
     os.mkfifo(tmp_path / "workers.log")
     record = FileRecord(0, hashlib.sha256().hexdigest())
-    assert Verifier(tmp_path).fault("workers.log", record, deep=True) == "is no file"
+    assert Verifier(tmp_path).fault("workers.log", record, deep=True) == "is not a file"

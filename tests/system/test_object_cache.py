@@ -100,7 +100,7 @@ def test_an_object_that_changes_while_it_is_read_is_one_line(s3):
         ("s3://no-such-bucket/a.jsonl", "no such object, folder or bucket"),
         ("s3://no-such-bucket/*", "no such object, folder or bucket"),
         ("s3://", "names no bucket or host"),
-        ("nosuch://texts/a", "no store of this name is known"),
+        ("nosuch://texts/a", "unknown store; known: s3"),
         ("zip://a::s3://texts/b", "chains of URLs are not read"),
     ],
 )
@@ -140,7 +140,7 @@ def test_a_truncated_download_is_one_line_and_leaves_nothing(tmp_path, monkeypat
         with pytest.raises(CorpusError, match=rf"^{address}/long\.txt: ") as caught:
             fetched(listed)
         assert "\n" not in str(caught.value)
-        with pytest.raises(CorpusError, match="does not say how large it is"):
+        with pytest.raises(CorpusError, match="does not report its size"):
             list_objects(f"{address}/unsized.txt")
     assert not [
         path for path in cache_folder().rglob("*") if path.is_file() and path.stat().st_size
@@ -191,7 +191,7 @@ def test_paths_and_urls_are_told_apart(memory, tmp_path):
     memory.pipe("/m/b.txt", b"2")
     assert local_copy("memory://m/a.txt").read_bytes() == b"1"
     assert local_copy(tmp_path) == tmp_path
-    with pytest.raises(CorpusError, match="is 2 objects, and one is read here"):
+    with pytest.raises(CorpusError, match="is 2 objects, but only one is read here"):
         local_copy("memory://m")
 
 

@@ -38,7 +38,7 @@ def test_what_has_not_the_methods_of_its_contract_is_never_called(kind, name):
 
 
 def test_a_proxy_is_named_by_its_class():
-    with pytest.raises(PluginError, match="is no class"):
+    with pytest.raises(PluginError, match="is not a class"):
         load_plugin("proxy", "made_proxy:made")
 
 

@@ -26,23 +26,23 @@ def test_what_is_there_is_returned():
 @pytest.mark.parametrize(
     ("take", "value", "message"),
     [
-        ("whole", True, "the state: a: True is no whole number from 0 to 9007199254740992"),
-        ("whole", 1.0, "a: 1.0 is no whole number"),
-        ("whole", 2**63, "a: 9223372036854775808 is no whole number"),
-        ("whole", 10**5000, "a: a number of 16610 bits is no whole number"),
-        ("number", float("nan"), "a: nan is no finite number"),
-        ("number", 10**400, "a: a number of 1329 bits is no finite number"),
-        ("number", "1", "a: '1' is no finite number"),
+        ("whole", True, "the state: a: True is not a whole number from 0 to 9007199254740992"),
+        ("whole", 1.0, "a: 1.0 is not a whole number"),
+        ("whole", 2**63, "a: 9223372036854775808 is not a whole number"),
+        ("whole", 10**5000, "a: a number of 16610 bits is not a whole number"),
+        ("number", float("nan"), "a: nan is not a finite number"),
+        ("number", 10**400, "a: a number of 1329 bits is not a finite number"),
+        ("number", "1", "a: '1' is not a finite number"),
         ("flag", 1, "a: 1 is neither true nor false"),
-        ("text", None, "a: None is no text"),
-        ("text", ["b"], "a: a list is no text"),
-        ("part", [], "a: a list is no mapping"),
-        ("part", {1: 2}, "a: its keys are names"),
-        ("listed", {}, "a: a dict is no list"),
-        ("texts", ["b", 1], "a: a list is no list of names"),
-        ("wholes", [1, -1], "a.1: -1 is no whole number from 0"),
-        ("numbers", [1, None], "a.1: None is no finite number"),
-        ("parts", [{}, 1], "a.1: 1 is no mapping"),
+        ("text", None, "a: None is not text"),
+        ("text", ["b"], "a: a list is not text"),
+        ("part", [], "a: a list is not a mapping"),
+        ("part", {1: 2}, "a: its keys must be names"),
+        ("listed", {}, "a: a dict is not a list"),
+        ("texts", ["b", 1], "a: a list is not a list of names"),
+        ("wholes", [1, -1], "a.1: -1 is not a whole number from 0"),
+        ("numbers", [1, None], "a.1: None is not a finite number"),
+        ("parts", [{}, 1], "a.1: 1 is not a mapping"),
     ],
     ids=shown_value,
 )
@@ -67,10 +67,10 @@ def test_a_list_of_another_length_is_refused():
     [
         ([1.0, float("inf")], "a: a list is not finite numbers"),
         ([[1.0, 2.0]], r"a: has shape \(1, 2\), not \(2,\)"),
-        ([1.0, "x"], "a: a list is no array of numbers"),
-        ([1.0, [2.0]], "a: no array of numbers"),
-        ([True, False], "a: a list is no array of numbers"),
-        (7, "a: 7 is no array of numbers"),
+        ([1.0, "x"], "a: a list is not an array of numbers"),
+        ([1.0, [2.0]], "a: not an array of numbers"),
+        ([True, False], "a: a list is not an array of numbers"),
+        (7, "a: 7 is not an array of numbers"),
     ],
 )
 def test_an_array_that_cannot_be_is_refused(value, message):
@@ -84,7 +84,7 @@ def test_an_array_is_of_the_shape_that_was_asked_for():
     assert fields(a=np.array([1], np.uint8)).int_array("a", (1,)).dtype == np.int64
     with pytest.raises(SamplerError, match="not whole numbers >= 0"):
         fields(a=[-1]).int_array("a", (1,))
-    with pytest.raises(SamplerError, match="no array of whole numbers"):
+    with pytest.raises(SamplerError, match="not an array of whole numbers"):
         fields(a=[2**63]).int_array("a", (1,))
 
 

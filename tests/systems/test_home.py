@@ -84,7 +84,7 @@ def test_thresholds_say_from_where_on(remedied):
 @pytest.mark.parametrize(
     ("reserved", "message"),
     [
-        ({"0": meant_for(ALL)}, "layer 0: 7 experts are said to be for domains; it has 6"),
+        ({"0": meant_for(ALL)}, "layer 0: 7 experts are assigned to domains; it has 6"),
         ({"0": [("clik",)] * 6}, "layer 0: unknown domain 'clik'; did you mean 'click'"),
         ({"4": []}, "layer 4 has no router"),
     ],

@@ -164,7 +164,7 @@ def test_all_choices_are_encoded_and_again_without_the_question_where_asked():
 
 def test_a_metric_of_choices_needs_them_and_unconditional_needs_its_context():
     one = [Item("7", ("Q",), (" a",), 0)]
-    with pytest.raises(ConfigError, match="item '7' has one answer, and accuracy compares several"):
+    with pytest.raises(ConfigError, match="item '7' has one answer, but accuracy compares several"):
         encode_task("t", one, ["bits_per_byte", "accuracy"], "none", ByteTokenizer())
     two = [Item("7", ("Q",) * 2, (" a", " b"), 0)]
     with pytest.raises(ConfigError, match="item '7' has no field 'unconditional'"):

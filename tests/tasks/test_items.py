@@ -60,7 +60,7 @@ WRONG = {
     "2: gold: True is out of range": {"gold": True},
     "2: gold: None is out of range": {"gold": None},
     "2: unknown field 'contxt'; did you mean 'context'": {"contxt": "Q"},
-    "2: id '394' is that of line 1 too; give each item its own": {"id": "394"},
+    "2: id '394' is also that of line 1 too; give each item its own": {"id": "394"},
     "2: id: None; give each item text or a number": {"id": None},
     "2: choices: '\\[\\]'; need a list of text": {"choices": []},
     "2: choices.0: int '3' is not text": {"choices": [3, " b"]},
@@ -162,7 +162,7 @@ def test_oddities_of_items_are_said_with_their_ids():
         "2 of 9 items (tuple, again) have an answer that looks like a list or tuple of code",
         "1 of 9 items (crlf) have carriage returns (CRLF) in the answer",
         "1 of 9 items (shifted) have a line of the answer that begins with one space",
-        "1 of 9 items (again) are there twice under other ids",
+        "1 of 9 items (again) appear twice under different ids",
     ]
     assert item_warnings(odd[-2:]) == []
 

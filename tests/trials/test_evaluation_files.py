@@ -216,7 +216,7 @@ def test_a_trial_without_a_task_is_left_out_where_that_is_asked(tmp_path):
     ("name", "content", "said"),
     [
         ("results_1.json", "no", "results_1.json: "),
-        ("results_1.json", "[]", "is no file of lm-eval's results"),
+        ("results_1.json", "[]", "is not a file of lm-eval's results"),
         ("samples_a_1.jsonl", "{", "samples_a_1.jsonl: cannot be read"),
         ("samples_a_1.jsonl", '{"doc_id": 0}\n', "cannot be read: KeyError"),
     ],
@@ -229,7 +229,7 @@ def test_a_damaged_file_is_refused_with_its_name(tmp_path, name, content, said):
 
 
 def test_a_glob_that_fits_nothing_has_no_wildcard_or_goes_without_mixtures(tmp_path):
-    with pytest.raises(TrialsError, match="fits no file"):
+    with pytest.raises(TrialsError, match="matches no file"):
         read_evaluations(f"{tmp_path}/*/results*.json", "lm-eval")
     with pytest.raises(TrialsError, match="give a glob whose first wildcard is the trial"):
         read_evaluations(f"{tmp_path}/results.json", "lm-eval")

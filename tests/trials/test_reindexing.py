@@ -52,7 +52,7 @@ def test_merged_domains_add_up_and_how_they_were_drawn_is_said():
 def test_an_added_domain_has_no_share_and_its_effect_is_said_to_be_unknown():
     found = table().reindex(add=["maths"])
     assert found.weights()[:, 3].tolist() == [0.0] * 4
-    assert found.notes == ("add 'maths': no trial so far has any, so none says what it does",)
+    assert found.notes == ("add 'maths': no trial so far has any, so its effect is unknown",)
 
 
 def test_a_removed_domain_leaves_trials_that_used_it_out_and_rescales_the_others():
@@ -109,8 +109,8 @@ def test_several_changes_at_once_are_those_in_turn():
     ("changes", "message"),
     [
         ({"remove": ["wed"]}, "no domain 'wed' to change; did you mean 'web'?"),
-        ({"add": ["web"]}, "domain 'web' would be there twice"),
-        ({"merge": {"code": ["web", "books"]}}, "domain 'code' would be there twice"),
+        ({"add": ["web"]}, "domain 'web' would appear twice"),
+        ({"merge": {"code": ["web", "books"]}}, "domain 'code' would appear twice"),
         ({"merge": {"x": ["web"]}, "remove": ["web"]}, "domain 'web' is in two changes"),
         ({"split": {"web": {"a": 0.5, "b": 0.6}}}, "'web': shares a 0.5, b 0.6 must be >= 0 and"),
         ({"remove": list(DOMAINS)}, "no domain is left; keep one"),
@@ -126,7 +126,7 @@ def test_tables_of_the_same_domains_are_joined_over_the_losses_of_both():
     old, new = table(targets=("exam", "old")), table(targets=("new", "exam"), first=4)
     both = old.joined(new)
     assert (len(both), both.targets) == (8, ("exam",))
-    assert both.notes == ("left out 'old', 'new': losses of one table alone",)
+    assert both.notes == ("left out 'old', 'new': losses of only one table",)
 
 
 @pytest.mark.parametrize(

@@ -41,7 +41,9 @@ def test_two_tables_or_one_give_the_same_trials(tables):
     ],
 )
 def test_options_of_two_tables_do_not_go_with_one(options, paths):
-    with pytest.raises(ConfigError, match="fit: --trials goes without --mixtures, --losses"):
+    with pytest.raises(
+        ConfigError, match="fit: --trials cannot be combined with --mixtures, --losses"
+    ):
         options.read("fit", *paths)
 
 

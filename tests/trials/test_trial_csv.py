@@ -114,9 +114,9 @@ def test_a_mixture_that_lacks_a_weight_is_left_out_if_asked(read):
 
 def test_nothing_complete_is_an_error(read):
     losses = "run,web_loss\na,\nb,\nc,\n"
-    with pytest.raises(TrialsError, match="no row has all its numbers"):
+    with pytest.raises(TrialsError, match="no row is complete"):
         read(losses=losses, drop_incomplete=True)
-    with pytest.raises(TrialsError, match="no run is in both; is it the key?"):
+    with pytest.raises(TrialsError, match="no run is in both; check that it is the key"):
         read(losses=losses.replace("\na", "\nx").replace("\nb", "\ny").replace("\nc", "\nz"),
              drop_incomplete=True)  # fmt: skip
 

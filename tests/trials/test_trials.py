@@ -307,7 +307,7 @@ def test_two_keys_that_disagree_are_refused(read):
 
 
 def test_a_column_that_is_there_twice_is_refused(read):
-    with pytest.raises(TrialsError, match=r"l.csv: column 'x' is there twice"):
+    with pytest.raises(TrialsError, match=r"l.csv: column 'x' appears twice"):
         read(losses="index,x,x\n1,1,1\n2,1,1\n3,1,1\n")
 
 

@@ -59,7 +59,7 @@ def found_format(path: Path) -> str:
 
 def _named(pattern: str, format: str | None) -> list[Path]:
     if not pattern:
-        raise CorpusError("an empty path names no tokens")
+        raise CorpusError("the path is empty")
     if is_url(pattern):
         return _in_store(pattern, format)
     expanded = local_path(pattern)
@@ -122,12 +122,12 @@ def _in_folder(folder: Path, format: str | None) -> list[Path]:
             files.append(path)
     if len(kinds) > 1:
         named = " and ".join(f"{kind} ({path.name})" for kind, path in kinds.items())
-        raise CorpusError(f"{folder}: has tokens of {named}; name the files of one, by a glob")
+        raise CorpusError(f"{folder}: has tokens of {named}; select the files of one by a glob")
     if not kinds:
         raise CorpusError(f"{folder}: has no files of tokens, nor an index.json of mds or litdata")
     kind = next(iter(kinds))
     if format is not None and kind != ("nanogpt" if format in _RAW else format):
-        raise CorpusError(f"{folder}: its tokens are of {kind}, as {files[0].name}, not {format}")
+        raise CorpusError(f"{folder}: its tokens are {kind}, such as {files[0].name}, not {format}")
     return list(dict.fromkeys(_whole(path, kind) for path in files))
 
 

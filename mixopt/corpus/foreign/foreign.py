@@ -79,7 +79,7 @@ def whole_tokens(file: Path, dtype: np.dtype[Any], offset: int = 0) -> int:
     if size <= 0:
         raise CorpusError(f"{file}: has no tokens")
     if size % dtype.itemsize:
-        raise CorpusError(f"{file}: {size} bytes are not whole {dtype.name} tokens")
+        raise CorpusError(f"{file}: {size} bytes are not a whole number of {dtype.name} tokens")
     return size // dtype.itemsize
 
 
@@ -121,5 +121,5 @@ def unreadable(file: Path, error: OSError) -> CorpusError:
 def _read(file: Path, stream: BinaryIO, dtype: np.dtype[Any], count: int) -> NDArray[Any]:
     content = stream.read(count * dtype.itemsize)
     if len(content) < count * dtype.itemsize:
-        raise CorpusError(f"{file}: was cut short while it was read")
+        raise CorpusError(f"{file}: was truncated while it was being read")
     return np.frombuffer(content, dtype)

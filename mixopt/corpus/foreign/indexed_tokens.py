@@ -28,7 +28,7 @@ _DATATROVE_TYPES = {2: "uint16", 4: "uint32"}
 def read_megatron(source: Path, stated: Stated) -> Foreign:
     """Read Megatron-LM's indexed dataset."""
     if not source.name:
-        raise CorpusError(f"{str(source)!r}: is not the name of Megatron's files")
+        raise CorpusError(f"{str(source)!r}: is not the name of a Megatron data set")
     prefix = source.with_suffix("") if source.suffix in {".bin", ".idx"} else source
     path, data = prefix.with_name(prefix.name + ".idx"), prefix.with_name(prefix.name + ".bin")
     index = read_megatron_index(path)
@@ -37,8 +37,8 @@ def read_megatron(source: Path, stated: Stated) -> Foreign:
     tokens = whole_tokens(data, dtype)
     if tokens != index.tokens:
         raise CorpusError(
-            f"{data}: truncated or altered: {tokens} tokens, its index says {index.tokens} in"
-            f" {index.sequences} sequences"
+            f"{data}: truncated or altered: {tokens} tokens, but its index has {index.tokens} in "
+            f"{index.sequences} sequences"
         )
     foreign = stored_tokens(data, dtype, tokens)
     return foreign._replace(files=(data, path), documents=index.documents, ends=index.ends)
@@ -52,8 +52,8 @@ def read_datatrove(source: Path, stated: Stated) -> Foreign:
     name = found or stated.dtype
     if name is None:
         raise CorpusError(
-            f"{_beside(source, '.metadata')}: not found, and nothing else says the type of a"
-            " token; give dtype='uint16' or 'uint32'"
+            f"{_beside(source, '.metadata')}: not found, and the type of a token is stated "
+            "nowhere else; give dtype='uint16' or 'uint32'"
         )
     index = _beside(source, ".index")
     documents = whole_tokens(index, _ENDS)
@@ -61,7 +61,7 @@ def read_datatrove(source: Path, stated: Stated) -> Foreign:
     last = int(next(read_parts(index, _ENDS, 1, 8 * (documents - 1)))[0])
     if last != tokens:
         raise CorpusError(
-            f"{source}: truncated or altered: {tokens} {name} tokens, its index says {last}"
+            f"{source}: truncated or altered: {tokens} {name} tokens, but its index has {last}"
         )
     foreign = stored_tokens(source, TYPES[name], tokens)
     return foreign._replace(
@@ -74,7 +74,7 @@ def _ends(index: Path, documents: int) -> Iterator[IntArray]:
     for part in read_parts(index, _ENDS, documents):
         ends = part.astype(np.int64)
         if (np.diff(ends, prepend=last) < 0).any():
-            raise CorpusError(f"{index}: altered: the ends of its documents do not rise")
+            raise CorpusError(f"{index}: altered: the ends of its documents are not increasing")
         last = int(ends[-1])
         yield ends
 
@@ -92,8 +92,8 @@ def _datatrove_type(source: Path) -> str | None:
     size = line.rpartition("|")[2]
     if not size.isdecimal() or int(size) not in _DATATROVE_TYPES:
         raise CorpusError(
-            f"{path}: its first line is {line[:80]!r}, and datatrove's ends in the bytes of a"
-            " token, as 'gpt2|2'"
+            f"{path}: its first line is {line[:80]!r}, but datatrove's ends with the bytes of a "
+            "token, as in 'gpt2|2'"
         )
     return _DATATROVE_TYPES[int(size)]
 

@@ -73,7 +73,9 @@ class MegatronIndex(NamedTuple):
             bounds = part[1:] if place == 0 else part
             steps = np.diff(bounds, prepend=last)
             if (place == 0 and part[0] != 0) or (steps < 0).any():
-                raise CorpusError(f"{self.path}: altered: the bounds of its documents do not rise")
+                raise CorpusError(
+                    f"{self.path}: altered: the bounds of its documents are not increasing"
+                )
             if len(bounds) and bounds[-1] <= self.sequences:
                 last = int(bounds[-1])
                 yield bounds
@@ -101,13 +103,17 @@ def read_megatron_index(path: Path) -> MegatronIndex:
     except OSError as error:
         raise unreadable(path, error) from error
     if content[: len(_MAGIC)] != _MAGIC or len(content) < _START:
-        raise CorpusError(f"{path}: not Megatron's index: it begins {content[: len(_MAGIC)]!r}")
+        raise CorpusError(
+            f"{path}: not a Megatron index: it begins with {content[: len(_MAGIC)]!r}"
+        )
     version, code, sequences, bounds = _HEAD.unpack_from(content, len(_MAGIC))
     if version != 1:
-        raise CorpusError(f"{path}: version {version} of Megatron's index; version 1 is read")
+        raise CorpusError(
+            f"{path}: version {version} of a Megatron index; only version 1 is supported"
+        )
     if code not in _TYPES:
         known = ", ".join(f"{name} ({code})" for code, name in _TYPES.items())
-        raise CorpusError(f"{path}: tokens of type code {code}; {known} are read")
+        raise CorpusError(f"{path}: tokens of type code {code}; supported: {known}")
     expected = _START + 12 * sequences + 8 * bounds
     if bounds < 1 or size not in (expected, expected + sequences):
         raise CorpusError(

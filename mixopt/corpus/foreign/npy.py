@@ -33,8 +33,8 @@ def read_npy(source: Path, stated: Stated) -> Foreign:
     """Read a .npy, whose header says type and shape; nothing in it is unpickled."""
     if first_bytes(source, len(NUMPY)) != NUMPY:
         raise CorpusError(
-            f"{source}: has no header of numpy's; OLMo-core's .npy has none and is read as format"
-            " 'olmo', with its dtype"
+            f"{source}: has no numpy header; OLMo-core's .npy has none: use format 'olmo', with "
+            "its dtype"
         )
     header = _header(source)
     check_type(source, header.dtype.name, stated)
@@ -63,8 +63,7 @@ def read_olmo(source: Path, stated: Stated) -> Foreign:
 
     if first_bytes(source, len(NUMPY)) == NUMPY:
         raise CorpusError(
-            f"{source}: has numpy's header, and OLMo-core's .npy has none; it is read as format"
-            " 'npy'"
+            f"{source}: has a numpy header, but OLMo-core's .npy has none: use format 'npy'"
         )
     return read_raw(source, stated)
 
@@ -78,7 +77,7 @@ def _header(source: Path) -> _Header:
                 (2, 0): npy_format.read_array_header_2_0,
             }.get(version)
             if read is None:
-                raise ValueError(f"version {version} of .npy; 1.0 and 2.0 are read")
+                raise ValueError(f"version {version} of .npy; 1.0 and 2.0 are supported")
             shape, is_fortran, dtype = read(stream)
             offset = stream.tell()
     except OSError as error:
@@ -91,10 +90,7 @@ def _header(source: Path) -> _Header:
     if len(shape) not in (1, 2):
         raise CorpusError(f"{source}: has the shape {shape}; tokens have one dimension or two")
     if is_fortran and len(shape) == 2:
-        raise CorpusError(
-            f"{source}: is in Fortran's order, in which rows lie apart; save"
-            " numpy.ascontiguousarray of it"
-        )
+        raise CorpusError(f"{source}: is in Fortran order; save numpy.ascontiguousarray of it")
     return _Header(tuple(shape), dtype, offset)
 
 

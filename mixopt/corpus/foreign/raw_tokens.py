@@ -25,7 +25,7 @@ _LLMC_HEADER = 1024
 _LLMC_TYPES = {(20240520, 1): "uint16", (20240801, 7): "uint32"}  # magic and version
 LLMC_MAGIC = tuple(magic.to_bytes(4, "little") for magic, _ in _LLMC_TYPES)
 _HEADERS = {  # how files begin that hold more than tokens
-    NUMPY: "numpy's: it is read as format 'npy'",
+    NUMPY: "numpy's: use format 'npy'",
     b"PK\x03\x04": "a zip archive, as .npz is: write its tokens alone",
     b"PAR1": "Parquet: write its tokens alone",
     b"\x1f\x8b": "gzip: unpack it",
@@ -34,7 +34,7 @@ _HEADERS = {  # how files begin that hold more than tokens
     b"\xfd7zXZ": "xz: unpack it",
     b"\x89HDF": "HDF5: write its tokens alone",
     b"MMIDIDX": "Megatron's index: name the .bin beside it",
-    **dict.fromkeys(LLMC_MAGIC, "llm.c's: it is read as format 'llmc'"),
+    **dict.fromkeys(LLMC_MAGIC, "llm.c's: use format 'llmc'"),
 }
 
 
@@ -43,11 +43,11 @@ def read_raw(source: Path, stated: Stated) -> Foreign:
     start = first_bytes(source, 8)
     for header, what in _HEADERS.items():
         if start.startswith(header):
-            raise CorpusError(f"{source}: has a header, and raw tokens have none; it is {what}")
+            raise CorpusError(f"{source}: has a header, but raw tokens have none; it is {what}")
     if stated.dtype is None:
         raise CorpusError(
-            f"{source}: raw tokens do not say their type; give dtype='uint16' (as nanoGPT writes)"
-            " or dtype='uint32'"
+            f"{source}: raw tokens do not state their type; give dtype='uint16' (as nanoGPT "
+            "writes) or dtype='uint32'"
         )
     dtype = TYPES[stated.dtype]
     return stored_tokens(source, dtype, whole_tokens(source, dtype))
@@ -64,7 +64,7 @@ def read_llmc(source: Path, stated: Stated) -> Foreign:
     tokens = whole_tokens(source, dtype, _LLMC_HEADER)
     if header[2] != tokens:
         raise CorpusError(
-            f"{source}: truncated or altered: {tokens} tokens, its header says {header[2]}"
+            f"{source}: truncated or altered: {tokens} tokens, but its header has {header[2]}"
         )
     return stored_tokens(source, dtype, tokens, _LLMC_HEADER)
 

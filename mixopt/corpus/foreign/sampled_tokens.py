@@ -76,7 +76,7 @@ def _package(module: str, name: str, install: str) -> Any:
         return importlib.import_module(module)
     except ImportError as error:
         raise CorpusError(
-            f"{name} needs a package that is absent: pip install {install}"
+            f"{name} needs a package that is not installed: pip install {install}"
         ) from error
 
 
@@ -115,12 +115,14 @@ def _tokens_of(source: Path, k: int | str, sample: Any, stated: Stated) -> NDArr
 def _of_bytes(source: Path, k: int | str, sample: bytes, stated: Stated) -> NDArray[Any]:
     if stated.dtype is None:
         raise CorpusError(
-            f"{source}: its samples are bytes, which do not say their type; give dtype='uint16',"
-            " 'uint32', 'int32' or 'int64'"
+            f"{source}: its samples are bytes, which do not state their type; give "
+            "dtype='uint16', 'uint32', 'int32' or 'int64'"
         )
     kind = TYPES[stated.dtype]
     if len(sample) % kind.itemsize:
-        raise CorpusError(f"{source}: sample {k}: {len(sample)} bytes are not whole {kind} tokens")
+        raise CorpusError(
+            f"{source}: sample {k}: {len(sample)} bytes are not a whole number of {kind} tokens"
+        )
     return np.frombuffer(sample, kind)
 
 
@@ -176,7 +178,7 @@ def _only_field(source: Path, name: str, fields: Mapping[str, bytes]) -> str:
     found = found or list(fields)
     if len(found) != 1:
         raise CorpusError(
-            f"{source}: sample {name!r} has the fields {sorted(fields)}: which are its tokens?"
-            " give field"
+            f"{source}: sample {name!r} has the fields {sorted(fields)}; set field to the one "
+            "with its tokens"
         )
     return found[0]

@@ -56,7 +56,7 @@ def _names(urls: Sequence[str]) -> list[str]:
     names = [url.partition("://")[2].removeprefix(base).lstrip("/") for url in urls]
     for url, name in zip(urls, names, strict=True):
         if not {"", ".", ".."}.isdisjoint(name.split("/")):
-            raise CorpusError(f"{url}: cannot be the name of a file")
+            raise CorpusError(f"{url}: cannot be a file name")
     return names
 
 

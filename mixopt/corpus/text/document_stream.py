@@ -1,6 +1,6 @@
-"""The documents of one domain as a stream that goes on from a place in it.
+"""The documents of one domain as a stream that resumes from a place in it.
 
-A place is the number of a file and of a document in it, so that going on reads one file again up
+A place is the number of a file and of a document in it, so that resuming reads one file again up
 to there; a data set that `datasets` streams has a state of its own. Documents that are empty or
 held out anywhere are left out, by their content, wherever they stand.
 """
@@ -103,8 +103,8 @@ class _FileTexts:
         if here != before:
             was = " ".join(before.split())[:200]
             raise CorpusError(
-                f"domain {self._domain!r}: the run had come to {was}, and now this is {here};"
-                " bring its files back as they were, or use another --out"
+                f"domain {self._domain!r}: the run had reached {was}, and now this is {here}; "
+                "bring its files back as they were, or use another --out"
             )
         self._part, self._text = part, text
 

@@ -13,7 +13,7 @@ from mixopt.errors import CorpusError
 
 
 class Document(NamedTuple):
-    """Text, and the group that must stay on one side of a split (itself when absent)."""
+    """Text, and the group that must stay on one side of a split (itself if omitted)."""
 
     text: str
     group: str | None = None
@@ -45,6 +45,6 @@ class BadDocuments:
             CorpusError: The policy is `error`.
         """
         if self.policy == "error":
-            raise CorpusError(f"{message}; mend it, or set on_bad_document: skip")
+            raise CorpusError(f"{message}; fix it, or set on_bad_document: skip")
         self.count += 1
         self.first = self.first or message

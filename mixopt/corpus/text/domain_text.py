@@ -72,7 +72,7 @@ class DomainText:
         return self._held_out | self._with_answers
 
     def to_json(self) -> dict[str, Any]:
-        """Return what another process needs, besides the folder, to go on with it."""
+        """Return what another process needs, besides the folder, to continue with it."""
         spools = [one for one in (self.train, self.validation) if one is not None]
         return {
             "name": self.name,
@@ -278,7 +278,7 @@ def _check_enough(text: DomainText, source: SourceConfig, limit: int | None) -> 
         )
     if text.train.documents == 0 and text.validation.documents > 0:
         raise CorpusError(
-            f"domain {text.name!r}: its {text.validation.documents} documents are all held out,"
-            " none is left to train on; name files of held-out documents as 'validation'"
+            f"domain {text.name!r}: its {text.validation.documents} documents are all held out, "
+            "so none is left to train on; name files of held-out documents as 'validation'"
         )
     _check_any(text, text.train, "")

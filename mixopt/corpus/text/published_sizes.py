@@ -80,12 +80,13 @@ def _published(source: SourceConfig, reading: Reading) -> tuple[int, int]:
     except Exception as error:  # whatever the hub's client raises
         reason = " ".join(str(error).split())[:200] or type(error).__name__
         raise CorpusError(
-            f"domain {reading.domain!r}: {source.path}: has no sizes here ({reason}); {mend}"
+            f"domain {reading.domain!r}: {source.path}: its sizes are not available here "
+            f"({reason}); {mend}"
         ) from error
     split = (builder.info.splits or {}).get(source.split)
     if split is None or not split.num_bytes:
         raise CorpusError(
-            f"domain {reading.domain!r}: {source.path}: the hub has no size of the split"
-            f" {source.split!r}; {mend}"
+            f"domain {reading.domain!r}: {source.path}: the hub has no size for the split "
+            f"{source.split!r}; {mend}"
         )
     return int(split.num_examples or 0), int(split.num_bytes)

@@ -94,7 +94,7 @@ def text_files(domain: str, source: SourceConfig) -> list[TextFile]:
     if not patterns:
         found = [place for root in roots for place in _below(domain, root, source.split)]
     if not found:
-        raise CorpusError(f"domain {domain!r}: path: {builder} needs data_files: which files?")
+        raise CorpusError(f"domain {domain!r}: path: {builder} needs data_files; name its files")
     return [TextFile(place, _builder(domain, place, builder)) for place in dict.fromkeys(found)]
 
 
@@ -277,8 +277,8 @@ def load_rows(source: SourceConfig, reading: Reading) -> Any:
         )  # fmt: skip
     except ConnectionError as error:
         raise CorpusError(
-            f"domain {reading.domain!r}: {path}: no such local file, and the hub cannot be"
-            " reached for a data set of this name; give local files by path or data_files"
+            f"domain {reading.domain!r}: {path}: no such local file, and the hub cannot be "
+            "reached to look for a data set of this name; give local files by path or data_files"
         ) from error
     except (OSError, ValueError, datasets.exceptions.DatasetsError) as error:
         raise reading.unreadable(path, error) from error

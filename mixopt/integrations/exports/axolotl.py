@@ -78,7 +78,7 @@ def _slice(split: str, where: str) -> tuple[float, float]:
     """Return the rows and the passes of a split such as `train`, `train[:99]`, `train[10%:30%]`."""
     found = _SPLIT.fullmatch(split.strip())
     if found is None:
-        raise MixtureError(f"{where}: split {split[:80]!r} is none that can be read")
+        raise MixtureError(f"{where}: split {split[:80]!r} cannot be read")
     start, stop = found["start"], found["stop"]
     per_cent = {sign for end, sign in ((start, "low"), (stop, "high")) if end and found[sign]}
     given = {sign for end, sign in ((start, "low"), (stop, "high")) if end}
@@ -87,13 +87,13 @@ def _slice(split: str, where: str) -> tuple[float, float]:
     if per_cent == given:
         return 0.0, max(0, int(stop or 100) - int(start or 0)) / 100
     if per_cent or stop is None:
-        raise MixtureError(f"{where}: split {split[:80]!r}: how many rows it has is not said")
+        raise MixtureError(f"{where}: split {split[:80]!r}: its number of rows is not stated")
     return float(max(0, int(stop) - int(start or 0))), 0.0
 
 
 def _whole(value: Any, where: str) -> int:
     if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-        raise MixtureError(f"{where}: shards: {value!r} is no whole number above 0")
+        raise MixtureError(f"{where}: shards: {value!r} is not a whole number above 0")
     return value
 
 

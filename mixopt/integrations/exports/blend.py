@@ -59,11 +59,11 @@ def found_in_blend(blend: Sequence[Any], where: str) -> list[Weighed]:
     """Return what a flat blend has.
 
     Raises:
-        MixtureError: It is no list of weights and paths.
+        MixtureError: It is not a list of weights and paths.
     """
     if len(blend) % 2 or not blend:
         raise MixtureError(
-            f"{where}: {len(blend)} elements are no blend; expected a weight before every path"
+            f"{where}: {len(blend)} elements are not a blend; expected a weight before every path"
         )
     pairs = zip(blend[::2], blend[1::2], strict=True)
     return [Weighed((str(path).strip(),), _weight(weight, where)) for weight, path in pairs]
@@ -74,5 +74,5 @@ def _weight(weight: Any, where: str) -> float:
         return float(weight)
     except (TypeError, ValueError):
         raise MixtureError(
-            f"{where}: {str(weight)[:80]!r} is no weight; expected a weight before every path"
+            f"{where}: {str(weight)[:80]!r} is not a weight; expected a weight before every path"
         ) from None

@@ -76,8 +76,8 @@ def named_domains(tool: ExportTool, found: Sequence[Weighed], facts: Facts) -> l
         name = known or _name_of(one.names[0])
         if known is None and guessed.setdefault(name, one.names[0]) != one.names[0]:
             raise MixtureError(
-                f"{tool.name}: {guessed[name]!r} and {one.names[0]!r} would both be domain"
-                f" {name!r}; say whose they are with --paths FILE (in Python paths=)"
+                f"{tool.name}: {guessed[name]!r} and {one.names[0]!r} would both be domain "
+                f"{name!r}; give their domains with --paths FILE (in Python paths=)"
             )
         names.append(name)
     return names
@@ -94,7 +94,7 @@ def checked_amount(tool: ExportTool, domain: str, amount: object) -> float:
     except (TypeError, ValueError, OverflowError):
         number = math.nan
     if not 0 <= number < math.inf:
-        raise MixtureError(f"{tool.name}: {domain!r}: weight {amount!r} is no number of at least 0")
+        raise MixtureError(f"{tool.name}: {domain!r}: weight {amount!r} is not a number >= 0")
     return number
 
 

@@ -1,6 +1,6 @@
 """What is known of the domains besides their shares: sizes, samples and paths.
 
-A unit that needs what is not known says so in one line that names the domain and the option.
+A unit that needs an unknown value reports it in one line that names the domain and the option.
 """
 
 from __future__ import annotations
@@ -147,5 +147,5 @@ def _number(where: str, value: Any) -> float:
     except (TypeError, ValueError, OverflowError):
         number = math.nan
     if not 0 < number < math.inf:
-        raise ConfigError(f"{where}: {value!r} is no number above 0")
+        raise ConfigError(f"{where}: {value!r} is not a number above 0")
     return number

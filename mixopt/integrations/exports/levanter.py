@@ -68,8 +68,8 @@ def _component(entry: Entry, facts: Facts) -> dict[str, Any]:
         return {"source": {"type": "url", "train_urls": list(entry.paths)}}
     if len(entry.paths) > 1:
         raise ConfigError(
-            f"{facts.tool}: domain {entry.domain!r}: {entry.paths[0]!r} is taken for a cache of"
-            " tokens, of which there is one; give one, or files of text such as .jsonl"
+            f"{facts.tool}: domain {entry.domain!r}: {entry.paths[0]!r} is read as a cache of "
+            "tokens, and only one is allowed; give one, or files of text such as .jsonl"
         )
     return {"cache_dir": entry.paths[0]}
 

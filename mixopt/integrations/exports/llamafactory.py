@@ -79,7 +79,7 @@ def _chance(text: str, where: str) -> float:
     try:
         return float(text)
     except ValueError:
-        raise MixtureError(f"{where}: interleave_probs: {text[:80]!r} is no number") from None
+        raise MixtureError(f"{where}: interleave_probs: {text[:80]!r} is not a number") from None
 
 
 LLAMAFACTORY = ExportTool(

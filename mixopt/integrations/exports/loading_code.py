@@ -39,8 +39,8 @@ def loading_call(entry: Entry, facts: Facts) -> str:
         return f'load_dataset("{builder}", data_files={files!r}, split="train", streaming=True)'
     if len(entry.paths) > 1:
         raise ConfigError(
-            f"{facts.tool}: domain {entry.domain!r}: {entry.paths[0]!r} says not what it is; give"
-            f" one folder, or files that end with {', '.join(_BUILDERS)}"
+            f"{facts.tool}: domain {entry.domain!r}: {entry.paths[0]!r} does not show its format; "
+            f"give one folder, or files that end with {', '.join(_BUILDERS)}"
         )
     return f'load_dataset({entry.paths[0]!r}, split="train", streaming=True)'
 
@@ -71,7 +71,7 @@ def parsed(text: str, where: str) -> ast.Module:
     except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
         reason = getattr(error, "msg", None) or str(error) or type(error).__name__
         line = getattr(error, "lineno", None) or 1
-        raise MixtureError(f"{where}:{line}: no Python that can be read: {reason}") from None
+        raise MixtureError(f"{where}:{line}: cannot be read as Python: {reason}") from None
 
 
 def calls(tree: ast.AST, *names: str) -> Iterator[ast.Call]:
@@ -181,4 +181,4 @@ def _source(node: ast.expr, tree: ast.Module, where: str) -> tuple[str, ...]:
         name = called(node)
     if isinstance(name, str) and name:
         return (name,)
-    raise MixtureError(f"{where}:{node.lineno}: what a dataset is called cannot be read; name it")
+    raise MixtureError(f"{where}:{node.lineno}: the name of a dataset cannot be read; write it out")

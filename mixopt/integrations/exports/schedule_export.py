@@ -56,8 +56,8 @@ def export_schedule(
     if tool.write_stages is not None:
         if len(schedule.spans) > 1:
             raise ConfigError(
-                f"{to}: has one sequence length in its file, and the schedule"
-                f" {len(schedule.spans)}; export a schedule for each"
+                f"{to}: has one sequence length in its file, but the schedule has "
+                f"{len(schedule.spans)}; export a schedule for each"
             )
         facts = checked_facts(tool.name, schedule.domains, tokens=schedule.tokens, **asked)
         entries, zeros = _entries(tool, stages, schedule, facts)
@@ -104,8 +104,9 @@ def _constant(schedule: Schedule, tool: ExportTool, pieces: int | None) -> list[
             continue
         if pieces is None:
             raise ConfigError(
-                f"{tool.name}: stages.{k} goes to another mixture linearly, and the tool's stages"
-                " are constant; divide it with --steps-per-stage K (in Python steps_per_stage=)"
+                f"{tool.name}: stages.{k} changes to another mixture linearly, but the tool's "
+                "stages are constant; divide it with --steps-per-stage K (in Python "
+                "steps_per_stage=)"
             )
         if not 1 <= pieces <= stop - start:
             raise ConfigError(

@@ -57,7 +57,7 @@ def _weighed(text: str, where: str) -> Weighed:
     if not mark:
         return Weighed((text.strip(),), 0.0, passes=1.0)
     if not count.isdecimal():
-        raise MixtureError(f"{where}: {text[:80]!r}: {count[:20]!r} is no number of rows")
+        raise MixtureError(f"{where}: {text[:80]!r}: {count[:20]!r} is not a number of rows")
     return Weighed((name.strip(),), float(count))
 
 

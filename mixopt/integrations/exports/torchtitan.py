@@ -84,14 +84,16 @@ def _names(call: ast.Call, tree: ast.Module, where: str) -> tuple[str, ...]:
         return loaded_from(loads[0], tree)
     if isinstance(dataset, ast.Name):
         return (dataset.id,)
-    raise MixtureError(f"{where}:{call.lineno}: whose weight it is cannot be read; name it")
+    raise MixtureError(
+        f"{where}:{call.lineno}: the domain of a weight cannot be read; write it out"
+    )
 
 
 def _weight(call: ast.Call, tree: ast.Module, where: str) -> float:
     given = argument(call, "weight")
     weight = 1.0 if given is None else literal(given, tree)
     if isinstance(weight, bool) or not isinstance(weight, (int, float)):
-        raise MixtureError(f"{where}:{call.lineno}: weight is no number that can be read")
+        raise MixtureError(f"{where}:{call.lineno}: weight cannot be read as a number")
     return float(weight)
 
 

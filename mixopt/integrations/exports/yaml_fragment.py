@@ -50,14 +50,14 @@ def plain_list(value: Any) -> list[Any]:
 
 def missing(where: str, expected: str) -> MixtureError:
     """Return the error for a fragment without what a tool's has."""
-    return MixtureError(f"{where}: no mixture is in it; expected {expected}")
+    return MixtureError(f"{where}: contains no mixture; expected {expected}")
 
 
 def names_of(value: Any, where: str) -> tuple[str, ...]:
     """Return a path, or several, as text.
 
     Raises:
-        MixtureError: There is none, or one is no text.
+        MixtureError: There is none, or one is not text.
     """
     names = plain_list(value)
     if not names or not all(isinstance(name, (str, int, float)) for name in names):

@@ -1,7 +1,7 @@
 """Batches of a corpus whose sequences get longer on the way.
 
 Rows of another length are another layout of the same text. Where a stage has another sequence
-length, the loader is made anew with it; how much was drawn of each domain and what it is owed go
+length, the loader is made again with it; how much was drawn of each domain and what it is owed go
 with it, and each domain begins a new epoch, as one whose size was changed on purpose does
 (mixopt.sampling.domain_map). Each domain's share of the tokens is not touched by that, nor are
 mixtures that are known beforehand.

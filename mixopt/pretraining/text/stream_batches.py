@@ -113,8 +113,8 @@ class StreamBatches:
         row = next(rows)
         if rows.epoch >= self._most:
             raise CorpusError(
-                f"domain {name!r}: its text ended for good in batch {batch}, by max_epochs:"
-                f" {self._most:g}; the run goes on with max_epochs: {self._most + 1:g}, or give it"
-                " a smaller share in another --out"
+                f"domain {name!r}: its text was exhausted in batch {batch}, by max_epochs: "
+                f"{self._most:g}; resume with max_epochs: {self._most + 1:g}, or give it a "
+                "smaller share in another --out"
             )
         return row

@@ -43,7 +43,7 @@ class StreamedText(NamedDomains):
         targets: Those that are only evaluated.
         tokenizer: Makes the tokens.
         held_out: Digests of documents that are not trained on.
-        inventory: Tokens that there are of each domain, where they are known.
+        inventory: Available tokens of each domain, where they are known.
     """
 
     domains: tuple[Domain, ...]

@@ -44,7 +44,7 @@ class Counting:
         for router in routers:
             if is_counted(router.module):
                 raise RoutingError(
-                    f"router {router.name!r} is counted already: detach the other RouterStats first"
+                    f"router {router.name!r} is already counted: detach the other RouterStats first"
                 )
         if "torch._dynamo" in sys.modules:
             # Compiled code does not look for hooks that come after it.
@@ -104,7 +104,7 @@ class Counting:
         """Return what all ranks counted since the last time.
 
         Raises:
-            RoutingError: A router was not counted once for each batch, or ids that are no domain.
+            RoutingError: A router was not counted once for each batch, or ids of no domain.
         """
         pending, self.pending = self.pending, Expected()
         return collect(self._counters, pending, self._domains, self._group)

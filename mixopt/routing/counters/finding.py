@@ -57,7 +57,7 @@ def find_routers(model: nn.Module, adapters: Sequence[RouterAdapter] = ()) -> li
 def has_experts(model: nn.Module, adapters: Sequence[RouterAdapter] = ()) -> bool:
     """Tell whether a model has routers or experts, known or not.
 
-    Where no module shows it, the configuration of a family that is not known says so.
+    Where no module shows it, the configuration of an unknown family does.
     """
     if any(_source_of(module, adapters) is not None for _, module in _modules(model)):
         return True

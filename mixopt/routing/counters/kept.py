@@ -69,7 +69,7 @@ class Pass:
         Args:
             place_T: Unit of each real token.
             units: U.
-            real_T: Which tokens are no padding.
+            real_T: Which tokens are not padding.
         """
         places = self.experts + 2
         cell = (place_T[:, None] * places + self.ids_TK[real_T]).ravel()
@@ -112,7 +112,7 @@ class Kept:
         Args:
             one: The pass.
             domain_T: Domain of each real token.
-            real_T: Which tokens are no padding.
+            real_T: Which tokens are not padding.
         """
         if one.shared_T is not None:
             count = len(self._tokens_D)

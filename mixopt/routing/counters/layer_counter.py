@@ -29,7 +29,7 @@ SUMS = ("entropy", "squared_logsumexp", "chosen")
 # The lowest id that is told apart, and how many places there are beside those of experts.
 BELOW, AROUND = -2, 4
 WEIGHT_UNITS = 2**20
-# Instead of minus infinity, which times a probability of 0 is no number.
+# Instead of minus infinity, which times a probability of 0 is not a number.
 _LEAST_LOGIT = -1e3
 _LEAST_PROBABILITY = 1e-30
 _MOST_WEIGHT = 2.0**20  # so that sums stay within 64 bits

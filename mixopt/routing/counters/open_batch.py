@@ -99,7 +99,7 @@ def token_domains(ids: Any, mask: Any, domains: tuple[str, ...]) -> Tensor:
         padding.
 
     Raises:
-        RoutingError: Shapes that do not fit, or an id that is no domain; one that is on a device
+        RoutingError: Shapes that do not fit, or an id of no domain; one that is on a device
             is found when counts are reduced.
     """
     ids = _tensor(ids, "domain ids")
@@ -147,8 +147,8 @@ def _tensor(values: Any, what: str) -> Tensor:
         return torch.as_tensor(values)
     except (TypeError, ValueError, RuntimeError) as error:
         raise RoutingError(
-            f"{what}: {str(values)[:80]}; an array of integers is needed, ids by the places of"
-            " their domains in attach(domains=[...])"
+            f"{what}: {str(values)[:80]}; expected an array of integers, the positions of their "
+            "domains in attach(domains=[...])"
         ) from error
 
 
@@ -161,8 +161,8 @@ def _check_shapes(ids: Tensor, mask: Tensor | None) -> None:
     if mask is None:
         if ids.dim() == 1:
             raise RoutingError(
-                "domain ids of shape (batch,) need the mask, of shape (batch, sequence), which"
-                " says how long the sequences are"
+                "domain ids of shape (batch,) need the mask, of shape (batch, sequence), which "
+                "gives the lengths of the sequences"
             )
     elif mask.dim() != 2 or (mask.shape[0] if ids.dim() == 1 else mask.shape) != (
         ids.shape[0] if ids.dim() == 1 else ids.shape

@@ -53,7 +53,7 @@ def read_output(router: FoundRouter, output: Any, tokens: int, sequences: int) -
         RoutingError: The output is not what the adapter says, or of another number of tokens.
     """
     try:
-        read: Any = router.read(output)  # what is no tensor is found when it is used
+        read: Any = router.read(output)  # what is not a tensor is found when it is used
         given = RoutedTokens(*read)
         ids = _of_gates(router, given.weights) if given.ids is None else given.ids
         odd = ids.is_floating_point() or ids.dtype == torch.bool or ids.shape[-1] != router.top_k

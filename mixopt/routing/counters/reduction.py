@@ -172,8 +172,9 @@ def _check_passes(router: FoundRouter, ran: int, batches: int, wrong: int) -> No
             " before RouterStats.attach does not count (call torch.compiler.reset())"
         )
     raise RoutingError(
-        message + "put one forward pass, and no backward pass, inside `with stats.domains(...)`; a"
-        " router that runs more often says so: RouterTap(runs=), RouterAdapter(runs=)"
+        message + "put one forward pass, and no backward pass, inside `with stats.domains(...)`; "
+        "a router that runs more often declares it: RouterTap(runs=), "
+        "RouterAdapter(runs=)"
     )
 
 
@@ -183,10 +184,10 @@ def _check_ids(router: FoundRouter, counts_RE: IntArray) -> None:
     low, high = int(of_tokens_RE[:, 0].sum()), int(of_tokens_RE[:, -1].sum())
     if low or high:
         raise RoutingError(
-            f"router {router.name!r}: {low + high} ids are none of its {router.experts} experts"
-            f" ({high} above {router.experts}, {low} below -1): they are 0 to"
-            f" {router.experts - 1}, {router.experts} for a dropped choice and -1 for a place that"
-            " is not used; give RouterAdapter(experts=) the number that there is"
+            f"router {router.name!r}: {low + high} ids are none of its {router.experts} experts "
+            f"({high} above {router.experts}, {low} below -1): they are 0 to "
+            f"{router.experts - 1}, {router.experts} for a dropped choice and -1 for a place that "
+            "is not used; give RouterAdapter(experts=) the actual number"
         )
 
 

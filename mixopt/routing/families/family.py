@@ -31,8 +31,8 @@ class KnownRouter:
 
     Attributes:
         name: Of the class.
-        scores: What turns logits into probabilities; or what says so of one router, where its
-            configuration chooses.
+        scores: What turns logits into probabilities; or what determines it for one router, where
+            its configuration chooses.
         read: From what a router returns, E and K to ids, shape (T, K), and logits, shape (T, E).
             An id of E or more stands for a choice that no expert computes.
         experts: Path of the number of experts.

@@ -7,7 +7,7 @@ no domain is then further than its longest sample from its share of the tokens, 
 whatever the lengths are. Where lengths are guessed, `settle` says afterwards what they were.
 
 It is sequential: what comes next follows from what is owed, which is all of its state. Everything
-is an integer, so two machines agree, and a queue that goes on from what is owed takes the same
+is an integer, so two machines agree, and a queue that resumes from what is owed takes the same
 samples as one that was not interrupted.
 
 Shapes: D domains. "Owed" is in tokens / UNIT.

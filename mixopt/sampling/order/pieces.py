@@ -45,7 +45,7 @@ class Exhausted(NamedTuple):
 
 
 class Origin(NamedTuple):
-    """Where an order goes on, shape (D,): how often each domain was drawn, and what it is owed.
+    """Where an order continues, shape (D,): how often each domain was drawn, and what it is owed.
 
     That is in samples / UNIT, or in tokens / UNIT where tokens are owed; `tokens_D` is then how
     many each domain has had.

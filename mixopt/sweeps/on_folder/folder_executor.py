@@ -140,7 +140,7 @@ class FolderExecutor:
             time.sleep(POLL)
 
     def _tend(self) -> None:
-        """Look after tasks: here, say that there are none."""
+        """Look after tasks: here, report if there are none."""
         tasks = self._board.live_tasks
         now = time.monotonic()
         if tasks:
@@ -151,8 +151,8 @@ class FolderExecutor:
             self._said = now + 1e-6
             waited = duration(now - self._begun)
             self._site.say(
-                f"{len(self._groups)} trials wait for tasks ({waited} so far); start them on hosts"
-                f" that see this folder: {self.work_command()}"
+                f"{len(self._groups)} trials are waiting for tasks ({waited} so far); start tasks "
+                f"on hosts that see this folder: {self.work_command()}"
             )
 
     def work_command(self, task: str = "0/1") -> str:
@@ -173,7 +173,7 @@ class FolderExecutor:
         """
         new = self.new_tasks()
         if new and all(task.problem is not None for task in new):
-            more = f", and {len(new) - 1} more say so" if len(new) > 1 else ""
+            more = f", and {len(new) - 1} more" if len(new) > 1 else ""
             raise RunError(f"a task on {new[0].owner.host} cannot train{more}: {new[0].problem}")
 
     def _take(self, groups: Mapping[int, Sequence[Trial]]) -> None:

@@ -147,15 +147,15 @@ def _run(name: str, *arguments: str) -> subprocess.CompletedProcess[str]:
     program = shutil.which(name)
     if program is None:
         raise ConfigError(
-            f"sweep.executor: slurm needs {name}, which is not in PATH; start mixopt on a login"
-            " node of the cluster, or set sweep.executor: folder and start mixopt work yourself"
+            f"sweep.executor: slurm needs {name}, which is not on PATH; start mixopt on a login "
+            "node of the cluster, or set sweep.executor: folder and start mixopt work yourself"
         )
     try:
         return subprocess.run(
             [program, *arguments], capture_output=True, text=True, check=False, timeout=PATIENCE
         )
     except subprocess.TimeoutExpired:
-        raise SlurmBusyError(f"{name}: no answer in {PATIENCE:g} s") from None
+        raise SlurmBusyError(f"{name}: no answer within {PATIENCE:g} s") from None
     except OSError as error:
         raise ConfigError(f"{name}: cannot be started: {error.strerror or error}") from error
 

@@ -186,9 +186,10 @@ class SlurmExecutor(FolderExecutor):
         self._fruitless = 0 if useful else self._fruitless + 1
         if self._fruitless >= FRUITLESS:
             raise RunError(
-                f"the tasks of job {last} ended before they could read {self._site.folder.parent}:"
-                f" {self._last_words(last)}; do all nodes see this folder, and does sweep.options."
-                f"python start a Python that has mixopt there? scontrol show job {last} says more"
+                f"the tasks of job {last} ended before they could read "
+                f"{self._site.folder.parent}: {self._last_words(last)}; check that all nodes see "
+                "this folder, and that sweep.options.python starts a Python that has mixopt "
+                f"there; see scontrol show job {last}"
             )
 
     def _last_words(self, job: str) -> str:
@@ -204,7 +205,7 @@ class SlurmExecutor(FolderExecutor):
     def _say_silent(self, reason: str, now: float) -> None:
         if not self._silent:
             self._silent = self._told = now
-            self._site.say(f"{reason}; tasks go on, and squeue is asked again")
+            self._site.say(f"{reason}; tasks continue, and squeue is asked again")
         elif now - self._told > SAID_EVERY:
             self._told = now
             self._site.say(f"{reason}; for {duration(now - self._silent)} by now")
@@ -213,13 +214,13 @@ class SlurmExecutor(FolderExecutor):
         """Say why tasks wait, where all of them do.
 
         Raises:
-            ConfigError: They would wait for ever.
+            ConfigError: They would wait forever.
         """
         never = next((task for task in tasks if task.pending and task.reason in NEVER), None)
         if never is not None and all(task.pending for task in tasks):
             raise ConfigError(
-                f"sweep.options.{NEVER[never.reason]}: job {never.name} would wait for ever:"
-                f" {never.reason}; it is cancelled"
+                f"sweep.options.{NEVER[never.reason]}: job {never.name} would wait forever: "
+                f"{never.reason}; it is cancelled"
             )
         if not all(task.pending for task in tasks):
             self._told = now

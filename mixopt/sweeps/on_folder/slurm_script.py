@@ -32,14 +32,14 @@ class SlurmFields(TypedDict, total=False):
     """What `sweep.options` may have under `sweep.executor: slurm`.
 
     Attributes:
-        partition: As sbatch's; the cluster's own when absent. So are account, qos, time (such as
+        partition: As sbatch's; the cluster's own if omitted. So are account, qos, time (such as
             `4:00:00`), cpus (of one task), memory (of one node, such as `32G`).
-        tasks: How many tasks the array has; `sweep.workers`, or one a trial up to 64, when absent.
+        tasks: How many tasks the array has; `sweep.workers`, or one a trial up to 64, if omitted.
         modules: Loaded before mixopt starts.
         setup: Lines of shell before mixopt starts.
-        python: How Python is started on the nodes: one that has mixopt. This one when absent.
+        python: How Python is started on the nodes: one that has mixopt. This one if omitted.
         container: An image to run in, and
-        container_start: the words before the image that start it; `srun` with pyxis when absent.
+        container_start: the words before the image that start it; `srun` with pyxis if omitted.
         sbatch: More options of sbatch, such as `--constraint=h100`.
     """
 
@@ -158,8 +158,8 @@ def _given(options: SlurmFields, name: str) -> Sequence[str]:
 def _plain(field: str, value: str) -> str:
     if not _PLAIN.fullmatch(value):
         raise ConfigError(
-            f"sweep.options.{field}: {shown_name(value)} cannot stand in a line of sbatch: write"
-            " letters, digits and punctuation without blanks and quotes"
+            f"sweep.options.{field}: {shown_name(value)} cannot be used in a line of sbatch: "
+            "write letters, digits and punctuation without spaces and quotes"
         )
     return value
 
@@ -184,7 +184,9 @@ def _path(path: Path) -> str:
     """Return a path as a value of sbatch, which takes quotes, blanks and percent for its own."""
     text = _line("python or --out", str(path))
     if "\\" in text:
-        raise ConfigError(f"--out {shown_name(text)}: Slurm has no logs in a path with a backslash")
+        raise ConfigError(
+            f"--out {shown_name(text)}: Slurm cannot write logs to a path with a backslash"
+        )
     return re.sub(r"([^A-Za-z0-9_./%:@+,=-])", r"\\\1", text.replace("%", "%%"))
 
 

@@ -48,7 +48,7 @@ from mixopt.system import (
 )
 from mixopt.trials import WORK, Trial, trial_from_json, trial_to_json
 
-_MEND = "end the sweep and start it again"
+_MEND = "stop the sweep and start it again"
 
 
 @dataclass(frozen=True)

@@ -1,7 +1,7 @@
 """Take results that tasks left in a work folder into the folder of the trials.
 
-It is done at the start of a sweep, whatever its executor: tasks go on when the owner of a sweep is
-killed, and may have trained without one.
+It is done at the start of a sweep, whatever its executor: tasks continue when the owner of a sweep
+is killed, and may have trained without one.
 """
 
 from __future__ import annotations
@@ -60,12 +60,12 @@ def check_no_tasks(folder: Path) -> None:
     """Check that no task trains in a folder of trials that another executor is about to train in.
 
     Raises:
-        RunError: Tasks do; with how to have them go on, or stop.
+        RunError: Tasks do; with how to continue or stop them.
     """
     busy = [task for task in work_tasks(folder) if task.alive and task.trials]
     if busy:
         nodes = ", ".join(sorted({task.node for task in busy})[:3])
         raise RunError(
-            f"{folder}: {len(busy)} tasks of mixopt work train here ({nodes}); take them up with"
-            f" --executor folder or slurm, or stop them with mixopt cancel {folder.parent}"
+            f"{folder}: {len(busy)} tasks of mixopt work are training here ({nodes}); adopt them "
+            f"with --executor folder or slurm, or stop them with mixopt cancel {folder.parent}"
         )

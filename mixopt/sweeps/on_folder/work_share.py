@@ -32,13 +32,13 @@ class WorkShare:
         share = cls(int(number), int(count))
         if share.number >= share.count:
             raise RunError(
-                f"--task {text}: K counts from 0, so that the last of {share.count} tasks is"
-                f" {max(0, share.count - 1)}/{share.count}"
+                f"--task {text}: K counts from 0, so the last of {share.count} tasks is "
+                f"{max(0, share.count - 1)}/{share.count}"
             )
         return share
 
     def __str__(self) -> str:
-        """Return it as it is given."""
+        """Return it in the form of the option."""
         return f"{self.number}/{self.count}"
 
     def first(self, names: Sequence[str]) -> list[str]:
@@ -61,12 +61,12 @@ def check_corpus(order: WorkOrder) -> None:
     path, wanted = order.job.corpus, order.job.corpus_hash
     if not path.is_dir():
         raise CorpusError(
-            f"{path}: is not seen on {host_name()}; give --out a folder that all nodes share"
+            f"{path}: is not visible on {host_name()}; give --out a folder that all nodes share"
         )
     if wanted and corpus_hash(path) != wanted:
         raise CorpusError(
-            f"{path}: is not the corpus that the sweep began with, as {host_name()} sees it; was it"
-            " prepared again? Interrupt the sweep, and run it again"
+            f"{path}: differs on {host_name()} from the corpus that the sweep started with; if it "
+            "was prepared again, interrupt the sweep and run it again"
         )
 
 

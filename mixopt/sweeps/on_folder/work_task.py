@@ -281,7 +281,7 @@ class TaskServer:
         mine = {trial: int(number) for trial, _, number in (key.rpartition(".") for key in holding)}
         for trial, number in self._folder.claimed():
             if number > mine.get(trial, number):
-                return f"the task was taken to be gone, and {trial} is tried by another one"
+                return f"the task was considered lost, and another one retries {trial}"
         return None
 
     def _halt(self, reason: str) -> None:

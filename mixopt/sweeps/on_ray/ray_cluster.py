@@ -38,7 +38,7 @@ class WorkerNeeds:
         return told if self.memory is None else {**told, "memory": self.memory}
 
     def room(self, resources: Mapping[str, float]) -> int:
-        """Return how many workers go on a node that has these resources to itself."""
+        """Return how many workers fit on a node that has these resources to itself."""
         counts = [_times(resources.get("CPU", 0.0), self.cpus)]
         if 0 < self.gpus < 1:
             # A worker's part is of one GPU.
@@ -149,9 +149,9 @@ def shortfall(needs: WorkerNeeds, nodes: Sequence[ClusterNode]) -> RunError:
         int(largest.resources.get("memory", 0.0)),
     )
     return RunError(
-        f"Ray: none of {len(nodes)} nodes has room for a worker of {needs}; {largest.name} has"
-        f" {found}. Ask for less (sweep.gpus, sweep.options.cpus and memory), or give sweep.workers"
-        " to wait for nodes that are added"
+        f"Ray: none of {len(nodes)} nodes has room for a worker of {needs}; {largest.name} has "
+        f"{found}. Ask for less (sweep.gpus, sweep.options.cpus and memory), or set sweep.workers "
+        "to wait for more nodes"
     )
 
 
@@ -165,8 +165,8 @@ def _found() -> str:
         if address is not None:
             return str(address)
     raise RunError(
-        "Ray: no cluster runs here; start one with 'ray start --head', or say where it is by"
-        " sweep.options.address: host:port or ray://host:port"
+        "Ray: no cluster is running here; start one with 'ray start --head', or give its address "
+        "by sweep.options.address: host:port or ray://host:port"
     )
 
 
@@ -179,8 +179,8 @@ def _knock(address: str) -> None:
     host, colon, port = address.removeprefix("ray://").rpartition(":")
     if not colon or not host or not port.isdigit():
         raise RunError(
-            f"Ray: sweep.options.address {address!r} is none; give auto, host:port or"
-            " ray://host:10001"
+            f"Ray: sweep.options.address {address!r} is not an address; give auto, host:port or "
+            "ray://host:10001"
         )
     try:
         socket.create_connection((host.strip("[]"), int(port)), timeout=KNOCK).close()
@@ -190,8 +190,8 @@ def _knock(address: str) -> None:
 
 def _unreached(address: str, reason: str) -> RunError:
     return RunError(
-        f"Ray: no cluster is reached at {address}: {reason}; start it with 'ray start --head', or"
-        " change sweep.options.address"
+        f"Ray: no cluster can be reached at {address}: {reason}; start it with 'ray start "
+        "--head', or change sweep.options.address"
     )
 
 

@@ -30,8 +30,8 @@ def deliver_corpus(store: Any, corpus: Path, wanted: str) -> str | None:
 
     if corpus_hash(corpus) != wanted:
         raise CorpusError(
-            f"{corpus}: is not the corpus that the sweep began with; was it prepared again?"
-            " Run the sweep again"
+            f"{corpus}: differs from the corpus that the sweep started with; if it was prepared "
+            "again, run the sweep again"
         )
     ray.get(store.begin.remote())
     sent: list[Any] = []

@@ -75,7 +75,7 @@ class SweepDesk:
         taken: Sequence[str],
         sizes: Mapping[str, int] | None,
     ) -> dict[str, Any]:
-        """Take groups in, and say what has become of those that there are.
+        """Take groups in, and report the state of the known ones.
 
         Args:
             owner: Who asks.
@@ -269,8 +269,8 @@ class SweepDesk:
         self._failed += 1
         if self._failed >= STARTS:
             self._refuse(
-                f"Ray: a worker failed to start {STARTS} times: {reason}; is mixopt[ray] installed"
-                " on all nodes, in the same version?"
+                f"Ray: a worker failed to start {STARTS} times: {reason}; install the same "
+                "version of mixopt[ray] on all nodes"
             )
 
     async def _settle(self, place: DeskPlace) -> None:

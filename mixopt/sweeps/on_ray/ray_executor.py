@@ -248,8 +248,8 @@ class RayExecutor:
                 dismiss(desk)
             time.sleep(1.0)
         raise RunError(
-            f"Ray: the desk of the sweep did not start on the head node: {self._fault}; is"
-            " mixopt[ray] installed on all nodes, in the same version?"
+            f"Ray: the desk of the sweep did not start on the head node: {self._fault}; install "
+            "the same version of mixopt[ray] on all nodes"
         )
 
     def _attached(self, desk: Any) -> bool:
@@ -284,7 +284,7 @@ class RayExecutor:
         """Ask the desk for news, once what it lacks has been delivered.
 
         Raises:
-            MixoptError: It refuses to go on.
+            MixoptError: It refuses to continue.
             _DeskGoneError: It is there no longer.
         """
         ray = import_ray()
@@ -298,7 +298,7 @@ class RayExecutor:
             raise _DeskGoneError(f"the desk of the sweep ended: {one_line(error)}") from error
         except (ray.exceptions.RayError, ConnectionError) as error:
             raise RunError(
-                f"Ray: the cluster is not reached any more: {one_line(error)}; run the sweep again"
+                f"Ray: the cluster can no longer be reached: {one_line(error)}; run the sweep again"
             ) from error
         if news["refused"] is not None:
             raise RunError(news["refused"])
@@ -311,7 +311,7 @@ class RayExecutor:
         for key, (store, node, reason) in wanted.items():
             tries = self._deliveries[key] = self._deliveries.get(key, 0) + 1
             if tries > DELIVERIES:
-                raise RunError(f"Ray: node {node} does not take the corpus: {reason}")
+                raise RunError(f"Ray: node {node} cannot receive the corpus: {reason}")
             self._site.say(f"Ray: node {node} is sent the corpus, once: {reason}")
             with suppress(ray.exceptions.RayActorError):
                 deliver_corpus(store, Path(self._job.corpus), self._setup["job"]["corpus_hash"])

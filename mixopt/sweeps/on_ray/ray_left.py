@@ -44,7 +44,7 @@ def end_desk(folder: Path, options: Mapping[str, Any]) -> list[str]:
     """End the desk of a folder of trials, and all that it has started.
 
     Returns:
-        A line that says so; none where there is no desk.
+        A line that reports it; none where there is no desk.
 
     Raises:
         RunError: The cluster is not reached.

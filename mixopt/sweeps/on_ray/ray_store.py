@@ -74,7 +74,7 @@ class NodeStore:
     def _fault(self, path: Path) -> str | None:
         """Return why a folder is not the corpus that is wanted."""
         if not path.is_dir():
-            return f"{path} is not seen on {self._node}"
+            return f"{path} is not visible on {self._node}"
         try:
             if corpus_hash(path) != self._wanted:
                 raise CorpusError(f"{path} on {self._node} is another corpus")
@@ -115,5 +115,7 @@ def cache_folder(given: str | None) -> Path:
     folder = Path(tempfile.gettempdir(), f"mixopt-{user}")
     folder.mkdir(mode=0o700, exist_ok=True)
     if folder.is_symlink() or (user != "" and folder.stat().st_uid != user):
-        raise RunError(f"{folder}: belongs to somebody else; give sweep.options.cache another one")
+        raise RunError(
+            f"{folder}: belongs to another user; set sweep.options.cache to another folder"
+        )
     return folder

@@ -1,4 +1,4 @@
-"""A trainer of one's own as the proxy: a command that is run for each trial, and its losses read.
+"""The user's own trainer as the proxy: a command run for each trial, whose losses are read.
 
 Importing this loads no torch: the command brings its own environment.
 """

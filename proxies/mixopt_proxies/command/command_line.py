@@ -41,8 +41,8 @@ class CommandLine:
         for word in self.words:
             if word in _FOR_A_SHELL:
                 raise ConfigError(
-                    f"proxy.run: {word!r} is for a shell, and none reads this command; write bash"
-                    " -c '...', with \"$MIXOPT_OUT\" and the like in it"
+                    f"proxy.run: {word!r} is for a shell, but this command runs without one; "
+                    "write bash -c '...', with \"$MIXOPT_OUT\" and the like in it"
                 )
             _filled(word, dict.fromkeys(PLACEHOLDERS, ""))
 

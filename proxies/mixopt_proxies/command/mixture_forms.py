@@ -35,7 +35,7 @@ class MixtureForm:
     paths: Mapping[str, Any] | None = None
 
     def __post_init__(self) -> None:
-        """Check that there is such an exporter.
+        """Check that the exporter exists.
 
         Raises:
             ConfigError: There is none, or paths without one.

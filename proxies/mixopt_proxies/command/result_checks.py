@@ -30,7 +30,7 @@ def foreign_result(values: LoggedValues, trial: Trial, folder: Path) -> str | No
     """
     said = values.said
     if str(said.get("trial", trial.name)) != trial.name:
-        return f"is of trial {said['trial']!r}, not of {trial.name!r}"
+        return f"is for trial {said['trial']!r}, not {trial.name!r}"
     if not _is_seed(said.get("seed", trial.seed), trial):
         hint = "pass {seed} to the trainer, or write its own seed under another name"
         return f"has seed {said['seed']!r}, and the trial has {command_seed(trial)}; {hint}"

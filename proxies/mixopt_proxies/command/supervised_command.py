@@ -76,7 +76,7 @@ def run_supervised(
     code = said.get("code")
     fault = str(said["fault"]) if "fault" in said else _fault_of(code)
     if late and code is None:
-        fault = f"took longer than proxy.timeout: {timeout:g} s, and was ended"
+        fault = f"took longer than proxy.timeout: {timeout:g} s, and was stopped"
     return EndedCommand(code if isinstance(code, int) else None, seconds, fault)
 
 

@@ -61,7 +61,7 @@ class LossNames:
         """Return the names that are a domain's losses.
 
         Raises:
-            RunError: There is none, with the nearest names that there are.
+            RunError: There is none, with the nearest known names.
         """
         template = self._of.get(domain, self._all)
         plain = template.replace(_DOMAIN, domain)
@@ -110,7 +110,7 @@ def losses_of(
 
 
 def divergence(losses: Losses, result: str) -> str | None:
-    """Say which loss is no number, or too large to be squared; None where none is."""
+    """Say which loss is not a number, or too large to be squared; None where none is."""
     for name, value in ((losses.nats_per_token or losses.bits_per_byte) | losses.tasks).items():
         if not abs(value) <= LARGEST_LOSS:
             return f"{result}: the loss of {name!r} is {value:g}"

@@ -71,6 +71,6 @@ class Compiled(Generic[Inputs, Output]):
                 return self._compiled(*args, **kwargs)
             except Exception as error:  # whatever the compiler, its cache or the disk raised
                 first = str(error).strip().partition("\n")[0]
-                logger.warning("torch.compile failed, going on without it: %s", first)
+                logger.warning("torch.compile failed, continuing without it: %s", first)
                 self._compiled = None
         return self._eager(*args, **kwargs)

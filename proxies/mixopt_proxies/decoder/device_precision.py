@@ -29,10 +29,14 @@ def resolve_device(name: str) -> torch.device:
         if device.type not in ("cpu", "cuda"):
             raise RuntimeError(f"no support for {device.type}")
     except RuntimeError as error:
-        raise ConfigError(f"proxy.device: {name!r} is no device; give auto, cpu or cuda") from error
+        raise ConfigError(
+            f"proxy.device: {name!r} is not a device; give auto, cpu or cuda"
+        ) from error
     if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
         found = torch.cuda.device_count()
-        raise ConfigError(f"proxy.device: {name!r} is not here ({found} GPUs); give auto or cpu")
+        raise ConfigError(
+            f"proxy.device: {name!r} is not available ({found} GPUs); give auto or cpu"
+        )
     return device
 
 

@@ -33,8 +33,9 @@ def check_grouped_products() -> None:
     """
     if not hasattr(functional, "grouped_mm"):
         raise ConfigError(
-            "proxy.options.experts: need torch.nn.functional.grouped_mm, which PyTorch"
-            f" {torch.__version__} has not: pip install --upgrade torch, or take a dense size"
+            "proxy.options.experts: need torch.nn.functional.grouped_mm, which PyTorch "
+            f"{torch.__version__} does not have: pip install --upgrade torch, or take a dense "
+            "size"
         )
 
 

@@ -108,16 +108,16 @@ def make_experts(
     if base is None and "experts" not in given:
         for name, value in given.items():
             raise ConfigError(
-                f"proxy.options.{name}: {value!r} is of no use without experts: give experts, or"
-                " size: moe-tiny"
+                f"proxy.options.{name}: {value!r} has no effect without experts: give experts, or "
+                "size: moe-tiny"
             )
         return None
     made = replace(base, **given) if base else _as_many_products(ff, given)  # type: ignore[arg-type]
     for name, balance in _ONLY_WITH.items():
         if name in given and made.balance != balance:
             raise ConfigError(
-                f"proxy.options.{name}: {given[name]!r} is of no use with balance: {made.balance};"
-                f" it is of balance: {balance}"
+                f"proxy.options.{name}: {given[name]!r} has no effect with balance: "
+                f"{made.balance}; it is of balance: {balance}"
             )
     check("width", width, width % 8 == 0, "a multiple of 8 with experts")
     return made

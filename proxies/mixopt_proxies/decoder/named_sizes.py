@@ -195,7 +195,7 @@ def make_size(name: str, **overrides: Unpack[SizeOverrides]) -> DecoderSize:
         ConfigError: Unknown name, unknown field, or a field that is out of range.
     """
     if name not in SIZES:
-        raise ConfigError(f"proxy.options.size: {name!r} is no size{did_you_mean(name, SIZES)}")
+        raise ConfigError(f"proxy.options.size: {name!r} is not a size{did_you_mean(name, SIZES)}")
     check_names(overrides, SizeOverrides)
     base = SIZES[name]
     given = {key: value for key, value in overrides.items() if value is not None}
@@ -205,5 +205,7 @@ def make_size(name: str, **overrides: Unpack[SizeOverrides]) -> DecoderSize:
     dense = replace(base, experts=None, **checked)  # type: ignore[arg-type]
     experts = make_experts(base.experts, dense.ff, dense.width, of_experts)
     if experts is not None and "ff" in given:
-        raise ConfigError(f"proxy.options.ff: {dense.ff} is of no use with experts: give expert_ff")
+        raise ConfigError(
+            f"proxy.options.ff: {dense.ff} has no effect with experts: give expert_ff"
+        )
     return replace(dense, experts=experts)

@@ -1,4 +1,4 @@
-"""Blocks of tokens on the device, of which the next ones are read while it works.
+"""Blocks of tokens on the device, with the next ones prefetched while it works.
 
 On a GPU a thread reads a block into page-locked memory while the steps of the one before run; the
 copy is queued among the steps, and nothing waits for it but the thread, before it writes to the

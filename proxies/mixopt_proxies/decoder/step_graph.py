@@ -7,7 +7,7 @@ libraries take their workspaces. Then a step is recorded, which runs nothing, an
 replayed: tokens are copied to where the recorded kernels read them, and everything else that a
 step needs, its number included, lies on the device.
 
-Where recording fails, steps go on one kernel at a time.
+Where recording fails, steps continue one kernel at a time.
 """
 
 from __future__ import annotations
@@ -66,6 +66,6 @@ class StepGraph(Generic[Output]):
                 output = self._step(place)
         except RuntimeError as error:  # what may not be recorded, or memory that is short
             first = str(error).strip().partition("\n")[0]
-            logger.warning("no CUDA graph of the training step, going on without: %s", first)
+            logger.warning("no CUDA graph of the training step, continuing without: %s", first)
             return
         self._recorded = graph, place, output

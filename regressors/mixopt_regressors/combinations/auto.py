@@ -35,7 +35,7 @@ EPOCHS = "epochs"
 PRIOR = 64.0  # trials that the errors pooled over targets count as
 PULL = 16.0  # chosen on synthetic worlds: more costs accuracy at the size of the trials
 LEAST = 0.05  # a smaller weight is left out
-EXACT = 1e-6  # of the worst candidate's squared error: a smaller one counts as nothing
+EXACT = 1e-6  # of the worst candidate's squared error: a smaller one is ignored
 
 
 class AutoRegressor(CombinedRegressor):

@@ -1,4 +1,4 @@
-"""A Gaussian process for each target: smooth where trials say so, and unsure where there are none.
+"""A Gaussian process for each target: smooth, and unsure where there are no trials.
 
 The kernel and its warp are in `mixopt_regressors.gaussian.matern`, how its parameters are learned
 in `mixopt_regressors.gaussian.hyperparameters`, and what a prediction and its standard deviation
@@ -8,7 +8,7 @@ Above 256 trials hyperparameters are learned from 256 of them and polished on up
 `learning_trials`; the posterior always has all.
 
 Hyperparameters that have seen a fold make the errors on it look far too small where trials are few,
-and a few steps from them on the other trials mend only a part of that. So each fold learns its
+and a few steps from them on the other trials repair only a part of that. So each fold learns its
 own; with more than 256 other trials ten steps come to the same.
 
 Shapes: N trials, K other mixtures, D domains, M targets, P = D + 3 hyperparameters.
@@ -103,8 +103,8 @@ class GaussianProcessRegressor(MixtureRegressor):
         Args:
             fold_N: The fold of each trial.
             steps: Steps of L-BFGS from the fit's hyperparameters on the trials of other folds.
-                0 keeps them: quick, but they have seen the fold. None learns anew, or takes ten
-                steps where there are more than 256 other trials.
+                0 keeps them: quick, but they have seen the fold. None learns from scratch, or takes
+                ten steps where there are more than 256 other trials.
 
         Raises:
             TrialsError: `fold_N` is of another length, or a fold leaves fewer than two trials.
@@ -144,7 +144,7 @@ class GaussianProcessRegressor(MixtureRegressor):
         start_MP: Array | None = None,
         steps: int = WARM,
     ) -> None:
-        """Learn the hyperparameters, anew or in so many steps from a start, and condition."""
+        """Learn the hyperparameters, from scratch or in some steps from a start, and condition."""
         if self.learning_trials < 2:
             raise ConfigError(
                 f"gaussian_process: learning_trials is {self.learning_trials}; need >= 2"

@@ -96,7 +96,7 @@ class Evidence:
         """Return the parameters where at most so many steps of L-BFGS end.
 
         Args:
-            start_P: Where they start; the prior's centre when absent.
+            start_P: Where they start; the prior's centre if omitted.
             steps: At most so many.
         """
         centers_P, spreads_P = self.prior.centers_P, self.prior.spreads_P
@@ -169,7 +169,7 @@ def evidences(weights_ND: Array, losses_NM: Array) -> list[Evidence]:
 def replicate_variances(weights_ND: Array, losses_NM: Array) -> tuple[Array, int]:
     """Return the pooled variance of trials of one mixture, and its degrees of freedom.
 
-    A row that is there twice, losses and all, is one trial (as in a bootstrap sample).
+    A row that appears twice, losses and all, is one trial (as in a bootstrap sample).
 
     Returns:
         Variance by target, shape (M,), 0 where there are no replicates; degrees of freedom.

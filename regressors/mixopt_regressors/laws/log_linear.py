@@ -29,8 +29,8 @@ from mixopt_regressors.mixture_regressor import MixtureRegressor
 from mixopt_regressors.plain_arrays import lower_triangles
 
 PENALTIES = (1e-6, 1e-4, 1e-3, 1e-2, 1e-1)
-REACH = 1.0  # ranges of the trials' losses above the highest: more is no prediction
-STEPS = 15  # enough to compare penalties; the fit itself goes on until a step gains nothing
+REACH = 1.0  # ranges of the trials' losses above the highest: more is not a prediction
+STEPS = 15  # enough to compare penalties; the fit itself continues until a step gains nothing
 
 
 class LogLinearRegressor(MixtureRegressor):

@@ -33,7 +33,7 @@ from mixopt_regressors.mixture_regressor import MixtureRegressor
 from mixopt_regressors.plain_arrays import lower_triangles
 
 PENALTIES = (1.0, 1e-1, 1e-2, 1e-3, 1e-4, 1e-6)
-WARM_STEPS = 6  # of a refit; it then moves .93 as far as one that starts anew
+WARM_STEPS = 6  # of a refit; it then moves .93 as far as one that starts from scratch
 FOLD_STEPS = 10  # enough to compare penalties; each starts where the one before it ended
 
 
@@ -105,7 +105,7 @@ class PowerRegressor(MixtureRegressor):
         return copy
 
     def chosen(self) -> Self:
-        """Return a copy to fit anew with the penalty that this one chose."""
+        """Return a copy to fit again with the penalty that this one chose."""
         copy: Self = super().tuned()
         return copy.set_params(penalty=float(self.penalty_))  # type: ignore[no-any-return]
 
@@ -128,7 +128,7 @@ class PowerRegressor(MixtureRegressor):
         self._keep(fits, centres_M, scales_M)
 
     def _start_at(self, centres_M: Array, scales_M: Array, fits: PowerFits) -> Array | None:
-        """Return where a refit starts, shape (M, P); None where it starts anew."""
+        """Return where a refit starts, shape (M, P); None where it starts from scratch."""
         floors_M, log_decays_M, logs_MD, own_M = getattr(self, "_start", [np.empty((0, 0))] * 4)
         if logs_MD.shape != (len(fits.losses_FN), fits.weights_ND.shape[1]):
             return None

@@ -36,7 +36,7 @@ from mixopt_regressors.plain_arrays import lower_triangles
 STRENGTHS = (10.0, 1.0, 0.1, 0.01, 0.001)
 USUAL = 1  # the place of the strength that is tried first
 STEPS, FOLD_STEPS = 260, 130
-WARM_STEPS = 100  # of a refit; it then moves .88 as far as one that starts anew, with 20 a third
+WARM_STEPS = 100  # of a refit; it then moves .88 as far as a fit from scratch, with 20 a third
 FEWEST_UNITS, MOST_UNITS = 40, 128
 
 
@@ -110,7 +110,7 @@ class SkillsRegressor(MixtureRegressor):
         return copy
 
     def chosen(self) -> Self:
-        """Return a copy to fit anew with the strength and the optimism that this one found."""
+        """Return a copy to fit again with the strength and the optimism that this one found."""
         copy: Self = super().tuned()
         return copy.set_params(  # type: ignore[no-any-return]
             strength=float(self.strength_), optimism=float(self.optimism_)
@@ -142,7 +142,7 @@ class SkillsRegressor(MixtureRegressor):
         return [SharedUnits(*one, none_M) for one in three]
 
     def _starts(self, centres_M: Array, targets: int, domains: int) -> list[SharedUnits]:
-        """Return where the units of a refit start; nothing where it starts anew."""
+        """Return where the units of a refit start; nothing where it starts from scratch."""
         units, floors_M, scales_M = getattr(self, "_start", ([], np.empty(0), np.empty(0)))
         if len(floors_M) != targets or units[0].logs_KD.shape[1] != domains:
             return []

@@ -119,7 +119,7 @@ class ADOEstimator(OnlineEstimator):
         self._open_block(seen.step)
 
     def _fit(self) -> None:
-        """Fit each domain anew; what cannot be fitted keeps the law that it has."""
+        """Fit each domain again; what cannot be fitted keeps the law that it has."""
         laws_DP = self.laws_DP.copy()
         for d, losses_B in enumerate(self.losses_BD.T):
             law = fit_law(self.samples_B, losses_B)

@@ -3,7 +3,7 @@
 A leaf says its first plan (`_first`) and, from all that was seen under a plan, the next one
 (`_next`); its options are the fields of a dataclass, and `saved` names the attributes that are its
 state. `plan` changes nothing: in the middle of a plan it says what is left of it, so that a run
-that goes on from a checkpoint makes the same plans.
+that resumes from a checkpoint makes the same plans.
 
 Bounds on shares hold for the plan alone: a method that accumulates log weights keeps them as they
 are, and the mixture is the nearest one that is allowed (lazy mirror descent).
@@ -76,7 +76,7 @@ class OnlineEstimator(ABC):
         check(observation, self.name, self.setting, self.needs, self.step)
 
     def _remapped(self) -> None:
-        """Mend the state after it was loaded into a run of other domains or evaluations."""
+        """Adjust a state that was loaded into a run with other domains or evaluations."""
         self.weights_D = self.bounded(self.weights_D)
 
     @property
@@ -130,8 +130,8 @@ class OnlineEstimator(ABC):
         due = self.held_out and self.until <= self.step < self.setting.steps
         if due and observation.held_out is None:
             raise EstimatorError(
-                f"{self.name}: step {observation.step}: held-out losses were asked for after step"
-                f" {self.until} ({self.tag}) and did not come"
+                f"{self.name}: step {observation.step}: held-out losses were asked for after step "
+                f"{self.until} ({self.tag}) and were not provided"
             )
         self._seen = self._seen.add(observation)
         self.step = self._seen.step
@@ -226,7 +226,7 @@ class OnlineEstimator(ABC):
                 )
         for names in ("domains", "evaluations"):
             if len(set(fields.texts(names))) != len(fields.texts(names)):
-                fields.refuse(names, "no list of names, each once")
+                fields.refuse(names, "not a list of names, each once")
         if not set(state["domains"]) & set(self.setting.domains):
             raise EstimatorError(
                 f"{self.name}: the state has none of the domains {list(self.setting.domains)}"

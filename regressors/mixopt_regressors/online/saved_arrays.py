@@ -67,13 +67,15 @@ def _unpacked(
         return _plain(name, value, at_start)
     if isinstance(value, (list, tuple)) and not value:  # an empty list has lost its other axes
         if np.size(at_start):
-            raise EstimatorError(f"state: {name!r} has no values, and at the start of a run it has")
+            raise EstimatorError(
+                f"state: {name!r} has no values, but it has some at the start of a run"
+            )
         return np.array(at_start, np.float64)
     return _mapped(_array(name, value, before, np.shape(at_start)), axes, before, here, at_start)
 
 
 def _plain(name: str, value: Any, at_start: Any) -> Any:
-    """Return what is no array, of the kind that it is of at the start of a run."""
+    """Return what is not an array, of the kind that it is of at the start of a run."""
     fields = StateFields({name: value}, "state", EstimatorError)
     if isinstance(at_start, (bool, np.bool_)):
         return fields.flag(name)
@@ -92,7 +94,7 @@ def _array(name: str, value: Any, before: Names, start: tuple[int, ...]) -> Arra
     try:
         array = np.array(value, np.float64)  # null becomes NaN
     except (TypeError, ValueError, OverflowError, RecursionError) as error:
-        raise EstimatorError(f"state: {name!r} is no array of numbers") from error
+        raise EstimatorError(f"state: {name!r} is not an array of numbers") from error
     wanted = tuple(
         len(before[letter]) if letter in before else length or -1
         for letter, length in zip(_axes(name), start, strict=True)

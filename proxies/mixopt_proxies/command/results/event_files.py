@@ -43,7 +43,7 @@ def read_event_file(path: Path, prefix: str = "") -> LoggedValues:
             for tag, step, value in _scalars(event):
                 found.series.setdefault(prefix + tag, []).append(LoggedPoint(value, step))
     except (ValueError, struct.error) as error:
-        raise RunError(f"{path}: is no event file of TensorBoard: {error}") from error
+        raise RunError(f"{path}: is not an event file of TensorBoard: {error}") from error
     return found
 
 

@@ -67,7 +67,7 @@ class LoggedValues:
     def add_value(
         self, name: str, value: Any, step: float | None, tokens: float | None, *, deep: int = 0
     ) -> None:
-        """Add one value; a list is a series of its own, and what is no number is left out."""
+        """Add one value; a list is a series of its own, and what is not a number is left out."""
         if isinstance(value, list):
             for one in value if deep < DEEPEST else []:
                 if isinstance(one, Mapping):

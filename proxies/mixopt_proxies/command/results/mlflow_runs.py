@@ -68,7 +68,7 @@ def read_database(path: Path) -> LoggedValues:
                 "SELECT key, value FROM params WHERE run_uuid = ?", (run,)
             ).fetchall()
     except sqlite3.Error as error:
-        raise RunError(f"{path}: is no database of MLflow's: {error}") from error
+        raise RunError(f"{path}: is not a database of MLflow: {error}") from error
     lines = [(str(k), float("nan") if nan else float(v), int(step)) for k, v, step, nan in metrics]
     return _values(lines, {str(k): v for k, v in params if k in OF_ITSELF})
 
@@ -89,7 +89,7 @@ def _line(name: str, line: str, path: Path) -> Line:
     try:
         return name, float(fields[1]), int(fields[2]) if len(fields) > 2 else 0
     except (ValueError, IndexError) as error:
-        raise RunError(f"{path}: {line[:60]!r} is no time stamp, value and step") from error
+        raise RunError(f"{path}: {line[:60]!r} is not a time stamp, value and step") from error
 
 
 def _values(lines: list[Line], said: dict[str, Any]) -> LoggedValues:

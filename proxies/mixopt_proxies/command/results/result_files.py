@@ -99,7 +99,7 @@ def _read(path: Path) -> Iterator[LoggedValues]:
     elif path.suffix.lower() in _READERS:
         yield _READERS[path.suffix.lower()](path)
     else:
-        raise RunError(f"{path}: is no kind of result that is read: {KINDS}")
+        raise RunError(f"{path}: is not a kind of result that can be read: {KINDS}")
 
 
 def _read_folder(folder: Path) -> Iterator[LoggedValues]:
@@ -120,7 +120,7 @@ def _read_folder(folder: Path) -> Iterator[LoggedValues]:
     elif file_runs(folder):
         yield read_file_run(folder)
     else:
-        raise RunError(f"{folder}: holds no result that is read as a folder: {KINDS}")
+        raise RunError(f"{folder}: holds no result that can be read as a folder: {KINDS}")
 
 
 def _files(folder: Path) -> Iterator[Path]:

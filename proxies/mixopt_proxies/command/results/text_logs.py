@@ -35,7 +35,7 @@ def read_json_lines(path: Path) -> LoggedValues:
     """Read one mapping a line.
 
     Raises:
-        RunError: A line is no mapping; it is named.
+        RunError: A line is not a mapping; it is named.
     """
     rows = []
     for number, line in enumerate(read_text(path, error=RunError).splitlines(), start=1):

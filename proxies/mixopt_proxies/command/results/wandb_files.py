@@ -48,7 +48,7 @@ def read_wandb_file(path: Path) -> LoggedValues:
                 elif kind in (_CONFIG, _RUN):
                     found.said.update(_said(part, whole=kind == _CONFIG))
     except (ValueError, struct.error) as error:
-        raise RunError(f"{path}: is no file of a W&B run: {error}") from error
+        raise RunError(f"{path}: is not a file of a W&B run: {error}") from error
     for name, value in summary.items():  # `run.summary[name] = value` is in no history
         if name not in found.series:
             found.add_value(name, value, None, None)
