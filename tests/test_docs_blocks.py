@@ -272,6 +272,23 @@ def parse(words: list[str]) -> None:
         context = command.make_context(name, list(words), parent=context)
 
 
+@pytest.mark.parametrize(
+    "line",
+    [
+        "mixopt tokens publish runs/mine s3://a/b --nope",
+        "mixopt nope",
+        "make nope",
+        "pip install 'mixopt[nope]'",
+        "python experiments/benchmarks/bench_auto.py --nope",
+        "torchrun -m mixopt pretrain a.yaml --nope",
+        "nope",
+    ],
+)
+def test_a_line_that_cannot_work_is_found(line):
+    with pytest.raises(Exception, match="nope"):  # typer's own errors have no stable home
+        works(shlex.split(line), "docs/corpora.md")
+
+
 def makefile() -> str:
     return (PROJECT / "Makefile").read_text(encoding="utf-8")
 
