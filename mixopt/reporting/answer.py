@@ -49,7 +49,7 @@ class AnswerGain:
 
 
 @dataclass(frozen=True)
-class Answer:
+class PageAnswer:
     """What the first screen says.
 
     Attributes:
@@ -84,20 +84,20 @@ class Answer:
     limits: tuple[str, ...]
 
 
-def answer_of(run: Run) -> Answer:
+def answer_of(run: Run) -> PageAnswer:
     """Return the answer of a run whose proposal is made."""
     if run.is_done("validate"):
         return _recommended(run.recommendation, run.proposal)
     return _proposed(run)
 
 
-def _recommended(found: Recommendation, proposal: Proposal) -> Answer:
+def _recommended(found: Recommendation, proposal: Proposal) -> PageAnswer:
     gains = [
         AnswerGain(name, one.validated, one.predicted, one.verdict, one.seeds)
         for name, one in found.gains.items()
     ]
     is_proposal = found.mixture.fingerprint == proposal.mixture.fingerprint
-    return Answer(
+    return PageAnswer(
         sentence=f"{_advice(found)}{_moves(found.mixture, found.natural)}.",
         label=LABELS[found.standing],
         tone=TONES.get(found.standing, ""),
@@ -114,10 +114,10 @@ def _recommended(found: Recommendation, proposal: Proposal) -> Answer:
     )
 
 
-def _proposed(run: Run) -> Answer:
+def _proposed(run: Run) -> PageAnswer:
     proposal = run.proposal
     whose = "Your own mixture" if proposal.is_own else "Proposed"
-    return Answer(
+    return PageAnswer(
         sentence=f"{whose}, not validated{_moves(proposal.mixture, proposal.natural)}.",
         label="Not validated yet",
         tone="bad",

@@ -9,7 +9,7 @@ from __future__ import annotations
 from html import escape
 
 from mixopt.objective import UNITS
-from mixopt.reporting.answer import Answer
+from mixopt.reporting.answer import PageAnswer
 from mixopt.reporting.gain_panels import cost_panel, gain_panel
 from mixopt.reporting.mixture_bars import mixture_panel
 from mixopt.reporting.page import bullets, folded_list, paragraph
@@ -20,7 +20,7 @@ from mixopt.system import without_folders
 LIMITS = 4  # active constraints that are named at once
 
 
-def answer_section(run: Run, found: Answer) -> str:
+def answer_section(run: Run, found: PageAnswer) -> str:
     """Return the first section, with the page's `h1`."""
     goal = f"Minimises {run.objective.describe()}, in {UNITS[run.objective.value_unit]}."
     badge = f'<span class="badge {found.tone}">{escape(found.label)}</span>'
@@ -36,7 +36,7 @@ def answer_section(run: Run, found: Answer) -> str:
     )
 
 
-def _pointer(found: Answer) -> str:
+def _pointer(found: PageAnswer) -> str:
     """Return the line that says how many warnings there are."""
     parts = [_count(len(found.warnings), "warning"), _count(len(found.limits), "active constraint")]
     said = " and ".join(part for part in parts if part)
@@ -45,7 +45,7 @@ def _pointer(found: Answer) -> str:
     return f'<p class="before"><a href="#before">Before you train on it: {said}</a></p>\n'
 
 
-def _before(found: Answer) -> str:
+def _before(found: PageAnswer) -> str:
     """Return the warnings in full, and below them the active constraints."""
     lines = [without_folders(_capital(line)) for line in found.warnings]
     few, more = found.limits[:LIMITS], found.limits[LIMITS:]

@@ -7,7 +7,7 @@ from html import escape
 
 from mixopt.objective import UNITS
 from mixopt.proposals import Interval, named
-from mixopt.reporting.answer import Answer, AnswerGain
+from mixopt.reporting.answer import AnswerGain, PageAnswer
 from mixopt.reporting.page import cell
 from mixopt.run_directory import Run
 from mixopt.system import difference_text, interval_text
@@ -15,7 +15,7 @@ from mixopt.system import difference_text, interval_text
 GAINS, COSTS = 4, 5  # rows of the first screen
 
 
-def gain_panel(run: Run, found: Answer) -> str:
+def gain_panel(run: Run, found: PageAnswer) -> str:
     """Return the panel of the gains: the first one large, the others in a table with charts."""
     unit = UNITS[run.objective.value_unit]
     if not found.gains:
@@ -25,7 +25,7 @@ def gain_panel(run: Run, found: Answer) -> str:
     return f'<div class="panel gains">{title}{_lead(first)}{_table(found.gains[1:GAINS])}</div>\n'
 
 
-def cost_panel(run: Run, found: Answer) -> str:
+def cost_panel(run: Run, found: PageAnswer) -> str:
     """Return the panel of the losses that the objective does not measure, the worst first."""
     title = "<h2>What other domains pay, against natural</h2>"
     if not found.costs:
@@ -118,7 +118,7 @@ def _counts(costs: Iterable[Interval]) -> str:
     return f"Not in the objective: {', '.join(parts)}. Above 0 is worse."
 
 
-def _no_costs(run: Run, found: Answer) -> str:
+def _no_costs(run: Run, found: PageAnswer) -> str:
     if set(run.objective.measured) >= set(run.objective.evaluation):
         return "Nothing: the objective measures every loss."
     return "Nothing: it is the natural mixture." if found.gains else "Not compared with natural."

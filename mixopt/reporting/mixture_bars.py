@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from mixopt.reporting.answer import Answer
+from mixopt.reporting.answer import PageAnswer
 from mixopt.reporting.page import breakable, cell
 from mixopt.run_directory import Run
 from mixopt.system import share_text, short_count
@@ -17,7 +17,7 @@ FEW = 12  # domains that are ordered by share; more are by how far they move
 OTHERS = "in no group"
 
 
-def mixture_panel(run: Run, found: Answer) -> str:
+def mixture_panel(run: Run, found: PageAnswer) -> str:
     """Return the panel of the mixture."""
     groups = _groups(run, found)
     key = f'<span class="key"><span><i></i>{found.called}</span><span><b></b>natural</span></span>'
@@ -34,7 +34,7 @@ def mixture_panel(run: Run, found: Answer) -> str:
     return f'<div class="panel mix"><div class="headed">{title}{key}</div>{body}</div>\n'
 
 
-def by_change(found: Answer) -> list[str]:
+def by_change(found: PageAnswer) -> list[str]:
     """Return the domains, those that move most first; few of them by their share."""
     natural, names = found.natural, list(found.mixture)
     if len(names) <= FEW:
@@ -42,12 +42,12 @@ def by_change(found: Answer) -> list[str]:
     return sorted(names, key=lambda name: -abs(found.mixture[name] - natural[name]))
 
 
-def _domains(found: Answer) -> str:
+def _domains(found: PageAnswer) -> str:
     rows = "".join(_row(name, [name], found) for name in by_change(found))
     return f"<tbody>{rows}</tbody>"
 
 
-def _groups(run: Run, found: Answer) -> str:
+def _groups(run: Run, found: PageAnswer) -> str:
     """Return the rows of groups, each in a body of its own; nothing without groups."""
     members = {one.name: list(one.domains) for one in run.constraints.groups}
     if not members:
@@ -65,11 +65,11 @@ def _groups(run: Run, found: Answer) -> str:
     )
 
 
-def _sum(found: Answer, names: Sequence[str]) -> float:
+def _sum(found: PageAnswer, names: Sequence[str]) -> float:
     return sum(found.mixture[name] for name in names)
 
 
-def _table(found: Answer, bodies: str, kind: str) -> str:
+def _table(found: PageAnswer, bodies: str, kind: str) -> str:
     head = cell("th", "domain", scope="col")
     head += '<td class="track"></td>'
     head += cell("th", "natural", scope="col") + cell("th", found.called, scope="col")
@@ -79,7 +79,7 @@ def _table(found: Answer, bodies: str, kind: str) -> str:
 
 
 def _row(
-    name: str, domains: Sequence[str], found: Answer, kind: str = "", *, is_group: bool = False
+    name: str, domains: Sequence[str], found: PageAnswer, kind: str = "", *, is_group: bool = False
 ) -> str:
     now, was = _sum(found, domains), sum(found.natural[one] for one in domains)
     most = max(*found.mixture.values(), *found.natural.values())

@@ -228,7 +228,7 @@ def progress_of(monkeypatch) -> list[tuple[object, object]]:
         seen.append((title, total))
         yield lambda done, note: seen.append((done, note))
 
-    monkeypatch.setattr("mixopt.proposals.question.progress", recorded)
+    monkeypatch.setattr("mixopt.proposals.question.steady_progress", recorded)
     return seen
 
 
