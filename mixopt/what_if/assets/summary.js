@@ -10,10 +10,10 @@ function summaryBar(model) {
       element("span", { class: "wi-soft" }, `Predicted: ${description}, ${unit.replaceAll("_", " ")}`),
       element("span", { class: "wi-line" }, value, half),
       element("span", { class: "wi-line wi-soft" }, "vs natural ", natural, ` vs ${model.baseName} `, base)),
-    element("div", { class: "wi-beside" }, limits, nearest));
+    element("div", { class: "wi-beside" }, nearest, limits));
   return { node, update(now) {
     setText(value, lossText(now.value));
-    setText(half, now.halves ? `\u00b1 ${lossText(now.valueHalf)} (90%)` : "");
+    setText(half, now.halves ? `\u00b1 ${lossText(now.valueHalf)} (90%)` : "\u00b1 \u2026 (90%)");
     writeChange(natural, 1, now.value - model.naturalValue);
     writeChange(base, 1, now.value - model.baseValue);
     writeLimits(model, now, limits);

@@ -9,7 +9,6 @@
  */
 function targetList(model, ask, ended) {
   const list = element("ul", { class: "wi-list", "aria-label": "Predicted losses" });
-  const said = element("p", { class: "wi-said", role: "status" });
   const rows = [-1, ...model.targets.keys()].map((t) => targetRow(model, t, ask, ended));
   const show = foldedList(list, "targets");
   const watch = visibleRows(rows);
@@ -19,14 +18,15 @@ function targetList(model, ask, ended) {
     ? "Drag a target to ask for a loss: the nearest mixture that reaches it within the limits (least"
       + " squared change of the weights) is found, and locked domains stay."
     : "The fit's regressor has no slopes, so no mixture can be searched for a loss.";
+  const said = element("p", { class: "wi-said", role: "status" }, hint);
   const node = element("section", { class: "wi-panel", "aria-label": "Targets" },
     element("div", { class: "wi-tools" }, element("h3", {}, "Targets"), filterField(rows, [], "targets", show)),
-    element("p", { class: "wi-soft wi-hint" }, hint), said,
+    said,
     columnHeads("wi-target", ["predicted, 90%", "vs natural", `vs ${model.baseName}`, ""]), list);
   return {
     node,
     update: (now) => watch((row) => row.write(now)),
-    say: (text) => setText(said, text),
+    say: (text) => setText(said, text || hint),
   };
 }
 
@@ -50,7 +50,7 @@ function targetRow(model, t, ask, ended) {
     const changes = [model.naturalLosses, model.baseLosses].map((from, i) =>
       loss - (t < 0 ? [model.naturalValue, model.baseValue][i] : from[t]));
     node.dataset.loss = loss;
-    setText(cells[0], lossText(loss) + (half ? ` \u00b1 ${lossText(half)}` : ""));
+    setText(cells[0], lossText(loss) + (half ? ` \u00b1 ${lossText(half)}` : " \u00b1 \u2026"));
     if (half) node.dataset.half = half;
     changes.forEach((change, i) => writeChange(cells[i + 1], higher ? -1 : 1, change));
     if (now.held !== slider) slider.value = loss;

@@ -8,6 +8,7 @@
 // rest; `propose({weights, locked})` adds a button that asks for a proposal elsewhere, and may
 // return (a promise of) weights. The handle has `weights`, `setWeights(weights)`, `destroy()`.
 
+const HALVES_BUDGET = 5; // milliseconds that intervals may take of a frame while dragging
 let whatIfCount = 0;
 
 function renderWhatIf(root, data, options = {}) {
@@ -19,6 +20,11 @@ function renderWhatIf(root, data, options = {}) {
   const summary = summaryBar(model);
 
   const schedule = onceAFrame(() => frame());
+  const rest = debounced(120, () => {
+    if (!state.now || state.now.halves || !model.hasHalves) return;
+    Object.assign(state.now, { ...predicted(model, state, { ...held, anchor: null, dividing: false }), held: held.slider });
+    draw(state.now);
+  });
   const settle = debounced(300, () => {
     setText(status, spoken(model, state.now));
     saveLink();
@@ -45,6 +51,7 @@ function renderWhatIf(root, data, options = {}) {
   }
   function move(members, share, slider = null) {
     held.stop();
+    if (!slider) Object.assign(held, { slider: null, anchor: null });
     const from = slider ? anchored(slider) : state.weights;
     set(moveShare(from, members, share, state.locked, model.natural));
   }
@@ -66,6 +73,7 @@ function renderWhatIf(root, data, options = {}) {
   }
   function start(weights) {
     held.stop();
+    Object.assign(held, { slider: null, anchor: null });
     targets.say("");
     set(Float64Array.from(weights));
     domains.sortLater();
@@ -79,12 +87,15 @@ function renderWhatIf(root, data, options = {}) {
 
   function frame() {
     const began = performance.now();
-    const now = state.now = predicted(model, state, held);
+    draw(state.now = predicted(model, state, held));
+    rest();
+    root.dataset.frame = (performance.now() - began).toFixed(3);
+  }
+  function draw(now) {
     root.dataset.value = now.value;
     if (now.halves) root.dataset.half = now.valueHalf;
     summary.update(now);
     for (const part of [domains, targets, ternary, trade]) part.update(now);
-    root.dataset.frame = (performance.now() - began).toFixed(3);
   }
   function restore(fragment) {
     const read = readLink(model, fragment);
@@ -150,7 +161,7 @@ function whatIfModel(data, id) {
       values: observed.map((losses) => observedValue(data.objective, losses)) },
     cornerChoices: groups.length ? [{ group: "domains", entries: choices("d") }, { group: "groups", entries: choices("g") }] : choices("d"),
     naturalLosses: law.predict(data.natural), naturalValue: law.value(data.natural),
-    baseLosses: law.predict(base), baseValue: law.value(base), hasHalves: false,
+    baseLosses: law.predict(base), baseValue: law.value(base), hasHalves: false, halvesTook: 0,
   };
 }
 
@@ -170,7 +181,10 @@ function firstState(model) {
   };
 }
 
-/** Everything that is predicted of the mixture now. */
+/**
+ * Everything that is predicted of the mixture now. Where intervals take too long for a drag they
+ * are left out of it, and found once it rests.
+ */
 function predicted(model, state, held) {
   const { law, limits } = model;
   const { weights } = state;
@@ -178,13 +192,22 @@ function predicted(model, state, held) {
   const values = limits.map((limit) => limit.value(weights, losses));
   const broken = limits.map((limit, i) => ({ limit, value: values[i] }))
     .filter(({ limit, value }) => excessOf(limit, value) > TOLERANCE);
+  const dragging = Boolean(held.anchor) || held.dividing;
+  const value = law.value(weights);
   return {
-    weights, losses, broken, value: law.value(weights),
-    halves: model.hasHalves ? law.halves(weights) : null,
-    valueHalf: model.hasHalves ? law.valueHalf(weights) : 0,
+    weights, losses, broken, value,
+    ...intervals(model, weights, dragging),
     nearest: nearestTrial(weights, model.trials.weights),
-    held: held.slider, dragging: Boolean(held.anchor) || held.dividing, dividing: held.dividing,
+    held: held.slider, dragging, dividing: held.dividing,
   };
+}
+
+function intervals(model, weights, dragging) {
+  if (!model.hasHalves || (dragging && model.halvesTook > HALVES_BUDGET)) return { halves: null, valueHalf: 0 };
+  const began = performance.now();
+  const found = { halves: model.law.halves(weights), valueHalf: model.law.valueHalf(weights) };
+  model.halvesTook = performance.now() - began;
+  return found;
 }
 
 /** Make in idle time what intervals need, then draw them. */
