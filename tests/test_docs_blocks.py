@@ -34,6 +34,7 @@ ELSEWHERE = {
     ("docs/export.md", "sh yaml python"): "tests/integrations/test_export_docs.py",
     ("docs/schedules.md", "sh yaml python"): "tests/sampling/test_schedules_page.py",
     ("docs/slurm.md", "sh"): "tests/sweeps/test_slurm_page.py",
+    ("docs/mlflow.md", "sh yaml python"): "tests/tracking/test_mlflow_page.py",
     ("docs/own_trainer.md", "sh yaml"): "tests/experiments/test_own_trainer_docs.py",
     ("docs/packing.md", "python"): "tests/loading/test_packing_docs.py",
     ("docs/plug_in.md", "python"): "tests/test_plug_in.py",

@@ -29,7 +29,11 @@ class ProxyConfig(CommandFields):
 
     name: str = Field("decoder", description="decoder, ngram, command, or package.module:Name")
     tokens: Positive = Field(1_000_000, description="training tokens of one trial")
-    eval_every: Count = Field(0, description="tokens between evaluations; 0: end")
+    eval_every: Count | None = Field(
+        None,
+        description="tokens between evaluations of all held-out text and tasks; 0: only at the end;"
+        " if absent, at the end, and losses on a sample of the held-out text every 10% of a trial",
+    )
     eval_tokens: Positive = Field(65_536, description="held-out tokens of each evaluation domain")
     simulate_epochs: bool = Field(
         False,

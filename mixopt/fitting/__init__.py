@@ -57,7 +57,10 @@ if TYPE_CHECKING:
     )
     from mixopt.fitting.evaluation import evaluate as evaluate
     from mixopt.fitting.fit_data import FitData as FitData
-    from mixopt.fitting.fit_files import check_fit_files as check_fit_files
+    from mixopt.fitting.fit_files import (
+        check_fit_files as check_fit_files,
+        held_out_tables as held_out_tables,
+    )
     from mixopt.fitting.fit_report import CEILING as CEILING
     from mixopt.fitting.fitted import Fit as Fit
     from mixopt.fitting.held_out_predictions import OBJECTIVE as OBJECTIVE
@@ -133,7 +136,7 @@ else:
             ],
             "evaluation": ["evaluate"],
             "fit_data": ["FitData"],
-            "fit_files": ["check_fit_files"],
+            "fit_files": ["check_fit_files", "held_out_tables"],
             "fit_report": ["CEILING"],
             "fitted": ["Fit"],
             "held_out_predictions": ["OBJECTIVE"],

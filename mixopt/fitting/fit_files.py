@@ -213,6 +213,19 @@ def read_evidence(path: Path, name: str, data: FitData) -> tuple[pl.DataFrame, p
     return report, held_out
 
 
+def held_out_tables(path: Path) -> tuple[str, pl.DataFrame, pl.DataFrame]:
+    """Return the chosen regressor's name, the report and the held-out predictions.
+
+    Nothing is fitted, and no regressor is imported.
+
+    Raises:
+        RunError: The folder holds no fit, or one that has changed.
+    """
+    name = read_content(path).regressor
+    report = read_fit_table(path / "report.parquet", REPORT_COLUMNS)
+    return name, report, read_fit_table(path / "held_out.parquet", HELD_OUT_COLUMNS)
+
+
 def read_fitted(path: Path, name: str, data: FitData, *, saved: bool) -> Predictor:
     """Read the regressor of a fit's folder, and see that it predicts; or fit it again.
 

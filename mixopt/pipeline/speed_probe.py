@@ -56,7 +56,7 @@ def measured_speed(
     Raises:
         MixoptError: The proxy cannot be made, or cannot train here.
     """
-    plain = replace(training, target_tokens=None, inventory=None, eval_every=0)
+    plain = replace(training, target_tokens=None, inventory=None, eval_every=0, curve_points=0)
     return _measured(name, repr(sorted(options.items())), vocab_size, plain, _Held(options))
 
 

@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from mixopt.trials import Trial, TrialResult
 
 Action = Callable[[Run, Say], None]
+CURVE_POINTS = 9  # of a trial before its end: every 10%
 
 
 def _prepare(run: Run, say: Say) -> None:
@@ -127,7 +128,6 @@ def _keep_decision(run: Run, found: Validated, say: Say) -> None:
     """Write what was validated, the proposals that came after the first, and the decision."""
     from mixopt.pipeline.validation_rounds import full_run
     from mixopt.proposals import PROPOSAL, Decision
-    from mixopt.tracking import write_gains
 
     found.table(run).write(run.path / f"{VALIDATE.trials}.parquet")
     _keep_experts(run, VALIDATE, found.results, say)
@@ -145,7 +145,6 @@ def _keep_decision(run: Run, found: Validated, say: Say) -> None:
     )
     recommendation = decision.recommend()
     recommendation.to_file(run.path / RECOMMENDATION)
-    write_gains(recommendation, VALIDATE.trial_folder(run.path))
     say(f"validate: {recommendation.headline}")
 
 
@@ -217,11 +216,12 @@ def job_of(run: Run, tokens: int) -> Job:
     target = simulated_target(proxy.simulate_epochs, tokens, run.config.propose.target_tokens)
     training = Training(
         tokens,
-        proxy.eval_every,
+        proxy.eval_every or 0,
         proxy.eval_tokens,
         proxy.device,
         target_tokens=target,
         inventory=None if target is None and proxy.mixture_format is None else run.inventory,
+        curve_points=CURVE_POINTS if proxy.eval_every is None else 0,
     )
     corpus = run.path / "corpus"
     return Job(proxy.name, proxy.all_options, corpus, training, corpus_hash(corpus))

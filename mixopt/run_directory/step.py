@@ -109,7 +109,9 @@ SWEEP = Step(
         "fit/held_out.parquet",
         "proposal.yaml",
         "figures/[!v]*.svg",
+        "figures/[!v]*.png",
         "report.html",
+        RECOMMENDATION,
     ),
 )
 FIT = Step("fit", ("fit", "objective", "families"), ("fit",))
@@ -128,6 +130,7 @@ VALIDATE = Step(
         "validation_experts.parquet",
         "validation/attempts.jsonl",
         "figures/v*.svg",
+        "figures/v*.png",
     ),
 )
 REPORT = Step("report", ("name",), ("report.html", "figures"), completes_records=True)

@@ -20,6 +20,7 @@ from mixopt.run_directory.step import STEPS, Step, steps_before
 FORMAT = "mixopt/1"
 SIZES, TASKS, FAMILIES = "sizes", "tasks", "families"
 PATIENCE = ("timeout", "retries")  # of a command that trains the trials
+CURVE = "eval_every"
 READING = ("result", "losses", "unit")  # how its results are read
 
 
@@ -90,6 +91,8 @@ def _with_sizes_apart(content: Mapping[str, Any]) -> dict[str, Any]:
     proxy = content.get("proxy")
     if isinstance(proxy, dict):
         kept = {name: value for name, value in proxy.items() if name not in PATIENCE}
+        if kept.get(CURVE, 0) is None:
+            kept[CURVE] = 0  # results of trials are those of evaluating at the end alone
         content = {**content, "proxy": kept}
     corpus = content.get("corpus")
     domains = corpus.get("domains") if isinstance(corpus, dict) else None

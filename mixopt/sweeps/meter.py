@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import threading
 import time
 from collections.abc import Sequence
@@ -51,6 +52,7 @@ class SweepMeter:
         self._trials, self._tokens, self._update = trials, tokens, update
         self._ended, self._failed = len(results), _unfinished(results)
         self._before = self._ended * tokens
+        self._best = _lowest(results)
         self._start: float | None = None
         self._running: dict[int, _Running] = {}
         self._attempts: Attempts | None = None
@@ -84,6 +86,7 @@ class SweepMeter:
             self._running.pop(group, None)
             self._ended += len(results)
             self._failed += _unfinished(results)
+            self._best = min(self._best, _lowest(results))
             self._show()
 
     def noted(self, record: AttemptRecord) -> None:
@@ -103,8 +106,9 @@ class SweepMeter:
             "trials/failed": state.failed,
             "trials/lost": totals.lost,
             "trials/retried": totals.retried,
-            "tokens_per_second": state.tokens_per_second or 0.0,
-            **totals.hours,
+            "trials/tokens_per_second": state.tokens_per_second or 0.0,
+            **({} if math.isinf(self._best) else {"trials/best_mean_loss": self._best}),
+            **{f"trials/{name}": value for name, value in totals.hours.items()},
         }
 
     def state(self) -> SweepState:
@@ -167,6 +171,12 @@ class SweepMeter:
             return f"{rate / 1000:,.0f}k tokens/s"
         doing = {entry.progress.doing for entry in self._running.values()}
         return "compiling" if "compiling" in doing else "starting"
+
+
+def _lowest(results: Sequence[TrialResult]) -> float:
+    """Return the lowest mean loss of all evaluation domains; infinity where no trial has one."""
+    found = [one.losses.bits_per_byte or one.losses.nats_per_token for one in results if one.losses]
+    return min((sum(each.values()) / len(each) for each in found if each), default=math.inf)
 
 
 def _unfinished(results: Sequence[TrialResult]) -> int:

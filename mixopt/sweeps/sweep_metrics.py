@@ -2,8 +2,8 @@
 
 A line of metrics is what mixopt.tracking sends of any run: `{step, time, <key>: number, ...}`. The
 step is the seconds since the first line, those between two owners included. One is written every
-ten seconds at most and one at the end, by the thread that shows the progress (progress_file), so
-that no group waits for it.
+ten seconds at most, at first every second, and one at the end, by the thread that shows the
+progress (progress_file), so that no group waits for it.
 """
 
 from __future__ import annotations
@@ -15,7 +15,8 @@ from contextlib import suppress
 from pathlib import Path
 
 METRICS = "metrics.jsonl"
-EVERY_SECONDS = 10.0
+LEAST_SECONDS, MOST_SECONDS = 1.0, 10.0
+PART = 0.05  # of the time so far, between two lines
 
 
 class SweepMetrics:
@@ -44,13 +45,17 @@ class SweepMetrics:
             now: Whether it is not asked how old that is.
         """
         when = self._clock()
-        if not now and 0 <= when - self._last < EVERY_SECONDS and self._last >= 0:
+        if not now and 0 <= when - self._last < self._pause(when) and self._last >= 0:
             return
         self._begun = when if self._begun is None else self._begun
         self._last = when
         line = {"step": max(0, round(when - self._begun)), "time": round(when, 3)}
         with suppress(OSError), self._path.open("a", encoding="utf-8") as stream:
             stream.write(json.dumps(line | dict(self._values())) + "\n")
+
+    def _pause(self, when: float) -> float:
+        passed = 0.0 if self._begun is None else when - self._begun
+        return min(max(LEAST_SECONDS, PART * passed), MOST_SECONDS)
 
 
 def _first_time(path: Path) -> float | None:

@@ -23,7 +23,6 @@ if TYPE_CHECKING:
         corpus_datasets as corpus_datasets,
         streamed_datasets as streamed_datasets,
     )
-    from mixopt.tracking.decision_record import write_gains as write_gains
     from mixopt.tracking.lines import MetricLines as MetricLines
     from mixopt.tracking.run_log import RunLog as RunLog
     from mixopt.tracking.run_steps import (
@@ -42,7 +41,6 @@ else:
         __name__,
         {
             "datasets": ["corpus_datasets", "streamed_datasets"],
-            "decision_record": ["write_gains"],
             "lines": ["MetricLines"],
             "run_log": ["RunLog"],
             "run_steps": ["code_tags", "open_tracker", "record_again", "tracked"],

@@ -12,15 +12,19 @@ import json
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
-from urllib.parse import unquote, urlsplit
+from urllib.parse import urlsplit
 
 from mlflow import MlflowClient
 from mlflow.entities import Dataset, DatasetInput, InputTag, Metric, Param, Run, RunTag
 from mlflow.exceptions import MlflowException
+from mlflow.store.artifact.local_artifact_repo import LocalArtifactRepository
 
 from mixopt.errors import RunError, is_control
 from mixopt.system import without_secrets
+from mixopt.tracking.artifact_places import is_relative, local_path, make_relative
+from mixopt.tracking.database import database_file
 from mixopt.tracking.journal import Wanted
 from mixopt.tracking.keys import key_of, name_tags
 from mixopt.tracking.lines import MetricPoint
@@ -31,6 +35,8 @@ from mixopt.tracking.step_images import IMAGES, IMAGES_TAG, step_images
 # MLflow's limits for one log_batch.
 METRICS_PER_CALL = 900
 PARAMS_PER_CALL = 90
+# Without, MLflow 3 opens an experiment as one of prompts and traces.
+SHOWN_AS = {"mlflow.experimentKind": "custom_model_development"}
 FOLDERS = {".parquet": "tables", ".svg": "figures", ".png": "figures"}
 
 
@@ -55,6 +61,8 @@ class MlflowStore:
         self._known: dict[str, dict[str, str]] = {}
         self._names: dict[str, dict[str, str]] = {}
         self._within = within
+        self._database = database_file(uri)
+        self._places: dict[str, str] = {}
         self._experiment = self._experiment_id(experiment, artifacts)
         self._rows = RunRows.of(uri, self._experiment)
 
@@ -94,8 +102,7 @@ class MlflowStore:
         self._log(run, wanted.params, [])
         self._inputs(run, wanted.datasets)
         if wanted.environment:
-            self._check_location(run)
-            self._client.log_dict(run, wanted.environment, "environment.json")
+            self._keep_environment(run, wanted.environment)
         return run
 
     def trials(
@@ -151,13 +158,12 @@ class MlflowStore:
             RunError: The database keeps files outside the folder that they may not leave, or a
                 picture of a step is none.
         """
-        self._check_location(run)
         if folder != IMAGES:
-            self._client.log_artifact(run, str(file), folder or FOLDERS.get(file.suffix))
+            self._keep(run, file, folder or FOLDERS.get(file.suffix))
             return
         with step_images(file) as pictures:
             for picture in pictures:
-                self._client.log_artifact(run, str(picture), IMAGES)
+                self._keep(run, picture, IMAGES)
         self.tags(run, IMAGES_TAG)
 
     def tags(self, run: str, tags: Mapping[str, str]) -> None:
@@ -171,17 +177,40 @@ class MlflowStore:
         else:
             self._client.set_terminated(run, status, ended)
 
-    def _check_location(self, run: str) -> None:
+    def _keep_environment(self, run: str, environment: Mapping[str, str]) -> None:
+        with TemporaryDirectory() as folder:
+            file = Path(folder, "environment.json")
+            file.write_text(json.dumps(environment, indent=2), encoding="utf-8")
+            self._keep(run, file, None)
+
+    def _keep(self, run: str, file: Path, folder: str | None) -> None:
+        """Keep a file where the run keeps files: what is relative, is so to the database."""
+        if run not in self._places:
+            self._places[run] = str(self._client.get_run(run).info.artifact_uri)
+        location = self._places[run]
         if self._within is not None:
-            _check_within(self._client.get_run(run).info.artifact_uri, self._within)
+            _check_within(location, self._within, self._database)
+        if self._database is None or not is_relative(location):
+            self._client.log_artifact(run, str(file), folder)
+            return
+        place = local_path(location, self._database.resolve().parent)
+        LocalArtifactRepository(place.as_uri()).log_artifact(str(file), folder)
 
     def _experiment_id(self, name: str, artifacts: Path | None) -> str:
         found = self._client.get_experiment_by_name(name)
+        own = self._within is not None
         if found is not None:
-            return str(found.experiment_id)
+            experiment = str(found.experiment_id)
+        else:
+            experiment, own = self._made(name, artifacts), True
+        if self._database is not None:
+            make_relative(self._database, experiment, own=own)
+        return experiment
+
+    def _made(self, name: str, artifacts: Path | None) -> str:
         location = artifacts.resolve().as_uri() if artifacts else None
         try:
-            return str(self._client.create_experiment(name, location))
+            return str(self._client.create_experiment(name, location, dict(SHOWN_AS)))
         except MlflowException as error:
             if error.error_code != "RESOURCE_ALREADY_EXISTS":
                 raise
@@ -229,14 +258,14 @@ class MlflowStore:
             self._client.log_batch(run, metrics[at : at + METRICS_PER_CALL])
 
 
-def _check_within(location: str, folder: Path) -> None:
+def _check_within(location: str, folder: Path, database: Path | None = None) -> None:
     """Check where a database keeps the files of a run: the directory may be somebody else's.
 
     MLflow understands more kinds of addresses than a plain path; no other is let through.
     """
     parts = urlsplit(location)
     odd = parts.netloc or set(location) & {"?", "#"} or any(map(is_control, location))
-    path = Path(unquote(parts.path) if parts.scheme else location)
+    path = local_path(location, folder if database is None else database.resolve().parent)
     inside = path.is_absolute() and path.resolve().is_relative_to(folder.resolve())
     if parts.scheme not in ("", "file") or odd or not inside:
         raise RunError(

@@ -4,20 +4,25 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from mixopt.run_directory import STEPS, SWEEP, VALIDATE, Step
+from mixopt.corpus import corpus_hash
+from mixopt.run_directory import FIT, PROPOSE, STEPS, SWEEP, VALIDATE, Step
 from mixopt.sweeps import METRICS, read_attempts
-from mixopt.system import Say, silent
+from mixopt.system import Say, package_versions, silent
 from mixopt.tracking.datasets import corpus_datasets
-from mixopt.tracking.decision_record import GAINS, decision_tags
+from mixopt.tracking.outcome_files import add_outcome, outcome_file
+from mixopt.tracking.run_params import run_params
+from mixopt.tracking.step_images import IMAGES
 from mixopt.tracking.tracker import Tracker
 
 if TYPE_CHECKING:
     from mixopt.run_directory import Run
     from mixopt.sweeps import AttemptRecord
 
+PICTURE = ".png"
 LONGEST_TAG = 2000  # characters; MLflow's limit is 8000 bytes
+WITH_OUTCOMES = (SWEEP, FIT, PROPOSE, VALIDATE)  # steps after which more is known of a run
 
 
 def open_tracker(run: Run, warn: Say = silent) -> Tracker:
@@ -33,7 +38,8 @@ def open_tracker(run: Run, warn: Say = silent) -> Tracker:
 def tracked(run: Run, step: Step, tracker: Tracker) -> Iterator[None]:
     """Track a step of a run: as a parent run, or into those of the steps that are done.
 
-    A step that has no parent run and leaves no files for another's is not tracked.
+    What is known of the run then is added to the sweep's parent run, which stands for all of it.
+    Fit and proposal have no parent run: where no process sends yet, the next step's will.
 
     Args:
         run: The run.
@@ -43,6 +49,8 @@ def tracked(run: Run, step: Step, tracker: Tracker) -> Iterator[None]:
     parents = (step,) if step.artifacts else ()
     with _parent_runs(run, _done(run) if step.completes_records else parents, tracker):
         yield
+        if step in WITH_OUTCOMES:
+            _add_outcomes(run, tracker)
 
 
 def record_again(run: Run) -> None:
@@ -53,7 +61,7 @@ def record_again(run: Run) -> None:
     config = run.config.tracking.model_copy(update={"enabled": True})
     tracker = Tracker(config, run.config.name, run.path, sends=False)
     with tracker, _parent_runs(run, _done(run), tracker):
-        pass
+        _add_outcomes(run, tracker)
 
 
 def _done(run: Run) -> tuple[Step, ...]:
@@ -67,27 +75,48 @@ def _parent_runs(run: Run, steps: Sequence[Step], tracker: Tracker) -> Iterator[
     for step in steps:
         tracker.start(
             step.name,
-            _params(run, step),
+            run_params(run, step),
             {
                 **code_tags(run.fingerprint(step.name), run.commit),
+                **package_tags(),
                 "mixopt.executor": run.config.sweep.executor,
+                "mixopt.corpus_hash": corpus_hash(run.path / "corpus"),
             },
             name=f"{run.path.resolve().name}/{step.name}",
             folder=step.trials,
             datasets=corpus_datasets(run.path / "corpus", run.natural),
         )
-        for name in (METRICS, *((GAINS,) if step is VALIDATE else ())):
-            tracker.follow(step.name, step.trial_folder(run.path) / name)
+        tracker.follow(step.name, outcome_file(run.path, step.name))
+        tracker.follow(step.name, step.trial_folder(run.path) / METRICS)
     yield
     for step in steps:
         places = place_tags(read_attempts(step.trial_folder(run.path)))
         if places:
             tracker.tags(step.name, places)
-        if step is VALIDATE and run.is_done(step.name):
-            tracker.tags(step.name, decision_tags(run.recommendation))
-        found = (file for pattern in step.artifacts for file in sorted(run.path.glob(pattern)))
-        tracker.files(step.name, found)
+        found = [file for pattern in step.artifacts for file in sorted(run.path.glob(pattern))]
+        tracker.files(step.name, [file for file in found if file.suffix != PICTURE])
+        if pictures := [file for file in found if file.suffix == PICTURE]:
+            tracker.files(step.name, pictures, IMAGES)
         tracker.end(step.name)
+
+
+def _add_outcomes(run: Run, tracker: Tracker) -> None:
+    """Add what is known of a run now; a fault in that is said, and no error."""
+    if not tracker.enabled:
+        return
+    from mixopt.tracking.outcome_metrics import run_outcome, validation_outcome
+    from mixopt.tracking.run_description import description_tags
+
+    try:
+        add_outcome(outcome_file(run.path, SWEEP.name), run_outcome(run))
+        add_outcome(outcome_file(run.path, VALIDATE.name), validation_outcome(run))
+        tags = description_tags(run)
+    except Exception as error:
+        tracker.complain(f"outcomes are not recorded: {type(error).__name__}: {error}")
+        return
+    for step in (SWEEP, VALIDATE):
+        if tags:
+            tracker.tags(step.name, tags)
 
 
 def place_tags(attempts: Iterable[AttemptRecord]) -> dict[str, str]:
@@ -100,24 +129,10 @@ def place_tags(attempts: Iterable[AttemptRecord]) -> dict[str, str]:
     return {"mixopt.nodes": nodes[:LONGEST_TAG], "mixopt.devices": kinds[:LONGEST_TAG]}
 
 
-def _params(run: Run, step: Step) -> dict[str, Any]:
-    config = run.config
-    length = config.validation_tokens
-    params: dict[str, Any] = {
-        "seed": config.seed,
-        "domains": len(config.corpus.domains),
-        "tokenizer": config.corpus.tokenizer,
-        "proxy": config.proxy.name,
-        "tokens": config.proxy.tokens if step is SWEEP else length,
-        **{f"proxy/{name}": value for name, value in config.proxy.options.items()},
-    }
-    if step is SWEEP:
-        params |= {f"design/{name}": value for name, value in config.design}
-    else:
-        names = [one.name for one in config.validation.baselines]
-        params |= {name: getattr(config.validation, name) for name in ("seeds", "rounds")}
-        params |= {"max_seeds": config.validation.most_seeds, "baselines": names}
-    return params
+def package_tags() -> dict[str, str]:
+    """Return a tag with the versions of the packages that results depend on."""
+    versions = ", ".join(f"{name} {found}" for name, found in package_versions().items())
+    return {"mixopt.versions": versions[:LONGEST_TAG]}
 
 
 def code_tags(fingerprint: str, commit: str | None) -> dict[str, str]:

@@ -95,10 +95,11 @@ class SentTrial:
 
     def _totals(self) -> dict[str, Any]:
         result = self.result
-        totals: dict[str, Any] = {"tokens": result.tokens, "parameters": result.parameters}
+        size = {"trial/tokens": result.tokens, "trial/parameters": result.parameters}
+        totals: dict[str, Any] = size
         if result.seconds > 0:
             speed = result.tokens / result.seconds
-            totals |= {"seconds": result.seconds, "tokens_per_second": speed}
+            totals |= {"trial/seconds": result.seconds, "trial/tokens_per_second": speed}
         if result.experts is not None:
             from mixopt.routing import trial_scalars
 

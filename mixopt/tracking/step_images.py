@@ -16,6 +16,7 @@ from mixopt.errors import RunError
 from mixopt.system import shown_name
 
 IMAGES = "images"  # MLflow's folder of them
+FIGURES = "figures"  # of a run, which are of no step
 IMAGES_TAG = {"mlflow.loggedImages": "True"}
 SMALL = 256  # pixels of the longer side, for the page's overview; as MLflow has it
 
@@ -25,7 +26,7 @@ def step_images(file: Path) -> Iterator[list[Path]]:
     """Give a picture and a small one under the names that MLflow looks for.
 
     Args:
-        file: `<name>/<step>.png`.
+        file: `<name>/<step>.png`, or a figure of a run: `figures/<name>.png`, which is of step 0.
 
     Raises:
         RunError: It is not named after a step, or is no picture.
@@ -33,10 +34,12 @@ def step_images(file: Path) -> Iterator[list[Path]]:
     from PIL import Image
 
     shown = shown_name(f"{file.parent.name}/{file.name}")
-    if not file.stem.isdecimal():
+    of_step = file.parent.name != FIGURES
+    if of_step and not file.stem.isdecimal():
         raise RunError(f"{shown}: is not named after a step")
+    about, step = (file.parent.name, int(file.stem)) if of_step else (file.stem, 0)
     # A time would be another name for a picture that is drawn again.
-    name = f"{file.parent.name}+step+{int(file.stem)}+timestamp+0+mixopt"
+    name = f"{about}+step+{step}+timestamp+0+mixopt"
     with TemporaryDirectory() as folder:
         large, small = Path(folder, f"{name}.png"), Path(folder, f"{name}+compressed.webp")
         try:

@@ -63,7 +63,12 @@ class Tracker:
         self._journal: LineFile | None = None
         self._process: subprocess.Popen[str] | None = None
         self._reader: threading.Thread | None = None
-        self._alive, self._warned = time.monotonic(), False
+        self._alive, self._warned, self._opened = time.monotonic(), False, False
+
+    @property
+    def enabled(self) -> bool:
+        """Whether a record is kept."""
+        return self._config.enabled
 
     def start(
         self,
@@ -87,7 +92,7 @@ class Tracker:
         """
         if not self._config.enabled:
             return
-        if self._journal is None:
+        if not self._opened:
             self._open()
         self._say(
             op="start",
@@ -136,7 +141,13 @@ class Tracker:
         self._say(**event, **({"records": known} if known else {}))
 
     def tags(self, step: str, tags: Mapping[str, str]) -> None:
-        """Add facts to a step's run, or change them."""
+        """Add facts to a step's run, or change them.
+
+        In a process that has started no step, they are noted beside what the journal has already,
+        and sent by the next one that starts one, or by `mixopt sync`.
+        """
+        if self._journal is None and self.enabled and (self._path / JOURNAL).exists():
+            self._journal = LineFile(self._path / JOURNAL, PRIVATE)
         self._say(op="tags", step=step, tags=dict(tags))
 
     def end(self, step: str) -> None:
@@ -154,7 +165,7 @@ class Tracker:
             patience = SILENCE_SECONDS if is_file else SERVER_SECONDS
         if self._journal is not None:
             self._journal.close()
-            self._journal = None
+            self._journal, self._opened = None, False
         process, reader = self._process, self._reader
         if process is None or reader is None:
             return
@@ -165,7 +176,7 @@ class Tracker:
             reader.join(0.1)
         if reader.is_alive():
             process.kill()
-            self._complain(f"{self._uri or LOCAL}: no answer for {patience:g} s")
+            self.complain(f"{self._uri or LOCAL}: no answer for {patience:g} s")
         reader.join()
         process.wait()
         _stream(process.stdout).close()
@@ -182,6 +193,9 @@ class Tracker:
         self.close(patience=None if kind is None else 2.0)
 
     def _open(self) -> None:
+        self._opened = True
+        if self._journal is not None:
+            self._journal.close()
         self._journal = LineFile(self._path / JOURNAL, PRIVATE)
         uri = None if self._uri is None else str(self._uri)
         self._say(op="open", uri=uri, experiment=self._experiment)
@@ -190,7 +204,7 @@ class Tracker:
         if _installed("mlflow"):
             self._launch()
         else:
-            self._complain("MLflow is not installed: pip install 'mixopt[mlflow]'")
+            self.complain("MLflow is not installed: pip install 'mixopt[mlflow]'")
 
     def _launch(self) -> None:
         settings = Settings(self._uri, self._experiment, own=self._uri is None)
@@ -210,7 +224,7 @@ class Tracker:
             stream.write(f"{settings.to_json()}\n")
             stream.flush()
         except (OSError, MixoptError) as error:
-            self._complain(f"cannot be started: {error}")
+            self.complain(f"cannot be started: {error}")
             return
         self._reader = threading.Thread(target=self._listen, args=(self._process,), daemon=True)
         self._reader.start()
@@ -220,7 +234,7 @@ class Tracker:
             try:
                 self._journal.append({**event, "time": round(time.time(), 3)})
             except OSError as error:
-                self._complain(f"{self._path / JOURNAL} cannot be written: {error}")
+                self.complain(f"{self._path / JOURNAL} cannot be written: {error}")
 
     def _name(self, file: Path) -> str:
         if file.is_relative_to(self._path):
@@ -234,11 +248,12 @@ class Tracker:
             answer = parsed(line.encode())
             done = done or "done" in answer
             if "warning" in answer:
-                self._complain(answer["warning"])
+                self.complain(answer["warning"])
         if not done:
-            self._complain(f"MLflow's process ended; see {self._path / 'tracking.log'}")
+            self.complain(f"MLflow's process ended; see {self._path / 'tracking.log'}")
 
-    def _complain(self, what: str) -> None:
+    def complain(self, what: str) -> None:
+        """Warn, once, that the record is not whole."""
         if not self._warned:
             self._warned = True
             self._warn(

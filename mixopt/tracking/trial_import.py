@@ -203,12 +203,16 @@ class _NamedRun:
             **{WEIGHT + name: mixture[name] for name in domains},
             **{loss_column(name, unit): None for unit in PREFIX for name in targets},
             **losses,
-            "tokens": _integer(run.metrics.get("tokens")),
-            "parameters": _integer(run.metrics.get("parameters")),
+            "tokens": _integer(self._total("tokens")),
+            "parameters": _integer(self._total("parameters")),
             "proxy": proxy,
-            "seconds": run.metrics.get("seconds"),
+            "seconds": self._total("seconds"),
             "round": _integer(run.params.get("round")),
         }
+
+    def _total(self, name: str) -> float | None:
+        """Return what a trial took; older records have no group of these."""
+        return self.run.metrics.get(f"trial/{name}", self.run.metrics.get(name))
 
     def _mixture(self, domains: Sequence[str], tolerance: float) -> Mixture:
         weights = {name: self.weights.get(name, 0.0) for name in domains}

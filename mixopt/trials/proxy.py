@@ -107,6 +107,9 @@ class Training:
             each whole domain, where the corpus is a sample of them; None where it is everything.
         files: A folder where a proxy may keep a folder of files for each trial, by its name; it
             need not exist yet. None where there is no such place.
+        curve_points: Held-out losses before the end, at equal distances and on a sample of the
+            held-out text, so that they cost next to nothing; 0 with `eval_every`. A proxy that
+            cannot is free to leave them out.
     """
 
     tokens: int
@@ -117,6 +120,7 @@ class Training:
     target_tokens: int | None = None
     inventory: dict[str, int] | None = None
     files: str | None = None
+    curve_points: int = 0
 
 
 class Proxy(Protocol):

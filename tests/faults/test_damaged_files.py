@@ -34,7 +34,8 @@ FILES = (
     "proposal.yaml",
     "validation.parquet",
     "validation/groups.json",
-    "validation/gains.jsonl",
+    "tracking_sweep.jsonl",
+    "tracking_validate.jsonl",
     "recommendation.yaml",
 )
 USUAL = ("steps.json", "trials/t0000.json", "fit/fit.json", "proposal.yaml", "recommendation.yaml")

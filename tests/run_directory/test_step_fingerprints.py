@@ -76,3 +76,12 @@ def test_steps_go_by_their_names():
 def test_outputs_of_two_steps_do_not_overlap():
     files = [name for step in STEPS for name in step.files]
     assert len(files) == len(set(files))
+
+
+def test_trials_without_a_word_on_evaluations_are_those_that_evaluate_at_the_end_alone():
+    def with_every(tokens):
+        return {**CONTENT, "proxy": {**CONTENT["proxy"], "eval_every": tokens}}
+
+    assert step_fingerprints(with_every(None)) == step_fingerprints(with_every(0))
+    assert step_fingerprints(with_every(None)) != step_fingerprints(with_every(500))
+    assert not list(step_differences(SWEEP, with_every(0), with_every(None)))

@@ -29,12 +29,12 @@ def lines(folder):
     return [json.loads(line) for line in (folder / METRICS).read_text().splitlines()]
 
 
-def test_a_line_is_written_every_ten_seconds_at_most(tmp_path, clock):
+def test_a_line_is_written_every_second_and_later_every_ten_at_most(tmp_path, clock):
     metrics = SweepMetrics(tmp_path, lambda: {"trials/done": 1}, clock)
-    for clock.now in (1000.0, 1005.0, 1009.9, 1010.0, 1012.0, 1031.0):
+    for clock.now in (1000.0, 1000.9, 1001.0, 1010.0, 2000.0, 2009.9, 2010.0, 2012.0, 2031.0):
         metrics.note()
-    assert [line["step"] for line in lines(tmp_path)] == [0, 10, 31]
-    assert lines(tmp_path)[1] == {"step": 10, "time": 1010.0, "trials/done": 1}
+    assert [line["step"] for line in lines(tmp_path)] == [0, 1, 10, 1000, 1010, 1031]
+    assert lines(tmp_path)[2] == {"step": 10, "time": 1010.0, "trials/done": 1}
 
 
 def test_the_next_owner_s_steps_go_on_from_the_first_line(tmp_path, clock):

@@ -50,9 +50,9 @@ def test_the_parent_run_has_counts_of_trials_and_hours(swept):
     assert (metrics["trials/done"], metrics["trials/failed"]) == (12, 0)
     assert metrics["trials/running"] == 0
     assert (metrics["trials/lost"], metrics["trials/retried"]) == (0, 2)
-    assert metrics["tokens_per_second"] > 0
-    assert metrics["cpu_hours"] > 0
-    assert metrics["cpu_hours_to_go"] == 0
+    assert metrics["trials/tokens_per_second"] > 0
+    assert metrics["trials/cpu_hours"] > 0
+    assert metrics["trials/cpu_hours_to_go"] == 0
 
 
 def test_each_line_of_the_sweep_is_a_point_over_time(swept):

@@ -101,7 +101,7 @@ def test_a_trial_is_a_child_with_its_weights_losses_and_speed(run_path):
     assert child.params["weight/web"] == "0.25"
     assert child.metrics["loss/web"] == pytest.approx(2.001)
     assert child.metrics["bpb/web"] == 1.0
-    assert child.metrics["tokens_per_second"] == 500.0
+    assert child.metrics["trial/tokens_per_second"] == 500.0
     assert (child.params["seed"], child.params["role"]) == ("7", "sampled")
 
 

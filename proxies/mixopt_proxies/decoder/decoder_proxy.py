@@ -24,6 +24,7 @@ from mixopt_proxies.decoder.device_precision import (
 )
 from mixopt_proxies.decoder.held_out_tasks import HeldOutTasks
 from mixopt_proxies.decoder.held_out_windows import HeldOutWindows
+from mixopt_proxies.decoder.learning_curve import CurveSample
 from mixopt_proxies.decoder.memory import memory_kept
 from mixopt_proxies.decoder.named_sizes import SizeOverrides, make_size
 from mixopt_proxies.decoder.passes import Passes
@@ -125,6 +126,7 @@ class DecoderProxy:
         )
         held_out = HeldOutWindows(corpus, size, training.eval_tokens, setting.device)
         tasks = HeldOutTasks(corpus, size, setting.device)
+        sample = CurveSample.of(corpus, size, steps, training.curve_points, setting.device)
         with thread_limit(training.threads), memory_kept(setting.device):
             trainer = StackTrainer(
                 trials,
@@ -134,7 +136,8 @@ class DecoderProxy:
                 device=setting.device,
                 dtype=setting.dtype,
             )
-            course = trainer.run(batches, held_out, tasks, self._eval_steps(training), report)
+            at = self._eval_steps(training)
+            course = trainer.run(batches, held_out, tasks, at, report, sample)
         seconds = (time.monotonic() - started) / len(trials)
         parameters = size.parameters(corpus.vocab_size)
         return [

@@ -23,6 +23,7 @@ from mixopt_proxies.decoder.expert_counter import ExpertCounter
 from mixopt_proxies.decoder.held_out_experts import HeldOutExperts
 from mixopt_proxies.decoder.held_out_tasks import HeldOutTasks
 from mixopt_proxies.decoder.held_out_windows import HeldOutWindows
+from mixopt_proxies.decoder.learning_curve import CurveSample, moved_to
 from mixopt_proxies.decoder.passes import Passes
 from mixopt_proxies.decoder.read_ahead import blocks
 from mixopt_proxies.decoder.stacked_adamw import StackedAdamW
@@ -89,6 +90,7 @@ class StackTrainer:
         tasks: HeldOutTasks,
         eval_steps: set[int],
         report: Callable[[Progress], None],
+        sample: CurveSample | None = None,
     ) -> Course:
         """Take all steps.
 
@@ -99,8 +101,10 @@ class StackTrainer:
             eval_steps: After how many steps else to evaluate.
             report: Called with the progress, every half second at most, and as another thing is
                 begun: compiling, training, evaluating.
+            sample: Where the learning curve is measured in place of `eval_steps`.
         """
         curve: list[list[Losses]] = []
+        sampled: list[list[Losses]] = []
         counter = ExpertCounter.of(batches, self._passes.size, self._device)
         seen = HeldOutExperts()
         reported = time.monotonic()
@@ -112,12 +116,17 @@ class StackTrainer:
             if taken == 0 or time.monotonic() - reported > REPORT_SECONDS:
                 report(self._progress(taken + 1))
                 reported = time.monotonic()
+            if sample is not None and taken + 1 in sample.steps:
+                sampled.append(self._evaluate(sample.windows, taken + 1, HeldOutExperts(), report))
             if taken + 1 in eval_steps or taken + 1 == self._steps:
                 seen = HeldOutExperts()
                 losses = self._evaluate(held_out, taken + 1, seen, report)
                 scores = self._score(tasks, taken + 1, report)
                 both = zip(losses, scores, strict=True)
                 curve.append([replace(one, tasks=found) for one, found in both])
+        if sample is not None:
+            last = self._evaluate(sample.windows, self._steps, HeldOutExperts(), report)
+            curve = [*moved_to(curve[-1], sampled, last), *curve]
         report(self._progress(self._steps))
         return Course(self._losses_SK.cpu(), curve, self._experts(counter, seen, held_out))
 

@@ -21,6 +21,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 
@@ -29,8 +30,15 @@ from mixopt.system import Array, BoolArray, IntArray
 NONE = -1  # no gram: not seen in training, or the row starts too late for it
 
 
+class Grams(NamedTuple):
+    """Each token's context and gram of one order, by number, NONE where there is none."""
+
+    contexts_T: IntArray
+    grams_T: IntArray
+
+
 @dataclass(frozen=True)
-class _Order:
+class GramCounts:
     """The grams of one order.
 
     Attributes:
@@ -50,7 +58,7 @@ class _Order:
 class NgramModel:
     """Counts of all orders up to `order`, and the probabilities that follow from them."""
 
-    orders: tuple[_Order, ...]
+    orders: tuple[GramCounts, ...]
     vocab_size: int
 
     @classmethod
@@ -65,9 +73,17 @@ class NgramModel:
             order: Longest gram, >= 1.
             vocab_size: Number of token ids.
         """
+        return cls.counted(tokens_T, starts_T, order=order, vocab_size=vocab_size)[0]
+
+    @classmethod
+    def counted(
+        cls, tokens_T: IntArray, starts_T: BoolArray, *, order: int, vocab_size: int
+    ) -> tuple[NgramModel, list[Grams]]:
+        """Count as `fit` does; return also what was counted for each token, by order."""
         place_T = _places(starts_T)
         contexts_T = np.zeros(len(tokens_T), dtype=np.int64)
-        orders: list[_Order] = []
+        orders: list[GramCounts] = []
+        grams: list[Grams] = []
         for k in range(1, order + 1):
             known_T = contexts_T >= 0
             if not known_T.any():  # no row is as long as this order
@@ -78,8 +94,9 @@ class NgramModel:
             orders.append(_count(keys_G, counts_G, contexts, vocab_size))
             grams_T = np.full(len(tokens_T), NONE, dtype=np.int64)
             grams_T[known_T] = inverse
+            grams.append(Grams(contexts_T, grams_T))
             contexts_T = _before(grams_T, place_T)
-        return cls(tuple(orders), vocab_size)
+        return cls(tuple(orders), vocab_size), grams
 
     @property
     def parameters(self) -> int:
@@ -93,15 +110,20 @@ class NgramModel:
             tokens_T: Token ids, rows one after another.
             starts_T: Where a row starts; a token's context does not reach over it.
         """
-        place_T = _places(starts_T)
-        contexts_T = np.zeros(len(tokens_T), dtype=np.int64)
         probability_T = np.full(len(tokens_T), 1.0 / self.vocab_size)
-        for order in self.orders:
-            grams_T = self._find(order, contexts_T, tokens_T)
-            probability_T = _interpolate(order, contexts_T, grams_T, probability_T)
-            contexts_T = _before(grams_T, place_T)
+        for order, found in zip(self.orders, self.found(tokens_T, starts_T), strict=True):
+            probability_T = _interpolate(order, *found, probability_T)
         log_T: Array = np.log(probability_T)
         return log_T
+
+    def found(self, tokens_T: IntArray, starts_T: BoolArray) -> Iterator[Grams]:
+        """Yield the contexts and grams of tokens, order after order."""
+        place_T = _places(starts_T)
+        contexts_T = np.zeros(len(tokens_T), dtype=np.int64)
+        for order in self.orders:
+            grams_T = self._find(order, contexts_T, tokens_T)
+            yield Grams(contexts_T, grams_T)
+            contexts_T = _before(grams_T, place_T)
 
     def distribution(self, context: IntArray) -> Array:
         """Return the probability of every token after `context`, shape (V,)."""
@@ -123,7 +145,7 @@ class NgramModel:
                 number = self._find(order, number, np.array([token]))
             yield int(number[0])
 
-    def _find(self, order: _Order, contexts_T: IntArray, tokens_T: IntArray) -> IntArray:
+    def _find(self, order: GramCounts, contexts_T: IntArray, tokens_T: IntArray) -> IntArray:
         """Number the grams that are known, else NONE."""
         wanted_T = np.where(contexts_T >= 0, contexts_T * self.vocab_size + tokens_T, NONE)
         places_T = np.searchsorted(order.keys_G, wanted_T)
@@ -131,14 +153,16 @@ class NgramModel:
         return np.where(found_T, places_T, NONE)
 
 
-def _count(keys_G: IntArray, counts_G: IntArray, contexts: int, vocab_size: int) -> _Order:
+def _count(keys_G: IntArray, counts_G: IntArray, contexts: int, vocab_size: int) -> GramCounts:
     contexts_G = keys_G // vocab_size
     totals_C = np.bincount(contexts_G, weights=counts_G, minlength=contexts).astype(np.int64)
     kinds_C = np.bincount(contexts_G, minlength=contexts)
-    return _Order(keys_G, counts_G, totals_C, kinds_C)
+    return GramCounts(keys_G, counts_G, totals_C, kinds_C)
 
 
-def _interpolate(order: _Order, contexts_T: IntArray, grams_T: IntArray, lower_T: Array) -> Array:
+def _interpolate(
+    order: GramCounts, contexts_T: IntArray, grams_T: IntArray, lower_T: Array
+) -> Array:
     """Mix one order's frequencies with the probabilities of the order below."""
     seen_T = contexts_T >= 0
     totals_T = np.where(seen_T, order.totals_C[contexts_T], 0)

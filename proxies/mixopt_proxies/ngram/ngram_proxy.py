@@ -20,9 +20,12 @@ import numpy as np
 from mixopt.corpus import Corpus, Domain
 from mixopt.errors import ConfigError
 from mixopt.trials import Doing, Losses, Progress, Training, Trial, TrialResult, in_bits_per_byte
-from mixopt_proxies.ngram.model import NgramModel
+from mixopt_proxies.ngram.growing_counts import log_probabilities_on_the_way
+from mixopt_proxies.ngram.model import Grams, NgramModel
 from mixopt_proxies.ngram.task_rows import TaskRows
 from mixopt_proxies.ngram.token_counts import HeldOutCounts, draw_tokens, make_pools
+
+SAMPLED = 512  # held-out tokens of each evaluation domain that the learning curve is measured on
 
 
 class NgramProxy:
@@ -100,11 +103,12 @@ class NgramProxy:
         curve = []
         for end in _ends(training):
             begin("training")
-            model = NgramModel.fit(
+            model, grams = NgramModel.counted(
                 tokens_T[:end], starts_T[:end], order=self.order, vocab_size=corpus.vocab_size
             )
             begin("evaluating")
             curve.append(asked.of(model, end))
+        curve = [*asked.on_the_way(model, grams, curve[-1], training.curve_points), *curve]
         return TrialResult(
             trial=trial.name,
             status="finished",
@@ -143,3 +147,35 @@ class _HeldOutAndTasks:
         bits = in_bits_per_byte(nats, self.domains)
         tasks = {name: value for rows in self.tasks for name, value in rows.scores(model).items()}
         return Losses(tokens, nats, bits, tasks)
+
+    def on_the_way(
+        self, model: NgramModel, grams: Sequence[Grams], end: Losses, points: int
+    ) -> list[Losses]:
+        """Return losses before the end, on a sample of the held-out tokens.
+
+        They are moved by what the sample differs from all held-out tokens at the end.
+
+        Args:
+            model: Of all tokens.
+            grams: What was counted for each token.
+            end: The losses of the model.
+            points: How many.
+        """
+        ends = [end.tokens * place // (points + 1) for place in range(1, points + 2)]
+        ends = sorted({count for count in ends if count})
+        if len(ends) < 2:
+            return []
+        samples = [held.sample(SAMPLED) for held in self.held_out.values()]
+        tokens_S = np.concatenate([one.tokens_T for one in samples])
+        starts_S = np.concatenate([one.starts_T for one in samples])
+        log_ES = log_probabilities_on_the_way(model, grams, ends, tokens_S, starts_S)
+        borders = np.cumsum([len(one.tokens_T) for one in samples])[:-1]
+        loss_ME = [-part.mean(axis=1) for part in np.split(log_ES, borders, axis=1)]
+        curve = []
+        for place, tokens in enumerate(ends[:-1]):
+            nats = {
+                name: end.nats_per_token[name] + float(loss_E[place] - loss_E[-1])
+                for name, loss_E in zip(self.held_out, loss_ME, strict=True)
+            }
+            curve.append(Losses(tokens, nats, in_bits_per_byte(nats, self.domains)))
+        return curve

@@ -18,6 +18,7 @@ from mixopt.system import Array, BoolArray, IntArray
 from mixopt.trials import Pool, SimulatedEpochs
 
 HELD_OUT_WINDOW = 1024
+SAMPLE_WINDOW = 64
 
 
 @dataclass(frozen=True)
@@ -48,6 +49,16 @@ class HeldOutCounts:
         tokens_BL = shards.rows(starts_B, length)
         starts_T = np.arange(tokens_BL.size) % length == 0
         return cls(tokens_BL.astype(np.int64).ravel(), starts_T)
+
+    def sample(self, most: int) -> HeldOutCounts:
+        """Return evenly spaced pieces of at most so many tokens in all."""
+        length = min(SAMPLE_WINDOW, most, len(self.tokens_T))
+        count = max(min(most, len(self.tokens_T)) // length, 1)
+        firsts_B = np.linspace(0, len(self.tokens_T) - length, count).astype(np.int64)
+        at_T = (firsts_B[:, None] + np.arange(length)).ravel()
+        starts_T = self.starts_T[at_T].copy()
+        starts_T[::length] = True
+        return HeldOutCounts(self.tokens_T[at_T], starts_T)
 
 
 def draw_tokens(

@@ -1,0 +1,70 @@
+"""The page on MLflow: its blocks run, and what it names is recorded."""
+
+import re
+from pathlib import Path
+
+import pytest
+import yaml
+
+from mixopt import run
+
+pytest.importorskip("mlflow")
+
+# MLflow's mappers use a loader that SQLAlchemy 2.1 deprecates.
+pytestmark = pytest.mark.filterwarnings("ignore:The ``noload`` loader strategy is deprecated")
+
+PAGE = (Path(__file__).parents[2] / "docs" / "mlflow.md").read_text(encoding="utf-8")
+BLOCKS = re.findall(r"^```python\n(.*?)^```$", PAGE, re.MULTILINE | re.DOTALL)
+
+
+@pytest.fixture(scope="module")
+def finished(experiment, tmp_path_factory):
+    """A run directory with a database of its own."""
+    folder = tmp_path_factory.mktemp("page")
+    text = experiment.replace("tracking: {enabled: false}", "")
+    (folder / "tiny.yaml").write_text(text, encoding="utf-8")
+    run(folder / "tiny.yaml", folder / "runs" / "web")
+    return folder / "runs" / "web"
+
+
+def test_the_page_s_code_runs_in_the_folder_of_a_run(finished, monkeypatch, capsys):
+    monkeypatch.chdir(finished)
+    names = {}
+    for block in BLOCKS:
+        exec(compile(block, "docs/mlflow.md", "exec"), names)
+    assert len(names["best_first"]) == 1
+    assert len(names["curve"]) == 10
+    assert "web/sweep" in capsys.readouterr().out
+
+
+def test_what_the_page_names_is_recorded(finished, monkeypatch):
+    from mlflow import MlflowClient
+
+    monkeypatch.chdir(finished)
+    client = MlflowClient(tracking_uri="sqlite:///mlflow.db")
+    experiment = client.get_experiment_by_name("tiny").experiment_id
+    runs = client.search_runs([experiment], max_results=100)
+    known = {name for one in runs for name in one.data.metrics}
+    known |= {name for one in runs for name in (*one.data.tags, *one.data.params)}
+    groups = "outcome|spent|trials|search|mixopt"
+    named = set(re.findall(rf"`((?:{groups})[/.][a-z_]+)`", PAGE))
+    absent = {"spent/flops", "mixopt.git_commit", "mixopt.reason"}  # of other runs than this one
+    assert named - absent - known == set()
+
+
+def test_the_page_s_configuration_is_one():
+    from mixopt.config import TrackingConfig
+
+    (block,) = re.findall(r"^```yaml\n(.*?)^```$", PAGE, re.MULTILINE | re.DOTALL)
+    found = TrackingConfig.model_validate(yaml.safe_load(block)["tracking"])
+    assert found.experiment == "data-mixtures"
+
+
+def test_the_page_s_sync_is_one_that_the_command_takes(finished, capsys):
+    from mixopt.cli.main import main
+
+    (line,) = re.findall(r"^mixopt (sync .*)$", PAGE, re.MULTILINE)
+    words = line.replace("runs/web", str(finished)).split()
+    words[words.index("--uri") + 1] = f"sqlite:///{finished}/copy/mlflow.db"
+    assert main(words) == 0
+    assert "nothing is left" in capsys.readouterr().out
