@@ -41,6 +41,14 @@ def pytest_collection_modifyitems(items):
             item.add_marker(pytest.mark.faults)
 
 
+@pytest.fixture(scope="session", autouse=True)
+def wide_terminal():
+    """Let a line be a message: messages are wrapped to the terminal's width."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("COLUMNS", "1000")
+        yield
+
+
 def python_sources() -> list[str]:
     """Return pieces of source code of some modules, 2,000 characters each."""
     texts = [(LIBRARY / f"{name}.py").read_text(encoding="utf-8") for name in MODULES]

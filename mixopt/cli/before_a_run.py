@@ -1,8 +1,7 @@
-"""Commands that come before a run: count, check."""
+"""Commands before a run: count, check."""
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 from typing import Annotated, NoReturn
 
@@ -14,6 +13,7 @@ from mixopt.cli.options import (
     OutPath,
     Overrides,
     app,
+    complain,
     config_of,
     directory_of,
     print_json,
@@ -36,14 +36,21 @@ def check_command(
     overrides: Overrides = None,
     peak_tflops: Annotated[
         float,
-        typer.Option("--peak-tflops", min=0.001, help="Of the GPU whose hours are estimated."),
+        typer.Option(
+            "--peak-tflops",
+            min=0.001,
+            help="Peak TFLOP/s of the GPU, for the estimate of GPU hours.",
+        ),
     ] = 989.0,
     utilisation: Annotated[
-        float, typer.Option("--utilisation", min=0.001, max=1, help="Share of the peak reached.")
+        float,
+        typer.Option(
+            "--utilisation", min=0.001, max=1, help="Model FLOP utilisation, for the same estimate."
+        ),
     ] = 0.4,
     as_json: AsJson = False,
 ) -> None:
-    """Say what CONFIG alone tells: problems, sizes, trials, cost; exit code 2 for problems."""
+    """Check CONFIG: problems, sizes, trials, time and cost."""
     from mixopt.config import load_config
     from mixopt.pipeline import check_experiment, check_json, check_lines
 
@@ -64,11 +71,11 @@ def check_command(
 
 
 def _stop(problems: list[str], *, as_json: bool) -> NoReturn:
-    """Print a line for each problem, and end as for a user's mistake."""
+    """Print each problem, and exit with code 2."""
     if as_json:
         print_json({"problems": problems})
     for problem in problems:
-        sys.stderr.write(f"mixopt: {without_secrets(problem)}\n")
+        complain(without_secrets(problem))
     raise typer.Exit(2)
 
 
@@ -76,12 +83,13 @@ def _stop(problems: list[str], *, as_json: bool) -> NoReturn:
 def count_command(
     config: ConfigPath,
     out: Annotated[
-        Path | None, typer.Option("--out", help="Write the sizes to this file, for inventory.")
+        Path | None,
+        typer.Option("--out", help="Write the sizes to this file, for corpus.inventory."),
     ] = None,
     overrides: Overrides = None,
     as_json: AsJson = False,
 ) -> None:
-    """Count the tokens of the whole domains, without tokenising them."""
+    """Count the tokens of the domains without tokenising them."""
     import yaml
 
     from mixopt.config import load_config
@@ -99,10 +107,12 @@ def count_command(
         return
     show(counts_text(counts, corpus.tokenizer))
     show(
-        f"inventory: {out}" if out else "next: --out inventory.yaml, and corpus.inventory in CONFIG"
+        f"inventory: {out}"
+        if out
+        else "to use these sizes: add --out inventory.yaml, and set corpus.inventory in CONFIG"
     )
 
 
 def _without_inventory(overrides: list[str] | None) -> list[str]:
-    """Let the file that is about to be written be absent."""
+    """Ignore the inventory, whose file is about to be written."""
     return [*(overrides or ()), "corpus.inventory=null"]

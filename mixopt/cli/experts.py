@@ -1,4 +1,4 @@
-"""The command that says what the experts of a run do."""
+"""The command on the experts of a run."""
 
 from __future__ import annotations
 
@@ -10,16 +10,25 @@ from mixopt.cli.options import AsJson, Directory, Trusted, app, print_json, say,
 
 ThresholdValues = Annotated[
     list[str] | None,
-    typer.Option("--threshold", metavar="NAME=VALUE", help="Diagnose from there on; repeatable."),
+    typer.Option(
+        "--threshold", metavar="NAME=VALUE", help="Set a threshold of the diagnoses; repeatable."
+    ),
 ]
 RankCount = Annotated[
-    int | None, typer.Option("--ranks", help="Ranks of expert parallelism; up to 8 that fit.")
+    int | None,
+    typer.Option("--ranks", help="Ranks of expert parallelism [default: up to 8 that fit]."),
 ]
 StepRange = Annotated[
-    str | None, typer.Option("--steps", metavar="A:B", help="Steps to tell of; the second half.")
+    str | None,
+    typer.Option("--steps", metavar="A:B", help="Range of steps [default: the second half]."),
 ]
 ChangeStep = Annotated[
-    int | None, typer.Option("--change", metavar="STEP", help="Before and after; the largest.")
+    int | None,
+    typer.Option(
+        "--change",
+        metavar="STEP",
+        help="Compare before and after this step [default: largest change].",
+    ),
 ]
 
 
@@ -33,7 +42,7 @@ def experts_command(
     trust: Trusted = False,
     as_json: AsJson = False,
 ) -> None:
-    """Say which experts serve which domain, and what is wrong with them; draw the figures."""
+    """Show which experts serve which domain; draw the figures."""
     from mixopt.reporting import ExpertOptions, draw_experts, experts
 
     options = ExpertOptions.parsed(threshold or (), ranks, steps, change)
@@ -43,4 +52,4 @@ def experts_command(
         print_json({**found.as_dict(), "figures": [str(file) for file in files]})
         return
     show(found)
-    say(f"experts: figures: {', '.join(str(file) for file in files)}")
+    say(f"figures: {', '.join(str(file) for file in files)}")

@@ -1,4 +1,4 @@
-"""The command between mixtures and trainers' configurations: export."""
+"""The command that writes mixtures as trainers' configurations, and reads them: export."""
 
 from __future__ import annotations
 
@@ -7,7 +7,17 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from mixopt.cli.options import AsJson, FullLength, SizesPath, Trusted, app, print_json, say, show
+from mixopt.cli.options import (
+    AsJson,
+    FullLength,
+    SizesPath,
+    Trusted,
+    app,
+    print_json,
+    say,
+    show,
+    show_as_is,
+)
 from mixopt.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -22,46 +32,51 @@ def export_command(
         Path | None,
         typer.Argument(
             metavar="MIXTURE|SCHEDULE|DIR|FRAGMENT",
-            help="YAML of a mixture or a schedule, a run directory, or with --from a trainer's"
-            " configuration.",
+            help="YAML of a mixture or a schedule, a run directory, or, with --from, a"
+            " trainer's configuration.",
         ),
     ] = None,
     to: Annotated[
-        str | None, typer.Option("--to", metavar="TOOL", help="Write for this tool; see --list.")
+        str | None,
+        typer.Option("--to", metavar="TOOL", help="The trainer to write for; --list shows all."),
     ] = None,
     of: Annotated[
-        str | None, typer.Option("--from", metavar="TOOL", help="Read FRAGMENT of this tool.")
+        str | None,
+        typer.Option("--from", metavar="TOOL", help="Read the configuration of this trainer."),
     ] = None,
     inventory: SizesPath = None,
     tokens: FullLength = None,
     paths: Annotated[
         Path | None,
-        typer.Option("--paths", metavar="FILE", help="YAML of a path, or several, by domain."),
+        typer.Option("--paths", metavar="FILE", help="YAML of paths by domain."),
     ] = None,
     sample_tokens: Annotated[
         str | None,
         typer.Option(
             "--sample-tokens",
             metavar="FILE|NUMBER",
-            help="YAML of mean tokens of a sample by domain, or a number for all.",
+            help="Mean tokens of a sample: YAML by domain, or one number.",
         ),
     ] = None,
     out: Annotated[
-        Path | None, typer.Option("--out", metavar="FILE", help="Write here, not to the terminal.")
+        Path | None,
+        typer.Option("--out", metavar="FILE", help="Write to this file [default: print]."),
     ] = None,
     steps_per_stage: Annotated[
         int | None,
         typer.Option(
-            "--steps-per-stage", metavar="K", help="Divide a linear stage of a schedule into K."
+            "--steps-per-stage",
+            metavar="K",
+            help="Approximate each linear stage by K constant ones.",
         ),
     ] = None,
     show_tools: Annotated[
-        bool, typer.Option("--list", help="List the tools, their units and what these need.")
+        bool, typer.Option("--list", help="List the trainers, their units and what they need.")
     ] = False,
     trust: Trusted = False,
     as_json: AsJson = False,
 ) -> None:
-    """Write a mixture as a trainer's configuration in its own unit, or read one with --from."""
+    """Write a mixture in the form and unit of a trainer, or read one."""
     from mixopt.config import token_count
     from mixopt.pipeline import ExportAsked
     from mixopt.sampling import is_schedule
@@ -80,7 +95,7 @@ def export_command(
     elif source.is_file() and is_schedule(source):
         _write_schedule(source, str(to), asked, steps_per_stage, out, as_json)
     elif steps_per_stage is not None:
-        raise ConfigError("export: --steps-per-stage goes with a schedule; this is a mixture")
+        raise ConfigError("export: --steps-per-stage is for schedules; this is a mixture")
     else:
         _write(source, str(to), asked, out, trust, as_json)
 
@@ -94,11 +109,11 @@ def _write(
     text = export_from(source, to, asked=asked, trust=trust)
     if out is not None:
         write_text(out, text)
-        say(f"for {to}: {out}")
+        say(f"{to}: {out}")
     elif as_json:
         print_json({"tool": to, "fragment": text})
     else:
-        show(text.removesuffix("\n"))
+        show_as_is(text.removesuffix("\n"))
 
 
 def _write_schedule(
@@ -119,21 +134,21 @@ def _write_schedule(
         return
     if out is None:
         if len(texts) > 1:
-            raise ConfigError(f"export: {to} has a fragment for each stage; give --out FILE")
-        show(next(iter(texts.values())).removesuffix("\n"))
+            raise ConfigError(f"export: {to} needs one file per stage; give --out FILE")
+        show_as_is(next(iter(texts.values())).removesuffix("\n"))
         return
     for stage, text in texts.items():
         name = stage if name_fault(stage) is None else stage.partition("-")[0]
         path = out.with_name(f"{out.stem}.{name}{out.suffix}") if stage else out
         write_text(path, text)
-        say(f"for {to}: {path}")
+        say(f"{to}: {path}")
 
 
 def _read(source: Path, tool: str, asked: ExportAsked, out: Path | None, as_json: bool) -> None:
     from mixopt.pipeline import import_from
 
     if asked.tokens is not None:
-        raise ConfigError("export: --tokens goes with --to; a fragment has its own length")
+        raise ConfigError("export: --tokens is for --to; a fragment has its own length")
     mixture = import_from(source, tool, asked=asked)
     if out is not None:
         mixture.to_file(out)
@@ -141,7 +156,7 @@ def _read(source: Path, tool: str, asked: ExportAsked, out: Path | None, as_json
     elif as_json:
         print_json({"weights": dict(mixture)})
     else:
-        show(_yaml(mixture))
+        show_as_is(_yaml(mixture))
 
 
 def _yaml(mixture: Mixture) -> str:
@@ -154,15 +169,14 @@ def _yaml(mixture: Mixture) -> str:
 
 def _show_tools(as_json: bool) -> None:
     from mixopt.integrations import EXPORT_TOOLS
+    from mixopt.reporting import table_text
 
     tools = list(EXPORT_TOOLS.values())
     if as_json:
         print_json({"tools": [_described(tool) for tool in tools]})
         return
     rows = [(tool.name, tool.unit.name, " ".join(tool.unit.needs) or "nothing") for tool in tools]
-    widths = [max(len(row[n]) for row in (*rows, ("tool", "unit", ""))) for n in (0, 1)]
-    for name, unit, needs in (("tool", "unit", "needs"), *rows):
-        show(f"{name:<{widths[0]}}  {unit:<{widths[1]}}  {needs}")
+    show(table_text("Trainers", ("tool", "unit", "needs"), rows, texts=("unit", "needs")))
 
 
 def _described(tool: ExportTool) -> dict[str, Any]:

@@ -8,7 +8,9 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from mixopt.cli.completion import complete_directory
 from mixopt.cli.options import (
+    COMMAND,
     AsJson,
     AtParameters,
     AtTokens,
@@ -54,26 +56,43 @@ if TYPE_CHECKING:
 @app.command("fit")
 def fit_command(
     config: Annotated[
-        Path | None, typer.Argument(metavar="[CONFIG]", help="An experiment.")
+        Path | None,
+        typer.Argument(
+            metavar="CONFIG|RUN",
+            help="The experiment's YAML file, or the directory of its run.",
+            autocompletion=complete_directory,
+        ),
     ] = None,
     out: OutPath = None,
     overrides: Overrides = None,
     mixtures: MixturesPath = None,
     losses: LossesPath = None,
     regressor: Annotated[
-        list[str] | None, typer.Option("--regressor", help="Let this one compete; repeatable.")
+        list[str] | None,
+        typer.Option(
+            "--regressor", metavar="NAME", help="Use this regressor; repeatable: they compete."
+        ),
     ] = None,
     target: Annotated[
         list[str] | None,
-        typer.Option("--target", help="Minimise this loss; the mean of several, or of a glob's."),
+        typer.Option(
+            "--target", metavar="LOSS", help="Minimise this loss; repeatable or a glob, for a mean."
+        ),
     ] = None,
     objective: ObjectivePath = None,
     direction: Annotated[
         list[str] | None,
-        typer.Option("--direction", metavar="TARGET=higher", help="Higher is better; repeatable."),
+        typer.Option(
+            "--direction",
+            metavar="TARGET=higher",
+            help="For this target, higher is better; repeatable.",
+        ),
     ] = None,
     scale: Annotated[
-        str, typer.Option("--scale", help="none, or spread: divide losses by their spread.")
+        str,
+        typer.Option(
+            "--scale", metavar="NAME", help="none, or spread: divide each loss by its spread."
+        ),
     ] = "none",
     trials: TrialsPath = None,
     key: Key = None,
@@ -90,35 +109,38 @@ def fit_command(
         Path | None, typer.Option("--inventory", help="YAML of tokens by domain, for epochs.")
     ] = None,
     trust: Trusted = False,
+    as_json: AsJson = False,
 ) -> None:
     """Fit the regressors; choose one by cross-validation.
 
-    Either of an experiment's trials, or of tables that there are: --mixtures and --losses, or
-    --trials. A few runs at the target size carry the fit there (--pilot-...); trials of several
-    sizes are fitted together to predict at one (--at-...).
+    Fits the trials of an experiment, or existing tables: --mixtures and --losses, or --trials. A
+    few runs at the target size transfer the fit to it (--pilot-...); trials of several sizes are
+    fitted together to predict at one size (--at-...).
     """
     tables = TableFiles(mixtures, losses, trials)
     pilots = TableFiles(pilot_mixtures, pilot_losses, pilot_trials)
     aim = _Aim(tuple(target or ()), objective, tuple(direction or ()), scale)
     model = _Model(tuple(regressor or ()), at_parameters, at_tokens, inventory)
     if (config is None) != tables.given:
-        raise ConfigError("fit: give either CONFIG, or --mixtures and --losses with --out")
+        raise ConfigError("fit: give CONFIG or a run directory, or --mixtures, --losses and --out")
     if config is None:
         options = table_options(key, tolerance, ignore, drop_incomplete, unit)
-        _fit_tables(tables, pilots, options, aim, model, out)
+        _fit_tables(tables, pilots, options, aim, model, out, as_json)
         return
     if aim.is_given or model.regressors or unit:
         raise ConfigError(
-            "fit: --target, --objective and --regressor go with tables; CONFIG has its own"
+            "fit: --target, --objective and --regressor are for tables; CONFIG sets its own"
         )
     if pilots.given or model.is_placed:
-        raise ConfigError("fit: --pilot-..., --at-... and --inventory go with tables, not CONFIG")
-    _fit_experiment(config_of(config), out, overrides or (), trust)
+        raise ConfigError(
+            "fit: --pilot-..., --at-... and --inventory are for tables, not for CONFIG"
+        )
+    _fit_experiment(config_of(config), out, overrides or (), trust, as_json)
 
 
 @dataclass(frozen=True)
 class _Aim:
-    """What is minimised, as options say it."""
+    """The objective, from options."""
 
     targets: tuple[str, ...]
     file: Path | None
@@ -141,7 +163,7 @@ class _Aim:
 
 @dataclass(frozen=True)
 class _Model:
-    """What competes, and where it is to predict."""
+    """The regressors, and the size at which they predict."""
 
     regressors: tuple[str, ...]
     at_parameters: float | None
@@ -158,12 +180,15 @@ class _Model:
         return {name: value for name, value in given.items() if value is not None} or None
 
 
-def _fit_experiment(config: Path, out: Path | None, overrides: Sequence[str], trust: bool) -> None:
-    """Do the step of an experiment."""
+def _fit_experiment(
+    config: Path, out: Path | None, overrides: Sequence[str], trust: bool, as_json: bool
+) -> None:
+    """Run the step of an experiment."""
     from mixopt import pipeline
 
     directory = directory_of(config, out)
-    next_step(pipeline.fit(config, directory, overrides=overrides, trust=trust, say=say))
+    run = pipeline.fit(config, directory, overrides=overrides, trust=trust, say=say)
+    next_step(run, as_json)
 
 
 def _fit_tables(
@@ -173,13 +198,14 @@ def _fit_tables(
     aim: _Aim,
     model: _Model,
     out: Path | None,
+    as_json: bool,
 ) -> None:
     """Fit existing tables, and keep the fit in a folder."""
     from mixopt.fitting import readiness
     from mixopt.pipeline import check_fit_folder, write_fit_folder
 
     if out is None:
-        raise ConfigError("fit: --mixtures, --losses and --out go together")
+        raise ConfigError("fit: tables need --out FOLDER, for the fit")
     table = tables.read("fit", options)
     check_fit_folder(out)
     fitted = table.fit(
@@ -198,10 +224,15 @@ def _fit_tables(
     write_fit_folder(out, table, fitted)
     for note in fitted.trials.notes:
         say(f"fit: {note}")
+    command = f"mixopt propose {out}{' --trust' if ':' in fitted.name else ''}"
+    if as_json:
+        said = {"summary": fitted.summary(), "readiness": ready.to_json(), "next": command}
+        print_json({"path": str(out), "regressor": fitted.name, **said})
+        return
     show(f"fit: {fitted.summary()}")
     for line in ready.lines(str(out)):
         show(f"fit: {line}")
-    show(f"next: mixopt propose {out}{' --trust' if ':' in fitted.name else ''}")
+    show(f"{COMMAND}{command}")
 
 
 @app.command("evaluate")
@@ -212,7 +243,7 @@ def evaluate_command(
     trials: TrialsPath = None,
     affine: Annotated[
         bool,
-        typer.Option("--affine", help="Map predictions to the runs' scale, each by the others."),
+        typer.Option("--affine", help="Map predictions to the scale of the runs, leaving one out."),
     ] = False,
     key: Key = None,
     tolerance: Tolerance = 0.01,
@@ -222,12 +253,18 @@ def evaluate_command(
     trust: Trusted = False,
     as_json: AsJson = False,
 ) -> None:
-    """Test a fit against runs that it has not seen: --mixtures and --losses, or --trials."""
+    """Test a fit on runs that it has not seen."""
     from mixopt.pipeline import load_fit
     from mixopt.reporting import evaluation_text
 
     options = table_options(key, tolerance, ignore, drop_incomplete, unit)
-    unseen = TableFiles(mixtures, losses, trials).read("evaluate", options)
+    files = TableFiles(mixtures, losses, trials)
+    if not files.given:
+        raise ConfigError(
+            "evaluate: the runs to test on are missing: give --mixtures FILE and --losses FILE,"
+            " or --trials FILE"
+        )
+    unseen = files.read("evaluate", options)
     found = load_fit(directory, trust=trust).evaluate(unseen, affine=affine)
     print_json(found) if as_json else show(evaluation_text(found))
 
@@ -235,42 +272,48 @@ def evaluate_command(
 @app.command("import")
 def import_trials_command(
     out: Annotated[Path, typer.Option("--out", help="A .parquet file, or a folder for one.")],
-    uri: Annotated[
-        str | None, typer.Option("--uri", help="MLflow's server or database, or a file.")
-    ] = None,
+    uri: Annotated[str | None, typer.Option("--uri", help="An MLflow server or database.")] = None,
     experiment: Annotated[
-        str | None, typer.Option("--experiment", help="Name of MLflow's experiment.")
+        str | None, typer.Option("--experiment", help="Name of the MLflow experiment.")
     ] = None,
     lm_eval: Annotated[
         str | None,
-        typer.Option("--lm-eval", metavar="GLOB", help="lm-eval's results, runs/*/*/results*.json"),
+        typer.Option(
+            "--lm-eval", metavar="GLOB", help="Results of lm-eval, such as runs/*/*/results*.json."
+        ),
     ] = None,
     olmes: Annotated[
-        str | None, typer.Option("--olmes", metavar="GLOB", help="OLMES's runs/*/metrics.json")
+        str | None,
+        typer.Option(
+            "--olmes", metavar="GLOB", help="Results of OLMES, such as runs/*/metrics.json."
+        ),
     ] = None,
     mixtures: MixturesPath = None,
     key: Key = None,
     ignore: Ignore = None,
     drop_incomplete: DropIncomplete = False,
     run: Annotated[
-        str | None, typer.Option("--run", help="Name or id of the parent run, of several.")
+        str | None,
+        typer.Option("--run", help="Name or id of the parent run, if there are several."),
     ] = None,
     weight_prefix: Annotated[
-        str, typer.Option("--weight-prefix", help="Of parameters or metrics that are weights.")
+        str,
+        typer.Option("--weight-prefix", help="Prefix of parameters or metrics that are weights."),
     ] = "weight/",
     loss_prefix: Annotated[
-        str, typer.Option("--loss-prefix", help="Of metrics that are losses, in --unit.")
+        str, typer.Option("--loss-prefix", help="Prefix of metrics that are losses.")
     ] = "loss/",
     unit: UnitName = None,
     tolerance: Tolerance = 0.01,
     by_id: Annotated[
-        bool, typer.Option("--by-id", help="Call trials by MLflow's ids, not by their names.")
+        bool, typer.Option("--by-id", help="Name trials by their MLflow ids.")
     ] = False,
+    as_json: AsJson = False,
 ) -> None:
-    """Read an MLflow experiment's runs, or an evaluation harness's files, into a table of trials.
+    """Make a table of trials from MLflow, lm-eval or OLMES.
 
-    Of a harness's files the first wildcard is the trial, whose weights --mixtures has. With
-    lm-eval's samples a task is measured in bits per byte of its gold answers.
+    In the files of a harness, the first wildcard is the trial, whose weights are in --mixtures.
+    Where lm-eval has left its samples, a task is measured in bits per byte of its gold answers.
     """
     given = [one for one in (lm_eval, olmes, uri) if one is not None]
     if len(given) != 1 or (uri is None) != (experiment is None):
@@ -279,13 +322,13 @@ def import_trials_command(
         )
     if uri is None:
         options = table_options(key, tolerance, ignore, drop_incomplete, None)
-        _import_evaluations(lm_eval, olmes, mixtures, options, out)
+        _import_evaluations(lm_eval, olmes, mixtures, options, out, as_json)
         return
     from mixopt.tracking import RunLayout, import_trials
 
     layout = RunLayout(weight_prefix, loss_prefix, unit_name(unit), tolerance, by_id)
     trials, path = import_trials(uri, str(experiment), out, layout=layout, run=run, say=say)
-    _show_imported(trials, path, ())
+    _show_imported(trials, path, (), as_json)
 
 
 def _import_evaluations(
@@ -294,12 +337,15 @@ def _import_evaluations(
     mixtures: Path | None,
     options: TableOptions,
     out: Path,
+    as_json: bool,
 ) -> None:
     """Read the files of a harness, and join them with mixtures."""
     from mixopt.trials import Trials, read_evaluations
 
     if mixtures is None:
-        raise ConfigError("import: --mixtures FILE: the weights of each trial, by its name")
+        raise ConfigError(
+            "import: --mixtures FILE is missing: the weights of each trial, by its name"
+        )
     pattern = lm_eval or olmes or ""
     found = read_evaluations(pattern, "olmes" if lm_eval is None else "lm-eval")
     trials = Trials.from_evaluations(
@@ -312,16 +358,22 @@ def _import_evaluations(
     )
     path = out if out.suffix == ".parquet" else out / "trials.parquet"
     trials.write(path)
-    _show_imported(trials, path, found.higher)
+    _show_imported(trials, path, found.higher, as_json)
 
 
-def _show_imported(trials: Trials, path: Path, higher: Sequence[str]) -> None:
+def _show_imported(trials: Trials, path: Path, higher: Sequence[str], as_json: bool) -> None:
     for note in trials.notes:
         say(f"import: {note}")
     finished = sum(status == "finished" for status in trials.table["status"])
+    better = "".join(f" --direction {name}=higher" for name in higher if name in trials.targets)
+    command = f"mixopt fit --trials {path} --out {path.parent / 'fits' / path.stem}{better}"
+    if as_json:
+        names = {"domains": list(trials.domains), "targets": list(trials.targets)}
+        counts = {"trials": len(trials), "finished": finished}
+        print_json({"path": str(path), **counts, **names, "next": command})
+        return
     show(
         f"{path}: {len(trials)} trials ({finished} finished), {len(trials.domains)} domains,"
         f" {len(trials.targets)} evaluation domains"
     )
-    better = "".join(f" --direction {name}=higher" for name in higher if name in trials.targets)
-    show(f"next: mixopt fit --trials {path} --out {path.parent / 'fits' / path.stem}{better}")
+    show(f"{COMMAND}{command}")

@@ -24,10 +24,10 @@ def no_room_line(error: BaseException) -> str | None:
     """Return the line for a machine without room or a path that cannot be; else None."""
     if isinstance(error, MemoryError):
         reason = _one_line(str(error))
-        return f"out of memory{': ' + reason if reason else ''}; the same command goes on from here"
+        return f"out of memory{': ' + reason if reason else ''}; the same command resumes"
     if isinstance(error, OSError) and error.errno in _NO_ROOM:
         place = f"{_one_line(str(error.filename))}: " if error.filename is not None else ""
-        return f"{place}{error.strerror}; the same command goes on from here"
+        return f"{place}{error.strerror}; the same command resumes"
     if isinstance(error, OSError) and error.errno in _UNUSABLE and error.filename is not None:
         return f"{_one_line(str(error.filename))}: {error.strerror}"
     return None

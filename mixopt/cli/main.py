@@ -1,20 +1,24 @@
 """The command line: parse, call the library, print the answer and the next step.
 
-A mistake of the user's is one line on standard error and exit code 2; so is a machine that has no
-room left. Whatever else is raised is a defect of ours: one line, exit code 70 and a log.
+A mistake of the user's is one message on standard error and exit code 2; so is a machine that has
+no room left. Whatever else is raised is a defect of ours: one message, exit code 70 and a log.
 """
 
 from __future__ import annotations
 
-import sys
+from typing import Annotated
+
+import typer
 
 from mixopt.cli import (
     before_a_run,
     experts,
     exports,
     fits,
+    many_runs,
     predictions,
     proposals,
+    starting,
     step_commands,
     sweep_commands,
     task_folders,
@@ -25,12 +29,14 @@ from mixopt.cli import (
     work_tasks,
 )
 from mixopt.cli.last_guard import OUR_DEFECT, defect_line, no_room_line
-from mixopt.cli.options import app
+from mixopt.cli.options import app, complain, show_version
 from mixopt.errors import MixoptError, OtherRankError
 from mixopt.system import without_secrets
 
 # Each adds its commands to `app`.
 COMMANDS = (
+    starting,
+    many_runs,
     step_commands,
     sweep_commands,
     before_a_run,
@@ -47,26 +53,38 @@ COMMANDS = (
     task_folders,
 )
 
-INTERRUPTED = "mixopt: interrupted; the same command goes on from here"
+INTERRUPTED = "interrupted; the same command resumes"
+
+
+@app.callback()
+def root(
+    version: Annotated[
+        bool,
+        typer.Option(
+            "--version", help="Show the version and exit.", callback=show_version, is_eager=True
+        ),
+    ] = False,
+) -> None:
+    """How much of each data domain should a language model see?"""
 
 
 def run_command_line() -> None:
-    """Run a command; turn what it raises into one line and an exit code."""
+    """Run a command; turn what it raises into one message and an exit code."""
     try:
         app()
     except OtherRankError:
         raise SystemExit(2) from None
     except MixoptError as error:
-        sys.stderr.write(f"mixopt: {without_secrets(str(error))}\n")
+        complain(without_secrets(str(error)))
         raise SystemExit(2) from None
     except KeyboardInterrupt:
-        sys.stderr.write(f"{INTERRUPTED}\n")
+        complain(INTERRUPTED)
         raise SystemExit(130) from None
     except SystemExit as ended:
         if ended.code == 130:  # Typer has caught the interrupt
-            sys.stderr.write(f"{INTERRUPTED}\n")
+            complain(INTERRUPTED)
         raise
     except BaseException as error:  # polars panics are no Exception
         no_room = no_room_line(error)
-        sys.stderr.write(f"mixopt: {no_room or defect_line(error)}\n")
+        complain(no_room or defect_line(error))
         raise SystemExit(2 if no_room else OUR_DEFECT) from None

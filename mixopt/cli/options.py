@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import json
+import math
 import sys
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, cast, get_args
 
 import typer
+from typer.core import TyperGroup
 
+from mixopt.cli.completion import complete_directory
 from mixopt.errors import plain_line
+from mixopt.system import wrapped
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -20,39 +25,70 @@ if TYPE_CHECKING:
     from mixopt.run_directory import Run
     from mixopt.trials import TableOptions, Trials
 
+COMMAND = "next: "  # begins a line with a command to copy
+
+# The commands in the order of their use; any other comes after them.
+ORDER = (
+    *("init", "check", "doctor", "count", "run", "status", "list", "compare"),
+    *("prepare", "design", "sweep", "fit", "propose", "validate", "report"),
+    *("predict", "readiness", "evaluate", "import", "export", "schedule", "simulate", "pretrain"),
+    *("experts", "logs", "cancel", "work", "verify", "sync", "tokens", "tasks"),
+)
+
+
+class OrderedCommands(TyperGroup):
+    """Commands in the order of their use."""
+
+    def list_commands(self, ctx: typer.Context) -> list[str]:  # type: ignore[override]
+        """Return the names of the commands, as the help lists them."""
+        known = super().list_commands(ctx)
+        return sorted(known, key=lambda name: ORDER.index(name) if name in ORDER else len(ORDER))
+
+
 app = typer.Typer(
+    cls=OrderedCommands,
     help="How much of each data domain should a language model see?",
     no_args_is_help=True,
-    add_completion=False,
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
 )
 
 ConfigPath = Annotated[
-    Path, typer.Argument(metavar="CONFIG|DIR", help="The experiment's YAML, or its run.")
+    Path,
+    typer.Argument(
+        metavar="CONFIG|RUN",
+        help="The experiment's YAML file, or the directory of its run.",
+        autocompletion=complete_directory,
+    ),
 ]
 OutPath = Annotated[
     Path | None,
-    typer.Option("--out", help="The run directory; runs/<name of CONFIG> if not given."),
+    typer.Option("--out", help="The run directory [default: runs/<name of CONFIG>]."),
 ]
 Overrides = Annotated[
     list[str] | None,
-    typer.Option("--set", metavar="A.B=VALUE", help="Override a field; repeatable."),
+    typer.Option("--set", metavar="A.B=VALUE", help="Override a field of CONFIG; repeatable."),
 ]
 ObjectivePath = Annotated[
     Path | None,
-    typer.Option("--objective", metavar="FILE", help="YAML of an objective, as in CONFIG."),
+    typer.Option(
+        "--objective", metavar="FILE", help="YAML of an objective, in the form of CONFIG."
+    ),
 ]
 LimitsPath = Annotated[
-    Path | None, typer.Option("--constraints", help="YAML of limits, as in CONFIG.")
+    Path | None, typer.Option("--constraints", help="YAML of constraints, in the form of CONFIG.")
 ]
 SizesPath = Annotated[
-    Path | None, typer.Option("--inventory", help="YAML of tokens by domain; the corpus's.")
+    Path | None,
+    typer.Option("--inventory", help="YAML of tokens by domain [default: the corpus's]."),
 ]
 FullLength = Annotated[
-    float | None, typer.Option("--tokens", help="Length of the full run, such as 25e9.")
+    float | None, typer.Option("--tokens", help="Tokens of the full run, such as 25e9.")
 ]
-Directory = Annotated[Path, typer.Argument(metavar="DIR", help="A run directory.")]
+Directory = Annotated[
+    Path,
+    typer.Argument(metavar="RUN", help="A run directory.", autocompletion=complete_directory),
+]
 MixturesPath = Annotated[
     Path | None, typer.Option("--mixtures", help="CSV or Parquet of weights by domain.")
 ]
@@ -60,48 +96,71 @@ LossesPath = Annotated[
     Path | None, typer.Option("--losses", help="CSV or Parquet of losses by evaluation domain.")
 ]
 TrialsPath = Annotated[
-    Path | None, typer.Option("--trials", help="A table of trials, as `mixopt import` writes.")
+    Path | None, typer.Option("--trials", help="A table of trials, such as `mixopt import` writes.")
 ]
 Key = Annotated[
-    str | None, typer.Option("--key", metavar="COLUMN", help="Join the tables by it; found.")
+    str | None,
+    typer.Option(
+        "--key", metavar="COLUMN", help="Column that joins the tables [default: detected]."
+    ),
 ]
 Tolerance = Annotated[
-    float, typer.Option("--tolerance", help="How far from 1 weights may add up; they are rescaled.")
+    float,
+    typer.Option(
+        "--tolerance", help="How far the sum of the weights may be from 1 before rescaling."
+    ),
 ]
 Ignore = Annotated[
     list[str] | None,
-    typer.Option("--ignore", metavar="COLUMN", help="Neither weight nor loss; repeatable."),
+    typer.Option("--ignore", metavar="COLUMN", help="Ignore this column; repeatable."),
 ]
 DropIncomplete = Annotated[
-    bool, typer.Option("--drop-incomplete", help="Leave out rows without all numbers, and say so.")
+    bool,
+    typer.Option("--drop-incomplete", help="Leave out rows that lack a number, and list them."),
 ]
 PilotMixtures = Annotated[
-    Path | None, typer.Option("--pilot-mixtures", help="As --mixtures, of runs at the target size.")
+    Path | None,
+    typer.Option("--pilot-mixtures", help="Like --mixtures, for runs at the target size."),
 ]
 PilotLosses = Annotated[
-    Path | None, typer.Option("--pilot-losses", help="As --losses, of runs at the target size.")
+    Path | None, typer.Option("--pilot-losses", help="Like --losses, for runs at the target size.")
 ]
 PilotTrials = Annotated[
-    Path | None, typer.Option("--pilot-trials", help="As --trials, of runs at the target size.")
+    Path | None, typer.Option("--pilot-trials", help="Like --trials, for runs at the target size.")
 ]
 AtParameters = Annotated[
-    float | None, typer.Option("--at-parameters", help="Predict at so many, such as 1e9 (scaling).")
+    float | None,
+    typer.Option(
+        "--at-parameters", help="Predict at this model size, such as 1e9 (regressor: scaling)."
+    ),
 ]
 AtTokens = Annotated[
-    float | None, typer.Option("--at-tokens", help="Predict at so many, such as 25e9 (scaling).")
+    float | None,
+    typer.Option(
+        "--at-tokens", help="Predict at this many tokens, such as 25e9 (regressor: scaling)."
+    ),
 ]
 UnitName = Annotated[
-    str | None, typer.Option("--unit", help="nats_per_token or bits_per_byte: of the losses.")
+    str | None,
+    typer.Option(
+        "--unit", metavar="UNIT", help="Unit of the losses: nats_per_token or bits_per_byte."
+    ),
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="Print the answer as JSON.")]
 Trusted = Annotated[
     bool,
-    typer.Option("--trust", help="Import code that DIR itself names; follow links out of it."),
+    typer.Option(
+        "--trust", help="Import code that the directory itself names; follow links out of it."
+    ),
 ]
-From = Annotated[str | None, typer.Option("--from", metavar="STEP", help="Redo from this step on.")]
+From = Annotated[
+    str | None, typer.Option("--from", metavar="STEP", help="Redo this step and those after it.")
+]
 ExecutorName = Annotated[
     str | None,
-    typer.Option("--executor", metavar="NAME", help="local, ray, slurm, folder: sweep.executor."),
+    typer.Option(
+        "--executor", metavar="NAME", help="local, ray, slurm or folder; overrides sweep.executor."
+    ),
 ]
 Retry = Annotated[bool, typer.Option("--retry-failed", help="Train failed trials again.")]
 
@@ -174,7 +233,7 @@ def asked_objective(
     from mixopt.errors import ConfigError
 
     if targets and file is not None:
-        raise ConfigError("--target and --objective both say what is minimised; give one")
+        raise ConfigError("--target and --objective both define the objective; give one of them")
     return tuple(targets) or None if file is None else read_objective(file)
 
 
@@ -242,27 +301,65 @@ def print_run(run: Run, as_json: bool) -> None:
         show(summary_text(run))
 
 
-def next_step(run: Run) -> None:
-    """Print the command of the next step."""
+def next_step(run: Run, as_json: bool) -> None:
+    """Print which steps are done, and the command of the next one."""
     from mixopt.run_directory import STEPS
 
-    waiting = [step.name for step in STEPS if not run.is_done(step.name)]
-    if waiting:
-        show(f"next: {run.command(waiting[0])}")
+    done = [step.name for step in STEPS if run.is_done(step.name)]
+    waiting = [step.name for step in STEPS if step.name not in done]
+    command = run.command(waiting[0]) if waiting else None
+    if as_json:
+        print_json({"path": str(run.path), "done": done, "waiting": waiting, "next": command})
+    elif command is not None:
+        show(f"{COMMAND}{command}")
     else:
         show(f"all steps are done: {run.path / 'report.html'}")
 
 
-def print_json(content: dict[str, Any]) -> None:
-    """Print plain values as JSON."""
-    print(json.dumps(content, indent=1))
+def print_json(content: Mapping[str, Any]) -> None:
+    """Print plain values as JSON; a number that is none is null."""
+    print(json.dumps(_plain(content), indent=1, allow_nan=False))
 
 
 def show(text: object) -> None:
-    """Print an answer; what it quotes of a run directory cannot steer the terminal."""
+    """Print an answer, wrapped; what it quotes of a run directory cannot steer the terminal."""
+    print("\n".join(fitted(line) for line in str(text).split("\n")))
+
+
+def show_as_is(text: object) -> None:
+    """Print what somebody may copy into a file, unwrapped: a script, YAML, a log."""
     print("\n".join(plain_line(line) for line in str(text).split("\n")))
 
 
 def say(line: str) -> None:
-    """Write a line to standard error."""
-    sys.stderr.write(plain_line(line) + "\n")
+    """Write a line to standard error, wrapped."""
+    sys.stderr.write(fitted(line) + "\n")
+
+
+def complain(message: str) -> None:
+    """Write what is wrong to standard error, wrapped."""
+    say(f"mixopt: {message}")
+
+
+def show_version(asked: bool) -> None:
+    """Print the version and end, where that is asked."""
+    if asked:
+        from mixopt.system import __version__
+
+        show(f"mixopt {__version__}")
+        raise typer.Exit
+
+
+def fitted(line: str) -> str:
+    """Make a line plain and as wide as the terminal; a command to copy stays whole."""
+    line = plain_line(line)
+    return line if line.startswith(COMMAND) else wrapped(line)
+
+
+def _plain(value: Any) -> Any:
+    """Return values that every reader of JSON takes: it has no NaN and no infinity."""
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    if isinstance(value, Mapping):
+        return {str(name): _plain(inner) for name, inner in value.items()}
+    return [_plain(inner) for inner in value] if isinstance(value, (list, tuple)) else value

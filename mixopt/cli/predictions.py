@@ -1,4 +1,4 @@
-"""Commands that ask a fit: what a mixture gives, and how well trials tell mixtures apart."""
+"""Commands on a fit: predictions for any mixture, and how well trials tell mixtures apart."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from mixopt.cli.completion import complete_directory
 from mixopt.cli.options import (
     AsJson,
     FullLength,
@@ -25,8 +26,15 @@ from mixopt.errors import ConfigError
 if TYPE_CHECKING:
     from mixopt.mixture import Mixture
 
-Fitted = Annotated[Path, typer.Argument(metavar="DIR", help="A run, or a folder with a fit.")]
-CLOSE = 1e-6  # how far from 1 weights may add up
+Fitted = Annotated[
+    Path,
+    typer.Argument(
+        metavar="RUN|FIT",
+        help="A run directory, or a folder with a fit.",
+        autocompletion=complete_directory,
+    ),
+]
+CLOSE = 1e-6  # how far from 1 the sum of weights may be
 
 
 @app.command("predict")
@@ -40,7 +48,9 @@ def predict_command(
     ] = None,
     target: Annotated[
         list[str] | None,
-        typer.Option("--target", help="Of this loss; of the mean of several, or of a glob's."),
+        typer.Option(
+            "--target", metavar="LOSS", help="Predict this loss; repeatable or a glob, for a mean."
+        ),
     ] = None,
     objective: ObjectivePath = None,
     tokens: FullLength = None,
@@ -49,7 +59,7 @@ def predict_command(
     trust: Trusted = False,
     as_json: AsJson = False,
 ) -> None:
-    """Predict any mixture's losses with intervals, its epochs, and the limits that it breaks."""
+    """Predict the losses and epochs of any mixture."""
     from mixopt.config import token_count
     from mixopt.pipeline import Asked, predict_from
     from mixopt.reporting import forecast_lines
@@ -63,7 +73,7 @@ def predict_command(
 
 @app.command("readiness")
 def readiness_command(directory: Fitted, trust: Trusted = False, as_json: AsJson = False) -> None:
-    """Show which losses the trials tell mixtures apart on: their spread against their noise."""
+    """Show how well trials tell mixtures apart, loss by loss."""
     from mixopt.fitting import readiness
     from mixopt.pipeline import load_fit
     from mixopt.reporting import readiness_text
@@ -106,6 +116,6 @@ def _weights(text: str) -> dict[str, float]:
         found[name.strip()] = share
     total = math.fsum(found.values())
     if abs(total - 1.0) > CLOSE:
-        mend = f": divide each by {total:.6g}" if total > 0 else ""
-        raise ConfigError(f"--weights add up to {total:.6g}, not 1{mend}")
+        fix = f"; divide each by {total:.6g}" if total > 0 else ""
+        raise ConfigError(f"--weights: the sum is {total:.6g}, not 1{fix}")
     return found

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from mixopt.cli.completion import complete_directory
 from mixopt.cli.options import (
     AsJson,
     FullLength,
@@ -19,6 +20,7 @@ from mixopt.cli.options import (
     Trusted,
     app,
     asked_objective,
+    config_of,
     directory_of,
     next_step,
     print_json,
@@ -39,15 +41,22 @@ LONGEST = 120  # characters of a proposal's name
 @app.command("propose")
 def propose_command(
     source: Annotated[
-        Path, typer.Argument(metavar="CONFIG|DIR", help="An experiment, or a folder with a fit.")
+        Path,
+        typer.Argument(
+            metavar="CONFIG|RUN|FIT",
+            help="The experiment's YAML file, its run directory, or a folder with a fit.",
+            autocompletion=complete_directory,
+        ),
     ],
     out: Annotated[
-        Path | None, typer.Option("--out", help="The run directory; for DIR, the file to write.")
+        Path | None, typer.Option("--out", help="The run directory; from a fit, the file to write.")
     ] = None,
     overrides: Overrides = None,
     target: Annotated[
         list[str] | None,
-        typer.Option("--target", help="Minimise this loss; the mean of several, or of a glob's."),
+        typer.Option(
+            "--target", metavar="LOSS", help="Minimise this loss; repeatable or a glob, for a mean."
+        ),
     ] = None,
     objective: ObjectivePath = None,
     tokens: FullLength = None,
@@ -55,12 +64,18 @@ def propose_command(
     inventory: SizesPath = None,
     pareto: Annotated[
         list[str] | None,
-        typer.Option("--pareto", metavar="TARGET", help="Trade targets off; twice or more."),
+        typer.Option(
+            "--pareto", metavar="TARGET", help="Trade these targets off; give two or more."
+        ),
     ] = None,
-    points: Annotated[int, typer.Option("--points", min=2, help="Points of the front.")] = 9,
+    points: Annotated[int, typer.Option("--points", min=2, help="Points on the Pareto front.")] = 9,
     risk: Annotated[
         str | None,
-        typer.Option("--risk", metavar="std=K|quantile=Q", help="How being unsure counts."),
+        typer.Option(
+            "--risk",
+            metavar="std=K|quantile=Q",
+            help="Penalise uncertainty: by standard deviations, or a quantile.",
+        ),
     ] = None,
     trust: Trusted = False,
     as_json: AsJson = False,
@@ -81,18 +96,19 @@ def propose_command(
         if question.is_given:
             raise ConfigError(
                 "propose: --target, --objective, --tokens, --constraints, --inventory, --pareto and"
-                " --risk go with DIR, not CONFIG"
+                " --risk need a run directory, not CONFIG"
             )
-        _propose_experiment(source, out, overrides or (), trust)
+        _propose_experiment(source, out, overrides or (), trust, as_json)
         return
-    if overrides:
-        raise ConfigError("propose: --set goes with CONFIG, not DIR")
+    if overrides or (out is None and not question.is_given and _is_waiting(source)):
+        _propose_experiment(config_of(source), out, overrides or (), trust, as_json)
+        return
     _propose_from(source, question, out, as_json)
 
 
 @dataclass(frozen=True)
 class _ProposeOptions:
-    """What a proposal from a fit is asked for, as options say it."""
+    """What a proposal from a fit should meet, from options."""
 
     targets: tuple[str, ...]
     objective: Path | None
@@ -125,14 +141,20 @@ class _ProposeOptions:
         return Asked(tokens, self.constraints, self.inventory, risk_of(self.risk))
 
 
+def _is_waiting(directory: Path) -> bool:
+    """Tell whether this is a run that has no proposal of its own yet."""
+    return (directory / "steps.json").exists() and not (directory / "proposal.yaml").exists()
+
+
 def _propose_experiment(
-    config: Path, out: Path | None, overrides: Sequence[str], trust: bool
+    config: Path, out: Path | None, overrides: Sequence[str], trust: bool, as_json: bool
 ) -> None:
-    """Do the step of an experiment."""
+    """Run the step of an experiment."""
     from mixopt import pipeline
 
     directory = directory_of(config, out)
-    next_step(pipeline.propose(config, directory, overrides=overrides, trust=trust, say=say))
+    run = pipeline.propose(config, directory, overrides=overrides, trust=trust, say=say)
+    next_step(run, as_json)
 
 
 def _propose_from(source: Path, question: _ProposeOptions, out: Path | None, as_json: bool) -> None:
@@ -142,7 +164,7 @@ def _propose_from(source: Path, question: _ProposeOptions, out: Path | None, as_
         _propose_one(source, question, asked, out, as_json)
     elif question.targets or question.objective:
         raise ConfigError(
-            "propose: --target and --objective are for one proposal, --pareto for several"
+            "propose: --target and --objective give one proposal, --pareto several; choose one"
         )
     else:
         _propose_front(source, question, asked, out, as_json)
@@ -179,4 +201,4 @@ def _propose_front(
     front.to_folder(folder)
     write_text(folder / "front.svg", figure_svg(plot_front(front, fit.trials)))
     print_json(front.to_json()) if as_json else show(front_text(front))
-    say(f"proposals, a point each, and front.svg: {folder}")
+    say(f"proposals (one per point) and front.svg: {folder}")

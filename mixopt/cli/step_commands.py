@@ -1,8 +1,9 @@
-"""Commands of an experiment: all steps, one step, how far it is."""
+"""Commands of an experiment: all steps, one step, its status."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -20,13 +21,16 @@ from mixopt.cli.options import (
     app,
     config_of,
     directory_of,
+    fitted,
     next_step,
     print_json,
     print_run,
     say,
     show,
+    show_as_is,
     with_executor,
 )
+from mixopt.errors import ConfigError
 
 if TYPE_CHECKING:
     from mixopt.run_directory import Run
@@ -43,7 +47,7 @@ def run_command(
     trust: Trusted = False,
     as_json: AsJson = False,
 ) -> None:
-    """Do all steps in order; run it again and it goes on where it was."""
+    """Run all steps in order; the same command resumes."""
     from mixopt import pipeline
 
     config = config_of(config)
@@ -65,18 +69,19 @@ def _add_step(step: str, description: str) -> None:
         out: OutPath = None,
         overrides: Overrides = None,
         trust: Trusted = False,
+        as_json: AsJson = False,
     ) -> None:
         from mixopt import pipeline
 
         function: Callable[..., Run] = getattr(pipeline, step)
         config, given = config_of(config), overrides or ()
         run = function(config, directory_of(config, out), overrides=given, trust=trust, say=say)
-        next_step(run)
+        next_step(run, as_json)
 
     app.command(step, help=description)(command)
 
 
-_add_step("prepare", "Read the documents; write token shards.")
+_add_step("prepare", "Read and tokenise the documents; write token shards.")
 _add_step("design", "Choose the mixtures to try.")
 _add_step("report", "Write report.html.")
 
@@ -88,20 +93,22 @@ def sweep_command(
     overrides: Overrides = None,
     executor: ExecutorName = None,
     dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Print the script for the scheduler; submit nothing.")
+        bool, typer.Option("--dry-run", help="Print the scheduler's script without submitting it.")
     ] = False,
     trust: Trusted = False,
+    as_json: AsJson = False,
 ) -> None:
-    """Train a proxy on each mixture; resumable."""
+    """Train a proxy on each mixture; the same command resumes."""
     from mixopt import pipeline
 
     config = config_of(config)
     directory, given = directory_of(config, out), with_executor(overrides, executor)
     if dry_run:
         script = pipeline.sweep_script(config, directory, overrides=given, trust=trust)
-        show(script.rstrip("\n"))
+        print_json({"script": script}) if as_json else show_as_is(script.rstrip("\n"))
     else:
-        next_step(pipeline.sweep(config, directory, overrides=given, trust=trust, say=say))
+        run = pipeline.sweep(config, directory, overrides=given, trust=trust, say=say)
+        next_step(run, as_json)
 
 
 @app.command("validate")
@@ -111,28 +118,51 @@ def validate_command(
     overrides: Overrides = None,
     executor: ExecutorName = None,
     trust: Trusted = False,
+    as_json: AsJson = False,
 ) -> None:
-    """Train the proposal against its baselines."""
+    """Train the proposal and its baselines; write the recommendation."""
     from mixopt import pipeline
 
     config = config_of(config)
     directory, given = directory_of(config, out), with_executor(overrides, executor)
-    next_step(pipeline.validate(config, directory, overrides=given, trust=trust, say=say))
+    run = pipeline.validate(config, directory, overrides=given, trust=trust, say=say)
+    next_step(run, as_json)
 
 
 @app.command("status")
 def status_command(
     directory: Directory,
+    watch: Annotated[
+        bool, typer.Option("--watch", help="Redraw every second until the run ends; q quits.")
+    ] = False,
     trust: Trusted = False,
     as_json: AsJson = False,
 ) -> None:
-    """Say what is done, running and failed, and how long is left."""
+    """Show what is done and running, the time left, the verdict."""
     from mixopt.pipeline import run_status, status_lines
     from mixopt.run_directory import load_run
 
+    if watch and as_json:
+        raise ConfigError("status: --watch and --json do not go together; give one of them")
+    if watch:
+        _watch(directory, trust)
+        return
     status = run_status(load_run(directory, trust=trust))
     if as_json:
         print_json(status)
     else:
         for line in status_lines(status):
             show(line)
+
+
+def _watch(directory: Path, trust: bool) -> None:
+    from mixopt.cli.watching import watch
+    from mixopt.pipeline import run_status, status_lines
+    from mixopt.run_directory import load_run
+
+    def draw() -> tuple[list[str], bool]:
+        status = run_status(load_run(directory, trust=trust))
+        lines = [text for line in status_lines(status) for text in fitted(line).split("\n")]
+        return lines, status["running"]
+
+    watch(draw)

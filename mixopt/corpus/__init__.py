@@ -57,6 +57,12 @@ if TYPE_CHECKING:
     from mixopt.corpus.text.documents import (
         BadDocuments as BadDocuments,
     )
+    from mixopt.corpus.text.first_rows import (
+        FirstRows as FirstRows,
+        column_pairs as column_pairs,
+        first_rows as first_rows,
+    )
+    from mixopt.corpus.text.readers import builder_of as builder_of
     from mixopt.corpus.text.sources import (
         check_files as check_files,
     )
@@ -116,6 +122,8 @@ else:
             "stream_preparation": ["prepare_stream"],
             "text.document_stream": ["DocumentStream"],
             "text.documents": ["BadDocuments"],
+            "text.first_rows": ["FirstRows", "column_pairs", "first_rows"],
+            "text.readers": ["builder_of"],
             "text.sources": ["check_files"],
             "task_preparation": ["scored_items"],
             "token_files": ["counted_tokens"],

@@ -39,7 +39,15 @@ from mixopt.corpus.tokenizer import (
     open_tokenizer,
 )
 from mixopt.errors import CorpusError, RunError
-from mixopt.system import Say, check_name, close_children, silent, usable_cores, write_sealed
+from mixopt.system import (
+    Say,
+    check_name,
+    close_children,
+    silent,
+    steady_progress,
+    usable_cores,
+    write_sealed,
+)
 from mixopt.tasks import TASK_FOLDER
 
 BPE_BYTES = 20_000_000
@@ -188,7 +196,8 @@ def _tokenizer(
         )
     share = BPE_BYTES // len(config.domains)
     sample = (text for domain in texts for text in _first(domain.training(), share))
-    tokenizer = FastTokenizer.train(sample, vocab_size)
+    with steady_progress(f"training the tokenizer {config.tokenizer}"):
+        tokenizer = FastTokenizer.train(sample, vocab_size)
     progress(f"tokenizer {config.tokenizer}: {tokenizer.vocab_size} ids")
     return tokenizer
 

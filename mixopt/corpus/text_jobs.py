@@ -34,7 +34,7 @@ from mixopt.corpus.token_shards import TokenShards
 from mixopt.corpus.token_writer import TokenWriter
 from mixopt.corpus.tokenizer import Tokenizer, saved_tokenizer, token_dtype
 from mixopt.errors import CorpusError
-from mixopt.system import Say, in_children, usable_cores
+from mixopt.system import Say, Update, in_children, steady_progress, usable_cores
 
 LEAST_BYTES = 32_000_000  # of text from which processes are worth their start
 _THREADS = "RAYON_NUM_THREADS"  # of the library that tokenises, in one process
@@ -92,6 +92,19 @@ def read_texts(
     Raises:
         CorpusError: A source that cannot be used, or a process that died.
     """
+    with steady_progress("reading", len(jobs)) as update:
+        return _read(jobs, config, folder, seed, workers, say, update)
+
+
+def _read(
+    jobs: Sequence[ReadJob],
+    config: CorpusConfig,
+    folder: Path,
+    seed: int,
+    workers: int,
+    say: Say,
+    update: Update,
+) -> list[DomainText]:
     sizes = [job.bytes(config) for job in jobs] if workers > 1 and len(jobs) > 1 else []
     if not sizes or sum(sizes) < LEAST_BYTES:
         environment = Environment()
@@ -99,6 +112,7 @@ def read_texts(
         for job in jobs:
             texts.append(job.read(config, environment, folder / job.name, seed))
             say(texts[-1].summary)
+            update(len(texts), job.name)
         return texts
     order = sorted(range(len(jobs)), key=lambda place: -sizes[place])
     calls = [_read_call(jobs[place], config, folder, seed) for place in order]
@@ -111,6 +125,7 @@ def read_texts(
     answers = in_children(f"{__name__}:text_read", calls, workers, died=died)
     for place, answer in zip(order, answers, strict=True):
         found[place] = DomainText.from_json(json.loads(answer), folder / jobs[place].name)
+        update(len(found), jobs[place].name)
         while said in found:
             say(found[said].summary)
             said += 1
@@ -152,9 +167,23 @@ def write_texts(
         written: Iterator[int] = (split.write(number, tokenizer, name) for split, number in pieces)
     else:
         written = _written_by_children(pieces, path, name, workers)
-    for text in texts:
-        own = [split for split in splits if split.text is text]
-        yield text, {s.what: s.join([next(written) for _ in range(s.pieces)], name) for s in own}
+    with steady_progress("tokenising", len(pieces)) as update:
+        counted = _counted(written, pieces, update)
+        for text in texts:
+            own = [split for split in splits if split.text is text]
+            yield (
+                text,
+                {s.what: s.join([next(counted) for _ in range(s.pieces)], name) for s in own},
+            )
+
+
+def _counted(
+    written: Iterator[int], pieces: Sequence[tuple[_SpooledSplit, int]], update: Update
+) -> Iterator[int]:
+    """Hand on what is written of each piece, and report it."""
+    for number, (tokens, piece) in enumerate(zip(written, pieces, strict=True), start=1):
+        update(number, piece[0].text.name)
+        yield tokens
 
 
 @dataclass(frozen=True)

@@ -21,7 +21,7 @@ from mixopt.fitting.model_sizes import COLUMNS, ModelSize, asked_size
 from mixopt.fitting.pilots import aligned
 from mixopt.fitting.repetition import Repetition
 from mixopt.objective import Direction, Objective, Scale
-from mixopt.system import progress
+from mixopt.system import steady_progress
 from mixopt.trials import Trials, Unit, listed
 
 
@@ -61,7 +61,7 @@ def fit_table(
     repetition = _repetition(trials, inventory)
     if pilots is not None:
         _check_pilots(pilots, trials, aim)  # before the fit, which may take long
-    with progress("fit", len(config.regressors) * config.folds) as update:
+    with steady_progress("fit", len(config.regressors) * config.folds) as update:
         fitted = fit_trials(
             trials, config, aim, seed, size=at, repetition=repetition, update=update
         )

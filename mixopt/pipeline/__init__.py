@@ -19,6 +19,11 @@ if TYPE_CHECKING:
         export_schedule_from as export_schedule_from,
         import_from as import_from,
     )
+    from mixopt.pipeline.first_experiment import (
+        FirstExperiment as FirstExperiment,
+        found_text as found_text,
+        start_experiment as start_experiment,
+    )
     from mixopt.pipeline.fit_folder import (
         check_fit_folder as check_fit_folder,
         load_fit as load_fit,
@@ -31,9 +36,25 @@ if TYPE_CHECKING:
         propose_from as propose_from,
         propose_front_from as propose_front_from,
     )
+    from mixopt.pipeline.health import (
+        health_json as health_json,
+        health_lines as health_lines,
+        is_fit as is_fit,
+        machine_health as machine_health,
+    )
     from mixopt.pipeline.pre_check import (
         PreCheck as PreCheck,
         check_experiment as check_experiment,
+    )
+    from mixopt.pipeline.run_comparison import (
+        RunComparison as RunComparison,
+        compare_runs as compare_runs,
+        comparison_text as comparison_text,
+    )
+    from mixopt.pipeline.run_list import (
+        ListedRun as ListedRun,
+        list_runs as list_runs,
+        listed_text as listed_text,
     )
     from mixopt.pipeline.scheduling import ONE_STAGE as ONE_STAGE, schedule_from as schedule_from
     from mixopt.pipeline.serving import work as work
@@ -64,9 +85,13 @@ else:
             "cancelling": ["Cancelled", "cancel", "cancel_lines"],
             "check_text": ["check_json", "check_lines"],
             "exporting": ["ExportAsked", "export_from", "export_schedule_from", "import_from"],
+            "first_experiment": ["FirstExperiment", "found_text", "start_experiment"],
             "fit_folder": ["check_fit_folder", "load_fit", "verify_fit_folder", "write_fit_folder"],
             "from_fit": ["Asked", "predict_from", "propose_from", "propose_front_from"],
+            "health": ["health_json", "health_lines", "is_fit", "machine_health"],
             "pre_check": ["PreCheck", "check_experiment"],
+            "run_comparison": ["RunComparison", "compare_runs", "comparison_text"],
+            "run_list": ["ListedRun", "list_runs", "listed_text"],
             "scheduling": ["ONE_STAGE", "schedule_from"],
             "serving": ["work"],
             "status": ["run_status", "status_lines"],

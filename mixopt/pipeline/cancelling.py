@@ -47,7 +47,7 @@ def cancel(run: Run) -> Cancelled:
     try:
         owner = interrupt(run.path)
         if owner is not None:
-            found.stopped.append(f"process {owner.pid} on {owner.host} was interrupted")
+            found.stopped.append(f"interrupted process {owner.pid} on {owner.host}")
     except RunError as error:
         found.left.append(str(error))
     for folder in _folders(run):
@@ -59,14 +59,14 @@ def cancel(run: Run) -> Cancelled:
 
 
 def cancel_lines(run: Run, found: Cancelled) -> Iterator[str]:
-    """Say in words what was stopped."""
+    """Describe what was stopped, line by line."""
     yield from found.stopped
     if found.stopped:
-        yield f"results that are there stay; the same command goes on: {run.command('run')}"
+        yield f"finished trials are kept; to resume: {run.command('run')}"
     elif not found.left:
-        yield f"{run.path}: nothing runs here"
+        yield f"{run.path}: nothing is running"
     for line in found.left:
-        yield f"not stopped: {without_secrets(line)}"
+        yield f"still running: {without_secrets(line)}"
 
 
 def _folders(run: Run) -> list[Path]:

@@ -7,8 +7,10 @@ from typing import Any
 
 from mixopt.config import experiment_urls
 from mixopt.pipeline.pre_check import PreCheck
-from mixopt.system import bytes_text, cache_folder, duration, share_text, short_count
+from mixopt.reporting import table_text
+from mixopt.system import bytes_text, cache_folder, duration, share_text, short_count, wrapped
 
+_LABEL = 14  # columns of the labels
 _SHOWN = 4  # domains that the short form names
 
 
@@ -47,25 +49,32 @@ def check_lines(found: PreCheck, out: Path, peak_tflops: float, utilisation: flo
     lines = [*_domain_lines(found), ""]
     for part in costs.parts:
         count = _range(part.least, part.most, str)
-        lines.append(f"{part.name + ':':14} {count} trials of {short_count(part.tokens)} tokens")
-    lines.append(f"{'in all:':14} {_range(*costs.tokens, short_count)} tokens{_operations(found)}")
-    if found.scoring is not None:
-        lines.append(f"{'scores:':14} {found.scoring.describe()}")
-    lines.append(f"{'trains on:':14} {_where(found)}")
-    if costs.seconds is not None:
-        speed = f"{short_count(costs.tokens_per_second or 0)} tokens/s a worker"
         lines.append(
-            f"{'time here:':14} about {_range(*costs.seconds, duration)}, an estimate from {speed}"
+            _labelled(part.name, f"{count} trials, {short_count(part.tokens)} tokens each")
         )
+    total = f"{_range(*costs.tokens, short_count)} tokens{_operations(found)}"
+    lines.append(_labelled("total", total))
+    if found.scoring is not None:
+        lines.append(_labelled("scores", found.scoring.describe()))
+    lines.append(_labelled("trains on", _where(found)))
+    if costs.seconds is not None:
+        speed = f"{short_count(costs.tokens_per_second or 0)} tokens/s per worker"
+        time = _range(*costs.seconds, duration)
+        lines.append(_labelled("time here", f"about {time} (estimate, at {speed})"))
     hours = costs.gpu_hours(peak_tflops, utilisation)
     if hours is not None:
-        peak = f"{peak_tflops:g} TFLOP/s at {100 * utilisation:g}%"
-        lines.append(f"{'GPU hours:':14} {_range(*hours, lambda h: f'{h:.2g}')} of {peak}")
+        peak = f"{peak_tflops:g} TFLOP/s at {100 * utilisation:g}% utilisation"
+        lines.append(_labelled("GPU hours", f"{_range(*hours, lambda h: f'{h:.2g}')} of {peak}"))
     written = ", ".join(f"{name} {bytes_text(size)}" for name, size in costs.written.items())
-    lines.append(f"{'writes:':14} {out}: about {written}")
+    lines.append(_labelled("writes", f"{out}: about {written}"))
     if any(True for _ in experiment_urls(found.config)):
-        lines.append(f"{'fetches:':14} objects of stores, into {cache_folder()}")
+        lines.append(_labelled("downloads", f"objects from stores, to {cache_folder()}"))
     return lines + [f"warning: {warning}" for warning in found.warnings]
+
+
+def _labelled(label: str, text: str) -> str:
+    """Return a line whose further lines are below its text."""
+    return wrapped(f"{label + ':':{_LABEL}} {text}", hanging=" " * (_LABEL + 1))
 
 
 def short_lines(found: PreCheck, out: Path) -> list[str]:
@@ -87,23 +96,29 @@ def short_lines(found: PreCheck, out: Path) -> list[str]:
 def _domain_lines(found: PreCheck) -> list[str]:
     inventory, natural = found.sizes.inventory, found.natural
     names = list(found.config.corpus.domains)
-    width = max(map(len, names))
     if inventory is None or natural is None:
-        return [f"domains: {', '.join(names)}; their sizes are not stated"]
+        return [f"domains: {', '.join(names)}; sizes not given"]
     target = found.config.propose.target_tokens
-    lines = [f"{'domain':{width}}  {'tokens':>8}  natural  epochs at natural ({found.sizes.basis})"]
-    for name in names:
-        epochs = "" if target is None else f"{natural[name] * target / inventory[name]:.2g}"
-        size, share = short_count(inventory[name]), share_text(natural[name])
-        lines.append(f"{name:{width}}  {size:>8}  {share:>7}  {epochs}".rstrip())
-    return lines
+    columns = ("domain", "tokens", "natural", *(() if target is None else ("epochs",)))
+    rows = [
+        (
+            name,
+            short_count(inventory[name]),
+            share_text(natural[name]),
+            *(() if target is None else (f"{natural[name] * target / inventory[name]:.2g}",)),
+        )
+        for name in names
+    ]
+    of_run = "" if target is None else f", epochs of {short_count(target)} tokens at natural shares"
+    title = f"Domains, sizes {found.sizes.basis}{of_run}"
+    return table_text(title, columns, rows).rstrip("\n").split("\n")
 
 
 def _short_domains(found: PreCheck) -> str:
     natural, names = found.natural, list(found.config.corpus.domains)
     count = f"{len(names)} domains" if len(names) > 1 else "1 domain"
     if natural is None:
-        return f"{count}, whose sizes are not stated"
+        return f"{count}, sizes not given"
     most = sorted(natural.items(), key=lambda item: -item[1])
     shown = ", ".join(f"{name} {share_text(share)}" for name, share in most[:_SHOWN])
     more = ", ..." if len(names) > _SHOWN else ""

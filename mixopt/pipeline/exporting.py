@@ -81,7 +81,7 @@ def export_schedule_from(
     """
     asked = asked or ExportAsked()
     if asked.tokens is not None:
-        raise ConfigError("export: --tokens goes with a mixture; a schedule has its own length")
+        raise ConfigError("export: --tokens is for mixtures; a schedule has its own length")
     schedule = Schedule.from_file(source)
     given = _given(asked, schedule.domains)
     return export_schedule(schedule, to, steps_per_stage=steps_per_stage, **given)
@@ -161,7 +161,7 @@ def _names(file: Path) -> list[str]:
 def _by_domain(file: Path, domains: Sequence[str] | None, what: str) -> Mapping[str, Any]:
     content = read_yaml(file)
     if not isinstance(content, dict) or not content:
-        raise ConfigError(f"{file}: expected {what} for each domain, a line each")
+        raise ConfigError(f"{file}: expected {what} for each domain, one line each")
     for name in content:
         if domains is not None and name not in domains:
             raise ConfigError(f"{file}: unknown domain {name!r}{did_you_mean(str(name), domains)}")

@@ -24,7 +24,7 @@ def check_fit_folder(out: str | Path) -> None:
         RunError: It is the directory of a run.
     """
     if (Path(out) / "config.yaml").exists():
-        raise RunError(f"{out}: is the directory of a run; use another --out")
+        raise RunError(f"{out}: is a run directory; use another --out")
 
 
 def write_fit_folder(out: str | Path, trials: Trials, fit: Fit) -> None:
@@ -64,7 +64,7 @@ def load_fit(directory: str | Path, *, trust: Trust = False) -> Fit:
         if (path / "fit.json").exists():
             return Fit.load(path, trust=trust)
     raise RunError(
-        f"{directory}: holds no fit; make one: mixopt run CONFIG --out {directory}, or"
+        f"{directory}: contains no fit; make one: mixopt run CONFIG --out {directory}, or"
         f" mixopt fit --mixtures W.csv --losses L.csv --out {directory}"
     )
 
@@ -79,7 +79,7 @@ def verify_fit_folder(directory: Path) -> list[CheckedPart]:
 
     path = directory / "fit" if (directory / "fit").is_dir() else directory
     if not (path / "fit.json").exists():
-        raise RunError(f"{directory}: holds neither a run nor a fit; nothing to verify")
+        raise RunError(f"{directory}: contains neither a run nor a fit; nothing to verify")
     files = visible_files(path)
     size = sum(file.stat().st_size for file in files)
     try:

@@ -153,6 +153,6 @@ def known_inventory(
     known = stated_tokens(run.config.corpus.domains) if corpus is None else run.inventory
     if known is None:
         raise RunError(
-            f"{path}: is missing, and with it the tokens of the domains: give --inventory"
+            f"{path}: missing, so the tokens of the domains are unknown; give --inventory FILE"
         )
     return known

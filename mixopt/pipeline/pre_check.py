@@ -1,6 +1,6 @@
-"""All that a configuration tells before a document is read, and what is wrong with it.
+"""Everything that can be checked in a configuration before a document is read.
 
-Every check is made, so that all problems are listed at once. What depends on the sizes of domains
+All checks run, so that all problems are listed at once. What depends on the sizes of domains
 is checked where these are stated, or prepared already; else it waits until they are.
 """
 
@@ -56,7 +56,7 @@ class PreCheck:
         return None if self.sizes.inventory is None else Mixture.natural(self.sizes.inventory)
 
     def refuse(self) -> None:
-        """Raise the first problem, if there is any, with how many more there are.
+        """Raise the first problem, if there is one, with the count of the others.
 
         Raises:
             MixoptError: The first problem.
@@ -66,7 +66,7 @@ class PreCheck:
         first, more = self.problems[0], len(self.problems) - 1
         if not more:
             raise first
-        raise type(first)(f"{first} (and {more} more: mixopt check lists all)") from first
+        raise type(first)(f"{first} (and {more} more; mixopt check lists all)") from first
 
 
 def check_experiment(
@@ -106,13 +106,13 @@ def fold_fault(config: Config, mixtures: int) -> str | None:
         return None
     field_name = "the first of design.rounds" if config.design.rounds else "design.trials"
     return (
-        f"fit.folds: {folds} folds need as many different mixtures, and the design has"
+        f"fit.folds: {folds} folds need at least {folds} different mixtures, and the design has"
         f" {mixtures}; raise {field_name}, or lower fit.folds"
     )
 
 
 def _tried(check: Callable[[], object]) -> Iterator[MixoptError]:
-    """Give the error that a check raises, if it does."""
+    """Yield the error that a check raises, if any."""
     try:
         check()
     except MixoptError as error:
@@ -138,7 +138,7 @@ def _scoring(config: Config, problems: list[MixoptError]) -> ScoringCost | None:
 
 
 def _proxy(config: Config, trust: Trust, problems: list[MixoptError]) -> Proxy | None:
-    """Build the proxy, which checks its options; None where it may not be imported or fails."""
+    """Build the proxy, which checks its options; None if it may not be imported, or fails."""
     from mixopt.trials import make_proxy
 
     name, proxy = config.proxy.name, None
@@ -149,8 +149,7 @@ def _proxy(config: Config, trust: Trust, problems: list[MixoptError]) -> Proxy |
         able = getattr(load_plugin("proxy", name), "simulates_epochs", False)
         if config.proxy.simulate_epochs and not able:
             raise ConfigError(
-                f"proxy.simulate_epochs: proxy {name!r} does not cut its domains to pools; leave it"
-                " out"
+                f"proxy.simulate_epochs: proxy {name!r} cannot simulate epochs; leave it out"
             )
     except MixoptError as error:
         problems.append(error)
@@ -158,7 +157,7 @@ def _proxy(config: Config, trust: Trust, problems: list[MixoptError]) -> Proxy |
 
 
 def _sources(config: Config) -> Iterator[MixoptError]:
-    """Find domains whose files are not there, and a prepared corpus that is not."""
+    """Find missing files of domains, and a missing prepared corpus."""
     from mixopt.corpus import check_prepared, check_source
 
     if config.corpus.prepared is not None:
@@ -221,7 +220,7 @@ def _limits_and_design(config: Config, sizes: KnownSizes) -> Iterator[MixoptErro
 
 
 def _as_far_as_known(config: Config, sizes: KnownSizes) -> tuple[Config, Mixture]:
-    """Return the experiment without the limits that need sizes that are not known."""
+    """Return the experiment without the constraints that need unknown sizes."""
     domains = tuple(config.corpus.domains)
     if sizes.inventory is not None:
         return config, Mixture.natural(sizes.inventory)
@@ -246,7 +245,7 @@ def _constraints(config: Config, sizes: KnownSizes) -> Constraints:
 
 
 def _devices(config: Config, problems: list[MixoptError], warnings: list[str]) -> list[str]:
-    """Say what each worker has; find a GPU that is asked for and not here."""
+    """Name the device of each worker; find a requested GPU that is not here."""
     from mixopt.sweeps import worker_devices
 
     asked, device = config.sweep, config.proxy.device
@@ -259,7 +258,7 @@ def _devices(config: Config, problems: list[MixoptError], warnings: list[str]) -
         return ["GPU"] * (asked.workers or 1)
     if device.startswith("cuda") and not all(one.gpus for one in devices):
         problems.append(
-            ConfigError(f"proxy.device: {device}: no GPU is seen here; use auto, or cpu")
+            ConfigError(f"proxy.device: {device}: no GPU is visible here; use auto or cpu")
         )
     return [str(one) for one in devices]
 
@@ -285,13 +284,13 @@ def _warnings(config: Config, sizes: KnownSizes) -> list[str]:
     found = []
     if sizes.inventory is None and config.propose.target_tokens is not None:
         found.append(
-            "sizes of the domains are not stated, so that shares and epochs are of what is"
-            " prepared: mixopt count CONFIG --out inventory.yaml, and set corpus.inventory"
+            "the sizes of the domains are not given, so shares and epochs refer to the prepared"
+            " text: run mixopt count CONFIG --out inventory.yaml, and set corpus.inventory"
         )
     if sizes.basis == "estimated":
         found.append(
-            "sizes in bytes are taken for 4 bytes a token until text is prepared; limits that need"
-            " them are checked then"
+            "sizes in bytes are converted at 4 bytes per token until the text is prepared;"
+            " constraints that depend on them are checked then"
         )
     if sizes.inventory is not None and sizes.sample is not None:
         found += _short_samples(config, sizes.sample, sizes.inventory)

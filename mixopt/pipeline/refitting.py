@@ -1,11 +1,11 @@
-"""Fit and propose as a run's configuration has it: from its trials, or from more than these."""
+"""Fit and propose with the configuration of a run, from its trials or from more."""
 
 from __future__ import annotations
 
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from mixopt.system import progress
+from mixopt.system import steady_progress
 
 if TYPE_CHECKING:
     from mixopt.fitting import Fit
@@ -15,11 +15,11 @@ if TYPE_CHECKING:
 
 
 def fit_of(run: Run, trials: Trials) -> Fit:
-    """Fit the regressors of a run to some trials, and carry the best by the run's pilots."""
+    """Fit the regressors of a run, and transfer the best by the run's pilots."""
     from mixopt.fitting import fit_trials
 
     config, pilots = run.config.fit, _pilots(run)
-    with progress("fit", len(config.regressors) * config.folds) as update:
+    with steady_progress("fit", len(config.regressors) * config.folds) as update:
         chosen = fit_trials(
             trials,
             config,
@@ -32,7 +32,7 @@ def fit_of(run: Run, trials: Trials) -> Fit:
 
 
 def _pilots(run: Run) -> Trials | None:
-    """Read the runs at the target size, where the experiment has some."""
+    """Read the runs at the target size, if there are any."""
     from mixopt.fitting import aligned
     from mixopt.trials import TableOptions
 
@@ -46,10 +46,10 @@ def _pilots(run: Run) -> Trials | None:
 
 
 def proposal_of(run: Run, fit: Fit) -> Proposal:
-    """Propose a mixture from a fit, as the run asks for it."""
-    from mixopt.proposals import propose_mixture
+    """Propose a mixture from a fit, with the configuration of the run."""
+    from mixopt.proposals import propose_mixture, search_steps
 
-    with progress("propose", run.config.propose.bootstrap) as update:
+    with steady_progress("propose", search_steps(run.config.propose)) as update:
         return propose_mixture(
             fit,
             run.objective,

@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any
 from mixopt.errors import RunError
 from mixopt.mixture import Mixture
 from mixopt.pipeline.round_shapes import read_rounds
-from mixopt.system import Say, progress, write_json
+from mixopt.system import Say, steady_progress, write_json
 from mixopt.trials import GROUPS, ROUNDS, Trial, TrialResult, read_design, write_design
 
 if TYPE_CHECKING:
@@ -35,7 +35,7 @@ Train = Callable[[Sequence[Trial], int], list[TrialResult]]
 
 
 def run_rounds(run: Run, train: Train, say: Say) -> tuple[list[Trial], list[TrialResult]]:
-    """Train the first round, then choose and train the others, from where it was left.
+    """Train the first round, then choose and train the others; resumes.
 
     Args:
         run: A run whose design is there.
@@ -89,7 +89,7 @@ def choose_round(
     table = _table(run, trials, results)
     _check_finished(run, table, results, number)
     steps = len(config.fit.regressors) * config.fit.folds
-    with progress(f"round {number}", steps) as update:
+    with steady_progress(f"choosing round {number + 1}", steps) as update:
         surrogate = fit_surrogate(
             table,
             _objective(run, table),
@@ -114,19 +114,19 @@ def choose_round(
 
 
 def planned_trials(run: Run) -> int:
-    """Count the trials that there will be, those of later rounds included."""
+    """Count all planned trials, including later rounds."""
     trials, record = _recorded(run)
     later = run.config.design.planned_rounds[len(record.rounds) + 1 :]
     return len(trials) + sum(later) * (record.stopped is None)
 
 
 def noted_trials(run: Run) -> list[Trial]:
-    """Return the trials that are designed, and of later rounds those that are chosen."""
+    """Return the trials of the first round, and of the later rounds chosen so far."""
     return _recorded(run)[0]
 
 
 def not_run(run: Run) -> int:
-    """Count the trials that were planned and are not run, because they would gain too little."""
+    """Count the planned trials that are not run because their expected gain is too small."""
     stopped = _read_record(run.path).stopped
     return 0 if stopped is None else int(stopped["not_run"])
 
@@ -168,14 +168,13 @@ class _Record:
         for name, before in (self.chosen_by or now).items():
             if before != now[name]:
                 raise RunError(
-                    f"{run.path}: the sweep is not finished, and its rounds so far were chosen by"
-                    f" another {name}: {_short(before)} there and {_short(now[name])} here; finish"
-                    " it with that one, use another --out, or redo it with:"
-                    f" {run.command('run', '--from', 'sweep')}"
+                    f"{run.path}: the unfinished sweep chose its rounds by another {name}:"
+                    f" {_short(before)}, now {_short(now[name])}; finish it with that one, use"
+                    f" another --out, or redo it: {run.command('run', '--from', 'sweep')}"
                 )
 
     def write(self, path: Path) -> None:
-        """Write the record at once."""
+        """Write the record."""
         content = {
             "chosen_by": self.chosen_by,
             "rounds": list(self.rounds),
@@ -194,7 +193,7 @@ def _read_record(path: Path) -> _Record:
     except RunError as error:
         raise RunError(
             f"{error}; delete it and {GROUPS} beside it: the rounds are chosen again, and finished"
-            " trials stay"
+            " trials are kept"
         ) from error
 
 
@@ -206,7 +205,7 @@ def _recorded(run: Run) -> tuple[list[Trial], _Record]:
 
 
 def _resumed(run: Run) -> tuple[list[Trial], _Record]:
-    """Return what is noted, and take the rest out of the design: a round that is chosen again."""
+    """Return the recorded trials; drop a round from the design that has to be chosen again."""
     trials, record = _recorded(run)
     if len(trials) < len(read_design(run.path / "design.parquet")):
         write_design(trials, run.path / "design.parquet")
@@ -214,7 +213,7 @@ def _resumed(run: Run) -> tuple[list[Trial], _Record]:
 
 
 def _named(run: Run, trials: Sequence[Trial], batch: Batch, number: int) -> list[Trial]:
-    """Return the trials of a batch, with names and seeds that go on from those before."""
+    """Return the trials of a batch, numbered after those before."""
     from mixopt.designs import trial_seeds
 
     first = sum(run.config.design.planned_rounds[:number])
@@ -249,8 +248,8 @@ def _check_finished(run: Run, table: Trials, results: Sequence[TrialResult], num
     why = "" if failed is None else f" (trial {failed.trial} {failed.status}: {failed.reason})"
     raise RunError(
         f"{run.path}: round {number + 1} of {len(run.config.design.planned_rounds)} cannot be"
-        f" chosen: finished trials of {finished} mixtures, and a fit needs {least}{why}; fix that"
-        f" and run {run.command('run', '--retry-failed')}, or set design.rounds: off"
+        f" chosen: trials of {finished} mixtures have finished, and a fit needs {least}{why}; fix"
+        f" that and run {run.command('run', '--retry-failed')}, or set design.rounds: off"
     )
 
 
@@ -284,15 +283,15 @@ def _chosen(run: Run, batch: Batch, number: int) -> str:
     rounds = run.config.design.planned_rounds
     return (
         f"sweep: round {number + 1} of {len(rounds)}: {len(batch.weights_BD)} mixtures chosen by"
-        f" {batch.regressor}, expected to gain {batch.gain:.4g} over the proposal so far"
+        f" {batch.regressor}, expected gain over the current proposal: {batch.gain:.4g}"
     )
 
 
 def _why_stopped(run: Run, batch: Batch, stopped: dict[str, Any]) -> str:
     return (
-        f"sweep: {stopped['not_run']} planned trials are not run: the next"
-        f" {len(batch.weights_BD)} are expected to gain {batch.gain:.3g} over the proposal so far,"
-        f" less than design.stop_gain: {run.config.design.stop_gain:g}"
+        f"sweep: stopped early, {stopped['not_run']} planned trials are not run: the expected gain"
+        f" of the next {len(batch.weights_BD)} over the current proposal is {batch.gain:.3g}, below"
+        f" design.stop_gain: {run.config.design.stop_gain:g}"
     )
 
 

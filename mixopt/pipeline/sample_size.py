@@ -75,14 +75,14 @@ def shortages(
 
 
 def say_shortages(found: list[Shortage]) -> str | None:
-    """Return one line that says which samples are too small; None where none is."""
+    """Name the samples that are too small in one line; None if there are none."""
     if not found:
         return None
     named = ", ".join(one.text for one in found[:_SHOWN])
     more = f", and {len(found) - _SHOWN} more" if len(found) > _SHOWN else ""
     return (
-        f"what was prepared is small for proxy.tokens, and a trial may go through {named}{more},"
-        " more often than the full run; prepare more text, lower proxy.tokens, or cap them in"
+        f"the prepared text is small for proxy.tokens: a trial may repeat {named}{more}, more often"
+        " than the full run; prepare more text, lower proxy.tokens, or cap these domains in"
         " design.max_weights"
     )
 

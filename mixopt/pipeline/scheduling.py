@@ -55,7 +55,7 @@ def schedule_from(
     mixture, known = known_mixture(Path(source), asked, trust)
     whole = known.get("tokens") if tokens is None else tokens
     if whole is None:
-        raise ConfigError("schedule: needs the length of the run; give --tokens, such as 1e12")
+        raise ConfigError("schedule: the length of the run is missing; give --tokens, such as 1e12")
     sizes = known.get("inventory")
     if inventory is not None:
         sizes = read_inventory(inventory, mixture.domains)
@@ -84,7 +84,9 @@ class _Stages:
         parts = [part.split(":", 2) for part in text.split(",")]
         for phase in (part[0].strip() for part in parts):
             if phase not in PHASES:
-                raise ConfigError(f"--stages: {phase!r} is no phase{did_you_mean(phase, PHASES)}")
+                raise ConfigError(
+                    f"--stages: {phase!r} is not a phase{did_you_mean(phase, PHASES)}"
+                )
         lengths = self._lengths([part[1] if len(part) > 1 else "" for part in parts])
         return [self._stage(part, length) for part, length in zip(parts, lengths, strict=True)]
 
@@ -105,16 +107,16 @@ class _Stages:
         given = [None if text.strip() == "rest" else self._length(text) for text in texts]
         left = self._tokens - sum(length for length in given if length is not None)
         if given.count(None) > 1:
-            raise ConfigError("--stages: 'rest' is given twice; one stage takes what is left")
+            raise ConfigError("--stages: 'rest' is given twice; only one stage can take the rest")
         if None in given and left <= 0:
             raise ConfigError(
-                f"--stages: the others leave no tokens of {self._tokens:,} for 'rest'"
+                f"--stages: the others use all {self._tokens:,} tokens; nothing is left for 'rest'"
             )
         if None not in given and left:
             what = "a gap" if left > 0 else "an overlap"
             raise ConfigError(
-                f"--stages: add up to {self._tokens - left:,} of {self._tokens:,} tokens: {what} of"
-                f" {abs(left):,}; give one stage 'rest'"
+                f"--stages: the sum is {self._tokens - left:,} of {self._tokens:,} tokens, {what}"
+                f" of {abs(left):,}; set one length to 'rest'"
             )
         return [left if length is None else length for length in given]
 
@@ -123,8 +125,8 @@ class _Stages:
         try:
             number = float(part)
         except ValueError:
-            raise ConfigError(f"--stages: {text!r} is no length; {_FORM}") from None
+            raise ConfigError(f"--stages: {text!r} is not a length; {_FORM}") from None
         tokens = self._tokens * number / 100 if text.strip().endswith("%") else number
         if not 1 <= tokens <= 1e18:
-            raise ConfigError(f"--stages: {text!r} is no length of at least a token")
+            raise ConfigError(f"--stages: {text!r} is less than one token")
         return round(tokens)

@@ -118,7 +118,7 @@ def _serve(
     if stop.asked.is_set():
         return
     linger: Callable[[], bool] = (lambda: is_in_use(directory)) if wait else (lambda: False)
-    say(f"work: task {share} on {host_name()} serves {folder}; its worker prints to {server.log}")
+    say(f"work: task {share} on {host_name()} trains for {folder}; log: {server.log}")
     why = server.serve(linger)
     say(f"work: task {share}: {why}; {server.trained} trials trained")
 
@@ -140,7 +140,7 @@ def _open_folder(
     """
     if not directory.is_dir():
         raise RunError(
-            f"{directory}: is not seen on {host_name()}; give --out a folder that all nodes share"
+            f"{directory}: not found on {host_name()}; use an --out folder that all nodes share"
         )
     states = {}
     for step in STEPS:
@@ -165,8 +165,8 @@ def _open_folder(
         return None
     said = ", ".join(f"{folder.name} is {state}" for folder, state in states.items() if state)
     raise RunError(
-        f"{directory}: nothing is ordered now ({said or 'another mixopt is at work here'}); start"
-        f" mixopt run, or give --wait to wait for it"
+        f"{directory}: no trials to train now ({said or 'another mixopt process is running'});"
+        " start mixopt run, or add --wait to wait for it"
     )
 
 

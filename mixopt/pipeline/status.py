@@ -1,4 +1,4 @@
-"""How far a run is: steps done, trials finished, running and failed, and the time left.
+"""The status of a run: steps done, trials finished, running and failed, and the time left.
 
 All of it is read from files, so that it can be asked for from another terminal while the run goes
 on; what each worker does is in a file that the sweep keeps up to date (mixopt.sweeps).
@@ -15,10 +15,11 @@ from mixopt.pipeline.rounds import not_run, planned_trials
 from mixopt.pipeline.sweep_view import detail_lines, left_running, sweep_details
 from mixopt.run_directory import STEPS, SWEEP, VALIDATE, Run, Step
 from mixopt.sweeps import GroupState, SweepState, read_groups, read_progress
-from mixopt.system import duration, host_name, is_in_use, short_count
+from mixopt.system import duration, host_name, is_in_use, long_duration, short_count
 from mixopt.trials import GROUPS, read_entry
 
 WORKERS = 16  # that have a line each
+_NAME = 9  # columns of a step's name
 QUIET_SECONDS = 10.0  # what a sweep says each second is this old: that is worth saying
 
 
@@ -46,7 +47,9 @@ def run_status(run: Run) -> dict[str, Any]:
         if step.trains:
             entry |= _trials(run, step, entry["state"])
         steps[step.name] = entry
-    return {"path": str(run.path), "recommendation": _recommended(run), "steps": steps}
+    running = in_use or any(entry.get("going_on") for entry in steps.values())
+    found = {"path": str(run.path), "running": running, "recommendation": _recommended(run)}
+    return {**found, "steps": steps}
 
 
 def _recommended(run: Run) -> dict[str, Any] | None:
@@ -58,25 +61,51 @@ def _recommended(run: Run) -> dict[str, Any] | None:
 
 
 def status_lines(status: dict[str, Any]) -> Iterator[str]:
-    """Say a status in words: the answer, a line a step, and one for each worker that trains."""
-    if status["recommendation"] is not None:
-        yield status["recommendation"]["headline"]
+    """Describe a status: the answer, or what is running; then a line a step and a worker."""
+    yield from _first_line(status)
     for step, entry in status["steps"].items():
-        words = [entry["state"]]
-        if "seconds" in entry:
-            words.append(f"in {duration(entry['seconds'])}")
-        if entry.get("trials"):
-            words += _trial_words(entry)
-        yield f"{step:<9} {', '.join(words)}"
+        yield f"{step:<{_NAME}} {', '.join(_step_words(entry))}"
         if "fault" in entry:
-            yield f"{'':<9} {entry['fault']}; mixopt verify DIR says what makes it again"
+            yield _below(f"{entry['fault']}; mixopt verify RUN names the command that repairs it")
         for line in detail_lines(entry):
-            yield f"{'':<9} {line}"
+            yield _below(line)
         workers = entry.get("workers", ())
         for number, worker in enumerate(workers[:WORKERS], start=1):
-            yield f"{'':<9} worker {number}: {_worker_words(worker)}"
+            yield _below(f"worker {number}: {_worker_words(worker)}")
         if len(workers) > WORKERS:
-            yield f"{'':<9} and {len(workers) - WORKERS} more workers; --json has all"
+            yield _below(f"and {len(workers) - WORKERS} more workers; --json lists all")
+
+
+def _first_line(status: dict[str, Any]) -> Iterator[str]:
+    if status["recommendation"] is not None:
+        yield status["recommendation"]["headline"]
+        yield ""
+        return
+    for step, entry in status["steps"].items():
+        if entry["state"] == "running":
+            yield f"{step}: {', '.join(_counts(entry)) or 'running'}"
+            yield ""
+
+
+def _counts(entry: dict[str, Any]) -> Iterator[str]:
+    """Give the trials that have ended, and the time left in full."""
+    if entry.get("trials"):
+        yield f"{entry['ended']} of {entry['trials']} trials"
+    if entry.get("left"):
+        yield f"{long_duration(entry['left'])} left"
+
+
+def _step_words(entry: dict[str, Any]) -> Iterator[str]:
+    yield entry["state"]
+    if "seconds" in entry:
+        yield f"in {duration(entry['seconds'])}"
+    if entry.get("trials"):
+        yield from _trial_words(entry)
+
+
+def _below(text: str) -> str:
+    """Return a line under the name of a step."""
+    return f"{'':<{_NAME}} {text}"
 
 
 def _trial_words(entry: dict[str, Any]) -> Iterator[str]:
@@ -85,7 +114,7 @@ def _trial_words(entry: dict[str, Any]) -> Iterator[str]:
         yield f"{entry['running']} running"
     if entry["ended"] > entry["finished"]:
         yield f"{entry['ended'] - entry['finished']} failed or diverged"
-    for what, name in (("lost", "lost"), ("retried", "tried again")):
+    for what, name in (("lost", "lost"), ("retried", "retried")):
         if entry.get(what):
             yield f"{entry[what]} {name}"
     if entry.get("not_run"):
@@ -95,7 +124,7 @@ def _trial_words(entry: dict[str, Any]) -> Iterator[str]:
     if entry.get("left"):
         yield f"{duration(entry['left'])} left"
     if entry.get("quiet", 0) > QUIET_SECONDS:
-        yield f"last heard of {duration(entry['quiet'])} ago"
+        yield f"last update {duration(entry['quiet'])} ago"
 
 
 def _worker_words(worker: dict[str, Any]) -> str:

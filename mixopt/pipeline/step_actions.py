@@ -73,7 +73,7 @@ def _design(run: Run, say: Say) -> None:
     roles = [trial.role for trial in trials]
     counts = ", ".join(f"{roles.count(role)} {role}" for role in dict.fromkeys(roles))
     later = sum(run.config.design.planned_rounds[1:])
-    chosen = f", and {later} more to be chosen as trials finish" if later else ""
+    chosen = f", {later} more to be chosen as trials finish" if later else ""
     say(f"design: {len(trials)} trials ({counts}){chosen}")
 
 
@@ -158,9 +158,7 @@ def _forget_others(run: Run, planned: Sequence[Trial], say: Say) -> None:
     for file in VALIDATE.trial_files(run.path):
         trial = read_entry(file)[0]
         if by_name.get(trial.name, trial).mixture.fingerprint != trial.mixture.fingerprint:
-            say(
-                f"validate: {trial.name} is of another mixture than is validated now; it is deleted"
-            )
+            say(f"validate: {trial.name} belongs to an earlier proposal, and is deleted")
             TrialFolder(folder).forget(trial.name)
 
 
@@ -252,7 +250,7 @@ def _keep_experts(run: Run, step: Step, results: Sequence[TrialResult], say: Say
         more = f" and {len(found.collapsed) - 5} more" if len(found.collapsed) > 5 else ""
         count = f"{len(found.collapsed)} of {len(found.by_trial())}"
         how = f"mixopt experts {run.path}" if step is SWEEP else file
-        say(f"{step.name}: experts collapsed in {count} trials ({first}{more}): {how} says how")
+        say(f"{step.name}: experts collapsed in {count} trials ({first}{more}); see {how}")
 
 
 def _say_unfinished(results: Sequence[TrialResult], say: Say, step: Step) -> None:
@@ -261,7 +259,10 @@ def _say_unfinished(results: Sequence[TrialResult], say: Say, step: Step) -> Non
         say(f"{step.name}: trial {result.trial} {result.status}: {result.reason}")
     if unfinished:
         count = f"{len(unfinished)} of {len(results)}"
-        say(f"{step.name}: {count} did not finish; mixopt run --retry-failed trains them again")
+        say(
+            f"{step.name}: {count} trials did not finish; to train them again: mixopt run"
+            " --retry-failed"
+        )
 
 
 ACTIONS: Mapping[Step, Action] = {

@@ -1,4 +1,4 @@
-"""The steps of a run, each a function: what the command line calls, and what a script may.
+"""The steps of a run, each a function, for the command line and for scripts.
 
 Each reads what the step before it left, does nothing where its own output is already there,
 and returns the run. `run` is all of them in order.
@@ -51,7 +51,7 @@ def run(
     trust: bool = False,
     say: Say = silent,
 ) -> Run:
-    """Do all steps in order; what is done already is not done again.
+    """Run all steps in order; finished steps are skipped.
 
     Args:
         config: A YAML file, or a configuration that is read already.
@@ -64,7 +64,7 @@ def run(
         say: Called with a line about what happens.
 
     Raises:
-        MixoptError: Something that was given cannot be right; one line says what mends it.
+        MixoptError: Something that was given cannot be right; one line says how to fix it.
     """
     asked = _Request.of(config, out, overrides, trust=trust)
     planned = _checked_before(asked)
@@ -132,7 +132,7 @@ def sweep_script(
     overrides: Sequence[str] = (),
     trust: bool = False,
 ) -> str:
-    """Return the script that `sweep` would submit to a scheduler; nothing is submitted or written.
+    """Return the script that `sweep` would submit to a scheduler, without submitting it.
 
     Raises:
         ConfigError: The executor submits nothing, or an option cannot be right.
@@ -186,13 +186,13 @@ def report(
     trust: bool = False,
     say: Say = silent,
 ) -> Run:
-    """Write the page that shows the run."""
+    """Write the HTML report of the run."""
     return _single(REPORT, _Request.of(config, out, overrides, trust=trust), say)
 
 
 @dataclass(frozen=True)
 class _Request:
-    """The configuration that a step is asked for, where its run is, and what code is trusted."""
+    """The configuration of a step, its run directory, and which code is trusted."""
 
     config: Config
     source: str
@@ -233,12 +233,14 @@ class _Request:
         """Open or make the run directory."""
         run = open_run(self.config, self.out, source=self.source, redo=redo, trust=self.trust)
         if run.is_foreign and self.config.tracking.enabled:
-            say(f"tracking: nothing is sent, since {self.source} names the server; add --trust")
+            say(
+                f"tracking: off, because {self.source} names the server itself; add --trust to send"
+            )
         return run
 
 
 def _checked_before(asked: _Request) -> list[str]:
-    """Check what the configuration alone tells, unless all of it is trained already.
+    """Check the configuration, unless everything is trained already.
 
     Returns:
         Lines that say what the run will do.
@@ -279,12 +281,12 @@ def _done(run: Run, step: Step, say: Say) -> Run:
 
 
 def _do(run: Run, step: Step, tracker: Tracker, say: Say) -> None:
-    """Do one step unless it is done."""
+    """Run one step unless it is done."""
     if run.is_done(step.name):
         return
     fault = run.fault(step.name)
     if fault is not None:
-        say(f"{step.name}: {fault}; made again")
+        say(f"{step.name}: {fault}; running it again")
     for before in steps_before(step)[-1:]:
         run.require(before.name)
     run.check_before(step.name)

@@ -1,4 +1,4 @@
-"""What a sweep would submit to a scheduler: for `--dry-run`, before anything is done."""
+"""The script that a sweep would submit to a scheduler, for `--dry-run`."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def submission_text(run: Run) -> str:
     script = getattr(executor, "script", None)
     if script is None:
         raise ConfigError(
-            f"sweep.executor: {asked.executor!r} submits no script; --dry-run is for slurm"
+            f"sweep.executor: {asked.executor!r} submits no script; --dry-run works with slurm"
         )
     return str(script(_trials(run)))
 

@@ -1,4 +1,4 @@
-"""What a cluster's user looks at of a sweep: what was lost, why trials failed, hours, nodes.
+"""A sweep for the user of a cluster: lost trials, reasons of failures, hours, nodes.
 
 It is read from the ledger of attempts and from what runs now. A run of an earlier version has
 neither, and is shown without.
@@ -53,7 +53,7 @@ def sweep_details(
 
 
 def left_running(run: Run, folder: Path) -> list[GroupState]:
-    """Return what goes on of a sweep whose owner is gone; nothing where that cannot be told."""
+    """Return what still runs of a sweep without an owner; nothing if unknown."""
     asked = run.config.sweep
     with suppress(MixoptError):
         check_trusted("executor", asked.executor, run.source, run.trust)
@@ -83,12 +83,12 @@ def failures(results: Sequence[TrialResult]) -> list[dict[str, Any]]:
 
 
 def detail_lines(entry: dict[str, Any]) -> Iterator[str]:
-    """Say the details of a step in words."""
+    """Describe the details of a step, line by line."""
     if entry.get("going_on"):
         tasks = entry["going_on"]
-        words = "1 task goes on" if tasks == 1 else f"{tasks} tasks go on"
-        who = "nobody owns the sweep" if entry["state"] == "waiting" else "the owner is gone"
-        yield f"{who}; {words}; the same command takes them up"
+        words = "1 task is still running" if tasks == 1 else f"{tasks} tasks are still running"
+        who = "the sweep has no owner" if entry["state"] == "waiting" else "the owner is gone"
+        yield f"{who}; {words}; the same command takes over"
     yield from _reason_lines(entry.get("reasons", ()))
     hours = hours_line(entry)
     if hours:
@@ -98,13 +98,13 @@ def detail_lines(entry: dict[str, Any]) -> Iterator[str]:
 
 
 def hours_line(entry: dict[str, Any]) -> str:
-    """Say hours of GPUs, and of CPUs where there is no GPU; empty where none are known."""
+    """Return the GPU hours, or CPU hours without a GPU, as text; empty if unknown."""
     unit = "gpu" if entry.get("gpu_hours") else "cpu"
     so_far, left = entry.get(f"{unit}_hours"), entry.get(f"{unit}_hours_to_go")
     if not so_far:
         return ""
     line = f"{unit.upper()} hours: {_hours(so_far)} so far"
-    return f"{line}, about {_hours(left)} to go" if left else line
+    return f"{line}, about {_hours(left)} left" if left else line
 
 
 def _reason_lines(reasons: Sequence[dict[str, Any]]) -> Iterator[str]:
@@ -116,7 +116,7 @@ def _reason_lines(reasons: Sequence[dict[str, Any]]) -> Iterator[str]:
     others = reasons[REASONS:]
     if others:
         count = sum(len(reason["trials"]) for reason in others)
-        yield f"{count} for {len(others)} other reasons; --json has all"
+        yield f"{count} for {len(others)} other reasons; --json lists all"
 
 
 def _node_lines(nodes: Sequence[dict[str, Any]]) -> Iterator[str]:
@@ -135,7 +135,7 @@ def _node_lines(nodes: Sequence[dict[str, Any]]) -> Iterator[str]:
         right = [text.rjust(width) for text, width in zip(row[2:], widths[2:], strict=True)]
         yield "  ".join((*left, *right))
     if len(nodes) > NODES:
-        yield f"and {len(nodes) - NODES} more nodes; --json has all"
+        yield f"and {len(nodes) - NODES} more nodes; --json lists all"
 
 
 def _hours(value: float) -> str:

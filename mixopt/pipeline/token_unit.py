@@ -25,7 +25,7 @@ def check_token_unit(config: Config) -> None:
     name = config.corpus.tokenizer
     if known_tokenizer(name) is None:
         raise ConfigError(
-            f"objective.unit: is bits_per_byte, and {of_tokens[0]!r} is tokens of {name!r}, whose"
-            " files are not here, so that nothing tells the bytes of a token: set objective.unit:"
-            " nats_per_token, or corpus.tokenizer to a folder with its tokenizer.json"
+            f"objective.unit: bits_per_byte needs the bytes of each token, and the tokenizer"
+            f" {name!r} of {of_tokens[0]!r} is not here: set objective.unit: nats_per_token, or"
+            " corpus.tokenizer to a folder with its tokenizer.json"
         )

@@ -1,4 +1,4 @@
-"""The log of a trial, wherever it is, and the trials that failed with their logs.
+"""The log of a trial on any executor, and failed trials with their logs.
 
 A command of the user's leaves a log in the folder of each of its attempts; any other proxy prints
 to the log of the worker that trained it (mixopt.sweeps.worker_logs). A run directory may be
@@ -72,16 +72,16 @@ def find_log(run: Run, trial: str) -> TrialLog | None:
 
 
 def missing_log(run: Run, trial: str) -> str:
-    """Say in a line what there is of a trial that has no log."""
+    """Describe a trial that has no log, in one line."""
     folder = _step_of(run, trial).trial_folder(run.path)
     records = [record for record in read_attempts(folder) if trial in record.trials]
     where = f"; it was trained on {records[-1].node}" if records else ""
     path = folder / f"{trial}.json"
     if not path.exists():
-        return f"{trial}: has not ended, and nothing has printed for it{where}"
+        return f"{trial}: has not ended, and has no log yet{where}"
     result = read_entry(path)[1]
     why = f": {result.reason}" if result.reason else ""
-    return f"{trial}: {result.status}{why}; no log of it is here{where}"
+    return f"{trial}: {result.status}{why}; no log found here{where}"
 
 
 def follow_log(
@@ -165,7 +165,7 @@ def _step_of(run: Run, trial: str) -> Step:
             return step
         known += names
     if not known:
-        raise RunError(f"{run.path}: nothing is trained yet")
+        raise RunError(f"{run.path}: no trial has been trained yet")
     raise RunError(f"{run.path}: no trial {trial!r}{did_you_mean(trial, sorted(set(known))[:500])}")
 
 

@@ -1,4 +1,4 @@
-"""Validate a proposal; where it does not win, learn from its runs and validate another.
+"""Validate a proposal; if it is not better, learn from its runs and validate another.
 
 A round trains its proposal and the baselines with the first seeds. As long as some interval
 includes 0 and none lies above it, seeds are added to the proposal and to the baselines that are
@@ -122,8 +122,8 @@ def _validate_one(
         if loses or not undecided:
             break
         if count < config.most_seeds:
-            words = f"no difference from {listed(undecided, 'or')} is shown"
-            say(f"validate: {named(name)}: {words} with {count} seeds; seeds are added")
+            words = f"the difference from {listed(undecided, 'or')} is not significant"
+            say(f"validate: {named(name)}: {words} with {count} seeds; adding seeds")
     return found
 
 
@@ -135,11 +135,11 @@ def _wins(validation: Validation, name: str) -> bool:
 def _next_proposal(run: Run, validation: Validation, number: int, say: Say) -> Proposal | None:
     """Propose again from the trials and the runs of the proposals so far; None for nothing new."""
     trials = with_validated(run.trials, validation, run.fit)
-    say(f"validate: {named(proposal_name(number))} does not win; its runs join the trials")
+    say(f"validate: {named(proposal_name(number))} is not better; its runs are added to the trials")
     proposal = proposal_of(run, fit_of(run, trials))
     for name in validation.mixtures:
         if validation.mixture(name).total_variation(proposal.mixture) < SAME:
-            say(f"validate: the fit to them proposes what is {named(name)} already")
+            say(f"validate: the new fit proposes {named(name)} again")
             return None
     return proposal
 
@@ -149,4 +149,4 @@ def _say_equal(baselines: Mapping[str, Mixture], say: Say) -> None:
     for name, mixture in baselines.items():
         same = next(other for other, one in baselines.items() if one == mixture)
         if same != name:
-            say(f"validate: {named(name)} is the same mixture as {named(same)}; it is trained once")
+            say(f"validate: {named(name)} is the same mixture as {named(same)}; trained once")

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from mixopt.proposals.best_mixture import (
         compared_mixtures as compared_mixtures,
         propose_mixture as propose_mixture,
+        search_steps as search_steps,
     )
     from mixopt.proposals.decision import Decision as Decision
     from mixopt.proposals.forecast import (
@@ -66,7 +67,7 @@ else:
         __name__,
         {
             "baselines": ["FullRun", "baseline_mixture", "tempered", "unimax"],
-            "best_mixture": ["compared_mixtures", "propose_mixture"],
+            "best_mixture": ["compared_mixtures", "propose_mixture", "search_steps"],
             "decision": ["Decision"],
             "mixture_names": [
                 "PROPOSAL",

@@ -47,6 +47,9 @@ if TYPE_CHECKING:
 NOTHING = 1e-13  # a weight below is what rounding leaves of 0
 
 
+SEARCHING_AGAIN = "searching with refits"
+
+
 def propose_mixture(
     fit: Fit,
     objective: Objective,
@@ -75,7 +78,7 @@ def propose_mixture(
         fits: Refits on resampled trials of all losses that objective and guardrails need; they
             are made here when None.
         collapsed: Names of the trials whose experts collapsed; None where trials have no experts.
-        update: Receives how many refits on resampled trials are done.
+        update: Receives how many of `search_steps` are done, and which one it is.
 
     Raises:
         ConfigError: The gradient method with a regressor that has none, another unit than the
@@ -90,6 +93,7 @@ def propose_mixture(
     needed = needed_columns(objective, constraints)
     if fits is None:
         fits = resampled_fits(fit, needed, count=config.bootstrap, seed=seed, update=update)
+    update(config.bootstrap, "searching")
     over = objective.over([fit.targets[column] for column in needed])
     again = [aimed(one, over)[0] for one in fits.of(needed)]
     risk = Risk.from_config(config.risk, fit, again)
@@ -100,7 +104,18 @@ def propose_mixture(
     _check_guardrails(problem, found, constraints, fit.domains)
     mixture = _settled(fit.domains, found.weights_D)
     points_KD = np.stack([mixture.array, *(one.array for one in compared.values())])
-    refits = search_again(again, problem, points_KD, config=config, seed=seed) if again else None
+    done = config.bootstrap + 1
+    update(done, SEARCHING_AGAIN)
+    refits = None
+    if again:
+        refits = search_again(
+            again,
+            problem,
+            points_KD,
+            config=config,
+            seed=seed,
+            update=lambda searched, _: update(done + searched, SEARCHING_AGAIN),
+        )
     confidence = Confidence.of(fit, objective, points_KD, refits)
     said = described(
         mixture,
@@ -119,6 +134,11 @@ def propose_mixture(
     )
     warnings = proposal_warnings(proposal, fit, objective, constraints, kept, collapsed or ())
     return replace(proposal, warnings=warnings)
+
+
+def search_steps(config: ProposeConfig) -> int:
+    """Count the steps of a search: refits, the search itself, and a search with each refit."""
+    return 2 * config.bootstrap + 1
 
 
 def compared_mixtures(natural: Mixture, trials: Trials, objective: Objective) -> dict[str, Mixture]:

@@ -22,11 +22,11 @@ from mixopt.errors import ConfigError
 from mixopt.fitting import ObjectiveLike, objective_over
 from mixopt.mixture import Mixture
 from mixopt.objective import Direction, Objective
-from mixopt.proposals.best_mixture import propose_mixture
+from mixopt.proposals.best_mixture import propose_mixture, search_steps
 from mixopt.proposals.forecast import Forecast, predict_mixture
 from mixopt.proposals.pareto_front import Front, propose_front
 from mixopt.proposals.proposal import Proposal
-from mixopt.system import progress
+from mixopt.system import steady_progress
 from mixopt.trials import settled
 
 if TYPE_CHECKING:
@@ -112,7 +112,7 @@ class Question:
             InfeasibleError: No mixture is found that keeps the guardrails.
         """
         objective = self.aim(target)
-        with progress("propose", self.search.bootstrap) as update:
+        with steady_progress("propose", search_steps(self.search)) as update:
             return propose_mixture(
                 self.fit,
                 objective,
@@ -180,7 +180,7 @@ class Question:
             ConfigError: Fewer than two targets, or an unknown one.
             InfeasibleError: No mixture is found that keeps the guardrails.
         """
-        with progress("front", points) as update:
+        with steady_progress("front", points) as update:
             return propose_front(
                 self.fit,
                 targets,

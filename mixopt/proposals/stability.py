@@ -20,7 +20,7 @@ from mixopt.fitting import Predictor
 from mixopt.mixture import total_variation
 from mixopt.proposals.mixture_search import search
 from mixopt.proposals.problem import Problem
-from mixopt.system import Array
+from mixopt.system import Array, Update, no_progress
 
 if TYPE_CHECKING:
     from mixopt.config import ProposeConfig
@@ -54,6 +54,7 @@ def search_again(
     *,
     config: ProposeConfig,
     seed: int,
+    update: Update = no_progress,
 ) -> Refits:
     """Search with each refit as the proposal was searched, on fewer draws.
 
@@ -63,6 +64,7 @@ def search_again(
         compared_KD: Mixtures of which the predictions are wanted, the proposal first.
         config: The search of the proposal; a refit draws fewer mixtures, `SAMPLES` at most.
         seed: Of the draws.
+        update: Receives how many refits were searched.
     """
     optima, values = [], []
     for regressor in fits:
@@ -79,4 +81,5 @@ def search_again(
         )
         optima.append(found.weights_D)
         values.append(again.value(compared_KD))
+        update(len(optima), "")
     return Refits(np.array(optima), np.array(values))

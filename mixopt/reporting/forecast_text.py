@@ -1,4 +1,4 @@
-"""A mixture that somebody asks about, in a terminal: what it gives, and what it breaks."""
+"""The prediction for a mixture in a terminal: losses, gains, and broken constraints."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from mixopt.reporting.text_table import table_text
 
 
 def forecast_lines(forecast: Forecast) -> str:
-    """Return the tables of a mixture, of its gains and of its losses, and the limits it breaks."""
+    """Return the tables of a mixture, its losses and gains, and the constraints that it breaks."""
     found = forecast.predicted
     unit, value = UNITS[found.unit], found.predicted_objective
     lines = [
         f"predicted: {value.value:.4f} {unit}, 90% interval {_ends(value, '.4f')}",
-        *(f"limit broken: {line}" for line in forecast.broken),
+        *(f"broken constraint: {line}" for line in forecast.broken),
         *(f"warning: {warning}" for warning in found.warnings),
     ]
     return "\n".join([*_tables(found, unit), *_costs(forecast), *lines])
@@ -26,22 +26,22 @@ def _tables(found: Proposal, unit: str) -> Iterator[str]:
     rows = [
         _share(found, domain) for domain in sorted(found.mixture, key=lambda n: -found.mixture[n])
     ]
-    yield table_text(f"A mixture for {found.objective}", columns, rows)
+    yield table_text(f"Mixture for {found.objective}", columns, rows)
     losses = [
         (name, f"{loss.value:.4f}", _ends(loss, ".4f")) for name, loss in found.losses.items()
     ]
-    yield table_text("Predicted losses", ("evaluation domain", "predicted", "90%"), losses)
+    yield table_text("Predicted losses", ("evaluation domain", "predicted", "90% interval"), losses)
     gains = [(_over(found, n), f"{g.value:+.4f}", _ends(g, "+.4f")) for n, g in found.gains.items()]
-    title = f"Predicted gains, {unit}: above 0 where the mixture is better"
-    yield table_text(title, ("over", "gain", "90%"), gains)
+    title = f"Predicted gains, {unit} (above 0 is better)"
+    yield table_text(title, ("over", "gain", "90% interval"), gains)
 
 
 def _costs(forecast: Forecast) -> Iterator[str]:
-    """Yield the table of what losses pay that the objective does not measure; none if it does."""
+    """Yield the table of losses outside the objective, if there are any."""
     if forecast.costs:
         rows = [(name, f"{c.value:+.4f}", _ends(c, "+.4f")) for name, c in forecast.costs.items()]
-        title = "Not in the objective, against natural: above 0 where the loss gets worse"
-        yield table_text(title, ("evaluation domain", "change", "90%"), rows)
+        title = "Losses outside the objective, change from natural (above 0 is worse)"
+        yield table_text(title, ("evaluation domain", "change", "90% interval"), rows)
 
 
 def _share(found: Proposal, domain: str) -> list[str]:

@@ -10,23 +10,23 @@ from mixopt.reporting.text_table import table_text
 from mixopt.run_directory import Run
 from mixopt.system import rank_text, share_text
 
-TITLE = "How well trials tell mixtures apart, by loss"
+TITLE = "How well the trials tell mixtures apart, by loss"
 MEANING = (
-    "spread: deviation over mixtures; noise: deviation over seeds of one mixture",
-    "ratio: what the spread has beyond the noise, over the noise; at least: its 95% lower bound",
-    "ready: the bound is 1 or more, and no control ranks held-out trials better",
-    "weak: only the ratio is; noise: the ratio is below 1",
+    "spread: standard deviation over mixtures; noise: over seeds of one mixture",
+    "ratio: the spread beyond the noise, divided by the noise; at least: its 95% lower bound",
+    "ready: the lower bound is 1 or more, and no control ranks held-out trials better",
+    "weak: the ratio is 1 or more, the lower bound is not; noise: the ratio is below 1",
 )
 UNKNOWN = (
-    "the state is from the rank correlation on held-out folds alone",
+    "the state comes from the rank correlation on held-out folds alone",
     "at least: the rank correlation's 95% lower bound",
-    "ready: the bound is 0.71 or more (noise below signal), and no control ranks them better",
-    "weak: the bound is above 0; noise: it is not",
+    "ready: the lower bound is 0.71 or more (noise below signal), and no control is better",
+    "weak: the lower bound is above 0; noise: it is not",
 )
 BOTH = (
     "weight: in the objective; Spearman: rank correlation on held-out folds",
-    "control: that of own share, distance from uniform or nearest trial, whichever ranks best",
-    "goes with: the training domain whose own loss correlates most with it over the trials",
+    "control: the best Spearman among own share, distance from uniform and nearest trial",
+    "goes with: the training domain whose own loss correlates most with this loss",
 )
 KNOWN_COLUMNS = ("noise", "ratio", "at least")
 
@@ -37,7 +37,7 @@ def readiness_text(found: FitReadiness) -> str:
     lines = [found.replicates.describe(), *_meaning(found)]
     if found.left_out:
         lines.append(f"left out of the objective as noise: {', '.join(found.left_out)}")
-    return "\n".join([table_text(TITLE, columns, rows, width=120), *lines])
+    return "\n".join([table_text(TITLE, columns, rows), *lines])
 
 
 def readiness_part(run: Run) -> str:

@@ -1,4 +1,4 @@
-"""What a schedule draws, as tables for a terminal: its stages, and its domains by stage."""
+"""What a schedule draws, as tables for a terminal: stages, and domains by stage."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ from mixopt.sampling import ScheduleForecast
 from mixopt.system import count_text, share_text, short_count
 
 MOST_COLUMNS = 6  # stages whose shares are shown side by side; of more the first and the last
-_WIDTH = 130
 
 
 def schedule_text(forecast: ScheduleForecast) -> str:
@@ -17,14 +16,14 @@ def schedule_text(forecast: ScheduleForecast) -> str:
         f"{short_count(schedule.tokens)} tokens in {schedule.steps:,} steps of {schedule.batch:,}"
     )
     rounded = schedule.tokens - schedule.asked_tokens
-    lines = [table_text(title, _STAGE_COLUMNS, _stages(forecast), _WIDTH)]
+    lines = [table_text(title, _STAGE_COLUMNS, _stages(forecast))]
     if rounded:
         lines.append(
-            f"{schedule.asked_tokens:,} tokens are asked for; whole batches have"
+            f"requested: {schedule.asked_tokens:,} tokens; in whole batches:"
             f" {schedule.tokens:,} ({rounded:+,})\n"
         )
     columns, rows = _domains(forecast)
-    lines.append(table_text("Share of the tokens by stage", columns, rows, _WIDTH))
+    lines.append(table_text("Share of the tokens by stage", columns, rows))
     return "\n".join(lines).rstrip("\n")
 
 

@@ -1,4 +1,4 @@
-"""Tables of tasks for a terminal: what a folder has."""
+"""The tasks of a folder as a table for a terminal."""
 
 from __future__ import annotations
 
@@ -7,13 +7,13 @@ from mixopt.tasks import FolderCheck, TaskSizes
 
 
 def tasks_text(found: FolderCheck) -> str:
-    """Return the table of a folder's tasks, and what is odd of them."""
+    """Return the table of a folder's tasks, and its warnings."""
     counted = any(one.tokens is not None for one in found.tasks)
     cut = any(one.contexts_cut is not None for one in found.tasks)
     columns = ["task", "family", "items", "choices", "context B", "answer B"]
     columns += ["tokens", "scored"] * counted + ["contexts cut", "in pieces"] * cut
     rows = [_row(one) for one in found.tasks]
-    lines = [table_text("Tasks", columns, rows, width=120)]
+    lines = [table_text("Tasks", columns, rows)]
     lines += [f"{one.name}: {warning}" for one in found.tasks for warning in one.warnings]
     return "\n".join([*lines, *found.doubled])
 

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
         make_executor as make_executor,
     )
     from mixopt.sweeps.devices import WorkerDevice as WorkerDevice, worker_devices as worker_devices
+    from mixopt.sweeps.gpu_discovery import find_gpus as find_gpus
     from mixopt.sweeps.group_sizes import GroupSizes as GroupSizes
     from mixopt.sweeps.groups_file import read_groups as read_groups
     from mixopt.sweeps.ledger import (
@@ -76,6 +77,7 @@ else:
                 "make_executor",
             ],
             "devices": ["WorkerDevice", "worker_devices"],
+            "gpu_discovery": ["find_gpus"],
             "group_sizes": ["GroupSizes"],
             "groups_file": ["read_groups"],
             "ledger": ["ATTEMPTS", "AttemptRecord", "read_attempts"],

@@ -158,8 +158,15 @@ class SweepMeter:
         return moved / max(time.monotonic() - self._start, 1e-3)
 
     def _show(self) -> None:
-        note = f"{self._ended}/{self._trials} trials, {(self._rate() or 0) / 1000:,.0f}k tokens/s"
-        self._update(self._done(), note)
+        self._update(self._done(), f"{self._ended}/{self._trials} trials, {self._pace()}")
+
+    def _pace(self) -> str:
+        """Return how fast trials train; before that, what the workers do."""
+        rate = self._rate()
+        if rate is not None:
+            return f"{rate / 1000:,.0f}k tokens/s"
+        doing = {entry.progress.doing for entry in self._running.values()}
+        return "compiling" if "compiling" in doing else "starting"
 
 
 def _unfinished(results: Sequence[TrialResult]) -> int:

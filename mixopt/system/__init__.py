@@ -125,9 +125,11 @@ if TYPE_CHECKING:
         Say as Say,
         Update as Update,
         duration as duration,
+        long_duration as long_duration,
         no_progress as no_progress,
         progress as progress,
         silent as silent,
+        steady_progress as steady_progress,
     )
     from mixopt.system.provenance import (
         git_commit as git_commit,
@@ -154,6 +156,11 @@ if TYPE_CHECKING:
         shown_value as shown_value,
     )
     from mixopt.system.table_files import read_table as read_table, write_table as write_table
+    from mixopt.system.terminal_text import (
+        shown_width as shown_width,
+        terminal_width as terminal_width,
+        wrapped as wrapped,
+    )
     from mixopt.system.version import __version__ as __version__
     from mixopt.system.yaml_lines import (
         FieldPlace as FieldPlace,
@@ -257,7 +264,16 @@ else:
                 "plugin_names",
             ],
             "processes": ["host_name", "is_running", "start_of", "usable_cores"],
-            "progress_bars": ["Say", "Update", "duration", "no_progress", "progress", "silent"],
+            "progress_bars": [
+                "Say",
+                "Update",
+                "duration",
+                "long_duration",
+                "no_progress",
+                "progress",
+                "silent",
+                "steady_progress",
+            ],
             "provenance": ["git_commit", "machine", "package_versions", "without_folders"],
             "seals": [
                 "SEAL",
@@ -272,6 +288,7 @@ else:
             "server_uris": ["ServerUri", "without_secrets"],
             "state_fields": ["StateFields", "shown_value"],
             "table_files": ["read_table", "write_table"],
+            "terminal_text": ["shown_width", "terminal_width", "wrapped"],
             "version": ["__version__"],
             "yaml_lines": ["FieldPlace", "dotted", "yaml_places"],
             "zst_file": ["open_zst"],

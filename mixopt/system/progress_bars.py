@@ -6,6 +6,7 @@ A line or a bar has what is done, how fast, and how long is left.
 from __future__ import annotations
 
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -13,6 +14,7 @@ from contextlib import contextmanager
 Update = Callable[[float, str], None]
 Say = Callable[[str], None]
 LINE_EVERY_SECONDS = 10.0
+QUICK_SECONDS = 2.0  # work that takes less is not shown by steady_progress
 
 
 def no_progress(done: float, note: str) -> None:
@@ -42,6 +44,43 @@ def progress(title: str, total: float) -> Iterator[Update]:
 
 
 @contextmanager
+def steady_progress(title: str, total: float = 0.0) -> Iterator[Update]:
+    """Show the progress of work that reports seldom or never, once it has taken two seconds.
+
+    What was reported last is shown again each second with the time that has passed, so that a step
+    of which nothing is heard for a minute is still seen to work.
+
+    Args:
+        title: What is being done.
+        total: The amount that is all of it; 0 where nobody knows.
+
+    Yields:
+        A function that takes the amount done so far and a note to show beside it.
+    """
+    last: list[tuple[float, str]] = [(0.0, "")]
+    over = threading.Event()
+    shown = threading.Thread(target=_show, args=(title, total, last, over), daemon=True)
+    shown.start()
+    try:
+        yield lambda done, note: last.__setitem__(0, (done, note))
+    finally:
+        over.set()
+        shown.join()
+
+
+def _show(title: str, total: float, last: list[tuple[float, str]], over: threading.Event) -> None:
+    """Show what is reported until it is over; nothing of what ends at once."""
+    if over.wait(QUICK_SECONDS):
+        return
+    with progress(title, total) as update:
+        ended = False
+        while not ended:
+            update(*last[0])
+            ended = over.wait(1.0)
+        update(*last[0])
+
+
+@contextmanager
 def _bar(title: str, total: float) -> Iterator[Update]:
     from rich.console import Console
     from rich.progress import (
@@ -55,14 +94,13 @@ def _bar(title: str, total: float) -> Iterator[Update]:
     columns = (
         TextColumn("{task.description}"),
         BarColumn(),
-        TextColumn("{task.percentage:>3.0f}%"),
+        *([TextColumn("{task.percentage:>3.0f}%")] if total else []),
         TextColumn("{task.fields[note]}"),
         TimeElapsedColumn(),
-        TextColumn("left"),
-        TimeRemainingColumn(compact=True),
+        *([TextColumn("left"), TimeRemainingColumn(compact=True)] if total else []),
     )
     with Progress(*columns, console=Console(stderr=True)) as shown:
-        task = shown.add_task(title, total=total, note="")
+        task = shown.add_task(title, total=total or None, note="")
         yield lambda done, note: shown.update(task, completed=done, note=note)
 
 
@@ -76,7 +114,7 @@ class _Lines:
     def __call__(self, done: float, note: str) -> None:
         now = time.monotonic()
         self._first = done if self._first is None else self._first
-        ended, count = done >= self._total, note.partition(" ")[0]
+        ended, count = done >= self._total > 0, note.partition(" ")[0]
         is_end = ended and count != self._ended  # all of it is there, or one more has finished
         self._ended = count if ended else None
         if now - self._shown < LINE_EVERY_SECONDS and not is_end:
@@ -84,10 +122,24 @@ class _Lines:
         self._shown = now
         moved, spent = done - self._first, now - self._start
         left = (self._total - done) * spent / moved if moved > 0 else float("nan")
-        eta = "" if ended or moved <= 0 else f", {duration(left)} left"
-        percent = 100 * done / self._total if self._total else 100.0
-        sys.stderr.write(f"{self._title}: {percent:.0f}% {note} in {duration(spent)}{eta}\n")
+        eta = "" if ended or moved <= 0 or not self._total else f", {duration(left)} left"
+        percent = f"{100 * done / self._total:.0f}%" if self._total else ""
+        words = " ".join(word for word in (percent, note) if word)
+        sys.stderr.write(f"{self._title}: {words}{' ' * bool(words)}in {duration(spent)}{eta}\n")
         sys.stderr.flush()
+
+
+def long_duration(seconds: float) -> str:
+    """Return seconds in words: `8 seconds`, `3 minutes` or `2.5 hours`."""
+    if seconds < 90:
+        return _counted(max(1, round(seconds)), "second")
+    if seconds < 5400:
+        return _counted(round(seconds / 60), "minute")
+    return _counted(float(f"{seconds / 3600:.2g}"), "hour")
+
+
+def _counted(number: float, what: str) -> str:
+    return f"{number:g} {what}{'' if number == 1 else 's'}"
 
 
 def duration(seconds: float) -> str:

@@ -33,6 +33,7 @@ if TYPE_CHECKING:
         tracked as tracked,
     )
     from mixopt.tracking.sending import sync as sync, sync_line as sync_line
+    from mixopt.tracking.server_knock import check_reachable as check_reachable
     from mixopt.tracking.step_images import IMAGES as IMAGES
     from mixopt.tracking.tracker import Tracker as Tracker
     from mixopt.tracking.trial_import import RunLayout as RunLayout, import_trials as import_trials
@@ -46,6 +47,7 @@ else:
             "run_log": ["RunLog"],
             "run_steps": ["code_tags", "open_tracker", "record_again", "tracked"],
             "sending": ["sync", "sync_line"],
+            "server_knock": ["check_reachable"],
             "step_images": ["IMAGES"],
             "tracker": ["Tracker"],
             "trial_import": ["RunLayout", "import_trials"],

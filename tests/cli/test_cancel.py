@@ -81,14 +81,14 @@ def test_a_sweep_that_runs_here_is_interrupted_and_resumes(prepared, tmp_path):
     ended = mixopt("cancel", path)
     said = process.communicate(timeout=30)[1]
     assert process.returncode == 130
-    assert said.endswith("interrupted; the same command goes on from here\n")
+    assert said.endswith("interrupted; the same command resumes\n")
     assert ended.code == 0
     first, second = ended.out.splitlines()
-    assert first == f"process {process.pid} on {os.uname().nodename} was interrupted"
-    assert second.startswith("results that are there stay; the same command goes on: mixopt run ")
+    assert first == f"interrupted process {process.pid} on {os.uname().nodename}"
+    assert second.startswith("finished trials are kept; to resume: mixopt run ")
     done = {trial.stem for trial in trial_paths(path / "trials")}
     sizes = (path / "trials" / "group_sizes.json").read_text()
-    assert mixopt("cancel", path).out == f"{path}: nothing runs here\n"
+    assert mixopt("cancel", path).out == f"{path}: nothing is running\n"
     again = started(config, path)
     again.communicate(timeout=60)
     assert again.returncode == 0

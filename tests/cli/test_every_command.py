@@ -121,7 +121,7 @@ def test_predict_a_mixture(run, limits):
     assert found["epochs"] == {"code": 0.9, "prose": 4.2}
     assert any("needs 4.2 epochs of its 1M tokens" in line for line in found["broken"])
     said = answered("predict", run, "--weights", "prose=.7,code=.3", "--target", "help")
-    assert "A mixture for help" in said
+    assert "Mixture for help" in said
     assert "best trial (" in said
     assert "predicted: " in said
 

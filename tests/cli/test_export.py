@@ -48,7 +48,7 @@ def test_what_was_written_is_read_back(folder, tool, tmp_path):
     ended = mixopt(
         "export", folder / "mixture.yaml", "--to", tool, "--tokens", "1e3", "--out", out, *facts
     )
-    assert (ended.code, ended.out, ended.error) == (0, "", f"for {tool}: {out}\n")
+    assert (ended.code, ended.out, ended.error) == (0, "", f"{tool}: {out}\n")
     found = mixopt("export", out, "--from", tool, *facts)
     assert found.code == 0, found.error
     weights = yaml.safe_load(found.out)["weights"]
@@ -77,7 +77,7 @@ def test_the_fragment_is_a_field_of_the_json(folder):
 def test_the_list_has_every_tool_with_its_unit_and_needs():
     listed = mixopt("export", "--list").out
     for tool in EXPORT_TOOLS.values():
-        (line,) = [line for line in listed.splitlines() if line.split()[0] == tool.name]
+        (line,) = [line for line in listed.splitlines() if line.split()[:1] == [tool.name]]
         assert tool.unit.name in line
         assert all(need in line for need in tool.unit.needs)
     found = json.loads(mixopt("export", "--list", "--json").out)["tools"]
@@ -138,7 +138,7 @@ def test_the_length_of_the_full_run_is_that_of_the_configuration(run):
         (["M"], "export: give MIXTURE --to TOOL, or FRAGMENT --from TOOL"),
         (["M", "--to", "nemo", "--from", "nemo"], "export: give MIXTURE --to TOOL, or FRAGMENT"),
         (["M", "--to", "nemoo"], "unknown tool 'nemoo'; did you mean 'nemo'?"),
-        (["M", "--from", "nemo", "--tokens", "5"], "export: --tokens goes with --to"),
+        (["M", "--from", "nemo", "--tokens", "5"], "export: --tokens is for --to"),
         (["M", "--to", "swift", "--tokens", "x1"], ""),
         (["M", "--to", "swift", "--tokens", "0"], "--tokens 0: must be at least 1"),
         (["M", "--to", "swift"], "swift: needs the length of the run; give --tokens"),
@@ -164,7 +164,7 @@ def test_what_cannot_be_is_one_line(folder, arguments, message):
 @pytest.mark.parametrize(
     ("option", "content", "message"),
     [
-        ("--paths", "[1]", "expected a path, or a list of paths, for each domain, a line each"),
+        ("--paths", "[1]", "expected a path, or a list of paths, for each domain, one line each"),
         ("--paths", "{wbe: x}", "unknown domain 'wbe'; did you mean 'web'?"),
         ("--sample-tokens", "{wbe: 3}", "unknown domain 'wbe'; did you mean 'web'?"),
         ("--inventory", "{web: 3}", "domain 'code' is missing; say how many tokens it has"),

@@ -100,9 +100,9 @@ def test_a_trial_without_a_log_is_said_with_what_is_known(run):
     try:
         ended = mixopt("logs", run, "--trial", "t0000")
         where = f"it was trained on {host_name()}"
-        assert ended.out == f"t0000: finished; no log of it is here; {where}\n"
+        assert ended.out == f"t0000: finished; no log found here; {where}\n"
         failed = mixopt("logs", run, "--trial", "t0005").out
-        assert failed.startswith("t0005: failed: ValueError: no such layer; no log of it is here")
+        assert failed.startswith("t0005: failed: ValueError: no such layer; no log found here")
         (run / "trials" / "workers.log").write_text("an older version's\n")
         assert "workers.log" in mixopt("logs", run).out
     finally:
@@ -116,7 +116,7 @@ def test_a_trial_without_a_log_is_said_with_what_is_known(run):
     [
         (("--trial", "t9999"), "no trial 't9999'; known: natural, t0000"),
         (("--trial", "../steps"), "trial '../steps': a name has no '/'"),
-        (("--follow",), "--follow and --lines are of one trial; give --trial"),
+        (("--follow",), "--follow and --lines need --trial"),
         (("--trial", "t0003", "--follow", "--json"), "give one of them"),
     ],
 )
@@ -130,10 +130,8 @@ def test_a_run_that_has_trained_nothing_says_so(experiment, tmp_path):
     (tmp_path / "tiny.yaml").write_text(experiment)
     prepare(tmp_path / "tiny.yaml", tmp_path / "run")
     ended = mixopt("logs", tmp_path / "run", "--trial", "t0000")
-    assert ended.error.endswith("nothing is trained yet\n")
-    assert mixopt("logs", tmp_path / "run").out == (
-        "no trial has failed\nno worker has left a log\n"
-    )
+    assert ended.error.endswith("no trial has been trained yet\n")
+    assert mixopt("logs", tmp_path / "run").out == ("no trial has failed\nno logs of workers\n")
 
 
 def test_a_pipe_in_place_of_a_log_is_not_waited_for(run):

@@ -15,12 +15,12 @@ def test_weights_are_read_by_domain_whatever_marks_a_name_has():
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("web=.5,code=.4", "--weights add up to 0.9, not 1: divide each by 0.9"),
+        ("web=.5,code=.4", "--weights: the sum is 0.9, not 1; divide each by 0.9"),
         ("web", "--weights web: expected DOMAIN=SHARE, such as web=.5"),
         ("web=half", "--weights web=half: expected DOMAIN=SHARE, such as web=.5"),
         ("web=-1,code=2", "--weights web=-1: expected DOMAIN=SHARE, such as web=.5"),
         ("web=.5,web=.5", "--weights: domain 'web' is given twice"),
-        ("web=0", "--weights add up to 0, not 1"),
+        ("web=0", "--weights: the sum is 0, not 1"),
     ],
 )
 def test_weights_that_cannot_be_right_are_one_line(text, message):

@@ -359,7 +359,10 @@ def test_each_round_is_said_and_recorded(undisturbed):
     assert {entry["regressor"] for entry in record["rounds"]} == {"linear"}
     assert sum(record["rounds"][0]["proposal"].values()) == pytest.approx(1)
     assert record["chosen_by"] == {"objective": {"target": "help"}, "fit": {}}
-    assert "sweep: round 2 of 3: 3 mixtures chosen by linear, expected to gain" in said[0]
+    assert (
+        "sweep: round 2 of 3: 3 mixtures chosen by linear, expected gain over the current proposal"
+        in said[0]
+    )
 
 
 def test_a_finished_sweep_is_not_done_again(undisturbed, config):
@@ -470,8 +473,8 @@ def test_a_round_that_would_gain_too_little_is_not_run(config, designed, tmp_pat
     assert len(run.trials) == len(pl.read_parquet(path / "design.parquet")) == 9
     stopped = read_json(path / "trials/rounds.json")["stopped"]
     assert (stopped["round"], stopped["not_run"]) == (1, 6)
-    assert said[0].startswith("sweep: 6 planned trials are not run: the next 3 are expected to ga")
-    assert "less than design.stop_gain: 10" in said[0]
+    assert said[0].startswith("sweep: stopped early, 6 planned trials are not run: the expected ga")
+    assert "below design.stop_gain: 10" in said[0]
     status = run_status(run)["steps"]["sweep"]
     assert (status["trials"], status["not_run"]) == (9, 6)
     assert any("9 of 9 trials, 6 not run" in line for line in status_lines(run_status(run)))
@@ -525,7 +528,7 @@ def test_a_round_that_too_few_finished_trials_would_choose_is_one_line(
     with pytest.raises(RunError) as caught:
         mixopt.sweep(config, at_design, overrides=["proxy.name=most_fail_proxy:MostFail"])
     text = str(caught.value)
-    assert text.startswith(f"{at_design}: round 2 of 3 cannot be chosen: finished trials of 1 mix")
+    assert text.startswith(f"{at_design}: round 2 of 3 cannot be chosen: trials of 1 mix")
     assert "a fit needs 2 (trial natural failed: ValueError: no disk)" in text
     assert "--retry-failed" in text
     assert text.endswith("or set design.rounds: off")

@@ -37,7 +37,7 @@ def test_without_replicates_states_are_from_held_out_folds_and_that_is_said():
     text = readiness_text(found)
     columns = "loss weight spread Spearman at least control goes with state"
     assert " ".join(text.splitlines()[2].split()) == columns
-    assert "the state is from the rank correlation on held-out folds alone" in text
+    assert "the state comes from the rank correlation on held-out folds alone" in text
 
 
 def test_the_table_has_the_objective_first_and_says_what_its_columns_mean(fit):

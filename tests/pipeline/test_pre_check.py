@@ -65,7 +65,7 @@ def test_operations_are_six_for_each_parameter_and_token(config_path):
         (["design.max_weights={code: 0.1, prose: 0.1}"], "raise design.max_weights by 0.8"),
         (["fit.folds=40"], r"fit.folds: 40 folds need as many different mixtures, and the design"),
         (["proxy.options={order: 99}"], "proxy.options.order: 99"),
-        (["proxy.device=cuda"], "proxy.device: cuda: no GPU is seen here; use auto, or cpu"),
+        (["proxy.device=cuda"], "proxy.device: cuda: no GPU is visible here; use auto or cpu"),
         (["fit.pilots={trials: absent.csv}"], "fit.pilots: absent.csv: no such file"),
         (["corpus.domains.code.path=absent.jsonl"], "domain 'code': absent.jsonl: no such file"),
         (
@@ -136,7 +136,7 @@ def test_a_run_says_how_many_more_problems_there_are(config_path):
         config_path, "constraints.bounds={code: [0, 0.3], prose: [0, 0.3]}", "fit.folds=40"
     )
     both = replace(found, problems=[*found.problems, ConfigError("another")])
-    with pytest.raises(InfeasibleError, match=r"\(and 1 more: mixopt check lists all\)"):
+    with pytest.raises(InfeasibleError, match=r"\(and 1 more; mixopt check lists all\)"):
         both.refuse()
 
 

@@ -57,13 +57,13 @@ def test_epochs_are_those_over_all_stages(mixture, tmp_path):
     ("stages", "message"),
     [
         ("stabel:90%", "'stabel' is no phase; did you mean 'stable'?"),
-        ("stable", "'' is no length; expected PHASE:LENGTH"),
-        ("stable:much", "'much' is no length; expected PHASE:LENGTH"),
+        ("stable", "'' is not a length; expected PHASE:LENGTH"),
+        ("stable:much", "'much' is not a length; expected PHASE:LENGTH"),
         ("stable:90%", "add up to 900,000,000 of 1,000,000,000 tokens: a gap of 100,000,000"),
-        ("stable:90%,decay:2e8", "an overlap of 100,000,000; give one stage 'rest'"),
+        ("stable:90%,decay:2e8", "an overlap of 100,000,000; set one length to 'rest'"),
         ("stable:rest,decay:rest", "'rest' is given twice"),
         ("stable:100%,decay:rest", "leave no tokens of 1,000,000,000 for"),
-        ("stable:0%,decay:rest", "'0%' is no length of at least a token"),
+        ("stable:0%,decay:rest", "'0%' is less than one token"),
         ("stable:100%:to:", "expected PHASE:LENGTH, PHASE:LENGTH:MIXTURE"),
     ],
 )

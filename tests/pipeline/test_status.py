@@ -103,7 +103,7 @@ def test_five_reasons_are_shown_and_the_others_counted(run):
         fail(run, [f"t000{number}"], "failed", f"reason {name}")
     said = [line.strip() for line in lines_of(run)]
     assert sum(line.startswith("1 failed: reason ") for line in said) == 5
-    assert "2 for 2 other reasons; --json has all" in said
+    assert "2 for 2 other reasons; --json lists all" in said
     assert len(sweep_of(run)["reasons"]) == 7
 
 
@@ -172,7 +172,7 @@ def test_a_cluster_that_goes_on_without_its_owner_is_seen(left):
     assert (found["going_on"], found["running"]) == (2, 2)
     assert found["gpu_hours"] == 4.0
     said = [line.strip() for line in lines_of(left, trust=True)]
-    assert "the owner is gone; 2 tasks go on; the same command takes them up" in said
+    assert "the owner is gone; 2 tasks are still running; the same command takes over" in said
     assert any(line.startswith("worker 1: training t0001 on n3, 25% of 40 tokens") for line in said)
     row = next(line.split() for line in said if line.startswith("n3 "))
     assert row == ["n3", "NVIDIA", "L4", "2", "2", "0", "0", "400", "4"]
@@ -185,7 +185,7 @@ def test_tasks_that_never_had_an_owner_are_seen(designed):
     found = sweep_of(run, trust=True)
     assert (found["state"], found["going_on"]) == ("waiting", 2)
     said = [line.strip() for line in lines_of(run, trust=True)]
-    assert "nobody owns the sweep; 2 tasks go on; the same command takes them up" in said
+    assert "the sweep has no owner; 2 tasks are still running; the same command takes over" in said
 
 
 def test_code_that_an_untrusted_directory_names_is_not_asked(left):

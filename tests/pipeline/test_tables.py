@@ -363,7 +363,7 @@ def test_the_command_proposes_what_the_method_proposes(commanded, fit, tmp_path)
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["fit", "--mixtures", "W.csv"], "--mixtures, --losses and --out go together"),
+        (["fit", "--mixtures", "W.csv"], "fit: tables need --out FOLDER"),
         (["fit"], "give either CONFIG, or --mixtures and --losses with --out"),
         (["fit", "C.yaml", "--trials", "T.parquet"], "give either CONFIG, or --mixtures"),
         (["fit", "C.yaml", "--target", "web"], "--target, --objective and --regressor go"),
@@ -372,7 +372,7 @@ def test_the_command_proposes_what_the_method_proposes(commanded, fit, tmp_path)
         (["fit", "C.yaml", "--at-tokens", "0"], "--at-... and --inventory go with tables"),
         (["fit", "C.yaml", "--pilot-trials", "P"], "--pilot-..., --at-... and --inventory go"),
         (["evaluate", "D", "--losses", "L.csv"], "--mixtures and --losses go together"),
-        (["propose", "C.yaml", "--risk", "std=1"], "--risk go with DIR, not CONFIG"),
+        (["propose", "C.yaml", "--risk", "std=1"], "--risk need a run directory, not CONFIG"),
         (["propose", ".", "--set", "seed=1"], "--set goes with CONFIG, not DIR"),
         (
             ["propose", ".", "--pareto", "a", "--target", "b"],
@@ -410,7 +410,7 @@ def test_a_run_directory_is_not_written_over(tables, tmp_path):
     (tmp_path / "config.yaml").write_text("name: run\n")
     ended = command("fit", "--mixtures", tables[0], "--losses", tables[1], "--out", tmp_path)
     assert ended.returncode == 2
-    assert "is the directory of a run; use another --out" in ended.stderr
+    assert "is a run directory; use another --out" in ended.stderr
 
 
 # --- The page -----------------------------------------------------------------------------------

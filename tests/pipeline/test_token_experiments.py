@@ -92,7 +92,9 @@ def test_tokens_of_which_nobody_has_the_tokenizer_give_losses_in_nats_alone(expe
     )
     options = ["--set", "corpus.tokenizer=./nowhere", "--set", f"corpus.domains={domains}"]
     ended = mixopt_("run", experiment, "--out", "run", *options)
-    message = "objective.unit: is bits_per_byte, and 'web' is tokens of './nowhere'"
+    message = (
+        "objective.unit: bits_per_byte needs the bytes of each token, and the tokenizer './nowhere'"
+    )
     assert isinstance(ended.exception, MixoptError)
     assert message in str(ended.exception)
     assert not (tmp_path / "run" / "corpus" / "index.json").exists()

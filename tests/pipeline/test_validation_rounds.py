@@ -75,7 +75,7 @@ def test_a_proposal_that_loses_is_followed_by_another_from_its_own_runs(validate
     first, second = (one.mixture["prose"] for one in found.proposals.values())
     assert second < first
     assert found.validation(run).leading == "proposal_2"
-    assert "validate: the proposal does not win; its runs join the trials" in said
+    assert "validate: the proposal is not better; its runs are added to the trials" in said
 
 
 def test_one_round_makes_no_second_proposal(validate):
@@ -113,14 +113,15 @@ def test_seeds_are_added_to_what_is_not_decided_alone(validate):
     assert seeds == {"natural": 3, "uniform": 6, "proposal": 6}
     assert counts == [9, 13, 15]
     assert said[0] == (
-        "validate: the proposal: no difference from uniform is shown with 3 seeds; seeds are added"
+        "validate: the proposal: the difference from uniform is not significant with 3 seeds;"
+        " adding seeds"
     )
 
 
 def test_equal_baselines_are_said_and_trained_once(validate):
     fields = {"seeds": 3, "baselines": ["uniform", "unimax"]}
     found, said, counts, run = validate(prose_helps, **fields)
-    assert said[0] == "validate: unimax is the same mixture as uniform; it is trained once"
+    assert said[0] == "validate: unimax is the same mixture as uniform; trained once"
     assert counts == [6]
     assert found.validation(run).mixtures == ("proposal", "uniform", "unimax")
     assert len(found.table(run)) == 9
@@ -132,7 +133,7 @@ def test_a_fit_that_proposes_the_same_again_ends_the_rounds(validate):
 
     found, said, _, _ = validate(loss, noise=0.2, seeds=3, max_seeds=3, baselines=["natural"])
     assert list(found.proposals) == ["proposal"]
-    assert said[-1] == "validate: the fit to them proposes what is the proposal already"
+    assert said[-1] == "validate: the new fit proposes the proposal again"
 
 
 def test_the_same_results_lead_to_the_same_second_proposal(validate):

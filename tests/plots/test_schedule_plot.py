@@ -48,7 +48,7 @@ def test_a_picture_of_another_format_is_refused(forecast, tmp_path):
 
 def test_the_table_says_what_is_rounded_and_what_runs_out(forecast):
     text = schedule_text(forecast)
-    assert "111,000,000 tokens are asked for; whole batches have" in text
+    assert "requested: 111,000,000 tokens; in whole batches:" in text
     assert len(forecast.runs_out) == sum("at " in line for line in text.splitlines())
 
 
@@ -64,7 +64,7 @@ def test_the_command_shows_and_draws_a_schedule(tmp_path):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (["--batches", "3"], "--batches is in the schedule; leave it out"),
+        (["--batches", "3"], "--batches is set in the schedule; leave it out"),
         (["--figure", "x.pdf"], "x.pdf: expected a name that ends in .png or .svg"),
     ],
 )

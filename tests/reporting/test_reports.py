@@ -178,8 +178,8 @@ def test_a_mixture_that_was_edited_is_shown_as_ones_own_beside_no_others_evidenc
     assert "Not validated yet" in page
     assert "95%:" not in page
     said = proposal_text(edited.proposal)
-    assert said.startswith("A mixture of your own for ")
-    assert "nobody searched for it" in said
+    assert said.startswith("Your mixture for ")
+    assert "not found by a search" in said
 
 
 def test_a_run_without_a_proposal_has_no_report(run):

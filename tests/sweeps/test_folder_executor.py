@@ -96,7 +96,7 @@ def test_ctrl_c_cancels_the_order_and_the_tasks_stop(work_run):
     owner.send_signal(signal.SIGINT)
     said(owner, 130)
     assert ": cancelled; 0 trials" in said(task)
-    with pytest.raises(RunError, match="nothing is ordered now \\(trials is cancelled\\)"):
+    with pytest.raises(RunError, match="no trials to train now \\(trials is cancelled\\)"):
         work(run.path, trust=True)
 
 
@@ -138,10 +138,10 @@ def test_a_task_whose_host_does_not_see_the_corpus_says_so_and_so_does_the_owner
     shutil.rmtree(run.path / "corpus")
     text = said(run.task(), 2)
     assert "mixopt: " in text
-    assert "is not seen on " in text
+    assert "not found on " in text
     text = said(owner, 2)
     assert " cannot train: " in text
-    assert "give --out a folder that all nodes share" in text
+    assert "use an --out folder that all nodes share" in text
 
 
 def test_a_task_refuses_a_corpus_that_was_prepared_again(work_run):
@@ -179,7 +179,7 @@ def test_a_share_that_cannot_be_is_refused(tmp_path, share, message):
 
 
 def test_a_folder_that_is_not_seen_is_said_with_the_host(tmp_path):
-    with pytest.raises(RunError, match="nowhere: is not seen on .*a folder that all nodes share"):
+    with pytest.raises(RunError, match="nowhere: not found on .* folder that all nodes share"):
         work(tmp_path / "nowhere")
 
 

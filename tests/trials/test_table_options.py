@@ -47,7 +47,7 @@ def test_options_of_two_tables_do_not_go_with_one(options, paths):
 
 @pytest.mark.parametrize("paths", [(LEFT, None, None), (None, RIGHT, None), (None, None, None)])
 def test_half_of_two_tables_is_refused(paths):
-    with pytest.raises(ConfigError, match=r"fit: --mixtures, --losses and --out go together"):
+    with pytest.raises(ConfigError, match=r"fit: tables need --out FOLDER"):
         TableOptions().read("fit", *paths)
     with pytest.raises(ConfigError, match=r"evaluate: --mixtures and --losses go together"):
         TableOptions().read("evaluate", *paths)

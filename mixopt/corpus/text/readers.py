@@ -182,7 +182,8 @@ def _text(path: Path, reading: Reading) -> Iterator[str]:
 
 
 @contextmanager
-def _fields_of_any_length() -> Iterator[None]:
+def fields_of_any_length() -> Iterator[None]:
+    """Let CSV fields be of any length while the block runs."""
     limit = csv.field_size_limit(sys.maxsize)
     try:
         yield
@@ -192,7 +193,7 @@ def _fields_of_any_length() -> Iterator[None]:
 
 def _csv(path: Path, reading: Reading) -> Iterator[str]:
     delimiter = "\t" if ".tsv" in path.suffixes else ","
-    with open_file(path) as binary, _fields_of_any_length():
+    with open_file(path) as binary, fields_of_any_length():
         lines = io.TextIOWrapper(binary, "utf-8-sig", errors="surrogateescape", newline="")
         rows = csv.reader(lines, delimiter=delimiter)
         header = next(rows, [])
