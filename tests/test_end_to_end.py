@@ -214,7 +214,7 @@ def test_two_processes_do_not_work_in_one_directory(copy_of_run):
     with only_one(run):
         ended = command("run", config, "--out", run)
     assert ended.returncode == 2
-    assert "another mixopt is at work here" in ended.stderr
+    assert "another mixopt process is running here" in ended.stderr
     assert command("run", config, "--out", run).returncode == 0
 
 

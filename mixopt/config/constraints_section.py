@@ -1,4 +1,4 @@
-"""The section `constraints:`: what mixtures are allowed."""
+"""The section `constraints:`: limits on the mixtures that may be proposed."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""From what an objective asks for to losses by name: globs, families and directions.
+"""Resolve an objective to losses by name: globs, families and directions.
 
 Weights of globs that match one loss add up; a loss that is named itself has its own weight alone.
 Inside a family the weights are shares of the family, and a family's weight is a share of the

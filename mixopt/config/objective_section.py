@@ -1,4 +1,4 @@
-"""The section `objective:`: what is minimised."""
+"""The section `objective:`: the quantity to minimise."""
 
 from __future__ import annotations
 

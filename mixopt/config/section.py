@@ -1,4 +1,4 @@
-"""What sections of the file have in common, and the types of their fields."""
+"""Shared base of the file's sections, and the types of their fields."""
 
 from __future__ import annotations
 

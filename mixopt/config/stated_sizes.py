@@ -1,4 +1,4 @@
-"""How large the domains are that the prepared text is a sample of.
+"""Stated sizes of domains of which only a sample of text is prepared.
 
 Sizes are stated by domain, as `tokens` or `bytes` of its source, or in the file that
 `corpus.inventory` names. What the file says is kept in the sources, so that the configuration

@@ -1,4 +1,4 @@
-"""The objects of stores that a configuration names: where in it, and what is wrong with them."""
+"""URLs of stores in a configuration: their fields, and faults in them."""
 
 from __future__ import annotations
 

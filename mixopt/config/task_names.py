@@ -1,4 +1,4 @@
-"""What tasks are called: in an objective, among losses, and in the table of trials."""
+"""Names of tasks: in an objective, among losses, and in the table of trials."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which fields of a source are of tokens that another tool wrote, and which of text.
+"""Fields of a source that apply to imported tokens, and those that apply to text.
 
 A field that its format has no use for is an error: it is there because the user believes that it
 changes what is read.

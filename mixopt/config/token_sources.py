@@ -1,4 +1,4 @@
-"""What cannot be right of domains and targets that are tokens."""
+"""Check domains and targets that are given as tokens."""
 
 from __future__ import annotations
 

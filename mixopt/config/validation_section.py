@@ -1,4 +1,4 @@
-"""The section `validate:`: what the proposal is trained against, and with how many seeds.
+"""The section `validate:`: baselines, seeds and length of validation runs.
 
     validate:
       baselines: [natural, uniform, unimax, best_trial, temperature: 0.7, {ours: hand.yaml}]

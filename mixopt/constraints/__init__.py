@@ -1,4 +1,4 @@
-"""Which mixtures are allowed, and the geometry of that set.
+"""The set of allowed mixtures, and its geometry.
 
 Bounds by domain and group, epochs, a radius around a reference and guardrails. Whether any mixture
 satisfies them is decided before anything is fitted; an infeasible set is reported with the smallest

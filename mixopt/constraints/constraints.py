@@ -1,4 +1,4 @@
-"""What mixtures are allowed: bounds of domains and of groups, epochs, and a radius.
+"""Limits on mixtures: bounds of domains and of groups, epochs, and a radius.
 
 Limits come from bounds that the user sets, from how often a domain may be repeated in the full
 run, and, for a design, from its caps. Whether any mixture meets all of them is decided here,

@@ -1,4 +1,4 @@
-"""The mixtures within bounds, bounds on groups, and a radius: what to do with points of such a set.
+"""The set of mixtures within bounds, group bounds and a radius: projection, moves, sampling.
 
 With bounds alone everything is exact and quick (mixopt.constraints.capped_simplex). Groups and a
 radius cut more off, and four maps keep to what is left:

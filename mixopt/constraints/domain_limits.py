@@ -55,7 +55,7 @@ class EpochLimit(Limit):
         """Say how many epochs a weight this large needs, and how to fix it."""
         if not self.inventory:
             return (
-                f"a weight of {weight:.4g} needs training tokens, but the domain has none. Set it "
+                f"a weight of {weight:.4g} needs training tokens, and the domain has none. Set it "
                 "to 0."
             )
         epochs = weight * self.target_tokens / self.inventory

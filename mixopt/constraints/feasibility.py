@@ -1,4 +1,4 @@
-"""Is any mixture allowed, and if not: which limits are in conflict, and what resolves it.
+"""Decide whether any mixture is allowed; if not, name the conflict and how to resolve it.
 
 Bounds of single domains need no solver: a least above its own most, leasts that add up to more than
 1, mosts that add up to less.

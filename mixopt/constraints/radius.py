@@ -1,4 +1,4 @@
-"""How far from a reference a mixture may be, in Kullback-Leibler divergence or total variation.
+"""Limit the distance to a reference mixture, in KL divergence or total variation.
 
 Total variation, half the sum of absolute differences, is the share of the tokens that change
 domain. KL(w || r) = sum_j w_j log(w_j / r_j), in nats, depends on how many times over a domain is

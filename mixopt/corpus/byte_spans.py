@@ -1,4 +1,4 @@
-"""Where the tokens of a text end, in bytes of UTF-8.
+"""Byte offsets of the ends of a text's tokens, in UTF-8.
 
 Tokenizers say it in characters, and a byte-level BPE may cut a character between two tokens, both
 of which then have all of it. There the characters of the tokens themselves count: each stands for

@@ -1,4 +1,4 @@
-"""How large the domains of a corpus are, without tokenising them.
+"""Measure the sizes of a corpus's domains without tokenising them.
 
 Bytes of text come from files (mixopt.corpus.text.file_sizes), from the metadata of a data set, or
 from reading where nothing else is possible; tokens from the tokens per byte of a sample. Duplicates

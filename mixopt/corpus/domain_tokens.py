@@ -1,4 +1,4 @@
-"""One domain whose tokens another tool wrote: what is held out of it, and its shards.
+"""A domain imported as tokens: its held-out part, and its shards.
 
 Held out are documents, by a hash of their tokens, as documents of text are by their content; where
 it is not known where documents end, blocks of tokens, whose first and last documents are cut.

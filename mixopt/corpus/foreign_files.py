@@ -1,4 +1,4 @@
-"""What is asked of all files of a domain together: their type, their ids, whether they stay."""
+"""Checks over all token files of a domain: type, ids, and no change while reading."""
 
 from __future__ import annotations
 

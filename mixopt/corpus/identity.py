@@ -1,4 +1,4 @@
-"""Which corpus one is: a hash over its index files, which have the hashes of all that they list.
+"""The identity of a corpus: a hash over its index files, which hold the hashes of all shards.
 
 It is quick, however large the shards are, and tells a node whether what it sees is what the owner
 of a sweep verified.

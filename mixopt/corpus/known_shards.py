@@ -1,4 +1,4 @@
-"""What this node knows of a folder of many shards, so that opening it costs what one shard costs.
+"""A node's cache of a folder of many shards, so that opening it costs as much as one shard.
 
     <cache>/opened/<key>/shards.bin      a header, then arrays that are mapped and read in parts
 

@@ -1,4 +1,4 @@
-"""Write a folder of shards whose files are links to what is there already.
+"""Write a folder of shards whose files are links to existing files.
 
 `import_tokens` makes symbolic links, which its index names: the user opens that folder by hand. In
 a run's corpus links are hard ones: a run directory is data that may come from anybody, and a

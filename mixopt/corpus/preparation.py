@@ -155,7 +155,7 @@ def _check_names(config: CorpusConfig, evaluation: Mapping[str, SourceConfig]) -
     for name in (*config.domains, *evaluation):
         check_name(name, "domain", CorpusError)
         if name in RESERVED:
-            raise CorpusError(f"domain {name!r}: the corpus has a file of this name; rename it")
+            raise CorpusError(f"domain {name!r}: the corpus uses a file of this name; rename it")
     for name in evaluation:
         if name in config.domains:
             raise CorpusError(

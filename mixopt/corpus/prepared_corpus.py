@@ -1,4 +1,4 @@
-"""What another run prepared, in place of text: checked against the configuration, and linked."""
+"""A corpus prepared by another run: checked against the configuration, and linked."""
 
 from __future__ import annotations
 

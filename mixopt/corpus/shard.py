@@ -1,4 +1,4 @@
-"""One file of tokens, and what is wrong with it where it is."""
+"""One file of tokens, and the checks of it on disk."""
 
 from __future__ import annotations
 

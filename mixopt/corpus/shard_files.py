@@ -1,4 +1,4 @@
-"""The files of one folder of shards while they are read: mapped, or open, and never too many.
+"""The open files of one folder of shards: mapped or read, in bounded number.
 
 Few shards are mapped, which costs no descriptors. Of many, each is opened when it is read, and the
 least recently used of this process is closed: a quarter of the descriptors that the process may

@@ -1,4 +1,4 @@
-"""Shards of a store, of which this node keeps those that were read last.
+"""Shards in a store, of which this node caches the most recently read.
 
     <cache>/shards/<SHA-256>
 

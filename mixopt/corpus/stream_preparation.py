@@ -1,4 +1,4 @@
-"""What is read of streamed domains before a run trains on them: their held-out text.
+"""Prepare streamed domains before training: read their held-out text.
 
     held_out/
       index.json              tokenizer, and the digests of all documents that are held out

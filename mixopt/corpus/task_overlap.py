@@ -1,4 +1,4 @@
-"""Training documents that contain answers of tasks: counted, and left out where that is asked."""
+"""Training documents that contain answers of tasks: count them, and drop them on request."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The files of a domain that is tokens: what they hold, piece by piece, each id checked.
+"""The files of a domain of tokens, read piece by piece with each id checked.
 
 A piece is a document where it is known where documents end, and a block of tokens elsewhere. A
 document is the same as another when its tokens are, the one that ends it left aside.

@@ -1,4 +1,4 @@
-"""How much text tokens stand for, so that losses on them are known in bits per byte.
+"""Bytes of text behind tokens, so that losses can be given in bits per byte.
 
 A byte-level vocabulary writes each byte of a token as a character, so that lengths are looked up;
 of any other the tokens are decoded. Special tokens, such as a document's first or last one, stand

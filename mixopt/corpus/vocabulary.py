@@ -1,4 +1,4 @@
-"""Which ids a tokenizer has, where that is known without a network; tokens are checked by it."""
+"""The ids of a tokenizer, where known without a network; tokens are checked against them."""
 
 from __future__ import annotations
 

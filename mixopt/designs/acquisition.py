@@ -1,4 +1,4 @@
-"""Which of many mixtures to try next, given what a fit believes of them.
+"""Choose the next mixtures to try among many, given a fit's beliefs.
 
 A belief is a normal distribution of the objective over some mixtures together: means, and the
 directions in which all of them may be off at once. The batch is chosen one mixture after another.

@@ -1,4 +1,4 @@
-"""Which mixtures to try: axial and sampled ones, anchors, and replicates of one mixture.
+"""The mixtures of the first round: axial and sampled ones, anchors, and replicates.
 
 Sampled mixtures come from RegMix's Dirichlet draws (mixopt.designs.dirichlet) or from scrambled
 Sobol points on the capped simplex (mixopt.designs.sobol), which spread evenly, reject nothing, and

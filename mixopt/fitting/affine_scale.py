@@ -1,4 +1,4 @@
-"""Runs of another scale: a straight line from what is predicted to what such runs give.
+"""Runs at another scale: a linear correction from predicted to observed losses.
 
 Losses of one mixture at two sizes lie near a line, a different one for each target. Through each
 run goes the line of all other runs, so that none is fitted to itself.

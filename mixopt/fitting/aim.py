@@ -1,4 +1,4 @@
-"""What somebody asks to minimise, of losses that exist, as Python and options have it."""
+"""An objective given in Python or by options, resolved to existing losses."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a regressor can do beyond `fit` and `predict`: a protocol and a question for each ability.
+"""Optional abilities of regressors: a protocol and a predicate for each.
 
 | ability | what it has | what it is used for |
 |---|---|---|

@@ -1,4 +1,4 @@
-"""What regressors are fitted on: everything that a fit takes from the table of trials, read once.
+"""The data of a fit: everything taken from the table of trials, read once.
 
 A fit asks for weights, losses, sizes and folds at every turn. They are taken from the finished
 trials at the door, when it is checked that the trials can be fitted at all; what is behind the

@@ -1,4 +1,4 @@
-"""A fit: the chosen regressor, what it predicts and how wrong it was.
+"""A fit: the chosen regressor, its predictions and its held-out errors.
 
 A prediction has a 90% interval for a new trial with one seed, from errors on held-out folds
 (mixopt.fitting.intervals); far from all trials it is too narrow. With pilots

@@ -1,4 +1,4 @@
-"""What predictors say of trials on held-out folds, in memory and as a table.
+"""Predictions for trials on held-out folds, in memory and as a table.
 
 Shapes: N trials, M evaluation domains.
 """

@@ -1,4 +1,4 @@
-"""Which losses a fit can be asked about: what trials tell (mixopt.trials.readiness), and folds.
+"""Losses that a fit can predict: readiness from trials and from held-out folds.
 
 Beside the signal over the noise of each loss stand the rank correlation that the chosen regressor
 has on held-out folds, that of the best control, the most that noise lets any predictor have, and

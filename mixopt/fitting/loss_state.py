@@ -1,4 +1,4 @@
-"""What is known of one loss, and whether it is ready, weak or noise.
+"""The state of one loss: ready, weak or noise.
 
 With replicates a loss is `ready` where the signal is at least the noise (95% lower bound) and the
 chosen regressor ranks held-out trials no worse than controls that know no law; `weak` where only

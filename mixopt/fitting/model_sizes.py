@@ -1,4 +1,4 @@
-"""Trials of several sizes: what a size is, and what a regressor of mixture and size is fitted on.
+"""Trials at several model sizes, and the data of regressors of mixture and size.
 
 A regressor that supports sizes (mixopt.fitting.capabilities) is fitted on rows of weights,
 parameters and tokens, and its `at(parameters, tokens)` predicts from mixtures alone. Any other

@@ -1,4 +1,4 @@
-"""How much of a loss is noise: what replicates say, and the best that any predictor could do.
+"""The noise in a loss, from replicates, and the best error that any predictor can reach.
 
 Trials of one mixture under several seeds differ by initial weights and the order of the data
 alone. Their pooled spread is the noise of a trial. A predictor that knew every mixture's true

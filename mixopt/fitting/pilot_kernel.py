@@ -1,4 +1,4 @@
-"""How alike what lines leave is at two mixtures: a Matern kernel on weights to the power 0.35.
+"""Similarity of residuals at two mixtures: a Matern kernel on weights to the power 0.35.
 
 The power spreads out small shares, where losses are steep.
 

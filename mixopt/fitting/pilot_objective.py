@@ -1,4 +1,4 @@
-"""What a few runs at the target size say of the objective, beyond the lines of its losses.
+"""Correct the objective by a few runs at the target size, beyond the lines of its losses.
 
 Lines carry each loss (mixopt.fitting.pilot_correction), and what they leave of the objective y,
 which is a single number with errors of its own, gets a Gaussian process over mixtures:

@@ -1,4 +1,4 @@
-"""What a fit predicts for some mixtures, and the forms that mixtures are given in.
+"""Predictions of a fit for given mixtures, and the accepted forms of mixtures.
 
 Shapes: N mixtures, D domains, M evaluation domains.
 """

@@ -1,6 +1,6 @@
 """How good the pick of the first n trials would have been: whether more trials would still help.
 
-The chosen regressor is built and fitted anew on the first n trials alone, in the order of the
+The chosen regressor is built and fitted again on the first n trials alone, in the order of the
 table, and picks the mixture with the lowest predicted objective among all mixtures of the table.
 The regret of that pick is the objective that the fit of all trials predicts for it - the lowest
 that the same fit predicts for any mixture of the table. So it is 0 where the pick is that of all

@@ -1,4 +1,4 @@
-"""How a regressor is built by name, fitted, asked, cut down to some targets, and read.
+"""Build a regressor by name; fit it, predict with it, select targets, and load it.
 
 A regressor is a scikit-learn estimator: `fit(weights_ND, losses_NM)`, `predict(weights_ND)`.
 Anything of scikit-learn's works, pipelines included; one that takes a single target is fitted

@@ -1,4 +1,4 @@
-"""Fit a table of trials that a user has, with what they say of it: `Trials.fit`.
+"""Fit a user's table of trials, with the user's options: `Trials.fit`.
 
 What is not said is as `mixopt fit` has it: the usual regressors compete, and the mean of all losses
 is minimised.

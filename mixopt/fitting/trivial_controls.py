@@ -1,4 +1,4 @@
-"""What a regressor must beat to have learned anything: rankings and predictions without a law.
+"""Controls that a regressor must beat: rankings and predictions without a law.
 
 - own_share: the domain's own share. For a training domain's loss the ranking is by minus that
   share, nothing fitted; for a target that is not trained on, it is the single domain whose share

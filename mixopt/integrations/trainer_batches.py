@@ -1,4 +1,4 @@
-"""Batches as Hugging Face's Trainer takes them, and what of a batch its model is given.
+"""Batches in the form of Hugging Face's Trainer, and the fields that its model receives.
 
 Shapes: B rows, L tokens of a row.
 """

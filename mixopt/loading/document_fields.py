@@ -1,4 +1,4 @@
-"""The tokens and the labels of one document, from what a sample says.
+"""The tokens and labels of one document, from the fields of a sample.
 
 Labels are the tokens that carry loss, -100 elsewhere, not shifted, as in transformers. A mask of
 TRL's says the same by zeros and ones; a token that an attention mask leaves out is padding of the

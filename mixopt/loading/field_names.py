@@ -1,4 +1,4 @@
-"""What a batch calls what mixopt adds to a user's columns: a name of theirs is never taken.
+"""Names of the fields that mixopt adds to a batch, distinct from the user's columns.
 
 Where a source has a column `domain`, say, that stays the user's and ours is `mixopt_domain`.
 """

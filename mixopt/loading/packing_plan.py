@@ -1,4 +1,4 @@
-"""Which documents go into which row, for all rows of a domain.
+"""Assign documents to rows, for all rows of a domain.
 
 Documents come in the order of their source. A window of them is shuffled, longest first, into
 rows by best fit; then the next window. Memory is that of a window while a plan is made, so that a

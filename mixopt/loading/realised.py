@@ -1,4 +1,4 @@
-"""What a loop has received of each domain, in samples, tokens and shares.
+"""Realised samples, tokens and shares of each domain, as received by a loop.
 
 Shapes: B samples, D domains.
 """

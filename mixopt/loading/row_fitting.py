@@ -1,4 +1,4 @@
-"""Which row each document goes into: best fit, decreasing, a size at a time.
+"""Assign documents to rows: best fit, decreasing, one size at a time.
 
 All documents of one size are placed together: they fill up the fullest rows that have room, of
 which those with equal room are taken at once. That gives what placing them one by one gives

@@ -1,4 +1,4 @@
-"""How the documents of a stream become rows: as they are, cut off their tokens, or fitted whole."""
+"""Form rows from the documents of a stream: unchanged, cut from their tokens, or packed whole."""
 
 from __future__ import annotations
 

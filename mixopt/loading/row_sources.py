@@ -1,4 +1,4 @@
-"""What a domain's rows are read from: token shards, or anything with a length and an index."""
+"""Sources of a domain's rows: token shards, or anything with a length and an index."""
 
 from __future__ import annotations
 

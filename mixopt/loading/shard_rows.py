@@ -1,4 +1,4 @@
-"""Which token shards the rows of a dataset are in: what a store is asked for, and what it costs."""
+"""The token shards behind a dataset's rows: which are fetched from a store, and the cost."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Where all lanes of a stream are: the part of its state that follows from what was read.
+"""The positions of all lanes of a stream: the part of its state that depends on reading.
 
 A process knows those of the lanes that it reads; those of all ranks together are a whole. Of a part
 of a source that several ranks read, the earliest mark is kept: any of them can begin there.

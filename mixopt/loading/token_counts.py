@@ -1,4 +1,4 @@
-"""How many tokens samples have, and how many of them carry loss: padding is ignored.
+"""Count the tokens of samples, and those that carry loss; padding is not counted.
 
 What a sample says of itself is counted: `input_ids`, less what its `attention_mask` or its
 `document` (-1) says is padding; `labels` that are not -100. Without labels all tokens carry loss.

@@ -1,4 +1,4 @@
-"""Which number is minimised, made from losses by evaluation domain, and its unit."""
+"""The quantity that is minimised, computed from losses by evaluation domain, and its unit."""
 
 from __future__ import annotations
 

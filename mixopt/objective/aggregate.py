@@ -1,4 +1,4 @@
-"""What is minimised: one evaluation domain's loss, a weighted mean of several, or the worst.
+"""The objective: one evaluation domain's loss, a weighted mean of several, or the worst.
 
 Each is the largest of a few weighted sums of losses ("pieces"): a target and a mean have one
 piece, the worst domain has a piece for each. That gives one formula for values, subgradients, and

@@ -1,4 +1,4 @@
-"""An objective in words that stay short: a few losses by name, many by what their names begin with.
+"""Describe an objective in few words: a few losses by name, many by their common prefix.
 
 `the mean of 110 losses: 57 of mmlu_*, 17 of mt_*, 7 of basic_*, 7 of minerva_* and 22 more` is a
 line that fits a title; the names themselves are in fit.json.

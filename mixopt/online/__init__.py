@@ -1,4 +1,4 @@
-"""Change the mixture while training runs: what an estimator is, and what drives one in any loop.
+"""Change the mixture while training runs: estimators, and the driver for any training loop.
 
 The contract (`Setting`, `Plan`, `Observation`, `Estimator`) is numpy alone; the driver needs torch
 and is imported when it is used.

@@ -1,4 +1,4 @@
-"""How each domain's gradient points where the objective's does, for estimators that need it.
+"""Alignment of each domain's gradient with the objective's, for estimators that need it.
 
 It takes a backward pass for each domain and one for the objective, and holds two gradients at a
 time. Parameters have to be whole on every rank: replicated (DDP), not sharded.

@@ -1,4 +1,4 @@
-"""What an estimator is: a state machine that changes the mixture while a model trains.
+"""The contract of an estimator: a state machine that changes the mixture during training.
 
 It has no training loop and no torch. The loop asks for a plan, trains on it for so many steps, says
 what was seen, and asks again:

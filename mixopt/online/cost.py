@@ -1,4 +1,4 @@
-"""What an estimator cost so far, beside the training."""
+"""The cost of an estimator so far, besides training."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What an estimator decides while training runs, and what comes of it: one state machine.
+"""Decisions of an estimator during training, and their effects: one state machine.
 
 At the end of a window (mixopt.online.windows) sums over ranks begin; when it is due, the estimator
 is told, and asked for the next plan if one ended there. It runs on rank 0 alone; what it says, or

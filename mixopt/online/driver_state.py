@@ -1,4 +1,4 @@
-"""What a driver's state holds, every field checked before anything is changed.
+"""The state of a driver, every field checked before anything is changed.
 
 Shapes: D domains.
 """

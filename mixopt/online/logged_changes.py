@@ -1,4 +1,4 @@
-"""Read what the mixture log of a run says; nothing here needs torch."""
+"""Read the mixture log of a run; nothing here needs torch."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the user says of a run, and what its estimator is told of it before it starts.
+"""The user's settings of a run, and those that its estimator receives at the start.
 
 Shapes: D domains, M evaluation domains.
 """

@@ -1,4 +1,4 @@
-"""Optimiser steps on a stream of samples: which batch each begins with, and what it consumed.
+"""Optimiser steps on a stream of samples: the first batch of each, and the tokens consumed.
 
 Shapes: D domains.
 """

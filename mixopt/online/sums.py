@@ -1,4 +1,4 @@
-"""Sum losses by domain over the ranks, exactly, and tell all ranks what rank 0 decided.
+"""Sum losses by domain over the ranks, exactly, and broadcast rank 0's decision.
 
 Losses are added up on the device, without waiting for it, in whole numbers: a loss becomes a
 multiple of 2^-20 nats, and the sums are 64-bit integers, which do not depend on the order of the

@@ -1,4 +1,4 @@
-"""What a rank has seen since the last observation, and the sums over ranks that are under way.
+"""Losses seen by a rank since the last observation, and pending sums over ranks.
 
 A window is the steps between two observations. When it ends, its sums over the ranks begin, and
 it waits until they are due; then it is checked, and becomes what the estimator is told.

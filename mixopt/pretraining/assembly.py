@@ -1,4 +1,4 @@
-"""What a run is made of, put together from its configuration before the first step."""
+"""Build the parts of a run from its configuration, before the first step."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What balancing experts came to between two lines of metrics, over all ranks.
+"""Metrics of expert balancing between two lines of metrics, over all ranks.
 
 A loss that is added is summed as whole numbers, so that lines are the same however many ranks and
 checkpoints there are. Of biases that are moved, a line has the largest, and how far they have come

@@ -1,4 +1,4 @@
-"""The files of a checkpoint: what they must be, and whether they still are.
+"""The files of a checkpoint: their expected content, and checks of it.
 
 `state.json` is written last, with the size and SHA-256 of each other file and a seal of its own; a
 folder without it, or with a file that is not what it says, is not a checkpoint to resume from.

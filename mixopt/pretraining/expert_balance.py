@@ -1,4 +1,4 @@
-"""What keeps the load of a model's experts even while it is pretrained, and what that adds.
+"""Balance the load of a model's experts during pretraining, and the loss that this adds.
 
 By what a family is balanced is known to mixopt.routing.families. A loss that the model returns is
 added to the cross-entropy, times the coefficient that the family has in its configuration, pass by

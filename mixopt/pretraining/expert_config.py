@@ -1,4 +1,4 @@
-"""`experts` of a pretraining run: what balances a model's experts, and what is counted of them."""
+"""`experts` of a pretraining run: balancing of a model's experts, and counting."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the numbers of a run are called, as a server has them (mixopt.pretraining.metrics)."""
+"""Names of a run's metrics on a server (mixopt.pretraining.metrics)."""
 
 from __future__ import annotations
 

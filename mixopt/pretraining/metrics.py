@@ -1,4 +1,4 @@
-"""What a run measures, a line of JSON at a time: losses by domain, throughput, MFU.
+"""Metrics of a run, one line of JSON at a time: losses by domain, throughput, MFU.
 
 Lines have steps, never gaps or repeats: what was written after the checkpoint that a run resumes
 from is cut off. Time is that of training steps; evaluations and checkpoints are left out.

@@ -1,4 +1,4 @@
-"""Pretrain a model as a configuration says, or resume a run: what the command calls."""
+"""Pretrain a model from a configuration, or resume a run: the library side of the command."""
 
 from __future__ import annotations
 

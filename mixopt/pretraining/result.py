@@ -1,4 +1,4 @@
-"""What a run came to, for the command line and for scripts."""
+"""The result of a run, for the command line and for scripts."""
 
 from __future__ import annotations
 

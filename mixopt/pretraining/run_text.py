@@ -1,4 +1,4 @@
-"""What a run asks of its text, be it a corpus on disk or streams, and of its batches."""
+"""The interface of a run's text, a corpus on disk or streams, and its batches."""
 
 from __future__ import annotations
 

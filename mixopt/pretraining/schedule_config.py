@@ -1,4 +1,4 @@
-"""`schedule: FILE` of a pretraining run: what the file says goes into the configuration.
+"""`schedule: FILE` of a pretraining run: copy the file's content into the configuration.
 
 The recorded configuration has the schedule in full, so that a resumed run does not depend on
 a file that may have changed.

@@ -1,4 +1,4 @@
-"""A folder of tasks, scored by the model of a pretraining: what `mixopt tasks score` calls.
+"""Score a folder of tasks with a pretrained model: the library side of `mixopt tasks score`.
 
 Shapes: R rows, I items.
 """

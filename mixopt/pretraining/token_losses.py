@@ -1,4 +1,4 @@
-"""Each token's loss from what a model gives.
+"""Each token's loss, from the outputs of a model.
 
 Shapes: B sequences, T tokens, V vocabulary.
 """

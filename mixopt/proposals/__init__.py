@@ -1,4 +1,4 @@
-"""From a fit to a mixture, how sure that mixture is, and what to train on once it is validated."""
+"""From a fit to a mixture, its uncertainty, and the recommendation after validation."""
 
 from __future__ import annotations
 

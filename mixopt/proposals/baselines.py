@@ -1,4 +1,4 @@
-"""The mixtures that people would train on without a fit: what a proposal has to beat.
+"""Baselines: mixtures that one would train on without a fit.
 
 `temperature` takes natural shares to the power 1 / T and scales them, as multilingual models do (T
 above 1 flattens). `unimax` gives every domain the same share of the tokens of the full run, but

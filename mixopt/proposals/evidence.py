@@ -1,4 +1,4 @@
-"""How sure a proposal is: intervals, stability, optimism, and what it was made from.
+"""Evidence for a proposal: intervals, stability, optimism, and provenance.
 
 Intervals hold 90%, by errors on held-out mixtures (mixopt.fitting.intervals). For a gain,
 half-widths of both mixtures are added in quadrature, since both are predicted. To the objective and

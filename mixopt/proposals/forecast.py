@@ -1,4 +1,4 @@
-"""What a fit says of any mixture: somebody's own, an older run's, a hand mix.
+"""Predict any mixture with a fit: the user's own, an older run's, a hand mix.
 
 Everything that a proposal says is predicted, with intervals from held-out errors alone, since
 nobody searched for the mixture. Limits that it breaks are shown with the number, and refuse

@@ -1,4 +1,4 @@
-"""What the mixtures of a validation are called, in tables and in sentences."""
+"""Names of the mixtures of a validation, in tables and in sentences."""
 
 from __future__ import annotations
 

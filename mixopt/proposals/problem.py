@@ -1,4 +1,4 @@
-"""What a search for a mixture minimises, and what it finds.
+"""The problem that a search for a mixture solves, and its result.
 
 A mixture that breaks a guardrail is worse than any that keeps them all, and the less it breaks the
 better, so a search always has an answer.

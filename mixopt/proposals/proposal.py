@@ -1,4 +1,4 @@
-"""A proposal: the mixture to train on, what it is predicted to give, and how sure that is.
+"""A proposal: the mixture to train on, its predicted losses, and their uncertainty.
 
 proposal.yaml starts with `weights:`, so that whatever reads a mixture reads it. A bare install
 reads and shows a proposal: nothing here needs more than numpy and a YAML reader.

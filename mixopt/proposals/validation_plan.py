@@ -1,4 +1,4 @@
-"""Which mixtures a validation trains, with which seeds."""
+"""The mixtures and seeds of a validation."""
 
 from __future__ import annotations
 

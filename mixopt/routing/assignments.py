@@ -1,4 +1,4 @@
-"""What was counted: how often each domain's tokens were given to each expert of each layer.
+"""Counts of assignments: how often each domain's tokens went to each expert of each layer.
 
 Everything that is said about a model's experts is derived from this, so a logger keeps it and
 nothing else. Counts of disjoint batches add up; the counts of a window are a difference.

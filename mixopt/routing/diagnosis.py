@@ -1,4 +1,4 @@
-"""What can be said to be wrong with a layer's experts, and from where on it is said.
+"""Diagnoses of a layer's experts, and their thresholds.
 
 The three diagnoses are those of HoME (Kuaishou, 2024, "Hierarchy of multi-gate experts"), which
 are about experts that serve several tasks; here the tasks are domains:

@@ -1,4 +1,4 @@
-"""Which way a bias is moved so that loads get even, by DeepSeek-V3's rule or in proportion."""
+"""The direction of a bias update that evens loads, by DeepSeek-V3's rule or in proportion."""
 
 from __future__ import annotations
 

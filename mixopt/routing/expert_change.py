@@ -1,4 +1,4 @@
-"""What a change of weights did to the experts: the windows before it beside those after it.
+"""The effect of a change of weights on experts: the windows before it against those after it.
 
 Routers drift while they train, so a number after a change is not held against the number before it
 alone. A line through the windows before says how far the number would have come had it continued as

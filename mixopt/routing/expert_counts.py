@@ -1,4 +1,4 @@
-"""What the experts of a proxy were given: in training, and for held-out text.
+"""Counts of the experts of a proxy: in training, and on held-out text.
 
 Load is that of training, as it depends on the mixture. What compares domains or mixtures is
 measured on held-out text, of which each domain has as much, whatever was trained on.

@@ -1,4 +1,4 @@
-"""What a run keeps of its experts, on disk.
+"""The record of a run's experts, on disk.
 
     experts/
       counts/part-<end>.parquet   a row for each domain, layer and expert, and

@@ -1,4 +1,4 @@
-"""Whether what is near in meaning is near in routing: neighbours in two spaces.
+"""Compare neighbours in meaning with neighbours in routing.
 
 "Routing Manifold Alignment" (Li et al. 2025) finds that models are better where samples of similar
 tasks, by a text encoder's embeddings, are routed alike, and trains for it. This measures it. In

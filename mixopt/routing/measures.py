@@ -1,4 +1,4 @@
-"""What counts of assignments say, as formulas.
+"""Measures of assignment counts, as formulas.
 
 The maximum violation is that of Wang et al. 2024, "Auxiliary-loss-free load balancing".
 Specialisation is the mutual information of expert and domain, which is also the Jensen-Shannon

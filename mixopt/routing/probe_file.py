@@ -1,4 +1,4 @@
-"""Keep what a probe saw in one `.npz` file, without pickle."""
+"""Store the result of a probe in one `.npz` file, without pickle."""
 
 from __future__ import annotations
 

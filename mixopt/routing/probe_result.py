@@ -1,4 +1,4 @@
-"""What a probe saw, to be kept, compared with an earlier checkpoint, and measured against chance.
+"""The result of a probe: stored, compared with an earlier checkpoint, and tested against chance.
 
 Chance is what shuffling the sequences' domains gives: the tokens of a sequence stay together, as
 they resemble each other, and what is measured beyond that is due to the domains.

@@ -1,4 +1,4 @@
-"""What assignments say, in one screen, as tables and as plain values."""
+"""A summary of assignments in one screen, as tables and as plain values."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Assignments as tables: what was counted, and what it says by layer, domain and pair of domains.
+"""Assignments as tables: counts, and measures by layer, domain and pair of domains.
 
 A number that cannot be known is null: a domain without tokens, a router that gave no logits.
 

@@ -1,4 +1,4 @@
-"""What a run has on disk, and whether each output is of this configuration."""
+"""The contents of a run directory, and whether each output matches the configuration."""
 
 from __future__ import annotations
 

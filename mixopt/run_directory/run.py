@@ -1,4 +1,4 @@
-"""The run directory: what each step left, and whether it is of this configuration.
+"""The run directory: the output of each step, and whether it matches the configuration.
 
     config.yaml        the resolved configuration
     steps.json         the steps that are begun or finished, and the hashes of what they left

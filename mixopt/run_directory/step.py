@@ -1,4 +1,4 @@
-"""The steps of a run, in order: what each depends on, what it leaves, what is recorded of it.
+"""The steps of a run, in order: dependencies, outputs and records of each.
 
 What a step does is in mixopt.pipeline.step_actions, since that needs the packages above this one.
 """

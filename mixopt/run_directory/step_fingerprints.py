@@ -1,4 +1,4 @@
-"""What a step is called by, and in what two configurations differ.
+"""Fingerprints of steps, and the differences between two configurations.
 
 A step's fingerprint is a hash of the sections of the configuration that it depends on and of the
 step before it, so that a change of the objective does not invalidate the trials. The sizes that

@@ -1,4 +1,4 @@
-"""`steps.json`: the steps that are begun or finished, and what each left.
+"""`steps.json`: the steps that are started or finished, and the output of each.
 
 format      of this file
 steps       by name: the fingerprint of the configuration, seconds (null until it is finished),

@@ -1,4 +1,4 @@
-"""Check a whole run directory against its manifest: what `mixopt verify` calls.
+"""Check a whole run directory against its manifest: the library side of `mixopt verify`.
 
 Every file that a finished step left is compared with its size and hash; files that no step left,
 and results of trials that are not in a manifest yet, are looked at too.

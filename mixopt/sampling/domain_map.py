@@ -1,4 +1,4 @@
-"""Go on from a state whose domains were changed on purpose: renamed, removed, added, regrown.
+"""Resume from a state whose domains have been renamed, removed, added or grown.
 
 What was drawn of a domain and what it is owed go with it. A domain with another number of rows
 begins its next epoch, because its old order of rows is gone.

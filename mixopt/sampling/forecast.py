@@ -1,4 +1,4 @@
-"""What a job would draw of each domain: realised shares, epochs, and when a domain runs out.
+"""Forecast what a job draws of each domain: realised shares, epochs, and exhaustion.
 
 Shapes: D domains.
 """

@@ -1,4 +1,4 @@
-"""What ranks tell each other of their order of samples while they iterate, without a collective.
+"""Exchange of sample orders between ranks while they iterate, without a collective.
 
 A collective in an iterator would hang, or meet the loop's own, wherever one rank alone iterates: an
 evaluation on rank 0, a look at the first batches, ranks that are some batches apart. So each rank

@@ -1,4 +1,4 @@
-"""Which part of each batch a process takes: given, of a mesh, or of the job.
+"""The part of each batch that a process takes: stated, from a mesh, or from the job.
 
 Only data parallelism splits batches. Processes that share one replica of the model by tensor,
 pipeline or context parallelism take the same part, so that a job's own ranks are the answer only

@@ -1,4 +1,4 @@
-"""Whether all ranks of a job take their batches from one order of samples.
+"""Check that all ranks of a job take their batches from one order of samples.
 
 `set_weights` on one rank alone, or another seed there, gives ranks whose parts overlap, and nothing
 about training shows it. So a hash of all that the order follows from is compared: by the iterators

@@ -1,4 +1,4 @@
-"""How long samples are: tokens of each, given beforehand, alike in a domain, or learned.
+"""Lengths of samples in tokens: given beforehand, constant in a domain, or learned.
 
 Shapes: D domains.
 """

@@ -1,4 +1,4 @@
-"""Check what a sampler is given: sizes, weights, limits, batch size; one line for a mistake.
+"""Check the arguments of a sampler: sizes, weights, limits, batch size.
 
 Shapes: D domains.
 """

@@ -1,4 +1,4 @@
-"""What can be wrong with a schedule, as places and messages, for whoever knows file and line."""
+"""Checks of a schedule, as places and messages, for callers that know file and line."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a schedule draws of each domain, stage by stage, and when a domain runs out.
+"""Forecast what a schedule draws of each domain, stage by stage, and exhaustion.
 
 It is counted on the order of samples itself. Where the sequence length changes, a domain has other
 rows, and continues as in a job: what was drawn of it counts, and it begins a new epoch.

@@ -1,4 +1,4 @@
-"""What MixtureSampler is told of its mixtures: weights and later ones, or a schedule."""
+"""The mixtures given to MixtureSampler: weights and later ones, or a schedule."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Find out whether accelerate is about to split over ranks what is one rank's part already.
+"""Detect that accelerate is about to split a rank's part over ranks again.
 
 Prepared, a DataLoader over a MixtureSampler gives each rank every R-th batch of its own part, or
 rank 0's part alone, cut in pieces, and nothing about training shows it. accelerate asks the batch

@@ -1,4 +1,4 @@
-"""A stage of a schedule: its length, its mixture, and what else holds in it."""
+"""A stage of a schedule: its length, its mixture, and its other settings."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a stream of samples follows from: its layout and the mixtures over time.
+"""The definition of a stream of samples: its layout and the mixtures over time.
 
 Shapes: D domains.
 """

@@ -1,4 +1,4 @@
-"""The state of an order by tokens: what each domain had and is owed, and the weights to come.
+"""The state of an order by tokens: what each domain had and is owed, and future weights.
 
 It is the place of one batch boundary, so it is small and the same on every rank, and nothing of
 the past is needed to resume. Lengths are not in it; the sum of each domain's is, so that a sampler

@@ -1,4 +1,4 @@
-"""What is tried once more: a group whose worker died or hung, in halves if memory was short.
+"""Retries: a group whose worker died or hung is trained again, in halves if memory was short.
 
 A proxy that raises gives its reason, and would again; a worker that is killed may have had bad
 luck. So its group is handed out a second time, and where that fails too, its trials have failed.

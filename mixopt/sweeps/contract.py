@@ -1,4 +1,4 @@
-"""What an executor is: it trains groups of trials somewhere, and says what became of each.
+"""The contract of an executor: it trains groups of trials, and reports the outcome of each.
 
 A sweep's owner (mixopt.sweeps.resumable) forms groups, hands them to an executor, keeps what it
 gives, and hands out again what has no result (mixopt.sweeps.attempts). So an executor may lose a

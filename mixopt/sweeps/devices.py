@@ -1,4 +1,4 @@
-"""What a worker may compute on: a core, or GPUs that are shown to it alone."""
+"""The devices of workers: a core, or GPUs visible to that worker only."""
 
 from __future__ import annotations
 

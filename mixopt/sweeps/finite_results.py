@@ -1,4 +1,4 @@
-"""What is believed of a result that a proxy reports as finished.
+"""Checks of a result that a proxy reports as finished.
 
 A loss that is not a number, or too large to be squared, is a divergence, whatever the proxy calls
 it. Losses on other evaluation domains than the corpus has are none.

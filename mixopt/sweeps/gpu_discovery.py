@@ -1,4 +1,4 @@
-"""Which GPUs this process may use, as torch sees them, without touching one.
+"""Find the GPUs that this process may use, as torch sees them, without initialising one.
 
 torch is asked in a process of its own: a process that has asked a GPU anything holds memory of it,
 and its children cannot use it after a fork. It is asked only where a GPU may be: there is a device

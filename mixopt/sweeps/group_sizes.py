@@ -1,4 +1,4 @@
-"""How many trials a kind of device trains together: `group_sizes.json`, measured once a kind.
+"""Trials that a kind of device trains together: `group_sizes.json`, measured once per kind.
 
 A kind on which memory was short twice takes half as many from then on; once may have been chance,
 or somebody else's memory.

@@ -1,4 +1,4 @@
-"""Which trials train together: `groups.json`, a list of lists of their names.
+"""Groups of trials that train together: `groups.json`, a list of lists of their names.
 
 It is decided once and kept, because in bfloat16 a member's numbers depend slightly on the size
 of its group: a resumed sweep forms the same groups. A group that was halved, since its worker

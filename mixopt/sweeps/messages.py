@@ -1,4 +1,4 @@
-"""What a worker says to the sweep, a line of JSON each, checked as what comes from anybody.
+"""Messages of a worker to the sweep, one line of JSON each, checked like any untrusted input.
 
     {"beat": {"doing": "training", "done": 4000, "total": 10000, "moves": 7, "cpu": 3.2}}
     {"tuned": 8}    {"results": [...]}    {"error": "...", "fault": "memory"}

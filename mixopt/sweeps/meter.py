@@ -1,4 +1,4 @@
-"""Adds up what the groups of a sweep report: for the progress bar, and for `mixopt status`."""
+"""Add up what the groups of a sweep report, for the progress bar and `mixopt status`."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a running sweep does, for another terminal: `.progress.json` in the folder of its trials.
+"""The progress of a running sweep for other terminals: `.progress.json` with its trials.
 
 Written at most once a second, by a thread of its own, and removed at the end. It is for onlookers
 alone: nothing is resumed from it, one that cannot be written ends no sweep, and one that is

@@ -1,4 +1,4 @@
-"""How far a sweep is, over time: `metrics.jsonl` in the folder of its trials, for MLflow's charts.
+"""The progress of a sweep over time: `metrics.jsonl` with its trials, for MLflow's charts.
 
 A line of metrics is what mixopt.tracking sends of any run: `{step, time, <key>: number, ...}`. The
 step is the seconds since the first line, those between two owners included. One is written every

@@ -1,4 +1,4 @@
-"""What a sweep has cost so far and what is left, in all and by node.
+"""The cost of a sweep so far and the rest, in total and by node.
 
 It adds up the attempts that have ended (mixopt.sweeps.ledger) and the groups that train now
 (mixopt.sweeps.progress_file). An hour of a GPU counts for each GPU that a worker has, an hour of a

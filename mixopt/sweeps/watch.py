@@ -1,4 +1,4 @@
-"""Decide when a worker hangs: it gives no sign of life, or its heart beats and nothing moves.
+"""Detect a worker that hangs: no heartbeat, or a heartbeat without progress.
 
 A heartbeat comes from a thread of the worker's own, so that a long step does not look like a
 death; it says how often the worker has moved on (a report of the proxy, a change of what it

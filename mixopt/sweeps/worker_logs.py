@@ -1,4 +1,4 @@
-"""What workers print, and which part of it is of one trial.
+"""Logs of workers, and the part that belongs to one trial.
 
 A worker's standard error goes to a log of its own. A line marks where a group begins to train and
 where it ends; the part of a trial is from the last mark that names it to the next mark.

@@ -1,4 +1,4 @@
-"""Read JSON, YAML and arrays of unknown origin: what comes back has the shape that was asked for.
+"""Read JSON, YAML and arrays of unknown origin, checked against an expected shape.
 
 Whatever is wrong with a file (half of it, another type, a number that cannot be, a nest that is
 too deep) is one line that names the file and the field. Shapes are pydantic's: a model, a

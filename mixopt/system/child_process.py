@@ -1,4 +1,4 @@
-"""Run a function of ours in another process, and read what it gives while it runs.
+"""Run a function in another process, and read its output while it runs.
 
 Libraries in C end the whole process on some damaged files. Here that is the child's process, and
 its end is told in words: "died with SIGSEGV". What a child gives crosses a pipe as bytes with

@@ -1,4 +1,4 @@
-"""Say who works in a folder, in a file that its owner renews while it lives.
+"""Record who works in a folder, in a file that its owner renews while alive.
 
 A lock of the system ends with its process and needs nothing of this. A network file system may have
 no locks, or locks that other hosts do not see: there, the file itself is the lock. It is made only

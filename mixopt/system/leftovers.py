@@ -1,4 +1,4 @@
-"""Name what is being written after who writes it, and remove it once that process is dead.
+"""Name temporary files after their writer, and remove them once that process is dead.
 
 The name is hidden, and carries a hash of the host's name and the number of the process: a process
 that was killed in the middle of a write leaves a file that nobody takes for a result, and that the

@@ -1,4 +1,4 @@
-"""What a folder holds: the size and SHA-256 of each file, and whether they are still that.
+"""The manifest of a folder: size and SHA-256 of each file, and whether they still match.
 
 A file of over a megabyte that was verified is remembered by its size, its time stamps and its
 number in the file system (`.verified.json` in the folder), and not read again while they are the

@@ -1,4 +1,4 @@
-"""How numbers are written in reports and figures: one way for each kind, everywhere."""
+"""Format numbers for reports and figures: one format for each kind, everywhere."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Say how far a long step has come: a bar on a terminal, plain lines elsewhere.
+"""Show the progress of a long step: a bar on a terminal, plain lines elsewhere.
 
 A line or a bar has what is done, how fast, and how long is left.
 """

@@ -1,4 +1,4 @@
-"""Where a run's numbers come from: versions, machine and commit, without names or paths.
+"""Provenance of a run's numbers: versions, machine and commit, without names or paths.
 
 Nothing here tells whose machine it was: no host name, no user, no absolute path.
 """

@@ -1,4 +1,4 @@
-"""A seal: the SHA-256 of what a file says, kept in the file, so that a changed one is noticed.
+"""A seal: the SHA-256 of a file's content, kept in the file, so that changes are noticed.
 
 A manifest (mixopt.system.manifest) holds the hashes of a folder's files. A seal is for files that
 are read on their own as well: the result of a trial before its step has ended, a table that is

@@ -1,4 +1,4 @@
-"""Names of servers and databases, shown without what lets one in: `http://***@host`.
+"""Names of servers and databases, shown without credentials: `http://***@host`.
 
 User information of a URI, and values of its query that are called a password, token or key, are
 secrets. A `ServerUri` is text without them, so that whatever writes it, prints it or puts it in a

@@ -1,4 +1,4 @@
-"""The fields of a state dictionary, each checked as it is taken: numpy and nothing else.
+"""The fields of a state dictionary, each checked when read; numpy and nothing else.
 
 A state comes out of a checkpoint that somebody else's code wrote and read: a key may be missing, a
 number may be absurd, a list may be nested without end. Whoever loads one takes all its fields first

@@ -1,4 +1,4 @@
-"""Where the fields of a YAML file are: the line of each, and keys that are given twice."""
+"""Line numbers of the fields of a YAML file, and keys that are given twice."""
 
 from __future__ import annotations
 

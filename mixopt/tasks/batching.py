@@ -1,4 +1,4 @@
-"""Windows of tasks in batches of about equal length, so that little of what is computed is padding.
+"""Batch windows of tasks by length, to keep padding small.
 
 Windows end where their text ends, and what follows is padding that no scored token sees: a causal
 model reads from the left.

@@ -1,4 +1,4 @@
-"""A task as token ids: what is scored of each row, and which item and choice a row is of.
+"""A task as token ids: the scored tokens of each row, and its item and choice.
 
 Shapes: I items, R rows (a context with an answer), T tokens of all rows.
 """

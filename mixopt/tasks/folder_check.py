@@ -1,4 +1,4 @@
-"""What a folder of tasks has: items, sizes, what is odd, and what appears twice."""
+"""Check a folder of tasks: items, sizes, oddities and duplicates."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a reader should know of items that can be scored all the same.
+"""Oddities in items that can be scored nevertheless.
 
 Nothing is repaired: an item is scored exactly as its file has it.
 """

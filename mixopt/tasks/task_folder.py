@@ -1,4 +1,4 @@
-"""A folder of tasks: a file of items for each, and what is known of them in `tasks.yaml`.
+"""A folder of tasks: a file of items for each, and their settings in `tasks.yaml`.
 
 arc.jsonl            a task is called what its file is; .jsonl, .jsonl.gz and .jsonl.zst
 humaneval.jsonl.gz

@@ -1,4 +1,4 @@
-"""The proxy of `check_executor`: it trains at once, or does what a trial's name says.
+"""The proxy of `check_executor`: it trains at once, or behaves as a trial's name says.
 
 Its losses follow from the mixture, the seed and the first tokens of the corpus, so that results
 tell which trial was trained on what.

@@ -1,4 +1,4 @@
-"""Let an executor train groups of a proxy of ours, and keep what it says meanwhile."""
+"""Let an executor train groups of our own proxy, and record its reports."""
 
 from __future__ import annotations
 

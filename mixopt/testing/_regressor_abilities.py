@@ -1,4 +1,4 @@
-"""The promises of what a regressor can do beyond fit and predict, each checked where it is claimed.
+"""Checks of a regressor's optional abilities, where they are declared.
 
 The abilities are those of mixopt.fitting.capabilities.
 

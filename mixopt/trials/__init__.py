@@ -1,4 +1,4 @@
-"""What a trial and a proxy are, the table of trials, and every way to read one."""
+"""Trials and proxies, the table of trials, and every way to read one."""
 
 from __future__ import annotations
 

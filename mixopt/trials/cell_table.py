@@ -1,4 +1,4 @@
-"""A CSV or Parquet file as text cells, so that what is wrong is said with file, row and column."""
+"""A CSV or Parquet file as text cells, so that errors name file, row and column."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Whether trials can be fitted at all, said in one line before anything is fitted."""
+"""Check that trials can be fitted, before anything is fitted."""
 
 from __future__ import annotations
 

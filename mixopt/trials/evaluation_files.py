@@ -1,4 +1,4 @@
-"""Read what evaluation harnesses leave of each trial's model: lm-eval's results, OLMES's metrics.
+"""Read the results of evaluation harnesses: lm-eval's results, OLMES's metrics.
 
 The files are found by a glob, such as `runs/*/*/results*.json`; the trial is what its first
 wildcard stands for. What a task measures becomes the loss `task/<task>/<metric>`.

@@ -1,4 +1,4 @@
-"""What the experts of a sweep's trials were given, as one table: `experts.parquet`.
+"""Expert counts of a sweep's trials in one table: `experts.parquet`.
 
 A trial has a row for each layer, where `domain` is null, and one for each domain in each layer.
 Load is that of training, in the trial's mixture; what compares domains is of held-out text, as much

@@ -1,4 +1,4 @@
-"""What a proxy is: something that trains on mixtures and says the losses.
+"""The contract of a proxy: it trains on mixtures and reports the losses.
 
 A proxy takes many trials at once, because small models waste a machine one at a time.
 Everything random about a trial comes from the trial's own seed, so its losses do not

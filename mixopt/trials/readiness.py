@@ -1,4 +1,4 @@
-"""Whether trials tell mixtures apart on a loss: its spread over mixtures against its noise.
+"""Whether trials separate mixtures on a loss: spread between mixtures against noise.
 
 Trials of one mixture under several seeds differ by initial weights and the order of the data
 alone: their pooled deviation is the noise of a trial. What mixtures differ by beyond it is the

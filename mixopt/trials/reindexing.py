@@ -1,4 +1,4 @@
-"""Carry trials over to other domains, when what is trained on has changed since they were run.
+"""Convert trials to other domains, if the training domains have changed since.
 
 Each change is a linear map of the weights, and an assumption that the notes of the result state:
 

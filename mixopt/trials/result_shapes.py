@@ -1,4 +1,4 @@
-"""What the files of trials must look like, checked when they are read."""
+"""The content of trial files, checked when they are read."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which rows of a published table are finished runs: its column `schedule`, where it has one.
+"""Select the finished runs of a published table by its column `schedule`, if it has one.
 
 A loss that was taken before the end of a schedule is of a learning rate that has not come down, and
 is not the loss of a run of so few tokens. The column has the share of its own schedule that each

@@ -1,4 +1,4 @@
-"""How tables of mixtures and losses are to be read: where they are, what their columns mean."""
+"""Options for reading tables of mixtures and losses: paths and meanings of columns."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What our regressors have in common: checked input, fitted arrays, and files without pickle.
+"""The base of our regressors: checked input, fitted arrays, and files without pickle.
 
 A regressor is a scikit-learn estimator from mixtures to losses, several targets at once. A leaf
 says how it fits and predicts checked arrays; the state of a fit is a few named arrays, so that

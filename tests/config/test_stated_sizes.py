@@ -103,7 +103,7 @@ def test_sizes_that_cannot_be_right_are_named(config_path, overrides, message):
         (
             "code: {bytes: 3e9}\nprose: 1e9\n",
             TOKENS,
-            r"corpus.domains.code.tokens: 3000000000, and .*sizes.yaml has bytes: 3000000000 of it",
+            r"corpus.domains.code.tokens: 3000000000, and .*sizes.yaml has bytes: 3000000000 for",
         ),
     ],
 )

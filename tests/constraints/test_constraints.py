@@ -108,7 +108,7 @@ def test_caps_of_two_sources_are_named_with_what_mends_each():
 
 def test_a_domain_without_tokens_cannot_be_asked_for():
     inventory = {"web": 100, "empty": 0}
-    with pytest.raises(InfeasibleError, match="'empty': .* it has none. Set it to 0"):
+    with pytest.raises(InfeasibleError, match="'empty': .* has none. Set it to 0"):
         constraints(inventory, 100, max_epochs=2, bounds={"empty": (0.1, 1)})
 
 

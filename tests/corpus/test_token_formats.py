@@ -184,7 +184,7 @@ def test_datatroves_tokens_have_the_type_of_their_metadata_and_documents_of_thei
 
 def test_datatroves_files_that_do_not_fit_each_other_are_refused(tmp_path):
     write_datatrove(tmp_path / "a.ds", DOCUMENTS, metadata="gpt2|4\n11\n11 T")
-    refused("bytes are not whole uint32 tokens", tmp_path / "a.ds", "datatrove")
+    refused("bytes are not a whole number of uint32 tokens", tmp_path / "a.ds", "datatrove")
     write_datatrove(tmp_path / "a.ds", DOCUMENTS, metadata="anything")
     refused("its first line is 'anything'", tmp_path / "a.ds", "datatrove")
     write_datatrove(tmp_path / "a.ds", DOCUMENTS)
@@ -294,7 +294,9 @@ def test_empty_files_and_odd_numbers_of_bytes_are_refused(tmp_path):
     (tmp_path / "a.bin").write_bytes(b"")
     refused("a.bin: has no tokens", tmp_path / "a.bin", "raw", dtype="uint16")
     (tmp_path / "a.bin").write_bytes(b"abc")
-    refused("3 bytes are not whole uint16 tokens", tmp_path / "a.bin", "raw", dtype="uint16")
+    refused(
+        "3 bytes are not a whole number of uint16 tokens", tmp_path / "a.bin", "raw", dtype="uint16"
+    )
     (tmp_path / "a.tar").write_bytes(b"")
     refused("a.tar: cannot be read", tmp_path / "a.tar", "webdataset")
 

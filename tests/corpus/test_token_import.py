@@ -197,7 +197,7 @@ def test_samples_of_bytes_need_a_type(tmp_path):
     with pytest.raises(CorpusError, match="samples are bytes, which do not state their type"):
         _tokens_of(tmp_path, 0, b"ab", Stated())
     assert _tokens_of(tmp_path, 0, b"a\0b\0", Stated(dtype="uint16")).tolist() == [97, 98]
-    with pytest.raises(CorpusError, match="sample 3: 3 bytes are not whole"):
+    with pytest.raises(CorpusError, match="sample 3: 3 bytes are not a whole number"):
         _tokens_of(tmp_path, 3, b"abc", Stated(dtype="uint16"))
     with pytest.raises(CorpusError, match="sample 3 is float64; tokens are integers"):
         _tokens_of(tmp_path, 3, [0.5], Stated())
@@ -294,7 +294,7 @@ def test_truncated_tokens_are_refused(tmp_path):
     with pytest.raises(CorpusError, match="10 tokens, but its index has 11 in 3 sequences"):
         import_tokens(tmp_path / "web", tmp_path / "out", tokenizer="t")
     (tmp_path / "odd.bin").write_bytes(b"abc")
-    with pytest.raises(CorpusError, match="3 bytes are not whole uint16 tokens"):
+    with pytest.raises(CorpusError, match="3 bytes are not a whole number of uint16 tokens"):
         import_tokens(tmp_path / "odd.bin", tmp_path / "out", tokenizer="t", dtype="uint16")
 
 

@@ -294,7 +294,7 @@ def test_the_command_line_fits_with_pilots(folder, tmp_path):
     given = ["--pilot-mixtures", few[0], "--pilot-losses", few[1], "--regressor", "linear"]
     ended = command("fit", *tables, *given)
     assert ended.returncode == 0, ended.stderr
-    assert "carried to the size of 3 pilots by affine" in ended.stdout
+    assert "corrected to the size of 3 pilots by affine" in ended.stdout
     half = command("fit", *tables, "--pilot-mixtures", few[0])
     assert (half.returncode, half.stderr.count("\n")) == (2, 1)
     assert "give --pilot-mixtures and --pilot-losses, or --pilot-trials alone" in half.stderr
@@ -311,10 +311,10 @@ def test_an_experiment_names_its_pilots(config_path, tmp_path):
     said = []
     chosen = [f"fit.pilots.trials={tmp_path / 'pilots.parquet'}"]
     run = steps.run(config_path, tmp_path / "run", overrides=chosen, redo="fit", say=said.append)
-    assert any("carried to the size of 3 pilots" in line for line in said if "fit: " in line)
+    assert any("corrected to the size of 3 pilots" in line for line in said if "fit: " in line)
     assert not any(line.startswith("sweep:") for line in said)
     assert run.proposal.predicted_objective.value < 0.7 * first.proposal.predicted_objective.value
-    assert "carried to the size of 3 pilots" in (run.path / "report.html").read_text()
+    assert "corrected to the size of 3 pilots" in (run.path / "report.html").read_text()
 
 
 def test_pilots_are_one_table_or_two(config_path):

@@ -309,7 +309,7 @@ def test_several_sizes_without_one_to_predict_at_are_refused(trials):
 
 def test_a_size_is_for_what_knows_of_it(trials):
     one = Trials(trials.table[:12], trials.domains, trials.targets)
-    with pytest.raises(ConfigError, match="--at-parameters: regressor 'linear' predicts at"):
+    with pytest.raises(ConfigError, match="--at-parameters: regressor 'linear' predicts only at"):
         one.fit(regressors="linear", size=TARGET)
 
 

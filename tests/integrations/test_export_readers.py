@@ -263,7 +263,7 @@ WRONG = [
     ),
     ("axolotl", "a: 1", "axolotl: contains no mixture; expected datasets with path and split"),
     ("axolotl", "datasets: [{}]", "axolotl: None is neither a path nor a list of paths"),
-    ("axolotl", "datasets: [{path: a, split: 'x y'}]", "axolotl: split 'x y' is none that can be"),
+    ("axolotl", "datasets: [{path: a, split: 'x y'}]", "axolotl: split 'x y' cannot be"),
     (
         "axolotl",
         "datasets: [{path: a, split: 'train[5:]'}]",

@@ -183,7 +183,7 @@ def test_a_trainer_accumulates_over_the_batches_of_a_step(dataset, tmp_path):
 
 def test_a_trainer_that_cannot_be_driven_says_so(dataset, tmp_path):
     driver, _ = driver_over(dataset, None)
-    with pytest.raises(EstimatorError, match=r"gradient_accumulation_steps is 4; they are one"):
+    with pytest.raises(EstimatorError, match=r"gradient_accumulation_steps is 4; they must be"):
         hf_trainer(driver, tmp_path, gradient_accumulation_steps=4)
     options = DriverOptions(steps=5, tokens_per_sample=LENGTH)
     bare = Driver(Sweeping(), driver.mixture.sampler, options)

@@ -65,7 +65,7 @@ def test_levanter_has_weights_from_steps_at_the_ends_of_its_blocks():
 
 
 def test_a_linear_stage_is_refused_or_divided():
-    with pytest.raises(ConfigError, match="nanotron: stages.1 goes to another mixture linearly"):
+    with pytest.raises(ConfigError, match="nanotron: stages.1 changes to another mixture linearly"):
         export_schedule(LINEAR, "nanotron")
     text = export_schedule(LINEAR, "nanotron", steps_per_stage=4)[""]
     stages = yaml.safe_load(text)["data_stages"]

@@ -164,7 +164,7 @@ def test_a_dataset_beside_the_batches_is_refused(tmp_path):
     dataset = random_rows()
     loader = MixtureLoader(dataset, MixtureSampler(dataset.sizes, [1, 0, 0], batch_size=8))
     args = trainer_arguments(tmp_path, max_steps=1)
-    with pytest.raises(SamplerError, match=r"train_dataset= is not read, .*; leave it out"):
+    with pytest.raises(SamplerError, match=r"train_dataset= is not used, .*; leave it out"):
         MixtureTrainer(model=Tiny(), args=args, mixture=loader, train_dataset=[1])
 
 

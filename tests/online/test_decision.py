@@ -331,7 +331,7 @@ def test_a_freeze_before_the_last_step_sets_weights_for_it():
 def test_a_first_plan_beyond_what_is_left_freezes_on_the_reference():
     loop = Loop(order=sampler(max_epochs={"a": 0.01}))
     loop.decisions.start()
-    assert "samples, and 10 are left (max_epochs)" in loop.decisions.frozen
+    assert "samples, but only 10 are left (max_epochs)" in loop.decisions.frozen
     assert loop.plan().weights == tuple(START)
 
 

@@ -151,7 +151,7 @@ def test_a_plan_beyond_what_a_domain_may_be_drawn_freezes(tmp_path):
     driver = driver_over(order, Turning(8), log=log)
     train(driver, order, until=20)
     assert driver.frozen == (
-        "plan 'turn 0': domain 'a': it takes 45 samples, and 40 are left (max_epochs)"
+        "plan 'turn 0': domain 'a': it takes 45 samples, but only 40 are left (max_epochs)"
     )
     assert lines(log)[-1]["weights"] == dict(zip(NAMES, START, strict=True))
 

@@ -20,7 +20,7 @@ from mixopt.errors import EstimatorError
         ("training_loss", {"objective": {"d": 1.0}}, r"objective: 'd' is no evaluation"),
         ("training_loss", {"bounds": {"d": (0, 1)}}, r"bounds: 'd' is not a domain of the sampler"),
         ("training_loss", {"inventory": {"a": 1}}, r"inventory: domain 'b' is left out"),
-        ("training_loss", {"natural": {"a": -1}}, r"natural: \{'a': -1\}; weights are >= 0"),
+        ("training_loss", {"natural": {"a": -1}}, r"natural: \{'a': -1\}; weights must be >= 0"),
         ("training_loss", {"bounds": {"a": (0.6, 1)}}, r"domain 'a': the reference mixture has"),
         ("training_loss", {"tokens_per_sample": 0}, r"tokens_per_sample: 0; they are > 0"),
         ("training_loss", {"lead": -1}, r"lead: -1 is not a whole number >= 0"),

@@ -132,7 +132,7 @@ def test_a_domain_may_be_drawn_two_samples_beyond_what_is_left(samples, fits):
     assert said == (
         None
         if fits
-        else f"domain 'a': it takes {samples:.0f} samples, and 40 are left (max_epochs)"
+        else f"domain 'a': it takes {samples:.0f} samples, but only 40 are left (max_epochs)"
     )
 
 

@@ -316,7 +316,7 @@ def test_a_run_with_an_estimator_that_was_ended_has_the_record_of_one_that_was_n
         (WITH_LOSS, "experts.balance=bias", "experts.balance: bias: 'olmoe' has no bias"),
         (WITH_LOSS, "experts.bias_rate=0.1", "experts.bias_rate: 0.1 has no effect: no bias of"),
         (BIASED, "experts.balance=auxiliary", "'deepseek_v3' returns no auxiliary loss; it has a"),
-        (BIASED, "experts={balance: off, bias_rate: 0.1}", "experts.bias_rate: 0.1 is of no use"),
+        (BIASED, "experts={balance: off, bias_rate: 0.1}", "experts.bias_rate: 0.1 has no effect"),
         (
             {"name": "experts_job:TinyExperts"},
             "experts.balance=bias",
@@ -354,7 +354,7 @@ def test_nothing_that_balances_is_a_warning_in_a_line(corpus, tmp_path, caplog):
 def test_a_run_goes_on_with_its_balance_alone(whole, config, tmp_path):
     out = tmp_path / "run"
     shutil.copytree(whole, out)
-    with pytest.raises(RunError, match="begun with experts.bias_rate 0.01, and here it is 0.02"):
+    with pytest.raises(RunError, match="started with experts.bias_rate 0.01, and here it is 0.02"):
         pretrain(config, out, ["experts.bias_rate=0.02"])
     pretrain(config, out, ["experts.every=2"])
 

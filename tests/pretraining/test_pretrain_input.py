@@ -103,7 +103,7 @@ def renamed(config, tmp_path):
 def test_a_run_that_has_begun_does_not_go_on_with_another_learning_rate(config, cut):
     overrides = ["mixture={anchor: uniform}", "training.lr=1e-4"]
     with pytest.raises(
-        MixoptError, match=r"begun with training\.lr 0\.003, and here it is 0\.0001"
+        MixoptError, match=r"started with training\.lr 0\.003, and here it is 0\.0001"
     ):
         pretrain(config, cut, overrides)
 

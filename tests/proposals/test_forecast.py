@@ -95,7 +95,7 @@ def test_a_mixture_far_from_all_trials_is_called_an_extrapolation():
 @pytest.mark.parametrize(
     ("weights", "message"),
     [
-        ({"code": 0.5, "prose": 0.5}, "no weight of 'law': the fit has domains code, prose, law;"),
+        ({"code": 0.5, "prose": 0.5}, "no weight for 'law': the fit has domains code, prose, law;"),
         ({"code": 0.5, "pros": 0.5}, "unknown domain 'pros'; did you mean 'prose'?"),
     ],
 )

@@ -326,7 +326,7 @@ def test_a_proposal_far_from_all_trials_is_a_warning():
 
 def test_another_unit_than_the_fits_is_refused():
     other = Objective(TARGETS, "target", {"math": 1.0}, "nats_per_token")
-    with pytest.raises(ConfigError, match="objective.unit is nats_per_token, and the fit was made"):
+    with pytest.raises(ConfigError, match="objective.unit is nats_per_token, but the fit was made"):
         propose(objective=other)
 
 

@@ -229,5 +229,5 @@ def test_a_file_that_cannot_be_read_is_named_with_its_fault(tmp_path, name, cont
 
 def test_a_folder_without_a_result_is_named(tmp_path):
     (tmp_path / "out").mkdir()
-    with pytest.raises(RunError, match="out: holds no result that is read as a folder"):
+    with pytest.raises(RunError, match="out: holds no result that can be read as a folder"):
         read(tmp_path, "out")

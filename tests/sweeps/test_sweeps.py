@@ -205,7 +205,7 @@ def test_a_kill_between_two_files_of_a_group_trains_nothing_twice(make_job, tmp_
 def test_a_file_of_another_mixture_is_refused(make_job, tmp_path):
     job, folder = make_job(), tmp_path / "trials"
     run_trials(trials_named("a", "b"), job, folder, means=ALONE)
-    with pytest.raises(RunError, match=r"b\.json: is of another mixture or seed"):
+    with pytest.raises(RunError, match=r"b\.json: is for another mixture or seed"):
         run_trials(trials_named("b", "a"), job, folder, means=ALONE)
 
 

@@ -58,7 +58,7 @@ def enter(folder):
 @pytest.mark.usefixtures("without_locks")
 def test_a_second_process_is_told_who_the_first_is(tmp_path):
     with another(tmp_path) as process:
-        message = rf"another mixopt is at work here: host \S+, process {process.pid}, last seen 0 s"
+        message = rf"another mixopt process is running here: host \S+, process {process.pid}, last seen 0 s"
         with pytest.raises(RunError, match=message):
             enter(tmp_path)
         assert is_in_use(tmp_path)
@@ -131,7 +131,7 @@ def test_an_owner_that_was_followed_while_it_stood_still_ends_with_one_line(tmp_
         process.send_signal(signal.SIGSTOP)
         rewrite(tmp_path, host="node9", token="another")
         process.send_signal(signal.SIGCONT)
-        assert "another mixopt is at work here: host node9" in process.stdout.readline()
+        assert "another mixopt process is running here: host node9" in process.stdout.readline()
     assert json.loads((tmp_path / NAME).read_text())["host"] == "node9"
 
 

@@ -134,7 +134,7 @@ BAD = {
     "label 7 is none of 2 choices": [request(0, k, "Q", " a", 7) for k in range(2)],
     "choices \\[0, 2\\] have gaps": [request(0, k, "Q", " a", 0) for k in (0, 2)],
     "idx 1 appears twice": [request(0, k, "Q", " a", 0) for k in (0, 1, 1)],
-    "is no request of olmo-eval: KeyError": [{"request_type": "loglikelihood"}],
+    "is not a request of olmo-eval: KeyError": [{"request_type": "loglikelihood"}],
     "continuation: '' is empty": [request(0, 0, "Q", "", None)],
     "cannot be read": ["no json"],
 }

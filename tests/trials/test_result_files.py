@@ -98,7 +98,7 @@ def test_a_group_that_was_cut_off_while_it_was_written_is_completed(tmp_path):
 )
 def test_a_file_of_another_trial_is_refused(tmp_path, other):
     TrialFolder(tmp_path).write(0, TRIALS, RESULTS)
-    with pytest.raises(RunError, match=r"t0\.json: is of another mixture or seed; delete it"):
+    with pytest.raises(RunError, match=r"t0\.json: is for another mixture or seed; delete it"):
         TrialFolder(tmp_path).results([other])
     (tmp_path / "t0.json").write_text("[]")
     with pytest.raises(RunError, match=r"t0\.json: expected fields, got list; delete it"):

@@ -150,7 +150,7 @@ def test_a_pool_below_one_sequence_says_what_mends_it(corpus):
         batches_of(corpus, {"a": 0.4, "b": 0.3, "c": 0.3}, 10_000_000)
     assert str(caught.value) == (
         "domain 'c': a trial of 32000 of the full run's 10000000 tokens leaves a pool of 8 of its"
-        " 2500 tokens, and one sequence takes 10: raise proxy.tokens to 40000, set"
+        " 2500 tokens, but one sequence takes 10: raise proxy.tokens to 40000, set"
         " proxy.options.sequence_length to 8 or less, or leave out proxy.simulate_epochs"
     )
     batches_of(corpus, {"a": 0.4, "b": 0.3, "c": 0.3}, 10_000_000, steps=500)
@@ -262,5 +262,5 @@ def test_a_proxy_that_does_not_simulate_epochs_is_not_asked_to(text, tmp_path, m
     training = Training(2_000, device="cpu", target_tokens=10_000)
     job = Job("unaware_proxy:Unaware", {}, text.path, training)
     trial = Trial("t", Mixture({"code": 0.5, "manual": 0.5}), seed=0)
-    with pytest.raises(MixoptError, match="'unaware_proxy:Unaware' does not cut its domains to p"):
+    with pytest.raises(MixoptError, match="'unaware_proxy:Unaware' cannot limit its domains to p"):
         run_trials([trial], job, tmp_path / "trials", means=Means(workers=1))

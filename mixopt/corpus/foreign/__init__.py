@@ -1,4 +1,4 @@
-"""The token files of other tools: which files a source names, and what is in them."""
+"""Token files of other tools: find the files of a source, and read them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Cut the tokens of a file into documents, or into blocks where nothing says where these end.
+"""Split the tokens of a file into documents, or into blocks if document ends are unknown.
 
 A document keeps the id that ends it. Documents do not reach from one file into the next.
 """

@@ -1,4 +1,4 @@
-"""Find the token files that paths, globs and folders name, and of which tool they are.
+"""Find the token files that paths, globs and folders name, and detect their format.
 
 A tool's files that belong together are one: Megatron's .bin and .idx by their prefix, datatrove's
 .ds with what is beside it, a folder that Mosaic's or litdata's writer made. What a name or the

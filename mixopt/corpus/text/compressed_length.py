@@ -1,4 +1,4 @@
-"""How long a compressed file is when it is decompressed, by its beginning.
+"""The decompressed size of a compressed file, from its beginning.
 
 The first frame of a .zst file often says its length; it is believed where that is near what the
 beginning suggests, which it is not where other frames follow.

@@ -1,4 +1,4 @@
-"""A document, and the two questions asked of it: was it seen before, and is its text sound.
+"""A document, duplicate detection, and checks of its text.
 
 Two documents are the same when their text is, after runs of white space became one space.
 """

@@ -1,4 +1,4 @@
-"""How much text a file holds, without reading all of it.
+"""Measure the text in a file without reading all of it.
 
 Plain text is as long as its file. Arrow and Parquet files say it: by the places of their texts, and
 by the footer's uncompressed length of the column. Of JSON lines, CSV and compressed text a part is

@@ -1,4 +1,4 @@
-"""How much text a data set holds that is not local files: by `datasets`, where that knows it."""
+"""Sizes of remote data sets, as far as `datasets` knows them."""
 
 from __future__ import annotations
 

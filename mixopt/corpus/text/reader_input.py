@@ -1,4 +1,4 @@
-"""What the readers of documents share: whose they are, the column, and the errors."""
+"""Shared input of the document readers: domain, column, and errors."""
 
 from __future__ import annotations
 

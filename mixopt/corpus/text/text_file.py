@@ -1,4 +1,4 @@
-"""A file of documents, on this disk or in a store: what it is called, how large it is, its text.
+"""A file of documents, on this disk or in a store: its name, size and text.
 
 An object of a store is fetched to this node when it is read (mixopt.system.object_cache). Messages
 name it by its URL, wherever its copy is.

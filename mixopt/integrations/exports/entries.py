@@ -1,4 +1,4 @@
-"""From amounts by domain to the entries of a fragment, and from what a fragment has to shares."""
+"""Convert amounts by domain to entries of a fragment, and entries back to shares."""
 
 from __future__ import annotations
 

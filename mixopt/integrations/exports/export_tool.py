@@ -1,4 +1,4 @@
-"""What an exporter is: a tool, its unit, and two functions from entries to text and back.
+"""An exporter: a tool, its unit, and functions from entries to text and back.
 
 A fragment is a piece of a tool's configuration as the tool reads it. Its header says tool, version,
 unit, command and notes. Domains of weight 0 that a tool cannot have are listed there as JSON, so

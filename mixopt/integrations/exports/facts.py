@@ -1,4 +1,4 @@
-"""What is known of the domains besides their shares: sizes, samples and paths.
+"""Facts about domains besides their shares: sizes, samples and paths.
 
 A unit that needs an unknown value reports it in one line that names the domain and the option.
 """

@@ -1,4 +1,4 @@
-"""Where the rows of a pretraining run come from: a prepared corpus, or streamed sources."""
+"""Sources of a pretraining run's rows: a prepared corpus, or streams."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Batches of a corpus whose sequences get longer on the way.
+"""Batches of a corpus whose sequence length grows during the run.
 
 Rows of another length are another layout of the same text. Where a stage has another sequence
 length, the loader is made again with it; how much was drawn of each domain and what it is owed go

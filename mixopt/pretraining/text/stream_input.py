@@ -1,4 +1,4 @@
-"""The text of a run that reads streams: what is held out, and the rows that it trains on."""
+"""The text of a streaming run: held-out text, and training rows."""
 
 from __future__ import annotations
 

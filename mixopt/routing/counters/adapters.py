@@ -1,4 +1,4 @@
-"""How a router is read: by what is known of its class, by an adapter, or at a tap.
+"""Ways to read a router: knowledge of its class, an adapter, or a tap.
 
 The ids are what the experts were given, also where a bias or groups make them differ from the
 largest logits. Classes of transformers' families are known (`mixopt.routing.families`). Any other

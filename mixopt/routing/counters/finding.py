@@ -1,4 +1,4 @@
-"""Find the routers of a model, and refuse one whose experts would be counted in part or not at all.
+"""Find the routers of a model, and refuse one whose experts would be counted only in part.
 
 A layer that has experts has a router that is known, or an adapter, or a tap; what looks like a
 router and is none of these is an error, never a guess.

@@ -1,4 +1,4 @@
-"""What a probe keeps of one router: sums over the tokens of each sequence.
+"""The data that a probe keeps of one router: sums over the tokens of each sequence.
 
 Shapes: T tokens, K experts of a token, E experts, D domains, U parts of sequences of one domain.
 """

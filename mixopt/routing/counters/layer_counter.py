@@ -1,4 +1,4 @@
-"""Count what one router chooses, on its device, without ever waiting for it.
+"""Count the choices of one router, on its device, without waiting for it.
 
 The hook works in a traced graph as well as in eager code: it depends on shapes alone, and keeps
 what it counts in plain tensors. Buffers of the module would be overwritten by DDP at the next

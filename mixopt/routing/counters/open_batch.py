@@ -1,4 +1,4 @@
-"""Where each token of the batch at hand is counted.
+"""Assign each token of the current batch to its counter.
 
 A token's row is its domain, once for sequences at even places and once for odd ones: the two
 halves say how much of what is measured is chance. Padding and domains that are not in the corpus

@@ -1,4 +1,4 @@
-"""Look at what the routers choose for fixed batches, sequence by sequence.
+"""Record what routers choose for fixed batches, sequence by sequence.
 
 Counts of training move with the mixture; what compares domains, checkpoints or runs is measured on
 the same, balanced batches. Sequences are kept apart, because the tokens of one resemble each other:

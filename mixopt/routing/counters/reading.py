@@ -1,4 +1,4 @@
-"""Read what a router chose in the pass at hand, token by token.
+"""Read the choices of a router in the current pass, token by token.
 
 A choice is made for a token as a rule. Where it is made for a patch of tokens or for a sequence, it
 is the choice of each of its tokens: so labels may be of tokens all the same, and padding is left

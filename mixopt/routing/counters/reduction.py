@@ -1,4 +1,4 @@
-"""Bring what was counted from the device to the host, summed over ranks and checked.
+"""Copy counts from the device to the host, summed over ranks and checked.
 
 The host waits for the device here and nowhere else. All numbers travel as one vector of integers
 and one of floats, checks included, so that every rank raises the same error or none.

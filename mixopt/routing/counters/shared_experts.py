@@ -1,4 +1,4 @@
-"""How much of a layer's output comes from its shared experts, by domain.
+"""The share of a layer's output that comes from its shared experts, by domain.
 
 Shared experts are given every token, so there is nothing to count: what tells whether they serve
 one domain is the size of what they add beside what the routed experts add. Known where they stand

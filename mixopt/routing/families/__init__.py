@@ -1,4 +1,4 @@
-"""What is known of each family of mixture-of-experts models: routers, scoring and balancing."""
+"""Knowledge of each family of mixture-of-experts models: routers, scoring and balancing."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What is known of one family of mixture-of-experts models.
+"""Knowledge of one family of mixture-of-experts models.
 
 Shapes: T tokens, K experts of a token, E experts.
 """

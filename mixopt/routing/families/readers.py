@@ -1,4 +1,4 @@
-"""From what routers of transformers return to the ids of experts and the logits they came of.
+"""Read expert ids and logits from what the routers of transformers return.
 
 Shapes: T tokens, K experts of a token, E experts.
 """

@@ -1,4 +1,4 @@
-"""Which domain comes next where samples differ in length: weighted fair queueing of tokens.
+"""Choose the next domain where samples differ in length: weighted fair queueing of tokens.
 
 Of the domains whose next sample an ideal, infinitely divisible stream would have begun by now, the
 one whose next sample that stream would finish first is taken (worst-case fair weighted fair

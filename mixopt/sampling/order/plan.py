@@ -1,4 +1,4 @@
-"""Which domain each position of the stream goes to, over any number of weight changes.
+"""The domain of each position of the stream, over any number of weight changes.
 
 A plan is a row of pieces. In each of them shares do not change and a `SplitTree` deals the
 positions out, or they go linearly from one mixture to another and a `RampSplit` does. What a domain

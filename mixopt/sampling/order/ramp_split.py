@@ -1,4 +1,4 @@
-"""Split positions among domains whose shares go linearly from one mixture to another.
+"""Split positions among domains whose shares change linearly between two mixtures.
 
 The positions are divided between the two mixtures first: of the first x positions of a ramp of
 length L, the mixture that it goes to has x^2 / 2L, rounded, which grows by 0 or 1 at each. Each

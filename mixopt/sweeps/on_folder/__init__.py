@@ -1,4 +1,4 @@
-"""Train trials by tasks that share a folder: whoever runs `mixopt work`, or an array of Slurm."""
+"""Train trials by tasks that share a folder: started with `mixopt work`, or a Slurm array."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Have trials trained by whoever runs `mixopt work`, on any host that sees the run directory.
+"""Let any process that runs `mixopt work` train trials, on hosts that see the run directory.
 
 The owner writes the order, and reads what tasks write (mixopt.sweeps.on_folder.work_folder). It
 starts nobody: a scheduler, a Kubernetes Job, SkyPilot or a shell loop does. Groups form where

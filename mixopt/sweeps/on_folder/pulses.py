@@ -1,4 +1,4 @@
-"""Tell which processes are alive that renew a file: on this host by asking, elsewhere by watching.
+"""Detect which processes are alive: on this host by signal, elsewhere by a file they renew.
 
 A process of another host is alive while its count of beats moves. The time for which one stands
 still is counted by the watcher's own clock, and only while the watcher itself runs: clocks of

@@ -1,4 +1,4 @@
-"""The script of a sweep's array of tasks: what `sbatch` is given, and `--dry-run` shows.
+"""The script of a sweep's array of tasks, as given to `sbatch` and shown by `--dry-run`.
 
 Each task of the array runs `mixopt work` as its own process, so that a signal reaches it and a
 user's command may start `srun` within the allocation. Nothing that is a name or a path is read by

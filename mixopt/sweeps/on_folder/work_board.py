@@ -1,4 +1,4 @@
-"""What has become of the trials of an order, by the files of its work folder.
+"""The state of an order's trials, from the files of its work folder.
 
 An attempt at a trial is a claim. It has ended when there is an outcome of it, or when the task that
 claimed it is gone, or has let go of it. Whether a further one is made is up to the owner of the

@@ -1,4 +1,4 @@
-"""The files by which the owner of a sweep and its tasks meet: `work/` in the folder of the trials.
+"""The files shared by the owner of a sweep and its tasks: `work/` in the folder of the trials.
 
     order.json                          what is to be trained; the owner's, or of who came first
     owner.json                          who owns it, renewed while that lives

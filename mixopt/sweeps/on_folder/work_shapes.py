@@ -1,4 +1,4 @@
-"""What the files of a work folder hold: the order, tasks, claims and outcomes, as checked values.
+"""The content of a work folder's files: order, tasks, claims and outcomes, as checked values.
 
 A work folder is met by hosts with differing clocks, by processes of other versions and by people,
 so that each file is checked when it is read. Times in it are durations, or for people alone.

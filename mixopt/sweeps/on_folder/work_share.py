@@ -1,4 +1,4 @@
-"""Which part of an order a task has, and what it has here: the corpus, and a device in its turn."""
+"""The part of an order that a task serves, and its local corpus and device."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Serve the order of a work folder: what a task of `mixopt work` does until there is no more.
+"""Serve the order of a work folder: the loop of a `mixopt work` task.
 
 A task trains its own share of the trials first, then what nobody has claimed, then what other
 tasks have left. It claims as many at once as its device trains together, at most a fair share, so

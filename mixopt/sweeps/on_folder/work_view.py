@@ -1,4 +1,4 @@
-"""What another terminal asks of a work folder: its tasks, a trial's log, to cancel the order.
+"""A view of a work folder from another terminal: its tasks, a trial's log, cancelling.
 
 Nothing is written here but a cancelled order.
 """

@@ -1,4 +1,4 @@
-"""What a desk keeps of each group that was handed in, and of each place that trains."""
+"""Records of a desk: each group handed in, and each place that trains."""
 
 from __future__ import annotations
 

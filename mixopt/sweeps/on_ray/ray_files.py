@@ -1,4 +1,4 @@
-"""What a trial leaves in its folder of files comes back with its results, where no path is shared.
+"""Return a trial's small files with its results, where no path is shared.
 
 Small files do: logs, and what a command wrote. Large ones, such as checkpoints, stay on the node.
 What a worker prints comes back as well.

@@ -1,4 +1,4 @@
-"""What a cluster of Ray still does for a sweep whose owner is gone, and how that is ended.
+"""Work that a Ray cluster still does for a sweep whose owner is gone, and how to end it.
 
 The desk of a sweep (on_ray.ray_desk) is found by its name, which follows from the folder of
 the trials and from the mark in it: a folder without a mark has never had a desk.

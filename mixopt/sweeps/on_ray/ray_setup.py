@@ -1,4 +1,4 @@
-"""What the owner of a sweep tells a cluster of Ray, in plain values, and what it is told."""
+"""Data exchanged between the owner of a sweep and a Ray cluster, as plain values."""
 
 from __future__ import annotations
 

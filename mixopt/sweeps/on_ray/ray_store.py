@@ -1,4 +1,4 @@
-"""What a node of Ray has for a sweep: its corpus, and folders for files and logs.
+"""A Ray node's storage for a sweep: its corpus, and folders for files and logs.
 
 A node that sees the owner's corpus, by its hash, uses it where it is. Another one gets its files
 in pieces, once, into a cache by hash: under a temporary name, verified, then renamed. A piece is

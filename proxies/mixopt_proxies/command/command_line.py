@@ -1,4 +1,4 @@
-"""The words of a command, with what a trial fills in; no shell reads them.
+"""The words of a command, with a trial's values filled in; no shell is involved.
 
 A string is split as a shell would split it, quotes included, and only then filled in, so that a
 folder with a space stays one word. Who wants a shell writes `bash -c '...'`, and takes values from

@@ -1,4 +1,4 @@
-"""Whether a result is that of this trial and of this attempt.
+"""Check that a result belongs to this trial and this attempt.
 
 A trainer that ignores `{seed}`, a path that two trials share, or a copy of an older run would give
 every trial the same losses, and nobody would notice.

@@ -1,4 +1,4 @@
-"""A process between a worker and its command: when either ends, nothing of the command is left.
+"""A process between a worker and its command: when either ends, it ends the whole command.
 
 Started as a file of its own, without any package, since it must start at once and outlive what
 it watches. It holds the end of a pipe from the worker. When that closes, because the worker was

@@ -1,4 +1,4 @@
-"""From what a trainer logged to a trial's losses by evaluation domain, in both units.
+"""Extract a trial's losses by evaluation domain from a trainer's log, in both units.
 
 Each domain has a name in the result: its own, what a pattern such as `eval/{domain}/loss` gives,
 or what a mapping says. A glob that matches several names is their mean, since one domain may be

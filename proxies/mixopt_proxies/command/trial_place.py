@@ -1,4 +1,4 @@
-"""A trial's folder: what its command is given, each attempt, and the result that is done.
+"""A trial's folder: the command's input, each attempt, and the finished result.
 
     <trial>/attempts.json          each attempt that ended: exit code, seconds, why it failed
     <trial>/done.json              the result that counts, with hashes; sealed

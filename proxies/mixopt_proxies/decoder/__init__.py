@@ -1,4 +1,4 @@
-"""A Llama-style decoder, with experts if asked, of which several trials train together."""
+"""A Llama-style decoder, optionally with experts, that trains several trials together."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How many trials to step together: by rule, and measured near it where that is cheap.
+"""Choose how many trials to step together: by rule, refined by a cheap measurement.
 
 Stacking fills a machine that one small model leaves idle; once it is full, more members only
 push each other out of the cache. On a CPU that point is near 2,000 tokens a step; on a GPU it

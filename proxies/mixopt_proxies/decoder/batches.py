@@ -1,4 +1,4 @@
-"""What a trial trains on: sequences in the exact proportions of its mixture.
+"""The training data of a trial: sequences in the exact proportions of its mixture.
 
 The number of sequences of each domain over the whole trial is its share rounded by largest
 remainder, so the realised shares are off by less than one sequence; their order is random. A

@@ -1,4 +1,4 @@
-"""Where and in which precision a stack runs, and what changes only for the time of a run."""
+"""Device and precision of a stack, and settings that change only during a run."""
 
 from __future__ import annotations
 

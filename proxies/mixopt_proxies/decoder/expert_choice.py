@@ -1,4 +1,4 @@
-"""Which experts a token is given, and what keeps their load even.
+"""The choice of experts for a token, and the balancing of their load.
 
 A router is a softmax over experts of which the `top_k` largest are taken; their probabilities,
 divided by their sum, weigh what the experts say. (With one expert a token the probability itself

@@ -1,4 +1,4 @@
-"""Count what the experts of each member are given in training, by domain.
+"""Count the tokens given to each member's experts in training, by domain.
 
 The sums stay on the device until the end, so nothing waits for it.
 

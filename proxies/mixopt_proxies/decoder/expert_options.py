@@ -1,4 +1,4 @@
-"""What a decoder's blocks have in place of one feed-forward: experts, and how they are balanced."""
+"""Options of a decoder's experts, which replace one feed-forward, and of their balancing."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the experts of each member are given of held-out text: as much of each domain of training.
+"""Count the experts of each member on held-out text: equal amounts of each domain.
 
 The last evaluation runs all of it through the models anyway; what the routers chose there is kept
 sequence by sequence, so that it can be measured against chance.

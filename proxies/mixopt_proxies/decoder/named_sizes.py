@@ -1,4 +1,4 @@
-"""The one dial of the decoder: a named size, any field of which can be overridden.
+"""Named sizes of the decoder, any field of which can be overridden.
 
 `1m` and `60m` have the shapes of RegMix's TinyLlama 1M and 60M (sail-sg/regmix, MIT,
 `lit_gpt/config.py`): layers, width, heads and feed-forward width; their learning rate,

@@ -1,4 +1,4 @@
-"""What a member's training came to: finished with losses, or diverged with the reason.
+"""The outcome of a member's training: finished with losses, or diverged with the reason.
 
 Shapes: S steps.
 """

@@ -1,4 +1,4 @@
-"""Let held-out trials decide: which regressors, in what proportion, for each target.
+"""Choose regressors and their weights for each target by held-out trials.
 
 Every candidate predicts the same folds, in which a mixture and its replicates are held out
 together. The weights of a target minimise the squared error of the weighted mean on those

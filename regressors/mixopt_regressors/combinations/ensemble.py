@@ -1,4 +1,4 @@
-"""The plain mean of several regressors: never far from the best of them, and nothing to choose.
+"""The plain mean of several regressors, close to the best of them without a choice.
 
 On the published RegMix runs the mean of a Gaussian process and shared power laws is better than
 either; which weights are best hardly shows in a few dozen trials.

@@ -1,4 +1,4 @@
-"""What trials say of one target, given a kernel: its law, and how sure that is.
+"""The posterior of one target given its trials and a kernel: mean and uncertainty.
 
 The variance of a new trial has three parts: the law's posterior, the noise, and how far the
 prediction moves with the kernel's parameters, by the delta method:

@@ -1,4 +1,4 @@
-"""How alike the losses of two mixtures are: a Matérn kernel on warped weights.
+"""Similarity of the losses of two mixtures: a Matérn kernel on warped weights.
 
 A domain's first percent changes a loss more than its last ten, so weights are warped by a power
 that is steep at 0 before distances are taken:

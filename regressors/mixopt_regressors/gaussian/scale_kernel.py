@@ -1,4 +1,4 @@
-"""How alike the losses of two trials are when their models or their tokens differ in number too.
+"""Similarity of the losses of two trials that also differ in model size or tokens.
 
 A loss at P parameters and T tokens is
 

@@ -1,4 +1,4 @@
-"""What passes over a domain do to a loss: a benefit that saturates, and a harm that grows.
+"""The effect of epochs over a domain on a loss: a benefit that saturates, a harm that grows.
 
 With E_b the epochs of domain b in a trial,
 

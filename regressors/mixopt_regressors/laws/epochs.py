@@ -1,4 +1,4 @@
-"""A law of epochs: what repeating a domain does to a loss, not only its share of the tokens.
+"""A law of epochs: the effect of repeating a domain on a loss, besides its share.
 
 Epochs of domain b are E_b = w_b x tokens / inventory_b, so one share of a small domain is many
 passes and of a large one a fraction of a pass. The law is in `mixopt_regressors.laws.epoch_law`:

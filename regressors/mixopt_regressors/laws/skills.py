@@ -1,4 +1,4 @@
-"""Power laws of units that all targets share: what is learned from one loss serves all others.
+"""Power laws of units shared by all targets, so that each loss informs the others.
 
     L_m(w) = c_m + sum_k B_mk (e_k + sum_j A_kj w_j)^(-g_k),  A, B >= 0
 

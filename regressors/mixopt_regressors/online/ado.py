@@ -1,4 +1,4 @@
-"""Adaptive Data Optimization: more of the domains whose learning curve still falls.
+"""Adaptive Data Optimization: upweight domains whose learning curve still falls.
 
 At intervals a power law of all samples seen is fitted to each domain's training losses
 (`scaling_law`). After each step, with mu the natural mixture and h the recent realised shares,

@@ -1,4 +1,4 @@
-"""DoGE: more of the domains whose gradient points where the objective's does.
+"""DoGE: upweight domains whose gradient aligns with the objective's.
 
 The score of a domain is the inner product of its gradient with the objective's over the mean norm
 of the domains' gradients, clipped to [least, most]; log alpha grows by learning rate / mu times it

@@ -1,4 +1,4 @@
-"""How much each domain's share lowers a target's held-out loss: a recursive regression.
+"""The effect of each domain's share on a target's held-out loss: a recursive regression.
 
 Held-out losses of the target fall by themselves and with the shares that were really consumed:
 

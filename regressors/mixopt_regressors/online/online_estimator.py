@@ -1,4 +1,4 @@
-"""What our estimators have in common: one plan at a time, checked observations, state by name.
+"""The base of our estimators: one plan at a time, checked observations, state by name.
 
 A leaf says its first plan (`_first`) and, from all that was seen under a plan, the next one
 (`_next`); its options are the fields of a dataclass, and `saved` names the attributes that are its

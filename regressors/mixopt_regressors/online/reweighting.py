@@ -1,4 +1,4 @@
-"""What DoReMi and DoGE share: a mixture that moves with each score, and its average over the run.
+"""Shared by DoReMi and DoGE: a mixture updated by each score, and its average over the run.
 
 log alpha grows by a score of each domain, alpha is smoothed with the uniform mixture, and the
 outcome is the average of alpha over all updates, for a second run to train on. A domain that was

@@ -1,4 +1,4 @@
-"""State as JSON has it, whose axes of domains and evaluation domains go by name.
+"""State as JSON, with domains and evaluation domains identified by name.
 
 The suffix of a name says its axes: `log_weights_D` has a value for each training domain,
 `matrix_MD` a row for each evaluation domain. What has no such suffix is kept as it is.

@@ -1,4 +1,4 @@
-"""What was seen under one plan: its observations, added up.
+"""Observations under one plan, added up.
 
 Shapes: D domains.
 """

@@ -1,4 +1,4 @@
-"""Skill-It: more of what teaches what is still lost, by a graph measured beforehand.
+"""Skill-It: upweight domains that teach what is still lost, by a graph measured beforehand.
 
 p_d is in proportion to p0_d exp(eta sum_m G_dm L_m), where L is the sum of the last held-out losses
 and G_dm the share of m's loss that training on d alone takes away in a short run. It is taken from

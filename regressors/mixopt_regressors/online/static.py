@@ -1,4 +1,4 @@
-"""Mixtures that stay as they are: what every online method is compared with."""
+"""Fixed mixtures: the baseline of every online method."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a trainer left of its losses: JSON, CSV, TensorBoard, W&B and MLflow files as one shape."""
+"""Losses from a trainer's logs: JSON, CSV, TensorBoard, W&B and MLflow files in one form."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Read what an MLflow run logged, from a folder of files or from a SQLite database.
+"""Read the metrics of an MLflow run, from a folder of files or from a SQLite database.
 
     mlruns/<experiment>/<run>/metrics/<name>     lines of time stamp, value and step
     mlruns/<experiment>/<run>/params/<name>      a text

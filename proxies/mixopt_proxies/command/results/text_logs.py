@@ -1,4 +1,4 @@
-"""Read what a trainer logged as JSON, as lines of JSON, or as a table with a header.
+"""Read a trainer's log as JSON, as lines of JSON, or as a table with a header.
 
 NaN and infinity are read as such, since a trainer that diverged writes them.
 """

@@ -1,4 +1,4 @@
-"""Read what a W&B run logged offline: `wandb/offline-run-*/run-*.wandb`.
+"""Read the offline log of a W&B run: `wandb/offline-run-*/run-*.wandb`.
 
 The file is LevelDB's log behind seven bytes: blocks of 32 KiB, and in them pieces with checksum
 (4 bytes), length (2) and kind (1: whole, 2: first, 3: middle, 4: last) of Record messages. The
