@@ -144,7 +144,8 @@ def reference(package: str) -> str:
         )
     if not names:
         return head + "Nothing in it is public.\n"
-    return head + "\n".join(shown(path) for _, path in sorted(names.items()))
+    order = sorted(names, key=lambda name: (name.isupper(), name))  # constants last
+    return head + "\n".join(shown(names[name]) for name in order)
 
 
 def shown(path: str) -> str:
