@@ -191,10 +191,14 @@ def test_a_proposal_keeps_away_from_the_collapsed_trials_of_the_question(fit):
     assert free.proposal().mixture["law"] == pytest.approx(1.0, abs=1e-6)
 
 
-def test_the_progress_of_a_proposal_counts_its_refits(fit, monkeypatch):
+def test_the_progress_of_a_proposal_counts_refits_the_search_and_a_search_with_each(
+    fit, monkeypatch
+):
     seen = progress_of(monkeypatch)
     Question.of(fit, search=QUICK.model_copy(update={"bootstrap": 3})).proposal()
-    assert seen == [("propose", 3), (1, "refits"), (2, "refits"), (3, "refits")]
+    assert seen[:4] == [("propose", 7), (1, "refits"), (2, "refits"), (3, "refits")]
+    assert seen[-1][0] == 7
+    assert [done for done, _ in seen[1:]] == sorted(done for done, _ in seen[1:])
 
 
 def test_a_front_has_the_points_the_seed_and_the_epochs_that_were_asked_for(fit, monkeypatch):
