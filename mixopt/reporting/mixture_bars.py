@@ -88,10 +88,7 @@ def _row(
     wide = f"--now:{100 * now / most:.4g}%;--was:{100 * was / most:.4g}%"
     if is_group:
         count = f"{len(domains)} domain{'' if len(domains) == 1 else 's'}"
-        first = (
-            f'<th scope="row" class="group"><button type="button">{breakable(name)}'
-            f"</button> <small>{count}</small></th>"
-        )
+        first = f'<th scope="row" class="group">{breakable(name)} <small>{count}</small></th>'
     else:
         first = cell("th", name, scope="row")
     cells = f'<td class="track"><span class="bar" style="{wide}"><i></i><b></b></span></td>'

@@ -3,6 +3,7 @@
 import json
 import re
 import shutil
+from dataclasses import replace
 
 import pytest
 import yaml
@@ -12,6 +13,8 @@ from page_checks import cut_off, faint_text, nameless, skipped_headings
 import mixopt
 from mixopt.pipeline import export_from
 from mixopt.reporting import write_report
+from mixopt.reporting.page_frame import page
+from mixopt.reporting.weight_copies import copy_panel
 
 LOOKS = [(size, scheme) for size in ("wide", "narrow") for scheme in ("light", "dark")]
 CLIPBOARD = {"permissions": ["clipboard-read", "clipboard-write"]}
@@ -34,14 +37,14 @@ def shown(open_page, page_file):
     return open_page(page_file, options=CLIPBOARD)
 
 
-def column(page, place, table="#by-domains table"):
+def column(shown, place, table="#by-domains table"):
     """Return the texts of a column, as rows are shown."""
     script = f"(rows) => rows.map((row) => row.cells[{place}].innerText.trim())"
-    return page.eval_on_selector_all(f"{table} tbody tr", script)
+    return shown.eval_on_selector_all(f"{table} tbody tr", script)
 
 
-def heading(page, name, table="#by-domains table"):
-    return page.locator(f"{table} thead th", has_text=name)
+def heading(shown, name, table="#by-domains table"):
+    return shown.locator(f"{table} thead th", has_text=name)
 
 
 @pytest.mark.parametrize(("size", "scheme"), LOOKS)
@@ -112,7 +115,7 @@ def test_one_column_at_a_time_is_marked_as_sorted(shown):
 def test_buttons_copy_exactly_what_export_writes(open_page, page_file, ten, way):
     page = open_page(page_file, options=CLIPBOARD)
     if way == "selection":
-        page.evaluate("navigator.clipboard.writeText = () => Promise.reject(new Error('refused'))")
+        page.evaluate("void (navigator.clipboard.writeText = () => Promise.reject(Error('no')))")
     names = page.eval_on_selector_all("[data-copy]", "(all) => all.map((one) => one.dataset.copy)")
     assert len(names) == 14
     for name in names:
@@ -136,13 +139,13 @@ def test_a_copy_is_announced_and_shown(shown):
 
 
 def test_a_format_that_needs_what_the_run_does_not_know_says_what(open_page, ten, tmp_path):
-    shutil.copytree(ten.path, tmp_path / "run")
-    run = mixopt.load_run(tmp_path / "run", trust=True)
-    run.config.propose.target_tokens = None
-    page = open_page(write_report(run), options=CLIPBOARD)
-    button = page.locator("[aria-disabled=true]").first
-    button.click()
-    assert "give --tokens" in page.locator("#copied").inner_text()
+    propose = ten.config.propose.model_copy(update={"target_tokens": None})
+    unknown = replace(ten, config=ten.config.model_copy(update={"propose": propose}))
+    file = tmp_path / "page.html"
+    file.write_text(page("a", "a", copy_panel(unknown, ten.recommendation.mixture), [], ""))
+    opened = open_page(file)
+    opened.locator("[aria-disabled=true]").first.click()
+    assert "give --tokens" in opened.locator("#copied").inner_text()
 
 
 def test_groups_unfold_and_add_up(shown, ten):
@@ -200,10 +203,9 @@ def test_a_policy_stops_every_script_that_is_not_the_pages_own(open_page, page_f
 def test_names_from_a_run_are_text_wherever_they_are_shown(open_page, ten, tmp_path):
     shutil.copytree(ten.path, tmp_path / "run")
     evil = "</script><img src=x onerror=alert(1)>"
-    run = mixopt.load_run(tmp_path / "run", trust=True)
-    run.config.name = evil
-    text = write_report(run).read_text()
-    assert "<img" not in text
+    copy = mixopt.load_run(tmp_path / "run", trust=True)
+    run = replace(copy, config=copy.config.model_copy(update={"name": evil}))
+    assert "<img" not in write_report(run).read_text()
     assert evil in open_page(run.path / "report.html").title()
 
 

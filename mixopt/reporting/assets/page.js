@@ -82,8 +82,12 @@
 
   // -- groups ----------------------------------------------------------------------------------
 
-  for (const button of document.querySelectorAll(".group button")) {
-    const members = button.closest("tbody").querySelectorAll(".member");
+  for (const head of document.querySelectorAll(".group")) {
+    const members = head.closest("tbody").querySelectorAll(".member");
+    const button = document.createElement("button");
+    button.type = "button";
+    button.append(...[...head.childNodes].filter((node) => node.nodeName !== "SMALL"));
+    head.prepend(button);
     const set = (open) => {
       button.setAttribute("aria-expanded", String(open));
       for (const row of members) row.hidden = !open;
