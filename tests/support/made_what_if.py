@@ -81,3 +81,57 @@ def what_if_page(content: dict[str, Any], path: Path) -> Path:
         encoding="utf-8",
     )
     return path
+
+
+def many_domains(domains: int = 20, targets: int = 18, trials: int = 30) -> dict[str, Any]:
+    """Return what a page is given of a run with many domains, by a law made of random numbers."""
+    rng = np.random.default_rng(0)
+    names = [f"source{place:02d}" for place in range(domains)]
+    tasks = [f"task{place:02d}" for place in range(targets)]
+    weights_ND = rng.dirichlet(np.ones(domains), trials)
+    natural_D, moved_D = rng.dirichlet(np.full(domains, 5.0), 2)
+    square = domains + 3
+    model = {
+        "kind": "gaussian_process",
+        "weights_ND": weights_ND,
+        "lengths_MD": rng.uniform(1.0, 3.0, (targets, domains)),
+        "powers_M": np.full(targets, 0.5),
+        "variances_M": np.ones(targets),
+        "noises_M": np.full(targets, 0.1),
+        "duals_MN": rng.standard_normal((targets, trials)),
+        "means_M": np.full(targets, 3.0),
+        "units_M": np.full(targets, 0.1),
+        "roots_MPP": np.zeros((targets, square, square)),
+    }
+    calibration = {"factor": 1.6, "floor": 0.0, "local": True}
+    intervals = {
+        "factors": np.full(targets, 1.6),
+        "floors": np.zeros(targets),
+        "locals": [True] * targets,
+        "value": calibration,
+        "agrees": None,
+    }
+    share = [1.0 / targets] * targets
+    even = {"measured": list(range(targets)), "weights": share, "spreads": [1.0] * targets}
+    words = {"kind": "mean", "description": "the mean", "unit": "bits_per_byte"}
+    low, high = np.zeros(domains), np.ones(domains)
+    groups = [
+        {"name": "first", "members": [0, 1, 2], "low": 0.0, "high": 1.0},
+        {"name": "second", "members": [3, 4], "low": 0.0, "high": 1.0},
+    ]
+    return {
+        "domains": names,
+        "targets": tasks,
+        "natural": natural_D,
+        "proposal": moved_D,
+        "recommended": None,
+        "law": {"model": model, "intervals": intervals},
+        "objective": {**words, **even, "signs": np.ones(targets), "pieces": [share]},
+        "constraints": {**no_limits(), "low": low, "high": high, "groups": groups}
+        | {"inventory": np.ones(domains), "max_epochs": [None] * domains},
+        "trials": {
+            "names": [f"t{row}" for row in range(trials)],
+            "weights": weights_ND,
+            "losses": np.full((trials, targets), 3.0, np.float32),
+        },
+    }
