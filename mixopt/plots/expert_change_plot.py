@@ -24,6 +24,7 @@ from mixopt.plots.figure_style import (
     label,
     legend,
     plain,
+    written,
 )
 from mixopt.plots.load_scale import (
     SCREEN,
@@ -65,7 +66,7 @@ def plot_expert_change(change: ExpertChange) -> Figure:
     figure = Figure(figsize=size, layout="constrained", facecolor=PAPER)
     parts: Any = figure.subfigures(2, 1, height_ratios=[upper, lower])
     above, below = parts
-    title = f"Weights changed from step {change.step:,} on: {change.why}"
+    title = f"Weights changed from step {change.step:,} on: {written(change.why, 80)}"
     figure.suptitle(title, fontsize=LETTER + 1, color=INK, x=0.01, ha="left")
     _maps(above, before_LE, after_LE, names)
     _what_changed(below, change, domains, names, (before_LE, after_LE))
@@ -171,7 +172,9 @@ def _weights(
     was = np.array([100 * before.get(name, 0.0) for name in domains])
     now = np.array([100 * after.get(name, 0.0) for name in domains])
     _pairs(axes, was, now, named=True)
-    axes.set_yticks(rows, domains, fontsize=LETTER if len(domains) <= 12 else LETTER - 2.5)
+    axes.set_yticks(
+        rows, list(map(written, domains)), fontsize=LETTER if len(domains) <= 12 else LETTER - 2.5
+    )
     axes.set_ylim(len(domains) - 0.4, -0.6)
     axes.set_xlim(0, 1.08 * max(was.max(), now.max()))
     legend(axes, loc="lower left", bbox_to_anchor=(-0.05, 1.0), ncols=2, columnspacing=0.8)

@@ -21,6 +21,7 @@ from mixopt.plots.figure_style import (
     label,
     legend,
     new_figure,
+    written,
 )
 from mixopt.plots.load_scale import (
     DEEP,
@@ -100,7 +101,9 @@ def plot_layer_domains(assignments: Assignments) -> Figure:
         bar = colour_scale(figure, image, axes, title, "top")
         if by_powers:
             bar.set_ticks(range(MOST + 1), labels=[str(2**n) for n in range(MOST + 1)])
-        axes.set_xticks(range(len(domains)), domains, rotation=90, fontsize=letters)
+        axes.set_xticks(
+            range(len(domains)), list(map(written, domains)), rotation=90, fontsize=letters
+        )
         layer_ticks(axes, names)
         label(axes, y="layer" if axes is axes_RC[0, 0] else "")
     return figure

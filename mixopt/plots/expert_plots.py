@@ -16,7 +16,16 @@ import polars as pl
 
 from mixopt.plots.drawing import Figure, MaxNLocator
 from mixopt.plots.expert_change_plot import mark_changes, name_changes
-from mixopt.plots.figure_style import COLOURS, FAINT, INK, LETTER, label, legend, new_figure
+from mixopt.plots.figure_style import (
+    COLOURS,
+    FAINT,
+    INK,
+    LETTER,
+    label,
+    legend,
+    new_figure,
+    written,
+)
 from mixopt.plots.load_scale import NEAR, colour_scale, draw_loads, load_scale
 from mixopt.routing import (
     Assignments,
@@ -53,7 +62,7 @@ def plot_domain_experts(
         profile_DE = expert_profiles(layer.counts_DE)
         order_E = _by_domain(layer)
         image = draw_loads(axes, profile_DE[:, order_E] * layer.experts)
-        axes.set_yticks(range(len(assignments.domains)), assignments.domains)
+        axes.set_yticks(range(len(assignments.domains)), list(map(written, assignments.domains)))
         axes.set_xticks(*_expert_ticks(order_E, 32))
         label(axes, title=f"layer {layer.key}")
     label(axes_RC[-1, 0], x="expert, beside those that serve the same domain")
@@ -147,7 +156,7 @@ def plot_expert_history(
         axes.set_xticks(ticks, [f"{windows[w][0]:g}" for w in ticks])
         axes.set_yticks(*_expert_ticks(order_E, 8))
         mark_changes(axes, _in_windows(changes, windows))
-        label(axes, title=names[place])
+        label(axes, title=written(names[place]))
     name_changes(figure, changes, unit)
     figure.supxlabel(unit, fontsize=LETTER, color=INK)
     figure.supylabel(f"expert of layer {layer}", fontsize=LETTER, color=INK)
@@ -166,7 +175,7 @@ def plot_distances(assignments: Assignments, layers: Sequence[int | str] | None 
         RoutingError: A layer that has no router.
     """
     chosen = [assignments.layer(number) for number in layers or _spread(assignments)]
-    names = assignments.domains
+    names = list(map(written, assignments.domains))
     figure, axes_RC = new_figure(1.1 + 5.6 / len(chosen), len(chosen), 1)
     image: Any = None
     for axes, layer in zip(axes_RC[0], chosen, strict=True):

@@ -223,18 +223,29 @@ class Validation:
 
     def __repr__(self) -> str:
         """Say what was compared, and how the leading proposal did against each baseline."""
-        found = [f"{one.verdict} against {named(one.baseline)}" for one in self.comparisons]
+        compared = self.comparisons if self._has_losses else []
+        found = [f"{one.verdict} against {named(one.baseline)}" for one in compared]
         said = "; ".join(found) or "nothing can be compared yet"
         return f"Validation({len(self.mixtures)} mixtures, {len(self.trials)} runs: {said})"
 
     def _repr_html_(self) -> str:
         """Show means and differences as a table in a notebook."""
         unit = UNITS[self.objective.value_unit]
-        leading = named(self.leading)
-        columns = ("mixture", "seeds", "mean", "sd of seeds", f"{leading} - it", "95%", leading)
         caption = f"{self.objective.describe()}, {unit}: lower is better"
+        if not self._has_losses:
+            rows = [[named(name), "0"] for name in self.mixtures]
+            return html_table(
+                caption, ("mixture", "seeds"), rows, notes=["no run has finished yet"]
+            )
+        leading = named(self.leading)
+        less = f"{leading} - baseline"
+        columns = ("mixture", "seeds", "mean", "sd of seeds", less, "95% interval", leading)
         rows = [self._row(name) for name in self.mixtures]
         return html_table(caption, columns, rows, notes=self.problems, texts=[6], what="mixtures")
+
+    @property
+    def _has_losses(self) -> bool:
+        return bool((self.trials.table["status"] == "finished").any())
 
     def _row(self, name: str) -> list[str]:
         """Return the cells of a mixture: its runs, and the leading proposal - it."""

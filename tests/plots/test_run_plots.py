@@ -1,0 +1,117 @@
+"""`run.plot` draws each figure with the run's own objects, or names the command that is next."""
+
+import re
+import shutil
+
+import numpy as np
+import pytest
+from made_run import make_run
+from places import SUPPORT
+
+from mixopt.errors import ConfigError, RunError
+from mixopt.plots import figure_svg
+from mixopt.run_directory import Run, load_run
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PYTHONPATH", str(SUPPORT))  # where its proxy is
+        yield make_run(tmp_path_factory.mktemp("run"), domains=6, trials=18)
+
+
+def words(figure):
+    return " ".join(re.findall(r"<text[^>]*>([^<]*)</text>", figure_svg(figure)))
+
+
+def rows(figure):
+    return [tick.get_text() for tick in figure.axes[0].get_yticklabels()]
+
+
+def test_all_figures_are_found_by_completion(run):
+    found = {name for name in dir(run.plot) if not name.startswith("_")}
+    assert found == {
+        "mixtures", "epochs", "design", "held_out", "regret", "responses", "interactions",
+        "ternary", "front", "validation", "gains",
+    }  # fmt: skip
+    assert "ternary()" in repr(run.plot)
+
+
+def test_the_mixtures_are_the_recommended_and_the_natural_one(run):
+    figure = run.plot.mixtures()
+    drawn = {round(bar.get_width(), 9) for bar in figure.axes[0].patches}
+    found = run.recommendation
+    assert drawn == {
+        round(share, 9) for one in (found.mixture, found.natural) for share in one.values()
+    }
+    assert "recommended" in words(figure)
+
+
+def test_epochs_have_the_caps_of_the_configuration(run):
+    figure = run.plot.epochs()
+    (caps,) = [one for one in figure.axes[0].collections if one.get_label() == "the most allowed"]
+    assert {path.vertices[0][0] for path in caps.get_paths()} == {4.0}
+    drawn = sorted(round(bar.get_width(), 6) for bar in figure.axes[0].patches)
+    assert drawn == sorted(round(passes, 6) for passes in run.recommendation.epochs.values())
+
+
+def test_responses_go_through_the_recommended_mixture(run):
+    axes = run.plot.responses().axes[0]
+    marks = [line.get_xdata()[0] for line in axes.lines if len(set(line.get_xdata())) == 1]
+    assert marks == [pytest.approx(run.recommendation.mixture[axes.get_title(loc="left")])]
+
+
+def test_a_ternary_knows_the_groups_and_the_limits_of_the_configuration(run):
+    figure = run.plot.ternary("web", "code", "papers")
+    shown = words(figure)
+    assert "all papers" in shown
+    together = sum(
+        share for name, share in run.recommendation.mixture.items()
+        if name.startswith(("web", "code", "papers"))
+    )  # fmt: skip
+    assert f"The three share {100 * together:.1f}% of the tokens" in shown
+    assert "not allowed" in shown
+    with pytest.raises(ConfigError, match="unknown domain or group 'cod'; did you mean 'code'"):
+        run.plot.ternary("web", "cod", "papers")
+
+
+def test_interactions_have_a_row_for_each_loss(run):
+    assert rows(run.plot.interactions()) == list(run.fit.targets)
+
+
+def test_a_design_has_a_row_for_each_domain_and_a_dot_for_each_trial(run):
+    figure = run.plot.design()
+    assert rows(figure) == list(run.trials.domains)
+    assert len(np.asarray(figure.axes[0].collections[0].get_offsets())) == len(run.trials)
+
+
+def test_a_front_of_two_targets_is_searched_under_the_run_s_limits(run):
+    figure = run.plot.front("exam", "reading", points=3)
+    assert figure.axes[0].get_xlabel() == "loss on exam"
+    bars = [bar for bar in figure.axes[-1].patches if bar.get_width() > 0]
+    assert max(bar.get_width() for bar in bars) <= 0.4 + 1e-6  # its upper bound
+
+
+def test_held_out_regret_validation_and_gains_are_drawn(run):
+    assert "Spearman" in words(run.plot.held_out())
+    assert "first n trials" in words(run.plot.regret(counts=[22]))
+    assert "each seed" in words(run.plot.validation())
+    assert "the recommended mixture is better" in words(run.plot.gains())
+
+
+def test_a_figure_of_a_step_that_is_not_done_says_which_command_does_it(run, tmp_path):
+    shutil.copytree(run.path, tmp_path / "run")
+    half = load_run(tmp_path / "run", trust=True)
+    half.discard("fit")
+    half = load_run(tmp_path / "run", trust=True)
+    for draw, step in (
+        (half.plot.mixtures, "propose"),
+        (half.plot.held_out, "fit"),
+        (half.plot.validation, "validate"),
+    ):
+        with pytest.raises(RunError, match=rf"'{step}' is not done yet: mixopt {step} .*--out"):
+            draw()
+    assert half.plot.design().axes
+    empty = Run(tmp_path / "none", run.config)
+    with pytest.raises(RunError, match="'sweep' is not done yet: mixopt sweep"):
+        empty.plot.design()
