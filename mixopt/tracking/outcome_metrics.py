@@ -157,8 +157,9 @@ def _decided(found: Recommendation, validation: Validation) -> Iterator[Line]:
     last = len(_seeds(validation))
     for other, end in ((NATURAL, ""), (BEST_TRIAL, "_over_best_trial")):
         if other == found.chosen:  # which gains nothing over itself
-            yield last, _named("outcome", dict.fromkeys(_bounds(f"validated_gain{end}"), 0.0))
-            yield AS_DECIDED, _named("outcome", dict.fromkeys(_bounds(f"predicted_gain{end}"), 0.0))
+            for seeds in range(FEWEST_SEEDS, last + 1):
+                yield seeds, dict.fromkeys(_bounds(f"outcome/validated_gain{end}"), 0.0)
+            yield AS_DECIDED, dict.fromkeys(_bounds(f"outcome/predicted_gain{end}"), 0.0)
             continue
         if other not in found.gains:
             continue

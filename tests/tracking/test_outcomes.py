@@ -7,6 +7,7 @@ import urllib.request
 import pytest
 
 from mixopt import load_run, run
+from mixopt.fitting import OBJECTIVE
 from mixopt.tracking.outcome_files import add_outcome, outcome_file
 from mixopt.tracking.outcome_metrics import run_outcome
 from mixopt.tracking.run_description import _plain, weights_line
@@ -57,7 +58,7 @@ def test_experiments_sort_by_outcome(decided):
 def test_the_sweep_s_run_has_the_outcome_of_the_whole_run(decided, parents):
     found = load_run(decided[0] / "long")
     metrics = parents["sweep"].data.metrics
-    report = found.fit.report.filter(predictor=found.fit.name, target="objective")
+    report = found.fit.report.filter(predictor=found.fit.name, target=OBJECTIVE)
     assert metrics["outcome/held_out_rmse"] == pytest.approx(report["rmse"][0])
     decision = found.recommendation
     gain = decision.gains.get("natural")
