@@ -23,7 +23,6 @@ NOT_YET = (
     "mixopt/pipeline",
     "mixopt/reporting",
     "mixopt/tracking",
-    "docs/decisions.md",
     "docs/experts/diagnoses.md",
     "docs/operations.md",
     "docs/plug_in.md",

@@ -32,7 +32,7 @@ class ProxyConfig(CommandFields):
     eval_every: Count | None = Field(
         None,
         description="tokens between evaluations of all held-out text and tasks; 0: only at the end;"
-        " if absent, at the end, and losses on a sample of the held-out text every 10% of a trial",
+        " if omitted, at the end, and losses on a sample of the held-out text every 10% of a trial",
     )
     eval_tokens: Positive = Field(65_536, description="held-out tokens of each evaluation domain")
     simulate_epochs: bool = Field(
