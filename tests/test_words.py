@@ -23,7 +23,6 @@ NOT_YET = (
     "mixopt/pipeline",
     "mixopt/reporting",
     "mixopt/tracking",
-    "docs/decisions.md",
     "docs/experts/diagnoses.md",
     "docs/operations.md",
     "docs/plug_in.md",
@@ -43,7 +42,7 @@ WORDS = {
     r"\bless it\b(?= is a|[,.;)]|$)|\bproposal less\b": "a - b",
     r"\b(it|they|mixture) amounts? to\b": "effective domains: 2.0",
     r"\b(is|are|by) [^ ]* ?too good\b": "optimistic by 0.0055",
-    r"(?<![tT]here )\b(is|are) no (number|file|text|mapping|class|size|proposal|mixture|token|whole"
+    r"(?<!there )\b(is|are) no (number|file|text|mapping|class|size|proposal|mixture|token|whole"
     r"|list|array|phase|corpus|item|plug-in|finite)\b": "is not a, are not",
     r"\bheld (back )?by:": "active constraints:",
     r"no difference from .{1,60} is shown|\bshown (better|worse) than\b|\bnot shown (to|worse)\b": (
@@ -64,7 +63,7 @@ WORDS = {
     r"\bgave? no sign of life\b": "sent no heartbeat",
     r"\blets? go\)": "set to 0 to disable",
 }
-PATTERNS = [(re.compile(pattern), instead) for pattern, instead in WORDS.items()]
+PATTERNS = [(re.compile(pattern, re.IGNORECASE), instead) for pattern, instead in WORDS.items()]
 
 
 def python_texts(path: Path) -> Iterator[tuple[int, str]]:

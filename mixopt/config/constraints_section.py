@@ -84,7 +84,7 @@ class GuardrailsConfig(Section):
 
 
 class ConstraintsConfig(Section):
-    """What mixtures are allowed; radius and guardrails hold the proposal, the rest designs too."""
+    """Limits on mixtures; radius and guardrails apply to proposals, the rest to designs too."""
 
     bounds: dict[str, tuple[Share, Share]] = Field(
         default_factory=dict, description="minimum and maximum by domain"

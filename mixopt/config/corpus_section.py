@@ -14,7 +14,7 @@ WHERE = "give either 'environment' or 'path' (or 'data_files')"
 
 
 class SourceConfig(Section):
-    """Where the documents of one domain come from: exactly one of `environment` and `path`.
+    """The source of one domain's documents: exactly one of `environment` and `path`.
 
     A domain whose text only the user's own trainer reads has neither.
     """
@@ -65,28 +65,28 @@ class SourceConfig(Section):
 
     @property
     def is_tokens(self) -> bool:
-        """Whether it is tokens that another tool wrote, and not text."""
+        """Whether the source is tokens written by another tool rather than text."""
         return self.format is not None
 
     @property
     def paths(self) -> tuple[str, ...]:
-        """What `path` names, one or many."""
+        """The entries of `path`, one or many."""
         return (self.path,) if isinstance(self.path, str) else tuple(self.path or ())
 
     @property
     def validation_files(self) -> tuple[str, ...]:
-        """What `validation` names, one or many."""
+        """The entries of `validation`, one or many."""
         given = self.validation
         return (given,) if isinstance(given, str) else tuple(given or ())
 
     @property
     def one_path(self) -> str | None:
-        """What `path` names where it is one name, which may be of a data set or a builder."""
+        """The single entry of `path`, which may be a data set or a builder."""
         return self.path if isinstance(self.path, str) else None
 
     @property
     def has_text(self) -> bool:
-        """Whether it says where its documents are."""
+        """Whether its documents are specified."""
         return any(given is not None for given in (self.environment, self.path, self.data_files))
 
     def under(self, root: str | None) -> SourceConfig:
@@ -132,7 +132,7 @@ def _under(root: str, files: str | list[str] | None) -> str | list[str] | None:
 
 
 class CorpusConfig(Section):
-    """Domains, tokenizer and what is held out."""
+    """Domains, tokenizer and held-out text."""
 
     root: str | None = Field(
         None, description="folder of relative data_files and validation; the working directory"

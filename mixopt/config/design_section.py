@@ -22,7 +22,7 @@ def _none_if_off(rounds: Any) -> Any:
 
 
 class DesignConfig(Section):
-    """Which mixtures to try (mixopt.designs.first_round)."""
+    """The design of trials (mixopt.designs.first_round)."""
 
     method: Literal["axial", "dirichlet", "sobol"] | None = Field(
         None, description="axial: one mixture per domain, followed by Dirichlet draws"
@@ -75,7 +75,7 @@ class DesignConfig(Section):
 
     @property
     def planned_rounds(self) -> tuple[int, ...]:
-        """Mixtures of each round, anchors and replicates not counted."""
+        """Mixtures of each round, not counting anchors and replicates."""
         if self.rounds:
             return tuple(self.rounds)
         if self.rounds is not None or self.trials < LEAST_IN_ROUNDS:

@@ -90,7 +90,7 @@ class PilotsConfig(Section):
 
 
 class FitConfig(Section):
-    """Which regressors compete, by cross-validation."""
+    """The regressors that cross-validation compares."""
 
     regressors: list[str] = Field(default_factory=lambda: ["auto", "linear"], min_length=1)
     folds: Annotated[int, Field(ge=2)] = 5
@@ -100,7 +100,7 @@ class FitConfig(Section):
 
 
 class RiskConfig(Section):
-    """What the search minimises in place of the prediction: one of the two."""
+    """The quantity that the search minimises instead of the prediction: one of the two."""
 
     std: Annotated[float, Field(gt=0, allow_inf_nan=False)] | None = Field(
         None, description="the mean plus this many standard deviations of the regressor"
@@ -117,7 +117,7 @@ class RiskConfig(Section):
 
 
 class ProposeConfig(Section):
-    """How the best mixture is searched."""
+    """Settings of the search for the best mixture."""
 
     method: Literal["auto", "simulation", "gradient"] = "auto"
     samples: Positive = Field(8_000, description="maximum number of simulated mixtures")
@@ -139,7 +139,7 @@ class ProposeConfig(Section):
 
 
 class TrackingConfig(Section):
-    """Where MLflow keeps the record."""
+    """Settings of the MLflow record."""
 
     enabled: bool = True
     uri: ServerUri | None = Field(
@@ -173,7 +173,7 @@ class Config(Section):
 
     @property
     def losses(self) -> tuple[str, ...]:
-        """Names of all that a trial is measured by: evaluation domains, then tasks' metrics."""
+        """Names of all losses of a trial: evaluation domains, then tasks' metrics."""
         tasks = () if self.tasks is None else self.tasks.columns()
         return (*self.corpus.domains, *self.evaluation, *tasks)
 

@@ -93,7 +93,7 @@ def read_constraints(source: str | Path | Mapping[str, Any]) -> ConstraintsConfi
 
 
 def read_objective(source: str | Path | Mapping[str, Any]) -> ObjectiveConfig:
-    """Return what is minimised as checked values.
+    """Return an objective as checked values.
 
     Args:
         source: The fields of `objective:` in an experiment, or a YAML file of them.

@@ -22,7 +22,7 @@ class FamilyConfig(Section):
 
 
 class ObjectiveConfig(Section):
-    """What is minimised: exactly one of target, mean, worst and families."""
+    """The objective: exactly one of target, mean, worst and families."""
 
     target: str | None = Field(None, description="one evaluation domain")
     mean: dict[str, Weight] | None = Field(
@@ -58,7 +58,7 @@ class ObjectiveConfig(Section):
 
     @property
     def patterns(self) -> list[str]:
-        """Names and globs of what is minimised."""
+        """Names and globs of the minimised losses."""
         alone = [] if self.target is None else [self.target]
         inside = [name for family in (self.families or {}).values() for name in family.mean]
         return [*alone, *(self.worst or ()), *(self.mean or ()), *inside]

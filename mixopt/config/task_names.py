@@ -16,12 +16,12 @@ UNIT_OF = {"choice_log_probability": "nats", "choice_probability": "share", "acc
 
 
 def task_column(name: str, metric: str) -> str:
-    """Return what a task's metric is called among losses, and in the table of trials."""
+    """Return the name of a task's metric among losses, and in the table of trials."""
     return f"{TASK}{name}/{metric}"
 
 
 def task_metric(loss: str) -> tuple[str, str] | None:
-    """Return the task and the metric that a loss is of; None where it is of an evaluation domain.
+    """Return the task and the metric of a loss; None for an evaluation domain.
 
     Args:
         loss: Name of a loss.

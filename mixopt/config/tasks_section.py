@@ -69,12 +69,12 @@ class TasksConfig(Section):
         return self
 
     def metrics(self, name: str) -> tuple[Metric, ...]:
-        """Return what is measured of a task; the first is its own."""
+        """Return the metrics of a task; the first is the task's own."""
         given = self.sets[name].metric or self.metric
         return (given,) if isinstance(given, str) else given
 
     def columns(self) -> Iterator[str]:
-        """Yield the names of what all tasks measure, `task/<name>/<metric>`."""
+        """Yield the names of all tasks' metrics, `task/<name>/<metric>`."""
         for name in self.sets:
             yield from (task_column(name, metric) for metric in self.metrics(name))
 
@@ -85,7 +85,7 @@ class TasksConfig(Section):
 
     @property
     def families(self) -> dict[str, tuple[str, ...]]:
-        """Names of what the tasks of each family measure, by family; each by its own metric."""
+        """Names of the metrics of each family's tasks, by family; each task by its own metric."""
         found: dict[str, tuple[str, ...]] = {}
         for name, one in self.sets.items():
             if one.family is not None:

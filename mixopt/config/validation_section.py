@@ -110,7 +110,7 @@ class ValidateConfig(Section):
 
     @property
     def most_seeds(self) -> int:
-        """Seeds of each mixture, at most."""
+        """Maximum number of seeds of each mixture."""
         return 2 * self.seeds if self.max_seeds is None else self.max_seeds
 
     @model_validator(mode="after")

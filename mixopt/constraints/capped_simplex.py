@@ -64,12 +64,12 @@ class CappedSimplex:
 
     @classmethod
     def full(cls, domains: int) -> CappedSimplex:
-        """Return the whole simplex of so many domains."""
+        """Return the whole simplex of `domains` domains."""
         return cls(np.zeros(domains), np.ones(domains))
 
     @property
     def dimensions(self) -> int:
-        """Cube dimensions that `from_cube` takes: the domains that can vary, less one."""
+        """Cube dimensions of `from_cube`: the number of domains that can vary, minus one."""
         return max(int((self.upper_D > self.lower_D).sum()) - 1, 0)
 
     def contains(self, weights_ND: ArrayLike, *, tolerance: float = 1e-9) -> BoolArray:

@@ -114,7 +114,7 @@ class Constraints:
         )
 
     def with_caps(self, caps: Iterable[Limit]) -> Constraints:
-        """Return the same limits and further caps.
+        """Return the same limits with additional caps.
 
         Raises:
             InfeasibleError: No mixture meets them together.
@@ -122,7 +122,7 @@ class Constraints:
         return replace(self, caps=(*self.caps, *caps))
 
     def with_floors(self, floors: Iterable[Limit]) -> Constraints:
-        """Return the same limits and further floors.
+        """Return the same limits with additional floors.
 
         Raises:
             InfeasibleError: No mixture meets them together.
@@ -131,24 +131,24 @@ class Constraints:
 
     @property
     def of_designs(self) -> Constraints:
-        """The limits that hold a design too: those of domains and groups."""
+        """The limits that also apply to designs: those of domains and groups."""
         return replace(self, radius=None, guardrails=None)
 
     @property
     def simplex(self) -> Allowed:
-        """The weights that bounds of domains and groups allow: what designs draw from."""
+        """The weights allowed by bounds of domains and groups, from which designs draw."""
         bounds = CappedSimplex(self.lower_D, self.upper_D)
         return self._within(bounds, None) if self.groups else bounds
 
     @property
     def allowed(self) -> Allowed:
-        """The weights that are allowed, the radius included: what a proposal is among."""
+        """The weights allowed for a proposal, the radius included."""
         if self.radius is None:
             return self.simplex
         return self._within(CappedSimplex(self.lower_D, self.upper_D), self.radius)
 
     def violations(self, mixture: Mixture, *, tolerance: float = 1e-6) -> list[str]:
-        """Say, in a line each, which limits a mixture breaks by more than `tolerance`."""
+        """Return one line for each limit that a mixture violates by more than `tolerance`."""
         weights = mixture.over(self.domains)
         floors, caps = self._strictest
         broken = [

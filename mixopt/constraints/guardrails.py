@@ -112,7 +112,7 @@ class Guards:
         return [self._named(place) for place in np.flatnonzero(near_G).tolist()]
 
     def refusals(self, excess_G: Array, tolerance: float = MISSED) -> list[str]:
-        """Say of each guardrail that a mixture breaks by how much: a line each.
+        """Return one line for each guardrail that a mixture violates, with the amount.
 
         Args:
             excess_G: How far beyond its margin each is.

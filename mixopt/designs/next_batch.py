@@ -45,7 +45,7 @@ GENERATIONS, PARENTS, CHILDREN = 4, 24, 6
 
 @dataclass(frozen=True, eq=False)
 class Batch:
-    """The mixtures of a round, and what is expected of them.
+    """The mixtures of a round, and their expected gain.
 
     Attributes:
         weights_BD: The mixtures.

@@ -46,7 +46,7 @@ FLAT = 1e-6  # relative range under which deviations are the same everywhere
 
 @dataclass(frozen=True, eq=False)
 class Surrogate:
-    """A fitted regressor of the objective's measured losses, and what it was fitted on.
+    """A fitted regressor of the objective's measured losses, and its training data.
 
     Attributes:
         name: The regressor's name.
@@ -81,7 +81,7 @@ class Surrogate:
         return means_K, np.sqrt(np.maximum(stds_K**2 - self._noise**2, 0.0))
 
     def believe(self, weights_KD: Array) -> Belief:
-        """Return what the fit holds of the objective at some mixtures together."""
+        """Return the fit's joint belief about the objective at some mixtures."""
         if supports_covariance(self.regressor):
             return Belief.of(self.values(weights_KD), self._covariance(weights_KD))
         if self._refits:

@@ -58,7 +58,7 @@ class Regressor(Predictor, Learner, Protocol):
 
 
 class SupportsDeviations(Predictor, Protocol):
-    """Says how sure it is of each prediction."""
+    """Reports the uncertainty of each prediction."""
 
     def predict(self, weights_ND: ArrayLike, /, return_std: bool = False) -> Any:
         """Return losses, and with `return_std` also their standard deviations, (N, M) each."""
@@ -66,7 +66,7 @@ class SupportsDeviations(Predictor, Protocol):
 
 
 class SupportsCovariance(Predictor, Protocol):
-    """Says how sure it is of several predictions together."""
+    """Reports the joint uncertainty of several predictions."""
 
     def covariance(self, weights_KD: ArrayLike, loads_M: ArrayLike, /) -> Any:
         """Return the covariance of a weighted sum of the losses at mixtures, shape (K, K).
@@ -78,7 +78,7 @@ class SupportsCovariance(Predictor, Protocol):
 
 
 class SupportsGradient(Predictor, Protocol):
-    """Knows the slopes of its predictions."""
+    """Provides gradients of its predictions."""
 
     def gradient(self, weights_D: ArrayLike, /) -> Any:
         """Return the slope of each loss by each weight at one mixture, shape (M, D)."""
@@ -86,7 +86,7 @@ class SupportsGradient(Predictor, Protocol):
 
 
 class SupportsSelection(Predictor, Protocol):
-    """Can be cut down to some targets."""
+    """Can be reduced to some targets."""
 
     def select(self, targets: Sequence[int], /) -> Predictor:
         """Return a fitted copy that predicts only these targets, by position."""
@@ -112,16 +112,16 @@ class SupportsCrossFit(Regressor, Protocol):
 
 
 class SupportsMembers(Predictor, Protocol):
-    """Is made of others, which `cross_fit` compared."""
+    """Consists of other regressors, which `cross_fit` compared."""
 
     @property
     def held_out_members(self) -> Mapping[str, Array]:
-        """What each member predicts for held-out rows, shape (N, M), by name."""
+        """Return each member's predictions for held-out rows, shape (N, M), by name."""
         ...
 
 
 class SupportsExplanation(Predictor, Protocol):
-    """Can tell why it predicts as it does."""
+    """Can explain its predictions."""
 
     def explain(self, targets: Sequence[str], /) -> Sequence[str]:
         """Return lines for a reader, given the names of the targets."""
@@ -204,7 +204,7 @@ def supports_gradient(regressor: Predictor) -> TypeGuard[SupportsGradient]:
 
 
 def supports_selection(regressor: Predictor) -> TypeGuard[SupportsSelection]:
-    """Tell whether it can be cut down to some targets."""
+    """Tell whether it can be reduced to some targets."""
     return hasattr(regressor, "select")
 
 
@@ -224,12 +224,12 @@ def supports_members(regressor: Predictor) -> TypeGuard[SupportsMembers]:
 
 
 def supports_explanation(regressor: Predictor) -> TypeGuard[SupportsExplanation]:
-    """Tell whether it can say why it predicts as it does."""
+    """Tell whether it can explain its predictions."""
     return hasattr(regressor, "explain")
 
 
 def supports_sizes(regressor: Predictor) -> TypeGuard[SupportsSizes]:
-    """Tell whether it is fitted on sizes beside weights."""
+    """Tell whether it is fitted on sizes besides weights."""
     return bool(getattr(regressor, "uses_scale", False))
 
 

@@ -39,7 +39,7 @@ CONTROLS = ("own_share", "from_uniform", "nearest_trial")
 
 
 def evaluate(fit: Fit, unseen: Trials, *, affine: bool = False) -> dict[str, Any]:
-    """Compare what a fit predicts with what runs gave.
+    """Compare the predictions of a fit with the results of runs.
 
     Args:
         fit: The fit.

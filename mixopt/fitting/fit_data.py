@@ -24,7 +24,7 @@ from mixopt.trials import Trials, check_trials, settled
 
 @dataclass(frozen=True, eq=False)
 class FitData:
-    """Finished trials, checked and as arrays, and what regressors are made with.
+    """Finished trials, checked and as arrays, and the arguments of regressors.
 
     Attributes:
         trials: The finished ones.
@@ -104,7 +104,7 @@ class FitData:
         return make_regressor(name, self.seed, self.repetition)
 
     def rows(self, name: str, regressor: Predictor) -> Array:
-        """Return what a regressor is fitted on: weights, with sizes where it knows of them.
+        """Return the inputs of a regressor: weights, and sizes if it uses them.
 
         Raises:
             TrialsError: It needs sizes, and a trial has none.

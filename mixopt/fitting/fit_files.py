@@ -146,7 +146,7 @@ def read_content(path: Path) -> FitShape:
 
 
 def check_fit_files(path: Path) -> None:
-    """Check that a folder is what a fit wrote, without reading the fit itself.
+    """Check that a folder is unchanged since a fit wrote it, without reading the fit itself.
 
     Raises:
         RunError: A file has changed, or there is no fit.

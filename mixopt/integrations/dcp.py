@@ -25,7 +25,7 @@ class HasState(Protocol):
         ...
 
     def load_state_dict(self, state: Any) -> None:
-        """Go on from a state."""
+        """Resume from a state."""
         ...
 
 
@@ -54,7 +54,7 @@ class MixtureState(Stateful):
         return {_KEY: json.dumps(self._mixture.state_dict())}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Go on from a state.
+        """Resume from a state.
 
         Raises:
             MixoptError: It is damaged, or of another run; nothing is changed.

@@ -108,7 +108,7 @@ class OnlineTrainerMixin(MixtureTrainerMixin):
         return torch.stack(losses), labels != _IGNORED
 
     def load_mixture(self, checkpoint: Path) -> None:
-        """Go on with batches and estimator after a checkpoint.
+        """Resume batches and estimator after a checkpoint.
 
         Raises:
             SamplerError: It has no state of them.

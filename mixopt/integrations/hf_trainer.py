@@ -163,7 +163,7 @@ class MixtureTrainerMixin:
         return super().train(resume_from_checkpoint=resume_from_checkpoint, **options)  # type: ignore[misc]
 
     def load_mixture(self, checkpoint: Path) -> None:
-        """Go on with the batches after a checkpoint.
+        """Resume the batches after a checkpoint.
 
         Raises:
             SamplerError: It has no state of the mixture.

@@ -129,5 +129,5 @@ class OnlineCallback(Callback):  # type: ignore[misc,unused-ignore]
         return self._driver.state_dict()
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Go on from a state."""
+        """Resume from a state."""
         self._driver.load_state_dict(state_dict)

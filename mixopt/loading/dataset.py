@@ -43,7 +43,7 @@ from mixopt.system import IntArray, is_url
 
 
 class MixtureDataset:
-    """Samples of all domains; each says of which domain and row it is."""
+    """Samples of all domains, each with its domain and row."""
 
     def __init__(
         self,
@@ -139,7 +139,7 @@ class MixtureDataset:
 
     @cached_property
     def fields(self) -> dict[str, str]:
-        """By what name batches have `domain`, `row` and what else mixopt adds.
+        """Names in a batch of `domain`, `row` and the other fields that mixopt adds.
 
         That is the name itself, or `mixopt_` before it where a source has a column of that name.
         """
@@ -154,7 +154,7 @@ class MixtureDataset:
         }
 
     def lengths(self, unit: CountedUnit = "tokens") -> dict[str, int | IntArray]:
-        """Return how long rows are, for MixtureSampler(unit=, lengths=).
+        """Return the lengths of rows, for MixtureSampler(unit=, lengths=).
 
         Returns:
             Tokens (or those that carry loss) of each row of a domain, one number where all its
@@ -169,7 +169,7 @@ class MixtureDataset:
 
     @property
     def is_uniform(self) -> bool:
-        """Whether all rows have as many tokens, and each token carries loss."""
+        """Whether all rows have the same number of tokens, all of which carry loss."""
         return self.is_tokens and not self.is_packed
 
     def __len__(self) -> int:
@@ -216,7 +216,7 @@ class MixtureDataset:
         return TokenSamples(batch if self.document_end is None else self._with_documents(batch))
 
     def collated(self, rows: IntArray, collate: Callable[[Sequence[Any]], Batch]) -> Batch:
-        """Read rows and put them together; what mixopt adds is there whatever `collate` keeps.
+        """Read and collate rows; mixopt's own fields are kept whatever `collate` keeps.
 
         Args:
             rows: Rows in the concatenated domains, shape (B,).
@@ -300,7 +300,7 @@ class MixtureDataset:
 
     @cached_property
     def shards(self) -> ShardRows:
-        """The token shards of all domains: which are read at a time, and fetched ahead."""
+        """The token shards of all domains: which are read at a time, and prefetched."""
         return ShardRows(self._readers, self._split)
 
     @property

@@ -43,7 +43,7 @@ _CHUNK_BATCHES = 64
 
 
 class MixtureLoader:
-    """Iterate over the batches of one rank; its state is of what the loop has received.
+    """Iterate over the batches of one rank; the state is that of the batches received.
 
     Attributes:
         dataset: The samples.
@@ -148,7 +148,7 @@ class MixtureLoader:
 
     @property
     def fields(self) -> dict[str, str]:
-        """By what name a batch has each field that mixopt adds (MixtureDataset.fields)."""
+        """Names in a batch of the fields that mixopt adds (MixtureDataset.fields)."""
         return self.dataset.fields
 
     @property
@@ -162,7 +162,7 @@ class MixtureLoader:
         return self.sampler.log
 
     def realised(self) -> Realised:
-        """Return what the loop has received of each domain.
+        """Return the samples and tokens of each domain that the loop has received.
 
         Returns:
             Counts over all ranks where they follow from the order (rows of one length, or lengths
@@ -173,11 +173,11 @@ class MixtureLoader:
 
     @property
     def fingerprint(self) -> str:
-        """A hash of all that the order from the next batch on follows from, alike on all ranks."""
+        """A hash of all that determines the order from the next batch on; equal on all ranks."""
         return self.sampler.fingerprint
 
     def set_weights(self, weights: Weights, batch: int | None = None) -> int:
-        """Change the weights; return the batch from which they hold.
+        """Change the weights; return the batch from which they apply.
 
         That is the next one, or with worker processes the first that none was asked for,
         `prefetch` times `workers` batches on; with `accumulation` the next that begins a step.
@@ -185,7 +185,7 @@ class MixtureLoader:
         return self.sampler.set_weights(weights, batch)
 
     def accumulate(self, batches: int) -> None:
-        """Let changes of weights hold from an optimizer step, for a trainer that knows its length.
+        """Align changes of weights with optimizer steps, for a trainer that knows them.
 
         Raises:
             SamplerError: The loader was made with another `accumulation`.
@@ -221,7 +221,7 @@ class MixtureLoader:
     def load_state_dict(
         self, state: Mapping[str, Any], *, map_domains: Mapping[str, str | None] | None = None
     ) -> None:
-        """Go on from a state; the next iteration starts there."""
+        """Resume from a state; the next iteration starts there."""
         self.sampler.load_state_dict(state, map_domains=map_domains)
 
     def _labels(self) -> Callable[[Batch, int], Batch]:

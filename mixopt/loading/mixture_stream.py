@@ -48,7 +48,7 @@ _FORMAT = "mixopt-stream/2"
 
 
 class MixtureStream(IterableDataset[Batch]):
-    """Iterate over this rank's batches; its state is of what the loop has received."""
+    """Iterate over this rank's batches; the state is that of the batches received."""
 
     def __init__(
         self,
@@ -158,7 +158,7 @@ class MixtureStream(IterableDataset[Batch]):
 
     @property
     def set_epoch(self) -> NoReturn:
-        """There is none, for accelerate, which asks before it splits batches.
+        """Raises AttributeError: accelerate looks for it before it splits batches.
 
         Raises:
             SamplerError: It would split them over ranks a second time.
@@ -177,21 +177,21 @@ class MixtureStream(IterableDataset[Batch]):
 
     @property
     def fingerprint(self) -> str:
-        """A hash of all that the order from the next batch on follows from, alike on all ranks."""
+        """A hash of all that determines the order from the next batch on; equal on all ranks."""
         return self._sampler.fingerprint
 
     @property
     def columns(self) -> set[str]:
-        """Names of the samples' own fields, of those handed out so far."""
+        """Names of the samples' own fields, among those delivered so far."""
         return self._columns
 
     @property
     def fields(self) -> dict[str, str]:
-        """By what name a batch has each field that the stream adds, of those handed out so far."""
+        """Names of the fields that the stream adds, among those delivered so far."""
         return field_names(self._columns)
 
     def set_weights(self, weights: Weights, batch: int | None = None) -> int:
-        """Change the weights; return the batch from which they hold.
+        """Change the weights; return the batch from which they apply.
 
         That is the next one, or with worker processes the first that none was asked for:
         `prefetch` batches on; after `accumulate` the next that begins a step. Say the same on
@@ -204,7 +204,7 @@ class MixtureStream(IterableDataset[Batch]):
         return self._sampler.set_weights(weights, batch)
 
     def accumulate(self, batches: int) -> None:
-        """Let changes of weights hold from an optimizer step, of so many global batches."""
+        """Align changes of weights with optimizer steps of so many global batches."""
         self._sampler.accumulate(batches)
 
     def state_dict(self, *, consumed: int | None = None) -> dict[str, Any]:
@@ -252,7 +252,7 @@ class MixtureStream(IterableDataset[Batch]):
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Go on from a state, on any number of ranks that divides its lanes, and of workers.
+        """Resume from a state, on any number of workers and of ranks that divides its lanes.
 
         Raises:
             SamplerError: A state of another stream, or a field that cannot be right. Nothing is
@@ -280,7 +280,7 @@ class MixtureStream(IterableDataset[Batch]):
         }
 
     def _begin(self, places: StreamPlaces) -> None:
-        """Go on from places; the lanes are opened there with the next batch."""
+        """Resume from places; the lanes are opened there with the next batch."""
         self._places = [places]
         self._inline: InProcess | None = None
 

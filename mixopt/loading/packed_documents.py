@@ -28,7 +28,7 @@ from mixopt.system import IntArray
 
 
 class PackedDocuments:
-    """Rows of `length` tokens in which documents are whole, those apart that are longer."""
+    """Rows of `length` tokens with whole documents, except those longer than a row."""
 
     def __init__(
         self,
@@ -119,7 +119,7 @@ class PackedDocuments:
         return packed_fields(packed)
 
     def documents(self, row: int) -> list[tuple[int, int, int]]:
-        """Return what is in a row: for each piece its document, and its bounds there.
+        """Return the pieces of a row: for each, its document and its bounds there.
 
         Returns:
             Number of the document in the source, first token, end; in the order of `document`.
@@ -128,7 +128,7 @@ class PackedDocuments:
         return [(p["document"], p["before"], p["before"] + p["length"]) for p in pieces]
 
     def lengths(self, unit: CountedUnit = "tokens", /) -> IntArray | None:
-        """Return the tokens of each row without padding, or those of them that carry loss.
+        """Return the tokens of each row without padding, or those that carry loss.
 
         Returns:
             Shape (rows,); None where that is not known before rows are read.
@@ -139,7 +139,7 @@ class PackedDocuments:
 
     @property
     def summary(self) -> PackingSummary:
-        """How full rows are, and what became of long documents."""
+        """The fill of rows, and the treatment of long documents."""
         return self._plan.summary(self._packer)
 
     @cached_property

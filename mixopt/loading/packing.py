@@ -37,7 +37,7 @@ class Packed(NamedTuple):
 
 
 def cut(documents: Iterable[ArrayLike], length: int, left: ArrayLike = ()) -> tuple[Packed, Any]:
-    """Concatenate documents and cut rows off.
+    """Concatenate documents and cut them into rows.
 
     Args:
         documents: Tokens of each document, ended by the end-of-document id.

@@ -49,7 +49,7 @@ class Scanned(NamedTuple):
 
 @dataclass(frozen=True)
 class PackingSummary:
-    """What packing made of a source.
+    """The result of packing a source.
 
     Attributes:
         documents: Documents that have tokens.

@@ -172,7 +172,7 @@ class DomainRows:
 
     @property
     def epoch(self) -> int:
-        """How often the source was read to its end."""
+        """Number of completed passes over the source."""
         return self._rows.epoch
 
     def __next__(self) -> Any:
@@ -184,11 +184,11 @@ class DomainRows:
         return next(self._rows)
 
     def state_dict(self) -> dict[str, Any]:
-        """Return where the stream is: the start of the block and the rows taken of it."""
+        """Return the position in the stream: the start of the block and the rows taken from it."""
         return {"lane": list(self._rows.place), "mark": self._part.mark.state()}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Go on from a state; the next row reads its block again.
+        """Resume from a state; the next row reads its block again.
 
         Raises:
             CorpusError: A field cannot be right; nothing is changed.

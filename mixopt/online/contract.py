@@ -218,7 +218,7 @@ class Estimator(Protocol):
         ...
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Go on from a state, after `start`; domains are mapped by name.
+        """Resume from a state, after `start`; domains are mapped by name.
 
         Raises:
             EstimatorError: The state is of another estimator, other options, or of domains

@@ -294,7 +294,7 @@ class Decisions:
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Go on from a state; where its domains are not these, on the reference mixture.
+        """Resume from a state; where its domains are not these, on the reference mixture.
 
         Raises:
             EstimatorError: The state is of another run or damaged, or the estimator cannot resume

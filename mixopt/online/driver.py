@@ -185,7 +185,7 @@ class Driver:
         return dict(from_first({"format": FORMAT, **self._decisions.state_dict()}))
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Go on from a state, on any number of ranks; load the loader's state too.
+        """Resume from a state, on any number of ranks; load the loader's state too.
 
         The estimator maps domains by name. Where they are not those of the state, the reference
         is the sampler's mixture from here on, and the next plan is requested again.

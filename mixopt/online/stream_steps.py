@@ -150,7 +150,7 @@ class StreamSteps:
         }
 
     def load_state_dict(self, state: Mapping[str, Any], step: int, *, same: bool) -> None:
-        """Go on from a state.
+        """Resume from a state.
 
         Args:
             state: What `state_dict` returned.
@@ -177,7 +177,7 @@ class StreamSteps:
             )
 
     def use(self, state: StreamState, step: int, *, same: bool) -> None:
-        """Go on from a state that was read (`load_state_dict`)."""
+        """Resume from a state that was read (`load_state_dict`)."""
         self.check_samples(state)
         self._base = state.base
         self._lag = max(self._lag, state.lag)

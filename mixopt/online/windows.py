@@ -300,7 +300,7 @@ class LossWindows:
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Go on from a state of the same domains; rank 0 keeps what all of them had seen.
+        """Resume from a state of the same domains; rank 0 keeps what all of them had seen.
 
         Raises:
             EstimatorError: A field is missing or cannot be right; nothing is changed.
@@ -309,7 +309,7 @@ class LossWindows:
         self.use(WatchState.read(fields, len(self._domains), -1))
 
     def use(self, state: WatchState) -> None:
-        """Go on from a state that was read (`load_state_dict`)."""
+        """Resume from a state that was read (`load_state_dict`)."""
         self.clear()
         self._waiting.extend(state.windows)
         self._alignments, self._means_D = list(state.alignments), list(state.means_D)

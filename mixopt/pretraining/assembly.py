@@ -48,7 +48,7 @@ class MixtureDriver(Protocol):
         ...
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Go on from a state."""
+        """Resume from a state."""
         ...
 
 

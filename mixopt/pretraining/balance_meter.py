@@ -65,7 +65,7 @@ class BalanceMeter:
         return state if self._biases_N is None else {**state, "biases": self._biases_N.tolist()}
 
     def load_state_dict(self, state: Mapping[str, Any], where: str) -> None:
-        """Go on from a state, when the model has its weights; rank 0 keeps the sums of all ranks.
+        """Resume from a state, when the model has its weights; rank 0 keeps the sums of all ranks.
 
         Raises:
             RunError: The state cannot be right; nothing is changed.

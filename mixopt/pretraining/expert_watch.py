@@ -152,7 +152,7 @@ class ExpertWatch:
         return stream.getvalue()
 
     def resume(self, checkpoint: Path, step: int) -> None:
-        """Go on from a checkpoint; what was recorded after it is dropped.
+        """Resume from a checkpoint; what was recorded after it is dropped.
 
         Raises:
             RoutingError: It is of other experts, or damaged.

@@ -55,7 +55,7 @@ class Loop:
             self._parts.experts.begin()
 
     def resume(self, path: Path, state: CheckpointState) -> None:
-        """Go on from a checkpoint that is whole.
+        """Resume from a checkpoint that is whole.
 
         Args:
             path: Its folder.

@@ -131,7 +131,7 @@ class Meter:
         return {**state, "balance": self._balance.state_dict()}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Go on from a state; rank 0 keeps what all ranks had seen, unless domains changed.
+        """Resume from a state; rank 0 keeps what all ranks had seen, unless domains changed.
 
         Raises:
             RunError: The state cannot be right; nothing is changed.

@@ -141,7 +141,7 @@ class FixedMixture:
         return {"step": self._step, "domains": self._domains, "log_size": self._log.size}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Go on from a state; what the log has after it is cut off.
+        """Resume from a state; what the log has after it is cut off.
 
         Raises:
             RunError: The state cannot be right, or the log is shorter than it was.

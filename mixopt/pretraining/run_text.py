@@ -68,5 +68,5 @@ class RankBatches(Protocol):
     def load_state_dict(
         self, state: Mapping[str, Any], *, map_domains: Mapping[str, str | None] | None = None
     ) -> None:
-        """Go on from a state."""
+        """Resume from a state."""
         ...

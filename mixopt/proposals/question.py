@@ -45,7 +45,7 @@ class Question:
         constraints: What is allowed.
         natural: Each domain's share of the available tokens; uniform where nobody knows.
         inventory: Distinct tokens of each domain, where they are known.
-        search: How the best mixture is searched.
+        search: Settings of the search for the best mixture.
         seed: Of the draws.
         collapsed: Trials whose experts collapsed; None where trials have no experts.
     """
@@ -79,7 +79,7 @@ class Question:
             inventory: Distinct tokens by domain, or a YAML file of them.
             tokens: Length of the full run; that of `search` when None.
             risk: How much being unsure counts; as `search` has it when None.
-            search: How the best mixture is searched.
+            search: Settings of the search for the best mixture.
             seed: Of the draws.
             collapsed: Trials whose experts collapsed; None where trials have no experts.
 

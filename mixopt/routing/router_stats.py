@@ -254,7 +254,7 @@ class RouterStats:
         return saved_state({"total": self.total(), "window": self._window})
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Go on from the counts of `state_dict`.
+        """Resume from the counts of `state_dict`.
 
         Raises:
             RoutingError: They are of other domains, layers or experts, or damaged; nothing is

@@ -236,7 +236,7 @@ class Run:
 
     @property
     def losses(self) -> tuple[str, ...]:
-        """Names of all that a trial is measured by: evaluation domains, then tasks' metrics."""
+        """Names of all losses of a trial: evaluation domains, then tasks' metrics."""
         return self.config.losses
 
     @property

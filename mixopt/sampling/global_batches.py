@@ -120,7 +120,7 @@ class GlobalBatches:
         return self.unit != "samples"
 
     def settle(self, batch: int, tokens_D: Sequence[int]) -> None:
-        """Say how many tokens a batch had of each domain, where lengths are learned.
+        """Record how many tokens of each domain a batch had, where lengths are learned.
 
         MixtureLoader does so; a loop that iterates over the sampler itself says it before it asks
         for the next batch. Where all lengths are known nothing happens.
@@ -318,7 +318,7 @@ class GlobalBatches:
     def load_state_dict(
         self, state: Mapping[str, Any], *, map_domains: Mapping[str, str | None] | None = None
     ) -> None:
-        """Go on from a state, on any number of ranks.
+        """Resume from a state, on any number of ranks.
 
         Args:
             state: What `state_dict` returned.

@@ -156,7 +156,7 @@ class MixtureSampler(GlobalBatches):
 
     @property
     def fingerprint(self) -> str:
-        """A hash of all that the order from the next batch on follows from, alike on all ranks."""
+        """A hash of all that determines the order from the next batch on; equal on all ranks."""
         return order_fingerprint(self)
 
     @property
@@ -173,7 +173,7 @@ class MixtureSampler(GlobalBatches):
 
     @property
     def sampler(self) -> NoReturn:
-        """There is none of single rows, for accelerate, which asks before it splits batches.
+        """Raises AttributeError: accelerate looks for it before it splits batches.
 
         Raises:
             SamplerError: It would split them over ranks a second time.

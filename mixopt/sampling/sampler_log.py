@@ -14,7 +14,7 @@ from mixopt.sampling.token_order import TokenOrder
 
 @dataclass(frozen=True)
 class LogEntry:
-    """Weights of the stream and where they hold from.
+    """Weights of the stream and the batch from which they apply.
 
     Attributes:
         batch: The global batch with which (where a domain ran out: in which) they begin to hold.

@@ -84,7 +84,7 @@ class Schedule:
 
     @classmethod
     def from_content(cls, content: object, where: str, folder: str | Path = ".") -> Schedule:
-        """Return the schedule that plain values say, as a file has them.
+        """Return the schedule given by plain values, as in a file.
 
         Args:
             content: The values.
@@ -170,7 +170,7 @@ class Schedule:
 
     @property
     def asked_tokens(self) -> int:
-        """Tokens of the whole run before they became whole batches."""
+        """Tokens of the whole run before rounding to whole batches."""
         return sum(
             stage.tokens
             if stage.tokens is not None
@@ -202,7 +202,7 @@ class Schedule:
 
     @property
     def entries(self) -> list[ScheduleEntry]:
-        """What MixtureSampler takes: first batch and mixture, of linear stages their ends too."""
+        """Entries for MixtureSampler: first batch and mixture, and the ends of linear stages."""
         found: list[ScheduleEntry] = []
         for stage, (start, stop) in zip(self.stages, self._extents(), strict=True):
             if stage.to is None or stage.to == stage.mixture:
@@ -212,7 +212,7 @@ class Schedule:
         return [(one[0], one[1].over(self.domains), *one[2:]) for one in found]
 
     def entries_from(self, step: int) -> list[ScheduleEntry]:
-        """Return what holds from a step on, as `entries` has it; the first begins there."""
+        """Return the entries from a step on; the first begins there."""
         later = [entry for entry in self.entries if entry[0] > step]
         holds = [entry for entry in self.entries if entry[0] <= step][-1]
         if holds[0] == step or len(holds) == 2:
@@ -253,7 +253,7 @@ class Schedule:
         return {name: math.fsum(found) for name, found in parts.items()}
 
     def check_epochs(self, inventory: Mapping[str, int], max_epochs: float | None = None) -> None:
-        """Check that no domain is seen more often than is allowed, over all stages.
+        """Check that no domain exceeds its allowed epochs over all stages.
 
         Args:
             inventory: Distinct tokens of each domain.
@@ -278,11 +278,11 @@ class Schedule:
 
     @property
     def has_phases(self) -> bool:
-        """Whether the stages say what the learning rate does."""
+        """Whether the stages define learning-rate phases."""
         return self.stages[0].phase is not None
 
     def rate_level(self, step: int, decay_end: float = DECAY_END) -> float:
-        """Return the learning rate of a step as a part of its peak; 1 without phases.
+        """Return the learning rate of a step as a fraction of its peak; 1 without phases.
 
         Args:
             step: From 0.

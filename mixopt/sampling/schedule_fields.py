@@ -58,7 +58,7 @@ def write_schedule(content: Mapping[str, Any], path: Path) -> None:
 
 
 def is_schedule(path: Path) -> bool:
-    """Tell whether a YAML file is a schedule, right or wrong, and no mixture.
+    """Tell whether a YAML file is a schedule, valid or not, rather than a mixture.
 
     Raises:
         SamplerError: It cannot be read.

@@ -70,7 +70,7 @@ class RunOut:
 
 @dataclass(frozen=True)
 class ScheduleForecast:
-    """What a schedule draws.
+    """The draws of a schedule.
 
     Attributes:
         schedule: The schedule.

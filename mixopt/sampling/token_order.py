@@ -247,7 +247,7 @@ class TokenBatches:
         return self._block[batch - self._first : batch - self._first + most]
 
     def settle(self, batch: int, tokens_D: Sequence[int]) -> None:
-        """Say how many tokens a batch had of each domain, where lengths are learned.
+        """Record how many tokens of each domain a batch had, where lengths are learned.
 
         The next batch is laid out from there. All ranks say the same.
         """

@@ -28,7 +28,7 @@ class SweepMetrics:
         values: Callable[[], Mapping[str, float]],
         clock: Callable[[], float] = time.time,
     ) -> None:
-        """Go on with the file that is there.
+        """Continue the existing file.
 
         Args:
             folder: The folder of the trials.

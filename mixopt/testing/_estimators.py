@@ -196,7 +196,7 @@ def _check_missing_domain(factory: Factory) -> None:
 
 
 def _check_names(factory: Factory) -> None:
-    """Go on with the domains in another order."""
+    """Resume with the domains in another order."""
     order = (2, 0, 1)
     turned = simulated_setting(tuple(DOMAINS[d] for d in order))
     for step in HALF_WAY:
@@ -217,7 +217,7 @@ def _check_names(factory: Factory) -> None:
 
 
 def _check_other_domains(factory: Factory) -> None:
-    """Go on with a domain in place of another, and with none of the same."""
+    """Resume with a domain in place of another, and with none of the same."""
     changed = simulated_setting((DOMAINS[1], "maths", DOMAINS[0]))
     strangers = simulated_setting(("one", "two"))
     for step in HALF_WAY:

@@ -31,7 +31,7 @@ def check_trials(trials: Trials, objective: Objective, folds: int) -> None:
 
 
 def settled(objective: Objective, trials: Trials) -> Objective:
-    """Return the objective with what it takes from trials: spreads, and losses that are noise.
+    """Return the objective with values from trials: spreads, and losses that are noise.
 
     Tasks that no trial was scored on are no losses of it.
 
@@ -63,7 +63,7 @@ def _of_scored(objective: Objective, trials: Trials) -> Objective:
 
 
 def without_flat_tasks(trials: Trials, measured: Collection[str]) -> Trials:
-    """Return the trials without tasks that tell none from another, unless they are asked for.
+    """Return the trials without tasks that are equal in all of them, unless requested.
 
     The accuracy of small models is often the same in all trials.
 

@@ -71,7 +71,7 @@ def schema(domains: Sequence[str], targets: Sequence[str]) -> dict[str, Any]:
 
 
 def loss_column(name: str, unit: Unit) -> str:
-    """Return the column of a loss: a metric of a task has one, which is called as it is."""
+    """Return the column of a loss; a metric of a task has a column of its own name."""
     return name if name.startswith(TASK) else PREFIX[unit] + name
 
 

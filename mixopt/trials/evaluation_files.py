@@ -36,7 +36,7 @@ LOWER = ("bits_per_byte", "perplexity", "loss", "logits_per")
 
 @dataclass(frozen=True)
 class Evaluations:
-    """What harnesses measured.
+    """The results of evaluation harnesses.
 
     Attributes:
         pattern: Where the files are.

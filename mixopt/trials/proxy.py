@@ -60,7 +60,7 @@ class Losses:
 
 @dataclass(frozen=True)
 class TrialResult:
-    """What became of a trial; a failed or diverged one has a reason and no losses.
+    """The outcome of a trial; a failed or diverged one has a reason and no losses.
 
     `experts` is what the experts of a mixture-of-experts proxy were given, if it is one.
     """
@@ -93,7 +93,7 @@ class Progress:
 
 @dataclass(frozen=True)
 class Training:
-    """What all trials of a sweep have in common.
+    """Settings shared by all trials of a sweep.
 
     Attributes:
         tokens: Training tokens of one trial.

@@ -34,7 +34,7 @@ MOST = 1e6  # a ratio that is written where replicates do not differ at all
 
 @dataclass(frozen=True)
 class Readiness:
-    """How well trials tell mixtures apart on a loss.
+    """How well trials separate mixtures on a loss.
 
     Attributes:
         name: The loss.
@@ -66,7 +66,7 @@ class Readiness:
 
 @dataclass(frozen=True)
 class Replicates:
-    """How many trials are of a mixture that was trained more than once, and of how many."""
+    """Replicates: the number of trials of mixtures trained more than once, and of such mixtures."""
 
     trials: int
     mixtures: int

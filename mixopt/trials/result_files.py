@@ -52,7 +52,7 @@ def trial_from_json(content: object, where: str = "a trial") -> Trial:
 
 
 def result_to_json(result: TrialResult) -> dict[str, Any]:
-    """Return a result as plain values; what it has no experts or tasks of is not named."""
+    """Return a result as plain values; absent experts and tasks are left out."""
     content = asdict(replace(result, experts=None))
     del content["experts"]
     for losses in (content["losses"], *content["curve"]):
@@ -100,7 +100,7 @@ class TrialFolder:
         self._recover()
 
     def results(self, trials: Sequence[Trial]) -> dict[str, TrialResult]:
-        """Return the results that are there, by trial.
+        """Return the existing results, by trial.
 
         Raises:
             RunError: A file that cannot be read, is not what was written, or belongs to another

@@ -68,7 +68,7 @@ class Pool:
 
 @dataclass(frozen=True)
 class SimulatedEpochs:
-    """How a proxy cuts a corpus to pools.
+    """How a proxy limits a corpus to pools.
 
     Attributes:
         tokens: Tokens that one trial trains on, rounding to whole steps included.

@@ -132,7 +132,7 @@ class Trials(TrialRows):
         ignore: Sequence[str] = (),
         drop_incomplete: bool = False,
     ) -> Trials:
-        """Read mixtures and losses that others published (published_tables.read_csv_trials)."""
+        """Read published tables of mixtures and losses (published_tables.read_csv_trials)."""
         rows = read_csv_trials(
             Path(mixtures),
             Path(losses),
@@ -155,7 +155,7 @@ class Trials(TrialRows):
         ignore: Sequence[str] = (),
         drop_incomplete: bool = False,
     ) -> Trials:
-        """Join mixtures with what a harness measured of each trial (`read_evaluations`).
+        """Join mixtures with the results of an evaluation harness (`read_evaluations`).
 
         Raises:
             TrialsError: As for `from_csv`: a trial is missing or extra, or lacks a task.
@@ -271,7 +271,7 @@ class Trials(TrialRows):
 
     @property
     def unit(self) -> Unit:
-        """Nats per token where there are losses in them, else bits per byte."""
+        """Nats per token where losses have that unit, else bits per byte."""
         return "nats_per_token" if self.has("nats_per_token") else "bits_per_byte"
 
     def has(self, unit: Unit) -> bool:
@@ -310,7 +310,7 @@ class Trials(TrialRows):
         inventory: Mapping[str, float] | None = None,
         tolerance: float = 0.02,
     ) -> Trials:
-        """Carry the trials over to other domains (mixopt.trials.reindexing.reindexed)."""
+        """Convert the trials to other domains (mixopt.trials.reindexing.reindexed)."""
         rows = reindexed(
             self,
             split=split,
@@ -324,7 +324,7 @@ class Trials(TrialRows):
         return self._of(rows)
 
     def with_notes(self, *notes: str) -> Trials:
-        """Return the trials with further notes."""
+        """Return the trials with additional notes."""
         return Trials(self.table, self.domains, self.targets, (*self.notes, *notes))
 
     @property

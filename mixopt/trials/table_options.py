@@ -13,7 +13,7 @@ from mixopt.trials.table import Trials
 
 @dataclass(frozen=True)
 class TableOptions:
-    """How tables of mixtures and losses are read (mixopt.trials.published_tables.read_csv_trials).
+    """Options for tables of mixtures and losses (mixopt.trials.published_tables.read_csv_trials).
 
     Attributes:
         key: The column to join by; found when None.
@@ -62,7 +62,7 @@ class TableOptions:
     def read_pilots(
         self, mixtures: Path | None, losses: Path | None, trials: Path | None
     ) -> Trials | None:
-        """Read the runs at the target size, as the trials are read; None where none are given.
+        """Read the runs at the target size like the trials; None if none are given.
 
         Columns to ignore may be absent.
 

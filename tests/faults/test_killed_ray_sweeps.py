@@ -148,7 +148,7 @@ def test_a_node_that_is_killed_changes_no_table_and_is_counted_as_lost(nodes, sw
     lost = [attempt for attempt in read_attempts(sweep.folder) if attempt.outcome == "lost"]
     assert len(lost) == 1
     assert lost[0].node != "n1"
-    assert "once more" in " ".join(sweep.said)
+    assert "retrying" in " ".join(sweep.said)
 
 
 def _both_train(sweep, is_over=lambda: False):

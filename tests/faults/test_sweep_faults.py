@@ -26,7 +26,7 @@ def test_a_stopped_worker_is_replaced_within_patience(faulty_sweep, undisturbed)
     sys.stdout.write(said)
     # A second for the new worker's start, on a busy machine several.
     assert patience <= waited < patience + 6
-    assert "c and 1 more once more" in faulty_sweep.said[0]
+    assert "retrying c and 1 more" in faulty_sweep.said[0]
     assert "sent no heartbeat for 1." in faulty_sweep.said[0]
 
 
@@ -58,7 +58,7 @@ def test_a_group_that_memory_is_too_short_for_trains_in_halves(faulty_sweep, und
     assert faulty_sweep(size=6, fits=3) == undisturbed
     assert faulty_sweep.notes("ended") == ["a,b,c", "d,e,f"]
     assert faulty_sweep.said == [
-        "trials: MemoryError: no room for 6 trials; a and 5 more once more, in halves"
+        "trials: MemoryError: no room for 6 trials; retrying a and 5 more, in halves"
     ]
 
 

@@ -53,7 +53,7 @@ def test_a_guardrail_that_is_broken_says_by_how_much(fit):
     at_NM = fit.predict([MOSTLY_CODE, Mixture.uniform(DOMAINS)]).losses_NM
     worse = at_NM[0, 2] - at_NM[1, 2]
     assert (
-        f"law: predicted to be {worse:.4g} worse than uniform makes it; constraints.guardrails"
+        f"law: predicted to be {worse:.4g} worse than with uniform; constraints.guardrails"
         " allows 0.02"
     ) in found.broken
     assert not any(line.startswith("code:") for line in found.broken)

@@ -200,8 +200,8 @@ def test_the_file_is_read_as_a_mixture(tmp_path):
 @pytest.mark.parametrize(
     ("part", "field", "value", "message"),
     [
-        ("objective", "unit", "furlongs", "objective: unit: .*none of bits_per_byte"),
-        ("provenance", "target_tokens", "many", "provenance: target_tokens: .*no whole number"),
+        ("objective", "unit", "furlongs", "objective: unit: .*not one of bits_per_byte"),
+        ("provenance", "target_tokens", "many", "provenance: target_tokens: .*not a whole number"),
     ],
 )
 def test_a_field_that_a_forger_sealed_is_checked(tmp_path, part, field, value, message):

@@ -37,14 +37,14 @@ def test_groups_that_are_finished_do_not_wait(attempts):
 
 
 def test_a_group_whose_worker_died_waits_again_under_a_number_of_its_own(attempts):
-    assert attempts.settle(lost(0)) == ("the worker died; a and 2 more once more", [])
+    assert attempts.settle(lost(0)) == ("the worker died; retrying a and 2 more", [])
     assert waiting(attempts) == {0: "abc", 2: "f", 3: "abc"}
     assert (attempts.retried, attempts.lost) == (3, 0)
 
 
 def test_after_short_memory_its_halves_do(attempts, tmp_path):
     said, failed = attempts.settle(lost(0, "memory"))
-    assert (said, failed) == ("the worker died; a and 2 more once more, in halves", [])
+    assert (said, failed) == ("the worker died; retrying a and 2 more, in halves", [])
     assert waiting(attempts) == {0: "abc", 2: "f", 3: "ab", 4: "c"}
     assert read_groups(tmp_path) == [["a", "b"], ["c"], ["d", "e"], ["f"]]
 
@@ -57,7 +57,7 @@ def test_halves_are_halved_down_to_single_trials(attempts, tmp_path):
 
 
 def test_one_trial_alone_is_not_halved(attempts, tmp_path):
-    assert attempts.settle(lost(2, "memory")) == ("the worker died; f once more", [])
+    assert attempts.settle(lost(2, "memory")) == ("the worker died; retrying f", [])
     assert waiting(attempts)[3] == "f"
     assert read_groups(tmp_path)[-1] == ["f"]
 
@@ -122,7 +122,7 @@ def test_a_single_trial_that_was_trained_beside_others_waits_again_for_fewer(tmp
     short = {"reason": "no room", "fault": "memory"}
     for together in (8, 4, 2):
         outcome = GroupOutcome(max(attempts.waiting), trained=together, **short)
-        assert attempts.settle(outcome) == ("no room; a once more, in halves", [])
+        assert attempts.settle(outcome) == ("no room; retrying a, in halves", [])
     outcome = GroupOutcome(max(attempts.waiting), trained=1, **short)
     assert attempts.settle(outcome)[1] == []
     outcome = GroupOutcome(max(attempts.waiting), trained=1, **short)

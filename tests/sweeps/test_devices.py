@@ -236,7 +236,7 @@ def test_where_torch_cannot_be_asked_a_core_each_is_left_and_a_line_says_why(mac
     assert shown(worker_devices("auto", 2, say=said.append)) == [(None, "cpu")] * 2
     assert len(said) == 1
     assert said[0].startswith(reason)
-    assert said[0].endswith("so that it finds no GPU; the workers have a core each")
+    assert said[0].endswith("so it finds no GPU; the workers have a core each")
 
 
 def test_a_torch_that_hangs_is_not_waited_for_long(machine, monkeypatch):

@@ -50,7 +50,7 @@ def test_what_a_killed_task_held_is_handed_to_another(work_run, local_table):
     kill_with_workers(killed)
     other = run.task("1/2", "--wait")
     text = said(owner)
-    assert "t0000 once more" in text
+    assert "retrying t0000" in text
     assert run.table() == local_table
     assert len(run.notes("ended")) == 6
     lost = [one for one in read_attempts(run.path / "trials") if one.outcome == "lost"]
@@ -105,7 +105,7 @@ def test_what_memory_is_too_short_for_trains_in_halves(work_run, local_table):
     owner = run.owner()
     run.wait_until((run.path / "trials/work/order.json").exists)
     task = run.task()
-    assert "MemoryError: no room for 6 trials; t0000 once more, in halves" in said(owner)
+    assert "MemoryError: no room for 6 trials; retrying t0000, in halves" in said(owner)
     assert run.table() == local_table
     said(task)
 

@@ -57,7 +57,7 @@ def test_what_a_killed_node_had_is_trained_elsewhere(cluster, work_run, local_ta
     cluster.kill_node("n2")
     try:
         text = said(owner)
-        assert "once more" in text
+        assert "retrying" in text
         assert run.table() == local_table
         assert len(run.notes("ended")) == 6
     finally:

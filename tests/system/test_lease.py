@@ -58,8 +58,8 @@ def enter(folder):
 @pytest.mark.usefixtures("without_locks")
 def test_a_second_process_is_told_who_the_first_is(tmp_path):
     with another(tmp_path) as process:
-        here = "another mixopt process is running here"
-        message = rf"{here}: host \S+, process {process.pid}, last seen 0 s"
+        who = rf"host \S+, process {process.pid}, last seen 0 s"
+        message = f"another mixopt process is running here: {who}"
         with pytest.raises(RunError, match=message):
             enter(tmp_path)
         assert is_in_use(tmp_path)

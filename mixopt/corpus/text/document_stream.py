@@ -61,7 +61,7 @@ class DocumentStream:
         return {"bytes": self._bytes, "place": self._texts.state_dict()}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Go on from a place.
+        """Resume from a place.
 
         Raises:
             CorpusError: The files are not those that the place is in, or a field cannot be right.

@@ -47,7 +47,7 @@ class RowsAhead:
         return self._state
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Go on from a state, before the first row is asked for."""
+        """Resume from a state, before the first row is asked for."""
         self._rows.load_state_dict(state)
         self._state = self._rows.state_dict()
 

@@ -55,7 +55,7 @@ class SpannedBatches:
     def load_state_dict(
         self, state: Mapping[str, Any], *, map_domains: Mapping[str, str | None] | None = None
     ) -> None:
-        """Go on from a state; `go_to` has come before."""
+        """Resume from a state; `go_to` has come before."""
         self._loader.load_state_dict(state, map_domains=map_domains)
 
     def go_to(self, step: int) -> None:

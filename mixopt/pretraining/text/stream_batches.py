@@ -71,7 +71,7 @@ class StreamBatches:
     def load_state_dict(
         self, state: Mapping[str, Any], *, map_domains: Mapping[str, str | None] | None = None
     ) -> None:
-        """Go on from rank 0's state; the blocks that it was in are read again.
+        """Resume from rank 0's state; the blocks that it was in are read again.
 
         Raises:
             SamplerError: The state is of other domains or batches.

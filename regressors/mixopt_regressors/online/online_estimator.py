@@ -151,7 +151,7 @@ class OnlineEstimator(ABC):
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Go on from a state, after `start`; domains are mapped by name, new ones are as at start.
+        """Resume from a state, after `start`; domains are mapped by name, new ones are as at start.
 
         Raises:
             EstimatorError: The state is of another estimator or other options, is not whole, or
