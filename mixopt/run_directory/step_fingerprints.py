@@ -91,7 +91,7 @@ def _with_sizes_apart(content: Mapping[str, Any]) -> dict[str, Any]:
     proxy = content.get("proxy")
     if isinstance(proxy, dict):
         kept = {name: value for name, value in proxy.items() if name not in PATIENCE}
-        if kept.get(CURVE, 0) is None:
+        if kept.get(CURVE) is None:
             kept[CURVE] = 0  # results of trials are those of evaluating at the end alone
         content = {**content, "proxy": kept}
     corpus = content.get("corpus")

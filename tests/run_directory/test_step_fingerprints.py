@@ -82,6 +82,10 @@ def test_trials_without_a_word_on_evaluations_are_those_that_evaluate_at_the_end
     def with_every(tokens):
         return {**CONTENT, "proxy": {**CONTENT["proxy"], "eval_every": tokens}}
 
+    proxy = {key: value for key, value in CONTENT["proxy"].items() if key != "eval_every"}
+    without = {**CONTENT, "proxy": proxy}
+    assert step_fingerprints(without) == step_fingerprints(with_every(0))
+    assert not list(step_differences(SWEEP, with_every(0), without))
     assert step_fingerprints(with_every(None)) == step_fingerprints(with_every(0))
     assert step_fingerprints(with_every(None)) != step_fingerprints(with_every(500))
     assert not list(step_differences(SWEEP, with_every(0), with_every(None)))
