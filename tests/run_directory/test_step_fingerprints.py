@@ -15,7 +15,7 @@ CONTENT = {
     "evaluation": {},
     "design": {"trials": 8},
     "constraints": {"bounds": {"web": [0.1, 0.9]}},
-    "proxy": {"name": "ngram", "tokens": 20000},
+    "proxy": {"name": "ngram", "tokens": 20000, "eval_every": 0},
     "fit": {"folds": 3},
     "objective": {"target": "web"},
     "propose": {"target_tokens": 1000, "bootstrap": 3},
@@ -25,11 +25,11 @@ CONTENT = {
 FINGERPRINTS = {
     "prepare": "fe4e108d0111512c",
     "design": "b40bcf308feb79c1",
-    "sweep": "1e53fa9f67d54a4e",
-    "fit": "18cc80b624b94e4a",
-    "propose": "48adeea3f05aff6b",
-    "validate": "9953882c3514b6f8",
-    "report": "8d0782337861b0d7",
+    "sweep": "67cb16b2132a518e",
+    "fit": "2562983f03895d5e",
+    "propose": "87e02efdeccde74f",
+    "validate": "0f54645b7c7a9e58",
+    "report": "507c6bca1a896426",
 }
 
 
