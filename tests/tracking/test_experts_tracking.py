@@ -74,6 +74,8 @@ def test_a_pretraining_has_numbers_counts_and_figures(uri, tmp_path, monkeypatch
     assert "moe/saturation/layer_01" in run.data.metrics
     assert len([name for name in run.data.metrics if name.startswith("moe/")]) <= 400
 
+    monkeypatch.chdir(tmp_path)  # artifacts are beside the database
+
     def kept(folder):
         return {Path(one.path).name for one in client.list_artifacts(run.info.run_id, folder)}
 

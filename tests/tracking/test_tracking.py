@@ -280,7 +280,8 @@ def test_metrics_of_a_step_and_of_a_trial_are_sent_as_they_are_written(run_path)
     assert runs["t0"].data.metrics["moe/max_vio/mean"] == 0.25
 
 
-def test_files_of_a_trial_are_kept_with_its_child_in_their_folder(run_path):
+def test_files_of_a_trial_are_kept_with_its_child_in_their_folder(run_path, monkeypatch):
+    monkeypatch.chdir(run_path)  # artifacts are beside the database
     trial_file(run_path, "t0")
     (run_path / "experts.parquet").write_bytes(b"rows")
     start(run_path)

@@ -147,8 +147,9 @@ def status(out: Path) -> str:
     return str(found)
 
 
-def test_a_run_says_what_made_it(run):
+def test_a_run_says_what_made_it(run, monkeypatch):
     client, only, out = run
+    monkeypatch.chdir(out)  # artifacts are beside the database
     assert only.info.run_name == "run/pretrain"
     assert only.data.params["training/batch"] == "4"
     assert only.data.tags["mixopt.version"] == package_versions()["mixopt"]

@@ -21,8 +21,9 @@ from mixopt.trials import Losses
 from mixopt_proxies.decoder.held_out_windows import HeldOutWindows
 from mixopt_proxies.decoder.named_sizes import DecoderSize
 
-SHARE = 0.02  # of a trial's training that the curve may cost, about
-FORWARD = 3  # times less than a step of training
+# Of a trial's steps that the curve may read batches: with seven domains, 70 batches in a trial of
+# 1,172 steps took 7.0% of its CPU time, so that a batch counts as a step.
+SHARE = 0.02
 FEWEST = 2  # points before the end, whatever they cost
 
 
@@ -68,7 +69,7 @@ def sample_size(domains: int, batch: int, steps: int, points: int) -> tuple[int,
         steps: Of a trial.
         points: That are asked for.
     """
-    affordable = SHARE * FORWARD * steps  # batches, at all points and at the end
+    affordable = SHARE * steps  # batches, at all points and at the end
     least = math.ceil(domains / batch)
     points = min(points, max(FEWEST, int(affordable / least) - 1))
     batches = max(least, int(affordable / (points + 1)))
