@@ -52,7 +52,7 @@ function ternaryView(model, state, divide, ended, changed) {
     point.setAttribute("cx", x);
     point.setAttribute("cy", y);
     const shares = now.map((part, c) => `${model.corners.get(state.corners[c]).label} ${percent(part)}`);
-    setText(text, `${shares.join(", ")}: they divide ${percent(total)}, other domains stay.`);
+    setText(text, `${shares.join(", ")}: they divide ${percent(total)}${total < 1 - 1e-9 ? ", other domains stay" : ""}.`);
   }
   function drawFixed() {
     drawCorners(model, state, names);
