@@ -103,7 +103,8 @@ class Corpus(NamedDomains):
     def __repr__(self) -> str:
         """Say where it is, and count domains, targets and tokens."""
         tokens = short_count(sum(self.inventory.values()))
-        counts = f"{len(self.domains)} domains, {len(self.targets)} targets, {tokens} tokens"
+        targets = "1 target" if len(self.targets) == 1 else f"{len(self.targets)} targets"
+        counts = f"{len(self.domains)} domains, {targets}, {tokens} tokens"
         return f"Corpus({plain_line(str(self.path))!r}: {counts}, tokenizer {self.tokenizer})"
 
     def _repr_html_(self) -> str:

@@ -23,7 +23,7 @@ from mixopt.plots.figure_style import (
     written,
 )
 from mixopt.plots.fitted_values import FittedValue
-from mixopt.system import Array, name_text, rank_text
+from mixopt.system import Array, name_text, rank_text, steady_progress
 
 if TYPE_CHECKING:
     from mixopt.fitting import Fit
@@ -93,7 +93,9 @@ def plot_regret(fit: Fit, *, counts: Sequence[int] | None = None) -> Figure:
     """
     from mixopt.fitting import regret_by_trials
 
-    table, value = regret_by_trials(fit, counts), FittedValue(fit)
+    with steady_progress("regret", len(counts) if counts else 0) as update:
+        table = regret_by_trials(fit, counts, update=update)
+    value = FittedValue(fit)
     figure, axes_RC = new_figure(3.2)
     axes = axes_RC[0, 0]
     drawn = (

@@ -34,6 +34,13 @@ if TYPE_CHECKING:
     from mixopt.config import ValidateConfig
 
 Verdict = Literal["wins", "no difference shown", "loses", "same mixture"]
+# As a sentence with the baseline, and in a table.
+VERDICTS: dict[Verdict, tuple[str, str]] = {
+    "wins": ("better than", "better"),
+    "no difference shown": ("not significantly different from", "not significant"),
+    "loses": ("worse than", "worse"),
+    "same mixture": ("the same as", "same mixture"),
+}
 
 
 @dataclass(frozen=True)
@@ -224,7 +231,7 @@ class Validation:
     def __repr__(self) -> str:
         """Say what was compared, and how the leading proposal did against each baseline."""
         compared = self.comparisons if self._has_losses else []
-        found = [f"{one.verdict} against {named(one.baseline)}" for one in compared]
+        found = [f"{VERDICTS[one.verdict][0]} {named(one.baseline)}" for one in compared]
         said = "; ".join(found) or "nothing can be compared yet"
         return f"Validation({len(self.mixtures)} mixtures, {len(self.trials)} runs: {said})"
 
@@ -255,7 +262,7 @@ class Validation:
         if found is None:
             return [*cells, "", "", ""]
         ends = interval_text(found.low, found.high)
-        return [*cells, difference_text(found.mean), ends, found.verdict]
+        return [*cells, difference_text(found.mean), ends, VERDICTS[found.verdict][1]]
 
     def to_json(self) -> dict[str, Any]:
         """Return means and differences as plain values; what is missing is left out."""

@@ -10,7 +10,7 @@ VALUES = {"proposal": [1.0, 1.1, 1.05], "natural": [1.2, 1.3, 1.26], "uniform": 
 
 def test_a_validation_says_how_the_proposal_did():
     said = repr(made_validation(VALUES))
-    assert said == "Validation(3 mixtures, 9 runs: wins against natural)"
+    assert said == "Validation(3 mixtures, 9 runs: better than natural)"
 
 
 def test_a_validation_without_runs_says_that_nothing_can_be_compared():

@@ -68,7 +68,7 @@ def test_the_name_of_a_run_is_escaped(finished):
 def test_a_corpus_counts_domains_targets_and_tokens(finished):
     corpus = mixopt.Corpus.open(finished / "corpus", verify=False)
     shown, total = corpus._repr_html_(), sum(corpus.inventory.values())
-    assert repr(corpus).startswith(f"Corpus({str(finished / 'corpus')!r}: 2 domains, 1 targets, ")
+    assert repr(corpus).startswith(f"Corpus({str(finished / 'corpus')!r}: 2 domains, 1 target, ")
     for name, tokens in corpus.inventory.items():
         assert f">{name}</td>" in shown
         assert f">{tokens:,}</td>" in shown
