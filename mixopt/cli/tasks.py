@@ -64,7 +64,10 @@ def score_command(
     trust: Trusted = False,
     as_json: AsJson = False,
 ) -> None:
-    """Score tasks with a checkpoint of `mixopt pretrain`, in float32."""
+    """Score tasks with a checkpoint of `mixopt pretrain`.
+
+    Scores are computed in float32.
+    """
     from mixopt.config import one_of
     from mixopt.pretraining import score_tasks, scores_text
 

@@ -253,7 +253,10 @@ def publish_command(
     ],
     as_json: AsJson = False,
 ) -> None:
-    """Write a prepared corpus to a store, for corpus.prepared of other runs."""
+    """Write a prepared corpus to a store.
+
+    Other runs take it by corpus.prepared.
+    """
     from mixopt.corpus import Corpus, publish_corpus
 
     corpus = Corpus.open(run / "corpus" if (run / "corpus").is_dir() else run)

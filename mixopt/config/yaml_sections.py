@@ -81,7 +81,10 @@ def read_sections(
     try:
         return Sections(model.model_validate(content, context={FILES: files}), path, origins)
     except ValidationError as error:
-        found = [_explain(one, model, path, origins) for one in error.errors(include_url=False)]
+        faults = error.errors(include_url=False)
+        # A misspelt section is also one that is missing: its name says more.
+        faults.sort(key=lambda one: one["type"] != "extra_forbidden")
+        found = [_explain(one, model, path, origins) for one in faults]
         raise first_of([ConfigError(line) for line in found]) from error
 
 

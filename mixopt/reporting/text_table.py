@@ -1,8 +1,8 @@
 """A table for a terminal: plain text, the first column to the left and numbers to the right.
 
-A table that is wider than the terminal is made narrower in this order: smaller gaps, headers over
-several lines, cells over several lines, and at last the columns in two or more tables, each with
-the first column. Words and numbers are never cut; names longer than half the terminal are.
+A table that is wider than the terminal is made narrower in this order: smaller gaps, headers and
+cells over several lines where that costs few, and at last the columns in two or more tables, each
+with the first column. Words and numbers are never cut; names longer than half the terminal are.
 """
 
 from __future__ import annotations
@@ -60,23 +60,35 @@ def _block(cells: Sequence[Row], places: Sequence[int], left: set[int], width: i
     widths = natural if _total(natural, gap) <= width else _narrowed(cells, natural, width)
     rule = " " + "─" * (_total(widths, gap) - MARGIN + 2)
     is_left = [place in left for place in places]
-    lines = [_lines(row, widths, is_left, gap) for row in cells]
+    lines = [_lines(row, widths, is_left, gap, width) for row in cells]
     return "\n".join([*lines[0], rule, *(line for row in lines[1:] for line in row)])
 
 
 def _narrowed(cells: Sequence[Row], natural: Sequence[int], width: int) -> list[int]:
-    """Return widths that fit: headers are broken first, then cells, the widest column first."""
-    least = [_least(cells, place, width) for place in range(len(natural))]
-    bodies = [max((shown_width(row[k]) for row in cells[1:]), default=0) for k in range(len(least))]
-    unbroken = [max(pair) for pair in zip(bodies, least, strict=True)]
+    """Return widths that fit, by breaking what costs the fewest lines for the columns it saves."""
     widths = list(natural)
-    for bounds in (unbroken, least):
-        while _total(widths, GAPS[-1]) > width:
-            spare = [k for k, bound in enumerate(bounds) if widths[k] > bound]
-            if not spare:
-                break
-            widths[max(spare, key=lambda k: widths[k] - bounds[k])] -= 1
+    while (excess := _total(widths, GAPS[-1]) - width) > 0:
+        choices = []
+        for k, now in enumerate(widths):
+            column = [row[k] for row in cells]
+            narrower = _broken_once(column, now, width)
+            if narrower < now:
+                cost = _height(column, narrower, width) - _height(column, now, width)
+                choices.append((cost / min(now - narrower, excess), k, narrower))
+        if not choices:
+            break
+        _, chosen, narrower = min(choices)
+        widths[chosen] = narrower
     return widths
+
+
+def _broken_once(column: Sequence[str], now: int, width: int) -> int:
+    """Return how wide a column is when its widest cells have one more break."""
+    return max(shown_width(line) for cell in column for line in _filled(cell, now - 1, width))
+
+
+def _height(column: Sequence[str], limit: int, width: int) -> int:
+    return sum(len(_filled(cell, limit, width)) for cell in column)
 
 
 def _total(widths: Sequence[int], gap: int) -> int:
@@ -98,28 +110,30 @@ def _words(text: str, width: int) -> list[str]:
     return pieces
 
 
-def _lines(row: Row, widths: Sequence[int], is_left: Sequence[bool], gap: int) -> list[str]:
+def _lines(
+    row: Row, widths: Sequence[int], is_left: Sequence[bool], gap: int, width: int
+) -> list[str]:
     """Return the lines of a row."""
-    broken = [_filled(cell, width) for cell, width in zip(row, widths, strict=True)]
+    broken = [_filled(cell, limit, width) for cell, limit in zip(row, widths, strict=True)]
     lines = []
     for number in range(max(map(len, broken))):
         shown = [cell[number] if number < len(cell) else "" for cell in broken]
         padded = [
-            _padded(text, width, left)
-            for text, width, left in zip(shown, widths, is_left, strict=True)
+            _padded(text, limit, left)
+            for text, limit, left in zip(shown, widths, is_left, strict=True)
         ]
         lines.append((" " * MARGIN + (" " * gap).join(padded)).rstrip())
     return lines
 
 
-def _filled(text: str, width: int) -> list[str]:
-    """Break a cell between words."""
-    if shown_width(text) <= width:
+def _filled(text: str, limit: int, width: int) -> list[str]:
+    """Break a cell between words where it is longer than a limit."""
+    if shown_width(text) <= limit:
         return [text]
     lines = [""]
-    for word in _words(text, width * 2):
+    for word in _words(text, width):
         longer = f"{lines[-1]} {word}" if lines[-1] else word
-        if shown_width(longer) <= width or not lines[-1]:
+        if shown_width(longer) <= limit or not lines[-1]:
             lines[-1] = longer
         else:
             lines.append(word)

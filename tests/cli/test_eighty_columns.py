@@ -126,7 +126,9 @@ def test_the_help_of_a_command_fits(words):
 
 def test_no_summary_of_a_command_is_cut():
     for words in ((), ("tasks",), ("tokens",)):
-        assert "..." not in fine(mixopt(*words, "--help")).out
+        summaries = fine(mixopt(*words, "--help")).out.partition("Commands:")[2]
+        assert summaries
+        assert "..." not in summaries
 
 
 @pytest.mark.parametrize("name", ANSWERS)

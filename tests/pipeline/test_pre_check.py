@@ -63,7 +63,10 @@ def test_operations_are_six_for_each_parameter_and_token(config_path):
         (["constraints.max_epochs=1", "propose.target_tokens=1e8"], "allow max_epochs: 14.3"),
         (["design.max_usage=0.5"], "allow max_usage: 1"),
         (["design.max_weights={code: 0.1, prose: 0.1}"], "raise design.max_weights by 0.8"),
-        (["fit.folds=40"], r"fit.folds: 40 folds need as many different mixtures, and the design"),
+        (
+            ["fit.folds=40"],
+            r"fit.folds: 40 folds need at least 40 different mixtures, and the design",
+        ),
         (["proxy.options={order: 99}"], "proxy.options.order: 99"),
         (["proxy.device=cuda"], "proxy.device: cuda: no GPU is visible here; use auto or cpu"),
         (["fit.pilots={trials: absent.csv}"], "fit.pilots: absent.csv: no such file"),
@@ -99,7 +102,7 @@ def test_limits_that_need_sizes_wait_until_these_are_known(config_path):
     asked = ["constraints.max_epochs=1", "propose.target_tokens=1e12"]
     found = check(config_path, *asked)
     assert found.problems == []
-    assert any("sizes of the domains are not stated" in line for line in found.warnings)
+    assert any("sizes of the domains are not given" in line for line in found.warnings)
 
 
 def test_sizes_in_bytes_of_an_unknown_tokenizer_refuse_nothing(config_path):
@@ -107,7 +110,7 @@ def test_sizes_in_bytes_of_an_unknown_tokenizer_refuse_nothing(config_path):
     asked = ["corpus.tokenizer=bpe:300", "constraints.max_epochs=1", "propose.target_tokens=1e9"]
     found = check(config_path, *sized, *asked)
     assert (found.problems, found.sizes.basis) == ([], "estimated")
-    assert any("4 bytes a token" in line for line in found.warnings)
+    assert any("4 bytes per token" in line for line in found.warnings)
 
 
 def test_a_sample_that_will_be_small_is_said(config_path):
@@ -174,7 +177,13 @@ def test_the_command_writes_nothing_and_prints_costs(config_path, tmp_path):
     ended = command(config_path, "--out", tmp_path / "run", "--set", SIZES[0], "--set", SIZES[1])
     assert ended.exit_code == 0, ended.output
     assert not (tmp_path / "run").exists()
-    for text in ("85.7%", "first round:", "12 trials of 20k tokens", "time here:", "an estimate"):
+    for text in (
+        "85.7%",
+        "first round:",
+        "12 trials, 20k tokens each",
+        "time here:",
+        "estimate, at",
+    ):
         assert text in ended.stdout
 
 

@@ -56,13 +56,13 @@ def test_epochs_are_those_over_all_stages(mixture, tmp_path):
 @pytest.mark.parametrize(
     ("stages", "message"),
     [
-        ("stabel:90%", "'stabel' is no phase; did you mean 'stable'?"),
+        ("stabel:90%", "'stabel' is not a phase; did you mean 'stable'?"),
         ("stable", "'' is not a length; expected PHASE:LENGTH"),
         ("stable:much", "'much' is not a length; expected PHASE:LENGTH"),
-        ("stable:90%", "add up to 900,000,000 of 1,000,000,000 tokens: a gap of 100,000,000"),
+        ("stable:90%", "the sum is 900,000,000 of 1,000,000,000 tokens, a gap of 100,000,000"),
         ("stable:90%,decay:2e8", "an overlap of 100,000,000; set one length to 'rest'"),
         ("stable:rest,decay:rest", "'rest' is given twice"),
-        ("stable:100%,decay:rest", "leave no tokens of 1,000,000,000 for"),
+        ("stable:100%,decay:rest", "the others use all 1,000,000,000 tokens"),
         ("stable:0%,decay:rest", "'0%' is less than one token"),
         ("stable:100%:to:", "expected PHASE:LENGTH, PHASE:LENGTH:MIXTURE"),
     ],
@@ -74,5 +74,5 @@ def test_stages_that_cannot_be_are_one_line(mixture, stages, message):
 
 
 def test_a_mixture_has_no_length(mixture):
-    with pytest.raises(ConfigError, match="needs the length of the run; give --tokens"):
+    with pytest.raises(ConfigError, match="the length of the run is missing; give --tokens"):
         schedule_from(mixture)

@@ -267,6 +267,14 @@ def _column_length(metadata: Any, column: str) -> int:
     return sum(c.total_uncompressed_size for c in chunks if c.path_in_schema == column)
 
 
+def _measurable(column: Any) -> Any:
+    """Return a column whose lengths Arrow can tell: it cannot of views, which polars writes."""
+    import pyarrow as pa
+
+    is_view = pa.types.is_string_view(column.type) or pa.types.is_binary_view(column.type)
+    return column.cast(pa.large_binary()) if is_view else column
+
+
 def _arrow(path: Path, reading: Reading, most: int) -> Iterator[bytes]:
     import pyarrow.compute as pc
 
@@ -274,7 +282,7 @@ def _arrow(path: Path, reading: Reading, most: int) -> Iterator[bytes]:
         text = documents = read = 0
         for batch in batches:
             column = batch.column(reading.column)
-            text += pc.sum(pc.binary_length(column)).as_py() or 0
+            text += pc.sum(pc.binary_length(_measurable(column))).as_py() or 0
             documents += len(column)
             for value in column if read < most else ():
                 if read < most and value.is_valid:

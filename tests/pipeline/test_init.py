@@ -1,0 +1,157 @@
+"""`mixopt init`: what it finds in files and folders, and that what it writes is an experiment."""
+
+from __future__ import annotations
+
+import csv
+import gzip
+import json
+
+import pytest
+import yaml
+from command_line import mixopt
+
+from mixopt.config import load_config
+from mixopt.errors import ConfigError
+from mixopt.pipeline import check_experiment, start_experiment
+
+
+def texts(word, count=40):
+    return [f"{word} {number}: some words that make a document" for number in range(count)]
+
+
+def jsonl(path, rows, opener=open):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with opener(path, "wt", encoding="utf-8") as file:
+        file.write("".join(json.dumps(row) + "\n" for row in rows))
+
+
+@pytest.fixture
+def folder(tmp_path, monkeypatch):
+    """Domains in every format that is read, and what cannot be read beside them."""
+    import polars as pl
+    import zstandard
+
+    monkeypatch.chdir(tmp_path)
+    data = tmp_path / "data"
+    jsonl(data / "web" / "part-00001.jsonl.gz", [{"text": t} for t in texts("web")], gzip.open)
+    jsonl(data / "web" / "part-00002.jsonl.gz", [{"text": t} for t in texts("more")], gzip.open)
+    (data / "code").mkdir()
+    pl.DataFrame({"content": texts("code"), "id": range(40)}).write_parquet(data / "code/0.parquet")
+    pl.DataFrame({"text": texts("arrow")}).write_ipc(data / "wiki.arrow", compression=None)
+    rows = "".join(json.dumps({"body": t}) + "\n" for t in texts("forum"))
+    (data / "forum.jsonl.zst").write_bytes(zstandard.compress(rows.encode()))
+    (data / "notes").mkdir()
+    for number, text in enumerate(texts("note", 20)):
+        (data / "notes" / f"{number}.txt").write_text(text)
+    with (data / "mail.csv").open("w", newline="") as file:
+        csv.writer(file).writerows([("id", "message"), *enumerate(texts("mail"))])
+    return data
+
+
+def test_a_domain_is_found_in_each_subfolder_and_file_with_the_column_of_its_text(folder):
+    found = start_experiment(["data"], folder.parent / "new.yaml")
+    columns = {source.name: source.column for source in found.sources}
+    assert columns == {
+        "code": "content",
+        "forum": "body",
+        "mail": "message",
+        "notes": "text",
+        "web": "text",
+        "wiki": "text",
+    }
+    web = next(source for source in found.sources if source.name == "web")
+    assert (web.files, web.format, web.path) == (2, ".jsonl.gz", ("data/web/*.jsonl.gz",))
+    assert web.bytes == sum(len(text) for text in (*texts("web"), *texts("more")))
+
+
+def test_what_is_written_is_accepted_as_it_is(folder):
+    out = folder.parent / "new.yaml"
+    start_experiment(["data"], out)
+    config = load_config(out)
+    assert check_experiment(config).problems == []
+    assert all(source.bytes for source in config.corpus.domains.values())
+
+
+def test_what_is_written_runs(folder):
+    start_experiment(["data/web", "data/code"], folder.parent / "new.yaml")
+    quick = ("proxy.name=ngram", "proxy.tokens=5000", "proxy.eval_tokens=512", "design.trials=6")
+    quick += ("fit.folds=3", "fit.regressors=[linear]", "propose.bootstrap=2")
+    quick += ("propose.samples=500", "tracking.enabled=false", "design.replicates=0")
+    asked = [word for value in quick for word in ("--set", value)]
+    ended = mixopt("run", "new.yaml", "--set", "validate.seeds=3", *asked)
+    assert ended.code == 0, ended.error
+    assert "recommendation: runs/new/recommendation.yaml" in ended.out
+
+
+def test_a_file_that_exists_is_never_overwritten(folder):
+    out = folder.parent / "mine.yaml"
+    out.write_text("mine")
+    ended = mixopt("init", "data", "--out", "mine.yaml")
+    assert ended.code == 2
+    assert ended.error == (
+        "mixopt: init: mine.yaml already exists and is not overwritten; choose another --out\n"
+    )
+    assert out.read_text() == "mine"
+
+
+def test_a_target_is_told_by_its_name(folder):
+    jsonl(folder / "eval" / "a.jsonl", [{"text": t} for t in texts("exam")])
+    start_experiment(["data"], folder.parent / "new.yaml")
+    config = load_config(folder.parent / "new.yaml")
+    assert list(config.evaluation) == ["eval"]
+    assert config.objective.target == "eval"
+
+
+def test_rows_that_name_their_source_are_split(folder, tmp_path):
+    rows = [{"text": t, "source": ("a b", "c")[n % 2]} for n, t in enumerate(texts("row"))]
+    jsonl(tmp_path / "all.jsonl", rows)
+    found = start_experiment(["all.jsonl"], tmp_path / "split.yaml")
+    assert [source.name for source in found.sources] == ["a b", "c"]
+    written = (tmp_path / "split_domains" / "c.jsonl").read_text().splitlines()
+    assert [json.loads(line)["text"] for line in written] == texts("row")[1::2]
+    assert check_experiment(load_config(tmp_path / "split.yaml")).problems == []
+    (tmp_path / "split.yaml").unlink()
+    with pytest.raises(ConfigError, match="split_domains already exists"):
+        start_experiment(["all.jsonl"], tmp_path / "split.yaml")
+
+
+ODD = {
+    "empty/nothing": (None, "empty: no files"),
+    "pictures/a.png": (b"\x89PNG\0", "pictures/a.png: .png is not a format of text that mixopt"),
+    "zero/a.jsonl": (b"", "zero/a.jsonl: empty file"),
+    "binary/a.txt": (b"a\0b", "binary/a.txt: is binary, not text"),
+    "numbers/a.csv": (b"id,n\n1,2\n", "numbers/a.csv: no column of text (columns: id, n)"),
+    "broken/a.parquet": (b"PAR1 and no more", "broken/a.parquet: cannot be read: "),
+    "lines/a.jsonl": (b"{not json\n", "lines/a.jsonl: no row can be read"),
+    "web/z.jsonl": (
+        b'{"body": "a text of several words"}\n',
+        "web/z.jsonl: no column 'text', which the other files have (columns: body)",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", ODD)
+def test_what_cannot_be_used_is_left_out_with_one_line(folder, name):
+    content, expected = ODD[name]
+    (folder / name).parent.mkdir(exist_ok=True)
+    if content is not None:
+        (folder / name).write_bytes(content)
+    ended = mixopt("init", "data", "--out", "new.yaml")
+    assert ended.code == 0, ended.error
+    lines = [line for line in ended.error.splitlines() if line.startswith("left out: ")]
+    assert len(lines) == 1
+    assert expected in lines[0]
+    assert len(yaml.safe_load((folder.parent / "new.yaml").read_text())["corpus"]["domains"]) == 6
+
+
+@pytest.mark.parametrize(
+    ("asked", "expected"),
+    [
+        (["nowhere"], "init: nowhere: no such file or folder"),
+        (["data/mail.csv"], "init: 1 domain (mail) found in data/mail.csv; a mixture needs two"),
+    ],
+)
+def test_too_little_is_one_message(folder, asked, expected):
+    ended = mixopt("init", *asked)
+    assert (ended.code, ended.error.count("\n")) == (2, 1)
+    assert expected in ended.error
