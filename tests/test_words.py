@@ -27,7 +27,6 @@ NOT_YET = (
     "docs/operations.md",
     "docs/plug_in.md",
     "docs/schedules.md",
-    "docs/slurm.md",
     "docs/trainers/torchtitan.md",
     "notebooks/02_compare_regressors.ipynb",
     "notebooks/03_online_mixing.ipynb",

@@ -178,5 +178,5 @@ def _bounds(bounds: Bounds | None, domains: Sequence[str]) -> tuple[Array, Array
 def _check_names(field: str, given: Iterable[str], known: Sequence[str]) -> None:
     for name in given:
         if name not in known:
-            kind = "evaluation domain" if field == "objective" else "domain of the sampler"
-            raise EstimatorError(f"{field}: {name!r} is not a {kind}{did_you_mean(name, known)}")
+            kind = "an evaluation domain" if field == "objective" else "a domain of the sampler"
+            raise EstimatorError(f"{field}: {name!r} is not {kind}{did_you_mean(name, known)}")

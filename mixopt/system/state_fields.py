@@ -106,7 +106,7 @@ class StateFields:
         """Return text."""
         value = self.get(name)
         if not isinstance(value, str):
-            self.refuse(name, "no text")
+            self.refuse(name, "not text")
         return value
 
     def one_of(self, name: str, known: Collection[Text]) -> Text:

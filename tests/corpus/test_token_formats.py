@@ -286,7 +286,7 @@ def test_a_folder_of_another_tool_than_stated_or_of_none_is_refused(tmp_path):
         token_files([str(tmp_path)], "raw")
     write_nanogpt(tmp_path / "train.bin", DOCUMENTS)
     assert [p.name for p in token_files([str(tmp_path)], "raw")] == ["train.bin"]
-    with pytest.raises(CorpusError, match=r"its tokens are of nanogpt, as train.bin, not llmc"):
+    with pytest.raises(CorpusError, match=r"its tokens are nanogpt, such as train.bin, not llmc"):
         token_files([str(tmp_path)], "llmc")
 
 

@@ -405,7 +405,7 @@ def test_what_cannot_be_packed_is_refused_in_one_line(source, options, message):
 
 def test_lengths_that_lie_are_found_when_the_row_is_read():
     packed = PackedDocuments([[1, 2, 3], [4]], length=8, lengths=[3, 2])
-    with pytest.raises(CorpusError, match=r"document 1 has 1 tokens, and 2 when rows were planned"):
+    with pytest.raises(CorpusError, match=r"document 1 has 1 tokens, but 2 when rows were planned"):
         packed[0]
 
 

@@ -105,8 +105,8 @@ def test_a_job_that_goes_on_looks_again(file, stop):
     [
         ("stages: [", "not valid YAML"),
         (None, "schedule.yaml"),
-        (schedule((WEB, 30), (CODE, 30), batch=16), "batch_size 8 is not the schedule's, 16"),
-        (schedule((WEB, 30)), "batches 60 is not the schedule's, 30"),
+        (schedule((WEB, 30), (CODE, 30), batch=16), "batch_size 8 differs from the schedule's, 16"),
+        (schedule((WEB, 30)), "batches 60 differs from the schedule's, 30"),
         (schedule((Mixture({"web": 0.5, "math": 0.5}), 60)), "unknown domain 'math'"),
     ],
 )

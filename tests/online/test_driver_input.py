@@ -17,7 +17,7 @@ from mixopt.errors import EstimatorError
         ("alignment", {}, r"gradients: record_alignment\(values_D\), declared"),
         ("magic", {}, r"'magic', which this driver does not provide"),
         ("training_loss", {"gives": ["exces_loss"]}, r"did you mean 'excess_loss'"),
-        ("training_loss", {"objective": {"d": 1.0}}, r"objective: 'd' is no evaluation"),
+        ("training_loss", {"objective": {"d": 1.0}}, r"objective: 'd' is not an evaluation"),
         ("training_loss", {"bounds": {"d": (0, 1)}}, r"bounds: 'd' is not a domain of the sampler"),
         ("training_loss", {"inventory": {"a": 1}}, r"inventory: domain 'b' is left out"),
         ("training_loss", {"natural": {"a": -1}}, r"natural: \{'a': -1\}; weights must be >= 0"),

@@ -132,7 +132,7 @@ def test_what_is_said_of_a_run_is_told():
         ),
         ({"natural": {"a": 2.0, "b": -1.0}}, r"natural: .*; weights must be >= 0"),
         ({"natural": {"a": np.inf}}, r"natural: .*; weights must be >= 0"),
-        ({"objective": {"d": 1.0}}, r"objective: 'd' is no evaluation domain"),
+        ({"objective": {"d": 1.0}}, r"objective: 'd' is not an evaluation domain"),
         ({"objective": {"a": 0.0}}, r"objective: .*; weights must be >= 0"),
         ({"inventory": {"a": 1, "c": 3}}, r"inventory: domain 'b' is left out"),
         ({"inventory": {"a": 1, "b": 2, "c": 3, "d": 4}}, r"inventory: 'd' is not a domain of the"),

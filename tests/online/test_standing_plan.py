@@ -144,14 +144,14 @@ def test_what_was_drawn_before_a_step_is_not_left():
     order = limited(100)
     drawn = order.counts(100)["a"]
     said = why_not([0.6, 0.3, 0.1], steps=1, first=2, order=order)
-    assert said == f"domain 'a': it takes 60 samples, and {100 - drawn} are left (max_epochs)"
+    assert said == f"domain 'a': it takes 60 samples, but only {100 - drawn} are left (max_epochs)"
     assert why_not([0.4, 0.4, 0.2], steps=1, first=2, order=order) is None
 
 
 def test_nothing_is_left_of_a_domain_that_ran_out():
     order = limited(40)
     assert why_not([0.01, 0.5, 0.49], steps=1, first=3, order=order) is None
-    assert "takes 3 samples, and 0 are left" in why_not([0.03, 0.5, 0.47], 1, 3, order=order)
+    assert "takes 3 samples, but only 0 are left" in why_not([0.03, 0.5, 0.47], 1, 3, order=order)
 
 
 @pytest.mark.parametrize("first", [1, 3])
@@ -160,7 +160,7 @@ def test_only_the_steps_that_the_run_has_left_are_drawn(first):
     left = 50 * first - order.counts(100 * (first - 1))["a"]
     assert why_not([0.4, 0.4, 0.2], 9, first, order=order, run=first) is None
     said = why_not([0.4, 0.4, 0.2], 9, first, order=order, run=first + 1)
-    assert said == f"domain 'a': it takes 80 samples, and {left} are left (max_epochs)"
+    assert said == f"domain 'a': it takes 80 samples, but only {left} are left (max_epochs)"
 
 
 def test_a_step_of_several_batches_draws_as_many():
@@ -188,7 +188,7 @@ def test_a_stream_that_ends_before_a_step_is_said():
 def test_a_stream_that_ends_with_a_step_is_said_by_what_is_left():
     order = sampler(max_epochs=0.04)  # 3 x 40 samples, 15 batches
     assert order.order.reach(10**6) == 15 * 8
-    assert "4 samples, and 0 are left" in why_not(WEIGHTS, 1, 16, order=order)
+    assert "4 samples, but only 0 are left" in why_not(WEIGHTS, 1, 16, order=order)
 
 
 # How shares are rounded -----------------------------------------------------------------------

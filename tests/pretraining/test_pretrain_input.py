@@ -47,7 +47,7 @@ def config(tmp_path_factory):
         ("estimator={name: robsut}", "unknown estimator 'robsut'; did you mean 'robust'?"),
         (
             "estimator={name: robust, objective: {exam: 1}}",
-            "objective: 'exam' is no evaluation domain",
+            "objective: 'exam' is not an evaluation domain",
         ),
         (
             "estimator={name: robust, bounds: {coed: [0.1, 0.2]}}",

@@ -275,7 +275,7 @@ def test_a_long_command_gives_signs_of_life(corpus, files, tmp_path):
         (
             f"json.dump({{**{GOOD}, 'trial': 't0002'}}, open('metrics.json', 'w'))",
             "failed",
-            "metrics.json: is of trial 't0002', not of 't0001'",
+            "metrics.json: is for trial 't0002', not 't0001'",
         ),
         (
             f"json.dump({{**{GOOD}, 'seed': 1337}}, open('metrics.json', 'w'))",

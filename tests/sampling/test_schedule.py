@@ -218,8 +218,8 @@ def test_a_sampler_takes_a_schedule():
     ("given", "message"),
     [
         ({"weights": WEB}, "a schedule has the weights"),
-        ({"batch_size": 9}, "batch_size 9 is not the schedule's, 8; leave it out"),
-        ({"batches": 9}, "batches 9 is not the schedule's, 50; leave it out"),
+        ({"batch_size": 9}, "batch_size 9 differs from the schedule's, 8; leave it out"),
+        ({"batches": 9}, "batches 9 differs from the schedule's, 50; leave it out"),
         ({"schedule": (), "batch_size": 8}, "a sampler needs weights, or schedule="),
         ({"schedule": (), "weights": WEB}, "a sampler needs batch_size, or schedule="),
     ],

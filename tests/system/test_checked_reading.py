@@ -73,7 +73,7 @@ BOMB = "a: &a [x, x, x, x, x, x, x, x, x, x]\n" + "".join(
     [
         (BOMB, "more than 100000 values, aliases counted"),
         ("a: &a [*a]", r":1: .*'\*a' is used inside"),
-        ("[" * 20_000, "more than 64 sections|too deep"),
+        ("[" * 20_000, "more than 64 nested sections|too deep"),
         ("? [a]\n: 1", ":1: .*a key must be plain text"),
         ("a: 2001-99-99", "not valid YAML"),
         ("a: " + "9" * 5_000, "not valid YAML"),
