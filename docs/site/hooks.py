@@ -139,9 +139,10 @@ def reference(package: str) -> str:
     head = f"# {package}\n\n{docstring}\n\n"
     names = {name: resolved(path) for name, path in public_names(package).items()}
     if package == "mixopt":  # its names have their places on the pages of their packages
-        return head + "".join(
-            f"- [`mixopt.{name}`][{path}]\n" for name, path in names.items() if name[0] != "_"
-        )
+        places = {
+            path: f"({path}.md)" if path in packages() else f"[{path}]" for path in names.values()
+        }
+        return head + "".join(f"- [`mixopt.{n}`]{places[path]}\n" for n, path in names.items())
     if not names:
         return head + "Nothing in it is public.\n"
     order = sorted(names, key=lambda name: (name.isupper(), name))  # constants last
