@@ -9,6 +9,7 @@ Shapes: M losses, C columns of the model (the losses first), P pieces of the obj
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -16,6 +17,20 @@ import numpy as np
 from mixopt.errors import PluginError
 from mixopt.fitting import Fit, aimed, supports_plain_law
 from mixopt.objective import Objective
+
+# What `makeModel` in mixopt/what_if/assets/law.js knows.
+KINDS = (
+    "gaussian_process",
+    "power",
+    "skills",
+    "linear",
+    "log_linear",
+    "epochs",
+    "trees",
+    "mean",
+    "corrected",
+    "aimed",
+)
 
 
 def law_data(fit: Fit, objective: Objective | None = None) -> dict[str, Any]:
@@ -36,10 +51,27 @@ def law_data(fit: Fit, objective: Objective | None = None) -> dict[str, Any]:
             " auto, ensemble or one of their members"
         )
     model = regressor.plain_law()
+    for kind in _kinds(model):
+        if kind not in KINDS:
+            raise PluginError(
+                f"regressor {fit.name!r} has a kind of law that no page knows: {kind!r}; there are"
+                f" {', '.join(KINDS)}"
+            )
     return {
         "law": {"model": model, "intervals": _intervals(fit, asked)},
         "objective": _objective(asked, aim),
     }
+
+
+def _kinds(model: Any) -> Iterator[Any]:
+    """Yield the kind of a law, and of all laws that are part of it."""
+    if isinstance(model, dict):
+        if "kind" in model:
+            yield model["kind"]
+        model = list(model.values())
+    if isinstance(model, list):
+        for part in model:
+            yield from _kinds(part)
 
 
 def _intervals(fit: Fit, objective: Objective) -> dict[str, Any]:

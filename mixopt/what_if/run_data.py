@@ -9,14 +9,18 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from mixopt.what_if.fitted_law import law_data
+
+LARGE = 2**12  # entries; above, tables of trials are in single precision
 
 if TYPE_CHECKING:
     from mixopt.constraints import Constraints
     from mixopt.fitting import Fit
     from mixopt.mixture import Mixture
     from mixopt.run_directory import Run
+    from mixopt.system import Array
 
 
 def what_if_data(run: Run) -> dict[str, Any]:
@@ -46,10 +50,15 @@ def what_if_data(run: Run) -> dict[str, Any]:
         "constraints": _constraints(run, fit),
         "trials": {
             "names": fit.trials.table["trial"].to_list(),
-            "weights": fit.data.weights_ND,
+            "weights": _as_in_law(fit.data.weights_ND),
             "losses": fit.data.losses_NM.astype(np.float32),
         },
     }
+
+
+def _as_in_law(weights_ND: Array) -> NDArray[np.floating[Any]]:
+    """Return the trials as a law of many of them has them, so that both are one array."""
+    return weights_ND.astype(np.float32) if weights_ND.size > LARGE else weights_ND
 
 
 def _constraints(run: Run, fit: Fit) -> dict[str, Any]:

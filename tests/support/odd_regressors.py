@@ -78,3 +78,26 @@ class RefusesToFit(BaseEstimator):
 
     def predict(self, weights_ND):
         raise RuntimeError("it was asked")
+
+
+class Plain(RegressorMixin, BaseEstimator):
+    """A ridge with nothing but `fit` and `predict`."""
+
+    def __sklearn_tags__(self):
+        tags = super().__sklearn_tags__()
+        tags.target_tags.multi_output = True
+        return tags
+
+    def fit(self, weights_ND, losses_NM):
+        self.inner_ = Ridge(alpha=1e-6).fit(weights_ND, losses_NM)
+        return self
+
+    def predict(self, weights_ND):
+        return self.inner_.predict(weights_ND)
+
+
+class OfItsOwnKind(Plain):
+    """Has a plain law that no page knows how to use."""
+
+    def plain_law(self):
+        return {"kind": "mean", "members": [{"kind": "alert"}], "weights_CM": np.ones((1, 4))}

@@ -65,16 +65,19 @@ function makeLaw(data) {
   for (let m = 0; m < M; m++) wanted[m] = locals[m];
   if (ofValue.local) objective.measured.forEach((c) => (wanted[c] = 1));
   const every = new Uint8Array(columns).fill(1);
+  const means = rememberedLast(model.means);
+  const slopes = model.slopes && rememberedLast(model.slopes);
+  const wantedStds = rememberedLast((w) => model.stds(w, wanted));
   const half = (factor, floor, local, std) => factor * (local ? Math.max(std, floor) : 1);
 
   function losses(w) {
-    const means = model.means(w).slice(0, M);
-    if (agrees) means[agrees.column] = agrees.sign * law.value(w);
-    return means;
+    const found = means(w).slice(0, M);
+    if (agrees) found[agrees.column] = agrees.sign * law.value(w);
+    return found;
   }
 
   function halves(w) {
-    const stds = model.stds(w, wanted);
+    const stds = wantedStds(w);
     const found = new Float64Array(M);
     for (let m = 0; m < M; m++) found[m] = half(factors[m], floors[m], locals[m], stds[m]);
     if (agrees) found[agrees.column] = law.valueHalf(w);
@@ -82,28 +85,40 @@ function makeLaw(data) {
   }
 
   function gradient(w) {
-    const slopes = model.slopes(w).slice(0, M * D);
-    if (!agrees) return slopes;
-    law.valueGradient(w).forEach((slope, d) => (slopes[agrees.column * D + d] = agrees.sign * slope));
-    return slopes;
+    const found = slopes(w).slice(0, M * D);
+    if (!agrees) return found;
+    law.valueGradient(w).forEach((slope, d) => (found[agrees.column * D + d] = agrees.sign * slope));
+    return found;
   }
 
   const law = {
     domains: data.domains,
     targets: data.targets,
-    hasGradient: model.slopes !== null,
+    hasGradient: slopes !== null,
     predict: losses,
-    gradient: model.slopes && gradient,
+    gradient: slopes && gradient,
     stds: (w) => model.stds(w, every).slice(0, M),
     halves,
-    value: (w) => objective.value(model.means(w)),
-    valueGradient: model.slopes && ((w) => objective.gradient(model.means(w), model.slopes(w), D)),
+    value: (w) => objective.value(means(w)),
+    valueGradient: slopes && ((w) => objective.gradient(means(w), slopes(w), D)),
     valueHalf: (w) =>
-      half(ofValue.factor, ofValue.floor, ofValue.local, objective.spread(model.stds(w, wanted))),
+      half(ofValue.factor, ofValue.floor, ofValue.local, objective.spread(wantedStds(w))),
     // Call when idle until it returns false: then the first `halves` is as quick as the others.
     prepare: () => model.prepare(wanted),
   };
   return law;
+}
+
+// A function of a mixture that remembers its last answer: losses, objective and intervals of one
+// mixture are asked for one after another.
+function rememberedLast(answer) {
+  let last = null;
+  return (w) => {
+    if (last === null || last.w.some((share, d) => share !== w[d])) {
+      last = { w: Float64Array.from(w), found: answer(w) };
+    }
+    return last.found;
+  };
 }
 
 // The objective is the largest of a few weighted sums of the losses, its pieces.

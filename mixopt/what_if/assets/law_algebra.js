@@ -13,6 +13,24 @@ function quadratic(lower, at, j) {
 
 const triangle = (size) => (size * (size + 1)) / 2;
 
+// L' j of a lower triangle L.
+function timesLower(j, lower) {
+  const product = new Float64Array(j.length);
+  for (let p = 0, i = 0; p < j.length; p++) {
+    for (let q = 0; q <= p; q++) product[q] += j[p] * lower[i++];
+  }
+  return product;
+}
+
+// The lower triangle of a root, from whole numbers of a unit for each row.
+function wholeRoot(plain, m, P) {
+  const root = Float64Array.from(plain.roots_MT.subarray(m * triangle(P), (m + 1) * triangle(P)));
+  for (let p = 0, i = 0; p < P; p++) {
+    for (let q = 0; q <= p; q++) root[i++] *= plain.root_units_MP[m * P + p];
+  }
+  return root;
+}
+
 // The product of a row of a matrix with a vector of its width.
 function dotRow(matrix, row, vector) {
   let sum = 0;
@@ -36,9 +54,14 @@ function factorise(lower, size) {
 // Replace b by the solution of L x = b.
 function solveLower(lower, b, size) {
   for (let i = 0, at = 0; i < size; i++) {
-    let sum = b[i];
-    for (let k = 0; k < i; k++) sum -= lower[at++] * b[k];
-    b[i] = sum / lower[at++];
+    let [sum, other] = [b[i], 0]; // two sums are faster: neither waits for the other
+    let k = 0;
+    for (; k + 1 < i; k += 2, at += 2) {
+      sum -= lower[at] * b[k];
+      other -= lower[at + 1] * b[k + 1];
+    }
+    if (k < i) sum -= lower[at++] * b[k];
+    b[i] = (sum + other) / lower[at++];
   }
 }
 
@@ -58,18 +81,6 @@ function solveBoth(lower, B, size, width) {
     divide(i, lower[triangle(i) + i]);
     for (let k = 0; k < i; k++) take(k, i, lower[triangle(i) + k]);
   }
-}
-
-// A B, where A is (rows, size) and B (size, size).
-function rowsTimes(A, B, rows, size) {
-  const product = new Float64Array(rows * size);
-  for (let n = 0; n < rows; n++) {
-    for (let p = 0; p < size; p++) {
-      const factor = A[n * size + p];
-      for (let q = 0; q < size; q++) product[n * size + q] += factor * B[p * size + q];
-    }
-  }
-  return product;
 }
 
 const squared = (values) => values.reduce((sum, value) => sum + value * value, 0);

@@ -1,7 +1,7 @@
 // Power means of heights: the power law, a mean for each loss, and the law of shared skills.
 //
 // Standard deviations are by the delta method: noise * sqrt(1 + j' C j), where j is the slope
-// of the loss by the parameters and C a symmetric matrix, given as its lower triangle row by row.
+// of the loss by the parameters and C = L L', given as the lower triangle L row by row.
 
 const nothingToPrepare = () => false;
 
@@ -39,7 +39,8 @@ function powerMeans(logs, logDecays) {
 function powerModel(plain) {
   const means = powerMeans(plain.logs_MD, plain.log_decays_M);
   const { K: M, D, decays, terms } = means;
-  const { floors_M: floors, scales_M: scales, noise_M: noise, inverse_MT: inverse } = plain;
+  const { floors_M: floors, scales_M: scales, noise_M: noise } = plain;
+  const roots = [];
 
   function slopes(w) {
     const { sums, heights } = means.at(w);
@@ -64,8 +65,9 @@ function powerModel(plain) {
       }
       j[0] = 1;
       j[1] = heights[m] * logHeights[m] - turned;
-      const leverage = quadratic(inverse, m * triangle(D + 2), j);
-      found[m] = noise[m] * Math.sqrt(1 + Math.max(leverage, 0));
+      roots[m] ??= wholeRoot(plain, m, D + 2);
+      const leverage = squared(timesLower(j, roots[m]));
+      found[m] = noise[m] * Math.sqrt(1 + leverage);
     }
     return found;
   }
@@ -108,7 +110,9 @@ function skillsModel(plain) {
   }
 
   function stds(w) {
-    const leverage = quadratic(plain.inverse_T, 0, [1, ...means.at(w).heights]);
+    const j = [1, ...means.at(w).heights];
+    const { inverse_T: inverse, root_T: root } = plain;
+    const leverage = root ? squared(timesLower(j, root)) : quadratic(inverse, 0, j);
     return noise.map((std) => std * Math.sqrt(1 + Math.max(leverage, 0)));
   }
 

@@ -23,16 +23,11 @@ function gaussianModel(plain) {
   const N = plain.weights_ND.length / D;
   const logs = Float64Array.from(plain.weights_ND, logWeight);
   const targets = Array.from({ length: M }, (_, m) => gaussianTarget(plain, m, logs, N, D));
-  let last = { w: null, found: null };
-
-  // Means, slopes and deviations are asked for the same mixture, and share most of the work.
-  function at(w) {
-    if (last.w === null || last.w.some((share, d) => share !== w[d])) {
-      const own = Float64Array.from(w, logWeight);
-      last = { w: Float64Array.from(w), found: targets.map((target) => target.at(own)) };
-    }
-    return last.found;
-  }
+  // Means, slopes and deviations of a mixture share most of the work.
+  const at = rememberedLast((w) => {
+    const own = Float64Array.from(w, logWeight);
+    return targets.map((target) => target.at(own));
+  });
 
   function slopes(w) {
     const steep = Float64Array.from(w, (share) => logWeight(Math.max(share, GAUSSIAN_STEEPEST)));
@@ -56,13 +51,15 @@ function gaussianModel(plain) {
 
 function gaussianTarget(plain, m, logs, N, D) {
   const lengths = plain.lengths_MD.subarray(m * D, m * D + D);
-  const duals = plain.duals_MN.subarray(m * N, m * N + N);
+  const dualUnit = plain.dual_units_M[m];
+  const duals = Float64Array.from(plain.duals_MN.subarray(m * N, m * N + N), (n) => n * dualUnit);
   const [power, variance, noise] = [plain.powers_M[m], plain.variances_M[m], plain.noises_M[m]];
   const [mean, unit] = [plain.means_M[m], plain.units_M[m]];
   const jittered = noise + GAUSSIAN_JITTER * (variance + 1);
   const trials = warpedTrials(logs, power, lengths, N, D);
   const { rows, middle, squares } = trials;
-  const sizes = plain.sizes ? scaledTerms(plain.sizes, m, variance, duals) : oneSize(duals);
+  const sum = plain.dual_sums_M[m];
+  const sizes = plain.sizes ? scaledTerms(plain.sizes, m, variance, duals) : oneSize(duals, sum);
   const asked = sizes.side(-1); // of all mixtures that are asked for; trial n has side(n)
   const P = D + 3 + sizes.parameters;
   let prepared = null;
@@ -129,7 +126,7 @@ function gaussianTarget(plain, m, logs, N, D) {
   }
 
   function prepare() {
-    const root = plain.roots_MPP.subarray(m * P * P, m * P * P + P * P);
+    const root = wholeRoot(plain, m, P);
     const factor = new Float64Array(triangle(N));
     const moved = new Float64Array(N * P);
     for (let n = 0; n < N; n++) {
@@ -145,7 +142,11 @@ function gaussianTarget(plain, m, logs, N, D) {
     }
     factorise(factor, N);
     solveBoth(factor, moved, N, P);
-    prepared = { root, factor, solved: rowsTimes(moved, root, N, P) };
+    for (let n = 0; n < N; n++) {
+      const row = moved.subarray(n * P, n * P + P);
+      row.set(timesLower(row, root));
+    }
+    prepared = { root, factor, solved: moved };
   }
 
   function std(near) {
@@ -154,7 +155,7 @@ function gaussianTarget(plain, m, logs, N, D) {
     const known = near.alike.map((alike, n) => variance * alike * asked.shared(n) + asked.added(n));
     const moved = new Float64Array(P);
     pushForward(near, asked, moved);
-    const unsure = rowsTimes(moved, root, 1, P);
+    const unsure = timesLower(moved, root);
     for (let n = 0, i = 0; n < N; n++) {
       for (let p = 0; p < P; p++, i++) unsure[p] -= known[n] * solved[i];
     }

@@ -9,10 +9,10 @@
 
 const SCALE_AMPLITUDE = 100;
 
-function oneSize(duals) {
+function oneSize(duals, sum) {
   const only = {
     duals,
-    level: GAUSSIAN_CONSTANT * duals.reduce((sum, dual) => sum + dual, 0),
+    level: GAUSSIAN_CONSTANT * sum,
     shared: () => 1,
     added: () => GAUSSIAN_CONSTANT,
     height: (variance) => variance + GAUSSIAN_CONSTANT,

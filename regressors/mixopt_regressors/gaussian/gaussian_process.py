@@ -28,7 +28,8 @@ from mixopt.fitting import splits
 from mixopt.system import Array, BoolArray, IntArray
 from mixopt_regressors.gaussian.gaussian_posterior import Posterior
 from mixopt_regressors.gaussian.hyperparameters import FIRST, evidences
-from mixopt_regressors.gaussian.matern import Matern, plain_kernels
+from mixopt_regressors.gaussian.matern import Matern
+from mixopt_regressors.gaussian.plain_gaussian import plain_posteriors
 from mixopt_regressors.gaussian.stacked_posteriors import StackedPosteriors
 from mixopt_regressors.mixture_regressor import MixtureRegressor
 
@@ -82,14 +83,15 @@ class GaussianProcessRegressor(MixtureRegressor):
 
     def plain_law(self) -> dict[str, Any]:
         """Return the law as plain numbers (mixopt.fitting.capabilities)."""
-        return {
-            **plain_kernels([one.kernel for one in self._posteriors]),
-            "weights_ND": self.weights_ND,
-            "duals_MN": self.dual_MN,
-            "means_M": self.means_M,
-            "units_M": self.units_M,
-            "roots_MPP": np.array(self._roots),
-        }
+        kernels = [posterior.kernel for posterior in self._posteriors]
+        losses_NM = self._standard()
+
+        def dual(target: int, weights_ND: Array) -> Array:
+            return Posterior.of(kernels[target], weights_ND, losses_NM[:, target]).dual_N
+
+        return plain_posteriors(
+            kernels, self.weights_ND, dual, self.means_M, self.units_M, self._roots
+        )
 
     def tuned(self) -> Self:
         """Return a copy to fit again with these hyperparameters: a Cholesky for each target."""

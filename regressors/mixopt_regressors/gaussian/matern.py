@@ -19,9 +19,7 @@ the variance s, log of the noise. Losses are in standard deviations.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
@@ -175,17 +173,6 @@ def log_weights(weights_ND: Array) -> Array:
     """Return log(w + shift); a weight below 0, by rounding in a search, counts as 0."""
     logs: Array = np.log(np.maximum(weights_ND, 0.0) + SHIFT)
     return logs
-
-
-def plain_kernels(kernels: Sequence[Matern]) -> dict[str, Any]:
-    """Return the kernels of a plain law (mixopt.fitting.capabilities), one for each target."""
-    return {
-        "kind": "gaussian_process",
-        "lengths_MD": np.array([kernel.lengths_D for kernel in kernels]),
-        "powers_M": np.array([kernel.power for kernel in kernels]),
-        "variances_M": np.array([kernel.variance for kernel in kernels]),
-        "noises_M": np.array([kernel.noise for kernel in kernels]),
-    }
 
 
 def _squared_distances(left_ND: Array, right_KD: Array) -> Array:

@@ -31,7 +31,8 @@ from scipy.linalg import lapack, solve_triangular
 from mixopt.errors import TrialsError
 from mixopt.system import Array
 from mixopt_regressors.gaussian.hyperparameters import FIRST, cholesky
-from mixopt_regressors.gaussian.matern import log_weights, plain_kernels
+from mixopt_regressors.gaussian.matern import log_weights
+from mixopt_regressors.gaussian.plain_gaussian import plain_posteriors
 from mixopt_regressors.gaussian.scale_kernel import OWN, ScaleEvidence, ScaleKernel, scale_evidences
 from mixopt_regressors.mixture_regressor import MixtureRegressor
 
@@ -90,13 +91,16 @@ class ScalingRegressor(MixtureRegressor):
         """Return the law at one scale as plain numbers (mixopt.fitting.capabilities)."""
         kernels = [posterior.kernel for posterior in self._posteriors()]
         asked_12 = np.log(np.array([[parameters, tokens]]) / self.largest_2)
+        losses_NM = self._standard_MN().T
+
+        def dual(target: int, weights_ND: Array) -> Array:
+            return _dual(kernels[target], weights_ND, self.scales_N2, losses_NM[:, target])
+
+        matern = [kernel.matern for kernel in kernels]
         return {
-            **plain_kernels([kernel.matern for kernel in kernels]),
-            "weights_ND": self.weights_ND,
-            "duals_MN": self.dual_MN,
-            "means_M": self.means_M,
-            "units_M": self.units_M,
-            "roots_MPP": np.array(self._roots),
+            **plain_posteriors(
+                matern, self.weights_ND, dual, self.means_M, self.units_M, self._roots
+            ),
             "sizes": {
                 "scales_N2": self.scales_N2,
                 "asked_2": asked_12[0],

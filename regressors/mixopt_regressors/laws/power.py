@@ -30,7 +30,7 @@ from mixopt.system import Array
 from mixopt_regressors.laws.power_fit import STEPS, PowerFits, leverage
 from mixopt_regressors.laws.power_means import PowerMeans
 from mixopt_regressors.mixture_regressor import MixtureRegressor
-from mixopt_regressors.plain_arrays import lower_triangles
+from mixopt_regressors.plain_arrays import root_of, rounded_roots
 
 PENALTIES = (1.0, 1e-1, 1e-2, 1e-3, 1e-4, 1e-6)
 WARM_STEPS = 6  # of a refit; it then moves .93 as far as one that starts from scratch
@@ -92,7 +92,7 @@ class PowerRegressor(MixtureRegressor):
             "log_decays_M": self.log_decays_M,
             "logs_MD": self.logs_MD,
             "noise_M": self.noise_M,
-            "inverse_MT": lower_triangles(self.inverse_MPP),
+            **rounded_roots(np.array([root_of(inverse_PP) for inverse_PP in self.inverse_MPP])),
         }
 
     def tuned(self) -> Self:
