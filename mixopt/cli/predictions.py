@@ -87,7 +87,7 @@ def _mixture(file: Path | None, weights: str | None) -> Mixture:
 
     Raises:
         ConfigError: Neither or both are given, or weights that cannot be read.
-        MixtureError: Weights that are no mixture.
+        MixtureError: Weights that are not a mixture.
     """
     from mixopt.mixture import Mixture
 

@@ -77,7 +77,7 @@ def plot_held_out(fit: Fit, *, target: str | None = None) -> Figure:
 def plot_regret(fit: Fit, *, counts: Sequence[int] | None = None) -> Figure:
     """Show how far the pick of the first n trials is from the pick of all trials.
 
-    The chosen regressor is fitted anew on the first n trials and picks the mixture of the table
+    The chosen regressor is fitted again on the first n trials and picks the mixture of the table
     with the lowest predicted objective; beside it is the trial with the lowest observed objective
     among the first n. The regret of either is what the fit of all trials predicts for it - the
     lowest that it predicts for any mixture of the table: the law's is 0 at the end by construction

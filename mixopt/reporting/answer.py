@@ -59,7 +59,7 @@ class PageAnswer:
         why: The evidence, in a sentence or two.
         mixture: The weights.
         called: What the mixture is: recommended, proposed, or edited.
-        natural: Each domain's share of the tokens that there are.
+        natural: Each domain's share of the available tokens.
         epochs: Passes over each domain's tokens in the full run; None where that is not known.
         gains: Over other mixtures, natural first.
         costs: Change of each loss that the objective does not measure against natural, above 0

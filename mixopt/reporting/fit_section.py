@@ -38,7 +38,7 @@ def fit_section(run: Run, pictures: Pictures) -> PageSection:
 
 
 def _sureness(proposal: Proposal) -> Iterable[str]:
-    """Say how far the proposal moves, and by how much its prediction is too good."""
+    """Say how far the proposal moves, and by how much its prediction is optimistic."""
     moved, optimism = proposal.stability, proposal.optimism.estimate
     yield f"Effective domains: {proposal.effective_domains:.1f}."
     if moved is not None:

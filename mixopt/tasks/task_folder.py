@@ -107,5 +107,7 @@ def _notes(path: Path, tasks: dict[str, Path]) -> dict[str, TaskNotes]:
                 f"{path}: {name}: has no file of items beside it{did_you_mean(name, tasks)}"
             )
         if not one.metrics or len(set(one.metrics)) < len(one.metrics):
-            raise ConfigError(f"{path}: {name}.metric: name each metric once, and one at least")
+            raise ConfigError(
+                f"{path}: {name}.metric: name at least one metric, and each only once"
+            )
     return notes

@@ -146,7 +146,8 @@ def test_bounds_of_documents_that_cannot_be_are_refused(tmp_path):
     write_megatron(tmp_path / "web", DOCUMENTS)
     content = (tmp_path / "web.idx").read_bytes()[:-32]
     for bounds, message in {
-        (0, 2, 1, 3): "do not rise", (1, 2, 3, 3): "do not rise", (0, 1, 2, 2): "end at sequence 2",
+        (0, 2, 1, 3): "are not increasing", (1, 2, 3, 3): "are not increasing",
+        (0, 1, 2, 2): "end at sequence 2",
         (0, 1, 2, 9): "end at sequence 9",
     }.items():  # fmt: skip
         (tmp_path / "web.idx").write_bytes(content + np.array(bounds, "<i8").tobytes())

@@ -100,4 +100,4 @@ def test_the_command_writes_a_file_for_each_stage(tmp_path):
 def test_a_mixture_has_no_stages_to_divide(tmp_path):
     WEB.to_file(tmp_path / "mixture.yaml")
     ended = mixopt("export", tmp_path / "mixture.yaml", "--to", "nanotron", "--steps-per-stage", 3)
-    assert "--steps-per-stage goes with a schedule; this is a mixture" in ended.error
+    assert "--steps-per-stage is for schedules; this is a mixture" in ended.error

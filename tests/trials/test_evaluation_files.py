@@ -234,7 +234,7 @@ def test_a_glob_that_fits_nothing_has_no_wildcard_or_goes_without_mixtures(tmp_p
     with pytest.raises(TrialsError, match="give a glob whose first wildcard is the trial"):
         read_evaluations(f"{tmp_path}/results.json", "lm-eval")
     asked = ("import", "--olmes", "x/*/metrics.json", "--out", tmp_path)
-    assert "import: --mixtures FILE: the weights of each trial" in mixopt(*asked).error
+    assert "import: --mixtures FILE is missing: the weights of each trial" in mixopt(*asked).error
     assert "import: give --uri and --experiment, or --lm-eval" in mixopt(*asked, "--uri", "u").error
 
 

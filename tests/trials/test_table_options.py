@@ -49,7 +49,9 @@ def test_options_of_two_tables_do_not_go_with_one(options, paths):
 
 @pytest.mark.parametrize("paths", [(LEFT, None, None), (None, RIGHT, None), (None, None, None)])
 def test_half_of_two_tables_is_refused(paths):
-    with pytest.raises(ConfigError, match=r"fit: tables need --out FOLDER"):
+    with pytest.raises(
+        ConfigError, match=r"fit: --mixtures, --losses and --out must be given together"
+    ):
         TableOptions().read("fit", *paths)
     with pytest.raises(ConfigError, match=r"evaluate: --mixtures and --losses go together"):
         TableOptions().read("evaluate", *paths)
