@@ -144,7 +144,7 @@ def test_a_format_that_needs_what_the_run_does_not_know_says_what(open_page, ten
     file = tmp_path / "page.html"
     file.write_text(page("a", "a", copy_panel(unknown, ten.recommendation.mixture), [], ""))
     opened = open_page(file)
-    opened.locator("[aria-disabled=true]").first.click()
+    opened.locator("[aria-disabled=true]").first.press("Enter")
     assert "give --tokens" in opened.locator("#copied").inner_text()
 
 
