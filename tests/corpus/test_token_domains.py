@@ -295,7 +295,7 @@ def test_a_file_that_changes_while_it_is_read_is_refused(folder, monkeypatch):
 
     digest = token_files.token_digest
     monkeypatch.setattr(token_files, "token_digest", slow)
-    refused("domain 'web': web.bin: changed while it was read", folder, {"web": MEGATRON})
+    refused("domain 'web': web.bin: changed while it was being read", folder, {"web": MEGATRON})
 
 
 def test_tokens_whose_tokenizer_is_not_here_have_no_bytes_and_as_many_ids_as_are_met(folder):

@@ -87,7 +87,9 @@ def test_an_object_that_changes_while_it_is_read_is_one_line(s3):
     url = s3.put("web.jsonl", b"first")
     (listed,) = list_objects(url)
     s3.put("web.jsonl", b"other")
-    with pytest.raises(CorpusError, match=r"s3://texts/web\.jsonl: changed while it was read"):
+    with pytest.raises(
+        CorpusError, match=r"s3://texts/web\.jsonl: changed while it was being read"
+    ):
         fetched(listed)
     assert not list(cache_folder().rglob("web.jsonl*"))
 
