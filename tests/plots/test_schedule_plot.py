@@ -82,4 +82,4 @@ def test_a_mixture_needs_the_length_of_the_job(tmp_path):
     ended = mixopt(
         "simulate", str(tmp_path / "mixture.yaml"), "--batches", "2", "--figure", "a.png"
     )
-    assert "--figure is of a schedule, this is a mixture" in ended.error
+    assert "--figure is for schedules; this is a mixture" in ended.error
