@@ -58,6 +58,7 @@ if TYPE_CHECKING:
     from mixopt.run_directory import Run as Run, load_run as load_run
     from mixopt.sampling import MixtureSampler as MixtureSampler
     from mixopt.trials import Trials as Trials
+    from mixopt.what_if import explore as explore
 else:
     __getattr__, __dir__ = lazy_names(
         __name__,
@@ -82,6 +83,7 @@ else:
             "run_directory": ["Run", "load_run"],
             "sampling": ["MixtureSampler"],
             "trials": ["Trials"],
+            "what_if": ["explore"],
         },
         packages=["plots"],
     )
@@ -112,6 +114,7 @@ __all__ = [
     "TrialsError",
     "design",
     "experts",
+    "explore",
     "fit",
     "load_fit",
     "load_run",

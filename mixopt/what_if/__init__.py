@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING
 from mixopt.system.lazy_names import lazy_names
 
 if TYPE_CHECKING:
+    from mixopt.what_if.explorer import Explorer as Explorer
+    from mixopt.what_if.exploring import explore as explore
     from mixopt.what_if.fitted_law import law_data as law_data
     from mixopt.what_if.packing import packed_json as packed_json
     from mixopt.what_if.run_data import what_if_data as what_if_data
@@ -20,6 +22,8 @@ else:
     __getattr__, __dir__ = lazy_names(
         __name__,
         {
+            "explorer": ["Explorer"],
+            "exploring": ["explore"],
             "fitted_law": ["law_data"],
             "packing": ["packed_json"],
             "run_data": ["what_if_data"],

@@ -12,13 +12,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mixopt.what_if.fitted_law import law_data
+from mixopt.what_if.proposal_inputs import ProposalInputs
 
 LARGE = 2**12  # entries; above, tables of trials are in single precision
 
 if TYPE_CHECKING:
-    from mixopt.constraints import Constraints
-    from mixopt.fitting import Fit
+    from mixopt.config import ConstraintsConfig
     from mixopt.mixture import Mixture
+    from mixopt.objective import Objective
+    from mixopt.proposals import Question
     from mixopt.run_directory import Run
     from mixopt.system import Array
 
@@ -38,16 +40,40 @@ def what_if_data(run: Run) -> dict[str, Any]:
         PluginError: The fit's regressor has no plain law.
         RunError: The run has no proposal.
     """
-    fit, domains = run.fit, run.fit.domains
+    inputs = ProposalInputs.of_run(run)
     recommended = run.recommendation.mixture if run.is_done("validate") else None
+    return asked_data(inputs.question(), inputs.limits, run.proposal.mixture, recommended)
+
+
+def asked_data(
+    question: Question,
+    limits: ConstraintsConfig,
+    proposal: Mixture,
+    recommended: Mixture | None,
+    *,
+    objective: Objective | None = None,
+) -> dict[str, Any]:
+    """Return what `what_if_data` does, of a question that need not be a run's.
+
+    Args:
+        question: The fit, what is allowed, inventory and length.
+        limits: The constraints as they are stated.
+        proposal: The mixture that is proposed, or where to start.
+        recommended: The mixture that validation recommends, if any.
+        objective: What is minimised; the fit's own objective when None.
+
+    Raises:
+        PluginError: The fit's regressor has no plain law.
+    """
+    fit = question.fit
     return {
-        "domains": list(domains),
+        "domains": list(fit.domains),
         "targets": list(fit.targets),
-        "natural": run.natural.over(domains).array,
-        "proposal": run.proposal.mixture.over(domains).array,
-        "recommended": None if recommended is None else recommended.over(domains).array,
-        **law_data(fit),
-        "constraints": _constraints(run, fit),
+        "natural": question.natural.over(fit.domains).array,
+        "proposal": proposal.over(fit.domains).array,
+        "recommended": None if recommended is None else recommended.over(fit.domains).array,
+        **law_data(fit, objective),
+        "constraints": _constraints(question, limits, objective or fit.objective),
         "trials": {
             "names": fit.trials.table["trial"].to_list(),
             "weights": _as_in_law(fit.data.weights_ND),
@@ -61,11 +87,13 @@ def _as_in_law(weights_ND: Array) -> NDArray[np.floating[Any]]:
     return weights_ND.astype(np.float32) if weights_ND.size > LARGE else weights_ND
 
 
-def _constraints(run: Run, fit: Fit) -> dict[str, Any]:
-    limits, config, domains = run.constraints, run.config.constraints, fit.domains
+def _constraints(
+    question: Question, stated: ConstraintsConfig, objective: Objective
+) -> dict[str, Any]:
+    limits, domains = question.constraints, question.fit.domains
     places = [limits.domains.index(name) for name in domains]
-    radius = limits.radius
-    epochs = dict.fromkeys(domains, config.max_epochs) | (config.max_epochs_of or {})
+    radius, inventory = limits.radius, question.inventory
+    epochs = dict.fromkeys(domains, stated.max_epochs) | (stated.max_epochs_of or {})
     return {
         "low": limits.lower_D[places],
         "high": limits.upper_D[places],
@@ -78,8 +106,9 @@ def _constraints(run: Run, fit: Fit) -> dict[str, Any]:
             }
             for group in limits.groups
         ],
-        "inventory": np.array([float(run.inventory[name]) for name in domains]),
-        "target_tokens": run.config.propose.target_tokens,
+        "inventory": np.array([float((inventory or {}).get(name, 1)) for name in domains]),
+        # Without an inventory nothing is known of epochs, whatever the length.
+        "target_tokens": None if inventory is None else question.search.target_tokens,
         "max_epochs": [epochs[name] for name in domains],
         "radius": None
         if radius is None
@@ -89,18 +118,19 @@ def _constraints(run: Run, fit: Fit) -> dict[str, Any]:
             "reference": radius.name,
             "weights": radius.reference.over(domains).array,
         },
-        "guardrails": _guardrails(run, fit, limits),
+        "guardrails": _guardrails(question, objective),
     }
 
 
-def _guardrails(run: Run, fit: Fit, limits: Constraints) -> dict[str, Any] | None:
+def _guardrails(question: Question, objective: Objective) -> dict[str, Any] | None:
     """Return by how much which losses may be predicted worse than those of a reference."""
     from mixopt.constraints import Guards
 
-    if limits.guardrails is None:
+    limits = question.constraints.guardrails
+    if limits is None:
         return None
-    reference = _references(run, fit)[limits.guardrails.reference].array
-    guards = Guards.on(fit.objective, limits.guardrails, reference)
+    reference = _references(question, objective)[limits.reference].array
+    guards = Guards.on(objective, limits, reference)
     return {
         "reference": guards.reference,
         "weights": guards.reference_D,
@@ -110,9 +140,11 @@ def _guardrails(run: Run, fit: Fit, limits: Constraints) -> dict[str, Any] | Non
     }
 
 
-def _references(run: Run, fit: Fit) -> Mapping[str, Mixture]:
+def _references(question: Question, objective: Objective) -> Mapping[str, Mixture]:
     """Return the mixtures that losses are compared with, in the order of the fit's domains."""
     from mixopt.proposals import compared_mixtures
 
-    compared = compared_mixtures(run.natural.over(fit.domains), run.trials, fit.objective)
-    return {name: mixture.over(fit.domains) for name, mixture in compared.items()}
+    domains = question.fit.domains
+    natural = question.natural.over(domains)
+    compared = compared_mixtures(natural, question.fit.trials, objective)
+    return {name: mixture.over(domains) for name, mixture in compared.items()}

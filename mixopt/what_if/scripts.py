@@ -35,9 +35,9 @@ def law_script() -> str:
     return script(*LAW)
 
 
-def style() -> str:
-    """Return the style of the view."""
-    return _asset("what_if.css")
+def style(name: str = "what_if.css") -> str:
+    """Return a style: that of the view, or another file of `assets`."""
+    return _asset(name)
 
 
 def script(*names: str) -> str:

@@ -140,7 +140,7 @@ function percentField(label, onshare) {
     node: element("span", { class: "wi-number" }, field, "%"),
     write(share) {
       const text = (100 * share).toFixed(share < 0.00995 ? 2 : 1);
-      if (document.activeElement !== field && field.value !== text) field.value = text;
+      if (focusedNear(field) !== field && field.value !== text) field.value = text;
     },
   };
 }

@@ -20,6 +20,9 @@ function filled(made, attributes, children) {
   return made;
 }
 
+/** What has the focus where a node is: in a widget that is inside a shadow root. */
+const focusedNear = (node) => node.getRootNode().activeElement;
+
 /** Set text only where it changes: writing the same text again costs a layout. */
 function setText(node, text) {
   if (node.textContent !== text) node.textContent = text;

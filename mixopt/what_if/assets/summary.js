@@ -62,7 +62,7 @@ function reachedText(model, goal, start, found) {
   return `Not reachable within the limits: ${goalText(model, goal)}. The best reachable is ${lossText(best)}; ${moved}.`;
 }
 
-/** Buttons: where to start from, copies, and a proposal elsewhere where that can be asked for. */
+/** Buttons: where to start from, and copies. */
 function toolBar(model, state, start, copied, options) {
   const button = (text, action) => element("button", { type: "button", onclick: action }, text);
   const trials = selection("Trial", [["choose ...", ""], ...model.trials.names.map((name, n) => [name, String(n)])], "", (n) => {
@@ -71,13 +71,8 @@ function toolBar(model, state, start, copied, options) {
   const copy = async (what, text) => setText(copied, (await copyText(text)) ? `${what} copied.` : "The browser refused to copy.");
   const weights = () => model.domains.map((name, d) => `${JSON.stringify(name)}: ${Number(state.weights[d].toPrecision(9))}`).join("\n");
   const address = () => (typeof location === "undefined" ? "" : location.href.split("#")[0]) + writeLink(model, state);
-  const propose = async () => {
-    const found = await options.propose({ weights: Float64Array.from(state.weights), locked: model.domains.filter((_, d) => state.locked[d]) });
-    if (found) start(found);
-  };
   return element("div", { class: "wi-tools wi-top" }, element("span", { class: "wi-soft" }, "Start from"),
     ...model.starts.map(([name, from]) => button(name, () => start(from))), trials,
-    ...(options.propose ? [button("Propose again", propose)] : []),
     element("span", { class: "wi-copies" },
       ...(options.useHash ? [button("Copy link", () => copy("Link", address()))] : []), button("Copy weights", () => copy("Weights", weights())), copied));
 }

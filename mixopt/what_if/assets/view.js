@@ -5,8 +5,7 @@
 // factors that are made in idle time first; until then they are left out.
 //
 // Options: `useHash` keeps the state in the address; `onChange(weights)` hears of each mixture at
-// rest; `propose({weights, locked})` adds a button that asks for a proposal elsewhere, and may
-// return (a promise of) weights. The handle has `weights`, `setWeights(weights)`, `destroy()`.
+// rest. The handle has `weights`, `locked` (names), `setWeights(weights)` and `destroy()`.
 
 const HALVES_BUDGET = 5; // milliseconds that intervals may take of a frame while dragging
 let whatIfCount = 0;
@@ -80,7 +79,7 @@ function renderWhatIf(root, data, options = {}) {
   }
 
   const domains = domainList(model, state, move, ended);
-  domains.sortLater = () => { if (!root.contains(document.activeElement) || !domains.node.contains(document.activeElement)) domains.sort(); };
+  domains.sortLater = () => { if (!domains.node.contains(focusedNear(root))) domains.sort(); };
   const targets = targetList(model, ask, ended);
   const ternary = ternaryView(model, state, divide, ended, () => saveLink());
   const trade = tradeOffView(model, state, start, () => saveLink());
@@ -130,6 +129,7 @@ function renderWhatIf(root, data, options = {}) {
   prepareIntervals(model, schedule);
   return {
     get weights() { return Float64Array.from(state.weights); },
+    get locked() { return model.domains.filter((_, d) => state.locked[d]); },
     setWeights: start,
     destroy() { held.stop(); removeEventListener("hashchange", onHash); root.replaceChildren(); },
   };
