@@ -31,7 +31,6 @@ if TYPE_CHECKING:
     from mixopt.plots.figure_style import (
         figure_png as figure_png,
         figure_svg as figure_svg,
-        page_svg as page_svg,
     )
     from mixopt.plots.fit_plots import FitPlots as FitPlots, TrialPlots as TrialPlots
     from mixopt.plots.front_plot import plot_front as plot_front
@@ -43,6 +42,7 @@ if TYPE_CHECKING:
         plot_epochs as plot_epochs,
         plot_mixtures as plot_mixtures,
     )
+    from mixopt.plots.page_figures import page_svg as page_svg
     from mixopt.plots.response_plots import (
         plot_interactions as plot_interactions,
         plot_responses as plot_responses,
@@ -73,11 +73,12 @@ else:
                 "plot_tables",
                 "plot_windows",
             ],
-            "figure_style": ["figure_png", "figure_svg", "page_svg"],
+            "figure_style": ["figure_png", "figure_svg"],
             "fit_plots": ["FitPlots", "TrialPlots"],
             "front_plot": ["plot_front"],
             "held_out_plots": ["plot_held_out", "plot_regret"],
             "mixture_bars": ["plot_epochs", "plot_mixtures"],
+            "page_figures": ["page_svg"],
             "response_plots": ["plot_interactions", "plot_responses"],
             "run_plots": ["RunPlots"],
             "schedule_plot": ["draw_schedule", "plot_schedule"],

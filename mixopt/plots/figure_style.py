@@ -1,4 +1,4 @@
-"""How all figures look, and how they become SVG for a file or for a page.
+"""How all figures look, and how they become files.
 
 The colours are Okabe and Ito's, which people who see few colours tell apart, and a grey. A mixture
 has the same colour, marker and hatch everywhere: in grey print several of the colours are alike,
@@ -9,7 +9,6 @@ pyplot, and no setting outlives a call.
 from __future__ import annotations
 
 import io
-import re
 from typing import Any
 
 from mixopt.plots.drawing import Axes, Figure, matplotlib
@@ -30,15 +29,6 @@ OTHER_HATCHES = ("xxxx", "----", "++++")
 WIDTH = 7.6  # inches; a page's column
 LETTER = 9.5  # points
 LONGEST = 32  # characters of a name
-
-# What a page puts in place of the fixed colours, so that figures follow its light or dark.
-_PAGE_COLOURS = {
-    INK: "currentColor",
-    GRID: "var(--line)",
-    FAINT: "var(--faint)",
-    PAPER: "var(--paper)",
-    COLOURS["proposal"]: "var(--accent)",
-}
 
 
 def new_figure(height: float, columns: int = 1, rows: int = 1, **ratios: Any) -> tuple[Figure, Any]:
@@ -121,21 +111,3 @@ def figure_png(figure: Figure) -> bytes:
     stream = io.BytesIO()
     figure.savefig(stream, format="png", dpi=120, metadata={"Software": None})
     return stream.getvalue()
-
-
-def page_svg(svg: str, name: str, description: str) -> str:
-    """Return a figure as an element of a page, in the page's colours and letters.
-
-    Args:
-        svg: What `figure_svg` returned.
-        name: A name that no other figure of the page has.
-        description: What it shows, for those who do not see it; no markup.
-    """
-    svg = svg[svg.index("<svg") :]
-    svg = re.sub(r"<metadata>.*?</metadata>", "", svg, flags=re.DOTALL)
-    svg = re.sub(r'\bid="', f'id="{name}-', svg)
-    svg = re.sub(r'(url\(#|href="#)', rf"\g<1>{name}-", svg)
-    svg = re.sub(r"(font: [\d.]+px) [^;\"]*", r"\1 var(--letters)", svg)
-    for fixed, variable in _PAGE_COLOURS.items():
-        svg = svg.replace(fixed, variable)
-    return svg.replace("<svg ", f'<svg role="img" aria-label="{description}" ', 1)

@@ -75,7 +75,15 @@ def plot_responses(
         if place:  # before anything is drawn, so that limits follow all panels
             axes.sharey(axes_RC.flat[0])
         domain = fit.domains.index(shown[place])
-        axes.scatter(tried_ND[:, domain], observed_N, s=9, color=FAINT, alpha=0.7, linewidths=0)
+        axes.scatter(  # a trial without the domain lies on the axis: all of its dot is shown
+            tried_ND[:, domain],
+            observed_N,
+            s=9,
+            color=FAINT,
+            alpha=0.7,
+            linewidths=0,
+            clip_on=False,
+        )
         _slice(axes, value, mixture.array, domain, float(tried_ND[:, domain].max()))
         label(axes, title=written(shown[place], 22))
         axes.tick_params(labelleft=place % columns == 0)

@@ -86,7 +86,7 @@ def table(
 
 def figure(svg: str, name: str, description: str) -> str:
     """Return a figure, as `figure_svg` gives it, with its description below."""
-    svg = page_svg(svg, name, escape(description))
+    svg = page_svg(svg, name, description)
     return f"<figure>{svg}<figcaption>{escape(description)}</figcaption></figure>\n"
 
 

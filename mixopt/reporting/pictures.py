@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -12,8 +11,6 @@ from mixopt.system import replacing, write_text
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
-
-_TAIL = re.compile(r"(\.\d\d)\d+")  # of a number
 
 
 class Pictures:
@@ -28,9 +25,4 @@ class Pictures:
         write_text(self._folder / f"{name}.svg", svg)
         with replacing(self._folder / f"{name}.png") as temporary:
             temporary.write_bytes(figure_png(drawn))
-        return figure(_shortened(svg), name, description)
-
-
-def _shortened(svg: str) -> str:
-    """Return a figure whose places have two decimals: a hundredth of a point is not seen."""
-    return re.sub(r' (?:d|x|y)="[^"]*"', lambda one: _TAIL.sub(r"\1", one[0]), svg)
+        return figure(svg, name, description)
