@@ -1,6 +1,6 @@
 """Stop a sweep, wherever it trains: its owner first, then what that has submitted.
 
-What has been trained stays, and the command that began the run goes on from there. The owner comes
+What has been trained stays, and the command that began the run resumes from there. The owner comes
 first, since it would submit again what it sees stop.
 """
 
@@ -22,7 +22,7 @@ class Cancelled:
 
     Attributes:
         stopped: A line on each thing that was stopped.
-        left: A line on each that goes on.
+        left: A line on each that continues.
     """
 
     stopped: list[str] = field(default_factory=list)

@@ -178,7 +178,7 @@ def _of_split(name: str, one: SplitSource) -> FoundSource:
 
 
 def _with_domains(sources: Sequence[FoundSource], paths: Sequence[str | Path]) -> list[FoundSource]:
-    """Check that there are two domains; where too few are left to train on, targets are domains.
+    """Check for two domains; where too few are left to train on, targets are domains.
 
     Raises:
         ConfigError: There are fewer than two.

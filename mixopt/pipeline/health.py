@@ -1,6 +1,6 @@
 """What this machine and environment have, and what is missing: `mixopt doctor`.
 
-Every line is a fact with its state: fine, worth knowing, or missing, with the command that mends
+Every line is a fact with its state: fine, worth knowing, or missing, with the command that fixes
 it. Only what the command line itself needs is a fault; an extra that is not installed is not.
 """
 
@@ -41,7 +41,7 @@ class HealthLine:
         name: What it is about.
         state: `ok`; `note`, where something optional is absent; `missing`, where a command fails.
         text: The fact.
-        fix: The command or the setting that mends it; empty where there is nothing to mend.
+        fix: The command or the setting that fixes it; empty where nothing is wrong.
     """
 
     name: str
@@ -62,7 +62,7 @@ def machine_health() -> list[HealthLine]:
 
 
 def health_lines(found: Iterable[HealthLine]) -> Iterator[str]:
-    """Return the answer for a terminal; what mends a fact is on a line of its own."""
+    """Return the answer for a terminal; what fixes a fact is on a line of its own."""
     found = list(found)
     width = max(len(line.name) for line in found)
     indent = " " * (width + 11)

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
 
 def check_token_unit(config: Config) -> None:
-    """Check that there is a tokenizer to tell the bytes of tokens, where the objective needs them.
+    """Check for a tokenizer to tell the bytes of tokens, where the objective needs them.
 
     Raises:
         ConfigError: There is none.

@@ -6,7 +6,7 @@ not decided yet, at looks that were fixed beforehand (mixopt.proposals.sequentia
 then does not win against every baseline was made by a fit that is wrong there: its runs join the
 trials, and the next round's proposal comes from the fit to both.
 
-All of it follows from results on disk and the seed, so that a run that was killed goes on with the
+All of it follows from results on disk and the seed, so that a run that was killed resumes with the
 same mixtures.
 """
 

@@ -5,7 +5,7 @@ MLflow makes its tables without a lock: of eight processes that begin on a new f
 here; it stays with the file, and is not for network file systems.
 
 MLflow makes its tables in steps, and fails for good on a file in which a killed process made some
-of them. So they are made in a file of another name first, and what is half made is made anew.
+of them. So they are made in a file of another name first, and what is half made is made again.
 """
 
 from __future__ import annotations

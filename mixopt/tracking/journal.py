@@ -13,7 +13,7 @@ process is killed, or where MLflow is not even installed.
 
 each with its time. Names of files are relative to the run directory where they are in it; which of
 them are sent is decided by who sends (mixopt.tracking.sent_files). A line of another shape is
-skipped, and `Journal.faults` says so.
+skipped, and `Journal.faults` lists them.
 """
 
 from __future__ import annotations

@@ -146,7 +146,7 @@ class Position:
     def new_points(self, file: Path, limit: int) -> tuple[list[MetricPoint], Position]:
         """Return points after this position, and the position after them.
 
-        A training run that goes on from a checkpoint cuts what it wrote after it, and writes those
+        A training run that resumes from a checkpoint cuts what it wrote after it, and writes those
         steps again; they are not new.
 
         Args:

@@ -4,7 +4,7 @@
     {server, step, trial, begins, run, mark, status, tags, files: {<name>: <hash>},
      lines: {<file>: <position>}}
 
-A line has what changed, and is appended; the file is written anew when most of it is outdated. A
+A line has what changed, and is appended; the file is rewritten when most of it is outdated. A
 server is named without its user information. `key` is made once and tagged on every run, so that a
 run that was created but not noted before a kill is found again. Trials and files are noted with the
 hash of what was sent, files of metrics with the position up to which they were. A line that cannot
@@ -27,7 +27,7 @@ from mixopt.system import checked_as, parse_json, replacing
 from mixopt.tracking.lines import PRIVATE, LineFile, Position
 
 RECORD, BEFORE = "tracking_sent.jsonl", "tracking.json"  # the second is of older versions
-SMALL = 1 << 20  # bytes that are never written anew
+SMALL = 1 << 20  # bytes that are never rewritten
 _KEY = re.compile(r"[0-9a-f]{32}")
 
 
@@ -162,7 +162,7 @@ class TrackingRecord:
         return key
 
     def _rewrite(self) -> None:
-        """Write the file anew, with a line for each run that is."""
+        """Rewrite the file, with a line for each run that is."""
         self._lines.close()
         with replacing(self._path) as temporary:
             content = [{"key": self.key}, *self._all()]

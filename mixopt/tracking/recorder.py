@@ -1,8 +1,7 @@
 """Brings MLflow to what a run directory wants: the difference is sent, in order and once.
 
 What is wanted is in the journal, in the files of trials and in the files of metrics; what was sent
-is in the record. Sending may fail anywhere: what was sent before is noted, and the next call goes
-on. A point whose acknowledgement was lost is sent again with its own time, which MLflow keeps once.
+is in the record. Sending may fail anywhere: what was sent before is noted, and the next call continues. A point whose acknowledgement was lost is sent again with its own time, which MLflow keeps once.
 """
 
 from __future__ import annotations
@@ -244,7 +243,7 @@ class Recorder:
     def _digest(self, file: Path) -> str:
         """Return the hash of a file, which is read again when it has changed."""
         if not inside(self._path, file.relative_to(self._path)).is_file():
-            raise RunError(f"{file}: is no file; delete it")
+            raise RunError(f"{file}: is not a file; delete it")
         found = file.stat()
         stamp = (found.st_mtime_ns, found.st_size)
         if self._hashes.get(file, (None, ""))[0] != stamp:

@@ -28,7 +28,7 @@ class RunLog:
 
     What is logged is in the directory at once: a killed process loses nothing. A process of its own
     sends it; what a server that is down misses is sent by the next RunLog of the directory, which
-    goes on with the same run, or by `mixopt sync`.
+    continues the same run, or by `mixopt sync`.
     """
 
     def __init__(
@@ -42,7 +42,7 @@ class RunLog:
         tags: Mapping[str, str] | None = None,
         warn: Say = silent,
     ) -> None:
-        """Begin, or go on with what is in the directory.
+        """Begin, or resume what is in the directory.
 
         Args:
             path: A directory for this run alone.

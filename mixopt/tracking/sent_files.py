@@ -46,7 +46,7 @@ def check_sendable(
     path = _regular(directory, name)
     if step in PATTERNS:
         if not any(_matches(name, pattern) for pattern in PATTERNS[step]):
-            raise RunError(f"{directory}: {shown_name(name)} is no file that '{step}' sends")
+            raise RunError(f"{directory}: {shown_name(name)} is not a file that '{step}' sends")
         if path is not None and step in TRIALS and name != "config.yaml":
             _check_listed(directory, name, path)
         return path
@@ -68,7 +68,7 @@ def check_lines(directory: Path, name: str) -> Path | None:
     """
     path = _regular(directory, name)
     if not name.endswith(".jsonl") or _is_hidden(name):
-        raise RunError(f"{directory}: {shown_name(name)} is no file of metrics (.jsonl)")
+        raise RunError(f"{directory}: {shown_name(name)} is not a file of metrics (.jsonl)")
     return path
 
 
@@ -94,7 +94,7 @@ def check_own(directory: Path, *names: str) -> None:
     for name in names:
         path = inside(directory, name)
         if path.exists() and not (path.is_file() or path.is_dir()):
-            raise RunError(f"{path}: is no file; delete it")
+            raise RunError(f"{path}: is not a file; delete it")
 
 
 def _check_listed(directory: Path, name: str, path: Path) -> None:

@@ -80,7 +80,7 @@ class Tracker:
         folder: str | None = None,
         datasets: Sequence[Mapping[str, Any]] = (),
     ) -> None:
-        """Open a step's parent run, or go on with the one that there is.
+        """Open a step's parent run, or resume the existing one.
 
         Args:
             step: What the run is called in the run directory: `sweep`, `validate`, `pretrain`.
@@ -257,7 +257,7 @@ class Tracker:
         if not self._warned:
             self._warned = True
             self._warn(
-                f"tracking: {what}; the run goes on, and what is missing is sent by its next start"
+                f"tracking: {what}; the run continues, and what is missing is sent by its next start"
                 f" or by: {self._sync_command()}"
             )
 

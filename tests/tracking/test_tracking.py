@@ -243,7 +243,7 @@ def test_a_server_that_is_down_is_one_line_and_no_error(tmp_path):
         tracker.end("sweep")
     assert len(warnings) == 1
     assert warnings[0].startswith(f"tracking: {uri}: ")
-    assert "the run goes on" in warnings[0]
+    assert "the run continues" in warnings[0]
 
 
 def test_without_mlflow_one_line_says_what_to_install(tmp_path, monkeypatch):

@@ -1,6 +1,6 @@
 """Gaussian processes as the numbers of a plain law (mixopt.fitting.capabilities).
 
-Many trials are rounded to single precision and the processes conditioned on them anew: a mixture
+Many trials are rounded to single precision and the processes conditioned on them again: a mixture
 that is off by 1e-8 changes nothing, while with the old duals, which are large and cancel, it would.
 Many duals are whole numbers of a unit for each target where that is exact enough, and what they add
 up to is apart, because the kernel's constant multiplies it.
