@@ -1,7 +1,7 @@
 """The status of a run: steps done, trials finished, running and failed, and the time left.
 
-All of it is read from files, so that it can be asked for from another terminal while the run goes
-on; what each worker does is in a file that the sweep keeps up to date (mixopt.sweeps).
+All of it is read from files, so that it can be asked for from another terminal while the run
+continues; what each worker does is in a file that the sweep keeps up to date (mixopt.sweeps).
 """
 
 from __future__ import annotations

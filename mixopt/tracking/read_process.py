@@ -1,7 +1,8 @@
 """The process that reads an experiment from MLflow: `python -m mixopt.tracking.read_process`.
 
-The first line of its standard input is `{uri, experiment}` as JSON. It answers with a
-JSON line for each run, then `done`; or with an `error`, or with the names of the experiments available where there is none of the name. It writes nothing to the store.
+The first line of its standard input is `{uri, experiment}` as JSON. It answers with a JSON line
+for each run, then `done`; or with an `error`, or with the names of the experiments available where
+there is none of the name. It writes nothing to the store.
 """
 
 from __future__ import annotations

@@ -1,7 +1,9 @@
 """Brings MLflow to what a run directory wants: the difference is sent, in order and once.
 
 What is wanted is in the journal, in the files of trials and in the files of metrics; what was sent
-is in the record. Sending may fail anywhere: what was sent before is noted, and the next call continues. A point whose acknowledgement was lost is sent again with its own time, which MLflow keeps once.
+is in the record. Sending may fail anywhere: what was sent before is noted, and the next call
+continues. A point whose acknowledgement was lost is sent again with its own time, which MLflow
+keeps once.
 """
 
 from __future__ import annotations

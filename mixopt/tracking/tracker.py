@@ -257,8 +257,8 @@ class Tracker:
         if not self._warned:
             self._warned = True
             self._warn(
-                f"tracking: {what}; the run continues, and what is missing is sent by its next start"
-                f" or by: {self._sync_command()}"
+                f"tracking: {what}; the run continues, and what is missing is sent by its next"
+                f" start or by: {self._sync_command()}"
             )
 
     def _sync_command(self) -> str:

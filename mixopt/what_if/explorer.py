@@ -14,7 +14,8 @@ import anywidget
 import traitlets
 
 from mixopt.errors import MixoptError
-from mixopt.mixture import Mixture
+from mixopt.mixture import Mixture, largest_shares
+from mixopt.system import html_table
 from mixopt.what_if.packing import packed_json
 from mixopt.what_if.run_data import asked_data
 from mixopt.what_if.widget_script import widget_script
@@ -99,6 +100,27 @@ class Explorer(anywidget.AnyWidget):
             self.proposal, self._data, self.mixture = proposal, packed_json(drawn), mixture
             self._answer = {"serial": self._serial, "error": None, **_said(proposal)}
         return proposal
+
+    def __repr__(self) -> str:
+        """Say the largest shares."""
+        return f"Explorer({largest_shares(self.mixture)})"
+
+    def _repr_mimebundle_(self, **kwargs: Any) -> tuple[dict[str, Any], dict[str, Any]] | None:
+        """Show the widget; where there is no kernel, as on a page of a repository, a table."""
+        shown = super()._repr_mimebundle_(**kwargs)
+        if shown is None:
+            return None
+        data, metadata = shown
+        return {**data, "text/html": self._table()}, metadata
+
+    def _table(self) -> str:
+        natural = self._inputs.question().natural.over(self.mixture.domains)
+        rows = [
+            [name, f"{100 * natural[name]:.1f}%", f"{100 * share:.1f}%"]
+            for name, share in self.mixture.items()
+        ]
+        caption = "mixopt.explore: run this cell for the sliders"
+        return html_table(caption, ["domain", "natural", "mixture"], rows, what="domains")
 
     @property
     def _serial(self) -> int:

@@ -84,8 +84,9 @@ class ProposalInputs:
             found = replace(found, inventory=read_inventory(inventory, self.fit.domains))
         if constraints is None:
             return found
-        stated = isinstance(constraints, ConstraintsConfig)
-        return replace(found, limits=constraints if stated else read_constraints(constraints))
+        if not isinstance(constraints, ConstraintsConfig):
+            constraints = read_constraints(constraints)
+        return replace(found, limits=constraints)
 
     def changed(self, fields: Mapping[str, Any]) -> Self:
         """Return the same with the fields of a widget.
