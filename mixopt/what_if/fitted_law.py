@@ -51,7 +51,7 @@ def law_data(fit: Fit, objective: Objective | None = None) -> dict[str, Any]:
             " auto, ensemble or one of their members"
         )
     model = regressor.plain_law()
-    for kind in _kinds(model):
+    for kind in kinds_of(model):
         if kind not in KINDS:
             raise PluginError(
                 f"regressor {fit.name!r} has a kind of law that no page knows: {kind!r}; there are"
@@ -63,7 +63,7 @@ def law_data(fit: Fit, objective: Objective | None = None) -> dict[str, Any]:
     }
 
 
-def _kinds(model: Any) -> Iterator[Any]:
+def kinds_of(model: Any) -> Iterator[Any]:
     """Yield the kind of a law, and of all laws that are part of it."""
     if isinstance(model, dict):
         if "kind" in model:
@@ -71,7 +71,7 @@ def _kinds(model: Any) -> Iterator[Any]:
         model = list(model.values())
     if isinstance(model, list):
         for part in model:
-            yield from _kinds(part)
+            yield from kinds_of(part)
 
 
 def _intervals(fit: Fit, objective: Objective) -> dict[str, Any]:

@@ -6,13 +6,16 @@ the files of `assets` in one scope, so that it shares no name with a page's own.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from mixopt.errors import PluginError
+from mixopt.what_if.fitted_law import kinds_of
 from mixopt.what_if.packing import packed_json
 from mixopt.what_if.scripts import VIEW, law_script, script, style
 
+MOST_BYTES = 2_500_000  # of data; a page with more is slow to open and to send
 ROOT, DATA = "what-if-view", "what-if-data"
 START = f"""
 const text = document.getElementById("{DATA}").textContent;
@@ -42,15 +45,27 @@ def what_if_section(data: Mapping[str, Any]) -> WhatIfSection:
         data: What `what_if_data` gives.
 
     Raises:
+        PluginError: The data takes more than `MOST_BYTES`.
         ValueError: A number of it is not finite.
     """
+    packed, kinds = packed_json(dict(data)), set(kinds_of(data["law"]["model"]))
+    if len(packed) > MOST_BYTES:
+        raise PluginError(
+            f"the what-if is left out: the fitted law ({', '.join(sorted(kinds))}) takes"
+            f" {len(packed) / 1e6:.1f} MB, more than the {MOST_BYTES / 1e6:.1f} MB that a page may"
+            " carry; regressor power has a small one"
+        )
     body = (
         f'<div id="{ROOT}"><noscript><p>Sliders need JavaScript.</p></noscript></div>\n'
-        f'<script type="application/json" id="{DATA}">{packed_json(dict(data))}</script>\n'
+        f'<script type="application/json" id="{DATA}">{packed}</script>\n'
     )
-    return WhatIfSection(body, style(), f"(() => {{\n{view_script()}{START}}})();\n")
+    return WhatIfSection(body, style(), f"(() => {{\n{view_script(kinds)}{START}}})();\n")
 
 
-def view_script() -> str:
-    """Return what defines `readWhatIf(text)` and `renderWhatIf(root, data, options)`."""
-    return f'"use strict";\n{law_script()}\n{script(*VIEW)}'
+def view_script(kinds: Collection[str] | None = None) -> str:
+    """Return what defines `readWhatIf(text)` and `renderWhatIf(root, data, options)`.
+
+    Args:
+        kinds: Of laws that are to be read; None reads all.
+    """
+    return f'"use strict";\n{law_script(kinds)}\n{script(*VIEW)}'

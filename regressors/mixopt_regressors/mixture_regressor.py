@@ -43,6 +43,7 @@ class MixtureRegressor(MultiOutputMixin, RegressorMixin, BaseEstimator, ABC):  #
     saved_as: ClassVar[tuple[str, ...]] = ("json", "npz")
     by_target: ClassVar[tuple[str, ...]] = ()  # fitted arrays with a leading axis of targets
     shared: ClassVar[tuple[str, ...]] = ()  # fitted arrays without
+    later: ClassVar[tuple[str, ...]] = ()  # those of both that files of older fits lack
 
     def fit(self, weights_ND: ArrayLike, losses_NM: ArrayLike) -> Self:
         """Fit every target.
@@ -112,7 +113,9 @@ class MixtureRegressor(MultiOutputMixin, RegressorMixin, BaseEstimator, ABC):  #
             "domains": self.n_features_in_,
             "flat": self.flat_,
         }
-        arrays = {name: getattr(self, name) for name in (*self.by_target, *self.shared)}
+        lacks = {name for name in self.later if not hasattr(self, name)}
+        kept = [name for name in (*self.by_target, *self.shared) if name not in lacks]
+        arrays = {name: getattr(self, name) for name in kept}
         stream = io.BytesIO()
         np.savez_compressed(stream, **arrays)
         write_bytes(path / "arrays.npz", stream.getvalue())
@@ -127,7 +130,8 @@ class MixtureRegressor(MultiOutputMixin, RegressorMixin, BaseEstimator, ABC):  #
         """
         regressor = cls._read_head(path)
         arrays = read_arrays(path / "arrays.npz", error=PluginError)
-        for name in (*cls.by_target, *cls.shared):
+        lacks = {name for name in cls.later if name not in arrays}
+        for name in (name for name in (*cls.by_target, *cls.shared) if name not in lacks):
             if name not in arrays:
                 raise PluginError(f"{path / 'arrays.npz'}: {name}: is missing; fit again")
             if arrays[name].dtype.kind not in "fiub":

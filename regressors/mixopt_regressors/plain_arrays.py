@@ -57,3 +57,9 @@ def rounded_rows(values_MN: Array) -> tuple[NDArray[np.int32], Array]:
     """Return rows as whole numbers of a unit for each, and the units, shape (M,)."""
     units_M = np.maximum(np.abs(values_MN).max(axis=1), 1e-300) / LONG
     return np.round(values_MN / units_M[:, None]).astype(np.int32), units_M
+
+
+def set_apart(trust_MN: Array) -> dict[str, NDArray[Any]]:
+    """Return entries that are not 1, as they are nearly all: their places, row by row, and values."""
+    places = np.flatnonzero(trust_MN != 1.0)
+    return {"doubted": places.astype(np.int32), "trusts": trust_MN.ravel()[places]}

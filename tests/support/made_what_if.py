@@ -90,7 +90,8 @@ def many_domains(domains: int = 20, targets: int = 18, trials: int = 30) -> dict
     tasks = [f"task{place:02d}" for place in range(targets)]
     weights_ND = rng.dirichlet(np.ones(domains), trials)
     natural_D, moved_D = rng.dirichlet(np.full(domains, 5.0), 2)
-    square = domains + 3
+    parameters = domains + 3
+    duals_MN = rng.standard_normal((targets, trials))
     model = {
         "kind": "gaussian_process",
         "weights_ND": weights_ND,
@@ -98,10 +99,13 @@ def many_domains(domains: int = 20, targets: int = 18, trials: int = 30) -> dict
         "powers_M": np.full(targets, 0.5),
         "variances_M": np.ones(targets),
         "noises_M": np.full(targets, 0.1),
-        "duals_MN": rng.standard_normal((targets, trials)),
+        "duals_MN": duals_MN,
+        "dual_units_M": np.ones(targets),
+        "dual_sums_M": duals_MN.sum(axis=1),
         "means_M": np.full(targets, 3.0),
         "units_M": np.full(targets, 0.1),
-        "roots_MPP": np.zeros((targets, square, square)),
+        "roots_MT": np.zeros(targets * parameters * (parameters + 1) // 2, dtype=np.int16),
+        "root_units_MP": np.ones((targets, parameters)),
     }
     calibration = {"factor": 1.6, "floor": 0.0, "local": True}
     intervals = {

@@ -67,10 +67,34 @@ def test_shared_units_are_within_a_millionth(open_page, trials, asked):
     assert np.abs(stds_KM - expected[1]).max() < 1e-6
 
 
-def test_deviations_of_power_laws_are_within_a_part_in_a_thousand(open_page, trials, asked):
+def test_deviations_of_power_laws_are_within_a_millionth(open_page, trials, asked):
     large = many(PowerRegressor(penalty=1e-2).fit(*trials))
-    assert large.plain_law()["roots_MT"].dtype == np.int16
+    law = large.plain_law()
+    assert law["weights_ND"].dtype == np.float32
+    assert "roots_MT" not in law
     losses_KM, stds_KM = answers(open_page, large, asked)
     expected = large.predict(asked, return_std=True)
     assert np.abs(losses_KM - expected[0]).max() < 1e-6
-    assert np.abs(stds_KM / expected[1] - 1).max() < 1e-3
+    assert np.abs(stds_KM / expected[1] - 1).max() < 1e-6
+
+
+def test_trials_that_are_doubted_count_less_in_a_browser_too(open_page, trials, asked):
+    weights_ND, losses_NM = trials[0], trials[1].copy()
+    losses_NM[:3] += 0.4
+    large = many(PowerRegressor(penalty=1e-2).fit(weights_ND, losses_NM))
+    assert len(large.plain_law()["doubted"]) >= LOSSES
+    _, stds_KM = answers(open_page, large, asked)
+    assert np.abs(stds_KM / large.predict(asked, return_std=True)[1] - 1).max() < 1e-6
+
+
+def test_a_power_law_of_an_older_file_has_roots_of_its_covariances(
+    open_page, trials, asked, tmp_path
+):
+    fit = PowerRegressor(penalty=1e-2).fit(*trials)
+    for name in PowerRegressor.later:
+        delattr(fit, name)
+    fit.save(tmp_path)
+    large = many(PowerRegressor.load(tmp_path))
+    assert large.plain_law()["roots_MT"].dtype == np.int16
+    _, stds_KM = answers(open_page, large, asked)
+    assert np.abs(stds_KM / large.predict(asked, return_std=True)[1] - 1).max() < 1e-3

@@ -1,33 +1,23 @@
 // The fitted law in the browser: losses, slopes and intervals of any mixture, as Python has them.
 //
 // `makeLaw(data)` takes what `readWhatIf(text)` made of the embedded JSON. A law's model is made of
-// kinds, each in a file beside this one, and each with the same four functions:
+// kinds, each in a file beside this one (a page has those that its law is made of), and each with
+// the same four functions:
 //
 //   means(w)          losses, Float64Array M
 //   slopes(w)         slope of each loss by each weight, Float64Array M*D, row by row; null where
 //                     the regressor has no gradient
-//   stds(w, wanted)   standard deviations of a new trial; `wanted`: Uint8Array M of those to find
+//   stds(w, wanted)   standard deviations of a new trial
 //   prepare(wanted)   does a little of what `stds` needs once; returns whether more is left
+//
+// `wanted`: Uint8Array M of the losses that are asked for; what is returned of others means nothing.
+// The first two may be asked so too, and all is found where they are not.
 //
 // w: shares of the D domains, adding up to 1. M: losses. What is returned is the caller's to keep.
 
-const MODEL_KINDS = {
-  gaussian_process: gaussianModel,
-  power: powerModel,
-  skills: skillsModel,
-  linear: linearModel,
-  log_linear: logLinearModel,
-  epochs: epochsModel,
-  trees: treesModel,
-  mean: meanModel,
-  corrected: correctedModel,
-  aimed: aimedModel,
-};
+MODEL_KINDS.mean = meanModel;
 
-function makeModel(plain) {
-  if (!Object.hasOwn(MODEL_KINDS, plain.kind)) throw new Error("unknown kind of law: " + plain.kind);
-  return MODEL_KINDS[plain.kind](plain);
-}
+const AT_ONCE = 4; // deviations between two looks at the clock
 
 // Parse the embedded text: arrays are in a list of their own, each as base64 of little-endian
 // numbers, and `{"$array": 3}` stands for the fourth.
@@ -76,19 +66,59 @@ function makeLaw(data) {
     return found;
   }
 
-  function halves(w) {
-    const stds = wantedStds(w);
-    const found = new Float64Array(M);
-    for (let m = 0; m < M; m++) found[m] = half(factors[m], floors[m], locals[m], stds[m]);
-    if (agrees) found[agrees.column] = law.valueHalf(w);
-    return found;
-  }
-
   function gradient(w) {
     const found = slopes(w).slice(0, M * D);
     if (!agrees) return found;
     law.valueGradient(w).forEach((slope, d) => (found[agrees.column * D + d] = agrees.sign * slope));
     return found;
+  }
+
+  // {loss(w), slope(w)} of a single loss, for searches that need no other.
+  const single = new Map();
+  function only(m) {
+    if (agrees && m === agrees.column) {
+      return { loss: (w) => losses(w)[m], slope: (w) => gradient(w).slice(m * D, m * D + D) };
+    }
+    if (!single.has(m)) {
+      const one = new Uint8Array(columns);
+      one[m] = 1;
+      single.set(m, {
+        loss: rememberedLast((w) => model.means(w, one)[m]),
+        slope: rememberedLast((w) => model.slopes(w, one).slice(m * D, m * D + D)),
+      });
+    }
+    return single.get(m);
+  }
+
+  // Deviations while the mixture moves: those of some losses are found at each mixture, in turn, and
+  // the others are what they were a moment ago. A step may take `milliseconds`.
+  const recent = { stds: null, next: 0 };
+  const places = Array.from(wanted.keys()).filter((c) => wanted[c]);
+  function movingStds(w, milliseconds) {
+    recent.stds ??= wantedStds(w).slice();
+    const end = performance.now() + milliseconds;
+    for (let seen = 0; seen < places.length && performance.now() < end; seen += AT_ONCE) {
+      const some = new Uint8Array(columns);
+      for (let i = 0; i < AT_ONCE; i++) some[places[recent.next++ % places.length]] = 1;
+      const stds = model.stds(w, some);
+      for (let c = 0; c < columns; c++) if (some[c]) recent.stds[c] = stds[c];
+    }
+    return recent.stds;
+  }
+
+  function widths(stds) {
+    const { factor, floor, local } = ofValue;
+    const valueHalf = half(factor, floor, local, objective.spread(stds));
+    const found = new Float64Array(M);
+    for (let m = 0; m < M; m++) found[m] = half(factors[m], floors[m], locals[m], stds[m]);
+    if (agrees) found[agrees.column] = valueHalf;
+    return { halves: found, valueHalf };
+  }
+
+  function exactStds(w) {
+    const stds = wantedStds(w);
+    recent.stds = stds.slice();
+    return stds;
   }
 
   const law = {
@@ -97,12 +127,13 @@ function makeLaw(data) {
     hasGradient: slopes !== null,
     predict: losses,
     gradient: slopes && gradient,
+    only, // of one loss
     stds: (w) => model.stds(w, every).slice(0, M),
-    halves,
+    halves: (w) => widths(exactStds(w)).halves,
     value: (w) => objective.value(means(w)),
     valueGradient: slopes && ((w) => objective.gradient(means(w), slopes(w), D)),
-    valueHalf: (w) =>
-      half(ofValue.factor, ofValue.floor, ofValue.local, objective.spread(wantedStds(w))),
+    valueHalf: (w) => widths(exactStds(w)).valueHalf,
+    movingWidths: (w, milliseconds) => widths(movingStds(w, milliseconds)), // {halves, valueHalf}
     // Call when idle until it returns false: then the first `halves` is as quick as the others.
     prepare: () => model.prepare(wanted),
   };
@@ -167,10 +198,10 @@ function meanModel(plain) {
     return sum;
   }
 
-  const means = (w) => mixed(members.map((member) => member.means(w)), 1);
+  const means = (w, wanted) => mixed(members.map((member) => member.means(w, wanted)), 1);
 
-  function slopes(w) {
-    const parts = members.map((member) => member.slopes(w));
+  function slopes(w, wanted) {
+    const parts = members.map((member) => member.slopes(w, wanted));
     return mixed(parts, parts[0].length / M);
   }
 

@@ -1,4 +1,14 @@
-// The little linear algebra that a law needs: lower triangles, packed row by row.
+// The kinds of laws, and the little linear algebra that they need: lower triangles, packed row by
+// row.
+
+const MODEL_KINDS = {}; // each file enters its own
+
+function makeModel(plain) {
+  if (!Object.hasOwn(MODEL_KINDS, plain.kind)) throw new Error("unknown kind of law: " + plain.kind);
+  return MODEL_KINDS[plain.kind](plain);
+}
+
+const nothingToPrepare = () => false;
 
 // j' C j of a symmetric matrix whose lower triangle starts at `at`.
 function quadratic(lower, at, j) {
@@ -38,6 +48,25 @@ function dotRow(matrix, row, vector) {
   return sum;
 }
 
+// Add the sum of a matrix's rows, each times its factor, to `sums`: four rows at once, so that sums
+// are written a quarter as often.
+function addRows(matrix, factors, sums) {
+  const [width, rows] = [sums.length, factors.length];
+  let n = 0;
+  for (; n + 3 < rows; n += 4) {
+    const at = n * width;
+    const [a, b, c, e] = [factors[n], factors[n + 1], factors[n + 2], factors[n + 3]];
+    for (let p = 0; p < width; p++) {
+      const i = at + p;
+      sums[p] +=
+        a * matrix[i] + b * matrix[i + width] + (c * matrix[i + 2 * width] + e * matrix[i + 3 * width]);
+    }
+  }
+  for (; n < rows; n++) {
+    for (let p = 0, i = n * width; p < width; p++, i++) sums[p] += factors[n] * matrix[i];
+  }
+}
+
 // Replace a symmetric positive definite matrix by its Cholesky factor.
 function factorise(lower, size) {
   for (let i = 0; i < size; i++) {
@@ -54,14 +83,19 @@ function factorise(lower, size) {
 // Replace b by the solution of L x = b.
 function solveLower(lower, b, size) {
   for (let i = 0, at = 0; i < size; i++) {
-    let [sum, other] = [b[i], 0]; // two sums are faster: neither waits for the other
+    let sum = b[i]; // four sums are faster: none waits for another
+    let second = 0;
+    let third = 0;
+    let fourth = 0;
     let k = 0;
-    for (; k + 1 < i; k += 2, at += 2) {
+    for (; k + 3 < i; k += 4, at += 4) {
       sum -= lower[at] * b[k];
-      other -= lower[at + 1] * b[k + 1];
+      second -= lower[at + 1] * b[k + 1];
+      third -= lower[at + 2] * b[k + 2];
+      fourth -= lower[at + 3] * b[k + 3];
     }
-    if (k < i) sum -= lower[at++] * b[k];
-    b[i] = (sum + other) / lower[at++];
+    for (; k < i; k++) sum -= lower[at++] * b[k];
+    b[i] = (sum + second + (third + fourth)) / lower[at++];
   }
 }
 

@@ -1,5 +1,7 @@
 // Laws of one formula for each loss: linear, exponential, and that of epochs.
 
+Object.assign(MODEL_KINDS, { linear: linearModel, log_linear: logLinearModel, epochs: epochsModel });
+
 function linearModel(plain) {
   const { slopes_MD: slopes, means_M: means, noise_M: noise, center_D: center } = plain;
   const D = center.length;

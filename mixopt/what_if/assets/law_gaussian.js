@@ -10,6 +10,8 @@
 // N: trials. P = D + 3 parameters: log lengths, logit of the power, log variance, log noise; then
 // four of the sizes.
 
+MODEL_KINDS.gaussian_process = gaussianModel;
+
 const GAUSSIAN_SHIFT = 1e-9;
 const GAUSSIAN_CONSTANT = 10;
 const GAUSSIAN_JITTER = 1e-8;
@@ -26,21 +28,26 @@ function gaussianModel(plain) {
   // Means, slopes and deviations of a mixture share most of the work.
   const at = rememberedLast((w) => {
     const own = Float64Array.from(w, logWeight);
-    return targets.map((target) => target.at(own));
+    const nears = [];
+    return (m) => (nears[m] ??= targets[m].at(own));
   });
+  const each = (wanted, find) =>
+    Float64Array.from(targets, (target, m) => (!wanted || wanted[m] ? find(target, m) : 0));
 
-  function slopes(w) {
+  function slopes(w, wanted) {
     const steep = Float64Array.from(w, (share) => logWeight(Math.max(share, GAUSSIAN_STEEPEST)));
     const found = new Float64Array(M * D);
-    at(w).forEach((near, m) => targets[m].slopes(near, steep, found.subarray(m * D, m * D + D)));
+    const near = at(w);
+    targets.forEach((target, m) => {
+      if (!wanted || wanted[m]) target.slopes(near(m), steep, found.subarray(m * D, m * D + D));
+    });
     return found;
   }
 
   return {
-    means: (w) => Float64Array.from(at(w), (near, m) => targets[m].mean(near)),
+    means: (w, wanted) => each(wanted, (target, m) => target.mean(at(w)(m))),
     slopes,
-    stds: (w, wanted) =>
-      Float64Array.from(at(w), (near, m) => (wanted[m] ? targets[m].std(near) : 0)),
+    stds: (w, wanted) => each(wanted, (target, m) => target.std(at(w)(m))),
     prepare: (wanted) => {
       const next = targets.find((target, m) => wanted[m] && !target.isPrepared());
       if (next) next.prepare();
@@ -87,11 +94,12 @@ function gaussianTarget(plain, m, logs, N, D) {
 
   function slopes({ scaled, slope }, steep, found) {
     let total = 0;
-    for (let n = 0, i = 0; n < N; n++) {
-      const pull = 2 * variance * slope[n] * asked.duals[n];
-      total += pull;
-      for (let d = 0; d < D; d++, i++) found[d] -= pull * rows[i];
+    const pulls = new Float64Array(N);
+    for (let n = 0; n < N; n++) {
+      pulls[n] = -2 * variance * slope[n] * asked.duals[n];
+      total -= pulls[n];
     }
+    addRows(rows, pulls, found);
     for (let d = 0; d < D; d++) {
       const steepness = (power * Math.exp((power - 1) * steep[d])) / lengths[d];
       found[d] = unit * (found[d] + total * scaled[d]) * steepness;
@@ -100,20 +108,18 @@ function gaussianTarget(plain, m, logs, N, D) {
 
   // The derivative of k . dual by the parameters at one side's mixture and size.
   function pushForward({ own, scaled, alike, slope }, side, moved) {
-    const { rowTurns, turnSums } = trials.turned();
+    const { rowTurns, rowSquares, turnSums } = trials.turned();
     const [first, second, third] = [new Float64Array(D), new Float64Array(D), new Float64Array(D)];
     let [total, byPower] = [0, 0];
-    for (let n = 0, i = 0; n < N; n++) {
-      const pull = variance * slope[n] * side.duals[n];
-      total += pull;
-      byPower += pull * turnSums[n];
-      for (let d = 0; d < D; d++, i++) {
-        const part = pull * rows[i];
-        first[d] += part;
-        second[d] += part * rows[i];
-        third[d] += pull * rowTurns[i];
-      }
+    const pulls = new Float64Array(N);
+    for (let n = 0; n < N; n++) {
+      pulls[n] = variance * slope[n] * side.duals[n];
+      total += pulls[n];
+      byPower += pulls[n] * turnSums[n];
     }
+    addRows(rows, pulls, first);
+    addRows(rowSquares, pulls, second);
+    addRows(rowTurns, pulls, third);
     for (let d = 0; d < D; d++) {
       const turn = (scaled[d] + middle[d]) * own[d]; // of z by the power
       moved[d] = -2 * (scaled[d] * scaled[d] * total - 2 * scaled[d] * first[d] + second[d]);
@@ -155,10 +161,8 @@ function gaussianTarget(plain, m, logs, N, D) {
     const known = near.alike.map((alike, n) => variance * alike * asked.shared(n) + asked.added(n));
     const moved = new Float64Array(P);
     pushForward(near, asked, moved);
-    const unsure = timesLower(moved, root);
-    for (let n = 0, i = 0; n < N; n++) {
-      for (let p = 0; p < P; p++, i++) unsure[p] -= known[n] * solved[i];
-    }
+    const unsure = timesLower(moved, root).map((value) => -value); // its square is what counts
+    addRows(solved, known, unsure);
     solveLower(factor, known, N);
     const left = Math.max(asked.height(variance) - squared(known), 0);
     return unit * Math.sqrt(left + jittered + squared(unsure));
@@ -193,7 +197,8 @@ function warpedTrials(logs, power, lengths, N, D) {
   let found = null;
   function turned() {
     if (found) return found;
-    found = { rowTurns: new Float64Array(N * D), turnSums: new Float64Array(N) };
+    const rowSquares = rows.map((value) => value * value);
+    found = { rowTurns: new Float64Array(N * D), rowSquares, turnSums: new Float64Array(N) };
     for (let i = 0; i < N * D; i++) {
       found.rowTurns[i] = (rows[i] + middle[i % D]) * logs[i];
       found.turnSums[Math.floor(i / D)] += rows[i] * found.rowTurns[i];

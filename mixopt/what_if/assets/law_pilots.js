@@ -7,6 +7,8 @@
 //
 // K: runs. M: losses. P: pieces.
 
+Object.assign(MODEL_KINDS, { corrected: correctedModel, aimed: aimedModel });
+
 const PILOT_WARP = 0.35;
 const PILOT_SHIFT = 1e-6;
 const PILOT_STEEPEST = 1e-4; // below this weight the warp's slope counts as it is here

@@ -3,6 +3,8 @@
 // Trees are written node by node, each split before what is left of it and that before what is
 // right: a split as the number of its cut (a domain and a threshold), a leaf as -1.
 
+MODEL_KINDS.trees = treesModel;
+
 function treesModel(plain) {
   const { nodes, values, trees_M: trees, bases_M: bases, noise_M: noise } = plain;
   const { cut_domains: domains, cuts } = plain;

@@ -116,7 +116,7 @@ function groupRows(group, size) {
 
 function variationLimit({ weights: middle, size }) {
   const slope = (w) => w.map((v, d) => Math.sign(v - middle[d]) / 2);
-  return { value: (w) => totalVariation(w, middle), slope, most: size };
+  return { value: (w) => totalVariation(w, middle), slope, most: size, weights: middle, size };
 }
 
 function divergenceLimit({ weights: middle, size }) {

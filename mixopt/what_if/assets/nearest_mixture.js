@@ -14,8 +14,8 @@ const QP_STEPS = 2000;
  * @param {Float64Array} point Any point, shape (D,).
  * @param {{low: Float64Array, high: Float64Array}} bounds Least and most weights.
  * @param {{a: Float64Array, most: number}[]} rows Further limits, a . x <= most.
- * @returns {{weights: Float64Array, forces: Float64Array} | null} The mixture and the multiplier
- *     of each row; null where no mixture is within all limits.
+ * @returns {{weights: Float64Array, forces: Float64Array, pulls: Float64Array} | null} The
+ *     mixture, and the multipliers of rows and of bounds; null where no mixture is within all limits.
  */
 function nearestMixture(point, bounds, rows) {
   const size = point.length;
@@ -41,22 +41,20 @@ function mostBroken(x, bounds, normals, levels, held, first) {
   }
   let worst = null;
   let most = QP_BROKEN;
-  const active = new Set(held.map(limitKey));
-  const consider = (limit, short) => {
-    if (short > most && !active.has(limitKey(limit))) [worst, most] = [limit, short];
+  const isHeld = (kind, at) => held.some((one) => one.at === at && one.kind === kind);
+  const consider = (kind, at, sign, short) => {
+    if (short > most && !isHeld(kind, at)) [worst, most] = [{ kind, at, sign }, short];
   };
   for (let d = 0; d < x.length; d++) {
-    consider({ kind: "bound", at: d, sign: 1 }, bounds.low[d] - x[d]);
-    consider({ kind: "bound", at: d, sign: -1 }, x[d] - bounds.high[d]);
+    consider("bound", d, 1, bounds.low[d] - x[d]);
+    consider("bound", d, -1, x[d] - bounds.high[d]);
   }
   for (let r = 1; r < normals.length; r++) {
     const scale = Math.max(1, norm(normals[r]));
-    consider({ kind: "row", at: r, sign: 1 }, (levels[r] - dot(normals[r], x)) / scale);
+    consider("row", r, 1, (levels[r] - dot(normals[r], x)) / scale);
   }
   return worst;
 }
-
-const limitKey = (limit) => (limit.kind === "row" ? `r${limit.at}` : `b${limit.at}`);
 
 /** Make one limit active, dropping those that are in its way; false where the set is empty. */
 function takeUp(limit, x, bounds, normals, levels, held) {
@@ -134,8 +132,12 @@ function levelOf(limit, bounds, levels) {
 
 function finished(x, held, count) {
   const forces = new Float64Array(count);
-  for (const one of held) if (one.kind === "row" && one.at > 0) forces[one.at - 1] = one.force;
-  return { weights: x, forces };
+  const pulls = new Float64Array(x.length);
+  for (const one of held) {
+    if (one.kind === "bound") pulls[one.at] = one.force;
+    else if (one.at > 0) forces[one.at - 1] = one.force;
+  }
+  return { weights: x, forces, pulls };
 }
 
 /** Solve a small symmetric positive system by elimination with pivots. */

@@ -6,13 +6,15 @@
 // mixture within those exactly (sequential quadratic programming). Instead of the matrix of second
 // derivatives there is one number, the curvature over the last step (Barzilai and Borwein's), so
 // that each round is a nearest mixture. A step that brings the whole problem no nearer to its
-// answer is halved. Total variation has kinks and is convex: its tangents stay true, and are kept.
+// answer is halved. Total variation has kinks, and is met exactly (near_reference.js); where it is
+// not known on which side of its reference a mixture within it may be, by tangents, which stay true
+// since it is convex.
 //
 // Searches are generators: the page runs them in slices between frames and shows how far they are.
 //
 // What may be chosen (`allowed`): {bounds: {low, high}, rows: [{a, most}], kinked: [...],
 // smooth: [...], guards: [{target, sign, most}]}; entries of kinked and smooth are
-// {value(w), slope(w), most}, and a guard says sign * loss <= most. What is asked about
+// {value(w), slope(w), most}, the former also with {weights, size} of a total variation, and a guard says sign * loss <= most. What is asked about
 // (`quantity`): {values(w), slopes(w)}, the largest of P smooth values, such as one loss or the
 // pieces of an objective.
 
@@ -64,7 +66,7 @@ function* bestMixture(law, allowed, start, quantity, stop = -Infinity) {
 /** Search for the least cost within the limits and conditions, from `start`. */
 function* minimise(search, cost, start, stop = -Infinity) {
   search.tangents = [];
-  const first = nearestWithin(search, start, []);
+  const first = yield* nearestWithin(search, start, start, []);
   if (first === null) return { weights: start, met: false };
   let here = first.weights;
   let { value, slope } = cost(here);
@@ -74,7 +76,7 @@ function* minimise(search, cost, start, stop = -Infinity) {
     const missed = missedBy(search, here);
     if (missed <= MET && value <= stop) break;
     const tangents = search.conditions.flatMap((one) => one.tangents(here));
-    const ahead = bestAhead(search, here, slope, curvature, tangents);
+    const ahead = yield* bestAhead(search, here, slope, curvature, tangents);
     if (ahead === null) break;
     price = Math.max(price, 2 * curvature * largest([0, ...ahead.forces]));
     past = [...past, { value, missed }].slice(-MEMORY);
@@ -101,14 +103,14 @@ function* minimise(search, cost, start, stop = -Infinity) {
  * The best mixture of the model at `here`: slope and curvature of the cost, tangents of the
  * conditions. Where no mixture meets all tangents, a part of what is missed is asked for.
  */
-function bestAhead(search, here, slope, curvature, tangents) {
+function* bestAhead(search, here, slope, curvature, tangents) {
   const point = here.map((v, d) => v - slope[d] / curvature);
   for (const part of [1, 0.5, 0.2, 0.05, 0]) {
     const rows = tangents.map(({ a, over }) => ({
       a,
       most: dot(a, here) - (over > 0 ? part * over : over),
     }));
-    const found = nearestWithin(search, point, rows);
+    const found = yield* nearestWithin(search, here, point, rows);
     if (found === null) continue;
     const left = tangents.reduce((sum, { over }) => sum + Math.max((1 - part) * over, 0), 0);
     return { ...found, missed: left };
@@ -116,21 +118,41 @@ function bestAhead(search, here, slope, curvature, tangents) {
   return null;
 }
 
-/** The nearest mixture within bounds, rows, total variation and tangents of conditions. */
-function nearestWithin(search, point, tangents) {
+/**
+ * The nearest mixture to a point within bounds, rows, total variation and tangents of conditions.
+ * @returns {Generator} Yields {weights: here} between its rounds.
+ */
+function* nearestWithin(search, here, point, tangents) {
   const { bounds, rows, kinked } = search.allowed;
-  for (let round = 0; ; round++) {
-    const found = nearestMixture(point, bounds, [...tangents, ...rows, ...search.tangents]);
-    if (found === null) return null;
-    const broken = kinked.filter((one) => one.value(found.weights) > one.most + MET / 10);
-    if (!broken.length || round === 40) {
-      return { weights: found.weights, forces: found.forces.subarray(0, tangents.length) };
+  const every = [...tangents, ...rows];
+  const ours = (found) => ({ weights: found.weights, forces: found.forces.subarray(0, tangents.length) });
+  const plain = nearestMixture(point, bounds, every);
+  const isWithin = (w) => kinked.every((one) => one.value(w) <= one.most + MET / 10);
+  if (plain === null || isWithin(plain.weights)) return plain && ours(plain);
+  yield { weights: here };
+  if (kinked.length === 1) {
+    for (const sides of [plain.weights, here]) {
+      const steps = nearestOnSides(point, bounds, every, sides, kinked[0]);
+      let step = steps.next();
+      for (; !step.done; step = steps.next()) yield { weights: here };
+      if (step.value) return ours(step.value);
     }
+  }
+  return yield* nearestByTangents(search, here, point, every, ours);
+}
+
+function* nearestByTangents(search, here, point, every, ours) {
+  for (let round = 0; ; round++) {
+    const found = nearestMixture(point, search.allowed.bounds, [...every, ...search.tangents]);
+    if (found === null) return null;
+    const broken = search.allowed.kinked.filter((one) => one.value(found.weights) > one.most + MET / 10);
+    if (!broken.length || round === 40) return ours(found);
     for (const one of broken) {
       const a = one.slope(found.weights);
       search.tangents.push({ a, most: dot(a, found.weights) + one.most - one.value(found.weights) });
     }
     search.tangents = search.tangents.slice(-KEPT_TANGENTS);
+    yield { weights: here };
   }
 }
 

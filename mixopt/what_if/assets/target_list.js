@@ -83,8 +83,8 @@ function quantityOf(model, t) {
   const { law, pieces } = model;
   const size = model.domains.length;
   if (t >= 0) {
-    const slope = (w) => law.gradient(w).slice(t * size, (t + 1) * size);
-    return { values: (w) => [law.predict(w)[t]], slopes: (w) => [slope(w)] };
+    const { loss, slope } = law.only(t);
+    return { values: (w) => [loss(w)], slopes: (w) => [slope(w)] };
   }
   // With pilots the objective has columns of its own, which the law alone knows.
   if (pieces.length === 1 || pieces[0].length !== model.targets.length) {

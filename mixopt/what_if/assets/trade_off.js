@@ -107,17 +107,12 @@ function* frontOf(model, [x, y]) {
 
 /** A weighted sum of losses as a quantity; `terms` are [target, weight] pairs. */
 function weightedSum(model, terms) {
-  const { law } = model;
-  const size = model.domains.length;
+  const own = terms.map(([t, weight]) => ({ ...model.law.only(t), weight }));
   return {
-    values(w) {
-      const losses = law.predict(w);
-      return [terms.reduce((sum, [t, weight]) => sum + weight * losses[t], 0)];
-    },
+    values: (w) => [own.reduce((sum, { loss, weight }) => sum + weight * loss(w), 0)],
     slopes(w) {
-      const slopes = law.gradient(w);
-      return [Float64Array.from({ length: size }, (_, d) =>
-        terms.reduce((sum, [t, weight]) => sum + weight * slopes[t * size + d], 0))];
+      const slopes = own.map(({ slope }) => slope(w));
+      return [Float64Array.from(w, (_, d) => own.reduce((sum, { weight }, i) => sum + weight * slopes[i][d], 0))];
     },
   };
 }

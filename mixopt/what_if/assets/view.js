@@ -7,7 +7,8 @@
 // Options: `useHash` keeps the state in the address; `onChange(weights)` hears of each mixture at
 // rest. The handle has `weights`, `locked` (names), `setWeights(weights)` and `destroy()`.
 
-const HALVES_BUDGET = 5; // milliseconds that intervals may take of a frame while dragging
+const HALVES_BUDGET = 5; // milliseconds that intervals may take of a frame while dragging; those that
+// have to wait are as they were some frames ago, and all are exact once the mixture rests
 let whatIfCount = 0;
 
 function renderWhatIf(root, data, options = {}) {
@@ -20,7 +21,7 @@ function renderWhatIf(root, data, options = {}) {
 
   const schedule = onceAFrame(() => frame());
   const rest = debounced(120, () => {
-    if (!state.now || state.now.halves || !model.hasHalves) return;
+    if (!state.now || state.now.areExact || !model.hasHalves) return;
     Object.assign(state.now, { ...predicted(model, state, { ...held, anchor: null, dividing: false }), held: held.slider });
     draw(state.now);
   });
@@ -161,7 +162,7 @@ function whatIfModel(data, id) {
       values: observed.map((losses) => observedValue(data.objective, losses)) },
     cornerChoices: groups.length ? [{ group: "domains", entries: choices("d") }, { group: "groups", entries: choices("g") }] : choices("d"),
     naturalLosses: law.predict(data.natural), naturalValue: law.value(data.natural),
-    baseLosses: law.predict(base), baseValue: law.value(base), hasHalves: false, halvesTook: 0,
+    baseLosses: law.predict(base), baseValue: law.value(base), hasHalves: false,
   };
 }
 
@@ -181,10 +182,7 @@ function firstState(model) {
   };
 }
 
-/**
- * Everything that is predicted of the mixture now. Where intervals take too long for a drag they
- * are left out of it, and found once it rests.
- */
+/** Everything that is predicted of the mixture now; intervals of a drag follow a little behind. */
 function predicted(model, state, held) {
   const { law, limits } = model;
   const { weights } = state;
@@ -203,11 +201,9 @@ function predicted(model, state, held) {
 }
 
 function intervals(model, weights, dragging) {
-  if (!model.hasHalves || (dragging && model.halvesTook > HALVES_BUDGET)) return { halves: null, valueHalf: 0 };
-  const began = performance.now();
-  const found = { halves: model.law.halves(weights), valueHalf: model.law.valueHalf(weights) };
-  model.halvesTook = performance.now() - began;
-  return found;
+  if (!model.hasHalves) return { halves: null, valueHalf: 0, areExact: false };
+  if (dragging) return { ...model.law.movingWidths(weights, HALVES_BUDGET), areExact: false };
+  return { halves: model.law.halves(weights), valueHalf: model.law.valueHalf(weights), areExact: true };
 }
 
 /** Make in idle time what intervals need, then draw them. */

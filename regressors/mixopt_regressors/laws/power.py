@@ -27,10 +27,10 @@ from numpy.typing import ArrayLike
 
 from mixopt.fitting import grouped_folds, row_groups
 from mixopt.system import Array
-from mixopt_regressors.laws.power_fit import STEPS, PowerFits, leverage
+from mixopt_regressors.laws.power_fit import STEPS, PowerFits, curvature_is_regular, leverage
 from mixopt_regressors.laws.power_means import PowerMeans
 from mixopt_regressors.mixture_regressor import MixtureRegressor
-from mixopt_regressors.plain_arrays import root_of, rounded_roots
+from mixopt_regressors.plain_arrays import root_of, rounded_roots, set_apart, single_if_large
 
 PENALTIES = (1.0, 1e-1, 1e-2, 1e-3, 1e-4, 1e-6)
 WARM_STEPS = 6  # of a refit; it then moves .93 as far as one that starts from scratch
@@ -50,8 +50,14 @@ class PowerRegressor(MixtureRegressor):
         random_state: Seed of the folds.
     """
 
-    by_target = ("floors_M", "log_decays_M", "logs_MD", "scales_M", "noise_M", "inverse_MPP")
-    shared = ("penalty_",)
+    # fmt: off
+    by_target = (
+        "floors_M", "log_decays_M", "logs_MD", "scales_M", "noise_M", "inverse_MPP", "trust_MN",
+        "heights_M",
+    )
+    # fmt: on
+    shared = ("penalty_", "weights_ND")
+    later = ("trust_MN", "heights_M", "weights_ND")
 
     def __init__(
         self,
@@ -92,7 +98,7 @@ class PowerRegressor(MixtureRegressor):
             "log_decays_M": self.log_decays_M,
             "logs_MD": self.logs_MD,
             "noise_M": self.noise_M,
-            **rounded_roots(np.array([root_of(inverse_PP) for inverse_PP in self.inverse_MPP])),
+            **self._plain_spread(),
         }
 
     def tuned(self) -> Self:
@@ -127,6 +133,17 @@ class PowerRegressor(MixtureRegressor):
             fits = fits.robust(self.huber, steps)
         self._keep(fits, centres_M, scales_M)
 
+    def _plain_spread(self) -> dict[str, Any]:
+        """Return what the covariances of the parameters are made of, or the covariances."""
+        if hasattr(self, "trust_MN") and curvature_is_regular(self.inverse_MPP):
+            return {
+                "weights_ND": single_if_large(self.weights_ND),
+                "penalty": float(self.penalty_),
+                "heights_M": self.heights_M,
+                **set_apart(self.trust_MN),
+            }
+        return rounded_roots(np.array([root_of(inverse_PP) for inverse_PP in self.inverse_MPP]))
+
     def _start_at(self, centres_M: Array, scales_M: Array, fits: PowerFits) -> Array | None:
         """Return where a refit starts, shape (M, P); None where it starts from scratch."""
         floors_M, log_decays_M, logs_MD, own_M = getattr(self, "_start", [np.empty((0, 0))] * 4)
@@ -154,6 +171,8 @@ class PowerRegressor(MixtureRegressor):
 
     def _keep(self, fits: PowerFits, centres_M: Array, scales_M: Array) -> None:
         noise_M, inverse_MPP = fits.spread()
+        self.weights_ND, self.trust_MN = fits.weights_ND, fits.trust_FN
+        self.heights_M = fits.heights()
         self.floors_M = centres_M + scales_M * fits.parameters_FP[:, 0]
         self.log_decays_M = fits.parameters_FP[:, 1]
         self.logs_MD = fits.parameters_FP[:, 2:]
