@@ -295,7 +295,7 @@ def test_a_fit_that_was_saved_is_read_back(fit, unseen, tmp_path):
 
 
 def test_a_folder_without_a_fit_or_with_another_is_one_line(fit, tmp_path):
-    with pytest.raises(RunError, match="holds no fit; make one"):
+    with pytest.raises(RunError, match="contains no fit; make one"):
         load_fit(tmp_path)
     fit.save(tmp_path / "fit")
     (tmp_path / "run").mkdir()
