@@ -107,25 +107,29 @@ def _bar(title: str, total: float) -> Iterator[Update]:
 class _Lines:
     def __init__(self, title: str, total: float) -> None:
         self._title, self._total = title, total
-        self._start = self._shown = time.monotonic()
+        self._start = self._shown = self._since = time.monotonic()
         self._first: float | None = None
+        self._from: float | None = None
         self._ended: str | None = None
 
     def __call__(self, done: float, note: str) -> None:
         now = time.monotonic()
         self._first = done if self._first is None else self._first
+        if self._from is None and done > self._first:  # the time before it is start and compilation
+            self._since, self._from = now, done
         ended, count = done >= self._total > 0, note.partition(" ")[0]
         is_end = ended and count != self._ended  # all of it is there, or one more has finished
         self._ended = count if ended else None
         if now - self._shown < LINE_EVERY_SECONDS and not is_end:
             return
         self._shown = now
-        moved, spent = done - self._first, now - self._start
-        left = (self._total - done) * spent / moved if moved > 0 else float("nan")
+        moved = 0.0 if self._from is None else done - self._from
+        left = (self._total - done) * (now - self._since) / moved if moved > 0 else float("nan")
         eta = "" if ended or moved <= 0 or not self._total else f", {duration(left)} left"
         percent = f"{100 * done / self._total:.0f}%" if self._total else ""
         words = " ".join(word for word in (percent, note) if word)
-        sys.stderr.write(f"{self._title}: {words}{' ' * bool(words)}in {duration(spent)}{eta}\n")
+        elapsed = f"{duration(now - self._start)} elapsed{eta}"
+        sys.stderr.write(f"{self._title}: {words}{', ' * bool(words)}{elapsed}\n")
         sys.stderr.flush()
 
 

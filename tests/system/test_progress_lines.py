@@ -17,3 +17,17 @@ def test_an_end_is_said_once_and_again_for_one_more_that_has_finished(capsys, mo
         "sweep: 100% 2/3 trials",
         "sweep: 100% 3/3 trials",
     ]
+
+
+def test_time_left_is_measured_from_the_first_progress_not_from_the_start(capsys, monkeypatch):
+    clock = iter([0.0, 1.0, 180.0, 190.0, 200.0])
+    monkeypatch.setattr("sys.stderr.isatty", lambda: False)
+    monkeypatch.setattr("time.monotonic", lambda: next(clock))
+    with progress("sweep", 100) as update:
+        for done in (0, 1, 2, 3):
+            update(done, "training" if done else "starting")
+    assert capsys.readouterr().err.splitlines() == [
+        "sweep: 1% training, 3m00s elapsed",
+        "sweep: 2% training, 3m10s elapsed, 16m20s left",
+        "sweep: 3% training, 3m20s elapsed, 16m10s left",
+    ]
