@@ -74,7 +74,10 @@ if TYPE_CHECKING:
     from mixopt.fitting.pilot_correction import correct as correct
     from mixopt.fitting.pilot_objective import ObjectiveResidual as ObjectiveResidual
     from mixopt.fitting.pilots import aligned as aligned
-    from mixopt.fitting.prefix_regret import regret_by_trials as regret_by_trials
+    from mixopt.fitting.prefix_regret import (
+        REGRET_COUNTS as REGRET_COUNTS,
+        regret_by_trials as regret_by_trials,
+    )
     from mixopt.fitting.refits import (
         Refitter as Refitter,
         ResampledFits as ResampledFits,
@@ -147,7 +150,7 @@ else:
             "pilot_correction": ["correct"],
             "pilot_objective": ["ObjectiveResidual"],
             "pilots": ["aligned"],
-            "prefix_regret": ["regret_by_trials"],
+            "prefix_regret": ["REGRET_COUNTS", "regret_by_trials"],
             "refits": ["Refitter", "ResampledFits", "resampled_fits"],
             "regressor": [
                 "fit_regressor",

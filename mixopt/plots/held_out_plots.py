@@ -77,12 +77,12 @@ def plot_held_out(fit: Fit, *, target: str | None = None) -> Figure:
 def plot_regret(fit: Fit, *, counts: Sequence[int] | None = None) -> Figure:
     """Show how far the pick of the first n trials is from the pick of all trials.
 
-    The chosen regressor is fitted again on the first n trials and picks the mixture of the table
-    with the lowest predicted objective; beside it is the trial with the lowest observed objective
-    among the first n. The regret of either is what the fit of all trials predicts for it - the
-    lowest that it predicts for any mixture of the table: the law's is 0 at the end by construction
-    (mixopt.fitting.regret_by_trials). It fits again for each number of trials, which takes seconds
-    to minutes.
+    The chosen regressor, with what it chose for all trials, is fitted again on the first n trials
+    and picks the mixture of the table with the lowest predicted objective; beside it is the trial
+    with the lowest observed objective among the first n. The regret of either is what the fit of
+    all trials predicts for it - the lowest that it predicts for any mixture of the table: the law's
+    is 0 at the end by construction (mixopt.fitting.regret_by_trials). Each number of trials costs
+    one refit: together seconds, of a regressor without `tuned` as long as fitting so often.
 
     Args:
         fit: Of all trials.
@@ -91,9 +91,9 @@ def plot_regret(fit: Fit, *, counts: Sequence[int] | None = None) -> Figure:
     Raises:
         TrialsError: A number below 6 or above the number of trials.
     """
-    from mixopt.fitting import regret_by_trials
+    from mixopt.fitting import REGRET_COUNTS, regret_by_trials
 
-    with steady_progress("regret", len(counts) if counts else 0) as update:
+    with steady_progress("regret", REGRET_COUNTS if counts is None else len(counts)) as update:
         table = regret_by_trials(fit, counts, update=update)
     value = FittedValue(fit)
     figure, axes_RC = new_figure(3.2)

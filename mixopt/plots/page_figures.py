@@ -39,7 +39,7 @@ def page_svg(svg: str, name: str, description: str) -> str:
         name: A name that no other figure of the page has.
         description: What it shows, for those who do not see it, as plain text.
     """
-    root = ElementTree.fromstring(svg)
+    root = ElementTree.fromstring(_NO_XML.sub("", svg))
     for parent in list(root.iter()):
         _bare(parent)
     _join_dots(root)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 
@@ -130,33 +130,43 @@ def _mixtures(run: Run) -> str:
 
 
 def _domains(run: Run) -> str:
-    validation, objective = run.validation, run.objective
+    """Compare what is recommended with every other mixture, loss by loss."""
+    validation, chosen = run.validation, run.recommendation.chosen
+    others = _compared_with(validation, chosen)
     rows, styles = [], []
-    for target in _by_difference(validation):
-        row = [target, loss_text(validation.mean(validation.leading, target))]
-        for found in validation.comparisons:
-            one = validation.compare(found.baseline, target)
-            if one is None:
-                row.append("")
-                continue
-            mark = {"wins": " better", "loses": " worse"}.get(one.verdict, "")
-            half = loss_text((one.high - one.low) / 2)
-            row.append(f"{difference_text(one.mean)} \N{PLUS-MINUS SIGN} {half}{mark}")
-        rows.append(row)
-        styles.append("strong" if target in objective.measured else "")
-    less = [f"- {named(found.baseline)}" for found in validation.comparisons]
-    leading = named(validation.leading)
-    caption = f"Held-out loss of {leading}, and its paired difference from each baseline (95%)."
+    for target in _by_difference(validation, chosen, others):
+        found = [validation.compare(other, target, of=chosen) for other in others]
+        mean = loss_text(validation.mean(chosen, target))
+        rows.append([target, mean, *(_difference(one) for one in found)])
+        styles.append("strong" if target in run.objective.measured else "")
+    columns = ("evaluation domain", named(chosen), *(f"- {named(other)}" for other in others))
+    caption = f"Held-out loss of {named(chosen)}, and its paired difference from each other (95%)."
     caption += _of_tasks(validation.trials.targets)
-    return table(("evaluation domain", leading, *less), rows, caption=caption, styles=styles)
+    return table(columns, rows, caption=caption, styles=styles)
 
 
-def _by_difference(validation: Validation) -> list[str]:
-    """Return the losses, those that differ most from the first baseline before others."""
-    first = next(iter(validation.baselines), None)
+def _compared_with(validation: Validation, chosen: str) -> list[str]:
+    """Return the baselines; before them the leading proposal where a baseline is recommended."""
+    names = [one.baseline for one in validation.comparisons_of(chosen)]
+    leading = validation.leading
+    if chosen in validation.baselines and validation.compare(leading, of=chosen) is not None:
+        return [leading, *names]
+    return names
+
+
+def _difference(found: Comparison | None) -> str:
+    if found is None:
+        return ""
+    mark = {"wins": " better", "loses": " worse"}.get(found.verdict, "")
+    half = loss_text((found.high - found.low) / 2)
+    return f"{difference_text(found.mean)} \N{PLUS-MINUS SIGN} {half}{mark}"
+
+
+def _by_difference(validation: Validation, chosen: str, others: Sequence[str]) -> list[str]:
+    """Return the losses, those that differ most from the first other mixture before the rest."""
 
     def apart(target: str) -> float:
-        found = None if first is None else validation.compare(first, target)
+        found = validation.compare(others[0], target, of=chosen) if others else None
         return 0.0 if found is None else -abs(found.mean)
 
     return sorted(validation.trials.targets, key=apart)

@@ -30,6 +30,17 @@ def test_the_pick_of_the_first_trials_is_that_of_a_fit_of_them_alone(fit):
     assert table["law"][0] == pytest.approx(final_N[pick] - final_N.min())
 
 
+def test_a_refit_keeps_what_the_fit_chose_and_chooses_nothing_anew(monkeypatch):
+    chosen = fitted("power", folds=3)
+    monkeypatch.setattr(type(chosen), "unfitted", lambda _: pytest.fail("was built anew"))
+    weights_ND, losses_NM = chosen.trials.weights(), chosen.data.losses_NM
+    again = chosen.regressor.tuned().fit(weights_ND[:12], losses_NM[:12])
+    pick = np.argmin(chosen.objective.value(again.predict(weights_ND)))
+    final_N = chosen.predict(weights_ND).objective_N
+    found = regret_by_trials(chosen, [12])["law"][0]
+    assert found == pytest.approx(final_N[pick] - final_N.min())
+
+
 def test_the_best_trial_is_the_one_that_was_observed_best_among_the_first(fit):
     table = regret_by_trials(fit, [9])
     best = np.argmin(fit.objective.value(fit.data.losses_NM)[:9])

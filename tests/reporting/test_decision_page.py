@@ -219,10 +219,10 @@ def test_the_data_of_the_buttons_cannot_end_a_script(page_file):
     assert set(json.loads(block)) >= {"yaml", "megatron"}
 
 
-@pytest.fixture(scope="module")
-def sixty(tmp_path_factory):
-    """A run of sixty domains and 62 losses."""
-    fit = {"regressors": ["linear"], "folds": 3}
+@pytest.fixture(scope="module", params=["linear", "gaussian_process"])
+def sixty(request, tmp_path_factory):
+    """A run of sixty domains and 62 losses, with a small law and with a large one."""
+    fit = {"regressors": [request.param], "folds": 3}
     propose = {"bootstrap": 2, "samples": 500, "average": 8, "target_tokens": 25_000_000_000}
     return make_run(tmp_path_factory.mktemp("sixty"), 60, 64, fit=fit, propose=propose)
 
@@ -231,6 +231,8 @@ def sixty(tmp_path_factory):
 def test_sixty_domains_fit_a_screen_and_unfold(open_page, sixty):
     file = sixty.path / "report.html"
     assert file.stat().st_size <= 1_500_000
+    figures = re.findall(r"<svg .*?</svg>", file.read_text(), re.DOTALL)
+    assert sum(len(one.encode()) for one in figures) <= 350_000
     for size, scheme in LOOKS:
         page = open_page(file, size, scheme)
         assert cut_off(page) == []
