@@ -282,8 +282,21 @@ def directory_of(config: Path, out: Path | None) -> Path:
 
 
 def config_of(source: Path) -> Path:
-    """Return the configuration file: that of a run where its directory is given."""
-    return source / "config.yaml" if source.is_dir() else source
+    """Return the configuration file: that of a run where its directory is given.
+
+    Raises:
+        ConfigError: The directory is not that of a run.
+    """
+    from mixopt.errors import ConfigError
+
+    if not source.is_dir():
+        return source
+    if not (source / "config.yaml").is_file():
+        raise ConfigError(
+            f"{source}: is not a run directory, it has no config.yaml; give an experiment's YAML,"
+            " or the directory of a run"
+        )
+    return source / "config.yaml"
 
 
 def with_executor(overrides: Sequence[str] | None, executor: str | None) -> list[str]:

@@ -100,6 +100,11 @@ def propose_command(
             )
         _propose_experiment(source, out, overrides or (), trust, as_json)
         return
+    if overrides and question.is_given:
+        raise ConfigError(
+            "propose: --set repeats the step of the run; --target, --objective, --tokens,"
+            " --constraints, --inventory, --pareto and --risk ask a new question; give only one"
+        )
     if overrides or (out is None and not question.is_given and _is_waiting(source)):
         _propose_experiment(config_of(source), out, overrides or (), trust, as_json)
         return
