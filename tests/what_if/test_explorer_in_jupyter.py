@@ -85,6 +85,7 @@ def page(open_page, lab, page_problems):
     page.locator("[data-domain]").first.wait_for(timeout=PATIENCE)
     page_problems.clear()  # those of JupyterLab while it started
     yield page
+    page.close()  # before its server ends
     page_problems[:] = [line for line in page_problems if "/api/" not in line]
 
 

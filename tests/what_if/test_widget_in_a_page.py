@@ -91,6 +91,7 @@ def test_a_limit_that_was_asked_for_is_one_that_turns_red(page, widget):
     page.get_by_text("Active constraints").wait_for()
     widget.mixture = mixopt.Mixture({"code": 0.25, "prose": 0.15, "law": 0.6})
     page.evaluate("(found) => take(found)", synced(widget))
+    page.locator("[data-domain=code]").scroll_into_view_if_needed()
     page.locator(".wi-broken[data-domain=code]").wait_for()
 
 
