@@ -1,13 +1,15 @@
-"""Where a SQLite database of MLflow's keeps files: by a relative path, so that both can be moved.
+"""Where a SQLite database of MLflow's keeps files: so that a run directory can be moved.
 
 MLflow makes every local path absolute as it makes an experiment, and then a folder that is moved,
 copied from a cluster or mounted elsewhere shows no files. It reads relative paths all the same,
 from the working directory of whoever reads: `mlflow ui --backend-store-uri sqlite:///mlflow.db`,
-started in the folder of the database, finds them. So the path is made relative here, by one
-statement on the tables that MLflow has made, and what is written is written beside the database.
+started in the folder of the database, finds them. So in a run directory's own database the path is
+made relative here, by one statement on the tables that MLflow has made, and what is written is
+written beside the database.
 
-An absolute path of an older version is made relative too where it is of a run directory's own
-database, and where the folder that it names is gone and the same folder lies beside the database.
+A database that the user names is not moved with a run, and read from anywhere: its paths stay
+absolute. Where the folder that an absolute path names is gone, and the same folder lies beside the
+database, it was moved: then the path is corrected, in each of the two in its own way.
 """
 
 from __future__ import annotations
@@ -20,30 +22,37 @@ from urllib.parse import unquote, urlsplit
 from mixopt.tracking.sender_settings import ARTIFACTS
 
 BUSY_SECONDS = 30.0
+# Shown with each run of a run directory's own database, where a reader looks for the files.
+HINT = (
+    "No files under Artifacts? Start `mlflow ui --backend-store-uri sqlite:///mlflow.db` in the run"
+    " directory: paths are relative to it, so that it can be moved."
+)
 
 
-def make_relative(database: Path, experiment: str, *, own: bool) -> None:
-    """Make the path of an experiment's files relative to its database, if they are beside it.
+def correct_places(database: Path, experiment: str, *, own: bool) -> None:
+    """Correct the path of an experiment's files, if they are beside its database.
 
     Args:
         database: The file, with MLflow's tables.
         experiment: MLflow's id.
-        own: Whether it is a run directory's own.
+        own: Whether it is a run directory's own: its paths are relative.
     """
     with closing(sqlite3.connect(database, timeout=BUSY_SECONDS)) as opened, opened:
         query = "select artifact_location from experiments where experiment_id = ?"
         row = opened.execute(query, (int(experiment),)).fetchone()
         location = row[0] if row else None
-        if not location or not _belongs(location, database.resolve().parent / ARTIFACTS, own=own):
+        beside = database.resolve().parent / ARTIFACTS
+        if not location or not _is_wrong(location, beside, own=own):
             return
+        place = ARTIFACTS if own else beside.as_uri()
         opened.execute(
             "update experiments set artifact_location = ? where experiment_id = ?",
-            (ARTIFACTS, int(experiment)),
+            (place, int(experiment)),
         )
         opened.execute(
             "update runs set artifact_uri = ? || substr(artifact_uri, ?)"
             " where experiment_id = ? and substr(artifact_uri, 1, ?) = ?",
-            (ARTIFACTS, len(location) + 1, int(experiment), len(location) + 1, f"{location}/"),
+            (place, len(location) + 1, int(experiment), len(location) + 1, f"{location}/"),
         )
 
 
@@ -58,8 +67,8 @@ def is_relative(location: str) -> bool:
     return not urlsplit(location).scheme and not Path(location).is_absolute()
 
 
-def _belongs(location: str, beside: Path, *, own: bool) -> bool:
-    """Tell whether a location is the folder beside the database, now or before a move."""
+def _is_wrong(location: str, beside: Path, *, own: bool) -> bool:
+    """Tell whether a location is the folder beside the database: before a move, or in full."""
     if urlsplit(location).scheme not in ("", "file") or is_relative(location):
         return False
     path = local_path(location, beside.parent)

@@ -14,6 +14,7 @@ from collections.abc import Iterable, Mapping
 from mixopt.errors import MixoptError
 from mixopt.system import checked_as, parse_json
 
+NOTE = "mlflow.note.content"  # the tag that MLflow shows as a run's description
 LONGEST = 250
 NAMES = "mixopt.names"
 _TAG_LENGTH = 5000  # MLflow's limit is 8000 bytes

@@ -23,10 +23,10 @@ from mlflow.store.artifact.local_artifact_repo import LocalArtifactRepository
 
 from mixopt.errors import RunError, is_control
 from mixopt.system import without_secrets
-from mixopt.tracking.artifact_places import is_relative, local_path, make_relative
+from mixopt.tracking.artifact_places import HINT, correct_places, is_relative, local_path
 from mixopt.tracking.database import database_file
 from mixopt.tracking.journal import Wanted
-from mixopt.tracking.keys import key_of, name_tags
+from mixopt.tracking.keys import NOTE, key_of, name_tags
 from mixopt.tracking.lines import MetricPoint
 from mixopt.tracking.run_rows import RunRows
 from mixopt.tracking.sent_trials import SentTrial
@@ -83,7 +83,7 @@ class MlflowStore:
             RunError: The database keeps files outside the folder that they may not leave.
         """
         tags = {
-            **wanted.tags,
+            **self._with_hint(wanted.tags),
             **name_tags(wanted.params),
             "mixopt.key": key,
             "mixopt.step": step,
@@ -168,7 +168,8 @@ class MlflowStore:
 
     def tags(self, run: str, tags: Mapping[str, str]) -> None:
         """Set tags of a run."""
-        self._client.log_batch(run, tags=[RunTag(name, value) for name, value in tags.items()])
+        pairs = self._with_hint(tags).items()
+        self._client.log_batch(run, tags=[RunTag(name, value) for name, value in pairs])
 
     def status(self, run: str, status: str, ended: int | None) -> None:
         """Set a run's status: running again, or ended at a time in milliseconds."""
@@ -176,6 +177,13 @@ class MlflowStore:
             self._client.update_run(run, status=status)
         else:
             self._client.set_terminated(run, status, ended)
+
+    def _with_hint(self, tags: Mapping[str, str]) -> dict[str, str]:
+        """Return the tags, with a description that says where the files are found."""
+        found = dict(tags)
+        if self._within is not None and NOTE in found:
+            found[NOTE] = f"{found[NOTE]}\n\n{HINT}"
+        return found
 
     def _keep_environment(self, run: str, environment: Mapping[str, str]) -> None:
         with TemporaryDirectory() as folder:
@@ -198,13 +206,9 @@ class MlflowStore:
 
     def _experiment_id(self, name: str, artifacts: Path | None) -> str:
         found = self._client.get_experiment_by_name(name)
-        own = self._within is not None
-        if found is not None:
-            experiment = str(found.experiment_id)
-        else:
-            experiment, own = self._made(name, artifacts), True
+        experiment = self._made(name, artifacts) if found is None else str(found.experiment_id)
         if self._database is not None:
-            make_relative(self._database, experiment, own=own)
+            correct_places(self._database, experiment, own=self._within is not None)
         return experiment
 
     def _made(self, name: str, artifacts: Path | None) -> str:

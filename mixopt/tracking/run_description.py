@@ -12,11 +12,11 @@ from typing import TYPE_CHECKING
 
 from mixopt.run_directory import PROPOSE, VALIDATE, Run
 from mixopt.system import difference_text, share_text
+from mixopt.tracking.keys import NOTE
 
 if TYPE_CHECKING:
     from mixopt.proposals import Interval, Proposal, Recommendation
 
-NOTE = "mlflow.note.content"
 LONGEST = 4_800  # characters; MLflow's limit of a tag is 8000 bytes
 MOST_ROWS = 30
 MOST_WEIGHTS = 12  # in the tag

@@ -54,12 +54,14 @@ def test_what_the_page_names_is_recorded(finished, monkeypatch):
     assert named - absent - known == set()
 
 
-def test_the_page_s_configuration_is_one():
+def test_the_page_s_configurations_are_ones():
     from mixopt.config import TrackingConfig
 
-    (block,) = re.findall(r"^```yaml\n(.*?)^```$", PAGE, re.MULTILINE | re.DOTALL)
-    found = TrackingConfig.model_validate(yaml.safe_load(block)["tracking"])
-    assert found.experiment == "data-mixtures"
+    blocks = re.findall(r"^```yaml\n(.*?)^```$", PAGE, re.MULTILINE | re.DOTALL)
+    found = [TrackingConfig.model_validate(yaml.safe_load(block)["tracking"]) for block in blocks]
+    uris = ["sqlite:////home/me/mixtures/mlflow.db", "http://mlflow.example.org:5000"]
+    assert [one.uri for one in found] == uris
+    assert found[1].experiment == "data-mixtures"
 
 
 def test_the_page_s_sync_is_one_that_the_command_takes(finished):

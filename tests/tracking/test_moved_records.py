@@ -18,6 +18,7 @@ from tracked_sweep import record
 pytest.importorskip("mlflow")
 
 from mixopt.tracking import RunLog, sync
+from mixopt.tracking.journal import Wanted
 
 # MLflow's mappers use a loader that SQLAlchemy 2.1 deprecates.
 pytestmark = pytest.mark.filterwarnings("ignore:The ``noload`` loader strategy is deprecated")
@@ -108,21 +109,92 @@ def test_a_directory_of_an_older_version_is_mended_after_a_move(logged, monkeypa
     assert kept_files(path, monkeypatch) == {"one.txt", "two.txt", "environment.json"}
 
 
+@pytest.fixture
+def named(tmp_path, empty_database):
+    """A database that the user names, with a run of a directory elsewhere."""
+    database = tmp_path / "all" / "mlflow.db"
+    database.parent.mkdir()
+    shutil.copy(empty_database, database)
+    log_to(database, tmp_path / "run", "one.txt", "first words")
+    return database
+
+
+def log_to(database, path, name, text):
+    file = path.with_name(name)
+    file.write_text(text)
+    with RunLog(path, experiment="moves", uri=f"sqlite:///{database}") as log:
+        log.artifact(file)
+
+
+def test_a_database_that_the_user_names_shows_its_files_from_anywhere(named, tmp_path, monkeypatch):
+    from mlflow import MlflowClient
+
+    monkeypatch.chdir(tmp_path)
+    (run,) = stored(named.parent, "select run_uuid from runs")
+    kept = MlflowClient(tracking_uri=f"sqlite:///{named}").list_artifacts(run)
+    assert {one.path for one in kept} == {"one.txt", "environment.json"}
+
+
+def test_a_named_database_that_was_moved_has_its_paths_corrected_by_the_next_run(named, tmp_path):
+    place = moved(named.parent)
+    log_to(place / "mlflow.db", tmp_path / "other", "two.txt", "more")
+    folder = (place / "mlartifacts").as_uri()
+    assert stored(place, "select artifact_location from experiments where name = 'moves'") == [
+        folder
+    ]
+    runs = stored(place, "select run_uuid from runs")
+    places = {f"{folder}/{run}/artifacts" for run in runs}
+    assert set(stored(place, "select artifact_uri from runs")) == places
+
+
+@pytest.mark.parametrize("own", [True, False])
+def test_the_description_says_where_to_start_the_page_where_paths_are_relative(
+    own, tmp_path, empty_database
+):
+    from mixopt.tracking.mlflow_store import MlflowStore
+
+    shutil.copy(empty_database, tmp_path / "mlflow.db")
+    uri = f"sqlite:///{tmp_path / 'mlflow.db'}"
+    store = MlflowStore(uri, "moves", tmp_path / "mlartifacts", tmp_path if own else None)
+    tags = {"mlflow.note.content": "Use it."}
+    run = store.parent("key", "sweep", Wanted("n", None, {}, tags, {}, [], started=1))
+    for _ in range(2):
+        query = "select value from tags where key = 'mlflow.note.content'"
+        ((text,), hint) = stored(tmp_path, query), "mlflow ui --backend-store-uri"
+        assert text.startswith("Use it.")
+        assert text.count(hint) == own
+        store.tags(run, tags)
+
+
 @pytest.mark.slow
 def test_mlflow_s_page_in_the_new_place_gives_the_file(logged):
     path = moved(logged)
-    (run,) = stored(path, "select run_uuid from runs")
+    assert _file_by_page("sqlite:///mlflow.db", path) == b"first words"
+
+
+@pytest.mark.slow
+def test_mlflow_s_page_started_anywhere_gives_the_file_of_a_named_database(named, tmp_path):
+    assert _file_by_page(f"sqlite:///{named}", tmp_path) == b"first words"
+
+
+def _file_by_page(uri, folder):
+    """Ask MLflow's page for `one.txt` of the only run, the page started in a folder."""
+    (run,) = stored((folder / uri.removeprefix("sqlite:///")).parent, "select run_uuid from runs")
     port = free_port()
     command = [sys.executable, "-m", "mlflow", "ui", "--port", str(port), "--workers", "1"]
-    command += ["--backend-store-uri", "sqlite:///mlflow.db"]
     quiet = {**os.environ, "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
-    with (path / "ui.log").open("w") as log:
+    with (folder / "ui.log").open("w") as log:
         page = subprocess.Popen(
-            command, cwd=path, stdout=log, stderr=log, env=quiet, start_new_session=True
+            [*command, "--backend-store-uri", uri],
+            cwd=folder,
+            stdout=log,
+            stderr=log,
+            env=quiet,
+            start_new_session=True,
         )
     asked = urllib.parse.urlencode({"run_uuid": run, "path": "one.txt"})
     try:
-        assert _answer(f"http://127.0.0.1:{port}/get-artifact?{asked}") == b"first words"
+        return _answer(f"http://127.0.0.1:{port}/get-artifact?{asked}")
     finally:
         os.killpg(page.pid, signal.SIGKILL)
         page.wait()

@@ -2,11 +2,13 @@
 
 Counting sorts, and to sort the first tenth, the first two tenths ... of the tokens would cost five
 times what the trial costs. But whoever has counted all tokens knows the number of each token's
-context and gram, and to score a sample at each point, only the counts of the sample's own contexts
-are needed, by the tenth that they were seen in: sums over the tokens, with no further sort. The
-probabilities are exactly those of a model of so many tokens.
+gram, and to score a sample at each point, only the grams of the sample's own contexts are needed,
+by the tenth that they were seen in: one pass over the tokens for each order, with no further sort.
+Of a context, c(h) is the sum and T(h) the number of its grams seen so far. The probabilities are
+exactly those of a model of so many tokens.
 
-Shapes: T tokens of training, S of the sample, E points, U contexts or grams of the sample.
+Shapes: T tokens of training, S of the sample, E points, U contexts of the sample, H grams of those
+contexts.
 """
 
 from __future__ import annotations
@@ -15,12 +17,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 
 from mixopt.system import Array, BoolArray, IntArray
 from mixopt_proxies.ngram.model import GramCounts, Grams, NgramModel
-
-NO_PLACE = -1
 
 
 def log_probabilities_on_the_way(
@@ -42,7 +41,7 @@ def log_probabilities_on_the_way(
     probability_SE = np.full((len(tokens_S), len(ends)), 1.0 / model.vocab_size)
     sample = model.found(tokens_S, starts_S)
     for order, counted, asked in zip(model.orders, grams, sample, strict=True):
-        seen = _SampleCounts.of(order, counted, asked, np.asarray(ends))
+        seen = _SampleCounts.of(order, counted, asked, np.asarray(ends), model.vocab_size)
         mixed_SE = seen.counts_SE + seen.kinds_SE * probability_SE
         mixed_SE /= np.maximum(seen.totals_SE + seen.kinds_SE, 1)
         probability_SE = np.where(seen.totals_SE > 0, mixed_SE, probability_SE)
@@ -65,49 +64,56 @@ class _SampleCounts:
         counted: Grams,
         asked: Grams,
         ends: IntArray,
+        vocab_size: int,
     ) -> _SampleCounts:
-        contexts_U, grams_U = _distinct(asked.contexts_T), _distinct(asked.grams_T)
-        of_context = _places_of(contexts_U, len(order.totals_C))
-        context_T = of_context[counted.contexts_T]  # of NONE too, which is the last
-        kept = np.flatnonzero(context_T >= 0)
-        context, gram = context_T[kept], counted.grams_T[kept]
-        borders = np.searchsorted(kept, ends)
-        known = _places_of(grams_U, len(order.keys_G))[gram]
-        first_G = np.full(len(order.keys_G), NO_PLACE, dtype=np.int32)
-        # Of several, the last that is written counts: the place where the gram was first seen.
-        first_G[gram[::-1]] = np.arange(len(gram) - 1, -1, -1, dtype=np.int32)
-        new = np.sort(first_G[first_G >= 0])
-        totals_UE = _by_point(context, borders, len(contexts_U))
-        kinds_UE = _by_point(context[new], np.searchsorted(new, borders), len(contexts_U))
-        counts_UE = _by_point(known, borders, len(grams_U))
+        contexts_U = np.unique(asked.contexts_T[asked.contexts_T >= 0])
+        # Grams are sorted by context: those of one context follow each other.
+        first_U = np.searchsorted(order.keys_G, contexts_U * vocab_size)
+        size_U = np.searchsorted(order.keys_G, (contexts_U + 1) * vocab_size) - first_U
+        goes_on = size_U > 0  # what was only seen at the end of rows is no context
+        contexts_U, first_U, size_U = contexts_U[goes_on], first_U[goes_on], size_U[goes_on]
+        begin_U, count = np.cumsum(size_U) - size_U, int(size_U.sum())
+        gram_H = np.repeat(first_U - begin_U, size_U) + np.arange(count)
+        of_gram = np.full(len(order.keys_G) + 1, count)  # of NONE too, which is the last
+        of_gram[gram_H] = np.arange(count)
+        counts_EH = _up_to(ends, of_gram, counted.grams_T, order.counts_G[gram_H])
+        at_S, known_S = _places(contexts_U, asked.contexts_T)
         return cls(
-            _rows(counts_UE, grams_U, asked.grams_T),
-            _rows(totals_UE, contexts_U, asked.contexts_T),
-            _rows(kinds_UE, contexts_U, asked.contexts_T),
+            _rows(counts_EH, of_gram[asked.grams_T], asked.grams_T >= 0),
+            _rows(_sums(counts_EH, begin_U), at_S, known_S),
+            _rows(_sums(counts_EH > 0, begin_U), at_S, known_S),
         )
 
 
-def _distinct(numbers_S: IntArray) -> IntArray:
-    return np.unique(numbers_S[numbers_S >= 0])
+def _places(numbers_U: IntArray, asked_S: IntArray) -> tuple[IntArray, BoolArray]:
+    """Return where each number is among the sorted ones, and whether it is."""
+    at_S = np.searchsorted(numbers_U, asked_S)
+    known_S = np.isin(asked_S, numbers_U)
+    return at_S, known_S
 
 
-def _places_of(numbers_U: IntArray, size: int) -> NDArray[np.int32]:
-    """Return the place of each number among a few, of all numbers up to `size`, and of NONE."""
-    places = np.full(size + 1, NO_PLACE, dtype=np.int32)
-    places[numbers_U] = np.arange(len(numbers_U), dtype=np.int32)
-    return places
+def _sums(values_EH: IntArray | BoolArray, begin_U: IntArray) -> IntArray:
+    """Add up the values of each context's grams, shape (E, U)."""
+    if not len(begin_U):
+        return np.zeros((len(values_EH), 0), dtype=np.int64)
+    sums_EU: IntArray = np.add.reduceat(values_EH, begin_U, axis=1, dtype=np.int64)
+    return sums_EU
 
 
-def _by_point(place: NDArray[np.int32], borders: IntArray, places: int) -> IntArray:
-    """Count by place up to each border, NO_PLACE left out."""
-    parts = np.split(place, borders[:-1])
-    counts = [np.bincount(part + 1, minlength=places + 1)[1:] for part in parts]
-    return np.cumsum(np.stack(counts, axis=1), axis=1)
+def _up_to(ends: IntArray, of_gram: IntArray, grams_T: IntArray, all_H: IntArray) -> IntArray:
+    """Count the grams of the first so many tokens, shape (E, H); those of all are known."""
+    count = len(all_H)
+    counts_EH = np.empty((len(ends), count), dtype=np.int64)
+    parts = np.split(grams_T, ends[:-1])[:-1]
+    for row_H, part in zip(counts_EH, parts, strict=False):  # the last row is of all
+        row_H[:] = np.bincount(of_gram.take(part), minlength=count + 1)[:count]
+    np.cumsum(counts_EH[:-1], axis=0, out=counts_EH[:-1])
+    counts_EH[-1] = all_H
+    return counts_EH
 
 
-def _rows(counts_UE: IntArray, numbers_U: IntArray, asked_S: IntArray) -> IntArray:
-    """Return the counts of each number that is asked for; 0 for none."""
-    found = np.zeros((len(asked_S), counts_UE.shape[1]), dtype=np.int64)
-    known = asked_S >= 0
-    found[known] = counts_UE[np.searchsorted(numbers_U, asked_S[known])]
+def _rows(values_EU: IntArray, at_S: IntArray, known_S: BoolArray) -> IntArray:
+    """Return the values at each place, shape (S, E); 0 where nothing is known."""
+    found = np.zeros((len(at_S), len(values_EU)), dtype=np.int64)
+    found[known_S] = values_EU[:, at_S[known_S]].T
     return found
