@@ -29,7 +29,8 @@ WARM = 30
 KINDS = ("ScriptDuration", "LayoutDuration", "RecalcStyleDuration", "TaskDuration")
 READY = "() => document.querySelector('.what-if').dataset.half > 0"
 DRAG = """async ([kind, count]) => {
-  const slider = document.querySelectorAll(`[data-${kind}] input[type=range]`)[kind === "target" ? 1 : 0];
+  const sliders = document.querySelectorAll(`[data-${kind}] input[type=range]`);
+  const slider = sliders[kind === "target" ? 1 : 0]; // the first of targets is the objective
   const [least, most] = kind === "target" ? [Number(slider.min), Number(slider.max)] : [0.02, 0.32];
   for (let i = 0; i < count; i++) {
     slider.value = least + (0.3 + 0.004 * i) * (most - least);
@@ -52,7 +53,7 @@ def main() -> None:
 
 
 def measured(path: Path, drags: int) -> list[dict[str, Any]]:
-    """Return milliseconds of processor time a drag, by what took them, for sliders of both kinds."""
+    """Return milliseconds of processor time a drag, by what took them, for both sliders."""
     with sync_playwright() as driver:
         browser = driver.chromium.launch(
             executable_path=shutil.which("chromium"), args=["--no-sandbox", "--disable-gpu"]

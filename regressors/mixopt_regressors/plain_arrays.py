@@ -60,6 +60,6 @@ def rounded_rows(values_MN: Array) -> tuple[NDArray[np.int32], Array]:
 
 
 def set_apart(trust_MN: Array) -> dict[str, NDArray[Any]]:
-    """Return entries that are not 1, as they are nearly all: their places, row by row, and values."""
+    """Return the entries that are not 1, which are few: places, row by row, and values."""
     places = np.flatnonzero(trust_MN != 1.0)
     return {"doubted": places.astype(np.int32), "trusts": trust_MN.ravel()[places]}

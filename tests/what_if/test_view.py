@@ -218,6 +218,20 @@ def test_the_address_keeps_the_state(view, open_page):
     assert again.get_by_label("Colour").input_value() == "3"
 
 
+def test_a_copied_link_opens_the_mixture_that_was_asked_for(view, open_page):
+    page = view(some_limits(), options={"permissions": ["clipboard-read", "clipboard-write"]})
+    goal = dict(page.evaluate(READ)["losses"])["math"] - 0.05
+    before = ask(page, "math", goal)
+    page.get_by_role("button", name="Copy link").click()
+    page.get_by_text("Link copied.").wait_for()
+    again = open_page(page.evaluate("() => navigator.clipboard.readText()"))
+    again.wait_for_function(PAIR)
+    after = again.evaluate(READ)
+    assert np.abs(shares(after) - shares(before)).max() < 1e-8
+    assert dict(after["losses"])["math"] == pytest.approx(goal, abs=1e-6)
+    assert f"This mixture was asked for: math at {goal:.4f}." in after["said"]
+
+
 @pytest.mark.parametrize(
     ("fragment", "why"),
     [
