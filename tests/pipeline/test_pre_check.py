@@ -94,7 +94,7 @@ def test_all_problems_are_listed_at_once(config_path):
     assert [line.split(":")[0] for line in found] == [
         "domain 'code'",
         "fit.pilots",
-        "no mixture meets the caps",
+        "no mixture satisfies the caps",
     ]
 
 
