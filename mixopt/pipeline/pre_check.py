@@ -1,4 +1,4 @@
-"""Everything that can be checked in a configuration before a document is read.
+"""Everything that can be checked in a configuration before its documents are prepared.
 
 All checks run, so that all problems are listed at once. What depends on the sizes of domains
 is checked where these are stated, or prepared already; else it waits until they are.
@@ -77,7 +77,7 @@ def check_experiment(
     trust: Trust = True,
     probe: bool = False,
 ) -> PreCheck:
-    """Check an experiment without reading its documents; nothing is written.
+    """Check an experiment with no more than the first document of each domain; write nothing.
 
     Args:
         config: The experiment.
@@ -157,7 +157,7 @@ def _proxy(config: Config, trust: Trust, problems: list[MixoptError]) -> Proxy |
 
 
 def _sources(config: Config) -> Iterator[MixoptError]:
-    """Find missing files of domains, and a missing prepared corpus."""
+    """Find missing files and columns of domains, and a missing prepared corpus."""
     from mixopt.corpus import check_prepared, check_source
 
     if config.corpus.prepared is not None:

@@ -17,7 +17,7 @@ FIRST = ("natural", "uniform", "unimax", "best_trial")  # whose gains come first
 MOVED = 0.01  # share of the tokens that a sentence calls more or less
 NAMED = 2  # domains that a sentence names each way
 LABELS = {
-    "shown better": "Shown better",
+    "shown better": "Significantly better",
     "better on the mean": "Better on the mean",
     "not the proposal": "Not the proposal",
     "undecided": "Undecided",

@@ -94,7 +94,7 @@ def test_all_problems_are_listed_at_once(config_path):
     assert [line.split(":")[0] for line in found] == [
         "domain 'code'",
         "fit.pilots",
-        "no mixture meets the caps",
+        "no mixture satisfies the caps",
     ]
 
 
@@ -256,3 +256,11 @@ def test_a_file_of_items_that_is_wrong_is_a_problem(config_path, tmp_path):
     (tmp_path / "t.jsonl").write_text('{"id": 1, "context": "a", "continuation": ""}\n')
     (problem,) = problems(config_path, f"tasks={{sets: {{t: {tmp_path}/t.jsonl}}}}")
     assert "t.jsonl:1: continuation: '' is empty" in problem
+
+
+def test_a_column_that_the_first_document_lacks_is_a_problem(config_path, tmp_path):
+    rows = tmp_path / "rows.jsonl"
+    rows.write_text('{"body": "one"}\n{"body": "two"}\n')
+    found = problems(config_path, f"corpus.domains.code={{path: {rows}}}")
+    assert found == [f"domain 'code': {rows}:1: no column 'text'; set 'column' to one of: body"]
+    assert problems(config_path, f"corpus.domains.code={{path: {rows}, column: body}}") == []
