@@ -8,8 +8,8 @@ import pytest
 from made_proposal import made_proposal
 from made_validation import made_validation
 
-from mixopt.proposals import Recommendation
-from mixopt.reporting.validation_section import _domains
+from mixopt.proposals import Comparison, Recommendation
+from mixopt.reporting.validation_section import _domains, _says
 
 MADE = made_proposal()
 RECOMMENDED = Recommendation(
@@ -17,6 +17,11 @@ RECOMMENDED = Recommendation(
     1000, {}, {}, None, (), {},
 )  # fmt: skip
 VALUES = {"proposal": [1.0, 1.0, 1.0], "natural": [1.2, 1.3, 1.25], "uniform": [0.8, 0.9, 0.85]}
+
+
+def test_a_difference_that_is_not_shown_is_called_not_significant():
+    assert _says(Comparison("natural", 0.1, -0.1, 0.3, 4)) == "not significant"
+    assert _says(Comparison("natural", -0.2, -0.3, -0.1, 4)) == "better"
 
 
 def table(chosen):
