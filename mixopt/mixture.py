@@ -27,6 +27,9 @@ from mixopt.system import Array, check_name, read_yaml, share_text
 SUM_TOLERANCE = 1e-6
 
 
+LISTED, LARGEST = 8, 5  # domains up to which `repr` lists all, and how many it lists of more
+
+
 class Mixture(Mapping[str, float]):
     """Shares of named domains, in order; immutable, hashable, adds up to 1."""
 
@@ -174,9 +177,13 @@ class Mixture(Mapping[str, float]):
         return isinstance(other, Mixture) and dict(self) == dict(other)
 
     def __repr__(self) -> str:
-        """Show shares as percentages."""
-        shares = ", ".join(f"{name} {100 * w:.3g}%" for name, w in self.items())
-        return f"Mixture({shares})"
+        """Show shares as percentages: of many domains the largest five; `dict(mixture)` has all."""
+        shown = list(self.items())
+        if len(shown) > LISTED:
+            shown = sorted(shown, key=lambda one: -one[1])[:LARGEST]
+        shares = ", ".join(f"{name} {100 * weight:.3g}%" for name, weight in shown)
+        others = len(self) - len(shown)
+        return f"Mixture({shares} and {others} others)" if others else f"Mixture({shares})"
 
 
 def largest_shares(mixture: Mapping[str, float], count: int = 3) -> str:

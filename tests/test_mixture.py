@@ -105,3 +105,12 @@ def test_a_broken_file_is_named(tmp_path):
     path.write_text("weights: {web: 0.5, code: 0.6}")
     with pytest.raises(MixtureError, match=r"proposal\.yaml: weights add up to 1\.1"):
         Mixture.from_file(path)
+
+
+def test_of_many_domains_the_largest_five_are_shown_and_all_are_in_the_mixture():
+    few, many = Mixture.uniform([f"d{n}" for n in range(8)]), {f"d{n}": n + 1.0 for n in range(60)}
+    mixture = Mixture({name: share / 1830 for name, share in many.items()})
+    assert repr(few).count("12.5%") == 8
+    shares = "d59 3.28%, d58 3.22%, d57 3.17%, d56 3.11%, d55 3.06%"
+    assert repr(mixture) == f"Mixture({shares} and 55 others)"
+    assert len(dict(mixture)) == 60

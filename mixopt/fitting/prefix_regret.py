@@ -3,7 +3,7 @@
 The chosen regressor is fitted again on the first n trials alone, in the order of the table, and
 picks the mixture with the lowest predicted objective among all mixtures of the table. A refit keeps
 what the fit of all trials chose on held-out folds where the regressor can (`tuned`), as refits on
-resampled trials do: it takes seconds where choosing anew takes minutes, and the first n trials know
+resampled trials do: it takes seconds where choosing again takes minutes, and the first n trials know
 a little of the others through that choice. Any other regressor is built as it was for the fit.
 The regret of that pick is the objective that the fit of all trials predicts for it - the lowest
 that the same fit predicts for any mixture of the table. So it is 0 where the pick is that of all

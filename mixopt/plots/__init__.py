@@ -47,6 +47,7 @@ if TYPE_CHECKING:
         plot_interactions as plot_interactions,
         plot_responses as plot_responses,
     )
+    from mixopt.plots.run_experts import plot_run_experts as plot_run_experts
     from mixopt.plots.run_plots import RunPlots as RunPlots
     from mixopt.plots.schedule_plot import (
         draw_schedule as draw_schedule,
@@ -80,6 +81,7 @@ else:
             "mixture_bars": ["plot_epochs", "plot_mixtures"],
             "page_figures": ["page_svg"],
             "response_plots": ["plot_interactions", "plot_responses"],
+            "run_experts": ["plot_run_experts"],
             "run_plots": ["RunPlots"],
             "schedule_plot": ["draw_schedule", "plot_schedule"],
             "ternary_plot": ["plot_ternary"],

@@ -125,7 +125,7 @@ def _shorten(element: Element) -> None:
             element.set(key, _short(element.attrib[key]))
     if "d" in element.attrib:
         drawn = re.sub(r"\s*([A-Za-z])\s*", r"\1", element.attrib["d"]).strip()
-        # A line that continues needs no letter before each place.
+        # Only the first place of a line needs its letter.
         element.set("d", re.sub(r"(?<=L)[^A-Za-z]+(?:L[^A-Za-z]+)+", _joined, drawn))
     if re.match(r"rotate\(-?0[ )]", element.get("transform", "")):
         del element.attrib["transform"]

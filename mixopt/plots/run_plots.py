@@ -9,8 +9,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING
 
+from mixopt.errors import ConfigError
 from mixopt.plots.design_plot import plot_design
 from mixopt.plots.drawing import Figure
 from mixopt.plots.fit_plots import figures_of
@@ -18,7 +20,9 @@ from mixopt.plots.front_plot import plot_front
 from mixopt.plots.held_out_plots import plot_held_out, plot_regret
 from mixopt.plots.mixture_bars import plot_epochs, plot_mixtures
 from mixopt.plots.response_plots import plot_interactions, plot_responses
+from mixopt.plots.run_experts import plot_run_experts
 from mixopt.plots.ternary_plot import plot_ternary
+from mixopt.plots.training_plot import plot_training
 from mixopt.plots.validation_plots import plot_gains, plot_validation
 
 if TYPE_CHECKING:
@@ -132,6 +136,33 @@ class RunPlots:
     def gains(self) -> Figure:
         """Show the recommended mixture's gains over others (`plot_gains`)."""
         return plot_gains(self._run.recommendation)
+
+    def experts(self, *, trial: str | None = None) -> Figure:
+        """Show how each domain's tokens fall on the experts of one trial (`plot_run_experts`).
+
+        What a change of weights did to the experts of a pretraining is drawn by
+        `mixopt.experts(directory).figures()`.
+        """
+        return plot_run_experts(self._run, trial)
+
+    def training(self, pretraining: str | Path | None = None) -> Figure:
+        """Show weights and losses of a pretraining on the run's mixture (`plot_training`).
+
+        Args:
+            pretraining: Its directory, or the log of an online driver; `pretraining` in the run
+                directory when None.
+
+        Raises:
+            ConfigError: There is none.
+        """
+        path = self._run.path / "pretraining" if pretraining is None else Path(pretraining)
+        if not path.exists():
+            raise ConfigError(
+                f"{path}: no pretraining there; give the directory of one:"
+                " run.plot.training(directory), or start one: mixopt pretrain CONFIG --out"
+                " directory"
+            )
+        return plot_training(path)
 
     def _answer(self) -> Proposal | Recommendation:
         run = self._run

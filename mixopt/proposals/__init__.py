@@ -66,6 +66,7 @@ if TYPE_CHECKING:
         with_validated as with_validated,
     )
     from mixopt.proposals.validation import (
+        VERDICTS as VERDICTS,
         Comparison as Comparison,
         Validation as Validation,
         validation_table as validation_table,
@@ -99,7 +100,7 @@ else:
             "recommendation": ["Gain", "Recommendation"],
             "sequential": ["looks"],
             "validated_trials": ["with_validated"],
-            "validation": ["Comparison", "Validation", "validation_table"],
+            "validation": ["VERDICTS", "Comparison", "Validation", "validation_table"],
             "validation_plan": ["ValidationPlan", "fresh_seeds"],
         },
     )

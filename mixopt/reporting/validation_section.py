@@ -9,7 +9,7 @@ import numpy as np
 from mixopt import plots
 from mixopt.config import task_metric
 from mixopt.objective import UNITS
-from mixopt.proposals import Comparison, Validation, looks, mixture_of, named
+from mixopt.proposals import VERDICTS, Comparison, Validation, looks, mixture_of, named
 from mixopt.reporting.gain_panels import change_word
 from mixopt.reporting.page import PageSection, heading, paragraph, table
 from mixopt.reporting.pictures import Pictures
@@ -179,7 +179,7 @@ def _looks(run: Run) -> str:
 
 
 def _says(found: Comparison) -> str:
-    return {"wins": "better", "loses": "worse"}.get(found.verdict, found.verdict)
+    return VERDICTS[found.verdict][1]
 
 
 def _curves(run: Run) -> dict[str, list[tuple[Array, Array]]]:

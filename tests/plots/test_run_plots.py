@@ -1,15 +1,19 @@
 """`run.plot` draws each figure with the run's own objects, or names the command that is next."""
 
+import json
 import re
 import shutil
 
 import numpy as np
 import pytest
+from made_experts import counted
 from made_run import make_run
 from places import SUPPORT
 
 from mixopt.errors import ConfigError, RunError
-from mixopt.plots import figure_svg
+from mixopt.plots import figure_svg, plot_domain_experts, run_experts
+from mixopt.proposals import mixture_of
+from mixopt.routing import ExpertCounts
 from mixopt.run_directory import Run, load_run
 
 
@@ -32,7 +36,7 @@ def test_all_figures_are_found_by_completion(run):
     found = {name for name in dir(run.plot) if not name.startswith("_")}
     assert found == {
         "mixtures", "epochs", "design", "held_out", "regret", "responses", "interactions",
-        "ternary", "front", "validation", "gains",
+        "ternary", "front", "validation", "gains", "experts", "training",
     }  # fmt: skip
     assert "ternary()" in repr(run.plot)
 
@@ -97,6 +101,35 @@ def test_held_out_regret_validation_and_gains_are_drawn(run):
     assert "first n trials" in words(run.plot.regret(counts=[22]))
     assert "each seed" in words(run.plot.validation())
     assert "the recommended mixture is better" in words(run.plot.gains())
+
+
+def test_without_experts_the_figure_of_them_says_what_has_some(run):
+    with pytest.raises(ConfigError, match="no trial recorded experts: .*size: moe-tiny"):
+        run.plot.experts()
+
+
+def test_experts_are_those_of_a_trial_of_the_recommended_mixture(run, monkeypatch):
+    def of_trial(number):
+        counts_DE = np.full((2, 4), 8) + number * np.eye(2, 4, dtype=int)
+        return ExpertCounts(counted([counts_DE]), counted([counts_DE]), ())
+
+    trials = [*run.trials.table["trial"], *run.validation.trials.table["trial"]]
+    found = {name: of_trial(number) for number, name in enumerate(trials)}
+    monkeypatch.setattr(run_experts, "_counts", lambda _: found)
+    name = next(one for one in trials if mixture_of(one) == run.recommendation.chosen)
+    expected = plot_domain_experts(found[name].held_out)
+    assert figure_svg(run.plot.experts()) == figure_svg(expected)
+    assert figure_svg(run.plot.experts(trial=trials[0])) != figure_svg(expected)
+    with pytest.raises(ConfigError, match=f"trial '{trials[0]}x' recorded no experts; did you"):
+        run.plot.experts(trial=f"{trials[0]}x")
+
+
+def test_training_is_that_of_the_pretraining_that_is_named_or_in_the_run(run, tmp_path):
+    with pytest.raises(ConfigError, match="no pretraining there; give the directory"):
+        run.plot.training()
+    entry = {"batch": 0, "step": 1, "weights": {"web": 0.2, "code": 0.8}, "why": "start"}
+    (tmp_path / "mixture_log.jsonl").write_text(json.dumps(entry) + "\n")
+    assert "code  80.0%" in words(run.plot.training(tmp_path))
 
 
 def test_a_figure_of_a_step_that_is_not_done_says_which_command_does_it(run, tmp_path):
