@@ -1,15 +1,16 @@
 """How good the pick of the first n trials would have been: whether more trials would still help.
 
 The chosen regressor is fitted again on the first n trials alone, in the order of the table, and
-picks the mixture with the lowest predicted objective among all mixtures of the table. A refit keeps
-what the fit of all trials chose on held-out folds where the regressor can (`tuned`), as refits on
-resampled trials do: it takes seconds where choosing again takes minutes, and the first n trials know
-a little of the others through that choice. Any other regressor is built as it was for the fit.
-The regret of that pick is the objective that the fit of all trials predicts for it - the lowest
-that the same fit predicts for any mixture of the table. So it is 0 where the pick is that of all
-trials, and it is 0 at the end by construction. A curve that is at 0 long before the end means that
-the last trials did not change the pick; one that falls until the end, that further trials may
-change it again. It does not tell how far the fit of all trials is from the truth: validation does.
+picks the mixture with the lowest predicted objective among all mixtures of the table. A refit
+keeps what the fit of all trials chose on held-out folds where the regressor can (`tuned`), as
+refits on resampled trials do: it takes seconds where choosing again takes minutes, and the first n
+trials know a little of the others through that choice. Any other regressor is built as it was for
+the fit. The regret of that pick is the objective that the fit of all trials predicts for it - the
+lowest that the same fit predicts for any mixture of the table. So it is 0 where the pick is that
+of all trials, and it is 0 at the end by construction. A curve that is at 0 long before the end
+means that the last trials did not change the pick; one that falls until the end, that further
+trials may change it again. It does not tell how far the fit of all trials is from the truth:
+validation does.
 
 Beside it is the regret of the trial with the lowest observed objective among the first n: what one
 would have picked without a fit. It need not be 0 at the end, since the luckiest trial is not the

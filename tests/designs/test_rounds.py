@@ -209,7 +209,9 @@ def test_more_trials_leave_less_to_gain():
 
 def test_fewer_new_mixtures_than_asked_for_is_an_error():
     surrogate = fitted()
-    with pytest.raises(DesignError, match=r"design.rounds: 3 further mixtures requested, but only 1 untried"):
+    with pytest.raises(
+        DesignError, match=r"design.rounds: 3 further mixtures requested, but only 1 untried"
+    ):
         choose_batch(surrogate, np.vstack([surrogate.weights_ND, np.eye(3)[:1]]), 3)
 
 

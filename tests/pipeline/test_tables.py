@@ -369,12 +369,27 @@ def test_the_command_proposes_what_the_method_proposes(commanded, fit, tmp_path)
     [
         (["fit", "--mixtures", "W.csv"], "fit: tables need --out FOLDER"),
         (["fit"], "give CONFIG or a run directory, or --mixtures, --losses and --out"),
-        (["fit", "C.yaml", "--trials", "T.parquet"], "give CONFIG or a run directory, or --mixtures"),
-        (["fit", "C.yaml", "--target", "web"], "--target, --objective and --regressor are for tables"),
-        (["fit", "C.yaml", "--scale", "spread"], "--target, --objective and --regressor are for tables"),
-        (["fit", "C.yaml", "--unit", "bits_per_byte"], "--target, --objective and --regressor are for tables"),
+        (
+            ["fit", "C.yaml", "--trials", "T.parquet"],
+            "give CONFIG or a run directory, or --mixtures",
+        ),
+        (
+            ["fit", "C.yaml", "--target", "web"],
+            "--target, --objective and --regressor are for",
+        ),
+        (
+            ["fit", "C.yaml", "--scale", "spread"],
+            "--target, --objective and --regressor are for",
+        ),
+        (
+            ["fit", "C.yaml", "--unit", "bits_per_byte"],
+            "--target, --objective and --regressor are for",
+        ),
         (["fit", "C.yaml", "--at-tokens", "0"], "--at-... and --inventory are for tables"),
-        (["fit", "C.yaml", "--pilot-trials", "P"], "--pilot-..., --at-... and --inventory are for tables"),
+        (
+            ["fit", "C.yaml", "--pilot-trials", "P"],
+            "--pilot-..., --at-... and --inventory are",
+        ),
         (["evaluate", "D", "--losses", "L.csv"], "--mixtures and --losses must be given together"),
         (["propose", "C.yaml", "--risk", "std=1"], "--risk need a run directory, not CONFIG"),
         (["propose", ".", "--set", "seed=1", "--target", "a"], "--set repeats the step of the run"),
