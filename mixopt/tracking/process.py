@@ -123,7 +123,7 @@ def check_database(directory: Path, file: Path) -> None:
         RunError: One of them leads out, or the database is a folder: MLflow would try for minutes.
     """
     if file.exists() and not file.is_file():
-        raise RunError(f"{file}: is no file; delete it")
+        raise RunError(f"{file}: is not a file; delete it")
     beside = file.resolve().parent
     if not beside.is_relative_to(directory.resolve()):
         raise RunError(f"{directory}: its database {file} is outside this folder")

@@ -244,7 +244,7 @@ class Recorder:
     def _digest(self, file: Path) -> str:
         """Return the hash of a file, which is read again when it has changed."""
         if not inside(self._path, file.relative_to(self._path)).is_file():
-            raise RunError(f"{file}: is no file; delete it")
+            raise RunError(f"{file}: is not a file; delete it")
         found = file.stat()
         stamp = (found.st_mtime_ns, found.st_size)
         if self._hashes.get(file, (None, ""))[0] != stamp:
