@@ -94,7 +94,7 @@ def check_own(directory: Path, *names: str) -> None:
     for name in names:
         path = inside(directory, name)
         if path.exists() and not (path.is_file() or path.is_dir()):
-            raise RunError(f"{path}: is no file; delete it")
+            raise RunError(f"{path}: is not a file; delete it")
 
 
 def _check_listed(directory: Path, name: str, path: Path) -> None:
