@@ -164,8 +164,9 @@ def scripts() -> Iterator[tuple[str, ast.Module]]:
         yield path.name, ast.parse(path.read_text(encoding="utf-8"))
     for path in sorted((HOUSE / "notebooks").glob("*.ipynb")):
         for cell in json.loads(path.read_text(encoding="utf-8"))["cells"]:
-            if cell["cell_type"] == "code":
-                lines = "".join(cell["source"]).splitlines()
+            lines = "".join(cell["source"]).splitlines()
+            writes = lines[0].startswith("%%writefile") and not lines[0].endswith(".py")
+            if cell["cell_type"] == "code" and not writes:
                 plain = [line for line in lines if not line.startswith(("%", "!"))]
                 yield path.name, ast.parse("\n".join(plain))
     for path in (HOUSE / "README.md", *sorted((HOUSE / "docs").glob("*.md"))):
