@@ -233,9 +233,7 @@ class _Request:
         """Open or make the run directory."""
         run = open_run(self.config, self.out, source=self.source, redo=redo, trust=self.trust)
         if run.is_foreign and self.config.tracking.enabled:
-            say(
-                f"tracking: off, because {self.source} names the server itself; add --trust to send"
-            )
+            say("tracking: off for a configuration from its run directory; add --trust to send")
         return run
 
 
