@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -42,6 +42,7 @@ class FoundSource:
         column: The column of the text.
         bytes: Of text.
         is_target: Whether it is evaluated, and not trained on.
+        token_bytes: Of text in a token, about.
     """
 
     name: str
@@ -51,11 +52,12 @@ class FoundSource:
     column: str
     bytes: int
     is_target: bool
+    token_bytes: int = TOKEN_BYTES
 
     @property
     def tokens(self) -> int:
         """About how many tokens it has."""
-        return round(self.bytes / TOKEN_BYTES)
+        return round(self.bytes / self.token_bytes)
 
     def to_json(self) -> dict[str, Any]:
         """Return it as plain values."""
@@ -108,7 +110,7 @@ def start_experiment(paths: Sequence[str | Path], out: Path, say: Say = silent) 
     sources = _measured(found.domains)
     if len(sources) == 1:
         sources = _split(found.domains[0], out, notes)
-    sources = _with_domains(sources, paths)
+    sources = _with_token_sizes(_with_domains(sources, paths))
     has_broken = any(domain.broken for domain in found.domains)
     if has_broken:
         notes.append("some rows cannot be read; on_bad_document: skip leaves them out")
@@ -133,8 +135,20 @@ def found_text(found: FirstExperiment) -> str:
         for source in found.sources
     ]
     columns = ("name", "role", "files", "format", "column", "text", "tokens")
-    title = f"Found; tokens are estimated at {TOKEN_BYTES} bytes each"
+    each = found.sources[0].token_bytes
+    title = f"Found; {'a token is a byte' if each == 1 else f'tokens are estimated at {each} bytes each'}"
     return table_text(title, columns, rows, texts=("role", "format", "column"))
+
+
+def _with_token_sizes(sources: list[FoundSource]) -> list[FoundSource]:
+    """Return sources that know how long a token of the chosen tokenizer is."""
+    each = 1 if _tokenizer(_trained_on(sources)) == "bytes" else TOKEN_BYTES
+    return [replace(source, token_bytes=each) for source in sources]
+
+
+def _trained_on(sources: Sequence[FoundSource]) -> int:
+    """Return the bytes of text of all domains."""
+    return sum(source.bytes for source in sources if not source.is_target)
 
 
 def _measured(domains: Sequence[FoundDomain]) -> list[FoundSource]:
@@ -208,7 +222,7 @@ def experiment_text(
     """
     domains = [source for source in sources if not source.is_target]
     targets = [source for source in sources if source.is_target]
-    total = sum(source.bytes for source in domains)
+    total = _trained_on(sources)
     trials = min(MOST_TRIALS, max(LEAST_TRIALS, 3 * len(domains)))
     lines = [
         "# How much of each domain should a model be trained on? Written by",

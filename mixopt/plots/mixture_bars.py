@@ -233,7 +233,7 @@ def _epoch_bars(
     if known_D.any():
         style = {"color": INK, "linewidth": 1.6}
         at_D = places_D[known_D]
-        axes.vlines(caps_D[known_D], at_D - 0.42, at_D + 0.42, **style, label="the most allowed")
+        axes.vlines(caps_D[known_D], at_D - 0.42, at_D + 0.42, **style, label="maximum allowed")
     ends_D = np.where(held_D, np.maximum(caps_D, passes_D), passes_D)
     _numbers(axes, places_D, ends_D, [f"{one:.2f}" for one in passes_D], len(names))
 

@@ -126,7 +126,7 @@ def _unmeasured(
         return None
     return (
         f"no part of the objective measures {', '.join(dropped)}, and the proposal leaves"
-        f" {'it' if len(dropped) == 1 else 'each'} at the least weight allowed; set a floor in"
+        f" {'it' if len(dropped) == 1 else 'each'} at the minimum weight allowed; set a floor in"
         " constraints.bounds, or add an objective, for a domain that the model needs"
     )
 

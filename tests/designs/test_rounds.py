@@ -491,9 +491,7 @@ def test_rounds_of_one_sweep_are_not_chosen_by_different_objectives(config, at_s
     rewind(at_sweep, rounds=1, keep=9)
     with pytest.raises(RunError) as caught:
         mixopt.sweep(config, at_sweep, overrides=["objective={target: code}"])
-    assert "its rounds so far were chosen by another objective: target help there and" in str(
-        caught.value
-    )
+    assert "the unfinished sweep chose its rounds by another objective: " in str(caught.value)
     assert "--from sweep" in str(caught.value)
 
 

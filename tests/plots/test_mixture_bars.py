@@ -97,7 +97,7 @@ def test_epochs_at_their_cap_are_marked():
     held = [bar for bar in figure.axes[0].patches if bar.get_hatch()]
     assert [bar.get_width() for bar in held] == [4.0]
     assert names(figure) == ["code", "books", "web"]
-    (caps,) = [one for one in figure.axes[0].collections if one.get_label() == "the most allowed"]
+    (caps,) = [one for one in figure.axes[0].collections if one.get_label() == "maximum allowed"]
     assert [path.vertices[0][0] for path in caps.get_paths()] == [4.0, 4.0]
     assert "3.20" in texts(figure)
 

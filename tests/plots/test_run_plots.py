@@ -53,7 +53,7 @@ def test_the_mixtures_are_the_recommended_and_the_natural_one(run):
 
 def test_epochs_have_the_caps_of_the_configuration(run):
     figure = run.plot.epochs()
-    (caps,) = [one for one in figure.axes[0].collections if one.get_label() == "the most allowed"]
+    (caps,) = [one for one in figure.axes[0].collections if one.get_label() == "maximum allowed"]
     assert {path.vertices[0][0] for path in caps.get_paths()} == {4.0}
     drawn = sorted(round(bar.get_width(), 6) for bar in figure.axes[0].patches)
     assert drawn == sorted(round(passes, 6) for passes in run.recommendation.epochs.values())
