@@ -136,8 +136,8 @@ def found_text(found: FirstExperiment) -> str:
     ]
     columns = ("name", "role", "files", "format", "column", "text", "tokens")
     each = found.sources[0].token_bytes
-    title = f"Found; {'a token is a byte' if each == 1 else f'tokens are estimated at {each} bytes each'}"
-    return table_text(title, columns, rows, texts=("role", "format", "column"))
+    size = "a token is a byte" if each == 1 else f"tokens are estimated at {each} bytes each"
+    return table_text(f"Found; {size}", columns, rows, texts=("role", "format", "column"))
 
 
 def _with_token_sizes(sources: list[FoundSource]) -> list[FoundSource]:

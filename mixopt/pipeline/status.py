@@ -85,6 +85,9 @@ def _first_line(status: dict[str, Any]) -> Iterator[str]:
         if entry["state"] == "running":
             yield f"{step}: {', '.join(_counts(entry)) or 'running'}"
             yield ""
+        elif entry["state"] == "interrupted":
+            yield f"{step}: interrupted; resume it with: mixopt run RUN"
+            yield ""
 
 
 def _counts(entry: dict[str, Any]) -> Iterator[str]:

@@ -244,7 +244,7 @@ def test_two_attachments_to_one_model_are_refused_also_through_a_wrapper():
     model = tiny()
     RouterStats.attach(model, DOMAINS)
     for again in (model, nn.Sequential(model)):
-        with pytest.raises(RoutingError, match=r"layers.1.tap' is counted already"):
+        with pytest.raises(RoutingError, match=r"layers.1.tap' is already counted"):
             RouterStats.attach(again, DOMAINS)
 
 
