@@ -153,7 +153,7 @@ def test_status_verify_and_report(run):
     assert parsed("status", run)
     assert all(part["state"] == "whole" for part in parsed("verify", run)["parts"])
     page = (run / "report.html").read_text()
-    assert 'id="readiness"' in page
+    assert "What the columns mean" in page
     assert "the mean of 0.2 code, 0.2 prose and 0.6 help" in page
 
 

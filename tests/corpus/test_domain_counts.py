@@ -161,7 +161,7 @@ def test_the_file_that_is_written_is_read_as_the_inventory(config_path, tmp_path
 def test_the_table_says_how_each_size_was_found(config_path):
     ended = command(config_path)
     assert "all text read" in ended.stdout
-    assert "next: --out inventory.yaml" in ended.stdout
+    assert "to use these sizes: add --out inventory.yaml" in ended.stdout
 
 
 @pytest.mark.skipif(not REAL.is_dir(), reason="../shared/data/corpus is not here")

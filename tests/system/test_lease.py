@@ -68,7 +68,7 @@ def test_a_second_process_is_told_who_the_first_is(tmp_path):
 @pytest.mark.usefixtures("without_locks")
 def test_a_second_host_is_told_who_the_first_is(tmp_path):
     with another(tmp_path, host="node7"):
-        with pytest.raises(RunError, match=r"at work here: host node7, process \d+, last seen"):
+        with pytest.raises(RunError, match=r"is running here: host node7, process \d+, last seen"):
             enter(tmp_path)
         assert is_in_use(tmp_path)
 
@@ -96,7 +96,7 @@ def test_a_stopped_process_of_this_host_is_still_the_owner(tmp_path):
     with another(tmp_path) as process:
         process.send_signal(signal.SIGSTOP)
         rewrite(tmp_path, seen=time.time() - 3600)
-        with pytest.raises(RunError, match="at work here"):
+        with pytest.raises(RunError, match="is running here"):
             enter(tmp_path)
 
 
@@ -168,7 +168,7 @@ def test_no_link_is_followed_and_no_pipe_waited_for(tmp_path, name):
     folder.mkdir()
     (folder / name).symlink_to(outside)
     assert not is_in_use(folder)
-    with pytest.raises(RunError, match="cannot be written|at work here"):
+    with pytest.raises(RunError, match="cannot be written|is running here"):
         enter(folder)
     assert not outside.exists()
     (folder / name).unlink()
