@@ -54,7 +54,7 @@ def test_a_server_that_is_down_is_one_line(tmp_path):
 
 def test_a_run_directory_keeps_its_own_trials(tmp_path):
     (tmp_path / "config.yaml").touch()
-    with pytest.raises(RunError, match="is a run directory; use another --out"):
+    with pytest.raises(RunError, match="is the directory of a run; use another --out"):
         import_trials("http://127.0.0.1:9", "toy", tmp_path)
 
 
