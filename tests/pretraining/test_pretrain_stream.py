@@ -226,5 +226,5 @@ def test_the_inputs_of_a_run_are_its_streams_and_what_is_held_out(steered):
 def test_a_run_does_not_go_on_with_another_source(config, tmp_path, text_files):
     pretrain(config, tmp_path / "run", ["training.steps=2"])
     other = f"stream.domains.code.path={text_files['help']}"
-    with pytest.raises(MixoptError, match=r"begun with stream\.domains\.code\.path"):
+    with pytest.raises(MixoptError, match=r"started with stream\.domains\.code\.path"):
         pretrain(config, tmp_path / "run", ["training.steps=2", other])
