@@ -188,9 +188,11 @@ def _curves(run: Run) -> dict[str, list[tuple[Array, Array]]]:
     for trial in run.validation.trials.finished.table["trial"]:
         file = run.path / "validation" / f"{trial}.json"
         curve = read_entry(file)[1].curve if file.exists() else ()
-        if len(curve) > 1:
-            kept = [getattr(losses, run.objective.unit) for losses in curve]
-            losses_NM = np.array([[one[n] for n in run.losses] for one in kept])
-            tokens = np.array([losses.tokens for losses in curve], dtype=np.float64)
+        known = [(one.tokens, getattr(one, run.objective.unit)) for one in curve]
+        # Tasks are measured at the end alone; what the objective does not measure counts nothing.
+        kept = [one for one in known if set(run.objective.measured) <= set(one[1])]
+        if len(kept) > 1:
+            losses_NM = np.array([[one.get(n, 0.0) for n in run.losses] for _, one in kept])
+            tokens = np.array([at for at, _ in kept], dtype=np.float64)
             found.setdefault(mixture_of(trial), []).append((tokens, run.objective.value(losses_NM)))
     return found

@@ -104,7 +104,7 @@ def test_code_that_a_forged_configuration_names_is_not_imported(foreign, tmp_pat
 
 def test_a_run_without_its_corpus_proposes_from_an_inventory_alone(foreign, tmp_path):
     shutil.rmtree(foreign / "corpus")
-    with pytest.raises(RunError, match="corpus: is missing, .* give --inventory"):
+    with pytest.raises(RunError, match="corpus: missing, .* give --inventory"):
         propose_from(foreign)
     inventory = tmp_path / "inventory.yaml"
     inventory.write_text("code: 300\nprose: 100\n")
