@@ -123,7 +123,7 @@ def deadly_reader(tmp_path, monkeypatch):
 
 
 def test_a_reader_that_dies_names_the_file_and_the_signal(deadly_reader):
-    with pytest.raises(CorpusError, match=r"^domain 'web': row 2: bad; mend it"):
+    with pytest.raises(CorpusError, match=r"^domain 'web': row 2: bad; fix it"):
         deadly_reader(BadDocuments())
     bad = BadDocuments("skip")
     assert deadly_reader(bad) == []  # what was not yet sent died with it

@@ -187,7 +187,7 @@ def test_the_log_says_what_was_realised():
 @pytest.mark.parametrize(
     ("lengths", "options", "message"),
     [
-        ({"web": [7] * 60}, {}, "lengths: domain 'web', row .* tokens, lengths says 7"),
+        ({"web": [7] * 60}, {}, "lengths: domain 'web', row .* tokens, but lengths has 7"),
         ({}, {"workers": 2}, "learned with each batch leave nothing for worker processes"),
     ],
 )
