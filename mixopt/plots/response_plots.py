@@ -87,10 +87,23 @@ def plot_responses(
         _slice(axes, value, mixture.array, domain, float(tried_ND[:, domain].max()))
         label(axes, title=written(shown[place], 22))
         axes.tick_params(labelleft=place % columns == 0)
+    first = axes_RC.flat[0]
+    first.set_ylim(near_trials(observed_N, first.get_ylim()))
     figure.supylabel(value.axis, fontsize=LETTER, color=INK)
     text = f"share of the domain{of_all(shown, fit.domains)}; dashed: the mixture, dots: trials"
     figure.supxlabel(text, fontsize=LETTER, color=INK)
     return figure
+
+
+def near_trials(observed_N: Array, limits: tuple[float, float]) -> tuple[float, float]:
+    """Return limits of an axis that are no farther from the trials than these spread.
+
+    At a share that no trial is near, an interval may be thousands of times as wide as all that was
+    observed; it leaves the panel, and the trials stay legible.
+    """
+    low, high = float(observed_N.min()), float(observed_N.max())
+    spread = max(high - low, 1e-6 * max(abs(high), 1.0))
+    return max(limits[0], low - spread), min(limits[1], high + spread)
 
 
 def plot_interactions(

@@ -19,7 +19,7 @@ from mixopt.plots import (
     plot_ternary,
 )
 from mixopt.plots.fitted_values import along_domain
-from mixopt.plots.response_plots import slopes
+from mixopt.plots.response_plots import near_trials, slopes
 
 AT = Mixture({"code": 0.5, "prose": 0.3, "law": 0.2})
 
@@ -201,3 +201,9 @@ def test_a_fit_s_own_figures_are_drawn_around_the_best_of_its_trials(fit):
 def test_the_trials_own_figure_is_their_design(fit):
     axes = fit.trials.plot.design().axes[0]
     assert [tick.get_text() for tick in axes.get_yticklabels()] == list(DOMAINS)
+
+
+def test_an_interval_far_wider_than_the_trials_does_not_set_the_axis_of_the_slices():
+    observed_N = np.array([2.0, 2.5, 3.0])
+    assert near_trials(observed_N, (-40_000.0, 40_000.0)) == (1.0, 4.0)
+    assert near_trials(observed_N, (1.9, 3.1)) == (1.9, 3.1)

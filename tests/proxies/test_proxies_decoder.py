@@ -293,7 +293,10 @@ def test_an_option_that_there_is_not_is_answered_with_the_nearest_from_python_to
 
 
 def test_a_device_that_is_not_here_is_named(corpus):
-    for device, message in (("cuda:99", "'cuda:99' is not available"), ("mps", "'mps' is not a device")):
+    for device, message in (
+        ("cuda:99", "'cuda:99' is not available"),
+        ("mps", "'mps' is not a device"),
+    ):
         with pytest.raises(MixoptError, match=message):
             train(corpus, trials_of(0), Training(tokens=100, device=device))
 

@@ -83,7 +83,9 @@ def test_what_has_changed_is_made_again_from_the_trials_that_are_whole(copied, f
     before = {path.name: path.stat().st_mtime_ns for path in (copied / "trials").glob("t*.json")}
     lines: list[str] = []
     mixopt.run(copied.parent / "tiny.yaml", copied, say=lines.append)
-    assert any("trials.parquet: has 0 bytes" in line and "running it again" in line for line in lines)
+    assert any(
+        "trials.parquet: has 0 bytes" in line and "running it again" in line for line in lines
+    )
     after = {path.name: path.stat().st_mtime_ns for path in (copied / "trials").glob("t*.json")}
     assert after == before
     assert pl.read_parquet(copied / "trials.parquet").equals(
