@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from mixopt.mixture import Mixture, pairwise_total_variation
-from mixopt.objective import Objective
+from mixopt.objective import Objective, grouped_names
 from mixopt.proposals.proposal import Proposal
 
 if TYPE_CHECKING:
@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from mixopt.fitting import Fit
 
 AT_BOUND = 1e-4
+NAMED = 6  # domains that a warning names one by one
 LITTLE = 0.1  # of the variance on held-out folds
 
 
@@ -124,8 +125,9 @@ def _unmeasured(
     ]
     if not dropped:
         return None
+    named = ", ".join(dropped) if len(dropped) <= NAMED else grouped_names(dropped)
     return (
-        f"no part of the objective measures {', '.join(dropped)}, and the proposal leaves"
+        f"no part of the objective measures {named}, and the proposal leaves"
         f" {'it' if len(dropped) == 1 else 'each'} at the minimum weight allowed; set a floor in"
         " constraints.bounds, or add an objective, for a domain that the model needs"
     )

@@ -126,7 +126,7 @@ def test_a_sample_that_is_small_for_the_proxy_is_said_before_training(prepared, 
     asked = [*STATED, "proxy.tokens=3000000", LONG]
     out = steps.prepare(prepared.source, tmp_path / "run", overrides=asked).path
     steps.design(prepared.source, out, overrides=asked, say=said.append)
-    line = next(line for line in said if "what was prepared is small" in line)
+    line = next(line for line in said if "the prepared text is small" in line)
     held = prepared.corpus.inventory
     times = {name: f"{name} {3_000_000 / held[name]:.1f} times at a weight of 1" for name in held}
     assert all(text in line for text in times.values())

@@ -138,10 +138,10 @@ def test_a_task_whose_host_does_not_see_the_corpus_says_so_and_so_does_the_owner
     shutil.rmtree(run.path / "corpus")
     text = said(run.task(), 2)
     assert "mixopt: " in text
-    assert "not found on " in text
+    assert "is not visible on " in text
     text = said(owner, 2)
     assert " cannot train: " in text
-    assert "use an --out folder that all nodes share" in text
+    assert "give --out a folder that all nodes share" in text
 
 
 def test_a_task_refuses_a_corpus_that_was_prepared_again(work_run):
