@@ -119,7 +119,7 @@ def test_a_publication_that_was_cut_off_is_no_corpus(s3, run):
 
 def test_another_corpus_is_not_written_over(s3, run, tmp_path):
     s3.put("one/index.json", b"{}")
-    with pytest.raises(CorpusError, match="another corpus is there"):
+    with pytest.raises(CorpusError, match="already holds another corpus"):
         publish_corpus(run / "corpus", "s3://texts/one")
 
 
