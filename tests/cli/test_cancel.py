@@ -140,7 +140,7 @@ def test_an_owner_on_another_host_is_named_and_left(prepared):
     (path / ".lock.lease").write_text(json.dumps({**lease, "seen": time.time()}))
     ended = mixopt("cancel", path)
     assert ended.code == 1
-    assert ended.out.startswith(f"not stopped: {path}: is in use elsewhere: host n7, process 4")
+    assert ended.out.startswith(f"still running: {path}: is in use elsewhere: host n7, process 4")
     assert ended.out.endswith("; interrupt it there\n")
 
 

@@ -81,7 +81,7 @@ def test_what_was_lost_is_counted_with_its_node_and_its_gpu_hours(run):
     assert header in rows
     assert ["n7", "NVIDIA", "L4", "0", "0", "0", "2", "1"] in rows
     sweep = next(line for line in lines_of(run) if line.startswith("sweep"))
-    assert "2 lost, 2 tried again" in sweep
+    assert "2 lost, 2 retried" in sweep
 
 
 def test_reasons_that_differ_in_numbers_are_one_and_the_most_frequent_comes_first(run):

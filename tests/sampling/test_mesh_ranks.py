@@ -94,7 +94,7 @@ def test_numbers_that_are_no_ranks_along_data_parallelism_are_found(tmp_path):
         assert one["uneven"].startswith(
             "4 processes take the 2 parts of each batch unequally: 3x rank=0, 1x rank=1; give each"
         )
-        assert "rank 0 has another order" in one["sizes"]
+        assert "rank 0 has a different order" in one["sizes"]
         assert "its world_size is 4, there it is 2" in one["sizes"]
 
 

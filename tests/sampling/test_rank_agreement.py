@@ -66,7 +66,7 @@ def test_weights_that_all_ranks_changed_alike_are_no_error(tmp_path):
 def test_a_checkpoint_of_torch_finds_them_before_the_batches_do(tmp_path):
     said = said_by(2, "state", tmp_path)
     assert said[0]["batches"] == 30
-    assert "rank 1 has another order" in said[0]["error"]
+    assert "rank 1 has a different order" in said[0]["error"]
 
 
 def test_the_state_of_a_driver_finds_them(tmp_path):
