@@ -66,7 +66,7 @@ def test_tokens_of_another_tool_become_shards(tmp_path):
     assert TokenShards.open(out).read(0, 100).tolist() == list(range(100))
     again = command("tokens", "import", *given)
     assert (again.returncode, again.stderr.count("\n")) == (2, 1)
-    assert "is there already" in again.stderr
+    assert "already exists" in again.stderr
 
 
 def test_a_step_that_is_not_there_is_answered_with_the_nearest(config_path):

@@ -73,7 +73,7 @@ def test_fields_that_cannot_be_right_are_named(load, proxy, message):
 
 def test_a_configuration_without_them_does_not_name_them(load):
     assert set(dump_config(load("  name: ngram\n"))["proxy"]) == {
-        "name", "tokens", "eval_every", "eval_tokens", "simulate_epochs", "device", "options"
+        "name", "tokens", "eval_tokens", "simulate_epochs", "device", "options"
     }  # fmt: skip
 
 

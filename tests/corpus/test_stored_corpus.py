@@ -60,7 +60,7 @@ def publish(run, url: str) -> str:
 def test_a_published_corpus_is_taken_by_another_run_and_is_the_same(s3, run, tmp_path):
     s3.put("other", b"")
     assert "9 files written" in publish(run, "s3://texts/corpora/one")
-    assert "is there already" in publish(run, "s3://texts/corpora/one")
+    assert "already there" in publish(run, "s3://texts/corpora/one")
     asked = other(tmp_path, "s3://texts/corpora/one")
     assert check_experiment(load_config(asked)).problems == []
     taken = prepare(asked, tmp_path / "taken")

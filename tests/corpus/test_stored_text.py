@@ -196,7 +196,7 @@ def test_a_check_names_a_bucket_that_is_not_there(s3, files, tmp_path):
 def test_a_check_says_where_objects_are_kept(s3, files, tmp_path):
     stored(s3, files)
     found = check_experiment(load_config(written(tmp_path / "x.yaml", experiment("s3://texts"))))
-    (line,) = [one for one in check_lines(found, tmp_path, 1.0, 1.0) if "fetches:" in one]
+    (line,) = [one for one in check_lines(found, tmp_path, 1.0, 1.0) if "downloads:" in one]
     assert line.endswith(f"objects from stores, to {cache_folder()}")
     # What scoring costs is in the items; no text is fetched.
     assert [path.name for path in cache_folder().rglob("*.jsonl")] == ["sums.jsonl"]

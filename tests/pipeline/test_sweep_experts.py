@@ -181,7 +181,7 @@ def test_a_mixture_is_avoided_where_the_nearest_trial_is():
 
 def test_the_report_shows_the_experts_of_the_proposal(done):
     page = (done.path / "report.html").read_text()
-    assert "<h2>Experts</h2>" in page
+    assert "<h3>Experts</h3>" in page
     assert "layer 1: collapse" in page
     for name in ("experts_load", "experts_domains", "experts_distances"):
         assert (done.path / f"figures/{name}.svg").exists()

