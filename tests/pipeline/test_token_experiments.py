@@ -140,7 +140,7 @@ def test_check_names_every_source_of_tokens_that_is_not_sound(experiment):
         stream.write(b"x")
     found = [str(problem) for problem in check_experiment(load_config(experiment)).problems]
     assert any("domain 'web': data/web_00.bin: cannot be read" in one for one in found)
-    assert any("domain 'code': data/train.bin: " in one and "not a whole number" in one for one in found)
+    assert any("data/train.bin: " in one and "not a whole number" in one for one in found)
 
 
 @pytest.mark.parametrize(

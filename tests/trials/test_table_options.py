@@ -53,7 +53,7 @@ def test_half_of_two_tables_is_refused(paths):
         ConfigError, match=r"fit: --mixtures, --losses and --out must be given together"
     ):
         TableOptions().read("fit", *paths)
-    with pytest.raises(ConfigError, match=r"evaluate: --mixtures and --losses must be given together"):
+    with pytest.raises(ConfigError, match=r"evaluate: --mixtures and --losses must be given"):
         TableOptions().read("evaluate", *paths)
 
 
