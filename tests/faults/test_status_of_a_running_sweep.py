@@ -76,7 +76,7 @@ def test_another_process_sees_what_is_done_and_what_each_worker_does(running):
 def test_in_words_each_worker_has_a_line(running):
     _, path = running
     lines = list(status_lines(run_status(load_run(path))))
-    sweep = next(line for line in lines if line.startswith("sweep"))
+    sweep = next(line for line in lines if line.startswith("sweep "))
     assert "running, " in sweep
     assert " of 12 trials, " in sweep
     assert " tokens/s, " in sweep
