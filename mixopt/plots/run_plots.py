@@ -43,7 +43,7 @@ class RunPlots:
         return plot_mixtures(self._answer(), domains=domains)
 
     def epochs(self, *, domains: Sequence[str] | None = None) -> Figure:
-        """Show passes over each domain's text, and maximum allowed (`plot_epochs`)."""
+        """Show passes over each domain's text, and the maximum allowed (`plot_epochs`)."""
         answer, limits = self._answer(), self._run.config.constraints
         caps = dict(limits.max_epochs_of or {})
         if limits.max_epochs is not None:

@@ -189,7 +189,7 @@ def _curves(run: Run) -> dict[str, list[tuple[Array, Array]]]:
         file = run.path / "validation" / f"{trial}.json"
         curve = read_entry(file)[1].curve if file.exists() else ()
         known = [(one.tokens, getattr(one, run.objective.unit)) for one in curve]
-        # Tasks are measured at the end alone; what the objective does not measure counts nothing.
+        # Tasks are measured at the end alone. Others than the objective's change nothing.
         kept = [one for one in known if set(run.objective.measured) <= set(one[1])]
         if len(kept) > 1:
             losses_NM = np.array([[one.get(n, 0.0) for n in run.losses] for _, one in kept])

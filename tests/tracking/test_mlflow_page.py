@@ -59,7 +59,7 @@ def test_the_page_s_configurations_are_ones():
 
     blocks = re.findall(r"^```yaml\n(.*?)^```$", PAGE, re.MULTILINE | re.DOTALL)
     found = [TrackingConfig.model_validate(yaml.safe_load(block)["tracking"]) for block in blocks]
-    uris = ["sqlite:////home/me/mixtures/mlflow.db", "http://mlflow.example.org:5000"]
+    uris = ["sqlite:////shared/mixtures/mlflow.db", "http://mlflow.example.org:5000"]
     assert [one.uri for one in found] == uris
     assert found[1].experiment == "data-mixtures"
 
