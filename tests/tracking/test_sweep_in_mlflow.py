@@ -4,6 +4,7 @@ import json
 import shutil
 
 import pytest
+from counted_work import calls
 from places import SUPPORT
 
 from mixopt import design, prepare, sweep
@@ -107,14 +108,10 @@ def test_a_cluster_s_nodes_are_named_once_and_not_without_end():
     assert place_tags([]) == {}
 
 
-def test_a_sweep_of_a_thousand_attempts_has_a_line_in_no_time(tmp_path):
-    import time
-
+def test_a_line_of_a_sweep_of_ten_thousand_attempts_takes_few_calls_of_each(tmp_path):
     from mixopt.sweeps.meter import SweepMeter
 
     shape = {"at": 1.0, "trials": ["a"], "finished": 1, "outcome": "ended", "gpus": 1.0}
     records = [AttemptRecord(node="n", kind="L4", seconds=1.0, **shape) for _ in range(10_000)]
     meter = SweepMeter(10_000, 1000, [], lambda done, note: None, records)
-    before = time.process_time()
-    SweepMetrics(tmp_path, meter.metrics).note()
-    assert time.process_time() - before < 0.2
+    assert calls(SweepMetrics(tmp_path, meter.metrics).note) < 10 * len(records)
