@@ -27,9 +27,16 @@ if TYPE_CHECKING:
         check_now_and_then as check_now_and_then,
         check_ranks as check_ranks,
     )
+    from mixopt.sampling.rate_curves import (
+        RATE_CURVES as RATE_CURVES,
+        RateCurve as RateCurve,
+        RateCurveName as RateCurveName,
+    )
     from mixopt.sampling.rate_phases import (
         PHASES as PHASES,
+        RATE_SHAPES as RATE_SHAPES,
         Phase as Phase,
+        RateShape as RateShape,
     )
     from mixopt.sampling.sample_lengths import (
         SampleLengths as SampleLengths,
@@ -77,7 +84,8 @@ else:
             "forecast": ["simulate_proposal", "simulation_json", "simulation_lines"],
             "order.permutation": ["RowOrder", "domain_key", "window_order"],
             "rank_agreement": ["check_now_and_then", "check_ranks"],
-            "rate_phases": ["PHASES", "Phase"],
+            "rate_curves": ["RATE_CURVES", "RateCurve", "RateCurveName"],
+            "rate_phases": ["PHASES", "RATE_SHAPES", "Phase", "RateShape"],
             "sample_lengths": ["SampleLengths", "Unit"],
             "sample_order": ["SampleOrder"],
             "sampler": ["MixtureSampler"],

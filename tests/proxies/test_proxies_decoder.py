@@ -263,7 +263,16 @@ def test_1m_is_the_shape_of_regmix():
         ({"layers": 0}, "proxy.options.layers: 0 must be at least 1"),
         ({"layers": 2.5}, "proxy.options.layers: 2.5 must be a int"),
         ({"lr": "fast"}, "proxy.options.lr: 'fast' must be a float"),
-        ({"schedule": "linear"}, "proxy.options.schedule: 'linear' must be constant or cosine"),
+        (
+            {"schedule": "liner"},
+            "proxy.options.schedule: 'liner' is not one; did you mean 'linear'",
+        ),
+        ({"lr_floor": 2.0}, "proxy.options.lr_floor: 2.0 must be from 0 to 1"),
+        ({"lr_decay": 0}, "proxy.options.lr_decay: 0.0 must be above 0"),
+        (
+            {"schedule": "constant", "lr_decay": 0.2},
+            "proxy.options.lr_decay: a constant rate has no decay; give schedule: wsd",
+        ),
         ({"betas": [0.9, 1.5]}, "proxy.options.betas: (0.9, 1.5) must be two numbers in [0, 1)"),
         ({"precision": "fp8"}, "proxy.options.precision: 'fp8' must be one of auto, float32,"),
         ({"compile": "yes"}, "proxy.options.compile: 'yes' must be one of auto, true, false"),

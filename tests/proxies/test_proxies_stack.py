@@ -8,6 +8,7 @@ from mixopt_proxies.decoder.trial_results import MemberCourse, result_of
 from torch import Tensor
 from transformers import LlamaConfig, LlamaForCausalLM
 
+from mixopt.errors import ConfigError
 from mixopt.mixture import Mixture
 from mixopt.trials import Trial
 
@@ -160,6 +161,25 @@ def test_the_learning_rate_warms_up_and_falls_to_a_tenth():
     assert factors[:5] == pytest.approx([0.2, 0.4, 0.6, 0.8, 1.0])
     assert factors[100] == pytest.approx(0.1)
     assert rate_factor(60, 100, make_size("tiny", warmup=4, schedule="constant")) == 1.0
+
+
+def test_a_wsd_anneals_to_its_floor():
+    size = make_size("tiny", warmup=4, schedule="wsd", lr_decay=0.5, lr_floor=0.0)
+    factors = [rate_factor(step, 100, size) for step in range(101)]
+    assert factors[4:51] == [1.0] * 47
+    assert factors[50:] == pytest.approx([1 - k / 50 for k in range(51)])
+
+
+def test_an_anneal_from_a_checkpoint_begins_at_the_peak():
+    size = make_size("tiny", warmup=0, schedule="linear", lr_floor=0)
+    assert rate_factor(0, 10, size) == 1.0
+    assert rate_factor(9, 10, size) == pytest.approx(0.1)
+
+
+def test_a_trial_that_is_too_short_for_its_decay_is_named():
+    size = make_size("tiny", warmup=8, schedule="wsd", lr_decay=4)
+    with pytest.raises(ConfigError, match=r"proxy\.options\.lr_decay: 4 steps of decay after 8"):
+        size.check_steps(10)
 
 
 def test_a_member_that_diverged_has_a_reason_and_no_losses():

@@ -85,7 +85,9 @@ class DecoderProxy:
 
         Raises:
             CorpusError: A domain, or its pool, with fewer tokens than one sequence.
+            ConfigError: Warm-up and decay are longer than a trial.
         """
+        self.size.check_steps(self._steps(training))
         for domain in corpus.domains:
             training_shards(domain, self.size.sequence_length)
         tokens, length = self._steps(training) * self.size.step_tokens, self.size.sequence_length
@@ -110,10 +112,11 @@ class DecoderProxy:
 
         Raises:
             CorpusError: A domain with fewer tokens than one sequence.
-            ConfigError: A device that is not here.
+            ConfigError: A device that is not here, or warm-up and decay longer than a trial.
         """
         started = time.monotonic()
         size, steps = self.size, self._steps(training)
+        size.check_steps(steps)
         setting = self._setting(len(trials), corpus, training)
         batches = TrialBatches(
             trials,

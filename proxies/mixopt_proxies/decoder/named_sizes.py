@@ -18,13 +18,12 @@ experiments/real_text/experts.py.
 from __future__ import annotations
 
 from dataclasses import dataclass, fields, replace
-from typing import Literal, Unpack
+from typing import Unpack
 
-from mixopt.errors import ConfigError, did_you_mean
+from mixopt.errors import ConfigError, SamplerError, did_you_mean
+from mixopt.sampling import RateCurve, RateCurveName, RateShape
 from mixopt_proxies.decoder.expert_options import KINDS, ExpertOverrides, Experts, make_experts
 from mixopt_proxies.decoder.option_checks import check, check_names, of_kind
-
-Schedule = Literal["constant", "cosine"]
 
 
 @dataclass(frozen=True)
@@ -41,11 +40,16 @@ class DecoderSize:
         tied: Whether the head is the embedding.
         lr: Peak learning rate of AdamW.
         warmup: Steps of linear warm-up; below 1, a fraction of all steps.
-        schedule: After warm-up: `constant`, or `cosine` down to a tenth.
+        schedule: After warm-up: `constant`, `cosine`, `linear`, `wsd` or `inverse_sqrt`
+            (mixopt.sampling.rate_curves).
         weight_decay: On matrices; never on norms.
         betas: AdamW's.
         clip: Largest gradient norm of a member; 0 does not clip.
         experts: What blocks have in place of the feed-forward, if anything.
+        lr_floor: Where a decay ends, as a share of the peak.
+        lr_decay: Steps of the last part, in which the rate goes to the floor; below 1, a fraction
+            of all steps.
+        lr_decay_shape: How it goes there: `linear`, `cosine` or `sqrt`.
     """
 
     layers: int
@@ -57,11 +61,14 @@ class DecoderSize:
     tied: bool
     lr: float
     warmup: float
-    schedule: Schedule
+    schedule: RateCurveName
     weight_decay: float
     betas: tuple[float, float]
     clip: float
     experts: Experts | None = None
+    lr_floor: float = 0.1
+    lr_decay: float | None = None
+    lr_decay_shape: RateShape | None = None
 
     def __post_init__(self) -> None:
         """Refuse what cannot be built.
@@ -77,8 +84,10 @@ class DecoderSize:
             check(name, getattr(self, name), getattr(self, name) >= 0, "at least 0")
         check("lr", self.lr, self.lr > 0, "above 0")
         check("betas", self.betas, all(0 <= b < 1 for b in self.betas), "two numbers in [0, 1)")
-        known = self.schedule in ("constant", "cosine")
-        check("schedule", self.schedule, known, "constant or cosine")
+        check("lr_floor", self.lr_floor, 0 <= self.lr_floor <= 1, "from 0 to 1")
+        decays = self.lr_decay is None or self.lr_decay > 0
+        check("lr_decay", self.lr_decay, decays, "above 0")
+        self.rates(1)
 
     @property
     def head_width(self) -> int:
@@ -89,6 +98,35 @@ class DecoderSize:
     def step_tokens(self) -> int:
         """Tokens of one member and step."""
         return self.sequence_length * self.batch
+
+    def rates(self, steps: int) -> RateCurve:
+        """Return the learning rate by step, as a share of the peak.
+
+        Raises:
+            ConfigError: The fields that say it do not go together.
+        """
+        try:
+            return RateCurve(
+                self.schedule,
+                steps,
+                self.warmup,
+                self.lr_decay,
+                self.lr_decay_shape,
+                floor=self.lr_floor,
+            )
+        except SamplerError as error:
+            raise ConfigError(f"proxy.options.{error}") from error
+
+    def check_steps(self, steps: int) -> None:
+        """Check that warm-up and decay fit into a trial.
+
+        Raises:
+            ConfigError: They do not.
+        """
+        try:
+            self.rates(steps).check_lengths()
+        except SamplerError as error:
+            raise ConfigError(f"proxy.options.{error}") from error
 
     def trunk_parameters(self) -> int:
         """Weights outside the embedding and the head."""
@@ -141,10 +179,13 @@ class SizeOverrides(ShapeOverrides, total=False):
     batch: int | None
     lr: float | None
     warmup: float | None
-    schedule: Schedule | None
+    schedule: RateCurveName | None
     weight_decay: float | None
     betas: tuple[float, float] | None
     clip: float | None
+    lr_floor: float | None
+    lr_decay: float | None
+    lr_decay_shape: RateShape | None
 
 
 _REGMIX = DecoderSize(
@@ -201,6 +242,7 @@ def make_size(name: str, **overrides: Unpack[SizeOverrides]) -> DecoderSize:
     given = {key: value for key, value in overrides.items() if value is not None}
     of_experts = {key: given.pop(key) for key in KINDS if key in given}
     kinds = {field.name: type(getattr(base, field.name)) for field in fields(DecoderSize)}
+    kinds |= {"lr_decay": float, "lr_decay_shape": str}  # None in named sizes
     checked = {key: of_kind(key, value, kinds[key]) for key, value in given.items()}
     dense = replace(base, experts=None, **checked)  # type: ignore[arg-type]
     experts = make_experts(base.experts, dense.ff, dense.width, of_experts)

@@ -11,7 +11,6 @@ Shapes: K members.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 
 import torch
@@ -19,8 +18,6 @@ from torch import Tensor
 
 from mixopt_proxies.decoder.named_sizes import DecoderSize
 from mixopt_proxies.decoder.weights import StackedWeights
-
-FLOOR = 0.1
 
 
 class StackedAdamW:
@@ -30,7 +27,8 @@ class StackedAdamW:
         self._weights = weights
         self._size = size
         device = weights.master.device
-        rates = [size.lr * rate_factor(step, steps, size) for step in range(steps)]
+        curve = size.rates(steps)
+        rates = [size.lr * curve.rate(step) for step in range(steps)]
         self._rates_S = torch.tensor(rates, device=device)
         self._rate = torch.zeros((), device=device)
         self._place = torch.zeros(1, dtype=torch.int64, device=device)
@@ -102,13 +100,7 @@ def write_clipped(gradients: list[Tensor], out: list[Tensor], limit: float) -> N
 
 def rate_factor(step: int, steps: int, size: DecoderSize) -> float:
     """Return the learning rate of a step, from 0, as a share of the peak."""
-    warmup = size.warmup if size.warmup >= 1 else size.warmup * steps
-    if step < warmup:
-        return (step + 1) / (math.floor(warmup) + 1)
-    if size.schedule == "constant":
-        return 1.0
-    done = (step - warmup) / max(steps - warmup, 1)
-    return FLOOR + (1 - FLOOR) * 0.5 * (1 + math.cos(math.pi * done))
+    return size.rates(steps).rate(step)
 
 
 def _part(values: Tensor, gradient: Tensor) -> torch.nn.Parameter:

@@ -1,0 +1,169 @@
+"""The learning rate by name: the same numbers as schedulers of other libraries, and as phases."""
+
+import math
+
+import pytest
+import torch
+from hypothesis import given, strategies as st
+
+from mixopt.errors import SamplerError
+from mixopt.sampling import RATE_CURVES, RateCurve
+
+STEPS, WARMUP, DECAY = 100, 10, 30
+
+
+def rates_of(make, steps=STEPS):
+    """Return what a scheduler of torch gives, step by step."""
+    weight = torch.nn.Parameter(torch.zeros(1))
+    optimizer = torch.optim.SGD([weight], lr=1.0)
+    scheduler = make(optimizer)
+    found = []
+    for _ in range(steps):
+        found.append(scheduler.get_last_lr()[0])
+        optimizer.step()
+        scheduler.step()
+    return found
+
+
+def curve(schedule, **options):
+    made = RateCurve(schedule, STEPS, WARMUP, **options)
+    return [made.rate(step) for step in range(STEPS)]
+
+
+@pytest.mark.parametrize("shape", ["linear", "cosine", "sqrt"])
+def test_a_wsd_is_that_of_transformers_after_the_warm_up(shape):
+    from transformers import get_wsd_schedule
+
+    theirs = rates_of(
+        lambda optimizer: get_wsd_schedule(
+            optimizer,
+            num_warmup_steps=WARMUP,
+            num_decay_steps=DECAY,
+            num_training_steps=STEPS,
+            decay_type={"sqrt": "1-sqrt"}.get(shape, shape),
+            min_lr_ratio=0.1,
+        )
+    )
+    ours = curve("wsd", lr_decay=DECAY, lr_decay_shape=shape)
+    assert ours[WARMUP:] == pytest.approx(theirs[WARMUP:])
+
+
+def test_a_cosine_is_that_of_transformers_after_the_warm_up():
+    from transformers import get_cosine_schedule_with_warmup
+
+    theirs = rates_of(lambda o: get_cosine_schedule_with_warmup(o, WARMUP, STEPS))
+    assert curve("cosine", floor=0.0)[WARMUP:] == pytest.approx(theirs[WARMUP:])
+
+
+def test_a_linear_decay_is_that_of_torch():
+    theirs = rates_of(
+        lambda o: torch.optim.lr_scheduler.LinearLR(o, 1.0, 0.1, total_iters=STEPS - WARMUP)
+    )
+    assert curve("linear")[WARMUP:] == pytest.approx(theirs[: STEPS - WARMUP])
+
+
+def test_an_inverse_square_root_is_that_of_transformers_after_the_warm_up():
+    from transformers import get_inverse_sqrt_schedule
+
+    theirs = rates_of(lambda o: get_inverse_sqrt_schedule(o, WARMUP))
+    assert curve("inverse_sqrt")[WARMUP:] == pytest.approx(theirs[WARMUP:])
+
+
+def test_the_warm_up_is_linear_and_its_first_step_moves():
+    theirs = rates_of(
+        lambda o: torch.optim.lr_scheduler.LinearLR(o, 1 / (WARMUP + 1), 1.0, total_iters=WARMUP)
+    )
+    for schedule in RATE_CURVES:
+        assert curve(schedule)[: WARMUP + 1] == pytest.approx(theirs[: WARMUP + 1])
+
+
+def test_an_inverse_square_root_with_a_decay_ends_at_the_floor():
+    made = RateCurve("inverse_sqrt", STEPS, WARMUP, lr_decay=0.2, floor=0.05)
+    rates = [made.rate(step) for step in range(STEPS + 1)]
+    assert rates[80] == pytest.approx(math.sqrt(WARMUP / 80))
+    assert rates[90] == pytest.approx((rates[80] + 0.05) / 2)
+    assert rates[100] == pytest.approx(0.05)
+
+
+def test_an_inverse_square_root_does_not_fall_below_the_floor():
+    assert min(curve("inverse_sqrt", floor=0.5)[WARMUP:]) == 0.5
+
+
+@pytest.mark.parametrize("schedule", ["cosine", "linear"])
+def test_a_decay_part_leaves_the_steps_before_it_at_the_peak(schedule):
+    rates = curve(schedule, lr_decay=DECAY)
+    assert rates[WARMUP : STEPS - DECAY + 1] == [1.0] * (STEPS - DECAY - WARMUP + 1)
+    assert rates[-1] < 0.2
+
+
+def test_a_cosine_has_the_numbers_that_it_had_to_the_last_bit():
+    peak, steps, warmup = 3e-4, 997, 0.0173 * 997
+    made = RateCurve("cosine", steps, 0.0173, peak=peak, floor=0.1 * peak)
+    least = 0.1 * peak
+    for step in range(steps):
+        if step < warmup:
+            before = peak * (step + 1) / (math.floor(warmup) + 1)
+        else:
+            done = (step - warmup) / (steps - warmup)
+            before = least + (peak - least) * 0.5 * (1 + math.cos(math.pi * done))
+        assert made.rate(step) == before
+
+
+@given(
+    st.sampled_from(RATE_CURVES),
+    st.integers(2, 300),
+    st.floats(0.01, 0.5),
+    st.integers(0, 299),
+)
+def test_two_pieces_of_a_run_have_the_rates_of_the_whole(schedule, steps, warmup, cut):
+    whole = RateCurve(schedule, steps, warmup)
+    second = RateCurve(schedule, steps, warmup, start=cut)
+    for step in range(cut, steps):
+        assert second.rate(step - cut) == whole.rate(step)
+
+
+@given(st.sampled_from(RATE_CURVES), st.integers(1, 300), st.floats(0.01, 400))
+def test_no_rate_is_above_the_peak_or_below_the_least(schedule, steps, warmup):
+    made = RateCurve(schedule, steps, warmup, peak=3.0, floor=0.3)
+    rates = [made.rate(step) for step in range(steps)]
+    assert min(rates) > 0
+    assert max(rates) <= 3.0
+    length = warmup if warmup >= 1 else warmup * steps
+    assert all(rate >= 0.3 - 1e-12 for step, rate in enumerate(rates) if step >= length)
+
+
+@pytest.mark.parametrize(
+    ("schedule", "options", "message"),
+    [
+        ("cosin", {}, "schedule: 'cosin' is not one; did you mean 'cosine'?"),
+        ("constant", {"lr_decay": 5}, "lr_decay: a constant rate has no decay; give schedule: wsd"),
+        ("inverse_sqrt", {"warmup": 0}, "warmup: 0, and an inverse_sqrt falls by the length of"),
+        (
+            "inverse_sqrt",
+            {"lr_decay_shape": "sqrt"},
+            "lr_decay_shape: 'sqrt' has no effect without lr_decay",
+        ),
+        ("cosine", {"lr_decay_shape": "sqrt"}, "lr_decay_shape: 'sqrt' is not that of a cosine"),
+        ("linear", {"lr_decay_shape": "sqrt"}, "lr_decay_shape: 'sqrt' is not linear; give"),
+    ],
+)
+def test_what_does_not_go_together_is_named(schedule, options, message):
+    with pytest.raises(SamplerError) as error:
+        RateCurve(schedule, STEPS, **{"warmup": WARMUP, **options})
+    assert message in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("short", "message"),
+    [
+        (
+            RateCurve("wsd", 100, 60, lr_decay=0.5),
+            "lr_decay: 50 steps of decay after 60 of warm-up are more than the 100 of the schedule",
+        ),
+        (RateCurve("inverse_sqrt", 20, 0.01), "warmup: 0.2 steps, and an inverse_sqrt falls by"),
+    ],
+)
+def test_a_run_that_is_too_short_for_its_parts_is_named(short, message):
+    with pytest.raises(SamplerError) as error:
+        short.check_lengths()
+    assert message in str(error.value)
