@@ -18,6 +18,7 @@ from mixopt.config.design_section import DesignConfig
 from mixopt.config.durations import Duration
 from mixopt.config.objective_section import ObjectiveConfig
 from mixopt.config.section import Count, Positive, Section, Share
+from mixopt.config.starting_point import located
 from mixopt.config.task_objective import with_tasks
 from mixopt.config.tasks_section import TasksConfig
 from mixopt.config.validation_section import ValidateConfig
@@ -27,7 +28,22 @@ from mixopt.system import ServerUri
 class ProxyConfig(CommandFields):
     """What is trained on each mixture; fields of CommandFields are for `name: command`."""
 
-    name: str = Field("decoder", description="decoder, ngram, command, or package.module:Name")
+    name: str = Field(
+        "decoder", description="decoder, continued, ngram, command, or package.module:Name"
+    )
+    # `from` is a keyword of Python, so the attribute has another name.
+    start: str | None = Field(
+        None,
+        alias="from",
+        description="what all trials begin with: a run or checkpoint of mixopt pretrain, a folder"
+        " of transformers, or the YAML file of a pretraining, which is then trained once",
+    )
+    start_hash: str | None = Field(
+        None,
+        alias="from_hash",
+        pattern=r"^[a-z0-9:]{1,80}$",
+        description="hash of the weights that `from` names; written by mixopt",
+    )
     tokens: Positive = Field(1_000_000, description="training tokens of one trial")
     eval_every: Count | None = Field(
         None,
@@ -46,8 +62,12 @@ class ProxyConfig(CommandFields):
 
     @property
     def all_options(self) -> dict[str, Any]:
-        """What the proxy is made with; a folder is the same one wherever a worker runs."""
+        """What the proxy is made with; a path is the same one wherever a worker runs."""
         given = self.options | self.command_fields
+        if self.start is not None:
+            given["start"] = located(self.start)
+        if self.start_hash is not None:
+            given["start_hash"] = self.start_hash
         if self.folder is not None:
             given["folder"] = str(Path(self.folder).expanduser().absolute())
         return given

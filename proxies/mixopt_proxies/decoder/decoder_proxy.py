@@ -2,44 +2,15 @@
 
 from __future__ import annotations
 
-import math
-import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from typing import Unpack
 
-import torch
-
 from mixopt.corpus import Corpus
-from mixopt.errors import ConfigError
 from mixopt.trials import Progress, Training, Trial, TrialResult
-from mixopt_proxies.decoder.autotune import Tuner, candidates, fastest, members_by_rule
-from mixopt_proxies.decoder.batches import TrialBatches, make_pools, training_shards
-from mixopt_proxies.decoder.compiling import Compile, should_compile
-from mixopt_proxies.decoder.device_precision import (
-    Precision,
-    resolve_device,
-    resolve_precision,
-    thread_limit,
-)
-from mixopt_proxies.decoder.held_out_tasks import HeldOutTasks
-from mixopt_proxies.decoder.held_out_windows import HeldOutWindows
-from mixopt_proxies.decoder.learning_curve import CurveSample
-from mixopt_proxies.decoder.memory import memory_kept
+from mixopt_proxies.decoder.compiling import Compile
+from mixopt_proxies.decoder.device_precision import Precision
+from mixopt_proxies.decoder.group_training import GroupTraining
 from mixopt_proxies.decoder.named_sizes import SizeOverrides, make_size
-from mixopt_proxies.decoder.passes import Passes
-from mixopt_proxies.decoder.trainer import StackTrainer
-from mixopt_proxies.decoder.trial_results import result_of
-
-
-@dataclass(frozen=True)
-class _GroupSetting:
-    """Where and how a group runs."""
-
-    device: torch.device
-    dtype: torch.dtype
-    vocab_size: int
-    compiled: bool
 
 
 class DecoderProxy:
@@ -69,37 +40,16 @@ class DecoderProxy:
                 that there is not.
         """
         self.size = make_size(size, **overrides)
-        _one_of("precision", precision, ("auto", "float32", "bfloat16"))
-        _one_of("compile", compile, ("auto", True, False))
-        self._precision: Precision = precision
-        self._compile: Compile = compile
-        self._passes: dict[_GroupSetting, Passes] = {}
+        self.together = GroupTraining(self.size, precision=precision, compile=compile)
 
     def group_size(self, corpus: Corpus, training: Training) -> int:
-        """Return how many trials to train together.
-
-        Compiled code on a CPU follows the rule, since measuring would compile every
-        candidate; the rule's is compiled here, once, and its code is then on disk for all
-        workers. Anything else is measured for a few seconds near the rule, as it will be
-        trained: compiled and from a graph on a GPU.
+        """Return how many trials to train together (`GroupTraining.group_size`).
 
         Raises:
             CorpusError: A domain, or its pool, with fewer tokens than one sequence.
             ConfigError: Warm-up and decay are longer than a trial.
         """
-        self.size.check_steps(self._steps(training))
-        for domain in corpus.domains:
-            training_shards(domain, self.size.sequence_length)
-        tokens, length = self._steps(training) * self.size.step_tokens, self.size.sequence_length
-        make_pools(corpus, tokens, length, training.target_tokens, training.inventory)
-        device = resolve_device(training.device)
-        rule = members_by_rule(self.size, corpus.vocab_size, device)
-        setting = self._setting(rule, corpus, training)
-        with thread_limit(training.threads), memory_kept(device):
-            if setting.compiled and device.type == "cpu":
-                self._tuner(rule, setting).step()
-                return rule
-            return fastest(candidates(rule), lambda members: self._tuner(members, setting).rate())
+        return self.together.group_size(corpus, training)
 
     def train(
         self,
@@ -114,43 +64,11 @@ class DecoderProxy:
             CorpusError: A domain with fewer tokens than one sequence.
             ConfigError: A device that is not here, or warm-up and decay longer than a trial.
         """
-        started = time.monotonic()
-        size, steps = self.size, self._steps(training)
-        size.check_steps(steps)
-        setting = self._setting(len(trials), corpus, training)
-        batches = TrialBatches(
-            trials,
-            corpus,
-            steps=steps,
-            batch=size.batch,
-            length=size.sequence_length,
-            target_tokens=training.target_tokens,
-            inventory=training.inventory,
-        )
-        held_out = HeldOutWindows(corpus, size, training.eval_tokens, setting.device)
-        tasks = HeldOutTasks(corpus, size, setting.device)
-        sample = CurveSample.of(corpus, size, steps, training.curve_points, setting.device)
-        with thread_limit(training.threads), memory_kept(setting.device):
-            trainer = StackTrainer(
-                trials,
-                setting.vocab_size,
-                self._passes_for(setting),
-                steps=steps,
-                device=setting.device,
-                dtype=setting.dtype,
-            )
-            at = self._eval_steps(training)
-            course = trainer.run(batches, held_out, tasks, at, report, sample)
-        seconds = (time.monotonic() - started) / len(trials)
-        parameters = size.parameters(corpus.vocab_size)
-        return [
-            result_of(trial, course.of_member(k), size.step_tokens, parameters, seconds)
-            for k, trial in enumerate(trials)
-        ]
+        return self.together.train(trials, corpus, training, report)
 
     def parameters(self, vocab_size: int) -> int:
         """Return how many weights a trial has."""
-        return self.size.parameters(vocab_size)
+        return self.together.parameters(vocab_size)
 
     def tokens_per_second(self, vocab_size: int, training: Training) -> float:
         """Return how fast one worker trains, by half a second of steps that are not compiled.
@@ -158,51 +76,4 @@ class DecoderProxy:
         Raises:
             ConfigError: A device that is not here.
         """
-        device = resolve_device(training.device)
-        members = members_by_rule(self.size, vocab_size, device)
-        dtype = resolve_precision(self._precision, device)
-        setting = _GroupSetting(device, dtype, vocab_size, compiled=False)
-        with thread_limit(training.threads), memory_kept(device):
-            return self._tuner(members, setting).rate()
-
-    def _tuner(self, members: int, setting: _GroupSetting) -> Tuner:
-        passes = self._passes_for(setting)
-        device, dtype = setting.device, setting.dtype
-        return Tuner(members, setting.vocab_size, passes, device=device, dtype=dtype)
-
-    def _setting(self, members: int, corpus: Corpus, training: Training) -> _GroupSetting:
-        device = resolve_device(training.device)
-        flops = self.size.step_flops(corpus.vocab_size) * self._steps(training) * members
-        return _GroupSetting(
-            device=device,
-            dtype=resolve_precision(self._precision, device),
-            vocab_size=corpus.vocab_size,
-            compiled=should_compile(self._compile, device, flops),
-        )
-
-    def _passes_for(self, setting: _GroupSetting) -> Passes:
-        # Kept from group to group, and with them what was compiled.
-        if setting not in self._passes:
-            self._passes[setting] = Passes(
-                self.size,
-                setting.vocab_size,
-                device=setting.device,
-                dtype=setting.dtype,
-                compiled=setting.compiled,
-            )
-        return self._passes[setting]
-
-    def _steps(self, training: Training) -> int:
-        return max(1, math.ceil(training.tokens / self.size.step_tokens))
-
-    def _eval_steps(self, training: Training) -> set[int]:
-        if training.eval_every == 0:
-            return set()
-        every = max(1, round(training.eval_every / self.size.step_tokens))
-        return set(range(every, self._steps(training) + 1, every))
-
-
-def _one_of(option: str, value: object, known: tuple[object, ...]) -> None:
-    if value not in known:
-        names = ", ".join(str(entry).lower() for entry in known)
-        raise ConfigError(f"proxy.options.{option}: {value!r} must be one of {names}")
+        return self.together.tokens_per_second(vocab_size, training)

@@ -15,14 +15,14 @@ from torch import Tensor
 
 from mixopt.corpus import Corpus
 from mixopt.tasks import TaskBatches
+from mixopt_proxies.decoder.batch_shape import BatchShape
 from mixopt_proxies.decoder.device_precision import to_device
-from mixopt_proxies.decoder.named_sizes import DecoderSize
 
 
 class HeldOutTasks:
     """The items of a corpus's tasks, ready on the device."""
 
-    def __init__(self, corpus: Corpus, size: DecoderSize, device: torch.device) -> None:
+    def __init__(self, corpus: Corpus, size: BatchShape, device: torch.device) -> None:
         """Cut the items into windows of the size's length.
 
         Args:

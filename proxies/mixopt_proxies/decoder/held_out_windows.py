@@ -18,9 +18,9 @@ from torch import Tensor
 
 from mixopt.corpus import Corpus, Domain
 from mixopt.trials import Losses, in_bits_per_byte
+from mixopt_proxies.decoder.batch_shape import BatchShape
 from mixopt_proxies.decoder.batches import long_enough
 from mixopt_proxies.decoder.device_precision import to_device
-from mixopt_proxies.decoder.named_sizes import DecoderSize
 
 
 class HeldOutWindows:
@@ -31,7 +31,7 @@ class HeldOutWindows:
     """
 
     def __init__(
-        self, corpus: Corpus, size: DecoderSize, eval_tokens: int, device: torch.device
+        self, corpus: Corpus, size: BatchShape, eval_tokens: int, device: torch.device
     ) -> None:
         """Read the windows.
 

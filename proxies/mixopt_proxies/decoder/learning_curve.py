@@ -18,8 +18,8 @@ import torch
 
 from mixopt.corpus import Corpus
 from mixopt.trials import Losses
+from mixopt_proxies.decoder.batch_shape import BatchShape
 from mixopt_proxies.decoder.held_out_windows import HeldOutWindows
-from mixopt_proxies.decoder.named_sizes import DecoderSize
 
 # Of a trial's steps that the curve may read batches: with seven domains, 70 batches in a trial of
 # 1,172 steps took 7.0% of its CPU time, so that a batch counts as a step.
@@ -41,7 +41,7 @@ class CurveSample:
 
     @classmethod
     def of(
-        cls, corpus: Corpus, size: DecoderSize, steps: int, points: int, device: torch.device
+        cls, corpus: Corpus, size: BatchShape, steps: int, points: int, device: torch.device
     ) -> CurveSample | None:
         """Choose windows and steps; None where no points are asked for.
 

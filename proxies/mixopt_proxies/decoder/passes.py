@@ -48,7 +48,7 @@ class Passes:
         dtype: torch.dtype,
         compiled: bool,
     ) -> None:
-        self.size = size
+        self.size, self.device, self.dtype = size, device, dtype
         self.chunked = vocab_size >= LARGE_VOCABULARY
         self.compiled = compiled
         self._decoder = Decoder(size, device=device, dtype=dtype)

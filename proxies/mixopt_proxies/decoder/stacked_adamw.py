@@ -17,18 +17,25 @@ import torch
 from torch import Tensor
 
 from mixopt_proxies.decoder.named_sizes import DecoderSize
+from mixopt_proxies.decoder.origin import AdamMoments, StackOrigin
 from mixopt_proxies.decoder.weights import StackedWeights
 
 
 class StackedAdamW:
     """AdamW on the weights of a stack, with clipping member by member."""
 
-    def __init__(self, weights: StackedWeights, size: DecoderSize, steps: int) -> None:
+    def __init__(
+        self,
+        weights: StackedWeights,
+        size: DecoderSize,
+        steps: int,
+        origin: StackOrigin | None = None,
+    ) -> None:
+        """Begin without moments and with the size's rates, or with those of an origin."""
         self._weights = weights
         self._size = size
         device = weights.master.device
-        curve = size.rates(steps)
-        rates = [size.lr * curve.rate(step) for step in range(steps)]
+        rates = _rates(size, steps) if origin is None else origin.rates(steps)
         self._rates_S = torch.tensor(rates, device=device)
         self._rate = torch.zeros((), device=device)
         self._place = torch.zeros(1, dtype=torch.int64, device=device)
@@ -53,6 +60,8 @@ class StackedAdamW:
         )
         for group in self._adam.param_groups:
             group["lr"] = self._rate
+        if origin is not None and origin.moments is not None:
+            self._begin_with(origin.moments)
 
     @torch.no_grad()
     def step(self, gradients: Mapping[str, Tensor]) -> None:
@@ -67,6 +76,17 @@ class StackedAdamW:
         self._weights.refresh()
         # Steps beyond the last, as a tuner takes them, keep its rate.
         self._place.add_(1).clamp_(max=len(self._rates_S) - 1)
+
+    def _begin_with(self, moments: AdamMoments) -> None:
+        """Give all members the moments of a checkpoint, as the state of a step that was taken."""
+        split, master = self._weights.decayed, self._weights.master
+        step = torch.tensor(float(moments.step), device=master.device)
+        flat = {"exp_avg": torch.empty_like(master), "exp_avg_sq": torch.empty_like(master)}
+        self._weights.give_all(flat["exp_avg"], moments.first)
+        self._weights.give_all(flat["exp_avg_sq"], moments.second)
+        for part, of in zip(self._parts, (slice(split), slice(split, None)), strict=True):
+            state = {name: values[of] for name, values in flat.items()}
+            self._adam.state[part] = {"step": step.clone(), **state}
 
     def _gather(self, gradients: Mapping[str, Tensor]) -> None:
         """Bring the gradients into the flat buffer, in fp32, clipped on the way."""
@@ -96,6 +116,11 @@ def write_clipped(gradients: list[Tensor], out: list[Tensor], limit: float) -> N
     scale_K = (limit / (torch.linalg.vector_norm(norms_WK, dim=0) + 1e-6)).clamp(max=1.0)
     for gradient, place in zip(gradients, out, strict=True):
         torch.mul(gradient, scale_K.view(-1, *[1] * (gradient.ndim - 1)), out=place)
+
+
+def _rates(size: DecoderSize, steps: int) -> list[float]:
+    curve = size.rates(steps)
+    return [size.lr * curve.rate(step) for step in range(steps)]
 
 
 def rate_factor(step: int, steps: int, size: DecoderSize) -> float:

@@ -24,6 +24,7 @@ from mixopt_proxies.decoder.held_out_experts import HeldOutExperts
 from mixopt_proxies.decoder.held_out_tasks import HeldOutTasks
 from mixopt_proxies.decoder.held_out_windows import HeldOutWindows
 from mixopt_proxies.decoder.learning_curve import CurveSample, moved_to
+from mixopt_proxies.decoder.origin import StackOrigin
 from mixopt_proxies.decoder.passes import Passes
 from mixopt_proxies.decoder.read_ahead import blocks
 from mixopt_proxies.decoder.stacked_adamw import StackedAdamW
@@ -67,15 +68,18 @@ class StackTrainer:
         steps: int,
         device: torch.device,
         dtype: torch.dtype,
+        origin: StackOrigin | None = None,
     ) -> None:
-        """Draw the members' initial weights."""
+        """Draw the members' initial weights, or begin where an origin ended."""
         self._device = device
         self._passes = passes
         self._steps = steps
         seeds = [initial_seed(trial) for trial in trials]
         size = passes.size
-        self.weights = StackedWeights(size, vocab_size, seeds, device=device, dtype=dtype)
-        self._optimizer = StackedAdamW(self.weights, size, steps)
+        self.weights = StackedWeights(
+            size, vocab_size, seeds, device=device, dtype=dtype, origin=origin
+        )
+        self._optimizer = StackedAdamW(self.weights, size, steps, origin)
         self._losses_SK = torch.zeros(steps, len(trials), device=device)
         self._place = torch.zeros(1, dtype=torch.int64, device=device)
         graphed = device.type == "cuda" and passes.compiled
@@ -197,6 +201,31 @@ class StackTrainer:
     def _progress(self, taken: int, doing: Doing = "training") -> Progress:
         tokens = self._passes.size.step_tokens * self.weights.members
         return Progress(done=taken * tokens, total=self._steps * tokens, doing=doing)
+
+
+def untrained_losses(
+    passes: Passes,
+    vocab_size: int,
+    origin: StackOrigin,
+    held_out: HeldOutWindows,
+    tasks: HeldOutTasks,
+) -> Losses:
+    """Return the held-out losses of an origin before any step, and what it scores.
+
+    Args:
+        passes: Of its size, where it is evaluated.
+        vocab_size: Ids that it knows.
+        origin: Its weights.
+        held_out: What to evaluate on.
+        tasks: What to score.
+    """
+    weights = StackedWeights(
+        passes.size, vocab_size, [0], device=passes.device, dtype=passes.dtype, origin=origin
+    )
+    leaves = weights.leaves
+    (losses,) = held_out.losses(lambda rows: passes.sequence_losses(leaves, rows), 1, 0)
+    (found,) = tasks.scores(lambda rows, place_P: passes.token_losses(leaves, rows, place_P), 1)
+    return replace(losses, tasks=found)
 
 
 def initial_seed(trial: Trial) -> int:

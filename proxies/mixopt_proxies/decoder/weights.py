@@ -8,7 +8,8 @@ prefix. Routers choose in fp32, where two experts are hardly ever equal.
 
 What balances experts by a bias is moved by no gradient and lies beside the weights.
 
-Each member's initial weights come from its own seed and nothing else.
+Each member's initial weights come from its own seed and nothing else, unless all begin where one
+checkpoint ended (mixopt_proxies.decoder.origin).
 
 Shapes: K members, V vocabulary, C width, L layers, E experts.
 """
@@ -16,7 +17,7 @@ Shapes: K members, V vocabulary, C width, L layers, E experts.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -24,6 +25,7 @@ import torch
 from torch import Tensor
 
 from mixopt_proxies.decoder.named_sizes import DecoderSize
+from mixopt_proxies.decoder.origin import StackOrigin
 
 Kind = Literal["matrix", "embedding", "router", "norm"]
 
@@ -88,8 +90,9 @@ class StackedWeights:
         *,
         device: torch.device,
         dtype: torch.dtype,
+        origin: StackOrigin | None = None,
     ) -> None:
-        """Draw the initial weights of one member for each seed."""
+        """Draw the initial weights of one member for each seed, or give all those of an origin."""
         self.members = len(seeds)
         self.tied = size.tied
         self.weights = layout(size, vocab_size)
@@ -100,12 +103,17 @@ class StackedWeights:
         self.master = torch.empty(starts[-1], device=device)
         self.gradient = torch.zeros_like(self.master)
         self.decayed = min(self._starts[w.name] for w in self.weights if w.kind == "norm")
-        self._fill(seeds)
+        if origin is None:
+            self._fill(seeds)
+        else:
+            self.give_all(self.master, origin.weights)
         last = "embedding" if size.tied else "matrix"
         self._copied = max(self._end(weight) for weight in self.weights if weight.kind == last)
         low = dtype != torch.float32
         self._copy = self.master[: self._copied].to(dtype) if low else self.master
         self.biases_LKE = _no_biases(size, self.members, device)
+        if self.biases_LKE is not None and origin is not None and origin.biases_LE is not None:
+            self.biases_LKE.copy_(origin.biases_LE[:, None])
         self.leaves = self._make_leaves()
 
     @property
@@ -126,6 +134,17 @@ class StackedWeights:
         """Return one weight of all members, shape (K, ...), in a flat buffer."""
         part = flat[self._starts[weight.name] : self._end(weight)]
         return part.view(self.members, *weight.shape)
+
+    @torch.no_grad()
+    def give_all(self, flat: Tensor, values: Mapping[str, Tensor]) -> None:
+        """Write one member's values, by the names of the weights, to all members in a buffer.
+
+        Args:
+            flat: In the order of `master`.
+            values: Each of the shape of its weight.
+        """
+        for weight in self.weights:
+            self.view(flat, weight).copy_(values[weight.name][None])
 
     def _end(self, weight: Weight) -> int:
         return self._starts[weight.name] + weight.count * self.members

@@ -1,0 +1,194 @@
+"""Trials that continue one checkpoint: what a mixture is good for in midtraining.
+
+Every trial has the same weights before its first step, and the moments of Adam where the
+checkpoint has them; its learning rate decays over its own tokens. Its seed decides the order of its
+data and nothing else, so that what two seeds differ by is the noise of order, which is less than
+that of trials from random weights.
+
+A checkpoint of the decoder (mixopt_proxies.decoder) is trained several trials at once; any other
+causal language model one trial at a time.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from functools import cached_property
+from typing import TypedDict, Unpack
+
+from mixopt.corpus import Corpus
+from mixopt.errors import ConfigError
+from mixopt.pretraining import learning_rate
+from mixopt.sampling import RateShape
+from mixopt.trials import Losses, Progress, Training, Trial, TrialResult
+from mixopt_proxies.continued.annealing import Annealing
+from mixopt_proxies.continued.plain_training import PlainTraining
+from mixopt_proxies.continued.stacked_start import stacked_from
+from mixopt_proxies.continued.starting_point import StartingPoint, start_hash
+from mixopt_proxies.decoder import CausalLM, Compile, GroupTraining, Precision, check, of_kind
+
+
+class AnnealingOptions(TypedDict, total=False):
+    """Options that say how trials are trained (`Annealing` says what they are).
+
+    One that is left out, or None, is as the run of the checkpoint was trained.
+    """
+
+    lr: float | None
+    min_lr: float | None
+    decay: RateShape | None
+    warmup: float | None
+    sequence_length: int | None
+    batch: int | None
+    weight_decay: float | None
+    betas: tuple[float, float] | None
+    clip: float | None
+
+
+_KINDS: dict[str, type] = {
+    "lr": float,
+    "min_lr": float,
+    "decay": str,
+    "warmup": float,
+    "sequence_length": int,
+    "batch": int,
+    "weight_decay": float,
+    "betas": tuple,
+    "clip": float,
+}
+
+
+class ContinuedProxy:
+    """Continues a checkpoint on each mixture."""
+
+    simulates_epochs = True
+    begins_with = True
+
+    def __init__(
+        self,
+        *,
+        start: str,
+        start_hash: str | None = None,
+        optimizer: bool | None = None,
+        precision: Precision = "auto",
+        compile: Compile = "auto",
+        **options: Unpack[AnnealingOptions],
+    ) -> None:
+        """Note what the trials begin with; it is opened when it is needed.
+
+        Args:
+            start: A run of `mixopt pretrain`, one of its checkpoints, or a model of transformers.
+            start_hash: What `start_hash` must be; a worker refuses another checkpoint.
+            optimizer: Whether Adam's moments are taken over; where they are there if omitted.
+            precision: `float32`, `bfloat16`, or `auto`: bf16 where the hardware has it.
+            compile: true, false, or `auto`, of the decoder's stack.
+            **options: How trials are trained, such as `lr=1e-3` (`Annealing`).
+
+        Raises:
+            ConfigError: A value that cannot be right.
+        """
+        self._name, self._wanted = start, start_hash
+        check("optimizer", optimizer, optimizer in (None, True, False), "true or false")
+        check("compile", compile, compile in ("auto", True, False), "auto, true or false")
+        kinds = ("auto", "float32", "bfloat16")
+        check("precision", precision, precision in kinds, "auto, float32 or bfloat16")
+        self._optimizer, self._precision, self._compile = optimizer, precision, compile
+        given = {name: value for name, value in options.items() if value is not None}
+        self._given = {name: of_kind(name, value, _KINDS[name]) for name, value in given.items()}
+
+    def start_hash(self) -> str:
+        """Return a hash of the weights that the trials begin with.
+
+        Raises:
+            MixoptError: They cannot be read.
+        """
+        return start_hash(self._name)
+
+    def group_size(self, corpus: Corpus, training: Training) -> int:
+        """Return how many trials to train together; 1 of a model that is not the decoder.
+
+        Raises:
+            ConfigError: The corpus has another tokenizer, or the checkpoint has changed.
+            CorpusError: A domain, or its pool, with fewer tokens than one sequence.
+        """
+        return self._ready(corpus).group_size(corpus, training)
+
+    def train(
+        self,
+        trials: Sequence[Trial],
+        corpus: Corpus,
+        training: Training,
+        report: Callable[[Progress], None],
+    ) -> list[TrialResult]:
+        """Train the trials and return a result for each, in their order.
+
+        Raises:
+            ConfigError: The corpus has another tokenizer, or the checkpoint has changed.
+            CorpusError: A domain with fewer tokens than one sequence.
+        """
+        return self._ready(corpus).train(trials, corpus, training, report)
+
+    def base_losses(self, corpus: Corpus, training: Training) -> Losses:
+        """Return the held-out losses of the checkpoint itself, before any step.
+
+        Raises:
+            ConfigError: The corpus has another tokenizer, or the checkpoint has changed.
+            CorpusError: A domain with fewer held-out tokens than one sequence.
+        """
+        return self._ready(corpus).origin_losses(corpus, training)
+
+    def parameters(self, vocab_size: int) -> int:
+        """Return how many weights a trial has; `vocab_size` is the checkpoint's."""
+        return sum(weight.numel() for weight in self._start.model.parameters())
+
+    @cached_property
+    def _start(self) -> StartingPoint:
+        if self._wanted is not None and self.start_hash() != self._wanted:
+            raise ConfigError(
+                f"proxy.from: {self._name}: has changed since the sweep began: its weights hash to"
+                f" {self.start_hash()[:12]}, and were {self._wanted[:12]}; restore the checkpoint,"
+                " or redo the sweep with: mixopt run --from sweep"
+            )
+        return StartingPoint.open(self._name)
+
+    @cached_property
+    def _trainer(self) -> GroupTraining | PlainTraining:
+        start, annealing = self._start, self._annealing
+        moments = {} if self._optimizer is False else start.moments
+        if self._optimizer and not moments:
+            raise ConfigError(
+                f"proxy.options.optimizer: {self._name} has no moments of Adam; leave it out"
+            )
+        if not isinstance(start.model, CausalLM):
+            return PlainTraining(start.model, moments, annealing)
+        return stacked_from(start.model, moments, annealing, self._compile)
+
+    def _ready(self, corpus: Corpus) -> GroupTraining | PlainTraining:
+        self._start.check_corpus(corpus)
+        return self._trainer
+
+    @cached_property
+    def _annealing(self) -> Annealing:
+        values = {"min_lr": 0.0, "decay": "linear", "warmup": 0.0} | self._of_run() | self._given
+        for option in ("lr", "sequence_length", "batch"):
+            if option not in values:
+                raise ConfigError(
+                    f"proxy.options.{option}: is missing: {self._name} does not say how it was"
+                    " trained"
+                )
+        return Annealing(**values, precision=self._precision)  # type: ignore[arg-type]
+
+    def _of_run(self) -> dict[str, object]:
+        """Return how the run of the checkpoint was trained, as far as it is known."""
+        run, step = self._start.run, self._start.step
+        if run is None:
+            return {"weight_decay": 0.1, "betas": (0.9, 0.95), "clip": 1.0}
+        training = run.training
+        rate = learning_rate(step, training, run.plan)
+        return {
+            **({"lr": rate} if rate > 0 else {}),
+            "sequence_length": run.longest_sequence,
+            "batch": training.batch,
+            "weight_decay": training.weight_decay,
+            "betas": training.betas,
+            "clip": training.clip,
+        }

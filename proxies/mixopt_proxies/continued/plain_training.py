@@ -1,0 +1,228 @@
+"""Train trials of any causal language model, one after the other, each from the same checkpoint.
+
+What a model of the decoder's own kind does in a stack, a torch loop does here: the same sequences
+in the same order for a trial, AdamW that decays matrices alone, clipping, one learning rate a step.
+
+Shapes: B sequences, W = T + 1 tokens, V vocabulary, S steps, P scored tokens.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from torch import Tensor, nn, optim
+from torch.nn import functional
+
+from mixopt.corpus import Corpus
+from mixopt.trials import Losses, Progress, Training, Trial, TrialResult
+from mixopt_proxies.continued.annealing import Annealing
+from mixopt_proxies.decoder import (
+    CurveSample,
+    HeldOutTasks,
+    HeldOutWindows,
+    MemberCourse,
+    TrialBatches,
+    eval_steps,
+    moved_to,
+    resolve_device,
+    resolve_precision,
+    result_of,
+    steps_of,
+    thread_limit,
+)
+
+_REPORT_SECONDS = 0.5
+
+
+@dataclass(frozen=True, eq=False)
+class _Asked:
+    """What a trial is evaluated on, and when."""
+
+    held_out: HeldOutWindows
+    tasks: HeldOutTasks
+    sample: CurveSample | None
+    at: set[int]
+
+
+class PlainTraining:
+    """Trains one trial at a time, each with the weights of one model."""
+
+    def __init__(
+        self, model: nn.Module, moments: Mapping[str, Tensor], annealing: Annealing
+    ) -> None:
+        """Keep the weights that all trials begin with.
+
+        Args:
+            model: On the CPU; its own weights are overwritten by each trial's.
+            moments: Adam's, by the names of the model's weights and of Adam's state; empty for
+                none.
+            annealing: How it is trained.
+        """
+        self._model, self._moments, self._annealing = model, moments, annealing
+        self._first = {name: value.clone() for name, value in model.state_dict().items()}
+
+    def group_size(self, corpus: Corpus, training: Training) -> int:
+        """Return 1: these models are not stacked.
+
+        Raises:
+            CorpusError: A domain, or its pool, with fewer tokens than one sequence.
+        """
+        self._batches([], corpus, training)
+        return 1
+
+    def train(
+        self,
+        trials: Sequence[Trial],
+        corpus: Corpus,
+        training: Training,
+        report: Callable[[Progress], None],
+    ) -> list[TrialResult]:
+        """Train the trials and return a result for each, in their order."""
+        shape, steps = self._annealing, steps_of(training, self._annealing.step_tokens)
+        device = resolve_device(training.device)
+        asked = _Asked(
+            HeldOutWindows(corpus, shape, training.eval_tokens, device),
+            HeldOutTasks(corpus, shape, device),
+            CurveSample.of(corpus, shape, steps, training.curve_points, device),
+            eval_steps(training, shape.step_tokens),
+        )
+        total = len(trials) * steps * shape.step_tokens
+        results = []
+        with thread_limit(training.threads):
+            for done, trial in enumerate(trials):
+                before = done * steps * shape.step_tokens
+
+                def told(taken: int, doing: Any = "training", before: int = before) -> None:
+                    report(Progress(before + taken * shape.step_tokens, total, doing))
+
+                batches = self._batches([trial], corpus, training)
+                with torch.random.fork_rng([device] if device.type == "cuda" else []):
+                    torch.manual_seed(trial.seed)  # of dropout, where a model has some
+                    results.append(self._trained(trial, batches, steps, device, asked, told))
+        report(Progress(total, total))
+        return results
+
+    def origin_losses(self, corpus: Corpus, training: Training) -> Losses:
+        """Return the held-out losses of the checkpoint itself, on what trials are evaluated on."""
+        device = resolve_device(training.device)
+        held_out = HeldOutWindows(corpus, self._annealing, training.eval_tokens, device)
+        tasks = HeldOutTasks(corpus, self._annealing, device)
+        with thread_limit(training.threads):
+            model = self._at_start(device)
+            losses = self._evaluated(model, held_out, 0)
+            return replace(losses, tasks=self._scored(model, tasks))
+
+    def parameters(self) -> int:
+        """Return how many weights a trial has."""
+        return sum(weight.numel() for weight in self._model.parameters())
+
+    def _batches(self, trials: Sequence[Trial], corpus: Corpus, training: Training) -> TrialBatches:
+        shape = self._annealing
+        return TrialBatches(
+            trials,
+            corpus,
+            steps=steps_of(training, shape.step_tokens),
+            batch=shape.batch,
+            length=shape.sequence_length,
+            target_tokens=training.target_tokens,
+            inventory=training.inventory,
+        )
+
+    def _at_start(self, device: torch.device) -> nn.Module:
+        model = self._model.to(device)
+        model.load_state_dict(self._first)
+        return model
+
+    def _trained(
+        self,
+        trial: Trial,
+        batches: TrialBatches,
+        steps: int,
+        device: torch.device,
+        asked: _Asked,
+        report: Callable[..., None],
+    ) -> TrialResult:
+        started, reported = time.monotonic(), 0.0
+        model, shape = self._at_start(device), self._annealing
+        optimizer = shape.optimizer(model, self._moments)
+        rates, losses = shape.rates(steps), torch.zeros(steps, device=device)
+        curve: list[Losses] = []
+        sampled: list[list[Losses]] = []
+        for taken in range(steps):
+            if time.monotonic() - reported > _REPORT_SECONDS:
+                report(taken)
+                reported = time.monotonic()
+            rows_BW = torch.from_numpy(batches.block(taken, taken + 1)[0, 0]).to(device)
+            losses[taken] = self._step(model, optimizer, rows_BW, rates[taken])
+            tokens = (taken + 1) * shape.step_tokens
+            if asked.sample is not None and taken + 1 in asked.sample.steps:
+                sampled.append([self._evaluated(model, asked.sample.windows, tokens)])
+            if taken + 1 in asked.at or taken + 1 == steps:
+                report(taken + 1, "evaluating")
+                found = self._evaluated(model, asked.held_out, tokens)
+                curve.append(replace(found, tasks=self._scored(model, asked.tasks)))
+        if asked.sample is not None:
+            last = [self._evaluated(model, asked.sample.windows, steps * shape.step_tokens)]
+            curve = [*(p[0] for p in moved_to(curve[-1:], sampled, last)), *curve]
+        course = MemberCourse(losses.cpu(), tuple(curve))
+        seconds = time.monotonic() - started
+        return result_of(trial, course, shape.step_tokens, self.parameters(), seconds)
+
+    def _step(
+        self, model: nn.Module, optimizer: optim.Optimizer, rows_BW: Tensor, rate: float
+    ) -> Tensor:
+        model.train()
+        loss = self._losses(model, rows_BW).mean()
+        own = getattr(model, "own_loss", None)
+        (loss if own is None else loss + own).backward()
+        if self._annealing.clip > 0:
+            nn.utils.clip_grad_norm_(model.parameters(), self._annealing.clip)
+        for group in optimizer.param_groups:
+            group["lr"] = rate
+        optimizer.step()
+        optimizer.zero_grad()
+        taken = getattr(model, "step_taken", None)
+        if taken is not None:
+            taken(lambda summed: None, moved=True)
+        return loss.detach()
+
+    def _evaluated(self, model: nn.Module, held_out: HeldOutWindows, tokens: int) -> Losses:
+        model.eval()
+
+        def sequence_losses(rows_KBW: Tensor) -> Tensor:
+            with torch.no_grad():
+                return self._losses(model, rows_KBW[0]).mean(1)[None]
+
+        (losses,) = held_out.losses(sequence_losses, 1, tokens)
+        return losses
+
+    def _scored(self, model: nn.Module, tasks: HeldOutTasks) -> dict[str, float]:
+        model.eval()
+
+        def token_losses(rows_KBW: Tensor, place_P: Tensor) -> Tensor:
+            with torch.no_grad():
+                return self._losses(model, rows_KBW[0]).flatten()[place_P][None]
+
+        (scores,) = tasks.scores(token_losses, 1)
+        return scores
+
+    def _losses(self, model: nn.Module, rows_BW: Tensor) -> Tensor:
+        """Return the loss of each token but the first in nats, shape (B, T)."""
+        rows_BW = rows_BW.long()
+        with self._cast(rows_BW.device):
+            output = model(rows_BW[:, :-1])
+        logits_BTV = output if isinstance(output, Tensor) else output.logits
+        targets_BT = rows_BW[:, 1:]
+        losses_N = functional.cross_entropy(
+            logits_BTV.flatten(0, 1).float(), targets_BT.flatten(), reduction="none"
+        )
+        return losses_N.view(targets_BT.shape)
+
+    def _cast(self, device: torch.device) -> AbstractContextManager[Any]:
+        dtype = resolve_precision(self._annealing.precision, device)
+        return nullcontext() if dtype == torch.float32 else torch.autocast(device.type, dtype)

@@ -1,0 +1,139 @@
+"""Trials that continue a checkpoint: stacked ones against a plain loop, and what is refused."""
+
+import shutil
+
+import pytest
+import torch
+import yaml
+from made_base import LENGTH, SMALL, base_config, make_base
+from mixopt_proxies.continued import ContinuedProxy
+from mixopt_proxies.continued.plain_training import PlainTraining
+from mixopt_proxies.continued.starting_point import StartingPoint
+from torch.nn import functional
+
+from mixopt.corpus import Corpus
+from mixopt.errors import ConfigError, MixoptError
+from mixopt.mixture import Mixture
+from mixopt.pretraining import pretrain
+from mixopt.testing import check_proxy
+from mixopt.trials import Training, Trial, make_proxy
+
+CPU = torch.device("cpu")
+TRAINING = Training(tokens=5_000, eval_tokens=1_024, device="cpu")
+MIXTURES = [Mixture({"code": share, "prose": 1 - share}) for share in (0.2, 0.8)]
+TRIALS = [Trial(f"t{k}", mixture, seed=k) for k, mixture in enumerate(MIXTURES)]
+
+
+@pytest.fixture(scope="module")
+def texts(text_files):
+    return {name: text_files[name] for name in ("code", "prose")}
+
+
+@pytest.fixture(scope="module")
+def base(texts, tmp_path_factory, one_thread):
+    return make_base(tmp_path_factory.mktemp("base"), texts)
+
+
+@pytest.fixture(scope="module")
+def corpus(base):
+    return Corpus.open(base / "corpus")
+
+
+def proxy_of(start, **options):
+    return ContinuedProxy(start=str(start), precision="float32", compile=False, **options)
+
+
+def trained(proxy, corpus, trials=TRIALS, training=TRAINING):
+    return proxy.train(trials, corpus, training, lambda progress: None)
+
+
+def losses_of(results):
+    return [result.losses.nats_per_token for result in results]
+
+
+def held_out_loss(model, domain, tokens=1_024):
+    """The mean loss of a module on the first windows of a domain's held-out text."""
+    count = min(tokens, domain.validation.tokens - 1) // LENGTH
+    rows = domain.validation.rows([k * LENGTH for k in range(count)], LENGTH + 1)
+    rows = torch.as_tensor(rows.astype("int64"))
+    with torch.no_grad():
+        logits = model(rows[:, :-1])
+    return float(functional.cross_entropy(logits.flatten(0, 1), rows[:, 1:].flatten()))
+
+
+@pytest.mark.parametrize("optimizer", [True, False])
+def test_a_stack_from_a_checkpoint_is_a_plain_loop_from_it(base, corpus, optimizer):
+    proxy = proxy_of(base, optimizer=optimizer)
+    start = StartingPoint.open(str(base))
+    moments = start.moments if optimizer else {}
+    plain = PlainTraining(start.model, moments, proxy._annealing)
+    together = losses_of(trained(proxy, corpus))
+    for found, wanted in zip(together, losses_of(trained(plain, corpus)), strict=True):
+        assert found == pytest.approx(wanted, abs=2e-4)
+
+
+def test_moments_of_adam_change_the_first_steps(base, corpus):
+    few = Training(tokens=512, eval_tokens=1_024, device="cpu")
+    with_them, without = (
+        losses_of(trained(proxy_of(base, optimizer=taken), corpus, training=few))
+        for taken in (True, False)
+    )
+    assert abs(with_them[0]["code"] - without[0]["code"]) > 1e-3
+
+
+def test_losses_of_the_base_are_those_of_the_checkpoint(base, corpus):
+    model = StartingPoint.open(str(base)).model
+    found = proxy_of(base).base_losses(corpus, TRAINING).nats_per_token
+    wanted = {domain.name: held_out_loss(model, domain) for domain in corpus.evaluation}
+    assert found == pytest.approx(wanted, abs=1e-4)
+
+
+def test_a_trial_learns_from_where_the_checkpoint_is(base, corpus):
+    proxy = proxy_of(base)
+    before = proxy.base_losses(corpus, TRAINING).nats_per_token
+    code = losses_of(trained(proxy, corpus))[1]["code"]
+    assert code < before["code"]
+
+
+def test_members_do_not_depend_on_each_other(base, corpus):
+    together = losses_of(trained(proxy_of(base), corpus))
+    (alone,) = losses_of(trained(proxy_of(base), corpus, TRIALS[1:]))
+    assert together[1] == pytest.approx(alone, abs=1e-4)
+
+
+def test_seeds_change_the_order_of_the_data_alone(base, corpus):
+    one = [Trial("a", MIXTURES[0], seed=1), Trial("b", MIXTURES[0], seed=2)]
+    first, second = losses_of(trained(proxy_of(base), corpus, one))
+    assert 0 < abs(first["code"] - second["code"]) < 0.1
+
+
+def test_the_rate_decays_from_that_of_the_run_to_nothing(base):
+    rates = proxy_of(base, decay="linear")._annealing.rates(10)
+    assert rates == pytest.approx([0.01 * (1 - step / 10) for step in range(10)])
+
+
+def test_a_warm_up_comes_before_the_decay(base):
+    rates = proxy_of(base, warmup=2, lr=0.006, min_lr=0.001)._annealing.rates(12)
+    assert rates[:3] == pytest.approx([0.002, 0.004, 0.006])
+    assert rates[-1] == pytest.approx(0.001 + 0.005 * 0.1)
+
+
+def test_the_contract_of_a_proxy_is_kept(base, tmp_path):
+    options = {"start": str(base), "precision": "float32", "compile": False}
+    check_proxy(lambda: make_proxy("continued", options), tokens=2_048)
+
+
+def test_another_checkpoint_than_the_recorded_one_is_refused(base, corpus):
+    with pytest.raises(ConfigError, match=r"has changed since the sweep began.*mixopt run --from"):
+        proxy_of(base, start_hash="0" * 64).group_size(corpus, TRAINING)
+
+
+def test_more_steps_give_another_hash(base, texts, tmp_path):
+    further = shutil.copytree(base, tmp_path / "further")
+    before = proxy_of(further).start_hash()
+    assert before == proxy_of(base).start_hash()
+    file = tmp_path / "further.yaml"
+    file.write_text(yaml.safe_dump(base_config(texts, steps=125)), encoding="utf-8")
+    shutil.rmtree(further)
+    pretrain(file, further)
+    assert proxy_of(further).start_hash() != before
