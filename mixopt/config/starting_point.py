@@ -10,7 +10,7 @@ from mixopt.system import is_url
 if TYPE_CHECKING:
     pass
 
-START = "start"  # a proxy that begins with something says so by an option of this name
+START = "start"  # the option of proxies that begin with a checkpoint
 _YAML = (".yaml", ".yml")
 
 

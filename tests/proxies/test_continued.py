@@ -5,14 +5,14 @@ import shutil
 import pytest
 import torch
 import yaml
-from made_base import LENGTH, SMALL, base_config, make_base
+from made_base import LENGTH, base_config, make_base
 from mixopt_proxies.continued import ContinuedProxy
 from mixopt_proxies.continued.plain_training import PlainTraining
 from mixopt_proxies.continued.starting_point import StartingPoint
 from torch.nn import functional
 
 from mixopt.corpus import Corpus
-from mixopt.errors import ConfigError, MixoptError
+from mixopt.errors import ConfigError
 from mixopt.mixture import Mixture
 from mixopt.pretraining import pretrain
 from mixopt.testing import check_proxy

@@ -40,7 +40,7 @@ _REPORT_SECONDS = 0.5
 
 
 @dataclass(frozen=True, eq=False)
-class _Asked:
+class _PlainSetting:
     """What a trial is evaluated on, and when."""
 
     held_out: HeldOutWindows
@@ -85,7 +85,7 @@ class PlainTraining:
         """Train the trials and return a result for each, in their order."""
         shape, steps = self._annealing, steps_of(training, self._annealing.step_tokens)
         device = resolve_device(training.device)
-        asked = _Asked(
+        asked = _PlainSetting(
             HeldOutWindows(corpus, shape, training.eval_tokens, device),
             HeldOutTasks(corpus, shape, device),
             CurveSample.of(corpus, shape, steps, training.curve_points, device),
@@ -144,7 +144,7 @@ class PlainTraining:
         batches: TrialBatches,
         steps: int,
         device: torch.device,
-        asked: _Asked,
+        asked: _PlainSetting,
         report: Callable[..., None],
     ) -> TrialResult:
         started, reported = time.monotonic(), 0.0

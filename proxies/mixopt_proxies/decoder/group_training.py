@@ -244,7 +244,7 @@ def eval_steps(training: Training, step_tokens: int) -> set[int]:
 
 
 def one_of(option: str, value: object, known: tuple[object, ...]) -> None:
-    """Refuse a value of an option that is none of those that there are.
+    """Refuse a value of an option that it does not have.
 
     Raises:
         ConfigError: It is none of them.
