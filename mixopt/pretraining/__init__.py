@@ -17,6 +17,10 @@ if TYPE_CHECKING:
         PretrainConfig as PretrainConfig,
         load_pretraining as load_pretraining,
     )
+    from mixopt.pretraining.model_origin import (
+        ModelOrigin as ModelOrigin,
+        open_origin as open_origin,
+    )
     from mixopt.pretraining.pretraining_run import pretrain as pretrain
     from mixopt.pretraining.ranks import joined as joined
     from mixopt.pretraining.result import result_lines as result_lines
@@ -41,6 +45,7 @@ else:
         {
             "checkpoints": ["Checkpoints"],
             "config": ["PretrainConfig", "load_pretraining"],
+            "model_origin": ["ModelOrigin", "open_origin"],
             "ranks": ["joined"],
             "result": ["result_lines"],
             "pretraining_run": ["pretrain"],
