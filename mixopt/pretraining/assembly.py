@@ -12,6 +12,7 @@ from torch import Tensor, nn, optim
 from mixopt.loading import MixtureLoader
 from mixopt.mixture import Mixture
 from mixopt.online import MIXTURE_LOG, Driver, DriverOptions, make_estimator
+from mixopt.pretraining.averaged_weights import AveragedWeights
 from mixopt.pretraining.config import EstimatorConfig, PretrainConfig
 from mixopt.pretraining.directory import METRICS
 from mixopt.pretraining.expert_balance import balance_of
@@ -67,6 +68,7 @@ class Parts:
     meter: Meter
     metrics: MetricsFile
     experts: ExpertWatch | None
+    averaged: AveragedWeights | None
 
     @property
     def sampler(self) -> MixtureSampler:
@@ -94,6 +96,7 @@ def make_parts(config: PretrainConfig, out: Path, ranks: Ranks) -> Parts:
     stream = ranks.each(lambda: _stream(config, out, ranks))
     model = ParallelModel(stream.model, config, ranks)
     optimizer = make_optimizer(model.plain, config.training)
+    averaged = _averaged(model, optimizer, config)
     held_out = HeldOutText(stream.corpus, config, ranks, model)
     experts = ranks.each(lambda: watch_of(model, stream.corpus, config, ranks, out))
     balance = ranks.each(lambda: balance_of(model.plain, config, ranks, experts))
@@ -104,13 +107,21 @@ def make_parts(config: PretrainConfig, out: Path, ranks: Ranks) -> Parts:
         loader=stream.loader,
         model=model,
         optimizer=optimizer,
-        step=TrainingStep(model, optimizer, config, ranks, experts, balance),
+        step=TrainingStep(model, optimizer, config, ranks, experts, balance, averaged),
         held_out=held_out,
         mixture=ranks.each(lambda: _mixture(config, stream, held_out, out)),
         meter=Meter(stream.corpus.domain_names, config, balance, flops=stream.flops, peak=peak),
         metrics=MetricsFile(out / METRICS if ranks.is_first else None),
         experts=experts,
+        averaged=averaged,
     )
+
+
+def _averaged(
+    model: ParallelModel, optimizer: optim.Optimizer, config: PretrainConfig
+) -> AveragedWeights | None:
+    decay = config.training.ema_decay
+    return None if decay is None else AveragedWeights(model.plain, optimizer, decay)
 
 
 def _stream(config: PretrainConfig, out: Path, ranks: Ranks) -> _Stream:

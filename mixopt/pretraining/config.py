@@ -11,9 +11,9 @@ import json
 from collections.abc import Iterable, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Any, Literal
 
-from pydantic import BeforeValidator, Field, ValidationInfo, field_validator, model_validator
+from pydantic import Field, ValidationInfo, field_validator, model_validator
 
 from mixopt.config import (
     FILES,
@@ -43,24 +43,11 @@ from mixopt.pretraining.schedule_config import (
     with_schedule,
 )
 from mixopt.pretraining.stream_config import StreamConfig
+from mixopt.pretraining.training_config import RATE_FIELDS, Above, TrainingConfig
 from mixopt.sampling import Schedule
 from mixopt.system import is_url
 
-Precision = Literal["auto", "float32", "bfloat16"]
 Parallel = Literal["none", "ddp", "fsdp"]
-
-
-def _number(value: Any) -> Any:
-    """Read `3e-4`, which YAML takes for a string, as the number that it is."""
-    try:
-        return float(value) if isinstance(value, str) else value
-    except ValueError:
-        return value
-
-
-Real = Annotated[float, Field(ge=0, allow_inf_nan=False), BeforeValidator(_number)]
-Above = Annotated[float, Field(gt=0, allow_inf_nan=False), BeforeValidator(_number)]
-Beta = Annotated[float, Field(ge=0, lt=1)]
 
 
 class OriginConfig(Section):
@@ -118,51 +105,6 @@ class ModelConfig(Section):
         return self
 
 
-class TrainingConfig(Section):
-    """Length, batches, optimiser and precision."""
-
-    steps: Positive = Field(description="optimiser steps; each takes one global batch")
-    batch: Positive = Field(description="sequences of a step, over all ranks")
-    micro_batch: Positive | None = Field(
-        None,
-        description="sequences of one forward pass on one rank; gradients of the passes are "
-        "accumulated. If omitted, all that a rank has of a batch",
-    )
-    sequence_length: Positive = Field(description="tokens predicted in a sequence")
-    lr: Above = Field(description="peak learning rate of AdamW")
-    min_lr: Real | None = Field(None, description="at the end of the cosine; lr / 10 if omitted")
-    warmup: Real = Field(0.02, description="steps, or below 1 a fraction of all steps")
-    schedule: Literal["cosine", "constant"] = Field("cosine", description="after the warm-up")
-    betas: tuple[Beta, Beta] = Field((0.9, 0.95), description="AdamW's")
-    weight_decay: Real = Field(0.1, description="on matrices and embeddings, not on vectors")
-    clip: Real = Field(1.0, description="largest gradient norm; 0 does not clip")
-    precision: Precision = Field(
-        "auto", description="of matrix products; auto: bfloat16 where the hardware supports it"
-    )
-    compile: bool = Field(False, description="apply torch.compile, block by block")
-    activation_checkpointing: bool = Field(
-        False, description="recompute blocks in the backward pass"
-    )
-    max_skipped: Count = Field(
-        10,
-        description="maximum number of skipped steps, whose loss or gradient is not finite; one "
-        "more ends the run",
-    )
-
-    @property
-    def step_tokens(self) -> int:
-        """Tokens that are predicted in a step, over all ranks."""
-        return self.batch * self.sequence_length
-
-    @model_validator(mode="after")
-    def _consistent(self) -> TrainingConfig:
-        if self.min_lr is not None and self.min_lr > self.lr:
-            raise ValueError(f"min_lr {self.min_lr:g} is above lr {self.lr:g}")
-        if self.micro_batch is not None and self.batch % self.micro_batch:
-            raise ValueError(f"micro_batch {self.micro_batch} does not divide batch {self.batch}")
-        return self
-
-
 class MixtureSource(Section):
     """A mixture: exactly one of the three."""
 
@@ -214,6 +156,10 @@ class HeldOutConfig(Section):
 
     every: Count = Field(0, description="steps between evaluations; 0: at the end")
     tokens: Positive = Field(65_536, description="maximum for each evaluation domain")
+    ema: bool | None = Field(
+        None,
+        description="of the averaged weights (training.ema_decay); an estimator sees the others",
+    )
 
 
 class CheckpointConfig(Section):
@@ -383,6 +329,8 @@ def _inconsistencies(config: PretrainConfig) -> Iterable[tuple[Location, str]]:
     if config.stream is not None:
         yield from _of_stream(config, config.stream)
     yield from _schedule(config)
+    if config.held_out.ema and config.training.ema_decay is None:
+        yield ("held_out", "ema"), "there are no averaged weights: give training.ema_decay"
 
 
 def _sizes_that_count_for_nothing(config: PretrainConfig) -> Iterable[tuple[Location, str]]:
@@ -464,7 +412,7 @@ def _schedule(config: PretrainConfig) -> Iterable[tuple[Location, str]]:
     if config.plan is not None:
         if config.mixture != MixtureSource(anchor="natural"):
             yield ("mixture",), "the schedule has the mixtures; leave it out"
-        defaults = {n: TrainingConfig.model_fields[n].default for n in ("warmup", "schedule")}
+        defaults = {n: TrainingConfig.model_fields[n].default for n in RATE_FIELDS}
         yield from disagreements(config.plan, dict(config.training), defaults)
         if config.stream is not None and len(config.plan.spans) > 1:
             yield ("schedule",), "a stream has rows of one length, and its stages have several"

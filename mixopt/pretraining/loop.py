@@ -51,6 +51,8 @@ class Loop:
     def begin(self) -> None:
         """Begin before the first step; metrics of a run that came to no checkpoint go."""
         self._parts.metrics.cut(0)
+        if self._parts.averaged is not None:
+            self._parts.averaged.begin()
         if self._parts.experts is not None:
             self._parts.experts.begin()
 
@@ -133,7 +135,8 @@ class Loop:
         if not self._is_due(self._config.held_out.every):
             return
         held_out = self._parts.held_out
-        found = held_out.losses()
+        with self._evaluated_weights():
+            found = held_out.losses()
         if isinstance(found, HeldOut):
             self._losses = dict(zip(held_out.names, found.losses_M.tolist(), strict=True))
             line = held_out_line(self._step, held_out.names, found, held_out.bits_M)
@@ -141,6 +144,18 @@ class Loop:
         else:
             self._losses = {}
             self._parts.metrics.write({"step": self._step, "trouble": found})
+
+    @contextmanager
+    def _evaluated_weights(self) -> Iterator[None]:
+        """Have held-out text evaluated with the average of the weights, where that is asked for."""
+        averaged, held_out = self._parts.averaged, self._parts.held_out
+        if averaged is None or not self._config.held_out.ema:
+            yield
+            return
+        held_out.forget()
+        with averaged.in_use():
+            yield
+        held_out.forget()
 
     def _write_metrics(
         self, outcome: StepOutcome, weights: Mapping[str, float], update: Any

@@ -18,4 +18,4 @@ def line_names(domains: Sequence[str], evaluations: Sequence[str]) -> list[str]:
     held_out = [
         f"{n}/{e}" for n in ("held_out_loss", "held_out_bits_per_byte") for e in evaluations
     ]
-    return [*single, "mfu", *balance, *by_domain, *held_out]
+    return [*single, "mfu", "z_loss", *balance, *by_domain, *held_out]

@@ -20,6 +20,7 @@ import torch
 
 from mixopt.errors import RunError
 from mixopt.online import COUNT, LOSS, ROWS, UNIT, DomainLosses, HeldOut, Reduction, is_first
+from mixopt.pretraining.added_loss import AddedLoss
 from mixopt.pretraining.balance_meter import BalanceMeter
 from mixopt.pretraining.config import PretrainConfig
 from mixopt.pretraining.expert_balance import ExpertBalance
@@ -110,7 +111,7 @@ class Meter:
         self._domains, self._tokens_before = domains, config.tokens_before
         self._flops, self._peak = flops, peak
         self._losses = DomainLosses([float(config.training.sequence_length)] * len(domains))
-        self._balance = BalanceMeter(balance)
+        self._balance, self._z_loss = BalanceMeter(balance), AddedLoss()
         self._steps, self._seconds, self._since = 0, 0.0, time.monotonic()
         self.skipped = 0
 
@@ -120,7 +121,9 @@ class Meter:
         if outcome.skipped:
             self.skipped += 1
             return
-        self._balance.add(outcome.added)
+        sequences = len(outcome.parts[0][1])
+        self._balance.add(outcome.added_P, sequences)
+        self._z_loss.add(outcome.z_loss_P, sequences)
         for losses, domain in outcome.parts:
             self._losses.add(losses, domain, None, None)
 
@@ -128,7 +131,7 @@ class Meter:
         """Return what was seen since the last line, over all ranks; every rank calls it."""
         sums = Reduction(self._losses.peek()).result().tolist()
         state = {"skipped": self.skipped, "domains": list(self._domains), "sums": sums}
-        return {**state, "balance": self._balance.state_dict()}
+        return {**state, "balance": self._balance.state_dict(), "z_loss": self._z_loss.sums()}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Resume from a state; rank 0 keeps what all ranks had seen, unless domains changed.
@@ -139,8 +142,11 @@ class Meter:
         fields = StateFields(state, "the meter's state", RunError)
         skipped, domains = fields.whole("skipped"), fields.texts("domains")
         sums_RD = fields.int_array("sums", (ROWS, len(domains)))
-        if "balance" in state:  # there is none in a checkpoint of an older version
+        # A checkpoint of an older version has neither.
+        if "balance" in state:
             self._balance.load_state_dict(state["balance"], f"{fields.where}: balance")
+        if "z_loss" in state:
+            self._z_loss.load(fields, "z_loss")
         self.skipped = skipped
         if is_first() and domains == list(self._domains):
             self._losses.put(torch.from_numpy(sums_RD))
@@ -176,6 +182,7 @@ class Meter:
             "step": step,
             "tokens": self._tokens_before(step),
             "loss": float(units_D.sum() / (UNIT * total)) if total else None,
+            "z_loss": self._z_loss.take(),
             **self._balance.line(),
             "learning_rate": outcome.learning_rate,
             "gradient_norm": _finite(outcome.gradient_norm),

@@ -1,27 +1,42 @@
-"""AdamW, and the learning rate over the steps: linear warm-up, then a cosine or a constant."""
+"""AdamW with its groups of weights, and the learning rate of a step."""
 
 from __future__ import annotations
 
-import math
+from collections.abc import Iterator
 
-from torch import nn, optim
+from torch import Tensor, nn, optim
 from torch.distributed.checkpoint.state_dict import get_optimizer_state_dict
 
-from mixopt.pretraining.config import TrainingConfig
+from mixopt.errors import ConfigError
+from mixopt.pretraining.training_config import TrainingConfig
 from mixopt.sampling import Schedule
 
-_END = 0.1  # of the peak, where min_lr is not given
+_EPS = 1e-8  # where eps is not given
+_EMBEDDING = "embedding"
 
 
 def make_optimizer(model: nn.Module, config: TrainingConfig) -> optim.AdamW:
-    """Return AdamW with its state; matrices and embeddings decay, vectors such as norms do not."""
+    """Return AdamW with its state; matrices decay, vectors such as norms do not.
+
+    Raises:
+        ConfigError: Embeddings are to be left out of the decay, and there are none to be found.
+    """
     weights = [weight for weight in model.parameters() if weight.requires_grad]
+    spared = _spared(model, config)
+    decays = [w.ndim > 1 and id(w) not in spared for w in weights]
     groups = [
-        {"params": [w for w in weights if w.ndim > 1], "weight_decay": config.weight_decay},
-        {"params": [w for w in weights if w.ndim <= 1], "weight_decay": 0.0},
+        {
+            "params": [w for w, decayed in zip(weights, decays, strict=True) if decayed],
+            "weight_decay": config.weight_decay,
+        },
+        {
+            "params": [w for w, decayed in zip(weights, decays, strict=True) if not decayed],
+            "weight_decay": 0.0,
+        },
     ]
     kept = [group for group in groups if group["params"]]
-    adam = optim.AdamW(kept, lr=config.lr, betas=config.betas, eps=1e-8, fused=True)
+    eps = _EPS if config.eps is None else config.eps
+    adam = optim.AdamW(kept, lr=config.lr, betas=config.betas, eps=eps, fused=True)
     get_optimizer_state_dict(model, adam)  # makes the state, with a step that moves nothing
     for state in adam.state.values():
         state["step"].zero_()
@@ -31,13 +46,27 @@ def make_optimizer(model: nn.Module, config: TrainingConfig) -> optim.AdamW:
 def learning_rate(step: int, config: TrainingConfig, plan: Schedule | None = None) -> float:
     """Return the learning rate of a step, counted from 0; a schedule's phases count before all."""
     if plan is not None and plan.has_phases:
-        end = _END if config.min_lr is None else config.min_lr / config.lr
-        return config.lr * plan.rate_level(step, end)
-    warmup = config.warmup if config.warmup >= 1 else config.warmup * config.steps
-    if step < warmup:
-        return config.lr * (step + 1) / (math.floor(warmup) + 1)
-    if config.schedule == "constant":
-        return config.lr
-    least = _END * config.lr if config.min_lr is None else config.min_lr
-    done = (step - warmup) / max(config.steps - warmup, 1)
-    return least + (config.lr - least) * 0.5 * (1 + math.cos(math.pi * done))
+        return config.lr * plan.rate_level(step, config.least_rate)
+    return config.rates.rate(step)
+
+
+def _spared(model: nn.Module, config: TrainingConfig) -> set[int]:
+    if config.decay_embeddings is not False:
+        return set()
+    found = {id(weight) for weight in _embeddings(model)}
+    if not found:
+        raise ConfigError(
+            "training.decay_embeddings: false, and the model has neither a torch.nn.Embedding nor"
+            f" a parameter called {_EMBEDDING!r}; leave it out"
+        )
+    return found
+
+
+def _embeddings(model: nn.Module) -> Iterator[Tensor]:
+    """Yield the tables of embeddings; a head that is tied to one is the same weight."""
+    for module in model.modules():
+        if isinstance(module, nn.Embedding):
+            yield module.weight
+    for name, weight in model.named_parameters():
+        if name.rpartition(".")[2] == _EMBEDDING:
+            yield weight

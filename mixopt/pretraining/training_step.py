@@ -6,7 +6,7 @@ stream, so nothing of it has to be saved. One small sum over the ranks then tell
 whether the step is to be skipped and whether any was asked to stop; waiting for it is the one time
 in a step that the host waits for the device.
 
-Shapes: B sequences, T tokens, W = T + 1.
+Shapes: B sequences, T tokens, W = T + 1, P passes.
 """
 
 from __future__ import annotations
@@ -14,20 +14,21 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn, optim
 from torch.distributed.tensor import DTensor
 
+from mixopt.pretraining.averaged_weights import AveragedWeights
 from mixopt.pretraining.config import PretrainConfig
 from mixopt.pretraining.expert_balance import ExpertBalance
 from mixopt.pretraining.expert_watch import ExpertWatch
 from mixopt.pretraining.optimizer import learning_rate
 from mixopt.pretraining.parallel import ParallelModel
 from mixopt.pretraining.ranks import Ranks
-from mixopt.pretraining.token_losses import token_losses
+from mixopt.pretraining.token_losses import losses_and_totals, token_losses
 
 
 @dataclass(frozen=True)
@@ -40,8 +41,9 @@ class StepOutcome:
         skipped: Whether a loss or gradient was not finite, so that the weights stayed.
         stopping: Whether a rank was asked to stop.
         parts: Losses of this rank, shape (B, T), and domains, shape (B,), of each pass.
-        added: What this rank's passes added to their losses to balance experts, the mean of them;
-            None where nothing was.
+        added_P: What this rank's passes added to their losses to balance experts; None where
+            nothing was.
+        z_loss_P: What they added as `training.z_loss`; None where that is not asked for.
     """
 
     learning_rate: float
@@ -49,7 +51,16 @@ class StepOutcome:
     skipped: bool
     stopping: bool
     parts: list[tuple[Tensor, Tensor]]
-    added: Tensor | None = None
+    added_P: Tensor | None = None
+    z_loss_P: Tensor | None = None
+
+
+class _Accumulated(NamedTuple):
+    """What the passes of a step came to: losses and domains, and what was added to them."""
+
+    parts: list[tuple[Tensor, Tensor]]
+    added_P: Tensor | None
+    z_loss_P: Tensor | None
 
 
 class TrainingStep:
@@ -63,10 +74,11 @@ class TrainingStep:
         ranks: Ranks,
         experts: ExpertWatch | None,
         balance: ExpertBalance,
+        averaged: AveragedWeights | None = None,
     ) -> None:
-        """Join model and optimiser, and what counts and balances the model's experts."""
+        """Join model, optimiser, what counts and balances experts, and averaged weights."""
         self._model, self._optimizer, self._ranks = model, optimizer, ranks
-        self._experts, self._balance = experts, balance
+        self._experts, self._balance, self._averaged = experts, balance, averaged
         self._training, self._seed, self._plan = config.training, config.seed, config.plan
         self._weights = [w for w in model.plain.parameters() if w.requires_grad]
 
@@ -79,7 +91,7 @@ class TrainingStep:
             stop: Whether this rank was asked to stop.
         """
         self._balance.step_begins()
-        parts, added = self._accumulate(batch)
+        parts, added_P, z_loss_P = self._accumulate(batch)
         norm = self._gradient_norm()
         finite, stopping = self._agree(parts, norm, stop=stop)
         rate = learning_rate(step, self._training, self._plan)
@@ -87,30 +99,36 @@ class TrainingStep:
             self._move(norm, rate)
         self._balance.step_taken(moved=finite)
         self._optimizer.zero_grad()
-        return StepOutcome(rate, float(norm), not finite, stopping, parts, added)
+        return StepOutcome(rate, float(norm), not finite, stopping, parts, added_P, z_loss_P)
 
-    def _accumulate(
-        self, batch: dict[str, Any]
-    ) -> tuple[list[tuple[Tensor, Tensor]], Tensor | None]:
-        """Add up the gradients of the passes.
-
-        Returns:
-            Their losses and domains, and the mean of what was added to the losses.
-        """
+    def _accumulate(self, batch: dict[str, Any]) -> _Accumulated:
+        """Add up the gradients of the passes."""
         passes = list(self._passes(batch))
-        parts, added = [], []
+        parts, added, z_losses = [], list[Tensor](), list[Tensor]()
         for k, (position, tokens_BW, domain_B) in enumerate(passes):
             torch.manual_seed(_seed_at(self._seed, position))
             with self._model.backward(last=k == len(passes) - 1):
                 output = self._forward(position, tokens_BW[:, :-1], domain_B)
-                losses_BT = token_losses(output, tokens_BW[:, 1:])
-                loss, more = losses_BT.mean(), self._balance.added_loss(output)
-                if more is not None:
-                    added.append(more.detach())
-                    loss = loss + more
+                losses_BT, z_loss = self._losses(output, tokens_BW[:, 1:])
+                loss = losses_BT.mean()
+                for kept, more in (
+                    (added, self._balance.added_loss(output)),
+                    (z_losses, z_loss),
+                ):
+                    if more is not None:
+                        kept.append(more.detach())
+                        loss = loss + more
                 (loss / len(passes)).backward()  # type: ignore[no-untyped-call]
             parts.append((losses_BT.detach(), domain_B))
-        return parts, torch.stack(added).mean() if added else None
+        return _Accumulated(parts, _stacked(added), _stacked(z_losses))
+
+    def _losses(self, output: Any, targets_BT: Tensor) -> tuple[Tensor, Tensor | None]:
+        """Return the cross-entropy of each token, and the z-loss where it is asked for."""
+        coefficient = self._training.z_loss
+        if coefficient is None:
+            return token_losses(output, targets_BT), None
+        losses_BT, totals_BT = losses_and_totals(output, targets_BT)
+        return losses_BT, coefficient * totals_BT.square().mean()
 
     def _forward(self, position: int, tokens_BT: Tensor, domain_B: Tensor) -> Any:
         if self._experts is None:
@@ -150,6 +168,12 @@ class TrainingStep:
         for group in self._optimizer.param_groups:
             group["lr"] = rate
         self._optimizer.step()
+        if self._averaged is not None:
+            self._averaged.update()
+
+
+def _stacked(numbers: list[Tensor]) -> Tensor | None:
+    return torch.stack(numbers) if numbers else None
 
 
 def _seed_at(seed: int, position: int) -> int:

@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given, strategies as st
 
 from mixopt import Mixture, MixtureError, MixtureSampler, SamplerError
-from mixopt.pretraining.config import TrainingConfig
 from mixopt.pretraining.optimizer import learning_rate
+from mixopt.pretraining.training_config import TrainingConfig
 from mixopt.sampling import Schedule, Stage
 
 WEB, CODE = Mixture({"web": 0.75, "code": 0.25}), Mixture({"web": 0.25, "code": 0.75})

@@ -1,0 +1,157 @@
+"""The section `training` of a pretraining run's file: length, batches, optimiser, learning rate.
+
+A field's description is its documentation. What was added after the first runs has no value by
+default, so that a run that was begun without it resumes with what it was begun with.
+"""
+
+from __future__ import annotations
+
+from functools import cached_property
+from typing import Annotated, Any, Literal
+
+from pydantic import BeforeValidator, Field, model_validator
+
+from mixopt.config import Count, Positive, Section
+from mixopt.errors import SamplerError
+from mixopt.sampling import RateCurve, RateCurveName, RateShape
+
+Precision = Literal["auto", "float32", "bfloat16"]
+# What a schedule's phases say in place of these.
+RATE_FIELDS = (
+    "warmup",
+    "schedule",
+    "lr_decay",
+    "lr_decay_shape",
+    "lr_start_step",
+    "lr_total_steps",
+)
+_LEAST = 0.1  # of the peak, where min_lr is not given
+
+
+def _number(value: Any) -> Any:
+    """Read `3e-4`, which YAML takes for a string, as the number that it is."""
+    try:
+        return float(value) if isinstance(value, str) else value
+    except ValueError:
+        return value
+
+
+Real = Annotated[float, Field(ge=0, allow_inf_nan=False), BeforeValidator(_number)]
+Above = Annotated[float, Field(gt=0, allow_inf_nan=False), BeforeValidator(_number)]
+Beta = Annotated[float, Field(ge=0, lt=1), BeforeValidator(_number)]
+
+
+class TrainingConfig(Section):
+    """Length, batches, optimiser and precision."""
+
+    steps: Positive = Field(description="optimiser steps; each takes one global batch")
+    batch: Positive = Field(description="sequences of a step, over all ranks")
+    micro_batch: Positive | None = Field(
+        None,
+        description="sequences of one forward pass on one rank; gradients of the passes are "
+        "accumulated. If omitted, all that a rank has of a batch",
+    )
+    sequence_length: Positive = Field(description="tokens predicted in a sequence")
+    lr: Above = Field(description="peak learning rate of AdamW")
+    min_lr: Real | None = Field(
+        None, description="where the learning rate ends that falls; lr / 10 if omitted"
+    )
+    warmup: Real = Field(0.02, description="steps, or below 1 a fraction of all steps")
+    schedule: RateCurveName = Field(
+        "cosine",
+        description="after the warm-up: cosine, linear, constant, wsd (stable, then decay) or "
+        "inverse_sqrt",
+    )
+    lr_decay: Above | None = Field(
+        None,
+        description="the last steps, or below 1 a fraction of all, in which the learning rate "
+        "falls to min_lr; wsd: 0.2 if omitted, cosine and linear: all after the warm-up",
+    )
+    lr_decay_shape: RateShape | None = Field(
+        None, description="of a wsd's decay, or an inverse_sqrt's: linear, cosine or sqrt"
+    )
+    lr_start_step: Count | None = Field(
+        None,
+        description="steps of the learning rate's schedule that were taken before this run",
+    )
+    lr_total_steps: Positive | None = Field(
+        None,
+        description="steps of the whole schedule of the learning rate, this run's and those before "
+        "and after; if omitted, those to the end of this run",
+    )
+    betas: tuple[Beta, Beta] = Field((0.9, 0.95), description="AdamW's")
+    eps: Above | None = Field(None, description="AdamW's; 1e-8 if omitted")
+    weight_decay: Real = Field(0.1, description="on matrices and embeddings, not on vectors")
+    decay_embeddings: bool | None = Field(
+        None, description="whether weight_decay holds for embeddings; yes if omitted"
+    )
+    z_loss: Above | None = Field(
+        None,
+        description="adds so many times the mean square of the logarithm of the softmax's "
+        "denominator to the loss, such as 1e-4",
+    )
+    ema_decay: Beta | None = Field(
+        None,
+        description="keeps an average of the weights, of which each step leaves so much; it is in "
+        "checkpoints, and held_out.ema evaluates it",
+    )
+    clip: Real = Field(1.0, description="largest gradient norm; 0 does not clip")
+    precision: Precision = Field(
+        "auto", description="of matrix products; auto: bfloat16 where the hardware supports it"
+    )
+    compile: bool = Field(False, description="apply torch.compile, block by block")
+    activation_checkpointing: bool = Field(
+        False, description="recompute blocks in the backward pass"
+    )
+    max_skipped: Count = Field(
+        10,
+        description="maximum number of skipped steps, whose loss or gradient is not finite; one "
+        "more ends the run",
+    )
+
+    @property
+    def step_tokens(self) -> int:
+        """Tokens that are predicted in a step, over all ranks."""
+        return self.batch * self.sequence_length
+
+    @cached_property
+    def rates(self) -> RateCurve:
+        """The learning rate by step, where no schedule's phases say it."""
+        start = self.lr_start_step or 0
+        return RateCurve(
+            self.schedule,
+            start + self.steps if self.lr_total_steps is None else self.lr_total_steps,
+            self.warmup,
+            self.lr_decay,
+            self.lr_decay_shape,
+            start=start,
+            peak=self.lr,
+            floor=_LEAST * self.lr if self.min_lr is None else self.min_lr,
+        )
+
+    @property
+    def least_rate(self) -> float:
+        """Where a decay ends, as a part of the peak."""
+        return _LEAST if self.min_lr is None else self.min_lr / self.lr
+
+    @model_validator(mode="after")
+    def _consistent(self) -> TrainingConfig:
+        if self.min_lr is not None and self.min_lr > self.lr:
+            raise ValueError(f"min_lr {self.min_lr:g} is above lr {self.lr:g}")
+        if self.micro_batch is not None and self.batch % self.micro_batch:
+            raise ValueError(f"micro_batch {self.micro_batch} does not divide batch {self.batch}")
+        return self
+
+    @model_validator(mode="after")
+    def _rates_fit(self) -> TrainingConfig:
+        try:
+            self.rates.check_lengths()
+        except SamplerError as error:
+            raise ValueError(str(error)) from error
+        start, total = self.lr_start_step or 0, self.lr_total_steps
+        if total is not None and start + self.steps > total:
+            raise ValueError(
+                f"lr_total_steps {total:,} end before the run does: it takes {self.steps:,} steps"
+                f" from lr_start_step {start:,} on; give at least {start + self.steps:,}"
+            )
+        return self
