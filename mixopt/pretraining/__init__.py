@@ -17,6 +17,7 @@ if TYPE_CHECKING:
         PretrainConfig as PretrainConfig,
         load_pretraining as load_pretraining,
     )
+    from mixopt.pretraining.directory import recorded_pretraining as recorded_pretraining
     from mixopt.pretraining.optimizer import learning_rate as learning_rate
     from mixopt.pretraining.pretraining_run import pretrain as pretrain
     from mixopt.pretraining.ranks import joined as joined
@@ -44,6 +45,7 @@ else:
             "config": ["PretrainConfig", "load_pretraining"],
             "ranks": ["joined"],
             "result": ["result_lines"],
+            "directory": ["recorded_pretraining"],
             "optimizer": ["learning_rate"],
             "pretraining_run": ["pretrain"],
             "task_scoring": ["TaskScores", "score_tasks", "scores_text"],
