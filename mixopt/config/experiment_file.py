@@ -15,7 +15,7 @@ from mixopt.config.experiment import Config
 from mixopt.config.loss_choice import chosen_losses, objective_faults
 from mixopt.config.mixed_domains import mixed_faults
 from mixopt.config.names_of_domains import folder_fault
-from mixopt.config.starting_point import start_faults
+from mixopt.config.start_faults import start_faults
 from mixopt.config.stated_sizes import size_faults, with_stated_sizes
 from mixopt.config.store_urls import experiment_urls, url_faults
 from mixopt.config.task_objective import mixed_units

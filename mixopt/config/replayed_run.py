@@ -59,13 +59,14 @@ def _part(folder: Path) -> dict[str, Any]:
     """Return a domain's shards as a source of tokens."""
     train, held_out = folder / "train", folder / "validation"
     index = _fields(train / "index.json")
+    shards = _files(train, index)
     source = {
-        "path": _files(train, index),
+        "path": shards,
         "validation": _files(held_out, _fields(held_out / "index.json")),
         "format": "raw",
         "dtype": index.get("dtype"),
     }
-    end = _last_token(Path(source["path"][-1]), str(index.get("dtype")))
+    end = _last_token(Path(shards[-1]), str(index.get("dtype")))
     return source | ({"document_end": end} if index.get("documents") else {})
 
 

@@ -121,11 +121,10 @@ def prepare_corpus(
         "domains": list(asked.domains),
         "targets": [*evaluation, *asked.parts],
         "fingerprint": fingerprint,
-        "provenance": _provenance(config, evaluation, [*texts, *tokens], seed),
+        "provenance": _provenance(config, evaluation, [*texts, *tokens], seed)
+        | ({"mixed": mixed} if mixed else {}),
         "files": corpus_records(path, [*asked.domains, *evaluation, *asked.parts], names),
     }
-    if mixed:
-        index["provenance"]["mixed"] = mixed
     if names:
         index["tasks"] = names
     write_sealed(path / INDEX, index)
