@@ -95,6 +95,12 @@ if TYPE_CHECKING:
     from mixopt.corpus.vocabulary import (
         known_vocabulary as known_vocabulary,
     )
+    from mixopt.corpus.vocabulary_identity import (
+        VocabularyIdentity as VocabularyIdentity,
+        byte_tokens as byte_tokens,
+        folder_vocabulary as folder_vocabulary,
+        identity_of as identity_of,
+    )
 else:
     __getattr__, __dir__ = lazy_names(
         __name__,
@@ -140,5 +146,11 @@ else:
             ],
             "true_sizes": ["tokens_per_byte", "true_inventory"],
             "vocabulary": ["known_vocabulary"],
+            "vocabulary_identity": [
+                "VocabularyIdentity",
+                "byte_tokens",
+                "folder_vocabulary",
+                "identity_of",
+            ],
         },
     )

@@ -18,6 +18,10 @@ if TYPE_CHECKING:
         load_pretraining as load_pretraining,
     )
     from mixopt.pretraining.directory import recorded_pretraining as recorded_pretraining
+    from mixopt.pretraining.model_origin import (
+        ModelOrigin as ModelOrigin,
+        open_origin as open_origin,
+    )
     from mixopt.pretraining.optimizer import learning_rate as learning_rate
     from mixopt.pretraining.pretraining_run import pretrain as pretrain
     from mixopt.pretraining.ranks import joined as joined
@@ -43,6 +47,7 @@ else:
         {
             "checkpoints": ["Checkpoints"],
             "config": ["PretrainConfig", "load_pretraining"],
+            "model_origin": ["ModelOrigin", "open_origin"],
             "ranks": ["joined"],
             "result": ["result_lines"],
             "directory": ["recorded_pretraining"],
