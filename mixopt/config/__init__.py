@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     from mixopt.config.corpus_section import (
         WHERE as WHERE,
         CorpusConfig as CorpusConfig,
+        DomainConfig as DomainConfig,
+        MixedConfig as MixedConfig,
         SourceConfig as SourceConfig,
     )
     from mixopt.config.design_section import (
@@ -30,7 +32,6 @@ if TYPE_CHECKING:
         TrackingConfig as TrackingConfig,
     )
     from mixopt.config.experiment_file import (
-        RESERVED as RESERVED,
         dump_config as dump_config,
         load_config as load_config,
         plugins_named as plugins_named,
@@ -45,6 +46,7 @@ if TYPE_CHECKING:
         token_count as token_count,
     )
     from mixopt.config.loss_choice import chosen_losses as chosen_losses
+    from mixopt.config.names_of_domains import RESERVED as RESERVED
     from mixopt.config.objective_section import ObjectiveConfig as ObjectiveConfig
     from mixopt.config.section import (
         FILES as FILES,
@@ -53,6 +55,7 @@ if TYPE_CHECKING:
         Section as Section,
         Share as Share,
     )
+    from mixopt.config.starting_point import is_recipe as is_recipe
     from mixopt.config.stated_sizes import (
         stated_tokens as stated_tokens,
         with_stated_sizes as with_stated_sizes,
@@ -90,7 +93,13 @@ else:
         {
             "absent_text": ["absent_texts"],
             "constraints_section": ["ConstraintsConfig"],
-            "corpus_section": ["WHERE", "CorpusConfig", "SourceConfig"],
+            "corpus_section": [
+                "WHERE",
+                "CorpusConfig",
+                "SourceConfig",
+                "DomainConfig",
+                "MixedConfig",
+            ],
             "design_section": ["Anchor", "DesignConfig"],
             "experiment": [
                 "Config",
@@ -100,10 +109,10 @@ else:
                 "TrackingConfig",
             ],
             "loss_choice": ["chosen_losses"],
+            "names_of_domains": ["RESERVED"],
             "objective_section": ["ObjectiveConfig"],
             "section": ["FILES", "Count", "Positive", "Section", "Share"],
             "experiment_file": [
-                "RESERVED",
                 "dump_config",
                 "load_config",
                 "plugins_named",
@@ -120,6 +129,7 @@ else:
             "task_names": ["HIGHER", "OF_CHOICES", "TASK", "task_column", "task_metric"],
             "tasks_section": ["Metric", "Normalisation", "TaskSetConfig", "TasksConfig"],
             "validation_section": ["BaselineConfig", "ValidateConfig"],
+            "starting_point": ["is_recipe"],
             "stated_sizes": ["stated_tokens", "with_stated_sizes"],
             "store_urls": ["experiment_urls", "source_urls", "url_faults"],
             "yaml_sections": ["Location", "dump_sections", "read_sections"],

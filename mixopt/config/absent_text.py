@@ -30,6 +30,10 @@ def absent_text_faults(config: Config) -> Iterable[tuple[Location, str]]:
     sections: dict[Location, Mapping[str, SourceConfig]] = {
         ("corpus", "domains"): config.corpus.domains,
         ("evaluation",): config.evaluation,
+        **{
+            ("corpus", "domains", name, "mixed", "domains"): mixed.domains
+            for name, mixed in config.corpus.mixed.items()
+        },
     }
     found = list(absent_texts(sections))
     if found and config.proxy.name != COMMAND:
@@ -37,7 +41,9 @@ def absent_text_faults(config: Config) -> Iterable[tuple[Location, str]]:
         yield from ((location, message) for location in found)
         return
     for location in found:
-        if location[0] == "corpus" and config.corpus.inventory is None:
+        if "mixed" in location:
+            yield location, f"{WHERE}; a mixed domain is prepared from the text of its parts"
+        elif location[0] == "corpus" and config.corpus.inventory is None:
             name = str(location[-1])
             if config.corpus.domains[name].tokens is None:
                 yield location, "its text is not here, so its size is unknown: give tokens"

@@ -38,7 +38,7 @@ class RadiusConfig(Section):
 Margin = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 
 
-Compared = Literal["natural", "uniform", "best_trial"]
+Compared = Literal["natural", "uniform", "best_trial", "base"]
 # In the unit of the losses, where guardrails are one word. Of a proxy's loss of 1 to 2 bits per
 # byte it is 1 to 2%, a third of what the best published mixtures gain on the mean of their tasks
 # (0.056 bits per byte), and 2 points of an accuracy: little enough for an owner to sign, and
@@ -48,6 +48,8 @@ MARGIN = 0.02
 
 class GuardrailsConfig(Section):
     """By how much losses may be predicted worse than a reference mixture makes them.
+
+    `base` is no mixture: the losses of the checkpoint that all trials begin with, as measured.
 
     One word in place of the fields, such as `guardrails: natural`, is that reference with a margin
     of `MARGIN` for every evaluation domain.

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+import math
+from collections.abc import Iterable
+from typing import Annotated, Any, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field, ValidationInfo, model_validator
 
-from mixopt.config.section import Count, Positive, Section
+from mixopt.config.replayed_run import replayed_run, weights_in
+from mixopt.config.section import FILES, Count, Positive, Section
 from mixopt.config.token_fields import TokenFormat, TokenType, token_field_fault
+from mixopt.errors import MixoptError, did_you_mean
 from mixopt.system import under_folder
 
 WHERE = "give either 'environment' or 'path' (or 'data_files')"
@@ -125,6 +129,113 @@ class SourceConfig(Section):
         return self
 
 
+class MixedConfig(Section):
+    """Several domains in fixed shares of the tokens, prepared as one domain: replay.
+
+    The held-out text of each part is an evaluation target by the part's name.
+    """
+
+    start: str | None = Field(
+        None,
+        alias="from",
+        description="a run of mixopt pretrain, instead of domains: what it was prepared with, at "
+        "the mixture that it trained on",
+    )
+    domains: dict[str, SourceConfig] = Field(
+        default_factory=dict, description="the parts, as domains are given"
+    )
+    mixture: Literal["natural"] | dict[str, Any] = Field(
+        "natural",
+        description="share of the tokens by part; `file: recommendation.yaml`; or natural, by the "
+        "tokens of each",
+    )
+    tokens: Positive | None = Field(
+        None,
+        description="tokens to prepare; as many as no part has to be repeated for if omitted",
+    )
+    max_epochs: Annotated[float, Field(gt=0, allow_inf_nan=False)] = Field(
+        1.0, description="how often a part may be repeated"
+    )
+
+    @property
+    def file(self) -> str | None:
+        """The file that has the mixture, if one has."""
+        given = self.mixture.get("file") if isinstance(self.mixture, dict) else None
+        return given if isinstance(given, str) else None
+
+    @property
+    def shares(self) -> dict[str, float] | None:
+        """Share of each part; None where it is natural, or still in a file."""
+        given = self.mixture
+        if not isinstance(given, dict) or self.file is not None:
+            return None
+        return {name: float(given[name]) for name in self.domains}
+
+    @model_validator(mode="before")
+    @classmethod
+    def _read(cls, values: Any, info: ValidationInfo) -> Any:
+        """Take what other files say, so that the resolved configuration needs none of them."""
+        if not isinstance(values, dict) or not (info.context or {}).get(FILES, True):
+            return values
+        given, run = values.get("mixture"), values.get("from")
+        try:
+            if isinstance(run, str) and not ({"domains", "mixture"} & values.keys()):
+                rest = {name: value for name, value in values.items() if name != "from"}
+                return rest | replayed_run(run)
+            if isinstance(given, dict) and isinstance(given.get("file"), str):
+                return {**values, "mixture": weights_in(given["file"])}
+        except MixoptError as error:
+            raise ValueError(str(error)) from error
+        return values
+
+    @model_validator(mode="after")
+    def _parts(self) -> MixedConfig:
+        if (self.start is None) == (not self.domains):
+            raise ValueError("give the parts under 'domains', or a run as 'from'")
+        if self.start is not None and self.mixture != "natural":
+            raise ValueError(f"mixture: is that of {self.start}; leave it out, or give domains")
+        if isinstance(self.mixture, dict) and self.file is None:
+            fault = _share_fault(self.mixture, self.domains)
+            if fault is not None:
+                raise ValueError(f"mixture: {fault}")
+        return self
+
+
+class DomainConfig(SourceConfig):
+    """A domain to train on: a source, or several of them in fixed shares."""
+
+    mixed: MixedConfig | None = Field(
+        None, description="domains in fixed shares that are prepared as this one: replay"
+    )
+
+    @property
+    def has_text(self) -> bool:
+        """Whether its documents are specified."""
+        return self.mixed is not None or super().has_text
+
+    @model_validator(mode="after")
+    def _mixed_alone(self) -> DomainConfig:
+        own = self.model_fields_set - {"mixed", "tokens", "bytes"}
+        if self.mixed is not None and own:
+            raise ValueError(f"{sorted(own)[0]}: a mixed domain has its text from its parts")
+        return self
+
+
+def _share_fault(shares: dict[str, Any], parts: Iterable[str]) -> str | None:
+    """Return what is wrong with the shares of parts."""
+    names = list(parts)
+    for name, value in shares.items():
+        if name not in names:
+            return f"unknown domain {name!r}{did_you_mean(str(name), names)}"
+        if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= 1:
+            return f"{name}: {value!r} is not a share from 0 to 1"
+    missing = [name for name in names if name not in shares]
+    if missing:
+        return f"no share of {', '.join(missing)}; 0 is allowed"
+    total = math.fsum(shares.values())
+    return None if abs(total - 1) < 1e-6 else f"shares add up to {total:.6g}, and should to 1"
+
+
 def _under(root: str, files: str | list[str] | None) -> str | list[str] | None:
     if isinstance(files, list):
         return [under_folder(root, file) for file in files]
@@ -143,7 +254,7 @@ class CorpusConfig(Section):
         description="a corpus prepared by another run (folder or URL), instead of the text of "
         "the domains; `mixopt tokens publish` uploads one to a store",
     )
-    domains: dict[str, SourceConfig] = Field(description="training domains by name", min_length=1)
+    domains: dict[str, DomainConfig] = Field(description="training domains by name", min_length=1)
     inventory: str | None = Field(
         None,
         description="YAML file of the domains' sizes, `web: 5e9` (tokens) or `web: {bytes: "
@@ -162,3 +273,21 @@ class CorpusConfig(Section):
     on_bad_document: Literal["error", "skip"] = Field(
         "error", description="what to do with invalid UTF-8 or a broken line"
     )
+
+    @property
+    def mixed(self) -> dict[str, MixedConfig]:
+        """The domains that are made of others."""
+        return {name: one.mixed for name, one in self.domains.items() if one.mixed is not None}
+
+    @property
+    def parts(self) -> dict[str, SourceConfig]:
+        """What mixed domains are made of; each is an evaluation target too."""
+        return {name: part for one in self.mixed.values() for name, part in one.domains.items()}
+
+    @property
+    def sources(self) -> dict[str, SourceConfig]:
+        """All that is read: the domains, with its parts in the place of a mixed one."""
+        found: dict[str, SourceConfig] = {}
+        for name, domain in self.domains.items():
+            found |= {name: domain} if domain.mixed is None else domain.mixed.domains
+        return found

@@ -195,7 +195,12 @@ class Config(Section):
     def losses(self) -> tuple[str, ...]:
         """Names of all losses of a trial: evaluation domains, then tasks' metrics."""
         tasks = () if self.tasks is None else self.tasks.columns()
-        return (*self.corpus.domains, *self.evaluation, *tasks)
+        return (*self.corpus.domains, *self.targets, *tasks)
+
+    @property
+    def targets(self) -> tuple[str, ...]:
+        """Evaluation domains that are not trained on as such: targets, and parts of a mixed one."""
+        return (*self.evaluation, *self.corpus.parts)
 
     @property
     def aim(self) -> ObjectiveConfig:

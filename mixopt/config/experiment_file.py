@@ -13,6 +13,9 @@ from mixopt.config.absent_text import absent_text_faults
 from mixopt.config.command_section import command_faults
 from mixopt.config.experiment import Config
 from mixopt.config.loss_choice import chosen_losses, objective_faults
+from mixopt.config.mixed_domains import mixed_faults
+from mixopt.config.names_of_domains import folder_fault
+from mixopt.config.start_faults import start_faults
 from mixopt.config.stated_sizes import size_faults, with_stated_sizes
 from mixopt.config.store_urls import experiment_urls, url_faults
 from mixopt.config.task_objective import mixed_units
@@ -29,8 +32,6 @@ from mixopt.system import (
     shown_name,
     value_fault,
 )
-
-RESERVED = ("index.json", "tokenizer.json", "spools", "tasks")  # the corpus's own
 
 
 def load_config(path: str | Path, overrides: Sequence[str] = (), *, trust: Trust = True) -> Config:
@@ -86,10 +87,9 @@ def unusable_names(
     ]
     for place, known in places:
         for name in known:
-            fault = "the corpus uses a file of this name" if name in RESERVED else name_fault(name)
+            fault = folder_fault(name)
             if fault is not None:
-                message = f"{shown_name(name)} cannot be the name of a folder: {fault}"
-                yield (*place, name), f"{message}; rename it"
+                yield (*place, name), fault
     for name in targets:
         if name in domains:
             yield ("evaluation", name), "is already a training domain; leave it out"
@@ -97,8 +97,9 @@ def unusable_names(
 
 def _inconsistencies(config: Config, trust: Trust) -> Iterable[tuple[Location, str]]:
     domains, targets = list(config.corpus.domains), list(config.evaluation)
-    both = domains + targets
+    both = domains + list(config.targets)
     yield from unusable_names(domains, targets)
+    yield from mixed_faults(config)
     yield from _task_names(config)
     yield from url_faults(experiment_urls(config))
     yield from _aimed(config)
@@ -117,6 +118,7 @@ def _inconsistencies(config: Config, trust: Trust) -> Iterable[tuple[Location, s
         message = "noise is estimated from replicates, but design.replicates is 0; raise it to 2 or"
         yield ("objective", "leave_out"), f"{message} more, or leave this out"
     yield from command_faults(config.proxy.name, config.proxy, config.proxy.options, both)
+    yield from start_faults(config)
     yield from absent_text_faults(config)
     yield from token_source_faults(config)
     yield from _simulated_epochs(config)

@@ -27,7 +27,7 @@ def experiment_urls(config: Config) -> Iterable[tuple[Location, str]]:
     ]
     yield from ((place, str(value)) for place, value in fields if is_url(value))
     domains: dict[Location, Mapping[str, SourceConfig]] = {
-        ("corpus", "domains"): config.corpus.domains
+        ("corpus", "domains"): config.corpus.sources
     }
     yield from source_urls({**domains, ("evaluation",): config.evaluation})
 

@@ -17,7 +17,7 @@ _TRAINED = "bpe:"
 def token_source_faults(config: Config) -> Iterable[tuple[Location, str]]:
     """Find tokens beside a tokenizer that the run would train, which cannot be theirs."""
     places: dict[Location, Mapping[str, SourceConfig]] = {
-        ("corpus", "domains"): config.corpus.domains,
+        ("corpus", "domains"): config.corpus.sources,
         ("evaluation",): config.evaluation,
     }
     found = [

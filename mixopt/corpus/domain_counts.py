@@ -98,12 +98,12 @@ def count_domains(config: CorpusConfig, say: Say = silent) -> list[DomainCount]:
     Raises:
         CorpusError: A source that cannot be read, or has no sizes.
     """
-    is_text = not all(source.is_tokens for source in config.domains.values())
+    is_text = not all(source.is_tokens for source in config.sources.values())
     is_here = is_text and not bpe_vocabulary(config.tokenizer)
     tokenizer = open_tokenizer(config.tokenizer) if is_here else None
     found = []
     try:
-        for name, source in config.domains.items():
+        for name, source in config.sources.items():
             if not source.has_text:
                 raise CorpusError(
                     f"domain {name!r}: its text is not available here; state its tokens"

@@ -18,6 +18,7 @@ from mixopt.config import RESERVED, CorpusConfig, SourceConfig, TasksConfig
 from mixopt.corpus.corpus import FORMAT, Corpus
 from mixopt.corpus.domain_tokens import DomainTokens
 from mixopt.corpus.index_files import INDEX, corpus_records
+from mixopt.corpus.mixed_domain import write_mixed
 from mixopt.corpus.prepared_corpus import take_prepared
 from mixopt.corpus.task_overlap import screen_training
 from mixopt.corpus.task_preparation import write_tasks
@@ -91,6 +92,7 @@ def prepare_corpus(
     spools, workers = emptied(path), workers or usable_cores()
     if config.prepared is not None:
         return take_prepared(config, evaluation, tasks, path, progress)
+    asked, config = config, config.model_copy(update={"domains": config.sources})
     try:
         jobs = _read_jobs(config, evaluation)
         texts = read_texts(jobs, config, spools, seed, workers, progress)
@@ -108,6 +110,7 @@ def prepare_corpus(
         for domain in tokens:
             _say_written(domain, domain.write(path / domain.name), min_tokens, progress)
         _write_absent(config, evaluation, path)
+        mixed = _write_mixed(asked, path, tokenizer, progress)
     finally:
         shutil.rmtree(spools, ignore_errors=True)
         close_children()
@@ -115,16 +118,36 @@ def prepare_corpus(
         "format": FORMAT,
         "tokenizer": config.tokenizer,
         "vocab_size": _vocab_size(tokenizer, tokens),
-        "domains": list(config.domains),
-        "targets": list(evaluation),
+        "domains": list(asked.domains),
+        "targets": [*evaluation, *asked.parts],
         "fingerprint": fingerprint,
-        "provenance": _provenance(config, evaluation, [*texts, *tokens], seed),
-        "files": corpus_records(path, [*config.domains, *evaluation], names),
+        "provenance": _provenance(config, evaluation, [*texts, *tokens], seed)
+        | ({"mixed": mixed} if mixed else {}),
+        "files": corpus_records(path, [*asked.domains, *evaluation, *asked.parts], names),
     }
     if names:
         index["tasks"] = names
     write_sealed(path / INDEX, index)
     return Corpus.open(path, verify=False)
+
+
+def _write_mixed(
+    config: CorpusConfig, path: Path, tokenizer: Tokenizer | None, progress: Say
+) -> dict[str, Any]:
+    """Write the domains that are made of others, whose training shards then go.
+
+    Returns:
+        What each was made of.
+    """
+    found = {}
+    for name, mixed in config.mixed.items():
+        made = write_mixed(name, mixed, path, tokenizer, config.tokenizer)
+        for part in mixed.domains:
+            shutil.rmtree(path / part / "train")
+        shares = ", ".join(f"{100 * share:.3g}% {part}" for part, share in made.shares.items())
+        progress(f"{name}: {sum(made.tokens.values()):,} training tokens, {shares}")
+        found[name] = made.to_json()
+    return found
 
 
 def emptied(path: Path) -> Path:
@@ -152,7 +175,7 @@ def _left_behind(path: Path) -> list[Path]:
 
 
 def _check_names(config: CorpusConfig, evaluation: Mapping[str, SourceConfig]) -> None:
-    for name in (*config.domains, *evaluation):
+    for name in (*config.domains, *config.parts, *evaluation):
         check_name(name, "domain", CorpusError)
         if name in RESERVED:
             raise CorpusError(f"domain {name!r}: the corpus uses a file of this name; rename it")

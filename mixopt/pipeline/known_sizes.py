@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
+from mixopt.config import DomainConfig
 from mixopt.corpus import BYTES, Corpus, counted_tokens, known_vocabulary, true_inventory
 from mixopt.errors import CorpusError
 from mixopt.run_directory import PREPARE, Run
@@ -71,6 +72,8 @@ def _stated(
 
 def _to_read(name: str, source: SourceConfig, config: Config, rate: float) -> int | None:
     """Return the tokens that will be read of a domain, where that is known beforehand."""
+    if isinstance(source, DomainConfig) and source.mixed is not None:
+        return source.mixed.tokens
     if source.is_tokens:
         try:
             return counted_tokens(name, source, read=False)

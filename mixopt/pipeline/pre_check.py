@@ -163,7 +163,7 @@ def _sources(config: Config) -> Iterator[MixoptError]:
     if config.corpus.prepared is not None:
         yield from _tried(partial(check_prepared, config.corpus.prepared))
         return
-    for name, source in {**config.corpus.domains, **config.evaluation}.items():
+    for name, source in {**config.corpus.sources, **config.evaluation}.items():
         yield from _tried(partial(check_source, name, source.under(config.corpus.root)))
 
 

@@ -14,6 +14,7 @@ from mixopt.pipeline.pre_check import fold_fault
 from mixopt.pipeline.refitting import fit_of, proposal_of
 from mixopt.pipeline.sample_size import run_shortages, say_shortages
 from mixopt.pipeline.token_unit import check_token_unit
+from mixopt.pipeline.trial_start import make_start, record_start, start_options
 from mixopt.run_directory import (
     DESIGN,
     FIT,
@@ -81,6 +82,9 @@ def _design(run: Run, say: Say) -> None:
 def _sweep(run: Run, say: Say) -> None:
     from mixopt.pipeline.rounds import run_rounds
 
+    make_start(run, say)
+    job = job_of(run, run.config.proxy.tokens)
+    record_start(run, job, say)
     job = job_of(run, run.config.proxy.tokens)
 
     def train(trials: Sequence[Trial], planned: int) -> list[TrialResult]:
@@ -224,7 +228,7 @@ def job_of(run: Run, tokens: int) -> Job:
         curve_points=CURVE_POINTS if proxy.eval_every is None else 0,
     )
     corpus = run.path / "corpus"
-    return Job(proxy.name, proxy.all_options, corpus, training, corpus_hash(corpus))
+    return Job(proxy.name, start_options(run), corpus, training, corpus_hash(corpus))
 
 
 def _keep_results(

@@ -17,6 +17,7 @@ from mixopt.pipeline.check_text import short_lines
 from mixopt.pipeline.pre_check import check_experiment
 from mixopt.pipeline.step_actions import ACTIONS
 from mixopt.pipeline.submission import submission_text
+from mixopt.pipeline.trial_start import with_start_hash
 from mixopt.run_directory import (
     DESIGN,
     FIT,
@@ -227,7 +228,9 @@ class _Request:
         if not recorded:
             own += [] if config.proxy.command_text is None else [config.proxy.command_text]
             own += [url for _, url in experiment_urls(config)]
-        return cls(config, source, out, trust or frozenset(own))
+            own += [] if config.proxy.start is None else [config.proxy.start]
+        trusted: Trust = trust or frozenset(own)
+        return cls(with_start_hash(config, trusted), source, out, trusted)
 
     def open(self, redo: str | None, say: Say) -> Run:
         """Open or make the run directory."""
@@ -251,6 +254,7 @@ def _checked_before(asked: _Request) -> list[str]:
     if recorded is not None and recorded.fingerprint == run.fingerprint(VALIDATE.name):
         return []
     run.check_trusted_command()
+    run.check_trusted_start()
     run.check_trusted_urls()
     found = check_experiment(asked.config, out=asked.out, source=asked.source, trust=asked.trust)
     found.refuse()
@@ -290,6 +294,7 @@ def _do(run: Run, step: Step, tracker: Tracker, say: Say) -> None:
     run.check_before(step.name)
     if step.trains:
         run.check_trusted_command()
+        run.check_trusted_start()
     if step is PREPARE:
         run.check_trusted_urls()
     run.begin(step.name)

@@ -16,7 +16,7 @@ def check_token_unit(config: Config) -> None:
     Raises:
         ConfigError: There is none.
     """
-    sources = {**config.corpus.domains, **config.evaluation}
+    sources = {**config.corpus.sources, **config.evaluation}
     of_tokens = [name for name, source in sources.items() if source.is_tokens]
     if not of_tokens or config.objective.unit != "bits_per_byte":
         return

@@ -101,6 +101,17 @@ def recorded_config(record: Path) -> dict[str, Any]:
     return recorded
 
 
+def recorded_pretraining(run: Path) -> PretrainConfig:
+    """Return the configuration of a run, from its directory.
+
+    Raises:
+        RunError: The record cannot be read, or has changed.
+    """
+    record = run / "config.yaml"
+    config: PretrainConfig = checked_as(PretrainConfig, recorded_config(record), str(record))
+    return config
+
+
 def run_fingerprint(config: PretrainConfig) -> str:
     """Return a hash of all that results depend on."""
     values = [(n, v) for n, _, v in differences({}, dump_sections(config)) if not _is_in(n, _FREE)]

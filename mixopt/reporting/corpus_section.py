@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from mixopt.config import SourceConfig
+from mixopt.config import DomainConfig, SourceConfig
 from mixopt.corpus import Domain
 from mixopt.reporting.page import PageSection, paragraph, table
 from mixopt.run_directory import Run
@@ -12,7 +12,8 @@ from mixopt.system import bytes_text, count_text, share_text, short_count, witho
 def corpus_section(run: Run) -> PageSection:
     """Show how much text each domain has, and where it is from."""
     corpus = run.corpus
-    sources = {**run.config.corpus.domains, **run.config.evaluation}
+    config = run.config.corpus
+    sources = {**config.domains, **config.parts, **run.config.evaluation}
     order = sorted(corpus.evaluation, key=lambda domain: -run.natural.get(domain.name, 0.0))
     rows = [
         _corpus_row(domain, run.natural.get(domain.name), run.inventory, sources)
@@ -52,6 +53,8 @@ def _corpus_row(
 def _source(source: SourceConfig) -> str:
     if source.environment is not None:
         return f"installed packages: {source.environment}"
+    if isinstance(source, DomainConfig) and source.mixed is not None:
+        return "made of " + ", ".join(source.mixed.domains)
     if not source.has_text:
         return "the trainer's own"
     files = source.data_files or []

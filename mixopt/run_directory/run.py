@@ -40,6 +40,7 @@ from mixopt.sweeps import FILES
 from mixopt.system import (
     Trust,
     check_trusted_command,
+    check_trusted_path,
     check_trusted_url,
     git_commit,
     read_yaml,
@@ -331,6 +332,16 @@ class Run:
         command = self.config.proxy.command_text
         if command is not None:
             check_trusted_command(command, self.source or str(self.path), self.trust)
+
+    def check_trusted_start(self) -> None:
+        """Check that what the trials begin with, if that is a checkpoint, may be read.
+
+        Raises:
+            PluginError: The directory's record names it, and is not trusted.
+        """
+        start = self.config.proxy.start
+        if start is not None:
+            check_trusted_path(start, self.source or str(self.path), self.trust)
 
     def check_trusted_urls(self) -> None:
         """Check that the stores whose objects are prepared may be asked.

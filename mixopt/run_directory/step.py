@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from mixopt.errors import RunError, did_you_mean
-from mixopt.trials import WORK, trial_paths
+from mixopt.trials import START_FILE, WORK, trial_paths
 
 
 @dataclass(frozen=True)
@@ -96,6 +96,7 @@ SWEEP = Step(
     ("proxy",),
     ("trials", "trials.parquet"),
     trials="trials",
+    optional=(START_FILE,),
     experts="experts.parquet",
     rewrites=("design.parquet",),
     artifacts=(

@@ -21,6 +21,7 @@ FORMAT = "mixopt/1"
 SIZES, TASKS, FAMILIES = "sizes", "tasks", "families"
 PATIENCE = ("timeout", "retries")  # of a command that trains the trials
 CURVE = "eval_every"
+START, START_HASH = "from", "from_hash"  # what trials begin with
 READING = ("result", "losses", "unit")  # how its results are read
 
 
@@ -93,6 +94,8 @@ def _with_sizes_apart(content: Mapping[str, Any]) -> dict[str, Any]:
         kept = {name: value for name, value in proxy.items() if name not in PATIENCE}
         if kept.get(CURVE) is None:
             kept[CURVE] = 0  # results of trials are those of evaluating at the end alone
+        if kept.get(START_HASH) is not None:
+            kept.pop(START, None)  # a checkpoint that was moved is the same one
         content = {**content, "proxy": kept}
     corpus = content.get("corpus")
     domains = corpus.get("domains") if isinstance(corpus, dict) else None
@@ -114,7 +117,9 @@ def _picked(source: dict[str, Any], *, stated: bool) -> dict[str, Any]:
 
 
 def _has_text(source: dict[str, Any]) -> bool:
-    return any(source.get(name) is not None for name in ("environment", "path", "data_files"))
+    return any(
+        source.get(name) is not None for name in ("environment", "path", "data_files", "mixed")
+    )
 
 
 def _section(content: Any, parts: Sequence[str]) -> Any:

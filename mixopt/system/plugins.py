@@ -136,6 +136,24 @@ def check_trusted_command(command: str, where: str, trust: Trust) -> None:
         )
 
 
+def check_trusted_path(path: str, where: str, trust: Trust) -> None:
+    """Check that a model outside a run directory, which a file records, may be read.
+
+    Args:
+        path: What would be read.
+        where: The file, for the message.
+        trust: Whether the file's maker is trusted, or the paths that are.
+
+    Raises:
+        PluginError: It is not trusted.
+    """
+    if not (trust if isinstance(trust, bool) else path in trust):
+        raise PluginError(
+            f"{where}: proxy.from: {shown_name(path)} would be read; if you trust whoever made this"
+            " directory, add --trust (in Python trust=True)"
+        )
+
+
 def check_trusted_url(url: str, where: str, trust: Trust) -> None:
     """Check that a store that a file records may be asked, with the credentials of this process.
 

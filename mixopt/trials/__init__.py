@@ -77,6 +77,11 @@ if TYPE_CHECKING:
         SimulatedEpochs as SimulatedEpochs,
         simulated_target as simulated_target,
     )
+    from mixopt.trials.start_record import (
+        START_FILE as START_FILE,
+        StartRecord as StartRecord,
+        measure_start as measure_start,
+    )
     from mixopt.trials.table import Trials as Trials, best_trial as best_trial
     from mixopt.trials.table_options import TableOptions as TableOptions
 else:
@@ -126,6 +131,7 @@ else:
                 "trial_to_json",
             ],
             "simulated_epochs": ["Pool", "SimulatedEpochs", "simulated_target"],
+            "start_record": ["START_FILE", "StartRecord", "measure_start"],
             "table": ["Trials", "best_trial"],
             "table_options": ["TableOptions"],
         },

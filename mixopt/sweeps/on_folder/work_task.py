@@ -29,6 +29,7 @@ from mixopt.system import (
     Say,
     check_trusted,
     check_trusted_command,
+    check_trusted_path,
     host_name,
     silent,
     this_process,
@@ -174,6 +175,9 @@ class TaskServer:
         if proxy == COMMAND and command is not None:
             text = shlex.join(map(str, command)) if isinstance(command, list) else str(command)
             check_trusted_command(text, where, self._trust)
+        start = order.job.options.get("start")
+        if start is not None:
+            check_trusted_path(str(start), where, self._trust)
 
     def _claim(self, order: WorkOrder) -> dict[str, int]:
         """Claim trials that train together: their names and attempts."""

@@ -23,7 +23,7 @@ from mixopt.trials import Losses, Progress, Training, Trial, TrialResult
 from mixopt_proxies.continued.annealing import Annealing
 from mixopt_proxies.continued.plain_training import PlainTraining
 from mixopt_proxies.continued.stacked_start import stacked_from
-from mixopt_proxies.continued.starting_point import StartingPoint, start_hash
+from mixopt_proxies.continued.starting_point import StartingPoint
 from mixopt_proxies.decoder import CausalLM, Compile, GroupTraining, Precision, check, of_kind
 
 
@@ -101,7 +101,7 @@ class ContinuedProxy:
         Raises:
             MixoptError: They cannot be read.
         """
-        return start_hash(self._name)
+        return self._opened.origin.sha256
 
     def group_size(self, corpus: Corpus, training: Training) -> int:
         """Return how many trials to train together; 1 of a model that is not the decoder.
@@ -141,6 +141,10 @@ class ContinuedProxy:
         return sum(weight.numel() for weight in self._start.model.parameters())
 
     @cached_property
+    def _opened(self) -> StartingPoint:
+        return StartingPoint.open(self._name)
+
+    @property
     def _start(self) -> StartingPoint:
         if self._wanted is not None and self.start_hash() != self._wanted:
             raise ConfigError(
@@ -148,7 +152,7 @@ class ContinuedProxy:
                 f" {self.start_hash()[:12]}, and were {self._wanted[:12]}; restore the checkpoint,"
                 " or redo the sweep with: mixopt run --from sweep"
             )
-        return StartingPoint.open(self._name)
+        return self._opened
 
     @cached_property
     def _trainer(self) -> GroupTraining | PlainTraining:
@@ -179,8 +183,8 @@ class ContinuedProxy:
 
     def _of_run(self) -> dict[str, object]:
         """Return how the run of the checkpoint was trained, as far as it is known."""
-        run, step = self._start.run, self._start.step
-        if run is None:
+        run, step = self._start.run, self._start.origin.step
+        if run is None or step is None:
             return {"weight_decay": 0.1, "betas": (0.9, 0.95), "clip": 1.0}
         training = run.training
         rate = learning_rate(step, training, run.plan)

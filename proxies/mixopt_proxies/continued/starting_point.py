@@ -1,51 +1,63 @@
-"""What the trials begin with: a checkpoint, opened once, and how its run was trained."""
+"""What the trials begin with: a checkpoint, opened once, and how its run was trained.
+
+Opening reads and hashes its files; the weights and the moments of Adam are read when they are used.
+"""
 
 from __future__ import annotations
 
-import hashlib
-from collections.abc import Mapping
-from dataclasses import dataclass, field
-from pathlib import Path
+from dataclasses import dataclass
+from functools import cached_property
 
 from torch import Tensor, nn
 
-from mixopt.corpus import Corpus
-from mixopt.errors import ConfigError
-from mixopt.pretraining import PretrainConfig, TrainedModel, load_pretraining
+from mixopt.corpus import Corpus, identity_of, saved_tokenizer
+from mixopt.errors import ConfigError, MixoptError
+from mixopt.pretraining import ModelOrigin, PretrainConfig, open_origin, recorded_pretraining
+
+_STATE = "state."  # before the names of the optimiser's tensors in a checkpoint
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True)
 class StartingPoint:
-    """A checkpoint.
+    """A checkpoint that trials begin with.
 
     Attributes:
         name: What the user named.
-        model: With its weights, on the CPU.
-        vocab_size: Ids that it knows.
-        moments: Adam's, by the names of the model's weights and of Adam's state; empty where the
-            checkpoint has none.
-        run: How its run was configured; None of a model from elsewhere.
-        step: Steps that it has taken; 0 of a model from elsewhere.
+        origin: What it is.
     """
 
     name: str
-    model: nn.Module
-    vocab_size: int
-    moments: Mapping[str, Tensor] = field(default_factory=dict)
-    run: PretrainConfig | None = None
-    step: int = 0
+    origin: ModelOrigin
 
     @classmethod
     def open(cls, name: str) -> StartingPoint:
         """Open what a user named.
 
         Raises:
-            MixoptError: It cannot be opened.
+            MixoptError: There is nothing of the kind, or it is damaged.
         """
-        opened = TrainedModel.open(name, device="cpu", trust=True)
-        model = opened.model.requires_grad_(True)
-        run = load_pretraining(Path(name) / "config.yaml")
-        return cls(name, model, opened.tokenizer.vocab_size, {}, run, opened.step)
+        try:
+            return cls(name, open_origin(name))
+        except MixoptError as error:
+            raise type(error)(str(error).replace("model.from:", "proxy.from:")) from error
+
+    @cached_property
+    def model(self) -> nn.Module:
+        """The model with its weights, on the CPU."""
+        return self.origin.module()
+
+    @cached_property
+    def moments(self) -> dict[str, Tensor]:
+        """Adam's, by the names of the weights and of Adam's state, such as `norm.exp_avg`."""
+        found = self.origin.optimizer_tensors() or {}
+        return {name.removeprefix(_STATE): value for name, value in found.items()}
+
+    @cached_property
+    def run(self) -> PretrainConfig | None:
+        """How its run was configured; None of a model from elsewhere."""
+        if not self.origin.is_ours:
+            return None
+        return recorded_pretraining(self.origin.path.resolve().parent.parent)
 
     def check_corpus(self, corpus: Corpus) -> None:
         """Check that the tokens of a corpus are the model's.
@@ -53,18 +65,21 @@ class StartingPoint:
         Raises:
             ConfigError: They are not.
         """
-        if corpus.vocab_size != self.vocab_size:
+        known = self.origin.vocabulary
+        if known is None:
+            self._check_size(corpus)
+            return
+        here = identity_of(corpus.tokenizer, saved_tokenizer(corpus.path, corpus.tokenizer))
+        if here.sha256 != known.sha256:
             raise ConfigError(
-                f"proxy.from: {self.name}: has {self.vocab_size:,} ids, and corpus.tokenizer:"
-                f" {corpus.tokenizer} has {corpus.vocab_size:,}; give the tokenizer of the model"
+                f"proxy.from: {self.name}: was trained with the tokenizer {known}, and the corpus"
+                f" has {here}: give corpus.tokenizer the model's"
             )
 
-
-def start_hash(name: str) -> str:
-    """Return the hash of the weights that a user named.
-
-    Raises:
-        MixoptError: It cannot be opened.
-    """
-    last = sorted((Path(name) / "checkpoints").glob("step-*"))[-1]
-    return hashlib.sha256((last / "state.json").read_bytes()).hexdigest()
+    def _check_size(self, corpus: Corpus) -> None:
+        if corpus.vocab_size > self.origin.vocab_size:
+            raise ConfigError(
+                f"proxy.from: {self.name}: knows {self.origin.vocab_size:,} ids, and the corpus's"
+                f" tokenizer {corpus.tokenizer} has {corpus.vocab_size:,}: give corpus.tokenizer"
+                " the model's"
+            )

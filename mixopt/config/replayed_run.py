@@ -1,0 +1,116 @@
+"""What a base was trained on, as parts of a mixed domain: its shards, and its mixture.
+
+The shards of a run of `mixopt pretrain` are named as tokens that are there already, so that no text
+is read again, and their held-out tokens stay held out. The mixture is the mean over the steps of
+what the run's mixture log says.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from mixopt.errors import ConfigError
+from mixopt.system import checked_as, local_path, parse_json, read_json, read_text, read_yaml
+
+_WHAT = "give the directory of a mixopt pretrain"
+
+
+def replayed_run(given: str) -> dict[str, Any]:
+    """Return `domains` and `mixture` of a run's training text, as a mixed domain is given.
+
+    Raises:
+        ConfigError: It is no run, has streamed its text, or a file of it is damaged.
+    """
+    run = local_path(given)
+    record = run / "config.yaml"
+    if not record.is_file():
+        raise ConfigError(f"{given}: has no config.yaml; {_WHAT}")
+    config: dict[str, Any] = checked_as(dict[str, Any], read_yaml(record), str(record))
+    corpus = run / "corpus"
+    if not corpus.is_dir():
+        prepared = config.get("prepared_corpus")
+        if not isinstance(prepared, str):
+            raise ConfigError(f"{given}: has no prepared corpus to replay; {_WHAT} that has one")
+        corpus = local_path(prepared)
+    index = _fields(corpus / "index.json")
+    names = checked_as(list[str], index.get("domains"), f"{corpus / 'index.json'}: domains")
+    domains = {name: _part(corpus / name) for name in names}
+    return {"domains": domains, "mixture": _mixture(run, config, names)}
+
+
+def weights_in(given: str) -> dict[str, Any]:
+    """Return the weights of a file of a mixture, such as a recommendation.
+
+    Raises:
+        ConfigError: It cannot be read, or has no weights.
+    """
+    content = read_yaml(local_path(given))
+    weights = content.get("weights", content) if isinstance(content, dict) else content
+    if not isinstance(weights, dict):
+        raise ConfigError(f"{given}: expected 'weights:' with a share for each domain")
+    return weights
+
+
+def _part(folder: Path) -> dict[str, Any]:
+    """Return a domain's shards as a source of tokens."""
+    train, held_out = folder / "train", folder / "validation"
+    index = _fields(train / "index.json")
+    shards = _files(train, index)
+    source = {
+        "path": shards,
+        "validation": _files(held_out, _fields(held_out / "index.json")),
+        "format": "raw",
+        "dtype": index.get("dtype"),
+    }
+    end = _last_token(Path(shards[-1]), str(index.get("dtype")))
+    return source | ({"document_end": end} if index.get("documents") else {})
+
+
+def _files(folder: Path, index: Mapping[str, Any]) -> list[str]:
+    shards = checked_as(list[dict[str, Any]], index.get("shards"), f"{folder}: shards")
+    found = [folder / checked_as(str, shard.get("file"), f"{folder}: file") for shard in shards]
+    if not found:
+        raise ConfigError(f"{folder}: has no tokens to replay")
+    return [str(file.absolute()) for file in found]
+
+
+def _last_token(file: Path, dtype: str) -> int:
+    """Return the last token of a shard: where documents are known, the one that ends them."""
+    kind = np.dtype("<u4") if dtype == "uint32" else np.dtype("<u2")
+    try:
+        with file.open("rb") as stream:
+            stream.seek(-kind.itemsize, 2)
+            return int(np.frombuffer(stream.read(), kind)[0])
+    except OSError as error:
+        raise ConfigError(f"{file}: cannot be read: {error.strerror}") from error
+
+
+def _mixture(run: Path, config: Mapping[str, Any], names: Sequence[str]) -> dict[str, float]:
+    """Return the mean mixture over the steps of a run."""
+    log = run / "mixture_log.jsonl"
+    lines = read_text(log, missing=lambda: ConfigError(f"{log}: not found; {_WHAT}")).splitlines()
+    found = [checked_as(dict[str, Any], parse_json(line, str(log)), str(log)) for line in lines]
+    starts = [checked_as(int, line.get("step"), f"{log}: step") for line in found]
+    steps = checked_as(dict[str, Any], config.get("training"), f"{run}: training").get("steps")
+    ends = [*starts[1:], max(checked_as(int, steps, f"{run}: training.steps") + 1, starts[-1])]
+    held = [max(end - start, 0) for start, end in zip(starts, ends, strict=True)]
+    total = sum(held) or 1
+    weights = [
+        checked_as(dict[str, float], line.get("weights"), f"{log}: weights") for line in found
+    ]
+    pairs = list(zip(weights, held, strict=True))
+    mean = {name: sum(one.get(name, 0.0) * n for one, n in pairs) / total for name in names}
+    whole = sum(mean.values())
+    return {name: share / whole for name, share in mean.items()}
+
+
+def _fields(file: Path) -> dict[str, Any]:
+    content = read_json(
+        file, error=ConfigError, missing=lambda: ConfigError(f"{file}: not found; {_WHAT}")
+    )
+    found: dict[str, Any] = checked_as(dict[str, Any], content, str(file))
+    return found

@@ -1,0 +1,112 @@
+"""What the trials of a run begin with: its hash, the prefix that is trained first, its losses.
+
+A proxy whose trials begin with a checkpoint has `start_hash()`, which says which one. The hash is
+part of the configuration that a run records: another checkpoint is another sweep. Where `from`
+names the YAML of a pretraining, the proxy's `make_start(folder)` trains it into the run directory
+before the first trial.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from mixopt.errors import ConfigError
+from mixopt.system import Say, Trust, plugin_names
+
+if TYPE_CHECKING:
+    from mixopt.config import Config
+    from mixopt.run_directory import Run
+    from mixopt.sweeps import Job
+
+PREFIX = "prefix"  # folder of a run directory
+
+
+def with_start_hash(config: Config, trust: Trust = True) -> Config:
+    """Return an experiment with the hash of what its trials begin with.
+
+    Args:
+        config: An experiment; one whose trials begin with random weights is returned as it is.
+        trust: Whether code and paths that it names may be imported and read, or which names may.
+
+    Raises:
+        MixoptError: What `proxy.from` names cannot be opened.
+    """
+    proxy = config.proxy
+    if proxy.start is None or not _trusted(config, trust):
+        return config
+    begun = _made(proxy.name, proxy.all_options | {"start_hash": None})
+    update = {"start_hash": str(begun.start_hash())}
+    return config.model_copy(update={"proxy": proxy.model_copy(update=update)})
+
+
+def start_options(run: Run) -> dict[str, Any]:
+    """Return what the proxy of a run is made with, where a prefix is there that prefix."""
+    from mixopt.config import is_recipe
+    from mixopt.trials import StartRecord
+
+    proxy = run.config.proxy
+    if proxy.start is None or not is_recipe(proxy.start):
+        return proxy.all_options
+    record = StartRecord.read(run.path)
+    given = {"start": str((run.path / PREFIX).absolute())}
+    return proxy.all_options | given | {"start_hash": record.weights if record else None}
+
+
+def make_start(run: Run, say: Say) -> None:
+    """Train what trials begin with, if that is asked for, and measure what it loses.
+
+    Raises:
+        MixoptError: It cannot be trained, opened or evaluated.
+    """
+    from mixopt.config import is_recipe
+
+    proxy = run.config.proxy
+    if proxy.start is None:
+        return
+    if is_recipe(proxy.start):
+        _made(proxy.name, proxy.all_options).make_start(run.path / PREFIX, say)
+
+
+def record_start(run: Run, job: Job, say: Say) -> None:
+    """Write what the checkpoint loses that trials begin with, unless that is written already.
+
+    Args:
+        run: Its directory.
+        job: What its trials share.
+        say: Called with a line on what is measured.
+
+    Raises:
+        MixoptError: It cannot be opened or evaluated.
+    """
+    from mixopt.trials import StartRecord, measure_start
+
+    if run.config.proxy.start is None:
+        return
+    weights = str(_made(job.proxy, job.options).start_hash())
+    found, tokens = StartRecord.read(run.path), job.training.eval_tokens
+    if found is not None and (found.weights, found.eval_tokens) == (weights, tokens):
+        return
+    losses = measure_start(job.proxy, job.options, job.corpus, job.training)
+    StartRecord.of(weights, tokens, losses).write(run.path)
+    say(f"sweep: trials begin with {run.config.proxy.start} (weights {weights[:12]})")
+
+
+def _made(name: str, options: dict[str, Any]) -> Any:
+    from mixopt.trials import make_proxy
+
+    proxy: Any = make_proxy(name, options)
+    if not callable(getattr(proxy, "start_hash", None)):
+        raise ConfigError(
+            f"proxy.from: trials of proxy {name!r} begin with no checkpoint; leave it out, or give"
+            " name: continued"
+        )
+    return proxy
+
+
+def _trusted(config: Config, trust: Trust) -> bool:
+    """Tell whether what a configuration names may be imported and read."""
+    if isinstance(trust, bool):
+        return trust
+    proxy = config.proxy
+    known = proxy.name in plugin_names("proxy") or proxy.name in trust
+    return known and proxy.start in trust

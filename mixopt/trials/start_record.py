@@ -1,0 +1,126 @@
+"""What all trials of a sweep begin with: which weights, and what they lose before any step.
+
+A proxy whose trials begin with a checkpoint has `base_losses(corpus, training)`, which evaluates
+that checkpoint on what trials are evaluated on. It is asked once, in a process of its own, and the
+answer is `start.json` of the run.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from dataclasses import asdict
+from pathlib import Path
+from typing import Annotated, Any
+
+from pydantic import BaseModel, ConfigDict, Field, FiniteFloat
+
+from mixopt.corpus import Corpus
+from mixopt.errors import ConfigError, MixoptError, RunError
+from mixopt.system import check_seal, checked_as, in_child, read_json, write_sealed
+from mixopt.trials.proxy import Losses, Training, make_proxy
+
+START_FILE = "start.json"
+_FORMAT = "mixopt-start/1"
+_MEND = "measure it again: mixopt run CONFIG --from sweep, or restore it from a copy"
+_MEASURED = "mixopt.trials.start_record:measured"
+
+
+class StartRecord(BaseModel):
+    """What trials begin with.
+
+    Attributes:
+        weights: Hash of the weights.
+        eval_tokens: Held-out tokens of each evaluation domain, at most.
+        nats_per_token: By evaluation domain, before any step.
+        bits_per_byte: By evaluation domain.
+        tasks: What tasks measure, by their columns.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    format: str = _FORMAT
+    weights: Annotated[str, Field(pattern="^[a-z0-9:]{1,80}$")]
+    eval_tokens: Annotated[int, Field(ge=1, le=1 << 53, strict=True)]
+    nats_per_token: dict[str, FiniteFloat]
+    bits_per_byte: dict[str, FiniteFloat]
+    tasks: dict[str, FiniteFloat]
+
+    @classmethod
+    def of(cls, weights: str, eval_tokens: int, losses: Losses) -> StartRecord:
+        """Return the record of measured losses.
+
+        Raises:
+            RunError: One of them is not a finite number.
+        """
+        values = asdict(losses)
+        del values["tokens"]
+        fields = {"weights": weights, "eval_tokens": eval_tokens, **values}
+        found: StartRecord = checked_as(cls, fields, "losses of what trials begin with")
+        return found
+
+    @classmethod
+    def read(cls, folder: Path) -> StartRecord | None:
+        """Read the record of a run directory; None where there is none.
+
+        Raises:
+            RunError: It is damaged.
+        """
+        file = folder / START_FILE
+        if not file.exists():
+            return None
+        content = checked_as(dict[str, Any], read_json(file), str(file))
+        if content.get("format") != _FORMAT:
+            raise RunError(
+                f"{file}: format {content.get('format')!r}, expected {_FORMAT!r}; {_MEND}"
+            )
+        check_seal(content, str(file), mend=_MEND)
+        values = {name: value for name, value in content.items() if name != "sha256"}
+        found: StartRecord = checked_as(cls, values, str(file))
+        return found
+
+    def write(self, folder: Path) -> None:
+        """Write the record into a run directory."""
+        write_sealed(folder / START_FILE, self.model_dump())
+
+    def losses(self, unit: str) -> dict[str, float]:
+        """Return all losses by the names of their columns, those of text in a unit.
+
+        Args:
+            unit: `nats_per_token` or `bits_per_byte`.
+        """
+        text = self.bits_per_byte if unit == "bits_per_byte" else self.nats_per_token
+        return {**text, **self.tasks}
+
+
+def measure_start(name: str, options: dict[str, Any], corpus: Path, training: Training) -> Losses:
+    """Return what the checkpoint of a proxy loses, asked of the proxy in another process.
+
+    Args:
+        name: The proxy's.
+        options: What it is made with.
+        corpus: A prepared corpus.
+        training: How much is evaluated, and where.
+
+    Raises:
+        MixoptError: The proxy cannot evaluate it.
+    """
+
+    def died(how: str) -> MixoptError:
+        return RunError(f"losses of what trials begin with: the process {how}")
+
+    given = {"name": name, "options": options, "corpus": str(corpus), "training": asdict(training)}
+    (answer,) = in_child(_MEASURED, given, died=died)
+    return Losses(**json.loads(answer))
+
+
+def measured(
+    name: str, options: dict[str, Any], corpus: str, training: dict[str, Any]
+) -> Iterator[bytes]:
+    """Give the losses of what a proxy's trials begin with, as JSON; called in a child process."""
+    proxy: Any = make_proxy(name, options)
+    ask = getattr(proxy, "base_losses", None)
+    if ask is None:
+        raise ConfigError(f"proxy {name!r}: its trials begin with random weights, no checkpoint")
+    found = ask(Corpus.open(corpus, verify=False), Training(**training))
+    yield json.dumps(asdict(found)).encode()

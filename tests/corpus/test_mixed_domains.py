@@ -1,0 +1,176 @@
+"""Replay: domains in fixed shares that are prepared as one, exact to a document."""
+
+import json
+from collections import Counter
+from pathlib import Path
+
+import numpy as np
+import pytest
+import yaml
+
+from mixopt.config import load_config
+from mixopt.corpus import Corpus, prepare_corpus
+from mixopt.errors import ConfigError, CorpusError
+
+WEB, CODE = 0.7, 0.3
+HELD_OUT = 0.2
+
+
+def documents(letter: str, count: int, length: int) -> list[str]:
+    """Documents of one letter, each with a number of its own."""
+    return [f"{number:05d}".ljust(length, letter) for number in range(count)]
+
+
+@pytest.fixture(scope="module")
+def files(tmp_path_factory) -> dict[str, Path]:
+    folder = tmp_path_factory.mktemp("parts")
+    texts = {
+        "web": documents("w", 120, 99),
+        "code": documents("c", 100, 199),
+        "math": documents("m", 80, 149),
+    }
+    found = {}
+    for name, rows in texts.items():
+        found[name] = folder / f"{name}.jsonl"
+        found[name].write_text("".join(json.dumps({"text": row}) + "\n" for row in rows))
+    return found
+
+
+def experiment(files, mixed, **more) -> dict:
+    return {
+        "corpus": {
+            "domains": {"math": {"path": str(files["math"])}, "replay": {"mixed": mixed}},
+            "validation_fraction": HELD_OUT,
+        },
+        "objective": {"target": "math"},
+    } | more
+
+
+def parts_of(files, **more) -> dict:
+    return {"domains": {name: {"path": str(files[name])} for name in ("web", "code")}} | more
+
+
+def load(tmp_path, content):
+    path = tmp_path / "experiment.yaml"
+    path.write_text(yaml.safe_dump(content, sort_keys=False))
+    return load_config(path)
+
+
+def prepared(tmp_path, content) -> Corpus:
+    config = load(tmp_path, content)
+    return prepare_corpus(
+        config.corpus, config.evaluation, tmp_path / "corpus", fingerprint="f", seed=3
+    )
+
+
+def letters(shards) -> Counter:
+    text = bytes(t for t in shards.read(0, shards.tokens).tolist() if t < 256)
+    return Counter(chr(one) for one in text if chr(one).isalpha())
+
+
+def test_a_mixed_domain_has_its_parts_in_their_shares_to_a_document(files, tmp_path):
+    corpus = prepared(
+        tmp_path, experiment(files, parts_of(files, mixture={"web": WEB, "code": CODE}))
+    )
+    train = corpus.domains[1].train
+    made = corpus.provenance["mixed"]["replay"]
+    assert abs(made["tokens"]["web"] - WEB * train.tokens) <= 200
+    assert sum(made["tokens"].values()) == train.tokens
+
+
+def test_a_long_stretch_of_it_has_the_same_shares(files, tmp_path):
+    corpus = prepared(
+        tmp_path, experiment(files, parts_of(files, mixture={"web": WEB, "code": CODE}))
+    )
+    half = corpus.domains[1].train
+    tokens = half.read(0, half.tokens // 2)
+    web = np.count_nonzero(tokens == ord("w")) / np.count_nonzero(
+        np.isin(tokens, [ord("w"), ord("c")])
+    )
+    assert web == pytest.approx(WEB * 94 / (WEB * 94 + CODE * 194 / 2), abs=0.03)
+
+
+def test_it_is_as_large_as_no_part_has_to_be_repeated_for(files, tmp_path):
+    corpus = prepared(
+        tmp_path, experiment(files, parts_of(files, mixture={"web": WEB, "code": CODE}))
+    )
+    made = corpus.provenance["mixed"]["replay"]
+    assert max(made["epochs"].values()) == pytest.approx(1, abs=0.03)
+    assert max(made["epochs"].values()) <= 1
+
+
+def test_natural_is_by_the_tokens_of_each_part(files, tmp_path):
+    corpus = prepared(tmp_path, experiment(files, parts_of(files)))
+    made = corpus.provenance["mixed"]["replay"]
+    assert made["epochs"] == pytest.approx({"web": 1.0, "code": 1.0}, abs=0.03)
+
+
+def test_parts_are_targets_and_are_not_trained_on_by_themselves(files, tmp_path):
+    corpus = prepared(tmp_path, experiment(files, parts_of(files)))
+    assert corpus.domain_names == ("math", "replay")
+    assert [target.name for target in corpus.targets] == ["web", "code"]
+    assert letters(corpus.targets[0].validation).keys() == {"w"}
+    assert not (tmp_path / "corpus" / "web" / "train").exists()
+
+
+def test_an_experiment_knows_the_losses_of_parts(files, tmp_path):
+    config = load(tmp_path, experiment(files, parts_of(files)))
+    assert config.losses == ("math", "replay", "web", "code")
+
+
+def test_what_is_held_out_of_a_part_is_not_trained_on(files, tmp_path):
+    corpus = prepared(tmp_path, experiment(files, parts_of(files)))
+    train = corpus.domains[1].train
+    rows = bytes(t if t < 256 else 10 for t in train.read(0, train.tokens).tolist()).split(b"\n")
+    held = corpus.targets[0].validation
+    out = bytes(t if t < 256 else 10 for t in held.read(0, held.tokens).tolist()).split(b"\n")
+    assert not (set(rows) & set(out)) - {b""}
+
+
+def test_a_file_of_weights_is_kept_in_the_configuration(files, tmp_path):
+    (tmp_path / "w.yaml").write_text(yaml.safe_dump({"weights": {"web": 0.5, "code": 0.5}}))
+    mixed = parts_of(files, mixture={"file": str(tmp_path / "w.yaml")})
+    config = load(tmp_path, experiment(files, mixed))
+    assert config.corpus.mixed["replay"].shares == {"web": 0.5, "code": 0.5}
+
+
+def test_a_share_that_takes_more_epochs_than_allowed_is_refused_with_the_epochs(files, tmp_path):
+    mixed = parts_of(files, mixture={"web": WEB, "code": CODE}, tokens=30_000)
+    match = r"0.7 of 'web' in 30,000 tokens takes 2.1.* epochs.*lower mixed.tokens to \d.*: 3$"
+    with pytest.raises(CorpusError, match=match):
+        prepared(tmp_path, experiment(files, mixed))
+
+
+def test_a_part_may_be_repeated_where_that_is_allowed(files, tmp_path):
+    mixed = parts_of(files, mixture={"web": WEB, "code": CODE}, tokens=30_000, max_epochs=3)
+    corpus = prepared(tmp_path, experiment(files, mixed))
+    assert corpus.domains[1].train.tokens == pytest.approx(30_000, abs=200)
+    assert corpus.provenance["mixed"]["replay"]["epochs"]["web"] == pytest.approx(2.19, abs=0.05)
+
+
+@pytest.mark.parametrize(
+    ("changed", "message"),
+    [
+        ({"mixture": {"web": 0.7}}, "no share of code; 0 is allowed"),
+        ({"mixture": {"web": 0.7, "cod": 0.3}}, "unknown domain 'cod'; did you mean 'code'"),
+        ({"mixture": {"web": 0.7, "code": 0.2}}, "shares add up to 0.9, and should to 1"),
+        ({"mixture": {"web": 1.7, "code": 0.2}}, "1.7 is not a share from 0 to 1"),
+        ({"domains": {}}, "give the parts under 'domains', or a run as 'from'"),
+    ],
+)
+def test_mistakes_in_a_mixed_domain_are_one_line(files, tmp_path, changed, message):
+    with pytest.raises(ConfigError, match=message):
+        load(tmp_path, experiment(files, parts_of(files) | changed))
+
+
+def test_the_name_of_a_part_must_be_free(files, tmp_path):
+    mixed = {"domains": {"math": {"path": str(files["web"])}}}
+    with pytest.raises(ConfigError, match="is already the name of a training domain"):
+        load(tmp_path, experiment(files, mixed))
+
+
+def test_a_mixed_domain_has_no_text_of_its_own(files, tmp_path):
+    content = experiment(files, parts_of(files))
+    content["corpus"]["domains"]["replay"]["path"] = "x.jsonl"
+    with pytest.raises(ConfigError, match="path: a mixed domain has its text from its parts"):
+        load(tmp_path, content)
