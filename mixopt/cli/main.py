@@ -11,6 +11,7 @@ from typing import Annotated
 import typer
 
 from mixopt.cli import (
+    anneals,
     before_a_run,
     experts,
     exports,
@@ -40,6 +41,7 @@ COMMANDS = (
     step_commands,
     sweep_commands,
     before_a_run,
+    anneals,
     proposals,
     predictions,
     fits,

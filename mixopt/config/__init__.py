@@ -12,6 +12,7 @@ from mixopt.system.lazy_names import lazy_names
 
 if TYPE_CHECKING:
     from mixopt.config.absent_text import absent_texts as absent_texts
+    from mixopt.config.anneals_section import AnnealsConfig as AnnealsConfig
     from mixopt.config.constraints_section import ConstraintsConfig as ConstraintsConfig
     from mixopt.config.corpus_section import (
         WHERE as WHERE,
@@ -92,6 +93,7 @@ else:
         __name__,
         {
             "absent_text": ["absent_texts"],
+            "anneals_section": ["AnnealsConfig"],
             "constraints_section": ["ConstraintsConfig"],
             "corpus_section": [
                 "WHERE",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal, get_args
 
-from pydantic import Field, model_validator
+from pydantic import BeforeValidator, Field, model_validator
 
 from mixopt.config.section import Section, Share
 from mixopt.errors import did_you_mean
@@ -15,6 +15,35 @@ class GroupConfig(Section):
 
     domains: list[str] = Field(min_length=1)
     bounds: tuple[Share, Share] = Field(description="minimum and maximum of their sum")
+
+
+def _domains_alone(given: Any) -> Any:
+    """Read `[web, code]` as domains in natural ratios, and a mapping of numbers as weights."""
+    if isinstance(given, list):
+        return {"domains": given}
+    if isinstance(given, dict) and not {"domains", "weights"} & given.keys():
+        return {"domains": list(given), "weights": given}
+    return given
+
+
+class _FixedRatios(Section):
+    """Domains that stay in fixed ratios, so that the search moves only what they have together."""
+
+    domains: list[str] = Field(min_length=2)
+    weights: dict[str, Annotated[float, Field(ge=0, allow_inf_nan=False)]] | None = Field(
+        None, description="their ratios; those of the natural mixture if omitted"
+    )
+
+    @model_validator(mode="after")
+    def _some_weight(self) -> _FixedRatios:
+        if self.weights is not None and set(self.weights) != set(self.domains):
+            raise ValueError("weights: give one for each of domains, and for no other")
+        if self.weights is not None and not sum(self.weights.values()) > 0:
+            raise ValueError("weights: they are all 0")
+        return self
+
+
+ProportionsConfig = Annotated[_FixedRatios, BeforeValidator(_domains_alone)]
 
 
 class RadiusConfig(Section):
@@ -93,6 +122,9 @@ class ConstraintsConfig(Section):
     )
     groups: dict[str, GroupConfig] | None = Field(
         None, description="by name: domains, and the minimum and maximum of their total"
+    )
+    proportions: dict[str, ProportionsConfig] | None = Field(
+        None, description="by name: domains whose shares keep the same ratios to each other"
     )
     max_epochs: Annotated[float, Field(gt=0)] | None = Field(
         None, description="needs propose.target_tokens"

@@ -6,6 +6,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field, model_validator
 
+from mixopt.config.anneals_section import AnnealsConfig
 from mixopt.config.section import Count, Positive, Section, Share
 
 Anchor = Literal["natural", "uniform"]
@@ -24,8 +25,13 @@ def _none_if_off(rounds: Any) -> Any:
 class DesignConfig(Section):
     """The design of trials (mixopt.designs.first_round)."""
 
-    method: Literal["axial", "dirichlet", "sobol"] | None = Field(
-        None, description="axial: one mixture per domain, followed by Dirichlet draws"
+    method: Literal["axial", "dirichlet", "sobol", "anneals"] | None = Field(
+        None,
+        description="axial: one mixture per domain, followed by Dirichlet draws; anneals: one per "
+        "candidate source, and a control",
+    )
+    anneals: AnnealsConfig | None = Field(
+        None, description="for method: anneals, which `mixopt anneal` sets"
     )
     axial_center: Anchor = Field("uniform", description="mixture that axial mixtures start from")
     axial_share: Annotated[float, Field(gt=0, lt=1)] = Field(
@@ -74,6 +80,13 @@ class DesignConfig(Section):
     )
 
     @property
+    def first_trials(self) -> int:
+        """Trials of the first round, anchors, replicates and seeds included."""
+        if self.anneals is not None:
+            return self.first_round * self.anneals.seeds
+        return self.first_round + len(self.anchors) + self.replicates
+
+    @property
     def planned_rounds(self) -> tuple[int, ...]:
         """Mixtures of each round, not counting anchors and replicates."""
         if self.rounds:
@@ -87,6 +100,27 @@ class DesignConfig(Section):
     def first_round(self) -> int:
         """Mixtures before any is chosen by a fit."""
         return self.planned_rounds[0]
+
+    @model_validator(mode="after")
+    def _anneals(self) -> DesignConfig:
+        if (self.method == "anneals") != (self.anneals is not None):
+            raise ValueError("method: anneals and the field anneals need each other")
+        if self.anneals is None:
+            return self
+        for name in ("anchors", "replicates"):
+            if name in self.model_fields_set and getattr(self, name):
+                raise ValueError(f"{name}: microanneals have none; leave it out")
+            object.__setattr__(self, name, [] if name == "anchors" else 0)
+        first = 1 + len(self.anneals.sources)
+        if self.rounds and self.rounds[0] != first:
+            raise ValueError(
+                f"rounds: the first round is the control and {first - 1} sources: {first} mixtures,"
+                f" not {self.rounds[0]}"
+            )
+        object.__setattr__(self, "rounds", self.rounds or [first])
+        if "max_usage" not in self.model_fields_set:
+            object.__setattr__(self, "max_usage", None)  # a source may be scarce
+        return self
 
     @model_validator(mode="after")
     def _rounds(self) -> DesignConfig:

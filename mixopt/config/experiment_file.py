@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from mixopt.config.absent_text import absent_text_faults
+from mixopt.config.anneals_section import anneal_faults
 from mixopt.config.command_section import command_faults
 from mixopt.config.experiment import Config
 from mixopt.config.loss_choice import chosen_losses, objective_faults
@@ -20,6 +21,7 @@ from mixopt.config.stated_sizes import size_faults, with_stated_sizes
 from mixopt.config.store_urls import experiment_urls, url_faults
 from mixopt.config.task_objective import mixed_units
 from mixopt.config.token_sources import token_source_faults
+from mixopt.config.validation_section import CONTROL
 from mixopt.config.yaml_sections import Location, dump_sections, first_of, read_sections
 from mixopt.errors import ConfigError, MixoptError, did_you_mean
 from mixopt.system import (
@@ -123,6 +125,8 @@ def _inconsistencies(config: Config, trust: Trust) -> Iterable[tuple[Location, s
     yield from token_source_faults(config)
     yield from _simulated_epochs(config)
     yield from _baselines(config)
+    if config.design.anneals is not None:
+        yield from anneal_faults(config.design.anneals, domains)
     yield from _without_gradient(config, trust)
 
 
@@ -198,6 +202,8 @@ def _baselines(config: Config) -> Iterable[tuple[Location, str]]:
     domains = list(config.corpus.domains)
     for place, baseline in enumerate(config.validation.baselines):
         location: Location = ("validate", "baselines", place)
+        if baseline.name == CONTROL and config.design.anneals is None:
+            yield location, f"{CONTROL!r} is that of microanneals: design.method: anneals has one"
         for name in baseline.weights or ():
             if name not in domains:
                 near = did_you_mean(name, domains)

@@ -18,8 +18,10 @@ from mixopt.config.section import FILES, Positive, Section
 from mixopt.errors import ConfigError, did_you_mean
 from mixopt.system import read_yaml
 
-Known = Literal["natural", "uniform", "unimax", "best_trial"]
-KNOWN: tuple[Known, ...] = ("natural", "uniform", "unimax", "best_trial")
+Known = Literal["natural", "uniform", "unimax", "best_trial", "control"]
+USUAL: tuple[Known, ...] = ("natural", "uniform", "unimax", "best_trial")
+CONTROL: Known = "control"  # of microanneals (mixopt.designs.anneals)
+KNOWN: tuple[Known, ...] = (*USUAL, CONTROL)
 TEMPERATURE, OWN = "temperature", "proposal"
 SUM_TOLERANCE = 1e-6  # as of mixopt.mixture
 
@@ -65,11 +67,16 @@ def _baseline(given: Any, info: ValidationInfo) -> Any:
         shown = f"{value:g}" if isinstance(value, (int, float)) else str(value)
         return {"name": f"{TEMPERATURE}_{shown}", "temperature": value}
     if isinstance(value, str):
-        return {"name": name, "weights": _read_weights(value, info)}
+        return {"name": name, "weights": read_weights(value, info)}
     return {"name": name, "weights": value} if isinstance(value, Mapping) else given
 
 
-def _read_weights(path: str, info: ValidationInfo) -> Any:
+def read_weights(path: str, info: ValidationInfo) -> Any:
+    """Return what a file of weights has by domain, as it is.
+
+    Raises:
+        ValueError: It cannot be read, or files may not be.
+    """
     if info.context is not None and not info.context.get(FILES, True):
         raise ValueError(f"{path!r} is a file; a recorded configuration has the weights themselves")
     try:
@@ -86,7 +93,7 @@ Baseline = Annotated[BaselineConfig, BeforeValidator(_baseline)]
 
 
 def _usual_baselines() -> list[BaselineConfig]:
-    return [BaselineConfig(name=name) for name in KNOWN]
+    return [BaselineConfig(name=name) for name in USUAL]
 
 
 class ValidateConfig(Section):

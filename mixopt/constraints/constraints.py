@@ -26,8 +26,9 @@ from mixopt.constraints.domain_limits import Limit, described, epoch_limit, stri
 from mixopt.constraints.feasibility import check_bounds, check_feasible
 from mixopt.constraints.group_limits import GroupLimit
 from mixopt.constraints.guardrails import Guardrails
+from mixopt.constraints.proportions import Proportions
 from mixopt.constraints.radius import SOURCE, Radius
-from mixopt.errors import ConfigError, MixtureError, did_you_mean
+from mixopt.errors import ConfigError, InfeasibleError, MixtureError, did_you_mean
 from mixopt.mixture import Mixture
 from mixopt.system import Array
 
@@ -44,6 +45,7 @@ class Constraints:
         caps: Most weights; a domain may have several, the lowest counts.
         groups: Bounds on what domains have together.
         radius: Most distance from a reference mixture.
+        proportions: Domains that keep the same ratios to each other.
         guardrails: How much worse than a reference losses may be predicted; whether any mixture
             keeps them is seen in the search.
         lower_D: Least weight of each domain, shape (D,).
@@ -60,6 +62,7 @@ class Constraints:
     groups: tuple[GroupLimit, ...] = ()
     radius: Radius | None = None
     guardrails: Guardrails | None = None
+    proportions: tuple[Proportions, ...] = ()
     lower_D: Array = field(init=False, repr=False, compare=False)
     upper_D: Array = field(init=False, repr=False, compare=False)
 
@@ -76,6 +79,8 @@ class Constraints:
         check_bounds(self.domains, self.floors, self.caps)
         if self.groups or self.radius is not None:
             check_feasible(self.domains, floors, caps, self.groups, self.radius)
+        if self.proportions:
+            self._check_proportions()
 
     @classmethod
     def from_config(
@@ -111,6 +116,7 @@ class Constraints:
             tuple(_groups(config)),
             _radius(config, inventory),
             _guardrails(config),
+            tuple(_proportions(config, inventory)),
         )
 
     def with_caps(self, caps: Iterable[Limit]) -> Constraints:
@@ -138,7 +144,7 @@ class Constraints:
     def simplex(self) -> Allowed:
         """The weights allowed by bounds of domains and groups, from which designs draw."""
         bounds = CappedSimplex(self.lower_D, self.upper_D)
-        return self._within(bounds, None) if self.groups else bounds
+        return self._within(bounds, None) if self.groups or self.proportions else bounds
 
     @property
     def allowed(self) -> Allowed:
@@ -163,6 +169,7 @@ class Constraints:
             if weights[f.domain] < f.value - tolerance
         ]
         others = [group.refusal(weights, tolerance) for group in self.groups]
+        others += [one.refusal(weights) for one in self.proportions]
         if self.radius is not None:
             others.append(self.radius.refusal(weights, tolerance))
         return broken + [line for line in others if line]
@@ -199,13 +206,30 @@ class Constraints:
 
     def _within(self, bounds: CappedSimplex, radius: Radius | None) -> ConvexSet:
         members = [group.members(self.domains) for group in self.groups]
+        fixed = [row_D for one in self.proportions for row_D in one.rows(self.domains)]
+        none = [0.0] * len(fixed)
         return ConvexSet(
             bounds,
-            np.array(members).reshape(-1, len(self.domains)),
-            np.array([group.least for group in self.groups]),
-            np.array([group.most for group in self.groups]),
+            np.array([*members, *fixed]).reshape(-1, len(self.domains)),
+            np.array([*(group.least for group in self.groups), *none]),
+            np.array([*(group.most for group in self.groups), *none]),
             radius,
         )
+
+    def _check_proportions(self) -> None:
+        """Check that some mixture is in the fixed ratios and meets the other limits.
+
+        Raises:
+            InfeasibleError: None is.
+        """
+        fields = ", ".join(one.source for one in self.proportions)
+        try:
+            self._within(CappedSimplex(self.lower_D, self.upper_D), self.radius)
+        except InfeasibleError as error:
+            raise InfeasibleError(
+                f"no mixture keeps the ratios of {fields} and meets the other limits; widen these,"
+                " or leave the ratios out"
+            ) from error
 
 
 def _epoch_caps(
@@ -237,6 +261,15 @@ def _groups(config: ConstraintsConfig) -> Iterator[GroupLimit]:
     for name, group in (config.groups or {}).items():
         least, most = group.bounds
         yield GroupLimit(name, tuple(group.domains), least, most, f"constraints.groups.{name}")
+
+
+def _proportions(config: ConstraintsConfig, inventory: Mapping[str, int]) -> Iterator[Proportions]:
+    for name, given in (config.proportions or {}).items():
+        source = f"constraints.proportions.{name}"
+        weights: Mapping[str, float] = given.weights or {
+            d: inventory.get(d, 0) for d in given.domains
+        }
+        yield Proportions.of(name, weights, tuple(inventory), source)
 
 
 def _radius(config: ConstraintsConfig, inventory: Mapping[str, int]) -> Radius | None:

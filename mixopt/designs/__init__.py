@@ -7,6 +7,14 @@ from typing import TYPE_CHECKING
 from mixopt.system.lazy_names import lazy_names
 
 if TYPE_CHECKING:
+    from mixopt.designs.anneals import (
+        ANNEAL as ANNEAL,
+        CONTROL as CONTROL,
+        anneal_mixtures as anneal_mixtures,
+        base_mixture as base_mixture,
+        say_repeated as say_repeated,
+        source_epochs as source_epochs,
+    )
     from mixopt.designs.first_round import (
         design_constraints as design_constraints,
         make_design as make_design,
@@ -24,6 +32,14 @@ else:
     __getattr__, __dir__ = lazy_names(
         __name__,
         {
+            "anneals": [
+                "ANNEAL",
+                "CONTROL",
+                "anneal_mixtures",
+                "base_mixture",
+                "say_repeated",
+                "source_epochs",
+            ],
             "first_round": ["design_constraints", "make_design", "sample_mixtures", "trial_seeds"],
             "next_batch": ["Acquisition", "Batch", "choose_batch", "draw_candidates"],
             "surrogate": ["Surrogate", "fit_surrogate"],

@@ -22,6 +22,7 @@ import numpy as np
 
 from mixopt.config import DesignConfig
 from mixopt.constraints import Constraints, Limit, scaled_limit
+from mixopt.designs.anneals import make_anneals
 from mixopt.designs.axial import AxialMixtures, axial_mixtures
 from mixopt.designs.dirichlet import MULTIPLIER, DirichletDraws, draw_mixtures
 from mixopt.designs.sobol import sobol_mixtures
@@ -53,7 +54,8 @@ def make_design(
         say: Called with a line where the design is not quite what was asked for.
 
     Returns:
-        Trials named `natural`, `uniform`, `uniform_r1` ..., `t0000` ..., no two with one seed.
+        Trials named `natural`, `uniform`, `uniform_r1` ..., `t0000` ..., no two with one seed; of
+        microanneals those of mixopt.designs.anneals, whose seeds are shared.
 
     Raises:
         ConfigError: A cap on an unknown domain, or an anchor given twice.
@@ -61,6 +63,9 @@ def make_design(
         DesignError: There are not as many mixtures, or trials are too few for an axial design.
     """
     allowed = design_constraints(config, natural, constraints)
+    if config.anneals is not None:
+        seeds = trial_seeds([f"s{k}" for k in range(config.anneals.seeds)], seed=seed)
+        return make_anneals(config.anneals, natural, allowed, list(seeds.values()))
     references = _references(config, natural)
     axial_PD = _axial(config, natural, allowed, references, say)
     sampled_ND = sample_mixtures(

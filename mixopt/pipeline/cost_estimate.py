@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from mixopt.config import Config
 
 _RESULT, _PAGE = 4_000, 2_000_000  # bytes of a trial's file; of the report and its figures
+VALIDATION = "validation"
 
 
 @dataclass(frozen=True)
@@ -87,7 +88,7 @@ class Costs:
 def training_parts(config: Config) -> tuple[TrainingPart, ...]:
     """Return how many trials an experiment trains, by part."""
     design, proxy, validation = config.design, config.proxy, config.validation
-    first = design.first_round + len(design.anchors) + design.replicates
+    first = design.first_trials
     later = design.trials - design.first_round
     baselines = len(validation.baselines)
     least = (1 + baselines) * validation.seeds
@@ -95,7 +96,7 @@ def training_parts(config: Config) -> tuple[TrainingPart, ...]:
     parts = [
         TrainingPart("first round", first, first, proxy.tokens),
         TrainingPart("later rounds", 0 if design.stop_gain else later, later, proxy.tokens),
-        TrainingPart("validation", least, most, validation.tokens or 2 * proxy.tokens),
+        TrainingPart(VALIDATION, least, most, validation.tokens or 2 * proxy.tokens),
     ]
     return tuple(part for part in parts if part.most)
 
@@ -113,6 +114,6 @@ def written_bytes(
     """
     width = 2 if vocab_size <= 1 << 16 else 4
     corpus = {} if sample is None else {"corpus": width * sum(sample.values())}
-    held = sum(part.most for part in parts if part.name == "validation")
+    held = sum(part.most for part in parts if part.name == VALIDATION)
     trials = sum(part.most for part in parts) - held
-    return {**corpus, "trials": _RESULT * trials, "validation": _RESULT * held, "report": _PAGE}
+    return {**corpus, "trials": _RESULT * trials, VALIDATION: _RESULT * held, "report": _PAGE}

@@ -7,16 +7,16 @@ is checked where these are stated, or prepared already; else it waits until they
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mixopt.errors import ConfigError, InfeasibleError, MixoptError
 from mixopt.mixture import Mixture
-from mixopt.pipeline.cost_estimate import Costs, training_parts, written_bytes
+from mixopt.pipeline.cost_estimate import VALIDATION, Costs, training_parts, written_bytes
 from mixopt.pipeline.known_sizes import KnownSizes, known_sizes
-from mixopt.pipeline.sample_size import say_shortages, shortages
+from mixopt.pipeline.sample_size import largest_weights, say_shortages, shortages
 from mixopt.pipeline.scoring_cost import ScoringCost, scoring_cost
 from mixopt.pipeline.speed_probe import measured_speed, proxy_parameters
 from mixopt.pipeline.token_unit import check_token_unit
@@ -54,6 +54,13 @@ class PreCheck:
     def natural(self) -> Mixture | None:
         """Shares of the whole domains, where their sizes are known."""
         return None if self.sizes.inventory is None else Mixture.natural(self.sizes.inventory)
+
+    @property
+    def without_validation(self) -> PreCheck:
+        """The same check of a run that ends before its validation."""
+        parts = tuple(one for one in self.costs.parts if one.name != VALIDATION)
+        written = {k: size for k, size in self.costs.written.items() if k != VALIDATION}
+        return replace(self, costs=replace(self.costs, parts=parts, written=written))
 
     def refuse(self) -> None:
         """Raise the first problem, if there is one, with the count of the others.
@@ -214,7 +221,7 @@ def _limits_and_design(config: Config, sizes: KnownSizes) -> Iterator[MixoptErro
     except MixoptError as error:
         yield error
         return
-    fault = fold_fault(config, mixtures)
+    fault = None if config.design.anneals else fold_fault(config, mixtures)
     if fault is not None:
         yield ConfigError(fault)
 
@@ -298,14 +305,10 @@ def _warnings(config: Config, sizes: KnownSizes) -> list[str]:
 
 
 def _short_samples(config: Config, sample: dict[str, int], inventory: dict[str, int]) -> list[str]:
-    from mixopt.designs import design_constraints
-
-    natural = Mixture.natural(inventory)
     try:
         limits = _constraints(config, KnownSizes(inventory, sample, "stated", 0))
-        allowed = design_constraints(config.design, natural, limits)
+        most = largest_weights(config, Mixture.natural(inventory), limits)
     except MixoptError:
         return []  # a problem already
-    most = dict(zip(allowed.domains, allowed.upper_D.tolist(), strict=True))
     line = say_shortages(shortages(config, sample, inventory, most))
     return [] if line is None else [line]

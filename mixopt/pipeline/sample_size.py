@@ -18,6 +18,7 @@ from mixopt.fitting import OFTEN
 
 if TYPE_CHECKING:
     from mixopt.config import Config
+    from mixopt.constraints import Constraints
     from mixopt.mixture import Mixture
     from mixopt.run_directory import Run
 
@@ -89,11 +90,20 @@ def say_shortages(found: list[Shortage]) -> str | None:
 
 def run_shortages(run: Run) -> list[Shortage]:
     """Return the domains of a prepared run whose sample is too small."""
-    from mixopt.designs import design_constraints
-
-    allowed = design_constraints(run.config.design, run.natural, run.constraints)
-    most = dict(zip(allowed.domains, allowed.upper_D.tolist(), strict=True))
+    most = largest_weights(run.config, run.natural, run.constraints)
     return shortages(run.config, run.corpus.inventory, run.inventory, most)
+
+
+def largest_weights(config: Config, natural: Mixture, constraints: Constraints) -> dict[str, float]:
+    """Return the largest weight of each domain that a design may have."""
+    from mixopt.designs import anneal_mixtures, design_constraints
+
+    design = config.design
+    if design.anneals is not None and len(design.planned_rounds) == 1:
+        tried = [mixture for _, mixture in anneal_mixtures(design.anneals, natural)]
+        return {name: max(mixture[name] for mixture in tried) for name in natural}
+    allowed = design_constraints(design, natural, constraints)
+    return dict(zip(allowed.domains, allowed.upper_D.tolist(), strict=True))
 
 
 def _short(

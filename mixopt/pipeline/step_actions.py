@@ -31,6 +31,7 @@ from mixopt.run_directory import (
 from mixopt.system import Say
 
 if TYPE_CHECKING:
+    from mixopt.config import AnnealsConfig
     from mixopt.pipeline.validation_rounds import Validated
     from mixopt.sweeps import Job, Means
     from mixopt.trials import Trial, TrialResult
@@ -66,10 +67,13 @@ def _design(run: Run, say: Say) -> None:
         run.config.seed,
         say=lambda line: say(f"design: {line}"),
     )
-    fault = fold_fault(run.config, len({trial.mixture for trial in trials}))
+    anneals = run.config.design.anneals
+    fault = None if anneals else fold_fault(run.config, len({trial.mixture for trial in trials}))
     if fault is not None:
         raise ConfigError(fault)
     write_design(trials, run.path / "design.parquet")
+    if anneals is not None:
+        _say_epochs(run, anneals, say)
     if (short := say_shortages(run_shortages(run))) is not None:
         say(f"design: warning: {short}")
     roles = [trial.role for trial in trials]
@@ -77,6 +81,17 @@ def _design(run: Run, say: Say) -> None:
     later = sum(run.config.design.planned_rounds[1:])
     chosen = f", {later} more to be chosen as trials finish" if later else ""
     say(f"design: {len(trials)} trials ({counts}){chosen}")
+
+
+def _say_epochs(run: Run, anneals: AnnealsConfig, say: Say) -> None:
+    """Say which sources the full run would repeat, where nothing limits that."""
+    from mixopt.designs import say_repeated, source_epochs
+
+    target, limits = run.config.propose.target_tokens, run.config.constraints
+    if target is not None:
+        limited = limits.max_epochs is not None
+        epochs = source_epochs(anneals, run.inventory, target)
+        say_repeated(epochs, limited, lambda line: say(f"design: {line}"))
 
 
 def _sweep(run: Run, say: Say) -> None:

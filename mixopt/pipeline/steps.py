@@ -30,6 +30,7 @@ from mixopt.run_directory import (
     Run,
     Step,
     open_run,
+    step_named,
     steps_before,
     working_in,
 )
@@ -49,6 +50,7 @@ def run(
     overrides: Sequence[str] = (),
     redo: str | None = None,
     retry_failed: bool = False,
+    until: str = REPORT.name,
     trust: bool = False,
     say: Say = silent,
 ) -> Run:
@@ -60,6 +62,7 @@ def run(
         overrides: `a.b=value` each, over the file.
         redo: Delete the outputs of this step and of those after it first.
         retry_failed: Train trials again that failed or diverged before.
+        until: The last step to run.
         trust: Where `config` is the record in the run directory itself: import the code that it
             names, follow links that lead out, and send to the server that it names.
         say: Called with a line about what happens.
@@ -68,7 +71,7 @@ def run(
         MixoptError: Something that was given cannot be right; one line says how to fix it.
     """
     asked = _Request.of(config, out, overrides, trust=trust)
-    planned = _checked_before(asked)
+    planned = _checked_before(asked, until)
     with working_in(Path(out)):
         opened = asked.open(redo, say)
         for line in planned:
@@ -76,7 +79,8 @@ def run(
         if retry_failed:
             _forget_failed(opened)
         with open_tracker(opened, say) as tracker:
-            for step in STEPS:
+            last = step_named(until)
+            for step in (*steps_before(last), last):
                 _do(opened, step, tracker, say)
     return opened
 
@@ -240,8 +244,12 @@ class _Request:
         return run
 
 
-def _checked_before(asked: _Request) -> list[str]:
+def _checked_before(asked: _Request, until: str) -> list[str]:
     """Check the configuration, unless everything is trained already.
+
+    Args:
+        asked: What the run is of.
+        until: The last step that will run.
 
     Returns:
         Lines that say what the run will do.
@@ -258,7 +266,9 @@ def _checked_before(asked: _Request) -> list[str]:
     run.check_trusted_urls()
     found = check_experiment(asked.config, out=asked.out, source=asked.source, trust=asked.trust)
     found.refuse()
-    return short_lines(found, asked.out)
+    if VALIDATE in steps_before(step_named(until)) or until == VALIDATE.name:
+        return short_lines(found, asked.out)
+    return short_lines(found.without_validation, asked.out)
 
 
 def _single(step: Step, asked: _Request, say: Say) -> Run:

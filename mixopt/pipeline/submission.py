@@ -41,7 +41,7 @@ def _trials(run: Run) -> int:
     from mixopt.trials import TrialFolder
 
     if not run.is_done(DESIGN.name):
-        return run.config.design.planned_rounds[0]
+        return run.config.design.first_trials
     trials = noted_trials(run)
     folder = SWEEP.trial_folder(run.path)
     finished = TrialFolder(folder).results(trials) if folder.is_dir() else {}

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from mixopt.system.lazy_names import lazy_names
 
 if TYPE_CHECKING:
+    from mixopt.plots.anneals_plot import plot_anneals as plot_anneals
     from mixopt.plots.design_plot import plot_design as plot_design
     from mixopt.plots.expert_change_plot import (
         mark_changes as mark_changes,
@@ -64,6 +65,7 @@ else:
     __getattr__, __dir__ = lazy_names(
         __name__,
         {
+            "anneals_plot": ["plot_anneals"],
             "design_plot": ["plot_design"],
             "expert_change_plot": ["mark_changes", "name_changes", "plot_expert_change"],
             "expert_maps": ["plot_layer_domains", "plot_load"],

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from mixopt.errors import ConfigError
+from mixopt.plots.anneals_plot import plot_anneals
 from mixopt.plots.design_plot import plot_design
 from mixopt.plots.drawing import Figure
 from mixopt.plots.fit_plots import figures_of
@@ -49,6 +50,10 @@ class RunPlots:
         if limits.max_epochs is not None:
             caps = {**dict.fromkeys(answer.mixture, limits.max_epochs), **caps}
         return plot_epochs(answer, caps, domains=domains)
+
+    def anneals(self, *, targets: Sequence[str] | None = None) -> Figure:
+        """Show each source of microanneals against the control (`plot_anneals`)."""
+        return plot_anneals(self._run.anneals, targets=targets)
 
     def design(self, *, domains: Sequence[str] | None = None) -> Figure:
         """Show which shares of each domain the trials have tried (`plot_design`)."""

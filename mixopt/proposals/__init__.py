@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from mixopt.system.lazy_names import lazy_names
 
 if TYPE_CHECKING:
+    from mixopt.proposals.anneal_effects import Anneals as Anneals, Effect as Effect
     from mixopt.proposals.baselines import (
         FullRun as FullRun,
         baseline_mixture as baseline_mixture,
@@ -79,6 +80,7 @@ else:
     __getattr__, __dir__ = lazy_names(
         __name__,
         {
+            "anneal_effects": ["Anneals", "Effect"],
             "baselines": ["FullRun", "baseline_mixture", "tempered", "unimax"],
             "best_mixture": ["compared_mixtures", "propose_mixture", "search_steps"],
             "decision": ["Decision"],

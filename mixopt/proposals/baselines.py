@@ -4,18 +4,20 @@
 above 1 flattens). `unimax` gives every domain the same share of the tokens of the full run, but
 none more than so many passes over its text; what a small one cannot take goes to the others
 (UniMax, Chung et al., 2023). Without the length of the full run nothing is scarce: uniform.
+`control` is the base of microanneals.
 
 Shapes: D domains.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
 
+from mixopt.errors import TrialsError
 from mixopt.mixture import Mixture
 from mixopt.trials import best_trial
 
@@ -55,19 +57,29 @@ def baseline_mixture(
 
     Raises:
         MixtureError: Weights that are not a mixture of the domains.
+        TrialsError: The control of microanneals is asked for, and there are none.
     """
     natural = Mixture.natural(full.inventory)
     if baseline.weights is not None:
         return Mixture(baseline.weights).over(natural.domains)
     if baseline.temperature is not None:
         return tempered(natural, baseline.temperature)
-    if baseline.name == "uniform":
-        return Mixture.uniform(natural.domains)
-    if baseline.name == "unimax":
-        return unimax(full)
-    if baseline.name == "best_trial":
-        return best_trial(trials, objective)[1].over(natural.domains)
-    return natural
+    known: dict[str, Callable[[], Mixture]] = {
+        "natural": lambda: natural,
+        "uniform": lambda: Mixture.uniform(natural.domains),
+        "unimax": lambda: unimax(full),
+        "control": lambda: _control(trials).over(natural.domains),
+        "best_trial": lambda: best_trial(trials, objective)[1].over(natural.domains),
+    }
+    return known[baseline.name]()
+
+
+def _control(trials: Trials) -> Mixture:
+    """Return the base mixture of microanneals, which is that of their controls."""
+    roles = trials.table["role"].to_list()
+    if "control" not in roles:
+        raise TrialsError("validate.baselines: control: no trial is a control of microanneals")
+    return Mixture.from_array(trials.domains, trials.weights()[roles.index("control")])
 
 
 def tempered(natural: Mixture, temperature: float) -> Mixture:

@@ -7,6 +7,11 @@ from typing import TYPE_CHECKING
 from mixopt.system.lazy_names import lazy_names
 
 if TYPE_CHECKING:
+    from mixopt.reporting.anneals_section import write_anneals as write_anneals
+    from mixopt.reporting.anneals_table import (
+        anneals_json as anneals_json,
+        anneals_text as anneals_text,
+    )
     from mixopt.reporting.counts_table import counts_text as counts_text
     from mixopt.reporting.expert_drawing import (
         ExpertDrawing as ExpertDrawing,
@@ -33,6 +38,8 @@ else:
     __getattr__, __dir__ = lazy_names(
         __name__,
         {
+            "anneals_section": ["write_anneals"],
+            "anneals_table": ["anneals_json", "anneals_text"],
             "counts_table": ["counts_text"],
             "expert_drawing": ["ExpertDrawing", "draw_step", "drawn_files"],
             "expert_options": ["ExpertOptions"],

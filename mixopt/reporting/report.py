@@ -12,6 +12,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from pathlib import Path
 
+from mixopt.reporting.anneals_section import anneals_section
 from mixopt.reporting.answer import answer_of
 from mixopt.reporting.answer_section import answer_section
 from mixopt.reporting.corpus_section import corpus_section
@@ -56,6 +57,8 @@ def _sections(run: Run, pictures: Pictures) -> Iterable[PageSection]:
     yield what_if_place(run)
     if run.is_done("validate"):
         yield validation_section(run, pictures)
+    if run.config.design.anneals is not None:
+        yield anneals_section(run, pictures)
     yield fit_section(run, pictures)
     yield trials_section(run, pictures)
     yield corpus_section(run)

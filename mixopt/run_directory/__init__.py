@@ -25,6 +25,7 @@ if TYPE_CHECKING:
         SWEEP as SWEEP,
         VALIDATE as VALIDATE,
         Step as Step,
+        step_named as step_named,
         steps_before as steps_before,
     )
     from mixopt.run_directory.step_fingerprints import differences as differences
@@ -54,6 +55,7 @@ else:
                 "SWEEP",
                 "Step",
                 "VALIDATE",
+                "step_named",
                 "steps_before",
             ],
         },

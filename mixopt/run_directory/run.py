@@ -54,7 +54,7 @@ if TYPE_CHECKING:
     from mixopt.mixture import Mixture
     from mixopt.objective import Objective
     from mixopt.plots import RunPlots
-    from mixopt.proposals import Proposal, Recommendation, Validation
+    from mixopt.proposals import Anneals, Proposal, Recommendation, Validation
     from mixopt.trials import Trial, Trials
 
 
@@ -95,6 +95,23 @@ class Run:
 
         self.require("sweep")
         return self.usable(Trials.read(self.path / "trials.parquet"))
+
+    @cached_property
+    def anneals(self) -> Anneals:
+        """What each source of microanneals does, against the controls.
+
+        Raises:
+            RunError: The design is another one.
+        """
+        from mixopt.proposals import Anneals
+
+        asked = self.config.design.anneals
+        if asked is None:
+            raise RunError(
+                f"{self.path}: its trials are no microanneals (design.method:"
+                f" {self.config.design.method}); make some: mixopt anneal CONFIG --out DIR"
+            )
+        return Anneals.of(self.trials, self.objective, asked)
 
     @cached_property
     def fit(self) -> Fit:
@@ -394,7 +411,9 @@ class Run:
 
     def command(self, step: str, *extra: str) -> str:
         """Return the command that runs a step of this run."""
-        source = self.source or str(self.path / "config.yaml")
+        record = str(self.path / "config.yaml")
+        # What `mixopt anneal` was asked for is in the record alone.
+        source = record if self.config.design.anneals is not None else self.source or record
         return shlex.join(["mixopt", step, source, "--out", str(self.path), *extra])
 
     @property
@@ -420,11 +439,13 @@ class Run:
         before = read_yaml(self.path / "config.yaml", error=RunError)
         changed = step_differences(step, before, self.content)
         first = next(changed, ("a field", "one value", "another"))
-        return (
+        said = (
             f"{self.path}: '{step.name}' was made from another configuration: {first[0]} is"
-            f" {first[1]} there and {first[2]} here; use another --out, or redo it with:"
-            f" {self.command('run', '--from', step.name)}"
+            f" {first[1]} there and {first[2]} here; use another --out"
         )
+        if self.config.design.anneals is not None:
+            return said
+        return f"{said}, or redo it with: {self.command('run', '--from', step.name)}"
 
 
 def _delete(folder: Path, *, keep: str | None) -> None:

@@ -5,7 +5,7 @@ step before it, so that a change of the objective does not invalidate the trials
 `corpus` states of whole domains are a section of their own: the design depends on them, and what is
 prepared does not. So are the families of tasks, on which the fit depends. How long a trial's
 command may take and how often it is run again makes no result another one, so that these two may
-change.
+change. Rounds after microanneals come with a decision to combine them, and change no anneal.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ SIZES, TASKS, FAMILIES = "sizes", "tasks", "families"
 PATIENCE = ("timeout", "retries")  # of a command that trains the trials
 CURVE = "eval_every"
 START, START_HASH = "from", "from_hash"  # what trials begin with
+LATER = ("trials", "rounds", "acquisition", "acquisition_regressor", "stop_gain")  # of a design
 READING = ("result", "losses", "unit")  # how its results are read
 
 
@@ -73,7 +74,15 @@ def differences(before: Any, now: Any, name: str = "") -> list[tuple[str, Any, A
 
 def _parted(content: Mapping[str, Any]) -> dict[str, Any]:
     """Move stated sizes and families of tasks to sections of their own; leave patience out."""
-    return _with_families_apart(_with_sizes_apart(content))
+    return _with_families_apart(_with_sizes_apart(_without_later_rounds(content)))
+
+
+def _without_later_rounds(content: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Leave out what follows microanneals; of any other design all of it counts."""
+    design = content.get("design")
+    if not isinstance(design, dict) or "anneals" not in design:
+        return content
+    return {**content, "design": {k: v for k, v in design.items() if k not in LATER}}
 
 
 def _with_families_apart(content: dict[str, Any]) -> dict[str, Any]:

@@ -10,6 +10,8 @@ The sweep's parent run stands for the whole run, so that each run is one row of 
     recommended/<domain>                weights: natural at 0, the proposal at 1, the decision at 2
     spent/trials_done, trials_failed, tokens, flops, gpu_hours, cpu_hours   over trials done
     search/objective                    of each trial
+    anneal/<source>, anneal_low/..., anneal_high/...   of microanneals: source - control
+    anneal_on/<target>/<source>         the same of each loss that the objective measures
 
 The validation's parent run has, over its seeds, `objective/<mixture>`, `gain/<mixture>`,
 `gain_low/...`, `gain_high/...`, `predicted_gain/...`, and `cost/<evaluation domain>`.
@@ -35,7 +37,7 @@ from mixopt.sweeps import read_attempts, sweep_totals
 from mixopt.tracking.outcome_files import Line
 
 if TYPE_CHECKING:
-    from mixopt.proposals import Interval, Proposal, Recommendation, Validation
+    from mixopt.proposals import Anneals, Interval, Proposal, Recommendation, Validation
 
 NATURAL, BEST_TRIAL = "natural", "best_trial"
 AS_NATURAL, AS_PROPOSED, AS_DECIDED = 0, 1, 2  # steps of weights and of predicted gains
@@ -50,6 +52,8 @@ def run_outcome(run: Run) -> Iterator[Line]:
     if run.is_done(SWEEP.name):
         yield from _search(run)
         yield from _compute(run)
+        if run.config.design.anneals is not None:
+            yield from _anneals(run.anneals)
     if run.is_done(FIT.name):
         yield from _held_out(run)
     if run.is_done(PROPOSE.name):
@@ -95,6 +99,18 @@ def _search(run: Run) -> Iterator[Line]:
     for number, value in enumerate(values_N.tolist(), start=1):
         best = min(best, value)
         yield number, {"search/objective": value, "outcome/best_trial": best}
+
+
+def _anneals(found: Anneals) -> Iterator[Line]:
+    """Yield the sources' effects over the seeds that they have."""
+    for one in found.effects():
+        ends = {"_low": one.low, "_high": one.high}
+        values = {f"anneal/{one.source}": one.mean}
+        values |= {f"anneal{end}/{one.source}": v for end, v in ends.items() if v is not None}
+        yield one.seeds, values
+    for target in found.targets:
+        for one in found.effects(target):
+            yield one.seeds, {f"anneal_on/{target}/{one.source}": one.mean}
 
 
 def _compute(run: Run) -> Iterator[Line]:

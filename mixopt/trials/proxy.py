@@ -26,7 +26,9 @@ if TYPE_CHECKING:
 
 Status = Literal["finished", "diverged", "failed"]
 Doing = Literal["starting", "compiling", "training", "evaluating"]
-Role = Literal["axial", "sampled", "chosen", "anchor", "replicate", "validation"]
+Role = Literal[
+    "axial", "sampled", "chosen", "anchor", "replicate", "validation", "control", "anneal"
+]
 
 
 @dataclass(frozen=True)

@@ -74,18 +74,23 @@ def make_run(folder: Path, domains: int = 10, trials: int = 0, **changes: Any) -
         trials: Of the design; three a domain where 0.
         changes: Sections of the configuration, which count before those below.
     """
+    source = folder / "made.yaml"
+    source.write_text(yaml.safe_dump(made_config(folder, domains, trials) | changes))
+    with tests_importable():
+        return mixopt.run(source, folder / "run", say=lambda _: None)
+
+
+def made_config(folder: Path, domains: int = 10, trials: int = 0) -> dict[str, Any]:
+    """Write the documents of an experiment; return its configuration."""
     names = domain_names(domains)
     for name in (*names, *TARGETS):
         lines = [json.dumps({"text": f"{name} has line {line}. " * 9}) for line in range(12)]
         (folder / f"{name}.jsonl").write_text("\n".join(lines) + "\n")
-    source = folder / "made.yaml"
-    source.write_text(yaml.safe_dump(_config(folder, names, trials or 3 * domains) | changes))
-    with _importable():
-        return mixopt.run(source, folder / "run", say=lambda _: None)
+    return _config(folder, names, trials or 3 * domains)
 
 
 @contextlib.contextmanager
-def _importable() -> Iterator[None]:
+def tests_importable() -> Iterator[None]:
     """Let the processes that train find this module."""
     before = os.environ.get("PYTHONPATH")
     os.environ["PYTHONPATH"] = os.pathsep.join([str(Path(__file__).parent), before or ""])

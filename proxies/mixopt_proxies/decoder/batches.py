@@ -23,6 +23,8 @@ from mixopt.errors import CorpusError
 from mixopt.system import Array, IntArray
 from mixopt.trials import Pool, SimulatedEpochs, Trial
 
+PAIRED = ("control", "anneal")  # roles of trials that share their seeds and their text
+
 
 class TrialBatches:
     """The batches of a group of trials, read block by block from the token shards.
@@ -88,15 +90,20 @@ class TrialBatches:
         domain_S = np.repeat(np.arange(len(counts_D)), counts_D)
         random_generator(trial.seed, "order").shuffle(domain_S)
         start_S = np.empty(sequences, np.int64)
+        nested = trial.role in PAIRED
         for d, count in enumerate(counts_D.tolist()):
             generator = random_generator(trial.seed, f"rows of {self.domains[d]}")
-            start_S[domain_S == d] = self._starts(d, count, generator)
+            start_S[domain_S == d] = self._starts(d, count, generator, nested=nested)
         return domain_S, start_S
 
-    def _starts(self, d: int, count: int, generator: np.random.Generator) -> IntArray:
+    def _starts(
+        self, d: int, count: int, generator: np.random.Generator, *, nested: bool
+    ) -> IntArray:
         pool = self._pools.get(self.domains[d])
         if pool is None:
-            return window_starts(self._shards[d].tokens, self._window, count, generator)
+            return window_starts(
+                self._shards[d].tokens, self._window, count, generator, nested=nested
+            )
         return pool.draw(count, generator) * self._length
 
 
@@ -141,7 +148,14 @@ def realised_counts(weights_D: Array, sequences: int) -> IntArray:
     return counts_D
 
 
-def window_starts(tokens: int, window: int, count: int, generator: np.random.Generator) -> IntArray:
+def window_starts(
+    tokens: int,
+    window: int,
+    count: int,
+    generator: np.random.Generator,
+    *,
+    nested: bool = False,
+) -> IntArray:
     """Draw windows that do not overlap, epoch after epoch.
 
     Args:
@@ -149,6 +163,9 @@ def window_starts(tokens: int, window: int, count: int, generator: np.random.Gen
         window: Tokens of a window.
         count: Windows to draw.
         generator: Where the order and the offset of each epoch come from.
+        nested: Whether fewer windows are the first ones of more: microanneals, which share a seed,
+            then read the same text of a base domain in the same order. It takes a number for each
+            window of the domain.
 
     Returns:
         First token of each window, shape (count,).
@@ -158,7 +175,10 @@ def window_starts(tokens: int, window: int, count: int, generator: np.random.Gen
     while missing > 0:
         offset = int(generator.integers(min(window, tokens - window + 1)))
         windows = (tokens - offset) // window
-        drawn = generator.choice(windows, size=min(missing, windows), replace=False)
+        if nested:
+            drawn = generator.permutation(windows)[:missing]
+        else:
+            drawn = generator.choice(windows, size=min(missing, windows), replace=False)
         epochs.append(offset + window * drawn.astype(np.int64))
         missing -= len(drawn)
     return np.concatenate(epochs)

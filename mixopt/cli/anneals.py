@@ -1,0 +1,118 @@
+"""The command for microanneals: candidate sources against a matched control."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from mixopt.cli.options import (
+    COMMAND,
+    AsJson,
+    ConfigPath,
+    ExecutorName,
+    OutPath,
+    Overrides,
+    Retry,
+    Trusted,
+    app,
+    config_of,
+    directory_of,
+    print_json,
+    print_run,
+    say,
+    show,
+    with_executor,
+)
+
+if TYPE_CHECKING:
+    from mixopt.run_directory import Run
+
+
+@app.command("anneal")
+def anneal_command(
+    config: ConfigPath,
+    sources: Annotated[
+        str | None,
+        typer.Option("--sources", metavar="A,B,...", help="Domains to compare, one anneal each."),
+    ] = None,
+    share: Annotated[
+        float | None,
+        typer.Option("--share", help="Share of the tokens from a source [default: 0.5]."),
+    ] = None,
+    seeds: Annotated[
+        int | None, typer.Option("--seeds", help="Of the control and each source [default: 3].")
+    ] = None,
+    base: Annotated[
+        Path | None,
+        typer.Option("--base", help="YAML of the base's weights [default: natural]."),
+    ] = None,
+    combine: Annotated[
+        bool,
+        typer.Option("--combine", help="Then fit the sources' shares, propose and validate."),
+    ] = False,
+    rounds: Annotated[
+        str | None,
+        typer.Option(
+            "--rounds", metavar="N,N", help="With --combine: mixtures of later rounds, such as 8,8."
+        ),
+    ] = None,
+    out: OutPath = None,
+    overrides: Overrides = None,
+    executor: ExecutorName = None,
+    retry_failed: Retry = False,
+    trust: Trusted = False,
+    as_json: AsJson = False,
+) -> None:
+    """Compare candidate sources, each at a fixed share, with the base alone; resumable."""
+    from mixopt.pipeline import AnnealAsked, anneal
+
+    source = config_of(config)
+    asked = AnnealAsked(_names(sources), share, seeds, base, _numbers(rounds))
+    run = anneal(
+        source,
+        directory_of(source, out),
+        asked,
+        combine=combine,
+        overrides=with_executor(overrides, executor),
+        retry_failed=retry_failed,
+        trust=trust,
+        say=say,
+    )
+    _print(run, combine, as_json)
+
+
+def _print(run: Run, combine: bool, as_json: bool) -> None:
+    from mixopt.reporting import anneals_json, anneals_text, run_summary
+
+    if as_json:
+        combined = {"combined": run_summary(run)} if combine else {}
+        print_json({**anneals_json(run), **combined})
+        return
+    show(anneals_text(run))
+    if combine:
+        show("")
+        print_run(run, as_json)
+    else:
+        show(f"{COMMAND}mixopt anneal {run.path} --combine")
+
+
+def _names(option: str | None) -> tuple[str, ...] | None:
+    if option is None:
+        return None
+    return tuple(name.strip() for name in option.split(",") if name.strip())
+
+
+def _numbers(option: str | None) -> tuple[int, ...]:
+    """Read `8,8`.
+
+    Raises:
+        ConfigError: It is of another form.
+    """
+    from mixopt.errors import ConfigError
+
+    parts = [] if option is None else option.split(",")
+    if not all(part.strip().isdecimal() and int(part) > 0 for part in parts):
+        raise ConfigError(f"--rounds {option}: expected counts of mixtures, such as 8,8")
+    return tuple(map(int, parts))

@@ -1,0 +1,248 @@
+"""Microanneals as a run: `mixopt anneal`, and their combination into a mixture.
+
+A run of microanneals is a run whose design is the control and one mixture a source
+(mixopt.designs.anneals), so that it prepares, sweeps, resumes and is tracked like any other. What
+was asked for is in its configuration: `design.anneals`, and `constraints.proportions.base`, which
+keeps the base in one piece where sources are combined. Combining them is the rest of the steps;
+later rounds, if any, are chosen by a fit on the anneals and trained first.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from mixopt.errors import ConfigError, RunError, did_you_mean
+from mixopt.pipeline.pre_check import fold_fault
+from mixopt.pipeline.rounds import noted_trials, planned_trials
+from mixopt.pipeline.steps import run as run_steps
+from mixopt.run_directory import DESIGN, FIT, REPORT, SWEEP, Run, load_run, working_in
+from mixopt.system import Say, silent
+
+if TYPE_CHECKING:
+    from mixopt.config import Config
+
+PROPORTIONS = "constraints.proportions.base"
+
+
+@dataclass(frozen=True)
+class AnnealAsked:
+    """What microanneals are asked for; what is None is as CONFIG has it.
+
+    Attributes:
+        sources: Domains to compare.
+        share: Of the tokens that each takes.
+        seeds: Of the control and every source.
+        base: A file of the base's weights: a mixture, a proposal or a recommendation.
+        rounds: Mixtures of later rounds, where the sources are combined.
+    """
+
+    sources: tuple[str, ...] | None = None
+    share: float | None = None
+    seeds: int | None = None
+    base: Path | None = None
+    rounds: tuple[int, ...] = ()
+
+    def overrides(self, config: Config) -> list[str]:
+        """Return the fields that it sets, as overrides of a configuration.
+
+        Raises:
+            ConfigError: No source is given, here or there, or an option cannot be right.
+        """
+        before = config.design.anneals
+        known = {} if before is None else before.model_dump(mode="json")
+        anneals = {**known, **self._fields()}
+        self._check(anneals, list(config.corpus.domains))
+        later = self.rounds or (() if before is None else config.design.planned_rounds[1:])
+        given: dict[str, Any] = {"method": "anneals", "anneals": anneals}
+        if later:
+            given["rounds"] = [1 + len(anneals["sources"]), *later]
+        own = [
+            f"design={json.dumps(given)}",
+            f"validate.baselines={json.dumps(_baselines(config))}",
+        ]
+        return [*own, *_base_overrides(config, anneals)]
+
+    def _check(self, anneals: Mapping[str, Any], domains: Sequence[str]) -> None:
+        sources = anneals.get("sources")
+        if not sources:
+            raise ConfigError("anneal: give the candidate sources: --sources a,b,c")
+        for name in sources:
+            if name not in domains:
+                near = did_you_mean(name, domains)
+                raise ConfigError(f"anneal --sources: unknown domain {name!r}{near}")
+            if sources.count(name) > 1:
+                raise ConfigError(f"anneal --sources: {name!r} is given twice")
+            if isinstance(anneals.get("base"), dict) and anneals["base"].get(name, 0) > 0:
+                weight = anneals["base"][name]
+                raise ConfigError(
+                    f"anneal --sources: {name!r} has a weight of {weight:g} in the base; leave it"
+                    " out of one of them"
+                )
+        if not set(domains) - set(sources):
+            raise ConfigError("anneal --sources: every domain is a source; the base needs one")
+        if self.share is not None and not 0 < self.share < 1:
+            raise ConfigError(f"anneal --share {self.share:g}: should be above 0 and below 1")
+        if self.seeds is not None and self.seeds < 1:
+            raise ConfigError(f"anneal --seeds {self.seeds}: should be 1 or more; 3 is usual")
+
+    def _fields(self) -> dict[str, Any]:
+        found = {
+            "sources": None if self.sources is None else list(self.sources),
+            "share": self.share,
+            "seeds": self.seeds,
+            "base": None if self.base is None else _weights(self.base),
+        }
+        return {name: value for name, value in found.items() if value is not None}
+
+
+def anneal(
+    config: str | Path,
+    out: str | Path,
+    asked: AnnealAsked,
+    *,
+    combine: bool = False,
+    overrides: Sequence[str] = (),
+    retry_failed: bool = False,
+    trust: bool = False,
+    say: Say = silent,
+) -> Run:
+    """Train each candidate source at a fixed share against a control; finished trials are kept.
+
+    Args:
+        config: An experiment's YAML file, or the record of a run of microanneals.
+        out: The run directory.
+        asked: Sources, share, seeds and base.
+        combine: Go on to the later rounds, the fit of the sources' shares, the proposal, its
+            validation and the page.
+        overrides: `a.b=value` each, over the file and what is asked.
+        retry_failed: Train trials again that failed or diverged before.
+        trust: As of `mixopt.pipeline.run`.
+        say: Called with a line about what happens.
+
+    Returns:
+        The run; `run.anneals` is what each source does.
+
+    Raises:
+        ConfigError: A source, share or base that cannot be right.
+        InfeasibleError: A source has too few tokens for its share.
+        RunError: The directory is that of another command.
+    """
+    config, out = Path(config), Path(out)
+    _check_own(out)
+    if asked.rounds and not combine:
+        raise ConfigError("anneal: --rounds come after the anneals: add --combine")
+    settings = [*overrides, *asked.overrides(_config(config, overrides, trust))]
+    if combine:
+        _check_folds(config, settings, trust)
+        _reopen(config, out, settings, trust)
+    last = REPORT if combine else SWEEP
+    run = run_steps(
+        config,
+        out,
+        overrides=settings,
+        retry_failed=retry_failed,
+        until=last.name,
+        trust=trust,
+        say=say,
+    )
+    _say_what_is_missing(run, say)
+    _write_page(run)
+    return run
+
+
+def _weights(path: Path) -> dict[str, float]:
+    """Read a base's weights.
+
+    Raises:
+        MixtureError: The file is no mixture.
+    """
+    from mixopt.mixture import Mixture
+
+    return dict(Mixture.from_file(path))
+
+
+def _baselines(config: Config) -> list[Any]:
+    """Return the baselines of a validation, with the control among them."""
+    validation = config.validation
+    if "baselines" not in validation.model_fields_set:
+        return ["control", "natural", "best_trial"]
+    given = [one.model_dump(mode="json", exclude_none=True) for one in validation.baselines]
+    return given if any(one["name"] == "control" for one in given) else [*given, "control"]
+
+
+def _base_overrides(config: Config, anneals: Mapping[str, Any]) -> list[str]:
+    """Keep the base in one piece where it is of several domains."""
+    parts = [name for name in config.corpus.domains if name not in anneals["sources"]]
+    if len(parts) < 2:
+        return []
+    base = anneals.get("base", "natural")
+    if not isinstance(base, dict):
+        return [f"{PROPORTIONS}={json.dumps(parts)}"]
+    weights = {name: base.get(name, 0.0) for name in parts}
+    return [f"{PROPORTIONS}={json.dumps({'domains': parts, 'weights': weights})}"]
+
+
+def _check_own(out: Path) -> None:
+    """Check that a directory that has trials has them of microanneals.
+
+    Raises:
+        RunError: They are of another design.
+    """
+    record = out / "config.yaml"
+    if not record.is_file():
+        return
+    run = load_run(out)
+    method = run.config.design.method
+    if run.config.design.anneals is None and DESIGN.name in run.manifest.steps:
+        raise RunError(
+            f"{out}: is a run of mixtures (design.method: {method or 'dirichlet'}), not of"
+            " microanneals; use another --out"
+        )
+
+
+def _config(config: Path, settings: Sequence[str], trust: bool) -> Config:
+    from mixopt.config import load_config
+
+    return load_config(config, settings, trust=trust)
+
+
+def _check_folds(config: Path, settings: Sequence[str], trust: bool) -> None:
+    """Check that there are mixtures enough for a fit.
+
+    Raises:
+        ConfigError: There are fewer than folds.
+    """
+    found = _config(config, settings, trust)
+    sources = found.design.first_round - 1
+    if fold_fault(found, found.design.first_round) is not None:
+        raise ConfigError(
+            f"fit.folds: {found.fit.folds} folds need as many mixtures, and {sources} sources with"
+            f" their control have {sources + 1}; add sources, or --set fit.folds={sources + 1}"
+        )
+
+
+def _reopen(config: Path, out: Path, settings: Sequence[str], trust: bool) -> None:
+    """Let a finished sweep go on where later rounds are asked for that it has not had."""
+    if not (out / "steps.json").is_file():
+        return
+    run = Run(out, _config(config, settings, trust), str(config), trust)
+    with working_in(out):
+        if run.is_done(SWEEP.name) and planned_trials(run) > len(noted_trials(run)):
+            run.discard(FIT.name)
+            run.manifest.forget({SWEEP.name})
+
+
+def _say_what_is_missing(run: Run, say: Say) -> None:
+    asked = run.config.design.anneals
+    if asked is not None and asked.seeds < 2:
+        say("anneal: one seed has no interval: repeat with --seeds 3 and another --out to get one")
+
+
+def _write_page(run: Run) -> None:
+    from mixopt.reporting import write_anneals
+
+    write_anneals(run)
