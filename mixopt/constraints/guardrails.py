@@ -19,7 +19,7 @@ from mixopt.constraints.domain_limits import up
 from mixopt.objective import Objective
 from mixopt.system import Array, one_value
 
-Reference = Literal["natural", "uniform", "best_trial"]
+Reference = Literal["natural", "uniform", "best_trial", "base"]
 SOURCE = "constraints.guardrails"
 MISSED = 1e-7  # by which a guardrail may be missed
 NEAR = 1e-4  # of its margin within which a guardrail counts as holding

@@ -116,7 +116,7 @@ def anneal(
         config: An experiment's YAML file, or the record of a run of microanneals.
         out: The run directory.
         asked: Sources, share, seeds and base.
-        combine: Go on to the later rounds, the fit of the sources' shares, the proposal, its
+        combine: Continue with the later rounds, the fit of the sources' shares, the proposal, its
             validation and the page.
         overrides: `a.b=value` each, over the file and what is asked.
         retry_failed: Train trials again that failed or diverged before.
@@ -158,7 +158,7 @@ def _weights(path: Path) -> dict[str, float]:
     """Read a base's weights.
 
     Raises:
-        MixtureError: The file is no mixture.
+        MixtureError: The file does not contain a mixture.
     """
     from mixopt.mixture import Mixture
 
@@ -211,7 +211,7 @@ def _config(config: Path, settings: Sequence[str], trust: bool) -> Config:
 
 
 def _check_folds(config: Path, settings: Sequence[str], trust: bool) -> None:
-    """Check that there are mixtures enough for a fit.
+    """Check that a fit has enough mixtures.
 
     Raises:
         ConfigError: There are fewer than folds.
@@ -226,7 +226,7 @@ def _check_folds(config: Path, settings: Sequence[str], trust: bool) -> None:
 
 
 def _reopen(config: Path, out: Path, settings: Sequence[str], trust: bool) -> None:
-    """Let a finished sweep go on where later rounds are asked for that it has not had."""
+    """Reopen a finished sweep for later rounds that it has not had."""
     if not (out / "steps.json").is_file():
         return
     run = Run(out, _config(config, settings, trust), str(config), trust)

@@ -149,7 +149,9 @@ def fill(model: nn.Module, checkpoint: Path) -> None:
     for name in (*places, *tensors):
         if name not in tensors or name not in places:
             what = "lacks" if name not in tensors else "has"
-            where = "which the model has" if name not in tensors else "which the model has not"
+            where = (
+                "which the model has" if name not in tensors else "which the model does not have"
+            )
             raise RunError(f"{checkpoint}: {what} the weight {name!r}, {where}: {_OTHER}")
     for name, place in places.items():
         if place.shape != tensors[name].shape:
