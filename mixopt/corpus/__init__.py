@@ -88,12 +88,19 @@ if TYPE_CHECKING:
         open_tokenizer as open_tokenizer,
         saved_tokenizer as saved_tokenizer,
     )
+    from mixopt.corpus.tokenizer_export import export_tokenizer as export_tokenizer
     from mixopt.corpus.true_sizes import (
         tokens_per_byte as tokens_per_byte,
         true_inventory as true_inventory,
     )
     from mixopt.corpus.vocabulary import (
         known_vocabulary as known_vocabulary,
+    )
+    from mixopt.corpus.vocabulary_identity import (
+        VocabularyIdentity as VocabularyIdentity,
+        byte_tokens as byte_tokens,
+        folder_vocabulary as folder_vocabulary,
+        identity_of as identity_of,
     )
 else:
     __getattr__, __dir__ = lazy_names(
@@ -138,7 +145,14 @@ else:
                 "open_tokenizer",
                 "saved_tokenizer",
             ],
+            "tokenizer_export": ["export_tokenizer"],
             "true_sizes": ["tokens_per_byte", "true_inventory"],
             "vocabulary": ["known_vocabulary"],
+            "vocabulary_identity": [
+                "VocabularyIdentity",
+                "byte_tokens",
+                "folder_vocabulary",
+                "identity_of",
+            ],
         },
     )

@@ -197,7 +197,7 @@ class TransformersTokenizer:
                 f"tokenizer {name!r} has no {FILE} and needs transformers: pip install transformers"
             ) from error
         try:
-            self.inner: Any = AutoTokenizer.from_pretrained(name)
+            self.inner: Any = AutoTokenizer.from_pretrained(name, trust_remote_code=False)
         except (OSError, ValueError) as error:
             raise CorpusError(f"tokenizer {name!r}: {str(error).splitlines()[0]}") from error
         found = [self.inner.eos_token_id, self.inner.sep_token_id]

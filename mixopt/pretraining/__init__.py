@@ -17,6 +17,15 @@ if TYPE_CHECKING:
         PretrainConfig as PretrainConfig,
         load_pretraining as load_pretraining,
     )
+    from mixopt.pretraining.model_export import (
+        ModelExport as ModelExport,
+        export_lines as export_lines,
+        export_model as export_model,
+    )
+    from mixopt.pretraining.model_origin import (
+        ModelOrigin as ModelOrigin,
+        open_origin as open_origin,
+    )
     from mixopt.pretraining.optimizer import learning_rate as learning_rate
     from mixopt.pretraining.pretraining_run import pretrain as pretrain
     from mixopt.pretraining.ranks import joined as joined
@@ -42,6 +51,8 @@ else:
         {
             "checkpoints": ["Checkpoints"],
             "config": ["PretrainConfig", "load_pretraining"],
+            "model_export": ["ModelExport", "export_lines", "export_model"],
+            "model_origin": ["ModelOrigin", "open_origin"],
             "ranks": ["joined"],
             "result": ["result_lines"],
             "optimizer": ["learning_rate"],

@@ -18,7 +18,8 @@ from mixopt.pretraining.expert_balance import balance_of
 from mixopt.pretraining.expert_watch import ExpertWatch, watch_of
 from mixopt.pretraining.metrics import Meter, MetricsFile, peak_flops
 from mixopt.pretraining.mixture_input import FixedMixture, Scheduled, scheduled_mixtures
-from mixopt.pretraining.models import build_model, flops_per_token
+from mixopt.pretraining.model_start import initial_model
+from mixopt.pretraining.models import flops_per_token
 from mixopt.pretraining.optimizer import make_optimizer
 from mixopt.pretraining.parallel import ParallelModel
 from mixopt.pretraining.ranks import Ranks
@@ -116,11 +117,8 @@ def _stream(config: PretrainConfig, out: Path, ranks: Ranks) -> _Stream:
     corpus = open_for(config, out)
     known = scheduled_mixtures(config, corpus)
     loader = batches_of(corpus, config, known, ranks)
-    length = config.longest_sequence
-    model = build_model(
-        config.model, vocab_size=corpus.vocab_size, sequence_length=length, seed=config.seed
-    )
-    return _Stream(corpus, known, loader, model, flops_per_token(model, length))
+    model = initial_model(config, corpus.vocab_size, out)
+    return _Stream(corpus, known, loader, model, flops_per_token(model, config.longest_sequence))
 
 
 def _mixture(

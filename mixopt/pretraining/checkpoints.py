@@ -199,6 +199,16 @@ def load_weights(path: Path, model: nn.Module) -> None:
     _load(path, _weights(model))
 
 
+def load_optimizer(path: Path, model: nn.Module, optimizer: optim.Optimizer) -> None:
+    """Fill an optimiser from a whole checkpoint; every rank calls it.
+
+    Raises:
+        RunError: It is of another model.
+    """
+    tensors = _tensors(model, optimizer)
+    _load(path, {n: one for n, one in tensors.items() if n.startswith("optimizer.")})
+
+
 def _load(path: Path, tensors: dict[str, Any]) -> None:
     try:
         for shard in sorted(path.glob("*.safetensors")):

@@ -40,6 +40,8 @@ CHECKPOINTS, METRICS = "checkpoints", "metrics.jsonl"
 
 _FREE = (
     "name",
+    "model.origin",
+    "model.vocabulary",
     "prepared_corpus",
     "parallel",
     "device",
@@ -76,8 +78,13 @@ def open_directory(config: PretrainConfig, out: Path) -> None:
                     f"{out}: the run was started with {name} {_line(was)}, and here it is "
                     f"{_line(now)}; use another --out"
                 )
-    text = yaml.safe_dump(content, sort_keys=False, allow_unicode=True)
-    write_text(record, sealed_text(text, HEADER))
+    record_config(config, out)
+
+
+def record_config(config: PretrainConfig, out: Path) -> None:
+    """Write the configuration that a run is begun with, or resumes with."""
+    text = yaml.safe_dump(dump_sections(config), sort_keys=False, allow_unicode=True)
+    write_text(out / "config.yaml", sealed_text(text, HEADER))
 
 
 def recorded_config(record: Path) -> dict[str, Any]:

@@ -5,13 +5,17 @@ is called with `vocab_size`, `sequence_length` and the options, takes token ids 
 returns logits of shape (B, T, V) or an object that has them, as Hugging Face's models do. It may
 have `own_loss`, what its last forward pass in training adds to the cross-entropy, and
 `step_taken(sum_over_ranks, *, moved)`, which is called on every rank when a step was taken
-(mixopt_proxies.decoder.causal_lm has both, to balance experts).
+(mixopt_proxies.decoder.causal_lm has both, to balance experts). One that `mixopt export-model` can
+write has `transformers_form()`, which returns the fields of a configuration of transformers,
+`model_type` among them, and the weights of such a model by the names that its files have; both are
+checked by the logits.
 """
 
 from __future__ import annotations
 
 import inspect
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -101,9 +105,22 @@ def _plugin(config: ModelConfig, vocab_size: int, sequence_length: int) -> Any:
         raise ConfigError(str(error).replace("proxy.options.", "model.options.")) from error
 
 
-def _hugging_face(config: ModelConfig, vocab_size: int, sequence_length: int) -> nn.Module:
+def hugging_face_config(
+    config: ModelConfig, vocab_size: int | None = None, sequence_length: int | None = None
+) -> Any:
+    """Return the configuration of a model of Hugging Face's.
+
+    Args:
+        config: Its type and fields.
+        vocab_size: Ids, where the fields do not say it.
+        sequence_length: Positions, likewise.
+
+    Raises:
+        ConfigError: An unknown type or field, or a value that it cannot have.
+        PluginError: transformers is not installed.
+    """
     try:
-        from transformers import CONFIG_MAPPING, AutoModelForCausalLM
+        from transformers import CONFIG_MAPPING
         from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
     except ImportError as error:
         raise PluginError(
@@ -118,12 +135,27 @@ def _hugging_face(config: ModelConfig, vocab_size: int, sequence_length: int) ->
     _check_options(config, fields)
     ours = _defaults(vocab_size, sequence_length)
     options = {name: value for name, value in ours.items() if name in fields} | config.options
+    with _as_options():
+        return kind(**options)
+
+
+def _hugging_face(config: ModelConfig, vocab_size: int, sequence_length: int) -> nn.Module:
+    built = hugging_face_config(config, vocab_size, sequence_length)
+    from transformers import AutoModelForCausalLM
+
+    with _as_options():
+        model: nn.Module = AutoModelForCausalLM.from_config(built)
+    return model
+
+
+@contextmanager
+def _as_options() -> Iterator[None]:
+    """Say what a configuration class or a model's constructor raises of the options."""
     try:
-        model: nn.Module = AutoModelForCausalLM.from_config(kind(**options))
-    except Exception as error:  # whatever a configuration class or a model's constructor raises
+        yield
+    except Exception as error:  # they raise whatever they like
         lines = [line.strip() for line in str(error).splitlines() if line.strip()]
         raise ConfigError(f"model.options: {' '.join(lines)[:300]}") from error
-    return model
 
 
 def _check_options(config: ModelConfig, fields: set[str]) -> None:
@@ -135,15 +167,15 @@ def _check_options(config: ModelConfig, fields: set[str]) -> None:
             )
 
 
-def _defaults(vocab_size: int, sequence_length: int) -> Mapping[str, Any]:
-    """Return what follows from the corpus, and what training needs.
+def _defaults(vocab_size: int | None, sequence_length: int | None) -> Mapping[str, Any]:
+    """Return what follows from the corpus, where it is known, and what training needs.
 
     The special ids of published models are other tokens here; a padding id would keep the
     embedding of one of them at 0. Router logits are asked for because experts are balanced by them.
     """
+    sizes = {"vocab_size": vocab_size, "max_position_embeddings": sequence_length}
     return {
-        "vocab_size": vocab_size,
-        "max_position_embeddings": sequence_length,
+        **{name: size for name, size in sizes.items() if size is not None},
         "pad_token_id": None,
         "bos_token_id": None,
         "eos_token_id": None,

@@ -19,10 +19,12 @@ from mixopt.pretraining.directory import (
     CHECKPOINTS,
     METRICS,
     open_directory,
+    record_config,
     run_fingerprint,
 )
 from mixopt.pretraining.interruption import listening
 from mixopt.pretraining.loop import Loop
+from mixopt.pretraining.model_start import take_optimizer, with_origin, with_vocabulary
 from mixopt.pretraining.ranks import Ranks, joined
 from mixopt.pretraining.result import PretrainResult
 from mixopt.pretraining.text import HELD_OUT, corpus_path, prepare_for
@@ -63,15 +65,19 @@ def pretrain(
             what fixes it. Ranks other than 0 raise an OtherRankError, which is not reported.
     """
     path = Path(out)
-    asked = _read(config, overrides)
-    with joined(asked.device) as ranks, _alone_in(path, ranks), listening() as interruption:
-        ranks.first(lambda: _prepare(asked, path, say))
+    given = _read(config, overrides)
+    with joined(given.device) as ranks, _alone_in(path, ranks), listening() as interruption:
+        asked = ranks.first(lambda: _prepare(given, path, say))
         checkpoints = Checkpoints(path / CHECKPOINTS, ranks, keep=asked.checkpoint.keep)
         last = checkpoints.newest_whole()
         if last is None or last[1].step < asked.training.steps:
             parts = make_parts(asked, path, ranks)
             loop = Loop(parts, path, ranks, checkpoints)
-            loop.begin() if last is None else loop.resume(*last)
+            if last is None:
+                take_optimizer(asked, parts.model.plain, parts.optimizer)
+                loop.begin()
+            else:
+                loop.resume(*last)
             with _tracked(parts, loop, path, ranks, say):
                 loop.run(interruption)
         return ranks.first(lambda: _result(asked, path))
@@ -166,11 +172,16 @@ def _params(config: PretrainConfig, ranks: Ranks) -> dict[str, Any]:
     }
 
 
-def _prepare(config: PretrainConfig, out: Path, say: Say) -> None:
+def _prepare(config: PretrainConfig, out: Path, say: Say) -> PretrainConfig:
+    """Find what the model starts from, prepare the text, and record what the run is."""
     if config.estimator is not None:  # a mistake in it is said before text is read for minutes
         make_estimator(config.estimator.name, config.estimator.options)
-    open_directory(config, out)
-    prepare_for(config, out, say)
+    resolved, origin = with_origin(config, out)
+    open_directory(resolved, out)
+    prepare_for(resolved, out, say)
+    resolved = with_vocabulary(resolved, out, origin, say)
+    record_config(resolved, out)
+    return resolved
 
 
 @contextmanager

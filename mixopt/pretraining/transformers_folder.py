@@ -1,0 +1,246 @@
+"""A model in a folder of transformers: its configuration, its weights, and what is wrong with it.
+
+Read are `config.json` and safetensors, one file or shards with an index. Nothing in the folder is
+executed: pickles are refused, code beside the weights (`auto_map`) is not imported, and what a
+configuration may have fetched and run, such as kernels for attention, is left out.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+from mixopt.errors import MixoptError, PluginError, RunError, did_you_mean
+from mixopt.pretraining.config import ModelConfig
+from mixopt.system import FileRecord, checked_as, file_record, name_fault, read_json
+
+CONFIG = "config.json"
+WEIGHTS, INDEX = "model.safetensors", "model.safetensors.index.json"
+_PICKLES = ("pytorch_model.bin", "pytorch_model.bin.index.json", "model.ckpt.index")
+# Neither shape nor computation: left out of what is recorded. Those of `_CODE` may name code.
+_ABOUT = {
+    "architectures", "transformers_version", "torch_dtype", "dtype", "name_or_path",
+    "return_dict", "output_hidden_states", "output_attentions", "problem_type", "id2label",
+    "label2id", "chunk_size_feed_forward", "is_encoder_decoder", "use_cache",
+    "pad_token_id", "bos_token_id", "eos_token_id", "output_router_logits", "is_decoder",
+}  # fmt: skip
+_CODE = (
+    "auto_map", "attn_implementation", "_attn_implementation", "attn_implementation_internal",
+    "_attn_implementation_internal", "experts_implementation", "_experts_implementation",
+    "experts_implementation_internal", "_experts_implementation_internal", "custom_pipelines",
+    "base_model_tp_plan", "base_model_pp_plan", "base_model_ep_plan",
+)  # fmt: skip
+
+
+def is_transformers_folder(path: Path) -> bool:
+    """Whether a folder has the configuration or the weights of a model of transformers."""
+    return any((path / name).exists() for name in (CONFIG, WEIGHTS, INDEX, *_PICKLES))
+
+
+def folder_model(path: Path) -> ModelConfig:
+    """Return type and fields of a folder's model, as `model` in a configuration has them.
+
+    Raises:
+        RunError: `config.json` is missing or damaged, of another kind of model, or quantised.
+        PluginError: transformers is not installed.
+    """
+    file = path / CONFIG
+    content = read_json(file, missing=lambda: RunError(f"{file}: not found: {_WHAT}"))
+    values: dict[str, Any] = checked_as(dict[str, Any], content, str(file))
+    mapping, known = _causal_models()
+    kind = values.get("model_type")
+    if kind not in known:
+        near = did_you_mean(str(kind), known)
+        raise RunError(f"{file}: model_type: {kind!r} is not a known causal language model{near}")
+    if values.get("quantization_config"):
+        raise RunError(
+            f"{file}: quantization_config: training needs plain weights; give the model that it"
+            " was quantised from"
+        )
+    try:
+        config = mapping[kind].from_dict({k: v for k, v in values.items() if k not in _CODE})
+    except Exception as error:  # whatever a configuration class raises
+        raise RunError(f"{file}: {_line(error)}") from error
+    return ModelConfig(name=kind, options=_options(mapping[kind], config.to_dict()))
+
+
+def folder_records(path: Path) -> dict[str, FileRecord]:
+    """Return size and hash of `config.json` and of the files that hold the weights; all are read.
+
+    Raises:
+        RunError: There are none, an index or a shard is damaged, or a shard is missing.
+    """
+    names = _weight_files(path)
+    for name, keys in names.items():
+        found = set(_keys(path / name))
+        lacking = next((key for key in keys if key not in found), None)
+        if lacking is not None:
+            raise RunError(f"{path / name}: has no tensor {lacking!r}, which {INDEX} says it has")
+    return {name: file_record(path / name) for name in (CONFIG, *names)}
+
+
+def load_folder(path: Path, model: ModelConfig) -> nn.Module:
+    """Return the model of a folder with its weights, in float32 on the CPU.
+
+    Args:
+        path: The folder.
+        model: What it is built from: `folder_model`'s, and what a user changed.
+
+    Raises:
+        RunError: The configuration does not fit the weights, or they cannot be read.
+    """
+    from transformers import AutoModelForCausalLM
+
+    from mixopt.pretraining.models import hugging_face_config
+
+    for name in _weight_files(path):
+        _keys(path / name)
+    config = hugging_face_config(model)
+    with _told(path), without_bars():
+        loaded, report = AutoModelForCausalLM.from_pretrained(
+            str(path),
+            config=config,
+            dtype="float32",
+            use_safetensors=True,
+            local_files_only=True,
+            trust_remote_code=False,
+            output_loading_info=True,
+        )
+    _check_report(path, report)
+    module: nn.Module = loaded
+    return module
+
+
+@contextmanager
+def without_bars() -> Iterator[None]:
+    """Leave out the bars of transformers, which show also where there is no terminal."""
+    from transformers.utils import logging
+
+    shown = logging.is_progress_bar_enabled()
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        if shown:
+            logging.enable_progress_bar()
+
+
+_WHAT = "a folder of transformers has config.json beside its safetensors"
+
+
+def _options(kind: Any, values: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the fields that decide what a model computes; null ones only over other defaults."""
+    defaults = {name: one.default for name, one in inspect.signature(kind).parameters.items()}
+    defaults.setdefault("head_dim", None)  # read by models of classes that do not list it
+    return {
+        name: _plain(value)
+        for name, value in values.items()
+        if name in defaults
+        and name not in _ABOUT
+        and name not in _CODE
+        and (value is not None or defaults[name] is not None)
+    }
+
+
+def _causal_models() -> tuple[Mapping[str, Any], set[str]]:
+    try:
+        from transformers import CONFIG_MAPPING
+        from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
+    except ImportError as error:
+        raise PluginError(
+            "a model of transformers needs it: pip install 'mixopt[pretraining]'"
+        ) from error
+    return CONFIG_MAPPING, set(MODEL_FOR_CAUSAL_LM_MAPPING_NAMES)
+
+
+def _weight_files(path: Path) -> dict[str, list[str]]:
+    """Return the tensors that an index expects in each file of weights; of a single file none."""
+    if (path / "adapter_config.json").exists():
+        raise RunError(
+            f"{path / 'adapter_config.json'}: an adapter is a part of a model; merge it into its"
+            " base model first"
+        )
+    if (path / WEIGHTS).exists():
+        return {WEIGHTS: []}
+    if (path / INDEX).exists():
+        return _indexed(path)
+    pickled = next((name for name in _PICKLES if (path / name).exists()), None)
+    if pickled is not None:
+        raise RunError(
+            f"{path / pickled}: is a pickle, which can run code when it is read; save the model as"
+            " safetensors: save_pretrained of transformers does"
+        )
+    raise RunError(f"{path / WEIGHTS}: not found, nor {INDEX}: {_WHAT}")
+
+
+def _indexed(path: Path) -> dict[str, list[str]]:
+    index = path / INDEX
+    content: dict[str, Any] = checked_as(dict[str, Any], read_json(index), str(index))
+    where = f"{index}: weight_map"
+    places: dict[str, str] = checked_as(dict[str, str], content.get("weight_map"), where)
+    if not places:
+        raise RunError(f"{where}: names no tensors")
+    files: dict[str, list[str]] = {}
+    for tensor, name in places.items():
+        fault = name_fault(name)
+        if fault is not None or not name.endswith(".safetensors"):
+            raise RunError(f"{where}: {name!r} is not the name of a file of safetensors beside it")
+        files.setdefault(name, []).append(tensor)
+    for name in files:
+        if not (path / name).is_file():
+            raise RunError(f"{path / name}: not found, and {INDEX} names it; fetch the model again")
+    return files
+
+
+def _keys(file: Path) -> list[str]:
+    """Return the tensors of a file; a truncated one is told by its header."""
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(file, framework="pt") as opened:
+            return list(opened.keys())
+    except (SafetensorError, OSError) as error:
+        raise RunError(
+            f"{file}: is truncated or damaged: {_line(error)}; fetch the model again"
+        ) from error
+
+
+@contextmanager
+def _told(path: Path) -> Iterator[None]:
+    """Turn whatever transformers raises while it loads a model into one line."""
+    try:
+        yield
+    except MixoptError:
+        raise
+    except Exception as error:
+        raise RunError(f"{path}: {CONFIG} does not fit the weights: {_line(error)}") from error
+
+
+def _check_report(path: Path, report: Mapping[str, Any]) -> None:
+    """Refuse a model of which some weights were not there, or not used."""
+    for kind, what in (
+        ("mismatched_keys", "has another shape in the weights"),
+        ("missing_keys", "is missing in the weights"),
+        ("unexpected_keys", "of the weights has no place in the model"),
+    ):
+        names = sorted(str(one) for one in report.get(kind) or ())
+        if names:
+            more = f" (and {len(names) - 1} more)" if len(names) > 1 else ""
+            raise RunError(f"{path}: {CONFIG} does not fit the weights: {names[0]}{more} {what}")
+
+
+def _plain(value: Any) -> Any:
+    """Return a value as YAML has it."""
+    if isinstance(value, Mapping):
+        return {str(name): _plain(inner) for name, inner in value.items()}
+    return [_plain(v) for v in value] if isinstance(value, (list, tuple, set)) else value
+
+
+def _line(error: BaseException) -> str:
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return " ".join(lines)[:300] if lines else type(error).__name__
