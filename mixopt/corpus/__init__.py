@@ -88,6 +88,7 @@ if TYPE_CHECKING:
         open_tokenizer as open_tokenizer,
         saved_tokenizer as saved_tokenizer,
     )
+    from mixopt.corpus.tokenizer_export import export_tokenizer as export_tokenizer
     from mixopt.corpus.true_sizes import (
         tokens_per_byte as tokens_per_byte,
         true_inventory as true_inventory,
@@ -144,6 +145,7 @@ else:
                 "open_tokenizer",
                 "saved_tokenizer",
             ],
+            "tokenizer_export": ["export_tokenizer"],
             "true_sizes": ["tokens_per_byte", "true_inventory"],
             "vocabulary": ["known_vocabulary"],
             "vocabulary_identity": [

@@ -56,7 +56,8 @@ class ModelOrigin:
         length: Most tokens that it was trained on, or built for, at once; None where not known.
         vocabulary: What its ids stand for; None where no tokenizer is with it.
         sha256: A hash over those of its files of weights.
-        step: Steps that were taken in its run; None of another tool's.
+        run: The configuration of its run; None of another tool's.
+        step: Steps that were taken in that run; None of another tool's.
     """
 
     path: Path
@@ -66,6 +67,7 @@ class ModelOrigin:
     length: int | None
     vocabulary: VocabularyIdentity | None
     sha256: str
+    run: PretrainConfig | None
     step: int | None
 
     @property
@@ -148,11 +150,11 @@ def fill(model: nn.Module, checkpoint: Path) -> None:
     places |= {name: one for name, one in model.named_buffers() if name in saved}
     for name in (*places, *tensors):
         if name not in tensors or name not in places:
-            what = "lacks" if name not in tensors else "has"
-            where = (
-                "which the model has" if name not in tensors else "which the model does not have"
+            absent = name not in tensors
+            what, model = ("lacks", "has") if absent else ("has", "does not have")
+            raise RunError(
+                f"{checkpoint}: {what} the weight {name!r}, which the model {model}: {_OTHER}"
             )
-            raise RunError(f"{checkpoint}: {what} the weight {name!r}, {where}: {_OTHER}")
     for name, place in places.items():
         if place.shape != tensors[name].shape:
             raise RunError(
@@ -212,6 +214,7 @@ def _of_checkpoint(path: Path, trust: Trust) -> ModelOrigin:
         length=config.longest_sequence,
         vocabulary=_identity(text),
         sha256=weights_hash(_shards(state)),
+        run=config,
         step=state.step,
     )
 
@@ -260,5 +263,6 @@ def _of_folder(folder: Path, checkpoint: str) -> ModelOrigin:
         length=length if isinstance(length, int) else None,
         vocabulary=vocabulary,
         sha256=weights_hash({name: one.sha256 for name, one in records.items()}),
+        run=None,
         step=None,
     )

@@ -101,7 +101,7 @@ def load_folder(path: Path, model: ModelConfig) -> nn.Module:
     for name in _weight_files(path):
         _keys(path / name)
     config = hugging_face_config(model)
-    with _told(path):
+    with _told(path), without_bars():
         loaded, report = AutoModelForCausalLM.from_pretrained(
             str(path),
             config=config,
@@ -114,6 +114,20 @@ def load_folder(path: Path, model: ModelConfig) -> nn.Module:
     _check_report(path, report)
     module: nn.Module = loaded
     return module
+
+
+@contextmanager
+def without_bars() -> Iterator[None]:
+    """Leave out the bars of transformers, which show also where there is no terminal."""
+    from transformers.utils import logging
+
+    shown = logging.is_progress_bar_enabled()
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        if shown:
+            logging.enable_progress_bar()
 
 
 _WHAT = "a folder of transformers has config.json beside its safetensors"

@@ -24,6 +24,7 @@ from mixopt_proxies.decoder.expert_options import Experts
 from mixopt_proxies.decoder.named_sizes import ShapeOverrides, make_size
 from mixopt_proxies.decoder.option_checks import check_names
 from mixopt_proxies.decoder.stack import Decoder, embed
+from mixopt_proxies.decoder.transformers_form import Form, transformers_form
 from mixopt_proxies.decoder.weights import Weight, layout
 
 
@@ -102,6 +103,15 @@ class CausalLM(nn.Module):
         square = 6.0 * self.size.layers * self.size.sequence_length * self.size.width
         vocab_size = self.embedding.shape[0]
         return self.size.step_flops(vocab_size) / self.size.step_tokens + square
+
+    def transformers_form(self) -> Form:
+        """Return the configuration and the weights of a model of transformers that is equal."""
+        with torch.no_grad():
+            weights = {name: weight.detach() for name, weight in self.named_parameters()}
+            weights |= {name: buffer.detach() for name, buffer in self.named_buffers()}
+            return transformers_form(
+                self.size, {name.removeprefix("layers."): one for name, one in weights.items()}
+            )
 
     def step_taken(self, sum_over_ranks: Callable[[Tensor], None], *, moved: bool) -> None:
         """Move the biases that balance experts after a step of the optimiser.

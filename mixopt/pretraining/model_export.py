@@ -1,0 +1,215 @@
+"""Write a checkpoint as a folder that transformers loads: the library side of `export-model`.
+
+A model of Hugging Face's is saved as it is; a plug-in says by `transformers_form` which one it
+equals (mixopt.pretraining.models). What was written is loaded again, and its logits are compared
+with the run's before the folder gets its name, so that there is a whole and equal model, or none.
+
+Shapes: B sequences, T tokens.
+"""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from mixopt.corpus import export_tokenizer
+from mixopt.errors import PluginError, RunError
+from mixopt.pretraining.config import ModelConfig
+from mixopt.pretraining.models import hugging_face_config
+from mixopt.pretraining.trained_model import TrainedModel
+from mixopt.pretraining.transformers_folder import INDEX, folder_model, load_folder, without_bars
+from mixopt.system import write_json
+
+SHARD = "5GB"
+TOLERANCE = 1e-5  # of the largest logit, or of 1
+_COMPARED = (2, 64)
+
+
+@dataclass(frozen=True)
+class ModelExport:
+    """What was written.
+
+    Attributes:
+        path: The folder.
+        checkpoint: Where the weights are from.
+        architecture: The model type in transformers.
+        parameters: How many numbers its weights have.
+        files: Names of the files, sorted.
+        difference: The largest difference between its logits and the run's, on random tokens.
+    """
+
+    path: Path
+    checkpoint: Path
+    architecture: str
+    parameters: int
+    files: tuple[str, ...]
+    difference: float
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the same as plain values."""
+        return {
+            "path": str(self.path),
+            "checkpoint": str(self.checkpoint),
+            "architecture": self.architecture,
+            "parameters": self.parameters,
+            "files": list(self.files),
+            "largest_logit_difference": self.difference,
+        }
+
+
+def export_model(
+    run: str | Path,
+    out: str | Path,
+    *,
+    step: int | None = None,
+    shard: str = SHARD,
+    trust: bool = False,
+) -> ModelExport:
+    """Write a checkpoint of a pretraining as a model of transformers, with its tokenizer.
+
+    Args:
+        run: The directory of a `mixopt pretrain`.
+        out: The folder to write; there is none of that name.
+        step: Of the checkpoint; the newest when None.
+        shard: Largest size of a file of weights, such as `500MB`.
+        trust: Whether what the run names may be imported, and read where it is elsewhere.
+
+    Raises:
+        RunError: The folder exists or cannot be written, the checkpoint cannot be used, or what was
+            written computes something else.
+        PluginError: The model has no form in transformers.
+    """
+    out = Path(out).expanduser()
+    if out.exists():
+        raise RunError(f"{out}: exists already; give a folder that does not")
+    name = None if step is None else f"step-{step:08d}"
+    trained = TrainedModel.open(run, checkpoint=name, device="cpu", trust=trust)
+    with _whole_or_not(out) as folder:
+        kind = _write_model(trained, folder, shard)
+        export_tokenizer(trained.tokenizer, folder, length=trained.length)
+        _write_generation(folder, trained.tokenizer.end_of_document)
+        difference = _checked(trained, folder, kind)
+        files = tuple(sorted(path.name for path in folder.iterdir()))
+    parameters = sum(weight.numel() for weight in trained.model.parameters())
+    return ModelExport(out, trained.checkpoint, kind.name, parameters, files, difference)
+
+
+def export_lines(export: ModelExport) -> list[str]:
+    """Return what was written, for a terminal."""
+    size = f"{export.architecture}, {export.parameters:,} parameters"
+    return [
+        f"{export.path}: {size}, from {export.checkpoint.name}",
+        f"logits equal the run's: largest difference {export.difference:.1e}",
+        f'AutoModelForCausalLM.from_pretrained("{export.path}")',
+    ]
+
+
+@contextmanager
+def _whole_or_not(out: Path) -> Iterator[Path]:
+    """Give a folder that gets its name when the block ends without an error."""
+    folder = out.with_name(f".{out.name}.tmp")
+    try:
+        if folder.exists():
+            shutil.rmtree(folder)
+        folder.mkdir(parents=True)
+        yield folder
+        folder.replace(out)
+    except OSError as error:
+        raise RunError(f"{out}: cannot be written: {error.strerror or error}") from error
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _write_model(trained: TrainedModel, folder: Path, shard: str) -> ModelConfig:
+    """Write configuration and weights; return what the model is."""
+    from transformers import PreTrainedModel
+
+    model, end = trained.model, trained.tokenizer.end_of_document
+    if isinstance(model, PreTrainedModel):
+        _adapt(model.config, end)
+        with without_bars():
+            model.save_pretrained(folder, max_shard_size=shard)
+        return ModelConfig(name=model.config.model_type)
+    form = getattr(model, "transformers_form", None)
+    if form is None:
+        raise PluginError(
+            f"model {type(model).__name__}: has no form in transformers: it needs a method"
+            " transformers_form (mixopt.pretraining.models says what it returns)"
+        )
+    values, weights = form()
+    fields = {name: value for name, value in values.items() if name != "model_type"}
+    kind = ModelConfig(name=values["model_type"], options=fields)
+    config = hugging_face_config(kind)
+    _adapt(config, end)
+    config.architectures = [_class_name(kind.name)]
+    config.dtype = "float32"
+    config.save_pretrained(folder)
+    _write_shards(weights, folder, shard)
+    return kind
+
+
+def _adapt(config: Any, end: int) -> None:
+    """Set what generating wants, where training wanted something else."""
+    config.eos_token_id, config.use_cache = end, True
+    if hasattr(config, "output_router_logits"):
+        config.output_router_logits = False
+
+
+def _class_name(kind: str) -> str:
+    from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
+
+    return str(MODEL_FOR_CAUSAL_LM_MAPPING_NAMES[kind])
+
+
+def _write_shards(weights: Mapping[str, Tensor], folder: Path, shard: str) -> None:
+    from huggingface_hub import split_torch_state_dict_into_shards
+    from safetensors.torch import save_file
+
+    split = split_torch_state_dict_into_shards(dict(weights), max_shard_size=shard)
+    for file, names in split.filename_to_tensors.items():
+        part = {name: weights[name].clone() for name in names}
+        save_file(part, folder / file, metadata={"format": "pt"})
+    if split.is_sharded:
+        index = {"metadata": split.metadata, "weight_map": split.tensor_to_filename}
+        write_json(folder / INDEX, index)
+
+
+def _write_generation(folder: Path, end: int) -> None:
+    from transformers import GenerationConfig
+
+    GenerationConfig(eos_token_id=end, pad_token_id=end).save_pretrained(folder)
+
+
+def _checked(trained: TrainedModel, folder: Path, kind: ModelConfig) -> float:
+    """Load what was written, and return by how much its logits differ from the run's.
+
+    Raises:
+        RunError: By more than rounding.
+    """
+    written = load_folder(folder, folder_model(folder)).eval()
+    sequences, length = _COMPARED
+    draw = torch.Generator().manual_seed(0)
+    ids = trained.tokenizer.vocab_size
+    tokens_BT = torch.randint(ids, (sequences, min(length, trained.length)), generator=draw)
+    expected, found = _logits(trained.model, tokens_BT), _logits(written, tokens_BT)
+    difference = float((expected - found).abs().max())
+    if not difference <= TOLERANCE * max(1.0, float(expected.abs().max())):
+        raise RunError(
+            f"{trained.checkpoint}: as {kind.name} its logits differ by {difference:.2g}, more than"
+            f" rounding ({TOLERANCE:g}); nothing is written"
+        )
+    return difference
+
+
+def _logits(model: nn.Module, tokens_BT: Tensor) -> Tensor:
+    with torch.no_grad():
+        output = model(tokens_BT)
+    logits: Tensor = output if isinstance(output, Tensor) else output.logits
+    return logits.float()
