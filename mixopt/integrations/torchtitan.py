@@ -202,6 +202,10 @@ def _mixtures(config: Any, batch: int, length: int) -> list[tuple[Any, ...]]:
     if not is_schedule(path):
         return [(0, Mixture.from_file(path))]
     schedule = Schedule.from_file(path)
+    if not schedule.batch_sizes.is_constant:
+        raise SamplerError(
+            f"{path}: torchtitan trains on one batch throughout; leave out stages.*.batch"
+        )
     if schedule.batch % batch:
         raise SamplerError(
             f"{path}: batch: {schedule.batch} sequences of a step are not whole batches of"

@@ -44,7 +44,7 @@ from mixopt.pretraining.schedule_config import (
 )
 from mixopt.pretraining.stream_config import StreamConfig
 from mixopt.pretraining.training_config import RATE_FIELDS, Above, TrainingConfig
-from mixopt.sampling import Schedule
+from mixopt.sampling import BatchSizes, Schedule
 from mixopt.system import is_url
 
 Parallel = Literal["none", "ddp", "fsdp"]
@@ -254,10 +254,15 @@ class PretrainConfig(Section):
         """The schedule of the run, where it has one from a file."""
         return None if self.staged is None else schedule_of(self.staged)
 
+    @property
+    def batch_sizes(self) -> BatchSizes:
+        """The sequences of each step."""
+        return self.training.batch_sizes if self.plan is None else self.plan.batch_sizes
+
     def tokens_before(self, step: int) -> int:
         """Return the tokens of the steps before a step."""
         if self.plan is None:
-            return step * self.training.step_tokens
+            return self.batch_sizes.samples_before(step) * self.training.sequence_length
         return self.plan.tokens_before(step)
 
     @property
@@ -399,6 +404,22 @@ def _unknown_names(config: PretrainConfig, domains: list[str]) -> Iterable[tuple
                 yield (*location, name), f"unknown domain {name!r}{near}"
 
 
+def _changing_batches(config: PretrainConfig) -> Iterable[tuple[Location, str]]:
+    """Find what goes with batches of one size alone."""
+    if config.plan is not None and config.training.batch_ramp is not None:
+        yield ("training", "batch_ramp"), "the schedule has the batches: give its stages batch"
+        return
+    if config.batch_sizes.is_constant:
+        return
+    place: Location = ("training", "batch_ramp")
+    if config.plan is not None:
+        place = ("schedule",)
+    if config.estimator is not None:
+        yield place, "an estimator plans by batches of one size: leave one of them out"
+    if config.watch is not None:
+        yield place, "watch goes with batches of one size: leave one of them out"
+
+
 def _schedule(config: PretrainConfig) -> Iterable[tuple[Location, str]]:
     if config.watch is not None:
         if config.estimator is not None:
@@ -407,6 +428,7 @@ def _schedule(config: PretrainConfig) -> Iterable[tuple[Location, str]]:
             yield ("watch",), "a stream is not given another schedule: leave it out"
         if config.plan is not None and len(config.plan.spans) > 1:
             yield ("watch",), "goes with one sequence length, and the schedule has several"
+    yield from _changing_batches(config)
     if config.estimator is not None and (config.schedule or config.plan):
         yield ("schedule",), "an estimator plans the mixture: leave one of them out"
     if config.plan is not None:

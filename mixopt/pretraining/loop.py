@@ -25,7 +25,7 @@ from mixopt.pretraining.expert_watch import STATE as EXPERTS_STATE
 from mixopt.pretraining.interruption import Interruption
 from mixopt.pretraining.metrics import held_out_line, shares
 from mixopt.pretraining.ranks import Ranks
-from mixopt.pretraining.text import SpannedBatches
+from mixopt.pretraining.text import JoinedBatches, SpannedBatches
 from mixopt.pretraining.training_step import StepOutcome
 from mixopt.sampling import check_ranks
 from mixopt.system import StateFields, no_progress, progress
@@ -100,7 +100,7 @@ class Loop:
         parts.mixture.start()
         with self._progress(steps) as update, self._own_randomness():
             for batch in parts.loader:
-                weights = parts.sampler.mixture_at(self._step)
+                weights = self._mixture()
                 outcome = parts.step.take(self._step, batch, stop=interruption.asked)
                 self._step += 1
                 self._observe(outcome)
@@ -173,7 +173,7 @@ class Loop:
         state = {
             "meter": parts.meter.state_dict(),
             "losses": self._losses,
-            "weights": shares(parts.sampler.mixture_at(self._step)),
+            "weights": shares(self._mixture()),
             "sampler": parts.loader.state_dict(),
             "mixture": parts.mixture.state_dict(),
             "metrics_size": parts.metrics.size,
@@ -184,6 +184,11 @@ class Loop:
             beside = [*beside, *parts.experts.record.beside]
         model, optimizer = parts.model.plain, parts.optimizer
         self._checkpoints.save(self._step, model, optimizer, state, files, beside)
+
+    def _mixture(self) -> Mapping[str, float]:
+        """Return the mixture of the next step."""
+        batch = self._config.batch_sizes.units_before(self._step)
+        return self._parts.sampler.mixture_at(batch)
 
     def _is_due(self, every: int) -> bool:
         return self.is_finished or (every > 0 and self._step % every == 0)
@@ -198,7 +203,7 @@ class Loop:
     def _resume_stream(self, path: Path, state: CheckpointState) -> None:
         saved = state.sampler
         fields = StateFields(saved, f"{path}: sampler", RunError)
-        if isinstance(self._parts.loader, SpannedBatches):
+        if isinstance(self._parts.loader, SpannedBatches | JoinedBatches):
             self._parts.loader.go_to(state.step)
         here, names = self._parts.sampler.sizes, fields.texts("domains")
         before = dict(zip(names, fields.wholes("sizes", len(names)), strict=True))

@@ -28,7 +28,7 @@ Scheduled = list[tuple[int, Mixture, str]]
 
 
 def scheduled_mixtures(config: PretrainConfig, corpus: RunText) -> Scheduled:
-    """Return the first batch of each mixture that is known beforehand, the mixture, and its source.
+    """Return the first step of each mixture that is known beforehand, the mixture, and its source.
 
     Raises:
         MixtureError: A file that cannot be read, or weights that are not a mixture of the domains.
@@ -67,34 +67,40 @@ def make_sampler(config: PretrainConfig, sizes: dict[str, int], known: Scheduled
         SamplerError: The ranks or the micro-batch do not divide the batch.
         MixtureError: A domain would be seen more often than `max_epochs`.
     """
-    training = config.training
+    sizes_of_steps = config.batch_sizes
     several = config.plan is not None and len(config.plan.spans) > 1
     max_epochs = None if config.stream or several else config.max_epochs
     sampler = MixtureSampler(
         sizes,
         known[0][1],
-        batch_size=training.batch,
+        batch_size=sizes_of_steps.unit,
         seed=config.seed,
-        batches=training.steps,
+        batches=sizes_of_steps.units_before(sizes_of_steps.steps),
         schedule=_entries(config, known),
         max_epochs=max_epochs,
     )
-    micro = training.micro_batch or sampler.rank_batch
-    if sampler.rank_batch % micro:
-        raise SamplerError(
-            f"training.micro_batch {micro} does not divide the {sampler.rank_batch} sequences that"
-            f" each of {sampler.world_size} ranks has of a batch of {training.batch}"
-        )
+    _check_micro_batch(config, sampler.world_size)
     if max_epochs is not None:
         _check_epochs(config, max_epochs, sizes, known)
     return sampler
 
 
+def _check_micro_batch(config: PretrainConfig, ranks: int) -> None:
+    for span in config.batch_sizes.spans:
+        rows = span.batch // ranks
+        micro = min(config.training.micro_batch or rows, rows)
+        if rows % micro:
+            raise SamplerError(
+                f"training.micro_batch {micro} does not divide the {rows} sequences that each of"
+                f" {ranks} ranks has of a batch of {span.batch}"
+            )
+
+
 def _entries(config: PretrainConfig, known: Scheduled) -> Sequence[Any]:
     """Return what the sampler is told of the mixtures; a first one that is linear comes again."""
     if config.plan is not None:
-        return config.plan.entries
-    return [(batch, mixture) for batch, mixture, _ in known[1:]]
+        return config.plan.unit_entries
+    return [(config.batch_sizes.units_before(step), mixture) for step, mixture, _ in known[1:]]
 
 
 class FixedMixture:
@@ -186,17 +192,17 @@ def _check_epochs(
     config: PretrainConfig, most: float, sizes: dict[str, int], known: Scheduled
 ) -> None:
     """Count exactly what the known mixtures draw, as if there were no limit."""
-    training = config.training
+    steps = config.batch_sizes
     unlimited = MixtureSampler(
         sizes,
         known[0][1],
-        batch_size=training.batch,
+        batch_size=steps.unit,
         seed=config.seed,
         rank=0,
         world_size=1,
         schedule=_entries(config, known),
     )
-    samples = training.steps * training.batch
+    samples = steps.samples_before(steps.steps)
     for name, drawn in unlimited.counts(samples).items():
         allowed = int(most * sizes[name])
         if drawn > allowed:

@@ -13,7 +13,7 @@ from pydantic import BeforeValidator, Field, model_validator
 
 from mixopt.config import Count, Positive, Section
 from mixopt.errors import SamplerError
-from mixopt.sampling import RateCurve, RateCurveName, RateShape
+from mixopt.sampling import BatchSizes, RateCurve, RateCurveName, RateShape
 
 Precision = Literal["auto", "float32", "bfloat16"]
 # What a schedule's phases say in place of these.
@@ -41,15 +41,27 @@ Above = Annotated[float, Field(gt=0, allow_inf_nan=False), BeforeValidator(_numb
 Beta = Annotated[float, Field(ge=0, lt=1), BeforeValidator(_number)]
 
 
+class RampSpan(Section):
+    """Some of the first steps, with a batch of their own."""
+
+    steps: Positive = Field(description="how many")
+    batch: Positive = Field(description="sequences of each")
+
+
 class TrainingConfig(Section):
     """Length, batches, optimiser and precision."""
 
     steps: Positive = Field(description="optimiser steps; each takes one global batch")
     batch: Positive = Field(description="sequences of a step, over all ranks")
+    batch_ramp: list[RampSpan] | None = Field(
+        None,
+        description="other batches of the first steps, such as [{steps: 500, batch: 16}]; batch "
+        "after them. In a schedule's file stages have batch",
+    )
     micro_batch: Positive | None = Field(
         None,
         description="sequences of one forward pass on one rank; gradients of the passes are "
-        "accumulated. If omitted, all that a rank has of a batch",
+        "accumulated. If omitted, or more, all that a rank has of a batch",
     )
     sequence_length: Positive = Field(description="tokens predicted in a sequence")
     lr: Above = Field(description="peak learning rate of AdamW")
@@ -109,10 +121,11 @@ class TrainingConfig(Section):
         "more ends the run",
     )
 
-    @property
-    def step_tokens(self) -> int:
-        """Tokens that are predicted in a step, over all ranks."""
-        return self.batch * self.sequence_length
+    @cached_property
+    def batch_sizes(self) -> BatchSizes:
+        """The sequences of each step, where no schedule's stages say it."""
+        ramp = [(span.steps, span.batch) for span in self.batch_ramp or ()]
+        return BatchSizes.of([*ramp, (self.steps - sum(steps for steps, _ in ramp), self.batch)])
 
     @cached_property
     def rates(self) -> RateCurve:
@@ -140,6 +153,16 @@ class TrainingConfig(Section):
             raise ValueError(f"min_lr {self.min_lr:g} is above lr {self.lr:g}")
         if self.micro_batch is not None and self.batch % self.micro_batch:
             raise ValueError(f"micro_batch {self.micro_batch} does not divide batch {self.batch}")
+        return self
+
+    @model_validator(mode="after")
+    def _ramp_fits(self) -> TrainingConfig:
+        steps = sum(span.steps for span in self.batch_ramp or ())
+        if steps >= self.steps:
+            raise ValueError(
+                f"batch_ramp takes {steps:,} steps, and the run {self.steps:,}; nothing is left for"
+                f" batch {self.batch}"
+            )
         return self
 
     @model_validator(mode="after")

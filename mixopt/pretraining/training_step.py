@@ -142,9 +142,13 @@ class TrainingStep:
         tokens_BW = batch["input_ids"].to(self._ranks.device, non_blocking=True)
         domain_B = batch["domain"].to(self._ranks.device, non_blocking=True)
         size = self._training.micro_batch or len(tokens_BW)
+        # Of batches that were joined, sequences are from several places of the stream.
+        positions = batch.get(
+            "positions", range(batch["position"], batch["position"] + len(tokens_BW))
+        )
         for start in range(0, len(tokens_BW), size):
             part = slice(start, start + size)
-            yield batch["position"] + start, tokens_BW[part], domain_B[part]
+            yield positions[start], tokens_BW[part], domain_B[part]
 
     def _gradient_norm(self) -> Tensor:
         gradients = [w.grad for w in self._weights if w.grad is not None]

@@ -12,9 +12,9 @@ MOST_COLUMNS = 6  # stages whose shares are shown side by side; of more the firs
 def schedule_text(forecast: ScheduleForecast) -> str:
     """Return the tables of `mixopt simulate SCHEDULE`."""
     schedule = forecast.schedule
-    title = (
-        f"{short_count(schedule.tokens)} tokens in {schedule.steps:,} steps of {schedule.batch:,}"
-    )
+    batches = sorted({span.batch for span in schedule.batch_sizes.spans})
+    sizes = " to ".join(f"{batch:,}" for batch in dict.fromkeys((batches[0], batches[-1])))
+    title = f"{short_count(schedule.tokens)} tokens in {schedule.steps:,} steps of {sizes}"
     rounded = schedule.tokens - schedule.asked_tokens
     lines = [table_text(title, _STAGE_COLUMNS, _stages(forecast))]
     if rounded:

@@ -13,6 +13,10 @@ if TYPE_CHECKING:
     from mixopt.sampling.batch_rows import (
         BatchRows as BatchRows,
     )
+    from mixopt.sampling.batch_sizes import (
+        BatchSizes as BatchSizes,
+        BatchSpan as BatchSpan,
+    )
     from mixopt.sampling.forecast import (
         simulate_proposal as simulate_proposal,
         simulation_json as simulation_json,
@@ -81,6 +85,7 @@ else:
         __name__,
         {
             "batch_rows": ["BatchRows"],
+            "batch_sizes": ["BatchSizes", "BatchSpan"],
             "forecast": ["simulate_proposal", "simulation_json", "simulation_lines"],
             "order.permutation": ["RowOrder", "domain_key", "window_order"],
             "rank_agreement": ["check_now_and_then", "check_ranks"],

@@ -21,6 +21,7 @@ from typing import Any, NamedTuple
 
 from mixopt.errors import SamplerError
 from mixopt.mixture import Mixture, largest_shares
+from mixopt.sampling.batch_sizes import BatchSizes
 from mixopt.sampling.rate_phases import (
     DECAY_END,
     RateStage,
@@ -49,7 +50,7 @@ class Schedule:
 
     Attributes:
         stages: In order.
-        batch: Sequences of a step, over all ranks.
+        batch: Sequences of a step, over all ranks, where a stage says nothing else.
         sequence_length: Tokens predicted of a sequence, where a stage says nothing else.
         max_epochs: How often a domain may be seen over all stages; None for any.
         inventory: Distinct tokens of each domain; None where that is not stated.
@@ -182,9 +183,23 @@ class Schedule:
         """Return the sequence length of a stage."""
         return stage.sequence_length or self.sequence_length
 
+    def batch_of(self, stage: Stage) -> int:
+        """Return the sequences of a step of a stage."""
+        return stage.batch or self.batch
+
     def step_tokens(self, stage: Stage) -> int:
         """Return the tokens of one step of a stage."""
-        return self.batch * self.length_of(stage)
+        return self.batch_of(stage) * self.length_of(stage)
+
+    @cached_property
+    def batch_sizes(self) -> BatchSizes:
+        """The sequences of each step."""
+        return BatchSizes.of(
+            [
+                (stop - start, self.batch_of(stage))
+                for stage, (start, stop) in zip(self.stages, self._extents(), strict=True)
+            ]
+        )
 
     def stage_tokens(self, k: int) -> int:
         """Return the tokens of a stage, in whole batches."""
@@ -202,7 +217,7 @@ class Schedule:
 
     @property
     def entries(self) -> list[ScheduleEntry]:
-        """Entries for MixtureSampler: first batch and mixture, and the ends of linear stages."""
+        """Entries for MixtureSampler: first step and mixture, and the ends of linear stages."""
         found: list[ScheduleEntry] = []
         for stage, (start, stop) in zip(self.stages, self._extents(), strict=True):
             if stage.to is None or stage.to == stage.mixture:
@@ -210,6 +225,17 @@ class Schedule:
             else:
                 found.append((start, stage.mixture, stop, stage.to.over(self.domains)))
         return [(one[0], one[1].over(self.domains), *one[2:]) for one in found]
+
+    @property
+    def unit_entries(self) -> list[ScheduleEntry]:
+        """The same by unit batches (mixopt.sampling.batch_sizes), where stages differ in batch."""
+        units = self.batch_sizes.units_before
+        return [
+            (units(one[0]), one[1], units(one[2]), one[3])
+            if len(one) == 4
+            else (units(one[0]), one[1])
+            for one in self.entries
+        ]
 
     def entries_from(self, step: int) -> list[ScheduleEntry]:
         """Return the entries from a step on; the first begins there."""

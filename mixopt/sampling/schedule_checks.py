@@ -126,6 +126,8 @@ def _stage_faults(schedule: StagedRun, stage: Stage) -> Iterator[Fault]:
     yield from _number_fault((unit,), getattr(stage, unit), MOST_TOKENS)
     if stage.sequence_length is not None:
         yield from _number_fault(("sequence_length",), stage.sequence_length, MOST_LENGTH)
+    if stage.batch is not None:
+        yield from _number_fault(("batch",), stage.batch, MOST_BATCH)
     for field in ("mixture", "to"):
         mixture = getattr(stage, field)
         if mixture is not None:

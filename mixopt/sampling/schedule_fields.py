@@ -16,6 +16,7 @@
       shape: linear             linear, cosine, sqrt
       lr_end: 0                 as a part of the peak
       sequence_length: 8192
+      batch: 2048               sequences of a step in this stage
     provenance: {...}           what mixopt made it from
 
 A file is named relative to the schedule. The bare install reads it: numpy and a YAML reader.
@@ -149,6 +150,7 @@ class ScheduleFields:
             steps=self._maybe(self._whole, fields, "steps", place),
             start=self._maybe(self._whole, fields, "start", place),
             sequence_length=self._maybe(self._whole, fields, "sequence_length", place),
+            batch=self._maybe(self._whole, fields, "batch", place),
             lr_end=self._maybe(self._number, fields, "lr_end", place),
             phase=fields.get("phase"),
             shape=fields.get("shape"),

@@ -189,25 +189,27 @@ class _StageCounts:
     def counted(self) -> tuple[list[IntArray], dict[str, RunOut]]:
         """Return the samples of each domain in each stage, and what runs out."""
         schedule, found = self._schedule, list[IntArray]()
+        sizes = schedule.batch_sizes
         state: dict[str, Any] | None = None
         for start, stop, length in schedule.spans:
             sampler = self._sampler(length)
             if state is not None:
                 sampler.load_state_dict(state, map_domains={})
             ends = [at for at in schedule.starts if start <= at <= stop]
-            counts = [sampler.order.planned_counts(at * schedule.batch) for at in ends]
+            counts = [sampler.order.planned_counts(sizes.samples_before(at)) for at in ends]
             found += [after - before for before, after in itertools.pairwise(counts)]
             self._note_what_runs_out(sampler, length, counts[0], counts[-1], stop)
             self._tokens = self._tokens + (counts[-1] - counts[0]) * length
-            state = sampler.state_at(stop)
+            state = sampler.state_at(sizes.units_before(stop))
         return found, self._runs_out
 
     def _sampler(self, length: int) -> MixtureSampler:
         schedule = self._schedule
         rows = {name: tokens // length for name, tokens in self._sizes.items()}
-        first, *_ = entries = schedule.entries
+        first, *_ = entries = schedule.unit_entries
+        unit = schedule.batch_sizes.unit
         return MixtureSampler(
-            rows, first[1], batch_size=schedule.batch, rank=0, world_size=1, schedule=entries
+            rows, first[1], batch_size=unit, rank=0, world_size=1, schedule=entries
         )
 
     def _note_what_runs_out(
@@ -218,8 +220,9 @@ class _StageCounts:
             left = max((size - int(self._tokens[d])) // length, 1)
             if name in self._runs_out or before[d] + left > after[d]:
                 continue
-            drawn = sampler.order.when_drawn(d, int(before[d]) + left, stop * schedule.batch)
+            end = schedule.batch_sizes.samples_before(stop)
+            drawn = sampler.order.when_drawn(d, int(before[d]) + left, end)
             assert drawn is not None, "it was counted"
-            step = (drawn - 1) // schedule.batch
+            step = schedule.batch_sizes.step_of(drawn - 1)
             tokens = schedule.tokens_before(step + 1)
             self._runs_out[name] = RunOut(step, tokens, schedule.stage_at(step))

@@ -32,7 +32,7 @@ def given_mixtures(
 
     Raises:
         SamplerError: Weights are missing, or given twice; a schedule of another batch, of another
-            length, or of several sequence lengths.
+            length, or of several batches or sequence lengths.
     """
     if not isinstance(schedule, Schedule):
         if weights is None or batch_size is None:
@@ -47,6 +47,13 @@ def given_mixtures(
     ):
         if given not in {None, here}:
             raise SamplerError(f"{name} {given} differs from the schedule's, {here}; leave it out")
+    batches_of = [span.batch for span in schedule.batch_sizes.spans]
+    if len(batches_of) > 1:
+        raise SamplerError(
+            f"the schedule goes from batches of {batches_of[0]} to {batches_of[1]}: mixopt pretrain"
+            " does it; in other loops make a sampler of batch_size=schedule.batch_sizes.unit with "
+            "schedule.unit_entries, and take as many of its batches as a step needs"
+        )
     lengths = [span.sequence_length for span in schedule.spans]
     if len(lengths) > 1:
         raise SamplerError(

@@ -20,6 +20,7 @@ FIELDS = (
     "shape",
     "lr_end",
     "sequence_length",
+    "batch",
 )
 
 
@@ -37,6 +38,7 @@ class Stage:
         lr_end: The learning rate at its end as a part of the peak; 0.1 of a decay and 0 of an
             anneal where None.
         sequence_length: Tokens predicted of a sequence; the schedule's where None.
+        batch: Sequences of a step; the schedule's where None.
         name: What people call it.
         start: Tokens before it, or steps where its length is in steps, to be checked; None where
             that is not stated.
@@ -50,6 +52,7 @@ class Stage:
     shape: RateShape | None = None
     lr_end: float | None = None
     sequence_length: int | None = None
+    batch: int | None = None
     name: str | None = None
     start: int | None = None
 

@@ -59,6 +59,11 @@ def export_schedule(
                 f"{to}: has one sequence length in its file, but the schedule has "
                 f"{len(schedule.spans)}; export a schedule for each"
             )
+        if not schedule.batch_sizes.is_constant:
+            raise ConfigError(
+                f"{to}: counts steps of one batch, and the schedule's stages have several; export a"
+                " schedule for each"
+            )
         facts = checked_facts(tool.name, schedule.domains, tokens=schedule.tokens, **asked)
         entries, zeros = _entries(tool, stages, schedule, facts)
         divided = any(len(one.entries) > len({e.domain for e in one.entries}) for one in entries)
@@ -85,7 +90,7 @@ class _ConstantStage:
         self.name = str(k) if stage.name is None else f"{stage.name}-{k}" if alike else stage.name
         self.start, self.mixture = start, mixture
         self.tokens = (stop - start) * schedule.step_tokens(stage)
-        length, batch = schedule.length_of(stage), schedule.batch
+        length, batch = schedule.length_of(stage), schedule.batch_of(stage)
         self.about = (
             f"{self.name}, steps {start:,} to {stop:,} of {batch:,} sequences of {length:,},"
             f" {self.tokens:,} tokens"

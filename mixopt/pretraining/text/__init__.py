@@ -14,6 +14,7 @@ if TYPE_CHECKING:
         prepare_for as prepare_for,
     )
     from mixopt.pretraining.text.held_out_text import HeldOutText as HeldOutText
+    from mixopt.pretraining.text.joined_batches import JoinedBatches as JoinedBatches
     from mixopt.pretraining.text.spanned_batches import SpannedBatches as SpannedBatches
     from mixopt.pretraining.text.stream_input import HELD_OUT as HELD_OUT
 else:
@@ -22,6 +23,7 @@ else:
         {
             "corpus_input": ["batches_of", "corpus_path", "open_for", "prepare_for"],
             "held_out_text": ["HeldOutText"],
+            "joined_batches": ["JoinedBatches"],
             "spanned_batches": ["SpannedBatches"],
             "stream_input": ["HELD_OUT"],
         },

@@ -13,9 +13,11 @@ from mixopt.loading import UNKNOWN_SIZE, MixtureDataset, MixtureLoader
 from mixopt.pretraining.config import PretrainConfig
 from mixopt.pretraining.mixture_input import Scheduled, make_sampler
 from mixopt.pretraining.ranks import Ranks
+from mixopt.pretraining.text.joined_batches import JoinedBatches
 from mixopt.pretraining.text.spanned_batches import SpannedBatches
 from mixopt.pretraining.text.stream_batches import StreamBatches
 from mixopt.pretraining.text.stream_input import StreamedText, prepare_streams, rows_of
+from mixopt.sampling import LengthSpan
 from mixopt.system import Say, is_url, local_path
 
 
@@ -76,8 +78,8 @@ def corpus_path(config: PretrainConfig, out: Path) -> Path:
 
 def batches_of(
     text: Corpus | StreamedText, config: PretrainConfig, known: Scheduled, ranks: Ranks
-) -> MixtureLoader | StreamBatches | SpannedBatches:
-    """Return the batches of this rank.
+) -> MixtureLoader | StreamBatches | SpannedBatches | JoinedBatches:
+    """Return the batches of this rank, one a step.
 
     Args:
         text: The text of the run.
@@ -89,6 +91,15 @@ def batches_of(
         SamplerError: The ranks or the micro-batch do not divide the batch.
         MixtureError: A domain would be seen more often than `max_epochs`.
     """
+    batches = _unit_batches(text, config, known, ranks)
+    sizes = config.batch_sizes
+    return batches if sizes.is_constant else JoinedBatches(batches, sizes)
+
+
+def _unit_batches(
+    text: Corpus | StreamedText, config: PretrainConfig, known: Scheduled, ranks: Ranks
+) -> MixtureLoader | StreamBatches | SpannedBatches:
+    """Return the batches that steps are made of: where all are of one size, those of the steps."""
     if isinstance(text, StreamedText):
         assert config.stream is not None, "streamed text is opened for a stream"
         sampler = make_sampler(config, dict.fromkeys(text.domain_names, UNKNOWN_SIZE), known)
@@ -105,7 +116,11 @@ def batches_of(
         return rows_of_length(config.longest_sequence)
     if config.max_epochs is not None and text.inventory is not None:
         config.plan.check_epochs(text.inventory, config.max_epochs)
-    return SpannedBatches(config.plan.spans, rows_of_length)
+    units = config.batch_sizes.units_before
+    spans = [
+        LengthSpan(units(start), units(stop), length) for start, stop, length in config.plan.spans
+    ]
+    return SpannedBatches(spans, rows_of_length)
 
 
 def _is_there(path: Path, fingerprint: str) -> bool:

@@ -58,9 +58,9 @@ class SpannedBatches:
         """Resume from a state; `go_to` has come before."""
         self._loader.load_state_dict(state, map_domains=map_domains)
 
-    def go_to(self, step: int) -> None:
-        """Have the loader of the last batch before a step, which a state there is of."""
-        before = [k for k, span in enumerate(self._spans) if span.start < step]
+    def go_to(self, batch: int) -> None:
+        """Have the loader of the last batch before one, which a state there is of."""
+        before = [k for k, span in enumerate(self._spans) if span.start < batch]
         self._use(before[-1] if before else 0)
 
     def _use(self, number: int) -> None:
