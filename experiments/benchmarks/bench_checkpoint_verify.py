@@ -23,7 +23,7 @@ from typing import Any
 import torch
 from torch import nn, optim
 
-from mixopt.pretraining import Checkpoints, joined
+from mixopt.pretraining import Beside, Checkpoints, Retention, joined
 
 STATE: dict[str, Any] = {
     "meter": {}, "losses": {}, "weights": {}, "sampler": {}, "mixture": {}, "metrics_size": 0,
@@ -59,9 +59,9 @@ def main() -> None:
     model, optimizer = made(asked.bytes)
     times: dict[str, list[float]] = {"save": [], "verify": [], "read": []}
     with tempfile.TemporaryDirectory() as folder, joined("cpu") as ranks:
-        kept = Checkpoints(Path(folder), ranks, keep=1)
+        kept = Checkpoints(Path(folder), ranks, kept=Retention(1))
         for step in range(asked.repeats):
-            save = partial(kept.save, step, model, optimizer, STATE, {}, [])
+            save = partial(kept.save, model, optimizer, Beside(step, STATE, {}, []))
             times["save"].append(seconds(save))
             found = kept.newest_whole()
             assert found is not None

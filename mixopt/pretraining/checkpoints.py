@@ -8,22 +8,23 @@
 
 The folder is written under a name that does not count, and gets its own at once when all of it is
 on disk. So the last checkpoint is the one with the largest step, whenever a process was killed.
+With `asynchronous` training waits until tensors are copied; a thread writes them, and ranks agree
+there in a process group of their own. One checkpoint is written at a time.
 What a disk or a person changed since is noticed before anything is read: a run resumes from the
 newest that is whole, and those after it become `damaged-step-*`. Nothing in it is a pickle.
 """
 
 from __future__ import annotations
 
-import hashlib
+import copy
 import json
 import logging
-import os
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import torch.distributed as dist
 from safetensors import safe_open
 from torch import Tensor, nn, optim
 from torch.distributed.checkpoint._hf_utils import CUSTOM_METADATA_KEY
@@ -40,13 +41,21 @@ from mixopt.pretraining.checkpoint_files import (
     found_checkpoints,
     read_state,
     unknown_file,
-    write_manifest,
 )
-from mixopt.pretraining.hashed_shards import HashedShards
+from mixopt.pretraining.checkpoint_folder import (
+    DAMAGED,
+    Beside,
+    Retention,
+    checkpoint_name,
+    empty_unfinished,
+    finish,
+    unfinished,
+)
+from mixopt.pretraining.hashed_shards import HashedShards, Staging
 from mixopt.pretraining.ranks import Ranks
+from mixopt.pretraining.writing_thread import WritingThread
 from mixopt.system import FileRecord
 
-DAMAGED = "damaged-"
 _FAILED = (Exception, CheckpointException)  # the second is no Exception
 _FLAT = StateDictOptions(flatten_optimizer_state_dict=True)
 
@@ -54,49 +63,100 @@ _FLAT = StateDictOptions(flatten_optimizer_state_dict=True)
 class Checkpoints:
     """The checkpoints of a run; every rank calls the same methods."""
 
-    def __init__(self, folder: Path, ranks: Ranks, *, keep: int) -> None:
-        """Name the folder.
+    def __init__(
+        self, folder: Path, ranks: Ranks, *, kept: Retention, asynchronous: bool = False
+    ) -> None:
+        """Name the folder; every rank does.
 
         Args:
             folder: Where they are.
             ranks: Who writes.
-            keep: How many of the last are kept.
+            kept: Which ones stay.
+            asynchronous: Whether a thread writes them while training goes on.
         """
-        self._folder, self._ranks, self._keep = folder, ranks, keep
+        self._folder, self._ranks, self._kept = folder, ranks, kept
+        self._staging = Staging() if asynchronous else None
+        self._writing = WritingThread(ranks) if asynchronous else None
+
+    def __enter__(self) -> Checkpoints:
+        """Write as long as the block runs."""
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        """Wait until the last one is written; what that raises does not hide what ended the block.
+
+        Raises:
+            RunError: It could not be written, and the block ended well.
+        """
+        try:
+            self.wait()
+        except Exception:
+            if kind is None:
+                raise
 
     def save(
         self,
-        step: int,
         model: nn.Module,
         optimizer: optim.Optimizer,
-        state: Mapping[str, Any],
-        files: Mapping[str, bytes],
-        beside: Sequence[Path],
+        beside: Beside,
     ) -> None:
-        """Write a checkpoint; it is there when this returns.
+        """Write a checkpoint: it is there when this returns, or else once `wait` does.
+
+        One that is still being written is waited for first.
 
         Args:
-            step: Steps taken.
             model: With its own names of parameters.
             optimizer: Its state goes by the names of parameters.
-            state: What else there is, as JSON has it; rank 0's is written.
-            files: What else there is, by the name of the file; rank 0's are written.
-            beside: Files that the state says the length of; they are on disk before it.
+            beside: What else there is; rank 0's is written.
 
         Raises:
-            RunError: The folder cannot be written.
+            RunError: The folder cannot be written, or the one before could not.
         """
-        path = self._folder / f".{_name(step)}.tmp"
-        self._ranks.first(lambda: _emptied(path))
-        writer = HashedShards(path)
+        self.wait()
+        path = unfinished(self._folder, beside.step)
+        self._ranks.first(lambda: empty_unfinished(path))
+        shards = HashedShards(path, self._staging)
         try:
-            save(_tensors(model, optimizer), storage_writer=writer)
+            save(_tensors(model, optimizer), storage_writer=shards)
         except _FAILED as error:
             raise RunError(f"{path}: cannot be written: {_first_line(error)}") from error
-        shards = {
-            name: one for part in self._gathered(writer.records) for name, one in part.items()
-        }
-        self._ranks.first(lambda: self._finish(path, step, state, files, beside, shards))
+        if self._writing is None:
+            self._write(self._ranks, path, shards, beside)
+            return
+        beside = replace(beside, state=copy.deepcopy(beside.state))
+        self._writing.begin(lambda ranks: self._write(ranks, path, shards, beside))
+
+    @property
+    def is_writing(self) -> bool:
+        """Whether the thread of this rank is still at work."""
+        return self._writing is not None and self._writing.is_at_work
+
+    @property
+    def has_failed(self) -> bool:
+        """Whether this rank knows that the last one could not be written; `wait` raises it."""
+        return self._writing is not None and self._writing.has_failed
+
+    def wait(self) -> None:
+        """Wait until the last one is written.
+
+        Raises:
+            RunError: It could not be; on every rank.
+        """
+        if self._writing is not None:
+            self._writing.wait()
+
+    def _write(self, ranks: Ranks, path: Path, shards: HashedShards, beside: Beside) -> None:
+        """Write what is staged; every rank does, in its thread where it has one."""
+
+        def write() -> dict[str, FileRecord]:
+            try:
+                return shards.write()
+            except OSError as error:
+                raise RunError(f"{path}: cannot be written: {error.strerror}") from error
+
+        written = ranks.gathered(ranks.each(write))
+        records = {name: record for part in written for name, record in part.items()}
+        ranks.first(lambda: finish(self._folder, beside, records, self._kept))
 
     def newest_whole(self) -> tuple[Path, CheckpointState] | None:
         """Return the newest checkpoint that is what was written, the same on every rank.
@@ -129,7 +189,7 @@ class Checkpoints:
         if isinstance(state, str):
             return state
         mine = slice(self._ranks.rank, None, self._ranks.count)
-        faults = self._gathered(file_fault(path, state, mine))
+        faults = self._ranks.gathered(file_fault(path, state, mine))
         return next((fault for fault in faults if fault is not None), state)
 
     def _put_aside(self, refused: Mapping[Path, str], chosen: Path) -> None:
@@ -145,13 +205,6 @@ class Checkpoints:
             except OSError as error:
                 raise RunError(f"{path}: cannot be renamed: {error.strerror}") from error
 
-    def _gathered(self, mine: Any) -> list[Any]:
-        """Return what each rank says, in order."""
-        said: list[Any] = [mine] * self._ranks.count
-        if self._ranks.count > 1:
-            dist.all_gather_object(said, mine)
-        return said
-
     def load(self, path: Path, model: nn.Module, optimizer: optim.Optimizer) -> None:
         """Fill model and optimiser from a whole checkpoint that any number of ranks wrote.
 
@@ -159,35 +212,6 @@ class Checkpoints:
             RunError: It is of another model.
         """
         _load(path, _tensors(model, optimizer))
-
-    def _finish(
-        self,
-        path: Path,
-        step: int,
-        state: Mapping[str, Any],
-        files: Mapping[str, bytes],
-        beside: Sequence[Path],
-        shards: Mapping[str, FileRecord],
-    ) -> None:
-        records = dict(shards)
-        try:
-            for name, inside in files.items():
-                (path / name).write_bytes(inside)
-                _sync(path / name)
-                records[name] = FileRecord(len(inside), hashlib.sha256(inside).hexdigest())
-            write_manifest(path, step, state, records)
-            for part in (*beside, path):
-                _sync(part)
-            final = self._folder / _name(step)
-            path.replace(final)
-            _sync(self._folder)
-            for old in found_checkpoints(self._folder)[: -self._keep]:
-                shutil.rmtree(old)
-            for old in self._folder.glob(f"{DAMAGED}step-*"):
-                if old.name <= DAMAGED + final.name:  # the run has come past it again
-                    shutil.rmtree(old)
-        except OSError as error:
-            raise RunError(f"{self._folder}: cannot be written: {error.strerror}") from error
 
 
 def load_weights(path: Path, model: nn.Module) -> None:
@@ -218,27 +242,12 @@ def _load(path: Path, tensors: dict[str, Any]) -> None:
         raise RunError(f"{path}: cannot be read: {_first_line(error)}") from error
 
 
-def _name(step: int) -> str:
-    return f"step-{step:08d}"
-
-
-def _emptied(path: Path) -> None:
-    """Make an empty folder, and remove what killed processes left unfinished."""
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        for left in path.parent.glob(".step-*.tmp"):
-            shutil.rmtree(left)
-        path.mkdir()
-    except OSError as error:
-        raise RunError(f"{path}: cannot be written: {error.strerror}") from error
-
-
 def _state_or_fault(path: Path) -> CheckpointState | str:
     try:
         state = read_state(path)
     except MixoptError as error:
         return str(error)
-    if path.name != _name(state.step):
+    if path.name != checkpoint_name(state.step):
         return f"{path}: is the checkpoint of step {state.step}, under another name"
     return unknown_file(path, state.files) or state
 
@@ -260,15 +269,6 @@ def _weights(model: nn.Module) -> dict[str, Any]:
     saved = model.state_dict()
     tensors = {f"model.{name}": weight.detach() for name, weight in model.named_parameters()}
     return tensors | {f"model.{name}": b for name, b in model.named_buffers() if name in saved}
-
-
-def _sync(path: Path) -> None:
-    """Have a file, or the names in a folder, on disk."""
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def _check_header(shard: Path) -> None:

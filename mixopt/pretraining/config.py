@@ -167,6 +167,25 @@ class CheckpointConfig(Section):
 
     every: Count = Field(500, description="steps between checkpoints; 0: at the end")
     keep: Positive = Field(2, description="how many of the newest are kept")
+    keep_every: Count = Field(
+        0,
+        description="steps: checkpoints of multiples of it are kept for good, besides the newest; "
+        "itself a multiple of every",
+    )
+    asynchronous: bool = Field(
+        True,
+        description="train on while a thread writes; takes main memory for a copy of what a rank "
+        "writes",
+    )
+
+    @model_validator(mode="after")
+    def _can_be_kept(self) -> CheckpointConfig:
+        if self.keep_every and (not self.every or self.keep_every % self.every):
+            raise ValueError(
+                f"keep_every {self.keep_every} is not a multiple of every {self.every}, the steps "
+                "between checkpoints"
+            )
+        return self
 
 
 class MetricsConfig(Section):

@@ -19,6 +19,7 @@ from mixopt.errors import OtherRankError, RunError, SamplerError
 from mixopt.online import MIXTURE_LOG, HeldOut
 from mixopt.pretraining.assembly import Parts
 from mixopt.pretraining.checkpoint_files import CheckpointState
+from mixopt.pretraining.checkpoint_folder import Beside
 from mixopt.pretraining.checkpoints import Checkpoints
 from mixopt.pretraining.directory import METRICS
 from mixopt.pretraining.expert_watch import STATE as EXPERTS_STATE
@@ -101,8 +102,15 @@ class Loop:
         with self._progress(steps) as update, self._own_randomness():
             for batch in parts.loader:
                 weights = self._mixture()
-                outcome = parts.step.take(self._step, batch, stop=interruption.asked)
+                outcome = parts.step.take(
+                    self._step,
+                    batch,
+                    stop=interruption.asked,
+                    failed=self._checkpoints.has_failed,
+                )
                 self._step += 1
+                if outcome.failed:
+                    self._checkpoints.wait()
                 self._observe(outcome)
                 with parts.meter.paused():
                     self._evaluate()
@@ -112,6 +120,8 @@ class Loop:
                 if self._is_due(self._config.checkpoint.every) or outcome.stopping:
                     with parts.meter.paused():
                         self._save()
+                if outcome.stopping or self.is_finished:
+                    self._checkpoints.wait()
                 if outcome.stopping:
                     return
 
@@ -178,12 +188,12 @@ class Loop:
             "mixture": parts.mixture.state_dict(),
             "metrics_size": parts.metrics.size,
         }
-        files, beside = dict[str, bytes](), self._beside
+        files, paths = dict[str, bytes](), self._beside
         if parts.experts is not None:
             files[EXPERTS_STATE] = parts.experts.state()
-            beside = [*beside, *parts.experts.record.beside]
-        model, optimizer = parts.model.plain, parts.optimizer
-        self._checkpoints.save(self._step, model, optimizer, state, files, beside)
+            paths = [*paths, *parts.experts.record.beside]
+        beside = Beside(self._step, state, files, paths)
+        self._checkpoints.save(parts.model.plain, parts.optimizer, beside)
 
     def _mixture(self) -> Mapping[str, float]:
         """Return the mixture of the next step."""

@@ -13,6 +13,7 @@ from mixopt.errors import ConfigError, MixoptError, OtherRankError, RunError
 from mixopt.online import MIXTURE_LOG, make_estimator
 from mixopt.pretraining.assembly import Parts, make_parts
 from mixopt.pretraining.checkpoint_files import last_checkpoint, read_state
+from mixopt.pretraining.checkpoint_folder import Retention
 from mixopt.pretraining.checkpoints import Checkpoints
 from mixopt.pretraining.config import PretrainConfig, load_pretraining
 from mixopt.pretraining.directory import (
@@ -68,19 +69,25 @@ def pretrain(
     given = _read(config, overrides)
     with joined(given.device) as ranks, _alone_in(path, ranks), listening() as interruption:
         asked = ranks.first(lambda: _prepare(given, path, say))
-        checkpoints = Checkpoints(path / CHECKPOINTS, ranks, keep=asked.checkpoint.keep)
-        last = checkpoints.newest_whole()
-        if last is None or last[1].step < asked.training.steps:
-            parts = make_parts(asked, path, ranks)
-            loop = Loop(parts, path, ranks, checkpoints)
-            if last is None:
-                take_optimizer(asked, parts.model.plain, parts.optimizer)
-                loop.begin()
-            else:
-                loop.resume(*last)
-            with _tracked(parts, loop, path, ranks, say):
-                loop.run(interruption)
+        with _checkpoints(asked, path, ranks) as checkpoints:
+            last = checkpoints.newest_whole()
+            if last is None or last[1].step < asked.training.steps:
+                parts = make_parts(asked, path, ranks)
+                loop = Loop(parts, path, ranks, checkpoints)
+                if last is None:
+                    take_optimizer(asked, parts.model.plain, parts.optimizer)
+                    loop.begin()
+                else:
+                    loop.resume(*last)
+                with _tracked(parts, loop, path, ranks, say):
+                    loop.run(interruption)
         return ranks.first(lambda: _result(asked, path))
+
+
+def _checkpoints(config: PretrainConfig, out: Path, ranks: Ranks) -> Checkpoints:
+    asked = config.checkpoint
+    kept = Retention(asked.keep, asked.keep_every)
+    return Checkpoints(out / CHECKPOINTS, ranks, kept=kept, asynchronous=asked.asynchronous)
 
 
 def _read(config: str | Path | PretrainConfig, overrides: Sequence[str]) -> PretrainConfig:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, NoReturn, TypeVar, cast
 
 import torch
@@ -29,11 +29,13 @@ class Ranks:
         rank: Its number, from 0.
         count: How many there are.
         device: What it computes on.
+        group: Over which they agree; None for that of training.
     """
 
     rank: int
     count: int
     device: torch.device
+    group: dist.ProcessGroup | None = None
 
     @property
     def is_first(self) -> bool:
@@ -59,7 +61,7 @@ class Ranks:
                 told[0] = do()
             except BaseException as caught:
                 error, told[1] = caught, str(caught) or type(caught).__name__
-        dist.broadcast_object_list(told, src=0)
+        dist.broadcast_object_list(told, src=0, group=self.group)
         if error is not None:
             raise error
         if told[1] is not None:
@@ -82,14 +84,29 @@ class Ranks:
             value = do()
         except MixoptError as caught:
             error = caught
-        said: list[str | None] = [None] * self.count
-        dist.all_gather_object(said, None if error is None else str(error))
+        said = self.gathered(None if error is None else str(error))
         failed = [rank for rank, message in enumerate(said) if message is not None]
         if not failed:
             return cast(Value, value)
         if not self.is_first:
             raise OtherRankError(str(said[failed[0]]))
         raise error or RunError(f"rank {failed[0]}: {said[failed[0]]}")
+
+    def gathered(self, mine: Any) -> list[Any]:
+        """Return what each rank says, in order; what it says can be pickled."""
+        said: list[Any] = [mine] * self.count
+        if self.count > 1:
+            dist.all_gather_object(said, mine, group=self.group)
+        return said
+
+    def apart(self) -> Ranks:
+        """Return the same ranks with a group of their own, for a thread beside training's.
+
+        Every rank calls it. What the thread sends cannot meet what training sends.
+        """
+        if self.count == 1:
+            return self
+        return replace(self, group=cast(dist.ProcessGroup, dist.new_group(backend="gloo")))
 
     def fail(self, message: str) -> NoReturn:
         """End all ranks, which call this together, with one line.

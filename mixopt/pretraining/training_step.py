@@ -3,8 +3,8 @@
 Each rank takes its part of the batch in passes of `micro_batch` sequences and adds up gradients.
 What a pass draws at random (dropout) follows from the seed and from where its sequences are in the
 stream, so nothing of it has to be saved. One small sum over the ranks then tells all of them
-whether the step is to be skipped and whether any was asked to stop; waiting for it is the one time
-in a step that the host waits for the device.
+whether the step is to be skipped, any was asked to stop, or a checkpoint failed; waiting for it is
+the one time in a step that the host waits for the device.
 
 Shapes: B sequences, T tokens, W = T + 1, P passes.
 """
@@ -40,6 +40,7 @@ class StepOutcome:
         gradient_norm: Before clipping; NaN or infinite where the step was skipped for it.
         skipped: Whether a loss or gradient was not finite, so that the weights stayed.
         stopping: Whether a rank was asked to stop.
+        failed: Whether a rank knows of a checkpoint that could not be written.
         parts: Losses of this rank, shape (B, T), and domains, shape (B,), of each pass.
         added_P: What this rank's passes added to their losses to balance experts; None where
             nothing was.
@@ -50,6 +51,7 @@ class StepOutcome:
     gradient_norm: float
     skipped: bool
     stopping: bool
+    failed: bool
     parts: list[tuple[Tensor, Tensor]]
     added_P: Tensor | None = None
     z_loss_P: Tensor | None = None
@@ -82,24 +84,27 @@ class TrainingStep:
         self._training, self._seed, self._plan = config.training, config.seed, config.plan
         self._weights = [w for w in model.plain.parameters() if w.requires_grad]
 
-    def take(self, step: int, batch: dict[str, Any], *, stop: bool) -> StepOutcome:
+    def take(self, step: int, batch: dict[str, Any], *, stop: bool, failed: bool) -> StepOutcome:
         """Take a step.
 
         Args:
             step: Its number, from 0.
             batch: This rank's part of the global batch, as MixtureLoader gives it.
             stop: Whether this rank was asked to stop.
+            failed: Whether this rank knows of a checkpoint that could not be written.
         """
         self._balance.step_begins()
         parts, added_P, z_loss_P = self._accumulate(batch)
         norm = self._gradient_norm()
-        finite, stopping = self._agree(parts, norm, stop=stop)
+        finite, stopping, failed = self._agree(parts, norm, stop=stop, failed=failed)
         rate = learning_rate(step, self._training, self._plan)
         if finite:
             self._move(norm, rate)
         self._balance.step_taken(moved=finite)
         self._optimizer.zero_grad()
-        return StepOutcome(rate, float(norm), not finite, stopping, parts, added_P, z_loss_P)
+        return StepOutcome(
+            rate, float(norm), not finite, stopping, failed, parts, added_P, z_loss_P
+        )
 
     def _accumulate(self, batch: dict[str, Any]) -> _Accumulated:
         """Add up the gradients of the passes."""
@@ -156,15 +161,16 @@ class TrainingStep:
         return norm.full_tensor() if isinstance(norm, DTensor) else norm
 
     def _agree(
-        self, parts: list[tuple[Tensor, Tensor]], norm: Tensor, *, stop: bool
-    ) -> tuple[bool, bool]:
-        """Return on every rank whether all is finite, and whether any is asked to stop."""
+        self, parts: list[tuple[Tensor, Tensor]], norm: Tensor, *, stop: bool, failed: bool
+    ) -> tuple[bool, bool, bool]:
+        """Return on every rank whether all is finite, any is asked to stop, and any failed."""
         loss = torch.stack([losses.sum() for losses, _ in parts]).sum()
         broken = ~(torch.isfinite(loss) & torch.isfinite(norm))
-        said = torch.stack([broken.float(), torch.tensor(float(stop), device=broken.device)])
+        flags = torch.tensor([float(stop), float(failed)], device=broken.device)
+        said = torch.cat([broken.float().view(1), flags])
         dist.all_reduce(said)
-        broken_ranks, stopping_ranks = said.tolist()
-        return not broken_ranks, bool(stopping_ranks)
+        broken_ranks, stopping_ranks, failed_ranks = said.tolist()
+        return not broken_ranks, bool(stopping_ranks), bool(failed_ranks)
 
     def _move(self, norm: Tensor, rate: float) -> None:
         if self._training.clip > 0:

@@ -69,3 +69,14 @@ class Broken(Recording):
         self._calls += 1
         here = os.environ.get("RANK", "0") == str(int(os.environ.get("WORLD_SIZE", "1")) - 1)
         return logits * float("nan") if here and self._calls - 1 in self._broken else logits
+
+
+class Heavy(Recording):
+    """Has many weights that take no time to train, and take time to write."""
+
+    def __init__(self, vocab_size: int, sequence_length: int) -> None:
+        super().__init__(vocab_size, sequence_length)
+        self.ballast = torch.nn.Parameter(torch.linspace(0, 1, 8 << 20))
+
+    def forward(self, input_ids):
+        return super().forward(input_ids) + 1e-4 * self.ballast[::4096].mean()

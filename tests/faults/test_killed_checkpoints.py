@@ -1,0 +1,111 @@
+"""A pretraining that ends while a thread writes its checkpoint leaves the one before it whole."""
+
+from __future__ import annotations
+
+import os
+import resource
+import signal
+from pathlib import Path
+
+import pytest
+from pretrain_runs import (
+    CONFIG,
+    Job,
+    assert_same_weights,
+    checkpoints,
+    finished,
+    log_of,
+    metrics_of,
+    weights_of,
+    write_config,
+)
+
+from mixopt.pretraining import verify_pretraining
+from mixopt.testing import tiny_corpus
+
+pytestmark = pytest.mark.usefixtures("one_thread")
+STEPS, EVERY = 9, 3
+RANKS = (1, 2)
+
+
+@pytest.fixture(scope="module")
+def config(tmp_path_factory) -> Path:
+    corpus = tiny_corpus(tmp_path_factory.mktemp("corpus"))
+    return write_config(
+        tmp_path_factory.mktemp("config"),
+        prepared_corpus=str(corpus.path),
+        model={"name": "pretrain_job:Heavy"},
+        training={**CONFIG["training"], "steps": STEPS},
+        checkpoint={"every": EVERY, "keep": STEPS},
+    )
+
+
+@pytest.fixture(scope="module", params=RANKS)
+def whole(request, context, config, tmp_path_factory) -> Job:
+    """An undisturbed run that writes while nothing else happens."""
+    out = tmp_path_factory.mktemp("whole") / "run"
+    overrides = ["checkpoint.asynchronous=false"]
+    return finished(context, config, out, request.param, overrides)
+
+
+def assert_equal_runs(one: Path, other: Path) -> None:
+    assert_same_weights(weights_of(one), weights_of(other))
+    assert log_of(one) == log_of(other)
+    assert metrics_of(one) == metrics_of(other)
+
+
+def states_of(out: Path) -> dict[str, str]:
+    return {part.name: part.state for part in verify_pretraining(out)}
+
+
+def half_written(out: Path, step: int) -> bool:
+    """Whether a shard of a checkpoint has begun."""
+    parts = (out / "checkpoints" / f".step-{step:08d}.tmp").glob("*.safetensors")
+    return any(part.stat().st_size for part in parts)
+
+
+def test_a_kill_while_the_thread_writes_leaves_the_one_before(context, config, whole, tmp_path):
+    out = tmp_path / "run"
+    job = Job(context, config, out, whole.ranks)
+    job.until_true(lambda: half_written(out, 2 * EVERY))
+    job.kill()
+    assert (out / "checkpoints" / f".step-{2 * EVERY:08d}.tmp").exists()
+    assert [path.name for path in checkpoints(out)] == ["step-00000003"]
+    assert set(states_of(out).values()) == {"whole"}
+    finished(context, config, out, whole.ranks)
+    assert_equal_runs(out, whole.out)
+    assert not list(out.rglob("*.tmp"))
+
+
+def test_sigterm_while_the_thread_writes_leaves_both(context, config, whole, tmp_path):
+    out = tmp_path / "run"
+    job = Job(context, config, out, whole.ranks)
+    job.until_true(lambda: half_written(out, EVERY))
+    os.kill(job.processes[-1].pid, signal.SIGTERM)
+    assert job.wait() == [0] * whole.ranks, job.error
+    assert "checkpoints/step-00000003" in states_of(out)
+    assert len(checkpoints(out)) >= 2 or job.batches() == whole.batches()[:EVERY]
+    assert set(states_of(out).values()) == {"whole"}
+    finished(context, config, out, whole.ranks)
+    assert_equal_runs(out, whole.out)
+
+
+def test_a_full_disk_of_one_rank_ends_all_with_one_line(context, config, whole, tmp_path):
+    out = tmp_path / "run"
+    job = Job(context, config, out, whole.ranks)
+    job.until_true(lambda: bool(checkpoints(out)))
+    resource.prlimit(job.processes[-1].pid, resource.RLIMIT_FSIZE, (1 << 20, 1 << 20))
+    assert job.wait() == [2] * whole.ranks, job.error
+    assert "\n" not in job.error
+    assert job.error.endswith(".tmp: cannot be written: File too large")
+    assert set(states_of(out).values()) == {"whole"}
+    finished(context, config, out, whole.ranks)
+    assert_equal_runs(out, whole.out)
+
+
+def test_every_checkpoint_is_whole_where_one_is_due_at_every_step(context, config, whole, tmp_path):
+    out = tmp_path / "run"
+    finished(context, config, out, whole.ranks, ["checkpoint.every=1"])
+    assert len(checkpoints(out)) == STEPS
+    assert set(states_of(out).values()) == {"whole"}
+    assert_equal_runs(out, whole.out)

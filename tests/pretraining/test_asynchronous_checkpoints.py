@@ -1,0 +1,219 @@
+"""Checkpoints that a thread writes while training goes on, on one rank."""
+
+from __future__ import annotations
+
+import hashlib
+import resource
+from contextlib import contextmanager
+
+import pytest
+import torch
+from pretrain_runs import write_config
+from safetensors import safe_open
+from safetensors.torch import load_file
+from torch import nn, optim
+
+from mixopt.config import dump_sections
+from mixopt.errors import ConfigError, RunError
+from mixopt.pretraining import Beside, Checkpoints, Retention, joined, load_pretraining
+
+pytestmark = pytest.mark.usefixtures("one_thread")
+STATE = {
+    "meter": {}, "losses": {}, "weights": {}, "sampler": {}, "mixture": {}, "metrics_size": 0,
+}  # fmt: skip
+
+
+@pytest.fixture
+def ranks():
+    with joined("cpu") as ranks:
+        yield ranks
+
+
+def filled(value: float, width: int = 8):
+    """Return a model of one matrix, with the state of its optimiser."""
+    model = nn.Linear(width, width, bias=False)
+    nn.init.constant_(model.weight, value)
+    optimizer = optim.AdamW(model.parameters(), lr=0.0, weight_decay=0.0)
+    model.weight.grad = torch.zeros_like(model.weight)
+    optimizer.step()
+    return model, optimizer
+
+
+def made(folder, ranks, *, last=9, every=0, asynchronous=True) -> Checkpoints:
+    kept = Retention(last, every)
+    return Checkpoints(folder, ranks, kept=kept, asynchronous=asynchronous)
+
+
+def beside(step: int) -> Beside:
+    return Beside(step, STATE, {}, [])
+
+
+def weight_in(path) -> torch.Tensor:
+    (shard,) = path.glob("*.safetensors")
+    return load_file(shard)["model.weight"]
+
+
+@contextmanager
+def no_file_above(size: int):
+    """Let no file grow beyond some bytes, as on a full disk."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+
+# --- What is written ----------------------------------------------------------------------------
+
+
+def test_weights_that_move_while_the_thread_writes_are_those_of_the_step(ranks, tmp_path):
+    model, optimizer = filled(1.0, width=4096)
+    with made(tmp_path, ranks) as checkpoints:
+        checkpoints.save(model, optimizer, beside(1))
+        nn.init.constant_(model.weight, 2.0)
+    assert weight_in(tmp_path / "step-00000001").unique().tolist() == [1.0]
+
+
+def test_one_that_is_due_while_another_is_written_waits_for_it(ranks, tmp_path):
+    model, optimizer = filled(1.0, width=2048)
+    with made(tmp_path, ranks) as checkpoints:
+        for step in (1, 2, 3):
+            nn.init.constant_(model.weight, step)
+            checkpoints.save(model, optimizer, beside(step))
+        checkpoints.wait()
+        found = [weight_in(path).unique().tolist() for path in sorted(tmp_path.iterdir())]
+        assert found == [[1.0], [2.0], [3.0]]
+        assert checkpoints.newest_whole()[1].step == 3
+
+
+@pytest.mark.parametrize("asynchronous", [True, False])
+def test_every_type_of_tensor_is_read_as_it_was(asynchronous, ranks, tmp_path):
+    model, optimizer = filled(1.0)
+    buffers = {
+        "brief": torch.tensor([1.5, -2.0], dtype=torch.bfloat16),
+        "truth": torch.tensor([True, False, True]),
+        "count": torch.tensor(7),
+        "empty": torch.empty(0, 3),
+        "turned": torch.arange(6.0).view(2, 3).T,
+    }
+    for name, value in buffers.items():
+        model.register_buffer(name, value)
+    with made(tmp_path, ranks, asynchronous=asynchronous) as checkpoints:
+        checkpoints.save(model, optimizer, beside(1))
+    (shard,) = (tmp_path / "step-00000001").glob("*.safetensors")
+    read = load_file(shard)
+    for name, value in buffers.items():
+        assert torch.equal(read[f"model.{name}"], value), name
+        assert read[f"model.{name}"].dtype == value.dtype
+
+
+def test_the_manifest_has_the_hash_of_the_file(ranks, tmp_path):
+    with made(tmp_path, ranks) as checkpoints:
+        checkpoints.save(*filled(0.5, width=3000), beside(1))  # more than one piece
+        checkpoints.wait()
+        path, state = checkpoints.newest_whole()
+    ((name, record),) = state.files.items()
+    assert record.sha256 == hashlib.sha256((path / name).read_bytes()).hexdigest()
+    assert record.bytes == (path / name).stat().st_size > 1 << 26
+
+
+def test_both_ways_write_the_same_bytes(ranks, tmp_path):
+    parts = filled(0.25)
+    for way in (True, False):
+        with made(tmp_path / str(way), ranks, asynchronous=way) as checkpoints:
+            checkpoints.save(*parts, beside(1))
+    shards = sorted(tmp_path.rglob("*.safetensors"))
+    assert len(shards) == 2
+    assert shards[0].read_bytes() == shards[1].read_bytes()
+
+
+def test_a_type_that_safetensors_does_not_have_is_one_line(ranks, tmp_path):
+    model, optimizer = filled(1.0)
+    model.register_buffer("complex", torch.zeros(2, dtype=torch.complex64))
+    message = r"model\.complex: torch\.complex64 has no place in a checkpoint"
+    with made(tmp_path, ranks) as checkpoints, pytest.raises(RunError, match=message):
+        checkpoints.save(model, optimizer, beside(1))
+
+
+def test_shards_are_read_by_safetensors_without_torch_distributed(ranks, tmp_path):
+    with made(tmp_path, ranks) as checkpoints:
+        checkpoints.save(*filled(0.25), beside(1))
+    (shard,) = tmp_path.rglob("*.safetensors")
+    with safe_open(shard, framework="pt") as file:
+        assert file.metadata()["format"] == "pt"
+        assert "model.weight" in file.keys()  # noqa: SIM118
+
+
+# --- What stays ---------------------------------------------------------------------------------
+
+
+def test_checkpoints_of_every_n_steps_stay_besides_the_last(ranks, tmp_path):
+    parts = filled(1.0)
+    with made(tmp_path, ranks, last=2, every=4) as checkpoints:
+        for step in range(1, 12):
+            checkpoints.save(*parts, beside(step))
+    steps = [int(path.name.removeprefix("step-")) for path in sorted(tmp_path.iterdir())]
+    assert steps == [4, 8, 10, 11]
+
+
+def test_what_is_kept_for_good_is_a_multiple_of_what_is_written(tmp_path):
+    path = write_config(tmp_path, prepared_corpus="x", checkpoint={"every": 4, "keep_every": 6})
+    message = r"run\.yaml:\d+: checkpoint: keep_every 6 is not a multiple of every 4"
+    with pytest.raises(ConfigError, match=message):
+        load_pretraining(path)
+    good = load_pretraining(path, ["checkpoint.keep_every=8"])
+    assert dump_sections(good)["checkpoint"]["keep_every"] == 8
+
+
+# --- What goes wrong ----------------------------------------------------------------------------
+
+
+def test_a_full_disk_is_known_after_the_thread_ended_and_raised_once(ranks, tmp_path):
+    parts = filled(1.0, width=1024)
+    with made(tmp_path, ranks) as checkpoints:
+        checkpoints.save(*parts, beside(1))
+        checkpoints.wait()
+        assert not checkpoints.has_failed
+        with no_file_above(1 << 20):
+            checkpoints.save(*parts, beside(2))
+            with pytest.raises(
+                RunError, match=r"step-00000002\.tmp: cannot be written: File too large"
+            ):
+                checkpoints.wait()
+        checkpoints.wait()
+        assert checkpoints.newest_whole()[1].step == 1
+        checkpoints.save(*parts, beside(3))
+        checkpoints.wait()
+        assert checkpoints.newest_whole()[1].step == 3
+    assert [path.name for path in sorted(tmp_path.iterdir())] == ["step-00000001", "step-00000003"]
+
+
+def test_an_error_in_training_is_not_hidden_by_one_of_the_thread(ranks, tmp_path):
+    def interrupted():
+        with made(tmp_path, ranks) as checkpoints:
+            checkpoints.save(*filled(1.0, width=1024), beside(1))
+            raise KeyboardInterrupt
+
+    with no_file_above(1 << 20), pytest.raises(KeyboardInterrupt):
+        interrupted()
+
+
+def test_an_error_of_the_thread_is_raised_at_the_end_of_the_block(ranks, tmp_path):
+    def ended():
+        with made(tmp_path, ranks) as checkpoints:
+            checkpoints.save(*filled(1.0, width=1024), beside(1))
+
+    with no_file_above(1 << 20), pytest.raises(RunError, match="File too large"):
+        ended()
+
+
+def test_an_interrupted_run_ends_with_the_checkpoint_that_was_being_written(ranks, tmp_path):
+    def interrupted():
+        with made(tmp_path, ranks) as checkpoints:
+            checkpoints.save(*filled(1.0, width=2048), beside(1))
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        interrupted()
+    assert [path.name for path in tmp_path.iterdir()] == ["step-00000001"]
