@@ -65,7 +65,7 @@ def anneal_command(
     trust: Trusted = False,
     as_json: AsJson = False,
 ) -> None:
-    """Compare candidate sources, each at a fixed share, with the base alone; resumable."""
+    """Compare each candidate source with the base mixture alone."""
     from mixopt.pipeline import AnnealAsked, anneal
 
     source = config_of(config)

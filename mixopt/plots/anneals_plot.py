@@ -55,7 +55,8 @@ def plot_anneals(anneals: Anneals, *, targets: Sequence[str] | None = None) -> F
         axes.set_yticks(range(len(order)), [written(name) for name in order])
         axes.set_ylim(len(order) - 0.5, -0.5)
         axes.xaxis.set_major_locator(MaxNLocator(3 if len(panels) > 2 else 5))
-        title = anneals.objective.describe() if target is None else target
+        whole = "the objective" if len(panels) > 1 else anneals.objective.describe()
+        title = whole if target is None else target
         label(axes, title=written(title, LONGEST if len(panels) > 1 else 60))
         axes.tick_params(labelleft=axes is axes_RC[0, 0])
     _name_axis(figure, anneals)

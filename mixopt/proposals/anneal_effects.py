@@ -194,13 +194,13 @@ class Anneals:
         return Validation(self.trials, self.objective)
 
     def _compared(self, target: str | None) -> tuple[Effect, ...]:
-        found = {name: self._differences(name, target) for name in self.sources}
+        found = {name: self.differences(name, target) for name in self.sources}
         paired = {name: values_S for name, values_S in found.items() if len(values_S)}
         chances = holm({name: p_value(values_S) for name, values_S in paired.items()})
         effects = [_effect(name, values_S, chances[name]) for name, values_S in paired.items()]
         return tuple(sorted(effects, key=lambda one: one.mean))
 
-    def _differences(self, source: str, target: str | None) -> Array:
+    def differences(self, source: str, target: str | None) -> Array:
         """Return anneal - control of each seed that finished of both, shape (S,)."""
         ours = self._validation.values(f"{ANNEAL}{source}", target)
         theirs = self._validation.values(CONTROL, target)

@@ -58,8 +58,8 @@ def anneals_section(run: Run, pictures: Pictures) -> PageSection:
     if found.effects():
         drawn = plots.plot_anneals(found)
         about = (
-            "Each source's difference from the control with its 95% interval; filled where it is"
-            " significant, all sources considered."
+            "Each source's difference from the control with its 95% interval. Circles: better;"
+            " squares: worse; open diamonds: not significant, all sources considered."
         )
         body += pictures.show(FIGURE, drawn, about)
     body += bullets(found.problems) if found.problems else ""
@@ -86,9 +86,10 @@ def _paired(run: Run) -> str:
     if asked.seeds == 1:
         return "One seed: there are no intervals, and ranks may be those of noise."
     return (
-        f"{asked.seeds} seeds; a seed's anneals and control share initial weights and, where the"
-        " proxy draws rows so, the base text and its order. The interval is Student's of one"
-        " source's paired differences; p-values are Holm's over the sources of a target."
+        f"{asked.seeds} seeds. The anneals and the control of a seed begin with the same weights"
+        " and, where the proxy draws rows so, read the same base text in the same order. The"
+        " interval is Student's of one source's paired differences; p-values are Holm's over the"
+        " sources of a target."
     )
 
 

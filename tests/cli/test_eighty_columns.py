@@ -108,6 +108,7 @@ REFUSALS = {
     "experts": "experts run",
     "work": "work run",
     "pretrain": "pretrain run/config.yaml --out pre",
+    "anneal": "anneal run/config.yaml --sources code --out run",
     "tokens import": "tokens import none.bin shards --tokenizer gpt2 --dtype uint16",
     "tokens publish": "tokens publish nowhere s3://bucket/corpus",
     "tasks import": "tasks import nowhere",

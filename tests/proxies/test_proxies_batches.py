@@ -114,3 +114,29 @@ def test_a_domain_shorter_than_one_sequence_is_named(corpus):
         "domain 'c': training text has 95 tokens, and one sequence takes 129: give it more text,"
         " or set proxy.options.sequence_length to 94 or less"
     )
+
+
+def by_domain(batches, k, d):
+    """The first tokens of the sequences of a domain, in their order."""
+    rows = batches.block(0, 20)[:, k].reshape(-1, LENGTH + 1)[:, 0]
+    return rows[rows // 1000 == d].tolist()
+
+
+def paired(corpus, role):
+    mixtures = {"control": {"a": 0.6, "b": 0.4, "c": 0.0}, "anneal": {"a": 0.3, "b": 0.2, "c": 0.5}}
+    trials = [Trial(name, Mixture(own), 5, role(name)) for name, own in mixtures.items()]
+    return TrialBatches(trials, corpus, steps=20, batch=4, length=LENGTH)
+
+
+def test_an_anneal_reads_the_first_of_its_control_s_text_in_the_same_order(corpus):
+    batches = paired(corpus, lambda name: name)
+    for d in (0, 1):
+        control, anneal = by_domain(batches, 0, d), by_domain(batches, 1, d)
+        assert 2 * len(anneal) == len(control)
+        assert anneal == control[: len(anneal)]
+
+
+def test_trials_of_other_roles_draw_as_they_did(corpus):
+    batches = paired(corpus, lambda name: "sampled")
+    control, anneal = by_domain(batches, 0, 0), by_domain(batches, 1, 0)
+    assert anneal != control[: len(anneal)]

@@ -5,7 +5,7 @@ target `exam` is made, and one of books.
 """
 
 import yaml
-from made_run import made_config, tests_importable
+from made_run import made_config, made_importable
 
 from mixopt.pipeline import AnnealAsked, anneal
 
@@ -21,8 +21,8 @@ def made_experiment(folder, **changes):
     return path
 
 
-def made_anneals(folder, asked=None, *, changes=None, **options):
-    """Run microanneals of the made experiment in `folder / "run"`."""
+def made_anneals(folder, asked=None, *, out=None, changes=None, **options):
+    """Run microanneals of the made experiment of a folder, in `folder / "run"` or elsewhere."""
     path = made_experiment(folder, **(changes or {}))
-    with tests_importable():
-        return anneal(path, folder / "run", asked or AnnealAsked(SOURCES), **options)
+    with made_importable():
+        return anneal(path, out or folder / "run", asked or AnnealAsked(SOURCES), **options)

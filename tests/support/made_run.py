@@ -76,7 +76,7 @@ def make_run(folder: Path, domains: int = 10, trials: int = 0, **changes: Any) -
     """
     source = folder / "made.yaml"
     source.write_text(yaml.safe_dump(made_config(folder, domains, trials) | changes))
-    with tests_importable():
+    with made_importable():
         return mixopt.run(source, folder / "run", say=lambda _: None)
 
 
@@ -90,7 +90,7 @@ def made_config(folder: Path, domains: int = 10, trials: int = 0) -> dict[str, A
 
 
 @contextlib.contextmanager
-def tests_importable() -> Iterator[None]:
+def made_importable() -> Iterator[None]:
     """Let the processes that train find this module."""
     before = os.environ.get("PYTHONPATH")
     os.environ["PYTHONPATH"] = os.pathsep.join([str(Path(__file__).parent), before or ""])

@@ -1,0 +1,187 @@
+"""Microanneals as a run: what is trained, resumed, refused, said, and combined."""
+
+import shutil
+
+import pytest
+import yaml
+from made_anneals import SOURCES, made_anneals, made_experiment
+from made_run import made_importable
+
+from mixopt import load_run, run
+from mixopt.errors import ConfigError, InfeasibleError, RunError
+from mixopt.mixture import Mixture
+from mixopt.pipeline import AnnealAsked, anneal, run_status
+from mixopt.tracking.outcome_metrics import run_outcome
+
+
+@pytest.fixture(scope="module")
+def done(tmp_path_factory):
+    """Anneals that are trained: the folder, and what was said."""
+    folder, said = tmp_path_factory.mktemp("anneals"), []
+    made_anneals(folder, say=said.append)
+    return folder, said
+
+
+@pytest.fixture
+def own(done, tmp_path):
+    """A copy of their directory that a test may change."""
+    return shutil.copytree(done[0] / "run", tmp_path / "run")
+
+
+def written(directory):
+    """When each result of an anneal and a control was written."""
+    return {path.name: path.stat().st_mtime_ns for path in (directory / "trials").glob("*-s*.json")}
+
+
+def refused(folder, asked, error=ConfigError, **options):
+    with pytest.raises(error) as found:
+        made_anneals(folder, asked, **options)
+    assert "\n" not in str(found.value)
+    return str(found.value)
+
+
+def test_the_trials_are_the_control_and_each_source_with_every_seed(done):
+    table = load_run(done[0] / "run").trials.table
+    assert table["role"].value_counts().sort("role").rows() == [("anneal", 9), ("control", 3)]
+
+
+def test_the_sources_of_what_the_targets_are_made_rank_first(done):
+    found = load_run(done[0] / "run").anneals
+    assert set(found.ranks("exam")) == set(SOURCES)
+    assert found.ranks("exam")["books_news"] == 3
+    assert found.ranks("reading")["books_news"] == 1
+    assert found.effect("maths_news", "exam").verdict == "better"
+
+
+def test_no_more_is_trained_than_the_anneals(done):
+    steps = run_status(load_run(done[0] / "run"))["steps"]
+    assert [name for name, one in steps.items() if one["state"] == "done"] == [
+        "prepare",
+        "design",
+        "sweep",
+    ]
+    assert not any("validation" in line for line in done[1])
+
+
+def test_a_source_that_the_full_run_repeats_is_said(done):
+    (line,) = [line for line in done[1] if "max_epochs to refuse" in line]
+    assert line.startswith("design: warning: at this share the full run reads books_news 1.1 times")
+
+
+def test_the_same_command_trains_nothing_again(done, own):
+    before = written(own)
+    made_anneals(done[0], out=own)
+    assert written(own) == before
+
+
+def test_the_directory_of_a_run_needs_no_sources(own):
+    with made_importable():
+        found = anneal(own / "config.yaml", own, AnnealAsked(), trust=True)
+    assert found.anneals.sources == SOURCES
+
+
+def test_another_share_needs_another_directory(done, own):
+    said = refused(done[0], AnnealAsked(SOURCES, 0.3), RunError, out=own)
+    assert "design.anneals.share is 0.5 there and 0.3 here; use another --out" in said
+
+
+def test_combining_keeps_the_anneals_and_the_base_in_its_ratios(done, own):
+    before = written(own)
+    found = made_anneals(done[0], AnnealAsked(SOURCES, rounds=(2,)), out=own, combine=True)
+    assert written(own) == before
+    assert len(found.trials) == 14
+    base, proposed = found.anneals.base, found.proposal.mixture
+    total = sum(proposed[name] for name in base if name not in SOURCES)
+    for name in base:
+        if name not in SOURCES:
+            assert proposed[name] == pytest.approx(base[name] * total, abs=1e-5)
+    chosen = [one for one in found.design if one.role == "chosen"]
+    assert len(chosen) == 2
+    assert all(found.constraints.violations(one.mixture) == [] for one in chosen)
+    assert "control" in found.validation.baselines
+    assert found.validation.mixture("control") == Mixture(base)
+    assert 'id="anneals"' in (found.path / "report.html").read_text()
+
+
+def test_later_rounds_come_with_a_combination_alone(tmp_path):
+    said = refused(tmp_path, AnnealAsked(SOURCES, rounds=(4,)))
+    assert said == "anneal: --rounds come after the anneals: add --combine"
+
+
+def test_fewer_mixtures_than_folds_are_refused_before_anything_is_trained(tmp_path):
+    said = refused(tmp_path, AnnealAsked(SOURCES[:1]), combine=True)
+    assert "fit.folds: 3 folds need as many mixtures, and 1 sources" in said
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(
+    ("asked", "said"),
+    [
+        (AnnealAsked(), "give the candidate sources: --sources a,b,c"),
+        (AnnealAsked(("code_new",)), "unknown domain 'code_new'; did you mean 'code_news'?"),
+        (AnnealAsked(("code_news", "code_news")), "'code_news' is given twice"),
+        (AnnealAsked(SOURCES, 1.0), "--share 1: should be above 0 and below 1"),
+        (AnnealAsked(SOURCES, seeds=0), "--seeds 0: should be 1 or more"),
+    ],
+)
+def test_what_cannot_be_right_is_one_line(tmp_path, asked, said):
+    assert said in refused(tmp_path, asked)
+
+
+def test_a_base_with_a_source_in_it_is_refused(tmp_path):
+    base = tmp_path / "base.yaml"
+    base.write_text(yaml.safe_dump({"weights": {"web_news": 0.5, "code_news": 0.5}}))
+    said = refused(tmp_path, AnnealAsked(SOURCES, base=base))
+    assert "'code_news' has a weight of 0.5 in the base" in said
+
+
+def test_every_domain_as_a_source_leaves_no_base(tmp_path):
+    path = made_experiment(tmp_path)
+    names = tuple(yaml.safe_load(path.read_text())["corpus"]["domains"])
+    assert "every domain is a source" in refused(tmp_path, AnnealAsked(names))
+
+
+def test_a_source_with_too_few_tokens_is_refused_before_anything_is_trained(tmp_path):
+    changes = {"constraints": {"max_epochs": 1}}
+    said = refused(tmp_path, AnnealAsked(SOURCES), InfeasibleError, changes=changes)
+    assert "source 'books_news': a weight of 0.5 of 25B tokens needs 1.05 epochs" in said
+    assert not (tmp_path / "run/corpus").exists()
+
+
+def test_a_run_of_another_command_is_refused(tmp_path):
+    path = made_experiment(tmp_path)
+    with made_importable():
+        run(path, tmp_path / "run", until="design")
+    said = refused(tmp_path, AnnealAsked(SOURCES), RunError)
+    assert "is a run of mixtures (design.method: dirichlet), not of microanneals" in said
+    assert said.endswith("use another --out")
+
+
+def test_anneals_are_refused_as_a_run_of_another_command(done, own):
+    with made_importable(), pytest.raises(RunError, match="use another --out"):
+        run(done[0] / "made.yaml", own)
+
+
+def test_one_seed_has_no_interval_and_that_is_said(tmp_path):
+    said = []
+    found = made_anneals(tmp_path, AnnealAsked(SOURCES, seeds=1), say=said.append)
+    assert any(line.startswith("anneal: one seed has no interval") for line in said)
+    assert {one.verdict for one in found.anneals.effects()} == {"one seed"}
+
+
+def test_metrics_have_each_source_s_effect(done):
+    found = load_run(done[0] / "run")
+    values = {}
+    for _, line in run_outcome(found):
+        values |= line
+    effect = found.anneals.effect("code_news")
+    assert values["anneal/code_news"] == effect.mean
+    assert values["anneal_low/code_news"] == effect.low
+    assert values["anneal_on/exam/code_news"] == found.anneals.effect("code_news", "exam").mean
+
+
+def test_what_was_asked_for_is_in_the_record(done):
+    content = yaml.safe_load((done[0] / "run/config.yaml").read_text())
+    assert content["design"]["anneals"]["sources"] == list(SOURCES)
+    base = ["web_news", "papers_news", "forums_news"]
+    assert content["constraints"]["proportions"]["base"]["domains"] == sorted(base)
