@@ -72,7 +72,7 @@ class Checkpoints:
             folder: Where they are.
             ranks: Who writes.
             kept: Which ones stay.
-            asynchronous: Whether a thread writes them while training goes on.
+            asynchronous: Whether a thread writes them while training continues.
         """
         self._folder, self._ranks, self._kept = folder, ranks, kept
         self._staging = Staging() if asynchronous else None

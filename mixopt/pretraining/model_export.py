@@ -2,7 +2,7 @@
 
 A model of Hugging Face's is saved as it is; a plug-in says by `transformers_form` which one it
 equals (mixopt.pretraining.models). What was written is loaded again, and its logits are compared
-with the run's before the folder gets its name, so that there is a whole and equal model, or none.
+with the run's before the folder gets its name, so that DIR is a whole and equal model, or absent.
 
 Shapes: B sequences, T tokens.
 """

@@ -1,4 +1,4 @@
-"""A thread that writes one thing at a time while training goes on, alike on every rank.
+"""A thread that writes one thing at a time while training continues, alike on every rank.
 
 Its ranks agree in a process group of their own: what they send cannot meet what training sends,
 however the two take turns. What it raises is kept until a rank waits for it; a loop whose ranks
