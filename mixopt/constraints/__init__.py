@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from mixopt.constraints.convex_set import Allowed as Allowed, limits_of as limits_of
     from mixopt.constraints.domain_limits import Limit as Limit, scaled_limit as scaled_limit
     from mixopt.constraints.guardrails import (
+        BASE as BASE,
         MISSED as MISSED,
         Guardrails as Guardrails,
         Guards as Guards,
@@ -30,7 +31,7 @@ else:
             "constraints": ["Constraints"],
             "convex_set": ["Allowed", "limits_of"],
             "domain_limits": ["Limit", "scaled_limit"],
-            "guardrails": ["Guardrails", "Guards", "MISSED"],
+            "guardrails": ["BASE", "Guardrails", "Guards", "MISSED"],
             "solvers": ["Smooth", "downhill"],
         },
     )

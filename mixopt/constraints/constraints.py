@@ -88,6 +88,7 @@ class Constraints:
         config: ConstraintsConfig,
         inventory: Mapping[str, int],
         target_tokens: int | None = None,
+        base: Mapping[str, float] | None = None,
     ) -> Constraints:
         """Build the limits that a configuration states.
 
@@ -95,6 +96,7 @@ class Constraints:
             config: Bounds of domains and groups, epochs, radius and guardrails.
             inventory: Distinct training tokens of every domain, in order.
             target_tokens: Length of the full run; `max_epochs` needs it.
+            base: What the checkpoint loses that trials begin with; None where not measured.
 
         Raises:
             ConfigError: An unknown domain, a least above its most, `max_epochs` without
@@ -115,7 +117,7 @@ class Constraints:
             (*caps, *_epoch_caps(config, inventory, target_tokens)),
             tuple(_groups(config)),
             _radius(config, inventory),
-            _guardrails(config),
+            _guardrails(config, base),
             tuple(_proportions(config, inventory)),
         )
 
@@ -296,10 +298,8 @@ def _reference(name: str, inventory: Mapping[str, int]) -> Mixture:
         ) from error
 
 
-def _guardrails(config: ConstraintsConfig) -> Guardrails | None:
+def _guardrails(config: ConstraintsConfig, base: Mapping[str, float] | None) -> Guardrails | None:
     rails = config.guardrails
     if rails is None:
         return None
-    return Guardrails(
-        rails.reference, rails.margin, rails.targets, experts=rails.experts is not None
-    )
+    return Guardrails(rails.reference, rails.margin, rails.targets, rails.experts is not None, base)

@@ -1,25 +1,29 @@
 """Guardrails: no evaluation domain may be predicted much worse than with a reference mixture.
 
 What is worse follows the objective's directions. Both sides are predictions of one regressor, so
-that what it gets wrong everywhere cancels. Guardrails hold a proposal, and only a search can tell
-whether they can be kept: they are limits on predictions, not on weights.
+that what it gets wrong everywhere cancels. The exception is `base`, the checkpoint that all trials
+begin with: its losses are measured, and what is held against them is what training forgets.
+Guardrails hold a proposal, and only a search can tell whether they can be kept: they are limits on
+predictions, not on weights.
 
 Shapes: N mixtures, D domains, M losses, G guarded evaluation domains.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
 import numpy as np
 
 from mixopt.constraints.domain_limits import up
+from mixopt.errors import ConfigError
 from mixopt.objective import Objective
 from mixopt.system import Array, one_value
 
 Reference = Literal["natural", "uniform", "best_trial", "base"]
+BASE: Reference = "base"
 SOURCE = "constraints.guardrails"
 MISSED = 1e-7  # by which a guardrail may be missed
 NEAR = 1e-4  # of its margin within which a guardrail counts as holding
@@ -36,12 +40,37 @@ class Guardrails:
         targets: By evaluation domain or glob; overrides `margin`.
         experts: Whether the proposal is kept away from trials whose experts collapsed
             (mixopt.proposals.collapsed_experts).
+        base: With `base` as the reference, what the checkpoint loses, in the unit of the losses;
+            None where that is not measured yet.
     """
 
     reference: Reference
     margin: float | None = None
     targets: Mapping[str, float] = field(default_factory=dict)
     experts: bool = False
+    base: Mapping[str, float] | None = None
+
+    @property
+    def mixture(self) -> str:
+        """Name of the mixture that predictions are compared with; of `base` there is none."""
+        return "natural" if self.reference == BASE else self.reference
+
+    def base_losses(self, evaluation: Sequence[str]) -> Array | None:
+        """Return what is compared with where that is measured, shape (M,); None where predicted.
+
+        Raises:
+            ConfigError: The losses of the checkpoint are not known, or not that of a guarded one.
+        """
+        if self.reference != BASE:
+            return None
+        known = self.base or {}
+        for name in self.margins(evaluation):
+            if name not in known:
+                raise ConfigError(
+                    f"{SOURCE}.reference: base: the loss of the checkpoint on {name!r} is not"
+                    " known; it is measured by the sweep of a run with proxy: {name: continued}"
+                )
+        return np.array([known.get(name, np.nan) for name in evaluation])
 
     def margins(self, evaluation: Sequence[str]) -> dict[str, float]:
         """Return the margin of each guarded evaluation domain, in the order of `evaluation`.
@@ -65,6 +94,7 @@ class Guards:
         margins_G: The most by which each may be worse.
         reference_D: The mixture that is compared with.
         reference: What it is called.
+        base_M: Measured losses that are compared with in its place; None where there are none.
     """
 
     names: tuple[str, ...]
@@ -73,6 +103,7 @@ class Guards:
     margins_G: Array
     reference_D: Array
     reference: str
+    base_M: Array | None = None
 
     @classmethod
     def on(cls, objective: Objective, rails: Guardrails, reference_D: Array) -> Guards:
@@ -93,7 +124,16 @@ class Guards:
             np.array(list(margins.values())),
             reference_D,
             rails.reference,
+            rails.base_losses(objective.evaluation),
         )
+
+    def compared(self, predict: Callable[[Array], Array]) -> Array:
+        """Return the losses that others are compared with, shape (M,).
+
+        Args:
+            predict: From mixtures, shape (1, D), to losses, (1, M).
+        """
+        return predict(self.reference_D[None])[0] if self.base_M is None else self.base_M
 
     def excess(self, losses_NM: Array, reference_M: Array) -> Array:
         """Return how far beyond its margin each is, shape (N, G); below 0 where it is within.

@@ -36,10 +36,12 @@ class MixedShares:
     Attributes:
         tokens: Of each part in the training tokens of the domain.
         epochs: How often each part is in there.
+        whole: Training tokens and documents of each part, `tokens` and `documents`.
     """
 
     tokens: dict[str, int]
     epochs: dict[str, float]
+    whole: dict[str, dict[str, int]]
 
     @property
     def shares(self) -> dict[str, float]:
@@ -49,7 +51,8 @@ class MixedShares:
 
     def to_json(self) -> dict[str, Any]:
         """Return it as plain values, for the index of the corpus."""
-        return {"tokens": self.tokens, "epochs": self.epochs, "shares": self.shares}
+        made = {"tokens": self.tokens, "epochs": self.epochs, "shares": self.shares}
+        return {**made, "whole": self.whole}
 
 
 def write_mixed(
@@ -81,7 +84,9 @@ def write_mixed(
             counts[split] = _write(writer, shards, shares, tokens, end, text)
     taken = dict(zip(mixed.domains, counts["train"], strict=True))
     here = dict(zip(mixed.domains, parts["train"], strict=True))
-    return MixedShares(taken, {part: count / here[part].tokens for part, count in taken.items()})
+    epochs = {part: count / here[part].tokens for part, count in taken.items()}
+    whole_parts = {p: {"tokens": s.tokens, "documents": s.documents} for p, s in here.items()}
+    return MixedShares(taken, epochs, whole_parts)
 
 
 _SPLITS = ("train", "validation")

@@ -17,6 +17,13 @@ from mixopt.errors import ConfigError, did_you_mean
 from mixopt.integrations import export_mixture, export_schedule, import_mixture
 from mixopt.mixture import Mixture
 from mixopt.pipeline.from_fit import known_inventory
+from mixopt.pipeline.mixed_parts import (
+    parts_in,
+    parts_of,
+    spread_out,
+    spread_samples,
+    spread_sizes,
+)
 from mixopt.run_directory import PROPOSE, VALIDATE, load_run
 from mixopt.sampling import Schedule
 from mixopt.system import Trust, read_yaml
@@ -112,10 +119,11 @@ def known_mixture(source: Path, asked: ExportAsked, trust: Trust) -> tuple[Mixtu
         trust: Whether a run directory is trusted.
 
     Returns:
-        The mixture; of a run `tokens`, `max_epochs`, `inventory` and `sample_tokens`, where known.
+        The mixture, with its parts in the place of a mixed domain; of a run also `tokens`,
+        `max_epochs`, `inventory` and `sample_tokens`, where known.
     """
     if not source.is_dir():
-        return Mixture.from_file(source), {}
+        return spread_out(Mixture.from_file(source), parts_in(source)), {}
     run = load_run(source, trust=trust)
     decided = run.is_done(VALIDATE.name)
     if not decided:
@@ -125,11 +133,13 @@ def known_mixture(source: Path, asked: ExportAsked, trust: Trust) -> tuple[Mixtu
         "tokens": run.config.propose.target_tokens,
         "max_epochs": run.config.constraints.max_epochs,
     }
+    parts = parts_of(run)
     if asked.inventory is None:
-        known["inventory"] = known_inventory(source, None, mixture.domains, trust)
+        sizes = known_inventory(source, None, mixture.domains, trust)
+        known["inventory"] = None if sizes is None else spread_sizes(run, sizes, parts)
     if (source / "corpus").exists():
-        known["sample_tokens"] = run.corpus.sample_tokens
-    return mixture, known
+        known["sample_tokens"] = spread_samples(run, parts)
+    return spread_out(mixture, parts), known
 
 
 def _given(asked: ExportAsked, domains: Sequence[str] | None) -> dict[str, Any]:

@@ -122,9 +122,10 @@ def propose_front_from(
 
 def _question(directory: Path, asked: Asked, trust: Trust) -> Question:
     fit = load_fit(directory, trust=trust)
-    limits, search, seed = ConstraintsConfig(), ProposeConfig(), 0
+    limits, search, seed, base = ConstraintsConfig(), ProposeConfig(), 0, None
     if (directory / "config.yaml").exists():
-        config = load_run(directory, trust=trust).config
+        run = load_run(directory, trust=trust)
+        config, base = run.config, run.base_losses
         limits, search, seed = config.constraints, config.propose, config.seed
     return Question.of(
         fit,
@@ -135,6 +136,7 @@ def _question(directory: Path, asked: Asked, trust: Trust) -> Question:
         search=search,
         seed=seed,
         collapsed=collapsed_trials(directory),
+        base=base,
     )
 
 

@@ -13,6 +13,7 @@ from typing import Any
 
 from mixopt.pipeline.rounds import not_run, planned_trials
 from mixopt.pipeline.sweep_view import detail_lines, left_running, sweep_details
+from mixopt.pipeline.trial_start import prefix_progress
 from mixopt.run_directory import STEPS, SWEEP, VALIDATE, Run, Step
 from mixopt.sweeps import GroupState, SweepState, read_groups, read_progress
 from mixopt.system import duration, host_name, is_in_use, long_duration, short_count
@@ -46,6 +47,8 @@ def run_status(run: Run) -> dict[str, Any]:
             entry["state"] = "running" if in_use else "interrupted"
         if step.trains:
             entry |= _trials(run, step, entry["state"])
+        if step is SWEEP and (prefix := prefix_progress(run)) is not None:
+            entry["prefix"] = prefix
         steps[step.name] = entry
     running = in_use or any(entry.get("going_on") for entry in steps.values())
     found = {"path": str(run.path), "running": running, "recommendation": _recommended(run)}
@@ -67,6 +70,8 @@ def status_lines(status: dict[str, Any]) -> Iterator[str]:
         yield f"{step:<{_NAME}} {', '.join(_step_words(entry))}"
         if "fault" in entry:
             yield _below(f"{entry['fault']}; mixopt verify RUN names the command that repairs it")
+        if (prefix := entry.get("prefix")) is not None:
+            yield _below(f"prefix: {prefix['step']:,} of {prefix['steps']:,} steps")
         for line in detail_lines(entry):
             yield _below(line)
         workers = entry.get("workers", ())

@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from mixopt.errors import ConfigError
+from mixopt.pipeline.mixed_parts import with_parts
 from mixopt.pipeline.pre_check import fold_fault
 from mixopt.pipeline.refitting import fit_of, proposal_of
 from mixopt.pipeline.sample_size import run_shortages, say_shortages
@@ -162,7 +163,7 @@ def _keep_decision(run: Run, found: Validated, say: Say) -> None:
         full_run(run),
         run.config.validation_tokens,
     )
-    recommendation = decision.recommend()
+    recommendation = with_parts(decision.recommend(), run)
     recommendation.to_file(run.path / RECOMMENDATION)
     say(f"validate: {recommendation.headline}")
 

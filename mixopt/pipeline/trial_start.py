@@ -8,10 +8,12 @@ before the first trial.
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mixopt.errors import ConfigError
-from mixopt.system import Say, Trust, plugin_names
+from mixopt.online import read_history
+from mixopt.system import Say, Trust, checked_as, plugin_names, read_yaml
 
 if TYPE_CHECKING:
     from mixopt.config import Config
@@ -19,6 +21,7 @@ if TYPE_CHECKING:
     from mixopt.sweeps import Job
 
 PREFIX = "prefix"  # folder of a run directory
+_RECIPE = "recipe:"  # how the hash begins of what has yet to be trained
 
 
 def with_start_hash(config: Config, trust: Trust = True) -> Config:
@@ -48,8 +51,30 @@ def start_options(run: Run) -> dict[str, Any]:
     if proxy.start is None or not is_recipe(proxy.start):
         return proxy.all_options
     record = StartRecord.read(run.path)
-    given = {"start": str((run.path / PREFIX).absolute())}
+    given = {"start": str(prefix_folder(run).absolute())}
     return proxy.all_options | given | {"start_hash": record.weights if record else None}
+
+
+def prefix_folder(run: Run) -> Path:
+    """Return where the prefix of a run is trained; another recipe has another folder."""
+    return run.path / PREFIX / (run.config.proxy.start_hash or "").partition(":")[2]
+
+
+def prefix_progress(run: Run) -> dict[str, int] | None:
+    """Return how far the prefix of a run has come, `step` of `steps`; None where it has none.
+
+    Raises:
+        RunError: A file of it is damaged.
+    """
+    folder = prefix_folder(run)
+    begun = (folder / "config.yaml").exists()
+    if not (run.config.proxy.start_hash or "").startswith(_RECIPE) or not begun:
+        return None
+    config = checked_as(dict[str, Any], read_yaml(folder / "config.yaml"), str(folder))
+    steps = checked_as(int, config.get("training", {}).get("steps"), f"{folder}: training.steps")
+    metrics = folder / "metrics.jsonl"
+    step = read_history(folder).last if metrics.exists() and metrics.stat().st_size else 0
+    return {"step": min(step, steps), "steps": steps}
 
 
 def make_start(run: Run, say: Say) -> None:
@@ -64,7 +89,8 @@ def make_start(run: Run, say: Say) -> None:
     if proxy.start is None:
         return
     if is_recipe(proxy.start):
-        _made(proxy.name, proxy.all_options).make_start(run.path / PREFIX, say)
+        begun = _made(proxy.name, proxy.all_options)
+        begun.make_start(prefix_folder(run), lambda line: say(f"sweep: {line}"))
 
 
 def record_start(run: Run, job: Job, say: Say) -> None:

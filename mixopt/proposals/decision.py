@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from mixopt.constraints import BASE
 from mixopt.mixture import Mixture
 from mixopt.proposals.evidence import Confidence, epochs_of
 from mixopt.proposals.mixture_names import is_proposal, listed, named
@@ -24,7 +25,7 @@ from mixopt.proposals.validation import Comparison, Validation
 from mixopt.system import __version__
 
 if TYPE_CHECKING:
-    from mixopt.constraints import Constraints
+    from mixopt.constraints import Constraints, Guardrails
     from mixopt.fitting import Fit
     from mixopt.proposals.baselines import FullRun
 
@@ -148,10 +149,11 @@ class Decision:
         Nothing where the reference was not validated, or is the mixture itself.
         """
         rails = self.constraints.guardrails
-        if rails is None or rails.reference not in self.validation.mixtures:
+        known = [*self.validation.mixtures, *([BASE] if rails and rails.base else [])]
+        if rails is None or rails.reference not in known:
             return []
         pairs = [
-            (target, margin, self.validation.compare(rails.reference, target, of=name))
+            (target, margin, self._compared(rails, target, name))
             for target, margin in rails.margins(self.validation.objective.evaluation).items()
         ]
         return [
@@ -159,6 +161,11 @@ class Decision:
             for target, margin, one in pairs
             if one is not None and not one.same
         ]
+
+    def _compared(self, rails: Guardrails, target: str, name: str) -> Comparison | None:
+        if rails.reference != BASE or rails.base is None:
+            return self.validation.compare(rails.reference, target, of=name)
+        return self.validation.compare_with(BASE, rails.base[target], target, of=name)
 
     def _passed_over(self, chosen: str) -> list[str]:
         """Say which baselines were better on the mean and are not allowed."""

@@ -158,6 +158,10 @@ def _guardrails(
     """Say by how much each guardrail is broken that the mixture breaks."""
     if rails is None or not rails.margins(objective.evaluation):
         return []
-    guards = Guards.on(objective, rails, compared[rails.reference].array)
-    losses_NM: Array = fit.predict(np.stack([mixture.array, guards.reference_D])).losses_NM
-    return guards.refusals(guards.excess(losses_NM[:1], losses_NM[1])[0], MISSED)
+    guards = Guards.on(objective, rails, compared[rails.mixture].array)
+
+    def predicted(weights_ND: Array) -> Array:
+        return fit.predict(weights_ND).losses_NM
+
+    excess_NG = guards.excess(predicted(mixture.array[None]), guards.compared(predicted))
+    return guards.refusals(excess_NG[0], MISSED)

@@ -129,7 +129,7 @@ def _guards(problem: Problem, room: float) -> Smooth:
     """Return by how much guardrails are kept, beyond `room`, and the slopes of that."""
     guards = problem.guards
     assert guards is not None
-    reference_M = problem.losses(guards.reference_D[None])[0]
+    reference_M = guards.compared(problem.losses)
     signs_G1 = guards.signs_G[:, None]
     return Smooth(
         lambda w: -guards.excess(problem.losses(w[None]), reference_M)[0] - room,

@@ -93,7 +93,7 @@ class Problem:
             constraints.allowed,
             compared["natural"].array,
             done.weights()[order],
-            Guards.on(over, rails, compared[rails.reference].array) if rails and guarded else None,
+            Guards.on(over, rails, compared[rails.mixture].array) if rails and guarded else None,
             risk,
             Avoided.of(trials, collapsed) if rails is not None and rails.experts else None,
         )
@@ -115,7 +115,7 @@ class Problem:
         """Return by how much each guardrail is broken, shape (N, G); below 0 it is kept."""
         if self.guards is None:
             return np.zeros((len(weights_ND), 0))
-        reference_M = self.losses(self.guards.reference_D[None])[0]
+        reference_M = self.guards.compared(self.losses)
         return self.guards.excess(self.losses(weights_ND), reference_M)
 
     def slopes(self, weights_D: Array) -> Array:
@@ -146,7 +146,7 @@ class Problem:
         if self.avoided is not None:
             excess_N = np.maximum(excess_N, self.avoided.excess(weights_ND))
         if self.guards is not None:
-            reference_M = self.losses(self.guards.reference_D[None])[0]
+            reference_M = self.guards.compared(self.losses)
             broken_NG = self.guards.excess(losses_NM, reference_M)
             excess_N = np.maximum(excess_N, broken_NG.max(axis=1))
         return value_N, excess_N

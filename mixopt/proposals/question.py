@@ -70,6 +70,7 @@ class Question:
         search: ProposeConfig | None = None,
         seed: int = 0,
         collapsed: Collection[str] | None = None,
+        base: Mapping[str, float] | None = None,
     ) -> Self:
         """Check the arguments; see `Fit.propose`.
 
@@ -82,6 +83,7 @@ class Question:
             search: Settings of the search for the best mixture.
             seed: Of the draws.
             collapsed: Trials whose experts collapsed; None where trials have no experts.
+            base: What the checkpoint loses that trials begin with; None where not measured.
 
         Raises:
             ConfigError: Something cannot be read, or cannot be right.
@@ -93,7 +95,7 @@ class Question:
         known = None if inventory is None else read_inventory(inventory, fit.domains)
         return cls(
             fit,
-            _allowed(constraints, fit.domains, known, search.target_tokens),
+            _allowed(constraints, fit.domains, known, search.target_tokens, base),
             Mixture.natural(known) if known else Mixture.uniform(fit.domains),
             known,
             search,
@@ -200,6 +202,7 @@ def _allowed(
     domains: tuple[str, ...],
     inventory: dict[str, int] | None,
     tokens: int | None,
+    base: Mapping[str, float] | None,
 ) -> Constraints:
     """Return constraints on the domains of a fit.
 
@@ -216,7 +219,10 @@ def _allowed(
             "with lines such as `web: 5e9`: --inventory FILE (in Python: inventory=)"
         )
     return Constraints.from_config(
-        config, inventory=inventory or dict.fromkeys(domains, 1), target_tokens=tokens
+        config,
+        inventory=inventory or dict.fromkeys(domains, 1),
+        target_tokens=tokens,
+        base=base,
     )
 
 

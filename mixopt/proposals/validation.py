@@ -197,6 +197,26 @@ class Validation:
         mean, half = paired_interval(differences_S, self.level)
         return Comparison(baseline, mean, mean - half, mean + half, len(shared), same)
 
+    def compare_with(self, name: str, losses: float, target: str, *, of: str) -> Comparison | None:
+        """Compare a mixture with a loss that was measured once, seed by seed.
+
+        Args:
+            name: What lost it.
+            losses: Its loss.
+            target: On which evaluation domain.
+            of: The mixture.
+
+        Returns:
+            As `compare`.
+        """
+        values = self.values(of, target)
+        if len(values) < FEWEST:
+            return None
+        sign = -1.0 if target in self.objective.higher else 1.0
+        differences_S = np.array([sign * (value - losses) for value in values.values()])
+        mean, half = paired_interval(differences_S, self.level)
+        return Comparison(name, mean, mean - half, mean + half, len(values))
+
     def mean(self, mixture: str, target: str | None = None) -> float:
         """Return the mean over seeds of a mixture's loss; NaN where none finished."""
         values = list(self.values(mixture, target).values())

@@ -7,6 +7,7 @@ from typing import Any
 
 from mixopt.objective import UNITS
 from mixopt.proposals import Front, Proposal, Recommendation, Validation, named
+from mixopt.reporting.forgetting import forgetting_text
 from mixopt.reporting.text_table import table_text
 from mixopt.run_directory import RECOMMENDATION, CheckedPart, Run
 from mixopt.system import bytes_text, short_count, wrapped
@@ -35,10 +36,16 @@ def summary_text(run: Run) -> str:
     """Return what a run recommends and why, in a screen, and where the files are."""
     lines = [
         recommendation_text(run.recommendation, run.validation),
+        *_forgetting(run),
         f"recommendation: {run.path / RECOMMENDATION}",
         f"report:         {run.path / 'report.html'}",
     ]
     return "\n".join(lines)
+
+
+def _forgetting(run: Run) -> list[str]:
+    text = forgetting_text(run)
+    return [f"{text}\n"] if text else []
 
 
 def recommendation_text(found: Recommendation, validation: Validation) -> str:

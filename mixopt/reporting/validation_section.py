@@ -10,6 +10,7 @@ from mixopt import plots
 from mixopt.config import task_metric
 from mixopt.objective import UNITS
 from mixopt.proposals import VERDICTS, Comparison, Validation, looks, mixture_of, named
+from mixopt.reporting.forgetting import forgetting_part
 from mixopt.reporting.gain_panels import change_word
 from mixopt.reporting.page import PageSection, heading, paragraph, table
 from mixopt.reporting.pictures import Pictures
@@ -51,7 +52,7 @@ def validation_section(run: Run, pictures: Pictures) -> PageSection:
     drawn = plots.plot_validation(validation)
     about = f"{run.objective.describe()}, {unit}: runs, means and paired differences."
     body += pictures.show("validation", drawn, about)
-    body += _predictions(run, pictures) + _costs(run)
+    body += _predictions(run, pictures) + _costs(run) + forgetting_part(run)
     body += heading("By evaluation domain") + _domains(run)
     curves = _curves(run)
     if curves:

@@ -229,7 +229,19 @@ class Run:
             self.config.constraints,
             inventory=self.inventory,
             target_tokens=self.config.propose.target_tokens,
+            base=self.base_losses,
         )
+
+    @property
+    def base_losses(self) -> dict[str, float] | None:
+        """What the checkpoint loses that trials begin with, in the objective's unit.
+
+        None where trials begin with random weights, or it is not measured yet.
+        """
+        from mixopt.trials import StartRecord
+
+        record = StartRecord.read(self.path)
+        return None if record is None else record.losses(self.config.objective.unit)
 
     @property
     def repetition(self) -> Repetition:

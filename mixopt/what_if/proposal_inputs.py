@@ -40,6 +40,7 @@ class ProposalInputs:
         seed: Of the draws.
         collapsed: Trials whose experts collapsed; None where trials have no experts.
         target: A loss that is minimised alone; the fit's own objective when None.
+        base: What the checkpoint loses that trials begin with; None where not measured.
     """
 
     fit: Fit
@@ -49,13 +50,22 @@ class ProposalInputs:
     seed: int = 0
     collapsed: Collection[str] | None = None
     target: str | None = None
+    base: Mapping[str, float] | None = None
 
     @classmethod
     def of_run(cls, run: Run) -> Self:
         """Take all as a run has it."""
         config, inventory = run.config, run.inventory
         limits, search = config.constraints, config.propose
-        return cls(run.fit, limits, inventory, search, config.seed, run.collapsed)
+        return cls(
+            run.fit,
+            limits,
+            inventory,
+            search,
+            config.seed,
+            run.collapsed,
+            base=run.base_losses,
+        )
 
     @classmethod
     def of_fit(cls, fit: Fit) -> Self:
@@ -130,6 +140,7 @@ class ProposalInputs:
             search=self.search,
             seed=self.seed,
             collapsed=self.collapsed,
+            base=self.base,
         )
 
     def _long(self, tokens: int | None) -> Self:

@@ -129,11 +129,12 @@ def _guardrails(question: Question, objective: Objective) -> dict[str, Any] | No
     limits = question.constraints.guardrails
     if limits is None:
         return None
-    reference = _references(question, objective)[limits.reference].array
+    reference = _references(question, objective)[limits.mixture].array
     guards = Guards.on(objective, limits, reference)
     return {
         "reference": guards.reference,
         "weights": guards.reference_D,
+        "base": None if guards.base_M is None else np.nan_to_num(guards.base_M),
         "targets": list(guards.columns),
         "signs": guards.signs_G,
         "margins": guards.margins_G,

@@ -12,8 +12,13 @@ function readLimits(data, law) {
   const found = data.domains.flatMap((_, d) => domainLimits(data, d));
   for (const group of groups || []) found.push(...groupLimits(group));
   if (radius) found.push(radiusLimit(radius));
-  if (guardrails) found.push(...guardLimits(data, guardrails, law.predict(guardrails.weights)));
+  if (guardrails) found.push(...guardLimits(data, guardrails, compared(guardrails, law)));
   return found;
+}
+
+/** Losses that guardrails compare with: those of a checkpoint as measured, or of a mixture. */
+function compared(rails, law) {
+  return rails.base || law.predict(rails.weights);
 }
 
 /** Passes over a domain in the full run; null where the run's length is not known. */
@@ -102,7 +107,7 @@ function allowedMixtures(data, law, weights, locked) {
     rows: (groups || []).flatMap((group) => groupRows(group, weights.length)),
     kinked: radius && radius.kind !== "kl" ? [variationLimit(radius)] : [],
     smooth: radius && radius.kind === "kl" ? [divergenceLimit(radius)] : [],
-    guards: guardrails ? guardRows(guardrails, law.predict(guardrails.weights)) : [],
+    guards: guardrails ? guardRows(guardrails, compared(guardrails, law)) : [],
   };
 }
 

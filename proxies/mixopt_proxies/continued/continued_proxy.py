@@ -13,17 +13,22 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from functools import cached_property
+from pathlib import Path
 from typing import TypedDict, Unpack
 
+from torch import nn
+
+from mixopt.config import is_recipe
 from mixopt.corpus import Corpus
 from mixopt.errors import ConfigError
-from mixopt.pretraining import learning_rate
+from mixopt.pretraining import learning_rate, run_fingerprint
 from mixopt.sampling import RateShape
+from mixopt.system import Say
 from mixopt.trials import Losses, Progress, Training, Trial, TrialResult
 from mixopt_proxies.continued.annealing import Annealing
 from mixopt_proxies.continued.plain_training import PlainTraining
 from mixopt_proxies.continued.stacked_start import stacked_from
-from mixopt_proxies.continued.starting_point import StartingPoint
+from mixopt_proxies.continued.starting_point import StartingPoint, StartRecipe
 from mixopt_proxies.decoder import CausalLM, Compile, GroupTraining, Precision, check, of_kind
 
 
@@ -61,7 +66,6 @@ class ContinuedProxy:
     """Continues a checkpoint on each mixture."""
 
     simulates_epochs = True
-    begins_with = True
 
     def __init__(
         self,
@@ -76,7 +80,8 @@ class ContinuedProxy:
         """Note what the trials begin with; it is opened when it is needed.
 
         Args:
-            start: A run of `mixopt pretrain`, one of its checkpoints, or a model of transformers.
+            start: A run of `mixopt pretrain`, one of its checkpoints, or a model of transformers;
+                or the YAML of a pretraining, for `make_start`.
             start_hash: What `start_hash` must be; a worker refuses another checkpoint.
             optimizer: Whether Adam's moments are taken over; where they are there if omitted.
             precision: `float32`, `bfloat16`, or `auto`: bf16 where the hardware has it.
@@ -96,12 +101,25 @@ class ContinuedProxy:
         self._given = {name: of_kind(name, value, _KINDS[name]) for name, value in given.items()}
 
     def start_hash(self) -> str:
-        """Return a hash of the weights that the trials begin with.
+        """Return a hash of the weights that the trials begin with, or of the recipe for them.
 
         Raises:
             MixoptError: They cannot be read.
         """
-        return self._opened.origin.sha256
+        opened = self._opened
+        if isinstance(opened, StartRecipe):
+            return f"recipe:{run_fingerprint(opened.run)}"
+        return opened.origin.sha256
+
+    def make_start(self, folder: Path, say: Say) -> None:
+        """Train a recipe into a folder, or resume that; nothing to do where it is trained.
+
+        Raises:
+            MixoptError: It cannot be trained, or was asked to stop before its end.
+        """
+        opened = self._opened
+        if isinstance(opened, StartRecipe):
+            opened.train(folder, say)
 
     def group_size(self, corpus: Corpus, training: Training) -> int:
         """Return how many trials to train together; 1 of a model that is not the decoder.
@@ -137,38 +155,54 @@ class ContinuedProxy:
         return self._ready(corpus).origin_losses(corpus, training)
 
     def parameters(self, vocab_size: int) -> int:
-        """Return how many weights a trial has; `vocab_size` is the checkpoint's."""
-        return sum(weight.numel() for weight in self._start.model.parameters())
+        """Return how many weights a trial has; `vocab_size` counts for a recipe alone."""
+        return sum(weight.numel() for weight in self._model(vocab_size).parameters())
+
+    def tokens_per_second(self, vocab_size: int, training: Training) -> float:
+        """Return how fast one worker trains, by half a second of steps or so.
+
+        Raises:
+            ConfigError: A device that is not here.
+        """
+        trainer = self._trainer_of(self._model(vocab_size))
+        return trainer.tokens_per_second(vocab_size, training)
 
     @cached_property
-    def _opened(self) -> StartingPoint:
+    def _opened(self) -> StartingPoint | StartRecipe:
+        if is_recipe(self._name):
+            return StartRecipe.open(self._name)
         return StartingPoint.open(self._name)
 
-    @property
-    def _start(self) -> StartingPoint:
+    def _model(self, vocab_size: int) -> nn.Module:
+        opened = self._opened
+        return opened.model_of(vocab_size) if isinstance(opened, StartRecipe) else opened.model
+
+    def _ready(self, corpus: Corpus) -> GroupTraining | PlainTraining:
+        opened = self._opened
+        if isinstance(opened, StartRecipe):
+            raise ConfigError(f"proxy.from: {self._name}: is not trained yet; mixopt run trains it")
         if self._wanted is not None and self.start_hash() != self._wanted:
             raise ConfigError(
                 f"proxy.from: {self._name}: has changed since the sweep began: its weights hash to"
                 f" {self.start_hash()[:12]}, and were {self._wanted[:12]}; restore the checkpoint,"
                 " or redo the sweep with: mixopt run --from sweep"
             )
-        return self._opened
+        opened.check_corpus(corpus)
+        return self._trainer
 
     @cached_property
     def _trainer(self) -> GroupTraining | PlainTraining:
-        start, annealing = self._start, self._annealing
-        moments = {} if self._optimizer is False else start.moments
-        if self._optimizer and not moments:
+        return self._trainer_of(self._model(0))
+
+    def _trainer_of(self, model: nn.Module) -> GroupTraining | PlainTraining:
+        moments = {} if self._optimizer is False else self._opened.moments
+        if self._optimizer and not moments and not isinstance(self._opened, StartRecipe):
             raise ConfigError(
                 f"proxy.options.optimizer: {self._name} has no moments of Adam; leave it out"
             )
-        if not isinstance(start.model, CausalLM):
-            return PlainTraining(start.model, moments, annealing)
-        return stacked_from(start.model, moments, annealing, self._compile)
-
-    def _ready(self, corpus: Corpus) -> GroupTraining | PlainTraining:
-        self._start.check_corpus(corpus)
-        return self._trainer
+        if not isinstance(model, CausalLM):
+            return PlainTraining(model, moments, self._annealing)
+        return stacked_from(model, moments, self._annealing, self._compile)
 
     @cached_property
     def _annealing(self) -> Annealing:
@@ -183,7 +217,7 @@ class ContinuedProxy:
 
     def _of_run(self) -> dict[str, object]:
         """Return how the run of the checkpoint was trained, as far as it is known."""
-        run, step = self._start.run, self._start.origin.step
+        run, step = self._opened.run, self._opened.step
         if run is None or step is None:
             return {"weight_decay": 0.1, "betas": (0.9, 0.95), "clip": 1.0}
         training = run.training

@@ -1,18 +1,30 @@
 """What the trials begin with: a checkpoint, opened once, and how its run was trained.
 
 Opening reads and hashes its files; the weights and the moments of Adam are read when they are used.
+A recipe is the YAML of a pretraining that makes the checkpoint; what it will cost to train from it
+is known before it is there.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cached_property
+from pathlib import Path
 
 from torch import Tensor, nn
 
 from mixopt.corpus import Corpus, identity_of, saved_tokenizer
-from mixopt.errors import ConfigError, MixoptError
-from mixopt.pretraining import ModelOrigin, PretrainConfig, open_origin, recorded_pretraining
+from mixopt.errors import ConfigError, MixoptError, RunError
+from mixopt.pretraining import (
+    ModelOrigin,
+    PretrainConfig,
+    build_model,
+    load_pretraining,
+    open_origin,
+    pretrain,
+    recorded_pretraining,
+)
+from mixopt.system import Say
 
 _STATE = "state."  # before the names of the optimiser's tensors in a checkpoint
 
@@ -59,6 +71,11 @@ class StartingPoint:
             return None
         return recorded_pretraining(self.origin.path.resolve().parent.parent)
 
+    @property
+    def step(self) -> int | None:
+        """Steps that were taken in its run; None of a model from elsewhere."""
+        return self.origin.step
+
     def check_corpus(self, corpus: Corpus) -> None:
         """Check that the tokens of a corpus are the model's.
 
@@ -82,4 +99,55 @@ class StartingPoint:
                 f"proxy.from: {self.name}: knows {self.origin.vocab_size:,} ids, and the corpus's"
                 f" tokenizer {corpus.tokenizer} has {corpus.vocab_size:,}: give corpus.tokenizer"
                 " the model's"
+            )
+
+
+@dataclass(frozen=True)
+class StartRecipe:
+    """A pretraining whose last checkpoint trials will begin with; its weights are random yet.
+
+    Attributes:
+        name: The YAML file.
+        run: What it says.
+    """
+
+    name: str
+    run: PretrainConfig
+
+    @classmethod
+    def open(cls, name: str) -> StartRecipe:
+        """Read the file.
+
+        Raises:
+            ConfigError: It cannot be read, or a field cannot be right.
+        """
+        return cls(name, load_pretraining(name))
+
+    @property
+    def step(self) -> int:
+        """Steps that its run takes."""
+        return self.run.training.steps
+
+    @property
+    def moments(self) -> dict[str, Tensor]:
+        """None yet."""
+        return {}
+
+    def model_of(self, vocab_size: int) -> nn.Module:
+        """Return the model with random weights."""
+        length = self.run.longest_sequence
+        return build_model(self.run.model, vocab_size=vocab_size, sequence_length=length, seed=0)
+
+    def train(self, folder: Path, say: Say) -> None:
+        """Train it, or resume it, into a folder of a run.
+
+        Raises:
+            RunError: It was asked to stop before its end; it resumes from its last checkpoint.
+            MixoptError: It cannot be trained.
+        """
+        found = pretrain(self.name, folder, say=lambda line: say(f"prefix: {line}"))
+        if found.step < found.steps:
+            raise RunError(
+                f"{folder}: stopped after {found.step:,} of {found.steps:,} steps; run again to"
+                " resume"
             )

@@ -1,0 +1,151 @@
+"""Midtraining from end to end: a base, replay, guardrails on the base, and a decision."""
+
+import shutil
+
+import pytest
+import yaml
+from command_line import mixopt
+from made_base import base_config, make_base
+
+from mixopt.errors import RunError
+from mixopt.pipeline import design, prepare, run, run_status, status_lines, sweep
+from mixopt.run_directory import load_run
+from mixopt.trials import StartRecord
+
+pytestmark = pytest.mark.slow
+
+
+def experiment(help_file, replay, start, **more) -> dict:
+    content = {
+        "name": "midtraining",
+        "corpus": {"domains": {"help": {"path": str(help_file)}, "replay": {"mixed": replay}}},
+        "design": {"trials": 5, "replicates": 0, "max_usage": None},
+        "proxy": {
+            "name": "continued",
+            "from": str(start),
+            "tokens": 4_096,
+            "eval_tokens": 1_024,
+            "device": "cpu",
+            "options": {"precision": "float32", "compile": False},
+        },
+        "sweep": {"workers": 1},
+        "fit": {"folds": 3, "regressors": ["linear"]},
+        "objective": {"target": "help"},
+        "constraints": {"guardrails": {"reference": "base", "margin": 0.3}},
+        "propose": {"samples": 500, "average": 8, "bootstrap": 2},
+        "validate": {"max_seeds": 3, "rounds": 1},
+        "tracking": {"enabled": False},
+    }
+    return content | more
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory, text_files, one_thread):
+    """A base, and a run from it."""
+    folder = tmp_path_factory.mktemp("midtraining")
+    texts = {name: text_files[name] for name in ("code", "prose")}
+    base = make_base(folder, texts)
+    content = experiment(text_files["help"], {"from": str(base)}, base)
+    write(folder / "run.yaml", content)
+    lines = []
+    run(folder / "run.yaml", folder / "run", say=lines.append)
+    (folder / "said.txt").write_text("\n".join(lines))
+    return folder
+
+
+def write(path, content):
+    path.write_text(yaml.safe_dump(content, sort_keys=False))
+    return path
+
+
+def test_a_run_from_a_checkpoint_ends_in_a_decision(folder):
+    done = load_run(folder / "run")
+    assert set(done.recommendation.mixture) == {"help", "replay"}
+
+
+def test_losses_on_the_parts_of_the_replay_are_those_of_every_trial(folder):
+    assert set(load_run(folder / "run").trials.targets) == {"help", "replay", "code", "prose"}
+
+
+def test_what_the_checkpoint_loses_is_measured_once_and_kept(folder):
+    record = StartRecord.read(folder / "run")
+    assert record.nats_per_token.keys() == {"help", "replay", "code", "prose"}
+    trials = load_run(folder / "run").trials
+    assert record.nats_per_token["help"] > trials.losses("nats_per_token")[:, 0].min()
+
+
+def test_guardrails_compare_with_the_measured_losses_of_the_checkpoint(folder):
+    rails = load_run(folder / "run").constraints.guardrails
+    assert rails.base == StartRecord.read(folder / "run").losses("bits_per_byte")
+
+
+def test_the_replay_is_the_corpus_of_the_base_at_its_mixture(folder):
+    mixed = load_run(folder / "run").config.corpus.mixed["replay"]
+    assert list(mixed.domains) == ["code", "prose"]
+    assert sum(mixed.shares.values()) == pytest.approx(1)
+
+
+def test_the_page_shows_what_the_checkpoint_loses(folder):
+    page = (folder / "run" / "report.html").read_text()
+    assert "before: the checkpoint" in page
+
+
+def test_a_finished_run_does_nothing_again(folder):
+    lines = []
+    run(folder / "run.yaml", folder / "run", say=lines.append)
+    assert not [line for line in lines if "done in" in line]
+
+
+def test_another_checkpoint_makes_the_trials_stale(folder, text_files, tmp_path):
+    texts = {name: text_files[name] for name in ("code", "prose")}
+    make_base(tmp_path, texts, steps=10)
+    content = yaml.safe_load((folder / "run.yaml").read_text())
+    content["proxy"]["from"] = str(tmp_path / "base")
+    shutil.copytree(folder / "run", tmp_path / "run")
+    with pytest.raises(
+        RunError, match=r"'sweep' was made from another .*: proxy.from_hash is .* redo"
+    ):
+        run(write(tmp_path / "run.yaml", content), tmp_path / "run")
+
+
+def test_a_checkpoint_that_was_moved_is_the_same_one(folder, tmp_path):
+    content = yaml.safe_load((folder / "run.yaml").read_text())
+    shutil.copytree(folder / "base", tmp_path / "elsewhere")
+    content["proxy"]["from"] = str(tmp_path / "elsewhere")
+    shutil.copytree(folder / "run", tmp_path / "run")
+    lines = []
+    run(write(tmp_path / "run.yaml", content), tmp_path / "run", say=lines.append)
+    assert not [line for line in lines if line.startswith("sweep")]
+
+
+def test_the_record_of_somebody_elses_run_reads_no_checkpoint(folder, tmp_path):
+    shutil.copytree(folder / "run", tmp_path / "run")
+    shutil.rmtree(tmp_path / "run" / "trials")
+    (tmp_path / "run" / "trials.parquet").unlink()
+    ended = mixopt("run", tmp_path / "run" / "config.yaml", "--out", tmp_path / "run")
+    assert ended.code == 2
+    assert "would be read; if you trust" in ended.error
+
+
+def test_an_export_has_the_parts_in_place_of_the_replay(folder):
+
+    ended = mixopt("export", folder / "run", "--to", "hf-datasets")
+    assert ended.code == 0, ended.error
+    assert "code" in ended.out
+    assert "replay" not in ended.out
+
+
+def test_a_prefix_is_trained_once_and_resumed(folder, text_files, tmp_path):
+    texts = {name: text_files[name] for name in ("code", "prose")}
+    recipe = write(tmp_path / "prefix.yaml", base_config(texts, steps=12))
+    mixed = {"domains": {name: {"path": str(file)} for name, file in texts.items()}}
+    content = experiment(text_files["help"], mixed, recipe)
+    config = write(tmp_path / "run.yaml", content)
+    lines = []
+    prepare(config, tmp_path / "run")
+    design(config, tmp_path / "run")
+    done = sweep(config, tmp_path / "run", say=lines.append)
+    (prefix,) = (tmp_path / "run" / "prefix").iterdir()
+    assert (prefix / "checkpoints" / "step-00000012").is_dir()
+    assert len(done.trials) == 5
+    assert "prefix: 12 of 12 steps" in "\n".join(status_lines(run_status(done)))
