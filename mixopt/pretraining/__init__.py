@@ -12,20 +12,80 @@ from typing import TYPE_CHECKING
 from mixopt.system.lazy_names import lazy_names
 
 if TYPE_CHECKING:
-    from mixopt.pretraining.checkpoint_folder import (Beside as Beside, Retention as Retention,)
-    from mixopt.pretraining.checkpoints import (Checkpoints as Checkpoints,)
-    from mixopt.pretraining.config import (PretrainConfig as PretrainConfig, load_pretraining as load_pretraining,)
-    from mixopt.pretraining.directory import (recorded_pretraining as recorded_pretraining, run_fingerprint as run_fingerprint,)
-    from mixopt.pretraining.model_export import (ModelExport as ModelExport, export_lines as export_lines, export_model as export_model,)
-    from mixopt.pretraining.model_origin import (ModelOrigin as ModelOrigin, open_origin as open_origin,)
-    from mixopt.pretraining.models import (build_model as build_model,)
-    from mixopt.pretraining.optimizer import (learning_rate as learning_rate,)
-    from mixopt.pretraining.pretraining_run import (pretrain as pretrain,)
-    from mixopt.pretraining.ranks import (joined as joined,)
-    from mixopt.pretraining.result import (result_lines as result_lines,)
-    from mixopt.pretraining.task_scoring import (TaskScores as TaskScores, score_tasks as score_tasks, scores_text as scores_text,)
-    from mixopt.pretraining.text.stream_input import (StreamedText as StreamedText, prepare_streams as prepare_streams, rows_of as rows_of,)
-    from mixopt.pretraining.trained_model import (TrainedModel as TrainedModel,)
-    from mixopt.pretraining.verification import (is_pretraining as is_pretraining, verify_pretraining as verify_pretraining,)
+    from mixopt.pretraining.checkpoint_folder import (
+        Beside as Beside,
+        Retention as Retention,
+    )
+    from mixopt.pretraining.checkpoints import (
+        Checkpoints as Checkpoints,
+    )
+    from mixopt.pretraining.config import (
+        PretrainConfig as PretrainConfig,
+        load_pretraining as load_pretraining,
+    )
+    from mixopt.pretraining.directory import (
+        recorded_pretraining as recorded_pretraining,
+        run_fingerprint as run_fingerprint,
+    )
+    from mixopt.pretraining.model_export import (
+        ModelExport as ModelExport,
+        export_lines as export_lines,
+        export_model as export_model,
+    )
+    from mixopt.pretraining.model_origin import (
+        ModelOrigin as ModelOrigin,
+        open_origin as open_origin,
+    )
+    from mixopt.pretraining.models import (
+        build_model as build_model,
+    )
+    from mixopt.pretraining.optimizer import (
+        learning_rate as learning_rate,
+    )
+    from mixopt.pretraining.pretraining_run import (
+        pretrain as pretrain,
+    )
+    from mixopt.pretraining.ranks import (
+        joined as joined,
+    )
+    from mixopt.pretraining.result import (
+        result_lines as result_lines,
+    )
+    from mixopt.pretraining.task_scoring import (
+        TaskScores as TaskScores,
+        score_tasks as score_tasks,
+        scores_text as scores_text,
+    )
+    from mixopt.pretraining.text.stream_input import (
+        StreamedText as StreamedText,
+        prepare_streams as prepare_streams,
+        rows_of as rows_of,
+    )
+    from mixopt.pretraining.trained_model import (
+        TrainedModel as TrainedModel,
+    )
+    from mixopt.pretraining.verification import (
+        is_pretraining as is_pretraining,
+        verify_pretraining as verify_pretraining,
+    )
 else:
-    __getattr__, __dir__ = lazy_names(__name__, {"checkpoint_folder": ["Beside", "Retention"], "checkpoints": ["Checkpoints"], "config": ["PretrainConfig", "load_pretraining"], "directory": ["recorded_pretraining", "run_fingerprint"], "model_export": ["ModelExport", "export_lines", "export_model"], "model_origin": ["ModelOrigin", "open_origin"], "models": ["build_model"], "optimizer": ["learning_rate"], "pretraining_run": ["pretrain"], "ranks": ["joined"], "result": ["result_lines"], "task_scoring": ["TaskScores", "score_tasks", "scores_text"], "text.stream_input": ["StreamedText", "prepare_streams", "rows_of"], "trained_model": ["TrainedModel"], "verification": ["is_pretraining", "verify_pretraining"]})
+    __getattr__, __dir__ = lazy_names(
+        __name__,
+        {
+            "checkpoint_folder": ["Beside", "Retention"],
+            "checkpoints": ["Checkpoints"],
+            "config": ["PretrainConfig", "load_pretraining"],
+            "directory": ["recorded_pretraining", "run_fingerprint"],
+            "model_export": ["ModelExport", "export_lines", "export_model"],
+            "model_origin": ["ModelOrigin", "open_origin"],
+            "models": ["build_model"],
+            "optimizer": ["learning_rate"],
+            "pretraining_run": ["pretrain"],
+            "ranks": ["joined"],
+            "result": ["result_lines"],
+            "task_scoring": ["TaskScores", "score_tasks", "scores_text"],
+            "text.stream_input": ["StreamedText", "prepare_streams", "rows_of"],
+            "trained_model": ["TrainedModel"],
+            "verification": ["is_pretraining", "verify_pretraining"],
+        },
+    )
