@@ -45,7 +45,9 @@ def export_lm_eval_command(
 
 @tasks_app.command("score")
 def score_command(
-    run: Annotated[Path, typer.Argument(metavar="RUN", help="The directory of a pretraining.")],
+    run: Annotated[
+        Path, typer.Argument(metavar="RUN", help="A pretraining, or a folder of transformers.")
+    ],
     folder: Annotated[
         Path,
         typer.Option("--tasks", metavar="DIR", help="A folder of tasks: *.jsonl and tasks.yaml."),
@@ -64,7 +66,7 @@ def score_command(
     trust: Trusted = False,
     as_json: AsJson = False,
 ) -> None:
-    """Score tasks with a checkpoint of `mixopt pretrain`.
+    """Score tasks with a checkpoint of `mixopt pretrain`, or an exported model.
 
     Scores are computed in float32.
     """

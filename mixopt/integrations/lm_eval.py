@@ -78,7 +78,8 @@ class MixoptLM(TemplateLM):  # type: ignore[misc]
         """Read a checkpoint.
 
         Args:
-            run: The directory of a pretraining, or a model that is read already.
+            run: The directory of a pretraining, a folder of transformers, or a model that is read
+                already.
             checkpoint: Name of its folder, such as `step-00001000`; the newest when None.
             device: `auto`, `cpu` or `cuda`.
             trust: Whether what the run names may be imported, and read where it is elsewhere.
@@ -104,7 +105,8 @@ class MixoptLM(TemplateLM):  # type: ignore[misc]
     @property
     def tokenizer_name(self) -> str:
         """What lm-eval keeps its cache of requests by."""
-        return str(self.model.checkpoint.resolve().parent.parent)
+        path = self.model.checkpoint.resolve()
+        return str(path if (path / "config.json").exists() else path.parent.parent)
 
     def tok_encode(
         self, string: str, add_special_tokens: bool | None = None, **kwargs: Any

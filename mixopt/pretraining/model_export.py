@@ -9,6 +9,7 @@ Shapes: B sequences, T tokens.
 
 from __future__ import annotations
 
+import re
 import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -20,7 +21,7 @@ import torch
 from torch import Tensor, nn
 
 from mixopt.corpus import export_tokenizer
-from mixopt.errors import PluginError, RunError
+from mixopt.errors import ConfigError, PluginError, RunError
 from mixopt.pretraining.config import ModelConfig
 from mixopt.pretraining.models import hugging_face_config
 from mixopt.pretraining.trained_model import TrainedModel
@@ -30,6 +31,7 @@ from mixopt.system import write_json
 SHARD = "5GB"
 TOLERANCE = 1e-5  # of the largest logit, or of 1
 _COMPARED = (2, 64)
+_SIZE = re.compile(r"[1-9]\d*(KB|MB|GB|TB)")
 
 
 @dataclass(frozen=True)
@@ -85,12 +87,20 @@ def export_model(
         RunError: The folder exists or cannot be written, the checkpoint cannot be used, or what was
             written computes something else.
         PluginError: The model has no form in transformers.
+        ConfigError: The size of files is none.
     """
     out = Path(out).expanduser()
-    if out.exists():
-        raise RunError(f"{out}: exists already; give a folder that does not")
+    _check_absent(out)
+    if _SIZE.fullmatch(shard) is None:
+        raise ConfigError(f"--shard: {shard!r} is not a size such as 500MB or 5GB")
     name = None if step is None else f"step-{step:08d}"
     trained = TrainedModel.open(run, checkpoint=name, device="cpu", trust=trust)
+    return write_export(trained, out, shard=shard)
+
+
+def write_export(trained: TrainedModel, out: Path, *, shard: str = SHARD) -> ModelExport:
+    """Write a model that is open, on the CPU; see `export_model`."""
+    _check_absent(out)
     with _whole_or_not(out) as folder:
         kind = _write_model(trained, folder, shard)
         export_tokenizer(trained.tokenizer, folder, length=trained.length)
@@ -109,6 +119,11 @@ def export_lines(export: ModelExport) -> list[str]:
         f"logits equal the run's: largest difference {export.difference:.1e}",
         f'AutoModelForCausalLM.from_pretrained("{export.path}")',
     ]
+
+
+def _check_absent(out: Path) -> None:
+    if out.exists():
+        raise RunError(f"{out}: exists already; give a folder that does not")
 
 
 @contextmanager

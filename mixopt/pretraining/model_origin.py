@@ -28,7 +28,7 @@ from mixopt.pretraining.checkpoint_tensors import MODEL, OPTIMIZER, read_tensors
 from mixopt.pretraining.config import ModelConfig, PretrainConfig, VocabularyConfig
 from mixopt.pretraining.directory import CHECKPOINTS, recorded_config
 from mixopt.pretraining.hub_model import hub_folder, is_hub_name, pinned_name
-from mixopt.pretraining.models import build_model
+from mixopt.pretraining.models import build_model, hugging_face_config
 from mixopt.pretraining.text_vocabulary import recorded_vocabulary
 from mixopt.pretraining.transformers_folder import (
     folder_model,
@@ -254,7 +254,7 @@ def _of_folder(folder: Path, checkpoint: str) -> ModelOrigin:
     size = model.options.get("vocab_size")
     if not isinstance(size, int):
         raise RunError(f"{folder / 'config.json'}: vocab_size: is missing")
-    length = model.options.get("max_position_embeddings")
+    length = getattr(hugging_face_config(model), "max_position_embeddings", None)
     return ModelOrigin(
         path=folder,
         checkpoint=checkpoint,

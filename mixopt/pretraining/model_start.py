@@ -117,9 +117,10 @@ def _recorded(out: Path) -> ModelConfig | None:
     if last_checkpoint(out / CHECKPOINTS) is None:
         return None
     record = out / "config.yaml"
-    model: ModelConfig = checked_as(
-        ModelConfig, recorded_config(record).get("model"), f"{record}: model"
-    )
+    content = recorded_config(record).get("model")
+    if content is None:  # open_directory says what the record lacks
+        return None
+    model: ModelConfig = checked_as(ModelConfig, content, f"{record}: model")
     return model
 
 
@@ -165,8 +166,9 @@ def _check(config: PretrainConfig, origin: ModelOrigin) -> None:
         raise ConfigError(
             f"model.optimizer: true, and {where} has no optimizer's state: leave it out"
         )
-    positions = (origin.model.options | model.options).get("max_position_embeddings")
-    if isinstance(positions, int) and config.longest_sequence > positions:
+    positions = None if origin.is_ours else origin.length
+    changed = {"max_position_embeddings", "n_positions"} & set(model.options)
+    if positions is not None and config.longest_sequence > positions and not changed:
         raise ConfigError(
             f"training.sequence_length: {config.longest_sequence}, and {where} has"
             f" max_position_embeddings {positions}: lower it, or set"

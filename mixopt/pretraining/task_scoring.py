@@ -88,7 +88,7 @@ def score_tasks(
     """Score tasks with a checkpoint of a pretraining.
 
     Args:
-        run: The directory of `mixopt pretrain`.
+        run: The directory of `mixopt pretrain`, or a folder of transformers.
         folder: The tasks (mixopt.tasks.task_folder).
         checkpoint: Name of its folder; the newest when None.
         items: Items of each task, by a hash of their ids, as in a sweep; all when None.

@@ -1,5 +1,7 @@
 """The model of a pretraining with the weights of a checkpoint, to score text with.
 
+A folder of transformers, such as `mixopt export-model` writes, is opened likewise.
+
 It is read into memory on one device in float32, whatever it was trained in, so that its numbers
 compare with those of other tools. What the run directory names is not imported, and what lies
 outside it is not read, unless the user trusts it.
@@ -20,19 +22,31 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional
 
-from mixopt.corpus import Tokenizer, read_corpus_index, read_stream_index, saved_tokenizer
+from mixopt.corpus import (
+    Tokenizer,
+    open_tokenizer,
+    read_corpus_index,
+    read_stream_index,
+    saved_tokenizer,
+)
 from mixopt.errors import RunError, did_you_mean
 from mixopt.pretraining.checkpoint_files import file_fault, found_checkpoints, read_state
 from mixopt.pretraining.checkpoints import load_weights
 from mixopt.pretraining.config import PretrainConfig
 from mixopt.pretraining.directory import CHECKPOINTS, recorded_config
-from mixopt.pretraining.models import build_model
+from mixopt.pretraining.models import build_model, hugging_face_config
 from mixopt.pretraining.ranks import joined
 from mixopt.pretraining.text import HELD_OUT, corpus_path
+from mixopt.pretraining.transformers_folder import (
+    folder_model,
+    is_transformers_folder,
+    load_folder,
+)
 from mixopt.system import Array, BoolArray, check_links, check_trusted, checked_as
 from mixopt.tasks import TaskWindow, WindowBatch, row_windows, sums_by_row, window_batches
 
 _PASS_TOKENS = 8192
+_USUAL_LENGTH = 2048  # of a model whose positions have no end
 _PASS_LOGITS = 1 << 27
 
 
@@ -77,10 +91,10 @@ class TrainedModel:
         device: str = "auto",
         trust: bool = False,
     ) -> TrainedModel:
-        """Read a checkpoint of a pretraining.
+        """Read a checkpoint of a pretraining, or a model of transformers.
 
         Args:
-            run: The directory of `mixopt pretrain`.
+            run: The directory of `mixopt pretrain`, or a folder of transformers with its tokenizer.
             checkpoint: Name of its folder, such as `step-00001000`; the newest when None.
             device: `auto`, `cpu` or `cuda`.
             trust: Whether what the run names may be imported, and read where it is elsewhere.
@@ -91,6 +105,8 @@ class TrainedModel:
             MixoptError: The model or the tokenizer cannot be used.
         """
         run = Path(run).expanduser()
+        if is_transformers_folder(run) and not (run / CHECKPOINTS).exists():
+            return cls._of_folder(run, checkpoint, device)
         path = _checkpoint(run, checkpoint)
         if not trust:
             check_links(run)
@@ -110,6 +126,17 @@ class TrainedModel:
             load_weights(path, model)
         model = model.to(ranks.device).eval().requires_grad_(False)
         return cls(model, tokenizer, length, ranks.device, path, state.step)
+
+    @classmethod
+    def _of_folder(cls, folder: Path, checkpoint: str | None, device: str) -> TrainedModel:
+        if checkpoint is not None:
+            raise RunError(f"{folder}: is one model, without checkpoints such as {checkpoint!r}")
+        model = folder_model(folder)
+        tokenizer = open_tokenizer(str(folder))
+        length = getattr(hugging_face_config(model), "max_position_embeddings", None)
+        with joined(device) as ranks:
+            module = load_folder(folder, model).to(ranks.device).eval().requires_grad_(False)
+        return cls(module, tokenizer, length or _USUAL_LENGTH, ranks.device, folder, 0)
 
     def score(
         self,
@@ -164,7 +191,10 @@ class TrainedModel:
 def _checkpoint(run: Path, name: str | None) -> Path:
     found = {path.name: path for path in found_checkpoints(run / CHECKPOINTS)}
     if not found:
-        raise RunError(f"{run}: has no checkpoints; give the directory of a mixopt pretrain")
+        raise RunError(
+            f"{run}: has no checkpoints; give the directory of a mixopt pretrain, or a folder"
+            " of transformers"
+        )
     if name is None:
         return list(found.values())[-1]
     if name not in found:

@@ -106,6 +106,7 @@ FRAGMENTS = {"export"}  # what somebody copies into a file is never wrapped
 # What needs hours, a cluster, a store or a checkpoint is asked for what it refuses.
 REFUSALS = {
     "experts": "experts run",
+    "export-model": "export-model nowhere --out model",
     "work": "work run",
     "pretrain": "pretrain run/config.yaml --out pre",
     "anneal": "anneal run/config.yaml --sources code --out run",

@@ -1,0 +1,197 @@
+"""`mixopt export-model`: transformers loads what was written, and it is the model of the run."""
+
+from __future__ import annotations
+
+import inspect
+import json
+
+import numpy as np
+import polars as pl
+import pytest
+import torch
+import yaml
+from command_line import mixopt
+from made_models import Formless, Misshapen, logits_of, made_model, opened
+from places import DATA
+from pretrain_runs import CONFIG
+
+from mixopt.corpus import FORMAT, FastTokenizer, TokenWriter, open_tokenizer
+from mixopt.errors import ConfigError, MixoptError, PluginError, RunError
+from mixopt.pretraining import TrainedModel, export_model, pretrain
+from mixopt.pretraining.model_export import write_export
+from mixopt.system import write_sealed
+
+transformers = pytest.importorskip("transformers")
+pytestmark = pytest.mark.usefixtures("one_thread")
+
+MOE = {"size": "moe-tiny"}
+FORMS = {
+    "tied": ("decoder", {"size": "tiny"}, "llama"),
+    "untied": ("decoder", {"size": "tiny", "tied": False}, "llama"),
+    "experts": ("decoder", MOE, "mixtral"),
+    "unbalanced": ("decoder", {**MOE, "balance": "none", "tied": False}, "mixtral"),
+    "three of them": ("decoder", {**MOE, "top_k": 3}, "mixtral"),
+    "bias": ("decoder", {**MOE, "balance": "bias"}, "ernie4_5_moe"),
+    "one expert": ("decoder", {**MOE, "top_k": 1}, "ernie4_5_moe"),
+    "one by bias": ("decoder", {**MOE, "top_k": 1, "balance": "bias"}, "ernie4_5_moe"),
+    "shared": ("decoder", {**MOE, "shared_experts": 2, "tied": False}, "ernie4_5_moe"),
+    "llama": ("llama", {}, "llama"),
+    "olmoe": ("olmoe", {}, "olmoe"),
+    "gpt2": ("gpt2", {}, "gpt2"),
+}
+ODD = "naïve Straße, 数学 \U0001f469‍\U0001f52c é \t\r\n  \x00\x7f <|endoftext|> \ufeffend"
+
+
+def text_tokens() -> torch.Tensor:
+    """Return bytes of real text, shape (8, 32)."""
+    text = inspect.getsource(inspect).encode()[:256]
+    return torch.from_numpy(np.frombuffer(text, np.uint8).astype(np.int64)).view(8, 32)
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_the_logits_are_those_of_the_run(tmp_path, form):
+    name, options, architecture = FORMS[form]
+    model = made_model(name, options)
+    export = write_export(opened(model), tmp_path / "out")
+    assert export.architecture == architecture
+    loaded = transformers.AutoModelForCausalLM.from_pretrained(tmp_path / "out")
+    found, expected = logits_of(loaded, text_tokens()), logits_of(model, text_tokens())
+    assert expected.std() > 0.1
+    torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-5)
+
+
+def test_weights_are_in_files_of_at_most_the_size_that_was_asked(tmp_path):
+    export = write_export(opened(made_model("decoder", MOE)), tmp_path / "out", shard="300KB")
+    shards = list((tmp_path / "out").glob("*.safetensors"))
+    assert len(shards) > 2
+    assert max(path.stat().st_size for path in shards) < 320_000
+    assert "model.safetensors.index.json" in export.files
+
+
+# --- The tokenizer ------------------------------------------------------------------------------
+
+
+def real_texts() -> list[str]:
+    """Return odd text, and real text of several languages where it is there."""
+    files = sorted((DATA / "corpus").glob("*/validation.parquet"))
+    found = [text for file in files for text in pl.read_parquet(file, n_rows=2)["text"]]
+    return [ODD, *(text[:4000] for text in found)]
+
+
+@pytest.mark.parametrize("kind", ["bytes", "bpe"])
+def test_the_ids_of_the_tokenizer_are_those_of_the_corpus(tmp_path, kind):
+    texts = real_texts()
+    tokenizer = open_tokenizer("bytes") if kind == "bytes" else FastTokenizer.train(texts, 400)
+    model = made_model("decoder", {"size": "tiny"}, tokenizer.vocab_size)
+    write_export(opened(model, tokenizer), tmp_path / "out")
+    loaded = transformers.AutoTokenizer.from_pretrained(tmp_path / "out")
+    assert loaded.eos_token_id == tokenizer.end_of_document
+    for text in texts:
+        expected = tokenizer.encode([text])[:-1].tolist()
+        assert loaded(text, split_special_tokens=True).input_ids == expected
+        assert loaded.decode(expected) == text
+    assert loaded(ODD).input_ids.count(tokenizer.end_of_document) == 1
+
+
+# --- A run --------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    """A run whose text is a short document, again and again."""
+    folder = tmp_path_factory.mktemp("run")
+    for split in ("train", "validation"):
+        with TokenWriter(folder / "abc" / split, dtype="uint16", tokenizer="bytes") as writer:
+            for _ in range(200):
+                tokens = np.array([*b"abcd", 256], np.uint16)
+                writer.write(tokens, documents=1, bytes=4)
+    index = {"format": FORMAT, "domains": ["abc"], "targets": [], "tasks": [], "vocab_size": 257}
+    index |= {"tokenizer": "bytes", "fingerprint": "abc", "provenance": {}, "files": {}}
+    write_sealed(folder / "index.json", index)
+    training = {**CONFIG["training"], "steps": 40, "lr": 0.03}
+    changed = {
+        "prepared_corpus": str(folder),
+        "model": {"name": "decoder", "options": {"layers": 1, "width": 32, "heads": 2, "ff": 48}},
+        "training": training,
+        "mixture": {"anchor": "natural"},
+        "checkpoint": {"every": 20},
+        "held_out": {"tokens": 256},
+    }
+    (folder / "run.yaml").write_text(yaml.safe_dump({**CONFIG, **changed}))
+    pretrain(folder / "run.yaml", folder / "run")
+    return folder / "run"
+
+
+def test_the_command_writes_a_model_that_generates_a_document_and_ends(run, tmp_path):
+    ended = mixopt("export-model", run, "--out", tmp_path / "m", "--trust", "--json")
+    assert ended.code == 0, ended.error
+    found = json.loads(ended.out)
+    assert (found["architecture"], found["largest_logit_difference"] < 1e-5) == ("llama", True)
+    tokenizer = transformers.AutoTokenizer.from_pretrained(tmp_path / "m")
+    model = transformers.AutoModelForCausalLM.from_pretrained(tmp_path / "m")
+    written = model.generate(**tokenizer("a", return_tensors="pt"), max_new_tokens=20)
+    assert tokenizer.decode(written[0]) == "abcd<|endoftext|>"
+
+
+def test_a_checkpoint_is_chosen_by_its_step(run, tmp_path):
+    newest = export_model(run, tmp_path / "new", trust=True)
+    older = export_model(run, tmp_path / "old", step=20, trust=True)
+    assert (newest.checkpoint.name, older.checkpoint.name) == ("step-00000040", "step-00000020")
+    with pytest.raises(RunError, match="has no checkpoint 'step-00000021'"):
+        export_model(run, tmp_path / "none", step=21, trust=True)
+
+
+def test_the_export_scores_text_as_the_run_does(run, tmp_path):
+    export_model(run, tmp_path / "m", trust=True)
+    rows = [(np.array([256, *b"abcdab"]), 3), (np.array([256, *b"xyz"]), 1)]
+    found = TrainedModel.open(tmp_path / "m", device="cpu").score(rows)
+    expected = TrainedModel.open(run, device="cpu", trust=True).score(rows)
+    np.testing.assert_allclose(found.log_probability_R, expected.log_probability_R, atol=1e-5)
+
+
+def test_tasks_are_scored_with_an_export(run, tmp_path):
+    export_model(run, tmp_path / "m", trust=True)
+    (tmp_path / "items").mkdir()
+    row = {"id": 1, "context": "ab", "choices": ["cd", "xx"], "gold": 0}
+    (tmp_path / "items" / "next.jsonl").write_text(json.dumps(row))
+    (tmp_path / "items" / "tasks.yaml").write_text("next: {metric: [accuracy]}")
+    ended = mixopt("tasks", "score", tmp_path / "m", "--tasks", tmp_path / "items", "--json")
+    assert ended.code == 0, ended.error
+    assert json.loads(ended.out)["tasks"]["next"]["metrics"]["accuracy"] == 1
+
+
+# --- What is refused ----------------------------------------------------------------------------
+
+
+def refused(error: type[MixoptError], message: str, model, out) -> None:
+    with pytest.raises(error, match=message) as caught:
+        write_export(opened(model), out)
+    assert "\n" not in str(caught.value)
+    assert list(out.parent.iterdir()) == []
+
+
+def test_a_folder_that_exists_is_left_alone(tmp_path):
+    (tmp_path / "out").mkdir()
+    with pytest.raises(RunError, match="out: exists already; give a folder that does not"):
+        export_model(tmp_path / "run", tmp_path / "out")
+
+
+def test_a_plug_in_without_a_form_is_refused_in_one_line(tmp_path):
+    model = Formless(257, 32, layers=1, width=32, heads=2, ff=48)
+    refused(PluginError, "Formless: has no form in transformers", model, tmp_path / "out")
+
+
+def test_a_form_that_computes_something_else_is_not_written(tmp_path):
+    model = Misshapen(257, 32, layers=1, width=32, heads=2, ff=48).eval()
+    refused(RunError, "as llama its logits differ by", model, tmp_path / "out")
+
+
+def test_what_is_no_size_is_refused(tmp_path):
+    with pytest.raises(ConfigError, match="--shard: 'much' is not a size"):
+        export_model(tmp_path / "run", tmp_path / "out", shard="much")
+
+
+def test_a_corpus_outside_the_run_is_read_only_where_it_is_trusted(run, tmp_path):
+    with pytest.raises(RunError, match="is outside the run; to read its tokenizer add --trust"):
+        export_model(run, tmp_path / "out")
+    assert not (tmp_path / "out").exists()

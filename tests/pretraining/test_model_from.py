@@ -1,0 +1,422 @@
+"""`model: {from: PATH}`: what a run starts from, on any number of ranks, and what is refused."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+from made_models import logits_of, made_model
+from pretrain_runs import CONFIG, finished, metrics_of, weights_of, write_config
+from safetensors.torch import load_file, save_file
+
+from mixopt import pretrain
+from mixopt.errors import ConfigError, MixoptError, PluginError, RunError
+from mixopt.pretraining import export_model, open_origin
+from mixopt.testing import tiny_corpus
+
+pytest.importorskip("transformers")
+pytestmark = pytest.mark.usefixtures("one_thread")
+
+STANDSTILL = {**CONFIG["training"], "steps": 1, "lr": 1e-30}
+DECODER = {"name": "decoder", "options": {"layers": 1, "width": 32, "heads": 2, "ff": 48}}
+
+
+@pytest.fixture(scope="module")
+def folder(context, tmp_path_factory):
+    """A corpus; a run of it on one rank and one on two, sharded; folders of transformers."""
+    folder = tmp_path_factory.mktemp("from")
+    corpus = tiny_corpus(folder / "corpus")
+    training = {**CONFIG["training"], "steps": 6}
+    config = write_config(
+        folder, prepared_corpus=str(corpus.path), model=DECODER, training=training
+    )
+    finished(context, config, folder / "alone")
+    finished(context, config, folder / "sharded", 2, ["parallel=fsdp"])
+    export_model(folder / "alone", folder / "exported", shard="20KB", trust=True)
+    made_model("llama", {}).save_pretrained(folder / "llama")
+    made_model("llama", {}).save_pretrained(folder / "shards", max_shard_size="20KB")
+    return folder
+
+
+def config_from(folder: Path, where: Path, start: object, **parts) -> Path:
+    model = {"from": str(start), **parts.pop("model", {})}
+    where.mkdir(exist_ok=True)
+    parts = {"prepared_corpus": str(folder / "corpus"), "training": STANDSTILL, **parts}
+    return write_config(where, model=model, **parts)
+
+
+def losses_of(out: Path) -> dict[str, float]:
+    return [line["held_out_loss"] for line in metrics_of(out) if "held_out_loss" in line][-1]
+
+
+def started(folder: Path, where: Path, start: object, **parts) -> tuple[dict[str, float], str]:
+    """Start a run that moves nothing; return its held-out losses, and what it said."""
+    said: list[str] = []
+    pretrain(config_from(folder, where, start, **parts), where / "run", say=said.append)
+    return losses_of(where / "run"), "\n".join(said)
+
+
+# --- What it starts from ------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("start", ["alone", "alone/checkpoints/step-00000006", "exported"])
+def test_the_losses_before_a_step_are_those_of_the_checkpoint(folder, tmp_path, start):
+    found, _ = started(folder, tmp_path, folder / start)
+    assert found == pytest.approx(losses_of(folder / "alone"), abs=1e-5)
+
+
+def test_a_run_that_two_ranks_wrote_is_read_by_one(folder, tmp_path):
+    assert len(list((folder / "sharded" / "checkpoints").glob("*6/*.safetensors"))) == 2
+    found, _ = started(folder, tmp_path, folder / "sharded")
+    assert found == pytest.approx(losses_of(folder / "sharded"), abs=1e-5)
+    assert weights_of(tmp_path / "run")["optimizer.state.embedding.step"] == 7
+
+
+@pytest.mark.parametrize(
+    ("start", "parallel"), [("alone", "ddp"), ("alone", "fsdp"), ("exported", "fsdp")]
+)
+def test_a_checkpoint_of_one_rank_is_read_by_two(context, folder, tmp_path, start, parallel):
+    config = config_from(folder, tmp_path, folder / start, parallel=parallel)
+    finished(context, config, tmp_path / "run", 2)
+    assert losses_of(tmp_path / "run") == pytest.approx(losses_of(folder / "alone"), abs=1e-5)
+    taken = open_origin(tmp_path / "run").optimizer_tensors()
+    steps = {float(value) for name, value in taken.items() if name.endswith(".step")}
+    assert steps == {7 if start == "alone" else 1}
+
+
+@pytest.mark.parametrize(("asked", "steps"), [({}, 7), ({"optimizer": False}, 1)])
+def test_the_optimizer_is_taken_over_where_it_is_there_and_not_refused(
+    folder, tmp_path, asked, steps
+):
+    _, said = started(folder, tmp_path, folder / "alone", model=asked)
+    assert weights_of(tmp_path / "run")["optimizer.state.embedding.step"] == steps
+    expected = "with its optimizer's state" if steps == 7 else "without an optimizer's state"
+    assert "(step 6, weights " in said
+    assert expected in said
+
+
+@pytest.mark.parametrize("start", ["llama", "shards"])
+def test_a_folder_of_transformers_is_the_model_that_was_saved(folder, start):
+    tokens = torch.arange(60).view(2, 30)
+    found = open_origin(folder / start).module().eval()
+    assert torch.equal(logits_of(found, tokens), logits_of(made_model("llama", {}), tokens))
+
+
+def test_the_record_has_what_it_started_from_and_a_run_of_it_can_be_started_from(folder, tmp_path):
+    started(folder, tmp_path, folder / "llama")
+    model = yaml.safe_load((tmp_path / "run" / "config.yaml").read_text())["model"]
+    assert (model["from"], model["name"]) == (str(folder / "llama"), "llama")
+    assert model["origin"]["sha256"] == open_origin(folder / "llama").sha256
+    second = open_origin(tmp_path / "run")
+    assert second.vocabulary.sha256 == model["vocabulary"]["sha256"]
+    tokens = torch.arange(60).view(2, 30)
+    found, expected = second.module().eval(), made_model("llama", {})
+    torch.testing.assert_close(logits_of(found, tokens), logits_of(expected, tokens))
+
+
+def test_a_name_on_the_hub_is_found_in_its_cache(folder, tmp_path):
+    place = tmp_path / "models--some--model"
+    commit = "0123456789abcdef0123456789abcdef01234567"
+    shutil.copytree(folder / "llama", place / "snapshots" / commit)
+    (place / "refs").mkdir()
+    (place / "refs" / "main").write_text(commit)
+    code = "from mixopt.pretraining import open_origin; o = open_origin('some/model')"
+    hub = os.environ | {"HF_HUB_CACHE": str(tmp_path), "HF_HUB_OFFLINE": "1"}
+    line = [sys.executable, "-c", f"{code}; print(o.checkpoint, o.model.name, o.sha256)"]
+    ended = subprocess.run(line, env=hub, capture_output=True, text=True, check=True)
+    sha256 = open_origin(folder / "llama").sha256
+    assert ended.stdout.split() == [f"some/model@{commit}", "llama", sha256]
+
+
+# --- Resuming -----------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def begun(folder, tmp_path):
+    """A run from a copy of a folder of transformers, of whose two steps one is lost again."""
+    shutil.copytree(folder / "llama", tmp_path / "base")
+    training = {**CONFIG["training"], "steps": 2}
+    saved = {"every": 1}
+    config = config_from(folder, tmp_path, tmp_path / "base", training=training, checkpoint=saved)
+    pretrain(config, tmp_path / "run")
+    expected = weights_of(tmp_path / "run")
+    shutil.rmtree(tmp_path / "run" / "checkpoints" / "step-00000002")
+    return config, tmp_path / "run", expected
+
+
+def test_a_run_resumes_when_what_it_started_from_is_gone(begun, tmp_path):
+    config, out, expected = begun
+    shutil.rmtree(tmp_path / "base")
+    pretrain(config, out)
+    found = weights_of(out)
+    assert all(torch.equal(found[name], weight) for name, weight in expected.items())
+
+
+def test_a_run_does_not_resume_when_what_it_started_from_has_changed(begun, tmp_path):
+    config, out, _ = begun
+    made_model("llama", {}).save_pretrained(tmp_path / "other")
+    file = tmp_path / "base" / "model.safetensors"
+    save_file({n: w + 1 for n, w in load_file(file).items()}, file, metadata={"format": "pt"})
+    with pytest.raises(RunError, match=r"base: has other weights \(\w+\) than when this run start"):
+        pretrain(config, out)
+
+
+def test_a_run_does_not_resume_from_another_start(begun, folder):
+    config, out, _ = begun
+    with pytest.raises(RunError, match=r"was started with model\.from .*base, and here it is"):
+        pretrain(config, out, [f"model.from={folder / 'shards'}"])
+
+
+def test_a_run_does_not_resume_with_another_tokenizer(begun, tmp_path):
+    config, out, _ = begun
+    tiny_corpus(tmp_path / "corpus")
+    index = json.loads((tmp_path / "corpus" / "index.json").read_text())
+    other(index, tmp_path / "corpus")
+    message = (
+        r"the run was begun with the tokenizer 'bytes' \(257 ids\), and the corpus has another"
+    )
+    with pytest.raises(ConfigError, match=message):
+        pretrain(config, out, [f"prepared_corpus={tmp_path / 'corpus'}"])
+
+
+# --- The vocabulary -----------------------------------------------------------------------------
+
+
+def other(index: dict, corpus: Path) -> None:
+    """Let a corpus be of a tokenizer with as many ids, of which some mean something else."""
+    from mixopt.corpus import FastTokenizer
+    from mixopt.system import file_record, write_sealed
+
+    FastTokenizer.train(["of bytes, in another order"], 257).save(corpus)
+    record = file_record(corpus / "tokenizer.json").to_json()
+    known = {"tokenizer": "bpe:257", "files": {"tokenizer.json": record}}
+    write_sealed(corpus / "index.json", index | known)
+
+
+@pytest.mark.parametrize("start", ["alone", "exported"])
+def test_a_corpus_of_other_tokens_is_refused(folder, tmp_path, start):
+    tiny_corpus(tmp_path / "corpus")
+    other(json.loads((tmp_path / "corpus" / "index.json").read_text()), tmp_path / "corpus")
+    config = config_from(folder, tmp_path, folder / start)
+    message = (
+        r"its tokenizer '.*' \(257 ids, vocabulary \w{8}\) is not the corpus's, 'bpe:257' \(257"
+    )
+    with pytest.raises(ConfigError, match=message) as caught:
+        pretrain(config, tmp_path / "run", [f"prepared_corpus={tmp_path / 'corpus'}"])
+    assert "\n" not in str(caught.value)
+
+
+def test_where_there_is_no_tokenizer_the_sizes_are_compared_and_a_line_says_so(folder, tmp_path):
+    _, said = started(folder, tmp_path, folder / "llama")
+    assert "llama: its tokenizer could not be compared with the corpus's, since the model" in said
+    made_model("llama", {}, 200).save_pretrained(tmp_path / "few")
+    message = r"few: has 200 ids, and the corpus's tokenizer 'bytes' has 257"
+    with pytest.raises(ConfigError, match=message):
+        started(folder, tmp_path / "b", tmp_path / "few")
+
+
+# --- What is refused ----------------------------------------------------------------------------
+
+
+def of_config(**changed):
+    def change(path: Path) -> None:
+        content = json.loads((path / "config.json").read_text())
+        (path / "config.json").write_text(json.dumps(content | changed))
+
+    return change
+
+
+def truncated(path: Path) -> None:
+    shard = max(path.glob("*.safetensors"))
+    shard.write_bytes(shard.read_bytes()[:-7])
+
+
+def gone(path: Path) -> None:
+    max(path.glob("*.safetensors")).unlink()
+
+
+def indexed_elsewhere(path: Path) -> None:
+    index = path / "model.safetensors.index.json"
+    content = json.loads(index.read_text())
+    first = next(iter(content["weight_map"]))
+    content["weight_map"][first] = "../llama/model.safetensors"
+    index.write_text(json.dumps(content))
+
+
+def pickled(path: Path) -> None:
+    for file in [*path.glob("*.safetensors"), path / "model.safetensors.index.json"]:
+        file.unlink()
+    (path / "pytorch_model.bin").write_bytes(b"\x80\x04.")
+
+
+def adapted(path: Path) -> None:
+    (path / "adapter_config.json").write_text("{}")
+
+
+def without_config(path: Path) -> None:
+    (path / "config.json").unlink()
+
+
+def swapped(path: Path) -> None:
+    shards = sorted(path.glob("*.safetensors"))
+    first, second = shards[0].read_bytes(), shards[1].read_bytes()
+    shards[0].write_bytes(second)
+    shards[1].write_bytes(first)
+
+
+DAMAGE = {
+    "unknown type": (
+        of_config(model_type="lama"),
+        "config.json: model_type: 'lama' is not a known ",
+    ),
+    "fewer layers": (
+        of_config(num_hidden_layers=1),
+        "model.layers.1.* of the weights has no place",
+    ),
+    "more layers": (of_config(num_hidden_layers=3), "model.layers.2.* is missing in the weights"),
+    "another shape": (of_config(intermediate_size=64), "config.json does not fit the weights: "),
+    "no number": (of_config(hidden_size="wide"), r"config.json: .*hidden_size"),
+    "quantised": (
+        of_config(quantization_config={"bits": 4}),
+        "quantization_config: training needs",
+    ),
+    "truncated": (truncated, r"safetensors: is truncated or damaged: .*; fetch the model again"),
+    "a missing shard": (gone, r"safetensors: not found, and model.safetensors.index.json names it"),
+    "elsewhere": (indexed_elsewhere, r"weight_map: '../llama/model.safetensors' is not the name"),
+    "a pickle": (pickled, r"pytorch_model.bin: is a pickle, which can run code when it is read"),
+    "an adapter": (adapted, r"adapter_config.json: an adapter is a part of a model; merge it"),
+    "no configuration": (without_config, r"config.json: not found: a folder of transformers has"),
+    "swapped": (
+        swapped,
+        r"safetensors: has no tensor '.*', which model.safetensors.index.json says",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", DAMAGE)
+def test_a_folder_that_is_not_what_it_says_is_refused_in_one_line(folder, tmp_path, name):
+    damage, message = DAMAGE[name]
+    shutil.copytree(folder / "shards", tmp_path / "model")
+    damage(tmp_path / "model")
+    with pytest.raises(RunError, match=message) as caught:
+        open_origin(tmp_path / "model").module()
+    assert str(tmp_path / "model") in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_damaged_checkpoint_is_refused_and_a_run_gives_the_one_before_it(folder, tmp_path):
+    shutil.copytree(folder / "alone", tmp_path / "run")
+    before, newest = sorted((tmp_path / "run" / "checkpoints").glob("step-*"))
+    truncated(newest)
+    with pytest.raises(RunError, match=r"has \d+ bytes, not \d+; give another checkpoint \(step-0"):
+        open_origin(newest)
+    assert open_origin(tmp_path / "run").path == before
+
+
+def test_what_is_no_model_is_refused(folder, tmp_path):
+    for start, message in {
+        tmp_path / "none": "no such folder; expected a folder of transformers",
+        tmp_path: "has no model; expected a folder of transformers",
+    }.items():
+        with pytest.raises(RunError, match=message):
+            open_origin(start)
+    shutil.copytree(folder / "alone", tmp_path / "run")
+    shutil.rmtree(tmp_path / "run" / "checkpoints")
+    with pytest.raises(RunError, match="run: the run has no checkpoints yet"):
+        open_origin(tmp_path / "run")
+
+
+def test_a_checkpoint_without_its_run_is_refused(folder, tmp_path):
+    shutil.copytree(folder / "alone" / "checkpoints", tmp_path / "checkpoints")
+    with pytest.raises(RunError, match="config.yaml of its run is not beside checkpoints"):
+        open_origin(tmp_path / "checkpoints" / "step-00000006")
+
+
+@pytest.mark.parametrize(
+    ("parts", "message"),
+    [
+        ({"model": {"name": "llama"}}, "model.name: 'llama', and .* is of 'decoder': leave it out"),
+        (
+            {"model": {"options": {"width": 64}}},
+            "weight 'embedding' has shape .*257, 32.* .257, 64.:",
+        ),
+        ({"model": {"options": {"tied": False}}}, "lacks the weight 'head', which the model has"),
+        ({"model": {"options": {"sise": "tiny"}}}, "sise"),
+    ],
+)
+def test_a_model_that_is_not_that_of_the_checkpoint_is_refused(folder, tmp_path, parts, message):
+    with pytest.raises(MixoptError, match=message) as caught:
+        started(folder, tmp_path, folder / "alone", **parts)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("parts", "message"),
+    [
+        ({"model": {"optimizer": True}}, "model.optimizer: true, and .* has no optimizer's state"),
+        (
+            {"training": {**STANDSTILL, "sequence_length": 64}},
+            "training.sequence_length: 64, and .* has max_position_embeddings 32: lower it",
+        ),
+    ],
+)
+def test_what_a_folder_of_transformers_lacks_is_not_asked_of_it(folder, tmp_path, parts, message):
+    with pytest.raises(ConfigError, match=message):
+        started(folder, tmp_path, folder / "llama", **parts)
+
+
+def test_positions_that_are_asked_are_given(folder, tmp_path):
+    longer = {
+        "training": {**STANDSTILL, "sequence_length": 64},
+        "model": {"options": {"max_position_embeddings": 64}},
+    }
+    found, _ = started(folder, tmp_path, folder / "llama", **longer)
+    assert found
+
+
+def test_a_model_needs_a_name_or_a_start(folder, tmp_path):
+    config = write_config(tmp_path, prepared_corpus=str(folder / "corpus"), model={"options": {}})
+    with pytest.raises(ConfigError, match="model: give name, or from"):
+        pretrain(config, tmp_path / "run")
+
+
+# --- Nothing is executed ------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("kind", ["llama", "evil"])
+def test_code_beside_the_weights_is_not_imported(folder, tmp_path, kind):
+    shutil.copytree(folder / "llama", tmp_path / "model")
+    (tmp_path / "model" / "evil.py").write_text(f"open({str(tmp_path / 'ran')!r}, 'w')")
+    mapped = {"AutoConfig": "evil.Config", "AutoModelForCausalLM": "evil.Model"}
+    of_config(model_type=kind, auto_map=mapped, attn_implementation="evil/kernels")(
+        tmp_path / "model"
+    )
+    if kind == "llama":
+        open_origin(tmp_path / "model").module()
+    else:
+        with pytest.raises(RunError, match="model_type: 'evil' is not a known"):
+            open_origin(tmp_path / "model")
+    assert not (tmp_path / "ran").exists()
+
+
+def test_a_plug_in_that_a_run_names_by_its_path_is_imported_where_the_configuration_names_it(
+    folder, tmp_path
+):
+    config = write_config(
+        tmp_path,
+        prepared_corpus=str(folder / "corpus"),
+        training=STANDSTILL,
+        held_out={"tokens": 64},
+    )
+    pretrain(config, tmp_path / "base")
+    message = r"config.yaml: names the model 'pretrain_job:Recording', which is code; .* model.name"
+    with pytest.raises(PluginError, match=message):
+        open_origin(tmp_path / "base")
+    started(folder, tmp_path / "b", tmp_path / "base", model={"name": "pretrain_job:Recording"})

@@ -1,0 +1,74 @@
+"""Models that nobody trained, for tests of what is read and written of models."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+from mixopt_proxies.decoder import CausalLM
+from torch import nn
+
+from mixopt.corpus import Tokenizer, open_tokenizer
+from mixopt.pretraining import TrainedModel
+from mixopt.pretraining.config import ModelConfig
+from mixopt.pretraining.models import build_model
+
+LENGTH = 32
+SMALL = {
+    "llama": {
+        "hidden_size": 32,
+        "intermediate_size": 48,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 2,
+        "num_key_value_heads": 1,
+    },
+    "olmoe": {
+        "hidden_size": 32,
+        "intermediate_size": 32,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 2,
+        "num_key_value_heads": 2,
+        "num_experts": 4,
+        "num_experts_per_tok": 2,
+    },
+    "gpt2": {"n_embd": 32, "n_layer": 2, "n_head": 2, "n_positions": LENGTH},
+}
+
+
+class Formless(CausalLM):
+    """A plug-in that says no form in transformers."""
+
+    transformers_form = None
+
+
+class Misshapen(CausalLM):
+    """A plug-in whose form in transformers computes something else."""
+
+    def transformers_form(self):
+        values, weights = super().transformers_form()
+        return values | {"rms_norm_eps": 0.1}, weights
+
+
+def made_model(name: str, options: dict, vocab_size: int = 257) -> nn.Module:
+    """Build a model every weight and saved buffer of which is random, norms and biases too."""
+    kind = ModelConfig(name=name, options=options or SMALL.get(name, {}))
+    model = build_model(kind, vocab_size=vocab_size, sequence_length=LENGTH, seed=1)
+    draw = torch.Generator().manual_seed(2)
+    saved = model.state_dict()
+    for place, weight in [*model.named_parameters(), *model.named_buffers()]:
+        if place in saved:
+            noise = torch.randn(weight.shape, generator=draw)
+            weight.data.add_(noise, alpha=0.05)
+    return model.eval()
+
+
+def opened(model: nn.Module, tokenizer: Tokenizer | None = None) -> TrainedModel:
+    """Return a model as if it were read from a checkpoint."""
+    kind = tokenizer or open_tokenizer("bytes")
+    return TrainedModel(model, kind, LENGTH, torch.device("cpu"), Path("step-00000001"), 1)
+
+
+def logits_of(model: nn.Module, tokens: torch.Tensor) -> torch.Tensor:
+    with torch.no_grad():
+        output = model(tokens)
+    return output if isinstance(output, torch.Tensor) else output.logits
