@@ -2,8 +2,8 @@
 
 It lies in the optimiser's state, beside Adam's moments: so it is sharded as the weights are, saved
 and resumed with them, and copied by whatever copies that state. After a step that moved the weights
-it keeps `decay` of itself and takes the rest from them; it begins as the weights that the run
-begins with.
+it keeps `decay` of itself and takes the rest from them. It begins as the weights that the run
+begins with; of a checkpoint that has one and whose optimizer's state is taken over, as that.
 """
 
 from __future__ import annotations
@@ -16,14 +16,14 @@ from torch import Tensor, nn, optim
 from torch.distributed.fsdp import FSDPModule
 from torch.distributed.tensor import DTensor
 
-KEY = "ema"
+AVERAGE = "ema"
 
 
 class AveragedWeights:
     """The average of a model's trained weights, on one rank."""
 
     def __init__(self, model: nn.Module, optimizer: optim.Optimizer, decay: float) -> None:
-        """Put the average into the optimiser's state.
+        """Put the average into the optimiser's state; it begins as the weights are.
 
         Args:
             model: After it was wrapped.
@@ -33,14 +33,8 @@ class AveragedWeights:
         self._model, self._decay = model, decay
         weights = [w for w in model.parameters() if w.requires_grad]
         for weight in weights:
-            optimizer.state[weight][KEY] = weight.detach().clone()
+            optimizer.state[weight][AVERAGE] = weight.detach().clone()
         self._pairs = [(weight, optimizer.state[weight]) for weight in weights]
-
-    @torch.no_grad()
-    def begin(self) -> None:
-        """Begin with the weights as they are."""
-        for weight, average in self._local():
-            average.copy_(weight)
 
     @torch.no_grad()
     def update(self) -> None:
@@ -71,7 +65,7 @@ class AveragedWeights:
     def _local(self) -> Iterator[tuple[Tensor, Tensor]]:
         """Yield this rank's part of each weight and of its average."""
         for weight, state in self._pairs:
-            yield _part(weight.detach()), _part(state[KEY])
+            yield _part(weight.detach()), _part(state[AVERAGE])
 
 
 def _part(tensor: Tensor) -> Tensor:

@@ -43,6 +43,19 @@ def read_tensors(path: Path, prefix: str) -> dict[str, Tensor]:
     return {name.removeprefix(prefix): _joined(path, name, found) for name, found in parts.items()}
 
 
+def tensor_names(path: Path) -> set[str]:
+    """Return the names of all tensors of a checkpoint.
+
+    Raises:
+        RunError: A shard cannot be read.
+    """
+    found: set[str] = set()
+    for shard in path.glob("*.safetensors"):
+        with _opened(shard) as file:
+            found |= set(file.keys())
+    return found
+
+
 @contextmanager
 def _opened(shard: Path) -> Iterator[Any]:
     try:

@@ -35,6 +35,7 @@ from torch.distributed.checkpoint.state_dict_loader import load
 from torch.distributed.checkpoint.state_dict_saver import save
 
 from mixopt.errors import MixoptError, RunError
+from mixopt.pretraining.averaged_weights import AVERAGE
 from mixopt.pretraining.checkpoint_files import (
     CheckpointState,
     file_fault,
@@ -51,6 +52,7 @@ from mixopt.pretraining.checkpoint_folder import (
     finish,
     unfinished,
 )
+from mixopt.pretraining.checkpoint_tensors import tensor_names
 from mixopt.pretraining.hashed_shards import HashedShards, Staging
 from mixopt.pretraining.ranks import Ranks
 from mixopt.pretraining.writing_thread import WritingThread
@@ -226,11 +228,16 @@ def load_weights(path: Path, model: nn.Module) -> None:
 def load_optimizer(path: Path, model: nn.Module, optimizer: optim.Optimizer) -> None:
     """Fill an optimiser from a whole checkpoint; every rank calls it.
 
+    An average of weights stays as it is where the checkpoint has none.
+
     Raises:
         RunError: It is of another model.
     """
-    tensors = _tensors(model, optimizer)
-    _load(path, {n: one for n, one in tensors.items() if n.startswith("optimizer.")})
+    tensors = {n: t for n, t in _tensors(model, optimizer).items() if n.startswith("optimizer.")}
+    averages = {name for name in tensors if name.endswith(f".{AVERAGE}")}
+    if averages and not averages <= tensor_names(path):
+        tensors = {name: one for name, one in tensors.items() if name not in averages}
+    _load(path, tensors)
 
 
 def _load(path: Path, tensors: dict[str, Any]) -> None:

@@ -52,8 +52,6 @@ class Loop:
     def begin(self) -> None:
         """Begin before the first step; metrics of a run that came to no checkpoint go."""
         self._parts.metrics.cut(0)
-        if self._parts.averaged is not None:
-            self._parts.averaged.begin()
         if self._parts.experts is not None:
             self._parts.experts.begin()
 

@@ -57,11 +57,11 @@ def disagreements(
         defaults: Of the fields that say what the learning rate does.
     """
     for name in _LENGTHS:
-        if training[name] != getattr(schedule, name):
-            yield (
-                ("training", name),
-                f"{training[name]} is not the schedule's {getattr(schedule, name)}; leave it out",
-            )
+        given, here = training[name], getattr(schedule, name)
+        if given != here:
+            ends = name == "steps" and given > here
+            what = f"the schedule ends before, after {here}" if ends else f"the schedule has {here}"
+            yield ("training", name), f"{given}, and {what}; leave it out"
     for name, default in defaults.items():
         if schedule.has_phases and training[name] != default:
             yield ("training", name), "the phases of the schedule say it; leave it out"

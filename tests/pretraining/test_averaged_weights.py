@@ -2,12 +2,15 @@
 
 import pytest
 import torch
+from pretrain_runs import weights_of, write_config
 from torch import nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
-from mixopt.pretraining.averaged_weights import KEY, AveragedWeights
+from mixopt import pretrain
+from mixopt.pretraining.averaged_weights import AVERAGE, AveragedWeights
 from mixopt.pretraining.optimizer import make_optimizer
 from mixopt.pretraining.training_config import TrainingConfig
+from mixopt.testing import tiny_corpus
 
 DECAY = 0.8
 
@@ -20,7 +23,6 @@ def trained():
     config = TrainingConfig(steps=6, batch=2, sequence_length=4, lr=0.1)
     optimizer = make_optimizer(model, config)
     averaged = AveragedWeights(model, optimizer, DECAY)
-    averaged.begin()
     theirs = AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(DECAY))
     theirs.update_parameters(model)
     for _ in range(6):
@@ -35,7 +37,7 @@ def trained():
 def test_it_is_the_average_of_pytorch(trained):
     model, optimizer, _, theirs = trained
     for weight, their in zip(model.parameters(), theirs.module.parameters(), strict=True):
-        torch.testing.assert_close(optimizer.state[weight][KEY], their.detach())
+        torch.testing.assert_close(optimizer.state[weight][AVERAGE], their.detach())
 
 
 def test_the_model_computes_with_it_in_the_block_alone(trained):
@@ -48,21 +50,35 @@ def test_the_model_computes_with_it_in_the_block_alone(trained):
     assert not torch.allclose(theirs(inputs), before)
 
 
-def test_it_begins_with_weights_that_were_loaded_after_it_was_made():
-    model = nn.Linear(3, 3)
-    config = TrainingConfig(steps=6, batch=2, sequence_length=4, lr=0.1)
-    optimizer = make_optimizer(model, config)
-    averaged = AveragedWeights(model, optimizer, DECAY)
-    with torch.no_grad():
-        model.weight.fill_(2.0)
-    averaged.begin()
-    assert torch.equal(optimizer.state[model.weight][KEY], torch.full((3, 3), 2.0))
-
-
 def test_optimisers_steps_leave_it_as_it_is(trained):
     model, optimizer, _, _ = trained
     weight = model[0].weight
-    kept = optimizer.state[weight][KEY].clone()
+    kept = optimizer.state[weight][AVERAGE].clone()
     model(torch.randn(5, 4)).sum().backward()
     optimizer.step()
-    assert torch.equal(optimizer.state[weight][KEY], kept)
+    assert torch.equal(optimizer.state[weight][AVERAGE], kept)
+
+
+def test_a_run_goes_on_with_the_average_of_the_checkpoint_that_it_starts_from(tmp_path):
+    corpus = tiny_corpus(tmp_path / "corpus")
+    config = write_config(tmp_path, prepared_corpus=str(corpus.path))
+    averaged = ["training.ema_decay=0.9", "checkpoint.every=0", "training.warmup=0"]
+    pretrain(config, tmp_path / "first", [*averaged, "training.steps=5"])
+    origin = f"model.from={tmp_path / 'first'}"
+    pretrain(config, tmp_path / "second", [*averaged, "training.steps=1", origin])
+    before, after = weights_of(tmp_path / "first"), weights_of(tmp_path / "second")
+    average, weight = "optimizer.state.embedding.ema", "model.embedding"
+    expected = torch.lerp(before[average], after[weight], 0.1)
+    torch.testing.assert_close(after[average], expected)
+
+
+def test_an_average_begins_as_the_weights_of_a_checkpoint_without_one(tmp_path):
+    corpus = tiny_corpus(tmp_path / "corpus")
+    config = write_config(tmp_path, prepared_corpus=str(corpus.path))
+    plain = ["checkpoint.every=0", "training.warmup=0"]
+    pretrain(config, tmp_path / "first", [*plain, "training.steps=5"])
+    averaged = [*plain, "training.ema_decay=0.9", f"model.from={tmp_path / 'first'}"]
+    pretrain(config, tmp_path / "second", [*averaged, "training.steps=1"])
+    before, after = weights_of(tmp_path / "first"), weights_of(tmp_path / "second")
+    expected = torch.lerp(before["model.embedding"], after["model.embedding"], 0.1)
+    torch.testing.assert_close(after["optimizer.state.embedding.ema"], expected)

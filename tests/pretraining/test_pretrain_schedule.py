@@ -127,9 +127,18 @@ def test_what_was_begun_does_not_hang_on_the_file(corpus, tmp_path):
 @pytest.mark.parametrize(
     ("parts", "message"),
     [
-        ({"training": {"steps": 25}}, "training.steps: 25 is not the schedule's 24; leave it out"),
-        ({"training": {"sequence_length": 16}}, "16 is not the schedule's 32; leave it out"),
+        (
+            {"training": {"steps": 25}},
+            "training.steps: 25, and the schedule ends before, after 24; leave it out",
+        ),
+        ({"training": {"steps": 20}}, "training.steps: 20, and the schedule has 24; leave it out"),
+        ({"training": {"sequence_length": 16}}, "16, and the schedule has 32; leave it out"),
         ({"training": {"warmup": 4}}, "training.warmup: the phases of the schedule say it"),
+        ({"training": {"lr_start_step": 4}}, "training.lr_start_step: the phases of the schedule"),
+        (
+            {"stages": STAGES.replace("- {steps: 5,", "- {steps: 5, start: 9,")},
+            "stages.2.start: 9 steps, and the stages before it have 10: an overlap of 1",
+        ),
         (
             {"mixture": {"anchor": "uniform"}},
             "mixture: the schedule has the mixtures; leave it out",

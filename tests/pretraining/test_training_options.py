@@ -121,6 +121,17 @@ def test_the_z_loss_is_logged_beside_the_cross_entropy(whole):
     assert lines[-1]["z_loss"] < lines[0]["z_loss"]
 
 
+def test_passes_of_any_size_add_up_to_the_same_gradients(config, tmp_path):
+    one, whole = tmp_path / "one", tmp_path / "whole"
+    for out, micro in ((one, 1), (whole, 8)):
+        pretrain(config, out, ["training.steps=10", f"training.micro_batch={micro}"])
+    expected = weights_of(whole)
+    for name, value in weights_of(one).items():
+        torch.testing.assert_close(value, expected[name], rtol=1e-3, atol=1e-4)
+    losses = [[line.get("z_loss") for line in metrics_of(out)][:2] for out in (one, whole)]
+    assert losses[0] == pytest.approx(losses[1], abs=1e-5)
+
+
 def test_it_goes_with_what_balances_experts(config, tmp_path):
     model = "{name: decoder, options: {size: moe-tiny, balance: auxiliary, layers: 1}}"
     pretrain(config, tmp_path / "run", [f"model={model}", "training.steps=10", "metrics.every=1"])
