@@ -9,12 +9,14 @@ from typing import Any, Protocol
 
 from torch import Tensor, nn, optim
 
+from mixopt.corpus import Corpus
 from mixopt.loading import MixtureLoader
 from mixopt.mixture import Mixture
 from mixopt.online import MIXTURE_LOG, Driver, DriverOptions, make_estimator
 from mixopt.pretraining.averaged_weights import AveragedWeights
 from mixopt.pretraining.config import EstimatorConfig, PretrainConfig
 from mixopt.pretraining.directory import METRICS
+from mixopt.pretraining.document_masks import DocumentMasks, check_apart
 from mixopt.pretraining.expert_balance import balance_of
 from mixopt.pretraining.expert_watch import ExpertWatch, watch_of
 from mixopt.pretraining.metrics import Meter, MetricsFile, peak_flops
@@ -25,7 +27,7 @@ from mixopt.pretraining.optimizer import make_optimizer
 from mixopt.pretraining.parallel import ParallelModel
 from mixopt.pretraining.ranks import Ranks
 from mixopt.pretraining.run_text import RankBatches, RunText
-from mixopt.pretraining.text import HeldOutText, batches_of, open_for
+from mixopt.pretraining.text import HeldOutText, StreamedText, batches_of, document_ends, open_for
 from mixopt.pretraining.training_step import TrainingStep
 from mixopt.sampling import MixtureSampler
 
@@ -85,6 +87,7 @@ class _Stream:
     loader: RankBatches
     model: nn.Module
     flops: float
+    masks: DocumentMasks | None
 
 
 def make_parts(config: PretrainConfig, out: Path, ranks: Ranks) -> Parts:
@@ -94,7 +97,7 @@ def make_parts(config: PretrainConfig, out: Path, ranks: Ranks) -> Parts:
         MixoptError: Corpus, mixtures, model or estimator cannot be used in this run.
     """
     stream = ranks.each(lambda: _stream(config, out, ranks))
-    model = ParallelModel(stream.model, config, ranks)
+    model = ParallelModel(stream.model, config, ranks, stream.masks)
     optimizer = make_optimizer(model.plain, config.training)
     averaged = _averaged(model, optimizer, config)
     held_out = HeldOutText(stream.corpus, config, ranks, model)
@@ -129,7 +132,20 @@ def _stream(config: PretrainConfig, out: Path, ranks: Ranks) -> _Stream:
     known = scheduled_mixtures(config, corpus)
     loader = batches_of(corpus, config, known, ranks)
     model = initial_model(config, corpus.vocab_size, out)
-    return _Stream(corpus, known, loader, model, flops_per_token(model, config.longest_sequence))
+    masks = _masks(config, corpus, model, out)
+    flops = flops_per_token(model, config.longest_sequence)
+    return _Stream(corpus, known, loader, model, flops, masks)
+
+
+def _masks(
+    config: PretrainConfig, corpus: Corpus | StreamedText, model: nn.Module, out: Path
+) -> DocumentMasks | None:
+    """Return what keeps documents of a row apart, where that is asked for; the model can do it."""
+    if not config.training.mask_documents:
+        return None
+    masks = DocumentMasks(model, document_ends(config, corpus, out))
+    check_apart(model, config.longest_sequence, corpus.vocab_size)
+    return masks
 
 
 def _mixture(

@@ -2,13 +2,14 @@
 
 A plug-in is a module class behind an entry point in `mixopt.models`, or `package.module:Name`. It
 is called with `vocab_size`, `sequence_length` and the options, takes token ids of shape (B, T), and
-returns logits of shape (B, T, V) or an object that has them, as Hugging Face's models do. It may
-have `own_loss`, what its last forward pass in training adds to the cross-entropy, and
-`step_taken(sum_over_ranks, *, moved)`, which is called on every rank when a step was taken
-(mixopt_proxies.decoder.causal_lm has both, to balance experts). One that `mixopt export-model` can
-write has `transformers_form()`, which returns the fields of a configuration of transformers,
-`model_type` among them, and the weights of such a model by the names that its files have; both are
-checked by the logits.
+returns logits of shape (B, T, V) or an object that has them, as Hugging Face's models do. With
+`training.mask_documents` it is called with `position_ids` of shape (B, T) too, which begin at 0
+with each document (mixopt.pretraining.document_masks). It may have `own_loss`, what its last
+forward pass in training adds to the cross-entropy, and `step_taken(sum_over_ranks, *, moved)`,
+which is called on every rank when a step was taken (mixopt_proxies.decoder.causal_lm has both, to
+balance experts). One that `mixopt export-model` can write has `transformers_form()`, which returns
+the fields of a configuration of transformers, `model_type` among them, and the weights of such a
+model by the names that its files have; both are checked by the logits.
 """
 
 from __future__ import annotations

@@ -21,6 +21,7 @@ from torch.utils.checkpoint import checkpoint
 
 from mixopt.errors import ConfigError
 from mixopt.pretraining.config import Parallel, PretrainConfig
+from mixopt.pretraining.document_masks import DocumentMasks
 from mixopt.pretraining.models import blocks_of
 from mixopt.pretraining.ranks import Ranks
 
@@ -32,13 +33,25 @@ class ParallelModel:
         plain: The model itself, whose parameters have their own names.
     """
 
-    def __init__(self, model: nn.Module, config: PretrainConfig, ranks: Ranks) -> None:
+    def __init__(
+        self,
+        model: nn.Module,
+        config: PretrainConfig,
+        ranks: Ranks,
+        masks: DocumentMasks | None = None,
+    ) -> None:
         """Move, compile and wrap the model as the configuration says.
+
+        Args:
+            model: On the CPU.
+            config: The run's.
+            ranks: Those that share it.
+            masks: What keeps documents of a row apart, in training and evaluation.
 
         Raises:
             ConfigError: Several ranks without `parallel`.
         """
-        self._ranks = ranks
+        self._ranks, self._masks = ranks, masks
         self._half = is_half(config, ranks.device)
         _check(config.parallel, ranks)
         for block in blocks_of(model):
@@ -53,13 +66,13 @@ class ParallelModel:
         """Return what the model gives for tokens, shape (B, T), with gradients to come."""
         self.plain.train()
         with self._precision():
-            return self._called(tokens)
+            return self._called(tokens, **self._inputs(tokens))
 
     def evaluate(self, tokens: Tensor) -> Any:
         """Return what the model gives for tokens, shape (B, T); all ranks call it alike."""
         self.plain.eval()
         with torch.no_grad(), self._precision():
-            return self.plain(tokens)
+            return self.plain(tokens, **self._inputs(tokens))
 
     @contextmanager
     def backward(self, *, last: bool) -> Iterator[None]:
@@ -71,6 +84,9 @@ class ParallelModel:
             context = self._called.no_sync()
         with context:
             yield
+
+    def _inputs(self, tokens: Tensor) -> dict[str, Any]:
+        return {} if self._masks is None else self._masks.inputs(tokens)
 
     def _precision(self) -> AbstractContextManager[Any]:
         return torch.autocast(self._ranks.device.type, dtype=torch.bfloat16, enabled=self._half)

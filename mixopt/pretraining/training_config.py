@@ -107,6 +107,11 @@ class TrainingConfig(Section):
         description="keeps an average of the weights, of which each step leaves so much; it is in "
         "checkpoints, and held_out.ema evaluates it",
     )
+    mask_documents: bool | None = Field(
+        None,
+        description="whether documents of one row do not see each other: attention is cut and "
+        "positions restart where one ends; no if omitted",
+    )
     clip: Real = Field(1.0, description="largest gradient norm; 0 does not clip")
     precision: Precision = Field(
         "auto", description="of matrix products; auto: bfloat16 where the hardware supports it"

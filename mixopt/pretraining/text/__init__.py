@@ -13,18 +13,23 @@ if TYPE_CHECKING:
         open_for as open_for,
         prepare_for as prepare_for,
     )
+    from mixopt.pretraining.text.document_ends import document_ends as document_ends
     from mixopt.pretraining.text.held_out_text import HeldOutText as HeldOutText
     from mixopt.pretraining.text.joined_batches import JoinedBatches as JoinedBatches
     from mixopt.pretraining.text.spanned_batches import SpannedBatches as SpannedBatches
-    from mixopt.pretraining.text.stream_input import HELD_OUT as HELD_OUT
+    from mixopt.pretraining.text.stream_input import (
+        HELD_OUT as HELD_OUT,
+        StreamedText as StreamedText,
+    )
 else:
     __getattr__, __dir__ = lazy_names(
         __name__,
         {
             "corpus_input": ["batches_of", "corpus_path", "open_for", "prepare_for"],
+            "document_ends": ["document_ends"],
             "held_out_text": ["HeldOutText"],
             "joined_batches": ["JoinedBatches"],
             "spanned_batches": ["SpannedBatches"],
-            "stream_input": ["HELD_OUT"],
+            "stream_input": ["HELD_OUT", "StreamedText"],
         },
     )

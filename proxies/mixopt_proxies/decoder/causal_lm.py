@@ -19,6 +19,7 @@ from torch import Tensor, nn
 
 from mixopt.errors import ConfigError
 from mixopt.routing import RouterTap
+from mixopt_proxies.decoder.attention import RowDocuments
 from mixopt_proxies.decoder.expert_choice import Routed, added_up, own_loss, shift_biases
 from mixopt_proxies.decoder.expert_options import Experts
 from mixopt_proxies.decoder.named_sizes import ShapeOverrides, make_size
@@ -74,8 +75,13 @@ class CausalLM(nn.Module):
         # No buffer: it is of this rank alone and of no use once the step is taken.
         self._counts_LE: Tensor | None = None
 
-    def forward(self, input_ids: Tensor) -> Tensor:
+    def forward(self, input_ids: Tensor, position_ids: Tensor | None = None) -> Tensor:
         """Return the logits of the next token after each, shape (B, T, V).
+
+        Args:
+            input_ids: Shape (B, T).
+            position_ids: Each token's place in its document, from 0, shape (B, T), where documents
+                of a row do not see each other.
 
         Raises:
             ConfigError: Sequences that are longer than the model was built for.
@@ -89,8 +95,9 @@ class CausalLM(nn.Module):
         decoder = self._decoder(input_ids.device)
         stream = embed(self.embedding[None], input_ids.reshape(1, -1)).float()
         routed = []
+        documents = None if position_ids is None else RowDocuments.placed(position_ids)
         for block in self.layers:
-            stream, counts, sums = block(decoder, stream, length)
+            stream, counts, sums = block(decoder, stream, length, documents)
             routed.append((counts, sums))
         if self.size.experts is not None and self.training:
             self._add(Routed(*map(torch.stack, zip(*routed, strict=True))), input_ids.numel())
@@ -155,7 +162,7 @@ class Block(nn.Module):
                 self.register_buffer("bias", torch.zeros(experts.experts))
 
     def forward(
-        self, decoder: Decoder, stream: Tensor, length: int
+        self, decoder: Decoder, stream: Tensor, length: int, documents: RowDocuments | None = None
     ) -> tuple[Tensor, Tensor | None, Tensor | None]:
         """Return the residual stream after this layer, shape (1, B * T, C).
 
@@ -164,7 +171,7 @@ class Block(nn.Module):
         """
         named = (*self.named_parameters(), *self.named_buffers())
         leaves = {name: weight[None] for name, weight in named}
-        stream, choice = decoder.block(leaves, "", stream, length)
+        stream, choice = decoder.block(leaves, "", stream, length, documents)
         if choice is None or self.tap is None:
             return stream, None, None
         self.tap(choice.ids_KNS, choice.logits_KNE)

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from mixopt_proxies.decoder.attention import Attention
+from mixopt_proxies.decoder.attention import Attention, RowDocuments
 from mixopt_proxies.decoder.expert_choice import Choice, Routed, added_up
 from mixopt_proxies.decoder.expert_layer import check_grouped_products, route
 from mixopt_proxies.decoder.named_sizes import DecoderSize
@@ -28,11 +28,28 @@ EPSILON = 1e-6
 class Decoder:
     """What is computed with the weights of a stack; it holds no weights itself."""
 
-    def __init__(self, size: DecoderSize, *, device: torch.device, dtype: torch.dtype) -> None:
+    def __init__(
+        self,
+        size: DecoderSize,
+        *,
+        device: torch.device,
+        dtype: torch.dtype,
+        document_end: int | None = None,
+    ) -> None:
+        """Prepare what does not depend on weights.
+
+        Args:
+            size: Of each member.
+            device: Where they are.
+            dtype: What products are computed in.
+            document_end: The id that ends a document, where documents of a row do not see each
+                other; else None.
+        """
         if size.experts is not None:
             check_grouped_products()
         self.size = size
         self.dtype = dtype
+        self._document_end = document_end
         self._attention = Attention(size, device=device, dtype=dtype)
 
     def hidden(
@@ -42,25 +59,31 @@ class Decoder:
 
         And what the routers chose, where there are any. Sequences may be shorter than the size's.
         """
-        stream = embed(leaves["embedding"], tokens_KBW[..., :-1].flatten(1))
-        sums = []
+        tokens_KBT = tokens_KBW[..., :-1]
+        stream = embed(leaves["embedding"], tokens_KBT.flatten(1))
+        documents, sums = self._documents(tokens_KBT.flatten(0, 1)), []
         for layer in range(self.size.layers):
-            stream, choice = self.block(leaves, f"{layer}.", stream, tokens_KBW.shape[2] - 1)
+            stream, choice = self.block(leaves, f"{layer}.", stream, tokens_KBT.shape[2], documents)
             if choice is not None:
                 sums.append(added_up(choice, tokens_KBW.shape[1]))
         routed = Routed(*(torch.stack(part) for part in zip(*sums, strict=True))) if sums else None
         return self.norm(leaves["norm"], stream), routed
 
     def block(
-        self, leaves: Mapping[str, Tensor], prefix: str, stream: Tensor, length: int
+        self,
+        leaves: Mapping[str, Tensor],
+        prefix: str,
+        stream: Tensor,
+        length: int,
+        documents: RowDocuments | None = None,
     ) -> tuple[Tensor, Choice | None]:
         """Return the residual stream after one block, whose weights have names with `prefix`.
 
-        It is of sequences of `length` tokens, one after the other.
+        It is of sequences of `length` tokens, one after the other, with such documents.
 
         And what its router chose, if it has one.
         """
-        stream = stream + self._attend(leaves, prefix, stream, length)
+        stream = stream + self._attend(leaves, prefix, stream, length, documents)
         normed = self.norm(leaves[f"{prefix}ff_norm"], stream)
         if f"{prefix}gate_up" in leaves:
             stream = stream + self._feed_forward(leaves, prefix, normed)
@@ -74,12 +97,21 @@ class Decoder:
         scale = torch.rsqrt(stream.square().mean(-1, keepdim=True) + EPSILON)
         return (stream * scale * weight_KC[:, None]).to(self.dtype)
 
+    def _documents(self, tokens_NT: Tensor) -> RowDocuments | None:
+        end = self._document_end
+        return None if end is None else RowDocuments.ended(tokens_NT, end)
+
     def _attend(
-        self, leaves: Mapping[str, Tensor], prefix: str, stream: Tensor, length: int
+        self,
+        leaves: Mapping[str, Tensor],
+        prefix: str,
+        stream: Tensor,
+        length: int,
+        documents: RowDocuments | None,
     ) -> Tensor:
         normed = self.norm(leaves[f"{prefix}attention_norm"], stream)
         qkv = torch.bmm(normed, leaves[f"{prefix}qkv"])
-        mixed = self._attention(qkv, length)
+        mixed = self._attention(qkv, length, documents)
         return torch.bmm(mixed, leaves[f"{prefix}out"])
 
     def _feed_forward(self, leaves: Mapping[str, Tensor], prefix: str, normed: Tensor) -> Tensor:

@@ -1,0 +1,339 @@
+"""Documents of a row that do not see each other: positions, gradients, runs, refusals."""
+
+from __future__ import annotations
+
+from itertools import pairwise
+
+import numpy as np
+import pytest
+import torch
+from pretrain_runs import (
+    CONFIG,
+    Job,
+    assert_same_weights,
+    checkpoints,
+    finished,
+    metrics_of,
+    weights_of,
+    write_config,
+)
+from torch import nn
+from torch.nn import functional
+
+from mixopt import Corpus, pretrain
+from mixopt.errors import ConfigError, RunError
+from mixopt.pretraining import TrainedModel, load_pretraining
+from mixopt.pretraining.config import ModelConfig
+from mixopt.pretraining.document_masks import DocumentMasks, check_apart, document_positions
+from mixopt.pretraining.models import build_model
+from mixopt.pretraining.parallel import ParallelModel
+from mixopt.pretraining.ranks import joined
+from mixopt.testing import tiny_corpus
+
+pytestmark = pytest.mark.usefixtures("one_thread")
+END, VOCAB = 0, 61
+DENSE = {
+    "hidden_size": 32,
+    "intermediate_size": 48,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+}
+EXPERTS = {"num_experts": 4, "num_experts_per_tok": 2}
+OURS = {"layers": 2, "width": 32, "heads": 2, "ff": 48, "tied": False}
+MODELS = {
+    "decoder": ("decoder", OURS),
+    "decoder with experts": ("decoder", {**OURS, "size": "moe-tiny", "ff": None, "expert_ff": 16}),
+    "llama": ("llama", DENSE),
+    "llama, eager": ("llama", {**DENSE, "attn_implementation": "eager"}),
+    "qwen3": ("qwen3", {**DENSE, "head_dim": 8}),
+    "olmo3, sliding": ("olmo3", {**DENSE, "sliding_window": 4}),
+    "olmoe": ("olmoe", {**DENSE, **EXPERTS}),
+    "qwen3_moe": ("qwen3_moe", {**DENSE, **EXPERTS, "head_dim": 8, "moe_intermediate_size": 16}),
+    "mixtral": ("mixtral", {**DENSE, "num_local_experts": 4, "num_experts_per_tok": 2}),
+    "gpt2": ("gpt2", {"n_embd": 32, "n_layer": 2, "n_head": 4, "tie_word_embeddings": False}),
+}
+# Without gradients on a CPU.
+FLEX = {"llama, flex": ("llama", {**DENSE, "attn_implementation": "flex_attention"})}
+FREE = {
+    "mamba": {"hidden_size": 32, "num_hidden_layers": 2, "state_size": 8},
+    "bloom": {"hidden_size": 32, "n_layer": 2, "n_head": 4},
+}
+LEAKING = {
+    "recurrent_gemma": {
+        "hidden_size": 32,
+        "intermediate_size": 48,
+        "num_hidden_layers": 3,
+        "num_attention_heads": 4,
+        "lru_width": 32,
+    },
+    "opt": {
+        "hidden_size": 32,
+        "ffn_dim": 48,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 4,
+        "word_embed_proj_dim": 32,
+    },
+}
+# Two rows of three documents; no id but END is in two documents of them.
+ROWS_BT = torch.tensor(
+    [
+        [11, 12, 13, END, 21, 22, 23, 24, END, 31, 32, 33],
+        [41, END, 45, 46, 47, 48, 49, END, 51, 52, 53, 54],
+    ]
+)
+DOCUMENTS = [[11, 12, 13], [21, 22, 23, 24], [31, 32, 33], [41], [45, 46, 47, 48, 49], [51, 52]]
+
+
+def made(name: str) -> nn.Module:
+    kind, options = (MODELS | FLEX)[name]
+    config = ModelConfig(name=kind, options=options)
+    return build_model(config, vocab_size=VOCAB, sequence_length=16, seed=0)
+
+
+def logits_of(output) -> torch.Tensor:
+    return output if isinstance(output, torch.Tensor) else output.logits
+
+
+def table_of(model: nn.Module) -> nn.Parameter:
+    ours = getattr(model, "embedding", None)
+    return ours if ours is not None else model.get_input_embeddings().weight
+
+
+# --- Positions ----------------------------------------------------------------------------------
+
+
+def test_positions_restart_where_an_end_is_read():
+    tokens = torch.tensor([[5, 6, END, 7, 8, END, END, 9], [END, 5, 6, 7, 8, 9, 9, END]])
+    expected = [[0, 1, 0, 1, 2, 0, 0, 1], [0, 1, 2, 3, 4, 5, 6, 0]]
+    assert document_positions(tokens, [END]).tolist() == expected
+
+
+def test_every_id_that_ends_a_document_counts():
+    tokens = torch.tensor([[5, END, 7, 60, 8]])
+    assert document_positions(tokens, [END, 60]).tolist() == [[0, 0, 1, 0, 1]]
+
+
+# --- Gradients and outputs ----------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", MODELS)
+@pytest.mark.parametrize("document", DOCUMENTS)
+def test_gradients_do_not_cross(name, document):
+    model = made(name)
+    losses_BT = losses_of(model, ROWS_BT)
+    assert_gradients_are_of(model, losses_BT, document)
+
+
+def losses_of(model: nn.Module, tokens_BT: torch.Tensor) -> torch.Tensor:
+    """Return the loss of each token that is predicted from one that is read."""
+    inputs = DocumentMasks(model, [END]).inputs(tokens_BT)
+    logits = logits_of(model(tokens_BT, **inputs))
+    targets = torch.cat([tokens_BT[:, 1:], torch.full((len(tokens_BT), 1), END)], 1)
+    losses = functional.cross_entropy(logits.flatten(0, 1), targets.flatten(), reduction="none")
+    return losses.view(tokens_BT.shape)
+
+
+def assert_gradients_are_of(model, losses_BT, document) -> None:
+    """The losses of a document's tokens have gradients by what is read of it, and by no other."""
+    targets = torch.cat([ROWS_BT[:, 1:], torch.full((2, 1), END)], 1)
+    counted = torch.isin(targets, torch.tensor(document))
+    (by_id,) = torch.autograd.grad((losses_BT * counted).sum(), [table_of(model)])
+    moved = set(torch.nonzero(by_id.abs().sum(1)).flatten().tolist())
+    read = set(document[:-1]) | ({END} if document[0] not in {11, 41} else set())
+    assert moved == read
+
+
+@pytest.mark.filterwarnings("ignore:_compile flag on create_block_mask:DeprecationWarning")
+@pytest.mark.parametrize("name", [*MODELS, *FLEX])
+def test_a_document_gives_what_it_gives_alone(name):
+    model = made(name).eval()
+    masks = DocumentMasks(model, [END])
+    with torch.no_grad():
+        whole = logits_of(model(ROWS_BT, **masks.inputs(ROWS_BT)))
+        own = ROWS_BT[:1, 3:8]
+        alone = logits_of(model(own, **masks.inputs(own)))
+    torch.testing.assert_close(whole[:1, 3:8], alone, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    "way", ["plain", "compile", "activation_checkpointing", "ddp", "fsdp", "bfloat16"]
+)
+@pytest.mark.parametrize("name", ["decoder", "llama"])
+def test_gradients_do_not_cross_however_the_model_is_run(name, way, tmp_path):
+    chosen = {
+        "plain": [],
+        "ddp": ["parallel=ddp"],
+        "fsdp": ["parallel=fsdp"],
+        "bfloat16": ["training.precision=bfloat16"],
+    }
+    path = write_config(tmp_path, prepared_corpus="x", parallel="none")
+    config = load_pretraining(path, chosen.get(way, [f"training.{way}=true"]))
+    model = made(name)
+    with joined("cpu") as ranks:
+        masks = DocumentMasks(model, [END])
+        parallel = ParallelModel(model, config, ranks, masks)
+        logits = logits_of(parallel.train(ROWS_BT)).float()
+        targets = ROWS_BT[:, 1:]
+        losses = functional.cross_entropy(
+            logits[:, :-1].flatten(0, 1), targets.flatten(), reduction="none"
+        )
+        counted = torch.isin(targets, torch.tensor(DOCUMENTS[1])).flatten()
+        (losses * counted).sum().backward()
+        gradient = table_of(parallel.plain).grad
+        whole = gradient.full_tensor() if hasattr(gradient, "full_tensor") else gradient
+    moved = set(torch.nonzero(whole.abs().sum(1)).flatten().tolist())
+    assert moved == {END, *DOCUMENTS[1][:-1]}
+
+
+# --- Runs ---------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def corpus(tmp_path_factory) -> Corpus:
+    return tiny_corpus(tmp_path_factory.mktemp("corpus"))
+
+
+@pytest.fixture(scope="module")
+def config(corpus, tmp_path_factory):
+    return write_config(
+        tmp_path_factory.mktemp("config"),
+        prepared_corpus=str(corpus.path),
+        model={"name": "decoder", "options": {"layers": 1, "width": 32, "heads": 2, "ff": 48}},
+        training={**CONFIG["training"], "steps": 8, "mask_documents": True},
+        held_out={"every": 0, "tokens": 512},
+    )
+
+
+@pytest.fixture(scope="module")
+def masked(context, config, tmp_path_factory) -> Job:
+    """A run in one process."""
+    out = tmp_path_factory.mktemp("masked") / "run"
+    return finished(context, config, out)
+
+
+def test_a_run_with_masks_is_another_than_one_without(context, config, masked, tmp_path):
+    other = finished(context, config, tmp_path / "run", overrides=["training.mask_documents=false"])
+    assert not torch.equal(
+        weights_of(other.out)["model.embedding"], weights_of(masked.out)["model.embedding"]
+    )
+
+
+def test_held_out_text_is_evaluated_document_by_document(corpus, masked):
+    """Its losses are those of each document alone, by a computation that knows no masks."""
+    trained = TrainedModel.open(masked.out, trust=True)
+    (said,) = [line for line in metrics_of(masked.out) if "held_out_loss" in line]
+    for domain in corpus.evaluation:
+        rows = domain.validation.rows(np.arange(512 // 32) * 33, 33).astype(np.int64)
+        losses = [loss for row in rows for loss in alone(trained.model, row)]
+        assert said["held_out_loss"][domain.name] == pytest.approx(np.mean(losses), abs=1e-5)
+
+
+def alone(model: nn.Module, row) -> list[float]:
+    """Return the loss of each token of a row, its documents put through the model one by one."""
+    end, losses = 256, []
+    read, targets = row[:-1], row[1:]
+    cuts = [0, *[k for k in range(1, len(read)) if read[k] == end], len(read)]
+    for start, stop in pairwise(cuts):
+        with torch.no_grad():
+            logits = model(torch.from_numpy(read[None, start:stop]))[0]
+        one = torch.from_numpy(targets[start:stop])
+        losses += functional.cross_entropy(logits, one, reduction="none").tolist()
+    return losses
+
+
+@pytest.mark.parametrize("parallel", ["ddp", "fsdp"])
+def test_two_ranks_are_one(context, config, masked, tmp_path, parallel):
+    job = finished(context, config, tmp_path / "run", 2, [f"parallel={parallel}"])
+    for name, value in weights_of(masked.out).items():
+        torch.testing.assert_close(weights_of(job.out)[name], value, rtol=1e-3, atol=1e-5)
+
+
+def test_micro_batches_do_not_matter(context, config, masked, tmp_path):
+    job = finished(context, config, tmp_path / "run", 1, ["training.micro_batch=2"])
+    for name, value in weights_of(masked.out).items():
+        torch.testing.assert_close(weights_of(job.out)[name], value, rtol=1e-3, atol=1e-5)
+
+
+def test_a_killed_run_resumes_with_its_masks(context, config, masked, tmp_path):
+    first = Job(context, config, tmp_path / "run", 1, ["checkpoint.every=2"])
+    first.until_true(lambda: bool(checkpoints(tmp_path / "run")))
+    first.kill()
+    finished(context, config, tmp_path / "run")
+    assert_same_weights(weights_of(tmp_path / "run"), weights_of(masked.out))
+
+
+def test_a_run_does_not_resume_without_its_masks(config, masked):
+    message = r"was started with training\.mask_documents True, and here it is False"
+    with pytest.raises(RunError, match=message):
+        pretrain(config, masked.out, ["training.mask_documents=false"])
+
+
+def test_streams_have_masks_too(text_files, tmp_path):
+    texts = {name: {"path": str(text_files[name])} for name in ("code", "prose")}
+    path = write_config(
+        tmp_path,
+        stream={"domains": texts, "buffer": 20, "max_validation_bytes": 4000},
+        model={"name": "decoder", "options": {"layers": 1, "width": 32, "heads": 2, "ff": 48}},
+        training={**CONFIG["training"], "steps": 3},
+        mixture={"anchor": "uniform"},
+        held_out={"every": 0, "tokens": 2048},
+    )
+    result = {
+        mask: pretrain(path, tmp_path / str(mask), [f"training.mask_documents={mask}"])
+        for mask in ("true", "false")
+    }
+    assert result["true"].losses != result["false"].losses
+
+
+# --- What cannot mask ---------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", FREE)
+def test_a_model_without_positions_is_refused(name):
+    model = build_model(
+        ModelConfig(name=name, options=FREE[name]), vocab_size=VOCAB, sequence_length=16, seed=0
+    )
+    with pytest.raises(
+        ConfigError, match=r"training\.mask_documents: .* takes no position_ids.*; leave it out"
+    ) as caught:
+        DocumentMasks(model, [END])
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("name", LEAKING)
+def test_a_model_that_takes_positions_and_lets_documents_see_each_other_is_refused(name):
+    model = build_model(
+        ModelConfig(name=name, options=LEAKING[name]), vocab_size=VOCAB, sequence_length=16, seed=0
+    )
+    with pytest.raises(ConfigError, match="does not keep documents apart by position_ids"):
+        check_apart(model, 16, VOCAB)
+
+
+def test_a_plug_in_without_positions_is_refused_before_the_first_step(config, tmp_path):
+    plain = ["model={name: 'pretrain_job:Unplaced'}"]
+    with pytest.raises(ConfigError, match="Unplaced takes no position_ids"):
+        pretrain(config, tmp_path / "run", plain)
+    assert not (tmp_path / "run" / "checkpoints").exists()
+
+
+def test_tokens_whose_end_of_document_is_not_known_are_refused(tmp_path):
+    (tmp_path / "ids").mkdir()
+    np.save(tmp_path / "ids" / "web.npy", np.arange(8000, dtype=np.uint16).reshape(100, 80) % 50)
+    corpus = {
+        "domains": {"web": {"path": str(tmp_path / "ids"), "format": "npy"}},
+        "tokenizer": "somebody/else",
+    }
+    path = write_config(
+        tmp_path,
+        corpus=corpus,
+        model={"name": "decoder"},
+        mixture={"anchor": "natural"},
+        training={**CONFIG["training"], "mask_documents": True},
+    )
+    with pytest.raises(ConfigError, match="not known which id ends a document"):
+        pretrain(path, tmp_path / "run")
+    stated = pretrain(
+        path, tmp_path / "run", ["corpus.domains.web.document_end=7", "training.steps=1"]
+    )
+    assert stated.is_finished
