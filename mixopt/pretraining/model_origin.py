@@ -151,9 +151,9 @@ def fill(model: nn.Module, checkpoint: Path) -> None:
     for name in (*places, *tensors):
         if name not in tensors or name not in places:
             absent = name not in tensors
-            what, model = ("lacks", "has") if absent else ("has", "does not have")
+            what, has = ("lacks", "has") if absent else ("has", "does not have")
             raise RunError(
-                f"{checkpoint}: {what} the weight {name!r}, which the model {model}: {_OTHER}"
+                f"{checkpoint}: {what} the weight {name!r}, which the model {has}: {_OTHER}"
             )
     for name, place in places.items():
         if place.shape != tensors[name].shape:
