@@ -10,6 +10,12 @@ one, nobody may ask it. A proxy may also say what a trial costs, before there is
 `parameters(vocab_size) -> int`, and `tokens_per_second(vocab_size, training) -> float` of one
 worker (mixopt.pipeline.speed_probe measures one that does not, unless it says `is_probed = False`).
 Pools are shares of `Training.inventory`, where that is given.
+
+A proxy whose trials begin with a checkpoint takes an option `start`, which `proxy.from` is, and
+`start_hash`, which it refuses to train without where it is another one. It has `start_hash() ->
+str` of what `start` names, and may have `base_losses(corpus, training) -> Losses`, those of the
+checkpoint before any step on what trials are evaluated on, and `make_start(folder, say) -> None`,
+which trains a checkpoint from a recipe into a folder, once, and resumes there.
 """
 
 from __future__ import annotations

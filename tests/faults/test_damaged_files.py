@@ -39,6 +39,7 @@ FILES = (
     "tracking_sweep.jsonl",
     "tracking_validate.jsonl",
     "recommendation.yaml",
+    "start.json",
 )
 USUAL = ("steps.json", "trials/t0000.json", "fit/fit.json", "proposal.yaml", "recommendation.yaml")
 
