@@ -1,8 +1,7 @@
 """Do cheap microanneals rank sources as careful ones do? Anneal a checkpoint on real text and see.
 
     python experiments/real_text/anneals.py --data ../shared/data/corpus --out runs/anneals
-    python experiments/real_text/anneals.py --out runs/anneals --print \
-        > experiments/real_text/results_anneals.md
+    python experiments/real_text/anneals.py --out runs/anneals --print
 
 A decoder of 0.1M weights is trained on the natural mixture of eight domains (half of their
 documents), at a constant learning rate. From that checkpoint on, eight sources are annealed at half

@@ -80,10 +80,11 @@ def anneal_command(
         trust=trust,
         say=say,
     )
-    _print(run, combine, as_json)
+    out_option = "" if config.is_dir() else f" --out {run.path}"
+    _print(run, f"mixopt anneal {config}{out_option} --combine", combine, as_json)
 
 
-def _print(run: Run, combine: bool, as_json: bool) -> None:
+def _print(run: Run, further: str, combine: bool, as_json: bool) -> None:
     from mixopt.reporting import anneals_json, anneals_text, run_summary
 
     if as_json:
@@ -95,7 +96,7 @@ def _print(run: Run, combine: bool, as_json: bool) -> None:
         show("")
         print_run(run, as_json)
     else:
-        show(f"{COMMAND}mixopt anneal {run.path} --combine")
+        show(f"{COMMAND}{further}")
 
 
 def _names(option: str | None) -> tuple[str, ...] | None:

@@ -17,20 +17,19 @@ from typing import TYPE_CHECKING, Any
 
 from mixopt.errors import ConfigError, RunError, did_you_mean
 from mixopt.pipeline.pre_check import fold_fault
-from mixopt.pipeline.rounds import noted_trials, planned_trials
 from mixopt.pipeline.steps import run as run_steps
-from mixopt.run_directory import DESIGN, FIT, REPORT, SWEEP, Run, load_run, working_in
+from mixopt.run_directory import DESIGN, REPORT, SWEEP, Run, load_run
 from mixopt.system import Say, silent
 
 if TYPE_CHECKING:
-    from mixopt.config import Config
+    from mixopt.config import Config, DesignConfig
 
 PROPORTIONS = "constraints.proportions.base"
 
 
 @dataclass(frozen=True)
 class AnnealAsked:
-    """What microanneals are asked for; what is None is as CONFIG has it.
+    """What microanneals are asked for; what is None is as CONFIG or the run has it.
 
     Attributes:
         sources: Domains to compare.
@@ -46,17 +45,22 @@ class AnnealAsked:
     base: Path | None = None
     rounds: tuple[int, ...] = ()
 
-    def overrides(self, config: Config) -> list[str]:
+    def overrides(self, config: Config, recorded: DesignConfig | None = None) -> list[str]:
         """Return the fields that it sets, as overrides of a configuration.
+
+        Args:
+            config: The experiment.
+            recorded: The design of the run, where there is one already.
 
         Raises:
             ConfigError: No source is given, here or there, or an option cannot be right.
         """
-        before = config.design.anneals
+        design = config.design if config.design.anneals is not None else recorded
+        before = None if design is None else design.anneals
         known = {} if before is None else before.model_dump(mode="json")
         anneals = {**known, **self._fields()}
         self._check(anneals, list(config.corpus.domains))
-        later = self.rounds or (() if before is None else config.design.planned_rounds[1:])
+        later = self.rounds or (() if design is None else design.planned_rounds[1:])
         given: dict[str, Any] = {"method": "anneals", "anneals": anneals}
         if later:
             given["rounds"] = [1 + len(anneals["sources"]), *later]
@@ -124,7 +128,8 @@ def anneal(
         say: Called with a line about what happens.
 
     Returns:
-        The run; `run.anneals` is what each source does.
+        The run; `run.anneals` is what each source does. A record whose anneals are trained, with
+        nothing asked of it, is only looked at.
 
     Raises:
         ConfigError: A source, share or base that cannot be right.
@@ -132,13 +137,15 @@ def anneal(
         RunError: The directory is that of another command.
     """
     config, out = Path(config), Path(out)
-    _check_own(out)
+    looked_at = not (combine or overrides or retry_failed) and asked == AnnealAsked()
+    if looked_at and (done := _trained(config, out)) is not None:
+        return done
+    before = _recorded(out)
     if asked.rounds and not combine:
         raise ConfigError("anneal: --rounds come after the anneals: add --combine")
-    settings = [*overrides, *asked.overrides(_config(config, overrides, trust))]
+    settings = [*overrides, *asked.overrides(_config(config, overrides, trust), before)]
     if combine:
-        _check_folds(config, settings, trust)
-        _reopen(config, out, settings, trust)
+        _check_folds(_config(config, settings, trust))
     last = REPORT if combine else SWEEP
     run = run_steps(
         config,
@@ -186,22 +193,32 @@ def _base_overrides(config: Config, anneals: Mapping[str, Any]) -> list[str]:
     return [f"{PROPORTIONS}={json.dumps({'domains': parts, 'weights': weights})}"]
 
 
-def _check_own(out: Path) -> None:
-    """Check that a directory that has trials has them of microanneals.
+def _trained(config: Path, out: Path) -> Run | None:
+    """Return the run that a record is of, where its anneals are trained; nothing is run."""
+    if config.resolve() != (out / "config.yaml").resolve():
+        return None
+    run = load_run(out)
+    return run if run.config.design.anneals is not None and run.is_done(SWEEP.name) else None
+
+
+def _recorded(out: Path) -> DesignConfig | None:
+    """Return the design of the microanneals that a directory has; None where it has nothing.
 
     Raises:
-        RunError: They are of another design.
+        RunError: Its trials are of another design.
     """
-    record = out / "config.yaml"
-    if not record.is_file():
-        return
+    if not (out / "config.yaml").is_file():
+        return None
     run = load_run(out)
-    method = run.config.design.method
-    if run.config.design.anneals is None and DESIGN.name in run.manifest.steps:
+    design = run.config.design
+    if design.anneals is not None:
+        return design
+    if DESIGN.name in run.manifest.steps:
         raise RunError(
-            f"{out}: is a run of mixtures (design.method: {method or 'dirichlet'}), not of"
+            f"{out}: is a run of mixtures (design.method: {design.method or 'dirichlet'}), not of"
             " microanneals; use another --out"
         )
+    return None
 
 
 def _config(config: Path, settings: Sequence[str], trust: bool) -> Config:
@@ -210,30 +227,18 @@ def _config(config: Path, settings: Sequence[str], trust: bool) -> Config:
     return load_config(config, settings, trust=trust)
 
 
-def _check_folds(config: Path, settings: Sequence[str], trust: bool) -> None:
+def _check_folds(config: Config) -> None:
     """Check that a fit has enough mixtures.
 
     Raises:
         ConfigError: There are fewer than folds.
     """
-    found = _config(config, settings, trust)
-    sources = found.design.first_round - 1
-    if fold_fault(found, found.design.first_round) is not None:
+    sources = config.design.first_round - 1
+    if fold_fault(config, config.design.first_round) is not None:
         raise ConfigError(
-            f"fit.folds: {found.fit.folds} folds need as many mixtures, and {sources} sources with"
+            f"fit.folds: {config.fit.folds} folds need as many mixtures, and {sources} sources with"
             f" their control have {sources + 1}; add sources, or --set fit.folds={sources + 1}"
         )
-
-
-def _reopen(config: Path, out: Path, settings: Sequence[str], trust: bool) -> None:
-    """Reopen a finished sweep for later rounds that it has not had."""
-    if not (out / "steps.json").is_file():
-        return
-    run = Run(out, _config(config, settings, trust), str(config), trust)
-    with working_in(out):
-        if run.is_done(SWEEP.name) and planned_trials(run) > len(noted_trials(run)):
-            run.discard(FIT.name)
-            run.manifest.forget({SWEEP.name})
 
 
 def _say_what_is_missing(run: Run, say: Say) -> None:

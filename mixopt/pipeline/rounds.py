@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any
 from mixopt.errors import RunError
 from mixopt.mixture import Mixture
 from mixopt.pipeline.round_shapes import read_rounds
+from mixopt.run_directory import FIT, SWEEP
 from mixopt.system import Say, steady_progress, write_json
 from mixopt.trials import GROUPS, ROUNDS, Trial, TrialResult, read_design, write_design
 
@@ -123,6 +124,18 @@ def planned_trials(run: Run) -> int:
 def noted_trials(run: Run) -> list[Trial]:
     """Return the trials of the first round, and of the later rounds chosen so far."""
     return _recorded(run)[0]
+
+
+def reopen_anneals(run: Run) -> None:
+    """Let the finished sweep of microanneals go on where it has not had all rounds that are asked.
+
+    Its trials stay; what was made of fewer of them is deleted.
+    """
+    if run.config.design.anneals is None or not run.is_done(SWEEP.name):
+        return
+    if planned_trials(run) > len(noted_trials(run)):
+        run.discard(FIT.name)
+        run.manifest.forget({SWEEP.name})
 
 
 def not_run(run: Run) -> int:

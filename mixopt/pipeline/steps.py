@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 from mixopt.errors import CorpusError
 from mixopt.pipeline.check_text import short_lines
 from mixopt.pipeline.pre_check import check_experiment
+from mixopt.pipeline.rounds import reopen_anneals
 from mixopt.pipeline.step_actions import ACTIONS
 from mixopt.pipeline.submission import submission_text
 from mixopt.pipeline.trial_start import with_start_hash
@@ -80,6 +81,8 @@ def run(
             _forget_failed(opened)
         with open_tracker(opened, say) as tracker:
             last = step_named(until)
+            if last not in (PREPARE, DESIGN, SWEEP):
+                reopen_anneals(opened)
             for step in (*steps_before(last), last):
                 _do(opened, step, tracker, say)
     return opened

@@ -109,11 +109,8 @@ def _on_objective(found: Anneals) -> str:
         " below 0 is better"
     )
     by_source = {one.source: one for one in found.effects()}
-    rows = [
-        (name, *effect_cells(by_source.get(name)), str(place))
-        for place, name in enumerate(ordered_sources(found), start=1)
-    ]
-    columns = ("source", "change", "95% interval", "p (Holm)", "verdict", "rank")
+    rows = [(name, *effect_cells(by_source.get(name))) for name in ordered_sources(found)]
+    columns = ("source", "change", "95% interval", "p (Holm)", "verdict")
     return table_text(title, columns, rows, texts=("verdict",))
 
 

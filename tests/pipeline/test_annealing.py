@@ -80,6 +80,13 @@ def test_the_directory_of_a_run_needs_no_sources(own):
     assert found.anneals.sources == SOURCES
 
 
+def test_what_is_not_said_again_is_as_the_run_has_it(done, own):
+    before = written(own)
+    found = made_anneals(done[0], AnnealAsked(), out=own)
+    assert found.anneals.share == 0.5
+    assert written(own) == before
+
+
 def test_another_share_needs_another_directory(done, own):
     said = refused(done[0], AnnealAsked(SOURCES, 0.3), RunError, out=own)
     assert "design.anneals.share is 0.5 there and 0.3 here; use another --out" in said

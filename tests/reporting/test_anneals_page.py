@@ -21,7 +21,7 @@ def trained(tmp_path_factory):
 
 def test_the_tables_fit_into_80_columns(trained, monkeypatch):
     monkeypatch.setenv("COLUMNS", "80")
-    ended = mixopt("anneal", trained, "--trust")
+    ended = mixopt("anneal", trained)
     assert ended.code == 0, ended.error
     wide = [line for line in ended.out.splitlines() if len(line) > 80]
     assert [line for line in wide if not line.startswith(("next: ", "page: "))] == []
@@ -35,7 +35,7 @@ def test_sources_are_in_the_order_of_their_rank(trained):
 
 
 def test_json_has_ranks_costs_and_epochs(trained):
-    found = json.loads(mixopt("anneal", trained, "--trust", "--json").out)
+    found = json.loads(mixopt("anneal", trained, "--json").out)
     assert found == json.loads(json.dumps(anneals_json(load_run(trained))))
     books = found["sources"]["books_news"]
     assert books["ranks"] == {"exam": 3, "reading": 1}
