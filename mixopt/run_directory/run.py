@@ -242,8 +242,12 @@ class Run:
     @property
     def is_foreign(self) -> bool:
         """Whether the configuration is the directory's own record, which nobody trusted."""
-        record = self.path / "config.yaml"
-        return self.trust is not True and Path(self.source).absolute() == record.absolute()
+        return self.trust is not True and self._is_from_record
+
+    @property
+    def _is_from_record(self) -> bool:
+        """Whether the configuration was read from the directory's own record."""
+        return Path(self.source).absolute() == (self.path / "config.yaml").absolute()
 
     @property
     def commit(self) -> str | None:
@@ -382,9 +386,10 @@ class Run:
         )
 
     def command(self, step: str, *extra: str) -> str:
-        """Return the command that runs a step of this run."""
-        source = self.source or str(self.path / "config.yaml")
-        return shlex.join(["mixopt", step, source, "--out", str(self.path), *extra])
+        """Return the command that runs a step; it names the configuration if not the record."""
+        own = not self.source or self._is_from_record
+        source = [str(self.path)] if own else [self.source, "--out", str(self.path)]
+        return shlex.join(["mixopt", step, *source, *extra])
 
     @property
     def seconds(self) -> dict[str, float]:
