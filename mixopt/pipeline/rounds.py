@@ -127,7 +127,7 @@ def noted_trials(run: Run) -> list[Trial]:
 
 
 def reopen_anneals(run: Run) -> None:
-    """Let the finished sweep of microanneals go on where it has not had all rounds that are asked.
+    """Reopen a finished sweep of microanneals where it has not had all rounds that are asked.
 
     Its trials stay; what was made of fewer of them is deleted.
     """
