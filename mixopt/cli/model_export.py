@@ -18,6 +18,9 @@ def export_model_command(
         int | None,
         typer.Option("--step", min=0, help="Steps of the checkpoint [default: the newest]."),
     ] = None,
+    averaged: Annotated[
+        bool, typer.Option("--averaged", help="Write the averaged weights (training.ema_decay).")
+    ] = False,
     shard: Annotated[
         str, typer.Option("--shard", metavar="SIZE", help="Largest file of weights, such as 500MB.")
     ] = "5GB",
@@ -30,5 +33,5 @@ def export_model_command(
     """
     from mixopt.pretraining import export_lines, export_model
 
-    export = export_model(run, out, step=step, shard=shard, trust=trust)
+    export = export_model(run, out, step=step, averaged=averaged, shard=shard, trust=trust)
     print_json(export.to_json()) if as_json else show("\n".join(export_lines(export)))

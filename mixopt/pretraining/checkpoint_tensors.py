@@ -22,12 +22,13 @@ from mixopt.errors import RunError
 MODEL, OPTIMIZER = "model.", "optimizer."
 
 
-def read_tensors(path: Path, prefix: str) -> dict[str, Tensor]:
+def read_tensors(path: Path, prefix: str, suffix: str = "") -> dict[str, Tensor]:
     """Return the whole tensors of a checkpoint whose names begin with a prefix, on the CPU.
 
     Args:
         path: The folder of the checkpoint.
         prefix: `MODEL` or `OPTIMIZER`; it is left out of the names returned.
+        suffix: What the names end with.
 
     Raises:
         RunError: A shard cannot be read, or a part of a tensor is missing.
@@ -37,7 +38,7 @@ def read_tensors(path: Path, prefix: str) -> dict[str, Tensor]:
         with _opened(shard) as file:
             about = json.loads((file.metadata() or {}).get(CUSTOM_METADATA_KEY, "{}"))
             for name in file.keys():  # noqa: SIM118 - no mapping
-                if name.startswith(prefix):
+                if name.startswith(prefix) and name.endswith(suffix):
                     offsets = about[name][SAVED_OFFSETS_KEY]
                     parts.setdefault(name, []).append((offsets, file.get_tensor(name)))
     return {name.removeprefix(prefix): _joined(path, name, found) for name, found in parts.items()}

@@ -22,10 +22,12 @@ from torch import Tensor, nn
 
 from mixopt.corpus import export_tokenizer
 from mixopt.errors import ConfigError, PluginError, RunError
+from mixopt.pretraining.averaged_weights import AVERAGE
+from mixopt.pretraining.checkpoint_tensors import OPTIMIZER, read_tensors
 from mixopt.pretraining.config import ModelConfig
 from mixopt.pretraining.models import hugging_face_config
 from mixopt.pretraining.trained_model import TrainedModel
-from mixopt.pretraining.transformers_folder import INDEX, folder_model, load_folder, without_bars
+from mixopt.pretraining.transformers_folder import INDEX, folder_model, load_folder, quietly
 from mixopt.system import write_json
 
 SHARD = "5GB"
@@ -71,6 +73,7 @@ def export_model(
     out: str | Path,
     *,
     step: int | None = None,
+    averaged: bool = False,
     shard: str = SHARD,
     trust: bool = False,
 ) -> ModelExport:
@@ -80,6 +83,7 @@ def export_model(
         run: The directory of a `mixopt pretrain`.
         out: The folder to write; there is none of that name.
         step: Of the checkpoint; the newest when None.
+        averaged: Write the average of the weights (`training.ema_decay`) in place of them.
         shard: Largest size of a file of weights, such as `500MB`.
         trust: Whether what the run names may be imported, and read where it is elsewhere.
 
@@ -95,6 +99,8 @@ def export_model(
         raise ConfigError(f"--shard: {shard!r} is not a size such as 500MB or 5GB")
     name = None if step is None else f"step-{step:08d}"
     trained = TrainedModel.open(run, checkpoint=name, device="cpu", trust=trust)
+    if averaged:
+        _take_average(trained)
     return write_export(trained, out, shard=shard)
 
 
@@ -119,6 +125,18 @@ def export_lines(export: ModelExport) -> list[str]:
         f"logits equal the run's: largest difference {export.difference:.1e}",
         f'AutoModelForCausalLM.from_pretrained("{export.path}")',
     ]
+
+
+def _take_average(trained: TrainedModel) -> None:
+    """Give a model the average of its weights; what is not trained has none."""
+    state = read_tensors(trained.checkpoint, OPTIMIZER, f".{AVERAGE}")
+    if not state:
+        raise RunError(
+            f"{trained.checkpoint}: has no averaged weights: the run has no training.ema_decay"
+        )
+    for name, weight in trained.model.named_parameters():
+        if (average := state.get(f"state.{name}.{AVERAGE}")) is not None:
+            weight.data.copy_(average)
 
 
 def _check_absent(out: Path) -> None:
@@ -149,7 +167,7 @@ def _write_model(trained: TrainedModel, folder: Path, shard: str) -> ModelConfig
     model, end = trained.model, trained.tokenizer.end_of_document
     if isinstance(model, PreTrainedModel):
         _adapt(model.config, end)
-        with without_bars():
+        with quietly():
             model.save_pretrained(folder, max_shard_size=shard)
         return ModelConfig(name=model.config.model_type)
     form = getattr(model, "transformers_form", None)

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from torch import nn, optim
 
-from mixopt.errors import ConfigError, RunError
+from mixopt.errors import ConfigError, MixoptError, RunError
 from mixopt.pretraining.checkpoint_files import STATE, last_checkpoint
 from mixopt.pretraining.checkpoints import load_optimizer
 from mixopt.pretraining.config import ModelConfig, OriginConfig, PretrainConfig, VocabularyConfig
@@ -139,11 +139,15 @@ def _check_unchanged(origin: OriginConfig, model: ModelConfig) -> None:
     """Refuse weights that are still there and are others than those that a run began with."""
     if not local_path(origin.checkpoint).exists():
         return
-    now = open_origin(origin.checkpoint, trust=(model.name,))
+    mend = "restore it, or move it away to resume without it"
+    try:
+        now = open_origin(origin.checkpoint, trust=(model.name,))
+    except MixoptError as error:
+        raise RunError(f"{error}; this run started from it: {mend}") from error
     if now.sha256 != origin.sha256:
         raise RunError(
             f"{origin.checkpoint}: has other weights ({now.sha256[:8]}) than when this run started"
-            f" from it ({origin.sha256[:8]}); restore them, or use another --out"
+            f" from it ({origin.sha256[:8]}): {mend}"
         )
 
 

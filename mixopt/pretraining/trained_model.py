@@ -29,7 +29,7 @@ from mixopt.corpus import (
     read_stream_index,
     saved_tokenizer,
 )
-from mixopt.errors import RunError, did_you_mean
+from mixopt.errors import PluginError, RunError, did_you_mean
 from mixopt.pretraining.checkpoint_files import file_fault, found_checkpoints, read_state
 from mixopt.pretraining.checkpoints import load_weights
 from mixopt.pretraining.config import PretrainConfig
@@ -113,6 +113,7 @@ class TrainedModel:
         record = run / "config.yaml"
         config: PretrainConfig = checked_as(PretrainConfig, recorded_config(record), str(record))
         check_trusted("model", config.model.name, str(record), trust)
+        _check_kernel(config.model.options.get("attn_implementation"), str(record), trust=trust)
         state = read_state(path)
         fault = file_fault(path, state)
         if fault is not None:
@@ -203,6 +204,15 @@ def _checkpoint(run: Path, name: str | None) -> Path:
             f"available: {', '.join(found)}"
         )
     return found[name]
+
+
+def _check_kernel(name: object, record: str, *, trust: bool) -> None:
+    """Refuse attention that transformers would fetch from the hub and run."""
+    if isinstance(name, str) and "/" in name and not trust:
+        raise PluginError(
+            f"{record}: model.options.attn_implementation: {name!r} is code on the hub; if you"
+            " trust whoever made this directory, add --trust (in Python trust=True)"
+        )
 
 
 def _tokenizer(config: PretrainConfig, run: Path, *, trust: bool) -> tuple[Tokenizer, int]:

@@ -22,6 +22,11 @@ from mixopt.system import FileRecord, checked_as, file_record, name_fault, read_
 CONFIG = "config.json"
 WEIGHTS, INDEX = "model.safetensors", "model.safetensors.index.json"
 _PICKLES = ("pytorch_model.bin", "pytorch_model.bin.index.json", "model.ckpt.index")
+_FAULTS = {
+    "mismatched_keys": "does not fit",
+    "missing_keys": "is missing in the weights",
+    "unexpected_keys": "has no place in the model",
+}
 # Neither shape nor computation: left out of what is recorded. Those of `_CODE` may name code.
 _ABOUT = {
     "architectures", "transformers_version", "torch_dtype", "dtype", "name_or_path",
@@ -101,7 +106,7 @@ def load_folder(path: Path, model: ModelConfig) -> nn.Module:
     for name in _weight_files(path):
         _keys(path / name)
     config = hugging_face_config(model)
-    with _told(path), without_bars():
+    with _told(path), quietly():
         loaded, report = AutoModelForCausalLM.from_pretrained(
             str(path),
             config=config,
@@ -109,6 +114,7 @@ def load_folder(path: Path, model: ModelConfig) -> nn.Module:
             use_safetensors=True,
             local_files_only=True,
             trust_remote_code=False,
+            ignore_mismatched_sizes=True,  # they are in the report, which is checked
             output_loading_info=True,
         )
     _check_report(path, report)
@@ -117,15 +123,17 @@ def load_folder(path: Path, model: ModelConfig) -> nn.Module:
 
 
 @contextmanager
-def without_bars() -> Iterator[None]:
-    """Leave out the bars of transformers, which show also where there is no terminal."""
+def quietly() -> Iterator[None]:
+    """Leave out what transformers prints while it reads and writes: bars, and a table of faults."""
     from transformers.utils import logging
 
-    shown = logging.is_progress_bar_enabled()
+    shown, level = logging.is_progress_bar_enabled(), logging.get_verbosity()
     logging.disable_progress_bar()
+    logging.set_verbosity(logging.CRITICAL)
     try:
         yield
     finally:
+        logging.set_verbosity(level)
         if shown:
             logging.enable_progress_bar()
 
@@ -223,15 +231,19 @@ def _told(path: Path) -> Iterator[None]:
 
 def _check_report(path: Path, report: Mapping[str, Any]) -> None:
     """Refuse a model of which some weights were not there, or not used."""
-    for kind, what in (
-        ("mismatched_keys", "has another shape in the weights"),
-        ("missing_keys", "is missing in the weights"),
-        ("unexpected_keys", "of the weights has no place in the model"),
-    ):
-        names = sorted(str(one) for one in report.get(kind) or ())
+    for kind, what in _FAULTS.items():
+        names = sorted(map(_shown, report.get(kind) or ()))
         if names:
             more = f" (and {len(names) - 1} more)" if len(names) > 1 else ""
-            raise RunError(f"{path}: {CONFIG} does not fit the weights: {names[0]}{more} {what}")
+            raise RunError(f"{path}: {CONFIG} does not fit the weights: {names[0]} {what}{more}")
+
+
+def _shown(key: Any) -> str:
+    """Return a tensor's name; of one that has another shape, both shapes."""
+    if isinstance(key, str):
+        return key
+    name, there, here = key
+    return f"{name}, of shape {tuple(there)} in the weights and {tuple(here)} in the model,"
 
 
 def _plain(value: Any) -> Any:

@@ -13,7 +13,8 @@ import yaml
 from command_line import mixopt
 from made_models import Formless, Misshapen, logits_of, made_model, opened
 from places import DATA
-from pretrain_runs import CONFIG
+from pretrain_runs import CONFIG, weights_of
+from safetensors.torch import load_file
 
 from mixopt.corpus import FORMAT, FastTokenizer, TokenWriter, open_tokenizer
 from mixopt.errors import ConfigError, MixoptError, PluginError, RunError
@@ -139,6 +140,19 @@ def test_a_checkpoint_is_chosen_by_its_step(run, tmp_path):
     assert (newest.checkpoint.name, older.checkpoint.name) == ("step-00000040", "step-00000020")
     with pytest.raises(RunError, match="has no checkpoint 'step-00000021'"):
         export_model(run, tmp_path / "none", step=21, trust=True)
+
+
+def test_averaged_weights_are_exported_where_they_are_asked(run, tmp_path):
+    averaged = ["training.ema_decay=0.9", "training.steps=3"]
+    pretrain(run.with_name("run.yaml"), tmp_path / "run", averaged)
+    export_model(tmp_path / "run", tmp_path / "out", averaged=True, trust=True)
+    name = "model.norm.weight"
+    found = load_file(tmp_path / "out" / "model.safetensors")[name]
+    last = weights_of(tmp_path / "run")
+    assert torch.equal(found, last["optimizer.state.norm.ema"])
+    assert not torch.equal(found, last["model.norm"])
+    with pytest.raises(RunError, match="has no averaged weights: the run has no training.ema_deca"):
+        export_model(run, tmp_path / "none", averaged=True, trust=True)
 
 
 def test_the_export_scores_text_as_the_run_does(run, tmp_path):

@@ -191,6 +191,17 @@ def test_code_that_a_run_names_is_imported_only_where_it_is_trusted(folder, tmp_
         TrainedModel.open(run, device="cpu")
 
 
+def test_attention_that_would_be_fetched_is_refused_where_it_is_not_trusted(folder, tmp_path):
+    shutil.copytree(folder / "llama", tmp_path / "run")
+    record = tmp_path / "run" / "config.yaml"
+    content = yaml.safe_load(record.read_text())
+    content["model"]["options"]["attn_implementation"] = "someone/kernels"
+    record.write_text(sealed_text(yaml.safe_dump(content), HEADER))
+    message = "attn_implementation: 'someone/kernels' is code on the hub"
+    with pytest.raises(PluginError, match=message):
+        TrainedModel.open(tmp_path / "run")
+
+
 def test_a_damaged_checkpoint_is_not_scored(folder, tmp_path):
     run = shutil.copytree(folder / "decoder", tmp_path / "run")
     shard = next((run / "checkpoints" / "step-00000004").glob("*.safetensors"))
