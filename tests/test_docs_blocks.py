@@ -53,6 +53,7 @@ PARSED = {
     "docs/experts/counting.md": "tests/reporting/test_experts_command.py",
     "docs/experts/diagnoses.md": "tests/reporting/test_experts_command.py",
     "docs/install.md": "tests/test_start_up.py",
+    "docs/midtraining.md": "tests/pipeline/test_midtraining.py",
     "docs/pretraining.md": "tests/pretraining",
     "docs/ray.md": "tests/sweeps/test_ray_sweeps.py",
     "docs/tasks.md": "tests/tasks",

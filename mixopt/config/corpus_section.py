@@ -215,9 +215,11 @@ class DomainConfig(SourceConfig):
 
     @model_validator(mode="after")
     def _mixed_alone(self) -> DomainConfig:
-        own = self.model_fields_set - {"mixed", "tokens", "bytes"}
+        fields = type(self).model_fields.items()
+        own = [name for name, field in fields if getattr(self, name) != field.default]
+        own = [name for name in own if name not in ("mixed", "tokens", "bytes")]
         if self.mixed is not None and own:
-            raise ValueError(f"{sorted(own)[0]}: a mixed domain has its text from its parts")
+            raise ValueError(f"{own[0]}: a mixed domain has its text from its parts")
         return self
 
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import yaml
 
-from mixopt.config import load_config
+from mixopt.config import dump_config, load_config
 from mixopt.corpus import Corpus, prepare_corpus
 from mixopt.errors import ConfigError, CorpusError
 
@@ -167,6 +167,13 @@ def test_the_name_of_a_part_must_be_free(files, tmp_path):
     mixed = {"domains": {"math": {"path": str(files["web"])}}}
     with pytest.raises(ConfigError, match="is already the name of a training domain"):
         load(tmp_path, experiment(files, mixed))
+
+
+def test_a_configuration_that_a_run_records_is_read_again(files, tmp_path):
+    mixed = parts_of(files, mixture={"web": WEB, "code": CODE})
+    config = load(tmp_path, experiment(files, mixed))
+    (tmp_path / "record.yaml").write_text(yaml.safe_dump(dump_config(config)))
+    assert load_config(tmp_path / "record.yaml", trust=False) == config
 
 
 def test_a_mixed_domain_has_no_text_of_its_own(files, tmp_path):

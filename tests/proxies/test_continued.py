@@ -11,8 +11,9 @@ from mixopt_proxies.continued.plain_training import PlainTraining
 from mixopt_proxies.continued.starting_point import StartingPoint
 from torch.nn import functional
 
-from mixopt.corpus import Corpus
-from mixopt.errors import ConfigError
+from mixopt.config import CorpusConfig
+from mixopt.corpus import Corpus, prepare_corpus
+from mixopt.errors import ConfigError, MixoptError
 from mixopt.mixture import Mixture
 from mixopt.pretraining import pretrain
 from mixopt.testing import check_proxy
@@ -137,3 +138,72 @@ def test_more_steps_give_another_hash(base, texts, tmp_path):
     shutil.rmtree(further)
     pretrain(file, further)
     assert proxy_of(further).start_hash() != before
+
+
+@pytest.fixture(scope="module")
+def llama(tmp_path_factory):
+    """A model of transformers for raw bytes, with random weights and no tokenizer."""
+    from transformers import LlamaConfig, LlamaForCausalLM
+
+    shape = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 1}
+    heads = {"num_attention_heads": 2, "num_key_value_heads": 1}
+    config = LlamaConfig(vocab_size=257, max_position_embeddings=64, **shape, **heads)
+    folder = tmp_path_factory.mktemp("llama")
+    LlamaForCausalLM(config).save_pretrained(folder)
+    return folder
+
+
+def test_a_model_of_transformers_is_trained_one_trial_at_a_time(llama, corpus):
+    proxy = proxy_of(llama, lr=0.01, batch=8, sequence_length=32)
+    assert proxy.group_size(corpus, TRAINING) == 1
+    before = proxy.base_losses(corpus, TRAINING).nats_per_token
+    first, second = losses_of(trained(proxy, corpus))
+    assert first["code"] < before["code"] - 0.5
+    (alone,) = losses_of(trained(proxy, corpus, TRIALS[1:]))
+    assert second == pytest.approx(alone, abs=1e-4)
+
+
+def test_a_model_from_elsewhere_does_not_say_how_it_was_trained(llama, corpus):
+    with pytest.raises(ConfigError, match=r"proxy.options.lr: is missing: .*llama.* how it was"):
+        proxy_of(llama).group_size(corpus, TRAINING)
+
+
+def test_moments_that_there_are_none_of_are_refused(llama, corpus):
+    proxy = proxy_of(llama, lr=0.01, batch=8, sequence_length=32, optimizer=True)
+    with pytest.raises(ConfigError, match="has no moments of Adam; leave it out"):
+        proxy.group_size(corpus, TRAINING)
+
+
+def test_the_tokenizer_of_the_corpus_must_be_the_models(base, texts, tmp_path):
+    domains = {name: {"path": str(path)} for name, path in texts.items()}
+    config = CorpusConfig.model_validate({"domains": domains, "tokenizer": "bpe:300"})
+    other = prepare_corpus(config, {}, tmp_path / "corpus", fingerprint="f")
+    with pytest.raises(ConfigError, match=r"trained with the tokenizer 'bytes' .* 'bpe:300'"):
+        proxy_of(base).group_size(other, TRAINING)
+
+
+def test_a_truncated_checkpoint_is_refused(base, corpus, tmp_path):
+    broken = shutil.copytree(base, tmp_path / "broken")
+    shard = next((broken / "checkpoints").glob("step-*/*.safetensors"))
+    shard.write_bytes(shard.read_bytes()[:-10])
+    with pytest.raises(MixoptError, match="safetensors"):
+        proxy_of(broken).group_size(corpus, TRAINING)
+
+
+def test_what_is_no_checkpoint_is_named_by_the_field_of_the_experiment(tmp_path, corpus):
+    with pytest.raises(MixoptError, match=r"^proxy.from: .* no such folder"):
+        proxy_of(tmp_path / "nothing").group_size(corpus, TRAINING)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"lr": -1.0}, "proxy.options.lr: -1.0 must be above 0"),
+        ({"min_lr": 1.0}, "proxy.options.min_lr: 1.0 must be from 0 to lr"),
+        ({"decay": "steps"}, "proxy.options.decay: 'steps' must be linear, cosine or sqrt"),
+        ({"warmup": 1e9}, "proxy.options.warmup: .* fewer than a trial's 20 steps"),
+    ],
+)
+def test_options_that_cannot_be_are_refused_by_name(base, corpus, options, message):
+    with pytest.raises(ConfigError, match=message):
+        trained(proxy_of(base, **options), corpus)

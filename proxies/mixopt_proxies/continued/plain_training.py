@@ -28,12 +28,14 @@ from mixopt_proxies.decoder import (
     MemberCourse,
     TrialBatches,
     eval_steps,
+    make_pools,
     moved_to,
     resolve_device,
     resolve_precision,
     result_of,
     steps_of,
     thread_limit,
+    training_shards,
 )
 
 _REPORT_SECONDS = 0.5
@@ -72,7 +74,12 @@ class PlainTraining:
         Raises:
             CorpusError: A domain, or its pool, with fewer tokens than one sequence.
         """
-        self._batches([], corpus, training)
+        shape = self._annealing
+        for domain in corpus.domains:
+            training_shards(domain, shape.sequence_length)
+        tokens = steps_of(training, shape.step_tokens) * shape.step_tokens
+        target, inventory = training.target_tokens, training.inventory
+        make_pools(corpus, tokens, shape.sequence_length, target, inventory)
         return 1
 
     def train(

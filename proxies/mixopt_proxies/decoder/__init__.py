@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from mixopt_proxies.decoder.batches import (
         TrialBatches as TrialBatches,
         make_pools as make_pools,
+        training_shards as training_shards,
     )
     from mixopt_proxies.decoder.causal_lm import CausalLM as CausalLM
     from mixopt_proxies.decoder.compiling import (
@@ -72,7 +73,7 @@ else:
         {
             "autotune": ["members_by_rule"],
             "batch_shape": ["BatchShape"],
-            "batches": ["TrialBatches", "make_pools"],
+            "batches": ["TrialBatches", "make_pools", "training_shards"],
             "causal_lm": ["CausalLM"],
             "compiling": ["Compile", "has_compiler", "should_compile"],
             "decoder_proxy": ["DecoderProxy"],
