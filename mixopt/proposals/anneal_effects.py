@@ -157,6 +157,10 @@ class Anneals:
             name for name, one in found.items() if one is not None and one.mean > margins[name]
         )
 
+    def control_loss(self, target: str) -> float:
+        """Return the mean loss of the controls; NaN where none finished."""
+        return self._validation.mean(CONTROL, target)
+
     @property
     def problems(self) -> list[str]:
         """What could not be compared, a line each."""

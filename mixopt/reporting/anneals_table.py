@@ -69,9 +69,25 @@ def tokens_of_source(run: Run) -> int:
 
 
 def guard_margins(run: Run) -> Mapping[str, float]:
-    """Return the most by which each guarded loss may get worse; empty without guardrails."""
+    """Return the most by which each guarded loss may be worse than the control's; empty for any.
+
+    Where the reference is the checkpoint, what the control itself loses against it counts too.
+    """
     rails = run.constraints.guardrails
-    return {} if rails is None else rails.margins(run.objective.evaluation)
+    if rails is None:
+        return {}
+    margins, found = rails.margins(run.objective.evaluation), run.anneals
+    if rails.base is None:
+        return margins
+    lost = {name: found.control_loss(name) - rails.base[name] for name in margins}
+    higher = run.objective.higher
+    return {n: margin - (-lost[n] if n in higher else lost[n]) for n, margin in margins.items()}
+
+
+def guarded_against(run: Run) -> str:
+    """Return what guarded losses are compared with, as a sentence has it."""
+    rails = run.constraints.guardrails
+    return "the checkpoint" if rails is not None and rails.base is not None else "the control"
 
 
 def effect_cells(one: Effect | None) -> tuple[str, str, str, str]:
@@ -165,7 +181,7 @@ def _guards(run: Run, found: Anneals) -> list[str]:
     margins = guard_margins(run)
     broken = {name: found.broken(name, margins) for name in ordered_sources(found)}
     return [
-        f"{name} breaks the guardrail on {', '.join(names)}, against the control"
+        f"{name} breaks the guardrail on {', '.join(names)}, against {guarded_against(run)}"
         for name, names in broken.items()
         if names
     ]

@@ -32,7 +32,8 @@ def run_params(run: Run, step: Step) -> dict[str, Any]:
         **{f"proxy/{name}": value for name, value in config.proxy.options.items()},
     }
     if step is SWEEP:
-        params |= {f"design/{name}": value for name, value in config.design}
+        plain = [(name, value) for name, value in config.design if name != "anneals"]
+        params |= {f"design/{name}": value for name, value in plain}
     else:
         names = [one.name for one in config.validation.baselines]
         params |= {name: getattr(config.validation, name) for name in ("seeds", "rounds")}

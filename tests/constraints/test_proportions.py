@@ -28,6 +28,7 @@ def test_all_that_is_drawn_is_in_the_ratios_and_fills_what_is_left():
     drawn_ND = allowed.from_cube(np.random.default_rng(0).random((500, allowed.dimensions)))
     assert in_ratio(drawn_ND)
     assert np.ptp(drawn_ND[:, 3]) > 0.5
+    assert np.ptp(drawn_ND[:, 0]) > 0.3
 
 
 def test_a_point_is_projected_into_the_ratios():
