@@ -9,10 +9,9 @@ shift
 "$uv" pip compile --quiet --resolution lowest-direct --python-version 3.11 --extra all \
     pyproject.toml --output-file .lowest.txt --no-header --no-annotate
 test -x .lowest/bin/python || "$uv" venv --quiet --python 3.11 .lowest
-# The tests' own tools are those of the lock.
-"$uv" export --quiet --frozen --no-hashes --only-group test-tools --output-file .lowest-tools.txt
 "$uv" pip install --quiet --python .lowest --only-binary :all: --no-deps -r .lowest.txt
-"$uv" pip install --quiet --python .lowest -r .lowest.txt -r .lowest-tools.txt
+# The tests' own tools are the newest that fit beside them.
+"$uv" pip install --quiet --python .lowest --constraint .lowest.txt --group test-tools
 "$uv" pip install --quiet --python .lowest --no-deps --editable .
 [ $# -gt 0 ] || set -- tests/config tests/constraints tests/corpus tests/designs tests/fitting tests/loading \
     tests/test_objective.py tests/proposals tests/regressors tests/reporting tests/plots tests/run_directory \

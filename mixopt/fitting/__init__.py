@@ -33,6 +33,7 @@ if TYPE_CHECKING:
         SupportsSaving as SupportsSaving,
         SupportsSelection as SupportsSelection,
         SupportsSizes as SupportsSizes,
+        SupportsWatching as SupportsWatching,
         parameters_called as parameters_called,
         supports_covariance as supports_covariance,
         supports_cross_fit as supports_cross_fit,
@@ -46,6 +47,7 @@ if TYPE_CHECKING:
         supports_saving as supports_saving,
         supports_selection as supports_selection,
         supports_sizes as supports_sizes,
+        supports_watching as supports_watching,
     )
     from mixopt.fitting.competition import fit_trials as fit_trials
     from mixopt.fitting.cross_validation import (
@@ -116,6 +118,7 @@ else:
                 "supports_saving",
                 "supports_selection",
                 "supports_sizes",
+                "supports_watching",
                 "SupportsCovariance",
                 "SupportsCrossFit",
                 "SupportsDeviations",
@@ -128,6 +131,7 @@ else:
                 "SupportsSaving",
                 "SupportsSelection",
                 "SupportsSizes",
+                "SupportsWatching",
             ],
             "competition": ["fit_trials"],
             "cross_validation": [

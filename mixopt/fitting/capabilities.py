@@ -9,6 +9,7 @@
 | refit | `tuned()` | refits keep what held-out folds chose, so that they are cheap |
 | cross-fit | `cross_fit(weights_ND, losses_NM, fold_N)` | held-out predictions in one go |
 | members | `held_out_members` after `cross_fit` | the report shows each part of a combination |
+| watching | `watch(update)` before `cross_fit` | a long cross-fit shows what it is at |
 | explanation | `explain(targets)` | the fit says why it predicts as it does |
 | sizes | `uses_scale`, `at(parameters, tokens)` | trials of several sizes (model_sizes) |
 | repetition | parameters `inventory` and `tokens` | laws of epochs (repetition) |
@@ -31,7 +32,7 @@ from typing import Any, ClassVar, Protocol, Self, TypeGuard
 
 from numpy.typing import ArrayLike
 
-from mixopt.system import Array
+from mixopt.system import Array, Update
 
 # npz without objects; LightGBM's own text.
 SAFE_FORMATS = ("json", "npz", "lightgbm")
@@ -117,6 +118,14 @@ class SupportsMembers(Predictor, Protocol):
     @property
     def held_out_members(self) -> Mapping[str, Array]:
         """Return each member's predictions for held-out rows, shape (N, M), by name."""
+        ...
+
+
+class SupportsWatching(Predictor, Protocol):
+    """Says how far its next `cross_fit` has come."""
+
+    def watch(self, update: Update, /) -> None:
+        """Have the next `cross_fit` report the share that is done, 0 to 1, and what it is at."""
         ...
 
 
@@ -221,6 +230,11 @@ def supports_cross_fit(regressor: Predictor) -> TypeGuard[SupportsCrossFit]:
 def supports_members(regressor: Predictor) -> TypeGuard[SupportsMembers]:
     """Tell whether its members' held-out predictions are known; after `cross_fit` alone."""
     return hasattr(regressor, "held_out_members")
+
+
+def supports_watching(regressor: Predictor) -> TypeGuard[SupportsWatching]:
+    """Tell whether it says how far it has come."""
+    return hasattr(regressor, "watch")
 
 
 def supports_explanation(regressor: Predictor) -> TypeGuard[SupportsExplanation]:

@@ -26,6 +26,7 @@ from mixopt.fitting.capabilities import (
     supports_cross_fit,
     supports_members,
     supports_sizes,
+    supports_watching,
 )
 from mixopt.fitting.cross_validation import out_of_fold
 from mixopt.fitting.fit_data import FitData
@@ -129,8 +130,11 @@ def _compete(name: str, data: FitData, steps: _Steps) -> _Contender:
 def _cross_fitted(
     name: str, made: SupportsCrossFit, rows: Array, data: FitData, steps: _Steps
 ) -> tuple[Array, Array]:
+    folds = len(np.unique(data.fold_N))
+    if supports_watching(made):
+        made.watch(lambda share, part: steps.at(folds * share, f"{name}: {part}"))
     answer = cross_fit_regressor(name, made, rows, data.losses_NM, data.fold_N)
-    steps.ended(name, len(np.unique(data.fold_N)))
+    steps.ended(name, folds)
     return answer
 
 
@@ -169,6 +173,9 @@ class _Steps:
 
     def __init__(self, update: Update) -> None:
         self._update, self._done = update, 0
+
+    def at(self, fits: float, note: str) -> None:
+        self._update(self._done + fits, note)
 
     def ended(self, name: str, fits: int = 1) -> None:
         self._done += fits

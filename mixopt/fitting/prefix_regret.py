@@ -98,6 +98,7 @@ def _refit(fit: Fit, count: int) -> Array | None:
         again = own_law.tuned() if supports_refit(own_law) else fit.unfitted()
         learned = fit_regressor(fit.name, again, fit.rows()[:count], own.losses_NM[:count])
         predicted_NM = np.asarray(learned.predict(own.weights_ND), dtype=float)
+        predicted_NM = predicted_NM.reshape(own.losses_NM.shape)
     except PluginError:
         return None
     return fit.objective.value(predicted_NM)

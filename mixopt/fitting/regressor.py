@@ -186,7 +186,8 @@ class _Columns:
             self.gradient = lambda weights_D: regressor.gradient(weights_D)[targets]
 
     def predict(self, weights_ND: ArrayLike) -> Any:
-        return self._regressor.predict(weights_ND)[:, self._targets]
+        predicted = np.asarray(self._regressor.predict(weights_ND))
+        return predicted.reshape(len(predicted), -1)[:, self._targets]
 
 
 def _unfitted(found: Any) -> Any:
@@ -216,14 +217,18 @@ def _many_targets(regressor: Regressor) -> Regressor:
 
 
 def _as_it_takes(regressor: Learner, losses_NM: ArrayLike) -> ArrayLike:
-    """Return a single target as a vector where scikit-learn would warn of a column."""
-    from sklearn.base import BaseEstimator
+    """Return a single target as a vector where scikit-learn would warn of a column.
+
+    Other people's regressors get a column, as `mixopt.testing.check_regressor` gives them one.
+    """
     from sklearn.multioutput import MultiOutputRegressor
 
     losses = np.asarray(losses_NM)
     one = losses.ndim == 2 and losses.shape[1] == 1
-    plain = isinstance(regressor, BaseEstimator) and not isinstance(regressor, MultiOutputRegressor)
-    return losses[:, 0] if one and plain else losses
+    own = type(regressor).__module__.partition(".")[0] == "sklearn"
+    return (
+        losses[:, 0] if one and own and not isinstance(regressor, MultiOutputRegressor) else losses
+    )
 
 
 def _said(error: Exception) -> str:

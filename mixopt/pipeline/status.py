@@ -6,6 +6,7 @@ continues; what each worker does is in a file that the sweep keeps up to date (m
 
 from __future__ import annotations
 
+import shlex
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -69,7 +70,8 @@ def status_lines(status: dict[str, Any]) -> Iterator[str]:
     for step, entry in status["steps"].items():
         yield f"{step:<{_NAME}} {', '.join(_step_words(entry))}"
         if "fault" in entry:
-            yield _below(f"{entry['fault']}; mixopt verify RUN names the command that repairs it")
+            verify = f"mixopt verify {_quoted(status)}"
+            yield _below(f"{entry['fault']}; {verify} names the command that repairs it")
         if (prefix := entry.get("prefix")) is not None:
             yield _below(f"prefix: {prefix['step']:,} of {prefix['steps']:,} steps")
         for line in detail_lines(entry):
@@ -91,8 +93,12 @@ def _first_line(status: dict[str, Any]) -> Iterator[str]:
             yield f"{step}: {', '.join(_counts(entry)) or 'running'}"
             yield ""
         elif entry["state"] == "interrupted":
-            yield f"{step}: interrupted; resume it with: mixopt run RUN"
+            yield f"{step}: interrupted; resume it with: mixopt run {_quoted(status)}"
             yield ""
+
+
+def _quoted(status: dict[str, Any]) -> str:
+    return shlex.quote(status["path"])
 
 
 def _counts(entry: dict[str, Any]) -> Iterator[str]:

@@ -150,17 +150,17 @@ class RunPlots:
         """
         return plot_run_experts(self._run, trial)
 
-    def training(self, pretraining: str | Path | None = None) -> Figure:
+    def training(self, pretraining: str | Path) -> Figure:
         """Show weights and losses of a pretraining on the run's mixture (`plot_training`).
 
         Args:
-            pretraining: Its directory, or the log of an online driver; `pretraining` in the run
-                directory when None.
+            pretraining: Its directory, or the log of an online driver. A run does not know which
+                pretrainings use its mixture.
 
         Raises:
             ConfigError: There is none.
         """
-        path = self._run.path / "pretraining" if pretraining is None else Path(pretraining)
+        path = Path(pretraining)
         if not path.exists():
             raise ConfigError(
                 f"{path}: no pretraining there; give the directory of one:"

@@ -30,6 +30,8 @@ from mixopt.system import Array, name_text, short_count
 if TYPE_CHECKING:
     from mixopt.proposals import Comparison, Interval, Recommendation, Validation
 
+EARLY = 0.2  # of the tokens of a run: what falls before is not what the axis is made for
+
 
 def plot_validation(validation: Validation) -> Figure:
     """Show the runs of a validation, and the leading proposal's difference from each baseline.
@@ -106,6 +108,9 @@ def plot_validation_curves(
 ) -> Figure:
     """Show the objective while the validation runs train, a thin line for each seed.
 
+    The axis of the objective has the values after the first fifth of the tokens, for the drop
+    before it is many times what the mixtures differ by at the end; lines come in from outside.
+
     Args:
         curves: By mixture, for each seed, tokens and objective, of equal shapes.
         unit: Unit of the objective.
@@ -125,9 +130,20 @@ def plot_validation_curves(
                 label=written(name_text(name)) if number == 0 else None,
             )
     axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: short_count(value)))
+    low, high = _late([line for lines in curves.values() for line in lines])
+    axes.set_ylim(low - 0.05 * (high - low), high + 0.05 * (high - low))
     label(axes, x="training tokens", y=unit)
     legend(axes, loc="upper right")
     return figure
+
+
+def _late(lines: Sequence[tuple[Array, Array]]) -> tuple[float, float]:
+    """Return the lowest and the highest objective after the first fifth of the tokens."""
+    last = max(float(tokens[-1]) for tokens, _ in lines)
+    kept = [objective[tokens > EARLY * last] for tokens, objective in lines]
+    values = np.concatenate(kept)
+    low, high = float(values.min()), float(values.max())
+    return (low, high) if high > low else (low - 0.01, high + 0.01)
 
 
 def _runs(axes: Axes, place: float, runs_S: Array, look: tuple[str, int]) -> None:

@@ -119,7 +119,8 @@ class Decision:
         found = {}
         for name in self.validation.mixtures:
             broken = self.constraints.violations(self.validation.mixture(name))
-            lines = [f"breaks a limit: {line}" for line in broken] + self._broken_guards(name)
+            lines = [f"breaks a limit: {line.rstrip('.')}" for line in broken]
+            lines += self._broken_guards(name)
             if lines:
                 found[name] = lines
         return found

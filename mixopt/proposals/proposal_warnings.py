@@ -9,6 +9,7 @@ import numpy as np
 
 from mixopt.mixture import Mixture, pairwise_total_variation
 from mixopt.objective import Objective, grouped_names
+from mixopt.proposals.mixture_names import listed
 from mixopt.proposals.proposal import Proposal
 
 if TYPE_CHECKING:
@@ -85,12 +86,12 @@ def _uninformed(fit: Fit, what: str = "the proposal") -> str | None:
 
 
 def _no_gain(proposal: Proposal) -> str | None:
-    unsure = [name.replace("_", " ") for name, gain in proposal.gains.items() if gain.low <= 0]
+    unsure = [name for name, gain in proposal.gains.items() if gain.low <= 0]
     if not unsure:
         return None
     return (
-        f"the 90% interval of the predicted gain over {' and '.join(unsure)} includes 0: judged "
-        "by the fit alone, it may be no better"
+        f"the 90% interval of the predicted gain over {listed(unsure)} includes 0: judged by the"
+        " fit alone, it may be no better"
     )
 
 

@@ -109,9 +109,16 @@ def _recommended(found: Recommendation, proposal: Proposal) -> PageAnswer:
         gains=_natural_first(gains),
         costs=found.costs,
         level=95,
-        warnings=tuple(dict.fromkeys((*found.warnings, *proposal.warnings))),
+        warnings=_warnings(found, proposal, is_proposal=is_proposal),
         limits=proposal.binding if is_proposal else (),
     )
+
+
+def _warnings(found: Recommendation, proposal: Proposal, *, is_proposal: bool) -> tuple[str, ...]:
+    """Return all warnings, each once; those of a proposal that is not recommended say so."""
+    own = [line for line in proposal.warnings if line not in found.warnings]
+    said = own if is_proposal else [f"of the proposal: {line}" for line in own]
+    return tuple(dict.fromkeys((*found.warnings, *said)))
 
 
 def _proposed(run: Run) -> PageAnswer:

@@ -189,8 +189,9 @@ def _curves(run: Run) -> dict[str, list[tuple[Array, Array]]]:
     for trial in run.validation.trials.finished.table["trial"]:
         file = run.path / "validation" / f"{trial}.json"
         curve = read_entry(file)[1].curve if file.exists() else ()
-        known = [(one.tokens, getattr(one, run.objective.unit)) for one in curve]
-        # Tasks are measured at the end alone. Others than the objective's change nothing.
+        unit = run.objective.unit
+        known = [(one.tokens, getattr(one, unit) | one.tasks) for one in curve]
+        # A trainer may measure tasks at the end alone; losses that do not count change nothing.
         kept = [one for one in known if set(run.objective.measured) <= set(one[1])]
         if len(kept) > 1:
             losses_NM = np.array([[one.get(n, 0.0) for n in run.losses] for _, one in kept])

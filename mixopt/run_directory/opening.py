@@ -96,7 +96,7 @@ def load_run(path: str | Path, *, trust: Trust = False) -> Run:
     path = Path(path)
     record = path / RECORD
     if not record.exists():
-        raise RunError(f"{path}: has no config.yaml; create it with mixopt run CONFIG --out {path}")
+        raise RunError(f"{path}: has no config.yaml; {_instead_of(path)}")
     if trust is not True:
         check_links(path)
     mend = (
@@ -105,3 +105,10 @@ def load_run(path: str | Path, *, trust: Trust = False) -> Run:
     )
     check_sealed_text(record, HEADER, mend=mend)
     return Run(path, load_config(record, trust=trust), str(record), trust)
+
+
+def _instead_of(path: Path) -> str:
+    """Say what to do where a directory is not a run's: it may be one of several runs."""
+    if path.is_dir() and any(path.glob(f"*/{RECORD}")):
+        return f"the runs in it: mixopt list {path}"
+    return f"create it with mixopt run CONFIG --out {path}"

@@ -272,8 +272,12 @@ class Run:
     @property
     def is_foreign(self) -> bool:
         """Whether the configuration is the directory's own record, which nobody trusted."""
-        record = self.path / "config.yaml"
-        return self.trust is not True and Path(self.source).absolute() == record.absolute()
+        return self.trust is not True and self._is_from_record
+
+    @property
+    def _is_from_record(self) -> bool:
+        """Whether the configuration was read from the directory's own record."""
+        return Path(self.source).absolute() == (self.path / "config.yaml").absolute()
 
     @property
     def commit(self) -> str | None:
@@ -422,11 +426,12 @@ class Run:
         )
 
     def command(self, step: str, *extra: str) -> str:
-        """Return the command that runs a step of this run."""
-        record = str(self.path / "config.yaml")
+        """Return the command that runs a step; it names the configuration if not the record."""
         # What `mixopt anneal` was asked for is in the record alone.
-        source = record if self.config.design.anneals is not None else self.source or record
-        return shlex.join(["mixopt", step, source, "--out", str(self.path), *extra])
+        anneals = self.config.design.anneals is not None
+        own = not self.source or self._is_from_record or anneals
+        source = [str(self.path)] if own else [self.source, "--out", str(self.path)]
+        return shlex.join(["mixopt", step, *source, *extra])
 
     @property
     def seconds(self) -> dict[str, float]:

@@ -34,7 +34,8 @@ def what_if_data(run: Run) -> dict[str, Any]:
     Returns:
         `domains`, `targets`; `natural`, `proposal` and `recommended` (that is None before
         validation), shape (D,) each; `law` and `objective` (mixopt.what_if.fitted_law);
-        `constraints`; `trials`: `names`, `weights` (N, D), `losses` (N, M).
+        `constraints`; `trials`: `names`, `weights` (N, D), `losses` (N, M) at the size that is
+        predicted, and whether that is another than the trials' own (`carried`).
 
     Raises:
         PluginError: The fit's regressor has no plain law.
@@ -77,7 +78,8 @@ def asked_data(
         "trials": {
             "names": fit.trials.table["trial"].to_list(),
             "weights": _as_in_law(fit.data.weights_ND),
-            "losses": fit.data.losses_NM.astype(np.float32),
+            "losses": fit.known_losses().astype(np.float32),
+            "carried": fit.is_carried,
         },
     }
 

@@ -21,8 +21,11 @@ from mixopt.fitting import (
     controls,
     fit_trials,
     grouped_folds,
+    make_regressor,
     out_of_fold,
+    regret_by_trials,
     replicate_spread,
+    select_targets,
     spearman,
 )
 from mixopt.fitting.noise_ceiling import best_spearman
@@ -284,7 +287,25 @@ def test_progress_counts_the_fits_on_folds():
     assert seen == [(n, "linear" if n < 4 else "log_linear") for n in range(1, 7)]
 
 
-def test_a_loss_that_never_changes_is_named():
+def test_progress_names_the_part_of_a_combination_that_is_at_work():
+    seen = []
+    config = FitConfig(regressors=["ensemble"], folds=3)
+    asked = fitted("linear").objective
+    fit_trials(make_trials(), config, asked, 0, update=lambda *step: seen.append(step))
+    assert seen[-1] == (3, "ensemble")
+    parts = [what.removeprefix("ensemble: ") for _, what in seen[:-1]]
+    assert parts == list(make_regressor("ensemble", 0).names)
+    assert [done for done, _ in seen] == pytest.approx(np.linspace(0, 3, len(seen)))
+
+
+@pytest.mark.parametrize("name", ["sklearn.linear_model:Ridge", "ridge:Ridge"])
+def test_one_target_is_fitted_by_scikit_learn_s_regressors_and_by_others_alike(name):
+    one, asked = make_trials().with_targets(["code"]), Objective(("code",), "target", {"code": 1.0})
+    fit = fitted(name, trials=one, asked=asked)
+    assert fit.predict(one.weights()).losses_NM.shape == (len(one), 1)
+    assert regret_by_trials(fit, [12, len(one)])["law"].null_count() == 0
+    assert select_targets(fit.regressor, [0]).predict(one.weights()).shape == (len(one), 1)
+
     trials = make_trials()
     losses_NM = trials.losses()
     losses_NM[:, 3] = 4.25

@@ -124,9 +124,9 @@ def test_experts_are_those_of_a_trial_of_the_recommended_mixture(run, monkeypatc
         run.plot.experts(trial=f"{trials[0]}x")
 
 
-def test_training_is_that_of_the_pretraining_that_is_named_or_in_the_run(run, tmp_path):
-    with pytest.raises(ConfigError, match="no pretraining there; give the directory"):
-        run.plot.training()
+def test_training_is_that_of_the_pretraining_that_is_named(run, tmp_path):
+    with pytest.raises(ConfigError, match="none: no pretraining there; give the directory"):
+        run.plot.training(tmp_path / "none")
     entry = {"batch": 0, "step": 1, "weights": {"web": 0.2, "code": 0.8}, "why": "start"}
     (tmp_path / "mixture_log.jsonl").write_text(json.dumps(entry) + "\n")
     assert "code  80.0%" in words(run.plot.training(tmp_path))

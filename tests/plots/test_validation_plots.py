@@ -75,3 +75,13 @@ def test_curves_have_a_line_for_each_seed():
     figure = plot_validation_curves(curves, "bits per byte")
     assert len(figure.axes[0].lines) == 3
     assert "2M" in words(figure)
+
+
+def test_the_early_drop_does_not_hide_what_differs_at_the_end():
+    tokens = np.linspace(1e5, 1e6, 10)
+    first, second = (end + 3.0 * np.exp(-tokens / 8e4) for end in (1.50, 1.49))
+    curves = {"proposal": [(tokens, second)], "natural": [(tokens, first)]}
+    axes = plot_validation_curves(curves, "bits per byte").axes[0]
+    low, high = axes.get_ylim()
+    assert first[0] > high
+    assert low < second[-1] < first[2] < high

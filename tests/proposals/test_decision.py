@@ -105,6 +105,7 @@ def test_a_baseline_beyond_a_limit_is_passed_over_and_said(decide):
     assert found.warnings[0].startswith(
         "the best trial has a lower mean and is not recommended: it breaks a limit: domain"
     )
+    assert ".." not in found.warnings[0]
 
 
 def test_where_no_baseline_is_allowed_the_proposal_stays_undecided(decide):

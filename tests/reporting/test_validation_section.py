@@ -6,10 +6,12 @@ from types import SimpleNamespace
 
 import pytest
 from made_proposal import made_proposal
-from made_validation import made_validation
+from made_validation import MIXTURES, made_validation
 
+from mixopt.objective import Objective
 from mixopt.proposals import Comparison, Recommendation
-from mixopt.reporting.validation_section import _domains, _says
+from mixopt.reporting.validation_section import _curves, _domains, _says
+from mixopt.trials import Losses, Trial, TrialFolder, TrialResult
 
 MADE = made_proposal()
 RECOMMENDED = Recommendation(
@@ -53,3 +55,38 @@ def test_each_loss_is_that_of_what_is_recommended_less_each_other(chosen, heads)
     for other, text in zip(names[1:], differences, strict=True):
         found = float(text.split(" ")[0].replace("\N{MINUS SIGN}", "-"))
         assert found == pytest.approx(mean[chosen] - mean[other], abs=1e-4)
+
+
+TASK = "task/arc/bits_per_byte"
+
+
+def curves(path, tasks_of):
+    """Return the curves of a validation of one mixture, whose runs measured these tasks."""
+    names = [f"natural-s{seed}" for seed in range(3)]
+    trials = [Trial(name, MIXTURES["natural"], 0, role="validation") for name in names]
+    curve = tuple(
+        Losses(tokens, {"help": 9.0}, {"help": 8.0}, tasks)
+        for tokens, tasks in zip((100, 200, 400), tasks_of, strict=True)
+    )
+    ended = [TrialResult(name, "finished", 400, 1, 0.0, curve[-1], curve) for name in names]
+    TrialFolder(path / "validation").write(0, trials, ended)
+    run = SimpleNamespace(
+        path=path,
+        validation=made_validation({"natural": [1.0, 1.0, 1.0]}),
+        objective=Objective(("help", TASK), "target", {TASK: 1.0}),
+        losses=("help", TASK),
+    )
+    return _curves(run)
+
+
+def test_learning_curves_of_an_objective_over_tasks_are_those_of_the_tasks(tmp_path):
+    found = curves(tmp_path, [{TASK: 3.0}, {TASK: 2.5}, {TASK: 2.25}])
+    assert list(found) == ["natural"]
+    assert len(found["natural"]) == 3
+    for tokens, objective in found["natural"]:
+        assert tokens.tolist() == [100, 200, 400]
+        assert objective.tolist() == [3.0, 2.5, 2.25]
+
+
+def test_tasks_that_were_measured_at_the_end_alone_have_no_learning_curve(tmp_path):
+    assert curves(tmp_path, [{}, {}, {TASK: 2.25}]) == {}

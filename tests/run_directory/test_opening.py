@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from dataclasses import replace
 
 import pytest
 import yaml
@@ -40,6 +41,21 @@ def test_a_record_that_was_edited_is_refused(copied):
         load_run(copied)
     mixopt.run(copied.parent / "tiny.yaml", copied)
     assert load_run(copied).config.sweep.workers == 2
+
+
+def test_a_folder_of_runs_is_no_run_and_the_error_names_the_command_that_lists_it(copied):
+    with pytest.raises(RunError, match=f"has no config.yaml; .*: mixopt list {copied.parent}$"):
+        load_run(copied.parent)
+    (copied.parent / "none").mkdir()
+    with pytest.raises(RunError, match="create it with mixopt run CONFIG --out"):
+        load_run(copied.parent / "none")
+
+
+def test_a_command_names_the_run_alone_where_the_configuration_is_its_record(copied):
+    run = load_run(copied)
+    assert run.command("fit") == f"mixopt fit {copied}"
+    other = replace(run, source="tiny.yaml")
+    assert other.command("fit", "--trust") == f"mixopt fit tiny.yaml --out {copied} --trust"
 
 
 def test_looking_at_a_run_imports_nothing_that_it_names(copied, tmp_path, monkeypatch):

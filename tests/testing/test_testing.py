@@ -5,6 +5,8 @@ import numpy as np
 import pytest
 from mixopt_proxies.ngram import NgramProxy
 from ridge import Ridge
+from sklearn import linear_model
+from sklearn.ensemble import ExtraTreesRegressor
 from sklearn.linear_model import LinearRegression
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import PolynomialFeatures
@@ -272,10 +274,10 @@ class Contagious(Ridge):
         return super().predict(weights_ND - weights_ND.mean(axis=0), return_std)
 
 
-class Flat(Ridge):
+class Lying(Ridge):
     def predict(self, weights_ND, return_std=False):
         answer = super().predict(weights_ND, return_std)
-        return answer[:, 0] if not return_std and answer.shape[1] == 1 else answer
+        return answer.T if not return_std and answer.shape[1] == 1 else answer
 
 
 class Random(Ridge):
@@ -325,7 +327,7 @@ class Forgetful(Ridge):
         (Centring, "fit and predict do not change their inputs"),
         (Sideways, r"predict returns shape \(N, M\). Broken: \(3, 48\), not \(48, 3\)"),
         (Contagious, "a prediction does not depend on the other rows"),
-        (Flat, r"losses of shape \(N, 1\) give predictions of shape \(N, 1\)"),
+        (Lying, r"losses of shape \(N, 1\) give .* Broken: \(1, 48\)"),
         (Random, "two fits with one random_state predict the same"),
         (OneStd, r"mean and std have the same shape. Broken: \(48, 3\) and \(3,\)"),
         (NegativeStd, "std is finite and >= 0"),
@@ -341,6 +343,11 @@ def test_a_regressor_that_breaks_a_promise_is_told_which(broken, promise):
 
 def test_a_regressor_that_keeps_its_promises_passes():
     check_regressor(Ridge)
+
+
+@pytest.mark.parametrize("kind", [linear_model.Ridge, ExtraTreesRegressor])
+def test_a_regressor_of_scikit_learn_passes_though_it_flattens_one_target(kind):
+    check_regressor(kind)
 
 
 def test_a_pipeline_of_scikit_learn_passes_as_it_is():

@@ -6,6 +6,7 @@ from made_what_if import (
     NATURAL,
     RECOMMENDED,
     made_fit_of_gaussians,
+    many_domains,
     no_limits,
     some_limits,
     what_if_content,
@@ -347,3 +348,31 @@ def test_names_of_a_run_never_become_markup(open_page, fit, tmp_path):
     page.wait_for_function(PAIR)
     assert page.locator("img").count() == 0
     assert page.get_by_label(f"Lock {attack}").count() == 1
+
+
+def test_two_domains_have_sliders_and_a_trade_off_but_no_triangle(open_page, tmp_path):
+    page = open_page(what_if_page(many_domains(2, 3, 12), tmp_path / "page.html"))
+    page.wait_for_function(PAIR)
+    before = settled(page)
+    after = slide(page, "source00", 0.25)
+    assert dict(after["shares"]) == pytest.approx({"source00": 0.25, "source01": 0.75})
+    assert after["losses"] != before["losses"]
+    assert page.get_by_label("Ternary slice").count() == 0
+    assert page.locator(".wi-dots circle").count() == 12
+
+
+@pytest.mark.parametrize("size", ["wide", "narrow"])
+def test_the_interval_of_the_trade_off_ends_at_its_frame_with_an_arrow(open_page, tmp_path, size):
+    content = many_domains(2, 3, 12)
+    content["calibration"]["factor"] = 1e3
+    page = open_page(what_if_page(content, tmp_path / "page.html"), size=size)
+    page.wait_for_function(PAIR)
+    bar, frame = (
+        page.locator(f"{kind}").bounding_box()
+        for kind in (".wi-interval", ".wi-axes path >> nth=0")
+    )
+    assert frame["x"] - 6 <= bar["x"]
+    assert bar["x"] + bar["width"] <= frame["x"] + frame["width"] + 6
+    assert frame["y"] - 6 <= bar["y"]
+    assert bar["y"] + bar["height"] <= frame["y"] + frame["height"] + 6
+    assert page.locator(".wi-interval").get_attribute("d").count("L") == 4 + 4

@@ -39,7 +39,7 @@ function nearestText(model, now) {
   if (!now.nearest) return "";
   const { row, distance } = now.nearest;
   return `Nearest trial: ${model.trials.names[row]}, total variation ${decimals(3)(distance)};`
-    + ` it was observed at ${lossText(model.trials.values[row])}.`;
+    + ` it ${model.trials.seen} at ${lossText(model.trials.values[row])}.`;
 }
 
 /** The result in a sentence, for who cannot see it. */

@@ -77,7 +77,7 @@ function ternaryView(model, state, divide, ended, changed) {
   const node = element("section", { class: "wi-panel", "aria-label": "Ternary slice" },
     element("h3", {}, "Three at a time"), tools, svg, legend, text);
   const rest = debounced(150, () => { drawFixed(); colour(); });
-  return { node, refresh, update(now) { place(); if (!now.dividing) rest(); } };
+  return { nodes: [node], refresh, update(now) { place(); if (!now.dividing) rest(); } };
 }
 
 /** Small triangles that fill the large one: corners and middle, each as parts of the three. */

@@ -1,4 +1,4 @@
-// Two targets against each other: trials as they were observed, the front, the mixture now.
+// Two targets against each other: trials, the front, the mixture now.
 //
 // The front is made of the best mixtures for weighted sums of the two, each loss divided by its
 // spread over the trials, within the limits; its points can be chosen. It is computed when the
@@ -47,14 +47,14 @@ function tradeOffView(model, state, choose, changed) {
     point.setAttribute("cx", cx);
     point.setAttribute("cy", cy);
     const [dx, dy] = now.halves ? [scales[0].size(now.halves[x]), scales[1].size(now.halves[y])] : [0, 0];
-    interval.setAttribute("d", `M${cx - dx} ${cy}H${cx + dx}M${cx} ${cy - dy}V${cy + dy}`);
+    interval.setAttribute("d", bar([cx, cy], [1, 0], dx, WIDE) + bar([cx, cy], [0, 1], dy, HIGH));
   }
   function describe() {
     const [x, y] = state.pair.map((t) => model.targets[t]);
     const points = kept.get(state.pair.join());
     const drawnNow = points ? `line: the front, ${points.length} mixtures to choose` : "the front is being computed";
     const tail = model.law.hasGradient ? `; ${drawnNow}` : "";
-    setText(text, `${x} across, ${y} upwards. Dots: trials as observed; large point: this mixture with its 90% interval;`
+    setText(text, `${x} across, ${y} upwards. Dots: trials, each as it ${model.trials.seen}; large point: this mixture with its 90% interval (an arrow: beyond the frame);`
       + ` diamond: natural; cross: ${model.baseName}${tail}.`);
   }
   function compute() {
@@ -170,6 +170,20 @@ function drawFront(group, points, at, choose) {
   });
   const line = places.length > 1 ? [drawn("path", { d: `M${places.map((place) => place.join(" ")).join("L")}` })] : [];
   group.replaceChildren(...line, ...buttons);
+}
+
+/** A bar of half a length around a point; an end beyond the frame is an arrow at its edge. */
+function bar([x, y], [right, down], half, size) {
+  const middle = right * x + down * y;
+  return [-1, 1].map((way) => {
+    const end = Math.min(Math.max(middle + way * half, 0), size);
+    const [toX, toY] = [right ? end : x, down ? end : y];
+    const cut = Math.abs(end - middle - way * half) > 0.5;
+    const [back, side] = [-6 * way, 4];
+    const head = `M${toX + right * back + down * side} ${toY + down * back + right * side}L${toX} ${toY}`
+      + `L${toX + right * back - down * side} ${toY + down * back - right * side}`;
+    return `M${x} ${y}L${toX} ${toY}${cut ? head : ""}`;
+  }).join("");
 }
 
 const diamond = ([x, y]) => `M${x - 6} ${y}l6 -6l6 6l-6 6z`;

@@ -82,7 +82,9 @@ function renderWhatIf(root, data, options = {}) {
   const domains = domainList(model, state, move, ended);
   domains.sortLater = () => { if (!domains.node.contains(focusedNear(root))) domains.sort(); };
   const targets = targetList(model, ask, ended);
-  const ternary = ternaryView(model, state, divide, ended, () => saveLink());
+  // Two domains are one slider: three corners there are not.
+  const ternary = model.domains.length < 3 ? { nodes: [], update() {}, refresh() {} }
+    : ternaryView(model, state, divide, ended, () => saveLink());
   const trade = tradeOffView(model, state, start, () => saveLink());
 
   function frame() {
@@ -118,7 +120,7 @@ function renderWhatIf(root, data, options = {}) {
   root.classList.add("what-if");
   root.replaceChildren(note, tools, summary.node,
     element("div", { class: "wi-columns" }, domains.node, targets.node),
-    element("div", { class: "wi-columns" }, ternary.node, trade.node), status);
+    element("div", { class: "wi-columns" }, ...ternary.nodes, trade.node), status);
   ternary.refresh();
   trade.refresh();
   const onHash = () => restore(location.hash);
@@ -159,7 +161,8 @@ function whatIfModel(data, id) {
     limits: readLimits(data, law),
     hasEpochs: Boolean(data.constraints.target_tokens),
     trials: { names: data.trials.names, weights: rowsOf(data.trials.weights, domains.length), losses: observed,
-      values: observed.map((losses) => observedValue(data.objective, losses)) },
+      values: observed.map((losses) => observedValue(data.objective, losses)),
+      seen: data.trials.carried ? "is predicted for the target size" : "was observed" },
     cornerChoices: groups.length ? [{ group: "domains", entries: choices("d") }, { group: "groups", entries: choices("g") }] : choices("d"),
     naturalLosses: law.predict(data.natural), naturalValue: law.value(data.natural),
     baseLosses: law.predict(base), baseValue: law.value(base), hasHalves: false,

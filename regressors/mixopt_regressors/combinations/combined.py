@@ -37,7 +37,7 @@ from mixopt.fitting import (
     supports_refit,
     supports_saving,
 )
-from mixopt.system import Array, IntArray, check_trusted
+from mixopt.system import Array, IntArray, Update, check_trusted, no_progress
 from mixopt_regressors.mixture_regressor import MixtureRegressor
 
 REFIT_ROWS = 128  # above so many rows, folds keep what the fit on all rows chose
@@ -142,7 +142,10 @@ class CombinedRegressor(MixtureRegressor):
         """
         weights, losses = np.asarray(weights_ND, float), np.asarray(losses_NM, float)
         self.n_features_in_, self.flat_ = weights.shape[1], False
-        members = [self._cross_fitted(name, weights, losses, fold_N) for name in self.names]
+        members, update = [], self.__dict__.pop("update_", no_progress)
+        for number, name in enumerate(self.names):
+            update(number / len(self.names), name)
+            members.append(self._cross_fitted(name, weights, losses, fold_N))
         self.members_ = [fitted for fitted, _, _ in members]
         means_CNM = np.stack([means for _, means, _ in members])
         stds_CNM = np.stack([stds for _, _, stds in members])
@@ -156,6 +159,10 @@ class CombinedRegressor(MixtureRegressor):
                 means_CNM[:, out_N], stds_CNM[:, out_N], weights_MC
             )
         return means_NM, stds_NM
+
+    def watch(self, update: Update) -> None:
+        """Have the next `cross_fit` report the share that is done, 0 to 1, and its member."""
+        self.update_ = update
 
     def _check_loaded(self, path: Path) -> None:
         """Check that weights are of the members, and that no member is named by a path to code."""
