@@ -364,7 +364,7 @@ def test_two_domains_have_sliders_and_a_trade_off_but_no_triangle(open_page, tmp
 @pytest.mark.parametrize("size", ["wide", "narrow"])
 def test_the_interval_of_the_trade_off_ends_at_its_frame_with_an_arrow(open_page, tmp_path, size):
     content = many_domains(2, 3, 12)
-    content["calibration"]["factor"] = 1e3
+    content["law"]["intervals"]["factors"] = np.full(3, 1e3)
     page = open_page(what_if_page(content, tmp_path / "page.html"), size=size)
     page.wait_for_function(PAIR)
     bar, frame = (
