@@ -168,12 +168,14 @@ def _experts_tracked(
 
 
 def _params(config: PretrainConfig, ranks: Ranks) -> dict[str, Any]:
+    origin = config.model.origin
     return {
         "seed": config.seed,
         "ranks": ranks.count,
         "parallel": config.parallel,
         "model": config.model.name,
         **{f"model/{name}": value for name, value in config.model.options.items()},
+        **({"model/from": origin.checkpoint, "model/sha256": origin.sha256} if origin else {}),
         **{f"training/{name}": value for name, value in config.training},
         **({"estimator": config.estimator.name} if config.estimator else {}),
     }
