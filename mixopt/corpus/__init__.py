@@ -18,6 +18,7 @@ if TYPE_CHECKING:
         Domain as Domain,
         NamedDomains as NamedDomains,
     )
+    from mixopt.corpus.document_end_ids import document_ends as document_ends
     from mixopt.corpus.domain_counts import (
         DomainCount as DomainCount,
         count_domains as count_domains,
@@ -107,6 +108,7 @@ else:
         __name__,
         {
             "corpus": ["Corpus", "Domain", "FORMAT", "NamedDomains"],
+            "document_end_ids": ["document_ends"],
             "domain_counts": ["DomainCount", "count_domains", "inventory_of"],
             "identity": ["corpus_hash"],
             "index_files": [

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
         Checkpoints as Checkpoints,
     )
     from mixopt.pretraining.config import (
+        ModelConfig as ModelConfig,
         PretrainConfig as PretrainConfig,
         load_pretraining as load_pretraining,
     )
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
         recorded_pretraining as recorded_pretraining,
         run_fingerprint as run_fingerprint,
     )
+    from mixopt.pretraining.document_masks import DocumentMasks as DocumentMasks
     from mixopt.pretraining.model_export import (
         ModelExport as ModelExport,
         export_lines as export_lines,
@@ -74,8 +76,9 @@ else:
         {
             "checkpoint_folder": ["Beside", "Retention"],
             "checkpoints": ["Checkpoints"],
-            "config": ["PretrainConfig", "load_pretraining"],
+            "config": ["ModelConfig", "PretrainConfig", "load_pretraining"],
             "directory": ["recorded_pretraining", "run_fingerprint"],
+            "document_masks": ["DocumentMasks"],
             "model_export": ["ModelExport", "export_lines", "export_model"],
             "model_origin": ["ModelOrigin", "open_origin"],
             "models": ["build_model"],

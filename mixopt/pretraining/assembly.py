@@ -9,7 +9,7 @@ from typing import Any, Protocol
 
 from torch import Tensor, nn, optim
 
-from mixopt.corpus import Corpus
+from mixopt.corpus import Corpus, document_ends
 from mixopt.loading import MixtureLoader
 from mixopt.mixture import Mixture
 from mixopt.online import MIXTURE_LOG, Driver, DriverOptions, make_estimator
@@ -27,7 +27,7 @@ from mixopt.pretraining.optimizer import make_optimizer
 from mixopt.pretraining.parallel import ParallelModel
 from mixopt.pretraining.ranks import Ranks
 from mixopt.pretraining.run_text import RankBatches, RunText
-from mixopt.pretraining.text import HeldOutText, StreamedText, batches_of, document_ends, open_for
+from mixopt.pretraining.text import HeldOutText, StreamedText, batches_of, open_for
 from mixopt.pretraining.training_step import TrainingStep
 from mixopt.sampling import MixtureSampler
 
@@ -132,19 +132,23 @@ def _stream(config: PretrainConfig, out: Path, ranks: Ranks) -> _Stream:
     known = scheduled_mixtures(config, corpus)
     loader = batches_of(corpus, config, known, ranks)
     model = initial_model(config, corpus.vocab_size, out)
-    masks = _masks(config, corpus, model, out)
+    masks = _masks(config, corpus, model)
     flops = flops_per_token(model, config.longest_sequence)
     return _Stream(corpus, known, loader, model, flops, masks)
 
 
 def _masks(
-    config: PretrainConfig, corpus: Corpus | StreamedText, model: nn.Module, out: Path
+    config: PretrainConfig, text: Corpus | StreamedText, model: nn.Module
 ) -> DocumentMasks | None:
     """Return what keeps documents of a row apart, where that is asked for; the model can do it."""
     if not config.training.mask_documents:
         return None
-    masks = DocumentMasks(model, document_ends(config, corpus, out))
-    check_apart(model, config.longest_sequence, corpus.vocab_size)
+    if isinstance(text, StreamedText):
+        ends: tuple[int, ...] = (text.tokenizer.end_of_document,)
+    else:
+        ends = document_ends(text)
+    masks = DocumentMasks(model, ends)
+    check_apart(model, config.longest_sequence, text.vocab_size)
     return masks
 
 

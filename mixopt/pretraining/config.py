@@ -47,7 +47,7 @@ from mixopt.pretraining.training_config import RATE_FIELDS, Above, TrainingConfi
 from mixopt.sampling import BatchSizes, Schedule
 from mixopt.system import is_url
 
-Parallel = Literal["none", "ddp", "fsdp"]
+Parallel = Literal["none", "ddp", "fsdp", "hsdp"]
 
 
 class OriginConfig(Section):
@@ -214,7 +214,16 @@ class PretrainConfig(Section):
     )
     model: ModelConfig
     training: TrainingConfig
-    parallel: Parallel = Field("ddp", description="over the ranks of torchrun: ddp, or fsdp")
+    parallel: Parallel = Field(
+        "ddp",
+        description="over the ranks of torchrun: ddp, fsdp, or hsdp: sharded over shard_degree of "
+        "them, with a copy for each so many",
+    )
+    shard_degree: Positive | None = Field(
+        None,
+        description="with hsdp: neighbouring ranks that share one copy of the weights; those of a "
+        "node if omitted",
+    )
     device: Literal["auto", "cpu", "cuda"] = "auto"
     mixture: MixtureSource = MixtureSource(anchor="natural")
     schedule: list[ScheduledMixture] = Field(
@@ -350,6 +359,8 @@ def _inconsistencies(config: PretrainConfig) -> Iterable[tuple[Location, str]]:
     texts_of_targets = absent_texts({("evaluation",): config.evaluation})
     yield from ((location, WHERE) for location in texts_of_targets)
     yield from _sizes_that_count_for_nothing(config)
+    if config.shard_degree is not None and config.parallel != "hsdp":
+        yield ("shard_degree",), f"belongs to parallel: hsdp, and it is {config.parallel}"
     if config.stream is not None:
         yield from _of_stream(config, config.stream)
     yield from _schedule(config)

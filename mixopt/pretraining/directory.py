@@ -44,6 +44,7 @@ _FREE = (
     "model.vocabulary",
     "prepared_corpus",
     "parallel",
+    "shard_degree",
     "device",
     "map_domains",
     "held_out.every",

@@ -1,4 +1,7 @@
-"""The model over the ranks: alone, data parallel (DDP) or sharded (FSDP2), and in which precision.
+"""The model over the ranks: alone, data parallel (DDP), sharded (FSDP2), or sharded with copies.
+
+The last is HSDP: neighbouring ranks share a copy of the weights, and gradients go over both them
+and the ranks with the same part of other copies.
 
 Weights and gradients are float32 in all of them; with bfloat16 the products are, and FSDP gathers
 weights in it. Blocks are the unit of sharding, of torch.compile and of activation checkpointing.
@@ -7,6 +10,7 @@ weights in it. Blocks are the unit of sharding, of torch.compile and of activati
 from __future__ import annotations
 
 import inspect
+import os
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import partial
@@ -14,13 +18,13 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.distributed.device_mesh import init_device_mesh
+from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
 from torch.distributed.fsdp import FSDPModule, MixedPrecisionPolicy, fully_shard
 from torch.nn.parallel import DistributedDataParallel
 from torch.utils.checkpoint import checkpoint
 
 from mixopt.errors import ConfigError
-from mixopt.pretraining.config import Parallel, PretrainConfig
+from mixopt.pretraining.config import PretrainConfig
 from mixopt.pretraining.document_masks import DocumentMasks
 from mixopt.pretraining.models import blocks_of
 from mixopt.pretraining.ranks import Ranks
@@ -49,17 +53,17 @@ class ParallelModel:
             masks: What keeps documents of a row apart, in training and evaluation.
 
         Raises:
-            ConfigError: Several ranks without `parallel`.
+            ConfigError: Several ranks without `parallel`, or as many as copies do not divide.
         """
         self._ranks, self._masks = ranks, masks
         self._half = is_half(config, ranks.device)
-        _check(config.parallel, ranks)
+        mesh = _mesh(config, ranks)
         for block in blocks_of(model):
             if config.training.activation_checkpointing:
                 block.forward = partial(checkpoint, block.forward, use_reentrant=False)
             if config.training.compile:
                 block.compile()
-        self.plain = self._shard(model) if config.parallel == "fsdp" else model.to(ranks.device)
+        self.plain = model.to(ranks.device) if mesh is None else self._shard(model, mesh)
         self._called = self._replicate() if config.parallel == "ddp" else self.plain
 
     def train(self, tokens: Tensor) -> Any:
@@ -91,8 +95,7 @@ class ParallelModel:
     def _precision(self) -> AbstractContextManager[Any]:
         return torch.autocast(self._ranks.device.type, dtype=torch.bfloat16, enabled=self._half)
 
-    def _shard(self, model: nn.Module) -> nn.Module:
-        mesh = init_device_mesh(self._ranks.device.type, (self._ranks.count,))
+    def _shard(self, model: nn.Module, mesh: DeviceMesh) -> nn.Module:
         half = torch.bfloat16 if self._half else None
         policy = MixedPrecisionPolicy(half, torch.float32, cast_forward_inputs=False)
         for block in blocks_of(model):
@@ -127,6 +130,25 @@ def is_half(config: PretrainConfig, device: torch.device) -> bool:
     return bool(capabilities.get("avx512_bf16") or capabilities.get("amx_bf16"))
 
 
-def _check(how: Parallel, ranks: Ranks) -> None:
-    if how == "none" and ranks.count > 1:
-        raise ConfigError(f"parallel: none, but there are {ranks.count} ranks; give ddp or fsdp")
+def _mesh(config: PretrainConfig, ranks: Ranks) -> DeviceMesh | None:
+    """Return over which ranks weights are sharded, in the last dimension; None where they are not.
+
+    Raises:
+        ConfigError: The ranks cannot be arranged so.
+    """
+    if config.parallel == "none" and ranks.count > 1:
+        raise ConfigError(
+            f"parallel: none, but there are {ranks.count} ranks; give ddp, fsdp or hsdp"
+        )
+    kind = ranks.device.type
+    if config.parallel == "fsdp":
+        return init_device_mesh(kind, (ranks.count,))
+    if config.parallel != "hsdp":
+        return None
+    degree = config.shard_degree or int(os.environ.get("LOCAL_WORLD_SIZE", ranks.count))
+    if ranks.count % degree:
+        raise ConfigError(
+            f"shard_degree: {degree} does not divide the {ranks.count} ranks; give a divisor"
+        )
+    names = ("replicate", "shard")
+    return init_device_mesh(kind, (ranks.count // degree, degree), mesh_dim_names=names)

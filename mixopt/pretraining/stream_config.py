@@ -6,7 +6,7 @@ from typing import Literal
 
 from pydantic import Field, field_validator
 
-from mixopt.config import CorpusConfig, Positive, Section, SourceConfig
+from mixopt.config import CorpusConfig, DomainConfig, Positive, Section, SourceConfig
 
 
 class StreamSourceConfig(SourceConfig):
@@ -78,8 +78,13 @@ class StreamConfig(Section):
     def as_corpus(self) -> CorpusConfig:
         """Return what reading held-out text needs to know."""
         return CorpusConfig(
-            domains=dict(self.domains),
+            domains={name: _domain(source) for name, source in self.domains.items()},
             tokenizer=self.tokenizer,
             max_validation_bytes=self.max_validation_bytes,
             on_bad_document=self.on_bad_document,
         )
+
+
+def _domain(source: StreamSourceConfig) -> DomainConfig:
+    stated = {name: getattr(source, name) for name in source.model_fields_set}
+    return DomainConfig(**stated)

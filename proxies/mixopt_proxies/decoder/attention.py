@@ -9,6 +9,7 @@ Shapes: K members, B sequences, N = K * B, T tokens, H heads, C channels of a he
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
@@ -42,13 +43,14 @@ class RowDocuments(NamedTuple):
         return cls(place_NT, other_NTT | future_TT)
 
     @classmethod
-    def ended(cls, tokens_NT: Tensor, end: int) -> RowDocuments:
+    def ended(cls, tokens_NT: Tensor, ends: Sequence[int]) -> RowDocuments:
         """Return the documents of what is read of rows.
 
-        The end-of-document id is a target of the last one, and as an input begins the next.
+        An id that ends a document is a target of the last one, and as an input begins the next.
         """
+        begins_NT = torch.stack([tokens_NT == end for end in ends]).any(0)
         place_NT = torch.arange(tokens_NT.shape[1], device=tokens_NT.device).expand_as(tokens_NT)
-        first_NT = torch.where(tokens_NT == end, place_NT, 0).cummax(1).values
+        first_NT = torch.where(begins_NT, place_NT, 0).cummax(1).values
         return cls.placed(place_NT - first_NT)
 
 

@@ -9,7 +9,7 @@ from mixopt.corpus import Corpus
 from mixopt.trials import Progress, Training, Trial, TrialResult
 from mixopt_proxies.decoder.compiling import Compile
 from mixopt_proxies.decoder.device_precision import Precision
-from mixopt_proxies.decoder.group_training import GroupTraining
+from mixopt_proxies.decoder.group_training import GroupTraining, one_of
 from mixopt_proxies.decoder.named_sizes import SizeOverrides, make_size
 
 
@@ -24,6 +24,7 @@ class DecoderProxy:
         size: str = "tiny",
         precision: Precision = "auto",
         compile: Compile = "auto",
+        mask_documents: bool = False,
         **overrides: Unpack[SizeOverrides],
     ) -> None:
         """Choose a size and override any of its fields.
@@ -32,6 +33,8 @@ class DecoderProxy:
             size: `tiny`, RegMix's `1m` or `60m`; `moe-tiny` or `moe-1m` with experts.
             precision: `float32`, `bfloat16`, or `auto`: bf16 where the hardware has it.
             compile: true, false, or `auto`: where there is a compiler and the run pays it back.
+            mask_documents: Whether documents of a sequence do not see each other: attention is cut
+                and positions restart where one ends.
             **overrides: Fields of the size, such as `width=64`, and of its experts, such as
                 `top_k=1` (`DecoderSize` and `Experts` in mixopt_proxies.decoder say what they are).
 
@@ -40,7 +43,10 @@ class DecoderProxy:
                 that there is not.
         """
         self.size = make_size(size, **overrides)
-        self.together = GroupTraining(self.size, precision=precision, compile=compile)
+        one_of("mask_documents", mask_documents, (True, False))
+        self.together = GroupTraining(
+            self.size, precision=precision, compile=compile, mask_documents=mask_documents
+        )
 
     def group_size(self, corpus: Corpus, training: Training) -> int:
         """Return how many trials to train together (`GroupTraining.group_size`).

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 import torch
 
-from mixopt.corpus import Corpus
+from mixopt.corpus import Corpus, document_ends
 from mixopt.errors import ConfigError
 from mixopt.trials import Losses, Progress, Training, Trial, TrialResult
 from mixopt_proxies.decoder.autotune import Tuner, candidates, fastest, members_by_rule
@@ -44,6 +44,7 @@ class _GroupSetting:
     dtype: torch.dtype
     vocab_size: int
     compiled: bool
+    document_ends: tuple[int, ...] = ()
 
 
 class GroupTraining:
@@ -61,6 +62,7 @@ class GroupTraining:
         compile: Compile = "auto",
         origin: StackOrigin | None = None,
         vocab_size: int | None = None,
+        mask_documents: bool = False,
     ) -> None:
         """Note what is trained.
 
@@ -70,6 +72,7 @@ class GroupTraining:
             compile: true, false, or `auto`: where there is a compiler and the run pays it back.
             origin: Where all members begin; None for random weights, each trial's own.
             vocab_size: Ids that the members know; those of the corpus's tokenizer when None.
+            mask_documents: Whether documents of a sequence do not see each other.
 
         Raises:
             ConfigError: A precision or a `compile` that there is not.
@@ -80,6 +83,7 @@ class GroupTraining:
         self._precision: Precision = precision
         self._compile: Compile = compile
         self._origin, self._vocab_size = origin, vocab_size
+        self._mask_documents = mask_documents
         self._passes: dict[_GroupSetting, Passes] = {}
 
     def group_size(self, corpus: Corpus, training: Training) -> int:
@@ -166,7 +170,8 @@ class GroupTraining:
         assert self._origin is not None, "random weights are no origin"
         device = resolve_device(training.device)
         dtype = resolve_precision(self._precision, device)
-        setting = _GroupSetting(device, dtype, self._ids(corpus.vocab_size), compiled=False)
+        ids, ends = self._ids(corpus.vocab_size), self._document_ends(corpus)
+        setting = _GroupSetting(device, dtype, ids, compiled=False, document_ends=ends)
         held_out = HeldOutWindows(corpus, self.size, training.eval_tokens, device)
         tasks = HeldOutTasks(corpus, self.size, device)
         passes = self._passes_for(setting)
@@ -186,7 +191,8 @@ class GroupTraining:
         device, ids = resolve_device(training.device), self._ids(vocab_size)
         members = members_by_rule(self.size, ids, device)
         dtype = resolve_precision(self._precision, device)
-        setting = _GroupSetting(device, dtype, ids, compiled=False)
+        ends = (0,) if self._mask_documents else ()  # as fast as with any id
+        setting = _GroupSetting(device, dtype, ids, compiled=False, document_ends=ends)
         with thread_limit(training.threads), memory_kept(device):
             return self._tuner(members, setting).rate()
 
@@ -203,7 +209,11 @@ class GroupTraining:
             dtype=resolve_precision(self._precision, device),
             vocab_size=ids,
             compiled=should_compile(self._compile, device, flops),
+            document_ends=self._document_ends(corpus),
         )
+
+    def _document_ends(self, corpus: Corpus) -> tuple[int, ...]:
+        return document_ends(corpus) if self._mask_documents else ()
 
     def _passes_for(self, setting: _GroupSetting) -> Passes:
         # Kept from group to group, and with them what was compiled.
@@ -214,6 +224,7 @@ class GroupTraining:
                 device=setting.device,
                 dtype=setting.dtype,
                 compiled=setting.compiled,
+                document_ends=setting.document_ends,
             )
         return self._passes[setting]
 

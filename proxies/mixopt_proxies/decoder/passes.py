@@ -5,7 +5,7 @@ Shapes: K members, B sequences, T tokens.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import torch
@@ -47,11 +47,12 @@ class Passes:
         device: torch.device,
         dtype: torch.dtype,
         compiled: bool,
+        document_ends: Sequence[int] = (),
     ) -> None:
         self.size, self.device, self.dtype = size, device, dtype
         self.chunked = vocab_size >= LARGE_VOCABULARY
         self.compiled = compiled
-        self._decoder = Decoder(size, device=device, dtype=dtype)
+        self._decoder = Decoder(size, device=device, dtype=dtype, document_ends=document_ends)
         computation = self._decoder.hidden if self.chunked else self._dense
         self._run: Callable[[dict[str, Tensor], Tensor], tuple[Tensor, Routed | None]] = (
             Compiled(computation) if compiled else computation

@@ -11,7 +11,7 @@ Shapes: K members, B sequences, T tokens, W = T + 1, V vocabulary, C width, L la
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor
@@ -34,7 +34,7 @@ class Decoder:
         *,
         device: torch.device,
         dtype: torch.dtype,
-        document_end: int | None = None,
+        document_ends: Sequence[int] = (),
     ) -> None:
         """Prepare what does not depend on weights.
 
@@ -42,14 +42,14 @@ class Decoder:
             size: Of each member.
             device: Where they are.
             dtype: What products are computed in.
-            document_end: The id that ends a document, where documents of a row do not see each
-                other; else None.
+            document_ends: The ids that end a document, where documents of a row do not see each
+                other; else none.
         """
         if size.experts is not None:
             check_grouped_products()
         self.size = size
         self.dtype = dtype
-        self._document_end = document_end
+        self._document_ends = tuple(document_ends)
         self._attention = Attention(size, device=device, dtype=dtype)
 
     def hidden(
@@ -98,8 +98,8 @@ class Decoder:
         return (stream * scale * weight_KC[:, None]).to(self.dtype)
 
     def _documents(self, tokens_NT: Tensor) -> RowDocuments | None:
-        end = self._document_end
-        return None if end is None else RowDocuments.ended(tokens_NT, end)
+        ends = self._document_ends
+        return RowDocuments.ended(tokens_NT, ends) if ends else None
 
     def _attend(
         self,
