@@ -149,3 +149,8 @@ def test_a_prefix_is_trained_once_and_resumed(folder, text_files, tmp_path):
     assert (prefix / "checkpoints" / "step-00000012").is_dir()
     assert len(done.trials) == 5
     assert "prefix: 12 of 12 steps" in "\n".join(status_lines(run_status(done)))
+    record = StartRecord.read(tmp_path / "run")
+    record.model_copy(update={"weights": "0" * 64}).write(tmp_path / "run")
+    (tmp_path / "run" / "trials.parquet").unlink()
+    with pytest.raises(RunError, match="that trials begin with have changed since the sweep began"):
+        sweep(config, tmp_path / "run")
