@@ -11,8 +11,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from mixopt.errors import ConfigError
+from mixopt.errors import ConfigError, RunError
 from mixopt.online import read_history
+from mixopt.run_directory import SWEEP
 from mixopt.system import Say, Trust, checked_as, plugin_names, read_yaml
 
 if TYPE_CHECKING:
@@ -110,11 +111,21 @@ def record_start(run: Run, job: Job, say: Say) -> None:
         return
     weights = str(_made(job.proxy, job.options).start_hash())
     found, tokens = StartRecord.read(run.path), job.training.eval_tokens
-    if found is not None and (found.weights, found.eval_tokens) == (weights, tokens):
+    if found is not None:
+        _check_same(run, found.weights, weights)
         return
     losses = measure_start(job.proxy, job.options, job.corpus, job.training)
     StartRecord.of(weights, tokens, losses).write(run.path)
     say(f"sweep: trials begin with {run.config.proxy.start} (weights {weights[:12]})")
+
+
+def _check_same(run: Run, before: str, now: str) -> None:
+    if before != now:
+        raise RunError(
+            f"{run.path}: the weights that trials begin with have changed since the sweep began:"
+            f" they hash to {now[:12]}, and {before[:12]} before; restore them, or redo it with:"
+            f" {run.command('run', '--from', SWEEP.name)}"
+        )
 
 
 def _made(name: str, options: dict[str, Any]) -> Any:

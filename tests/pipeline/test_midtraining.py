@@ -135,7 +135,7 @@ def test_an_export_has_the_parts_in_place_of_the_replay(folder):
     assert "replay" not in ended.out
 
 
-def test_a_prefix_is_trained_once_and_resumed(folder, text_files, tmp_path):
+def test_a_prefix_is_trained_once_before_the_trials(text_files, tmp_path):
     texts = {name: text_files[name] for name in ("code", "prose")}
     recipe = write(tmp_path / "prefix.yaml", base_config(texts, steps=12))
     mixed = {"domains": {name: {"path": str(file)} for name, file in texts.items()}}
@@ -147,5 +147,10 @@ def test_a_prefix_is_trained_once_and_resumed(folder, text_files, tmp_path):
     done = sweep(config, tmp_path / "run", say=lines.append)
     (prefix,) = (tmp_path / "run" / "prefix").iterdir()
     assert (prefix / "checkpoints" / "step-00000012").is_dir()
-    assert len(done.trials) == 5
+    assert len(done.trials.finished) == 7  # five and two anchors
     assert "prefix: 12 of 12 steps" in "\n".join(status_lines(run_status(done)))
+    record = StartRecord.read(tmp_path / "run")
+    record.model_copy(update={"weights": "0" * 64}).write(tmp_path / "run")
+    (tmp_path / "run" / "trials.parquet").unlink()
+    with pytest.raises(RunError, match="that trials begin with have changed since the sweep began"):
+        sweep(config, tmp_path / "run")
