@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from mixopt.proposals import Anneals, Effect
 
 PANELS = 4  # beside each other: the objective, and targets
-LONGEST = 22  # characters of a panel's title
+LONGEST = {1: 60, 2: 34, 3: 22, 4: 16}  # characters of a panel's title, by the number of panels
 GOOD, BAD = COLOURS["proposal"], OTHERS[1]
 
 
@@ -57,7 +57,7 @@ def plot_anneals(anneals: Anneals, *, targets: Sequence[str] | None = None) -> F
         axes.xaxis.set_major_locator(MaxNLocator(3 if len(panels) > 2 else 5))
         whole = "the objective" if len(panels) > 1 else anneals.objective.describe()
         title = whole if target is None else target
-        label(axes, title=written(title, LONGEST if len(panels) > 1 else 60))
+        label(axes, title=written(title, LONGEST.get(len(panels), 12)))
         axes.tick_params(labelleft=axes is axes_RC[0, 0])
     _name_axis(figure, anneals)
     return figure
