@@ -28,6 +28,7 @@ from mixopt.tracking.database import database_file
 from mixopt.tracking.journal import Wanted
 from mixopt.tracking.keys import NOTE, key_of, name_tags
 from mixopt.tracking.lines import MetricPoint
+from mixopt.tracking.outcome_view import view_tags
 from mixopt.tracking.run_rows import RunRows
 from mixopt.tracking.sent_trials import SentTrial
 from mixopt.tracking.step_images import IMAGES, IMAGES_TAG, step_images
@@ -214,7 +215,7 @@ class MlflowStore:
     def _made(self, name: str, artifacts: Path | None) -> str:
         location = artifacts.resolve().as_uri() if artifacts else None
         try:
-            return str(self._client.create_experiment(name, location, dict(SHOWN_AS)))
+            return str(self._client.create_experiment(name, location, SHOWN_AS | view_tags()))
         except MlflowException as error:
             if error.error_code != "RESOURCE_ALREADY_EXISTS":
                 raise

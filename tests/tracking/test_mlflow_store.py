@@ -1,8 +1,13 @@
 """Where a database that came with a directory may keep files."""
 
+import base64
+import json
+import re
 import shutil
 import sqlite3
+import zlib
 from contextlib import closing
+from pathlib import Path
 
 import pytest
 
@@ -14,6 +19,8 @@ from mixopt.tracking.database import first_use
 from mixopt.tracking.journal import Wanted
 from mixopt.tracking.mlflow_store import MlflowStore, _check_within
 from mixopt.tracking.process import check_database
+
+PAGE = Path(__file__).parents[2] / "docs" / "mlflow.md"
 
 
 @pytest.mark.parametrize(
@@ -86,3 +93,22 @@ def test_a_database_with_an_experiment_stays_as_it_is(empty_database, tmp_path):
     before = path.read_bytes()
     with first_use(f"sqlite:///{path}"):
         assert path.read_bytes() == before
+
+
+def test_an_experiment_that_is_made_has_a_view_of_outcomes_in_the_form_of_mlflow_s_page(
+    tmp_path, empty_database
+):
+    from mlflow import MlflowClient
+
+    shutil.copy(empty_database, tmp_path / "mlflow.db")
+    uri = f"sqlite:///{tmp_path / 'mlflow.db'}"
+    MlflowStore(uri, "toy", tmp_path / "mlartifacts")
+    tags = MlflowClient(tracking_uri=uri).get_experiment_by_name("toy").tags
+    view = json.loads(tags["mlflow.sharedViewState.outcomes"])
+    assert view["name"] == "Outcomes"
+    packed = base64.b64decode(view["state"].removeprefix("deflate;"))
+    state = json.loads(zlib.decompress(packed))
+    assert state["orderByKey"] == "metrics.`outcome/validated_gain`"
+    assert state["selectedColumns"][0] == state["orderByKey"]
+    named = {column.split("`")[1] for column in state["selectedColumns"]}
+    assert named <= set(re.findall(r"`((?:outcome|spent)/[a-z_]+)`", PAGE.read_text()))

@@ -19,9 +19,20 @@ pytest.importorskip("mlflow")
 
 from mixopt.tracking import RunLog, sync
 from mixopt.tracking.journal import Wanted
+from mixopt.tracking.process import Sender
 
 # MLflow's mappers use a loader that SQLAlchemy 2.1 deprecates.
 pytestmark = pytest.mark.filterwarnings("ignore:The ``noload`` loader strategy is deprecated")
+
+
+@pytest.fixture(autouse=True)
+def sent_from_here(monkeypatch):
+    """Send from this process, which has imported MLflow already; others take seconds to."""
+    monkeypatch.setattr("mixopt.tracking.tracker.Tracker._launch", lambda tracker: None)
+
+
+def send(path, uri=None):
+    assert Sender(path, uri, "moves", lambda answer: None).attempt()
 
 
 @pytest.fixture
@@ -39,6 +50,7 @@ def log_file(path, name, text, step):
     with RunLog(path, experiment="moves") as log:
         log.log({"loss": 1.0 / step}, step)
         log.artifact(path.parent / name)
+    send(path)
 
 
 def moved(path):
@@ -122,8 +134,10 @@ def named(tmp_path, empty_database):
 def log_to(database, path, name, text):
     file = path.with_name(name)
     file.write_text(text)
-    with RunLog(path, experiment="moves", uri=f"sqlite:///{database}") as log:
+    uri = f"sqlite:///{database}"
+    with RunLog(path, experiment="moves", uri=uri) as log:
         log.artifact(file)
+    send(path, uri)
 
 
 def test_a_database_that_the_user_names_shows_its_files_from_anywhere(named, tmp_path, monkeypatch):

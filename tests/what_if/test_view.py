@@ -375,4 +375,4 @@ def test_the_interval_of_the_trade_off_ends_at_its_frame_with_an_arrow(open_page
     assert bar["x"] + bar["width"] <= frame["x"] + frame["width"] + 6
     assert frame["y"] - 6 <= bar["y"]
     assert bar["y"] + bar["height"] <= frame["y"] + frame["height"] + 6
-    assert page.locator(".wi-interval").get_attribute("d").count("L") == 4 + 4
+    assert page.locator(".wi-interval").get_attribute("d").count("L") == 4 + 4 * 2
