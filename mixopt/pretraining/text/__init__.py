@@ -13,10 +13,6 @@ if TYPE_CHECKING:
         open_for as open_for,
         prepare_for as prepare_for,
     )
-<<<<<<< HEAD
-    from mixopt.pretraining.text.document_end_ids import document_ends as document_ends
-=======
->>>>>>> 50b8520 (HSDP, masks in the proxies, and their pages)
     from mixopt.pretraining.text.held_out_text import HeldOutText as HeldOutText
     from mixopt.pretraining.text.joined_batches import JoinedBatches as JoinedBatches
     from mixopt.pretraining.text.spanned_batches import SpannedBatches as SpannedBatches
@@ -29,10 +25,6 @@ else:
         __name__,
         {
             "corpus_input": ["batches_of", "corpus_path", "open_for", "prepare_for"],
-<<<<<<< HEAD
-            "document_end_ids": ["document_ends"],
-=======
->>>>>>> 50b8520 (HSDP, masks in the proxies, and their pages)
             "held_out_text": ["HeldOutText"],
             "joined_batches": ["JoinedBatches"],
             "spanned_batches": ["SpannedBatches"],
