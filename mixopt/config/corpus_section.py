@@ -208,6 +208,13 @@ class DomainConfig(SourceConfig):
         None, description="domains in fixed shares that are prepared as this one: replay"
     )
 
+    @model_validator(mode="before")
+    @classmethod
+    def _of_source(cls, given: Any) -> Any:
+        """Take a source in Python for the domain that has it."""
+        own = isinstance(given, SourceConfig) and not isinstance(given, cls)
+        return given.model_dump(exclude_unset=True) if own else given
+
     @property
     def has_text(self) -> bool:
         """Whether its documents are specified."""
