@@ -76,7 +76,7 @@ def export_command(
     trust: Trusted = False,
     as_json: AsJson = False,
 ) -> None:
-    """Write a mixture in the form and unit of a trainer, or read one."""
+    """Write a mixture in the form of a trainer, or read one."""
     from mixopt.config import token_count
     from mixopt.pipeline import ExportAsked
     from mixopt.sampling import is_schedule

@@ -21,7 +21,7 @@ def init_command(
     ] = Path("experiment.yaml"),
     as_json: AsJson = False,
 ) -> None:
-    """Write an experiment's YAML file from files and folders of text.
+    """Write an experiment's YAML file from files and folders.
 
     Of one folder, each subfolder and each file is a domain; of several paths, each path. Reads
     JSONL, JSON, CSV, Parquet, Arrow and text, also compressed. Where one file names the source of

@@ -120,7 +120,7 @@ def validate_command(
     trust: Trusted = False,
     as_json: AsJson = False,
 ) -> None:
-    """Train the proposal and its baselines; write the recommendation."""
+    """Train proposal and baselines; write the recommendation."""
     from mixopt import pipeline
 
     config = config_of(config)

@@ -66,7 +66,7 @@ def score_command(
     trust: Trusted = False,
     as_json: AsJson = False,
 ) -> None:
-    """Score tasks with a checkpoint of `mixopt pretrain`, or an exported model.
+    """Score tasks with a checkpoint, or with an exported model.
 
     Scores are computed in float32.
     """
