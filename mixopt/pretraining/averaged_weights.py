@@ -57,7 +57,7 @@ class AveragedWeights:
             kept = weight.clone()
             weight.copy_(average)
             average.copy_(kept)
-        # What FSDP has gathered of the root is from before the exchange.
+        # Where FSDP keeps what it gathered, that is from before the exchange.
         for module in self._model.modules():
             if isinstance(module, FSDPModule):
                 module.reshard()

@@ -4,9 +4,11 @@ import pytest
 import torch
 from pretrain_runs import weights_of, write_config
 from torch import nn
+from torch.distributed.fsdp import fully_shard
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from mixopt import pretrain
+from mixopt.pretraining import joined
 from mixopt.pretraining.averaged_weights import AVERAGE, AveragedWeights
 from mixopt.pretraining.optimizer import make_optimizer
 from mixopt.pretraining.training_config import TrainingConfig
@@ -48,6 +50,28 @@ def test_the_model_computes_with_it_in_the_block_alone(trained):
         torch.testing.assert_close(model(inputs), theirs(inputs))
     assert torch.equal(model(inputs), before)
     assert not torch.allclose(theirs(inputs), before)
+
+
+def test_a_sharded_model_does_not_keep_what_it_gathered_in_the_block():
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(4, 8), nn.Linear(8, 3))
+    inputs, config = torch.randn(5, 4), TrainingConfig(steps=1, batch=2, sequence_length=4, lr=0.1)
+    with joined("cpu"):
+        fully_shard(model[0])
+        fully_shard(model)
+        optimizer = make_optimizer(model, config)
+        averaged = AveragedWeights(model, optimizer, DECAY)
+        with torch.no_grad():
+            at_first = model(inputs)
+        model(inputs).sum().backward()
+        optimizer.step()
+        averaged.update()
+        with torch.no_grad():
+            after = model(inputs)
+            with averaged.in_use():
+                assert not torch.allclose(model(inputs), after)
+            assert torch.equal(model(inputs), after)
+    assert not torch.allclose(at_first, after)
 
 
 def test_optimisers_steps_leave_it_as_it_is(trained):

@@ -195,3 +195,22 @@ def test_a_ramp_beside_a_schedule_is_refused(staged):
 def test_a_micro_batch_that_does_not_divide_is_named(config, tmp_path):
     with pytest.raises(SamplerError, match=r"micro_batch 3 does not divide the 4 sequences"):
         pretrain(config, tmp_path / "run", ["training.micro_batch=3"])
+
+
+def test_masked_documents_go_with_a_ramp_and_passes_of_any_size(corpus, tmp_path):
+    losses = []
+    model = {"name": "decoder", "options": {"layers": 1, "width": 32, "heads": 2, "ff": 48}}
+    for micro in (2, 12):
+        section = {**CONFIG["training"], **RAMP, "micro_batch": micro, "mask_documents": True}
+        (tmp_path / str(micro)).mkdir()
+        file = write_config(
+            tmp_path / str(micro),
+            prepared_corpus=str(corpus.path),
+            training=section,
+            model=model,
+            metrics={"every": 1},
+        )
+        pretrain(file, tmp_path / str(micro) / "run")
+        lines = metrics_of(tmp_path / str(micro) / "run")
+        losses.append([line["loss"] for line in lines if "loss" in line])
+    assert losses[0] == pytest.approx(losses[1], abs=1e-4)
