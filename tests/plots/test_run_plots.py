@@ -37,6 +37,7 @@ def test_all_figures_are_found_by_completion(run):
     assert found == {
         "mixtures", "epochs", "design", "held_out", "regret", "responses", "interactions",
         "ternary", "front", "validation", "gains", "experts", "training",
+        "anneals",
     }  # fmt: skip
     assert "ternary()" in repr(run.plot)
 

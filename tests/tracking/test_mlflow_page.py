@@ -1,7 +1,6 @@
 """The page on MLflow: its blocks run, and what it names is recorded."""
 
 import re
-import shutil
 from pathlib import Path
 
 import pytest
@@ -20,13 +19,11 @@ BLOCKS = re.findall(r"^```python\n(.*?)^```$", PAGE, re.MULTILINE | re.DOTALL)
 
 
 @pytest.fixture(scope="module")
-def finished(experiment, empty_database, tmp_path_factory):
+def finished(experiment, tmp_path_factory):
     """A run directory with a database of its own."""
     folder = tmp_path_factory.mktemp("page")
     text = experiment.replace("tracking: {enabled: false}", "")
     (folder / "tiny.yaml").write_text(text, encoding="utf-8")
-    (folder / "runs" / "web").mkdir(parents=True)
-    shutil.copy(empty_database, folder / "runs" / "web" / "mlflow.db")
     run(folder / "tiny.yaml", folder / "runs" / "web")
     return folder / "runs" / "web"
 
@@ -67,9 +64,7 @@ def test_the_page_s_configurations_are_ones():
     assert found[1].experiment == "data-mixtures"
 
 
-def test_the_page_s_sync_is_one_that_the_command_takes(finished, empty_database):
-    (finished / "copy").mkdir()
-    shutil.copy(empty_database, finished / "copy" / "mlflow.db")
+def test_the_page_s_sync_is_one_that_the_command_takes(finished):
     (line,) = re.findall(r"^mixopt (sync .*)$", PAGE, re.MULTILINE)
     words = line.replace("runs/web", str(finished)).split()
     words[words.index("--uri") + 1] = f"sqlite:///{finished}/copy/mlflow.db"
