@@ -40,7 +40,8 @@ def print_tables(out: Path, objectives: Mapping[str, Mapping[str, Mapping[str, f
         " perplexity is the weighted mean of exp(loss). The model has 0.12M weights (`large`:"
         " 1.4M). `fresh` are seeds that no default was chosen on. `sweeps` and `evaluated` are"
         " tokens of the run spent on perturbed mixtures, and tokens evaluated, in percent of those"
-        " trained on; an evaluated token costs a third of a trained one."
+        " trained on; an evaluated token costs a third of a trained one. The trivial answer, all"
+        " weight on the target, is not here: see results_online_trivial.md."
     )
     for folder in sorted(out.glob("*-*")):
         group = folder.name.partition("-")[0]

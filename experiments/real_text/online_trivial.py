@@ -34,7 +34,6 @@ from mixopt.mixture import Mixture
 from mixopt.system import write_json
 
 MORE_SEEDS = (16, 17, 18)
-METHODS = ("robust", "best_static", "trivial")
 TABLE = "| method | less stratified | 95% interval | less trivial | 95% interval | seeds won |"
 
 
@@ -138,17 +137,17 @@ def print_trivial(out: Path) -> None:
     print("# `robust` beside the trivial answer\n")
     print(
         "Commands: `python experiments/real_text/online_trivial.py --data FOLDER --out runs/online"
-        " --group three --group five --group outside`, the same with `--group eleven --steps 300`,"
-        " with `--size large --group five --steps 300` and with `--group outside --steps 2000`; the"
-        " first four again with `--seeds 1 2 3 4`; then `--print`.\n"
+        " --group three --group five --group outside`, the same with `--group eleven --steps 300`;"
+        " `--seeds 1 2 3 4 5` for older seeds, `--static` for the design's best mixture; then"
+        " `--print`. A method or a group that is not below has not been trained.\n"
     )
     print(
         "Mean held-out loss in nats per token on text that nothing has seen, less that of"
         " `stratified` and less that of the trivial answer with the same seed (below 0 is better),"
         " with paired 95% intervals. The trivial answer: all weight on the target; in proportion to"
         " the target's weights; for a target outside, all weight on the trained domain with the"
-        " nearest distribution of bytes. On the mean it is `stratified`. Seeds 1 to 4 are of"
-        " those that `robust` was tuned on, 16 to 19 are not."
+        " nearest distribution of bytes. On the mean it is `stratified`. Seeds 1 to 5 are"
+        " those that `robust` was tuned on, 16 and above are not."
     )
     groups = {group.name: group for group in GROUPS}
     for folder in sorted(out.glob("*-trivial")):
@@ -192,7 +191,7 @@ def _print_table(
         less = "" if method == "trivial" else _interval(found[method] - guess_S)
         beaten = "" if method == "trivial" else f"{won} of {len(seeds)}"
         print(f"| {method} | {_interval(found[method] - control_S)} | {less or ' | '} | {beaten} |")
-    if "trivial" in found:
+    if found.keys() >= {"robust", "best_static", "trivial"}:
         _print_shares(found, control_S, np.isin(seeds, SEEDS))
 
 

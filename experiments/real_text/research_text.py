@@ -7,7 +7,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from mixopt.config import CorpusConfig, SourceConfig
+from mixopt.config import CorpusConfig, DomainConfig
 from mixopt.corpus import prepare_corpus
 
 
@@ -22,7 +22,7 @@ def prepared(data: Path, path: Path, domains: Sequence[str], tokenizer: str = "b
     """
     if not (path / "index.json").exists():
         sources = {
-            name: SourceConfig(
+            name: DomainConfig(
                 path="parquet",
                 data_files=str(data / name / "train.parquet"),
                 validation=str(data / name / "validation.parquet"),

@@ -20,6 +20,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import sys
 from collections.abc import Mapping, Sequence
 from itertools import product
 from pathlib import Path
@@ -29,7 +30,7 @@ from story_text import prepared_text, say, split_tasks, trivial_mixture
 
 from mixopt import pipeline
 from mixopt.mixture import Mixture
-from mixopt.pretraining import pretrain, score_tasks
+from mixopt.pretraining import export_model, pretrain, score_tasks
 from mixopt.system import write_json
 
 HERE = Path(__file__).parent
@@ -37,8 +38,8 @@ SEEDS = (1, 2, 3)
 PRETRAINED = ("literature_en", "legal_en", "docs_en", "man_en", "code_c", "code_js")
 SOURCES = ("dictionary_en", "code_python", "formal_math", "man_fr")
 BATCH, LENGTH = 8, 128
-BASE_TOKENS, ANNEAL_TOKENS = 400_000, 120_000
-ITEMS = 200  # of each task, that no proxy has seen
+BASE_TOKENS, ANNEAL_TOKENS = 260_000, 100_000
+ITEMS = 100  # of each task, that no proxy has seen
 # By name: the mixture of the first stage and that of the second.
 ARMS: Mapping[str, tuple[str, str]] = {
     "recommended": ("recommended", "recommended"),
@@ -87,7 +88,7 @@ class Story:
         first = self.recommended("pretraining")
         starts = self.mixtures(first, PRETRAINED)
         for (name, mixture), seed in product(starts.items(), SEEDS):
-            self.trained(f"base/{name}-{seed}", mixture, "warmup:2%,stable:98%", BASE_TOKENS, seed)
+            self.trained(f"base/{name}-{seed}", mixture, "warmup:4%,stable:96%", BASE_TOKENS, seed)
         second = self.whole(self.recommended("midtraining", first), first)
         ends = self.mixtures(second, SOURCES)
         for (arm, (start, end)), seed in product(ARMS.items(), SEEDS):
@@ -133,9 +134,9 @@ class Story:
             "natural": Mixture.natural({name: sizes[name] for name in natural}),
             "trivial": trivial_mixture(self.text, known, self.searched),
         }
-        write_json(
-            self.out / f"mixtures_{len(natural)}.json", {n: dict(m) for n, m in found.items()}
-        )
+        stage = "base" if known == PRETRAINED else "annealed"
+        content = {name: dict(mixture) for name, mixture in found.items()}
+        write_json(self.out / f"mixtures_{stage}.json", content)
         nothing = dict.fromkeys(sizes, 0.0)
         return {name: Mixture(nothing | dict(mixture)) for name, mixture in found.items()}
 
@@ -153,26 +154,37 @@ class Story:
         scores = self.out / "scores" / f"{name.replace('/', '-')}.json"
         if scores.exists():
             return
-        path.mkdir(parents=True, exist_ok=True)
-        mixture.to_file(path / "mixture.yaml")
-        schedule = pipeline.schedule_from(
-            path / "mixture.yaml",
-            tokens=tokens,
-            batch=BATCH,
-            sequence_length=LENGTH,
-            stages=stages,
-        )
-        schedule.to_file(path / "schedule.yaml")
+        schedule = write_schedule(path, mixture, stages, tokens)
         overrides = [
             f"prepared_corpus={self.out / 'text'}",
-            f"schedule={path / 'schedule.yaml'}",
+            f"schedule={schedule}",
             f"seed={seed}",
         ]
         if start is not None:
             overrides += [f"model={json.dumps({'from': str(start)})}"]
         result = pretrain(HERE / "base.yaml", path / "run", overrides, say=say)
-        found = score_tasks(path / "run", self.tested, items=ITEMS, trust=True)
+        if not result.is_finished:
+            sys.exit("stopped; the same command resumes")
+        if start is not None and not (path / "model").exists():
+            export_model(path / "run", path / "model", trust=True)
+        scored = path / "run" if start is None else path / "model"
+        found = score_tasks(scored, self.tested, items=ITEMS, trust=True)
         write_json(scores, {"losses": dict(result.losses), **found.to_json()})
+
+
+def write_schedule(path: Path, mixture: Mixture, stages: str, tokens: int) -> Path:
+    """Write a mixture and the schedule of a run on it, and return the schedule's file."""
+    path.mkdir(parents=True, exist_ok=True)
+    mixture.to_file(path / "mixture.yaml")
+    schedule = pipeline.schedule_from(
+        path / "mixture.yaml",
+        tokens=tokens,
+        batch=BATCH,
+        sequence_length=LENGTH,
+        stages=stages,
+    )
+    schedule.to_file(path / "schedule.yaml")
+    return path / "schedule.yaml"
 
 
 if __name__ == "__main__":

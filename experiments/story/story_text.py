@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
-from mixopt.config import CorpusConfig, SourceConfig
+from mixopt.config import CorpusConfig, DomainConfig
 from mixopt.corpus import Corpus, TokenShards, prepare_corpus
 from mixopt.mixture import Mixture
 from mixopt.system import Array, write_json
@@ -37,7 +37,7 @@ def prepared_text(data: Path, path: Path, domains: Sequence[str]) -> Corpus:
     """
     if not (path / "index.json").exists():
         sources = {
-            name: SourceConfig(
+            name: DomainConfig(
                 path="parquet",
                 data_files=str(data / name / "train.parquet"),
                 validation=str(data / name / "validation.parquet"),

@@ -7,7 +7,7 @@ import json
 import pytest
 from experiment_modules import experiment
 
-from mixopt.config import CorpusConfig, SourceConfig
+from mixopt.config import CorpusConfig, DomainConfig
 from mixopt.corpus import Corpus, prepare_corpus
 
 TEXTS = {"letters": "plain words of prose. ", "digits": "0123 4567 8901 ", "code": "f(x)={y}; "}
@@ -20,7 +20,7 @@ def text(tmp_path_factory):
         rows = "".join(json.dumps({"text": f"{line * 20}{row}"}) + "\n" for row in range(40))
         (folder / f"{name}.jsonl").write_text(rows)
     sources = {
-        name: SourceConfig(path="json", data_files=str(folder / f"{name}.jsonl")) for name in TEXTS
+        name: DomainConfig(path="json", data_files=str(folder / f"{name}.jsonl")) for name in TEXTS
     }
     prepare_corpus(CorpusConfig(domains=sources), {}, folder / "corpus", fingerprint="trivial")
     return Corpus.open(folder / "corpus")
