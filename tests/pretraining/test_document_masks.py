@@ -157,6 +157,8 @@ def test_a_document_gives_what_it_gives_alone(name):
     torch.testing.assert_close(whole[:1, 3:8], alone, rtol=1e-4, atol=1e-5)
 
 
+# The compiler looks at it itself.
+@pytest.mark.filterwarnings(r"ignore:The \.grad attribute of a Tensor:UserWarning")
 @pytest.mark.parametrize(
     "way", ["plain", "compile", "activation_checkpointing", "ddp", "fsdp", "hsdp", "bfloat16"]
 )
