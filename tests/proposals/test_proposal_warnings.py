@@ -66,7 +66,7 @@ def test_a_weight_counts_as_at_its_floor_up_to_and_with_a_ten_thousandth():
 def test_only_gains_whose_intervals_include_0_are_named():
     sure, unsure = Interval(0.2, 0.1, 0.3), Interval(0.2, -0.1, 0.5)
     proposal = made_proposal(gains={"natural": sure, "uniform": unsure, "best_trial": unsure})
-    assert warned("the predicted gain over uniform, best trial includes 0", proposal)
+    assert warned("the predicted gain over uniform and the best trial includes 0", proposal)
 
 
 def test_a_regressor_needs_to_explain_a_tenth_of_the_variance():
