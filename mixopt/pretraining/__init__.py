@@ -28,7 +28,10 @@ if TYPE_CHECKING:
         recorded_pretraining as recorded_pretraining,
         run_fingerprint as run_fingerprint,
     )
-    from mixopt.pretraining.document_masks import DocumentMasks as DocumentMasks
+    from mixopt.pretraining.document_masks import (
+        DocumentMasks as DocumentMasks,
+        check_apart as check_apart,
+    )
     from mixopt.pretraining.model_export import (
         ModelExport as ModelExport,
         export_lines as export_lines,
@@ -78,7 +81,7 @@ else:
             "checkpoints": ["Checkpoints"],
             "config": ["ModelConfig", "PretrainConfig", "load_pretraining"],
             "directory": ["recorded_pretraining", "run_fingerprint"],
-            "document_masks": ["DocumentMasks"],
+            "document_masks": ["DocumentMasks", "check_apart"],
             "model_export": ["ModelExport", "export_lines", "export_model"],
             "model_origin": ["ModelOrigin", "open_origin"],
             "models": ["build_model"],

@@ -306,7 +306,9 @@ def test_a_regressor_that_knows_nothing_is_a_warning():
 def test_a_gain_that_may_be_none_is_a_warning():
     trials = make_trials(lambda weights_ND: np.full((len(weights_ND), 3), 2.0))
     warnings = propose(fitted("lightgbm", trials), samples=200, bootstrap=0).warnings
-    assert any("gain over natural, uniform and the best trial includes 0" in one for one in warnings)
+    assert any(
+        "gain over natural, uniform and the best trial includes 0" in one for one in warnings
+    )
 
 
 def test_a_proposal_that_is_not_predicted_to_beat_the_best_trial_is_a_warning():

@@ -62,9 +62,21 @@ def held_out_loss(model, domain, tokens=1_024):
     return float(functional.cross_entropy(logits.flatten(0, 1), rows[:, 1:].flatten()))
 
 
-@pytest.mark.parametrize("optimizer", [True, False])
-def test_a_stack_from_a_checkpoint_is_a_plain_loop_from_it(base, corpus, optimizer):
-    proxy = proxy_of(base, optimizer=optimizer)
+def test_documents_of_a_row_may_be_kept_apart(base, corpus):
+    apart, together = (
+        proxy_of(base, mask_documents=masked).base_losses(corpus, TRAINING).nats_per_token
+        for masked in (True, False)
+    )
+    assert apart != together
+    start = StartingPoint.open(str(base))
+    annealing = proxy_of(base, mask_documents=True)._annealing
+    plain = PlainTraining(start.model, {}, annealing).origin_losses(corpus, TRAINING)
+    assert apart == pytest.approx(plain.nats_per_token, abs=1e-4)
+
+
+@pytest.mark.parametrize(("optimizer", "masked"), [(True, False), (False, False), (True, True)])
+def test_a_stack_from_a_checkpoint_is_a_plain_loop_from_it(base, corpus, optimizer, masked):
+    proxy = proxy_of(base, optimizer=optimizer, mask_documents=masked)
     start = StartingPoint.open(str(base))
     moments = start.moments if optimizer else {}
     plain = PlainTraining(start.model, moments, proxy._annealing)

@@ -34,6 +34,7 @@ class Annealing:
         betas: AdamW's.
         clip: Largest gradient norm; 0 does not clip.
         precision: Of matrix products.
+        mask_documents: Whether documents of a sequence do not see each other.
     """
 
     lr: float
@@ -46,6 +47,7 @@ class Annealing:
     betas: tuple[float, float]
     clip: float
     precision: Precision
+    mask_documents: bool = False
 
     def __post_init__(self) -> None:
         """Check every field.

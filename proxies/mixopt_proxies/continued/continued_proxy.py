@@ -47,6 +47,7 @@ class AnnealingOptions(TypedDict, total=False):
     weight_decay: float | None
     betas: tuple[float, float] | None
     clip: float | None
+    mask_documents: bool | None
 
 
 _KINDS: dict[str, type] = {
@@ -59,6 +60,7 @@ _KINDS: dict[str, type] = {
     "weight_decay": float,
     "betas": tuple,
     "clip": float,
+    "mask_documents": bool,
 }
 
 
@@ -229,4 +231,5 @@ class ContinuedProxy:
             "weight_decay": training.weight_decay,
             "betas": training.betas,
             "clip": training.clip,
+            "mask_documents": training.mask_documents is True,
         }

@@ -18,7 +18,8 @@ import torch
 from torch import Tensor, nn, optim
 from torch.nn import functional
 
-from mixopt.corpus import Corpus
+from mixopt.corpus import Corpus, document_ends
+from mixopt.pretraining import DocumentMasks, check_apart
 from mixopt.trials import Losses, Progress, Training, Trial, TrialResult
 from mixopt_proxies.continued.annealing import Annealing
 from mixopt_proxies.decoder import (
@@ -67,6 +68,7 @@ class PlainTraining:
         """
         self._model, self._moments, self._annealing = model, moments, annealing
         self._first = {name: value.clone() for name, value in model.state_dict().items()}
+        self._masks: DocumentMasks | None = None
 
     def group_size(self, corpus: Corpus, training: Training) -> int:
         """Return 1: these models are not stacked.
@@ -92,6 +94,7 @@ class PlainTraining:
         """Train the trials and return a result for each, in their order."""
         shape, steps = self._annealing, steps_of(training, self._annealing.step_tokens)
         device = resolve_device(training.device)
+        self._masks = self._masks_of(corpus)
         asked = _PlainSetting(
             HeldOutWindows(corpus, shape, training.eval_tokens, device),
             HeldOutTasks(corpus, shape, device),
@@ -119,6 +122,7 @@ class PlainTraining:
         device = resolve_device(training.device)
         held_out = HeldOutWindows(corpus, self._annealing, training.eval_tokens, device)
         tasks = HeldOutTasks(corpus, self._annealing, device)
+        self._masks = self._masks_of(corpus)
         with thread_limit(training.threads):
             model = self._at_start(device)
             losses = self._evaluated(model, held_out, 0)
@@ -151,6 +155,18 @@ class PlainTraining:
             target_tokens=training.target_tokens,
             inventory=training.inventory,
         )
+
+    def _masks_of(self, corpus: Corpus) -> DocumentMasks | None:
+        """Return what keeps documents apart, where that is asked for.
+
+        Raises:
+            ConfigError: The model cannot.
+        """
+        if not self._annealing.mask_documents:
+            return None
+        masks = DocumentMasks(self._model, document_ends(corpus))
+        check_apart(self._model.cpu(), self._annealing.sequence_length, corpus.vocab_size)
+        return masks
 
     def _at_start(self, device: torch.device) -> nn.Module:
         model = self._model.to(device)
@@ -234,7 +250,9 @@ class PlainTraining:
         """Return the loss of each token but the first in nats, shape (B, T)."""
         rows_BW = rows_BW.long()
         with self._cast(rows_BW.device):
-            output = model(rows_BW[:, :-1])
+            read_BT = rows_BW[:, :-1]
+            known = {} if self._masks is None else self._masks.inputs(read_BT)
+            output = model(read_BT, **known)
         logits_BTV = output if isinstance(output, Tensor) else output.logits
         targets_BT = rows_BW[:, 1:]
         losses_N = functional.cross_entropy(

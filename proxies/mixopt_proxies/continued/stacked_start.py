@@ -58,6 +58,7 @@ def stacked_from(
         compile=compile,
         origin=origin,
         vocab_size=len(model.embedding),
+        mask_documents=annealing.mask_documents,
     )
 
 
