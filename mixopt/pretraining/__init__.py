@@ -20,7 +20,6 @@ if TYPE_CHECKING:
         Checkpoints as Checkpoints,
     )
     from mixopt.pretraining.config import (
-        ModelConfig as ModelConfig,
         PretrainConfig as PretrainConfig,
         load_pretraining as load_pretraining,
     )
@@ -32,6 +31,7 @@ if TYPE_CHECKING:
         DocumentMasks as DocumentMasks,
         check_apart as check_apart,
     )
+    from mixopt.pretraining.model_config import ModelConfig as ModelConfig
     from mixopt.pretraining.model_export import (
         ModelExport as ModelExport,
         export_lines as export_lines,
@@ -79,9 +79,10 @@ else:
         {
             "checkpoint_folder": ["Beside", "Retention"],
             "checkpoints": ["Checkpoints"],
-            "config": ["ModelConfig", "PretrainConfig", "load_pretraining"],
+            "config": ["PretrainConfig", "load_pretraining"],
             "directory": ["recorded_pretraining", "run_fingerprint"],
             "document_masks": ["DocumentMasks", "check_apart"],
+            "model_config": ["ModelConfig"],
             "model_export": ["ModelExport", "export_lines", "export_model"],
             "model_origin": ["ModelOrigin", "open_origin"],
             "models": ["build_model"],

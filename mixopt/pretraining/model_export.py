@@ -24,7 +24,7 @@ from mixopt.corpus import export_tokenizer
 from mixopt.errors import ConfigError, PluginError, RunError
 from mixopt.pretraining.averaged_weights import AVERAGE
 from mixopt.pretraining.checkpoint_tensors import OPTIMIZER, read_tensors
-from mixopt.pretraining.config import ModelConfig
+from mixopt.pretraining.model_config import ModelConfig
 from mixopt.pretraining.models import hugging_face_config
 from mixopt.pretraining.trained_model import TrainedModel
 from mixopt.pretraining.transformers_folder import INDEX, folder_model, load_folder, quietly

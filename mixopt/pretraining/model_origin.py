@@ -25,9 +25,10 @@ from mixopt.pretraining.checkpoint_files import (
     read_state,
 )
 from mixopt.pretraining.checkpoint_tensors import MODEL, OPTIMIZER, read_tensors
-from mixopt.pretraining.config import ModelConfig, PretrainConfig, VocabularyConfig
+from mixopt.pretraining.config import PretrainConfig
 from mixopt.pretraining.directory import CHECKPOINTS, recorded_config
 from mixopt.pretraining.hub_model import hub_folder, is_hub_name, pinned_name
+from mixopt.pretraining.model_config import ModelConfig, VocabularyConfig
 from mixopt.pretraining.models import build_model, hugging_face_config
 from mixopt.pretraining.text_vocabulary import recorded_vocabulary
 from mixopt.pretraining.transformers_folder import (

@@ -14,9 +14,10 @@ from torch import nn, optim
 from mixopt.errors import ConfigError, MixoptError, RunError
 from mixopt.pretraining.checkpoint_files import STATE, last_checkpoint
 from mixopt.pretraining.checkpoints import load_optimizer
-from mixopt.pretraining.config import ModelConfig, OriginConfig, PretrainConfig, VocabularyConfig
+from mixopt.pretraining.config import PretrainConfig
 from mixopt.pretraining.directory import CHECKPOINTS, recorded_config
 from mixopt.pretraining.hub_model import hub_folder, is_hub_name
+from mixopt.pretraining.model_config import ModelConfig, OriginConfig, VocabularyConfig
 from mixopt.pretraining.model_origin import ModelOrigin, fill, open_origin
 from mixopt.pretraining.models import build_model
 from mixopt.pretraining.text_vocabulary import check_same_vocabulary, text_vocabulary

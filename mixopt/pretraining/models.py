@@ -23,7 +23,7 @@ import torch
 from torch import nn
 
 from mixopt.errors import ConfigError, PluginError, did_you_mean
-from mixopt.pretraining.config import ModelConfig
+from mixopt.pretraining.model_config import ModelConfig
 from mixopt.system import build_plugin, plugin_names
 
 # What models read though not every configuration class lists it (Qwen3-MoE's head_dim).

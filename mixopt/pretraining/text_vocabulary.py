@@ -12,7 +12,8 @@ from mixopt.corpus import (
     saved_tokenizer,
 )
 from mixopt.errors import ConfigError, CorpusError, PluginError, RunError
-from mixopt.pretraining.config import PretrainConfig, VocabularyConfig
+from mixopt.pretraining.config import PretrainConfig
+from mixopt.pretraining.model_config import VocabularyConfig
 from mixopt.pretraining.text import HELD_OUT, corpus_path
 
 

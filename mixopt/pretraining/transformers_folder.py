@@ -16,7 +16,7 @@ from typing import Any
 from torch import nn
 
 from mixopt.errors import MixoptError, PluginError, RunError, did_you_mean
-from mixopt.pretraining.config import ModelConfig
+from mixopt.pretraining.model_config import ModelConfig
 from mixopt.system import FileRecord, checked_as, file_record, name_fault, read_json
 
 CONFIG = "config.json"

@@ -24,8 +24,8 @@ from torch.nn import functional
 from mixopt import Corpus, pretrain
 from mixopt.errors import ConfigError, CorpusError, RunError
 from mixopt.pretraining import TrainedModel, load_pretraining
-from mixopt.pretraining.config import ModelConfig
 from mixopt.pretraining.document_masks import DocumentMasks, check_apart, document_positions
+from mixopt.pretraining.model_config import ModelConfig
 from mixopt.pretraining.models import build_model
 from mixopt.pretraining.parallel import ParallelModel
 from mixopt.pretraining.ranks import joined
