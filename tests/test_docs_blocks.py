@@ -193,7 +193,8 @@ def pretraining_with(content: dict[str, Any]) -> dict[str, Any]:
             name: fields for name, fields in full.items() if name not in ("mixture", "schedule")
         }
         full["evaluation"] = {"exams": {"path": "exams.jsonl"}}
-    return full | content
+    training = full["training"] | content.get("training", {})
+    return full | content | {"training": training}
 
 
 @pytest.mark.slow

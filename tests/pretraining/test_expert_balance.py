@@ -179,9 +179,9 @@ def test_a_step_that_was_skipped_moves_no_bias(config, tmp_path, monkeypatch):
     agree, skipped = TrainingStep._agree, [3, 4]
     taken = iter(range(STEPS))
 
-    def refuse(self, parts, norm, *, stop):
-        finite, stopping = agree(self, parts, norm, stop=stop)
-        return finite and next(taken) not in skipped, stopping
+    def refuse(self, parts, norm, **asked):
+        finite, *rest = agree(self, parts, norm, **asked)
+        return finite and next(taken) not in skipped, *rest
 
     monkeypatch.setattr(TrainingStep, "_agree", refuse)
     pretrain(config, tmp_path / "run")
