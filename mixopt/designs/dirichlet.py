@@ -98,9 +98,9 @@ def _dirichlet(concentrations_RD: Array, rng: np.random.Generator) -> Array:
 
 
 def _inside(weights_RD: Array, allowed: Allowed) -> BoolArray:
-    above_RD = weights_RD >= allowed.lower_D - 1e-12
-    below_RD = weights_RD <= allowed.upper_D + 1e-12
-    return np.asarray(np.logical_and(above_RD, below_RD).all(axis=1))
+    if not len(weights_RD):
+        return np.zeros(0, dtype=bool)
+    return allowed.contains(weights_RD, tolerance=1e-9)
 
 
 def _round(weights_RD: Array, minimum: float) -> Array:

@@ -52,7 +52,7 @@ from mixopt.pretraining.checkpoint_folder import (
     finish,
     unfinished,
 )
-from mixopt.pretraining.checkpoint_tensors import tensor_names
+from mixopt.pretraining.checkpoint_tensors import MODEL, tensor_names
 from mixopt.pretraining.hashed_shards import HashedShards, Staging
 from mixopt.pretraining.ranks import Ranks
 from mixopt.pretraining.writing_thread import WritingThread
@@ -213,7 +213,9 @@ class Checkpoints:
         Raises:
             RunError: It is of another model.
         """
-        _load(path, _tensors(model, optimizer))
+        tensors = _tensors(model, optimizer)
+        _check_all_used(path, tensors)
+        _load(path, tensors)
 
 
 def load_weights(path: Path, model: nn.Module) -> None:
@@ -222,7 +224,9 @@ def load_weights(path: Path, model: nn.Module) -> None:
     Raises:
         RunError: It is of another model.
     """
-    _load(path, _weights(model))
+    tensors = _weights(model)
+    _check_all_used(path, tensors)
+    _load(path, tensors)
 
 
 def load_optimizer(path: Path, model: nn.Module, optimizer: optim.Optimizer) -> None:
@@ -238,6 +242,14 @@ def load_optimizer(path: Path, model: nn.Module, optimizer: optim.Optimizer) -> 
     if averages and not averages <= tensor_names(path):
         tensors = {name: one for name, one in tensors.items() if name not in averages}
     _load(path, tensors)
+
+
+def _check_all_used(path: Path, tensors: Mapping[str, Any]) -> None:
+    """Refuse a checkpoint with a weight that the model does not have: it would be lost."""
+    surplus = {n for n in tensor_names(path) if n.startswith(MODEL)} - tensors.keys()
+    if surplus:
+        name = min(surplus).removeprefix(MODEL)
+        raise RunError(f"{path}: has the weight {name!r}, which the model does not have")
 
 
 def _load(path: Path, tensors: dict[str, Any]) -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from mixopt.errors import PluginError, RunError
 
-_NAME = re.compile(r"(?P<name>[A-Za-z0-9][\w.-]*/[\w.-]+)(?:@(?P<revision>\w+))?")
+_NAME = re.compile(r"(?P<name>[A-Za-z0-9][\w.-]*/[\w.-]+)(?:@(?P<revision>\w[\w./-]*))?")
 _FILES = ["*.json", "*.safetensors", "*.model", "*.txt"]
 _NOT = ["consolidated*", "original/*", "onnx/*"]
 

@@ -197,7 +197,8 @@ def _of_checkpoint(path: Path, trust: Trust) -> ModelOrigin:
             f"{path}: config.yaml of its run is not beside {CHECKPOINTS}; keep a checkpoint in its"
             " run's directory"
         )
-    check_links(run)
+    if trust is False:  # what a user's own configuration starts from may have links
+        check_links(run)
     record = str(run / "config.yaml")
     config: PretrainConfig = checked_as(
         PretrainConfig, recorded_config(run / "config.yaml"), record

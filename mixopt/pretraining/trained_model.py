@@ -29,11 +29,12 @@ from mixopt.corpus import (
     read_stream_index,
     saved_tokenizer,
 )
-from mixopt.errors import PluginError, RunError, did_you_mean
+from mixopt.errors import RunError, did_you_mean
 from mixopt.pretraining.checkpoint_files import file_fault, found_checkpoints, read_state
 from mixopt.pretraining.checkpoints import load_weights
 from mixopt.pretraining.config import PretrainConfig
 from mixopt.pretraining.directory import CHECKPOINTS, recorded_config
+from mixopt.pretraining.model_config import ModelConfig
 from mixopt.pretraining.models import build_model, hugging_face_config
 from mixopt.pretraining.ranks import joined
 from mixopt.pretraining.text import HELD_OUT, corpus_path
@@ -113,7 +114,6 @@ class TrainedModel:
         record = run / "config.yaml"
         config: PretrainConfig = checked_as(PretrainConfig, recorded_config(record), str(record))
         check_trusted("model", config.model.name, str(record), trust)
-        _check_kernel(config.model.options.get("attn_implementation"), str(record), trust=trust)
         state = read_state(path)
         fault = file_fault(path, state)
         if fault is not None:
@@ -121,7 +121,10 @@ class TrainedModel:
         tokenizer, vocab_size = _tokenizer(config, run, trust=trust)
         length = config.longest_sequence
         model = build_model(
-            config.model, vocab_size=vocab_size, sequence_length=length, seed=config.seed
+            _of_this_machine(config),
+            vocab_size=vocab_size,
+            sequence_length=length,
+            seed=config.seed,
         )
         with joined(device) as ranks:
             load_weights(path, model)
@@ -206,13 +209,10 @@ def _checkpoint(run: Path, name: str | None) -> Path:
     return found[name]
 
 
-def _check_kernel(name: object, record: str, *, trust: bool) -> None:
-    """Refuse attention that transformers would fetch from the hub and run."""
-    if isinstance(name, str) and "/" in name and not trust:
-        raise PluginError(
-            f"{record}: model.options.attn_implementation: {name!r} is code on the hub; if you"
-            " trust whoever made this directory, add --trust (in Python trust=True)"
-        )
+def _of_this_machine(config: PretrainConfig) -> ModelConfig:
+    """Return what the model is without its kernels: they may be of another device, or the hub's."""
+    options = {k: v for k, v in config.model.options.items() if k != "attn_implementation"}
+    return config.model.model_copy(update={"options": options})
 
 
 def _tokenizer(config: PretrainConfig, run: Path, *, trust: bool) -> tuple[Tokenizer, int]:

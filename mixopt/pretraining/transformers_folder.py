@@ -119,6 +119,7 @@ def load_folder(path: Path, model: ModelConfig) -> nn.Module:
         )
     _check_report(path, report)
     module: nn.Module = loaded
+    _check_tied(path, module)
     return module
 
 
@@ -236,6 +237,17 @@ def _check_report(path: Path, report: Mapping[str, Any]) -> None:
         if names:
             more = f" (and {len(names) - 1} more)" if len(names) > 1 else ""
             raise RunError(f"{path}: {CONFIG} does not fit the weights: {names[0]} {what}{more}")
+
+
+def _check_tied(path: Path, model: nn.Module) -> None:
+    """Refuse a head of its own where the configuration ties it: built again, it would be lost."""
+    head, table = model.get_output_embeddings(), model.get_input_embeddings()  # type: ignore[operator]
+    tied = getattr(model.config, "tie_word_embeddings", False)
+    if tied and head is not None and head.weight is not table.weight:
+        raise RunError(
+            f"{path}: {CONFIG}: tie_word_embeddings is true, and the weights have a head of their"
+            " own; set model.options.tie_word_embeddings: false"
+        )
 
 
 def _shown(key: Any) -> str:

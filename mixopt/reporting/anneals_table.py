@@ -77,7 +77,7 @@ def guard_margins(run: Run) -> Mapping[str, float]:
     if rails is None:
         return {}
     margins, found = rails.margins(run.objective.evaluation), run.anneals
-    if rails.base is None:
+    if rails.base is None or rails.reference != "base":
         return margins
     lost = {name: found.control_loss(name) - rails.base[name] for name in margins}
     higher = run.objective.higher
@@ -87,7 +87,8 @@ def guard_margins(run: Run) -> Mapping[str, float]:
 def guarded_against(run: Run) -> str:
     """Return what guarded losses are compared with, as a sentence has it."""
     rails = run.constraints.guardrails
-    return "the checkpoint" if rails is not None and rails.base is not None else "the control"
+    of_checkpoint = rails is not None and rails.base is not None and rails.reference == "base"
+    return "the checkpoint" if of_checkpoint else "the control"
 
 
 def effect_cells(one: Effect | None) -> tuple[str, str, str, str]:
