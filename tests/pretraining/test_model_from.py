@@ -19,6 +19,7 @@ from safetensors.torch import load_file, save_file
 from mixopt import pretrain
 from mixopt.errors import ConfigError, MixoptError, PluginError, RunError
 from mixopt.pretraining import export_model, open_origin
+from mixopt.pretraining.hub_model import is_hub_name
 from mixopt.testing import tiny_corpus
 
 pytest.importorskip("transformers")
@@ -312,6 +313,10 @@ DAMAGE = {
     "a pickle": (pickled, r"pytorch_model.bin: is a pickle, which can run code when it is read"),
     "an adapter": (adapted, r"adapter_config.json: an adapter is a part of a model; merge it"),
     "no configuration": (without_config, r"config.json: not found: a folder of transformers has"),
+    "tied": (
+        of_config(tie_word_embeddings=True),
+        "config.json: tie_word_embeddings is true, and the weights have a head of their own",
+    ),
     "swapped": (
         swapped,
         r"safetensors: has no tensor '.*', which model.safetensors.index.json says",
@@ -404,6 +409,11 @@ def test_a_model_needs_a_name_or_a_start(folder, tmp_path):
     config = write_config(tmp_path, prepared_corpus=str(folder / "corpus"), model={"options": {}})
     with pytest.raises(ConfigError, match="model: give name, or from"):
         pretrain(config, tmp_path / "run")
+
+
+@pytest.mark.parametrize("name", ["a/b", "a/b@main", "a/b@step1000-tokens4B", "a/b@refs/pr/1"])
+def test_a_revision_of_the_hub_is_part_of_a_name(name):
+    assert is_hub_name(name)
 
 
 # --- Nothing is executed ------------------------------------------------------------------------
