@@ -43,7 +43,7 @@ def config(tmp_path_factory) -> Path:
         "training": TRAINING,
         "mixture": {"weights": {"code": 0.7, "manual": 0.3}},
         "held_out": {"every": 4, "tokens": 512},
-        "checkpoint": {"every": 3},
+        "checkpoint": {"every": 3, "asynchronous": False},
         "metrics": {"every": 2},
     }
     path = folder / "run.yaml"
