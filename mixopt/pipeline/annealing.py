@@ -143,9 +143,10 @@ def anneal(
     before = _recorded(out)
     if asked.rounds and not combine:
         raise ConfigError("anneal: --rounds come after the anneals: add --combine")
-    settings = [*overrides, *asked.overrides(_config(config, overrides, trust), before)]
+    trusted = trust or not _is_record(config, out)  # a user's own file may name others
+    settings = [*overrides, *asked.overrides(_config(config, overrides, trusted), before)]
     if combine:
-        _check_folds(_config(config, settings, trust))
+        _check_folds(_config(config, settings, trusted))
     last = REPORT if combine else SWEEP
     run = run_steps(
         config,
@@ -193,9 +194,14 @@ def _base_overrides(config: Config, anneals: Mapping[str, Any]) -> list[str]:
     return [f"{PROPORTIONS}={json.dumps({'domains': parts, 'weights': weights})}"]
 
 
+def _is_record(config: Path, out: Path) -> bool:
+    """Tell whether a configuration is the run directory's own record, which may be foreign."""
+    return config.resolve() == (out / "config.yaml").resolve()
+
+
 def _trained(config: Path, out: Path) -> Run | None:
     """Return the run that a record is of, where its anneals are trained; nothing is run."""
-    if config.resolve() != (out / "config.yaml").resolve():
+    if not _is_record(config, out):
         return None
     run = load_run(out)
     return run if run.config.design.anneals is not None and run.is_done(SWEEP.name) else None

@@ -142,6 +142,24 @@ def test_a_base_with_a_source_in_it_is_refused(tmp_path):
     assert "'code_news' has a weight of 0.5 in the base" in said
 
 
+def test_a_user_s_own_file_may_name_files(tmp_path):
+    base, other = tmp_path / "base.yaml", tmp_path / "other.yaml"
+    base.write_text(yaml.safe_dump({"weights": {"web_news": 0.75, "papers_news": 0.25}}))
+    names = yaml.safe_load(made_experiment(tmp_path).read_text())["corpus"]["domains"]
+    other.write_text(yaml.safe_dump({name: float(name == "web_news") for name in names}))
+    changes = {
+        "design": {"method": "anneals", "anneals": {"sources": [*SOURCES], "base": str(base)}},
+        "validate": {"baselines": ["natural", {"other": str(other)}]},
+    }
+    found = made_anneals(tmp_path, AnnealAsked(seeds=1), changes=changes)
+    assert found.anneals.base["web_news"] == 0.75
+    assert [one.name for one in found.config.validation.baselines] == [
+        "natural",
+        "other",
+        "control",
+    ]
+
+
 def test_every_domain_as_a_source_leaves_no_base(tmp_path):
     path = made_experiment(tmp_path)
     names = tuple(yaml.safe_load(path.read_text())["corpus"]["domains"])
