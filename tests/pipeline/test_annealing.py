@@ -1,6 +1,7 @@
 """Microanneals as a run: what is trained, resumed, refused, said, and combined."""
 
 import shutil
+from dataclasses import replace
 
 import pytest
 import yaml
@@ -10,8 +11,10 @@ from made_run import made_importable
 from mixopt import load_run, run
 from mixopt.errors import ConfigError, InfeasibleError, RunError
 from mixopt.mixture import Mixture
-from mixopt.pipeline import AnnealAsked, anneal, run_status
+from mixopt.pipeline import AnnealAsked, anneal, run_status, status_lines
+from mixopt.run_directory.step_records import read_steps, write_steps
 from mixopt.tracking.outcome_metrics import run_outcome
+from mixopt.trials import TrialFolder, read_entry
 
 
 @pytest.fixture(scope="module")
@@ -85,6 +88,28 @@ def test_what_is_not_said_again_is_as_the_run_has_it(done, own):
     found = made_anneals(done[0], AnnealAsked(), out=own)
     assert found.anneals.share == 0.5
     assert written(own) == before
+
+
+def test_interrupted_anneals_go_on_by_their_own_command(own):
+    assert load_run(own).command("run") == f"mixopt run {own}"
+    steps = read_steps(own)
+    write_steps(own, {**steps, "sweep": steps["sweep"].model_copy(update={"seconds": None})})
+    found = load_run(own)
+    said = list(status_lines(run_status(found)))
+    assert said[0] == f"sweep: interrupted; resume it with: mixopt anneal {own}"
+    assert found.command("sweep") == f"mixopt anneal {own}"
+    assert found.command("fit") == f"mixopt fit {own}"
+
+
+def test_anneals_that_failed_are_trained_again_by_their_own_command(done, own):
+    steps, said, results = read_steps(own), [], TrialFolder(own / "trials")
+    write_steps(own, {**steps, "sweep": steps["sweep"].model_copy(update={"seconds": None})})
+    trial, result = read_entry(own / "trials/control-s0.json")
+    results.forget(trial.name)
+    results.write(0, [trial], [replace(result, status="failed", reason="no disk")])
+    made_anneals(done[0], out=own, say=said.append)
+    (line,) = [line for line in said if "1 of 12 trials did not finish" in line]
+    assert line.endswith(f"to train them again: mixopt anneal {own} --retry-failed")
 
 
 def test_another_share_needs_another_directory(done, own):
