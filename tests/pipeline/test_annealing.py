@@ -9,6 +9,7 @@ from made_anneals import SOURCES, made_anneals, made_experiment
 from made_run import made_importable
 
 from mixopt import load_run, run
+from mixopt.config import load_config
 from mixopt.errors import ConfigError, InfeasibleError, RunError
 from mixopt.mixture import Mixture
 from mixopt.pipeline import AnnealAsked, anneal, run_status, status_lines
@@ -138,6 +139,26 @@ def test_combining_keeps_the_anneals_and_the_base_in_its_ratios(done, own):
 def test_later_rounds_come_with_a_combination_alone(tmp_path):
     said = refused(tmp_path, AnnealAsked(SOURCES, rounds=(4,)))
     assert said == "anneal: --rounds come after the anneals: add --combine"
+
+
+def test_what_the_design_says_of_limits_and_of_later_rounds_is_kept(tmp_path):
+    design = {"method": "anneals", "anneals": {"sources": [*SOURCES], "seeds": 1}}
+    design |= {"rounds": [4, 2], "minimum": 1e-3, "max_usage": 30, "acquisition": "variance"}
+    changes, limits = {"design": design}, ["design.max_weights={web_news: 0.9}"]
+    found = made_anneals(tmp_path, AnnealAsked(), changes=changes, overrides=limits).config.design
+    assert (found.minimum, found.max_usage, found.max_weights) == (1e-3, 30, {"web_news": 0.9})
+    assert (found.rounds, found.acquisition) == ([4], None)
+    path, plain = tmp_path / "made.yaml", load_config(tmp_path / "made.yaml")
+    found = load_config(path, AnnealAsked().overrides(plain, combine=True)).design
+    assert (found.rounds, found.acquisition, found.max_usage) == ([4, 2], "variance", 30)
+
+
+def test_how_rounds_are_chosen_may_be_set_beside_them(tmp_path):
+    design = {"method": "anneals", "anneals": {"sources": [*SOURCES]}}
+    asked, more = AnnealAsked(rounds=(4,)), ["design.stop_gain=0", "fit.folds=9"]
+    changes = {"design": design}
+    said = refused(tmp_path, asked, changes=changes, overrides=more, combine=True)
+    assert said.startswith("fit.folds: 9 folds")  # and not that there are no rounds
 
 
 def test_fewer_mixtures_than_folds_are_refused_before_anything_is_trained(tmp_path):
