@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from mixopt.errors import ConfigError, RunError, did_you_mean
 from mixopt.pipeline.pre_check import fold_fault
+from mixopt.pipeline.rounds import check_rounds
 from mixopt.pipeline.steps import run as run_steps
 from mixopt.run_directory import DESIGN, REPORT, SWEEP, Run, load_run
 from mixopt.system import Say, silent
@@ -25,6 +26,9 @@ if TYPE_CHECKING:
     from mixopt.config import Config, DesignConfig
 
 PROPORTIONS = "constraints.proportions.base"
+# Fields of a design that are kept beside the anneals: of all mixtures, and of later rounds alone.
+LIMITS = ("minimum", "max_usage", "max_weights")
+CHOICE = ("acquisition", "acquisition_regressor", "stop_gain")
 
 
 @dataclass(frozen=True)
@@ -45,12 +49,16 @@ class AnnealAsked:
     base: Path | None = None
     rounds: tuple[int, ...] = ()
 
-    def overrides(self, config: Config, recorded: DesignConfig | None = None) -> list[str]:
+    def overrides(
+        self, config: Config, recorded: DesignConfig | None = None, *, combine: bool = False
+    ) -> list[str]:
         """Return the fields that it sets, as overrides of a configuration.
 
         Args:
             config: The experiment.
             recorded: The design of the run, where there is one already.
+            combine: Whether later rounds of the experiment are trained too; those that the run
+                has are in any case.
 
         Raises:
             ConfigError: No source is given, here or there, or an option cannot be right.
@@ -60,15 +68,17 @@ class AnnealAsked:
         known = {} if before is None else before.model_dump(mode="json")
         anneals = {**known, **self._fields()}
         self._check(anneals, list(config.corpus.domains))
-        later = self.rounds or (() if design is None else design.planned_rounds[1:])
-        given: dict[str, Any] = {"method": "anneals", "anneals": anneals}
+        own = _later(config.design) if combine else ()
+        later = self.rounds or own or _later(recorded)
+        given = {"method": "anneals", "anneals": anneals, **_kept(config.design, LIMITS)}
         if later:
             given["rounds"] = [1 + len(anneals["sources"]), *later]
-        own = [
+            given |= _kept(config.design, CHOICE)
+        return [
             f"design={json.dumps(given)}",
             f"validate.baselines={json.dumps(_baselines(config))}",
+            *_base_overrides(config, anneals),
         ]
-        return [*own, *_base_overrides(config, anneals)]
 
     def _check(self, anneals: Mapping[str, Any], domains: Sequence[str]) -> None:
         sources = anneals.get("sources")
@@ -143,22 +153,43 @@ def anneal(
     before = _recorded(out)
     if asked.rounds and not combine:
         raise ConfigError("anneal: --rounds come after the anneals: add --combine")
-    settings = [*overrides, *asked.overrides(_config(config, overrides, trust), before)]
+    trusted = trust or not _is_record(config, out)  # a user's own file may name others
+    first, last = _parted(overrides)
+    given = _config(config, first, trusted)
+    settings = [*first, *asked.overrides(given, before, combine=combine), *last]
     if combine:
-        _check_folds(_config(config, settings, trust))
-    last = REPORT if combine else SWEEP
+        combined = _config(config, settings, trusted)
+        _check_folds(combined)
+        check_rounds(out, combined.design.planned_rounds[1:])
     run = run_steps(
         config,
         out,
         overrides=settings,
         retry_failed=retry_failed,
-        until=last.name,
+        until=(REPORT if combine else SWEEP).name,
         trust=trust,
         say=say,
     )
     _say_what_is_missing(run, say)
     _write_page(run)
     return run
+
+
+def _later(design: DesignConfig | None) -> tuple[int, ...]:
+    """Return the mixtures of rounds after microanneals."""
+    return () if design is None or design.anneals is None else design.planned_rounds[1:]
+
+
+def _parted(overrides: Sequence[str]) -> tuple[list[str], list[str]]:
+    """Part overrides into those before what is asked, and those of later rounds, after it."""
+    names = tuple(f"design.{name}" for name in CHOICE)
+    last = [one for one in overrides if one.partition("=")[0].strip() in names]
+    return [one for one in overrides if one not in last], last
+
+
+def _kept(design: DesignConfig, fields: Sequence[str]) -> dict[str, Any]:
+    """Return those of some fields of a design that are given, as plain values."""
+    return design.model_dump(mode="json", include=set(fields) & design.model_fields_set)
 
 
 def _weights(path: Path) -> dict[str, float]:
@@ -193,9 +224,14 @@ def _base_overrides(config: Config, anneals: Mapping[str, Any]) -> list[str]:
     return [f"{PROPORTIONS}={json.dumps({'domains': parts, 'weights': weights})}"]
 
 
+def _is_record(config: Path, out: Path) -> bool:
+    """Tell whether a configuration is the run directory's own record, which may be foreign."""
+    return config.resolve() == (out / "config.yaml").resolve()
+
+
 def _trained(config: Path, out: Path) -> Run | None:
     """Return the run that a record is of, where its anneals are trained; nothing is run."""
-    if config.resolve() != (out / "config.yaml").resolve():
+    if not _is_record(config, out):
         return None
     run = load_run(out)
     return run if run.config.design.anneals is not None and run.is_done(SWEEP.name) else None

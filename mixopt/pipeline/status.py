@@ -45,7 +45,7 @@ def run_status(run: Run) -> dict[str, Any]:
             state = "damaged" if run.manifest.outdated(step) is None else "outdated"
             entry |= {"state": state, "fault": run.fault(step.name)}
         elif run.is_begun(step.name):
-            entry["state"] = "running" if in_use else "interrupted"
+            entry |= {"state": "running"} if in_use else _interrupted(run)
         if step.trains:
             entry |= _trials(run, step, entry["state"])
         if step is SWEEP and (prefix := prefix_progress(run)) is not None:
@@ -54,6 +54,10 @@ def run_status(run: Run) -> dict[str, Any]:
     running = in_use or any(entry.get("going_on") for entry in steps.values())
     found = {"path": str(run.path), "running": running, "recommendation": _recommended(run)}
     return {**found, "steps": steps}
+
+
+def _interrupted(run: Run) -> dict[str, str]:
+    return {"state": "interrupted", "resume": run.command("run")}
 
 
 def _recommended(run: Run) -> dict[str, Any] | None:
@@ -93,7 +97,7 @@ def _first_line(status: dict[str, Any]) -> Iterator[str]:
             yield f"{step}: {', '.join(_counts(entry)) or 'running'}"
             yield ""
         elif entry["state"] == "interrupted":
-            yield f"{step}: interrupted; resume it with: mixopt run {_quoted(status)}"
+            yield f"{step}: interrupted; resume it with: {entry['resume']}"
             yield ""
 
 

@@ -151,7 +151,7 @@ def _keep_decision(run: Run, found: Validated, say: Say) -> None:
 
     found.table(run).write(run.path / f"{VALIDATE.trials}.parquet")
     _keep_experts(run, VALIDATE, found.results, say)
-    _say_unfinished(found.results, say, VALIDATE)
+    _say_unfinished(run, VALIDATE, found.results, say)
     for name, proposal in found.proposals.items():
         if name != PROPOSAL:
             proposal.to_file(run.path / LATER_PROPOSALS / f"{name}.yaml")
@@ -256,7 +256,7 @@ def _keep_results(
     table = Trials.from_results(trials, results, proxy=run.config.proxy.name, targets=run.losses)
     table.write(run.path / f"{step.trials}.parquet")
     _keep_experts(run, step, results, say)
-    _say_unfinished(results, say, step)
+    _say_unfinished(run, step, results, say)
 
 
 def _keep_experts(run: Run, step: Step, results: Sequence[TrialResult], say: Say) -> None:
@@ -273,16 +273,14 @@ def _keep_experts(run: Run, step: Step, results: Sequence[TrialResult], say: Say
         say(f"{step.name}: experts collapsed in {count} trials ({first}{more}); see {how}")
 
 
-def _say_unfinished(results: Sequence[TrialResult], say: Say, step: Step) -> None:
+def _say_unfinished(run: Run, step: Step, results: Sequence[TrialResult], say: Say) -> None:
     unfinished = [result for result in results if result.status != "finished"]
     for result in unfinished:
         say(f"{step.name}: trial {result.trial} {result.status}: {result.reason}")
     if unfinished:
         count = f"{len(unfinished)} of {len(results)}"
-        say(
-            f"{step.name}: {count} trials did not finish; to train them again: mixopt run"
-            " --retry-failed"
-        )
+        again = run.command("run", "--retry-failed")
+        say(f"{step.name}: {count} trials did not finish; to train them again: {again}")
 
 
 ACTIONS: Mapping[Step, Action] = {

@@ -426,10 +426,15 @@ class Run:
         )
 
     def command(self, step: str, *extra: str) -> str:
-        """Return the command that runs a step; it names the configuration if not the record."""
+        """Return the command that runs a step; it names the configuration if not the record.
+
+        Microanneals that are not all trained go on by their own command, which ends with them.
+        """
         # What `mixopt anneal` was asked for is in the record alone.
         of_anneals = self.config.design.anneals is not None
         own = not self.source or self._is_from_record or of_anneals
+        if of_anneals and step in ("run", SWEEP.name) and "--from" not in extra:
+            step = step if self._is_swept else "anneal"
         source = [str(self.path)] if own else [self.source, "--out", str(self.path)]
         return shlex.join(["mixopt", step, *source, *extra])
 
@@ -451,6 +456,13 @@ class Run:
         if finished:
             return all((self.path / name).exists() for name in step.outputs)
         return any(step.trial_files(self.path))
+
+    @property
+    def _is_swept(self) -> bool:
+        """Whether the sweep is finished, of whatever configuration, and whole."""
+        recorded = self.manifest.steps.get(SWEEP.name)
+        finished = recorded is not None and recorded.seconds is not None
+        return finished and self._holds(SWEEP, finished=True) and self.fault(SWEEP.name) is None
 
     def _stale(self, step: Step) -> str:
         before = read_yaml(self.path / "config.yaml", error=RunError)

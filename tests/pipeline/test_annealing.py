@@ -1,6 +1,8 @@
 """Microanneals as a run: what is trained, resumed, refused, said, and combined."""
 
+import json
 import shutil
+from dataclasses import replace
 
 import pytest
 import yaml
@@ -8,10 +10,14 @@ from made_anneals import SOURCES, made_anneals, made_experiment
 from made_run import made_importable
 
 from mixopt import load_run, run
+from mixopt.config import load_config
 from mixopt.errors import ConfigError, InfeasibleError, RunError
 from mixopt.mixture import Mixture
-from mixopt.pipeline import AnnealAsked, anneal, run_status
+from mixopt.pipeline import AnnealAsked, anneal, run_status, status_lines
+from mixopt.pipeline.rounds import check_rounds
+from mixopt.run_directory.step_records import read_steps, write_steps
 from mixopt.tracking.outcome_metrics import run_outcome
+from mixopt.trials import TrialFolder, read_entry
 
 
 @pytest.fixture(scope="module")
@@ -87,6 +93,28 @@ def test_what_is_not_said_again_is_as_the_run_has_it(done, own):
     assert written(own) == before
 
 
+def test_interrupted_anneals_go_on_by_their_own_command(own):
+    assert load_run(own).command("run") == f"mixopt run {own}"
+    steps = read_steps(own)
+    write_steps(own, {**steps, "sweep": steps["sweep"].model_copy(update={"seconds": None})})
+    found = load_run(own)
+    said = list(status_lines(run_status(found)))
+    assert said[0] == f"sweep: interrupted; resume it with: mixopt anneal {own}"
+    assert found.command("sweep") == f"mixopt anneal {own}"
+    assert found.command("fit") == f"mixopt fit {own}"
+
+
+def test_anneals_that_failed_are_trained_again_by_their_own_command(done, own):
+    steps, said, results = read_steps(own), [], TrialFolder(own / "trials")
+    write_steps(own, {**steps, "sweep": steps["sweep"].model_copy(update={"seconds": None})})
+    trial, result = read_entry(own / "trials/control-s0.json")
+    results.forget(trial.name)
+    results.write(0, [trial], [replace(result, status="failed", reason="no disk")])
+    made_anneals(done[0], out=own, say=said.append)
+    (line,) = [line for line in said if "1 of 12 trials did not finish" in line]
+    assert line.endswith(f"to train them again: mixopt anneal {own} --retry-failed")
+
+
 def test_another_share_needs_another_directory(done, own):
     said = refused(done[0], AnnealAsked(SOURCES, 0.3), RunError, out=own)
     assert "design.anneals.share is 0.5 there and 0.3 here; use another --out" in said
@@ -110,14 +138,55 @@ def test_combining_keeps_the_anneals_and_the_base_in_its_ratios(done, own):
     assert 'id="anneals"' in (found.path / "report.html").read_text()
 
 
+def test_rounds_are_added_after_those_that_are_trained(done, own):
+    entry = {"round": 1, "trials": 4, "regressor": "power", "acquisition": "variance"}
+    entry |= {"proposal": {}, "predicted": 1.0, "expected_gain": 0.1}
+    content = {"chosen_by": None, "rounds": [entry], "stopped": None}
+    (own / "trials/rounds.json").write_text(json.dumps(content))
+    before = (own / "config.yaml").read_bytes()
+    for rounds, asked in (((8,), "8 give --rounds 4,8"), ((2, 8), "2,8 give --rounds 4,2,8")):
+        more = AnnealAsked(rounds=rounds)
+        said = refused(done[0], more, RunError, out=own, combine=True)
+        assert said == f"{own}: rounds 4 are trained; to add {asked}"
+    assert (own / "config.yaml").read_bytes() == before
+    check_rounds(own, (4, 8))
+
+
 def test_later_rounds_come_with_a_combination_alone(tmp_path):
     said = refused(tmp_path, AnnealAsked(SOURCES, rounds=(4,)))
     assert said == "anneal: --rounds come after the anneals: add --combine"
 
 
+def test_what_the_design_says_of_limits_and_of_later_rounds_is_kept(tmp_path):
+    design = {"method": "anneals", "anneals": {"sources": [*SOURCES], "seeds": 1}}
+    design |= {"rounds": [4, 2], "minimum": 1e-3, "max_usage": 30, "acquisition": "variance"}
+    changes, limits = {"design": design}, ["design.max_weights={web_news: 0.9}"]
+    found = made_anneals(tmp_path, AnnealAsked(), changes=changes, overrides=limits).config.design
+    assert (found.minimum, found.max_usage, found.max_weights) == (1e-3, 30, {"web_news": 0.9})
+    assert (found.rounds, found.acquisition) == ([4], None)
+    path, plain = tmp_path / "made.yaml", load_config(tmp_path / "made.yaml")
+    found = load_config(path, AnnealAsked().overrides(plain, combine=True)).design
+    assert (found.rounds, found.acquisition, found.max_usage) == ([4, 2], "variance", 30)
+
+
+def test_how_rounds_are_chosen_may_be_set_beside_them(tmp_path):
+    design = {"method": "anneals", "anneals": {"sources": [*SOURCES]}}
+    asked, more = AnnealAsked(rounds=(4,)), ["design.stop_gain=0", "fit.folds=9"]
+    changes = {"design": design}
+    said = refused(tmp_path, asked, changes=changes, overrides=more, combine=True)
+    assert said.startswith("fit.folds: 9 folds")  # and not that there are no rounds
+
+
 def test_fewer_mixtures_than_folds_are_refused_before_anything_is_trained(tmp_path):
-    said = refused(tmp_path, AnnealAsked(SOURCES[:1]), combine=True)
-    assert "fit.folds: 3 folds need as many mixtures, and 1 sources" in said
+    said = refused(tmp_path, AnnealAsked(SOURCES), combine=True, overrides=["fit.folds=5"])
+    assert "fit.folds: 5 folds need as many mixtures, and 3 sources" in said
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(("count", "few"), [(1, "1 source is"), (2, "2 sources are")])
+def test_too_few_sources_to_combine_are_refused_before_anything_is_trained(tmp_path, count, few):
+    said = refused(tmp_path, AnnealAsked(SOURCES[:count]), combine=True)
+    assert said.startswith(f"anneal --combine: {few} too few to combine: give at least 3,")
     assert not (tmp_path / "run").exists()
 
 
@@ -140,6 +209,24 @@ def test_a_base_with_a_source_in_it_is_refused(tmp_path):
     base.write_text(yaml.safe_dump({"weights": {"web_news": 0.5, "code_news": 0.5}}))
     said = refused(tmp_path, AnnealAsked(SOURCES, base=base))
     assert "'code_news' has a weight of 0.5 in the base" in said
+
+
+def test_a_user_s_own_file_may_name_files(tmp_path):
+    base, other = tmp_path / "base.yaml", tmp_path / "other.yaml"
+    base.write_text(yaml.safe_dump({"weights": {"web_news": 0.75, "papers_news": 0.25}}))
+    names = yaml.safe_load(made_experiment(tmp_path).read_text())["corpus"]["domains"]
+    other.write_text(yaml.safe_dump({name: float(name == "web_news") for name in names}))
+    changes = {
+        "design": {"method": "anneals", "anneals": {"sources": [*SOURCES], "base": str(base)}},
+        "validate": {"baselines": ["natural", {"other": str(other)}]},
+    }
+    found = made_anneals(tmp_path, AnnealAsked(seeds=1), changes=changes)
+    assert found.anneals.base["web_news"] == 0.75
+    assert [one.name for one in found.config.validation.baselines] == [
+        "natural",
+        "other",
+        "control",
+    ]
 
 
 def test_every_domain_as_a_source_leaves_no_base(tmp_path):
