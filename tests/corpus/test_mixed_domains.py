@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 import yaml
 
-from mixopt.config import dump_config, load_config
-from mixopt.corpus import Corpus, TokenShards, prepare_corpus
+from mixopt.config import ConstraintsConfig, dump_config, load_config
+from mixopt.constraints import Constraints
+from mixopt.corpus import Corpus, TokenShards, prepare_corpus, true_inventory
 from mixopt.corpus.mixed_domain import _pieces
 from mixopt.corpus.token_writer import TokenWriter
 from mixopt.errors import ConfigError, CorpusError
@@ -246,3 +247,44 @@ def replayed(files, folder, **stated):
 @pytest.mark.parametrize("stated", [{}, {"max_tokens": 23_950}], ids=["whole", "cut"])
 def test_parts_of_a_run_end_documents_with_the_id_that_it_states(files, tmp_path, stated):
     assert replayed(files, tmp_path, **stated)["tokens"] == {"web": 4_000, "code": 4_000}
+
+
+def repeated(files, tmp_path, **stated):
+    mixed = parts_of(files, mixture={"web": WEB, "code": CODE}, tokens=30_000, max_epochs=3)
+    content = experiment(files, mixed)
+    for name, tokens in stated.items():
+        content["corpus"]["domains"][name]["tokens"] = tokens
+    corpus = prepared(tmp_path, content)
+    made = corpus.provenance["mixed"]["replay"]
+    assert made["epochs"]["web"] > 2
+    return content, corpus, round(corpus.domains[1].train.tokens / made["epochs"]["web"])
+
+
+def test_text_that_is_repeated_is_counted_once(files, tmp_path):
+    content, corpus, once = repeated(files, tmp_path)
+    math = corpus.domains[0].train.tokens
+    assert corpus.inventory == {"math": math, "replay": once}
+    assert corpus.natural["replay"] == pytest.approx(once / (once + math))
+    sources = load(tmp_path, content).corpus.domains
+    assert true_inventory(sources, corpus) == corpus.inventory
+
+
+def test_a_stated_size_is_compared_with_the_text_that_is_counted_once(files, tmp_path):
+    content, corpus, once = repeated(files, tmp_path, replay=20_000, math=20_000)
+    assert once < 20_000 < corpus.domains[1].train.tokens
+    sources = load(tmp_path, content).corpus.domains
+    assert true_inventory(sources, corpus)["replay"] == 20_000
+
+
+def test_max_epochs_limits_a_domain_by_the_text_that_is_counted_once(files, tmp_path):
+    _, corpus, once = repeated(files, tmp_path)
+    limits = Constraints.from_config(
+        ConstraintsConfig(max_epochs=1), inventory=corpus.inventory, target_tokens=once * 5 // 4
+    )
+    assert limits.upper_D[1] == pytest.approx(0.8, abs=0.001)
+
+
+def test_a_table_of_a_corpus_counts_the_tokens_that_are_stored(files, tmp_path):
+    _, corpus, _ = repeated(files, tmp_path)
+    stored = sum(domain.train.tokens for domain in corpus.domains)
+    assert f"{corpus.domains[1].train.tokens / stored:.1%}" in corpus._repr_html_()
