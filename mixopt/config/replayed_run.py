@@ -38,7 +38,8 @@ def replayed_run(given: str) -> dict[str, Any]:
         corpus = local_path(prepared)
     index = _fields(corpus / "index.json")
     names = checked_as(list[str], index.get("domains"), f"{corpus / 'index.json'}: domains")
-    domains = {name: _part(corpus / name) for name in names}
+    ends = _stated_ends(index)
+    domains = {name: _part(corpus / name, ends.get(name)) for name in names}
     return {"domains": domains, "mixture": _mixture(run, config, names)}
 
 
@@ -55,8 +56,17 @@ def weights_in(given: str) -> dict[str, Any]:
     return weights
 
 
-def _part(folder: Path) -> dict[str, Any]:
-    """Return a domain's shards as a source of tokens."""
+def _stated_ends(index: Mapping[str, Any]) -> dict[str, int]:
+    """Return the id that ends a document of each domain of tokens that stated one."""
+    made = index.get("provenance")
+    sources = made.get("sources") if isinstance(made, dict) else None
+    found = sources.items() if isinstance(sources, dict) else ()
+    ends = {name: one.get("document_end") for name, one in found if isinstance(one, dict)}
+    return {name: end for name, end in ends.items() if type(end) is int}
+
+
+def _part(folder: Path, end: int | None) -> dict[str, Any]:
+    """Return a domain's shards as a source of tokens, whose documents end with the id if known."""
     train, held_out = folder / "train", folder / "validation"
     index = _fields(train / "index.json")
     shards = _files(train, index)
@@ -66,7 +76,8 @@ def _part(folder: Path) -> dict[str, Any]:
         "format": "raw",
         "dtype": index.get("dtype"),
     }
-    end = _last_token(Path(shards[-1]), str(index.get("dtype")))
+    if end is None:
+        end = _last_token(Path(shards[-1]), str(index.get("dtype")))
     return source | ({"document_end": end} if index.get("documents") else {})
 
 

@@ -102,14 +102,14 @@ class Corpus(NamedDomains):
 
     def __repr__(self) -> str:
         """Say where it is, and count domains, targets and tokens."""
-        tokens = short_count(sum(self.inventory.values()))
+        tokens = short_count(self._tokens)
         targets = "1 target" if len(self.targets) == 1 else f"{len(self.targets)} targets"
         counts = f"{len(self.domains)} domains, {targets}, {tokens} tokens"
         return f"Corpus({plain_line(str(self.path))!r}: {counts}, tokenizer {self.tokenizer})"
 
     def _repr_html_(self) -> str:
         """Show each domain's text as a table in a notebook."""
-        total = max(sum(self.inventory.values()), 1)
+        total = max(self._tokens, 1)
         rows = []
         for domain in self.evaluation:
             own = domain.train
@@ -124,8 +124,26 @@ class Corpus(NamedDomains):
 
     @property
     def inventory(self) -> dict[str, int]:
-        """Distinct training tokens of each domain."""
-        return {d.name: d.train.tokens for d in self.domains if d.train is not None}
+        """Distinct training tokens of each domain: what a mixed one repeats counts once."""
+        return {
+            d.name: distinct(d.train.tokens, self.copies(d.name))
+            for d in self.domains
+            if d.train is not None
+        }
+
+    def copies(self, name: str) -> float:
+        """Return how often a domain's training tokens have the same text, at least 1.
+
+        Args:
+            name: The domain; of a mixed one, the part that is repeated most counts.
+        """
+        made = self.provenance.get("mixed", {}).get(name)
+        return 1.0 if made is None else max(1.0, *made["epochs"].values())
+
+    @property
+    def _tokens(self) -> int:
+        """Training tokens of all domains as they are stored."""
+        return sum(d.train.tokens for d in self.domains if d.train is not None)
 
     @property
     def sample_tokens(self) -> dict[str, float]:
@@ -145,6 +163,11 @@ class Corpus(NamedDomains):
     def natural(self) -> Mixture:
         """Each domain's share of the available training tokens."""
         return Mixture.natural(self.inventory)
+
+
+def distinct(stored: int, copies: float) -> int:
+    """Return how many of the stored tokens or bytes differ, where each is there so often."""
+    return stored if copies == 1 else max(1, round(stored / copies))
 
 
 def _fault(path: Path) -> str | None:

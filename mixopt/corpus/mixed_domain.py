@@ -2,7 +2,8 @@
 
 Documents are taken from the parts in the order in which they have them, each time from the part
 that is furthest behind its share, so that the shares of any long stretch, and of the whole, are
-exact to a document. Where it is not known where documents end, blocks of tokens are taken.
+exact to a document. Each part ends its documents with its own id: the one that it states, or the
+tokenizer's. Where it is not known where documents end, blocks of tokens are taken.
 
 Shapes: P parts.
 """
@@ -18,7 +19,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from mixopt.config import MixedConfig
+from mixopt.config import MixedConfig, SourceConfig
 from mixopt.corpus.token_shards import TokenShards
 from mixopt.corpus.token_text import TokenText
 from mixopt.corpus.token_writer import TokenWriter
@@ -74,14 +75,13 @@ def write_mixed(
     parts = {split: _opened(mixed, corpus, split) for split in _SPLITS}
     shares = _shares(mixed, parts["train"])
     whole = _whole(name, mixed, shares, parts["train"])
-    text = None if tokenizer is None else TokenText(tokenizer)
-    end = None if tokenizer is None else tokenizer.end_of_document
+    ways = [_Way.of(source, tokenizer) for source in mixed.domains.values()]
     counts: dict[str, list[int]] = {}
     for split, shards in parts.items():
         tokens = whole if split == "train" else _most(shares, shards)
         kind = np.result_type(*(one.dtype for one in shards))
         with TokenWriter(corpus / name / split, dtype=kind, tokenizer=tokenizer_name) as writer:
-            counts[split] = _write(writer, shards, shares, tokens, end, text)
+            counts[split] = _write(writer, shards, shares, tokens, ways)
     taken = dict(zip(mixed.domains, counts["train"], strict=True))
     here = dict(zip(mixed.domains, parts["train"], strict=True))
     epochs = {part: count / here[part].tokens for part, count in taken.items()}
@@ -90,6 +90,29 @@ def write_mixed(
 
 
 _SPLITS = ("train", "validation")
+
+
+@dataclass(frozen=True)
+class _Way:
+    """How the tokens of a part are read.
+
+    Attributes:
+        end: The id that ends a document; None where it is not known.
+        text: How its tokens become text; None where the tokenizer is not here.
+    """
+
+    end: int | None
+    text: TokenText | None
+
+    @classmethod
+    def of(cls, source: SourceConfig, tokenizer: Tokenizer | None) -> _Way:
+        if tokenizer is None:
+            return cls(source.document_end, None)
+        own, stated = tokenizer.end_of_document, source.document_end
+        return cls(own if stated is None else stated, TokenText(tokenizer, stated))
+
+    def bytes(self, piece: NDArray[Any]) -> int:
+        return 0 if self.text is None else self.text.bytes(piece)
 
 
 def _opened(mixed: MixedConfig, corpus: Path, split: str) -> list[TokenShards]:
@@ -135,20 +158,18 @@ def _write(
     parts: Sequence[TokenShards],
     shares: Sequence[float],
     tokens: int,
-    end: int | None,
-    text: TokenText | None,
+    ways: Sequence[_Way],
 ) -> list[int]:
     """Write pieces until there are so many tokens; return how many are of each part."""
     taken = [0] * len(parts)
-    left = [_repeated(part, end) for part in parts]
+    left = [_repeated(part, way.end) for part, way in zip(parts, ways, strict=True)]
     while (total := sum(taken)) < tokens:
         behind = [share * (total + 1) - have for share, have in zip(shares, taken, strict=True)]
         place = behind.index(max(behind))
         piece, documents = next(left[place])
         if total and total + len(piece) / 2 > tokens:
             break
-        length = 0 if text is None else text.bytes(piece)
-        writer.write(piece, documents=documents, bytes=length)
+        writer.write(piece, documents=documents, bytes=ways[place].bytes(piece))
         taken[place] += len(piece)
     return taken
 
@@ -160,7 +181,7 @@ def _repeated(part: TokenShards, end: int | None) -> Iterator[tuple[NDArray[Any]
 
 
 def _pieces(part: TokenShards, end: int | None) -> Iterator[tuple[NDArray[Any], int]]:
-    if end is None or not part.documents:
+    if end is None or not _has_end(part, end):
         for start in range(0, part.tokens, _BLOCK):
             yield part.read(start, min(start + _BLOCK, part.tokens)), 0
         return
@@ -176,3 +197,8 @@ def _pieces(part: TokenShards, end: int | None) -> Iterator[tuple[NDArray[Any], 
     last = np.concatenate(rest) if rest else np.empty(0, part.dtype)
     if len(last):
         yield last, 0
+
+
+def _has_end(part: TokenShards, end: int) -> bool:
+    """Return whether a document ends in what is read at first; else pieces would be too long."""
+    return bool(part.documents) and bool(np.any(part.read(0, min(_READ, part.tokens)) == end))

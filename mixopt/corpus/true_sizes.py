@@ -1,7 +1,8 @@
 """The true sizes of domains; a prepared corpus may be a sample of them.
 
 What the configuration states counts. `bytes` become tokens by the tokens per byte of what was
-prepared of the domain. Where nothing is stated, what was prepared is all there is.
+prepared of the domain. Where nothing is stated, what was prepared is all there is. What a mixed
+domain repeats of a part counts once.
 
 A stated size below what was prepared is a mistake, but for a few percent: `mixopt count` estimates
 the size of compressed text, and what was read of a whole domain may then be a little more.
@@ -10,14 +11,15 @@ the size of compressed text, and what was read of a whole domain may then be a l
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from mixopt.corpus.corpus import distinct
 from mixopt.errors import ConfigError
 
 if TYPE_CHECKING:
     from mixopt.config import SourceConfig
-    from mixopt.corpus.corpus import Corpus
-    from mixopt.corpus.token_shards import TokenShards
+    from mixopt.corpus.corpus import Corpus, Domain
 
 ESTIMATED = 0.05  # by so much what was prepared may be more than an estimate
 
@@ -37,7 +39,9 @@ def true_inventory(
     """
     prefix = f"{where}: " if where else ""
     return {
-        domain.name: _tokens(domain.name, sources.get(domain.name), domain.train, prefix)
+        domain.name: _tokens(
+            domain.name, sources.get(domain.name), _Prepared.of(corpus, domain), prefix
+        )
         for domain in corpus.domains
         if domain.train is not None
     }
@@ -56,7 +60,21 @@ def tokens_per_byte(corpus: Corpus) -> dict[str, float]:
     return rates
 
 
-def _tokens(name: str, source: SourceConfig | None, train: TokenShards, prefix: str) -> int:
+@dataclass(frozen=True)
+class _Prepared:
+    """What was prepared of a domain, each text once."""
+
+    tokens: int
+    bytes: int
+
+    @classmethod
+    def of(cls, corpus: Corpus, domain: Domain) -> _Prepared:
+        assert domain.train is not None, "a training domain"
+        copies = corpus.copies(domain.name)
+        return cls(distinct(domain.train.tokens, copies), distinct(domain.train.bytes, copies))
+
+
+def _tokens(name: str, source: SourceConfig | None, train: _Prepared, prefix: str) -> int:
     if source is None or not source.is_sized:
         return train.tokens
     field = "tokens" if source.tokens is not None else "bytes"

@@ -8,8 +8,11 @@ import numpy as np
 import pytest
 import yaml
 
-from mixopt.config import dump_config, load_config
-from mixopt.corpus import Corpus, prepare_corpus
+from mixopt.config import ConstraintsConfig, dump_config, load_config
+from mixopt.constraints import Constraints
+from mixopt.corpus import Corpus, TokenShards, prepare_corpus, true_inventory
+from mixopt.corpus.mixed_domain import _pieces
+from mixopt.corpus.token_writer import TokenWriter
 from mixopt.errors import ConfigError, CorpusError
 
 WEB, CODE = 0.7, 0.3
@@ -181,3 +184,107 @@ def test_a_mixed_domain_has_no_text_of_its_own(files, tmp_path):
     content["corpus"]["domains"]["replay"]["path"] = "x.jsonl"
     with pytest.raises(ConfigError, match="path: a mixed domain has its text from its parts"):
         load(tmp_path, content)
+
+
+def token_files(folder) -> dict[str, dict]:
+    """Two parts of 24,000 tokens that another tool wrote: documents of 100 tokens that end in 0."""
+    found = {}
+    for name, letter in (("web", ord("w")), ("code", ord("c"))):
+        rows = [[*f"{n:05d}".encode(), *[letter] * 94, 0] for n in range(300)]
+        for split, part in (("train", rows[:240]), ("validation", rows[240:])):
+            np.array(part, np.uint16).tofile(folder / f"{name}-{split}.bin")
+        files = {"path": f"{name}-train.bin", "validation": f"{name}-validation.bin"}
+        paths = {field: str(folder / file) for field, file in files.items()}
+        found[name] = {**paths, "format": "raw", "dtype": "uint16"}
+    return found
+
+
+def of_tokens(files, folder, **stated) -> dict:
+    domains = {name: source | stated for name, source in token_files(folder).items()}
+    shares = {"web": 0.5, "code": 0.5}
+    return experiment(files, {"domains": domains, "mixture": shares, "tokens": 8_000})
+
+
+def test_parts_of_tokens_end_documents_with_the_id_that_they_state(files, tmp_path):
+    corpus = prepared(tmp_path, of_tokens(files, tmp_path, document_end=0))
+    made, train = corpus.provenance["mixed"]["replay"], corpus.domains[1].train
+    assert made["tokens"] == {"web": 4_000, "code": 4_000}
+    assert (train.tokens, train.documents) == (8_000, 80)
+    assert letters(train) == {"w": 40 * 94, "c": 40 * 94}
+
+
+def test_the_id_that_ends_a_document_of_a_part_stands_for_no_text(files, tmp_path):
+    train = prepared(tmp_path, of_tokens(files, tmp_path, document_end=0)).domains[1].train
+    assert train.bytes == 80 * 99
+
+
+def test_parts_without_a_known_end_of_documents_are_taken_in_blocks(files, tmp_path):
+    corpus = prepared(tmp_path, of_tokens(files, tmp_path))
+    made = corpus.provenance["mixed"]["replay"]
+    assert made["shares"] == pytest.approx({"web": 0.5, "code": 0.5}, abs=0.07)
+
+
+def test_documents_whose_end_is_no_id_are_taken_in_blocks(tmp_path):
+    with TokenWriter(tmp_path / "part", dtype=np.dtype(np.uint16), tokenizer="bytes") as writer:
+        writer.write(np.full(5_000, 7, np.uint16), documents=5, bytes=0)
+    pieces = list(_pieces(TokenShards.open(tmp_path / "part"), 256))
+    assert [len(piece) for piece, _ in pieces] == [1024, 1024, 1024, 1024, 904]
+
+
+def replayed(files, folder, **stated):
+    """What was made of a base's tokens: its corpus, and the two files that say its mixture."""
+    sources = {n: s | {"document_end": 0} | stated for n, s in token_files(folder).items()}
+    content = {"corpus": {"domains": sources}, "objective": {"target": "web"}}
+    base = prepared(folder, content).path.parent
+    (base / "config.yaml").write_text(yaml.safe_dump({"training": {"steps": 1}}))
+    line = {"step": 1, "weights": {"web": 0.5, "code": 0.5}}
+    (base / "mixture_log.jsonl").write_text(json.dumps(line) + "\n")
+    (folder / "run").mkdir()
+    mixed = {"from": str(base), "tokens": 8_000}
+    return prepared(folder / "run", experiment(files, mixed)).provenance["mixed"]["replay"]
+
+
+@pytest.mark.parametrize("stated", [{}, {"max_tokens": 23_950}], ids=["whole", "cut"])
+def test_parts_of_a_run_end_documents_with_the_id_that_it_states(files, tmp_path, stated):
+    assert replayed(files, tmp_path, **stated)["tokens"] == {"web": 4_000, "code": 4_000}
+
+
+def repeated(files, tmp_path, **stated):
+    mixed = parts_of(files, mixture={"web": WEB, "code": CODE}, tokens=30_000, max_epochs=3)
+    content = experiment(files, mixed)
+    for name, tokens in stated.items():
+        content["corpus"]["domains"][name]["tokens"] = tokens
+    corpus = prepared(tmp_path, content)
+    made = corpus.provenance["mixed"]["replay"]
+    assert made["epochs"]["web"] > 2
+    return content, corpus, round(corpus.domains[1].train.tokens / made["epochs"]["web"])
+
+
+def test_text_that_is_repeated_is_counted_once(files, tmp_path):
+    content, corpus, once = repeated(files, tmp_path)
+    math = corpus.domains[0].train.tokens
+    assert corpus.inventory == {"math": math, "replay": once}
+    assert corpus.natural["replay"] == pytest.approx(once / (once + math))
+    sources = load(tmp_path, content).corpus.domains
+    assert true_inventory(sources, corpus) == corpus.inventory
+
+
+def test_a_stated_size_is_compared_with_the_text_that_is_counted_once(files, tmp_path):
+    content, corpus, once = repeated(files, tmp_path, replay=20_000, math=20_000)
+    assert once < 20_000 < corpus.domains[1].train.tokens
+    sources = load(tmp_path, content).corpus.domains
+    assert true_inventory(sources, corpus)["replay"] == 20_000
+
+
+def test_max_epochs_limits_a_domain_by_the_text_that_is_counted_once(files, tmp_path):
+    _, corpus, once = repeated(files, tmp_path)
+    limits = Constraints.from_config(
+        ConstraintsConfig(max_epochs=1), inventory=corpus.inventory, target_tokens=once * 5 // 4
+    )
+    assert limits.upper_D[1] == pytest.approx(0.8, abs=0.001)
+
+
+def test_a_table_of_a_corpus_counts_the_tokens_that_are_stored(files, tmp_path):
+    _, corpus, _ = repeated(files, tmp_path)
+    stored = sum(domain.train.tokens for domain in corpus.domains)
+    assert f"{corpus.domains[1].train.tokens / stored:.1%}" in corpus._repr_html_()
