@@ -18,13 +18,14 @@ from mixopt.integrations import export_mixture, export_schedule, import_mixture
 from mixopt.mixture import Mixture
 from mixopt.pipeline.from_fit import known_inventory
 from mixopt.pipeline.mixed_parts import (
+    Parts,
     parts_in,
     parts_of,
     spread_out,
     spread_samples,
     spread_sizes,
 )
-from mixopt.run_directory import PROPOSE, VALIDATE, load_run
+from mixopt.run_directory import PROPOSE, VALIDATE, Run, load_run
 from mixopt.sampling import Schedule
 from mixopt.system import Trust, read_yaml
 
@@ -135,11 +136,19 @@ def known_mixture(source: Path, asked: ExportAsked, trust: Trust) -> tuple[Mixtu
     }
     parts = parts_of(run)
     if asked.inventory is None:
-        sizes = known_inventory(source, None, mixture.domains, trust)
-        known["inventory"] = None if sizes is None else spread_sizes(run, sizes, parts)
+        known["inventory"] = _sizes(run, mixture.domains, parts, trust)
     if (source / "corpus").exists():
         known["sample_tokens"] = spread_samples(run, parts)
     return spread_out(mixture, parts), known
+
+
+def _sizes(run: Run, domains: Sequence[str], parts: Parts, trust: Trust) -> dict[str, Any] | None:
+    """Return tokens by domain; of a run without its corpus, those that are stated."""
+    if not (run.path / "corpus").exists():
+        sources = run.config.corpus.sources
+        return {name: one.tokens for name, one in sources.items() if one.tokens is not None}
+    sizes = known_inventory(run.path, None, domains, trust)
+    return None if sizes is None else spread_sizes(run, sizes, parts)
 
 
 def _given(asked: ExportAsked, domains: Sequence[str] | None) -> dict[str, Any]:

@@ -21,6 +21,7 @@ from mixopt.errors import RunError
 from mixopt.fitting import ObjectiveLike
 from mixopt.mixture import Mixture
 from mixopt.pipeline.fit_folder import load_fit
+from mixopt.pipeline.mixed_parts import with_parts
 from mixopt.proposals import Forecast, Front, Proposal, Question
 from mixopt.run_directory import collapsed_trials, load_run
 from mixopt.system import Trust
@@ -64,7 +65,11 @@ def propose_from(
         InfeasibleError: Constraints that no mixture meets.
         RunError: The directory is a run's without its corpus, and no inventory is asked for.
     """
-    return _question(Path(directory), asked or Asked(), trust).proposal(target)
+    directory = Path(directory)
+    found = _question(directory, asked or Asked(), trust).proposal(target)
+    if not (directory / "config.yaml").exists():
+        return found
+    return with_parts(found, load_run(directory, trust=trust))
 
 
 def predict_from(

@@ -1,7 +1,7 @@
 """A mixture with the parts of mixed domains in their place: for trainers without our corpus.
 
-A recommendation keeps what its mixed domains are made of (`provenance.parts`), so that its file
-alone is enough; of a run, the index of the corpus says it.
+A proposal and a recommendation keep what their mixed domains are made of (`provenance.parts`), so
+that the file alone is enough; of a run, the index of the corpus says it while it is there.
 """
 
 from __future__ import annotations
@@ -9,33 +9,48 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
-from mixopt.errors import MixtureError
+from mixopt.errors import MixtureError, RunError
 from mixopt.mixture import Mixture
-from mixopt.proposals import Recommendation
-from mixopt.run_directory import Run
+from mixopt.proposals import Proposal, Recommendation
+from mixopt.run_directory import RECOMMENDATION, Run
 from mixopt.system import checked_as, read_yaml
 
 Parts = Mapping[str, Mapping[str, float]]
 PARTS = "parts"
+Answer = TypeVar("Answer", Proposal, Recommendation)
 
 
 def parts_of(run: Run) -> dict[str, dict[str, float]]:
-    """Return the shares of the parts of each mixed domain of a run, as they were prepared."""
-    if not run.config.corpus.mixed:
+    """Return the shares of the parts of each mixed domain of a run, as they were prepared.
+
+    Raises:
+        RunError: The corpus is not there, and neither answer of the run says them.
+    """
+    mixed, corpus = run.config.corpus.mixed, run.path / "corpus"
+    if not mixed:
         return {}
-    return {name: made["shares"] for name, made in run.corpus.provenance["mixed"].items()}
+    if corpus.exists():
+        return {name: made["shares"] for name, made in run.corpus.provenance["mixed"].items()}
+    for file in (run.path / RECOMMENDATION, run.path / "proposal.yaml"):
+        parts = parts_in(file) if file.exists() else {}
+        if mixed.keys() <= parts.keys():
+            return parts
+    raise RunError(
+        f"{corpus}: missing, so the shares of the parts of {', '.join(mixed)} are unknown; restore"
+        " it, or prepare it again with mixopt run"
+    )
 
 
-def with_parts(found: Recommendation, run: Run) -> Recommendation:
-    """Return a recommendation that says what its mixed domains are made of."""
+def with_parts(found: Answer, run: Run) -> Answer:
+    """Return a proposal or recommendation that says what its mixed domains are made of."""
     parts = parts_of(run)
     return replace(found, provenance={**found.provenance, PARTS: parts}) if parts else found
 
 
 def parts_in(file: Path) -> dict[str, dict[str, float]]:
-    """Return what the mixed domains of a recommendation's file are made of.
+    """Return what the mixed domains of the file of an answer are made of.
 
     Raises:
         MixtureError: The file says it in another form.

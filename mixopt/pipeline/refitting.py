@@ -47,10 +47,11 @@ def _pilots(run: Run) -> Trials | None:
 
 def proposal_of(run: Run, fit: Fit) -> Proposal:
     """Propose a mixture from a fit, with the configuration of the run."""
+    from mixopt.pipeline.mixed_parts import with_parts
     from mixopt.proposals import propose_mixture, search_steps
 
     with steady_progress("propose", search_steps(run.config.propose)) as update:
-        return propose_mixture(
+        found = propose_mixture(
             fit,
             run.objective,
             run.constraints,
@@ -62,3 +63,4 @@ def proposal_of(run: Run, fit: Fit) -> Proposal:
             collapsed=run.collapsed,
             update=update,
         )
+    return with_parts(found, run)

@@ -98,7 +98,8 @@ class Proposal:
         stability: How far it moves under resampled trials; None where that was not tried.
         optimism: By how much the predicted objective is optimistic (mixopt.proposals.optimism).
         warnings: What to know before training on it, a line each.
-        provenance: Regressor, method, fingerprint of the trials, seed, version.
+        provenance: Regressor, method, fingerprint of the trials, seed, version; of a run also the
+            parts of its mixed domains.
     """
 
     mixture: Mixture
