@@ -1,0 +1,85 @@
+"""Exports of a run with replay have the parts in its place, with its corpus and without."""
+
+import shutil
+
+import pytest
+import yaml
+from command_line import mixopt
+
+from mixopt.errors import RunError
+from mixopt.pipeline import propose_from, run as run_experiment
+from mixopt.pipeline.mixed_parts import parts_of
+from mixopt.run_directory import load_run
+
+SHARES = {"prose": 0.75, "help": 0.25}
+
+
+@pytest.fixture(scope="module")
+def whole(text_files, experiment, tmp_path_factory):
+    """A finished run of one domain of text and one of replay."""
+    folder = tmp_path_factory.mktemp("replay")
+    content = yaml.safe_load(experiment) | {"fit": {"folds": 3, "regressors": ["linear"]}}
+    content.pop("evaluation")
+    parts = {name: {"path": str(text_files[name])} for name in SHARES}
+    replay = {"mixed": {"domains": parts, "mixture": SHARES}}
+    content["corpus"]["domains"] = {"code": {"path": str(text_files["code"])}, "replay": replay}
+    (folder / "run.yaml").write_text(yaml.safe_dump(content, sort_keys=False))
+    run_experiment(folder / "run.yaml", folder / "run")
+    return folder / "run"
+
+
+@pytest.fixture
+def bare(whole, tmp_path):
+    """A copy of the run without its corpus."""
+    return shutil.copytree(whole, tmp_path / "run", ignore=shutil.ignore_patterns("corpus"))
+
+
+def exported(source, *more) -> dict:
+    ended = mixopt("export", source, "--to", "levanter", *more)
+    assert ended.code == 0, ended.error
+    return yaml.safe_load(ended.out)["data"]["train_weights"]
+
+
+def test_a_decided_run_is_exported_without_its_corpus(whole, bare):
+    weights = exported(whole)
+    assert set(weights) == {"code", "prose", "help"}
+    assert exported(bare) == weights
+
+
+def test_a_run_without_validation_is_exported_without_its_corpus(whole, bare):
+    proposal = load_run(whole).proposal.mixture
+    shutil.rmtree(bare / "validation")
+    for name in ("validation.parquet", "recommendation.yaml"):
+        (bare / name).unlink()
+    weights = exported(bare)
+    assert set(weights) == {"code", "prose", "help"}
+    assert weights["code"] == pytest.approx(proposal["code"])
+
+
+@pytest.mark.parametrize("name", ["proposal.yaml", "recommendation.yaml"])
+def test_the_file_of_an_answer_is_exported_with_its_parts(whole, name):
+    weights = exported(whole / name)
+    assert set(weights) == {"code", "prose", "help"}
+    replay = weights["prose"] + weights["help"]
+    assert weights["prose"] == pytest.approx(0.75 * replay, abs=0.03)
+
+
+def test_another_question_to_the_run_has_its_parts_in_the_file(whole, tmp_path):
+    propose_from(whole, target="prose").to_file(tmp_path / "prose.yaml")
+    assert set(exported(tmp_path / "prose.yaml")) == {"code", "prose", "help"}
+
+
+def test_a_tool_that_needs_sizes_asks_for_them_where_the_corpus_is_gone(bare, tmp_path):
+    asked = ("export", bare, "--to", "axolotl", "--tokens", "1e6", "--sample-tokens", "100")
+    refused = mixopt(*asked)
+    assert refused.code == 2
+    assert "axolotl: needs how many tokens domain 'code' has; give it in" in refused.error
+    (tmp_path / "sizes.yaml").write_text("{code: 4e5, prose: 3e5, help: 1e5}")
+    assert mixopt(*asked, "--inventory", tmp_path / "sizes.yaml").code == 0
+
+
+def test_shares_of_parts_that_no_file_has_are_one_line(bare):
+    for name in ("proposal.yaml", "recommendation.yaml"):
+        (bare / name).unlink()
+    with pytest.raises(RunError, match="missing, so the shares of the parts of replay are unk"):
+        parts_of(load_run(bare))
