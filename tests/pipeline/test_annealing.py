@@ -162,8 +162,15 @@ def test_how_rounds_are_chosen_may_be_set_beside_them(tmp_path):
 
 
 def test_fewer_mixtures_than_folds_are_refused_before_anything_is_trained(tmp_path):
-    said = refused(tmp_path, AnnealAsked(SOURCES[:1]), combine=True)
-    assert "fit.folds: 3 folds need as many mixtures, and 1 sources" in said
+    said = refused(tmp_path, AnnealAsked(SOURCES), combine=True, overrides=["fit.folds=5"])
+    assert "fit.folds: 5 folds need as many mixtures, and 3 sources" in said
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(("count", "few"), [(1, "1 source is"), (2, "2 sources are")])
+def test_too_few_sources_to_combine_are_refused_before_anything_is_trained(tmp_path, count, few):
+    said = refused(tmp_path, AnnealAsked(SOURCES[:count]), combine=True)
+    assert said.startswith(f"anneal --combine: {few} too few to combine: give at least 3,")
     assert not (tmp_path / "run").exists()
 
 
