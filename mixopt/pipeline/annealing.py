@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from mixopt.errors import ConfigError, RunError, did_you_mean
 from mixopt.pipeline.pre_check import fold_fault
+from mixopt.pipeline.rounds import check_rounds
 from mixopt.pipeline.steps import run as run_steps
 from mixopt.run_directory import DESIGN, REPORT, SWEEP, Run, load_run
 from mixopt.system import Say, silent
@@ -157,7 +158,9 @@ def anneal(
     given = _config(config, first, trusted)
     settings = [*first, *asked.overrides(given, before, combine=combine), *last]
     if combine:
-        _check_folds(_config(config, settings, trusted))
+        combined = _config(config, settings, trusted)
+        _check_folds(combined)
+        check_rounds(out, combined.design.planned_rounds[1:])
     run = run_steps(
         config,
         out,

@@ -138,6 +138,25 @@ def reopen_anneals(run: Run) -> None:
         run.manifest.forget({SWEEP.name})
 
 
+def check_rounds(path: Path, planned: Sequence[int]) -> None:
+    """Check that the later rounds that a directory has are the first of those that are asked.
+
+    Args:
+        path: The run directory.
+        planned: Mixtures of each later round.
+
+    Raises:
+        RunError: They are others, with the rounds to ask for.
+    """
+    have = [int(entry["trials"]) for entry in _read_record(path).rounds]
+    if not planned or list(planned[: len(have)]) == have:
+        return
+    before, new = ",".join(map(str, have)), ",".join(map(str, planned))
+    raise RunError(
+        f"{path}: rounds {before} are trained; to add {new} give --rounds {before},{new}"
+    )
+
+
 def not_run(run: Run) -> int:
     """Count the planned trials that are not run because their expected gain is too small."""
     stopped = _read_record(run.path).stopped

@@ -1,5 +1,6 @@
 """Microanneals as a run: what is trained, resumed, refused, said, and combined."""
 
+import json
 import shutil
 from dataclasses import replace
 
@@ -13,6 +14,7 @@ from mixopt.config import load_config
 from mixopt.errors import ConfigError, InfeasibleError, RunError
 from mixopt.mixture import Mixture
 from mixopt.pipeline import AnnealAsked, anneal, run_status, status_lines
+from mixopt.pipeline.rounds import check_rounds
 from mixopt.run_directory.step_records import read_steps, write_steps
 from mixopt.tracking.outcome_metrics import run_outcome
 from mixopt.trials import TrialFolder, read_entry
@@ -134,6 +136,20 @@ def test_combining_keeps_the_anneals_and_the_base_in_its_ratios(done, own):
     assert "control" in found.validation.baselines
     assert found.validation.mixture("control") == Mixture(base)
     assert 'id="anneals"' in (found.path / "report.html").read_text()
+
+
+def test_rounds_are_added_after_those_that_are_trained(done, own):
+    entry = {"round": 1, "trials": 4, "regressor": "power", "acquisition": "variance"}
+    entry |= {"proposal": {}, "predicted": 1.0, "expected_gain": 0.1}
+    content = {"chosen_by": None, "rounds": [entry], "stopped": None}
+    (own / "trials/rounds.json").write_text(json.dumps(content))
+    before = (own / "config.yaml").read_bytes()
+    for rounds, asked in (((8,), "8 give --rounds 4,8"), ((2, 8), "2,8 give --rounds 4,2,8")):
+        more = AnnealAsked(rounds=rounds)
+        said = refused(done[0], more, RunError, out=own, combine=True)
+        assert said == f"{own}: rounds 4 are trained; to add {asked}"
+    assert (own / "config.yaml").read_bytes() == before
+    check_rounds(own, (4, 8))
 
 
 def test_later_rounds_come_with_a_combination_alone(tmp_path):
