@@ -267,9 +267,17 @@ def _check_folds(config: Config) -> None:
     """Check that a fit has enough mixtures.
 
     Raises:
-        ConfigError: There are fewer than folds.
+        ConfigError: There are fewer than any fit needs, or fewer than folds.
     """
+    from mixopt.trials import LEAST_MIXTURES
+
     sources = config.design.first_round - 1
+    if config.design.trials < LEAST_MIXTURES:  # later rounds included
+        few = "1 source is" if sources == 1 else f"{sources} sources are"
+        raise ConfigError(
+            f"anneal --combine: {few} too few to combine: give at least {LEAST_MIXTURES - 1}, or"
+            f" --rounds; a fit needs {LEAST_MIXTURES} mixtures, the control among them"
+        )
     if fold_fault(config, config.design.first_round) is not None:
         raise ConfigError(
             f"fit.folds: {config.fit.folds} folds need as many mixtures, and {sources} sources with"

@@ -8,6 +8,7 @@ from mixopt.system.lazy_names import lazy_names
 
 if TYPE_CHECKING:
     from mixopt.trials.checks import (
+        LEAST_MIXTURES as LEAST_MIXTURES,
         check_trials as check_trials,
         settled as settled,
         trials_fingerprint as trials_fingerprint,
@@ -88,7 +89,13 @@ else:
     __getattr__, __dir__ = lazy_names(
         __name__,
         {
-            "checks": ["check_trials", "settled", "trials_fingerprint", "without_flat_tasks"],
+            "checks": [
+                "LEAST_MIXTURES",
+                "check_trials",
+                "settled",
+                "trials_fingerprint",
+                "without_flat_tasks",
+            ],
             "columns": [
                 "BPB",
                 "LARGEST_LOSS",
