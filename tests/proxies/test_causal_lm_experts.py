@@ -52,8 +52,8 @@ def listened(model):
     decoder, seen = model._decoder(torch.device("cpu")), []
     block = decoder.block
 
-    def listening(leaves, prefix, stream, length):
-        stream, choice = block(leaves, prefix, stream, length)
+    def listening(*given):
+        stream, choice = block(*given)
         seen.append(choice)
         return stream, choice
 

@@ -46,8 +46,8 @@ def brute_force(trials, corpus):
     batches = TrialBatches(trials, corpus, steps=STEPS, batch=4, length=16)
     seen, block = [], passes._decoder.block
 
-    def listening(leaves, prefix, stream, length):
-        stream, choice = block(leaves, prefix, stream, length)
+    def listening(*given):
+        stream, choice = block(*given)
         seen.append(choice.ids_KNS)
         return stream, choice
 
