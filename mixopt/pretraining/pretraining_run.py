@@ -176,7 +176,7 @@ def _params(config: PretrainConfig, ranks: Ranks) -> dict[str, Any]:
         "model": config.model.name,
         **{f"model/{name}": value for name, value in config.model.options.items()},
         **({"model/from": origin.checkpoint, "model/sha256": origin.sha256} if origin else {}),
-        **{f"training/{name}": value for name, value in config.training},
+        **{f"training/{n}": v for n, v in config.training.model_dump(mode="json").items()},
         **({"estimator": config.estimator.name} if config.estimator else {}),
     }
 
