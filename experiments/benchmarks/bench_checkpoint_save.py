@@ -18,37 +18,12 @@ import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import psutil
 import torch
-from torch import nn, optim
+from bench_checkpoint_verify import STATE, made, seconds
 
 from mixopt.pretraining import Beside, Checkpoints, Retention, joined
-
-STATE: dict[str, Any] = {
-    "meter": {}, "losses": {}, "weights": {}, "sampler": {}, "mixture": {}, "metrics_size": 0,
-}  # fmt: skip
-WIDTH = 1024
-
-
-def made(size: float) -> tuple[nn.Module, optim.Optimizer]:
-    """Return a model whose weights and two moments take so many bytes."""
-    layers = max(round(size / (3 * 4 * WIDTH * WIDTH)), 1)
-    model = nn.Sequential(*(nn.Linear(WIDTH, WIDTH, bias=False) for _ in range(layers)))
-    optimizer = optim.AdamW(model.parameters(), fused=False)
-    for weight in model.parameters():
-        weight.grad = torch.randn_like(weight)
-    optimizer.step()
-    optimizer.zero_grad()
-    return model, optimizer
-
-
-def seconds(call: Callable[[], Any]) -> float:
-    """Return how long a call takes."""
-    begun = time.perf_counter()
-    call()
-    return time.perf_counter() - begun
 
 
 def product(left: torch.Tensor) -> torch.Tensor:

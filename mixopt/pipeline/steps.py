@@ -264,8 +264,7 @@ def _checked_before(asked: _Request, until: str) -> list[str]:
     recorded = run.manifest.steps.get(VALIDATE.name)
     if recorded is not None and recorded.fingerprint == run.fingerprint(VALIDATE.name):
         return []
-    run.check_trusted_command()
-    run.check_trusted_start()
+    run.check_trusted_training()
     run.check_trusted_urls()
     found = check_experiment(asked.config, out=asked.out, source=asked.source, trust=asked.trust)
     found.refuse()
@@ -306,8 +305,7 @@ def _do(run: Run, step: Step, tracker: Tracker, say: Say) -> None:
         run.require(before.name)
     run.check_before(step.name)
     if step.trains:
-        run.check_trusted_command()
-        run.check_trusted_start()
+        run.check_trusted_training()
     if step is PREPARE:
         run.check_trusted_urls()
     run.begin(step.name)

@@ -356,23 +356,15 @@ class Run:
 
             Corpus.open(self.path / "corpus")
 
-    def check_trusted_command(self) -> None:
-        """Check that the command that trains the trials, if one does, may be run.
+    def check_trusted_training(self) -> None:
+        """Check that the command of the trials may be run, and the checkpoint of theirs be read.
 
         Raises:
-            PluginError: The directory's record names it, and is not trusted.
+            PluginError: The directory's record names one, and is not trusted.
         """
-        command = self.config.proxy.command_text
+        command, start = self.config.proxy.command_text, self.config.proxy.start
         if command is not None:
             check_trusted_command(command, self.source or str(self.path), self.trust)
-
-    def check_trusted_start(self) -> None:
-        """Check that what the trials begin with, if that is a checkpoint, may be read.
-
-        Raises:
-            PluginError: The directory's record names it, and is not trusted.
-        """
-        start = self.config.proxy.start
         if start is not None:
             check_trusted_path(start, self.source or str(self.path), self.trust)
 

@@ -61,6 +61,24 @@ def test_draws_have_the_distribution_of_regmix_written_out():
     assert np.abs(means).max() < 0.02
 
 
+@pytest.mark.parametrize("method", ["dirichlet", "axial", "sobol"])
+@pytest.mark.parametrize(
+    "limits",
+    [
+        {"groups": {"text": {"domains": ["web", "books"], "bounds": (0, 0.5)}}},
+        {"proportions": {"text": {"domains": ["web", "books"], "weights": {"web": 3, "books": 1}}}},
+    ],
+)
+def test_designs_keep_to_groups_and_proportions(method, limits):
+    constraints = Constraints.from_config(
+        ConstraintsConfig.model_validate(limits), dict.fromkeys(SMALL, 10), None
+    )
+    trials = design(SMALL, constraints, trials=10, max_usage=None, method=method)
+    weights_ND = np.array([t.mixture.array for t in trials if t.role in ("sampled", "axial")])
+    assert len(weights_ND) == 10
+    assert constraints.allowed.contains(weights_ND).all()
+
+
 def test_the_default_design_is_regmix_sampling_with_anchors_and_replicates():
     trials = design(trials=512)
     assert [t.name for t in trials[:6]] == [

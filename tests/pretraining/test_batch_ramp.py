@@ -72,16 +72,20 @@ def whole(context, config, tmp_path_factory):
     return finished(context, config, tmp_path_factory.mktemp("whole") / "run")
 
 
-@pytest.fixture(scope="module")
-def staged(corpus, tmp_path_factory):
-    folder = tmp_path_factory.mktemp("staged")
-    (folder / "schedule.yaml").write_text(STAGES)
+def of_stages(folder: Path, corpus: Corpus, stages: str, **training) -> Path:
+    """Write a schedule and the run that follows it."""
+    (folder / "schedule.yaml").write_text(stages)
     kept = {n: CONFIG["training"][n] for n in ("lr", "precision")}
     content = {n: v for n, v in CONFIG.items() if n != "mixture"}
     content |= {"prepared_corpus": str(corpus.path), "schedule": str(folder / "schedule.yaml")}
-    content |= {"training": {**kept, "micro_batch": 2}, "metrics": {"every": 1}}
+    content |= {"training": {**kept, **training}, "metrics": {"every": 1}}
     (folder / "run.yaml").write_text(yaml.safe_dump(content))
     return folder / "run.yaml"
+
+
+@pytest.fixture(scope="module")
+def staged(corpus, tmp_path_factory):
+    return of_stages(tmp_path_factory.mktemp("staged"), corpus, STAGES, micro_batch=2)
 
 
 def seen(job, rank=0) -> list[int]:
@@ -150,6 +154,12 @@ def test_stages_have_batches_and_longer_sequences_at_once(staged, context, tmp_p
     for one, other in zip(metrics_of(second.out), metrics_of(whole.out), strict=True):
         assert one.get("realised") == other.get("realised")
         assert one.get("loss") == pytest.approx(other.get("loss"), abs=1e-4)
+
+
+def test_a_default_that_no_stage_takes_may_be_less_than_the_ranks(corpus, context, tmp_path):
+    stages = STAGES.replace("batch: 8", "batch: 1", 1).replace("tokens: 2048", "steps: 2, batch: 8")
+    config = of_stages(tmp_path, corpus, stages)
+    assert metrics_of(finished(context, config, tmp_path / "run", ranks=2).out)[-1]["step"] == 14
 
 
 def test_a_run_cannot_resume_with_another_ramp(whole, config):

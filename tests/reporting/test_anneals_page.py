@@ -10,6 +10,7 @@ from made_anneals import SOURCES, made_anneals
 from mixopt import load_run
 from mixopt.pipeline import AnnealAsked
 from mixopt.reporting import anneals_json, anneals_text, write_anneals
+from mixopt.run_directory import Run
 
 
 @pytest.fixture(scope="module")
@@ -46,6 +47,13 @@ def test_json_has_ranks_costs_and_epochs(trained):
 
 def test_a_broken_guardrail_is_said(trained):
     assert "warning: maths_news breaks the guardrail on" in anneals_text(load_run(trained))
+
+
+def test_a_guardrail_on_a_mixture_stays_one_where_a_checkpoint_was_measured(trained, monkeypatch):
+    text = anneals_text(load_run(trained))
+    losses = dict.fromkeys(load_run(trained).objective.evaluation, 99.0)
+    monkeypatch.setattr(Run, "base_losses", property(lambda run: losses))
+    assert anneals_text(load_run(trained)) == text
 
 
 def test_the_page_is_the_same_when_it_is_written_again(trained):
