@@ -198,7 +198,7 @@ def test_attention_that_would_be_fetched_is_left_out(folder, tmp_path, kernel):
     content = yaml.safe_load(record.read_text())
     content["model"]["options"]["attn_implementation"] = kernel
     record.write_text(sealed_text(yaml.safe_dump(content), HEADER))
-    model = TrainedModel.open(tmp_path / "run", device="cpu").model
+    model = TrainedModel.open(tmp_path / "run", device="cpu", trust=True).model
     assert model.config._attn_implementation == "sdpa"
 
 
