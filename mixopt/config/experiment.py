@@ -184,7 +184,7 @@ class Config(Section):
     proxy: ProxyConfig = ProxyConfig()
     sweep: SweepConfig = SweepConfig()
     fit: FitConfig = FitConfig()
-    objective: ObjectiveConfig
+    objective: ObjectiveConfig = Field(examples=["objective: {target: NAME OF A DOMAIN}"])
     constraints: ConstraintsConfig = ConstraintsConfig()
     propose: ProposeConfig = ProposeConfig()
     # `validate` is a method of pydantic models, so the attribute has another name.

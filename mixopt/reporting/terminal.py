@@ -97,7 +97,7 @@ def verification_text(parts: Sequence[CheckedPart]) -> str:
     lines = [table_text("Files against their hashes", ("part", "state", "files", "size"), rows)]
     for part in parts:
         lines += [f"{part.name}: {name}: {what}" for name, what in part.faults.items()]
-        lines += [f"{part.name}: to make it again: {part.mend}"] if part.mend else []
+        lines += [f"{part.name}: to make it again: {part.fix}"] if part.fix else []
     return "\n".join(lines)
 
 

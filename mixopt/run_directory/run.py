@@ -275,6 +275,11 @@ class Run:
         return self.trust is not True and self._is_from_record
 
     @property
+    def is_sent(self) -> bool:
+        """Whether its record goes to MLflow: to the directory's own, or where a user said."""
+        return not self.is_foreign or self.config.tracking.uri is None
+
+    @property
     def _is_from_record(self) -> bool:
         """Whether the configuration was read from the directory's own record."""
         return Path(self.source).absolute() == (self.path / "config.yaml").absolute()

@@ -103,6 +103,14 @@ ANSWERS = {
     "tasks export-lm-eval": "tasks export-lm-eval items --out exported",
 }
 FRAGMENTS = {"export"}  # what somebody copies into a file is never wrapped
+RESULTS = {
+    "prepare": ("tokenizer", "tokens"),
+    "design": ("trials", "roles"),
+    "sweep": ("trials", "table"),
+    "fit": ("regressor", "summary", "readiness"),
+    "validate": ("recommendation", "validation"),
+    "report": ("report",),
+}
 # What needs hours, a cluster, a store or a checkpoint is asked for what it refuses.
 REFUSALS = {
     "experts": "experts run",
@@ -149,7 +157,8 @@ def test_an_answer_fits_and_is_json_where_that_is_asked(here, name):
         shutil.rmtree("exported", ignore_errors=True)
     ended = mixopt(*ANSWERS[name].split(), "--json")
     assert ended.code == 0, ended.error
-    json.loads(ended.out)
+    answer = json.loads(ended.out)
+    assert set(RESULTS.get(name, ())) <= answer.get("result", {}).keys()
 
 
 @pytest.mark.parametrize("name", REFUSALS)
