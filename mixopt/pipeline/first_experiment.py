@@ -230,7 +230,7 @@ def experiment_text(
         "# How much of each domain should a model be trained on? Written by",
         f"#   mixopt {shlex.join(['init', *map(str, paths), '--out', str(out)])}",
         f"# Check it:  mixopt check {quoted}",
-        f"# Run it:    mixopt run {quoted}      (interrupt it at any time: the same command resumes)",
+        f"# Run it:    mixopt run {quoted}      (interrupted, the same command resumes)",
         f"name: {_scalar(out.stem)}",
         "corpus:",
         f"  tokenizer: {_tokenizer(total):<11} # bytes, bpe:<vocab>, or a Hugging Face tokenizer",
