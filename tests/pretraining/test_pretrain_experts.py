@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -272,6 +273,31 @@ def test_a_router_of_no_known_family_is_refused_before_training_and_read_by_a_na
 def test_an_adapter_that_is_none_is_named_before_training(config, tmp_path, name, error, message):
     with pytest.raises(error, match=message):
         pretrain(config, tmp_path / "run", [f"experts.adapters=['{name}']"])
+
+
+OWN_MODULE = """
+from mixopt.routing import RouterAdapter
+
+ADAPTER = RouterAdapter("OwnRouter", read=lambda output: (output[1], {logits}), {given})
+"""
+
+
+@pytest.mark.parametrize(
+    ("given", "logits", "message"),
+    [
+        ("scores='sigmiod'", "output[0]", "scores 'sigmiod' is unknown; did you mean 'sigmoid'"),
+    ],
+)
+def test_an_adapter_that_cannot_be_right_stops_the_run(
+    config, tmp_path, monkeypatch, given, logits, message
+):
+    (tmp_path / "own_routers.py").write_text(OWN_MODULE.format(given=given, logits=logits))
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.delitem(sys.modules, "own_routers", raising=False)
+    own = ["model={name: 'experts_job:OwnRouters'}", "training.steps=2"]
+    with pytest.raises(RoutingError, match=message):
+        pretrain(config, tmp_path / "run", [*own, "experts.adapters=['own_routers:ADAPTER']"])
+    assert not (tmp_path / "run/metrics.jsonl").exists()
 
 
 def test_layers_of_several_routers_are_counted_by_router(config, tmp_path):

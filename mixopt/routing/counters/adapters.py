@@ -21,13 +21,14 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Literal, NamedTuple
+from typing import Literal, NamedTuple, get_args
 
 from torch import Tensor, nn
 
-from mixopt.errors import RoutingError
+from mixopt.errors import RoutingError, did_you_mean
 from mixopt.routing.assignments import router_key
 from mixopt.routing.families import Read, Scores
+from mixopt.system import shown_value
 
 # How many tokens, one after the other, a choice is made for.
 Span = int | Literal["sequence"]
@@ -63,14 +64,14 @@ class RouterTap(nn.Module):
                 recurrent model; None for any number. Each call counts.
 
         Raises:
-            RoutingError: A number that cannot be.
+            RoutingError: A word that is unknown, or a number that cannot be.
         """
         super().__init__()
         self.num_experts, self.top_k = experts, experts if top_k is None else top_k
         self.scores, self.span, self.runs = scores, span, runs
         if not 1 <= self.top_k <= experts:
             raise RoutingError(f"RouterTap: top_k {top_k} of {experts} experts")
-        check_use("RouterTap", span, runs)
+        check_use("RouterTap", scores, span, runs)
 
     def forward(
         self,
@@ -96,12 +97,16 @@ class RouterTap(nn.Module):
         return expert_ids, logits, weights, shared, outputs
 
 
-def check_use(where: str, span: Span, runs: int | None) -> None:
-    """Check what a choice is for and how often it is made.
+def check_use(where: str, scores: Scores, span: Span, runs: int | None) -> None:
+    """Check how a choice is scored, what it is for and how often it is made.
 
     Raises:
-        RoutingError: A number that cannot be.
+        RoutingError: A word that is unknown, or a number that cannot be.
     """
+    known = get_args(Scores)
+    if scores not in known:
+        known_words = did_you_mean(str(scores), known)
+        raise RoutingError(f"{where}: scores {shown_value(scores)} is unknown{known_words}")
     if span != "sequence" and (not isinstance(span, int) or span < 1):
         raise RoutingError(f"{where}: span {span!r}; give a number of tokens, or 'sequence'")
     if runs is not None and runs < 1:
@@ -135,12 +140,12 @@ class RouterAdapter:
     runs: int | None = 1
 
     def __post_init__(self) -> None:
-        """Check what a choice is for and how often it is made.
+        """Check how a choice is scored, what it is for and how often it is made.
 
         Raises:
-            RoutingError: A number that cannot be.
+            RoutingError: A word that is unknown, or a number that cannot be.
         """
-        check_use("RouterAdapter", self.span, self.runs)
+        check_use("RouterAdapter", self.scores, self.span, self.runs)
 
     def fits(self, module: nn.Module) -> bool:
         """Tell whether it reads this module; FSDP puts its own class before the module's."""
