@@ -285,6 +285,7 @@ ADAPTER = RouterAdapter("OwnRouter", read=lambda output: (output[1], {logits}), 
 @pytest.mark.parametrize(
     ("given", "logits", "message"),
     [
+        ("experts=3", "None", r"ids are none of its 3 experts .* 3 is a dropped choice"),
         ("scores='sigmiod'", "output[0]", "scores 'sigmiod' is unknown; did you mean 'sigmoid'"),
     ],
 )

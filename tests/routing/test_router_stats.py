@@ -1,6 +1,7 @@
 """Counts of experts equal a count by hand, and counting changes nothing in training."""
 
 import copy
+from contextlib import nullcontext
 
 import numpy as np
 import pytest
@@ -154,7 +155,7 @@ def test_an_adapter_of_one_line_reads_any_router():
 
 
 def test_dropped_choices_are_told_apart():
-    tap = RouterTap(experts=4, top_k=2)
+    tap = RouterTap(experts=4, top_k=2, drops=True)
     stats = RouterStats.attach(tap, ["web"])
     with stats.domains(torch.zeros(1, 3, dtype=torch.long)):
         tap(torch.tensor([[0, 1], [0, 4], [4, 4]]))
@@ -299,27 +300,37 @@ def test_a_router_that_gives_something_else_is_named():
 
 
 @pytest.mark.parametrize("logits", [None, torch.zeros(1, 4, 2)])
-@pytest.mark.parametrize(("wrong", "said"), [(3, "1 above 2, 0 below"), (-2, "0 above 2, 1 below")])
-def test_an_id_that_is_of_no_expert_is_refused_in_the_first_batch(wrong, said, logits):
-    tap = RouterTap(experts=2, top_k=1)
+@pytest.mark.parametrize(
+    ("ids", "drops", "said"),
+    [
+        ([0, 3, 2, -1], True, "1 above 2, 0 below -1): they are 0 to 1, -1 .* 2 for a dropped "),
+        ([0, -2, 2, -1], True, "0 above 2, 1 below -1): they are 0 to 1, -1 .* 2 for a dropped "),
+        ([0, -2, 1, -1], False, "0 above 1, 1 below -1): they are 0 to 1, -1 .*; give Router"),
+        ([0, 2, 1, -1], False, "1 above 1, 0 below -1): .*drops=True where 2 is a dropped choice"),
+    ],
+)
+def test_an_id_that_is_of_no_expert_is_refused_in_the_first_batch(ids, drops, said, logits):
+    tap = RouterTap(experts=2, top_k=1, drops=drops)
     stats = RouterStats.attach(tap, ["web"])
-    ids = torch.tensor([[0], [wrong], [2], [-1]])
-    message = rf"router '': 1 ids are none of its 2 experts \({said} -1\): they are 0 to 1, "
-    with (
-        pytest.raises(RoutingError, match=message) as caught,
-        stats.domains(torch.zeros(1, 4, dtype=torch.long)),
-    ):
-        tap(ids, logits)
-    assert "\n" not in str(caught.value)
+    message = r"router '': 1 ids are none of its 2 experts \(" + said.replace(")", r"\)", 1)
+    for look in (nullcontext, stats.probe):
+        with (
+            pytest.raises(RoutingError, match=message) as caught,
+            look(),
+            stats.domains(torch.zeros(1, 4, dtype=torch.long)),
+        ):
+            tap(torch.tensor(ids)[:, None], logits)
+        assert "\n" not in str(caught.value)
 
 
-def test_an_id_that_is_of_no_expert_is_found_when_later_batches_are_reduced():
+@pytest.mark.parametrize("wrong", [2, 5])
+def test_an_id_that_is_of_no_expert_is_found_when_later_batches_are_reduced(wrong):
     tap = RouterTap(experts=2, top_k=1)
     stats = RouterStats.attach(tap, ["web"])
-    for last in (0, 5):
+    for last in (0, wrong):
         with stats.domains(torch.zeros(1, 2, dtype=torch.long)):
             tap(torch.tensor([[0], [last]]))
-    with pytest.raises(RoutingError, match=r"1 above 2, .*give RouterAdapter\(experts=\)"):
+    with pytest.raises(RoutingError, match=r"1 above 1, .*give RouterAdapter\(experts=\)"):
         stats.reduce()
 
 

@@ -50,6 +50,7 @@ class RouterTap(nn.Module):
         scores: Scores = "softmax",
         span: Span = 1,
         runs: int | None = 1,
+        drops: bool = False,
     ) -> None:
         """Say what is chosen from.
 
@@ -62,13 +63,15 @@ class RouterTap(nn.Module):
                 whole "sequence". It counts as the choice of each of them.
             runs: How often it is called in a forward pass, such as once for each step of a
                 recurrent model; None for any number. Each call counts.
+            drops: Whether the id `experts` stands for a choice that was dropped for want of
+                capacity; without it that id is an error, as of too few experts.
 
         Raises:
             RoutingError: A word that is unknown, or a number that cannot be.
         """
         super().__init__()
         self.num_experts, self.top_k = experts, experts if top_k is None else top_k
-        self.scores, self.span, self.runs = scores, span, runs
+        self.scores, self.span, self.runs, self.drops = scores, span, runs, drops
         if not 1 <= self.top_k <= experts:
             raise RoutingError(f"RouterTap: top_k {top_k} of {experts} experts")
         check_use("RouterTap", scores, span, runs)
@@ -85,9 +88,9 @@ class RouterTap(nn.Module):
 
         Args:
             expert_ids: Integers below `experts`, shape (..., K), tokens in the order of the batch;
-                `experts` itself stands for a choice that was dropped for want of capacity, -1 for
-                a place that is not used because the token has fewer experts. May be left out where
-                `weights` are of all experts: those above 0 are chosen.
+                -1 stands for a place that is not used because the token has fewer experts and,
+                with `drops=True`, `experts` itself for a choice that was dropped. May be left out
+                where `weights` are of all experts: those above 0 are chosen.
             logits: Of all experts, shape (..., E).
             weights: With which each chosen expert's output is taken, >= 0, shape (..., K).
             shared: Share of the shared experts, which every token goes through, in the layer's
@@ -120,15 +123,16 @@ class RouterAdapter:
     Attributes:
         router: The class, or the end of its name.
         read: From what the module returns to the ids of the chosen experts, integers of shape
-            (..., K), and the logits of all experts, shape (..., E), or None. An id that equals the
-            number of experts is a choice that was dropped, -1 a place that is not used. Weights,
-            the share of shared experts and the experts' outputs may follow, as `RouterTap` takes
-            them.
+            (..., K), and the logits of all experts, shape (..., E), or None. The id -1 is a place
+            that is not used. Weights, the share of shared experts and the experts' outputs may
+            follow, as `RouterTap` takes them.
         experts: Number of experts, or the attribute of the module that has it.
         top_k: Experts of a token, or the attribute of the module that has it.
         scores: What turns logits into probabilities.
         span: Tokens that one choice is for, as in `RouterTap`.
         runs: How often it runs in a forward pass, as in `RouterTap`.
+        drops: Whether the id that equals the number of experts is a choice that was dropped, as in
+            `RouterTap`.
     """
 
     router: type[nn.Module] | str
@@ -138,6 +142,7 @@ class RouterAdapter:
     scores: Scores = "softmax"
     span: Span = 1
     runs: int | None = 1
+    drops: bool = False
 
     def __post_init__(self) -> None:
         """Check how a choice is scored, what it is for and how often it is made.
@@ -171,6 +176,7 @@ class FoundRouter(NamedTuple):
             E + idle numbers; None where nothing is.
         span: Tokens that one choice is for, as in `RouterTap`.
         runs: How often it runs in a forward pass, as in `RouterTap`.
+        drops: Whether the id that equals the number of experts is a choice that no expert computes.
     """
 
     name: str
@@ -185,8 +191,35 @@ class FoundRouter(NamedTuple):
     bias: Callable[[], Tensor] | None = None
     span: Span = 1
     runs: int | None = 1
+    drops: bool = False
 
     @property
     def key(self) -> str:
         """Its name among all of the model, as `LayerAssignments.key`."""
         return router_key(self.layer, self.router)
+
+
+def check_ids(router: FoundRouter, low: int, last: int, high: int) -> None:
+    """Check how many ids are of no expert.
+
+    Args:
+        router: The router.
+        low: How many are below -1, which is a place that is not used.
+        last: How many are the number of experts.
+        high: How many are above it.
+
+    Raises:
+        RoutingError: There are some that stand for nothing.
+    """
+    experts, beyond = router.experts, high if router.drops else high + last
+    if not low and not beyond:
+        return
+    above = f"{beyond} above {experts if router.drops else experts - 1}"
+    known = f"0 to {experts - 1}, -1 for a place that is not used"
+    known += f" and {experts} for a dropped choice" if router.drops else ""
+    declare = "" if router.drops else f", or drops=True where {experts} is a dropped choice"
+    raise RoutingError(
+        f"router {router.name!r}: {low + beyond} ids are none of its {experts} experts ({above},"
+        f" {low} below -1): they are {known}; give RouterAdapter(experts=) or RouterTap(experts=)"
+        f" the actual number{declare}"
+    )

@@ -83,6 +83,7 @@ def _source_of(module: nn.Module, adapters: Sequence[RouterAdapter]) -> _Source 
             scores=module.scores,
             span=module.span,
             runs=module.runs,
+            drops=module.drops,
         )
     return next((ROUTERS[name] for name in _kinds(module) if name in ROUTERS), None)
 
@@ -237,8 +238,10 @@ def _router(
             router,
             span=source.span,
             runs=source.runs,
+            drops=source.drops,
         )
     scored = source.scores
+    idle = source.idle if isinstance(source.idle, int) else look(source.idle) or 0
     return FoundRouter(
         name,
         layer,
@@ -248,8 +251,9 @@ def _router(
         scored if isinstance(scored, str) else scored(module),
         lambda output: source.read(output, experts, top_k),
         router,
-        idle=source.idle if isinstance(source.idle, int) else look(source.idle) or 0,
+        idle=idle,
         bias=partial(look, source.bias) if _has_bias(look, source) else None,
+        drops=source.drops or idle > 0,
     )
 
 

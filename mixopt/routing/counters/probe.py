@@ -116,6 +116,9 @@ class Probe:
     def _keep(self, domain_BS: IntArray) -> None:
         count = len(self._domains)
         real_T = domain_BS.ravel() < count
+        for router in self._routers:
+            for one in self._seen[router.key]:
+                one.check_ids(router, real_T)
         # A unit is the part of a sequence that is of one domain.
         unit_T = (np.arange(len(domain_BS))[:, None] * count + domain_BS).ravel()[real_T]
         units, place_T = np.unique(unit_T, return_inverse=True)

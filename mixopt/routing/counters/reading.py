@@ -25,8 +25,8 @@ class RoutedTokens(NamedTuple):
     """What a router chose.
 
     Attributes:
-        ids: Experts of each token, shape (T, K): E stands for a choice that was dropped, -1 for a
-            place that is not used.
+        ids: Experts of each token, shape (T, K): -1 stands for a place that is not used and, where
+            the router drops, E for a choice that was dropped.
         logits: Of all experts, shape (T, E), or None.
         weights: With which the output of each chosen expert is taken, shape (T, K), or None.
         shared: Share of the shared experts in each token's output, shape (T,), or None.
