@@ -120,7 +120,7 @@ class ExpertWatch:
         Raises:
             RoutingError: They never can, with these experts.
         """
-        self._limits.check_reachable(self._nothing.sizes, THRESHOLDS)
+        self._limits.check_reachable(self._nothing.highest_load, THRESHOLDS)
 
     def begin(self) -> None:
         """Begin a run: what was recorded before its first checkpoint is dropped."""

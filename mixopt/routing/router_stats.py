@@ -13,6 +13,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -268,7 +269,11 @@ class RouterStats:
 
     def _nothing(self) -> Assignments:
         sizes = {router.key: (router.experts, router.top_k) for router in self.routers}
-        return nothing(self.domain_names, sizes)
+        empty = nothing(self.domain_names, sizes)
+        layers = zip(empty.layers, self.routers, strict=True)
+        return replace(
+            empty, layers=tuple(replace(layer, varies=router.varies) for layer, router in layers)
+        )
 
     def _begin(self, domain_ids: Any, mask: Any, position: int | None = None) -> None:
         if self._open:

@@ -80,21 +80,20 @@ class Thresholds:
         except RoutingError as error:
             raise RoutingError(f"{source}: {error}") from error
 
-    def check_reachable(self, sizes: Mapping[str, tuple[int, int]], source: str) -> None:
+    def check_reachable(self, highest: float, source: str) -> None:
         """Check that loads can be as high as the threshold of the busiest expert.
 
         Args:
-            sizes: Experts, and experts of a token, by router.
+            highest: The highest load of any router, as `Assignments.highest_load`.
             source: Where thresholds were given, for a message.
 
         Raises:
             RoutingError: No layer's busiest expert can ever be beyond it.
         """
-        most = max((experts / top_k for experts, top_k in sizes.values()), default=math.inf)
-        if self.busiest is not None and self.busiest >= most:
+        if self.busiest is not None and self.busiest >= highest:
             raise RoutingError(
                 f"{source}: busiest: {self.busiest:g} cannot be exceeded: an expert that all tokens"
-                f" choose has {most:g} times the even load; give less"
+                f" choose has {highest:g} times the even load; give less"
             )
 
 

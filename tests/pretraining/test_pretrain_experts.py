@@ -22,9 +22,10 @@ from pretrain_runs import (
     write_config,
 )
 
-from mixopt import Corpus, pretrain
+from mixopt import Corpus, experts, pretrain
 from mixopt.errors import MixoptError, PluginError, RoutingError
 from mixopt.pretraining.metric_names import line_names
+from mixopt.reporting import ExpertOptions
 from mixopt.routing import ExpertRecord
 from mixopt.testing import tiny_corpus
 from mixopt.tracking.lines import points_of
@@ -335,6 +336,15 @@ def test_a_threshold_that_cannot_be_is_an_error_before_training(config, tmp_path
         pretrain(config, tmp_path / "run", [f"experts.thresholds={thresholds}"])
     assert said in str(error.value)
     assert not (tmp_path / "run/metrics.jsonl").exists()
+
+
+def test_a_router_of_any_number_of_experts_may_have_a_threshold_up_to_all_of_them(config, tmp_path):
+    own = ["model={name: 'experts_job:AnyNumber'}", "training.steps=2"]
+    pretrain(config, tmp_path / "run", [*own, "experts.thresholds={busiest: 3}"])
+    asked = ExpertOptions.parsed(["busiest=3.5"])
+    assert experts(tmp_path / "run", asked).thresholds.busiest == 3.5
+    with pytest.raises(RoutingError, match="busiest: 4 cannot be exceeded: .* has 4 times"):
+        pretrain(config, tmp_path / "other", [*own, "experts.thresholds={busiest: 4}"])
 
 
 def test_a_run_counts_diagnoses_by_its_own_thresholds(whole, config, tmp_path):

@@ -71,6 +71,7 @@ class RouterTap(nn.Module):
         """
         super().__init__()
         self.num_experts, self.top_k = experts, experts if top_k is None else top_k
+        self.any_number = top_k is None
         self.scores, self.span, self.runs, self.drops = scores, span, runs, drops
         if not 1 <= self.top_k <= experts:
             raise RoutingError(f"RouterTap: top_k {top_k} of {experts} experts")
@@ -127,7 +128,8 @@ class RouterAdapter:
             that is not used. Weights, the share of shared experts and the experts' outputs may
             follow, as `RouterTap` takes them.
         experts: Number of experts, or the attribute of the module that has it.
-        top_k: Experts of a token, or the attribute of the module that has it.
+        top_k: Experts of a token, or the attribute of the module that has it; None where it may
+            have any number, as in `RouterTap`.
         scores: What turns logits into probabilities.
         span: Tokens that one choice is for, as in `RouterTap`.
         runs: How often it runs in a forward pass, as in `RouterTap`.
@@ -138,7 +140,7 @@ class RouterAdapter:
     router: type[nn.Module] | str
     read: Read
     experts: int | str = "num_experts"
-    top_k: int | str = "top_k"
+    top_k: int | str | None = "top_k"
     scores: Scores = "softmax"
     span: Span = 1
     runs: int | None = 1
@@ -177,6 +179,7 @@ class FoundRouter(NamedTuple):
         span: Tokens that one choice is for, as in `RouterTap`.
         runs: How often it runs in a forward pass, as in `RouterTap`.
         drops: Whether the id that equals the number of experts is a choice that no expert computes.
+        any_number: Whether a token may have any number of experts, up to `top_k`.
     """
 
     name: str
@@ -192,11 +195,17 @@ class FoundRouter(NamedTuple):
     span: Span = 1
     runs: int | None = 1
     drops: bool = False
+    any_number: bool = False
 
     @property
     def key(self) -> str:
         """Its name among all of the model, as `LayerAssignments.key`."""
         return router_key(self.layer, self.router)
+
+    @property
+    def varies(self) -> bool:
+        """Whether the experts that compute a token may be fewer than `top_k`."""
+        return self.any_number or self.drops
 
 
 def check_ids(router: FoundRouter, low: int, last: int, high: int) -> None:

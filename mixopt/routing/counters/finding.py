@@ -80,6 +80,7 @@ def _source_of(module: nn.Module, adapters: Sequence[RouterAdapter]) -> _Source 
         return RouterAdapter(
             RouterTap,
             read=_read_tap,
+            top_k=None if module.any_number else module.top_k,
             scores=module.scores,
             span=module.span,
             runs=module.runs,
@@ -225,7 +226,8 @@ def _router(
     model: nn.Module, name: str, module: nn.Module, source: _Source, layer: int, router: str
 ) -> FoundRouter:
     look = partial(_value, model, name, module)
-    experts, top_k = (_size(look, name, module, size) for size in (source.experts, source.top_k))
+    experts = _size(look, name, module, source.experts)
+    top_k = experts if source.top_k is None else _size(look, name, module, source.top_k)
     if isinstance(source, RouterAdapter):
         return FoundRouter(
             name,
@@ -239,6 +241,7 @@ def _router(
             span=source.span,
             runs=source.runs,
             drops=source.drops,
+            any_number=source.top_k is None,
         )
     scored = source.scores
     idle = source.idle if isinstance(source.idle, int) else look(source.idle) or 0

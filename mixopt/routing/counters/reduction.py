@@ -146,6 +146,7 @@ def _layer(
     return LayerAssignments(
         layer=counter.router.layer,
         router=counter.router.router,
+        varies=counter.router.varies,
         top_k=counter.router.top_k,
         counts_HDE=places_HDE[..., of_experts].copy(),
         dropped_D=places_HDE[..., -BELOW + experts].sum(0),
