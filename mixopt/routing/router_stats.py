@@ -10,6 +10,7 @@ Shapes: B sequences, S tokens of one.
 
 from __future__ import annotations
 
+import logging
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
@@ -27,6 +28,7 @@ from mixopt.routing.counters import (
     Probe,
     RouterAdapter,
     find_routers,
+    suspected_experts,
     token_domains,
 )
 from mixopt.routing.state import load_state, saved_state
@@ -110,6 +112,8 @@ class RouterStats:
         self.domain_names = _checked_names(domains)
         self._model = model
         self.routers = find_routers(model, adapters)
+        for line in suspected_experts(model, adapters):
+            logging.getLogger("mixopt.routing").warning("%s", line)
         self._counting = Counting(
             model,
             self.routers,
