@@ -200,6 +200,23 @@ def test_an_adapter_or_a_tap_makes_them_known():
     ]
 
 
+@pytest.mark.parametrize(
+    ("router", "said"),
+    [
+        ("NewTopKRoutr", "'NewTopKRoutr'; did you mean 'NewTopKRouter'?; give"),
+        ("Absent", "'Absent'; give RouterAdapter the class of the router"),
+        (nn.Bilinear, "'Bilinear'; give"),
+    ],
+)
+def test_an_adapter_that_fits_no_module_is_refused_though_other_routers_are_known(router, said):
+    made = model(known(), new())
+    fits = RouterAdapter("NewTopKRouter", read=lambda output: (output[2], output[0]))
+    with pytest.raises(RoutingError) as caught:
+        find_routers(made, [fits, RouterAdapter(router, read=fits.read)])
+    assert f"ModuleDict: no module is of the class of the adapter for {said}" in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
 def test_a_configuration_with_experts_and_no_module_that_shows_them_is_refused():
     made = model({"mlp": nn.Linear(2, 2)}, model_type="new_moe", num_experts=4)
     assert has_experts(made)

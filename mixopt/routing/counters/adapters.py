@@ -154,6 +154,11 @@ class RouterAdapter:
         """
         check_use("RouterAdapter", self.scores, self.span, self.runs)
 
+    @property
+    def name(self) -> str:
+        """The name of the class, or its end."""
+        return self.router if isinstance(self.router, str) else self.router.__name__
+
     def fits(self, module: nn.Module) -> bool:
         """Tell whether it reads this module; FSDP puts its own class before the module's."""
         if isinstance(self.router, str):

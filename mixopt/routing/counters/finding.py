@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from difflib import get_close_matches
 from functools import partial
 from typing import Any
 
@@ -38,9 +39,10 @@ def find_routers(model: nn.Module, adapters: Sequence[RouterAdapter] = ()) -> li
         adapters: For modules that are not found without; they go first.
 
     Raises:
-        RoutingError: There is none, one is not known or does not say how many experts it has, or a
-            layer has experts and no router.
+        RoutingError: There is none, one is not known or does not say how many experts it has, a
+            layer has experts and no router, or an adapter fits no module.
     """
+    _check_adapters(model, adapters)
     found = [
         (name, module, source)
         for name, module in modules_of(model)
@@ -93,6 +95,21 @@ def _source_of(module: nn.Module, adapters: Sequence[RouterAdapter]) -> _Source 
             drops=module.drops,
         )
     return next((ROUTERS[name] for name in kinds_of(module) if name in ROUTERS), None)
+
+
+def _check_adapters(model: nn.Module, adapters: Sequence[RouterAdapter]) -> None:
+    """Check that each adapter reads something: one that does not is of a misspelt class."""
+    modules = [module for _, module in modules_of(model)]
+    for adapter in adapters:
+        if not any(adapter.fits(module) for module in modules):
+            kinds = {type(module).__name__ for module in modules}
+            near = get_close_matches(adapter.name, sorted(kinds), n=1, cutoff=0.6)
+            perhaps = f"; did you mean {near[0]!r}?" if near else ""
+            raise RoutingError(
+                f"{_kind(model)}: no module is of the class of the adapter for {adapter.name!r}"
+                f"{perhaps}; give RouterAdapter the class of the router as the model has it, or"
+                " leave the adapter out"
+            )
 
 
 def _check_all_found(model: nn.Module, found: list[str]) -> None:
