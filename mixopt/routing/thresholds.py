@@ -9,8 +9,10 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields, replace
+from numbers import Real
 
 from mixopt.errors import RoutingError, did_you_mean
+from mixopt.system import shown_value
 
 
 @dataclass(frozen=True)
@@ -55,7 +57,11 @@ class Thresholds:
         """
         for name, value in asdict(self).items():
             low, high = _RANGES.get(name, (0.0, 1.0))
-            if value is not None and not (low <= value <= high and math.isfinite(value)):
+            if value is None and name == "busiest":
+                continue
+            if isinstance(value, bool) or not isinstance(value, Real):
+                raise RoutingError(f"{name}: {shown_value(value)} is not a number")
+            if not (low <= value <= high and math.isfinite(value)):
                 upper = f" to {high:g}" if math.isfinite(high) else " or more"
                 raise RoutingError(f"{name}: {value:g} is not possible; it must be {low:g}{upper}")
 

@@ -300,6 +300,8 @@ ADAPTER = RouterAdapter("OwnRouter", read=lambda output: (output[1], {logits}), 
 @pytest.mark.parametrize(
     ("given", "logits", "message"),
     [
+        ("runs='a'", "output[0]", "RouterAdapter: runs 'a'; give how often"),
+        ("top_k=2", "1 / 0", "OwnRouter returns cannot be read: ZeroDivisionError"),
         ("experts=3", "None", r"ids are none of its 3 experts .* 3 is a dropped choice"),
         ("scores='sigmiod'", "output[0]", "scores 'sigmiod' is unknown; did you mean 'sigmoid'"),
     ],
@@ -349,6 +351,7 @@ def test_a_checkpoint_of_other_experts_is_refused(whole, config, tmp_path, monke
     ("thresholds", "said"),
     [
         ("{dead: 2}", "experts.thresholds: dead: 2 is not possible; it must be 0 to 1"),
+        ("{busiest: true}", "experts.thresholds: busiest: True is not a number"),
         ("{ded: 0.1}", "experts.thresholds: ded: unknown threshold; did you mean 'dead'?"),
         ("{busiest: 4}", "experts.thresholds: busiest: 4 cannot be exceeded"),
     ],

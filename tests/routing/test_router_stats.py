@@ -361,10 +361,15 @@ def test_a_layer_inside_a_block_has_the_number_of_the_inner_one():
 
 
 def test_a_router_needs_a_number_of_experts():
-    for experts in (0, "absent"):
+    linear = nn.Linear(2, 2)
+    linear.flag = True
+    for experts in ("absent", "flag"):
         adapter = RouterAdapter("Linear", read=lambda out: (out, None), experts=experts, top_k=1)
         with pytest.raises(RoutingError, match=f"router '': Linear has no number {experts!r}"):
-            RouterStats.attach(nn.Linear(2, 2), DOMAINS, adapters=[adapter])
+            RouterStats.attach(linear, DOMAINS, adapters=[adapter])
+    adapter = RouterAdapter("Linear", read=lambda out: (out, None), experts=2, top_k=3)
+    with pytest.raises(RoutingError, match="router '': Linear chooses 3 of 2 experts"):
+        RouterStats.attach(linear, DOMAINS, adapters=[adapter])
 
 
 @pytest.mark.parametrize("scores", ["softmax", "sigmoid"])

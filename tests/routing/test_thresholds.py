@@ -11,6 +11,7 @@ from mixopt.routing import RouterAdapter, RouterStats, RouterTap, Thresholds
 def test_some_thresholds_are_others_and_the_rest_are_kept():
     found = Thresholds().with_values({"busiest": 3, "dead": 0.1}, "--threshold")
     assert (found.busiest, found.dead, found.effective) == (3, 0.1, Thresholds().effective)
+    assert found.with_values({"busiest": None}, "--threshold").busiest is None
 
 
 @pytest.mark.parametrize(
@@ -22,6 +23,10 @@ def test_some_thresholds_are_others_and_the_rest_are_kept():
         ("busiest", 0.5, "busiest: 0.5 is not possible; it must be 1 or more"),
         ("busiest", float("inf"), "busiest: inf is not possible; it must be 1 or more"),
         ("assignments", float("inf"), "assignments: inf is not possible; it must be 0 or more"),
+        ("dead", "a", "dead: 'a' is not a number"),
+        ("dead", None, "dead: None is not a number"),
+        ("busiest", True, "busiest: True is not a number"),
+        ("busiest", [3], "busiest: a list is not a number"),
         ("assignments", -1, "assignments: -1 is not possible; it must be 0 or more"),
     ],
 )

@@ -32,7 +32,9 @@ from mixopt.system import shown_value
 
 # How many tokens, one after the other, a choice is made for.
 Span = int | Literal["sequence"]
-EXAMPLE = "RouterAdapter('MyRouter', read=lambda output: (output.expert_ids, output.logits))"
+_READ = "lambda output: (output.expert_ids, output.logits)"
+EXAMPLE = f"RouterAdapter('MyRouter', read={_READ})"
+_SIZE = "the attribute of the router that has it, or a number"
 
 
 class RouterTap(nn.Module):
@@ -70,12 +72,16 @@ class RouterTap(nn.Module):
             RoutingError: A word that is unknown, or a number that cannot be.
         """
         super().__init__()
+        check_number("RouterTap", "experts", experts)
+        if top_k is not None:
+            check_number("RouterTap", "top_k", top_k)
+        check_use("RouterTap", scores, span, runs)
+        check_truth("RouterTap", "drops", drops)
         self.num_experts, self.top_k = experts, experts if top_k is None else top_k
         self.any_number = top_k is None
         self.scores, self.span, self.runs, self.drops = scores, span, runs, drops
-        if not 1 <= self.top_k <= experts:
+        if self.top_k > experts:
             raise RoutingError(f"RouterTap: top_k {top_k} of {experts} experts")
-        check_use("RouterTap", scores, span, runs)
 
     def forward(
         self,
@@ -111,10 +117,31 @@ def check_use(where: str, scores: Scores, span: Span, runs: int | None) -> None:
     if scores not in known:
         known_words = did_you_mean(str(scores), known)
         raise RoutingError(f"{where}: scores {shown_value(scores)} is unknown{known_words}")
-    if span != "sequence" and (not isinstance(span, int) or span < 1):
-        raise RoutingError(f"{where}: span {span!r}; give a number of tokens, or 'sequence'")
-    if runs is not None and runs < 1:
-        raise RoutingError(f"{where}: runs {runs!r}; give how often it runs in a forward pass")
+    if span != "sequence":
+        check_number(where, "span", span, "a number of tokens, or 'sequence'")
+    if runs is not None:
+        often = "how often it runs in a forward pass, or None for any number of times"
+        check_number(where, "runs", runs, often)
+
+
+def check_number(where: str, name: str, value: object, wanted: str = "a whole number") -> None:
+    """Check that something is a whole number of at least 1.
+
+    Raises:
+        RoutingError: It is not, with what is wanted.
+    """
+    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+        raise RoutingError(f"{where}: {name} {shown_value(value)}; give {wanted}, 1 or more")
+
+
+def check_truth(where: str, name: str, value: object) -> None:
+    """Check that something is True or False.
+
+    Raises:
+        RoutingError: It is not.
+    """
+    if not isinstance(value, bool):
+        raise RoutingError(f"{where}: {name} {shown_value(value)}; give True or False")
 
 
 @dataclass(frozen=True)
@@ -147,12 +174,23 @@ class RouterAdapter:
     drops: bool = False
 
     def __post_init__(self) -> None:
-        """Check how a choice is scored, what it is for and how often it is made.
+        """Check what is said of the router.
 
         Raises:
-            RoutingError: A word that is unknown, or a number that cannot be.
+            RoutingError: It cannot be, with what can.
         """
+        if not isinstance(self.router, str | type) or not self.router:
+            said = shown_value(self.router)
+            raise RoutingError(
+                f"RouterAdapter: router {said}; give a class, or the end of its name"
+            )
+        if not callable(self.read):
+            raise RoutingError(f"RouterAdapter: read {shown_value(self.read)}; give {_READ}")
+        for name, size in (("experts", self.experts), ("top_k", self.top_k)):
+            if not (isinstance(size, str) and size) and (size is not None or name == "experts"):
+                check_number("RouterAdapter", name, size, _SIZE)
         check_use("RouterAdapter", self.scores, self.span, self.runs)
+        check_truth("RouterAdapter", "drops", self.drops)
 
     @property
     def name(self) -> str:

@@ -179,6 +179,11 @@ def _router(
     look = partial(_value, model, name, module)
     experts = _size(look, name, module, source.experts)
     top_k = experts if source.top_k is None else _size(look, name, module, source.top_k)
+    if top_k > experts:
+        raise RoutingError(
+            f"router {name!r}: {type(module).__name__} chooses {top_k} of {experts} experts; give"
+            " RouterAdapter(experts=, top_k=) numbers that can be"
+        )
     if isinstance(source, RouterAdapter):
         return FoundRouter(
             name,
@@ -217,7 +222,7 @@ def _has_bias(look: partial[Any], source: KnownRouter) -> bool:
 
 def _size(look: partial[Any], name: str, module: nn.Module, source: int | str) -> int:
     size = look(source) if isinstance(source, str) else source
-    if not isinstance(size, int) or size < 1:
+    if not isinstance(size, int) or isinstance(size, bool) or size < 1:
         raise RoutingError(
             f"router {name!r}: {type(module).__name__} has no number {source!r}; give"
             " RouterAdapter(experts=, top_k=) numbers, or the attributes that have them"
