@@ -136,7 +136,7 @@ class RouterStats:
         Args:
             domain_ids: Domain of each sequence, shape (B,), or of each token, shape (B, S).
             mask: 1 for real tokens, 0 for padding, shape (B, S); may be left out where ids are
-                of tokens.
+                of tokens. Other values are refused.
             position: Of the first sequence in the stream of all ranks, where it is known: which of
                 the halves a sequence falls in is then the same on any number of ranks.
 

@@ -13,6 +13,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from mixopt.errors import RoutingError
 from mixopt.routing import RouterAdapter, RouterStats, RouterTap
+from mixopt.routing.counters.open_batch import token_domains, with_mask
 
 
 def test_counts_equal_a_count_by_hand():
@@ -186,6 +187,58 @@ def test_domains_that_cannot_be_are_refused(use, message):
     stats = RouterStats.attach(tiny(), DOMAINS)
     with pytest.raises(RoutingError, match=message), use(stats):
         pass
+
+
+ADDITIVE = torch.tensor([[0.0, 0.0, -1e9], [0.0, 0.0, 0.0]])
+
+
+@pytest.mark.parametrize(
+    ("mask", "said"),
+    [
+        (
+            ADDITIVE,
+            "the mask is -1e+09 in sequence 0 at token 2; it is 1 for real tokens and 0 for",
+        ),
+        (ADDITIVE.bfloat16(), "in sequence 0 at token 2; "),
+        (ADDITIVE * 0, "the mask is 0 for every token: .* give `mask == 0` of an additive mask"),
+        (torch.tensor([[1, 1, 2], [1, 1, 1]]), "the mask is 2 in sequence 0 .* `mask > 0` of one"),
+        (torch.tensor([[1, 1, 1], [1, 1, -1]]), "the mask is -1 in sequence 1 at token 2"),
+        (torch.tensor([[1, 1, 1], [1, torch.nan, 1]]), "the mask is nan in sequence 1 at token 1"),
+    ],
+)
+@pytest.mark.parametrize("of_tokens", [False, True])
+def test_a_mask_that_is_neither_0_nor_1_is_refused_not_read_the_other_way(mask, said, of_tokens):
+    stats = RouterStats.attach(RouterTap(experts=2, top_k=1), DOMAINS)
+    ids = torch.zeros(2, 3, dtype=torch.long) if of_tokens else torch.zeros(2, dtype=torch.long)
+    with (
+        pytest.raises(RoutingError, match=said.replace("+", r"\+")) as caught,
+        stats.domains(ids, mask),
+    ):
+        pass
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("dtype", [torch.bool, torch.uint8, torch.int64, torch.float32])
+def test_a_mask_of_0_and_1_may_be_of_any_kind(dtype):
+    tap = RouterTap(experts=2, top_k=1)
+    stats = RouterStats.attach(tap, ["web"])
+    with stats.domains([0, 0], torch.tensor([[1, 0], [0, 0]]).to(dtype)):
+        tap(torch.tensor([[0], [1], [1], [1]]))
+    assert stats.total().layers[0].counts_DE.tolist() == [[1, 0]]
+
+
+def test_an_odd_mask_of_a_device_is_marked_without_waiting_for_it():
+    ids = torch.zeros(2, 1, dtype=torch.long)
+    assert token_domains(ids[:, 0].to("meta"), ADDITIVE.to("meta"), ("web",)).shape == (2, 3)
+    marked = with_mask(ids, ADDITIVE.bool(), ADDITIVE != 0, 1)
+    assert marked.tolist() == [[2, 2, 1], [2, 2, 2]]
+    tap = RouterTap(experts=2, top_k=1)
+    stats = RouterStats.attach(tap, ["web"])
+    stats._counting.begin(marked)
+    tap(torch.zeros(6, 1, dtype=torch.long))
+    stats._counting.end(whole=True)
+    with pytest.raises(RoutingError, match="1 tokens have .* or a mask that is neither 0 nor 1"):
+        stats.reduce()
 
 
 def test_unknown_domains_on_a_device_are_found_when_counts_are_reduced():

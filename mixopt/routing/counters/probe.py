@@ -55,7 +55,10 @@ class Probe:
         domain_BS = domain_BS.cpu()
         unknown = domain_BS == len(self._domains)
         if unknown.any():
-            raise RoutingError(f"{int(unknown.sum())} tokens of the probe are of no domain")
+            raise RoutingError(
+                f"{int(unknown.sum())} tokens of the probe are of no domain, or have a mask that is"
+                " neither 0 nor 1"
+            )
         self._at, self._seen = domain_BS.numpy(), {}
         for shared in self._shared:
             shared.begin()

@@ -197,7 +197,7 @@ def _check_counts(
     if unknown:
         raise RoutingError(
             f"{unknown} tokens have a domain id that is none of 0 to {len(domains) - 1}"
-            f" ({', '.join(domains)})"
+            f" ({', '.join(domains)}), or a mask that is neither 0 nor 1"
         )
     _check_counted_ids(counter.router, counts_RE)
     counted = int(counts_RE.sum())
