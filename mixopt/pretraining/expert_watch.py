@@ -9,6 +9,7 @@ without.
 from __future__ import annotations
 
 import io
+import logging
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -45,6 +46,7 @@ from mixopt.routing import (
     probe_scalars,
     saved_domains,
     saved_state,
+    suspected_experts,
     training_scalars,
 )
 from mixopt.system import StateFields, read_arrays
@@ -120,7 +122,7 @@ class ExpertWatch:
         Raises:
             RoutingError: They never can, with these experts.
         """
-        self._limits.check_reachable(self._nothing.sizes, THRESHOLDS)
+        self._limits.check_reachable(self._nothing.highest_load, THRESHOLDS)
 
     def begin(self) -> None:
         """Begin a run: what was recorded before its first checkpoint is dropped."""
@@ -236,7 +238,10 @@ def watch_of(
     """
     enabled, adapters = config.experts.enabled, config.experts.adapters
     wanted = enabled is True or adapters or has_experts(model.plain)
-    if enabled is False or not wanted:
+    if enabled is False:
+        return None
+    if not wanted:
+        _warn_of_suspected(model, ranks)
         return None
     try:
         watch = ExpertWatch(model, corpus, config, ranks, out)
@@ -245,6 +250,16 @@ def watch_of(
         raise RoutingError(f"{why}; experts.enabled: false trains without counting") from error
     watch.check_thresholds()
     return watch
+
+
+def _warn_of_suspected(model: ParallelModel, ranks: Ranks) -> None:
+    """Report what has the form of experts in a model that is trained without a record of them."""
+    for line in suspected_experts(model.plain) if ranks.is_first else ():
+        logging.getLogger("mixopt.pretraining").warning(
+            "%s; its experts are neither counted nor known to be balanced; experts.enabled: false"
+            " leaves out this line",
+            line,
+        )
 
 
 def _known(counted: Assignments) -> Assignments:

@@ -80,7 +80,8 @@ class PretrainingExperts:
             last.check_sizes(last.domains, window.sizes, f"{path}: an earlier window")
         limits = Thresholds().with_values(_own_thresholds(path), f"{path}: experts.thresholds")
         limits = limits.with_values(asked.thresholds, "--threshold")
-        limits.check_reachable(last.sizes, "--threshold" if asked.thresholds else str(path))
+        highest = max(window.highest_load for window in alike)
+        limits.check_reachable(highest, "--threshold" if asked.thresholds else str(path))
         return cls(path, tuple(alike), record.last_probe(), logged, limits, asked)
 
     @cached_property

@@ -75,7 +75,7 @@ class SweepExperts:
     def summary(self) -> Summary:
         """What the experts of the trial that is shown say, with the diagnoses."""
         limits = Thresholds().with_values(self.options.thresholds, "--threshold")
-        limits.check_reachable(self.counts.train.sizes, "--threshold")
+        limits.check_reachable(self.counts.train.highest_load, "--threshold")
         return Summary.of(self.counts.train, limits, ranks=self.options.ranks)
 
     def figures(self) -> dict[str, Figure]:

@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from mixopt.routing.counters.finding import (
         find_routers as find_routers,
         has_experts as has_experts,
+        suspected_experts as suspected_experts,
     )
     from mixopt.routing.counters.named_adapters import (
         named_adapters as named_adapters,
@@ -134,7 +135,7 @@ else:
         {
             "assignments": ["Assignments", "LayerAssignments", "no_layer", "nothing", "router_key"],
             "counters.adapters": ["FoundRouter", "RouterAdapter", "RouterTap"],
-            "counters.finding": ["find_routers", "has_experts"],
+            "counters.finding": ["find_routers", "has_experts", "suspected_experts"],
             "counters.named_adapters": ["named_adapters"],
             "diagnoses": ["diagnose"],
             "diagnosis": ["Change", "Diagnosis"],

@@ -56,6 +56,11 @@ class CountedWindow:
         """Experts, and experts of a token, by router."""
         return self.assignments.sizes
 
+    @property
+    def highest_load(self) -> float:
+        """As `Assignments.highest_load`."""
+        return self.assignments.highest_load
+
     @cached_property
     def tables(self) -> tuple[pl.DataFrame, pl.DataFrame]:
         """What it says of each layer, and of each domain in each layer."""
@@ -72,6 +77,7 @@ class RecordedWindow:
         end: Steps taken after it.
         domains: Their names.
         sizes: Experts, and experts of a token, by router.
+        highest_load: As `Assignments.highest_load`.
     """
 
     def __init__(self, read: Callable[[], CountedWindow], *, tables: bool = False) -> None:
@@ -87,6 +93,7 @@ class RecordedWindow:
         window = read()
         self.start, self.end = window.start, window.end
         self.domains, self.sizes = window.assignments.domains, window.sizes
+        self.highest_load = window.highest_load
         self._read = read
         if tables:
             self.tables = window.tables

@@ -209,7 +209,11 @@ _OTHERS = {
         "SparseMixer samples among fewer",
     ),
     "switch_transformers": RouterFamily(
-        (KnownRouter("SwitchTransformersTop1Router", "softmax", read_capacity, top_k=1),),
+        (
+            KnownRouter(
+                "SwitchTransformersTop1Router", "softmax", read_capacity, top_k=1, drops=True
+            ),
+        ),
         "auxiliary",
         coefficient=_LOSS,
         limits="encoder and decoder are counted by one call, so their texts must be alike long",
