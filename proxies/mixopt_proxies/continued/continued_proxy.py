@@ -12,7 +12,7 @@ causal language model one trial at a time.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import TypedDict, Unpack
 
@@ -21,7 +21,7 @@ from torch import nn
 from mixopt.config import is_recipe
 from mixopt.corpus import Corpus
 from mixopt.errors import ConfigError
-from mixopt.pretraining import learning_rate, run_fingerprint
+from mixopt.pretraining import balance_alone, learning_rate, run_fingerprint
 from mixopt.sampling import RateShape
 from mixopt.system import Say
 from mixopt.trials import Losses, Progress, Training, Trial, TrialResult
@@ -203,7 +203,8 @@ class ContinuedProxy:
                 f"proxy.options.optimizer: {self._name} has no moments of Adam; leave it out"
             )
         if not isinstance(model, CausalLM):
-            return PlainTraining(model, moments, self._annealing)
+            balanced = partial(balance_alone, run=self._opened.run)
+            return PlainTraining(model, moments, self._annealing, balanced)
         return stacked_from(model, moments, self._annealing, self._compile)
 
     @cached_property
