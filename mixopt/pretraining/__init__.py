@@ -51,6 +51,8 @@ if TYPE_CHECKING:
         build_model as build_model,
     )
     from mixopt.pretraining.optimizer import (
+        ADAM_EPS as ADAM_EPS,
+        decay_groups as decay_groups,
         learning_rate as learning_rate,
     )
     from mixopt.pretraining.pretraining_run import (
@@ -94,7 +96,7 @@ else:
             "model_export": ["ModelExport", "export_lines", "export_model"],
             "model_origin": ["ModelOrigin", "open_origin"],
             "models": ["build_model"],
-            "optimizer": ["learning_rate"],
+            "optimizer": ["ADAM_EPS", "decay_groups", "learning_rate"],
             "pretraining_run": ["pretrain"],
             "ranks": ["joined"],
             "result": ["result_lines"],
