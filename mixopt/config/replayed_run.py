@@ -102,7 +102,7 @@ def _last_token(file: Path, dtype: str) -> int:
         raise ConfigError(f"{file}: cannot be read: {error.strerror}") from error
 
 
-class _Stage(NamedTuple):
+class _EvenPart(NamedTuple):
     """Steps of a run that have the same tokens, and the mixture that they go to linearly."""
 
     steps: int
@@ -132,17 +132,19 @@ def _mixture(run: Path, config: Mapping[str, Any], names: Sequence[str]) -> dict
     return {name: share / whole for name, share in sums.items()}
 
 
-def _stages(record: str, staged: object, training: Mapping[str, Any], steps: int) -> list[_Stage]:
+def _stages(
+    record: str, staged: object, training: Mapping[str, Any], steps: int
+) -> list[_EvenPart]:
     """Return the parts of a run, as its record says them: by a schedule in full, or by a ramp."""
     if staged is None:
         length = _count(training, "sequence_length", record)
         ramp = checked_as(list[dict[str, Any]], training.get("batch_ramp") or [], record)
         spans = [(_count(one, "steps", record), _count(one, "batch", record)) for one in ramp]
         rest = (steps - sum(taken for taken, _ in spans), _count(training, "batch", record))
-        return [_Stage(taken, batch * length) for taken, batch in (*spans, rest)]
+        return [_EvenPart(taken, batch * length) for taken, batch in (*spans, rest)]
     fields = checked_as(dict[str, Any], staged, f"{record}: staged")
     stages = checked_as(list[dict[str, Any]], fields.get("stages"), f"{record}: staged.stages")
-    found, asked, given = list[_Stage](), 0, 0
+    found, asked, given = list[_EvenPart](), 0, 0
     for one in stages:
         sizes = fields | one
         size = _count(sizes, "batch", record) * _count(sizes, "sequence_length", record)
@@ -154,11 +156,11 @@ def _stages(record: str, staged: object, training: Mapping[str, Any], steps: int
             asked += taken * size
         given += taken * size
         to = checked_as(dict[str, float] | None, one.get("to"), f"{record}: staged.stages.to")
-        found.append(_Stage(taken, size, to))
+        found.append(_EvenPart(taken, size, to))
     return found
 
 
-def _tokens(stages: Sequence[_Stage], start: int, stop: int) -> int:
+def _tokens(stages: Sequence[_EvenPart], start: int, stop: int) -> int:
     """Return the tokens of the steps from one on and before another; they count from 1."""
     total, first = 0, 1
     for stage in stages:
@@ -167,7 +169,7 @@ def _tokens(stages: Sequence[_Stage], start: int, stop: int) -> int:
     return total
 
 
-def _end_of(stages: Sequence[_Stage], start: int, stop: int) -> Mapping[str, float] | None:
+def _end_of(stages: Sequence[_EvenPart], start: int, stop: int) -> Mapping[str, float] | None:
     """Return the mixture that is gone to, where just these steps are a stage that goes to one."""
     first = 1
     for stage in stages:
