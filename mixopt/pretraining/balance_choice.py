@@ -41,7 +41,7 @@ def _of_one_process(counted_N: Tensor) -> None:
 
 
 @dataclass(frozen=True)
-class _Asked:
+class _BalanceAsked:
     """What is asked for of a model's balance, and where.
 
     Attributes:
@@ -90,7 +90,7 @@ def balance_of(
     """
     return _balance(
         model,
-        _Asked(
+        _BalanceAsked(
             name=config.model.name,
             options=config.model.options,
             experts=config.experts,
@@ -117,7 +117,7 @@ def balance_alone(model: nn.Module, run: PretrainConfig | None = None) -> Expert
     kind = getattr(getattr(model, "config", None), "model_type", None)
     return _balance(
         model,
-        _Asked(
+        _BalanceAsked(
             name=kind or type(model).__name__,
             options={},
             experts=ExpertsConfig(balance=given.balance, bias_rate=given.bias_rate),
@@ -129,7 +129,7 @@ def balance_alone(model: nn.Module, run: PretrainConfig | None = None) -> Expert
     )
 
 
-def _balance(model: nn.Module, asked: _Asked) -> ExpertBalance:
+def _balance(model: nn.Module, asked: _BalanceAsked) -> ExpertBalance:
     family = family_of(model) if has_experts(model, asked.adapters) else None
     if family is None:
         return _of_unknown(model, asked)
@@ -153,11 +153,11 @@ def _balance(model: nn.Module, asked: _Asked) -> ExpertBalance:
     )
 
 
-def _by_bias(asked: _Asked, family: RouterFamily) -> bool:
+def _by_bias(asked: _BalanceAsked, family: RouterFamily) -> bool:
     return asked.balance == "bias" or (asked.balance == "auto" and family.balance == "bias")
 
 
-def _counted(model: nn.Module, asked: _Asked) -> RouterStats:
+def _counted(model: nn.Module, asked: _BalanceAsked) -> RouterStats:
     """Count a model's experts for its balance alone.
 
     Raises:
@@ -169,7 +169,7 @@ def _counted(model: nn.Module, asked: _Asked) -> RouterStats:
         raise RoutingError(f"{error}{asked.remedy}") from error
 
 
-def _check(asked: _Asked, family: RouterFamily) -> None:
+def _check(asked: _BalanceAsked, family: RouterFamily) -> None:
     """Refuse what a family lacks.
 
     Raises:
@@ -192,7 +192,7 @@ def _check(asked: _Asked, family: RouterFamily) -> None:
         raise ConfigError(f"{what}; {_what_else(family)}")
 
 
-def _of_unknown(model: nn.Module, asked: _Asked) -> ExpertBalance:
+def _of_unknown(model: nn.Module, asked: _BalanceAsked) -> ExpertBalance:
     """Return the balance of a plug-in, which is its own, or of a family that is not known."""
     own = hasattr(model, "own_loss") or hasattr(model, "step_taken")
     if asked.balance != "auto" or asked.experts.bias_rate is not None:
@@ -230,7 +230,7 @@ def _has_logits(model: nn.Module) -> bool:
     return getattr(getattr(model, "config", None), "output_router_logits", True) is not False
 
 
-def _warn(asked: _Asked, why: str) -> None:
+def _warn(asked: _BalanceAsked, why: str) -> None:
     if asked.warns:
         logging.getLogger("mixopt.pretraining").warning(
             "%s: nothing balances its experts: %s; a few of them may end up serving all tokens; "
