@@ -13,6 +13,7 @@ Shapes: B sequences, T tokens, N experts of all routers, one router after the ot
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -24,6 +25,7 @@ from torch import Tensor, nn
 from mixopt.errors import ConfigError, RoutingError
 from mixopt.pretraining.config import PretrainConfig
 from mixopt.pretraining.expert_watch import ExpertWatch
+from mixopt.pretraining.models import TEXT
 from mixopt.pretraining.ranks import Ranks
 from mixopt.routing import (
     ExpertBiases,
@@ -143,14 +145,18 @@ def balance_of(
     if family is None:
         return _of_unknown(model, config, ranks, asked)
     _check(config, family, asked)
+    coefficient = _coefficient(model, config.model.name, family)
+    if asked == "auxiliary" and not (coefficient and _has_logits(model)):
+        why = _why_nothing(model, config.model.name, family)
+        raise ConfigError(f"experts.balance: auxiliary: {why}; give another, or leave balance out")
     stats, biases = None, None
     if asked == "bias" or (asked == "auto" and family.balance == "bias"):
         stats = watch.stats if watch is not None else _counted(model, adapters)
         biases = ExpertBiases.of(stats.routers)
-    added = asked != "off" and _has_logits(model)
-    coefficient = (coefficient_of(model) or 0.0) if added else 0.0
+    if asked == "off" or not _has_logits(model):
+        coefficient = 0.0
     if biases is None and coefficient == 0 and asked != "off":
-        _warn(ranks, config.model.name, _why_nothing(model, family))
+        _warn(ranks, config.model.name, _why_nothing(model, config.model.name, family))
     return ExpertBalance(
         model,
         coefficient=coefficient,
@@ -159,6 +165,31 @@ def balance_of(
         stats=stats,
         is_counted=watch is not None,
     )
+
+
+def _coefficient(model: nn.Module, name: str, family: RouterFamily) -> float:
+    """Return what the auxiliary loss of a known family is multiplied by; 0 where it has none.
+
+    Raises:
+        ConfigError: It cannot be.
+    """
+    given = coefficient_of(model)
+    field = _option(model, name, family.coefficient or _COEFFICIENT)
+    return 0.0 if given is None else _checked(given, field)
+
+
+def _checked(coefficient: object, name: str) -> float:
+    """Return a coefficient that is finite and at least 0: below it would drive experts apart.
+
+    Raises:
+        ConfigError: It is another.
+    """
+    if not isinstance(coefficient, int | float) or not 0 <= coefficient < math.inf:
+        raise ConfigError(
+            f"{name}: {coefficient!r} is not possible; it must be 0 or more; 0 adds no auxiliary"
+            " loss"
+        )
+    return float(coefficient)
 
 
 def _adapters(config: PretrainConfig) -> tuple[RouterAdapter, ...]:
@@ -215,10 +246,13 @@ def _of_unknown(
             else "has neither a bias nor an auxiliary loss that is known; leave it out"
         )
         raise ConfigError(f"experts.{given}: {config.model.name!r} {what}")
-    coefficient = getattr(getattr(model, "config", None), _COEFFICIENT, None) or 0.0
+    given = getattr(getattr(model, "config", None), _COEFFICIENT, None)
+    coefficient = (
+        0.0 if given is None else _checked(given, _option(model, config.model.name, _COEFFICIENT))
+    )
     if has_experts(model, _adapters(config)) and not own and not coefficient:
         _warn(ranks, config.model.name, "its family is not known, and it has no own_loss")
-    return ExpertBalance(model, coefficient=float(coefficient))
+    return ExpertBalance(model, coefficient=coefficient)
 
 
 def _what_else(family: RouterFamily) -> str:
@@ -229,12 +263,25 @@ def _what_else(family: RouterFamily) -> str:
     return "it has neither: leave it out"
 
 
-def _why_nothing(model: nn.Module, family: RouterFamily) -> str:
+def _why_nothing(model: nn.Module, name: str, family: RouterFamily) -> str:
     if family.coefficient is None:
         return "its family has no bias and returns no auxiliary loss"
     if not _has_logits(model):
-        return "there is no auxiliary loss with model.options.output_router_logits: false"
-    return f"model.options.{family.coefficient} is 0"
+        where = _option(model, name, "output_router_logits")
+        return f"there is no auxiliary loss with {where}: false"
+    return f"{_option(model, name, family.coefficient)} is 0"
+
+
+def _option(model: nn.Module, name: str, field: str) -> str:
+    """Return the field of the YAML that is one of the model's configuration, within another or not.
+
+    Args:
+        model: Its configuration says what it is.
+        name: `model.name`.
+        field: Of that configuration.
+    """
+    kind = getattr(getattr(model, "config", None), "model_type", name)
+    return f"model.options.{f'{TEXT}.' if kind == f'{name}_text' else ''}{field}"
 
 
 def _has_logits(model: nn.Module) -> bool:
