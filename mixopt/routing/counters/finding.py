@@ -46,6 +46,7 @@ def find_routers(model: nn.Module, adapters: Sequence[RouterAdapter] = ()) -> li
     ]
     layers = [_layer_of(name, position) for position, (name, _, _) in enumerate(found)]
     _check_all_found(model, [name for name, _, _ in found])
+    _check_adapters(model, adapters)
     names = _router_names([name for name, _, _ in found], layers)
     routers = [
         _router(model, *entry, layer, router)
@@ -103,6 +104,21 @@ def _check_all_found(model: nn.Module, found: list[str]) -> None:
             f"{_kind(model)}: no router and no experts found; looked for routers of transformers'"
             f" families, RouterTap and adapters: give attach(adapters=[{EXAMPLE}])"
         )
+
+
+def _check_adapters(model: nn.Module, adapters: Sequence[RouterAdapter]) -> None:
+    """Refuse an adapter that would read nothing: its class is misspelt, or it is of another model.
+
+    Raises:
+        RoutingError: It fits no module.
+    """
+    for adapter in adapters:
+        if not any(adapter.fits(module) for _, module in _modules(model)):
+            kind = adapter.router if isinstance(adapter.router, str) else adapter.router.__name__
+            raise RoutingError(
+                f"{_kind(model)}: the adapter of {kind!r} fits no module; give the class of one, or"
+                " the end of its name, or leave the adapter out"
+            )
 
 
 _NAMED = (
