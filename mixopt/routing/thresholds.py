@@ -9,7 +9,6 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields, replace
-from numbers import Real
 
 from mixopt.errors import RoutingError, did_you_mean
 from mixopt.system import shown_value
@@ -59,7 +58,7 @@ class Thresholds:
             low, high = _RANGES.get(name, (0.0, 1.0))
             if value is None and name == "busiest":
                 continue
-            if isinstance(value, bool) or not isinstance(value, Real):
+            if isinstance(value, bool) or not isinstance(value, int | float):
                 raise RoutingError(f"{name}: {shown_value(value)} is not a number")
             if not (low <= value <= high and math.isfinite(value)):
                 upper = f" to {high:g}" if math.isfinite(high) else " or more"

@@ -255,3 +255,18 @@ def test_a_bias_is_found_in_the_block_around_its_router_and_read_as_it_is_now():
     assert router.bias().tolist() == [1, 1, 1, 1]
     del layer.e_score_correction_bias
     assert find_routers(made)[0].bias is None
+
+
+def test_an_adapter_that_fits_no_module_is_refused_where_other_routers_are_known():
+    def read(output):
+        return output[2], output[0]
+
+    made = model(known(), known())
+    for router, name in (("NewTopKRuoter", "NewTopKRuoter"), (NewExpertsOfAnother, "NewExperts")):
+        with pytest.raises(RoutingError, match=f"the adapter of '{name}.* fits no module; give"):
+            find_routers(made, [RouterAdapter(router, read=read)])
+    assert len(find_routers(made, [RouterAdapter("TopKRouter", read=read)])) == 2
+
+
+class NewExpertsOfAnother(nn.Module):
+    pass

@@ -77,7 +77,7 @@ def unread(model: nn.Module, found: Sequence[str]) -> list[tuple[str, nn.Module]
         model: Any module.
         found: Names of the routers that are found.
     """
-    apart, served = _Apart.of(found), {_place(name) for name in found}
+    apart, served = _Unserved.of(found), {_place(name) for name in found}
     routers, experts = [], []
     for name, module in modules_of(model):
         if not apart.has(name):
@@ -96,7 +96,7 @@ def suspected(model: nn.Module, found: Sequence[str]) -> list[str]:
         model: Any module.
         found: Names of the routers that are found.
     """
-    apart, served, lines = _Apart.of(found), {_place(name) for name in found}, []
+    apart, served, lines = _Unserved.of(found), {_place(name) for name in found}, []
     for name, module in modules_of(model):
         own = not (_is_of_transformers(module) or _is_of_torch(module))
         if not own or not apart.has(name) or _place(name) in served:
@@ -105,7 +105,7 @@ def suspected(model: nn.Module, found: Sequence[str]) -> list[str]:
         if pair is not None:
             chooser, group = pair
             lines.append(
-                f"{name!r} ({type(module).__name__}) looks like {group.count} experts,"
+                f"{name!r} ({type(module).__name__}) looks like {group.members} experts,"
                 f" {group.name!r}, of which {chooser!r} chooses"
             )
     return lines
@@ -126,7 +126,7 @@ def what_to_write(name: str, module: nn.Module) -> str:
     )
 
 
-class _Apart(NamedTuple):
+class _Unserved(NamedTuple):
     """Names that are neither found routers, nor inside one, nor around one."""
 
     found: frozenset[str]
@@ -134,7 +134,7 @@ class _Apart(NamedTuple):
     inside: tuple[str, ...]
 
     @classmethod
-    def of(cls, found: Sequence[str]) -> _Apart:
+    def of(cls, found: Sequence[str]) -> _Unserved:
         around = {name[:at] for name in found for at in _ends(name)}
         return cls(frozenset(found), frozenset(around), tuple(f"{name}." for name in found))
 
@@ -146,7 +146,7 @@ class _Group(NamedTuple):
     """Things of one kind in a block, of which some may be chosen."""
 
     name: str
-    count: int
+    members: int
     stacked: bool  # in one array of weights, rather than modules in a list
 
 
@@ -199,13 +199,13 @@ def _chosen_from(block: nn.Module) -> tuple[str, _Group] | None:
     choosers = list(_choosers(block))
     for group in _groups(block):
         for name, widths, is_named in choosers:
-            if group.count in widths and (is_named or group.stacked):
+            if group.members in widths and (is_named or group.stacked):
                 return name, group
     return None
 
 
 def _choosers(block: nn.Module) -> Iterator[tuple[str, set[int], bool]]:
-    """Yield what may choose: its name, how many it may choose from, and whether a name says so."""
+    """Yield what may choose: its name, how many it may choose from, and whether a name shows it."""
     for name, child in block.named_children():
         last = child[-1] if isinstance(child, nn.Sequential) and len(child) else child
         is_named = bool(_CHOOSES.search(name) or _ROUTER.search(type(child).__name__))
