@@ -213,7 +213,9 @@ class ExpertWatch:
         self._line, self._part = self._line + counted, self._part + counted
 
     def _write(self, step: int, *, line: bool, part: bool, probe: Any) -> None:
-        values = training_scalars(self._line, self._named, self._limits) if line else {}
+        values = {}
+        if line:  # of the steps of a line alone there may be too little to diagnose
+            values = training_scalars(self._line, self._named, self._limits, self._part)
         if probe is not None:
             before = self.record.last_probe()
             self.record.write_probe(step, probe)

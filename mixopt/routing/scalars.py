@@ -11,7 +11,8 @@ some of them have names, evenly spread, and means and extremes are over all of t
     of a probe                      mi (less chance), mi_null, specialisation, js_mean, saturation
 
 What they are is said where they are computed: `busiest`, `effective`, `overflow` and `worst_rank`
-are columns of `mixopt.routing.tables.LAYER_SCHEMA`.
+are columns of `mixopt.routing.tables.LAYER_SCHEMA`. `diagnoses/undiagnosed` is how many layers have
+too few assignments; where all have, there is no number of diagnoses, as none could be made.
 
 Shapes: D domains, L layers.
 """
@@ -27,7 +28,7 @@ import numpy as np
 import polars as pl
 
 from mixopt.routing.assignments import Assignments, split_key
-from mixopt.routing.diagnoses import diagnose
+from mixopt.routing.diagnoses import diagnose, enough
 from mixopt.routing.expert_counts import ExpertCounts
 from mixopt.routing.probe_result import ProbeResult
 from mixopt.routing.tables import domain_table, key_column, layer_table
@@ -55,6 +56,7 @@ _OVER_ALL = (
     "z_loss/mean",
     "lb_loss/mean",
     *(f"diagnoses/{kind}" for kind in KINDS),
+    "diagnoses/undiagnosed",
     "mi/mean",
     "mi_null/mean",
     "specialisation/mean",
@@ -108,7 +110,10 @@ class ScalarNames:
 
 
 def training_scalars(
-    window: Assignments, named: ScalarNames, thresholds: Thresholds | None = None
+    window: Assignments,
+    named: ScalarNames,
+    thresholds: Thresholds | None = None,
+    wider: Assignments | None = None,
 ) -> dict[str, float]:
     """Return the numbers of a window of training; those that are not known are left out.
 
@@ -116,9 +121,10 @@ def training_scalars(
         window: What was counted in it.
         named: Layers and domains that have names.
         thresholds: From where on something is diagnosed.
+        wider: What was counted over more steps; it is diagnosed where the window has too few
+            assignments in a layer.
     """
     layers, domains = layer_table(window), domain_table(window)
-    kinds = Counter[str](found.kind for found in diagnose(window, thresholds))
     values = {
         **_means(layers, named),
         **_by_layer("busiest", layers, "busiest", named),
@@ -127,9 +133,26 @@ def training_scalars(
         **_by_domain("busiest_domain", domains, pl.col("busiest").max(), named),
         **_by_domain("starved_experts", domains, pl.col("starved").sum(), named),
         **_by_domain("router_entropy", domains, pl.col("router_entropy").mean(), named),
-        **{f"diagnoses/{kind}": kinds[kind] for kind in KINDS},
+        **_diagnoses(window, wider, thresholds or Thresholds()),
     }
     return _known(values)
+
+
+def _diagnoses(
+    window: Assignments, wider: Assignments | None, limits: Thresholds
+) -> dict[str, float]:
+    """Count diagnoses by kind, and layers of which nothing can be said."""
+    few = _undiagnosed(window, limits)
+    if few and wider is not None and (of_wider := _undiagnosed(wider, limits)) < few:
+        window, few = wider, of_wider
+    if few == len(window.layers):
+        return {"diagnoses/undiagnosed": few}
+    kinds = Counter[str](found.kind for found in diagnose(window, limits))
+    return {f"diagnoses/{kind}": kinds[kind] for kind in KINDS} | {"diagnoses/undiagnosed": few}
+
+
+def _undiagnosed(window: Assignments, limits: Thresholds) -> int:
+    return sum(not enough(layer, limits) for layer in window.layers)
 
 
 def probe_scalars(

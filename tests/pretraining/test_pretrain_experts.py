@@ -373,13 +373,18 @@ def test_a_router_of_any_number_of_experts_may_have_a_threshold_up_to_all_of_the
 
 
 def test_a_run_counts_diagnoses_by_its_own_thresholds(whole, config, tmp_path):
-    lenient = "{effective: 0, dead: 1, overflow: 1, busiest: 1.99, serves: 1, apart: 0}"
-    pretrain(config, tmp_path / "run", [f"experts.thresholds={lenient}"])
+    lenient = "effective: 0, dead: 1, overflow: 1, busiest: 1.99, serves: 1, apart: 0"
+    pretrain(config, tmp_path / "run", [f"experts.thresholds={{{lenient}, assignments: 1}}"])
     strict = tmp_path / "strict"
-    pretrain(config, strict, ["experts.thresholds={effective: 1, assignments: 1}"])
+    # A line is of 4 steps, 256 assignments an expert; a window of 6 has enough at its end.
+    pretrain(config, strict, ["experts.thresholds={effective: 1, assignments: 300}"])
     collapses = "moe/diagnoses/collapse"
     assert {one[collapses] for one in lines_with(tmp_path / "run", collapses)} == {0}
-    assert lines_with(strict, collapses)[-1][collapses] == 2
+    assert [(one["step"], one[collapses]) for one in lines_with(strict, collapses)] == [
+        (12, 2),
+        (24, 2),
+    ]
+    assert lines_with(strict, "moe/diagnoses/undiagnosed")[0]["moe/diagnoses/undiagnosed"] == 2
 
 
 def lines_with(out, name):

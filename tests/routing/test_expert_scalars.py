@@ -22,7 +22,7 @@ from mixopt.routing import (
     trial_scalars,
 )
 from mixopt.routing.assignments import router_key, split_key
-from mixopt.routing.scalars import BUDGET, comparing_scalars
+from mixopt.routing.scalars import BUDGET, KINDS, comparing_scalars
 
 # --- Names --------------------------------------------------------------------------------------
 
@@ -74,7 +74,7 @@ def test_layers_that_have_names_are_spread_over_the_model():
 
 def test_no_value_has_a_name_that_was_not_announced():
     rng = np.random.default_rng(0)
-    window = counted(rng.integers(1, 50, size=(48, 20, 128)), top_k=8)
+    window = counted(1000 * rng.integers(1, 50, size=(48, 20, 128)), top_k=8)
     named = ScalarNames.within_budget([la.layer for la in window.layers], window.domains)
     values = training_scalars(window, named)
     ids = rng.integers(0, 4, size=(48, 1024, 100))
@@ -104,6 +104,31 @@ def test_means_and_extremes_are_over_all_layers_with_a_name_or_not():
     assert values["moe/dead_experts/sum"] == 3
     assert values["moe/diagnoses/collapse"] == 1
     assert values["moe/lb_loss/mean"] == pytest.approx(1.0)
+
+
+def test_where_nothing_can_be_diagnosed_there_is_no_number_of_diagnoses():
+    all_on_one_DE = np.zeros((2, 256), int)
+    all_on_one_DE[:, 0] = 16_000
+    few = counted([all_on_one_DE, all_on_one_DE])
+    values = training_scalars(few, ScalarNames((), ()))
+    assert values["moe/busiest/max"] == 256
+    assert values["moe/diagnoses/undiagnosed"] == 2
+    assert not {f"moe/diagnoses/{kind}" for kind in KINDS} & set(values)
+
+
+def test_a_window_of_few_assignments_is_diagnosed_by_a_wider_one():
+    all_on_one_DE = np.zeros((2, 256), int)
+    all_on_one_DE[:, 0] = 16_000
+    few, many = counted([all_on_one_DE]), counted([10 * all_on_one_DE])
+    values = training_scalars(few, ScalarNames((), ()), wider=many)
+    assert values["moe/diagnoses/collapse"] == 1
+    assert values["moe/diagnoses/undiagnosed"] == 0
+
+
+def test_of_layers_some_of_which_can_be_diagnosed_the_others_are_counted():
+    one_DE, few_DE = np.tile([4000, 0, 0, 0], (2, 1)), np.full((2, 4), 10)
+    values = training_scalars(counted([one_DE, few_DE]), ScalarNames((), ()))
+    assert values["moe/diagnoses/collapse"] == values["moe/diagnoses/undiagnosed"] == 1
 
 
 def test_a_domain_is_told_by_its_worst_layer():
