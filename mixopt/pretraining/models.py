@@ -28,6 +28,7 @@ from mixopt.system import build_plugin, plugin_names
 
 # What models read though not every configuration class lists it (Qwen3-MoE's head_dim).
 _UNLISTED = {"head_dim", "attn_implementation"}
+TEXT = "text_config"  # the field with what is trained, of families that read images as well
 
 
 def build_model(
@@ -45,11 +46,14 @@ def build_model(
         ConfigError: An unknown name or option, or a value that the model cannot have.
         PluginError: A package that it needs is not installed.
     """
-    given = config.options.get("vocab_size", vocab_size)
-    if isinstance(given, int) and given < vocab_size:
-        raise ConfigError(
-            f"model.options.vocab_size: {given}, and the corpus's tokenizer has {vocab_size} ids"
-        )
+    text = config.options.get(TEXT)
+    for place, options in (("", config.options), (f"{TEXT}.", text)):
+        given = options.get("vocab_size") if isinstance(options, dict) else None
+        if isinstance(given, int) and given < vocab_size:
+            raise ConfigError(
+                f"model.options.{place}vocab_size: {given}, and the corpus's tokenizer has"
+                f" {vocab_size} ids"
+            )
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         if ":" in config.name or config.name in plugin_names("model"):
@@ -135,9 +139,18 @@ def hugging_face_config(
     fields = set(inspect.signature(kind).parameters) | _UNLISTED
     _check_options(config, fields)
     ours = _defaults(vocab_size, sequence_length)
-    options = {name: value for name, value in ours.items() if name in fields} | config.options
+    options = _known(ours, fields) | config.options
+    text = getattr(kind, "sub_configs", {}).get(TEXT)
+    if text is not None and isinstance(options.get(TEXT, {}), dict):
+        # What is trained has this configuration alone, where it has one within another.
+        inner = set(inspect.signature(text).parameters)
+        options[TEXT] = _known(ours, inner) | options.get(TEXT, {})
     with _as_options():
         return kind(**options)
+
+
+def _known(ours: Mapping[str, Any], fields: set[str]) -> dict[str, Any]:
+    return {name: value for name, value in ours.items() if name in fields}
 
 
 def _hugging_face(config: ModelConfig, vocab_size: int, sequence_length: int) -> nn.Module:
