@@ -327,6 +327,26 @@ def test_a_run_with_an_estimator_that_was_ended_has_the_record_of_one_that_was_n
             "experts.balance=off",
             "experts.balance: off: 'decoder' balances its experts itself",
         ),
+        (
+            {"name": "olmoe", "options": {**OLMOE, "router_aux_loss_coef": 0.0}},
+            "experts.balance=auxiliary",
+            "experts.balance: auxiliary: model.options.router_aux_loss_coef is 0; give another",
+        ),
+        (
+            {"name": "olmoe", "options": {**OLMOE, "output_router_logits": False}},
+            "experts.balance=auxiliary",
+            "there is no auxiliary loss with model.options.output_router_logits: false; give",
+        ),
+        (
+            {"name": "olmoe", "options": {**OLMOE, "router_aux_loss_coef": -0.1}},
+            "experts.balance=auto",
+            "model.options.router_aux_loss_coef: -0.1 is not possible; it must be 0 or more",
+        ),
+        (
+            {"name": "olmoe", "options": {**OLMOE, "router_aux_loss_coef": math.nan}},
+            "experts.balance=auto",
+            "model.options.router_aux_loss_coef: nan is not possible; it must be 0 or more",
+        ),
         (BIASED, "experts.balance=evenly", "experts.balance: "),
         (BIASED, "experts.bias_rate=2", "experts.bias_rate: "),
     ],

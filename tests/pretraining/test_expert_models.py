@@ -5,8 +5,9 @@ from __future__ import annotations
 import pytest
 import torch
 
+from mixopt.errors import ConfigError
 from mixopt.pretraining import PretrainConfig
-from mixopt.pretraining.expert_balance import balance_of
+from mixopt.pretraining.balance_choice import balance_of
 from mixopt.pretraining.model_config import ModelConfig
 from mixopt.pretraining.models import build_model
 from mixopt.pretraining.ranks import Ranks
@@ -52,3 +53,15 @@ def test_a_text_model_within_another_has_the_sizes_of_the_corpus_and_is_balanced
     output = model.train()(torch.arange(16).view(2, 8))
     torch.testing.assert_close(balance.added_loss(output), 0.25 * output.aux_loss)
     assert "balances" not in caplog.text
+
+
+def test_what_is_said_of_a_text_model_within_another_names_its_own_field():
+    options = {"text_config": {**TEXT, "router_aux_loss_coef": -1.0}}
+    chosen = {"model": {"name": "qwen3_5_moe", "options": options}, "training": TRAINING}
+    config = PretrainConfig.model_validate(chosen)
+    said = "model.options.text_config.router_aux_loss_coef: -1.0 is not possible"
+    with pytest.raises(ConfigError, match=said):
+        balance_of(built("qwen3_5_moe", options), config, Ranks(0, 1, torch.device("cpu")), None)
+    small = {"text_config": {**TEXT, "vocab_size": 10}}
+    with pytest.raises(ConfigError, match="model.options.text_config.vocab_size: 10, and the"):
+        built("qwen3_5_moe", small)

@@ -249,12 +249,15 @@ def family_of(model: nn.Module) -> RouterFamily | None:
     return found[0] if found else None
 
 
-def coefficient_of(model: nn.Module) -> float | None:
-    """Return what a model's auxiliary loss is multiplied by; None where it has no such loss."""
+def coefficient_of(model: nn.Module) -> Any:
+    """Return what a model's auxiliary loss is multiplied by; None where it has no such loss.
+
+    It is what the configuration has, unchecked.
+    """
     found = _configured(model)
     if found is None or found[0].coefficient is None:
         return None
-    return float(attrgetter(found[0].coefficient)(found[1]))
+    return attrgetter(found[0].coefficient)(found[1])
 
 
 def _configured(model: nn.Module) -> tuple[RouterFamily, Any] | None:
