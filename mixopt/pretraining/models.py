@@ -22,8 +22,9 @@ from typing import Any
 import torch
 from torch import nn
 
-from mixopt.errors import ConfigError, PluginError, did_you_mean
+from mixopt.errors import ConfigError, PluginError, RoutingError, did_you_mean
 from mixopt.pretraining.model_config import ModelConfig
+from mixopt.routing import find_routers, has_experts
 from mixopt.system import build_plugin, plugin_names
 
 # What models read though not every configuration class lists it (Qwen3-MoE's head_dim).
@@ -95,11 +96,29 @@ def _met(model: nn.Module, config: Any) -> Iterator[float]:
     """Yield of each weight how many of its numbers multiply a token."""
     tied = bool(getattr(config, "tie_word_embeddings", False))
     table = None if tied else getattr(model, "get_input_embeddings", lambda: None)()
-    experts: int = getattr(config, "num_experts", 0) or getattr(config, "num_local_experts", 1)
-    share = getattr(config, "num_experts_per_tok", experts) / experts
+    chosen = _chosen(model, config)
     for name, weight in model.named_parameters():
         if table is None or weight is not getattr(table, "weight", None):
-            yield weight.numel() * (share if ".experts." in name else 1.0)
+            yield weight.numel() * _share(name, weight, chosen)
+
+
+def _chosen(model: nn.Module, config: Any) -> dict[str, tuple[int, int]]:
+    """Return experts, and experts of a token, by the path of the block around each router."""
+    try:
+        found = find_routers(model) if has_experts(model) else []
+    except RoutingError:  # those of a class that is not known: what the configuration may say
+        experts = getattr(config, "num_experts", 0) or getattr(config, "num_local_experts", 1)
+        return {"": (experts, getattr(config, "num_experts_per_tok", experts))}
+    return {one.name.rpartition(".")[0] + ".": (one.experts, one.top_k) for one in found}
+
+
+def _share(name: str, weight: nn.Parameter, chosen: Mapping[str, tuple[int, int]]) -> float:
+    """Return the share of the tokens that a weight multiplies, which is 1 but for experts."""
+    for block, (experts, top_k) in chosen.items():
+        stacked = weight.dim() == 3 and len(weight) == experts
+        if name.startswith(block) and (stacked or ".experts." in name):
+            return min(1.0, top_k / experts)
+    return 1.0
 
 
 def _plugin(config: ModelConfig, vocab_size: int, sequence_length: int) -> Any:

@@ -9,7 +9,7 @@ from mixopt.errors import ConfigError
 from mixopt.pretraining import PretrainConfig
 from mixopt.pretraining.balance_choice import balance_of
 from mixopt.pretraining.model_config import ModelConfig
-from mixopt.pretraining.models import build_model
+from mixopt.pretraining.models import build_model, flops_per_token
 from mixopt.pretraining.ranks import Ranks
 
 pytest.importorskip("transformers")
@@ -65,3 +65,37 @@ def test_what_is_said_of_a_text_model_within_another_names_its_own_field():
     small = {"text_config": {**TEXT, "vocab_size": 10}}
     with pytest.raises(ConfigError, match="model.options.text_config.vocab_size: 10, and the"):
         built("qwen3_5_moe", small)
+
+
+# --- What a token meets --------------------------------------------------------------------------
+
+
+def flops_of(model):
+    """Return the operations of weights alone."""
+    config = model.config
+    attention = 12.0 * config.num_hidden_layers * config.hidden_size * LENGTH
+    return flops_per_token(model, LENGTH) - attention
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "part"),
+    [
+        ("qwen3_5_moe", {"text_config": TEXT}, ".experts."),
+        (
+            "dbrx",
+            {**DBRX, "ffn_config": {"ffn_hidden_size": 16, "moe_num_experts": 4, "moe_top_k": 2}},
+            ".experts.",
+        ),
+        ("aria_text", {**SIZES, "moe_num_experts": 4, "moe_topk": 2}, ".experts."),
+        ("jetmoe", {**SIZES, "num_local_experts": 4, "kv_channels": 8}, "put_linear."),
+    ],
+)
+def test_a_token_meets_the_share_of_the_experts_that_it_is_given(name, options, part):
+    model = built(name, options)
+    sizes = {one: weight.numel() for one, weight in model.named_parameters()}
+    table = model.get_input_embeddings().weight.numel()
+    tied = getattr(model.config, "tie_word_embeddings", False)
+    experts = sum(size for one, size in sizes.items() if part in one)
+    assert experts > 0
+    met = sum(sizes.values()) - (0 if tied else table) - experts / 2
+    assert flops_of(model) == pytest.approx(6 * met)
