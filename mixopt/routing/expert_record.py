@@ -217,9 +217,13 @@ class ExpertRecord:
         """
         return [(_step(file), load_probe(file)) for file in self._probes()]
 
-    def last_probe(self) -> tuple[int, ProbeResult] | None:
-        """Return the latest probe and its step; errors as `probes`."""
-        found = self._probes()
+    def last_probe(self, until: int | None = None) -> tuple[int, ProbeResult] | None:
+        """Return the latest probe and its step; errors as `probes`.
+
+        Args:
+            until: The last step that counts; None for all.
+        """
+        found = [file for file in self._probes() if until is None or _step(file) <= until]
         return (_step(found[-1]), load_probe(found[-1])) if found else None
 
     def scalars(self) -> list[dict[str, Any]]:
