@@ -41,7 +41,6 @@ if TYPE_CHECKING:
         diagnose as diagnose,
     )
     from mixopt.routing.diagnosis import (
-        Change as Change,
         Diagnosis as Diagnosis,
     )
     from mixopt.routing.even_load import (
@@ -138,7 +137,7 @@ else:
             "counters.finding": ["find_routers", "has_experts", "suspected_experts"],
             "counters.named_adapters": ["named_adapters"],
             "diagnoses": ["diagnose"],
-            "diagnosis": ["Change", "Diagnosis"],
+            "diagnosis": ["Diagnosis"],
             "even_load": ["towards_even"],
             "expert_biases": ["ExpertBiases"],
             "expert_change": ["ExpertChange"],

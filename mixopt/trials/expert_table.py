@@ -6,7 +6,7 @@ of each. Experts have other numbers in every trial, so that only what no renumbe
 compared between trials.
 
     of a layer            load_entropy, max_violation, dead, router_entropy, specialisation,
-                          has_collapsed, diagnoses (in words, with what they suggest)
+                          has_collapsed, diagnoses (in words)
     of a domain in it     share, max_violation, starved, router_entropy, own, distance
 """
 
