@@ -7,7 +7,8 @@ some of them have names, evenly spread, and means and extremes are over all of t
 
     of training, in a window        busiest, effective_experts, dead_experts, overflow, worst_rank,
                                     drop_rate, confidence, router_entropy, z_loss, lb_loss,
-                                    busiest_domain, starved_experts, diagnoses
+                                    busiest_domain, starved_experts, router_entropy_domain,
+                                    diagnoses
     of a probe                      mi (less chance), mi_null, specialisation, js_mean, saturation
 
 What they are is said where they are computed: `busiest`, `effective`, `overflow` and `worst_rank`
@@ -38,7 +39,8 @@ BUDGET = 400  # names of a run
 
 # Statistics with a member for each layer or domain, and the other names there are.
 BY_LAYER = ("busiest", "effective_experts", "dead_experts", "mi", "saturation")
-BY_DOMAIN = ("busiest_domain", "starved_experts", "router_entropy", "js_mean")
+# None of `_OVER_ALL` has a statistic by domain: a domain may be called "mean".
+BY_DOMAIN = ("busiest_domain", "starved_experts", "router_entropy_domain", "js_mean")
 KINDS = ("collapse", "degradation", "underfitting")
 _OVER_ALL = (
     "busiest/mean",
@@ -132,7 +134,7 @@ def training_scalars(
         **_by_layer("dead_experts", layers, "dead", named),
         **_by_domain("busiest_domain", domains, pl.col("busiest").max(), named),
         **_by_domain("starved_experts", domains, pl.col("starved").sum(), named),
-        **_by_domain("router_entropy", domains, pl.col("router_entropy").mean(), named),
+        **_by_domain("router_entropy_domain", domains, pl.col("router_entropy").mean(), named),
         **_diagnoses(window, wider, thresholds or Thresholds()),
     }
     return _known(values)

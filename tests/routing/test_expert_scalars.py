@@ -88,6 +88,17 @@ def test_no_value_has_a_name_that_was_not_announced():
     )
 
 
+def test_a_domain_may_be_called_as_a_mean_over_layers_is():
+    domains = ("mean", "max", "sum", "min")
+    named = ScalarNames.within_budget(range(3), domains)
+    assert len(named.all_names()) == len(set(named.all_names()))
+    uneven = replace(counted([np.diag([2000, 1000])]), domains=domains[:2])
+    layers = tuple(replace(la, entropy_D=np.array([0.0, 1000 * np.log(2)])) for la in uneven.layers)
+    values = training_scalars(replace(uneven, layers=layers), named)
+    assert values["moe/router_entropy_domain/mean"] == pytest.approx(0.0)
+    assert values["moe/router_entropy/mean"] == pytest.approx(1 / 3)
+
+
 # --- Values -------------------------------------------------------------------------------------
 
 
@@ -138,7 +149,7 @@ def test_a_domain_is_told_by_its_worst_layer():
     assert values["moe/busiest_domain/d0"] == pytest.approx(1.0)
     assert values["moe/busiest_domain/d1"] == pytest.approx(4.0)
     assert values["moe/starved_experts/d1"] == 3
-    assert values["moe/router_entropy/d1"] == pytest.approx(1.0)
+    assert values["moe/router_entropy_domain/d1"] == pytest.approx(1.0)
 
 
 def test_what_is_not_known_has_no_number():
@@ -146,6 +157,7 @@ def test_what_is_not_known_has_no_number():
     layers = tuple(replace(la, probability_DE=0 * la.probability_DE) for la in empty.layers)
     values = training_scalars(replace(empty, layers=layers), ScalarNames(("0",), ("d0", "d1")))
     assert "moe/busiest_domain/d1" not in values
+    assert "moe/router_entropy_domain/d1" not in values
     assert "moe/router_entropy/mean" not in values
     assert all(np.isfinite(value) for value in values.values())
 
