@@ -3,7 +3,9 @@
 A name is `moe/<statistic>/<member>`: MLflow's pages put the members of a statistic together. A
 server keeps half a kilobyte for each name of each run, so a run has at most `BUDGET`, those of its
 losses and weights among them; all counts are in the record. Where a model has many layers, only
-some of them have names, evenly spread, and means and extremes are over all of them.
+some of them have names, evenly spread, and means and extremes are over all of them. Losses and
+weights are never left out: where those of many domains leave no room, there are means and extremes
+alone, beyond the budget.
 
     of training, in a window        busiest, effective_experts, dead_experts, overflow, worst_rank,
                                     drop_rate, confidence, router_entropy, z_loss, lb_loss,
@@ -209,10 +211,15 @@ def comparing_scalars(
     )
 
 
-def trial_scalars(counts: ExpertCounts) -> dict[str, float]:
-    """Return the numbers of a trial at its end."""
+def trial_scalars(counts: ExpertCounts, others: int = 0) -> dict[str, float]:
+    """Return the numbers of a trial at its end.
+
+    Args:
+        counts: Of its experts.
+        others: Names that the trial has besides.
+    """
     layers = [layer.key for layer in counts.train.layers]
-    named = ScalarNames.within_budget(layers, counts.train.domains)
+    named = ScalarNames.within_budget(layers, counts.train.domains, others)
     told = [(one.key, one.corrected, one.chance, one.specialisation) for one in counts.information]
     return {
         **training_scalars(counts.train, named),

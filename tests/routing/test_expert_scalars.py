@@ -58,6 +58,16 @@ def test_61_layers_of_256_experts_and_20_domains_have_at_most_400_names_in_all(r
     assert len({*named.all_names(), *others}) <= 400
 
 
+def test_up_to_73_domains_have_at_most_400_names_and_more_have_means_beside_their_losses():
+    for count, names in ((73, 400), (74, 403), (200, 1033)):
+        domains = [f"d{d}" for d in range(count)]
+        others = line_names(domains, domains)
+        named = ScalarNames.within_budget(range(61), domains, len(others))
+        assert len({*named.all_names(), *others}) <= names
+        assert len(others) == 11 + 5 * count
+        assert len(named.all_names()) == 22
+
+
 def test_16_layers_and_8_domains_all_have_names():
     domains = [f"d{d}" for d in range(8)]
     others = len(line_names(domains, domains))
