@@ -122,6 +122,7 @@ if TYPE_CHECKING:
     from mixopt.routing.tables import (
         assignment_table as assignment_table,
         domain_table as domain_table,
+        expert_ranks as expert_ranks,
         key_column as key_column,
         layer_table as layer_table,
     )
@@ -175,7 +176,13 @@ else:
             "scalars": ["ScalarNames", "probe_scalars", "training_scalars", "trial_scalars"],
             "state": ["load_state", "saved_domains", "saved_state"],
             "summary": ["Summary"],
-            "tables": ["assignment_table", "domain_table", "key_column", "layer_table"],
+            "tables": [
+                "assignment_table",
+                "domain_table",
+                "expert_ranks",
+                "key_column",
+                "layer_table",
+            ],
             "thresholds": ["Thresholds"],
         },
     )

@@ -118,6 +118,7 @@ def training_scalars(
     named: ScalarNames,
     thresholds: Thresholds | None = None,
     wider: Assignments | None = None,
+    ranks: int | None = None,
 ) -> dict[str, float]:
     """Return the numbers of a window of training; those that are not known are left out.
 
@@ -127,8 +128,12 @@ def training_scalars(
         thresholds: From where on something is diagnosed.
         wider: What was counted over more steps; it is diagnosed where the window has too few
             assignments in a layer.
+        ranks: Of expert parallelism; up to 8 that divide the experts by default.
+
+    Raises:
+        RoutingError: So many ranks do not divide the experts of a layer.
     """
-    layers, domains = layer_table(window), domain_table(window)
+    layers, domains = layer_table(window, ranks), domain_table(window)
     values = {
         **_means(layers, named),
         **_by_layer("busiest", layers, "busiest", named),
