@@ -136,9 +136,9 @@ def _balance(model: nn.Module, asked: _BalanceAsked) -> ExpertBalance:
     if family is None:
         return _of_unknown(model, asked)
     _check(asked, family)
-    coefficient = _coefficient(model, asked.name, family)
+    coefficient = _coefficient(model, asked, family.coefficient)
     if asked.balance == "auxiliary" and not (coefficient and _has_logits(model)):
-        why = _why_nothing(model, asked.name, family)
+        why = _why_nothing(model, asked, family)
         raise ConfigError(f"experts.balance: auxiliary: {why}; give another, or leave balance out")
     stats, biases = None, None
     if _by_bias(asked, family):
@@ -147,7 +147,7 @@ def _balance(model: nn.Module, asked: _BalanceAsked) -> ExpertBalance:
     if asked.balance == "off" or not _has_logits(model):
         coefficient = 0.0
     if biases is None and coefficient == 0 and asked.balance != "off":
-        _warn(asked, _why_nothing(model, asked.name, family))
+        _warn(asked, _why_nothing(model, asked, family))
     return ExpertBalance(
         model,
         coefficient=coefficient,
@@ -159,15 +159,16 @@ def _balance(model: nn.Module, asked: _BalanceAsked) -> ExpertBalance:
     )
 
 
-def _coefficient(model: nn.Module, name: str, family: RouterFamily) -> float:
+def _coefficient(model: nn.Module, asked: _BalanceAsked, name: str | None) -> float:
     """Return what the auxiliary loss of a known family is multiplied by; 0 where it has none.
 
     Raises:
         ConfigError: It cannot be.
     """
     given = coefficient_of(model)
-    field = _option(model, name, family.coefficient or _COEFFICIENT)
-    return 0.0 if given is None else _checked(given, field)
+    if given is None or name is None:
+        return 0.0
+    return _checked(given, _option(model, asked, name))
 
 
 def _checked(coefficient: object, name: str) -> float:
@@ -234,9 +235,8 @@ def _of_unknown(model: nn.Module, asked: _BalanceAsked) -> ExpertBalance:
             else "has neither a bias nor an auxiliary loss that is known; leave it out"
         )
         raise ConfigError(f"experts.{given}: {asked.name!r} {what}")
-    stated = getattr(getattr(model, "config", None), _COEFFICIENT, None)
-    field = _option(model, asked.name, _COEFFICIENT)
-    coefficient = 0.0 if stated is None else _checked(stated, field)
+    given = getattr(getattr(model, "config", None), _COEFFICIENT, None)
+    coefficient = 0.0 if given is None else _checked(given, _option(model, asked, _COEFFICIENT))
     if has_experts(model, asked.adapters) and not own and not coefficient:
         _warn(asked, "its family is not known, and it has no own_loss")
     return ExpertBalance(model, coefficient=coefficient, total=asked.total)
@@ -250,25 +250,19 @@ def _what_else(family: RouterFamily) -> str:
     return "it has neither: leave it out"
 
 
-def _why_nothing(model: nn.Module, name: str, family: RouterFamily) -> str:
+def _why_nothing(model: nn.Module, asked: _BalanceAsked, family: RouterFamily) -> str:
     if family.coefficient is None:
         return "its family has no bias and returns no auxiliary loss"
     if not _has_logits(model):
-        where = _option(model, name, "output_router_logits")
+        where = _option(model, asked, "output_router_logits")
         return f"there is no auxiliary loss with {where}: false"
-    return f"{_option(model, name, family.coefficient)} is 0"
+    return f"{_option(model, asked, family.coefficient)} is 0"
 
 
-def _option(model: nn.Module, name: str, field: str) -> str:
-    """Return the field of the YAML that is one of the model's configuration, within another or not.
-
-    Args:
-        model: Its configuration says what it is.
-        name: `model.name`.
-        field: Of that configuration.
-    """
-    kind = getattr(getattr(model, "config", None), "model_type", name)
-    return f"model.options.{f'{TEXT}.' if kind == f'{name}_text' else ''}{field}"
+def _option(model: nn.Module, asked: _BalanceAsked, field: str) -> str:
+    """Return the field of the YAML that is one of the model's configuration, in another or not."""
+    kind = getattr(getattr(model, "config", None), "model_type", asked.name)
+    return f"model.options.{f'{TEXT}.' if kind == f'{asked.name}_text' else ''}{field}"
 
 
 def _has_logits(model: nn.Module) -> bool:

@@ -62,6 +62,11 @@ class ExpertsConfig(Section):
         description="thresholds of diagnoses, such as {busiest: 3, dead: 0.1}; "
         "docs/experts/diagnoses.md has the names",
     )
+    ranks: Positive | None = Field(
+        None,
+        description="ranks of expert parallelism whose worst load is told; up to 8 that divide the "
+        "experts if omitted",
+    )
     balance: Balancing | None = Field(
         None,
         description="how the load of experts is balanced: bias (DeepSeek-V3's rule), auxiliary "

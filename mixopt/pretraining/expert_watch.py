@@ -39,6 +39,7 @@ from mixopt.routing import (
     RouterStats,
     ScalarNames,
     Thresholds,
+    expert_ranks,
     has_experts,
     load_state,
     named_adapters,
@@ -92,6 +93,7 @@ class ExpertWatch:
         others = len(line_names(corpus.domain_names, corpus.evaluation_names))
         self._named = ScalarNames.within_budget(layers, corpus.domain_names, others)
         self._limits = Thresholds().with_values(config.experts.thresholds or {}, THRESHOLDS)
+        self._expert_ranks = config.experts.ranks
         self._line = self._part = self._nothing
         self._begun = 0
         self.looked: Callable[[int], None] = _nobody
@@ -117,12 +119,17 @@ class ExpertWatch:
             raise RoutingError(why) from error
 
     def check_thresholds(self) -> None:
-        """Check that loads can be beyond the thresholds that are asked for.
+        """Check that loads can be beyond the thresholds, and experts on the ranks, asked for.
 
         Raises:
             RoutingError: They never can, with these experts.
         """
         self._limits.check_reachable(self._nothing.highest_load, THRESHOLDS)
+        for layer in self._nothing.layers:
+            try:
+                expert_ranks(layer, self._expert_ranks)
+            except RoutingError as error:
+                raise RoutingError(f"experts.ranks: {error}") from error
 
     def begin(self) -> None:
         """Begin a run: what was recorded before its first checkpoint is dropped."""
@@ -215,7 +222,8 @@ class ExpertWatch:
     def _write(self, step: int, *, line: bool, part: bool, probe: Any) -> None:
         values = {}
         if line:  # of the steps of a line alone there may be too little to diagnose
-            values = training_scalars(self._line, self._named, self._limits, self._part)
+            limits, ranks = self._limits, self._expert_ranks
+            values = training_scalars(self._line, self._named, limits, self._part, ranks)
         if probe is not None:
             before = self.record.last_probe()
             self.record.write_probe(step, probe)

@@ -3,11 +3,14 @@
 A name is `moe/<statistic>/<member>`: MLflow's pages put the members of a statistic together. A
 server keeps half a kilobyte for each name of each run, so a run has at most `BUDGET`, those of its
 losses and weights among them; all counts are in the record. Where a model has many layers, only
-some of them have names, evenly spread, and means and extremes are over all of them.
+some of them have names, evenly spread, and means and extremes are over all of them. Losses and
+weights are never left out: where those of many domains leave no room, there are means and extremes
+alone, beyond the budget.
 
     of training, in a window        busiest, effective_experts, dead_experts, overflow, worst_rank,
                                     drop_rate, confidence, router_entropy, z_loss, lb_loss,
-                                    busiest_domain, starved_experts, diagnoses
+                                    busiest_domain, starved_experts, router_entropy_domain,
+                                    diagnoses
     of a probe                      mi (less chance), mi_null, specialisation, js_mean, saturation
 
 What they are is said where they are computed: `busiest`, `effective`, `overflow` and `worst_rank`
@@ -38,7 +41,8 @@ BUDGET = 400  # names of a run
 
 # Statistics with a member for each layer or domain, and the other names there are.
 BY_LAYER = ("busiest", "effective_experts", "dead_experts", "mi", "saturation")
-BY_DOMAIN = ("busiest_domain", "starved_experts", "router_entropy", "js_mean")
+# None of `_OVER_ALL` has a statistic by domain: a domain may be called "mean".
+BY_DOMAIN = ("busiest_domain", "starved_experts", "router_entropy_domain", "js_mean")
 KINDS = ("collapse", "degradation", "underfitting")
 _OVER_ALL = (
     "busiest/mean",
@@ -114,6 +118,7 @@ def training_scalars(
     named: ScalarNames,
     thresholds: Thresholds | None = None,
     wider: Assignments | None = None,
+    ranks: int | None = None,
 ) -> dict[str, float]:
     """Return the numbers of a window of training; those that are not known are left out.
 
@@ -123,8 +128,12 @@ def training_scalars(
         thresholds: From where on something is diagnosed.
         wider: What was counted over more steps; it is diagnosed where the window has too few
             assignments in a layer.
+        ranks: Of expert parallelism; up to 8 that divide the experts by default.
+
+    Raises:
+        RoutingError: So many ranks do not divide the experts of a layer.
     """
-    layers, domains = layer_table(window), domain_table(window)
+    layers, domains = layer_table(window, ranks), domain_table(window)
     values = {
         **_means(layers, named),
         **_by_layer("busiest", layers, "busiest", named),
@@ -132,7 +141,7 @@ def training_scalars(
         **_by_layer("dead_experts", layers, "dead", named),
         **_by_domain("busiest_domain", domains, pl.col("busiest").max(), named),
         **_by_domain("starved_experts", domains, pl.col("starved").sum(), named),
-        **_by_domain("router_entropy", domains, pl.col("router_entropy").mean(), named),
+        **_by_domain("router_entropy_domain", domains, pl.col("router_entropy").mean(), named),
         **_diagnoses(window, wider, thresholds or Thresholds()),
     }
     return _known(values)
@@ -148,8 +157,7 @@ def _diagnoses(
     if few == len(window.layers):
         return {"diagnoses/undiagnosed": few}
     kinds = Counter[str](found.kind for found in diagnose(window, limits))
-    counts = {f"diagnoses/{kind}": float(kinds[kind]) for kind in KINDS}
-    return {**counts, "diagnoses/undiagnosed": few}
+    return {f"diagnoses/{kind}": kinds[kind] for kind in KINDS} | {"diagnoses/undiagnosed": few}
 
 
 def _undiagnosed(window: Assignments, limits: Thresholds) -> int:
@@ -208,10 +216,15 @@ def comparing_scalars(
     )
 
 
-def trial_scalars(counts: ExpertCounts) -> dict[str, float]:
-    """Return the numbers of a trial at its end."""
+def trial_scalars(counts: ExpertCounts, others: int = 0) -> dict[str, float]:
+    """Return the numbers of a trial at its end.
+
+    Args:
+        counts: Of its experts.
+        others: Names that the trial has besides.
+    """
     layers = [layer.key for layer in counts.train.layers]
-    named = ScalarNames.within_budget(layers, counts.train.domains)
+    named = ScalarNames.within_budget(layers, counts.train.domains, others)
     told = [(one.key, one.corrected, one.chance, one.specialisation) for one in counts.information]
     return {
         **training_scalars(counts.train, named),

@@ -372,12 +372,19 @@ def test_a_router_of_any_number_of_experts_may_have_a_threshold_up_to_all_of_the
         pretrain(config, tmp_path / "other", [*own, "experts.thresholds={busiest: 4}"])
 
 
+def test_ranks_that_do_not_divide_the_experts_are_an_error_before_training(config, tmp_path):
+    said = "experts.ranks: 3 ranks do not divide the 4 experts of layer 1; these do: 1, 2, 4"
+    with pytest.raises(RoutingError, match=said):
+        pretrain(config, tmp_path / "run", ["experts.ranks=3"])
+    assert not (tmp_path / "run/metrics.jsonl").exists()
+
+
 def test_a_run_counts_diagnoses_by_its_own_thresholds(whole, config, tmp_path):
     lenient = "effective: 0, dead: 1, overflow: 1, busiest: 1.99, serves: 1, apart: 0"
     pretrain(config, tmp_path / "run", [f"experts.thresholds={{{lenient}, assignments: 1}}"])
     strict = tmp_path / "strict"
-    # A line is of 4 steps, 256 assignments an expert; a window of 6 has enough at its end.
-    pretrain(config, strict, ["experts.thresholds={effective: 1, assignments: 300}"])
+    # A line is of 4 steps, 512 assignments an expert; a window of 6 has enough at its end.
+    pretrain(config, strict, ["experts.thresholds={effective: 1, assignments: 600}"])
     collapses = "moe/diagnoses/collapse"
     assert {one[collapses] for one in lines_with(tmp_path / "run", collapses)} == {0}
     assert [(one["step"], one[collapses]) for one in lines_with(strict, collapses)] == [

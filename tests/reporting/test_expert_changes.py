@@ -157,6 +157,16 @@ def test_the_worst_of_so_many_ranks_is_told(changed):
         mixopt.experts(changed, ExpertOptions(ranks=3)).summary  # noqa: B018
 
 
+def test_the_runs_own_ranks_hold_and_those_that_are_asked_for_before_them(changed):
+    (changed / "config.yaml").write_text("experts:\n  ranks: 2\n")
+    assert mixopt.experts(changed).summary.layers["ranks"].to_list() == [2, 2]
+    asked = ExpertOptions(ranks=4)
+    assert mixopt.experts(changed, asked).summary.layers["ranks"].to_list() == [4, 4]
+    (changed / "config.yaml").write_text("experts:\n  ranks: some\n")
+    with pytest.raises(RoutingError, match=r"config.yaml: experts.ranks"):
+        mixopt.experts(changed)
+
+
 def test_the_command_tells_of_a_change_as_text_and_json(changed):
     command = [sys.executable, "-m", "mixopt", "experts", str(changed), "--change", "55"]
     ran = subprocess.run(

@@ -58,6 +58,16 @@ def test_61_layers_of_256_experts_and_20_domains_have_at_most_400_names_in_all(r
     assert len({*named.all_names(), *others}) <= 400
 
 
+def test_up_to_73_domains_have_at_most_400_names_and_more_have_means_beside_their_losses():
+    for count, names in ((73, 400), (74, 403), (200, 1033)):
+        domains = [f"d{d}" for d in range(count)]
+        others = line_names(domains, domains)
+        named = ScalarNames.within_budget(range(61), domains, len(others))
+        assert len({*named.all_names(), *others}) <= names
+        assert len(others) == 11 + 5 * count
+        assert len(named.all_names()) == 22
+
+
 def test_16_layers_and_8_domains_all_have_names():
     domains = [f"d{d}" for d in range(8)]
     others = len(line_names(domains, domains))
@@ -86,6 +96,17 @@ def test_no_value_has_a_name_that_was_not_announced():
     assert set(both.all_names()) == set(found) | set(
         training_scalars(replace(window.only({"d0": "web", "d1": "code"})), both)
     )
+
+
+def test_a_domain_may_be_called_as_a_mean_over_layers_is():
+    domains = ("mean", "max", "sum", "min")
+    named = ScalarNames.within_budget(range(3), domains)
+    assert len(named.all_names()) == len(set(named.all_names()))
+    uneven = replace(counted([np.diag([2000, 1000])]), domains=domains[:2])
+    layers = tuple(replace(la, entropy_D=np.array([0.0, 1000 * np.log(2)])) for la in uneven.layers)
+    values = training_scalars(replace(uneven, layers=layers), named)
+    assert values["moe/router_entropy_domain/mean"] == pytest.approx(0.0)
+    assert values["moe/router_entropy/mean"] == pytest.approx(1 / 3)
 
 
 # --- Values -------------------------------------------------------------------------------------
@@ -131,6 +152,13 @@ def test_of_layers_some_of_which_can_be_diagnosed_the_others_are_counted():
     assert values["moe/diagnoses/collapse"] == values["moe/diagnoses/undiagnosed"] == 1
 
 
+def test_the_load_of_the_worst_rank_is_of_the_ranks_that_are_given():
+    window = counted([np.array([[400, 0, 0, 0], [0, 0, 100, 100]])])
+    for ranks, load in ((None, 4 * 400 / 600), (2, 2 * 400 / 600), (1, 1.0)):
+        values = training_scalars(window, ScalarNames((), ()), ranks=ranks)
+        assert values["moe/worst_rank/max"] == pytest.approx(load)
+
+
 def test_a_domain_is_told_by_its_worst_layer():
     balanced = np.full((2, 4), 100)
     skewed = np.array([[100, 100, 100, 100], [400, 0, 0, 0]])
@@ -138,7 +166,7 @@ def test_a_domain_is_told_by_its_worst_layer():
     assert values["moe/busiest_domain/d0"] == pytest.approx(1.0)
     assert values["moe/busiest_domain/d1"] == pytest.approx(4.0)
     assert values["moe/starved_experts/d1"] == 3
-    assert values["moe/router_entropy/d1"] == pytest.approx(1.0)
+    assert values["moe/router_entropy_domain/d1"] == pytest.approx(1.0)
 
 
 def test_what_is_not_known_has_no_number():
@@ -146,6 +174,7 @@ def test_what_is_not_known_has_no_number():
     layers = tuple(replace(la, probability_DE=0 * la.probability_DE) for la in empty.layers)
     values = training_scalars(replace(empty, layers=layers), ScalarNames(("0",), ("d0", "d1")))
     assert "moe/busiest_domain/d1" not in values
+    assert "moe/router_entropy_domain/d1" not in values
     assert "moe/router_entropy/mean" not in values
     assert all(np.isfinite(value) for value in values.values())
 
