@@ -235,8 +235,8 @@ def _of_unknown(model: nn.Module, asked: _BalanceAsked) -> ExpertBalance:
             else "has neither a bias nor an auxiliary loss that is known; leave it out"
         )
         raise ConfigError(f"experts.{given}: {asked.name!r} {what}")
-    given = getattr(getattr(model, "config", None), _COEFFICIENT, None)
-    coefficient = 0.0 if given is None else _checked(given, _option(model, asked, _COEFFICIENT))
+    stated = getattr(getattr(model, "config", None), _COEFFICIENT, None)
+    coefficient = 0.0 if stated is None else _checked(stated, _option(model, asked, _COEFFICIENT))
     if has_experts(model, asked.adapters) and not own and not coefficient:
         _warn(asked, "its family is not known, and it has no own_loss")
     return ExpertBalance(model, coefficient=coefficient, total=asked.total)

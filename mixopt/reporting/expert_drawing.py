@@ -124,7 +124,7 @@ def draw_step(path: Path, step: int) -> list[Path]:
     windows = tuple(window for window in found.windows if window.end <= step)
     logged = tuple(one for one in found.logged if one.step <= step)
     record = ExpertRecord(path / EXPERTS)
-    # Training may have gone on while another step was drawn.
+    # Training may have continued while another step was drawn.
     found = replace(found, windows=windows, probe=record.last_probe(step), logged=logged)
     figures = found.figures()
     files = write_figures(figures, path / FIGURES)

@@ -154,7 +154,7 @@ def _continued(place_W: Array, value_W: Array, later_V: Array) -> tuple[float, f
 
     Returns:
         The line's difference; how far chance moves a difference without any drift; and how far from
-        the line, of which the slope is not known exactly. A drift that goes on in part is between
+        the line, of which the slope is not known exactly. A drift that continues in part is between
         both: its chance grows less than in proportion to the part.
     """
     from scipy.special import stdtrit  # the quantile of Student's t; lighter than scipy.stats

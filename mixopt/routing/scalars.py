@@ -157,7 +157,8 @@ def _diagnoses(
     if few == len(window.layers):
         return {"diagnoses/undiagnosed": few}
     kinds = Counter[str](found.kind for found in diagnose(window, limits))
-    return {f"diagnoses/{kind}": kinds[kind] for kind in KINDS} | {"diagnoses/undiagnosed": few}
+    counts = {f"diagnoses/{kind}": float(kinds[kind]) for kind in KINDS}
+    return {**counts, "diagnoses/undiagnosed": few}
 
 
 def _undiagnosed(window: Assignments, limits: Thresholds) -> int:
