@@ -123,6 +123,9 @@ _BIASED = {
     "mimo_v2_flash": _by_bias("MiMoV2FlashTopkRouter"),
     "muse_spark_text": _by_bias("MuseSparkTopkRouter"),
     "nemotron_h": _by_bias("NemotronHTopkRouter", shared=_MANY),
+    # Configurations of their own, for the classes of others.
+    "sarvam_mla": _by_bias("DeepseekV3TopkRouter", shared=_MANY),
+    "sarvam_moe": _by_bias("Glm4MoeTopkRouter", shared=_MANY),
     "solar_open": _by_bias("SolarOpenTopkRouter", shared=_MANY),
     "step3p5": _by_bias("Step3p7TopKRouter", shared=_MANY),
     "inkling2_text": RouterFamily(
