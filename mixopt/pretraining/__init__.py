@@ -25,7 +25,6 @@ if TYPE_CHECKING:
     )
     from mixopt.pretraining.directory import (
         recorded_pretraining as recorded_pretraining,
-        run_fingerprint as run_fingerprint,
     )
     from mixopt.pretraining.document_masks import (
         DocumentMasks as DocumentMasks,
@@ -53,6 +52,7 @@ if TYPE_CHECKING:
     from mixopt.pretraining.ranks import (
         joined as joined,
     )
+    from mixopt.pretraining.recipe_hash import recipe_fingerprint as recipe_fingerprint
     from mixopt.pretraining.result import (
         result_lines as result_lines,
     )
@@ -80,7 +80,7 @@ else:
             "checkpoint_folder": ["Beside", "Retention"],
             "checkpoints": ["Checkpoints"],
             "config": ["PretrainConfig", "load_pretraining"],
-            "directory": ["recorded_pretraining", "run_fingerprint"],
+            "directory": ["recorded_pretraining"],
             "document_masks": ["DocumentMasks", "check_apart"],
             "model_config": ["ModelConfig"],
             "model_export": ["ModelExport", "export_lines", "export_model"],
@@ -89,6 +89,7 @@ else:
             "optimizer": ["learning_rate"],
             "pretraining_run": ["pretrain"],
             "ranks": ["joined"],
+            "recipe_hash": ["recipe_fingerprint"],
             "result": ["result_lines"],
             "task_scoring": ["TaskScores", "score_tasks", "scores_text"],
             "text.stream_input": ["StreamedText", "prepare_streams", "rows_of"],

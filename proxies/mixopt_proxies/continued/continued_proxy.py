@@ -21,7 +21,7 @@ from torch import nn
 from mixopt.config import is_recipe
 from mixopt.corpus import Corpus
 from mixopt.errors import ConfigError
-from mixopt.pretraining import learning_rate, run_fingerprint
+from mixopt.pretraining import learning_rate
 from mixopt.sampling import RateShape
 from mixopt.system import Say
 from mixopt.trials import Losses, Progress, Training, Trial, TrialResult
@@ -110,7 +110,7 @@ class ContinuedProxy:
         """
         opened = self._opened
         if isinstance(opened, StartRecipe):
-            return f"recipe:{run_fingerprint(opened.run)}"
+            return f"recipe:{opened.fingerprint}"
         return opened.origin.sha256
 
     def make_start(self, folder: Path, say: Say) -> None:

@@ -22,6 +22,7 @@ from mixopt.pretraining import (
     load_pretraining,
     open_origin,
     pretrain,
+    recipe_fingerprint,
     recorded_pretraining,
 )
 from mixopt.system import Say
@@ -122,6 +123,18 @@ class StartRecipe:
             ConfigError: It cannot be read, or a field cannot be right.
         """
         return cls(name, load_pretraining(name))
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """A hash of all that its weights will depend on, text that is prepared already included.
+
+        Raises:
+            MixoptError: What it names cannot be read.
+        """
+        try:
+            return recipe_fingerprint(self.run)
+        except MixoptError as error:
+            raise type(error)(f"proxy.from: {self.name}: {error}") from error
 
     @property
     def step(self) -> int:
