@@ -11,10 +11,11 @@ from mixopt_proxies.continued.plain_training import PlainTraining
 from mixopt_proxies.continued.starting_point import StartingPoint
 from torch.nn import functional
 
-from mixopt.config import CorpusConfig
-from mixopt.corpus import Corpus, prepare_corpus
+from mixopt.config import CorpusConfig, load_config
+from mixopt.corpus import Corpus, FastTokenizer, prepare_corpus
 from mixopt.errors import ConfigError, MixoptError
 from mixopt.mixture import Mixture
+from mixopt.pipeline import check_experiment
 from mixopt.pretraining import pretrain
 from mixopt.testing import check_proxy
 from mixopt.trials import Training, Trial, make_proxy
@@ -192,6 +193,42 @@ def test_the_tokenizer_of_the_corpus_must_be_the_models(base, texts, tmp_path):
     other = prepare_corpus(config, {}, tmp_path / "corpus", fingerprint="f")
     with pytest.raises(ConfigError, match=r"trained with the tokenizer 'bytes' .* 'bpe:300'"):
         proxy_of(base).group_size(other, TRAINING)
+
+
+@pytest.fixture
+def elsewhere(tmp_path):
+    """The folder of a tokenizer of other ids."""
+    FastTokenizer.train(["in another order"], 257).save(tmp_path)
+    return str(tmp_path)
+
+
+def test_the_tokenizer_of_a_corpus_is_compared_before_it_is_prepared(base, elsewhere):
+    proxy = proxy_of(base)
+    proxy.check_tokenizer("bytes")
+    proxy.check_tokenizer(str(base / "corpus"))
+    proxy.check_tokenizer("bpe:300")  # what its ids stand for is known once it is trained
+    with pytest.raises(ConfigError, match=r"trained with the tokenizer 'bytes' .* the corpus has"):
+        proxy.check_tokenizer(elsewhere)
+
+
+def test_more_ids_than_a_model_without_a_tokenizer_has_are_refused_before_it_is_prepared(
+    llama, tmp_path
+):
+    FastTokenizer.train(["in another order"], 258).save(tmp_path)
+    with pytest.raises(ConfigError, match=r"knows 257 ids, and the corpus's tokenizer .* has 258"):
+        proxy_of(llama).check_tokenizer(str(tmp_path))
+
+
+def test_a_check_of_an_experiment_finds_another_tokenizer(base, texts, elsewhere, tmp_path):
+    domains = {name: {"path": str(path)} for name, path in texts.items()}
+    content = {
+        "corpus": {"domains": domains, "tokenizer": elsewhere},
+        "objective": {"target": "code"},
+        "proxy": {"name": "continued", "from": str(base), "tokens": 4096},
+    }
+    (tmp_path / "experiment.yaml").write_text(yaml.safe_dump(content))
+    found = check_experiment(load_config(tmp_path / "experiment.yaml"))
+    assert any("was trained with the tokenizer 'bytes'" in str(one) for one in found.problems)
 
 
 def test_a_truncated_checkpoint_is_refused(base, corpus, tmp_path):

@@ -113,6 +113,18 @@ class ContinuedProxy:
             return f"recipe:{opened.fingerprint}"
         return opened.origin.sha256
 
+    def check_tokenizer(self, name: str) -> None:
+        """Check that a corpus of this tokenizer will have the tokens of the checkpoint.
+
+        A recipe's are known once it is trained.
+
+        Raises:
+            ConfigError: It will not.
+        """
+        opened = self._opened
+        if isinstance(opened, StartingPoint):
+            opened.check_tokenizer(name)
+
     def make_start(self, folder: Path, say: Say) -> None:
         """Train a recipe into a folder, or resume that; nothing to do where it is trained.
 
