@@ -6,6 +6,7 @@ import importlib.util
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -59,7 +60,7 @@ def pretrain(
         say: Called on rank 0 with a line about what happens.
 
     Returns:
-        What the run came to; not finished where SIGTERM stopped it.
+        What the run came to; not finished where SIGTERM or Ctrl-C stopped it.
 
     Raises:
         MixoptError: Something that was given cannot be right, or training diverged; one line says
@@ -79,9 +80,10 @@ def pretrain(
                     loop.begin()
                 else:
                     loop.resume(*last)
-                with _tracked(parts, loop, path, ranks, say):
+                with _tracked(parts, loop, path, ranks, say), interruption.hearing_keys():
                     loop.run(interruption)
-        return ranks.first(lambda: _result(asked, path))
+        result = ranks.first(lambda: _result(asked, path))
+        return replace(result, interrupted=interruption.by_hand and not result.is_finished)
 
 
 def _checkpoints(config: PretrainConfig, out: Path, ranks: Ranks) -> Checkpoints:
