@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 
@@ -18,7 +19,7 @@ from mixopt.constraints import Constraints
 from mixopt.fitting import Fit, fit_trials
 from mixopt.mixture import Mixture
 from mixopt.objective import Objective
-from mixopt.proposals import propose_mixture
+from mixopt.proposals import Proposal, propose_mixture
 from mixopt.trials import Losses, Trial, TrialResult, Trials
 
 CASES = ((64, 17, 13), (300, 100, 1), (128, 64, 110))
@@ -71,19 +72,19 @@ def fitted(trials: Trials, name: str) -> Fit:
     return fit_trials(trials, FitConfig(regressors=[name]), objective, 0)
 
 
-def proposed(fit: Fit) -> None:
+def proposed(fit: Fit) -> Proposal:
     """Propose a mixture as `mixopt propose` does."""
     uniform = Mixture.uniform(fit.domains)
-    propose_mixture(
+    return propose_mixture(
         fit, fit.objective, Constraints(fit.domains), uniform, fit.trials, ProposeConfig()
     )
 
 
-def timed(work: Callable[[], Fit | None]) -> tuple[Fit, float]:
+def timed(work: Callable[[], Any]) -> tuple[Any, float]:
     """Return what some work returns, and the CPU seconds that it took."""
     start = time.process_time()
     answer = work()
-    return answer, time.process_time() - start  # type: ignore[return-value]
+    return answer, time.process_time() - start
 
 
 if __name__ == "__main__":

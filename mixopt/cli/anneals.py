@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -80,11 +81,13 @@ def anneal_command(
         trust=trust,
         say=say,
     )
-    out_option = "" if config.is_dir() else f" --out {run.path}"
-    _print(run, f"mixopt anneal {config}{out_option} --combine", combine, as_json)
+    given = [str(config), *([] if config.is_dir() else ["--out", str(run.path)])]
+    given += [part for one in overrides or () for part in ("--set", one)]
+    _print(run, f"mixopt anneal {shlex.join(given)}", combine, as_json)
 
 
-def _print(run: Run, further: str, combine: bool, as_json: bool) -> None:
+def _print(run: Run, command: str, combine: bool, as_json: bool) -> None:
+    from mixopt.pipeline import combining
     from mixopt.reporting import anneals_json, anneals_text, run_summary
 
     if as_json:
@@ -95,8 +98,10 @@ def _print(run: Run, further: str, combine: bool, as_json: bool) -> None:
     if combine:
         show("")
         print_run(run, as_json)
+    elif (options := combining(run)) is not None:
+        show(f"{COMMAND}{command} {options}")
     else:
-        show(f"{COMMAND}{further}")
+        show("To combine them, add sources: a fit needs 3 of them beside the control.")
 
 
 def _names(option: str | None) -> tuple[str, ...] | None:

@@ -1,15 +1,17 @@
 """What a base was trained on, as parts of a mixed domain: its shards, and its mixture.
 
 The shards of a run of `mixopt pretrain` are named as tokens that are there already, so that no text
-is read again, and their held-out tokens stay held out. The mixture is the mean over the steps of
-what the run's mixture log says.
+is read again, and their held-out tokens stay held out. The mixture is the mean over the tokens of
+what the run's mixture log says. Steps differ in tokens by `training.batch_ramp`, or by the batches
+and sequence lengths of a schedule's stages; of a stage that goes to a mixture linearly it is half
+of either end.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -100,23 +102,86 @@ def _last_token(file: Path, dtype: str) -> int:
         raise ConfigError(f"{file}: cannot be read: {error.strerror}") from error
 
 
+class _EvenPart(NamedTuple):
+    """Steps of a run that have the same tokens, and the mixture that they go to linearly."""
+
+    steps: int
+    tokens: int
+    to: Mapping[str, float] | None = None
+
+
 def _mixture(run: Path, config: Mapping[str, Any], names: Sequence[str]) -> dict[str, float]:
-    """Return the mean mixture over the steps of a run."""
+    """Return the mean mixture over the tokens of a run."""
     log = run / "mixture_log.jsonl"
     lines = read_text(log, missing=lambda: ConfigError(f"{log}: not found; {_WHAT}")).splitlines()
     found = [checked_as(dict[str, Any], parse_json(line, str(log)), str(log)) for line in lines]
     starts = [checked_as(int, line.get("step"), f"{log}: step") for line in found]
-    steps = checked_as(dict[str, Any], config.get("training"), f"{run}: training").get("steps")
-    ends = [*starts[1:], max(checked_as(int, steps, f"{run}: training.steps") + 1, starts[-1])]
-    held = [max(end - start, 0) for start, end in zip(starts, ends, strict=True)]
-    total = sum(held) or 1
     weights = [
         checked_as(dict[str, float], line.get("weights"), f"{log}: weights") for line in found
     ]
-    pairs = list(zip(weights, held, strict=True))
-    mean = {name: sum(one.get(name, 0.0) * n for one, n in pairs) / total for name in names}
-    whole = sum(mean.values())
-    return {name: share / whole for name, share in mean.items()}
+    training = checked_as(dict[str, Any], config.get("training"), f"{run}: training")
+    steps = checked_as(int, training.get("steps"), f"{run}: training.steps")
+    stages = _stages(str(run / "config.yaml"), config.get("staged"), training, steps)
+    stops = [*starts[1:], max(steps + 1, starts[-1])]
+    sums = dict.fromkeys(names, 0.0)
+    for start, stop, held in zip(starts, stops, weights, strict=True):
+        tokens, ends = _tokens(stages, start, stop), _end_of(stages, start, stop) or held
+        for name in names:
+            sums[name] += tokens * (held.get(name, 0.0) + ends.get(name, 0.0)) / 2
+    whole = sum(sums.values()) or 1.0
+    return {name: share / whole for name, share in sums.items()}
+
+
+def _stages(
+    record: str, staged: object, training: Mapping[str, Any], steps: int
+) -> list[_EvenPart]:
+    """Return the parts of a run, as its record says them: by a schedule in full, or by a ramp."""
+    if staged is None:
+        length = _count(training, "sequence_length", record)
+        ramp = checked_as(list[dict[str, Any]], training.get("batch_ramp") or [], record)
+        spans = [(_count(one, "steps", record), _count(one, "batch", record)) for one in ramp]
+        rest = (steps - sum(taken for taken, _ in spans), _count(training, "batch", record))
+        return [_EvenPart(taken, batch * length) for taken, batch in (*spans, rest)]
+    fields = checked_as(dict[str, Any], staged, f"{record}: staged")
+    stages = checked_as(list[dict[str, Any]], fields.get("stages"), f"{record}: staged.stages")
+    found, asked, given = list[_EvenPart](), 0, 0
+    for one in stages:
+        sizes = fields | one
+        size = _count(sizes, "batch", record) * _count(sizes, "sequence_length", record)
+        if one.get("steps") is None:  # rounded as mixopt.sampling.schedule does it
+            asked += _count(one, "tokens", record)
+            taken = (2 * (asked - given) + size) // (2 * size)
+        else:
+            taken = _count(one, "steps", record)
+            asked += taken * size
+        given += taken * size
+        to = checked_as(dict[str, float] | None, one.get("to"), f"{record}: staged.stages.to")
+        found.append(_EvenPart(taken, size, to))
+    return found
+
+
+def _tokens(stages: Sequence[_EvenPart], start: int, stop: int) -> int:
+    """Return the tokens of the steps from one on and before another; they count from 1."""
+    total, first = 0, 1
+    for stage in stages:
+        total += max(min(stop, first + stage.steps) - max(start, first), 0) * stage.tokens
+        first += stage.steps
+    return total
+
+
+def _end_of(stages: Sequence[_EvenPart], start: int, stop: int) -> Mapping[str, float] | None:
+    """Return the mixture that is gone to, where just these steps are a stage that goes to one."""
+    first = 1
+    for stage in stages:
+        if (first, first + stage.steps) == (start, stop):
+            return stage.to
+        first += stage.steps
+    return None
+
+
+def _count(fields: Mapping[str, Any], name: str, record: str) -> int:
+    """Return a count of a record; 1 where it is not there."""
+    return checked_as(int, fields.get(name, 1), f"{record}: {name}")
 
 
 def _fields(file: Path) -> dict[str, Any]:

@@ -35,7 +35,7 @@ from mixopt.fitting import (
     supports_covariance,
 )
 from mixopt.objective import Objective
-from mixopt.system import Array, Update, no_progress
+from mixopt.system import Array, Update, no_progress, one_blas_thread
 from mixopt.trials import Trials
 
 REFITS = 20
@@ -190,7 +190,8 @@ def fit_surrogate(
     else:
         name = regressor
         made = make_regressor(name, seed, repetition)
-        fitted = fit_regressor(name, made, weights_ND, losses_NM)
+        with one_blas_thread(len(losses_NM)):
+            fitted = fit_regressor(name, made, weights_ND, losses_NM)
     measured = objective.only_measured()
     return Surrogate(name, fitted, measured, weights_ND, losses_NM, done.mixtures, seed, repetition)
 

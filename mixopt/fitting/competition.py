@@ -39,7 +39,7 @@ from mixopt.fitting.regressor import cross_fit_regressor, fit_regressor
 from mixopt.fitting.repetition import Repetition
 from mixopt.fitting.trivial_controls import controls
 from mixopt.objective import Objective
-from mixopt.system import Array, Update, no_progress
+from mixopt.system import Array, Update, no_progress, one_blas_thread
 from mixopt.trials import Trials
 
 
@@ -76,6 +76,12 @@ def fit_trials(
     at = size_of_fit(data.sizes, {name: data.make(name) for name in names}, size)
     if at is not None:
         check_finished(data.trials)
+    with one_blas_thread(len(data.losses_NM)):
+        return _fitted(data, names, at, update)
+
+
+def _fitted(data: FitData, names: Sequence[str], at: ModelSize | None, update: Update) -> Fit:
+    """Return the best of some regressors, fitted on all rows."""
     steps = _Steps(update)
     contenders = [_compete(name, data, steps) for name in names]
     best = min(contenders, key=lambda one: one.squared_error(data))
@@ -87,10 +93,10 @@ def fit_trials(
         trials=data.trials,
         report=report_table([*shown, *_members(contenders, data), *_controls(data)], data),
         held_out=held_out_table(shown, data),
-        seed=seed,
-        folds=config.folds,
+        seed=data.seed,
+        folds=data.folds,
         size=at if best.uses_sizes else None,
-        repetition=repetition,
+        repetition=data.repetition,
     )
     return fit if fit.size is None else replace(fit, growth=growth_beyond(fit))
 

@@ -17,7 +17,7 @@ import numpy as np
 from mixopt.fitting.capabilities import Learner, Predictor, supports_refit
 from mixopt.fitting.fitted import Fit
 from mixopt.fitting.regressor import fit_regressor, select_targets
-from mixopt.system import Array, Update, no_progress
+from mixopt.system import Array, Update, no_progress, one_blas_thread
 
 
 @dataclass(frozen=True, eq=False)
@@ -74,11 +74,12 @@ class Refitter:
             PluginError: The regressor failed.
         """
         fits: list[Predictor] = []
-        for _ in range(count):
-            rows = resampled_rows(self.mixtures, rng)
-            again = self.regressor.tuned() if supports_refit(self.regressor) else self.make()
-            fits.append(fit_regressor(self.name, again, self.rows[rows], self.losses_NM[rows]))
-            update(len(fits), "refits")
+        with one_blas_thread(len(self.rows)):
+            for _ in range(count):
+                rows = resampled_rows(self.mixtures, rng)
+                again = self.regressor.tuned() if supports_refit(self.regressor) else self.make()
+                fits.append(fit_regressor(self.name, again, self.rows[rows], self.losses_NM[rows]))
+                update(len(fits), "refits")
         return tuple(fits)
 
 

@@ -7,7 +7,11 @@ from typing import TYPE_CHECKING
 from mixopt.system.lazy_names import lazy_names
 
 if TYPE_CHECKING:
-    from mixopt.pipeline.annealing import AnnealAsked as AnnealAsked, anneal as anneal
+    from mixopt.pipeline.annealing import (
+        AnnealAsked as AnnealAsked,
+        anneal as anneal,
+        combining as combining,
+    )
     from mixopt.pipeline.cancelling import (
         Cancelled as Cancelled,
         cancel as cancel,
@@ -83,7 +87,7 @@ else:
     __getattr__, __dir__ = lazy_names(
         __name__,
         {
-            "annealing": ["AnnealAsked", "anneal"],
+            "annealing": ["AnnealAsked", "anneal", "combining"],
             "cancelling": ["Cancelled", "cancel", "cancel_lines"],
             "check_text": ["check_json", "check_lines"],
             "exporting": ["ExportAsked", "export_from", "export_schedule_from", "import_from"],

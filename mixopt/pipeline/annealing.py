@@ -175,6 +175,21 @@ def anneal(
     return run
 
 
+def combining(run: Run) -> str | None:
+    """Return the options of `mixopt anneal` that combine a run's anneals, such as `--combine`.
+
+    They lower `fit.folds` where there are fewer mixtures than folds. None where a fit needs more
+    mixtures than there are.
+    """
+    from mixopt.trials import LEAST_MIXTURES
+
+    mixtures = run.config.design.first_round
+    if mixtures < LEAST_MIXTURES:
+        return None
+    few = fold_fault(run.config, mixtures) is not None
+    return "--combine" + f" --set fit.folds={mixtures}" * few
+
+
 def _later(design: DesignConfig | None) -> tuple[int, ...]:
     """Return the mixtures of rounds after microanneals."""
     return () if design is None or design.anneals is None else design.planned_rounds[1:]

@@ -12,6 +12,9 @@ from typing import TYPE_CHECKING
 from mixopt.system.lazy_names import lazy_names
 
 if TYPE_CHECKING:
+    from mixopt.pretraining.balance_choice import (
+        balance_alone as balance_alone,
+    )
     from mixopt.pretraining.checkpoint_folder import (
         Beside as Beside,
         Retention as Retention,
@@ -30,6 +33,9 @@ if TYPE_CHECKING:
         DocumentMasks as DocumentMasks,
         check_apart as check_apart,
     )
+    from mixopt.pretraining.expert_balance import (
+        ExpertBalance as ExpertBalance,
+    )
     from mixopt.pretraining.model_config import ModelConfig as ModelConfig
     from mixopt.pretraining.model_export import (
         ModelExport as ModelExport,
@@ -44,6 +50,8 @@ if TYPE_CHECKING:
         build_model as build_model,
     )
     from mixopt.pretraining.optimizer import (
+        ADAM_EPS as ADAM_EPS,
+        decay_groups as decay_groups,
         learning_rate as learning_rate,
     )
     from mixopt.pretraining.pretraining_run import (
@@ -77,16 +85,18 @@ else:
     __getattr__, __dir__ = lazy_names(
         __name__,
         {
+            "balance_choice": ["balance_alone"],
             "checkpoint_folder": ["Beside", "Retention"],
             "checkpoints": ["Checkpoints"],
             "config": ["PretrainConfig", "load_pretraining"],
             "directory": ["recorded_pretraining"],
             "document_masks": ["DocumentMasks", "check_apart"],
+            "expert_balance": ["ExpertBalance"],
             "model_config": ["ModelConfig"],
             "model_export": ["ModelExport", "export_lines", "export_model"],
             "model_origin": ["ModelOrigin", "open_origin"],
             "models": ["build_model"],
-            "optimizer": ["learning_rate"],
+            "optimizer": ["ADAM_EPS", "decay_groups", "learning_rate"],
             "pretraining_run": ["pretrain"],
             "ranks": ["joined"],
             "recipe_hash": ["recipe_fingerprint"],

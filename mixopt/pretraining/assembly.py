@@ -14,10 +14,10 @@ from mixopt.loading import MixtureLoader
 from mixopt.mixture import Mixture
 from mixopt.online import MIXTURE_LOG, Driver, DriverOptions, make_estimator
 from mixopt.pretraining.averaged_weights import AveragedWeights
+from mixopt.pretraining.balance_choice import balance_of
 from mixopt.pretraining.config import EstimatorConfig, PretrainConfig
 from mixopt.pretraining.directory import METRICS
 from mixopt.pretraining.document_masks import DocumentMasks, check_apart
-from mixopt.pretraining.expert_balance import balance_of
 from mixopt.pretraining.expert_watch import ExpertWatch, watch_of
 from mixopt.pretraining.metrics import Meter, MetricsFile, peak_flops
 from mixopt.pretraining.mixture_input import FixedMixture, Scheduled, scheduled_mixtures

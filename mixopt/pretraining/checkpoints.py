@@ -20,7 +20,8 @@ import copy
 import json
 import logging
 import shutil
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -151,14 +152,16 @@ class Checkpoints:
         """Write what is staged; every rank does, in its thread where it has one."""
 
         def write() -> dict[str, FileRecord]:
-            try:
+            with _one_line(path):
                 return shards.write()
-            except OSError as error:
-                raise RunError(f"{path}: cannot be written: {error.strerror}") from error
+
+        def finished() -> None:
+            with _one_line(path):
+                finish(self._folder, beside, records, self._kept)
 
         written = ranks.gathered(ranks.each(write))
         records = {name: record for part in written for name, record in part.items()}
-        ranks.first(lambda: finish(self._folder, beside, records, self._kept))
+        ranks.first(finished)
 
     def newest_whole(self) -> tuple[Path, CheckpointState] | None:
         """Return the newest checkpoint that is what was written, the same on every rank.
@@ -301,6 +304,25 @@ def _check_header(shard: Path) -> None:
     known = json.loads(about.get(CUSTOM_METADATA_KEY, "{}"))
     if not isinstance(known, dict) or names - known.keys():
         raise ValueError(f"{shard.name}: its header does not describe its content")
+
+
+@contextmanager
+def _one_line(path: Path) -> Iterator[None]:
+    """Have whatever ends the block, a full disk or no memory for a thread, be one line.
+
+    Raises:
+        RunError: Anything did.
+    """
+    try:
+        yield
+    except MixoptError:
+        raise
+    except Exception as error:
+        why = error.strerror if isinstance(error, OSError) else None
+        kind = type(error).__name__
+        line = _first_line(error)
+        said = why or (line if line == kind else f"{kind}: {line}")
+        raise RunError(f"{path}: cannot be written: {said}") from error
 
 
 def _first_line(error: BaseException) -> str:

@@ -8,6 +8,7 @@ path is code, which a user's own configuration names (mixopt.system.plugins).
 from __future__ import annotations
 
 import hashlib
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -40,6 +41,7 @@ from mixopt.pretraining.transformers_folder import (
 )
 from mixopt.system import Trust, check_links, checked_as, local_path
 
+_POSITIONS = re.compile(r"(^|[._])(embed_positions|position_embeddings?|wpe)[._]")
 _EXPECTED = (
     "expected a folder of transformers (config.json and safetensors), the directory of a mixopt"
     " pretrain, or one of its checkpoints"
@@ -160,9 +162,10 @@ def fill(model: nn.Module, checkpoint: Path) -> None:
             )
     for name, place in places.items():
         if place.shape != tensors[name].shape:
+            saved_as, built_as = tuple(tensors[name].shape), tuple(place.shape)
             raise RunError(
-                f"{checkpoint}: weight {name!r} has shape {tuple(tensors[name].shape)}, and in the"
-                f" model {tuple(place.shape)}: {_OTHER}"
+                f"{checkpoint}: weight {name!r} has shape {saved_as}, and in the model {built_as}:"
+                f" {_positions_mend(model, name, saved_as, built_as) or _OTHER}"
             )
         place.data.copy_(tensors[name])
 
@@ -174,6 +177,26 @@ def weights_hash(hashes: Mapping[str, str]) -> str:
 
 
 _OTHER = "it is of another model; leave out model.name and model.options that change its shape"
+
+
+def _positions_mend(
+    model: nn.Module, name: str, there: tuple[int, ...], here: tuple[int, ...]
+) -> str | None:
+    """Say what mends another number of learned positions; None where a weight is no table of them.
+
+    Args:
+        model: As it was built.
+        name: Of the weight.
+        there: Its shape in the checkpoint.
+        here: In the model.
+    """
+    built_for = getattr(getattr(model, "config", None), "max_position_embeddings", None)
+    is_table = _POSITIONS.search(name) is not None and len(there) == 2 and there[1:] == here[1:]
+    if not (is_table and isinstance(built_for, int)):
+        return None
+    known = built_for + there[0] - here[0]  # tables of some families have rows beside positions
+    option = f"it learned {known} positions: set model.options.max_position_embeddings: {known}"
+    return option + (f", and training.sequence_length to {known} or less" * (known < built_for))
 
 
 def _newest(folder: Path) -> Path:

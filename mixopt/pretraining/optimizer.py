@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Any
 
 from torch import Tensor, nn, optim
 from torch.distributed.checkpoint.state_dict import get_optimizer_state_dict
@@ -11,7 +12,7 @@ from mixopt.errors import ConfigError
 from mixopt.pretraining.training_config import TrainingConfig
 from mixopt.sampling import Schedule
 
-_EPS = 1e-8  # where eps is not given
+ADAM_EPS = 1e-8  # where eps is not given
 _EMBEDDING = "embedding"
 
 
@@ -21,26 +22,39 @@ def make_optimizer(model: nn.Module, config: TrainingConfig) -> optim.AdamW:
     Raises:
         ConfigError: Embeddings are to be left out of the decay, and there are none to be found.
     """
-    weights = [weight for weight in model.parameters() if weight.requires_grad]
-    spared = _spared(model, config)
-    decays = [w.ndim > 1 and id(w) not in spared for w in weights]
-    groups = [
-        {
-            "params": [w for w, decayed in zip(weights, decays, strict=True) if decayed],
-            "weight_decay": config.weight_decay,
-        },
-        {
-            "params": [w for w, decayed in zip(weights, decays, strict=True) if not decayed],
-            "weight_decay": 0.0,
-        },
-    ]
-    kept = [group for group in groups if group["params"]]
-    eps = _EPS if config.eps is None else config.eps
-    adam = optim.AdamW(kept, lr=config.lr, betas=config.betas, eps=eps, fused=True)
+    embeddings = config.decay_embeddings is not False
+    groups = decay_groups(model, config.weight_decay, embeddings=embeddings)
+    eps = ADAM_EPS if config.eps is None else config.eps
+    adam = optim.AdamW(groups, lr=config.lr, betas=config.betas, eps=eps, fused=True)
     get_optimizer_state_dict(model, adam)  # makes the state, with a step that moves nothing
     for state in adam.state.values():
         state["step"].zero_()
     return adam
+
+
+def decay_groups(
+    model: nn.Module, weight_decay: float, *, embeddings: bool
+) -> list[dict[str, Any]]:
+    """Return a model's weights as groups of an optimiser: those that decay, and those that do not.
+
+    Args:
+        model: Its matrices decay, vectors such as norms do not.
+        weight_decay: Of those that decay.
+        embeddings: Whether they do.
+
+    Raises:
+        ConfigError: Embeddings are to be left out of the decay, and there are none to be found.
+    """
+    spared = set() if embeddings else _spared(model)
+    decayed, others = list[Tensor](), list[Tensor]()
+    for weight in model.parameters():
+        if weight.requires_grad:
+            (decayed if weight.ndim > 1 and id(weight) not in spared else others).append(weight)
+    groups = [
+        {"params": decayed, "weight_decay": weight_decay},
+        {"params": others, "weight_decay": 0.0},
+    ]
+    return [group for group in groups if group["params"]]
 
 
 def learning_rate(step: int, config: TrainingConfig, plan: Schedule | None = None) -> float:
@@ -50,9 +64,7 @@ def learning_rate(step: int, config: TrainingConfig, plan: Schedule | None = Non
     return config.rates.rate(step)
 
 
-def _spared(model: nn.Module, config: TrainingConfig) -> set[int]:
-    if config.decay_embeddings is not False:
-        return set()
+def _spared(model: nn.Module) -> set[int]:
     found = {id(weight) for weight in _embeddings(model)}
     if not found:
         raise ConfigError(

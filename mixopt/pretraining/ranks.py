@@ -78,16 +78,19 @@ class Ranks:
         Raises:
             MixoptError: On rank 0, what it raised, or else what the first rank did that raised.
             OtherRankError: On the other ranks, where any raised.
+            Exception: On a rank that raised what is no MixoptError, that: it is a bug.
         """
         value, error = None, None
         try:
             value = do()
-        except MixoptError as caught:
+        except Exception as caught:
             error = caught
-        said = self.gathered(None if error is None else str(error))
+        said = self.gathered(None if error is None else _said_by(error))
         failed = [rank for rank, message in enumerate(said) if message is not None]
         if not failed:
             return cast(Value, value)
+        if error is not None and not isinstance(error, MixoptError):
+            raise error
         if not self.is_first:
             raise OtherRankError(str(said[failed[0]]))
         raise error or RunError(f"rank {failed[0]}: {said[failed[0]]}")
@@ -115,6 +118,14 @@ class Ranks:
             RunError: On rank 0; an OtherRankError on the others.
         """
         raise RunError(message) if self.is_first else OtherRankError(message)
+
+
+def _said_by(error: Exception) -> str:
+    """Return an error in a line; of a bug with its kind."""
+    if isinstance(error, MixoptError):
+        return str(error)
+    lines = str(error).strip().splitlines()
+    return f"{type(error).__name__}: {lines[0]}" if lines else type(error).__name__
 
 
 @contextmanager

@@ -35,7 +35,7 @@ from mixopt.proposals.proposal_warnings import proposal_warnings
 from mixopt.proposals.risk import Risk
 from mixopt.proposals.stability import search_again
 from mixopt.proposals.unmeasured_domains import keeping_unmeasured
-from mixopt.system import Array, Update, no_progress
+from mixopt.system import Array, Update, no_progress, one_blas_thread
 from mixopt.trials import best_trial
 
 if TYPE_CHECKING:
@@ -98,9 +98,11 @@ def propose_mixture(
     again = [aimed(one, over)[0] for one in fits.of(needed)]
     risk = Risk.from_config(config.risk, fit, again)
     problem = Problem.of(fit, objective, constraints, compared, trials, risk, collapsed)
-    found = search(
-        problem, config.method, samples=config.samples, average=config.average, seed=seed
-    )
+    rows = len(fit.data.losses_NM)
+    with one_blas_thread(rows):
+        found = search(
+            problem, config.method, samples=config.samples, average=config.average, seed=seed
+        )
     _check_guardrails(problem, found, constraints, fit.domains)
     mixture = _settled(fit.domains, found.weights_D)
     points_KD = np.stack([mixture.array, *(one.array for one in compared.values())])
@@ -108,14 +110,15 @@ def propose_mixture(
     update(done, SEARCHING_AGAIN)
     refits = None
     if again:
-        refits = search_again(
-            again,
-            problem,
-            points_KD,
-            config=config,
-            seed=seed,
-            update=lambda searched, _: update(done + searched, SEARCHING_AGAIN),
-        )
+        with one_blas_thread(rows):
+            refits = search_again(
+                again,
+                problem,
+                points_KD,
+                config=config,
+                seed=seed,
+                update=lambda searched, _: update(done + searched, SEARCHING_AGAIN),
+            )
     confidence = Confidence.of(fit, objective, points_KD, refits)
     said = described(
         mixture,

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import yaml
 
 from mixopt.errors import RunError
+from mixopt.run_directory.mlflow_files import is_of_mlflow
 from mixopt.run_directory.run import Run
 from mixopt.run_directory.step import STEPS
 from mixopt.system import (
@@ -69,9 +70,11 @@ def working_in(path: Path) -> Iterator[None]:
     """Have a run directory to oneself while the block runs.
 
     Raises:
-        RunError: It holds other files than a run's, or another process is at work in it.
+        RunError: It holds other files than a run's and MLflow's, or another process is at work in
+            it.
     """
-    others = [e for e in path.iterdir() if not is_leftover(e.name)] if path.is_dir() else []
+    found = path.iterdir() if path.is_dir() else ()
+    others = [e.name for e in found if not (is_leftover(e.name) or is_of_mlflow(e))]
     if others and not (path / RECORD).exists():
         raise RunError(f"{path}: is not empty and not a run directory; use another --out")
     with only_one(path):

@@ -8,6 +8,7 @@ from mixopt.system.lazy_names import lazy_names
 
 if TYPE_CHECKING:
     from mixopt.system.arrays import Array as Array, BoolArray as BoolArray, IntArray as IntArray
+    from mixopt.system.blas_threads import one_blas_thread as one_blas_thread
     from mixopt.system.checked_reading import (
         checked_as as checked_as,
         parse_json as parse_json,
@@ -175,6 +176,7 @@ else:
         __name__,
         {
             "arrays": ["Array", "BoolArray", "IntArray"],
+            "blas_threads": ["one_blas_thread"],
             "checked_reading": [
                 "checked_as",
                 "parse_json",

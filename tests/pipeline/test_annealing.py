@@ -1,11 +1,13 @@
 """Microanneals as a run: what is trained, resumed, refused, said, and combined."""
 
 import json
+import shlex
 import shutil
 from dataclasses import replace
 
 import pytest
 import yaml
+from command_line import mixopt
 from made_anneals import SOURCES, made_anneals, made_experiment
 from made_run import made_importable
 
@@ -13,7 +15,7 @@ from mixopt import load_run, run
 from mixopt.config import load_config
 from mixopt.errors import ConfigError, InfeasibleError, RunError
 from mixopt.mixture import Mixture
-from mixopt.pipeline import AnnealAsked, anneal, run_status, status_lines
+from mixopt.pipeline import AnnealAsked, anneal, combining, run_status, status_lines
 from mixopt.pipeline.rounds import check_rounds
 from mixopt.run_directory.step_records import read_steps, write_steps
 from mixopt.tracking.outcome_metrics import run_outcome
@@ -181,6 +183,29 @@ def test_fewer_mixtures_than_folds_are_refused_before_anything_is_trained(tmp_pa
     said = refused(tmp_path, AnnealAsked(SOURCES), combine=True, overrides=["fit.folds=5"])
     assert "fit.folds: 5 folds need as many mixtures, and 3 sources" in said
     assert not (tmp_path / "run").exists()
+
+
+def test_the_command_that_is_printed_combines_where_folds_are_more_than_mixtures(done, own):
+    with made_importable():
+        ended = mixopt("anneal", done[0] / "made.yaml", "--out", own, "--set", "fit.folds=5")
+        (line,) = [one for one in ended.out.splitlines() if one.startswith("next: ")]
+        assert line.endswith("--set fit.folds=5 --combine --set fit.folds=4")
+        combined = mixopt(*shlex.split(line)[2:])
+    assert combined.code == 0, combined.error
+    assert load_run(own).fit.folds == 4
+
+
+@pytest.mark.parametrize(
+    ("sources", "folds", "options"),
+    [(3, 5, "--combine --set fit.folds=4"), (3, 3, "--combine"), (5, 5, "--combine"), (2, 2, None)],
+)
+def test_options_that_combine_are_those_that_work(tmp_path, done, sources, folds, options):
+    base = load_run(done[0] / "run")
+    design = base.config.design.model_copy(update={"rounds": None, "trials": 1 + sources})
+    fit = base.config.fit.model_copy(update={"folds": folds})
+    config = base.config.model_copy(update={"design": design, "fit": fit})
+    found = combining(replace(base, config=config))
+    assert found == options
 
 
 @pytest.mark.parametrize(("count", "few"), [(1, "1 source is"), (2, "2 sources are")])

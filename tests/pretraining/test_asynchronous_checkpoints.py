@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import resource
 from contextlib import contextmanager
+from pathlib import Path
 
 import pytest
 import torch
 from pretrain_runs import write_config
+from ranks import finish, start_ranks
 from safetensors import safe_open
 from safetensors.torch import load_file
 from torch import nn, optim
@@ -18,6 +21,7 @@ from mixopt.errors import ConfigError, RunError
 from mixopt.pretraining import Beside, Checkpoints, Retention, joined, load_pretraining
 
 pytestmark = pytest.mark.usefixtures("one_thread")
+JOB = Path(__file__).parents[1] / "support" / "checkpoint_job.py"
 STATE = {
     "meter": {}, "losses": {}, "weights": {}, "sampler": {}, "mixture": {}, "metrics_size": 0,
 }  # fmt: skip
@@ -187,6 +191,22 @@ def test_a_full_disk_is_known_after_the_thread_ended_and_raised_once(ranks, tmp_
         checkpoints.wait()
         assert checkpoints.newest_whole()[1].step == 3
     assert [path.name for path in sorted(tmp_path.iterdir())] == ["step-00000001", "step-00000003"]
+
+
+@pytest.mark.parametrize(
+    ("where", "rank", "why"),
+    [
+        ("shard", 1, "MemoryError: no memory for a buffer"),
+        ("shard", 0, "MemoryError: no memory for a buffer"),
+        ("state", 0, "TypeError: Object of type set is not JSON serializable"),
+    ],
+)
+def test_whatever_ends_the_thread_of_one_rank_ends_all_with_a_line(where, rank, why, tmp_path):
+    finish(start_ranks(2, JOB, where, rank, tmp_path))
+    said = [json.loads((tmp_path / f"said.{one}").read_text()) for one in range(2)]
+    line = f"{tmp_path}/checkpoints/.step-00000001.tmp: cannot be written: {why}"
+    assert said[0] == {"error": f"rank 1: {line}" if rank else line, "kind": "RunError"}
+    assert said[1] == {"error": line, "kind": "OtherRankError"}
 
 
 def test_an_error_in_training_is_not_hidden_by_one_of_the_thread(ranks, tmp_path):

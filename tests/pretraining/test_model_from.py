@@ -16,12 +16,23 @@ from made_models import logits_of, made_model
 from mixopt_proxies.continued import ContinuedProxy
 from pretrain_runs import CONFIG, finished, metrics_of, weights_of, write_config
 from safetensors.torch import load_file, save_file
+from torch import nn, optim
 
 from mixopt import pretrain
 from mixopt.corpus import FastTokenizer
 from mixopt.errors import ConfigError, MixoptError, PluginError, RunError
-from mixopt.pretraining import export_model, open_origin
+from mixopt.pretraining import (
+    Beside,
+    Checkpoints,
+    ModelConfig,
+    Retention,
+    build_model,
+    export_model,
+    joined,
+    open_origin,
+)
 from mixopt.pretraining.hub_model import is_hub_name
+from mixopt.pretraining.model_origin import fill
 from mixopt.testing import tiny_corpus
 
 pytest.importorskip("transformers")
@@ -426,6 +437,60 @@ def test_a_model_that_is_not_that_of_the_checkpoint_is_refused(folder, tmp_path,
 def test_what_a_folder_of_transformers_lacks_is_not_asked_of_it(folder, tmp_path, parts, message):
     with pytest.raises(ConfigError, match=message):
         started(folder, tmp_path, folder / "llama", **parts)
+
+
+OPT = {
+    "hidden_size": 16,
+    "ffn_dim": 16,
+    "word_embed_proj_dim": 16,
+    "num_hidden_layers": 1,
+    "num_attention_heads": 2,
+}
+
+
+def learned(length: int, **options) -> nn.Module:
+    """A model that learns its positions, built for sequences of a length."""
+    config = ModelConfig(name="opt", options=OPT | options)
+    return build_model(config, vocab_size=257, sequence_length=length, seed=0)
+
+
+@pytest.fixture(scope="module")
+def positions(tmp_path_factory) -> Path:
+    """A checkpoint of ours whose model learned 32 positions."""
+    folder, model = tmp_path_factory.mktemp("positions"), learned(32)
+    state = {name: {} for name in ("meter", "losses", "weights", "sampler", "mixture")}
+    beside = Beside(1, state | {"metrics_size": 0}, {}, [])
+    with joined("cpu") as ranks, Checkpoints(folder, ranks, kept=Retention(1)) as checkpoints:
+        checkpoints.save(model, optim.AdamW(model.parameters()), beside)
+    return folder / "step-00000001"
+
+
+@pytest.mark.parametrize(
+    ("length", "mend"),
+    [
+        (16, "set model.options.max_position_embeddings: 32"),
+        (
+            64,
+            "set model.options.max_position_embeddings: 32, and training.sequence_length to 32"
+            " or less",
+        ),
+    ],
+)
+def test_another_number_of_learned_positions_is_told_with_the_option(length, mend, positions):
+    with pytest.raises(RunError) as caught:
+        fill(learned(length), positions)
+    assert str(caught.value) == (
+        f"{positions}: weight 'model.decoder.embed_positions.weight' has shape (34, 16), and in the"
+        f" model ({length + 2}, 16): it learned 32 positions: {mend}"
+    )
+
+
+def test_with_the_option_learned_positions_are_those_of_the_checkpoint(positions):
+    model = learned(16, max_position_embeddings=32)
+    nn.init.zeros_(model.get_input_embeddings().weight)
+    fill(model, positions)
+    for name, weight in learned(32).state_dict().items():
+        assert torch.equal(model.state_dict()[name], weight)
 
 
 def test_positions_that_are_asked_are_given(folder, tmp_path):

@@ -9,6 +9,8 @@ from made_base import LENGTH, base_config, make_base
 from mixopt_proxies.continued import ContinuedProxy
 from mixopt_proxies.continued.plain_training import PlainTraining
 from mixopt_proxies.continued.starting_point import StartingPoint
+from mixopt_proxies.decoder import make_size
+from mixopt_proxies.decoder.weights import StackedWeights
 from torch.nn import functional
 
 from mixopt.config import CorpusConfig, load_config
@@ -84,6 +86,48 @@ def test_a_stack_from_a_checkpoint_is_a_plain_loop_from_it(base, corpus, optimiz
     together = losses_of(trained(proxy, corpus))
     for found, wanted in zip(together, losses_of(trained(plain, corpus)), strict=True):
         assert found == pytest.approx(wanted, abs=2e-4)
+
+
+def test_a_stack_has_the_eps_and_the_decay_of_a_plain_loop(base, corpus):
+    options = {"eps": 1e-2, "decay_embeddings": False, "weight_decay": 20.0}
+    start = StartingPoint.open(str(base))
+    found = losses_of(trained(proxy_of(base, **options), corpus, TRIALS[:1]))
+    plain = PlainTraining(start.model, start.moments, proxy_of(base, **options)._annealing)
+    assert found[0] == pytest.approx(losses_of(trained(plain, corpus, TRIALS[:1]))[0], abs=2e-4)
+    for name, other in (("eps", 1e-8), ("decay_embeddings", True)):
+        changed = proxy_of(base, **(options | {name: other}))
+        assert (
+            abs(losses_of(trained(changed, corpus, TRIALS[:1]))[0]["code"] - found[0]["code"])
+            > 2e-3
+        )
+
+
+def test_what_decays_in_a_stack_is_all_but_norms_and_embeddings_where_asked():
+    size = make_size("moe-tiny", layers=1)
+    weights = StackedWeights(size, 64, [0, 1], device=CPU, dtype=torch.float32)
+    for embeddings in (True, False):
+        spans = weights.decay_spans(embeddings=embeddings)
+        assert [of.start for of, _ in spans[1:]] == [of.stop for of, _ in spans[:-1]]
+        weights.master.zero_()
+        for of, decays in spans:
+            weights.master[of] = float(decays)
+        for weight in weights.weights:
+            spared = weight.kind == "norm" or (weight.kind == "embedding" and not embeddings)
+            values = weights.view(weights.master, weight)
+            assert values.unique().tolist() == [float(not spared)], weight.name
+
+
+def test_eps_and_decay_of_embeddings_are_those_of_the_base_and_an_average_is_no_moment(
+    texts, tmp_path
+):
+    told = {"steps": 2, "eps": 1e-5, "decay_embeddings": False, "ema_decay": 0.5}
+    base = make_base(tmp_path, texts, **told)
+    annealing = proxy_of(base)._annealing
+    assert (annealing.eps, annealing.decay_embeddings) == (1e-5, False)
+    assert proxy_of(base, eps=1e-7)._annealing.eps == 1e-7
+    few = Training(tokens=512, eval_tokens=512, device="cpu")
+    (result,) = trained(proxy_of(base), Corpus.open(base / "corpus"), TRIALS[:1], few)
+    assert result.status == "finished"
 
 
 def test_moments_of_adam_change_the_first_steps(base, corpus):

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import sqlite3
+from contextlib import closing
 from dataclasses import replace
 
 import pytest
@@ -12,7 +14,7 @@ import mixopt
 from mixopt.errors import PluginError, RunError
 from mixopt.pipeline import load_fit, propose_from
 from mixopt.run_directory import load_run
-from mixopt.run_directory.opening import HEADER
+from mixopt.run_directory.opening import HEADER, working_in
 from mixopt.system import sealed_text
 
 
@@ -112,3 +114,60 @@ def test_no_file_is_left_by_looking(finished):
     run = load_run(finished)
     _ = run.trials, run.fit, run.proposal._repr_html_(), run.validation, run.corpus
     assert {path: path.stat().st_mtime_ns for path in finished.rglob("*")} == before
+
+
+# --- Where an MLflow server was started ----------------------------------------------------------
+
+
+def served(folder):
+    """What `mlflow server` leaves where it is started."""
+    with closing(sqlite3.connect(folder / "mlflow.db")) as database:
+        database.execute("create table experiments (name text)")
+        database.execute("insert into experiments values ('theirs')")
+        database.commit()
+    (folder / "mlartifacts" / "1").mkdir(parents=True)
+    (folder / "mlartifacts" / "1" / "model.txt").write_text("theirs")
+    (folder / "mlruns").mkdir()
+    (folder / "mlflow.db-journal").touch()
+
+
+def not_a_run():
+    return pytest.raises(RunError, match="is not empty and not a run directory")
+
+
+def test_a_run_begins_where_an_mlflow_server_was_started(tmp_path):
+    served(tmp_path)
+    before = (tmp_path / "mlflow.db").read_bytes()
+    with working_in(tmp_path):
+        pass
+    assert (tmp_path / "mlflow.db").read_bytes() == before
+    assert (tmp_path / "mlartifacts" / "1" / "model.txt").read_text() == "theirs"
+
+
+@pytest.mark.parametrize("also", ["notes.txt", "mlflow.txt", "mlruns.txt"])
+def test_other_files_beside_mlflow_s_are_refused(tmp_path, also):
+    served(tmp_path)
+    (tmp_path / also).write_text("mine")
+    with (
+        pytest.raises(RunError, match="is not empty and not a run directory"),
+        working_in(tmp_path),
+    ):
+        pass
+
+
+def test_a_file_of_the_name_that_is_no_database_is_refused(tmp_path):
+    (tmp_path / "mlflow.db").write_text("notes")
+    with (
+        pytest.raises(RunError, match="is not empty and not a run directory"),
+        working_in(tmp_path),
+    ):
+        pass
+
+
+def test_a_link_to_a_database_elsewhere_is_refused(tmp_path):
+    (tmp_path / "there").mkdir()
+    (tmp_path / "run").mkdir()
+    served(tmp_path / "there")
+    (tmp_path / "run" / "mlflow.db").symlink_to(tmp_path / "there" / "mlflow.db")
+    with not_a_run(), working_in(tmp_path / "run"):
+        pass

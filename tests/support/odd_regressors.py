@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 import numpy as np
 from sklearn.base import BaseEstimator, RegressorMixin
 from sklearn.linear_model import Ridge
+from threadpoolctl import threadpool_info
 
 
 class NeedsEpochs(RegressorMixin, BaseEstimator):
@@ -101,3 +104,22 @@ class OfItsOwnKind(Plain):
 
     def plain_law(self):
         return {"kind": "mean", "members": [{"kind": "alert"}], "weights_CM": np.ones((1, 4))}
+
+
+class SeesThreads(Ridge):
+    """Notes how many threads BLAS may use while it is fitted, and while it predicts."""
+
+    seen: ClassVar[list[int]] = []
+
+    def fit(self, weights_ND, losses_NM):
+        self.seen.extend(blas_threads())
+        return super().fit(weights_ND, losses_NM)
+
+    def predict(self, weights_ND):
+        self.seen.extend(blas_threads())
+        return super().predict(weights_ND)
+
+
+def blas_threads():
+    """Return how many threads each BLAS in this process may use."""
+    return [one["num_threads"] for one in threadpool_info() if one["user_api"] == "blas"]

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from mixopt.pretraining import ADAM_EPS, decay_groups
 from mixopt.sampling import RateCurve, RateShape
 from mixopt_proxies.decoder import Precision, check
 
@@ -30,11 +31,13 @@ class Annealing:
         warmup: Steps before the decay; below 1, a fraction of all steps.
         sequence_length: Tokens predicted in a row.
         batch: Sequences of a step.
-        weight_decay: On matrices and embeddings.
+        weight_decay: On matrices, and on embeddings where `decay_embeddings` says so.
         betas: AdamW's.
         clip: Largest gradient norm; 0 does not clip.
         precision: Of matrix products.
         mask_documents: Whether documents of a sequence do not see each other.
+        eps: AdamW's.
+        decay_embeddings: Whether the weight decay holds for embeddings.
     """
 
     lr: float
@@ -48,6 +51,8 @@ class Annealing:
     clip: float
     precision: Precision
     mask_documents: bool = False
+    eps: float = ADAM_EPS
+    decay_embeddings: bool = True
 
     def __post_init__(self) -> None:
         """Check every field.
@@ -56,6 +61,7 @@ class Annealing:
             ConfigError: One is out of range.
         """
         check("lr", self.lr, self.lr > 0, "above 0")
+        check("eps", self.eps, self.eps > 0, "above 0")
         check("min_lr", self.min_lr, 0 <= self.min_lr <= self.lr, f"from 0 to lr, {self.lr:g}")
         shapes = ("linear", "cosine", "sqrt")
         check("decay", self.decay, self.decay in shapes, "linear, cosine or sqrt")
@@ -84,19 +90,15 @@ class Annealing:
         return [curve.rate(step) for step in range(steps)]
 
     def optimizer(self, model: nn.Module, moments: Mapping[str, Tensor]) -> torch.optim.AdamW:
-        """Return AdamW; matrices and embeddings decay, vectors do not.
+        """Return AdamW; matrices decay, embeddings where that is so, vectors do not.
 
         Args:
             model: On its device.
             moments: What it begins with, by the names of the model's weights and of Adam's state,
                 such as `norm.exp_avg`; empty for none.
         """
-        weights = [weight for weight in model.parameters() if weight.requires_grad]
-        groups = [
-            {"params": [w for w in weights if w.ndim > 1], "weight_decay": self.weight_decay},
-            {"params": [w for w in weights if w.ndim <= 1], "weight_decay": 0.0},
-        ]
-        adam = torch.optim.AdamW(groups, lr=self.lr, betas=self.betas, eps=1e-8, fused=True)
+        groups = decay_groups(model, self.weight_decay, embeddings=self.decay_embeddings)
+        adam = torch.optim.AdamW(groups, lr=self.lr, betas=self.betas, eps=self.eps, fused=True)
         for name, weight in model.named_parameters() if moments else ():
             found = {part: moments[f"{name}.{part}"] for part in ADAM_STATE}
             adam.state[weight] = {part: v.to(weight.device).clone() for part, v in found.items()}

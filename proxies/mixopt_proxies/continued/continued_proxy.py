@@ -12,7 +12,7 @@ causal language model one trial at a time.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import TypedDict, Unpack
 
@@ -21,7 +21,7 @@ from torch import nn
 from mixopt.config import is_recipe
 from mixopt.corpus import Corpus
 from mixopt.errors import ConfigError
-from mixopt.pretraining import learning_rate
+from mixopt.pretraining import ADAM_EPS, balance_alone, learning_rate
 from mixopt.sampling import RateShape
 from mixopt.system import Say
 from mixopt.trials import Losses, Progress, Training, Trial, TrialResult
@@ -48,6 +48,8 @@ class AnnealingOptions(TypedDict, total=False):
     betas: tuple[float, float] | None
     clip: float | None
     mask_documents: bool | None
+    eps: float | None
+    decay_embeddings: bool | None
 
 
 _KINDS: dict[str, type] = {
@@ -61,6 +63,8 @@ _KINDS: dict[str, type] = {
     "betas": tuple,
     "clip": float,
     "mask_documents": bool,
+    "eps": float,
+    "decay_embeddings": bool,
 }
 
 
@@ -215,7 +219,8 @@ class ContinuedProxy:
                 f"proxy.options.optimizer: {self._name} has no moments of Adam; leave it out"
             )
         if not isinstance(model, CausalLM):
-            return PlainTraining(model, moments, self._annealing)
+            balanced = partial(balance_alone, run=self._opened.run)
+            return PlainTraining(model, moments, self._annealing, balanced)
         return stacked_from(model, moments, self._annealing, self._compile)
 
     @cached_property
@@ -244,4 +249,6 @@ class ContinuedProxy:
             "betas": training.betas,
             "clip": training.clip,
             "mask_documents": training.mask_documents is True,
+            "eps": ADAM_EPS if training.eps is None else training.eps,
+            "decay_embeddings": training.decay_embeddings is not False,
         }

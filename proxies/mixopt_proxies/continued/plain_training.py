@@ -2,6 +2,7 @@
 
 What a model of the decoder's own kind does in a stack, a torch loop does here: the same sequences
 in the same order for a trial, AdamW that decays matrices alone, clipping, one learning rate a step.
+Experts are balanced as `mixopt pretrain` balances them, by a loss that is added or by biases.
 
 Shapes: B sequences, W = T + 1 tokens, V vocabulary, S steps, P scored tokens.
 """
@@ -19,7 +20,7 @@ from torch import Tensor, nn, optim
 from torch.nn import functional
 
 from mixopt.corpus import Corpus, document_ends
-from mixopt.pretraining import DocumentMasks, check_apart
+from mixopt.pretraining import DocumentMasks, ExpertBalance, balance_alone, check_apart
 from mixopt.trials import Losses, Progress, Training, Trial, TrialResult
 from mixopt_proxies.continued.annealing import Annealing
 from mixopt_proxies.decoder import (
@@ -56,7 +57,11 @@ class PlainTraining:
     """Trains one trial at a time, each with the weights of one model."""
 
     def __init__(
-        self, model: nn.Module, moments: Mapping[str, Tensor], annealing: Annealing
+        self,
+        model: nn.Module,
+        moments: Mapping[str, Tensor],
+        annealing: Annealing,
+        balanced: Callable[[nn.Module], ExpertBalance] = balance_alone,
     ) -> None:
         """Keep the weights that all trials begin with.
 
@@ -65,8 +70,11 @@ class PlainTraining:
             moments: Adam's, by the names of the model's weights and of Adam's state; empty for
                 none.
             annealing: How it is trained.
+            balanced: Finds out what balances its experts, once it is on its device.
         """
         self._model, self._moments, self._annealing = model, moments, annealing
+        self._balanced, self._balance = balanced, ExpertBalance(model)
+        self._balanced_on: torch.device | None = None
         self._first = {name: value.clone() for name, value in model.state_dict().items()}
         self._masks: DocumentMasks | None = None
 
@@ -171,6 +179,9 @@ class PlainTraining:
     def _at_start(self, device: torch.device) -> nn.Module:
         model = self._model.to(device)
         model.load_state_dict(self._first)
+        if self._balanced_on != device:
+            self._balance.release()
+            self._balance, self._balanced_on = self._balanced(model), device
         return model
 
     def _trained(
@@ -212,18 +223,20 @@ class PlainTraining:
         self, model: nn.Module, optimizer: optim.Optimizer, rows_BW: Tensor, rate: float
     ) -> Tensor:
         model.train()
-        loss = self._losses(model, rows_BW).mean()
-        own = getattr(model, "own_loss", None)
-        (loss if own is None else loss + own).backward()
+        self._balance.step_begins()
+        with self._balance.counting(rows_BW[:, :-1].long()):
+            output = self._output(model, rows_BW)
+        loss = _token_losses(output, rows_BW).mean()
+        added = self._balance.added_loss(output)
+        total = loss if added is None else loss + added
+        total.backward()  # type: ignore[no-untyped-call]
         if self._annealing.clip > 0:
             nn.utils.clip_grad_norm_(model.parameters(), self._annealing.clip)
         for group in optimizer.param_groups:
             group["lr"] = rate
         optimizer.step()
         optimizer.zero_grad()
-        taken = getattr(model, "step_taken", None)
-        if taken is not None:
-            taken(lambda summed: None, moved=True)
+        self._balance.step_taken(moved=True)
         return loss.detach()
 
     def _evaluated(self, model: nn.Module, held_out: HeldOutWindows, tokens: int) -> Losses:
@@ -248,18 +261,23 @@ class PlainTraining:
 
     def _losses(self, model: nn.Module, rows_BW: Tensor) -> Tensor:
         """Return the loss of each token but the first in nats, shape (B, T)."""
-        rows_BW = rows_BW.long()
+        return _token_losses(self._output(model, rows_BW), rows_BW)
+
+    def _output(self, model: nn.Module, rows_BW: Tensor) -> Any:
+        read_BT = rows_BW[:, :-1].long()
         with self._cast(rows_BW.device):
-            read_BT = rows_BW[:, :-1]
             known = {} if self._masks is None else self._masks.inputs(read_BT)
-            output = model(read_BT, **known)
-        logits_BTV = output if isinstance(output, Tensor) else output.logits
-        targets_BT = rows_BW[:, 1:]
-        losses_N = functional.cross_entropy(
-            logits_BTV.flatten(0, 1).float(), targets_BT.flatten(), reduction="none"
-        )
-        return losses_N.view(targets_BT.shape)
+            return model(read_BT, **known)
 
     def _cast(self, device: torch.device) -> AbstractContextManager[Any]:
         dtype = resolve_precision(self._annealing.precision, device)
         return nullcontext() if dtype == torch.float32 else torch.autocast(device.type, dtype)
+
+
+def _token_losses(output: Any, rows_BW: Tensor) -> Tensor:
+    logits_BTV = output if isinstance(output, Tensor) else output.logits
+    targets_BT = rows_BW[:, 1:].long()
+    losses_N = functional.cross_entropy(
+        logits_BTV.flatten(0, 1).float(), targets_BT.flatten(), reduction="none"
+    )
+    return losses_N.view(targets_BT.shape)

@@ -51,6 +51,8 @@ def stacked_from(
         annealing.rates,
         _biases(model),
         _moments(moments),
+        annealing.eps,
+        annealing.decay_embeddings,
     )
     return GroupTraining(
         size,

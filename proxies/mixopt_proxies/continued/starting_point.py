@@ -32,6 +32,7 @@ from mixopt.pretraining import (
     recorded_pretraining,
 )
 from mixopt.system import Say
+from mixopt_proxies.continued.annealing import ADAM_STATE
 
 _STATE = "state."  # before the names of the optimiser's tensors in a checkpoint
 
@@ -69,7 +70,11 @@ class StartingPoint:
     def moments(self) -> dict[str, Tensor]:
         """Adam's, by the names of the weights and of Adam's state, such as `norm.exp_avg`."""
         found = self.origin.optimizer_tensors() or {}
-        return {name.removeprefix(_STATE): value for name, value in found.items()}
+        return {
+            name.removeprefix(_STATE): value
+            for name, value in found.items()
+            if name.rpartition(".")[2] in ADAM_STATE  # an average of the weights is none of Adam's
+        }
 
     @cached_property
     def run(self) -> PretrainConfig | None:

@@ -1,7 +1,7 @@
 """Where the members of a stack begin when it is not at random weights: one checkpoint for all.
 
 Every member has the same weights and, where they are known, the same moments of Adam; what differs
-between them is their data alone.
+between them is their data alone. AdamW goes on as it was in the checkpoint's run.
 
 Shapes: L layers, E experts.
 """
@@ -31,16 +31,20 @@ class AdamMoments(NamedTuple):
 
 @dataclass(frozen=True, eq=False)
 class StackOrigin:
-    """Weights that all members begin with, and the learning rate from there.
+    """Weights that all members begin with, and how AdamW moves them from there.
 
     Attributes:
         weights: Of one member, by the names of `layout`.
         rates: From how many steps there are to the learning rate of each.
         biases_LE: What balances experts by a bias; None without it.
         moments: Adam's; None begins with none.
+        eps: AdamW's.
+        decay_embeddings: Whether the weight decay holds for embeddings.
     """
 
     weights: Mapping[str, Tensor]
     rates: Callable[[int], list[float]]
     biases_LE: Tensor | None = None
     moments: AdamMoments | None = None
+    eps: float = 1e-8
+    decay_embeddings: bool = True

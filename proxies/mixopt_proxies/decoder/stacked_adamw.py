@@ -1,7 +1,8 @@
 """AdamW and clipping for a stack: no member's step depends on another's gradient.
 
 The gradients are gathered into one flat buffer and scaled, each member's by its own norm;
-PyTorch's fused AdamW then does all members in one pass. Norm weights do not decay.
+PyTorch's fused AdamW then does all members in one pass. Norm weights do not decay, nor do
+embeddings where an origin says so.
 
 The number of the step and the learning rate lie on the device, so that a step that was recorded
 there (mixopt_proxies.decoder.step_graph) is the next step each time it is replayed.
@@ -41,20 +42,17 @@ class StackedAdamW:
         self._place = torch.zeros(1, dtype=torch.int64, device=device)
         self._gradients = [weights.view(weights.gradient, w) for w in weights.weights]
         self._names = [w.name for w in weights.weights]
-        split = weights.decayed
-        self._parts = [
-            _part(weights.master[:split], weights.gradient[:split]),
-            _part(weights.master[split:], weights.gradient[split:]),
-        ]
+        self._spans = weights.decay_spans(embeddings=origin is None or origin.decay_embeddings)
+        self._parts = [_part(weights.master[of], weights.gradient[of]) for of, _ in self._spans]
         groups = [
-            {"params": self._parts[:1], "weight_decay": size.weight_decay},
-            {"params": self._parts[1:], "weight_decay": 0.0},
+            {"params": [part], "weight_decay": size.weight_decay if decays else 0.0}
+            for part, (_, decays) in zip(self._parts, self._spans, strict=True)
         ]
         self._adam = torch.optim.AdamW(
             groups,
             lr=size.lr,
             betas=size.betas,
-            eps=1e-8,
+            eps=1e-8 if origin is None else origin.eps,
             fused=True,
             capturable=device.type == "cuda",
         )
@@ -79,12 +77,12 @@ class StackedAdamW:
 
     def _begin_with(self, moments: AdamMoments) -> None:
         """Give all members the moments of a checkpoint, as the state of a step that was taken."""
-        split, master = self._weights.decayed, self._weights.master
+        master = self._weights.master
         step = torch.tensor(float(moments.step), device=master.device)
         flat = {"exp_avg": torch.empty_like(master), "exp_avg_sq": torch.empty_like(master)}
         self._weights.give_all(flat["exp_avg"], moments.first)
         self._weights.give_all(flat["exp_avg_sq"], moments.second)
-        for part, of in zip(self._parts, (slice(split), slice(split, None)), strict=True):
+        for part, (of, _) in zip(self._parts, self._spans, strict=True):
             state = {name: values[of] for name, values in flat.items()}
             self._adam.state[part] = {"step": step.clone(), **state}
 

@@ -3,8 +3,8 @@
 Every weight has a leading member axis. All of them lie one after another in a flat fp32
 buffer, so that the optimizer is one call, whatever the number of layers; the products read
 a copy in the compute precision that is refreshed once a step. The order is
-[matrices, head | embedding | routers | norms]: what is copied is a prefix, what decays is a
-prefix. Routers choose in fp32, where two experts are hardly ever equal.
+[matrices, head | embedding | routers | norms]: what is copied is a prefix, and what decays is one
+where embeddings do. Routers choose in fp32, where two experts are hardly ever equal.
 
 What balances experts by a bias is moved by no gradient and lies beside the weights.
 
@@ -79,7 +79,6 @@ class StackedWeights:
         biases_LKE: What is added to the routers' probabilities for choosing; None without it.
         master: All weights in fp32, flat.
         gradient: Their gradients, flat, in the same order.
-        decayed: How many numbers of `master`, from its start, decay.
     """
 
     def __init__(
@@ -102,7 +101,6 @@ class StackedWeights:
         self._starts = dict(zip((w.name for w in self.weights), starts, strict=False))
         self.master = torch.empty(starts[-1], device=device)
         self.gradient = torch.zeros_like(self.master)
-        self.decayed = min(self._starts[w.name] for w in self.weights if w.kind == "norm")
         if origin is None:
             self._fill(seeds)
         else:
@@ -125,6 +123,21 @@ class StackedWeights:
         """Bring the copy in the compute precision up to date."""
         if self._copy is not self.master:
             self._copy.copy_(self.master[: self._copied])
+
+    def decay_spans(self, *, embeddings: bool) -> list[tuple[slice, bool]]:
+        """Return parts of the buffer, one after another, and whether each decays; norms do not.
+
+        Args:
+            embeddings: Whether embeddings do.
+        """
+        kept = {"norm"} if embeddings else {"norm", "embedding"}
+        found: list[tuple[slice, bool]] = []
+        for weight in self.weights:
+            start, decays = self._starts[weight.name], weight.kind not in kept
+            if found and found[-1][1] == decays:
+                start = found.pop()[0].start
+            found.append((slice(start, self._end(weight)), decays))
+        return found
 
     def member(self, k: int) -> dict[str, Tensor]:
         """Return views of one member's fp32 weights by name; call `refresh` after a change."""

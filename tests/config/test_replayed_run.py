@@ -1,0 +1,72 @@
+"""The mean mixture of a base is over its tokens, however these are spread over its steps."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from mixopt.config.replayed_run import _mixture, _stages, _tokens
+from mixopt.errors import MixoptError
+from mixopt.sampling import Schedule
+
+WEB, CODE = {"web": 1.0, "code": 0.0}, {"web": 0.0, "code": 1.0}
+HALF = {"web": 0.5, "code": 0.5}
+NAMES = ["web", "code"]
+
+
+def mean_of(folder, changes, **config):
+    """The share of web in a run that changed its mixture at some steps."""
+    lines = [{"step": step, "weights": weights} for step, weights in changes]
+    (folder / "mixture_log.jsonl").write_text("".join(json.dumps(one) + "\n" for one in lines))
+    return _mixture(folder, config, NAMES)["web"]
+
+
+def staged(*stages):
+    return {"batch": 4, "sequence_length": 16, "stages": list(stages)}
+
+
+def test_where_all_steps_have_the_same_tokens_it_is_over_steps(tmp_path):
+    training = {"steps": 10, "batch": 4, "sequence_length": 16}
+    assert mean_of(tmp_path, [(1, WEB), (4, CODE)], training=training) == pytest.approx(0.3)
+
+
+def test_steps_of_a_batch_ramp_count_by_their_batches(tmp_path):
+    ramp = [{"steps": 3, "batch": 2}, {"steps": 2, "batch": 4}]
+    training = {"steps": 10, "batch": 8, "sequence_length": 16, "batch_ramp": ramp}
+    changes = [(1, WEB), (5, CODE)]
+    assert mean_of(tmp_path, changes, training=training) == pytest.approx((6 + 4) / (6 + 8 + 40))
+
+
+def test_stages_of_a_schedule_count_by_batch_and_sequence_length(tmp_path):
+    plan = staged(
+        {"steps": 6, "mixture": WEB}, {"steps": 2, "mixture": CODE, "batch": 8},
+        {"steps": 1, "mixture": CODE, "sequence_length": 64},
+    )  # fmt: skip
+    found = mean_of(tmp_path, [(1, WEB), (7, CODE)], training={"steps": 9}, staged=plan)
+    assert found == pytest.approx(6 * 64 / (6 * 64 + 2 * 128 + 256))
+
+
+def test_a_stage_that_goes_to_a_mixture_linearly_counts_half_of_either_end(tmp_path):
+    plan = staged({"steps": 4, "mixture": WEB, "to": HALF}, {"steps": 4, "mixture": HALF})
+    found = mean_of(tmp_path, [(1, WEB), (5, HALF)], training={"steps": 8}, staged=plan)
+    assert found == pytest.approx((0.75 + 0.5) / 2)
+
+
+def test_tokens_are_those_of_the_schedule_itself():
+    content = staged(
+        {"tokens": 1_000, "mixture": WEB}, {"tokens": 999, "mixture": CODE, "batch": 6},
+        {"steps": 3, "mixture": HALF, "sequence_length": 40}, {"tokens": 500, "mixture": WEB},
+    )  # fmt: skip
+    schedule = Schedule.from_content(content, "here")
+    stages = _stages("here", schedule.to_json(), {}, schedule.steps)
+    assert sum(one.steps for one in stages) == schedule.steps
+    for step in range(schedule.steps + 1):
+        assert _tokens(stages, 1, step + 1) == schedule.tokens_before(step)
+
+
+def test_a_record_that_is_damaged_is_one_line(tmp_path):
+    training = {"steps": 4, "batch": "four", "sequence_length": 16}
+    with pytest.raises(MixoptError, match="config.yaml: batch") as caught:
+        mean_of(tmp_path, [(1, WEB)], training=training)
+    assert "\n" not in str(caught.value)
