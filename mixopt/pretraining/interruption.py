@@ -10,7 +10,7 @@ import os
 import signal
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from typing import Any
 
@@ -35,11 +35,15 @@ class Interruption:
         self.asked = True
 
     @contextmanager
-    def hearing_keys(self) -> Iterator[None]:
+    def hearing_keys(self, may_save: Callable[[], bool]) -> Iterator[None]:
         """Take the first Ctrl-C while the block runs; in the main thread only.
 
         A process that does not listen to Ctrl-C, such as a script's in the background, still does
         not.
+
+        Args:
+            may_save: Whether the directory is still this run's; where another process has taken it
+                over, this one is interrupted (mixopt.system.lease) and must write nothing more.
         """
         before = signal.getsignal(signal.SIGINT)
         if not _is_main() or before in (signal.SIG_IGN, None):
@@ -48,6 +52,8 @@ class Interruption:
 
         def heard(*_: Any) -> None:
             signal.signal(signal.SIGINT, before)
+            if not may_save():
+                raise KeyboardInterrupt
             self.asked = self.by_hand = True
             if os.environ.get("RANK", "0") == "0":
                 _tell()

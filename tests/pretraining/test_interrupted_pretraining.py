@@ -1,5 +1,6 @@
 """Ctrl-C in a pretraining: the first one writes a checkpoint, the second stops at once."""
 
+import json
 import os
 import signal
 
@@ -10,6 +11,7 @@ from typer.testing import CliRunner
 import mixopt.cli.main  # noqa: F401  adds the commands
 from mixopt import pretrain
 from mixopt.cli.options import app
+from mixopt.errors import RunError
 from mixopt.pretraining.loop import Loop
 from mixopt.testing import tiny_corpus
 
@@ -62,6 +64,22 @@ def test_ctrl_c_writes_a_checkpoint_after_the_step_and_the_run_resumes(
 def test_the_second_ctrl_c_stops_at_once(config, pressed, tmp_path):
     pressed["pressed"] = 2
     with pytest.raises(KeyboardInterrupt):
+        pretrain(config, tmp_path / "run")
+    assert checkpoints(tmp_path / "run") == []
+
+
+def test_a_run_whose_directory_another_process_took_over_writes_nothing_more(
+    config, monkeypatch, tmp_path
+):
+    observe, lease = Loop._observe, tmp_path / "run" / ".lock.lease"
+
+    def observing(loop, outcome):
+        observe(loop, outcome)
+        lease.write_text(json.dumps(json.loads(lease.read_text()) | {"pid": 1, "token": "other"}))
+        os.kill(os.getpid(), signal.SIGINT)
+
+    monkeypatch.setattr(Loop, "_observe", observing)
+    with pytest.raises((KeyboardInterrupt, RunError)):
         pretrain(config, tmp_path / "run")
     assert checkpoints(tmp_path / "run") == []
 
