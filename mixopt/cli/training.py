@@ -57,6 +57,9 @@ def pretrain_command(
     if int(os.environ.get("RANK", "0")):
         return
     print_json(result.to_json()) if as_json else show("\n".join(result_lines(result)))
+    if result.interrupted:
+        say(f"pretrain: step {result.step} is saved: {result.checkpoint}")
+        raise typer.Exit(130)  # which is answered with how to resume
     if not result.is_finished:
         say(f"pretrain: stopped at step {result.step}; the same command resumes")
 

@@ -1,10 +1,11 @@
 """What a base was trained on, as parts of a mixed domain: its shards, and its mixture.
 
 The shards of a run of `mixopt pretrain` are named as tokens that are there already, so that no text
-is read again, and their held-out tokens stay held out. The mixture is the mean over the tokens of
-what the run's mixture log says. Steps differ in tokens by `training.batch_ramp`, or by the batches
-and sequence lengths of a schedule's stages; of a stage that goes to a mixture linearly it is half
-of either end.
+is read again, and their held-out tokens stay held out. The mixture is the mean over the tokens up
+to a checkpoint of what the run's mixture log says, without what an estimator in the shadow only
+would have done. Steps differ in tokens by `training.batch_ramp`, or by the batches and sequence
+lengths of a schedule's stages; of a stage that goes to a mixture linearly it is half of either end,
+as far as it came.
 """
 
 from __future__ import annotations
@@ -18,16 +19,20 @@ import numpy as np
 from mixopt.errors import ConfigError
 from mixopt.system import checked_as, local_path, parse_json, read_json, read_text, read_yaml
 
-_WHAT = "give the directory of a mixopt pretrain"
+_WHAT = "give the directory of a mixopt pretrain, or one of its checkpoints"
+_CHECKPOINTS, _STEP = "checkpoints", "step-"
 
 
 def replayed_run(given: str) -> dict[str, Any]:
     """Return `domains` and `mixture` of a run's training text, as a mixed domain is given.
 
+    Args:
+        given: The directory of a run, whose newest checkpoint is meant, or one of its checkpoints.
+
     Raises:
         ConfigError: It is no run, has streamed its text, or a file of it is damaged.
     """
-    run = local_path(given)
+    run, until = _run_and_step(local_path(given))
     record = run / "config.yaml"
     if not record.is_file():
         raise ConfigError(f"{given}: has no config.yaml; {_WHAT}")
@@ -42,7 +47,22 @@ def replayed_run(given: str) -> dict[str, Any]:
     names = checked_as(list[str], index.get("domains"), f"{corpus / 'index.json'}: domains")
     ends = _stated_ends(index)
     domains = {name: _part(corpus / name, ends.get(name)) for name in names}
-    return {"domains": domains, "mixture": _mixture(run, config, names)}
+    return {"domains": domains, "mixture": _mixture(run, config, names, until)}
+
+
+def _run_and_step(path: Path) -> tuple[Path, int | None]:
+    """Return the directory of a run, and the steps of the checkpoint that is meant, if known."""
+    if path.parent.name == _CHECKPOINTS:
+        return path.parent.parent, _step_of(path)
+    folder = path / _CHECKPOINTS
+    names = folder.iterdir() if folder.is_dir() else ()
+    return path, max((step for name in names if (step := _step_of(name)) is not None), default=None)
+
+
+def _step_of(checkpoint: Path) -> int | None:
+    step = checkpoint.name.removeprefix(_STEP)
+    is_one = checkpoint.name.startswith(_STEP) and step.isdecimal() and len(step) < 16
+    return int(step) if is_one else None
 
 
 def weights_in(given: str) -> dict[str, Any]:
@@ -110,26 +130,41 @@ class _EvenPart(NamedTuple):
     to: Mapping[str, float] | None = None
 
 
-def _mixture(run: Path, config: Mapping[str, Any], names: Sequence[str]) -> dict[str, float]:
-    """Return the mean mixture over the tokens of a run."""
-    log = run / "mixture_log.jsonl"
-    lines = read_text(log, missing=lambda: ConfigError(f"{log}: not found; {_WHAT}")).splitlines()
-    found = [checked_as(dict[str, Any], parse_json(line, str(log)), str(log)) for line in lines]
-    starts = [checked_as(int, line.get("step"), f"{log}: step") for line in found]
-    weights = [
-        checked_as(dict[str, float], line.get("weights"), f"{log}: weights") for line in found
-    ]
+def _mixture(
+    run: Path, config: Mapping[str, Any], names: Sequence[str], until: int | None = None
+) -> dict[str, float]:
+    """Return the mean mixture over the tokens of the steps of a run up to one; of all if None."""
     training = checked_as(dict[str, Any], config.get("training"), f"{run}: training")
     steps = checked_as(int, training.get("steps"), f"{run}: training.steps")
     stages = _stages(str(run / "config.yaml"), config.get("staged"), training, steps)
-    stops = [*starts[1:], max(steps + 1, starts[-1])]
+    last = steps if until is None else min(steps, until)
+    changes = _changes(run / "mixture_log.jsonl", last)
+    stops = [*(start for start, _ in changes[1:]), last + 1]
     sums = dict.fromkeys(names, 0.0)
-    for start, stop, held in zip(starts, stops, weights, strict=True):
-        tokens, ends = _tokens(stages, start, stop), _end_of(stages, start, stop) or held
+    for (start, held), stop in zip(changes, stops, strict=True):
+        tokens, ends = _tokens(stages, start, stop), _end_of(stages, start, stop, held)
         for name in names:
             sums[name] += tokens * (held.get(name, 0.0) + ends.get(name, 0.0)) / 2
     whole = sum(sums.values()) or 1.0
     return {name: share / whole for name, share in sums.items()}
+
+
+def _changes(log: Path, last: int) -> list[tuple[int, dict[str, float]]]:
+    """Return the first step of each mixture that a run trained on, up to a step, and the mixture.
+
+    What an estimator in the shadow logs was not trained on.
+    """
+    lines = read_text(log, missing=lambda: ConfigError(f"{log}: not found; {_WHAT}")).splitlines()
+    found = []
+    for line in lines:
+        content = checked_as(dict[str, Any], parse_json(line, str(log)), str(log))
+        step = checked_as(int, content.get("step"), f"{log}: step")
+        weights = checked_as(dict[str, float], content.get("weights"), f"{log}: weights")
+        if step <= last and not content.get("shadow"):
+            found.append((step, weights))
+    if not found:
+        raise ConfigError(f"{log}: has no mixture up to step {last}; {_WHAT} that has trained")
+    return found
 
 
 def _stages(
@@ -169,14 +204,20 @@ def _tokens(stages: Sequence[_EvenPart], start: int, stop: int) -> int:
     return total
 
 
-def _end_of(stages: Sequence[_EvenPart], start: int, stop: int) -> Mapping[str, float] | None:
-    """Return the mixture that is gone to, where just these steps are a stage that goes to one."""
+def _end_of(
+    stages: Sequence[_EvenPart], start: int, stop: int, held: Mapping[str, float]
+) -> Mapping[str, float]:
+    """Return the mixture at the end of steps: as far as they come where a stage goes to another."""
     first = 1
     for stage in stages:
-        if (first, first + stage.steps) == (start, stop):
-            return stage.to
+        if first == start and stop <= first + stage.steps and stage.to is not None:
+            part, to = (stop - start) / stage.steps, stage.to
+            return {
+                name: (1 - part) * held.get(name, 0.0) + part * to.get(name, 0.0)
+                for name in {*held, *to}
+            }
         first += stage.steps
-    return None
+    return held
 
 
 def _count(fields: Mapping[str, Any], name: str, record: str) -> int:

@@ -87,6 +87,7 @@ if TYPE_CHECKING:
         FastTokenizer as FastTokenizer,
         Tokenizer as Tokenizer,
         open_tokenizer as open_tokenizer,
+        plain_name as plain_name,
         saved_tokenizer as saved_tokenizer,
     )
     from mixopt.corpus.tokenizer_export import export_tokenizer as export_tokenizer
@@ -145,6 +146,7 @@ else:
                 "FastTokenizer",
                 "Tokenizer",
                 "open_tokenizer",
+                "plain_name",
                 "saved_tokenizer",
             ],
             "tokenizer_export": ["export_tokenizer"],

@@ -24,7 +24,7 @@ from mixopt.corpus.text import (
     text_files,
 )
 from mixopt.corpus.token_files import counted_tokens, open_tokens
-from mixopt.corpus.tokenizer import BYTES, Tokenizer, bpe_vocabulary, open_tokenizer
+from mixopt.corpus.tokenizer import BYTES, Tokenizer, bpe_vocabulary, open_tokenizer, plain_name
 from mixopt.errors import CorpusError
 from mixopt.system import Say, close_children, silent
 
@@ -101,6 +101,7 @@ def count_domains(config: CorpusConfig, say: Say = silent) -> list[DomainCount]:
     is_text = not all(source.is_tokens for source in config.sources.values())
     is_here = is_text and not bpe_vocabulary(config.tokenizer)
     tokenizer = open_tokenizer(config.tokenizer) if is_here else None
+    is_bytes = plain_name(config.tokenizer) == BYTES
     found = []
     try:
         for name, source in config.sources.items():
@@ -113,7 +114,7 @@ def count_domains(config: CorpusConfig, say: Say = silent) -> list[DomainCount]:
                 found.append(_count_tokens(name, rooted))
                 say(f"{name}: {found[-1].tokens:,} tokens")
                 continue
-            found.append(_count(name, rooted, tokenizer, config.tokenizer == BYTES))
+            found.append(_count(name, rooted, tokenizer, is_bytes))
             say(f"{name}: {found[-1].bytes:,} bytes of text, {found[-1].how}")
     finally:
         close_children()

@@ -1,4 +1,4 @@
-"""Find a Hugging Face tokenizer's files, in a folder or on the hub, and its end of document."""
+"""Find what a tokenizer's name stands for: files in a folder or on the hub, a prepared corpus."""
 
 from __future__ import annotations
 
@@ -6,11 +6,13 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from mixopt.corpus.index_files import CORPUS_FORMAT, INDEX, STREAM_FORMAT
 from mixopt.errors import CorpusError, PluginError
 from mixopt.system import read_json
 
 # What tokenizers without a configuration call the end of a document.
 _USUAL = ("<|endoftext|>", "<|end_of_text|>", "</s>", "<eos>", "<|im_end|>", "[SEP]")
+_PREPARED = tuple(one.partition("/")[0] + "/" for one in (CORPUS_FORMAT, STREAM_FORMAT))
 _OTHERWISE = "give a local folder, or use bytes or bpe:8192, which need no download"
 
 
@@ -34,6 +36,24 @@ def find_tokenizer_file(name: str) -> Path | None:
     if path is not None:
         _fetch(name, "tokenizer_config.json")
     return path
+
+
+def prepared_tokenizer(name: str) -> str | None:
+    """Return the tokenizer that a prepared corpus was made with; None where a name is none's.
+
+    Args:
+        name: A folder of what `mixopt prepare` or `mixopt pretrain` wrote, or anything else.
+
+    Raises:
+        CorpusError: Its index cannot be read.
+    """
+    index = Path(name).expanduser() / INDEX
+    if not index.is_file():
+        return None
+    content = read_json(index, error=CorpusError)
+    kind = str(content.get("format")) if isinstance(content, dict) else ""
+    known: Any = content.get("tokenizer") if kind.startswith(_PREPARED) else None
+    return known if isinstance(known, str) else None
 
 
 def end_of_document_token(path: Path, vocabulary: Mapping[str, int], name: str) -> str:

@@ -38,6 +38,7 @@ from mixopt.corpus.tokenizer import (
     Tokenizer,
     bpe_vocabulary,
     open_tokenizer,
+    plain_name,
 )
 from mixopt.errors import CorpusError, RunError
 from mixopt.system import (
@@ -87,6 +88,7 @@ def prepare_corpus(
         RunError: The disk is full or the folder cannot be written.
     """
     path = Path(path)
+    config = config.model_copy(update={"tokenizer": plain_name(config.tokenizer)})
     _check_names(config, evaluation)
     check_tokens_have_tokenizer(config)
     spools, workers = emptied(path), workers or usable_cores()

@@ -19,7 +19,7 @@ from mixopt.corpus.index_files import INDEX, STREAM_FORMAT, corpus_records
 from mixopt.corpus.preparation import emptied
 from mixopt.corpus.text import BadDocuments, DocumentStream, Environment, read_target
 from mixopt.corpus.text_jobs import write_tokens
-from mixopt.corpus.tokenizer import Tokenizer, open_tokenizer
+from mixopt.corpus.tokenizer import Tokenizer, open_tokenizer, plain_name
 from mixopt.errors import CorpusError
 from mixopt.system import Say, close_children, write_sealed
 
@@ -49,6 +49,7 @@ def prepare_stream(
         CorpusError: A source or tokenizer that cannot be used, or too little text.
         RunError: The folder cannot be written.
     """
+    config = config.model_copy(update={"tokenizer": plain_name(config.tokenizer)})
     tokenizer, environment = open_tokenizer(config.tokenizer), Environment()
     spools = emptied(path)
     digests = set[bytes]()

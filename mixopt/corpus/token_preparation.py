@@ -19,9 +19,9 @@ from mixopt.system import Say, count_text
 
 
 def known_tokenizer(name: str) -> Tokenizer | None:
-    """Return a tokenizer by name or folder; None where its files are not here."""
+    """Return a tokenizer by name or folder; None where its files are not here, or not yet made."""
     try:
-        return open_tokenizer(name)
+        return None if bpe_vocabulary(name) is not None else open_tokenizer(name)
     except (CorpusError, PluginError):
         return None
 

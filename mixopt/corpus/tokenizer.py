@@ -9,13 +9,18 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from itertools import chain
 from pathlib import Path
+from textwrap import shorten
 from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from mixopt.corpus.byte_spans import byte_ends
-from mixopt.corpus.hub_tokenizer import end_of_document_token, find_tokenizer_file
+from mixopt.corpus.hub_tokenizer import (
+    end_of_document_token,
+    find_tokenizer_file,
+    prepared_tokenizer,
+)
 from mixopt.corpus.index_files import INDEX, absent, check_tokenizer
 from mixopt.errors import CorpusError, PluginError
 from mixopt.system import replacing
@@ -30,6 +35,8 @@ END_OF_DOCUMENT = "<|endoftext|>"
 LEAST_BPE = 257
 FILE = "tokenizer.json"
 SLOW_FOLDER = ".tokenizer"
+_LONGEST = 160  # of what transformers says
+_GIVE = f"give a folder with its {FILE}, that of a prepared corpus, or a name on the hub"
 
 
 class Tokenizer(Protocol):
@@ -199,7 +206,8 @@ class TransformersTokenizer:
         try:
             self.inner: Any = AutoTokenizer.from_pretrained(name, trust_remote_code=False)
         except (OSError, ValueError) as error:
-            raise CorpusError(f"tokenizer {name!r}: {str(error).splitlines()[0]}") from error
+            reason = shorten(str(error), _LONGEST, placeholder=" ...")
+            raise CorpusError(f"tokenizer {name!r}: {reason}; {_GIVE}") from error
         found = [self.inner.eos_token_id, self.inner.sep_token_id]
         self.end_of_document: int = next((t for t in found if t is not None), -1)
         if self.end_of_document < 0:
@@ -257,7 +265,11 @@ def bpe_vocabulary(name: str) -> int | None:
 
 
 def open_tokenizer(name: str) -> Tokenizer:
-    """Open a tokenizer that needs no training: `bytes`, or Hugging Face's by name or folder.
+    """Open a tokenizer that needs no training.
+
+    Args:
+        name: `bytes`, a tokenizer of Hugging Face's by name or folder, or the folder of a prepared
+            corpus, whose tokenizer is meant.
 
     Raises:
         CorpusError: It cannot be found or used.
@@ -265,8 +277,20 @@ def open_tokenizer(name: str) -> Tokenizer:
     """
     if name == BYTES:
         return ByteTokenizer()
+    made_with = prepared_tokenizer(name)
+    if made_with is not None:
+        return saved_tokenizer(Path(name).expanduser(), made_with)
     path = find_tokenizer_file(name)
     return TransformersTokenizer(name) if path is None else FastTokenizer.from_file(path, name)
+
+
+def plain_name(name: str) -> str:
+    """Return `bytes` for the folder of a corpus of bytes, which has no file; else the same name.
+
+    Raises:
+        CorpusError: The index of that corpus cannot be read.
+    """
+    return BYTES if prepared_tokenizer(name) == BYTES else name
 
 
 def saved_tokenizer(folder: Path, name: str) -> Tokenizer:

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from mixopt.corpus.tokenizer import BYTES, ByteTokenizer, FastTokenizer, bpe_vocabulary
+from mixopt.corpus.tokenizer import BYTES, ByteTokenizer, FastTokenizer, bpe_vocabulary, plain_name
 from mixopt.errors import CorpusError, MixoptError
 
 _LARGEST = 1 << 32  # ids that a shard can have
@@ -85,9 +85,9 @@ def known_vocabulary(tokenizer: str) -> int:
 
 def _known_size(tokenizer: str) -> int | None:
     """Return the ids of a tokenizer that is built in, or whose file is on this machine."""
-    if tokenizer == BYTES:
-        return ByteTokenizer.vocab_size
     try:
+        if plain_name(tokenizer) == BYTES:
+            return ByteTokenizer.vocab_size
         trained = bpe_vocabulary(tokenizer)
         file = _file_of(tokenizer)
         return FastTokenizer.from_file(file, tokenizer).vocab_size if file else trained

@@ -11,8 +11,9 @@ if TYPE_CHECKING:
         ANNEAL as ANNEAL,
         CONTROL as CONTROL,
         anneal_mixtures as anneal_mixtures,
+        base_epochs as base_epochs,
         base_mixture as base_mixture,
-        say_repeated as say_repeated,
+        repeated_line as repeated_line,
         source_epochs as source_epochs,
     )
     from mixopt.designs.first_round import (
@@ -36,8 +37,9 @@ else:
                 "ANNEAL",
                 "CONTROL",
                 "anneal_mixtures",
+                "base_epochs",
                 "base_mixture",
-                "say_repeated",
+                "repeated_line",
                 "source_epochs",
             ],
             "first_round": ["design_constraints", "make_design", "sample_mixtures", "trial_seeds"],

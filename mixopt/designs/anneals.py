@@ -14,17 +14,17 @@ at which position differs.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 from mixopt.config import AnnealsConfig
 from mixopt.constraints import Constraints
 from mixopt.errors import DesignError, InfeasibleError
 from mixopt.mixture import Mixture
-from mixopt.system import Say, silent
 from mixopt.trials import Role, Trial
 
 CONTROL = "control"
 ANNEAL = "anneal"
+TOLERANCE = 1e-9  # of weights that are products
 
 
 def make_anneals(
@@ -35,7 +35,7 @@ def make_anneals(
     Args:
         config: Sources, share and base.
         natural: Each domain's share of the available tokens.
-        constraints: Limits; those of epochs hold for an anneal.
+        constraints: Limits; those of epochs hold for each anneal and the control.
         seeds: One for each repetition.
 
     Returns:
@@ -43,10 +43,11 @@ def make_anneals(
 
     Raises:
         DesignError: The base has no tokens.
-        InfeasibleError: A source has too few tokens for its share.
+        InfeasibleError: A source has too few tokens for its share, or a domain of the base for its
+            weight.
     """
-    check_sources(config, constraints)
     mixtures = dict(anneal_mixtures(config, natural))
+    check_epochs(config, mixtures, constraints)
     return [
         Trial(f"{name}-s{place}", mixture, seed, _role(name))
         for place, seed in enumerate(seeds)
@@ -79,33 +80,58 @@ def base_mixture(config: AnnealsConfig, natural: Mixture) -> Mixture:
     return Mixture({name: weight / total for name, weight in kept.items()})
 
 
-def check_sources(config: AnnealsConfig, constraints: Constraints) -> None:
-    """Check that each source has tokens enough for its share.
+def check_epochs(
+    config: AnnealsConfig, mixtures: Mapping[str, Mixture], constraints: Constraints
+) -> None:
+    """Check that each domain has tokens enough for its weight in every anneal and the control.
 
     Raises:
         InfeasibleError: One would be repeated more than `constraints.max_epochs`.
     """
-    for cap in constraints.caps:
-        if cap.domain in config.sources and cap.rate and config.share > cap.value:
-            raise InfeasibleError(f"source {cap.domain!r}: {cap.refuse(config.share)}")
+    for cap in sorted(constraints.caps, key=lambda cap: cap.domain not in config.sources):
+        most = max(mixture[cap.domain] for mixture in mixtures.values())
+        if cap.rate and most > cap.value + TOLERANCE:
+            kind = "source" if cap.domain in config.sources else "base domain"
+            raise InfeasibleError(f"{kind} {cap.domain!r}: {cap.refuse(most)}")
 
 
 def source_epochs(
-    config: AnnealsConfig, inventory: dict[str, int], tokens: int
+    config: AnnealsConfig, inventory: Mapping[str, int], tokens: int
 ) -> dict[str, float]:
     """Return how often each source is read in a run of so many tokens at its share."""
-    taken = config.share * tokens
-    return {name: taken / max(inventory[name], 1) for name in config.sources}
+    return _epochs(dict.fromkeys(config.sources, config.share), inventory, tokens)
 
 
-def say_repeated(epochs: dict[str, float], limited: bool, say: Say = silent) -> None:
-    """Say which sources are read more than once, where no limit of epochs refuses it."""
-    often = [f"{name} {count:.2g} times" for name, count in epochs.items() if count > 1.0]
-    if often and not limited:
-        say(
-            f"warning: at this share the full run reads {', '.join(often)}; set"
-            " constraints.max_epochs to refuse that"
-        )
+def base_epochs(
+    config: AnnealsConfig, natural: Mixture, inventory: Mapping[str, int], tokens: int
+) -> dict[str, float]:
+    """Return how often each domain of the base is read in a run of so many tokens of it alone."""
+    base = base_mixture(config, natural)
+    return _epochs({name: base[name] for name in base if base[name] > 0}, inventory, tokens)
+
+
+def repeated_line(sources: Mapping[str, float], base: Mapping[str, float]) -> str | None:
+    """Return a warning of what the full run reads more than once; None where that is nothing.
+
+    Args:
+        sources: How often each is read at its share, of those that no limit of epochs holds.
+        base: The same of the base's domains in a run of the base alone.
+    """
+    parts = [("at this share", _often(sources)), ("on the base alone", _often(base))]
+    said = [f"{where} the full run reads {often}" for where, often in parts if often]
+    if not said:
+        return None
+    return f"warning: {'; '.join(said)}; set constraints.max_epochs to refuse that"
+
+
+def _epochs(
+    weights: Mapping[str, float], inventory: Mapping[str, int], tokens: int
+) -> dict[str, float]:
+    return {name: share * tokens / max(inventory[name], 1) for name, share in weights.items()}
+
+
+def _often(epochs: Mapping[str, float]) -> str:
+    return ", ".join(f"{name} {count:.2g} times" for name, count in epochs.items() if count > 1.0)
 
 
 def _role(name: str) -> Role:

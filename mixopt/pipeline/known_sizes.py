@@ -7,7 +7,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from mixopt.config import DomainConfig
-from mixopt.corpus import BYTES, Corpus, counted_tokens, known_vocabulary, true_inventory
+from mixopt.corpus import (
+    BYTES,
+    Corpus,
+    counted_tokens,
+    known_vocabulary,
+    plain_name,
+    true_inventory,
+)
 from mixopt.errors import CorpusError
 from mixopt.run_directory import PREPARE, Run
 
@@ -51,7 +58,7 @@ def known_sizes(config: Config, out: Path | None, source: str) -> KnownSizes:
     if corpus is not None:
         inventory = true_inventory(config.corpus.domains, corpus, where=source)
         return KnownSizes(inventory, corpus.inventory, "prepared", corpus.vocab_size)
-    rate = 1.0 if config.corpus.tokenizer == BYTES else 1 / BYTES_PER_TOKEN
+    rate = 1.0 if plain_name(config.corpus.tokenizer) == BYTES else 1 / BYTES_PER_TOKEN
     vocabulary = known_vocabulary(config.corpus.tokenizer)
     return KnownSizes(*_stated(config, rate), vocabulary)
 

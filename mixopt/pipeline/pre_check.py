@@ -20,7 +20,7 @@ from mixopt.pipeline.sample_size import largest_weights, say_shortages, shortage
 from mixopt.pipeline.scoring_cost import ScoringCost, scoring_cost
 from mixopt.pipeline.speed_probe import measured_speed, proxy_parameters
 from mixopt.pipeline.token_unit import check_token_unit
-from mixopt.pipeline.trial_start import with_start_hash
+from mixopt.pipeline.trial_start import check_start
 from mixopt.system import Trust, load_plugin
 
 if TYPE_CHECKING:
@@ -160,7 +160,7 @@ def _proxy(config: Config, trust: Trust, problems: list[MixoptError]) -> Proxy |
                 f"proxy.simulate_epochs: proxy {name!r} cannot simulate epochs; leave it out"
             )
         if config.proxy.start is not None:
-            with_start_hash(config)
+            check_start(config, proxy)
     except MixoptError as error:
         problems.append(error)
         return None

@@ -58,7 +58,7 @@ def scoring_cost(config: Config) -> ScoringCost | None:
         ConfigError: A file of items cannot be read, or is wrong.
     """
     from mixopt.config import OF_CHOICES
-    from mixopt.corpus import scored_items
+    from mixopt.corpus import BYTES, plain_name, scored_items
 
     if config.tasks is None:
         return None
@@ -71,7 +71,9 @@ def scoring_cost(config: Config) -> ScoringCost | None:
             read = pairs if all_choices else [pairs[item.gold]]
             size += sum(len((context + answer).encode()) for context, answer in read)
         count += len(items)
-    tokens = size if config.corpus.tokenizer == "bytes" else math.ceil(size / BYTES_PER_TOKEN)
+    tokens = (
+        size if plain_name(config.corpus.tokenizer) == BYTES else math.ceil(size / BYTES_PER_TOKEN)
+    )
     every, trained = config.proxy.eval_every, config.proxy.tokens
     times = math.ceil(trained / every) if every else 1
     share = tokens * times / FORWARD / trained

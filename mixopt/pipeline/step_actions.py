@@ -91,14 +91,19 @@ def _counted(role: str, count: int) -> str:
 
 
 def _say_epochs(run: Run, anneals: AnnealsConfig, say: Say) -> None:
-    """Say which sources the full run would repeat, where nothing limits that."""
-    from mixopt.designs import say_repeated, source_epochs
+    """Say which domains the full run would repeat, where nothing limits that."""
+    from mixopt.designs import base_epochs, repeated_line, source_epochs
 
     target, limits = run.config.propose.target_tokens, run.config.constraints
-    if target is not None:
-        limited = limits.max_epochs is not None
-        epochs = source_epochs(anneals, run.inventory, target)
-        say_repeated(epochs, limited, lambda line: say(f"design: {line}"))
+    if target is None or limits.max_epochs is not None:
+        return
+    limited = limits.max_epochs_of or {}
+    sources = source_epochs(anneals, run.inventory, target)
+    base = base_epochs(anneals, run.natural, run.inventory, target)
+    free = [{n: often for n, often in one.items() if n not in limited} for one in (sources, base)]
+    line = repeated_line(*free)
+    if line is not None:
+        say(f"design: {line}")
 
 
 def _sweep(run: Run, say: Say) -> None:

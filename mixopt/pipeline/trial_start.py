@@ -43,6 +43,22 @@ def with_start_hash(config: Config, trust: Trust = True) -> Config:
     return config.model_copy(update={"proxy": proxy.model_copy(update=update)})
 
 
+def check_start(config: Config, proxy: Any) -> None:
+    """Check that what trials begin with can be opened, and has the tokens of the corpus.
+
+    Args:
+        config: An experiment with `proxy.from`; its corpus need not be prepared.
+        proxy: Its proxy.
+
+    Raises:
+        MixoptError: It cannot be opened, or the corpus will have other tokens.
+    """
+    _beginning(proxy, config.proxy.name).start_hash()
+    check = getattr(proxy, "check_tokenizer", None)
+    if callable(check):
+        check(config.corpus.tokenizer)
+
+
 def start_options(run: Run) -> dict[str, Any]:
     """Return what the proxy of a run is made with, where a prefix is there that prefix."""
     from mixopt.config import is_recipe
@@ -131,7 +147,11 @@ def _check_same(run: Run, before: str, now: str) -> None:
 def _made(name: str, options: dict[str, Any]) -> Any:
     from mixopt.trials import make_proxy
 
-    proxy: Any = make_proxy(name, options)
+    return _beginning(make_proxy(name, options), name)
+
+
+def _beginning(proxy: Any, name: str) -> Any:
+    """Return a proxy whose trials begin with a checkpoint."""
     if not callable(getattr(proxy, "start_hash", None)):
         raise ConfigError(
             f"proxy.from: trials of proxy {name!r} begin with no checkpoint; leave it out, or give"

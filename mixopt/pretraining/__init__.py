@@ -28,7 +28,6 @@ if TYPE_CHECKING:
     )
     from mixopt.pretraining.directory import (
         recorded_pretraining as recorded_pretraining,
-        run_fingerprint as run_fingerprint,
     )
     from mixopt.pretraining.document_masks import (
         DocumentMasks as DocumentMasks,
@@ -61,6 +60,7 @@ if TYPE_CHECKING:
     from mixopt.pretraining.ranks import (
         joined as joined,
     )
+    from mixopt.pretraining.recipe_hash import recipe_fingerprint as recipe_fingerprint
     from mixopt.pretraining.result import (
         result_lines as result_lines,
     )
@@ -89,7 +89,7 @@ else:
             "checkpoint_folder": ["Beside", "Retention"],
             "checkpoints": ["Checkpoints"],
             "config": ["PretrainConfig", "load_pretraining"],
-            "directory": ["recorded_pretraining", "run_fingerprint"],
+            "directory": ["recorded_pretraining"],
             "document_masks": ["DocumentMasks", "check_apart"],
             "expert_balance": ["ExpertBalance"],
             "model_config": ["ModelConfig"],
@@ -99,6 +99,7 @@ else:
             "optimizer": ["ADAM_EPS", "decay_groups", "learning_rate"],
             "pretraining_run": ["pretrain"],
             "ranks": ["joined"],
+            "recipe_hash": ["recipe_fingerprint"],
             "result": ["result_lines"],
             "task_scoring": ["TaskScores", "score_tasks", "scores_text"],
             "text.stream_input": ["StreamedText", "prepare_streams", "rows_of"],

@@ -118,6 +118,12 @@ def last_checkpoint(folder: Path) -> Path | None:
     return found[-1] if found else None
 
 
+def older_checkpoint(path: Path) -> Path | None:
+    """Return the checkpoint before one, whole or not; None where it is the first."""
+    older = [other for other in found_checkpoints(path.parent) if other.name < path.name]
+    return older[-1] if older else None
+
+
 def file_fault(path: Path, state: CheckpointState, part: slice = slice(None)) -> str | None:
     """Return what is wrong with the first file of a checkpoint that is not what was written.
 

@@ -109,7 +109,7 @@ class HeldOutConfig(Section):
 
 
 class CheckpointConfig(Section):
-    """When the state is saved, besides at the end and on SIGTERM."""
+    """When the state is saved, besides at the end, on SIGTERM and on Ctrl-C."""
 
     every: Count = Field(500, description="steps between checkpoints; 0: at the end")
     keep: Positive = Field(2, description="how many of the newest are kept")

@@ -1,4 +1,4 @@
-"""The loop: batches, steps, the mixture, evaluations, checkpoints, until the end or SIGTERM.
+"""The loop: batches, steps, the mixture, evaluations, checkpoints, until the end or a signal.
 
 Whatever happens after a step happens in one order on every rank: the mixture's driver, evaluation,
 metrics, checkpoint. So a checkpoint holds all that came of its steps, and a run that resumes from

@@ -23,6 +23,7 @@ from mixopt.pretraining.checkpoint_files import (
     CheckpointState,
     file_fault,
     found_checkpoints,
+    older_checkpoint,
     read_state,
 )
 from mixopt.pretraining.checkpoint_tensors import MODEL, OPTIMIZER, read_tensors
@@ -115,8 +116,9 @@ def open_origin(path: str | Path, *, trust: Trust = False) -> ModelOrigin:
     """Open what a model starts from: check its files, and read what it is.
 
     Args:
-        path: The directory of a `mixopt pretrain` (its newest checkpoint is meant), one of its
-            checkpoints, a folder of transformers, or a name on the hub.
+        path: The directory of a `mixopt pretrain` (its newest checkpoint is meant, and refused
+            where it is damaged), one of its checkpoints, a folder of transformers, or a name on
+            the hub.
         trust: Whether a model that a run directory names by a path may be imported, or such names.
 
     Raises:
@@ -201,14 +203,6 @@ def _newest(folder: Path) -> Path:
     found = found_checkpoints(folder)
     if not found:
         raise RunError(f"{folder}: the run has no checkpoints; {_EXPECTED}")
-    for path in reversed(found):
-        try:
-            state = read_state(path)
-        except MixoptError:
-            continue
-        if file_fault(path, state) is None:
-            return path
-    read_state(found[-1])  # says what is wrong with the newest
     return found[-1]
 
 
@@ -255,12 +249,23 @@ def _shards(state: CheckpointState) -> dict[str, str]:
 
 
 def _whole(path: Path) -> CheckpointState:
-    state = read_state(path)
-    fault = file_fault(path, state)
+    """Return what a checkpoint holds besides tensors; a damaged one is never passed over."""
+    try:
+        state = read_state(path)
+        fault = file_fault(path, state)
+    except MixoptError as error:
+        raise RunError(f"{error}; {_instead(path)}") from error
     if fault is not None:
-        siblings = ", ".join(p.name for p in found_checkpoints(path.parent) if p != path)
-        raise RunError(f"{fault}; give another checkpoint ({siblings or 'there is none'})")
+        raise RunError(f"{fault}; {_instead(path)}")
     return state
+
+
+def _instead(path: Path) -> str:
+    """Say what to start from where a checkpoint is damaged: the one before it, if there is one."""
+    older = older_checkpoint(path)
+    if older is None:
+        return "the run has no older checkpoint"
+    return f"to start from an older checkpoint, name it: model.from: {older}"
 
 
 def _check_name(name: str, record: str, trust: Trust) -> None:

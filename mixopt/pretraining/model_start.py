@@ -20,7 +20,11 @@ from mixopt.pretraining.hub_model import hub_folder, is_hub_name
 from mixopt.pretraining.model_config import ModelConfig, OriginConfig, VocabularyConfig
 from mixopt.pretraining.model_origin import ModelOrigin, fill, open_origin
 from mixopt.pretraining.models import build_model
-from mixopt.pretraining.text_vocabulary import check_same_vocabulary, text_vocabulary
+from mixopt.pretraining.text_vocabulary import (
+    check_same_vocabulary,
+    expected_vocabulary,
+    text_vocabulary,
+)
 from mixopt.pretraining.transformers_folder import load_folder
 from mixopt.system import Say, checked_as, local_path
 
@@ -45,6 +49,7 @@ def with_origin(config: PretrainConfig, out: Path) -> tuple[PretrainConfig, Mode
         return config, None
     origin = open_origin(config.model.start, trust=(config.model.name,))
     _check(config, origin)
+    _check_expected(config, out, origin)
     origin = origin.with_options(config.model.options)
     record = OriginConfig(checkpoint=origin.checkpoint, sha256=origin.sha256)
     return _with_model(config, origin.model, origin=record), origin
@@ -179,6 +184,13 @@ def _check(config: PretrainConfig, origin: ModelOrigin) -> None:
             f" max_position_embeddings {positions}: lower it, or set"
             " model.options.max_position_embeddings"
         )
+
+
+def _check_expected(config: PretrainConfig, out: Path, origin: ModelOrigin) -> None:
+    """Refuse another vocabulary before text is read for hours, where it is known already."""
+    text = expected_vocabulary(config, out)
+    if text is not None:
+        check_same_vocabulary(origin.vocabulary, origin.vocab_size, text, origin.checkpoint)
 
 
 def _start_line(config: PretrainConfig, origin: ModelOrigin) -> str:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import importlib.util
 import os
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +24,7 @@ from mixopt.pretraining.directory import (
     record_config,
     run_fingerprint,
 )
-from mixopt.pretraining.interruption import listening
+from mixopt.pretraining.interruption import Interruption, listening
 from mixopt.pretraining.loop import Loop
 from mixopt.pretraining.model_start import take_optimizer, with_origin, with_vocabulary
 from mixopt.pretraining.ranks import Ranks, joined
@@ -31,7 +32,7 @@ from mixopt.pretraining.result import PretrainResult
 from mixopt.pretraining.text import HELD_OUT, corpus_path, prepare_for
 from mixopt.routing import SCALARS
 from mixopt.run_directory import working_in
-from mixopt.system import Say, StateFields, git_commit
+from mixopt.system import Say, StateFields, git_commit, is_worker
 from mixopt.tracking import IMAGES, Tracker, code_tags, corpus_datasets, streamed_datasets
 
 
@@ -59,7 +60,7 @@ def pretrain(
         say: Called on rank 0 with a line about what happens.
 
     Returns:
-        What the run came to; not finished where SIGTERM stopped it.
+        What the run came to; not finished where SIGTERM or Ctrl-C stopped it.
 
     Raises:
         MixoptError: Something that was given cannot be right, or training diverged; one line says
@@ -79,9 +80,15 @@ def pretrain(
                     loop.begin()
                 else:
                     loop.resume(*last)
-                with _tracked(parts, loop, path, ranks, say):
+                with _tracked(parts, loop, path, ranks, say), _keys(interruption, path, ranks):
                     loop.run(interruption)
-        return ranks.first(lambda: _result(asked, path))
+        result = ranks.first(lambda: _result(asked, path))
+        return replace(result, interrupted=interruption.by_hand and not result.is_finished)
+
+
+def _keys(interruption: Interruption, out: Path, ranks: Ranks) -> AbstractContextManager[None]:
+    """Have the first Ctrl-C heard; rank 0 holds the directory."""
+    return interruption.hearing_keys(lambda: not ranks.is_first or is_worker(out))
 
 
 def _checkpoints(config: PretrainConfig, out: Path, ranks: Ranks) -> Checkpoints:

@@ -21,6 +21,7 @@ class PretrainResult:
         weights: The mixture of the next batch.
         losses: Held-out losses when they were last evaluated, nats per token.
         checkpoint: The folder of the last checkpoint.
+        interrupted: Whether Ctrl-C stopped it before its end.
     """
 
     path: Path
@@ -31,6 +32,7 @@ class PretrainResult:
     weights: Mapping[str, float]
     losses: Mapping[str, float]
     checkpoint: Path
+    interrupted: bool = False
 
     @property
     def is_finished(self) -> bool:

@@ -7,6 +7,7 @@ from pathlib import Path
 from mixopt.corpus import (
     VocabularyIdentity,
     identity_of,
+    known_tokenizer,
     read_corpus_index,
     read_stream_index,
     saved_tokenizer,
@@ -40,6 +41,25 @@ def text_vocabulary(config: PretrainConfig, out: Path) -> VocabularyConfig:
     except (CorpusError, PluginError):  # tokens of another tool, without its tokenizer
         return VocabularyConfig(tokenizer=index.tokenizer, ids=index.vocab_size)
     return _recorded(found._replace(size=index.vocab_size))
+
+
+def expected_vocabulary(config: PretrainConfig, out: Path) -> VocabularyConfig | None:
+    """Return what the ids of a run's text will stand for; None where only its text can tell.
+
+    Args:
+        config: The run's.
+        out: Its directory, where nothing need be prepared yet.
+
+    Raises:
+        CorpusError: A corpus that is prepared already is damaged.
+    """
+    if config.prepared_corpus is not None:
+        return text_vocabulary(config, out)
+    text = config.corpus or config.stream
+    tokenizer = None if text is None else known_tokenizer(text.tokenizer)
+    if text is None or tokenizer is None:
+        return None
+    return _recorded(identity_of(text.tokenizer, tokenizer))
 
 
 def recorded_vocabulary(config: PretrainConfig, run: Path) -> VocabularyConfig:

@@ -30,7 +30,12 @@ from mixopt.corpus import (
     saved_tokenizer,
 )
 from mixopt.errors import RunError, did_you_mean
-from mixopt.pretraining.checkpoint_files import file_fault, found_checkpoints, read_state
+from mixopt.pretraining.checkpoint_files import (
+    file_fault,
+    found_checkpoints,
+    older_checkpoint,
+    read_state,
+)
 from mixopt.pretraining.checkpoints import load_weights
 from mixopt.pretraining.config import PretrainConfig
 from mixopt.pretraining.directory import CHECKPOINTS, recorded_config
@@ -117,7 +122,7 @@ class TrainedModel:
         state = read_state(path)
         fault = file_fault(path, state)
         if fault is not None:
-            raise RunError(f"{fault}; give an older one by --checkpoint")
+            raise RunError(f"{fault}; {_instead(path)}")
         tokenizer, vocab_size = _tokenizer(config, run, trust=trust)
         length = config.longest_sequence
         model = build_model(
@@ -190,6 +195,14 @@ class TrainedModel:
         losses_P = functional.cross_entropy(logits_PV, target_P, reduction="none")
         missed_P = logits_PV.argmax(-1) != target_P
         return torch.stack([losses_P.double(), missed_P.double()])
+
+
+def _instead(path: Path) -> str:
+    """Say what to give in place of a damaged checkpoint, by the options of those that open one."""
+    older = older_checkpoint(path)
+    if older is None:
+        return "the run has no older checkpoint"
+    return f"give an older one: {older.name} (--checkpoint, or --step of mixopt export-model)"
 
 
 def _checkpoint(run: Path, name: str | None) -> Path:

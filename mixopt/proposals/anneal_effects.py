@@ -84,6 +84,7 @@ class Anneals:
         sources: The domains that were compared, as they were asked for.
         share: Of the tokens that an anneal took from its source.
         base: Weights of the control.
+        seeds: How many pairs each source was to have.
     """
 
     trials: Trials
@@ -91,6 +92,7 @@ class Anneals:
     sources: tuple[str, ...]
     share: float
     base: Mapping[str, float]
+    seeds: int
 
     @classmethod
     def of(cls, trials: Trials, objective: Objective, config: AnnealsConfig) -> Anneals:
@@ -99,7 +101,8 @@ class Anneals:
         own = Trials(table, trials.domains, trials.targets, trials.notes)
         validation = Validation.of(own, objective, None)
         base = validation.mixture(CONTROL)
-        return cls(validation.trials, objective, tuple(config.sources), config.share, base)
+        sources = tuple(config.sources)
+        return cls(validation.trials, objective, sources, config.share, base, config.seeds)
 
     @property
     def targets(self) -> tuple[str, ...]:
@@ -163,13 +166,18 @@ class Anneals:
 
     @property
     def problems(self) -> list[str]:
-        """What could not be compared, a line each."""
-        known = {one.source for one in self.effects()}
-        return [
-            f"{name}: no anneal of it finished together with its control"
-            for name in self.sources
-            if name not in known
-        ]
+        """What could not be compared, or by fewer pairs than others, a line each."""
+        lines = []
+        for name in self.sources:
+            effect = self.effect(name)
+            if effect is None:
+                lines.append(f"{name}: no anneal of it finished together with its control")
+            elif effect.seeds < self.seeds:
+                lines.append(
+                    f"{name}: {effect.seeds} of {self.seeds} pairs finished together; its change,"
+                    " interval and rank are of those alone"
+                )
+        return lines
 
     def to_json(self) -> dict[str, Any]:
         """Return the effects as plain values, by loss and source, the best first."""

@@ -28,6 +28,15 @@ from mixopt.run_directory import Run
 from mixopt.system import __version__, difference_text, share_text, short_count, write_text
 
 FIGURE = "anneals"
+# What the runs of one seed share, by proxy (docs/anneals.md has the same as a table).
+SHARED = {
+    "decoder": "begin with the same weights and read the same base text in the same order",
+    "continued": "begin with the checkpoint, as all others do, and read the same base text in the"
+    " same order",
+    "ngram": "share what the proxy draws from the seed",
+    "command": "are given the same seed; how far that pairs them is up to the trainer",
+}
+OF_OTHERS = "are given the same seed; how far that pairs them is up to the proxy"
 
 
 def write_anneals(run: Run) -> Path:
@@ -85,11 +94,11 @@ def _paired(run: Run) -> str:
     assert asked is not None
     if asked.seeds == 1:
         return "One seed: there are no intervals, and ranks may be those of noise."
+    shared = SHARED.get(run.config.proxy.name, OF_OTHERS)
     return (
-        f"{asked.seeds} seeds. The anneals and the control of a seed begin with the same weights"
-        " and, where the proxy draws rows so, read the same base text in the same order. The"
-        " interval is Student's of one source's paired differences; p-values are Holm's over the"
-        " sources of a target."
+        f"{asked.seeds} seeds. The anneals and the control of a seed {shared}. The interval is"
+        " Student's of one source's paired differences; p-values are Holm's over the sources of a"
+        " target."
     )
 
 
@@ -99,9 +108,9 @@ def _effects(found: Anneals, target: str | None, title: str) -> str:
     ranked = {one.source: one for one in found.effects(target)}
     rows = [(name, *effect_cells(one)) for name, one in ranked.items()]
     styles = ["strong" if one.verdict == "better" else "" for one in ranked.values()]
-    columns = ("source", "change", "95% interval", "p (Holm)", "")
+    columns = ("source", "change", "95% interval", "p (Holm)", "seeds", "")
     caption = f"{title}, {unit}: source - control; below 0 is better."
-    return table(columns, rows, caption=caption, texts=[4], styles=styles)
+    return table(columns, rows, caption=caption, texts=[5], styles=styles)
 
 
 def _costs(run: Run, found: Anneals) -> str:

@@ -91,14 +91,14 @@ def guarded_against(run: Run) -> str:
     return "the checkpoint" if of_checkpoint else "the control"
 
 
-def effect_cells(one: Effect | None) -> tuple[str, str, str, str]:
-    """Return the change, its interval, its p-value and what can be said of it."""
+def effect_cells(one: Effect | None) -> tuple[str, str, str, str, str]:
+    """Return the change, its interval, its p-value, its pairs and what can be said of it."""
     if one is None:
-        return "", "", "", "no pair"
+        return "", "", "", "0", "no pair"
+    change, seeds = difference_text(one.mean), str(one.seeds)
     if one.low is None or one.high is None or one.p is None:
-        return difference_text(one.mean), "", "", one.verdict
-    interval = interval_text(one.low, one.high)
-    return difference_text(one.mean), interval, chance_text(one.p), one.verdict
+        return change, "", "", seeds, one.verdict
+    return change, interval_text(one.low, one.high), chance_text(one.p), seeds, one.verdict
 
 
 def chance_text(p: float) -> str:
@@ -127,7 +127,7 @@ def _on_objective(found: Anneals) -> str:
     )
     by_source = {one.source: one for one in found.effects()}
     rows = [(name, *effect_cells(by_source.get(name))) for name in ordered_sources(found)]
-    columns = ("source", "change", "95% interval", "p (Holm)", "verdict")
+    columns = ("source", "change", "95% interval", "p (Holm)", "seeds", "verdict")
     return table_text(title, columns, rows, texts=("verdict",))
 
 

@@ -43,7 +43,11 @@ if TYPE_CHECKING:
         one_value as one_value,
         value_fault as value_fault,
     )
-    from mixopt.system.interruption import interrupt as interrupt, worker_of as worker_of
+    from mixopt.system.interruption import (
+        interrupt as interrupt,
+        is_worker as is_worker,
+        worker_of as worker_of,
+    )
     from mixopt.system.lease import (
         BEAT as BEAT,
         STALE as STALE,
@@ -209,7 +213,7 @@ else:
                 "seems_alive",
                 "this_process",
             ],
-            "interruption": ["interrupt", "worker_of"],
+            "interruption": ["interrupt", "is_worker", "worker_of"],
             "leftovers": ["is_leftover", "temporary_path"],
             "manifest": [
                 "FileRecord",

@@ -30,6 +30,15 @@ def worker_of(folder: Path) -> Owner | None:
     return owner
 
 
+def is_worker(folder: Path) -> bool:
+    """Tell whether this process works in a folder; False once another has taken it over.
+
+    True where nobody's name is there, or it cannot be read.
+    """
+    owner = owner_of(folder / LEASE)
+    return owner is None or (is_here(owner) and owner.pid == os.getpid())
+
+
 def interrupt(folder: Path, patience: float = PATIENCE) -> Owner | None:
     """Interrupt the process that works in a folder, and wait until it has ended.
 

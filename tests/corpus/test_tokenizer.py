@@ -5,7 +5,8 @@ import numpy as np
 import pytest
 from hypothesis import given, settings, strategies as st
 
-from mixopt.corpus import saved_tokenizer
+from mixopt.config import CorpusConfig
+from mixopt.corpus import known_vocabulary, prepare_corpus, saved_tokenizer
 from mixopt.corpus.tokenizer import (
     ByteTokenizer,
     FastTokenizer,
@@ -72,6 +73,46 @@ def test_a_folder_or_file_is_a_tokenizer(bpe, tmp_path):
     bpe.save(tmp_path)
     for name in (str(tmp_path), str(tmp_path / "tokenizer.json")):
         assert open_tokenizer(name).vocab_size == 300
+
+
+def prepared(folder, tokenizer):
+    """Prepare a small corpus in a folder, and return it."""
+    lines = [json.dumps({"text": f"line {k} of a file. " * 40}) for k in range(60)]
+    (folder / "lines.jsonl").write_text("\n".join(lines))
+    domains = {"lines": {"path": str(folder / "lines.jsonl")}}
+    config = CorpusConfig.model_validate({"domains": domains, "tokenizer": tokenizer})
+    return prepare_corpus(config, {}, folder / f"corpus-{len(tokenizer)}", fingerprint="f")
+
+
+@pytest.mark.parametrize(("tokenizer", "ids"), [("bytes", 257), ("bpe:300", 300)])
+def test_the_folder_of_a_prepared_corpus_is_its_tokenizer(tmp_path, tokenizer, ids):
+    made = prepared(tmp_path, tokenizer)
+    opened = open_tokenizer(str(made.path))
+    np.testing.assert_array_equal(
+        opened.encode(TEXTS), saved_tokenizer(made.path, tokenizer).encode(TEXTS)
+    )
+    assert opened.vocab_size == known_vocabulary(str(made.path)) == ids
+
+
+@pytest.mark.parametrize("tokenizer", ["bytes", "bpe:300"])
+def test_a_corpus_that_is_prepared_with_the_tokenizer_of_another_has_the_same_ids(
+    tmp_path, tokenizer
+):
+    first = prepared(tmp_path, tokenizer)
+    second = prepared(tmp_path, str(first.path))
+    assert saved_tokenizer(second.path, second.tokenizer).vocab_size == first.vocab_size
+    assert second.domains[0].train.tokens == first.domains[0].train.tokens
+
+
+def test_what_has_no_tokenizer_is_told_what_to_give_in_a_whole_line(tmp_path):
+    pytest.importorskip("transformers")
+    with pytest.raises(CorpusError) as caught:
+        open_tokenizer(str(tmp_path))
+    said = str(caught.value)
+    assert said.endswith(
+        "; give a folder with its tokenizer.json, that of a prepared corpus, or a name on the hub"
+    )
+    assert "\n" not in said
 
 
 def test_the_configuration_says_what_ends_a_document(bpe, tmp_path):

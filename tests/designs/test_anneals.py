@@ -4,7 +4,13 @@ import pytest
 
 from mixopt.config import AnnealsConfig, ConstraintsConfig, DesignConfig
 from mixopt.constraints import Constraints
-from mixopt.designs import base_mixture, make_design, source_epochs
+from mixopt.designs import (
+    base_epochs,
+    base_mixture,
+    make_design,
+    repeated_line,
+    source_epochs,
+)
 from mixopt.errors import DesignError, InfeasibleError
 from mixopt.mixture import Mixture
 
@@ -60,6 +66,35 @@ def test_a_source_without_tokens_enough_for_its_share_is_refused_with_its_epochs
         by_name(asked(), limits)
     said = "source 'maths': a weight of 0.4 of 1k tokens needs 8 epochs of its 50 tokens"
     assert said in str(refused.value)
+
+
+def test_a_base_domain_without_tokens_enough_for_its_weight_is_refused_with_its_epochs():
+    limits = Constraints.from_config(ConstraintsConfig(max_epochs=3), INVENTORY, 1000)
+    config = asked(sources=["code"], base={"maths": 0.5, "web": 0.5})
+    with pytest.raises(InfeasibleError) as refused:
+        by_name(config, limits)
+    said = "base domain 'maths': a weight of 0.5 of 1k tokens needs 10 epochs of its 50 tokens"
+    assert said in str(refused.value)
+
+
+def test_a_base_whose_domains_are_read_as_often_as_is_allowed_is_trained():
+    limits = Constraints.from_config(ConstraintsConfig(max_epochs=3), INVENTORY, 1000)
+    found = by_name(asked(sources=["code"], base={"maths": 0.15, "web": 0.85}), limits)
+    assert found["control-s0"].mixture["maths"] == 0.15
+
+
+def test_epochs_of_the_base_are_those_of_the_base_alone():
+    found = base_epochs(asked().anneals, NATURAL, INVENTORY, 1000)
+    assert found == pytest.approx({"web": 1.25, "books": 1.25})
+
+
+def test_what_is_repeated_is_said_of_sources_and_of_the_base():
+    line = repeated_line({"maths": 8.0, "code": 0.5}, {"web": 1.25})
+    assert line == (
+        "warning: at this share the full run reads maths 8 times; on the base alone the full run"
+        " reads web 1.2 times; set constraints.max_epochs to refuse that"
+    )
+    assert repeated_line({"maths": 1.0}, {"web": 1.0}) is None
 
 
 def test_epochs_of_a_source_are_those_of_its_share():

@@ -267,6 +267,23 @@ def test_a_source_with_too_few_tokens_is_refused_before_anything_is_trained(tmp_
     assert not (tmp_path / "run/corpus").exists()
 
 
+def test_a_base_domain_that_the_control_repeats_is_refused_before_anything_is_trained(tmp_path):
+    changes = {"constraints": {"max_epochs_of": {"web_news": 0.01}}}
+    said = refused(tmp_path, AnnealAsked(SOURCES), InfeasibleError, changes=changes)
+    assert said.startswith("base domain 'web_news': a weight of ")
+    assert not (tmp_path / "run/corpus").exists()
+
+
+def test_a_source_with_a_limit_of_its_own_is_not_said_to_need_one(tmp_path):
+    anneals = {"method": "anneals", "anneals": {"sources": list(SOURCES), "seeds": 1}}
+    limits, said = {"max_epochs_of": {"books_news": 2}}, []
+    path = made_experiment(tmp_path, design=anneals, constraints=limits)
+    with made_importable():
+        run(path, tmp_path / "run", until="design", say=said.append)
+    assert any(line.startswith("design: ") for line in said)
+    assert not any("books_news" in line for line in said if "max_epochs to refuse" in line)
+
+
 def test_a_run_of_another_command_is_refused(tmp_path):
     path = made_experiment(tmp_path)
     with made_importable():

@@ -13,11 +13,13 @@ import pytest
 import torch
 import yaml
 from made_models import logits_of, made_model
+from mixopt_proxies.continued import ContinuedProxy
 from pretrain_runs import CONFIG, finished, metrics_of, weights_of, write_config
 from safetensors.torch import load_file, save_file
 from torch import nn, optim
 
 from mixopt import pretrain
+from mixopt.corpus import FastTokenizer
 from mixopt.errors import ConfigError, MixoptError, PluginError, RunError
 from mixopt.pretraining import (
     Beside,
@@ -219,7 +221,6 @@ def test_a_run_does_not_resume_with_another_tokenizer(begun, tmp_path):
 
 def other(index: dict, corpus: Path) -> None:
     """Let a corpus be of a tokenizer with as many ids, of which some mean something else."""
-    from mixopt.corpus import FastTokenizer
     from mixopt.system import file_record, write_sealed
 
     FastTokenizer.train(["of bytes, in another order"], 257).save(corpus)
@@ -239,6 +240,22 @@ def test_a_corpus_of_other_tokens_is_refused(folder, tmp_path, start):
     with pytest.raises(ConfigError, match=message) as caught:
         pretrain(config, tmp_path / "run", [f"prepared_corpus={tmp_path / 'corpus'}"])
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("prepared", [False, True])
+def test_other_tokens_are_refused_before_any_text_is_read(folder, tmp_path, monkeypatch, prepared):
+    import mixopt.pretraining.pretraining_run as ours
+
+    FastTokenizer.train(["of bytes, in another order"], 257).save(tmp_path)
+    sources = {name: {"path": str(Path(__file__))} for name in ("code", "manual")}
+    parts = {"corpus": {"domains": sources, "tokenizer": str(tmp_path)}, "prepared_corpus": None}
+    if prepared:
+        tiny_corpus(tmp_path / "corpus")
+        other(json.loads((tmp_path / "corpus" / "index.json").read_text()), tmp_path / "corpus")
+        parts = {"prepared_corpus": str(tmp_path / "corpus")}
+    monkeypatch.setattr(ours, "prepare_for", lambda *_: pytest.fail("text is read"))
+    with pytest.raises(ConfigError, match=r"its tokenizer 'bytes' .* is not the corpus's"):
+        pretrain(config_from(folder, tmp_path / "a", folder / "alone", **parts), tmp_path / "run")
 
 
 def test_where_there_is_no_tokenizer_the_sizes_are_compared_and_a_line_says_so(folder, tmp_path):
@@ -346,13 +363,28 @@ def test_a_folder_that_is_not_what_it_says_is_refused_in_one_line(folder, tmp_pa
     assert "\n" not in str(caught.value)
 
 
-def test_a_damaged_checkpoint_is_refused_and_a_run_gives_the_one_before_it(folder, tmp_path):
+def without_state(checkpoint: Path) -> None:
+    (checkpoint / "state.json").write_text("{")
+
+
+@pytest.mark.parametrize("damage", [truncated, without_state])
+@pytest.mark.parametrize("named", [False, True])
+def test_a_damaged_newest_checkpoint_is_refused_and_the_one_before_it_is_named(
+    folder, tmp_path, damage, named
+):
     shutil.copytree(folder / "alone", tmp_path / "run")
     before, newest = sorted((tmp_path / "run" / "checkpoints").glob("step-*"))
-    truncated(newest)
-    with pytest.raises(RunError, match=r"has \d+ bytes, not \d+; give another checkpoint \(step-0"):
-        open_origin(newest)
-    assert open_origin(tmp_path / "run").path == before
+    damage(newest)
+    start = newest if named else tmp_path / "run"
+    with pytest.raises(RunError) as caught:
+        open_origin(start)
+    said = str(caught.value)
+    assert said.startswith(str(newest))
+    assert said.endswith(f"to start from an older checkpoint, name it: model.from: {before}")
+    assert "\n" not in said
+    assert open_origin(before).step == 5
+    with pytest.raises(RunError, match=rf"name it: proxy.from: {before}$"):
+        ContinuedProxy(start=str(start)).start_hash()
 
 
 def test_what_is_no_model_is_refused(folder, tmp_path):

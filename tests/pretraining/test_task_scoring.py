@@ -11,7 +11,7 @@ import yaml
 from command_line import mixopt
 
 from mixopt.errors import MixoptError, PluginError, RunError
-from mixopt.pretraining import TrainedModel, pretrain, score_tasks
+from mixopt.pretraining import TrainedModel, export_model, pretrain, score_tasks
 from mixopt.pretraining.directory import HEADER
 from mixopt.system import sealed_text
 from mixopt.tasks import chosen_items, encode_task, item_scores, read_task_folder
@@ -208,8 +208,11 @@ def test_a_damaged_checkpoint_is_not_scored(folder, tmp_path):
     content = bytearray(shard.read_bytes())
     content[-9] ^= 1
     shard.write_bytes(content)
-    with pytest.raises(RunError, match="give an older one by --checkpoint"):
+    advice = r"give an older one: step-00000002 \(--checkpoint, or --step of mixopt export-model\)$"
+    with pytest.raises(RunError, match=advice):
         TrainedModel.open(run, device="cpu", trust=True)
+    with pytest.raises(RunError, match=advice):
+        export_model(run, tmp_path / "out", trust=True)
     assert TrainedModel.open(run, checkpoint="step-00000002", device="cpu", trust=True).step == 2
 
 

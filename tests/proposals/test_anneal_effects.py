@@ -104,6 +104,18 @@ def test_a_seed_that_diverged_is_left_out_of_its_source_alone():
     assert found.effect("code", "exam").mean == pytest.approx(-0.115)
 
 
+def test_a_source_with_fewer_pairs_than_asked_for_is_said():
+    assert made().problems == []
+    assert made(failed={("prose", 1)}).problems == [
+        "prose: 2 of 3 pairs finished together; its change, interval and rank are of those alone"
+    ]
+
+
+def test_a_control_that_diverged_is_said_of_all_sources():
+    found = made(failed={(None, 1)})
+    assert [line.partition(":")[0] for line in found.problems] == SOURCES
+
+
 def test_a_source_of_which_no_seed_finished_is_said():
     found = made(failed={("prose", 0), ("prose", 1), ("prose", 2)})
     assert found.effect("prose") is None

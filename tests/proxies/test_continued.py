@@ -13,10 +13,11 @@ from mixopt_proxies.decoder import make_size
 from mixopt_proxies.decoder.weights import StackedWeights
 from torch.nn import functional
 
-from mixopt.config import CorpusConfig
-from mixopt.corpus import Corpus, prepare_corpus
+from mixopt.config import CorpusConfig, load_config
+from mixopt.corpus import Corpus, FastTokenizer, prepare_corpus
 from mixopt.errors import ConfigError, MixoptError
 from mixopt.mixture import Mixture
+from mixopt.pipeline import check_experiment
 from mixopt.pretraining import pretrain
 from mixopt.testing import check_proxy
 from mixopt.trials import Training, Trial, make_proxy
@@ -219,6 +220,30 @@ def test_a_model_of_transformers_is_trained_one_trial_at_a_time(llama, corpus):
     assert second == pytest.approx(alone, abs=1e-4)
 
 
+@pytest.fixture(scope="module")
+def decayed(texts, tmp_path_factory, one_thread):
+    """A base whose batches grow, and whose rate is 0 at its end; with a checkpoint before that."""
+    folder = tmp_path_factory.mktemp("decayed")
+    ramp = [{"steps": 3, "batch": 4}]
+    content = base_config(texts, steps=4, schedule="linear", min_lr=0.0, batch_ramp=ramp)
+    file = folder / "decayed.yaml"
+    file.write_text(yaml.safe_dump(content | {"checkpoint": {"every": 2}}), encoding="utf-8")
+    pretrain(file, folder / "run")
+    return folder / "run"
+
+
+def test_a_base_that_ended_at_no_rate_is_said_to_need_one(decayed, corpus):
+    with pytest.raises(ConfigError, match=r"options.lr: is missing: the rate of .* at step 4 is 0"):
+        proxy_of(decayed).group_size(corpus, TRAINING)
+    assert proxy_of(decayed, lr=0.01)._annealing.lr == 0.01
+    assert proxy_of(decayed / "checkpoints/step-00000002")._annealing.lr > 0
+
+
+def test_batches_are_those_that_the_run_had_at_the_checkpoint(decayed):
+    assert proxy_of(decayed / "checkpoints/step-00000002")._annealing.batch == 4
+    assert proxy_of(decayed, lr=0.01)._annealing.batch == 8
+
+
 def test_a_model_from_elsewhere_does_not_say_how_it_was_trained(llama, corpus):
     with pytest.raises(ConfigError, match=r"proxy.options.lr: is missing: .*llama.* how it was"):
         proxy_of(llama).group_size(corpus, TRAINING)
@@ -236,6 +261,42 @@ def test_the_tokenizer_of_the_corpus_must_be_the_models(base, texts, tmp_path):
     other = prepare_corpus(config, {}, tmp_path / "corpus", fingerprint="f")
     with pytest.raises(ConfigError, match=r"trained with the tokenizer 'bytes' .* 'bpe:300'"):
         proxy_of(base).group_size(other, TRAINING)
+
+
+@pytest.fixture
+def elsewhere(tmp_path):
+    """The folder of a tokenizer of other ids."""
+    FastTokenizer.train(["in another order"], 257).save(tmp_path)
+    return str(tmp_path)
+
+
+def test_the_tokenizer_of_a_corpus_is_compared_before_it_is_prepared(base, elsewhere):
+    proxy = proxy_of(base)
+    proxy.check_tokenizer("bytes")
+    proxy.check_tokenizer(str(base / "corpus"))
+    proxy.check_tokenizer("bpe:300")  # what its ids stand for is known once it is trained
+    with pytest.raises(ConfigError, match=r"trained with the tokenizer 'bytes' .* the corpus has"):
+        proxy.check_tokenizer(elsewhere)
+
+
+def test_more_ids_than_a_model_without_a_tokenizer_has_are_refused_before_it_is_prepared(
+    llama, tmp_path
+):
+    FastTokenizer.train(["in another order"], 258).save(tmp_path)
+    with pytest.raises(ConfigError, match=r"knows 257 ids, and the corpus's tokenizer .* has 258"):
+        proxy_of(llama).check_tokenizer(str(tmp_path))
+
+
+def test_a_check_of_an_experiment_finds_another_tokenizer(base, texts, elsewhere, tmp_path):
+    domains = {name: {"path": str(path)} for name, path in texts.items()}
+    content = {
+        "corpus": {"domains": domains, "tokenizer": elsewhere},
+        "objective": {"target": "code"},
+        "proxy": {"name": "continued", "from": str(base), "tokens": 4096},
+    }
+    (tmp_path / "experiment.yaml").write_text(yaml.safe_dump(content))
+    found = check_experiment(load_config(tmp_path / "experiment.yaml"))
+    assert any("was trained with the tokenizer 'bytes'" in str(one) for one in found.problems)
 
 
 def test_a_truncated_checkpoint_is_refused(base, corpus, tmp_path):

@@ -2,7 +2,9 @@
 
 import json
 import shutil
+from dataclasses import replace
 
+import polars as pl
 import pytest
 from command_line import mixopt
 from made_anneals import SOURCES, made_anneals
@@ -10,7 +12,9 @@ from made_anneals import SOURCES, made_anneals
 from mixopt import load_run
 from mixopt.pipeline import AnnealAsked
 from mixopt.reporting import anneals_json, anneals_text, write_anneals
+from mixopt.reporting.anneals_section import _paired
 from mixopt.run_directory import Run
+from mixopt.trials import Trials
 
 
 @pytest.fixture(scope="module")
@@ -43,6 +47,45 @@ def test_json_has_ranks_costs_and_epochs(trained):
     assert books["epochs"] == pytest.approx(1.05, abs=0.01)
     assert books["tokens_of_source"] == 2_000_000
     assert books["largest_cost"]["loss"] == "forums_news"
+
+
+def test_a_source_that_lost_a_pair_is_told_from_the_others(trained, tmp_path):
+    copy = shutil.copytree(trained, tmp_path / "copy")
+    lose(copy, "anneal_books_news-s1")
+    text = anneals_text(load_run(copy))
+    rows = [line.split() for line in text.splitlines() if line.startswith("  books_news")]
+    assert "2" in rows[0]
+    assert "warning: books_news: 2 of 3 pairs finished together; its change, interval" in text
+    page = write_anneals(load_run(copy)).read_text()
+    assert "books_news: 2 of 3 pairs finished together" in page
+    assert "pairs finished together" not in (trained / "anneals.html").read_text()
+
+
+def lose(run, trial):
+    """Have a trial of a run diverge, in the table of its trials."""
+    table = load_run(run).trials
+    lost = pl.col("trial") == trial
+    changed = table.table.with_columns(
+        pl.when(lost).then(pl.lit("diverged")).otherwise(pl.col("status")).alias("status")
+    )
+    Trials(changed, table.domains, table.targets, table.notes).write(run / "trials.parquet")
+
+
+@pytest.mark.parametrize(
+    ("proxy", "shared"),
+    [
+        ("decoder", "begin with the same weights and read the same base text"),
+        ("continued", "begin with the checkpoint, as all others do, and read the same base"),
+        ("ngram", "share what the proxy draws from the seed"),
+        ("command", "are given the same seed; how far that pairs them is up to the trainer"),
+    ],
+)
+def test_the_page_says_what_the_proxy_pairs(trained, proxy, shared):
+    run = load_run(trained)
+    config = run.config.model_copy(
+        update={"proxy": run.config.proxy.model_copy(update={"name": proxy})}
+    )
+    assert f"a seed {shared}" in _paired(replace(run, config=config))
 
 
 def test_a_broken_guardrail_is_said(trained):

@@ -12,6 +12,7 @@ if TYPE_CHECKING:
         corpus_path as corpus_path,
         open_for as open_for,
         prepare_for as prepare_for,
+        prepared_folder as prepared_folder,
     )
     from mixopt.pretraining.text.held_out_text import HeldOutText as HeldOutText
     from mixopt.pretraining.text.joined_batches import JoinedBatches as JoinedBatches
@@ -24,7 +25,13 @@ else:
     __getattr__, __dir__ = lazy_names(
         __name__,
         {
-            "corpus_input": ["batches_of", "corpus_path", "open_for", "prepare_for"],
+            "corpus_input": [
+                "batches_of",
+                "corpus_path",
+                "open_for",
+                "prepare_for",
+                "prepared_folder",
+            ],
             "held_out_text": ["HeldOutText"],
             "joined_batches": ["JoinedBatches"],
             "spanned_batches": ["SpannedBatches"],

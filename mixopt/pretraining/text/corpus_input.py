@@ -71,8 +71,11 @@ def open_for(config: PretrainConfig, out: Path) -> Corpus | StreamedText:
 def corpus_path(config: PretrainConfig, out: Path) -> Path:
     """Return the folder of the corpus; one in a store is fetched to this node."""
     given = config.prepared_corpus
-    if given is None:
-        return out / "corpus"
+    return out / "corpus" if given is None else prepared_folder(given)
+
+
+def prepared_folder(given: str) -> Path:
+    """Return the folder of a corpus that is prepared already; one in a store is fetched here."""
     return Corpus.open(given).path if is_url(given) else local_path(given)
 
 

@@ -21,7 +21,7 @@ from torch import nn
 from mixopt.config import is_recipe
 from mixopt.corpus import Corpus
 from mixopt.errors import ConfigError
-from mixopt.pretraining import ADAM_EPS, balance_alone, learning_rate, run_fingerprint
+from mixopt.pretraining import ADAM_EPS, balance_alone, learning_rate
 from mixopt.sampling import RateShape
 from mixopt.system import Say
 from mixopt.trials import Losses, Progress, Training, Trial, TrialResult
@@ -114,8 +114,20 @@ class ContinuedProxy:
         """
         opened = self._opened
         if isinstance(opened, StartRecipe):
-            return f"recipe:{run_fingerprint(opened.run)}"
+            return f"recipe:{opened.fingerprint}"
         return opened.origin.sha256
+
+    def check_tokenizer(self, name: str) -> None:
+        """Check that a corpus of this tokenizer will have the tokens of the checkpoint.
+
+        A recipe's are known once it is trained.
+
+        Raises:
+            ConfigError: It will not.
+        """
+        opened = self._opened
+        if isinstance(opened, StartingPoint):
+            opened.check_tokenizer(name)
 
     def make_start(self, folder: Path, say: Say) -> None:
         """Train a recipe into a folder, or resume that; nothing to do where it is trained.
@@ -216,11 +228,18 @@ class ContinuedProxy:
         values = {"min_lr": 0.0, "decay": "linear", "warmup": 0.0} | self._of_run() | self._given
         for option in ("lr", "sequence_length", "batch"):
             if option not in values:
-                raise ConfigError(
-                    f"proxy.options.{option}: is missing: {self._name} does not say how it was"
-                    " trained"
-                )
+                raise ConfigError(f"proxy.options.{option}: is missing: {self._why_missing}")
         return Annealing(**values, precision=self._precision)  # type: ignore[arg-type]
+
+    @property
+    def _why_missing(self) -> str:
+        """Why the run of the checkpoint does not say an option that must be known."""
+        if self._opened.run is None:
+            return f"{self._name} does not say how it was trained"
+        return (
+            f"the rate of {self._name} at step {self._opened.step:,} is 0; give the rate that the"
+            " decay begins with, or start from a checkpoint before its decay"
+        )
 
     def _of_run(self) -> dict[str, object]:
         """Return how the run of the checkpoint was trained, as far as it is known."""
@@ -232,7 +251,7 @@ class ContinuedProxy:
         return {
             **({"lr": rate} if rate > 0 else {}),
             "sequence_length": run.longest_sequence,
-            "batch": training.batch,
+            "batch": run.batch_sizes.batch_at(step),
             "weight_decay": training.weight_decay,
             "betas": training.betas,
             "clip": training.clip,

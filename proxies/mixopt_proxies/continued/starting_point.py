@@ -13,7 +13,13 @@ from pathlib import Path
 
 from torch import Tensor, nn
 
-from mixopt.corpus import Corpus, identity_of, saved_tokenizer
+from mixopt.corpus import (
+    Corpus,
+    VocabularyIdentity,
+    identity_of,
+    known_tokenizer,
+    saved_tokenizer,
+)
 from mixopt.errors import ConfigError, MixoptError, RunError
 from mixopt.pretraining import (
     ModelOrigin,
@@ -22,6 +28,7 @@ from mixopt.pretraining import (
     load_pretraining,
     open_origin,
     pretrain,
+    recipe_fingerprint,
     recorded_pretraining,
 )
 from mixopt.system import Say
@@ -87,23 +94,37 @@ class StartingPoint:
         Raises:
             ConfigError: They are not.
         """
-        known = self.origin.vocabulary
-        if known is None:
-            self._check_size(corpus)
+        if self.origin.vocabulary is None:
+            self._check_size(corpus.tokenizer, corpus.vocab_size)
             return
-        here = identity_of(corpus.tokenizer, saved_tokenizer(corpus.path, corpus.tokenizer))
-        if here.sha256 != known.sha256:
+        tokenizer = saved_tokenizer(corpus.path, corpus.tokenizer)
+        self._check_ids(identity_of(corpus.tokenizer, tokenizer))
+
+    def check_tokenizer(self, name: str) -> None:
+        """Check the same of a corpus that is not prepared yet, by the name of its tokenizer.
+
+        Raises:
+            ConfigError: Its tokens will be others; nothing where only its text can tell.
+        """
+        tokenizer = known_tokenizer(name)
+        if tokenizer is not None and self.origin.vocabulary is None:
+            self._check_size(name, tokenizer.vocab_size)
+        elif tokenizer is not None:
+            self._check_ids(identity_of(name, tokenizer))
+
+    def _check_ids(self, here: VocabularyIdentity) -> None:
+        known = self.origin.vocabulary
+        if known is not None and here.sha256 != known.sha256:
             raise ConfigError(
                 f"proxy.from: {self.name}: was trained with the tokenizer {known}, and the corpus"
                 f" has {here}: give corpus.tokenizer the model's"
             )
 
-    def _check_size(self, corpus: Corpus) -> None:
-        if corpus.vocab_size > self.origin.vocab_size:
+    def _check_size(self, tokenizer: str, ids: int) -> None:
+        if ids > self.origin.vocab_size:
             raise ConfigError(
                 f"proxy.from: {self.name}: knows {self.origin.vocab_size:,} ids, and the corpus's"
-                f" tokenizer {corpus.tokenizer} has {corpus.vocab_size:,}: give corpus.tokenizer"
-                " the model's"
+                f" tokenizer {tokenizer} has {ids:,}: give corpus.tokenizer the model's"
             )
 
 
@@ -127,6 +148,18 @@ class StartRecipe:
             ConfigError: It cannot be read, or a field cannot be right.
         """
         return cls(name, load_pretraining(name))
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """A hash of all that its weights will depend on, text that is prepared already included.
+
+        Raises:
+            MixoptError: What it names cannot be read.
+        """
+        try:
+            return recipe_fingerprint(self.run)
+        except MixoptError as error:
+            raise type(error)(f"proxy.from: {self.name}: {error}") from error
 
     @property
     def step(self) -> int:

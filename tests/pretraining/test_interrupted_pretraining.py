@@ -1,0 +1,99 @@
+"""Ctrl-C in a pretraining: the first one writes a checkpoint, the second stops at once."""
+
+import json
+import os
+import signal
+
+import pytest
+from pretrain_runs import CONFIG, checkpoints, step_of, write_config
+from typer.testing import CliRunner
+
+import mixopt.cli.main  # noqa: F401  adds the commands
+from mixopt import pretrain
+from mixopt.cli.options import app
+from mixopt.errors import RunError
+from mixopt.pretraining.loop import Loop
+from mixopt.testing import tiny_corpus
+
+pytestmark = pytest.mark.usefixtures("one_thread")
+SMALL = {"name": "decoder", "options": {"layers": 1, "width": 32, "heads": 2, "ff": 48}}
+
+
+@pytest.fixture(scope="module")
+def config(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("interrupted")
+    corpus = tiny_corpus(folder / "corpus")
+    training = {**CONFIG["training"], "steps": 4}
+    saved = {"every": 0}
+    return write_config(
+        folder,
+        prepared_corpus=str(corpus.path),
+        model=SMALL,
+        training=training,
+        checkpoint=saved,
+    )
+
+
+@pytest.fixture
+def pressed(monkeypatch):
+    """Have Ctrl-C pressed so often in the second step; return how to change that."""
+    observe, times = Loop._observe, {"pressed": 1}
+
+    def observing(loop, outcome):
+        observe(loop, outcome)
+        if loop.step == 2:
+            for _ in range(times["pressed"]):
+                os.kill(os.getpid(), signal.SIGINT)
+
+    monkeypatch.setattr(Loop, "_observe", observing)
+    return times
+
+
+def test_ctrl_c_writes_a_checkpoint_after_the_step_and_the_run_resumes(
+    config, pressed, tmp_path, capfd
+):
+    before = signal.getsignal(signal.SIGINT)
+    found = pretrain(config, tmp_path / "run")
+    assert (found.step, found.interrupted) == (2, True)
+    assert step_of(tmp_path / "run") == 2
+    assert "a checkpoint is written after this step; Ctrl-C again stops" in capfd.readouterr().err
+    assert signal.getsignal(signal.SIGINT) is before
+    assert pretrain(config, tmp_path / "run").is_finished
+
+
+def test_the_second_ctrl_c_stops_at_once(config, pressed, tmp_path):
+    pressed["pressed"] = 2
+    with pytest.raises(KeyboardInterrupt):
+        pretrain(config, tmp_path / "run")
+    assert checkpoints(tmp_path / "run") == []
+
+
+def test_a_run_whose_directory_another_process_took_over_writes_nothing_more(
+    config, monkeypatch, tmp_path
+):
+    observe, lease = Loop._observe, tmp_path / "run" / ".lock.lease"
+
+    def observing(loop, outcome):
+        observe(loop, outcome)
+        lease.write_text(json.dumps(json.loads(lease.read_text()) | {"pid": 1, "token": "other"}))
+        os.kill(os.getpid(), signal.SIGINT)
+
+    monkeypatch.setattr(Loop, "_observe", observing)
+    with pytest.raises((KeyboardInterrupt, RunError)):
+        pretrain(config, tmp_path / "run")
+    assert checkpoints(tmp_path / "run") == []
+
+
+def test_a_process_that_does_not_listen_to_ctrl_c_trains_on(config, pressed, tmp_path):
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        found = pretrain(config, tmp_path / "run")
+    finally:
+        signal.signal(signal.SIGINT, before)
+    assert (found.is_finished, found.interrupted) == (True, False)
+
+
+def test_the_command_ends_as_an_interrupted_one_with_what_is_saved(config, pressed, tmp_path):
+    ended = CliRunner().invoke(app, ["pretrain", str(config), "--out", str(tmp_path / "run")])
+    assert ended.exit_code == 130
+    assert "pretrain: step 2 is saved: " in ended.stderr
