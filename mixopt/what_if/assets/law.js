@@ -190,31 +190,42 @@ function meanModel(plain) {
   const weight = (c, m) => weights[c * M + m];
   const counts = members.map((_, c) => Uint8Array.from({ length: M }, (_, m) => weight(c, m) > 0));
 
-  function mixed(parts, width) {
+  // The losses that are asked of a member: those in which it counts.
+  const asked = (wanted, c) => (wanted ? wanted.map((one, m) => one && counts[c][m]) : counts[c]);
+
+  function mixed(parts, width, wanted) {
     const sum = new Float64Array(M * width);
     parts.forEach((part, c) => {
-      for (let i = 0; i < sum.length; i++) sum[i] += weight(c, Math.floor(i / width)) * part[i];
+      const own = asked(wanted, c);
+      for (let m = 0; m < M; m++) {
+        if (!own[m]) continue;
+        const share = weight(c, m);
+        for (let i = m * width; i < m * width + width; i++) sum[i] += share * part[i];
+      }
     });
     return sum;
   }
 
-  const means = (w, wanted) => mixed(members.map((member) => member.means(w, wanted)), 1);
+  function means(w, wanted) {
+    return mixed(members.map((member, c) => member.means(w, asked(wanted, c))), 1, wanted);
+  }
 
   function slopes(w, wanted) {
-    const parts = members.map((member) => member.slopes(w, wanted));
-    return mixed(parts, parts[0].length / M);
+    const parts = members.map((member, c) => member.slopes(w, asked(wanted, c)));
+    return mixed(parts, parts[0].length / M, wanted);
   }
 
   // Their disagreement counts beside their own deviations, in quadrature.
   function stds(w, wanted) {
-    const middle = means(w);
+    const middle = means(w, wanted);
     const own = new Float64Array(M);
     const apart = new Float64Array(M);
     members.forEach((member, c) => {
-      const asked = wanted.map((one, m) => one && counts[c][m]);
-      const theirs = member.stds(w, asked);
-      const losses = member.means(w);
+      const counting = asked(wanted, c);
+      const theirs = member.stds(w, counting);
+      const losses = member.means(w, counting);
       for (let m = 0; m < M; m++) {
+        if (!counting[m]) continue;
         own[m] += weight(c, m) * theirs[m];
         apart[m] += weight(c, m) * (losses[m] - middle[m]) ** 2;
       }
@@ -227,6 +238,6 @@ function meanModel(plain) {
     slopes: members.every((member) => member.slopes) ? slopes : null,
     stds,
     prepare: (wanted) =>
-      members.some((member, c) => member.prepare(wanted.map((one, m) => one && counts[c][m]))),
+      members.some((member, c) => member.prepare(asked(wanted, c))),
   };
 }
