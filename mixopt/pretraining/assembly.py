@@ -27,7 +27,13 @@ from mixopt.pretraining.optimizer import make_optimizer
 from mixopt.pretraining.parallel import ParallelModel
 from mixopt.pretraining.ranks import Ranks
 from mixopt.pretraining.run_text import RankBatches, RunText
-from mixopt.pretraining.text import HeldOutText, StreamedText, batches_of, open_for
+from mixopt.pretraining.text import (
+    HeldOutText,
+    JoinedBatches,
+    StreamedText,
+    batches_of,
+    open_for,
+)
 from mixopt.pretraining.training_step import TrainingStep
 from mixopt.sampling import MixtureSampler
 
@@ -174,10 +180,11 @@ def _driver(
     held_out: HeldOutText,
     log: Path,
 ) -> Driver:
-    corpus, loader = stream.corpus, stream.loader
+    corpus = stream.corpus
     options = DriverOptions(
         steps=config.training.steps,
         tokens_per_sample=config.training.sequence_length,
+        batch_sizes=config.batch_sizes,
         evaluations=corpus.evaluation_names,
         objective=chosen.objective or dict.fromkeys(corpus.domain_names, 1.0),
         evaluate=held_out.sums,
@@ -190,5 +197,11 @@ def _driver(
         log=log,
         seed=config.seed,
     )
-    mixture = loader if isinstance(loader, MixtureLoader) else loader.sampler
-    return Driver(make_estimator(chosen.name, chosen.options), mixture, options)
+    estimator = make_estimator(chosen.name, chosen.options)
+    return Driver(estimator, _mixed_batches(stream.loader), options)
+
+
+def _mixed_batches(loader: RankBatches) -> MixtureLoader | MixtureSampler:
+    """Return what a driver changes the weights of: where steps are joined of units, of these."""
+    units = loader.units if isinstance(loader, JoinedBatches) else loader
+    return units if isinstance(units, MixtureLoader) else units.sampler

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import io
 import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -99,20 +99,20 @@ class ExpertWatch:
         self.looked: Callable[[int], None] = _nobody
 
     @contextmanager
-    def counting(self, domain_B: Tensor, length: int, position: int) -> Iterator[None]:
+    def counting(self, domain_B: Tensor, length: int, positions: Sequence[int]) -> Iterator[None]:
         """Count the forward pass in the block.
 
         Args:
             domain_B: Domains of its sequences.
             length: Tokens of a sequence.
-            position: Of its first sequence in the stream of all ranks.
+            positions: Of its sequences in the stream of all ranks.
 
         Raises:
             RoutingError: A router does not run once in a pass.
         """
         domain_BT = domain_B[:, None].expand(-1, length)
         try:
-            with self.stats.domains(domain_BT, position=position):
+            with self.stats.domains(domain_BT, position=positions):
                 yield
         except RoutingError as error:
             why = f"{error}; experts.enabled: false trains without counting"

@@ -129,7 +129,7 @@ class RouterStats:
 
     @contextmanager
     def domains(
-        self, domain_ids: Any, mask: Any = None, *, position: int | None = None
+        self, domain_ids: Any, mask: Any = None, *, position: int | Sequence[int] | None = None
     ) -> Iterator[None]:
         """Count one forward pass: `with stats.domains(domain_ids, mask): model(...)`.
 
@@ -137,12 +137,13 @@ class RouterStats:
             domain_ids: Domain of each sequence, shape (B,), or of each token, shape (B, S).
             mask: 1 for real tokens, 0 for padding, shape (B, S); may be left out where ids are
                 of tokens. Other values are refused.
-            position: Of the first sequence in the stream of all ranks, where it is known: which of
-                the halves a sequence falls in is then the same on any number of ranks.
+            position: Of the first sequence in the stream of all ranks, or of each of them where
+                they do not follow on each other, where it is known: which of the halves a sequence
+                falls in is then the same on any number of ranks.
 
         Raises:
-            RoutingError: Ids or shapes that cannot be, or, after the first batch, a router that
-                did not run once.
+            RoutingError: Ids, shapes or positions that cannot be, or, after the first batch, a
+                router that did not run once.
         """
         self._begin(domain_ids, mask, position)
         try:
@@ -279,7 +280,9 @@ class RouterStats:
             empty, layers=tuple(replace(layer, varies=router.varies) for layer, router in layers)
         )
 
-    def _begin(self, domain_ids: Any, mask: Any, position: int | None = None) -> None:
+    def _begin(
+        self, domain_ids: Any, mask: Any, position: int | Sequence[int] | None = None
+    ) -> None:
         if self._open:
             raise RoutingError("`stats.domains` is open already; close it before the next batch")
         if not self._attached:
