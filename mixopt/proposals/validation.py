@@ -33,11 +33,11 @@ from mixopt.trials import Trials
 if TYPE_CHECKING:
     from mixopt.config import ValidateConfig
 
-Verdict = Literal["wins", "no difference shown", "loses", "same mixture"]
+Verdict = Literal["wins", "not significant", "loses", "same mixture"]
 # As a sentence with the baseline, and in a table.
 VERDICTS: dict[Verdict, tuple[str, str]] = {
     "wins": ("better than", "better"),
-    "no difference shown": ("not significantly different from", "not significant"),
+    "not significant": ("not significantly different from", "not significant"),
     "loses": ("worse than", "worse"),
     "same mixture": ("the same as", "same mixture"),
 }
@@ -70,7 +70,7 @@ class Comparison:
             return "same mixture"
         if self.high < 0:
             return "wins"
-        return "loses" if self.low > 0 else "no difference shown"
+        return "loses" if self.low > 0 else "not significant"
 
 
 @dataclass(frozen=True)
