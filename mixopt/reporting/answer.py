@@ -17,12 +17,12 @@ FIRST = ("natural", "uniform", "unimax", "best_trial")  # whose gains come first
 MOVED = 0.01  # share of the tokens that a sentence calls more or less
 NAMED = 2  # domains that a sentence names each way
 LABELS = {
-    "shown better": "Significantly better",
+    "significantly better": "Significantly better",
     "better on the mean": "Better on the mean",
     "not the proposal": "Not the proposal",
     "undecided": "Undecided",
 }
-TONES = {"shown better": "good", "not the proposal": "bad"}
+TONES = {"significantly better": "good", "not the proposal": "bad"}
 UNVALIDATED = (
     "By the fit's prediction alone. Validate it against baselines before you train on it:"
     " mixopt validate"

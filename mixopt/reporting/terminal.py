@@ -55,6 +55,7 @@ def recommendation_text(found: Recommendation, validation: Validation) -> str:
         "",
         _mixture_table(found),
         _gains_table(found, validation),
+        *([wrapped(validation.means_note), ""] if validation.means_note else []),
         *_costs(found),
         *(wrapped(f"warning: {warning}") for warning in found.warnings),
     ]

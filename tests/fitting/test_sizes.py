@@ -123,9 +123,11 @@ def test_intervals_are_wider_away_from_the_trials_sizes(trials, fit):
 def test_widths_follow_the_deviations_where_a_size_is_extrapolated(fit):
     stds_N = np.random.default_rng(0).lognormal(sigma=2.0, size=len(fit.held_out))
     unsound = replace(fit, held_out=fit.held_out.with_columns(std=stds_N))
-    assert all(one.local for one in (*unsound.calibrations, unsound.objective_calibration()))
     within = replace(unsound, size=None)
-    assert not any(one.local for one in (*within.calibrations, within.objective_calibration()))
+    for m in range(len(fit.targets)):
+        stds_N = unsound.held_out_stds()[:, m]
+        assert np.ptp(unsound.calibrations[m].halves(stds_N)) > 0
+        assert np.ptp(within.calibrations[m].halves(stds_N)) == 0
 
 
 def with_rows(trials, rows, **columns) -> Trials:

@@ -11,6 +11,7 @@ from made_proposal import DOMAINS, PROPOSAL, made_proposal
 from mixopt.config import ConstraintsConfig
 from mixopt.constraints import Constraints
 from mixopt.fitting import OBJECTIVE
+from mixopt.fitting.trial_reach import TrialReach
 from mixopt.mixture import Mixture
 from mixopt.objective import Objective
 from mixopt.proposals import Interval, Proposal
@@ -28,8 +29,10 @@ def fit_with(rows=CORNERS, own: float = 0.1, mean: float = 2.0) -> SimpleNamespa
     table = pl.DataFrame({"trial": [f"t{row}" for row in range(len(rows))]})
     errors = [(OBJECTIVE, "linear", own), (OBJECTIVE, "mean", mean), ("math", "linear", 9.0)]
     report = pl.DataFrame(errors, schema=["target", "predictor", "rmse"], orient="row")
-    trials = SimpleNamespace(table=table, weights=lambda: np.array(rows, dtype=float))
-    return SimpleNamespace(name="linear", report=report, trials=trials)
+    weights_ND = np.array(rows, dtype=float)
+    trials = SimpleNamespace(table=table, weights=lambda: weights_ND)
+    reach = TrialReach(weights_ND)
+    return SimpleNamespace(name="linear", report=report, trials=trials, reach=reach)
 
 
 FIT = fit_with()
