@@ -100,7 +100,7 @@ proxy:
   tokens: 20000
   eval_tokens: 4096
 sweep: {{workers: 2}}
-fit: {{folds: 3}}
+fit: {{regressors: [linear], folds: 3}}
 objective: {{target: help}}
 propose: {{samples: 2000, average: 16, bootstrap: 3}}
 validate: {{max_seeds: 3, rounds: 1}}

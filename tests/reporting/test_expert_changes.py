@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
+from command_line import mixopt as command
 from made_experts import counted
 
 import mixopt
@@ -168,15 +167,10 @@ def test_the_runs_own_ranks_hold_and_those_that_are_asked_for_before_them(change
 
 
 def test_the_command_tells_of_a_change_as_text_and_json(changed):
-    command = [sys.executable, "-m", "mixopt", "experts", str(changed), "--change", "55"]
-    ran = subprocess.run(
-        [*command, "--json", "--ranks", "4", "--threshold", "busiest=3.5", "--steps", "1:50"],
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert ran.returncode == 0, ran.stderr
-    found = json.loads(ran.stdout)
+    options = ["--json", "--ranks", "4", "--threshold", "busiest=3.5", "--steps", "1:50"]
+    ran = command("experts", changed, "--change", "55", *options)
+    assert ran.code == 0, ran.error
+    found = json.loads(ran.out)
     (change,) = found["changes"]
     assert (change["step"], change["steps_before"], change["steps_after"]) == (
         55,
