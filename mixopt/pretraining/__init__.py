@@ -47,6 +47,7 @@ if TYPE_CHECKING:
     from mixopt.pretraining.optimizer import (
         learning_rate as learning_rate,
     )
+    from mixopt.pretraining.parallel import ParallelModel as ParallelModel
     from mixopt.pretraining.pretraining_run import (
         pretrain as pretrain,
     )
@@ -56,6 +57,7 @@ if TYPE_CHECKING:
     from mixopt.pretraining.result import (
         result_lines as result_lines,
     )
+    from mixopt.pretraining.sharded_start import starting_model as starting_model
     from mixopt.pretraining.task_scoring import (
         TaskScores as TaskScores,
         score_tasks as score_tasks,
@@ -87,9 +89,11 @@ else:
             "model_origin": ["ModelOrigin", "open_origin"],
             "models": ["build_model"],
             "optimizer": ["learning_rate"],
+            "parallel": ["ParallelModel"],
             "pretraining_run": ["pretrain"],
             "ranks": ["joined"],
             "result": ["result_lines"],
+            "sharded_start": ["starting_model"],
             "task_scoring": ["TaskScores", "score_tasks", "scores_text"],
             "text.stream_input": ["StreamedText", "prepare_streams", "rows_of"],
             "trained_model": ["TrainedModel"],
