@@ -7,9 +7,11 @@ returns logits of shape (B, T, V) or an object that has them, as Hugging Face's 
 with each document (mixopt.pretraining.document_masks). It may have `own_loss`, what its last
 forward pass in training adds to the cross-entropy, and `step_taken(sum_over_ranks, *, moved)`,
 which is called on every rank when a step was taken (mixopt_proxies.decoder.causal_lm has both, to
-balance experts). One that `mixopt export-model` can write has `transformers_form()`, which returns
-the fields of a configuration of transformers, `model_type` among them, and the weights of such a
-model by the names that its files have; both are checked by the logits.
+balance experts). Where ranks shard it, all but the first construct it on torch's meta device; if
+it asks for values there, each rank constructs it whole (mixopt.pretraining.sharded_start). One that
+`mixopt export-model` can write has `transformers_form()`, which returns the fields of a
+configuration of transformers, `model_type` among them, and the weights of such a model by the names
+that its files have; both are checked by the logits.
 """
 
 from __future__ import annotations

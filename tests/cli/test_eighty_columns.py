@@ -126,6 +126,14 @@ REFUSALS = {
 }
 
 
+SLOW = {"sync", "import"}  # MLflow's process starts each time
+
+
+def with_slow(names):
+    """Return the names as parameters, some of which are slow."""
+    return [pytest.param(n, marks=pytest.mark.slow) if n in SLOW else n for n in names]
+
+
 def test_every_command_is_asked_here():
     assert {" ".join(words) for words in commands()} == ANSWERS.keys() | REFUSALS.keys()
 
@@ -142,7 +150,7 @@ def test_no_summary_of_a_command_is_cut():
         assert "..." not in summaries
 
 
-@pytest.mark.parametrize("name", ANSWERS)
+@pytest.mark.parametrize("name", with_slow(ANSWERS))
 def test_an_answer_fits_and_is_json_where_that_is_asked(here, name):
     (here / "paths.yaml").write_text("code: data/code\nprose: data/prose\n")
     if name == "import":
