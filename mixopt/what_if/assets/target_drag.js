@@ -26,7 +26,7 @@ function targetDrag(model, start, locked, target) {
     const continues = last !== null && last.lower === lower;
     // Beyond a goal out of reach nothing more can be reached.
     const isBeyond = continues && last.reached === false && (lower ? goal <= last.goal : goal >= last.goal);
-    if (isBeyond) return (last = { ...last, goal });
+    if (isBeyond) return (last = { ...last, goal, continues });
     const steps = reachTarget(law, allowed, start, quantity, goal, continues ? last : { lower });
     for (;;) {
       const { value, done } = steps.next();
