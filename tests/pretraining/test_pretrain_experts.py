@@ -290,6 +290,14 @@ def test_what_has_the_form_of_experts_is_told_before_training(config, tmp_path, 
     assert not (tmp_path / "run/experts").exists()
 
 
+def test_an_adapter_that_fits_nothing_stops_the_run(config, tmp_path):
+    own = ["training.steps=2", "experts.adapters=['experts_job:OWN_ADAPTER']"]
+    message = "TinyExperts: no module is of the class of the adapter for 'OwnRouter'"
+    with pytest.raises(RoutingError, match=message):
+        pretrain(config, tmp_path / "run", own)
+    assert not (tmp_path / "run/metrics.jsonl").exists()
+
+
 OWN_MODULE = """
 from mixopt.routing import RouterAdapter
 
@@ -306,14 +314,6 @@ ADAPTER = RouterAdapter("OwnRouter", read=lambda output: (output[1], {logits}), 
         ("scores='sigmiod'", "output[0]", "scores 'sigmiod' is unknown; did you mean 'sigmoid'"),
     ],
 )
-def test_an_adapter_that_fits_nothing_stops_the_run(config, tmp_path):
-    own = ["training.steps=2", "experts.adapters=['experts_job:OWN_ADAPTER']"]
-    message = "TinyExperts: no module is of the class of the adapter for 'OwnRouter'"
-    with pytest.raises(RoutingError, match=message):
-        pretrain(config, tmp_path / "run", own)
-    assert not (tmp_path / "run/metrics.jsonl").exists()
-
-
 def test_an_adapter_that_cannot_be_right_stops_the_run(
     config, tmp_path, monkeypatch, given, logits, message
 ):
