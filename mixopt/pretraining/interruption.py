@@ -15,7 +15,7 @@ from contextlib import contextmanager, suppress
 from typing import Any
 
 _HEARD = (
-    b"\nmixopt: interrupted: a checkpoint is written after this step; Ctrl-C again stops at once\n"
+    b"\nmixopt: interrupted: stops after the next step, with a checkpoint; Ctrl-C again: at once\n"
 )
 
 
@@ -31,7 +31,7 @@ class Interruption:
         self.asked = self.by_hand = False
 
     def ask(self, *_: Any) -> None:
-        """Ask it to stop after the present step."""
+        """Ask it to stop after the next step."""
         self.asked = True
 
     @contextmanager

@@ -36,7 +36,7 @@ def config(tmp_path_factory):
 
 @pytest.fixture
 def pressed(monkeypatch):
-    """Have Ctrl-C pressed so often in the second step; return how to change that."""
+    """Have Ctrl-C pressed so often after the second step; return how to change that."""
     observe, times = Loop._observe, {"pressed": 1}
 
     def observing(loop, outcome):
@@ -49,14 +49,17 @@ def pressed(monkeypatch):
     return times
 
 
-def test_ctrl_c_writes_a_checkpoint_after_the_step_and_the_run_resumes(
+def test_ctrl_c_writes_a_checkpoint_after_the_next_step_and_the_run_resumes(
     config, pressed, tmp_path, capfd
 ):
     before = signal.getsignal(signal.SIGINT)
     found = pretrain(config, tmp_path / "run")
-    assert (found.step, found.interrupted) == (2, True)
-    assert step_of(tmp_path / "run") == 2
-    assert "a checkpoint is written after this step; Ctrl-C again stops" in capfd.readouterr().err
+    assert (found.step, found.interrupted) == (3, True)
+    assert step_of(tmp_path / "run") == 3
+    assert (
+        "stops after the next step, with a checkpoint; Ctrl-C again: at once"
+        in capfd.readouterr().err
+    )
     assert signal.getsignal(signal.SIGINT) is before
     assert pretrain(config, tmp_path / "run").is_finished
 
@@ -96,4 +99,4 @@ def test_a_process_that_does_not_listen_to_ctrl_c_trains_on(config, pressed, tmp
 def test_the_command_ends_as_an_interrupted_one_with_what_is_saved(config, pressed, tmp_path):
     ended = CliRunner().invoke(app, ["pretrain", str(config), "--out", str(tmp_path / "run")])
     assert ended.exit_code == 130
-    assert "pretrain: step 2 is saved: " in ended.stderr
+    assert "pretrain: step 3 is saved: " in ended.stderr
