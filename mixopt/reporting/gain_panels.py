@@ -27,7 +27,7 @@ def gain_panel(run: Run, found: PageAnswer) -> str:
 
 def cost_panel(run: Run, found: PageAnswer) -> str:
     """Return the panel of the losses that the objective does not measure, the worst first."""
-    title = "<h2>What other domains pay, against natural</h2>"
+    title = "<h2>Losses outside the objective, against natural</h2>"
     if not found.costs:
         return f'<div class="panel pays">{title}<p class="soft">{_no_costs(run, found)}</p></div>\n'
     shown = list(found.costs.items())[:COSTS]
