@@ -62,7 +62,7 @@ if TYPE_CHECKING:
     from mixopt.plots import FitPlots
     from mixopt.proposals import ConstraintsLike, Proposal, RiskLike
 
-CRITERION = "least root mean squared error of the objective on held-out folds"
+CRITERION = "lowest RMSE of the objective on held-out folds"
 
 
 @dataclass(frozen=True, eq=False)

@@ -98,8 +98,8 @@ def _beaten(proposal: Proposal) -> str | None:
     if value < observed:
         return None
     return (
-        f"the proposal is predicted at {value:.4f}, and trial {proposal.best_trial!r} was observed"
-        f" at {observed:.4f}: it is not predicted to beat the best trial"
+        f"the proposal (predicted {value:.4f}) is not predicted to beat the best trial"
+        f" ({proposal.best_trial}, observed {observed:.4f})"
     )
 
 
@@ -134,11 +134,11 @@ def _unmeasured(
 
 def _optimistic(proposal: Proposal) -> str | None:
     gain, optimism = proposal.gains["best_trial"].value, proposal.optimism.estimate
-    if optimism is None or optimism <= 0 or optimism < gain:
+    if optimism is None or optimism <= 0 or optimism <= gain:
         return None
     return (
         f"the prediction is optimistic by about {optimism:.4f}, and the predicted gain over the "
-        f"best trial is {gain:.4f}: expect no gain over it"
+        f"best trial is {gain:.4f}, which is smaller than the optimism: no gain is expected"
     )
 
 

@@ -1,4 +1,4 @@
-"""A finished run in one screen: what to train on, why, and what other losses pay."""
+"""A finished run in one screen: what to train on, why, and how other losses change."""
 
 from __future__ import annotations
 

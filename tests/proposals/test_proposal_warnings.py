@@ -48,7 +48,7 @@ def test_a_proposal_as_good_as_the_best_trial_is_not_predicted_to_beat_it():
     for value, said in ((1.4999, False), (1.5, True)):
         expected = Interval(value, 1.0, 2.0)
         proposal = made_proposal(predicted_objective=expected, best_observed=1.5)
-        assert warned("it is not predicted to beat the best trial", proposal) == said
+        assert warned("is not predicted to beat the best trial", proposal) == said
 
 
 def test_a_prediction_that_is_not_too_good_is_no_warning_however_small_the_gain():
@@ -56,7 +56,14 @@ def test_a_prediction_that_is_not_too_good_is_no_warning_however_small_the_gain(
         gains = {**PROPOSAL.gains, "best_trial": Interval(gain, gain, gain)}
         for moved, said in ((0.0, False), (-0.5, False), (0.001, True)):
             proposal = made_proposal(gains=gains, optimism=Optimism(moved))
-            assert warned("expect no gain over it", proposal) == said
+            assert warned("no gain is expected", proposal) == said
+
+
+def test_a_gain_is_called_smaller_than_the_optimism_only_where_it_is():
+    gains = {**PROPOSAL.gains, "best_trial": Interval(0.01, 0.0, 0.02)}
+    for moved, said in ((0.009, False), (0.01, False), (0.011, True)):
+        proposal = made_proposal(gains=gains, optimism=Optimism(moved))
+        assert warned("is 0.0100, which is smaller than the optimism", proposal) == said
 
 
 def test_a_weight_counts_as_at_its_floor_up_to_and_with_a_ten_thousandth():

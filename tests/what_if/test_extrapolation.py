@@ -24,6 +24,7 @@ READ = """() => {
   const found = {
     half: Number(document.querySelector(".what-if").dataset.half),
     shares: Object.fromEntries(rows.map((row) => [row.dataset.domain, Number(row.dataset.share)])),
+    top: document.querySelector(".wi-columns").getBoundingClientRect().top + scrollY,
     said: line.innerText, live: document.querySelector(".wi-live").innerText,
     isWarning: getComputedStyle(line).color === getComputedStyle(probe).color,
   };
@@ -47,18 +48,33 @@ def fit():
 
 
 @pytest.fixture
-def slid(open_page, fit, tmp_path):
-    """A function that moves code to a share, and reads the page at rest."""
-    content = what_if_content(fit) | {"proposal": NATURAL, "recommended": None}
-    page = open_page(what_if_page(content, tmp_path / "page.html"))
-    page.wait_for_function("() => document.querySelector('.what-if').dataset.half > 0")
+def opened(open_page, fit, tmp_path):
+    """A function that opens the page, and gives one that slides code to a share and reads."""
 
-    def read(share):
-        page.evaluate(SLIDE, share)
-        page.wait_for_timeout(500)
-        return page.evaluate(READ)
+    def at(size):
+        content = what_if_content(fit) | {"proposal": NATURAL, "recommended": None}
+        page = open_page(what_if_page(content, tmp_path / "page.html"), size)
+        page.wait_for_function("() => document.querySelector('.what-if').dataset.half > 0")
+        return lambda share: slide(page, share)
 
-    return read
+    return at
+
+
+def slide(page, share):
+    page.evaluate(SLIDE, share)
+    page.wait_for_timeout(500)
+    return page.evaluate(READ)
+
+
+@pytest.fixture
+def slid(opened):
+    return opened("wide")
+
+
+@pytest.mark.parametrize("size", ["wide", "narrow"])
+def test_the_warning_moves_nothing_below_it(opened, size):
+    slid = opened(size)
+    assert slid(NEAR)["top"] == slid(FAR)["top"]
 
 
 def mixture(read) -> Mixture:

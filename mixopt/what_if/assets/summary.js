@@ -22,7 +22,10 @@ function summaryBar(model) {
   } };
 }
 
-/** Broken limits as a list, each with its value and bound; else that all are kept. */
+const keptText = (count) =>
+  count === 1 ? "The limit is satisfied." : count === 2 ? "Both limits are satisfied." : `All ${count} limits are satisfied.`;
+
+/** Broken limits as a list, each with its value and bound; else that all are satisfied. */
 function writeLimits(model, now, box) {
   const lines = now.broken.map(({ limit, value }) => limitText(limit, value));
   const key = lines.join("\n");
@@ -30,7 +33,7 @@ function writeLimits(model, now, box) {
   box.dataset.lines = key;
   const few = lines.slice(0, 6).map((line) => element("li", {}, line));
   if (lines.length > 6) few.push(element("li", {}, `and ${lines.length - 6} more`));
-  const kept = model.limits.length ? `All ${model.limits.length} limits are kept.` : "No limits are set.";
+  const kept = model.limits.length ? keptText(model.limits.length) : "No limits are set.";
   const title = lines.length === 1 ? "1 limit is broken" : `${lines.length} limits are broken`;
   box.replaceChildren(lines.length ? element("strong", {}, `\u2717 ${title}`) : element("span", { class: "wi-soft" }, kept),
     ...(lines.length ? [element("ul", {}, ...few)] : []));
@@ -62,7 +65,7 @@ function spoken(model, now) {
   const change = changeText(now.value - model.naturalValue);
   const broken = now.broken.map(({ limit, value }) => limitText(limit, value)).join("; ");
   const far = isFar(model, now) ? `${farText(model, now)} ` : "";
-  return `Objective ${lossText(now.value)}${half}, ${change} against natural. ${far}${broken ? `Broken: ${broken}.` : "All limits are kept."}`;
+  return `Objective ${lossText(now.value)}${half}, ${change} against natural. ${far}${broken ? `Broken: ${broken}.` : "No limit is broken."}`;
 }
 
 function goalText(model, { target, loss }) {

@@ -51,7 +51,7 @@ function ternaryView(model, state, divide, ended, changed) {
     point.setAttribute("cx", x);
     point.setAttribute("cy", y);
     const shares = now.map((part, c) => `${model.corners.get(state.corners[c]).label} ${percent(part)}`);
-    setText(text, `${shares.join(", ")}: they divide ${percent(total)}${total < 1 - 1e-9 ? ", other domains stay" : ""}.`);
+    setText(text, `${shares.join(", ")}: together ${percent(total)}${total < 1 - 1e-9 ? ", other domains stay" : ""}.`);
   }
   function drawFixed() {
     drawCorners(model, state, names);
@@ -74,7 +74,7 @@ function ternaryView(model, state, divide, ended, changed) {
     redraw();
   }
   const node = element("section", { class: "wi-panel", "aria-label": "Ternary slice" },
-    element("h3", {}, "Three at a time"), tools, svg, legend, text);
+    element("h3", {}, "Ternary slice"), tools, svg, legend, text);
   const rest = debounced(150, () => { drawFixed(); colour(); });
   return { nodes: [node], refresh, update(now) {
     if (isSeen() || !now.dragging) place();

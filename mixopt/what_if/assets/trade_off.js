@@ -71,7 +71,7 @@ function tradeOffView(model, state, choose, changed) {
   const redraw = () => { drawAll(); describe(); compute(); changed(); };
   function refresh() {
     const choices = model.targets.map((name, t) => [name, String(t)]);
-    const pick = (c) => selection(["Across", "Upwards"][c], choices, String(state.pair[c]), (value) => {
+    const pick = (c) => selection(["Horizontal axis", "Vertical axis"][c], choices, String(state.pair[c]), (value) => {
       state.pair[c] = Number(value);
       redraw();
     });
