@@ -25,7 +25,7 @@ from mixopt.pretraining.models import flops_per_token
 from mixopt.pretraining.optimizer import make_optimizer
 from mixopt.pretraining.parallel import ParallelModel
 from mixopt.pretraining.ranks import Ranks
-from mixopt.pretraining.run_text import RankBatches, RunText
+from mixopt.pretraining.run_text import RankBatches
 from mixopt.pretraining.sharded_start import StartingModel, starting_model
 from mixopt.pretraining.text import (
     HeldOutText,

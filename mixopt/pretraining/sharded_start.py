@@ -3,7 +3,7 @@
 Where ranks shard the weights, rank 0 builds or reads the model as a single process does, and the
 others build it on torch's meta device, without weights; they get their parts when it is sharded
 (mixopt.pretraining.shard_filling). A model that cannot be built so, or is another model then, is
-built whole on every rank, and a line says so.
+built whole on every rank, and a line names it.
 """
 
 from __future__ import annotations
