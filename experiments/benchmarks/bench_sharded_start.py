@@ -43,11 +43,18 @@ model:
   name: llama
   options: {{hidden_size: {width}, intermediate_size: {inner}, num_hidden_layers: {layers},
             num_attention_heads: 8, num_key_value_heads: 8}}
-training: {{steps: 1, batch: 8, sequence_length: {length}, precision: float32}}
+training: {{steps: 1, batch: 8, sequence_length: {length}, lr: 1e-3, precision: float32}}
 mixture: {{weights: {{a: 1}}}}
 prepared_corpus: unused
 parallel: fsdp
 """
+
+
+def warm_up(config: PretrainConfig) -> None:
+    """Import what building the model needs."""
+    tiny = {"hidden_size": 16, "intermediate_size": 16, "num_hidden_layers": 1}
+    small = config.model.model_copy(update={"options": config.model.options | tiny})
+    build_model(small, vocab_size=64, sequence_length=8, seed=0)
 
 
 def memory(field: str) -> int:
@@ -76,8 +83,6 @@ def rank_of(
     os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
     torch.set_num_threads(1)
     config = load_pretraining(folder / "run.yaml")
-    small = config.model.model_copy(update={"options": {**config.model.options, **_TINY}})
-    build_model(small, vocab_size=64, sequence_length=8, seed=0)  # imports what building needs
     torch.distributed.init_process_group("gloo")
     torch.distributed.barrier()
     Path("/proc/self/clear_refs").write_text("5")  # the most memory counts from here
@@ -102,15 +107,12 @@ def rank_of(
     torch.distributed.destroy_process_group()
 
 
-_TINY = {"hidden_size": 16, "intermediate_size": 16, "num_hidden_layers": 1}
-
-
 def measured(way: str, count: int, folder: Path) -> list[dict[str, Any]]:
     """Return what each rank says of one way."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
-    context = multiprocessing.get_context("spawn")
+    context = multiprocessing.get_context("fork")  # they have imported all that they need
     said: Queue[dict[str, Any]] = context.Queue()
     processes = [
         context.Process(target=rank_of, args=(rank, count, port, way, folder, said))
@@ -136,6 +138,7 @@ def main() -> None:
     )
     with TemporaryDirectory() as folder:
         (Path(folder) / "run.yaml").write_text(text)
+        warm_up(load_pretraining(Path(folder) / "run.yaml"))
         found = {way: measured(way, asked.ranks, Path(folder)) for way in WAYS}
     size = found[WAYS[0]][0]["bytes"]
     hashes = {way: [one["hash"] for one in ranks] for way, ranks in found.items()}

@@ -1,9 +1,9 @@
 """Models for the tests of how a sharded run starts, and a rank that starts with them.
 
-python sharded_start_job.py OUT KIND MODEL...    with RANK, WORLD_SIZE, MASTER_ADDR, MASTER_PORT
+python sharded_start_job.py OUT KINDS MODEL...    with RANK, WORLD_SIZE, MASTER_ADDR, MASTER_PORT
 
-Each MODEL is a file OUT/MODEL.yaml. A rank writes what it has after the start to
-OUT/MODEL.KIND.RANK.pt, and how many bytes it had for that at most.
+KINDS are fsdp and hsdp, with commas; each MODEL is a file OUT/MODEL.yaml. A rank writes what it has
+after the start to OUT/MODEL.KIND.RANK.pt, and how many bytes it had for that at most.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from __future__ import annotations
 import logging
 import os
 import sys
+from itertools import product
 from pathlib import Path
 
 import torch
@@ -144,10 +145,10 @@ def alone(out: Path, name: str) -> dict:
     }
 
 
-def main(out: Path, kind: str, names: list[str]) -> None:
+def main(out: Path, kinds: str, names: list[str]) -> None:
     torch.set_num_threads(1)
     dist.init_process_group("gloo")
-    for name in names:
+    for kind, name in product(kinds.split(","), names):
         found = started(out, kind, name)
         torch.save(found, out / f"{name}.{kind}.{dist.get_rank()}.pt")
     dist.destroy_process_group()
