@@ -132,7 +132,9 @@ def test_an_estimator_that_was_killed_in_a_ramp_goes_on_as_if_it_was_not(
     assert_same_weights(weights_of(second.out), weights_of(whole.out))
 
 
-@pytest.mark.parametrize("name", EACH)
+@pytest.mark.parametrize(
+    "name", [*EACH[:1], pytest.param("odm", marks=pytest.mark.slow), *EACH[2:]]
+)
 def test_four_ranks_that_were_killed_in_a_ramp_go_on_as_two(name, steered, context, tmp_path):
     config, whole = steered(name)
     first = Job(context, config, tmp_path / "run", 4)
