@@ -164,8 +164,8 @@ def hugging_face_config(
     text = getattr(kind, "sub_configs", {}).get(TEXT)
     if text is not None and isinstance(options.get(TEXT, {}), dict):
         # What is trained has this configuration alone, where it has one within another.
-        inner = set(inspect.signature(text).parameters)
-        options[TEXT] = _known(ours, inner) | options.get(TEXT, {})
+        inner = _known(ours, set(inspect.signature(text).parameters)) | options.get(TEXT, {})
+        options |= {TEXT: inner} if inner else {}
     with _as_options():
         return kind(**options)
 

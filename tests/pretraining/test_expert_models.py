@@ -15,7 +15,7 @@ from mixopt.pretraining.ranks import Ranks
 pytest.importorskip("transformers")
 pytestmark = [pytest.mark.usefixtures("one_thread"), pytest.mark.filterwarnings("ignore")]
 LENGTH, IDS = 8, 64
-TRAINING = {"steps": 1, "batch": 1, "sequence_length": LENGTH}
+TRAINING = {"steps": 1, "batch": 1, "sequence_length": LENGTH, "lr": 1e-3}
 SIZES = {
     "hidden_size": 32,
     "num_hidden_layers": 2,
@@ -24,6 +24,7 @@ SIZES = {
     "head_dim": 8,
     "moe_intermediate_size": 16,
 }
+NARROW = {"hidden_size": 32, "intermediate_size": 16, "num_hidden_layers": 2}
 TEXT = {
     **SIZES,
     "shared_expert_intermediate_size": 16,
@@ -86,8 +87,12 @@ def flops_of(model):
             {**DBRX, "ffn_config": {"ffn_hidden_size": 16, "moe_num_experts": 4, "moe_top_k": 2}},
             ".experts.",
         ),
-        ("aria_text", {**SIZES, "moe_num_experts": 4, "moe_topk": 2}, ".experts."),
-        ("jetmoe", {**SIZES, "num_local_experts": 4, "kv_channels": 8}, "put_linear."),
+        (
+            "aria_text",
+            {**NARROW, "num_attention_heads": 4, "moe_num_experts": 4, "moe_topk": 2},
+            ".experts.",
+        ),
+        ("jetmoe", {**NARROW, "num_local_experts": 4, "kv_channels": 8}, "put_linear."),
     ],
 )
 def test_a_token_meets_the_share_of_the_experts_that_it_is_given(name, options, part):
